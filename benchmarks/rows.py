@@ -1,0 +1,33 @@
+"""What every benchmark does with its rows: a small table for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, JustifyMethod
+from rich.table import Table
+
+Row = Mapping[str, str | int | float]
+
+
+def show(title: str, rows: Sequence[Row], json_file: Path | None) -> None:
+    """Print the rows and, where a file is named, write them."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for column, value in rows[0].items():
+        side: JustifyMethod = "left" if isinstance(value, str) else "right"
+        table.add_column(column, justify=side, no_wrap=True)
+    for row in rows:
+        table.add_row(*map(_text, row.values()))
+    # As wide as it is: a cut-off number is worse than a line that the terminal wraps.
+    Console(width=1000).print(table)
+    if json_file is not None:
+        json_file.write_text(json.dumps(list(rows), indent=2) + "\n", "utf-8")
+
+
+def _text(value: str | float) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3f}"  # noqa: PLR2004  (digits shown)

@@ -1,0 +1,114 @@
+"""What a person sees while it runs: progress on standard error, results on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+
+from harness.types import Progress
+
+LOG_COLUMNS = 110
+"""Where nobody looks at a terminal, tables keep a width that holds them."""
+
+console = Console(stderr=True)
+output = Console() if Console().is_terminal else Console(width=LOG_COLUMNS)
+
+LINE_EVERY_S = 5.0
+
+
+def print_json(document: Any) -> None:
+    """Print a result for machines, on standard output."""
+    sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
+
+
+class ProgressDisplay:
+    """Shows Progress messages: a live bar on a terminal, a line now and then in a log."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+        self._stage_started_s = 0.0
+        self._last_line_s = 0.0
+        self._task: TaskID | None = None
+        self._bar = RichProgress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._finish_stage(completed=kind is None)
+        self._bar.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        """Show a step."""
+        if progress.stage != self._stage:
+            self._finish_stage(completed=True)
+            self._stage, self._stage_started_s = progress.stage, time.monotonic()
+            self._last_line_s = 0.0
+            self._task = self._bar.add_task(progress.stage, total=progress.total, note="")
+        if self._task is not None:
+            self._bar.update(
+                self._task,
+                completed=int(progress.done),
+                total=int(progress.total),
+                note=progress.note,
+            )
+        if not console.is_terminal:
+            self._log_line(progress)
+
+    def _log_line(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self._last_line_s < LINE_EVERY_S:
+            return
+        self._last_line_s = now
+        left = ""
+        if progress.done > 0 and progress.total > progress.done:
+            per_step_s = (now - self._stage_started_s) / progress.done
+            left = f", about {per_step_s * (progress.total - progress.done):.0f} s left"
+        console.print(
+            f"{progress.stage}: {progress.done:.0f}/{progress.total:.0f}{left}  {progress.note}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def _finish_stage(self, *, completed: bool) -> None:
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+            self._task = None
+        if self._stage and completed:
+            seconds = time.monotonic() - self._stage_started_s
+            console.print(f"{self._stage}: done in {seconds:.0f} s", markup=False, highlight=False)
+        self._stage = ""

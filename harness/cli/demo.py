@@ -1,0 +1,42 @@
+"""harness demo: the whole flow on the embedded default."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from harness.cli import session
+from harness.cli.console import ProgressDisplay
+from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Out, Repository, Resume
+from harness.resources import bundled
+from harness.study import Study
+from harness.study_file import load_study, parse_study
+
+
+def demo(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Shorter trials at fewer points; a first look.")
+    ] = False,
+    out: Out = None,
+    resume: Resume = False,
+    repository: Repository = DEFAULT_REPOSITORY,
+    as_json: AsJson = False,
+) -> int:
+    """Train, distil, export, serve and measure the embedded models, and decide."""
+    study = load_study(bundled("studies/reference.yaml"))
+    if quick:
+        study = quick_study(study)
+    command = "harness demo --quick" if quick else "harness demo"
+    with ProgressDisplay() as progress:
+        machinery = session.machinery(progress, repository, None, None)
+        folder = session.open_folder(study, out, resume=resume)
+        return session.run_to_verdict(study, folder, machinery, command=command, as_json=as_json)
+
+
+def quick_study(study: Study) -> Study:
+    """The same models with a coarser sweep of shorter trials."""
+    document = study.model_dump(mode="json")
+    document["traffic"] |= {"concurrencies": [1, 8], "duration_s": 1.0, "warmup_s": 0.3}
+    document["serving"] |= {"queue_delays_us": [0], "instance_counts": [1]}
+    return parse_study(document, source="--quick")

@@ -1,0 +1,113 @@
+"""harness doctor: what this machine has, what is missing, the command that mends it."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from harness import machine
+from harness.cache import cache_root
+from harness.cli.console import ProgressDisplay, output, print_json
+from harness.cli.options import AsJson
+from harness.errors import EXIT_ENVIRONMENT, EXIT_OK, ServerEnvironmentError
+from harness.serving.environment import ensure_server_environment, find_server_environment
+
+NEEDED_GIB = 4
+EXTRAS = {"export": "torch", "quality": "sklearn"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the table."""
+
+    subject: str
+    state: str
+    """ok, missing, note."""
+    detail: str
+    mend: str = ""
+
+
+def doctor(
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Make the embedded server's environment now.")
+    ] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Say what this machine has, what is missing, and the command that mends it."""
+    if prepare:
+        with ProgressDisplay() as progress:
+            ensure_server_environment(progress)
+    findings = examine()
+    if as_json:
+        print_json([vars(finding) for finding in findings])
+    else:
+        output.print(_table(findings))
+    return EXIT_ENVIRONMENT if any(f.state == "missing" for f in findings) else EXIT_OK
+
+
+def examine() -> list[Finding]:
+    """Look at everything the main job needs."""
+    facts = machine.describe_machine()
+    findings = [
+        Finding("python", "ok", facts["python"]),
+        Finding(
+            "machine", "ok",
+            f"{facts['usable_cores']} cores, {facts['memory_gib']} GiB, {facts['cpu']}",
+        ),
+        Finding(
+            "GPU", "ok" if facts["gpus"] else "note",
+            ", ".join(facts["gpus"]) or "none: the embedded server runs on the CPU",
+        ),
+    ]  # fmt: skip
+    for extra, package in EXTRAS.items():
+        there = importlib.util.find_spec(package) is not None
+        findings.append(
+            Finding(
+                f"extra [{extra}]",
+                "ok" if there else "missing",
+                f"{package} is {'installed' if there else 'not installed'}",
+                "" if there else f"pip install 'triton-distillation-harness[{extra}]'",
+            )
+        )
+    return [*findings, _disk(), _server()]
+
+
+def _disk() -> Finding:
+    root = cache_root()
+    parent = next(path for path in (root, *root.parents) if path.exists())
+    free_gib = shutil.disk_usage(parent).free / 2**30
+    enough = free_gib >= NEEDED_GIB
+    return Finding(
+        "disk", "ok" if enough else "missing", f"{free_gib:.0f} GiB free at {root}",
+        "" if enough else f"free {NEEDED_GIB} GiB, or point HARNESS_CACHE_DIR elsewhere",
+    )  # fmt: skip
+
+
+def _server() -> Finding:
+    try:
+        environment = find_server_environment()
+    except ServerEnvironmentError as error:
+        return Finding("embedded Triton", "missing", str(error), error.next_step)
+    if environment is None:
+        return Finding(
+            "embedded Triton", "note", "not made yet (made on first use)",
+            "harness doctor --prepare",
+        )  # fmt: skip
+    return Finding("embedded Triton", "ok", str(environment.tritonserver))
+
+
+def _table(findings: list[Finding]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "subject", "what was found", "mend it with"):
+        table.add_column(column, overflow="fold")
+    for finding in findings:
+        style = {"ok": "green", "missing": "bold red"}.get(finding.state, "yellow")
+        state = f"[{style}]{finding.state}[/]"
+        table.add_row(state, *map(escape, (finding.subject, finding.detail, finding.mend)))
+    return table

@@ -1,0 +1,72 @@
+"""Entry point: gathers the commands and maps how they end to an exit code."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+import typer
+
+from harness.cli import demo, doctor, evaluate, export, load, report, run, schema, serve, sweep
+from harness.cli.console import console
+from harness.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, HarnessError
+
+app = typer.Typer(
+    name="harness",
+    help="Decides, from measurement, whether a distilled model can replace its teacher on Triton.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("demo")(demo.demo)
+app.command("run")(run.run)
+app.command("export")(export.export)
+app.command("serve")(serve.serve)
+app.command("evaluate")(evaluate.evaluate)
+app.command("load")(load.load)
+app.command("sweep")(sweep.sweep)
+app.command("report")(report.report)
+app.command("schema")(schema.schema)
+app.command("doctor")(doctor.doctor)
+
+
+# typer brings click under a private name in newer releases; this is click's own base of all its
+# errors, each of which can show() itself.
+ClickException: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+def main() -> NoReturn:
+    """Run a command and exit: 0, 2, 3, 4, 5 or 130, as harness.errors defines them."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: list[str]) -> int:
+    """Run one command line; returns its exit code and prints what went wrong."""
+    try:
+        outcome = app(args=arguments, standalone_mode=False)
+    except HarnessError as error:
+        _print_problem(str(error), error.next_step)
+        return error.exit_code
+    except typer.Exit as finished:
+        return finished.exit_code
+    except ClickException as error:
+        error.show()  # type: ignore[attr-defined]
+        return EXIT_USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        _print_problem("interrupted", "")
+        return EXIT_INTERRUPTED
+    return outcome if isinstance(outcome, int) else EXIT_OK
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    """A polite kill ends like Ctrl-C: results kept, processes stopped."""
+    raise KeyboardInterrupt
+
+
+def _print_problem(message: str, next_step: str) -> None:
+    console.print(f"error: {message}", style="bold red", markup=False, highlight=False)
+    if next_step:
+        console.print(f"next: {next_step}", markup=False, highlight=False)

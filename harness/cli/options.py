@@ -1,0 +1,58 @@
+"""Options that several commands share, so that they read and behave alike."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.errors import UsageError
+
+StudyFile = Annotated[
+    Path, typer.Argument(help="The study file.", exists=True, dir_okay=False, show_default=False)
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Run folder; default: runs/<study>-<UTC time>.", show_default=False),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with --out, or with the study's latest run.")
+]
+Repository = Annotated[
+    Path, typer.Option(help="Triton model repository that export writes.", file_okay=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+CpusServer = Annotated[
+    str | None, typer.Option(help="Cores for the server, as in 0-3,8.", show_default=False)
+]
+CpusGenerator = Annotated[
+    str | None, typer.Option(help="Cores for the load generators.", show_default=False)
+]
+DEFAULT_REPOSITORY = Path("model_repository")
+RUNS = Path("runs")
+
+
+def parse_cpus(text: str | None) -> tuple[int, ...] | None:
+    """Read a CPU list such as `0-3,8`.
+
+    Raises:
+        UsageError: it is none, or names a core this process may not use.
+    """
+    if text is None:
+        return None
+    cpus: list[int] = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.partition("-")
+            cpus += range(int(first), int(last if dash else first) + 1)
+    except ValueError as error:
+        raise UsageError(f"'{text}' is not a CPU list", next_step="write it like 0-3,8") from error
+    usable = os.sched_getaffinity(0)
+    if not cpus or not usable.issuperset(cpus):
+        raise UsageError(
+            f"'{text}' names cores this process may not use",
+            next_step=f"usable cores: {', '.join(map(str, sorted(usable)))}",
+        )
+    return tuple(cpus)

@@ -1,0 +1,23 @@
+"""harness report: rebuild the tables and the report of a run, on any machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.console import output
+from harness.report.build import build_report
+from harness.runs import read_run
+from harness.tables import write_tables
+
+
+def report(
+    run_folder: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
+) -> None:
+    """Write trials, quality, report.html and report.md from the run's journal."""
+    run = read_run(run_folder)
+    write_tables(run, run_folder)
+    html, markdown = build_report(run, run_folder)
+    output.print(f"{html}\n{markdown}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,83 @@
+"""harness serve: keep the embedded Triton up with a study's variants loaded."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli import session
+from harness.cli.console import ProgressDisplay, console, print_json
+from harness.cli.options import DEFAULT_REPOSITORY, AsJson, CpusServer, Repository, StudyFile
+from harness.errors import UsageError
+from harness.pipeline import serving
+from harness.pipeline.run import export_study
+from harness.serving.environment import ensure_server_environment
+from harness.study_file import load_study
+
+POLL_S = 0.5
+
+
+def serve(
+    study_file: StudyFile,
+    repository: Repository = DEFAULT_REPOSITORY,
+    ports: Annotated[
+        str | None,
+        typer.Option(help="HTTP,gRPC,metrics ports; default: free ones.", show_default=False),
+    ] = None,
+    log_file: Annotated[
+        Path | None, typer.Option(help="Triton's log; default: a temporary file.")
+    ] = None,
+    cpus_server: CpusServer = None,
+    as_json: AsJson = False,
+) -> None:
+    """Export what is missing, start Triton, load every variant, and stay until Ctrl-C."""
+    study = load_study(study_file)
+    log = log_file or Path(tempfile.mkdtemp(prefix="harness-serve-")) / "triton.log"
+    with ProgressDisplay() as progress:
+        machinery = session.machinery(progress, repository, cpus_server, None)
+        environment = ensure_server_environment(progress)
+        families = export_study(study, machinery)
+        with serving.serve(
+            families, environment, machinery, log_file=log, ports=parse_ports(ports)
+        ) as served:
+            names = [variant.name for family in families for variant in family.variants]
+            for name in names:
+                served.client.load(name)
+            endpoint = served.server.endpoint
+            if as_json:
+                print_json({"http": endpoint.http, "grpc": endpoint.grpc, "models": names})
+            console.print(
+                f"serving {', '.join(names)}\n"
+                f"http {endpoint.http}  grpc {endpoint.grpc}  metrics {endpoint.metrics}\n"
+                f"log {log}\nCtrl-C stops it",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+            try:
+                while True:
+                    served.server.check()
+                    time.sleep(POLL_S)
+            except KeyboardInterrupt:
+                console.print("stopping")
+
+
+def parse_ports(text: str | None) -> tuple[int, int, int] | None:
+    """Read `8000,8001,8002`.
+
+    Raises:
+        UsageError: it is not three port numbers.
+    """
+    if text is None:
+        return None
+    try:
+        http, grpc, metrics = (int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(
+            f"--ports {text}: three numbers are needed", next_step="--ports 8000,8001,8002"
+        ) from error
+    return http, grpc, metrics

@@ -1,0 +1,91 @@
+"""What run, demo and sweep share: open the run folder, run, say how it ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.cli.console import ProgressDisplay, console, output, print_json
+from harness.cli.options import RUNS, parse_cpus
+from harness.errors import EXIT_OBJECTIVE_NOT_MET, EXIT_OK, EXIT_UNDECIDED, HarnessError
+from harness.pipeline.machinery import Machinery
+from harness.pipeline.manifest import new_manifest
+from harness.pipeline.preparation import check_inputs
+from harness.pipeline.run import run_study, write_results
+from harness.report.terminal import verdict_summary, verdict_table
+from harness.runs import RunFolder, StoredRun, latest_run, new_run_path, read_run, verdict_document
+from harness.study import Study
+from harness.types import Decision
+
+EXIT_CODES = {
+    Decision.PASS: EXIT_OK,
+    Decision.FAIL: EXIT_OBJECTIVE_NOT_MET,
+    Decision.UNDECIDED: EXIT_UNDECIDED,
+}
+
+
+def open_folder(study: Study, out: Path | None, *, resume: bool) -> RunFolder:
+    """A new run folder, or the one to go on with; nothing is made if the study's inputs are wrong.
+
+    Raises:
+        StudyError: with every problem of checkpoints and data.
+        RunFolderError: the folder is taken, or is no run of this study.
+    """
+    check_inputs(study)
+    if resume:
+        return RunFolder.resume(out or latest_run(RUNS, study), study)
+    return RunFolder.create(out or new_run_path(RUNS, study), new_manifest(study))
+
+
+def machinery(
+    progress: ProgressDisplay, repository: Path, cpus_server: str | None, cpus_generator: str | None
+) -> Machinery:
+    """Collect what does not belong to the study."""
+    return Machinery(
+        repository=repository,
+        cpus_server=parse_cpus(cpus_server),
+        cpus_generator=parse_cpus(cpus_generator),
+        progress=progress,
+    )
+
+
+def run_to_verdict(
+    study: Study, folder: RunFolder, machinery: Machinery, *, command: str, as_json: bool
+) -> int:
+    """Run the whole study; returns the exit code of its verdict.
+
+    `command` is what resumes it, shown when it is cut short.
+    """
+    with folder:
+        try:
+            run_study(study, folder, machinery)
+        except (KeyboardInterrupt, HarnessError):
+            _keep_what_there_is(folder, command)
+            raise
+    run = read_run(folder.path)
+    print_outcome(run, folder.path, as_json=as_json)
+    return EXIT_CODES[run.decision]
+
+
+def print_outcome(run: StoredRun, path: Path, *, as_json: bool) -> None:
+    """Print the verdict for a person, or for a machine."""
+    if as_json:
+        print_json({"run": str(path), **verdict_document(run.verdicts)})
+        return
+    output.print(verdict_table(run))
+    output.print(verdict_summary(run))
+    output.print(f"report: {path / 'report.html'}", markup=False, soft_wrap=True)
+
+
+def _keep_what_there_is(folder: RunFolder, command: str) -> None:
+    """Tables and report of the finished part, and how to go on."""
+    journal = folder.journal
+    try:
+        write_results(folder.path)
+    except HarnessError as error:
+        console.print(f"the tables could not be written: {error}", markup=False)
+    console.print(
+        f"kept: {len(journal.quality)} scores and {len(journal.trials)} trials in {folder.path}\n"
+        f"go on with: {command} --out {folder.path} --resume",
+        markup=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,69 @@
+"""harness sweep: the scripted sweep for CI, with the objective on the command line."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Annotated, Literal
+
+import typer
+
+from harness.cli import session
+from harness.cli.console import ProgressDisplay
+from harness.cli.options import (
+    DEFAULT_REPOSITORY,
+    AsJson,
+    CpusGenerator,
+    CpusServer,
+    Out,
+    Repository,
+    Resume,
+    StudyFile,
+)
+from harness.planning.objective import parse_objective
+from harness.study import Study
+from harness.study_file import load_study, parse_study
+
+
+def sweep(
+    study_file: StudyFile,
+    slo: Annotated[
+        str | None, typer.Option(help="Objective, in place of the study's.", show_default=False)
+    ] = None,
+    search: Annotated[
+        Literal["staged", "grid"] | None,
+        typer.Option(help="Search, in place of the study's.", show_default=False),
+    ] = None,
+    out: Out = None,
+    resume: Resume = False,
+    repository: Repository = DEFAULT_REPOSITORY,
+    cpus_server: CpusServer = None,
+    cpus_generator: CpusGenerator = None,
+    as_json: AsJson = False,
+) -> int:
+    """Run a study with another objective or search; the exit code is the verdict."""
+    study = override(load_study(study_file), slo, search)
+    command = f"harness sweep {study_file}"
+    command += f" --slo {shlex.quote(slo)}" if slo else ""
+    command += f" --search {search}" if search else ""
+    with ProgressDisplay() as progress:
+        machinery = session.machinery(progress, repository, cpus_server, cpus_generator)
+        folder = session.open_folder(study, out, resume=resume)
+        return session.run_to_verdict(study, folder, machinery, command=command, as_json=as_json)
+
+
+def override(study: Study, slo: str | None, search: str | None) -> Study:
+    """The study with the objective of every family, and the search, replaced.
+
+    Raises:
+        ObjectiveError: the objective does not parse.
+        StudyError: it names a metric that a family's task does not have.
+    """
+    document = study.model_dump(mode="json")
+    if slo is not None:
+        parse_objective(slo)
+        document["objective"] = slo
+        for family in document["families"]:
+            family["objective"] = None
+    if search is not None:
+        document["search"] = search
+    return parse_study(document, source="--slo")

@@ -1,0 +1,107 @@
+"""Every exception the harness raises on purpose, with the exit code it ends in.
+
+HarnessError
+├── UsageError                exit 2   the caller asked for something that cannot be
+│   ├── StudyError            exit 2   the study file: every problem at once
+│   ├── ObjectiveError        exit 2   the objective does not parse: a caret under the place
+│   ├── DataError             exit 2   samples or labels that do not fit the task or the model
+│   ├── CheckpointError       exit 2   a model that is missing or cannot be read
+│   ├── RunFolderError        exit 2   not a run folder, or one of another study
+│   └── MissingExtraError     exit 2   an optional dependency; the message is the pip command
+└── EnvironmentFailure        exit 5   the machine or the server failed
+    ├── ServerEnvironmentError exit 5  the embedded server's environment cannot be made
+    ├── ServerError           exit 5   Triton did not start, died, or refused a model
+    ├── GeneratorError        exit 5   a load generator process failed
+    ├── ParityError           exit 5   an exported artefact disagrees with its checkpoint
+    └── StorageError          exit 5   results cannot be written (disk full, permissions)
+
+A message says what, where, and what to do next; `next_step` is printed on its own line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+EXIT_OK = 0
+EXIT_USAGE = 2
+EXIT_OBJECTIVE_NOT_MET = 3
+EXIT_UNDECIDED = 4
+EXIT_ENVIRONMENT = 5
+EXIT_INTERRUPTED = 130
+
+
+class HarnessError(Exception):
+    """Base of all: carries the exit code and the next step."""
+
+    exit_code: ClassVar[int] = EXIT_ENVIRONMENT
+
+    def __init__(self, message: str, *, next_step: str = "") -> None:
+        super().__init__(message)
+        self.next_step = next_step
+
+
+class UsageError(HarnessError):
+    """The caller asked for something that cannot be."""
+
+    exit_code: ClassVar[int] = EXIT_USAGE
+
+
+class StudyError(UsageError):
+    """The study file is wrong; `problems` holds every one of them."""
+
+    def __init__(self, source: str, problems: Sequence[str], *, next_step: str = "") -> None:
+        self.problems = tuple(problems)
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        lines = "\n".join(f"  - {problem}" for problem in problems)
+        super().__init__(f"{source}: {count}\n{lines}", next_step=next_step)
+
+
+class ObjectiveError(UsageError):
+    """The objective does not parse."""
+
+
+class DataError(UsageError):
+    """Samples or labels do not fit the task or the model."""
+
+
+class CheckpointError(UsageError):
+    """A checkpoint is missing or cannot be read."""
+
+
+class RunFolderError(UsageError):
+    """A folder is not a run, or is the run of another study."""
+
+
+class MissingExtraError(UsageError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"this command needs the package '{package}', which is not installed",
+            next_step=f"pip install 'triton-distillation-harness[{extra}]'",
+        )
+
+
+class EnvironmentFailure(HarnessError):  # noqa: N818  (EnvironmentError is Python's own name)
+    """The machine or the server failed."""
+
+
+class ServerEnvironmentError(EnvironmentFailure):
+    """The embedded server's environment cannot be made."""
+
+
+class ServerError(EnvironmentFailure):
+    """Triton did not start, died, or refused a model."""
+
+
+class GeneratorError(EnvironmentFailure):
+    """A load generator process failed."""
+
+
+class ParityError(EnvironmentFailure):
+    """An exported artefact disagrees with its checkpoint."""
+
+
+class StorageError(EnvironmentFailure):
+    """Results cannot be written."""

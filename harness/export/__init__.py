@@ -1,0 +1,1 @@
+"""Checkpoint to servable artefact: ONNX, precisions, parity, warm-up, manifest."""

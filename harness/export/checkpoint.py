@@ -1,0 +1,171 @@
+"""Checkpoints: a Hugging Face model in a folder or on the hub, opened without running its code.
+
+Weights are read from safetensors only: the older formats are Python pickles, which run code when
+they are read. Code that a checkpoint brings runs only when the study says `trust_remote_code`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import CheckpointError
+from harness.export.configuration import (
+    config_problems,
+    kind_of,
+    label_names_of,
+    read_config,
+    task_problems,
+)
+from harness.export.hub import CODE_FILES, SMALL_FILES, WEIGHT_FILES, download
+from harness.export.weights import count_parameters
+from harness.study import Model, Task
+from harness.tasks.extras import require_extra
+from harness.tasks.tokenizer import VOCABULARY_FILES, has_tokenizer
+from harness.types import TaskKind
+
+_PICKLES = ("pytorch_model*.bin", "adapter_model.bin", "*.ckpt")
+
+
+@dataclass(frozen=True)
+class CheckpointPreview:
+    """What a checkpoint's small files say; enough to check a study against."""
+
+    name: str
+    """As the study names it."""
+    folder: Path
+    kind: TaskKind
+    label_names: tuple[str, ...] | None
+    """Class names in the order of the outputs; None for a language model."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint with its weights on this machine."""
+
+    name: str
+    """As the study names it."""
+    folder: Path
+    digest: str
+    """SHA-256 over configuration, weights and tokenizer: what the artefact depends on."""
+    parameters: int
+    """Number of trained weights; shared ones count once."""
+    label_names: tuple[str, ...] | None
+    """Class names in the order of the outputs; None for a language model."""
+
+
+def inspect_checkpoint(
+    model: Model, folder: Path | None, *, task: Task | None = None
+) -> CheckpointPreview:
+    """Check a checkpoint by its configuration, tokenizer and file names; weights stay unread.
+
+    Args:
+        model: the study's section.
+        folder: where a `reference:` model lies; None for the user's own.
+        task: what it is to be used for, checked too when given.
+
+    Raises:
+        CheckpointError: with every problem found.
+        MissingExtraError: transformers is not installed.
+    """
+    require_extra("transformers")
+    place = folder or _locate(model, SMALL_FILES)
+    problems = list(_file_problems(place, local=folder is not None or _is_local(model)))
+    kind, label_names = None, None
+    try:
+        config = read_config(model, place)
+    except CheckpointError as error:
+        problems += [str(error)] if (place / "config.json").is_file() else []
+    else:
+        kind = kind_of(config)
+        problems += config_problems(config, kind)
+        problems += task_problems(config, kind, task) if task and kind else []
+        label_names = label_names_of(config, kind)
+    if problems or kind is None:
+        raise _refusal(model, problems)
+    return CheckpointPreview(model.checkpoint, place, kind, label_names)
+
+
+def open_checkpoint(model: Model, *, folder: Path | None) -> Checkpoint:
+    """Find a checkpoint, fetch what is not on this machine, and check it.
+
+    Args:
+        model: the study's section.
+        folder: where a `reference:` model lies; None for the user's own.
+
+    Raises:
+        CheckpointError: with every problem found, and the next step.
+        MissingExtraError: transformers or torch is not installed.
+    """
+    require_extra("torch", "transformers", "safetensors")
+    preview = inspect_checkpoint(model, folder)
+    place = folder or _locate(model, (*SMALL_FILES, *WEIGHT_FILES))
+    problems = list(_file_problems(place, local=True))
+    if problems:
+        raise _refusal(model, problems)
+    return Checkpoint(
+        name=model.checkpoint,
+        folder=place,
+        digest=_digest(place, with_code=model.trust_remote_code),
+        parameters=count_parameters(model, place, preview.kind),
+        label_names=preview.label_names,
+    )
+
+
+def _is_local(model: Model) -> bool:
+    return Path(model.checkpoint).is_dir()
+
+
+def _locate(model: Model, patterns: tuple[str, ...]) -> Path:
+    if _is_local(model):
+        return Path(model.checkpoint)
+    code = CODE_FILES if model.trust_remote_code else ()
+    return download(model.checkpoint, model.revision, (*patterns, *code))
+
+
+def _refusal(model: Model, problems: list[str]) -> CheckpointError:
+    listed = problems[0] if len(problems) == 1 else "".join(f"\n  - {one}" for one in problems)
+    return CheckpointError(f"checkpoint {model.checkpoint}: {listed}", next_step=_advice(problems))
+
+
+def _file_problems(folder: Path, *, local: bool) -> Iterator[str]:
+    """What is missing in a folder; `local` False: its weights have not been fetched."""
+    if not (folder / "config.json").is_file():
+        yield f"{folder} has no config.json"
+    if not has_tokenizer(folder):
+        yield f"{folder} has no tokenizer (none of {', '.join(VOCABULARY_FILES)})"
+    if not local or any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern))
+    if pickles:
+        yield f"the weights are only there as {', '.join(pickles)}: pickles, which can run code"
+    else:
+        yield f"{folder} has no weights in safetensors (model.safetensors)"
+
+
+def _advice(problems: list[str]) -> str:
+    text = " ".join(problems)
+    if "safetensors" in text or "pickles" in text:
+        return (
+            "if it has pickles only and you trust its author, convert it: load it with "
+            "transformers' from_pretrained, save_pretrained to a folder, and name that folder"
+        )
+    if "no tokenizer" in text:
+        return "save the tokenizer beside the model: tokenizer.save_pretrained(FOLDER)"
+    if "trust_remote_code" in text:
+        return "if you have read that code and trust it, set trust_remote_code: true on the model"
+    return ""
+
+
+def _digest(folder: Path, *, with_code: bool) -> str:
+    """Over the files that decide what is exported, by name; training logs and READMEs do not."""
+    patterns = (*SMALL_FILES, "*.safetensors", *(CODE_FILES if with_code else ()))
+    files = {file.name: file for pattern in patterns for file in folder.glob(pattern)}
+    digests = {}
+    for name, file in sorted(files.items()):
+        with file.open("rb") as stream:
+            digests[name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()

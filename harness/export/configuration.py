@@ -1,0 +1,88 @@
+"""What a checkpoint's config.json says: which task it is for, and what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import CheckpointError
+from harness.study import Model, Task
+from harness.tasks.quiet import quiet
+from harness.types import TaskKind
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+_CLASSIFIER = "ForSequenceClassification"
+_LANGUAGE_MODEL = ("ForCausalLM", "LMHeadModel")
+
+
+def read_config(model: Model, folder: Path) -> PretrainedConfig:
+    """Read a checkpoint's configuration.
+
+    Raises:
+        CheckpointError: transformers does not know it, or it brings code that may not run.
+    """
+    from transformers import AutoConfig
+
+    try:
+        with quiet():
+            config: PretrainedConfig = AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=model.trust_remote_code
+            )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        message = str(error).strip().splitlines()[0]
+        if "trust_remote_code" in str(error):
+            message = "it brings its own Python code, and the study does not say trust_remote_code"
+        raise CheckpointError(message) from error
+    return config
+
+
+def kind_of(config: PretrainedConfig) -> TaskKind | None:
+    """The task that a checkpoint was saved for; None for any other than ours."""
+    architecture = (config.architectures or [""])[0]
+    if architecture.endswith(_CLASSIFIER):
+        return TaskKind.SEQUENCE_CLASSIFICATION
+    if architecture.endswith(_LANGUAGE_MODEL):
+        return TaskKind.CAUSAL_LM
+    return None
+
+
+def config_problems(config: PretrainedConfig, kind: TaskKind | None) -> Iterator[str]:
+    """Why a model cannot be judged here, whatever the data."""
+    if kind is None:
+        named = ", ".join(config.architectures or ["none"])
+        yield (
+            f"config.json names the architecture {named}; it takes a sequence classifier "
+            f"(...ForSequenceClassification) or a causal language model (...ForCausalLM)"
+        )
+    if config.is_encoder_decoder:
+        yield "it is an encoder-decoder, which needs a decoder's inputs that the task has not"
+    if kind is not TaskKind.SEQUENCE_CLASSIFICATION:
+        return
+    if (config.num_labels or 0) < 2:  # noqa: PLR2004  (one output is a regression)
+        yield "it has one output: a regression, not a classifier"
+    if config.problem_type == "multi_label_classification":
+        yield "it gives several labels a text; the task has one"
+
+
+def task_problems(config: PretrainedConfig, kind: TaskKind, task: Task) -> Iterator[str]:
+    """Why a model does not go with a task."""
+    if kind is not task.kind:
+        yield f"it is made for {kind}, the task is {task.kind}"
+    yield from length_problems(config, task.max_length)
+
+
+def length_problems(config: PretrainedConfig, length: int) -> Iterator[str]:
+    """Whether the model's positions end before the longest sample does."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if isinstance(positions, int) and 0 < positions < length:
+        yield f"it has {positions} positions, but the task's max_length is {length}"
+
+
+def label_names_of(config: Any, kind: TaskKind | None) -> tuple[str, ...] | None:
+    """Class names in the order of the outputs; None for a language model."""
+    if kind is not TaskKind.SEQUENCE_CLASSIFICATION:
+        return None
+    return tuple(str(config.id2label[index]) for index in sorted(config.id2label))

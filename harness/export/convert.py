@@ -1,0 +1,191 @@
+"""Graph files: torch to ONNX, and from single precision to int8 or fp16.
+
+Every file written here is checked against what the pinned server's ONNX Runtime loads, and is the
+same to the last byte when it is written again: the exporter's notes on where in the source a node
+came from (paths of this machine) are taken out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import CheckpointError, EnvironmentFailure
+from harness.tasks.quiet import quiet
+
+if TYPE_CHECKING:
+    import onnx
+
+    from harness.export.graphs import Graph
+
+MAX_IR_VERSION = 10
+MAX_OPSET = 21
+"""Newest that ONNX Runtime 1.19 loads, which tritonserver 24.10 carries."""
+OPSET = 20
+SINGLE_FILE_LIMIT_BYTES = 1_800_000_000
+"""Protobuf ends at 2 GB; above this the weights go to a file beside the graph."""
+_SINGLE_PRECISION_OPERATORS = ("ReduceLogSumExp", "ReduceSum", "ReduceMean", "Exp", "Log", "Pow")
+
+
+def write_fp32(
+    graph: Graph,
+    example: Mapping[str, NDArray[np.int64]],
+    path: Path,
+    *,
+    single_file_limit_bytes: int = SINGLE_FILE_LIMIT_BYTES,
+) -> None:
+    """Export a graph with dynamic batch and sequence.
+
+    Args:
+        graph: the wrapped checkpoint.
+        example: inputs to trace with, each (batch, sequence), both at least 2: the exporter
+            takes an axis of length 1 for a constant.
+        path: the file to write.
+        single_file_limit_bytes: weights larger than this go to `<path>.data`.
+
+    Raises:
+        CheckpointError: torch cannot export this architecture.
+        EnvironmentFailure: the result is too new for the pinned server.
+    """
+    import torch
+
+    weights_bytes = sum(one.numel() * one.element_size() for one in graph.parameters())
+    try:
+        with quiet(), torch.inference_mode():
+            torch.onnx.export(
+                graph,
+                (),
+                path,
+                kwargs={name: torch.from_numpy(values) for name, values in example.items()},
+                input_names=list(example),
+                output_names=list(graph.output_names),
+                dynamic_shapes={name: {0: "batch", 1: "sequence"} for name in example},
+                dynamo=True,
+                opset_version=OPSET,
+                external_data=weights_bytes > single_file_limit_bytes,
+                verbose=False,
+            )
+    except OSError:
+        raise  # the disk, not the model
+    except Exception as error:
+        # The exporter raises what it likes; torch.onnx.errors are only some of it.
+        raise CheckpointError(
+            f"torch cannot export {type(graph.model).__name__} to ONNX: {_first_line(error)}",
+            next_step="architectures whose Python branches on the data do not export; "
+            "try the same model without custom code",
+        ) from error
+    _finish(path)
+
+
+def write_int8(source: Path, path: Path) -> None:
+    """Quantise weights to int8 (symmetric, a scale per tensor); activations at run time.
+
+    Raises:
+        EnvironmentFailure: the result is too new for the pinned server.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    external = _data_file(source).exists()
+    with quiet():
+        quantize_dynamic(
+            source, path, weight_type=QuantType.QInt8, use_external_data_format=external
+        )
+    _finish(path)
+
+
+def write_fp16(source: Path, path: Path) -> None:
+    """Convert weights and arithmetic to half precision, for a GPU.
+
+    Inputs and outputs keep their types. What half precision cannot hold stays in single: sums over
+    the vocabulary would lose the third decimal, and the squares of root-mean-square norms overflow
+    from 256 on.
+
+    Raises:
+        EnvironmentFailure: the result is too new for the pinned server.
+    """
+    import onnx
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+
+    with quiet():
+        model = convert_float_to_float16(
+            onnx.load(source),
+            keep_io_types=True,
+            op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_SINGLE_PRECISION_OPERATORS],
+        )
+        external = _data_file(source).exists()
+        onnx.save_model(model, path, save_as_external_data=external, location=_data_file(path).name)
+    _finish(path)
+
+
+def check_loadable(model: onnx.ModelProto, name: str) -> None:
+    """Check that the pinned server's ONNX Runtime reads this file's format.
+
+    Raises:
+        EnvironmentFailure: naming the IR version and the opset, found and allowed.
+    """
+    opset = max(
+        (one.version for one in model.opset_import if one.domain in {"", "ai.onnx"}), default=0
+    )
+    if model.ir_version <= MAX_IR_VERSION and opset <= MAX_OPSET:
+        return
+    raise EnvironmentFailure(
+        f"{name} has IR version {model.ir_version} and opset {opset}; the pinned server loads "
+        f"IR version {MAX_IR_VERSION} and opset {MAX_OPSET} at most",
+        next_step="install the pinned exporter: pip install 'torch==2.13.0'",
+    )
+
+
+def artefact_files(path: Path) -> list[Path]:
+    """A graph's file, and its weights' file where there is one."""
+    return [file for file in (path, _data_file(path)) if file.exists()]
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), repr(error))
+
+
+def _data_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.data")
+
+
+def _finish(path: Path) -> None:
+    """Take out what differs from machine to machine, and check what is left."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    model.doc_string = ""
+    _strip(model.graph)
+    for function in model.functions:
+        function.doc_string = ""
+        del function.metadata_props[:]
+        for node in function.node:
+            _strip_node(node)
+    del model.metadata_props[:]
+    check_loadable(model, path.name)
+    # Written by protobuf itself: onnx.save would raise the IR version to its own newest.
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _strip(graph: onnx.GraphProto) -> None:
+    graph.doc_string = ""
+    del graph.metadata_props[:]
+    for tensor in graph.initializer:
+        tensor.doc_string = ""
+        del tensor.metadata_props[:]
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        value.doc_string = ""
+        del value.metadata_props[:]
+    for node in graph.node:
+        _strip_node(node)
+
+
+def _strip_node(node: onnx.NodeProto) -> None:
+    node.doc_string = ""
+    del node.metadata_props[:]
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            _strip(attribute.g)

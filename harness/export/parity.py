@@ -1,0 +1,183 @@
+"""The gate every artefact passes: it answers as its checkpoint does, within its precision.
+
+What the gate is for: an export that dropped a mask, swapped an input, mixed up weights, or
+overflowed. How much quality a precision costs is *not* judged here but through the endpoint, on
+the whole test split, where it has a confidence interval.
+
+fp32 and fp16 compute the same function, so each value is compared: the difference may be at most
+1e-4 (2e-2 for fp16, which has three decimals), relative to the value where it is above 1; and
+every prediction whose margin is wider than the differences allowed must be the same.
+
+int8 is another function, near the first, and its largest single difference says little: it grows
+with the number of values compared. So two things are asked. The root mean square of the difference
+is at most a quarter of the spread of the checkpoint's own values (a signal-to-noise ratio of
+12 dB; sound dynamic quantisation gives 20 dB or more, a broken scale or a saturated matrix falls
+below 0). And of the predictions that the checkpoint makes with a margin above that quarter, nine
+in ten are kept; narrower ones may fall either way without the quantisation being wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import ParityError
+from harness.export.probes import Probe
+from harness.types import Precision
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What a precision may differ by; None is not asked."""
+
+    difference: float | None
+    """Largest absolute difference, times the value where that is above 1."""
+    relative_rms: float | None
+    """Root mean square of the difference over that of the checkpoint's centred values."""
+    agreement: float
+    """Smallest share of clear predictions kept."""
+
+
+TOLERANCES: Mapping[Precision, Tolerance] = {
+    Precision.FP32: Tolerance(difference=1e-4, relative_rms=None, agreement=1.0),
+    Precision.FP16: Tolerance(difference=2e-2, relative_rms=None, agreement=1.0),
+    Precision.INT8: Tolerance(difference=None, relative_rms=0.25, agreement=0.9),
+}
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an artefact is from its checkpoint, over all probes."""
+
+    max_difference: float
+    """Largest absolute difference of the first output."""
+    max_scaled_difference: float
+    """The same, divided by the value where that is above 1."""
+    relative_rms: float
+    agreement: float
+    """Share of the clear predictions that are the same; 1 when none is clear."""
+    clear_predictions: int
+    shapes: tuple[tuple[int, int], ...]
+    """(batch, sequence) of the probes."""
+
+
+def check_parity(path: Path, probes: Sequence[Probe], precision: Precision, name: str) -> Parity:
+    """Run an artefact on the probes and hold it against the checkpoint's answers.
+
+    Args:
+        path: the ONNX file.
+        probes: batches with the checkpoint's answers.
+        precision: decides the tolerance.
+        name: of the variant, for messages.
+
+    Raises:
+        ParityError: it answers with something that is no number, or differs by more than its
+            precision explains.
+    """
+    answers = _run(path, probes)
+    broken = [
+        probe.shape
+        for probe, (values, _) in zip(probes, answers, strict=True)
+        if not np.isfinite(values).all()
+    ]
+    if broken:
+        raise ParityError(
+            f"{name} answers with NaN or infinity at (batch, sequence) {broken[0]}",
+            next_step=_advice(precision),
+        )
+    parity = _measure(probes, answers, TOLERANCES[precision])
+    faults = _faults(parity, TOLERANCES[precision])
+    if faults:
+        raise ParityError(
+            f"{name} disagrees with its checkpoint: {'; '.join(faults)}",
+            next_step=_advice(precision),
+        )
+    return parity
+
+
+def _run(
+    path: Path, probes: Sequence[Probe]
+) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+    """The artefact's first output and its predictions, for each probe."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors: its warnings are about speed
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    answers = []
+    for probe in probes:
+        values, *rest = session.run(None, dict(probe.inputs))
+        answers.append((values, rest[0] if rest else values.argmax(-1)))
+    return answers
+
+
+def _measure(
+    probes: Sequence[Probe],
+    answers: Sequence[tuple[NDArray[np.float32], NDArray[np.int64]]],
+    tolerance: Tolerance,
+) -> Parity:
+    expected = np.concatenate([_centred(probe)[probe.value_counts] for probe in probes])
+    values = np.concatenate([probe.values[probe.value_counts] for probe in probes])
+    got = np.concatenate(
+        [value[probe.value_counts] for probe, (value, _) in zip(probes, answers, strict=True)]
+    )
+    difference = np.abs(got - values)
+    spread = float(np.sqrt(np.mean((expected - expected.mean()) ** 2)))
+    clear_above = (
+        2 * tolerance.difference
+        if tolerance.difference
+        else ((tolerance.relative_rms or 0) * spread)
+    )
+    same, clear = 0, 0
+    for probe, (_, choices) in zip(probes, answers, strict=True):
+        counts = probe.choice_counts & (probe.margins > clear_above)
+        clear += int(counts.sum())
+        same += int((choices == probe.choices)[counts].sum())
+    return Parity(
+        max_difference=float(difference.max(initial=0)),
+        max_scaled_difference=float((difference / np.maximum(1, np.abs(values))).max(initial=0)),
+        relative_rms=float(np.sqrt(np.mean(difference**2)) / spread) if spread else 0.0,
+        agreement=same / clear if clear else 1.0,
+        clear_predictions=clear,
+        shapes=tuple(probe.shape for probe in probes),
+    )
+
+
+def _centred(probe: Probe) -> NDArray[np.floating]:
+    """Logits without the offset that all classes of a row share: softmax does not see it."""
+    if probe.choices.ndim == 1:
+        offsets: NDArray[np.float32] = probe.values.mean(-1, keepdims=True)
+        return probe.values - offsets
+    return probe.values
+
+
+def _faults(parity: Parity, tolerance: Tolerance) -> list[str]:
+    faults = []
+    if tolerance.difference is not None and parity.max_scaled_difference > tolerance.difference:
+        faults.append(
+            f"largest difference {parity.max_scaled_difference:.2g}, allowed "
+            f"{tolerance.difference:.2g}"
+        )
+    if tolerance.relative_rms is not None and parity.relative_rms > tolerance.relative_rms:
+        faults.append(
+            f"relative error {parity.relative_rms:.2g}, allowed {tolerance.relative_rms:.2g}"
+        )
+    if parity.agreement < tolerance.agreement:
+        faults.append(
+            f"keeps {parity.agreement:.1%} of {parity.clear_predictions} clear predictions, "
+            f"required {tolerance.agreement:.0%}"
+        )
+    return faults
+
+
+def _advice(precision: Precision) -> str:
+    if precision is Precision.FP32:
+        return (
+            "the exporter mistranslates this architecture: report it with the checkpoint's "
+            "config.json"
+        )
+    return f"drop {precision} from this model's precisions, or serve it as fp32"

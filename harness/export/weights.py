@@ -1,0 +1,75 @@
+"""A checkpoint's weights: counted without reading them, and read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import CheckpointError
+from harness.export.configuration import read_config
+from harness.study import Model
+from harness.tasks.quiet import quiet
+from harness.types import TaskKind
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def count_parameters(model: Model, folder: Path, kind: TaskKind) -> int:
+    """Count on a model without memory: the file also stores buffers, and shared weights once."""
+    import torch
+
+    config = read_config(model, folder)
+    try:
+        with quiet(), torch.device("meta"):
+            empty = _auto_class(kind).from_config(config, trust_remote_code=model.trust_remote_code)
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        raise CheckpointError(
+            f"checkpoint {model.checkpoint}: transformers cannot build it: {error}"
+        ) from error
+    return sum(weight.numel() for weight in empty.parameters())
+
+
+def load_model(model: Model, folder: Path, kind: TaskKind) -> PreTrainedModel:
+    """Read the weights, in single precision and ready for inference.
+
+    Attention is the plain ('eager') form: it exports to fewer operators than the fused one, and
+    ONNX Runtime runs them a little faster.
+
+    Raises:
+        CheckpointError: the weights cannot be read, or the task's head is not among them.
+    """
+    import torch
+    from safetensors import SafetensorError
+
+    try:
+        with quiet():
+            loaded, report = _auto_class(kind).from_pretrained(
+                folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=model.trust_remote_code,
+                attn_implementation="eager",
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
+        raise CheckpointError(
+            f"checkpoint {model.checkpoint}: the weights cannot be read: {error}"
+        ) from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise CheckpointError(
+            f"checkpoint {model.checkpoint} has no weights for {', '.join(missing[:4])}"
+            f"{' and more' if len(missing) > 4 else ''}: it was not trained for {kind}",  # noqa: PLR2004
+            next_step="fine-tune it for the task first, or name the checkpoint that was",
+        )
+    return loaded.eval()  # type: ignore[no-any-return]
+
+
+def _auto_class(kind: TaskKind) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    if kind is TaskKind.SEQUENCE_CLASSIFICATION:
+        return AutoModelForSequenceClassification
+    return AutoModelForCausalLM

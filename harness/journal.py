@@ -1,0 +1,115 @@
+"""The journal of a run: the truth, one line a finished variant, score or trial.
+
+A line is appended and fsynced before anything else happens. Tables and verdict are derived from
+it and can be written again at any time; a torn last line (the machine died while writing) is
+ignored, and cut off when the run goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import TypeAdapter, ValidationError
+
+from harness.errors import RunFolderError
+from harness.storage import storage_errors, utc_now
+from harness.types import BatchConsistency, ModelVariant, QualityScore, TrialResult
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class QualityEntry:
+    """All that was scored of one variant (or of the baseline, which has scores alone)."""
+
+    variant: str
+    sha256: str
+    scores: tuple[QualityScore, ...]
+    consistency: tuple[BatchConsistency, ...] = ()
+
+
+_VARIANT = TypeAdapter(ModelVariant)
+_QUALITY = TypeAdapter(QualityEntry)
+_TRIAL = TypeAdapter(TrialResult)
+
+
+@dataclass
+class Journal:
+    """What a journal holds, by name; a later line of the same name replaces an earlier one."""
+
+    path: Path
+    variants: dict[str, ModelVariant] = field(default_factory=dict)
+    quality: dict[str, QualityEntry] = field(default_factory=dict)
+    trials: dict[str, TrialResult] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a journal; one that does not exist yet is empty.
+
+        Raises:
+            RunFolderError: a line other than the last cannot be read.
+        """
+        journal = cls(path)
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        for number, line in enumerate(lines, start=1):
+            try:
+                journal._take(json.loads(line))
+            except (json.JSONDecodeError, KeyError, ValidationError) as error:
+                if number == len(lines):
+                    break  # torn by a crash; that result is measured again
+                raise RunFolderError(
+                    f"{path}, line {number}: not a journal line of schema {SCHEMA_VERSION}",
+                    next_step="the journal was edited or is of another version: start a new run",
+                ) from error
+        return journal
+
+    def add_variant(self, variant: ModelVariant) -> None:
+        """Record an exported artefact."""
+        self.variants[variant.name] = variant
+        self._append("variant", _VARIANT.dump_python(variant, mode="json"))
+
+    def add_quality(self, entry: QualityEntry) -> None:
+        """Record a finished score."""
+        self.quality[entry.variant] = entry
+        self._append("quality", _QUALITY.dump_python(entry, mode="json"))
+
+    def add_trial(self, result: TrialResult) -> None:
+        """Record a finished trial."""
+        self.trials[result.trial.trial_id] = result
+        self._append("trial", _TRIAL.dump_python(result, mode="json"))
+
+    def cut_torn_line(self) -> None:
+        """Drop an unfinished last line, so that the next append starts on a line of its own."""
+        if not self.path.is_file():
+            return
+        data = self.path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if whole != data:
+            with storage_errors(self.path):
+                self.path.write_bytes(whole)
+
+    def _take(self, line: Mapping[str, Any]) -> None:
+        data = line["data"]
+        match line["kind"]:
+            case "variant":
+                variant = _VARIANT.validate_python(data)
+                self.variants[variant.name] = variant
+            case "quality":
+                entry = _QUALITY.validate_python(data)
+                self.quality[entry.variant] = entry
+            case "trial":
+                result = _TRIAL.validate_python(data)
+                self.trials[result.trial.trial_id] = result
+
+    def _append(self, kind: str, data: Mapping[str, Any]) -> None:
+        # NaN and infinity are no JSON: a measurement that holds one is a bug to be seen at once.
+        line = json.dumps({"kind": kind, "utc": utc_now(), "data": data}, allow_nan=False)
+        with storage_errors(self.path), self.path.open("a", encoding="utf-8") as journal:
+            journal.write(line + "\n")
+            journal.flush()
+            os.fsync(journal.fileno())

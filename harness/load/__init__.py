@@ -1,0 +1,1 @@
+"""Load: payloads, transports, the recorder, and the Locust processes that drive them."""

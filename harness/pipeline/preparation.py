@@ -1,0 +1,189 @@
+"""From a study to what can be measured: checkpoints, samples, encoded inputs, exported variants.
+
+Everything that can be wrong with the user's input is found here, together, before a server or a
+load generator starts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import StudyError, UsageError
+from harness.export.checkpoint import Checkpoint, inspect_checkpoint, open_checkpoint
+from harness.export.onnx import export_variants
+from harness.pipeline.machinery import ProgressSink
+from harness.pipeline.spaces import serving_configs
+from harness.reference.build import ReferenceBundle, build_reference
+from harness.serving.repository import write_config
+from harness.study import Family, Model, ReferenceData, Study, variant_name
+from harness.tasks.encoding import EncodedDataset, encode
+from harness.tasks.samples import Samples, load_samples
+from harness.types import ModelVariant, Role, ServingConfig
+
+
+@dataclass(frozen=True)
+class PreparedFamily:
+    """A family ready to be served: every variant with the inputs its tokenizer made."""
+
+    family: Family
+    variants: tuple[ModelVariant, ...]
+    """The teacher's first; then in the study's order."""
+    datasets: Mapping[str, EncodedDataset]
+    """By variant."""
+    baseline: tuple[str, ...] = ()
+    """The embedded yardstick's predicted class names, a row of the data each."""
+
+    @property
+    def teacher(self) -> ModelVariant:
+        """The teacher in its first precision: what 'of teacher' refers to."""
+        model = self.family.teacher
+        name = variant_name(model, model.precisions[0])
+        return next(variant for variant in self.variants if variant.name == name)
+
+
+def prepare(
+    study: Study,
+    *,
+    repository: Path,
+    progress: ProgressSink,
+    only_family: str | None = None,
+) -> tuple[PreparedFamily, ...]:
+    """Make every artefact of the study (or of one family of it) exist in the repository.
+
+    Raises:
+        ParityError: an export disagrees with its checkpoint.
+    """
+    families = [family for family in study.families if only_family in {None, family.name}]
+    bundle = _reference_bundle(study, families, progress)
+    opened = [_open_family(study, family, bundle) for family in families]
+    return tuple(
+        _export_family(
+            family,
+            models,
+            repository,
+            serving=serving_configs(study.serving_of(family))[0],
+            bundle=bundle,
+            progress=progress,
+        )
+        for family, models in zip(families, opened, strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class _OpenedModel:
+    model: Model
+    checkpoint: Checkpoint
+    dataset: EncodedDataset
+
+
+def check_inputs(study: Study) -> None:
+    """Look at every checkpoint and data file that the user brings, before anything starts.
+
+    Raises:
+        StudyError: with every problem of all of them.
+    """
+    problems = [problem for family in study.families for problem in _input_problems(study, family)]
+    if problems:
+        raise StudyError(f"study {study.name}", problems)
+
+
+def _input_problems(study: Study, family: Family) -> list[str]:
+    problems: list[str] = []
+    labels = None
+    for model in family.models:
+        if model.reference_name:
+            continue
+        try:
+            labels = inspect_checkpoint(model, None).label_names or labels
+        except UsageError as error:
+            problems.append(f"family {family.name}, model {model.name}: {_with_step(error)}")
+    if not isinstance(family.task.data, ReferenceData):
+        try:
+            load_samples(family.task, seed=study.seed, label_names=labels)
+        except UsageError as error:
+            problems.append(f"family {family.name}, data: {_with_step(error)}")
+    return problems
+
+
+def _with_step(error: UsageError) -> str:
+    return f"{error} ({error.next_step})" if error.next_step else str(error)
+
+
+def _reference_bundle(
+    study: Study, families: Sequence[Family], progress: ProgressSink
+) -> ReferenceBundle | None:
+    names = [m.reference_name for family in families for m in family.models if m.reference_name]
+    uses_data = any(isinstance(family.task.data, ReferenceData) for family in families)
+    if not names and not uses_data:
+        return None
+    return build_reference(names, seed=study.seed, progress=progress)
+
+
+def _open_family(
+    study: Study, family: Family, bundle: ReferenceBundle | None
+) -> list[_OpenedModel]:
+    checkpoints = [
+        open_checkpoint(
+            model,
+            folder=bundle.checkpoints[model.reference_name]
+            if bundle and model.reference_name
+            else None,
+        )
+        for model in family.models
+    ]
+    data = family.task.data
+    samples: Samples = load_samples(
+        family.task,
+        seed=study.seed,
+        label_names=checkpoints[0].label_names,
+        data_file=bundle.data[data.name] if bundle and isinstance(data, ReferenceData) else None,
+    )
+    return [
+        _OpenedModel(model, checkpoint, encode(family.task, samples, checkpoint.folder))
+        for model, checkpoint in zip(family.models, checkpoints, strict=True)
+    ]
+
+
+def _export_family(
+    family: Family,
+    models: list[_OpenedModel],
+    repository: Path,
+    *,
+    serving: ServingConfig,
+    bundle: ReferenceBundle | None,
+    progress: ProgressSink,
+) -> PreparedFamily:
+    variants: list[ModelVariant] = []
+    datasets: dict[str, EncodedDataset] = {}
+    for opened in sorted(models, key=lambda opened: opened.model.role is not Role.TEACHER):
+        made = export_variants(
+            opened.model,
+            opened.checkpoint,
+            family.task,
+            family=family.name,
+            repository=repository,
+            encoded=opened.dataset,
+            progress=progress,
+        )
+        for variant in made:
+            write_config(variant, serving)
+            datasets[variant.name] = opened.dataset
+        variants += made
+    return PreparedFamily(
+        family=family,
+        variants=tuple(variants),
+        datasets=datasets,
+        baseline=_baseline(family, bundle),
+    )
+
+
+def _baseline(family: Family, bundle: ReferenceBundle | None) -> tuple[str, ...]:
+    data = family.task.data
+    if bundle is None or not isinstance(data, ReferenceData) or data.name != "topics":
+        return ()
+    if getattr(family.task, "samples", None) is not None:
+        return ()  # its predictions stand for the whole test split only
+    return tuple(json.loads(bundle.baseline_predictions.read_text(encoding="utf-8")))

@@ -1,0 +1,125 @@
+"""Quality through the endpoint, for every variant of a family, into the run folder."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from harness.journal import QualityEntry
+from harness.pipeline.machinery import ProgressSink
+from harness.pipeline.preparation import PreparedFamily
+from harness.pipeline.serving import Served
+from harness.planning.decision import judge_quality
+from harness.quality.consistency import batch_consistency
+from harness.quality.outcomes import collect_outcomes, read_outcomes, write_outcomes
+from harness.quality.scores import baseline_scores, score
+from harness.runs import RunFolder
+from harness.serving.repository import config_override
+from harness.study import Study
+from harness.types import Decision, ModelVariant, Progress, Role, ServingConfig
+
+# Scored at the server's own maximum, so that the dynamic batcher never joins two requests: with
+# dynamic int8 activations a row's answer depends on its batch, and a score must not on chance.
+SCORING_BATCH = 16
+CONSISTENCY_BATCHES = (1, 4, 8, 16)
+CONSISTENCY_SAMPLES = 128
+
+
+def score_family(
+    study: Study,
+    prepared: PreparedFamily,
+    served: Served,
+    folder: RunFolder,
+    progress: ProgressSink,
+) -> None:
+    """Score what the journal does not hold yet; the teacher comes first."""
+    for number, variant in enumerate(prepared.variants):
+        entry = folder.journal.quality.get(variant.name)
+        if entry is None or entry.sha256 != variant.sha256:
+            stage = f"quality of {prepared.family.name}"
+            step = Progress(stage, number, len(prepared.variants), variant.name)
+            progress(step)
+            folder.journal.add_quality(
+                _score_variant(
+                    study,
+                    variant,
+                    prepared,
+                    served,
+                    folder,
+                    progress=partial(_relay, progress, step),
+                )
+            )
+    if prepared.baseline:
+        _score_baseline(study, prepared, folder)
+
+
+def quality_gate(
+    study: Study, prepared: PreparedFamily, folder: RunFolder
+) -> dict[str, tuple[Decision, str]]:
+    """A decision and its reason for every variant that may be recommended."""
+    slo = study.objective_of(prepared.family)
+    quality = folder.journal.quality
+    teacher_scores = quality[prepared.teacher.name].scores
+    return {
+        variant.name: judge_quality(slo, quality[variant.name].scores, teacher_scores)
+        for variant in prepared.variants
+        if variant.role is not Role.CONTROL
+    }
+
+
+def _score_variant(
+    study: Study,
+    variant: ModelVariant,
+    prepared: PreparedFamily,
+    served: Served,
+    folder: RunFolder,
+    *,
+    progress: ProgressSink,
+) -> QualityEntry:
+    dataset = prepared.datasets[variant.name]
+    kind = study.serving_of(prepared.family).instance_kind
+    serving = ServingConfig(max_batch_size=SCORING_BATCH, instance_kind=kind)
+    served.client.load(variant.name, config_override(variant, serving))
+    outcomes = collect_outcomes(
+        variant, dataset, served.client, batch_size=SCORING_BATCH, progress=progress
+    )
+    consistency = batch_consistency(
+        variant,
+        dataset,
+        served.client,
+        batch_sizes=CONSISTENCY_BATCHES,
+        samples=min(CONSISTENCY_SAMPLES, dataset.size),
+    )
+    served.server.check()
+    served.client.unload(variant.name)
+    write_outcomes(_outcomes_path(folder, variant.name), outcomes, dataset)
+    teacher = read_outcomes(_outcomes_path(folder, prepared.teacher.name))
+    scores = score(outcomes, dataset, variant=variant, teacher=teacher, seed=study.seed)
+    return QualityEntry(variant.name, variant.sha256, tuple(scores), tuple(consistency))
+
+
+def _relay(sink: ProgressSink, step: Progress, within: Progress) -> None:
+    """Show progress inside one variant as a fraction of its step."""
+    done = step.done + within.done / within.total
+    sink(Progress(step.stage, done, step.total, within.note))
+
+
+def _score_baseline(study: Study, prepared: PreparedFamily, folder: RunFolder) -> None:
+    dataset = prepared.datasets[prepared.teacher.name]
+    index = {label: number for number, label in enumerate(dataset.label_names or ())}
+    name = f"{prepared.family.name}-tfidf"
+    scores = baseline_scores(
+        name,
+        prepared.family.name,
+        np.array([index[label] for label in prepared.baseline], dtype=np.int64),
+        dataset,
+        teacher=read_outcomes(_outcomes_path(folder, prepared.teacher.name)),
+        seed=study.seed,
+    )
+    folder.journal.add_quality(QualityEntry(name, "", tuple(scores)))
+
+
+def _outcomes_path(folder: RunFolder, variant: str) -> Path:
+    return folder.path / "samples" / f"{variant}.parquet"

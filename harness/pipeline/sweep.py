@@ -1,0 +1,106 @@
+"""The load side: which trials, measured where the journal lacks them, and the verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.load.generators import LoadGenerators
+from harness.load.payloads import write_payloads
+from harness.pipeline.machinery import Machinery, ProgressSink
+from harness.pipeline.preparation import PreparedFamily
+from harness.pipeline.scoring import quality_gate
+from harness.pipeline.serving import Served
+from harness.pipeline.spaces import serving_configs, workloads
+from harness.pipeline.trial import TrialRunner
+from harness.planning.decision import decide
+from harness.planning.search import GridSearch, Search, StagedSearch
+from harness.runs import RunFolder
+from harness.study import Family, Study
+from harness.types import Decision, Progress, Role, TrialResult, Verdict
+
+
+@contextmanager
+def trial_runner(
+    study: Study, served: Served, folder: RunFolder, machinery: Machinery
+) -> Iterator[TrialRunner]:
+    """The load generators, started once for all trials of a run."""
+    families = served.families
+    processes = max(study.traffic_of(each.family).generator_processes for each in families)
+    with LoadGenerators(
+        http=served.server.endpoint.http,
+        grpc=served.server.endpoint.grpc,
+        processes=processes,
+        log_dir=folder.path / "logs",
+        cpus=machinery.cpus_generator,
+    ) as generators:
+        yield TrialRunner(
+            served.server,
+            served.client,
+            generators,
+            folder,
+            variants={variant.name: variant for each in families for variant in each.variants},
+            payloads=_write_payloads(families, folder),
+        )
+
+
+def decide_family(
+    study: Study,
+    prepared: PreparedFamily,
+    runner: TrialRunner,
+    folder: RunFolder,
+    progress: ProgressSink,
+) -> Verdict:
+    """Load-test what passes the quality gate, and decide."""
+    slo = study.objective_of(prepared.family)
+    quality = quality_gate(study, prepared, folder)
+    search = make_search(study, prepared.family, quality)
+    results: list[TrialResult] = []
+    while (trial := search.ask()) is not None:
+        total = len(results) + search.remaining
+        progress(Progress(f"load on {prepared.family.name}", len(results), total, trial.trial_id))
+        result = folder.journal.trials.get(trial.trial_id)
+        if result is None or result.sha256 != runner.sha256(trial):
+            result = runner.measure(trial, slo)
+            folder.journal.add_trial(result)
+        search.tell(result)
+        results.append(result)
+    teachers = [each.name for each in prepared.variants if each.role is Role.TEACHER]
+    verdict = decide(prepared.family.name, slo, quality, results, teachers=teachers)
+    return dataclasses.replace(verdict, pruned=tuple(search.pruned))
+
+
+def make_search(
+    study: Study, family: Family, quality: Mapping[str, tuple[Decision, str]]
+) -> Search:
+    """The search that the study names, over the family's own space.
+
+    A variant that fails on quality is left out: it is never load-tested for the verdict.
+    """
+    traffic = study.traffic_of(family)
+    kind = GridSearch if study.search == "grid" else StagedSearch
+    decisions = {name: decision for name, (decision, _) in quality.items()}
+    return kind(
+        family.name,
+        [name for name, decision in decisions.items() if decision is not Decision.FAIL],
+        serving_configs(study.serving_of(family)),
+        workloads(study, traffic),
+        study.objective_of(family),
+        confirm_duration_s=traffic.confirm_duration_s or 2 * traffic.duration_s,
+        unproven={name for name, decision in decisions.items() if decision is Decision.UNDECIDED},
+    )
+
+
+def _write_payloads(families: Sequence[PreparedFamily], folder: RunFolder) -> dict[str, Path]:
+    """One payload file a tokenization: variants whose inputs are the same share it."""
+    paths = {}
+    for family in families:
+        for name, dataset in family.datasets.items():
+            path = folder.path / "payloads" / f"{dataset.digest[:16]}.npz"
+            if not path.is_file():
+                path.parent.mkdir(exist_ok=True)
+                write_payloads(path, [group.inputs for group in dataset.groups])
+            paths[name] = path
+    return paths

@@ -1,0 +1,1 @@
+"""Planning: the objective, the search over configurations, and the decision."""

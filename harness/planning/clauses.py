@@ -1,0 +1,216 @@
+"""One clause of an objective against one body of evidence.
+
+A clause holds where the whole confidence interval is on its right side, fails where the whole
+interval is on the wrong one, and is undecided between. What is not yet decided carries an estimate
+of how much more evidence would do: an interval shrinks with the square root of the sample.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from dataclasses import dataclass
+
+from scipy import stats
+
+from harness.planning.wording import UNBOUNDED_MS, amount, number, percent
+from harness.types import Constraint, Decision, LatencySummary, TrialResult
+
+DEFAULT_ERROR_RATE = Constraint("error_rate", "<=", 0.01, False, "error_rate <= 1%")
+"""Holds where an objective names no error rate: nobody serves what fails more often than that."""
+FARTHEST_FACTOR = 1000
+"""More evidence than this is not worth naming: the value is at the bound."""
+CONFIDENCE = 0.95
+_HOLDS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A measured value and its confidence bounds."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the evidence says of one clause."""
+
+    constraint: Constraint
+    cause: str
+    """A rejection's cause if this clause fails: latency, throughput, error_rate, quality."""
+    decision: Decision
+    reason: str
+    """In words and numbers, whatever the decision."""
+    strain: float
+    """The measured value in units of the bound: 1 is at the bound, above 1 beyond it."""
+    evidence_factor: float | None = None
+    """How many times the evidence would decide; None where decided or not to be foretold."""
+
+    @property
+    def promising(self) -> bool:
+        """Whether the clause holds, or would if the measured value were the truth."""
+        if self.decision is not Decision.UNDECIDED:
+            return self.decision is Decision.PASS
+        return self.strain < 1 or (self.strain == 1 and "=" in self.constraint.operator)
+
+
+def decide_interval(constraint: Constraint, measured: Interval) -> Decision:
+    """Compare an interval with a clause's bound, both in the clause's unit."""
+    holds = _HOLDS[constraint.operator]
+    worst, best = measured.high, measured.low
+    if constraint.operator.startswith(">"):
+        worst, best = best, worst
+    if holds(worst, constraint.value):
+        return Decision.PASS
+    return Decision.UNDECIDED if holds(best, constraint.value) else Decision.FAIL
+
+
+def strain(constraint: Constraint, value: float) -> float:
+    """The value over the bound, or the bound over the value where more is better."""
+    if constraint.operator.startswith("<"):
+        return value / constraint.value
+    return constraint.value / value if value > 0 else math.inf
+
+
+def evidence_factor(constraint: Constraint, measured: Interval) -> float:
+    """How many times the sample would pull the interval clear of the bound."""
+    gap = constraint.value - measured.value
+    half = measured.high - measured.value if gap > 0 else measured.value - measured.low
+    return (half / gap) ** 2 if gap else math.inf
+
+
+def more_evidence(factor: float | None, unit: str = "requests") -> str:
+    """How much more would decide, in words."""
+    if factor is None:
+        return f"more {unit} are needed"
+    if factor > FARTHEST_FACTOR:
+        return f"it lies at the bound, which no number of {unit} will change"
+    return f"about {max(2, math.ceil(factor))} times as many {unit} would tell"
+
+
+def judge_load(constraint: Constraint, result: TrialResult) -> Finding:
+    """Judge a clause on latency, throughput or error rate."""
+    if constraint.metric == "throughput":
+        return _judge_throughput(constraint, result)
+    if constraint.metric == "error_rate":
+        return judge_error_rate(constraint, result)
+    return _judge_latency(constraint, result.latency)
+
+
+def judge_error_rate(constraint: Constraint, result: TrialResult) -> Finding:
+    """Judge the share of failed requests by the interval of Clopper and Pearson (1934).
+
+    It takes failures as independent; they come in bursts, so the interval is if anything narrow.
+    """
+    total = result.requests + result.failures
+    if not total:
+        return _nothing_known(constraint, "error_rate")
+    exact = stats.binomtest(result.failures, total).proportion_ci(CONFIDENCE, method="exact")
+    measured = Interval(result.failures / total, exact.low, exact.high)
+    decision = decide_interval(constraint, measured)
+    reason = (
+        f"error rate {percent(measured.value)} ({result.failures:,} of {total:,} requests, "
+        f"{CONFIDENCE:.0%} interval {percent(exact.low)} to {percent(exact.high)}) "
+    )
+    factor = None
+    if decision is Decision.UNDECIDED:
+        factor = evidence_factor(constraint, measured)
+        if not result.failures:  # none of n bounds the share by -ln(tail) / n
+            factor = -math.log((1 - CONFIDENCE) / 2) / constraint.value / total
+        reason += f"cannot yet be told from {amount(constraint)}: {more_evidence(factor)}"
+    else:
+        reason += f"is {'under' if decision is Decision.PASS else 'over'} {amount(constraint)}"
+    return Finding(
+        constraint, "error_rate", decision, reason, strain(constraint, measured.value), factor
+    )
+
+
+def judge_default_error_rate(result: TrialResult) -> Finding:
+    """Judge the error rate where the objective names none: by its value, without an interval.
+
+    An interval would leave every short trial undecided on a clause that nobody wrote.
+    """
+    total = result.requests + result.failures
+    if not total:
+        return _nothing_known(DEFAULT_ERROR_RATE, "error_rate")
+    share = result.failures / total
+    holds = share <= DEFAULT_ERROR_RATE.value
+    reason = (
+        f"error rate {percent(share)} ({result.failures:,} of {total:,} requests) is "
+        f"{'within' if holds else 'over'} the {percent(DEFAULT_ERROR_RATE.value)} that is allowed "
+        "where the objective names no error_rate"
+    )
+    decision = Decision.PASS if holds else Decision.FAIL
+    return Finding(
+        DEFAULT_ERROR_RATE, "error_rate", decision, reason, strain(DEFAULT_ERROR_RATE, share)
+    )
+
+
+def _judge_throughput(constraint: Constraint, result: TrialResult) -> Finding:
+    """Judge inferences a second by what was achieved; a count over a window has no other bounds."""
+    reached = result.throughput_inferences_per_s
+    holds = _HOLDS[constraint.operator](reached, constraint.value)
+    side = "reaches" if holds else "is below"
+    return Finding(
+        constraint,
+        "throughput",
+        Decision.PASS if holds else Decision.FAIL,
+        f"{number(reached)} inferences/s {side} the {number(constraint.value)} asked for",
+        strain(constraint, reached),
+    )
+
+
+def _judge_latency(constraint: Constraint, latency: LatencySummary | None) -> Finding:
+    measured = _latency_interval(constraint.metric, latency)
+    if latency is None or measured is None:
+        return _nothing_known(constraint, "latency")
+    decision = decide_interval(constraint, measured)
+    factor = None
+    unbounded = measured.high >= UNBOUNDED_MS
+    interval = f"{number(measured.low)} to {'unbounded' if unbounded else number(measured.high)}"
+    reason = (
+        f"{constraint.metric} {number(measured.value)} ms "
+        f"({latency.confidence:.0%} interval {interval} ms) "
+    )
+    if decision is Decision.UNDECIDED:
+        factor = _latency_factor(constraint, measured, latency)
+        reason += f"cannot yet be told from {amount(constraint)}: {more_evidence(factor)}"
+    else:
+        reason += f"is {'under' if decision is Decision.PASS else 'over'} {amount(constraint)}"
+    return Finding(
+        constraint, "latency", decision, reason, strain(constraint, measured.value), factor
+    )
+
+
+def _latency_interval(metric: str, latency: LatencySummary | None) -> Interval | None:
+    if latency is None:
+        return None
+    if metric == "mean":
+        if latency.mean_low_ms is None or latency.mean_high_ms is None:
+            return Interval(latency.mean_ms, 0.0, UNBOUNDED_MS)
+        return Interval(latency.mean_ms, latency.mean_low_ms, latency.mean_high_ms)
+    percentile = latency.percentiles[metric]
+    return Interval(percentile.value_ms, percentile.low_ms, percentile.high_ms)
+
+
+def _latency_factor(
+    constraint: Constraint, measured: Interval, latency: LatencySummary
+) -> float | None:
+    """Evidence for a percentile; without an upper bound, the least that gives one.
+
+    The largest of n independent samples bounds the q-quantile with probability 1 - q^n.
+    """
+    if measured.high < UNBOUNDED_MS:
+        return evidence_factor(constraint, measured)
+    if constraint.metric == "mean":
+        return None
+    quantile = float(constraint.metric.removeprefix("p")) / 100
+    samples = math.log((1 - latency.confidence) / 2) / math.log(quantile)
+    return samples * latency.design_effect / latency.count
+
+
+def _nothing_known(constraint: Constraint, cause: str) -> Finding:
+    reason = f"no request was answered, so nothing is known of {constraint.metric}"
+    return Finding(constraint, cause, Decision.UNDECIDED, reason, strain=math.inf)

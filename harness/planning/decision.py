@@ -1,0 +1,199 @@
+"""The decision: quality first, then each trial, then one verdict for the family.
+
+Only a trial of the confirming stage is ever recommended. The best of many noisy measurements is
+partly the luckiest (the winner's curse), so the search measures it afresh, and the fresh numbers
+are what the verdict rests on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.planning.assessment import Assessment, assess, best, latency_metric
+from harness.planning.quality_floor import quality_findings
+from harness.planning.rejections import Candidates, rejections
+from harness.planning.wording import number, setting
+from harness.types import (
+    Decision,
+    QualityScore,
+    ServiceLevelObjective,
+    TrialResult,
+    Verdict,
+)
+
+LONGEST_ADVICE_S = 3600.0
+"""A trial longer than an hour is not what a person wants to be advised."""
+
+
+def judge_quality(
+    slo: ServiceLevelObjective,
+    scores_of_variant: Sequence[QualityScore],
+    teacher_scores: Sequence[QualityScore],
+) -> tuple[Decision, str]:
+    """Judge a variant's scores by the quality clauses of an objective.
+
+    Args:
+        slo: the objective.
+        scores_of_variant: all scores of one variant.
+        teacher_scores: those of the model that relative clauses refer to.
+
+    Returns:
+        The decision and, whatever it is, what it rests on: `keeps 97.2% (95.4% to 99%) of the
+        teacher's accuracy`. A metric that was not scored is undecided.
+    """
+    findings = quality_findings(slo, scores_of_variant, teacher_scores)
+    if not findings:
+        return Decision.PASS, "is asked for no quality"
+    for decision in (Decision.FAIL, Decision.UNDECIDED):
+        against = [finding.reason for finding in findings if finding.decision is decision]
+        if against:
+            return decision, " and ".join(against)
+    return Decision.PASS, " and ".join(dict.fromkeys(finding.reason for finding in findings))
+
+
+def judge_trial(slo: ServiceLevelObjective, result: TrialResult) -> tuple[Decision, str]:
+    """Judge a trial by the load clauses of an objective.
+
+    Latency is judged by its confidence interval, a named error_rate by Clopper and Pearson's
+    interval, throughput by the value achieved. Where the objective names no error_rate, more than
+    1% of failed requests fails the trial all the same.
+
+    Returns:
+        The decision, and why it is not a pass (empty for a pass).
+    """
+    assessment = assess(slo, result)
+    return assessment.decision, assessment.reason
+
+
+def decide(
+    family: str,
+    slo: ServiceLevelObjective,
+    quality: Mapping[str, tuple[Decision, str]],
+    results: Sequence[TrialResult],
+    *,
+    teachers: Collection[str] = (),
+) -> Verdict:
+    """Join quality and load into the verdict on a family.
+
+    Pass: a confirmed trial of a variant whose quality passes meets the objective. Fail: every
+    variant fails on quality, or else in every configuration that was tried. Undecided: the rest.
+
+    Args:
+        family: name of the family.
+        slo: the objective.
+        quality: what `judge_quality` said of each candidate; a variant that is not in here
+            (control, baseline) is no candidate, whatever was measured of it.
+        results: all trials, in the order they were measured.
+        teachers: which candidates are the teacher, so that the verdict can say that no student
+            takes its place.
+    """
+    candidates = Candidates(slo, quality, [assess(slo, result) for result in results])
+    winner = best(candidates.confirmed)
+    rejected = tuple(rejections(candidates, winner))
+    if winner is not None:
+        summary = _recommendation(candidates, winner, teacher=winner.trial.variant in teachers)
+        trial_id = winner.trial.trial_id
+        return Verdict(family, slo.text, Decision.PASS, trial_id, summary, rejected)
+    if candidates.hopeless:
+        summary = _failure(candidates)
+        return Verdict(family, slo.text, Decision.FAIL, None, summary, rejected)
+    open_point = _open_point(candidates)
+    summary = f"Not decided whether any model of {family} meets `{slo.text}`: {open_point.problem}"
+    return Verdict(
+        family, slo.text, Decision.UNDECIDED, None, summary, rejected, open_point.next_step
+    )
+
+
+def _recommendation(candidates: Candidates, winner: Assessment, *, teacher: bool) -> str:
+    trial = winner.trial
+    serve = f"Serve {trial.variant} ({setting(trial)})"
+    if teacher:
+        serve = f"Keep the teacher, no student meets the objective with more throughput: {serve}"
+    quality = candidates.quality[trial.variant][1]
+    return (
+        f"{serve}: {number(winner.inferences_per_s)} inferences/s at "
+        f"{_latency(candidates.slo, winner)}; it {quality}."
+    )
+
+
+def _latency(slo: ServiceLevelObjective, winner: Assessment) -> str:
+    metric = latency_metric(slo)
+    value = f"{metric} {number(winner.latency_ms)} ms"
+    latency = winner.result.latency
+    if latency is None:
+        return value
+    high = latency.mean_high_ms if metric == "mean" else latency.percentiles[metric].high_ms
+    if high is None:
+        return value
+    return f"{value} (at most {number(high)} ms with {latency.confidence:.0%} confidence)"
+
+
+def _failure(candidates: Candidates) -> str:
+    failing = [
+        name for name, (decision, _) in candidates.quality.items() if decision is Decision.FAIL
+    ]
+    parts = []
+    if failing:
+        parts.append(f"{len(failing)} of {len(candidates.quality)} variants fall short in quality")
+    causes = Counter(one.cause for one in candidates.current)
+    if causes:
+        tried = sum(causes.values())
+        counted = ", ".join(f"{count} by {cause}" for cause, count in causes.most_common())
+        parts.append(f"none of {tried} configurations meets the load clauses ({counted})")
+    nearest = min(candidates.current, key=lambda one: one.strain, default=None)
+    near = (
+        f"; the nearest was {nearest.trial.variant} ({setting(nearest.trial)}): {nearest.reason}"
+        if nearest
+        else ""
+    )
+    return f"No model meets `{candidates.slo.text}`: {'; '.join(parts)}{near}."
+
+
+@dataclass(frozen=True)
+class _OpenPoint:
+    """What stands between an undecided family and its decision."""
+
+    problem: str
+    next_step: str
+
+
+def _open_point(candidates: Candidates) -> _OpenPoint:
+    """The candidate to settle first: the best that is not settled, else an invalid measurement."""
+    unsettled = [one for one in candidates.current if one.decision is not Decision.FAIL]
+    if not unsettled:
+        problem = f"no trial was measured of {', '.join(candidates.untried)}."
+        return _OpenPoint(problem, "go on with --resume, or run the study again")
+    first = best(one for one in unsettled if one.decision is not Decision.INVALID)
+    if first is None:
+        return _invalid_point(unsettled[0])
+    name = f"{first.trial.variant} ({setting(first.trial)})"
+    quality, why = candidates.quality[first.trial.variant]
+    if quality is not Decision.PASS:
+        step = "score more samples: raise `samples` of the task, or give it a larger test split"
+        return _OpenPoint(f"the best candidate, {name}, {why}.", step)
+    if first.decision is Decision.PASS:
+        problem = f"{name} met it when first measured, but no fresh measurement confirms that."
+        return _OpenPoint(problem, "measure it afresh: run the study again, or go on with --resume")
+    return _OpenPoint(f"the best candidate, {name}: {first.reason}.", _longer(first))
+
+
+def _invalid_point(invalid: Assessment) -> _OpenPoint:
+    name = f"{invalid.trial.variant} ({setting(invalid.trial)})"
+    problem = f"no measurement that counts is left open; {name} is invalid: {invalid.reason}."
+    return _OpenPoint(problem, "mend what made trials invalid, then run the study again")
+
+
+def _longer(undecided: Assessment) -> str:
+    """Which duration to raise, and to what, as far as that can be foretold."""
+    stage = undecided.trial.stage
+    key = "confirm_duration_s" if stage == "confirm" else "duration_s"
+    factors = [f.evidence_factor for f in undecided.findings if f.decision is Decision.UNDECIDED]
+    known = [factor for factor in factors if factor is not None]
+    if not known:
+        return f"raise traffic.{key}"
+    seconds = undecided.trial.workload.duration_s * max(2.0, *known)
+    if seconds > LONGEST_ADVICE_S:
+        return "it lies at the bound: move the bound, or take a configuration with more headroom"
+    return f"raise traffic.{key} to about {number(seconds)} s"

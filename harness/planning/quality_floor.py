@@ -1,0 +1,94 @@
+"""A variant's quality scores against the quality clauses of an objective."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.planning.clauses import (
+    Finding,
+    Interval,
+    decide_interval,
+    evidence_factor,
+    more_evidence,
+    strain,
+)
+from harness.planning.objective import QUALITY_METRICS
+from harness.planning.wording import bound, number, percent, relative
+from harness.types import Constraint, Decision, QualityScore, ServiceLevelObjective
+
+_SHARES = ("accuracy", "macro_f1")
+
+
+def quality_findings(
+    slo: ServiceLevelObjective,
+    scores: Sequence[QualityScore],
+    teacher_scores: Sequence[QualityScore],
+) -> list[Finding]:
+    """A finding for each quality clause: relative ones by the paired interval, others by their own.
+
+    The teacher itself meets every relative clause by definition.
+    """
+    teacher = teacher_scores[0].variant if teacher_scores else None
+    by_metric = {score.metric: score for score in scores}
+    return [
+        _judge(clause, by_metric.get(clause.metric), teacher)
+        for clause in slo.constraints
+        if clause.metric in QUALITY_METRICS
+    ]
+
+
+def _judge(constraint: Constraint, score: QualityScore | None, teacher: str | None) -> Finding:
+    if score is None:
+        return _unknown(constraint, f"{constraint.metric} was not scored: score it first")
+    if not constraint.relative_to_teacher:
+        return _compared(constraint, score, Interval(score.value, score.low, score.high))
+    if score.variant == teacher:
+        return Finding(constraint, "quality", Decision.PASS, "is the teacher itself", strain=1.0)
+    measured = _relative_interval(score)
+    if measured is None:
+        reason = f"{constraint.metric} was not compared with the teacher's: score the teacher first"
+        return _unknown(constraint, reason)
+    return _compared(constraint, score, measured)
+
+
+def _compared(constraint: Constraint, score: QualityScore, measured: Interval) -> Finding:
+    decision = decide_interval(constraint, measured)
+    reason = _statement(constraint, measured)
+    factor = None
+    if decision is Decision.FAIL:
+        reason += f", where {bound(constraint)} is asked for"
+    elif decision is Decision.UNDECIDED:
+        factor = evidence_factor(constraint, measured)
+        reason += (
+            f", which cannot yet be told from {bound(constraint)}: "
+            f"{more_evidence(factor, f'samples (now {score.samples:,})')}"
+        )
+    stretch = strain(constraint, measured.value)
+    return Finding(constraint, "quality", decision, reason, stretch, factor)
+
+
+def _statement(constraint: Constraint, measured: Interval) -> str:
+    """`keeps 97.2% (95.4% to 99.0%) of the teacher's accuracy`, or the value itself."""
+    metric = constraint.metric
+    show = percent if metric in _SHARES else number
+    if constraint.relative_to_teacher:
+        values = [relative(metric, value) for value in _in_order(measured)]
+        verb, rest = ("keeps", " of") if metric in _SHARES else ("has", "")
+        return f"{verb} {values[0]} ({values[1]} to {values[2]}){rest} the teacher's {metric}"
+    values = [show(value) for value in _in_order(measured)]
+    return f"has {metric} {values[0]} ({values[1]} to {values[2]})"
+
+
+def _in_order(measured: Interval) -> tuple[float, float, float]:
+    return measured.value, measured.low, measured.high
+
+
+def _relative_interval(score: QualityScore) -> Interval | None:
+    value, low, high = score.relative_to_teacher, score.relative_low, score.relative_high
+    if value is None or low is None or high is None:
+        return None
+    return Interval(value, low, high)
+
+
+def _unknown(constraint: Constraint, reason: str) -> Finding:
+    return Finding(constraint, "quality", Decision.UNDECIDED, reason, strain=float("inf"))

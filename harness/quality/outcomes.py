@@ -1,0 +1,254 @@
+"""What a variant answered to each row of the test split: asked through the endpoint, stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from harness.errors import DataError, RunFolderError, ServerError, StorageError
+from harness.quality.answers import Answer, Batch, Predictor, ask, batches, read_answer
+from harness.tasks.encoding import EncodedDataset
+from harness.types import ModelVariant, Progress, TaskKind
+
+NO_PREDICTION = -1
+"""Stands where a class index would, for an unanswered row."""
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """One entry a row of the test split, in the data set's order."""
+
+    variant: str
+    sha256: str
+    """Of the artefact that answered; empty for a baseline that is not served."""
+    predictions: NDArray[np.int64] | None
+    """Class indices, `NO_PREDICTION` where unanswered; None for a language model."""
+    correct: NDArray[np.bool_] | None
+    """An unanswered row is not correct."""
+    log_likelihood: NDArray[np.float64] | None
+    """Natural logarithm, of a window's scored tokens; NaN where unanswered. None for a
+    classifier, as are `tokens` and `bytes`."""
+    tokens: NDArray[np.int64] | None
+    """Scored tokens a window: all real ones but the first, which nothing precedes."""
+    bytes: NDArray[np.int64] | None
+    """UTF-8 bytes that the scored tokens stand for."""
+    unanswered: NDArray[np.bool_]
+    """The request failed, or the answer held no numbers."""
+
+    @property
+    def size(self) -> int:
+        """Number of rows."""
+        return len(self.unanswered)
+
+
+@dataclass(frozen=True)
+class _Reply:
+    batch: Batch
+    answer: Answer | None
+    failure: str = ""
+
+
+def collect_outcomes(
+    variant: ModelVariant,
+    dataset: EncodedDataset,
+    predictor: Predictor,
+    *,
+    batch_size: int,
+    in_flight: int = 8,
+    progress: Callable[[Progress], None],
+) -> Outcomes:
+    """Put the whole test split to the endpoint, many requests at once, each exactly once.
+
+    A failed request leaves its rows unanswered and is not tried again: in production it would have
+    been an error too. The result does not depend on the order in which answers arrive.
+
+    With `batch_size` equal to the served `max_batch_size` the dynamic batcher has nothing to join,
+    so every execution holds the same rows in every run. With less, which requests meet in one
+    execution is chance, and a model with dynamic int8 activations (whose scales are taken over the
+    whole executed batch) then scores slightly differently each time.
+
+    Args:
+        variant: the loaded model.
+        dataset: the encoded test split.
+        predictor: the way to the endpoint.
+        batch_size: rows a request.
+        in_flight: requests at once.
+        progress: told after every answer.
+
+    Raises:
+        ServerError: not one row was answered; with the first failure's words.
+        DataError: the data set does not fit the model or its task.
+    """
+    _check_task(variant, dataset)
+    todo = list(batches(variant, dataset.groups, batch_size))
+    replies: list[_Reply] = []
+    done = 0
+    for reply in _ask_all(variant, todo, predictor, in_flight):
+        replies.append(reply)
+        done += len(reply.batch.rows)
+        progress(Progress("quality", done, dataset.size, variant.name))
+    outcomes = _assemble(variant, dataset, replies)
+    missing = int(outcomes.unanswered.sum())
+    if missing:
+        first = _first_failure(replies)
+        if missing == outcomes.size:
+            raise ServerError(
+                f"model {variant.name} answered none of {missing} rows of the test split: {first}",
+                next_step="look for the model's name in the server's log",
+            )
+        note = f"{variant.name}: {missing} of {outcomes.size} rows unanswered: {first}"
+        progress(Progress("quality", done, dataset.size, note))
+    return outcomes
+
+
+def write_outcomes(path: Path, outcomes: Outcomes, dataset: EncodedDataset) -> None:
+    """Write one line a row of the test split, as Parquet; an older file is replaced.
+
+    Columns: row, label, prediction, correct, log_likelihood, tokens, bytes, unanswered and
+    padded_length (of the request); one that the task does not have is all null. The variant's name
+    and the artefact's digest are in the file's metadata.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    columns: dict[str, Any] = {
+        "row": pa.array(np.arange(outcomes.size)),
+        "label": _column(dataset.labels, pa.int64(), outcomes.size),
+        "prediction": _column(outcomes.predictions, pa.int64(), outcomes.size),
+        "correct": _column(outcomes.correct, pa.bool_(), outcomes.size),
+        "log_likelihood": _column(outcomes.log_likelihood, pa.float64(), outcomes.size),
+        "tokens": _column(outcomes.tokens, pa.int64(), outcomes.size),
+        "bytes": _column(outcomes.bytes, pa.int64(), outcomes.size),
+        "unanswered": pa.array(outcomes.unanswered),
+        "padded_length": pa.array(_padded_lengths(dataset)),
+    }
+    table = pa.table(columns).replace_schema_metadata(
+        {"variant": outcomes.variant, "sha256": outcomes.sha256}
+    )
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, temporary)
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise StorageError(
+            f"cannot write {path}: {error.strerror or error}",
+            next_step="free some space or check the folder's permissions, then --resume",
+        ) from error
+
+
+def read_outcomes(path: Path) -> Outcomes:
+    """Read what `write_outcomes` wrote, to the last digit.
+
+    Raises:
+        RunFolderError: the file is missing or is no such file.
+    """
+    try:
+        table = pq.read_table(path)
+        metadata = table.schema.metadata
+        return Outcomes(
+            variant=metadata[b"variant"].decode(),
+            sha256=metadata[b"sha256"].decode(),
+            predictions=_array(table, "prediction"),
+            correct=_array(table, "correct"),
+            log_likelihood=_array(table, "log_likelihood"),
+            tokens=_array(table, "tokens"),
+            bytes=_array(table, "bytes"),
+            unanswered=table.column("unanswered").to_numpy(),
+        )
+    except (OSError, pa.ArrowException, KeyError, TypeError) as error:
+        raise RunFolderError(
+            f"{path} holds no outcomes: {error}",
+            next_step="score the variant again, in a new run",
+        ) from error
+
+
+def _check_task(variant: ModelVariant, dataset: EncodedDataset) -> None:
+    classifier = variant.task is TaskKind.SEQUENCE_CLASSIFICATION
+    if (dataset.labels if classifier else dataset.byte_counts) is None:
+        wanted = "labels" if classifier else "byte counts"
+        raise DataError(f"the test split has no {wanted}, so {variant.name} cannot be scored")
+
+
+def _ask_all(
+    variant: ModelVariant, todo: Iterable[Batch], predictor: Predictor, in_flight: int
+) -> Iterator[_Reply]:
+    def reply_to(batch: Batch) -> _Reply:
+        try:
+            outputs = ask(variant, batch, predictor)
+        except ServerError as error:
+            return _Reply(batch, None, str(error))
+        return _Reply(batch, read_answer(variant, batch, outputs))
+
+    executor = ThreadPoolExecutor(in_flight, thread_name_prefix="quality")
+    try:
+        for future in as_completed([executor.submit(reply_to, batch) for batch in todo]):
+            yield future.result()
+    finally:
+        # After Ctrl-C only what is in flight is waited for.
+        executor.shutdown(cancel_futures=True)
+
+
+def _first_failure(replies: Iterable[_Reply]) -> str:
+    """Of the first row, not of the first reply to arrive."""
+    failed = [reply for reply in replies if reply.failure]
+    if not failed:
+        return "the outputs are not numbers (NaN)"
+    return min(failed, key=lambda reply: int(reply.batch.rows[0])).failure
+
+
+def _assemble(
+    variant: ModelVariant, dataset: EncodedDataset, replies: Iterable[_Reply]
+) -> Outcomes:
+    predictions = np.full(dataset.size, NO_PREDICTION, dtype=np.int64)
+    log_likelihood = np.full(dataset.size, np.nan)
+    tokens = np.zeros(dataset.size, dtype=np.int64)
+    answered = np.zeros(dataset.size, dtype=np.bool_)
+    classifier = variant.task is TaskKind.SEQUENCE_CLASSIFICATION
+    for reply in replies:
+        rows, answer = reply.batch.rows, reply.answer
+        tokens[rows] = reply.batch.scored.sum(axis=1)
+        if answer is None:
+            continue
+        answered[rows] = answer.usable
+        if classifier:
+            predictions[rows] = np.where(answer.usable, answer.predictions, NO_PREDICTION)
+        else:
+            log_likelihood[rows] = np.where(answer.usable, answer.log_likelihood, np.nan)
+    return Outcomes(
+        variant=variant.name,
+        sha256=variant.sha256,
+        predictions=predictions if classifier else None,
+        correct=predictions == dataset.labels if classifier else None,
+        log_likelihood=None if classifier else log_likelihood,
+        tokens=None if classifier else tokens,
+        bytes=None if classifier else dataset.byte_counts,
+        unanswered=~answered,
+    )
+
+
+def _column(values: NDArray[Any] | None, kind: pa.DataType, size: int) -> pa.Array:
+    return pa.nulls(size, kind) if values is None else pa.array(values, kind)
+
+
+def _array(table: pa.Table, name: str) -> NDArray[Any] | None:
+    column = table.column(name)
+    return None if column.null_count else column.to_numpy()
+
+
+def _padded_lengths(dataset: EncodedDataset) -> NDArray[np.int64]:
+    lengths = np.zeros(dataset.size, dtype=np.int64)
+    for group in dataset.groups:
+        lengths[group.rows] = group.inputs["attention_mask"].shape[1]
+    return lengths

@@ -1,0 +1,82 @@
+"""Text that every machine with the `[export]` extra has: PyTorch's own Python source files.
+
+The package is pinned (`torch==2.13.0`), so the text, and with it the tasks' difficulty, is the
+same under every Python version and distribution; the standard library's source is neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.util import find_spec
+from pathlib import Path
+
+from harness.errors import MissingExtraError
+
+REINSTALL = "reinstall torch with its .py files: pip install --force-reinstall torch==2.13.0"
+"""The next step where the text is not there."""
+
+_BUCKETS = 100
+_VALIDATION_FROM_BUCKET = 20
+_TRAIN_FROM_BUCKET = 30
+
+
+class Split(StrEnum):
+    """What a row may be used for."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    """For choices: sizes, steps, learning rates."""
+    TEST = "test"
+    """For the scores that are reported, and for load; nothing is chosen on it."""
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file's text; `name` is its path inside the package, with forward slashes."""
+
+    name: str
+    text: str
+
+
+def package_folder() -> Path:
+    """Where PyTorch's source files lie, found without importing it.
+
+    Raises:
+        MissingExtraError: PyTorch is not installed.
+    """
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        raise MissingExtraError("torch", "export")
+    return Path(spec.origin).parent
+
+
+def read_sources(folder: Path) -> Iterator[SourceFile]:
+    """All `.py` files under `folder` in a fixed order; undecodable bytes become U+FFFD."""
+    for path in sorted(folder.rglob("*.py"), key=lambda path: path.relative_to(folder).as_posix()):
+        name = path.relative_to(folder).as_posix()
+        yield SourceFile(name, path.read_text(encoding="utf-8", errors="replace"))
+
+
+def source_digest(folder: Path) -> str:
+    """SHA-256 over the names and contents of all source files."""
+    digest = hashlib.sha256()
+    for source in read_sources(folder):
+        content = hashlib.sha256(source.text.encode()).hexdigest()
+        digest.update(f"{source.name} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def split_of(file_name: str, block: int) -> Split:
+    """The split of a block of neighbouring rows of one file.
+
+    70 % train, 10 % validation, 20 % test. Rows of one block stay together, so a test row's
+    neighbours are never trained on; other blocks of its file may be ('same files, unseen blocks').
+    """
+    digest = hashlib.sha256(f"{file_name}#{block}".encode()).digest()
+    bucket = int.from_bytes(digest[:4], "big") % _BUCKETS
+    if bucket >= _TRAIN_FROM_BUCKET:
+        return Split.TRAIN
+    return Split.VALIDATION if bucket >= _VALIDATION_FROM_BUCKET else Split.TEST

@@ -1,0 +1,110 @@
+"""Several training processes at once: started, listened to, and never left behind."""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import harness
+from harness.errors import EnvironmentFailure
+from harness.reference.job import Advanced, Job, read_message
+
+STOP_TIMEOUT_S = 10.0
+_LOG_LINES = 8
+
+
+def run_jobs(jobs: Sequence[Job], tell: Callable[[Advanced], None]) -> None:
+    """Runs all jobs side by side until the last is done; the first failure stops the others.
+
+    Args:
+        jobs: One process each.
+        tell: Hears of every advance, in this thread.
+
+    Raises:
+        HarnessError: what a process raised.
+        EnvironmentFailure: a process ended without a word; the message has its last lines.
+    """
+    lines: queue.Queue[tuple[_Process, str | None]] = queue.Queue()
+    crew: list[_Process] = []
+    try:
+        crew.extend(_Process(job, lines) for job in jobs)
+        running = len(crew)
+        while running:
+            process, line = lines.get()
+            if line is None:
+                process.expect_success()
+                running -= 1
+                continue
+            message = read_message(line)
+            if not isinstance(message, Advanced):
+                raise message.to_error()
+            tell(message)
+    finally:
+        for process in crew:
+            process.stop()
+
+
+class _Process:
+    """One training process and the thread that listens to it."""
+
+    def __init__(self, job: Job, lines: queue.Queue[tuple[_Process, str | None]]) -> None:
+        self._log = job.root / f"training-{job.units[0]}.log"
+        with self._log.open("w", encoding="utf-8") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "harness.reference.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=_environment(),
+            )
+        assert self._process.stdin is not None  # noqa: S101  (a pipe, as asked)
+        with self._process.stdin as standard_input:
+            standard_input.write(job.to_json())
+        threading.Thread(target=self._listen, args=(lines,), daemon=True).start()
+
+    def _listen(self, lines: queue.Queue[tuple[_Process, str | None]]) -> None:
+        assert self._process.stdout is not None  # noqa: S101  (a pipe, as asked)
+        for line in self._process.stdout:
+            lines.put((self, line))
+        lines.put((self, None))
+
+    def expect_success(self) -> None:
+        """Raises EnvironmentFailure when the process ended with anything but 0."""
+        status = self._process.wait()
+        if status != 0:
+            tail = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+            raise EnvironmentFailure(
+                "a training process of the reference models ended with status "
+                f"{status}:\n" + "\n".join(tail[-_LOG_LINES:]),
+                next_step=f"run again, finished models are kept; the whole log is {self._log}",
+            )
+
+    def stop(self) -> None:
+        """Ends the process, by force if it does not listen."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        self._process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """The caller's, with this very `harness` importable and one thread for every library."""
+    paths = [str(Path(harness.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }

@@ -1,0 +1,70 @@
+"""The data folder of a family: its splits as JSON lines, its tokenizer, its baseline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from harness.reference.baseline import predict_baseline
+from harness.reference.corpus import Split, package_folder, read_sources
+from harness.reference.prose import build_prose
+from harness.reference.recipes import (
+    PROSE_LENGTH,
+    PROSE_VOCABULARY,
+    TOPICS_LENGTH,
+    TOPICS_VOCABULARY,
+)
+from harness.reference.tokenizer import train_classifier_tokenizer, train_language_tokenizer
+from harness.reference.topics import build_topics
+
+BASELINE_FILE = "baseline.json"
+
+
+def split_file(data: Path, split: Split) -> Path:
+    """Where a split's rows lie."""
+    return data / f"{split}.jsonl"
+
+
+def tokenizer_folder(data: Path) -> Path:
+    """Where the family's tokenizer lies."""
+    return data / "tokenizer"
+
+
+def read_rows(data: Path, split: Split) -> list[dict[str, str]]:
+    """A split's rows as they stand in the file."""
+    with split_file(data, split).open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def write_topics(folder: Path, *, seed: int) -> None:
+    """Writes the classification task into an existing folder."""
+    splits = build_topics(read_sources(package_folder()), seed=seed)
+    for split, rows in splits.items():
+        _write_rows(
+            split_file(folder, split), ({"text": row.text, "label": row.label} for row in rows)
+        )
+    train = splits[Split.TRAIN]
+    texts = [row.text for row in train]
+    train_classifier_tokenizer(
+        texts, vocabulary=TOPICS_VOCABULARY, max_length=TOPICS_LENGTH
+    ).save_pretrained(tokenizer_folder(folder))
+    predictions = predict_baseline(
+        texts, [row.label for row in train], [row.text for row in splits[Split.TEST]]
+    )
+    (folder / BASELINE_FILE).write_text(json.dumps(predictions), encoding="utf-8")
+
+
+def write_prose(folder: Path) -> None:
+    """Writes the language task into an existing folder."""
+    splits = build_prose(read_sources(package_folder()))
+    for split, texts in splits.items():
+        _write_rows(split_file(folder, split), ({"text": text} for text in texts))
+    train_language_tokenizer(
+        splits[Split.TRAIN], vocabulary=PROSE_VOCABULARY, max_length=PROSE_LENGTH
+    ).save_pretrained(tokenizer_folder(folder))
+
+
+def _write_rows(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
+    with path.open("w", encoding="utf-8") as lines:
+        lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

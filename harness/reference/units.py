@@ -1,0 +1,173 @@
+"""What is made, from what, in which order: each unit is one folder of the store."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from harness.reference import classifier, language_model
+from harness.reference.data import tokenizer_folder, write_prose, write_topics
+from harness.reference.recipes import FAMILIES, PROSE, TOPICS, Recipe
+from harness.reference.training import THREADS, deterministic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RECORD_FILE = "training.json"
+_DATA_MS: Mapping[str, float] = {TOPICS: 5000.0, PROSE: 1500.0}
+_ANSWERS_MS = 4500.0
+_START_MS = 1000.0
+"""Embeddings and encoding before the first step of a model."""
+
+Advance = Callable[[float], None]
+"""Hears of milliseconds' worth of work done (on the recipes' scale)."""
+
+
+class Write(Protocol):
+    """Fills an existing, empty folder."""
+
+    def __call__(self, folder: Path, advance: Advance) -> None:
+        """Tells the work done through `advance`."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One folder to be made: `write` fills it, telling its progress."""
+
+    name: str
+    family: str
+    """Units of one family are made by one process."""
+    needs: tuple[str, ...]
+    cost_ms: float
+    write: Write
+
+
+def data_name(family: str) -> str:
+    """Folder of a family's splits and tokenizer."""
+    return f"{family}-data"
+
+
+def answers_name(family: str) -> str:
+    """Folder of the teacher's answers over the training split, which its students learn from."""
+    return f"{family}-answers"
+
+
+def all_units(root: Path, recipes: Iterable[Recipe], *, seed: int) -> Mapping[str, Unit]:
+    """Every unit by name, with its folder's inputs under `root`."""
+    known = tuple(recipes)
+    units = [_data_unit(family, seed) for family in FAMILIES]
+    for recipe in known:
+        units.append(_model_unit(root, recipe, seed))
+        if any(other.teacher == recipe.name for other in known):
+            units.append(_answers_unit(root, recipe))
+    return {unit.name: unit for unit in units}
+
+
+def order_missing(
+    units: Mapping[str, Unit], wanted: Collection[str], is_made: Callable[[str], bool]
+) -> list[Unit]:
+    """The units that must be made for `wanted` to be there, each after what it needs.
+
+    A unit that is made needs nothing any more: a student whose teacher was deleted stays.
+    """
+    ordered: dict[str, Unit] = {}
+
+    def visit(name: str) -> None:
+        if name in ordered or is_made(name):
+            return
+        for need in units[name].needs:
+            visit(need)
+        ordered[name] = units[name]
+
+    for name in wanted:
+        visit(name)
+    return list(ordered.values())
+
+
+def _data_unit(family: str, seed: int) -> Unit:
+    def write(folder: Path, advance: Advance) -> None:
+        if family == TOPICS:
+            write_topics(folder, seed=seed)
+        else:
+            write_prose(folder)
+        advance(_DATA_MS[family])
+
+    return Unit(data_name(family), family, (), _DATA_MS[family], write)
+
+
+def _answers_unit(root: Path, teacher: Recipe) -> Unit:
+    data = root / data_name(teacher.family)
+    module = classifier if teacher.family == TOPICS else language_model
+
+    def write(folder: Path, advance: Advance) -> None:
+        with deterministic(seed=0), _storage_errors():
+            module.write_answers(
+                root / teacher.name, data, folder, lambda share: advance(share * _ANSWERS_MS)
+            )
+
+    needs = (data_name(teacher.family), teacher.name)
+    return Unit(answers_name(teacher.family), teacher.family, needs, _ANSWERS_MS, write)
+
+
+def _model_unit(root: Path, recipe: Recipe, seed: int) -> Unit:
+    needs = [data_name(recipe.family)]
+    if recipe.teacher is not None:
+        needs.append(answers_name(recipe.family))
+    cost_ms = _START_MS + recipe.steps * recipe.step_ms
+    write = partial(_write_model, root, recipe, seed)
+    return Unit(recipe.name, recipe.family, tuple(needs), cost_ms, write)
+
+
+def _write_model(root: Path, recipe: Recipe, seed: int, folder: Path, advance: Advance) -> None:
+    """Trains a model and saves checkpoint, tokenizer and the record of the training."""
+    from transformers import AutoTokenizer
+
+    data = root / data_name(recipe.family)
+    answers = None if recipe.teacher is None else root / answers_name(recipe.family)
+    train = (
+        language_model.train_language_model
+        if recipe.family == PROSE
+        else classifier.train_classifier
+    )
+    started = time.perf_counter()
+    advance(_START_MS)
+    with deterministic(seed):
+        model, outcome = train(
+            recipe, data, answers, seed=seed, on_step=lambda: advance(recipe.step_ms)
+        )
+    seconds = time.perf_counter() - started
+    with _storage_errors():
+        model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tokenizer_folder(data)).save_pretrained(folder)
+    record = _record(recipe, seed, model.num_parameters(), seconds) | dict(outcome)
+    (folder / RECORD_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def _record(recipe: Recipe, seed: int, parameters: int, seconds: float) -> dict[str, Any]:
+    return {
+        **{name: value for name, value in asdict(recipe).items() if name != "step_ms"},
+        "parameters": parameters,
+        "seed": seed,
+        "threads": THREADS,
+        "torch": version("torch"),
+        "transformers": version("transformers"),
+        "seconds": round(seconds, 1),
+    }
+
+
+@contextmanager
+def _storage_errors() -> Iterator[None]:
+    """Makes the error that safetensors has for a full disk the system's own."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(str(error)) from error

@@ -1,0 +1,30 @@
+"""The stage's one entry: a stored run in, `report.html` and `report.md` out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.report.html import render_html
+from harness.report.markdown import render_markdown
+from harness.report.page import page_of
+from harness.runs import StoredRun
+from harness.storage import replace_text
+
+
+def build_report(run: StoredRun, folder: Path) -> tuple[Path, Path]:
+    """Write report.html and report.md into a folder, replacing older ones.
+
+    A report is derived from the run and may be written again at any time; unfinished runs give
+    one too.
+
+    Returns:
+        The paths of the HTML and of the Markdown file.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    page = page_of(run)
+    html, markdown = folder / "report.html", folder / "report.md"
+    replace_text(html, render_html(page))
+    replace_text(markdown, render_markdown(page))
+    return html, markdown

@@ -1,0 +1,215 @@
+"""The verdict of a family for a person: what to run, and what it buys over the teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.report.gains import gains_table, ratio, size_words
+from harness.report.labels import (
+    INTERRUPTED,
+    PROTOCOLS,
+    SIGNS,
+    Sign,
+    heading,
+    metric_value,
+    relative_title,
+    relative_value,
+)
+from harness.report.numbers import (
+    count,
+    factor,
+    megabytes,
+    millions,
+    milliseconds,
+    number,
+    span,
+)
+from harness.report.provenance import load_command
+from harness.report.selection import (
+    FamilyResults,
+    percentile_of,
+    reference_score,
+    strongest_teacher,
+)
+from harness.report.tables import Table
+from harness.report.trial_tables import rejected_groups
+from harness.types import ModelVariant, Role, TrialResult
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One number that matters, with what it is measured against."""
+
+    label: str
+    value: str
+    unit: str
+    details: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of the recommended configuration."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A family's verdict, worded."""
+
+    family: str
+    sign: Sign
+    objective: str
+    summary: str
+    next_step: str
+    variant: str
+    """The recommended one; empty where nothing is recommended."""
+    tiles: tuple[Tile, ...]
+    serving: tuple[Setting, ...]
+    traffic: tuple[Setting, ...]
+    config: str
+    """The recommended serving configuration as it stands in config.pbtxt."""
+    command: str
+    """Measures the recommended trial again."""
+    gains: Table | None
+    rejected: tuple[Setting, ...]
+    """How many candidates were rejected for which cause."""
+
+
+def finding_of(family: FamilyResults) -> Finding:
+    """Word a family's verdict, also where none was reached."""
+    verdict, trial = family.verdict, family.recommended
+    objective = family.objective.text if family.objective else ""
+    return Finding(
+        family=family.name,
+        sign=SIGNS[verdict.decision] if verdict else INTERRUPTED,
+        objective=verdict.slo if verdict else objective,
+        summary=verdict.summary if verdict else _unfinished(family),
+        next_step=verdict.next_step if verdict else "Resume the run to go on where it stopped.",
+        variant=trial.trial.variant if trial else "",
+        tiles=_tiles(family, trial) if trial else (),
+        serving=_serving_settings(trial) if trial else (),
+        traffic=_traffic_settings(trial) if trial else (),
+        config=_config_text(trial) if trial else "",
+        command=load_command(trial.trial) if trial else "",
+        gains=gains_table(family, trial) if trial else None,
+        rejected=tuple(
+            Setting(group.title, count(group.size)) for group in rejected_groups(family)
+        ),
+    )
+
+
+def _unfinished(family: FamilyResults) -> str:
+    trials = "1 trial" if len(family.trials) == 1 else f"{count(len(family.trials))} trials"
+    scored = len({score.variant for score in family.scores})
+    return f"The run stopped before a verdict: {scored} models scored, {trials} measured so far."
+
+
+def _tiles(family: FamilyResults, trial: TrialResult) -> tuple[Tile, ...]:
+    tiles = [_throughput_tile(family, trial), _latency_tile(family, trial)]
+    quality = _quality_tile(family, trial.trial.variant)
+    size = _size_tile(family, trial.trial.variant)
+    return (*tiles, *(tile for tile in (quality, size) if tile))
+
+
+def _throughput_tile(family: FamilyResults, trial: TrialResult) -> Tile:
+    rate, teacher = trial.throughput_inferences_per_s, strongest_teacher(family)
+    detail = f"{number(trial.throughput_requests_per_s)} requests/s"
+    if teacher and teacher.trial.variant != trial.trial.variant:
+        times = factor(ratio(rate, teacher.throughput_inferences_per_s))
+        detail = f"{times} the best of {teacher.trial.variant}"
+    return Tile(
+        "Throughput", number(rate), "inferences/s", _known(detail, _asked(family, "throughput"))
+    )
+
+
+def _latency_tile(family: FamilyResults, trial: TrialResult) -> Tile:
+    name, found = family.percentile, percentile_of(trial, family.percentile)
+    interval = ""
+    if found and trial.latency:
+        bounds = span(milliseconds(found.low_ms), milliseconds(found.high_ms))
+        interval = f"{bounds} ({trial.latency.confidence:.0%} interval)"
+    value = milliseconds(found.value_ms if found else None)
+    return Tile(f"Latency {name}", value, "ms", _known(interval, _asked(family, name)))
+
+
+def _quality_tile(family: FamilyResults, name: str) -> Tile | None:
+    metric = next(iter(family.metrics), None)
+    score = family.score(name, metric) if metric else None
+    if metric is None or score is None:
+        return None
+    asked = _asked(family, metric)
+    if score.relative_to_teacher is None or score is reference_score(family, metric):
+        return Tile(heading(metric), metric_value(metric, score.value), "", _known(asked))
+    low = relative_value(metric, score.relative_low)
+    bounds = span(low, relative_value(metric, score.relative_high))
+    interval = f"{bounds} (95% interval)" if bounds else ""
+    value = relative_value(metric, score.relative_to_teacher)
+    return Tile("Quality", value, "", _known(relative_title(score), interval, asked))
+
+
+def _size_tile(family: FamilyResults, name: str) -> Tile | None:
+    variant, teacher = family.variant(name), _teacher(family)
+    if variant is None:
+        return None
+    against = ""
+    if teacher and teacher is not variant:
+        share = ratio(variant.size_bytes, teacher.size_bytes)
+        against = f"{size_words(share)} {teacher.name}" if share else ""
+    weights = f"{millions(variant.parameters)} M parameters"
+    return Tile("Size", megabytes(variant.size_bytes), "MB", _known(against, weights))
+
+
+def _asked(family: FamilyResults, metric: str) -> str:
+    """The objective's clause on a metric, as it was written."""
+    clause = next((c for c in family.constraints if c.metric == metric), None)
+    return f"asked: {clause.text}" if clause else ""
+
+
+def _known(*details: str) -> tuple[str, ...]:
+    return tuple(detail for detail in details if detail)
+
+
+def _teacher(family: FamilyResults) -> ModelVariant | None:
+    """The teacher's artefact that the quality is related to, else its first."""
+    metric = next(iter(family.metrics), None)
+    reference = reference_score(family, metric) if metric else None
+    teachers = [variant for variant in family.variants if variant.role is Role.TEACHER]
+    named = [variant for variant in teachers if reference and variant.name == reference.variant]
+    return next(iter(named or teachers), None)
+
+
+def _serving_settings(result: TrialResult) -> tuple[Setting, ...]:
+    serving = result.trial.serving
+    return (
+        Setting("Model", result.trial.variant),
+        Setting("Max batch size", count(serving.max_batch_size)),
+        Setting("Queue delay", f"{count(serving.queue_delay_us)} µs"),
+        Setting("Instances", f"{count(serving.instance_count)} ({serving.instance_kind})"),
+        Setting("Threads an instance", count(serving.intra_op_threads)),
+    )
+
+
+def _traffic_settings(result: TrialResult) -> tuple[Setting, ...]:
+    workload = result.trial.workload
+    return (
+        Setting("Protocol", PROTOCOLS[workload.protocol]),
+        Setting("Client batch size", count(workload.client_batch_size)),
+        Setting("Requests in flight", count(workload.concurrency)),
+        Setting("Measured for", f"{number(result.duration_s)} s"),
+        Setting("Requests answered", count(result.requests)),
+        Setting("Requests failed", count(result.failures)),
+    )
+
+
+def _config_text(result: TrialResult) -> str:
+    serving = result.trial.serving
+    return (
+        f"max_batch_size: {serving.max_batch_size}\n"
+        f"dynamic_batching {{ max_queue_delay_microseconds: {serving.queue_delay_us} }}\n"
+        f"instance_group [ {{ count: {serving.instance_count} "
+        f"kind: KIND_{serving.instance_kind.upper()} }} ]\n"
+        f'parameters {{ key: "intra_op_thread_count" '
+        f'value {{ string_value: "{serving.intra_op_threads}" }} }}'
+    )

@@ -1,0 +1,29 @@
+"""The page as one self-contained HTML file: no network, plotly.js inline once."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from plotly.offline import get_plotlyjs
+
+from harness.report.page import Page
+
+
+def render_html(page: Page) -> str:
+    """The report as HTML; everything that comes from the study is escaped."""
+    environment = Environment(
+        loader=PackageLoader("harness.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
+    folder = files("harness.report") / "templates"
+    return environment.get_template("report.html.j2").render(
+        page=page,
+        css=(folder / "report.css").read_text(encoding="utf-8"),
+        script=(folder / "report.js").read_text(encoding="utf-8"),
+        plotly=get_plotlyjs() if page.plots else "",
+    )

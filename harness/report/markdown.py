@@ -1,0 +1,111 @@
+"""The page as Markdown: the same words and tables, without the plots."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from harness.report.findings import Finding, Setting
+from harness.report.page import FamilyPage, Page
+from harness.report.tables import Cell, Column, Table
+
+_SPECIAL = re.compile(r"([\\`*_\[\]|~#])")
+
+
+def render_markdown(page: Page) -> str:
+    """The report as GitHub-flavoured Markdown; everything from the study is escaped."""
+    blocks = [f"# {text(page.title)}: {page.sign.symbol} {page.sign.word}"]
+    blocks.append(_list(page.facts))
+    for family in page.families:
+        blocks += _verdict(family.finding)
+    blocks.append(f"The whole run again: {_code(page.command)}")
+    for family in page.families:
+        blocks += _evidence(family)
+    blocks += _rejected(page)
+    blocks += ["## Every trial", *_table(page.trials)]
+    blocks += ["## Environment and digests", *_table(page.artefacts), *_table(page.environment)]
+    blocks += ["## The study, as resolved", _fence(page.study, "yaml")]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def text(value: str) -> str:
+    """Text that Markdown and HTML leave as it is."""
+    escaped = value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return " ".join(_SPECIAL.sub(r"\\\1", escaped).split())
+
+
+def _code(value: str) -> str:
+    ticks = "`" * (max((len(run) for run in re.findall("`+", value)), default=0) + 1)
+    pad = " " if value.startswith("`") or value.endswith("`") else ""
+    return f"{ticks}{pad}{' '.join(value.split())}{pad}{ticks}"
+
+
+def _fence(value: str, language: str = "") -> str:
+    ticks = "`" * max(3, max((len(run) for run in re.findall("`+", value)), default=0) + 1)
+    return f"{ticks}{language}\n{value.rstrip()}\n{ticks}"
+
+
+def _list(items: tuple[Setting, ...]) -> str:
+    return "\n".join(f"- {text(item.name)}: {text(item.value)}" for item in items)
+
+
+def _verdict(finding: Finding) -> Iterator[str]:
+    yield f"## {text(finding.family)}: {finding.sign.symbol} {finding.sign.word}"
+    if finding.objective:
+        yield f"Objective: **{text(finding.objective)}**"
+    yield text(finding.summary)
+    if finding.next_step:
+        yield f"Next step: {text(finding.next_step)}"
+    if finding.variant:
+        yield "### What to run"
+        yield _list((*finding.serving, *finding.traffic))
+        yield _fence(finding.config, "protobuf")
+        yield f"Measure it again: {_code(finding.command)}"
+    if finding.gains:
+        yield f"### {text(finding.gains.caption)}"
+        yield from _table(finding.gains)
+
+
+def _evidence(family: FamilyPage) -> Iterator[str]:
+    yield f"## Evidence: {text(family.name)}"
+    yield "### Teacher and students"
+    yield from _table(family.models)
+    if family.consistency:
+        yield "### Batch consistency"
+        yield from _table(family.consistency)
+
+
+def _rejected(page: Page) -> Iterator[str]:
+    yield "## Rejected candidates"
+    if not any(family.rejected for family in page.families):
+        yield "None."
+    for family in page.families:
+        for group in family.rejected:
+            yield f"### {text(family.name)}: {group.size} {text(group.title)}"
+            yield from _table(group.table)
+
+
+def _table(table: Table) -> Iterator[str]:
+    if not table.rows:
+        yield "None."
+        return
+    lines = [
+        _row([_heading(column) for column in table.columns]),
+        _row(["---:" if column.numeric else ":---" for column in table.columns]),
+        *(_row([_cell(cell) for cell in row]) for row in table.rows),
+    ]
+    yield "\n".join(lines)
+    if table.note:
+        yield text(table.note)
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _heading(column: Column) -> str:
+    return text(f"{column.title} ({column.unit})" if column.unit else column.title)
+
+
+def _cell(cell: Cell) -> str:
+    return _code(cell.text) if cell.tone == "code" else text(cell.plain)

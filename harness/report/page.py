@@ -1,0 +1,131 @@
+"""All that a report shows, in the order it shows it, ready for HTML and for Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.report.findings import Finding, Setting, finding_of
+from harness.report.labels import INTERRUPTED, SIGNS, Sign
+from harness.report.numbers import count
+from harness.report.plot_quality import quality_plot
+from harness.report.plot_server import batches_plot, split_plot
+from harness.report.plot_throughput import throughput_plots
+from harness.report.plots import Plot
+from harness.report.provenance import (
+    artefacts_table,
+    environment_table,
+    run_command,
+    study_yaml,
+    when,
+)
+from harness.report.quality_tables import consistency_table, models_table
+from harness.report.selection import FamilyResults, families_of
+from harness.report.style import VariantStyle, styles_of
+from harness.report.tables import Table
+from harness.report.trial_tables import RejectedGroup, rejected_groups, trials_table
+from harness.runs import StoredRun
+
+
+@dataclass(frozen=True)
+class FamilyPage:
+    """A family's part of the report."""
+
+    name: str
+    anchor: str
+    percentile: str
+    finding: Finding
+    styles: tuple[VariantStyle, ...]
+    quality: Plot | None
+    throughput: tuple[Plot, ...]
+    split: Plot | None
+    batches: Plot | None
+    models: Table
+    consistency: Table | None
+    rejected: tuple[RejectedGroup, ...]
+
+    @property
+    def plots(self) -> tuple[Plot, ...]:
+        """Every plot of the family."""
+        single = (self.quality, *self.throughput, self.split, self.batches)
+        return tuple(plot for plot in single if plot)
+
+
+@dataclass(frozen=True)
+class Page:
+    """The whole report."""
+
+    title: str
+    sign: Sign
+    facts: tuple[Setting, ...]
+    command: str
+    families: tuple[FamilyPage, ...]
+    trials: Table
+    artefacts: Table
+    environment: Table
+    study: str
+
+    @property
+    def plots(self) -> dict[str, object]:
+        """What plotly draws for every plot, by key."""
+        return {plot.key: plot.figure for family in self.families for plot in family.plots}
+
+
+def page_of(run: StoredRun) -> Page:
+    """Choose and word everything; whatever the run did not reach is left out or said."""
+    study = run.manifest.get("study", {})
+    families = families_of(run)
+    return Page(
+        title=str(study.get("name", "run")),
+        sign=SIGNS[run.decision] if run.verdicts and not run.interrupted else INTERRUPTED,
+        facts=_facts(run),
+        command=run_command(run.manifest),
+        families=tuple(
+            _family_page(run, family, number) for number, family in enumerate(families, start=1)
+        ),
+        trials=trials_table(run.trials),
+        artefacts=artefacts_table(run.variants),
+        environment=environment_table(run.manifest),
+        study=study_yaml(run.manifest),
+    )
+
+
+def _family_page(run: StoredRun, family: FamilyResults, number: int) -> FamilyPage:
+    styles = styles_of(family)
+    return FamilyPage(
+        name=family.name,
+        anchor=f"family-{number}",
+        percentile=family.percentile,
+        finding=finding_of(family),
+        styles=tuple(styles.values()),
+        quality=quality_plot(family, styles),
+        throughput=throughput_plots(family, styles),
+        split=split_plot(family),
+        batches=batches_plot(family),
+        models=models_table(family),
+        consistency=consistency_table(family, run.consistency),
+        rejected=rejected_groups(family),
+    )
+
+
+def _facts(run: StoredRun) -> tuple[Setting, ...]:
+    """The line under the title."""
+    environment = run.manifest.get("environment") or {}
+    invalid = sum(not result.valid for result in run.trials)
+    trials = count(len(run.trials)) + (f" ({count(invalid)} invalid)" if invalid else "")
+    known = (
+        ("Started", when(run.manifest.get("created_utc"))),
+        ("Variants served", count(len(run.variants))),
+        ("Trials", trials),
+        ("Machine", _machine(environment)),
+    )
+    return tuple(Setting(name, value) for name, value in known if value)
+
+
+def _machine(environment: object) -> str:
+    if not isinstance(environment, Mapping):
+        return ""
+    cores = environment.get("usable_cores") or environment.get("cores")
+    gpus = environment.get("gpus") or ()
+    parts = (environment.get("cpu"), f"{cores} cores" if cores else "", *gpus)
+    return ", ".join(str(part) for part in parts if part)

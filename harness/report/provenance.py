@@ -1,0 +1,131 @@
+"""Where the numbers come from: machine, versions, seeds, digests, the resolved study."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import yaml
+
+from harness.report.numbers import MISSING, megabytes, number
+from harness.report.tables import Cell, Column, Table, words
+from harness.types import ModelVariant, Trial
+
+STUDY_FILE = "STUDY.yaml"
+"""Stands for the study's file, whose place only its owner knows."""
+
+
+def artefacts_table(variants: Sequence[ModelVariant]) -> Table:
+    """Every served artefact with its digest and its agreement with the checkpoint."""
+    rows = [
+        (
+            words(variant.name),
+            words(variant.source),
+            words(f"{variant.format} {variant.precision}"),
+            Cell(megabytes(variant.size_bytes), sort=variant.size_bytes),
+            _parity_cell(variant),
+            Cell(variant.sha256 or MISSING, tone="code"),
+        )
+        for variant in variants
+    ]
+    return Table(
+        caption="Artefacts",
+        columns=(
+            Column("Variant", numeric=False),
+            Column("Checkpoint", numeric=False),
+            Column("Format", numeric=False),
+            Column("Size", "MB"),
+            Column("Parity", "largest difference"),
+            Column("SHA-256", numeric=False),
+        ),
+        rows=tuple(rows),
+        note="Quality and latency were taken of the artefact with this digest. Parity: the largest "
+        "absolute difference of an output from the checkpoint's.",
+    )
+
+
+def _parity_cell(variant: ModelVariant) -> Cell:
+    worst = max(variant.parity.values(), default=None)
+    return Cell(number(worst), detail=", ".join(variant.parity), sort=worst)
+
+
+def environment_table(manifest: Mapping[str, Any]) -> Table:
+    """Everything else that the manifest says, one row a value."""
+    rows = [
+        (words(key), words(text))
+        for name, value in manifest.items()
+        if name != "study"
+        for key, text in _flat("" if name == "environment" else name.replace("_", " "), value)
+    ]
+    return Table(
+        caption="Environment and seeds",
+        columns=(Column("What", numeric=False), Column("Value", numeric=False)),
+        rows=tuple(rows),
+    )
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            inner_name = str(key).replace("_", " ")
+            yield from _flat(f"{name} · {inner_name}" if name else inner_name, inner)
+    elif isinstance(value, list | tuple):
+        yield name, ", ".join(str(item) for item in value)
+    elif name.endswith(" bytes") and isinstance(value, int):
+        yield name.removesuffix(" bytes"), f"{number(value / 1e9)} GB"
+    else:
+        yield name, MISSING if value is None else str(value)
+
+
+def study_yaml(manifest: Mapping[str, Any]) -> str:
+    """The resolved study, as YAML that a study file could hold."""
+    return yaml.safe_dump(
+        _plain(manifest.get("study", {})), sort_keys=False, allow_unicode=True, width=88
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Mappings and sequences as YAML knows them."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def run_command(manifest: Mapping[str, Any]) -> str:
+    """The command that made the run, or the one that makes it again from the study."""
+    stored = manifest.get("command")
+    if isinstance(stored, list | tuple):
+        return shlex.join(str(part) for part in stored)
+    return str(stored) if stored else f"harness run {STUDY_FILE}"
+
+
+def load_command(trial: Trial) -> str:
+    """The command that measures one trial again."""
+    serving, workload = trial.serving, trial.workload
+    options = {
+        "--variant": trial.variant,
+        "--protocol": workload.protocol,
+        "--client-batch-size": workload.client_batch_size,
+        "--concurrency": workload.concurrency,
+        "--duration": f"{workload.duration_s:g}",
+        "--max-batch-size": serving.max_batch_size,
+        "--queue-delay-us": serving.queue_delay_us,
+        "--instances": serving.instance_count,
+    }
+    words = [str(word) for option in options.items() for word in option]
+    return shlex.join(["harness", "load", STUDY_FILE, *words])
+
+
+def when(text: Any) -> str:
+    """An ISO 8601 time as people read it, in UTC; empty where there is none."""
+    if not text:
+        return ""
+    try:
+        moment = datetime.fromisoformat(str(text))
+    except ValueError:
+        return str(text)
+    return f"{moment:%d %B %Y, %H:%M} UTC"

@@ -1,0 +1,212 @@
+"""Which of a run's results a report shows where: pure functions over stored results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.report.labels import LOWER_IS_BETTER
+from harness.runs import StoredRun
+from harness.types import (
+    Constraint,
+    Decision,
+    ModelVariant,
+    Percentile,
+    QualityScore,
+    Role,
+    ServiceLevelObjective,
+    TrialResult,
+    Verdict,
+)
+
+PERCENTILES = ("p50", "p90", "p95", "p99")
+DEFAULT_PERCENTILE = "p95"
+_ROLE_ORDER = {Role.TEACHER: 0, Role.STUDENT: 1, Role.CONTROL: 2, Role.BASELINE: 3}
+
+
+@dataclass(frozen=True)
+class FamilyResults:
+    """All that a run holds of one family."""
+
+    name: str
+    variants: tuple[ModelVariant, ...]
+    """Teacher first, then students, then controls."""
+    scores: tuple[QualityScore, ...]
+    trials: tuple[TrialResult, ...]
+    verdict: Verdict | None
+    objective: ServiceLevelObjective | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Served variants, then baselines that only have scores."""
+        served = [variant.name for variant in self.variants]
+        return tuple(dict.fromkeys([*served, *(score.variant for score in self.scores)]))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Quality metrics, the objective's first."""
+        scored = dict.fromkeys(score.metric for score in self.scores)
+        asked = [c.metric for c in self.constraints if c.metric in scored]
+        return tuple(dict.fromkeys([*asked, *scored]))
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """The objective's clauses; none where no objective is known."""
+        return self.objective.constraints if self.objective else ()
+
+    @property
+    def latency_constraint(self) -> Constraint | None:
+        """The clause on a percentile, if there is one."""
+        return next((c for c in self.constraints if c.metric in PERCENTILES), None)
+
+    @property
+    def percentile(self) -> str:
+        """The percentile that this family is judged on."""
+        constraint = self.latency_constraint
+        return constraint.metric if constraint else DEFAULT_PERCENTILE
+
+    @property
+    def recommended(self) -> TrialResult | None:
+        """The trial that the verdict recommends."""
+        wanted = self.verdict.recommended if self.verdict else None
+        return next((r for r in self.trials if r.trial.trial_id == wanted), None)
+
+    def variant(self, name: str) -> ModelVariant | None:
+        """A served variant; None for a baseline."""
+        return next((variant for variant in self.variants if variant.name == name), None)
+
+    def role(self, name: str) -> Role:
+        """Of a variant or a baseline."""
+        variant = self.variant(name)
+        if variant:
+            return variant.role
+        return next((s.role for s in self.scores if s.variant == name), Role.BASELINE)
+
+    def score(self, name: str, metric: str) -> QualityScore | None:
+        """One metric of one variant."""
+        return next((s for s in self.scores if (s.variant, s.metric) == (name, metric)), None)
+
+    def trials_of(self, name: str) -> tuple[TrialResult, ...]:
+        """A variant's trials, in the order they were measured."""
+        return tuple(result for result in self.trials if result.trial.variant == name)
+
+    def quality_floor(self, metric: str) -> float | None:
+        """The objective's bound on a metric, in the metric's own unit."""
+        clause = next((c for c in self.constraints if c.metric == metric), None)
+        if clause is None or not clause.relative_to_teacher:
+            return clause.value if clause else None
+        teacher = reference_score(self, metric)
+        return clause.value * teacher.value if teacher else None
+
+
+def families_of(run: StoredRun) -> tuple[FamilyResults, ...]:
+    """A run's families in the study's order, whatever of them was reached."""
+    names = [family["name"] for family in run.manifest.get("study", {}).get("families", ())]
+    names += [verdict.family for verdict in run.verdicts]
+    names += [variant.family for variant in run.variants]
+    return tuple(_family(run, name) for name in dict.fromkeys(names))
+
+
+def _family(run: StoredRun, name: str) -> FamilyResults:
+    own = [variant for variant in run.variants if variant.family == name]
+    return FamilyResults(
+        name=name,
+        variants=tuple(sorted(own, key=lambda variant: _ROLE_ORDER[variant.role])),
+        scores=tuple(score for score in run.scores if score.family == name),
+        trials=tuple(result for result in run.trials if result.trial.family == name),
+        verdict=next((v for v in run.verdicts if v.family == name), None),
+        objective=run.objectives.get(name),
+    )
+
+
+def reference_score(family: FamilyResults, metric: str) -> QualityScore | None:
+    """The score that the others are related to: the teacher's that has no relation itself."""
+    own = [s for s in family.scores if s.metric == metric and s.role is Role.TEACHER]
+    unrelated = [score for score in own if score.relative_to_teacher in {None, 1.0}]
+    return next(iter(unrelated or own), None)
+
+
+def percentile_of(result: TrialResult, name: str) -> Percentile | None:
+    """A latency percentile, if any request succeeded."""
+    return result.latency.percentiles.get(name) if result.latency else None
+
+
+def measured(results: Iterable[TrialResult]) -> list[TrialResult]:
+    """Those that are valid and have latencies."""
+    return [result for result in results if result.valid and result.latency]
+
+
+def best_trial(results: Sequence[TrialResult], percentile: str) -> TrialResult | None:
+    """The highest throughput that passes; where none passes, the lowest latency.
+
+    Invalid trials decide nothing and are never the best.
+    """
+    usable = measured(results)
+    passing = [result for result in usable if result.decision is Decision.PASS]
+    if passing:
+        return max(passing, key=lambda result: result.throughput_inferences_per_s)
+    known = [(p.value_ms, r) for r in usable if (p := percentile_of(r, percentile))]
+    return min(known, key=lambda pair: pair[0])[1] if known else None
+
+
+def best_of_variant(family: FamilyResults, name: str) -> TrialResult | None:
+    """A variant's best trial; the recommended one where it is the variant's."""
+    recommended = family.recommended
+    if recommended and recommended.trial.variant == name:
+        return recommended
+    return best_trial(family.trials_of(name), family.percentile)
+
+
+def best_by_batch(family: FamilyResults) -> list[TrialResult]:
+    """The best trial of each variant and client batch size, in that order."""
+    best = []
+    for variant in family.variants:
+        own = family.trials_of(variant.name)
+        for size in sorted({result.trial.workload.client_batch_size for result in own}):
+            of_size = [r for r in own if r.trial.workload.client_batch_size == size]
+            chosen = best_trial(of_size, family.percentile)
+            best += [chosen] if chosen else []
+    return best
+
+
+def strongest_teacher(family: FamilyResults) -> TrialResult | None:
+    """The best trial over the teacher's precisions: what a student has to beat."""
+    teachers = [v.name for v in family.variants if v.role is Role.TEACHER]
+    own = [result for result in family.trials if result.trial.variant in teachers]
+    return best_trial(own, family.percentile)
+
+
+@dataclass(frozen=True)
+class LatencySplit:
+    """Mean milliseconds a request spent where; the three add up to the client's mean."""
+
+    client_ms: float
+    queue_ms: float
+    compute_ms: float
+
+
+def latency_split(result: TrialResult) -> LatencySplit | None:
+    """Client and network, queue, compute; None where the server's side is not known."""
+    client, queue, compute = result.client_ms, result.server.queue_ms, result.server.compute_ms
+    if client is None or queue is None or compute is None:
+        return None
+    return LatencySplit(client_ms=client, queue_ms=queue, compute_ms=compute)
+
+
+def pareto_front(
+    points: Iterable[tuple[float, float]], *, lower_is_better: bool
+) -> list[tuple[float, float]]:
+    """The (latency, quality) points that no other beats in both, by ascending latency."""
+    sign = -1.0 if lower_is_better else 1.0
+    front: list[tuple[float, float]] = []
+    best = float("-inf")
+    for latency, quality in sorted(points, key=lambda point: (point[0], -sign * point[1])):
+        if sign * quality > best:
+            best = sign * quality
+            front.append((latency, quality))
+    return front
+
+
+def is_lower_better(metric: str) -> bool:
+    """Whether a smaller value of a quality metric is the better one."""
+    return metric in LOWER_IS_BETTER

@@ -1,0 +1,251 @@
+"""What the command line prints: the verdict, the scores, one trial; readable at 100 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from harness.report.findings import Finding, finding_of
+from harness.report.labels import (
+    PROTOCOLS,
+    metric_title,
+    metric_value,
+    relative_value,
+    serving_words,
+    workload_words,
+)
+from harness.report.numbers import (
+    MISSING,
+    count,
+    milliseconds,
+    number,
+    p_value,
+    percent,
+    span,
+)
+from harness.report.selection import (
+    PERCENTILES,
+    FamilyResults,
+    best_of_variant,
+    families_of,
+    latency_split,
+    percentile_of,
+    reference_score,
+)
+from harness.report.tables import decision_cell
+from harness.runs import StoredRun
+from harness.types import Decision, QualityScore, Rejection, Role, TrialResult
+
+_WIDEST_NAME = 30
+_TONES = {"pass": "green", "fail": "red", "undecided": "yellow", "invalid": "dim"}
+
+
+def verdict_table(run: StoredRun) -> Table:
+    """A row a variant: quality, best trial, its latency and throughput, decision and why."""
+    families = families_of(run)
+    percentiles = "/".join(dict.fromkeys(family.percentile for family in families))
+    names = [name for family in families for name in family.names]
+    width = min(_WIDEST_NAME, max(map(len, names), default=0))
+    table = _table()
+    table.add_column("Variant", min_width=width, max_width=_WIDEST_NAME, overflow="fold")
+    table.add_column("Quality", justify="right", no_wrap=True)
+    table.add_column("vs teacher", justify="right", no_wrap=True)
+    table.add_column("Best trial", no_wrap=True)
+    table.add_column("Inf/s", justify="right", no_wrap=True)
+    table.add_column(f"{percentiles or 'p95'} ms", justify="right", no_wrap=True)
+    table.add_column("Decision")
+    for family in families:
+        for name in family.names:
+            table.add_row(*_verdict_row(family, name), end_section=name == family.names[-1])
+    return table
+
+
+def verdict_summary(run: StoredRun) -> RenderableType:
+    """Every family's verdict in words, the recommended trial and the next step."""
+    blocks: list[RenderableType] = []
+    for family in families_of(run):
+        blocks += _summary(finding_of(family), family)
+    return Group(*blocks)
+
+
+def quality_table(run: StoredRun) -> Table:
+    """A row a variant and metric, beside the teacher's."""
+    table = _table()
+    for title in ("Variant", "Metric"):
+        table.add_column(title, no_wrap=True)
+    for title in ("Value", "95% interval", "vs teacher", "95% interval", "McNemar p", "Samples"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for family in families_of(run):
+        for score in family.scores:
+            last = score is family.scores[-1]
+            table.add_row(*_score_row(family, score), end_section=last)
+    return table
+
+
+def trial_table(result: TrialResult) -> Table:
+    """One trial as both sides saw it: a row a quantity."""
+    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 1))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    for name, value in _trial_rows(result):
+        table.add_row(name, Text(value))
+    return table
+
+
+def _table() -> Table:
+    return Table(header_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+
+
+def _summary(finding: Finding, family: FamilyResults) -> list[Text]:
+    style = f"bold {_TONES[finding.sign.tone]}"
+    head = Text(f"{finding.sign.symbol} {finding.sign.word}", style=style)
+    head.append(f"  {finding.family}: {finding.objective}", style="bold default")
+    lines = [head, Text(f"  {finding.summary}")]
+    if family.recommended:
+        lines.append(Text(f"  trial {family.recommended.trial.trial_id}", style="dim"))
+    if finding.next_step:
+        lines.append(Text(f"  next: {finding.next_step}"))
+    return lines
+
+
+def _verdict_row(family: FamilyResults, name: str) -> tuple[Text, ...]:
+    best = best_of_variant(family, name)
+    return (
+        _name(family, name),
+        *_quality(family, name),
+        _configuration(best),
+        Text(number(best.throughput_inferences_per_s) if best else MISSING),
+        _latency(family, best),
+        _decision(family, name, best),
+    )
+
+
+def _name(family: FamilyResults, name: str) -> Text:
+    cell = Text(name, style="bold" if _is_recommended(family, name) else "")
+    return cell.append(f"\n{family.role(name)}", style="dim")
+
+
+def _is_recommended(family: FamilyResults, name: str) -> bool:
+    return family.recommended is not None and family.recommended.trial.variant == name
+
+
+def _quality(family: FamilyResults, name: str) -> tuple[Text, Text]:
+    metric = next(iter(family.metrics), None)
+    score = family.score(name, metric) if metric else None
+    if metric is None or score is None:
+        return Text(MISSING), Text(MISSING)
+    value = Text(metric_value(metric, score.value))
+    value.append(f"\n{metric_title(metric)}", style="dim")
+    if score is reference_score(family, metric):
+        return value, Text(MISSING)
+    relative, interval = _relative(score)
+    return value, Text(relative).append(f"\n{interval}", style="dim")
+
+
+def _relative(score: QualityScore) -> tuple[str, str]:
+    """A score over the teacher's, and its interval."""
+    low = relative_value(score.metric, score.relative_low)
+    high = relative_value(score.metric, score.relative_high)
+    return relative_value(score.metric, score.relative_to_teacher), span(low, high)
+
+
+def _configuration(best: TrialResult | None) -> Text:
+    if best is None:
+        return Text(MISSING)
+    workload, serving = best.trial.workload, best.trial.serving
+    text = Text(
+        f"{PROTOCOLS[workload.protocol]} b{workload.client_batch_size} c{workload.concurrency}"
+    )
+    return text.append(f"\n{serving.label}", style="dim")
+
+
+def _latency(family: FamilyResults, best: TrialResult | None) -> Text:
+    found = percentile_of(best, family.percentile) if best else None
+    if found is None:
+        return Text(MISSING)
+    interval = span(milliseconds(found.low_ms), milliseconds(found.high_ms))
+    return Text(milliseconds(found.value_ms)).append(f"\n{interval}", style="dim")
+
+
+def _decision(family: FamilyResults, name: str, best: TrialResult | None) -> Text:
+    if family.role(name) in {Role.CONTROL, Role.BASELINE}:
+        return Text(f"{MISSING} yardstick", style="dim")
+    if _is_recommended(family, name):
+        return Text("✓ Recommended", style="bold green")
+    own = [r for r in (family.verdict.rejected if family.verdict else ()) if r.variant == name]
+    if any(rejection.cause == "quality" for rejection in own):
+        return _sign(Decision.FAIL, "quality")
+    if best is None:
+        return Text(f"{MISSING} {'no valid trial' if family.trials_of(name) else 'not measured'}")
+    return _sign(best.decision, _cause(best, own))
+
+
+def _cause(best: TrialResult, rejections: Sequence[Rejection]) -> str:
+    """The recorded cause against a variant's best trial."""
+    trial_id = best.trial.trial_id
+    return next((r.cause for r in rejections if r.trial_id == trial_id), "")
+
+
+def _sign(decision: Decision, cause: str) -> Text:
+    cell = decision_cell(decision)
+    text = Text(f"{cell.symbol} {cell.text}", style=_TONES[cell.tone])
+    return text.append(f"\n{cause}", style="dim") if cause else text
+
+
+def _score_row(family: FamilyResults, score: QualityScore) -> tuple[Text, ...]:
+    low, high = metric_value(score.metric, score.low), metric_value(score.metric, score.high)
+    relative, interval = _relative(score)
+    if score is reference_score(family, score.metric):
+        relative, interval = "reference", ""
+    cells = (
+        score.variant,
+        metric_title(score.metric),
+        metric_value(score.metric, score.value),
+        span(low, high),
+        relative,
+        interval,
+        p_value(score.p_value),
+        count(score.samples),
+    )
+    return tuple(Text(cell) for cell in cells)
+
+
+def _trial_rows(result: TrialResult) -> list[tuple[str, str]]:
+    trial, split = result.trial, latency_split(result)
+    rows = [
+        ("variant", trial.variant),
+        ("traffic", workload_words(trial.workload)),
+        ("serving", serving_words(trial.serving)),
+        ("requests", _requests(result)),
+        ("throughput", f"{number(result.throughput_inferences_per_s)} inferences/s"),
+        *((name, _percentile(result, name)) for name in PERCENTILES),
+        ("mean", f"{milliseconds(result.latency.mean_ms if result.latency else None)} ms"),
+        ("client, queue, compute", _parts(split.client_ms, split.queue_ms, split.compute_ms)
+         if split else MISSING),
+        ("mean executed batch", number(result.server.batch_mean)),
+        ("generator CPU", f"{percent(result.generator_cpu)} of a core"),
+    ]  # fmt: skip
+    if not result.valid:
+        rows.append(("invalid", result.invalid_reason))
+    return rows
+
+
+def _requests(result: TrialResult) -> str:
+    kinds = ", ".join(f"{kind} {count(n)}" for kind, n in result.failures_by_kind.items())
+    failed = f"{count(result.failures)} failed" + (f" ({kinds})" if kinds else "")
+    return f"{count(result.requests)} answered in {number(result.duration_s)} s, {failed}"
+
+
+def _percentile(result: TrialResult, name: str) -> str:
+    found = percentile_of(result, name)
+    if found is None:
+        return MISSING
+    interval = span(milliseconds(found.low_ms), milliseconds(found.high_ms))
+    return f"{milliseconds(found.value_ms)} ms ({interval})"
+
+
+def _parts(*values: float) -> str:
+    return " + ".join(number(value) for value in values) + " ms"

@@ -1,0 +1,342 @@
+"""What a study is: the one thing a user writes. study_file.py reads it.
+
+Strict pydantic: unknown keys and wrong types are refused. Validation has no side effects; it only
+looks whether named files exist.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from harness.errors import ObjectiveError, StudyError
+from harness.planning.objective import QUALITY_METRICS_BY_TASK, parse_objective
+from harness.types import Precision, Role, ServiceLevelObjective, TaskKind, WireProtocol
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+PositiveInt = Annotated[int, Field(ge=1)]
+REFERENCE_PREFIX = "reference:"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _FileData(_Strict):
+    path: Path = Field(description="Relative to the study file.")
+
+    @field_validator("path")
+    @classmethod
+    def _file_exists(cls, path: Path, info: ValidationInfo) -> Path:
+        resolved = _resolve(path, info)
+        if not resolved.is_file():
+            raise ValueError(f"no such data file: {resolved}")
+        return resolved
+
+
+class CsvData(_FileData):
+    """Samples in a CSV file with a header row."""
+
+    source: Literal["csv"]
+
+
+class JsonLinesData(_FileData):
+    """Samples in a file of one JSON object a line."""
+
+    source: Literal["jsonl"]
+
+
+class HubData(_Strict):
+    """Samples from the Hugging Face hub, by `datasets` name."""
+
+    source: Literal["datasets"]
+    name: str
+    config: str | None = None
+    split: str = "test"
+    revision: str | None = None
+
+
+class ReferenceData(_Strict):
+    """The test split of an embedded corpus, made on this machine from Python source text."""
+
+    source: Literal["reference"]
+    name: Literal["topics", "prose"]
+
+
+Data = Annotated[CsvData | JsonLinesData | HubData | ReferenceData, Field(discriminator="source")]
+
+
+class SequenceClassification(_Strict):
+    """One label for a text or a pair of texts."""
+
+    kind: Literal[TaskKind.SEQUENCE_CLASSIFICATION]
+    data: Data
+    text: str = Field("text", description="Column of the text (of a pair: the first).")
+    text_pair: str | None = Field(None, description="Column of the pair's second text.")
+    label: str = Field("label", description="Column of the label: a name or a class index.")
+    labels: list[str] | None = Field(
+        None, description="Class names in the data's order; default: the checkpoint's id2label."
+    )
+    max_length: PositiveInt = Field(128, description="Tokens; longer samples are truncated.")
+    length_buckets: list[PositiveInt] | None = Field(
+        None,
+        description="Samples are padded to the next of these lengths; default: max_length alone. "
+        "Triton joins only requests of equal shape.",
+    )
+    samples: PositiveInt | None = Field(None, description="At most so many, drawn by the seed.")
+
+    @model_validator(mode="after")
+    def _buckets_fit(self) -> Self:
+        if self.length_buckets and max(self.length_buckets) != self.max_length:
+            raise ValueError(
+                f"the longest of length_buckets is {max(self.length_buckets)} "
+                f"but max_length is {self.max_length}: make them equal"
+            )
+        return self
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """Padded lengths, ascending."""
+        return tuple(sorted(set(self.length_buckets or [self.max_length])))
+
+
+class CausalLanguageModelling(_Strict):
+    """Scores of running text: perplexity and bits per byte over fixed windows."""
+
+    kind: Literal[TaskKind.CAUSAL_LM]
+    data: Data
+    text: str = Field("text", description="Column of the text.")
+    max_length: Annotated[int, Field(ge=2)] = Field(
+        64, description="Tokens a window; a document longer than this is cut into windows."
+    )
+    samples: PositiveInt | None = Field(
+        None, description="At most so many windows, drawn by the seed."
+    )
+
+
+Task = Annotated[SequenceClassification | CausalLanguageModelling, Field(discriminator="kind")]
+
+
+class Model(_Strict):
+    """A checkpoint and the precisions to serve it in; a variant each."""
+
+    name: Name
+    role: Role
+    checkpoint: str = Field(
+        description="Hub name, local folder (relative to the study file), or reference:NAME."
+    )
+    precisions: Annotated[list[Precision], Field(min_length=1)] = [Precision.FP32]
+    revision: str | None = None
+    trust_remote_code: bool = Field(
+        False, description="Run Python code that the checkpoint brings. Off unless you say so."
+    )
+
+    @field_validator("checkpoint")
+    @classmethod
+    def _folder_exists(cls, checkpoint: str, info: ValidationInfo) -> str:
+        if not checkpoint.startswith((".", "/", "~")):
+            return checkpoint
+        folder = _resolve(Path(checkpoint), info)
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"no checkpoint there: {folder} has no config.json")
+        return str(folder)
+
+    @property
+    def reference_name(self) -> str | None:
+        """Name of the embedded model, if this is one."""
+        if self.checkpoint.startswith(REFERENCE_PREFIX):
+            return self.checkpoint.removeprefix(REFERENCE_PREFIX)
+        return None
+
+
+class ServingSpace(_Strict):
+    """Triton's side of the sweep: every combination is a serving configuration."""
+
+    max_batch_sizes: Annotated[list[PositiveInt], Field(min_length=1)] = [16]
+    queue_delays_us: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    instance_counts: Annotated[list[PositiveInt], Field(min_length=1)] = [1]
+    intra_op_threads: Annotated[list[PositiveInt], Field(min_length=1)] = [1]
+    instance_kind: Literal["cpu", "gpu"] = "cpu"
+
+
+class Traffic(_Strict):
+    """The client's side of the sweep."""
+
+    protocols: Annotated[list[WireProtocol], Field(min_length=1)] = [
+        WireProtocol.HTTP,
+        WireProtocol.GRPC,
+    ]
+    client_batch_sizes: Annotated[list[PositiveInt], Field(min_length=1)] = [1, 4, 8, 16]
+    concurrencies: Annotated[list[PositiveInt], Field(min_length=1)] = [1, 4, 16]
+    duration_s: Annotated[float, Field(gt=0, le=86400)] = 5.0
+    warmup_s: Annotated[float, Field(ge=0, le=3600)] = 1.0
+    confirm_duration_s: Annotated[float, Field(gt=0, le=86400)] | None = Field(
+        None, description="Length of the winner's fresh re-measurement; default: twice duration_s."
+    )
+    generator_processes: Annotated[int, Field(ge=1, le=64)] = 1
+
+
+class Family(_Strict):
+    """A teacher, its students, and the task they are judged on."""
+
+    name: Name
+    task: Task
+    models: Annotated[list[Model], Field(min_length=1)]
+    objective: str | None = Field(None, description="Default: the study's.")
+    serving: ServingSpace | None = Field(None, description="Default: the study's.")
+    traffic: Traffic | None = Field(None, description="Default: the study's.")
+
+    @field_validator("objective")
+    @classmethod
+    def _objective_parses(cls, text: str | None) -> str | None:
+        return text if text is None else _checked_objective(text)
+
+    @model_validator(mode="after")
+    def _one_teacher(self) -> Self:
+        teachers = [model.name for model in self.models if model.role is Role.TEACHER]
+        if len(teachers) != 1:
+            raise ValueError(f"a family has exactly one teacher; this one has {len(teachers)}")
+        if any(model.role is Role.BASELINE for model in self.models):
+            raise ValueError("the role baseline is for the embedded yardstick; use student")
+        return self
+
+    @property
+    def teacher(self) -> Model:
+        """The one model of role teacher."""
+        return next(model for model in self.models if model.role is Role.TEACHER)
+
+
+class Study(_Strict):
+    """Models, task, objective, what to sweep, traffic."""
+
+    schema_version: Literal[1] = 1
+    name: Name
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    objective: str = "p95 < 50 ms, accuracy >= 90% of teacher"
+    search: Literal["staged", "grid"] = Field(
+        "staged",
+        description="staged: per variant the traffic first, then protocol and serving "
+        "configuration of the best; grid: every combination.",
+    )
+    families: Annotated[list[Family], Field(min_length=1)]
+    serving: ServingSpace = ServingSpace()
+    traffic: Traffic = Traffic()
+
+    @field_validator("objective")
+    @classmethod
+    def _objective_parses(cls, text: str) -> str:
+        return _checked_objective(text)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        problems = _name_clashes(self)
+        for family in self.families:
+            problems += _sweep_contradictions(self, family)
+            problems += _foreign_metrics(self, family)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def objective_of(self, family: Family) -> ServiceLevelObjective:
+        """The family's own objective, or the study's."""
+        return parse_objective(family.objective or self.objective)
+
+    def serving_of(self, family: Family) -> ServingSpace:
+        """The family's own serving space, or the study's."""
+        return family.serving or self.serving
+
+    def traffic_of(self, family: Family) -> Traffic:
+        """The family's own traffic, or the study's."""
+        return family.traffic or self.traffic
+
+    def family_of(self, variant: str) -> Family:
+        """The family a variant belongs to.
+
+        Raises:
+            StudyError: no model of the study has such a variant.
+        """
+        names: list[str] = []
+        for family in self.families:
+            own = [variant_name(model, p) for model in family.models for p in model.precisions]
+            if variant in own:
+                return family
+            names += own
+        raise StudyError(
+            f"study {self.name}",
+            [f"no variant '{variant}'"],
+            next_step=f"its variants are: {', '.join(names)}",
+        )
+
+
+def variant_name(model: Model, precision: Precision) -> str:
+    """Name of a model's variant: its folder in the model repository."""
+    return f"{model.name}-{precision}"
+
+
+def study_schema() -> dict[str, Any]:
+    """The study's JSON Schema, for editors."""
+    schema = Study.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _resolve(path: Path, info: ValidationInfo) -> Path:
+    base: Path = (info.context or {}).get("base", Path.cwd())
+    return (base / path.expanduser()).resolve()
+
+
+def _checked_objective(text: str) -> str:
+    try:
+        parse_objective(text)
+    except ObjectiveError as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+def _name_clashes(study: Study) -> list[str]:
+    seen: dict[str, str] = {}
+    problems = []
+    for family in study.families:
+        for model in family.models:
+            for precision in model.precisions:
+                name = variant_name(model, precision)
+                if name in seen:
+                    problems.append(
+                        f"two variants are named '{name}' (families {seen[name]} and "
+                        f"{family.name}): rename a model or drop a repeated precision"
+                    )
+                seen[name] = family.name
+    return problems
+
+
+def _sweep_contradictions(study: Study, family: Family) -> list[str]:
+    serving, traffic = study.serving_of(family), study.traffic_of(family)
+    largest = max(serving.max_batch_sizes)
+    too_large = [size for size in traffic.client_batch_sizes if size > largest]
+    if not too_large:
+        return []
+    problem = (
+        f"family {family.name}: client batch sizes {too_large} exceed the largest of "
+        f"max_batch_sizes ({largest}), so Triton would refuse every such request: "
+        "raise max_batch_sizes or drop them"
+    )
+    return [problem]
+
+
+def _foreign_metrics(study: Study, family: Family) -> list[str]:
+    own = QUALITY_METRICS_BY_TASK[family.task.kind]
+    known = {metric for metrics in QUALITY_METRICS_BY_TASK.values() for metric in metrics}
+    return [
+        f"family {family.name}: the objective asks for {constraint.metric}, which a "
+        f"{family.task.kind} task does not have (it has {', '.join(own)})"
+        for constraint in study.objective_of(family).constraints
+        if constraint.metric in known and constraint.metric not in own
+    ]

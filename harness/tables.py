@@ -1,0 +1,117 @@
+"""The tidy tables of a run: one row a trial, one row a variant and metric; CSV and Parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.runs import StoredRun
+from harness.storage import storage_errors
+from harness.types import ModelVariant, QualityScore, TrialResult
+
+PERCENTILES = ("p50", "p90", "p95", "p99")
+
+
+def write_tables(run: StoredRun, folder: Path) -> None:
+    """Write trials.{csv,parquet} and quality.{csv,parquet}, replacing older ones.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    for name, table in (
+        ("trials", trials_table(run.trials, run.variants)),
+        ("quality", quality_table(run.scores)),
+    ):
+        with storage_errors(folder):
+            table.to_csv(folder / f"{name}.csv", index=False)
+            table.to_parquet(folder / f"{name}.parquet", index=False)
+
+
+def trials_table(trials: Sequence[TrialResult], variants: Sequence[ModelVariant]) -> pd.DataFrame:
+    """One row a trial, in the order they were measured."""
+    by_name = {variant.name: variant for variant in variants}
+    rows = [_trial_row(result, by_name[result.trial.variant]) for result in trials]
+    columns = None if rows else ["trial_id", "variant", "valid", "decision"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def quality_table(scores: Sequence[QualityScore]) -> pd.DataFrame:
+    """One row a variant and metric."""
+    rows = [
+        {key: str(value) if key == "role" else value for key, value in asdict(score).items()}
+        for score in scores
+    ]
+    columns = None if rows else ["variant", "role", "metric", "value"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _trial_row(result: TrialResult, variant: ModelVariant) -> dict[str, Any]:
+    trial, server, host = result.trial, result.server, result.host
+    serving, workload = trial.serving, trial.workload
+    return {
+        "trial_id": trial.trial_id,
+        "family": trial.family,
+        "variant": trial.variant,
+        "role": str(variant.role),
+        "format": str(variant.format),
+        "precision": str(variant.precision),
+        "stage": trial.stage,
+        "repeat": trial.repeat,
+        "protocol": str(workload.protocol),
+        "client_batch_size": workload.client_batch_size,
+        "load_mode": str(workload.load_mode),
+        "concurrency": workload.concurrency,
+        "rate_per_s": workload.rate_per_s,
+        "max_batch_size": serving.max_batch_size,
+        "queue_delay_us": serving.queue_delay_us,
+        "instance_count": serving.instance_count,
+        "instance_kind": serving.instance_kind,
+        "intra_op_threads": serving.intra_op_threads,
+        "started_utc": result.started_utc,
+        "duration_s": result.duration_s,
+        "requests": result.requests,
+        "failures": result.failures,
+        "throughput_requests_per_s": result.throughput_requests_per_s,
+        "throughput_inferences_per_s": result.throughput_inferences_per_s,
+        **_latency_columns(result),
+        "client_ms": result.client_ms,
+        "server_queue_ms": server.queue_ms,
+        "server_compute_ms": server.compute_ms,
+        "server_compute_input_ms": server.compute_input_ms,
+        "server_compute_infer_ms": server.compute_infer_ms,
+        "server_compute_output_ms": server.compute_output_ms,
+        "server_batch_mean": server.batch_mean,
+        "server_requests": server.requests,
+        "server_executions": server.executions,
+        "server_failures": sum(server.failures.values()) if server.requests is not None else None,
+        "schedule_delay_p99_ms": result.schedule_delay_p99_ms,
+        "generator_cpu": result.generator_cpu,
+        "host_cpu": host.cpu_utilization,
+        "server_cpu": host.server_cpu,
+        "server_memory_bytes": host.server_memory_bytes,
+        "gpu_utilization": host.gpu_utilization,
+        "gpu_memory_bytes": host.gpu_memory_bytes,
+        "valid": result.valid,
+        "invalid_reason": result.invalid_reason,
+        "decision": str(result.decision),
+        "reason": result.reason,
+        "sha256": result.sha256,
+    }
+
+
+def _latency_columns(result: TrialResult) -> dict[str, float | None]:
+    latency = result.latency
+    columns: dict[str, float | None] = {
+        "latency_mean_ms": latency.mean_ms if latency else None,
+        "latency_max_ms": latency.max_ms if latency else None,
+    }
+    for name in PERCENTILES:
+        percentile = latency.percentiles[name] if latency else None
+        columns[f"latency_{name}_ms"] = percentile.value_ms if percentile else None
+        columns[f"latency_{name}_low_ms"] = percentile.low_ms if percentile else None
+        columns[f"latency_{name}_high_ms"] = percentile.high_ms if percentile else None
+    return columns

@@ -1,0 +1,205 @@
+"""Samples as the tensors that a client sends: tokenised once, padded to buckets, grouped by length.
+
+Triton joins only requests of equal shape into one batch, so samples are padded to a few lengths
+(the task's buckets) rather than each to its own; `padding_share` says what that costs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import DataError
+from harness.study import CausalLanguageModelling, SequenceClassification, Task
+from harness.tasks.samples import Samples
+from harness.tasks.tokenizer import input_names, load_tokenizer
+from harness.tasks.windows import cut_windows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class EncodedGroup:
+    """Samples of one padded length."""
+
+    inputs: Mapping[str, NDArray[np.int64]]
+    """By input name, (n, length)."""
+    rows: NDArray[np.int64]
+    """Position of each among the data set's samples (or windows), (n,)."""
+
+    @property
+    def length(self) -> int:
+        """Padded tokens a sample."""
+        return int(self.inputs["input_ids"].shape[1])
+
+
+@dataclass(frozen=True)
+class EncodedDataset:
+    """All samples of a task, as one checkpoint's tokenizer makes them."""
+
+    groups: tuple[EncodedGroup, ...]
+    """By ascending length."""
+    size: int
+    """Samples (or windows) over all groups."""
+    labels: NDArray[np.int64] | None
+    """Indexes of the checkpoint's outputs, (size,)."""
+    label_names: tuple[str, ...] | None
+    byte_counts: NDArray[np.int64] | None
+    """Language models: UTF-8 bytes scored in each window, (size,)."""
+    truncated: int
+    """Samples that were longer than the task's max_length."""
+    padding_share: float
+    """Padded positions over all positions, 0 to 1."""
+    digest: str
+    """Of samples and tensors."""
+    pad_token_id: int
+
+
+def encode(
+    task: Task, samples: Samples, tokenizer_folder: Path, *, trust_remote_code: bool = False
+) -> EncodedDataset:
+    """Tokenise and pad a task's samples for one checkpoint.
+
+    Args:
+        task: the study's section: lengths, buckets, number of windows.
+        samples: what `load_samples` read for this checkpoint.
+        tokenizer_folder: the checkpoint, or the `tokenizer` folder of one of its variants.
+        trust_remote_code: run code that the checkpoint brings.
+
+    Raises:
+        CheckpointError: the folder's tokenizer is missing or unusable.
+        DataError: the texts are too short to score.
+        MissingExtraError: transformers is not installed.
+    """
+    tokenizer = load_tokenizer(tokenizer_folder, trust_remote_code=trust_remote_code)
+    names = input_names(tokenizer, tokenizer_folder, task.kind, trust_remote_code=trust_remote_code)
+    if isinstance(task, SequenceClassification):
+        return _encode_texts(task, samples, tokenizer, names)
+    return _encode_windows(task, samples, tokenizer)
+
+
+def _encode_texts(
+    task: SequenceClassification,
+    samples: Samples,
+    tokenizer: PreTrainedTokenizerBase,
+    names: Sequence[str],
+) -> EncodedDataset:
+    try:
+        encoded = tokenizer(
+            list(samples.texts),
+            list(samples.pairs) if samples.pairs is not None else None,
+            truncation=True,
+            max_length=task.max_length,
+            return_attention_mask=True,
+            return_token_type_ids="token_type_ids" in names,
+        )
+    except ValueError as error:
+        raise DataError(
+            f"the samples cannot be encoded within max_length {task.max_length}: {error}",
+            next_step="raise the task's max_length",
+        ) from error
+    lengths = np.array([len(ids) for ids in encoded["input_ids"]])
+    if not lengths.all():
+        raise DataError(
+            f"the tokenizer makes no token at all of sample {int(lengths.argmin())}",
+            next_step="drop empty texts from the data",
+        )
+    buckets = np.array(task.buckets)
+    bucket_of = buckets[np.searchsorted(buckets, lengths)]
+    pads = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+    groups = [
+        _pad(
+            {name: encoded[name] for name in names},
+            np.flatnonzero(bucket_of == length),
+            length,
+            pads,
+        )
+        for length in sorted(set(bucket_of.tolist()))
+    ]
+    return _dataset(
+        groups,
+        samples,
+        tokenizer,
+        labels=np.array(samples.labels, dtype=np.int64) if samples.labels is not None else None,
+        truncated=sum(bool(one.overflowing) for one in encoded.encodings or ()),
+    )
+
+
+def _encode_windows(
+    task: CausalLanguageModelling, samples: Samples, tokenizer: PreTrainedTokenizerBase
+) -> EncodedDataset:
+    windows = cut_windows(samples.texts, tokenizer, task.max_length)
+    if not windows:
+        raise DataError("no text of the data has two tokens: nothing can be scored")
+    if task.samples is not None and task.samples < len(windows):
+        generator = np.random.default_rng(samples.seed)
+        drawn = np.sort(generator.choice(len(windows), task.samples, replace=False))
+        windows = [windows[position] for position in drawn]
+    ids = [window.token_ids for window in windows]
+    masks = [[1] * len(one) for one in ids]
+    encoded: Mapping[str, Sequence[Sequence[int]]] = {"input_ids": ids, "attention_mask": masks}
+    pads = {"input_ids": tokenizer.pad_token_id}
+    group = _pad(encoded, np.arange(len(windows)), task.max_length, pads)
+    return _dataset(
+        [group],
+        samples,
+        tokenizer,
+        byte_counts=np.array([window.scored_bytes for window in windows], dtype=np.int64),
+    )
+
+
+def _pad(
+    encoded: Mapping[str, Sequence[Sequence[int]]],
+    rows: NDArray[np.int64],
+    length: int,
+    pads: Mapping[str, int],
+) -> EncodedGroup:
+    """Right-pad the named rows to one length; the mask's padding is 0."""
+    inputs = {}
+    for name, values in encoded.items():
+        padded = np.full((len(rows), length), pads.get(name, 0), dtype=np.int64)
+        for position, row in enumerate(rows):
+            padded[position, : len(values[row])] = values[row]
+        inputs[name] = padded
+    return EncodedGroup(inputs, rows.astype(np.int64))
+
+
+def _dataset(
+    groups: Sequence[EncodedGroup],
+    samples: Samples,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    labels: NDArray[np.int64] | None = None,
+    byte_counts: NDArray[np.int64] | None = None,
+    truncated: int = 0,
+) -> EncodedDataset:
+    positions = sum(group.inputs["attention_mask"].size for group in groups)
+    real = sum(int(group.inputs["attention_mask"].sum()) for group in groups)
+    return EncodedDataset(
+        groups=tuple(groups),
+        size=sum(len(group.rows) for group in groups),
+        labels=labels,
+        label_names=samples.label_names,
+        byte_counts=byte_counts,
+        truncated=truncated,
+        padding_share=1 - real / positions,
+        digest=_digest(samples, groups),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _digest(samples: Samples, groups: Sequence[EncodedGroup]) -> str:
+    digest = hashlib.sha256(samples.digest.encode())
+    for group in groups:
+        for name, values in sorted(group.inputs.items()):
+            digest.update(f"{name}{values.shape}".encode())
+            digest.update(values.astype("<i8").tobytes())
+        digest.update(group.rows.astype("<i8").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""What the server and the machine counted, over the very window of a trial."""

@@ -1,0 +1,75 @@
+"""One scrape of Triton's `/metrics`: the gauges and the failure reasons the statistics lack."""
+
+from __future__ import annotations
+
+import math
+import urllib.error
+import urllib.request
+from collections.abc import Iterable
+from dataclasses import dataclass
+from http.client import HTTPException
+from typing import Self
+
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+SCRAPE_TIMEOUT_S = 1.0
+"""A scrape stands at the boundary of a measuring window: better none than a late one."""
+
+
+def scrape(url: str, *, timeout_s: float = SCRAPE_TIMEOUT_S) -> str | None:
+    """The text of a metrics page, or None where nothing answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=timeout_s) as response:  # noqa: S310  (the study's own server)
+            body: bytes = response.read()
+    except (urllib.error.URLError, OSError, HTTPException):
+        return None
+    return body.decode("utf-8", errors="replace")
+
+
+@dataclass(frozen=True)
+class MetricsPage:
+    """The samples of one scrape; every reading is None (or empty) where there is no series."""
+
+    samples: tuple[Sample, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str | None) -> Self:
+        """Parse the text format; a page in no such format holds no samples, and NaN is none."""
+        try:
+            families = list(text_string_to_metric_families(text or ""))
+        except (ValueError, KeyError, IndexError):
+            return cls()
+        samples = (sample for family in families for sample in family.samples)
+        return cls(tuple(sample for sample in samples if math.isfinite(sample.value)))
+
+    def values(self, name: str, **labels: str) -> list[float]:
+        """Values of all series of a metric that carry these labels, in the page's order."""
+        return [sample.value for sample in self._select(name, labels.items())]
+
+    def by_label(self, name: str, label: str, **labels: str) -> dict[str, float]:
+        """Values of a metric summed by one label."""
+        sums: dict[str, float] = {}
+        for sample in self._select(name, labels.items()):
+            key = sample.labels.get(label, "")
+            sums[key] = sums.get(key, 0.0) + sample.value
+        return sums
+
+    def failed_by_reason(self, model: str) -> dict[str, int] | None:
+        """Cumulative failed requests of a model by Triton's reason; None where not offered.
+
+        REJECTED, CANCELED, BACKEND or OTHER; zero counts are kept, as they mark where to count
+        from.
+        """
+        counts = self.by_label("nv_inference_request_failure", "reason", model=model)
+        return {reason: int(count) for reason, count in counts.items()} if counts else None
+
+    def _select(self, name: str, labels: Iterable[tuple[str, str]]) -> list[Sample]:
+        # The parser gives every counter the suffix that OpenMetrics asks for and Triton omits.
+        names = {name, f"{name}_total"}
+        wanted = set(labels)
+        return [
+            sample
+            for sample in self.samples
+            if sample.name in names and wanted <= sample.labels.items()
+        ]

@@ -1,0 +1,152 @@
+"""Triton's statistics of one model: cumulative counters in, their difference over a window out.
+
+The counters are those of the statistics extension of KServe v2 (`GET /v2/models/M/stats`, gRPC
+`ModelStatistics`; docs/protocol/extension_statistics.md of triton-inference-server/server):
+
+- `success`, `queue` and `compute_*` count every successful request once, with the time *that
+  request* spent there. A request that ran in a batch of eight is booked the whole batch's compute
+  time, so a difference of ns over a difference of requests is what a request lived through, not
+  its share of the processor.
+- `batch_stats[]` books each *execution* once, under the batch size that really ran.
+- `inference_count` and `execution_count` leave out answers of the response cache, and so do the
+  compute counters; `success` and `queue` include them. Failed requests are in `fail` alone.
+- Failures are a lower bound. Triton (2.51) counts neither what it refuses before the queue (a wrong
+  input, a full queue) nor an error that a python model *returns* for a request: that one it books
+  as a success. How many requests failed is the client's to say; the server adds why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.types import ServerMetrics
+
+_DURATIONS = ("queue", "compute_input", "compute_infer", "compute_output")
+_NS_PER_MS = 1e6
+
+
+@dataclass(frozen=True)
+class ModelCounters:
+    """One reading of a model's cumulative counters; None = not offered by this server."""
+
+    requests: int | None = None
+    """Successful ones."""
+    failed: int | None = None
+    inferences: int | None = None
+    executions: int | None = None
+    duration_ns: Mapping[str, int] = field(default_factory=dict)
+    """Summed over successful requests, by phase: queue, compute_input, ..."""
+    executions_by_batch: Mapping[int, int] = field(default_factory=dict)
+    failed_by_reason: Mapping[str, int] | None = None
+    """From the metrics page: the statistics know no reasons."""
+
+
+def read_counters(
+    statistics: Mapping[str, Any] | None, failed_by_reason: Mapping[str, int] | None = None
+) -> ModelCounters:
+    """Read the counters of one entry of `model_stats`.
+
+    Numbers may be int or, as protobuf's JSON writes 64-bit ones, str. Protobuf's JSON also leaves
+    out every number that is zero: inside a block that is there, an absent number is 0; an absent
+    block is not offered.
+
+    Args:
+        statistics: the entry, or None when the server did not answer.
+        failed_by_reason: `nv_inference_request_failure` of the model, where metrics are on.
+    """
+    stats = (statistics or {}).get("inference_stats")
+    if statistics is None or stats is None:
+        return ModelCounters(failed_by_reason=failed_by_reason)
+    return ModelCounters(
+        requests=_number(stats, "success", "count"),
+        failed=_number(stats, "fail", "count"),
+        inferences=int(statistics.get("inference_count", 0)),
+        executions=int(statistics.get("execution_count", 0)),
+        duration_ns={
+            phase: ns for phase in _DURATIONS if (ns := _number(stats, phase, "ns")) is not None
+        },
+        executions_by_batch={
+            int(entry["batch_size"]): _number(entry, "compute_infer", "count") or 0
+            for entry in statistics.get("batch_stats", ())
+        },
+        failed_by_reason=failed_by_reason,
+    )
+
+
+def difference(before: ModelCounters, after: ModelCounters) -> ServerMetrics:
+    """What happened between two readings.
+
+    Means are per successful request, so that queue and compute add up to no more than the client's
+    mean latency. A counter that fell means that the server or the model was restarted in between:
+    then nothing of the difference can be trusted, and only `counters_reset` is set.
+    """
+    if before.requests is None or after.requests is None:
+        return ServerMetrics()
+    if _was_reset(before, after):
+        return ServerMetrics(counters_reset=True)
+    requests = after.requests - before.requests
+    means = {
+        phase: _mean_ms(before.duration_ns.get(phase), after.duration_ns.get(phase), requests)
+        for phase in _DURATIONS
+    }
+    return ServerMetrics(
+        requests=requests,
+        failures=_failures(before, after),
+        inferences=_minus(after.inferences, before.inferences),
+        executions=_minus(after.executions, before.executions),
+        queue_ms=means["queue"],
+        compute_input_ms=means["compute_input"],
+        compute_infer_ms=means["compute_infer"],
+        compute_output_ms=means["compute_output"],
+        batch_sizes=_grown(before.executions_by_batch, after.executions_by_batch),
+    )
+
+
+def _number(block: Mapping[str, Any], name: str, part: str) -> int | None:
+    return int(block[name].get(part, 0)) if name in block else None
+
+
+def _minus(after: int | None, before: int | None) -> int | None:
+    return None if after is None or before is None else after - before
+
+
+def _mean_ms(before_ns: int | None, after_ns: int | None, requests: int) -> float | None:
+    total_ns = _minus(after_ns, before_ns)
+    return None if total_ns is None or not requests else total_ns / requests / _NS_PER_MS
+
+
+def _grown(before: Mapping[Any, int], after: Mapping[Any, int]) -> dict[Any, int]:
+    """The counts that grew; a key that is new began at zero."""
+    grown = {key: count - before.get(key, 0) for key, count in sorted(after.items())}
+    return {key: count for key, count in grown.items() if count > 0}
+
+
+def _failures(before: ModelCounters, after: ModelCounters) -> dict[str, int]:
+    if before.failed_by_reason is not None and after.failed_by_reason is not None:
+        return _grown(before.failed_by_reason, after.failed_by_reason)
+    failed = _minus(after.failed, before.failed)
+    return {"UNSPECIFIED": failed} if failed else {}
+
+
+def _was_reset(before: ModelCounters, after: ModelCounters) -> bool:
+    return (
+        _fell(_scalars(before), _scalars(after))
+        or _fell(before.duration_ns, after.duration_ns)
+        or _fell(before.executions_by_batch, after.executions_by_batch)
+        or (
+            after.failed_by_reason is not None
+            and _fell(before.failed_by_reason or {}, after.failed_by_reason)
+        )
+    )
+
+
+def _fell(before: Mapping[Any, int], after: Mapping[Any, int]) -> bool:
+    return any(after.get(key, 0) < count for key, count in before.items())
+
+
+def _scalars(counters: ModelCounters) -> dict[str, int]:
+    names = ("requests", "failed", "inferences", "executions")
+    values = {name: getattr(counters, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}

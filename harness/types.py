@@ -1,0 +1,417 @@
+"""The terms of the project: what the parts hand to each other.
+
+Frozen, standard library only, no behaviour beyond derived names. Field names carry units.
+Every other module may import this one; this one imports nothing of the harness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+
+class Role(StrEnum):
+    """What a model is in its family."""
+
+    TEACHER = "teacher"
+    STUDENT = "student"
+    CONTROL = "control"
+    """Served and scored to judge the distillation itself; never a candidate."""
+    BASELINE = "baseline"
+    """A yardstick that is not served (TF-IDF with logistic regression)."""
+
+
+class TaskKind(StrEnum):
+    """What a model is asked to do; the names are Hugging Face's pipeline names."""
+
+    SEQUENCE_CLASSIFICATION = "sequence-classification"
+    CAUSAL_LM = "causal-lm"
+
+
+class ModelFormat(StrEnum):
+    """The file that Triton loads."""
+
+    ONNX = "onnx"
+    TENSORRT = "tensorrt"
+
+
+class Precision(StrEnum):
+    """The arithmetic of the artefact's weights."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
+class WireProtocol(StrEnum):
+    """How a client speaks KServe v2 to the server."""
+
+    HTTP = "http"
+    GRPC = "grpc"
+
+
+class LoadMode(StrEnum):
+    """The arrival process."""
+
+    CLOSED = "closed"
+    """N requests in flight: the next is sent when one completes."""
+
+
+class Decision(StrEnum):
+    """What the evidence says of an objective."""
+
+    PASS = "pass"  # noqa: S105  (a verdict, not a password)
+    FAIL = "fail"
+    UNDECIDED = "undecided"
+    INVALID = "invalid"
+    """The measurement itself cannot be trusted; it decides nothing."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a served model."""
+
+    name: str
+    datatype: str
+    """KServe v2 name: INT64, INT32, FP32."""
+    shape: tuple[int, ...]
+    """Without the batch dimension; -1 is dynamic."""
+
+
+@dataclass(frozen=True)
+class ModelVariant:
+    """One servable artefact: `path` is its folder in the model repository."""
+
+    name: str
+    family: str
+    role: Role
+    task: TaskKind
+    format: ModelFormat
+    precision: Precision
+    source: str
+    """The checkpoint it was exported from, as the study names it."""
+    sha256: str
+    """Of the artefact's file (`model.onnx`, `model.plan`)."""
+    path: Path
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    parameters: int
+    """Number of trained weights of the checkpoint."""
+    size_bytes: int
+    """Size of the artefact's file."""
+    parity: Mapping[str, float] = field(default_factory=dict)
+    """Largest absolute difference from the checkpoint, by output name."""
+
+
+@dataclass(frozen=True)
+class ServingConfig:
+    """Triton's side of a trial."""
+
+    max_batch_size: int = 16
+    queue_delay_us: int = 0
+    instance_count: int = 1
+    instance_kind: str = "cpu"
+    """`cpu` or `gpu`."""
+    intra_op_threads: int = 1
+    """ONNX Runtime's threads within an operator, per instance."""
+
+    @property
+    def label(self) -> str:
+        """Short and unique, as it stands in trial identifiers."""
+        return (
+            f"mb{self.max_batch_size}-qd{self.queue_delay_us}"
+            f"-i{self.instance_count}-t{self.intra_op_threads}"
+        )
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The client's side of a trial."""
+
+    protocol: WireProtocol
+    client_batch_size: int
+    concurrency: int
+    """Requests in flight."""
+    duration_s: float
+    warmup_s: float
+    seed: int
+    load_mode: LoadMode = LoadMode.CLOSED
+    rate_per_s: float | None = None
+
+    @property
+    def label(self) -> str:
+        """Short and unique, as it stands in trial identifiers."""
+        return f"{self.protocol}-b{self.client_batch_size}-c{self.concurrency}"
+
+
+@dataclass(frozen=True)
+class RequestRecord:
+    """One request: schedule delay is sent - scheduled, service latency completed - sent."""
+
+    scheduled_ns: int
+    sent_ns: int
+    completed_ns: int
+    status: str
+    """`ok` or the kind of failure."""
+
+
+@dataclass(frozen=True)
+class Percentile:
+    """A quantile of latency with its confidence interval."""
+
+    value_ms: float
+    low_ms: float
+    high_ms: float
+
+
+@dataclass(frozen=True)
+class LatencySummary:
+    """Latency from the scheduled time, over the requests that succeeded."""
+
+    count: int
+    mean_ms: float
+    min_ms: float
+    max_ms: float
+    percentiles: Mapping[str, Percentile]
+    """By name: p50, p90, p95, p99."""
+    confidence: float
+    design_effect: float
+    """How many requests count as one independent sample (1 = all independent)."""
+    mean_low_ms: float | None = None
+    """Confidence bounds of the mean by batch means; None from a single block."""
+    mean_high_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class LoadResult:
+    """What the load generators saw of one trial, merged over their processes."""
+
+    window_start_ns: int
+    """CLOCK_MONOTONIC, as are all times between processes of one machine."""
+    window_end_ns: int
+    histograms: tuple[str, ...]
+    """Encoded HDR histograms of microseconds, one a time block of the window, in order."""
+    schedule_delay: str
+    """Encoded HDR histogram of sent - scheduled, microseconds."""
+    completed: int
+    """Successful requests that completed inside the window."""
+    failures: Mapping[str, int]
+    """By kind, of requests scheduled inside the window."""
+    generator_cpu: float
+    """Cores used by the busiest generator process, over the window (1.0 = saturated)."""
+    first_failure: str = ""
+    """The first failure's own words."""
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the measured window."""
+        return (self.window_end_ns - self.window_start_ns) / 1e9
+
+
+@dataclass(frozen=True)
+class ServerMetrics:
+    """What Triton counted for one model over the trial's window; None = not offered."""
+
+    requests: int | None = None
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """By Triton's reason: REJECTED, CANCELED, BACKEND, OTHER."""
+    inferences: int | None = None
+    executions: int | None = None
+    queue_ms: float | None = None
+    """Mean a request."""
+    compute_input_ms: float | None = None
+    compute_infer_ms: float | None = None
+    compute_output_ms: float | None = None
+    batch_sizes: Mapping[int, int] = field(default_factory=dict)
+    """Executed batch size -> executions."""
+    counters_reset: bool = False
+    """The server or the model restarted inside the window."""
+
+    @property
+    def batch_mean(self) -> float | None:
+        """Mean executed batch: inferences over executions."""
+        if not self.inferences or not self.executions:
+            return None
+        return self.inferences / self.executions
+
+    @property
+    def compute_ms(self) -> float | None:
+        """Input copy, inference and output copy together, mean a request."""
+        parts = (self.compute_input_ms, self.compute_infer_ms, self.compute_output_ms)
+        known = [part for part in parts if part is not None]
+        return sum(known) if known else None
+
+
+@dataclass(frozen=True)
+class HostMetrics:
+    """The machine, over the trial's window; None where there is nothing to read."""
+
+    cpu_utilization: float | None = None
+    """0 to 1, over all cores."""
+    server_cpu: float | None = None
+    """Cores used by the server's process tree."""
+    server_memory_bytes: int | None = None
+    memory_used_bytes: int | None = None
+    gpu_utilization: float | None = None
+    gpu_memory_bytes: int | None = None
+    gpu_power_w: float | None = None
+
+
+@dataclass(frozen=True)
+class QualityScore:
+    """One metric of one variant, taken through the endpoint, beside the teacher's."""
+
+    variant: str
+    family: str
+    role: Role
+    metric: str
+    """accuracy, macro_f1, perplexity, bits_per_byte."""
+    value: float
+    low: float
+    high: float
+    samples: int
+    sha256: str
+    """Of the artefact that answered; empty for a baseline that is not served."""
+    relative_to_teacher: float | None = None
+    relative_low: float | None = None
+    relative_high: float | None = None
+    p_value: float | None = None
+    """McNemar's exact test for accuracy; None for other metrics."""
+    outcomes_file: str = ""
+    """Per-sample outcomes, relative to the run folder."""
+
+
+@dataclass(frozen=True)
+class BatchConsistency:
+    """Whether a variant answers alike at every batch size, against batch 1."""
+
+    variant: str
+    batch_size: int
+    samples: int
+    changed_predictions: int
+    max_abs_difference: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """variant x serving config x workload: a point to be measured."""
+
+    variant: str
+    family: str
+    serving: ServingConfig
+    workload: Workload
+    stage: str = "sweep"
+    """Which part of the search asked for it: workload, protocol, serving, confirm, grid."""
+    repeat: int = 0
+
+    @property
+    def trial_id(self) -> str:
+        """Deterministic, so that a resumed run finds what it measured."""
+        repeat = f"-r{self.repeat}" if self.repeat else ""
+        return f"{self.variant}--{self.serving.label}--{self.workload.label}{repeat}"
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """A trial and all that was measured of it."""
+
+    trial: Trial
+    sha256: str
+    """Of the artefact that the server had loaded."""
+    started_utc: str
+    duration_s: float
+    requests: int
+    """Answered correctly, scheduled inside the window."""
+    failures: int
+    failures_by_kind: Mapping[str, int]
+    throughput_requests_per_s: float
+    throughput_inferences_per_s: float
+    latency: LatencySummary | None
+    """None when no request succeeded."""
+    schedule_delay_p99_ms: float | None
+    generator_cpu: float
+    server: ServerMetrics
+    host: HostMetrics
+    valid: bool
+    invalid_reason: str = ""
+    histogram_file: str = ""
+    decision: Decision = Decision.UNDECIDED
+    reason: str = ""
+    """Why the decision is not a pass, in words."""
+
+    @property
+    def client_ms(self) -> float | None:
+        """Mean a request that the server does not account for: client, network, front end.
+
+        Client and server cut the window by their own clocks; where that makes the server's mean
+        the greater one the rest is 0, never negative. None where either side gave no numbers.
+        """
+        queue_ms, compute_ms = self.server.queue_ms, self.server.compute_ms
+        if self.latency is None or queue_ms is None or compute_ms is None:
+            return None
+        return max(0.0, self.latency.mean_ms - queue_ms - compute_ms)
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """One clause of an objective, for example `p95 < 50 ms`."""
+
+    metric: str
+    """p50, p90, p95, p99, mean, error_rate, throughput, or a quality metric's name."""
+    operator: str
+    """<, <=, >, >=."""
+    value: float
+    """In the metric's own unit (ms; a share; 1/s), or the factor of the teacher's value."""
+    relative_to_teacher: bool
+    text: str
+    """The clause as it was written."""
+
+
+@dataclass(frozen=True)
+class ServiceLevelObjective:
+    """All clauses must hold."""
+
+    text: str
+    constraints: tuple[Constraint, ...]
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A candidate that is not recommended, and why."""
+
+    variant: str
+    trial_id: str | None
+    """None for a variant that its quality ruled out before any load."""
+    cause: str
+    """quality, latency, throughput, error_rate, invalid, undecided, slower."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the evidence says of one family."""
+
+    family: str
+    slo: str
+    decision: Decision
+    recommended: str | None
+    """Identifier of the recommended trial."""
+    summary: str
+    """One sentence for a person."""
+    rejected: tuple[Rejection, ...]
+    next_step: str = ""
+    """What would decide it, where it is undecided."""
+    pruned: tuple[Rejection, ...] = ()
+    """Points never measured, because a measured one already ruled them out."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A step of a long piece of work, for the bar on standard error."""
+
+    stage: str
+    done: float
+    total: float
+    note: str = ""

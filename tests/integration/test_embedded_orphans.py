@@ -1,0 +1,120 @@
+"""Nothing outlives the harness, however it ends: neither the server nor a model's process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness.serving.environment import ServerEnvironment
+
+pytestmark = pytest.mark.triton
+
+# Plays the harness: starts a server (in a thread that ends, for the second case), loads the model,
+# says which processes there are, and waits to be killed.
+_HARNESS = """
+import sys, threading, time
+from pathlib import Path
+import psutil
+from harness.serving.embedded import EmbeddedTriton
+from harness.serving.endpoint import TritonClient
+from harness.serving.environment import ensure_server_environment
+
+repository, log, how = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+server = EmbeddedTriton(ensure_server_environment(print), repository, log_file=log)
+if how == "thread":
+    thread = threading.Thread(target=server.__enter__)
+    thread.start()
+    thread.join()
+else:
+    server.__enter__()
+client = TritonClient(server.endpoint)
+client.load("tiny")
+time.sleep(1.0)  # long enough for a signal that the ended thread might have set off
+server.check()
+stubs = psutil.Process(server.pid).children(recursive=True)
+print("RUNNING", server.pid, *(stub.pid for stub in stubs), flush=True)
+if how == "exit":
+    sys.exit()
+try:
+    while True:
+        time.sleep(0.1)
+        server.check()
+finally:
+    server.__exit__(None, None, None)
+"""
+
+
+def start_harness(repository: Path, tmp_path: Path, how: str):
+    process = subprocess.Popen(
+        [sys.executable, "-c", _HARNESS, str(repository), str(tmp_path / "log"), how],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("RUNNING"):
+            return process, [psutil.Process(int(pid)) for pid in line.split()[1:]]
+    process.wait()
+    pytest.fail("the harness did not start:\n" + "".join(lines))
+
+
+def thread_states(pid: int) -> set[str]:
+    """The kernel's letters for the states of a process's threads; T is stopped."""
+    stats = Path(f"/proc/{pid}/task").glob("*/stat")
+    return {stat.read_text().rpartition(")")[2].split()[0] for stat in stats}
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("how", ["main", "thread"])
+def test_killed_harness_leaves_no_process(
+    server_environment: ServerEnvironment, tiny_repository: Path, tmp_path: Path, how: str
+):
+    harness, processes = start_harness(tiny_repository, tmp_path, how)
+    assert len(processes) >= 2
+    harness.kill()
+    harness.wait()
+    _, alive = psutil.wait_procs(processes, timeout=20)
+    assert alive == []
+
+
+def test_harness_that_forgets_to_stop_leaves_no_process(
+    server_environment: ServerEnvironment, tiny_repository: Path, tmp_path: Path
+):
+    harness, processes = start_harness(tiny_repository, tmp_path, "exit")
+    harness.wait(timeout=30)
+    _, alive = psutil.wait_procs(processes, timeout=20)
+    assert alive == []
+
+
+def test_killed_server_takes_its_models_along_even_as_a_zombie(
+    server_environment: ServerEnvironment, tiny_repository: Path, tmp_path: Path
+):
+    """A killed server that nobody waits for still answers signal 0, which the stub relies on."""
+    harness, (server, *stubs) = start_harness(tiny_repository, tmp_path, "main")
+    try:
+        harness.send_signal(signal.SIGSTOP)  # so that the server stays a zombie
+        wait_until(lambda: thread_states(harness.pid) == {"T"})
+        os.kill(server.pid, signal.SIGKILL)
+        wait_until(lambda: server.status() == psutil.STATUS_ZOMBIE)
+        _, alive = psutil.wait_procs(stubs, timeout=10)
+        assert alive == []
+    finally:
+        # It wakes up, sees that the server ended, and cleans up as it ends.
+        harness.send_signal(signal.SIGCONT)
+        harness.wait(timeout=30)

@@ -1,0 +1,233 @@
+"""The main job on local checkpoints: real export, real Triton, real Locust, one verdict."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+from harness.cli.main import run_command
+from harness.runs import read_run
+from harness.types import Decision
+from tests.local_study import add_language_model_family, write_local_study
+
+pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("server_environment")]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    path = write_local_study(tmp_path_factory.mktemp("study"))
+    add_language_model_family(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(study, tmp_path_factory):
+    """A finished run of the study: its exit code and folder."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    return run_command(arguments(study, folder)), folder
+
+
+def arguments(study, folder, *more):
+    repository = study.parent / "model_repository"
+    return ["run", str(study), "--out", str(folder), "--repository", str(repository), *more]
+
+
+def spawn(study, folder, *more):
+    command = [sys.executable, "-m", "harness", *arguments(study, folder, *more)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def trials_in(folder: Path) -> int:
+    journal = folder / "journal.jsonl"
+    return journal.read_text().count('"kind": "trial"') if journal.is_file() else 0
+
+
+def wait_for(condition, process, timeout_s=120):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def descendants(process) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def test_a_study_of_own_checkpoints_ends_in_a_verdict(finished):
+    code, folder = finished
+    assert code == 0
+    for name in ("manifest.json", "journal.jsonl", "verdict.json", "report.html", "report.md",
+                 "trials.csv", "trials.parquet", "quality.csv", "quality.parquet"):  # fmt: skip
+        assert (folder / name).stat().st_size > 0
+    run = read_run(folder)
+    assert run.decision is Decision.PASS
+    assert {variant.name for variant in run.variants} == {
+        "own-teacher-fp32", "own-student-fp32", "lm-teacher-fp32", "lm-student-fp32",
+    }  # fmt: skip
+
+
+def test_every_trial_joins_both_sides_on_the_scored_artefact(finished):
+    run = read_run(finished[1])
+    digests = {(score.variant, score.sha256) for score in run.scores}
+    assert run.trials
+    for result in run.trials:
+        assert (result.trial.variant, result.sha256) in digests
+        assert result.valid, result.invalid_reason
+        assert result.failures == 0
+        assert result.server.requests
+        assert result.server.compute_ms is not None
+        assert sum(s * n for s, n in result.server.batch_sizes.items()) == result.server.inferences
+        assert (finished[1] / result.histogram_file).is_file()
+
+
+def test_the_sweep_covers_batches_and_protocols_and_confirms_the_winner(finished):
+    trials = pd.read_csv(finished[1] / "trials.csv")
+    for family in ("sentences", "texts"):
+        own = trials[trials.family == family]
+        assert set(own.client_batch_size) == {1, 4}
+        assert set(own.protocol) == {"http", "grpc"}
+    verdict = json.loads((finished[1] / "verdict.json").read_text())
+    recommended = trials[trials.trial_id == verdict["recommended"]].iloc[0]
+    assert recommended["stage"] == "confirm"
+
+
+def test_quality_has_both_tasks_metrics(finished):
+    quality = pd.read_csv(finished[1] / "quality.csv")
+    assert {"accuracy", "macro_f1", "perplexity", "bits_per_byte"} <= set(quality.metric)
+    teacher = quality[(quality.variant == "own-teacher-fp32") & (quality.metric == "accuracy")]
+    assert teacher.relative_to_teacher.item() == 1.0
+
+
+def test_a_second_run_has_the_same_scores_to_the_last_digit(finished, study, tmp_path):
+    command = ["evaluate", str(study), "--out", str(tmp_path / "again"), "--repository",
+               str(study.parent / "model_repository")]  # fmt: skip
+    assert run_command(command) == 0
+    assert read_run(tmp_path / "again").scores == read_run(finished[1]).scores
+
+
+def test_resuming_a_finished_run_measures_nothing_again(finished, study):
+    before = (finished[1] / "trials.csv").read_bytes()
+    assert run_command(arguments(study, finished[1], "--resume")) == 0
+    assert (finished[1] / "trials.csv").read_bytes() == before
+
+
+def test_an_objective_that_nothing_meets_is_exit_3(study, tmp_path, capsys):
+    command = [
+        "sweep",
+        *arguments(study, tmp_path / "run")[1:],
+        "--slo",
+        "p95 < 0.001 ms",
+        "--json",
+    ]
+    assert run_command(command) == 3
+    document = json.loads(capsys.readouterr().out)
+    assert document["decision"] == "fail"
+    assert {rejection["cause"] for rejection in document["rejected"]} == {"latency"}
+
+
+def test_ctrl_c_in_the_sweep_keeps_finished_trials_and_resumes(study, tmp_path):
+    folder = tmp_path / "run"
+    process = spawn(study, folder)
+    wait_for(lambda: trials_in(folder) >= 2, process)
+    family = descendants(process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "--resume" in errors
+    assert not psutil.wait_procs(family, timeout=10)[1], "a process is left"
+    kept = read_run(folder).trials
+    assert len(kept) >= 2
+    assert (folder / "report.html").is_file()
+    assert run_command(arguments(study, folder, "--resume")) == 0
+    assert read_run(folder).trials[: len(kept)] == kept
+
+
+@pytest.mark.parametrize("started", ["manifest.json", "logs/triton.log"])
+def test_ctrl_c_before_the_first_trial_leaves_no_process(study, tmp_path, started):
+    folder = tmp_path / "run"
+    process = spawn(study, folder)
+    wait_for((folder / started).is_file, process)
+    family = descendants(process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert not psutil.wait_procs(family, timeout=10)[1], "a process is left"
+
+
+def test_a_server_killed_in_a_trial_ends_with_exit_5_and_keeps_the_rest(study, tmp_path):
+    folder = tmp_path / "run"
+    process = spawn(study, folder)
+    wait_for(lambda: trials_in(folder) >= 1, process)
+    family = descendants(process)
+    next(one for one in family if one.name() == "tritonserver").kill()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 5, errors
+    assert "server" in errors
+    assert "--resume" in errors
+    assert not psutil.wait_procs(family, timeout=10)[1], "a process is left"
+    assert len(read_run(folder).trials) >= 1
+
+
+def test_a_killed_generator_spoils_one_trial_only(study, tmp_path):
+    folder = tmp_path / "run"
+    process = spawn(study, folder)
+    wait_for(lambda: trials_in(folder) >= 1, process)
+    generators = [one for one in descendants(process) if "session.py" in " ".join(one.cmdline())]
+    os.kill(generators[0].pid, signal.SIGKILL)
+    _, errors = process.communicate(timeout=120)
+    run = read_run(folder)
+    invalid = [result for result in run.trials if not result.valid]
+    assert process.returncode in {0, 4}, errors
+    assert len(invalid) == 1
+    assert "generator" in invalid[0].invalid_reason
+
+
+def test_a_full_disk_is_exit_5_with_the_next_step(study, tmp_path):
+    folder = tmp_path / "run"
+    process = spawn(study, folder)
+    wait_for((folder / "manifest.json").is_file, process)
+    (folder / "journal.jsonl").symlink_to("/dev/full")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 5, errors
+    assert "No space left on device" in errors
+    assert "free some space" in errors
+
+
+def test_bad_input_starts_nothing(study, tmp_path):
+    text = (
+        study.read_text()
+        .replace("label: kind", "label: sort")
+        .replace("max_length: 16", "max_length: -1", 1)
+    )
+    broken = study.parent / "broken.yaml"
+    broken.write_text(text)
+    process = spawn(broken, tmp_path / "run")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "max_length" in errors
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_problems_of_data_and_checkpoints_come_at_once(study, tmp_path):
+    config = study.parent / "odd" / "config.json"
+    config.parent.mkdir()
+    config.write_text("{}")
+    text = study.read_text().replace("label: kind", "label: sort")
+    text = text.replace("checkpoint: ./lm-student", "checkpoint: ./odd")
+    broken = study.parent / "broken-data.yaml"
+    broken.write_text(text)
+    process = spawn(broken, tmp_path / "run")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "sort" in errors, "the missing column"
+    assert "sentence" in errors, "those there are"
+    assert "lm-student" in errors
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,83 @@
+"""Without our hands: `tritonserver` started as a person would, driven by NVIDIA's perf_analyzer."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from harness.serving.endpoint import Endpoint, TritonClient
+from harness.serving.environment import ServerEnvironment
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+from peers import PeerError, PerfAnalyzer, perf_analyzer
+
+pytestmark = pytest.mark.triton
+
+
+@pytest.fixture(scope="module")
+def peer(server_environment: ServerEnvironment) -> PerfAnalyzer:
+    try:
+        return perf_analyzer(server_environment)
+    except PeerError as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture
+def server_by_hand(server_environment: ServerEnvironment, tiny_repository: Path, tmp_path: Path):
+    """Triton with the fewest options that serve our repository; all models are loaded at start."""
+    http, grpc, metrics = free_ports()
+    command = [
+        str(server_environment.tritonserver),
+        f"--model-repository={tiny_repository}",
+        f"--backend-directory={server_environment.backends}",
+        "--allow-gpu-metrics=false",
+        f"--http-port={http}",
+        f"--grpc-port={grpc}",
+        f"--metrics-port={metrics}",
+        *(f"--{name}-address=127.0.0.1" for name in ("http", "grpc", "metrics")),
+    ]
+    variables = {
+        "PATH": f"{server_environment.python.parent}:/usr/bin:/bin",
+        "LD_LIBRARY_PATH": server_environment.library_path,
+    }
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen(command, env=variables, stdout=log, stderr=log)
+    try:
+        yield Endpoint(f"127.0.0.1:{http}", f"127.0.0.1:{grpc}", f"http://127.0.0.1:{metrics}")
+    finally:
+        server.terminate()
+        server.wait(timeout=40)
+
+
+def free_ports() -> list[int]:
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(3)]
+        for listener in sockets:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in sockets]
+
+
+def test_perf_analyzer_drives_the_repository(peer: PerfAnalyzer, server_by_hand: Endpoint):
+    with TritonClient(server_by_hand) as client:
+        deadline = time.monotonic() + 60
+        while not client.ready():
+            assert time.monotonic() < deadline, "the server did not become ready"
+            time.sleep(0.1)
+        before = client.statistics("tiny")["inference_stats"]["success"]["count"]
+        row = peer.measure(
+            server_by_hand.grpc,
+            "tiny",
+            shapes={"input_ids": 8, "attention_mask": 8},
+            concurrency=4,
+            requests=200,
+        )
+        after = client.statistics("tiny")["inference_stats"]["success"]["count"]
+    assert float(row["Inferences/Second"]) > 0
+    assert float(row["p95 latency"]) > 0
+    assert after - before >= 200

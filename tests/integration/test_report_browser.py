@@ -1,0 +1,183 @@
+"""The report as people see it: opened in Chromium, on a laptop and on a phone."""
+
+import shutil
+
+import pytest
+from sample_run import sample_run
+from selenium import webdriver
+from selenium.webdriver.support.wait import WebDriverWait
+from unusual_runs import UNUSUAL
+
+from harness.report.build import build_report
+
+pytestmark = pytest.mark.browser
+
+LAPTOP, PHONE = (1440, 900), (390, 844)
+DRAWN = """
+return [...document.querySelectorAll('[data-plot]')].map((box) => ({
+  key: box.dataset.plot,
+  marks: box.querySelectorAll(
+    '.scatterlayer .point, .barlayer .point path, .heatmaplayer image').length,
+  inside: [...box.querySelectorAll('.scatterlayer .point, .barlayer .point path')]
+    .every((mark) => mark.getBBox().width > 0 || mark.getBBox().height > 0),
+  width: box.querySelector('.main-svg').getBoundingClientRect().width,
+  room: box.clientWidth,
+}))
+"""
+LIGHT, DARK = "rgb(255, 255, 255)", "rgb(23, 27, 32)"
+BACKGROUNDS = """
+return [...document.querySelectorAll('.plot .main-svg')]
+  .map((svg) => svg.style.background).filter((colour) => colour);
+"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("no Chromium with its chromedriver on this machine (Debian: chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chrome = webdriver.Chrome(
+        options=options, service=webdriver.ChromeService(executable_path=driver)
+    )
+    yield chrome
+    chrome.quit()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    return build_report(sample_run(), tmp_path_factory.mktemp("report"))[0]
+
+
+def show(browser, path, size=LAPTOP, scheme="light"):
+    """Open a page; returns what the browser complained of."""
+    emulate(browser, scheme)
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size == PHONE},
+    )
+    browser.get_log("browser")
+    browser.get(path.as_uri())
+    return [entry["message"] for entry in browser.get_log("browser")]
+
+
+def emulate(browser, scheme):
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+def backgrounds(browser):
+    """Background colours of all plots."""
+    return set(browser.execute_script(BACKGROUNDS))
+
+
+def overflow(browser):
+    return browser.execute_script(
+        "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )
+
+
+def test_the_verdict_is_on_the_first_screen(browser, report):
+    assert show(browser, report) == []
+    badge = browser.find_element("css selector", ".verdict .badge")
+    summary = browser.find_element("css selector", ".verdict .summary")
+    assert badge.text.split() == ["✓", "Pass"]
+    assert "Serve topics-student-int8" in summary.text
+    assert summary.is_displayed()
+    assert summary.rect["y"] + summary.rect["height"] < LAPTOP[1]
+
+
+@pytest.mark.parametrize("size", [LAPTOP, PHONE], ids=["laptop", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_plot_is_drawn_with_data_and_nothing_overflows(browser, report, size, scheme):
+    assert show(browser, report, size, scheme) == []
+    plots = browser.execute_script(DRAWN)
+    assert len(plots) == 12
+    for plot in plots:
+        assert plot["marks"] > 0, plot
+        assert plot["inside"], plot
+        assert abs(plot["width"] - plot["room"]) <= 1, plot
+    assert overflow(browser) == 0
+
+
+def test_plots_follow_the_colour_scheme_on_load_and_on_change(browser, report):
+    show(browser, report, scheme="dark")
+    assert backgrounds(browser) == {DARK}
+    emulate(browser, "light")
+    # The browser tells the page of the change with its next frame.
+    WebDriverWait(browser, 10).until(lambda chrome: backgrounds(chrome) == {LIGHT})
+
+
+def test_print_is_light_whatever_the_reader_prefers(browser, report):
+    show(browser, report, scheme="dark")
+    browser.execute_script("dispatchEvent(new Event('beforeprint'))")
+    assert backgrounds(browser) == {LIGHT}
+    browser.execute_script("dispatchEvent(new Event('afterprint'))")
+    assert backgrounds(browser) == {DARK}
+
+
+def column(browser, title):
+    """Sort values of a column of the trials' table, top to bottom."""
+    return browser.execute_script(
+        """
+        const table = document.querySelector('table.trials');
+        const header = [...table.tHead.rows[0].cells]
+          .find((cell) => cell.textContent.startsWith(arguments[0]));
+        return [...table.tBodies[0].rows].map((row) => row.cells[header.cellIndex].dataset.sort);
+        """,
+        title,
+    )
+
+
+def press(browser, title):
+    button = browser.find_element(
+        "xpath", f"//table[contains(@class,'trials')]//th/button[starts-with(., '{title}')]"
+    )
+    browser.execute_script("arguments[0].click()", button)
+    return button.find_element("xpath", "..").get_attribute("aria-sort")
+
+
+def test_trials_sort_by_number_both_ways(browser, report):
+    show(browser, report)
+    measured = [float(value) for value in column(browser, "Throughput")]
+    assert measured != sorted(measured)
+    assert press(browser, "Throughput") == "ascending"
+    assert [float(value) for value in column(browser, "Throughput")] == sorted(measured)
+    assert press(browser, "Throughput") == "descending"
+    assert [float(v) for v in column(browser, "Throughput")] == sorted(measured, reverse=True)
+
+
+def test_what_was_not_measured_sorts_last_both_ways(browser, tmp_path):
+    page = build_report(UNUSUAL["nothing_answered"](), tmp_path)[0]
+    show(browser, page)
+    for _ in range(2):
+        press(browser, "p95")
+        values = column(browser, "p95")
+        assert values == sorted(values, key=lambda value: value == "")
+
+
+def test_a_variant_is_hidden_and_shown_in_all_plots_of_its_family(browser, report):
+    show(browser, report)
+    count = "return document.querySelectorAll('.scatterlayer .point').length"
+    before = browser.execute_script(count)
+    button = browser.find_element("css selector", ".key button")
+    button.click()
+    assert button.get_attribute("aria-pressed") == "false"
+    assert browser.execute_script(count) < before
+    button.click()
+    assert browser.execute_script(count) == before
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_unusual_runs_open_without_complaint_on_a_phone(browser, tmp_path, name):
+    page = build_report(UNUSUAL[name](), tmp_path)[0]
+    assert show(browser, page, PHONE) == []
+    assert overflow(browser) == 0
+    assert browser.title != "1"
+    for plot in browser.execute_script(DRAWN):
+        assert plot["marks"] > 0, plot

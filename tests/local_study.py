@@ -1,0 +1,80 @@
+"""A study of the user's own kind: checkpoints and a CSV file in a folder, made in seconds."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import yaml
+
+from tests.tiny_models import LINES, make_classifier, make_language_model
+
+LABELS = ("code", "prose", "other")
+
+
+def write_local_study(folder: Path, **changes) -> Path:
+    """Write two classifiers, their data and a study of one short trial a point."""
+    make_classifier(folder / "teacher", LABELS, seed=0)
+    make_classifier(folder / "student", LABELS, seed=1)
+    with (folder / "test.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["sentence", "kind"])
+        for number in range(60):
+            writer.writerow([f"{LINES[number % len(LINES)]} {number}", LABELS[number % 3]])
+    document = {
+        "name": "local",
+        "objective": "p95 < 500 ms",
+        "families": [
+            {
+                "name": "sentences",
+                "task": {
+                    "kind": "sequence-classification",
+                    "data": {"source": "csv", "path": "test.csv"},
+                    "text": "sentence",
+                    "label": "kind",
+                    "max_length": 16,
+                },
+                "models": [
+                    {"name": "own-teacher", "role": "teacher", "checkpoint": "./teacher"},
+                    {"name": "own-student", "role": "student", "checkpoint": "./student"},
+                ],
+            }
+        ],
+        "traffic": {
+            "protocols": ["http", "grpc"],
+            "client_batch_sizes": [1, 4],
+            "concurrencies": [2],
+            "duration_s": 0.5,
+            "warmup_s": 0.1,
+        },
+        **changes,
+    }
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def add_language_model_family(study: Path) -> None:
+    """Add a family of two language models with JSON lines of their own."""
+    folder = study.parent
+    make_language_model(folder / "lm-teacher", seed=2)
+    make_language_model(folder / "lm-student", seed=3)
+    (folder / "texts.jsonl").write_text(
+        "".join(f'{{"text": "{line}, {number}"}}\n' for number in range(3) for line in LINES)
+    )
+    document = yaml.safe_load(study.read_text())
+    document["families"].append(
+        {
+            "name": "texts",
+            "task": {
+                "kind": "causal-lm",
+                "data": {"source": "jsonl", "path": "texts.jsonl"},
+                "max_length": 16,
+            },
+            "models": [
+                {"name": "lm-teacher", "role": "teacher", "checkpoint": "./lm-teacher"},
+                {"name": "lm-student", "role": "student", "checkpoint": "./lm-student"},
+            ],
+        }
+    )
+    study.write_text(yaml.safe_dump(document))

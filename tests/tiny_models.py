@@ -1,0 +1,154 @@
+"""Untrained checkpoints of a few thousand weights, made in a second, for tests of the export.
+
+They are as real as any: a tokenizer trained on a few lines, a transformers model, safetensors.
+The weights are drawn wide (standard deviation 0.3), so that logits spread and a comparison of
+two runtimes has something to compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+LINES = (
+    "the quick brown fox jumps over the lazy dog",
+    "a server answers requests and a client counts the milliseconds",
+    "def load(path): return open(path).read()",
+    "teachers are large, students are small, and both are served",
+    "naïve café, Zürich, 東京, and a rocket 🚀 go beyond ASCII",
+    "batching joins requests of equal shape; padding makes shapes equal",
+)
+WEIGHT_SPREAD = 0.3
+
+
+def make_classifier(
+    folder: Path,
+    labels: Sequence[str] | None = ("code", "prose", "other"),
+    *,
+    architecture: str = "bert",
+    seed: int = 0,
+    max_positions: int = 64,
+) -> Path:
+    """Save an untrained classifier (`bert`, `roberta`, `distilbert`, `gpt2`) with its tokenizer.
+
+    `labels` None leaves the generic names LABEL_0 to LABEL_2.
+    """
+    import torch
+    import transformers
+
+    torch.manual_seed(seed)
+    tokenizer = word_piece_tokenizer() if architecture != "gpt2" else byte_level_tokenizer()
+    common = {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": max_positions,
+        "initializer_range": WEIGHT_SPREAD,
+        **_labels(labels),
+    }
+    config: Any
+    if architecture in {"bert", "roberta"}:
+        kind = transformers.BertConfig if architecture == "bert" else transformers.RobertaConfig
+        config = kind(
+            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+            pad_token_id=tokenizer.pad_token_id, **common,
+        )  # fmt: skip
+    elif architecture == "distilbert":
+        config = transformers.DistilBertConfig(
+            dim=32, n_layers=2, n_heads=2, hidden_dim=64,
+            pad_token_id=tokenizer.pad_token_id, **common,
+        )  # fmt: skip
+    else:
+        config = transformers.GPT2Config(n_embd=32, n_layer=2, n_head=2, **common)
+    model = transformers.AutoModelForSequenceClassification.from_config(config)
+    return _save(model, tokenizer, folder)
+
+
+def make_language_model(
+    folder: Path, *, architecture: str = "gpt2", seed: int = 0, max_positions: int = 64
+) -> Path:
+    """Save an untrained causal language model (`gpt2`, `llama`) with its tokenizer."""
+    import torch
+    import transformers
+
+    torch.manual_seed(seed)
+    tokenizer = byte_level_tokenizer(begin_of_text=architecture == "llama")
+    config: Any
+    if architecture == "gpt2":
+        config = transformers.GPT2Config(
+            vocab_size=len(tokenizer), n_positions=max_positions, n_embd=32, n_layer=2, n_head=2,
+            initializer_range=WEIGHT_SPREAD,
+        )  # fmt: skip
+    else:
+        config = transformers.LlamaConfig(
+            vocab_size=len(tokenizer), max_position_embeddings=max_positions, hidden_size=32,
+            num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+            intermediate_size=64, initializer_range=WEIGHT_SPREAD,
+        )  # fmt: skip
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    return _save(model, tokenizer, folder)
+
+
+def word_piece_tokenizer() -> Any:
+    """A BERT-like tokenizer: lower case, [CLS] and [SEP], pad token, token types."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    backend.train_from_iterator(
+        LINES,
+        trainers.WordPieceTrainer(vocab_size=200, special_tokens=special, show_progress=False),
+    )
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="[UNK]", pad_token="[PAD]",
+        cls_token="[CLS]", sep_token="[SEP]", model_max_length=64,
+    )  # fmt: skip
+
+
+def byte_level_tokenizer(*, begin_of_text: bool = False) -> Any:
+    """A GPT-2-like tokenizer: byte-level BPE, an end-of-text token, no pad token."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.train_from_iterator(
+        LINES,
+        trainers.BpeTrainer(
+            vocab_size=320,
+            special_tokens=["<|end|>", "<|begin|>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    if begin_of_text:
+        backend.post_processor = processors.TemplateProcessing(
+            single="<|begin|> $A", special_tokens=[("<|begin|>", 1)]
+        )
+        return PreTrainedTokenizerFast(
+            tokenizer_object=backend, eos_token="<|end|>", bos_token="<|begin|>"
+        )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|end|>")
+
+
+def _labels(labels: Sequence[str] | None) -> dict[str, Any]:
+    if labels is None:
+        return {"num_labels": 3}
+    return {
+        "id2label": dict(enumerate(labels)),
+        "label2id": {name: index for index, name in enumerate(labels)},
+    }
+
+
+def _save(model: Any, tokenizer: Any, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -1,0 +1,199 @@
+"""The verdict on a family."""
+
+from planning_samples import make_result, make_trial
+
+from harness.planning.decision import decide
+from harness.planning.objective import parse_objective
+from harness.types import Decision, ServingConfig
+
+PASS, FAIL, UNDECIDED = Decision.PASS, Decision.FAIL, Decision.UNDECIDED
+SLO = parse_objective("p95 < 50 ms, accuracy >= 90% of teacher")
+KEEPS = (PASS, "keeps 97.2% (95.4% to 99%) of the teacher's accuracy")
+QUALITY = {
+    "teacher": (PASS, "is the teacher itself"),
+    "student": KEEPS,
+    "tiny": (FAIL, "keeps 80% (78% to 82%) of the teacher's accuracy"),
+}
+
+
+def verdict(*results, quality=QUALITY):
+    return decide("topics", SLO, quality, results, teachers=("teacher",))
+
+
+def student(rate, *, stage="workload", batch=4, concurrency=4, **numbers):
+    trial = make_trial("student", batch=batch, concurrency=concurrency, stage=stage)
+    return make_result(trial, rate=rate, **numbers)
+
+
+def teacher(rate, *, stage="workload", **numbers):
+    return make_result(make_trial("teacher", stage=stage), rate=rate, **numbers)
+
+
+def reasons(decided):
+    return {(r.variant, r.trial_id): (r.cause, r.reason) for r in decided.rejected}
+
+
+def test_the_confirmed_trial_is_recommended():
+    fresh = student(1430, stage="confirm", concurrency=16)
+    decided = verdict(
+        teacher(300), student(812), student(1500, concurrency=16), teacher(200, p95_ms=80), fresh
+    )
+    assert decided.decision is PASS
+    assert decided.recommended == fresh.trial.trial_id
+    assert decided.slo == SLO.text
+    assert decided.summary == (
+        "Serve student (gRPC, client batch 4, 16 in flight, max batch 16, 1 instance): "
+        "1,430 inferences/s at p95 40.0 ms (at most 42.0 ms with 95% confidence); "
+        "it keeps 97.2% (95.4% to 99%) of the teacher's accuracy."
+    )
+
+
+def test_every_other_candidate_has_a_reason():
+    slow = make_result(make_trial("teacher", batch=16), p95_ms=63.1, rate=400)
+    failing = student(1200, batch=8, failures=100)
+    invalid = student(2000, batch=16, invalid="the generator was the limit")
+    unclear = student(1600, batch=1, p95_ms=49.5)
+    beaten = student(812, concurrency=1)
+    fresh = student(1430, stage="confirm", concurrency=16)
+    winner = student(1500, concurrency=16)
+    decided = verdict(slow, failing, invalid, unclear, beaten, winner, fresh)
+    told = reasons(decided)
+    assert told["tiny", None] == ("quality", QUALITY["tiny"][1])
+    assert told["teacher", slow.trial.trial_id][0] == "latency"
+    assert told["student", failing.trial.trial_id][0] == "error_rate"
+    assert told["student", invalid.trial.trial_id] == ("invalid", "the generator was the limit")
+    assert told["student", unclear.trial.trial_id][0] == "undecided"
+    cause, reason = told["student", beaten.trial.trial_id]
+    assert cause == "slower"
+    assert reason == ("meets the objective with 812 inferences/s; the recommended one gives 1,430")
+    # The recommended configuration is no rejected one, at whichever time it was measured.
+    assert len(told) == 6
+
+
+def test_equal_throughput_goes_to_the_lower_latency():
+    calm = student(1420, stage="confirm", concurrency=4, p95_ms=12)
+    busy = student(1430, stage="confirm", concurrency=16, p95_ms=45)
+    decided = verdict(calm, busy)
+    assert decided.recommended == calm.trial.trial_id
+    _, reason = reasons(decided)["student", busy.trial.trial_id]
+    assert "at 45.0 ms instead of 12.0 ms" in reason
+
+
+def test_a_sweep_s_pass_alone_is_not_recommended():
+    decided = verdict(student(1500))
+    assert decided.decision is UNDECIDED
+    assert decided.recommended is None
+    assert "afresh" in decided.next_step
+
+
+def test_what_fails_when_measured_afresh_is_not_recommended():
+    swept = [student(1500), student(900, concurrency=1)]
+    fresh = [
+        student(1500, stage="confirm", p95_ms=60),
+        student(890, concurrency=1, stage="confirm"),
+    ]
+    decided = verdict(*swept, *fresh)
+    assert decided.decision is PASS
+    assert decided.recommended.endswith("c1-r1")
+    cause, reason = reasons(decided)["student", make_trial().trial_id]
+    assert cause == "latency"
+    assert "met the objective once, but measured afresh: p95 60.0 ms" in reason
+
+
+def test_keeping_the_teacher_is_said_plainly():
+    decided = verdict(student(900, p95_ms=90), teacher(300), teacher(290, stage="confirm"))
+    assert decided.decision is PASS
+    assert decided.summary.startswith("Keep the teacher, no student meets the objective")
+    assert decided.summary.endswith("it is the teacher itself.")
+
+
+def test_all_variants_fall_short_in_quality():
+    quality = {"student": (FAIL, "keeps 50%"), "tiny": (FAIL, "keeps 40%")}
+    decided = verdict(quality=quality)
+    assert decided.decision is FAIL
+    assert "2 of 2 variants fall short in quality" in decided.summary
+    assert {r.cause for r in decided.rejected} == {"quality"}
+
+
+def test_all_configurations_fail():
+    decided = verdict(
+        student(100, p95_ms=70), student(80, p95_ms=90, batch=8), teacher(20, p95_ms=300)
+    )
+    assert decided.decision is FAIL
+    assert "none of 3 configurations meets the load clauses (3 by latency)" in decided.summary
+    assert "the nearest was student (gRPC, client batch 4, 4 in flight" in decided.summary
+
+
+def test_a_variant_that_was_never_driven_leaves_it_open():
+    decided = verdict(student(100, p95_ms=70))
+    assert decided.decision is UNDECIDED
+    assert "no trial was measured of teacher." in decided.summary
+    assert "--resume" in verdict().next_step
+
+
+def test_undecided_latency_says_how_long_to_measure():
+    decided = verdict(teacher(20, p95_ms=300), student(1000, p95_ms=49, stage="confirm"))
+    assert decided.decision is UNDECIDED
+    # 2.45 ms of interval against 1 ms of room: 6 times the 2 s.
+    assert decided.next_step == "raise traffic.confirm_duration_s to about 12.0 s"
+    assert "49.0 ms" in decided.summary
+
+
+def test_undecided_quality_keeps_the_verdict_open():
+    quality = {"student": (UNDECIDED, "keeps 90.5% (88% to 93%) of the teacher's accuracy")}
+    decided = verdict(student(1000), student(1000, stage="confirm"), quality=quality)
+    assert decided.decision is UNDECIDED
+    assert "keeps 90.5%" in decided.summary
+    assert "samples" in decided.next_step
+
+
+def test_undecided_quality_does_not_stop_another_s_pass():
+    quality = {**QUALITY, "student": (UNDECIDED, "keeps 90.5%")}
+    confirmed = teacher(300, stage="confirm")
+    decided = verdict(student(1000), teacher(300), confirmed, quality=quality)
+    assert decided.decision is PASS
+    assert decided.recommended == confirmed.trial.trial_id
+
+
+def test_only_invalid_measurements_left_open():
+    decided = verdict(student(100, p95_ms=70), teacher(20, invalid="counters were reset"))
+    assert decided.decision is UNDECIDED
+    assert "counters were reset" in decided.summary
+
+
+def test_what_is_no_candidate_is_never_recommended():
+    control = make_trial("control", stage="confirm")
+    decided = verdict(make_result(control, rate=9000), student(800, stage="confirm"))
+    assert decided.recommended == make_trial("student", stage="confirm").trial_id
+    assert all(rejection.variant != "control" for rejection in decided.rejected)
+
+
+def test_an_invalid_fresh_measurement_does_not_undo_the_sweep_s():
+    spoiled = student(1500, stage="confirm", invalid="sent late")
+    decided = verdict(student(1500, p95_ms=70), spoiled, teacher(20, p95_ms=90))
+    assert decided.decision is FAIL
+
+
+def test_the_setting_names_what_differs_from_the_default():
+    serving = ServingConfig(queue_delay_us=2000, instance_count=2, intra_op_threads=2)
+    result = make_result(make_trial(serving=serving, stage="confirm"))
+    assert "max batch 16, 2 instances, queue delay 2 ms, 2 threads)" in verdict(result).summary
+
+
+def test_the_latency_of_the_objective_is_the_one_reported():
+    slo = parse_objective("mean < 30 ms")
+    decided = decide("topics", slo, {"student": KEEPS}, [student(800, stage="confirm")])
+    assert "at mean 22.0 ms (at most 24.0 ms with 95% confidence)" in decided.summary
+
+
+def test_equals_in_both_go_to_the_first_measured():
+    plain = student(1420, stage="confirm", p95_ms=12.3)
+    odd = make_result(
+        make_trial(stage="confirm", serving=ServingConfig(queue_delay_us=2000)),
+        rate=1430,
+        p95_ms=12.0,
+    )
+    decided = verdict(plain, odd)
+    assert decided.recommended == plain.trial.trial_id
+    _, reason = reasons(decided)["student", odd.trial.trial_id]
+    assert "the recommended one gave 1,420" in reason

@@ -1,0 +1,172 @@
+"""One trial, or one variant's scores, against an objective."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from planning_samples import make_result, make_score
+
+from harness.planning.decision import judge_quality, judge_trial
+from harness.planning.objective import parse_objective
+from harness.types import Decision, Percentile
+
+PASS, FAIL, UNDECIDED = Decision.PASS, Decision.FAIL, Decision.UNDECIDED
+TEACHER = [make_score("teacher", value=0.82, relative=1.0, spread=0.0)]
+
+
+def trial(objective, **numbers):
+    return judge_trial(parse_objective(objective), make_result(**numbers))
+
+
+@pytest.mark.parametrize(
+    ("objective", "decision"),
+    [
+        ("p95 < 50 ms", PASS),  # 38 to 42
+        ("p95 < 39 ms", UNDECIDED),
+        ("p95 < 41 ms", UNDECIDED),
+        ("p95 < 37 ms", FAIL),
+        ("p95 < 42 ms", UNDECIDED),
+        ("p95 <= 42 ms", PASS),
+        ("p95 < 38 ms", FAIL),
+        ("p95 <= 38 ms", UNDECIDED),
+        ("mean < 25 ms", PASS),  # 20 to 24
+        ("mean < 21 ms", UNDECIDED),
+        ("p99 < 50 ms", FAIL),
+        ("throughput >= 1000/s", PASS),
+        ("throughput > 1000/s", FAIL),
+        ("p95 < 50 ms, throughput >= 2000/s", FAIL),
+        ("p95 < 41 ms, throughput >= 2000/s", FAIL),
+        ("accuracy >= 90%", PASS),  # quality clauses are not a trial's business
+    ],
+)
+def test_bounds_decide_not_values(objective, decision):
+    verdict, reason = trial(objective)
+    assert verdict is decision
+    assert bool(reason) is (decision is not PASS)
+
+
+def test_reasons_carry_their_numbers():
+    _, reason = trial("p95 < 37 ms")
+    assert reason == "p95 40.0 ms (95% interval 38.0 to 42.0 ms) is over 37 ms"
+    _, reason = trial("throughput >= 2000/s")
+    assert reason == "1,000 inferences/s is below the 2,000 asked for"
+    _, reason = trial("p95 < 41 ms")
+    # 2 ms of interval against 1 ms of room: four times the sample.
+    assert "cannot yet be told from 41 ms: about 4 times as many requests" in reason
+
+
+def test_without_an_upper_bound_more_requests_are_asked_for():
+    result = make_result(requests=36)
+    percentiles = {**result.latency.percentiles, "p95": Percentile(10.0, 8.0, 3_600_000.0)}
+    latency = dataclasses.replace(result.latency, percentiles=percentiles)
+    decision, reason = judge_trial(
+        parse_objective("p95 < 50 ms"), dataclasses.replace(result, latency=latency)
+    )
+    assert decision is UNDECIDED
+    assert "8.00 to unbounded" in reason
+    # 72 independent samples give a bound; two requests count as one, and there are 36.
+    assert "about 4 times as many requests" in reason
+
+
+@pytest.mark.parametrize(
+    ("failures", "requests", "decision"),
+    [
+        (0, 2000, UNDECIDED),
+        (0, 3687, UNDECIDED),
+        (0, 3688, PASS),
+        (1, 3688, UNDECIDED),
+        (20, 2000, FAIL),
+    ],
+)
+def test_an_error_rate_needs_enough_requests(failures, requests, decision):
+    verdict, reason = trial("error_rate < 0.1%", failures=failures, requests=requests)
+    assert verdict is decision
+    if decision is UNDECIDED:
+        assert "times as many requests would tell" in reason
+
+
+@pytest.mark.parametrize(("failures", "decision"), [(20, PASS), (21, FAIL)])
+def test_an_objective_without_an_error_rate_allows_one_percent(failures, decision):
+    verdict, reason = trial("p95 < 50 ms", failures=failures, requests=2000 - failures)
+    assert verdict is decision
+    assert bool(reason) is (decision is FAIL)
+    assert decision is PASS or "names no error_rate" in reason
+
+
+def test_a_named_error_rate_replaces_the_implied_one():
+    assert trial("error_rate < 10%", failures=60, requests=1940)[0] is PASS
+
+
+def test_an_invalid_trial_decides_nothing():
+    verdict, reason = trial("p95 < 50 ms", invalid="the generator was the limit")
+    assert (verdict, reason) == (Decision.INVALID, "the generator was the limit")
+
+
+def test_no_answer_at_all_decides_nothing():
+    assert trial("p95 < 50 ms", requests=0)[0] is UNDECIDED
+
+
+def quality(objective, *scores):
+    return judge_quality(parse_objective(objective), list(scores), TEACHER)
+
+
+@pytest.mark.parametrize(
+    ("objective", "score", "decision"),
+    [
+        ("accuracy >= 90% of teacher", make_score(relative=0.95), PASS),
+        ("accuracy >= 90% of teacher", make_score(relative=0.91), UNDECIDED),
+        ("accuracy >= 90% of teacher", make_score(relative=0.87), FAIL),
+        ("accuracy >= 75%", make_score(value=0.8), PASS),
+        ("accuracy >= 79%", make_score(value=0.8), UNDECIDED),
+        ("accuracy >= 85%", make_score(value=0.8, relative=1.2), FAIL),
+        ("perplexity <= 2x teacher", make_score(metric="perplexity", relative=1.6), PASS),
+        ("perplexity <= 1.6x teacher", make_score(metric="perplexity", relative=1.6), UNDECIDED),
+        ("perplexity <= 1.5x teacher", make_score(metric="perplexity", relative=1.6), FAIL),
+        ("macro_f1 >= 75%", make_score(), UNDECIDED),
+        ("accuracy >= 90% of teacher", make_score(relative=None), UNDECIDED),
+        ("accuracy >= 99% of teacher", TEACHER[0], PASS),
+        ("accuracy >= 85%", TEACHER[0], FAIL),
+        ("p95 < 50 ms", make_score(), PASS),
+    ],
+)
+def test_quality(objective, score, decision):
+    verdict, reason = quality(objective, score)
+    assert verdict is decision
+    assert reason
+
+
+def test_quality_reasons_carry_their_numbers():
+    objective = "accuracy >= 90% of teacher"
+    _, reason = quality(objective, make_score(relative=0.972, spread=0.018))
+    assert reason == "keeps 97.2% (95.4% to 99%) of the teacher's accuracy"
+    _, reason = quality(objective, make_score(relative=0.8))
+    assert reason == (
+        "keeps 80% (78% to 82%) of the teacher's accuracy, where at least 90% is asked for"
+    )
+    _, reason = quality(objective, make_score(relative=0.91))
+    assert "about 4 times as many samples (now 1,500) would tell" in reason
+    _, reason = quality(
+        "perplexity <= 2x teacher", make_score(metric="perplexity", relative=1.61, spread=0.05)
+    )
+    assert reason == "has 1.61x (1.56x to 1.66x) the teacher's perplexity"
+    assert quality(objective, TEACHER[0])[1] == "is the teacher itself"
+
+
+def test_every_quality_clause_counts():
+    objective = "accuracy >= 90% of teacher, macro_f1 >= 75%"
+    good, poor = make_score(relative=0.95), make_score(metric="macro_f1", value=0.6)
+    verdict, reason = quality(objective, good, poor)
+    assert verdict is FAIL
+    assert "macro_f1" in reason
+    assert "accuracy" not in reason
+
+
+@given(st.floats(1, 1000), st.floats(0, 0.9), st.floats(1, 1000))
+def test_a_pass_never_hides_a_possible_violation(p95_ms, width, bound_ms):
+    slo = parse_objective(f"p95 <= {bound_ms:.6f} ms")
+    result = make_result(p95_ms=p95_ms, width=width)
+    decision, _ = judge_trial(slo, result)
+    p95, bound = result.latency.percentiles["p95"], slo.constraints[0].value
+    assert (decision is PASS) == (p95.high_ms <= bound)
+    assert (decision is FAIL) == (p95.low_ms > bound)

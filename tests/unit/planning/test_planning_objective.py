@@ -1,0 +1,171 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.errors import ObjectiveError
+from harness.planning.objective import (
+    LATENCY_METRICS,
+    QUALITY_METRICS,
+    QUALITY_METRICS_BY_TASK,
+    parse_objective,
+)
+from harness.types import Constraint, TaskKind
+
+
+def only_clause(text):
+    (clause,) = parse_objective(text).constraints
+    return clause
+
+
+def test_the_readme_objective():
+    text = (
+        "p95 < 50ms, accuracy >= 90% of teacher, error_rate < 0.1%, throughput >= 200/s, "
+        "perplexity <= 1.10x teacher"
+    )
+    slo = parse_objective(text)
+    assert slo.text == text
+    assert slo.constraints == (
+        Constraint("p95", "<", 50.0, False, "p95 < 50ms"),
+        Constraint("accuracy", ">=", 0.9, True, "accuracy >= 90% of teacher"),
+        Constraint("error_rate", "<", 0.001, False, "error_rate < 0.1%"),
+        Constraint("throughput", ">=", 200.0, False, "throughput >= 200/s"),
+        Constraint("perplexity", "<=", 1.1, True, "perplexity <= 1.10x teacher"),
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "p95 < 50 ms at >= 90% of the teacher's accuracy",
+        "p95 < 50 ms at >= 90% of teacher accuracy",
+        "p95 < 0.05 s, and accuracy ≥ 0.9x teacher",
+        "P95 < 50000 µs and Accuracy >= 0.90 \u00d7 the teacher\u2019s accuracy",
+        "p95<50ms,accuracy>=90%teacher",
+    ],
+)
+def test_ways_to_say_the_same(text):
+    clauses = [(c.metric, c.operator, c.value) for c in parse_objective(text).constraints]
+    assert clauses == [("p95", "<", 50.0), ("accuracy", ">=", 0.9)]
+
+
+@pytest.mark.parametrize(
+    ("text", "metric", "value"),
+    [
+        ("mean < 500us", "mean", 0.5),
+        ("p99 <= 1.5s", "p99", 1500.0),
+        ("error_rate <= 0.001", "error_rate", 0.001),
+        ("macro_f1 > 80%", "macro_f1", 0.8),
+        ("accuracy > 0.8", "accuracy", 0.8),
+        ("perplexity < 20", "perplexity", 20.0),
+        ("bits_per_byte <= 1.25", "bits_per_byte", 1.25),
+        ("throughput > 1e3 / s", "throughput", 1000.0),
+    ],
+)
+def test_units(text, metric, value):
+    clause = only_clause(text)
+    assert (clause.metric, clause.value, clause.relative_to_teacher) == (metric, value, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "told"),
+    [
+        ("p59 < 50ms", "p59", "unknown metric 'p59'"),
+        ("p95 < 50ms, acuracy > 80%", "acuracy", "did you mean accuracy?"),
+        ("p95 < 50", "50", "p95 needs a unit"),
+        ("p95 < 50%", "50", "p95 is not measured in '%'"),
+        ("p95 > 50ms", ">", "needs an upper bound"),
+        ("accuracy < 90%", "<", "needs a lower bound"),
+        ("accuracy >= 90", "90", "cannot exceed 1"),
+        ("accuracy >= 0.9 of teacher", "of", "expected 90% of teacher"),
+        ("accuracy >= 90% of student", "student", "expected 'teacher'"),
+        ("accuracy >= 90% of teacher perplexity", "perplexity", "began with accuracy"),
+        (">= 90% of teacher acuracy", "acuracy", "did you mean accuracy?"),
+        ("p95 < 50ms accuracy > 1%", "accuracy", "clause should have ended"),
+        ("p95 == 50ms", "=", "expected <, <=, > or >="),
+        ("p95 < fast", "fast", "a number is missing"),
+        ("p95 < 90% of teacher", "90", "cannot be relative"),
+        ("perplexity <= 2x", "", "expected 'teacher'"),
+        ("error_rate <= 0%", "0", "more than 0"),
+        ("p95 < 1e999 ms", "1e999", "more than 0"),
+        ("p95 < 50ms,", "", "a metric is missing"),
+        ("", "", "a metric is missing"),
+        ("p95 < 50ms, p95 < 40ms", "p95", "bounded twice"),
+        (">= 5 ms", "", "names no metric"),
+        ("throughput >= 1,000/s", "1", "throughput needs a unit"),
+    ],
+)
+def test_an_error_points_at_the_place(text, place, told):
+    with pytest.raises(ObjectiveError) as caught:
+        parse_objective(text)
+    _, shown, caret, _ = str(caught.value).splitlines()
+    assert told in str(caught.value)
+    assert shown == f"  {text}"
+    start = caret.index("^")
+    assert shown[start:][: len(place)] == place
+    assert caret.count("^") == max(1, len(place))
+    assert caught.value.next_step
+
+
+def test_each_task_has_its_own_metrics():
+    assert set(QUALITY_METRICS_BY_TASK) == set(TaskKind)
+    assert sorted(QUALITY_METRICS) == ["accuracy", "bits_per_byte", "macro_f1", "perplexity"]
+
+
+@st.composite
+def clauses(draw):
+    """A clause as somebody might write it, beside what it means."""
+    metric = draw(st.sampled_from([*LATENCY_METRICS, "throughput", "error_rate", *QUALITY_METRICS]))
+    upper = metric not in {"throughput", "accuracy", "macro_f1"}
+    operator = draw(st.sampled_from(["<", "<="] if upper else [">", ">="]))
+    number = draw(st.integers(1, 99_999)) / 1000
+    space = draw(st.sampled_from(["", " "]))
+    relative = metric in QUALITY_METRICS and draw(st.booleans())
+    if relative:
+        end = draw(st.sampled_from([" teacher", " of teacher", " of the teacher's"]))
+        return f"{metric} {operator}{space}{number}x{end}", (metric, operator, number, True)
+    unit, value = {
+        "throughput": ("/s", number),
+        "error_rate": ("%", number / 100),
+        "accuracy": ("%", number / 100),
+        "macro_f1": ("%", number / 100),
+        "perplexity": ("", number),
+        "bits_per_byte": ("", number),
+    }.get(metric, ("ms", number))
+    return f"{metric}{space}{operator} {number}{space}{unit}", (metric, operator, value, False)
+
+
+@given(
+    st.lists(clauses(), min_size=1, max_size=6, unique_by=lambda clause: clause[1][0]),
+    st.sampled_from([", ", ",", " and ", ", and ", " at "]),
+)
+def test_what_is_written_is_what_is_read(written, separator):
+    slo = parse_objective(separator.join(text for text, _ in written))
+    assert [clause.text for clause in slo.constraints] == [text.strip() for text, _ in written]
+    for clause, (_, (metric, operator, value, relative)) in zip(
+        slo.constraints, written, strict=True
+    ):
+        assert (clause.metric, clause.operator) == (metric, operator)
+        assert clause.relative_to_teacher is relative
+        assert clause.value == pytest.approx(value, rel=1e-11)
+
+
+FRAGMENTS = [
+    *LATENCY_METRICS, *QUALITY_METRICS, "error_rate", "throughput", "<", "<=", ">", ">=", "≤",
+    "50", ".5", "1e3", "ms", "us", "s", "%", "x", "\u00d7", "/s", "of", "the", "teacher",
+    "teacher's", ",", "and", "at", "\n", "\t", "'", "-", "é", "漢",
+]  # fmt: skip
+
+
+@given(
+    st.one_of(
+        st.text(), st.lists(st.sampled_from(FRAGMENTS)).map(" ".join), st.text("p95<m s,%x'/µ\n")
+    )
+)
+def test_any_text_parses_or_says_why_not(text):
+    try:
+        assert parse_objective(text).constraints
+    except ObjectiveError as error:
+        *_, shown, caret, expected = str(error).splitlines()
+        assert len(shown) == len(text) + 2
+        assert set(caret) <= {" ", "^"}
+        assert expected.strip()

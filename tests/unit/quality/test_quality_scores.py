@@ -1,0 +1,309 @@
+"""Scores, intervals and the relation to the teacher."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from quality_samples import classified, spoken, variant
+from scipy.stats import binom
+from sklearn.metrics import accuracy_score, f1_score
+
+from harness.errors import DataError, MissingExtraError
+from harness.quality.metrics import classification_statistics
+from harness.quality.outcomes import Outcomes
+from harness.quality.scores import baseline_scores, score
+from harness.types import QualityScore, Role, TaskKind
+
+LANGUAGE = variant(TaskKind.CAUSAL_LM)
+TEACHER = variant(name="teacher", role=Role.TEACHER)
+
+
+def by_metric(scores: list[QualityScore]) -> dict[str, QualityScore]:
+    return {item.metric: item for item in scores}
+
+
+def noisy(labels: np.ndarray, errors: float, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.where(rng.random(len(labels)) < errors, (labels + 1) % 4, labels)
+
+
+LABELS = np.arange(400) % 4
+
+
+class TestClassification:
+    def test_scores_are_sklearns_inside_their_intervals(self) -> None:
+        predictions = noisy(LABELS, 0.2, 1)
+        outcomes, split = classified(LABELS, predictions)
+
+        scores = by_metric(score(outcomes, split, variant=variant(), teacher=None, seed=1))
+
+        assert scores["accuracy"].value == accuracy_score(LABELS, predictions)
+        assert scores["macro_f1"].value == f1_score(LABELS, predictions, average="macro")
+        for item in scores.values():
+            assert item.low < item.value < item.high
+            assert item.samples == 400
+            assert item.relative_to_teacher is None
+            assert item.p_value is None
+
+    def test_the_retained_share_is_paired(self) -> None:
+        """A student that errs where its teacher errs is known far better than by two scores."""
+        teacher_predictions = noisy(LABELS, 0.3, 1)
+        predictions = teacher_predictions.copy()
+        predictions[:8] = (LABELS[:8] + 1) % 4
+        teacher, _ = classified(LABELS, teacher_predictions, "teacher")
+        student, split = classified(LABELS, predictions)
+
+        accuracy = by_metric(score(student, split, variant=variant(), teacher=teacher, seed=1))[
+            "accuracy"
+        ]
+
+        share = accuracy_score(LABELS, predictions) / accuracy_score(LABELS, teacher_predictions)
+        assert accuracy.relative_to_teacher == pytest.approx(share)
+        assert accuracy.relative_low is not None
+        assert accuracy.relative_high is not None
+        assert accuracy.relative_low < share < accuracy.relative_high
+        width = accuracy.relative_high - accuracy.relative_low
+        assert width < 0.5 * (accuracy.high - accuracy.low) / accuracy.value
+
+    def test_p_value_is_mcnemars_for_accuracy_alone(self) -> None:
+        teacher, split = classified(LABELS, noisy(LABELS, 0.1, 1), "teacher")
+        student, _ = classified(LABELS, noisy(LABELS, 0.2, 2))
+
+        scores = by_metric(score(student, split, variant=variant(), teacher=teacher, seed=1))
+
+        assert teacher.correct is not None
+        assert student.correct is not None
+        b = int((teacher.correct & ~student.correct).sum())
+        c = int((student.correct & ~teacher.correct).sum())
+        assert scores["accuracy"].p_value == pytest.approx(
+            min(1, 2 * binom.cdf(min(b, c), b + c, 0.5))
+        )
+        assert scores["macro_f1"].p_value is None
+
+    @pytest.mark.parametrize("given_itself", [True, False])
+    def test_the_teacher_is_all_of_itself(self, given_itself: bool) -> None:
+        teacher, split = classified(LABELS, noisy(LABELS, 0.1, 1), "teacher")
+
+        for item in score(
+            teacher, split, variant=TEACHER, teacher=teacher if given_itself else None, seed=1
+        ):
+            assert (item.relative_to_teacher, item.relative_low, item.relative_high) == (1, 1, 1)
+            assert item.p_value is None
+
+    def test_an_unanswered_row_is_wrong(self) -> None:
+        predictions = LABELS.copy()
+        predictions[:40] = -1
+        outcomes, split = classified(LABELS, predictions)
+        outcomes = dataclasses.replace(outcomes, unanswered=predictions < 0)
+
+        scores = by_metric(score(outcomes, split, variant=variant(), teacher=None, seed=1))
+
+        assert scores["accuracy"].value == pytest.approx(0.9)
+        assert scores["accuracy"].samples == 400
+        assert scores["macro_f1"].value == pytest.approx(
+            f1_score(LABELS, predictions, labels=range(4), average="macro")
+        )
+
+    def test_a_teacher_that_knows_nothing_is_no_yardstick(self) -> None:
+        teacher, split = classified(LABELS, (LABELS + 1) % 4, "teacher")
+        student, _ = classified(LABELS, LABELS)
+
+        for item in score(student, split, variant=variant(), teacher=teacher, seed=1):
+            assert item.value == 1
+            assert item.relative_to_teacher is None
+
+    def test_outcomes_of_another_split_are_refused(self) -> None:
+        outcomes, _ = classified(LABELS, LABELS)
+        shorter, split = classified(LABELS[:10], LABELS[:10])
+
+        with pytest.raises(DataError, match=r"400 rows.*has 10"):
+            score(outcomes, split, variant=variant(), teacher=None, seed=1)
+        with pytest.raises(DataError, match="one test split"):
+            score(shorter, split, variant=variant(), teacher=outcomes, seed=1)
+
+    def test_without_sklearn_the_extra_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "sklearn.metrics", None)
+        outcomes, split = classified(LABELS, LABELS)
+
+        with pytest.raises(MissingExtraError) as caught:
+            score(outcomes, split, variant=variant(), teacher=None, seed=1)
+        assert "[quality]" in caught.value.next_step
+
+
+class TestBaseline:
+    def test_it_is_scored_beside_the_teacher_without_a_digest(self) -> None:
+        teacher, split = classified(LABELS, noisy(LABELS, 0.3, 1), "teacher")
+
+        scores = by_metric(
+            baseline_scores("tfidf", "family", LABELS, split, teacher=teacher, seed=1)
+        )
+
+        assert scores["accuracy"].value == 1
+        assert scores["accuracy"].role is Role.BASELINE
+        assert scores["accuracy"].sha256 == ""
+        assert (scores["accuracy"].relative_to_teacher or 0) > 1.2
+        assert (scores["accuracy"].p_value or 1) < 1e-6
+
+    def test_it_must_predict_every_row(self) -> None:
+        teacher, split = classified(LABELS, LABELS, "teacher")
+
+        with pytest.raises(DataError, match="tfidf has outcomes of 3 rows"):
+            baseline_scores("tfidf", "family", LABELS[:3], split, teacher=teacher, seed=1)
+
+
+class TestLanguage:
+    def test_perplexity_and_bits_per_byte_are_as_by_hand(self) -> None:
+        outcomes, split = spoken(
+            np.array([-6.0, -3.0, -1.0]), np.array([3, 2, 1]), np.array([10, 5, 5])
+        )
+
+        scores = by_metric(score(outcomes, split, variant=LANGUAGE, teacher=None, seed=1))
+
+        assert scores["perplexity"].value == pytest.approx(math.exp(10 / 6))
+        assert scores["bits_per_byte"].value == pytest.approx(10 / math.log(2) / 20)
+
+    def test_unanswered_windows_are_left_out_on_both_sides(self) -> None:
+        rng = np.random.default_rng(5)
+        tokens, byte_counts = np.full(300, 10), np.full(300, 40)
+        own = -rng.gamma(20, size=300)
+        teachers = own / 2
+        teacher, split = spoken(teachers, tokens, byte_counts, "teacher")
+        missing = own.copy()
+        missing[[3, 70]] = np.nan
+        student, _ = spoken(missing, tokens, byte_counts)
+
+        scores = by_metric(score(student, split, variant=LANGUAGE, teacher=teacher, seed=1))
+
+        kept = ~np.isnan(missing)
+        assert scores["perplexity"].samples == 298
+        assert scores["perplexity"].value == pytest.approx(math.exp(-own[kept].mean() / 10))
+        assert scores["bits_per_byte"].relative_to_teacher == pytest.approx(2.0)
+        assert scores["bits_per_byte"].relative_low == pytest.approx(2.0)
+
+    def test_too_many_unanswered_windows_are_no_score(self) -> None:
+        values = np.full(100, -5.0)
+        values[:2] = np.nan
+        student, split = spoken(values, np.full(100, 3), np.full(100, 9))
+
+        assert score(student, split, variant=LANGUAGE, teacher=None, seed=1) == []
+
+    def test_other_tokens_compare_by_bytes_only(self) -> None:
+        byte_counts = np.full(50, 30)
+        student, split = spoken(np.full(50, -8.0), np.full(50, 8), byte_counts)
+        teacher, _ = spoken(np.full(50, -4.0), np.full(50, 7), byte_counts, "teacher")
+
+        scores = by_metric(score(student, split, variant=LANGUAGE, teacher=teacher, seed=1))
+
+        assert scores["perplexity"].relative_to_teacher is None
+        assert scores["bits_per_byte"].relative_to_teacher == pytest.approx(2.0)
+        assert scores["bits_per_byte"].relative_low == pytest.approx(2.0)
+
+    def test_other_windows_compare_unpaired(self) -> None:
+        """Two tokenizers cut windows elsewhere: nothing to pair, so the interval is wider."""
+        rng = np.random.default_rng(2)
+        byte_counts = rng.integers(20, 40, size=200)
+        nats = -byte_counts * rng.gamma(30, 1 / 30, size=200)
+        tokens = np.full(200, 8)
+        student, split = spoken(nats, tokens, byte_counts)
+        same, _ = spoken(nats * 0.9, tokens, byte_counts, "teacher")
+        shuffled = rng.permutation(200)
+        other, _ = spoken(nats[shuffled] * 0.9, tokens + 1, byte_counts[shuffled], "teacher")
+
+        paired, apart = (
+            by_metric(score(student, split, variant=LANGUAGE, teacher=teacher, seed=1))[
+                "bits_per_byte"
+            ]
+            for teacher in (same, other)
+        )
+
+        assert paired.relative_to_teacher == pytest.approx(1 / 0.9)
+        assert apart.relative_to_teacher == pytest.approx(1 / 0.9)
+        assert paired.relative_high == pytest.approx(paired.relative_low, rel=1e-9)
+        assert (apart.relative_high or 0) - (apart.relative_low or 0) > 0.01
+
+    def test_a_model_broken_beyond_measure_still_has_a_number(self) -> None:
+        student, split = spoken(np.full(5, -1e7), np.full(5, 3), np.full(5, 9))
+
+        perplexity = score(student, split, variant=LANGUAGE, teacher=None, seed=1)[0]
+
+        assert math.isfinite(perplexity.value)
+
+    def test_a_classifiers_outcomes_are_refused(self) -> None:
+        outcomes, _ = classified(LABELS[:5], LABELS[:5])
+        _, split = spoken(np.full(5, -1.0), np.full(5, 3), np.full(5, 9))
+
+        with pytest.raises(DataError, match="not of the test split's task"):
+            score(outcomes, split, variant=LANGUAGE, teacher=None, seed=1)
+
+
+labelled = st.integers(2, 60).flatmap(
+    lambda n: st.tuples(
+        st.lists(st.integers(0, 4), min_size=n, max_size=n),
+        st.lists(st.integers(-1, 4), min_size=n, max_size=n),
+    )
+)
+
+
+@given(labelled)
+@settings(deadline=None)
+def test_metrics_of_sums_are_sklearns(rows: tuple[list[int], list[int]]) -> None:
+    """What the bootstrap resamples is the very metric that sklearn computes."""
+    labels, predictions = map(np.array, rows)
+
+    for statistic in classification_statistics(labels, predictions):
+        of_all_rows = float(statistic.of_sums(statistic.table.sum(axis=0)))
+        assert of_all_rows == pytest.approx(statistic.value, abs=1e-12)
+
+
+windows = st.lists(
+    st.tuples(st.floats(-500, -0.01), st.integers(1, 64), st.integers(1, 300)),
+    min_size=1,
+    max_size=40,
+)
+
+
+@given(windows, st.integers(0, 2**32))
+@settings(deadline=None, max_examples=40)
+def test_an_identical_model_keeps_exactly_all(
+    rows: list[tuple[float, int, int]], seed: int
+) -> None:
+    log_likelihood, tokens, byte_counts = (np.array(column) for column in zip(*rows, strict=True))
+    teacher, split = spoken(log_likelihood, tokens, byte_counts, "teacher")
+    student = _copied(teacher)
+
+    for item in score(student, split, variant=LANGUAGE, teacher=teacher, seed=seed):
+        assert (item.relative_to_teacher, item.relative_low, item.relative_high) == (1, 1, 1)
+
+
+@given(labelled, st.integers(0, 2**32))
+@settings(deadline=None, max_examples=40)
+def test_an_identical_classifier_keeps_exactly_all(
+    rows: tuple[list[int], list[int]], seed: int
+) -> None:
+    labels, predictions = map(np.array, rows)
+    teacher, split = classified(labels, predictions, "teacher")
+
+    scores = by_metric(
+        score(_copied(teacher), split, variant=variant(), teacher=teacher, seed=seed)
+    )
+
+    assert scores["accuracy"].p_value == 1
+    for item in scores.values():
+        expected = 1 if item.value > 0 else None
+        assert item.relative_to_teacher == item.relative_low == item.relative_high == expected
+
+
+def _copied(teacher: Outcomes) -> Outcomes:
+    """Another model with the same outcomes, in memory of its own."""
+    arrays = {
+        field.name: value.copy()
+        for field in dataclasses.fields(teacher)
+        if isinstance(value := getattr(teacher, field.name), np.ndarray)
+    }
+    return dataclasses.replace(teacher, variant="student", **arrays)

@@ -1,0 +1,190 @@
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from markdown_it import MarkdownIt
+from sample_run import sample_run
+from unusual_runs import HOSTILE, UNUSUAL
+
+from harness.errors import StorageError
+from harness.report.build import build_report
+from harness.report.gains import size_words
+from harness.report.page import page_of
+from harness.report.provenance import load_command, run_command
+
+RUNS = {"sample_run": sample_run, **UNUSUAL}
+VOID = {"meta", "link", "img", "br", "hr", "input", "line", "path"}
+
+
+class Page(HTMLParser):
+    """Text by section, tags, and whether every tag is closed."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.open, self.tags, self.text, self.ids = [], [], [], []
+        # plotly.js is megabytes that a parser of HTML has nothing to find in.
+        self.feed(re.sub("<script>/\\*.*?</script>", "", source, flags=re.DOTALL))
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.ids += [value for name, value in attributes if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not {"script", "style"} & set(self.open):
+            self.text.append(data)
+
+    @property
+    def words(self):
+        return " ".join(" ".join(self.text).split())
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """HTML and Markdown of every run, by name."""
+    reports = {}
+    for name, make in RUNS.items():
+        html, markdown = build_report(make(), tmp_path_factory.mktemp(name))
+        reports[name] = (html.read_text(encoding="utf-8"), markdown.read_text(encoding="utf-8"))
+    return reports
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_run_renders_to_well_formed_html_with_unique_ids(built, name):
+    page = Page(built[name][0])
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids))
+    anchors = [a["href"][1:] for tag, a in page.tags if tag == "a" and a["href"].startswith("#")]
+    assert set(anchors) <= set(page.ids)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_page_needs_nothing_from_elsewhere(built, name):
+    for tag, attributes in Page(built[name][0]).tags:
+        assert not {"src", "srcset", "action"} & set(attributes)
+        if "href" in attributes:
+            assert attributes["href"].startswith(("#", "data:,")), tag
+
+
+def test_plotly_is_there_once_and_not_without_plots(built):
+    assert built["sample_run"][0].count("plotly.js v") == 1
+    assert "plotly.js v" not in built["nothing_yet"][0]
+
+
+def test_the_verdict_stands_first_by_word_and_symbol(built):
+    words = Page(built["sample_run"][0]).words
+    assert words.index("✓ Pass") < words.index("Evidence: topics")
+    order = ["What to run", "What it buys", "Evidence", "Rejected candidates", "Every trial"]
+    places = [words.index(title) for title in order]
+    assert places == sorted(places)
+    assert "8.72\u00d7 the best of topics-teacher-int8" in words
+
+
+@pytest.mark.parametrize(
+    ("name", "sign"),
+    [
+        ("interrupted", "… Not finished"),
+        ("all_rejected", "✕ Fail"),
+        ("undecided", "? Undecided"),
+        ("nothing_yet", "… Not finished"),
+    ],
+)
+def test_other_outcomes_say_so_in_both_files(built, name, sign):
+    html, markdown = built[name]
+    assert sign in Page(html).words
+    assert sign in markdown.splitlines()[0]
+
+
+def test_an_undecided_verdict_says_what_would_decide_it(built):
+    assert "Next step: raise traffic.duration_s to 20" in Page(built["undecided"][0]).words
+
+
+def test_missing_server_metrics_are_dashes_never_zeros(built):
+    rows = re.findall(r"^\| topics-.*$", built["no_server_metrics"][1], flags=re.MULTILINE)
+    trials = [row.split(" | ") for row in rows if row.count("|") > 20]
+    assert trials
+    for cells in trials:
+        assert [cells[place] for place in (14, 15, 16, 17)] == ["\u2013"] * 4
+
+
+def test_an_unbounded_percentile_is_said(built):
+    assert "unbounded" in Page(built["unbounded"][0]).words
+
+
+def test_nothing_of_the_study_is_taken_for_markup(built):
+    html, markdown = built["hostile"]
+    page = Page(html)
+    assert not [tag for tag, _ in page.tags if tag == "img"]
+    assert HOSTILE in page.words
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(markdown)
+    kinds = {child.type for token in tokens for child in token.children or ()}
+    assert not {"html_inline", "image"} & ({token.type for token in tokens} | kinds)
+    assert "html_block" not in {token.type for token in tokens}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_row_of_a_markdown_table_has_its_headers_columns(built, name):
+    for block in built[name][1].split("\n\n"):
+        if block.startswith("| "):
+            counts = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+            assert len(counts) == 1, block[:200]
+
+
+def test_every_trial_and_every_rejection_is_in_both_files(built):
+    run = sample_run()
+    html, markdown = built["sample_run"]
+    words = Page(html).words
+    table = words.partition("Every trial")[2].partition("Environment, digests")[0]
+    assert len(re.findall(r"HTTP|gRPC", table)) == len(run.trials)
+    for reason in {r.reason for verdict in run.verdicts for r in verdict.rejected}:
+        assert reason.split(" (")[0] in words
+    assert markdown.count("the load generator was the limit") == 2
+
+
+def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path):
+    with pytest.raises(StorageError, match="cannot write"):
+        build_report(sample_run(), tmp_path / "absent")
+
+
+def test_the_command_measures_the_recommended_configuration():
+    run = sample_run()
+    trial = next(r.trial for r in run.trials if r.trial.trial_id == run.verdicts[0].recommended)
+    assert load_command(trial) == (
+        "harness load STUDY.yaml --variant topics-student-int8 --protocol grpc "
+        "--client-batch-size 16 --concurrency 16 --duration 4 --max-batch-size 16 "
+        "--queue-delay-us 0 --instances 2"
+    )
+
+
+def test_a_recorded_command_is_quoted_for_the_shell():
+    assert run_command({"command": ["harness", "run", "my study.yaml"]}).endswith("'my study.yaml'")
+    assert run_command({}) == "harness run STUDY.yaml"
+
+
+def test_a_recommended_teacher_stands_beside_its_students():
+    run = sample_run()
+    teacher = next(r for r in run.trials if r.trial.variant == "topics-teacher-fp32")
+    verdict = replace(run.verdicts[0], recommended=teacher.trial.trial_id)
+    finding = page_of(replace(run, verdicts=(verdict,))).families[0].finding
+    assert finding.gains.caption == "Beside the other models"
+    titles = [column.title for column in finding.gains.columns]
+    assert titles[1:3] == ["topics-teacher-fp32", "topics-teacher-int8"]
+    assert "topics-student-int8" in titles
+    assert "topics-tiny-fp32" not in titles
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [(0.077, "13.0\u00d7 smaller than"), (1.0, "the same as"), (2.0, "2.00\u00d7 larger than")],
+)
+def test_sizes_are_compared_in_words(share, words):
+    assert size_words(share) == words

@@ -1,0 +1,73 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.report import numbers
+
+EN_DASH, TIMES, MINUS = "\u2013", "\u00d7", "\u2212"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (0.01234, "0.0123"),
+        (0.9996, "1.00"),
+        (9.876, "9.88"),
+        (9.999, "10.0"),
+        (99.96, "100"),
+        (123.4, "123"),
+        (11552.3, "11,552"),
+        (-2.345, "-2.35"),
+        (2.94e-6, f"2.9{TIMES}10⁻⁶"),
+        (None, EN_DASH),
+        (math.nan, EN_DASH),
+        (math.inf, EN_DASH),
+    ],
+)
+def test_numbers_have_three_digits_and_missing_is_never_zero(value, text):
+    assert numbers.number(value) == text
+
+
+@given(st.floats(min_value=1e-3, max_value=1e9))
+def test_a_number_reads_back_to_within_half_a_unit_of_its_third_digit(value):
+    assert float(numbers.number(value).replace(",", "")) == pytest.approx(value, rel=0.0051)
+
+
+@given(st.floats(min_value=1e-3, max_value=1e9))
+def test_a_number_never_shows_more_than_four_decimals_nor_false_digits(value):
+    text = numbers.number(value).replace(",", "")
+    if value < 999:
+        assert len(text.replace(".", "").lstrip("0")) <= 3
+
+
+def test_an_upper_bound_that_could_not_be_given_reads_unbounded():
+    assert numbers.milliseconds(3_600_000.0) == "unbounded"
+    assert numbers.milliseconds(None) == EN_DASH
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        ("28.6", "30.6", f"28.6{EN_DASH}30.6"),
+        ("95.1%", "99.4%", f"95.1{EN_DASH}99.4%"),
+        (f"1.55{TIMES}", f"1.68{TIMES}", f"1.55{EN_DASH}1.68{TIMES}"),
+        (EN_DASH, EN_DASH, ""),
+        ("3.33", "unbounded", f"3.33{EN_DASH}unbounded"),
+    ],
+)
+def test_a_span_writes_its_unit_once(low, high, text):
+    assert numbers.span(low, high) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(-2.34, f"{MINUS}2.3 points"), (3.7, "+3.7 points"), (0.01, "±0.0 points")]
+)
+def test_a_difference_shows_its_sign(value, text):
+    assert numbers.signed(value, " points") == text
+
+
+def test_p_values_below_a_thousandth_say_only_that():
+    assert [numbers.p_value(p) for p in (0.0004, 0.0118, None)] == ["<0.001", "0.012", EN_DASH]

@@ -1,0 +1,141 @@
+import json
+import re
+from dataclasses import replace
+from importlib.resources import files
+
+import plotly.graph_objects as go
+import pytest
+from sample_run import sample_run
+from unusual_runs import HOSTILE, UNUSUAL
+
+from harness.report.page import page_of
+from harness.report.plots import log_axis
+from harness.report.selection import families_of
+from harness.report.style import styles_of
+
+CSS = (files("harness.report") / "templates" / "report.css").read_text(encoding="utf-8")
+RUNS = {"sample_run": sample_run, **UNUSUAL}
+
+
+def themes():
+    """CSS variables of the light and of the dark theme."""
+    light, dark = CSS.split("@media (prefers-color-scheme: dark)")
+    variables = dict(re.findall(r"(--[\w-]+):\s*([^;]+);", light))
+    return {
+        "light": variables,
+        "dark": {**variables, **dict(re.findall(r"(--[\w-]+):\s*([^;]+);", dark))},
+    }
+
+
+def resolved(node, variables):
+    if isinstance(node, str) and node.startswith("--"):
+        return variables[node]
+    if isinstance(node, list):
+        return [resolved(item, variables) for item in node]
+    if isinstance(node, dict):
+        return {key: resolved(value, variables) for key, value in node.items()}
+    return node
+
+
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_plotly_accepts_every_figure_with_the_colours_of_the_style_sheet(name, theme):
+    for figure in page_of(RUNS[name]()).plots.values():
+        go.Figure(resolved(figure, themes()[theme]))
+        json.dumps(figure, allow_nan=False)
+
+
+def test_a_whole_run_has_every_plot_with_data():
+    topics, prose = page_of(sample_run()).families
+    assert len(topics.plots) == 7  # quality, four client batches, split, batches
+    assert len(prose.plots) == 5
+    for plot in (*topics.plots, *prose.plots):
+        assert all(trace["x"] for trace in plot.traces)
+
+
+def test_the_objective_is_drawn_at_its_bounds():
+    plot = page_of(sample_run()).families[0].quality
+    lines = [shape for shape in plot.layout["shapes"] if shape["type"] == "line"]
+    assert lines[0]["x0"] == lines[0]["x1"] == 50
+    assert lines[1]["y0"] == pytest.approx(0.9 * 82.13)
+
+
+def test_a_latency_bound_alone_tints_the_whole_height():
+    run = sample_run()
+    alone = replace(run.objectives["topics"], constraints=run.objectives["topics"].constraints[:1])
+    plot = page_of(replace(run, objectives={"topics": alone})).families[0].quality
+    area = plot.layout["shapes"][0]
+    assert (area["type"], area["x1"], area["yref"]) == ("rect", 50, "paper")
+    assert page_of(replace(run, objectives={})).families[0].quality.layout["shapes"] == []
+
+
+def test_a_floor_on_perplexity_runs_the_axis_down():
+    low, high = page_of(sample_run()).families[1].quality.layout["yaxis"]["range"]
+    assert low > high
+
+
+def test_all_small_multiples_share_their_axes():
+    plots = page_of(sample_run()).families[0].throughput
+    assert {tuple(plot.layout["xaxis"]["range"]) for plot in plots} == {
+        tuple(plots[0].layout["xaxis"]["range"])
+    }
+    assert {tuple(plot.layout["yaxis"]["range"]) for plot in plots} == {
+        tuple(plots[0].layout["yaxis"]["range"])
+    }
+
+
+def test_missing_server_metrics_draw_no_zero_bars():
+    for family in page_of(UNUSUAL["no_server_metrics"]()).families:
+        assert family.split is None
+        assert family.batches is None
+        assert family.quality is not None
+
+
+def test_names_with_markup_are_text_to_plotly():
+    figures = json.dumps(page_of(UNUSUAL["hostile"]()).plots)
+    without_meta = re.sub(r'"meta": "(?:[^"\\]|\\.)*"', "", figures)
+    assert HOSTILE[:5] not in without_meta
+    assert "&lt;img" in without_meta
+
+
+def test_no_two_variants_look_alike_without_colour():
+    for family in families_of(sample_run()):
+        looks = [(style.shape, style.open, style.dash) for style in styles_of(family).values()]
+        assert len(looks) == len(set(looks))
+
+
+def test_log_ticks_are_few_round_and_within_the_axis():
+    axis = log_axis("ms", [1.2, 480.0])
+    low, high = (10**end for end in axis["range"])
+    assert 2 <= len(axis["tickvals"]) <= 6
+    assert all(low <= tick <= high for tick in axis["tickvals"])
+
+
+def luminance(colour):
+    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one, other):
+    bright, dim = sorted((luminance(one), luminance(other)), reverse=True)
+    return (bright + 0.05) / (dim + 0.05)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_reaches_the_contrast_of_wcag_aa(theme):
+    colours = themes()[theme]
+    pairs = [("--ink", "--page"), ("--ink-soft", "--page"), ("--ink-soft", "--panel")]
+    pairs += [("--link", "--page"), ("--link", "--panel")]
+    for tone in ("--pass", "--fail", "--undecided", "--invalid"):
+        pairs += [(tone, f"{tone}-bg"), (tone, "--panel")]
+    for front, ground in pairs:
+        assert contrast(colours[front], colours[ground]) >= 4.5, (front, ground)
+    assert contrast("#ffffff", colours["--heat-1"]) >= 4.5
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_marks_of_the_first_models_reach_the_contrast_of_graphics(theme):
+    colours = themes()[theme]
+    for name in ("--c-blue", "--c-vermillion", "--c-green", "--c-purple", "--c-bound"):
+        assert contrast(colours[name], colours["--panel"]) >= 3, name

@@ -1,0 +1,112 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sample_run import sample_run
+from unusual_runs import interrupted, no_server_metrics, single_variant
+
+from harness.report import selection
+from harness.report.labels import short_names
+from harness.types import Decision, ServerMetrics
+
+POINTS = st.lists(
+    st.tuples(st.floats(0.1, 1e3, allow_nan=False), st.floats(0, 1, allow_nan=False)), max_size=30
+)
+
+
+@pytest.fixture(scope="module")
+def topics():
+    return selection.families_of(sample_run())[0]
+
+
+def test_families_come_in_the_study_order_even_where_nothing_of_them_was_reached():
+    assert [family.name for family in selection.families_of(interrupted())] == ["topics", "prose"]
+
+
+def test_the_objectives_quality_metric_comes_first(topics):
+    prose = selection.families_of(sample_run())[1]
+    assert topics.metrics == ("accuracy", "macro_f1")
+    assert prose.metrics == ("perplexity", "bits_per_byte")
+
+
+def test_a_relative_floor_is_the_factor_of_the_teachers_own_value(topics):
+    assert topics.quality_floor("accuracy") == pytest.approx(0.9 * 0.8213)
+    assert topics.quality_floor("macro_f1") is None
+
+
+def test_the_best_trial_passes_and_no_passing_one_is_faster(topics):
+    best = selection.best_trial(topics.trials, "p95")
+    passing = [r for r in topics.trials if r.decision is Decision.PASS]
+    assert best is max(passing, key=lambda r: r.throughput_inferences_per_s)
+
+
+def test_an_invalid_trial_is_never_the_best(topics):
+    invalid = [r for r in topics.trials if not r.valid]
+    assert invalid
+    assert selection.best_trial(invalid, "p95") is None
+
+
+def test_without_a_passing_trial_the_lowest_latency_is_the_best(topics):
+    failing = [replace(r, decision=Decision.FAIL) for r in topics.trials]
+    best = selection.best_trial(failing, "p95")
+    lowest = min(r.latency.percentiles["p95"].value_ms for r in failing if r.valid)
+    assert best.latency.percentiles["p95"].value_ms == lowest
+
+
+def test_the_recommended_trial_stands_for_its_variant(topics):
+    assert selection.best_of_variant(topics, "topics-student-int8") is topics.recommended
+
+
+def test_one_best_trial_for_each_variant_and_client_batch(topics):
+    keys = [
+        (r.trial.variant, r.trial.workload.client_batch_size)
+        for r in selection.best_by_batch(topics)
+    ]
+    assert len(keys) == len(set(keys)) == 16
+
+
+def test_the_latency_split_adds_up_to_the_clients_mean(topics):
+    for result in topics.trials:
+        split = selection.latency_split(result)
+        total = split.client_ms + split.queue_ms + split.compute_ms
+        assert total == pytest.approx(result.latency.mean_ms) or split.client_ms == 0
+
+
+def test_a_server_slower_than_the_client_saw_leaves_nothing_to_the_client(topics):
+    server = ServerMetrics(queue_ms=1e4, compute_infer_ms=1.0)
+    assert selection.latency_split(replace(topics.trials[0], server=server)).client_ms == 0
+
+
+def test_without_the_servers_side_there_is_no_split():
+    results = selection.families_of(no_server_metrics())[0].trials
+    assert [selection.latency_split(result) for result in results] == [None] * len(results)
+
+
+def test_a_teacher_alone_is_its_own_reference():
+    family = selection.families_of(single_variant())[0]
+    assert selection.reference_score(family, "accuracy").variant == "topics-teacher-fp32"
+
+
+@given(POINTS, st.booleans())
+def test_no_point_beats_the_pareto_front_in_both(points, lower_is_better):
+    front = selection.pareto_front(points, lower_is_better=lower_is_better)
+    sign = -1 if lower_is_better else 1
+    assert bool(front) == bool(points)
+    for latency, quality in points:
+        assert any(x <= latency and sign * y >= sign * quality for x, y in front)
+    assert front == sorted(set(front))
+
+
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (["a-teacher-fp32", "a-tiny-fp32"], ["teacher-fp32", "tiny-fp32"]),
+        (["teacher-fp32", "teacher-int8"], ["fp32", "int8"]),
+        (["bert", "bert-int8"], ["bert", "bert-int8"]),
+        (["alone-fp32"], ["alone-fp32"]),
+        ([], []),
+    ],
+)
+def test_short_names_drop_only_what_all_share(names, short):
+    assert list(short_names(names).values()) == short

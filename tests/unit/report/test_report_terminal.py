@@ -1,0 +1,63 @@
+import io
+
+import pytest
+from rich.console import Console
+from sample_run import sample_run
+from unusual_runs import UNUSUAL
+
+from harness.report.terminal import quality_table, trial_table, verdict_summary, verdict_table
+
+RUNS = {"sample_run": sample_run, **UNUSUAL}
+
+
+def printed(renderable, width=100):
+    stream = io.StringIO()
+    Console(file=stream, width=width, color_system=None).print(renderable)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_run_fits_a_hundred_columns(name):
+    run = RUNS[name]()
+    for renderable in (verdict_table(run), verdict_summary(run), quality_table(run)):
+        assert all(len(line) <= 100 for line in printed(renderable).splitlines())
+
+
+def test_nothing_is_cut_off_at_a_hundred_columns():
+    run = sample_run()
+    text = printed(verdict_table(run)) + printed(quality_table(run))
+    assert "…" not in text
+    for variant in run.variants:
+        assert variant.name in text
+
+
+def test_a_row_says_quality_best_trial_latency_and_decision():
+    lines = printed(verdict_table(sample_run())).splitlines()
+    row = next(line for line in lines if line.startswith("topics-student-int8"))
+    for part in ("79.7%", "97.1%", "gRPC b16 c16", "11,552", "29.4", "✓ Recommended"):
+        assert part in row
+    tiny = next(place for place, line in enumerate(lines) if line.startswith("topics-tiny"))
+    assert "✕ Fail" in lines[tiny]
+    assert "quality" in lines[tiny + 1]
+
+
+def test_the_summary_names_the_trial_and_the_next_step():
+    assert "topics-student-int8--mb16-qd0-i2-t1--grpc-b16-c16-r1" in printed(
+        verdict_summary(sample_run())
+    )
+    assert "next: raise traffic.duration_s to 20" in printed(
+        verdict_summary(UNUSUAL["undecided"]())
+    )
+
+
+def test_markup_in_names_is_printed_as_it_stands():
+    run = UNUSUAL["hostile"]()
+    assert "<img src=x" in printed(verdict_table(run))
+
+
+@pytest.mark.parametrize("name", ["sample_run", "no_server_metrics", "nothing_answered"])
+def test_a_trial_by_itself_shows_what_is_known(name):
+    for result in RUNS[name]().trials:
+        text = printed(trial_table(result))
+        assert result.trial.variant in text
+        assert ("invalid" in text) == (not result.valid)

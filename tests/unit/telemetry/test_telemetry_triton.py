@@ -1,0 +1,166 @@
+"""Differences of Triton's cumulative statistics."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.telemetry.triton import ModelCounters, difference, read_counters
+from harness.types import ServerMetrics
+
+# As protobuf's JSON writes it: 64-bit numbers are strings, zeros are left out.
+FRESH = {
+    "name": "m",
+    "inference_stats": {
+        "success": {},
+        "fail": {},
+        "queue": {},
+        "compute_input": {},
+        "compute_infer": {},
+        "compute_output": {},
+    },
+}
+USED = {
+    "name": "m",
+    "inference_count": "12",
+    "execution_count": "3",
+    "inference_stats": {
+        "success": {"count": "6", "ns": "60000000"},
+        "fail": {"count": "2", "ns": "5"},
+        "queue": {"count": "6", "ns": "12000000"},
+        "compute_input": {"count": "6", "ns": "600000"},
+        "compute_infer": {"count": "6", "ns": "30000000"},
+        "compute_output": {"count": "6", "ns": "300000"},
+    },
+    "batch_stats": [
+        {"batch_size": "2", "compute_infer": {"count": "1", "ns": "9"}},
+        {"batch_size": "5", "compute_infer": {"count": "2", "ns": "9"}},
+    ],
+}
+
+
+def test_a_window_from_a_fresh_model_holds_all_it_did() -> None:
+    metrics = difference(read_counters(FRESH), read_counters(USED))
+
+    assert metrics.requests == 6
+    assert metrics.inferences == 12
+    assert metrics.executions == 3
+    assert metrics.batch_sizes == {2: 1, 5: 2}
+    assert metrics.batch_mean == 4.0
+    assert metrics.queue_ms == pytest.approx(2.0)
+    assert metrics.compute_input_ms == pytest.approx(0.1)
+    assert metrics.compute_infer_ms == pytest.approx(5.0)
+    assert metrics.compute_output_ms == pytest.approx(0.05)
+    assert metrics.failures == {"UNSPECIFIED": 2}
+    assert not metrics.counters_reset
+
+
+def test_a_window_without_traffic_has_counts_of_zero_and_no_means() -> None:
+    metrics = difference(read_counters(USED), read_counters(USED))
+
+    assert (metrics.requests, metrics.inferences, metrics.executions) == (0, 0, 0)
+    assert metrics.queue_ms is None
+    assert metrics.compute_ms is None
+    assert metrics.batch_sizes == {}
+    assert metrics.failures == {}
+
+
+@pytest.mark.parametrize("unanswered", [None, {}, {"name": "m"}])
+def test_what_the_server_does_not_offer_stays_none(unanswered: dict[str, object] | None) -> None:
+    assert difference(read_counters(USED), read_counters(unanswered)) == ServerMetrics()
+    assert difference(read_counters(unanswered), read_counters(USED)) == ServerMetrics()
+
+
+def test_a_phase_the_server_does_not_offer_is_none_and_not_zero() -> None:
+    stats = {key: value for key, value in USED["inference_stats"].items() if key != "queue"}
+    metrics = difference(read_counters(FRESH), read_counters(USED | {"inference_stats": stats}))
+
+    assert metrics.queue_ms is None
+    assert metrics.compute_infer_ms == pytest.approx(5.0)
+
+
+def test_reasons_of_the_metrics_page_replace_the_bare_count() -> None:
+    before = read_counters(FRESH, {"OTHER": 0, "REJECTED": 3})
+    after = read_counters(USED, {"OTHER": 0, "REJECTED": 5, "BACKEND": 1})
+
+    assert difference(before, after).failures == {"BACKEND": 1, "REJECTED": 2}
+
+
+def test_a_scrape_that_failed_at_the_end_is_no_reset() -> None:
+    metrics = difference(read_counters(FRESH, {"OTHER": 7}), read_counters(USED, None))
+
+    assert not metrics.counters_reset
+    assert metrics.failures == {"UNSPECIFIED": 2}
+
+
+def test_a_restart_is_seen_and_leaves_no_numbers() -> None:
+    assert difference(read_counters(USED), read_counters(FRESH)) == ServerMetrics(
+        counters_reset=True
+    )
+
+
+counters = st.builds(
+    ModelCounters,
+    requests=st.integers(1, 10**12),
+    failed=st.integers(1, 10**6),
+    inferences=st.integers(1, 10**12),
+    executions=st.integers(1, 10**12),
+    duration_ns=st.fixed_dictionaries(
+        dict.fromkeys(
+            ("queue", "compute_input", "compute_infer", "compute_output"), st.integers(1, 10**15)
+        )
+    ),
+    executions_by_batch=st.dictionaries(st.integers(1, 64), st.integers(1, 10**9), min_size=1),
+    failed_by_reason=st.dictionaries(st.sampled_from("ABCD"), st.integers(1, 99), min_size=1),
+)
+
+
+@given(counters, st.data())
+@settings(deadline=None)
+def test_any_single_counter_that_fell_is_a_reset(
+    before: ModelCounters, data: st.DataObject
+) -> None:
+    name = data.draw(st.sampled_from([field.name for field in dataclasses.fields(before)]))
+    value = getattr(before, name)
+    if isinstance(value, int):
+        fallen: object = data.draw(st.integers(0, value - 1))
+    else:
+        key = data.draw(st.sampled_from(sorted(value)))
+        fallen = value | {key: data.draw(st.integers(0, value[key] - 1))}
+    after = dataclasses.replace(before, **{name: fallen})
+
+    assert difference(before, after) == ServerMetrics(counters_reset=True)
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 10**9)] * 4), min_size=3, max_size=3))
+@settings(deadline=None)
+def test_windows_side_by_side_add_up(steps: list[tuple[int, int, int, int]]) -> None:
+    """Counting over two adjoining windows is counting over both at once."""
+    first, middle, last = (_after(steps[: end + 1]) for end in range(3))
+
+    parts = [difference(first, middle), difference(middle, last)]
+    whole = difference(first, last)
+
+    assert whole.requests == sum(part.requests or 0 for part in parts)
+    assert whole.executions == sum(part.executions or 0 for part in parts)
+    assert whole.batch_sizes.get(8, 0) == sum(part.batch_sizes.get(8, 0) for part in parts)
+    if whole.requests:
+        queue_ms = sum((part.queue_ms or 0) * (part.requests or 0) for part in parts)
+        nothing_lost = all(part.requests for part in parts)
+        if nothing_lost:
+            assert whole.queue_ms == pytest.approx(queue_ms / whole.requests)
+
+
+def _after(steps: list[tuple[int, int, int, int]]) -> ModelCounters:
+    requests, queue_ns, executions, batches = map(sum, zip(*steps, strict=True))
+    return ModelCounters(
+        requests=requests,
+        failed=0,
+        inferences=requests,
+        executions=executions,
+        duration_ns={"queue": queue_ns},
+        executions_by_batch={8: batches},
+    )

@@ -1,0 +1,119 @@
+"""A window over a server that is there, and over one that goes away."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from harness.errors import ServerError
+from harness.telemetry.window import TelemetryWindow
+from harness.types import ServerMetrics
+
+
+class CountingServer:
+    """Counts as Triton does: one more request, one more rejection, with every reading."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.alive = True
+
+    def statistics(self, model: str) -> dict[str, Any]:
+        if not self.alive:
+            raise ServerError("connection refused")
+        self.requests += 10
+        return {
+            "name": model,
+            "inference_count": 2 * self.requests,
+            "execution_count": self.requests,
+            "inference_stats": {
+                "success": {"count": self.requests, "ns": 0},
+                "fail": {"count": 0, "ns": 0},
+                "queue": {"count": self.requests, "ns": 3_000_000 * self.requests},
+            },
+        }
+
+
+class Metrics(BaseHTTPRequestHandler):
+    """Answers every scrape with one more rejection."""
+
+    rejected = 0
+
+    def do_GET(self) -> None:
+        type(self).rejected += 1
+        body = (
+            "# TYPE nv_inference_request_failure counter\n"
+            f'nv_inference_request_failure{{model="m",reason="REJECTED"}} {self.rejected}\n'
+        )
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def metrics_url() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Metrics)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/metrics"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_both_sides_are_differences_over_the_window(metrics_url: str) -> None:
+    window = TelemetryWindow(
+        CountingServer(), metrics_url=metrics_url, server_pid=os.getpid(), model="m"
+    )
+
+    window.open()
+    server, host = window.close()
+
+    assert (server.requests, server.inferences, server.executions) == (10, 20, 10)
+    assert server.queue_ms == pytest.approx(3.0)
+    assert server.failures == {"REJECTED": 1}
+    assert host.server_cpu is not None
+    assert host.gpu_utilization is None
+
+
+@pytest.mark.parametrize("gone_at", ["open", "close"])
+def test_a_server_that_does_not_answer_leaves_nothing_known(gone_at: str) -> None:
+    source = CountingServer()
+    window = TelemetryWindow(
+        source, metrics_url="http://127.0.0.1:9/metrics", server_pid=None, model="m"
+    )
+
+    source.alive = gone_at != "open"
+    window.open()
+    source.alive = gone_at != "close"
+    server, host = window.close()
+
+    assert server == ServerMetrics()
+    assert server.requests is None
+    assert server.batch_mean is None
+    assert host.server_cpu is None
+    assert host.memory_used_bytes
+
+
+def test_without_a_metrics_page_failures_are_counted_without_reasons() -> None:
+    window = TelemetryWindow(CountingServer(), metrics_url=None, server_pid=None, model="m")
+
+    window.open()
+    server, _ = window.close()
+
+    assert server.requests == 10
+    assert server.failures == {}
+
+
+def test_a_window_must_be_opened() -> None:
+    window = TelemetryWindow(CountingServer(), metrics_url=None, server_pid=None, model="m")
+
+    with pytest.raises(RuntimeError, match="open"):
+        window.close()

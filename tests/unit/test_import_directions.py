@@ -1,0 +1,82 @@
+"""Holds the two lines of docs/design.md: who may import whom, and what stays out of the harness."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HARNESS = Path(__file__).parents[2] / "harness"
+STAGES = {
+    "analysis", "export", "load", "planning", "quality", "reference", "report", "serving",
+    "telemetry",
+}  # fmt: skip
+GROUND = {"cache", "errors", "resources", "storage", "study", "tasks", "types"}
+ALLOWED = {
+    "types": set(),
+    "errors": set(),
+    "cache": set(),
+    "resources": {"errors"},
+    "storage": {"errors"},
+    # The objective's grammar is a leaf: a study must refuse one that does not parse.
+    "study": {"errors", "types", "planning"},
+    "study_file": {"errors", "study"},
+    "tasks": {"errors", "study", "types"},
+    "journal": {"errors", "storage", "types"},
+    "runs": {"errors", "journal", "planning", "storage", "study", "types"},
+    "tables": {"runs", "storage", "types"},
+    "machine": set(),
+    **dict.fromkeys(STAGES, GROUND),
+    "report": GROUND | {"runs"},
+    "pipeline": STAGES | GROUND | {"journal", "machine", "runs", "tables"},
+}
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in HARNESS.rglob("*.py") if "backends" not in path.parts)
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute here"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def room(path: Path) -> str:
+    first = path.relative_to(HARNESS).parts[0]
+    return first.removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(HARNESS)))
+def test_a_module_imports_only_what_lies_below_it(path):
+    own = room(path)
+    if own in {"cli", "__main__", "__init__"}:
+        return
+    used = {name.split(".")[1] for name in imported(path) if name.startswith("harness.")}
+    forbidden = used - ALLOWED[own] - {own}
+    assert not forbidden, f"{path.name} of {own} must not import {sorted(forbidden)}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(HARNESS)))
+def test_the_harness_never_imports_locust_or_gevent(path):
+    roots = {name.split(".")[0] for name in imported(path)}
+    assert not roots & {"locust", "gevent"}
+
+
+def test_a_report_rebuilds_without_the_training_and_serving_stack():
+    """On a laptop with the base install alone, from a run folder."""
+    code = (
+        "import sys, harness.report.build, harness.analysis.latency, harness.planning.search;"
+        "heavy = {'torch', 'transformers', 'tritonclient', 'locust', 'gevent', 'grpc'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert answer.stdout.strip() == "[]"

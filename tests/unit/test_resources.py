@@ -1,0 +1,31 @@
+"""Bundled files are found in a checkout and in an installed wheel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness import resources
+from harness.errors import EnvironmentFailure
+
+
+@pytest.mark.parametrize("name", ["locustfiles/session.py", "locustfiles/triton.py", "studies"])
+def test_the_checkout_holds_them(name: str) -> None:
+    assert resources.bundled(name).exists()
+
+
+def test_a_wheel_holds_them_inside_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = tmp_path / "harness" / "_bundled" / "studies" / "reference.yaml"
+    inside.parent.mkdir(parents=True)
+    inside.write_text("name: reference")
+    monkeypatch.setattr(resources, "_PACKAGE", tmp_path / "harness")
+    assert resources.bundled("studies/reference.yaml") == inside
+
+
+def test_a_broken_installation_is_named() -> None:
+    with pytest.raises(EnvironmentFailure, match=r"lacks its file locustfiles/none\.py") as caught:
+        resources.bundled("locustfiles/none.py")
+    assert "pip install" in caught.value.next_step

@@ -1,0 +1,177 @@
+"""The run folder: nothing finished is lost, nothing measured is overwritten."""
+
+import errno
+import json
+import math
+
+import pytest
+
+from harness.errors import RunFolderError, StorageError
+from harness.journal import Journal, QualityEntry
+from harness.runs import JOURNAL, RunFolder, latest_run, overall_decision, read_run, study_digest
+from harness.storage import storage_errors
+from harness.study_file import parse_study
+from harness.tables import trials_table, write_tables
+from harness.types import Decision, QualityScore, Role, Verdict
+from tests.samples import sample_study, sample_trial_result, sample_variant
+
+TRIAL_COLUMNS = """
+    trial_id variant role format precision protocol client_batch_size load_mode concurrency
+    rate_per_s max_batch_size queue_delay_us instance_count duration_s requests failures
+    throughput_requests_per_s throughput_inferences_per_s latency_p50_ms latency_p90_ms
+    latency_p95_ms latency_p99_ms latency_p95_low_ms latency_p95_high_ms server_queue_ms
+    server_compute_ms server_batch_mean schedule_delay_p99_ms generator_cpu valid invalid_reason
+    decision
+""".split()  # noqa: SIM905  (a list of thirty quoted words is harder to compare with the design)
+
+
+@pytest.fixture
+def study():
+    return parse_study(sample_study(), source="study")
+
+
+@pytest.fixture
+def folder(tmp_path, study):
+    manifest = {"schema_version": 1, "study_digest": study_digest(study), "artefacts": {}}
+    return RunFolder.create(tmp_path / "run", manifest)
+
+
+def score(metric="accuracy"):
+    return QualityScore("teacher-fp32", "topics", Role.TEACHER, metric, 0.8, 0.7, 0.9, 100, "ab")
+
+
+def test_what_is_recorded_is_read_back_equal(folder):
+    variant, result = sample_variant(), sample_trial_result()
+    entry = QualityEntry(variant.name, variant.sha256, (score(),))
+    with folder:
+        folder.journal.add_variant(variant)
+        folder.journal.add_quality(entry)
+        folder.journal.add_trial(result)
+    run = read_run(folder.path)
+    assert run.variants == (variant,)
+    assert run.scores == entry.scores
+    assert run.trials == (result,)
+    assert run.interrupted
+
+
+def test_a_torn_last_line_is_ignored_and_cut_before_the_next_append(folder, study):
+    first, second = sample_trial_result(concurrency=1), sample_trial_result(concurrency=4)
+    with folder:
+        folder.journal.add_trial(first)
+        folder.journal.add_trial(second)
+    path = folder.path / JOURNAL
+    path.write_bytes(path.read_bytes()[:-40])
+    resumed = RunFolder.resume(folder.path, study)
+    assert list(resumed.journal.trials) == [first.trial.trial_id]
+    with resumed:
+        resumed.journal.add_trial(second)
+    assert list(Journal.read(path).trials) == [first.trial.trial_id, second.trial.trial_id]
+
+
+def test_a_broken_line_in_the_middle_is_no_crash_s_doing(folder):
+    with folder:
+        folder.journal.add_trial(sample_trial_result())
+    path = folder.path / JOURNAL
+    path.write_text("{broken\n" + path.read_text())
+    with pytest.raises(RunFolderError, match="line 1"):
+        Journal.read(path)
+
+
+def test_a_folder_with_something_in_it_is_never_overwritten(folder):
+    with pytest.raises(RunFolderError, match="not empty"):
+        RunFolder.create(folder.path, {})
+
+
+def test_a_changed_study_does_not_resume(folder):
+    other = parse_study(sample_study(seed=99), source="study")
+    with pytest.raises(RunFolderError, match="since changed"):
+        RunFolder.resume(folder.path, other)
+
+
+def test_two_processes_do_not_write_one_run(folder, study):
+    with (
+        folder,
+        pytest.raises(RunFolderError, match="in use"),
+        RunFolder.resume(folder.path, study),
+    ):
+        pass
+
+
+def test_a_folder_that_is_no_run_says_so(tmp_path):
+    with pytest.raises(RunFolderError, match=r"no manifest\.json"):
+        read_run(tmp_path)
+
+
+def test_the_latest_run_is_of_the_same_study(tmp_path, study):
+    digest = study_digest(study)
+    for stamp, of in (
+        ("20260101T000000Z", digest),
+        ("20260102T000000Z", digest),
+        ("20260103T000000Z", "x"),
+    ):
+        RunFolder.create(
+            tmp_path / f"{study.name}-{stamp}", {"schema_version": 1, "study_digest": of}
+        )
+    assert latest_run(tmp_path, study).name.endswith("20260102T000000Z")
+    with pytest.raises(RunFolderError):
+        latest_run(tmp_path / "elsewhere", study)
+
+
+def test_a_full_disk_is_a_clear_line(tmp_path):
+    with pytest.raises(StorageError, match="No space left") as caught, storage_errors(tmp_path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert "--resume" in caught.value.next_step
+    assert caught.value.exit_code == 5
+
+
+def test_a_journal_line_holds_no_nan(folder):
+    with folder, pytest.raises(ValueError, match="JSON"):
+        folder.journal.add_trial(sample_trial_result(generator_cpu=math.nan))
+
+
+def test_tables_have_the_columns_of_the_design(folder):
+    with folder:
+        folder.journal.add_variant(sample_variant())
+        folder.journal.add_quality(QualityEntry("teacher-fp32", "ab", (score(),)))
+        folder.journal.add_trial(sample_trial_result())
+    run = read_run(folder.path)
+    write_tables(run, folder.path)
+    assert set(TRIAL_COLUMNS) <= set(trials_table(run.trials, run.variants).columns)
+    header = (folder.path / "quality.csv").read_text().splitlines()[0].split(",")
+    assert {
+        "variant",
+        "role",
+        "metric",
+        "value",
+        "low",
+        "high",
+        "samples",
+        "relative_to_teacher",
+        "relative_low",
+        "relative_high",
+        "p_value",
+    } <= set(header)
+    assert (folder.path / "trials.parquet").stat().st_size > 0
+
+
+def test_the_verdict_document_puts_the_first_family_on_top(folder):
+    first = Verdict("topics", "p95 < 50 ms", Decision.PASS, "a-trial", "Serve it.", ())
+    second = Verdict("prose", "p95 < 50 ms", Decision.UNDECIDED, None, "Not enough.", ())
+    folder.write_verdicts((first, second))
+    document = json.loads((folder.path / "verdict.json").read_text())
+    assert (document["recommended"], document["decision"]) == ("a-trial", "undecided")
+    assert read_run(folder.path).verdicts == (first, second)
+
+
+@pytest.mark.parametrize(
+    ("decisions", "overall"),
+    [
+        ([Decision.PASS, Decision.PASS], Decision.PASS),
+        ([Decision.PASS, Decision.UNDECIDED], Decision.UNDECIDED),
+        ([Decision.UNDECIDED, Decision.FAIL], Decision.FAIL),
+        ([], Decision.UNDECIDED),
+    ],
+)
+def test_one_failing_family_fails_the_study(decisions, overall):
+    verdicts = tuple(Verdict("f", "", decision, None, "", ()) for decision in decisions)
+    assert overall_decision(verdicts) is overall

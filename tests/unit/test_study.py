@@ -1,0 +1,151 @@
+"""The study file: what it refuses, and that it says everything at once."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.errors import StudyError
+from harness.study import study_schema, variant_name
+from harness.study_file import load_study, parse_study
+from harness.types import Precision, Role, TaskKind
+from tests.samples import sample_study
+
+ROOT = Path(__file__).parents[2]
+
+
+def parsed(document):
+    """The study, or its problems; any other exception is a bug."""
+    try:
+        return parse_study(document, source="study")
+    except StudyError as error:
+        return error.problems
+
+
+def problems_of(document):
+    with pytest.raises(StudyError) as caught:
+        parse_study(document, source="study")
+    return "\n".join(caught.value.problems)
+
+
+def test_the_reference_study_loads():
+    study = load_study(ROOT / "studies" / "reference.yaml")
+    assert [family.task.kind for family in study.families] == [
+        TaskKind.SEQUENCE_CLASSIFICATION,
+        TaskKind.CAUSAL_LM,
+    ]
+    assert study.families[0].teacher.role is Role.TEACHER
+
+
+def test_every_problem_is_reported_at_once_with_its_line(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text(
+        "name: Bad Name\n"
+        "objectiv: p95 < 3\n"
+        'objective: "p95 < 50ms, acuracy >= 90% of teacher"\n'
+        "families:\n"
+        "  - name: a\n"
+        "    task: {kind: sequence-classification, data: {source: csv, path: nope.csv}}\n"
+        "    models:\n"
+        "      - {name: t, role: teachr, checkpoint: ./nope}\n"
+        "traffic: {client_batch_sizes: [0]}\n"
+    )
+    with pytest.raises(StudyError) as caught:
+        load_study(path)
+    text = str(caught.value)
+    assert caught.value.exit_code == 2
+    for expected in (
+        "line 1: name:",
+        "line 2: objectiv: unknown key",
+        "line 3: objective:",
+        "line 6: families[0].task.data.path: no such data file",
+        "line 8: families[0].models[0].role:",
+        "line 8: families[0].models[0].checkpoint: no checkpoint there",
+        "line 9: traffic.client_batch_sizes[0]:",
+    ):
+        assert expected in text
+    caret = text.splitlines()[
+        text.splitlines().index(next(line for line in text.splitlines() if "acuracy >=" in line))
+        + 1
+    ]
+    assert "^" in caret
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"traffic": {"client_batch_sizes": [1, 32]}}, "exceed the largest of max_batch_sizes"),
+        ({"objective": "perplexity <= 1.1x teacher"}, "asks for perplexity"),
+        ({"traffic": {"duration_s": "5"}}, "duration_s"),
+        ({"serving": {"instance_count": [1]}}, "unknown key"),
+        ({"seed": -1}, "seed"),
+        ({"search": "annealing"}, "search"),
+    ],
+)
+def test_contradictions_and_wrong_types_are_refused(changes, said):
+    assert said in problems_of(sample_study(**changes))
+
+
+def test_a_family_needs_exactly_one_teacher():
+    document = sample_study()
+    document["families"][0]["models"][0]["role"] = "student"
+    assert "exactly one teacher" in problems_of(document)
+
+
+def test_two_variants_may_not_share_a_folder():
+    document = sample_study()
+    document["families"][0]["models"].append(
+        {"name": "teacher", "role": "student", "checkpoint": "reference:topics-student"}
+    )
+    assert "two variants are named 'teacher-fp32'" in problems_of(document)
+
+
+def test_the_longest_bucket_is_the_maximum_length():
+    document = sample_study()
+    document["families"][0]["task"] |= {"max_length": 64, "length_buckets": [16, 32]}
+    assert "length_buckets" in problems_of(document)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "- a\n- b\n", "a: [1, 2\n", "name: !!python/object:os.system x"]
+)
+def test_what_is_no_study_is_refused(tmp_path, text):
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(StudyError):
+        load_study(path)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=8,
+    )
+)
+def test_any_value_in_any_place_ends_in_a_study_error(value):
+    for key in ("families", "traffic", "objective"):
+        study_or_problems = parsed(sample_study(**{key: value}))
+        assert study_or_problems
+
+
+def test_an_unknown_variant_is_answered_with_the_known_ones():
+    study = parse_study(sample_study(), source="study")
+    assert study.family_of("teacher-fp32").name == "topics"
+    with pytest.raises(StudyError) as caught:
+        study.family_of("teacher-fp64")
+    assert "teacher-fp32" in caught.value.next_step
+
+
+def test_the_schema_accepts_the_shipped_study_s_keys():
+    schema = study_schema()
+    document = yaml.safe_load((ROOT / "studies" / "reference.yaml").read_text())
+    assert set(document) <= set(schema["properties"])
+    assert schema["additionalProperties"] is False
+
+
+def test_variant_names_are_model_and_precision():
+    study = parse_study(sample_study(), source="study")
+    assert variant_name(study.families[0].teacher, Precision.INT8) == "teacher-int8"
