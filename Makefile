@@ -29,7 +29,7 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/harness export studies/reference.yaml
-	$(BIN)/python -m benchmarks.server_overhead
+	$(BIN)/python benchmarks/server_overhead.py
 
 # What a run, a test or a build leaves in the checkout; the caches outside it stay.
 clean:

@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import session
-from harness.cli.console import ProgressDisplay
 from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Out, Repository, Resume
+from harness.cli.session import RunOptions, run_to_verdict
 from harness.resources import bundled
 from harness.study import Study
 from harness.study_file import load_study, parse_study
@@ -28,10 +27,7 @@ def demo(
     if quick:
         study = quick_study(study)
     command = "harness demo --quick" if quick else "harness demo"
-    with ProgressDisplay() as progress:
-        machinery = session.machinery(progress, repository, None, None)
-        folder = session.open_folder(study, out, resume=resume)
-        return session.run_to_verdict(study, folder, machinery, command=command, as_json=as_json)
+    return run_to_verdict(study, RunOptions(out, resume, repository, as_json), command=command)
 
 
 def quick_study(study: Study) -> Study:

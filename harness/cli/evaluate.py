@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from harness.cli import session
 from harness.cli.console import ProgressDisplay, output, print_json
 from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Out, Repository, Resume, StudyFile
+from harness.cli.session import open_folder
+from harness.pipeline.machinery import Machinery
 from harness.pipeline.run import score_study
 from harness.report.terminal import quality_table
 from harness.runs import read_run
@@ -20,8 +21,8 @@ def evaluate(
 ) -> None:
     """Export, serve and score every variant through the endpoint, beside its teacher."""
     study = load_study(study_file)
-    with ProgressDisplay() as progress, session.open_folder(study, out, resume=resume) as folder:
-        machinery = session.machinery(progress, repository, None, None)
+    with ProgressDisplay() as progress, open_folder(study, out, resume=resume) as folder:
+        machinery = Machinery(repository, progress=progress)
         score_study(study, folder, machinery)
     run = read_run(folder.path)
     if as_json:

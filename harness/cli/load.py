@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import session
 from harness.cli.console import ProgressDisplay, output, print_json
 from harness.cli.options import (
     DEFAULT_REPOSITORY,
@@ -17,10 +16,12 @@ from harness.cli.options import (
     CpusServer,
     Repository,
     StudyFile,
+    parse_cpus,
 )
 from harness.errors import EXIT_ENVIRONMENT, EXIT_OK
+from harness.pipeline.inputs import check_inputs
+from harness.pipeline.machinery import Machinery
 from harness.pipeline.manifest import new_manifest
-from harness.pipeline.preparation import check_inputs
 from harness.pipeline.run import measure_once
 from harness.report.terminal import trial_table
 from harness.runs import RunFolder
@@ -64,7 +65,9 @@ def load(
     )
     check_inputs(study)
     with tempfile.TemporaryDirectory(prefix="harness-load-") as scratch, ProgressDisplay() as shown:
-        machinery = session.machinery(shown, repository, cpus_server, cpus_generator)
+        machinery = Machinery(
+            repository, parse_cpus(cpus_server), parse_cpus(cpus_generator), shown
+        )
         folder = RunFolder.create(out or Path(scratch) / "run", new_manifest(study))
         with folder:
             result = measure_once(study, trial, folder, machinery)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from harness.cli import session
-from harness.cli.console import ProgressDisplay
 from harness.cli.options import (
     DEFAULT_REPOSITORY,
     AsJson,
@@ -14,6 +12,7 @@ from harness.cli.options import (
     Resume,
     StudyFile,
 )
+from harness.cli.session import RunOptions, run_to_verdict
 from harness.study_file import load_study
 
 
@@ -27,10 +26,5 @@ def run(
     as_json: AsJson = False,
 ) -> int:
     """Export, serve, score, sweep, decide, report."""
-    study = load_study(study_file)
-    with ProgressDisplay() as progress:
-        machinery = session.machinery(progress, repository, cpus_server, cpus_generator)
-        folder = session.open_folder(study, out, resume=resume)
-        return session.run_to_verdict(
-            study, folder, machinery, command=f"harness run {study_file}", as_json=as_json
-        )
+    options = RunOptions(out, resume, repository, as_json, cpus_server, cpus_generator)
+    return run_to_verdict(load_study(study_file), options, command=f"harness run {study_file}")

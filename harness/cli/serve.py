@@ -9,11 +9,18 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import session
 from harness.cli.console import ProgressDisplay, console, print_json
-from harness.cli.options import DEFAULT_REPOSITORY, AsJson, CpusServer, Repository, StudyFile
+from harness.cli.options import (
+    DEFAULT_REPOSITORY,
+    AsJson,
+    CpusServer,
+    Repository,
+    StudyFile,
+    parse_cpus,
+)
 from harness.errors import UsageError
 from harness.pipeline import serving
+from harness.pipeline.machinery import Machinery
 from harness.pipeline.run import export_study
 from harness.serving.environment import ensure_server_environment
 from harness.study_file import load_study
@@ -38,7 +45,7 @@ def serve(
     study = load_study(study_file)
     log = log_file or Path(tempfile.mkdtemp(prefix="harness-serve-")) / "triton.log"
     with ProgressDisplay() as progress:
-        machinery = session.machinery(progress, repository, cpus_server, None)
+        machinery = Machinery(repository, parse_cpus(cpus_server), progress=progress)
         environment = ensure_server_environment(progress)
         families = export_study(study, machinery)
         with serving.serve(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.cli.console import ProgressDisplay, console, output, print_json
 from harness.cli.options import RUNS, parse_cpus
 from harness.errors import EXIT_OBJECTIVE_NOT_MET, EXIT_OK, EXIT_UNDECIDED, HarnessError
+from harness.pipeline.inputs import check_inputs
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.manifest import new_manifest
-from harness.pipeline.preparation import check_inputs
 from harness.pipeline.run import run_study, write_results
 from harness.report.terminal import verdict_summary, verdict_table
 from harness.runs import RunFolder, StoredRun, latest_run, new_run_path, read_run, verdict_document
@@ -23,6 +24,41 @@ EXIT_CODES = {
 }
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run's commands have in common on the command line."""
+
+    out: Path | None
+    resume: bool
+    repository: Path
+    as_json: bool
+    cpus_server: str | None = None
+    cpus_generator: str | None = None
+
+
+def run_to_verdict(study: Study, options: RunOptions, *, command: str) -> int:
+    """Run the whole study and print how it ended; returns the exit code of its verdict.
+
+    `command` is what resumes it, shown when it is cut short.
+    """
+    with ProgressDisplay() as progress:
+        machinery = Machinery(
+            repository=options.repository,
+            cpus_server=parse_cpus(options.cpus_server),
+            cpus_generator=parse_cpus(options.cpus_generator),
+            progress=progress,
+        )
+        with open_folder(study, options.out, resume=options.resume) as folder:
+            try:
+                run_study(study, folder, machinery)
+            except (KeyboardInterrupt, HarnessError):
+                _keep_what_there_is(folder, command)
+                raise
+    run = read_run(folder.path)
+    print_outcome(run, folder.path, as_json=options.as_json)
+    return EXIT_CODES[run.decision]
+
+
 def open_folder(study: Study, out: Path | None, *, resume: bool) -> RunFolder:
     """A new run folder, or the one to go on with; nothing is made if the study's inputs are wrong.
 
@@ -34,36 +70,6 @@ def open_folder(study: Study, out: Path | None, *, resume: bool) -> RunFolder:
     if resume:
         return RunFolder.resume(out or latest_run(RUNS, study), study)
     return RunFolder.create(out or new_run_path(RUNS, study), new_manifest(study))
-
-
-def machinery(
-    progress: ProgressDisplay, repository: Path, cpus_server: str | None, cpus_generator: str | None
-) -> Machinery:
-    """Collect what does not belong to the study."""
-    return Machinery(
-        repository=repository,
-        cpus_server=parse_cpus(cpus_server),
-        cpus_generator=parse_cpus(cpus_generator),
-        progress=progress,
-    )
-
-
-def run_to_verdict(
-    study: Study, folder: RunFolder, machinery: Machinery, *, command: str, as_json: bool
-) -> int:
-    """Run the whole study; returns the exit code of its verdict.
-
-    `command` is what resumes it, shown when it is cut short.
-    """
-    with folder:
-        try:
-            run_study(study, folder, machinery)
-        except (KeyboardInterrupt, HarnessError):
-            _keep_what_there_is(folder, command)
-            raise
-    run = read_run(folder.path)
-    print_outcome(run, folder.path, as_json=as_json)
-    return EXIT_CODES[run.decision]
 
 
 def print_outcome(run: StoredRun, path: Path, *, as_json: bool) -> None:

@@ -7,8 +7,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from harness.cli import session
-from harness.cli.console import ProgressDisplay
 from harness.cli.options import (
     DEFAULT_REPOSITORY,
     AsJson,
@@ -19,6 +17,7 @@ from harness.cli.options import (
     Resume,
     StudyFile,
 )
+from harness.cli.session import RunOptions, run_to_verdict
 from harness.planning.objective import parse_objective
 from harness.study import Study
 from harness.study_file import load_study, parse_study
@@ -45,10 +44,8 @@ def sweep(
     command = f"harness sweep {study_file}"
     command += f" --slo {shlex.quote(slo)}" if slo else ""
     command += f" --search {search}" if search else ""
-    with ProgressDisplay() as progress:
-        machinery = session.machinery(progress, repository, cpus_server, cpus_generator)
-        folder = session.open_folder(study, out, resume=resume)
-        return session.run_to_verdict(study, folder, machinery, command=command, as_json=as_json)
+    options = RunOptions(out, resume, repository, as_json, cpus_server, cpus_generator)
+    return run_to_verdict(study, options, command=command)
 
 
 def override(study: Study, slo: str | None, search: str | None) -> Study:

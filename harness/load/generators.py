@@ -103,6 +103,7 @@ class LoadGenerators:
         *,
         on_window_start: Callable[[], None],
         on_window_end: Callable[[], None],
+        check: Callable[[], None] = lambda: None,
     ) -> LoadResult:
         """Drive one trial: warm up, measure, drain.
 
@@ -110,6 +111,7 @@ class LoadGenerators:
             job: the trial.
             on_window_start: called when the window opens.
             on_window_end: called when it closes, before the drain; not called after an error.
+            check: called every second of the load; what it raises ends the trial at once.
 
         Raises:
             GeneratorError: a process died, failed or hung. The trial is lost, the generators are
@@ -125,9 +127,9 @@ class LoadGenerators:
             order = _schedule(job.workload)
             for process in busy:
                 process.send(order)
-            watch(busy, until_ns=order.window_start_ns)
+            watch(busy, until_ns=order.window_start_ns, check=check)
             on_window_start()
-            watch(busy, until_ns=order.window_end_ns)
+            watch(busy, until_ns=order.window_end_ns, check=check)
             on_window_end()
             drained_ns = order.window_end_ns + int((self._request_timeout_s + DRAIN_GRACE_S) * 1e9)
             answers = gather(busy, deadline_ns=drained_ns)

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -21,6 +21,7 @@ from harness.load.wire import Answer, Failed, Measure, Prepare, decode_answer, e
 from harness.resources import bundled
 
 SESSION = "locustfiles/session.py"
+CHECK_EVERY_S = 1.0
 START_TIMEOUT_S = 60.0
 """Importing Locust takes 2 s; several times that where the machine is busy."""
 STOP_TIMEOUT_S = 3.0
@@ -178,14 +179,17 @@ def gather(processes: Sequence[GeneratorProcess], *, deadline_ns: int) -> list[A
         _receive(waiting, timeout_s=remaining_s)
 
 
-def watch(processes: Sequence[GeneratorProcess], *, until_ns: int) -> None:
-    """Sleep until then, unless a process dies before.
+def watch(
+    processes: Sequence[GeneratorProcess], *, until_ns: int, check: Callable[[], None]
+) -> None:
+    """Sleep until then, unless a process dies before or `check`, asked now and then, raises.
 
     Raises:
-        GeneratorError: one did.
+        GeneratorError: a process died.
     """
     while (remaining_s := (until_ns - time.monotonic_ns()) / 1e9) > 0:
-        _receive(processes, timeout_s=remaining_s)
+        _receive(processes, timeout_s=min(remaining_s, CHECK_EVERY_S))
+        check()
 
 
 def _receive(processes: Sequence[GeneratorProcess], *, timeout_s: float) -> None:

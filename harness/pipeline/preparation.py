@@ -1,8 +1,4 @@
-"""From a study to what can be measured: checkpoints, samples, encoded inputs, exported variants.
-
-Everything that can be wrong with the user's input is found here, together, before a server or a
-load generator starts.
-"""
+"""From a study to what can be measured: checkpoints, samples, encoded inputs, exported variants."""
 
 from __future__ import annotations
 
@@ -11,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import StudyError, UsageError
-from harness.export.checkpoint import Checkpoint, inspect_checkpoint, open_checkpoint
+from harness.export.checkpoint import Checkpoint, open_checkpoint
 from harness.export.onnx import export_variants
 from harness.pipeline.machinery import ProgressSink
 from harness.pipeline.spaces import serving_configs
@@ -58,7 +53,10 @@ def prepare(
     """
     families = [family for family in study.families if only_family in {None, family.name}]
     bundle = _reference_bundle(study, families, progress)
-    opened = [_open_family(study, family, bundle) for family in families]
+    opened = [
+        [_open_model(study, family, model, bundle) for model in family.models]
+        for family in families
+    ]
     return tuple(
         _export_family(
             family,
@@ -76,40 +74,8 @@ def prepare(
 class _OpenedModel:
     model: Model
     checkpoint: Checkpoint
+    samples: Samples
     dataset: EncodedDataset
-
-
-def check_inputs(study: Study) -> None:
-    """Look at every checkpoint and data file that the user brings, before anything starts.
-
-    Raises:
-        StudyError: with every problem of all of them.
-    """
-    problems = [problem for family in study.families for problem in _input_problems(study, family)]
-    if problems:
-        raise StudyError(f"study {study.name}", problems)
-
-
-def _input_problems(study: Study, family: Family) -> list[str]:
-    problems: list[str] = []
-    labels = None
-    for model in family.models:
-        if model.reference_name:
-            continue
-        try:
-            labels = inspect_checkpoint(model, None).label_names or labels
-        except UsageError as error:
-            problems.append(f"family {family.name}, model {model.name}: {_with_step(error)}")
-    if not isinstance(family.task.data, ReferenceData):
-        try:
-            load_samples(family.task, seed=study.seed, label_names=labels)
-        except UsageError as error:
-            problems.append(f"family {family.name}, data: {_with_step(error)}")
-    return problems
-
-
-def _with_step(error: UsageError) -> str:
-    return f"{error} ({error.next_step})" if error.next_step else str(error)
 
 
 def _reference_bundle(
@@ -122,29 +88,22 @@ def _reference_bundle(
     return build_reference(names, seed=study.seed, progress=progress)
 
 
-def _open_family(
-    study: Study, family: Family, bundle: ReferenceBundle | None
-) -> list[_OpenedModel]:
-    checkpoints = [
-        open_checkpoint(
-            model,
-            folder=bundle.checkpoints[model.reference_name]
-            if bundle and model.reference_name
-            else None,
-        )
-        for model in family.models
-    ]
+def _open_model(
+    study: Study, family: Family, model: Model, bundle: ReferenceBundle | None
+) -> _OpenedModel:
+    """Open a checkpoint and encode the data with its own tokenizer and its own order of labels."""
     data = family.task.data
-    samples: Samples = load_samples(
-        family.task,
-        seed=study.seed,
-        label_names=checkpoints[0].label_names,
-        data_file=bundle.data[data.name] if bundle and isinstance(data, ReferenceData) else None,
+    name = model.reference_name
+    own_folder = bundle.checkpoints[name] if bundle and name else None
+    data_file = bundle.data[data.name] if bundle and isinstance(data, ReferenceData) else None
+    checkpoint = open_checkpoint(model, folder=own_folder)
+    samples = load_samples(
+        family.task, seed=study.seed, label_names=checkpoint.label_names, data_file=data_file
     )
-    return [
-        _OpenedModel(model, checkpoint, encode(family.task, samples, checkpoint.folder))
-        for model, checkpoint in zip(family.models, checkpoints, strict=True)
-    ]
+    dataset = encode(
+        family.task, samples, checkpoint.folder, trust_remote_code=model.trust_remote_code
+    )
+    return _OpenedModel(model, checkpoint, samples, dataset)
 
 
 def _export_family(
@@ -176,14 +135,14 @@ def _export_family(
         family=family,
         variants=tuple(variants),
         datasets=datasets,
-        baseline=_baseline(family, bundle),
+        baseline=_baseline(family, models[0].samples, bundle),
     )
 
 
-def _baseline(family: Family, bundle: ReferenceBundle | None) -> tuple[str, ...]:
+def _baseline(family: Family, samples: Samples, bundle: ReferenceBundle | None) -> tuple[str, ...]:
+    """The yardstick's predictions for the rows that the study draws."""
     data = family.task.data
     if bundle is None or not isinstance(data, ReferenceData) or data.name != "topics":
         return ()
-    if getattr(family.task, "samples", None) is not None:
-        return ()  # its predictions stand for the whole test split only
-    return tuple(json.loads(bundle.baseline_predictions.read_text(encoding="utf-8")))
+    predictions = json.loads(bundle.baseline_predictions.read_text(encoding="utf-8"))
+    return tuple(predictions[row] for row in samples.rows)

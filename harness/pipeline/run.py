@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness.pipeline.inputs import check_inputs
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.manifest import describe_run
-from harness.pipeline.preparation import PreparedFamily, check_inputs, prepare
+from harness.pipeline.preparation import PreparedFamily, prepare
 from harness.pipeline.scoring import score_family
 from harness.pipeline.serving import Served, serve
 from harness.pipeline.sweep import decide_family, trial_runner

@@ -78,6 +78,7 @@ class TrialRunner:
                 job,
                 on_window_start=window.open,
                 on_window_end=lambda: sides.append(window.close()),
+                check=self._server.check,
             )
         except GeneratorError as error:
             # A generator's failure spoils this trial only; a dead server ends the run.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import DataError, MissingExtraError
+from harness.errors import MissingExtraError
 from harness.reference.corpus import Split
 from harness.reference.data import read_rows, tokenizer_folder
 from harness.reference.embeddings import prior_embeddings
@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 
 SOFT_SHARE = 0.8
 """Of the loss that comes from the teacher; the rest is the text's."""
-ANSWERS = 16
-"""Next tokens a position whose probabilities the teacher gives: most of the mass, little space."""
 EMBEDDING_DEVIATION = 0.04
-SMALLEST_PROBABILITY = 1e-6
 _INFERENCE_BATCH = 32
 
 
@@ -45,59 +42,31 @@ def windows(data: Path, split: Split) -> torch.Tensor:
 
 
 def train_language_model(
-    recipe: Recipe, data: Path, answers: Path | None, *, seed: int, on_step: Callable[[], None]
+    recipe: Recipe, data: Path, teacher: Path | None, *, seed: int, on_step: Callable[[], None]
 ) -> tuple[Any, Mapping[str, Any]]:
     """Trains one language model.
 
     Args:
         recipe: Its size and budget.
         data: The task's data folder.
-        answers: Folder of the teacher's next-token answers over the training split; None trains on
-            the text alone.
+        teacher: Checkpoint to learn from; None trains on the text alone.
         seed: Of the embeddings' SVD; the caller has seeded torch.
         on_step: Called after every step.
 
     Returns:
         The model (a `LlamaForCausalLM`) and its record: mean `losses` and the `validation`
         perplexity, which is over windows across paragraphs and so only comparable to itself.
-
-    Raises:
-        DataError: the teacher's answers are of another training split.
     """
+    from transformers import AutoModelForCausalLM
+
     train = windows(data, Split.TRAIN)
     model = _new_model(recipe)
     if recipe.prior_embeddings:
         _set_embeddings(model, train, seed)
-    soft = None if answers is None else _read_answers(answers, len(train))
-    losses = fit(model, recipe, len(train), _loss(model, train, soft), on_step)
+    guide = None if teacher is None else AutoModelForCausalLM.from_pretrained(teacher)
+    losses = fit(model, recipe, len(train), _loss(model, train, guide), on_step)
     perplexity = round(perplexity_of(model, windows(data, Split.VALIDATION)), 3)
     return model, {"losses": losses, "validation": {"perplexity": perplexity}}
-
-
-def write_answers(
-    checkpoint: Path, data: Path, target: Path, on_share: Callable[[float], None]
-) -> None:
-    """Stores the teacher's likeliest next tokens over the training split in `target`.
-
-    `tokens` (windows, PROSE_LENGTH - 1, ANSWERS) int16 and their `probabilities`, float16, whose
-    sum is less than one by the mass of all other tokens.
-    """
-    import torch
-    from safetensors.torch import save_file
-    from transformers import AutoModelForCausalLM
-
-    teacher = AutoModelForCausalLM.from_pretrained(checkpoint)
-    train = windows(data, Split.TRAIN)
-    tokens, probabilities = [], []
-    with torch.no_grad():
-        for batch in torch.split(train, _INFERENCE_BATCH):
-            logits = teacher(input_ids=batch, use_cache=False).logits[:, :-1]
-            likeliest = logits.softmax(dim=-1).topk(ANSWERS, dim=-1)
-            tokens.append(likeliest.indices.to(torch.int16))
-            probabilities.append(likeliest.values.to(torch.float16))
-            on_share(len(batch) / len(train))
-    answers = {"tokens": torch.cat(tokens), "probabilities": torch.cat(probabilities)}
-    save_file(answers, target / "answers.safetensors")
 
 
 def perplexity_of(model: Any, token_ids: torch.Tensor) -> float:
@@ -161,49 +130,28 @@ def _set_embeddings(model: Any, train: torch.Tensor, seed: int) -> None:
         weight.copy_(torch.from_numpy(embeddings))
 
 
-def _read_answers(answers: Path, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    tensors = load_file(answers / "answers.safetensors")
-    tokens, probabilities = tensors["tokens"], tensors["probabilities"]
-    if len(tokens) != rows:
-        raise DataError(
-            f"{answers}: answers for {len(tokens)} windows, the training split has {rows}",
-            next_step=f"delete the folder {answers.parent}; it is made again",
-        )
-    return tokens, probabilities
-
-
 def _loss(
-    model: Any, train: torch.Tensor, soft: tuple[torch.Tensor, torch.Tensor] | None
+    model: Any, train: torch.Tensor, teacher: Any | None
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Next-token cross-entropy with the text, mixed with that of the teacher's answers."""
+    """Next-token cross-entropy with the text, or with a mix of the text and the teacher's word.
+
+    The mix is one distribution a position, SOFT_SHARE of it the teacher's, so that distilling costs
+    one softmax more and the teacher's forward pass.
+    """
+    import torch
     from torch.nn import functional
 
     def loss_of(batch: torch.Tensor) -> torch.Tensor:
         ids = train[batch]
-        logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
-        if soft is None:
-            return functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
-        log_probabilities = functional.log_softmax(logits, dim=-1)
-        hard = -log_probabilities.gather(-1, ids[:, 1:, None]).mean()
-        answers = soft[0][batch].long(), soft[1][batch].float()
-        return (1 - SOFT_SHARE) * hard + SOFT_SHARE * _taught(log_probabilities, *answers)
+        logits = model(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1)
+        following = ids[:, 1:].flatten()
+        if teacher is None:
+            return functional.cross_entropy(logits, following)
+        with torch.no_grad():
+            taught = teacher(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1)
+            target = taught.softmax(dim=-1).mul_(SOFT_SHARE)
+            rest = torch.full((len(following), 1), 1 - SOFT_SHARE)
+            target.scatter_add_(1, following[:, None], rest)
+        return functional.cross_entropy(logits, target)
 
     return loss_of
-
-
-def _taught(
-    log_probabilities: torch.Tensor, tokens: torch.Tensor, probabilities: torch.Tensor
-) -> torch.Tensor:
-    """Cross-entropy with the teacher's likeliest tokens and, as one class more, all the others.
-
-    Without that class the student would learn that nothing else ever comes, and its perplexity
-    would suffer for it.
-    """
-    import torch
-
-    named = log_probabilities.gather(-1, tokens)
-    other = (1 - named.exp().sum(dim=-1)).clamp_min(SMALLEST_PROBABILITY)
-    other_mass = (1 - probabilities.sum(dim=-1)).clamp_min(0)
-    return -((probabilities * named).sum(dim=-1) + other_mass * torch.log(other)).mean()

@@ -29,7 +29,7 @@ class Recipe:
     """One model: its size, its teacher and its budget in steps (never in seconds).
 
     A budget in seconds would give other weights on a busy machine. `step_ms` is only the weight
-    of a step in the progress bar: milliseconds on two cores of 2.5 GHz with AVX-512.
+    of a step in the progress bar: milliseconds of one core with AVX-512.
     """
 
     name: str
@@ -48,48 +48,47 @@ class Recipe:
     """Start from word embeddings made of co-occurrence counts, not from noise."""
 
 
-_TEACHER_PASS_STEPS = 340
-"""What the teacher's pass over the prose training split costs, in steps of the plain student."""
-
-_STUDENT_STEPS = 600
+_STUDENT_STEPS = 450
+_DISTILLATION_COST = 1.96
+"""A distilled step of the prose student over a plain one, in CPU time (see `RECIPES`)."""
 
 _ALL = (
     Recipe(
         "topics-teacher", TOPICS, Role.TEACHER,
-        layers=3, hidden=192, heads=3, steps=300, batch=64, learning_rate=1e-3, step_ms=85,
+        layers=3, hidden=192, heads=3, steps=300, batch=64, learning_rate=1e-3, step_ms=163,
     ),
     Recipe(
         "topics-student", TOPICS, Role.STUDENT,
-        layers=1, hidden=64, heads=2, steps=800, batch=64, learning_rate=4e-3, step_ms=7,
+        layers=1, hidden=64, heads=2, steps=800, batch=64, learning_rate=4e-3, step_ms=12.5,
         teacher="topics-teacher",
     ),
     Recipe(
         "topics-tiny", TOPICS, Role.STUDENT,
-        layers=1, hidden=16, heads=1, steps=500, batch=64, learning_rate=6e-3, step_ms=3,
+        layers=1, hidden=16, heads=1, steps=500, batch=64, learning_rate=6e-3, step_ms=5,
         teacher="topics-teacher", prior_embeddings=False,
     ),
     Recipe(
         "prose-teacher", PROSE, Role.TEACHER,
-        layers=2, hidden=128, heads=2, steps=750, batch=16, learning_rate=5e-3, step_ms=32,
+        layers=2, hidden=128, heads=2, steps=600, batch=16, learning_rate=5e-3, step_ms=58,
     ),
     Recipe(
         "prose-student", PROSE, Role.STUDENT,
-        layers=1, hidden=64, heads=2, steps=_STUDENT_STEPS, batch=16, learning_rate=8e-3,
-        step_ms=15, teacher="prose-teacher",
+        layers=1, hidden=64, heads=2, steps=_STUDENT_STEPS, batch=16, learning_rate=1.4e-2,
+        step_ms=50, teacher="prose-teacher",
     ),
     Recipe(
         "prose-control", PROSE, Role.CONTROL,
-        layers=1, hidden=64, heads=2, steps=_STUDENT_STEPS + _TEACHER_PASS_STEPS, batch=16,
-        learning_rate=8e-3, step_ms=14,
+        layers=1, hidden=64, heads=2, steps=round(_STUDENT_STEPS * _DISTILLATION_COST), batch=16,
+        learning_rate=1.4e-2, step_ms=25,
     ),
 )  # fmt: skip
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in _ALL})
 """Every model by name.
 
-`prose-control` is the student trained *without* distillation at the same cost. The student's
-cost is one pass of the teacher over the training split and its own steps; the pass costs as much
-as `_TEACHER_PASS_STEPS` plain steps of the student, so the control gets that many more. The
-number is a ratio of CPU times measured once (one thread, idle machine) and then fixed: measuring
-it at run time would give other weights each time.
+`prose-control` is the student trained *without* distillation for the same wall time: a distilled
+step costs the student's own work, the teacher's forward pass and a softmax more, together
+`_DISTILLATION_COST` plain steps, so the control makes that many times the steps. The ratio was
+measured once (CPU time of one thread, AVX-512) and is fixed here: measured at run time it would
+give other weights each time. What each training took is in its `training.json`.
 """

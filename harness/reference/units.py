@@ -16,14 +16,16 @@ from harness.reference import classifier, language_model
 from harness.reference.data import tokenizer_folder, write_prose, write_topics
 from harness.reference.recipes import FAMILIES, PROSE, TOPICS, Recipe
 from harness.reference.training import THREADS, deterministic
+from harness.types import Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+ANSWERS = "topics-answers"
 RECORD_FILE = "training.json"
-_DATA_MS: Mapping[str, float] = {TOPICS: 5000.0, PROSE: 1500.0}
-_ANSWERS_MS = 4500.0
-_START_MS = 1000.0
+_DATA_MS: Mapping[str, float] = {TOPICS: 6000.0, PROSE: 2000.0}
+_ANSWERS_MS = 9300.0
+_START_MS = 2000.0
 """Embeddings and encoding before the first step of a model."""
 
 Advance = Callable[[float], None]
@@ -54,19 +56,27 @@ def data_name(family: str) -> str:
     return f"{family}-data"
 
 
-def answers_name(family: str) -> str:
-    """Folder of the teacher's answers over the training split, which its students learn from."""
-    return f"{family}-answers"
+def lesson_name(recipe: Recipe) -> str | None:
+    """Folder of what a student learns from besides the data; None for plain training.
+
+    Classifiers: the teacher's logits over the training split, taken once, because students pass
+    over it many times. Language models: the teacher itself, because an answer a token and word of
+    the vocabulary is more than one wants to keep, and students pass over the text once or twice.
+    """
+    if recipe.teacher is None:
+        return None
+    return ANSWERS if recipe.family == TOPICS else recipe.teacher
 
 
 def all_units(root: Path, recipes: Iterable[Recipe], *, seed: int) -> Mapping[str, Unit]:
     """Every unit by name, with its folder's inputs under `root`."""
     known = tuple(recipes)
-    units = [_data_unit(family, seed) for family in FAMILIES]
-    for recipe in known:
-        units.append(_model_unit(root, recipe, seed))
-        if any(other.teacher == recipe.name for other in known):
-            units.append(_answers_unit(root, recipe))
+    teachers = (r for r in known if r.family == TOPICS and r.role is Role.TEACHER)
+    units = [
+        *(_data_unit(family, seed) for family in FAMILIES),
+        *(_model_unit(root, recipe, seed) for recipe in known),
+        *(_answers_unit(root, teacher) for teacher in teachers),
+    ]
     return {unit.name: unit for unit in units}
 
 
@@ -104,25 +114,23 @@ def _data_unit(family: str, seed: int) -> Unit:
 
 def _answers_unit(root: Path, teacher: Recipe) -> Unit:
     data = root / data_name(teacher.family)
-    module = classifier if teacher.family == TOPICS else language_model
 
     def write(folder: Path, advance: Advance) -> None:
         with deterministic(seed=0), _storage_errors():
-            module.write_answers(
+            classifier.write_answers(
                 root / teacher.name, data, folder, lambda share: advance(share * _ANSWERS_MS)
             )
 
     needs = (data_name(teacher.family), teacher.name)
-    return Unit(answers_name(teacher.family), teacher.family, needs, _ANSWERS_MS, write)
+    return Unit(ANSWERS, teacher.family, needs, _ANSWERS_MS, write)
 
 
 def _model_unit(root: Path, recipe: Recipe, seed: int) -> Unit:
-    needs = [data_name(recipe.family)]
-    if recipe.teacher is not None:
-        needs.append(answers_name(recipe.family))
+    lesson = lesson_name(recipe)
+    needs = (data_name(recipe.family), *([lesson] if lesson else []))
     cost_ms = _START_MS + recipe.steps * recipe.step_ms
     write = partial(_write_model, root, recipe, seed)
-    return Unit(recipe.name, recipe.family, tuple(needs), cost_ms, write)
+    return Unit(recipe.name, recipe.family, needs, cost_ms, write)
 
 
 def _write_model(root: Path, recipe: Recipe, seed: int, folder: Path, advance: Advance) -> None:
@@ -130,7 +138,7 @@ def _write_model(root: Path, recipe: Recipe, seed: int, folder: Path, advance: A
     from transformers import AutoTokenizer
 
     data = root / data_name(recipe.family)
-    answers = None if recipe.teacher is None else root / answers_name(recipe.family)
+    lesson = lesson_name(recipe)
     train = (
         language_model.train_language_model
         if recipe.family == PROSE
@@ -140,7 +148,11 @@ def _write_model(root: Path, recipe: Recipe, seed: int, folder: Path, advance: A
     advance(_START_MS)
     with deterministic(seed):
         model, outcome = train(
-            recipe, data, answers, seed=seed, on_step=lambda: advance(recipe.step_ms)
+            recipe,
+            data,
+            root / lesson if lesson else None,
+            seed=seed,
+            on_step=lambda: advance(recipe.step_ms),
         )
     seconds = time.perf_counter() - started
     with _storage_errors():

@@ -1,0 +1,44 @@
+"""What the user brings, looked at before anything starts, so that all problems come at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.errors import StudyError, UsageError
+from harness.export.checkpoint import inspect_checkpoint
+from harness.study import Family, ReferenceData, Study
+from harness.tasks.samples import load_samples
+
+
+def check_inputs(study: Study) -> None:
+    """Look at every checkpoint and data file of the user's own; the embedded ones are ours.
+
+    Raises:
+        StudyError: with every problem of all of them.
+        MissingExtraError: the packages that read them are not installed.
+    """
+    problems = [problem for family in study.families for problem in _problems(study, family)]
+    if problems:
+        raise StudyError(f"study {study.name}", list(dict.fromkeys(problems)))
+
+
+def _problems(study: Study, family: Family) -> Iterator[str]:
+    """Each checkpoint, and the data against each checkpoint's own labels."""
+    own_data = not isinstance(family.task.data, ReferenceData)
+    for model in family.models:
+        if model.reference_name:
+            continue
+        try:
+            labels = inspect_checkpoint(model, None, task=family.task).label_names
+        except UsageError as error:
+            yield f"family {family.name}, model {model.name}: {_with_step(error)}"
+            labels = None
+        if own_data:
+            try:
+                load_samples(family.task, seed=study.seed, label_names=labels)
+            except UsageError as error:
+                yield f"family {family.name}, data: {_with_step(error)}"
+
+
+def _with_step(error: UsageError) -> str:
+    return f"{error} ({error.next_step})" if error.next_step else str(error)
