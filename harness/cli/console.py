@@ -31,6 +31,16 @@ output = Console() if Console().is_terminal else Console(width=LOG_COLUMNS)
 LINE_EVERY_S = 5.0
 
 
+def say(message: str, *, style: str | None = None) -> None:
+    """Print a line on standard error as it is: paths and messages are neither markup nor cut."""
+    console.print(message, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_line(message: str) -> None:
+    """Print a line of the result on standard output as it is."""
+    output.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
 def print_json(document: Any) -> None:
     """Print a result for machines, on standard output."""
     sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
@@ -97,12 +107,7 @@ class ProgressDisplay:
         if progress.done > 0 and progress.total > progress.done:
             per_step_s = (now - self._stage_started_s) / progress.done
             left = f", about {per_step_s * (progress.total - progress.done):.0f} s left"
-        console.print(
-            f"{progress.stage}: {progress.done:.0f}/{progress.total:.0f}{left}  {progress.note}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        say(f"{progress.stage}: {progress.done:.0f}/{progress.total:.0f}{left}  {progress.note}")
 
     def _finish_stage(self, *, completed: bool) -> None:
         if self._task is not None:
@@ -110,5 +115,5 @@ class ProgressDisplay:
             self._task = None
         if self._stage and completed:
             seconds = time.monotonic() - self._stage_started_s
-            console.print(f"{self._stage}: done in {seconds:.0f} s", markup=False, highlight=False)
+            say(f"{self._stage}: done in {seconds:.0f} s")
         self._stage = ""

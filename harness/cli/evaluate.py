@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.cli.console import ProgressDisplay, output, print_json
+from harness.cli.console import ProgressDisplay, output, print_json, print_line
 from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Out, Repository, Resume, StudyFile
 from harness.cli.session import open_folder
 from harness.pipeline.machinery import Machinery
@@ -29,4 +29,4 @@ def evaluate(
         print_json({"run": str(folder.path), "quality": run.scores})
         return
     output.print(quality_table(run))
-    output.print(f"run: {folder.path}", markup=False, soft_wrap=True)
+    print_line(f"run: {folder.path}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.cli.console import ProgressDisplay, output, print_json
+from harness.cli.console import ProgressDisplay, print_json, print_line
 from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Repository, StudyFile
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.run import export_study
@@ -24,9 +24,4 @@ def export(
         return
     for variant in variants:
         megabytes = variant.size_bytes / 1e6
-        output.print(
-            f"{variant.path}  {megabytes:.1f} MB  sha256 {variant.sha256[:12]}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        print_line(f"{variant.path}  {megabytes:.1f} MB  sha256 {variant.sha256[:12]}")

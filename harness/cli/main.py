@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 
 from harness.cli import demo, doctor, evaluate, export, load, report, run, schema, serve, sweep
-from harness.cli.console import console
+from harness.cli.console import say
 from harness.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, HarnessError
 
 app = typer.Typer(
@@ -67,6 +67,6 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _print_problem(message: str, next_step: str) -> None:
-    console.print(f"error: {message}", style="bold red", markup=False, highlight=False)
+    say(f"error: {message}", style="bold red")
     if next_step:
-        console.print(f"next: {next_step}", markup=False, highlight=False)
+        say(f"next: {next_step}")

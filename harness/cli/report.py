@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.console import output
+from harness.cli.console import print_line
 from harness.report.build import build_report
 from harness.runs import read_run
 from harness.tables import write_tables
@@ -20,4 +20,4 @@ def report(
     run = read_run(run_folder)
     write_tables(run, run_folder)
     html, markdown = build_report(run, run_folder)
-    output.print(f"{html}\n{markdown}", markup=False, highlight=False, soft_wrap=True)
+    print_line(f"{html}\n{markdown}")

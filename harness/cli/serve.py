@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.console import ProgressDisplay, console, print_json
+from harness.cli.console import ProgressDisplay, print_json, say
 from harness.cli.options import (
     DEFAULT_REPOSITORY,
     AsJson,
@@ -57,20 +57,17 @@ def serve(
             endpoint = served.server.endpoint
             if as_json:
                 print_json({"http": endpoint.http, "grpc": endpoint.grpc, "models": names})
-            console.print(
+            say(
                 f"serving {', '.join(names)}\n"
                 f"http {endpoint.http}  grpc {endpoint.grpc}  metrics {endpoint.metrics}\n"
-                f"log {log}\nCtrl-C stops it",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
+                f"log {log}\nCtrl-C stops it"
             )
             try:
                 while True:
                     served.server.check()
                     time.sleep(POLL_S)
             except KeyboardInterrupt:
-                console.print("stopping")
+                say("stopping")
 
 
 def parse_ports(text: str | None) -> tuple[int, int, int] | None:

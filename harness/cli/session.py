@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.cli.console import ProgressDisplay, console, output, print_json
+from harness.cli.console import ProgressDisplay, output, print_json, print_line, say
 from harness.cli.options import RUNS, parse_cpus
 from harness.errors import EXIT_OBJECTIVE_NOT_MET, EXIT_OK, EXIT_UNDECIDED, HarnessError
 from harness.pipeline.inputs import check_inputs
@@ -79,7 +79,7 @@ def print_outcome(run: StoredRun, path: Path, *, as_json: bool) -> None:
         return
     output.print(verdict_table(run))
     output.print(verdict_summary(run))
-    output.print(f"report: {path / 'report.html'}", markup=False, soft_wrap=True)
+    print_line(f"report: {path / 'report.html'}")
 
 
 def _keep_what_there_is(folder: RunFolder, command: str) -> None:
@@ -88,10 +88,8 @@ def _keep_what_there_is(folder: RunFolder, command: str) -> None:
     try:
         write_results(folder.path)
     except HarnessError as error:
-        console.print(f"the tables could not be written: {error}", markup=False)
-    console.print(
+        say(f"the tables could not be written: {error}")
+    say(
         f"kept: {len(journal.quality)} scores and {len(journal.trials)} trials in {folder.path}\n"
-        f"go on with: {command} --out {folder.path} --resume",
-        markup=False,
-        soft_wrap=True,
+        f"go on with: {command} --out {folder.path} --resume"
     )

@@ -48,18 +48,18 @@ class Recipe:
     """Start from word embeddings made of co-occurrence counts, not from noise."""
 
 
-_STUDENT_STEPS = 450
+_STUDENT_STEPS = 400
 _DISTILLATION_COST = 1.96
 """A distilled step of the prose student over a plain one, in CPU time (see `RECIPES`)."""
 
 _ALL = (
     Recipe(
         "topics-teacher", TOPICS, Role.TEACHER,
-        layers=3, hidden=192, heads=3, steps=300, batch=64, learning_rate=1e-3, step_ms=163,
+        layers=3, hidden=192, heads=3, steps=270, batch=64, learning_rate=1e-3, step_ms=163,
     ),
     Recipe(
         "topics-student", TOPICS, Role.STUDENT,
-        layers=1, hidden=64, heads=2, steps=800, batch=64, learning_rate=4e-3, step_ms=12.5,
+        layers=1, hidden=64, heads=2, steps=650, batch=64, learning_rate=4e-3, step_ms=12.5,
         teacher="topics-teacher",
     ),
     Recipe(
@@ -69,7 +69,7 @@ _ALL = (
     ),
     Recipe(
         "prose-teacher", PROSE, Role.TEACHER,
-        layers=2, hidden=128, heads=2, steps=600, batch=16, learning_rate=5e-3, step_ms=58,
+        layers=2, hidden=128, heads=2, steps=560, batch=16, learning_rate=5e-3, step_ms=58,
     ),
     Recipe(
         "prose-student", PROSE, Role.STUDENT,

@@ -35,6 +35,7 @@ CAUSES: Mapping[str, str] = {
     "undecided": "undecided, the interval straddles a bound",
     "invalid": "invalid, the measurement cannot be trusted",
     "slower": "within the objective, but with less throughput",
+    "dominated": "not measured, a lighter load was too slow already",
 }
 """Causes of a rejection, in the order a reader asks for them."""
 

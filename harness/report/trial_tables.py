@@ -130,9 +130,10 @@ class RejectedGroup:
 
 
 def rejected_groups(family: FamilyResults) -> tuple[RejectedGroup, ...]:
-    """A family's rejected candidates by cause, in the order a reader asks for them."""
+    """A family's rejected and left-out candidates by cause, in the order a reader asks for them."""
     by_cause: dict[str, list[Rejection]] = defaultdict(list)
-    for rejection in family.verdict.rejected if family.verdict else ():
+    verdict = family.verdict
+    for rejection in (*verdict.rejected, *verdict.pruned) if verdict else ():
         by_cause[rejection.cause].append(rejection)
     order = [*CAUSES, *(cause for cause in by_cause if cause not in CAUSES)]
     return tuple(
