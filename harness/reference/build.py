@@ -58,7 +58,7 @@ def build_reference(
         names: Keys of `RECIPES`; a student brings its teacher along.
         seed: Of everything random: sampling, initial weights, order of the batches.
         cache_dir: Instead of the user's cache folder.
-        progress: Hears of the work over all that is to be made, in seconds of two idle cores.
+        progress: Hears of the work over all that is to be made, in seconds of one core.
 
     Raises:
         CheckpointError: a name that is none.
@@ -101,7 +101,7 @@ def _digest(seed: int) -> str:
     """Of all that decides the weights: code, recipes, text, seed and torch's release."""
     parts = (
         RECIPE_VERSION,
-        sorted(repr(recipe) for recipe in RECIPES.values()),
+        sorted(repr(recipe.deciding_fields()) for recipe in RECIPES.values()),
         source_digest(package_folder()),
         seed,
         version("torch"),

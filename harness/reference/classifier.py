@@ -83,8 +83,7 @@ def train_classifier(
     """
     train = encode_rows(data, Split.TRAIN)
     model = _new_model(recipe, label_names(data))
-    if recipe.prior_embeddings:
-        _set_embeddings(model, train, seed)
+    _set_embeddings(model, train, seed)
     soft = None if answers is None else _read_answers(answers, len(train.labels))
     losses = fit(model, recipe, len(train.labels), _loss(model, train, soft), on_step)
     validation = encode_rows(data, Split.VALIDATION)

@@ -14,6 +14,7 @@ import harness
 from harness.errors import EnvironmentFailure
 from harness.reference.job import Advanced, Job, read_message
 
+WORKER = "harness.reference.worker"
 STOP_TIMEOUT_S = 10.0
 _LOG_LINES = 8
 
@@ -56,7 +57,7 @@ class _Process:
         self._log = job.root / f"training-{job.units[0]}.log"
         with self._log.open("w", encoding="utf-8") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "harness.reference.worker"],
+                [sys.executable, "-m", WORKER],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -61,8 +61,7 @@ def train_language_model(
 
     train = windows(data, Split.TRAIN)
     model = _new_model(recipe)
-    if recipe.prior_embeddings:
-        _set_embeddings(model, train, seed)
+    _set_embeddings(model, train, seed)
     guide = None if teacher is None else AutoModelForCausalLM.from_pretrained(teacher)
     losses = fit(model, recipe, len(train), _loss(model, train, guide), on_step)
     perplexity = round(perplexity_of(model, windows(data, Split.VALIDATION)), 3)

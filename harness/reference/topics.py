@@ -22,12 +22,12 @@ CANDIDATES = (
     "ao",
     "distributed",
     "distributions",
+    "export",
     "jit",
     "nn",
     "onnx",
     "optim",
     "profiler",
-    "export",
     "autograd",
     "cuda",
     "sparse",
@@ -38,7 +38,7 @@ CLASSES = 10
 MINIMUM_CLASSES = 6
 SNIPPET_WORDS = 24
 BLOCK_SNIPPETS = 12
-ROWS_PER_CLASS: Mapping[Split, int] = {Split.TRAIN: 1000, Split.VALIDATION: 60, Split.TEST: 150}
+ROWS_PER_CLASS: Mapping[Split, int] = {Split.TRAIN: 1000, Split.VALIDATION: 100, Split.TEST: 150}
 
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _MASKED_WORDS = frozenset(candidate.lstrip("_") for candidate in CANDIDATES) | {

@@ -6,13 +6,14 @@ import json
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.reference import classifier, language_model
+from harness.reference.corpus import package_folder, source_digest
 from harness.reference.data import tokenizer_folder, write_prose, write_topics
 from harness.reference.recipes import FAMILIES, PROSE, TOPICS, Recipe
 from harness.reference.training import THREADS, deterministic
@@ -164,10 +165,11 @@ def _write_model(root: Path, recipe: Recipe, seed: int, folder: Path, advance: A
 
 def _record(recipe: Recipe, seed: int, parameters: int, seconds: float) -> dict[str, Any]:
     return {
-        **{name: value for name, value in asdict(recipe).items() if name != "step_ms"},
+        **recipe.deciding_fields(),
         "parameters": parameters,
         "seed": seed,
         "threads": THREADS,
+        "corpus_sha256": source_digest(package_folder()),
         "torch": version("torch"),
         "transformers": version("transformers"),
         "seconds": round(seconds, 1),

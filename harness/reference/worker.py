@@ -7,11 +7,12 @@ other with two.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
 from functools import partial
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from harness.errors import EXIT_INTERRUPTED, HarnessError
 from harness.reference.job import Advanced, Failed, Job
@@ -21,12 +22,12 @@ from harness.reference.units import Unit, all_units
 MESSAGE_INTERVAL_S = 0.25
 
 
-def run_job(job: Job) -> None:
-    """Makes the job's units and tells the progress on standard output."""
+def run_job(job: Job, messages: TextIO) -> None:
+    """Makes the job's units and tells the progress."""
     units = all_units(job.root, job.recipes, seed=job.seed)
     for name in job.units:
         unit = units[name]
-        voice = _Voice(unit)
+        voice = _Voice(unit, messages)
         make_folder(job.root / name, partial(unit.write, advance=voice))
         voice.flush()
 
@@ -34,8 +35,9 @@ def run_job(job: Job) -> None:
 class _Voice:
     """Gathers a unit's small steps into a few lines a second."""
 
-    def __init__(self, unit: Unit) -> None:
+    def __init__(self, unit: Unit, messages: TextIO) -> None:
         self._unit = unit.name
+        self._messages = messages
         self._cost_ms = 0.0
         self.flush()
 
@@ -46,9 +48,21 @@ class _Voice:
 
     def flush(self) -> None:
         """Says what has gathered; a parent that is gone ends this process through the pipe."""
-        print(Advanced(self._unit, self._cost_ms).to_json(), flush=True)  # noqa: T201  (the pipe)
+        _send(self._messages, Advanced(self._unit, self._cost_ms))
         self._cost_ms = 0.0
         self._told = time.monotonic()
+
+
+def _claim_standard_output() -> TextIO:
+    """The pipe to the parent; what libraries print goes to the log instead."""
+    messages = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return messages
+
+
+def _send(messages: TextIO, message: Advanced | Failed) -> None:
+    messages.write(message.to_json() + "\n")
+    messages.flush()
 
 
 def _interrupt(*_: object) -> NoReturn:
@@ -58,13 +72,13 @@ def _interrupt(*_: object) -> NoReturn:
 def main() -> int:
     """Runs the job of standard input; its errors go out as a message."""
     signal.signal(signal.SIGTERM, _interrupt)
+    messages = _claim_standard_output()
     try:
-        run_job(Job.from_json(sys.stdin.read()))
+        run_job(Job.from_json(sys.stdin.read()), messages)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except HarnessError as error:
-        failed = Failed(type(error).__name__, str(error), error.next_step)
-        print(failed.to_json(), flush=True)  # noqa: T201  (the pipe)
+        _send(messages, Failed(type(error).__name__, str(error), error.next_step))
         return error.exit_code
     return 0
 

@@ -60,9 +60,7 @@ def test_known_blocks_keep_their_split():
     assert [split_of("nn/modules/linear.py", block) for block in range(8)] == PINNED
 
 
-PINNED = [
-    Split.VALIDATION if block in {2, 5} else Split.TRAIN for block in range(8)
-]
+PINNED = [Split.VALIDATION if block in {2, 5} else Split.TRAIN for block in range(8)]
 
 
 def test_the_package_is_found_without_importing_it():

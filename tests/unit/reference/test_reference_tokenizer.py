@@ -53,7 +53,9 @@ def test_case_does_not_matter_to_the_classifier(classifier_tokenizer):
     assert classifier_tokenizer("FOX")["input_ids"] == classifier_tokenizer("fox")["input_ids"]
 
 
-@pytest.mark.parametrize("text", ["Never seen: ÄÖÜ 漢字 🙂", "", "two  spaces\nand a line", TEXTS[0]])
+@pytest.mark.parametrize(
+    "text", ["Never seen: ÄÖÜ 漢字 🙂", "", "two  spaces\nand a line", TEXTS[0]]
+)
 def test_language_text_survives_the_round_trip(language_tokenizer, text):
     ids = language_tokenizer(text)["input_ids"]
     assert language_tokenizer.decode(ids) == text

@@ -7,7 +7,7 @@ import pytest
 from harness.reference.recipes import RECIPES
 from harness.reference.units import all_units, order_missing
 
-UNITS = all_units(Path("store"), seed=1)
+UNITS = all_units(Path("store"), RECIPES.values(), seed=1)
 
 
 def ordered(wanted: list[str], made: set[str] = frozenset()) -> list[str]:
@@ -25,6 +25,10 @@ def test_a_student_brings_its_teacher_and_the_teachers_answers():
         "topics-answers",
         "topics-student",
     ]
+
+
+def test_a_language_student_learns_from_the_teacher_itself():
+    assert ordered(["prose-student"]) == ["prose-data", "prose-teacher", "prose-student"]
 
 
 def test_the_control_needs_no_teacher():
