@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from harness.errors import StudyError, UsageError
 from harness.export.checkpoint import inspect_checkpoint
 from harness.study import Family, ReferenceData, Study
+from harness.tasks.extras import require_extra
 from harness.tasks.samples import load_samples
 
 
@@ -15,8 +16,9 @@ def check_inputs(study: Study) -> None:
 
     Raises:
         StudyError: with every problem of all of them.
-        MissingExtraError: the packages that read them are not installed.
+        MissingExtraError: the packages that open and export them are not installed.
     """
+    require_extra("torch", "transformers", "onnx")
     problems = [problem for family in study.families for problem in _problems(study, family)]
     if problems:
         raise StudyError(f"study {study.name}", list(dict.fromkeys(problems)))

@@ -253,4 +253,4 @@ def test_two_builds_at_once_take_turns(tmp_path):
     assert second.wait(120) == 0
     assert second.stdout is not None
     notes = set(second.stdout.read().split("\n")) - {""}
-    assert notes == {"another harness is making them"}
+    assert notes <= {"another harness is making them"}, "the second trained what the first had made"
