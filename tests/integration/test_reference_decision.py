@@ -25,6 +25,10 @@ DEMO_SEED = 20
 """As in studies/reference.yaml."""
 
 
+# The first test waits for the training, where nobody has trained yet on this machine.
+pytestmark = pytest.mark.timeout(1800)
+
+
 @pytest.fixture(scope="module")
 def bundle() -> ReferenceBundle:
     return build_reference(list(RECIPES), seed=DEMO_SEED, progress=lambda progress: None)
