@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from types import TracebackType
 from typing import Any, Self
 
+from pydantic_core import to_json
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -42,8 +42,9 @@ def print_line(message: str) -> None:
 
 
 def print_json(document: Any) -> None:
-    """Print a result for machines, on standard output."""
-    sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
+    """Print a result for machines, on standard output; dataclasses become objects."""
+    sys.stdout.write(to_json(document, indent=2).decode() + "\n")
+    sys.stdout.flush()
 
 
 class ProgressDisplay:

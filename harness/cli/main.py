@@ -39,7 +39,10 @@ ClickException: type[Exception] = typer.BadParameter.__mro__[2]
 
 def main() -> NoReturn:
     """Run a command and exit: 0, 2, 3, 4, 5 or 130, as harness.errors defines them."""
+    # A polite kill ends like Ctrl-C: results kept, processes stopped. SIGINT too is set on purpose,
+    # because a shell script starts its background jobs with it ignored.
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)
     sys.exit(run_command(sys.argv[1:]))
 
 
@@ -62,7 +65,6 @@ def run_command(arguments: list[str]) -> int:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    """A polite kill ends like Ctrl-C: results kept, processes stopped."""
     raise KeyboardInterrupt
 
 

@@ -42,32 +42,32 @@ def serve(
     as_json: AsJson = False,
 ) -> None:
     """Export what is missing, start Triton, load every variant, and stay until Ctrl-C."""
-    study = load_study(study_file)
+    study, wanted_ports = load_study(study_file), parse_ports(ports)
     log = log_file or Path(tempfile.mkdtemp(prefix="harness-serve-")) / "triton.log"
     with ProgressDisplay() as progress:
         machinery = Machinery(repository, parse_cpus(cpus_server), progress=progress)
         environment = ensure_server_environment(progress)
         families = export_study(study, machinery)
-        with serving.serve(
-            families, environment, machinery, log_file=log, ports=parse_ports(ports)
-        ) as served:
-            names = [variant.name for family in families for variant in family.variants]
-            for name in names:
-                served.client.load(name)
-            endpoint = served.server.endpoint
-            if as_json:
-                print_json({"http": endpoint.http, "grpc": endpoint.grpc, "models": names})
-            say(
-                f"serving {', '.join(names)}\n"
-                f"http {endpoint.http}  grpc {endpoint.grpc}  metrics {endpoint.metrics}\n"
-                f"log {log}\nCtrl-C stops it"
-            )
-            try:
-                while True:
-                    served.server.check()
-                    time.sleep(POLL_S)
-            except KeyboardInterrupt:
-                say("stopping")
+    with serving.serve(
+        families, environment, machinery, log_file=log, ports=wanted_ports
+    ) as served:
+        names = [variant.name for family in families for variant in family.variants]
+        for name in names:
+            served.client.load(name)
+        endpoint = served.server.endpoint
+        if as_json:
+            print_json({"http": endpoint.http, "grpc": endpoint.grpc, "models": names})
+        say(
+            f"serving {', '.join(names)}\n"
+            f"http {endpoint.http}  grpc {endpoint.grpc}  metrics {endpoint.metrics}\n"
+            f"log {log}\nCtrl-C stops it"
+        )
+        try:
+            while True:
+                served.server.check()
+                time.sleep(POLL_S)
+        except KeyboardInterrupt:
+            say("stopping")
 
 
 def parse_ports(text: str | None) -> tuple[int, int, int] | None:

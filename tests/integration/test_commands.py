@@ -1,0 +1,130 @@
+"""The commands beside run, sweep and evaluate, as a person calls them."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+
+import psutil
+import pytest
+
+from harness.cli.main import run_command
+from harness.runs import read_run
+from tests.local_study import write_local_study
+
+pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("server_environment")]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return write_local_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def repository(study):
+    """The study's exported model repository."""
+    folder = study.parent / "model_repository"
+    assert run_command(["export", str(study), "--repository", str(folder)]) == 0
+    return folder
+
+
+def free_ports(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def serve(study, repository, ports):
+    wanted = ",".join(map(str, ports))
+    command = [sys.executable, "-m", "harness", "serve", str(study), "--json"]
+    command += ["--repository", str(repository), "--ports", wanted]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_export_leaves_what_any_triton_loads(repository):
+    for variant in ("own-teacher-fp32", "own-student-fp32"):
+        folder = repository / variant
+        assert 'backend: "onnxruntime"' in (folder / "config.pbtxt").read_text()
+        for part in (
+            "1/model.onnx",
+            "tokenizer/tokenizer.json",
+            "warmup/input_ids",
+            "manifest.json",
+        ):
+            assert (folder / part).is_file()
+
+
+def test_export_again_changes_nothing(study, repository):
+    model = repository / "own-teacher-fp32" / "1" / "model.onnx"
+    before = (model.stat().st_mtime_ns, model.read_bytes())
+    assert run_command(["export", str(study), "--repository", str(repository)]) == 0
+    assert (model.stat().st_mtime_ns, model.read_bytes()) == before
+
+
+def test_serve_answers_until_it_is_interrupted(study, repository):
+    ports = free_ports(3)
+    process = serve(study, repository, ports)
+    # The JSON document ends in a line of its own: everything is loaded by then.
+    lines = iter(process.stdout.readline, "}\n")
+    document = json.loads("".join(lines) + "}")
+    assert document["http"] == f"127.0.0.1:{ports[0]}"
+    assert document["models"] == ["own-teacher-fp32", "own-student-fp32"]
+    for model in document["models"]:
+        with urllib.request.urlopen(f"http://{document['http']}/v2/models/{model}/ready") as answer:
+            assert answer.status == 200
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert not psutil.wait_procs(family, timeout=10)[1], "a process is left"
+
+
+def test_serve_on_a_taken_port_says_so(study, repository):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        process = serve(study, repository, [port, *free_ports(2)])
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 5
+    assert str(port) in errors
+
+
+def test_evaluate_prints_scores_as_json(study, repository, tmp_path, capsys):
+    capsys.readouterr()
+    command = ["evaluate", str(study), "--repository", str(repository)]
+    assert run_command([*command, "--out", str(tmp_path / "run"), "--json"]) == 0
+    quality = json.loads(capsys.readouterr().out)["quality"]
+    assert {score["metric"] for score in quality} == {"accuracy", "macro_f1"}
+    assert all(score["sha256"] for score in quality)
+
+
+def test_load_prints_both_sides_of_one_trial(study, repository, tmp_path, capsys):
+    capsys.readouterr()
+    command = ["load", str(study), "--variant", "own-student-fp32", "--protocol", "http",
+               "--concurrency", "2", "--client-batch-size", "4", "--duration", "1",
+               "--repository", str(repository), "--out", str(tmp_path / "run")]  # fmt: skip
+    assert run_command([*command, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["valid"] is True
+    assert result["server"]["inferences"] == pytest.approx(result["requests"] * 4, rel=0.05)
+    (stored,) = read_run(tmp_path / "run").trials
+    assert stored.requests == result["requests"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--variant", "own-student-int8", "own-student-fp32"),
+        ("--cpus-server", "0-99999", "usable cores"),
+        ("--concurrency", "0", "--concurrency"),
+        ("--protocol", "smtp", "smtp"),
+    ],
+)
+def test_load_refuses_what_cannot_be_before_it_starts(study, option, value, said, capsys):
+    options = {"--variant": "own-student-fp32", "--duration": "1"} | {option: value}
+    command = ["load", str(study), *(part for pair in options.items() for part in pair)]
+    assert run_command(command) == 2
+    assert said in capsys.readouterr().err
