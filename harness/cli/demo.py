@@ -26,8 +26,7 @@ def demo(
     study = load_study(bundled("studies/reference.yaml"))
     if quick:
         study = quick_study(study)
-    command = "harness demo --quick" if quick else "harness demo"
-    return run_to_verdict(study, RunOptions(out, resume, repository, as_json), command=command)
+    return run_to_verdict(study, RunOptions(out, resume, repository, as_json))
 
 
 def quick_study(study: Study) -> Study:

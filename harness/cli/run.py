@@ -27,4 +27,4 @@ def run(
 ) -> int:
     """Export, serve, score, sweep, decide, report."""
     options = RunOptions(out, resume, repository, as_json, cpus_server, cpus_generator)
-    return run_to_verdict(load_study(study_file), options, command=f"harness run {study_file}")
+    return run_to_verdict(load_study(study_file), options)

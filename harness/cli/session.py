@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,11 +39,8 @@ class RunOptions:
     cpus_generator: str | None = None
 
 
-def run_to_verdict(study: Study, options: RunOptions, *, command: str) -> int:
-    """Run the whole study and print how it ended; returns the exit code of its verdict.
-
-    `command` is what resumes it, shown when it is cut short.
-    """
+def run_to_verdict(study: Study, options: RunOptions) -> int:
+    """Run the whole study and print how it ended; returns the exit code of its verdict."""
     with ProgressDisplay() as progress:
         machinery = Machinery(
             repository=options.repository,
@@ -52,7 +52,7 @@ def run_to_verdict(study: Study, options: RunOptions, *, command: str) -> int:
             try:
                 run_study(study, folder, machinery)
             except (KeyboardInterrupt, HarnessError):
-                _keep_what_there_is(folder, command)
+                _keep_what_there_is(folder)
                 raise
     run = read_run(folder.path)
     print_outcome(run, folder.path, as_json=options.as_json)
@@ -82,7 +82,7 @@ def print_outcome(run: StoredRun, path: Path, *, as_json: bool) -> None:
     print_line(f"report: {path / 'report.html'}")
 
 
-def _keep_what_there_is(folder: RunFolder, command: str) -> None:
+def _keep_what_there_is(folder: RunFolder) -> None:
     """Tables and report of the finished part, and how to go on."""
     journal = folder.journal
     try:
@@ -91,5 +91,17 @@ def _keep_what_there_is(folder: RunFolder, command: str) -> None:
         say(f"the tables could not be written: {error}")
     say(
         f"kept: {len(journal.quality)} scores and {len(journal.trials)} trials in {folder.path}\n"
-        f"go on with: {command} --out {folder.path} --resume"
+        f"go on with: {resume_command(sys.argv[1:], folder.path)}"
     )
+
+
+def resume_command(arguments: Sequence[str], path: Path) -> str:
+    """The command line that goes on with a run: as it was called, on the run's folder."""
+    kept = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--out":
+            next(rest, None)
+        elif argument != "--resume" and not argument.startswith("--out="):
+            kept.append(argument)
+    return shlex.join(["harness", *kept, "--out", str(path), "--resume"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Annotated, Literal
 
 import typer
@@ -41,11 +40,8 @@ def sweep(
 ) -> int:
     """Run a study with another objective or search; the exit code is the verdict."""
     study = override(load_study(study_file), slo, search)
-    command = f"harness sweep {study_file}"
-    command += f" --slo {shlex.quote(slo)}" if slo else ""
-    command += f" --search {search}" if search else ""
     options = RunOptions(out, resume, repository, as_json, cpus_server, cpus_generator)
-    return run_to_verdict(study, options, command=command)
+    return run_to_verdict(study, options)
 
 
 def override(study: Study, slo: str | None, search: str | None) -> Study:

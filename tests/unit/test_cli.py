@@ -1,6 +1,7 @@
 """The command line's own part: what it prints, refuses and exits with."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from harness.cli.demo import quick_study
 from harness.cli.main import run_command
 from harness.cli.options import parse_cpus
 from harness.cli.serve import parse_ports
+from harness.cli.session import resume_command
 from harness.cli.sweep import override
 from harness.errors import ObjectiveError, StudyError, UsageError
 from harness.resources import bundled
@@ -107,3 +109,16 @@ def test_ports():
 def test_a_study_survives_the_way_through_its_json(reference):
     for study in (reference, parse_study(sample_study(), source="study")):
         assert parse_study(study.model_dump(mode="json"), source="again") == study
+
+
+@pytest.mark.parametrize(
+    "called",
+    [
+        "run a.yaml --repository r",
+        "run a.yaml --out old --repository r",
+        "run a.yaml --out=old --repository r --resume",
+    ],
+)
+def test_the_way_to_go_on_is_the_command_as_it_was_called(called):
+    wanted = "harness run a.yaml --repository r --out 'my runs/x' --resume"
+    assert resume_command(called.split(), Path("my runs/x")) == wanted
