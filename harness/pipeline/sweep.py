@@ -100,7 +100,6 @@ def _write_payloads(families: Sequence[PreparedFamily], folder: RunFolder) -> di
         for name, dataset in family.datasets.items():
             path = folder.path / "payloads" / f"{dataset.digest[:16]}.npz"
             if not path.is_file():
-                path.parent.mkdir(exist_ok=True)
                 write_payloads(path, [group.inputs for group in dataset.groups])
             paths[name] = path
     return paths

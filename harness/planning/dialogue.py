@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Generator, Sequence
 
 from harness.planning.assessment import Assessment, assess, best
@@ -28,7 +29,7 @@ Measured = Generator[Trial, None, Assessment]
 Stage = Generator[Trial, None, None]
 
 
-class PlannedSearch:
+class PlannedSearch(ABC):
     """A search whose plan is a generator of trials that reads what was measured so far.
 
     The plan falls into parts with an estimated number of trials each, for `remaining`.
@@ -99,13 +100,13 @@ class PlannedSearch:
         self._pending = None
         self._part = max(0, self._part - 1)
 
+    @abstractmethod
     def _estimates(self) -> list[int]:
         """Trials of each part of the plan."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _stages(self) -> Stage:
         """The plan."""
-        raise NotImplementedError
 
     def _next_part(self) -> None:
         self._part = self._later_parts.pop(0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from harness.errors import DataError, RunFolderError, ServerError, StorageError
+from harness.errors import DataError, RunFolderError, ServerError
 from harness.quality.answers import Answer, Batch, Predictor, ask, batches, read_answer
+from harness.storage import storage_errors
 from harness.tasks.encoding import EncodedDataset
 from harness.types import ModelVariant, Progress, TaskKind
 
@@ -135,17 +135,13 @@ def write_outcomes(path: Path, outcomes: Outcomes, dataset: EncodedDataset) -> N
         {"variant": outcomes.variant, "sha256": outcomes.sha256}
     )
     temporary = path.with_name(f".{path.name}.new")
-    try:
+    with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, temporary)
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
+        try:
+            pq.write_table(table, temporary)
+            temporary.replace(path)
+        finally:
             temporary.unlink(missing_ok=True)
-        raise StorageError(
-            f"cannot write {path}: {error.strerror or error}",
-            next_step="free some space or check the folder's permissions, then --resume",
-        ) from error
 
 
 def read_outcomes(path: Path) -> Outcomes:
