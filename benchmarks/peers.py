@@ -1,34 +1,82 @@
-"""Peers that the benchmarks run beside the harness: where to get them, how to start them.
+"""NVIDIA's load generator, `perf_analyzer`: where to get it, how to start it.
 
-`perf_analyzer`, NVIDIA's load generator, is a binary inside the wheel `tritonclient==2.50.0`; later
-wheels are without it. The two libraries it lacks lie in the embedded server's environment, under
-the names that the wheel-repairing tool gave them.
+It is a binary inside the wheel `tritonclient==2.50.0`; later wheels are without it. The two
+libraries it lacks lie in the embedded server's environment, under the names that the
+wheel-repairing tool gave them.
 """
 
 from __future__ import annotations
 
 import csv
-import os
+import json
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from client_process import ClientProcess, PeerError
+from numpy.typing import NDArray
 
 from harness.cache import cache_root
-from harness.errors import EnvironmentFailure
 from harness.serving.environment import ServerEnvironment
 
 PERF_ANALYZER_WHEEL = "tritonclient==2.50.0"
+STABLE_WINDOWS = 3
+"""It ends when so many windows in a row agree."""
 
 _DOWNLOAD_TIMEOUT_S = 300
 _LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
+_ANY_DIFFERENCE = "999"
 
 
-class PeerError(EnvironmentFailure):
-    """A peer cannot be had here, or failed; its contender is skipped with this line."""
+@dataclass(frozen=True)
+class PeerLoad:
+    """What perf_analyzer shall drive: a closed loop."""
+
+    address: str
+    """host:port"""
+    protocol: str
+    """`grpc` or `http`."""
+    model: str
+    inputs: Mapping[str, NDArray[Any]]
+    """One row of each input, sent over and over."""
+    in_flight: int
+
+
+class PeerRun:
+    """A perf_analyzer that drives load now."""
+
+    def __init__(self, process: ClientProcess, report: Path) -> None:
+        self._process = process
+        self._report = report
+        self.pids = (process.pid,)
+        self.check = process.check
+
+    def report(self, timeout_s: float) -> dict[str, str]:
+        """The row of its CSV report: `Inferences/Second`, `p95 latency` (microseconds), ...
+
+        Raises:
+            PeerError: it failed or did not end in time; with its own words.
+        """
+        said = self._process.wait(timeout_s)
+        if not self._report.is_file():
+            raise PeerError(f"perf_analyzer wrote no report: {' '.join(said.split())[-400:]}")
+        with self._report.open(newline="") as rows:
+            return next(csv.DictReader(rows))
+
+    def percentiles_ms(self, timeout_s: float) -> dict[str, float]:
+        """p50, p95 and p99 of that report.
+
+        Raises:
+            PeerError: it failed or did not end in time; with its own words.
+        """
+        row = self.report(timeout_s)
+        return {f"p{share}": float(row[f"p{share} latency"]) / 1000 for share in (50, 95, 99)}
 
 
 @dataclass(frozen=True)
@@ -37,55 +85,34 @@ class PerfAnalyzer:
 
     program: Path
 
-    def measure(
-        self,
-        grpc: str,
-        model: str,
-        *,
-        shapes: Mapping[str, int],
-        concurrency: int,
-        requests: int,
-        timeout_s: float = 60.0,
-    ) -> dict[str, str]:
-        """Drive a model over gRPC with random inputs, one request a slot at a time.
+    @contextmanager
+    def drive_for(self, load: PeerLoad, seconds: float) -> Iterator[PeerRun]:
+        """Drive for about so long: exactly three windows, however much they differ."""
+        window_ms = int(1000 * seconds / STABLE_WINDOWS)
+        limits = ["-p", str(window_ms), "-s", _ANY_DIFFERENCE, "-r", str(STABLE_WINDOWS)]
+        with self._start(load, limits) as run:
+            yield run
 
-        Args:
-            grpc: host:port of the server.
-            model: The model's name.
-            shapes: Length of each input's open dimension.
-            concurrency: Requests in flight.
-            requests: How many to measure.
-            timeout_s: After which it is killed: it has been seen to run away.
-
-        Returns:
-            The row of its CSV report: `Inferences/Second`, `p95 latency` (microseconds), ...
+    def measure(self, load: PeerLoad, *, requests: int, timeout_s: float = 60.0) -> dict[str, str]:
+        """Send so many requests; the report's row.
 
         Raises:
             PeerError: it failed or did not end in time; with its own words.
         """
+        with self._start(load, ["--request-count", str(requests)]) as run:
+            return run.report(timeout_s)
+
+    @contextmanager
+    def _start(self, load: PeerLoad, limits: list[str]) -> Iterator[PeerRun]:
         with tempfile.TemporaryDirectory() as folder:
-            report = Path(folder) / "report.csv"
-            command = [str(self.program), "-m", model, "-u", grpc, "-i", "grpc"]
-            for name, length in shapes.items():
-                command += ["--shape", f"{name}:{length}"]
-            command += ["--concurrency-range", str(concurrency), "--request-count", str(requests)]
-            command += ["-f", str(report)]
-            environment = {**os.environ, "LD_LIBRARY_PATH": str(self.program.parent)}
-            try:
-                done = subprocess.run(
-                    command,
-                    env=environment,
-                    capture_output=True,
-                    text=True,
-                    timeout=timeout_s,
-                    check=False,
-                )
-            except subprocess.TimeoutExpired as error:
-                raise PeerError(f"perf_analyzer: not done in {timeout_s} s") from error
-            if done.returncode != 0:
-                raise PeerError(f"perf_analyzer failed: {done.stdout}{done.stderr}")
-            with report.open(newline="") as rows:
-                return next(csv.DictReader(rows))
+            report, data = Path(folder) / "report.csv", Path(folder) / "inputs.json"
+            data.write_text(json.dumps({"data": [described_inputs(load.inputs)]}), "utf-8")
+            command = [str(self.program), "-m", load.model, "-u", load.address]
+            command += ["-i", load.protocol, "--concurrency-range", str(load.in_flight)]
+            command += ["--input-data", str(data), "-f", str(report), *limits]
+            library_path = {"LD_LIBRARY_PATH": str(self.program.parent)}
+            with ClientProcess(command, variables=library_path) as process:
+                yield PeerRun(process, report)
 
 
 def perf_analyzer(environment: ServerEnvironment) -> PerfAnalyzer:
@@ -108,6 +135,14 @@ def perf_analyzer(environment: ServerEnvironment) -> PerfAnalyzer:
         link.unlink(missing_ok=True)  # it may point into an environment of another release
         link.symlink_to(found)
     return PerfAnalyzer(program)
+
+
+def described_inputs(inputs: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    """One request as perf_analyzer's `--input-data` wants it."""
+    return {
+        name: {"content": row.ravel().tolist(), "shape": list(row.shape)}
+        for name, row in inputs.items()
+    }
 
 
 def _fetch_program(program: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -31,3 +32,9 @@ def _text(value: str | float) -> str:
     if not isinstance(value, float):
         return str(value)
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3f}"  # noqa: PLR2004  (digits shown)
+
+
+def skip(who: str, reason: Exception) -> None:
+    """Say in one line on standard error that somebody is left out, and why."""
+    first_line = (str(reason).splitlines() or ["no reason given"])[0]
+    print(f"skipped: {who}: {first_line}", file=sys.stderr)

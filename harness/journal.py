@@ -1,4 +1,4 @@
-"""The journal of a run: the truth, one line a finished variant, score or trial.
+"""The journal of a run: the truth, one line a finished variant, score, cold start or trial.
 
 A line is appended and fsynced before anything else happens. Tables and verdict are derived from
 it and can be written again at any time; a torn last line (the machine died while writing) is
@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness.errors import RunFolderError
 from harness.storage import storage_errors, utc_now
-from harness.types import BatchConsistency, ModelVariant, QualityScore, TrialResult
+from harness.types import BatchConsistency, ColdStart, ModelVariant, QualityScore, TrialResult
 
 SCHEMA_VERSION = 1
 
@@ -36,6 +36,7 @@ class QualityEntry:
 _VARIANT = TypeAdapter(ModelVariant)
 _QUALITY = TypeAdapter(QualityEntry)
 _TRIAL = TypeAdapter(TrialResult)
+_COLD_START = TypeAdapter(ColdStart)
 
 
 @dataclass
@@ -46,6 +47,7 @@ class Journal:
     variants: dict[str, ModelVariant] = field(default_factory=dict)
     quality: dict[str, QualityEntry] = field(default_factory=dict)
     trials: dict[str, TrialResult] = field(default_factory=dict)
+    cold_starts: dict[str, ColdStart] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -83,6 +85,11 @@ class Journal:
         self.trials[result.trial.trial_id] = result
         self._append("trial", _TRIAL.dump_python(result, mode="json"))
 
+    def add_cold_start(self, cold_start: ColdStart) -> None:
+        """Record a variant's cold start."""
+        self.cold_starts[cold_start.variant] = cold_start
+        self._append("cold_start", _COLD_START.dump_python(cold_start, mode="json"))
+
     def cut_torn_line(self) -> None:
         """Drop an unfinished last line, so that the next append starts on a line of its own."""
         if not self.path.is_file():
@@ -105,6 +112,9 @@ class Journal:
             case "trial":
                 result = _TRIAL.validate_python(data)
                 self.trials[result.trial.trial_id] = result
+            case "cold_start":
+                cold_start = _COLD_START.validate_python(data)
+                self.cold_starts[cold_start.variant] = cold_start
 
     def _append(self, kind: str, data: Mapping[str, Any]) -> None:
         # NaN and infinity are no JSON: a measurement that holds one is a bug to be seen at once.

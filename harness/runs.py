@@ -16,10 +16,12 @@ from pydantic import TypeAdapter
 from harness.errors import RunFolderError
 from harness.journal import SCHEMA_VERSION, Journal
 from harness.planning.objective import parse_objective
+from harness.series import LoadSeries, StoredSeries
 from harness.storage import replace_text, storage_errors
 from harness.study import Study
 from harness.types import (
     BatchConsistency,
+    ColdStart,
     Decision,
     ModelVariant,
     QualityScore,
@@ -29,6 +31,7 @@ from harness.types import (
 )
 
 MANIFEST, JOURNAL, VERDICT = "manifest.json", "journal.jsonl", "verdict.json"
+SERIES = "series"
 
 _VERDICT = TypeAdapter(Verdict)
 
@@ -48,6 +51,9 @@ class StoredRun:
     """No verdict was reached: the run can be resumed."""
     objectives: Mapping[str, ServiceLevelObjective] = field(default_factory=dict)
     """By family, parsed: a report draws their bounds even where no verdict was reached."""
+    cold_starts: tuple[ColdStart, ...] = ()
+    series: Mapping[str, LoadSeries] = field(default_factory=dict)
+    """Loads over time, by trial; a trial may have none."""
 
 
 class RunFolder:
@@ -151,6 +157,8 @@ def read_run(path: Path) -> StoredRun:
         decision=overall_decision(verdicts),
         interrupted=document is None,
         objectives=_objectives(manifest.get("study", {})),
+        cold_starts=tuple(journal.cold_starts.values()),
+        series=StoredSeries(path / SERIES),
     )
 
 

@@ -1,4 +1,4 @@
-"""The tidy tables of a run: one row a trial, one row a variant and metric; CSV and Parquet."""
+"""The tidy tables of a run, as CSV and Parquet: trials, quality, cold starts."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pandas as pd
 
 from harness.runs import StoredRun
 from harness.storage import storage_errors
-from harness.types import ModelVariant, QualityScore, TrialResult
+from harness.types import ColdStart, LoadMode, ModelVariant, QualityScore, TrialResult
 
 PERCENTILES = ("p50", "p90", "p95", "p99")
 
 
 def write_tables(run: StoredRun, folder: Path) -> None:
-    """Write trials.{csv,parquet} and quality.{csv,parquet}, replacing older ones.
+    """Write trials, quality and cold_starts as .csv and .parquet, replacing older ones.
 
     Raises:
         StorageError: they cannot be written.
@@ -25,6 +25,7 @@ def write_tables(run: StoredRun, folder: Path) -> None:
     for name, table in (
         ("trials", trials_table(run.trials, run.variants)),
         ("quality", quality_table(run.scores)),
+        ("cold_starts", cold_starts_table(run.cold_starts)),
     ):
         with storage_errors(folder):
             table.to_csv(folder / f"{name}.csv", index=False)
@@ -34,7 +35,7 @@ def write_tables(run: StoredRun, folder: Path) -> None:
 def trials_table(trials: Sequence[TrialResult], variants: Sequence[ModelVariant]) -> pd.DataFrame:
     """One row a trial, in the order they were measured."""
     by_name = {variant.name: variant for variant in variants}
-    rows = [_trial_row(result, by_name[result.trial.variant]) for result in trials]
+    rows = [_trial_row(result, by_name.get(result.trial.variant)) for result in trials]
     columns = None if rows else ["trial_id", "variant", "valid", "decision"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -49,16 +50,28 @@ def quality_table(scores: Sequence[QualityScore]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _trial_row(result: TrialResult, variant: ModelVariant) -> dict[str, Any]:
+def cold_starts_table(cold_starts: Sequence[ColdStart]) -> pd.DataFrame:
+    """One row a variant, with the serving configuration it was loaded with."""
+    rows = []
+    for one in cold_starts:
+        row = asdict(one)
+        rows.append({"variant": one.variant, **row.pop("serving"), **row})
+    columns = None if rows else ["variant", "load_s", "first_request_ms", "steady_after_requests"]
+    # Whole numbers, of which some may be missing.
+    return pd.DataFrame(rows, columns=columns).astype({"steady_after_requests": "Int64"})
+
+
+def _trial_row(result: TrialResult, variant: ModelVariant | None) -> dict[str, Any]:
+    """What is known of the artefact is None where somebody else's server was measured."""
     trial, server, host = result.trial, result.server, result.host
     serving, workload = trial.serving, trial.workload
     return {
         "trial_id": trial.trial_id,
         "family": trial.family,
         "variant": trial.variant,
-        "role": str(variant.role),
-        "format": str(variant.format),
-        "precision": str(variant.precision),
+        "role": str(variant.role) if variant else None,
+        "format": str(variant.format) if variant else None,
+        "precision": str(variant.precision) if variant else None,
         "stage": trial.stage,
         "repeat": trial.repeat,
         "protocol": str(workload.protocol),
@@ -66,6 +79,7 @@ def _trial_row(result: TrialResult, variant: ModelVariant) -> dict[str, Any]:
         "load_mode": str(workload.load_mode),
         "concurrency": workload.concurrency,
         "rate_per_s": workload.rate_per_s,
+        "arrivals": workload.arrivals.label if workload.load_mode is LoadMode.OPEN else None,
         "max_batch_size": serving.max_batch_size,
         "queue_delay_us": serving.queue_delay_us,
         "instance_count": serving.instance_count,
@@ -73,11 +87,16 @@ def _trial_row(result: TrialResult, variant: ModelVariant) -> dict[str, Any]:
         "intra_op_threads": serving.intra_op_threads,
         "started_utc": result.started_utc,
         "duration_s": result.duration_s,
+        "min_duration_s": workload.min_duration_s,
+        "warmup_s": result.warmup_s,
         "requests": result.requests,
         "failures": result.failures,
+        "dropped": result.dropped,
+        "offered_requests_per_s": result.offered_requests_per_s,
         "throughput_requests_per_s": result.throughput_requests_per_s,
         "throughput_inferences_per_s": result.throughput_inferences_per_s,
         **_latency_columns(result),
+        **_service_columns(result),
         "client_ms": result.client_ms,
         "server_queue_ms": server.queue_ms,
         "server_compute_ms": server.compute_ms,
@@ -89,6 +108,7 @@ def _trial_row(result: TrialResult, variant: ModelVariant) -> dict[str, Any]:
         "server_executions": server.executions,
         "server_failures": sum(server.failures.values()) if server.requests is not None else None,
         "schedule_delay_p99_ms": result.schedule_delay_p99_ms,
+        "loop_lag_p99_ms": result.loop_lag_p99_ms,
         "generator_cpu": result.generator_cpu,
         "host_cpu": host.cpu_utilization,
         "server_cpu": host.server_cpu,
@@ -107,7 +127,10 @@ def _latency_columns(result: TrialResult) -> dict[str, float | None]:
     latency = result.latency
     columns: dict[str, float | None] = {
         "latency_mean_ms": latency.mean_ms if latency else None,
+        "latency_mean_low_ms": latency.mean_low_ms if latency else None,
+        "latency_mean_high_ms": latency.mean_high_ms if latency else None,
         "latency_max_ms": latency.max_ms if latency else None,
+        "confidence": latency.confidence if latency else None,
     }
     for name in PERCENTILES:
         percentile = latency.percentiles[name] if latency else None
@@ -115,3 +138,13 @@ def _latency_columns(result: TrialResult) -> dict[str, float | None]:
         columns[f"latency_{name}_low_ms"] = percentile.low_ms if percentile else None
         columns[f"latency_{name}_high_ms"] = percentile.high_ms if percentile else None
     return columns
+
+
+def _service_columns(result: TrialResult) -> dict[str, float | None]:
+    """Latency from the send rather than the schedule."""
+    service = result.service
+    return {
+        "service_p50_ms": service.p50_ms if service else None,
+        "service_p95_ms": service.p95_ms if service else None,
+        "service_p99_ms": service.p99_ms if service else None,
+    }

@@ -6,6 +6,7 @@ Every other module may import this one; this one imports nothing of the harness.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -53,10 +54,34 @@ class WireProtocol(StrEnum):
 
 
 class LoadMode(StrEnum):
-    """The arrival process."""
+    """What makes the next request due."""
 
     CLOSED = "closed"
     """N requests in flight: the next is sent when one completes."""
+    OPEN = "open"
+    """Requests fall due at times fixed in advance, whatever the server does."""
+
+
+class ArrivalKind(StrEnum):
+    """How the times between an open loop's requests are drawn."""
+
+    CONSTANT = "constant"
+    POISSON = "poisson"
+    GAMMA = "gamma"
+    """Burstier (or smoother) than Poisson: `burstiness_cv` is what tells them apart."""
+    TRACE = "trace"
+    """Timestamps from a file."""
+
+
+class ShapeKind(StrEnum):
+    """How a load changes over time."""
+
+    FLAT = "flat"
+    RAMP = "ramp"
+    STEP = "step"
+    SPIKE = "spike"
+    SINE = "sine"
+    """Diurnal: `period_s` is the day."""
 
 
 class Decision(StrEnum):
@@ -127,23 +152,79 @@ class ServingConfig:
 
 
 @dataclass(frozen=True)
+class LoadShape:
+    """A factor of the nominal load over time, for open loops (rate) and closed ones (users).
+
+    `harness.load.shapes` says what each kind does with `low`, `high` and `period_s`.
+    """
+
+    kind: ShapeKind = ShapeKind.FLAT
+    low: float = 1.0
+    high: float = 1.0
+    period_s: float = 60.0
+
+
+@dataclass(frozen=True)
+class ArrivalProcess:
+    """How an open loop's requests fall due."""
+
+    kind: ArrivalKind = ArrivalKind.POISSON
+    burstiness_cv: float = 1.0
+    """Gamma only: coefficient of variation of the gaps; 1 is Poisson, above it comes in bursts."""
+    trace: Path | None = None
+    shape: LoadShape = LoadShape()
+
+    @property
+    def label(self) -> str:
+        """Short, as it stands in trial identifiers."""
+        name = str(self.kind)
+        if self.kind is ArrivalKind.GAMMA:
+            name += f"{self.burstiness_cv:g}"
+        if self.trace is not None:
+            name += f"-{self.trace.stem}"
+        if self.shape.kind is not ShapeKind.FLAT:
+            name += f"-{self.shape.kind}{self.shape.low:g}to{self.shape.high:g}"
+        return name
+
+
+@dataclass(frozen=True)
 class Workload:
     """The client's side of a trial."""
 
     protocol: WireProtocol
     client_batch_size: int
+    """Rows a request; with a mix, its largest."""
     concurrency: int
-    """Requests in flight."""
+    """Closed loop: requests in flight. Open loop: the bound of requests in flight; what falls due
+    beyond it is dropped, and counted."""
     duration_s: float
+    """Of the measured window: its longest, where the trial may end as soon as it is decided."""
     warmup_s: float
+    """Longest; it ends sooner where a steady state is found."""
     seed: int
     load_mode: LoadMode = LoadMode.CLOSED
     rate_per_s: float | None = None
+    """Open loop: nominal requests a second; None for a trace, which has its own."""
+    arrivals: ArrivalProcess = ArrivalProcess()
+    """Open loop only."""
+    min_duration_s: float | None = None
+    """The window's shortest, before which nothing is decided; None runs `duration_s` out."""
+    batch_mix: tuple[tuple[int, float], ...] = ()
+    """(rows, weight): client batch sizes are drawn from it; empty: all of `client_batch_size`."""
+    length_mix: tuple[tuple[int, float], ...] = ()
+    """(padded length, weight): sequence lengths are drawn from it; empty: the data set's own."""
 
     @property
     def label(self) -> str:
         """Short and unique, as it stands in trial identifiers."""
-        return f"{self.protocol}-b{self.client_batch_size}-c{self.concurrency}"
+        batch = "mix" if self.batch_mix else ""
+        parts = [str(self.protocol), f"b{self.client_batch_size}{batch}"]
+        if self.load_mode is LoadMode.OPEN:
+            rate = "" if self.rate_per_s is None else f"r{self.rate_per_s:g}-"
+            parts.append(f"{rate}{self.arrivals.label}")
+        else:
+            parts.append(f"c{self.concurrency}")
+        return "-".join(parts)
 
 
 @dataclass(frozen=True)
@@ -158,12 +239,64 @@ class RequestRecord:
 
 
 @dataclass(frozen=True)
+class SparseHistogram:
+    """How often each latency was seen, in HDR buckets of microseconds (`harness.hdr`)."""
+
+    buckets: tuple[int, ...] = ()
+    """Bucket indices that hold something, ascending."""
+    counts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """The three spans of the requests of one outcome."""
+
+    schedule_delay: SparseHistogram = SparseHistogram()
+    """Sent - scheduled."""
+    service: SparseHistogram = SparseHistogram()
+    """Completed - sent."""
+    response: SparseHistogram = SparseHistogram()
+    """Completed - scheduled: the latency that counts."""
+
+
+@dataclass(frozen=True)
+class TimeSlice:
+    """What was seen of one slice of a load's time; slices of one load are equally long.
+
+    A request belongs to the slice it was scheduled in, however late it completed. Slices of
+    several processes add up exactly (`harness.load.recorder.merge_slices`).
+    """
+
+    index: int
+    """From the load's start, warm-up included."""
+    ok: Latencies = Latencies()
+    failed: Latencies = Latencies()
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """By kind, of requests scheduled inside the slice."""
+    dropped: int = 0
+    """Fell due inside the slice, with no request in flight to spare: never sent."""
+    completed: int = 0
+    """Successes that completed inside the slice, whenever they were scheduled."""
+    inferences: int = 0
+    """Rows of those."""
+
+
+@dataclass(frozen=True)
 class Percentile:
     """A quantile of latency with its confidence interval."""
 
     value_ms: float
     low_ms: float
     high_ms: float
+
+
+@dataclass(frozen=True)
+class ServiceLatency:
+    """Latency from the actual send: what most load testers report, for comparison only."""
+
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
 
 
 @dataclass(frozen=True)
@@ -185,29 +318,82 @@ class LatencySummary:
 
 
 @dataclass(frozen=True)
+class GeneratorEvidence:
+    """Whether one generator process kept up, over the measured window."""
+
+    cpu_cores: float
+    """1.0 is a core saturated, and with it this process."""
+    loop_lag: SparseHistogram
+    """How much later than asked its event loop woke a sleeper."""
+    memory_bytes: int = 0
+    """Resident, at the window's end."""
+
+
+@dataclass(frozen=True)
 class LoadResult:
     """What the load generators saw of one trial, merged over their processes."""
 
+    start_ns: int
+    """Of slice 0. CLOCK_MONOTONIC, as are all times between processes of one machine."""
+    slice_s: float
+    slices: tuple[TimeSlice, ...]
+    """The whole load in order of time, warm-up included; slices without requests are there too."""
     window_start_ns: int
-    """CLOCK_MONOTONIC, as are all times between processes of one machine."""
+    """A slice's start: what lies before is warm-up."""
     window_end_ns: int
-    histograms: tuple[str, ...]
-    """Encoded HDR histograms of microseconds, one a time block of the window, in order."""
-    schedule_delay: str
-    """Encoded HDR histogram of sent - scheduled, microseconds."""
-    completed: int
-    """Successful requests that completed inside the window."""
-    failures: Mapping[str, int]
-    """By kind, of requests scheduled inside the window."""
-    generator_cpu: float
-    """Cores used by the busiest generator process, over the window (1.0 = saturated)."""
+    """A slice's end."""
+    generators: tuple[GeneratorEvidence, ...]
+    """A process each."""
     first_failure: str = ""
     """The first failure's own words."""
+    records_problem: str = ""
+    """Why not every request could be written down one by one, where that was asked for."""
 
     @property
     def duration_s(self) -> float:
         """Length of the measured window."""
         return (self.window_end_ns - self.window_start_ns) / 1e9
+
+    @property
+    def warmup_s(self) -> float:
+        """What was cut."""
+        return (self.window_start_ns - self.start_ns) / 1e9
+
+    @property
+    def window(self) -> tuple[TimeSlice, ...]:
+        """The measured slices."""
+        slice_ns = self.slice_s * 1e9
+        first = round((self.window_start_ns - self.start_ns) / slice_ns)
+        last = round((self.window_end_ns - self.start_ns) / slice_ns)
+        return tuple(one for one in self.slices if first <= one.index < last)
+
+    @property
+    def completed(self) -> int:
+        """Successful requests that completed inside the window."""
+        return sum(one.completed for one in self.window)
+
+    @property
+    def inferences(self) -> int:
+        """Rows of those."""
+        return sum(one.inferences for one in self.window)
+
+    @property
+    def dropped(self) -> int:
+        """Requests that fell due inside the window and were never sent."""
+        return sum(one.dropped for one in self.window)
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """By kind, of requests scheduled inside the window; those dropped are not among them."""
+        by_kind: Counter[str] = Counter()
+        for one in self.window:
+            by_kind.update(one.failures)
+        return dict(by_kind)
+
+    @property
+    def generator_cpu(self) -> float:
+        """Cores used by the busiest process (1.0 = saturated)."""
+        return max((one.cpu_cores for one in self.generators), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -303,7 +489,8 @@ class Trial:
     serving: ServingConfig
     workload: Workload
     stage: str = "sweep"
-    """Which part of the search asked for it: workload, protocol, serving, confirm, grid."""
+    """Which part of the search asked for it: workload, protocol, serving, refine, confirm,
+    grid."""
     repeat: int = 0
 
     @property
@@ -332,6 +519,7 @@ class TrialResult:
     """None when no request succeeded."""
     schedule_delay_p99_ms: float | None
     generator_cpu: float
+    """Cores used by the busiest generator process."""
     server: ServerMetrics
     host: HostMetrics
     valid: bool
@@ -340,6 +528,18 @@ class TrialResult:
     decision: Decision = Decision.UNDECIDED
     reason: str = ""
     """Why the decision is not a pass, in words."""
+    dropped: int = 0
+    """Open loop: fell due with the bound of requests in flight reached, and was never sent."""
+    warmup_s: float = 0.0
+    """Cut before the window."""
+    offered_requests_per_s: float = 0.0
+    """Scheduled inside the window, sent or dropped."""
+    service: ServiceLatency | None = None
+    """From the send rather than the schedule; None when no request succeeded."""
+    loop_lag_p99_ms: float | None = None
+    """Of the worst generator process."""
+    records_problem: str = ""
+    """Why not every request could be written down one by one, where that was asked for."""
 
     @property
     def client_ms(self) -> float | None:
@@ -352,6 +552,27 @@ class TrialResult:
         if self.latency is None or queue_ms is None or compute_ms is None:
             return None
         return max(0.0, self.latency.mean_ms - queue_ms - compute_ms)
+
+
+@dataclass(frozen=True)
+class ColdStart:
+    """A variant from its loading to its steady state, one request in flight."""
+
+    variant: str
+    sha256: str
+    serving: ServingConfig
+    load_s: float
+    """From the order to load to READY; the model's own warm-up requests are part of it."""
+    first_request_ms: float
+    """A new connection's first request, connecting included."""
+    requests: int
+    """Sent in all, one after another."""
+    steady_after_requests: int | None
+    """How many came before the steady state; None where none was found."""
+    steady_after_s: float | None
+    """From READY."""
+    steady_ms: float | None
+    """Mean latency from then on."""
 
 
 @dataclass(frozen=True)

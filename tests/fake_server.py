@@ -1,7 +1,9 @@
 """A KServe v2 server whose latency is known and whose faults are chosen: the truth to measure.
 
 HTTP (binary tensors) and gRPC on free ports of the loopback, in a thread of the test's process.
-It answers every model name. What it served, and how long it really took over it, is in `served`.
+It answers every model name, each row with its own number, so that an answer says whose it is;
+`described_model` is what it says of itself.
+What it served, and how long it really took over it, is in `served`.
 """
 
 from __future__ import annotations
@@ -13,13 +15,15 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
 import grpc
 import numpy as np
+from described_model import DescribingServicer, described_over_http
+from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from harness.types import TensorSpec
@@ -39,6 +43,10 @@ class Fault(StrEnum):
     WRONG_SIZE = "wrong_size"
     MISSING_OUTPUT = "missing_output"
     NON_FINITE = "non_finite"
+    WRONG_ANSWER = "wrong_answer"
+    """A tenth more than it should be."""
+    WRONG_ROW = "wrong_row"
+    """Each row gets its neighbour's answer."""
     RESET = "reset"
     """The connection breaks instead of an answer (HTTP only)."""
     GARBAGE = "garbage"
@@ -70,6 +78,11 @@ def constant(seconds: float) -> Callable[[int], float]:
     return lambda _: seconds
 
 
+def stalled_until(instant_ns: int, otherwise_s: float) -> Callable[[int], float]:
+    """Nothing is answered before an instant of CLOCK_MONOTONIC, and then all at once."""
+    return lambda _: max(otherwise_s, (instant_ns - time.monotonic_ns()) / 1e9)
+
+
 def bimodal(fast_s: float, slow_s: float, *, slow_share: float) -> Callable[[int], float]:
     """Mostly fast, some slow, drawn by the request's ordinal."""
     return lambda ordinal: slow_s if random.Random(ordinal).random() < slow_share else fast_s
@@ -88,6 +101,12 @@ class Served:
     @property
     def latency_ms(self) -> float:
         return (self.answered_ns - self.received_ns) / 1e6
+
+
+def right_answer(inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """What `LOGITS` should be, for `harness.load.known_answers`."""
+    numbers = inputs["input_ids"][:, :1] + 1
+    return {LOGITS.name: np.broadcast_to(numbers, (len(numbers), *LOGITS.shape)).astype("<f4")}
 
 
 @dataclass
@@ -127,9 +146,17 @@ class FakeServer:
         self._thread.start()
         assert self._up.wait(20)
 
+    @property
+    def running(self) -> bool:
+        return self._thread.is_alive()
+
+    def stop_soon(self) -> None:
+        """Begin to stop; a behaviour may call it from within."""
+        self._loop.call_soon_threadsafe(self._stop.set)
+
     def stop(self) -> None:
         if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stop.set)
+            self.stop_soon()
             self._thread.join(20)
             assert not self._thread.is_alive()
 
@@ -170,7 +197,8 @@ class FakeServer:
             await asyncio.sleep(delay_s)
         if fault is Fault.STALL:
             await self._stop.wait()
-        made = [_make(spec, shape, fault) for spec in self.behaviour.outputs]
+        numbers = np.frombuffer(rows, "<i8").reshape(shape)[:, 0]
+        made = [_make(spec, shape, numbers, fault) for spec in self.behaviour.outputs]
         self.served.append(Served(received_ns, time.monotonic_ns(), rows, shape))
         return made[1:] if fault is Fault.MISSING_OUTPUT else made
 
@@ -191,6 +219,15 @@ class FakeServer:
     ) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
         fields = dict(line.split(": ", 1) for line in head[1:] if line)
+        verb, path, _ = head[0].split(" ", 2)
+        if verb == "get" or path == "/v2/repository/index":
+            await reader.readexactly(int(fields.get("content-length", 0)))
+            described = described_over_http(path, self.behaviour.outputs)
+            writer.write(_http_answer(*described, None, chunked=False))
+            return
+        if "content-length" not in fields:  # gRPC at the wrong door
+            writer.write(_http_answer(400, b"", None, chunked=False))
+            raise ConnectionError
         body = await reader.readexactly(int(fields["content-length"]))
         split = int(fields["inference-header-content-length"])
         tensor = json.loads(body[:split])["inputs"][0]
@@ -211,9 +248,10 @@ class FakeServer:
         await writer.drain()
 
 
-class _Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
+class _Servicer(DescribingServicer):
     def __init__(self, server: FakeServer) -> None:
         self._server = server
+        self.outputs = server.behaviour.outputs
 
     async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802  (the protocol's)
         return service_pb2.ServerLiveResponse(live=True)
@@ -232,12 +270,18 @@ class _Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
         return response
 
 
-def _make(spec: TensorSpec, shape: tuple[int, ...], fault: Fault | None) -> _Answer:
+def _make(
+    spec: TensorSpec, shape: tuple[int, ...], numbers: NDArray[np.int64], fault: Fault | None
+) -> _Answer:
     batch, length = shape[0], shape[1]
     sizes = [length if size == -1 else size for size in spec.shape]
     if fault is Fault.WRONG_SHAPE:
         sizes[-1] += 1
+    answers = np.roll(numbers, 1) if fault is Fault.WRONG_ROW else numbers
     values = np.ones([batch, *sizes], _TYPES[spec.datatype])
+    values += answers.reshape(batch, *[1] * len(sizes)).astype(values.dtype)
+    if fault is Fault.WRONG_ANSWER:
+        values *= 1.1
     if fault is Fault.NON_FINITE:
         values.flat[-1] = np.nan
     datatype = "INT64" if fault is Fault.WRONG_DATATYPE else spec.datatype

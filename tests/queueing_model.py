@@ -34,9 +34,7 @@ MODELS = {
     "prose-student-fp32": ("prose", Role.STUDENT, Precision.FP32, 331_000, 1.36, 0.7, 0.55),
     "prose-control-fp32": ("prose", Role.CONTROL, Precision.FP32, 331_000, 1.36, 0.7, 0.55),
 }
-INVALID_REASON = (
-    "the load generator was the limit (0.97 of a core): raise traffic.generator_processes"
-)
+INVALID_REASON = "the load generator was the limit (0.97 of a core): add workers: --workers 2"
 
 
 def measure(trial: Trial, *, valid: bool = True) -> TrialResult:

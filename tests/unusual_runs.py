@@ -11,9 +11,11 @@ from harness.types import (
     Decision,
     HostMetrics,
     LatencySummary,
+    LoadMode,
     Percentile,
     Rejection,
     ServerMetrics,
+    ServiceLatency,
     TrialResult,
     Verdict,
 )
@@ -135,6 +137,23 @@ def hostile() -> StoredRun:
     )
 
 
+def open_loop() -> StoredRun:
+    """Requests that fall due at a rate, some dropped, some sent late; one stage a rate."""
+    run = _only_topics(sample_run())
+    trials = tuple(_at_a_rate(result) for result in run.trials)
+    verdict = replace(run.verdicts[0], recommended=trials[-1].trial.trial_id, rejected=())
+    series = {
+        new.trial.trial_id: run.series[old.trial.trial_id]
+        for new, old in zip(trials, run.trials, strict=True)
+    }
+    return replace(run, trials=trials, verdicts=(verdict,), series=series)
+
+
+def no_evidence_over_time() -> StoredRun:
+    """No series and no cold start was kept."""
+    return replace(sample_run(), series={}, cold_starts=())
+
+
 UNUSUAL = {
     make.__name__: make
     for make in (
@@ -148,6 +167,8 @@ UNUSUAL = {
         nothing_answered,
         unbounded,
         hostile,
+        open_loop,
+        no_evidence_over_time,
     )
 }
 
@@ -191,3 +212,22 @@ def _unbounded(result: TrialResult) -> TrialResult:
         n: Percentile(p.value_ms, p.low_ms, 3_600_000.0) for n, p in latency.percentiles.items()
     }
     return replace(result, latency=replace(latency, percentiles=wide), decision=Decision.UNDECIDED)
+
+
+def _at_a_rate(result: TrialResult) -> TrialResult:
+    """The same trial as an open loop that asks for a little more than is answered."""
+    rate_per_s = float(round(1.02 * result.throughput_requests_per_s))
+    workload = replace(
+        result.trial.workload, load_mode=LoadMode.OPEN, rate_per_s=rate_per_s, concurrency=64
+    )
+    assert result.latency is not None
+    p50, p95, p99 = (result.latency.percentiles[name].value_ms for name in ("p50", "p95", "p99"))
+    return replace(
+        result,
+        trial=replace(result.trial, workload=workload),
+        offered_requests_per_s=0.99 * rate_per_s,
+        dropped=7,
+        failures=7,
+        failures_by_kind={"dropped": 7},
+        service=ServiceLatency(0.95 * p50, 0.6 * p95, 0.4 * p99),
+    )

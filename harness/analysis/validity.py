@@ -1,34 +1,47 @@
 """Whether a trial may decide anything: each rule with its threshold, its reason, and the remedy.
 
 A trial is invalid where something other than the served model set its numbers: the generator was
-the limit, the server broke down, somebody else sent traffic. A model that is merely slow, or fails
-now and then, is measured well: that is the objective's business. Few requests do not make a trial
-invalid either; they make its intervals wide.
+the limit, the server broke down, somebody else sent traffic, the warm-up was too short. A model
+that is merely slow, or fails now and then, is measured well: that is the objective's business. So
+is a server that cannot keep up with a rate: its latency grows, or requests are dropped, and the
+error rate counts these. Few requests do not make a trial invalid either; they make its intervals
+wide.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
-from harness.analysis.latency import summarise
-from harness.types import LoadResult, ServerMetrics, Workload
+from harness import hdr
+from harness.analysis.steady_state import still_warming
+from harness.limits import (
+    BROKEN_FAILURE_SHARE,
+    COUNT_TOLERANCE,
+    GENERATOR_CPU_LIMIT,
+    RATE_SHORTFALL,
+    allowed_late_ms,
+)
+from harness.types import (
+    ArrivalKind,
+    LoadMode,
+    LoadResult,
+    ServerMetrics,
+    ShapeKind,
+    SparseHistogram,
+    Workload,
+)
 
-GENERATOR_CPU_LIMIT = 0.90
-"""Cores of one generator process; above it latency is the generator's own queue."""
-LATE_FLOOR_MS = 5.0
-LATE_SHARE_OF_P95 = 0.10
-"""Sending late (p99 of the delay) is tolerated up to the greater of the two."""
-BROKEN_FAILURE_SHARE = 0.50
-"""Above it the server is broken rather than unreliable; below it error_rate judges."""
-RATE_SHORTFALL = 0.05
-"""How far an open loop may stay below the rate it was asked for."""
-COUNT_TOLERANCE = 0.02
+GENERATOR_CPU_AIM = 0.60
+"""Cores a process that the number of workers in a remedy aims at."""
+RATE_NOISE_DEVIATIONS = 4.0
+"""Of random arrivals: by so many an open loop may miss its rate beyond RATE_SHORTFALL."""
 COUNT_SKEW_S = 0.10
 """Server and client cut the window at their own moments; so much traffic may lie between them."""
 
 
 def judge_validity(
-    load: LoadResult, server: ServerMetrics, workload: Workload, server_alive: bool
+    load: LoadResult, server: ServerMetrics, workload: Workload, *, server_alive: bool
 ) -> tuple[bool, str]:
     """Say whether a trial may decide, and if not why, with what to do about it.
 
@@ -63,31 +76,69 @@ def _generator_saturated(load: LoadResult, _: ServerMetrics, __: Workload) -> It
     if load.generator_cpu >= GENERATOR_CPU_LIMIT:
         yield (
             f"the load generator was the limit (its busiest process used "
-            f"{load.generator_cpu:.0%} of a core): raise generator_processes"
+            f"{load.generator_cpu:.0%} of a core): {_more_workers(load)}"
         )
 
 
 def _generator_late(load: LoadResult, _: ServerMetrics, __: Workload) -> Iterator[str]:
-    delay, latency = summarise([load.schedule_delay]), summarise(load.histograms)
-    if delay is None or latency is None:
-        return
-    late_ms = delay.percentiles["p99"].value_ms
-    allowed_ms = max(LATE_FLOOR_MS, LATE_SHARE_OF_P95 * latency.percentiles["p95"].value_ms)
+    late_ms, allowed_ms = _send_delay_p99_ms(load), _allowed_late_ms(load)
     if late_ms > allowed_ms:
         yield (
             f"the load generator sent late (p99 {late_ms:.1f} ms after the scheduled time; "
-            f"{allowed_ms:.1f} ms are tolerated): give it free cores or raise generator_processes"
+            f"{allowed_ms:.1f} ms are tolerated): {_more_room(load)}"
+        )
+
+
+def _event_loop_late(load: LoadResult, _: ServerMetrics, __: Workload) -> Iterator[str]:
+    """A process that wakes late reads answers late too, which no schedule delay shows."""
+    lag_ms, allowed_ms = _loop_lag_p99_ms(load), _allowed_late_ms(load)
+    if lag_ms > allowed_ms:
+        yield (
+            f"the load generator woke late (p99 of its event loop's lag {lag_ms:.1f} ms; "
+            f"{allowed_ms:.1f} ms are tolerated): {_more_room(load)}"
         )
 
 
 def _rate_missed(load: LoadResult, _: ServerMetrics, workload: Workload) -> Iterator[str]:
-    if workload.rate_per_s is None or load.duration_s <= 0:
+    """What fell due against what was asked; whether the server answered in time is another matter.
+
+    A trace or a shape has no one rate. Random arrivals are fewer by chance: with gaps of variation
+    c, n of them vary by c sqrt(n).
+    """
+    arrivals = workload.arrivals
+    flat = arrivals.kind is not ArrivalKind.TRACE and arrivals.shape.kind is ShapeKind.FLAT
+    if workload.load_mode is LoadMode.CLOSED or workload.rate_per_s is None or not flat:
         return
-    reached_per_s = (load.completed + sum(load.failures.values())) / load.duration_s
-    if reached_per_s < (1 - RATE_SHORTFALL) * workload.rate_per_s:
+    asked = workload.rate_per_s * load.duration_s
+    due = _sent(load) + load.dropped
+    variation = {ArrivalKind.CONSTANT: 0.0, ArrivalKind.GAMMA: arrivals.burstiness_cv}
+    noise = RATE_NOISE_DEVIATIONS * variation.get(arrivals.kind, 1.0) * math.sqrt(asked)
+    if due < (1 - RATE_SHORTFALL) * asked - noise:
         yield (
-            f"the rate was not reached ({reached_per_s:,.0f} of {workload.rate_per_s:,.0f} "
-            "requests/s): lower the rate, or raise generator_processes"
+            f"the load generator did not keep to the rate ({due / load.duration_s:,.0f} of "
+            f"{workload.rate_per_s:,.0f} requests/s fell due): {_more_workers(load)}, "
+            "or lower the rate"
+        )
+
+
+def _dropped_by_generator(load: LoadResult, _: ServerMetrics, __: Workload) -> Iterator[str]:
+    """Drops are the server's doing, and the error rate's business, unless the generator lagged."""
+    lagging = load.generator_cpu >= GENERATOR_CPU_LIMIT or max(
+        _send_delay_p99_ms(load), _loop_lag_p99_ms(load)
+    ) > _allowed_late_ms(load)
+    if load.dropped and lagging:
+        yield (
+            f"{load.dropped:,} of {load.dropped + _sent(load):,} requests were dropped while the "
+            f"load generator lagged, so that this says nothing of the server: {_more_room(load)}"
+        )
+
+
+def _still_warming(load: LoadResult, _: ServerMetrics, __: Workload) -> Iterator[str]:
+    warm_s = still_warming(load.window) * load.slice_s
+    if warm_s:
+        yield (
+            f"the load was not steady yet when the window opened (latency fell for another "
+            f"{warm_s:.2g} s): raise warmup_s to {load.warmup_s + 2 * warm_s:.2g} or more"
         )
 
 
@@ -100,12 +151,58 @@ def _counts_disagree(load: LoadResult, server: ServerMetrics, workload: Workload
     if server.requests is None or not load.completed:
         return
     rate_per_s = load.completed / load.duration_s if load.duration_s > 0 else 0.0
-    slack = COUNT_TOLERANCE * load.completed + COUNT_SKEW_S * rate_per_s + workload.concurrency
+    slack = COUNT_TOLERANCE * load.completed + COUNT_SKEW_S * rate_per_s
+    slack += min(workload.concurrency, load.completed) if _is_closed(workload) else 1
     numbers = f"Triton answered {server.requests:,} requests, the load generator saw"
     if server.requests > load.completed + sum(load.failures.values()) + slack:
         yield f"{numbers} {load.completed:,}: keep other clients away from this server"
     elif server.requests < load.completed - slack:
         yield f"{numbers} {load.completed:,}: another server answers too, or counts are missing"
+
+
+def _is_closed(workload: Workload) -> bool:
+    return workload.load_mode is LoadMode.CLOSED
+
+
+def _sent(load: LoadResult) -> int:
+    """Requests scheduled inside the window and sent, whatever became of them."""
+    return sum(hdr.total(one.ok.response) for one in load.window) + sum(load.failures.values())
+
+
+def _send_delay_p99_ms(load: LoadResult) -> float:
+    spans = [part.schedule_delay for one in load.window for part in (one.ok, one.failed)]
+    return _p99_ms(hdr.merge(spans))
+
+
+def _loop_lag_p99_ms(load: LoadResult) -> float:
+    """Of the process that lagged most."""
+    return max((_p99_ms(one.loop_lag) for one in load.generators), default=0.0)
+
+
+def _p99_ms(histogram: SparseHistogram) -> float:
+    return hdr.value_at(histogram, 0.99) or 0.0
+
+
+def _allowed_late_ms(load: LoadResult) -> float:
+    p95_ms = hdr.value_at(hdr.merge(one.ok.response for one in load.window), 0.95) or 0.0
+    return allowed_late_ms(p95_ms)
+
+
+def _more_workers(load: LoadResult) -> str:
+    """Name the number of generator processes that would leave each of them time to spare."""
+    used_cores = sum(one.cpu_cores for one in load.generators)
+    workers = max(len(load.generators) + 1, math.ceil(used_cores / GENERATOR_CPU_AIM))
+    return f"add workers: --workers {workers}"
+
+
+def _more_room(load: LoadResult) -> str:
+    """More processes help one that was busy; one that was not lacked a core of its own."""
+    if load.generator_cpu >= GENERATOR_CPU_AIM:
+        return _more_workers(load)
+    return (
+        "give the generator cores of its own, for example --cpus-server 0 --cpus-generator 1, "
+        "or keep other work off this machine"
+    )
 
 
 _Check = Callable[[LoadResult, ServerMetrics, Workload], Iterator[str]]
@@ -114,6 +211,9 @@ _CHECKS: tuple[_Check, ...] = (
     _counters_reset,
     _generator_saturated,
     _generator_late,
+    _event_loop_late,
     _rate_missed,
+    _dropped_by_generator,
+    _still_warming,
     _counts_disagree,
 )

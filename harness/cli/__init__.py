@@ -1,1 +1,7 @@
 """The command line: one file a command."""
+
+import os
+
+# What gRPC logs of a failed connection is in the error that it raises, and in ours. It looks once,
+# when it is imported.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -6,8 +6,18 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Out, Repository, Resume
-from harness.cli.session import RunOptions, run_to_verdict
+from harness.cli.options import (
+    DEFAULT_REPOSITORY,
+    AsJson,
+    Out,
+    Records,
+    Repository,
+    Resume,
+    Transport,
+    Workers,
+)
+from harness.cli.session import GeneratorOptions, RunOptions, run_to_verdict
+from harness.load.transports.opening import GrpcImplementation
 from harness.resources import bundled
 from harness.study import Study
 from harness.study_file import load_study, parse_study
@@ -20,13 +30,17 @@ def demo(
     out: Out = None,
     resume: Resume = False,
     repository: Repository = DEFAULT_REPOSITORY,
+    workers: Workers = None,
+    transport: Transport = GrpcImplementation.NATIVE,
+    records: Records = False,
     as_json: AsJson = False,
 ) -> int:
     """Train, distil, export, serve and measure the embedded models, and decide."""
     study = load_study(bundled("studies/reference.yaml"))
     if quick:
         study = quick_study(study)
-    return run_to_verdict(study, RunOptions(out, resume, repository, as_json))
+    generators = GeneratorOptions(workers, transport, records)
+    return run_to_verdict(study, RunOptions(out, resume, repository, as_json, generators))
 
 
 def quick_study(study: Study) -> Study:

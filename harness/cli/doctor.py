@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,11 +15,15 @@ from rich.table import Table
 from harness import machine
 from harness.cache import cache_root
 from harness.cli.console import ProgressDisplay, output, print_json
-from harness.cli.options import AsJson
+from harness.cli.options import AsJson, cpu_list
 from harness.errors import EXIT_ENVIRONMENT, EXIT_OK, ServerEnvironmentError
 from harness.serving.environment import ensure_server_environment, find_server_environment
 
 NEEDED_GIB = 4
+GENERATOR_SHARE = 4
+"""One of so many cores goes to the load generators, which need far less than the server."""
+BUSY_SHARE = 0.25
+"""Load average a core from which on the machine counts as busy."""
 EXTRAS = {"export": "torch", "quality": "sklearn"}
 
 
@@ -75,7 +80,45 @@ def examine() -> list[Finding]:
                 "" if there else f"pip install 'triton-distillation-harness[{extra}]'",
             )
         )
-    return [*findings, _disk(), _server()]
+    return [*findings, _pinning(), _other_load(), _disk(), _server()]
+
+
+def _pinning() -> Finding:
+    """Whether server and generators can be kept apart, and how."""
+    subject = "pinning"
+    usable = sorted(os.sched_getaffinity(0))
+    if len(usable) < 2:  # noqa: PLR2004  (one for each side)
+        return Finding(
+            subject, "note",
+            "not possible on one core: server and load generator take turns on it, so latency "
+            "holds the generator's time too, and throughput is less than the server's own",
+            "a machine with two cores, or --url to a server on another one",
+        )  # fmt: skip
+    try:
+        os.sched_setaffinity(0, usable)
+    except OSError as error:
+        return Finding(subject, "note", f"this machine does not allow it: {error}")
+    for_generator = max(1, len(usable) // GENERATOR_SHARE)
+    server, generator = usable[:-for_generator], usable[-for_generator:]
+    return Finding(
+        subject, "ok",
+        f"possible: cores {cpu_list(usable)} may be used; apart, neither side's work shows in the "
+        "other's numbers",
+        f"--cpus-server {cpu_list(server)} --cpus-generator {cpu_list(generator)}",
+    )  # fmt: skip
+
+
+def _other_load() -> Finding:
+    """Whether something else has kept the machine busy over the last minute."""
+    average, cores = os.getloadavg()[0], os.cpu_count() or 1
+    words = f"load average {average:.2f} on {cores} cores"
+    if average < BUSY_SHARE * cores:
+        return Finding("other work", "ok", words)
+    return Finding(
+        "other work", "note",
+        f"{words}: something else is running, and what is measured now would be its doing too",
+        "end it (see top), or wait until the load average has fallen",
+    )  # fmt: skip
 
 
 def _disk() -> Finding:

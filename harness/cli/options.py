@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from harness.errors import UsageError
+from harness.load.transports.opening import GrpcImplementation
 
 StudyFile = Annotated[
     Path, typer.Argument(help="The study file.", exists=True, dir_okay=False, show_default=False)
@@ -29,6 +31,19 @@ CpusServer = Annotated[
 ]
 CpusGenerator = Annotated[
     str | None, typer.Option(help="Cores for the load generators.", show_default=False)
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=64, help="Load generator processes, in place of the study's.", show_default=False
+    ),
+]
+Transport = Annotated[
+    GrpcImplementation,
+    typer.Option(help="What speaks gRPC: native is the harness's own, grpcio the reference."),
+]
+Records = Annotated[
+    bool, typer.Option("--records", help="Also write every request to Parquet, in records/.")
 ]
 DEFAULT_REPOSITORY = Path("model_repository")
 RUNS = Path("runs")
@@ -56,3 +71,14 @@ def parse_cpus(text: str | None) -> tuple[int, ...] | None:
             next_step=f"usable cores: {', '.join(map(str, sorted(usable)))}",
         )
     return tuple(cpus)
+
+
+def cpu_list(cpus: Sequence[int]) -> str:
+    """Cores, ascending, as `parse_cpus` reads them: `0-3,8`."""
+    runs: list[list[int]] = []
+    for cpu in cpus:
+        if runs and cpu == runs[-1][-1] + 1:
+            runs[-1].append(cpu)
+        else:
+            runs.append([cpu])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

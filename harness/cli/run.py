@@ -8,11 +8,15 @@ from harness.cli.options import (
     CpusGenerator,
     CpusServer,
     Out,
+    Records,
     Repository,
     Resume,
     StudyFile,
+    Transport,
+    Workers,
 )
-from harness.cli.session import RunOptions, run_to_verdict
+from harness.cli.session import CpuOptions, GeneratorOptions, RunOptions, run_to_verdict
+from harness.load.transports.opening import GrpcImplementation
 from harness.study_file import load_study
 
 
@@ -23,8 +27,13 @@ def run(
     repository: Repository = DEFAULT_REPOSITORY,
     cpus_server: CpusServer = None,
     cpus_generator: CpusGenerator = None,
+    workers: Workers = None,
+    transport: Transport = GrpcImplementation.NATIVE,
+    records: Records = False,
     as_json: AsJson = False,
 ) -> int:
     """Export, serve, score, sweep, decide, report."""
-    options = RunOptions(out, resume, repository, as_json, cpus_server, cpus_generator)
+    generators = GeneratorOptions(workers, transport, records)
+    cpus = CpuOptions(cpus_server, cpus_generator)
+    options = RunOptions(out, resume, repository, as_json, generators, cpus)
     return run_to_verdict(load_study(study_file), options)

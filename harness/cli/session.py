@@ -11,11 +11,12 @@ from pathlib import Path
 from harness.cli.console import ProgressDisplay, output, print_json, print_line, say
 from harness.cli.options import RUNS, parse_cpus
 from harness.errors import EXIT_OBJECTIVE_NOT_MET, EXIT_OK, EXIT_UNDECIDED, HarnessError
+from harness.load.transports.opening import GrpcImplementation
 from harness.pipeline.inputs import check_inputs
-from harness.pipeline.machinery import Machinery
+from harness.pipeline.machinery import Machinery, ProgressSink
 from harness.pipeline.manifest import new_manifest
 from harness.pipeline.run import run_study, write_results
-from harness.report.terminal import verdict_summary, verdict_table
+from harness.report.terminal import cold_start_table, verdict_summary, verdict_table
 from harness.runs import RunFolder, StoredRun, latest_run, new_run_path, read_run, verdict_document
 from harness.study import Study
 from harness.types import Decision
@@ -28,6 +29,23 @@ EXIT_CODES = {
 
 
 @dataclass(frozen=True)
+class GeneratorOptions:
+    """How the load is generated."""
+
+    workers: int | None = None
+    transport: GrpcImplementation = GrpcImplementation.NATIVE
+    records: bool = False
+
+
+@dataclass(frozen=True)
+class CpuOptions:
+    """Which cores server and generators get, as they stand on the command line."""
+
+    server: str | None = None
+    generator: str | None = None
+
+
+@dataclass(frozen=True)
 class RunOptions:
     """What a run's commands have in common on the command line."""
 
@@ -35,18 +53,15 @@ class RunOptions:
     resume: bool
     repository: Path
     as_json: bool
-    cpus_server: str | None = None
-    cpus_generator: str | None = None
+    generators: GeneratorOptions = GeneratorOptions()
+    cpus: CpuOptions = CpuOptions()
 
 
 def run_to_verdict(study: Study, options: RunOptions) -> int:
     """Run the whole study and print how it ended; returns the exit code of its verdict."""
     with ProgressDisplay() as progress:
-        machinery = Machinery(
-            repository=options.repository,
-            cpus_server=parse_cpus(options.cpus_server),
-            cpus_generator=parse_cpus(options.cpus_generator),
-            progress=progress,
+        machinery = make_machinery(
+            options.repository, options.generators, options.cpus, progress=progress
         )
         with open_folder(study, options.out, resume=options.resume) as folder:
             try:
@@ -57,6 +72,25 @@ def run_to_verdict(study: Study, options: RunOptions) -> int:
     run = read_run(folder.path)
     print_outcome(run, folder.path, as_json=options.as_json)
     return EXIT_CODES[run.decision]
+
+
+def make_machinery(
+    repository: Path, generators: GeneratorOptions, cpus: CpuOptions, *, progress: ProgressSink
+) -> Machinery:
+    """What the options say of it.
+
+    Raises:
+        UsageError: no CPU list, or cores that this process may not use.
+    """
+    return Machinery(
+        repository=repository,
+        cpus_server=parse_cpus(cpus.server),
+        cpus_generator=parse_cpus(cpus.generator),
+        workers=generators.workers,
+        grpc=generators.transport,
+        keep_records=generators.records,
+        progress=progress,
+    )
 
 
 def open_folder(study: Study, out: Path | None, *, resume: bool) -> RunFolder:
@@ -78,6 +112,8 @@ def print_outcome(run: StoredRun, path: Path, *, as_json: bool) -> None:
         print_json({"run": str(path), **verdict_document(run.verdicts)})
         return
     output.print(verdict_table(run))
+    if run.cold_starts:
+        output.print(cold_start_table(run))
     output.print(verdict_summary(run))
     print_line(f"report: {path / 'report.html'}")
 

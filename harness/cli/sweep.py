@@ -12,11 +12,15 @@ from harness.cli.options import (
     CpusGenerator,
     CpusServer,
     Out,
+    Records,
     Repository,
     Resume,
     StudyFile,
+    Transport,
+    Workers,
 )
-from harness.cli.session import RunOptions, run_to_verdict
+from harness.cli.session import CpuOptions, GeneratorOptions, RunOptions, run_to_verdict
+from harness.load.transports.opening import GrpcImplementation
 from harness.planning.objective import parse_objective
 from harness.study import Study
 from harness.study_file import load_study, parse_study
@@ -28,7 +32,7 @@ def sweep(
         str | None, typer.Option(help="Objective, in place of the study's.", show_default=False)
     ] = None,
     search: Annotated[
-        Literal["staged", "grid"] | None,
+        Literal["bisect", "grid"] | None,
         typer.Option(help="Search, in place of the study's.", show_default=False),
     ] = None,
     out: Out = None,
@@ -36,11 +40,16 @@ def sweep(
     repository: Repository = DEFAULT_REPOSITORY,
     cpus_server: CpusServer = None,
     cpus_generator: CpusGenerator = None,
+    workers: Workers = None,
+    transport: Transport = GrpcImplementation.NATIVE,
+    records: Records = False,
     as_json: AsJson = False,
 ) -> int:
     """Run a study with another objective or search; the exit code is the verdict."""
     study = override(load_study(study_file), slo, search)
-    options = RunOptions(out, resume, repository, as_json, cpus_server, cpus_generator)
+    generators = GeneratorOptions(workers, transport, records)
+    cpus = CpuOptions(cpus_server, cpus_generator)
+    options = RunOptions(out, resume, repository, as_json, generators, cpus)
     return run_to_verdict(study, options)
 
 

@@ -5,26 +5,56 @@ The latency that counts runs from the scheduled time, which here is the moment t
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from harness.load.answers import AnswerCheck
 from harness.load.payloads import EncodedRequest
 from harness.load.transports.contract import RequestFailure, Transport
-from harness.types import RequestRecord
 
 BACKOFF_S = 0.02
 """Pause after a failure: a dead server refuses in microseconds, and nobody gains from asking
 it fifty thousand times a second."""
+MOST_IN_A_ROW = 4
+"""Requests of one slot without another's in between. On a busy machine the kernel often runs the
+server right in `send`, and the answer is there before anybody had to wait for it: a slot that never
+waits never lets the others run."""
+FOREVER_NS = 1 << 63
 
 
-class Exchange(NamedTuple):
-    """One request and what became of it."""
+class RequestSink(Protocol):
+    """Where a slot's requests are recorded; `harness.load.recorder.Recorder` is one."""
 
-    record: RequestRecord
-    answer_bytes: int
-    failure: RequestFailure | None
+    def add(self, scheduled_ns: int, sent_ns: int, completed_ns: int, rows: int) -> None:
+        """A request that was answered as it should be."""
+
+    def fail(
+        self, scheduled_ns: int, sent_ns: int, completed_ns: int, failure: RequestFailure
+    ) -> None:
+        """A request that was not."""
+
+
+class Ending:
+    """The instant from which nothing is scheduled; shared by all slots, and may be moved."""
+
+    __slots__ = ("at_ns",)
+
+    def __init__(self, at_ns: int = FOREVER_NS) -> None:
+        self.at_ns = at_ns
+
+
+class Turns:
+    """Whose turn it was last; shared by the slots of one event loop, so that none keeps it all."""
+
+    __slots__ = ("give_way", "latest")
+
+    def __init__(self) -> None:
+        self.give_way: Callable[[], object] = lambda: None
+        """Lets the other slots read the answers that have come; the event loop's process sets it.
+        With a thread a slot there is nothing to do."""
+        self.latest: object = None
 
 
 class ClosedLoop:
@@ -34,7 +64,9 @@ class ClosedLoop:
         transport: this slot's own.
         requests: shared by all slots.
         check: what an answer must be.
+        sink: records every request.
         first: index of the first request; slots start apart so that the server sees all lengths.
+        turns: shared by the slots of one event loop.
     """
 
     def __init__(
@@ -42,31 +74,53 @@ class ClosedLoop:
         transport: Transport,
         requests: Sequence[EncodedRequest],
         check: AnswerCheck,
+        sink: RequestSink,
         *,
         first: int = 0,
+        turns: Turns | None = None,
     ) -> None:
         self._transport = transport
-        self._requests = requests
+        first %= len(requests)
+        self._requests = itertools.cycle([*requests[first:], *requests[:first]])
         self._check = check
-        self._next = first % len(requests)
-        self.free_ns = time.monotonic_ns()
-        """When the slot freed: the next request's scheduled time."""
+        self._sink = sink
+        self._turns = turns or Turns()
+        self.scheduled_ns = 0
+        """Of the request in flight; 0 between requests."""
 
-    def step(self) -> Exchange:
-        """Send the next request, wait for its answer, check it; after a failure pause a little."""
-        request = self._requests[self._next]
-        self._next = (self._next + 1) % len(self._requests)
-        scheduled_ns, sent_ns, completed_ns = self.free_ns, time.monotonic_ns(), 0
-        try:
-            answer = self._transport.send(request.body)
-            completed_ns = time.monotonic_ns()
-            self._check.check(answer, request)
-        except RequestFailure as failure:
-            completed_ns = completed_ns or time.monotonic_ns()
-            record = RequestRecord(scheduled_ns, sent_ns, completed_ns, failure.kind)
-            time.sleep(BACKOFF_S)
-            self.free_ns = time.monotonic_ns()
-            return Exchange(record, 0, failure)
-        self.free_ns = completed_ns
-        size = sum(len(tensor.data) for tensor in answer)
-        return Exchange(RequestRecord(scheduled_ns, sent_ns, completed_ns, "ok"), size, None)
+    def run(self, ending: Ending, *, most: int | None = None) -> None:
+        """Send one request after another until the ending, or until so many were sent.
+
+        This loop is what a load generator does: everything in it is paid for by each request.
+        """
+        send, check = self._transport.send, self._check.check
+        add, now_ns = self._sink.add, time.monotonic_ns
+        turns, give_way = self._turns, self._turns.give_way
+        requests = self._requests if most is None else itertools.islice(self._requests, most)
+        free_ns, in_a_row = now_ns(), 0
+        for request in requests:
+            if free_ns >= ending.at_ns:
+                break
+            if turns.latest is not self:
+                turns.latest, in_a_row = self, 0
+            elif in_a_row >= MOST_IN_A_ROW:
+                give_way()
+                in_a_row = 0
+            in_a_row += 1
+            self.scheduled_ns = free_ns
+            sent_ns = now_ns()
+            completed_ns = 0
+            try:
+                answer = send(request.body)
+                completed_ns = now_ns()
+                if answer.layout is not request.layout or request.known is not None:
+                    check(answer, request)
+            except RequestFailure as failure:
+                self._sink.fail(free_ns, sent_ns, completed_ns or now_ns(), failure)
+                self.scheduled_ns = 0
+                time.sleep(BACKOFF_S)
+                free_ns = now_ns()
+            else:
+                add(free_ns, sent_ns, completed_ns, request.batch_size)
+                free_ns = completed_ns
+        self.scheduled_ns = 0

@@ -10,14 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError
-from harness.load.transports.contract import DATATYPES, Transport
+from harness.load.transports.contract import DATATYPES, Layout, Transport
 from harness.storage import storage_errors
+
+if TYPE_CHECKING:
+    from harness.load.known_answers import KnownAnswers  # it makes them of payloads
 
 POOL_REQUESTS = 256
 """Distinct requests: enough that a response cache or a lucky sample does not decide."""
@@ -26,6 +30,8 @@ POOL_BYTES = 64 * 2**20
 FEWEST_REQUESTS = 8
 
 Group = Mapping[str, NDArray[Any]]
+Mix = Sequence[tuple[int, float]]
+"""(size, weight); `harness.load.mixes` parses and checks them."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +52,22 @@ class Payload:
         return frozenset(size for array in self.inputs.values() for size in array.shape[1:])
 
 
-class EncodedRequest(NamedTuple):
-    """A request in its protocol's bytes, and what its answer must look like."""
+@dataclass(slots=True, eq=False)
+class EncodedRequest:
+    """A request in its protocol's bytes, and what its answer must look like.
+
+    Sent again and again; what was learnt of its answers stays with it.
+    """
 
     body: bytes
     batch_size: int
     lengths: frozenset[int]
+    layout: Layout | None = None
+    """The form of the answer that was last accepted for it."""
+    known: Mapping[str, NDArray[Any]] | None = None
+    """What an independent client was answered, by output; None where nobody asked."""
+    tolerance: float = 0.0
+    """Largest difference from `known`, as `harness.load.known_answers` measures it."""
 
 
 def write_payloads(path: Path, groups: Sequence[Group]) -> None:
@@ -92,45 +108,128 @@ def read_payloads(path: Path) -> list[dict[str, NDArray[Any]]]:
             for key in archive.files:
                 index, _, name = key.partition("/")
                 groups.setdefault(int(index), {})[name] = archive[key]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile) as error:
         raise DataError(f"{path}: not a payload file: {error}") from error
-    filled = [group for group in groups.values() if len(next(iter(group.values())))]
+    for index, group in groups.items():
+        _check_group(index, group)
+    filled = [group for group in groups.values() if _rows(group)]
     if not filled:
         raise DataError(f"{path}: there are no rows to send")
     return filled
 
 
-def draw_payloads(groups: Sequence[Group], *, batch_size: int, seed: int) -> list[Payload]:
+def draw_payloads(
+    groups: Sequence[Group],
+    *,
+    batch_size: int,
+    seed: int,
+    batch_mix: Mix = (),
+    length_mix: Mix = (),
+) -> list[Payload]:
     """Draw the requests of a trial: the same for the same seed, whichever process asks.
 
-    A group is drawn in proportion to its rows, its rows without repetition within a request
-    where it has enough of them.
+    The pool holds each batch size and each length as nearly in its stated share as whole requests
+    allow (systematic sampling), in random order. Rows of a request repeat only where their group
+    has too few.
+
+    Args:
+        groups: arrays (n, length) by input name, a group a padded length.
+        batch_size: rows of every request; with a mix, the largest.
+        seed: draws the rows and the order.
+        batch_mix: (rows, weight).
+        length_mix: (padded length, weight); without it a length's share is that of its rows.
+
+    Raises:
+        DataError: the mix names a length that no group has.
     """
     generator = np.random.default_rng(seed)
-    rows = np.array([len(next(iter(group.values()))) for group in groups])
+    count = _pool_size(groups, batch_size)
+    sizes = np.array([size for size, _ in batch_mix or ((batch_size, 1.0),)])
+    size_weights = np.array([weight for _, weight in batch_mix or ((batch_size, 1.0),)])
+    chosen_sizes = sizes[_systematic(size_weights, count, generator)]
+    chosen_groups = _systematic(_group_weights(groups, length_mix), count, generator)
     payloads = []
-    for _ in range(_pool_size(groups, batch_size)):
-        chosen = int(generator.choice(len(groups), p=rows / rows.sum()))
-        picked = generator.choice(
-            rows[chosen], size=batch_size, replace=bool(rows[chosen] < batch_size)
-        )
-        payloads.append(Payload({name: array[picked] for name, array in groups[chosen].items()}))
+    for size, place in zip(chosen_sizes.tolist(), chosen_groups.tolist(), strict=True):
+        rows = _rows(groups[place])
+        picked = generator.choice(rows, size=size, replace=rows < size)
+        payloads.append(Payload({name: array[picked] for name, array in groups[place].items()}))
     return payloads
 
 
+def padded_length(group: Group) -> int:
+    """How long a group's rows are: the largest size next to the batch dimension."""
+    return max((array.shape[1] for array in group.values() if array.ndim > 1), default=1)
+
+
 def encode_payloads(
-    payloads: Sequence[Payload], transport: Transport, model: str
+    payloads: Sequence[Payload],
+    transport: Transport,
+    model: str,
+    known: KnownAnswers | None = None,
 ) -> list[EncodedRequest]:
-    """Encode every payload once for its protocol."""
-    return [
+    """Encode every payload once for its protocol.
+
+    Args:
+        payloads: of `draw_payloads`.
+        transport: says how they look on the wire; it need not be connected.
+        model: its name on the server.
+        known: answers to the first of the payloads, in their order; the others have none.
+
+    Raises:
+        DataError: more answers than payloads: they belong to another draw.
+    """
+    requests = [
         EncodedRequest(transport.encode(model, payload.inputs), payload.batch_size, payload.lengths)
         for payload in payloads
     ]
+    if known is None:
+        return requests
+    if len(known.answers) > len(requests):
+        raise DataError(
+            f"{len(known.answers)} known answers for {len(requests)} requests: "
+            "they are of another draw"
+        )
+    for request, answer in zip(requests, known.answers, strict=False):
+        request.known, request.tolerance = answer or None, known.tolerance
+    return requests
+
+
+def _systematic(
+    weights: NDArray[np.float64], count: int, generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """Draw `count` indices, each within one of its share of them, in random order."""
+    edges = np.cumsum(weights) / np.sum(weights)
+    places = (np.arange(count) + generator.random()) / count
+    chosen = np.minimum(np.searchsorted(edges, places, side="right"), len(weights) - 1)
+    return generator.permutation(chosen).astype(np.int64)
+
+
+def _group_weights(groups: Sequence[Group], length_mix: Mix) -> NDArray[np.float64]:
+    """Each group's share: of the rows, or of the weight that its length has in the mix."""
+    rows = np.array([_rows(group) for group in groups], dtype=np.float64)
+    if not length_mix:
+        return rows
+    lengths = np.array([padded_length(group) for group in groups])
+    weights = np.zeros(len(groups))
+    for length, weight in length_mix:
+        alike = lengths == length
+        if not alike.any():
+            there = ", ".join(str(one) for one in sorted(set(lengths.tolist())))
+            raise DataError(
+                f"the length mix names {length}, and no payload is that long",
+                next_step=f"the padded lengths there are: {there}",
+            )
+        weights += np.where(alike, weight * rows / rows[alike].sum(), 0.0)
+    return weights
+
+
+def _rows(group: Group) -> int:
+    return len(next(iter(group.values())))
 
 
 def _check_group(index: int, group: Group) -> None:
-    sizes = {name: len(array) for name, array in group.items()}
-    if len(set(sizes.values())) != 1:
+    sizes = {name: array.shape[0] if array.ndim else None for name, array in group.items()}
+    if len(set(sizes.values())) != 1 or None in sizes.values():
         raise DataError(f"payload group {index}: its inputs differ in rows: {sizes}")
     for name, array in group.items():
         if array.dtype.name not in DATATYPES:

@@ -11,17 +11,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from itertools import count
 from multiprocessing.connection import wait
 from pathlib import Path
 
 from harness.errors import GeneratorError
-from harness.load.wire import Answer, Failed, Measure, Prepare, decode_answer, encode_order
+from harness.load.wire import Answer, Failed, Order, decode_answer, encode_order
 from harness.resources import bundled
 
 SESSION = "locustfiles/session.py"
-CHECK_EVERY_S = 1.0
 START_TIMEOUT_S = 60.0
 """Importing Locust takes 2 s; several times that where the machine is busy."""
 STOP_TIMEOUT_S = 3.0
@@ -60,7 +60,7 @@ class GeneratorProcess:
         assert self._process.stdout is not None  # noqa: S101  (it was opened as a pipe)
         return self._process.stdout.fileno()
 
-    def send(self, order: Prepare | Measure) -> None:
+    def send(self, order: Order) -> None:
         """Give an order.
 
         Raises:
@@ -86,7 +86,7 @@ class GeneratorProcess:
         self._received += piece
 
     def take_answer(self) -> Answer | None:
-        """The answer to the last order, if it has come.
+        """The next answer, if it has come.
 
         Raises:
             GeneratorError: it says that it failed.
@@ -165,31 +165,43 @@ def gather(processes: Sequence[GeneratorProcess], *, deadline_ns: int) -> list[A
         GeneratorError: one died, failed, or had not answered by the deadline.
     """
     answers: dict[int, Answer] = {}
-    waiting = list(processes)
-    while True:
-        for process in list(waiting):
-            if (answer := process.take_answer()) is not None:
-                answers[process.index] = answer
-                waiting.remove(process)
-        if not waiting:
-            return [answers[process.index] for process in processes]
-        remaining_s = (deadline_ns - time.monotonic_ns()) / 1e9
-        if remaining_s <= 0:
+    while len(answers) < len(processes):
+        waiting = [process for process in processes if process.index not in answers]
+        if time.monotonic_ns() >= deadline_ns:
             raise waiting[0].failure("hangs: it missed its deadline")
-        _receive(waiting, timeout_s=remaining_s)
+        answers.update(take_answers(waiting, until_ns=deadline_ns, most=1))
+    return [answers[process.index] for process in processes]
 
 
-def watch(
-    processes: Sequence[GeneratorProcess], *, until_ns: int, check: Callable[[], None]
-) -> None:
-    """Sleep until then, unless a process dies before or `check`, asked now and then, raises.
+def take_answers(
+    processes: Sequence[GeneratorProcess], *, until_ns: int, most: int | None = None
+) -> list[tuple[int, Answer]]:
+    """What has come of these processes, by their index; waits until something has, or the time.
+
+    Args:
+        processes: those that are listened to.
+        until_ns: CLOCK_MONOTONIC.
+        most: answers of each process; the rest stays for the next call.
 
     Raises:
-        GeneratorError: a process died.
+        GeneratorError: one died or failed.
     """
-    while (remaining_s := (until_ns - time.monotonic_ns()) / 1e9) > 0:
-        _receive(processes, timeout_s=min(remaining_s, CHECK_EVERY_S))
-        check()
+    taken = _taken(processes, most)
+    remaining_s = (until_ns - time.monotonic_ns()) / 1e9
+    if not taken and remaining_s > 0:
+        _receive(processes, timeout_s=remaining_s)
+        taken = _taken(processes, most)
+    return taken
+
+
+def _taken(processes: Sequence[GeneratorProcess], most: int | None) -> list[tuple[int, Answer]]:
+    taken: list[tuple[int, Answer]] = []
+    for process in processes:
+        for _ in count() if most is None else range(most):
+            if (answer := process.take_answer()) is None:
+                break
+            taken.append((process.index, answer))
+    return taken
 
 
 def _receive(processes: Sequence[GeneratorProcess], *, timeout_s: float) -> None:

@@ -1,120 +1,289 @@
-"""The recorder: every latency of a window in HDR histograms, failures apart by kind.
+"""The recorder: every request of a process, as slices of time with histograms in them.
 
-A window is cut into time blocks with a histogram each, because latencies of a queue are
-autocorrelated and only blocks tell how much (batch means). Histograms merge exactly.
+The hot path only notes four numbers. What they come to is worked out some thousand requests at a
+time, in numpy, and handed on in batches to whoever else counts: Locust's page, the record file.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from hdrh.histogram import HdrHistogram
+import numpy as np
+from numpy.typing import NDArray
 
-from harness.load.closed_loop import Exchange
+from harness import hdr
+from harness.load.transports.contract import RequestFailure
+from harness.types import Latencies, SparseHistogram, TimeSlice
 
-LOWEST_US = 1
-HIGHEST_US = 3_600_000_000
-SIGNIFICANT_FIGURES = 3
-FEWEST_BLOCKS = 10
-MOST_BLOCKS = 120
-"""A histogram takes about 0.2 MB; more than 120 batch means tell nothing more."""
+MOST_HELD = 100_000
+"""Requests held unsummed. `take` comes several times a second and finds far fewer; the bound is
+for a process whose reports are held up."""
+_MOMENTS = 3
+"""Scheduled, sent, completed."""
+_FIELDS = 4
+"""The moments and the rows."""
+_OK, _FAILED = 0, 1
+_OUTCOMES = 2
+_SPANS = 3
+"""Schedule delay, service, response: in the order of the fields of `Latencies`."""
+
+
+class FailedRequest(NamedTuple):
+    """One request that was not answered as it should have been."""
+
+    scheduled_ns: int
+    sent_ns: int
+    completed_ns: int
+    failure: RequestFailure
+
+    @property
+    def moments_ns(self) -> tuple[int, int, int]:
+        """Scheduled, sent, completed."""
+        return self.scheduled_ns, self.sent_ns, self.completed_ns
 
 
 @dataclass(frozen=True)
-class WindowCounts:
-    """What one process saw of the window."""
+class Batch:
+    """The requests that ended between two flushes, in the order they ended."""
 
-    histograms: tuple[str, ...]
-    """Encoded, microseconds from the scheduled time, one a block."""
-    schedule_delay: str
-    """Encoded, microseconds."""
-    completed: int
-    failures: dict[str, int]
-    first_failure: str = ""
-    first_failure_ns: int = 0
+    scheduled_ns: NDArray[np.int64]
+    """(n,) of the successes, as are the next three."""
+    sent_ns: NDArray[np.int64]
+    completed_ns: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    failures: tuple[FailedRequest, ...]
+    dropped_ns: NDArray[np.int64]
+    """(d,) when those that were never sent fell due."""
 
 
-class WindowRecorder:
-    """Takes every exchange and keeps what belongs to the window [start, end).
+Listener = Callable[[Batch], None]
 
-    A request belongs to the block it was scheduled in, even where it completes after the window:
-    leaving those out would drop the slowest. `completed` counts completions inside the window,
-    whenever they were scheduled: that is the throughput.
+
+class Recorder:
+    """Takes every request of one process; `take` gives what came since the last `take`.
+
+    A request belongs to the slice it was scheduled in, however late it ends: leaving those out
+    would drop the slowest. `completed` counts where it ended: that is the throughput. What lies
+    before the first slice is counted in it.
+
+    Args:
+        start_ns: of slice 0.
+        slice_ns: length of a slice.
+        listeners: called with every batch, from `take` or from the request that fills a batch.
     """
 
-    def __init__(self, start_ns: int, end_ns: int) -> None:
-        self._start_ns, self._end_ns = start_ns, end_ns
-        self._blocks = [new_histogram() for _ in range(block_count((end_ns - start_ns) / 1e9))]
-        self._schedule_delay = new_histogram()
-        self._completed = 0
-        self._failures: Counter[str] = Counter()
-        self._first_failure = ""
-        self._first_failure_ns = 0
+    def __init__(self, start_ns: int, slice_ns: int, *, listeners: Sequence[Listener] = ()) -> None:
+        self.first_failure = ""
+        """The first failure's own words."""
+        self.first_failure_ns = 0
+        self._start_ns, self._slice_ns = start_ns, slice_ns
+        self._listeners = tuple(listeners)
+        self._log: list[int] = []
+        """Four numbers a success, flat: a tuple each would cost the garbage collector's time."""
+        self._failures: list[FailedRequest] = []
+        self._dropped: list[int] = []
+        self._sums = _Sums()
 
-    def add(self, exchange: Exchange) -> None:
-        """Record one exchange."""
-        record = exchange.record
-        failure = exchange.failure
-        if failure is None and self._start_ns <= record.completed_ns < self._end_ns:
-            self._completed += 1
-        if not self._start_ns <= record.scheduled_ns < self._end_ns:
-            return
-        if failure is not None:
-            self._failures[failure.kind] += 1
-            if not self._first_failure:
-                self._first_failure = str(failure)
-                self._first_failure_ns = record.completed_ns
-            return
-        elapsed_ns = record.scheduled_ns - self._start_ns
-        block = elapsed_ns * len(self._blocks) // (self._end_ns - self._start_ns)
-        self._blocks[block].record_value((record.completed_ns - record.scheduled_ns + 500) // 1000)
-        self._schedule_delay.record_value((record.sent_ns - record.scheduled_ns + 500) // 1000)
+    def add(self, scheduled_ns: int, sent_ns: int, completed_ns: int, rows: int) -> None:
+        """A request that was answered as it should be; a load generator's every request is here."""
+        log = self._log
+        log += (scheduled_ns, sent_ns, completed_ns, rows)
+        if len(log) >= MOST_HELD * _FIELDS:
+            self._flush()
 
-    def counts(self) -> WindowCounts:
-        """All that was recorded."""
-        return WindowCounts(
-            histograms=tuple(block.encode().decode() for block in self._blocks),
-            schedule_delay=self._schedule_delay.encode().decode(),
-            completed=self._completed,
-            failures=dict(self._failures),
-            first_failure=self._first_failure,
-            first_failure_ns=self._first_failure_ns,
+    def fail(
+        self, scheduled_ns: int, sent_ns: int, completed_ns: int, failure: RequestFailure
+    ) -> None:
+        """A request that was not."""
+        if not self.first_failure:
+            self.first_failure = str(failure)
+            self.first_failure_ns = completed_ns
+        self._failures.append(FailedRequest(scheduled_ns, sent_ns, completed_ns, failure))
+        if len(self._failures) >= MOST_HELD:
+            self._flush()
+
+    def drop(self, scheduled_ns: int) -> None:
+        """A request that fell due and was never sent."""
+        self._dropped.append(scheduled_ns)
+        if len(self._dropped) >= MOST_HELD:
+            self._flush()
+
+    def take(self) -> list[TimeSlice]:
+        """What came since the last `take`: additions to the slices that changed, in order."""
+        self._flush()
+        sums, self._sums = self._sums, _Sums()
+        return sums.slices()
+
+    def _flush(self) -> None:
+        """Sum up what is held, and hand it to the listeners.
+
+        A listener may let other greenlets run, so the recorder is whole again before it is called.
+        """
+        if not (self._log or self._failures or self._dropped):
+            return
+        log, self._log = self._log, []
+        failures, self._failures = self._failures, []
+        dropped, self._dropped = self._dropped, []
+        scheduled_ns, sent_ns, completed_ns, rows = _columns(log, _FIELDS)
+        batch = Batch(
+            scheduled_ns, sent_ns, completed_ns, rows, tuple(failures), hdr.integers(dropped)
         )
+        self._sum(batch)
+        for listener in self._listeners:
+            listener(batch)
+
+    def _sum(self, batch: Batch) -> None:
+        sums = self._sums
+        failed = _columns([moment for one in batch.failures for moment in one.moments_ns], _MOMENTS)
+        sums.add_latencies(
+            np.concatenate(
+                [
+                    self._keys(_OK, batch.scheduled_ns, batch.sent_ns, batch.completed_ns),
+                    self._keys(_FAILED, *failed),
+                ]
+            )
+        )
+        ended = self._slice_of(batch.completed_ns)
+        sums.completed.update(_by_slice(ended))
+        sums.inferences.update(_by_slice(ended, batch.rows))
+        sums.dropped.update(_by_slice(self._slice_of(batch.dropped_ns)))
+        for index, one in zip(self._slice_of(failed[0]).tolist(), batch.failures, strict=True):
+            sums.failures[index][one.failure.kind] += 1
+
+    def _keys(
+        self,
+        outcome: int,
+        scheduled_ns: NDArray[np.int64],
+        sent_ns: NDArray[np.int64],
+        completed_ns: NDArray[np.int64],
+    ) -> NDArray[np.int64]:
+        """One integer a latency: slice, outcome and span in front, bucket behind."""
+        group = (self._slice_of(scheduled_ns) * _OUTCOMES + outcome) * _SPANS
+        spans_ns = [sent_ns - scheduled_ns, completed_ns - sent_ns, completed_ns - scheduled_ns]
+        groups = np.concatenate([group + span for span in range(_SPANS)])
+        return (groups << hdr.INDEX_BITS) + hdr.bucket_of_nanoseconds(np.concatenate(spans_ns))
+
+    def _slice_of(self, instants_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+        index: NDArray[np.int64] = np.maximum((instants_ns - self._start_ns) // self._slice_ns, 0)
+        return index
 
 
-def block_count(duration_s: float) -> int:
-    """Blocks of a window: one a second, but at least 10 and at most 120."""
-    return max(FEWEST_BLOCKS, min(MOST_BLOCKS, int(duration_s)))
+@dataclass
+class _Sums:
+    """Counts that wait to be taken; its size depends on their spread, not on how many they are."""
+
+    keys: NDArray[np.int64] = field(default_factory=lambda: hdr.integers(()))
+    """(k,) of `Recorder._keys`, ascending, without repeats."""
+    counts: NDArray[np.int64] = field(default_factory=lambda: hdr.integers(()))
+    failures: defaultdict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    dropped: Counter[int] = field(default_factory=Counter)
+    completed: Counter[int] = field(default_factory=Counter)
+    inferences: Counter[int] = field(default_factory=Counter)
+
+    def add_latencies(self, keys: NDArray[np.int64]) -> None:
+        distinct, counts = np.unique(keys, return_counts=True)
+        if self.keys.size:
+            together = np.concatenate([self.keys, distinct])
+            repeated = np.concatenate([self.counts, counts])
+            distinct, place = np.unique(together, return_inverse=True)
+            counts = np.bincount(place, weights=repeated).astype(np.int64)
+        self.keys, self.counts = distinct, counts
+
+    def slices(self) -> list[TimeSlice]:
+        latencies = self._latencies()
+        changed = {*self.failures, *self.dropped, *self.completed}
+        changed |= {group // _OUTCOMES for group in latencies}
+        return [
+            TimeSlice(
+                index=index,
+                ok=latencies.get(index * _OUTCOMES + _OK, Latencies()),
+                failed=latencies.get(index * _OUTCOMES + _FAILED, Latencies()),
+                failures=dict(self.failures.get(index, {})),
+                dropped=self.dropped[index],
+                completed=self.completed[index],
+                inferences=self.inferences[index],
+            )
+            for index in sorted(changed)
+        ]
+
+    def _latencies(self) -> dict[int, Latencies]:
+        """By slice and outcome: a request has all three spans, so they come in threes."""
+        group = self.keys >> hdr.INDEX_BITS
+        edges = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(group)]
+        buckets = (self.keys & ((1 << hdr.INDEX_BITS) - 1)).tolist()
+        counts = self.counts.tolist()
+        histograms = [
+            SparseHistogram(tuple(buckets[first:last]), tuple(counts[first:last]))
+            for first, last in itertools.pairwise(edges)
+            if first < last
+        ]
+        keys = (group[edges[:-1:_SPANS]] // _SPANS).tolist() if histograms else []
+        return {
+            key: Latencies(*histograms[_SPANS * place : _SPANS * (place + 1)])
+            for place, key in enumerate(keys)
+        }
 
 
-def new_histogram() -> HdrHistogram:
-    """An empty histogram: 1 us to 1 h, three significant digits (0.1 % at worst)."""
-    return HdrHistogram(LOWEST_US, HIGHEST_US, SIGNIFICANT_FIGURES)
+def _columns(flat: list[int], width: int) -> tuple[NDArray[np.int64], ...]:
+    """Rows that lie one behind the other, as one array a column."""
+    return tuple(np.ascontiguousarray(hdr.integers(flat).reshape(-1, width).T))
 
 
-def merge_counts(parts: Sequence[WindowCounts]) -> WindowCounts:
-    """Join what several processes saw of one window; counts add up exactly."""
-    failed = [part for part in parts if part.first_failure]
-    first = min(failed, key=lambda part: part.first_failure_ns, default=parts[0])
-    failures: Counter[str] = Counter()
+def _by_slice(index: NDArray[np.int64], counts: NDArray[np.int64] | None = None) -> dict[int, int]:
+    """How often each slice occurs, or the sum of its counts; floats hold them exactly."""
+    if not index.size:
+        return {}
+    first = int(index.min())
+    sums = np.bincount(index - first, weights=counts)
+    return {first + place: int(sums[place]) for place in np.flatnonzero(sums).tolist()}
+
+
+def merge_slices(parts: Iterable[Iterable[TimeSlice]]) -> list[TimeSlice]:
+    """Add up the slices of several takes, processes or machines; in order of time.
+
+    All parts must count from the same start in slices of the same length. Every count is kept
+    exactly, so the order of the parts does not matter.
+    """
+    by_index: defaultdict[int, list[TimeSlice]] = defaultdict(list)
     for part in parts:
-        failures.update(part.failures)
-    blocks = zip(*(part.histograms for part in parts), strict=True)
-    return WindowCounts(
-        histograms=tuple(_merge(block) for block in blocks),
-        schedule_delay=_merge([part.schedule_delay for part in parts]),
-        completed=sum(part.completed for part in parts),
+        for one in part:
+            by_index[one.index].append(one)
+    return [_merged(index, same) for index, same in sorted(by_index.items())]
+
+
+def _merged(index: int, parts: Sequence[TimeSlice]) -> TimeSlice:
+    if len(parts) == 1:
+        return parts[0]
+    failures: Counter[str] = Counter()
+    for one in parts:
+        failures.update(one.failures)
+    return TimeSlice(
+        index=index,
+        ok=merged_latencies(one.ok for one in parts),
+        failed=merged_latencies(one.failed for one in parts),
         failures=dict(failures),
-        first_failure=first.first_failure,
-        first_failure_ns=first.first_failure_ns,
+        dropped=sum(one.dropped for one in parts),
+        completed=sum(one.completed for one in parts),
+        inferences=sum(one.inferences for one in parts),
     )
 
 
-def _merge(encoded: Sequence[str]) -> str:
-    merged = new_histogram()
-    for histogram in encoded:
-        merged.decode_and_add(histogram)
-    text: str = merged.encode().decode()
-    return text
+def merged_latencies(parts: Iterable[Latencies]) -> Latencies:
+    """Each span's histograms added up: `merged_latencies(one.ok for one in slices)`."""
+    parts = list(parts)
+    return Latencies(
+        schedule_delay=hdr.merge(one.schedule_delay for one in parts),
+        service=hdr.merge(one.service for one in parts),
+        response=hdr.merge(one.response for one in parts),
+    )
+
+
+def dense(slices: Iterable[TimeSlice], count: int) -> list[TimeSlice]:
+    """The slices 0 to `count`, with empty ones in the gaps; those beyond `count` are kept."""
+    known = {one.index: one for one in slices}
+    end = max([count, *(index + 1 for index in known)])
+    return [known.get(index) or TimeSlice(index) for index in range(end)]

@@ -1,7 +1,8 @@
 """What the harness and a Locust process say to each other: one JSON object a line.
 
-An order goes in on the process's standard input, exactly one answer comes out on its standard
-output. All times are CLOCK_MONOTONIC, which the processes of one machine share.
+Orders go in on the process's standard input. `prepare` is answered by `ready`; `measure` by a
+stream of `progress` and, when the last request has ended, one `measured`; `stop` only brings that
+end forward. All times are CLOCK_MONOTONIC, which the processes of one machine share.
 """
 
 from __future__ import annotations
@@ -12,54 +13,85 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from harness.load.recorder import WindowCounts
-from harness.types import TensorSpec, WireProtocol
+from harness.load.transports.address import Target
+from harness.load.transports.opening import GrpcImplementation
+from harness.types import SparseHistogram, TensorSpec, TimeSlice, Workload
 
 
 @dataclass(frozen=True)
 class Prepare:
     """Read and encode the payloads, start the users, connect them; send nothing yet."""
 
-    protocol: WireProtocol
-    address: str
+    target: Target
+    grpc: GrpcImplementation
     model: str
     payloads: Path
+    known_answers: Path | None
     outputs: tuple[TensorSpec, ...]
-    client_batch_size: int
-    users: int
-    """This process's share of the concurrency."""
+    workload: Workload
+    share: int
+    """This process's part of the requests in flight."""
     first_user: int
-    """Users of the processes before this one."""
-    seed: int
+    """The parts of the processes before this one, added up."""
+    worker: int
+    workers: int
     request_timeout_s: float
+    records: Path | None = None
+    """Where this process writes every request, as Parquet; None keeps histograms only."""
     order: Literal["prepare"] = "prepare"
 
 
 @dataclass(frozen=True)
 class Measure:
-    """Start at a common instant, record the window, drain, report."""
+    """Start at a common instant, report as it goes, drain at the end."""
 
     start_ns: int
-    """The warm-up's first request."""
-    window_start_ns: int
-    window_end_ns: int
+    """Of the first slice."""
+    slice_ns: int
+    end_ns: int
+    """Nothing is scheduled from then on; a `stop` may bring it forward."""
     order: Literal["measure"] = "measure"
 
 
 @dataclass(frozen=True)
+class Stop:
+    """Schedule nothing from this instant on."""
+
+    end_ns: int
+    order: Literal["stop"] = "stop"
+
+
+@dataclass(frozen=True)
 class Ready:
-    """The process is up, or has done what the order asked."""
+    """The process has done what `prepare` asked."""
 
     answer: Literal["ready"] = "ready"
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What the process saw of the window."""
+class Progress:
+    """What came since the last one."""
 
-    counts: WindowCounts
-    cpu_cores: float
-    """CPU time of the process over the window's length (1.0 = one core saturated)."""
+    at_ns: int
+    complete_before_ns: int
+    """Every request scheduled before this instant has ended and is in the slices so far."""
+    slices: tuple[TimeSlice, ...]
+    """Additions to slices, to be summed with earlier ones."""
+    cpu_s: float
+    """CPU time of the process since its start."""
+    loop_lag: SparseHistogram
+    memory_bytes: int
+    answer: Literal["progress"] = "progress"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The load is over: every request has ended and was reported."""
+
+    first_failure: str
+    first_failure_ns: int
+    records_problem: str = ""
+    """Why the records of this process are incomplete, where they are."""
     answer: Literal["measured"] = "measured"
 
 
@@ -71,28 +103,28 @@ class Failed:
     answer: Literal["failed"] = "failed"
 
 
-Order = Annotated[Prepare | Measure, Field(discriminator="order")]
-Answer = Annotated[Ready | Measured | Failed, Field(discriminator="answer")]
+Order = Prepare | Measure | Stop
+Answer = Ready | Progress | Measured | Failed
 
-_ORDERS: TypeAdapter[Prepare | Measure] = TypeAdapter(Order)
-_ANSWERS: TypeAdapter[Ready | Measured | Failed] = TypeAdapter(Answer)
+_ORDERS: TypeAdapter[Order] = TypeAdapter(Annotated[Order, Field(discriminator="order")])
+_ANSWERS: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="answer")])
 
 
-def encode_order(order: Prepare | Measure) -> bytes:
+def encode_order(order: Order) -> bytes:
     """One line."""
     return _ORDERS.dump_json(order) + b"\n"
 
 
-def decode_order(line: bytes) -> Prepare | Measure:
+def decode_order(line: bytes) -> Order:
     """Raises pydantic.ValidationError for anything but an order."""
     return _ORDERS.validate_json(line)
 
 
-def encode_answer(answer: Ready | Measured | Failed) -> bytes:
+def encode_answer(answer: Answer) -> bytes:
     """One line."""
     return _ANSWERS.dump_json(answer) + b"\n"
 
 
-def decode_answer(line: bytes) -> Ready | Measured | Failed:
+def decode_answer(line: bytes) -> Answer:
     """Raises pydantic.ValidationError for anything but an answer."""
     return _ANSWERS.validate_json(line)

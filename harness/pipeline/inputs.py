@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from harness.errors import StudyError, UsageError
 from harness.export.checkpoint import inspect_checkpoint
+from harness.load.workload import check_workload
+from harness.pipeline.spaces import workloads
 from harness.study import Family, ReferenceData, Study
 from harness.tasks.extras import require_extra
 from harness.tasks.samples import load_samples
@@ -19,9 +21,19 @@ def check_inputs(study: Study) -> None:
         MissingExtraError: the packages that open and export them are not installed.
     """
     require_extra("torch", "transformers", "onnx")
-    problems = [problem for family in study.families for problem in _problems(study, family)]
+    problems = [problem for family in study.families for problem in _traffic(study, family)]
+    problems += [problem for family in study.families for problem in _problems(study, family)]
     if problems:
         raise StudyError(f"study {study.name}", list(dict.fromkeys(problems)))
+
+
+def _traffic(study: Study, family: Family) -> Iterator[str]:
+    """What cannot be driven: a trace's content, a shape's levels, a distribution's range."""
+    try:
+        for workload in workloads(study, study.traffic_of(family)):
+            check_workload(workload)
+    except UsageError as error:
+        yield f"family {family.name}, traffic: {_with_step(error)}"
 
 
 def _problems(study: Study, family: Family) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.load.transports.opening import GrpcImplementation
 from harness.types import Progress
 
 ProgressSink = Callable[[Progress], None]
@@ -22,4 +23,9 @@ class Machinery:
     repository: Path = Path("model_repository")
     cpus_server: Sequence[int] | None = None
     cpus_generator: Sequence[int] | None = None
+    workers: int | None = None
+    """Load generator processes, in place of the study's."""
+    grpc: GrpcImplementation = GrpcImplementation.NATIVE
+    keep_records: bool = False
+    """Write every request of every trial to Parquet."""
     progress: ProgressSink = field(default=ignore_progress)

@@ -16,22 +16,47 @@ from harness.serving.environment import ServerEnvironment
 from harness.storage import utc_now
 from harness.study import Study
 
+HEADER_OPTION = "--header"
+
 
 def new_manifest(study: Study) -> dict[str, Any]:
     """The manifest of a run that has not prepared anything yet."""
     return {
+        **bare_manifest(study.name, study.seed),
+        "study": study.model_dump(mode="json"),
+        "study_digest": study_digest(study),
+    }
+
+
+def bare_manifest(name: str, seed: int) -> dict[str, Any]:
+    """The manifest of a run without a study: one trial of a model that somebody else serves."""
+    return {
         "schema_version": SCHEMA_VERSION,
         "created_utc": utc_now(),
         "resumed_utc": [],
-        "study": study.model_dump(mode="json"),
-        "command": shlex.join(["harness", *sys.argv[1:]]),
-        "study_digest": study_digest(study),
-        "seeds": {"study": study.seed},
+        "study": {"name": name, "families": []},
+        "command": command_line(sys.argv[1:]),
+        "study_digest": "",
+        "seeds": {"study": seed},
         "environment": describe_machine(),
         "source_revision": source_revision(),
         "artefacts": {},
         "data": {},
     }
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """How the harness was called, without the values of headers: those are secrets."""
+    told = []
+    rest = iter(arguments)
+    for argument in rest:
+        option, joined, header = argument.partition("=")
+        if option != HEADER_OPTION:
+            told.append(argument)
+            continue
+        name = (header if joined else next(rest, "")).partition(":")[0]
+        told += [option, f"{name}: ..."]
+    return shlex.join(["harness", *told])
 
 
 def describe_run(

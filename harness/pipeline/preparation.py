@@ -70,6 +70,20 @@ def prepare(
     )
 
 
+def encode_for(study: Study, variant: str, progress: ProgressSink) -> EncodedDataset:
+    """The data of a variant's family as that variant's tokenizer encodes it; nothing is exported.
+
+    Raises:
+        StudyError: no model of the study has such a variant.
+    """
+    family = study.family_of(variant)
+    model = next(
+        one for one in family.models if variant in {variant_name(one, p) for p in one.precisions}
+    )
+    alone = family.model_copy(update={"models": [model]})
+    return _open_model(study, family, model, _reference_bundle(study, [alone], progress)).dataset
+
+
 @dataclass(frozen=True)
 class _OpenedModel:
     model: Model

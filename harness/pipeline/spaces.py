@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+from harness.load.arrivals import parse_arrivals
+from harness.load.shapes import parse_shape
 from harness.study import ServingSpace, Study, Traffic
-from harness.types import ServingConfig, Workload
+from harness.types import ArrivalProcess, LoadMode, ServingConfig, ShapeKind, Workload
 
 
 def serving_configs(space: ServingSpace) -> tuple[ServingConfig, ...]:
@@ -24,17 +28,52 @@ def serving_configs(space: ServingSpace) -> tuple[ServingConfig, ...]:
 
 
 def workloads(study: Study, traffic: Traffic) -> tuple[Workload, ...]:
-    """Every combination of the traffic, batch and concurrency ascending within a protocol."""
+    """Every combination of the traffic, batch and load ascending within a protocol.
+
+    Raises:
+        UsageError: arrivals or a shape that cannot be.
+        DataError: a trace that cannot be read.
+    """
     return tuple(
-        Workload(
+        dataclasses.replace(
+            load,
             protocol=protocol,
             client_batch_size=batch,
-            concurrency=concurrency,
-            duration_s=traffic.duration_s,
-            warmup_s=traffic.warmup_s,
-            seed=study.seed,
+            batch_mix=tuple(sorted(traffic.batch_mix.items())),
+            length_mix=tuple(sorted(traffic.length_mix.items())),
         )
         for protocol in traffic.protocols
-        for batch in sorted(traffic.client_batch_sizes)
-        for concurrency in sorted(traffic.concurrencies)
+        for batch in traffic.batch_sizes
+        for load in _loads(study, traffic)
     )
+
+
+def _loads(study: Study, traffic: Traffic) -> list[Workload]:
+    """The traffic's loads, lightest first, of one protocol and client batch size."""
+    plain = Workload(
+        protocol=traffic.protocols[0],
+        client_batch_size=1,
+        concurrency=traffic.max_in_flight,
+        duration_s=traffic.duration_s,
+        warmup_s=traffic.warmup_s,
+        seed=study.seed,
+        load_mode=traffic.load,
+        min_duration_s=min(traffic.min_duration_s, traffic.duration_s),
+    )
+    if traffic.load is LoadMode.CLOSED:
+        return [
+            dataclasses.replace(plain, concurrency=in_flight)
+            for in_flight in sorted(set(traffic.concurrencies))
+        ]
+    arrivals = _arrivals(traffic)
+    if arrivals.shape.kind is not ShapeKind.FLAT or traffic.is_trace:
+        # What is still to come may differ from what was seen: nothing is decided early.
+        plain = dataclasses.replace(plain, min_duration_s=None)
+    rates: list[float | None] = [*sorted(set(traffic.rates_per_s))]
+    return [
+        dataclasses.replace(plain, rate_per_s=rate, arrivals=arrivals) for rate in rates or [None]
+    ]
+
+
+def _arrivals(traffic: Traffic) -> ArrivalProcess:
+    return dataclasses.replace(parse_arrivals(traffic.arrivals), shape=parse_shape(traffic.shape))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.load.generators import LoadGenerators
 from harness.load.payloads import write_payloads
+from harness.load.transports.address import parse_target
 from harness.pipeline.machinery import Machinery, ProgressSink
 from harness.pipeline.preparation import PreparedFamily
 from harness.pipeline.scoring import quality_gate
@@ -16,7 +17,7 @@ from harness.pipeline.serving import Served
 from harness.pipeline.spaces import serving_configs, workloads
 from harness.pipeline.trial import TrialRunner
 from harness.planning.decision import decide
-from harness.planning.search import GridSearch, Search, StagedSearch
+from harness.planning.search import BisectionSearch, GridSearch, Search
 from harness.runs import RunFolder
 from harness.study import Family, Study
 from harness.types import Decision, Progress, Role, TrialResult, Verdict
@@ -28,21 +29,23 @@ def trial_runner(
 ) -> Iterator[TrialRunner]:
     """The load generators, started once for all trials of a run."""
     families = served.families
-    processes = max(study.traffic_of(each.family).generator_processes for each in families)
+    workers = machinery.workers or max(study.traffic_of(each.family).workers for each in families)
+    endpoint = served.server.endpoint
     with LoadGenerators(
-        http=served.server.endpoint.http,
-        grpc=served.server.endpoint.grpc,
-        processes=processes,
+        http=parse_target(endpoint.http),
+        grpc=parse_target(endpoint.grpc),
+        workers=workers,
         log_dir=folder.path / "logs",
         cpus=machinery.cpus_generator,
+        implementation=machinery.grpc,
     ) as generators:
         yield TrialRunner(
-            served.server,
-            served.client,
+            served.site,
             generators,
             folder,
             variants={variant.name: variant for each in families for variant in each.variants},
             payloads=_write_payloads(families, folder),
+            keep_records=machinery.keep_records,
         )
 
 
@@ -56,7 +59,9 @@ def decide_family(
     """Load-test what passes the quality gate, and decide."""
     slo = study.objective_of(prepared.family)
     quality = quality_gate(study, prepared, folder)
-    search = make_search(study, prepared.family, quality)
+    smallest_first = sorted(prepared.variants, key=lambda variant: variant.size_bytes)
+    names = [variant.name for variant in smallest_first if variant.name in quality]
+    search = make_search(study, prepared.family, {name: quality[name] for name in names})
     results: list[TrialResult] = []
     while (trial := search.ask()) is not None:
         total = len(results) + search.remaining
@@ -77,10 +82,11 @@ def make_search(
 ) -> Search:
     """The search that the study names, over the family's own space.
 
-    A variant that fails on quality is left out: it is never load-tested for the verdict.
+    A variant that fails on quality is left out: it is never load-tested for the verdict. The
+    others are tried in the order given; what comes after a fast one is sooner seen to be slower.
     """
     traffic = study.traffic_of(family)
-    kind = GridSearch if study.search == "grid" else StagedSearch
+    kind = GridSearch if study.search == "grid" else BisectionSearch
     decisions = {name: decision for name, (decision, _) in quality.items()}
     return kind(
         family.name,

@@ -6,23 +6,24 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.analysis.latency import merge, summarise
 from harness.analysis.validity import judge_validity
 from harness.errors import GeneratorError
-from harness.load.generators import LoadGenerators, LoadJob
+from harness.load.generators import SLICE_S, LoadGenerators, LoadJob
+from harness.pipeline.cold_start import measure_cold_start
+from harness.pipeline.evidence import completing_records, records_folder, write_load
+from harness.pipeline.joining import unmeasured, with_clients, with_evidence
+from harness.pipeline.known_answers import known_answers_file
+from harness.pipeline.serving import Site
+from harness.pipeline.watch import TrialWatch
 from harness.planning.decision import judge_trial
 from harness.runs import RunFolder
-from harness.serving.embedded import EmbeddedTriton
-from harness.serving.endpoint import TritonClient
 from harness.serving.repository import config_override
 from harness.storage import utc_now
 from harness.telemetry.window import TelemetryWindow
 from harness.types import (
     Decision,
-    HostMetrics,
     LoadResult,
     ModelVariant,
-    ServerMetrics,
     ServiceLevelObjective,
     ServingConfig,
     Trial,
@@ -35,21 +36,23 @@ class TrialRunner:
 
     def __init__(
         self,
-        server: EmbeddedTriton,
-        client: TritonClient,
+        site: Site,
         generators: LoadGenerators,
         folder: RunFolder,
         *,
         variants: Mapping[str, ModelVariant],
         payloads: Mapping[str, Path],
+        keep_records: bool = False,
     ) -> None:
         """`payloads` names the payload file of each variant."""
-        self._server = server
-        self._client = client
+        self._server = site.server
+        self._client = site.client
+        self._control = site.control
         self._generators = generators
         self._folder = folder
         self._variants = variants
         self._payloads = payloads
+        self._keep_records = keep_records
         self._loaded: tuple[str, ServingConfig] | None = None
 
     def sha256(self, trial: Trial) -> str:
@@ -63,40 +66,68 @@ class TrialRunner:
             ServerError: the server died, or refused the serving configuration.
         """
         variant = self._variants[trial.variant]
-        self._configure(variant, trial.serving)
-        started_utc = utc_now()
-        window = TelemetryWindow(
+        self._configure(variant, trial)
+        blank = unmeasured(trial, variant, utc_now())
+        telemetry = TelemetryWindow(
             self._client,
             metrics_url=self._server.endpoint.metrics,
             server_pid=self._server.pid,
             model=variant.name,
         )
-        sides: list[tuple[ServerMetrics, HostMetrics]] = []
-        job = LoadJob(variant.name, self._payloads[variant.name], variant.outputs, trial.workload)
+        watch = TrialWatch(blank, slo, telemetry, SLICE_S)
+        job = self._job(trial, variant)
         try:
-            load = self._generators.run(
-                job,
-                on_window_start=window.open,
-                on_window_end=lambda: sides.append(window.close()),
-                check=self._server.check,
-            )
+            with completing_records(job.records):
+                load = self._generators.run(job, watch, check=self._server.check)
         except GeneratorError as error:
             # A generator's failure spoils this trial only; a dead server ends the run.
             self._server.check()
-            return _unmeasured(trial, variant, started_utc, str(error))
+            reason = str(error)
+            return dataclasses.replace(
+                blank, invalid_reason=reason, decision=Decision.INVALID, reason=reason
+            )
         self._server.check()
-        server, host = sides[0]
-        return self._judged(_joined(trial, variant, started_utc, load, server, host), load, slo)
+        result = with_clients(blank, load.window, load.slice_s, watch.confidence)
+        result = with_evidence(result, load, watch.server, watch.host)
+        result = self._judged(result, load, slo)
+        if watch.shown and result.valid and result.decision is Decision.UNDECIDED:
+            # Decided at a look, and blurred by the little that was still sent after it: a
+            # sequential test ends with what it was shown.
+            result = with_clients(result, watch.shown, load.slice_s, watch.confidence)
+            decision, reason = judge_trial(slo, result)
+            result = dataclasses.replace(result, decision=decision, reason=reason)
+        return result
 
-    def _configure(self, variant: ModelVariant, serving: ServingConfig) -> None:
+    def _job(self, trial: Trial, variant: ModelVariant) -> LoadJob:
+        payloads = self._payloads[variant.name]
+        return LoadJob(
+            variant.name,
+            payloads,
+            variant.outputs,
+            trial.workload,
+            known_answers=known_answers_file(self._client, variant, trial.workload, payloads),
+            records=records_folder(self._folder, trial) if self._keep_records else None,
+        )
+
+    def _configure(self, variant: ModelVariant, trial: Trial) -> None:
         """Load the variant as asked; only the model under test stays loaded."""
-        if self._loaded == (variant.name, serving):
+        control = self._control
+        if control is None or self._loaded == (variant.name, trial.serving):
             return
         if self._loaded and self._loaded[0] != variant.name:
-            self._client.unload(self._loaded[0])
-        self._loaded = None
-        self._client.load(variant.name, config_override(variant, serving))
-        self._loaded = (variant.name, serving)
+            control.unload(self._loaded[0])
+            self._loaded = None
+        known = self._folder.journal.cold_starts.get(variant.name)
+        if self._loaded is None and (known is None or known.sha256 != variant.sha256):
+            payloads = self._payloads[variant.name]
+            seed = trial.workload.seed
+            self._folder.journal.add_cold_start(
+                measure_cold_start(control, variant, trial.serving, payloads, seed=seed)
+            )
+        else:
+            self._loaded = None
+            control.load(variant.name, config_override(variant, trial.serving))
+        self._loaded = (variant.name, trial.serving)
 
     def _judged(
         self, result: TrialResult, load: LoadResult, slo: ServiceLevelObjective
@@ -104,62 +135,13 @@ class TrialRunner:
         valid, invalid_reason = judge_validity(
             load, result.server, result.trial.workload, server_alive=True
         )
-        histogram = self._folder.write_histogram(result.trial.trial_id, merge(load.histograms))
+        histogram = write_load(self._folder, result.trial, load)
         result = dataclasses.replace(
-            result, valid=valid, invalid_reason=invalid_reason, histogram_file=histogram
+            result,
+            valid=valid,
+            invalid_reason=invalid_reason,
+            histogram_file=histogram,
+            records_problem=load.records_problem,
         )
         decision, reason = judge_trial(slo, result)
         return dataclasses.replace(result, decision=decision, reason=reason)
-
-
-def _joined(
-    trial: Trial,
-    variant: ModelVariant,
-    started_utc: str,
-    load: LoadResult,
-    server: ServerMetrics,
-    host: HostMetrics,
-) -> TrialResult:
-    latency = summarise(load.histograms)
-    delay = summarise([load.schedule_delay])
-    requests_per_s = load.completed / load.duration_s
-    return TrialResult(
-        trial=trial,
-        sha256=variant.sha256,
-        started_utc=started_utc,
-        duration_s=load.duration_s,
-        requests=latency.count if latency else 0,
-        failures=sum(load.failures.values()),
-        failures_by_kind=load.failures,
-        throughput_requests_per_s=requests_per_s,
-        throughput_inferences_per_s=requests_per_s * trial.workload.client_batch_size,
-        latency=latency,
-        schedule_delay_p99_ms=delay.percentiles["p99"].value_ms if delay else None,
-        generator_cpu=load.generator_cpu,
-        server=server,
-        host=host,
-        valid=False,
-    )
-
-
-def _unmeasured(trial: Trial, variant: ModelVariant, started_utc: str, reason: str) -> TrialResult:
-    return TrialResult(
-        trial=trial,
-        sha256=variant.sha256,
-        started_utc=started_utc,
-        duration_s=0.0,
-        requests=0,
-        failures=0,
-        failures_by_kind={},
-        throughput_requests_per_s=0.0,
-        throughput_inferences_per_s=0.0,
-        latency=None,
-        schedule_delay_p99_ms=None,
-        generator_cpu=0.0,
-        server=ServerMetrics(),
-        host=HostMetrics(),
-        valid=False,
-        invalid_reason=reason,
-        decision=Decision.INVALID,
-        reason=reason,
-    )

@@ -65,6 +65,11 @@ class Assessment:
         """The tightest clause's value in units of its bound."""
         return max((finding.strain for finding in self.findings), default=float("inf"))
 
+    @property
+    def latency_strain(self) -> float:
+        """The tightest latency clause's value in units of its bound; zero where there is none."""
+        return max((f.strain for f in self.findings if f.cause == "latency"), default=0.0)
+
     def _all_but(self, cause: str = "") -> bool:
         return all(finding.promising for finding in self.findings if finding.cause != cause)
 

@@ -103,22 +103,23 @@ def judge_error_rate(constraint: Constraint, result: TrialResult) -> Finding:
     """Judge the share of failed requests by the interval of Clopper and Pearson (1934).
 
     It takes failures as independent; they come in bursts, so the interval is if anything narrow.
+    A request that an open loop had to drop has failed: whoever sent it has no answer.
     """
-    total = result.requests + result.failures
+    failures, total = _failures_of(result)
     if not total:
         return _nothing_known(constraint, "error_rate")
-    exact = stats.binomtest(result.failures, total).proportion_ci(CONFIDENCE, method="exact")
-    measured = Interval(result.failures / total, exact.low, exact.high)
+    measured = _error_rate(result)
+    confidence = _confidence_of(result)
     decision = decide_interval(constraint, measured)
     reason = (
-        f"error rate {percent(measured.value)} ({result.failures:,} of {total:,} requests, "
-        f"{CONFIDENCE:.0%} interval {percent(exact.low)} to {percent(exact.high)}) "
+        f"error rate {percent(measured.value)} ({_counted(result)}, "
+        f"{percent(confidence)} interval {percent(measured.low)} to {percent(measured.high)}) "
     )
     factor = None
     if decision is Decision.UNDECIDED:
         factor = evidence_factor(constraint, measured)
-        if not result.failures:  # none of n bounds the share by -ln(tail) / n
-            factor = -math.log((1 - CONFIDENCE) / 2) / constraint.value / total
+        if not failures:  # none of n bounds the share by -ln(tail) / n
+            factor = -math.log((1 - confidence) / 2) / constraint.value / total
         reason += f"cannot yet be told from {amount(constraint)}: {more_evidence(factor)}"
     else:
         reason += f"is {'under' if decision is Decision.PASS else 'over'} {amount(constraint)}"
@@ -128,24 +129,50 @@ def judge_error_rate(constraint: Constraint, result: TrialResult) -> Finding:
 
 
 def judge_default_error_rate(result: TrialResult) -> Finding:
-    """Judge the error rate where the objective names none: by its value, without an interval.
+    """Judge the error rate where the objective names none.
 
-    An interval would leave every short trial undecided on a clause that nobody wrote.
+    It passes by its value: an interval would leave every short trial undecided on a clause that
+    nobody wrote. It fails by its interval: one failure in the first fifty requests proves nothing.
     """
-    total = result.requests + result.failures
-    if not total:
+    if not _failures_of(result)[1]:
         return _nothing_known(DEFAULT_ERROR_RATE, "error_rate")
-    share = result.failures / total
-    holds = share <= DEFAULT_ERROR_RATE.value
-    reason = (
-        f"error rate {percent(share)} ({result.failures:,} of {total:,} requests) is "
-        f"{'within' if holds else 'over'} the {percent(DEFAULT_ERROR_RATE.value)} that is allowed "
-        "where the objective names no error_rate"
-    )
-    decision = Decision.PASS if holds else Decision.FAIL
-    return Finding(
-        DEFAULT_ERROR_RATE, "error_rate", decision, reason, strain(DEFAULT_ERROR_RATE, share)
-    )
+    clause, measured = DEFAULT_ERROR_RATE, _error_rate(result)
+    allowed = f"the {percent(clause.value)} that is allowed where the objective names no error_rate"
+    reason = f"error rate {percent(measured.value)} ({_counted(result)}) "
+    decision, factor = Decision.PASS, None
+    if measured.value <= clause.value:
+        reason += f"is within {allowed}"
+    elif measured.low > clause.value:
+        decision = Decision.FAIL
+        reason += f"is over {allowed}"
+    else:
+        decision, factor = Decision.UNDECIDED, evidence_factor(clause, measured)
+        reason += f"cannot yet be told from {allowed}: {more_evidence(factor)}"
+    return Finding(clause, "error_rate", decision, reason, strain(clause, measured.value), factor)
+
+
+def _error_rate(result: TrialResult) -> Interval:
+    """The share that failed, with the trial's own confidence."""
+    failures, total = _failures_of(result)
+    exact = stats.binomtest(failures, total).proportion_ci(_confidence_of(result), method="exact")
+    return Interval(failures / total, exact.low, exact.high)
+
+
+def _confidence_of(result: TrialResult) -> float:
+    """What the trial's looks leave for each of them; without latencies there was but one."""
+    return result.latency.confidence if result.latency else CONFIDENCE
+
+
+def _failures_of(result: TrialResult) -> tuple[int, int]:
+    """Requests that failed or were dropped, and all that fell due."""
+    failures = result.failures + result.dropped
+    return failures, result.requests + failures
+
+
+def _counted(result: TrialResult) -> str:
+    failures, total = _failures_of(result)
+    dropped = f", {result.dropped:,} of them dropped" if result.dropped else ""
+    return f"{failures:,} of {total:,} requests{dropped}"
 
 
 def _judge_throughput(constraint: Constraint, result: TrialResult) -> Finding:
@@ -172,7 +199,7 @@ def _judge_latency(constraint: Constraint, latency: LatencySummary | None) -> Fi
     interval = f"{number(measured.low)} to {'unbounded' if unbounded else number(measured.high)}"
     reason = (
         f"{constraint.metric} {number(measured.value)} ms "
-        f"({latency.confidence:.0%} interval {interval} ms) "
+        f"({percent(latency.confidence)} interval {interval} ms) "
     )
     if decision is Decision.UNDECIDED:
         factor = _latency_factor(constraint, measured, latency)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from harness.planning.assessment import Assessment, assess, best, latency_metric
 from harness.planning.quality_floor import quality_findings
 from harness.planning.rejections import Candidates, rejections
-from harness.planning.wording import number, setting
+from harness.planning.wording import number, percent, setting
 from harness.types import (
     Decision,
     QualityScore,
@@ -127,7 +127,7 @@ def _latency(slo: ServiceLevelObjective, winner: Assessment) -> str:
     high = latency.mean_high_ms if metric == "mean" else latency.percentiles[metric].high_ms
     if high is None:
         return value
-    return f"{value} (at most {number(high)} ms with {latency.confidence:.0%} confidence)"
+    return f"{value} (at most {number(high)} ms with {percent(latency.confidence)} confidence)"
 
 
 def _failure(candidates: Candidates) -> str:
@@ -193,7 +193,7 @@ def _longer(undecided: Assessment) -> str:
     known = [factor for factor in factors if factor is not None]
     if not known:
         return f"raise traffic.{key}"
-    seconds = undecided.trial.workload.duration_s * max(2.0, *known)
+    seconds = undecided.result.duration_s * max(2.0, *known)
     if seconds > LONGEST_ADVICE_S:
         return "it lies at the bound: move the bound, or take a configuration with more headroom"
     return f"raise traffic.{key} to about {number(seconds)} s"

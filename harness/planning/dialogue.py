@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Generator, Sequence
 
 from harness.planning.assessment import Assessment, assess, best
-from harness.planning.rejections import CONFIRM
+from harness.planning.rejections import CONFIRM, Configuration, configuration
 from harness.planning.space import SearchSpace
 from harness.types import (
     Decision,
@@ -32,7 +33,8 @@ Stage = Generator[Trial, None, None]
 class PlannedSearch(ABC):
     """A search whose plan is a generator of trials that reads what was measured so far.
 
-    The plan falls into parts with an estimated number of trials each, for `remaining`.
+    It explores, then measures the winner afresh. What does not hold up is taken for a load that
+    does not hold; with that in mind it explores on, for the next candidate.
     """
 
     def __init__(
@@ -50,11 +52,12 @@ class PlannedSearch(ABC):
 
         Args:
             family: name that trials carry.
-            variants: those that their quality does not rule out, in order.
+            variants: those that their quality does not rule out, the likely fastest first: what
+                comes after a good one is sooner seen to be worse.
             serving: configurations, the simplest first.
-            workloads: every protocol, client batch size and concurrency.
+            workloads: every protocol, client batch size and load (requests in flight, or rate).
             slo: the objective; its load clauses steer the search.
-            confirm_duration_s: of the winner's fresh measurement.
+            confirm_duration_s: longest of the winner's fresh measurement.
             unproven: variants whose quality is undecided: they are confirmed only where no variant
                 of proven quality meets the load clauses.
         """
@@ -63,29 +66,31 @@ class PlannedSearch(ABC):
         self._slo = slo
         self._confirm_duration_s = confirm_duration_s
         self._unproven = frozenset(unproven)
-        self._assessed: dict[str, Assessment] = {}
+        self._swept: dict[Configuration, Assessment] = {}
+        self._fresh: dict[Configuration, Assessment] = {}
         self._pruned: dict[str, Rejection] = {}
         self._pending: Trial | None = None
-        self._part = 0
-        self._later_parts = self._estimates()
+        self._ended = False
         self._plan = self._stages()
 
     @property
     def remaining(self) -> int:
         """Estimate of the trials still to be told, the one that was asked for included."""
-        return max(self._part, int(self._pending is not None)) + sum(self._later_parts)
+        if self._ended:
+            return 0
+        estimate = math.ceil(self._exploring_left()) + int(not self._fresh)
+        return max(estimate, int(self._pending is not None))
 
     @property
     def pruned(self) -> Sequence[Rejection]:
-        """Trials that were left out because a lighter one was already too slow."""
+        """Trials that were left out because they could not win any more."""
         return tuple(self._pruned.values())
 
     def ask(self) -> Trial | None:
         """The trial to measure, the same one until it is told; None at the end."""
         if self._pending is None:
             self._pending = next(self._plan, None)
-        if self._pending is None:
-            self._part, self._later_parts = 0, []
+        self._ended = self._pending is None
         return self._pending
 
     def tell(self, result: TrialResult) -> None:
@@ -96,64 +101,81 @@ class PlannedSearch(ABC):
         """
         if self._pending is None or result.trial.trial_id != self._pending.trial_id:
             raise ValueError(f"{result.trial.trial_id} is not the trial that was asked for")
-        self._assessed[result.trial.trial_id] = assess(self._slo, result)
+        self._known(result.trial)[configuration(result.trial)] = assess(self._slo, result)
         self._pending = None
-        self._part = max(0, self._part - 1)
 
     @abstractmethod
-    def _estimates(self) -> list[int]:
-        """Trials of each part of the plan."""
+    def _exploring_left(self) -> float:
+        """Estimate of the trials that exploring still takes."""
 
     @abstractmethod
+    def _explore(self) -> Stage:
+        """All trials but the confirming ones; what is known already is not asked for again."""
+
     def _stages(self) -> Stage:
-        """The plan."""
-
-    def _next_part(self) -> None:
-        self._part = self._later_parts.pop(0)
-
-    def _trial(self, variant: str, serving: ServingConfig, workload: Workload, stage: str) -> Trial:
-        return Trial(variant, self._family, serving, workload, stage, int(stage == CONFIRM))
-
-    def _measure(
-        self, variant: str, serving: ServingConfig, workload: Workload, stage: str
-    ) -> Measured:
-        """A trial's assessment, measured unless it is known."""
-        trial = self._trial(variant, serving, workload, stage)
-        if trial.trial_id not in self._assessed:
-            yield trial
-        self._pruned.pop(trial.trial_id, None)
-        return self._assessed[trial.trial_id]
-
-    def _swept(self, variant: str | None = None) -> list[Assessment]:
-        return [
-            one
-            for one in self._assessed.values()
-            if one.trial.stage != CONFIRM and variant in {None, one.trial.variant}
-        ]
-
-    def _confirm(self) -> Stage:
-        """Measure the winner afresh, until no other promises clearly more than what held up."""
-        self._next_part()
-        candidates = [one for one in self._swept() if one.promising]
-        proven = [one for one in candidates if one.trial.variant not in self._unproven]
-        candidates = proven or candidates
-        confirmed_per_s = 0.0
-        for tries_left in range(CONFIRM_TRIES, 0, -1):
-            worth = [c for c in candidates if c.inferences_per_s > CLEARLY_MORE * confirmed_per_s]
-            chosen = _next_to_confirm(worth, safe=tries_left == 1 and not confirmed_per_s)
+        yield from self._explore()
+        for _ in range(CONFIRM_TRIES):
+            chosen = self._next_to_confirm()
             if chosen is None:
                 return
-            candidates.remove(chosen)
-            fresh = yield from self._measure_afresh(chosen.trial)
-            if fresh.decision is Decision.PASS:
-                confirmed_per_s = max(confirmed_per_s, fresh.inferences_per_s)
+            fresh = yield from self._measure(self._afresh(chosen.trial))
+            if fresh.decision is not Decision.PASS:
+                yield from self._explore()  # what did not hold up may have ruled others out
 
-    def _measure_afresh(self, trial: Trial) -> Measured:
-        workload = dataclasses.replace(trial.workload, duration_s=self._confirm_duration_s)
-        return (yield from self._measure(trial.variant, trial.serving, workload, CONFIRM))
+    def _trial(self, variant: str, serving: ServingConfig, workload: Workload, stage: str) -> Trial:
+        return Trial(variant, self._family, serving, workload, stage)
 
+    def _measure(self, trial: Trial) -> Measured:
+        """A trial's assessment, measured unless it is known."""
+        known, key = self._known(trial), configuration(trial)
+        if key not in known:
+            yield trial
+        return known[key]
 
-def _next_to_confirm(candidates: list[Assessment], *, safe: bool) -> Assessment | None:
-    """The best candidate; a last try goes to one that has passed already, if there is any."""
-    passing = [one for one in candidates if one.decision is Decision.PASS]
-    return best(passing if safe and passing else candidates)
+    def _known(self, trial: Trial) -> dict[Configuration, Assessment]:
+        return self._fresh if trial.stage == CONFIRM else self._swept
+
+    def _swept_of(self, variant: str) -> list[Assessment]:
+        """What exploring measured of a variant, in order."""
+        return [one for one in self._swept.values() if one.trial.variant == variant]
+
+    def _standing(self, variant: str | None = None) -> list[Assessment]:
+        """What exploring measured and no fresh measurement has undone."""
+        own = self._swept.values() if variant is None else self._swept_of(variant)
+        return [one for one in own if self._undoing(one) is None]
+
+    def _undoing(self, one: Assessment) -> Assessment | None:
+        """The fresh measurement that does not bear out what exploring measured, if there is one."""
+        fresh = self._fresh.get(configuration(one.trial))
+        if fresh is None or fresh.decision in {Decision.PASS, Decision.INVALID}:
+            return None
+        return fresh
+
+    def _afresh(self, trial: Trial) -> Trial:
+        """The trial once more, and longer: at least as long as the search's trials may be."""
+        workload = trial.workload
+        shortest_s = workload.min_duration_s
+        if shortest_s is not None:
+            shortest_s = min(workload.duration_s, self._confirm_duration_s)
+        longer = dataclasses.replace(
+            workload, duration_s=self._confirm_duration_s, min_duration_s=shortest_s
+        )
+        return dataclasses.replace(trial, workload=longer, stage=CONFIRM, repeat=1)
+
+    def _next_to_confirm(self) -> Assessment | None:
+        """The best that passed, else the best that is promising; proven quality comes first.
+
+        Beside a confirmed one, only what promises clearly more.
+        """
+        confirmed = (one for one in self._fresh.values() if one.decision is Decision.PASS)
+        confirmed_per_s = max((one.inferences_per_s for one in confirmed), default=0.0)
+        candidates = [one for one in self._swept.values() if one.promising]
+        proven = [one for one in candidates if one.trial.variant not in self._unproven]
+        worth = [
+            one
+            for one in proven or candidates
+            if one.inferences_per_s > CLEARLY_MORE * confirmed_per_s
+            and configuration(one.trial) not in self._fresh
+        ]
+        passing = [one for one in worth if one.decision is Decision.PASS]
+        return best(passing or worth)

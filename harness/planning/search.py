@@ -3,31 +3,46 @@
 The same results give the same questions, so a resumed run answers from its journal until it comes
 to a trial that it has not measured.
 
-StagedSearch, for each family:
+BisectionSearch looks, in *cells* (variant, serving configuration, protocol, client batch size),
+for the highest load that meets the objective (`bracketing.py`):
 
-1. *workload*: each variant on the first serving configuration and protocol. In a closed loop more
-   load in flight means more throughput and more latency, so at each client batch size the search
-   comes down from the highest concurrency until the latency is met; what is heavier than a load
-   that was too slow is left out. Then the other concurrencies at the variant's best batch size.
-2. *protocol*: the best point of the two best variants on the other protocols.
-3. *serving*: the best point of the two best variants on the other serving configurations; then, on
-   the best of these, one step of concurrency more and one less.
-4. *confirm*: the winner afresh and for longer; if it does not hold up, the next.
+1. *workload*: each variant with each client batch size, on the first serving configuration.
+2. *protocol*: each variant's best batch size on the other protocols.
+3. *serving*: each variant's best protocol and batch size on the other serving configurations.
+4. *refine*: the leader's other protocols and batch sizes, if another serving configuration leads:
+   what limited all of them alike may not do so any more. Then the leader at half its load, as
+   often as that costs no throughput: among equals the lower latency wins.
+5. *confirm*: the winner afresh and for longer. If it does not hold up, the search goes on.
+
+A cell begins at the load that has served best so far, and is left as soon as it cannot win: no
+load that meets the objective there can reach the throughput of one that passed elsewhere. So most
+cells cost one trial. A variant's first cell is followed until some load holds, so that each variant
+shows what it gives. Trials that share a variant and a serving configuration follow each other,
+because another one has to be loaded first.
+
+One thing is varied at a time, so two changes that pay only together can be missed.
 
 GridSearch measures every combination, then confirms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from harness.planning.assessment import Assessment, best
-from harness.planning.dialogue import PlannedSearch, Stage
-from harness.types import Rejection, Trial, TrialResult, Workload
+from harness.planning.assessment import THROUGHPUT_TIE, Assessment, best
+from harness.planning.bracketing import Ladder, Probe, calmer_load, next_load, potential
+from harness.planning.dialogue import CLEARLY_MORE, PlannedSearch, Stage
+from harness.planning.space import Cell, load_of, resource_ratio
+from harness.planning.wording import number, setting
+from harness.types import Decision, LoadMode, Rejection, Trial, TrialResult
 
-LEADERS = 2
-"""Variants that are followed beyond the workload stage."""
+PROBES_PER_CELL = 1.5
+"""What the estimate begins with; it learns from the cells that are done."""
+STAGES = ("workload", "protocol", "serving")
+IN_FLIGHT_PER_INSTANCE = 2
+SERVING_SLACK = 2.0
+"""What another configuration may bring beyond its share of resources, by fuller batches say."""
 
 
 class Search(Protocol):
@@ -40,7 +55,7 @@ class Search(Protocol):
 
     @property
     def pruned(self) -> Sequence[Rejection]:
-        """Trials that were left out because a lighter one was already too slow."""
+        """Trials that were left out because they could not win any more."""
         ...
 
     def ask(self) -> Trial | None:
@@ -55,120 +70,200 @@ class Search(Protocol):
 class GridSearch(PlannedSearch):
     """Every variant on every serving configuration under every workload, then confirm."""
 
-    def _estimates(self) -> list[int]:
-        return [len(self._space.combinations()), 1]
+    def _exploring_left(self) -> float:
+        return len(self._space.combinations()) - len(self._swept)
 
-    def _stages(self) -> Stage:
-        self._next_part()
+    def _explore(self) -> Stage:
         for variant, serving, workload in self._space.combinations():
-            yield from self._measure(variant, serving, workload, "grid")
-        yield from self._confirm()
+            yield from self._measure(self._trial(variant, serving, workload, "grid"))
 
 
-class StagedSearch(PlannedSearch):
+class BisectionSearch(PlannedSearch):
     """The stages that stand at the top of this module."""
 
-    def _estimates(self) -> list[int]:
-        space = self._space
-        leaders = min(LEADERS, len(space.variants))
-        others = max(0, len(space.serving) - 1)
-        # One trial a batch size, and a curve: some batches take more, some variants' curves less.
-        workload = max(0, len(space.batches) + len(space.concurrencies) - 1)
+    _explored = False
+    _settled: frozenset[Cell] = frozenset()
+    """Cells that were begun or left out."""
+
+    def _exploring_left(self) -> float:
+        if self._explored:
+            return 0.0
+        begun = {Cell.of(one.trial) for one in self._swept.values()}
+        trials_a_cell = (PROBES_PER_CELL + len(self._swept)) / (1 + len(begun))
+        return max(0, self._planned_cells() - len(self._settled)) * trials_a_cell
+
+    def _planned_cells(self) -> int:
+        cells = 0
+        for variant in self._space.variants:
+            batches = self._space.over_batches(variant)
+            cells += len(batches)
+            if batches:
+                cells += len(self._space.over_protocols(batches[0])) - 1
+                cells += len(self._space.over_serving(batches[0])) - 1
+        return cells
+
+    def _explore(self) -> Stage:
+        self._pruned.clear()
+        for variant in self._space.variants:
+            for cell in self._space.over_batches(variant):
+                yield from self._climb(cell, "workload")
+            yield from self._vary(variant, self._space.over_protocols, "protocol")
+        for variant in self._fastest_first():
+            yield from self._vary(variant, self._space.over_serving, "serving")
+        yield from self._refine()
+        self._explored = True
+
+    def _refine(self) -> Stage:
+        """What may be gained around the leader, and whether half its load gives as much."""
+        leader = best(self._standing())
+        if leader is not None and leader.trial.stage == "serving":
+            for cell in self._space.around(Cell.of(leader.trial)):
+                yield from self._climb(cell, "refine")
+        leader = best(self._standing())
+        if leader is not None:
+            yield from self._calm(Cell.of(leader.trial))
+
+    def _calm(self, cell: Cell) -> Stage:
+        """Halve the load for as long as that costs no throughput."""
+        ladder = self._space.ladder(cell)
+        while (load := calmer_load(ladder, self._probes(cell))) is not None:
+            yield from self._measure(self._at(cell, load, "refine"))
+
+    def _vary(self, variant: str, alternatives: Callable[[Cell], list[Cell]], stage: str) -> Stage:
+        """Change one thing about the best cell of a variant's earlier stages."""
+        earlier = STAGES[: STAGES.index(stage)]
+        known = [one for one in self._standing(variant) if one.trial.stage in earlier]
+        base = self._with_room(known) if stage == "serving" else best(known)
+        if base is None:
+            return
+        for cell in alternatives(Cell.of(base.trial)):
+            self._settled |= {cell}
+            if not self._left_out_of_reach(
+                self._at(cell, load_of(base.trial.workload), stage), base
+            ):
+                yield from self._climb(cell, stage)
+
+    def _with_room(self, known: Sequence[Assessment]) -> Assessment | None:
+        """The best that has a request in service and one waiting for every instance there may be.
+
+        A few large requests in flight would not show what more instances can do. Where none that
+        is nearly as good has so many, the best all the same.
+        """
+        top = best(known)
+        if top is None or not top.promising:
+            return top
+        enough = IN_FLIGHT_PER_INSTANCE * self._space.most_instances
+        roomy = (
+            one
+            for one in known
+            if one.promising
+            and one.trial.workload.concurrency >= enough
+            and one.inferences_per_s * CLEARLY_MORE >= top.inferences_per_s
+        )
+        return best(roomy) or top
+
+    def _fastest_first(self) -> list[str]:
+        """Variants by the best throughput that promises to meet the objective."""
+
+        def throughput(variant: str) -> float:
+            top = best(self._standing(variant))
+            return top.inferences_per_s if top and top.promising else 0.0
+
+        return sorted(self._space.variants, key=throughput, reverse=True)
+
+    def _climb(self, cell: Cell, stage: str) -> Stage:
+        """Find the highest load of a cell that holds, as long as the cell may win."""
+        self._settled |= {cell}
+        while (load := self._next_load(cell)) is not None:
+            trial = self._at(cell, load, stage)
+            if self._left_beaten(trial):
+                return
+            yield from self._measure(trial)
+
+    def _next_load(self, cell: Cell) -> float | None:
+        ladder, probes = self._space.ladder(cell), self._probes(cell)
+        if probes:
+            return next_load(ladder, probes)
+        known = best(self._standing())
+        if known is None:
+            return ladder.middle
+        samples = load_of(known.trial.workload) * known.trial.workload.client_batch_size
+        return ladder.at_most(samples / cell.client_batch_size)
+
+    def _at(self, cell: Cell, load: float, stage: str) -> Trial:
+        workload = self._space.workload(cell, load)
+        return self._trial(cell.variant, cell.serving, workload, stage)
+
+    def _probes(self, cell: Cell) -> list[Probe]:
+        ladder = self._space.ladder(cell)
+        own = [one for one in self._swept_of(cell.variant) if Cell.of(one.trial) == cell]
         return [
-            *[workload] * len(space.variants),
-            leaders * max(0, len(space.protocols) - 1),
-            leaders * others + min(1, others),
-            1,
+            Probe(load_of(one.trial.workload), True, one.inferences_per_s)
+            if one.feasible and self._undoing(one) is None
+            else _failed(ladder, self._undoing(one) or one)
+            for one in own
         ]
 
-    def _stages(self) -> Stage:
-        for variant in self._space.variants:
-            yield from self._explore_workloads(variant)
-        yield from self._explore_protocols()
-        yield from self._explore_serving()
-        yield from self._confirm()
+    def _left_beaten(self, trial: Trial) -> bool:
+        """Whether a cell cannot win any more; then it is noted what is left out, and why."""
+        cell, rival = Cell.of(trial), self._rival(trial.variant)
+        first = cell == self._space.over_batches(trial.variant)[0]
+        if first and not any(probe.holds for probe in self._probes(cell)):
+            return False
+        most = potential(self._probes(cell))
+        if rival is None or most >= (1 - THROUGHPUT_TIE) * rival.inferences_per_s:
+            return False
+        self._leave_out(trial, f"it can give at most {number(most)} inferences/s", rival)
+        return True
 
-    def _explore_workloads(self, variant: str) -> Stage:
-        """Per client batch size the heaviest load that meets the latency; then a curve."""
-        self._next_part()
-        for batch in self._space.batches:
-            yield from self._descend(variant, batch)
-        top = best(self._swept(variant))
-        if top is None:
-            return
-        for workload in reversed(self._space.loads(top.trial.workload.client_batch_size)):
-            yield from self._unless_dominated(variant, workload)
+    def _left_out_of_reach(self, trial: Trial, base: Assessment) -> bool:
+        """Whether a variant is too far behind for another configuration; then it is noted."""
+        rival = self._rival(trial.variant)
+        valid = [one for one in self._swept_of(trial.variant) if one.result.valid]
+        capacity = max((one.inferences_per_s for one in valid), default=0.0)
+        most = capacity * SERVING_SLACK * resource_ratio(trial.serving, base.trial.serving)
+        if rival is None or self._probes(Cell.of(trial)) or most >= rival.inferences_per_s:
+            return False
+        why = (
+            f"{trial.variant} gave at most {number(capacity)} inferences/s on "
+            f"{base.trial.serving.label}, too little for another configuration to mend"
+        )
+        self._leave_out(trial, why, rival)
+        return True
 
-    def _descend(self, variant: str, batch: int) -> Stage:
-        """Come down from the highest concurrency until a load is not too slow."""
-        for workload in reversed(self._space.loads(batch)):
-            known = yield from self._unless_dominated(variant, workload)
-            if known is not None and known.feasible:
-                return
-
-    def _unless_dominated(
-        self, variant: str, workload: Workload
-    ) -> Generator[Trial, None, Assessment | None]:
-        """Measure a load, unless a lighter one was too slow."""
-        serving = next(iter(self._space.fitting(workload)), None)
-        if serving is None:
-            return None
-        lighter = self._lighter_but_too_slow(variant, workload)
-        if lighter is None or self._is_first_sight(workload):
-            return (yield from self._measure(variant, serving, workload, "workload"))
-        trial = self._trial(variant, serving, workload, "workload")
+    def _leave_out(self, trial: Trial, why: str, rival: Assessment) -> None:
         reason = (
-            f"not measured: client batch {lighter.trial.workload.client_batch_size} with "
-            f"{lighter.trial.workload.concurrency} in flight is a lighter load and was too slow "
-            f"({lighter.reason})"
+            f"not measured: {why}; {rival.trial.variant} ({setting(rival.trial)}) meets the load "
+            f"clauses with {number(rival.inferences_per_s)}"
         )
-        self._pruned[trial.trial_id] = Rejection(variant, trial.trial_id, "dominated", reason)
-        return None
+        self._pruned[trial.trial_id] = Rejection(trial.variant, trial.trial_id, "dominated", reason)
 
-    def _is_first_sight(self, workload: Workload) -> bool:
-        """Whether this is the last chance to show a batch size that no variant has shown yet."""
-        shown = {one.trial.workload.client_batch_size for one in self._swept()}
-        lightest = workload.concurrency == self._space.concurrencies[0]
-        return lightest and workload.client_batch_size not in shown
-
-    def _lighter_but_too_slow(self, variant: str, workload: Workload) -> Assessment | None:
-        lighter = (
+    def _rival(self, variant: str) -> Assessment | None:
+        """The most throughput that passed, of variants that may be preferred to this one."""
+        rivals = (
             one
-            for one in self._swept(variant)
-            if one.trial.workload.client_batch_size <= workload.client_batch_size
-            and one.trial.workload.concurrency <= workload.concurrency
-            and one.trial.workload != workload
+            for one in self._standing()
+            if one.decision is Decision.PASS
+            and (one.trial.variant not in self._unproven or variant in self._unproven)
         )
-        return next((one for one in lighter if one.overloaded), None)
+        return max(rivals, key=lambda one: one.inferences_per_s, default=None)
 
-    def _explore_protocols(self) -> Stage:
-        self._next_part()
-        for top in self._leaders():
-            for workload in self._space.over_protocols(top.trial.workload):
-                yield from self._measure(top.trial.variant, top.trial.serving, workload, "protocol")
 
-    def _explore_serving(self) -> Stage:
-        self._next_part()
-        for top in self._leaders():
-            workload = top.trial.workload
-            for serving in self._space.fitting(workload):
-                yield from self._measure(top.trial.variant, serving, workload, "serving")
-        for top in self._leaders()[:1]:
-            workload = top.trial.workload
-            if top.trial.serving == self._space.fitting(workload)[0]:
-                return  # its neighbours were measured in the workload stage
-            for neighbour in self._space.neighbours(workload):
-                yield from self._measure(top.trial.variant, top.trial.serving, neighbour, "serving")
+def _failed(ladder: Ladder, one: Assessment) -> Probe:
+    """What a load that does not hold tells of those beside it.
 
-    def _leaders(self) -> list[Assessment]:
-        """The best points of the best variants, those of proven quality first."""
-        tops = [top for top in (best(self._swept(name)) for name in self._space.variants) if top]
-        leaders: list[Assessment] = []
-        while tops and len(leaders) < LEADERS:
-            proven = [top for top in tops if top.trial.variant not in self._unproven]
-            leader = best(proven or tops)
-            if leader is None:
-                break
-            leaders.append(leader)
-            tops.remove(leader)
-        return leaders
+    A closed loop has Little's law. An open one is limited only by the rate it offers: what an
+    overloaded server still achieves may be less than it gives at a lighter load.
+    """
+    workload = one.trial.workload
+    load = load_of(workload)
+    if one.decision is Decision.INVALID:
+        return Probe(load, holds=False, valid=False)
+    if workload.load_mode is LoadMode.OPEN:
+        lighter_per_s = ladder.below(load) * workload.client_batch_size
+        return Probe(load, holds=False, ceiling=load, potential=lighter_per_s)
+    if not one.overloaded:
+        return Probe(load, holds=False, ceiling=load)
+    return Probe(
+        load, holds=False, ceiling=load / one.latency_strain, potential=one.inferences_per_s
+    )

@@ -1,12 +1,36 @@
-"""The space a search moves in: variants, serving configurations, workloads, and steps in it."""
+"""The space a search moves in: variants, serving configurations, workloads, and cells of them."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
-from harness.types import ServingConfig, WireProtocol, Workload
+from harness.planning.bracketing import Ladder, in_flight_ladder, rate_ladder
+from harness.types import LoadMode, ServingConfig, Trial, WireProtocol, Workload
+
+
+def load_of(workload: Workload) -> float:
+    """What a ladder goes up in: requests in flight, or requests a second (0: a trace's own)."""
+    if workload.load_mode is LoadMode.OPEN:
+        return workload.rate_per_s or 0.0
+    return float(workload.concurrency)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """All of a configuration but its load."""
+
+    variant: str
+    serving: ServingConfig
+    protocol: WireProtocol
+    client_batch_size: int
+
+    @classmethod
+    def of(cls, trial: Trial) -> Self:
+        """The cell that a trial lies in."""
+        workload = trial.workload
+        return cls(trial.variant, trial.serving, workload.protocol, workload.client_batch_size)
 
 
 @dataclass(frozen=True)
@@ -14,24 +38,15 @@ class SearchSpace:
     """All that may be combined."""
 
     variants: tuple[str, ...]
+    """Those that are likely to be fast first."""
     serving: tuple[ServingConfig, ...]
     """The simplest first."""
     workloads: tuple[Workload, ...]
 
     @property
-    def protocols(self) -> list[WireProtocol]:
-        """In the order given."""
-        return list(dict.fromkeys(workload.protocol for workload in self.workloads))
-
-    @property
-    def batches(self) -> list[int]:
-        """Client batch sizes, ascending."""
-        return sorted({workload.client_batch_size for workload in self.workloads})
-
-    @property
-    def concurrencies(self) -> list[int]:
-        """Requests in flight, ascending."""
-        return sorted({workload.concurrency for workload in self.workloads})
+    def most_instances(self) -> int:
+        """Of any serving configuration."""
+        return max((serving.instance_count for serving in self.serving), default=1)
 
     def combinations(self) -> list[tuple[str, ServingConfig, Workload]]:
         """Every combination that Triton would take."""
@@ -43,32 +58,78 @@ class SearchSpace:
             if workload.client_batch_size <= serving.max_batch_size
         ]
 
-    def fitting(self, workload: Workload) -> Sequence[ServingConfig]:
-        """Configurations that take the client's batch; the simplest first."""
-        return [each for each in self.serving if workload.client_batch_size <= each.max_batch_size]
-
-    def loads(self, batch: int) -> list[Workload]:
-        """Workloads of one client batch size on the first protocol, lightest first."""
-        loads = [
-            workload
-            for workload in self.workloads
-            if workload.client_batch_size == batch and workload.protocol is self.protocols[0]
+    def over_batches(self, variant: str) -> list[Cell]:
+        """A cell a client batch size, each as simple as it can be had; batches ascending."""
+        homes = [
+            (workload, self._taking(size))
+            for size in sorted({workload.client_batch_size for workload in self.workloads})
+            for workload in [next(w for w in self.workloads if w.client_batch_size == size)]
         ]
-        return sorted(loads, key=lambda workload: workload.concurrency)
+        return [
+            Cell(variant, serving[0], workload.protocol, workload.client_batch_size)
+            for workload, serving in homes
+            if serving
+        ]
 
-    def over_protocols(self, workload: Workload) -> list[Workload]:
-        """The workload on every protocol that offers it."""
-        return self._known(
-            dataclasses.replace(workload, protocol=protocol) for protocol in self.protocols
-        )
+    def over_protocols(self, cell: Cell) -> list[Cell]:
+        """The cell on each protocol that offers its batch size."""
+        size = cell.client_batch_size
+        offered = dict.fromkeys(w.protocol for w in self.workloads if w.client_batch_size == size)
+        return [dataclasses.replace(cell, protocol=protocol) for protocol in offered]
 
-    def neighbours(self, workload: Workload) -> list[Workload]:
-        """The workload with one step of concurrency more, and one less."""
-        steps = self.concurrencies
-        place = steps.index(workload.concurrency)
-        near = [*steps[place + 1 : place + 2], *steps[max(0, place - 1) : place]]
-        return self._known(dataclasses.replace(workload, concurrency=each) for each in near)
+    def over_serving(self, cell: Cell) -> list[Cell]:
+        """The cell on each serving configuration that takes its batch size."""
+        return [
+            dataclasses.replace(cell, serving=serving)
+            for serving in self._taking(cell.client_batch_size)
+        ]
 
-    def _known(self, wanted: Iterable[Workload]) -> list[Workload]:
-        offered = set(self.workloads)
-        return [workload for workload in wanted if workload in offered]
+    def around(self, cell: Cell) -> list[Cell]:
+        """The cell on its serving configuration with each other protocol, or each other batch."""
+        offered = dict.fromkeys((w.protocol, w.client_batch_size) for w in self.workloads)
+        return [
+            dataclasses.replace(cell, protocol=protocol, client_batch_size=size)
+            for protocol, size in offered
+            if (protocol is cell.protocol) != (size == cell.client_batch_size)
+            and size <= cell.serving.max_batch_size
+        ]
+
+    def ladder(self, cell: Cell) -> Ladder:
+        """The loads between the lightest and the heaviest that the workloads name."""
+        own = self._workloads(cell)
+        loads = [load_of(workload) for workload in own]
+        if own[0].load_mode is LoadMode.CLOSED:
+            return in_flight_ladder(round(min(loads)), round(max(loads)))
+        if min(loads) == 0:
+            return Ladder((0.0,), is_open=True)  # a trace has one load, its own
+        return rate_ladder(min(loads), max(loads))
+
+    def workload(self, cell: Cell, load: float) -> Workload:
+        """The cell's workload at a rung of its ladder."""
+        template = self._workloads(cell)[0]
+        if template.load_mode is LoadMode.CLOSED:
+            return dataclasses.replace(template, concurrency=round(load))
+        return dataclasses.replace(template, rate_per_s=load or None)
+
+    def _workloads(self, cell: Cell) -> list[Workload]:
+        wanted = (cell.protocol, cell.client_batch_size)
+        return [w for w in self.workloads if (w.protocol, w.client_batch_size) == wanted]
+
+    def _taking(self, batch: int) -> list[ServingConfig]:
+        return [serving for serving in self.serving if batch <= serving.max_batch_size]
+
+
+def resource_ratio(serving: ServingConfig, base: ServingConfig) -> float:
+    """How many times the resources of another: instances, threads and batch, each at least once.
+
+    A bound of the throughput to be gained by them: each adds its own share at best.
+    """
+    ratios = (
+        serving.instance_count / base.instance_count,
+        serving.intra_op_threads / base.intra_op_threads,
+        serving.max_batch_size / base.max_batch_size,
+    )
+    product = 1.0
+    for ratio in ratios:
+        product *= max(1.0, ratio)
+    return product

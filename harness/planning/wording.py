@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from harness.types import Constraint, Trial, WireProtocol
+from harness.types import Constraint, LoadMode, Trial, WireProtocol, Workload
 
 UNBOUNDED_MS = 3_600_000.0
 """The largest recordable latency; as an upper bound it says that there is none."""
@@ -47,13 +47,22 @@ def relative(metric: str, factor: float) -> str:
     return percent(factor) if metric in {"accuracy", "macro_f1"} else f"{factor:.2f}x"
 
 
+def load(workload: Workload) -> str:
+    """What is asked of the server: `4 in flight`, `250 requests/s (poisson)`, `trace-monday`."""
+    if workload.load_mode is LoadMode.CLOSED:
+        return f"{workload.concurrency} in flight"
+    if workload.rate_per_s is None:
+        return workload.arrivals.label
+    return f"{workload.rate_per_s:,g} requests/s ({workload.arrivals.label})"
+
+
 def setting(trial: Trial) -> str:
     """A trial's configuration: `gRPC, client batch 16, 4 in flight, max batch 16, 2 instances`."""
     workload, serving = trial.workload, trial.serving
     parts = [
         _PROTOCOLS[workload.protocol],
-        f"client batch {workload.client_batch_size}",
-        f"{workload.concurrency} in flight",
+        f"client batch {workload.client_batch_size}{' at most' if workload.batch_mix else ''}",
+        load(workload),
         f"max batch {serving.max_batch_size}",
         f"{serving.instance_count} instance{'s' if serving.instance_count > 1 else ''}",
     ]

@@ -10,18 +10,22 @@ from harness.report.labels import (
     PROTOCOLS,
     SIGNS,
     Sign,
+    batch_words,
     heading,
     metric_value,
     relative_title,
     relative_value,
 )
+from harness.report.load_words import arrival_words, is_open, offered_words
 from harness.report.numbers import (
+    confidence,
     count,
     factor,
     megabytes,
     millions,
     milliseconds,
     number,
+    seconds,
     span,
 )
 from harness.report.provenance import load_command
@@ -29,6 +33,7 @@ from harness.report.selection import (
     FamilyResults,
     percentile_of,
     reference_score,
+    service_ms,
     strongest_teacher,
 )
 from harness.report.tables import Table
@@ -129,9 +134,11 @@ def _latency_tile(family: FamilyResults, trial: TrialResult) -> Tile:
     interval = ""
     if found and trial.latency:
         bounds = span(milliseconds(found.low_ms), milliseconds(found.high_ms))
-        interval = f"{bounds} ({trial.latency.confidence:.0%} interval)"
+        interval = f"{bounds} ({confidence(trial.latency.confidence)} interval)"
+    from_sent = service_ms(trial, name)
+    sent = f"{milliseconds(from_sent)} timed from the send" if from_sent is not None else ""
     value = milliseconds(found.value_ms if found else None)
-    return Tile(f"Latency {name}", value, "ms", _known(interval, _asked(family, name)))
+    return Tile(f"Latency {name}", value, "ms", _known(interval, sent, _asked(family, name)))
 
 
 def _quality_tile(family: FamilyResults, name: str) -> Tile | None:
@@ -195,11 +202,26 @@ def _traffic_settings(result: TrialResult) -> tuple[Setting, ...]:
     workload = result.trial.workload
     return (
         Setting("Protocol", PROTOCOLS[workload.protocol]),
-        Setting("Client batch size", count(workload.client_batch_size)),
-        Setting("Requests in flight", count(workload.concurrency)),
-        Setting("Measured for", f"{number(result.duration_s)} s"),
+        Setting("Client batch size", batch_words(workload)),
+        *_load_settings(result),
+        Setting(
+            "Measured for",
+            f"{seconds(result.duration_s)} s, after {seconds(result.warmup_s)} s cut",
+        ),
         Setting("Requests answered", count(result.requests)),
         Setting("Requests failed", count(result.failures)),
+    )
+
+
+def _load_settings(result: TrialResult) -> tuple[Setting, ...]:
+    workload = result.trial.workload
+    if not is_open(workload):
+        return (Setting("Requests in flight", count(workload.concurrency)),)
+    return (
+        Setting("Arrivals", arrival_words(workload.arrivals)),
+        Setting("Offered", offered_words(workload, result.offered_requests_per_s)),
+        Setting("In flight at most", count(workload.concurrency)),
+        Setting("Requests dropped", count(result.dropped)),
     )
 
 

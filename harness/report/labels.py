@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.report.load_words import load_words
 from harness.report.numbers import MISSING, TIMES, factor, number, percent
 from harness.types import Decision, QualityScore, ServingConfig, Trial, WireProtocol, Workload
 
@@ -35,7 +36,7 @@ CAUSES: Mapping[str, str] = {
     "undecided": "undecided, the interval straddles a bound",
     "invalid": "invalid, the measurement cannot be trusted",
     "slower": "within the objective, but with less throughput",
-    "dominated": "not measured, a lighter load was too slow already",
+    "dominated": "not measured, could not win any more",
 }
 """Causes of a rejection, in the order a reader asks for them."""
 
@@ -96,12 +97,17 @@ def serving_words(serving: ServingConfig) -> str:
     )
 
 
+def batch_words(workload: Workload) -> str:
+    """Rows a request: `16`, or `1 to 16` where they are drawn from a mix."""
+    if not workload.batch_mix:
+        return str(workload.client_batch_size)
+    return f"{min(rows for rows, _ in workload.batch_mix)} to {workload.client_batch_size}"
+
+
 def workload_words(workload: Workload) -> str:
     """The client's side in one line."""
-    return (
-        f"{PROTOCOLS[workload.protocol]}, client batch {workload.client_batch_size}, "
-        f"{workload.concurrency} in flight"
-    )
+    protocol, batch = PROTOCOLS[workload.protocol], batch_words(workload)
+    return f"{protocol}, client batch {batch}, {load_words(workload)}"
 
 
 def trial_words(trial: Trial) -> str:

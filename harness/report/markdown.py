@@ -73,6 +73,16 @@ def _evidence(family: FamilyPage) -> Iterator[str]:
     if family.consistency:
         yield "### Batch consistency"
         yield from _table(family.consistency)
+    if family.cold_start:
+        yield "### Cold start"
+        yield from _table(family.cold_start)
+    if family.trust:
+        yield f"### {text(family.trust.caption)}"
+        yield text(f"Of the {family.leading_is} trial: {family.leading}.")
+        yield from _table(family.trust)
+    if family.search:
+        yield "### The search"
+        yield from _table(family.search)
 
 
 def _rejected(page: Page) -> Iterator[str]:

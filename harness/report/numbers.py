@@ -53,6 +53,11 @@ def percent(share: float | None) -> str:
     return MISSING if share is None or not math.isfinite(share) else f"{share * 100:.1f}%"
 
 
+def confidence(level: float) -> str:
+    """A level of confidence, as exact as it was chosen: `95%`, `97.5%`."""
+    return f"{level * 100:.3g}%"
+
+
 def factor(value: float | None) -> str:
     """A ratio with the sign of multiplication behind it."""
     return MISSING if value is None or not math.isfinite(value) else f"{number(value)}{TIMES}"
@@ -70,6 +75,13 @@ def p_value(value: float | None) -> str:
     if value is None:
         return MISSING
     return "<0.001" if value < _SMALLEST_P_VALUE else f"{value:.3f}"
+
+
+def seconds(value: float | None) -> str:
+    """A length of time without its unit, to a hundredth: `0.45`, `12`."""
+    if value is None:
+        return MISSING
+    return f"{value:,.2f}".rstrip("0").rstrip(".")
 
 
 def megabytes(size_bytes: int | None) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from harness.report.cold_start_table import cold_start_table
 from harness.report.findings import Finding, Setting, finding_of
-from harness.report.labels import INTERRUPTED, SIGNS, Sign
+from harness.report.labels import INTERRUPTED, SIGNS, Sign, trial_words
 from harness.report.numbers import count
 from harness.report.plot_quality import quality_plot
+from harness.report.plot_series import seconds_plot, start_plots
 from harness.report.plot_server import batches_plot, split_plot
 from harness.report.plot_throughput import throughput_plots
 from harness.report.plots import Plot
@@ -20,10 +22,12 @@ from harness.report.provenance import (
     when,
 )
 from harness.report.quality_tables import consistency_table, models_table
-from harness.report.selection import FamilyResults, families_of
+from harness.report.search_table import search_table
+from harness.report.selection import FamilyResults, families_of, leading_trials
 from harness.report.style import VariantStyle, styles_of
 from harness.report.tables import Table
 from harness.report.trial_tables import RejectedGroup, rejected_groups, trials_table
+from harness.report.trust_table import trust_table
 from harness.runs import StoredRun
 
 
@@ -40,15 +44,29 @@ class FamilyPage:
     throughput: tuple[Plot, ...]
     split: Plot | None
     batches: Plot | None
+    starts: tuple[Plot, ...]
+    """The start of the leading trial's load, then of the other variants' best trials."""
+    seconds: Plot | None
+    leading: str
+    """The trial that stands for the family, in words."""
+    trust: Table | None
+    """Of the leading trial."""
+    cold_start: Table | None
+    search: Table | None
     models: Table
     consistency: Table | None
     rejected: tuple[RejectedGroup, ...]
 
     @property
+    def leading_is(self) -> str:
+        """What the leading trial is to the verdict."""
+        return "recommended" if self.finding.variant else "best"
+
+    @property
     def plots(self) -> tuple[Plot, ...]:
         """Every plot of the family."""
-        single = (self.quality, *self.throughput, self.split, self.batches)
-        return tuple(plot for plot in single if plot)
+        throughput = (self.quality, *self.throughput, self.split, self.batches)
+        return tuple(plot for plot in (*throughput, *self.starts, self.seconds) if plot)
 
 
 @dataclass(frozen=True)
@@ -92,6 +110,7 @@ def page_of(run: StoredRun) -> Page:
 
 def _family_page(run: StoredRun, family: FamilyResults, number: int) -> FamilyPage:
     styles = styles_of(family)
+    leading = next(iter(leading_trials(family)), None)
     return FamilyPage(
         name=family.name,
         anchor=f"family-{number}",
@@ -102,6 +121,12 @@ def _family_page(run: StoredRun, family: FamilyResults, number: int) -> FamilyPa
         throughput=throughput_plots(family, styles),
         split=split_plot(family),
         batches=batches_plot(family),
+        starts=start_plots(family, styles),
+        seconds=seconds_plot(family, styles),
+        leading=f"{leading.trial.variant}, {trial_words(leading.trial)}" if leading else "",
+        trust=trust_table(leading) if leading else None,
+        cold_start=cold_start_table(family),
+        search=search_table(family, resumed=bool(run.manifest.get("resumed_utc"))),
         models=models_table(family),
         consistency=consistency_table(family, run.consistency),
         rejected=rejected_groups(family),

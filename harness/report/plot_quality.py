@@ -219,8 +219,8 @@ def _layout(
     )
     if unloaded:
         layout["xaxis2"] = axis(
-            "", domain=[_STRIP_START, 1], tickvals=[0.5], ticktext=["not<br>loaded"], range=[0, 1],
-            showgrid=False, fixedrange=True,
+            "", domain=[_STRIP_START, 1], range=[0, 1], showgrid=False, fixedrange=True,
+            tickvals=[0.5], ticktext=["no valid<br>trial"],
         )  # fmt: skip
     return layout
 

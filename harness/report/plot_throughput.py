@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from harness.report.load_words import is_open, load_amount, load_label
 from harness.report.plots import (
     Json,
     Plot,
@@ -18,10 +19,10 @@ from harness.report.plots import (
 )
 from harness.report.selection import FamilyResults, measured, percentile_of
 from harness.report.style import VariantStyle
-from harness.types import TrialResult
+from harness.types import TrialResult, Workload
 
 Sweep = tuple[TrialResult, ...]
-"""Trials that differ in the requests in flight alone, ascending."""
+"""Trials that differ in how much load there was alone, ascending."""
 
 
 def throughput_plots(family: FamilyResults, styles: dict[str, VariantStyle]) -> tuple[Plot, ...]:
@@ -51,7 +52,7 @@ def _plot(
         key=f"{family.name}-throughput-{size}",
         title=f"Client batch {size}",
         summary=f"{family.percentile} latency over throughput at client batch {size}, "
-        f"{len(own)} trials; numbers beside the points are requests in flight.",
+        f"{len(own)} trials; labels beside the points are the load.",
         height_px=300,
         traces=tuple(traces),
         layout=_layout(family, trials),
@@ -62,11 +63,12 @@ def _sweeps(trials: Sequence[TrialResult]) -> list[Sweep]:
     """Group trials into lines; a re-measurement stands alone."""
     groups: dict[tuple[object, ...], list[TrialResult]] = defaultdict(list)
     for result in trials:
-        trial = result.trial
-        key = (trial.variant, trial.serving, trial.workload.protocol, trial.repeat)
+        trial, workload = result.trial, result.trial.workload
+        arrivals = workload.arrivals if is_open(workload) else None
+        key = (trial.variant, trial.serving, workload.protocol, arrivals, trial.repeat)
         groups[key].append(result)
     return [
-        tuple(sorted(group, key=lambda result: result.trial.workload.concurrency))
+        tuple(sorted(group, key=lambda result: load_amount(result.trial.workload)))
         for group in groups.values()
     ]
 
@@ -81,7 +83,7 @@ def _sweep_trace(family: FamilyResults, styles: dict[str, VariantStyle], sweep: 
         "mode": "markers" if alone else "lines+markers+text",
         "x": [result.throughput_inferences_per_s for result in sweep],
         "y": [_latency(family, result) for result in sweep],
-        "text": [str(result.trial.workload.concurrency) for result in sweep],
+        "text": [safe(_point_label(result.trial.workload)) for result in sweep],
         # Two precisions of a model run side by side: their numbers go to opposite sides.
         "textposition": "bottom right" if style.open else "top left",
         "textfont": {"size": 10, "color": "--ink-soft"},
@@ -91,6 +93,11 @@ def _sweep_trace(family: FamilyResults, styles: dict[str, VariantStyle], sweep: 
         "hovertext": [hover(family, result) for result in sweep],
         "hoverinfo": "text",
     }
+
+
+def _point_label(workload: Workload) -> str:
+    """Requests in flight by their number alone, as nearly all loads are."""
+    return load_label(workload) if is_open(workload) else str(workload.concurrency)
 
 
 def _layout(family: FamilyResults, trials: Sequence[TrialResult]) -> Json:

@@ -22,7 +22,7 @@ Json = dict[str, Any]
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _MOST_TICKS = 6
-_TICK_STEPS = ((1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))
+_TICK_STEPS = ((1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0), (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def log_axis(title: str, values: Iterable[float], **own: Any) -> Json:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers within the range: 1-2-5 steps if they are few, else coarser."""
+    """Round numbers within the range, as many as there is room for."""
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks: list[float] = []
     for steps in _TICK_STEPS:

@@ -11,7 +11,15 @@ import yaml
 
 from harness.report.numbers import MISSING, megabytes, number
 from harness.report.tables import Cell, Column, Table, words
-from harness.types import ModelVariant, Trial
+from harness.types import (
+    ArrivalKind,
+    ArrivalProcess,
+    LoadMode,
+    ModelVariant,
+    ShapeKind,
+    Trial,
+    Workload,
+)
 
 STUDY_FILE = "STUDY.yaml"
 """Stands for the study's file, whose place only its owner knows."""
@@ -109,8 +117,8 @@ def load_command(trial: Trial) -> str:
     options = {
         "--variant": trial.variant,
         "--protocol": workload.protocol,
-        "--client-batch-size": workload.client_batch_size,
-        "--concurrency": workload.concurrency,
+        **_batch_options(workload),
+        **_load_options(workload),
         "--duration": f"{workload.duration_s:g}",
         "--max-batch-size": serving.max_batch_size,
         "--queue-delay-us": serving.queue_delay_us,
@@ -118,6 +126,39 @@ def load_command(trial: Trial) -> str:
     }
     words = [str(word) for option in options.items() for word in option]
     return shlex.join(["harness", "load", STUDY_FILE, *words])
+
+
+def _batch_options(workload: Workload) -> dict[str, object]:
+    options: dict[str, object] = {"--client-batch-size": workload.client_batch_size}
+    if workload.batch_mix:
+        options = {"--batch-mix": _mix(workload.batch_mix)}
+    if workload.length_mix:
+        options["--length-mix"] = _mix(workload.length_mix)
+    return options
+
+
+def _mix(mix: Sequence[tuple[int, float]]) -> str:
+    return ",".join(f"{size}:{weight:g}" for size, weight in mix)
+
+
+def _load_options(workload: Workload) -> dict[str, object]:
+    if workload.load_mode is LoadMode.CLOSED:
+        return {"--concurrency": workload.concurrency}
+    arrivals = workload.arrivals
+    options: dict[str, object] = {}
+    if workload.rate_per_s is not None:
+        options["--rate"] = f"{workload.rate_per_s:g}"
+    options["--arrivals"] = _arrivals(arrivals)
+    if arrivals.shape.kind is not ShapeKind.FLAT:
+        shape = arrivals.shape
+        options["--shape"] = f"{shape.kind}:{shape.low:g}..{shape.high:g}/{shape.period_s:g}s"
+    return options | {"--max-in-flight": workload.concurrency}
+
+
+def _arrivals(process: ArrivalProcess) -> str:
+    if process.kind is ArrivalKind.GAMMA:
+        return f"gamma:{process.burstiness_cv:g}"
+    return str(process.kind) if process.trace is None else f"trace:{process.trace}"
 
 
 def when(text: Any) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from harness.report.labels import LOWER_IS_BETTER
 from harness.runs import StoredRun
+from harness.series import LoadSeries
 from harness.types import (
+    ColdStart,
     Constraint,
     Decision,
     ModelVariant,
@@ -21,6 +23,9 @@ from harness.types import (
 
 PERCENTILES = ("p50", "p90", "p95", "p99")
 DEFAULT_PERCENTILE = "p95"
+SERVICE_PERCENTILES = ("p50", "p95", "p99")
+_NOTABLE_SHARE = 0.10
+"""By which latency from the send must differ from latency from the schedule to be shown."""
 _ROLE_ORDER = {Role.TEACHER: 0, Role.STUDENT: 1, Role.CONTROL: 2, Role.BASELINE: 3}
 
 
@@ -35,6 +40,10 @@ class FamilyResults:
     trials: tuple[TrialResult, ...]
     verdict: Verdict | None
     objective: ServiceLevelObjective | None
+    cold_starts: tuple[ColdStart, ...] = ()
+    """In the order of `variants`."""
+    series: Mapping[str, LoadSeries] = field(default_factory=dict)
+    """Loads over time, by trial; those of other families too."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -109,13 +118,17 @@ def families_of(run: StoredRun) -> tuple[FamilyResults, ...]:
 
 def _family(run: StoredRun, name: str) -> FamilyResults:
     own = [variant for variant in run.variants if variant.family == name]
+    variants = tuple(sorted(own, key=lambda variant: _ROLE_ORDER[variant.role]))
+    cold_starts = {one.variant: one for one in run.cold_starts}
     return FamilyResults(
         name=name,
-        variants=tuple(sorted(own, key=lambda variant: _ROLE_ORDER[variant.role])),
+        variants=variants,
         scores=tuple(score for score in run.scores if score.family == name),
         trials=tuple(result for result in run.trials if result.trial.family == name),
         verdict=next((v for v in run.verdicts if v.family == name), None),
         objective=run.objectives.get(name),
+        cold_starts=tuple(cold_starts[v.name] for v in variants if v.name in cold_starts),
+        series=run.series,
     )
 
 
@@ -157,6 +170,13 @@ def best_of_variant(family: FamilyResults, name: str) -> TrialResult | None:
     return best_trial(family.trials_of(name), family.percentile)
 
 
+def leading_trials(family: FamilyResults) -> list[TrialResult]:
+    """The best trial of each variant: first the recommended one, or the best of all."""
+    known = [best for v in family.variants if (best := best_of_variant(family, v.name))]
+    first = family.recommended or best_trial(known, family.percentile)
+    return sorted(known, key=lambda result: result is not first)
+
+
 def best_by_batch(family: FamilyResults) -> list[TrialResult]:
     """The best trial of each variant and client batch size, in that order."""
     best = []
@@ -174,6 +194,20 @@ def strongest_teacher(family: FamilyResults) -> TrialResult | None:
     teachers = [v.name for v in family.variants if v.role is Role.TEACHER]
     own = [result for result in family.trials if result.trial.variant in teachers]
     return best_trial(own, family.percentile)
+
+
+def service_differs(result: TrialResult) -> bool:
+    """Whether some percentile reads more than a tenth lower when it is timed from the send."""
+    return any(service_ms(result, name) is not None for name in SERVICE_PERCENTILES)
+
+
+def service_ms(result: TrialResult, name: str) -> float | None:
+    """A percentile timed from the send, where that reads more than a tenth lower."""
+    found = percentile_of(result, name)
+    if found is None or result.service is None or name not in SERVICE_PERCENTILES:
+        return None
+    from_sent: float = getattr(result.service, f"{name}_ms")
+    return from_sent if from_sent < (1 - _NOTABLE_SHARE) * found.value_ms else None
 
 
 @dataclass(frozen=True)

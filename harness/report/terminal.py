@@ -1,4 +1,4 @@
-"""What the command line prints: the verdict, the scores, one trial; readable at 100 columns."""
+"""What the command line prints of a run: verdict, scores, cold starts; fits 100 columns."""
 
 from __future__ import annotations
 
@@ -14,24 +14,22 @@ from harness.report.labels import (
     metric_title,
     metric_value,
     relative_value,
-    serving_words,
-    workload_words,
 )
+from harness.report.load_words import load_label
 from harness.report.numbers import (
     MISSING,
     count,
     milliseconds,
     number,
     p_value,
-    percent,
+    seconds,
     span,
 )
+from harness.report.search_table import search_words
 from harness.report.selection import (
-    PERCENTILES,
     FamilyResults,
     best_of_variant,
     families_of,
-    latency_split,
     percentile_of,
     reference_score,
 )
@@ -67,7 +65,8 @@ def verdict_summary(run: StoredRun) -> RenderableType:
     """Every family's verdict in words, the recommended trial and the next step."""
     blocks: list[RenderableType] = []
     for family in families_of(run):
-        blocks += _summary(finding_of(family), family)
+        resumed = bool(run.manifest.get("resumed_utc"))
+        blocks += _summary(finding_of(family), family, search_words(family, resumed=resumed))
     return Group(*blocks)
 
 
@@ -85,13 +84,24 @@ def quality_table(run: StoredRun) -> Table:
     return table
 
 
-def trial_table(result: TrialResult) -> Table:
-    """One trial as both sides saw it: a row a quantity."""
-    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 1))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column()
-    for name, value in _trial_rows(result):
-        table.add_row(name, Text(value))
+def cold_start_table(run: StoredRun) -> Table:
+    """A row a variant: loading, the first request, and the way to a steady latency."""
+    table = _table()
+    table.add_column("Variant", no_wrap=True)
+    for title in ("Load s", "First ms", "Steady after", "s from ready", "Steady ms"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for family in families_of(run):
+        for one in family.cold_starts:
+            requests = one.steady_after_requests
+            cells = (
+                one.variant,
+                seconds(one.load_s),
+                milliseconds(one.first_request_ms),
+                f"{count(requests)} requests" if requests is not None else MISSING,
+                seconds(one.steady_after_s),
+                milliseconds(one.steady_ms),
+            )
+            table.add_row(*map(Text, cells), end_section=one is family.cold_starts[-1])
     return table
 
 
@@ -99,13 +109,15 @@ def _table() -> Table:
     return Table(header_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
 
 
-def _summary(finding: Finding, family: FamilyResults) -> list[Text]:
+def _summary(finding: Finding, family: FamilyResults, search: str) -> list[Text]:
     style = f"bold {_TONES[finding.sign.tone]}"
     head = Text(f"{finding.sign.symbol} {finding.sign.word}", style=style)
     head.append(f"  {finding.family}: {finding.objective}", style="bold default")
     lines = [head, Text(f"  {finding.summary}")]
     if family.recommended:
         lines.append(Text(f"  trial {family.recommended.trial.trial_id}", style="dim"))
+    if family.trials:
+        lines.append(Text(f"  search: {search}", style="dim"))
     if finding.next_step:
         lines.append(Text(f"  next: {finding.next_step}"))
     return lines
@@ -157,7 +169,7 @@ def _configuration(best: TrialResult | None) -> Text:
         return Text(MISSING)
     workload, serving = best.trial.workload, best.trial.serving
     text = Text(
-        f"{PROTOCOLS[workload.protocol]} b{workload.client_batch_size} c{workload.concurrency}"
+        f"{PROTOCOLS[workload.protocol]} b{workload.client_batch_size} {load_label(workload)}"
     )
     return text.append(f"\n{serving.label}", style="dim")
 
@@ -211,41 +223,3 @@ def _score_row(family: FamilyResults, score: QualityScore) -> tuple[Text, ...]:
         count(score.samples),
     )
     return tuple(Text(cell) for cell in cells)
-
-
-def _trial_rows(result: TrialResult) -> list[tuple[str, str]]:
-    trial, split = result.trial, latency_split(result)
-    rows = [
-        ("variant", trial.variant),
-        ("traffic", workload_words(trial.workload)),
-        ("serving", serving_words(trial.serving)),
-        ("requests", _requests(result)),
-        ("throughput", f"{number(result.throughput_inferences_per_s)} inferences/s"),
-        *((name, _percentile(result, name)) for name in PERCENTILES),
-        ("mean", f"{milliseconds(result.latency.mean_ms if result.latency else None)} ms"),
-        ("client, queue, compute", _parts(split.client_ms, split.queue_ms, split.compute_ms)
-         if split else MISSING),
-        ("mean executed batch", number(result.server.batch_mean)),
-        ("generator CPU", f"{percent(result.generator_cpu)} of a core"),
-    ]  # fmt: skip
-    if not result.valid:
-        rows.append(("invalid", result.invalid_reason))
-    return rows
-
-
-def _requests(result: TrialResult) -> str:
-    kinds = ", ".join(f"{kind} {count(n)}" for kind, n in result.failures_by_kind.items())
-    failed = f"{count(result.failures)} failed" + (f" ({kinds})" if kinds else "")
-    return f"{count(result.requests)} answered in {number(result.duration_s)} s, {failed}"
-
-
-def _percentile(result: TrialResult, name: str) -> str:
-    found = percentile_of(result, name)
-    if found is None:
-        return MISSING
-    interval = span(milliseconds(found.low_ms), milliseconds(found.high_ms))
-    return f"{milliseconds(found.value_ms)} ms ({interval})"
-
-
-def _parts(*values: float) -> str:
-    return " + ".join(number(value) for value in values) + " ms"

@@ -6,11 +6,18 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.report.labels import CAUSES, PROTOCOLS, cause_title, trial_words
-from harness.report.numbers import count, milliseconds, number, percent, span
-from harness.report.selection import FamilyResults, latency_split, percentile_of
+from harness.report.labels import CAUSES, PROTOCOLS, batch_words, cause_title, trial_words
+from harness.report.load_words import is_open, load_amount, load_parts, offered_words
+from harness.report.numbers import confidence, count, milliseconds, number, percent, seconds, span
+from harness.report.selection import (
+    FamilyResults,
+    latency_split,
+    percentile_of,
+    service_differs,
+    service_ms,
+)
 from harness.report.tables import Cell, Column, Table, decision_cell, numeric, words
-from harness.types import Rejection, TrialResult
+from harness.types import Rejection, TrialResult, Workload
 
 _LONG_GROUP = 6
 
@@ -21,7 +28,7 @@ _COLUMNS = (
     Column("p95", "ms"),
     Column("Protocol", numeric=False),
     Column("Client batch"),
-    Column("In flight"),
+    Column("Load"),
     Column("Max batch"),
     Column("Queue delay", "µs"),
     Column("Instances"),
@@ -33,23 +40,39 @@ _COLUMNS = (
     Column("Queue", "ms"),
     Column("Compute", "ms"),
     Column("Mean batch", "executed"),
+    Column("Measured", "s"),
     Column("Requests"),
     Column("Failures"),
     Column("Generator CPU", "of a core"),
+    Column("Loop lag", "p99, ms"),
     Column("Stage", numeric=False),
     Column("Reason", numeric=False),
 )
 
 
 def trials_table(trials: Sequence[TrialResult]) -> Table:
-    """One row a trial, in the order they were measured."""
+    """One row a trial, in the order they were measured.
+
+    A latency that reads more than a tenth lower when it is timed from the send has that beside it.
+    """
     return Table(
         caption="Every trial",
         columns=_COLUMNS,
         rows=tuple(_trial_row(result) for result in trials),
-        note="Invalid trials decide nothing; they are shown with the reason.",
+        note=_note(trials),
         sortable=True,
     )
+
+
+def _note(trials: Sequence[TrialResult]) -> str:
+    words = "Invalid trials decide nothing; they are shown with the reason."
+    levels = sorted({result.latency.confidence for result in trials if result.latency})
+    if levels:
+        named = " to ".join(dict.fromkeys(confidence(one) for one in (levels[0], levels[-1])))
+        words += f" In small beside percentiles: intervals at {named} confidence."
+    if any(map(service_differs, trials)):
+        words += " Sent: timed from the send instead of from when the request fell due."
+    return words
 
 
 def _trial_row(result: TrialResult) -> tuple[Cell, ...]:
@@ -60,11 +83,11 @@ def _trial_row(result: TrialResult) -> tuple[Cell, ...]:
     return (
         words(trial.variant),
         decision_cell(result.decision),
-        numeric(number(rate), rate),
+        numeric(number(rate), rate, _offered(result)),
         _percentile_cell(result, "p95"),
         words(PROTOCOLS[workload.protocol]),
-        _count_cell(workload.client_batch_size),
-        _count_cell(workload.concurrency),
+        numeric(batch_words(workload), workload.client_batch_size),
+        _load_cell(workload),
         _count_cell(serving.max_batch_size),
         _count_cell(serving.queue_delay_us),
         _count_cell(serving.instance_count),
@@ -73,9 +96,13 @@ def _trial_row(result: TrialResult) -> tuple[Cell, ...]:
         _percentile_cell(result, "p99"),
         *_split_cells(result),
         numeric(number(batch), batch),
+        numeric(
+            seconds(result.duration_s), result.duration_s, f"{seconds(result.warmup_s)} cut before"
+        ),
         _count_cell(result.requests),
         _failures_cell(result),
         numeric(percent(result.generator_cpu), result.generator_cpu),
+        numeric(milliseconds(result.loop_lag_p99_ms), result.loop_lag_p99_ms),
         words(trial.stage + (f" #{trial.repeat}" if trial.repeat else "")),
         words(result.reason if result.valid else result.invalid_reason or result.reason),
     )
@@ -83,6 +110,18 @@ def _trial_row(result: TrialResult) -> tuple[Cell, ...]:
 
 def _count_cell(value: int) -> Cell:
     return numeric(count(value), value)
+
+
+def _load_cell(workload: Workload) -> Cell:
+    amount, kind = load_parts(workload)
+    return numeric(amount, load_amount(workload), kind) if amount else words(kind)
+
+
+def _offered(result: TrialResult) -> str:
+    workload = result.trial.workload
+    if not is_open(workload):
+        return ""
+    return f"offered {offered_words(workload, result.offered_requests_per_s)}"
 
 
 def _failures_cell(result: TrialResult) -> Cell:
@@ -94,8 +133,11 @@ def _percentile_cell(result: TrialResult, name: str) -> Cell:
     found = percentile_of(result, name)
     if found is None:
         return numeric(milliseconds(None), None)
-    interval = span(milliseconds(found.low_ms), milliseconds(found.high_ms))
-    return numeric(milliseconds(found.value_ms), found.value_ms, interval)
+    lines = [span(milliseconds(found.low_ms), milliseconds(found.high_ms))]
+    from_sent = service_ms(result, name)
+    if from_sent is not None:
+        lines.append(f"sent {milliseconds(from_sent)}")
+    return numeric(milliseconds(found.value_ms), found.value_ms, "\n".join(lines))
 
 
 def _split_cells(result: TrialResult) -> tuple[Cell, ...]:

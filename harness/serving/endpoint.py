@@ -30,19 +30,26 @@ class Endpoint:
     """Where a server answers."""
 
     http: str
-    """host:port"""
+    """host:port; empty where a server that is not ours is known by its other side alone."""
     grpc: str
-    """host:port"""
+    """host:port, likewise."""
     metrics: str
-    """URL of the Prometheus page."""
+    """URL of the Prometheus page; empty where it is not known."""
 
 
 class TritonClient:
-    """Control and inference over one gRPC channel; may be shared by threads."""
+    """Control and inference over one gRPC channel; may be shared by threads.
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    Args:
+        endpoint: where the server answers.
+        connection: tritonclient's own, for a server that wants encryption or headers.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, connection: triton.InferenceServerClient | None = None
+    ) -> None:
         self.endpoint = endpoint
-        self._client = triton.InferenceServerClient(endpoint.grpc)
+        self._client = connection or triton.InferenceServerClient(endpoint.grpc)
 
     def __enter__(self) -> Self:
         return self

@@ -119,7 +119,7 @@ def test_load_prints_both_sides_of_one_trial(study, repository, tmp_path, capsys
     [
         ("--variant", "own-student-int8", "own-student-fp32"),
         ("--cpus-server", "0-99999", "usable cores"),
-        ("--concurrency", "0", "--concurrency"),
+        ("--concurrency", "0", "at least one is needed"),
         ("--protocol", "smtp", "smtp"),
     ],
 )

@@ -1,37 +1,34 @@
-"""What a server and a machine can do to a load test, and what is left of it afterwards."""
+"""What a server can do to a load test, and what the load test says of it."""
 
 from __future__ import annotations
 
-import os
-import signal
+import dataclasses
 import socket
-import subprocess
-import sys
-import textwrap
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fake_server import Behaviour, FakeServer, Fault, constant
+from fake_server import Behaviour, FakeServer, Fault, constant, right_answer, stalled_until
 from load_rig import (
     REQUEST_TIMEOUT_S,
     Rig,
-    environment,
-    is_running,
+    Watcher,
+    count_ok,
+    failures_in,
     load_rig,
-    merged,
     percentile_ms,
     wait_until_gone,
 )
 
-from harness.errors import GeneratorError
-from harness.load import generators, process
+from harness.errors import ServerError
 from harness.load.closed_loop import BACKOFF_S
-from harness.types import WireProtocol
+from harness.load.known_answers import make_known_answers, write_known_answers
+from harness.load.payloads import draw_payloads, read_payloads
+from harness.types import TimeSlice, WireProtocol
 
-ANSWER_FAULTS = [
+WRONG_FORMS = [
     Fault.EMPTY_OUTPUT,
     Fault.WRONG_SHAPE,
     Fault.WRONG_DATATYPE,
@@ -39,232 +36,228 @@ ANSWER_FAULTS = [
     Fault.MISSING_OUTPUT,
     Fault.NON_FINITE,
 ]
-KINDS = [
-    *[(protocol, fault, fault.value) for protocol in WireProtocol for fault in ANSWER_FAULTS],
-    ("http", Fault.UNAVAILABLE, "http_503"),
-    ("grpc", Fault.UNAVAILABLE, "grpc_UNAVAILABLE"),
-    ("http", Fault.RESET, "connection"),
-    ("http", Fault.GARBAGE, "malformed"),
-]
+OVERLOADED = {WireProtocol.HTTP: "http_503", WireProtocol.GRPC: "grpc_UNAVAILABLE"}
+BROKEN = {
+    WireProtocol.HTTP: {"connection"},
+    WireProtocol.GRPC: {"connection", "grpc_UNAVAILABLE", "grpc_CANCELLED"},
+}
+"""Kinds of failure when the server has gone; grpcio has the status codes for it."""
 
 
-@pytest.fixture(scope="module")
-def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    with load_rig(tmp_path_factory.mktemp("faults"), processes=2) as made:
-        yield made
+def known_answers(rig: Rig, folder: Path) -> Path:
+    """The right answers to every request of the pool."""
+    payloads = draw_payloads(read_payloads(rig.payloads), batch_size=2, seed=5)
+    path = folder / "known.npz"
+    write_known_answers(path, make_known_answers(payloads, right_answer), 0.01)
+    return path
 
 
-@pytest.mark.parametrize(("protocol", "fault", "kind"), KINDS)
-def test_a_faulty_answer_is_a_failure_of_its_kind(
-    rig: Rig, protocol: str, fault: Fault, kind: str
-) -> None:
+def check_share(rig: Rig, fault: Fault, kind: str, known: Path | None = None) -> None:
+    """Every third answer is at fault: so many failures, of that kind, and the rest is right."""
     behaviour = Behaviour(constant(0.002), fault=fault, fault_every=3)
-    result = rig.run(behaviour, protocol=protocol, duration_s=0.3, warmup_s=0.05)
+    result = rig.run(behaviour, duration_s=0.3, warmup_s=0.05, known_answers=known)
     assert set(result.failures) == {kind}
     assert result.first_failure.startswith(f"{kind}: ")
-    right = merged(result).get_total_count()
+    right = count_ok(result.slices)
+    failed = failures_in(result.slices)[kind]
     assert right > 0
-    assert result.failures[kind] / (right + result.failures[kind]) == pytest.approx(1 / 3, abs=0.1)
+    assert abs(failed - right / 2) <= 2
 
 
-@pytest.mark.parametrize("protocol", list(WireProtocol))
-def test_a_stall_is_a_timeout_and_delays_nobody_else(rig: Rig, protocol: str) -> None:
+@pytest.mark.parametrize("fault", WRONG_FORMS)
+def test_an_answer_of_a_wrong_form_is_a_failure_of_its_kind(native: Rig, fault: Fault) -> None:
+    check_share(native, fault, fault.value)
+
+
+@pytest.mark.parametrize("fault", [Fault.WRONG_ANSWER, Fault.WRONG_ROW])
+def test_an_answer_that_is_not_the_known_one_is_wrong(
+    native: Rig, fault: Fault, tmp_path: Path
+) -> None:
+    """A tenth too much, or the neighbour's: the form is right, and so is the status."""
+    check_share(native, fault, "wrong_answer", known_answers(native, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"), [(Fault.RESET, "connection"), (Fault.GARBAGE, "malformed")]
+)
+def test_a_fault_of_the_connection_is_a_failure_of_its_kind(
+    rig: Rig, fault: Fault, kind: str
+) -> None:
+    check_share(rig, fault, kind)
+
+
+def test_a_refusal_is_a_failure_with_the_servers_status(wired: Rig) -> None:
+    check_share(wired, Fault.UNAVAILABLE, OVERLOADED[wired.protocol])
+
+
+def test_grpc_at_a_door_of_http_is_no_answer(rig: Rig) -> None:
+    """A frequent mistake: the two ports swapped."""
+    grpc = dataclasses.replace(rig, protocol=WireProtocol.GRPC)
+    with rig.aimed_at(rig.server.http):
+        result = grpc.run(Behaviour(), duration_s=0.3)
+    assert count_ok(result.slices) == 0
+    assert sum(result.failures.values()) > 0
+    assert set(result.failures) <= {"malformed", "grpc_UNAVAILABLE", "connection"}
+
+
+def test_http_at_a_door_of_grpc_is_no_answer(rig: Rig) -> None:
+    with rig.aimed_at(rig.server.grpc):
+        result = rig.run(Behaviour(), duration_s=0.3)
+    assert count_ok(result.slices) == 0
+    assert sum(result.failures.values()) > 0
+    assert set(result.failures) <= {"malformed", "connection"}
+
+
+def test_a_server_that_never_answers_is_a_timeout_and_delays_nobody_else(wired: Rig) -> None:
     behaviour = Behaviour(constant(0.005), fault=Fault.STALL, fault_every=40)
-    result = rig.run(behaviour, protocol=protocol, concurrency=6, duration_s=1.0)
+    result = wired.run(behaviour, concurrency=6, duration_s=0.8)
     assert set(result.failures) == {"timeout"}
+    assert f"in {REQUEST_TIMEOUT_S:g} s" in result.first_failure
     assert percentile_ms(result, 50) < REQUEST_TIMEOUT_S * 1000 / 2
     assert percentile_ms(result, 100) < REQUEST_TIMEOUT_S * 1000
 
 
-@pytest.mark.parametrize("protocol", list(WireProtocol))
-def test_a_server_that_is_down_is_asked_with_restraint(rig: Rig, protocol: str) -> None:
-    addresses = rig.generators._addresses
-    there = dict(addresses)
-    addresses.update(dict.fromkeys(addresses, "127.0.0.1:1"))
-    try:
-        result = rig.run(Behaviour(), protocol=protocol, concurrency=4, duration_s=0.5)
-    finally:
-        addresses.update(there)
-    assert set(result.failures) == {"connection" if protocol == "http" else "grpc_UNAVAILABLE"}
-    assert result.completed == merged(result).get_total_count() == 0
-    assert sum(result.failures.values()) <= 4 * (0.5 / BACKOFF_S + 1)
+def test_a_stall_shorter_than_the_timeout_is_latency(native: Rig) -> None:
+    def stall() -> None:
+        until_ns = time.monotonic_ns() + 600_000_000
+        native.server.behaviour = Behaviour(stalled_until(until_ns, 0.005))
+
+    result = native.run(Behaviour(constant(0.005)), Watcher(on_window_start=stall), duration_s=0.8)
+    assert result.failures == {}
+    assert 500 <= percentile_ms(result, 100) < REQUEST_TIMEOUT_S * 1000
+    assert count_ok(result.slices) == len(native.server.served)
 
 
-@pytest.mark.parametrize("protocol", list(WireProtocol))
-def test_a_server_that_dies_and_comes_back_is_met_again(protocol: str, tmp_path: Path) -> None:
+def test_a_stall_longer_than_the_timeout_is_failures_until_it_ends(native: Rig) -> None:
+    """Two seconds; then the connections that timed out are replaced, and the load goes on."""
+
+    def stall() -> None:
+        until_ns = time.monotonic_ns() + 2_000_000_000
+        native.server.behaviour = Behaviour(stalled_until(until_ns, 0.005))
+
+    result = native.run(Behaviour(constant(0.005)), Watcher(on_window_start=stall), duration_s=2.6)
+    failures = failures_in(result.slices)
+    assert set(failures) == {"timeout"}
+    assert 4 <= failures["timeout"] <= 12  # four in flight, for one to three timeouts
+    assert count_ok(result.window[-5:]) > 0
+    assert not failures_in(result.window[-5:])
+
+
+def test_a_server_that_is_down_is_asked_with_restraint(wired: Rig) -> None:
+    with wired.aimed_at("127.0.0.1:1"):
+        result = wired.run(Behaviour())
+    assert set(result.failures) <= BROKEN[wired.protocol]
+    assert result.completed == count_ok(result.slices) == 0
+    assert 4 <= sum(result.failures.values()) <= 4 * (0.5 / BACKOFF_S + 1)
+
+
+@contextmanager
+def shared_server(rig: Rig, behaviour: Behaviour) -> Iterator[FakeServer]:
+    """A server of its own for a test that ends it, and the rig aims at it."""
+    server = FakeServer(behaviour)
+    server.start()
+    address = server.http if rig.protocol is WireProtocol.HTTP else server.grpc
+    with rig.aimed_at(address):
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def test_a_server_that_dies_leaves_failures_and_keeps_what_it_answered(wired: Rig) -> None:
+    with shared_server(wired, Behaviour(constant(0.01))) as server:
+        result = wired.run(
+            Behaviour(), Watcher(on_window_start=server.stop), warmup_s=0.2, duration_s=0.4
+        )
+    assert set(result.failures) <= BROKEN[wired.protocol]
+    assert sum(result.failures.values()) >= 4
+    # An answer that was on its way when the server ended its connections may be lost.
+    assert 0 < count_ok(result.slices) <= len(server.served) <= count_ok(result.slices) + 4
+
+
+def test_the_runs_own_check_ends_a_load_on_a_dead_server(rig: Rig) -> None:
+    def check() -> None:
+        if server.served and not server.running:
+            raise ServerError("the server is dead")
+
+    pids = rig.generators.pids
+    with shared_server(rig, Behaviour(constant(0.01))) as server:
+        started = time.monotonic()
+        with pytest.raises(ServerError, match="the server is dead"):
+            rig.run(Behaviour(), Watcher(on_window_start=server.stop), duration_s=60.0, check=check)
+    assert time.monotonic() - started < 15
+    assert wait_until_gone(pids)  # nobody goes on sending
+    assert rig.run(Behaviour()).completed > 0
+
+
+def test_a_server_that_dies_and_comes_back_is_met_again(wired: Rig) -> None:
     """The new server is met within the same window, and the gap is seen as failures."""
-    with load_rig(tmp_path) as own:
-        successor = FakeServer(ports=own.server.ports)
+    with shared_server(wired, Behaviour(constant(0.002))) as server:
+        successor = FakeServer(ports=server.ports)
 
         def replace() -> None:
-            own.server.stop()
+            server.stop()
             for port in successor.ports:
-                _wait_until_refused(port)
-            time.sleep(0.2)
+                wait_until_refused(port)
+            time.sleep(0.1)
             successor.start()
 
-        result = own.run(Behaviour(), protocol=protocol, duration_s=3.0, on_window_start=replace)
-        successor.stop()
+        watcher = Watcher(
+            on_window_start=replace,
+            decided=lambda window: bool(failures_in(window)) and all_is_well(window),
+        )
+        try:
+            result = wired.run(Behaviour(), watcher, duration_s=20.0, min_duration_s=0.1)
+        finally:
+            successor.stop()
     assert successor.served
-    assert result.completed > 0
-    gap = {"connection"} if protocol == "http" else {"grpc_UNAVAILABLE", "grpc_CANCELLED"}
-    assert set(result.failures) <= gap
-    assert sum(result.failures.values()) > 0
+    assert set(result.failures) <= BROKEN[wired.protocol]
+    assert result.duration_s < 10
 
 
-def _wait_until_refused(port: int) -> None:
+def all_is_well(window: Sequence[TimeSlice]) -> bool:
+    """Whether there are successes at the window's end, and no failures."""
+    recent = window[-4:]
+    return count_ok(recent) > 0 and not failures_in(recent)
+
+
+def wait_until_refused(port: int) -> None:
     """grpcio closes its listening socket a while after the server has stopped."""
-    while True:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
         with socket.socket() as knock:
             if knock.connect_ex(("127.0.0.1", port)):
                 return
         time.sleep(0.02)
 
 
-def test_a_killed_worker_is_named_and_replaced(rig: Rig) -> None:
-    doomed, other = rig.generators.pids
-
-    def kill() -> None:
-        os.kill(doomed, signal.SIGKILL)
-
-    started = time.monotonic()
-    with pytest.raises(GeneratorError, match=f"process {doomed}.*SIGKILL") as caught:
-        rig.run(Behaviour(), duration_s=30, on_window_start=kill)
-    assert time.monotonic() - started < 15  # at once, not when the window would have ended
-    assert "generator-0.log" in caught.value.next_step
-    assert wait_until_gone([doomed, other])  # the other would have gone on sending
-    assert rig.run(Behaviour()).completed > 0
-    assert not {doomed, other} & set(rig.generators.pids)
-
-
-def test_a_worker_that_died_between_trials_is_replaced(rig: Rig) -> None:
-    doomed = rig.generators.pids[1]
-    os.kill(doomed, signal.SIGKILL)
-    while doomed in rig.generators.pids:
-        time.sleep(0.01)
-    assert rig.run(Behaviour()).completed > 0
-    assert len(rig.generators.pids) == 2
+def test_a_server_that_comes_up_late_is_met(native: Rig) -> None:
+    """Nobody could connect when the trial was prepared."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+    ports = (port, 0) if native.protocol is WireProtocol.HTTP else (0, port)
+    late = FakeServer(ports=ports)
+    with native.aimed_at(f"127.0.0.1:{port}"):
+        try:
+            watcher = Watcher(on_window_start=late.start, decided=all_is_well)
+            result = native.run(Behaviour(), watcher, duration_s=20.0, min_duration_s=0.1)
+        finally:
+            late.stop()
+    assert result.duration_s < 10
+    assert set(failures_in(result.slices)) <= BROKEN[native.protocol]
+    assert failures_in(result.slices)
 
 
-def test_a_worker_that_cannot_start_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(process, "SESSION", "pyproject.toml")  # no Python at all
-    with (
-        load_rig(tmp_path) as broken,
-        pytest.raises(GeneratorError, match=r"(?s)died: exit status 1.*SyntaxError"),
-    ):
-        broken.run(Behaviour())
+def test_connections_that_fail_are_not_leaked(tmp_path: Path) -> None:
+    with load_rig(tmp_path) as own:
+        own.run(Behaviour())
+        (pid,) = own.generators.pids
+        before = open_files(pid)
+        for fault in (Fault.RESET, Fault.GARBAGE, Fault.UNAVAILABLE):
+            own.run(Behaviour(fault=fault, fault_every=2), concurrency=32, duration_s=0.2)
+        assert open_files(pid) <= before + 4
 
 
-def test_a_hanging_worker_is_killed_at_the_deadline(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(generators, "DRAIN_GRACE_S", 0.5)
-    hanging = rig.generators.pids[0]
-
-    def hang() -> None:
-        os.kill(hanging, signal.SIGSTOP)
-
-    with pytest.raises(GeneratorError, match=f"process {hanging}.*hangs"):
-        rig.run(Behaviour(), on_window_start=hang)
-    assert wait_until_gone([hanging])
-    monkeypatch.undo()
-    assert rig.run(Behaviour()).completed > 0
-
-
-def test_an_interrupt_stops_the_load_at_once(rig: Rig) -> None:
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    rig.run(Behaviour())
-    pids = rig.generators.pids
-    with pytest.raises(KeyboardInterrupt):
-        rig.run(Behaviour(), duration_s=30, on_window_start=interrupt)
-    assert wait_until_gone(pids)
-    sent = len(rig.server.served)
-    time.sleep(0.2)
-    assert len(rig.server.served) == sent
-
-
-def test_closing_leaves_no_process(tmp_path: Path) -> None:
-    with load_rig(tmp_path, processes=3) as made:
-        pids = made.generators.pids
-        assert len(pids) == 3
-        assert made.run(Behaviour(), concurrency=2).completed > 0  # one of the three had no share
-    assert not any(is_running(pid) for pid in pids)
-
-
-PARENT = """
-    import sys
-    from pathlib import Path
-    from fake_server import Behaviour, constant
-    from load_rig import load_rig
-
-    with load_rig(Path(sys.argv[1]), processes=2) as rig:
-        rig.run(Behaviour())
-        print(*rig.generators.pids, flush=True)
-        rig.run(Behaviour(constant(0.01)), duration_s=60)
-"""
-
-
-@pytest.fixture
-def parent(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another Python that drives load for a minute, in a process group of its own."""
-    command = [sys.executable, "-c", textwrap.dedent(PARENT), str(tmp_path)]
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-        start_new_session=True,
-    ) as process:
-        yield process
-        process.kill()
-
-
-def _workers_of(parent: subprocess.Popen[str]) -> list[int]:
-    assert parent.stdout is not None
-    pids = [int(pid) for pid in parent.stdout.readline().split()]
-    assert len(pids) == 2
-    time.sleep(0.5)  # into the minute
-    assert all(is_running(pid) for pid in pids)
-    return pids
-
-
-def test_no_worker_outlives_a_killed_parent(parent: subprocess.Popen[str]) -> None:
-    workers = _workers_of(parent)
-    parent.kill()
-    assert wait_until_gone(workers)
-
-
-def test_no_worker_outlives_a_killed_parent_even_if_it_hangs(
-    parent: subprocess.Popen[str],
-) -> None:
-    """It cannot see the end of its orders; the kernel ends it."""
-    workers = _workers_of(parent)
-    os.kill(workers[0], signal.SIGSTOP)
-    parent.kill()
-    assert wait_until_gone(workers)
-
-
-def test_ctrl_c_in_the_foreground_group_ends_all(parent: subprocess.Popen[str]) -> None:
-    workers = _workers_of(parent)
-    os.killpg(parent.pid, signal.SIGINT)
-    _, errors = parent.communicate(timeout=20)
-    assert "KeyboardInterrupt" in errors
-    assert wait_until_gone(workers, timeout_s=5)
-
-
-def test_generators_may_be_closed_from_another_thread_and_twice(tmp_path: Path) -> None:
-    with FakeServer() as server:
-        made = generators.LoadGenerators(
-            http=server.http, grpc=server.grpc, processes=1, log_dir=tmp_path
-        )
-        with made:
-            pids = made.pids
-            closer = threading.Thread(target=made.close)
-            closer.start()
-            closer.join()
-        assert not any(is_running(pid) for pid in pids)
+def open_files(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))

@@ -1,80 +1,98 @@
-"""Real Locust processes against a server whose latency is known."""
+"""Closed loops on real Locust processes against a server whose latency is known."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
-import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_server import LOGITS, TOKEN_LOGPROBS, Behaviour, Served, bimodal, constant
-from hdrh.histogram import HdrHistogram
-from load_rig import LENGTHS, ROWS, Rig, load_rig, merged, percentile_ms
+from fake_server import LOGITS, TOKEN_LOGPROBS, Behaviour, bimodal, constant, right_answer
+from load_rig import (
+    LENGTHS,
+    ROWS,
+    Rig,
+    Watcher,
+    count_ok,
+    load_rig,
+    percentile_ms,
+    read_records,
+    response_of,
+)
 
+from harness import hdr
 from harness.errors import GeneratorError, UsageError
-from harness.load.generators import LoadGenerators
-from harness.types import LoadResult, WireProtocol
+from harness.load.generators import SLICE_S, LoadGenerators
+from harness.load.known_answers import make_known_answers, write_known_answers
+from harness.load.payloads import draw_payloads, read_payloads
+from harness.load.transports.address import Target
+from harness.types import LoadResult, TimeSlice
 
-PROTOCOLS = list(WireProtocol)
-TOLERANCE_MS = 4.0
-"""Of a busy machine's two schedulers, the server's and the client's, over one loopback."""
-
-
-@pytest.fixture(scope="module")
-def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    with load_rig(tmp_path_factory.mktemp("load"), processes=2) as made:
-        yield made
-
-
-def of_window(rig: Rig, result: LoadResult) -> list[Served]:
-    return [
-        one
-        for one in rig.server.served
-        if result.window_start_ns <= one.received_ns < result.window_end_ns
-    ]
+TOLERANCE_MS = {50: 10.0, 90: 30.0}
+"""By percentile: what a busy machine's two schedulers, the server's and the client's, may add."""
+SLICE_NS = round(SLICE_S * 1e9)
+LATENCIES = {
+    "constant": constant(0.02),
+    "bimodal": bimodal(0.005, 0.08, slow_share=0.25),
+}
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_constant_latency_is_recovered(rig: Rig, protocol: str) -> None:
-    result = rig.run(Behaviour(constant(0.02)), protocol=protocol, duration_s=1.5, warmup_s=0.3)
-    truth = statistics.median(one.latency_ms for one in of_window(rig, result))
-    assert result.failures == {}
-    assert truth * 0.999 <= percentile_ms(result, 50) <= truth + TOLERANCE_MS
+@pytest.mark.parametrize("latency_s", LATENCIES.values(), ids=LATENCIES)
+def test_a_known_latency_is_recovered(
+    wired: Rig, latency_s: Callable[[int], float], tmp_path: Path
+) -> None:
+    result = wired.run(Behaviour(latency_s), concurrency=6, duration_s=0.8, records=tmp_path)
+    records, served = read_records(tmp_path), wired.server.served
+    assert (result.failures, result.records_problem) == ({}, "")
+    assert len(records.sent_ns) == len(served) == count_ok(result.slices)
+    # In order, each request's time at the server lies within its time at the client.
+    received_ns = np.sort([one.received_ns for one in served])
+    answered_ns = np.sort([one.answered_ns for one in served])
+    assert (np.sort(records.sent_ns) <= received_ns).all()
+    assert (np.sort(records.completed_ns) >= answered_ns).all()
+    for percentile, tolerance_ms in TOLERANCE_MS.items():
+        truth_ms = float(np.percentile([one.latency_ms for one in served], percentile))
+        seen_ms = hdr.value_at(response_of(result.slices), percentile / 100)
+        assert seen_ms is not None
+        assert truth_ms * 0.98 <= seen_ms <= truth_ms * 1.01 + tolerance_ms
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_both_modes_of_a_bimodal_latency_are_recovered(rig: Rig, protocol: str) -> None:
-    behaviour = Behaviour(bimodal(0.005, 0.08, slow_share=0.25))
-    result = rig.run(behaviour, protocol=protocol, concurrency=8, duration_s=1.5)
-    truth = sorted(one.latency_ms for one in of_window(rig, result))
-    for share in (50, 90):
-        expected = truth[int(share / 100 * len(truth))]
-        assert expected * 0.98 <= percentile_ms(result, share) <= expected + 2 * TOLERANCE_MS
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("concurrency", [1, 3, 17])
-def test_every_request_is_counted_once(rig: Rig, protocol: str, concurrency: int) -> None:
-    result = rig.run(Behaviour(constant(0.01)), protocol=protocol, concurrency=concurrency)
-    recorded = merged(result).get_total_count()
-    served = len(of_window(rig, result))
-    assert result.failures == {}
-    assert abs(recorded - served) <= concurrency  # those on their way at the window's two edges
-    assert abs(result.completed - recorded) <= concurrency
-    assert HdrHistogram.decode(result.schedule_delay).get_total_count() == recorded
+@pytest.mark.parametrize("concurrency", [1, 2, 17])
+def test_histograms_are_the_sum_of_every_request_whatever_the_number_of_workers(
+    wired: Rig, concurrency: int, tmp_path: Path
+) -> None:
+    result = wired.run(Behaviour(constant(0.01)), concurrency=concurrency, records=tmp_path)
+    records = read_records(tmp_path)
+    workers = len(wired.generators.pids)
+    assert len(list(tmp_path.glob("*.parquet"))) == min(concurrency, workers)
+    scheduled_in = (records.scheduled_ns - result.start_ns) // SLICE_NS
+    completed_in = (records.completed_ns - result.start_ns) // SLICE_NS
+    spans_ns = {
+        "schedule_delay": records.sent_ns - records.scheduled_ns,
+        "service": records.completed_ns - records.sent_ns,
+        "response": records.completed_ns - records.scheduled_ns,
+    }
+    for one in result.slices:
+        for name, span_ns in spans_ns.items():
+            expected = hdr.of_nanoseconds(span_ns[scheduled_in == one.index])
+            assert getattr(one.ok, name) == expected
+        assert one.completed == (completed_in == one.index).sum()
+        assert one.inferences == one.completed * 2
+    served = wired.server.served
+    assert len(served) == len(records.sent_ns) == count_ok(result.slices)
     in_flight = max(
-        sum(other.received_ns <= one.received_ns < other.answered_ns for other in rig.server.served)
-        for one in rig.server.served
+        sum(other.received_ns <= one.received_ns < other.answered_ns for other in served)
+        for one in served
     )
-    assert in_flight == concurrency
+    assert 0.8 * concurrency <= in_flight <= concurrency
 
 
-def test_a_slow_request_in_flight_at_the_end_is_drained_and_counted(rig: Rig) -> None:
-    result = rig.run(Behaviour(constant(0.4)), concurrency=2, duration_s=0.5, warmup_s=0)
-    assert merged(result).get_total_count() == 4
+def test_a_slow_request_in_flight_at_the_end_is_drained_and_counted(native: Rig) -> None:
+    result = native.run(Behaviour(constant(0.4)), concurrency=2, duration_s=0.5, warmup_s=0.0)
+    assert count_ok(result.window) == 4
     assert result.completed == 2
     assert percentile_ms(result, 100) >= 400
 
@@ -85,10 +103,22 @@ def test_the_window_opens_and_closes_on_time_in_the_parent(rig: Rig) -> None:
     def note() -> None:
         called.append(time.monotonic_ns())
 
-    result = rig.run(Behaviour(), on_window_start=note, on_window_end=note)
-    start, end = called
-    assert result.window_start_ns <= start < result.window_end_ns <= end
+    result = rig.run(Behaviour(), Watcher(on_window_start=note, on_window_end=note))
+    start_ns, end_ns = called
+    assert result.window_start_ns <= start_ns < result.window_end_ns <= end_ns
+    assert (result.warmup_s, result.duration_s) == pytest.approx((0.1, 0.5))
+    assert [one.index for one in result.slices] == list(range(12))
+    assert [one.index for one in result.window] == list(range(2, 12))
+
+
+def test_a_slow_look_at_the_server_does_not_move_the_window(rig: Rig) -> None:
+    """Reading the server's counters may take longer than the window; the workers have its end."""
+    slow = Watcher(on_window_start=lambda: time.sleep(0.7))
+    result = rig.run(Behaviour(constant(0.01)), slow)
     assert result.duration_s == pytest.approx(0.5)
+    assert [one.index for one in result.slices] == list(range(12))
+    assert count_ok(result.slices) == len(rig.server.served)
+    assert count_ok(result.window[-3:]) > 0
 
 
 def test_the_warm_up_is_cut(rig: Rig) -> None:
@@ -97,46 +127,97 @@ def test_the_warm_up_is_cut(rig: Rig) -> None:
     def warm() -> None:
         rig.server.behaviour = Behaviour(constant(0.001))
 
-    slow = Behaviour(constant(0.15))
-    result = rig.run(slow, warmup_s=0.6, duration_s=1.0, on_window_start=warm)
-    assert len(rig.server.served) > merged(result).get_total_count() > 0
+    watcher = Watcher(on_window_start=warm)
+    result = rig.run(Behaviour(constant(0.15)), watcher, warmup_s=0.4, duration_s=0.8)
+    assert len(rig.server.served) == count_ok(result.slices) > count_ok(result.window) > 0
     assert percentile_ms(result, 95) < 150
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_rows_of_the_payload_file_are_sent_in_batches(rig: Rig, protocol: str) -> None:
-    rig.run(Behaviour(), protocol=protocol, client_batch_size=4)
-    seen = set()
-    for one in rig.server.served:
+def test_a_steady_load_opens_the_window_early(rig: Rig) -> None:
+    def steady(slices: Sequence[TimeSlice]) -> bool:
+        return count_ok(slices) >= 20
+
+    started = time.monotonic()
+    result = rig.run(Behaviour(constant(0.01)), Watcher(steady), warmup_s=20.0)
+    assert time.monotonic() - started < 10
+    warmup = result.slices[: result.window[0].index]
+    assert 20 <= count_ok(warmup) < 400
+    assert result.duration_s == pytest.approx(0.5)
+
+
+def test_a_decided_trial_ends_early_and_whole(native: Rig) -> None:
+    """What the watcher is shown is final: no slow request is still to come in those slices."""
+    shown: list[tuple[TimeSlice, ...]] = []
+
+    def decided(window: Sequence[TimeSlice]) -> bool:
+        shown.append(tuple(window))
+        return count_ok(window) >= 100
+
+    behaviour = Behaviour(bimodal(0.005, 0.15, slow_share=0.1))
+    started = time.monotonic()
+    result = native.run(
+        behaviour, Watcher(decided=decided), concurrency=8, duration_s=30.0, min_duration_s=0.2
+    )
+    assert time.monotonic() - started < 12
+    assert 0.2 <= result.duration_s < 10
+    assert count_ok(shown[-1]) >= 100 > count_ok(shown[0])
+    assert all(window == result.window[: len(window)] for window in shown)
+    assert count_ok(result.slices) == len(native.server.served)
+
+
+def test_nothing_is_decided_before_the_shortest_window(rig: Rig) -> None:
+    watcher = Watcher(decided=lambda window: True)
+    result = rig.run(Behaviour(), watcher, duration_s=5.0, min_duration_s=0.4)
+    assert 0.4 <= result.duration_s < 2
+
+
+def test_rows_of_the_payload_file_are_sent_in_batches(native: Rig) -> None:
+    result = native.run(
+        Behaviour(), client_batch_size=4, batch_mix=((1, 1.0), (4, 2.0)), duration_s=0.3
+    )
+    seen, rows_sent = set(), 0
+    for one in native.server.served:
         rows = np.frombuffer(one.rows, "<i8").reshape(one.shape)
-        assert one.shape[0] == 4
+        assert one.shape[0] in (1, 4)
         assert one.shape[1] in LENGTHS
         assert (rows == rows[:, :1]).all()
         group = LENGTHS.index(one.shape[1])
         assert set(rows[:, 0] - ROWS * group) <= set(range(ROWS))
         seen.add(one.rows)
+        rows_sent += one.shape[0]
     assert len(seen) > 20
+    # Those that completed after the window are counted nowhere: that is the throughput's rule.
+    assert 0 <= rows_sent - sum(one.inferences for one in result.slices) <= 4 * 4
 
 
 def test_the_same_seed_sends_the_same_requests(rig: Rig) -> None:
     sent = []
     for _ in range(2):
-        rig.run(Behaviour(constant(0.002)), concurrency=8, duration_s=1.0)
+        rig.run(Behaviour(constant(0.002)), concurrency=8)
         sent.append({one.rows for one in rig.server.served})
     # Which of the pool's 256 a trial reaches depends on speed; what both reach is the same pool.
     assert len(sent[0] | sent[1]) <= 256 < len(sent[0]) + len(sent[1])
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_dynamic_output_is_held_against_the_request(rig: Rig, protocol: str) -> None:
+def test_right_answers_are_known_as_such(native: Rig, tmp_path: Path) -> None:
+    payloads = draw_payloads(read_payloads(native.payloads), batch_size=2, seed=5)
+    path = tmp_path / "known.npz"
+    write_known_answers(path, make_known_answers(payloads, right_answer), 1e-6)
+    result = native.run(Behaviour(), known_answers=path)
+    assert (result.failures, result.first_failure) == ({}, "")
+    assert result.completed > 0
+
+
+def test_a_dynamic_output_is_held_against_the_request(native: Rig) -> None:
     behaviour = Behaviour(outputs=(TOKEN_LOGPROBS, LOGITS))
-    result = rig.run(behaviour, protocol=protocol, outputs=[LOGITS, TOKEN_LOGPROBS])
+    rig = dataclasses.replace(native, outputs=(LOGITS, TOKEN_LOGPROBS))
+    result = rig.run(behaviour, duration_s=0.3)
     assert result.failures == {}
     assert result.completed > 0
 
 
 def test_chunked_answers_are_understood(rig: Rig) -> None:
-    result = rig.run(Behaviour(chunked=True))
+    result = rig.run(Behaviour(chunked=True), duration_s=0.3)
     assert result.failures == {}
     assert result.completed > 0
 
@@ -147,45 +228,53 @@ def test_connections_are_kept_over_a_trial(rig: Rig) -> None:
     assert rig.server.connections - before == 5
 
 
-def test_grpc_starts_and_stops_again_and_again(rig: Rig) -> None:
-    """grpcio under gevent is the likeliest thing to hang here, so it is tried often."""
-    pids = rig.generators.pids
-    for concurrency in [1, 8, 16, 64] * 5:
-        result = rig.run(
-            Behaviour(constant(0.002)),
-            protocol="grpc",
-            concurrency=concurrency,
-            duration_s=0.1,
-            warmup_s=0.05,
-        )
+def test_loads_start_and_stop_again_and_again(wired: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same processes, from one request in flight to hundreds and back."""
+    monkeypatch.setattr(wired.generators, "_request_timeout_s", 20.0)  # it is one Python thread
+    pids = wired.generators.pids
+    started = time.monotonic()
+    for concurrency in (1, 64, 512, 3):
+        result = run_crowd(wired, concurrency)
         assert result.failures == {}
-        assert result.completed > 0
-    assert rig.generators.pids == pids
+        # Not all of them with grpcio, which is still making a thread for each.
+        assert count_ok(result.slices) == len(wired.server.served) >= concurrency / 4
+    assert time.monotonic() - started < 30
+    assert wired.generators.pids == pids
+
+
+def run_crowd(rig: Rig, concurrency: int) -> LoadResult:
+    # Slow answers, so that 512 of them wait and do not queue.
+    behaviour = Behaviour(constant(0.3))
+    return rig.run(behaviour, concurrency=concurrency, duration_s=0.3, warmup_s=0.05)
 
 
 def test_the_generators_own_cost_is_told(rig: Rig) -> None:
     idle = rig.run(Behaviour(constant(0.1)), concurrency=1)
-    busy = rig.run(Behaviour(), protocol="grpc", concurrency=16)
+    busy = rig.run(Behaviour(), concurrency=16)
     assert 0 < idle.generator_cpu < busy.generator_cpu
+    assert (len(idle.generators), len(busy.generators)) == (1, 3)
+    for one in busy.generators:
+        assert one.memory_bytes > 2**20
+        assert hdr.total(one.loop_lag) > 5
 
 
 def test_they_run_only_on_the_cpus_they_are_given(tmp_path: Path) -> None:
     cpu = min(os.sched_getaffinity(0))
     with load_rig(tmp_path, cpus=[cpu]) as pinned:
-        pinned.run(Behaviour(), protocol="grpc")
+        pinned.run(Behaviour(), duration_s=0.2)
         (pid,) = pinned.generators.pids
         threads = [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
         assert [os.sched_getaffinity(thread) for thread in threads] == [{cpu}] * len(threads)
 
 
 def test_a_missing_payload_file_is_the_trials_fault_not_the_generators(rig: Rig) -> None:
-    payloads, rig.payloads = rig.payloads, rig.payloads.with_name("none.npz")
+    astray = dataclasses.replace(rig, payloads=rig.payloads.with_name("none.npz"))
     with pytest.raises(GeneratorError, match=r"none\.npz: not a payload file"):
-        rig.run(Behaviour())
-    rig.payloads = payloads
+        astray.run(Behaviour())
     assert rig.run(Behaviour()).completed > 0
 
 
-def test_no_process_is_refused() -> None:
-    with pytest.raises(UsageError, match="at least one generator process"):
-        LoadGenerators(http="", grpc="", processes=0, log_dir=None)  # type: ignore[arg-type]
+def test_no_worker_is_refused(tmp_path: Path) -> None:
+    nowhere = Target("127.0.0.1", 1)
+    with pytest.raises(UsageError, match="at least one worker"):
+        LoadGenerators(http=nowhere, grpc=nowhere, workers=0, log_dir=tmp_path)

@@ -1,18 +1,21 @@
-"""The locustfile by itself, as `locust -f locustfiles/triton.py` runs it."""
+"""The locustfile by itself, in one process, as `locust -f locustfiles/triton.py` runs it."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fake_server import Behaviour, FakeServer, Fault, constant
-from load_rig import checkout, environment, make_payloads
+from load_rig import make_payloads
+from locust_command import locust, read, response_of
 
-LOCUSTFILE = "locustfiles/triton.py"
+from harness import hdr
+
+FOUR_USERS = ("--users", "4", "--spawn-rate", "4", "--run-time", "3s")
+CLOSED = "http://127.0.0.1:1"
+"""Nobody listens there."""
 
 
 @pytest.fixture
@@ -21,47 +24,119 @@ def server() -> Iterator[FakeServer]:
         yield made
 
 
-def locust(host: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Locust without its page, for four seconds, with four users.
-
-    Locust counts the time it takes to start as part of them, on a busy machine up to two.
-    """
-    command = [
-        *(sys.executable, "-m", "locust", "-f", str(checkout() / LOCUSTFILE), "--host", host),
-        *("--headless", "--users", "4", "--spawn-rate", "4", "--run-time", "4s"),
-        *("--json", *arguments),
-    ]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=60, env=environment(), check=False
-    )
+@pytest.fixture
+def model(tmp_path: Path) -> tuple[str, ...]:
+    return "--model", "m", "--payloads", str(make_payloads(tmp_path))
 
 
-@pytest.mark.parametrize(("protocol", "request_type"), [("http", "HTTP"), ("grpc", "gRPC")])
-def test_locusts_own_statistics_are_right(
-    server: FakeServer, tmp_path: Path, protocol: str, request_type: str
+def host_of(server: FakeServer, protocol: str) -> tuple[str, str]:
+    return "--host", f"{protocol}://{getattr(server, protocol)}"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "request_type", "transport"),
+    [("http", "HTTP", "native"), ("grpc", "gRPC", "native"), ("grpc", "gRPC", "grpcio")],
+)
+def test_every_request_is_in_locusts_statistics_and_in_the_histograms(
+    server: FakeServer,
+    model: tuple[str, ...],
+    tmp_path: Path,
+    protocol: str,
+    request_type: str,
+    transport: str,
 ) -> None:
-    """The host's scheme alone chooses the user."""
-    payloads = make_payloads(tmp_path)
-    host = f"{protocol}://{getattr(server, protocol)}"
-    done = locust(host, "--model", "m", "--payloads", str(payloads), "--client-batch-size", "3")
+    """Those in flight at the end are waited for; the host's scheme alone chooses the user."""
+    file = tmp_path / "histograms.json"
+    done = locust(
+        *(*host_of(server, protocol), *model, *FOUR_USERS, "--client-batch-size", "3"),
+        *("--transport", transport, "--histograms", str(file), "--json"),
+    )
     assert done.returncode == 0, done.stderr
     (seen,) = json.loads(done.stdout)
     assert (seen["method"], seen["name"], seen["num_failures"]) == (request_type, "m", 0)
-    # Locust ends by killing its users, up to four of them while they wait for an answer.
-    assert 0 <= len(server.served) - seen["num_requests"] <= 4
+    assert seen["num_requests"] == len(server.served) > 40
     assert seen["min_response_time"] >= 30
     assert seen["total_content_length"] == seen["num_requests"] * 3 * 4 * 4
     assert {one.shape[0] for one in server.served} == {3}
+    document = read(file)
+    assert hdr.total(response_of(document)) == len(server.served)
+    assert sum(phase["inferences"] for phase in document["phases"]) == 3 * len(server.served)
+    assert [phase["name"] for phase in document["phases"]][:2] == ["ramp-up", "measured"]
+    assert "HDR latency" in done.stderr  # standard output is the JSON's
 
 
-def test_failures_stand_in_locusts_statistics_by_kind(server: FakeServer, tmp_path: Path) -> None:
+def test_failures_stand_in_all_tables_by_kind(
+    server: FakeServer, model: tuple[str, ...], tmp_path: Path
+) -> None:
     server.behaviour = Behaviour(constant(0.01), fault=Fault.EMPTY_OUTPUT)
-    payloads = make_payloads(tmp_path)
-    done = locust(f"http://{server.http}", "--model", "m", "--payloads", str(payloads))
+    file = tmp_path / "histograms.json"
+    done = locust(*host_of(server, "http"), *model, *FOUR_USERS, "--histograms", str(file))
     assert done.returncode == 1, done.stderr  # Locust's own word for failures
-    (seen,) = json.loads(done.stdout)
-    assert seen["num_failures"] == seen["num_requests"] > 10
     assert "empty_output: output logits" in done.stderr
+    assert "failed: empty_output" in done.stdout
+    document = read(file)
+    failures = sum(phase["failures"].get("empty_output", 0) for phase in document["phases"])
+    assert failures == hdr.total(response_of(document, "failed")) > 10
+    assert hdr.total(response_of(document)) == 0
+    assert document["first_failure"].startswith("empty_output: output logits")
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_an_open_loop_sends_what_falls_due_within_the_run_time(
+    server: FakeServer, model: tuple[str, ...], tmp_path: Path, protocol: str
+) -> None:
+    """100 a second at equal gaps for 3 s are 300, whatever the number of users says."""
+    file = tmp_path / "histograms.json"
+    done = locust(
+        *(*host_of(server, protocol), *model, "--rate", "100", "--arrivals", "constant"),
+        *("--run-time", "3s", "--users", "7", "--histograms", str(file)),
+    )
+    assert done.returncode == 0, done.stderr
+    document = read(file)
+    assert hdr.total(response_of(document)) == len(server.served) == 300
+    assert sum(phase["dropped"] for phase in document["phases"]) == 0
+
+
+def test_what_falls_due_with_too_many_in_flight_is_dropped_and_counted(
+    server: FakeServer, model: tuple[str, ...]
+) -> None:
+    server.behaviour = Behaviour(constant(0.2))
+    done = locust(
+        *(*host_of(server, "http"), *model, "--rate", "100", "--arrivals", "constant"),
+        *("--run-time", "3s", "--max-in-flight", "2"),
+    )
+    assert "dropped: fell due with too many requests in flight, never sent" in done.stderr
+    (row,) = [line for line in done.stdout.splitlines() if "dropped: never sent" in line]
+    assert int(row.split()[3].replace(",", "")) > 150
+
+
+def test_a_sweep_gives_each_step_its_own_result(
+    server: FakeServer, model: tuple[str, ...], tmp_path: Path
+) -> None:
+    file = tmp_path / "histograms.json"
+    done = locust(
+        *(*host_of(server, "http"), *model, "--sweep", "1,4", "--step-time", "3"),
+        *("--histograms", str(file)),
+    )
+    assert done.returncode == 0, done.stderr
+    document = read(file)
+    steps = {phase["name"]: phase for phase in document["phases"] if "in flight" in phase["name"]}
+    assert list(steps) == ["1 in flight", "4 in flight"]
+    assert all(30 <= step["ok"]["response"]["p50_ms"] < 60 for step in steps.values())
+    ratio = steps["4 in flight"]["requests_per_s"] / steps["1 in flight"]["requests_per_s"]
+    assert 2.5 < ratio < 5.5
+    assert "4 in flight" in done.stdout
+    assert hdr.total(response_of(document)) == len(server.served)
+
+
+def test_a_shape_moves_the_users(server: FakeServer, model: tuple[str, ...]) -> None:
+    done = locust(
+        *(*host_of(server, "http"), *model, "--users", "2", "--run-time", "4s"),
+        *("--users-shape", "step:1..3/2s"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "updating to 2 users" in done.stderr
+    assert "updating to 6 users" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -69,10 +144,33 @@ def test_failures_stand_in_locusts_statistics_by_kind(server: FakeServer, tmp_pa
     [
         ([], "--model and --payloads say what"),
         (["--model", "m", "--payloads", "none.npz"], "none.npz: not a payload file"),
-        (["TritonGrpcUser"], "TritonGrpcUser does not speak what --host http://"),
+        (["--rate", "0", "--model", "m", "--payloads", "x"], "a rate of 0 requests/s"),
+        (["--shape", "up", "--rate", "9", "--model", "m", "--payloads", "x"], "'up' is no shape"),
+        (["TritonGrpcUser", "--model", "m", "--payloads", "x"], "that is TritonHttpUser"),
     ],
 )
-def test_a_mistake_is_named_and_ends_the_test(arguments: list[str], words: str) -> None:
-    done = locust("http://127.0.0.1:1", *arguments)
+def test_a_mistake_is_one_line_and_exit_2(arguments: list[str], words: str) -> None:
+    done = locust("--host", CLOSED, *arguments)
     assert done.returncode == 2, done.stderr
-    assert words in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "ERROR" in line]
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("protocol", "arguments", "words"),
+    [
+        ("http", ["--model", "nope"], "no model 'nope' that is ready; it has: m"),
+        ("grpc", ["--model", "nope"], "no model 'nope' that is ready; it has: m"),
+        ("http", ["--client-batch-size", "65"], "the model takes at most 64"),
+        ("nobody", [], "Connection refused"),
+    ],
+)
+def test_a_server_that_cannot_serve_this_is_named_before_anything_starts(
+    server: FakeServer, model: tuple[str, ...], protocol: str, arguments: list[str], words: str
+) -> None:
+    host = ("--host", CLOSED) if protocol == "nobody" else host_of(server, protocol)
+    done = locust(*host, *model, *arguments)
+    assert done.returncode == 2, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "ERROR" in line]
+    assert words in line
+    assert not server.served

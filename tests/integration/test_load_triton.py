@@ -1,50 +1,85 @@
-"""Load on the real server: its own counters are the second witness."""
+"""Load on the real server: its own counters are the second witness, grpcio the third."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from endpoint_models import language_model
-from load_rig import WORKLOAD, make_payloads, merged, nothing
+from load_rig import OPEN, Watcher, count_ok, failures_in, make_payloads, make_workload
 
 from harness.load.generators import LoadGenerators, LoadJob
+from harness.load.known_answers import make_known_answers, write_known_answers
+from harness.load.payloads import draw_payloads, read_payloads
+from harness.load.transports.address import parse_target
+from harness.load.transports.opening import GrpcImplementation
 from harness.serving.embedded import EmbeddedTriton
 from harness.serving.endpoint import Endpoint, TritonClient
 from harness.serving.environment import ServerEnvironment
-from harness.types import LoadResult, ModelVariant, TensorSpec, WireProtocol, Workload
+from harness.types import LoadResult, ModelVariant, TensorSpec, WireProtocol
 
 pytestmark = pytest.mark.triton
-PROTOCOLS = list(WireProtocol)
+REFUSED = {WireProtocol.HTTP: "http_400", WireProtocol.GRPC: "grpc_INVALID_ARGUMENT"}
+UNKNOWN = {WireProtocol.HTTP: "http_404", WireProtocol.GRPC: "grpc_NOT_FOUND"}
 
 
+@dataclass
 class Drive:
-    """Generators on one endpoint, and the payloads they send."""
+    """Generators on one endpoint, how they speak to it, and the payloads they send."""
 
-    def __init__(self, endpoint: Endpoint, folder: Path) -> None:
-        self.generators = LoadGenerators(
-            http=endpoint.http, grpc=endpoint.grpc, processes=2, log_dir=folder / "logs"
-        )
-        self._payloads = make_payloads(folder)
+    generators: LoadGenerators
+    protocol: WireProtocol
+    payloads: Path
 
-    def run(self, model: str, outputs: Sequence[TensorSpec], **changes: object) -> LoadResult:
-        start = changes.pop("on_window_start", nothing)
-        workload = replace(Workload(**WORKLOAD), **changes)
-        job = LoadJob(model, self._payloads, tuple(outputs), workload)
-        return self.generators.run(job, on_window_start=start, on_window_end=nothing)
+    def run(
+        self,
+        model: str,
+        outputs: Sequence[TensorSpec],
+        watcher: Watcher | None = None,
+        *,
+        known_answers: Path | None = None,
+        **changes: Any,
+    ) -> LoadResult:
+        workload = make_workload(protocol=self.protocol, **changes)
+        job = LoadJob(model, self.payloads, tuple(outputs), workload, known_answers)
+        return self.generators.run(job, watcher or Watcher())
+
+
+def make_generators(endpoint: Endpoint, folder: Path, wire: str, workers: int) -> LoadGenerators:
+    return LoadGenerators(
+        http=parse_target(endpoint.http),
+        grpc=parse_target(endpoint.grpc),
+        workers=workers,
+        log_dir=folder / "logs",
+        implementation=GrpcImplementation("grpcio" if wire == "grpcio" else "native"),
+    )
 
 
 @pytest.fixture(scope="module")
-def drive(
+def generators_for(
     embedded_triton: EmbeddedTriton, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Drive]:
-    made = Drive(embedded_triton.endpoint, tmp_path_factory.mktemp("drive"))
-    with made.generators:
-        yield made
+) -> Iterator[Callable[[str], LoadGenerators]]:
+    """Two workers for the harness's own protocols, one for grpcio; started when asked for."""
+    folder = tmp_path_factory.mktemp("drive")
+    native = make_generators(embedded_triton.endpoint, folder, "native", 2)
+    grpcio = make_generators(embedded_triton.endpoint, folder / "grpcio", "grpcio", 1)
+    with native, grpcio:
+        yield lambda wire: grpcio if wire == "grpcio" else native
+
+
+@pytest.fixture(params=["http", "grpc", "grpcio"])
+def drive(
+    request: pytest.FixtureRequest,
+    generators_for: Callable[[str], LoadGenerators],
+    tmp_path: Path,
+) -> Drive:
+    protocol = WireProtocol.HTTP if request.param == "http" else WireProtocol.GRPC
+    return Drive(generators_for(request.param), protocol, make_payloads(tmp_path))
 
 
 @pytest.fixture(scope="module")
@@ -54,71 +89,108 @@ def client(embedded_triton: EmbeddedTriton) -> Iterator[TritonClient]:
         yield made
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize(("client_batch_size", "concurrency"), [(1, 1), (4, 3), (8, 16)])
+@dataclass(frozen=True)
+class Counted:
+    """What Triton counted between two looks at its statistics."""
+
+    requests: int
+    rows: int
+
+
+def counted(client: TritonClient, load: Callable[[], LoadResult]) -> tuple[LoadResult, Counted]:
+    before = client.statistics("tiny")
+    result = load()
+    after = client.statistics("tiny")
+    requests = [one["inference_stats"]["success"]["count"] for one in (before, after)]
+    rows = [one["inference_count"] for one in (before, after)]
+    return result, Counted(requests[1] - requests[0], rows[1] - rows[0])
+
+
+@pytest.mark.parametrize(("client_batch_size", "concurrency"), [(1, 1), (8, 16)])
 def test_triton_counts_what_was_sent(
     drive: Drive,
     client: TritonClient,
     tiny_variant: ModelVariant,
-    protocol: WireProtocol,
     client_batch_size: int,
     concurrency: int,
 ) -> None:
-    before = client.statistics("tiny")
-    result = drive.run(
-        "tiny",
-        tiny_variant.outputs,
-        protocol=protocol,
-        client_batch_size=client_batch_size,
-        concurrency=concurrency,
-        warmup_s=0.0,
+    result, triton = counted(
+        client,
+        lambda: drive.run(
+            "tiny",
+            tiny_variant.outputs,
+            client_batch_size=client_batch_size,
+            concurrency=concurrency,
+            duration_s=0.4,
+        ),
     )
-    after = client.statistics("tiny")
-    succeeded = (
-        after["inference_stats"]["success"]["count"] - before["inference_stats"]["success"]["count"]
-    )
-    assert result.failures == {}
-    assert merged(result).get_total_count() == succeeded > 0
-    assert after["inference_count"] - before["inference_count"] == succeeded * client_batch_size
-    assert 0 <= succeeded - result.completed <= concurrency
+    assert not failures_in(result.slices)
+    assert count_ok(result.slices) == triton.requests > concurrency
+    assert triton.rows == triton.requests * client_batch_size
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_wrong_promise_is_found_out(
-    drive: Drive, client: TritonClient, protocol: WireProtocol
+def test_triton_counts_what_an_open_loop_sent(
+    drive: Drive, client: TritonClient, tiny_variant: ModelVariant
 ) -> None:
+    result, triton = counted(client, lambda: drive.run("tiny", tiny_variant.outputs, **OPEN))
+    assert not failures_in(result.slices)
+    assert sum(one.dropped for one in result.slices) == 0
+    assert count_ok(result.slices) == triton.requests > 60
+
+
+def test_answers_are_those_that_nvidias_client_gets(
+    drive: Drive, client: TritonClient, tiny_variant: ModelVariant, tmp_path: Path
+) -> None:
+    """Asked row by row beforehand; under load the rows come back in batches of many requests."""
+    known = known_answers(client, drive.payloads, tmp_path, scale=1.0)
+    result = drive.run("tiny", tiny_variant.outputs, known_answers=known, concurrency=8)
+    assert (dict(failures_in(result.slices)), result.first_failure) == ({}, "")
+    assert count_ok(result.window) > 0
+
+
+def test_answers_that_are_not_those_are_wrong(
+    drive: Drive, client: TritonClient, tiny_variant: ModelVariant, tmp_path: Path
+) -> None:
+    known = known_answers(client, drive.payloads, tmp_path, scale=1.5)
+    result = drive.run("tiny", tiny_variant.outputs, known_answers=known, concurrency=8)
+    assert set(failures_in(result.slices)) == {"wrong_answer"}
+    assert count_ok(result.slices) == 0
+
+
+def known_answers(client: TritonClient, payloads: Path, folder: Path, *, scale: float) -> Path:
+    """What NVIDIA's client is answered to every request of the pool, by a factor."""
+    drawn = draw_payloads(read_payloads(payloads), batch_size=2, seed=5)
+    # Row 0 is answered with zeros: nothing is a factor away from that.
+    answers = make_known_answers(drawn, lambda inputs: client.infer("tiny", inputs))
+    scaled = [{name: array * scale for name, array in one.items()} for one in answers]
+    path = folder / "known.npz"
+    write_known_answers(path, scaled, 0.001)
+    return path
+
+
+def test_a_wrong_promise_is_found_out(drive: Drive, client: TritonClient) -> None:
     promised = [TensorSpec("logits", "FP32", (4,))]
-    result = drive.run("tiny", promised, protocol=protocol)
+    result = drive.run("tiny", promised, duration_s=0.2)
     assert set(result.failures) == {"wrong_shape"}
-    assert merged(result).get_total_count() == 0
+    assert count_ok(result.slices) == 0
 
 
-@pytest.mark.parametrize(
-    ("protocol", "kind"), [("http", "http_400"), ("grpc", "grpc_INVALID_ARGUMENT")]
-)
 def test_a_batch_that_the_model_refuses_fails_in_tritons_words(
-    drive: Drive, client: TritonClient, tiny_variant: ModelVariant, protocol: str, kind: str
+    drive: Drive, client: TritonClient, tiny_variant: ModelVariant
 ) -> None:
-    result = drive.run(
-        "tiny", tiny_variant.outputs, protocol=WireProtocol(protocol), client_batch_size=64
-    )
-    assert set(result.failures) == {kind}
+    result = drive.run("tiny", tiny_variant.outputs, client_batch_size=64, duration_s=0.2)
+    assert set(result.failures) == {REFUSED[drive.protocol]}
     assert "batch-size must be <=" in result.first_failure
 
 
-@pytest.mark.parametrize(("protocol", "kind"), [("http", "http_404"), ("grpc", "grpc_NOT_FOUND")])
-def test_a_model_that_is_not_there_fails(drive: Drive, protocol: str, kind: str) -> None:
-    result = drive.run("nobody", [], protocol=WireProtocol(protocol))
-    assert set(result.failures) == {kind}
+def test_a_model_that_is_not_there_fails(drive: Drive) -> None:
+    result = drive.run("nobody", [], duration_s=0.2)
+    assert set(result.failures) == {UNKNOWN[drive.protocol]}
     assert "nobody" in result.first_failure
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_scores_of_sequences_are_as_long_as_the_sequences(
-    drive: Drive,
-    client: TritonClient,
-    tiny_repository: Path,
-    protocol: WireProtocol,
+    drive: Drive, client: TritonClient, tiny_repository: Path
 ) -> None:
     if not (tiny_repository / "speaker").exists():
         language_model(tiny_repository)
@@ -127,30 +199,25 @@ def test_scores_of_sequences_are_as_long_as_the_sequences(
         TensorSpec("token_logprobs", "FP32", (-1,)),
         TensorSpec("greedy_token_ids", "INT64", (-1,)),
     ]
-    result = drive.run("speaker", outputs, protocol=protocol, client_batch_size=4)
+    result = drive.run("speaker", outputs, client_batch_size=4, duration_s=0.3)
     assert result.failures == {}
     assert result.completed > 0
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("wire", ["http", "grpc", "grpcio"])
 def test_a_server_killed_in_the_window_ends_as_failures(
-    server_environment: ServerEnvironment,
-    tiny_variant: ModelVariant,
-    tmp_path: Path,
-    protocol: WireProtocol,
+    server_environment: ServerEnvironment, tiny_variant: ModelVariant, tmp_path: Path, wire: str
 ) -> None:
-    with EmbeddedTriton(
-        server_environment, tiny_variant.path.parent, log_file=tmp_path / "triton.log"
-    ) as server:
+    repository = tiny_variant.path.parent
+    protocol = WireProtocol.HTTP if wire == "http" else WireProtocol.GRPC
+    with EmbeddedTriton(server_environment, repository, log_file=tmp_path / "triton.log") as server:
         with TritonClient(server.endpoint) as client:
             client.load("tiny")
-        drive = Drive(server.endpoint, tmp_path)
-        with drive.generators:
-            result = drive.run(
+        with make_generators(server.endpoint, tmp_path, wire, 1) as generators:
+            result = Drive(generators, protocol, make_payloads(tmp_path)).run(
                 "tiny",
                 tiny_variant.outputs,
-                protocol=protocol,
-                on_window_start=lambda: os.kill(server.pid, signal.SIGKILL),
+                Watcher(on_window_start=lambda: os.kill(server.pid, signal.SIGKILL)),
             )
     assert set(result.failures) <= {"connection", "grpc_UNAVAILABLE"}
     assert sum(result.failures.values()) > 4  # it went on trying

@@ -9,13 +9,15 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from harness.serving.endpoint import Endpoint, TritonClient
 from harness.serving.environment import ServerEnvironment
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-from peers import PeerError, PerfAnalyzer, perf_analyzer
+from client_process import PeerError
+from peers import PeerLoad, PerfAnalyzer, perf_analyzer
 
 pytestmark = pytest.mark.triton
 
@@ -70,13 +72,10 @@ def test_perf_analyzer_drives_the_repository(peer: PerfAnalyzer, server_by_hand:
             assert time.monotonic() < deadline, "the server did not become ready"
             time.sleep(0.1)
         before = client.statistics("tiny")["inference_stats"]["success"]["count"]
-        row = peer.measure(
-            server_by_hand.grpc,
-            "tiny",
-            shapes={"input_ids": 8, "attention_mask": 8},
-            concurrency=4,
-            requests=200,
-        )
+        tokens = np.arange(8, dtype=np.int64)
+        inputs = {"input_ids": tokens, "attention_mask": np.ones_like(tokens)}
+        load = PeerLoad(server_by_hand.grpc, "grpc", "tiny", inputs, in_flight=4)
+        row = peer.measure(load, requests=200)
         after = client.statistics("tiny")["inference_stats"]["success"]["count"]
     assert float(row["Inferences/Second"]) > 0
     assert float(row["p95 latency"]) > 0

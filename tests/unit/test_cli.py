@@ -7,13 +7,16 @@ import pytest
 
 from harness.cli.demo import quick_study
 from harness.cli.main import run_command
-from harness.cli.options import parse_cpus
+from harness.cli.options import cpu_list, parse_cpus
 from harness.cli.serve import parse_ports
 from harness.cli.session import resume_command
 from harness.cli.sweep import override
+from harness.cli.traffic import TrafficOptions
 from harness.errors import ObjectiveError, StudyError, UsageError
+from harness.pipeline.manifest import command_line
 from harness.resources import bundled
 from harness.study_file import load_study, parse_study
+from harness.types import ArrivalKind, LoadMode, ShapeKind, WireProtocol
 from tests.samples import sample_study
 
 
@@ -69,6 +72,7 @@ def test_doctor_names_every_part(capsys):
     run_command(["doctor", "--json"])
     subjects = {finding["subject"] for finding in json.loads(capsys.readouterr().out)}
     assert {"python", "machine", "GPU", "disk", "embedded Triton", "extra [export]"} <= subjects
+    assert {"pinning", "other work"} <= subjects
 
 
 def test_an_objective_on_the_command_line_replaces_every_family_s(reference):
@@ -89,6 +93,87 @@ def test_the_quick_demo_keeps_the_models_and_measures_less(reference):
     assert quick.families[0].models == reference.families[0].models
     assert quick.traffic.duration_s < reference.traffic.duration_s
     assert set(quick.traffic.client_batch_sizes) == {1, 4, 8, 16}
+
+
+@pytest.mark.parametrize(
+    ("usable", "state", "said"),
+    [
+        ({0, 1}, "ok", "--cpus-server 0 --cpus-generator 1"),
+        (set(range(8)), "ok", "--cpus-server 0-5 --cpus-generator 6-7"),
+        ({3}, "note", "--url"),
+    ],
+)
+def test_doctor_says_what_pinning_is_possible(usable, state, said, monkeypatch, capsys):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: usable)
+    monkeypatch.setattr("os.sched_setaffinity", lambda *_: None)
+    run_command(["doctor", "--json"])
+    findings = {one["subject"]: one for one in json.loads(capsys.readouterr().out)}
+    assert findings["pinning"]["state"] == state
+    assert said in findings["pinning"]["mend"]
+
+
+@pytest.mark.parametrize(("average", "state"), [(0.1, "ok"), (3.0, "note")])
+def test_doctor_warns_of_other_work(average, state, monkeypatch, capsys):
+    monkeypatch.setattr("os.getloadavg", lambda: (average, 0.0, 0.0))
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    run_command(["doctor", "--json"])
+    findings = {one["subject"]: one for one in json.loads(capsys.readouterr().out)}
+    assert findings["other work"]["state"] == state
+
+
+def traffic(**given):
+    nothing = dict.fromkeys(
+        ("concurrency", "rate", "arrivals", "shape", "max_in_flight", "client_batch_size",
+         "batch_mix", "length_mix")
+    )  # fmt: skip
+    usual = {"duration_s": 10.0, "warmup_s": 1.0, "until_decided": False}
+    return TrafficOptions(**{**nothing, **usual, **given}).workload(WireProtocol.HTTP, seed=0)
+
+
+def test_traffic_is_a_closed_loop_unless_something_falls_due():
+    closed = traffic(concurrency=7)
+    assert (closed.load_mode, closed.concurrency, closed.min_duration_s) == (
+        LoadMode.CLOSED, 7, None,
+    )  # fmt: skip
+    opened = traffic(rate=50.0, shape="ramp:0.2..1/60s", batch_mix="1:3,8:1")
+    assert (opened.load_mode, opened.rate_per_s) == (LoadMode.OPEN, 50.0)
+    assert opened.arrivals.kind is ArrivalKind.POISSON
+    assert opened.arrivals.shape.kind is ShapeKind.RAMP
+    assert (opened.client_batch_size, opened.concurrency) == (8, 512)
+    assert traffic(until_decided=True).min_duration_s == 0.5
+    assert traffic(until_decided=True, duration_s=0.2).min_duration_s == 0.2
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"rate": 5.0, "concurrency": 2}, "say different things"),
+        ({"client_batch_size": 2, "batch_mix": "1:1"}, "say different things"),
+        ({"max_in_flight": 2}, "there is none"),
+        ({"max_in_flight": 0, "rate": 5.0}, "at least one"),
+        ({"arrivals": "constant"}, "without a rate"),
+        ({"rate": 5.0, "shape": "sine:0..1/9s", "until_decided": True}, "a load that changes"),
+        ({"rate": float("inf")}, "must be above 0"),
+    ],
+)
+def test_traffic_that_cannot_be(given, said):
+    with pytest.raises(UsageError, match=said):
+        traffic(**given)
+
+
+@pytest.mark.parametrize(
+    "called",
+    [["--header", "Authorization: Bearer sesame"], ["--header=Authorization: Bearer sesame"]],
+)
+def test_the_manifest_s_command_keeps_no_secret(called):
+    told = command_line(["load", *called, "--json"])
+    assert told == "harness load --header 'Authorization: ...' --json"
+
+
+@pytest.mark.parametrize("text", ["0", "0-3", "0-1,3", "1,3,5-7"])
+def test_cpu_lists_are_written_as_they_are_read(text, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    assert cpu_list(parse_cpus(text)) == text
 
 
 def test_cpu_lists():

@@ -12,9 +12,23 @@ STAGES = {
     "analysis", "export", "load", "planning", "quality", "reference", "report", "serving",
     "telemetry",
 }  # fmt: skip
-GROUND = {"cache", "errors", "resources", "storage", "study", "tasks", "types"}
+GROUND = {
+    "cache",
+    "errors",
+    "hdr",
+    "limits",
+    "resources",
+    "series",
+    "storage",
+    "study",
+    "tasks",
+    "types",
+}
 ALLOWED = {
     "types": set(),
+    "hdr": {"types"},
+    "limits": set(),
+    "series": {"errors"},
     "errors": set(),
     "cache": set(),
     "resources": {"errors"},
@@ -24,7 +38,7 @@ ALLOWED = {
     "study_file": {"errors", "study"},
     "tasks": {"errors", "study", "types"},
     "journal": {"errors", "storage", "types"},
-    "runs": {"errors", "journal", "planning", "storage", "study", "types"},
+    "runs": {"errors", "journal", "planning", "series", "storage", "study", "types"},
     "tables": {"runs", "storage", "types"},
     "machine": set(),
     **dict.fromkeys(STAGES, GROUND),

@@ -1,8 +1,10 @@
 """The run folder: nothing finished is lost, nothing measured is overwritten."""
 
+import csv
 import errno
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +14,15 @@ from harness.runs import JOURNAL, RunFolder, latest_run, overall_decision, read_
 from harness.storage import storage_errors
 from harness.study_file import parse_study
 from harness.tables import trials_table, write_tables
-from harness.types import Decision, QualityScore, Role, Verdict
+from harness.types import (
+    ColdStart,
+    Decision,
+    LoadMode,
+    QualityScore,
+    Role,
+    ServingConfig,
+    Verdict,
+)
 from tests.samples import sample_study, sample_trial_result, sample_variant
 
 TRIAL_COLUMNS = """
@@ -21,7 +31,8 @@ TRIAL_COLUMNS = """
     throughput_requests_per_s throughput_inferences_per_s latency_p50_ms latency_p90_ms
     latency_p95_ms latency_p99_ms latency_p95_low_ms latency_p95_high_ms server_queue_ms
     server_compute_ms server_batch_mean schedule_delay_p99_ms generator_cpu valid invalid_reason
-    decision
+    decision dropped offered_requests_per_s warmup_s service_p50_ms service_p95_ms service_p99_ms
+    loop_lag_p99_ms confidence min_duration_s arrivals
 """.split()  # noqa: SIM905  (a list of thirty quoted words is harder to compare with the design)
 
 
@@ -152,6 +163,36 @@ def test_tables_have_the_columns_of_the_design(folder):
         "p_value",
     } <= set(header)
     assert (folder.path / "trials.parquet").stat().st_size > 0
+
+
+def test_cold_starts_are_a_table_of_whole_and_missing_numbers(folder):
+    serving = ServingConfig(instance_count=2)
+    settled = ColdStart("teacher-fp32", "ab", serving, 1.5, 80.0, 300, 12, 0.2, 4.0)
+    restless = ColdStart("student-fp32", "cd", serving, 1.4, 70.0, 300, None, None, None)
+    with folder:
+        folder.journal.add_cold_start(settled)
+        folder.journal.add_cold_start(restless)
+    write_tables(read_run(folder.path), folder.path)
+    first, second = csv.DictReader((folder.path / "cold_starts.csv").open())
+    assert (first["variant"], first["instance_count"]) == ("teacher-fp32", "2")
+    assert (first["steady_after_requests"], first["steady_ms"]) == ("12", "4.0")
+    assert (second["steady_after_requests"], second["steady_ms"]) == ("", "")
+    assert (folder.path / "cold_starts.parquet").stat().st_size > 0
+
+
+def test_a_run_without_cold_starts_has_an_empty_table(folder):
+    write_tables(read_run(folder.path), folder.path)
+    header = (folder.path / "cold_starts.csv").read_text().splitlines()
+    assert len(header) == 1
+
+
+def test_arrivals_are_named_in_open_loops_only(folder):
+    result = sample_trial_result()
+    workload = replace(result.trial.workload, load_mode=LoadMode.OPEN, rate_per_s=250.0)
+    opened = replace(result, trial=replace(result.trial, workload=workload))
+    table = trials_table((result, opened), (sample_variant(),))
+    assert table["arrivals"].fillna("").tolist() == ["", "poisson"]
+    assert table["load_mode"].tolist() == ["closed", "open"]
 
 
 def test_the_verdict_document_puts_the_first_family_on_top(folder):

@@ -82,10 +82,38 @@ def test_every_problem_is_reported_at_once_with_its_line(tmp_path):
         ({"serving": {"instance_count": [1]}}, "unknown key"),
         ({"seed": -1}, "seed"),
         ({"search": "annealing"}, "search"),
+        ({"traffic": {"load": "open"}}, "load: open needs rates_per_s"),
+        ({"traffic": {"load": "open", "rates_per_s": [0]}}, "greater than 0"),
+        ({"traffic": {"load": "open", "rates_per_s": [5], "arrivals": "weibull"}}, "gamma:CV"),
+        ({"traffic": {"load": "open", "arrivals": "trace:no.csv"}}, "no such trace file"),
+        ({"traffic": {"load": "open", "rates_per_s": [5], "shape": "ramp:1"}}, "LOW..HIGH"),
+        ({"traffic": {"rates_per_s": [5], "shape": "ramp:0..1/9s"}}, "rates_per_s and shape: only"),
+        ({"traffic": {"batch_mix": {8: 1}, "client_batch_sizes": [4]}}, "leave client_batch_sizes"),
+        ({"traffic": {"batch_mix": {8: 0}}}, "greater than 0"),
+        ({"traffic": {"batch_mix": {32: 1}}}, "exceed the largest of max_batch_sizes"),
+        ({"traffic": {"workers": 65}}, "workers"),
+        ({"traffic": {"generator_processes": 2}}, "unknown key"),
     ],
 )
 def test_contradictions_and_wrong_types_are_refused(changes, said):
     assert said in problems_of(sample_study(**changes))
+
+
+def test_a_trace_has_its_own_rate_and_shape(tmp_path):
+    (tmp_path / "monday.csv").write_text("timestamp\n0.0\n0.5\n")
+    traffic = {"load": "open", "arrivals": "trace:monday.csv"}
+    study = parse_study(sample_study(traffic=traffic), source="study", base=tmp_path)
+    assert study.traffic.arrivals == f"trace:{tmp_path / 'monday.csv'}"
+    with pytest.raises(StudyError, match="leave rates_per_s out"):
+        parse_study(
+            sample_study(traffic={**traffic, "rates_per_s": [5]}), source="study", base=tmp_path
+        )
+
+
+def test_a_checked_study_reads_back_the_same():
+    traffic = {"load": "open", "rates_per_s": [5], "batch_mix": {1: 0.7, 8: 0.3}}
+    study = parse_study(sample_study(traffic=traffic), source="study")
+    assert parse_study(study.model_dump(mode="json"), source="again") == study
 
 
 def test_a_family_needs_exactly_one_teacher():

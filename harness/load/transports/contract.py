@@ -1,18 +1,20 @@
 """What a transport is: the only plug-in point between a user and the wire.
 
 A request is encoded once, before the load starts, and sent many times: what a transport does
-for each request is what the generator costs.
+for each request is what the generator costs. Answers are likewise recognised rather than parsed:
+those of one form share their header byte for byte, so its layout is worked out once.
+
+Transports use the plain `socket` and `threading` modules and never import gevent: in a Locust
+process, where these are patched, they wait cooperatively; anywhere else they block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import urlsplit
 
 from numpy.typing import NDArray
-
-from harness.errors import UsageError
 
 DATATYPES = {
     "bool": "BOOL",
@@ -44,18 +46,54 @@ class RequestFailure(Exception):  # noqa: N818  (the term of serving: a failed r
 
 
 class OutputTensor(NamedTuple):
-    """One output of an answer, as it came."""
+    """One output of an answer, and where its bytes lie."""
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     """With the batch dimension."""
+    start: int
+    """Offset of its raw little-endian elements in the answer's data."""
+    end: int
+    """`start` if the server sent none."""
+
+
+class Layout:
+    """The form of an answer: the same object for all answers of one form; made by `layout_of`.
+
+    Compared by identity, so that a check made once of a form need not be made again.
+    """
+
+    __slots__ = ("outputs",)
+
+    def __init__(self, outputs: tuple[OutputTensor, ...]) -> None:
+        self.outputs = outputs
+
+
+@lru_cache(maxsize=1024)
+def layout_of(outputs: tuple[OutputTensor, ...]) -> Layout:
+    """The layout of these outputs: one object, however often it is asked for.
+
+    Only the latest are kept, so that answers which all differ cannot fill the memory; the
+    identity of one that was dropped is lost, which costs a check and nothing else.
+    """
+    return Layout(outputs)
+
+
+class Answer(NamedTuple):
+    """An accepted request's answer, as it came."""
+
+    layout: Layout
     data: bytes
-    """Raw little-endian elements; empty if the server sent none."""
+    """Holds every output's bytes at the offsets that the layout says."""
+
+    def bytes_of(self, output: OutputTensor) -> bytes:
+        """One output's raw elements."""
+        return self.data[output.start : output.end]
 
 
 class Transport(Protocol):
-    """One connection to one server; used by one user at a time."""
+    """One connection to one server, for one request at a time."""
 
     def encode(self, model: str, inputs: Mapping[str, NDArray[Any]]) -> bytes:
         """The whole request as it goes over the wire; every array has the batch dimension."""
@@ -67,7 +105,7 @@ class Transport(Protocol):
             RequestFailure: the server cannot be reached.
         """
 
-    def send(self, request: bytes) -> Sequence[OutputTensor]:
+    def send(self, request: bytes) -> Answer:
         """Send an encoded request and wait for its answer.
 
         Raises:
@@ -76,27 +114,3 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Give the connection up; closing twice is fine."""
-
-
-def host_and_port(address: str) -> tuple[str, int]:
-    """Parse `127.0.0.1:8000`, `http://host:8000` or `grpc://[::1]:8001`.
-
-    Raises:
-        UsageError: no host, no port, or an encrypted scheme, which is not supported.
-    """
-    parts = urlsplit(address if "://" in address else f"//{address}")
-    try:
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise UsageError(f"'{address}' is no server address: {error}") from error
-    if parts.scheme not in ("", "http", "grpc") or not host or port is None:
-        raise UsageError(
-            f"'{address}' is no server address that the load generator can use",
-            next_step="write it as HOST:PORT, http://HOST:PORT or grpc://HOST:PORT",
-        )
-    return host, port
-
-
-def authority(host: str, port: int) -> str:
-    """HOST:PORT as it stands in a Host header or a gRPC target; brackets for IPv6."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,88 +1,88 @@
-"""KServe v2 over HTTP with the binary tensor extension.
+"""KServe v2 over HTTP/1.1, on one kept-alive socket: requests encoded once, answers recognised.
 
-https://github.com/kserve/open-inference-protocol and Triton's `protocol/extension_binary_data.md`:
-a JSON header of `Inference-Header-Content-Length` bytes, then the tensors' raw bytes in its order.
+A general client (requests, tritonclient) costs several times the CPU a request, which would be
+taken from the server under test wherever both share a machine.
+
+Nothing is ever sent twice: a request whose connection breaks has failed, and is counted. Only a
+connection that the server hung up on while it was idle is replaced before anything is sent.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from typing import Any, NamedTuple
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
 from urllib.parse import quote
 
-import numpy as np
 from numpy.typing import NDArray
 
-from harness.load.transports.contract import (
-    DATATYPES,
-    OutputTensor,
-    RequestFailure,
-    authority,
-    host_and_port,
-)
-from harness.load.transports.http1 import Head, HttpConnection, ProtocolViolation
+from harness.load.transports.address import Target
+from harness.load.transports.binary_tensors import encode_body, read_layout
+from harness.load.transports.connecting import ReadWaiter, open_socket, stands, wait_for
+from harness.load.transports.contract import Answer, Layout, RequestFailure
+from harness.load.transports.deadlines import watch
+from harness.load.transports.forms import KnownForms
+from harness.load.transports.http1 import Message, ProtocolViolation, StreamEnd, read_message
 
+ALPN = "http/1.1"
+RECEIVE_BYTES = 65536
+IDLE_S = 0.1
+"""A connection at rest for longer is looked at before it is used; a busy one is not."""
 _OK = 200
 _WORDS_OF_A_REFUSAL = 500
+
+_forms = KnownForms()
 
 
 class HttpTransport:
     """A `Transport` over one kept-alive connection."""
 
-    def __init__(self, address: str, *, timeout_s: float) -> None:
-        self._host, self._port = host_and_port(address)
-        self._authority = authority(self._host, self._port)
+    def __init__(
+        self, target: Target, *, timeout_s: float, waiter: ReadWaiter | None = None
+    ) -> None:
+        self._target = target
         self._timeout_s = timeout_s
-        self._connection: HttpConnection | None = None
+        self._waiter = waiter
+        self._connection: _Connection | None = None
 
     def encode(self, model: str, inputs: Mapping[str, NDArray[Any]]) -> bytes:
         """Head, JSON header and raw tensors, ready for the socket."""
-        tensors = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
-        description = {
-            "inputs": [
-                {
-                    "name": name,
-                    "shape": list(array.shape),
-                    "datatype": DATATYPES[array.dtype.name],
-                    "parameters": {"binary_data_size": array.nbytes},
-                }
-                for name, array in tensors.items()
-            ],
-            "parameters": {"binary_data_output": True},
-        }
-        header = json.dumps(description, separators=(",", ":")).encode()
-        raw = b"".join(array.tobytes() for array in tensors.values())
-        head = (
-            f"POST /v2/models/{quote(model, safe='')}/infer HTTP/1.1\r\n"
-            f"Host: {self._authority}\r\n"
-            "Content-Type: application/octet-stream\r\n"
-            f"Inference-Header-Content-Length: {len(header)}\r\n"
-            f"Content-Length: {len(header) + len(raw)}\r\n\r\n"
+        body = encode_body(inputs)
+        own = (
+            ("Host", self._target.authority),
+            ("Content-Type", "application/octet-stream"),
+            ("Inference-Header-Content-Length", str(body.header_length)),
+            ("Content-Length", str(len(body.data))),
         )
-        return head.encode() + header + raw
+        given = {name.lower() for name, _ in self._target.headers}
+        fields = [field for field in own if field[0].lower() not in given]
+        fields += self._target.headers
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
+        head = f"POST /v2/models/{quote(model, safe='')}/infer HTTP/1.1\r\n{lines}\r\n"
+        return head.encode("latin-1") + body.data
 
     def connect(self) -> None:
-        """Open the connection if there is none."""
-        try:
-            self._open()
-        except OSError as error:
-            raise self._broken(error) from error
+        """Open the connection, unless there is one that stands."""
+        self._ready()
 
-    def send(self, request: bytes) -> Sequence[OutputTensor]:
-        """Send a request and read its tensors."""
+    def send(self, request: bytes) -> Answer:
+        """Send a request and recognise its answer, or read it."""
+        connection = self._ready()
         try:
-            connection = self._open()
-            head, body = connection.exchange(request)
+            received = connection.ask(request, self._timeout_s)
+            found = _forms.recall(received) or read_message(received, connection.receive)
         except (OSError, ProtocolViolation) as error:
-            raise self._broken(error) from error
-        if not head.keep_alive:
+            raise self._broken(connection, error) from error
+        except BaseException:  # a killed greenlet, Ctrl-C: an answer may still be under way
             self.close()
-        if head.status != _OK:
-            words = body[:_WORDS_OF_A_REFUSAL].decode(errors="replace")
-            raise RequestFailure(f"http_{head.status}", words or "(no message)")
-        return read_answer(head, body)
+            raise
+        connection.guard.clear()
+        if connection.guard.expired:
+            self.close()
+            raise self._too_late("answer from")
+        return Answer(found, received) if isinstance(found, Layout) else self._read(found)
 
     def close(self) -> None:
         """Close the connection."""
@@ -90,66 +90,101 @@ class HttpTransport:
             self._connection.close()
             self._connection = None
 
-    def _open(self) -> HttpConnection:
-        if self._connection is None:
-            self._connection = HttpConnection.open(
-                self._host, self._port, timeout_s=self._timeout_s
-            )
+    def _ready(self) -> _Connection:
+        """The connection, opened anew if there is none that stands."""
+        if self._connection is not None and self._connection.usable():
+            return self._connection
+        self.close()
+        try:
+            connected = open_socket(self._target, alpn=ALPN, timeout_s=self._timeout_s)
+        except TimeoutError as error:
+            raise self._too_late("connection to") from error
+        except OSError as error:
+            raise RequestFailure("connection", f"{self._target.authority}: {error}") from error
+        self._connection = _Connection(connected, self._waiter)
         return self._connection
 
-    def _broken(self, error: Exception) -> RequestFailure:
-        self.close()
-        where = self._authority
-        if isinstance(error, TimeoutError):
-            return RequestFailure("timeout", f"no answer from {where} in {self._timeout_s:g} s")
-        kind = "malformed" if isinstance(error, ProtocolViolation) else "connection"
-        return RequestFailure(kind, f"{where}: {error}")
-
-
-class _Layout(NamedTuple):
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    start: int
-    end: int
-
-
-def read_answer(head: Head, body: bytes) -> list[OutputTensor]:
-    """Cut the body of an accepted request into its tensors.
-
-    Raises:
-        RequestFailure: `malformed`, when header and body do not fit each other.
-    """
-    split = len(body) if head.header_length is None else head.header_length
-    layouts = _parse_layouts(body[:split])
-    raw = body[split:]
-    if layouts and layouts[-1].end != len(raw):
-        raise RequestFailure(
-            "malformed",
-            f"the header announces {layouts[-1].end} bytes of tensors, {len(raw)} came",
+    def _read(self, message: Message) -> Answer:
+        """Take an answer of an unknown form apart, and recognise its form from now on."""
+        head = message.head
+        if not head.keep_alive:
+            self.close()
+        if head.status != _OK:
+            words = message.body[:_WORDS_OF_A_REFUSAL].decode(errors="replace")
+            raise RequestFailure(f"http_{head.status}", words or "(no message)")
+        size = len(message.data)
+        tensors_start = size
+        if head.header_length is not None:
+            tensors_start = message.body_start + head.header_length
+        layout = read_layout(
+            message.data, body_start=message.body_start, tensors_start=tensors_start
         )
-    return [
-        OutputTensor(layout.name, layout.datatype, layout.shape, raw[layout.start : layout.end])
-        for layout in layouts
-    ]
+        if head.keep_alive and message.body_start:
+            _forms.remember(message.data, tensors_start, layout)
+        return Answer(layout, message.data)
+
+    def _broken(self, connection: _Connection, error: Exception) -> RequestFailure:
+        connection.guard.clear()
+        self.close()
+        if connection.guard.expired:
+            return self._too_late("answer from")
+        kind = "malformed" if isinstance(error, ProtocolViolation) else "connection"
+        return RequestFailure(kind, f"{self._target.authority}: {error}")
+
+    def _too_late(self, what: str) -> RequestFailure:
+        where = self._target.authority
+        return RequestFailure("timeout", f"no {what} {where} in {self._timeout_s:g} s")
 
 
-@lru_cache(maxsize=64)
-def _parse_layouts(header: bytes) -> tuple[_Layout, ...]:
-    """Parse a JSON header; answers of one shape share theirs, so it is remembered."""
-    layouts, start = [], 0
-    try:
-        for output in json.loads(header)["outputs"]:
-            if "data" in output:
-                raise RequestFailure(
-                    "malformed", "the server answers in JSON: it lacks the binary tensor extension"
-                )
-            end = start + int(output.get("parameters", {}).get("binary_data_size", 0))
-            shape = tuple(int(size) for size in output["shape"])
-            layouts.append(_Layout(output["name"], output["datatype"], shape, start, end))
-            start = end
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RequestFailure(
-            "malformed", f"the answer's JSON header is not KServe v2: {header[:200]!r}"
-        ) from error
-    return tuple(layouts)
+class _Connection:
+    """An open socket and the deadline of what it carries."""
+
+    def __init__(self, connected: socket.socket, waiter: ReadWaiter | None) -> None:
+        self.guard = watch(connected)
+        self._socket = connected
+        self._wait = wait_for(connected, waiter)
+        self._asked_s = time.monotonic()
+        self._gave_up = False
+
+    def usable(self) -> bool:
+        """Whether a request may be sent over it."""
+        if time.monotonic() - self._asked_s > IDLE_S and not stands(self._socket):
+            return False
+        return not self._gave_up
+
+    def ask(self, request: bytes, timeout_s: float) -> bytes:
+        """Send a request and wait for the first bytes of its answer."""
+        self.guard.start(timeout_s)
+        self._asked_s = time.monotonic()
+        try:
+            # Nearly always all of it at once; `sendall` costs more under gevent.
+            sent = self._socket.send(request)
+            if sent < len(request):
+                self._socket.sendall(memoryview(request)[sent:])
+        except ConnectionError as error:
+            return self._parting_words(error)
+        if self._wait is not None:
+            self._wait()
+        received = self._socket.recv(RECEIVE_BYTES)
+        if not received:
+            raise StreamEnd("the server closed the connection instead of answering")
+        return received
+
+    def receive(self) -> bytes:
+        """Wait for more bytes; empty when the server has closed."""
+        return self._socket.recv(RECEIVE_BYTES)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def _parting_words(self, error: ConnectionError) -> bytes:
+        """What a server said before it hung up on a request it did not read to its end.
+
+        A refusal (413, 503) says more than that sending broke (RFC 9112, 9.5).
+        """
+        self._gave_up = True
+        with suppress(OSError):
+            if received := self._socket.recv(RECEIVE_BYTES):
+                return received
+        raise error

@@ -1,27 +1,36 @@
-"""HTTP/1.1 over one kept-alive socket: just what a load generator needs, and cheap.
+"""HTTP/1.1 answers cut out of a stream of bytes, as RFC 9112 has it.
 
-Under Locust the `socket` module is gevent's, so waiting for an answer lets other users run.
-A general client (requests, tritonclient) costs four times the CPU a request, which would be
-taken from the server under test wherever both share a machine.
-Framing as in RFC 9112: Content-Length, chunked, or until the server closes.
+Framing by Content-Length, by chunks, or until the server closes; interim (1xx) answers are passed
+over. Nothing here knows of sockets: pieces come from a function.
 """
 
 from __future__ import annotations
 
-import socket
-import time
+import re
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
 HEAD_END = b"\r\n\r\n"
 LINE_END = b"\r\n"
 MAX_HEAD_BYTES = 65536
-RECEIVE_BYTES = 65536
+MAX_BODY_BYTES = 2**30
+"""More than any model answers: a server that says so is broken, and would fill our memory."""
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.(\d) (\d{3})(?: .*)?", re.DOTALL)
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?\r\n", re.DOTALL)
+_DIGITS = re.compile(rb"\d{1,18}")
+_SWITCHING_PROTOCOLS = 101
 _FIRST_FINAL_STATUS = 200
+_NEVER_A_BODY = {_SWITCHING_PROTOCOLS, 204, 304}
 
 
 class ProtocolViolation(ValueError):  # noqa: N818  (named for what the server did)
     """The bytes that came are not HTTP/1.1."""
+
+
+class StreamEnd(ConnectionResetError):  # noqa: N818  (what happened, not an error of ours)
+    """The server closed the connection before its answer ended."""
 
 
 class Head(NamedTuple):
@@ -29,109 +38,59 @@ class Head(NamedTuple):
 
     status: int
     content_length: int | None
+    """None: the body is chunked, or ends with the connection."""
     chunked: bool
     keep_alive: bool
+    """Whether the connection may carry another request."""
     header_length: int | None
     """`Inference-Header-Content-Length`: bytes of JSON before the raw tensors."""
 
+    @property
+    def interim(self) -> bool:
+        """Whether the answer proper is still to come."""
+        return self.status < _FIRST_FINAL_STATUS and self.status != _SWITCHING_PROTOCOLS
 
-class HttpConnection:
-    """Sends pre-encoded requests and reads whole answers, one at a time."""
 
-    def __init__(self, connected: socket.socket, *, timeout_s: float) -> None:
-        self._socket = connected
-        self._timeout_s = timeout_s
-        self._deadline_s = 0.0
-        self._buffer = b""
+class Message(NamedTuple):
+    """A whole answer."""
 
-    @classmethod
-    def open(cls, host: str, port: int, *, timeout_s: float) -> HttpConnection:
-        """Connect; raises OSError."""
-        connected = socket.create_connection((host, port), timeout=timeout_s)
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return cls(connected, timeout_s=timeout_s)
+    head: Head
+    data: bytes
+    """With its head where the body has a Content-Length, so as it came; else the body alone."""
+    body_start: int
 
-    def exchange(self, request: bytes) -> tuple[Head, bytes]:
-        """Send a request and read its answer: head and body.
+    @property
+    def body(self) -> bytes:
+        """What follows the head."""
+        return self.data[self.body_start :]
 
-        Raises:
-            TimeoutError: the whole answer did not come in time.
-            OSError: the connection broke; it is of no use any more.
-            ProtocolViolation: the answer is not HTTP/1.1.
-        """
-        self._deadline_s = time.monotonic() + self._timeout_s
-        self._socket.settimeout(self._timeout_s)
-        self._socket.sendall(request)
-        head = parse_head(self._read_until(HEAD_END))
-        while head.status < _FIRST_FINAL_STATUS:
-            head = parse_head(self._read_until(HEAD_END))
-        return head, self._read_body(head)
 
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
+def read_message(received: bytes, receive: Callable[[], bytes]) -> Message:
+    """Read one answer.
 
-    def _read_body(self, head: Head) -> bytes:
-        if head.chunked:
-            return self._read_chunks()
-        if head.content_length is not None:
-            return self._read_exactly(head.content_length)
-        return self._read_to_close()
+    Args:
+        received: its first bytes, as many as have come.
+        receive: waits for more; empty when the server has closed.
 
-    def _read_chunks(self) -> bytes:
-        chunks = []
-        while size := _chunk_size(self._read_until(LINE_END)):
-            chunks.append(self._read_exactly(size))
-            if self._read_exactly(len(LINE_END)) != LINE_END:
-                raise ProtocolViolation("a chunk does not end where its size says")
-        while self._read_until(LINE_END) != LINE_END:
-            pass  # trailer fields
-        return b"".join(chunks)
-
-    def _read_to_close(self) -> bytes:
-        while piece := self._receive():
-            self._buffer += piece
-        body, self._buffer = self._buffer, b""
-        return body
-
-    def _read_until(self, mark: bytes) -> bytes:
-        while (end := self._buffer.find(mark)) < 0:
-            if len(self._buffer) > MAX_HEAD_BYTES:
-                raise ProtocolViolation(f"no end of a head within {MAX_HEAD_BYTES} bytes")
-            self._fill()
-        return self._take(end + len(mark))
-
-    def _read_exactly(self, size: int) -> bytes:
-        if len(self._buffer) < size:
-            self._gather(size)
-        return self._take(size)
-
-    def _gather(self, size: int) -> None:
-        """Fill the buffer up to `size`, joining the pieces once: an answer may be large."""
-        pieces, missing = [self._buffer], size - len(self._buffer)
-        while missing > 0:
-            self._buffer = b""
-            self._fill()
-            pieces.append(self._buffer)
-            missing -= len(self._buffer)
-        self._buffer = b"".join(pieces)
-
-    def _take(self, size: int) -> bytes:
-        taken, self._buffer = self._buffer[:size], self._buffer[size:]
-        return taken
-
-    def _fill(self) -> None:
-        piece = self._receive()
-        if not piece:
-            raise ConnectionResetError("the server closed the connection before its answer ended")
-        self._buffer += piece
-
-    def _receive(self) -> bytes:
-        remaining_s = self._deadline_s - time.monotonic()
-        if remaining_s <= 0:
-            raise TimeoutError("timed out")
-        self._socket.settimeout(remaining_s)
-        return self._socket.recv(RECEIVE_BYTES)
+    Raises:
+        StreamEnd: it closed too early.
+        ProtocolViolation: not HTTP/1.1, or more than one answer to one request.
+        OSError: from `receive`.
+    """
+    stream = _Stream(received, receive)
+    raw_head = stream.until(HEAD_END)
+    while (head := parse_head(raw_head)).interim:
+        raw_head = stream.until(HEAD_END)
+    if head.chunked:
+        message = Message(head, b"".join(_chunks(stream)), 0)
+    elif head.content_length is not None:
+        data = stream.exactly(head.content_length, after=raw_head)
+        message = Message(head, data, len(raw_head))
+    else:
+        message = Message(head, stream.to_close(), 0)
+    if surplus := stream.left:
+        raise ProtocolViolation(f"{surplus} bytes follow the end of the answer")
+    return message
 
 
 @lru_cache(maxsize=64)
@@ -142,39 +101,133 @@ def parse_head(head: bytes) -> Head:
         ProtocolViolation: it is not the head of an HTTP/1 answer.
     """
     status_line, *lines = head.removesuffix(HEAD_END).split(LINE_END)
-    version, _, rest = status_line.partition(b" ")
-    if not version.startswith(b"HTTP/1."):
+    match = _STATUS_LINE.fullmatch(status_line)
+    if match is None:
         raise ProtocolViolation(f"the answer starts with {status_line[:40]!r}")
-    fields = {}
-    for line in lines:
-        name, _, value = line.partition(b":")
-        fields[name.strip().lower()] = value.strip().lower()
-    chunked = fields.get(b"transfer-encoding", b"").endswith(b"chunked")
-    content_length = _number(fields.get(b"content-length"))
+    version, status = int(match[1]), int(match[2])
+    fields = _fields(lines)
+    chunked = _is_chunked(fields.get(b"transfer-encoding"))
+    length = _length(fields.get(b"content-length"))
+    # Both at once: chunks rule, and the connection is not to be trusted (RFC 9112, 6.3).
+    delimited = chunked != (length is not None)
+    if status in _NEVER_A_BODY:
+        chunked, length = False, 0
     return Head(
-        status=_number(rest[:3]) or 0,
-        content_length=content_length,
+        status=status,
+        content_length=None if chunked else length,
         chunked=chunked,
-        keep_alive=(
-            fields.get(b"connection") != b"close"
-            and version != b"HTTP/1.0"
-            and (chunked or content_length is not None)
-        ),
-        header_length=_number(fields.get(b"inference-header-content-length")),
+        keep_alive=delimited and _persists(version, fields.get(b"connection", b"")),
+        header_length=_length(fields.get(b"inference-header-content-length")),
     )
 
 
-def _chunk_size(line: bytes) -> int:
-    digits = line.partition(b";")[0].strip()
-    try:
-        return int(digits, 16)
-    except ValueError as error:
-        raise ProtocolViolation(f"{digits[:40]!r} is no chunk size") from error
+def _fields(lines: list[bytes]) -> dict[bytes, bytes]:
+    """Values in lower case by name in lower case; those of a repeated name joined by commas."""
+    fields: dict[bytes, bytes] = {}
+    name = b""
+    for line in lines:
+        if name and line[:1] in {b" ", b"\t"}:  # obsolete folding goes on with the value before
+            fields[name] += b" " + line.strip().lower()
+            continue
+        name, colon, value = line.partition(b":")
+        name = name.strip().lower()
+        if not colon or not name:
+            raise ProtocolViolation(f"{line[:40]!r} is no header field")
+        value = value.strip().lower()
+        fields[name] = fields[name] + b"," + value if name in fields else value
+    return fields
 
 
-def _number(text: bytes | None) -> int | None:
-    if text is None:
+def _is_chunked(coding: bytes | None) -> bool:
+    if coding not in {None, b"chunked", b"identity"}:
+        raise ProtocolViolation(f"transfer coding {coding!r}, which nobody asked for")
+    return coding == b"chunked"
+
+
+def _length(value: bytes | None) -> int | None:
+    """A length in bytes; one that is repeated must be the same each time."""
+    if value is None:
         return None
-    if not text.isdigit():
-        raise ProtocolViolation(f"{text[:40]!r} is no number")
-    return int(text)
+    first, *others = (part.strip() for part in value.split(b","))
+    if _DIGITS.fullmatch(first) is None or any(other != first for other in others):
+        raise ProtocolViolation(f"{value[:40]!r} is no length")
+    return _bounded(int(first))
+
+
+def _persists(version: int, connection: bytes) -> bool:
+    options = {option.strip() for option in connection.split(b",")}
+    return b"close" not in options if version else b"keep-alive" in options
+
+
+def _chunks(stream: _Stream) -> Iterator[bytes]:
+    total = 0
+    while size := _chunk_size(stream.until(LINE_END)):
+        total = _bounded(total + size)
+        yield stream.exactly(size)
+        if stream.exactly(len(LINE_END)) != LINE_END:
+            raise ProtocolViolation("a chunk does not end where its size says")
+    while stream.until(LINE_END) != LINE_END:
+        pass  # trailer fields
+
+
+def _chunk_size(line: bytes) -> int:
+    match = _CHUNK_SIZE.fullmatch(line)
+    if match is None:
+        raise ProtocolViolation(f"{line[:40]!r} is no chunk size")
+    return int(match[1], 16)
+
+
+def _bounded(size: int) -> int:
+    if size > MAX_BODY_BYTES:
+        raise ProtocolViolation(f"an answer of {size} bytes or more")
+    return size
+
+
+class _Stream:
+    """What has come of an answer, how far it is read, and a way to get more."""
+
+    def __init__(self, received: bytes, receive: Callable[[], bytes]) -> None:
+        self._data = received
+        self._at = 0
+        self._receive = receive
+
+    @property
+    def left(self) -> int:
+        """Bytes that have come and were not read."""
+        return len(self._data) - self._at
+
+    def until(self, mark: bytes) -> bytes:
+        """Everything up to and with the next `mark`."""
+        while (end := self._data.find(mark, self._at)) < 0:
+            if self.left > MAX_HEAD_BYTES:
+                raise ProtocolViolation(f"no end of a head within {MAX_HEAD_BYTES} bytes")
+            self._data = self._data[self._at :] + self._more()
+            self._at = 0
+        start, self._at = self._at, end + len(mark)
+        return self._data[start : self._at]
+
+    def exactly(self, size: int, *, after: bytes = b"") -> bytes:
+        """`after` and the next `size` bytes, joined once: an answer may be large."""
+        pieces = [after]
+        while size > self.left:
+            pieces.append(self._data[self._at :])
+            size -= len(pieces[-1])
+            self._data, self._at = self._more(), 0
+        pieces.append(self._data[self._at : self._at + size])
+        self._at += size
+        return b"".join(pieces)
+
+    def to_close(self) -> bytes:
+        """Everything until the server closes."""
+        pieces, total = [self._data[self._at :]], self.left
+        while piece := self._receive():
+            total = _bounded(total + len(piece))
+            pieces.append(piece)
+        self._data, self._at = b"", 0
+        return b"".join(pieces)
+
+    def _more(self) -> bytes:
+        piece = self._receive()
+        if not piece:
+            raise StreamEnd("the server closed the connection before its answer ended")
+        return piece

@@ -1,63 +1,111 @@
 import dataclasses
 
+import numpy as np
 import pytest
-from hdrh.histogram import HdrHistogram
 
+from harness import hdr
 from harness.analysis.validity import judge_validity
-from harness.types import LoadResult, ServerMetrics, WireProtocol, Workload
-
-WORKLOAD = Workload(WireProtocol.GRPC, 4, concurrency=8, duration_s=2.0, warmup_s=0.5, seed=1)
-SERVER = ServerMetrics(requests=1005, inferences=4020, executions=500)
-
-
-def encode(*latencies_us):
-    histogram = HdrHistogram(1, 3_600_000_000, 3)
-    for latency_us in latencies_us:
-        histogram.record_value(latency_us)
-    return histogram.encode().decode()
-
-
-HEALTHY = LoadResult(
-    window_start_ns=0,
-    window_end_ns=2_000_000_000,
-    histograms=(encode(*[8000] * 100),) * 10,
-    schedule_delay=encode(*[100] * 1000),
-    completed=1000,
-    failures={},
-    generator_cpu=0.4,
+from harness.types import (
+    ArrivalKind,
+    ArrivalProcess,
+    GeneratorEvidence,
+    Latencies,
+    LoadMode,
+    LoadResult,
+    LoadShape,
+    ServerMetrics,
+    ShapeKind,
+    TimeSlice,
+    WireProtocol,
+    Workload,
 )
 
+CLOSED = Workload(WireProtocol.GRPC, 4, concurrency=8, duration_s=2.0, warmup_s=0.5, seed=1)
+OPEN = dataclasses.replace(CLOSED, load_mode=LoadMode.OPEN, rate_per_s=500.0, concurrency=64)
+SERVER = ServerMetrics(requests=1005, inferences=4020, executions=500)
+SLICES = 40
 
-def judge(*, server=SERVER, workload=WORKLOAD, alive=True, **changes):
-    return judge_validity(dataclasses.replace(HEALTHY, **changes), server, workload, alive)
+
+def histogram(*latencies_us):
+    return hdr.of_nanoseconds(np.array(latencies_us, dtype=np.int64) * 1000)
+
+
+def one_slice(index, *, latency_us=8000, delay_us=100, requests=25, **changes):
+    spans = Latencies(
+        schedule_delay=histogram(*[delay_us] * requests),
+        service=histogram(*[latency_us] * requests),
+        response=histogram(*[latency_us] * requests),
+    )
+    made = TimeSlice(index, ok=spans, completed=requests, inferences=4 * requests)
+    return dataclasses.replace(made, **changes)
+
+
+def load(change=lambda index: {}, *, cpu=(0.4,), lag_us=200, slices=SLICES, first_failure=""):
+    """A healthy load of 2 s after 0.5 s of warm-up, but for what `change` says of each slice."""
+    return LoadResult(
+        start_ns=0,
+        slice_s=0.05,
+        slices=tuple(one_slice(index, **change(index - 10)) for index in range(10 + slices)),
+        window_start_ns=500_000_000,
+        window_end_ns=500_000_000 + slices * 50_000_000,
+        generators=tuple(GeneratorEvidence(cores, histogram(lag_us)) for cores in cpu),
+        first_failure=first_failure,
+    )
+
+
+HEALTHY = load()
+
+
+def judge(measured=HEALTHY, *, server=SERVER, workload=CLOSED, alive=True):
+    return judge_validity(measured, server, workload, server_alive=alive)
+
+
+def lost(dropped):
+    return lambda index: {"dropped": dropped, "requests": 25 - dropped}
+
+
+def no_server():
+    return ServerMetrics()
 
 
 def test_a_healthy_trial_is_valid():
     assert judge() == (True, "")
+    assert judge(workload=OPEN) == (True, "")
 
 
 @pytest.mark.parametrize(
     ("changes", "problem", "remedy"),
     [
         ({"alive": False}, "the server died", "log"),
-        ({"completed": 0, "histograms": ()}, "no request completed", "raise duration_s"),
+        ({"measured": load(lambda _: {"requests": 0})}, "no request completed", "duration_s"),
         (
-            {"completed": 0, "failures": {"http-500": 9}, "first_failure": "boom"},
-            "9 of 9 requests failed (the first: boom)",
+            {
+                "measured": load(
+                    lambda index: {"requests": 0, "failures": {"http-500": 1}}, first_failure="boom"
+                )
+            },
+            "40 of 40 requests failed (the first: boom)",
             "log",
         ),
-        ({"failures": {"timeout": 1001}}, "1,001 of 2,001 requests failed", "log"),
         (
-            {"server": ServerMetrics(counters_reset=True)},
-            "counters were reset",
-            "measure again",
+            {"measured": load(lambda _: {"failures": {"timeout": 26}})},
+            "1,040 of 2,040 requests failed",
+            "log",
         ),
-        ({"generator_cpu": 0.9}, "90% of a core", "raise generator_processes"),
+        ({"server": ServerMetrics(counters_reset=True)}, "counters were reset", "measure again"),
+        ({"measured": load(cpu=(0.9,))}, "90% of a core", "add workers: --workers 2"),
+        ({"measured": load(cpu=(0.95, 0.97))}, "97% of a core", "add workers: --workers 4"),
         (
-            {"schedule_delay": encode(*[100] * 90, *[9000] * 10)},
+            {"measured": load(lambda index: {"delay_us": 19_000})},
+            "sent late (p99 19.0 ms",
+            "--cpus-generator 1",
+        ),
+        (
+            {"measured": load(lambda index: {"delay_us": 19_000}, cpu=(0.7,))},
             "sent late",
-            "raise generator_processes",
+            "add workers: --workers 2",
         ),
+        ({"measured": load(lag_us=20_000)}, "woke late", "--cpus-server 0 --cpus-generator 1"),
         (
             {"server": dataclasses.replace(SERVER, requests=1200)},
             "Triton answered 1,200 requests, the load generator saw 1,000",
@@ -69,9 +117,19 @@ def test_a_healthy_trial_is_valid():
             "another server",
         ),
         (
-            {"workload": dataclasses.replace(WORKLOAD, rate_per_s=600.0)},
-            "500 of 600 requests/s",
+            {"workload": dataclasses.replace(OPEN, rate_per_s=700.0)},
+            "500 of 700 requests/s fell due",
             "lower the rate",
+        ),
+        (
+            {"measured": load(lost(5), cpu=(0.95,)), "workload": OPEN, "server": no_server()},
+            "200 of 1,000 requests were dropped while the load generator lagged",
+            "--workers 2",
+        ),
+        (
+            {"measured": load(lambda index: {"latency_us": 40_000 if index < 8 else 8000})},
+            "not steady yet when the window opened (latency fell for another 0.4 s)",
+            "raise warmup_s to 1.3",
         ),
     ],
 )
@@ -85,26 +143,61 @@ def test_an_invalid_trial_says_why_and_what_to_do(changes, problem, remedy):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"generator_cpu": 0.89},
-        {"failures": {"timeout": 900}},
-        {"server": ServerMetrics()},
+        {"measured": load(cpu=(0.89, 0.4))},
+        {"measured": load(lambda _: {"failures": {"timeout": 24}})},
+        {"server": no_server()},
         {"server": dataclasses.replace(SERVER, requests=1070)},
-        {"server": dataclasses.replace(SERVER, requests=1300), "failures": {"empty-tensor": 300}},
-        {"schedule_delay": encode(*[100] * 90, *[4000] * 10)},
-        {"schedule_delay": encode(*[9000] * 9), "histograms": (encode(100_000),)},
-        {"completed": 5, "histograms": (encode(8000),) * 5, "server": ServerMetrics(requests=5)},
+        {
+            "server": dataclasses.replace(SERVER, requests=1300),
+            "measured": load(lambda _: {"failures": {"empty-tensor": 8}}),
+        },
+        {"measured": load(lambda _: {"delay_us": 8000}, lag_us=8000)},
+        {"measured": load(lambda _: {"delay_us": 19_000, "latency_us": 200_000}, lag_us=19_000)},
+        {"measured": load(slices=2), "server": ServerMetrics(requests=50)},
+        # The server's limit, not the generator's: the error rate counts what was dropped, and
+        # completions that lag behind the rate are latency.
+        {"measured": load(lost(10)), "workload": OPEN, "server": no_server()},
+        {
+            "measured": load(lambda index: {"latency_us": 8000 + 1000 * index, "completed": 10}),
+            "workload": OPEN,
+            "server": no_server(),
+        },
+        # Random arrivals are fewer by chance, shaped ones on purpose.
+        {"workload": dataclasses.replace(OPEN, rate_per_s=580.0)},
+        {
+            "workload": dataclasses.replace(
+                OPEN, rate_per_s=900.0, arrivals=ArrivalProcess(ArrivalKind.GAMMA, 8.0)
+            )
+        },
+        {
+            "workload": dataclasses.replace(
+                OPEN,
+                rate_per_s=1000.0,
+                arrivals=ArrivalProcess(shape=LoadShape(ShapeKind.RAMP, 0.0, 1.0)),
+            )
+        },
     ],
     ids=[
         "cpu below the limit", "failures are the objective's business", "no server metrics",
         "counts within the skew", "answers that the client rejects", "a tolerable delay",
-        "late, but little of a long latency", "few requests",
+        "late, but little of a long latency", "few requests", "dropped by the server",
+        "a server that falls behind", "a thin draw of Poisson", "bursts", "a ramp",
     ],
 )  # fmt: skip
 def test_what_does_not_make_a_trial_invalid(changes):
     assert judge(**changes) == (True, "")
 
 
+def test_constant_arrivals_keep_to_their_rate():
+    workload = dataclasses.replace(
+        OPEN, rate_per_s=540.0, arrivals=ArrivalProcess(ArrivalKind.CONSTANT)
+    )
+    valid, reason = judge(workload=workload)
+    assert not valid
+    assert "did not keep to the rate" in reason
+
+
 def test_every_reason_is_told():
-    _, reason = judge(generator_cpu=0.95, server=ServerMetrics(counters_reset=True))
+    _, reason = judge(load(cpu=(0.95,)), server=ServerMetrics(counters_reset=True))
     assert "counters were reset" in reason
     assert "95% of a core" in reason

@@ -2,89 +2,181 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from harness.load.answers import AnswerCheck
+from harness.load import answers
+from harness.load.answers import AnswerCheck, decode
 from harness.load.payloads import EncodedRequest
-from harness.load.transports.contract import OutputTensor, RequestFailure
+from harness.load.transports.contract import Answer, OutputTensor, RequestFailure, layout_of
 from harness.types import TensorSpec
 
 LOGITS = TensorSpec("logits", "FP32", (3,))
 TOKENS = TensorSpec("token_logprobs", "FP32", (-1,))
-REQUEST = EncodedRequest(b"", batch_size=2, lengths=frozenset({16}))
+TYPES = {"FP32": "<f4", "FP16": "<f2", "FP64": "<f8", "INT64": "<i8", "BF16": "<u2", "BYTES": "u1"}
+Part = tuple[str, str, tuple[int, ...], bytes]
 
 
-def tensor(
-    *shape: int, name: str = "logits", datatype: str = "FP32", fill: float = 0.5
-) -> OutputTensor:
-    types = {"FP32": "<f4", "FP16": "<f2", "INT64": "<i8", "BF16": "<u2", "BYTES": "u1"}
-    return OutputTensor(
-        name, datatype, shape, np.full(shape, fill).astype(types[datatype]).tobytes()
+def request_of(
+    known: Mapping[str, NDArray[np.float32]] | None = None, tolerance: float = 0.01
+) -> EncodedRequest:
+    return EncodedRequest(
+        b"", batch_size=2, lengths=frozenset({16}), known=known, tolerance=tolerance
     )
 
 
-def kind_of(check: AnswerCheck, *answer: OutputTensor) -> str | None:
+def part(*shape: int, name: str = "logits", datatype: str = "FP32", fill: float = 0.5) -> Part:
+    return name, datatype, shape, np.full(shape, fill).astype(TYPES[datatype]).tobytes()
+
+
+def answer_of(*parts: Part) -> Answer:
+    outputs, data = [], b"head and header"
+    for name, datatype, shape, raw in parts:
+        outputs.append(OutputTensor(name, datatype, shape, len(data), len(data) + len(raw)))
+        data += raw
+    return Answer(layout_of(tuple(outputs)), data)
+
+
+def kind_of(check: AnswerCheck, request: EncodedRequest, *parts: Part) -> str | None:
     try:
-        check.check(answer, REQUEST)
+        check.check(answer_of(*parts), request)
     except RequestFailure as failure:
         return failure.kind
     return None
 
 
-def test_a_right_answer_passes() -> None:
-    assert kind_of(AnswerCheck([LOGITS]), tensor(2, 3)) is None
+def test_a_right_answer_passes_and_its_form_is_remembered() -> None:
+    request = request_of()
+    assert kind_of(AnswerCheck([LOGITS]), request, part(2, 3)) is None
+    assert request.layout is answer_of(part(2, 3)).layout
 
 
 def test_an_output_nobody_asked_for_is_no_failure() -> None:
-    assert kind_of(AnswerCheck([LOGITS]), tensor(2, 3), tensor(2, 1, name="extra")) is None
+    parts = part(2, 3), part(2, 1, name="extra")
+    assert kind_of(AnswerCheck([LOGITS]), request_of(), *parts) is None
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind"),
+    ("parts", "kind"),
     [
         ((), "missing_output"),
-        ((tensor(2, 3, name="other"),), "missing_output"),
-        ((OutputTensor("logits", "FP32", (2, 3), b""),), "empty_output"),
-        ((OutputTensor("logits", "FP32", (0,), b""),), "empty_output"),
-        ((tensor(2, 3, datatype="FP16"),), "wrong_datatype"),
-        ((tensor(2, 4),), "wrong_shape"),
-        ((tensor(1, 3),), "wrong_shape"),
-        ((tensor(2, 3, 1),), "wrong_shape"),
-        ((tensor(6),), "wrong_shape"),
-        ((OutputTensor("logits", "FP32", (), bytes(4)),), "wrong_shape"),
-        ((OutputTensor("logits", "FP32", (2, 3), bytes(23)),), "wrong_size"),
-        ((tensor(2, 3, fill=np.nan),), "non_finite"),
-        ((tensor(2, 3, fill=np.inf),), "non_finite"),
+        ((part(2, 3, name="other"),), "missing_output"),
+        ((("logits", "FP32", (2, 3), b""),), "empty_output"),
+        ((("logits", "FP32", (0,), b""),), "empty_output"),
+        ((part(2, 3, datatype="FP16"),), "wrong_datatype"),
+        ((part(2, 4),), "wrong_shape"),
+        ((part(1, 3),), "wrong_shape"),
+        ((part(2, 3, 1),), "wrong_shape"),
+        ((part(6),), "wrong_shape"),
+        ((("logits", "FP32", (), bytes(4)),), "wrong_shape"),
+        ((("logits", "FP32", (2, 3), bytes(23)),), "wrong_size"),
+        ((part(2, 3, fill=np.nan),), "non_finite"),
+        ((part(2, 3, fill=np.inf),), "non_finite"),
     ],
 )
-def test_each_fault_has_its_kind(answer: tuple[OutputTensor, ...], kind: str) -> None:
-    assert kind_of(AnswerCheck([LOGITS]), *answer) == kind
+def test_each_fault_has_its_kind_every_time(parts: tuple[Part, ...], kind: str) -> None:
+    check, request = AnswerCheck([LOGITS]), request_of()
+    assert [kind_of(check, request, *parts) for _ in range(3)] == [kind] * 3
+    assert request.layout is None
+
+
+def test_a_fault_after_right_answers_is_found_and_the_right_form_still_known() -> None:
+    check, request = AnswerCheck([LOGITS]), request_of()
+    kinds = [
+        kind_of(check, request, *parts)
+        for parts in ((part(2, 3),), (part(2, 4),), (("logits", "FP32", (2, 3), b""),))
+    ]
+    assert kinds == [None, "wrong_shape", "empty_output"]
+    assert request.layout is answer_of(part(2, 3)).layout
 
 
 def test_the_second_output_is_checked_too() -> None:
     check = AnswerCheck([LOGITS, TOKENS])
-    assert kind_of(check, tensor(2, 3), tensor(2, 16, name="token_logprobs")) is None
-    assert kind_of(check, tensor(2, 3)) == "missing_output"
-    assert kind_of(check, tensor(2, 3), tensor(2, 17, name="token_logprobs")) == "wrong_shape"
+    scores = part(2, 16, name="token_logprobs")
+    assert kind_of(check, request_of(), part(2, 3), scores) is None
+    assert kind_of(check, request_of(), part(2, 3)) == "missing_output"
+    too_long = part(2, 17, name="token_logprobs")
+    assert kind_of(check, request_of(), part(2, 3), too_long) == "wrong_shape"
 
 
 def test_a_dynamic_size_follows_the_request() -> None:
     with pytest.raises(RequestFailure, match="9 should be 16"):
-        AnswerCheck([TOKENS]).check([tensor(2, 9, name="token_logprobs")], REQUEST)
+        AnswerCheck([TOKENS]).check(answer_of(part(2, 9, name="token_logprobs")), request_of())
 
 
 def test_outputs_that_are_not_known_are_held_against_the_request_and_themselves() -> None:
     check = AnswerCheck()
-    assert kind_of(check, tensor(2, 7, name="anything")) is None
-    assert kind_of(check, tensor(3, 7, name="anything")) == "wrong_shape"
-    assert kind_of(check, tensor(2, 7, fill=-np.inf)) == "non_finite"
-    assert kind_of(check) == "missing_output"
+    assert kind_of(check, request_of(), part(2, 7, name="anything")) is None
+    assert kind_of(check, request_of(), part(3, 7, name="anything")) == "wrong_shape"
+    assert kind_of(check, request_of(), ("x", "FP32", (2, -1, -3), bytes(24))) == "wrong_shape"
+    assert kind_of(check, request_of(), part(2, 7, fill=-np.inf)) == "non_finite"
+    assert kind_of(check, request_of()) == "missing_output"
 
 
-def test_datatypes_without_finiteness_or_size_still_pass() -> None:
+def test_each_datatype_is_decoded_or_left_alone() -> None:
     check = AnswerCheck()
-    assert kind_of(check, tensor(2, 3, datatype="INT64")) is None
-    assert kind_of(check, tensor(2, 3, datatype="BF16")) is None
-    assert kind_of(check, OutputTensor("text", "BYTES", (2, 1), b"\3\0\0\0abc")) is None
-    assert kind_of(check, OutputTensor("x", "BF16", (2, 3), bytes(11))) == "wrong_size"
+    assert kind_of(check, request_of(), part(2, 3, datatype="INT64")) is None
+    assert kind_of(check, request_of(), part(2, 3, datatype="BF16", fill=0x3FC0)) is None
+    assert kind_of(check, request_of(), part(2, 3, datatype="BF16", fill=0x7F80)) == "non_finite"
+    assert kind_of(check, request_of(), ("text", "BYTES", (2, 1), b"\3\0\0\0abc")) is None
+    assert kind_of(check, request_of(), ("x", "BF16", (2, 3), bytes(11))) == "wrong_size"
+
+
+def test_bfloat16_is_the_upper_half_of_a_float() -> None:
+    answer = answer_of(("x", "BF16", (2,), np.array([0x3FC0, 0xC000], "<u2").tobytes()))
+    decoded = decode(answer.layout.outputs[0], answer)
+    assert decoded is not None
+    assert decoded.tolist() == [1.5, -2.0]
+
+
+KNOWN = np.array([[1.0, -4.0, 2.0], [0.5, 0.25, 3.0]], np.float32)
+
+
+def numbers(array: NDArray[np.float32]) -> Part:
+    return "logits", "FP32", array.shape, array.astype("<f4").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("came", "kind"),
+    [
+        (KNOWN, None),
+        (KNOWN + 0.039, None),  # a hundredth of the largest element, 4, is rounding
+        (KNOWN + 0.041, "wrong_answer"),
+        (KNOWN[::-1], "wrong_answer"),
+        (KNOWN * 0, "wrong_answer"),
+        (KNOWN * np.nan, "non_finite"),
+    ],
+)
+def test_an_answer_is_held_against_the_known_one_every_time(
+    came: NDArray[np.float32], kind: str | None
+) -> None:
+    check, request = AnswerCheck([LOGITS]), request_of({"logits": KNOWN})
+    assert kind_of(check, request, numbers(KNOWN)) is None
+    assert [kind_of(check, request, numbers(came)) for _ in range(2)] == [kind] * 2
+
+
+def test_a_known_output_that_does_not_come_or_has_another_shape_is_a_failure() -> None:
+    check = AnswerCheck()
+    request = request_of({"logits": KNOWN})
+    assert kind_of(check, request, part(2, 3, name="other")) == "missing_output"
+    assert kind_of(check, request, part(2, 4)) == "wrong_answer"
+
+
+def test_integers_are_compared_too() -> None:
+    request = request_of({"ids": np.array([[7], [100]])})
+    right = ("ids", "INT64", (2, 1), np.array([7, 100], "<i8").tobytes())
+    wrong = ("ids", "INT64", (2, 1), np.array([9, 100], "<i8").tobytes())
+    assert kind_of(AnswerCheck(), request, right) is None
+    assert kind_of(AnswerCheck(), request, wrong) == "wrong_answer"
+
+
+def test_an_accepted_form_without_a_known_answer_is_not_looked_at_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    check, request = AnswerCheck([LOGITS]), request_of()
+    check.check(answer_of(part(2, 3)), request)
+    monkeypatch.setattr(answers, "decode", lambda *_: pytest.fail("looked at again"))
+    check.check(answer_of(part(2, 3)), request)

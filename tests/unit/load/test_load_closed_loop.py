@@ -1,28 +1,33 @@
-"""The closed loop: when a request is scheduled, and what follows a failure."""
+"""The closed loop: when a request is scheduled, what follows a failure, and where it ends."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
 from harness.load.answers import AnswerCheck
-from harness.load.closed_loop import BACKOFF_S, ClosedLoop
+from harness.load.closed_loop import BACKOFF_S, ClosedLoop, Ending
 from harness.load.payloads import EncodedRequest
-from harness.load.transports.contract import OutputTensor, RequestFailure
+from harness.load.transports.contract import Answer, OutputTensor, RequestFailure, layout_of
 
-REQUESTS = [EncodedRequest(bytes([index]), 1, frozenset({4})) for index in range(3)]
-RIGHT = [OutputTensor("logits", "FP32", (1, 1), bytes(4))]
-EMPTY = [OutputTensor("logits", "FP32", (1, 1), b"")]
+RIGHT = Answer(layout_of((OutputTensor("logits", "FP32", (2, 1), 0, 8),)), bytes(8))
+EMPTY = Answer(layout_of((OutputTensor("logits", "FP32", (2, 1), 0, 0),)), b"")
+
+
+def requests() -> list[EncodedRequest]:
+    return [EncodedRequest(bytes([index]), 2, frozenset({4})) for index in range(3)]
 
 
 class Script:
     """A transport that answers as written."""
 
-    def __init__(self, *answers: Sequence[OutputTensor] | RequestFailure) -> None:
+    def __init__(self, *answers: Answer | RequestFailure) -> None:
         self._answers = list(answers)
         self.sent: list[int] = []
+        self.in_flight_ns: list[int] = []
+        self.loop: ClosedLoop | None = None
 
     def encode(self, model: str, inputs: Mapping[str, Any]) -> bytes:
         return b""
@@ -31,8 +36,10 @@ class Script:
 
     def close(self) -> None: ...
 
-    def send(self, request: bytes) -> Sequence[OutputTensor]:
+    def send(self, request: bytes) -> Answer:
         self.sent.append(request[0])
+        if self.loop is not None:
+            self.in_flight_ns.append(self.loop.scheduled_ns)
         time.sleep(0.002)
         answer = self._answers.pop(0)
         if isinstance(answer, RequestFailure):
@@ -40,36 +47,84 @@ class Script:
         return answer
 
 
+class Sink:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.ok: list[tuple[int, int, int, int]] = []
+        self.failed: list[tuple[int, int, int, RequestFailure]] = []
+
+    def add(self, scheduled_ns: int, sent_ns: int, completed_ns: int, rows: int) -> None:
+        self.ok.append((scheduled_ns, sent_ns, completed_ns, rows))
+
+    def fail(
+        self, scheduled_ns: int, sent_ns: int, completed_ns: int, failure: RequestFailure
+    ) -> None:
+        self.failed.append((scheduled_ns, sent_ns, completed_ns, failure))
+
+
+def run(script: Script, *, first: int = 0, most: int) -> Sink:
+    sink = Sink()
+    loop = ClosedLoop(script, requests(), AnswerCheck(), sink, first=first)
+    script.loop = loop
+    loop.run(Ending(), most=most)
+    assert loop.scheduled_ns == 0
+    return sink
+
+
 def test_the_next_request_is_scheduled_when_the_slot_frees() -> None:
-    loop = ClosedLoop(Script(RIGHT, RIGHT, RIGHT), REQUESTS, AnswerCheck())
-    records = [loop.step().record for _ in range(3)]
+    script = Script(RIGHT, RIGHT, RIGHT)
+    records = run(script, most=3).ok
     for before, after in pairwise(records):
-        assert after.scheduled_ns == before.completed_ns
-    for record in records:
-        assert record.scheduled_ns <= record.sent_ns < record.completed_ns
-        assert record.completed_ns - record.sent_ns >= 2_000_000
+        assert after[0] == before[2]
+    for scheduled_ns, sent_ns, completed_ns, rows in records:
+        assert scheduled_ns <= sent_ns < completed_ns
+        assert completed_ns - sent_ns >= 2_000_000
+        assert rows == 2
+    assert script.in_flight_ns == [record[0] for record in records]
 
 
-def test_it_walks_round_from_its_own_place() -> None:
+def test_it_walks_round_from_its_own_place_and_goes_on_where_it_stopped() -> None:
     script = Script(*[RIGHT] * 5)
-    loop = ClosedLoop(script, REQUESTS, AnswerCheck(), first=5)
-    sizes = [loop.step().answer_bytes for _ in range(5)]
+    loop = ClosedLoop(script, requests(), AnswerCheck(), Sink(), first=5)
+    loop.run(Ending(), most=2)
+    loop.run(Ending(), most=3)
     assert script.sent == [2, 0, 1, 2, 0]
-    assert sizes == [4] * 5
 
 
 def test_after_a_failure_the_slot_rests_before_it_is_free() -> None:
     refused = RequestFailure("connection", "refused")
-    loop = ClosedLoop(Script(refused, RIGHT), REQUESTS, AnswerCheck())
-    failed, after = loop.step(), loop.step()
-    assert failed.failure is refused
-    assert failed.record.status == "connection"
-    assert after.record.scheduled_ns - failed.record.completed_ns >= BACKOFF_S * 1e9
-    assert after.failure is None
+    sink = run(Script(refused, RIGHT), most=2)
+    ((_, _, completed_ns, failure),) = sink.failed
+    assert failure is refused
+    assert sink.ok[0][0] - completed_ns >= BACKOFF_S * 1e9
 
 
 def test_a_wrong_answer_is_a_failure_that_completed_when_it_came() -> None:
-    exchange = ClosedLoop(Script(EMPTY), REQUESTS, AnswerCheck()).step()
-    assert exchange.record.status == "empty_output"
-    took_ns = exchange.record.completed_ns - exchange.record.sent_ns
-    assert 2_000_000 <= took_ns < BACKOFF_S * 1e9
+    sink = run(Script(EMPTY), most=1)
+    ((_, sent_ns, completed_ns, failure),) = sink.failed
+    assert failure.kind == "empty_output"
+    assert 2_000_000 <= completed_ns - sent_ns < BACKOFF_S * 1e9
+    assert not sink.ok
+
+
+def test_a_form_that_was_accepted_is_not_checked_again_but_another_is() -> None:
+    sink = run(Script(*[RIGHT] * 3, *[RIGHT] * 3, EMPTY), most=7)
+    assert len(sink.ok) == 6
+    assert [failure.kind for *_, failure in sink.failed] == ["empty_output"]
+
+
+def test_nothing_is_scheduled_from_the_ending_on_and_it_may_be_moved() -> None:
+    ending = Ending(time.monotonic_ns() + 10**12)
+    sink = Sink()
+
+    class Mover(Script):
+        def send(self, request: bytes) -> Answer:
+            answer = super().send(request)
+            if len(self.sent) == 3:
+                ending.at_ns = time.monotonic_ns()
+            return answer
+
+    ClosedLoop(Mover(*[RIGHT] * 9), requests(), AnswerCheck(), sink).run(ending)
+    assert len(sink.ok) == 3
+    assert all(scheduled_ns < ending.at_ns for scheduled_ns, *_ in sink.ok)

@@ -1,26 +1,93 @@
-"""gRPC requests and answers, over a real server."""
+"""gRPC requests and answers: our transport and grpcio's, side by side, over grpcio's server."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as tritonclient
-from fake_server import Behaviour, FakeServer, Fault
+from fake_server import Behaviour, FakeServer, constant
+from grpcio_server import grpcio_server
+from http1_server import make_certificate
+from http2_server import (
+    ANSWER_HEADERS,
+    OK_TRAILERS,
+    Fields,
+    Peer,
+    envelope,
+    infer_response,
+    scripted_server,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from load_rig import environment
 from tritonclient.grpc import service_pb2
 from tritonclient.grpc._utils import _get_inference_request
 
-from harness.load.transports.contract import RequestFailure
+from harness.errors import UsageError
+from harness.load.transports.address import Target
+from harness.load.transports.contract import Answer, RequestFailure
+from harness.load.transports.frames import FrameReader
 from harness.load.transports.grpc import GrpcTransport
+from harness.load.transports.grpcio import GrpcioTransport
+from harness.load.transports.kserve import AnswerForms
 
 IDS = np.arange(8, dtype=np.int64).reshape(2, 4)
+NOWHERE = Target("localhost", 8001)
+BOTH = pytest.mark.parametrize("transport_class", [GrpcTransport, GrpcioTransport])
 
 
-def test_a_request_is_what_tritonclient_would_send() -> None:
-    ours = service_pb2.ModelInferRequest.FromString(
-        GrpcTransport("localhost:8001", timeout_s=1).encode("bert", {"input_ids": IDS})
-    )
-    tensor = tritonclient.InferInput("input_ids", [2, 4], "INT64")
-    tensor.set_data_from_numpy(IDS)
+def message_of(request: bytes) -> service_pb2.ModelInferRequest:
+    """Out of HTTP/2 frames."""
+    reader = FrameReader()
+    reader.feed(request)
+    _, *data = list(iter(reader.next, None))
+    body = b"".join(payload for *_, payload in data)
+    assert body[:5] == envelope(bytes(len(body) - 5))[:5]
+    return service_pb2.ModelInferRequest.FromString(body[5:])
+
+
+def send(target: Target, transport_class: type, *, timeout_s: float = 10, count: int = 1) -> Answer:
+    """The last answer to so many equal requests."""
+    transport = transport_class(target, timeout_s=timeout_s)
+    try:
+        request = transport.encode("m", {"input_ids": IDS})
+        for _ in range(count):
+            answer = transport.send(request)
+        return answer
+    finally:
+        transport.close()
+
+
+def failure_of(target: Target, transport_class: type, **options: Any) -> RequestFailure:
+    with pytest.raises(RequestFailure) as caught:
+        send(target, transport_class, **options)
+    return caught.value
+
+
+def tensors(answer: Answer) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    return {
+        output.name: (output.datatype, output.shape, answer.bytes_of(output))
+        for output in answer.layout.outputs
+    }
+
+
+# Requests
+
+
+@pytest.mark.parametrize("rows", [2, 5000])
+def test_a_request_is_what_tritonclient_would_send(rows: int) -> None:
+    ids = np.arange(4 * rows, dtype=np.int64).reshape(rows, 4)
+    ours = message_of(GrpcTransport(NOWHERE, timeout_s=1).encode("bert", {"input_ids": ids}))
+    tensor = tritonclient.InferInput("input_ids", [rows, 4], "INT64")
+    tensor.set_data_from_numpy(ids)
     theirs = _get_inference_request(
         model_name="bert", inputs=[tensor], model_version="", request_id="", outputs=None,
         sequence_id=0, sequence_start=False, sequence_end=False, priority=0, timeout=None,
@@ -29,36 +96,430 @@ def test_a_request_is_what_tritonclient_would_send() -> None:
     assert ours == theirs
 
 
-def test_answers_and_refusals() -> None:
-    with FakeServer() as server:
-        transport = GrpcTransport(f"grpc://{server.grpc}", timeout_s=5)
+@pytest.mark.parametrize(
+    ("timeout_s", "text"),
+    [(0.5, "500000u"), (99, "99000000u"), (100, "100000m"), (1e6, "1000000S"), (1e12, "99999999S")],
+)
+def test_the_server_is_told_the_deadline(timeout_s: float, text: str) -> None:
+    request = GrpcTransport(NOWHERE, timeout_s=timeout_s).encode("m", {"input_ids": IDS})
+    assert b"grpc-timeout" + bytes([len(text)]) + text.encode() in request
+
+
+# Answers
+
+
+@BOTH
+@pytest.mark.parametrize("size", [4, 16_000, 70_000, 6_000_000])
+def test_answers_and_requests_of_any_size(transport_class: type, size: int) -> None:
+    values = np.random.default_rng(0).bytes(size)
+
+    def echo(request: bytes, context: Any) -> bytes:
+        raw = service_pb2.ModelInferRequest.FromString(request).raw_input_contents[0]
+        return infer_response(raw)
+
+    with grpcio_server(echo) as port:
+        transport = transport_class(Target("127.0.0.1", port), timeout_s=20)
+        ids = np.frombuffer(values, np.float32).reshape(1, -1)
+        request = transport.encode("m", {"input_ids": ids})
+        layouts = set()
+        for _ in range(3):
+            answer = transport.send(request)
+            layouts.add(id(answer.layout))
+            assert tensors(answer) == {"logits": ("FP32", (1, size // 4), values)}
+        # Read from frames the first time, recognised in one piece from then on.
+    assert len(layouts) <= 2
+        transport.close()
+
+
+@BOTH
+def test_forms_that_alternate_are_kept_apart(transport_class: type) -> None:
+    """Also such as have the same length, and an `id` that differs in every answer."""
+    turns = [
+        infer_response(b"abcdefgh"),
+        infer_response(b"abcdefgh", name="stigol"),
+        infer_response(b"abcdefgh", id="1"),
+        infer_response(b"abcdefgh", id="2"),
+        infer_response(b"ABCDefghijkl"),
+    ]
+    calls = []
+
+    def handler(request: bytes, context: Any) -> bytes:
+        calls.append(request)
+        return turns[(len(calls) - 1) % len(turns)]
+
+    with grpcio_server(handler) as port:
+        transport = transport_class(Target("127.0.0.1", port), timeout_s=10)
         request = transport.encode("m", {"input_ids": IDS})
-        transport.connect()
-        (tensor,) = transport.send(request)
-        assert (tensor.name, tensor.datatype, tensor.shape) == ("logits", "FP32", (2, 4))
-        assert tensor.data == np.ones((2, 4), "<f4").tobytes()
-        server.behaviour = Behaviour(fault=Fault.UNAVAILABLE)
-        with pytest.raises(RequestFailure, match="overloaded") as caught:
-            transport.send(request)
-        assert caught.value.kind == "grpc_UNAVAILABLE"
-        server.behaviour = Behaviour()
+        for _ in range(4):
+            for sent in turns:
+                expected = service_pb2.ModelInferResponse.FromString(sent)
+                (output,) = expected.outputs
+                assert tensors(transport.send(request)) == {
+                    output.name: ("FP32", tuple(output.shape), expected.raw_output_contents[0])
+                }
+        transport.close()
+
+
+outputs = st.lists(
+    st.tuples(
+        st.text(max_size=5), st.lists(st.integers(0, 300), max_size=3), st.binary(max_size=9)
+    ),
+    max_size=4,
+)
+responses = st.tuples(st.text(max_size=4), outputs, st.integers(0, 4), st.sampled_from([0, 5]))
+
+
+@given(st.lists(responses, max_size=6))
+def test_answers_mean_what_protobuf_says_they_mean(drawn) -> None:
+    """Whether seen before or not, in any order, with fewer raw tensors than outputs or more."""
+    forms = {0: AnswerForms(), 5: AnswerForms(envelope_bytes=5)}
+    for identity, described, missing, skipped in [*drawn, *drawn]:
+        message = service_pb2.ModelInferResponse(model_name="m", id=identity)
+        for name, shape, values in described:
+            message.outputs.add(name=name, datatype="FP32", shape=shape)
+            message.raw_output_contents.append(values)
+        if missing < len(described):
+            del message.raw_output_contents[missing:]
+        data = bytes(skipped) + message.SerializeToString()
+        layout = forms[skipped].recognise(data) or forms[skipped].learn(data)
+        raw = [*message.raw_output_contents, *[b""] * len(described)]
+        assert [(one.name, one.shape, data[one.start : one.end]) for one in layout.outputs] == [
+            (one.name, tuple(one.shape), values)
+            for one, values in zip(message.outputs, raw, strict=False)
+        ]
+
+
+def test_fields_out_of_order_are_read_but_not_remembered() -> None:
+    whole = infer_response(b"abcdefgh")
+    late = service_pb2.ModelInferResponse(model_version="77").SerializeToString()
+    forms = AnswerForms()
+    layout = forms.learn(whole + late)
+    assert (whole + late)[layout.outputs[0].start : layout.outputs[0].end] == b"abcdefgh"
+    assert forms.recognise(whole + late) is None
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_an_answer_or_malformed(data: bytes) -> None:
+    try:
+        layout = AnswerForms().learn(data)
+    except RequestFailure as failure:
+        assert failure.kind == "malformed"  # noqa: PT017  (only some bytes fail)
+        return
+    message = service_pb2.ModelInferResponse.FromString(data)
+    assert len(layout.outputs) == len(message.outputs)
+
+
+# Refusals
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "code", [code for code in grpc.StatusCode if code not in {grpc.StatusCode.OK}]
+)
+def test_every_status_is_a_failure_in_the_servers_words(
+    transport_class: type, code: grpc.StatusCode
+) -> None:
+    words = "50 % of it failed: größer\nthan that"
+
+    def refuse(request: bytes, context: Any) -> bytes:
+        context.set_trailing_metadata((("x-more", "1"), ("x-raw-bin", b"\xff\0")))
+        return context.abort(code, words)
+
+    with grpcio_server(refuse) as port:
+        failure = failure_of(Target("127.0.0.1", port), transport_class)
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        assert failure.kind == "timeout"
+    else:
+        assert failure.kind == f"grpc_{code.name}"
+        assert words in str(failure)
+
+
+def test_a_refusal_does_not_cost_the_connection() -> None:
+    calls = []
+
+    def sometimes(request: bytes, context: Any) -> bytes:
+        calls.append(context.peer())
+        if len(calls) % 2:
+            context.abort(grpc.StatusCode.UNAVAILABLE, f"overloaded {len(calls)}")
+        return infer_response()
+
+    with grpcio_server(sometimes) as port:
+        transport = GrpcTransport(Target("127.0.0.1", port), timeout_s=10)
+        request = transport.encode("m", {"input_ids": IDS})
+        for turn in range(1, 200, 2):
+            with pytest.raises(RequestFailure, match=f"overloaded {turn}$"):
+                transport.send(request)
+            assert tensors(transport.send(request))["logits"][2] == bytes(8)
+        transport.close()
+        transport.close()
+    assert len(set(calls)) == 1
+
+
+BAD_ANSWERS: Mapping[str, tuple[dict[str, Any], str, str]] = {
+    "another's": ({"headers": [(":status", "200")]}, "malformed", "content type"),
+    "html": (
+        {"headers": [(":status", "200"), ("content-type", "text/html")]}, "malformed", "text/html",
+    ),
+    "grpc-web": (
+        {"headers": [(":status", "200"), ("content-type", "application/grpc-web")]},
+        "malformed", "grpc-web",
+    ),
+    "proxy": (
+        {"headers": [(":status", "503"), ("content-type", "text/html")]}, "http_503", "503",
+    ),
+    "no http status": (
+        {"headers": [("content-type", "application/grpc")]}, "http_(none)", "HTTP status",
+    ),
+    "no grpc status": ({"trailers": [("x", "y")]}, "malformed", "without a grpc-status"),
+    "unknown status": ({"trailers": [("grpc-status", "99")]}, "grpc_UNKNOWN", "no message"),
+    "no number": ({"trailers": [("grpc-status", "fine")]}, "grpc_UNKNOWN", "no message"),
+    "compressed": ({"body": envelope(b"x", compressed=1)}, "malformed", "compressed"),
+    "too short": ({"body": envelope(b"x", length=2)}, "malformed", "2 bytes announced, 1 came"),
+    "two messages": ({"body": envelope(b"") * 2}, "malformed", "0 bytes announced, 5 came"),
+    "no message": ({"body": b""}, "malformed", "without a message"),
+    "no protobuf": ({"body": envelope(b"\x0b")}, "malformed", "wire type 3"),
+    "cut protobuf": ({"body": envelope(b"\x0a\x05a")}, "malformed", "middle of a field"),
+    "bad text": ({"body": envelope(b"\x0a\x01\xff")}, "malformed", "ModelInferResponse"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_ANSWERS)
+def test_what_is_no_answer_fails_each_time_and_the_next_one_counts(name: str) -> None:
+    changes, kind, words = BAD_ANSWERS[name]
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.serve()
+        for _ in range(2):
+            peer.answer(peer.request().stream_id, **changes)
+        peer.serve()
+
+    with scripted_server(script) as server:
+        transport = GrpcTransport(server.target, timeout_s=10)
+        request = transport.encode("m", {"input_ids": IDS})
+        transport.send(request)
+        for _ in range(2):
+            with pytest.raises(RequestFailure, match=words) as caught:
+                transport.send(request)
+            assert caught.value.kind == kind
         assert transport.send(request)
         transport.close()
+
+
+@pytest.mark.parametrize(
+    ("headers", "kind"),
+    [
+        ([*ANSWER_HEADERS, ("grpc-status", "5"), ("grpc-message", "no%20model")], "grpc_NOT_FOUND"),
+        ([*ANSWER_HEADERS, *OK_TRAILERS], "malformed"),
+        (ANSWER_HEADERS, "malformed"),
+        ([(":status", "404")], "http_404"),
+    ],
+)
+def test_trailers_only(headers: Fields, kind: str) -> None:
+    def script(peer: Peer) -> None:
+        peer.greet()
+        for _ in range(2):
+            number = peer.request().stream_id
+            peer.send(peer.headers(number, headers, "END_STREAM"))
+        peer.serve()
+
+    with scripted_server(script) as server:
+        transport = GrpcTransport(server.target, timeout_s=10)
+        request = transport.encode("m", {"input_ids": IDS})
+        for _ in range(2):
+            with pytest.raises(RequestFailure) as caught:
+                transport.send(request)
+            assert caught.value.kind == kind
+        assert transport.send(request)
         transport.close()
 
 
-def test_a_server_that_is_not_there() -> None:
-    transport = GrpcTransport("127.0.0.1:1", timeout_s=5)
-    with pytest.raises(RequestFailure) as caught:
+def test_compression_that_was_not_asked_for_is_not_used_by_a_real_server() -> None:
+    with grpcio_server(compression=grpc.Compression.Gzip) as port:
+        assert tensors(send(Target("127.0.0.1", port), GrpcTransport))["logits"][2] == bytes(8)
+
+
+# Time and place
+
+
+@BOTH
+def test_no_answer_in_time(transport_class: type) -> None:
+    def slow(request: bytes, context: Any) -> bytes:
+        time.sleep(1)
+        return infer_response()
+
+    with grpcio_server(slow) as port:
+        target = Target("127.0.0.1", port)
+        failure = failure_of(target, transport_class, timeout_s=0.2)
+    assert failure.kind == "timeout"
+    assert "0.2 s" in str(failure)
+
+
+@pytest.mark.parametrize(
+    ("transport_class", "kind"),
+    [(GrpcTransport, "connection"), (GrpcioTransport, "grpc_UNAVAILABLE")],
+)
+def test_a_server_that_is_not_there(transport_class: type, kind: str) -> None:
+    transport = transport_class(Target("127.0.0.1", 1), timeout_s=5)
+    with pytest.raises(RequestFailure, match=r"127\.0\.0\.1:1") as caught:
         transport.connect()
-    assert caught.value.kind == "grpc_UNAVAILABLE"
+    assert caught.value.kind == kind
     transport.close()
 
 
-def test_no_answer_in_time() -> None:
-    with FakeServer(Behaviour(fault=Fault.STALL)) as server:
-        transport = GrpcTransport(server.grpc, timeout_s=0.2)
-        with pytest.raises(RequestFailure, match=r"no answer from .* in 0\.2 s") as caught:
-            transport.send(transport.encode("m", {"input_ids": IDS}))
-        assert caught.value.kind == "timeout"
+@BOTH
+def test_a_server_that_comes_back(transport_class: type) -> None:
+    with grpcio_server() as port:
+        transport = transport_class(Target("127.0.0.1", port), timeout_s=5)
+        request = transport.encode("m", {"input_ids": IDS})
+        transport.connect()
+        assert transport.send(request)
+    with pytest.raises(RequestFailure):
+        transport.send(request)
+    with FakeServer(ports=(0, port)):
+        time.sleep(1.2)  # grpcio's back-off
+        assert transport.send(request)
         transport.close()
+
+
+@BOTH
+def test_ipv6(transport_class: type) -> None:
+    with grpcio_server(host="[::1]") as port:
+        assert tensors(send(Target("::1", port), transport_class))["logits"][2] == bytes(8)
+
+
+def make_credentials(folder: Path) -> tuple[Path, Any]:
+    """A certificate for localhost, and a server's credentials with it."""
+    certificate, _ = make_certificate(folder)
+    pair = (folder / "key.pem").read_bytes(), certificate.read_bytes()
+    return certificate, grpc.ssl_server_credentials([pair])
+
+
+@BOTH
+def test_tls(transport_class: type, tmp_path: Path) -> None:
+    certificate, credentials = make_credentials(tmp_path)
+    with grpcio_server(credentials=credentials) as port:
+        trusted = Target("localhost", port, encrypted=True, ca_file=certificate)
+        assert tensors(send(trusted, transport_class, count=20))["logits"][2] == bytes(8)
+        distrusted = Target("localhost", port, encrypted=True)
+        failure = failure_of(distrusted, transport_class, timeout_s=3)
+        assert failure.kind in {"connection", "grpc_UNAVAILABLE"}
+        plain = failure_of(Target("localhost", port), transport_class, timeout_s=3)
+        assert plain.kind in {"connection", "malformed", "grpc_UNAVAILABLE"}
+
+
+def test_tls_unverified(tmp_path: Path) -> None:
+    _, credentials = make_credentials(tmp_path)
+    with grpcio_server(credentials=credentials) as port:
+        target = Target("localhost", port, encrypted=True, verify=False)
+        assert tensors(send(target, GrpcTransport))["logits"][2] == bytes(8)
+        with pytest.raises(UsageError, match="without verifying"):
+            GrpcioTransport(target, timeout_s=1)
+
+
+# Metadata
+
+
+@BOTH
+def test_metadata_arrives(transport_class: type) -> None:
+    got = {}
+
+    def note(request: bytes, context: Any) -> bytes:
+        got.update(context.invocation_metadata())
+        return infer_response()
+
+    headers = (("Authorization", "Bearer abc"), ("trace-bin", "AP8="), ("more-bin", "AAH/"))
+    with grpcio_server(note) as port:
+        send(Target("127.0.0.1", port, headers=headers), transport_class)
+    assert got["authorization"] == "Bearer abc"
+    assert (got["trace-bin"], got["more-bin"]) == (b"\0\xff", b"\0\1\xff")
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        (("a b", "x"), "no name"),
+        ((":path", "/x"), "no name"),
+        (("grpc-timeout", "1S"), "sets it itself"),
+        (("Content-Type", "x"), "sets it itself"),
+        (("x", "größe"), "printable ASCII"),
+        (("x", "a\r\nb"), "printable ASCII"),
+        (("x-bin", "no base64!"), "not base64"),
+    ],
+)
+def test_metadata_that_cannot_be_sent(
+    transport_class: type, header: tuple[str, str], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        transport_class(Target("h", 1, headers=(header,)), timeout_s=1)
+
+
+def test_too_much_metadata() -> None:
+    with pytest.raises(UsageError, match="bytes of metadata"):
+        GrpcTransport(Target("h", 1, headers=(("x", "y" * 20_000),)), timeout_s=1)
+
+
+# Many at once
+
+CROWD = """
+import sys, time
+if sys.argv[3] == "gevent":
+    from gevent import monkey
+    monkey.patch_all()
+import threading
+from pathlib import Path
+import numpy as np
+from harness.load.transports.address import parse_target
+from harness.load.transports.grpc import GrpcTransport
+
+certificate = Path(sys.argv[4]) if len(sys.argv) > 4 else None
+target, users = parse_target(sys.argv[1], ca_file=certificate), int(sys.argv[2])
+ids = np.arange(16).reshape(2, 8)
+request = GrpcTransport(target, timeout_s=30).encode("m", {"input_ids": ids})
+answered = []
+
+def use():
+    transport = GrpcTransport(target, timeout_s=30)
+    transport.connect()
+    for _ in range(4):
+        answer = transport.send(request)
+        answered.append(answer.layout.outputs[0].name)
+        time.sleep(0.03)  # idle for long enough to be looked after
+    transport.close()
+
+threads = [threading.Thread(target=use) for _ in range(users)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(len(answered), set(answered), "gevent" if "gevent" in sys.modules else "threads")
+"""
+
+
+def run_crowd(*arguments: str) -> str:
+    """What it prints; it must end by itself, and without a complaint."""
+    done = subprocess.run(
+        [sys.executable, "-c", CROWD, *arguments],
+        env=environment(), capture_output=True, text=True, timeout=90, check=False,
+    )  # fmt: skip
+    assert done.stderr == ""
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("users", [1, 64, 512])
+@pytest.mark.parametrize("world", ["gevent", "threads"])
+def test_no_cap_and_no_hang_however_many_are_in_flight(users: int, world: str) -> None:
+    with FakeServer(Behaviour(latency_s=constant(0.2))) as server:
+        start = time.monotonic()
+        assert run_crowd(server.grpc, str(users), world) == f"{users * 4} {{'logits'}} {world}"
+        if users == 64:  # one after another they would take 51 s
+            assert time.monotonic() - start < 25
+    assert len(server.served) == users * 4
+
+
+def test_tls_under_gevent(tmp_path: Path) -> None:
+    certificate, credentials = make_credentials(tmp_path)
+    with grpcio_server(credentials=credentials) as port:
+        printed = run_crowd(f"grpcs://localhost:{port}", "16", "gevent", str(certificate))
+    assert printed == "64 {'logits'} gevent"

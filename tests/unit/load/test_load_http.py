@@ -1,253 +1,416 @@
-"""HTTP framing over real sockets, and KServe's binary extension against tritonclient's own."""
+"""The HTTP transport over real sockets: every way a server may answer, or fail to."""
 
 from __future__ import annotations
 
-import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from itertools import pairwise
-from typing import Any
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
-import tritonclient.http as tritonclient
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from http1_server import Peer, ScriptedServer, kserve_answer, make_certificate
 
-from harness.errors import UsageError
-from harness.load.transports.contract import RequestFailure, host_and_port
-from harness.load.transports.http import HttpTransport, read_answer
-from harness.load.transports.http1 import Head, HttpConnection, ProtocolViolation, parse_head
+from harness.load.transports import http, http1
+from harness.load.transports.address import Target, parse_target
+from harness.load.transports.contract import Answer, RequestFailure
+from harness.load.transports.http import HttpTransport
 
 IDS = np.arange(8, dtype=np.int64).reshape(2, 4)
+ONE, TWO, WIDE = kserve_answer(1.5), kserve_answer(2.5), kserve_answer(1.0, 2.0)
 
 
-def exchange(*pieces: bytes, close: bool = False, timeout_s: float = 5.0) -> tuple[Head, bytes]:
-    """What a connection makes of an answer that comes in these pieces."""
-    ours, theirs = socket.socketpair()
-
-    def serve() -> None:
-        theirs.recv(65536)
-        for piece in pieces:
-            theirs.sendall(piece)
-            time.sleep(0)
-        if close:
-            theirs.close()
-
-    server = threading.Thread(target=serve)
-    server.start()
-    connection = HttpConnection(ours, timeout_s=timeout_s)
-    try:
-        return connection.exchange(b"POST /")
-    finally:
-        server.join()
-        connection.close()
-        theirs.close()
+@contextmanager
+def talking_to(server: ScriptedServer, *, timeout_s: float = 5.0) -> Iterator[HttpTransport]:
+    with server:
+        transport = HttpTransport(parse_target(server.address), timeout_s=timeout_s)
+        try:
+            yield transport
+        finally:
+            transport.close()
 
 
-def cut(text: bytes, places: list[int]) -> Iterator[bytes]:
-    edges = sorted({0, len(text), *(place % (len(text) + 1) for place in places)})
-    return (text[start:end] for start, end in pairwise(edges))
+def ask(transport: HttpTransport) -> Answer:
+    return transport.send(transport.encode("m", {"ids": IDS}))
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.binary(max_size=300), st.lists(st.integers(0, 2000), max_size=5))
-def test_an_answer_of_known_length_may_come_in_any_pieces(body: bytes, places: list[int]) -> None:
-    answer = b"HTTP/1.1 200 OK\r\ncontent-LENGTH: %d\r\nX: y\r\n\r\n%b" % (len(body), body)
-    head, got = exchange(*cut(answer, places))
-    assert (head.status, head.keep_alive, got) == (200, True, body)
+def values(answer: Answer) -> list[float]:
+    (output,) = answer.layout.outputs
+    assert (output.name, output.datatype) == ("logits", "FP32")
+    numbers: list[float] = np.frombuffer(answer.bytes_of(output), "<f4").tolist()
+    assert output.shape == (1, len(numbers))
+    return numbers
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.binary(min_size=1, max_size=80), max_size=4),
-    st.lists(st.integers(0, 2000), max_size=5),
-    st.booleans(),
-)
-def test_a_chunked_answer_may_come_in_any_pieces(
-    chunks: list[bytes], places: list[int], trailer: bool
+def kind_of_failure(transport: HttpTransport) -> str:
+    with pytest.raises(RequestFailure) as caught:
+        ask(transport)
+    return caught.value.kind
+
+
+def test_answers_of_one_form_are_recognised_and_not_read_again(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    framed = b"".join(b"%X;ext=1\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
-    end = b"0\r\nChecksum: 1\r\n\r\n" if trailer else b"0\r\n\r\n"
-    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + framed + end
-    head, got = exchange(*cut(answer, places))
-    assert head.keep_alive
-    assert got == b"".join(chunks)
+    with talking_to(ScriptedServer(lambda peer: peer.answer(ONE, TWO, WIDE, ONE))) as transport:
+        first = ask(transport)
+        with monkeypatch.context() as patched:
+            patched.setattr(http, "read_message", lambda *_: pytest.fail("read again"))
+            second = ask(transport)
+        third, fourth = ask(transport), ask(transport)
+    assert [values(one) for one in (first, second, third)] == [[1.5], [2.5], [1.0, 2.0]]
+    assert first.layout is second.layout is fourth.layout
+    assert third.layout is not first.layout
 
 
-def test_an_answer_without_length_ends_with_the_connection() -> None:
-    head, body = exchange(b"HTTP/1.1 200 OK\r\n\r\nall of it", close=True)
-    assert (body, head.keep_alive) == (b"all of it", False)
+def test_two_forms_of_one_length_are_told_apart() -> None:
+    other = ONE.replace(b'"logits"', b'"labels"')
+    assert len(other) == len(ONE)
+    with talking_to(ScriptedServer(lambda peer: peer.answer(*[ONE, other] * 3))) as transport:
+        answers = [ask(transport) for _ in range(6)]
+    names = [answer.layout.outputs[0].name for answer in answers]
+    assert names == ["logits", "labels"] * 3
+    assert len({id(answer.layout) for answer in answers}) == 2
 
 
-def test_two_answers_on_one_connection_stay_apart() -> None:
-    ours, theirs = socket.socketpair()
-    connection = HttpConnection(ours, timeout_s=5)
-    theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na" * 2)
-    assert [connection.exchange(b"x")[1] for _ in range(2)] == [b"a", b"a"]
-    connection.close()
-    theirs.close()
+def test_heads_that_vary_are_read_right_and_share_their_layout() -> None:
+    answers = [kserve_answer(float(i), extra=f"id-{i:04d}") for i in range(40)]
+    answers += [kserve_answer(float(i), fields=f"Date: {i:04d}\r\n") for i in range(40, 80)]
+    with talking_to(ScriptedServer(lambda peer: peer.answer(*answers))) as transport:
+        came = [ask(transport) for _ in answers]
+    assert [values(answer) for answer in came] == [[float(i)] for i in range(80)]
+    assert len({id(answer.layout) for answer in came}) == 2
 
 
-def test_an_interim_answer_is_passed_over() -> None:
-    head, body = exchange(
-        b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-    )
-    assert (head.status, body) == (200, b"ok")
+def test_an_answer_may_come_byte_by_byte() -> None:
+    def drip(peer: Peer) -> None:
+        for answer in (ONE, TWO):
+            peer.request()
+            peer.say(*(answer[i : i + 1] for i in range(len(answer))))
+        peer.answer(ONE)
+
+    with talking_to(ScriptedServer(drip)) as transport:
+        assert [values(ask(transport)) for _ in range(3)] == [[1.5], [2.5], [1.5]]
+
+
+def test_a_chunked_answer_and_one_that_ends_with_the_connection() -> None:
+    head, _, body = ONE.partition(b"\r\n\r\n")
+    lines = [line for line in head.split(b"\r\n") if not line.startswith(b"Content-Length")]
+    open_head = b"\r\n".join(lines)
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:20], body[20:]))
+    chunked = open_head + b"\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+    to_close = open_head + b"\r\n\r\n" + body
+    server = ScriptedServer(lambda peer: peer.answer(chunked, to_close), lambda p: p.answer(TWO))
+    with talking_to(server) as transport:
+        assert [values(ask(transport)) for _ in range(3)] == [[1.5], [1.5], [2.5]]
+    assert server.connections == 2
+
+
+def test_a_huge_answer_comes_whole() -> None:
+    numbers = [float(i % 1000) for i in range(300_000)]
+    huge = kserve_answer(*numbers)
+    with talking_to(ScriptedServer(lambda peer: peer.answer(huge, ONE, huge))) as transport:
+        assert values(ask(transport)) == numbers
+        assert values(ask(transport)) == [1.5]
+        assert values(ask(transport)) == numbers
+
+
+def test_a_huge_request_goes_whole() -> None:
+    with talking_to(server := ScriptedServer(lambda peer: peer.answer(ONE))) as transport:
+        request = transport.encode("m", {"x": np.ones((64, 100_000), np.float32)})
+        assert values(transport.send(request)) == [1.5]
+    assert server.requests == [request]
+
+
+def test_a_connection_that_the_server_says_it_closes_is_not_used_again() -> None:
+    last = ONE.replace(b"200 OK\r\n", b"200 OK\r\nConnection: close\r\n")
+    server = ScriptedServer(lambda peer: peer.answer(last), lambda peer: peer.answer(TWO))
+    with talking_to(server) as transport:
+        assert [values(ask(transport)) for _ in range(2)] == [[1.5], [2.5]]
+
+
+def test_a_refusal_is_a_failure_with_the_servers_words_and_the_connection_lives() -> None:
+    refusal = b"HTTP/1.1 503 Busy\r\nContent-Length: 17\r\n\r\n" + b'{"error":"queue"}'
+    with talking_to(server := ScriptedServer(lambda p: p.answer(refusal, ONE))) as transport:
+        with pytest.raises(RequestFailure, match=r'http_503: \{"error":"queue"\}'):
+            ask(transport)
+        assert values(ask(transport)) == [1.5]
+    assert server.connections == 1
+
+
+def test_a_refusal_before_the_request_was_read_is_still_heard() -> None:
+    def refuse(peer: Peer) -> None:
+        peer.read_some()
+        peer.say(b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 3\r\n\r\nbig")
+
+    with talking_to(ScriptedServer(refuse, lambda peer: peer.answer(ONE))) as transport:
+        request = transport.encode("m", {"x": np.ones((64, 200_000), np.float32)})
+        with pytest.raises(RequestFailure, match="http_413: big"):
+            transport.send(request)
+        assert values(ask(transport)) == [1.5]
+
+
+def test_a_connection_closed_while_idle_is_replaced_before_anything_is_sent() -> None:
+    server = ScriptedServer(lambda peer: peer.answer(ONE), lambda peer: peer.answer(TWO))
+    with talking_to(server) as transport:
+        assert values(ask(transport)) == [1.5]
+        time.sleep(http.IDLE_S + 0.1)
+        assert values(ask(transport)) == [2.5]
+    assert (server.connections, len(server.requests)) == (2, 2)
+
+
+def test_what_breaks_under_a_request_is_a_failure_and_is_not_sent_again() -> None:
+    def close_unanswered(peer: Peer) -> None:
+        peer.request()
+
+    def reset_unanswered(peer: Peer) -> None:
+        peer.request()
+        peer.reset()
+
+    def close_halfway(peer: Peer) -> None:
+        peer.answer(ONE[:-1])
+
+    scripts = (close_unanswered, reset_unanswered, close_halfway, lambda p: p.answer(ONE))
+    with talking_to(server := ScriptedServer(*scripts)) as transport:
+        assert [kind_of_failure(transport) for _ in range(3)] == ["connection"] * 3
+        assert values(ask(transport)) == [1.5]
+    assert len(server.requests) == server.connections == 4
+
+
+@pytest.mark.parametrize("garbage", [b"SSH-2.0-OpenSSH_9.2\r\n\r\n", ONE + ONE, ONE + b"more"])
+def test_garbage_is_malformed_and_its_connection_is_given_up(garbage: bytes) -> None:
+    server = ScriptedServer(lambda peer: peer.answer(garbage), lambda peer: peer.answer(TWO))
+    with talking_to(server) as transport:
+        assert kind_of_failure(transport) == "malformed"
+        assert values(ask(transport)) == [2.5]
+    assert server.connections == 2
 
 
 @pytest.mark.parametrize(
-    "head",
+    "body",
     [
-        "HTTP/1.0 200 OK\r\nContent-Length: 0",
-        "HTTP/1.1 200 OK\r\nConnection: Close\r\nContent-Length: 0",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        ONE.replace(b'"binary_data_size": 4', b'"binary_data_size": 9'),
+        ONE.replace(b"Header-Content-Length: ", b"Header-Content-Length: 9"),
     ],
 )
-def test_a_connection_that_ends_is_not_kept(head: str) -> None:
-    assert not parse_head(head.encode() + b"\r\n\r\n").keep_alive
+def test_a_body_that_is_not_kserve_is_malformed_each_time(body: bytes) -> None:
+    server = ScriptedServer(lambda peer: peer.answer(body, body, TWO))
+    with talking_to(server) as transport:
+        assert [kind_of_failure(transport) for _ in range(2)] == ["malformed"] * 2
+        assert values(ask(transport)) == [2.5]
+    assert server.connections == 1
 
 
-def test_the_server_closing_early_is_an_error() -> None:
-    with pytest.raises(ConnectionResetError, match="before its answer ended"):
-        exchange(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", close=True)
+def test_a_stall_a_drip_and_a_stalled_upload_end_at_the_deadline() -> None:
+    def stall(peer: Peer) -> None:
+        peer.request()
+        peer.wait_for_end()
+
+    def drip(peer: Peer) -> None:
+        peer.request()
+        peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n")
+        while True:
+            peer.say(b".")
+            time.sleep(0.02)
+
+    def drip_to_close(peer: Peer) -> None:
+        peer.request()
+        peer.say(b"HTTP/1.1 200 OK\r\n\r\n")
+        peer.wait_for_end()
+
+    def never_read(peer: Peer) -> None:
+        time.sleep(2)
+
+    scripts = (stall, drip, drip_to_close, never_read, lambda peer: peer.answer(ONE))
+    with talking_to(ScriptedServer(*scripts), timeout_s=0.3) as transport:
+        for _ in range(3):
+            started_s = time.monotonic()
+            assert kind_of_failure(transport) == "timeout"
+            assert 0.3 <= time.monotonic() - started_s < 1.5
+        large = transport.encode("m", {"x": np.ones((64, 200_000), np.float32)})
+        with pytest.raises(RequestFailure, match=r"timeout: no answer from .* in 0\.3 s"):
+            transport.send(large)
+        assert values(ask(transport)) == [1.5]
 
 
-def test_a_trickle_does_not_outlive_the_deadline() -> None:
-    ours, theirs = socket.socketpair()
-    stop = threading.Event()
+def test_answers_just_in_time_leave_the_next_request_alone() -> None:
+    def slowly(peer: Peer) -> None:
+        for _ in range(6):
+            peer.request()
+            time.sleep(0.15)
+            peer.say(ONE)
 
-    def trickle() -> None:
-        theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n")
-        while not stop.wait(0.02):
-            theirs.sendall(b".")
-
-    server = threading.Thread(target=trickle)
-    server.start()
-    with pytest.raises(TimeoutError):
-        HttpConnection(ours, timeout_s=0.3).exchange(b"x")
-    stop.set()
-    server.join()
-    ours.close()
-    theirs.close()
+    with talking_to(server := ScriptedServer(slowly), timeout_s=0.3) as transport:
+        assert [values(ask(transport)) for _ in range(6)] == [[1.5]] * 6
+    assert server.connections == 1
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Length: -4\r\n\r\n",
-        b"HTTP/1.1 two OK\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nabcd",
-        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000,
-    ],
-)
-def test_what_is_not_http_is_refused(answer: bytes) -> None:
-    with pytest.raises(ProtocolViolation):
-        exchange(answer)
+def test_nobody_listening_and_nobody_of_that_name_are_connection_failures() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    for target, words in (
+        (Target("127.0.0.1", port), "Connection refused"),
+        (Target("nobody.invalid", 1), "nobody.invalid:1: "),
+    ):
+        transport = HttpTransport(target, timeout_s=5)
+        with pytest.raises(RequestFailure, match=words) as caught:
+            transport.connect()
+        assert caught.value.kind == "connection"
+        assert kind_of_failure(transport) == "connection"
+        transport.close()
+        transport.close()
 
 
-def test_a_request_is_what_tritonclient_would_send() -> None:
-    request = HttpTransport("localhost:8000", timeout_s=1).encode(
-        "bert", {"input_ids": IDS, "attention_mask": np.ones((2, 4), np.int32)}
-    )
-    head, _, body = request.partition(b"\r\n\r\n")
-    theirs = [
-        tritonclient.InferInput("input_ids", [2, 4], "INT64"),
-        tritonclient.InferInput("attention_mask", [2, 4], "INT32"),
-    ]
-    theirs[0].set_data_from_numpy(IDS)
-    theirs[1].set_data_from_numpy(np.ones((2, 4), np.int32))
-    expected, split = tritonclient.InferenceServerClient.generate_request_body(theirs)
-    fields = dict(line.split(b": ") for line in head.split(b"\r\n")[1:])
-    ours = int(fields[b"Inference-Header-Content-Length"])
-    assert head.startswith(b"POST /v2/models/bert/infer HTTP/1.1\r\n")
-    assert int(fields[b"Content-Length"]) == len(body)
-    assert json.loads(body[:ours]) == json.loads(expected[:split])
-    assert body[ours:] == expected[split:]
+def test_ipv6_and_headers_reach_the_server() -> None:
+    server = ScriptedServer(lambda peer: peer.answer(ONE), host="::1")
+    headers = (("Authorization", "Bearer abc"), ("host", "triton.example"))
+    with server:
+        transport = HttpTransport(parse_target(server.address, headers=headers), timeout_s=5)
+        assert values(ask(transport)) == [1.5]
+        transport.close()
+    head = server.requests[0].partition(b"\r\n\r\n")[0].split(b"\r\n")
+    assert b"Authorization: Bearer abc" in head
+    assert [line for line in head if line.lower().startswith(b"host")] == [b"host: triton.example"]
 
 
-def test_the_request_names_its_server_and_model_as_http_wants() -> None:
-    request = HttpTransport("http://[::1]:8000", timeout_s=1).encode("a b/c", {"x": IDS})
-    assert request.startswith(b"POST /v2/models/a%20b%2Fc/infer HTTP/1.1\r\nHost: [::1]:8000\r\n")
+def test_tls_with_its_own_authority_without_and_unverified(tmp_path: Path) -> None:
+    certificate, context = make_certificate(tmp_path)
+
+    def split(peer: Peer) -> None:
+        peer.request()
+        peer.say(ONE[:50], ONE[50:])
+        peer.answer(TWO)
+
+    with ScriptedServer(split, split, split, tls=context) as server:
+        address = f"https://{server.address}"
+        for target in (
+            parse_target(address, ca_file=certificate),
+            parse_target(address, verify=False),
+        ):
+            transport = HttpTransport(target, timeout_s=5)
+            assert [values(ask(transport)) for _ in range(2)] == [[1.5], [2.5]]
+            transport.close()
+        stranger = HttpTransport(parse_target(address), timeout_s=5)
+        with pytest.raises(RequestFailure, match=r"connection: .*certificate verify failed"):
+            stranger.connect()
 
 
-def test_a_slice_is_encoded_as_the_rows_it_shows() -> None:
-    request = HttpTransport("localhost:8000", timeout_s=1).encode("m", {"x": IDS[:, ::2]})
-    assert request.endswith(np.array([0, 2, 4, 6], np.int64).tobytes())
+def test_over_tls_too_an_idle_close_is_noticed_and_a_stall_ends(tmp_path: Path) -> None:
+    _, context = make_certificate(tmp_path)
+
+    def stall(peer: Peer) -> None:
+        peer.request()
+        peer.wait_for_end()
+
+    with ScriptedServer(lambda p: p.answer(ONE), lambda p: p.answer(TWO), stall, tls=context) as s:
+        transport = HttpTransport(parse_target(f"https://{s.address}", verify=False), timeout_s=0.5)
+        assert values(ask(transport)) == [1.5]
+        time.sleep(http.IDLE_S + 0.1)
+        assert values(ask(transport)) == [2.5]
+        time.sleep(http.IDLE_S + 0.1)
+        assert kind_of_failure(transport) == "timeout"
 
 
-def described(name: str, datatype: str, shape: list[int], size: int) -> dict[str, Any]:
-    parameters = {"binary_data_size": size}
-    return {"name": name, "datatype": datatype, "shape": shape, "parameters": parameters}
+def test_tls_to_a_plain_server_and_a_handshake_that_stalls_are_failures() -> None:
+    def plain(peer: Peer) -> None:
+        peer.read_some()
+        peer.say(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    def silent(peer: Peer) -> None:
+        peer.wait_for_end()
+
+    with ScriptedServer(plain, silent) as server:
+        transport = HttpTransport(parse_target(f"https://{server.address}"), timeout_s=0.5)
+        assert kind_of_failure(transport) == "connection"
+        assert kind_of_failure(transport) == "timeout"
 
 
-def answer_of(header: bytes, raw: bytes) -> tuple[Head, bytes]:
-    head = Head(200, len(header) + len(raw), False, True, len(header))
-    return head, header + raw
+def test_an_interrupted_request_leaves_no_answer_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    server = ScriptedServer(lambda peer: peer.answer(ONE), lambda peer: peer.answer(TWO))
+    with talking_to(server) as transport:
+        with monkeypatch.context() as patched:
+            patched.setattr(http._forms, "recall", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                ask(transport)
+        assert values(ask(transport)) == [2.5]
 
 
-def test_an_answer_is_read_as_tritonclient_reads_it() -> None:
-    outputs = [described("a", "FP32", [2, 1], 8), described("b", "INT64", [2], 16)]
-    header = json.dumps({"model_name": "m", "model_version": "1", "outputs": outputs}).encode()
-    raw = np.array([1.5, 2.5], "<f4").tobytes() + np.array([3, 4], "<i8").tobytes()
-    theirs = tritonclient.InferResult.from_response_body(header + raw, header_length=len(header))
-    for tensor in read_answer(*answer_of(header, raw)):
-        expected = theirs.as_numpy(tensor.name)
-        assert tensor.shape == expected.shape
-        assert tensor.data == expected.tobytes()
+def test_what_is_remembered_of_a_hostile_server_is_bounded() -> None:
+    sizes = [kserve_answer(*[1.0] * size, extra="x" * size) for size in range(1, 400)]
+    with talking_to(ScriptedServer(lambda peer: peer.answer(*sizes))) as transport:
+        for size in range(1, 400):
+            assert len(values(ask(transport))) == size
+    known = http._forms._by_length
+    assert len(known) <= 256
+    assert all(len(forms) <= 4 for forms in known.values())
+    assert http1.parse_head.cache_info().maxsize == 64
 
 
-@pytest.mark.parametrize(
-    "header",
-    [b"", b"[]", b"{}", b'{"outputs":[{"name":"a"}]}', b'{"outputs":{"a":1}}', b"\xff\xfe", b"5"],
-)
-def test_a_header_that_is_not_kserve_is_malformed(header: bytes) -> None:
-    with pytest.raises(RequestFailure, match="malformed"):
-        read_answer(*answer_of(header, b""))
+UNDER_GEVENT = """
+from gevent import monkey; monkey.patch_all()
+import sys, threading
+import numpy as np
+from harness.load.transports.address import parse_target
+from harness.load.transports.contract import RequestFailure
+from harness.load.transports.http import HttpTransport
+target = parse_target(sys.argv[1])
+outcomes = []
+def user():
+    transport = HttpTransport(target, timeout_s=1)
+    request = transport.encode("m", {"x": np.ones((1, 4), np.int64)})
+    for _ in range(3):
+        try:
+            outcomes.append(len(transport.send(request).layout.outputs))
+        except RequestFailure as failure:
+            outcomes.append(failure.kind)
+users = [threading.Thread(target=user) for _ in range(64)]
+for one in users: one.start()
+for one in users: one.join()
+print(outcomes.count(1), outcomes.count("timeout"))
+"""
 
 
-def test_an_answer_in_json_is_told_from_an_empty_one() -> None:
-    output = {"name": "a", "datatype": "FP32", "shape": [1], "data": [1.0]}
-    header = json.dumps({"outputs": [output]}).encode()
-    with pytest.raises(RequestFailure, match="lacks the binary tensor extension"):
-        read_answer(*answer_of(header, b""))
+def test_many_users_under_gevent_get_answers_and_timeouts() -> None:
+    def answer_then_stall(peer: Peer) -> None:
+        peer.answer(ONE)
+        peer.request()
+        peer.say(*(TWO[i : i + 40] for i in range(0, len(TWO), 40)))
+        peer.request()
+        peer.wait_for_end()
+
+    with ScriptedServer(*[answer_then_stall] * 64) as server:
+        ended = subprocess.run(
+            [sys.executable, "-c", UNDER_GEVENT, server.address],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert (ended.stdout, ended.stderr) == ("128 64\n", "")
 
 
-def test_fewer_bytes_than_announced_are_malformed() -> None:
-    header = json.dumps({"outputs": [described("a", "FP32", [1], 4)]}).encode()
-    with pytest.raises(RequestFailure, match="announces 4 bytes of tensors, 3 came"):
-        read_answer(*answer_of(header, b"abc"))
+def test_many_threads_share_what_is_remembered() -> None:
+    forms = [kserve_answer(*[float(size)] * size) for size in range(1, 9)]
+    wrong = []
 
+    def user(server: ScriptedServer) -> None:
+        transport = HttpTransport(parse_target(server.address), timeout_s=10)
+        wrong.extend(
+            number for number in range(40) if len(values(ask(transport))) != number % 8 + 1
+        )
+        transport.close()
 
-@settings(max_examples=200)
-@given(st.binary(max_size=60), st.integers(0, 70))
-def test_no_answer_breaks_the_reader(body: bytes, split: int) -> None:
-    # Tensors or a failure that has a kind; any other exception would escape.
-    try:
-        tensors = read_answer(Head(200, len(body), False, True, split), body)
-    except RequestFailure as failure:
-        kind = failure.kind
-    else:
-        kind = "read" if isinstance(tensors, list) else ""
-    assert kind in {"read", "malformed"}
-
-
-@pytest.mark.parametrize(
-    ("address", "expected"),
-    [
-        ("127.0.0.1:8000", ("127.0.0.1", 8000)),
-        ("http://triton:8000/", ("triton", 8000)),
-        ("grpc://[::1]:8001", ("::1", 8001)),
-    ],
-)
-def test_addresses(address: str, expected: tuple[str, int]) -> None:
-    assert host_and_port(address) == expected
-
-
-@pytest.mark.parametrize("address", ["", "triton", "https://triton:443", ":8000", "a:b", "h:99999"])
-def test_what_is_no_address_is_refused(address: str) -> None:
-    with pytest.raises(UsageError, match="no server address"):
-        host_and_port(address)
+    with ScriptedServer(*[lambda peer: peer.answer(*forms * 5)] * 16) as server:
+        users = [threading.Thread(target=user, args=(server,)) for _ in range(16)]
+        for one in users:
+            one.start()
+        for one in users:
+            one.join(30)
+    assert len(server.requests) == 16 * 40
+    assert wrong == []

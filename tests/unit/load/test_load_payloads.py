@@ -10,7 +10,8 @@ import pytest
 
 from harness.errors import DataError, StorageError
 from harness.load import payloads
-from harness.load.payloads import draw_payloads, read_payloads, write_payloads
+from harness.load.known_answers import KnownAnswers
+from harness.load.payloads import draw_payloads, encode_payloads, read_payloads, write_payloads
 
 
 def group(rows: int, length: int, *, start: int = 0) -> dict[str, np.ndarray]:
@@ -97,10 +98,75 @@ def test_a_place_that_cannot_be_written_has_a_name(tmp_path: Path) -> None:
         write_payloads(tmp_path / "file" / "p.npz", [group(1, 4)])
 
 
-@pytest.mark.parametrize("content", [None, b"not a zip"])
+@pytest.mark.parametrize("content", [None, b"", b"not a zip", b"PK\x03\x04 cut short"])
 def test_what_is_no_payload_file_is_named(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "p.npz"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(DataError, match=r"p\.npz: not a payload file"):
         read_payloads(path)
+
+
+def test_an_array_without_rows_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "p.npz", **{"0/input_ids": np.int64(3)})
+    with pytest.raises(DataError, match="payload group 0"):
+        read_payloads(tmp_path / "p.npz")
+
+
+def test_batch_sizes_come_in_their_stated_shares() -> None:
+    pool = draw_payloads([group(50, 8)], batch_size=8, seed=1, batch_mix=((1, 7), (4, 2), (8, 1)))
+    counts = Counter(payload.batch_size for payload in pool)
+    assert len(pool) == 256
+    for size, share in ((1, 0.7), (4, 0.2), (8, 0.1)):
+        assert abs(counts[size] - 256 * share) < 1
+
+
+def test_lengths_come_in_their_stated_shares_whatever_the_rows() -> None:
+    groups = [group(900, 8), group(30, 16), group(70, 16, start=5000), group(500, 32)]
+    pool = draw_payloads(groups, batch_size=1, seed=1, length_mix=((8, 1), (16, 3)))
+    counts = Counter(next(iter(payload.lengths)) for payload in pool)
+    assert counts == {8: 64, 16: 192}
+    later = sum(int(payload.inputs["input_ids"].max()) >= 5000 for payload in pool)
+    assert abs(later - 192 * 0.7) <= 1  # groups of one length share it by their rows
+
+
+def test_batch_sizes_and_lengths_are_mixed_independently() -> None:
+    pool = draw_payloads(
+        [group(50, 8), group(50, 16)], batch_size=4, seed=5, batch_mix=((1, 1), (4, 1))
+    )
+    both = Counter((payload.batch_size, next(iter(payload.lengths))) for payload in pool)
+    assert all(40 < both[size, length] < 90 for size in (1, 4) for length in (8, 16))
+    assert [payload.batch_size for payload in pool[:128]].count(1) not in {0, 128}
+
+
+def test_a_length_that_no_payload_has_is_named_with_those_there_are() -> None:
+    with pytest.raises(DataError, match="names 24, and no payload") as caught:
+        draw_payloads(
+            [group(5, 16), group(5, 8)], batch_size=1, seed=0, length_mix=((8, 1), (24, 1))
+        )
+    assert caught.value.next_step == "the padded lengths there are: 8, 16"
+
+
+class Spelling:
+    """Encodes a request as the numbers of its first input."""
+
+    def encode(self, model: str, inputs: dict[str, np.ndarray]) -> bytes:
+        return f"{model} {inputs['input_ids'][:, 0].tolist()}".encode()
+
+
+def test_requests_carry_the_known_answers_of_the_first_of_them() -> None:
+    pool = draw_payloads([group(50, 8)], batch_size=2, seed=0)
+    answers = ({"scores": np.ones((2, 3))}, {}, {"scores": np.zeros((2, 3))})
+    requests = encode_payloads(pool, Spelling(), "bert", KnownAnswers(answers, 0.25))
+    assert requests[1].body == f"bert {pool[1].inputs['input_ids'][:, 0].tolist()}".encode()
+    assert [one.batch_size for one in requests] == [2] * len(pool)
+    assert requests[0].known is answers[0]
+    assert requests[0].tolerance == 0.25
+    assert [one.known is None for one in requests[:4]] == [False, True, False, True]
+
+
+def test_known_answers_of_another_draw_are_refused() -> None:
+    pool = draw_payloads([group(50, 8)], batch_size=2, seed=0)
+    answers = tuple({"scores": np.ones(1)} for _ in range(len(pool) + 1))
+    with pytest.raises(DataError, match="257 known answers for 256 requests"):
+        encode_payloads(pool, Spelling(), "bert", KnownAnswers(answers, 0.25))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,45 +11,108 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from harness.load.generators import split_concurrency
-from harness.load.recorder import WindowCounts
+from harness.load.transports.address import parse_target
+from harness.load.transports.opening import GrpcImplementation
 from harness.load.wire import (
     Failed,
     Measure,
     Measured,
+    Order,
     Prepare,
+    Progress,
     Ready,
+    Stop,
     decode_answer,
     decode_order,
     encode_answer,
     encode_order,
 )
-from harness.types import TensorSpec, WireProtocol
+from harness.types import (
+    ArrivalKind,
+    ArrivalProcess,
+    Latencies,
+    LoadMode,
+    LoadShape,
+    ShapeKind,
+    SparseHistogram,
+    TensorSpec,
+    TimeSlice,
+    WireProtocol,
+    Workload,
+)
 
-PREPARE = Prepare(
+OPEN = Workload(
     protocol=WireProtocol.GRPC,
-    address="[::1]:8001",
+    client_batch_size=8,
+    concurrency=512,
+    duration_s=4.0,
+    warmup_s=0.5,
+    seed=2**32 - 1,
+    load_mode=LoadMode.OPEN,
+    rate_per_s=250.5,
+    arrivals=ArrivalProcess(
+        ArrivalKind.GAMMA, 2.5, Path("a trace.csv"), LoadShape(ShapeKind.SINE, 0.5, 1.5, 60.0)
+    ),
+    min_duration_s=0.5,
+    batch_mix=((1, 0.5), (8, 0.5)),
+    length_mix=((16, 1.0),),
+)
+PREPARE = Prepare(
+    target=parse_target("grpcs://[::1]:8001", headers=(("authorization", "Bearer ü"),)),
+    grpc=GrpcImplementation.GRPCIO,
     model="naïve\nmodel",
     payloads=Path("/tmp/some where/p.npz"),
+    known_answers=None,
     outputs=(TensorSpec("logits", "FP32", (-1, 3)), TensorSpec("ids", "INT64", ())),
-    client_batch_size=4,
-    users=3,
+    workload=OPEN,
+    share=3,
     first_user=2,
-    seed=2**32 - 1,
+    worker=1,
+    workers=2,
     request_timeout_s=0.5,
+    records=Path("/tmp/records/worker-1.parquet"),
 )
 
 
-@pytest.mark.parametrize("order", [PREPARE, Measure(2**62, 2**62 + 1, 2**63 - 1)])
-def test_orders_survive(order: Prepare | Measure) -> None:
+@pytest.mark.parametrize(
+    "order",
+    [
+        PREPARE,
+        dataclasses.replace(PREPARE, known_answers=Path("k.npz"), records=None),
+        Measure(2**62, 50_000_000, 2**63 - 1),
+        Stop(2**62),
+    ],
+)
+def test_orders_survive(order: Order) -> None:
     line = encode_order(order)
     assert line.count(b"\n") == 1
     assert decode_order(line) == order
 
 
-@given(st.text(), st.dictionaries(st.text(), st.integers(0, 2**62)), st.floats(0, 64))
-def test_answers_survive(words: str, failures: dict[str, int], cores: float) -> None:
-    counts = WindowCounts(("a", "b"), "c", 7, failures, words, 2**62)
-    for answer in (Ready(), Failed(words), Measured(counts, cores)):
+histograms = st.lists(
+    st.tuples(st.integers(0, 23551), st.integers(1, 2**40)),
+    max_size=4,
+    unique_by=lambda one: one[0],
+).map(lambda pairs: SparseHistogram(*(tuple(part) for part in zip(*sorted(pairs), strict=True))))
+latencies = st.builds(Latencies, histograms, histograms, histograms)
+slices = st.builds(
+    TimeSlice,
+    st.integers(0, 10**6),
+    latencies,
+    latencies,
+    st.dictionaries(st.text(), st.integers(1, 2**40), max_size=3),
+    st.integers(0, 2**40),
+    st.integers(0, 2**40),
+    st.integers(0, 2**40),
+)
+
+
+@given(st.text(), st.lists(slices, max_size=3), histograms, st.floats(0, 1e6))
+def test_answers_survive(
+    words: str, seen: list[TimeSlice], lag: SparseHistogram, cpu_s: float
+) -> None:
+    progress = Progress(2**62, 2**62 - 1, tuple(seen), cpu_s, lag, 2**40)
+    for answer in (Ready(), Failed(words), progress, Measured(words, 2**62, words)):
         line = encode_answer(answer)
         assert line.count(b"\n") == 1
         assert decode_answer(line) == answer

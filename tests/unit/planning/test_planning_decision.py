@@ -1,10 +1,12 @@
 """The verdict on a family."""
 
+import dataclasses
+
 from planning_samples import make_result, make_trial
 
 from harness.planning.decision import decide
 from harness.planning.objective import parse_objective
-from harness.types import Decision, ServingConfig
+from harness.types import Decision, LoadMode, ServingConfig
 
 PASS, FAIL, UNDECIDED = Decision.PASS, Decision.FAIL, Decision.UNDECIDED
 SLO = parse_objective("p95 < 50 ms, accuracy >= 90% of teacher")
@@ -178,6 +180,15 @@ def test_the_setting_names_what_differs_from_the_default():
     serving = ServingConfig(queue_delay_us=2000, instance_count=2, intra_op_threads=2)
     result = make_result(make_trial(serving=serving, stage="confirm"))
     assert "max batch 16, 2 instances, queue delay 2 ms, 2 threads)" in verdict(result).summary
+
+
+def test_an_open_loop_is_named_by_its_rate():
+    fresh = student(1000, stage="confirm")
+    workload = dataclasses.replace(
+        fresh.trial.workload, load_mode=LoadMode.OPEN, rate_per_s=250.0, concurrency=512
+    )
+    result = dataclasses.replace(fresh, trial=dataclasses.replace(fresh.trial, workload=workload))
+    assert "client batch 4, 250 requests/s (poisson), max batch 16" in verdict(result).summary
 
 
 def test_the_latency_of_the_objective_is_the_one_reported():

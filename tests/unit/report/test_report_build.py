@@ -8,10 +8,24 @@ from sample_run import sample_run
 from unusual_runs import HOSTILE, UNUSUAL
 
 from harness.errors import StorageError
+from harness.load.arrivals import parse_arrivals
+from harness.load.mixes import parse_mix
+from harness.load.shapes import parse_shape
 from harness.report.build import build_report
 from harness.report.gains import size_words
 from harness.report.page import page_of
 from harness.report.provenance import load_command, run_command
+from harness.types import (
+    ArrivalKind,
+    ArrivalProcess,
+    LoadMode,
+    LoadShape,
+    ServingConfig,
+    ShapeKind,
+    Trial,
+    WireProtocol,
+    Workload,
+)
 
 RUNS = {"sample_run": sample_run, **UNUSUAL}
 VOID = {"meta", "link", "img", "br", "hr", "input", "line", "path"}
@@ -139,6 +153,24 @@ def test_every_row_of_a_markdown_table_has_its_headers_columns(built, name):
             assert len(counts) == 1, block[:200]
 
 
+def test_an_open_loop_reads_as_a_rate_in_both_files(built):
+    html, markdown = built["open_loop"]
+    for text in (Page(html).words, markdown):
+        assert "736 req/s Poisson" in text
+        assert not re.search(r"\d in flight; max batch", text)
+        assert "729 of 736 req/s" in text
+
+
+def test_cold_start_trust_and_search_are_in_both_files_where_they_are_known(built):
+    for text in (Page(built["sample_run"][0]).words, built["sample_run"][1]):
+        for title in ("Cold start", "Can these numbers be trusted?", "The search"):
+            assert title in text
+    for text in built["no_evidence_over_time"]:
+        assert "Cold start</h3>" not in text
+        assert "### Cold start" not in text
+        assert "Can these numbers be trusted?" in text
+
+
 def test_every_trial_and_every_rejection_is_in_both_files(built):
     run = sample_run()
     html, markdown = built["sample_run"]
@@ -160,9 +192,26 @@ def test_the_command_measures_the_recommended_configuration():
     trial = next(r.trial for r in run.trials if r.trial.trial_id == run.verdicts[0].recommended)
     assert load_command(trial) == (
         "harness load STUDY.yaml --variant topics-student-int8 --protocol grpc "
-        "--client-batch-size 16 --concurrency 16 --duration 4 --max-batch-size 16 "
+        "--client-batch-size 16 --concurrency 16 --duration 12 --max-batch-size 16 "
         "--queue-delay-us 0 --instances 2"
     )
+
+
+def test_the_command_of_an_open_loop_names_its_rate_arrivals_shape_and_bound():
+    workload = Workload(
+        WireProtocol.HTTP, 8, 64, 30.0, 1.0, 20, LoadMode.OPEN, 250.0,
+        ArrivalProcess(
+            ArrivalKind.GAMMA, 2.0, shape=LoadShape(ShapeKind.RAMP, 0.5, 1.5, 60.0)
+        ),
+        batch_mix=((1, 0.75), (8, 0.25)),
+    )  # fmt: skip
+    words = load_command(Trial("a", "f", ServingConfig(), workload)).split()
+    options = dict(zip(words[3::2], words[4::2], strict=True))
+    assert parse_arrivals(options["--arrivals"]).burstiness_cv == 2.0
+    assert parse_shape(options["--shape"]) == workload.arrivals.shape
+    assert parse_mix(options["--batch-mix"]) == workload.batch_mix
+    assert (options["--rate"], options["--max-in-flight"]) == ("250", "64")
+    assert not {"--concurrency", "--client-batch-size"} & set(options)
 
 
 def test_a_recorded_command_is_quoted_for_the_shell():

@@ -48,8 +48,9 @@ def test_plotly_accepts_every_figure_with_the_colours_of_the_style_sheet(name, t
 
 def test_a_whole_run_has_every_plot_with_data():
     topics, prose = page_of(sample_run()).families
-    assert len(topics.plots) == 7  # quality, four client batches, split, batches
-    assert len(prose.plots) == 5
+    # Quality, client batches, split, executed batches, a start for each variant, the seconds.
+    assert len(topics.plots) == 1 + 4 + 1 + 1 + 4 + 1
+    assert len(prose.plots) == 1 + 2 + 1 + 1 + 2 + 1
     for plot in (*topics.plots, *prose.plots):
         assert all(trace["x"] for trace in plot.traces)
 
@@ -85,6 +86,63 @@ def test_all_small_multiples_share_their_axes():
     }
 
 
+def test_the_cut_is_shaded_as_far_as_the_warm_up_went():
+    topics = families_of(sample_run())[0]
+    plot = page_of(sample_run()).families[0].starts[0]
+    cut, steady = plot.layout["shapes"]
+    assert (cut["type"], cut["x1"]) == ("rect", topics.recommended.warmup_s)
+    assert steady["y0"] == steady["y1"] == topics.recommended.latency.mean_ms
+    assert "0.45 s cut" in plot.title
+
+
+def test_the_start_of_a_long_load_is_not_the_whole_load():
+    topics = families_of(sample_run())[0]
+    (trace,) = page_of(sample_run()).families[0].starts[0].traces
+    assert max(trace["x"]) < 3.0 < topics.recommended.duration_s
+
+
+def test_the_recommended_trial_comes_first_among_the_starts():
+    keys = [plot.key for plot in page_of(sample_run()).families[0].starts]
+    assert keys[0] == "topics-start-topics-student-int8"
+    assert len(keys) == len(set(keys)) == 4
+
+
+def test_a_short_trial_has_no_line_over_seconds():
+    run = sample_run()
+    winner = families_of(run)[0].recommended.trial.trial_id
+    series = run.series[winner]
+    short = {**run.series, winner: replace(series, seconds=series.seconds[:4])}
+    assert page_of(run).families[0].seconds is not None
+    assert page_of(replace(run, series=short)).families[0].seconds is None
+
+
+def test_seconds_without_an_answer_are_gaps_not_zeros():
+    run = sample_run()
+    winner = families_of(run)[0].recommended.trial.trial_id
+    points = list(run.series[winner].seconds)
+    points[3] = replace(points[3], p50_ms=None, p95_ms=None, p99_ms=None)
+    series = {**run.series, winner: replace(run.series[winner], seconds=tuple(points))}
+    rate, *latencies = page_of(replace(run, series=series)).families[0].seconds.traces
+    assert rate["y"][2] > 0  # the first of the points is warm-up
+    assert [trace["y"][2] for trace in latencies] == [None] * 3
+
+
+def test_without_series_there_are_no_plots_over_time():
+    for family in page_of(UNUSUAL["no_evidence_over_time"]()).families:
+        assert family.starts == ()
+        assert family.seconds is None
+
+
+def test_points_of_an_open_loop_are_labelled_with_their_rate():
+    plot = page_of(UNUSUAL["open_loop"]()).families[0].throughput[0]
+    labels = [label for trace in plot.traces for label in trace.get("text", [])]
+    assert labels
+    assert all(label.endswith("/s") for label in labels)
+    for trace in plot.traces:
+        rates = [float(label[:-2].replace(",", "")) for label in trace.get("text", [])]
+        assert rates == sorted(rates)
+
+
 def test_missing_server_metrics_draw_no_zero_bars():
     for family in page_of(UNUSUAL["no_server_metrics"]()).families:
         assert family.split is None
@@ -105,8 +163,9 @@ def test_no_two_variants_look_alike_without_colour():
         assert len(looks) == len(set(looks))
 
 
-def test_log_ticks_are_few_round_and_within_the_axis():
-    axis = log_axis("ms", [1.2, 480.0])
+@pytest.mark.parametrize("values", [[1.2, 480.0], [2400.0, 5800.0], [0.5, 9.0], [7.0, 7.0]])
+def test_log_ticks_are_few_round_and_within_the_axis(values):
+    axis = log_axis("ms", values)
     low, high = (10**end for end in axis["range"])
     assert 2 <= len(axis["tickvals"]) <= 6
     assert all(low <= tick <= high for tick in axis["tickvals"])

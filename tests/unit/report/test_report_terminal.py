@@ -5,7 +5,14 @@ from rich.console import Console
 from sample_run import sample_run
 from unusual_runs import UNUSUAL
 
-from harness.report.terminal import quality_table, trial_table, verdict_summary, verdict_table
+from harness.report.numbers import MISSING
+from harness.report.one_trial import trial_table
+from harness.report.terminal import (
+    cold_start_table,
+    quality_table,
+    verdict_summary,
+    verdict_table,
+)
 
 RUNS = {"sample_run": sample_run, **UNUSUAL}
 
@@ -19,7 +26,8 @@ def printed(renderable, width=100):
 @pytest.mark.parametrize("name", RUNS)
 def test_every_run_fits_a_hundred_columns(name):
     run = RUNS[name]()
-    for renderable in (verdict_table(run), verdict_summary(run), quality_table(run)):
+    tables = (verdict_table(run), quality_table(run), cold_start_table(run))
+    for renderable in (*tables, verdict_summary(run)):
         assert all(len(line) <= 100 for line in printed(renderable).splitlines())
 
 
@@ -48,6 +56,24 @@ def test_the_summary_names_the_trial_and_the_next_step():
     assert "next: raise traffic.duration_s to 20" in printed(
         verdict_summary(UNUSUAL["undecided"]())
     )
+
+
+def test_the_summary_says_what_the_search_spent():
+    lines = printed(verdict_summary(sample_run())).splitlines()
+    assert any(line.startswith("  search: 55 trials in ") for line in lines)
+    assert "search:" not in printed(verdict_summary(UNUSUAL["no_trials"]()))
+
+
+def test_an_open_loop_s_best_trial_is_named_by_its_rate():
+    assert "gRPC b16 736/s" in printed(verdict_table(UNUSUAL["open_loop"]()))
+
+
+def test_a_cold_start_without_a_steady_state_has_dashes():
+    rows = printed(cold_start_table(sample_run())).splitlines()
+    restless = next(row for row in rows if row.startswith("topics-teacher-int8"))
+    assert restless.split()[1:] == ["1.31", "9.12", *[MISSING] * 3]
+    settled = next(row for row in rows if row.startswith("topics-teacher-fp32"))
+    assert settled.split()[1:] == ["1.31", "12.3", "38", "requests", "0.21", "2.05"]
 
 
 def test_markup_in_names_is_printed_as_it_stands():

@@ -1,0 +1,258 @@
+"""What a request costs the client: ours, naive Locust and perf_analyzer beside each other.
+
+Every client drives a closed loop against one embedded Triton whose response cache answers, so that
+the client is the limit. All are watched from outside and alike: requests are counted by the
+server, processor time by the kernel, both over one window in the middle of the client's run. Only
+the latencies are the client's own. The rounds are interleaved, so that a machine that slows down
+slows all; a row holds the median of its rounds.
+
+    python benchmarks/generator_capacity.py --json rows.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from cached_model import CACHED_MODEL, PAYLOADS_FILE, cached_server
+from client_process import PeerError
+from contenders import (
+    Drive,
+    HarnessBare,
+    HarnessLocust,
+    NaiveLocust,
+    PerfAnalyzerClient,
+    Point,
+    Run,
+    Server,
+)
+from ours import engine
+from peers import perf_analyzer
+from rows import Row, show, skip
+
+from harness.errors import GeneratorError, HarnessError
+from harness.serving.endpoint import TritonClient
+from harness.serving.environment import ServerEnvironment, ensure_server_environment
+
+CLIENTS = ("harness-locust", "harness", "locust-tritonclient", "perf_analyzer")
+PROTOCOLS = ("http", "grpc")
+YARDSTICK = ("perf_analyzer", "grpc")
+SETTLE_S = 1.0
+"""From a client's first answers to the window."""
+START_UP_S = 30.0
+TAIL_S = 1.0
+"""The client goes on for so long after the window, whatever its start-up took of its time."""
+
+_FIRST_ANSWERS = 20
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One client over one window."""
+
+    requests_per_s: float
+    cpu_us_per_request: float
+    p50_ms: float
+    p99_ms: float
+
+
+Key = tuple[str, str, int]
+"""Client, protocol, requests in flight."""
+
+
+def main() -> int:
+    """Measure every client and show the rows."""
+    options = _parse(sys.argv[1:])
+    environment = ensure_server_environment(lambda step: print(step.note, file=sys.stderr))
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        endpoint = stack.enter_context(cached_server(environment, folder)).endpoint
+        client = stack.enter_context(TritonClient(endpoint))
+        server = Server(endpoint, folder / PAYLOADS_FILE)
+        drives = _contenders(options.clients, server, environment, stack)
+        seen = _measure(drives, client, options)
+    if not seen:
+        raise PeerError("no client could be measured")
+    show(f"Generator capacity (median of {options.rounds} rounds)", _rows(seen), options.json)
+    ratios = _ratios(seen)
+    if ratios:
+        show("Against perf_analyzer over gRPC with as many in flight", ratios, None)
+    return 0
+
+
+def _contenders(
+    names: Sequence[str], server: Server, environment: ServerEnvironment, stack: ExitStack
+) -> dict[str, Drive]:
+    """The clients that can be had here; the others are skipped with a line."""
+    drives: dict[str, Drive] = {}
+    for name in names:
+        try:
+            drives[name] = _contender(name, server, environment, stack)
+        except PeerError as reason:
+            skip(name, reason)
+    return drives
+
+
+def _contender(
+    name: str, server: Server, environment: ServerEnvironment, stack: ExitStack
+) -> Drive:
+    match name:
+        case "harness-locust":
+            address = server.endpoint
+            log_dir = server.payloads.parent / "generators"
+            ours = engine(address.http, address.grpc, workers=1, log_dir=log_dir)
+            return HarnessLocust(server, stack.enter_context(ours))
+        case "harness":
+            return HarnessBare(server)
+        case "locust-tritonclient":
+            return NaiveLocust(server)
+        case _:
+            return PerfAnalyzerClient(server, perf_analyzer(environment))
+
+
+def _measure(
+    drives: Mapping[str, Drive], client: TritonClient, options: argparse.Namespace
+) -> dict[Key, list[Seen]]:
+    seen: dict[Key, list[Seen]] = defaultdict(list)
+    given_up: set[Key] = set()
+    points = [(p, n) for p in options.protocols for n in options.in_flight]
+    for turn in range(options.rounds):
+        for protocol, in_flight in points:
+            for name, drive in drives.items():
+                key = (name, protocol, in_flight)
+                if key in given_up:
+                    continue
+                try:
+                    seen[key].append(_watch(drive, key, client, options.seconds))
+                except (PeerError, GeneratorError) as reason:
+                    given_up.add(key)
+                    seen.pop(key, None)
+                    skip(f"{name}, {protocol}, {in_flight} in flight", reason)
+        print(f"round {turn + 1} of {options.rounds} done", file=sys.stderr)
+    return seen
+
+
+def _watch(drive: Drive, key: Key, client: TritonClient, seconds: float) -> Seen:
+    """Let a client run and look at it over a window."""
+    _, protocol, in_flight = key
+    idle = _answered(client)
+    with drive(Point(protocol, in_flight, SETTLE_S + seconds + TAIL_S)) as run:
+        _wait_for_answers(run, client, more_than=idle + _FIRST_ANSWERS)
+        time.sleep(SETTLE_S)
+        before = _Mark.of(run, client)
+        time.sleep(seconds)
+        after = _Mark.of(run, client)
+        percentiles = run.percentiles_ms()
+    requests = after.answered - before.answered
+    if not requests:
+        raise PeerError(f"no answers in {seconds:g} s")
+    return Seen(
+        requests_per_s=requests / (after.time_s - before.time_s),
+        cpu_us_per_request=1e6 * (after.cpu_s - before.cpu_s) / requests,
+        p50_ms=percentiles["p50"],
+        p99_ms=percentiles["p99"],
+    )
+
+
+@dataclass(frozen=True)
+class _Mark:
+    time_s: float
+    answered: int
+    cpu_s: float
+
+    @classmethod
+    def of(cls, run: Run, client: TritonClient) -> _Mark:
+        try:
+            times = [psutil.Process(pid).cpu_times() for pid in run.pids]
+        except psutil.NoSuchProcess as error:
+            raise PeerError("it ended before the window did") from error
+        return cls(time.monotonic(), _answered(client), sum(t.user + t.system for t in times))
+
+
+def _answered(client: TritonClient) -> int:
+    """Requests that the server has answered so far, those out of its cache included."""
+    return int(client.statistics(CACHED_MODEL)["inference_stats"]["success"]["count"])
+
+
+def _wait_for_answers(run: Run, client: TritonClient, *, more_than: int) -> None:
+    deadline = time.monotonic() + START_UP_S
+    while _answered(client) <= more_than:
+        run.check()
+        if time.monotonic() > deadline:
+            raise PeerError(f"no answers within {START_UP_S:g} s of its start")
+        time.sleep(0.02)
+
+
+def _rows(seen: Mapping[Key, Sequence[Seen]]) -> list[Row]:
+    rows: list[Row] = []
+    for (client, protocol, in_flight), rounds in sorted(seen.items(), key=_order):
+        rows.append(
+            {
+                "client": client,
+                "protocol": protocol,
+                "in_flight": in_flight,
+                "requests_per_s": statistics.median(each.requests_per_s for each in rounds),
+                "cpu_us_per_request": statistics.median(each.cpu_us_per_request for each in rounds),
+                "latency_p50_ms": statistics.median(each.p50_ms for each in rounds),
+                "latency_p99_ms": statistics.median(each.p99_ms for each in rounds),
+            }
+        )
+    return rows
+
+
+def _order(item: tuple[Key, Sequence[Seen]]) -> tuple[str, int, int]:
+    client, protocol, in_flight = item[0]
+    return protocol, in_flight, CLIENTS.index(client)
+
+
+def _ratios(seen: Mapping[Key, Sequence[Seen]]) -> list[Row]:
+    """Each client's cost and rate over the yardstick's of the same rounds' medians."""
+    rows: list[Row] = []
+    measured = {(row["client"], row["protocol"], row["in_flight"]): row for row in _rows(seen)}
+    for (client, protocol, in_flight), row in measured.items():
+        yardstick = measured.get((*YARDSTICK, in_flight))
+        if yardstick is None or row is yardstick:
+            continue
+        rows.append(
+            {
+                "client": client,
+                "protocol": protocol,
+                "in_flight": in_flight,
+                "cpu_ratio": float(row["cpu_us_per_request"])
+                / float(yardstick["cpu_us_per_request"]),
+                "rate_ratio": float(row["requests_per_s"]) / float(yardstick["requests_per_s"]),
+            }
+        )
+    return rows
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--clients", nargs="+", choices=CLIENTS, default=list(CLIENTS))
+    parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=list(PROTOCOLS))
+    parser.add_argument("--in-flight", type=int, nargs="+", default=[1, 16, 64])
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each window")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="16 in flight, 1 round of 1 s")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.in_flight, options.rounds, options.seconds = [16], 1, 1.0
+    return options
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except HarnessError as error:
+        print(f"{error}\nnext: {error.next_step}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,118 @@
+"""Whether several workers record what one would have: merged histograms against every request.
+
+One closed loop, its requests in flight spread over 1, 2 and 4 Locust processes, on the cached
+model. The engine merges the workers' histograms while the load runs; each worker also writes every
+request to a Parquet file. Afterwards the requests of all files go, one by one, into a histogram of
+the library `hdrhistogram`: it has to equal the merged one, bucket by bucket, for all three spans.
+
+    python benchmarks/scale_out.py --json rows.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.dataset as ds
+from cached_model import CACHED_MODEL, OUTPUTS, PAYLOADS_FILE, cached_server
+from hdrh.histogram import HdrHistogram
+from ours import closed_loop, engine, run_ours
+from rows import Row, show
+
+from harness import hdr
+from harness.errors import HarnessError, StorageError
+from harness.load.generators import LoadJob
+from harness.serving.endpoint import Endpoint
+from harness.serving.environment import ensure_server_environment
+from harness.types import LoadResult, SparseHistogram
+
+WARMUP_S = 0.5
+# Each span of `Latencies`: from which moment to which of a record.
+SPANS = {
+    "schedule_delay": ("scheduled_ns", "sent_ns"),
+    "service": ("sent_ns", "completed_ns"),
+    "response": ("scheduled_ns", "completed_ns"),
+}
+
+
+def main() -> int:
+    """Measure each number of workers and show the rows."""
+    options = _parse(sys.argv[1:])
+    environment = ensure_server_environment(lambda step: print(step.note, file=sys.stderr))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with cached_server(environment, folder) as server:
+            rows = [_row(server.endpoint, folder, count, options) for count in options.workers]
+    show(f"Scale-out at {options.in_flight} in flight, {options.protocol}", rows, options.json)
+    return 0 if all(row["merged_equals_union"] for row in rows) else 1
+
+
+def _row(endpoint: Endpoint, folder: Path, workers: int, options: argparse.Namespace) -> Row:
+    records = folder / f"records-{workers}"
+    workload = closed_loop(
+        options.protocol, in_flight=options.in_flight, seconds=options.seconds, warmup_s=WARMUP_S
+    )
+    job = LoadJob(CACHED_MODEL, folder / PAYLOADS_FILE, OUTPUTS, workload, records=records)
+    log_dir = folder / f"logs-{workers}"
+    with engine(endpoint.http, endpoint.grpc, workers=workers, log_dir=log_dir) as generators:
+        result = run_ours(generators, job)
+    if result.records_problem:
+        raise StorageError(result.records_problem)
+    return {
+        "workers": workers,
+        "requests_per_s": result.completed / result.duration_s,
+        "merged_equals_union": merged_equals_union(result, records),
+        "requests": sum(hdr.total(one.ok.response) for one in result.slices),
+        "latency_p99_ms": _p99_ms(result),
+        "busiest_worker_cpu_cores": result.generator_cpu,
+    }
+
+
+def merged_equals_union(result: LoadResult, records: Path) -> bool:
+    """Whether the slices' histograms are exactly those of the successes in the record files."""
+    written = ds.dataset(records, format="parquet").to_table().to_pandas()
+    written = written[written["status"] == "ok"]
+    for span, (begin, end) in SPANS.items():
+        merged = hdr.merge(getattr(one.ok, span) for one in result.slices)
+        if merged != _one_by_one((written[end] - written[begin]).to_numpy(np.int64)):
+            return False
+    return True
+
+
+def _one_by_one(spans_ns: Sequence[int]) -> SparseHistogram:
+    """The library's own histogram of microseconds, read back bucket by bucket."""
+    histogram = HdrHistogram(hdr.LOWEST_US, hdr.HIGHEST_US, hdr.SIGNIFICANT_FIGURES)
+    for span_ns in spans_ns:
+        histogram.record_value((int(span_ns) + 500) // 1000)
+    return hdr.decode(histogram.encode().decode("ascii"))
+
+
+def _p99_ms(result: LoadResult) -> float:
+    value = hdr.value_at(hdr.merge(one.ok.response for one in result.window), 0.99)
+    return float("nan") if value is None else value
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--in-flight", type=int, default=16)
+    parser.add_argument("--protocol", choices=("http", "grpc"), default="http")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each window")
+    parser.add_argument("--quick", action="store_true", help="1 s each")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.seconds = 1.0
+    return options
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except HarnessError as error:
+        print(f"{error}\nnext: {error.next_step}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,217 @@
+"""A KServe v2 server with known latencies: the truth that `fidelity` measures against.
+
+A process of its own, so that it shares no interpreter with a client. It answers every inference
+alike, after a time drawn from the case's distribution, and writes down what each one *really*
+took: from the moment its bytes were read to the moment its answer was handed to the kernel. What
+the timer, Python and the protocol libraries add is thus part of the truth; what is not in it is
+the loopback and the client. Sleeping is exact to some 50 us, because the event loop waits in
+`select`, whose timeout is in microseconds (that of `epoll` is in milliseconds).
+
+    python benchmarks/timed_server.py lognormal truth.npy    # prints its two ports
+
+It ends when its standard input does, and then writes the log: int64 (requests, 2), received and
+answered in nanoseconds of CLOCK_MONOTONIC.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import selectors
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import h2.config
+import h2.connection
+import h2.events
+import h11
+import numpy as np
+from latency_cases import CASES, Stall, draw_latency
+from tritonclient.grpc import service_pb2
+
+CLASSES = 10
+
+_LOGITS = np.arange(CLASSES, dtype="<f4")[None].tobytes()
+_INFER = "ModelInfer"
+_GRPC_HEADERS = [(":status", "200"), ("content-type", "application/grpc")]
+_GRPC_TRAILERS = [("grpc-status", "0")]
+
+
+Write = Callable[[bytes], None]
+
+
+class Clock:
+    """Draws latencies, waits for them, and keeps the log."""
+
+    def __init__(self, draw: Callable[[int], float], loop: asyncio.AbstractEventLoop) -> None:
+        self._draw = draw
+        self._loop = loop
+        self.log: list[tuple[int, int]] = []
+
+    def later(
+        self, received_ns: int, build: Callable[[], bytes], write: Write
+    ) -> asyncio.TimerHandle:
+        """Build and write an answer when its latency is over."""
+        due_s = received_ns / 1e9 + self._draw(received_ns)
+        return self._loop.call_at(due_s, self._answer, received_ns, build, write)
+
+    def _answer(self, received_ns: int, build: Callable[[], bytes], write: Write) -> None:
+        answer = build()
+        self.log.append((received_ns, time.monotonic_ns()))
+        write(answer)
+
+
+class HttpConnection(asyncio.Protocol):
+    """HTTP/1.1: one request at a time on a kept-alive connection."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._http = h11.Connection(h11.SERVER)
+        self._received_ns = 0
+        self._pending: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the way to write."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101  (a socket's; for the types)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Answer once a whole request is there."""
+        if not self._received_ns:
+            self._received_ns = time.monotonic_ns()
+        self._http.receive_data(data)
+        while (event := self._http.next_event()) is not h11.NEED_DATA:
+            if isinstance(event, h11.EndOfMessage):
+                write = self._transport.write
+                self._pending = self._clock.later(self._received_ns, self._answer, write)
+                self._received_ns = 0
+            if event is h11.PAUSED or isinstance(event, h11.ConnectionClosed):
+                break
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (asyncio's)
+        """Nobody waits for the answer any more."""
+        if self._pending is not None:
+            self._pending.cancel()
+
+    def _answer(self) -> bytes:
+        headers = [
+            ("Content-Type", "application/octet-stream"),
+            ("Inference-Header-Content-Length", str(len(_HTTP_HEADER))),
+            ("Content-Length", str(len(_HTTP_HEADER) + len(_LOGITS))),
+        ]
+        parts = [
+            self._http.send(h11.Response(status_code=200, headers=headers)),
+            self._http.send(h11.Data(_HTTP_HEADER + _LOGITS)),
+            self._http.send(h11.EndOfMessage()),
+        ]
+        self._http.start_next_cycle()
+        return b"".join(part for part in parts if part)
+
+
+class GrpcConnection(asyncio.Protocol):
+    """gRPC over HTTP/2 without encryption; as many streams at once as the client opens."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._http2 = h2.connection.H2Connection(
+            h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
+        )
+        self._methods: dict[int, str] = {}
+        self._pending: dict[int, asyncio.TimerHandle] = {}
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send our settings."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101  (a socket's; for the types)
+        self._transport = transport
+        self._http2.initiate_connection()
+        transport.write(self._http2.data_to_send())
+
+    def data_received(self, data: bytes) -> None:
+        """Answer the streams that the client has ended."""
+        received_ns = time.monotonic_ns()
+        for event in self._http2.receive_data(data):
+            if isinstance(event, h2.events.RequestReceived):
+                headers = {str(name): str(value) for name, value in event.headers}
+                self._methods[event.stream_id] = headers[":path"].rpartition("/")[2]
+            elif isinstance(event, h2.events.DataReceived):
+                self._http2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            elif isinstance(event, h2.events.StreamEnded):
+                self._respond(received_ns, event.stream_id)
+            elif isinstance(event, h2.events.StreamReset) and event.stream_id in self._pending:
+                self._pending.pop(event.stream_id).cancel()
+        self._transport.write(self._http2.data_to_send())
+
+    def _respond(self, received_ns: int, stream_id: int) -> None:
+        if self._methods.pop(stream_id) == _INFER:
+            self._pending[stream_id] = self._clock.later(
+                received_ns, lambda: self._infer(stream_id), self._transport.write
+            )
+        else:  # a question whether the server lives or is ready
+            self._transport.write(self._answer(stream_id, _GRPC_YES))
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (asyncio's)
+        """Nobody waits for the answers any more."""
+        for pending in self._pending.values():
+            pending.cancel()
+
+    def _infer(self, stream_id: int) -> bytes:
+        del self._pending[stream_id]
+        return self._answer(stream_id, _GRPC_ANSWER)
+
+    def _answer(self, stream_id: int, message: bytes) -> bytes:
+        self._http2.send_headers(stream_id, _GRPC_HEADERS)
+        self._http2.send_data(stream_id, b"\0" + len(message).to_bytes(4, "big") + message)
+        self._http2.send_headers(stream_id, _GRPC_TRAILERS, end_stream=True)
+        return self._http2.data_to_send()
+
+
+def _http_header() -> bytes:
+    output = {
+        "name": "logits",
+        "datatype": "FP32",
+        "shape": [1, CLASSES],
+        "parameters": {"binary_data_size": len(_LOGITS)},
+    }
+    return json.dumps({"model_name": "timed", "outputs": [output]}).encode()
+
+
+def _grpc_answer() -> bytes:
+    answer = service_pb2.ModelInferResponse(model_name="timed", raw_output_contents=[_LOGITS])
+    answer.outputs.add(name="logits", datatype="FP32", shape=[1, CLASSES])
+    serialised: bytes = answer.SerializeToString()
+    return serialised
+
+
+_HTTP_HEADER = _http_header()
+_GRPC_ANSWER = _grpc_answer()
+_GRPC_YES = service_pb2.ServerLiveResponse(live=True).SerializeToString()
+
+
+async def _serve(clock: Clock) -> None:
+    loop = asyncio.get_running_loop()
+    http = await loop.create_server(lambda: HttpConnection(clock), "127.0.0.1", 0)
+    grpc = await loop.create_server(lambda: GrpcConnection(clock), "127.0.0.1", 0)
+    print(*(each.sockets[0].getsockname()[1] for each in (http, grpc)), flush=True)
+    # The parent keeps our standard input open for as long as it wants us.
+    await loop.run_in_executor(None, sys.stdin.read)
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("case", choices=CASES)
+    parser.add_argument("log", type=Path)
+    parser.add_argument("--stall-s", type=float, default=1.0)
+    parser.add_argument("--period-s", type=float, default=10.0)
+    options = parser.parse_args()
+    loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
+    clock = Clock(draw_latency(options.case, Stall(options.stall_s, options.period_s)), loop)
+    loop.run_until_complete(_serve(clock))
+    np.save(options.log, np.array(clock.log, dtype=np.int64).reshape(-1, 2))
+
+
+if __name__ == "__main__":
+    main()

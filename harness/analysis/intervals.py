@@ -1,0 +1,226 @@
+"""Confidence bounds of a quantile and of the mean, for the correlated latencies of a queue.
+
+A quantile has two intervals, each of which guards against what the other takes on trust; the wider
+one counts on either side:
+
+1. *Order statistics* of the sample, from the binomial distribution, assume nothing of how latency
+   is distributed (Conover, Practical Nonparametric Statistics, 3rd ed., section 3.2; the upper
+   bound alone is the rule by which MLPerf LoadGen stops early). They want independent requests, so
+   they get the effective number n / deff: the design effect deff (Kish, Survey Sampling, 1965) is
+   the variance of the share of slow requests, from batch means over the window's blocks (Law &
+   Kelton, Simulation Modeling and Analysis, section 9.5.3), over what independence would give.
+2. *Sectioning* (Asmussen & Glynn, Stochastic Simulation, 2007, section III.5): how far the blocks'
+   own quantiles lie from the whole window's, by Student's t. It is done with logarithms, because
+   latency is skewed: a calm window has both a low quantile and a small spread.
+
+A window of too few effective requests has no upper order statistic. Where its requests would be
+enough if they were independent, `ROOM` times the greatest latency stands in: what lies that far
+above all that was seen passes even where correlation is strong, so that clear cases end soon.
+
+A closed loop cannot remember longer than its requests take, so there the extremes of the blocks'
+own quantiles bound it too, with `CLOSED_ROOM` to spare: what a machine's slow drifts make of the
+two intervals above would leave cases undecided that are clear to the eye.
+
+Blocks that are still correlated with each other tell less than their number. Their first
+autocorrelation r, its bias removed, gives the variance of an AR(1) process, (1 + r) / (1 - r) times
+as large, in both intervals, and as many times fewer degrees of freedom in the second. Where these
+run out the window is too short for its own memory: no bounds, and nothing is decided.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy import special, stats
+
+from harness import hdr
+from harness.analysis.histograms import BlockCounts, Floats
+
+BLOCKS = 10
+"""More are shorter, and so more correlated; 10 to 30 are enough (Schmeiser, Oper. Res., 1982)."""
+ROOM = 4.0
+"""Found by simulation (benchmarks/stopping_error_rates.py): at 2 a queue near saturation, seen for
+less than its memory, passes wrongly in up to 9% of trials; at 4 in 3%."""
+CLOSED_ROOM = 2.0
+CYCLES_A_BLOCK = 2.0
+"""Of a closed loop: room beyond its blocks' extremes, and how often it turns over in a block."""
+FEWEST_DEGREES = 1.0
+"""Of freedom, below which blocks are one long swing of the queue."""
+HIGHEST_CORRELATION = 0.95
+_LARGEST_EXPONENT = 50.0
+
+Bounds = tuple[float, float]
+UNBOUNDED_US: Bounds = (0.0, float(hdr.HIGHEST_US))
+
+
+def quantile_bounds_us(
+    blocks: BlockCounts, quantile: float, confidence: float, *, block_s: float | None = None
+) -> Bounds:
+    """Two-sided bounds of a quantile in microseconds; `UNBOUNDED_US` where nothing can be said.
+
+    Args:
+        blocks: the window.
+        quantile: 0 to 1.
+        confidence: of the interval.
+        block_s: length of a block, where the load was a closed loop: its memory is bounded.
+    """
+    value_us = blocks.value_at(max(1, math.ceil(quantile * blocks.offered)))
+    low_us, high_us = _spread_bounds_us(blocks, quantile, value_us, confidence)
+    if block_s is not None:
+        clear_low_us, clear_high_us = _clear_bounds_us(blocks, quantile, confidence, block_s)
+        low_us, high_us = max(low_us, clear_low_us), min(high_us, clear_high_us)
+    return min(low_us, value_us), max(high_us, value_us)
+
+
+def _spread_bounds_us(
+    blocks: BlockCounts, quantile: float, value_us: float, confidence: float
+) -> Bounds:
+    """The wider, on either side, of the two intervals."""
+    factor = _sectioning_factor(blocks, quantile, value_us, confidence)
+    if factor is None:
+        return UNBOUNDED_US
+    low_us, high_us = _order_statistics_us(blocks, quantile, confidence)
+    return (
+        min(low_us, value_us / factor),
+        min(max(high_us, value_us * factor), float(hdr.HIGHEST_US)),
+    )
+
+
+def _clear_bounds_us(
+    blocks: BlockCounts, quantile: float, confidence: float, block_s: float
+) -> Bounds:
+    """Bounds for clear cases of a closed loop: beyond what any block showed, with room.
+
+    A closed loop of N remembers about as long as N requests take, which is its mean latency
+    (Little). Blocks that are several times as long are as good as independent, so the true quantile
+    lies far beyond the extremes of ten of them only if the machine itself changed.
+    """
+    mean_s = float(blocks.block_sums_us.sum()) / max(1, blocks.answered) / 1e6
+    enough = blocks.offered >= fewest_requests(quantile, confidence)
+    if len(blocks.counts) < BLOCKS or not enough or block_s < CYCLES_A_BLOCK * mean_s:
+        return UNBOUNDED_US
+    own_us = blocks.block_quantiles_us(quantile)
+    high_us = min(CLOSED_ROOM * float(own_us.max()), UNBOUNDED_US[1])
+    return float(own_us.min()) / CLOSED_ROOM, high_us
+
+
+def mean_bounds_us(blocks: BlockCounts, confidence: float) -> Bounds | None:
+    """Two-sided bounds of the mean by batch means, with logarithms; None where there are none."""
+    mean_us = float(blocks.block_sums_us.sum()) / blocks.answered
+    if mean_us <= 0:
+        return None
+    deviations = (blocks.block_sums_us / mean_us - blocks.block_answered) / blocks.answered
+    factor = _spread_factor(blocks, deviations, confidence)
+    return None if factor is None else (mean_us / factor, mean_us * factor)
+
+
+def design_effect(blocks: BlockCounts, quantile: float, confidence: float) -> float:
+    """How many requests count as one, for the share above a quantile: from 1 to their number."""
+    count = len(blocks.counts)
+    if count == 1:
+        return float(blocks.offered)
+    slow = blocks.exceedances(blocks.value_at(max(1, math.ceil(quantile * blocks.offered))))
+    share = float(slow.sum()) / blocks.offered
+    if share == 0:  # the quantile is the maximum: nothing varies that could be measured
+        return min(_uncertainty(blocks, confidence), float(blocks.offered))
+    residuals = slow - share * blocks.block_offered
+    # Variance of a ratio, linearised: Cochran, Sampling Techniques, 3rd ed., section 6.3.
+    variance = count / (count - 1) * float(np.square(residuals).sum()) / blocks.offered**2
+    inflation = _inflation(autocorrelation(residuals))
+    effect = inflation * variance / (share * (1 - share) / blocks.offered)
+    return min(max(1.0, effect) * _uncertainty(blocks, confidence), float(blocks.offered))
+
+
+def fewest_requests(quantile: float, confidence: float) -> int:
+    """Independent requests that give a quantile an upper bound at all.
+
+    The greatest of n lies below the quantile with probability q^n, which may be one tail.
+    """
+    return math.ceil(math.log((1 - confidence) / 2) / math.log(quantile))
+
+
+def order_statistic_ranks(samples: int, quantile: float, confidence: float) -> tuple[int, int]:
+    """Ranks (from 1) of the order statistics that bound a quantile of independent samples.
+
+    Of n samples the number at or below the quantile is Binomial(n, quantile), so X(r) is above it
+    with probability cdf(r - 1), X(s) below it with 1 - cdf(s - 1); each is kept to (1 - confidence)
+    / 2. A rank of 0, or of `samples` + 1, says that the sample is too small for that bound.
+    """
+    tail = (1 - confidence) / 2
+    low, above = stats.binom.ppf([tail, 1 - tail], samples, quantile)
+    return int(low), int(above) + 1
+
+
+def _order_statistics_us(blocks: BlockCounts, quantile: float, confidence: float) -> Bounds:
+    """Order statistics whose ranks are found for the effective sample of m of n requests.
+
+    They are then stretched to the real one, outwards: r becomes floor((r - 1) n / m) + 1, and s
+    becomes ceil(s n / m); with m = n they stay.
+    """
+    total = blocks.offered
+    effective = max(1, math.floor(total / design_effect(blocks, quantile, confidence)))
+    low, high = order_statistic_ranks(effective, quantile, confidence)
+    low_us = blocks.value_at((low - 1) * total // effective + 1) if low else UNBOUNDED_US[0]
+    if high <= effective:
+        return low_us, blocks.value_at(-(-high * total // effective))
+    if total >= _uncertainty(blocks, confidence) * fewest_requests(quantile, confidence):
+        return low_us, ROOM * blocks.value_at(total)
+    return low_us, UNBOUNDED_US[1]
+
+
+def _uncertainty(blocks: BlockCounts, confidence: float) -> float:
+    """How much larger to take a variance that is known from few blocks only.
+
+    As in a t interval: the square of Student's t over the normal quantile.
+    """
+    tail = (1 + confidence) / 2
+    student = float(special.stdtrit(len(blocks.counts) - 1, tail))
+    return (student / float(special.ndtri(tail))) ** 2
+
+
+def _sectioning_factor(
+    blocks: BlockCounts, quantile: float, value_us: float, confidence: float
+) -> float | None:
+    """By which factor the quantile may be off, from the blocks' own quantiles."""
+    own_us = np.maximum(blocks.block_quantiles_us(quantile), hdr.LOWEST_US)
+    logarithms = np.log(own_us / max(value_us, hdr.LOWEST_US))
+    return _spread_factor(blocks, logarithms * blocks.block_offered / blocks.offered, confidence)
+
+
+def _spread_factor(blocks: BlockCounts, deviations: Floats, confidence: float) -> float | None:
+    """Turn relative deviations, a block each, into the factor that bounds their sum.
+
+    The blocks' memory is sought in the deviations and, because these are few and coarse, in the
+    blocks' mean ranks too: all latencies of a queue share its memory. None where it is too long.
+    """
+    count = len(deviations)
+    if count == 1:
+        return None
+    ranks = blocks.block_ranks - blocks.block_offered / 2
+    inflation = _inflation(max(autocorrelation(deviations), autocorrelation(ranks)))
+    degrees = count / inflation - 1
+    if degrees < FEWEST_DEGREES:
+        return None
+    variance = count / (count - 1) * float(np.square(deviations).sum())
+    half = float(special.stdtrit(degrees, (1 + confidence) / 2)) * math.sqrt(variance * inflation)
+    return math.exp(min(half, _LARGEST_EXPONENT))
+
+
+def _inflation(correlation: float) -> float:
+    """How much larger an AR(1) process makes the variance of a mean; alternation counts as none."""
+    positive = max(correlation, 0.0)
+    return (1 + positive) / (1 - positive)
+
+
+def autocorrelation(series: Floats) -> float:
+    """First autocorrelation of a short series with mean zero, its bias removed.
+
+    A series of m values with the mean taken off shows (1 + 4 r) / m too little (Marriott & Pope,
+    Biometrika 41, 1954).
+    """
+    squares = float(np.square(series).sum())
+    if squares == 0:
+        return 0.0
+    seen = float((series[1:] * series[:-1]).sum()) / squares
+    return min(seen + (1 + 4 * max(seen, 0.0)) / len(series), HIGHEST_CORRELATION)

@@ -1,0 +1,122 @@
+"""What one `harness load` comes to, once all its options agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.cli.source import ServingOptions, Source
+from harness.cli.sweep import override
+from harness.cli.traffic import TrafficOptions
+from harness.errors import UsageError
+from harness.load.transports.opening import GrpcImplementation
+from harness.pipeline.remote import RemoteAddress
+from harness.planning.objective import parse_objective
+from harness.study import Study
+from harness.study_file import load_study
+from harness.types import ServiceLevelObjective, ServingConfig, WireProtocol, Workload
+
+NO_OBJECTIVE = ServiceLevelObjective("", ())
+
+
+@dataclass(frozen=True)
+class LoadPlan:
+    """What is measured, once all options agree."""
+
+    source: Source
+    study: Study | None
+    address: RemoteAddress | None
+    name: str
+    """Of the variant, or of the model there."""
+    serving: ServingConfig
+    workload: Workload
+    slo: ServiceLevelObjective
+
+
+def make_plan(
+    source: Source,
+    traffic: TrafficOptions,
+    serving: ServingOptions,
+    slo: str | None,
+    seed: int | None,
+) -> LoadPlan:
+    """Read every option and hold them against each other; nothing is started.
+
+    Args:
+        source: what is measured.
+        traffic: what it is sent.
+        serving: how it is served, where the harness serves.
+        slo: the objective in place of the study's.
+        seed: in place of the study's.
+
+    Raises:
+        UsageError: options that contradict each other, or a study file that is wrong.
+    """
+    source.check()
+    study, address = _study(source, slo), source.address()
+    if address and serving.given:
+        raise UsageError(
+            "the server at --url is measured as it is: --max-batch-size, --queue-delay-us, "
+            "--instances and --intra-op-threads are for one that the harness starts",
+            next_step="leave them out",
+        )
+    drawn_by = seed if seed is not None else study.seed if study else 0
+    protocol = address.protocol if address else source.protocol or WireProtocol.GRPC
+    plan = LoadPlan(
+        source,
+        study,
+        address,
+        source.variant or source.model or "",
+        serving.config(),
+        traffic.workload(protocol, drawn_by),
+        _objective(study, source.variant, slo),
+    )
+    if traffic.until_decided and not plan.slo.constraints:
+        raise UsageError(
+            "--until-decided, and no objective to decide",
+            next_step="name one: --slo 'p95 < 50 ms'",
+        )
+    return plan
+
+
+def _study(source: Source, slo: str | None) -> Study | None:
+    if source.study_file is None:
+        return None
+    study = load_study(source.study_file)
+    return study if slo is None else override(study, slo, None)
+
+
+def _objective(study: Study | None, variant: str | None, slo: str | None) -> ServiceLevelObjective:
+    if study is None or variant is None:
+        return parse_objective(slo) if slo is not None else NO_OBJECTIVE
+    return study.objective_of(study.family_of(variant))
+
+
+def check_machinery(
+    plan: LoadPlan, transport: GrpcImplementation, *, records: bool, cpus: str | None
+) -> None:
+    """Refuse options that would do nothing.
+
+    Args:
+        plan: what is measured.
+        transport: what speaks gRPC.
+        records: whether requests would be written into a folder that nobody keeps.
+        cpus: cores for the server.
+
+    Raises:
+        UsageError: there is one.
+    """
+    if records:
+        raise UsageError(
+            "--records without --out: they would be thrown away with the run folder",
+            next_step="name where the run folder is kept: --out runs/mine",
+        )
+    if plan.address and cpus is not None:
+        raise UsageError(
+            "--cpus-server places a server that the harness starts, and --url is up already",
+            next_step="leave it out",
+        )
+    if transport is GrpcImplementation.GRPCIO and plan.workload.protocol is WireProtocol.HTTP:
+        raise UsageError(
+            "--transport grpcio speaks gRPC, and the load is HTTP",
+            next_step="leave it out, or use --protocol grpc or a grpc:// address",
+        )

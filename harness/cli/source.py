@@ -1,0 +1,101 @@
+"""What `harness load` measures: a study's variant, or a model of a server that is up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+from harness.errors import UsageError
+from harness.pipeline.remote import RemoteAddress, parse_url
+from harness.types import ServingConfig, WireProtocol
+
+NOTHING_NAMED = (
+    "it is not said what to send where: a study file and --variant are missing, "
+    "or all of --url, --model and --payloads"
+)
+
+
+@dataclass(frozen=True)
+class ServingOptions:
+    """Triton's side, as it stands on the command line; None was not given."""
+
+    max_batch_size: int | None = None
+    queue_delay_us: int | None = None
+    instances: int | None = None
+    intra_op_threads: int | None = None
+
+    @property
+    def given(self) -> bool:
+        """Whether any of them was."""
+        return any(one is not None for one in astuple(self))
+
+    def config(self) -> ServingConfig:
+        """What was given, and ServingConfig's own defaults."""
+        plain = ServingConfig()
+        return ServingConfig(
+            max_batch_size=self.max_batch_size or plain.max_batch_size,
+            queue_delay_us=self.queue_delay_us or plain.queue_delay_us,
+            instance_count=self.instances or plain.instance_count,
+            intra_op_threads=self.intra_op_threads or plain.intra_op_threads,
+        )
+
+
+@dataclass(frozen=True)
+class Source:
+    """As it stands on the command line."""
+
+    study_file: Path | None
+    variant: str | None
+    url: str | None
+    model: str | None
+    payloads: Path | None
+    headers: Sequence[str]
+    ca_file: Path | None
+    insecure: bool
+    protocol: WireProtocol | None
+
+    def address(self) -> RemoteAddress | None:
+        """Where the server that is up is; None where the harness serves.
+
+        Raises:
+            UsageError: an address that cannot be, or of another protocol than was named.
+        """
+        if self.url is None:
+            return None
+        address = parse_url(self.url, self.headers, ca_file=self.ca_file, verify=not self.insecure)
+        if self.protocol not in {None, address.protocol}:
+            raise UsageError(
+                f"--protocol {self.protocol} and --url {self.url} say different things",
+                next_step="leave --protocol away: the address names it",
+            )
+        return address
+
+    def check(self) -> None:
+        """Make sure that it says what to measure, and only that.
+
+        Raises:
+            UsageError: the first thing that is missing, or that has no meaning here.
+        """
+        for problem, next_step in self._problems():
+            raise UsageError(problem, next_step=next_step)
+
+    def _problems(self) -> Iterator[tuple[str, str]]:
+        whole = "harness load --url http://HOST:PORT --model NAME --payloads FILE.npz"
+        if self.url is None and (self.headers or self.ca_file or self.insecure):
+            yield "--header, --ca-file and --insecure go with --url, and there is none", whole
+        if self.study_file is None:
+            if self.variant is not None:
+                yield "--variant names one of a study, and no study file is given", whole
+            if self.url is None or self.model is None or self.payloads is None:
+                yield NOTHING_NAMED, whole
+        elif self.variant is None:
+            yield (
+                "--variant is missing: which of the study's variants?",
+                "harness load STUDY --help",
+            )
+        elif self.model is not None or self.payloads is not None:
+            yield (
+                "a study says what is sent: --model and --payloads are for a server without one",
+                "leave them out, or leave the study file out",
+            )

@@ -1,0 +1,101 @@
+"""What `harness load` sends: one workload out of its options."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from harness.errors import UsageError
+from harness.load.arrivals import parse_arrivals
+from harness.load.mixes import parse_mix
+from harness.load.shapes import parse_shape
+from harness.load.workload import check_workload
+from harness.types import (
+    ArrivalKind,
+    ArrivalProcess,
+    LoadMode,
+    ShapeKind,
+    WireProtocol,
+    Workload,
+)
+
+DEFAULT_CONCURRENCY = 4
+DEFAULT_IN_FLIGHT = 512
+FIRST_LOOK_S = 0.5
+"""Window before which nothing is decided."""
+
+
+@dataclass(frozen=True)
+class TrafficOptions:
+    """As they stand on the command line; None was not given."""
+
+    concurrency: int | None
+    rate: float | None
+    arrivals: str | None
+    shape: str | None
+    max_in_flight: int | None
+    client_batch_size: int | None
+    batch_mix: str | None
+    length_mix: str | None
+    duration_s: float
+    warmup_s: float
+    until_decided: bool
+
+    def workload(self, protocol: WireProtocol, seed: int) -> Workload:
+        """The one workload that they say.
+
+        Raises:
+            UsageError: options that contradict each other, or that nothing can be measured with.
+        """
+        is_open = any(one is not None for one in (self.rate, self.arrivals, self.shape))
+        batch_mix = parse_mix(self.batch_mix) if self.batch_mix is not None else ()
+        if batch_mix and self.client_batch_size is not None:
+            raise _contradiction("--client-batch-size", "--batch-mix")
+        workload = Workload(
+            protocol=protocol,
+            client_batch_size=max((size for size, _ in batch_mix), default=self._batch_size()),
+            concurrency=self._in_flight(is_open=is_open),
+            duration_s=self.duration_s,
+            warmup_s=self.warmup_s,
+            seed=seed,
+            load_mode=LoadMode.OPEN if is_open else LoadMode.CLOSED,
+            rate_per_s=self.rate,
+            arrivals=self._arrivals(),
+            min_duration_s=min(FIRST_LOOK_S, self.duration_s) if self.until_decided else None,
+            batch_mix=batch_mix,
+            length_mix=parse_mix(self.length_mix) if self.length_mix is not None else (),
+        )
+        check_workload(workload)
+        self._check_early_end(workload.arrivals)
+        return workload
+
+    def _batch_size(self) -> int:
+        return 1 if self.client_batch_size is None else self.client_batch_size
+
+    def _in_flight(self, *, is_open: bool) -> int:
+        if is_open and self.concurrency is not None:
+            raise _contradiction("--concurrency", "an open loop (--rate, --arrivals, --shape)")
+        if not is_open and self.max_in_flight is not None:
+            raise UsageError(
+                "--max-in-flight bounds an open loop, and there is none",
+                next_step="name a --rate, or use --concurrency",
+            )
+        given = self.max_in_flight if is_open else self.concurrency
+        return given if given is not None else DEFAULT_IN_FLIGHT if is_open else DEFAULT_CONCURRENCY
+
+    def _arrivals(self) -> ArrivalProcess:
+        arrivals = parse_arrivals(self.arrivals or str(ArrivalKind.POISSON))
+        return dataclasses.replace(arrivals, shape=parse_shape(self.shape or str(ShapeKind.FLAT)))
+
+    def _check_early_end(self, arrivals: ArrivalProcess) -> None:
+        changes = arrivals.kind is ArrivalKind.TRACE or arrivals.shape.kind is not ShapeKind.FLAT
+        if self.until_decided and changes:
+            raise UsageError(
+                "--until-decided with a load that changes: what is still to come may differ from "
+                "what was seen",
+                next_step="leave --until-decided away: the whole of it is measured then",
+            )
+
+
+def _contradiction(one: str, other: str) -> UsageError:
+    return UsageError(f"{one} and {other} say different things", next_step="leave one of them out")

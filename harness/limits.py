@@ -1,0 +1,24 @@
+"""How far a load generator may lag before a trial no longer counts.
+
+`analysis/validity.py` judges by these, the report shows what was measured beside them.
+"""
+
+from __future__ import annotations
+
+GENERATOR_CPU_LIMIT = 0.90
+"""Cores of one generator process; above it latency is the generator's own queue."""
+LATE_FLOOR_MS = 10.0
+LATE_SHARE_OF_P95 = 0.10
+"""Sending late, or waking late (p99), is tolerated up to the greater of the two. One request in a
+hundred that is 10 ms late moves no p95 of an objective of tens of milliseconds."""
+BROKEN_FAILURE_SHARE = 0.50
+"""Above it the server is broken rather than unreliable; below it error_rate judges."""
+RATE_SHORTFALL = 0.05
+"""How far an open loop may fall due less often than its nominal rate, chance apart."""
+COUNT_TOLERANCE = 0.02
+"""How far Triton's count of answers and the client's may be apart."""
+
+
+def allowed_late_ms(p95_ms: float) -> float:
+    """How late a generator may send or wake (p99), by the response latency's p95."""
+    return max(LATE_FLOOR_MS, LATE_SHARE_OF_P95 * p95_ms)

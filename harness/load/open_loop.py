@@ -1,0 +1,237 @@
+"""Open loop: requests are sent when they fall due, whatever the server does.
+
+One dispatcher walks the arrivals and hands each to a slot: a connection with a thread of its own (a
+greenlet in a Locust process). A slot that was just in use is taken first, so that there are only as
+many connections as the load needs. Where as many requests are in flight as may be, a request that
+falls due is dropped, and counted: it is never sent late, because a queue in the client would hide
+how slow the server is. The latency that counts runs from the scheduled time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from queue import SimpleQueue
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.load.answers import AnswerCheck
+from harness.load.closed_loop import FOREVER_NS, Ending, RequestSink
+from harness.load.payloads import EncodedRequest
+from harness.load.timer import Timer
+from harness.load.transports.contract import RequestFailure, Transport
+
+LONGEST_SLEEP_NS = 50_000_000
+"""How soon the dispatcher notices that the ending was moved."""
+
+
+class OpenLoopSink(RequestSink, Protocol):
+    """Where requests are recorded; `harness.load.recorder.Recorder` is one."""
+
+    def drop(self, scheduled_ns: int) -> None:
+        """A request that fell due and was never sent."""
+
+
+def requests_in_turn(
+    requests: Sequence[EncodedRequest], worker: int = 0, workers: int = 1
+) -> Iterator[EncodedRequest]:
+    """The requests that go with one worker's share of the arrivals, for ever.
+
+    The n-th arrival of the whole load has the n-th request, by whichever process it is sent.
+    """
+    return itertools.islice(itertools.cycle(requests), worker, None, workers)
+
+
+class Slot:
+    """One connection, which sends what it is handed and then waits for more.
+
+    Args:
+        transport: this slot's own.
+        check: what an answer must be.
+        sink: records every request.
+        idle: where the slot puts itself when it is free.
+    """
+
+    __slots__ = ("_check", "_idle", "_inbox", "_sink", "_transport", "scheduled_ns")
+
+    def __init__(
+        self,
+        transport: Transport,
+        check: AnswerCheck,
+        sink: OpenLoopSink,
+        idle: list[Slot],
+    ) -> None:
+        self._transport = transport
+        self._check = check
+        self._sink = sink
+        self._idle = idle
+        self._inbox: SimpleQueue[EncodedRequest | None] = SimpleQueue()
+        self.scheduled_ns = 0
+        """Of the request in flight; 0 where there is none."""
+
+    def hand(self, scheduled_ns: int, request: EncodedRequest) -> None:
+        """Give it a request to send now; only to a slot that is idle."""
+        self.scheduled_ns = scheduled_ns
+        self._inbox.put(request)
+
+    def dismiss(self) -> None:
+        """Let it leave when it is idle."""
+        self._inbox.put(None)
+
+    def serve(self) -> None:
+        """Send until dismissed; then hang up."""
+        try:
+            while (request := self._inbox.get()) is not None:
+                self._exchange(request)
+                # In this order: recorded, then no longer in flight, then open for the next.
+                self.scheduled_ns = 0
+                self._idle.append(self)
+        finally:
+            self.scheduled_ns = 0
+            self._transport.close()
+
+    def _exchange(self, request: EncodedRequest) -> None:
+        now_ns = time.monotonic_ns
+        sent_ns, completed_ns = now_ns(), 0
+        try:
+            answer = self._transport.send(request.body)
+            completed_ns = now_ns()
+            if answer.layout is not request.layout or request.known is not None:
+                self._check.check(answer, request)
+        except RequestFailure as failure:
+            # No pause, unlike in a closed loop: the schedule says when the next request goes.
+            self._sink.fail(self.scheduled_ns, sent_ns, completed_ns or now_ns(), failure)
+        else:
+            self._sink.add(self.scheduled_ns, sent_ns, completed_ns, request.batch_size)
+
+
+class OpenLoop:
+    """Dispatches one load, or one worker's share of it; for a single `run`.
+
+    Args:
+        arrivals: chunks of ascending nanoseconds from the load's start.
+        requests: what to send, one an arrival, dropped ones included.
+        check: what an answer must be.
+        sink: records every request; in a process with threads it is called by all of them.
+        open_transport: makes a slot's connection.
+        most_in_flight: the bound beyond which requests are dropped.
+        timer: wakes the dispatcher; stays the caller's.
+    """
+
+    def __init__(
+        self,
+        arrivals: Iterable[NDArray[np.int64]],
+        requests: Iterator[EncodedRequest],
+        check: AnswerCheck,
+        sink: OpenLoopSink,
+        *,
+        open_transport: Callable[[], Transport],
+        most_in_flight: int,
+        timer: Timer,
+    ) -> None:
+        self._arrivals = arrivals
+        self._requests = requests
+        self._check = check
+        self._sink = sink
+        self._open_transport = open_transport
+        self._most_in_flight = most_in_flight
+        self._timer = timer
+        self._slots: list[Slot] = []
+        self._idle: list[Slot] = []
+        self._threads: list[threading.Thread] = []
+        self._next_ns = 0
+        """The first arrival that was not dispatched yet; 0 before the load."""
+        self._now_ns = 0
+        """The clock at the dispatcher's last waking: what is due by then goes out together."""
+        self._problem: Exception | None = None
+
+    @property
+    def settled_before_ns(self) -> int:
+        """Everything scheduled before this instant is recorded, and nothing more will be."""
+        # The arrival first: it is moved on only after a slot has the one before in flight.
+        next_ns = self._next_ns
+        return min([next_ns, *(one for slot in self._slots if (one := slot.scheduled_ns))])
+
+    @property
+    def connections(self) -> int:
+        """How many were opened: the most that were in flight at once, or what `connect` made."""
+        return len(self._slots)
+
+    def connect(self, count: int) -> None:
+        """Open connections before the load, so that its first requests do not wait for them.
+
+        Raises:
+            RequestFailure: the server cannot be reached. The load can be run nevertheless: its
+                requests try again, and are counted.
+        """
+        for _ in range(min(count, self._most_in_flight) - len(self._slots)):
+            transport = self._open_transport()
+            self._idle.append(self._open_slot(transport))
+            transport.connect()
+
+    def run(self, start_ns: int, ending: Ending) -> None:
+        """Dispatch until the ending, or the last arrival; then wait for what is in flight.
+
+        Args:
+            start_ns: CLOCK_MONOTONIC at the arrivals' 0.
+            ending: may be moved while the load runs.
+        """
+        try:
+            self._dispatch(start_ns, ending)
+        finally:
+            self._next_ns = FOREVER_NS
+            self.close()
+        for thread in self._threads:
+            thread.join()
+        if self._problem is not None:
+            raise self._problem
+
+    def close(self) -> None:
+        """Let every slot leave when it is idle; `run` does that by itself."""
+        for slot in self._slots:
+            slot.dismiss()
+
+    def _dispatch(self, start_ns: int, ending: Ending) -> None:
+        for offsets_ns in self._arrivals:
+            for scheduled_ns in (offsets_ns + start_ns).tolist():
+                self._next_ns = scheduled_ns
+                if not self._falls_due(scheduled_ns, ending):
+                    return
+                self._send_or_drop(scheduled_ns, next(self._requests))
+
+    def _falls_due(self, scheduled_ns: int, ending: Ending) -> bool:
+        """Wait for an arrival; false where the load ends before it."""
+        while scheduled_ns > self._now_ns:
+            if scheduled_ns >= ending.at_ns or self._problem is not None:
+                return False
+            # In bounded steps, and at least once: a dispatcher that is behind must let slots run.
+            self._timer.sleep_until(min(scheduled_ns, time.monotonic_ns() + LONGEST_SLEEP_NS))
+            self._now_ns = time.monotonic_ns()
+        return scheduled_ns < ending.at_ns
+
+    def _send_or_drop(self, scheduled_ns: int, request: EncodedRequest) -> None:
+        if self._idle:
+            self._idle.pop().hand(scheduled_ns, request)
+        elif len(self._slots) < self._most_in_flight:
+            self._open_slot(self._open_transport()).hand(scheduled_ns, request)
+        else:
+            self._sink.drop(scheduled_ns)
+
+    def _open_slot(self, transport: Transport) -> Slot:
+        slot = Slot(transport, self._check, self._sink, self._idle)
+        thread = threading.Thread(target=self._serve, args=(slot,), daemon=True)
+        self._slots.append(slot)
+        self._threads.append(thread)
+        thread.start()
+        return slot
+
+    def _serve(self, slot: Slot) -> None:
+        """A slot's life; what no request should raise ends the load."""
+        try:
+            slot.serve()
+        except Exception as error:  # noqa: BLE001  (raised again by `run`)
+            self._problem = self._problem or error

@@ -1,0 +1,106 @@
+"""What the users of one process send: requests encoded once, and how each user walks them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.load.answers import AnswerCheck
+from harness.load.arrivals import share
+from harness.load.closed_loop import ClosedLoop, Ending, RequestSink, Turns
+from harness.load.known_answers import read_known_answers
+from harness.load.open_loop import OpenLoop, OpenLoopSink, requests_in_turn
+from harness.load.payloads import EncodedRequest, draw_payloads, encode_payloads, read_payloads
+from harness.load.timer import Timer
+from harness.load.transports.contract import Transport
+from harness.types import TensorSpec, Workload
+
+GOLDEN_RATIO = 0.6180339887498949
+
+
+@dataclass(frozen=True)
+class Place:
+    """One worker's part of a load."""
+
+    worker: int
+    workers: int
+    share: int
+    """Of the requests in flight."""
+
+
+@dataclass
+class Traffic:
+    """Requests, and what opens the transports that carry them."""
+
+    model: str
+    open_transport: Callable[[], Transport]
+    requests: Sequence[EncodedRequest]
+    check: AnswerCheck
+    next_user: int = 0
+    """Users before the next one, in all processes."""
+    ending: Ending = field(default_factory=Ending)
+    turns: Turns = field(default_factory=Turns)
+
+    def closed_loop(self, transport: Transport, sink: RequestSink) -> ClosedLoop:
+        """The next user's walk through the requests.
+
+        Users start at multiples of the golden ratio: apart, however many there will be.
+        """
+        first = int(self.next_user * GOLDEN_RATIO * len(self.requests)) % len(self.requests)
+        self.next_user += 1
+        return ClosedLoop(transport, self.requests, self.check, sink, first=first, turns=self.turns)
+
+    def open_loop(
+        self,
+        arrivals: Iterable[NDArray[np.int64]],
+        place: Place,
+        sink: OpenLoopSink,
+        timer: Timer,
+    ) -> OpenLoop:
+        """One worker's part of an open loop: every so-many-th arrival of the one sequence.
+
+        Args:
+            arrivals: of the whole load (`arrival_times_ns`).
+            place: of this worker in it.
+            sink: records every request.
+            timer: wakes the dispatcher.
+        """
+        return OpenLoop(
+            share(arrivals, place.worker, place.workers),
+            requests_in_turn(self.requests, place.worker, place.workers),
+            self.check,
+            sink,
+            open_transport=self.open_transport,
+            most_in_flight=place.share,
+            timer=timer,
+        )
+
+
+def make_traffic(
+    model: str,
+    open_transport: Callable[[], Transport],
+    workload: Workload,
+    payloads: Path,
+    *,
+    outputs: Sequence[TensorSpec] = (),
+    known_answers: Path | None = None,
+) -> Traffic:
+    """Draw and encode a workload's requests: the same ones in every process.
+
+    Raises:
+        DataError: the payloads cannot be read, or do not have what the workload draws from them.
+    """
+    drawn = draw_payloads(
+        read_payloads(payloads),
+        batch_size=workload.client_batch_size,
+        seed=workload.seed,
+        batch_mix=workload.batch_mix,
+        length_mix=workload.length_mix,
+    )
+    known = read_known_answers(known_answers) if known_answers else None
+    requests = encode_payloads(drawn, open_transport(), model, known)
+    return Traffic(model, open_transport, requests, AnswerCheck(outputs))

@@ -1,0 +1,100 @@
+"""Bodies of KServe v2 over HTTP with the binary tensor extension.
+
+https://github.com/kserve/open-inference-protocol and Triton's `protocol/extension_binary_data.md`:
+a JSON header of `Inference-Header-Content-Length` bytes, then the tensors' raw bytes in its order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.load.transports.contract import (
+    DATATYPES,
+    Layout,
+    OutputTensor,
+    RequestFailure,
+    layout_of,
+)
+
+
+class Body(NamedTuple):
+    """An encoded request's body."""
+
+    header_length: int
+    data: bytes
+
+
+def encode_body(inputs: Mapping[str, NDArray[Any]]) -> Body:
+    """JSON header and raw tensors of a request that wants its outputs in binary."""
+    tensors = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+    description = {
+        "inputs": [
+            {
+                "name": name,
+                "shape": list(array.shape),
+                "datatype": DATATYPES[array.dtype.name],
+                "parameters": {"binary_data_size": array.nbytes},
+            }
+            for name, array in tensors.items()
+        ],
+        "parameters": {"binary_data_output": True},
+    }
+    header = json.dumps(description, separators=(",", ":")).encode()
+    raw = b"".join(array.tobytes() for array in tensors.values())
+    return Body(len(header), header + raw)
+
+
+def read_layout(data: bytes, *, body_start: int, tensors_start: int) -> Layout:
+    """Where the tensors of an accepted answer lie in its data.
+
+    Args:
+        data: the answer, to its end.
+        body_start: where its JSON header starts.
+        tensors_start: where that ends.
+
+    Raises:
+        RequestFailure: `malformed`, when header and tensors do not fit each other.
+    """
+    layout = _parse_layout(data[body_start:tensors_start], tensors_start)
+    announced = layout.outputs[-1].end if layout.outputs else tensors_start
+    if announced != len(data):
+        raise RequestFailure(
+            "malformed",
+            f"the header announces {announced - tensors_start} bytes of tensors, "
+            f"{len(data) - tensors_start} came",
+        )
+    return layout
+
+
+@lru_cache(maxsize=64)
+def _parse_layout(header: bytes, start: int) -> Layout:
+    """Parse a JSON header whose tensors start there; remembered, as answers of one shape share it.
+
+    Raises:
+        RequestFailure: `malformed`.
+    """
+    outputs = []
+    try:
+        for described in json.loads(header)["outputs"]:
+            if "data" in described:
+                raise RequestFailure(
+                    "malformed", "the server answers in JSON: it lacks the binary tensor extension"
+                )
+            size = int(described.get("parameters", {}).get("binary_data_size", 0))
+            if size < 0:
+                raise ValueError("a size below zero")
+            shape = tuple(int(length) for length in described["shape"])
+            name, datatype = str(described["name"]), str(described["datatype"])
+            outputs.append(OutputTensor(name, datatype, shape, start, start + size))
+            start += size
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise RequestFailure(
+            "malformed", f"the answer's JSON header is not KServe v2: {header[:200]!r}"
+        ) from error
+    return layout_of(tuple(outputs))

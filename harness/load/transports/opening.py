@@ -1,0 +1,51 @@
+"""Which transport speaks a protocol; each is imported only where it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from functools import partial
+
+from harness.load.transports.address import Target
+from harness.load.transports.connecting import ReadWaiter
+from harness.load.transports.contract import Transport
+from harness.types import WireProtocol
+
+
+class GrpcImplementation(StrEnum):
+    """What speaks gRPC."""
+
+    NATIVE = "native"
+    """The harness's own HTTP/2 path."""
+    GRPCIO = "grpcio"
+    """The reference implementation, several times the CPU a request."""
+
+
+def transport_opener(
+    protocol: WireProtocol,
+    target: Target,
+    *,
+    timeout_s: float,
+    grpc: GrpcImplementation = GrpcImplementation.NATIVE,
+    waiter: ReadWaiter | None = None,
+) -> Callable[[], Transport]:
+    """What makes a transport for one user; it connects when it is asked to.
+
+    Args:
+        protocol: what it speaks.
+        target: the server.
+        timeout_s: of a request, from its first byte to the answer's last.
+        grpc: which implementation.
+        waiter: of the process's event loop, where it has one.
+    """
+    if protocol is WireProtocol.HTTP:
+        from harness.load.transports.http import HttpTransport
+
+        return partial(HttpTransport, target, timeout_s=timeout_s, waiter=waiter)
+    if grpc is GrpcImplementation.GRPCIO:
+        from harness.load.transports.grpcio import GrpcioTransport
+
+        return partial(GrpcioTransport, target, timeout_s=timeout_s)
+    from harness.load.transports.grpc import GrpcTransport
+
+    return partial(GrpcTransport, target, timeout_s=timeout_s, waiter=waiter)

@@ -1,0 +1,145 @@
+"""Answers that come in one piece and look like an earlier one are recognised, not read.
+
+Nearly every answer of a small model does: it is the same HEADERS, DATA and trailers, in bytes,
+but for the stream's number, the tensors' content, and by how much a WINDOW_UPDATE in between widens
+the window. One regular expression holds all of that, message included, at a fraction of the price
+of reading frames and parsing the message.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from harness.load.transports.contract import Answer, Layout, layout_of
+from harness.load.transports.frames import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADER_BYTES,
+    HEADERS,
+    WINDOW_UPDATE,
+    read_header,
+)
+
+_FORMS = 128
+"""Of one connection; a server whose every answer is a new form is not worth learning from."""
+_KIND_AND_NUMBER = 5
+"""Offset of the stream's number in a frame."""
+
+
+class _Form(NamedTuple):
+    pattern: re.Pattern[bytes]
+    layout: Layout
+    """With offsets into the piece."""
+    data_bytes: int
+    """Payload of its DATA frame."""
+
+
+class WholeAnswers:
+    """The forms of one connection's answers, for as long as its header blocks mean the same."""
+
+    def __init__(self) -> None:
+        self._forms: dict[int, tuple[_Form, ...]] = {}
+        self._learned = 0
+
+    def recall(self, piece: bytes, number: bytes) -> tuple[Answer, int, bytes] | None:
+        """The answer that a piece is, if it is of a known form, and whole.
+
+        Args:
+            piece: all that came.
+            number: of the stream that is waited for, in four bytes.
+
+        Returns:
+            The answer, its bytes of DATA, and the increment of the connection's window (four bytes
+            or none); None where the piece must be read.
+        """
+        for pattern, layout, data_bytes in self._forms.get(len(piece), ()):
+            match = pattern.fullmatch(piece)
+            if match is not None and match["number"] == number:
+                return Answer(layout, piece), data_bytes, match["wider"]
+        return None
+
+    def learn(self, piece: bytes, layout: Layout, is_settled: Callable[[bytes], bool]) -> None:
+        """Remember the form of an answer that came in one piece, was read, and is in order.
+
+        Args:
+            piece: whole frames, and all that came of the answer.
+            layout: with offsets into the body.
+            is_settled: whether a header block means the same every time.
+        """
+        if self._learned >= _FORMS:
+            return
+        form = _form_of(piece, layout, is_settled)
+        if form is not None:
+            self._learned += 1
+            self._forms[len(piece)] = (form, *self._forms.get(len(piece), ()))
+
+    def forget(self) -> None:
+        """Header blocks mean something else from now on."""
+        self._forms.clear()
+
+
+def _form_of(piece: bytes, layout: Layout, is_settled: Callable[[bytes], bool]) -> _Form | None:
+    """What a piece has in common with others of its form; None if it is no ordinary answer."""
+    parts: list[bytes] = []
+    order: list[tuple[int, int]] = []
+    within, data_bytes = layout, 0
+    for at, length, kind, flags in _frames(piece):
+        payload = piece[at + HEADER_BYTES : at + HEADER_BYTES + length]
+        parts.append(re.escape(piece[at : at + _KIND_AND_NUMBER]))
+        if kind == WINDOW_UPDATE and piece[at + _KIND_AND_NUMBER : at + HEADER_BYTES] == bytes(4):
+            parts.append(rb"\0{4}(?P<wider>.{4})")
+        elif kind == DATA and not flags:
+            parts.append(b"(?P=number)" + _but_for_tensors(payload, layout))
+            within, data_bytes = _moved(layout, at + HEADER_BYTES), length
+        elif kind == HEADERS and not flags & ~(END_HEADERS | END_STREAM) and is_settled(payload):
+            number = b"(?P=number)" if flags & END_STREAM else b"(?P<number>.{4})"
+            parts.append(number + re.escape(payload))
+        else:
+            return None
+        order.append((kind, flags))
+    if not _is_ordinary(order):
+        return None
+    if (WINDOW_UPDATE, 0) not in order:
+        parts.append(b"(?P<wider>)")
+    return _Form(re.compile(b"".join(parts), re.DOTALL), within, data_bytes)
+
+
+def _frames(piece: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Offset, length, kind and flags of each frame."""
+    at = 0
+    while at < len(piece):
+        length, kind, flags, _ = read_header(piece, at)
+        yield at, length, kind, flags
+        at += HEADER_BYTES + length
+
+
+def _is_ordinary(order: list[tuple[int, int]]) -> bool:
+    """Headers, one piece of body, trailers, and somewhere perhaps a wider window."""
+    updates = order.count((WINDOW_UPDATE, 0))
+    answer = [(HEADERS, END_HEADERS), (DATA, 0), (HEADERS, END_HEADERS | END_STREAM)]
+    return (
+        [one for one in order if one[0] != WINDOW_UPDATE] == answer
+        and updates <= 1
+        and len(order) == len(answer) + updates
+    )
+
+
+def _but_for_tensors(body: bytes, layout: Layout) -> bytes:
+    """A pattern of a body that leaves the tensors' content open."""
+    parts, at = [], 0
+    for output in sorted(layout.outputs, key=lambda one: one.start):
+        parts += [re.escape(body[at : output.start]), b".{%d}" % (output.end - output.start)]
+        at = output.end
+    return b"".join([*parts, re.escape(body[at:])])
+
+
+def _moved(layout: Layout, by: int) -> Layout:
+    return layout_of(
+        tuple(
+            output._replace(start=output.start + by, end=output.end + by)
+            for output in layout.outputs
+        )
+    )

@@ -1,0 +1,108 @@
+"""From slices of time, and the server's counters over the same window, to a trial's result."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+
+from harness import hdr
+from harness.analysis.latency import summarise
+from harness.types import (
+    GeneratorEvidence,
+    HostMetrics,
+    LoadMode,
+    LoadResult,
+    ModelVariant,
+    ServerMetrics,
+    ServiceLatency,
+    TimeSlice,
+    Trial,
+    TrialResult,
+)
+
+
+def unmeasured(trial: Trial, variant: ModelVariant, started_utc: str) -> TrialResult:
+    """A result that nothing was measured of yet."""
+    return TrialResult(
+        trial=trial,
+        sha256=variant.sha256,
+        started_utc=started_utc,
+        duration_s=0.0,
+        requests=0,
+        failures=0,
+        failures_by_kind={},
+        throughput_requests_per_s=0.0,
+        throughput_inferences_per_s=0.0,
+        latency=None,
+        schedule_delay_p99_ms=None,
+        generator_cpu=0.0,
+        server=ServerMetrics(),
+        host=HostMetrics(),
+        valid=False,
+    )
+
+
+def with_clients(
+    result: TrialResult, window: Sequence[TimeSlice], slice_s: float, confidence: float
+) -> TrialResult:
+    """Add what the clients saw in a window's slices.
+
+    Requests that the open loop dropped stand apart from those that failed; percentiles take them
+    as slower than any, and an objective's error rate as failed.
+    """
+    duration_s = round(len(window) * slice_s, 6)
+    latency = summarise(
+        [one.ok.response for one in window],
+        confidence=confidence,
+        dropped=[one.dropped for one in window],
+        closed_slice_s=slice_s if result.trial.workload.load_mode is LoadMode.CLOSED else None,
+    )
+    failures: Counter[str] = Counter()
+    for one in window:
+        failures.update(one.failures)
+    dropped = sum(one.dropped for one in window)
+    requests = sum(hdr.total(one.ok.response) for one in window)
+    return dataclasses.replace(
+        result,
+        duration_s=duration_s,
+        requests=requests,
+        failures=failures.total(),
+        failures_by_kind=dict(failures),
+        dropped=dropped,
+        offered_requests_per_s=(requests + failures.total() + dropped) / duration_s,
+        throughput_requests_per_s=sum(one.completed for one in window) / duration_s,
+        throughput_inferences_per_s=sum(one.inferences for one in window) / duration_s,
+        latency=latency,
+        service=_service(window),
+        schedule_delay_p99_ms=hdr.value_at(
+            hdr.merge(one.ok.schedule_delay for one in window), 0.99
+        ),
+    )
+
+
+def with_evidence(
+    result: TrialResult, load: LoadResult, server: ServerMetrics, host: HostMetrics
+) -> TrialResult:
+    """Add what the generators say of themselves, and the server's and the machine's side."""
+    return dataclasses.replace(
+        result,
+        generator_cpu=load.generator_cpu,
+        loop_lag_p99_ms=_worst_lag(load.generators),
+        warmup_s=load.warmup_s,
+        server=server,
+        host=host,
+    )
+
+
+def _service(window: Sequence[TimeSlice]) -> ServiceLatency | None:
+    merged = hdr.merge(one.ok.service for one in window)
+    p50, p95, p99 = (hdr.value_at(merged, quantile) for quantile in (0.50, 0.95, 0.99))
+    if p50 is None or p95 is None or p99 is None:
+        return None
+    return ServiceLatency(p50, p95, p99)
+
+
+def _worst_lag(generators: Sequence[GeneratorEvidence]) -> float | None:
+    lags = (hdr.value_at(one.loop_lag, 0.99) for one in generators)
+    return max((lag for lag in lags if lag is not None), default=None)

@@ -1,0 +1,167 @@
+"""Asked before anything starts: is the server there, has it the model, do the requests fit.
+
+A no is always the caller's to mend, so it ends the command as wrong usage does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from harness.errors import ServerError, UsageError
+from harness.load.answers import AnswerCheck
+from harness.load.payload_fit import check_payloads_fit
+from harness.load.payloads import Group, Payload, draw_payloads, encode_payloads
+from harness.load.transports.contract import RequestFailure, Transport
+from harness.serving.remote import READY, RemoteModel, RemoteServer, describe
+from harness.study import Family, SequenceClassification
+from harness.types import ServingConfig, TensorSpec, Workload
+
+NAMES_SHOWN = 20
+
+
+def check_ready(server: RemoteServer, url: str) -> None:
+    """Make sure that a server answers and takes requests.
+
+    Raises:
+        UsageError: it does not.
+    """
+    with _usage(next_step="check its address, and that it is up"):
+        problem = server.not_ready()
+    if problem:
+        raise UsageError(f"the server at {url}: {problem}", next_step=_step_for(problem))
+
+
+def find_model(server: RemoteServer, url: str, model: str) -> RemoteModel:
+    """What a ready server says of a model.
+
+    Raises:
+        UsageError: the server does not have it, or not loaded; names those it has.
+    """
+    with _usage():
+        if server.model_ready(model):
+            return describe(server, model)
+        states = server.models()
+    if states and model in states:
+        raise UsageError(
+            f"the server at {url} has not loaded the model '{model}' "
+            f"({states[model] or 'it only lies in its repository'})",
+            next_step="load it there: this command leaves the server as it is",
+        )
+    ready = sorted(name for name, state in (states or {}).items() if state == READY)
+    shown = ", ".join(ready[:NAMES_SHOWN]) + (", ..." if len(ready) > NAMES_SHOWN else "")
+    raise UsageError(
+        f"the server at {url} has no model '{model}'",
+        next_step=f"models that are ready there: {shown or 'none that it tells of'}",
+    )
+
+
+def check_requests(model: RemoteModel, groups: Sequence[Group], workload: Workload) -> None:
+    """Make sure that a workload can be drawn from payloads, and that the model takes it.
+
+    Raises:
+        DataError: an input that the model does not have, or has with another datatype or shape;
+            a batch above the model's; a mix with a length that no payload has.
+    """
+    largest = model.serving.max_batch_size
+    check_payloads_fit(
+        groups,
+        _rows_apart(model.inputs) if largest else model.inputs,
+        largest,
+        batch_size=workload.client_batch_size,
+    )
+    _drawn(groups, workload)
+
+
+def try_one_request(
+    model: RemoteModel,
+    groups: Sequence[Group],
+    workload: Workload,
+    open_transport: Callable[[], Transport],
+) -> tuple[TensorSpec, ...]:
+    """Send the load's first request, by the load's own transport, and look at the answer.
+
+    Returns:
+        The outputs to hold every answer against, without the batch dimension; those whose dynamic
+        sizes do not follow the request's are left out.
+
+    Raises:
+        UsageError: the server cannot be reached this way, or does not answer as it should.
+    """
+    payload = _drawn(groups, workload)[0]
+    outputs = _rows_apart(model.outputs)
+    transport = open_transport()
+    try:
+        (request,) = encode_payloads([payload], transport, model.name)
+        transport.connect()
+        answer = transport.send(request.body)
+        sizes = {one.name: one.shape[1:] for one in answer.layout.outputs}
+        held = tuple(one for one in outputs if _follows(one, sizes.get(one.name), payload))
+        AnswerCheck(held).check(answer, request)
+    except RequestFailure as failure:
+        raise UsageError(f"the first request to '{model.name}' failed: {failure}") from failure
+    finally:
+        transport.close()
+    return held
+
+
+def check_served(workload: Workload, serving: ServingConfig, family: Family) -> None:
+    """Make sure that a workload fits what the embedded server will be told to serve.
+
+    Raises:
+        UsageError: a batch above `max_batch_size`, or a length that the task does not pad to.
+    """
+    if workload.client_batch_size > serving.max_batch_size:
+        raise UsageError(
+            f"requests of {workload.client_batch_size} rows: Triton would refuse what is above "
+            f"its max_batch_size, {serving.max_batch_size}",
+            next_step="raise --max-batch-size or lower --client-batch-size",
+        )
+    task = family.task
+    padded = task.buckets if isinstance(task, SequenceClassification) else (task.max_length,)
+    for length, _ in workload.length_mix:
+        if length not in padded:
+            raise UsageError(
+                f"the length mix names {length}, and the samples of {family.name} are not padded "
+                "to it",
+                next_step=f"the padded lengths there are: {', '.join(map(str, padded))}",
+            )
+
+
+def _drawn(groups: Sequence[Group], workload: Workload) -> list[Payload]:
+    return draw_payloads(
+        groups,
+        batch_size=workload.client_batch_size,
+        seed=workload.seed,
+        batch_mix=workload.batch_mix,
+        length_mix=workload.length_mix,
+    )
+
+
+def _rows_apart(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+    """The shapes of one row."""
+    return tuple(dataclasses.replace(one, shape=one.shape[1:]) for one in specs)
+
+
+def _follows(spec: TensorSpec, answered: tuple[int, ...] | None, payload: Payload) -> bool:
+    """Whether an output's dynamic sizes, as they were answered, are sizes of the request."""
+    if answered is None or len(answered) != len(spec.shape):
+        return True  # wrong in a way that the check says best
+    sizes = zip(spec.shape, answered, strict=True)
+    return all(promised >= 0 or size in payload.lengths for promised, size in sizes)
+
+
+def _step_for(problem: str) -> str:
+    if "refuses" in problem:
+        return "name what it asks for: --header 'Authorization: Bearer ...'"
+    return "wait until it is ready, or look at its log"
+
+
+@contextmanager
+def _usage(next_step: str = "") -> Iterator[None]:
+    """Before anything has started, a server that does not answer is a wrong address."""
+    try:
+        yield
+    except ServerError as error:
+        raise UsageError(str(error), next_step=error.next_step or next_step) from error

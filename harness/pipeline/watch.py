@@ -1,0 +1,86 @@
+"""What steers a trial while it runs: when its window opens, and when it has shown enough."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from harness.analysis.steady_state import steady_from
+from harness.analysis.stopping import LookSchedule
+from harness.pipeline.joining import with_clients
+from harness.planning.decision import judge_trial
+from harness.telemetry.window import TelemetryWindow
+from harness.types import (
+    Decision,
+    HostMetrics,
+    ServerMetrics,
+    ServiceLevelObjective,
+    TimeSlice,
+    TrialResult,
+)
+
+
+class TrialWatch:
+    """A `TrialWatcher` that ends a trial as soon as its objective is decided, either way.
+
+    Every look at the data is a chance to be misled, so each is judged at the confidence that the
+    schedule gives it; between looks nothing is judged.
+
+    Args:
+        blank: the trial's result before anything was measured.
+        slo: the objective.
+        telemetry: reads the server's side at the window's edges.
+        slice_s: length of a slice.
+    """
+
+    def __init__(
+        self,
+        blank: TrialResult,
+        slo: ServiceLevelObjective,
+        telemetry: TelemetryWindow,
+        slice_s: float,
+    ) -> None:
+        workload = blank.trial.workload
+        self._blank = dataclasses.replace(blank, valid=True)
+        self._slo = slo
+        self._telemetry = telemetry
+        self._slice_s = slice_s
+        self._schedule = LookSchedule(
+            workload.min_duration_s or workload.duration_s, workload.duration_s
+        )
+        self._looks_taken = 0
+        self.shown: Sequence[TimeSlice] = ()
+        """The slices that decided the trial, where a look did."""
+        self.server = ServerMetrics()
+        self.host = HostMetrics()
+
+    @property
+    def confidence(self) -> float:
+        """Of every interval: what the whole schedule of looks leaves for each of them."""
+        return self._schedule.confidence_per_look
+
+    def steady(self, slices: Sequence[TimeSlice]) -> bool:
+        """Whether the warm-up has passed."""
+        return steady_from(slices) is not None
+
+    def decided(self, window: Sequence[TimeSlice]) -> bool:
+        """Whether the objective is decided, asked only when a look is due."""
+        looks = self._schedule.looks
+        if self._looks_taken >= len(looks):
+            return False
+        if len(window) * self._slice_s < looks[self._looks_taken]:
+            return False
+        self._looks_taken += 1
+        result = with_clients(self._blank, window, self._slice_s, self.confidence)
+        decision, _ = judge_trial(self._slo, result)
+        if decision in {Decision.PASS, Decision.FAIL}:
+            self.shown = tuple(window)
+        return bool(self.shown)
+
+    def on_window_start(self) -> None:
+        """Read the server's counters."""
+        self._telemetry.open()
+
+    def on_window_end(self) -> None:
+        """Read them again."""
+        self.server, self.host = self._telemetry.close()

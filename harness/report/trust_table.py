@@ -1,0 +1,123 @@
+"""Whether a trial's numbers can be trusted: what was measured of the measurement itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.limits import (
+    BROKEN_FAILURE_SHARE,
+    COUNT_TOLERANCE,
+    GENERATOR_CPU_LIMIT,
+    RATE_SHORTFALL,
+    allowed_late_ms,
+)
+from harness.report.load_words import asked_rate, is_open, offered_words
+from harness.report.numbers import MISSING, count, milliseconds, percent, seconds
+from harness.report.selection import percentile_of, service_differs
+from harness.report.tables import Cell, Column, Table, words
+from harness.types import TrialResult
+
+_Row = tuple[str, str, str, str]
+"""What, measured, tolerated, and why it matters."""
+
+
+def trust_table(result: TrialResult) -> Table:
+    """One trial's evidence beside the limits that would have made it invalid."""
+    rows = [*_generator_rows(result), *_traffic_rows(result), *_window_rows(result)]
+    return Table(
+        caption="Can these numbers be trusted?",
+        columns=(
+            Column("Evidence", numeric=False),
+            Column("Measured"),
+            Column("Tolerated", numeric=False),
+            Column("Otherwise", numeric=False),
+        ),
+        rows=tuple(
+            (words(what), Cell(measured), words(tolerated), words(why))
+            for what, measured, tolerated, why in rows
+        ),
+    )
+
+
+def _generator_rows(result: TrialResult) -> Iterator[_Row]:
+    p95 = percentile_of(result, "p95")
+    late = f"at most {milliseconds(allowed_late_ms(p95.value_ms if p95 else 0.0))} ms"
+    yield (
+        "Load generator's CPU, busiest process",
+        f"{percent(result.generator_cpu)} of a core",
+        f"under {GENERATOR_CPU_LIMIT:.0%}",
+        "a saturated generator measures its own queue",
+    )
+    yield (
+        "Lag of its event loop, p99",
+        _ms(result.loop_lag_p99_ms),
+        late,
+        "answers are read late, and latency is overstated",
+    )
+    yield (
+        "Schedule delay (sent after due), p99",
+        _ms(result.schedule_delay_p99_ms),
+        late,
+        "the load is not the one that was asked for",
+    )
+
+
+def _traffic_rows(result: TrialResult) -> Iterator[_Row]:
+    workload, due = result.trial.workload, result.requests + result.failures
+    sent = due - result.dropped
+    if is_open(workload):
+        asked = f"at least {1 - RATE_SHORTFALL:.0%}, chance apart"
+        yield (
+            "Offered load",
+            offered_words(workload, result.offered_requests_per_s),
+            MISSING if asked_rate(workload) is None else asked,
+            "the load is lighter than it claims to be",
+        )
+        yield (
+            "Dropped, too many in flight",
+            f"{count(result.dropped)} of {count(due)}",
+            "while the generator keeps up; they count as failed",
+            "the slowest answers would be missing",
+        )
+    yield (
+        "Failures of those sent",
+        f"{count(sent - result.requests)} of {count(sent)}",
+        f"at most {BROKEN_FAILURE_SHARE:.0%}; below it the error rate is judged",
+        "a broken server answers fast",
+    )
+    if result.server.requests is not None:
+        answered = round(result.throughput_requests_per_s * result.duration_s)
+        yield (
+            "Answered, by Triton's count and the client's",
+            f"{count(result.server.requests)} and {count(answered)}",
+            f"{COUNT_TOLERANCE:.0%} apart, and what lies between their clocks",
+            "somebody else's traffic was in it",
+        )
+
+
+def _window_rows(result: TrialResult) -> Iterator[_Row]:
+    yield (
+        "Warm-up cut",
+        f"{seconds(result.warmup_s)} s",
+        "until latency no longer falls",
+        "the cold start would count",
+    )
+    latency, found = result.latency, percentile_of(result, "p95")
+    if latency:
+        yield (
+            "Requests that count as independent",
+            f"{count(round(latency.count / latency.design_effect))} of {count(latency.count)}",
+            MISSING,
+            "intervals would be too narrow; these allow for it",
+        )
+    if found and result.service and service_differs(result):
+        yield (
+            "p95 from due, and from sent",
+            f"{milliseconds(found.value_ms)} and {milliseconds(result.service.p95_ms)} ms",
+            MISSING,
+            "timed from the send, the wait of late requests would be missing",
+        )
+
+
+def _ms(value: float | None) -> str:
+    return MISSING if value is None else f"{milliseconds(value)} ms"

@@ -1,0 +1,175 @@
+"""Anybody's KServe v2 server over gRPC, by tritonclient."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import tritonclient.grpc as triton
+from numpy.typing import NDArray
+from tritonclient.utils import InferenceServerException
+
+from harness.errors import ServerError, UsageError
+from harness.serving.endpoint import Endpoint, TritonClient
+from harness.serving.remote import CALL_TIMEOUT_S, Address, Tensors, check_alive
+
+_DIRECT = ("grpc.enable_http_proxy", 0)
+_MISSING = ("StatusCode.UNIMPLEMENTED", "StatusCode.NOT_FOUND", "StatusCode.INVALID_ARGUMENT")
+_SILENT = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED")
+
+
+class GrpcServer:
+    """A `RemoteServer` over gRPC, with TLS where the address asks for it.
+
+    Args:
+        address: the server.
+
+    Raises:
+        UsageError: the certificates to trust cannot be read, or the one to be taken unverified is
+            not shown.
+    """
+
+    pid: int | None = None
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self.endpoint = Endpoint(http="", grpc=address.authority, metrics="")
+        self._client = _connection(address)
+        self._client.register_plugin(_Metadata(address.headers))
+        self._triton = TritonClient(self.endpoint, self._client)
+
+    def check(self) -> None:
+        """Make sure that it still accepts connections."""
+        check_alive(self._address)
+
+    def close(self) -> None:
+        """Close the channel."""
+        self._triton.close()
+
+    def not_ready(self) -> str:
+        """Why it takes no requests; empty where it is ready."""
+        with self._errors():
+            try:
+                ready = self._client.is_server_ready(client_timeout=CALL_TIMEOUT_S)
+            except InferenceServerException as error:
+                if error.status() in _SILENT:
+                    raise
+                return f"it refuses this client ({_words(error)})"
+        return "" if ready else "it says that it is not ready"
+
+    def model_ready(self, model: str) -> bool:
+        """Whether it has this model loaded."""
+        with self._errors():
+            try:
+                return bool(self._client.is_model_ready(model, client_timeout=CALL_TIMEOUT_S))
+            except InferenceServerException as error:
+                if error.status() in _MISSING:
+                    return False
+                raise
+
+    def models(self) -> dict[str, str] | None:
+        """The state of each model of its repository; None where it has no index."""
+        try:
+            index = self._client.get_model_repository_index(client_timeout=CALL_TIMEOUT_S)
+        except InferenceServerException:
+            return None
+        return {one.name: one.state for one in index.models}
+
+    def metadata(self, model: str) -> dict[str, Any]:
+        """Of a model."""
+        with self._errors():
+            answer: dict[str, Any] = self._client.get_model_metadata(
+                model, as_json=True, client_timeout=CALL_TIMEOUT_S
+            )
+        return answer
+
+    def config(self, model: str) -> dict[str, Any] | None:
+        """Triton's configuration of a model; None where the server tells none."""
+        try:
+            answer = self._client.get_model_config(
+                model, as_json=True, client_timeout=CALL_TIMEOUT_S
+            )
+        except InferenceServerException:
+            return None
+        config: dict[str, Any] = answer.get("config", {})
+        return config
+
+    def statistics(self, model: str) -> dict[str, Any]:
+        """Triton's cumulative statistics of a model; ServerError where the server keeps none."""
+        return self._triton.statistics(model)
+
+    def infer(self, model: str, inputs: Tensors) -> dict[str, NDArray[Any]]:
+        """One request."""
+        return self._triton.infer(model, inputs)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except InferenceServerException as error:
+            where = self._address.authority
+            raise ServerError(f"no answer from {where} over gRPC: {_words(error)}") from error
+
+
+class _Metadata(triton.InferenceServerClientPlugin):  # type: ignore[misc]  # of an untyped library
+    """Sends the user's headers with every call; gRPC wants their names in lower case."""
+
+    def __init__(self, headers: tuple[tuple[str, str], ...]) -> None:
+        self._metadata = {
+            name.lower(): base64.b64decode(value) if name.lower().endswith("-bin") else value
+            for name, value in headers
+        }
+
+    def __call__(self, request: Any) -> None:
+        request.headers = {**(request.headers or {}), **self._metadata}
+
+
+def _connection(address: Address) -> triton.InferenceServerClient:
+    if not address.encrypted:
+        return triton.InferenceServerClient(address.authority, channel_args=[_DIRECT])
+    address.tls_context("h2")  # says in words what is wrong with the certificates
+    arguments: list[tuple[str, Any]] = [_DIRECT]
+    roots = address.ca_file.read_bytes() if address.ca_file else None
+    if not address.verify:
+        roots, name = _certificate_shown(address)
+        arguments.append(("grpc.ssl_target_name_override", name))
+    credentials = grpc.ssl_channel_credentials(root_certificates=roots)
+    return triton.InferenceServerClient(
+        address.authority, creds=credentials, ssl=True, channel_args=arguments
+    )
+
+
+def _certificate_shown(address: Address) -> tuple[bytes, str]:
+    """The certificate that a server shows, and a name in it: grpcio cannot leave it unverified.
+
+    Raises:
+        UsageError: it shows none.
+    """
+    place = (address.host, address.port)
+    try:
+        pem = ssl.get_server_certificate(place, timeout=CALL_TIMEOUT_S)
+        context = ssl.create_default_context(cadata=pem)
+        context.check_hostname = False
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        with (
+            socket.create_connection(place, CALL_TIMEOUT_S) as connected,
+            context.wrap_socket(connected) as encrypted,
+        ):
+            certificate: dict[str, Any] = encrypted.getpeercert() or {}
+    except OSError as error:
+        raise UsageError(
+            f"{address.authority} shows no certificate: {error}",
+            next_step="a server without encryption is grpc://HOST:PORT",
+        ) from error
+    names = [value for _, value in certificate.get("subjectAltName", ())]
+    return pem.encode(), next(iter(names), address.host).replace("*", "any")
+
+
+def _words(error: InferenceServerException) -> str:
+    """What gRPC said, in one line."""
+    return " ".join(str(error.message()).split())

@@ -1,0 +1,93 @@
+"""What `locust -f locustfiles/triton.py` takes beside Locust's own arguments.
+
+All values are text here, because the web page's form gives text; `plan.py` reads it and says what
+is wrong with it. No groups: Locust shows on its form only what is added to the parser itself.
+"""
+
+from __future__ import annotations
+
+from locust.argument_parser import LocustArgumentParser
+
+from harness.load.transports.opening import GrpcImplementation
+
+
+def add_arguments(parser: LocustArgumentParser) -> None:
+    """The harness's arguments, on the command line and on the web page's start form."""
+    _add_traffic(parser)
+    _add_open_loop(parser)
+    _add_user_counts(parser)
+    _add_connection(parser)
+    _add_evidence(parser)
+
+
+def _add_traffic(parser: LocustArgumentParser) -> None:
+    parser.add_argument("--model", default="", help="name of the model on the server")
+    parser.add_argument("--payloads", default="", help="payload file (.npz) of a harness run")
+    parser.add_argument("--client-batch-size", default="", help="rows a request; 1 by default")
+    parser.add_argument("--batch-mix", default="", help="rows drawn instead, such as 1:0.7,8:0.3")
+    parser.add_argument("--length-mix", default="", help="padded lengths, such as 16:1,32:2")
+    parser.add_argument(
+        "--seed", "--payload-seed", default="0", help="draws the payloads and the arrivals"
+    )
+    parser.add_argument(
+        "--known-answers", default="", help="file (.npz) of answers to hold the model's against"
+    )
+
+
+def _add_open_loop(parser: LocustArgumentParser) -> None:
+    """Requests fall due at times fixed in advance; else every user has one in flight."""
+    parser.add_argument(
+        "--rate",
+        default="",
+        help="requests/s of the whole test, split over the workers; the user count does not matter",
+    )
+    parser.add_argument(
+        "--arrivals", default="", help="poisson (default), constant, gamma:CV or trace:FILE"
+    )
+    parser.add_argument(
+        "--shape", default="", help="of the rate over time, such as ramp:0.2..1/60s, sine:0..1/1h"
+    )
+    parser.add_argument(
+        "--max-in-flight",
+        default="1000",
+        help="beyond so many in flight what falls due is dropped, and counted",
+    )
+
+
+def _add_user_counts(parser: LocustArgumentParser) -> None:
+    parser.add_argument(
+        "--users-shape", default="", help="factor of the user count, such as spike:1..5/10min"
+    )
+    parser.add_argument("--sweep", default="", help="requests in flight, in steps: 1,2,4,8,16")
+    parser.add_argument("--step-time", default="10", help="seconds a step of the sweep")
+
+
+def _add_connection(parser: LocustArgumentParser) -> None:
+    parser.add_argument(
+        "--transport",
+        default=str(GrpcImplementation.NATIVE),
+        choices=[str(one) for one in GrpcImplementation],
+        help="what speaks gRPC",
+    )
+    parser.add_argument(
+        "--request-timeout", default="30", help="seconds without an answer that are a failure"
+    )
+    parser.add_argument("--ca-file", default="", help="certificates to trust, in PEM")
+    parser.add_argument("--insecure", action="store_true", help="take any certificate")
+    parser.add_argument(
+        "--header",
+        action="append",
+        default=[],
+        metavar="'NAME: VALUE'",
+        include_in_web_ui=False,  # it may be a secret, and the form knows no lists
+        help="sent with every request, for example 'Authorization: Bearer ...'; repeatable",
+    )
+
+
+def _add_evidence(parser: LocustArgumentParser) -> None:
+    parser.add_argument(
+        "--histograms", default="", help="JSON file for HDR histograms and totals of each phase"
+    )
+    parser.add_argument(
+        "--records", default="", help="folder for a Parquet file of every request, one a worker"
+    )

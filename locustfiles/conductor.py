@@ -1,0 +1,216 @@
+"""One Locust-driven test after another, in the process that people look at.
+
+That is the only process, or the master of several. It plans a test, has a crew run it, sums what
+comes back, and says how it went.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any, Protocol
+
+import gevent
+from locust.env import Environment
+from locust.runners import STATE_RUNNING, STATE_SPAWNING
+
+from harness.errors import HarnessError, UsageError
+from plan import Plan, make_plan
+from preflight import check_plan
+from results import DRAINING, MEASURED, RAMP_UP, SLICE_S, Results, WorkerReport
+from summary import as_document, as_text, write_document
+from triton_users import USERS, TritonOpenLoopUser, TritonUser
+from user_shapes import shape_of
+
+logger = logging.getLogger("harness")
+
+
+class Crew(Protocol):
+    """Whoever runs the users: this process, or the workers of a master."""
+
+    def check(self, plan: Plan) -> None:
+        """Refuse a plan that this crew cannot carry out (UsageError)."""
+
+    def start(self, conductor: Conductor, plan: Plan, results: Results) -> None:
+        """Make ready for users; HarnessError where that cannot be."""
+
+    def drain(self) -> None:
+        """End the load; on return everything was reported."""
+
+
+class Conductor:
+    """Answers Locust's events.
+
+    Args:
+        environment: of Locust, with its runner.
+        crew: runs the users.
+    """
+
+    def __init__(self, environment: Environment, crew: Crew) -> None:
+        self.environment = environment
+        self.plan: Plan | None = None
+        """Of the test that runs, or of the last."""
+        self.results: Results | None = None
+        self._next: Plan | None = None
+        self._crew = crew
+        self._offered = tuple(environment.user_classes)
+        """Those that the command line did not leave out."""
+        self._start_ns = self._end_ns = 0
+        events: Any = environment.events  # Locust's hooks are untyped
+        events.test_start.add_listener(self._on_test_start)
+        events.spawning_complete.add_listener(self._on_spawning_complete)
+        events.test_stopping.add_listener(self._on_test_stopping)
+        events.test_stop.add_listener(self._on_test_stop)
+        events.reset_stats.add_listener(self._on_reset_stats)
+        events.quit.add_listener(self._on_quit)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Of the test that runs, or ran."""
+        return ((self._end_ns or time.monotonic_ns()) - self._start_ns) / 1e9
+
+    @property
+    def running(self) -> bool:
+        """Whether users are being started or run."""
+        runner = self.environment.runner
+        return runner is not None and runner.state in {STATE_SPAWNING, STATE_RUNNING}
+
+    def prepare(self, options: Namespace, host: str | None) -> None:
+        """Plan the next test, check that it can work, and have Locust run the right users.
+
+        Raises:
+            HarnessError: what is wrong with it; then Locust is left as it was.
+        """
+        plan = make_plan(options, host)
+        user = TritonOpenLoopUser if plan.is_open_loop else USERS[plan.workload.protocol]
+        self._check_offered(user, plan)
+        check_plan(plan)
+        self._crew.check(plan)
+        self._next = plan
+        self.environment.user_classes[:] = [user]
+        self.environment.shape_class = shape_of(self.environment, plan, self.begin_phase)
+
+    def prepare_or_exit(self) -> None:
+        """The same for a test that nobody can mend on a page: a mistake is one line, and exit 2."""
+        try:
+            self.prepare(self._options(), self.environment.host)
+        except HarnessError as error:
+            logger.error("%s", one_line(error))
+            if self.environment.runner is not None:
+                self.environment.runner.quit()  # workers that wait would wait for long
+            raise SystemExit(error.exit_code) from error
+
+    def begin_phase(self, name: str, in_s: float) -> None:
+        """Of the test that runs; without one there is nothing to do."""
+        if self.results is not None and not self._end_ns:
+            self.results.begin(name, self.elapsed_s + in_s)
+
+    def take(self, worker: str, report: WorkerReport) -> None:
+        """Take in what a process reported."""
+        if self.results is not None:
+            self.results.add(worker, report)
+
+    def fail(self, worker: str, message: str, exit_code: int) -> None:
+        """A process cannot take part: say so where people look, and end the test."""
+        logger.error("%s: %s", worker, message)
+        runner = self.environment.runner
+        if runner is None:
+            return
+        runner.log_exception(worker, message, message)
+        if self._options().headless:
+            self.environment.process_exit_code = exit_code
+            gevent.spawn(runner.quit)
+        else:
+            gevent.spawn(runner.stop)
+
+    def _check_offered(self, user: type[TritonUser], plan: Plan) -> None:
+        if user in self._offered:
+            return
+        names = ", ".join(one.__name__ for one in self._offered)
+        asked = "an open loop" if plan.is_open_loop else f"--host {plan.host}"
+        raise UsageError(
+            f"{names} is not the user for {asked}: that is {user.__name__}",
+            next_step="leave the user's name away: the host's scheme and --rate choose it",
+        )
+
+    def _on_test_start(self, **_: Any) -> None:
+        try:
+            if self._next is None:  # --autostart, and Locust's keys, come without a form
+                self.prepare(self._options(), self.environment.host)
+            self.plan, self._next = self._next, None
+            assert self.plan is not None  # noqa: S101  (prepare made it)
+            name = f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(2)}"
+            self.results = Results(name)
+            self._start_ns, self._end_ns = time.monotonic_ns(), 0
+            self._crew.start(self, self.plan, self.results)
+        except HarnessError as error:
+            self.results = None
+            self.fail("this process", one_line(error), error.exit_code)
+            return
+        self._start_ns = time.monotonic_ns()
+        if self.environment.shape_class is not None:
+            self.environment.shape_class.reset_time()  # type: ignore[no-untyped-call]  # Locust's
+        if self.plan.is_open_loop:
+            self._begin_measured(self.plan, self.results, self.plan.lead_s)
+
+    def _on_spawning_complete(self, **_: Any) -> None:
+        """All users run for the first time."""
+        plan, results = self.plan, self.results
+        if plan is None or results is None or results.phase_at(self.elapsed_s) != RAMP_UP:
+            return
+        if not plan.is_open_loop and not plan.sweep:
+            self._begin_measured(plan, results, self.elapsed_s)
+
+    @staticmethod
+    def _begin_measured(plan: Plan, results: Results, at_s: float) -> None:
+        """Until its end where that is known: Locust's own comes up to a second later."""
+        results.begin(MEASURED, at_s)
+        if plan.end_s is not None:
+            results.begin(DRAINING, plan.end_s)
+
+    def _on_test_stopping(self, **_: Any) -> None:
+        if self.results is not None and self.results.phase_at(self.elapsed_s) != DRAINING:
+            self.begin_phase(DRAINING, 0.0)
+        self._crew.drain()
+
+    def _on_test_stop(self, **_: Any) -> None:
+        if self.plan is None or self.results is None or self._end_ns:
+            return
+        self._end_ns = time.monotonic_ns()
+        if self.plan.histograms is not None:
+            self._write(self.plan, self.results, self.plan.histograms)
+
+    def _write(self, plan: Plan, results: Results, path: Path) -> None:
+        try:
+            written = write_document(path, as_document(plan, results, self.elapsed_s))
+            logger.info("the HDR histograms are in %s", written)
+        except HarnessError as error:
+            logger.error("%s", one_line(error))
+            self.environment.process_exit_code = error.exit_code
+
+    def _on_reset_stats(self, **_: Any) -> None:
+        if self.results is None or self._end_ns:
+            return
+        fresh = Results(self.results.test)
+        fresh.begin(MEASURED, self.elapsed_s + SLICE_S)
+        self.results = fresh
+
+    def _on_quit(self, **_: Any) -> None:
+        """After Locust's own tables; standard output is the JSON's where that was asked for."""
+        if self.results is None:
+            return
+        out = sys.stderr if self._options().json else sys.stdout
+        print(as_text(self.results, self.elapsed_s), file=out, flush=True)
+
+    def _options(self) -> Namespace:
+        options = self.environment.parsed_options
+        return options if options is not None else Namespace()
+
+
+def one_line(error: HarnessError) -> str:
+    """What is wrong, and what to do."""
+    return "; ".join(filter(None, [" ".join(str(error).split()), error.next_step]))

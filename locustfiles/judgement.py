@@ -1,0 +1,59 @@
+"""Whether a load-generating process was the limit, in words; thresholds of the harness's trials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness import hdr
+from harness.limits import GENERATOR_CPU_LIMIT, allowed_late_ms
+from harness.types import TimeSlice
+from results import Results, WorkerState
+
+MORE_WORKERS = "start more workers (the same command with --worker), or ask for less"
+
+
+def warnings_of(results: Results, now_s: float) -> list[str]:
+    """Every reason not to take the numbers for the server's."""
+    total = results.whole(now_s).total
+    allowed_ms = _allowed_ms(total)
+    reasons = [one for state in results.workers for one in _of_worker(state, allowed_ms)]
+    return [*reasons, *_of_load(total, allowed_ms)]
+
+
+def remark_on(state: WorkerState, results: Results, now_s: float) -> str:
+    """The first thing to say of one process; `ok` where there is nothing."""
+    return next(_of_worker(state, _allowed_ms(results.whole(now_s).total)), "ok")
+
+
+def _allowed_ms(total: TimeSlice) -> float:
+    return allowed_late_ms(hdr.value_at(total.ok.response, 0.95) or 0.0)
+
+
+def _of_worker(state: WorkerState, allowed_ms: float) -> Iterator[str]:
+    evidence = state.evidence
+    if state.lost:
+        yield (
+            f"{state.name} was lost {state.reported_s:.0f} s into the test: what it had reported "
+            "by then is counted, and its share of the load is missing since"
+        )
+    if evidence.cpu_cores >= GENERATOR_CPU_LIMIT:
+        yield (
+            f"{state.name} was the limit (it used {evidence.cpu_cores:.0%} of a core): "
+            f"{MORE_WORKERS}"
+        )
+    lag_ms = hdr.value_at(evidence.loop_lag, 0.99) or 0.0
+    if lag_ms > allowed_ms:
+        yield (
+            f"{state.name} woke late (p99 of its event loop's lag {lag_ms:.1f} ms, "
+            f"{allowed_ms:.1f} ms are tolerated): give it a core of its own, or {MORE_WORKERS}"
+        )
+
+
+def _of_load(total: TimeSlice, allowed_ms: float) -> Iterator[str]:
+    delays = hdr.merge([total.ok.schedule_delay, total.failed.schedule_delay])
+    late_ms = hdr.value_at(delays, 0.99) or 0.0
+    if late_ms > allowed_ms:
+        yield (
+            f"requests were sent late (p99 {late_ms:.1f} ms after they fell due, "
+            f"{allowed_ms:.1f} ms are tolerated): {MORE_WORKERS}"
+        )

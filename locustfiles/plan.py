@@ -1,0 +1,221 @@
+"""What one Locust test does, read from the arguments or the web page's form."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import dataclass
+from math import inf, isfinite
+from pathlib import Path
+
+from harness.errors import UsageError
+from harness.load.arrivals import parse_arrivals
+from harness.load.mixes import parse_mix
+from harness.load.shapes import parse_shape
+from harness.load.trace import read_trace
+from harness.load.transports.address import Target, parse_target
+from harness.load.transports.opening import GrpcImplementation
+from harness.load.workload import check_workload
+from harness.types import (
+    ArrivalKind,
+    ArrivalProcess,
+    LoadMode,
+    LoadShape,
+    ShapeKind,
+    WireProtocol,
+    Workload,
+)
+
+GRPC_SCHEMES = ("grpc", "grpcs")
+SHORTEST_STEP_S = 3.0
+"""Locust changes the number of users once a second, and a step is left a second to settle."""
+LEAD_S = 1.0
+"""Time for Locust to start a user in each process: none of them may begin late."""
+_MOMENT_S = 0.001
+"""For a test without an end: no trace is too short for it, as the load ends with the trace."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A test, before it is known which process does which part of it."""
+
+    host: str
+    """As it was given."""
+    target: Target
+    grpc: GrpcImplementation
+    model: str
+    payloads: Path
+    known_answers: Path | None
+    workload: Workload
+    request_timeout_s: float
+    run_time_s: float | None
+    """None: until somebody stops it."""
+    users_shape: LoadShape | None
+    """Closed loop: a factor of the user count."""
+    sweep: tuple[int, ...]
+    """Closed loop: user counts, one after another; empty for none."""
+    step_time_s: float
+    histograms: Path | None
+    records: Path | None
+
+    @property
+    def is_open_loop(self) -> bool:
+        """Whether requests fall due by a schedule of their own."""
+        return self.workload.load_mode is LoadMode.OPEN
+
+    @property
+    def lead_s(self) -> float:
+        """From the test's start to the arrivals' 0 of an open loop."""
+        return LEAD_S if self.is_open_loop else 0.0
+
+    @property
+    def end_s(self) -> float | None:
+        """From the test's start until nothing falls due any more; None: until it is stopped."""
+        trace = self.workload.arrivals.trace
+        lasts_s = inf if trace is None else read_trace(trace).duration_s
+        lasts_s = min(lasts_s, self.run_time_s or inf)
+        return self.lead_s + lasts_s if isfinite(lasts_s) else None
+
+
+def make_plan(options: Namespace, host: str | None) -> Plan:
+    """Read the arguments.
+
+    Args:
+        options: of `arguments.py`, with Locust's own.
+        host: HOST:PORT, http://, https://, grpc:// or grpcs://.
+
+    Raises:
+        UsageError: the first thing that is wrong with them.
+    """
+    if not options.model or not options.payloads:
+        raise UsageError(
+            "nothing to send", next_step="--model and --payloads say what: both are needed"
+        )
+    if not host:
+        raise UsageError("no server", next_step="--host says which, such as http://127.0.0.1:8000")
+    workload = _workload(options, host)
+    check_workload(workload)
+    sweep = _steps(options.sweep)
+    users_shape = parse_shape(options.users_shape) if options.users_shape else None
+    _check_exclusive(workload, sweep, users_shape)
+    step_time_s = _positive("--step-time", options.step_time)
+    if sweep and step_time_s < SHORTEST_STEP_S:
+        raise UsageError(f"steps of {step_time_s:g} s: {SHORTEST_STEP_S:g} s are the shortest")
+    return Plan(
+        host=host,
+        target=_target(options, host),
+        grpc=GrpcImplementation(options.transport),
+        model=options.model,
+        payloads=Path(options.payloads),
+        known_answers=_path(options.known_answers),
+        workload=workload,
+        request_timeout_s=_positive("--request-timeout", options.request_timeout),
+        run_time_s=_run_time_s(options),
+        users_shape=users_shape,
+        sweep=sweep,
+        step_time_s=step_time_s,
+        histograms=_path(options.histograms),
+        records=_path(options.records),
+    )
+
+
+def _workload(options: Namespace, host: str) -> Workload:
+    arrivals = _arrivals(options)
+    is_open = bool(options.rate) or arrivals.kind is ArrivalKind.TRACE
+    if not is_open and (options.arrivals or options.shape):
+        raise UsageError(
+            "arrivals or a shape without a rate",
+            next_step="--rate says how many requests/s; --users-shape shapes a closed loop",
+        )
+    mix = parse_mix(options.batch_mix) if options.batch_mix else ()
+    if mix and options.client_batch_size:
+        raise UsageError(
+            "a client batch size and a mix of them", next_step="leave --client-batch-size away"
+        )
+    batch_size = _whole("--client-batch-size", options.client_batch_size or "1")
+    return Workload(
+        protocol=_protocol(host),
+        client_batch_size=max((size for size, _ in mix), default=batch_size),
+        concurrency=_whole("--max-in-flight", options.max_in_flight) if is_open else 1,
+        duration_s=_run_time_s(options) or _MOMENT_S,
+        warmup_s=0.0,
+        seed=_whole("--seed", options.seed),
+        load_mode=LoadMode.OPEN if is_open else LoadMode.CLOSED,
+        rate_per_s=_number("--rate", options.rate) if options.rate else None,
+        arrivals=arrivals,
+        batch_mix=mix,
+        length_mix=parse_mix(options.length_mix) if options.length_mix else (),
+    )
+
+
+def _arrivals(options: Namespace) -> ArrivalProcess:
+    drawn = parse_arrivals(options.arrivals or str(ArrivalKind.POISSON))
+    shape = parse_shape(options.shape or str(ShapeKind.FLAT))
+    return ArrivalProcess(drawn.kind, drawn.burstiness_cv, drawn.trace, shape)
+
+
+def _check_exclusive(
+    workload: Workload, sweep: tuple[int, ...], users_shape: LoadShape | None
+) -> None:
+    if sweep and users_shape:
+        raise UsageError("a sweep and a shape of the users", next_step="choose one of them")
+    if workload.load_mode is LoadMode.OPEN and (sweep or users_shape):
+        raise UsageError(
+            "a rate with a sweep or a shape of the users: these are for a closed loop",
+            next_step="leave --rate away, or shape the rate with --shape",
+        )
+
+
+def _protocol(host: str) -> WireProtocol:
+    is_grpc = host.partition("://")[0] in GRPC_SCHEMES
+    return WireProtocol.GRPC if is_grpc else WireProtocol.HTTP
+
+
+def _target(options: Namespace, host: str) -> Target:
+    headers = []
+    for text in options.header:
+        name, colon, value = text.partition(":")
+        if not colon:
+            raise UsageError(f"'{text}' is no header", next_step="write it as 'NAME: VALUE'")
+        headers.append((name.strip(), value.strip()))
+    return parse_target(
+        host.rstrip("/"),
+        headers=tuple(headers),
+        ca_file=_path(options.ca_file),
+        verify=not options.insecure,
+    )
+
+
+def _run_time_s(options: Namespace) -> float | None:
+    return float(options.run_time) if options.run_time else None
+
+
+def _steps(text: str) -> tuple[int, ...]:
+    steps = tuple(_whole("--sweep", step) for step in text.split(",")) if text else ()
+    if any(step < 1 for step in steps):
+        raise UsageError(f"--sweep {text}: every step needs at least one user")
+    return steps
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None
+
+
+def _positive(name: str, text: str) -> float:
+    number = _number(name, text)
+    if not (isfinite(number) and number > 0):
+        raise UsageError(f"{name} {text}: it must be above 0")
+    return number
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UsageError(f"{name} '{text}' is no number") from error
+
+
+def _whole(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise UsageError(f"{name} '{text}' is no whole number") from error

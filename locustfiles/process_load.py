@@ -1,0 +1,212 @@
+"""One test in one process: what its users send, and what they saw."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from typing import TYPE_CHECKING
+
+import gevent
+import numpy as np
+import psutil
+from locust.env import Environment
+
+from harness.load.arrivals import arrival_times_ns
+from harness.load.generators import split_concurrency
+from harness.load.open_loop import OpenLoop
+from harness.load.payloads import EncodedRequest
+from harness.load.recorder import Recorder
+from harness.load.timer import Timer
+from harness.load.traffic import Place, Traffic, make_traffic
+from harness.load.transports.contract import DATATYPES
+from harness.load.transports.opening import GrpcImplementation, transport_opener
+from harness.types import TensorSpec
+from locust_counts import LocustCounts
+from loop_lag import LoopLag
+from plan import Plan
+from preflight import ask_about, expected_outputs
+from results import SLICE_S, WorkerReport
+from triton_users import (
+    USERS,
+    OpenLoopShare,
+    TritonOpenLoopUser,
+    TritonUser,
+    befriend_grpc_and_gevent,
+    read_waiter,
+)
+
+if TYPE_CHECKING:
+    from harness.load.records import RecordWriter
+
+REPORT_EVERY_S = 1.0
+USERS_APART = 100_000
+"""More users than a process has: each process's users begin at places of their own."""
+_NS = 1_000_000_000
+_BYTES = {datatype: np.dtype(name).itemsize for name, datatype in DATATYPES.items()}
+
+logger = logging.getLogger("harness")
+
+
+@dataclass(frozen=True)
+class Role:
+    """Which part of which test a process has."""
+
+    test: str
+    worker: int = 0
+    workers: int = 1
+    elapsed_s: float = 0.0
+    """Since the test's start: a worker may join late, and then has no part in an open loop."""
+
+
+class ProcessLoad:
+    """Makes the traffic, hands it to the user classes, and reports every second.
+
+    Args:
+        environment: of Locust.
+        plan: the test.
+        role: this process's part of it.
+        deliver: takes the reports.
+
+    Raises:
+        UsageError: the payloads cannot be read here, or the server does not answer from here.
+        StorageError: the records cannot be written.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        plan: Plan,
+        role: Role,
+        deliver: Callable[[WorkerReport], None],
+    ) -> None:
+        self._environment, self._plan, self._role = environment, plan, role
+        self._deliver = deliver
+        self._made_ns = time.monotonic_ns()
+        model = ask_about(plan)
+        self._outputs = expected_outputs(model)
+        self._traffic = self._make_traffic()
+        self._writer = _open_records(plan, role)
+        self._lag = LoopLag()
+        self._process = psutil.Process()
+        self._recorder: Recorder | None = None
+        self._start_ns = self._reported_ns = 0
+        self._reported_cpu_s = 0.0
+        self._ticker = gevent.Greenlet(self._report_on)
+
+    def start(self) -> None:
+        """The test's clock starts; users that Locust starts from now on find their traffic."""
+        late_ns = int(self._role.elapsed_s * _NS)
+        now_ns = time.monotonic_ns()
+        self._start_ns = self._made_ns - late_ns if late_ns else now_ns
+        self._reported_ns, self._reported_cpu_s = now_ns, time.process_time()
+        self._recorder = self._make_recorder()
+        self._lag.__enter__()
+        self._ticker.start()
+        TritonUser.traffic, TritonUser.sink = self._traffic, self._recorder
+        if self._plan.end_s is not None:
+            self._traffic.ending.at_ns = self._start_ns + int(self._plan.end_s * _NS)
+        if self._plan.is_open_loop and not late_ns:
+            first_ns = self._start_ns + int(self._plan.lead_s * _NS)
+            make = partial(self._open_loop, self._recorder)
+            TritonOpenLoopUser.shares[:] = [OpenLoopShare(make, first_ns)]
+
+    def drain(self) -> None:
+        """Schedule nothing more, and wait for what is in flight; every request has a timeout."""
+        self._traffic.ending.at_ns = min(self._traffic.ending.at_ns, time.monotonic_ns())
+        for user in tuple(TritonUser.present):
+            user.leave()
+        while TritonUser.present:
+            gevent.sleep(0.01)
+
+    def finish(self) -> None:
+        """Report for the last time and complete the records; twice is fine."""
+        if self._recorder is None:
+            return
+        TritonUser.traffic = TritonUser.sink = None
+        TritonOpenLoopUser.shares.clear()
+        self._ticker.kill()
+        self._report(self._recorder)
+        self._recorder = None
+        self._lag.__exit__(None, None, None)
+        problem = self._writer.close() if self._writer else ""
+        if problem:
+            logger.error("%s", problem)
+
+    def _make_traffic(self) -> Traffic:
+        plan = self._plan
+        if plan.grpc is GrpcImplementation.GRPCIO:
+            befriend_grpc_and_gevent()
+        opener = transport_opener(
+            plan.workload.protocol,
+            plan.target,
+            timeout_s=plan.request_timeout_s,
+            grpc=plan.grpc,
+            waiter=read_waiter,
+        )
+        traffic = make_traffic(
+            plan.model, opener, plan.workload, plan.payloads,
+            outputs=self._outputs, known_answers=plan.known_answers,
+        )  # fmt: skip
+        traffic.next_user = self._role.worker * USERS_APART
+        return traffic
+
+    def _make_recorder(self) -> Recorder:
+        counts = LocustCounts(
+            self._environment,
+            USERS[self._plan.workload.protocol].request_type,
+            self._plan.model,
+            bytes_per_row=_bytes_per_row(self._outputs, self._traffic.requests),
+        )
+        listeners = [counts.add, *([self._writer.add] if self._writer else [])]
+        return Recorder(self._start_ns, int(SLICE_S * _NS), listeners=listeners)
+
+    def _open_loop(self, recorder: Recorder, timer: Timer) -> OpenLoop:
+        workload, role = self._plan.workload, self._role
+        share = split_concurrency(workload.concurrency, role.workers)[role.worker]
+        arrivals = arrival_times_ns(
+            workload.arrivals, rate_per_s=workload.rate_per_s, seed=workload.seed
+        )
+        place = Place(role.worker, role.workers, share)
+        return self._traffic.open_loop(arrivals, place, recorder, timer)
+
+    def _report_on(self) -> None:
+        while self._recorder is not None:
+            gevent.sleep(REPORT_EVERY_S)
+            self._report(self._recorder)
+
+    def _report(self, recorder: Recorder) -> None:
+        now_ns, cpu_s = time.monotonic_ns(), time.process_time()
+        report = WorkerReport(
+            test=self._role.test,
+            elapsed_s=(now_ns - self._start_ns) / _NS,
+            interval_s=(now_ns - self._reported_ns) / _NS,
+            slices=tuple(recorder.take()),
+            cpu_s=cpu_s - self._reported_cpu_s,
+            loop_lag=self._lag.take(),
+            memory_bytes=self._process.memory_info().rss,
+            first_failure=recorder.first_failure,
+        )
+        self._reported_ns, self._reported_cpu_s = now_ns, cpu_s
+        self._deliver(report)
+
+
+def _open_records(plan: Plan, role: Role) -> RecordWriter | None:
+    """Begin the file of every request, where one is asked for: pyarrow takes 90 MB of memory."""
+    if plan.records is None:
+        return None
+    from harness.load.records import RecordWriter
+
+    return RecordWriter(plan.records / f"{role.test}-worker-{role.worker}.parquet")
+
+
+def _bytes_per_row(outputs: Sequence[TensorSpec], requests: Sequence[EncodedRequest]) -> float:
+    """About an answer's length for each of its rows; a dynamic size is the request's on average."""
+    length = float(np.mean([max(one.lengths, default=1) for one in requests]))
+    return sum(
+        _BYTES.get(spec.datatype, 0) * prod(length if size < 0 else size for size in spec.shape)
+        for spec in outputs
+    )

@@ -1,0 +1,214 @@
+"""What a Locust-driven test has shown so far, over all its processes and phases.
+
+Every process reports additions; here they are summed, exactly. What is kept does not grow with the
+test's length: one slice a phase, and the last ten seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from pydantic import TypeAdapter
+
+from harness import hdr
+from harness.load.recorder import merge_slices
+from harness.types import GeneratorEvidence, SparseHistogram, TimeSlice
+
+SLICE_S = 0.25
+RECENT_S = 10.0
+RAMP_UP = "ramp-up"
+"""Until Locust has started all users."""
+MEASURED = "measured"
+SETTLING = "settling"
+"""Between two steps of a sweep."""
+DRAINING = "draining"
+"""After the end: what was in flight is waited for."""
+TRANSIENT = frozenset({RAMP_UP, SETTLING, DRAINING})
+
+
+@dataclass(frozen=True)
+class WorkerReport:
+    """What one process saw since its last report; its times count from its own start."""
+
+    test: str
+    """Which test: a report that comes late must not be added to the next one's."""
+    elapsed_s: float
+    interval_s: float
+    """Since the last report, as are the fields that follow."""
+    slices: tuple[TimeSlice, ...]
+    cpu_s: float
+    loop_lag: SparseHistogram
+    memory_bytes: int
+    """Resident, now."""
+    first_failure: str = ""
+    """Of the test, in its own words."""
+
+
+_REPORTS = TypeAdapter(tuple[WorkerReport, ...])
+
+
+def encode_reports(reports: Iterable[WorkerReport]) -> bytes:
+    """For the way to the master."""
+    return _REPORTS.dump_json(tuple(reports))
+
+
+def decode_reports(encoded: bytes) -> tuple[WorkerReport, ...]:
+    """Raises pydantic.ValidationError for anything else."""
+    return _REPORTS.validate_json(encoded)
+
+
+@dataclass
+class WorkerState:
+    """One load-generating process."""
+
+    name: str
+    steady_s: float = 0.0
+    """Time outside the transient phases, as are the next two."""
+    steady_cpu_s: float = 0.0
+    loop_lag: SparseHistogram = field(default_factory=SparseHistogram)
+    memory_bytes: int = 0
+    reported_s: float = 0.0
+    """When it was last heard of, on its own clock."""
+    lost: bool = False
+    """Gone before the test's end."""
+
+    @property
+    def evidence(self) -> GeneratorEvidence:
+        """How it fared, outside the transient phases."""
+        cores = self.steady_cpu_s / self.steady_s if self.steady_s else 0.0
+        return GeneratorEvidence(cores, self.loop_lag, self.memory_bytes)
+
+
+@dataclass(frozen=True)
+class PhaseResult:
+    """One phase of the test."""
+
+    name: str
+    start_s: float
+    duration_s: float
+    total: TimeSlice
+    """All of its slices in one."""
+
+    @property
+    def requests_per_s(self) -> float:
+        """Successes that completed in it."""
+        return self.total.completed / self.duration_s if self.duration_s else 0.0
+
+    @property
+    def inferences_per_s(self) -> float:
+        """Rows of those."""
+        return self.total.inferences / self.duration_s if self.duration_s else 0.0
+
+
+@dataclass
+class Results:
+    """Sums reports and cuts them into phases.
+
+    A phase begins at a slice's edge, so that a slice lies in one phase only.
+    """
+
+    test: str
+    _starts_s: list[float] = field(default_factory=lambda: [0.0])
+    _names: list[str] = field(default_factory=lambda: [RAMP_UP])
+    _totals: dict[int, TimeSlice] = field(default_factory=dict)
+    """By place of the phase."""
+    _recent: dict[int, TimeSlice] = field(default_factory=dict)
+    _workers: dict[str, WorkerState] = field(default_factory=dict)
+    first_failure: str = ""
+
+    def begin(self, name: str, at_s: float) -> None:
+        """From an instant on it is another phase; one that was to begin later is part of it."""
+        start_s = math.ceil(round(at_s / SLICE_S, 6)) * SLICE_S
+        replaced = []
+        while len(self._starts_s) > 1 and self._starts_s[-1] >= start_s:
+            replaced.append(self._totals.pop(len(self._starts_s) - 1, None))
+            self._starts_s.pop()
+            self._names.pop()
+        self._starts_s.append(start_s)
+        self._names.append(name)
+        place = len(self._starts_s) - 1
+        self._totals[place] = _joined(place, replaced)
+
+    def add(self, worker: str, report: WorkerReport) -> None:
+        """Take in what a process reported."""
+        if report.test != self.test:
+            return
+        for one in report.slices:
+            place = self._place_of(one.index * SLICE_S)
+            self._totals[place] = _joined(place, [self._totals.get(place), one])
+            self._recent[one.index] = _joined(one.index, [self._recent.get(one.index), one])
+        newest = max(self._recent, default=0)
+        for index in [one for one in self._recent if one < newest - RECENT_S / SLICE_S]:
+            del self._recent[index]
+        self.first_failure = self.first_failure or report.first_failure
+        self._note(self.worker(worker), report)
+
+    def worker(self, name: str) -> WorkerState:
+        """The state of a process, new or known."""
+        return self._workers.setdefault(name, WorkerState(name))
+
+    @property
+    def workers(self) -> tuple[WorkerState, ...]:
+        """Those that were heard of, in that order."""
+        return tuple(self._workers.values())
+
+    @property
+    def recent(self) -> TimeSlice:
+        """The last ten seconds that were reported."""
+        return _joined(0, self._recent.values())
+
+    def phases(self, now_s: float) -> list[PhaseResult]:
+        """All that have begun, in order of time."""
+        ends_s = [*(min(one, now_s) for one in self._starts_s[1:]), now_s]
+        return [
+            PhaseResult(name, start_s, end_s - start_s, self._totals.get(place, TimeSlice(place)))
+            for place, (name, start_s, end_s) in enumerate(
+                zip(self._names, self._starts_s, ends_s, strict=True)
+            )
+            if start_s <= now_s
+        ]
+
+    def whole(self, now_s: float) -> PhaseResult:
+        """The phases that count, in one: all but the transient ones."""
+        parts = [one for one in self.phases(now_s) if one.name not in TRANSIENT]
+        return PhaseResult(
+            "whole test",
+            parts[0].start_s if parts else 0.0,
+            sum(one.duration_s for one in parts),
+            _joined(0, (one.total for one in parts)),
+        )
+
+    def everything(self) -> TimeSlice:
+        """All phases, the transient ones included: every request there was."""
+        return _joined(0, self._totals.values())
+
+    def phase_at(self, elapsed_s: float) -> str:
+        """The name of the phase that an instant lies in."""
+        return self._names[self._place_of(elapsed_s)]
+
+    def _place_of(self, elapsed_s: float) -> int:
+        return bisect_right(self._starts_s, elapsed_s) - 1
+
+    def _note(self, state: WorkerState, report: WorkerReport) -> None:
+        state.memory_bytes, state.reported_s = report.memory_bytes, report.elapsed_s
+        middle_s = report.elapsed_s - report.interval_s / 2
+        if self.phase_at(middle_s) in TRANSIENT:
+            return
+        state.steady_s += report.interval_s
+        state.steady_cpu_s += report.cpu_s
+        state.loop_lag = hdr.merge([state.loop_lag, report.loop_lag])
+
+
+def _joined(index: int, parts: Iterable[TimeSlice | None]) -> TimeSlice:
+    """Slices in one, wherever they lie in time."""
+    whole = merge_slices(_moved(index, parts))
+    return whole[0] if whole else TimeSlice(index)
+
+
+def _moved(index: int, parts: Iterable[TimeSlice | None]) -> Iterator[list[TimeSlice]]:
+    for one in parts:
+        if one is not None:
+            yield [replace(one, index=index)]

@@ -1,0 +1,212 @@
+"""One trial as a resident process lives it: users connect, run the load together, and leave.
+
+The users are those of `triton_users.py`; only their task is replaced, by one that stays in a tight
+loop for the whole trial. A task a request would cost as much again as the request itself.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gevent
+import psutil
+from gevent.event import AsyncResult, Event
+from gevent.socket import wait_read
+from locust.env import Environment
+from locust.exception import StopUser
+
+from harness.load.arrivals import arrival_times_ns
+from harness.load.closed_loop import FOREVER_NS
+from harness.load.recorder import Recorder
+from harness.load.timer import Timer
+from harness.load.traffic import Place, make_traffic
+from harness.load.transports.contract import RequestFailure
+from harness.load.transports.opening import GrpcImplementation, transport_opener
+from harness.load.wire import Measure, Measured, Prepare, Progress
+from harness.types import LoadMode
+from locust_counts import LocustCounts
+from loop_lag import LoopLag
+from triton_users import USERS, TritonUser, befriend_grpc_and_gevent, read_waiter
+
+if TYPE_CHECKING:
+    from harness.load.records import RecordWriter
+
+REPORT_EVERY_S = 0.1
+CONNECTED_AHEAD = 4
+"""Connections that an open loop opens before its first arrival; it opens more as it needs them."""
+
+logger = logging.getLogger("harness.session")
+
+
+class SessionTrial:
+    """The users of one trial in this process, and what they saw."""
+
+    def __init__(self, order: Prepare) -> None:
+        self._order = order
+        self._connected = 0
+        self._all_connected = Event()
+        self._begin = AsyncResult()
+        """The recorder and the first instant, once the harness has named it."""
+        self._problem = ""
+        if order.grpc is GrpcImplementation.GRPCIO:
+            befriend_grpc_and_gevent()
+        workload = order.workload
+        opener = transport_opener(
+            workload.protocol,
+            order.target,
+            timeout_s=order.request_timeout_s,
+            grpc=order.grpc,
+            waiter=read_waiter,
+        )
+        self._traffic = make_traffic(
+            order.model, opener, workload, order.payloads,
+            outputs=order.outputs, known_answers=order.known_answers,
+        )  # fmt: skip
+        self._traffic.next_user = order.first_user
+        self.ending = self._traffic.ending
+        self._open = workload.load_mode is LoadMode.OPEN
+        self._users = 1 if self._open else order.share
+        # Now and not at the start: importing pyarrow takes a second, reading a trace may as well.
+        self._writer = open_records(order.records)
+        self._arrivals = self._open and arrival_times_ns(
+            workload.arrivals, rate_per_s=workload.rate_per_s, seed=workload.seed
+        )
+        user = self._user_class()
+        self._environment = Environment(user_classes=[user], host=order.target.authority)
+        hook: Any = self._environment.events.user_error  # Locust's hooks are untyped
+        hook.add_listener(self._note_problem)
+        self._runner = self._environment.create_local_runner()
+        self._method = user.request_type
+        self._settled: list[Callable[[], int]] = []
+        """A closed loop's or the open loop's word on what has ended, one a user."""
+        self._process = psutil.Process()
+
+    def prepare(self) -> None:
+        """Start the users; return when each has tried to connect."""
+        self._runner.start(self._users, spawn_rate=self._users)
+        self._all_connected.wait()
+        self._raise_problem()
+
+    def measure(self, order: Measure) -> Iterator[Progress | Measured]:
+        """Run the load and report on it; ends when every request in flight has ended.
+
+        Every request has a timeout, so the drain ends; beyond that the harness keeps the clock.
+        """
+        self.ending.at_ns = order.end_ns
+        counts = LocustCounts(self._environment, self._method, self._order.model)
+        listeners = [counts.add, *([self._writer.add] if self._writer else [])]
+        recorder = Recorder(order.start_ns, order.slice_ns, listeners=listeners)
+        lag = LoopLag()
+        # A collection of everything stops all users for milliseconds; nothing here is garbage yet.
+        gc.collect()
+        gc.freeze()
+        self._begin.set((order.start_ns, recorder))
+        users = self._runner.user_greenlets
+        with lag:
+            while True:
+                users.join(timeout=REPORT_EVERY_S)
+                self._raise_problem()
+                yield self._progress(recorder, lag, over=not len(users))
+                if not len(users):
+                    break
+        problem = self._writer.close() if self._writer else ""
+        yield Measured(recorder.first_failure, recorder.first_failure_ns, problem)
+
+    def end(self) -> None:
+        """Stop what still runs, in order, and drop Locust's greenlets of this trial."""
+        self._runner.quit()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _progress(self, recorder: Recorder, lag: LoopLag, *, over: bool) -> Progress:
+        now_ns = time.monotonic_ns()
+        # Before `take`: what ends in between is reported all the same, only not vouched for.
+        settled_ns = min([now_ns, *(settled() for settled in self._settled)])
+        complete_ns = max(now_ns, self.ending.at_ns) if over else settled_ns
+        return Progress(
+            at_ns=now_ns,
+            complete_before_ns=complete_ns,
+            slices=tuple(recorder.take()),
+            cpu_s=time.process_time(),
+            loop_lag=lag.take(),
+            memory_bytes=self._process.memory_info().rss,
+        )
+
+    def _user_class(self) -> type[TritonUser]:
+        base = USERS[self._order.workload.protocol]
+        user: type[TritonUser] = type(f"Measured{base.__name__}", (base,), {})
+        user.traffic = self._traffic
+        user.tasks = [self._drive_open_loop if self._open else self._drive]
+        return user
+
+    def _drive(self, user: TritonUser) -> None:
+        """The task of every user of a closed loop: once, from the connection to the end."""
+        self._connect(user.transport.connect)
+        start_ns, recorder = self._wait_for_begin()
+        loop = self._traffic.closed_loop(user.transport, recorder)
+        self._settled.append(lambda: loop.scheduled_ns or FOREVER_NS)
+        sleep_until(start_ns)
+        loop.run(self.ending)
+        raise StopUser
+
+    def _drive_open_loop(self, user: TritonUser) -> None:
+        """The task of the one user of an open loop: dispatch every arrival of this worker."""
+        order = self._order
+        place = Place(order.worker, order.workers, order.share)
+        self._connect(user.transport.connect)
+        start_ns, recorder = self._wait_for_begin()
+        with closing(Timer(wait_read)) as timer:
+            loop = self._traffic.open_loop(self._arrivals or (), place, recorder, timer)
+            self._settled.append(lambda: loop.settled_before_ns)
+            with suppress(RequestFailure):  # its requests try again, and are counted
+                loop.connect(CONNECTED_AHEAD)
+            loop.run(start_ns, self.ending)
+        raise StopUser
+
+    def _connect(self, connect: Callable[[], None]) -> None:
+        """Wait for a connection; the last user to have tried lets the harness know."""
+        if self._problem:
+            raise StopUser
+        try:
+            connect()
+        except RequestFailure as failure:
+            # Its first request tries again and is counted, so this is for the log only.
+            logger.warning("a user cannot connect yet: %s", failure)
+        self._connected += 1
+        if self._connected == self._users:
+            self._all_connected.set()
+
+    def _wait_for_begin(self) -> tuple[int, Recorder]:
+        begin: tuple[int, Recorder] = self._begin.get()
+        return begin
+
+    def _note_problem(self, exception: Exception, **_: Any) -> None:
+        """A user raised what no user should: the trial is worth nothing, say why."""
+        self._problem = self._problem or "".join(traceback.format_exception(exception))
+        self._all_connected.set()
+
+    def _raise_problem(self) -> None:
+        if self._problem:
+            raise RuntimeError(f"a user failed:\n{self._problem}")
+
+
+def open_records(path: Path | None) -> RecordWriter | None:
+    """Begin the file of every request, where one is asked for: pyarrow takes 90 MB of memory."""
+    if path is None:
+        return None
+    from harness.load.records import RecordWriter
+
+    return RecordWriter(path)
+
+
+def sleep_until(instant_ns: int) -> None:
+    """Let others run until CLOCK_MONOTONIC shows the instant."""
+    while (remaining_ns := instant_ns - time.monotonic_ns()) > 0:
+        gevent.sleep(remaining_ns / 1e9)

@@ -1,0 +1,135 @@
+"""Load test shapes: how many users Locust keeps at any time of a test.
+
+Locust takes any shape class it finds in a locustfile as the one to use, always. These are made
+when they are asked for, and handed to the environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from locust import LoadTestShape
+from locust.env import Environment
+from locust.runners import MasterRunner
+
+from harness.load.shapes import level
+from harness.types import LoadShape
+from plan import Plan
+from results import SETTLING
+
+SETTLE_SHARE = 0.2
+"""Of a sweep's step, left out of its result: the queue of the step before has to go."""
+SHORTEST_SETTLE_S = 1.0
+"""Locust looks at a shape once a second, and workers hear of a change a little later."""
+ALL_AT_ONCE = 100.0
+"""Users started a second: Locust warns above."""
+
+BeginPhase = Callable[[str, float], None]
+"""Name, and in how many seconds."""
+Tick = tuple[int, float] | None
+
+
+class PlannedShape(LoadTestShape):
+    """Ends when the plan does, which Locust leaves to the shape."""
+
+    use_common_options: ClassVar[bool] = True
+
+    def __init__(self, environment: Environment, plan: Plan) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Locust's
+        self.runner = environment.runner
+        self._environment, self._plan = environment, plan
+
+    def tick(self) -> Tick:
+        """Users, and how many to start a second; None ends the test."""
+        run_s: float = self.get_run_time()  # type: ignore[no-untyped-call]  # Locust's
+        end_s = self._plan.end_s
+        if end_s is not None and run_s >= end_s:
+            return None
+        return self.users_at(run_s)
+
+    def users_at(self, run_s: float) -> Tick:
+        """The same, before the end."""
+        raise NotImplementedError
+
+
+class OneUserAWorker(PlannedShape):
+    """For an open loop: one dispatcher in each process, whatever the user count says."""
+
+    def users_at(self, run_s: float) -> Tick:  # noqa: ARG002  (the same at all times)
+        """As many as there are workers."""
+        workers = self.runner.worker_count if isinstance(self.runner, MasterRunner) else 1
+        return workers, max(ALL_AT_ONCE, workers)
+
+
+class SteadyUsers(PlannedShape):
+    """What Locust does by itself, but that the run time starts when the workers are ready."""
+
+    def users_at(self, run_s: float) -> Tick:  # noqa: ARG002  (the same at all times)
+        """The user count, reached at the spawn rate."""
+        options = self._environment.parsed_options
+        if options is None:
+            return 1, 1.0
+        return options.num_users or 1, options.spawn_rate or 1.0
+
+
+class UserCurve(PlannedShape):
+    """The user count times a shape's factor."""
+
+    def __init__(self, environment: Environment, plan: Plan, shape: LoadShape) -> None:
+        super().__init__(environment, plan)
+        self._shape = shape
+
+    def users_at(self, run_s: float) -> Tick:
+        """At least one."""
+        options = self._environment.parsed_options
+        peak = (options.num_users if options else None) or 1
+        return max(1, round(peak * level(self._shape, run_s))), ALL_AT_ONCE
+
+
+class UserSweep(PlannedShape):
+    """One user count after another; each has its own result, without the time it settles in."""
+
+    def __init__(self, environment: Environment, plan: Plan, begin_phase: BeginPhase) -> None:
+        super().__init__(environment, plan)
+        self._begin_phase = begin_phase
+        self._step = -1
+
+    def reset_time(self) -> None:
+        """The test starts anew."""
+        super().reset_time()  # type: ignore[no-untyped-call]  # Locust's
+        self._step = -1
+
+    def users_at(self, run_s: float) -> Tick:
+        """The step's, until the last has ended."""
+        step = int(run_s // self._plan.step_time_s)
+        if step >= len(self._plan.sweep):
+            return None
+        users = self._plan.sweep[step]
+        if step != self._step:
+            self._step = step
+            self._begin_phase(SETTLING, 0.0)
+            settle_s = max(SHORTEST_SETTLE_S, SETTLE_SHARE * self._plan.step_time_s)
+            self._begin_phase(step_name(users), settle_s)
+        return users, max(ALL_AT_ONCE, users)
+
+
+def step_name(users: int) -> str:
+    """Of a sweep's phase."""
+    return f"{users} in flight"
+
+
+def shape_of(environment: Environment, plan: Plan, begin_phase: BeginPhase) -> PlannedShape | None:
+    """The shape that a plan needs; None where Locust's own user count and spawn rate do.
+
+    On the web page these do, because a test with a shape cannot be edited there.
+    """
+    if plan.is_open_loop:
+        return OneUserAWorker(environment, plan)
+    if plan.users_shape is not None:
+        return UserCurve(environment, plan, plan.users_shape)
+    if plan.sweep:
+        return UserSweep(environment, plan, begin_phase)
+    options = environment.parsed_options
+    timed = options is not None and options.headless and plan.run_time_s is not None
+    return SteadyUsers(environment, plan) if timed else None

@@ -1,0 +1,179 @@
+"""Locust's web page with the harness's tables, and its start form with the harness's checks."""
+
+from __future__ import annotations
+
+import json
+import logging
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+from locust.util.timespan import parse_timespan
+from locust.web import WebUI
+
+from conductor import Conductor, one_line
+from harness.errors import HarnessError
+from results import Results
+from summary import Row, as_document, latency_rows, outcome_rows, phase_rows, worker_rows
+
+DOCUMENT = "hdr-histograms.json"
+
+TABS: dict[str, tuple[str, Callable[[Results, float], list[Row]], dict[str, str]]] = {
+    "hdr-latency": (
+        "HDR latency",
+        latency_rows,
+        {
+            "latency": "Latency (successes)",
+            "window": "Window",
+            "count": "Requests",
+            "p50": "p50 (ms)",
+            "p90": "p90 (ms)",
+            "p95": "p95 (ms)",
+            "p99": "p99 (ms)",
+            "p99.9": "p99.9 (ms)",
+            "max": "Max (ms)",
+        },
+    ),
+    "phases": (
+        "Phases",
+        phase_rows,
+        {
+            "phase": "Phase",
+            "seconds": "Seconds",
+            "requests_per_s": "Requests/s",
+            "inferences_per_s": "Inferences/s",
+            "p50": "p50 (ms)",
+            "p95": "p95 (ms)",
+            "p99": "p99 (ms)",
+            "failed": "Failed",
+            "dropped": "Dropped",
+        },
+    ),
+    "outcomes": (
+        "Outcomes",
+        outcome_rows,
+        {
+            "outcome": "Outcome",
+            "requests": "Requests",
+            "share": "Share",
+            "per_second": "Per second",
+        },
+    ),
+    "generators": (
+        "Load generators",
+        worker_rows,
+        {
+            "process": "Process",
+            "cpu": "CPU (of a core)",
+            "lag_p99": "Event loop lag, p99 (ms)",
+            "memory": "Memory",
+            "remark": "Remark",
+        },
+    ),
+}
+"""By key: title, rows, and the columns' titles."""
+
+logger = logging.getLogger("harness")
+
+
+def extend_page(web_ui: WebUI, conductor: Conductor) -> None:
+    """Add the tabs, their data, a download, and the check of the start form."""
+    app: Any = web_ui.app
+    app.json.sort_keys = False  # the form in the order of `arguments.py`: the model first
+    web_ui.template_args |= _template()
+    app.before_request(lambda: _check_form(conductor))
+    app.after_request(lambda response: _with_tables(response, conductor))
+    app.register_blueprint(_download(web_ui, conductor))
+
+
+def _template() -> dict[str, Any]:
+    return {
+        "extended_tabs": [{"title": title, "key": key} for key, (title, _, _) in TABS.items()],
+        "extended_tables": [
+            {
+                "key": key,
+                "structure": [
+                    {"key": _plain(column), "title": title} for column, title in columns.items()
+                ],
+            }
+            for key, (_, _, columns) in TABS.items()
+        ],
+        "extended_csv_files": [
+            {"href": f"./{DOCUMENT}", "title": "Download HDR histograms (JSON)"}
+        ],
+    }
+
+
+def _check_form(conductor: Conductor) -> Response | None:
+    """Before Locust acts on the form: a mistake is shown beneath it, and nothing is started."""
+    if not request.path.endswith("/swarm") or request.method != "POST" or conductor.running:
+        return None
+    try:
+        conductor.prepare(*_read_form(conductor))
+    except HarnessError as error:
+        message = one_line(error)
+        logger.error("%s", message)
+        if conductor.environment.runner is not None:
+            conductor.environment.runner.log_exception("the start form", message, message)
+        return jsonify({"success": False, "message": message, "host": request.form.get("host")})
+    return None
+
+
+def _read_form(conductor: Conductor) -> tuple[Namespace, str | None]:
+    """The arguments as Locust will have them once it has read the form."""
+    options = Namespace(**vars(conductor.environment.parsed_options or Namespace()))
+    for name, value in request.form.items():
+        if isinstance(getattr(options, name, None), bool):
+            setattr(options, name, value == "true")
+        elif name == "run_time":
+            options.run_time = _run_time_s(value) or options.run_time
+        elif isinstance(getattr(options, name, None), str):
+            setattr(options, name, value)
+    return options, request.form.get("host") or conductor.environment.host
+
+
+def _run_time_s(text: str) -> int | None:
+    """None where Locust will say itself what is wrong with it."""
+    try:
+        seconds: int = parse_timespan(text) if text else 0
+    except ValueError:
+        return None
+    return seconds or None
+
+
+def _with_tables(response: Response, conductor: Conductor) -> Response:
+    """Put our rows beside Locust's, in the answer its page polls."""
+    results = conductor.results
+    if not request.path.endswith("/stats/requests") or not response.is_json or results is None:
+        return response
+    tables = [
+        {"key": key, "data": [_for_page(row) for row in rows(results, conductor.elapsed_s)]}
+        for key, (_, rows, _) in TABS.items()
+    ]
+    response.set_data(json.dumps({**(response.json or {}), "extended_stats": tables}))
+    return response
+
+
+def _for_page(row: Row) -> Row:
+    return {_plain(column): value for column, value in row.items()}
+
+
+def _plain(column: str) -> str:
+    """The page turns names into camelCase, which a dot would survive in one place only."""
+    return column.replace(".", "_")
+
+
+def _download(web_ui: WebUI, conductor: Conductor) -> Blueprint:
+    options = conductor.environment.parsed_options
+    blueprint = Blueprint("harness", __name__, url_prefix=(options and options.web_base_path) or "")
+
+    def histograms() -> Response:
+        plan, results = conductor.plan, conductor.results
+        if plan is None or results is None:
+            return Response("no test has run yet\n", status=404, mimetype="text/plain")
+        return jsonify(as_document(plan, results, conductor.elapsed_s))
+
+    guard: Any = web_ui.auth_required_if_enabled
+    blueprint.add_url_rule(f"/{DOCUMENT}", view_func=guard(histograms))
+    return blueprint

@@ -1,0 +1,166 @@
+"""Locust's web page with the harness's tables, as people use it: in Chromium."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_server import Behaviour, FakeServer, constant
+from load_rig import make_payloads
+from locust_command import end, free_port, response_of, start
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
+
+from harness import hdr
+
+pytestmark = pytest.mark.browser
+
+TYPE_IN = """
+const [field, text] = arguments;
+Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value').set.call(field, text);
+field.dispatchEvent(new Event('input', {bubbles: true}));
+field.dispatchEvent(new Event('change', {bubbles: true}));
+"""
+PATIENCE_S = 40
+CACHED_S = 2.1
+"""Locust gives the statistics of up to two seconds ago."""
+WINDOW = "--window-size=1440,900"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[webdriver.Chrome]:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("no Chromium with its chromedriver on this machine (Debian: chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", WINDOW):
+        options.add_argument(argument)
+    chrome = webdriver.Chrome(
+        options=options, service=webdriver.ChromeService(executable_path=driver)
+    )
+    yield chrome
+    chrome.quit()
+
+
+class Page:
+    """The page of a Locust that was started without a plan."""
+
+    def __init__(self, browser: webdriver.Chrome, address: str) -> None:
+        self.browser, self.address = browser, address
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(f"{self.address}/{path}", timeout=10) as answer:
+            return json.loads(answer.read())
+
+    def show(self, query: str = "") -> None:
+        self.browser.get(f"{self.address}/{query}")
+
+    def fill(self, **values: str) -> None:
+        for name, value in values.items():
+            field = self.browser.find_element(By.NAME, name)
+            self.browser.execute_script(TYPE_IN, field, value)
+
+    def submit(self) -> None:
+        self.browser.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
+
+    def press(self, title: str) -> None:
+        self.wait_for(
+            lambda: self.browser.find_element(By.XPATH, f"//button[normalize-space()='{title}']")
+        ).click()
+
+    def wait_for(self, found: Callable[[], Any]) -> Any:
+        return WebDriverWait(self.browser, PATIENCE_S, ignored_exceptions=[Exception]).until(
+            lambda _: found()
+        )
+
+    def text(self, selector: str) -> str:
+        return self.browser.find_element(By.CSS_SELECTOR, selector).text
+
+    def rows(self, tab: str) -> list[dict[str, Any]]:
+        time.sleep(CACHED_S)
+        tables = self.get("stats/requests")["extended_stats"]
+        return next(table["data"] for table in tables if table["key"] == tab)
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    with FakeServer(Behaviour(constant(0.02))) as made:
+        yield made
+
+
+@pytest.fixture
+def page(browser: webdriver.Chrome, tmp_path: Path) -> Iterator[Page]:
+    port = str(free_port())
+    process = start("--web-host", "127.0.0.1", "--web-port", port, log=tmp_path / "locust.log")
+    made = Page(browser, f"http://127.0.0.1:{port}")
+    try:
+        deadline_s = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                made.get("exceptions")
+                break
+            except (OSError, urllib.error.URLError):
+                assert time.monotonic() < deadline_s, (tmp_path / "locust.log").read_text()
+                time.sleep(0.2)
+        yield made
+    finally:
+        process.terminate()
+        process.wait(20)
+        end(process)
+
+
+def test_a_test_is_started_watched_reset_stopped_and_started_again(
+    page: Page, server: FakeServer, tmp_path: Path
+) -> None:
+    page.show()
+    page.wait_for(lambda: page.text("form"))
+    page.fill(userCount="2", spawnRate="2", host=f"http://{server.http}")
+    page.submit()
+    alert = page.wait_for(lambda: page.text(".MuiAlert-message"))
+    assert "--model and --payloads say what" in alert
+    assert page.get("stats/requests")["state"] == "ready"
+    assert "--model and --payloads" in page.get("exceptions")["exceptions"][0]["msg"]
+
+    page.fill(model="m", payloads=str(make_payloads(tmp_path)))
+    page.submit()
+    page.wait_for(lambda: len(server.served) > 50)
+    page.show("?tab=hdr-latency")
+    shown = page.wait_for(lambda: "schedule delay" in (found := page.text("table")) and found)
+    assert "p99.9 (ms)" in shown
+    first = page.rows("hdr-latency")[0]
+    assert (first["latency"], first["window"]) == ("response", "whole test")
+    assert 20 <= float(first["p50"]) < 50
+    assert page.rows("generators")[0]["process"] == "this process"
+
+    before = page.rows("outcomes")[0]["requests"]
+    assert before > 50
+    page.press("Reset")
+    assert page.rows("outcomes")[0]["requests"] < before
+
+    page.press("Stop")
+    page.wait_for(lambda: page.get("stats/requests")["state"] == "stopped")
+    server.served.clear()
+    form = f"user_count=3&spawn_rate=3&host=grpc://{server.grpc}".encode()
+    with urllib.request.urlopen(f"{page.address}/swarm", data=form, timeout=20) as answer:
+        assert json.loads(answer.read())["success"]
+    page.wait_for(lambda: len(server.served) > 50)
+    time.sleep(CACHED_S)
+    page.show()
+    page.press("Stop")
+    page.wait_for(lambda: page.get("stats/requests")["state"] == "stopped")
+    time.sleep(CACHED_S)
+    statistics = page.get("stats/requests")["stats"]
+    assert [one["method"] for one in statistics[:-1]] == ["gRPC"]
+    assert statistics[-1]["num_requests"] == len(server.served)
+    document = page.get("hdr-histograms.json")
+    assert hdr.total(response_of(document)) == len(server.served)

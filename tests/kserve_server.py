@@ -1,0 +1,92 @@
+"""A KServe v2 server that is not Triton: HTTP with the binary extension, and nothing beyond.
+
+No configuration, no statistics, no index. It answers one model, `doubled`: each number twice.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+METADATA = {
+    "name": "doubled",
+    "inputs": [{"name": "numbers", "datatype": "FP32", "shape": [-1, -1]}],
+    "outputs": [{"name": "twice", "datatype": "FP32", "shape": [-1, -1]}],
+}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    authorization = ""
+
+    def log_message(self, *_: Any) -> None:
+        """Tests are quiet."""
+
+    def do_GET(self) -> None:
+        ready = {"/v2/health/ready", "/v2/models/doubled/ready"}
+        if self._refused():
+            return
+        if self.path in ready:
+            self._send(200, b"")
+        elif self.path == "/v2/models/doubled":
+            self._send(200, json.dumps(METADATA).encode())
+        else:
+            self._send(404, b'{"error": "not here"}')
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self._refused():
+            return
+        if self.path != "/v2/models/doubled/infer":
+            self._send(404, b'{"error": "not here"}')
+            return
+        at = int(self.headers[HEADER_LENGTH])
+        (tensor,) = json.loads(body[:at])["inputs"]
+        twice = (2 * np.frombuffer(body[at:], np.float32)).tobytes()
+        output = {**METADATA["outputs"][0], "shape": tensor["shape"]}
+        output["parameters"] = {"binary_data_size": len(twice)}
+        header = json.dumps({"model_name": "doubled", "outputs": [output]}).encode()
+        self._send(200, header + twice, {HEADER_LENGTH: str(len(header))})
+
+    def _refused(self) -> bool:
+        wrong = self.authorization and self.headers.get("Authorization") != self.authorization
+        if wrong:
+            self._send(401, b'{"error": "who are you?"}')
+        return bool(wrong)
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@contextmanager
+def kserve_server(*, tls: ssl.SSLContext | None = None, authorization: str = "") -> Iterator[int]:
+    """Run it for the length of a `with`; yields its port.
+
+    Args:
+        tls: its certificate, for encryption.
+        authorization: the header without which it refuses everything.
+    """
+    handler = type("Handler", (_Handler,), {"authorization": authorization})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,69 @@
+"""What the parent makes of several processes' reports: sums, and only of what has ended."""
+
+from __future__ import annotations
+
+from harness import hdr
+from harness.load.collector import Collector
+from harness.load.wire import Progress
+from harness.types import Latencies, SparseHistogram, TimeSlice
+
+START, SLICE = 1_000_000_000, 50_000_000
+NOTHING = SparseHistogram()
+
+
+def seen(index: int, bucket: int, count: int = 1) -> TimeSlice:
+    return TimeSlice(
+        index, ok=Latencies(response=SparseHistogram((bucket,), (count,))), completed=1
+    )
+
+
+def report(
+    at_slice: float,
+    *slices: TimeSlice,
+    complete: float | None = None,
+    cpu_s: float = 0.0,
+    lag: SparseHistogram = NOTHING,
+) -> Progress:
+    at_ns = START + int(at_slice * SLICE)
+    complete_ns = at_ns if complete is None else START + int(complete * SLICE)
+    return Progress(at_ns, complete_ns, slices, cpu_s, lag, 77)
+
+
+def test_slices_of_several_reports_and_processes_add_up() -> None:
+    collector = Collector([0, 1], START, SLICE)
+    collector.add(0, report(2, seen(0, 10), seen(1, 10)))
+    collector.add(1, report(2, seen(1, 11)))
+    collector.add(0, report(3, seen(1, 10, 4)))
+    _, second = collector.until(2)
+    assert second.ok.response == SparseHistogram((10, 11), (5, 1))
+    assert second.completed == 3
+
+
+def test_a_slice_is_complete_when_every_process_says_so() -> None:
+    collector = Collector([0, 1], START, SLICE)
+    assert collector.complete() == []
+    collector.add(0, report(4, seen(0, 1), seen(3, 1)))
+    assert collector.complete() == []
+    collector.add(1, report(4, complete=2.9))
+    assert [one.index for one in collector.complete()] == [0, 1]
+    collector.add(1, report(4.2))
+    assert [one.index for one in collector.complete()] == [0, 1, 2, 3]
+
+
+def test_a_request_that_is_long_in_flight_holds_its_slice_back() -> None:
+    collector = Collector([0], START, SLICE)
+    for at in range(1, 40):
+        collector.add(0, report(at, seen(at - 1, 1), complete=min(at, 5.5)))
+    assert len(collector.complete()) == 5
+
+
+def test_evidence_is_of_the_window_alone() -> None:
+    collector = Collector([0], START, SLICE)
+    early, inside, late = (SparseHistogram((bucket,), (1,)) for bucket in (1, 2, 3))
+    for at, cpu_s, lag in ((10, 5.0, early), (20, 5.4, inside), (30, 5.5, inside), (40, 9.0, late)):
+        collector.add(0, report(at, cpu_s=cpu_s, lag=lag))
+    (evidence,) = collector.evidence(START + 10 * SLICE, START + 30 * SLICE)
+    assert evidence.cpu_cores == 0.5
+    assert hdr.total(evidence.loop_lag) == 2
+    assert evidence.loop_lag.buckets == (2,)
+    assert evidence.memory_bytes == 77

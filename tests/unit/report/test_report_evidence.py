@@ -1,0 +1,171 @@
+"""The tables of what was measured of the measurement: trust, cold start, the search."""
+
+from dataclasses import replace
+
+import pytest
+from sample_run import sample_run
+from unusual_runs import interrupted, no_evidence_over_time, nothing_yet, open_loop
+
+from harness.report.cold_start_table import cold_start_table
+from harness.report.load_words import load_label, load_words
+from harness.report.numbers import confidence, seconds
+from harness.report.page import page_of
+from harness.report.search_table import ended_early, search_table, search_words
+from harness.report.selection import families_of, leading_trials, service_ms
+from harness.report.trust_table import trust_table
+from harness.types import (
+    ArrivalKind,
+    ArrivalProcess,
+    Decision,
+    LoadMode,
+    LoadShape,
+    ServerMetrics,
+    ServiceLatency,
+    ShapeKind,
+    WireProtocol,
+    Workload,
+)
+
+
+@pytest.fixture(scope="module")
+def topics():
+    return families_of(sample_run())[0]
+
+
+@pytest.fixture(scope="module")
+def at_a_rate():
+    return families_of(open_loop())[0]
+
+
+def rows_of(table):
+    """Measured and tolerated by what."""
+    return {
+        what.text: (measured.text, tolerated.text) for what, measured, tolerated, _ in table.rows
+    }
+
+
+def test_lateness_is_tolerated_by_the_latency_that_was_measured(topics):
+    result = topics.recommended
+    assert rows_of(trust_table(result))["Lag of its event loop, p99"] == (
+        "0.420 ms",
+        "at most 10.0 ms",
+    )
+    slow = replace(result.latency.percentiles["p95"], value_ms=200.0)
+    latency = replace(result.latency, percentiles={**result.latency.percentiles, "p95": slow})
+    rows = rows_of(trust_table(replace(result, latency=latency)))
+    assert rows["Schedule delay (sent after due), p99"][1] == "at most 20.0 ms"
+
+
+def test_a_closed_loop_offers_and_drops_nothing(topics):
+    assert not {"Offered load", "Dropped, too many in flight"} & set(
+        rows_of(trust_table(topics.recommended))
+    )
+
+
+def test_drops_are_told_from_failures_of_what_was_sent(at_a_rate):
+    result = replace(at_a_rate.recommended, requests=90, failures=10, dropped=7)
+    rows = rows_of(trust_table(result))
+    assert rows["Dropped, too many in flight"][0] == "7 of 100"
+    assert rows["Failures of those sent"][0] == "3 of 93"
+    assert rows["Offered load"] == ("729 of 736 req/s", "at least 95%, chance apart")
+
+
+def test_a_shape_has_no_rate_to_keep_to(at_a_rate):
+    result = at_a_rate.recommended
+    shaped = ArrivalProcess(shape=LoadShape(ShapeKind.SINE, 0.5, 1.5, 60.0))
+    workload = replace(result.trial.workload, arrivals=shaped)
+    rows = rows_of(trust_table(replace(result, trial=replace(result.trial, workload=workload))))
+    assert rows["Offered load"] == ("729 req/s", "\u2013")
+
+
+def test_a_server_that_counts_nothing_is_not_compared(topics):
+    rows = rows_of(trust_table(replace(topics.recommended, server=ServerMetrics())))
+    assert not any("Triton" in what for what in rows)
+
+
+def test_latency_from_the_send_is_shown_only_where_it_reads_a_tenth_lower(topics):
+    result = topics.recommended
+    p95_ms = result.latency.percentiles["p95"].value_ms
+    near = replace(result, service=ServiceLatency(p95_ms, 0.91 * p95_ms, p95_ms))
+    far = replace(result, service=ServiceLatency(p95_ms, 0.89 * p95_ms, p95_ms))
+    assert service_ms(near, "p95") is None
+    assert service_ms(far, "p95") == pytest.approx(0.89 * p95_ms)
+    assert service_ms(replace(result, service=None), "p95") is None
+    assert service_ms(far, "p90") is None  # the generators keep three percentiles of it
+
+
+def test_a_cold_start_says_how_much_slower_the_first_request_is(topics):
+    table = cold_start_table(topics)
+    first, second = table.rows[:2]
+    assert first[2].detail == "6.00\u00d7 steady"
+    assert (second[3].text, second[3].detail) == ("\u2013", "not in 300 sent")
+    assert [row[0].text for row in table.rows] == [
+        variant.name for variant in topics.variants if variant.name != "topics-tiny-fp32"
+    ]
+    assert cold_start_table(families_of(no_evidence_over_time())[0]) is None
+
+
+def test_the_search_adds_up(topics):
+    table = search_table(topics, resumed=False)
+    *stages, total = ([cell.sort for cell in row[1:]] for row in table.rows)
+    assert [sum(column) for column in zip(*stages, strict=True)] == pytest.approx(total)
+    assert total[0] == len(topics.trials)
+
+
+def test_the_search_says_how_long_it_took_unless_it_was_interrupted(topics):
+    # A trial every 4 s, the last of them 12 s long after 0.45 s of warm-up.
+    span_s = round(4 * (len(topics.trials) - 1) + 12.45)
+    words = search_words(topics, resumed=False)
+    assert f"{len(topics.trials)} trials in {span_s // 60} min {span_s % 60} s" in words
+    assert "1 left out" in words
+    assert " in " not in search_words(topics, resumed=True).partition(";")[0]
+
+
+def test_an_unfinished_family_was_searched_as_far_as_it_went():
+    topics, prose = families_of(interrupted())
+    assert search_table(topics, resumed=False).rows[-1][1].sort == 17
+    assert search_table(prose, resumed=False) is None
+    assert families_of(nothing_yet()) == ()
+
+
+def test_only_a_decided_trial_can_have_ended_early(topics):
+    result = replace(topics.recommended, duration_s=0.7, decision=Decision.PASS)
+    assert ended_early(result)
+    assert not ended_early(replace(result, decision=Decision.INVALID))
+    assert not ended_early(replace(result, duration_s=result.trial.workload.duration_s - 1e-9))
+
+
+def test_without_a_recommendation_the_best_trial_leads():
+    run = sample_run()
+    verdict = replace(run.verdicts[0], recommended=None, decision=Decision.UNDECIDED)
+    undecided = replace(run, verdicts=(verdict,))
+    first = leading_trials(families_of(undecided)[0])[0]
+    assert first.decision is Decision.PASS
+    page = page_of(undecided).families[0]
+    assert page.leading_is == "best"
+    assert page.leading.startswith(first.trial.variant)
+
+
+@pytest.mark.parametrize(
+    ("mode", "rate_per_s", "arrivals", "words", "label"),
+    [
+        (LoadMode.CLOSED, None, ArrivalProcess(), "64 in flight", "c64"),
+        (LoadMode.OPEN, 250.0, ArrivalProcess(), "250 req/s Poisson", "250/s"),
+        (LoadMode.OPEN, 1234.5, ArrivalProcess(ArrivalKind.CONSTANT), "1,234.5 req/s constant",
+         "1,234.5/s"),
+        (LoadMode.OPEN, 20.0, ArrivalProcess(ArrivalKind.GAMMA, 2.5),
+         "20 req/s gamma (variation 2.5)", "20/s"),
+        (LoadMode.OPEN, 20.0, ArrivalProcess(shape=LoadShape(ShapeKind.SPIKE, 1, 5, 600)),
+         "20 req/s Poisson, spike 1 to 5 over 600 s", "20/s"),
+        (LoadMode.OPEN, None, ArrivalProcess(ArrivalKind.TRACE, trace=None), "trace", "trace"),
+    ],
+)  # fmt: skip
+def test_loads_read_as_people_say_them(mode, rate_per_s, arrivals, words, label):
+    workload = Workload(WireProtocol.HTTP, 1, 64, 1.0, 0.0, 0, mode, rate_per_s, arrivals)
+    assert load_words(workload) == words
+    assert load_label(workload) == label
+
+
+def test_levels_and_times_show_no_digits_that_nobody_chose():
+    assert [confidence(level) for level in (0.95, 0.975, 0.9917)] == ["95%", "97.5%", "99.2%"]
+    assert [seconds(value) for value in (0.45, 12.0, 1.9000000000000001)] == ["0.45", "12", "1.9"]

@@ -1,0 +1,70 @@
+"""What a study's sweep is made of."""
+
+import pytest
+
+from harness.errors import UsageError
+from harness.load.workload import check_workload
+from harness.pipeline.spaces import serving_configs, workloads
+from harness.study import ServingSpace
+from harness.study_file import parse_study
+from harness.types import ArrivalKind, LoadMode, ShapeKind
+from tests.samples import sample_study
+
+
+def workloads_of(base=None, **traffic):
+    study = parse_study(sample_study(traffic=traffic), source="study", base=base)
+    made = workloads(study, study.traffic)
+    for workload in made:
+        check_workload(workload)
+    return made
+
+
+def test_the_simplest_serving_configuration_comes_first():
+    space = ServingSpace(max_batch_sizes=[8, 16], instance_counts=[1, 2])
+    assert [config.label for config in serving_configs(space)] == [
+        "mb8-qd0-i1-t1", "mb8-qd0-i2-t1", "mb16-qd0-i1-t1", "mb16-qd0-i2-t1",
+    ]  # fmt: skip
+
+
+def test_a_closed_loop_has_a_workload_for_every_combination():
+    made = workloads_of(concurrencies=[16, 1])
+    assert [workload.label for workload in made[:3]] == ["http-b1-c1", "http-b1-c16", "http-b4-c1"]
+    assert len(made) == 2 * 4 * 2
+    assert {workload.load_mode for workload in made} == {LoadMode.CLOSED}
+    assert {(one.min_duration_s, one.duration_s) for one in made} == {(0.5, 5.0)}
+
+
+def test_a_short_trial_is_decided_at_its_end_at_the_earliest():
+    assert workloads_of(duration_s=0.2)[0].min_duration_s == 0.2
+
+
+def test_an_open_loop_has_a_workload_for_every_rate():
+    made = workloads_of(
+        load="open", rates_per_s=[100, 5], arrivals="gamma:2", protocols=["grpc"], max_in_flight=64
+    )
+    assert [one.rate_per_s for one in made[:2]] == [5, 100]
+    assert {one.concurrency for one in made} == {64}
+    assert {one.arrivals.burstiness_cv for one in made} == {2.0}
+    assert made[0].label == "grpc-b1-r5-gamma2"
+
+
+def test_a_mix_takes_the_place_of_the_batch_sizes():
+    made = workloads_of(batch_mix={8: 0.3, 1: 0.7}, length_mix={16: 1}, protocols=["grpc"])
+    assert {one.client_batch_size for one in made} == {8}
+    assert made[0].batch_mix == ((1, 0.7), (8, 0.3))
+    assert made[0].length_mix == ((16, 1.0),)
+
+
+def test_what_changes_over_time_is_not_decided_early(tmp_path):
+    shaped = workloads_of(load="open", rates_per_s=[5], shape="sine:0.5..1.5/10s")
+    assert shaped[0].arrivals.shape.kind is ShapeKind.SINE
+    (tmp_path / "monday.csv").write_text("timestamp\n0.0\n0.5\n9.0\n")
+    traced = workloads_of(tmp_path, load="open", arrivals="trace:monday.csv")
+    assert traced[0].arrivals.kind is ArrivalKind.TRACE
+    assert traced[0].rate_per_s is None
+    assert {one.min_duration_s for one in (*shaped, *traced)} == {None}
+
+
+def test_a_shape_that_sends_nothing_is_refused():
+    with pytest.raises(UsageError, match="factors"):
+        workloads_of(load="open", rates_per_s=[5], shape="ramp:0..0/10s")
