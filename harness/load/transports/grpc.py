@@ -62,10 +62,8 @@ class GrpcTransport:
 
     def send(self, request: bytes) -> Answer:
         """Call `ModelInfer`."""
-        connection = self._connection
         try:
-            if connection is None or not connection.is_ready():
-                connection = self._open()
+            connection = self._open()
             stream = connection.exchange(request)
         except (OSError, Http2Violation) as error:
             raise self._broken(error) from error

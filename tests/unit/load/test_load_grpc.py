@@ -127,7 +127,7 @@ def test_answers_and_requests_of_any_size(transport_class: type, size: int) -> N
             layouts.add(id(answer.layout))
             assert tensors(answer) == {"logits": ("FP32", (1, size // 4), values)}
         # Read from frames the first time, recognised in one piece from then on.
-    assert len(layouts) <= 2
+        assert len(layouts) <= 2
         transport.close()
 
 
