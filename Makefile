@@ -30,6 +30,10 @@ format: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/harness export studies/reference.yaml
 	$(BIN)/python benchmarks/server_overhead.py
+	$(BIN)/python benchmarks/generator_capacity.py
+	$(BIN)/python benchmarks/fidelity.py
+	$(BIN)/python benchmarks/time_to_answer.py
+	$(BIN)/python benchmarks/scale_out.py
 
 # What a run, a test or a build leaves in the checkout; the caches outside it stay.
 clean:

