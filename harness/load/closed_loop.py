@@ -17,7 +17,7 @@ from harness.load.transports.contract import RequestFailure, Transport
 BACKOFF_S = 0.02
 """Pause after a failure: a dead server refuses in microseconds, and nobody gains from asking
 it fifty thousand times a second."""
-MOST_IN_A_ROW = 4
+MOST_IN_A_ROW = 16
 """Requests of one slot without another's in between. On a busy machine the kernel often runs the
 server right in `send`, and the answer is there before anybody had to wait for it: a slot that never
 waits never lets the others run."""
