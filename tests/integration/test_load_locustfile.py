@@ -159,8 +159,8 @@ def test_a_mistake_is_one_line_and_exit_2(arguments: list[str], words: str) -> N
 @pytest.mark.parametrize(
     ("protocol", "arguments", "words"),
     [
-        ("http", ["--model", "nope"], "no model 'nope' that is ready; it has: m"),
-        ("grpc", ["--model", "nope"], "no model 'nope' that is ready; it has: m"),
+        ("http", ["--model", "nope"], "has no model 'nope'; models that are ready there: m"),
+        ("grpc", ["--model", "nope"], "has no model 'nope'; models that are ready there: m"),
         ("http", ["--client-batch-size", "65"], "the model takes at most 64"),
         ("nobody", [], "Connection refused"),
     ],
