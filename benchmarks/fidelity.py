@@ -29,7 +29,7 @@ from latency_cases import STALL, STEADY_CASES, Stall
 from naive_locust import NaiveLoad, drive_naively
 from ours import closed_loop, engine, open_loop, percentiles_ms, run_ours
 from peers import PeerLoad, PerfAnalyzer, perf_analyzer
-from rows import Row, show, skip
+from rows import Row, run_as_command, show, skip
 from timed_process import TimedServer, timed_server
 
 from harness.errors import GeneratorError, HarnessError
@@ -256,8 +256,4 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except HarnessError as error:
-        print(f"{error}\nnext: {error.next_step}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_as_command(main)

@@ -37,9 +37,9 @@ from contenders import (
 )
 from ours import engine
 from peers import perf_analyzer
-from rows import Row, show, skip
+from rows import Row, run_as_command, show, skip
 
-from harness.errors import GeneratorError, HarnessError, ServerError
+from harness.errors import GeneratorError, ServerError
 from harness.serving.endpoint import TritonClient
 from harness.serving.environment import ServerEnvironment, ensure_server_environment
 
@@ -260,8 +260,4 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except HarnessError as error:
-        print(f"{error}\nnext: {error.next_step}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_as_command(main)

@@ -21,10 +21,10 @@ import pyarrow.dataset as ds
 from cached_model import CACHED_MODEL, OUTPUTS, PAYLOADS_FILE, cached_server
 from hdrh.histogram import HdrHistogram
 from ours import closed_loop, engine, run_ours
-from rows import Row, show
+from rows import Row, run_as_command, show
 
 from harness import hdr
-from harness.errors import HarnessError, StorageError
+from harness.errors import StorageError
 from harness.load.generators import LoadJob
 from harness.serving.endpoint import Endpoint
 from harness.serving.environment import ensure_server_environment
@@ -111,8 +111,4 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except HarnessError as error:
-        print(f"{error}\nnext: {error.next_step}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_as_command(main)

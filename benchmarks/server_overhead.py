@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from google.protobuf import json_format, text_format
 from numpy.typing import NDArray
-from rows import Row, show
+from rows import Row, run_as_command, show
 from saturation import answers_per_s, encode_request
 from tritonclient.grpc import model_config_pb2 as pb
 
@@ -202,8 +202,4 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except HarnessError as error:
-        print(f"{error}\nnext: {error.next_step}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_as_command(main)

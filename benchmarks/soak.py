@@ -21,9 +21,8 @@ from pathlib import Path
 import psutil
 from cached_model import CACHED_MODEL, OUTPUTS, PAYLOADS_FILE, cached_server
 from ours import closed_loop, drive_ours, engine, open_loop, percentiles_ms, run_ours
-from rows import Row, show
+from rows import Row, run_as_command, show
 
-from harness.errors import HarnessError
 from harness.load.generators import LoadGenerators, LoadJob
 from harness.serving.environment import ensure_server_environment
 from harness.types import LoadResult
@@ -134,8 +133,4 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except HarnessError as error:
-        print(f"{error}\nnext: {error.next_step}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_as_command(main)

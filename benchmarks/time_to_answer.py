@@ -30,7 +30,7 @@ from client_process import PeerError
 from google.protobuf import text_format
 from model_analyzer import Answer, SearchSpace, model_analyzer
 from peers import perf_analyzer
-from rows import Row, show, skip
+from rows import Row, run_as_command, show, skip
 from tritonclient.grpc import model_config_pb2 as pb
 
 from harness.errors import EXIT_OBJECTIVE_NOT_MET, EXIT_OK, EXIT_UNDECIDED, HarnessError
@@ -177,8 +177,4 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except HarnessError as error:
-        print(f"{error}\nnext: {error.next_step}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_as_command(main)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
-from typing import TYPE_CHECKING
 
 import gevent
 import numpy as np
@@ -29,6 +28,7 @@ from locust_counts import LocustCounts
 from loop_lag import LoopLag
 from plan import Plan
 from preflight import ask_about, expected_outputs
+from record_files import open_records
 from results import SLICE_S, WorkerReport
 from triton_users import (
     USERS,
@@ -38,9 +38,6 @@ from triton_users import (
     befriend_grpc_and_gevent,
     read_waiter,
 )
-
-if TYPE_CHECKING:
-    from harness.load.records import RecordWriter
 
 REPORT_EVERY_S = 1.0
 USERS_APART = 100_000
@@ -89,7 +86,9 @@ class ProcessLoad:
         model = ask_about(plan)
         self._outputs = expected_outputs(model)
         self._traffic = self._make_traffic()
-        self._writer = _open_records(plan, role)
+        self._writer = open_records(
+            plan.records and plan.records / f"{role.test}-worker-{role.worker}.parquet"
+        )
         self._lag = LoopLag()
         self._process = psutil.Process()
         self._recorder: Recorder | None = None
@@ -192,15 +191,6 @@ class ProcessLoad:
         )
         self._reported_ns, self._reported_cpu_s = now_ns, cpu_s
         self._deliver(report)
-
-
-def _open_records(plan: Plan, role: Role) -> RecordWriter | None:
-    """Begin the file of every request, where one is asked for: pyarrow takes 90 MB of memory."""
-    if plan.records is None:
-        return None
-    from harness.load.records import RecordWriter
-
-    return RecordWriter(plan.records / f"{role.test}-worker-{role.worker}.parquet")
 
 
 def _bytes_per_row(outputs: Sequence[TensorSpec], requests: Sequence[EncodedRequest]) -> float:

@@ -11,19 +11,17 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gevent
 import psutil
 from gevent.event import AsyncResult, Event
-from gevent.socket import wait_read
 from locust.env import Environment
 from locust.exception import StopUser
 
 from harness.load.arrivals import arrival_times_ns
 from harness.load.closed_loop import FOREVER_NS
+from harness.load.open_loop import OpenLoop
 from harness.load.recorder import Recorder
 from harness.load.timer import Timer
 from harness.load.traffic import Place, make_traffic
@@ -33,14 +31,10 @@ from harness.load.wire import Measure, Measured, Prepare, Progress
 from harness.types import LoadMode
 from locust_counts import LocustCounts
 from loop_lag import LoopLag
-from triton_users import USERS, TritonUser, befriend_grpc_and_gevent, read_waiter
-
-if TYPE_CHECKING:
-    from harness.load.records import RecordWriter
+from record_files import open_records
+from triton_users import USERS, TritonUser, befriend_grpc_and_gevent, read_waiter, run_open_loop
 
 REPORT_EVERY_S = 0.1
-CONNECTED_AHEAD = 4
-"""Connections that an open loop opens before its first arrival; it opens more as it needs them."""
 
 logger = logging.getLogger("harness.session")
 
@@ -124,6 +118,7 @@ class SessionTrial:
         self._runner.quit()
         if self._writer is not None:
             self._writer.close()
+        gc.unfreeze()  # or what this trial leaves in cycles would stay for ever
 
     def _progress(self, recorder: Recorder, lag: LoopLag, *, over: bool) -> Progress:
         now_ns = time.monotonic_ns()
@@ -162,12 +157,13 @@ class SessionTrial:
         place = Place(order.worker, order.workers, order.share)
         self._connect(user.transport.connect)
         start_ns, recorder = self._wait_for_begin()
-        with closing(Timer(wait_read)) as timer:
+
+        def make(timer: Timer) -> OpenLoop:
             loop = self._traffic.open_loop(self._arrivals or (), place, recorder, timer)
             self._settled.append(lambda: loop.settled_before_ns)
-            with suppress(RequestFailure):  # its requests try again, and are counted
-                loop.connect(CONNECTED_AHEAD)
-            loop.run(start_ns, self.ending)
+            return loop
+
+        run_open_loop(make, start_ns, self.ending)
         raise StopUser
 
     def _connect(self, connect: Callable[[], None]) -> None:
@@ -195,15 +191,6 @@ class SessionTrial:
     def _raise_problem(self) -> None:
         if self._problem:
             raise RuntimeError(f"a user failed:\n{self._problem}")
-
-
-def open_records(path: Path | None) -> RecordWriter | None:
-    """Begin the file of every request, where one is asked for: pyarrow takes 90 MB of memory."""
-    if path is None:
-        return None
-    from harness.load.records import RecordWriter
-
-    return RecordWriter(path)
 
 
 def sleep_until(instant_ns: int) -> None:

@@ -145,11 +145,7 @@ class TritonOpenLoopUser(TritonUser):
 
     def drive(self) -> None:
         """Dispatch every arrival until the ending, or the end of the trace."""
-        with closing(Timer(wait_read)) as timer:
-            loop = self._share.make(timer)
-            with suppress(RequestFailure):  # its requests try again, and are counted
-                loop.connect(CONNECTED_AHEAD)
-            loop.run(self._share.start_ns, self.ending)
+        run_open_loop(self._share.make, self._share.start_ns, self.ending)
         raise StopUser
 
 
@@ -157,6 +153,21 @@ USERS: dict[WireProtocol, type[TritonUser]] = {
     WireProtocol.HTTP: TritonHttpUser,
     WireProtocol.GRPC: TritonGrpcUser,
 }
+
+
+def run_open_loop(make: Callable[[Timer], OpenLoop], start_ns: int, ending: Ending) -> None:
+    """Dispatch an open loop from its first connections to its last answer.
+
+    Args:
+        make: the loop, given the timer that wakes it.
+        start_ns: CLOCK_MONOTONIC at the arrivals' 0.
+        ending: of the load.
+    """
+    with closing(Timer(wait_read)) as timer:
+        loop = make(timer)
+        with suppress(RequestFailure):  # its requests try again, and are counted
+            loop.connect(CONNECTED_AHEAD)
+        loop.run(start_ns, ending)
 
 
 def read_waiter(connected: socket.socket) -> Callable[[], object]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from harness.errors import DataError
 from harness.load.transports.contract import DATATYPES, Layout, Transport
 from harness.storage import storage_errors
+from harness.types import Workload
 
 if TYPE_CHECKING:
     from harness.load.known_answers import KnownAnswers  # it makes them of payloads
@@ -159,6 +160,17 @@ def draw_payloads(
 def padded_length(group: Group) -> int:
     """How long a group's rows are: the largest size next to the batch dimension."""
     return max((array.shape[1] for array in group.values() if array.ndim > 1), default=1)
+
+
+def draw_workload(groups: Sequence[Group], workload: Workload) -> list[Payload]:
+    """The requests of a workload: `draw_payloads` with its sizes, its mixes and its seed."""
+    return draw_payloads(
+        groups,
+        batch_size=workload.client_batch_size,
+        seed=workload.seed,
+        batch_mix=workload.batch_mix,
+        length_mix=workload.length_mix,
+    )
 
 
 def encode_payloads(

@@ -14,7 +14,7 @@ from harness.load.arrivals import share
 from harness.load.closed_loop import ClosedLoop, Ending, RequestSink, Turns
 from harness.load.known_answers import read_known_answers
 from harness.load.open_loop import OpenLoop, OpenLoopSink, requests_in_turn
-from harness.load.payloads import EncodedRequest, draw_payloads, encode_payloads, read_payloads
+from harness.load.payloads import EncodedRequest, draw_workload, encode_payloads, read_payloads
 from harness.load.timer import Timer
 from harness.load.transports.contract import Transport
 from harness.types import TensorSpec, Workload
@@ -94,13 +94,7 @@ def make_traffic(
     Raises:
         DataError: the payloads cannot be read, or do not have what the workload draws from them.
     """
-    drawn = draw_payloads(
-        read_payloads(payloads),
-        batch_size=workload.client_batch_size,
-        seed=workload.seed,
-        batch_mix=workload.batch_mix,
-        length_mix=workload.length_mix,
-    )
+    drawn = draw_workload(read_payloads(payloads), workload)
     known = read_known_answers(known_answers) if known_answers else None
     requests = encode_payloads(drawn, open_transport(), model, known)
     return Traffic(model, open_transport, requests, AnswerCheck(outputs))

@@ -10,7 +10,7 @@ import hashlib
 from pathlib import Path
 
 from harness.load.known_answers import TOLERANCE, make_known_answers, write_known_answers
-from harness.load.payloads import draw_payloads, read_payloads
+from harness.load.payloads import draw_workload, read_payloads
 from harness.pipeline.serving import ModelClient
 from harness.types import ModelVariant, Workload
 
@@ -36,13 +36,7 @@ def known_answers_file(
     name = f"{payloads.stem}-{variant.sha256[:12]}-{draw}.answers.npz"
     path = payloads.with_name(name)
     if not path.is_file():
-        drawn = draw_payloads(
-            read_payloads(payloads),
-            batch_size=workload.client_batch_size,
-            seed=workload.seed,
-            batch_mix=workload.batch_mix,
-            length_mix=workload.length_mix,
-        )
+        drawn = draw_workload(read_payloads(payloads), workload)
         answers = make_known_answers(
             drawn[:KNOWN_REQUESTS], lambda inputs: client.infer(variant.name, inputs)
         )

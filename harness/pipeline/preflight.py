@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from harness.errors import ServerError, UsageError
 from harness.load.answers import AnswerCheck
 from harness.load.payload_fit import check_payloads_fit
-from harness.load.payloads import Group, Payload, draw_payloads, encode_payloads
+from harness.load.payloads import Group, Payload, draw_workload, encode_payloads
 from harness.load.transports.contract import RequestFailure, Transport
 from harness.serving.remote import READY, RemoteModel, RemoteServer, describe
 from harness.study import Family, SequenceClassification
@@ -71,7 +71,7 @@ def check_requests(model: RemoteModel, groups: Sequence[Group], workload: Worklo
         largest,
         batch_size=workload.client_batch_size,
     )
-    _drawn(groups, workload)
+    draw_workload(groups, workload)
 
 
 def try_one_request(
@@ -89,7 +89,7 @@ def try_one_request(
     Raises:
         UsageError: the server cannot be reached this way, or does not answer as it should.
     """
-    payload = _drawn(groups, workload)[0]
+    payload = draw_workload(groups, workload)[0]
     outputs = _rows_apart(model.outputs)
     transport = open_transport()
     try:
@@ -127,16 +127,6 @@ def check_served(workload: Workload, serving: ServingConfig, family: Family) -> 
                 "to it",
                 next_step=f"the padded lengths there are: {', '.join(map(str, padded))}",
             )
-
-
-def _drawn(groups: Sequence[Group], workload: Workload) -> list[Payload]:
-    return draw_payloads(
-        groups,
-        batch_size=workload.client_batch_size,
-        seed=workload.seed,
-        batch_mix=workload.batch_mix,
-        length_mix=workload.length_mix,
-    )
 
 
 def _rows_apart(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
