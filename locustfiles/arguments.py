@@ -1,4 +1,4 @@
-"""What `locust -f locustfiles/triton.py` takes beside Locust's own arguments.
+"""What `locust -f locustfiles/locustfile.py` takes beside Locust's own arguments.
 
 All values are text here, because the web page's form gives text; `plan.py` reads it and says what
 is wrong with it. No groups: Locust shows on its form only what is added to the parser itself.

@@ -18,7 +18,7 @@ LIMIT_S = 90
 
 
 def command(*arguments: str) -> list[str]:
-    locustfile = str(checkout() / "locustfiles/triton.py")
+    locustfile = str(checkout() / "locustfiles/locustfile.py")
     return [sys.executable, "-m", "locust", "-f", locustfile, "--only-summary", *arguments]
 
 

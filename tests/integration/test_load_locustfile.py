@@ -1,4 +1,4 @@
-"""The locustfile by itself, in one process, as `locust -f locustfiles/triton.py` runs it."""
+"""The locustfile by itself, in one process, as `locust -f locustfiles/locustfile.py` runs it."""
 
 from __future__ import annotations
 

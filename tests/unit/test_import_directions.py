@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,15 @@ def test_a_module_imports_only_what_lies_below_it(path):
 def test_the_harness_never_imports_locust_or_gevent(path):
     roots = {name.split(".")[0] for name in imported(path)}
     assert not roots & {"locust", "gevent"}
+
+
+@pytest.mark.parametrize("folder", ["locustfiles", "benchmarks"])
+def test_files_that_go_on_the_path_hide_no_package(folder):
+    """A `triton.py` there was once what torch found when it looked for the package `triton`."""
+    optional = {"triton", "flash_attn", "wandb", "mlflow"}  # looked for, and often not installed
+    packages = set(packages_distributions()) | sys.stdlib_module_names | optional
+    own = {path.stem for path in (HARNESS.parent / folder).glob("*.py")}
+    assert not own & packages
 
 
 def test_a_report_rebuilds_without_the_training_and_serving_stack():

@@ -10,7 +10,7 @@ from harness import resources
 from harness.errors import EnvironmentFailure
 
 
-@pytest.mark.parametrize("name", ["locustfiles/session.py", "locustfiles/triton.py", "studies"])
+@pytest.mark.parametrize("name", ["locustfiles/session.py", "locustfiles/locustfile.py", "studies"])
 def test_the_checkout_holds_them(name: str) -> None:
     assert resources.bundled(name).exists()
 
