@@ -69,9 +69,8 @@ def _send_until(end_ns: int, transport: Transport, requests: Sequence[EncodedReq
     last_ns = time.monotonic_ns()
     while last_ns < end_ns:
         transport.send(requests[turn % len(requests)].body)
-        now_ns = time.monotonic_ns()
-        spans_ns.append(now_ns - last_ns)
-        last_ns = now_ns
+        spans_ns.append(transport.received_ns - last_ns)
+        last_ns = time.monotonic_ns()
         turn += 1
     transport.close()
     return spans_ns

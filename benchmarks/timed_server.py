@@ -2,9 +2,10 @@
 
 A process of its own, so that it shares no interpreter with a client. It answers every inference
 alike, after a time drawn from the case's distribution, and writes down what each one *really*
-took: from the moment its bytes were read to the moment its answer was handed to the kernel. What
-the timer, Python and the protocol libraries add is thus part of the truth; what is not in it is
-the loopback and the client. Sleeping is exact to some 50 us, because the event loop waits in
+took: from the moment the kernel received its bytes (`SO_TIMESTAMPNS`, socket(7)) to the moment its
+answer was handed to the kernel. What it takes to wake this process, the timer, Python and the
+protocol libraries add is thus part of the truth, as it is of any server's latency; what is not in
+it is the loopback and the client. Sleeping is exact to some 50 us, because the event loop waits in
 `select`, whose timeout is in microseconds (that of `epoll` is in milliseconds).
 
     python benchmarks/timed_server.py lognormal truth.npy    # prints its two ports
@@ -19,8 +20,11 @@ import argparse
 import asyncio
 import json
 import selectors
+import socket
+import struct
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,6 +43,10 @@ _INFER = "ModelInfer"
 _GRPC_HEADERS = [(":status", "200"), ("content-type", "application/grpc")]
 _GRPC_TRAILERS = [("grpc-status", "0")]
 
+_SO_TIMESTAMPNS = 35
+"""From <asm-generic/socket.h>; its message is a struct timespec of CLOCK_REALTIME."""
+_TIMESPEC = struct.Struct("qq")
+_RECEIVE_BYTES = 65536
 
 Write = Callable[[bytes], None]
 
@@ -64,35 +72,76 @@ class Clock:
         write(answer)
 
 
-class HttpConnection(asyncio.Protocol):
+class Connection(ABC):
+    """A socket whose bytes come with the instant at which the kernel received them."""
+
+    def __init__(self, connected: socket.socket, clock: Clock) -> None:
+        connected.setblocking(False)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connected.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        self._socket = connected
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(connected, self._read)
+
+    @abstractmethod
+    def take(self, data: bytes, received_ns: int) -> None:
+        """What the client sent."""
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """Nobody waits for the answers any more."""
+
+    def write(self, data: bytes) -> None:
+        """Send an answer; all of it fits the socket's buffer."""
+        self._socket.sendall(data)
+
+    def _read(self) -> None:
+        try:
+            data, notes, _, _ = self._socket.recvmsg(_RECEIVE_BYTES, socket.CMSG_SPACE(16))
+        except OSError:
+            data, notes = b"", []
+        if data:
+            self.take(data, _received_ns(notes))
+            return
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        self.cancel()
+
+
+def _received_ns(notes: list[tuple[int, int, bytes]]) -> int:
+    """The kernel's stamp as an instant of CLOCK_MONOTONIC; now, where it gave none."""
+    now_ns = time.monotonic_ns()
+    for _, kind, stamp in notes:
+        if kind == _SO_TIMESTAMPNS:
+            seconds, nanoseconds = _TIMESPEC.unpack(stamp)
+            waited_ns: int = time.time_ns() - (seconds * 1_000_000_000 + nanoseconds)
+            return now_ns - max(0, waited_ns)
+    return now_ns
+
+
+class HttpConnection(Connection):
     """HTTP/1.1: one request at a time on a kept-alive connection."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, connected: socket.socket, clock: Clock) -> None:
+        super().__init__(connected, clock)
         self._http = h11.Connection(h11.SERVER)
         self._received_ns = 0
         self._pending: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the way to write."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  (a socket's; for the types)
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
+    def take(self, data: bytes, received_ns: int) -> None:
         """Answer once a whole request is there."""
-        if not self._received_ns:
-            self._received_ns = time.monotonic_ns()
+        self._received_ns = self._received_ns or received_ns
         self._http.receive_data(data)
         while (event := self._http.next_event()) is not h11.NEED_DATA:
             if isinstance(event, h11.EndOfMessage):
-                write = self._transport.write
-                self._pending = self._clock.later(self._received_ns, self._answer, write)
+                self._pending = self._clock.later(self._received_ns, self._answer, self.write)
                 self._received_ns = 0
             if event is h11.PAUSED or isinstance(event, h11.ConnectionClosed):
                 break
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (asyncio's)
-        """Nobody waits for the answer any more."""
+    def cancel(self) -> None:
+        """Forget the answer that was to come."""
         if self._pending is not None:
             self._pending.cancel()
 
@@ -111,27 +160,21 @@ class HttpConnection(asyncio.Protocol):
         return b"".join(part for part in parts if part)
 
 
-class GrpcConnection(asyncio.Protocol):
+class GrpcConnection(Connection):
     """gRPC over HTTP/2 without encryption; as many streams at once as the client opens."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, connected: socket.socket, clock: Clock) -> None:
+        super().__init__(connected, clock)
         self._http2 = h2.connection.H2Connection(
             h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
         )
         self._methods: dict[int, str] = {}
         self._pending: dict[int, asyncio.TimerHandle] = {}
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Send our settings."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  (a socket's; for the types)
-        self._transport = transport
         self._http2.initiate_connection()
-        transport.write(self._http2.data_to_send())
+        self.write(self._http2.data_to_send())
 
-    def data_received(self, data: bytes) -> None:
+    def take(self, data: bytes, received_ns: int) -> None:
         """Answer the streams that the client has ended."""
-        received_ns = time.monotonic_ns()
         for event in self._http2.receive_data(data):
             if isinstance(event, h2.events.RequestReceived):
                 headers = {str(name): str(value) for name, value in event.headers}
@@ -142,18 +185,18 @@ class GrpcConnection(asyncio.Protocol):
                 self._respond(received_ns, event.stream_id)
             elif isinstance(event, h2.events.StreamReset) and event.stream_id in self._pending:
                 self._pending.pop(event.stream_id).cancel()
-        self._transport.write(self._http2.data_to_send())
+        self.write(self._http2.data_to_send())
 
     def _respond(self, received_ns: int, stream_id: int) -> None:
         if self._methods.pop(stream_id) == _INFER:
             self._pending[stream_id] = self._clock.later(
-                received_ns, lambda: self._infer(stream_id), self._transport.write
+                received_ns, lambda: self._infer(stream_id), self.write
             )
         else:  # a question whether the server lives or is ready
-            self._transport.write(self._answer(stream_id, _GRPC_YES))
+            self.write(self._answer(stream_id, _GRPC_YES))
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (asyncio's)
-        """Nobody waits for the answers any more."""
+    def cancel(self) -> None:
+        """Forget the answers that were to come."""
         for pending in self._pending.values():
             pending.cancel()
 
@@ -190,13 +233,27 @@ _GRPC_ANSWER = _grpc_answer()
 _GRPC_YES = service_pb2.ServerLiveResponse(live=True).SerializeToString()
 
 
+async def _accept(
+    listener: socket.socket, kind: Callable[[socket.socket, Clock], Connection], clock: Clock
+) -> None:
+    """Serve every connection; its reader, which the loop holds, keeps it alive."""
+    listener.setblocking(False)
+    while True:
+        connected, _ = await asyncio.get_running_loop().sock_accept(listener)
+        kind(connected, clock)
+
+
 async def _serve(clock: Clock) -> None:
-    loop = asyncio.get_running_loop()
-    http = await loop.create_server(lambda: HttpConnection(clock), "127.0.0.1", 0)
-    grpc = await loop.create_server(lambda: GrpcConnection(clock), "127.0.0.1", 0)
-    print(*(each.sockets[0].getsockname()[1] for each in (http, grpc)), flush=True)
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    accepting = [
+        asyncio.create_task(_accept(listener, kind, clock))
+        for listener, kind in zip(listeners, (HttpConnection, GrpcConnection), strict=True)
+    ]
+    print(*(listener.getsockname()[1] for listener in listeners), flush=True)
     # The parent keeps our standard input open for as long as it wants us.
-    await loop.run_in_executor(None, sys.stdin.read)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    for task in accepting:
+        task.cancel()
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from contextlib import closing
 from harness.errors import ServerError, UsageError
 from harness.load.known_answers import read_known_answers
 from harness.load.payloads import read_payloads
-from harness.pipeline.preflight import check_ready, check_requests, find_model
+from harness.pipeline.preflight import check_live, check_requests, find_model
 from harness.serving.remote import RemoteModel, RemoteServer
 from harness.serving.remote_http import HttpServer
 from harness.types import TensorSpec, WireProtocol
@@ -36,7 +36,7 @@ def ask_about(plan: Plan) -> RemoteModel:
     """
     try:
         with closing(_server(plan)) as server:
-            check_ready(server, plan.host)
+            check_live(server, plan.host)
             return find_model(server, plan.host, plan.model)
     except ServerError as error:
         raise UsageError(str(error), next_step=error.next_step) from error

@@ -87,6 +87,10 @@ class SessionTrial:
         self._runner.start(self._users, spawn_rate=self._users)
         self._all_connected.wait()
         self._raise_problem()
+        # A collection of everything stops all users for 50 ms: once, now, and nothing that is here
+        # already is looked at again while they run.
+        gc.collect()
+        gc.freeze()
 
     def measure(self, order: Measure) -> Iterator[Progress | Measured]:
         """Run the load and report on it; ends when every request in flight has ended.
@@ -98,9 +102,6 @@ class SessionTrial:
         listeners = [counts.add, *([self._writer.add] if self._writer else [])]
         recorder = Recorder(order.start_ns, order.slice_ns, listeners=listeners)
         lag = LoopLag()
-        # A collection of everything stops all users for milliseconds; nothing here is garbage yet.
-        gc.collect()
-        gc.freeze()
         self._begin.set((order.start_ns, recorder))
         users = self._runner.user_greenlets
         with lag:

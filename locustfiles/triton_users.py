@@ -1,7 +1,7 @@
 """The Locust users: what drives a model on Triton, and checks every answer.
 
-`locustfile.py` runs them by Locust's own command, `session_trial.py` for the harness. What they send
-(`traffic`) and where they record it (`sink`) is given to the classes before a test starts.
+`locustfile.py` runs them by Locust's own command, `session_trial.py` for the harness. What they
+send (`traffic`) and where they record it (`sink`) is given to the classes before a test starts.
 """
 
 from __future__ import annotations

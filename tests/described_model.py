@@ -18,7 +18,6 @@ INPUTS = (TensorSpec("input_ids", "INT64", (-1,)), TensorSpec("attention_mask", 
 def described_over_http(path: str, outputs: Sequence[TensorSpec]) -> tuple[int, bytes]:
     """Status and body of the answer to a GET, or to what asks for the repository's index."""
     answers: dict[str, Any] = {
-        "/v2/health/ready": {},
         "/v2/health/live": {},
         "/v2/repository/index": [{"name": MODEL, "version": "1", "state": "READY"}],
         f"/v2/models/{MODEL}/ready": {},
@@ -39,8 +38,8 @@ class DescribingServicer(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     outputs: Sequence[TensorSpec] = ()
 
-    async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802  (the protocol's)
-        return service_pb2.ServerReadyResponse(ready=True)
+    async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802  (the protocol's)
+        return service_pb2.ServerLiveResponse(live=True)
 
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802  (the protocol's)
         return service_pb2.ModelReadyResponse(ready=request.name == MODEL)

@@ -31,7 +31,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Tests are quiet."""
 
     def do_GET(self) -> None:
-        ready = {"/v2/health/ready", "/v2/models/doubled/ready"}
+        ready = {"/v2/health/live", "/v2/models/doubled/ready"}
         if self._refused():
             return
         if self.path in ready:

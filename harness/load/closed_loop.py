@@ -93,7 +93,8 @@ class ClosedLoop:
 
         This loop is what a load generator does: everything in it is paid for by each request.
         """
-        send, check = self._transport.send, self._check.check
+        transport = self._transport
+        send, check = transport.send, self._check.check
         add, now_ns = self._sink.add, time.monotonic_ns
         turns, give_way = self._turns, self._turns.give_way
         requests = self._requests if most is None else itertools.islice(self._requests, most)
@@ -112,7 +113,7 @@ class ClosedLoop:
             completed_ns = 0
             try:
                 answer = send(request.body)
-                completed_ns = now_ns()
+                completed_ns = transport.received_ns
                 if answer.layout is not request.layout or request.known is not None:
                     check(answer, request)
             except RequestFailure as failure:
@@ -122,5 +123,5 @@ class ClosedLoop:
                 free_ns = now_ns()
             else:
                 add(free_ns, sent_ns, completed_ns, request.batch_size)
-                free_ns = completed_ns
+                free_ns = now_ns()
         self.scheduled_ns = 0

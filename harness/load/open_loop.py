@@ -99,7 +99,7 @@ class Slot:
         sent_ns, completed_ns = now_ns(), 0
         try:
             answer = self._transport.send(request.body)
-            completed_ns = now_ns()
+            completed_ns = self._transport.received_ns
             if answer.layout is not request.layout or request.known is not None:
                 self._check.check(answer, request)
         except RequestFailure as failure:

@@ -129,6 +129,8 @@ class Recorder:
         failures, self._failures = self._failures, []
         dropped, self._dropped = self._dropped, []
         scheduled_ns, sent_ns, completed_ns, rows = _columns(log, _FIELDS)
+        # An arrival's stamp is wall-clock time: one that was set back meanwhile must not show.
+        completed_ns = np.maximum(completed_ns, sent_ns)
         batch = Batch(
             scheduled_ns, sent_ns, completed_ns, rows, tuple(failures), hdr.integers(dropped)
         )

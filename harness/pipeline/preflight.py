@@ -21,20 +21,20 @@ from harness.types import ServingConfig, TensorSpec, Workload
 NAMES_SHOWN = 20
 
 
-def check_ready(server: RemoteServer, url: str) -> None:
+def check_live(server: RemoteServer, url: str) -> None:
     """Make sure that a server answers and takes requests.
 
     Raises:
         UsageError: it does not.
     """
     with _usage(next_step="check its address, and that it is up"):
-        problem = server.not_ready()
+        problem = server.not_live()
     if problem:
         raise UsageError(f"the server at {url}: {problem}", next_step=_step_for(problem))
 
 
 def find_model(server: RemoteServer, url: str, model: str) -> RemoteModel:
-    """What a ready server says of a model.
+    """What a server says of a model that is ready there.
 
     Raises:
         UsageError: the server does not have it, or not loaded; names those it has.
@@ -145,7 +145,7 @@ def _follows(spec: TensorSpec, answered: tuple[int, ...] | None, payload: Payloa
 def _step_for(problem: str) -> str:
     if "refuses" in problem:
         return "name what it asks for: --header 'Authorization: Bearer ...'"
-    return "wait until it is ready, or look at its log"
+    return "wait until it is up, or look at its log"
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from harness.load.payloads import Group, write_payloads
 from harness.load.transports.address import Target, parse_target
 from harness.load.transports.opening import transport_opener
 from harness.pipeline.machinery import Machinery
-from harness.pipeline.preflight import check_ready, check_requests, try_one_request
+from harness.pipeline.preflight import check_live, check_requests, try_one_request
 from harness.pipeline.serving import Site
 from harness.pipeline.trial import TrialRunner
 from harness.runs import RunFolder, read_run
@@ -95,7 +95,7 @@ def open_remote(address: RemoteAddress) -> Iterator[RemoteServer]:
     is_http = address.protocol is WireProtocol.HTTP
     server: RemoteServer = HttpServer(address.target) if is_http else GrpcServer(address.target)
     try:
-        check_ready(server, address.url)
+        check_live(server, address.url)
         yield server
     finally:
         server.close()

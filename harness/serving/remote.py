@@ -78,8 +78,12 @@ class RemoteServer(Protocol):
     def close(self) -> None:
         """Give up what is open; closing twice is fine."""
 
-    def not_ready(self) -> str:
-        """Why it takes no requests; empty where it is ready."""
+    def not_live(self) -> str:
+        """Why it takes no requests; empty where it does.
+
+        Asked is whether it lives: Triton calls itself ready only while *every* model that it was
+        told to load is, and one that somebody else broke is no reason not to measure another.
+        """
 
     def model_ready(self, model: str) -> bool:
         """Whether it has this model loaded."""

@@ -51,16 +51,16 @@ class GrpcServer:
         """Close the channel."""
         self._triton.close()
 
-    def not_ready(self) -> str:
-        """Why it takes no requests; empty where it is ready."""
+    def not_live(self) -> str:
+        """Why it takes no requests; empty where it does."""
         with self._errors():
             try:
-                ready = self._client.is_server_ready(client_timeout=CALL_TIMEOUT_S)
+                live = self._client.is_server_live(client_timeout=CALL_TIMEOUT_S)
             except InferenceServerException as error:
                 if error.status() in _SILENT:
                     raise
                 return f"it refuses this client ({_words(error)})"
-        return "" if ready else "it says that it is not ready"
+        return "" if live else "it says that it is not live"
 
     def model_ready(self, model: str) -> bool:
         """Whether it has this model loaded."""

@@ -82,16 +82,16 @@ class HttpServer:
     def close(self) -> None:
         """Nothing stays open."""
 
-    def not_ready(self) -> str:
-        """Why it takes no requests; empty where it is ready."""
-        reply = self._call("/v2/health/ready")
+    def not_live(self) -> str:
+        """Why it takes no requests; empty where it does."""
+        reply = self._call("/v2/health/live")
         if reply.ok:
             return ""
         if reply.status in _REFUSED:
             return f"it refuses this client ({reply.words()})"
         if reply.status == HTTPStatus.NOT_FOUND:
-            return "it knows no /v2/health/ready: it is no KServe v2 server"
-        return f"it says that it is not ready ({reply.words()})"
+            return "it knows no /v2/health/live: it is no KServe v2 server"
+        return f"it says that it is not live ({reply.words()})"
 
     def model_ready(self, model: str) -> bool:
         """Whether it has this model loaded."""

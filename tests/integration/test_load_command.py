@@ -1,18 +1,22 @@
 """`harness load` as a person calls it: against Triton, and against a server nobody here wrote."""
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from http1_server import make_certificate
 from kserve_server import kserve_server
+from tiny_model import make_tiny_variant
 
 from harness.cli.main import run_command
-from harness.errors import EXIT_ENVIRONMENT, EXIT_OBJECTIVE_NOT_MET, EXIT_OK
+from harness.errors import EXIT_ENVIRONMENT, EXIT_OBJECTIVE_NOT_MET, EXIT_OK, ServerError
 from harness.load.payloads import write_payloads
 from harness.runs import read_manifest, read_run
 from harness.serving.embedded import EmbeddedTriton
@@ -203,6 +207,22 @@ def test_a_study_s_variant_is_served_and_loaded(study, repository, transport, ca
 def test_what_a_study_cannot_have_is_said_before_anything_starts(study, options, said, capsys):
     assert load(study, *options) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_model_that_somebody_else_broke_is_no_reason_not_to_measure_another(
+    addresses, embedded_triton, tiny_repository, payloads, tmp_path
+):
+    """Triton calls itself ready only while every model that it was told to load is."""
+    broken = make_tiny_variant(tiny_repository, "broken")
+    (broken.path / "1" / "model.onnx").write_bytes(b"no model")
+    with TritonClient(embedded_triton.endpoint) as client, pytest.raises(ServerError):
+        client.load("broken")
+    shutil.rmtree(broken.path)
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(f"{addresses['http']}/v2/health/ready")
+    for address in addresses.values():
+        where = ["--url", address, "--model", "tiny", "--payloads", payloads]
+        assert load(*where, "--concurrency", 2, *SHORT) in MEASURED
 
 
 def free_port():

@@ -95,6 +95,10 @@ class Answer(NamedTuple):
 class Transport(Protocol):
     """One connection to one server, for one request at a time."""
 
+    received_ns: int
+    """CLOCK_MONOTONIC when the answer that `send` last returned had come, as near as this
+    transport can tell: by the kernel's stamp (`inbox.py`), or when it was read."""
+
     def encode(self, model: str, inputs: Mapping[str, NDArray[Any]]) -> bytes:
         """The whole request as it goes over the wire; every array has the batch dimension."""
 

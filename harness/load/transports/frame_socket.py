@@ -10,9 +10,10 @@ from contextlib import suppress
 from types import TracebackType
 
 from harness.load.transports import frames
-from harness.load.transports.connecting import ReadWaiter, wait_for
+from harness.load.transports.connecting import ReadWaiter
 from harness.load.transports.deadlines import watch
 from harness.load.transports.frames import ErrorCode, Frame, FrameReader
+from harness.load.transports.inbox import Inbox
 
 IDLE_S = 0.01
 """After so long a pause look at what the server sent meanwhile: it may be a farewell."""
@@ -36,7 +37,7 @@ class FrameSocket:
         self, connected: socket.socket, *, timeout_s: float, waiter: ReadWaiter | None = None
     ) -> None:
         self._socket = connected
-        self._wait = wait_for(connected, waiter)
+        self.inbox = Inbox(connected, waiter)
         self._guard = watch(connected)
         self._timeout_s = timeout_s
         self._reader = FrameReader()
@@ -135,9 +136,7 @@ class FrameSocket:
     def _receive_piece(self, missing_bytes: int) -> bytes:
         large = missing_bytes > RECEIVE_BYTES
         size = min(missing_bytes, LARGE_RECEIVE_BYTES) if large else RECEIVE_BYTES
-        if self._wait is not None:
-            self._wait()
-        piece = self._socket.recv(size)
+        piece = self.inbox.wait(size)
         if not piece:
             raise ConnectionResetError("the server closed the connection before it answered")
         self._last_piece = piece

@@ -44,6 +44,7 @@ class GrpcTransport:
         self._waiter = waiter
         self._connection: Http2Connection | None = None
         self._header_block = _request_headers(target, timeout_s)
+        self.received_ns = 0
         self._good_headers: Headers = {}
         self._good_trailers: Headers = {}
         """Found in order before; equal blocks are the same object (`HeaderMemory`)."""
@@ -67,6 +68,7 @@ class GrpcTransport:
             stream = connection.exchange(request)
         except (OSError, Http2Violation) as error:
             raise self._broken(error) from error
+        self.received_ns = connection.received_ns
         if stream.answer is not None:
             return stream.answer
         if stream.trailers is not self._good_trailers or stream.headers is not self._good_headers:

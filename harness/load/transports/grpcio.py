@@ -7,6 +7,7 @@ the number of users.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -60,6 +61,7 @@ class GrpcioTransport:
         ]
         self._channel: Any = None
         self._infer: Any = None
+        self.received_ns = 0
 
     def encode(self, model: str, inputs: Mapping[str, NDArray[Any]]) -> bytes:
         """A serialised `ModelInferRequest`."""
@@ -82,6 +84,7 @@ class GrpcioTransport:
             data = self._infer(request, timeout=self._timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
             raise self._failure(error) from error
+        self.received_ns = time.monotonic_ns()
         return Answer(self._forms.recognise(data) or self._forms.learn(data), data)
 
     def close(self) -> None:

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from harness.load.transports.address import Target
 from harness.load.transports.binary_tensors import encode_body, read_layout
-from harness.load.transports.connecting import ReadWaiter, open_socket, stands, wait_for
+from harness.load.transports.connecting import ReadWaiter, open_socket, stands
 from harness.load.transports.contract import Answer, Layout, RequestFailure
 from harness.load.transports.deadlines import watch
 from harness.load.transports.forms import KnownForms
 from harness.load.transports.http1 import Message, ProtocolViolation, StreamEnd, read_message
+from harness.load.transports.inbox import Inbox
 
 ALPN = "http/1.1"
 RECEIVE_BYTES = 65536
@@ -46,6 +47,7 @@ class HttpTransport:
         self._timeout_s = timeout_s
         self._waiter = waiter
         self._connection: _Connection | None = None
+        self.received_ns = 0
 
     def encode(self, model: str, inputs: Mapping[str, NDArray[Any]]) -> bytes:
         """Head, JSON header and raw tensors, ready for the socket."""
@@ -82,6 +84,7 @@ class HttpTransport:
         if connection.guard.expired:
             self.close()
             raise self._too_late("answer from")
+        self.received_ns = connection.inbox.received_ns
         return Answer(found, received) if isinstance(found, Layout) else self._read(found)
 
     def close(self) -> None:
@@ -141,8 +144,8 @@ class _Connection:
 
     def __init__(self, connected: socket.socket, waiter: ReadWaiter | None) -> None:
         self.guard = watch(connected)
+        self.inbox = Inbox(connected, waiter)
         self._socket = connected
-        self._wait = wait_for(connected, waiter)
         self._asked_s = time.monotonic()
         self._gave_up = False
 
@@ -163,16 +166,14 @@ class _Connection:
                 self._socket.sendall(memoryview(request)[sent:])
         except ConnectionError as error:
             return self._parting_words(error)
-        if self._wait is not None:
-            self._wait()
-        received = self._socket.recv(RECEIVE_BYTES)
+        received = self.inbox.wait(RECEIVE_BYTES)
         if not received:
             raise StreamEnd("the server closed the connection instead of answering")
         return received
 
     def receive(self) -> bytes:
         """Wait for more bytes; empty when the server has closed."""
-        return self._socket.recv(RECEIVE_BYTES)
+        return self.inbox.receive(RECEIVE_BYTES)
 
     def close(self) -> None:
         """Close the socket."""
@@ -185,6 +186,6 @@ class _Connection:
         """
         self._gave_up = True
         with suppress(OSError):
-            if received := self._socket.recv(RECEIVE_BYTES):
+            if received := self.inbox.receive(RECEIVE_BYTES):
                 return received
         raise error

@@ -79,6 +79,11 @@ class Http2Connection:
             raise
         return connection
 
+    @property
+    def received_ns(self) -> int:
+        """CLOCK_MONOTONIC when the last bytes came."""
+        return self._wire.inbox.received_ns
+
     def is_ready(self) -> bool:
         """Whether a request may be sent; false if the server has said, or shown, that it leaves.
 

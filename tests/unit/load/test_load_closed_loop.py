@@ -20,6 +20,10 @@ def requests() -> list[EncodedRequest]:
     return [EncodedRequest(bytes([index]), 2, frozenset({4})) for index in range(3)]
 
 
+READING_S = 0.001
+"""Between an answer's coming and its being read."""
+
+
 class Script:
     """A transport that answers as written."""
 
@@ -27,6 +31,7 @@ class Script:
         self._answers = list(answers)
         self.sent: list[int] = []
         self.in_flight_ns: list[int] = []
+        self.received_ns = 0
         self.loop: ClosedLoop | None = None
 
     def encode(self, model: str, inputs: Mapping[str, Any]) -> bytes:
@@ -41,6 +46,8 @@ class Script:
         if self.loop is not None:
             self.in_flight_ns.append(self.loop.scheduled_ns)
         time.sleep(0.002)
+        self.received_ns = time.monotonic_ns()
+        time.sleep(READING_S)
         answer = self._answers.pop(0)
         if isinstance(answer, RequestFailure):
             raise answer
@@ -72,11 +79,12 @@ def run(script: Script, *, first: int = 0, most: int) -> Sink:
     return sink
 
 
-def test_the_next_request_is_scheduled_when_the_slot_frees() -> None:
+def test_a_request_ends_when_its_answer_came_and_the_next_is_scheduled_when_it_was_read() -> None:
     script = Script(RIGHT, RIGHT, RIGHT)
     records = run(script, most=3).ok
+    assert records[-1][2] == script.received_ns
     for before, after in pairwise(records):
-        assert after[0] == before[2]
+        assert after[0] - before[2] >= READING_S * 1e9
     for scheduled_ns, sent_ns, completed_ns, rows in records:
         assert scheduled_ns <= sent_ns < completed_ns
         assert completed_ns - sent_ns >= 2_000_000

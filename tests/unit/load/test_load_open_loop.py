@@ -39,6 +39,7 @@ class Server:
     opened: int = 0
     connected: int = 0
     closed: int = 0
+    received_ns: int = 0
 
     def open(self) -> Server:
         self.opened += 1
@@ -49,7 +50,9 @@ class Server:
 
     def send(self, body: bytes) -> Answer:
         self.bodies.append(body)
-        return self.behave(body)
+        answer = self.behave(body)
+        self.received_ns = time.monotonic_ns()
+        return answer
 
     def close(self) -> None:
         self.closed += 1

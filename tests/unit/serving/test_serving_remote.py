@@ -23,10 +23,10 @@ SESAME = (("Authorization", "Bearer sesame"),)
 class Doubling(service_pb2_grpc.GRPCInferenceServiceServicer):
     """What the protocol asks of every server, for one model, and for those who know the word."""
 
-    def ServerReady(self, request, context):  # noqa: N802
+    def ServerLive(self, request, context):  # noqa: N802
         if ("authorization", "Bearer sesame") not in context.invocation_metadata():
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "who are you?")
-        return service_pb2.ServerReadyResponse(ready=True)
+        return service_pb2.ServerLiveResponse(live=True)
 
     def ModelReady(self, request, context):  # noqa: N802
         return service_pb2.ModelReadyResponse(ready=request.name == "doubled")
@@ -58,7 +58,7 @@ def test_grpc_over_tls_with_metadata(tmp_path, verified):
     with grpc_server(tmp_path) as (port, certificate):
         trust = {"ca_file": certificate} if verified else {"verify": False}
         server = GrpcServer(parse_target(f"grpcs://127.0.0.1:{port}", headers=SESAME, **trust))
-        assert server.not_ready() == ""
+        assert server.not_live() == ""
         assert server.model_ready("doubled")
         assert not server.model_ready("other")
         assert server.models() is None
@@ -69,11 +69,11 @@ def test_grpc_over_tls_with_metadata(tmp_path, verified):
             server.statistics("doubled")
         server.close()
         stranger = GrpcServer(parse_target(f"grpcs://127.0.0.1:{port}", ca_file=certificate))
-        assert "who are you?" in stranger.not_ready()
+        assert "who are you?" in stranger.not_live()
         stranger.close()
         unknown = GrpcServer(parse_target(f"grpcs://127.0.0.1:{port}"))
         with pytest.raises(ServerError, match="no answer from 127"):
-            unknown.not_ready()
+            unknown.not_live()
         unknown.close()
 
 
@@ -85,7 +85,7 @@ def test_a_plain_port_shows_no_certificate():
 def test_http_without_triton_s_extensions():
     with kserve_server() as port:
         server = HttpServer(parse_target(f"http://127.0.0.1:{port}"))
-        assert server.not_ready() == ""
+        assert server.not_live() == ""
         assert server.models() is None
         assert server.config("doubled") is None
         assert not server.model_ready("other")
