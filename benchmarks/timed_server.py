@@ -26,6 +26,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import h2.config
@@ -93,8 +94,9 @@ class Connection(ABC):
         """Nobody waits for the answers any more."""
 
     def write(self, data: bytes) -> None:
-        """Send an answer; all of it fits the socket's buffer."""
-        self._socket.sendall(data)
+        """Send an answer, all of which fits the socket's buffer, unless the client has left."""
+        with suppress(OSError):
+            self._socket.sendall(data)
 
     def _read(self) -> None:
         try:

@@ -35,6 +35,10 @@ from record_files import open_records
 from triton_users import USERS, TritonUser, befriend_grpc_and_gevent, read_waiter, run_open_loop
 
 REPORT_EVERY_S = 0.1
+QUIET_NS = 4_000_000
+"""What a report takes on a slow machine: an arrival that falls due meanwhile goes out late."""
+WAIT_FOR_QUIET_S = 0.02
+"""How long a report is put off at most; a load without such pauses has no use for them."""
 
 logger = logging.getLogger("harness.session")
 
@@ -80,6 +84,7 @@ class SessionTrial:
         self._method = user.request_type
         self._settled: list[Callable[[], int]] = []
         """A closed loop's or the open loop's word on what has ended, one a user."""
+        self._next_arrival_ns: Callable[[], int] = lambda: FOREVER_NS
         self._process = psutil.Process()
 
     def prepare(self) -> None:
@@ -108,6 +113,7 @@ class SessionTrial:
             while True:
                 users.join(timeout=REPORT_EVERY_S)
                 self._raise_problem()
+                self._wait_for_quiet()
                 yield self._progress(recorder, lag, over=not len(users))
                 if not len(users):
                     break
@@ -134,6 +140,14 @@ class SessionTrial:
             loop_lag=lag.take(),
             memory_bytes=self._process.memory_info().rss,
         )
+
+    def _wait_for_quiet(self) -> None:
+        """Put a report off until no arrival of an open loop falls due while it is made."""
+        last_ns = time.monotonic_ns() + int(WAIT_FOR_QUIET_S * 1e9)
+        while 0 <= self._next_arrival_ns() - (now_ns := time.monotonic_ns()) < QUIET_NS:
+            if now_ns > last_ns:
+                return
+            gevent.sleep(QUIET_NS / 4e9)
 
     def _user_class(self) -> type[TritonUser]:
         base = USERS[self._order.workload.protocol]
@@ -162,6 +176,7 @@ class SessionTrial:
         def make(timer: Timer) -> OpenLoop:
             loop = self._traffic.open_loop(self._arrivals or (), place, recorder, timer)
             self._settled.append(lambda: loop.settled_before_ns)
+            self._next_arrival_ns = lambda: loop.next_ns
             return loop
 
         run_open_loop(make, start_ns, self.ending)

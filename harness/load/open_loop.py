@@ -13,6 +13,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Protocol
 
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from harness.load.answers import AnswerCheck
 from harness.load.closed_loop import FOREVER_NS, Ending, RequestSink
 from harness.load.payloads import EncodedRequest
-from harness.load.timer import Timer
+from harness.load.timer import Timer, let_come
 from harness.load.transports.contract import RequestFailure, Transport
 
 LONGEST_SLEEP_NS = 50_000_000
@@ -74,7 +75,7 @@ class Slot:
         """Of the request in flight; 0 where there is none."""
 
     def hand(self, scheduled_ns: int, request: EncodedRequest) -> None:
-        """Give it a request to send now; only to a slot that is idle."""
+        """Give it a request that falls due now or in a moment; only to a slot that is idle."""
         self.scheduled_ns = scheduled_ns
         self._inbox.put(request)
 
@@ -96,6 +97,10 @@ class Slot:
 
     def _exchange(self, request: EncodedRequest) -> None:
         now_ns = time.monotonic_ns
+        if self.scheduled_ns > now_ns():
+            with suppress(RequestFailure):  # the request will meet it too, and count it
+                self._transport.connect()
+            let_come(self.scheduled_ns)
         sent_ns, completed_ns = now_ns(), 0
         try:
             answer = self._transport.send(request.body)
@@ -145,8 +150,9 @@ class OpenLoop:
         self._threads: list[threading.Thread] = []
         self._next_ns = 0
         """The first arrival that was not dispatched yet; 0 before the load."""
-        self._now_ns = 0
-        """The clock at the dispatcher's last waking: what is due by then goes out together."""
+        self._due_ns = 0
+        """What falls due by then goes out: the clock at the dispatcher's last waking, or a moment
+        later, which the slots let come."""
         self._problem: Exception | None = None
 
     @property
@@ -155,6 +161,11 @@ class OpenLoop:
         # The arrival first: it is moved on only after a slot has the one before in flight.
         next_ns = self._next_ns
         return min([next_ns, *(one for slot in self._slots if (one := slot.scheduled_ns))])
+
+    @property
+    def next_ns(self) -> int:
+        """When the next arrival falls due that was not dispatched yet; 0 before the load."""
+        return self._next_ns
 
     @property
     def connections(self) -> int:
@@ -205,12 +216,13 @@ class OpenLoop:
 
     def _falls_due(self, scheduled_ns: int, ending: Ending) -> bool:
         """Wait for an arrival; false where the load ends before it."""
-        while scheduled_ns > self._now_ns:
+        while scheduled_ns > self._due_ns:
             if scheduled_ns >= ending.at_ns or self._problem is not None:
                 return False
             # In bounded steps, and at least once: a dispatcher that is behind must let slots run.
-            self._timer.sleep_until(min(scheduled_ns, time.monotonic_ns() + LONGEST_SLEEP_NS))
-            self._now_ns = time.monotonic_ns()
+            goal_ns = min(scheduled_ns, time.monotonic_ns() + LONGEST_SLEEP_NS)
+            self._timer.sleep_until_nearly(goal_ns)
+            self._due_ns = max(goal_ns, time.monotonic_ns())
         return scheduled_ns < ending.at_ns
 
     def _send_or_drop(self, scheduled_ns: int, request: EncodedRequest) -> None:

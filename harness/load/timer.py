@@ -3,8 +3,8 @@
 `time.sleep` under gevent wakes up to a millisecond late, because libev waits in whole ones, and
 every request's latency would have that in it. A kernel timer (timerfd, Linux) is a file that can be
 read from a nanosecond of CLOCK_MONOTONIC on, and event loops wait for files without delay. What
-remains is the kernel waking an idle core, 0.05 to 0.2 ms: the timer is set that much early, and the
-rest passes in yielding to others.
+remains is the kernel waking an idle core, 0.05 to 0.3 ms, and the event loop's own work: so the
+timer is set that much early, and whoever is to act at the instant lets it come (`let_come`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import select
 import time
 from collections.abc import Callable
 
-EARLY_NS = 200_000
+EARLY_NS = 400_000
 """How much before the instant the timer is set."""
-_EARLY_SHARE = 50
-"""But at most a fiftieth of the wait: what passes in yielding is spent CPU."""
+_EARLY_SHARE = 25
+"""But at most a 25th of the wait: what passes in yielding is spent CPU."""
+_LAST_NS = 40_000
+"""What is not worth yielding for: letting others run takes about as long."""
 _ABSOLUTE = 1
 """TFD_TIMER_ABSTIME, from <sys/timerfd.h>."""
 
@@ -47,8 +49,8 @@ class Timer:
         # struct itimerspec: interval and first expiry, each in seconds and nanoseconds.
         self._setting = (ctypes.c_int64 * 4)()
 
-    def sleep_until(self, instant_ns: int) -> None:
-        """Let others run until CLOCK_MONOTONIC shows the instant; once, where it is past."""
+    def sleep_until_nearly(self, instant_ns: int) -> None:
+        """Let others run until shortly before an instant; once, where it is past."""
         remaining_ns = instant_ns - time.monotonic_ns()
         if remaining_ns > 0:
             early_ns = min(EARLY_NS, remaining_ns // _EARLY_SHARE)
@@ -57,11 +59,17 @@ class Timer:
             self._wait(self._file)
         else:
             time.sleep(0)
-        while time.monotonic_ns() < instant_ns:
-            time.sleep(0)
 
     def close(self) -> None:
         """Give the timer back; closing twice is fine."""
         if self._file >= 0:
             os.close(self._file)
         self._file = -1
+
+
+def let_come(instant_ns: int) -> None:
+    """Return when CLOCK_MONOTONIC shows the instant, which is near; at once, where it is past."""
+    while instant_ns - time.monotonic_ns() > _LAST_NS:
+        time.sleep(0)
+    while time.monotonic_ns() < instant_ns:
+        pass
