@@ -11,6 +11,9 @@ LATE_FLOOR_MS = 10.0
 LATE_SHARE_OF_P95 = 0.10
 """Sending late, or waking late (p99), is tolerated up to the greater of the two. One request in a
 hundred that is 10 ms late moves no p95 of an objective of tens of milliseconds."""
+IDLE_SHARE, IDLE_FLOOR_MS = 0.20, 1.0
+"""A closed loop's slot may rest between an answer and its next request for so much of its time, or
+for so long on average: beyond both the load is lighter than it claims to be."""
 BROKEN_FAILURE_SHARE = 0.50
 """Above it the server is broken rather than unreliable; below it error_rate judges."""
 RATE_SHORTFALL = 0.05

@@ -110,6 +110,7 @@ def _trial_row(result: TrialResult, variant: ModelVariant | None) -> dict[str, A
         "schedule_delay_p99_ms": result.schedule_delay_p99_ms,
         "loop_lag_p99_ms": result.loop_lag_p99_ms,
         "generator_cpu": result.generator_cpu,
+        "in_flight_mean": result.in_flight_mean,
         "host_cpu": host.cpu_utilization,
         "server_cpu": host.server_cpu,
         "server_memory_bytes": host.server_memory_bytes,

@@ -348,6 +348,8 @@ class LoadResult:
     """The first failure's own words."""
     records_problem: str = ""
     """Why not every request could be written down one by one, where that was asked for."""
+    answers_stamped: bool = False
+    """Latencies end when the kernel received the answer, however late the generator read it."""
 
     @property
     def duration_s(self) -> float:
@@ -538,6 +540,8 @@ class TrialResult:
     """From the send rather than the schedule; None when no request succeeded."""
     loop_lag_p99_ms: float | None = None
     """Of the worst generator process."""
+    in_flight_mean: float | None = None
+    """Requests that were on their way at a time; in a closed loop `concurrency` was asked for."""
     records_problem: str = ""
     """Why not every request could be written down one by one, where that was asked for."""
 

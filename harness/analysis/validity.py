@@ -19,6 +19,8 @@ from harness.limits import (
     BROKEN_FAILURE_SHARE,
     COUNT_TOLERANCE,
     GENERATOR_CPU_LIMIT,
+    IDLE_FLOOR_MS,
+    IDLE_SHARE,
     RATE_SHORTFALL,
     allowed_late_ms,
 )
@@ -89,10 +91,40 @@ def _generator_late(load: LoadResult, _: ServerMetrics, __: Workload) -> Iterato
         )
 
 
+def mean_in_flight(load: LoadResult) -> float | None:
+    """Requests on their way at a time, by Little's law: their rate times their mean service time.
+
+    None where the window is empty.
+    """
+    spans = [part.service for one in load.window for part in (one.ok, one.failed)]
+    sent, mean_ms = sum(map(hdr.total, spans)), hdr.mean_ms(hdr.merge(spans))
+    return sent * mean_ms / 1000 / load.duration_s if mean_ms and load.duration_s > 0 else None
+
+
+def _slots_idle(load: LoadResult, _: ServerMetrics, workload: Workload) -> Iterator[str]:
+    """A generator that is slow to send the next request keeps fewer in flight than was asked.
+
+    After a failed request a slot rests on purpose, so that those trials are not judged by this.
+    """
+    in_flight = mean_in_flight(load)
+    if not _is_closed(workload) or in_flight is None or load.failures or not load.completed:
+        return
+    idle = workload.concurrency - in_flight
+    idle_ms = 1000 * idle * load.duration_s / load.completed
+    if idle > IDLE_SHARE * workload.concurrency and idle_ms > IDLE_FLOOR_MS:
+        yield (
+            f"the load generator was slow to send the next request ({idle_ms:.1f} ms on average, "
+            f"so that {in_flight:.1f} of {workload.concurrency} were in flight): {_more_room(load)}"
+        )
+
+
 def _event_loop_late(load: LoadResult, _: ServerMetrics, __: Workload) -> Iterator[str]:
-    """A process that wakes late reads answers late too, which no schedule delay shows."""
+    """A process that wakes late reads answers late too, which no schedule delay shows.
+
+    Where the kernel says when an answer came that costs no latency.
+    """
     lag_ms, allowed_ms = _loop_lag_p99_ms(load), _allowed_late_ms(load)
-    if lag_ms > allowed_ms:
+    if lag_ms > allowed_ms and not load.answers_stamped:
         yield (
             f"the load generator woke late (p99 of its event loop's lag {lag_ms:.1f} ms; "
             f"{allowed_ms:.1f} ms are tolerated): {_more_room(load)}"
@@ -212,6 +244,7 @@ _CHECKS: tuple[_Check, ...] = (
     _generator_saturated,
     _generator_late,
     _event_loop_late,
+    _slots_idle,
     _rate_missed,
     _dropped_by_generator,
     _still_warming,

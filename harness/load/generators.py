@@ -19,7 +19,7 @@ from harness.errors import UsageError
 from harness.load.collector import Collector
 from harness.load.process import START_TIMEOUT_S, GeneratorProcess, gather, take_answers
 from harness.load.transports.address import Target
-from harness.load.transports.opening import GrpcImplementation
+from harness.load.transports.opening import GrpcImplementation, answers_are_stamped
 from harness.load.wire import Measure, Measured, Prepare, Progress, Stop
 from harness.types import LoadResult, TensorSpec, TimeSlice, WireProtocol, Workload
 
@@ -149,7 +149,16 @@ class LoadGenerators:
         busy = [process for process, share in zip(crew, shares, strict=True) if share]
         try:
             self._prepare(job, busy, shares)
-            running = _RunningLoad(busy, job.workload, watcher, check)
+            protocol = job.workload.protocol
+            running = _RunningLoad(
+                busy,
+                job.workload,
+                watcher,
+                check,
+                answers_stamped=answers_are_stamped(
+                    protocol, self._targets[protocol], self._implementation
+                ),
+            )
             return running.drive(drain_s=self._request_timeout_s + DRAIN_GRACE_S)
         except BaseException:
             # Whatever it was, Ctrl-C included: nobody may go on sending.
@@ -213,8 +222,11 @@ class _RunningLoad:
         workload: Workload,
         watcher: TrialWatcher,
         check: Callable[[], None],
+        *,
+        answers_stamped: bool,
     ) -> None:
         self._busy = busy
+        self._answers_stamped = answers_stamped
         self._workload = workload
         self._watcher = watcher
         self._check = check
@@ -311,6 +323,7 @@ class _RunningLoad:
             generators=self._collector.evidence(window_start_ns, window_end_ns),
             first_failure=first.first_failure if first else "",
             records_problem=next(filter(None, problems), ""),
+            answers_stamped=self._answers_stamped,
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from harness import hdr
 from harness.analysis.latency import summarise
+from harness.analysis.validity import mean_in_flight
 from harness.types import (
     GeneratorEvidence,
     HostMetrics,
@@ -89,6 +90,7 @@ def with_evidence(
         result,
         generator_cpu=load.generator_cpu,
         loop_lag_p99_ms=_worst_lag(load.generators),
+        in_flight_mean=mean_in_flight(load),
         warmup_s=load.warmup_s,
         server=server,
         host=host,

@@ -132,7 +132,11 @@ def _rates(result: TrialResult) -> list[tuple[str, str]]:
     """Asked, offered and achieved: in an open loop they may all differ."""
     achieved = f"{number(result.throughput_requests_per_s)} requests/s answered"
     if not is_open(result.trial.workload):
-        return [("rate", achieved)]
+        asked = count(result.trial.workload.concurrency)
+        return [
+            ("rate", achieved),
+            ("in flight", f"{number(result.in_flight_mean)} of {asked} on average"),
+        ]
     offered = offered_words(result.trial.workload, result.offered_requests_per_s)
     return [("rate", f"{offered} fell due, {achieved}"), ("dropped", count(result.dropped))]
 

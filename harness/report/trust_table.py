@@ -8,11 +8,13 @@ from harness.limits import (
     BROKEN_FAILURE_SHARE,
     COUNT_TOLERANCE,
     GENERATOR_CPU_LIMIT,
+    IDLE_FLOOR_MS,
+    IDLE_SHARE,
     RATE_SHORTFALL,
     allowed_late_ms,
 )
 from harness.report.load_words import asked_rate, is_open, offered_words
-from harness.report.numbers import MISSING, count, milliseconds, percent, seconds
+from harness.report.numbers import MISSING, count, milliseconds, number, percent, seconds
 from harness.report.selection import percentile_of, service_differs
 from harness.report.tables import Cell, Column, Table, words
 from harness.types import TrialResult
@@ -52,7 +54,7 @@ def _generator_rows(result: TrialResult) -> Iterator[_Row]:
         "Lag of its event loop, p99",
         _ms(result.loop_lag_p99_ms),
         late,
-        "answers are read late, and latency is overstated",
+        "latency is overstated, where the kernel does not say when answers came",
     )
     yield (
         "Schedule delay (sent after due), p99",
@@ -65,6 +67,13 @@ def _generator_rows(result: TrialResult) -> Iterator[_Row]:
 def _traffic_rows(result: TrialResult) -> Iterator[_Row]:
     workload, due = result.trial.workload, result.requests + result.failures
     sent = due - result.dropped
+    if not is_open(workload) and result.in_flight_mean is not None:
+        yield (
+            "In flight on average",
+            f"{number(result.in_flight_mean)} of {count(workload.concurrency)}",
+            f"at least {1 - IDLE_SHARE:.0%}, where an idle slot rests over {IDLE_FLOOR_MS:g} ms",
+            "the load is lighter than it claims to be",
+        )
     if is_open(workload):
         asked = f"at least {1 - RATE_SHORTFALL:.0%}, chance apart"
         yield (

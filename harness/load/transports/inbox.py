@@ -15,6 +15,7 @@ import ssl
 import struct
 import sys
 import time
+from functools import cache
 
 from harness.load.transports.connecting import ReadWaiter, wait_for
 
@@ -26,6 +27,9 @@ _SO_TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("qq")
 """Seconds and nanoseconds of CLOCK_REALTIME."""
 _ROOM_BYTES = socket.CMSG_SPACE(_TIMESPEC.size)
+_PROBE_S = 0.5
+_PROBE_PAUSE_S = 0.005
+"""The kernel begins to stamp a moment after the first socket has asked for it."""
 
 
 class Inbox:
@@ -66,6 +70,27 @@ class Inbox:
                 now_ns -= waited_ns
         self.received_ns = now_ns
         return data
+
+
+@cache
+def kernel_stamps() -> bool:
+    """Whether this machine's kernel says when bytes came; asked of a connection to itself."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname(), timeout=_PROBE_S) as far,
+        listener.accept()[0] as near,
+    ):
+        if not _has_stamps(near):
+            return False
+        near.settimeout(_PROBE_S)
+        deadline_s = time.monotonic() + _PROBE_S
+        while time.monotonic() < deadline_s:
+            far.send(b"?")
+            _, notes, _, _ = near.recvmsg(1, _ROOM_BYTES)
+            if notes:
+                return True
+            time.sleep(_PROBE_PAUSE_S)
+    return False
 
 
 def _has_stamps(connected: socket.socket) -> bool:

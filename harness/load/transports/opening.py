@@ -9,6 +9,7 @@ from functools import partial
 from harness.load.transports.address import Target
 from harness.load.transports.connecting import ReadWaiter
 from harness.load.transports.contract import Transport
+from harness.load.transports.inbox import kernel_stamps
 from harness.types import WireProtocol
 
 
@@ -19,6 +20,14 @@ class GrpcImplementation(StrEnum):
     """The harness's own HTTP/2 path."""
     GRPCIO = "grpcio"
     """The reference implementation, several times the CPU a request."""
+
+
+def answers_are_stamped(
+    protocol: WireProtocol, target: Target, grpc: GrpcImplementation = GrpcImplementation.NATIVE
+) -> bool:
+    """Whether latencies end when the kernel received the answer, not when it was read."""
+    grpcio = protocol is WireProtocol.GRPC and grpc is GrpcImplementation.GRPCIO
+    return not target.encrypted and not grpcio and kernel_stamps()
 
 
 def transport_opener(

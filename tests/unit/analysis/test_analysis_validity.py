@@ -20,7 +20,7 @@ from harness.types import (
     Workload,
 )
 
-CLOSED = Workload(WireProtocol.GRPC, 4, concurrency=8, duration_s=2.0, warmup_s=0.5, seed=1)
+CLOSED = Workload(WireProtocol.GRPC, 4, concurrency=4, duration_s=2.0, warmup_s=0.5, seed=1)
 OPEN = dataclasses.replace(CLOSED, load_mode=LoadMode.OPEN, rate_per_s=500.0, concurrency=64)
 SERVER = ServerMetrics(requests=1005, inferences=4020, executions=500)
 SLICES = 40
@@ -40,7 +40,15 @@ def one_slice(index, *, latency_us=8000, delay_us=100, requests=25, **changes):
     return dataclasses.replace(made, **changes)
 
 
-def load(change=lambda index: {}, *, cpu=(0.4,), lag_us=200, slices=SLICES, first_failure=""):
+def load(
+    change=lambda index: {},
+    *,
+    cpu=(0.4,),
+    lag_us=200,
+    slices=SLICES,
+    first_failure="",
+    stamped=False,
+):
     """A healthy load of 2 s after 0.5 s of warm-up, but for what `change` says of each slice."""
     return LoadResult(
         start_ns=0,
@@ -50,6 +58,7 @@ def load(change=lambda index: {}, *, cpu=(0.4,), lag_us=200, slices=SLICES, firs
         window_end_ns=500_000_000 + slices * 50_000_000,
         generators=tuple(GeneratorEvidence(cores, histogram(lag_us)) for cores in cpu),
         first_failure=first_failure,
+        answers_stamped=stamped,
     )
 
 
@@ -105,6 +114,11 @@ def test_a_healthy_trial_is_valid():
             "sent late",
             "add workers: --workers 2",
         ),
+        (
+            {"workload": dataclasses.replace(CLOSED, concurrency=6)},
+            "slow to send the next request (4.0 ms on average, so that 4.0 of 6 were in flight)",
+            "--cpus-generator 1",
+        ),
         ({"measured": load(lag_us=20_000)}, "woke late", "--cpus-server 0 --cpus-generator 1"),
         (
             {"server": dataclasses.replace(SERVER, requests=1200)},
@@ -153,6 +167,13 @@ def test_an_invalid_trial_says_why_and_what_to_do(changes, problem, remedy):
         },
         {"measured": load(lambda _: {"delay_us": 8000}, lag_us=8000)},
         {"measured": load(lambda _: {"delay_us": 19_000, "latency_us": 200_000}, lag_us=19_000)},
+        {"measured": load(lag_us=20_000, stamped=True)},
+        {"workload": dataclasses.replace(CLOSED, concurrency=5)},
+        {
+            "measured": load(lambda _: {"latency_us": 300, "requests": 100}),
+            "workload": dataclasses.replace(CLOSED, concurrency=1),
+            "server": no_server(),
+        },
         {"measured": load(slices=2), "server": ServerMetrics(requests=50)},
         # The server's limit, not the generator's: the error rate counts what was dropped, and
         # completions that lag behind the rate are latency.
@@ -180,7 +201,9 @@ def test_an_invalid_trial_says_why_and_what_to_do(changes, problem, remedy):
     ids=[
         "cpu below the limit", "failures are the objective's business", "no server metrics",
         "counts within the skew", "answers that the client rejects", "a tolerable delay",
-        "late, but little of a long latency", "few requests", "dropped by the server",
+        "late, but little of a long latency", "late, but the kernel says when answers came",
+        "slots that rest for a fifth of the time", "slots that rest for less than a millisecond",
+        "few requests", "dropped by the server",
         "a server that falls behind", "a thin draw of Poisson", "bursts", "a ramp",
     ],
 )  # fmt: skip
