@@ -113,11 +113,12 @@ class Connection(ABC):
 
 def _received_ns(notes: list[tuple[int, int, bytes]]) -> int:
     """The kernel's stamp as an instant of CLOCK_MONOTONIC; now, where it gave none."""
-    now_ns = time.monotonic_ns()
+    # In this order: losing the processor between the two makes it later than it was, not sooner.
+    wall_ns, now_ns = time.time_ns(), time.monotonic_ns()
     for _, kind, stamp in notes:
         if kind == _SO_TIMESTAMPNS:
             seconds, nanoseconds = _TIMESPEC.unpack(stamp)
-            waited_ns: int = time.time_ns() - (seconds * 1_000_000_000 + nanoseconds)
+            waited_ns: int = wall_ns - seconds * 1_000_000_000 - nanoseconds
             return now_ns - max(0, waited_ns)
     return now_ns
 
