@@ -181,6 +181,8 @@ def test_a_killed_generator_spoils_one_trial_only(study, tmp_path):
     process = spawn(study, folder)
     wait_for(lambda: trials_in(folder) >= 1, process)
     generators = [one for one in descendants(process) if "session.py" in " ".join(one.cmdline())]
+    # Between two trials it would be replaced, and nobody would be the worse for it.
+    wait_for(lambda: generators[0].net_connections("tcp"), process)
     os.kill(generators[0].pid, signal.SIGKILL)
     _, errors = process.communicate(timeout=120)
     run = read_run(folder)
