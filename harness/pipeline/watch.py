@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 
 from harness.analysis.steady_state import steady_from
-from harness.analysis.stopping import LookSchedule
+from harness.analysis.stopping import LookSchedule, seconds_needed
 from harness.pipeline.joining import with_clients
-from harness.planning.decision import judge_trial
+from harness.planning.assessment import Assessment, assess
+from harness.planning.rejections import CONFIRM
 from harness.telemetry.window import TelemetryWindow
 from harness.types import (
     Decision,
@@ -18,6 +19,13 @@ from harness.types import (
     TimeSlice,
     TrialResult,
 )
+
+HOPELESS = 2.0
+"""Times its limit that a trial must be foretold to need, to be given up before it."""
+FIRST_HOPELESS_LOOK = 2
+"""The first look's forecast rests on half a second."""
+_PATIENT = frozenset({CONFIRM, "load"})
+"""Stages whose trials are not given up: the second is `harness load`'s."""
 
 
 class TrialWatch:
@@ -45,12 +53,13 @@ class TrialWatch:
         self._slo = slo
         self._telemetry = telemetry
         self._slice_s = slice_s
+        self._longest_s = workload.duration_s
         self._schedule = LookSchedule(
             workload.min_duration_s or workload.duration_s, workload.duration_s
         )
         self._looks_taken = 0
         self.shown: Sequence[TimeSlice] = ()
-        """The slices that decided the trial, where a look did."""
+        """The slices that ended the trial, where a look did."""
         self.server = ServerMetrics()
         self.host = HostMetrics()
 
@@ -72,10 +81,25 @@ class TrialWatch:
             return False
         self._looks_taken += 1
         result = with_clients(self._blank, window, self._slice_s, self.confidence)
-        decision, _ = judge_trial(self._slo, result)
-        if decision in {Decision.PASS, Decision.FAIL}:
+        assessment = assess(self._slo, result)
+        if assessment.decision in {Decision.PASS, Decision.FAIL} or self._is_hopeless(assessment):
             self.shown = tuple(window)
         return bool(self.shown)
+
+    def _is_hopeless(self, assessment: Assessment) -> bool:
+        """Whether a trial of the search would not be decided at its limit either, by far.
+
+        It ends undecided, sooner: that errs neither way. Who asked for one trial, or for the
+        winner's confirmation, gets all of its time.
+        """
+        if self._looks_taken < FIRST_HOPELESS_LOOK or self._blank.trial.stage in _PATIENT:
+            return False
+        needed_s = (
+            seconds_needed(assessment.result.duration_s, finding.evidence_factor)
+            for finding in assessment.findings
+            if finding.decision is Decision.UNDECIDED
+        )
+        return any(one is not None and one > HOPELESS * self._longest_s for one in needed_s)
 
     def on_window_start(self) -> None:
         """Read the server's counters."""

@@ -12,8 +12,10 @@ import pytest
 from harness import hdr
 from harness.pipeline.joining import unmeasured, with_clients, with_evidence
 from harness.pipeline.watch import TrialWatch
+from harness.planning.decision import judge_trial
 from harness.planning.objective import parse_objective
 from harness.types import (
+    Decision,
     GeneratorEvidence,
     HostMetrics,
     Latencies,
@@ -141,7 +143,7 @@ def test_a_trial_far_from_the_bound_is_decided_at_its_first_looks(level_ms: floa
 
 
 def test_between_looks_nothing_is_decided_and_at_the_bound_not_at_all() -> None:
-    watch = watch_of(blank())
+    watch = watch_of(in_stage("confirm"))
     at_the_bound = calm(80, 50 / 1.17)
     looks = [count for count in range(1, 80) if watch.decided(at_the_bound[:count])]
     assert looks == []
@@ -149,6 +151,31 @@ def test_between_looks_nothing_is_decided_and_at_the_bound_not_at_all() -> None:
     assert not watch.decided(at_the_bound[:12])
     assert not watch.decided(calm(13, 5.0))  # far enough by now, but no look is due
     assert watch.decided(calm(20, 5.0))
+
+
+@pytest.mark.parametrize(
+    ("stage", "given_up"), [("workload", True), ("grid", True), ("confirm", False), ("load", False)]
+)
+def test_a_trial_of_the_search_that_nothing_will_decide_is_given_up(stage, given_up) -> None:
+    """Its p95 lies at the bound; undecided it would end in any case."""
+    undecided = []
+    for seed in range(10):
+        result = in_stage(stage)
+        watch = watch_of(result)
+        at_the_bound = calm(40, 50 / 1.17, seed=seed)
+        assert not watch.decided(at_the_bound[:10])
+        for count in (20, 40):
+            if watch.decided(at_the_bound[:count]):
+                seen = with_clients(result, watch.shown, SLICE_S, watch.confidence)
+                decision, _ = judge_trial(parse_objective("p95 < 50 ms"), seen)
+                undecided.append(decision is Decision.UNDECIDED)
+                break
+    assert any(undecided) is given_up
+
+
+def in_stage(stage: str) -> TrialResult:
+    result = blank()
+    return dataclasses.replace(result, trial=dataclasses.replace(result.trial, stage=stage))
 
 
 def test_every_look_has_its_share_of_the_error() -> None:
