@@ -162,7 +162,7 @@ def test_a_trial_of_the_search_that_nothing_will_decide_is_given_up(stage, given
     for seed in range(10):
         result = in_stage(stage)
         watch = watch_of(result)
-        at_the_bound = calm(40, 50 / 1.17, seed=seed)
+        at_the_bound = calm(40, 50 / 1.18, seed=seed)
         assert not watch.decided(at_the_bound[:10])
         for count in (20, 40):
             if watch.decided(at_the_bound[:count]):
