@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -32,7 +33,8 @@ class Collector:
         for one in merge_slices([known, progress.slices]):
             self._slices[one.index] = one
         self._complete_before_ns[worker] = progress.complete_before_ns
-        self._progress[worker].append(progress)
+        # The slices are kept once, in `_slices`: a long load would hold every one of them twice.
+        self._progress[worker].append(dataclasses.replace(progress, slices=()))
 
     def complete(self) -> list[TimeSlice]:
         """The slices of which every request has ended in every process, from slice 0 on.
