@@ -94,7 +94,7 @@ def test_all_three_get_the_same(
             assert list(got) == list(expected)
             for name, array in expected.items():
                 np.testing.assert_array_equal(got[name], array)
-        # Read frame by frame, or recognised whole: one form each, however the pieces came.
+        # The first is read frame by frame, what looks like it is recognised whole: a form each.
         assert len({id(answer.layout) for answer in answers}) <= 2
 
 
