@@ -143,15 +143,23 @@ def _run_time_s(text: str) -> int | None:
 
 
 def _with_tables(response: Response, conductor: Conductor) -> Response:
-    """Put our rows beside Locust's, in the answer its page polls."""
-    results = conductor.results
-    if not request.path.endswith("/stats/requests") or not response.is_json or results is None:
+    """Put our rows beside Locust's, in the answer its page polls.
+
+    Locust remembers that answer for two seconds, its state included: a page opened just after the
+    start would read "ready", show the form, and never ask again. So the state is told as it is.
+    """
+    if not request.path.endswith("/stats/requests") or not response.is_json:
         return response
-    tables = [
-        {"key": key, "data": [_for_page(row) for row in rows(results, conductor.elapsed_s)]}
-        for key, (_, rows, _) in TABS.items()
-    ]
-    response.set_data(json.dumps({**(response.json or {}), "extended_stats": tables}))
+    document = dict(response.json or {})
+    if conductor.environment.runner is not None:
+        document["state"] = conductor.environment.runner.state
+    results = conductor.results
+    if results is not None:
+        document["extended_stats"] = [
+            {"key": key, "data": [_for_page(row) for row in rows(results, conductor.elapsed_s)]}
+            for key, (_, rows, _) in TABS.items()
+        ]
+    response.set_data(json.dumps(document))
     return response
 
 

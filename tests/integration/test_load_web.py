@@ -16,6 +16,7 @@ from fake_server import Behaviour, FakeServer, constant
 from load_rig import make_payloads
 from locust_command import end, free_port, response_of, start
 from selenium import webdriver
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
@@ -79,9 +80,15 @@ class Page:
         ).click()
 
     def wait_for(self, found: Callable[[], Any]) -> Any:
-        return WebDriverWait(self.browser, PATIENCE_S, ignored_exceptions=[Exception]).until(
-            lambda _: found()
-        )
+        """What `found` gives once it is true of something; what the page shows, where it is not."""
+        try:
+            return WebDriverWait(self.browser, PATIENCE_S, ignored_exceptions=[Exception]).until(
+                lambda _: found()
+            )
+        except TimeoutException:
+            shown = f"{self.browser.current_url} shows:\n{self.text('body')}"
+            told = json.dumps(self.get("stats/requests"))
+            pytest.fail(f"{shown}\nwhile the server tells:\n{told}")
 
     def text(self, selector: str) -> str:
         return self.browser.find_element(By.CSS_SELECTOR, selector).text
@@ -133,6 +140,9 @@ def test_a_test_is_started_watched_reset_stopped_and_started_again(
 
     page.fill(model="m", payloads=str(make_payloads(tmp_path)))
     page.submit()
+    # Locust remembers its answers for two seconds: a page opened just now must not read "ready".
+    page.wait_for(lambda: page.get("stats/requests") and server.served)
+    assert page.get("stats/requests")["state"] in {"spawning", "running"}
     page.wait_for(lambda: len(server.served) > 50)
     page.show("?tab=hdr-latency")
     shown = page.wait_for(lambda: "schedule delay" in (found := page.text("table")) and found)
