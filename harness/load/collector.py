@@ -9,7 +9,11 @@ from collections.abc import Sequence
 from harness import hdr
 from harness.load.recorder import dense, merge_slices
 from harness.load.wire import Progress
-from harness.types import GeneratorEvidence, TimeSlice
+from harness.types import GeneratorEvidence, Latencies, SparseHistogram, TimeSlice
+
+_BUCKETS = tuple(range(1 << hdr.INDEX_BITS))
+"""Every bucket index there is, once: a load of minutes holds each of them thousands of times, and
+as an object of its own each time it would take twice what the slices themselves take."""
 
 
 class Collector:
@@ -31,7 +35,7 @@ class Collector:
         """Take in what a process reported."""
         known = [self._slices[one.index] for one in progress.slices if one.index in self._slices]
         for one in merge_slices([known, progress.slices]):
-            self._slices[one.index] = one
+            self._slices[one.index] = _lean(one)
         self._complete_before_ns[worker] = progress.complete_before_ns
         # The slices are kept once, in `_slices`: a long load would hold every one of them twice.
         self._progress[worker].append(dataclasses.replace(progress, slices=()))
@@ -55,6 +59,24 @@ class Collector:
             _evidence(reports, window_start_ns, window_end_ns)
             for _, reports in sorted(self._progress.items())
         )
+
+
+def _lean(one: TimeSlice) -> TimeSlice:
+    return dataclasses.replace(one, ok=_lean_latencies(one.ok), failed=_lean_latencies(one.failed))
+
+
+def _lean_latencies(latencies: Latencies) -> Latencies:
+    return Latencies(
+        schedule_delay=_lean_histogram(latencies.schedule_delay),
+        service=_lean_histogram(latencies.service),
+        response=_lean_histogram(latencies.response),
+    )
+
+
+def _lean_histogram(histogram: SparseHistogram) -> SparseHistogram:
+    return SparseHistogram(
+        tuple([_BUCKETS[bucket] for bucket in histogram.buckets]), histogram.counts
+    )
 
 
 def _evidence(
