@@ -45,7 +45,7 @@ def trial_runner(
             folder,
             variants={variant.name: variant for each in families for variant in each.variants},
             payloads=_write_payloads(families, folder),
-            keep_records=machinery.keep_records,
+            machinery=machinery,
         )
 
 
