@@ -85,9 +85,7 @@ class TrialRunner:
                 completing_records(job.records),
                 shown_to(self._machinery.monitor, blank, slo) as listen,
             ):
-                load = self._generators.run(
-                    job, watch, check=self._server.check, listen=listen
-                )
+                load = self._generators.run(job, watch, check=self._server.check, listen=listen)
         except GeneratorError as error:
             # A generator's failure spoils this trial only; a dead server ends the run.
             self._server.check()

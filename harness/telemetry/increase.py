@@ -97,9 +97,7 @@ def increase(series: Series, start_s: float, end_s: float) -> Increase:
         steps[-1] / (times_s[last - 1] - times_s[last - 2]) * (end_s - times_s[last - 1]),
         most_after,
     )
-    return Increase(
-        sum(steps) + before.value + after.value, before.uncertainty + after.uncertainty
-    )
+    return Increase(sum(steps) + before.value + after.value, before.uncertainty + after.uncertainty)
 
 
 def last_inside(series: Series, start_s: float, end_s: float) -> float | None:

@@ -26,9 +26,7 @@ R20 = (
 DECADES = range(-4, 2)
 """From 100 us; the last edge is 90 s."""
 FINE_S: tuple[float, ...] = tuple(float(f"{step}e{ten}") for ten in DECADES for step in R20)
-COARSE_S: tuple[float, ...] = tuple(
-    float(f"{step}e{ten}") for ten in DECADES for step in R20[::4]
-)
+COARSE_S: tuple[float, ...] = tuple(float(f"{step}e{ten}") for ten in DECADES for step in R20[::4])
 """R5: steps of about 58 %, for what is watched rather than judged."""
 _BUCKETS = 1 << hdr.INDEX_BITS
 _US_PER_S = 1e6

@@ -199,10 +199,7 @@ class LoadMonitor:
             if result.valid:
                 totals.latest = result
             best_per_s = totals.best.throughput_inferences_per_s if totals.best else -1.0
-            if (
-                result.decision is Decision.PASS
-                and result.throughput_inferences_per_s > best_per_s
-            ):
+            if result.decision is Decision.PASS and result.throughput_inferences_per_s > best_per_s:
                 totals.best = result
 
     def add_quality(self, scores: Iterable[QualityScore]) -> None:

@@ -160,7 +160,9 @@ def await_scrape(
         found = ask()
         counters = [one for one in found if one.labels.get("__name__") == REQUESTS]
         intervals_s = [one.interval_s for one in counters if one.interval_s is not None]
-        if not intervals_s or any(_inside(one, start_s, end_s) < FEWEST_SCRAPES for one in counters):
+        if not intervals_s or any(
+            _inside(one, start_s, end_s) < FEWEST_SCRAPES for one in counters
+        ):
             return found
         deadline_s = end_s + min(max(intervals_s), LONGEST_WAIT_S) + GRACE_S
         if all(one.times_s[-1] >= end_s for one in counters) or now_s() >= deadline_s:
@@ -178,9 +180,7 @@ def server_metrics(found: Sequence[Series], start_s: float, end_s: float) -> Ser
     for one in by_name[REQUESTS]:
         if problem := problem_of(one, start_s, end_s):
             return ServerMetrics(problem=problem)
-    grown = {
-        name: _sum(by_name[name], start_s, end_s) for name in COUNTERS if name in by_name
-    }
+    grown = {name: _sum(by_name[name], start_s, end_s) for name in COUNTERS if name in by_name}
     if any(one is not None and one.reset for one in grown.values()):
         return ServerMetrics(counters_reset=True)
     requests = grown[REQUESTS]
@@ -237,4 +237,3 @@ def _failures(found: Sequence[Series], start_s: float, end_s: float) -> dict[str
 
 def _count(grown: Increase | None) -> int | None:
     return None if grown is None else round(grown.value)
-

@@ -114,9 +114,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _samples(
-    prometheus: Prometheus, names: Sequence[str], matchers: str, window: Window
-) -> ByName:
+def _samples(prometheus: Prometheus, names: Sequence[str], matchers: str, window: Window) -> ByName:
     """By name, with a minute on both sides for the scrapes next to the window."""
     start_s, end_s = window[0] - 60, window[1] + 60
     selector = f'{{__name__=~"{"|".join(names)}",{matchers}}}'
