@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from prometheus_client.metrics_core import Metric
@@ -139,7 +139,6 @@ class LoadMonitor:
         with self._lock:
             clauses = clauses_of(family, slo)
             self.clauses |= dict.fromkeys(clauses)
-            self.verdicts.setdefault(family, Decision.UNDECIDED)
             self.running = RunningLoad(self._bounded(labels), concurrency, rate_per_s, clauses)
             self._began_s = self._now_s()
             self._recent.clear()
@@ -148,6 +147,8 @@ class LoadMonitor:
         """The same of a trial that nothing was measured of yet."""
         trial, workload = result.trial, result.trial.workload
         closed = workload.load_mode is LoadMode.CLOSED
+        with self._lock:
+            self.verdicts.setdefault(trial.family, Decision.UNDECIDED)
         self.begin(
             labels_of(trial.variant, workload),
             slo,
@@ -155,6 +156,12 @@ class LoadMonitor:
             concurrency=workload.concurrency if closed else None,
             rate_per_s=None if closed else workload.rate_per_s,
         )
+
+    def ask_in_flight(self, concurrency: int) -> None:
+        """How many requests in flight the closed loop asks for from now on."""
+        with self._lock:
+            if self.running is not None:
+                self.running = replace(self.running, concurrency=concurrency)
 
     def end(self) -> None:
         """No load runs any more."""
