@@ -177,8 +177,8 @@ def server_metrics(found: Sequence[Series], start_s: float, end_s: float) -> Ser
         by_name[one.labels.get("__name__", "")].append(one)
     if not by_name[REQUESTS]:
         return ServerMetrics(problem=f"Prometheus has no {REQUESTS} of this model at that time")
-    for one in by_name[REQUESTS]:
-        if problem := problem_of(one, start_s, end_s):
+    for series in by_name[REQUESTS]:
+        if problem := problem_of(series, start_s, end_s):
             return ServerMetrics(problem=problem)
     grown = {name: _sum(by_name[name], start_s, end_s) for name in COUNTERS if name in by_name}
     if any(one is not None and one.reset for one in grown.values()):
