@@ -416,6 +416,10 @@ class ServerMetrics:
     """Executed batch size -> executions."""
     counters_reset: bool = False
     """The server or the model restarted inside the window."""
+    requests_uncertainty: int = 0
+    """At most how far `requests` may be off: a Prometheus knows a counter at its scrapes only."""
+    problem: str = ""
+    """Why figures are missing, where a Prometheus was asked for them."""
 
     @property
     def batch_mean(self) -> float | None:

@@ -18,6 +18,7 @@ def add_arguments(parser: LocustArgumentParser) -> None:
     _add_user_counts(parser)
     _add_connection(parser)
     _add_evidence(parser)
+    _add_metrics(parser)
 
 
 def _add_traffic(parser: LocustArgumentParser) -> None:
@@ -90,4 +91,18 @@ def _add_evidence(parser: LocustArgumentParser) -> None:
     )
     parser.add_argument(
         "--records", default="", help="folder for a Parquet file of every request, one a worker"
+    )
+
+
+def _add_metrics(parser: LocustArgumentParser) -> None:
+    parser.add_argument(
+        "--slo",
+        default="",
+        help="objective that the metrics count by, such as 'p95 < 50 ms, error_rate < 1%%'",
+    )
+    parser.add_argument(
+        "--metrics-port",
+        default="",
+        include_in_web_ui=False,  # the page has its own, at /metrics
+        help="also show the metrics at http://HOST:N/metrics, for a test without the page",
     )

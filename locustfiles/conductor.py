@@ -11,6 +11,7 @@ import secrets
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -55,6 +56,8 @@ class Conductor:
         self.plan: Plan | None = None
         """Of the test that runs, or of the last."""
         self.results: Results | None = None
+        self.listeners: list[Callable[[str, WorkerReport], None]] = []
+        """Told of every report of the test that runs, and which process it came from."""
         self._next: Plan | None = None
         self._crew = crew
         self._offered = tuple(environment.user_classes)
@@ -111,8 +114,11 @@ class Conductor:
 
     def take(self, worker: str, report: WorkerReport) -> None:
         """Take in what a process reported."""
-        if self.results is not None:
-            self.results.add(worker, report)
+        if self.results is None or report.test != self.results.test:
+            return
+        self.results.add(worker, report)
+        for listener in self.listeners:
+            listener(worker, report)
 
     def fail(self, worker: str, message: str, exit_code: int) -> None:
         """A process cannot take part: say so where people look, and end the test."""

@@ -26,6 +26,7 @@ from locust.web import WebUI
 from arguments import add_arguments
 from conductor import Conductor, Crew
 from crews import LocalCrew, Worker, WorkerCrew
+from metrics_page import show_metrics
 from triton_users import TritonGrpcUser, TritonHttpUser, TritonOpenLoopUser
 from web_page import extend_page
 
@@ -52,5 +53,6 @@ def on_init(environment: Environment, runner: Runner, web_ui: WebUI | None, **_:
     conductor = Conductor(environment, crew)
     if web_ui is not None:
         extend_page(web_ui, conductor)
+    show_metrics(environment, conductor, web_ui)
     if environment.parsed_options is not None and environment.parsed_options.headless:
         conductor.prepare_or_exit()

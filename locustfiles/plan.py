@@ -15,11 +15,13 @@ from harness.load.trace import read_trace
 from harness.load.transports.address import Target, parse_target
 from harness.load.transports.opening import GrpcImplementation
 from harness.load.workload import check_workload
+from harness.planning.objective import parse_objective
 from harness.types import (
     ArrivalKind,
     ArrivalProcess,
     LoadMode,
     LoadShape,
+    ServiceLevelObjective,
     ShapeKind,
     WireProtocol,
     Workload,
@@ -56,6 +58,8 @@ class Plan:
     step_time_s: float
     histograms: Path | None
     records: Path | None
+    slo: ServiceLevelObjective
+    """Without a clause where nothing was asked for."""
 
     @property
     def is_open_loop(self) -> bool:
@@ -115,6 +119,7 @@ def make_plan(options: Namespace, host: str | None) -> Plan:
         step_time_s=step_time_s,
         histograms=_path(options.histograms),
         records=_path(options.records),
+        slo=parse_objective(options.slo) if options.slo else ServiceLevelObjective("", ()),
     )
 
 

@@ -185,6 +185,7 @@ def _counts_disagree(load: LoadResult, server: ServerMetrics, workload: Workload
     rate_per_s = load.completed / load.duration_s if load.duration_s > 0 else 0.0
     slack = COUNT_TOLERANCE * load.completed + COUNT_SKEW_S * rate_per_s
     slack += min(workload.concurrency, load.completed) if _is_closed(workload) else 1
+    slack += server.requests_uncertainty
     numbers = f"Triton answered {server.requests:,} requests, the load generator saw"
     if server.requests > load.completed + sum(load.failures.values()) + slack:
         yield f"{numbers} {load.completed:,}: keep other clients away from this server"

@@ -24,6 +24,16 @@ from harness.cli.options import (
 )
 from harness.cli.session import EXIT_CODES, CpuOptions, GeneratorOptions, make_machinery
 from harness.cli.source import ServingOptions, Source
+from harness.cli.telemetry import (
+    MetricsPort,
+    PrometheusHeader,
+    PrometheusHost,
+    PrometheusMatch,
+    PrometheusUrl,
+    ServerPorts,
+    TelemetryOptions,
+    watched,
+)
 from harness.cli.traffic import TrafficOptions
 from harness.errors import EXIT_ENVIRONMENT, EXIT_OK, UsageError
 from harness.load.payloads import Group, read_payloads
@@ -167,6 +177,12 @@ def load(
     records: Records = False,
     cpus_server: CpusServer = None,
     cpus_generator: CpusGenerator = None,
+    prometheus: PrometheusUrl = None,
+    prometheus_header: PrometheusHeader = None,
+    prometheus_match: PrometheusMatch = None,
+    prometheus_host: PrometheusHost = None,
+    metrics_port: MetricsPort = None,
+    server_ports: ServerPorts = None,
     as_json: AsJson = False,
 ) -> int:
     """Drive one model once; prints what both sides saw.
@@ -192,6 +208,20 @@ def load(
     serving = ServingOptions(max_batch_size, queue_delay_us, instances, intra_op_threads)
     plan = make_plan(source, traffic, serving, slo, seed)
     check_machinery(plan, transport, records=records and out is None, cpus=cpus_server)
+    telemetry = TelemetryOptions(
+        prometheus,
+        prometheus_header or (),
+        prometheus_match,
+        prometheus_host,
+        metrics_port,
+        server_ports,
+    )
+    if plan.address and server_ports is not None:
+        raise UsageError(
+            "--server-ports are for a server that the harness starts, and --url is up already",
+            next_step="leave it out",
+        )
+    judged = plan.slo if slo is not None or until_decided else NO_OBJECTIVE
     with _run_folder_path(out) as path, ProgressDisplay() as progress:
         machinery = make_machinery(
             repository,
@@ -199,8 +229,9 @@ def load(
             CpuOptions(cpus_server, cpus_generator),
             progress=progress,
         )
-        result = _measure(plan, path, machinery)
-    judged = plan.slo if slo is not None or until_decided else NO_OBJECTIVE
+        with watched(machinery, telemetry) as machinery:
+            result = _measure(plan, path, machinery)
+            _show_verdict(machinery, result, judged)
     if as_json:
         print_json(result)
     else:
@@ -208,6 +239,12 @@ def load(
         if out is not None:
             print_line(f"run: {out}")
     return _exit_code(result, judged)
+
+
+def _show_verdict(machinery: Machinery, result: TrialResult, judged: ServiceLevelObjective) -> None:
+    """To whoever scrapes this, before the page goes."""
+    if machinery.monitor is not None and judged.constraints:
+        machinery.monitor.decide(result.trial.family, result.decision)
 
 
 def _measure(plan: LoadPlan, path: Path, machinery: Machinery) -> TrialResult:

@@ -16,6 +16,15 @@ from harness.cli.options import (
     Workers,
 )
 from harness.cli.session import CpuOptions, GeneratorOptions, RunOptions, run_to_verdict
+from harness.cli.telemetry import (
+    MetricsPort,
+    PrometheusHeader,
+    PrometheusHost,
+    PrometheusMatch,
+    PrometheusUrl,
+    ServerPorts,
+    TelemetryOptions,
+)
 from harness.load.transports.opening import GrpcImplementation
 from harness.study_file import load_study
 
@@ -30,10 +39,24 @@ def run(
     workers: Workers = None,
     transport: Transport = GrpcImplementation.NATIVE,
     records: Records = False,
+    prometheus: PrometheusUrl = None,
+    prometheus_header: PrometheusHeader = None,
+    prometheus_match: PrometheusMatch = None,
+    prometheus_host: PrometheusHost = None,
+    metrics_port: MetricsPort = None,
+    server_ports: ServerPorts = None,
     as_json: AsJson = False,
 ) -> int:
     """Export, serve, score, sweep, decide, report."""
     generators = GeneratorOptions(workers, transport, records)
     cpus = CpuOptions(cpus_server, cpus_generator)
-    options = RunOptions(out, resume, repository, as_json, generators, cpus)
+    telemetry = TelemetryOptions(
+        prometheus,
+        prometheus_header or (),
+        prometheus_match,
+        prometheus_host,
+        metrics_port,
+        server_ports,
+    )
+    options = RunOptions(out, resume, repository, as_json, generators, cpus, telemetry)
     return run_to_verdict(load_study(study_file), options)

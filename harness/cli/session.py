@@ -5,11 +5,12 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.cli.console import ProgressDisplay, output, print_json, print_line, say
 from harness.cli.options import RUNS, parse_cpus
+from harness.cli.telemetry import TelemetryOptions, watched
 from harness.errors import EXIT_OBJECTIVE_NOT_MET, EXIT_OK, EXIT_UNDECIDED, HarnessError
 from harness.load.transports.opening import GrpcImplementation
 from harness.pipeline.inputs import check_inputs
@@ -55,6 +56,7 @@ class RunOptions:
     as_json: bool
     generators: GeneratorOptions = GeneratorOptions()
     cpus: CpuOptions = CpuOptions()
+    telemetry: TelemetryOptions = field(default_factory=TelemetryOptions)
 
 
 def run_to_verdict(study: Study, options: RunOptions) -> int:
@@ -63,7 +65,10 @@ def run_to_verdict(study: Study, options: RunOptions) -> int:
         machinery = make_machinery(
             options.repository, options.generators, options.cpus, progress=progress
         )
-        with open_folder(study, options.out, resume=options.resume) as folder:
+        with (
+            watched(machinery, options.telemetry) as machinery,
+            open_folder(study, options.out, resume=options.resume) as folder,
+        ):
             try:
                 run_study(study, folder, machinery)
             except (KeyboardInterrupt, HarnessError):

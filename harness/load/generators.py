@@ -132,6 +132,7 @@ class LoadGenerators:
         watcher: TrialWatcher,
         *,
         check: Callable[[], None] = lambda: None,
+        listen: Callable[[int, Progress], None] = lambda _worker, _report: None,
     ) -> LoadResult:
         """Drive one trial: warm up, measure, drain.
 
@@ -139,6 +140,7 @@ class LoadGenerators:
             job: the trial.
             watcher: opens the window and ends it.
             check: called every second of the load; what it raises ends the trial at once.
+            listen: told of every report, and which process it came from, as it comes.
 
         Raises:
             GeneratorError: a process died, failed or hung. The trial is lost, the generators are
@@ -155,6 +157,7 @@ class LoadGenerators:
                 job.workload,
                 watcher,
                 check,
+                listen,
                 answers_stamped=answers_are_stamped(
                     protocol, self._targets[protocol], self._implementation
                 ),
@@ -222,6 +225,7 @@ class _RunningLoad:
         workload: Workload,
         watcher: TrialWatcher,
         check: Callable[[], None],
+        listen: Callable[[int, Progress], None],
         *,
         answers_stamped: bool,
     ) -> None:
@@ -230,6 +234,7 @@ class _RunningLoad:
         self._workload = workload
         self._watcher = watcher
         self._check = check
+        self._tell = listen
         self._slice_ns = int(SLICE_S * _NS)
         self._start_ns = time.monotonic_ns() + int(LEAD_S * _NS)
         self._collector = Collector(
@@ -300,6 +305,7 @@ class _RunningLoad:
         for worker, answer in take_answers(listening, until_ns=until_ns):
             if isinstance(answer, Progress):
                 self._collector.add(worker, answer)
+                self._tell(worker, answer)
             elif isinstance(answer, Measured):
                 self._measured[worker] = answer
 

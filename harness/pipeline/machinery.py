@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.load.transports.opening import GrpcImplementation
+from harness.telemetry.monitor import LoadMonitor
+from harness.telemetry.prometheus_server import Prometheus
 from harness.types import Progress
 
 ProgressSink = Callable[[Progress], None]
@@ -14,6 +16,10 @@ ProgressSink = Callable[[Progress], None]
 
 def ignore_progress(_: Progress) -> None:
     """For callers that nobody watches."""
+
+
+def ignore_warning(_: str) -> None:
+    """For callers that nobody reads."""
 
 
 @dataclass(frozen=True)
@@ -29,3 +35,11 @@ class Machinery:
     keep_records: bool = False
     """Write every request of every trial to Parquet."""
     progress: ProgressSink = field(default=ignore_progress)
+    warn: Callable[[str], None] = field(default=ignore_warning)
+    """What a person should read at once, a line."""
+    prometheus: Prometheus | None = None
+    """Asked for the server's side of a window, in place of the server."""
+    monitor: LoadMonitor | None = None
+    """Told of every load while it runs, for whoever scrapes it."""
+    ports: tuple[int, int, int] | None = None
+    """HTTP, gRPC and metrics port of a server that the harness starts; None takes free ones."""

@@ -158,7 +158,7 @@ def measure_remote(
             folder,
             variants={name: prepared.variant},
             payloads={name: payloads},
-            keep_records=machinery.keep_records,
+            machinery=machinery,
         )
         result = runner.measure(prepared.trial, slo)
     folder.journal.add_trial(result)

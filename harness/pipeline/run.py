@@ -33,7 +33,7 @@ def run_study(study: Study, folder: RunFolder, machinery: Machinery) -> tuple[Ve
             score_family(study, family, served, folder, machinery.progress)
         with trial_runner(study, served, folder, machinery) as runner:
             verdicts = tuple(
-                decide_family(study, family, runner, folder, machinery.progress)
+                decide_family(study, family, runner, folder, machinery)
                 for family in served.families
             )
     folder.write_verdicts(verdicts)

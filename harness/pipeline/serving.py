@@ -98,7 +98,7 @@ def serve(
             machinery.repository,
             log_file=log_file,
             cpus=machinery.cpus_server,
-            ports=ports,
+            ports=ports or machinery.ports,
         ) as server,
         TritonClient(server.endpoint) as client,
     ):

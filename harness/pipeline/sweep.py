@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.load.generators import LoadGenerators
 from harness.load.payloads import write_payloads
 from harness.load.transports.address import parse_target
-from harness.pipeline.machinery import Machinery, ProgressSink
+from harness.pipeline.machinery import Machinery
 from harness.pipeline.preparation import PreparedFamily
 from harness.pipeline.scoring import quality_gate
 from harness.pipeline.serving import Served
@@ -45,7 +45,7 @@ def trial_runner(
             folder,
             variants={variant.name: variant for each in families for variant in each.variants},
             payloads=_write_payloads(families, folder),
-            keep_records=machinery.keep_records,
+            machinery=machinery,
         )
 
 
@@ -54,10 +54,12 @@ def decide_family(
     prepared: PreparedFamily,
     runner: TrialRunner,
     folder: RunFolder,
-    progress: ProgressSink,
+    machinery: Machinery,
 ) -> Verdict:
     """Load-test what passes the quality gate, and decide."""
     slo = study.objective_of(prepared.family)
+    teachers = [each.name for each in prepared.variants if each.role is Role.TEACHER]
+    _show_scores(prepared, folder, machinery)
     quality = quality_gate(study, prepared, folder)
     smallest_first = sorted(prepared.variants, key=lambda variant: variant.size_bytes)
     names = [variant.name for variant in smallest_first if variant.name in quality]
@@ -65,16 +67,31 @@ def decide_family(
     results: list[TrialResult] = []
     while (trial := search.ask()) is not None:
         total = len(results) + search.remaining
-        progress(Progress(f"load on {prepared.family.name}", len(results), total, trial.trial_id))
+        machinery.progress(
+            Progress(f"load on {prepared.family.name}", len(results), total, trial.trial_id)
+        )
         result = folder.journal.trials.get(trial.trial_id)
         if result is None or result.sha256 != runner.sha256(trial):
             result = runner.measure(trial, slo)
             folder.journal.add_trial(result)
+        elif machinery.monitor is not None:
+            machinery.monitor.add_result(result)
         search.tell(result)
         results.append(result)
-    teachers = [each.name for each in prepared.variants if each.role is Role.TEACHER]
+        if machinery.monitor is not None:
+            so_far = decide(prepared.family.name, slo, quality, results, teachers=teachers)
+            machinery.monitor.decide(so_far.family, so_far.decision)
     verdict = decide(prepared.family.name, slo, quality, results, teachers=teachers)
+    if machinery.monitor is not None:
+        machinery.monitor.decide(verdict.family, verdict.decision)
     return dataclasses.replace(verdict, pruned=tuple(search.pruned))
+
+
+def _show_scores(prepared: PreparedFamily, folder: RunFolder, machinery: Machinery) -> None:
+    if machinery.monitor is not None:
+        for variant in prepared.variants:
+            entry = folder.journal.quality.get(variant.name)
+            machinery.monitor.add_quality(entry.scores if entry else ())
 
 
 def make_search(

@@ -13,13 +13,16 @@ from harness.pipeline.cold_start import measure_cold_start
 from harness.pipeline.evidence import completing_records, records_folder, write_load
 from harness.pipeline.joining import unmeasured, with_clients, with_evidence
 from harness.pipeline.known_answers import known_answers_file
+from harness.pipeline.machinery import Machinery
+from harness.pipeline.monitoring import shown_to
 from harness.pipeline.serving import Site
 from harness.pipeline.watch import TrialWatch
 from harness.planning.decision import judge_trial
 from harness.runs import RunFolder
 from harness.serving.repository import config_override
 from harness.storage import utc_now
-from harness.telemetry.window import TelemetryWindow
+from harness.telemetry.scraped import ScrapedWindow
+from harness.telemetry.window import ServerWindow, TelemetryWindow
 from harness.types import (
     Decision,
     LoadResult,
@@ -42,7 +45,7 @@ class TrialRunner:
         *,
         variants: Mapping[str, ModelVariant],
         payloads: Mapping[str, Path],
-        keep_records: bool = False,
+        machinery: Machinery,
     ) -> None:
         """`payloads` names the payload file of each variant."""
         self._server = site.server
@@ -52,7 +55,7 @@ class TrialRunner:
         self._folder = folder
         self._variants = variants
         self._payloads = payloads
-        self._keep_records = keep_records
+        self._machinery = machinery
         self._loaded: tuple[str, ServingConfig] | None = None
 
     def sha256(self, trial: Trial) -> str:
@@ -65,20 +68,24 @@ class TrialRunner:
         Raises:
             ServerError: the server died, or refused the serving configuration.
         """
+        result = self._measured(trial, slo)
+        if self._machinery.monitor is not None:
+            self._machinery.monitor.add_result(result)
+        return result
+
+    def _measured(self, trial: Trial, slo: ServiceLevelObjective) -> TrialResult:
         variant = self._variants[trial.variant]
         self._configure(variant, trial)
         blank = unmeasured(trial, variant, utc_now())
-        telemetry = TelemetryWindow(
-            self._client,
-            metrics_url=self._server.endpoint.metrics,
-            server_pid=self._server.pid,
-            model=variant.name,
-        )
+        telemetry = self._window(variant.name)
         watch = TrialWatch(blank, slo, telemetry, SLICE_S)
         job = self._job(trial, variant)
         try:
-            with completing_records(job.records):
-                load = self._generators.run(job, watch, check=self._server.check)
+            with (
+                completing_records(job.records),
+                shown_to(self._machinery.monitor, blank, slo) as listen,
+            ):
+                load = self._generators.run(job, watch, check=self._server.check, listen=listen)
         except GeneratorError as error:
             # A generator's failure spoils this trial only; a dead server ends the run.
             self._server.check()
@@ -88,7 +95,10 @@ class TrialRunner:
             )
         self._server.check()
         result = with_clients(blank, load.window, load.slice_s, watch.confidence)
-        result = with_evidence(result, load, watch.server, watch.host)
+        server, host = telemetry.figures()
+        if server.problem:
+            self._machinery.warn(f"{trial.trial_id}: no figures of the server: {server.problem}")
+        result = with_evidence(result, load, server, host)
         result = self._judged(result, load, slo)
         if watch.shown and result.valid and result.decision is Decision.UNDECIDED:
             # Decided at a look, and blurred by the little that was still sent after it: a
@@ -98,6 +108,15 @@ class TrialRunner:
             result = dataclasses.replace(result, decision=decision, reason=reason)
         return result
 
+    def _window(self, model: str) -> ServerWindow:
+        """Of the server itself, or of the Prometheus that scrapes it."""
+        metrics_url, pid = self._server.endpoint.metrics, self._server.pid
+        if self._machinery.prometheus is not None:
+            return ScrapedWindow(
+                self._machinery.prometheus, metrics_url=metrics_url, server_pid=pid, model=model
+            )
+        return TelemetryWindow(self._client, metrics_url=metrics_url, server_pid=pid, model=model)
+
     def _job(self, trial: Trial, variant: ModelVariant) -> LoadJob:
         payloads = self._payloads[variant.name]
         return LoadJob(
@@ -106,7 +125,7 @@ class TrialRunner:
             variant.outputs,
             trial.workload,
             known_answers=known_answers_file(self._client, variant, trial.workload, payloads),
-            records=records_folder(self._folder, trial) if self._keep_records else None,
+            records=records_folder(self._folder, trial) if self._machinery.keep_records else None,
         )
 
     def _configure(self, variant: ModelVariant, trial: Trial) -> None:

@@ -10,11 +10,9 @@ from harness.analysis.stopping import LookSchedule, seconds_needed
 from harness.pipeline.joining import with_clients
 from harness.planning.assessment import Assessment, assess
 from harness.planning.rejections import CONFIRM
-from harness.telemetry.window import TelemetryWindow
+from harness.telemetry.window import ServerWindow
 from harness.types import (
     Decision,
-    HostMetrics,
-    ServerMetrics,
     ServiceLevelObjective,
     TimeSlice,
     TrialResult,
@@ -45,7 +43,7 @@ class TrialWatch:
         self,
         blank: TrialResult,
         slo: ServiceLevelObjective,
-        telemetry: TelemetryWindow,
+        telemetry: ServerWindow,
         slice_s: float,
     ) -> None:
         workload = blank.trial.workload
@@ -60,8 +58,6 @@ class TrialWatch:
         self._looks_taken = 0
         self.shown: Sequence[TimeSlice] = ()
         """The slices that ended the trial, where a look did."""
-        self.server = ServerMetrics()
-        self.host = HostMetrics()
 
     @property
     def confidence(self) -> float:
@@ -107,4 +103,4 @@ class TrialWatch:
 
     def on_window_end(self) -> None:
         """Read them again."""
-        self.server, self.host = self._telemetry.close()
+        self._telemetry.close()

@@ -148,6 +148,7 @@ def _evidence_rows(result: TrialResult) -> list[tuple[str, str]]:
         ("event loop lag p99", MISSING if lag is None else f"{milliseconds(lag)} ms"),
         ("generator CPU", f"{percent(result.generator_cpu)} of a core (the busiest process)"),
         *([("records", result.records_problem)] if result.records_problem else []),
+        *([("server's figures", result.server.problem)] if result.server.problem else []),
     ]
 
 

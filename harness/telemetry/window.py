@@ -11,6 +11,22 @@ from harness.telemetry.prometheus import MetricsPage, scrape
 from harness.types import HostMetrics, ServerMetrics
 
 
+class ServerWindow(Protocol):
+    """What happened on the server's side of a window, whoever knows it."""
+
+    def open(self) -> None:
+        """The window starts now."""
+        ...
+
+    def close(self) -> None:
+        """It ends now."""
+        ...
+
+    def figures(self) -> tuple[ServerMetrics, HostMetrics]:
+        """What happened in between; asked for when nothing is measured any more."""
+        ...
+
+
 class StatisticsSource(Protocol):
     """Whatever can read a model's statistics off the server."""
 
@@ -36,7 +52,7 @@ class TelemetryWindow:
     """Differences of cumulative counters over exactly the measured window of a trial.
 
     Both ends fetch in the same order, the statistics first, so each source's two readings lie one
-    window's length apart; nothing is parsed before the second reading is complete. `open` and
+    window's length apart; nothing is parsed before `figures`. `open` and
     `close` each cost one RPC, one HTTP request and one look at the process table: a few
     milliseconds.
 
@@ -61,28 +77,33 @@ class TelemetryWindow:
         self._server_pid = server_pid
         self._model = model
         self._opened: _Reading | None = None
+        self._closed: _Reading | None = None
 
     def open(self) -> None:
         """Take the first reading: call it where the window starts."""
         self._opened = self._read()
 
-    def close(self) -> tuple[ServerMetrics, HostMetrics]:
-        """Take the second reading and return what happened since `open`.
+    def close(self) -> None:
+        """Take the second reading: call it where the window ends."""
+        self._closed = self._read()
+
+    def figures(self) -> tuple[ServerMetrics, HostMetrics]:
+        """What happened between the two readings.
 
         Raises:
-            RuntimeError: `open` was not called.
+            RuntimeError: there are no two.
         """
-        closing = self._read()
-        if self._opened is None:
-            raise RuntimeError("TelemetryWindow.close() without open()")
-        pages = [MetricsPage.parse(reading.metrics_text) for reading in (self._opened, closing)]
+        opened, closed = self._opened, self._closed
+        if opened is None or closed is None:
+            raise RuntimeError("figures of a window that was not opened and closed")
+        pages = [MetricsPage.parse(reading.metrics_text) for reading in (opened, closed)]
         before, after = (
             triton.read_counters(reading.statistics, page.failed_by_reason(self._model))
-            for reading, page in zip((self._opened, closing), pages, strict=True)
+            for reading, page in zip((opened, closed), pages, strict=True)
         )
         return (
             triton.difference(before, after),
-            host.difference(self._opened.host, closing.host, *pages),
+            host.difference(opened.host, closed.host, *pages),
         )
 
     def _read(self) -> _Reading:

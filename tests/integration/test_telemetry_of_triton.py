@@ -90,7 +90,8 @@ def test_the_window_counts_its_own_requests_and_batches(served: Served) -> None:
     for rows in (1, 1, 1, 4, 4, 8):
         served.send(rows)
     served.settle(11)
-    server, host = window.close()
+    window.close()
+    server, host = window.figures()
     served.send(8)  # after it
 
     assert server.requests == 6
@@ -127,7 +128,8 @@ def test_the_models_python_process_belongs_to_the_tree(served: Served) -> None:
     for _ in range(300):
         served.send(8)
     used_s = _cpu_s(stubs) - before_s
-    _, host = window.close()
+    window.close()
+    _, host = window.figures()
     longest_s = time.monotonic() - started_s
 
     assert used_s > 0
@@ -148,7 +150,8 @@ def test_requests_that_meet_are_executed_together(served: Served) -> None:
     with ThreadPoolExecutor(8) as senders:
         list(senders.map(served.send, [1] * 16))
     served.settle(16)
-    server, _ = window.close()
+    window.close()
+    server, _ = window.figures()
 
     assert server.requests == 16
     assert server.inferences == 16
@@ -173,7 +176,8 @@ def test_failures_have_tritons_reason_and_are_no_requests(served: Served) -> Non
     refused = sum(_is_refused(served, rows) for rows in (8, 1, 8, 1, 1, 1, 1, 1))
     answered = 8 - refused
     served.settle(answered, failed=refused)
-    server, _ = window.close()
+    window.close()
+    server, _ = window.figures()
 
     assert refused > 0
     assert server.requests == answered
@@ -201,7 +205,8 @@ def test_a_reload_inside_the_window_is_a_reset(served: Served, unload_first: boo
         served.client.unload(served.variant.name)
     served.load(ServingConfig(max_batch_size=4))
     served.send(1)
-    server, _ = window.close()
+    window.close()
+    server, _ = window.figures()
 
     assert server == ServerMetrics(counters_reset=True)
 
@@ -218,7 +223,8 @@ def test_a_server_that_dies_leaves_nothing_known(
         process = psutil.Process(doomed.server.pid)
         process.kill()
         psutil.wait_procs([process], timeout=20)
-        server, host = window.close()
+        window.close()
+        server, host = window.figures()
 
     assert server == ServerMetrics()
     assert host.server_cpu is None

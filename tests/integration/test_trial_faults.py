@@ -19,6 +19,7 @@ from samples import sample_variant
 
 from harness import hdr
 from harness.errors import ServerError
+from harness.pipeline.machinery import Machinery
 from harness.pipeline.serving import Site
 from harness.pipeline.trial import TrialRunner
 from harness.planning.objective import parse_objective
@@ -107,7 +108,7 @@ def make_bench(rig: Rig, server: FakeServer, folder: RunFolder) -> Bench:
         folder,
         variants={"m": variant()},
         payloads={"m": rig.payloads},
-        keep_records=True,
+        machinery=Machinery(keep_records=True),
     )
     return Bench(dataclasses.replace(rig, server=server), runner, folder)
 

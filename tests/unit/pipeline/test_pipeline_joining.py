@@ -115,13 +115,17 @@ class Telemetry:
     def open(self) -> None:
         self.calls.append("open")
 
-    def close(self) -> tuple[ServerMetrics, HostMetrics]:
+    def close(self) -> None:
         self.calls.append("close")
+
+    def figures(self) -> tuple[ServerMetrics, HostMetrics]:
         return ServerMetrics(requests=7), HostMetrics()
 
 
-def watch_of(result: TrialResult, slo: str = "p95 < 50 ms") -> TrialWatch:
-    return TrialWatch(result, parse_objective(slo), Telemetry(), SLICE_S)  # type: ignore[arg-type]
+def watch_of(
+    result: TrialResult, slo: str = "p95 < 50 ms", telemetry: Telemetry | None = None
+) -> TrialWatch:
+    return TrialWatch(result, parse_objective(slo), telemetry or Telemetry(), SLICE_S)
 
 
 def calm(count: int, level_ms: float, *, seed: int = 3) -> list[TimeSlice]:
@@ -184,10 +188,12 @@ def test_every_look_has_its_share_of_the_error() -> None:
 
 
 def test_the_servers_side_is_read_at_the_edges() -> None:
-    watch = watch_of(dataclasses.replace(blank()))
+    telemetry = Telemetry()
+    watch = watch_of(blank(), telemetry=telemetry)
     watch.on_window_start()
+    assert telemetry.calls == ["open"]
     watch.on_window_end()
-    assert watch.server.requests == 7
+    assert telemetry.calls == ["open", "close"]
 
 
 def test_the_window_opens_when_latency_stays_as_it_is() -> None:

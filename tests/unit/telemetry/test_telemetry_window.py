@@ -74,7 +74,8 @@ def test_both_sides_are_differences_over_the_window(metrics_url: str) -> None:
     )
 
     window.open()
-    server, host = window.close()
+    window.close()
+    server, host = window.figures()
 
     assert (server.requests, server.inferences, server.executions) == (10, 20, 10)
     assert server.queue_ms == pytest.approx(3.0)
@@ -93,7 +94,8 @@ def test_a_server_that_does_not_answer_leaves_nothing_known(gone_at: str) -> Non
     source.alive = gone_at != "open"
     window.open()
     source.alive = gone_at != "close"
-    server, host = window.close()
+    window.close()
+    server, host = window.figures()
 
     assert server == ServerMetrics()
     assert server.requests is None
@@ -106,7 +108,8 @@ def test_without_a_metrics_page_failures_are_counted_without_reasons() -> None:
     window = TelemetryWindow(CountingServer(), metrics_url=None, server_pid=None, model="m")
 
     window.open()
-    server, _ = window.close()
+    window.close()
+    server, _ = window.figures()
 
     assert server.requests == 10
     assert server.failures == {}
@@ -115,5 +118,6 @@ def test_without_a_metrics_page_failures_are_counted_without_reasons() -> None:
 def test_a_window_must_be_opened() -> None:
     window = TelemetryWindow(CountingServer(), metrics_url=None, server_pid=None, model="m")
 
+    window.close()
     with pytest.raises(RuntimeError, match="open"):
-        window.close()
+        window.figures()

@@ -1,0 +1,117 @@
+"""Options of who counts the server's side, and of who may watch the harness."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import typer
+
+from harness.cli.console import say
+from harness.cli.serve import parse_ports
+from harness.errors import UsageError
+from harness.pipeline.machinery import Machinery
+from harness.telemetry.metrics_server import MetricsServer
+from harness.telemetry.monitor import LoadMonitor
+from harness.telemetry.prometheus_server import Prometheus, parse_prometheus
+
+PrometheusUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--prometheus",
+        help="Ask this Prometheus for the server's figures, not the server: http://HOST:9090.",
+        show_default=False,
+    ),
+]
+PrometheusHeader = Annotated[
+    list[str] | None,
+    typer.Option(help="With --prometheus: 'NAME: VALUE', sent along; repeatable."),
+]
+PrometheusMatch = Annotated[
+    str | None,
+    typer.Option(
+        help="With --prometheus: matchers of the server's series, as in 'job=\"triton\"'; all "
+        "that match are summed.",
+        show_default=False,
+    ),
+]
+PrometheusHost = Annotated[
+    str | None,
+    typer.Option(
+        help="With --prometheus: matchers of node_exporter's and DCGM's series of its machine.",
+        show_default=False,
+    ),
+]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=65535,
+        help="Show the harness's own metrics at http://HOST:N/metrics while it runs.",
+        show_default=False,
+    ),
+]
+ServerPorts = Annotated[
+    str | None,
+    typer.Option(
+        help="HTTP,gRPC,metrics ports of the server that is started here, for a Prometheus that "
+        "must know them; default: free ones.",
+        show_default=False,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class TelemetryOptions:
+    """As they stand on the command line."""
+
+    prometheus: str | None = None
+    headers: Sequence[str] = ()
+    match: str | None = None
+    host_match: str | None = None
+    metrics_port: int | None = None
+    server_ports: str | None = None
+
+    def source(self) -> Prometheus | None:
+        """The Prometheus to ask, found to answer; None where the server itself is asked.
+
+        Raises:
+            UsageError: it does not answer, or options that go with it stand alone.
+        """
+        if self.prometheus is None:
+            if self.headers or self.match is not None or self.host_match is not None:
+                raise UsageError(
+                    "--prometheus-header, --prometheus-match and --prometheus-host say what to "
+                    "ask a Prometheus",
+                    next_step="name it: --prometheus http://HOST:9090",
+                )
+            return None
+        source = parse_prometheus(
+            self.prometheus, self.headers, self.match or "", self.host_match or ""
+        )
+        source.check()
+        return source
+
+
+@contextmanager
+def watched(machinery: Machinery, options: TelemetryOptions) -> Iterator[Machinery]:
+    """The machinery, with who counts and who watches.
+
+    Raises:
+        UsageError: a Prometheus that does not answer, or a port that is taken; nothing is started.
+    """
+    machinery = replace(
+        machinery,
+        prometheus=options.source(),
+        ports=parse_ports(options.server_ports),
+        warn=lambda line: say(f"warning: {line}"),
+    )
+    if options.metrics_port is None:
+        yield machinery
+        return
+    monitor = LoadMonitor()
+    with MetricsServer(monitor, options.metrics_port) as page:
+        say(f"metrics: http://127.0.0.1:{page.port}/metrics")
+        yield replace(machinery, monitor=monitor)
