@@ -19,5 +19,6 @@ RUN pip install --quiet --no-deps . && mkdir -m 0777 /model_repository /cache
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp HARNESS_CACHE_DIR=/cache/harness HF_HOME=/cache/huggingface
 WORKDIR /work
+RUN ln -s /src/studies studies
 USER 1000:1000
 ENTRYPOINT ["harness"]

@@ -24,5 +24,6 @@ RUN mkdir -m 0777 /model_repository /cache
 ENV PATH=/opt/harness/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp HARNESS_CACHE_DIR=/cache/harness HF_HOME=/cache/huggingface
 WORKDIR /work
+COPY studies studies
 USER 1000:1000
 ENTRYPOINT ["harness"]
