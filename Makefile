@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test test-stack lint format bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/harness doctor --prepare
@@ -17,6 +17,10 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	$(BIN)/harness doctor --prepare
 	$(BIN)/python -m pytest
+
+# The container stack, where there is an engine; docs/stack.md says how without a registry of images.
+test-stack: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/stack
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -37,7 +41,8 @@ bench: $(VENV)/.dev
 
 # What a run, a test or a build leaves in the checkout; the caches outside it stay.
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis runs
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find runs -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
 	find model_repository -mindepth 1 -maxdepth 1 -type d -exec rm -rf {} +
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

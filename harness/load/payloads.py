@@ -29,6 +29,8 @@ POOL_REQUESTS = 256
 POOL_BYTES = 64 * 2**20
 """The pool holds fewer requests where they are large, but at least `FEWEST_REQUESTS`."""
 FEWEST_REQUESTS = 8
+REPOSITORY_FILE = "payloads.npz"
+"""In a variant's folder of the model repository: what a client can send it, without a tokenizer."""
 
 Group = Mapping[str, NDArray[Any]]
 Mix = Sequence[tuple[int, float]]

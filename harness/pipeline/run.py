@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness.load.payloads import REPOSITORY_FILE, write_payloads
 from harness.pipeline.inputs import check_inputs
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.manifest import describe_run
@@ -63,9 +64,22 @@ def measure_once(
 
 
 def export_study(study: Study, machinery: Machinery) -> tuple[PreparedFamily, ...]:
-    """Fill the model repository, without a server."""
+    """Fill the model repository, without a server.
+
+    Beside each artefact lie the study's encoded samples, so that a load generator on any machine
+    drives it with the repository alone.
+
+    Raises:
+        ParityError: an export disagrees with its checkpoint.
+        StorageError: the repository cannot be written.
+    """
     check_inputs(study)
-    return prepare(study, repository=machinery.repository, progress=machinery.progress)
+    families = prepare(study, repository=machinery.repository, progress=machinery.progress)
+    for family in families:
+        for variant in family.variants:
+            groups = [group.inputs for group in family.datasets[variant.name].groups]
+            write_payloads(variant.path / REPOSITORY_FILE, groups)
+    return families
 
 
 def write_results(path: Path) -> None:

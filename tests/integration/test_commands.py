@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from harness.cli.main import run_command
+from harness.load.payloads import REPOSITORY_FILE, read_payloads
 from harness.runs import read_run
 from tests.local_study import write_local_study
 
@@ -56,6 +57,16 @@ def test_export_leaves_what_any_triton_loads(repository):
             "manifest.json",
         ):
             assert (folder / part).is_file()
+
+
+def test_export_leaves_what_a_client_without_a_tokenizer_sends(repository):
+    for variant in ("own-teacher-fp32", "own-student-fp32"):
+        (group,) = read_payloads(repository / variant / REPOSITORY_FILE)
+        inputs = json.loads((repository / variant / "manifest.json").read_text())["inputs"]
+        assert {name: array.dtype.name for name, array in group.items()} == {
+            each["name"]: each["datatype"].lower() for each in inputs
+        }
+        assert {array.shape for array in group.values()} == {(60, 16)}
 
 
 def test_export_again_changes_nothing(study, repository):
