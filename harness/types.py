@@ -28,6 +28,8 @@ class TaskKind(StrEnum):
     """What a model is asked to do; the names are Hugging Face's pipeline names."""
 
     SEQUENCE_CLASSIFICATION = "sequence-classification"
+    QUESTION_ANSWERING = "question-answering"
+    """Extractive: the answer is a span of the context."""
     CAUSAL_LM = "causal-lm"
 
 
@@ -455,7 +457,7 @@ class QualityScore:
     family: str
     role: Role
     metric: str
-    """accuracy, macro_f1, perplexity, bits_per_byte."""
+    """One of `harness.planning.objective.QUALITY_METRICS`."""
     value: float
     low: float
     high: float
@@ -466,7 +468,7 @@ class QualityScore:
     relative_low: float | None = None
     relative_high: float | None = None
     p_value: float | None = None
-    """McNemar's exact test for accuracy; None for other metrics."""
+    """McNemar's exact test for accuracy and exact match; None for other metrics."""
     outcomes_file: str = ""
     """Per-sample outcomes, relative to the run folder."""
 

@@ -43,6 +43,8 @@ class Outcomes:
     """UTF-8 bytes that the scored tokens stand for."""
     unanswered: NDArray[np.bool_]
     """The request failed, or the answer held no numbers."""
+    words: NDArray[np.int64] | None = None
+    """Words that end in those bytes."""
 
     @property
     def size(self) -> int:
@@ -113,7 +115,7 @@ def collect_outcomes(
 def write_outcomes(path: Path, outcomes: Outcomes, dataset: EncodedDataset) -> None:
     """Write one line a row of the test split, as Parquet; an older file is replaced.
 
-    Columns: row, label, prediction, correct, log_likelihood, tokens, bytes, unanswered and
+    Columns: row, label, prediction, correct, log_likelihood, tokens, bytes, words, unanswered and
     padded_length (of the request); one that the task does not have is all null. The variant's name
     and the artefact's digest are in the file's metadata.
 
@@ -128,6 +130,7 @@ def write_outcomes(path: Path, outcomes: Outcomes, dataset: EncodedDataset) -> N
         "log_likelihood": _column(outcomes.log_likelihood, pa.float64(), outcomes.size),
         "tokens": _column(outcomes.tokens, pa.int64(), outcomes.size),
         "bytes": _column(outcomes.bytes, pa.int64(), outcomes.size),
+        "words": _column(outcomes.words, pa.int64(), outcomes.size),
         "unanswered": pa.array(outcomes.unanswered),
         "padded_length": pa.array(_padded_lengths(dataset)),
     }
@@ -161,6 +164,7 @@ def read_outcomes(path: Path) -> Outcomes:
             log_likelihood=_array(table, "log_likelihood"),
             tokens=_array(table, "tokens"),
             bytes=_array(table, "bytes"),
+            words=_array(table, "words"),
             unanswered=table.column("unanswered").to_numpy(),
         )
     except (OSError, pa.ArrowException, KeyError, TypeError) as error:
@@ -230,6 +234,7 @@ def _assemble(
         log_likelihood=None if classifier else log_likelihood,
         tokens=None if classifier else tokens,
         bytes=None if classifier else dataset.byte_counts,
+        words=None if classifier else dataset.word_counts,
         unanswered=~answered,
     )
 

@@ -48,9 +48,9 @@ def score(
     when more than `MAX_UNANSWERED_SHARE` are missing there is no score at all.
 
     `relative_to_teacher` is the metric over the teacher's: a retained share for accuracy and
-    macro-F1, a factor of loss for perplexity and bits per byte. It is None without a teacher, and
-    for perplexity when the two models' tokens differ: a perplexity is per token. Their bits per
-    byte still compare; paired where the windows hold the same bytes, else resampled apart.
+    macro-F1, a factor of loss for perplexities and bits per byte. It is None without a teacher,
+    and for the perplexity by token when the two models' tokens differ. By word and by byte they
+    still compare; paired where the windows hold the same bytes, else resampled apart.
 
     Args:
         outcomes: the variant's.
@@ -169,8 +169,9 @@ def _statistics(
         and outcomes.tokens is not None
         and outcomes.bytes is not None
     ):
+        words = outcomes.words[kept] if outcomes.words is not None else None
         return language_statistics(
-            outcomes.log_likelihood[kept], outcomes.tokens[kept], outcomes.bytes[kept]
+            outcomes.log_likelihood[kept], outcomes.tokens[kept], outcomes.bytes[kept], words
         )
     raise DataError(f"the outcomes of {outcomes.variant} are not of the test split's task")
 
@@ -190,11 +191,12 @@ def _relations(
     else:
         teacher_seed = seed + 1  # other windows: nothing to pair, so drawn independently
     own = _statistics(outcomes, dataset, own_rows)
-    reference = _statistics(teacher, dataset, teacher_rows)
+    reference = {one.metric: one for one in _statistics(teacher, dataset, teacher_rows)}
     return {
-        mine.metric: _relation(mine, theirs, seed, teacher_seed)
-        for mine, theirs in zip(own, reference, strict=True)
-        if mine.metric != "perplexity" or _same_tokens(outcomes, teacher)
+        mine.metric: _relation(mine, reference[mine.metric], seed, teacher_seed)
+        for mine in own
+        if mine.metric in reference
+        and (mine.metric != "perplexity" or _same_tokens(outcomes, teacher))
     }
 
 

@@ -60,6 +60,8 @@ class EncodedDataset:
     digest: str
     """Of samples and tensors."""
     pad_token_id: int
+    word_counts: NDArray[np.int64] | None = None
+    """Language models: words between white space that end in each window's scored bytes, (size,)."""
 
 
 def encode(
@@ -152,6 +154,7 @@ def _encode_windows(
         samples,
         tokenizer,
         byte_counts=np.array([window.scored_bytes for window in windows], dtype=np.int64),
+        word_counts=np.array([window.scored_words for window in windows], dtype=np.int64),
     )
 
 
@@ -178,6 +181,7 @@ def _dataset(
     *,
     labels: NDArray[np.int64] | None = None,
     byte_counts: NDArray[np.int64] | None = None,
+    word_counts: NDArray[np.int64] | None = None,
     truncated: int = 0,
 ) -> EncodedDataset:
     positions = sum(group.inputs["attention_mask"].size for group in groups)
@@ -188,6 +192,7 @@ def _dataset(
         labels=labels,
         label_names=samples.label_names,
         byte_counts=byte_counts,
+        word_counts=word_counts,
         truncated=truncated,
         padding_share=1 - real / positions,
         digest=_digest(samples, groups),
