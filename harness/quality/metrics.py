@@ -4,6 +4,7 @@
 |-----------------|------------------------------------------------|--------|
 | accuracy        | correct / rows                                 | higher |
 | macro_f1        | mean over classes of 2 hits / (answers + truth)| higher |
+| exact_match, f1 | SQuAD's of each question / questions           | higher |
 | perplexity      | exp(-log likelihood / tokens)                  | lower  |
 | bits_per_byte   | -log likelihood / (bytes ln 2)                 | lower  |
 | word_perplexity | exp(-log likelihood / words)                   | lower  |
@@ -56,11 +57,10 @@ def classification_statistics(labels: Integers, predictions: Integers) -> tuple[
     metrics = _sklearn_metrics()
     classes = np.unique(labels)
     return (
-        Statistic(
+        share_statistic(
             "accuracy",
-            float(metrics.accuracy_score(labels, predictions)),
-            _columns(labels == predictions, np.ones_like(labels)),
-            lambda sums: _ratio(sums[..., 0], sums[..., 1]),
+            labels == predictions,
+            value=float(metrics.accuracy_score(labels, predictions)),
         ),
         Statistic(
             "macro_f1",
@@ -68,6 +68,16 @@ def classification_statistics(labels: Integers, predictions: Integers) -> tuple[
             _f1_table(labels[:, None] == classes, predictions[:, None] == classes),
             _macro_f1_of_sums,
         ),
+    )
+
+
+def share_statistic(metric: str, scores: NDArray[Any], value: float | None = None) -> Statistic:
+    """A mean over rows that score 0 to 1 each, (rows,); the value where a library computed it."""
+    return Statistic(
+        metric,
+        float(np.mean(scores)) if value is None else value,
+        _columns(scores, np.ones(len(scores))),
+        lambda sums: _ratio(sums[..., 0], sums[..., 1]),
     )
 
 

@@ -171,7 +171,11 @@ class TestLanguage:
 
     def test_perplexities_by_word_and_byte_are_lm_evals(self) -> None:
         metrics = pytest.importorskip("lm_eval.api.metrics")
-        nats, bytes_, words = np.array([-6.0, -3.0, -1.5]), np.array([10, 5, 5]), np.array([2, 0, 1])
+        nats, bytes_, words = (
+            np.array([-6.0, -3.0, -1.5]),
+            np.array([10, 5, 5]),
+            np.array([2, 0, 1]),
+        )
         outcomes, split = spoken(nats, np.array([3, 2, 1]), bytes_)
         outcomes = dataclasses.replace(outcomes, words=words)
 
