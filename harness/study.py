@@ -41,6 +41,8 @@ _SHAPE = re.compile(rf"flat|(ramp|step|spike|sine):{_NUMBER}\.\.{_NUMBER}/{_NUMB
 DEFAULT_CLIENT_BATCHES = [1, 4, 8, 16]
 REFERENCE_PREFIX = "reference:"
 TRACE_PREFIX = "trace:"
+PIPELINE_SUFFIX = "-pipeline"
+"""Of the ensemble that serves a variant with its pre- and post-processing."""
 
 
 class _Strict(BaseModel):
@@ -361,6 +363,11 @@ class Family(_Strict):
     objective: str | None = Field(None, description="Default: the study's.")
     serving: ServingSpace | None = Field(None, description="Default: the study's.")
     traffic: Traffic | None = Field(None, description="Default: the study's.")
+    pipeline: bool = Field(
+        False,
+        description="Serve each variant as a whole pipeline too, text in and label out, with the "
+        "tokenizer inside the server: scored, and measured at the winner's load.",
+    )
 
     @field_validator("objective")
     @classmethod
@@ -374,6 +381,15 @@ class Family(_Strict):
             raise ValueError(f"a family has exactly one teacher; this one has {len(teachers)}")
         if any(model.role is Role.BASELINE for model in self.models):
             raise ValueError("the role baseline is for the embedded yardstick; use student")
+        return self
+
+    @model_validator(mode="after")
+    def _pipeline_has_labels(self) -> Self:
+        if self.pipeline and self.task.kind is not TaskKind.SEQUENCE_CLASSIFICATION:
+            raise ValueError(
+                f"pipeline: true answers with a label, and a {self.task.kind} task has none: "
+                "leave it out"
+            )
         return self
 
     @property
@@ -434,6 +450,8 @@ class Study(_Strict):
         names: list[str] = []
         for family in self.families:
             own = [variant_name(model, p) for model in family.models for p in model.precisions]
+            if family.pipeline:
+                own += [f"{name}{PIPELINE_SUFFIX}" for name in own]
             if variant in own:
                 return family
             names += own

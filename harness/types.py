@@ -130,6 +130,8 @@ class ModelVariant:
     """Size of the artefact's file."""
     parity: Mapping[str, float] = field(default_factory=dict)
     """Largest absolute difference from the checkpoint, by output name."""
+    pipeline_of: str = ""
+    """Of an ensemble that serves a variant with its pre- and post-processing: that variant."""
 
 
 @dataclass(frozen=True)
@@ -401,6 +403,17 @@ class LoadResult:
 
 
 @dataclass(frozen=True)
+class PartMetrics:
+    """What Triton counted for one composing model of an ensemble, means a request."""
+
+    model: str
+    requests: int
+    queue_ms: float
+    compute_ms: float
+    """Input copy, execution and output copy together."""
+
+
+@dataclass(frozen=True)
 class ServerMetrics:
     """What Triton counted for one model over the trial's window; None = not offered."""
 
@@ -418,6 +431,8 @@ class ServerMetrics:
     """Executed batch size -> executions."""
     counters_reset: bool = False
     """The server or the model restarted inside the window."""
+    parts: tuple[PartMetrics, ...] = ()
+    """An ensemble's composing models, in the order a request passes them."""
 
     @property
     def batch_mean(self) -> float | None:

@@ -60,6 +60,66 @@ def write_local_study(folder: Path, **changes) -> Path:
     return path
 
 
+def write_pair_study(folder: Path, data: str = "pairs.jsonl", **changes) -> Path:
+    """Write a study of pairs with labels of their own, served as a whole pipeline too.
+
+    The student has its classes in another order than teacher and data.
+    """
+    verdicts = ("follows", "unrelated", "contradicts")
+    make_classifier(folder / "pair-teacher", verdicts, seed=6)
+    make_classifier(folder / "pair-student", verdicts[::-1], seed=7)
+    rows = [
+        {
+            "first": f"{LINES[number % len(LINES)]} {number}",
+            "second": LINES[(number * 5 + 1) % len(LINES)],
+            "verdict": verdicts[number % 3],
+        }
+        for number in range(48)
+    ]
+    with (folder / data).open("w", encoding="utf-8", newline="") as file:
+        if data.endswith(".csv"):
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+        else:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    models = [
+        {"name": f"pair-{role}", "role": role, "checkpoint": f"./pair-{role}"}
+        for role in ("teacher", "student")
+    ]
+    document = {
+        "name": "pairs",
+        "objective": "p95 < 500 ms",
+        "families": [
+            {
+                "name": "pairs",
+                "pipeline": True,
+                "task": {
+                    "kind": "sequence-classification",
+                    "data": {"source": data.rpartition(".")[2], "path": data},
+                    "text": "first",
+                    "text_pair": "second",
+                    "label": "verdict",
+                    "max_length": 48,
+                    "length_buckets": [32, 48],
+                },
+                "models": models,
+            }
+        ],
+        "traffic": {
+            "protocols": ["http", "grpc"],
+            "client_batch_sizes": [4],
+            "concurrencies": [2],
+            "duration_s": 0.5,
+            "warmup_s": 0.1,
+        },
+        **changes,
+    }
+    path = folder / "pairs.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
 def question_rows() -> list[dict[str, object]]:
     """SQuAD-like rows about the lines; every third context is longer than a window of 24 tokens."""
     rows = []

@@ -80,7 +80,9 @@ def make_question_answerer(
     }
     config: Any
     if architecture == "bert":
-        tokenizer.model_input_names = ["input_ids", "attention_mask", "token_type_ids"]
+        tokenizer.init_kwargs["model_input_names"] = [
+            "input_ids", "attention_mask", "token_type_ids",
+        ]  # fmt: skip
         config = transformers.BertConfig(
             hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
             **common,
