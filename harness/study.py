@@ -41,6 +41,8 @@ _SHAPE = re.compile(rf"flat|(ramp|step|spike|sine):{_NUMBER}\.\.{_NUMBER}/{_NUMB
 DEFAULT_CLIENT_BATCHES = [1, 4, 8, 16]
 REFERENCE_PREFIX = "reference:"
 TRACE_PREFIX = "trace:"
+PIPELINE_SUFFIX = "-pipeline"
+"""Of the ensemble that serves a variant with its pre- and post-processing."""
 
 
 class _Strict(BaseModel):
@@ -91,24 +93,13 @@ class ReferenceData(_Strict):
 Data = Annotated[CsvData | JsonLinesData | HubData | ReferenceData, Field(discriminator="source")]
 
 
-class SequenceClassification(_Strict):
-    """One label for a text or a pair of texts."""
-
-    kind: Literal[TaskKind.SEQUENCE_CLASSIFICATION]
-    data: Data
-    text: str = Field("text", description="Column of the text (of a pair: the first).")
-    text_pair: str | None = Field(None, description="Column of the pair's second text.")
-    label: str = Field("label", description="Column of the label: a name or a class index.")
-    labels: list[str] | None = Field(
-        None, description="Class names in the data's order; default: the checkpoint's id2label."
-    )
-    max_length: PositiveInt = Field(128, description="Tokens; longer samples are truncated.")
+class _Padded(_Strict):
+    max_length: PositiveInt
     length_buckets: list[PositiveInt] | None = Field(
         None,
         description="Samples are padded to the next of these lengths; default: max_length alone. "
         "Triton joins only requests of equal shape.",
     )
-    samples: PositiveInt | None = Field(None, description="At most so many, drawn by the seed.")
 
     @model_validator(mode="after")
     def _buckets_fit(self) -> Self:
@@ -125,6 +116,56 @@ class SequenceClassification(_Strict):
         return tuple(sorted(set(self.length_buckets or [self.max_length])))
 
 
+class SequenceClassification(_Padded):
+    """One label for a text or a pair of texts."""
+
+    kind: Literal[TaskKind.SEQUENCE_CLASSIFICATION]
+    data: Data
+    text: str = Field("text", description="Column of the text (of a pair: the first).")
+    text_pair: str | None = Field(None, description="Column of the pair's second text.")
+    label: str = Field("label", description="Column of the label: a name or a class index.")
+    labels: list[str] | None = Field(
+        None, description="Class names in the data's order; default: the checkpoint's id2label."
+    )
+    max_length: PositiveInt = Field(128, description="Tokens; longer samples are truncated.")
+    samples: PositiveInt | None = Field(None, description="At most so many, drawn by the seed.")
+
+
+class QuestionAnswering(_Padded):
+    """A span of a context as the answer to a question, as in SQuAD."""
+
+    kind: Literal[TaskKind.QUESTION_ANSWERING]
+    data: Data
+    question: str = Field("question", description="Column of the question.")
+    context: str = Field("context", description="Column of the text that holds the answer.")
+    answers: str = Field(
+        "answers",
+        description="Column of the right answers: a text, a list, or SQuAD's {text: [...]}.",
+    )
+    max_length: PositiveInt = Field(
+        384, description="Tokens of question and context; a longer context is cut into windows."
+    )
+    doc_stride: Annotated[int, Field(ge=0)] = Field(
+        128, description="Tokens that neighbouring windows of one context share."
+    )
+    max_answer_length: PositiveInt = Field(30, description="Most tokens of an answer.")
+    unanswerable: bool = Field(
+        False, description="Questions may have no answer (SQuAD 2), and a model may say so."
+    )
+    samples: PositiveInt | None = Field(
+        None, description="At most so many questions, drawn by the seed."
+    )
+
+    @model_validator(mode="after")
+    def _stride_fits(self) -> Self:
+        if self.doc_stride >= self.max_length:
+            raise ValueError(
+                f"doc_stride is {self.doc_stride} and max_length {self.max_length}: windows "
+                "that share all they hold never come to an end; make doc_stride smaller"
+            )
+        return self
+
+
 class CausalLanguageModelling(_Strict):
     """Scores of running text: perplexity and bits per byte over fixed windows."""
 
@@ -138,8 +179,16 @@ class CausalLanguageModelling(_Strict):
         None, description="At most so many windows, drawn by the seed."
     )
 
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """Padded lengths: every window is as long as the longest."""
+        return (self.max_length,)
 
-Task = Annotated[SequenceClassification | CausalLanguageModelling, Field(discriminator="kind")]
+
+Task = Annotated[
+    SequenceClassification | QuestionAnswering | CausalLanguageModelling,
+    Field(discriminator="kind"),
+]
 
 
 class Model(_Strict):
@@ -314,6 +363,11 @@ class Family(_Strict):
     objective: str | None = Field(None, description="Default: the study's.")
     serving: ServingSpace | None = Field(None, description="Default: the study's.")
     traffic: Traffic | None = Field(None, description="Default: the study's.")
+    pipeline: bool = Field(
+        False,
+        description="Serve each variant as a whole pipeline too, text in and label out, with the "
+        "tokenizer inside the server: scored, and measured at the winner's load.",
+    )
 
     @field_validator("objective")
     @classmethod
@@ -327,6 +381,15 @@ class Family(_Strict):
             raise ValueError(f"a family has exactly one teacher; this one has {len(teachers)}")
         if any(model.role is Role.BASELINE for model in self.models):
             raise ValueError("the role baseline is for the embedded yardstick; use student")
+        return self
+
+    @model_validator(mode="after")
+    def _pipeline_has_labels(self) -> Self:
+        if self.pipeline and self.task.kind is not TaskKind.SEQUENCE_CLASSIFICATION:
+            raise ValueError(
+                f"pipeline: true answers with a label, and a {self.task.kind} task has none: "
+                "leave it out"
+            )
         return self
 
     @property
@@ -387,6 +450,8 @@ class Study(_Strict):
         names: list[str] = []
         for family in self.families:
             own = [variant_name(model, p) for model in family.models for p in model.precisions]
+            if family.pipeline:
+                own += [f"{name}{PIPELINE_SUFFIX}" for name in own]
             if variant in own:
                 return family
             names += own

@@ -28,6 +28,8 @@ class TaskKind(StrEnum):
     """What a model is asked to do; the names are Hugging Face's pipeline names."""
 
     SEQUENCE_CLASSIFICATION = "sequence-classification"
+    QUESTION_ANSWERING = "question-answering"
+    """Extractive: the answer is a span of the context."""
     CAUSAL_LM = "causal-lm"
 
 
@@ -128,6 +130,8 @@ class ModelVariant:
     """Size of the artefact's file."""
     parity: Mapping[str, float] = field(default_factory=dict)
     """Largest absolute difference from the checkpoint, by output name."""
+    pipeline_of: str = ""
+    """Of an ensemble that serves a variant with its pre- and post-processing: that variant."""
 
 
 @dataclass(frozen=True)
@@ -399,6 +403,17 @@ class LoadResult:
 
 
 @dataclass(frozen=True)
+class PartMetrics:
+    """What Triton counted for one composing model of an ensemble, means a request."""
+
+    model: str
+    requests: int
+    queue_ms: float
+    compute_ms: float
+    """Input copy, execution and output copy together."""
+
+
+@dataclass(frozen=True)
 class ServerMetrics:
     """What Triton counted for one model over the trial's window; None = not offered."""
 
@@ -420,6 +435,8 @@ class ServerMetrics:
     """At most how far `requests` may be off: a Prometheus knows a counter at its scrapes only."""
     problem: str = ""
     """Why figures are missing, where a Prometheus was asked for them."""
+    parts: tuple[PartMetrics, ...] = ()
+    """An ensemble's composing models, in the order a request passes them."""
 
     @property
     def batch_mean(self) -> float | None:
@@ -459,7 +476,7 @@ class QualityScore:
     family: str
     role: Role
     metric: str
-    """accuracy, macro_f1, perplexity, bits_per_byte."""
+    """One of `harness.planning.objective.QUALITY_METRICS`."""
     value: float
     low: float
     high: float
@@ -470,7 +487,7 @@ class QualityScore:
     relative_low: float | None = None
     relative_high: float | None = None
     p_value: float | None = None
-    """McNemar's exact test for accuracy; None for other metrics."""
+    """McNemar's exact test for accuracy and exact match; None for other metrics."""
     outcomes_file: str = ""
     """Per-sample outcomes, relative to the run folder."""
 

@@ -63,6 +63,38 @@ def make_classifier(
     return _save(model, tokenizer, folder)
 
 
+def make_question_answerer(
+    folder: Path, *, architecture: str = "bert", seed: int = 0, max_positions: int = 64
+) -> Path:
+    """Save an untrained extractive question answerer (`bert`, `distilbert`) with its tokenizer."""
+    import torch
+    import transformers
+
+    torch.manual_seed(seed)
+    tokenizer = word_piece_tokenizer()
+    common = {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": max_positions,
+        "initializer_range": WEIGHT_SPREAD,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    config: Any
+    if architecture == "bert":
+        tokenizer.init_kwargs["model_input_names"] = [
+            "input_ids", "attention_mask", "token_type_ids",
+        ]  # fmt: skip
+        config = transformers.BertConfig(
+            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+            **common,
+        )  # fmt: skip
+    else:
+        config = transformers.DistilBertConfig(
+            dim=32, n_layers=2, n_heads=2, hidden_dim=64, **common
+        )
+    model = transformers.AutoModelForQuestionAnswering.from_config(config)
+    return _save(model, tokenizer, folder)
+
+
 def make_language_model(
     folder: Path, *, architecture: str = "gpt2", seed: int = 0, max_positions: int = 64
 ) -> Path:

@@ -42,7 +42,7 @@ from harness.pipeline.inputs import check_inputs
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.manifest import bare_manifest, new_manifest
 from harness.pipeline.preflight import check_served, find_model
-from harness.pipeline.preparation import encode_for
+from harness.pipeline.preparation import payloads_for
 from harness.pipeline.remote import (
     RemoteAddress,
     measure_remote,
@@ -279,8 +279,7 @@ def _groups(plan: LoadPlan, machinery: Machinery) -> Sequence[Group]:
     if plan.study is None:
         raise UsageError("neither a study nor --payloads")
     check_inputs(plan.study)
-    dataset = encode_for(plan.study, plan.name, machinery.progress)
-    return [group.inputs for group in dataset.groups]
+    return payloads_for(plan.study, plan.name, machinery.progress)
 
 
 @contextmanager

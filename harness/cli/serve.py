@@ -22,6 +22,8 @@ from harness.errors import UsageError
 from harness.pipeline import serving
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.run import export_study
+from harness.pipeline.spaces import serving_configs
+from harness.serving.ensemble import load_pipeline
 from harness.serving.environment import ensure_server_environment
 from harness.study_file import load_study
 
@@ -54,6 +56,14 @@ def serve(
         names = [variant.name for family in families for variant in family.variants]
         for name in names:
             served.client.load(name)
+        for family in families:
+            for one in family.pipelines:
+                load_pipeline(
+                    served.client,
+                    one.pipeline,
+                    serving_configs(study.serving_of(family.family))[0],
+                )
+                names.append(one.pipeline.variant.name)
         endpoint = served.server.endpoint
         if as_json:
             print_json({"http": endpoint.http, "grpc": endpoint.grpc, "models": names})

@@ -39,7 +39,7 @@ class CheckpointPreview:
     folder: Path
     kind: TaskKind
     label_names: tuple[str, ...] | None
-    """Class names in the order of the outputs; None for a language model."""
+    """Class names in the order of the outputs; None where it has none."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Checkpoint:
     parameters: int
     """Number of trained weights; shared ones count once."""
     label_names: tuple[str, ...] | None
-    """Class names in the order of the outputs; None for a language model."""
+    """Class names in the order of the outputs; None where it has none."""
 
 
 def inspect_checkpoint(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 _CLASSIFIER = "ForSequenceClassification"
+_QUESTION_ANSWERER = "ForQuestionAnswering"
 _LANGUAGE_MODEL = ("ForCausalLM", "LMHeadModel")
 
 
@@ -44,6 +45,8 @@ def kind_of(config: PretrainedConfig) -> TaskKind | None:
     architecture = (config.architectures or [""])[0]
     if architecture.endswith(_CLASSIFIER):
         return TaskKind.SEQUENCE_CLASSIFICATION
+    if architecture.endswith(_QUESTION_ANSWERER):
+        return TaskKind.QUESTION_ANSWERING
     if architecture.endswith(_LANGUAGE_MODEL):
         return TaskKind.CAUSAL_LM
     return None
@@ -55,7 +58,8 @@ def config_problems(config: PretrainedConfig, kind: TaskKind | None) -> Iterator
         named = ", ".join(config.architectures or ["none"])
         yield (
             f"config.json names the architecture {named}; it takes a sequence classifier "
-            f"(...ForSequenceClassification) or a causal language model (...ForCausalLM)"
+            f"(...ForSequenceClassification), an extractive question answerer "
+            f"(...ForQuestionAnswering) or a causal language model (...ForCausalLM)"
         )
     if config.is_encoder_decoder:
         yield "it is an encoder-decoder, which needs a decoder's inputs that the task has not"
@@ -82,7 +86,7 @@ def length_problems(config: PretrainedConfig, length: int) -> Iterator[str]:
 
 
 def label_names_of(config: Any, kind: TaskKind | None) -> tuple[str, ...] | None:
-    """Class names in the order of the outputs; None for a language model."""
+    """Class names in the order of the outputs; None where it has none."""
     if kind is not TaskKind.SEQUENCE_CLASSIFICATION:
         return None
     return tuple(str(config.id2label[index]) for index in sorted(config.id2label))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from harness.types import TaskKind
@@ -45,6 +46,40 @@ class ClassifierGraph(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> tuple[Tensor]:
         """Logits, (batch, labels), as the only output."""
+        scores = self.scores(input_ids, attention_mask, token_type_ids)
+        return self.answer(scores, input_ids, attention_mask)
+
+
+class SpanGraph(nn.Module):
+    """Token ids to how well an answer would start, and end, at each token."""
+
+    output_names = ("start_logits", "end_logits")
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def scores(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        """Logits of start and end, (batch, 2, sequence)."""
+        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        answer = self.model(input_ids=input_ids, attention_mask=attention_mask, **types)
+        return torch.stack([answer.start_logits, answer.end_logits], dim=1).float()
+
+    def answer(
+        self,
+        scores: Tensor,
+        input_ids: Tensor,  # noqa: ARG002  (the scoring graph's needs them)
+        attention_mask: Tensor,  # noqa: ARG002
+    ) -> tuple[Tensor, Tensor]:
+        """`start_logits` and `end_logits`, (batch, sequence) each."""
+        return scores[:, 0], scores[:, 1]
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See `answer`."""
         scores = self.scores(input_ids, attention_mask, token_type_ids)
         return self.answer(scores, input_ids, attention_mask)
 
@@ -88,7 +123,12 @@ class ScoringGraph(nn.Module):
         return self.answer(scores, input_ids, attention_mask)
 
 
-Graph = ClassifierGraph | ScoringGraph
+Graph = ClassifierGraph | SpanGraph | ScoringGraph
+_GRAPHS: dict[TaskKind, type[Graph]] = {
+    TaskKind.SEQUENCE_CLASSIFICATION: ClassifierGraph,
+    TaskKind.QUESTION_ANSWERING: SpanGraph,
+    TaskKind.CAUSAL_LM: ScoringGraph,
+}
 
 
 def make_graph(model: PreTrainedModel, kind: TaskKind, pad_token_id: int) -> Graph:
@@ -102,8 +142,6 @@ def make_graph(model: PreTrainedModel, kind: TaskKind, pad_token_id: int) -> Gra
     """
     if model.config.pad_token_id is None:
         model.config.pad_token_id = pad_token_id
-    graph = (
-        ClassifierGraph(model) if kind is TaskKind.SEQUENCE_CLASSIFICATION else ScoringGraph(model)
-    )
+    graph = _GRAPHS[kind](model)
     graph.requires_grad_(requires_grad=False)
     return graph.eval()

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +55,7 @@ class Parity:
     """How far an artefact is from its checkpoint, over all probes."""
 
     max_difference: float
-    """Largest absolute difference of the first output."""
+    """Largest absolute difference of the first output (of start and end logits: of both)."""
     max_scaled_difference: float
     """The same, divided by the value where that is above 1."""
     relative_rms: float
@@ -108,11 +109,20 @@ def _run(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors: its warnings are about speed
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    answers = []
-    for probe in probes:
-        values, *rest = session.run(None, dict(probe.inputs))
-        answers.append((values, rest[0] if rest else values.argmax(-1)))
-    return answers
+    return [_read(session.run(None, dict(probe.inputs)), probe) for probe in probes]
+
+
+def _read(
+    outputs: Sequence[NDArray[Any]], probe: Probe
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Values and choices, shaped as the probe's."""
+    values, *rest = outputs
+    if not rest:
+        return values, values.argmax(-1)
+    if rest[0].dtype.kind == "i":
+        return values, rest[0]
+    spans = np.stack(outputs, axis=1)
+    return spans, np.where(probe.value_counts, spans, -np.inf).argmax(-1)
 
 
 def _measure(

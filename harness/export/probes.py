@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from harness.tasks.encoding import EncodedDataset
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from harness.export.graphs import Graph
 
 SHAPES = ((1, 2), (1, 5), (3, 17), (8, 32))
@@ -28,9 +30,11 @@ class Probe:
     inputs: Mapping[str, NDArray[np.int64]]
     """By name, (batch, sequence)."""
     values: NDArray[np.float32]
-    """The checkpoint's first output: logits (batch, labels), token_logprobs (batch, sequence)."""
+    """The checkpoint's first output: logits (batch, labels), token_logprobs (batch, sequence); of
+    an extractive answer both, start_logits and end_logits as (batch, 2, sequence)."""
     choices: NDArray[np.int64]
-    """The checkpoint's prediction: class (batch,), next token (batch, sequence)."""
+    """The checkpoint's prediction: class (batch,), next token (batch, sequence), likeliest start
+    and end (batch, 2)."""
     margins: NDArray[np.float32]
     """How far the best score lies above the second, shaped as `choices`."""
     value_counts: NDArray[np.bool_]
@@ -78,6 +82,8 @@ def _probe(graph: Graph, inputs: Mapping[str, NDArray[np.int64]]) -> Probe:
     tensors = {name: torch.from_numpy(values) for name, values in inputs.items()}
     with torch.inference_mode():
         scores = graph.scores(**tensors)
+        if "start_logits" in graph.output_names:
+            return _span_probe(inputs, scores)
         values = graph.answer(scores, tensors["input_ids"], tensors["attention_mask"])[0].numpy()
         best = scores.topk(2, dim=-1).values
     mask = inputs["attention_mask"].astype(bool)
@@ -89,6 +95,22 @@ def _probe(graph: Graph, inputs: Mapping[str, NDArray[np.int64]]) -> Probe:
         margins=(best[..., 0] - best[..., 1]).numpy(),
         value_counts=_scored(mask) if per_token else np.ones_like(values, dtype=bool),
         choice_counts=mask if per_token else np.ones(len(mask), dtype=bool),
+    )
+
+
+def _span_probe(inputs: Mapping[str, NDArray[np.int64]], scores: Tensor) -> Probe:
+    """Start and end are chosen among a row's real tokens: padding is nobody's answer."""
+    values = scores.numpy()
+    counts = np.broadcast_to(inputs["attention_mask"].astype(bool)[:, None], values.shape)
+    real = np.where(counts, values, -np.inf)
+    best = np.sort(real, axis=-1)
+    return Probe(
+        inputs=inputs,
+        values=values,
+        choices=real.argmax(-1),
+        margins=best[..., -1] - best[..., -2],
+        value_counts=counts,
+        choice_counts=np.ones(values.shape[:2], dtype=bool),
     )
 
 

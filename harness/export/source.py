@@ -72,6 +72,11 @@ class ExportSource:
         """Of the served model."""
         if self.task.kind is TaskKind.SEQUENCE_CLASSIFICATION:
             return (TensorSpec("logits", "FP32", (self.probes[0].values.shape[-1],)),)
+        if self.task.kind is TaskKind.QUESTION_ANSWERING:
+            return (
+                TensorSpec("start_logits", "FP32", (-1,)),
+                TensorSpec("end_logits", "FP32", (-1,)),
+            )
         return (
             TensorSpec("token_logprobs", "FP32", (-1,)),
             TensorSpec("greedy_token_ids", "INT64", (-1,)),

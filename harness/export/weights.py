@@ -68,8 +68,10 @@ def load_model(model: Model, folder: Path, kind: TaskKind) -> PreTrainedModel:
 
 
 def _auto_class(kind: TaskKind) -> Any:
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    import transformers
 
-    if kind is TaskKind.SEQUENCE_CLASSIFICATION:
-        return AutoModelForSequenceClassification
-    return AutoModelForCausalLM
+    return {
+        TaskKind.SEQUENCE_CLASSIFICATION: transformers.AutoModelForSequenceClassification,
+        TaskKind.QUESTION_ANSWERING: transformers.AutoModelForQuestionAnswering,
+        TaskKind.CAUSAL_LM: transformers.AutoModelForCausalLM,
+    }[kind]

@@ -36,6 +36,10 @@ _ELEMENTS: dict[str, np.dtype[Any]] = {
 """Elements by KServe v2 datatype; those of BYTES have no fixed size, numpy has no bfloat16."""
 
 
+_LENGTH_BYTES = 4
+"""Before each element of BYTES."""
+
+
 class AnswerCheck:
     """Holds answers against the model's outputs, and against known answers where there are some.
 
@@ -117,6 +121,8 @@ def _check_size(output: OutputTensor) -> None:
     size = output.end - output.start
     if elements is not None and size != elements.itemsize * prod(output.shape):
         raise _wrong("wrong_size", output, f"has {size} bytes")
+    if output.datatype == "BYTES" and size < _LENGTH_BYTES * prod(output.shape):
+        raise _wrong("wrong_size", output, f"has {size} bytes, too few for its elements' lengths")
 
 
 def _check_elements(output: OutputTensor, answer: Answer, request: EncodedRequest) -> None:

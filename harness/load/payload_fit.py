@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from harness.errors import DataError
 from harness.load.payloads import Group
-from harness.load.transports.contract import DATATYPES
+from harness.load.transports.contract import datatype_of
 from harness.types import TensorSpec
 
 ANY_SIZE = -1
@@ -59,7 +59,7 @@ def _check_names(group: Group, declared: dict[str, TensorSpec]) -> None:
 
 
 def _check_tensor(spec: TensorSpec, array: NDArray[Any], shape: tuple[int, ...]) -> None:
-    datatype = DATATYPES.get(array.dtype.name, array.dtype.name)
+    datatype = datatype_of(array) or array.dtype.name
     if datatype != spec.datatype:
         raise DataError(f"input {spec.name}: the payloads hold {datatype}, not {spec.datatype}")
     fits = len(shape) == len(spec.shape) and all(

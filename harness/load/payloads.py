@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError
-from harness.load.transports.contract import DATATYPES, Layout, Transport
+from harness.load.transports.contract import Layout, Transport, datatype_of
 from harness.storage import storage_errors
 from harness.types import Workload
 
@@ -246,8 +246,11 @@ def _check_group(index: int, group: Group) -> None:
     if len(set(sizes.values())) != 1 or None in sizes.values():
         raise DataError(f"payload group {index}: its inputs differ in rows: {sizes}")
     for name, array in group.items():
-        if array.dtype.name not in DATATYPES:
-            raise DataError(f"payload group {index}: {name} holds {array.dtype}, not numbers")
+        if datatype_of(array) is None:
+            raise DataError(
+                f"payload group {index}: {name} holds {array.dtype}, neither numbers nor bytes",
+                next_step="texts are numpy's fixed-width bytes: numpy.char.encode(texts, 'utf-8')",
+            )
 
 
 def _pool_size(groups: Sequence[Group], batch_size: int) -> int:

@@ -87,7 +87,9 @@ def _data(family: PreparedFamily) -> dict[str, Any]:
     dataset = family.datasets[family.teacher.name]
     return {
         "digest": dataset.digest,
-        "samples": dataset.size,
+        "samples": dataset.samples,
+        "windows": dataset.size,
         "truncated": dataset.truncated,
+        "windowed": dataset.questions.windowed if dataset.questions else 0,
         "padding_share": dataset.padding_share,
     }

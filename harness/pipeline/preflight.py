@@ -15,7 +15,7 @@ from harness.load.payload_fit import check_payloads_fit
 from harness.load.payloads import Group, Payload, draw_workload, encode_payloads
 from harness.load.transports.contract import RequestFailure, Transport
 from harness.serving.remote import READY, RemoteModel, RemoteServer, describe
-from harness.study import Family, SequenceClassification
+from harness.study import Family
 from harness.types import ServingConfig, TensorSpec, Workload
 
 NAMES_SHOWN = 20
@@ -118,8 +118,7 @@ def check_served(workload: Workload, serving: ServingConfig, family: Family) -> 
             f"its max_batch_size, {serving.max_batch_size}",
             next_step="raise --max-batch-size or lower --client-batch-size",
         )
-    task = family.task
-    padded = task.buckets if isinstance(task, SequenceClassification) else (task.max_length,)
+    padded = family.task.buckets
     for length, _ in workload.length_mix:
         if length not in padded:
             raise UsageError(

@@ -9,11 +9,19 @@ from pathlib import Path
 
 from harness.export.checkpoint import Checkpoint, open_checkpoint
 from harness.export.onnx import export_variants
+from harness.load.payloads import Group
+from harness.pipeline.ensembles import (
+    PreparedPipeline,
+    is_pipeline,
+    prepare_pipeline,
+    text_groups,
+)
 from harness.pipeline.machinery import ProgressSink
 from harness.pipeline.spaces import serving_configs
 from harness.reference.build import ReferenceBundle, build_reference
+from harness.serving.ensemble import write_pipeline
 from harness.serving.repository import write_config
-from harness.study import Family, Model, ReferenceData, Study, variant_name
+from harness.study import PIPELINE_SUFFIX, Family, Model, ReferenceData, Study, variant_name
 from harness.tasks.encoding import EncodedDataset, encode
 from harness.tasks.samples import Samples, load_samples
 from harness.types import ModelVariant, Role, ServingConfig
@@ -28,8 +36,15 @@ class PreparedFamily:
     """The teacher's first; then in the study's order."""
     datasets: Mapping[str, EncodedDataset]
     """By variant."""
+    pipelines: tuple[PreparedPipeline, ...] = ()
+    """Around each variant, in the same order; none unless the family asks for them."""
     baseline: tuple[str, ...] = ()
     """The embedded yardstick's predicted class names, a row of the data each."""
+
+    @property
+    def served(self) -> tuple[ModelVariant, ...]:
+        """Every model that can be asked: the variants, and their pipelines."""
+        return (*self.variants, *(one.pipeline.variant for one in self.pipelines))
 
     @property
     def teacher(self) -> ModelVariant:
@@ -70,18 +85,22 @@ def prepare(
     )
 
 
-def encode_for(study: Study, variant: str, progress: ProgressSink) -> EncodedDataset:
-    """The data of a variant's family as that variant's tokenizer encodes it; nothing is exported.
+def payloads_for(study: Study, variant: str, progress: ProgressSink) -> Sequence[Group]:
+    """What a variant, or its pipeline, is sent of its family's data; nothing is exported.
 
     Raises:
         StudyError: no model of the study has such a variant.
     """
     family = study.family_of(variant)
+    bare = variant.removesuffix(PIPELINE_SUFFIX) if is_pipeline(study, variant) else variant
     model = next(
-        one for one in family.models if variant in {variant_name(one, p) for p in one.precisions}
+        one for one in family.models if bare in {variant_name(one, p) for p in one.precisions}
     )
     alone = family.model_copy(update={"models": [model]})
-    return _open_model(study, family, model, _reference_bundle(study, [alone], progress)).dataset
+    opened = _open_model(study, family, model, _reference_bundle(study, [alone], progress))
+    if bare != variant:
+        return text_groups(opened.samples, opened.dataset)
+    return [group.inputs for group in opened.dataset.groups]
 
 
 @dataclass(frozen=True)
@@ -131,6 +150,7 @@ def _export_family(
 ) -> PreparedFamily:
     variants: list[ModelVariant] = []
     datasets: dict[str, EncodedDataset] = {}
+    pipelines: list[PreparedPipeline] = []
     for opened in sorted(models, key=lambda opened: opened.model.role is not Role.TEACHER):
         made = export_variants(
             opened.model,
@@ -144,13 +164,30 @@ def _export_family(
         for variant in made:
             write_config(variant, serving)
             datasets[variant.name] = opened.dataset
+            if family.pipeline:
+                pipelines.append(_pipeline(family, variant, opened, serving))
         variants += made
     return PreparedFamily(
         family=family,
         variants=tuple(variants),
         datasets=datasets,
+        pipelines=tuple(pipelines),
         baseline=_baseline(family, models[0].samples, bundle),
     )
+
+
+def _pipeline(
+    family: Family, variant: ModelVariant, opened: _OpenedModel, serving: ServingConfig
+) -> PreparedPipeline:
+    prepared = prepare_pipeline(
+        family,
+        variant,
+        opened.samples,
+        opened.dataset,
+        trust_remote_code=opened.model.trust_remote_code,
+    )
+    write_pipeline(prepared.pipeline, serving)
+    return prepared
 
 
 def _baseline(family: Family, samples: Samples, bundle: ReferenceBundle | None) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from harness.runs import RunFolder, read_run
 from harness.serving.remote import RemoteModel, RemoteServer
 from harness.serving.remote_grpc import GrpcServer
 from harness.serving.remote_http import HttpServer
-from harness.study import Study, variant_name
+from harness.study import PIPELINE_SUFFIX, Study, variant_name
 from harness.tables import write_tables
 from harness.types import (
     ModelFormat,
@@ -191,7 +191,7 @@ def _variant(
             (model.role, one)
             for model in family.models
             for one in model.precisions
-            if variant_name(model, one) == trial.variant
+            if variant_name(model, one) == trial.variant.removesuffix(PIPELINE_SUFFIX)
         )
         task = family.task.kind
     return ModelVariant(

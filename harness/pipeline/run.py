@@ -102,7 +102,7 @@ def _served_into(
         only_family=only_family,
     )
     for family in families:
-        for variant in family.variants:
+        for variant in family.served:
             folder.journal.add_variant(variant)
     folder.write_manifest(describe_run(study, folder.path, families, environment))
     log_file = folder.path / "logs" / "triton.log"

@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from harness.journal import QualityEntry
+from harness.pipeline.ensembles import PreparedPipeline
 from harness.pipeline.machinery import ProgressSink
 from harness.pipeline.preparation import PreparedFamily
 from harness.pipeline.serving import Served
 from harness.planning.decision import judge_quality
 from harness.quality.consistency import batch_consistency
 from harness.quality.outcomes import collect_outcomes, read_outcomes, write_outcomes
+from harness.quality.pipeline_labels import collect_labels
 from harness.quality.scores import baseline_scores, score
 from harness.runs import RunFolder
+from harness.serving.ensemble import load_pipeline, unload_pipeline
 from harness.serving.repository import config_override
 from harness.study import Study
 from harness.types import Decision, ModelVariant, Progress, Role, ServingConfig
@@ -50,6 +53,13 @@ def score_family(
                     folder,
                     progress=partial(_relay, progress, step),
                 )
+            )
+    for one in prepared.pipelines:
+        variant = one.pipeline.variant
+        entry = folder.journal.quality.get(variant.name)
+        if entry is None or entry.sha256 != variant.sha256:
+            folder.journal.add_quality(
+                _score_pipeline(study, one, prepared, served, folder, progress)
             )
     if prepared.baseline:
         _score_baseline(study, prepared, folder)
@@ -98,6 +108,36 @@ def _score_variant(
     teacher = read_outcomes(_outcomes_path(folder, prepared.teacher.name))
     scores = score(outcomes, dataset, variant=variant, teacher=teacher, seed=study.seed)
     return QualityEntry(variant.name, variant.sha256, tuple(scores), tuple(consistency))
+
+
+def _score_pipeline(
+    study: Study,
+    prepared_pipeline: PreparedPipeline,
+    prepared: PreparedFamily,
+    served: Served,
+    folder: RunFolder,
+    progress: ProgressSink,
+) -> QualityEntry:
+    """Text in, label out: what is lost or mixed up around the model shows here."""
+    pipeline = prepared_pipeline.pipeline
+    dataset = prepared.datasets[pipeline.model.name]
+    kind = study.serving_of(prepared.family).instance_kind
+    serving = ServingConfig(max_batch_size=SCORING_BATCH, instance_kind=kind)
+    load_pipeline(served.client, pipeline, serving)
+    outcomes = collect_labels(
+        pipeline.variant,
+        dataset,
+        prepared_pipeline.texts,
+        served.client,
+        batch_size=SCORING_BATCH,
+        progress=progress,
+    )
+    served.server.check()
+    unload_pipeline(served.client, pipeline)
+    write_outcomes(_outcomes_path(folder, pipeline.variant.name), outcomes, dataset)
+    teacher = read_outcomes(_outcomes_path(folder, prepared.teacher.name))
+    scores = score(outcomes, dataset, variant=pipeline.variant, teacher=teacher, seed=study.seed)
+    return QualityEntry(pipeline.variant.name, pipeline.variant.sha256, tuple(scores))
 
 
 def _relay(sink: ProgressSink, step: Progress, within: Progress) -> None:

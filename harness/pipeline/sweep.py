@@ -10,6 +10,7 @@ from pathlib import Path
 from harness.load.generators import LoadGenerators
 from harness.load.payloads import write_payloads
 from harness.load.transports.address import parse_target
+from harness.pipeline.ensembles import pipeline_trial
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.preparation import PreparedFamily
 from harness.pipeline.scoring import quality_gate
@@ -20,7 +21,14 @@ from harness.planning.decision import decide
 from harness.planning.search import BisectionSearch, GridSearch, Search
 from harness.runs import RunFolder
 from harness.study import Family, Study
-from harness.types import Decision, Progress, Role, TrialResult, Verdict
+from harness.types import (
+    Decision,
+    Progress,
+    Role,
+    ServiceLevelObjective,
+    TrialResult,
+    Verdict,
+)
 
 
 @contextmanager
@@ -43,7 +51,12 @@ def trial_runner(
             served.site,
             generators,
             folder,
-            variants={variant.name: variant for each in families for variant in each.variants},
+            variants={variant.name: variant for each in families for variant in each.served},
+            pipelines={
+                one.pipeline.variant.name: one.pipeline
+                for each in families
+                for one in each.pipelines
+            },
             payloads=_write_payloads(families, folder),
             machinery=machinery,
         )
@@ -84,6 +97,7 @@ def decide_family(
     verdict = decide(prepared.family.name, slo, quality, results, teachers=teachers)
     if machinery.monitor is not None:
         machinery.monitor.decide(verdict.family, verdict.decision)
+    _measure_pipeline(prepared, verdict, runner, folder, slo)
     return dataclasses.replace(verdict, pruned=tuple(search.pruned))
 
 
@@ -92,6 +106,24 @@ def _show_scores(prepared: PreparedFamily, folder: RunFolder, machinery: Machine
         for variant in prepared.variants:
             entry = folder.journal.quality.get(variant.name)
             machinery.monitor.add_quality(entry.scores if entry else ())
+
+
+def _measure_pipeline(
+    prepared: PreparedFamily,
+    verdict: Verdict,
+    runner: TrialRunner,
+    folder: RunFolder,
+    slo: ServiceLevelObjective,
+) -> None:
+    """The winner with its pre- and post-processing, at the load that it won with."""
+    winner = folder.journal.trials.get(verdict.recommended or "")
+    for one in prepared.pipelines:
+        if winner is None or one.pipeline.model.name != winner.trial.variant:
+            continue
+        trial = pipeline_trial(winner, one.pipeline)
+        known = folder.journal.trials.get(trial.trial_id)
+        if known is None or known.sha256 != runner.sha256(trial):
+            folder.journal.add_trial(runner.measure(trial, slo))
 
 
 def make_search(
@@ -125,4 +157,10 @@ def _write_payloads(families: Sequence[PreparedFamily], folder: RunFolder) -> di
             if not path.is_file():
                 write_payloads(path, [group.inputs for group in dataset.groups])
             paths[name] = path
+        for one in family.pipelines:
+            dataset = family.datasets[one.pipeline.model.name]
+            path = folder.path / "payloads" / f"{dataset.digest[:16]}-texts.npz"
+            if not path.is_file():
+                write_payloads(path, one.texts)
+            paths[one.pipeline.variant.name] = path
     return paths

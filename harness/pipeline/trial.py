@@ -19,6 +19,8 @@ from harness.pipeline.serving import Site
 from harness.pipeline.watch import TrialWatch
 from harness.planning.decision import judge_trial
 from harness.runs import RunFolder
+from harness.serving.endpoint import TritonClient
+from harness.serving.ensemble import Pipeline, load_pipeline, unload_pipeline
 from harness.serving.repository import config_override
 from harness.storage import utc_now
 from harness.telemetry.scraped import ScrapedWindow
@@ -46,8 +48,9 @@ class TrialRunner:
         variants: Mapping[str, ModelVariant],
         payloads: Mapping[str, Path],
         machinery: Machinery,
+        pipelines: Mapping[str, Pipeline] | None = None,
     ) -> None:
-        """`payloads` names the payload file of each variant."""
+        """`payloads` names the payload file of each variant, `pipelines` those that are one."""
         self._server = site.server
         self._client = site.client
         self._control = site.control
@@ -56,6 +59,7 @@ class TrialRunner:
         self._variants = variants
         self._payloads = payloads
         self._machinery = machinery
+        self._pipelines = pipelines or {}
         self._loaded: tuple[str, ServingConfig] | None = None
 
     def sha256(self, trial: Trial) -> str:
@@ -115,7 +119,14 @@ class TrialRunner:
             return ScrapedWindow(
                 self._machinery.prometheus, metrics_url=metrics_url, server_pid=pid, model=model
             )
-        return TelemetryWindow(self._client, metrics_url=metrics_url, server_pid=pid, model=model)
+        pipeline = self._pipelines.get(model)
+        return TelemetryWindow(
+            self._client,
+            metrics_url=metrics_url,
+            server_pid=pid,
+            model=model,
+            parts=pipeline.parts if pipeline else (),
+        )
 
     def _job(self, trial: Trial, variant: ModelVariant) -> LoadJob:
         payloads = self._payloads[variant.name]
@@ -133,9 +144,14 @@ class TrialRunner:
         control = self._control
         if control is None or self._loaded == (variant.name, trial.serving):
             return
-        if self._loaded and self._loaded[0] != variant.name:
-            control.unload(self._loaded[0])
+        pipeline = self._pipelines.get(variant.name)
+        if self._loaded and (pipeline or self._loaded[0] != variant.name):
+            self._unload(control, self._loaded[0])
             self._loaded = None
+        if pipeline is not None:
+            load_pipeline(control, pipeline, trial.serving)
+            self._loaded = (variant.name, trial.serving)
+            return
         known = self._folder.journal.cold_starts.get(variant.name)
         if self._loaded is None and (known is None or known.sha256 != variant.sha256):
             payloads = self._payloads[variant.name]
@@ -147,6 +163,13 @@ class TrialRunner:
             self._loaded = None
             control.load(variant.name, config_override(variant, trial.serving))
         self._loaded = (variant.name, trial.serving)
+
+    def _unload(self, control: TritonClient, name: str) -> None:
+        pipeline = self._pipelines.get(name)
+        if pipeline is not None:
+            unload_pipeline(control, pipeline)
+        else:
+            control.unload(name)
 
     def _judged(
         self, result: TrialResult, load: LoadResult, slo: ServiceLevelObjective

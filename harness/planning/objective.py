@@ -17,8 +17,11 @@ Grammar (case does not matter; all clauses must hold):
 | p50, p90, p95, p99, mean      | upper | latency with its unit: us, ms, s                   |
 | error_rate                    | upper | share of failed requests: 0.1% or 0.001            |
 | throughput                    | lower | inferences (samples, not requests) a second: 200/s |
-| accuracy, macro_f1            | lower | 80%, 0.8, or relative                              |
-| perplexity, bits_per_byte     | upper | a number, or relative                              |
+| accuracy, macro_f1,           | lower | 80%, 0.8, or relative                              |
+| exact_match, f1               |       |                                                    |
+| perplexity, bits_per_byte,    | upper | a number, or relative                              |
+| word_perplexity,              |       |                                                    |
+| byte_perplexity               |       |                                                    |
 
 A relative amount is a factor of the teacher's own value, taken on the same samples.
 """
@@ -40,11 +43,18 @@ LATENCY_METRICS = ("p50", "p90", "p95", "p99", "mean")
 QUALITY_METRICS_BY_TASK: Mapping[TaskKind, tuple[str, ...]] = MappingProxyType(
     {
         TaskKind.SEQUENCE_CLASSIFICATION: ("accuracy", "macro_f1"),
-        TaskKind.CAUSAL_LM: ("perplexity", "bits_per_byte"),
+        TaskKind.QUESTION_ANSWERING: ("exact_match", "f1"),
+        TaskKind.CAUSAL_LM: ("perplexity", "bits_per_byte", "word_perplexity", "byte_perplexity"),
     }
 )
 
 QUALITY_METRICS = tuple(name for names in QUALITY_METRICS_BY_TASK.values() for name in names)
+
+SURPRISE_METRICS = frozenset(QUALITY_METRICS_BY_TASK[TaskKind.CAUSAL_LM])
+"""Lower is better, and there is no most."""
+
+SHARE_METRICS = frozenset(QUALITY_METRICS) - SURPRISE_METRICS
+"""Of 1, and the more the better."""
 
 _SCALE_OF_UNIT: Mapping[str, float] = {"us": 1e-3, "ms": 1.0, "s": 1e3, "%": 0.01, "/s": 1.0}
 
@@ -71,8 +81,7 @@ _METRICS: Mapping[str, _Quantity] = {
     **dict.fromkeys(LATENCY_METRICS, _LATENCY),
     "error_rate": _ERROR_RATE,
     "throughput": _THROUGHPUT,
-    **dict.fromkeys(QUALITY_METRICS_BY_TASK[TaskKind.SEQUENCE_CLASSIFICATION], _SCORE),
-    **dict.fromkeys(QUALITY_METRICS_BY_TASK[TaskKind.CAUSAL_LM], _SURPRISE),
+    **{name: _SURPRISE if name in SURPRISE_METRICS else _SCORE for name in QUALITY_METRICS},
 }
 
 _OPERATORS = {"<": "<", "<=": "<=", "≤": "<=", ">": ">", ">=": ">=", "≥": ">="}

@@ -12,11 +12,9 @@ from harness.planning.clauses import (
     more_evidence,
     strain,
 )
-from harness.planning.objective import QUALITY_METRICS
+from harness.planning.objective import QUALITY_METRICS, SHARE_METRICS
 from harness.planning.wording import bound, number, percent, relative
 from harness.types import Constraint, Decision, QualityScore, ServiceLevelObjective
-
-_SHARES = ("accuracy", "macro_f1")
 
 
 def quality_findings(
@@ -70,10 +68,10 @@ def _compared(constraint: Constraint, score: QualityScore, measured: Interval) -
 def _statement(constraint: Constraint, measured: Interval) -> str:
     """`keeps 97.2% (95.4% to 99.0%) of the teacher's accuracy`, or the value itself."""
     metric = constraint.metric
-    show = percent if metric in _SHARES else number
+    show = percent if metric in SHARE_METRICS else number
     if constraint.relative_to_teacher:
         values = [relative(metric, value) for value in _in_order(measured)]
-        verb, rest = ("keeps", " of") if metric in _SHARES else ("has", "")
+        verb, rest = ("keeps", " of") if metric in SHARE_METRICS else ("has", "")
         return f"{verb} {values[0]} ({values[1]} to {values[2]}){rest} the teacher's {metric}"
     values = [show(value) for value in _in_order(measured)]
     return f"has {metric} {values[0]} ({values[1]} to {values[2]})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from harness.planning.objective import SHARE_METRICS, SURPRISE_METRICS
 from harness.types import Constraint, LoadMode, Trial, WireProtocol, Workload
 
 UNBOUNDED_MS = 3_600_000.0
@@ -37,14 +38,14 @@ def amount(constraint: Constraint) -> str:
         return relative(metric, value)
     if metric == "throughput":
         return f"{number(value)} inferences/s"
-    if metric in {"error_rate", "accuracy", "macro_f1"}:
+    if metric == "error_rate" or metric in SHARE_METRICS:
         return percent(value)
-    return f"{value:g}" if metric in {"perplexity", "bits_per_byte"} else f"{value:g} ms"
+    return f"{value:g}" if metric in SURPRISE_METRICS else f"{value:g} ms"
 
 
 def relative(metric: str, factor: float) -> str:
     """A factor of the teacher's value: a percentage of a score, a multiple of a perplexity."""
-    return percent(factor) if metric in {"accuracy", "macro_f1"} else f"{factor:.2f}x"
+    return percent(factor) if metric in SHARE_METRICS else f"{factor:.2f}x"
 
 
 def load(workload: Workload) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError, ServerError
+from harness.quality.question_answering import Spans, best_spans
 from harness.tasks.encoding import EncodedGroup
 from harness.types import ModelVariant, TaskKind, TensorSpec
 
@@ -37,7 +38,10 @@ class Batch:
     inputs: Tensors
     """By the model's input names, (n, length)."""
     scored: NDArray[np.bool_]
-    """The tokens a language model is scored on, (n, length): real ones but the first."""
+    """The tokens that count, (n, length): a language model is scored on all real ones but the
+    first, an extractive answer lies in the context."""
+    longest_answer: int = 0
+    """Extractive answers only: most tokens of one."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,14 @@ class Answer:
     """What the model said of a batch's rows."""
 
     predictions: NDArray[np.int64]
-    """Class indices (n,), or for a language model the next token at each position (n, length)."""
+    """Class indices (n,), for a language model the next token at each position (n, length), for
+    an extractive answer its first and last token (n, 2)."""
     log_likelihood: NDArray[np.float64]
     """Natural logarithm, summed over a row's scored tokens, (n,); NaN for a classifier."""
     usable: NDArray[np.bool_]
     """False where a row's numbers are not numbers (NaN), (n,)."""
+    spans: Spans | None = None
+    """Extractive answers only."""
 
 
 def batches(
@@ -70,6 +77,8 @@ def batches(
             )
         mask = group.inputs["attention_mask"] == 1
         scored = mask & (np.arange(mask.shape[1]) >= 1)
+        if group.context is not None:
+            scored = group.context.mask
         for start in range(0, len(group.rows), batch_size):
             part = slice(start, start + batch_size)
             yield Batch(
@@ -79,6 +88,7 @@ def batches(
                     for spec in variant.inputs
                 },
                 scored=scored[part],
+                longest_answer=group.context.longest_answer if group.context else 0,
             )
 
 
@@ -97,7 +107,8 @@ def ask(variant: ModelVariant, batch: Batch, predictor: Predictor) -> Tensors:
 def read_answer(variant: ModelVariant, batch: Batch, outputs: Tensors) -> Answer:
     """Turn checked outputs into predictions and likelihoods.
 
-    A classifier answers `logits` (n, labels). A language model answers `token_logprobs`
+    A classifier answers `logits` (n, labels), a model that extracts answers `start_logits` and
+    `end_logits` (n, length). A language model answers `token_logprobs`
     (n, length), at each position the log probability of that token given those before it, and
     `greedy_token_ids` (n, length).
     """
@@ -108,12 +119,25 @@ def read_answer(variant: ModelVariant, batch: Batch, outputs: Tensors) -> Answer
             log_likelihood=np.full(len(batch.rows), np.nan),
             usable=np.asarray(~np.isnan(logits).any(axis=1)),
         )
+    if variant.task is TaskKind.QUESTION_ANSWERING:
+        return _read_spans(batch, outputs["start_logits"], outputs["end_logits"])
     logprobs = outputs["token_logprobs"].astype(np.float64)
     log_likelihood = np.where(batch.scored, logprobs, 0.0).sum(axis=1)
     return Answer(
         predictions=outputs["greedy_token_ids"].astype(np.int64),
         log_likelihood=log_likelihood,
         usable=np.isfinite(log_likelihood),
+    )
+
+
+def _read_spans(batch: Batch, start: NDArray[Any], end: NDArray[Any]) -> Answer:
+    usable = ~(np.isnan(start) | np.isnan(end)).any(axis=1)
+    spans = best_spans(start, end, batch.scored, batch.longest_answer)
+    return Answer(
+        predictions=np.stack([spans.starts, spans.ends], axis=1),
+        log_likelihood=np.full(len(batch.rows), np.nan),
+        usable=np.asarray(usable),
+        spans=spans,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ class _RowAnswer:
 
     prediction: NDArray[np.int64]
     numbers: NDArray[np.float64]
-    """Logits, or log probabilities of the scored tokens."""
+    """Logits (those of start and end in the context), or log probabilities of the scored tokens."""
 
 
 def batch_consistency(
@@ -39,7 +39,7 @@ def batch_consistency(
     a model with dynamic int8 activations differs more, because its scales are taken over the whole
     batch: other rows in the batch change a row's answer.
 
-    `changed_predictions` counts rows whose class, or any of whose greedy next tokens, changed;
+    `changed_predictions` counts rows whose class or span, or any of whose next tokens, changed;
     `max_abs_difference` is of logits or of log probabilities, over the numbers finite in both.
 
     Raises:
@@ -59,7 +59,10 @@ def _first_rows(dataset: EncodedDataset, samples: int) -> list[EncodedGroup]:
     for group in dataset.groups:
         kept = group.rows < samples
         inputs = {name: values[kept] for name, values in group.inputs.items()}
-        groups.append(EncodedGroup(inputs=inputs, rows=group.rows[kept]))
+        context = group.context
+        if context is not None:
+            context = replace(context, mask=context.mask[kept])
+        groups.append(EncodedGroup(inputs=inputs, rows=group.rows[kept], context=context))
     return groups
 
 
@@ -76,6 +79,10 @@ def _by_row(variant: ModelVariant, batch: Batch, outputs: Tensors) -> dict[int, 
     predictions = read_answer(variant, batch, outputs).predictions
     if variant.task is TaskKind.SEQUENCE_CLASSIFICATION:
         numbers: NDArray[Any] = outputs["logits"]
+        parts = [slice(None)] * len(batch.rows)
+    elif variant.task is TaskKind.QUESTION_ANSWERING:
+        both = np.stack([outputs["start_logits"], outputs["end_logits"]], axis=2)
+        numbers = np.where(batch.scored[:, :, None], both, 0.0)
         parts = [slice(None)] * len(batch.rows)
     else:
         numbers = outputs["token_logprobs"]

@@ -1,15 +1,18 @@
 """The metrics, each as a function of sums over rows, so that rows can be resampled.
 
-| metric        | of sums over rows                              | better |
-|---------------|------------------------------------------------|--------|
-| accuracy      | correct / rows                                 | higher |
-| macro_f1      | mean over classes of 2 hits / (answers + truth)| higher |
-| perplexity    | exp(-log likelihood / tokens)                  | lower  |
-| bits_per_byte | -log likelihood / (bytes ln 2)                 | lower  |
+| metric          | of sums over rows                              | better |
+|-----------------|------------------------------------------------|--------|
+| accuracy        | correct / rows                                 | higher |
+| macro_f1        | mean over classes of 2 hits / (answers + truth)| higher |
+| exact_match, f1 | SQuAD's of each question / questions           | higher |
+| perplexity      | exp(-log likelihood / tokens)                  | lower  |
+| bits_per_byte   | -log likelihood / (bytes ln 2)                 | lower  |
+| word_perplexity | exp(-log likelihood / words)                   | lower  |
+| byte_perplexity | exp(-log likelihood / bytes)                   | lower  |
 
 Macro-F1 averages over the classes that occur in the labels, so it averages alike for every model.
-Perplexity is per token of the model's own tokenizer; bits per byte compares across tokenizers
-(both as lm-evaluation-harness defines them).
+Perplexity is per token of the model's own tokenizer; the other three compare across tokenizers
+(as lm-evaluation-harness defines them, whose words are what white space parts).
 """
 
 from __future__ import annotations
@@ -54,11 +57,10 @@ def classification_statistics(labels: Integers, predictions: Integers) -> tuple[
     metrics = _sklearn_metrics()
     classes = np.unique(labels)
     return (
-        Statistic(
+        share_statistic(
             "accuracy",
-            float(metrics.accuracy_score(labels, predictions)),
-            _columns(labels == predictions, np.ones_like(labels)),
-            lambda sums: _ratio(sums[..., 0], sums[..., 1]),
+            labels == predictions,
+            value=float(metrics.accuracy_score(labels, predictions)),
         ),
         Statistic(
             "macro_f1",
@@ -69,20 +71,38 @@ def classification_statistics(labels: Integers, predictions: Integers) -> tuple[
     )
 
 
+def share_statistic(metric: str, scores: NDArray[Any], value: float | None = None) -> Statistic:
+    """A mean over rows that score 0 to 1 each, (rows,); the value where a library computed it."""
+    return Statistic(
+        metric,
+        float(np.mean(scores)) if value is None else value,
+        _columns(scores, np.ones(len(scores))),
+        lambda sums: _ratio(sums[..., 0], sums[..., 1]),
+    )
+
+
 def language_statistics(
-    log_likelihood: Floats, tokens: Integers, byte_counts: Integers
+    log_likelihood: Floats, tokens: Integers, byte_counts: Integers, words: Integers | None
 ) -> tuple[Statistic, ...]:
-    """Perplexity and bits per byte of windows of text.
+    """Perplexity by token, word and byte, and bits per byte, of windows of text.
 
     Args:
         log_likelihood: natural logarithm, summed over a window's scored tokens, (rows,).
         tokens: scored tokens of each window, (rows,).
         byte_counts: UTF-8 bytes that these tokens stand for, (rows,).
+        words: words between white space that end in those bytes, (rows,). Without any (text in
+            a script that parts no words) there is no perplexity by word.
     """
-    return (
+    by_byte = _columns(log_likelihood, byte_counts)
+    statistics = [
         _likelihood_statistic("perplexity", _columns(log_likelihood, tokens), _perplexity),
-        _likelihood_statistic("bits_per_byte", _columns(log_likelihood, byte_counts), _bits),
-    )
+        _likelihood_statistic("bits_per_byte", by_byte, _bits),
+        _likelihood_statistic("byte_perplexity", by_byte, _perplexity),
+    ]
+    if words is not None and words.any():
+        by_word = _columns(log_likelihood, words)
+        statistics.insert(2, _likelihood_statistic("word_perplexity", by_word, _perplexity))
+    return tuple(statistics)
 
 
 def _sklearn_metrics() -> ModuleType:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from harness.errors import DataError, RunFolderError, ServerError
 from harness.quality.answers import Answer, Batch, Predictor, ask, batches, read_answer
+from harness.quality.question_answering import Spans, answer_questions
 from harness.storage import storage_errors
 from harness.tasks.encoding import EncodedDataset
+from harness.tasks.question_answering import Questions
 from harness.types import ModelVariant, Progress, TaskKind
 
 NO_PREDICTION = -1
@@ -43,6 +45,13 @@ class Outcomes:
     """UTF-8 bytes that the scored tokens stand for."""
     unanswered: NDArray[np.bool_]
     """The request failed, or the answer held no numbers."""
+    words: NDArray[np.int64] | None = None
+    """Words that end in those bytes."""
+    f1: NDArray[np.float64] | None = None
+    """Question answering, one entry a question: overlap with the right answer, 0 to 1, beside
+    `correct`, which is then an exact match."""
+    answers: tuple[str, ...] | None = None
+    """Question answering: the spans found, empty for none."""
 
     @property
     def size(self) -> int:
@@ -100,22 +109,25 @@ def collect_outcomes(
     missing = int(outcomes.unanswered.sum())
     if missing:
         first = _first_failure(replies)
+        what = "rows" if dataset.questions is None else "questions"
         if missing == outcomes.size:
             raise ServerError(
-                f"model {variant.name} answered none of {missing} rows of the test split: {first}",
+                f"model {variant.name} answered none of {missing} {what} of the test split: "
+                f"{first}",
                 next_step="look for the model's name in the server's log",
             )
-        note = f"{variant.name}: {missing} of {outcomes.size} rows unanswered: {first}"
+        note = f"{variant.name}: {missing} of {outcomes.size} {what} unanswered: {first}"
         progress(Progress("quality", done, dataset.size, note))
     return outcomes
 
 
 def write_outcomes(path: Path, outcomes: Outcomes, dataset: EncodedDataset) -> None:
-    """Write one line a row of the test split, as Parquet; an older file is replaced.
+    """Write one line a row (or question) of the test split, as Parquet; an older file is replaced.
 
-    Columns: row, label, prediction, correct, log_likelihood, tokens, bytes, unanswered and
-    padded_length (of the request); one that the task does not have is all null. The variant's name
-    and the artefact's digest are in the file's metadata.
+    Columns: row, label, prediction, correct, log_likelihood, tokens, bytes, words, f1, answer,
+    unanswered and padded_length (of the request; the longest of a question's); one that the task
+    does not have is all null. The variant's name and the artefact's digest are in the file's
+    metadata.
 
     Raises:
         StorageError: the file cannot be written.
@@ -128,6 +140,9 @@ def write_outcomes(path: Path, outcomes: Outcomes, dataset: EncodedDataset) -> N
         "log_likelihood": _column(outcomes.log_likelihood, pa.float64(), outcomes.size),
         "tokens": _column(outcomes.tokens, pa.int64(), outcomes.size),
         "bytes": _column(outcomes.bytes, pa.int64(), outcomes.size),
+        "words": _column(outcomes.words, pa.int64(), outcomes.size),
+        "f1": _column(outcomes.f1, pa.float64(), outcomes.size),
+        "answer": _column(outcomes.answers, pa.string(), outcomes.size),
         "unanswered": pa.array(outcomes.unanswered),
         "padded_length": pa.array(_padded_lengths(dataset)),
     }
@@ -161,6 +176,9 @@ def read_outcomes(path: Path) -> Outcomes:
             log_likelihood=_array(table, "log_likelihood"),
             tokens=_array(table, "tokens"),
             bytes=_array(table, "bytes"),
+            words=_array(table, "words"),
+            f1=_array(table, "f1"),
+            answers=_texts(table, "answer"),
             unanswered=table.column("unanswered").to_numpy(),
         )
     except (OSError, pa.ArrowException, KeyError, TypeError) as error:
@@ -171,9 +189,12 @@ def read_outcomes(path: Path) -> Outcomes:
 
 
 def _check_task(variant: ModelVariant, dataset: EncodedDataset) -> None:
-    classifier = variant.task is TaskKind.SEQUENCE_CLASSIFICATION
-    if (dataset.labels if classifier else dataset.byte_counts) is None:
-        wanted = "labels" if classifier else "byte counts"
+    wanted, found = {
+        TaskKind.SEQUENCE_CLASSIFICATION: ("labels", dataset.labels),
+        TaskKind.QUESTION_ANSWERING: ("questions", dataset.questions),
+        TaskKind.CAUSAL_LM: ("byte counts", dataset.byte_counts),
+    }[variant.task]
+    if found is None:
         raise DataError(f"the test split has no {wanted}, so {variant.name} cannot be scored")
 
 
@@ -207,6 +228,8 @@ def _first_failure(replies: Iterable[_Reply]) -> str:
 def _assemble(
     variant: ModelVariant, dataset: EncodedDataset, replies: Iterable[_Reply]
 ) -> Outcomes:
+    if dataset.questions is not None:
+        return _assemble_questions(variant, dataset, dataset.questions, replies)
     predictions = np.full(dataset.size, NO_PREDICTION, dtype=np.int64)
     log_likelihood = np.full(dataset.size, np.nan)
     tokens = np.zeros(dataset.size, dtype=np.int64)
@@ -230,11 +253,40 @@ def _assemble(
         log_likelihood=None if classifier else log_likelihood,
         tokens=None if classifier else tokens,
         bytes=None if classifier else dataset.byte_counts,
+        words=None if classifier else dataset.word_counts,
         unanswered=~answered,
     )
 
 
-def _column(values: NDArray[Any] | None, kind: pa.DataType, size: int) -> pa.Array:
+def _assemble_questions(
+    variant: ModelVariant,
+    dataset: EncodedDataset,
+    questions: Questions,
+    replies: Iterable[_Reply],
+) -> Outcomes:
+    """A question's windows come together to one answer."""
+    spans = Spans.none(dataset.size)
+    answered = np.zeros(dataset.size, dtype=np.bool_)
+    for reply in replies:
+        if reply.answer is not None and reply.answer.spans is not None:
+            spans.put(reply.batch.rows, reply.answer.spans)
+            answered[reply.batch.rows] = reply.answer.usable
+    found = answer_questions(questions, spans, answered)
+    return Outcomes(
+        variant=variant.name,
+        sha256=variant.sha256,
+        predictions=None,
+        correct=found.exact_match,
+        log_likelihood=None,
+        tokens=None,
+        bytes=None,
+        unanswered=found.unanswered,
+        f1=found.f1,
+        answers=found.answers,
+    )
+
+
+def _column(values: NDArray[Any] | Sequence[str] | None, kind: pa.DataType, size: int) -> pa.Array:
     return pa.nulls(size, kind) if values is None else pa.array(values, kind)
 
 
@@ -243,8 +295,17 @@ def _array(table: pa.Table, name: str) -> NDArray[Any] | None:
     return None if column.null_count else column.to_numpy()
 
 
+def _texts(table: pa.Table, name: str) -> tuple[str, ...] | None:
+    column = table.column(name)
+    return None if column.null_count else tuple(column.to_pylist())
+
+
 def _padded_lengths(dataset: EncodedDataset) -> NDArray[np.int64]:
     lengths = np.zeros(dataset.size, dtype=np.int64)
     for group in dataset.groups:
         lengths[group.rows] = group.inputs["attention_mask"].shape[1]
-    return lengths
+    if dataset.questions is None:
+        return lengths
+    longest = np.zeros(dataset.questions.size, dtype=np.int64)
+    np.maximum.at(longest, dataset.questions.of_window, lengths)
+    return longest

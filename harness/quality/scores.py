@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 from harness.errors import DataError
 from harness.quality.metrics import Statistic, classification_statistics, language_statistics
 from harness.quality.outcomes import Outcomes
+from harness.quality.question_answering import question_statistics
 from harness.quality.statistics import mcnemar_p_value, percentile_interval
 from harness.tasks.encoding import EncodedDataset
 from harness.types import ModelVariant, QualityScore, Role
+
+_PAIRED_TESTED = ("accuracy", "exact_match")
 
 MAX_UNANSWERED_SHARE = 0.01
 """Of a language model's windows. What is missing cannot be counted as wrong, as a classifier's
@@ -43,14 +46,14 @@ def score(
 ) -> list[QualityScore]:
     """Score a variant, and relate it to the teacher on the same rows.
 
-    An unanswered row counts as wrong for a classifier. A language model's unanswered windows are
-    left out (of the teacher's side of the comparison too), and `samples` tells how many are left;
-    when more than `MAX_UNANSWERED_SHARE` are missing there is no score at all.
+    An unanswered row or question counts as wrong. A language model's unanswered windows are left
+    out (of the teacher's side of the comparison too), and `samples` tells how many are left; when
+    more than `MAX_UNANSWERED_SHARE` are missing there is no score at all.
 
-    `relative_to_teacher` is the metric over the teacher's: a retained share for accuracy and
-    macro-F1, a factor of loss for perplexity and bits per byte. It is None without a teacher, and
-    for perplexity when the two models' tokens differ: a perplexity is per token. Their bits per
-    byte still compare; paired where the windows hold the same bytes, else resampled apart.
+    `relative_to_teacher` is the metric over the teacher's: a retained share for accuracy, exact
+    match and F1, a factor of loss for perplexities and bits per byte. It is None without a teacher,
+    and for the perplexity by token when the two models' tokens differ. By word and by byte they
+    still compare; paired where the windows hold the same bytes, else resampled apart.
 
     Args:
         outcomes: the variant's.
@@ -143,9 +146,9 @@ def _scores(
 
 
 def _check_rows(name: str, rows: int, dataset: EncodedDataset) -> None:
-    if rows != dataset.size:
+    if rows != dataset.samples:
         raise DataError(
-            f"{name} has outcomes of {rows} rows, the test split has {dataset.size}",
+            f"{name} has outcomes of {rows} rows, the test split has {dataset.samples}",
             next_step="the split changed since they were collected: score it again in a new run",
         )
 
@@ -164,13 +167,16 @@ def _statistics(
 ) -> tuple[Statistic, ...]:
     if outcomes.predictions is not None and dataset.labels is not None:
         return classification_statistics(dataset.labels[kept], outcomes.predictions[kept])
+    if outcomes.f1 is not None and outcomes.correct is not None:
+        return question_statistics(outcomes.correct[kept], outcomes.f1[kept])
     if (
         outcomes.log_likelihood is not None
         and outcomes.tokens is not None
         and outcomes.bytes is not None
     ):
+        words = outcomes.words[kept] if outcomes.words is not None else None
         return language_statistics(
-            outcomes.log_likelihood[kept], outcomes.tokens[kept], outcomes.bytes[kept]
+            outcomes.log_likelihood[kept], outcomes.tokens[kept], outcomes.bytes[kept], words
         )
     raise DataError(f"the outcomes of {outcomes.variant} are not of the test split's task")
 
@@ -190,11 +196,12 @@ def _relations(
     else:
         teacher_seed = seed + 1  # other windows: nothing to pair, so drawn independently
     own = _statistics(outcomes, dataset, own_rows)
-    reference = _statistics(teacher, dataset, teacher_rows)
+    reference = {one.metric: one for one in _statistics(teacher, dataset, teacher_rows)}
     return {
-        mine.metric: _relation(mine, theirs, seed, teacher_seed)
-        for mine, theirs in zip(own, reference, strict=True)
-        if mine.metric != "perplexity" or _same_tokens(outcomes, teacher)
+        mine.metric: _relation(mine, reference[mine.metric], seed, teacher_seed)
+        for mine in own
+        if mine.metric in reference
+        and (mine.metric != "perplexity" or _same_tokens(outcomes, teacher))
     }
 
 
@@ -230,7 +237,7 @@ def _same_tokens(outcomes: Outcomes, teacher: Outcomes) -> bool:
 
 
 def _p_value(metric: str, outcomes: Outcomes, teacher: Outcomes | None) -> float | None:
-    if teacher is None or teacher.variant == outcomes.variant or metric != "accuracy":
+    if teacher is None or teacher.variant == outcomes.variant or metric not in _PAIRED_TESTED:
         return None
     if outcomes.correct is None or teacher.correct is None:
         return None

@@ -45,11 +45,15 @@ PROTOCOLS: Mapping[WireProtocol, str] = {WireProtocol.HTTP: "HTTP", WireProtocol
 METRICS: Mapping[str, str] = {
     "accuracy": "accuracy",
     "macro_f1": "macro-F1",
+    "exact_match": "exact match",
+    "f1": "F1",
     "perplexity": "perplexity",
     "bits_per_byte": "bits per byte",
+    "word_perplexity": "word perplexity",
+    "byte_perplexity": "byte perplexity",
 }
-LOWER_IS_BETTER = frozenset({"perplexity", "bits_per_byte"})
-SHARES = frozenset({"accuracy", "macro_f1"})
+LOWER_IS_BETTER = frozenset({"perplexity", "bits_per_byte", "word_perplexity", "byte_perplexity"})
+SHARES = frozenset({"accuracy", "macro_f1", "exact_match", "f1"})
 
 
 def cause_title(cause: str) -> str:

@@ -73,6 +73,11 @@ def _evidence(family: FamilyPage) -> Iterator[str]:
     if family.consistency:
         yield "### Batch consistency"
         yield from _table(family.consistency)
+    if family.pipeline or family.pipeline_quality:
+        yield "### Pre- and post-processing"
+        yield text(family.pipeline_quality)
+        if family.pipeline:
+            yield from _table(family.pipeline)
     if family.cold_start:
         yield "### Cold start"
         yield from _table(family.cold_start)

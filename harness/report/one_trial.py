@@ -118,6 +118,10 @@ def _load_rows(result: TrialResult) -> list[tuple[str, str]]:
         *_rates(result),
         ("throughput", f"{number(result.throughput_inferences_per_s)} inferences/s"),
         ("client, queue, compute", parts),
+        *(
+            (f"  of {part.model}", f"{number(part.queue_ms)} + {number(part.compute_ms)} ms")
+            for part in result.server.parts
+        ),
         ("mean executed batch", number(result.server.batch_mean)),
     ]
 

@@ -9,6 +9,8 @@ from harness.report.cold_start_table import cold_start_table
 from harness.report.findings import Finding, Setting, finding_of
 from harness.report.labels import INTERRUPTED, SIGNS, Sign, trial_words
 from harness.report.numbers import count
+from harness.report.pipeline_table import pipeline_quality, pipeline_table
+from harness.report.plot_pipeline import pipeline_plot
 from harness.report.plot_quality import quality_plot
 from harness.report.plot_series import seconds_plot, start_plots
 from harness.report.plot_server import batches_plot, split_plot
@@ -55,6 +57,9 @@ class FamilyPage:
     search: Table | None
     models: Table
     consistency: Table | None
+    pipeline: Table | None
+    pipeline_quality: str
+    pipeline_bars: Plot | None
     rejected: tuple[RejectedGroup, ...]
 
     @property
@@ -66,7 +71,9 @@ class FamilyPage:
     def plots(self) -> tuple[Plot, ...]:
         """Every plot of the family."""
         throughput = (self.quality, *self.throughput, self.split, self.batches)
-        return tuple(plot for plot in (*throughput, *self.starts, self.seconds) if plot)
+        return tuple(
+            plot for plot in (*throughput, self.pipeline_bars, *self.starts, self.seconds) if plot
+        )
 
 
 @dataclass(frozen=True)
@@ -129,6 +136,9 @@ def _family_page(run: StoredRun, family: FamilyResults, number: int) -> FamilyPa
         search=search_table(family, resumed=bool(run.manifest.get("resumed_utc"))),
         models=models_table(family),
         consistency=consistency_table(family, run.consistency),
+        pipeline=pipeline_table(family),
+        pipeline_quality=pipeline_quality(family),
+        pipeline_bars=pipeline_plot(family),
         rejected=rejected_groups(family),
     )
 

@@ -44,6 +44,10 @@ class FamilyResults:
     """In the order of `variants`."""
     series: Mapping[str, LoadSeries] = field(default_factory=dict)
     """Loads over time, by trial; those of other families too."""
+    pipelines: tuple[ModelVariant, ...] = ()
+    """Ensembles around the variants: never candidates, so apart from them."""
+    pipeline_scores: tuple[QualityScore, ...] = ()
+    pipeline_trials: tuple[TrialResult, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -118,18 +122,40 @@ def families_of(run: StoredRun) -> tuple[FamilyResults, ...]:
 
 def _family(run: StoredRun, name: str) -> FamilyResults:
     own = [variant for variant in run.variants if variant.family == name]
-    variants = tuple(sorted(own, key=lambda variant: _ROLE_ORDER[variant.role]))
+    ordered = sorted(own, key=lambda variant: _ROLE_ORDER[variant.role])
+    variants = tuple(variant for variant in ordered if not variant.pipeline_of)
+    pipelines = tuple(variant for variant in ordered if variant.pipeline_of)
+    around = {variant.name for variant in pipelines}
+    scores = [score for score in run.scores if score.family == name]
+    trials = [result for result in run.trials if result.trial.family == name]
     cold_starts = {one.variant: one for one in run.cold_starts}
     return FamilyResults(
         name=name,
         variants=variants,
-        scores=tuple(score for score in run.scores if score.family == name),
-        trials=tuple(result for result in run.trials if result.trial.family == name),
+        scores=tuple(score for score in scores if score.variant not in around),
+        trials=tuple(result for result in trials if result.trial.variant not in around),
         verdict=next((v for v in run.verdicts if v.family == name), None),
         objective=run.objectives.get(name),
         cold_starts=tuple(cold_starts[v.name] for v in variants if v.name in cold_starts),
         series=run.series,
+        pipelines=pipelines,
+        pipeline_scores=tuple(score for score in scores if score.variant in around),
+        pipeline_trials=tuple(result for result in trials if result.trial.variant in around),
     )
+
+
+def alone_of(family: FamilyResults, pipeline: TrialResult) -> TrialResult | None:
+    """The model alone under the load that its pipeline was measured at: the last such trial."""
+    names = {one.name: one.pipeline_of for one in family.pipelines}
+    model, trial = names.get(pipeline.trial.variant), pipeline.trial
+    alike = [
+        result
+        for result in measured(family.trials)
+        if result.trial.variant == model
+        and result.trial.serving == trial.serving
+        and result.trial.workload.label == trial.workload.label
+    ]
+    return alike[-1] if alike else None
 
 
 def reference_score(family: FamilyResults, metric: str) -> QualityScore | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,13 +16,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError
-from harness.study import CausalLanguageModelling, SequenceClassification, Task
+from harness.study import (
+    CausalLanguageModelling,
+    QuestionAnswering,
+    SequenceClassification,
+    Task,
+)
+from harness.tasks.question_answering import Questions, cut_contexts
 from harness.tasks.samples import Samples
 from harness.tasks.tokenizer import input_names, load_tokenizer
 from harness.tasks.windows import cut_windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+_CONTEXT = "context"
+
+
+@dataclass(frozen=True)
+class ContextTokens:
+    """Where an extractive answer may lie."""
+
+    mask: NDArray[np.bool_]
+    """The context's tokens, (n, length)."""
+    longest_answer: int
+    """Most tokens of an answer."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +52,8 @@ class EncodedGroup:
     """By input name, (n, length)."""
     rows: NDArray[np.int64]
     """Position of each among the data set's samples (or windows), (n,)."""
+    context: ContextTokens | None = None
+    """Question answering only."""
 
     @property
     def length(self) -> int:
@@ -60,6 +81,15 @@ class EncodedDataset:
     digest: str
     """Of samples and tensors."""
     pad_token_id: int
+    word_counts: NDArray[np.int64] | None = None
+    """Language models: words between white space that end in each window's bytes, (size,)."""
+    questions: Questions | None = None
+    """Question answering: what the windows were cut from."""
+
+    @property
+    def samples(self) -> int:
+        """What is scored: questions, of which one may have several windows, or rows."""
+        return self.size if self.questions is None else self.questions.size
 
 
 def encode(
@@ -82,6 +112,8 @@ def encode(
     names = input_names(tokenizer, tokenizer_folder, task.kind, trust_remote_code=trust_remote_code)
     if isinstance(task, SequenceClassification):
         return _encode_texts(task, samples, tokenizer, names)
+    if isinstance(task, QuestionAnswering):
+        return _encode_questions(task, samples, tokenizer, names)
     return _encode_windows(task, samples, tokenizer)
 
 
@@ -111,25 +143,55 @@ def _encode_texts(
             f"the tokenizer makes no token at all of sample {int(lengths.argmin())}",
             next_step="drop empty texts from the data",
         )
-    buckets = np.array(task.buckets)
-    bucket_of = buckets[np.searchsorted(buckets, lengths)]
-    pads = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
-    groups = [
-        _pad(
-            {name: encoded[name] for name in names},
-            np.flatnonzero(bucket_of == length),
-            length,
-            pads,
-        )
-        for length in sorted(set(bucket_of.tolist()))
-    ]
     return _dataset(
-        groups,
+        _bucketed({name: encoded[name] for name in names}, task.buckets, tokenizer),
         samples,
         tokenizer,
         labels=np.array(samples.labels, dtype=np.int64) if samples.labels is not None else None,
         truncated=sum(bool(one.overflowing) for one in encoded.encodings or ()),
     )
+
+
+def _encode_questions(
+    task: QuestionAnswering,
+    samples: Samples,
+    tokenizer: PreTrainedTokenizerBase,
+    names: Sequence[str],
+) -> EncodedDataset:
+    windows = cut_contexts(
+        task,
+        samples.texts,
+        samples.pairs or (),
+        samples.answers or (),
+        tokenizer,
+        token_types="token_type_ids" in names,
+    )
+    columns = {**{name: windows.encoded[name] for name in names}, _CONTEXT: windows.context}
+    groups = [
+        EncodedGroup(
+            {name: group.inputs[name] for name in names},
+            group.rows,
+            ContextTokens(group.inputs[_CONTEXT] == 1, task.max_answer_length),
+        )
+        for group in _bucketed(columns, task.buckets, tokenizer)
+    ]
+    return replace(_dataset(groups, samples, tokenizer), questions=windows.questions)
+
+
+def _bucketed(
+    columns: Mapping[str, Sequence[Sequence[int]]],
+    buckets: Sequence[int],
+    tokenizer: PreTrainedTokenizerBase,
+) -> list[EncodedGroup]:
+    """Each row padded to the next bucket, a group a bucket, ascending."""
+    lengths = np.array([len(ids) for ids in columns["input_ids"]])
+    edges = np.array(buckets)
+    bucket_of = edges[np.searchsorted(edges, lengths)]
+    pads = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+    return [
+        _pad(columns, np.flatnonzero(bucket_of == length), length, pads)
+        for length in sorted(set(bucket_of.tolist()))
+    ]
 
 
 def _encode_windows(
@@ -147,11 +209,10 @@ def _encode_windows(
     encoded: Mapping[str, Sequence[Sequence[int]]] = {"input_ids": ids, "attention_mask": masks}
     pads = {"input_ids": tokenizer.pad_token_id}
     group = _pad(encoded, np.arange(len(windows)), task.max_length, pads)
-    return _dataset(
-        [group],
-        samples,
-        tokenizer,
+    return replace(
+        _dataset([group], samples, tokenizer),
         byte_counts=np.array([window.scored_bytes for window in windows], dtype=np.int64),
+        word_counts=np.array([window.scored_words for window in windows], dtype=np.int64),
     )
 
 
@@ -177,7 +238,6 @@ def _dataset(
     tokenizer: PreTrainedTokenizerBase,
     *,
     labels: NDArray[np.int64] | None = None,
-    byte_counts: NDArray[np.int64] | None = None,
     truncated: int = 0,
 ) -> EncodedDataset:
     positions = sum(group.inputs["attention_mask"].size for group in groups)
@@ -187,7 +247,7 @@ def _dataset(
         size=sum(len(group.rows) for group in groups),
         labels=labels,
         label_names=samples.label_names,
-        byte_counts=byte_counts,
+        byte_counts=None,
         truncated=truncated,
         padding_share=1 - real / positions,
         digest=_digest(samples, groups),

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.study import SequenceClassification, Task
+from harness.study import QuestionAnswering, SequenceClassification, Task
 from harness.tasks.labels import make_reader, mismatch
+from harness.tasks.question_answering import check_answers, read_answers
 from harness.tasks.tables import Table, read_table, refuse
 
 
@@ -32,6 +33,9 @@ class Samples:
     """Position of each sample among all rows of the source, counted from 0."""
     seed: int
     """For draws that come after tokenising (windows of running text)."""
+    answers: tuple[tuple[str, ...], ...] | None = None
+    """Question answering, whose `texts` are the questions and `pairs` the contexts: the right
+    answers."""
 
 
 def load_samples(
@@ -57,6 +61,8 @@ def load_samples(
     """
     table = read_table(task.data, data_file)
     _check_columns(table, task)
+    if isinstance(task, QuestionAnswering):
+        return _questions(table, task, seed)
     if not isinstance(task, SequenceClassification):
         texts = _texts(table, (task.text,))[0]
         return Samples(
@@ -85,10 +91,34 @@ def load_samples(
     )
 
 
+def _questions(table: Table, task: QuestionAnswering, seed: int) -> Samples:
+    questions, contexts = _texts(table, (task.question, task.context))
+    answers = read_answers(table, task)
+    check_answers(table, contexts, answers)
+    kept = _draw(len(questions), task.samples, seed)
+    drawn = [questions[row] for row in kept]
+    drawn_contexts = [contexts[row] for row in kept]
+    drawn_answers = [answers[row] for row in kept]
+    return Samples(
+        texts=tuple(drawn),
+        pairs=tuple(drawn_contexts),
+        labels=None,
+        label_names=None,
+        digest=_digest(drawn, drawn_contexts, drawn_answers),
+        rows=tuple(kept),
+        seed=seed,
+        answers=tuple(drawn_answers),
+    )
+
+
 def _check_columns(table: Table, task: Task) -> None:
-    wanted = {"text": task.text}
-    if isinstance(task, SequenceClassification):
-        wanted |= {"text_pair": task.text_pair or "", "label": task.label}
+    if isinstance(task, QuestionAnswering):
+        keys = ("question", "context", "answers")
+    elif isinstance(task, SequenceClassification):
+        keys = ("text", "text_pair", "label")
+    else:
+        keys = ("text",)
+    wanted = {key: getattr(task, key) for key in keys}
     missing = [
         f"no column '{column}' (the task's '{key}')"
         for key, column in wanted.items()

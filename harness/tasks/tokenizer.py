@@ -86,17 +86,23 @@ def input_names(
     language model is asked without (they would all be zero, which is the default).
     """
     names = ("input_ids", "attention_mask")
-    if kind is not TaskKind.SEQUENCE_CLASSIFICATION:
+    if kind is TaskKind.CAUSAL_LM:
         return names
     if "token_type_ids" not in tokenizer.model_input_names:
         return names
-    taken = _forward_parameters(folder, trust_remote_code=trust_remote_code)
+    taken = _forward_parameters(folder, kind, trust_remote_code=trust_remote_code)
     return (*names, "token_type_ids") if taken is None or "token_type_ids" in taken else names
 
 
-def _forward_parameters(folder: Path, *, trust_remote_code: bool) -> frozenset[str] | None:
-    """Parameters of the classifier's forward pass; None when the folder does not tell."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+def _forward_parameters(
+    folder: Path, kind: TaskKind, *, trust_remote_code: bool
+) -> frozenset[str] | None:
+    """Parameters of the model's forward pass; None when the folder does not tell."""
+    from transformers import (
+        AutoConfig,
+        AutoModelForQuestionAnswering,
+        AutoModelForSequenceClassification,
+    )
 
     if not (folder / "config.json").is_file():
         return None
@@ -105,7 +111,12 @@ def _forward_parameters(folder: Path, *, trust_remote_code: bool) -> frozenset[s
             config = AutoConfig.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=trust_remote_code
             )
-        model: Any = AutoModelForSequenceClassification._model_mapping[type(config)]
+        auto: Any = (
+            AutoModelForQuestionAnswering
+            if kind is TaskKind.QUESTION_ANSWERING
+            else AutoModelForSequenceClassification
+        )
+        model: Any = auto._model_mapping[type(config)]
     except (OSError, ValueError, KeyError):
         return None  # code of its own, or no such model: then the tokenizer's word stands
     return frozenset(inspect.signature(model.forward).parameters)

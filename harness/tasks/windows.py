@@ -19,6 +19,8 @@ class Window:
     token_ids: tuple[int, ...]
     scored_bytes: int
     """UTF-8 bytes of text that the scored tokens (all but the first) stand for."""
+    scored_words: int
+    """Words between white space whose last character is among those."""
 
 
 def cut_windows(
@@ -77,7 +79,14 @@ def _windows_of(
         begin = reached if lead else max(reached, ends[0])
         reached = max(reached, *ends)
         if len(lead) + len(part) >= 2:  # noqa: PLR2004  (one for context, one to score)
-            yield Window((*lead, *part), len(text[begin:reached].encode()))
+            scored = text[begin:reached]
+            yield Window((*lead, *part), len(scored.encode()), _word_ends(scored, text[reached:]))
+
+
+def _word_ends(scored: str, rest: str) -> int:
+    """Words that end in a stretch of text; one that goes on in the rest does not end there."""
+    goes_on = scored[-1:].strip() and rest[:1].strip()
+    return len(scored.split()) - bool(goes_on)
 
 
 def _leading_special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

@@ -18,10 +18,10 @@ The counters are those of the statistics extension of KServe v2 (`GET /v2/models
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from harness.types import ServerMetrics
+from harness.types import PartMetrics, ServerMetrics
 
 _DURATIONS = ("queue", "compute_input", "compute_infer", "compute_output")
 _NS_PER_MS = 1e6
@@ -101,6 +101,30 @@ def difference(before: ModelCounters, after: ModelCounters) -> ServerMetrics:
         compute_infer_ms=means["compute_infer"],
         compute_output_ms=means["compute_output"],
         batch_sizes=_grown(before.executions_by_batch, after.executions_by_batch),
+    )
+
+
+def with_parts(ensemble: ServerMetrics, parts: Mapping[str, ServerMetrics]) -> ServerMetrics:
+    """An ensemble's difference, with those of its composing models.
+
+    Triton books no queue and no computation on an ensemble: what a request lived through there is
+    the sum over its parts. A part that was restarted, or that does not tell, leaves all of them
+    out.
+    """
+    counted = [
+        PartMetrics(name, part.requests, part.queue_ms, part.compute_ms)
+        for name, part in parts.items()
+        if part.requests and part.queue_ms is not None and part.compute_ms is not None
+    ]
+    if not parts or len(counted) < len(parts):
+        return ensemble
+    return replace(
+        ensemble,
+        parts=tuple(counted),
+        queue_ms=sum(part.queue_ms for part in counted),
+        compute_input_ms=sum(part.compute_input_ms or 0.0 for part in parts.values()),
+        compute_infer_ms=sum(part.compute_infer_ms or 0.0 for part in parts.values()),
+        compute_output_ms=sum(part.compute_output_ms or 0.0 for part in parts.values()),
     )
 
 

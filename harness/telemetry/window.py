@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,6 +45,7 @@ class _Reading:
     """Raw, as fetched: parsing waits until the window is closed."""
 
     statistics: dict[str, Any] | None
+    parts: Mapping[str, dict[str, Any] | None]
     metrics_text: str | None
     host: host.HostReading
 
@@ -70,12 +72,17 @@ class TelemetryWindow:
         metrics_url: str | None,
         server_pid: int | None,
         model: str,
+        parts: Sequence[str] = (),
     ) -> None:
-        """`server_pid` is None for a server on another machine: then its CPU stays unknown."""
+        """`server_pid` is None for a server on another machine: then its CPU stays unknown.
+
+        `parts` are the composing models of an ensemble, whose statistics are read likewise.
+        """
         self._source = source
         self._metrics_url = metrics_url
         self._server_pid = server_pid
         self._model = model
+        self._parts = parts
         self._opened: _Reading | None = None
         self._closed: _Reading | None = None
 
@@ -101,18 +108,30 @@ class TelemetryWindow:
             triton.read_counters(reading.statistics, page.failed_by_reason(self._model))
             for reading, page in zip((opened, closed), pages, strict=True)
         )
+        parts = {
+            part: triton.difference(*(_read_part(one, part) for one in (opened, closed)))
+            for part in self._parts
+        }
         return (
-            triton.difference(before, after),
+            triton.with_parts(triton.difference(before, after), parts),
             host.difference(opened.host, closed.host, *pages),
         )
 
     def _read(self) -> _Reading:
-        try:
-            statistics = self._source.statistics(self._model)
-        except ServerError:
-            statistics = None
         return _Reading(
-            statistics=statistics,
+            statistics=self._statistics(self._model),
+            parts={part: self._statistics(part) for part in self._parts},
             metrics_text=scrape(self._metrics_url) if self._metrics_url else None,
             host=host.read_host(self._server_pid),
         )
+
+    def _statistics(self, model: str) -> dict[str, Any] | None:
+        try:
+            return self._source.statistics(model)
+        except ServerError:
+            return None
+
+
+def _read_part(reading: _Reading, part: str) -> triton.ModelCounters:
+    """A composing model's counters."""
+    return triton.read_counters(reading.parts[part])

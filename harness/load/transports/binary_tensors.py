@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from harness.load.transports.contract import (
-    DATATYPES,
     Layout,
     OutputTensor,
     RequestFailure,
+    datatype_of,
     layout_of,
+    tensor_bytes,
 )
 
 
@@ -32,22 +32,21 @@ class Body(NamedTuple):
 
 def encode_body(inputs: Mapping[str, NDArray[Any]]) -> Body:
     """JSON header and raw tensors of a request that wants its outputs in binary."""
-    tensors = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+    raw = {name: tensor_bytes(array) for name, array in inputs.items()}
     description = {
         "inputs": [
             {
                 "name": name,
                 "shape": list(array.shape),
-                "datatype": DATATYPES[array.dtype.name],
-                "parameters": {"binary_data_size": array.nbytes},
+                "datatype": datatype_of(array),
+                "parameters": {"binary_data_size": len(raw[name])},
             }
-            for name, array in tensors.items()
+            for name, array in inputs.items()
         ],
         "parameters": {"binary_data_output": True},
     }
     header = json.dumps(description, separators=(",", ":")).encode()
-    raw = b"".join(array.tobytes() for array in tensors.values())
-    return Body(len(header), header + raw)
+    return Body(len(header), header + b"".join(raw.values()))
 
 
 def read_layout(data: bytes, *, body_start: int, tensors_start: int) -> Layout:

@@ -10,10 +10,12 @@ process, where these are patched, they wait cooperatively; anywhere else they bl
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 DATATYPES = {
@@ -30,7 +32,24 @@ DATATYPES = {
     "float32": "FP32",
     "float64": "FP64",
 }
-"""KServe v2 datatype by numpy's name."""
+"""KServe v2 datatype by numpy's name; texts (numpy's fixed-width bytes) are BYTES."""
+
+_LENGTH = struct.Struct("<I")
+
+
+def datatype_of(array: NDArray[Any]) -> str | None:
+    """KServe v2 datatype of an array's elements; None where no tensor has such."""
+    return "BYTES" if array.dtype.kind == "S" else DATATYPES.get(array.dtype.name)
+
+
+def tensor_bytes(array: NDArray[Any]) -> bytes:
+    """An array as it goes over the wire: raw little-endian, row by row.
+
+    Elements of BYTES have four bytes of length before each (KServe v2's binary tensor extension).
+    """
+    if array.dtype.kind != "S":
+        return np.ascontiguousarray(array).tobytes()
+    return b"".join(_LENGTH.pack(len(one)) + one for one in array.reshape(-1).tolist())
 
 
 class RequestFailure(Exception):  # noqa: N818  (the term of serving: a failed request)

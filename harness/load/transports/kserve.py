@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
 from harness.load.transports.contract import (
-    DATATYPES,
     Layout,
     OutputTensor,
     RequestFailure,
+    datatype_of,
     layout_of,
+    tensor_bytes,
 )
 
 SERVICE = "/inference.GRPCInferenceService"
@@ -41,8 +41,8 @@ def encode_infer_request(model: str, inputs: Mapping[str, NDArray[Any]]) -> byte
     """A serialised `ModelInferRequest`; every array has the batch dimension."""
     request = service_pb2.ModelInferRequest(model_name=model)
     for name, array in inputs.items():
-        request.inputs.add(name=name, datatype=DATATYPES[array.dtype.name], shape=list(array.shape))
-        request.raw_input_contents.append(np.ascontiguousarray(array).tobytes())
+        request.inputs.add(name=name, datatype=datatype_of(array), shape=list(array.shape))
+        request.raw_input_contents.append(tensor_bytes(array))
     serialised: bytes = request.SerializeToString()
     return serialised
 

@@ -7,6 +7,8 @@ from harness.planning.objective import (
     LATENCY_METRICS,
     QUALITY_METRICS,
     QUALITY_METRICS_BY_TASK,
+    SHARE_METRICS,
+    SURPRISE_METRICS,
     parse_objective,
 )
 from harness.types import Constraint, TaskKind
@@ -108,14 +110,17 @@ def test_an_error_points_at_the_place(text, place, told):
 
 def test_each_task_has_its_own_metrics():
     assert set(QUALITY_METRICS_BY_TASK) == set(TaskKind)
-    assert sorted(QUALITY_METRICS) == ["accuracy", "bits_per_byte", "macro_f1", "perplexity"]
+    assert set(QUALITY_METRICS) == {
+        "accuracy", "macro_f1", "exact_match", "f1",
+        "perplexity", "bits_per_byte", "word_perplexity", "byte_perplexity",
+    }  # fmt: skip
 
 
 @st.composite
 def clauses(draw):
     """A clause as somebody might write it, beside what it means."""
     metric = draw(st.sampled_from([*LATENCY_METRICS, "throughput", "error_rate", *QUALITY_METRICS]))
-    upper = metric not in {"throughput", "accuracy", "macro_f1"}
+    upper = metric != "throughput" and metric not in SHARE_METRICS
     operator = draw(st.sampled_from(["<", "<="] if upper else [">", ">="]))
     number = draw(st.integers(1, 99_999)) / 1000
     space = draw(st.sampled_from(["", " "]))
@@ -126,10 +131,8 @@ def clauses(draw):
     unit, value = {
         "throughput": ("/s", number),
         "error_rate": ("%", number / 100),
-        "accuracy": ("%", number / 100),
-        "macro_f1": ("%", number / 100),
-        "perplexity": ("", number),
-        "bits_per_byte": ("", number),
+        **dict.fromkeys(SHARE_METRICS, ("%", number / 100)),
+        **dict.fromkeys(SURPRISE_METRICS, ("", number)),
     }.get(metric, ("ms", number))
     return f"{metric}{space}{operator} {number}{space}{unit}", (metric, operator, value, False)
 

@@ -161,7 +161,7 @@ def test_a_failed_window_has_no_likelihood_but_its_tokens() -> None:
     assert (outcomes.tokens > 0).all()
 
 
-@pytest.mark.parametrize("task", list(TaskKind))
+@pytest.mark.parametrize("task", [TaskKind.SEQUENCE_CLASSIFICATION, TaskKind.CAUSAL_LM])
 def test_numbers_that_are_none_are_no_answer(task: TaskKind) -> None:
     def broken(rows: NDArray[np.int64], inputs: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         outputs = (classify if task is TaskKind.SEQUENCE_CLASSIFICATION else speak)(rows, inputs)
@@ -242,7 +242,7 @@ def test_progress_ends_at_the_whole_split() -> None:
     assert (notes[-1].done, notes[-1].total) == (50, 50)
 
 
-@pytest.mark.parametrize("task", list(TaskKind))
+@pytest.mark.parametrize("task", [TaskKind.SEQUENCE_CLASSIFICATION, TaskKind.CAUSAL_LM])
 def test_stored_outcomes_come_back_to_the_last_digit(task: TaskKind, tmp_path: Path) -> None:
     split = dataset(language=task is TaskKind.CAUSAL_LM)
     rule = classify if task is TaskKind.SEQUENCE_CLASSIFICATION else speak

@@ -167,6 +167,26 @@ class TestLanguage:
 
         assert scores["perplexity"].value == pytest.approx(math.exp(10 / 6))
         assert scores["bits_per_byte"].value == pytest.approx(10 / math.log(2) / 20)
+        assert "word_perplexity" not in scores  # nobody counted words
+
+    def test_perplexities_by_word_and_byte_are_lm_evals(self) -> None:
+        metrics = pytest.importorskip("lm_eval.api.metrics")
+        nats, bytes_, words = (
+            np.array([-6.0, -3.0, -1.5]),
+            np.array([10, 5, 5]),
+            np.array([2, 0, 1]),
+        )
+        outcomes, split = spoken(nats, np.array([3, 2, 1]), bytes_)
+        outcomes = dataclasses.replace(outcomes, words=words)
+
+        scores = by_metric(score(outcomes, split, variant=LANGUAGE, teacher=outcomes, seed=1))
+
+        for name, weights in (("word_perplexity", words), ("byte_perplexity", bytes_)):
+            theirs = metrics.weighted_perplexity(list(zip(nats, weights, strict=True)))
+            assert scores[name].value == pytest.approx(theirs)
+            assert scores[name].low <= theirs <= scores[name].high
+            assert scores[name].relative_to_teacher == 1
+        assert list(scores)[:2] == ["perplexity", "bits_per_byte"]
 
     def test_unanswered_windows_are_left_out_on_both_sides(self) -> None:
         rng = np.random.default_rng(5)

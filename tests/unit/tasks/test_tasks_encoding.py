@@ -175,6 +175,21 @@ def test_windows_are_drawn_by_the_samples_seed(byte_level):
     assert all(row in whole for row in drawn.groups[0].inputs["input_ids"].tolist())
 
 
+def test_the_words_of_scored_text_are_those_that_white_space_parts(byte_level_with_begin):
+    text = "  one two\tthree\n\nnaïve café, dash-words 東京  "
+    for length in (2, 3, 8, 64):
+        encoded = encode(language(max_length=length), samples([text]), byte_level_with_begin)
+        assert encoded.word_counts.sum() == len(text.split())
+
+
+def test_a_word_whose_bytes_are_not_scored_is_not_counted(byte_level):
+    tokenizer = load_tokenizer(byte_level)
+    text = "the quick brown fox"
+    (window,) = cut_windows([text], tokenizer, 64)
+    first = len(tokenizer.convert_ids_to_tokens(window.token_ids[0]))
+    assert window.scored_words == len(text[first:].split())
+
+
 def test_nothing_to_score_is_an_error(byte_level):
     with pytest.raises(DataError, match="nothing can be scored"):
         encode(language(), samples(["x", ""]), byte_level)

@@ -1,0 +1,232 @@
+"""A variant's whole pipeline as Triton serves it: text in, label out, in one ensemble.
+
+    <variant>-tokenize/    Python: TEXT (and TEXT_PAIR) -> the variant's inputs, padded to a bucket
+    <variant>/             the model itself, as it is served alone
+    <variant>-label/       Python: logits -> LABEL and SCORE
+    <variant>-pipeline/    the ensemble that joins them
+
+All of it lies in the model repository, so a container serves it as the embedded server does, if its
+Python has `tokenizers` (pip install tokenizers).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from google.protobuf import json_format, text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from harness.serving.repository import CONFIG_FILE, config_override
+from harness.storage import storage_errors
+from harness.study import PIPELINE_SUFFIX
+from harness.types import ModelVariant, ServingConfig, TensorSpec
+
+TEXT, TEXT_PAIR, LABEL, SCORE = "TEXT", "TEXT_PAIR", "LABEL", "SCORE"
+
+_SOURCES = Path(__file__).parent / "pipeline_models"
+_TOKENIZE, _LABEL = "tokenize", "label"
+_DATA_TYPES = {"BYTES": pb.TYPE_STRING, "INT64": pb.TYPE_INT64, "FP32": pb.TYPE_FP32}
+
+
+class ModelControl(Protocol):
+    """Whatever loads and unloads models; both raise ServerError."""
+
+    def load(self, model: str, config: str | None = None) -> None:
+        """Load a model, with a configuration of its own."""
+        ...
+
+    def unload(self, model: str) -> None:
+        """Unload a model."""
+        ...
+
+
+@dataclass(frozen=True)
+class TextTokenizer:
+    """How a pipeline's first part makes tensors of texts."""
+
+    definition: str
+    """`tokenizer.json`'s content."""
+    is_pair: bool
+    max_length: int
+    """Tokens; longer texts are truncated."""
+    buckets: tuple[int, ...]
+    """Padded lengths, ascending."""
+    pad_token_id: int
+    pad_token_type_id: int
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A variant with its pre- and post-processing, as one servable model."""
+
+    variant: ModelVariant
+    """The ensemble: named `<variant>-pipeline`, TEXT in, LABEL and SCORE out."""
+    model: ModelVariant
+    """The part in the middle: what is served alone as well."""
+    tokenizer: TextTokenizer
+    labels: tuple[str, ...]
+    """In the order of the model's outputs."""
+
+    @property
+    def parts(self) -> tuple[str, str, str]:
+        """Names of the composing models, in the order a request passes them."""
+        name = self.model.name
+        return f"{name}-{_TOKENIZE}", name, f"{name}-{_LABEL}"
+
+
+def make_pipeline(model: ModelVariant, tokenizer: TextTokenizer, labels: Sequence[str]) -> Pipeline:
+    """Describe the pipeline around a classifier; nothing is written."""
+    names = (TEXT, TEXT_PAIR) if tokenizer.is_pair else (TEXT,)
+    digest = hashlib.sha256(model.sha256.encode())
+    digest.update(json.dumps([dataclasses.asdict(tokenizer), list(labels)]).encode())
+    for source in sorted(_SOURCES.glob("*_model.py")):
+        digest.update(source.read_bytes())
+    variant = dataclasses.replace(
+        model,
+        name=f"{model.name}{PIPELINE_SUFFIX}",
+        sha256=digest.hexdigest(),
+        path=model.path.with_name(f"{model.name}{PIPELINE_SUFFIX}"),
+        inputs=tuple(TensorSpec(name, "BYTES", (1,)) for name in names),
+        outputs=(TensorSpec(LABEL, "BYTES", (1,)), TensorSpec(SCORE, "FP32", (1,))),
+        pipeline_of=model.name,
+    )
+    return Pipeline(variant, model, tokenizer, tuple(labels))
+
+
+def write_pipeline(pipeline: Pipeline, serving: ServingConfig) -> None:
+    """Write the folders of the parts that are not the model, and of the ensemble.
+
+    Raises:
+        StorageError: the repository cannot be written.
+    """
+    repository = pipeline.model.path.parent
+    for name, config in _configs(pipeline, serving).items():
+        with storage_errors(repository):
+            version = repository / name / "1"
+            version.mkdir(parents=True, exist_ok=True)
+            kind = name.rpartition("-")[2]
+            source = _SOURCES / f"{kind}_model.py"
+            if source.is_file():
+                shutil.copyfile(source, version / "model.py")
+            if kind == _TOKENIZE:
+                definition = pipeline.tokenizer.definition
+                (version / "tokenizer.json").write_text(definition, encoding="utf-8")
+            (repository / name / CONFIG_FILE).write_text(
+                text_format.MessageToString(config), encoding="utf-8"
+            )
+
+
+def load_pipeline(control: ModelControl, pipeline: Pipeline, serving: ServingConfig) -> None:
+    """Load the model as asked, the other parts, and then the ensemble over them.
+
+    Raises:
+        ServerError: with Triton's own message.
+    """
+    control.load(pipeline.model.name, config_override(pipeline.model, serving))
+    for name, config in _configs(pipeline, serving).items():
+        override = json_format.MessageToJson(config, preserving_proto_field_name=True, indent=None)
+        control.load(name, override)
+
+
+def unload_pipeline(control: ModelControl, pipeline: Pipeline) -> None:
+    """Unload the ensemble first, then its parts.
+
+    Raises:
+        ServerError: with Triton's own message.
+    """
+    for name in (pipeline.variant.name, *reversed(pipeline.parts)):
+        control.unload(name)
+
+
+def _configs(pipeline: Pipeline, serving: ServingConfig) -> dict[str, pb.ModelConfig]:
+    """By name; the ensemble comes last."""
+    tokenize, _, label = pipeline.parts
+    return {
+        tokenize: _tokenize_config(pipeline, serving),
+        label: _label_config(pipeline, serving),
+        pipeline.variant.name: _ensemble_config(pipeline, serving),
+    }
+
+
+def _tokenize_config(pipeline: Pipeline, serving: ServingConfig) -> pb.ModelConfig:
+    tokenizer, name = pipeline.tokenizer, pipeline.parts[0]
+    return _python_config(
+        name,
+        serving,
+        inputs=pipeline.variant.inputs,
+        outputs=pipeline.model.inputs,
+        parameters={
+            "max_length": str(tokenizer.max_length),
+            "buckets": json.dumps(tokenizer.buckets),
+            "pad_token_id": str(tokenizer.pad_token_id),
+            "pad_token_type_id": str(tokenizer.pad_token_type_id),
+        },
+    )
+
+
+def _label_config(pipeline: Pipeline, serving: ServingConfig) -> pb.ModelConfig:
+    return _python_config(
+        pipeline.parts[2],
+        serving,
+        inputs=pipeline.model.outputs,
+        outputs=pipeline.variant.outputs,
+        parameters={"labels": json.dumps(pipeline.labels)},
+    )
+
+
+def _python_config(
+    name: str,
+    serving: ServingConfig,
+    *,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    parameters: dict[str, str],
+) -> pb.ModelConfig:
+    """A Python model on the CPU. Its batcher joins what waits anyhow, and waits for nothing."""
+    config = pb.ModelConfig(
+        name=name,
+        backend="python",
+        max_batch_size=serving.max_batch_size,
+        dynamic_batching=pb.ModelDynamicBatching(),
+    )
+    config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_CPU)
+    _add_tensors(config, inputs, outputs)
+    for key, value in parameters.items():
+        config.parameters[key].string_value = value
+    return config
+
+
+def _ensemble_config(pipeline: Pipeline, serving: ServingConfig) -> pb.ModelConfig:
+    variant, model = pipeline.variant, pipeline.model
+    config = pb.ModelConfig(
+        name=variant.name, platform="ensemble", max_batch_size=serving.max_batch_size
+    )
+    _add_tensors(config, variant.inputs, variant.outputs)
+    flows = (
+        (variant.inputs, model.inputs),
+        (model.inputs, model.outputs),
+        (model.outputs, variant.outputs),
+    )
+    for part, (inputs, outputs) in zip(pipeline.parts, flows, strict=True):
+        step = config.ensemble_scheduling.step.add(model_name=part, model_version=-1)
+        for spec in inputs:
+            step.input_map[spec.name] = spec.name
+        for spec in outputs:
+            step.output_map[spec.name] = spec.name
+    return config
+
+
+def _add_tensors(
+    config: pb.ModelConfig, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+) -> None:
+    for spec in inputs:
+        config.input.add(name=spec.name, data_type=_DATA_TYPES[spec.datatype], dims=spec.shape)
+    for spec in outputs:
+        config.output.add(name=spec.name, data_type=_DATA_TYPES[spec.datatype], dims=spec.shape)
