@@ -50,6 +50,12 @@ class Answer:
     """Natural logarithm, summed over a row's scored tokens, (n,); NaN for a classifier."""
     usable: NDArray[np.bool_]
     """False where a row's numbers are not numbers (NaN), (n,)."""
+    logits: NDArray[np.float32]
+    """A classifier's, (n, classes); (n, 0) for a language model."""
+
+    def greedy_at(self, row: int, scored: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """A language model's likeliest token in the place of each scored one, (scored tokens,)."""
+        return self.predictions[row, :-1][scored[1:]]
 
 
 def batches(
@@ -107,6 +113,7 @@ def read_answer(variant: ModelVariant, batch: Batch, outputs: Tensors) -> Answer
             predictions=logits.argmax(axis=1).astype(np.int64),
             log_likelihood=np.full(len(batch.rows), np.nan),
             usable=np.asarray(~np.isnan(logits).any(axis=1)),
+            logits=logits.astype(np.float32),
         )
     logprobs = outputs["token_logprobs"].astype(np.float64)
     log_likelihood = np.where(batch.scored, logprobs, 0.0).sum(axis=1)
@@ -114,6 +121,7 @@ def read_answer(variant: ModelVariant, batch: Batch, outputs: Tensors) -> Answer
         predictions=outputs["greedy_token_ids"].astype(np.int64),
         log_likelihood=log_likelihood,
         usable=np.isfinite(log_likelihood),
+        logits=np.empty((len(batch.rows), 0), dtype=np.float32),
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,13 @@ class Outcomes:
     """UTF-8 bytes that the scored tokens stand for."""
     unanswered: NDArray[np.bool_]
     """The request failed, or the answer held no numbers."""
+    logits: NDArray[np.float32] | None = None
+    """A classifier's, (rows, classes), in the order of `label_names`; NaN where unanswered."""
+    label_names: tuple[str, ...] | None = None
+    """In the order of the checkpoint's outputs."""
+    greedy: tuple[NDArray[np.int64], ...] | None = None
+    """A language model's likeliest token in the place of each scored one, a row each; empty where
+    unanswered."""
 
     @property
     def size(self) -> int:
@@ -110,12 +118,18 @@ def collect_outcomes(
     return outcomes
 
 
-def write_outcomes(path: Path, outcomes: Outcomes, dataset: EncodedDataset) -> None:
+def write_outcomes(
+    path: Path,
+    outcomes: Outcomes,
+    dataset: EncodedDataset,
+    beside_teacher: Mapping[str, NDArray[np.float64] | None] | None = None,
+) -> None:
     """Write one line a row of the test split, as Parquet; an older file is replaced.
 
-    Columns: row, label, prediction, correct, log_likelihood, tokens, bytes, unanswered and
-    padded_length (of the request); one that the task does not have is all null. The variant's name
-    and the artefact's digest are in the file's metadata.
+    Columns: row, label, prediction, correct, log_likelihood, tokens, bytes, unanswered,
+    padded_length (of the request), logits and greedy_tokens (lists), and those of
+    `beside_teacher`; one that the task does not have is all null. The variant's name, the
+    artefact's digest and the class names are in the file's metadata.
 
     Raises:
         StorageError: the file cannot be written.
@@ -130,9 +144,19 @@ def write_outcomes(path: Path, outcomes: Outcomes, dataset: EncodedDataset) -> N
         "bytes": _column(outcomes.bytes, pa.int64(), outcomes.size),
         "unanswered": pa.array(outcomes.unanswered),
         "padded_length": pa.array(_padded_lengths(dataset)),
+        "logits": _logits_column(outcomes),
+        "greedy_tokens": _column(outcomes.greedy, pa.list_(pa.int64()), outcomes.size),
+        **{
+            name: _column(values, pa.float64(), outcomes.size)
+            for name, values in (beside_teacher or {}).items()
+        },
     }
     table = pa.table(columns).replace_schema_metadata(
-        {"variant": outcomes.variant, "sha256": outcomes.sha256}
+        {
+            "variant": outcomes.variant,
+            "sha256": outcomes.sha256,
+            "label_names": json.dumps(outcomes.label_names),
+        }
     )
     temporary = path.with_name(f".{path.name}.new")
     with storage_errors(path):
@@ -162,8 +186,11 @@ def read_outcomes(path: Path) -> Outcomes:
             tokens=_array(table, "tokens"),
             bytes=_array(table, "bytes"),
             unanswered=table.column("unanswered").to_numpy(),
+            logits=_stored_logits(table),
+            label_names=_tuple(json.loads(metadata.get(b"label_names", b"null"))),
+            greedy=_stored_greedy(table),
         )
-    except (OSError, pa.ArrowException, KeyError, TypeError) as error:
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise RunFolderError(
             f"{path} holds no outcomes: {error}",
             next_step="score the variant again, in a new run",
@@ -212,6 +239,9 @@ def _assemble(
     tokens = np.zeros(dataset.size, dtype=np.int64)
     answered = np.zeros(dataset.size, dtype=np.bool_)
     classifier = variant.task is TaskKind.SEQUENCE_CLASSIFICATION
+    classes = variant.outputs[0].shape[-1] if classifier else 0
+    logits = np.full((dataset.size, classes), np.nan, dtype=np.float32)
+    greedy = [np.empty(0, dtype=np.int64)] * dataset.size
     for reply in replies:
         rows, answer = reply.batch.rows, reply.answer
         tokens[rows] = reply.batch.scored.sum(axis=1)
@@ -220,7 +250,10 @@ def _assemble(
         answered[rows] = answer.usable
         if classifier:
             predictions[rows] = np.where(answer.usable, answer.predictions, NO_PREDICTION)
+            logits[rows[answer.usable]] = answer.logits[answer.usable]
         else:
+            for place in np.flatnonzero(answer.usable):
+                greedy[int(rows[place])] = answer.greedy_at(int(place), reply.batch.scored[place])
             log_likelihood[rows] = np.where(answer.usable, answer.log_likelihood, np.nan)
     return Outcomes(
         variant=variant.name,
@@ -231,11 +264,39 @@ def _assemble(
         tokens=None if classifier else tokens,
         bytes=None if classifier else dataset.byte_counts,
         unanswered=~answered,
+        logits=logits if classifier else None,
+        label_names=dataset.label_names,
+        greedy=None if classifier else tuple(greedy),
     )
 
 
-def _column(values: NDArray[Any] | None, kind: pa.DataType, size: int) -> pa.Array:
+def _column(values: Any, kind: pa.DataType, size: int) -> pa.Array:
     return pa.nulls(size, kind) if values is None else pa.array(values, kind)
+
+
+def _logits_column(outcomes: Outcomes) -> pa.Array:
+    if outcomes.logits is None:
+        return pa.nulls(outcomes.size, pa.list_(pa.float32()))
+    flat = pa.array(outcomes.logits.ravel(), pa.float32())
+    return pa.FixedSizeListArray.from_arrays(flat, outcomes.logits.shape[1])
+
+
+def _stored_logits(table: pa.Table) -> NDArray[np.float32] | None:
+    """None where the task has none, and in files of runs that did not store them."""
+    if "logits" not in table.column_names or table.column("logits").null_count:
+        return None
+    flat: NDArray[np.float32] = table.column("logits").combine_chunks().flatten().to_numpy()
+    return flat.reshape(table.num_rows, -1)
+
+
+def _stored_greedy(table: pa.Table) -> tuple[NDArray[np.int64], ...] | None:
+    if "greedy_tokens" not in table.column_names or table.column("greedy_tokens").null_count:
+        return None
+    return tuple(np.array(row, dtype=np.int64) for row in table.column("greedy_tokens").to_pylist())
+
+
+def _tuple(names: list[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else tuple(names)
 
 
 def _array(table: pa.Table, name: str) -> NDArray[Any] | None:
