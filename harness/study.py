@@ -91,7 +91,27 @@ class ReferenceData(_Strict):
 Data = Annotated[CsvData | JsonLinesData | HubData | ReferenceData, Field(discriminator="source")]
 
 
-class SequenceClassification(_Strict):
+class _Diagnosed(_Strict):
+    """What a task says of finding out where quality was lost."""
+
+    slices: list[str] = Field(
+        [],
+        description="Columns of the data; on each of their values a variant is compared with the "
+        "teacher.",
+    )
+    training_data: Data | None = Field(
+        None,
+        description="What the students were trained on, in the same columns: the report counts "
+        "how much of it lies in each slice.",
+    )
+    chain_samples: Annotated[int, Field(ge=0)] = Field(
+        2000,
+        description="At most so many samples, drawn by the seed, on which the loss is split into "
+        "distillation, export, quantisation, serving and batching; 0 leaves that out.",
+    )
+
+
+class SequenceClassification(_Diagnosed):
     """One label for a text or a pair of texts."""
 
     kind: Literal[TaskKind.SEQUENCE_CLASSIFICATION]
@@ -125,7 +145,7 @@ class SequenceClassification(_Strict):
         return tuple(sorted(set(self.length_buckets or [self.max_length])))
 
 
-class CausalLanguageModelling(_Strict):
+class CausalLanguageModelling(_Diagnosed):
     """Scores of running text: perplexity and bits per byte over fixed windows."""
 
     kind: Literal[TaskKind.CAUSAL_LM]

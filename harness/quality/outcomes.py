@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +195,20 @@ def read_outcomes(path: Path) -> Outcomes:
             f"{path} holds no outcomes: {error}",
             next_step="score the variant again, in a new run",
         ) from error
+
+
+def take_outcomes(outcomes: Outcomes, rows: NDArray[np.int64]) -> Outcomes:
+    """Some rows of outcomes, in their order."""
+
+    def taken(values: Any) -> Any:
+        if isinstance(values, np.ndarray):
+            return values[rows]
+        return None if values is None else tuple(values[row] for row in rows)
+
+    fields = ("predictions", "correct", "log_likelihood", "tokens", "bytes", "unanswered")
+    return replace(
+        outcomes, **{name: taken(getattr(outcomes, name)) for name in (*fields, "logits", "greedy")}
+    )
 
 
 def _check_task(variant: ModelVariant, dataset: EncodedDataset) -> None:

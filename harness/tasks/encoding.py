@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +60,8 @@ class EncodedDataset:
     digest: str
     """Of samples and tensors."""
     pad_token_id: int
+    windows: tuple[tuple[int, int, int], ...] | None = None
+    """Language models: document, first and last character of each window's scored text."""
 
 
 def encode(
@@ -83,6 +85,53 @@ def encode(
     if isinstance(task, SequenceClassification):
         return _encode_texts(task, samples, tokenizer, names)
     return _encode_windows(task, samples, tokenizer)
+
+
+def take_rows(dataset: EncodedDataset, rows: NDArray[np.int64]) -> EncodedDataset:
+    """Some rows of a data set, renumbered in their order; the same tensors otherwise.
+
+    Args:
+        dataset: as `encode` made it.
+        rows: positions, ascending.
+    """
+    if len(rows) == dataset.size:
+        return dataset
+    place = np.full(dataset.size, -1, dtype=np.int64)
+    place[rows] = np.arange(len(rows))
+    groups = []
+    for group in dataset.groups:
+        kept = place[group.rows] >= 0
+        if kept.any():
+            inputs = {name: values[kept] for name, values in group.inputs.items()}
+            groups.append(EncodedGroup(inputs, place[group.rows[kept]]))
+    return replace(
+        dataset,
+        groups=tuple(groups),
+        size=len(rows),
+        labels=None if dataset.labels is None else dataset.labels[rows],
+        byte_counts=None if dataset.byte_counts is None else dataset.byte_counts[rows],
+        windows=None if dataset.windows is None else tuple(dataset.windows[row] for row in rows),
+    )
+
+
+def row_texts(dataset: EncodedDataset, samples: Samples) -> tuple[str, ...]:
+    """The text of each row: a sample (a pair joined by a bar), or a window's scored part."""
+    if dataset.windows is not None:
+        return tuple(samples.texts[document][a:b] for document, a, b in dataset.windows)
+    if samples.pairs is None:
+        return samples.texts
+    return tuple(f"{a} | {b}" for a, b in zip(samples.texts, samples.pairs, strict=True))
+
+
+def row_columns(dataset: EncodedDataset, samples: Samples) -> dict[str, tuple[str, ...]]:
+    """The values of the columns that the task slices by, for each row."""
+    if dataset.windows is None:
+        return dict(samples.columns)
+    documents = [document for document, _, _ in dataset.windows]
+    return {
+        name: tuple(values[document] for document in documents)
+        for name, values in samples.columns.items()
+    }
 
 
 def _encode_texts(
@@ -152,6 +201,7 @@ def _encode_windows(
         samples,
         tokenizer,
         byte_counts=np.array([window.scored_bytes for window in windows], dtype=np.int64),
+        windows=tuple((window.document, *window.span) for window in windows),
     )
 
 
@@ -179,6 +229,7 @@ def _dataset(
     labels: NDArray[np.int64] | None = None,
     byte_counts: NDArray[np.int64] | None = None,
     truncated: int = 0,
+    windows: tuple[tuple[int, int, int], ...] | None = None,
 ) -> EncodedDataset:
     positions = sum(group.inputs["attention_mask"].size for group in groups)
     real = sum(int(group.inputs["attention_mask"].sum()) for group in groups)
@@ -192,6 +243,7 @@ def _dataset(
         padding_share=1 - real / positions,
         digest=_digest(samples, groups),
         pad_token_id=tokenizer.pad_token_id,
+        windows=windows,
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,8 @@ class Samples:
     """Position of each sample among all rows of the source, counted from 0."""
     seed: int
     """For draws that come after tokenising (windows of running text)."""
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Values of the columns that the task slices by, as text, aligned with `texts`."""
 
 
 def load_samples(
@@ -67,6 +69,7 @@ def load_samples(
             digest=_digest(texts),
             rows=tuple(range(len(texts))),
             seed=seed,
+            columns=_slice_columns(table, task, range(len(texts))),
         )
     texts, *pairs = _texts(table, (task.text, task.text_pair) if task.text_pair else (task.text,))
     labels, names = _labels(table, task, label_names)
@@ -82,19 +85,51 @@ def load_samples(
         digest=_digest(drawn, drawn_pairs, written),
         rows=tuple(kept),
         seed=seed,
+        columns=_slice_columns(table, task, kept),
     )
+
+
+def load_training_samples(
+    task: Task, *, label_names: Sequence[str] | None, data_file: Path | None = None
+) -> Samples | None:
+    """All rows that a task's models were trained on; None where the study does not name them.
+
+    Args:
+        task: the study's section.
+        label_names: the checkpoint's id2label, in order.
+        data_file: where the training rows of `source: reference` lie.
+
+    Raises:
+        DataError: as `load_samples`.
+    """
+    data = task.training_data or (task.data if data_file else None)
+    if data is None:
+        return None
+    whole = task.model_copy(update={"data": data, "samples": None})
+    return load_samples(whole, seed=0, label_names=label_names, data_file=data_file)
 
 
 def _check_columns(table: Table, task: Task) -> None:
     wanted = {"text": task.text}
     if isinstance(task, SequenceClassification):
         wanted |= {"text_pair": task.text_pair or "", "label": task.label}
+    named = [*wanted.items(), *(("slices", column) for column in task.slices)]
     missing = [
         f"no column '{column}' (the task's '{key}')"
-        for key, column in wanted.items()
+        for key, column in named
         if column and column not in table.columns
     ]
     refuse(table.source, missing, next_step=f"its columns are: {', '.join(table.columns)}")
+
+
+def _slice_columns(table: Table, task: Task, kept: Sequence[int]) -> dict[str, tuple[str, ...]]:
+    """A missing value reads as nothing."""
+    return {
+        column: tuple(
+            "" if (value := table.rows[row].get(column)) is None else str(value) for row in kept
+        )
+        for column in task.slices
+    }
 
 
 def _texts(table: Table, columns: Sequence[str]) -> list[list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from harness.errors import DataError
@@ -19,6 +19,10 @@ class Window:
     token_ids: tuple[int, ...]
     scored_bytes: int
     """UTF-8 bytes of text that the scored tokens (all but the first) stand for."""
+    document: int = 0
+    """Position of the text it was cut from."""
+    span: tuple[int, int] = (0, 0)
+    """Where the scored text begins and ends in that, in characters."""
 
 
 def cut_windows(
@@ -52,10 +56,11 @@ def cut_windows(
         verbose=False,
     )
     windows: list[Window] = []
-    for text, ids, offsets in zip(
-        texts, encoded["input_ids"], encoded["offset_mapping"], strict=True
+    for document, (text, ids, offsets) in enumerate(
+        zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
     ):
-        windows += _windows_of(text, ids, offsets, lead=lead, step=step)
+        cut = _windows_of(text, ids, offsets, lead=lead, step=step)
+        windows += (replace(window, document=document) for window in cut)
     return windows
 
 
@@ -77,7 +82,8 @@ def _windows_of(
         begin = reached if lead else max(reached, ends[0])
         reached = max(reached, *ends)
         if len(lead) + len(part) >= 2:  # noqa: PLR2004  (one for context, one to score)
-            yield Window((*lead, *part), len(text[begin:reached].encode()))
+            scored_bytes = len(text[begin:reached].encode())
+            yield Window((*lead, *part), scored_bytes, span=(begin, reached))
 
 
 def _leading_special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
