@@ -1,4 +1,4 @@
-"""The journal of a run: the truth, one line a finished variant, score, cold start or trial.
+"""The journal of a run: the truth, one line a finished variant, score, loss, cold start or trial.
 
 A line is appended and fsynced before anything else happens. Tables and verdict are derived from
 it and can be written again at any time; a torn last line (the machine died while writing) is
@@ -17,6 +17,7 @@ from typing import Any, Self
 from pydantic import TypeAdapter, ValidationError
 
 from harness.errors import RunFolderError
+from harness.losses import LossEntry, PairedMeasure
 from harness.storage import storage_errors, utc_now
 from harness.types import BatchConsistency, ColdStart, ModelVariant, QualityScore, TrialResult
 
@@ -31,12 +32,15 @@ class QualityEntry:
     sha256: str
     scores: tuple[QualityScore, ...]
     consistency: tuple[BatchConsistency, ...] = ()
+    pairs: tuple[PairedMeasure, ...] = ()
+    """Beside the teacher, sample by sample, and calibration."""
 
 
 _VARIANT = TypeAdapter(ModelVariant)
 _QUALITY = TypeAdapter(QualityEntry)
 _TRIAL = TypeAdapter(TrialResult)
 _COLD_START = TypeAdapter(ColdStart)
+_LOSS = TypeAdapter(LossEntry)
 
 
 @dataclass
@@ -48,6 +52,7 @@ class Journal:
     quality: dict[str, QualityEntry] = field(default_factory=dict)
     trials: dict[str, TrialResult] = field(default_factory=dict)
     cold_starts: dict[str, ColdStart] = field(default_factory=dict)
+    losses: dict[str, LossEntry] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -90,6 +95,11 @@ class Journal:
         self.cold_starts[cold_start.variant] = cold_start
         self._append("cold_start", _COLD_START.dump_python(cold_start, mode="json"))
 
+    def add_loss(self, entry: LossEntry) -> None:
+        """Record where a variant's quality was lost."""
+        self.losses[entry.variant] = entry
+        self._append("loss", _LOSS.dump_python(entry, mode="json"))
+
     def cut_torn_line(self) -> None:
         """Drop an unfinished last line, so that the next append starts on a line of its own."""
         if not self.path.is_file():
@@ -115,6 +125,9 @@ class Journal:
             case "cold_start":
                 cold_start = _COLD_START.validate_python(data)
                 self.cold_starts[cold_start.variant] = cold_start
+            case "loss":
+                loss = _LOSS.validate_python(data)
+                self.losses[loss.variant] = loss
 
     def _append(self, kind: str, data: Mapping[str, Any]) -> None:
         # NaN and infinity are no JSON: a measurement that holds one is a bug to be seen at once.

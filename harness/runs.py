@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from harness.errors import RunFolderError
 from harness.journal import SCHEMA_VERSION, Journal
+from harness.losses import LossEntry, PairedMeasure
 from harness.planning.objective import parse_objective
 from harness.series import LoadSeries, StoredSeries
 from harness.storage import replace_text, storage_errors
@@ -54,6 +55,8 @@ class StoredRun:
     cold_starts: tuple[ColdStart, ...] = ()
     series: Mapping[str, LoadSeries] = field(default_factory=dict)
     """Loads over time, by trial; a trial may have none."""
+    pairs: tuple[PairedMeasure, ...] = ()
+    losses: tuple[LossEntry, ...] = ()
 
 
 class RunFolder:
@@ -159,6 +162,8 @@ def read_run(path: Path) -> StoredRun:
         objectives=_objectives(manifest.get("study", {})),
         cold_starts=tuple(journal.cold_starts.values()),
         series=StoredSeries(path / SERIES),
+        pairs=tuple(p for entry in journal.quality.values() for p in entry.pairs),
+        losses=tuple(journal.losses.values()),
     )
 
 

@@ -93,7 +93,27 @@ class ReferenceData(_Strict):
 Data = Annotated[CsvData | JsonLinesData | HubData | ReferenceData, Field(discriminator="source")]
 
 
-class _Padded(_Strict):
+class _Diagnosed(_Strict):
+    """What a task says of finding out where quality was lost."""
+
+    slices: list[str] = Field(
+        [],
+        description="Columns of the data; on each of their values a variant is compared with the "
+        "teacher.",
+    )
+    training_data: Data | None = Field(
+        None,
+        description="What the students were trained on, in the same columns: the report counts "
+        "how much of it lies in each slice.",
+    )
+    chain_samples: Annotated[int, Field(ge=0)] = Field(
+        2000,
+        description="At most so many samples, drawn by the seed, on which the loss is split into "
+        "distillation, export, quantisation, serving and batching; 0 leaves that out.",
+    )
+
+
+class _Padded(_Diagnosed):
     max_length: PositiveInt
     length_buckets: list[PositiveInt] | None = Field(
         None,
@@ -166,7 +186,7 @@ class QuestionAnswering(_Padded):
         return self
 
 
-class CausalLanguageModelling(_Strict):
+class CausalLanguageModelling(_Diagnosed):
     """Scores of running text: perplexity and bits per byte over fixed windows."""
 
     kind: Literal[TaskKind.CAUSAL_LM]

@@ -1,14 +1,15 @@
-"""The tidy tables of a run, as CSV and Parquet: trials, quality, cold starts."""
+"""The tidy tables of a run, as CSV and Parquet: trials, quality, pairs, losses, cold starts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from harness.losses import LossEntry, PairedMeasure
 from harness.runs import StoredRun
 from harness.storage import storage_errors
 from harness.types import ColdStart, LoadMode, ModelVariant, QualityScore, TrialResult
@@ -17,7 +18,7 @@ PERCENTILES = ("p50", "p90", "p95", "p99")
 
 
 def write_tables(run: StoredRun, folder: Path) -> None:
-    """Write trials, quality and cold_starts as .csv and .parquet, replacing older ones.
+    """Write each table as .csv and .parquet, replacing older ones.
 
     Raises:
         StorageError: they cannot be written.
@@ -25,6 +26,9 @@ def write_tables(run: StoredRun, folder: Path) -> None:
     for name, table in (
         ("trials", trials_table(run.trials, run.variants)),
         ("quality", quality_table(run.scores)),
+        ("pairs", pairs_table(run.pairs)),
+        ("losses", losses_table(run.losses)),
+        ("slices", slices_table(run.losses)),
         ("cold_starts", cold_starts_table(run.cold_starts)),
     ):
         with storage_errors(folder):
@@ -48,6 +52,45 @@ def quality_table(scores: Sequence[QualityScore]) -> pd.DataFrame:
     ]
     columns = None if rows else ["variant", "role", "metric", "value"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def pairs_table(pairs: Sequence[PairedMeasure]) -> pd.DataFrame:
+    """One row a variant and measure."""
+    columns = [field.name for field in fields(PairedMeasure)]
+    return pd.DataFrame([asdict(one) for one in pairs], columns=columns)
+
+
+def losses_table(losses: Sequence[LossEntry]) -> pd.DataFrame:
+    """One row a variant and step of its chain, then one for the total; a loss is positive."""
+    columns = ["variant", "family", "step", "metric", "quality"]
+    columns += ["loss", "loss_low", "loss_high", "changed", "samples", "left_out"]
+    rows = []
+    for entry in losses:
+        chain = entry.chain
+        if chain is None:
+            continue
+        steps = [(one.step, one.quality, one.loss, one.changed) for one in chain.links]
+        for step, quality, loss, changed in [*steps, ("total", None, chain.total, None)]:
+            own = (entry.variant, entry.family, step, chain.metric, quality)
+            estimate = (loss.value, loss.low, loss.high)
+            rows.append((*own, *estimate, changed, chain.samples, chain.left_out))
+    return pd.DataFrame(rows, columns=columns).astype({"changed": "Int64"})
+
+
+def slices_table(losses: Sequence[LossEntry]) -> pd.DataFrame:
+    """One row a variant and slice."""
+    columns = ["variant", "family", "slicing", "slice", "samples", "teacher_quality", "quality"]
+    columns += ["loss", "loss_low", "loss_high", "excess", "p_value_holm", "training_samples"]
+    rows = [
+        (
+            *(entry.variant, entry.family, one.slicing, one.name, one.samples),
+            *(one.teacher, one.variant, one.loss.value, one.loss.low, one.loss.high),
+            *(one.excess, one.p_value, one.training_samples),
+        )
+        for entry in losses
+        for one in entry.slices
+    ]
+    return pd.DataFrame(rows, columns=columns).astype({"training_samples": "Int64"})
 
 
 def cold_starts_table(cold_starts: Sequence[ColdStart]) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from harness.errors import StudyError, UsageError
 from harness.export.checkpoint import inspect_checkpoint
@@ -10,7 +10,10 @@ from harness.load.workload import check_workload
 from harness.pipeline.spaces import workloads
 from harness.study import Family, ReferenceData, Study
 from harness.tasks.extras import require_extra
-from harness.tasks.samples import load_samples
+from harness.tasks.samples import load_samples, load_training_samples
+from harness.types import Role
+
+REFERENCE_COLUMNS = {"topics": ("text", "label"), "prose": ("text",)}
 
 
 def check_inputs(study: Study) -> None:
@@ -39,6 +42,8 @@ def _traffic(study: Study, family: Family) -> Iterator[str]:
 def _problems(study: Study, family: Family) -> Iterator[str]:
     """Each checkpoint, and the data against each checkpoint's own labels."""
     own_data = not isinstance(family.task.data, ReferenceData)
+    yield from _unknown_slices(family)
+    teacher_labels: Sequence[str] | None = None
     for model in family.models:
         if model.reference_name:
             continue
@@ -52,6 +57,32 @@ def _problems(study: Study, family: Family) -> Iterator[str]:
                 load_samples(family.task, seed=study.seed, label_names=labels)
             except UsageError as error:
                 yield f"family {family.name}, data: {_with_step(error)}"
+        if model.role is Role.TEACHER:
+            teacher_labels = labels
+    yield from _training(family, teacher_labels)
+
+
+def _training(family: Family, labels: Sequence[str] | None) -> Iterator[str]:
+    """Training data of the user's own, against the teacher's labels."""
+    if isinstance(family.task.training_data, ReferenceData):
+        return
+    try:
+        load_training_samples(family.task, label_names=labels)
+    except UsageError as error:
+        yield f"family {family.name}, training_data: {_with_step(error)}"
+
+
+def _unknown_slices(family: Family) -> Iterator[str]:
+    """Columns that the embedded data does not have; the user's own is checked when it is read."""
+    data = family.task.data
+    if isinstance(data, ReferenceData):
+        known = REFERENCE_COLUMNS[data.name]
+        for column in family.task.slices:
+            if column not in known:
+                yield (
+                    f"family {family.name}, data: no column '{column}' (the task's 'slices'); "
+                    f"the reference data {data.name} has {', '.join(known)}"
+                )
 
 
 def _with_step(error: UsageError) -> str:

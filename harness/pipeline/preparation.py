@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.export.checkpoint import Checkpoint, open_checkpoint
@@ -28,6 +28,16 @@ from harness.types import ModelVariant, Role, ServingConfig
 
 
 @dataclass(frozen=True)
+class OpenedModel:
+    """A model's checkpoint, with the samples as its tokenizer and its order of labels have them."""
+
+    model: Model
+    checkpoint: Checkpoint
+    samples: Samples
+    dataset: EncodedDataset
+
+
+@dataclass(frozen=True)
 class PreparedFamily:
     """A family ready to be served: every variant with the inputs its tokenizer made."""
 
@@ -40,6 +50,10 @@ class PreparedFamily:
     """Around each variant, in the same order; none unless the family asks for them."""
     baseline: tuple[str, ...] = ()
     """The embedded yardstick's predicted class names, a row of the data each."""
+    opened: Mapping[str, OpenedModel] = field(default_factory=dict)
+    """By variant."""
+    training_file: Path | None = None
+    """Of the embedded data: where its training split lies."""
 
     @property
     def served(self) -> tuple[ModelVariant, ...]:
@@ -103,14 +117,6 @@ def payloads_for(study: Study, variant: str, progress: ProgressSink) -> Sequence
     return [group.inputs for group in opened.dataset.groups]
 
 
-@dataclass(frozen=True)
-class _OpenedModel:
-    model: Model
-    checkpoint: Checkpoint
-    samples: Samples
-    dataset: EncodedDataset
-
-
 def _reference_bundle(
     study: Study, families: Sequence[Family], progress: ProgressSink
 ) -> ReferenceBundle | None:
@@ -123,7 +129,7 @@ def _reference_bundle(
 
 def _open_model(
     study: Study, family: Family, model: Model, bundle: ReferenceBundle | None
-) -> _OpenedModel:
+) -> OpenedModel:
     """Open a checkpoint and encode the data with its own tokenizer and its own order of labels."""
     data = family.task.data
     name = model.reference_name
@@ -136,12 +142,12 @@ def _open_model(
     dataset = encode(
         family.task, samples, checkpoint.folder, trust_remote_code=model.trust_remote_code
     )
-    return _OpenedModel(model, checkpoint, samples, dataset)
+    return OpenedModel(model, checkpoint, samples, dataset)
 
 
 def _export_family(
     family: Family,
-    models: list[_OpenedModel],
+    models: list[OpenedModel],
     repository: Path,
     *,
     serving: ServingConfig,
@@ -149,7 +155,7 @@ def _export_family(
     progress: ProgressSink,
 ) -> PreparedFamily:
     variants: list[ModelVariant] = []
-    datasets: dict[str, EncodedDataset] = {}
+    by_variant: dict[str, OpenedModel] = {}
     pipelines: list[PreparedPipeline] = []
     for opened in sorted(models, key=lambda opened: opened.model.role is not Role.TEACHER):
         made = export_variants(
@@ -163,21 +169,23 @@ def _export_family(
         )
         for variant in made:
             write_config(variant, serving)
-            datasets[variant.name] = opened.dataset
+            by_variant[variant.name] = opened
             if family.pipeline:
                 pipelines.append(_pipeline(family, variant, opened, serving))
         variants += made
     return PreparedFamily(
         family=family,
         variants=tuple(variants),
-        datasets=datasets,
+        datasets={name: opened.dataset for name, opened in by_variant.items()},
         pipelines=tuple(pipelines),
         baseline=_baseline(family, models[0].samples, bundle),
+        opened=by_variant,
+        training_file=_training_file(family, bundle),
     )
 
 
 def _pipeline(
-    family: Family, variant: ModelVariant, opened: _OpenedModel, serving: ServingConfig
+    family: Family, variant: ModelVariant, opened: OpenedModel, serving: ServingConfig
 ) -> PreparedPipeline:
     prepared = prepare_pipeline(
         family,
@@ -188,6 +196,12 @@ def _pipeline(
     )
     write_pipeline(prepared.pipeline, serving)
     return prepared
+
+
+def _training_file(family: Family, bundle: ReferenceBundle | None) -> Path | None:
+    """Of the embedded data, unless the study names training data of its own."""
+    data = family.task.training_data or family.task.data
+    return bundle.training_data[data.name] if bundle and isinstance(data, ReferenceData) else None
 
 
 def _baseline(family: Family, samples: Samples, bundle: ReferenceBundle | None) -> tuple[str, ...]:

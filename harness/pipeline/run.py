@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness.load.payloads import REPOSITORY_FILE, write_payloads
 from harness.pipeline.inputs import check_inputs
+from harness.pipeline.losses import trace_losses
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.manifest import describe_run
 from harness.pipeline.preparation import PreparedFamily, prepare
@@ -29,8 +30,7 @@ def run_study(study: Study, folder: RunFolder, machinery: Machinery) -> tuple[Ve
         HarnessError: with the exit code its class names; finished results are in the journal.
     """
     with _served_into(study, folder, machinery) as served:
-        for family in served.families:
-            score_family(study, family, served, folder, machinery.progress)
+        _score(study, served, folder, machinery)
         with trial_runner(study, served, folder, machinery) as runner:
             verdicts = tuple(
                 decide_family(study, family, runner, folder, machinery)
@@ -44,8 +44,7 @@ def run_study(study: Study, folder: RunFolder, machinery: Machinery) -> tuple[Ve
 def score_study(study: Study, folder: RunFolder, machinery: Machinery) -> None:
     """Export, serve and score, without any load."""
     with _served_into(study, folder, machinery) as served:
-        for family in served.families:
-            score_family(study, family, served, folder, machinery.progress)
+        _score(study, served, folder, machinery)
     write_results(folder.path)
 
 
@@ -87,6 +86,13 @@ def write_results(path: Path) -> None:
     run = read_run(path)
     write_tables(run, path)
     build_report(run, path)
+
+
+def _score(study: Study, served: Served, folder: RunFolder, machinery: Machinery) -> None:
+    """Every family's scores, and where its quality was lost."""
+    for family in served.families:
+        score_family(study, family, served, folder, machinery.progress)
+        trace_losses(study, family, served, folder, machinery.progress)
 
 
 @contextmanager

@@ -13,8 +13,10 @@ from harness.pipeline.machinery import ProgressSink
 from harness.pipeline.preparation import PreparedFamily
 from harness.pipeline.serving import Served
 from harness.planning.decision import judge_quality
+from harness.quality.calibration import calibration_measures
 from harness.quality.consistency import batch_consistency
 from harness.quality.outcomes import collect_outcomes, read_outcomes, write_outcomes
+from harness.quality.pairs import beside_teacher, compare_with_teacher
 from harness.quality.pipeline_labels import collect_labels
 from harness.quality.scores import baseline_scores, score
 from harness.runs import RunFolder
@@ -104,10 +106,16 @@ def _score_variant(
     )
     served.server.check()
     served.client.unload(variant.name)
-    write_outcomes(_outcomes_path(folder, variant.name), outcomes, dataset)
-    teacher = read_outcomes(_outcomes_path(folder, prepared.teacher.name))
+    is_teacher = variant.name == prepared.teacher.name
+    teacher = outcomes if is_teacher else read_outcomes(_teacher_path(folder, prepared))
+    write_outcomes(
+        outcomes_path(folder, variant.name), outcomes, dataset, beside_teacher(outcomes, teacher)
+    )
     scores = score(outcomes, dataset, variant=variant, teacher=teacher, seed=study.seed)
-    return QualityEntry(variant.name, variant.sha256, tuple(scores), tuple(consistency))
+    pairs = compare_with_teacher(
+        outcomes, teacher, family=prepared.family.name, seed=study.seed
+    ) + calibration_measures(outcomes, dataset.labels, family=prepared.family.name, seed=study.seed)
+    return QualityEntry(variant.name, variant.sha256, tuple(scores), tuple(consistency), pairs)
 
 
 def _score_pipeline(
@@ -134,8 +142,8 @@ def _score_pipeline(
     )
     served.server.check()
     unload_pipeline(served.client, pipeline)
-    write_outcomes(_outcomes_path(folder, pipeline.variant.name), outcomes, dataset)
-    teacher = read_outcomes(_outcomes_path(folder, prepared.teacher.name))
+    write_outcomes(outcomes_path(folder, pipeline.variant.name), outcomes, dataset)
+    teacher = read_outcomes(_teacher_path(folder, prepared))
     scores = score(outcomes, dataset, variant=pipeline.variant, teacher=teacher, seed=study.seed)
     return QualityEntry(pipeline.variant.name, pipeline.variant.sha256, tuple(scores))
 
@@ -155,11 +163,16 @@ def _score_baseline(study: Study, prepared: PreparedFamily, folder: RunFolder) -
         prepared.family.name,
         np.array([index[label] for label in prepared.baseline], dtype=np.int64),
         dataset,
-        teacher=read_outcomes(_outcomes_path(folder, prepared.teacher.name)),
+        teacher=read_outcomes(_teacher_path(folder, prepared)),
         seed=study.seed,
     )
     folder.journal.add_quality(QualityEntry(name, "", tuple(scores)))
 
 
-def _outcomes_path(folder: RunFolder, variant: str) -> Path:
+def _teacher_path(folder: RunFolder, prepared: PreparedFamily) -> Path:
+    return outcomes_path(folder, prepared.teacher.name)
+
+
+def outcomes_path(folder: RunFolder, variant: str) -> Path:
+    """Where a variant's answers to every sample lie."""
     return folder.path / "samples" / f"{variant}.parquet"

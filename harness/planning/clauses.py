@@ -21,6 +21,8 @@ DEFAULT_ERROR_RATE = Constraint("error_rate", "<=", 0.01, False, "error_rate <= 
 FARTHEST_FACTOR = 1000
 """More evidence than this is not worth naming: the value is at the bound."""
 CONFIDENCE = 0.95
+POWER = 0.8
+"""Chance that the number of samples named decides; the usual choice (Cohen 1988)."""
 _HOLDS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
@@ -81,13 +83,28 @@ def evidence_factor(constraint: Constraint, measured: Interval) -> float:
     return (half / gap) ** 2 if gap else math.inf
 
 
-def more_evidence(factor: float | None, unit: str = "requests") -> str:
-    """How much more would decide, in words."""
+def samples_needed(constraint: Constraint, measured: Interval, samples: int) -> float:
+    """How many samples would decide a clause, if the value measured is the true one.
+
+    The sample size of a test on a mean, `n = ((z_a + z_b) s / d)^2` (Lachin 1981, Controlled
+    Clinical Trials 2, 93-113): `d` the distance from the bound, `z_a` of the interval's confidence,
+    `z_b` of the `POWER` wanted. `s` is read off the interval, `s = half z_a^-1 sqrt(samples)`; of a
+    share of the teacher's that interval is paired, so what both models find hard has cancelled.
+
+    Returns:
+        Infinity where the value lies on the bound.
+    """
+    confidence, power = stats.norm.ppf([(1 + CONFIDENCE) / 2, POWER])
+    return samples * evidence_factor(constraint, measured) * float((1 + power / confidence) ** 2)
+
+
+def more_evidence(factor: float | None) -> str:
+    """How many more requests would decide, in words."""
     if factor is None:
-        return f"more {unit} are needed"
+        return "more requests are needed"
     if factor > FARTHEST_FACTOR:
-        return f"it lies at the bound, which no number of {unit} will change"
-    return f"about {max(2, math.ceil(factor))} times as many {unit} would tell"
+        return "it lies at the bound, which no number of requests will change"
+    return f"about {max(2, math.ceil(factor))} times as many requests would tell"
 
 
 def judge_load(constraint: Constraint, result: TrialResult) -> Finding:

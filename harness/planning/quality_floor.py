@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from harness.planning.clauses import (
+    FARTHEST_FACTOR,
+    POWER,
     Finding,
     Interval,
     decide_interval,
-    evidence_factor,
-    more_evidence,
+    samples_needed,
     strain,
 )
 from harness.planning.objective import QUALITY_METRICS, SHARE_METRICS
@@ -56,11 +58,9 @@ def _compared(constraint: Constraint, score: QualityScore, measured: Interval) -
     if decision is Decision.FAIL:
         reason += f", where {bound(constraint)} is asked for"
     elif decision is Decision.UNDECIDED:
-        factor = evidence_factor(constraint, measured)
-        reason += (
-            f", which cannot yet be told from {bound(constraint)}: "
-            f"{more_evidence(factor, f'samples (now {score.samples:,})')}"
-        )
+        needed = samples_needed(constraint, measured, score.samples)
+        factor = needed / score.samples
+        reason += f", which cannot yet be told from {bound(constraint)}: {_more(needed, score)}"
     stretch = strain(constraint, measured.value)
     return Finding(constraint, "quality", decision, reason, stretch, factor)
 
@@ -75,6 +75,19 @@ def _statement(constraint: Constraint, measured: Interval) -> str:
         return f"{verb} {values[0]} ({values[1]} to {values[2]}){rest} the teacher's {metric}"
     values = [show(value) for value in _in_order(measured)]
     return f"has {metric} {values[0]} ({values[1]} to {values[2]})"
+
+
+def _more(needed: float, score: QualityScore) -> str:
+    """How many samples would decide, in words; rounded up, for it is an estimate."""
+    now = score.samples
+    if needed > FARTHEST_FACTOR * now:
+        return f"it lies at the bound, which no number of samples (now {now:,}) will change"
+    step = 10 ** max(0, math.floor(math.log10(needed)) - 1)
+    rounded = max(now + 1, math.ceil(needed / step) * step)
+    return (
+        f"about {rounded:,} samples (now {now:,}) decide it with a chance of {percent(POWER)}, "
+        "if what was measured is the truth"
+    )
 
 
 def _in_order(measured: Interval) -> tuple[float, float, float]:

@@ -55,8 +55,14 @@ class Answer:
     """Natural logarithm, summed over a row's scored tokens, (n,); NaN for a classifier."""
     usable: NDArray[np.bool_]
     """False where a row's numbers are not numbers (NaN), (n,)."""
+    logits: NDArray[np.float32] | None = None
+    """A classifier's, (n, classes)."""
     spans: Spans | None = None
     """Extractive answers only."""
+
+    def greedy_at(self, row: int, scored: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """A language model's likeliest token in the place of each scored one, (scored tokens,)."""
+        return self.predictions[row, :-1][scored[1:]]
 
 
 def batches(
@@ -118,6 +124,7 @@ def read_answer(variant: ModelVariant, batch: Batch, outputs: Tensors) -> Answer
             predictions=logits.argmax(axis=1).astype(np.int64),
             log_likelihood=np.full(len(batch.rows), np.nan),
             usable=np.asarray(~np.isnan(logits).any(axis=1)),
+            logits=logits.astype(np.float32),
         )
     if variant.task is TaskKind.QUESTION_ANSWERING:
         return _read_spans(batch, outputs["start_logits"], outputs["end_logits"])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from harness.types import ModelVariant, Progress, TaskKind
 
 NO_PREDICTION = -1
 """Stands where a class index would, for an unanswered row."""
+_OF_THE_WHOLE = frozenset({"variant", "sha256", "label_names"})
+"""Fields of `Outcomes` that are no sequence of rows."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,13 @@ class Outcomes:
     `correct`, which is then an exact match."""
     answers: tuple[str, ...] | None = None
     """Question answering: the spans found, empty for none."""
+    logits: NDArray[np.float32] | None = None
+    """A classifier's, (rows, classes), in the order of `label_names`; NaN where unanswered."""
+    label_names: tuple[str, ...] | None = None
+    """In the order of the checkpoint's outputs."""
+    greedy: tuple[NDArray[np.int64], ...] | None = None
+    """A language model's likeliest token in the place of each scored one, a row each; empty where
+    unanswered."""
 
     @property
     def size(self) -> int:
@@ -121,13 +131,18 @@ def collect_outcomes(
     return outcomes
 
 
-def write_outcomes(path: Path, outcomes: Outcomes, dataset: EncodedDataset) -> None:
+def write_outcomes(
+    path: Path,
+    outcomes: Outcomes,
+    dataset: EncodedDataset,
+    beside_teacher: Mapping[str, NDArray[np.float64] | None] | None = None,
+) -> None:
     """Write one line a row (or question) of the test split, as Parquet; an older file is replaced.
 
     Columns: row, label, prediction, correct, log_likelihood, tokens, bytes, words, f1, answer,
-    unanswered and padded_length (of the request; the longest of a question's); one that the task
-    does not have is all null. The variant's name and the artefact's digest are in the file's
-    metadata.
+    unanswered, padded_length (of the request; the longest of a question's), logits and
+    greedy_tokens (lists), and those of `beside_teacher`; one that the task does not have is all
+    null. The variant's name, the artefact's digest and the class names are in the file's metadata.
 
     Raises:
         StorageError: the file cannot be written.
@@ -145,9 +160,19 @@ def write_outcomes(path: Path, outcomes: Outcomes, dataset: EncodedDataset) -> N
         "answer": _column(outcomes.answers, pa.string(), outcomes.size),
         "unanswered": pa.array(outcomes.unanswered),
         "padded_length": pa.array(_padded_lengths(dataset)),
+        "logits": _logits_column(outcomes),
+        "greedy_tokens": _column(outcomes.greedy, pa.list_(pa.int64()), outcomes.size),
+        **{
+            name: _column(values, pa.float64(), outcomes.size)
+            for name, values in (beside_teacher or {}).items()
+        },
     }
     table = pa.table(columns).replace_schema_metadata(
-        {"variant": outcomes.variant, "sha256": outcomes.sha256}
+        {
+            "variant": outcomes.variant,
+            "sha256": outcomes.sha256,
+            "label_names": json.dumps(outcomes.label_names),
+        }
     )
     temporary = path.with_name(f".{path.name}.new")
     with storage_errors(path):
@@ -180,12 +205,27 @@ def read_outcomes(path: Path) -> Outcomes:
             f1=_array(table, "f1"),
             answers=_texts(table, "answer"),
             unanswered=table.column("unanswered").to_numpy(),
+            logits=_stored_logits(table),
+            label_names=_tuple(json.loads(metadata.get(b"label_names", b"null"))),
+            greedy=_stored_greedy(table),
         )
-    except (OSError, pa.ArrowException, KeyError, TypeError) as error:
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise RunFolderError(
             f"{path} holds no outcomes: {error}",
             next_step="score the variant again, in a new run",
         ) from error
+
+
+def take_outcomes(outcomes: Outcomes, rows: NDArray[np.int64]) -> Outcomes:
+    """Some rows of outcomes, in their order."""
+
+    def taken(values: Any) -> Any:
+        if isinstance(values, np.ndarray):
+            return values[rows]
+        return None if values is None else tuple(values[row] for row in rows)
+
+    per_row = (one.name for one in fields(outcomes) if one.name not in _OF_THE_WHOLE)
+    return replace(outcomes, **{name: taken(getattr(outcomes, name)) for name in per_row})
 
 
 def _check_task(variant: ModelVariant, dataset: EncodedDataset) -> None:
@@ -235,6 +275,9 @@ def _assemble(
     tokens = np.zeros(dataset.size, dtype=np.int64)
     answered = np.zeros(dataset.size, dtype=np.bool_)
     classifier = variant.task is TaskKind.SEQUENCE_CLASSIFICATION
+    classes = variant.outputs[0].shape[-1] if classifier else 0
+    logits = np.full((dataset.size, classes), np.nan, dtype=np.float32)
+    greedy = [np.empty(0, dtype=np.int64)] * dataset.size
     for reply in replies:
         rows, answer = reply.batch.rows, reply.answer
         tokens[rows] = reply.batch.scored.sum(axis=1)
@@ -243,7 +286,10 @@ def _assemble(
         answered[rows] = answer.usable
         if classifier:
             predictions[rows] = np.where(answer.usable, answer.predictions, NO_PREDICTION)
+            logits[rows[answer.usable]] = answer.logits[answer.usable]
         else:
+            for place in np.flatnonzero(answer.usable):
+                greedy[int(rows[place])] = answer.greedy_at(int(place), reply.batch.scored[place])
             log_likelihood[rows] = np.where(answer.usable, answer.log_likelihood, np.nan)
     return Outcomes(
         variant=variant.name,
@@ -255,6 +301,9 @@ def _assemble(
         bytes=None if classifier else dataset.byte_counts,
         words=None if classifier else dataset.word_counts,
         unanswered=~answered,
+        logits=logits if classifier else None,
+        label_names=dataset.label_names,
+        greedy=None if classifier else tuple(greedy),
     )
 
 
@@ -286,8 +335,33 @@ def _assemble_questions(
     )
 
 
-def _column(values: NDArray[Any] | Sequence[str] | None, kind: pa.DataType, size: int) -> pa.Array:
+def _column(values: Any, kind: pa.DataType, size: int) -> pa.Array:
     return pa.nulls(size, kind) if values is None else pa.array(values, kind)
+
+
+def _logits_column(outcomes: Outcomes) -> pa.Array:
+    if outcomes.logits is None:
+        return pa.nulls(outcomes.size, pa.list_(pa.float32()))
+    flat = pa.array(outcomes.logits.ravel(), pa.float32())
+    return pa.FixedSizeListArray.from_arrays(flat, outcomes.logits.shape[1])
+
+
+def _stored_logits(table: pa.Table) -> NDArray[np.float32] | None:
+    """None where the task has none, and in files of runs that did not store them."""
+    if "logits" not in table.column_names or table.column("logits").null_count:
+        return None
+    flat: NDArray[np.float32] = table.column("logits").combine_chunks().flatten().to_numpy()
+    return flat.reshape(table.num_rows, -1)
+
+
+def _stored_greedy(table: pa.Table) -> tuple[NDArray[np.int64], ...] | None:
+    if "greedy_tokens" not in table.column_names or table.column("greedy_tokens").null_count:
+        return None
+    return tuple(np.array(row, dtype=np.int64) for row in table.column("greedy_tokens").to_pylist())
+
+
+def _tuple(names: list[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else tuple(names)
 
 
 def _array(table: pa.Table, name: str) -> NDArray[Any] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -72,3 +72,39 @@ def mcnemar_p_value(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> floa
     if only_first + only_second == 0:
         return 1.0
     return float(binomtest(only_first, only_first + only_second, 0.5).pvalue)
+
+
+def paired_loss(
+    lost: NDArray[np.int64] | int, gained: NDArray[np.int64] | int, rows: NDArray[np.int64] | int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """The difference of two accuracies on the same rows, with its 95% interval.
+
+    Bonett and Price's adjusted Wald interval (2012, Journal of Educational and Behavioral
+    Statistics 37, 479-488): one row is added to either kind of discordant ones. Unlike a
+    bootstrap's it has a width where no row is discordant. Whole arrays at a time.
+
+    Args:
+        lost: rows that only the first answered rightly.
+        gained: rows that only the second did.
+        rows: all of them.
+
+    Returns:
+        The first's accuracy less the second's, and its bounds.
+    """
+    first, second, total = np.asarray(lost), np.asarray(gained), np.asarray(rows)
+    down, up = (first + 1) / (total + 2), (second + 1) / (total + 2)
+    half = norm.ppf((1 + CONFIDENCE) / 2) * np.sqrt((down + up - (down - up) ** 2) / (total + 2))
+    low, high = np.maximum(down - up - half, -1.0), np.minimum(down - up + half, 1.0)
+    return (first - second) / total, low, high
+
+
+def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """P-values corrected for their number (Holm 1979): the chance of a single false alarm.
+
+    It holds whatever the dependence between the tests, which matters where slices overlap.
+    """
+    order = np.argsort(p_values)
+    scaled = p_values[order] * np.arange(len(p_values), 0, -1)
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return corrected

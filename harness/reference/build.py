@@ -40,6 +40,8 @@ class ReferenceBundle:
     baseline_predictions: Path
     """JSON list of the class names that TF-IDF with logistic regression gives the topics' test
     split, row by row."""
+    training_data: Mapping[str, Path]
+    """`topics`, `prose` -> JSON lines of the training split, as `data`."""
 
 
 def build_reference(
@@ -77,10 +79,14 @@ def build_reference(
     if missing():
         with _Turn(root, progress):
             _make(missing(), root, seed, progress)
-    data = {family: split_file(root / data_name(family), Split.TEST) for family in FAMILIES}
+    test, training = (
+        {family: split_file(root / data_name(family), split) for family in FAMILIES}
+        for split in (Split.TEST, Split.TRAIN)
+    )
     return ReferenceBundle(
         checkpoints={name: root / name for name in names},
-        data=data,
+        data=test,
+        training_data=training,
         baseline_predictions=root / data_name(TOPICS) / BASELINE_FILE,
     )
 

@@ -83,6 +83,8 @@ class EncodedDataset:
     pad_token_id: int
     word_counts: NDArray[np.int64] | None = None
     """Language models: words between white space that end in each window's bytes, (size,)."""
+    windows: tuple[tuple[int, int, int], ...] | None = None
+    """Language models: document, first and last character of each window's scored text."""
     questions: Questions | None = None
     """Question answering: what the windows were cut from."""
 
@@ -115,6 +117,53 @@ def encode(
     if isinstance(task, QuestionAnswering):
         return _encode_questions(task, samples, tokenizer, names)
     return _encode_windows(task, samples, tokenizer)
+
+
+def take_rows(dataset: EncodedDataset, rows: NDArray[np.int64]) -> EncodedDataset:
+    """Some rows of a data set, renumbered in their order; the same tensors otherwise.
+
+    Args:
+        dataset: as `encode` made it.
+        rows: positions, ascending.
+    """
+    if len(rows) == dataset.size:
+        return dataset
+    place = np.full(dataset.size, -1, dtype=np.int64)
+    place[rows] = np.arange(len(rows))
+    groups = []
+    for group in dataset.groups:
+        kept = place[group.rows] >= 0
+        if kept.any():
+            inputs = {name: values[kept] for name, values in group.inputs.items()}
+            groups.append(EncodedGroup(inputs, place[group.rows[kept]]))
+    return replace(
+        dataset,
+        groups=tuple(groups),
+        size=len(rows),
+        labels=None if dataset.labels is None else dataset.labels[rows],
+        byte_counts=None if dataset.byte_counts is None else dataset.byte_counts[rows],
+        windows=None if dataset.windows is None else tuple(dataset.windows[row] for row in rows),
+    )
+
+
+def row_texts(dataset: EncodedDataset, samples: Samples) -> tuple[str, ...]:
+    """The text of each row: a sample (a pair joined by a bar), or a window's scored part."""
+    if dataset.windows is not None:
+        return tuple(samples.texts[document][a:b] for document, a, b in dataset.windows)
+    if samples.pairs is None:
+        return samples.texts
+    return tuple(f"{a} | {b}" for a, b in zip(samples.texts, samples.pairs, strict=True))
+
+
+def row_columns(dataset: EncodedDataset, samples: Samples) -> dict[str, tuple[str, ...]]:
+    """The values of the columns that the task slices by, for each row."""
+    if dataset.windows is None:
+        return dict(samples.columns)
+    documents = [document for document, _, _ in dataset.windows]
+    return {
+        name: tuple(values[document] for document in documents)
+        for name, values in samples.columns.items()
+    }
 
 
 def _encode_texts(
@@ -213,6 +262,7 @@ def _encode_windows(
         _dataset([group], samples, tokenizer),
         byte_counts=np.array([window.scored_bytes for window in windows], dtype=np.int64),
         word_counts=np.array([window.scored_words for window in windows], dtype=np.int64),
+        windows=tuple((window.document, *window.span) for window in windows),
     )
 
 
@@ -239,6 +289,7 @@ def _dataset(
     *,
     labels: NDArray[np.int64] | None = None,
     truncated: int = 0,
+    windows: tuple[tuple[int, int, int], ...] | None = None,
 ) -> EncodedDataset:
     positions = sum(group.inputs["attention_mask"].size for group in groups)
     real = sum(int(group.inputs["attention_mask"].sum()) for group in groups)
@@ -252,6 +303,7 @@ def _dataset(
         padding_share=1 - real / positions,
         digest=_digest(samples, groups),
         pad_token_id=tokenizer.pad_token_id,
+        windows=windows,
     )
 
 

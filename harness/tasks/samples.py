@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,8 @@ class Samples:
     answers: tuple[tuple[str, ...], ...] | None = None
     """Question answering, whose `texts` are the questions and `pairs` the contexts: the right
     answers."""
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Values of the columns that the task slices by, as text, aligned with `texts`."""
 
 
 def load_samples(
@@ -73,6 +75,7 @@ def load_samples(
             digest=_digest(texts),
             rows=tuple(range(len(texts))),
             seed=seed,
+            columns=_slice_columns(table, task, range(len(texts))),
         )
     texts, *pairs = _texts(table, (task.text, task.text_pair) if task.text_pair else (task.text,))
     labels, names = _labels(table, task, label_names)
@@ -88,6 +91,7 @@ def load_samples(
         digest=_digest(drawn, drawn_pairs, written),
         rows=tuple(kept),
         seed=seed,
+        columns=_slice_columns(table, task, kept),
     )
 
 
@@ -111,20 +115,54 @@ def _questions(table: Table, task: QuestionAnswering, seed: int) -> Samples:
     )
 
 
+def load_training_samples(
+    task: Task, *, label_names: Sequence[str] | None, data_file: Path | None = None
+) -> Samples | None:
+    """All rows that a task's models were trained on; None where the study does not name them.
+
+    Args:
+        task: the study's section.
+        label_names: the checkpoint's id2label, in order.
+        data_file: where the training rows of `source: reference` lie.
+
+    Raises:
+        DataError: as `load_samples`.
+    """
+    data = task.training_data or (task.data if data_file else None)
+    if data is None:
+        return None
+    whole = task.model_copy(update={"data": data, "samples": None})
+    return load_samples(whole, seed=0, label_names=label_names, data_file=data_file)
+
+
 def _check_columns(table: Table, task: Task) -> None:
+    keys: tuple[str, ...]
     if isinstance(task, QuestionAnswering):
         keys = ("question", "context", "answers")
     elif isinstance(task, SequenceClassification):
         keys = ("text", "text_pair", "label")
     else:
         keys = ("text",)
-    wanted = {key: getattr(task, key) for key in keys}
+    named = [
+        *((key, getattr(task, key)) for key in keys),
+        *(("slices", one) for one in task.slices),
+    ]
     missing = [
         f"no column '{column}' (the task's '{key}')"
-        for key, column in wanted.items()
+        for key, column in named
         if column and column not in table.columns
     ]
     refuse(table.source, missing, next_step=f"its columns are: {', '.join(table.columns)}")
+
+
+def _slice_columns(table: Table, task: Task, kept: Sequence[int]) -> dict[str, tuple[str, ...]]:
+    """A missing value reads as nothing."""
+    return {
+        column: tuple(
+            "" if (value := table.rows[row].get(column)) is None else str(value) for row in kept
+        )
+        for column in task.slices
+    }
 
 
 def _texts(table: Table, columns: Sequence[str]) -> list[list[str]]:

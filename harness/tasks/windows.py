@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from harness.errors import DataError
@@ -21,6 +21,10 @@ class Window:
     """UTF-8 bytes of text that the scored tokens (all but the first) stand for."""
     scored_words: int
     """Words between white space whose last character is among those."""
+    document: int = 0
+    """Position of the text it was cut from."""
+    span: tuple[int, int] = (0, 0)
+    """Where the scored text begins and ends in that, in characters."""
 
 
 def cut_windows(
@@ -54,10 +58,11 @@ def cut_windows(
         verbose=False,
     )
     windows: list[Window] = []
-    for text, ids, offsets in zip(
-        texts, encoded["input_ids"], encoded["offset_mapping"], strict=True
+    for document, (text, ids, offsets) in enumerate(
+        zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
     ):
-        windows += _windows_of(text, ids, offsets, lead=lead, step=step)
+        cut = _windows_of(text, ids, offsets, lead=lead, step=step)
+        windows += (replace(window, document=document) for window in cut)
     return windows
 
 
@@ -80,7 +85,12 @@ def _windows_of(
         reached = max(reached, *ends)
         if len(lead) + len(part) >= 2:  # noqa: PLR2004  (one for context, one to score)
             scored = text[begin:reached]
-            yield Window((*lead, *part), len(scored.encode()), _word_ends(scored, text[reached:]))
+            yield Window(
+                (*lead, *part),
+                len(scored.encode()),
+                _word_ends(scored, text[reached:]),
+                span=(begin, reached),
+            )
 
 
 def _word_ends(scored: str, rest: str) -> int:

@@ -153,7 +153,10 @@ def test_quality_reasons_carry_their_numbers():
         "keeps 80% (78% to 82%) of the teacher's accuracy, where at least 90% is asked for"
     )
     _, reason = quality(objective, make_score(relative=0.91))
-    assert "about 4 times as many samples (now 1,500) would tell" in reason
+    # 1,500 (0.02 / 0.01)^2 (1 + 0.842 / 1.960)^2 = 12,257
+    assert "about 13,000 samples (now 1,500) decide it with a chance of 80%" in reason
+    _, reason = quality(objective, make_score(relative=0.9))
+    assert "it lies at the bound, which no number of samples (now 1,500) will change" in reason
     _, reason = quality(
         "perplexity <= 2x teacher", make_score(metric="perplexity", relative=1.61, spread=0.05)
     )

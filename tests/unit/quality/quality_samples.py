@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import ServerError
-from harness.quality.outcomes import Outcomes
+from harness.quality.outcomes import NO_PREDICTION, Outcomes
 from harness.tasks.encoding import EncodedDataset, EncodedGroup
 from harness.types import ModelFormat, ModelVariant, Precision, Role, TaskKind, TensorSpec
 
@@ -160,3 +160,26 @@ def spoken(
         unanswered=np.isnan(log_likelihood),
     )
     return outcomes, split
+
+
+def sure(
+    labels: NDArray[np.int64],
+    logits: NDArray[np.floating],
+    name: str = "student",
+    label_names: tuple[str, ...] | None = None,
+) -> Outcomes:
+    """Outcomes of a classifier with these logits; a row with NaN is unanswered."""
+    unanswered = np.isnan(logits).any(axis=1)
+    predictions = np.where(unanswered, NO_PREDICTION, np.nan_to_num(logits).argmax(axis=1))
+    return Outcomes(
+        variant=name,
+        sha256="",
+        predictions=predictions,
+        correct=predictions == labels,
+        log_likelihood=None,
+        tokens=None,
+        bytes=None,
+        unanswered=unanswered,
+        logits=logits.astype(np.float32),
+        label_names=label_names or tuple(f"class {i}" for i in range(logits.shape[1])),
+    )
