@@ -97,7 +97,12 @@ def _middles_s() -> NDArray[np.float64]:
 @cache
 def _names(edges_s: tuple[float, ...]) -> Sequence[str]:
     def name_all() -> Iterator[str]:
-        yield from (floatToGoString(edge) for edge in edges_s)
+        yield from map(_number, edges_s)
         yield "+Inf"
 
     return tuple(name_all())
+
+
+def _number(edge_s: float) -> str:
+    name: str = floatToGoString(edge_s)  # type: ignore[no-untyped-call]  # prometheus_client's
+    return name

@@ -177,18 +177,18 @@ def server_metrics(found: Sequence[Series], start_s: float, end_s: float) -> Ser
         by_name[one.labels.get("__name__", "")].append(one)
     if not by_name[REQUESTS]:
         return ServerMetrics(problem=f"Prometheus has no {REQUESTS} of this model at that time")
-    for one in by_name[REQUESTS]:
-        if problem := problem_of(one, start_s, end_s):
+    for series in by_name[REQUESTS]:
+        if problem := problem_of(series, start_s, end_s):
             return ServerMetrics(problem=problem)
     grown = {name: _sum(by_name[name], start_s, end_s) for name in COUNTERS if name in by_name}
-    if any(one is not None and one.reset for one in grown.values()):
+    if any(each is not None and each.reset for each in grown.values()):
         return ServerMetrics(counters_reset=True)
     requests = grown[REQUESTS]
     assert requests is not None  # noqa: S101  (there are series of it)
     means = {
-        phase: one.value / requests.value / _US_PER_MS
+        phase: total.value / requests.value / _US_PER_MS
         for phase, name in DURATIONS.items()
-        if (one := grown.get(name)) is not None and requests.value > 0
+        if (total := grown.get(name)) is not None and requests.value > 0
     }
     return ServerMetrics(
         requests=round(requests.value),
