@@ -18,17 +18,11 @@ from harness.pipeline.serving import Served
 from harness.pipeline.spaces import serving_configs, workloads
 from harness.pipeline.trial import TrialRunner
 from harness.planning.decision import decide
+from harness.planning.objective import parse_objective
 from harness.planning.search import BisectionSearch, GridSearch, Search
 from harness.runs import RunFolder
 from harness.study import Family, Study
-from harness.types import (
-    Decision,
-    Progress,
-    Role,
-    ServiceLevelObjective,
-    TrialResult,
-    Verdict,
-)
+from harness.types import Decision, Progress, Role, TrialResult, Verdict
 
 
 @contextmanager
@@ -87,7 +81,7 @@ def decide_family(
         results.append(result)
     teachers = [each.name for each in prepared.variants if each.role is Role.TEACHER]
     verdict = decide(prepared.family.name, slo, quality, results, teachers=teachers)
-    _measure_pipeline(prepared, verdict, runner, folder, slo)
+    _measure_pipeline(prepared, verdict, runner, folder, progress)
     return dataclasses.replace(verdict, pruned=tuple(search.pruned))
 
 
@@ -96,7 +90,7 @@ def _measure_pipeline(
     verdict: Verdict,
     runner: TrialRunner,
     folder: RunFolder,
-    slo: ServiceLevelObjective,
+    progress: ProgressSink,
 ) -> None:
     """The winner with its pre- and post-processing, at the load that it won with."""
     winner = folder.journal.trials.get(verdict.recommended or "")
@@ -106,7 +100,8 @@ def _measure_pipeline(
         trial = pipeline_trial(winner, one.pipeline)
         known = folder.journal.trials.get(trial.trial_id)
         if known is None or known.sha256 != runner.sha256(trial):
-            folder.journal.add_trial(runner.measure(trial, slo))
+            progress(Progress(f"pipeline of {prepared.family.name}", 0, 1, trial.trial_id))
+            folder.journal.add_trial(runner.measure(trial, parse_objective(verdict.slo)))
 
 
 def make_search(

@@ -112,6 +112,7 @@ def _questions(table: Table, task: QuestionAnswering, seed: int) -> Samples:
 
 
 def _check_columns(table: Table, task: Task) -> None:
+    keys: tuple[str, ...]
     if isinstance(task, QuestionAnswering):
         keys = ("question", "context", "answers")
     elif isinstance(task, SequenceClassification):
