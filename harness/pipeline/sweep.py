@@ -11,24 +11,18 @@ from harness.load.generators import LoadGenerators
 from harness.load.payloads import write_payloads
 from harness.load.transports.address import parse_target
 from harness.pipeline.ensembles import pipeline_trial
-from harness.pipeline.machinery import Machinery
+from harness.pipeline.machinery import Machinery, ProgressSink
 from harness.pipeline.preparation import PreparedFamily
 from harness.pipeline.scoring import quality_gate
 from harness.pipeline.serving import Served
 from harness.pipeline.spaces import serving_configs, workloads
 from harness.pipeline.trial import TrialRunner
 from harness.planning.decision import decide
+from harness.planning.objective import parse_objective
 from harness.planning.search import BisectionSearch, GridSearch, Search
 from harness.runs import RunFolder
 from harness.study import Family, Study
-from harness.types import (
-    Decision,
-    Progress,
-    Role,
-    ServiceLevelObjective,
-    TrialResult,
-    Verdict,
-)
+from harness.types import Decision, Progress, Role, TrialResult, Verdict
 
 
 @contextmanager
@@ -97,7 +91,7 @@ def decide_family(
     verdict = decide(prepared.family.name, slo, quality, results, teachers=teachers)
     if machinery.monitor is not None:
         machinery.monitor.decide(verdict.family, verdict.decision)
-    _measure_pipeline(prepared, verdict, runner, folder, slo)
+    _measure_pipeline(prepared, verdict, runner, folder, machinery.progress)
     return dataclasses.replace(verdict, pruned=tuple(search.pruned))
 
 
@@ -113,7 +107,7 @@ def _measure_pipeline(
     verdict: Verdict,
     runner: TrialRunner,
     folder: RunFolder,
-    slo: ServiceLevelObjective,
+    progress: ProgressSink,
 ) -> None:
     """The winner with its pre- and post-processing, at the load that it won with."""
     winner = folder.journal.trials.get(verdict.recommended or "")
@@ -123,7 +117,8 @@ def _measure_pipeline(
         trial = pipeline_trial(winner, one.pipeline)
         known = folder.journal.trials.get(trial.trial_id)
         if known is None or known.sha256 != runner.sha256(trial):
-            folder.journal.add_trial(runner.measure(trial, slo))
+            progress(Progress(f"pipeline of {prepared.family.name}", 0, 1, trial.trial_id))
+            folder.journal.add_trial(runner.measure(trial, parse_objective(verdict.slo)))
 
 
 def make_search(

@@ -139,9 +139,10 @@ def _answer(questions: Questions, spans: Spans, windows: Integers) -> str:
     no_answer = spans.no_answer[windows].min()
     if not np.isfinite(score) or (questions.may_be_unanswerable and no_answer > score):
         return ""
-    context = questions.contexts[questions.of_window[best]]
+    context = questions.contexts[int(questions.of_window[best])]
     offsets = questions.offsets[best]
-    return context[offsets[spans.starts[best], 0] : offsets[spans.ends[best], 1]]
+    first, end = int(offsets[spans.starts[best], 0]), int(offsets[spans.ends[best], 1])
+    return context[first:end]
 
 
 def _squad(texts: Sequence[str], answers: Sequence[Sequence[str]]) -> tuple[Floats, Floats]:
@@ -153,7 +154,7 @@ def _squad(texts: Sequence[str], answers: Sequence[Sequence[str]]) -> tuple[Floa
     exact, f1 = np.zeros(len(texts)), np.zeros(len(texts))
     for row, (text, right) in enumerate(zip(texts, answers, strict=True)):
         # SQuAD 2's own script scores a question without an answer as one whose answer is empty.
-        target = {"id": "0", "answers": {"text": list(right) or [""], "answer_start": [0]}}
+        target: dict[str, Any] = {"id": "0", "answers": {"text": list(right) or [""]}}
         scores = squad({"id": "0", "prediction_text": text}, target)
         exact[row], f1[row] = float(scores["exact_match"]) / 100, float(scores["f1"]) / 100
     return exact, f1

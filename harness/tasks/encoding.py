@@ -213,9 +213,9 @@ def _encode_questions(
         samples.pairs or (),
         samples.answers or (),
         tokenizer,
-        token_types="token_type_ids" in names,
+        names,
     )
-    columns = {**{name: windows.encoded[name] for name in names}, _CONTEXT: windows.context}
+    columns = {**windows.encoded, _CONTEXT: windows.context}
     groups = [
         EncodedGroup(
             {name: group.inputs[name] for name in names},

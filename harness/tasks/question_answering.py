@@ -117,10 +117,11 @@ def cut_contexts(
     contexts: Sequence[str],
     answers: Sequence[tuple[str, ...]],
     tokenizer: PreTrainedTokenizerBase,
-    *,
-    token_types: bool,
+    names: Sequence[str],
 ) -> Windows:
     """Tokenise each question with its context, in as many windows as that takes.
+
+    `names` are the inputs of the served model.
 
     Raises:
         DataError: a question leaves no room for its context.
@@ -135,14 +136,13 @@ def cut_contexts(
         return_overflowing_tokens=True,
         return_offsets_mapping=True,
         return_attention_mask=True,
-        return_token_type_ids=token_types,
+        return_token_type_ids="token_type_ids" in names,
     )
     of_window = np.array(encoded["overflow_to_sample_mapping"], dtype=np.int64)
     context = [
         [int(part == 1) for part in encoded.sequence_ids(window)]
         for window in range(len(of_window))
     ]
-    names = [name for name in tokenizer.model_input_names if name in encoded]
     return Windows(
         encoded={name: encoded[name] for name in names},
         context=context,

@@ -51,7 +51,8 @@ ALLOWED = {
 
 
 def modules() -> list[Path]:
-    return sorted(path for path in HARNESS.rglob("*.py") if "backends" not in path.parts)
+    served = {"backends", "pipeline_models"}  # run by Triton, in an environment of its own
+    return sorted(path for path in HARNESS.rglob("*.py") if not served & set(path.parts))
 
 
 def imported(path: Path) -> set[str]:

@@ -92,6 +92,7 @@ def test_every_problem_is_reported_at_once_with_its_line(tmp_path):
         ({"traffic": {"batch_mix": {8: 0}}}, "greater than 0"),
         ({"traffic": {"batch_mix": {32: 1}}}, "exceed the largest of max_batch_sizes"),
         ({"traffic": {"workers": 65}}, "workers"),
+        ({"objective": "exact_match >= 90% of teacher"}, "asks for exact_match"),
         ({"traffic": {"generator_processes": 2}}, "unknown key"),
     ],
 )

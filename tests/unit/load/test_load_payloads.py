@@ -82,7 +82,7 @@ def test_inputs_that_differ_in_rows_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_not_numbers_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="text holds object, not numbers"):
+    with pytest.raises(DataError, match="text holds object, neither numbers nor bytes"):
         write_payloads(tmp_path / "p.npz", [{"text": np.array([["a"]], object)}])
 
 

@@ -34,6 +34,7 @@ class CountingServer:
                 "success": {"count": self.requests, "ns": 0},
                 "fail": {"count": 0, "ns": 0},
                 "queue": {"count": self.requests, "ns": 3_000_000 * self.requests},
+                "compute_infer": {"count": self.requests, "ns": 2_000_000 * self.requests},
             },
         }
 
@@ -82,6 +83,19 @@ def test_both_sides_are_differences_over_the_window(metrics_url: str) -> None:
     assert server.failures == {"REJECTED": 1}
     assert host.server_cpu is not None
     assert host.gpu_utilization is None
+
+
+def test_an_ensembles_time_is_the_sum_over_its_parts() -> None:
+    window = TelemetryWindow(
+        CountingServer(), metrics_url=None, server_pid=None, model="m", parts=("first", "second")
+    )
+
+    window.open()
+    server, _ = window.close()
+
+    assert [part.model for part in server.parts] == ["first", "second"]
+    assert server.queue_ms == sum(part.queue_ms for part in server.parts)
+    assert server.compute_ms == sum(part.compute_ms for part in server.parts)
 
 
 @pytest.mark.parametrize("gone_at", ["open", "close"])

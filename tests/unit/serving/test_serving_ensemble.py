@@ -1,0 +1,114 @@
+"""The folders and configurations that make a variant a whole pipeline."""
+
+import json
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from harness.serving.ensemble import (
+    TextTokenizer,
+    load_pipeline,
+    make_pipeline,
+    unload_pipeline,
+    write_pipeline,
+)
+from harness.types import (
+    ModelFormat,
+    ModelVariant,
+    Precision,
+    Role,
+    ServingConfig,
+    TaskKind,
+    TensorSpec,
+)
+
+SERVING = ServingConfig(max_batch_size=8, queue_delay_us=500, instance_count=2)
+NAMES = ["student-fp32-tokenize", "student-fp32-label", "student-fp32-pipeline"]
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path):
+    model = ModelVariant(
+        name="student-fp32",
+        family="pairs",
+        role=Role.STUDENT,
+        task=TaskKind.SEQUENCE_CLASSIFICATION,
+        format=ModelFormat.ONNX,
+        precision=Precision.FP32,
+        source="",
+        sha256="0" * 64,
+        path=tmp_path / "student-fp32",
+        inputs=tuple(TensorSpec(n, "INT64", (-1,)) for n in ("input_ids", "attention_mask")),
+        outputs=(TensorSpec("logits", "FP32", (2,)),),
+        parameters=1,
+        size_bytes=1,
+    )
+    return make_pipeline(model, TextTokenizer("{}", True, 32, (16, 32), 5, 0), ("yes", "no"))
+
+
+def configs(folder: Path) -> dict[str, pb.ModelConfig]:
+    return {
+        path.parent.name: text_format.Parse(path.read_text(), pb.ModelConfig())
+        for path in folder.glob("*/config.pbtxt")
+    }
+
+
+def test_three_folders_stand_beside_the_models_own(pipeline, tmp_path):
+    write_pipeline(pipeline, SERVING)
+    found = configs(tmp_path)
+    assert sorted(found) == sorted(NAMES)
+    assert {config.max_batch_size for config in found.values()} == {8}
+    tokenize, label = found["student-fp32-tokenize"], found["student-fp32-label"]
+    assert [(one.name, one.data_type) for one in tokenize.input] == [
+        ("TEXT", pb.TYPE_STRING),
+        ("TEXT_PAIR", pb.TYPE_STRING),
+    ]
+    assert json.loads(tokenize.parameters["buckets"].string_value) == [16, 32]
+    assert json.loads(label.parameters["labels"].string_value) == ["yes", "no"]
+    for name in NAMES[:2]:
+        compile((tmp_path / name / "1" / "model.py").read_text(), name, "exec")
+    assert (tmp_path / "student-fp32-tokenize" / "1" / "tokenizer.json").read_text() == "{}"
+    assert (tmp_path / "student-fp32-pipeline" / "1").is_dir()  # Triton wants a version
+
+
+def test_the_ensemble_hands_each_parts_outputs_to_the_next(pipeline, tmp_path):
+    write_pipeline(pipeline, SERVING)
+    steps = configs(tmp_path)["student-fp32-pipeline"].ensemble_scheduling.step
+    assert tuple(step.model_name for step in steps) == pipeline.parts
+    made = {"TEXT", "TEXT_PAIR"}
+    for step in steps:
+        assert set(step.input_map.values()) <= made
+        made |= set(step.output_map.values())
+    assert {"LABEL", "SCORE"} <= made
+
+
+def test_its_digest_is_that_of_all_that_decides_its_answers(pipeline):
+    model, tokenizer = pipeline.model, pipeline.tokenizer
+    other = make_pipeline(model, tokenizer, ("no", "yes"))
+    assert other.variant.sha256 != pipeline.variant.sha256 != model.sha256
+    assert make_pipeline(model, tokenizer, ("yes", "no")).variant == pipeline.variant
+
+
+class Control:
+    def __init__(self):
+        self.calls = []
+
+    def load(self, model, config=None):
+        self.calls.append(("load", model, json.loads(config)["max_batch_size"]))
+
+    def unload(self, model):
+        self.calls.append(("unload", model))
+
+
+def test_the_ensemble_is_loaded_last_and_unloaded_first(pipeline):
+    control = Control()
+    load_pipeline(control, pipeline, SERVING)
+    unload_pipeline(control, pipeline)
+    loaded = [call[1] for call in control.calls if call[0] == "load"]
+    gone = [call[1] for call in control.calls if call[0] == "unload"]
+    assert loaded == ["student-fp32", *NAMES]
+    assert gone[0] == NAMES[-1]
+    assert sorted(gone) == sorted(loaded)
+    assert {call[2] for call in control.calls if call[0] == "load"} == {8}
