@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from harness.losses import LossEntry, PairedMeasure
 from harness.report.labels import LOWER_IS_BETTER
 from harness.runs import StoredRun
 from harness.series import LoadSeries
@@ -44,6 +45,9 @@ class FamilyResults:
     """In the order of `variants`."""
     series: Mapping[str, LoadSeries] = field(default_factory=dict)
     """Loads over time, by trial; those of other families too."""
+    pairs: tuple[PairedMeasure, ...] = ()
+    losses: tuple[LossEntry, ...] = ()
+    """In the order of `variants`."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -120,6 +124,7 @@ def _family(run: StoredRun, name: str) -> FamilyResults:
     own = [variant for variant in run.variants if variant.family == name]
     variants = tuple(sorted(own, key=lambda variant: _ROLE_ORDER[variant.role]))
     cold_starts = {one.variant: one for one in run.cold_starts}
+    losses = {entry.variant: entry for entry in run.losses}
     return FamilyResults(
         name=name,
         variants=variants,
@@ -129,6 +134,8 @@ def _family(run: StoredRun, name: str) -> FamilyResults:
         objective=run.objectives.get(name),
         cold_starts=tuple(cold_starts[v.name] for v in variants if v.name in cold_starts),
         series=run.series,
+        pairs=tuple(one for one in run.pairs if one.family == name),
+        losses=tuple(losses[v.name] for v in variants if v.name in losses),
     )
 
 
