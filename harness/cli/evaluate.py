@@ -7,7 +7,7 @@ from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Out, Repository, Res
 from harness.cli.session import open_folder
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.run import score_study
-from harness.report.terminal import quality_table
+from harness.report.terminal import losses_table, pairs_table, quality_table
 from harness.runs import read_run
 from harness.study_file import load_study
 
@@ -26,7 +26,17 @@ def evaluate(
         score_study(study, folder, machinery)
     run = read_run(folder.path)
     if as_json:
-        print_json({"run": str(folder.path), "quality": run.scores})
+        print_json(
+            {
+                "run": str(folder.path),
+                "quality": run.scores,
+                "pairs": run.pairs,
+                "losses": run.losses,
+            }
+        )
         return
     output.print(quality_table(run))
+    output.print(pairs_table(run))
+    if any(entry.chain for entry in run.losses):
+        output.print(losses_table(run))
     print_line(f"run: {folder.path}")

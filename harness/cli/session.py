@@ -17,7 +17,7 @@ from harness.pipeline.inputs import check_inputs
 from harness.pipeline.machinery import Machinery, ProgressSink
 from harness.pipeline.manifest import new_manifest
 from harness.pipeline.run import run_study, write_results
-from harness.report.terminal import cold_start_table, verdict_summary, verdict_table
+from harness.report.terminal import cold_start_table, losses_table, verdict_summary, verdict_table
 from harness.runs import RunFolder, StoredRun, latest_run, new_run_path, read_run, verdict_document
 from harness.study import Study
 from harness.types import Decision
@@ -114,9 +114,12 @@ def open_folder(study: Study, out: Path | None, *, resume: bool) -> RunFolder:
 def print_outcome(run: StoredRun, path: Path, *, as_json: bool) -> None:
     """Print the verdict for a person, or for a machine."""
     if as_json:
-        print_json({"run": str(path), **verdict_document(run.verdicts)})
+        document = verdict_document(run.verdicts)
+        print_json({"run": str(path), **document, "pairs": run.pairs, "losses": run.losses})
         return
     output.print(verdict_table(run))
+    if any(entry.chain for entry in run.losses):
+        output.print(losses_table(run))
     if run.cold_starts:
         output.print(cold_start_table(run))
     output.print(verdict_summary(run))

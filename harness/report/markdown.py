@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from harness.report.findings import Finding, Setting
+from harness.report.losses import LostQuality
 from harness.report.page import FamilyPage, Page
 from harness.report.tables import Cell, Column, Table
 
@@ -70,6 +71,8 @@ def _evidence(family: FamilyPage) -> Iterator[str]:
     yield f"## Evidence: {text(family.name)}"
     yield "### Teacher and students"
     yield from _table(family.models)
+    if family.lost:
+        yield from _lost(family.lost)
     if family.consistency:
         yield "### Batch consistency"
         yield from _table(family.consistency)
@@ -88,6 +91,20 @@ def _evidence(family: FamilyPage) -> Iterator[str]:
     if family.search:
         yield "### The search"
         yield from _table(family.search)
+
+
+def _lost(part: LostQuality) -> Iterator[str]:
+    for table in (part.pairs, part.chain):
+        if table:
+            yield f"### {text(table.caption)}"
+            yield from _table(table)
+    for one in part.variants:
+        for table in (one.slice_table, one.shifts, one.examples):
+            if table:
+                yield f"#### {text(table.caption)}"
+                yield from _table(table)
+        if one.hint:
+            yield text(one.hint)
 
 
 def _rejected(page: Page) -> Iterator[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from harness.report.cold_start_table import cold_start_table
 from harness.report.findings import Finding, Setting, finding_of
 from harness.report.labels import INTERRUPTED, SIGNS, Sign, trial_words
+from harness.report.losses import LostQuality, lost_quality
 from harness.report.numbers import count
 from harness.report.pipeline_table import pipeline_quality, pipeline_table
 from harness.report.plot_pipeline import pipeline_plot
@@ -56,6 +57,7 @@ class FamilyPage:
     cold_start: Table | None
     search: Table | None
     models: Table
+    lost: LostQuality | None
     consistency: Table | None
     pipeline: Table | None
     pipeline_quality: str
@@ -71,9 +73,9 @@ class FamilyPage:
     def plots(self) -> tuple[Plot, ...]:
         """Every plot of the family."""
         throughput = (self.quality, *self.throughput, self.split, self.batches)
-        return tuple(
-            plot for plot in (*throughput, self.pipeline_bars, *self.starts, self.seconds) if plot
-        )
+        lost = self.lost.plots if self.lost else ()
+        ordered = (*throughput, self.pipeline_bars, *self.starts, self.seconds, *lost)
+        return tuple(plot for plot in ordered if plot)
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ def _family_page(run: StoredRun, family: FamilyResults, number: int) -> FamilyPa
         cold_start=cold_start_table(family),
         search=search_table(family, resumed=bool(run.manifest.get("resumed_utc"))),
         models=models_table(family),
+        lost=lost_quality(family),
         consistency=consistency_table(family, run.consistency),
         pipeline=pipeline_table(family),
         pipeline_quality=pipeline_quality(family),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from harness.losses import LossEntry, PairedMeasure
 from harness.report.labels import LOWER_IS_BETTER
 from harness.runs import StoredRun
 from harness.series import LoadSeries
@@ -48,6 +49,9 @@ class FamilyResults:
     """Ensembles around the variants: never candidates, so apart from them."""
     pipeline_scores: tuple[QualityScore, ...] = ()
     pipeline_trials: tuple[TrialResult, ...] = ()
+    pairs: tuple[PairedMeasure, ...] = ()
+    losses: tuple[LossEntry, ...] = ()
+    """In the order of `variants`."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -129,6 +133,7 @@ def _family(run: StoredRun, name: str) -> FamilyResults:
     scores = [score for score in run.scores if score.family == name]
     trials = [result for result in run.trials if result.trial.family == name]
     cold_starts = {one.variant: one for one in run.cold_starts}
+    losses = {entry.variant: entry for entry in run.losses}
     return FamilyResults(
         name=name,
         variants=variants,
@@ -141,6 +146,8 @@ def _family(run: StoredRun, name: str) -> FamilyResults:
         pipelines=pipelines,
         pipeline_scores=tuple(score for score in scores if score.variant in around),
         pipeline_trials=tuple(result for result in trials if result.trial.variant in around),
+        pairs=tuple(one for one in run.pairs if one.family == name),
+        losses=tuple(losses[v.name] for v in variants if v.name in losses),
     )
 
 

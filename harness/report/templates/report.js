@@ -72,7 +72,13 @@
   for (const button of document.querySelectorAll(".sortable th button")) {
     button.addEventListener("click", () => sort(button.parentNode));
   }
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  /* A plot that was drawn while it was folded away has no width yet. */
+  for (const folded of document.querySelectorAll("details.losses")) {
+    folded.addEventListener("toggle", () => {
+      for (const box of folded.querySelectorAll("[data-plot]")) Plotly.Plots.resize(box);
+    });
+  }
+  matchMedia("(prefers-color-scheme: dark)".addEventListener("change", draw);
   addEventListener("beforeprint", () => {
     root.dataset.theme = "light";
     draw();
