@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError
 
+from harness.card import CardEntry, ServedEntry
 from harness.errors import RunFolderError
 from harness.storage import storage_errors, utc_now
 from harness.types import BatchConsistency, ColdStart, ModelVariant, QualityScore, TrialResult
@@ -37,6 +38,8 @@ _VARIANT = TypeAdapter(ModelVariant)
 _QUALITY = TypeAdapter(QualityEntry)
 _TRIAL = TypeAdapter(TrialResult)
 _COLD_START = TypeAdapter(ColdStart)
+_CARD = TypeAdapter(CardEntry)
+_SERVED = TypeAdapter(ServedEntry)
 
 
 @dataclass
@@ -48,6 +51,9 @@ class Journal:
     quality: dict[str, QualityEntry] = field(default_factory=dict)
     trials: dict[str, TrialResult] = field(default_factory=dict)
     cold_starts: dict[str, ColdStart] = field(default_factory=dict)
+    card: dict[str, CardEntry] = field(default_factory=dict)
+    """By variant (or model) and runtime."""
+    served: dict[str, ServedEntry] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -90,6 +96,16 @@ class Journal:
         self.cold_starts[cold_start.variant] = cold_start
         self._append("cold_start", _COLD_START.dump_python(cold_start, mode="json"))
 
+    def add_card(self, entry: CardEntry) -> None:
+        """Record a model's measurements in process."""
+        self.card[entry.key] = entry
+        self._append("card", _CARD.dump_python(entry, mode="json"))
+
+    def add_served(self, entry: ServedEntry) -> None:
+        """Record a variant's card measurements through the server."""
+        self.served[entry.variant] = entry
+        self._append("served", _SERVED.dump_python(entry, mode="json"))
+
     def cut_torn_line(self) -> None:
         """Drop an unfinished last line, so that the next append starts on a line of its own."""
         if not self.path.is_file():
@@ -115,6 +131,12 @@ class Journal:
             case "cold_start":
                 cold_start = _COLD_START.validate_python(data)
                 self.cold_starts[cold_start.variant] = cold_start
+            case "card":
+                card = _CARD.validate_python(data)
+                self.card[card.key] = card
+            case "served":
+                served = _SERVED.validate_python(data)
+                self.served[served.variant] = served
 
     def _append(self, kind: str, data: Mapping[str, Any]) -> None:
         # NaN and infinity are no JSON: a measurement that holds one is a bug to be seen at once.

@@ -13,6 +13,7 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
+from harness.card import CardEntry, ServedEntry
 from harness.errors import RunFolderError
 from harness.journal import SCHEMA_VERSION, Journal
 from harness.planning.objective import parse_objective
@@ -54,6 +55,10 @@ class StoredRun:
     cold_starts: tuple[ColdStart, ...] = ()
     series: Mapping[str, LoadSeries] = field(default_factory=dict)
     """Loads over time, by trial; a trial may have none."""
+    card: tuple[CardEntry, ...] = ()
+    """In process; empty where no card was asked for."""
+    served: tuple[ServedEntry, ...] = ()
+    """The card's own measurements through the server."""
 
 
 class RunFolder:
@@ -159,6 +164,8 @@ def read_run(path: Path) -> StoredRun:
         objectives=_objectives(manifest.get("study", {})),
         cold_starts=tuple(journal.cold_starts.values()),
         series=StoredSeries(path / SERIES),
+        card=tuple(journal.card.values()),
+        served=tuple(journal.served.values()),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.export.checkpoint import Checkpoint, open_checkpoint
@@ -30,6 +30,8 @@ class PreparedFamily:
     """By variant."""
     baseline: tuple[str, ...] = ()
     """The embedded yardstick's predicted class names, a row of the data each."""
+    checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict)
+    """By model."""
 
     @property
     def teacher(self) -> ModelVariant:
@@ -150,6 +152,7 @@ def _export_family(
         variants=tuple(variants),
         datasets=datasets,
         baseline=_baseline(family, models[0].samples, bundle),
+        checkpoints={opened.model.name: opened.checkpoint for opened in models},
     )
 
 

@@ -10,11 +10,12 @@ import pytest
 
 HARNESS = Path(__file__).parents[2] / "harness"
 STAGES = {
-    "analysis", "export", "load", "planning", "quality", "reference", "report", "serving",
-    "telemetry",
+    "analysis", "export", "load", "planning", "profiling", "quality", "reference", "report",
+    "serving", "telemetry",
 }  # fmt: skip
 GROUND = {
     "cache",
+    "card",
     "errors",
     "hdr",
     "limits",
@@ -27,6 +28,7 @@ GROUND = {
 }
 ALLOWED = {
     "types": set(),
+    "card": {"types"},
     "hdr": {"types"},
     "limits": set(),
     "series": {"errors"},
@@ -38,8 +40,8 @@ ALLOWED = {
     "study": {"errors", "types", "planning"},
     "study_file": {"errors", "study"},
     "tasks": {"errors", "study", "types"},
-    "journal": {"errors", "storage", "types"},
-    "runs": {"errors", "journal", "planning", "series", "storage", "study", "types"},
+    "journal": {"card", "errors", "storage", "types"},
+    "runs": {"card", "errors", "journal", "planning", "series", "storage", "study", "types"},
     "tables": {"runs", "storage", "types"},
     "machine": set(),
     **dict.fromkeys(STAGES, GROUND),
