@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,7 +37,7 @@ FULL = CardPlan()
 DEMO = CardPlan(samples=300, rounds=3, fresh_processes=2, window_s=0.01, served_s=0.0)
 """Part of a run that has load-tested its variants already: their trials are its served side."""
 QUICK = CardPlan(samples=100, rounds=3, fresh_processes=1, window_s=0.004, served_s=0.0)
-PRELOADED = "harness.pipeline.preloaded"
+PRELOADED, FROZEN = "harness.pipeline.preloaded", "harness.profiling.frozen"
 SERVED_WARMUP_S = 1.0
 CARD_REPEAT = 1000
 """Sets a card's trials apart from those of a search: their evidence has names of its own."""
@@ -56,7 +57,7 @@ def measure_card(
     Raises:
         EnvironmentFailure: a model cannot be loaded or run.
     """
-    preload(PRELOADED)
+    preload_for(families)
     for family in families:
         serving = card_serving(study, family)
         subjects = [
@@ -78,6 +79,17 @@ def measure_card(
         )
         for one, result in zip(subjects, measured, strict=True):
             folder.journal.add_card(_entry(study, one, result, plan, serving))
+
+
+def preload_for(families: Sequence[PreparedFamily]) -> None:
+    """Name what every measuring process finds imported: libraries, and the models' own code."""
+    architectures = set()
+    for family in families:
+        for checkpoint in family.checkpoints.values():
+            config = json.loads((checkpoint.folder / "config.json").read_text(encoding="utf-8"))
+            kind = str(config.get("model_type", "")).replace("-", "_")
+            architectures.add(f"transformers.models.{kind}.modeling_{kind}")
+    preload(PRELOADED, *sorted(architectures), FROZEN)
 
 
 def serve_card(

@@ -4,7 +4,6 @@ So a fresh process has the libraries and nothing of any model, and costs millise
 seconds that importing PyTorch and transformers takes.
 """
 
-import gc
 import importlib
 from contextlib import suppress
 
@@ -22,7 +21,3 @@ for _name in (
 ):
     with suppress(ImportError):  # whoever needs it says what is missing
         importlib.import_module(_name)
-
-# What is there now is never garbage: a fresh process need not look through it, nor copy its pages.
-gc.collect()
-gc.freeze()

@@ -24,9 +24,7 @@ def draw_samples(
     Returns:
         The batches, and how many distinct samples are among them.
     """
-    places = [
-        (group, row) for group in encoded.groups for row in range(len(group.rows))
-    ]
+    places = [(group, row) for group in encoded.groups for row in range(len(group.rows))]
     order = np.concatenate(
         [generator.permutation(len(places)) for _ in range(-(-samples // len(places)))]
     )[:samples]
@@ -61,9 +59,7 @@ def batch_of(encoded: EncodedDataset, shape: Shape, generator: np.random.Generat
     Rows repeat only where a group has too few.
     """
     batch, length = shape
-    group = next(
-        (one for one in encoded.groups if one.length >= length), encoded.groups[-1]
-    )
+    group = next((one for one in encoded.groups if one.length >= length), encoded.groups[-1])
     there = len(group.rows)
     rows = generator.choice(there, size=batch, replace=there < batch)
     return {name: values[rows, :length] for name, values in group.inputs.items()}

@@ -1,4 +1,4 @@
-"""The stage's one entry: a stored run in, `report.html` and `report.md` out, and the report card."""
+"""The stage's one entry: a stored run in, `report.html` and `report.md` out."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from harness.storage import replace_text
 
 
 def build_report(run: StoredRun, folder: Path) -> tuple[Path, Path]:
-    """Write report.html and report.md into a folder, replacing older ones; card.* where there is one.
+    """Write report.html and report.md into a folder, replacing older ones.
 
+    Where models were measured in process, the report card too: card.html, card.md, card.csv.
     A report is derived from the run and may be written again at any time; unfinished runs give
     one too.
 

@@ -52,9 +52,7 @@ def card_page(run: StoredRun) -> CardPage:
     for card in cards_of(run):
         styles = styles_of(card.family)
         served = [one for one in styles.values() if one.role != "baseline"]
-        families.append(
-            FamilyCardPage(card.family.name, tuple(served), card_section(card, styles))
-        )
+        families.append(FamilyCardPage(card.family.name, tuple(served), card_section(card, styles)))
     environment = run.manifest.get("environment") or {}
     measured = max((entry.measured_utc for entry in run.card), default="")
     known = (

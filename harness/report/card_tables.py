@@ -148,7 +148,9 @@ def served_table(card: FamilyCard) -> Table | None:
     )
 
 
-def _served_row(card: FamilyCard, name: str, batches: list[int], *, alone: bool) -> tuple[Cell, ...]:
+def _served_row(
+    card: FamilyCard, name: str, batches: list[int], *, alone: bool
+) -> tuple[Cell, ...]:
     cells = [words(name)]
     if alone:
         cells.append(row_cell(card.row(name, SERVED, "latency_alone_mean", 1), number))
@@ -205,9 +207,7 @@ def export_table(card: FamilyCard) -> Table | None:
     )
 
 
-def _export_row(
-    entry: CardEntry, origin: CardEntry, batches: tuple[int, int]
-) -> tuple[Cell, ...]:
+def _export_row(entry: CardEntry, origin: CardEntry, batches: tuple[int, int]) -> tuple[Cell, ...]:
     pairs: list[tuple[float, float, Shown]] = [
         (entry.size_bytes, origin.size_bytes, _megabytes),
         (entry.cold.memory_bytes.value, origin.cold.memory_bytes.value, _megabytes),
@@ -239,12 +239,13 @@ def row_cell(row: CardRow | None, shown: Shown, *details: str) -> Cell:
 def _spread_words(row: CardRow, shown: Shown) -> str:
     if row.low is None or row.high is None or row.low == row.high:
         return ""
-    high = "unbounded" if row.unit == "ms" and row.high >= UNBOUNDED_MS else shown(row.high)
-    return span(shown(row.low), high)
+    if row.unit == "ms" and row.high >= UNBOUNDED_MS:
+        return ""  # too few calls for bounds
+    return span(shown(row.low), shown(row.high))
 
 
 def _against_words(row: CardRow, shown: Shown) -> str:
-    """`−1.2, 0.42×`; nothing for the teacher itself."""
+    """Difference and factor, as `-1.2, 0.42x`; nothing for the teacher itself."""
     if row.delta is None or row.ratio is None or row.ratio == 1:
         return ""
     sign = MINUS if row.delta < 0 else "+"

@@ -23,7 +23,11 @@ def render_markdown(page: Page) -> str:
         blocks += _evidence(family)
     blocks += _rejected(page)
     blocks += ["## Every trial", *table_blocks(page.trials)]
-    blocks += ["## Environment and digests", *table_blocks(page.artefacts), *table_blocks(page.environment)]
+    blocks += [
+        "## Environment and digests",
+        *table_blocks(page.artefacts),
+        *table_blocks(page.environment),
+    ]
     blocks += ["## The study, as resolved", _fence(page.study, "yaml")]
     return "\n\n".join(block for block in blocks if block) + "\n"
 

@@ -19,6 +19,7 @@ GROUND = {
     "errors",
     "hdr",
     "limits",
+    "profiles",
     "resources",
     "series",
     "storage",
@@ -29,6 +30,7 @@ GROUND = {
 ALLOWED = {
     "types": set(),
     "card": {"types"},
+    "profiles": {"card", "types"},
     "hdr": {"types"},
     "limits": set(),
     "series": {"errors"},
