@@ -7,7 +7,7 @@ TensorBoard and chrome://tracing (or ui.perfetto.dev).
 from __future__ import annotations
 
 import json
-import time
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +40,7 @@ def profile_checkpoint(opened: Any, batch: Inputs, runs: int, folder: Path) -> P
         runs: calls.
         folder: gets `<worker>.pt.trace.json`.
     """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it would tell standard error of each step
     import torch
     from torch.profiler import ProfilerActivity, profile, tensorboard_trace_handler
 
@@ -109,7 +110,6 @@ def profile_artefact(
     prepared = opened.ready(batch)
     for _call in range(WARM_CALLS + runs):
         opened.run(prepared)
-        time.sleep(0)
     trace = Path(session.end_profiling())
     events = json.loads(trace.read_text(encoding="utf-8"))
     return Profiled(onnx_operators(events, runs), trace)
