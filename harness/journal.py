@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError
 
+from harness.card import CardEntry, ServedEntry
 from harness.errors import RunFolderError
 from harness.losses import LossEntry, PairedMeasure
 from harness.storage import storage_errors, utc_now
@@ -41,6 +42,8 @@ _QUALITY = TypeAdapter(QualityEntry)
 _TRIAL = TypeAdapter(TrialResult)
 _COLD_START = TypeAdapter(ColdStart)
 _LOSS = TypeAdapter(LossEntry)
+_CARD = TypeAdapter(CardEntry)
+_SERVED = TypeAdapter(ServedEntry)
 
 
 @dataclass
@@ -53,6 +56,9 @@ class Journal:
     trials: dict[str, TrialResult] = field(default_factory=dict)
     cold_starts: dict[str, ColdStart] = field(default_factory=dict)
     losses: dict[str, LossEntry] = field(default_factory=dict)
+    card: dict[str, CardEntry] = field(default_factory=dict)
+    """By variant (or model) and runtime."""
+    served: dict[str, ServedEntry] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -100,6 +106,16 @@ class Journal:
         self.losses[entry.variant] = entry
         self._append("loss", _LOSS.dump_python(entry, mode="json"))
 
+    def add_card(self, entry: CardEntry) -> None:
+        """Record a model's measurements in process."""
+        self.card[entry.key] = entry
+        self._append("card", _CARD.dump_python(entry, mode="json"))
+
+    def add_served(self, entry: ServedEntry) -> None:
+        """Record a variant's card measurements through the server."""
+        self.served[entry.variant] = entry
+        self._append("served", _SERVED.dump_python(entry, mode="json"))
+
     def cut_torn_line(self) -> None:
         """Drop an unfinished last line, so that the next append starts on a line of its own."""
         if not self.path.is_file():
@@ -128,6 +144,12 @@ class Journal:
             case "loss":
                 loss = _LOSS.validate_python(data)
                 self.losses[loss.variant] = loss
+            case "card":
+                card = _CARD.validate_python(data)
+                self.card[card.key] = card
+            case "served":
+                served = _SERVED.validate_python(data)
+                self.served[served.variant] = served
 
     def _append(self, kind: str, data: Mapping[str, Any]) -> None:
         # NaN and infinity are no JSON: a measurement that holds one is a bug to be seen at once.

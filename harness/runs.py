@@ -13,6 +13,7 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
+from harness.card import CardEntry, ServedEntry
 from harness.errors import RunFolderError
 from harness.journal import SCHEMA_VERSION, Journal
 from harness.losses import LossEntry, PairedMeasure
@@ -57,6 +58,10 @@ class StoredRun:
     """Loads over time, by trial; a trial may have none."""
     pairs: tuple[PairedMeasure, ...] = ()
     losses: tuple[LossEntry, ...] = ()
+    card: tuple[CardEntry, ...] = ()
+    """In process; empty where no card was asked for."""
+    served: tuple[ServedEntry, ...] = ()
+    """The card's own measurements through the server."""
 
 
 class RunFolder:
@@ -164,6 +169,8 @@ def read_run(path: Path) -> StoredRun:
         series=StoredSeries(path / SERIES),
         pairs=tuple(p for entry in journal.quality.values() for p in entry.pairs),
         losses=tuple(journal.losses.values()),
+        card=tuple(journal.card.values()),
+        served=tuple(journal.served.values()),
     )
 
 

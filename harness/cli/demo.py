@@ -18,6 +18,8 @@ from harness.cli.options import (
 )
 from harness.cli.session import GeneratorOptions, RunOptions, run_to_verdict
 from harness.load.transports.opening import GrpcImplementation
+from harness.pipeline.card import DEMO as CARD_DEMO
+from harness.pipeline.card import QUICK as CARD_QUICK
 from harness.resources import bundled
 from harness.study import Study
 from harness.study_file import load_study, parse_study
@@ -40,7 +42,9 @@ def demo(
     if quick:
         study = quick_study(study)
     generators = GeneratorOptions(workers, transport, records)
-    return run_to_verdict(study, RunOptions(out, resume, repository, as_json, generators))
+    card = CARD_QUICK if quick else CARD_DEMO
+    options = RunOptions(out, resume, repository, as_json, generators, card=card)
+    return run_to_verdict(study, options)
 
 
 def quick_study(study: Study) -> Study:

@@ -9,7 +9,20 @@ from typing import NoReturn
 
 import typer
 
-from harness.cli import demo, doctor, evaluate, export, load, report, run, schema, serve, sweep
+from harness.cli import (
+    card,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    load,
+    profile,
+    report,
+    run,
+    schema,
+    serve,
+    sweep,
+)
 from harness.cli.console import say
 from harness.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, HarnessError
 
@@ -25,6 +38,8 @@ app.command("run")(run.run)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)
 app.command("evaluate")(evaluate.evaluate)
+app.command("card")(card.card)
+app.command("profile")(profile.profile)
 app.command("load")(load.load)
 app.command("sweep")(sweep.sweep)
 app.command("report")(report.report)

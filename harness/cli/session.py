@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.card import CardPlan
 from harness.cli.console import ProgressDisplay, output, print_json, print_line, say
 from harness.cli.options import RUNS, parse_cpus
 from harness.cli.telemetry import TelemetryOptions, watched
@@ -17,7 +18,13 @@ from harness.pipeline.inputs import check_inputs
 from harness.pipeline.machinery import Machinery, ProgressSink
 from harness.pipeline.manifest import new_manifest
 from harness.pipeline.run import run_study, write_results
-from harness.report.terminal import cold_start_table, losses_table, verdict_summary, verdict_table
+from harness.report.terminal import (
+    card_table,
+    cold_start_table,
+    losses_table,
+    verdict_summary,
+    verdict_table,
+)
 from harness.runs import RunFolder, StoredRun, latest_run, new_run_path, read_run, verdict_document
 from harness.study import Study
 from harness.types import Decision
@@ -57,6 +64,8 @@ class RunOptions:
     generators: GeneratorOptions = GeneratorOptions()
     cpus: CpuOptions = CpuOptions()
     telemetry: TelemetryOptions = field(default_factory=TelemetryOptions)
+    card: CardPlan | None = None
+    """Ends the run with a report card."""
 
 
 def run_to_verdict(study: Study, options: RunOptions) -> int:
@@ -70,7 +79,7 @@ def run_to_verdict(study: Study, options: RunOptions) -> int:
             open_folder(study, options.out, resume=options.resume) as folder,
         ):
             try:
-                run_study(study, folder, machinery)
+                run_study(study, folder, machinery, options.card)
             except (KeyboardInterrupt, HarnessError):
                 _keep_what_there_is(folder)
                 raise
@@ -123,6 +132,8 @@ def print_outcome(run: StoredRun, path: Path, *, as_json: bool) -> None:
     if run.cold_starts:
         output.print(cold_start_table(run))
     output.print(verdict_summary(run))
+    if run.card:
+        output.print(card_table(run))
     print_line(f"report: {path / 'report.html'}")
 
 

@@ -61,6 +61,11 @@ class PreparedFamily:
         return (*self.variants, *(one.pipeline.variant for one in self.pipelines))
 
     @property
+    def checkpoints(self) -> dict[str, Checkpoint]:
+        """By model."""
+        return {one.model.name: one.checkpoint for one in self.opened.values()}
+
+    @property
     def teacher(self) -> ModelVariant:
         """The teacher in its first precision: what 'of teacher' refers to."""
         model = self.family.teacher

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness.card import CardPlan
 from harness.load.payloads import REPOSITORY_FILE, write_payloads
+from harness.pipeline.card import measure_card, serve_card
 from harness.pipeline.inputs import check_inputs
 from harness.pipeline.losses import trace_losses
 from harness.pipeline.machinery import Machinery
@@ -23,8 +25,12 @@ from harness.tables import write_tables
 from harness.types import Trial, TrialResult, Verdict
 
 
-def run_study(study: Study, folder: RunFolder, machinery: Machinery) -> tuple[Verdict, ...]:
+def run_study(
+    study: Study, folder: RunFolder, machinery: Machinery, card: CardPlan | None = None
+) -> tuple[Verdict, ...]:
     """Export, serve, score, sweep, decide, report; go on where the folder's journal stops.
+
+    With a plan for it a report card is measured at the end, when the server is gone.
 
     Raises:
         HarnessError: with the exit code its class names; finished results are in the journal.
@@ -37,6 +43,8 @@ def run_study(study: Study, folder: RunFolder, machinery: Machinery) -> tuple[Ve
                 for family in served.families
             )
     folder.write_verdicts(verdicts)
+    if card is not None:
+        measure_card(study, served.families, folder, card, machinery.progress)
     write_results(folder.path)
     return verdicts
 
@@ -45,6 +53,17 @@ def score_study(study: Study, folder: RunFolder, machinery: Machinery) -> None:
     """Export, serve and score, without any load."""
     with _served_into(study, folder, machinery) as served:
         _score(study, served, folder, machinery)
+    write_results(folder.path)
+
+
+def card_study(study: Study, folder: RunFolder, machinery: Machinery, plan: CardPlan) -> None:
+    """Export, serve and score what the folder does not hold yet, then measure the report card."""
+    with _served_into(study, folder, machinery) as served:
+        for family in served.families:
+            score_family(study, family, served, folder, machinery.progress)
+        with trial_runner(study, served, folder, machinery) as runner:
+            serve_card(study, served.families, runner, folder, plan, machinery.progress)
+    measure_card(study, served.families, folder, plan, machinery.progress)
     write_results(folder.path)
 
 

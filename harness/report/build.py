@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.report.card_page import build_card
 from harness.report.html import render_html
 from harness.report.markdown import render_markdown
 from harness.report.page import page_of
@@ -14,6 +15,7 @@ from harness.storage import replace_text
 def build_report(run: StoredRun, folder: Path) -> tuple[Path, Path]:
     """Write report.html and report.md into a folder, replacing older ones.
 
+    Where models were measured in process, the report card too: card.html, card.md, card.csv.
     A report is derived from the run and may be written again at any time; unfinished runs give
     one too.
 
@@ -27,4 +29,6 @@ def build_report(run: StoredRun, folder: Path) -> tuple[Path, Path]:
     html, markdown = folder / "report.html", folder / "report.md"
     replace_text(html, render_html(page))
     replace_text(markdown, render_markdown(page))
+    if run.card:
+        build_card(run, folder)
     return html, markdown

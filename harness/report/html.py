@@ -12,6 +12,11 @@ from harness.report.page import Page
 
 def render_html(page: Page) -> str:
     """The report as HTML; everything that comes from the study is escaped."""
+    return render_page("report.html.j2", page, plots=bool(page.plots))
+
+
+def render_page(template: str, page: object, *, plots: bool) -> str:
+    """Any page of the harness by its template; `plots` says whether plotly has to come along."""
     environment = Environment(
         loader=PackageLoader("harness.report"),
         autoescape=True,
@@ -21,9 +26,9 @@ def render_html(page: Page) -> str:
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     folder = files("harness.report") / "templates"
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template(template).render(
         page=page,
         css=(folder / "report.css").read_text(encoding="utf-8"),
         script=(folder / "report.js").read_text(encoding="utf-8"),
-        plotly=get_plotlyjs() if page.plots else "",
+        plotly=get_plotlyjs() if plots else "",
     )

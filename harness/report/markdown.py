@@ -16,15 +16,19 @@ _SPECIAL = re.compile(r"([\\`*_\[\]|~#])")
 def render_markdown(page: Page) -> str:
     """The report as GitHub-flavoured Markdown; everything from the study is escaped."""
     blocks = [f"# {text(page.title)}: {page.sign.symbol} {page.sign.word}"]
-    blocks.append(_list(page.facts))
+    blocks.append(facts_list(page.facts))
     for family in page.families:
         blocks += _verdict(family.finding)
     blocks.append(f"The whole run again: {_code(page.command)}")
     for family in page.families:
         blocks += _evidence(family)
     blocks += _rejected(page)
-    blocks += ["## Every trial", *_table(page.trials)]
-    blocks += ["## Environment and digests", *_table(page.artefacts), *_table(page.environment)]
+    blocks += ["## Every trial", *table_blocks(page.trials)]
+    blocks += [
+        "## Environment and digests",
+        *table_blocks(page.artefacts),
+        *table_blocks(page.environment),
+    ]
     blocks += ["## The study, as resolved", _fence(page.study, "yaml")]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
@@ -46,7 +50,8 @@ def _fence(value: str, language: str = "") -> str:
     return f"{ticks}{language}\n{value.rstrip()}\n{ticks}"
 
 
-def _list(items: tuple[Setting, ...]) -> str:
+def facts_list(items: tuple[Setting, ...]) -> str:
+    """Names and values as a list."""
     return "\n".join(f"- {text(item.name)}: {text(item.value)}" for item in items)
 
 
@@ -59,50 +64,54 @@ def _verdict(finding: Finding) -> Iterator[str]:
         yield f"Next step: {text(finding.next_step)}"
     if finding.variant:
         yield "### What to run"
-        yield _list((*finding.serving, *finding.traffic))
+        yield facts_list((*finding.serving, *finding.traffic))
         yield _fence(finding.config, "protobuf")
         yield f"Measure it again: {_code(finding.command)}"
     if finding.gains:
         yield f"### {text(finding.gains.caption)}"
-        yield from _table(finding.gains)
+        yield from table_blocks(finding.gains)
 
 
 def _evidence(family: FamilyPage) -> Iterator[str]:
     yield f"## Evidence: {text(family.name)}"
     yield "### Teacher and students"
-    yield from _table(family.models)
+    yield from table_blocks(family.models)
     if family.lost:
         yield from _lost(family.lost)
     if family.consistency:
         yield "### Batch consistency"
-        yield from _table(family.consistency)
+        yield from table_blocks(family.consistency)
     if family.pipeline or family.pipeline_quality:
         yield "### Pre- and post-processing"
         yield text(family.pipeline_quality)
         if family.pipeline:
-            yield from _table(family.pipeline)
+            yield from table_blocks(family.pipeline)
     if family.cold_start:
         yield "### Cold start"
-        yield from _table(family.cold_start)
+        yield from table_blocks(family.cold_start)
+    if family.card:
+        for table in family.card.tables:
+            yield f"### {text(table.caption)}"
+            yield from table_blocks(table)
     if family.trust:
         yield f"### {text(family.trust.caption)}"
         yield text(f"Of the {family.leading_is} trial: {family.leading}.")
-        yield from _table(family.trust)
+        yield from table_blocks(family.trust)
     if family.search:
         yield "### The search"
-        yield from _table(family.search)
+        yield from table_blocks(family.search)
 
 
 def _lost(part: LostQuality) -> Iterator[str]:
     for table in (part.pairs, part.chain):
         if table:
             yield f"### {text(table.caption)}"
-            yield from _table(table)
+            yield from table_blocks(table)
     for one in part.variants:
         for table in (one.slice_table, one.shifts, one.examples):
             if table:
                 yield f"#### {text(table.caption)}"
-                yield from _table(table)
+                yield from table_blocks(table)
         if one.hint:
             yield text(one.hint)
 
@@ -114,10 +123,11 @@ def _rejected(page: Page) -> Iterator[str]:
     for family in page.families:
         for group in family.rejected:
             yield f"### {text(family.name)}: {group.size} {text(group.title)}"
-            yield from _table(group.table)
+            yield from table_blocks(group.table)
 
 
-def _table(table: Table) -> Iterator[str]:
+def table_blocks(table: Table) -> Iterator[str]:
+    """A table and its note."""
     if not table.rows:
         yield "None."
         return

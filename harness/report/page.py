@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from harness.report.card_section import CardSection, card_section
+from harness.report.card_values import cards_of
 from harness.report.cold_start_table import cold_start_table
 from harness.report.findings import Finding, Setting, finding_of
 from harness.report.labels import INTERRUPTED, SIGNS, Sign, trial_words
@@ -63,6 +65,8 @@ class FamilyPage:
     pipeline_quality: str
     pipeline_bars: Plot | None
     rejected: tuple[RejectedGroup, ...]
+    card: CardSection | None = None
+    """In process, where it was measured."""
 
     @property
     def leading_is(self) -> str:
@@ -74,8 +78,9 @@ class FamilyPage:
         """Every plot of the family."""
         throughput = (self.quality, *self.throughput, self.split, self.batches)
         lost = self.lost.plots if self.lost else ()
-        ordered = (*throughput, self.pipeline_bars, *self.starts, self.seconds, *lost)
-        return tuple(plot for plot in ordered if plot)
+        card = self.card.plots if self.card else ()
+        last = (self.pipeline_bars, *self.starts, self.seconds, *lost, *card)
+        return tuple(plot for plot in (*throughput, *last) if plot)
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,7 @@ def page_of(run: StoredRun) -> Page:
 def _family_page(run: StoredRun, family: FamilyResults, number: int) -> FamilyPage:
     styles = styles_of(family)
     leading = next(iter(leading_trials(family)), None)
+    card = next((one for one in cards_of(run) if one.family.name == family.name), None)
     return FamilyPage(
         name=family.name,
         anchor=f"family-{number}",
@@ -143,6 +149,7 @@ def _family_page(run: StoredRun, family: FamilyResults, number: int) -> FamilyPa
         pipeline_quality=pipeline_quality(family),
         pipeline_bars=pipeline_plot(family),
         rejected=rejected_groups(family),
+        card=card_section(card, styles) if card else None,
     )
 
 
@@ -155,12 +162,13 @@ def _facts(run: StoredRun) -> tuple[Setting, ...]:
         ("Started", when(run.manifest.get("created_utc"))),
         ("Variants served", count(len(run.variants))),
         ("Trials", trials),
-        ("Machine", _machine(environment)),
+        ("Machine", machine_words(environment)),
     )
     return tuple(Setting(name, value) for name, value in known if value)
 
 
-def _machine(environment: object) -> str:
+def machine_words(environment: object) -> str:
+    """Processor, cores and GPUs in one line."""
     if not isinstance(environment, Mapping):
         return ""
     cores = environment.get("usable_cores") or environment.get("cores")

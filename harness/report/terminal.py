@@ -1,4 +1,4 @@
-"""What the command line prints of a run: verdict, scores, cold starts; fits 100 columns."""
+"""What the command line prints of a run: verdict, scores, cold starts, card; fits 100 columns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from harness.card import CardEntry, Runtime
 from harness.losses import LossChain
+from harness.report.card_values import FamilyCard, cards_of
 from harness.report.findings import Finding, finding_of
 from harness.report.labels import (
     PROTOCOLS,
@@ -21,6 +23,9 @@ from harness.report.loss_words import lost, lost_span, measure_words
 from harness.report.numbers import (
     MISSING,
     count,
+    factor,
+    megabytes,
+    millions,
     milliseconds,
     number,
     p_value,
@@ -176,6 +181,40 @@ def _steps_of(chain: LossChain) -> set[str]:
 def _interval_note(chain: LossChain) -> str:
     span_words = lost_span(chain.metric, chain.total)
     return f"95%: {span_words}" if span_words else ""
+
+
+def card_table(run: StoredRun) -> Table:
+    """A row a model and runtime, in process: what it takes, how fast it is, beside the teacher."""
+    table = _table()
+    table.add_column("In process", no_wrap=True)
+    titles = ("M", "MB", "Mem MB", "Quality", "p50 ms", "p95", "p99", "vs t.", "b1/s", "max/s")
+    for title in titles:
+        table.add_column(title, justify="right", no_wrap=True)
+    for card in cards_of(run):
+        for entry in card.entries:
+            table.add_row(*_card_row(card, entry), end_section=entry is card.entries[-1])
+    return table
+
+
+def _card_row(card: FamilyCard, entry: CardEntry) -> tuple[Text, ...]:
+    smallest, largest = (entry.rate(size) for size in (card.batch_sizes[0], card.batch_sizes[-1]))
+    p50 = card.row(entry.name, entry.runtime, "latency_p50", 1)
+    metric = next(iter(card.family.metrics), "")
+    quality = card.row(entry.name, entry.runtime, metric)
+    name = Text(entry.name)
+    if entry.runtime is Runtime.PYTORCH:
+        name.append(" torch", style="dim")
+    cells = (
+        millions(entry.parameters),
+        megabytes(entry.size_bytes),
+        megabytes(round(entry.cold.memory_bytes.value)),
+        metric_value(metric, quality.value) if quality else MISSING,
+        *(number(entry.latency.percentiles[name].value_ms) for name in ("p50", "p95", "p99")),
+        factor(p50.ratio if p50 else None),
+        number(smallest.per_s.value if smallest else None),
+        number(largest.per_s.value if largest else None),
+    )
+    return (name, *map(Text, cells))
 
 
 def _table() -> Table:

@@ -10,15 +10,17 @@ import pytest
 
 HARNESS = Path(__file__).parents[2] / "harness"
 STAGES = {
-    "analysis", "export", "load", "planning", "quality", "reference", "report", "serving",
-    "telemetry",
+    "analysis", "export", "load", "planning", "profiling", "quality", "reference", "report",
+    "serving", "telemetry",
 }  # fmt: skip
 GROUND = {
     "cache",
+    "card",
     "errors",
     "hdr",
     "limits",
     "losses",
+    "profiles",
     "resources",
     "series",
     "storage",
@@ -28,6 +30,8 @@ GROUND = {
 }
 ALLOWED = {
     "types": set(),
+    "card": {"types"},
+    "profiles": {"card", "types"},
     "hdr": {"types"},
     "limits": set(),
     "losses": set(),
@@ -40,8 +44,10 @@ ALLOWED = {
     "study": {"errors", "types", "planning"},
     "study_file": {"errors", "study"},
     "tasks": {"errors", "study", "types"},
-    "journal": {"errors", "losses", "storage", "types"},
-    "runs": {"errors", "journal", "losses", "planning", "series", "storage", "study", "types"},
+    "journal": {"card", "errors", "losses", "storage", "types"},
+    "runs": {
+        *("card", "errors", "journal", "losses", "planning", "series", "storage", "study", "types")
+    },
     "tables": {"losses", "runs", "storage", "types"},
     "machine": set(),
     **dict.fromkeys(STAGES, GROUND),

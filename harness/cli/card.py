@@ -1,0 +1,46 @@
+"""harness card: the report card, teacher beside students, in process and through the server."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+import typer
+
+from harness.cli.console import ProgressDisplay, output, print_json, print_line
+from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Out, Repository, Resume, StudyFile
+from harness.cli.session import open_folder
+from harness.pipeline.card import FULL
+from harness.pipeline.machinery import Machinery
+from harness.pipeline.run import card_study
+from harness.report.card_values import cards_of
+from harness.report.terminal import card_table
+from harness.runs import read_run
+from harness.study_file import load_study
+
+
+def card(
+    study_file: StudyFile,
+    samples: Annotated[
+        int, typer.Option(min=20, help="Batch-1 calls that are timed of each model.")
+    ] = FULL.samples,
+    out: Out = None,
+    resume: Resume = False,
+    repository: Repository = DEFAULT_REPOSITORY,
+    as_json: AsJson = False,
+) -> None:
+    """Measure each model by itself: size, memory, quality, latency and throughput, and served.
+
+    With --resume on a finished run its scores are kept, and the card joins its report.
+    """
+    study = load_study(study_file)
+    plan = dataclasses.replace(FULL, samples=samples)
+    with ProgressDisplay() as progress, open_folder(study, out, resume=resume) as folder:
+        card_study(study, folder, Machinery(repository, progress=progress), plan)
+    run = read_run(folder.path)
+    if as_json:
+        rows = [row for one in cards_of(run) for row in one.rows]
+        print_json({"run": str(folder.path), "card": rows})
+        return
+    output.print(card_table(run))
+    print_line(f"report card: {folder.path / 'card.html'}")

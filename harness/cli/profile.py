@@ -1,0 +1,58 @@
+"""harness profile: where a variant's time goes, what bounds it, and where its batches level off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.console import ProgressDisplay, output, print_json, print_line
+from harness.cli.options import DEFAULT_REPOSITORY, RUNS, AsJson, Repository, StudyFile
+from harness.pipeline.machinery import Machinery
+from harness.pipeline.profile import profile_variant
+from harness.report.profile_page import profile_summary
+from harness.runs import new_run_path
+from harness.study_file import load_study
+
+
+def profile(
+    study_file: StudyFile,
+    variant: Annotated[str, typer.Option(help="Variant of the study.", show_default=False)],
+    batch_size: Annotated[
+        int, typer.Option(min=2, max=512, help="Profiled at this batch, beside batch 1.")
+    ] = 16,
+    least_growth: Annotated[
+        float,
+        typer.Option(
+            min=0.01, max=0.9, help="What doubling the batch has to bring, as a share, to go on."
+        ),
+    ] = 0.1,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder; default: runs/<study>-<UTC time>-profile-<variant>.", show_default=False
+        ),
+    ] = None,
+    repository: Repository = DEFAULT_REPOSITORY,
+    as_json: AsJson = False,
+) -> None:
+    """Profile a variant and its checkpoint: operators, roofline, batch scaling."""
+    study = load_study(study_file)
+    study.family_of(variant)
+    start = new_run_path(RUNS, study)
+    folder = out or start.with_name(f"{start.name}-profile-{variant}")
+    with ProgressDisplay() as progress:
+        found = profile_variant(
+            study,
+            variant,
+            folder,
+            Machinery(repository, progress=progress),
+            batch_size=batch_size,
+            least_growth=least_growth,
+        )
+    if as_json:
+        print_json(found)
+        return
+    output.print(profile_summary(found))
+    print_line(f"profile: {folder / 'profile.html'}")

@@ -1,0 +1,205 @@
+"""The report card: every model of a study in process, and through the server, into the journal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from harness import hdr
+from harness.analysis.latency import summarise
+from harness.card import CardEntry, CardPlan, Runtime, ServedEntry, ServedPoint
+from harness.errors import EnvironmentFailure
+from harness.pipeline.machinery import ProgressSink
+from harness.pipeline.preparation import PreparedFamily
+from harness.pipeline.spaces import serving_configs
+from harness.pipeline.subjects import FamilySubject, family_subjects
+from harness.pipeline.trial import TrialRunner
+from harness.profiling.rounds import InProcess, measure_side_by_side
+from harness.profiling.subjects import runtime_version
+from harness.profiling.worker import preload
+from harness.runs import RunFolder
+from harness.storage import utc_now
+from harness.study import Study
+from harness.types import (
+    LatencySummary,
+    ModelVariant,
+    Precision,
+    Progress,
+    ServingConfig,
+    Trial,
+    TrialResult,
+    Workload,
+)
+
+FULL = CardPlan()
+DEMO = CardPlan(samples=300, rounds=3, fresh_processes=2, window_s=0.01, served_s=0.0)
+"""Part of a run that has load-tested its variants already: their trials are its served side."""
+QUICK = CardPlan(samples=100, rounds=3, fresh_processes=1, window_s=0.004, served_s=0.0)
+PRELOADED, FROZEN = "harness.pipeline.preloaded", "harness.profiling.frozen"
+SERVED_WARMUP_S = 1.0
+CARD_REPEAT = 1000
+"""Sets a card's trials apart from those of a search: their evidence has names of its own."""
+PARTS = 20
+"""The calls are cut into so many stretches of time, from which their correlation is judged."""
+
+
+def measure_card(
+    study: Study,
+    families: Sequence[PreparedFamily],
+    folder: RunFolder,
+    plan: CardPlan,
+    progress: ProgressSink,
+) -> None:
+    """Measure in process what the journal does not hold yet, a family at a time.
+
+    Raises:
+        EnvironmentFailure: a model cannot be loaded or run.
+    """
+    preload_for(families)
+    for family in families:
+        serving = card_serving(study, family)
+        subjects = [
+            one
+            for one in family_subjects(family, serving)
+            if not _is_kept(folder.journal.card, one, plan)
+        ]
+        if not subjects:
+            continue
+        name = family.family.name
+        measured = measure_side_by_side(
+            [(one.subject, one.dataset) for one in subjects],
+            plan,
+            threads=serving.intra_op_threads,
+            seed=study.seed,
+            progress=lambda step, name=name: progress(  # type: ignore[misc]  # bound by default
+                Progress(f"report card of {name}", step.done, step.total, step.note)
+            ),
+        )
+        for one, result in zip(subjects, measured, strict=True):
+            folder.journal.add_card(_entry(study, one, result, plan, serving))
+
+
+def preload_for(families: Sequence[PreparedFamily]) -> None:
+    """Name what every measuring process finds imported: libraries, and the models' own code."""
+    architectures = set()
+    for family in families:
+        for checkpoint in family.checkpoints.values():
+            config = json.loads((checkpoint.folder / "config.json").read_text(encoding="utf-8"))
+            kind = str(config.get("model_type", "")).replace("-", "_")
+            architectures.add(f"transformers.models.{kind}.modeling_{kind}")
+    preload(PRELOADED, *sorted(architectures), FROZEN)
+
+
+def serve_card(
+    study: Study,
+    families: Sequence[PreparedFamily],
+    runner: TrialRunner,
+    folder: RunFolder,
+    plan: CardPlan,
+    progress: ProgressSink,
+) -> None:
+    """Measure each variant through the server at each batch, one request in flight."""
+    variants = [(family, variant) for family in families for variant in family.variants]
+    for number, (family, variant) in enumerate(variants):
+        known = folder.journal.served.get(variant.name)
+        if known is not None and known.sha256 == variant.sha256:
+            continue
+        progress(Progress("report card, served", number, len(variants), variant.name))
+        points = tuple(
+            _served_point(runner.measure(trial, study.objective_of(family.family)))
+            for trial in _served_trials(study, family, variant, plan)
+        )
+        folder.journal.add_served(ServedEntry(variant.name, variant.sha256, points))
+
+
+def card_serving(study: Study, family: PreparedFamily) -> ServingConfig:
+    """The serving configuration a card is made with: the study's first."""
+    return serving_configs(study.serving_of(family.family))[0]
+
+
+def _is_kept(card: dict[str, CardEntry], one: FamilySubject, plan: CardPlan) -> bool:
+    """Whether it was measured before, the same artefact and as thoroughly."""
+    entry = card.get(f"{one.subject.name}/{one.subject.runtime}")
+    return entry is not None and entry.digest == one.digest and entry.plan == plan
+
+
+def _entry(
+    study: Study,
+    one: FamilySubject,
+    result: InProcess,
+    plan: CardPlan,
+    serving: ServingConfig,
+) -> CardEntry:
+    subject, variant = one.subject, one.variant
+    checkpoint = subject.runtime is Runtime.PYTORCH
+    return CardEntry(
+        name=subject.name,
+        family=variant.family,
+        role=variant.role,
+        runtime=subject.runtime,
+        runtime_version=runtime_version(subject.runtime),
+        precision=Precision.FP32 if checkpoint else variant.precision,
+        source=variant.source,
+        digest=one.digest,
+        plan=plan,
+        threads=serving.intra_op_threads,
+        seed=study.seed,
+        distinct_samples=result.distinct_samples,
+        parameters=variant.parameters,
+        size_bytes=one.size_bytes,
+        cold=result.cold,
+        memory_in_use_bytes=result.memory_in_use_bytes,
+        latency=_latency(result.spans_ns),
+        throughput=result.throughput,
+        measured_utc=utc_now(),
+    )
+
+
+def _latency(spans_ns: Sequence[int]) -> LatencySummary:
+    parts = np.array_split(np.array(spans_ns, dtype=np.int64), PARTS)
+    summary = summarise([hdr.of_nanoseconds(part) for part in parts if len(part)])
+    if summary is None:
+        raise EnvironmentFailure("no call was timed")
+    return summary
+
+
+def _served_trials(
+    study: Study, family: PreparedFamily, variant: ModelVariant, plan: CardPlan
+) -> list[Trial]:
+    traffic = study.traffic_of(family.family)
+    serving = card_serving(study, family)
+    return [
+        Trial(
+            variant.name,
+            variant.family,
+            serving,
+            Workload(
+                protocol=traffic.protocols[0],
+                client_batch_size=batch,
+                concurrency=1,
+                duration_s=plan.served_s,
+                warmup_s=SERVED_WARMUP_S,
+                seed=study.seed,
+            ),
+            stage="card",
+            repeat=CARD_REPEAT,
+        )
+        for batch in plan.batch_sizes
+        if batch <= serving.max_batch_size
+    ]
+
+
+def _served_point(result: TrialResult) -> ServedPoint:
+    workload = result.trial.workload
+    return ServedPoint(
+        protocol=workload.protocol,
+        batch_size=workload.client_batch_size,
+        in_flight=workload.concurrency,
+        serving=result.trial.serving,
+        latency=result.latency,
+        throughput_per_s=result.throughput_inferences_per_s,
+        valid=result.valid,
+        invalid_reason=result.invalid_reason,
+    )

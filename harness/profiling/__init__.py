@@ -1,0 +1,1 @@
+"""Models in process, without a server: their speed, where their time goes, what bounds it."""
