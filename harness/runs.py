@@ -150,7 +150,11 @@ def read_run(path: Path) -> StoredRun:
     return StoredRun(
         manifest=manifest,
         variants=tuple(journal.variants.values()),
-        scores=tuple(s for entry in journal.quality.values() for s in entry.scores),
+        scores=tuple(
+            score
+            for entry in (*journal.quality.values(), *journal.tasks.values())
+            for score in entry.scores
+        ),
         consistency=tuple(c for entry in journal.quality.values() for c in entry.consistency),
         trials=tuple(journal.trials.values()),
         verdicts=verdicts,

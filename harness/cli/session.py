@@ -67,7 +67,7 @@ def run_to_verdict(study: Study, options: RunOptions) -> int:
             try:
                 run_study(study, folder, machinery)
             except (KeyboardInterrupt, HarnessError):
-                _keep_what_there_is(folder)
+                keep_what_there_is(folder)
                 raise
     run = read_run(folder.path)
     print_outcome(run, folder.path, as_json=options.as_json)
@@ -118,7 +118,7 @@ def print_outcome(run: StoredRun, path: Path, *, as_json: bool) -> None:
     print_line(f"report: {path / 'report.html'}")
 
 
-def _keep_what_there_is(folder: RunFolder) -> None:
+def keep_what_there_is(folder: RunFolder) -> None:
     """Tables and report of the finished part, and how to go on."""
     journal = folder.journal
     try:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.pipeline.inputs import check_inputs
+from harness.pipeline.lm_evaluation import TaskEvaluation, evaluate_family
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.manifest import describe_run
 from harness.pipeline.preparation import PreparedFamily, prepare
@@ -40,11 +41,19 @@ def run_study(study: Study, folder: RunFolder, machinery: Machinery) -> tuple[Ve
     return verdicts
 
 
-def score_study(study: Study, folder: RunFolder, machinery: Machinery) -> None:
-    """Export, serve and score, without any load."""
+def score_study(
+    study: Study,
+    folder: RunFolder,
+    machinery: Machinery,
+    *,
+    evaluation: TaskEvaluation | None = None,
+) -> None:
+    """Export, serve and score, without any load; then let lm-eval's tasks be answered."""
     with _served_into(study, folder, machinery) as served:
         for family in served.families:
             score_family(study, family, served, folder, machinery.progress)
+            if evaluation:
+                evaluate_family(study, family, served, folder, evaluation, machinery.progress)
     write_results(folder.path)
 
 
