@@ -93,7 +93,7 @@ def _local(file: Path) -> dict[str, Any]:
     }
 
 
-def _metric(name: str, aggregation: str, higher: bool) -> dict[str, Any]:  # noqa: FBT001
+def _metric(name: str, aggregation: str, higher: bool) -> dict[str, Any]:
     return {"metric": name, "aggregation": aggregation, "higher_is_better": higher}
 
 

@@ -71,7 +71,7 @@ def generate_greedily(
     running = [_Running(prompt) for prompt in distinct if prompt not in known]
     while active := [one for one in running if not one.ended]:
         progress(len(distinct) - len(active), len(distinct))
-        answers = scorer.score([one.row for one in active], lambda done, total: None, keep=False)
+        answers = scorer.score([one.row for one in active], keep=False)
         for one, answer in zip(active, answers, strict=True):
             if answer is None:
                 one.failed = one.ended = True

@@ -1,4 +1,4 @@
-"""One task put to one served model by lm-evaluation-harness, and its results as lm-eval has them."""
+"""One lm-eval task put to one served model, and its results in lm-eval's own shape."""
 
 from __future__ import annotations
 
@@ -97,9 +97,7 @@ def _file_name(name: str) -> str:
 def _json(document: object, indent: int | None = None) -> str:
     from lm_eval.utils import handle_non_serializable
 
-    text = json.dumps(
-        document, indent=indent, default=handle_non_serializable, ensure_ascii=False
-    )
+    text = json.dumps(document, indent=indent, default=handle_non_serializable, ensure_ascii=False)
     # NaN stands for an unanswered request, and is no JSON: only then is the document walked.
     return text if "NaN" not in text else json.dumps(_without_nan(json.loads(text)), indent=indent)
 

@@ -28,11 +28,11 @@ def lm_eval_quiet() -> Iterator[None]:
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
-        tqdm.__init__ = partialmethod(drawing, disable=True)  # type: ignore[assignment]  # restored below
+        tqdm.__init__ = partialmethod(drawing, disable=True)
         with quiet():
             yield
     finally:
-        tqdm.__init__ = drawing  # type: ignore[method-assign]
+        tqdm.__init__ = drawing
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
         if before is None:

@@ -1,5 +1,4 @@
-"""lm-evaluation-harness's samples as rows of our tables: each metric with its interval, and paired
-with the teacher's on the same documents.
+"""lm-eval's samples as rows of our tables, with intervals and paired with the teacher's.
 
 The metric is lm-eval's own (its aggregation over its per-document values). Where it is a mean, or a
 ratio of sums (perplexities, bits per byte), documents are resampled as everywhere in the harness;

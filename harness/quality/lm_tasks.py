@@ -151,9 +151,7 @@ def _needs_hub(manager: Any, names: Sequence[str]) -> bool:
     return False
 
 
-def _load(
-    manager: Any, name: str, request: TaskRequest, hub_missing: bool
-) -> LoadedTask | str:
+def _load(manager: Any, name: str, request: TaskRequest, hub_missing: bool) -> LoadedTask | str:
     """A task, or what is wrong with it."""
     try:
         loaded = manager.load([name])
@@ -204,7 +202,10 @@ def _absent_columns(task: Any) -> Iterator[str]:
     for key in ("doc_to_text", "doc_to_target", "doc_to_choice"):
         value = task.get_config(key)
         if isinstance(value, str) and _NAME.fullmatch(value) and value not in features:
-            yield f"{key} names column '{value}', but the data has {', '.join(features)} (meant as a text: {{{{'{value}'}}}})"
+            yield (
+                f"{key} names column '{value}', but the data has {', '.join(features)} "
+                f"(if it is meant as a text: {{{{'{value}'}}}})"
+            )
 
 
 def _not_greedy(task: Any) -> Iterator[str]:

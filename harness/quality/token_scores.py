@@ -94,7 +94,7 @@ class TokenScorer:
         self._in_flight = in_flight
 
     def score(
-        self, rows: Sequence[Row], progress: ProgressOfRows, *, keep: bool = True
+        self, rows: Sequence[Row], progress: ProgressOfRows | None = None, *, keep: bool = True
     ) -> list[TokenScores | None]:
         """Score rows; None where a row's request failed.
 
@@ -120,7 +120,8 @@ class TokenScorer:
                 found |= scores
                 if cache is not None:
                     _keep(cache, scores)
-            progress(done, len(distinct))
+            if progress is not None:
+                progress(done, len(distinct))
         return [found.get(row) for row in rows]
 
     def _known(self, rows: Sequence[Row], cache: AnswerCache | None) -> dict[Row, TokenScores]:

@@ -70,6 +70,9 @@ def _evidence(family: FamilyPage) -> Iterator[str]:
     yield f"## Evidence: {text(family.name)}"
     yield "### Teacher and students"
     yield from _table(family.models)
+    if family.tasks:
+        yield f"### {text(family.tasks.caption)}"
+        yield from _table(family.tasks)
     if family.consistency:
         yield "### Batch consistency"
         yield from _table(family.consistency)

@@ -26,6 +26,7 @@ from harness.report.search_table import search_table
 from harness.report.selection import FamilyResults, families_of, leading_trials
 from harness.report.style import VariantStyle, styles_of
 from harness.report.tables import Table
+from harness.report.task_table import task_table
 from harness.report.trial_tables import RejectedGroup, rejected_groups, trials_table
 from harness.report.trust_table import trust_table
 from harness.runs import StoredRun
@@ -54,6 +55,8 @@ class FamilyPage:
     cold_start: Table | None
     search: Table | None
     models: Table
+    tasks: Table | None
+    """Of lm-eval."""
     consistency: Table | None
     rejected: tuple[RejectedGroup, ...]
 
@@ -128,6 +131,7 @@ def _family_page(run: StoredRun, family: FamilyResults, number: int) -> FamilyPa
         cold_start=cold_start_table(family),
         search=search_table(family, resumed=bool(run.manifest.get("resumed_utc"))),
         models=models_table(family),
+        tasks=task_table(family),
         consistency=consistency_table(family, run.consistency),
         rejected=rejected_groups(family),
     )

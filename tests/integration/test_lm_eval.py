@@ -55,9 +55,7 @@ class Served:
             cache=cache,
             rows_per_request=8,
         )
-        return ServedLM(
-            scorer, tokenizer, max_length=POSITIONS, progress=lambda done, total: None
-        )
+        return ServedLM(scorer, tokenizer, max_length=POSITIONS, progress=lambda done, total: None)
 
     def results(self, task: str, lm: ServedLM) -> dict[str, Any]:
         return evaluate_task(lm, self.tasks[task], self.variant)
@@ -194,7 +192,7 @@ class _Faulty:
         if self.asked == 1 or self.always:
             raise ServerError("the queue is full")
         outputs = self.client.infer(model, inputs)
-        if self.asked == 2:  # noqa: PLR2004
+        if self.asked == 2:
             logprobs = np.full_like(outputs["token_logprobs"], np.nan)
             return outputs | {"token_logprobs": logprobs}
         return outputs
@@ -228,5 +226,5 @@ def test_unanswered_texts_are_left_out_and_counted(served: Served) -> None:
 
 @pytest.mark.parametrize("task", ["local_mc", "local_gen"])
 def test_an_endpoint_that_answers_nothing_ends_the_evaluation(served: Served, task: str) -> None:
-    with pytest.raises(ServerError, match="answered none of .* requests: the queue is full"):
+    with pytest.raises(ServerError, match=r"answered none of .* requests: the queue is full"):
         served.results(task, served.lm(_Faulty(served.client, always=True)))
