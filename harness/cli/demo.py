@@ -13,6 +13,7 @@ from harness.cli.options import (
     Records,
     Repository,
     Resume,
+    Track,
     Transport,
     Workers,
 )
@@ -33,6 +34,7 @@ def demo(
     workers: Workers = None,
     transport: Transport = GrpcImplementation.NATIVE,
     records: Records = False,
+    track: Track = None,
     as_json: AsJson = False,
 ) -> int:
     """Train, distil, export, serve and measure the embedded models, and decide."""
@@ -40,7 +42,9 @@ def demo(
     if quick:
         study = quick_study(study)
     generators = GeneratorOptions(workers, transport, records)
-    return run_to_verdict(study, RunOptions(out, resume, repository, as_json, generators))
+    trackers = tuple(track or ())
+    options = RunOptions(out, resume, repository, as_json, generators, trackers=trackers)
+    return run_to_verdict(study, options)
 
 
 def quick_study(study: Study) -> Study:

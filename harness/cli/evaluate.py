@@ -8,8 +8,16 @@ from typing import Annotated
 import typer
 
 from harness.cli.console import ProgressDisplay, output, print_json, print_line, say
-from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Out, Repository, Resume, StudyFile
-from harness.cli.session import keep_what_there_is, open_folder
+from harness.cli.options import (
+    DEFAULT_REPOSITORY,
+    AsJson,
+    Out,
+    Repository,
+    Resume,
+    StudyFile,
+    Track,
+)
+from harness.cli.session import keep_what_there_is, open_folder, tell_trackers
 from harness.errors import HarnessError
 from harness.pipeline.lm_evaluation import (
     TaskEvaluation,
@@ -23,6 +31,7 @@ from harness.report.terminal import quality_table
 from harness.runs import read_run
 from harness.study import Study
 from harness.study_file import load_study
+from harness.tracking.sinks import check_trackers
 
 
 def evaluate(
@@ -53,9 +62,12 @@ def evaluate(
     out: Out = None,
     resume: Resume = False,
     repository: Repository = DEFAULT_REPOSITORY,
+    track: Track = None,
     as_json: AsJson = False,
 ) -> None:
     """Export, serve and score every variant through the endpoint, beside its teacher."""
+    trackers = tuple(track or ())
+    check_trackers(trackers)
     study = load_study(study_file)
     request = TaskRequest(_names(tasks), tuple(include_path or ()), limit, num_fewshot)
     evaluation = _evaluation(study, request, use_cache=not no_cache)
@@ -67,6 +79,7 @@ def evaluate(
             keep_what_there_is(folder)
             raise
     run = read_run(folder.path)
+    tell_trackers(folder.path, trackers)
     if as_json:
         print_json({"run": str(folder.path), "quality": run.scores})
         return

@@ -9,7 +9,19 @@ from typing import NoReturn
 
 import typer
 
-from harness.cli import demo, doctor, evaluate, export, load, report, run, schema, serve, sweep
+from harness.cli import (
+    demo,
+    doctor,
+    evaluate,
+    export,
+    load,
+    report,
+    run,
+    schema,
+    serve,
+    sweep,
+    track,
+)
 from harness.cli.console import say
 from harness.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, HarnessError
 
@@ -28,6 +40,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("load")(load.load)
 app.command("sweep")(sweep.sweep)
 app.command("report")(report.report)
+app.command("track")(track.track)
 app.command("schema")(schema.schema)
 app.command("doctor")(doctor.doctor)
 

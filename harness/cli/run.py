@@ -12,6 +12,7 @@ from harness.cli.options import (
     Repository,
     Resume,
     StudyFile,
+    Track,
     Transport,
     Workers,
 )
@@ -30,10 +31,11 @@ def run(
     workers: Workers = None,
     transport: Transport = GrpcImplementation.NATIVE,
     records: Records = False,
+    track: Track = None,
     as_json: AsJson = False,
 ) -> int:
     """Export, serve, score, sweep, decide, report."""
     generators = GeneratorOptions(workers, transport, records)
     cpus = CpuOptions(cpus_server, cpus_generator)
-    options = RunOptions(out, resume, repository, as_json, generators, cpus)
+    options = RunOptions(out, resume, repository, as_json, generators, cpus, tuple(track or ()))
     return run_to_verdict(load_study(study_file), options)

@@ -16,6 +16,7 @@ from harness.cli.options import (
     Repository,
     Resume,
     StudyFile,
+    Track,
     Transport,
     Workers,
 )
@@ -43,13 +44,14 @@ def sweep(
     workers: Workers = None,
     transport: Transport = GrpcImplementation.NATIVE,
     records: Records = False,
+    track: Track = None,
     as_json: AsJson = False,
 ) -> int:
     """Run a study with another objective or search; the exit code is the verdict."""
     study = override(load_study(study_file), slo, search)
     generators = GeneratorOptions(workers, transport, records)
     cpus = CpuOptions(cpus_server, cpus_generator)
-    options = RunOptions(out, resume, repository, as_json, generators, cpus)
+    options = RunOptions(out, resume, repository, as_json, generators, cpus, tuple(track or ()))
     return run_to_verdict(study, options)
 
 

@@ -147,9 +147,8 @@ class ServedLM(TemplateLM):  # type: ignore[misc]  # lm_eval comes without types
     ) -> list[str]:
         """Greedy continuations up to a stop string; an unanswered one is empty."""
         end_of_text = self.tokenizer.decode(self.eot_token_id, skip_special_tokens=False)
-        prompts = [
-            self._prompt(request.args[0], request.args[1], end_of_text) for request in requests
-        ]
+        asked = [(request.args[0], request.args[1]) for request in requests]
+        prompts = [self._prompt(context, options, end_of_text) for context, options in asked]
         made = generate_greedily(
             prompts,
             self._scorer,
