@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,23 @@ def families_without_answer(study: Study) -> tuple[str, ...]:
     return tuple(family.name for family in study.families if not _answers(family))
 
 
+def evaluation_serving(kind: str) -> ServingConfig:
+    """How a model is served while it is only asked: as much of the machine as helps.
+
+    On a CPU two instances, so that one computes while the other's rows are read and written, and
+    the cores between them; on a GPU one.
+    """
+    if kind != "cpu":
+        return ServingConfig(max_batch_size=ROWS_PER_REQUEST, instance_kind=kind)
+    cores = len(os.sched_getaffinity(0))
+    instances = min(2, cores)
+    return ServingConfig(
+        max_batch_size=ROWS_PER_REQUEST,
+        instance_count=instances,
+        intra_op_threads=cores // instances,
+    )
+
+
 def evaluate_family(
     study: Study,
     prepared: PreparedFamily,
@@ -83,7 +101,7 @@ def evaluate_family(
         todo = [task for task in evaluation.tasks if not _done(folder, variant, task)]
         if not todo:
             continue
-        serving = _serving(study.serving_of(prepared.family).instance_kind)
+        serving = evaluation_serving(study.serving_of(prepared.family).instance_kind)
         served.client.load(variant.name, config_override(variant, serving))
         for task in todo:
             entry = _evaluate(study, prepared, variant, task, served, folder, evaluation, progress)
@@ -131,10 +149,6 @@ def _open(folder: Path, model: Model) -> tuple[Any, Any, int]:
 def _done(folder: RunFolder, variant: ModelVariant, task: LoadedTask) -> bool:
     entry = folder.journal.tasks.get(f"{variant.name}/{task.name}")
     return entry is not None and (entry.sha256, entry.digest) == (variant.sha256, task.digest)
-
-
-def _serving(kind: str) -> ServingConfig:
-    return ServingConfig(max_batch_size=ROWS_PER_REQUEST, instance_kind=kind)
 
 
 def _stage(variant: ModelVariant) -> str:

@@ -51,7 +51,7 @@ def generate_greedily(
     decode: Decode,
     *,
     end_tokens: frozenset[int],
-    progress: ProgressOfRows,
+    progress: ProgressOfRows | None = None,
 ) -> list[tuple[int, ...] | None]:
     """Continue prompts; None where a request failed on the way.
 
@@ -70,7 +70,8 @@ def generate_greedily(
     known = _known(distinct, scorer, end_tokens)
     running = [_Running(prompt) for prompt in distinct if prompt not in known]
     while active := [one for one in running if not one.ended]:
-        progress(len(distinct) - len(active), len(distinct))
+        if progress is not None:
+            progress(len(distinct) - len(active), len(distinct))
         answers = scorer.score([one.row for one in active], keep=False)
         for one, answer in zip(active, answers, strict=True):
             if answer is None:
@@ -80,7 +81,6 @@ def generate_greedily(
             if one.ended and scorer.cache is not None:
                 request = one.prompt.request(end_tokens)
                 scorer.cache.add({request: np.asarray(one.made, "<i4").tobytes()})
-    progress(len(distinct), len(distinct))
     made = known | {one.prompt: None if one.failed else tuple(one.made) for one in running}
     return [made[prompt] for prompt in prompts]
 

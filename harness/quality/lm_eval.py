@@ -68,7 +68,7 @@ class ServedLM(TemplateLM):  # type: ignore[misc]  # lm_eval comes without types
         *,
         max_length: int,
         end_tokens: Iterable[int] = (),
-        progress: Callable[[int, int], None],
+        progress: Callable[[int, int], None] | None = None,
     ) -> None:
         super().__init__()
         self.tokenizer = configure_pad_token(tokenizer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -74,7 +73,7 @@ def test_mlflow_holds_the_run_once_however_often_it_is_told(folder: Path, offlin
 
     record = record_of(folder)
     client = mlflow.MlflowClient()
-    experiment = client.get_experiment_by_name("sample")
+    experiment = client.get_experiment_by_name(record.study)
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
     assert run.data.tags["decision"] == record.tags["decision"]
@@ -89,30 +88,18 @@ def test_mlflow_holds_the_run_once_however_often_it_is_told(folder: Path, offlin
 
 
 def test_wandb_off_line_holds_history_tables_and_report(folder: Path, offline: Path) -> None:
-    from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
-
     track(folder, Tracker.WANDB)
 
-    (file,) = folder.glob("wandb/offline-run-*/*.wandb")
-    store = DataStore()
-    store.open_for_scan(str(file))
-    kinds: list[str] = []
-    summary: dict[str, object] = {}
-    while (data := store.scan_data()) is not None:
-        told = wandb_internal_pb2.Record()
-        told.ParseFromString(data)
-        kinds.append(told.WhichOneof("record_type"))
-        if told.HasField("summary"):
-            summary |= {
-                one.key or "/".join(one.nested_key): json.loads(one.value_json)
-                for one in told.summary.update
-            }
     record = record_of(folder)
-    assert kinds.count("history") == len(record.trials) + 1
-    assert "artifact" in kinds
-    assert summary["decision"] == record.tags["decision"]
-    assert list(folder.glob("wandb/offline-run-*/files/media/table/trials_*.table.json"))
+    (file,) = folder.glob("wandb/offline-run-*/*.wandb")
+    told = file.read_bytes()  # protobuf, uncompressed: names and JSON values as they are
+    # Almost: a name that straddles a block's border is cut in two.
+    assert told.count(b"trial/throughput_inferences_per_s") >= 0.9 * len(record.trials)
+    assert b"/recommended/latency_p95_ms" in told
+    assert record.study.encode() in told
+    assert b"report.html" in told
+    tables = [path.name for path in folder.glob("wandb/offline-run-*/files/media/table/*.json")]
+    assert {name.partition("_")[0] for name in tables} == {"trials", "quality"}
 
 
 def test_a_tracker_that_fails_says_so_and_leaves_the_run(
