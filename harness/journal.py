@@ -37,6 +37,31 @@ class QualityEntry:
     """Beside the teacher, sample by sample, and calibration."""
 
 
+@dataclass(frozen=True)
+class TaskEntry:
+    """One lm-eval task (or group of tasks) as one variant answered it."""
+
+    variant: str
+    sha256: str
+    task: str
+    """As it was asked for."""
+    digest: str
+    """SHA-256 of every request it made."""
+    scores: tuple[QualityScore, ...]
+    requests: int
+    unanswered: int
+    truncated: int
+    """Requests whose context was cut from the left to the model's length."""
+    windowed: int
+    """Texts that took more than one window."""
+
+    @property
+    def key(self) -> str:
+        """What a later entry of the same name replaces."""
+        return f"{self.variant}/{self.task}"
+
+
+_TASK = TypeAdapter(TaskEntry)
 _VARIANT = TypeAdapter(ModelVariant)
 _QUALITY = TypeAdapter(QualityEntry)
 _TRIAL = TypeAdapter(TrialResult)
@@ -53,6 +78,8 @@ class Journal:
     path: Path
     variants: dict[str, ModelVariant] = field(default_factory=dict)
     quality: dict[str, QualityEntry] = field(default_factory=dict)
+    tasks: dict[str, TaskEntry] = field(default_factory=dict)
+    """By `TaskEntry.key`."""
     trials: dict[str, TrialResult] = field(default_factory=dict)
     cold_starts: dict[str, ColdStart] = field(default_factory=dict)
     losses: dict[str, LossEntry] = field(default_factory=dict)
@@ -90,6 +117,11 @@ class Journal:
         """Record a finished score."""
         self.quality[entry.variant] = entry
         self._append("quality", _QUALITY.dump_python(entry, mode="json"))
+
+    def add_task(self, entry: TaskEntry) -> None:
+        """Record a finished lm-eval task."""
+        self.tasks[entry.key] = entry
+        self._append("task", _TASK.dump_python(entry, mode="json"))
 
     def add_trial(self, result: TrialResult) -> None:
         """Record a finished trial."""
@@ -135,6 +167,9 @@ class Journal:
             case "quality":
                 entry = _QUALITY.validate_python(data)
                 self.quality[entry.variant] = entry
+            case "task":
+                task = _TASK.validate_python(data)
+                self.tasks[task.key] = task
             case "trial":
                 result = _TRIAL.validate_python(data)
                 self.trials[result.trial.trial_id] = result

@@ -158,7 +158,10 @@ def read_run(path: Path) -> StoredRun:
     return StoredRun(
         manifest=manifest,
         variants=tuple(journal.variants.values()),
-        scores=tuple(s for entry in journal.quality.values() for s in entry.scores),
+        scores=(
+            *(score for entry in journal.quality.values() for score in entry.scores),
+            *(score for task in journal.tasks.values() for score in task.scores),
+        ),
         consistency=tuple(c for entry in journal.quality.values() for c in entry.consistency),
         trials=tuple(journal.trials.values()),
         verdicts=verdicts,

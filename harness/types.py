@@ -476,7 +476,7 @@ class QualityScore:
     family: str
     role: Role
     metric: str
-    """One of `harness.planning.objective.QUALITY_METRICS`."""
+    """One of `harness.planning.objective.QUALITY_METRICS`; of an lm-eval task `TASK/METRIC`."""
     value: float
     low: float
     high: float
@@ -487,7 +487,7 @@ class QualityScore:
     relative_low: float | None = None
     relative_high: float | None = None
     p_value: float | None = None
-    """McNemar's exact test for accuracy and exact match; None for other metrics."""
+    """McNemar's exact test for accuracy and what else is 0 or 1 a sample; None for the rest."""
     outcomes_file: str = ""
     """Per-sample outcomes, relative to the run folder."""
 

@@ -13,6 +13,7 @@ from harness.cli.options import (
     Records,
     Repository,
     Resume,
+    Track,
     Transport,
     Workers,
 )
@@ -35,6 +36,7 @@ def demo(
     workers: Workers = None,
     transport: Transport = GrpcImplementation.NATIVE,
     records: Records = False,
+    track: Track = None,
     as_json: AsJson = False,
 ) -> int:
     """Train, distil, export, serve and measure the embedded models, and decide."""
@@ -43,7 +45,8 @@ def demo(
         study = quick_study(study)
     generators = GeneratorOptions(workers, transport, records)
     card = CARD_QUICK if quick else CARD_DEMO
-    options = RunOptions(out, resume, repository, as_json, generators, card=card)
+    trackers = tuple(track or ())
+    options = RunOptions(out, resume, repository, as_json, generators, trackers=trackers, card=card)
     return run_to_verdict(study, options)
 
 

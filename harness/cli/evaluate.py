@@ -2,29 +2,84 @@
 
 from __future__ import annotations
 
-from harness.cli.console import ProgressDisplay, output, print_json, print_line
-from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Out, Repository, Resume, StudyFile
-from harness.cli.session import open_folder
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.console import ProgressDisplay, output, print_json, print_line, say
+from harness.cli.options import (
+    DEFAULT_REPOSITORY,
+    AsJson,
+    Out,
+    Repository,
+    Resume,
+    StudyFile,
+    Track,
+)
+from harness.cli.session import keep_what_there_is, open_folder, tell_trackers
+from harness.errors import HarnessError
+from harness.pipeline.lm_evaluation import (
+    TaskEvaluation,
+    check_language_models,
+    families_without_answer,
+)
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.run import score_study
+from harness.quality.lm_tasks import TaskRequest, load_tasks
 from harness.report.terminal import losses_table, pairs_table, quality_table
 from harness.runs import read_run
+from harness.study import Study
 from harness.study_file import load_study
+from harness.tracking.sinks import check_trackers
 
 
 def evaluate(
     study_file: StudyFile,
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            help="lm-evaluation-harness tasks for the language models: names, patterns or YAML "
+            "files, as in mnli,wikitext.",
+            show_default=False,
+        ),
+    ] = None,
+    include_path: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder with task files; may be given again.", show_default=False),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="First documents of each lm-eval task.", show_default=False),
+    ] = None,
+    num_fewshot: Annotated[
+        int | None,
+        typer.Option(min=0, help="Examples in the prompt, as lm-eval has it.", show_default=False),
+    ] = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Ask everything, whatever was answered before.")
+    ] = False,
     out: Out = None,
     resume: Resume = False,
     repository: Repository = DEFAULT_REPOSITORY,
+    track: Track = None,
     as_json: AsJson = False,
 ) -> None:
     """Export, serve and score every variant through the endpoint, beside its teacher."""
+    trackers = tuple(track or ())
+    check_trackers(trackers)
     study = load_study(study_file)
+    request = TaskRequest(_names(tasks), tuple(include_path or ()), limit, num_fewshot)
+    evaluation = _evaluation(study, request, use_cache=not no_cache)
     with ProgressDisplay() as progress, open_folder(study, out, resume=resume) as folder:
         machinery = Machinery(repository, progress=progress)
-        score_study(study, folder, machinery)
+        try:
+            score_study(study, folder, machinery, evaluation=evaluation)
+        except (KeyboardInterrupt, HarnessError):
+            keep_what_there_is(folder)
+            raise
     run = read_run(folder.path)
+    tell_trackers(folder.path, trackers)
     if as_json:
         print_json(
             {
@@ -40,3 +95,22 @@ def evaluate(
     if any(entry.chain for entry in run.losses):
         output.print(losses_table(run))
     print_line(f"run: {folder.path}")
+
+
+def _names(tasks: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in (tasks or "").split(",") if name.strip())
+
+
+def _evaluation(study: Study, request: TaskRequest, *, use_cache: bool) -> TaskEvaluation | None:
+    """What lm-eval is to ask, loaded and checked; None where no task is named."""
+    if not request.names:
+        return None
+    check_language_models(study, ())
+    for family in families_without_answer(study):
+        say(
+            f"family {family}: sequence classifiers do not answer lm-eval tasks, which ask a "
+            "causal language model for likelihoods; they are scored on the study's own data"
+        )
+    loaded = load_tasks(request)
+    check_language_models(study, loaded)
+    return TaskEvaluation(loaded, use_cache)

@@ -22,6 +22,7 @@ from harness.cli import (
     schema,
     serve,
     sweep,
+    track,
 )
 from harness.cli.console import say
 from harness.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, HarnessError
@@ -43,6 +44,7 @@ app.command("profile")(profile.profile)
 app.command("load")(load.load)
 app.command("sweep")(sweep.sweep)
 app.command("report")(report.report)
+app.command("track")(track.track)
 app.command("schema")(schema.schema)
 app.command("doctor")(doctor.doctor)
 

@@ -11,6 +11,7 @@ import typer
 
 from harness.errors import UsageError
 from harness.load.transports.opening import GrpcImplementation
+from harness.tracking.sinks import Tracker
 
 StudyFile = Annotated[
     Path, typer.Argument(help="The study file.", exists=True, dir_okay=False, show_default=False)
@@ -44,6 +45,13 @@ Transport = Annotated[
 ]
 Records = Annotated[
     bool, typer.Option("--records", help="Also write every request to Parquet, in records/.")
+]
+Track = Annotated[
+    list[Tracker] | None,
+    typer.Option(
+        help="Also tell the run to this tracker, once it is complete; may be given again.",
+        show_default=False,
+    ),
 ]
 DEFAULT_REPOSITORY = Path("model_repository")
 RUNS = Path("runs")

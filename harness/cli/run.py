@@ -12,6 +12,7 @@ from harness.cli.options import (
     Repository,
     Resume,
     StudyFile,
+    Track,
     Transport,
     Workers,
 )
@@ -45,6 +46,7 @@ def run(
     prometheus_host: PrometheusHost = None,
     metrics_port: MetricsPort = None,
     server_ports: ServerPorts = None,
+    track: Track = None,
     as_json: AsJson = False,
 ) -> int:
     """Export, serve, score, sweep, decide, report."""
@@ -58,5 +60,6 @@ def run(
         metrics_port,
         server_ports,
     )
-    options = RunOptions(out, resume, repository, as_json, generators, cpus, telemetry)
+    trackers = tuple(track or ())
+    options = RunOptions(out, resume, repository, as_json, generators, cpus, telemetry, trackers)
     return run_to_verdict(load_study(study_file), options)

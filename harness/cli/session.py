@@ -27,6 +27,7 @@ from harness.report.terminal import (
 )
 from harness.runs import RunFolder, StoredRun, latest_run, new_run_path, read_run, verdict_document
 from harness.study import Study
+from harness.tracking.sinks import Tracker, check_trackers, track
 from harness.types import Decision
 
 EXIT_CODES = {
@@ -64,12 +65,14 @@ class RunOptions:
     generators: GeneratorOptions = GeneratorOptions()
     cpus: CpuOptions = CpuOptions()
     telemetry: TelemetryOptions = field(default_factory=TelemetryOptions)
+    trackers: tuple[Tracker, ...] = ()
     card: CardPlan | None = None
     """Ends the run with a report card."""
 
 
 def run_to_verdict(study: Study, options: RunOptions) -> int:
     """Run the whole study and print how it ended; returns the exit code of its verdict."""
+    check_trackers(options.trackers)
     with ProgressDisplay() as progress:
         machinery = make_machinery(
             options.repository, options.generators, options.cpus, progress=progress
@@ -81,10 +84,11 @@ def run_to_verdict(study: Study, options: RunOptions) -> int:
             try:
                 run_study(study, folder, machinery, options.card)
             except (KeyboardInterrupt, HarnessError):
-                _keep_what_there_is(folder)
+                keep_what_there_is(folder)
                 raise
     run = read_run(folder.path)
     print_outcome(run, folder.path, as_json=options.as_json)
+    tell_trackers(folder.path, options.trackers)
     return EXIT_CODES[run.decision]
 
 
@@ -137,7 +141,16 @@ def print_outcome(run: StoredRun, path: Path, *, as_json: bool) -> None:
     print_line(f"report: {path / 'report.html'}")
 
 
-def _keep_what_there_is(folder: RunFolder) -> None:
+def tell_trackers(path: Path, trackers: Sequence[Tracker]) -> None:
+    """Tell a complete run; a tracker that fails is a line, and changes nothing else."""
+    for tracker in trackers:
+        try:
+            say(f"tracked: {tracker}: {track(path, tracker)}")
+        except HarnessError as error:
+            say(f"warning: {error}\nnext: {error.next_step}")
+
+
+def keep_what_there_is(folder: RunFolder) -> None:
     """Tables and report of the finished part, and how to go on."""
     journal = folder.journal
     try:
@@ -145,7 +158,8 @@ def _keep_what_there_is(folder: RunFolder) -> None:
     except HarnessError as error:
         say(f"the tables could not be written: {error}")
     say(
-        f"kept: {len(journal.quality)} scores and {len(journal.trials)} trials in {folder.path}\n"
+        f"kept: {len(journal.quality)} scores, {len(journal.tasks)} lm-eval tasks and "
+        f"{len(journal.trials)} trials in {folder.path}\n"
         f"go on with: {resume_command(sys.argv[1:], folder.path)}"
     )
 

@@ -16,6 +16,7 @@ from harness.cli.options import (
     Repository,
     Resume,
     StudyFile,
+    Track,
     Transport,
     Workers,
 )
@@ -58,6 +59,7 @@ def sweep(
     prometheus_host: PrometheusHost = None,
     metrics_port: MetricsPort = None,
     server_ports: ServerPorts = None,
+    track: Track = None,
     as_json: AsJson = False,
 ) -> int:
     """Run a study with another objective or search; the exit code is the verdict."""
@@ -72,7 +74,8 @@ def sweep(
         metrics_port,
         server_ports,
     )
-    options = RunOptions(out, resume, repository, as_json, generators, cpus, telemetry)
+    trackers = tuple(track or ())
+    options = RunOptions(out, resume, repository, as_json, generators, cpus, telemetry, trackers)
     return run_to_verdict(study, options)
 
 

@@ -5,6 +5,7 @@ Importing this module imports torch; the export does so when it has something to
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING
 
 import torch
@@ -96,10 +97,19 @@ class ScoringGraph(nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
+        self.last_position = _last_learned_position(model)
 
     def scores(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits of the next token at each position, (batch, sequence, vocabulary)."""
-        answer = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        places = {}
+        if self.last_position is not None:
+            # A window of one token more than there are positions scores as many tokens as the
+            # model can: the last is only a target, so which position it has changes no score.
+            order = torch.arange(input_ids.shape[1], device=input_ids.device)
+            places = {"position_ids": order.clamp(max=self.last_position)[None]}
+        answer = self.model(
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **places
+        )
         return answer.logits.float()  # type: ignore[no-any-return]
 
     def answer(
@@ -129,6 +139,24 @@ _GRAPHS: dict[TaskKind, type[Graph]] = {
     TaskKind.QUESTION_ANSWERING: SpanGraph,
     TaskKind.CAUSAL_LM: ScoringGraph,
 }
+
+
+def _last_learned_position(model: PreTrainedModel) -> int | None:
+    """The last row of a learned table of positions (GPT-2's, OPT's); None for rotary ones.
+
+    A table may start with rows that no token has (OPT's two), which its own lookup skips.
+    """
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is None or "position_ids" not in inspect.signature(model.forward).parameters:
+        return None
+    tokens = model.get_input_embeddings()
+    learned = any(
+        isinstance(module, nn.Embedding)
+        and module is not tokens
+        and module.num_embeddings in {positions, positions + 2}
+        for module in model.modules()
+    )
+    return int(positions) - 1 if learned else None
 
 
 def make_graph(model: PreTrainedModel, kind: TaskKind, pad_token_id: int) -> Graph:

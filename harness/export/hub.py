@@ -11,6 +11,7 @@ from harness.tasks.extras import require_extra
 
 SMALL_FILES = (
     "config.json",
+    "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",

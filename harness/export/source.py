@@ -26,7 +26,7 @@ from harness.types import Precision, TaskKind, TensorSpec
 if TYPE_CHECKING:
     from harness.export.graphs import Graph
 
-REVISION = 1
+REVISION = 2
 """Of the recipe: raise it when the same checkpoint would export to another graph."""
 EXAMPLE_SHAPE = (3, 17)
 """(batch, sequence) to trace with: neither 1, which would become a constant, nor each other."""

@@ -10,6 +10,7 @@ from harness.card import CardPlan
 from harness.load.payloads import REPOSITORY_FILE, write_payloads
 from harness.pipeline.card import measure_card, serve_card
 from harness.pipeline.inputs import check_inputs
+from harness.pipeline.lm_evaluation import TaskEvaluation, evaluate_family
 from harness.pipeline.losses import trace_losses
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.manifest import describe_run
@@ -49,10 +50,18 @@ def run_study(
     return verdicts
 
 
-def score_study(study: Study, folder: RunFolder, machinery: Machinery) -> None:
-    """Export, serve and score, without any load."""
+def score_study(
+    study: Study,
+    folder: RunFolder,
+    machinery: Machinery,
+    *,
+    evaluation: TaskEvaluation | None = None,
+) -> None:
+    """Export, serve and score, without any load; then let lm-eval's tasks be answered."""
     with _served_into(study, folder, machinery) as served:
         _score(study, served, folder, machinery)
+        for family in served.families if evaluation else ():
+            evaluate_family(study, family, served, folder, evaluation, machinery.progress)
     write_results(folder.path)
 
 

@@ -53,7 +53,14 @@ METRICS: Mapping[str, str] = {
     "byte_perplexity": "byte perplexity",
 }
 LOWER_IS_BETTER = frozenset({"perplexity", "bits_per_byte", "word_perplexity", "byte_perplexity"})
-SHARES = frozenset({"accuracy", "macro_f1", "exact_match", "f1"})
+SHARES = frozenset(
+    {
+        *("accuracy", "macro_f1", "exact_match", "f1"),
+        *("acc", "acc_norm", "acc_bytes", "acc_mutual_info"),
+    }
+)
+TASK_SEPARATOR = "/"
+"""Between an lm-eval task and its metric."""
 
 
 def cause_title(cause: str) -> str:
@@ -62,26 +69,33 @@ def cause_title(cause: str) -> str:
 
 
 def metric_title(metric: str) -> str:
-    """A quality metric's name as it is commonly written."""
-    return METRICS.get(metric, metric.replace("_", " "))
+    """A quality metric's name as it is commonly written; of an lm-eval task as lm-eval has it."""
+    return METRICS.get(metric, metric if TASK_SEPARATOR in metric else metric.replace("_", " "))
+
+
+def kind_of(metric: str) -> str:
+    """The metric without the lm-eval task and filter: `mnli/acc,none` is an `acc`."""
+    return metric.rpartition(TASK_SEPARATOR)[2].partition(",")[0]
 
 
 def heading(metric: str) -> str:
     """A quality metric's name at the head of a column or row."""
     title = metric_title(metric)
+    if TASK_SEPARATOR in metric:
+        return title
     return title[:1].upper() + title[1:]
 
 
 def metric_value(metric: str, value: float | None) -> str:
     """A quality value: shares as percentages, the rest as numbers."""
-    return percent(value) if metric in SHARES else number(value)
+    return percent(value) if kind_of(metric) in SHARES else number(value)
 
 
 def relative_value(metric: str, value: float | None) -> str:
     """A value over the teacher's: a share of its accuracy, a factor of its perplexity."""
     if value is None:
         return MISSING
-    return percent(value) if metric not in LOWER_IS_BETTER else factor(value)
+    return percent(value) if kind_of(metric) not in LOWER_IS_BETTER else factor(value)
 
 
 def relative_title(score: QualityScore) -> str:

@@ -76,6 +76,9 @@ def _evidence(family: FamilyPage) -> Iterator[str]:
     yield f"## Evidence: {text(family.name)}"
     yield "### Teacher and students"
     yield from table_blocks(family.models)
+    if family.tasks:
+        yield f"### {text(family.tasks.caption)}"
+        yield from table_blocks(family.tasks)
     if family.lost:
         yield from _lost(family.lost)
     if family.consistency:

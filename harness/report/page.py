@@ -31,6 +31,7 @@ from harness.report.search_table import search_table
 from harness.report.selection import FamilyResults, families_of, leading_trials
 from harness.report.style import VariantStyle, styles_of
 from harness.report.tables import Table
+from harness.report.task_table import task_table
 from harness.report.trial_tables import RejectedGroup, rejected_groups, trials_table
 from harness.report.trust_table import trust_table
 from harness.runs import StoredRun
@@ -60,6 +61,8 @@ class FamilyPage:
     search: Table | None
     models: Table
     lost: LostQuality | None
+    tasks: Table | None
+    """Of lm-eval."""
     consistency: Table | None
     pipeline: Table | None
     pipeline_quality: str
@@ -144,6 +147,7 @@ def _family_page(run: StoredRun, family: FamilyResults, number: int) -> FamilyPa
         search=search_table(family, resumed=bool(run.manifest.get("resumed_utc"))),
         models=models_table(family),
         lost=lost_quality(family),
+        tasks=task_table(family),
         consistency=consistency_table(family, run.consistency),
         pipeline=pipeline_table(family),
         pipeline_quality=pipeline_quality(family),

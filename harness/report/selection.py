@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.losses import LossEntry, PairedMeasure
-from harness.report.labels import LOWER_IS_BETTER
+from harness.report.labels import LOWER_IS_BETTER, TASK_SEPARATOR
 from harness.runs import StoredRun
 from harness.series import LoadSeries
 from harness.types import (
@@ -61,10 +61,15 @@ class FamilyResults:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Quality metrics, the objective's first."""
-        scored = dict.fromkeys(score.metric for score in self.scores)
+        """Quality metrics of the study's own data, the objective's first."""
+        scored = dict.fromkeys(score.metric for score in self.scores if not _of_task(score))
         asked = [c.metric for c in self.constraints if c.metric in scored]
         return tuple(dict.fromkeys([*asked, *scored]))
+
+    @property
+    def task_metrics(self) -> tuple[str, ...]:
+        """Metrics of lm-eval's tasks, in the order they were asked."""
+        return tuple(dict.fromkeys(s.metric for s in self.scores if _of_task(s)))
 
     @property
     def constraints(self) -> tuple[Constraint, ...]:
@@ -114,6 +119,10 @@ class FamilyResults:
             return clause.value if clause else None
         teacher = reference_score(self, metric)
         return clause.value * teacher.value if teacher else None
+
+
+def _of_task(score: QualityScore) -> bool:
+    return TASK_SEPARATOR in score.metric
 
 
 def families_of(run: StoredRun) -> tuple[FamilyResults, ...]:

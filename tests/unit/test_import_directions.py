@@ -11,7 +11,7 @@ import pytest
 HARNESS = Path(__file__).parents[2] / "harness"
 STAGES = {
     "analysis", "export", "load", "planning", "profiling", "quality", "reference", "report",
-    "serving", "telemetry",
+    "serving", "telemetry", "tracking",
 }  # fmt: skip
 GROUND = {
     "cache",
@@ -52,6 +52,7 @@ ALLOWED = {
     "machine": set(),
     **dict.fromkeys(STAGES, GROUND),
     "report": GROUND | {"runs"},
+    "tracking": GROUND | {"runs", "tables"},
     "pipeline": STAGES | GROUND | {"journal", "machine", "runs", "tables"},
 }
 

@@ -1,0 +1,242 @@
+"""lm-evaluation-harness's tasks through the endpoint, for every language model of a study."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.cache import cache_root
+from harness.errors import StudyError, UsageError
+from harness.export.checkpoint import inspect_checkpoint
+from harness.journal import TaskEntry
+from harness.pipeline.machinery import ProgressSink
+from harness.pipeline.preparation import PreparedFamily
+from harness.pipeline.serving import Served
+from harness.quality.answer_cache import AnswerCache
+from harness.quality.lm_tasks import LoadedTask
+from harness.quality.token_scores import TokenScorer
+from harness.runs import RunFolder
+from harness.serving.repository import config_override
+from harness.study import Family, Model, Study, variant_name
+from harness.tasks.quiet import quiet
+from harness.tasks.tokenizer import load_tokenizer
+from harness.types import ModelVariant, Progress, ServingConfig, TaskKind
+
+ROWS_PER_REQUEST = 16
+"""And the served maximum: a full request is executed as it is, in every run alike."""
+FOLDER = "lm_eval"
+
+
+@dataclass(frozen=True)
+class TaskEvaluation:
+    """Tasks that a study's language models are to answer."""
+
+    tasks: tuple[LoadedTask, ...]
+    use_cache: bool = True
+
+
+def check_language_models(study: Study, tasks: Sequence[LoadedTask]) -> None:
+    """Make sure that somebody can answer, and that what is asked fits the model.
+
+    Raises:
+        UsageError: no family is a language model's.
+        StudyError: with every problem: a tokenizer of another model, texts longer than it takes.
+    """
+    families = [family for family in study.families if _answers(family)]
+    if not families:
+        raise UsageError(
+            f"no model of study {study.name} can answer an lm-eval task: those ask a causal "
+            "language model how likely a continuation is, which a sequence classifier cannot say",
+            next_step="its classifiers are scored on the study's own data: leave --tasks out",
+        )
+    problems = [
+        f"family {family.name}, model {model.name}: {problem}"
+        for family in families
+        for model in family.models
+        if not model.reference_name
+        for problem in _misfits(model, tasks)
+    ]
+    if problems:
+        raise StudyError(f"study {study.name}", problems)
+
+
+def families_without_answer(study: Study) -> tuple[str, ...]:
+    """Families of classifiers: lm-eval's tasks pass them by."""
+    return tuple(family.name for family in study.families if not _answers(family))
+
+
+def evaluation_serving(kind: str) -> ServingConfig:
+    """How a model is served while it is only asked: as much of the machine as helps.
+
+    On a CPU two instances, so that one computes while the other's rows are read and written, and
+    the cores between them; on a GPU one.
+    """
+    if kind != "cpu":
+        return ServingConfig(max_batch_size=ROWS_PER_REQUEST, instance_kind=kind)
+    cores = len(os.sched_getaffinity(0))
+    instances = min(2, cores)
+    return ServingConfig(
+        max_batch_size=ROWS_PER_REQUEST,
+        instance_count=instances,
+        intra_op_threads=cores // instances,
+    )
+
+
+def evaluate_family(
+    study: Study,
+    prepared: PreparedFamily,
+    served: Served,
+    folder: RunFolder,
+    evaluation: TaskEvaluation,
+    progress: ProgressSink,
+) -> None:
+    """Let every variant answer what the journal does not hold yet; the teacher comes first."""
+    if not _answers(prepared.family):
+        return
+    for variant in prepared.variants:
+        todo = [task for task in evaluation.tasks if not _done(folder, variant, task)]
+        if not todo:
+            continue
+        serving = evaluation_serving(study.serving_of(prepared.family).instance_kind)
+        served.client.load(variant.name, config_override(variant, serving))
+        for task in todo:
+            entry = _evaluate(study, prepared, variant, task, served, folder, evaluation, progress)
+            served.server.check()
+            folder.journal.add_task(entry)
+            progress(Progress(_stage(variant), 1, 1, _told(entry)))
+        served.client.unload(variant.name)
+
+
+def _answers(family: Family) -> bool:
+    return family.task.kind is TaskKind.CAUSAL_LM
+
+
+def _misfits(model: Model, tasks: Sequence[LoadedTask]) -> Iterator[str]:
+    """What a model's own files say against it."""
+    place = inspect_checkpoint(model, None).folder
+    tokenizer, config, max_length = _open(place, model)
+    last = max(tokenizer.get_vocab().values())
+    if last >= config.vocab_size:
+        yield (
+            f"its tokenizer makes tokens up to {last}, but its vocabulary ends at "
+            f"{config.vocab_size - 1}: the tokenizer is another model's"
+        )
+    for task in tasks:
+        if task.generated_tokens >= max_length:
+            yield (
+                f"task {task.name} generates up to {task.generated_tokens} tokens, and the model "
+                f"takes {max_length} with the prompt: set max_gen_toks in the task"
+            )
+
+
+def _open(folder: Path, model: Model) -> tuple[Any, Any, int]:
+    """Tokenizer, configuration, and the tokens the model takes as lm-eval reads it from them."""
+    from lm_eval.models.utils import resolve_max_length
+    from transformers import AutoConfig
+
+    tokenizer = load_tokenizer(folder, trust_remote_code=model.trust_remote_code)
+    with quiet():
+        config = AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=model.trust_remote_code
+        )
+    return tokenizer, config, resolve_max_length(config, tokenizer)
+
+
+def _done(folder: RunFolder, variant: ModelVariant, task: LoadedTask) -> bool:
+    entry = folder.journal.tasks.get(f"{variant.name}/{task.name}")
+    return entry is not None and (entry.sha256, entry.digest) == (variant.sha256, task.digest)
+
+
+def _stage(variant: ModelVariant) -> str:
+    return f"lm-eval of {variant.name}"
+
+
+def _told(entry: TaskEntry) -> str:
+    """What a reader must know of a finished task beside its score."""
+    parts = [f"{entry.task}: {entry.requests} requests"]
+    if entry.unanswered:
+        parts.append(f"{entry.unanswered} unanswered")
+    if entry.truncated:
+        parts.append(f"{entry.truncated} with the context cut to the model's length")
+    if entry.windowed:
+        parts.append(f"{entry.windowed} texts in windows of the model's length")
+    return ", ".join(parts)
+
+
+def _evaluate(  # noqa: PLR0913, PLR0917  (all of one step: who answers what, where it is kept)
+    study: Study,
+    prepared: PreparedFamily,
+    variant: ModelVariant,
+    task: LoadedTask,
+    served: Served,
+    folder: RunFolder,
+    evaluation: TaskEvaluation,
+    progress: ProgressSink,
+) -> TaskEntry:
+    from harness.quality.lm_eval import ServedLM
+    from harness.quality.lm_evaluation import evaluate_task, read_samples, write_results
+    from harness.quality.lm_scores import task_scores
+
+    model = next(
+        one
+        for one in prepared.family.models
+        if variant.name in {variant_name(one, precision) for precision in one.precisions}
+    )
+    tokenizer, config, max_length = _open(variant.path / "tokenizer", model)
+    cache = AnswerCache(cache_root() / "answers", variant.sha256) if evaluation.use_cache else None
+    scorer = TokenScorer(
+        variant,
+        served.client,
+        pad_token_id=tokenizer.pad_token_id,
+        cache=cache,
+        rows_per_request=ROWS_PER_REQUEST,
+    )
+    lm = ServedLM(
+        scorer,
+        tokenizer,
+        max_length=max_length,
+        end_tokens=_end_tokens(variant.path / "tokenizer", config),
+        progress=lambda done, total: progress(
+            Progress(_stage(variant), done, max(total, 1), task.name)
+        ),
+    )
+    results = evaluate_task(lm, task, variant)
+    files = write_results(folder.path / FOLDER / variant.name, task.name, results)
+    scores = []
+    for name, file in files.items():
+        own = read_samples(file)
+        teacher = folder.path / FOLDER / prepared.teacher.name / file.name
+        scores += task_scores(
+            task.tasks[name],
+            own,
+            variant=variant,
+            teacher_samples=own if variant == prepared.teacher else read_samples(teacher),
+            outcomes_file=str(file.relative_to(folder.path)),
+            seed=study.seed,
+        )
+    counts = lm.counts
+    return TaskEntry(
+        variant=variant.name,
+        sha256=variant.sha256,
+        task=task.name,
+        digest=task.digest,
+        scores=tuple(scores),
+        requests=counts.requests,
+        unanswered=counts.unanswered,
+        truncated=counts.truncated,
+        windowed=counts.windowed,
+    )
+
+
+def _end_tokens(folder: Path, config: Any) -> tuple[int, ...]:
+    """That end a generation, by the checkpoint's word: its generation_config.json comes first."""
+    file = folder / "generation_config.json"
+    own = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    end = own.get("eos_token_id", getattr(config, "eos_token_id", None))
+    if end is None:
+        return ()
+    return tuple(end) if isinstance(end, list | tuple) else (int(end),)

@@ -1,0 +1,198 @@
+"""What a served language model says of rows of tokens: many requests at once, each row once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import ServerError
+from harness.quality.answer_cache import AnswerCache
+from harness.quality.answers import Batch, Predictor, Tensors, ask
+from harness.types import ModelVariant
+
+Row = tuple[int, ...]
+"""Token numbers, unpadded."""
+ProgressOfRows = Callable[[int, int], None]
+"""Told of rows done, of so many."""
+
+LENGTH_STEP = 8
+"""Requests are padded to the next multiple, so that those of similar length have equal shapes and
+the server's batcher can join what is left over of full batches."""
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """What the model says of one row."""
+
+    logprobs: NDArray[np.float32]
+    """Natural logarithm of each token's probability given those before it, (tokens,); the first,
+    which nothing precedes, is 0."""
+    greedy: NDArray[np.int32]
+    """The likeliest next token at each position, (tokens,)."""
+
+    def to_bytes(self) -> bytes:
+        """As the answer cache keeps it."""
+        return self.logprobs.astype("<f4").tobytes() + self.greedy.astype("<i4").tobytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> TokenScores:
+        """From `to_bytes`."""
+        half = len(data) // 2
+        return cls(np.frombuffer(data[:half], "<f4"), np.frombuffer(data[half:], "<i4"))
+
+
+@dataclass
+class ScoringCounts:
+    """How rows were answered, added up over everything a scorer was asked."""
+
+    asked: int = 0
+    """Rows put to the endpoint."""
+    kept: int = 0
+    """Rows whose answer was known already."""
+    failed: int = 0
+    """Rows whose request failed."""
+    first_failure: str = ""
+
+
+class TokenScorer:
+    """Puts rows of tokens to one served language model.
+
+    A full request holds as many rows as the served `max_batch_size`: the executions are then those
+    of every other run, which matters to a model whose rows touch each other (dynamic int8). Rows of
+    similar length share a request. A failed request leaves its rows unanswered and is not tried
+    again: in production it would have been an error too.
+
+    Args:
+        variant: the loaded model.
+        predictor: the way to the endpoint.
+        pad_token_id: what rows are padded with; masked, so any token does.
+        cache: answers known already; None asks everything.
+        rows_per_request: at most; the served `max_batch_size`.
+        in_flight: requests at once.
+    """
+
+    def __init__(
+        self,
+        variant: ModelVariant,
+        predictor: Predictor,
+        *,
+        pad_token_id: int,
+        cache: AnswerCache | None = None,
+        rows_per_request: int = 16,
+        in_flight: int = 4,
+    ) -> None:
+        self.variant = variant
+        self.counts = ScoringCounts()
+        self.cache = cache
+        self._predictor = predictor
+        self._pad_token_id = pad_token_id
+        self._rows_per_request = rows_per_request
+        self._in_flight = in_flight
+
+    def score(
+        self, rows: Sequence[Row], progress: ProgressOfRows | None = None, *, keep: bool = True
+    ) -> list[TokenScores | None]:
+        """Score rows; None where a row's request failed.
+
+        Args:
+            rows: none is empty; equal ones are asked once.
+            progress: told after every answer.
+            keep: look answers up in the cache and keep new ones there.
+        """
+        cache = self.cache if keep else None
+        distinct = list(dict.fromkeys(rows))
+        found = self._known(distinct, cache)
+        todo = [row for row in distinct if row not in found]
+        self.counts.kept += len(found)
+        self.counts.asked += len(todo)
+        done = len(found)
+        for part, answer in self._ask_all(self._batches(todo)):
+            done += len(part)
+            if isinstance(answer, str):
+                self.counts.failed += len(part)
+                self.counts.first_failure = self.counts.first_failure or answer
+            else:
+                scores = dict(zip(part, _split(part, answer), strict=True))
+                found |= scores
+                if cache is not None:
+                    _keep(cache, scores)
+            if progress is not None:
+                progress(done, len(distinct))
+        return [found.get(row) for row in rows]
+
+    def _known(self, rows: Sequence[Row], cache: AnswerCache | None) -> dict[Row, TokenScores]:
+        if cache is None:
+            return {}
+        names = {_request(row): row for row in rows}
+        return {
+            names[request]: TokenScores.from_bytes(answer)
+            for request, answer in cache.get(list(names)).items()
+        }
+
+    def _batches(self, rows: Iterable[Row]) -> Iterator[tuple[list[Row], Batch]]:
+        """Longest first: what does not fit fails at once, and the time left is not understated."""
+        ordered = sorted(rows, key=lambda row: (-len(row), row))
+        longest = len(ordered[0]) if ordered else 0
+        for start in range(0, len(ordered), self._rows_per_request):
+            part = ordered[start : start + self._rows_per_request]
+            # Not past the longest row there is: the model may have no position there.
+            length = min(-(-len(part[0]) // LENGTH_STEP) * LENGTH_STEP, longest)
+            yield part, self._batch(part, length)
+
+    def _batch(self, rows: Sequence[Row], length: int) -> Batch:
+        ids = np.full((len(rows), length), self._pad_token_id, dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for number, row in enumerate(rows):
+            ids[number, : len(row)] = row
+            mask[number, : len(row)] = 1
+        arrays = {"input_ids": ids, "attention_mask": mask}
+        return Batch(
+            rows=np.arange(len(rows)),
+            inputs={
+                spec.name: arrays[spec.name].astype(spec.datatype.lower())
+                for spec in self.variant.inputs
+            },
+            scored=(mask == 1) & (np.arange(length) >= 1),
+        )
+
+    def _ask_all(
+        self, todo: Iterable[tuple[list[Row], Batch]]
+    ) -> Iterator[tuple[list[Row], Tensors | str]]:
+        """Each batch with its outputs, or with the words of its failure."""
+
+        def reply_to(part: list[Row], batch: Batch) -> tuple[list[Row], Tensors | str]:
+            try:
+                return part, ask(self.variant, batch, self._predictor)
+            except ServerError as error:
+                return part, str(error)
+
+        executor = ThreadPoolExecutor(self._in_flight, thread_name_prefix="lm-eval")
+        try:
+            futures = [executor.submit(reply_to, part, batch) for part, batch in todo]
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            # After Ctrl-C only what is in flight is waited for.
+            executor.shutdown(cancel_futures=True)
+
+
+def _split(rows: Sequence[Row], outputs: Tensors) -> Iterator[TokenScores]:
+    for number, row in enumerate(rows):
+        yield TokenScores(
+            outputs["token_logprobs"][number, : len(row)].astype(np.float32),
+            outputs["greedy_token_ids"][number, : len(row)].astype(np.int32),
+        )
+
+
+def _keep(cache: AnswerCache, scores: Mapping[Row, TokenScores]) -> None:
+    """An answer that is no number is not kept: the next run asks again."""
+    sound = {row: one for row, one in scores.items() if np.isfinite(one.logprobs).all()}
+    cache.add({_request(row): one.to_bytes() for row, one in sound.items()})
+
+
+def _request(row: Row) -> bytes:
+    return b"tokens" + np.asarray(row, "<i4").tobytes()

@@ -1,0 +1,1 @@
+"""A finished run, told to the experiment trackers that teams keep: Weights & Biases, MLflow."""
