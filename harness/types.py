@@ -118,7 +118,8 @@ class ModelVariant:
     source: str
     """The checkpoint it was exported from, as the study names it."""
     sha256: str
-    """Of the artefact's file (`model.onnx`, `model.plan`)."""
+    """Of the artefact's file (`model.onnx`, `model.plan`); `remote:` and a digest of what its
+    server says of it where only that server has the file."""
     path: Path
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -128,6 +129,13 @@ class ModelVariant:
     """Size of the artefact's file."""
     parity: Mapping[str, float] = field(default_factory=dict)
     """Largest absolute difference from the checkpoint, by output name."""
+    served_as: str = ""
+    """The model's name on a server of somebody else's, where that is another."""
+
+    @property
+    def served_name(self) -> str:
+        """The model's name on the server."""
+        return self.served_as or self.name
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from harness.cli.options import (
     DEFAULT_REPOSITORY,
+    AsIs,
     AsJson,
+    CaFile,
     CpusGenerator,
     CpusServer,
+    Header,
+    Insecure,
+    MetricsUrl,
+    ModelNames,
     Out,
     Records,
     Repository,
     Resume,
     StudyFile,
     Transport,
+    Url,
     Workers,
 )
+from harness.cli.remote import RemoteOptions
 from harness.cli.session import CpuOptions, GeneratorOptions, RunOptions, run_to_verdict
 from harness.load.transports.opening import GrpcImplementation
 from harness.study_file import load_study
@@ -22,6 +30,13 @@ from harness.study_file import load_study
 
 def run(
     study_file: StudyFile,
+    url: Url = None,
+    header: Header = None,
+    ca_file: CaFile = None,
+    insecure: Insecure = False,
+    metrics_url: MetricsUrl = None,
+    model_name: ModelNames = None,
+    as_is: AsIs = False,
     out: Out = None,
     resume: Resume = False,
     repository: Repository = DEFAULT_REPOSITORY,
@@ -35,5 +50,8 @@ def run(
     """Export, serve, score, sweep, decide, report."""
     generators = GeneratorOptions(workers, transport, records)
     cpus = CpuOptions(cpus_server, cpus_generator)
-    options = RunOptions(out, resume, repository, as_json, generators, cpus)
+    remote = RemoteOptions(
+        url, header or (), ca_file, insecure, metrics_url, model_name or (), as_is
+    )
+    options = RunOptions(out, resume, repository, as_json, generators, cpus, remote)
     return run_to_verdict(load_study(study_file), options)

@@ -22,6 +22,7 @@ from harness.errors import UsageError
 from harness.pipeline import serving
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.run import export_study
+from harness.serving.endpoint import TritonClient
 from harness.serving.environment import ensure_server_environment
 from harness.study_file import load_study
 
@@ -51,10 +52,13 @@ def serve(
     with serving.serve(
         families, environment, machinery, log_file=log, ports=wanted_ports
     ) as served:
-        names = [variant.name for family in families for variant in family.variants]
-        for name in names:
-            served.client.load(name)
-        endpoint = served.server.endpoint
+        variants = [variant for family in families for variant in family.variants]
+        names = [variant.name for variant in variants]
+        server = served.site.server
+        endpoint = server.endpoint
+        with TritonClient(endpoint) as client:
+            for name in names:
+                client.load(name)
         if as_json:
             print_json({"http": endpoint.http, "grpc": endpoint.grpc, "models": names})
         say(
@@ -64,7 +68,7 @@ def serve(
         )
         try:
             while True:
-                served.server.check()
+                server.check()
                 time.sleep(POLL_S)
         except KeyboardInterrupt:
             say("stopping")

@@ -8,17 +8,25 @@ import typer
 
 from harness.cli.options import (
     DEFAULT_REPOSITORY,
+    AsIs,
     AsJson,
+    CaFile,
     CpusGenerator,
     CpusServer,
+    Header,
+    Insecure,
+    MetricsUrl,
+    ModelNames,
     Out,
     Records,
     Repository,
     Resume,
     StudyFile,
     Transport,
+    Url,
     Workers,
 )
+from harness.cli.remote import RemoteOptions
 from harness.cli.session import CpuOptions, GeneratorOptions, RunOptions, run_to_verdict
 from harness.load.transports.opening import GrpcImplementation
 from harness.planning.objective import parse_objective
@@ -35,6 +43,13 @@ def sweep(
         Literal["bisect", "grid"] | None,
         typer.Option(help="Search, in place of the study's.", show_default=False),
     ] = None,
+    url: Url = None,
+    header: Header = None,
+    ca_file: CaFile = None,
+    insecure: Insecure = False,
+    metrics_url: MetricsUrl = None,
+    model_name: ModelNames = None,
+    as_is: AsIs = False,
     out: Out = None,
     resume: Resume = False,
     repository: Repository = DEFAULT_REPOSITORY,
@@ -49,7 +64,10 @@ def sweep(
     study = override(load_study(study_file), slo, search)
     generators = GeneratorOptions(workers, transport, records)
     cpus = CpuOptions(cpus_server, cpus_generator)
-    options = RunOptions(out, resume, repository, as_json, generators, cpus)
+    remote = RemoteOptions(
+        url, header or (), ca_file, insecure, metrics_url, model_name or (), as_is
+    )
+    options = RunOptions(out, resume, repository, as_json, generators, cpus, remote)
     return run_to_verdict(study, options)
 
 

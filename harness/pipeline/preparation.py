@@ -52,22 +52,56 @@ def prepare(
         ParityError: an export disagrees with its checkpoint.
     """
     families = [family for family in study.families if only_family in {None, family.name}]
-    bundle = _reference_bundle(study, families, progress)
-    opened = [
-        [_open_model(study, family, model, bundle) for model in family.models]
-        for family in families
-    ]
+    opened = open_families(study, families, progress)
     return tuple(
         _export_family(
-            family,
-            models,
+            one,
             repository,
-            serving=serving_configs(study.serving_of(family))[0],
-            bundle=bundle,
+            serving=serving_configs(study.serving_of(one.family))[0],
             progress=progress,
         )
-        for family, models in zip(families, opened, strict=True)
+        for one in opened
     )
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model's checkpoint, and the data as its own tokenizer encodes it."""
+
+    model: Model
+    checkpoint: Checkpoint
+    samples: Samples
+    dataset: EncodedDataset
+
+
+@dataclass(frozen=True)
+class OpenedFamily:
+    """A family before anything of it is exported."""
+
+    family: Family
+    models: tuple[OpenedModel, ...]
+    """In the study's order."""
+    bundle: ReferenceBundle | None
+
+    @property
+    def teacher_first(self) -> list[OpenedModel]:
+        """The teacher, then the others in the study's order."""
+        return sorted(self.models, key=lambda one: one.model.role is not Role.TEACHER)
+
+
+def open_families(
+    study: Study, families: Sequence[Family], progress: ProgressSink
+) -> list[OpenedFamily]:
+    """Open every checkpoint and encode the data for each; nothing is exported."""
+    bundle = _reference_bundle(study, families, progress)
+    return [
+        OpenedFamily(
+            family,
+            tuple(_open_model(study, family, model, bundle) for model in family.models),
+            bundle,
+        )
+        for family in families
+    ]
 
 
 def encode_for(study: Study, variant: str, progress: ProgressSink) -> EncodedDataset:
@@ -84,14 +118,6 @@ def encode_for(study: Study, variant: str, progress: ProgressSink) -> EncodedDat
     return _open_model(study, family, model, _reference_bundle(study, [alone], progress)).dataset
 
 
-@dataclass(frozen=True)
-class _OpenedModel:
-    model: Model
-    checkpoint: Checkpoint
-    samples: Samples
-    dataset: EncodedDataset
-
-
 def _reference_bundle(
     study: Study, families: Sequence[Family], progress: ProgressSink
 ) -> ReferenceBundle | None:
@@ -104,7 +130,7 @@ def _reference_bundle(
 
 def _open_model(
     study: Study, family: Family, model: Model, bundle: ReferenceBundle | None
-) -> _OpenedModel:
+) -> OpenedModel:
     """Open a checkpoint and encode the data with its own tokenizer and its own order of labels."""
     data = family.task.data
     name = model.reference_name
@@ -117,21 +143,20 @@ def _open_model(
     dataset = encode(
         family.task, samples, checkpoint.folder, trust_remote_code=model.trust_remote_code
     )
-    return _OpenedModel(model, checkpoint, samples, dataset)
+    return OpenedModel(model, checkpoint, samples, dataset)
 
 
 def _export_family(
-    family: Family,
-    models: list[_OpenedModel],
+    opened_family: OpenedFamily,
     repository: Path,
     *,
     serving: ServingConfig,
-    bundle: ReferenceBundle | None,
     progress: ProgressSink,
 ) -> PreparedFamily:
+    family = opened_family.family
     variants: list[ModelVariant] = []
     datasets: dict[str, EncodedDataset] = {}
-    for opened in sorted(models, key=lambda opened: opened.model.role is not Role.TEACHER):
+    for opened in opened_family.teacher_first:
         made = export_variants(
             opened.model,
             opened.checkpoint,
@@ -149,14 +174,14 @@ def _export_family(
         family=family,
         variants=tuple(variants),
         datasets=datasets,
-        baseline=_baseline(family, models[0].samples, bundle),
+        baseline=baseline_of(opened_family),
     )
 
 
-def _baseline(family: Family, samples: Samples, bundle: ReferenceBundle | None) -> tuple[str, ...]:
+def baseline_of(opened: OpenedFamily) -> tuple[str, ...]:
     """The yardstick's predictions for the rows that the study draws."""
-    data = family.task.data
+    data, bundle = opened.family.task.data, opened.bundle
     if bundle is None or not isinstance(data, ReferenceData) or data.name != "topics":
         return ()
     predictions = json.loads(bundle.baseline_predictions.read_text(encoding="utf-8"))
-    return tuple(predictions[row] for row in samples.rows)
+    return tuple(predictions[row] for row in opened.models[0].samples.rows)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from harness.pipeline.borrowed import Borrowed
+from harness.pipeline.borrowed_serving import serve_borrowed
 from harness.pipeline.inputs import check_inputs
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.manifest import describe_run
@@ -21,18 +24,26 @@ from harness.tables import write_tables
 from harness.types import Trial, TrialResult, Verdict
 
 
-def run_study(study: Study, folder: RunFolder, machinery: Machinery) -> tuple[Verdict, ...]:
+def run_study(
+    study: Study, folder: RunFolder, machinery: Machinery, borrowed: Borrowed | None = None
+) -> tuple[Verdict, ...]:
     """Export, serve, score, sweep, decide, report; go on where the folder's journal stops.
+
+    Args:
+        study: what is asked.
+        folder: gets everything.
+        machinery: where and how.
+        borrowed: the study's models on a server that is up; None exports and serves them.
 
     Raises:
         HarnessError: with the exit code its class names; finished results are in the journal.
     """
-    with _served_into(study, folder, machinery) as served:
+    with _served_into(study, folder, machinery, borrowed=borrowed) as served:
         for family in served.families:
             score_family(study, family, served, folder, machinery.progress)
         with trial_runner(study, served, folder, machinery) as runner:
             verdicts = tuple(
-                decide_family(study, family, runner, folder, machinery.progress)
+                decide_family(study, family, runner, folder, machinery.progress, served.served_as)
                 for family in served.families
             )
     folder.write_verdicts(verdicts)
@@ -40,9 +51,11 @@ def run_study(study: Study, folder: RunFolder, machinery: Machinery) -> tuple[Ve
     return verdicts
 
 
-def score_study(study: Study, folder: RunFolder, machinery: Machinery) -> None:
+def score_study(
+    study: Study, folder: RunFolder, machinery: Machinery, borrowed: Borrowed | None = None
+) -> None:
     """Export, serve and score, without any load."""
-    with _served_into(study, folder, machinery) as served:
+    with _served_into(study, folder, machinery, borrowed=borrowed) as served:
         for family in served.families:
             score_family(study, family, served, folder, machinery.progress)
     write_results(folder.path)
@@ -77,9 +90,19 @@ def write_results(path: Path) -> None:
 
 @contextmanager
 def _served_into(
-    study: Study, folder: RunFolder, machinery: Machinery, *, only_family: str | None = None
+    study: Study,
+    folder: RunFolder,
+    machinery: Machinery,
+    *,
+    only_family: str | None = None,
+    borrowed: Borrowed | None = None,
 ) -> Iterator[Served]:
     """Prepare and serve a study, with the artefacts in the folder's journal and manifest."""
+    if borrowed is not None:
+        served = serve_borrowed(study, borrowed, machinery)
+        _write_down(study, folder, served.families, {"server": borrowed.manifest()})
+        yield served
+        return
     environment = ensure_server_environment(machinery.progress)
     families = prepare(
         study,
@@ -87,10 +110,20 @@ def _served_into(
         progress=machinery.progress,
         only_family=only_family,
     )
-    for family in families:
-        for variant in family.variants:
-            folder.journal.add_variant(variant)
-    folder.write_manifest(describe_run(study, folder.path, families, environment))
+    own = {"environment": {"server_environment": environment.digest}}
+    _write_down(study, folder, families, own)
     log_file = folder.path / "logs" / "triton.log"
     with serve(families, environment, machinery, log_file=log_file) as served:
         yield served
+
+
+def _write_down(
+    study: Study,
+    folder: RunFolder,
+    families: Sequence[PreparedFamily],
+    server: Mapping[str, Mapping[str, Any]],
+) -> None:
+    for family in families:
+        for variant in family.variants:
+            folder.journal.add_variant(variant)
+    folder.write_manifest(describe_run(study, folder.path, families, server))

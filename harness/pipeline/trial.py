@@ -17,7 +17,6 @@ from harness.pipeline.serving import Site
 from harness.pipeline.watch import TrialWatch
 from harness.planning.decision import judge_trial
 from harness.runs import RunFolder
-from harness.serving.repository import config_override
 from harness.storage import utc_now
 from harness.telemetry.window import TelemetryWindow
 from harness.types import (
@@ -45,15 +44,14 @@ class TrialRunner:
         keep_records: bool = False,
     ) -> None:
         """`payloads` names the payload file of each variant."""
+        self._site = site
         self._server = site.server
-        self._client = site.client
-        self._control = site.control
         self._generators = generators
         self._folder = folder
         self._variants = variants
         self._payloads = payloads
         self._keep_records = keep_records
-        self._loaded: tuple[str, ServingConfig] | None = None
+        self._loaded: tuple[ModelVariant, ServingConfig] | None = None
 
     def sha256(self, trial: Trial) -> str:
         """Digest of the artefact that a trial would load."""
@@ -67,12 +65,14 @@ class TrialRunner:
         """
         variant = self._variants[trial.variant]
         self._configure(variant, trial)
+        self._site.check_model(variant)
         blank = unmeasured(trial, variant, utc_now())
         telemetry = TelemetryWindow(
-            self._client,
+            self._site.client,
             metrics_url=self._server.endpoint.metrics,
             server_pid=self._server.pid,
-            model=variant.name,
+            model=variant.served_name,
+            read_page=self._site.read_page,
         )
         watch = TrialWatch(blank, slo, telemetry, SLICE_S)
         job = self._job(trial, variant)
@@ -101,33 +101,38 @@ class TrialRunner:
     def _job(self, trial: Trial, variant: ModelVariant) -> LoadJob:
         payloads = self._payloads[variant.name]
         return LoadJob(
-            variant.name,
+            variant.served_name,
             payloads,
             variant.outputs,
             trial.workload,
-            known_answers=known_answers_file(self._client, variant, trial.workload, payloads),
+            known_answers=known_answers_file(self._site.client, variant, trial.workload, payloads),
             records=records_folder(self._folder, trial) if self._keep_records else None,
         )
 
     def _configure(self, variant: ModelVariant, trial: Trial) -> None:
         """Load the variant as asked; only the model under test stays loaded."""
-        control = self._control
-        if control is None or self._loaded == (variant.name, trial.serving):
+        control = self._site.control
+        if control is None or self._loaded == (variant, trial.serving):
             return
-        if self._loaded and self._loaded[0] != variant.name:
+        if self._loaded and self._loaded[0] != variant:
             control.unload(self._loaded[0])
             self._loaded = None
         known = self._folder.journal.cold_starts.get(variant.name)
         if self._loaded is None and (known is None or known.sha256 != variant.sha256):
-            payloads = self._payloads[variant.name]
-            seed = trial.workload.seed
             self._folder.journal.add_cold_start(
-                measure_cold_start(control, variant, trial.serving, payloads, seed=seed)
+                measure_cold_start(
+                    control,
+                    self._site.targets,
+                    variant,
+                    trial.serving,
+                    self._payloads[variant.name],
+                    seed=trial.workload.seed,
+                )
             )
         else:
             self._loaded = None
-            control.load(variant.name, config_override(variant, trial.serving))
-        self._loaded = (variant.name, trial.serving)
+            control.load(variant, trial.serving)
+        self._loaded = (variant, trial.serving)
 
     def _judged(
         self, result: TrialResult, load: LoadResult, slo: ServiceLevelObjective

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -54,12 +55,17 @@ class TelemetryWindow:
         metrics_url: str | None,
         server_pid: int | None,
         model: str,
+        read_page: Callable[[str], str | None] = scrape,
     ) -> None:
-        """`server_pid` is None for a server on another machine: then its CPU stays unknown."""
+        """`server_pid` is None for a server on another machine: then its CPU stays unknown.
+
+        `read_page` reads the metrics page where it wants headers or certificates of its own.
+        """
         self._source = source
         self._metrics_url = metrics_url
         self._server_pid = server_pid
         self._model = model
+        self._read_page = read_page
         self._opened: _Reading | None = None
 
     def open(self) -> None:
@@ -92,6 +98,6 @@ class TelemetryWindow:
             statistics = None
         return _Reading(
             statistics=statistics,
-            metrics_text=scrape(self._metrics_url) if self._metrics_url else None,
+            metrics_text=self._read_page(self._metrics_url) if self._metrics_url else None,
             host=host.read_host(self._server_pid),
         )
