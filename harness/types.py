@@ -151,8 +151,15 @@ class ServingConfig:
     """ONNX Runtime's threads within an operator, per instance."""
 
     @property
+    def told(self) -> bool:
+        """Whether it is known: some servers of somebody else's tell nothing."""
+        return self.instance_count > 0 or self.max_batch_size > 0
+
+    @property
     def label(self) -> str:
         """Short and unique, as it stands in trial identifiers."""
+        if not self.told:
+            return "as-served"
         return (
             f"mb{self.max_batch_size}-qd{self.queue_delay_us}"
             f"-i{self.instance_count}-t{self.intra_op_threads}"

@@ -86,10 +86,16 @@ def with_serving(config: Mapping[str, Any], serving: ServingConfig) -> dict[str,
     """
     changed = copy.deepcopy(dict(config))
     largest = serving.max_batch_size
+    before = int(changed.get("max_batch_size", 0))
     changed["max_batch_size"] = largest
     batching = changed.get("dynamic_batching") or {}
     batching["max_queue_delay_microseconds"] = serving.queue_delay_us
-    preferred = [size for size in batching.pop("preferred_batch_size", ()) if int(size) <= largest]
+    # Triton itself writes down the maximum as the one preferred size where its owner names none.
+    preferred = [
+        size
+        for size in batching.pop("preferred_batch_size", ())
+        if int(size) <= largest and int(size) != before
+    ]
     changed["dynamic_batching"] = batching | (
         {"preferred_batch_size": preferred} if preferred else {}
     )
