@@ -467,24 +467,32 @@ class Study(_Strict):
         Raises:
             StudyError: no model of the study has such a variant.
         """
-        names: list[str] = []
         for family in self.families:
-            own = [variant_name(model, p) for model in family.models for p in model.precisions]
+            own = [name for model in family.models for name in variants_of(model)]
             if family.pipeline:
                 own += [f"{name}{PIPELINE_SUFFIX}" for name in own]
             if variant in own:
                 return family
-            names += own
         raise StudyError(
             f"study {self.name}",
             [f"no variant '{variant}'"],
-            next_step=f"its variants are: {', '.join(names)}",
+            next_step=f"its variants are: {', '.join(variant_names(self))}",
         )
 
 
 def variant_name(model: Model, precision: Precision) -> str:
     """Name of a model's variant: its folder in the model repository."""
     return f"{model.name}-{precision}"
+
+
+def variants_of(model: Model) -> list[str]:
+    """Names of a model's variants."""
+    return [variant_name(model, precision) for precision in model.precisions]
+
+
+def variant_names(study: Study) -> list[str]:
+    """Names of all variants, in the study's order."""
+    return [name for family in study.families for one in family.models for name in variants_of(one)]
 
 
 def study_schema() -> dict[str, Any]:

@@ -120,7 +120,8 @@ class ModelVariant:
     source: str
     """The checkpoint it was exported from, as the study names it."""
     sha256: str
-    """Of the artefact's file (`model.onnx`, `model.plan`)."""
+    """Of the artefact's file (`model.onnx`, `model.plan`); `remote:` and a digest of what its
+    server says of it where only that server has the file."""
     path: Path
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -132,6 +133,13 @@ class ModelVariant:
     """Largest absolute difference from the checkpoint, by output name."""
     pipeline_of: str = ""
     """Of an ensemble that serves a variant with its pre- and post-processing: that variant."""
+    served_as: str = ""
+    """The model's name on a server of somebody else's, where that is another."""
+
+    @property
+    def served_name(self) -> str:
+        """The model's name on the server."""
+        return self.served_as or self.name
 
 
 @dataclass(frozen=True)
@@ -147,8 +155,15 @@ class ServingConfig:
     """ONNX Runtime's threads within an operator, per instance."""
 
     @property
+    def told(self) -> bool:
+        """Whether it is known: some servers of somebody else's tell nothing."""
+        return self.instance_count > 0 or self.max_batch_size > 0
+
+    @property
     def label(self) -> str:
         """Short and unique, as it stands in trial identifiers."""
+        if not self.told:
+            return "as-served"
         return (
             f"mb{self.max_batch_size}-qd{self.queue_delay_us}"
             f"-i{self.instance_count}-t{self.intra_op_threads}"

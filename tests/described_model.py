@@ -19,6 +19,7 @@ def described_over_http(path: str, outputs: Sequence[TensorSpec]) -> tuple[int, 
     """Status and body of the answer to a GET, or to what asks for the repository's index."""
     answers: dict[str, Any] = {
         "/v2/health/live": {},
+        "/v2": {"name": "fake", "version": "1", "extensions": ["binary_tensor_data"]},
         "/v2/repository/index": [{"name": MODEL, "version": "1", "state": "READY"}],
         f"/v2/models/{MODEL}/ready": {},
         f"/v2/models/{MODEL}": {

@@ -1,4 +1,4 @@
-"""A KServe v2 server that is not Triton: HTTP with the binary extension, and nothing beyond.
+"""A KServe v2 server that is not Triton: HTTP, with the binary extension if asked, no other.
 
 No configuration, no statistics, no index. It answers one model, `doubled`: each number twice.
 """
@@ -26,6 +26,7 @@ METADATA = {
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     authorization = ""
+    binary = True
 
     def log_message(self, *_: Any) -> None:
         """Tests are quiet."""
@@ -36,6 +37,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if self.path in ready:
             self._send(200, b"")
+        elif self.path == "/v2":
+            extensions = ["binary_tensor_data"] if self.binary else []
+            told = {"name": "doubler", "version": "0.1", "extensions": extensions}
+            self._send(200, json.dumps(told).encode())
         elif self.path == "/v2/models/doubled":
             self._send(200, json.dumps(METADATA).encode())
         else:
@@ -48,6 +53,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path != "/v2/models/doubled/infer":
             self._send(404, b'{"error": "not here"}')
             return
+        if not self.binary:
+            self._answer_json(body)
+            return
         at = int(self.headers[HEADER_LENGTH])
         (tensor,) = json.loads(body[:at])["inputs"]
         twice = (2 * np.frombuffer(body[at:], np.float32)).tobytes()
@@ -55,6 +63,15 @@ class _Handler(BaseHTTPRequestHandler):
         output["parameters"] = {"binary_data_size": len(twice)}
         header = json.dumps({"model_name": "doubled", "outputs": [output]}).encode()
         self._send(200, header + twice, {HEADER_LENGTH: str(len(header))})
+
+    def _answer_json(self, body: bytes) -> None:
+        if HEADER_LENGTH in self.headers:
+            self._send(422, b'{"error": "what is this after the JSON?"}')
+            return
+        (tensor,) = json.loads(body)["inputs"]
+        twice = [2 * number for number in tensor["data"]]
+        output = {**METADATA["outputs"][0], "shape": tensor["shape"], "data": twice}
+        self._send(200, json.dumps({"model_name": "doubled", "outputs": [output]}).encode())
 
     def _refused(self) -> bool:
         wrong = self.authorization and self.headers.get("Authorization") != self.authorization
@@ -71,14 +88,17 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def kserve_server(*, tls: ssl.SSLContext | None = None, authorization: str = "") -> Iterator[int]:
+def kserve_server(
+    *, tls: ssl.SSLContext | None = None, authorization: str = "", binary: bool = True
+) -> Iterator[int]:
     """Run it for the length of a `with`; yields its port.
 
     Args:
         tls: its certificate, for encryption.
         authorization: the header without which it refuses everything.
+        binary: whether it takes binary tensors; else it refuses them, as MLServer does.
     """
-    handler = type("Handler", (_Handler,), {"authorization": authorization})
+    handler = type("Handler", (_Handler,), {"authorization": authorization, "binary": binary})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
         if tls is not None:

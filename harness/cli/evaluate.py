@@ -10,13 +10,21 @@ import typer
 from harness.cli.console import ProgressDisplay, output, print_json, print_line, say
 from harness.cli.options import (
     DEFAULT_REPOSITORY,
+    AsIs,
     AsJson,
+    CaFile,
+    Header,
+    Insecure,
+    MetricsUrl,
+    ModelNames,
     Out,
     Repository,
     Resume,
     StudyFile,
     Track,
+    Url,
 )
+from harness.cli.remote import RemoteOptions
 from harness.cli.session import keep_what_there_is, open_folder, tell_trackers
 from harness.errors import HarnessError
 from harness.pipeline.lm_evaluation import (
@@ -59,6 +67,13 @@ def evaluate(
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Ask everything, whatever was answered before.")
     ] = False,
+    url: Url = None,
+    header: Header = None,
+    ca_file: CaFile = None,
+    insecure: Insecure = False,
+    metrics_url: MetricsUrl = None,
+    model_name: ModelNames = None,
+    as_is: AsIs = False,
     out: Out = None,
     resume: Resume = False,
     repository: Repository = DEFAULT_REPOSITORY,
@@ -71,10 +86,18 @@ def evaluate(
     study = load_study(study_file)
     request = TaskRequest(_names(tasks), tuple(include_path or ()), limit, num_fewshot)
     evaluation = _evaluation(study, request, use_cache=not no_cache)
-    with ProgressDisplay() as progress, open_folder(study, out, resume=resume) as folder:
+    remote = RemoteOptions(
+        url, header or (), ca_file, insecure, metrics_url, model_name or (), as_is
+    )
+    with (
+        ProgressDisplay() as progress,
+        remote.borrowing(study) as borrowed,
+        open_folder(study, out, borrowed, resume=resume) as folder,
+    ):
         machinery = Machinery(repository, progress=progress)
+        asked = borrowed.study if borrowed else study
         try:
-            score_study(study, folder, machinery, evaluation=evaluation)
+            score_study(asked, folder, machinery, borrowed=borrowed, evaluation=evaluation)
         except (KeyboardInterrupt, HarnessError):
             keep_what_there_is(folder)
             raise

@@ -10,18 +10,24 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.console import ProgressDisplay, output, print_json, print_line
+from harness.cli.console import ProgressDisplay, output, print_json, print_line, say
 from harness.cli.load_plan import NO_OBJECTIVE, LoadPlan, check_machinery, make_plan
 from harness.cli.options import (
     DEFAULT_REPOSITORY,
     AsJson,
+    CaFile,
     CpusGenerator,
     CpusServer,
+    Header,
+    Insecure,
+    MetricsUrl,
     Records,
     Repository,
     Transport,
+    Url,
     Workers,
 )
+from harness.cli.remote import RemoteOptions
 from harness.cli.session import EXIT_CODES, CpuOptions, GeneratorOptions, make_machinery
 from harness.cli.source import ServingOptions, Source
 from harness.cli.telemetry import (
@@ -43,12 +49,8 @@ from harness.pipeline.machinery import Machinery
 from harness.pipeline.manifest import bare_manifest, new_manifest
 from harness.pipeline.preflight import check_served, find_model
 from harness.pipeline.preparation import payloads_for
-from harness.pipeline.remote import (
-    RemoteAddress,
-    measure_remote,
-    open_remote,
-    prepare_remote,
-)
+from harness.pipeline.remote import RemoteAddress, open_remote
+from harness.pipeline.remote_trial import measure_remote, prepare_remote
 from harness.pipeline.run import measure_once
 from harness.report.one_trial import trial_table
 from harness.runs import RunFolder
@@ -74,15 +76,13 @@ def load(
     variant: Annotated[
         str | None, typer.Option(help="Variant of the study.", show_default=False)
     ] = None,
-    url: Annotated[
+    url: Url = None,
+    model: Annotated[
         str | None,
         typer.Option(
-            help="A server that is up, measured as it is: http://H:P, https://, grpc://, grpcs://.",
+            help="With --url: a model there, or what the variant is called there.",
             show_default=False,
         ),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="With --url: a model there.", show_default=False)
     ] = None,
     payloads: Annotated[
         Path | None,
@@ -93,22 +93,10 @@ def load(
             show_default=False,
         ),
     ] = None,
-    header: Annotated[
-        list[str] | None,
-        typer.Option(help="With --url: 'NAME: VALUE', sent along; repeatable.", show_default=False),
-    ] = None,
-    ca_file: Annotated[
-        Path | None,
-        typer.Option(
-            help="With --url: certificates to trust, PEM.",
-            exists=True,
-            dir_okay=False,
-            show_default=False,
-        ),
-    ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="With --url: take any certificate.")
-    ] = False,
+    header: Header = None,
+    ca_file: CaFile = None,
+    insecure: Insecure = False,
+    metrics_url: MetricsUrl = None,
     protocol: Annotated[
         WireProtocol | None,
         typer.Option(help="http or grpc (default; --url says its own).", show_default=False),
@@ -189,9 +177,8 @@ def load(
 
     Without --url a variant of the study is exported and served first.
     """
-    source = Source(
-        study_file, variant, url, model, payloads, header or (), ca_file, insecure, protocol
-    )
+    remote = RemoteOptions(url, header or (), ca_file, insecure, metrics_url)
+    source = Source(study_file, variant, model, payloads, remote, protocol)
     traffic = TrafficOptions(
         concurrency,
         rate,
@@ -263,14 +250,16 @@ def _measure(plan: LoadPlan, path: Path, machinery: Machinery) -> TrialResult:
 def _measure_there(
     plan: LoadPlan, address: RemoteAddress, path: Path, machinery: Machinery
 ) -> TrialResult:
-    study, workload = plan.study, plan.workload
-    with open_remote(address) as server:
-        found = find_model(server, address.url, plan.name)
+    study, workload, name = plan.study, plan.workload, plan.name_there
+    with open_remote(address) as opened:
+        found = find_model(opened.server, address.url, name)
+        if lacks := opened.lacking(name):
+            say(f"{address.url} is {opened.facts.words}; it does not offer: {', '.join(lacks)}")
         groups = _groups(plan, machinery)
-        prepared = prepare_remote(found, address, groups, workload, study, machinery)
+        prepared = prepare_remote(found, opened, plan.name, groups, workload, study, machinery)
         manifest = new_manifest(study) if study else bare_manifest(plan.name, workload.seed)
         with RunFolder.create(path, manifest) as folder:
-            return measure_remote(server, address, prepared, plan.slo, folder, machinery)
+            return measure_remote(opened, prepared, plan.slo, folder, machinery)
 
 
 def _groups(plan: LoadPlan, machinery: Machinery) -> Sequence[Group]:

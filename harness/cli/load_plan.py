@@ -27,6 +27,8 @@ class LoadPlan:
     address: RemoteAddress | None
     name: str
     """Of the variant, or of the model there."""
+    name_there: str
+    """Of the model on the server."""
     serving: ServingConfig
     workload: Workload
     slo: ServiceLevelObjective
@@ -66,6 +68,7 @@ def make_plan(
         study,
         address,
         source.variant or source.model or "",
+        source.model or source.variant or "",
         serving.config(),
         traffic.workload(protocol, drawn_by),
         _objective(study, source.variant, slo),

@@ -53,6 +53,50 @@ Track = Annotated[
         show_default=False,
     ),
 ]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        help="A server that is up, in place of one of our own: http://H:P, https://, grpc://, "
+        "grpcs://.",
+        show_default=False,
+    ),
+]
+Header = Annotated[
+    list[str] | None,
+    typer.Option(help="With --url: 'NAME: VALUE', sent along; repeatable.", show_default=False),
+]
+CaFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="With --url: certificates to trust, PEM.",
+        exists=True,
+        dir_okay=False,
+        show_default=False,
+    ),
+]
+Insecure = Annotated[bool, typer.Option("--insecure", help="With --url: take any certificate.")]
+MetricsUrl = Annotated[
+    str | None,
+    typer.Option(
+        help="With --url: its metrics page; default: Triton's at port 8002, where there is one.",
+        show_default=False,
+    ),
+]
+ModelNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model-name",
+        metavar="VARIANT=NAME",
+        help="With --url: what a variant is called there; default: its own name. Repeatable.",
+        show_default=False,
+    ),
+]
+AsIs = Annotated[
+    bool,
+    typer.Option(
+        "--as-is", help="With --url: load and configure nothing there, even where it could be."
+    ),
+]
 DEFAULT_REPOSITORY = Path("model_repository")
 RUNS = Path("runs")
 

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from harness.cli.options import (
     DEFAULT_REPOSITORY,
+    AsIs,
     AsJson,
+    CaFile,
     CpusGenerator,
     CpusServer,
+    Header,
+    Insecure,
+    MetricsUrl,
+    ModelNames,
     Out,
     Records,
     Repository,
@@ -14,8 +20,10 @@ from harness.cli.options import (
     StudyFile,
     Track,
     Transport,
+    Url,
     Workers,
 )
+from harness.cli.remote import RemoteOptions
 from harness.cli.session import CpuOptions, GeneratorOptions, RunOptions, run_to_verdict
 from harness.cli.telemetry import (
     MetricsPort,
@@ -32,6 +40,13 @@ from harness.study_file import load_study
 
 def run(
     study_file: StudyFile,
+    url: Url = None,
+    header: Header = None,
+    ca_file: CaFile = None,
+    insecure: Insecure = False,
+    metrics_url: MetricsUrl = None,
+    model_name: ModelNames = None,
+    as_is: AsIs = False,
     out: Out = None,
     resume: Resume = False,
     repository: Repository = DEFAULT_REPOSITORY,
@@ -61,5 +76,18 @@ def run(
         server_ports,
     )
     trackers = tuple(track or ())
-    options = RunOptions(out, resume, repository, as_json, generators, cpus, telemetry, trackers)
+    remote = RemoteOptions(
+        url, header or (), ca_file, insecure, metrics_url, model_name or (), as_is
+    )
+    options = RunOptions(
+        out,
+        resume,
+        repository,
+        as_json,
+        generators,
+        cpus,
+        telemetry,
+        trackers=trackers,
+        remote=remote,
+    )
     return run_to_verdict(load_study(study_file), options)

@@ -23,7 +23,6 @@ from harness.pipeline import serving
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.run import export_study
 from harness.pipeline.spaces import serving_configs
-from harness.serving.ensemble import load_pipeline
 from harness.serving.environment import ensure_server_environment
 from harness.study_file import load_study
 
@@ -53,18 +52,13 @@ def serve(
     with serving.serve(
         families, environment, machinery, log_file=log, ports=wanted_ports
     ) as served:
-        names = [variant.name for family in families for variant in family.variants]
-        for name in names:
-            served.client.load(name)
+        control, server = served.site.control, served.site.server
+        names = [variant.name for family in families for variant in family.served]
         for family in families:
-            for one in family.pipelines:
-                load_pipeline(
-                    served.client,
-                    one.pipeline,
-                    serving_configs(study.serving_of(family.family))[0],
-                )
-                names.append(one.pipeline.variant.name)
-        endpoint = served.server.endpoint
+            for variant in family.served:
+                if control is not None:
+                    control.load(variant, serving_configs(study.serving_of(family.family))[0])
+        endpoint = server.endpoint
         if as_json:
             print_json({"http": endpoint.http, "grpc": endpoint.grpc, "models": names})
         say(
@@ -74,7 +68,7 @@ def serve(
         )
         try:
             while True:
-                served.server.check()
+                server.check()
                 time.sleep(POLL_S)
         except KeyboardInterrupt:
             say("stopping")

@@ -11,12 +11,21 @@ from pathlib import Path
 from harness.card import CardPlan
 from harness.cli.console import ProgressDisplay, output, print_json, print_line, say
 from harness.cli.options import RUNS, parse_cpus
+from harness.cli.remote import OWN_SERVER, RemoteOptions
 from harness.cli.telemetry import TelemetryOptions, watched
-from harness.errors import EXIT_OBJECTIVE_NOT_MET, EXIT_OK, EXIT_UNDECIDED, HarnessError
+from harness.errors import (
+    EXIT_OBJECTIVE_NOT_MET,
+    EXIT_OK,
+    EXIT_UNDECIDED,
+    HarnessError,
+    RunFolderError,
+    UsageError,
+)
 from harness.load.transports.opening import GrpcImplementation
+from harness.pipeline.borrowed import Borrowed
 from harness.pipeline.inputs import check_inputs
 from harness.pipeline.machinery import Machinery, ProgressSink
-from harness.pipeline.manifest import new_manifest
+from harness.pipeline.manifest import new_manifest, without_secrets
 from harness.pipeline.run import run_study, write_results
 from harness.report.terminal import (
     card_table,
@@ -25,7 +34,15 @@ from harness.report.terminal import (
     verdict_summary,
     verdict_table,
 )
-from harness.runs import RunFolder, StoredRun, latest_run, new_run_path, read_run, verdict_document
+from harness.runs import (
+    RunFolder,
+    StoredRun,
+    latest_run,
+    new_run_path,
+    read_manifest,
+    read_run,
+    verdict_document,
+)
 from harness.study import Study
 from harness.tracking.sinks import Tracker, check_trackers, track
 from harness.types import Decision
@@ -68,21 +85,29 @@ class RunOptions:
     trackers: tuple[Tracker, ...] = ()
     card: CardPlan | None = None
     """Ends the run with a report card."""
+    remote: RemoteOptions = OWN_SERVER
 
 
 def run_to_verdict(study: Study, options: RunOptions) -> int:
     """Run the whole study and print how it ended; returns the exit code of its verdict."""
     check_trackers(options.trackers)
+    if options.remote.url is not None and options.cpus.server is not None:
+        raise UsageError(
+            "--cpus-server places a server that the harness starts, and --url is up already",
+            next_step="leave it out",
+        )
     with ProgressDisplay() as progress:
         machinery = make_machinery(
             options.repository, options.generators, options.cpus, progress=progress
         )
         with (
             watched(machinery, options.telemetry) as machinery,
-            open_folder(study, options.out, resume=options.resume) as folder,
+            options.remote.borrowing(study) as borrowed,
+            open_folder(study, options.out, borrowed, resume=options.resume) as folder,
         ):
+            asked = borrowed.study if borrowed else study
             try:
-                run_study(study, folder, machinery, options.card)
+                run_study(asked, folder, machinery, borrowed=borrowed, card=options.card)
             except (KeyboardInterrupt, HarnessError):
                 keep_what_there_is(folder)
                 raise
@@ -111,17 +136,36 @@ def make_machinery(
     )
 
 
-def open_folder(study: Study, out: Path | None, *, resume: bool) -> RunFolder:
+def open_folder(
+    study: Study, out: Path | None, borrowed: Borrowed | None = None, *, resume: bool
+) -> RunFolder:
     """A new run folder, or the one to go on with; nothing is made if the study's inputs are wrong.
+
+    Args:
+        study: as its file has it.
+        out: where; by default a new place, or the study's latest run.
+        borrowed: its models on a server of somebody else's.
+        resume: go on with a run.
 
     Raises:
         StudyError: with every problem of checkpoints and data.
-        RunFolderError: the folder is taken, or is no run of this study.
+        RunFolderError: the folder is taken, or is no run of this study on this server.
     """
-    check_inputs(study)
-    if resume:
-        return RunFolder.resume(out or latest_run(RUNS, study), study)
-    return RunFolder.create(out or new_run_path(RUNS, study), new_manifest(study))
+    asked = borrowed.study if borrowed else study
+    if not resume:
+        check_inputs(asked)
+        manifest = new_manifest(asked) | ({"server": borrowed.manifest()} if borrowed else {})
+        return RunFolder.create(out or new_run_path(RUNS, asked), manifest)
+    folder = RunFolder.resume(out or latest_run(RUNS, asked), asked)
+    before = read_manifest(folder.path).get("server", {}).get("url")
+    now = borrowed.opened.address.url if borrowed else None
+    if before != now:
+        raise RunFolderError(
+            f"{folder.path} was measured on {before or 'a server of its own'}, not on "
+            f"{now or 'a server of its own'}",
+            next_step="start a new run without --resume",
+        )
+    return folder
 
 
 def print_outcome(run: StoredRun, path: Path, *, as_json: bool) -> None:
@@ -167,7 +211,7 @@ def keep_what_there_is(folder: RunFolder) -> None:
 def resume_command(arguments: Sequence[str], path: Path) -> str:
     """The command line that goes on with a run: as it was called, on the run's folder."""
     kept = []
-    rest = iter(arguments)
+    rest = iter(without_secrets(arguments))
     for argument in rest:
         if argument == "--out":
             next(rest, None)

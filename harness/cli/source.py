@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
+from harness.cli.remote import RemoteOptions
 from harness.errors import UsageError
-from harness.pipeline.remote import RemoteAddress, parse_url
+from harness.pipeline.remote import RemoteAddress
 from harness.types import ServingConfig, WireProtocol
 
 NOTHING_NAMED = (
@@ -47,13 +48,15 @@ class Source:
 
     study_file: Path | None
     variant: str | None
-    url: str | None
     model: str | None
     payloads: Path | None
-    headers: Sequence[str]
-    ca_file: Path | None
-    insecure: bool
+    remote: RemoteOptions
     protocol: WireProtocol | None
+
+    @property
+    def url(self) -> str | None:
+        """Of a server that is up."""
+        return self.remote.url
 
     def address(self) -> RemoteAddress | None:
         """Where the server that is up is; None where the harness serves.
@@ -61,10 +64,8 @@ class Source:
         Raises:
             UsageError: an address that cannot be, or of another protocol than was named.
         """
-        if self.url is None:
-            return None
-        address = parse_url(self.url, self.headers, ca_file=self.ca_file, verify=not self.insecure)
-        if self.protocol not in {None, address.protocol}:
+        address = self.remote.address()
+        if address is not None and self.protocol not in {None, address.protocol}:
             raise UsageError(
                 f"--protocol {self.protocol} and --url {self.url} say different things",
                 next_step="leave --protocol away: the address names it",
@@ -82,8 +83,6 @@ class Source:
 
     def _problems(self) -> Iterator[tuple[str, str]]:
         whole = "harness load --url http://HOST:PORT --model NAME --payloads FILE.npz"
-        if self.url is None and (self.headers or self.ca_file or self.insecure):
-            yield "--header, --ca-file and --insecure go with --url, and there is none", whole
         if self.study_file is None:
             if self.variant is not None:
                 yield "--variant names one of a study, and no study file is given", whole
@@ -94,8 +93,8 @@ class Source:
                 "--variant is missing: which of the study's variants?",
                 "harness load STUDY --help",
             )
-        elif self.model is not None or self.payloads is not None:
+        elif self.payloads is not None or (self.model is not None and self.url is None):
             yield (
-                "a study says what is sent: --model and --payloads are for a server without one",
+                "a study says what is sent: --payloads is for one without, --model for --url",
                 "leave them out, or leave the study file out",
             )

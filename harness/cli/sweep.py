@@ -8,9 +8,15 @@ import typer
 
 from harness.cli.options import (
     DEFAULT_REPOSITORY,
+    AsIs,
     AsJson,
+    CaFile,
     CpusGenerator,
     CpusServer,
+    Header,
+    Insecure,
+    MetricsUrl,
+    ModelNames,
     Out,
     Records,
     Repository,
@@ -18,8 +24,10 @@ from harness.cli.options import (
     StudyFile,
     Track,
     Transport,
+    Url,
     Workers,
 )
+from harness.cli.remote import RemoteOptions
 from harness.cli.session import CpuOptions, GeneratorOptions, RunOptions, run_to_verdict
 from harness.cli.telemetry import (
     MetricsPort,
@@ -45,6 +53,13 @@ def sweep(
         Literal["bisect", "grid"] | None,
         typer.Option(help="Search, in place of the study's.", show_default=False),
     ] = None,
+    url: Url = None,
+    header: Header = None,
+    ca_file: CaFile = None,
+    insecure: Insecure = False,
+    metrics_url: MetricsUrl = None,
+    model_name: ModelNames = None,
+    as_is: AsIs = False,
     out: Out = None,
     resume: Resume = False,
     repository: Repository = DEFAULT_REPOSITORY,
@@ -75,7 +90,20 @@ def sweep(
         server_ports,
     )
     trackers = tuple(track or ())
-    options = RunOptions(out, resume, repository, as_json, generators, cpus, telemetry, trackers)
+    remote = RemoteOptions(
+        url, header or (), ca_file, insecure, metrics_url, model_name or (), as_is
+    )
+    options = RunOptions(
+        out,
+        resume,
+        repository,
+        as_json,
+        generators,
+        cpus,
+        telemetry,
+        trackers=trackers,
+        remote=remote,
+    )
     return run_to_verdict(study, options)
 
 

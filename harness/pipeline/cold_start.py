@@ -7,6 +7,7 @@ latency is what it will stay.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,10 @@ from harness.analysis.steady_state import steady_after
 from harness.errors import ServerError
 from harness.load.alone import drive_alone
 from harness.load.traffic import make_traffic
-from harness.load.transports.address import parse_target
+from harness.load.transports.address import Target
 from harness.load.transports.contract import RequestFailure
 from harness.load.transports.opening import transport_opener
-from harness.serving.endpoint import TritonClient
-from harness.serving.repository import config_override
+from harness.pipeline.serving import ModelControl
 from harness.types import ColdStart, ModelVariant, ServingConfig, WireProtocol, Workload
 
 MOST_REQUESTS = 300
@@ -28,7 +28,8 @@ TIMEOUT_S = 60.0
 
 
 def measure_cold_start(
-    client: TritonClient,
+    control: ModelControl,
+    targets: Mapping[WireProtocol, Target],
     variant: ModelVariant,
     serving: ServingConfig,
     payloads: Path,
@@ -37,15 +38,23 @@ def measure_cold_start(
 ) -> ColdStart:
     """Load a variant that is not loaded, and send it single requests until it is steady.
 
+    Args:
+        control: loads it.
+        targets: the server's; HTTP is used where there is a choice.
+        variant: not loaded.
+        serving: to load it under.
+        payloads: what is sent.
+        seed: draws the requests.
+
     Raises:
         ServerError: the variant does not load, or does not answer.
     """
-    target = parse_target(client.endpoint.http)
-    opener = transport_opener(WireProtocol.HTTP, target, timeout_s=TIMEOUT_S)
-    workload = Workload(WireProtocol.HTTP, 1, 1, LONGEST_S, 0.0, seed)
-    traffic = make_traffic(variant.name, opener, workload, payloads, outputs=variant.outputs)
+    protocol = next(one for one in WireProtocol if one in targets)
+    opener = transport_opener(protocol, targets[protocol], timeout_s=TIMEOUT_S)
+    workload = Workload(protocol, 1, 1, LONGEST_S, 0.0, seed)
+    traffic = make_traffic(variant.served_name, opener, workload, payloads, outputs=variant.outputs)
     asked_ns = time.monotonic_ns()
-    client.load(variant.name, config_override(variant, serving))
+    control.load(variant, serving)
     ready_ns = time.monotonic_ns()
     transport = opener()
     try:

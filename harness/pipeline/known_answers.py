@@ -12,6 +12,7 @@ from pathlib import Path
 from harness.load.known_answers import TOLERANCE, make_known_answers, write_known_answers
 from harness.load.payloads import draw_workload, read_payloads
 from harness.pipeline.serving import ModelClient
+from harness.serving.remote import REMOTE_DIGEST
 from harness.types import ModelVariant, Workload
 
 KNOWN_REQUESTS = 4
@@ -33,12 +34,13 @@ def known_answers_file(
     """
     drawn_by = (workload.seed, workload.client_batch_size, workload.batch_mix, workload.length_mix)
     draw = hashlib.sha256(repr(drawn_by).encode()).hexdigest()[:8]
-    name = f"{payloads.stem}-{variant.sha256[:12]}-{draw}.answers.npz"
+    artefact = variant.sha256.removeprefix(REMOTE_DIGEST)[:12]
+    name = f"{payloads.stem}-{artefact}-{draw}.answers.npz"
     path = payloads.with_name(name)
     if not path.is_file():
         drawn = draw_workload(read_payloads(payloads), workload)
         answers = make_known_answers(
-            drawn[:KNOWN_REQUESTS], lambda inputs: client.infer(variant.name, inputs)
+            drawn[:KNOWN_REQUESTS], lambda inputs: client.infer(variant.served_name, inputs)
         )
         write_known_answers(path, answers, TOLERANCE[variant.precision])
     return path

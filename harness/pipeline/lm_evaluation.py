@@ -20,7 +20,6 @@ from harness.quality.answer_cache import AnswerCache
 from harness.quality.lm_tasks import LoadedTask
 from harness.quality.token_scores import TokenScorer
 from harness.runs import RunFolder
-from harness.serving.repository import config_override
 from harness.study import Family, Model, Study, variant_name
 from harness.tasks.quiet import quiet
 from harness.tasks.tokenizer import load_tokenizer
@@ -102,13 +101,19 @@ def evaluate_family(
         if not todo:
             continue
         serving = evaluation_serving(study.serving_of(prepared.family).instance_kind)
-        served.client.load(variant.name, config_override(variant, serving))
+        served.load(variant, serving)
         for task in todo:
             entry = _evaluate(study, prepared, variant, task, served, folder, evaluation, progress)
-            served.server.check()
+            served.site.server.check()
             folder.journal.add_task(entry)
             progress(Progress(_stage(variant), 1, 1, _told(entry)))
-        served.client.unload(variant.name)
+        served.unload(variant)
+
+
+def _tokenizer_folder(prepared: PreparedFamily, variant: ModelVariant) -> Path:
+    """Where the artefact keeps its own; of one that lies elsewhere, its checkpoint's."""
+    own = variant.path / "tokenizer"
+    return own if own.is_dir() else prepared.opened[variant.name].checkpoint.folder
 
 
 def _answers(family: Family) -> bool:
@@ -186,11 +191,11 @@ def _evaluate(  # noqa: PLR0913, PLR0917  (all of one step: who answers what, wh
         for one in prepared.family.models
         if variant.name in {variant_name(one, precision) for precision in one.precisions}
     )
-    tokenizer, config, max_length = _open(variant.path / "tokenizer", model)
+    tokenizer, config, max_length = _open(_tokenizer_folder(prepared, variant), model)
     cache = AnswerCache(cache_root() / "answers", variant.sha256) if evaluation.use_cache else None
     scorer = TokenScorer(
         variant,
-        served.client,
+        served.site.client,
         pad_token_id=tokenizer.pad_token_id,
         cache=cache,
         rows_per_request=ROWS_PER_REQUEST,

@@ -34,7 +34,6 @@ from harness.quality.shifts import MOST_CLASSES, confusion_shifts, confusions, w
 from harness.quality.slices import slice_losses
 from harness.quality.slicing import Rows, Slicing, slicings
 from harness.runs import RunFolder
-from harness.serving.repository import config_override
 from harness.study import Study
 from harness.tasks.encoding import EncodedDataset, row_columns, row_texts, take_rows
 from harness.tasks.samples import Samples, load_training_samples
@@ -86,7 +85,7 @@ class _Tracer:
         try:
             chain = self._chain(variant)
         except (CheckpointError, ServerError) as error:
-            self.served.server.check()  # a dead server ends the run; this is about one step
+            self.served.site.server.check()  # a dead server ends the run; this is about one step
             problem = str(error)
         entry = LossEntry(variant.name, variant.sha256, family, chain, problem=problem)
         if variant.name == self.prepared.teacher.name:
@@ -135,7 +134,7 @@ class _Tracer:
 
     def _chain(self, variant: ModelVariant) -> LossChain | None:
         most = self.prepared.family.task.chain_samples
-        if not most:
+        if not most or not variant.path.name:  # an artefact of somebody else's is out of reach
             return None
         steps = [Step("teacher", self._checkpoint(self.prepared.teacher))]
         if variant.role is not Role.TEACHER:
@@ -201,11 +200,11 @@ class _Tracer:
         serving = ServingConfig(
             max_batch_size=1, instance_count=BATCH_1_INSTANCES, instance_kind=kind
         )
-        client = self.served.client
-        client.load(variant.name, config_override(variant, serving))
+        client = self.served.site.client
+        self.served.load(variant, serving)
         subset = take_rows(opened.dataset, self._drawn(variant))
         outcomes = collect_outcomes(variant, subset, client, batch_size=1, progress=ignore_progress)
-        client.unload(variant.name)
+        self.served.unload(variant)
         write_outcomes(self._path(f"{variant.name}.batch-1"), outcomes, subset)
         return outcomes
 

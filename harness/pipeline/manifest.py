@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from harness.journal import SCHEMA_VERSION
 from harness.machine import describe_machine, source_revision
 from harness.pipeline.preparation import PreparedFamily
 from harness.runs import read_manifest, study_digest
-from harness.serving.environment import ServerEnvironment
 from harness.storage import utc_now
 from harness.study import Study
 
@@ -46,7 +45,12 @@ def bare_manifest(name: str, seed: int) -> dict[str, Any]:
 
 
 def command_line(arguments: Sequence[str]) -> str:
-    """How the harness was called, without the values of headers: those are secrets."""
+    """How the harness was called, without the values of headers."""
+    return shlex.join(["harness", *without_secrets(arguments)])
+
+
+def without_secrets(arguments: Sequence[str]) -> list[str]:
+    """Arguments without the values of headers: those are secrets."""
     told = []
     rest = iter(arguments)
     for argument in rest:
@@ -56,16 +60,19 @@ def command_line(arguments: Sequence[str]) -> str:
             continue
         name = (header if joined else next(rest, "")).partition(":")[0]
         told += [option, f"{name}: ..."]
-    return shlex.join(["harness", *told])
+    return told
 
 
 def describe_run(
     study: Study,
     path: Path,
     families: Sequence[PreparedFamily],
-    environment: ServerEnvironment,
+    server: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """The manifest with artefacts and data; a resumed run keeps when it began."""
+    """The manifest with artefacts and data; a resumed run keeps when it began.
+
+    `server` is what to say of it: a part `environment` of ours, a part `server` of anybody else's.
+    """
     earlier = read_manifest(path)
     resumed = [utc_now()] if earlier["artefacts"] else []
     manifest = new_manifest(study)
@@ -73,7 +80,8 @@ def describe_run(
         **manifest,
         "created_utc": earlier["created_utc"],
         "resumed_utc": [*earlier["resumed_utc"], *resumed],
-        "environment": manifest["environment"] | {"server_environment": environment.digest},
+        **server,
+        "environment": manifest["environment"] | dict(server.get("environment", {})),
         "artefacts": {
             variant.name: {"sha256": variant.sha256, "size_bytes": variant.size_bytes}
             for family in families

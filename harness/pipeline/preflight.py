@@ -6,7 +6,7 @@ A no is always the caller's to mend, so it ends the command as wrong usage does.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from harness.errors import ServerError, UsageError
@@ -19,6 +19,7 @@ from harness.study import Family
 from harness.types import ServingConfig, TensorSpec, Workload
 
 NAMES_SHOWN = 20
+_REFUSALS = {"http_401", "http_403", "grpc_unauthenticated", "grpc_permission_denied"}
 
 
 def check_live(server: RemoteServer, url: str) -> None:
@@ -27,7 +28,7 @@ def check_live(server: RemoteServer, url: str) -> None:
     Raises:
         UsageError: it does not.
     """
-    with _usage(next_step="check its address, and that it is up"):
+    with as_usage(next_step="check its address, and that it is up"):
         problem = server.not_live()
     if problem:
         raise UsageError(f"the server at {url}: {problem}", next_step=_step_for(problem))
@@ -39,7 +40,7 @@ def find_model(server: RemoteServer, url: str, model: str) -> RemoteModel:
     Raises:
         UsageError: the server does not have it, or not loaded; names those it has.
     """
-    with _usage():
+    with as_usage():
         if server.model_ready(model):
             return describe(server, model)
         states = server.models()
@@ -49,28 +50,33 @@ def find_model(server: RemoteServer, url: str, model: str) -> RemoteModel:
             f"({states[model] or 'it only lies in its repository'})",
             next_step="load it there: this command leaves the server as it is",
         )
+    raise UsageError(f"the server at {url} has no model '{model}'", next_step=those_ready(states))
+
+
+def those_ready(states: Mapping[str, str] | None) -> str:
+    """The models that a server has ready, in words."""
     ready = sorted(name for name, state in (states or {}).items() if state == READY)
     shown = ", ".join(ready[:NAMES_SHOWN]) + (", ..." if len(ready) > NAMES_SHOWN else "")
-    raise UsageError(
-        f"the server at {url} has no model '{model}'",
-        next_step=f"models that are ready there: {shown or 'none that it tells of'}",
-    )
+    return f"models that are ready there: {shown or 'none that it tells of'}"
 
 
 def check_requests(model: RemoteModel, groups: Sequence[Group], workload: Workload) -> None:
     """Make sure that a workload can be drawn from payloads, and that the model takes it.
+
+    A model whose server does not say what its inputs are is asked by its first request.
 
     Raises:
         DataError: an input that the model does not have, or has with another datatype or shape;
             a batch above the model's; a mix with a length that no payload has.
     """
     largest = model.serving.max_batch_size
-    check_payloads_fit(
-        groups,
-        _rows_apart(model.inputs) if largest else model.inputs,
-        largest,
-        batch_size=workload.client_batch_size,
-    )
+    if model.inputs:
+        check_payloads_fit(
+            groups,
+            rows_apart(model.inputs) if largest else model.inputs,
+            largest,
+            batch_size=workload.client_batch_size,
+        )
     draw_workload(groups, workload)
 
 
@@ -90,7 +96,7 @@ def try_one_request(
         UsageError: the server cannot be reached this way, or does not answer as it should.
     """
     payload = draw_workload(groups, workload)[0]
-    outputs = _rows_apart(model.outputs)
+    outputs = rows_apart(model.outputs)
     transport = open_transport()
     try:
         (request,) = encode_payloads([payload], transport, model.name)
@@ -100,7 +106,10 @@ def try_one_request(
         held = tuple(one for one in outputs if _follows(one, sizes.get(one.name), payload))
         AnswerCheck(held).check(answer, request)
     except RequestFailure as failure:
-        raise UsageError(f"the first request to '{model.name}' failed: {failure}") from failure
+        step = _step_for("refuses") if failure.kind.lower() in _REFUSALS else ""
+        raise UsageError(
+            f"the first request to '{model.name}' failed: {failure}", next_step=step
+        ) from failure
     finally:
         transport.close()
     return held
@@ -128,7 +137,7 @@ def check_served(workload: Workload, serving: ServingConfig, family: Family) -> 
             )
 
 
-def _rows_apart(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+def rows_apart(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
     """The shapes of one row."""
     return tuple(dataclasses.replace(one, shape=one.shape[1:]) for one in specs)
 
@@ -148,7 +157,7 @@ def _step_for(problem: str) -> str:
 
 
 @contextmanager
-def _usage(next_step: str = "") -> Iterator[None]:
+def as_usage(next_step: str = "") -> Iterator[None]:
     """Before anything has started, a server that does not answer is a wrong address."""
     try:
         yield

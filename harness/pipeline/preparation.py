@@ -86,22 +86,55 @@ def prepare(
         ParityError: an export disagrees with its checkpoint.
     """
     families = [family for family in study.families if only_family in {None, family.name}]
-    bundle = _reference_bundle(study, families, progress)
-    opened = [
-        [_open_model(study, family, model, bundle) for model in family.models]
-        for family in families
-    ]
+    opened = open_families(study, families, progress)
     return tuple(
         _export_family(
-            family,
-            models,
+            one,
             repository,
-            serving=serving_configs(study.serving_of(family))[0],
-            bundle=bundle,
+            serving=serving_configs(study.serving_of(one.family))[0],
             progress=progress,
         )
-        for family, models in zip(families, opened, strict=True)
+        for one in opened
     )
+
+
+@dataclass(frozen=True)
+class OpenedFamily:
+    """A family before anything of it is exported."""
+
+    family: Family
+    models: tuple[OpenedModel, ...]
+    """In the study's order."""
+    bundle: ReferenceBundle | None
+
+    @property
+    def teacher_first(self) -> list[OpenedModel]:
+        """The teacher, then the others in the study's order."""
+        return sorted(self.models, key=lambda one: one.model.role is not Role.TEACHER)
+
+    @property
+    def training_file(self) -> Path | None:
+        """Of the embedded data, unless the study names training data of its own."""
+        task, bundle = self.family.task, self.bundle
+        data = task.training_data or task.data
+        if bundle is None or not isinstance(data, ReferenceData):
+            return None
+        return bundle.training_data[data.name]
+
+
+def open_families(
+    study: Study, families: Sequence[Family], progress: ProgressSink
+) -> list[OpenedFamily]:
+    """Open every checkpoint and encode the data for each; nothing is exported."""
+    bundle = _reference_bundle(study, families, progress)
+    return [
+        OpenedFamily(
+            family,
+            tuple(_open_model(study, family, model, bundle) for model in family.models),
+            bundle,
+        )
+        for family in families
+    ]
 
 
 def payloads_for(study: Study, variant: str, progress: ProgressSink) -> Sequence[Group]:
@@ -151,18 +184,17 @@ def _open_model(
 
 
 def _export_family(
-    family: Family,
-    models: list[OpenedModel],
+    opened_family: OpenedFamily,
     repository: Path,
     *,
     serving: ServingConfig,
-    bundle: ReferenceBundle | None,
     progress: ProgressSink,
 ) -> PreparedFamily:
+    family = opened_family.family
     variants: list[ModelVariant] = []
     by_variant: dict[str, OpenedModel] = {}
     pipelines: list[PreparedPipeline] = []
-    for opened in sorted(models, key=lambda opened: opened.model.role is not Role.TEACHER):
+    for opened in opened_family.teacher_first:
         made = export_variants(
             opened.model,
             opened.checkpoint,
@@ -183,9 +215,9 @@ def _export_family(
         variants=tuple(variants),
         datasets={name: opened.dataset for name, opened in by_variant.items()},
         pipelines=tuple(pipelines),
-        baseline=_baseline(family, models[0].samples, bundle),
+        baseline=baseline_of(opened_family),
         opened=by_variant,
-        training_file=_training_file(family, bundle),
+        training_file=opened_family.training_file,
     )
 
 
@@ -203,16 +235,10 @@ def _pipeline(
     return prepared
 
 
-def _training_file(family: Family, bundle: ReferenceBundle | None) -> Path | None:
-    """Of the embedded data, unless the study names training data of its own."""
-    data = family.task.training_data or family.task.data
-    return bundle.training_data[data.name] if bundle and isinstance(data, ReferenceData) else None
-
-
-def _baseline(family: Family, samples: Samples, bundle: ReferenceBundle | None) -> tuple[str, ...]:
+def baseline_of(opened: OpenedFamily) -> tuple[str, ...]:
     """The yardstick's predictions for the rows that the study draws."""
-    data = family.task.data
+    data, bundle = opened.family.task.data, opened.bundle
     if bundle is None or not isinstance(data, ReferenceData) or data.name != "topics":
         return ()
     predictions = json.loads(bundle.baseline_predictions.read_text(encoding="utf-8"))
-    return tuple(predictions[row] for row in samples.rows)
+    return tuple(predictions[row] for row in opened.models[0].samples.rows)

@@ -1,44 +1,30 @@
-"""One trial on a server that is already up: found by its address, measured as it is.
-
-Nothing is exported, loaded or configured. The artefact behind such a server is not known, so its
-digest stays empty and no quality score is ever joined to the trial.
-"""
+"""A server that is already up: found by its address, asked what it is, and what it lacks."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from harness.errors import UsageError
-from harness.load.generators import REQUEST_TIMEOUT_S, LoadGenerators
-from harness.load.payloads import Group, write_payloads
+from harness.errors import ServerError, UsageError
 from harness.load.transports.address import Target, parse_target
-from harness.load.transports.opening import transport_opener
-from harness.pipeline.machinery import Machinery
-from harness.pipeline.preflight import check_live, check_requests, try_one_request
+from harness.pipeline.preflight import check_live
 from harness.pipeline.serving import Site
-from harness.pipeline.trial import TrialRunner
-from harness.runs import RunFolder, read_run
-from harness.serving.remote import RemoteModel, RemoteServer
+from harness.serving.remote import (
+    BINARY_TENSORS,
+    REMOTE_DIGEST,
+    RemoteServer,
+    ServerFacts,
+    describe,
+)
 from harness.serving.remote_grpc import GrpcServer
 from harness.serving.remote_http import HttpServer
-from harness.study import PIPELINE_SUFFIX, Study, variant_name
-from harness.tables import write_tables
-from harness.types import (
-    ModelFormat,
-    ModelVariant,
-    Precision,
-    Role,
-    ServiceLevelObjective,
-    TaskKind,
-    TensorSpec,
-    Trial,
-    TrialResult,
-    WireProtocol,
-    Workload,
-)
+from harness.telemetry.prometheus import scrape
+from harness.types import ModelVariant, WireProtocol
 
 PROTOCOLS = {
     "http": WireProtocol.HTTP,
@@ -46,6 +32,10 @@ PROTOCOLS = {
     "grpc": WireProtocol.GRPC,
     "grpcs": WireProtocol.GRPC,
 }
+TRITON = "triton"
+"""Triton's name for itself."""
+METRICS_PORT = 8002
+"""Triton's, unless it is told another."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +45,74 @@ class RemoteAddress:
     url: str
     target: Target
     protocol: WireProtocol
+    metrics_url: str | None = None
+    """Of its metrics page; None tries Triton's usual port."""
 
 
 @dataclass(frozen=True)
-class RemoteTrial:
-    """A trial that passed every check before the load."""
+class OpenServer:
+    """A server that answers and takes requests, and how it is to be spoken to."""
 
-    trial: Trial
-    variant: ModelVariant
-    groups: Sequence[Group]
+    address: RemoteAddress
+    """With JSON bodies where it takes no others."""
+    server: RemoteServer
+    facts: ServerFacts
+
+    def site(self) -> Site:
+        """For trials that take its models as they are."""
+        target, metrics = self.address.target, self.server.endpoint.metrics
+        return Site(
+            self.server,
+            self.server,
+            control=None,
+            targets={self.address.protocol: target},
+            read_page=_page_reader(self.address, metrics),
+            check_model=self.check_model,
+        )
+
+    def check_model(self, variant: ModelVariant) -> None:
+        """Make sure that the server still has the model that the variant was made of.
+
+        Raises:
+            ServerError: it says something else of it now.
+        """
+        if not variant.sha256.startswith(REMOTE_DIGEST):
+            return
+        if describe(self.server, variant.served_name).identity != variant.sha256:
+            raise ServerError(
+                f"the model '{variant.served_name}' at {self.address.url} was exchanged while it "
+                "was measured: its version or its configuration is another than at the start",
+                next_step="go on with --resume: what was taken of the one before is taken anew",
+            )
+
+    def lacking(self, model: str) -> tuple[str, ...]:
+        """What this server does not offer, in words; it is shown as missing, never as zero.
+
+        Args:
+            model: one that is loaded there.
+        """
+        lacks = []
+        if self.address.protocol is WireProtocol.HTTP and not self.address.target.binary:
+            lacks.append("the binary tensor extension (bodies are JSON)")
+        if self.server.config(model) is None:
+            lacks.append("model configurations")
+        try:
+            self.server.statistics(model)
+        except ServerError:
+            lacks.append("statistics (queue, compute, executed batches)")
+        if not self.server.endpoint.metrics:
+            tried = " (--metrics-url names another address)" if self.facts.name == TRITON else ""
+            lacks.append(f"a metrics page{tried}")
+        return tuple(lacks)
 
 
 def parse_url(
-    url: str, headers: Sequence[str], *, ca_file: Path | None, verify: bool
+    url: str,
+    headers: Sequence[str],
+    *,
+    ca_file: Path | None,
+    verify: bool,
+    metrics_url: str | None = None,
 ) -> RemoteAddress:
     """Read `grpcs://host:8001` with headers such as `Authorization: Bearer ...`.
 
@@ -80,90 +125,69 @@ def parse_url(
             f"'{url}' names no protocol that is known here",
             next_step="write it as http://HOST:PORT, https://, grpc:// or grpcs://",
         )
+    if metrics_url is not None and urlsplit(metrics_url).scheme not in {"http", "https"}:
+        raise UsageError(
+            f"--metrics-url {metrics_url} is no address of a page",
+            next_step="write it as http://HOST:8002/metrics",
+        )
     pairs = tuple((name.strip(), value.strip()) for name, value in map(_header, headers))
     target = parse_target(url, headers=pairs, ca_file=ca_file, verify=verify)
-    return RemoteAddress(url, target, PROTOCOLS[scheme])
+    return RemoteAddress(url, target, PROTOCOLS[scheme], metrics_url)
 
 
 @contextmanager
-def open_remote(address: RemoteAddress) -> Iterator[RemoteServer]:
+def open_remote(address: RemoteAddress) -> Iterator[OpenServer]:
     """A server that answers and takes requests.
 
     Raises:
-        UsageError: it does not.
+        UsageError: it does not, or its metrics page was named and is not there.
     """
-    is_http = address.protocol is WireProtocol.HTTP
-    server: RemoteServer = HttpServer(address.target) if is_http else GrpcServer(address.target)
+    first = _connect(address, "")
     try:
-        check_live(server, address.url)
-        yield server
+        check_live(first, address.url)
+        facts = first.facts()
+    finally:
+        first.close()
+    binary = BINARY_TENSORS in facts.extensions
+    target = dataclasses.replace(address.target, binary=binary)
+    found = dataclasses.replace(address, target=target)
+    server = _connect(found, _metrics_page(found, facts))
+    try:
+        yield OpenServer(found, server, facts)
     finally:
         server.close()
 
 
-def prepare_remote(
-    model: RemoteModel,
-    address: RemoteAddress,
-    groups: Sequence[Group],
-    workload: Workload,
-    study: Study | None,
-    machinery: Machinery,
-) -> RemoteTrial:
-    """Check that a model takes the workload's requests, and answers the first of them.
-
-    Args:
-        model: as its server describes it; a variant's of the study, where there is one.
-        address: the server's.
-        groups: arrays (n, length) by input name.
-        workload: what is to be sent.
-        study: says what the model is.
-        machinery: which transport.
-
-    Raises:
-        UsageError: something does not fit; nothing was started.
-    """
-    check_requests(model, groups, workload)
-    opener = transport_opener(
-        address.protocol, address.target, timeout_s=REQUEST_TIMEOUT_S, grpc=machinery.grpc
-    )
-    outputs = try_one_request(model, groups, workload, opener)
-    family = study.family_of(model.name).name if study else model.name
-    trial = Trial(model.name, family, model.serving, workload, stage="load")
-    return RemoteTrial(trial, _variant(trial, model.inputs, outputs, study), groups)
+def _connect(address: RemoteAddress, metrics: str) -> RemoteServer:
+    is_http = address.protocol is WireProtocol.HTTP
+    return (HttpServer if is_http else GrpcServer)(address.target, metrics)
 
 
-def measure_remote(
-    server: RemoteServer,
-    address: RemoteAddress,
-    prepared: RemoteTrial,
-    slo: ServiceLevelObjective,
-    folder: RunFolder,
-    machinery: Machinery,
-) -> TrialResult:
-    """Drive the load and read what the server says of it."""
-    name = prepared.variant.name
-    payloads = folder.path / "payloads" / "remote.npz"
-    write_payloads(payloads, prepared.groups)
-    with LoadGenerators(
-        http=address.target,
-        grpc=address.target,
-        workers=machinery.workers or 1,
-        log_dir=folder.path / "logs",
-        cpus=machinery.cpus_generator,
-        implementation=machinery.grpc,
-    ) as generators:
-        runner = TrialRunner(
-            Site(server, server, control=None),
-            generators,
-            folder,
-            variants={name: prepared.variant},
-            payloads={name: payloads},
-            machinery=machinery,
-        )
-        result = runner.measure(prepared.trial, slo)
-    folder.journal.add_trial(result)
-    write_tables(read_run(folder.path), folder.path)
-    return result
+def _metrics_page(address: RemoteAddress, facts: ServerFacts) -> str:
+    """The URL of the metrics page; empty where there is none that is known."""
+    if address.metrics_url is not None:
+        if _page_reader(address, address.metrics_url)(address.metrics_url) is None:
+            raise UsageError(
+                f"there is no metrics page at {address.metrics_url}",
+                next_step="check the address, or leave --metrics-url away: it is not needed",
+            )
+        return address.metrics_url
+    if facts.name != TRITON:
+        return ""
+    host = address.target.authority.rpartition(":")[0]
+    usual = f"http://{host}:{METRICS_PORT}/metrics"
+    return usual if "nv_inference" in (_page_reader(address, usual)(usual) or "") else ""
+
+
+def _page_reader(address: RemoteAddress, url: str) -> partial[str | None]:
+    """Reads the page as the server is spoken to; a secret never goes unencrypted by a guess."""
+    target = address.target
+    encrypted = url.startswith("https://")
+    headers = target.headers
+    if address.metrics_url is None and target.encrypted and not encrypted:
+        headers = ()
+    tls = target.tls_context("http/1.1") if encrypted else None
+    return partial(scrape, headers=headers, tls=tls)
 
 
 def _header(text: str) -> tuple[str, str]:
@@ -171,41 +195,3 @@ def _header(text: str) -> tuple[str, str]:
     if not colon:
         raise UsageError("a header without a colon", next_step="write it as 'NAME: VALUE'")
     return name, value
-
-
-def _variant(
-    trial: Trial,
-    inputs: tuple[TensorSpec, ...],
-    outputs: tuple[TensorSpec, ...],
-    study: Study | None,
-) -> ModelVariant:
-    """What is served, as far as it is known.
-
-    Without a study its precision is not: known answers are then compared as loosely as for the
-    coarsest.
-    """
-    role, task, precision = Role.STUDENT, TaskKind.SEQUENCE_CLASSIFICATION, Precision.INT8
-    if study:
-        family = study.family_of(trial.variant)
-        role, precision = next(
-            (model.role, one)
-            for model in family.models
-            for one in model.precisions
-            if variant_name(model, one) == trial.variant.removesuffix(PIPELINE_SUFFIX)
-        )
-        task = family.task.kind
-    return ModelVariant(
-        name=trial.variant,
-        family=trial.family,
-        role=role,
-        task=task,
-        format=ModelFormat.ONNX,
-        precision=precision,
-        source="",
-        sha256="",
-        path=Path(),
-        inputs=inputs,
-        outputs=outputs,
-        parameters=0,
-        size_bytes=0,
-    )

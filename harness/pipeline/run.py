@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from harness.card import CardPlan
 from harness.load.payloads import REPOSITORY_FILE, write_payloads
+from harness.pipeline.borrowed import Borrowed
+from harness.pipeline.borrowed_serving import serve_borrowed
 from harness.pipeline.card import measure_card, serve_card
 from harness.pipeline.inputs import check_inputs
 from harness.pipeline.lm_evaluation import TaskEvaluation, evaluate_family
@@ -27,20 +30,30 @@ from harness.types import Trial, TrialResult, Verdict
 
 
 def run_study(
-    study: Study, folder: RunFolder, machinery: Machinery, card: CardPlan | None = None
+    study: Study,
+    folder: RunFolder,
+    machinery: Machinery,
+    *,
+    borrowed: Borrowed | None = None,
+    card: CardPlan | None = None,
 ) -> tuple[Verdict, ...]:
     """Export, serve, score, sweep, decide, report; go on where the folder's journal stops.
 
-    With a plan for it a report card is measured at the end, when the server is gone.
+    Args:
+        study: what is asked.
+        folder: gets everything.
+        machinery: where and how.
+        borrowed: the study's models on a server that is up; None exports and serves them.
+        card: of the report card that is measured at the end, when the server is gone.
 
     Raises:
         HarnessError: with the exit code its class names; finished results are in the journal.
     """
-    with _served_into(study, folder, machinery) as served:
+    with _served_into(study, folder, machinery, borrowed=borrowed) as served:
         _score(study, served, folder, machinery)
         with trial_runner(study, served, folder, machinery) as runner:
             verdicts = tuple(
-                decide_family(study, family, runner, folder, machinery)
+                decide_family(study, family, runner, folder, machinery, served.served_as)
                 for family in served.families
             )
     folder.write_verdicts(verdicts)
@@ -55,10 +68,11 @@ def score_study(
     folder: RunFolder,
     machinery: Machinery,
     *,
+    borrowed: Borrowed | None = None,
     evaluation: TaskEvaluation | None = None,
 ) -> None:
     """Export, serve and score, without any load; then let lm-eval's tasks be answered."""
-    with _served_into(study, folder, machinery) as served:
+    with _served_into(study, folder, machinery, borrowed=borrowed) as served:
         _score(study, served, folder, machinery)
         for family in served.families if evaluation else ():
             evaluate_family(study, family, served, folder, evaluation, machinery.progress)
@@ -125,9 +139,19 @@ def _score(study: Study, served: Served, folder: RunFolder, machinery: Machinery
 
 @contextmanager
 def _served_into(
-    study: Study, folder: RunFolder, machinery: Machinery, *, only_family: str | None = None
+    study: Study,
+    folder: RunFolder,
+    machinery: Machinery,
+    *,
+    only_family: str | None = None,
+    borrowed: Borrowed | None = None,
 ) -> Iterator[Served]:
     """Prepare and serve a study, with the artefacts in the folder's journal and manifest."""
+    if borrowed is not None:
+        served = serve_borrowed(study, borrowed, machinery)
+        _write_down(study, folder, served.families, {"server": borrowed.manifest()})
+        yield served
+        return
     environment = ensure_server_environment(machinery.progress)
     families = prepare(
         study,
@@ -135,10 +159,20 @@ def _served_into(
         progress=machinery.progress,
         only_family=only_family,
     )
-    for family in families:
-        for variant in family.served:
-            folder.journal.add_variant(variant)
-    folder.write_manifest(describe_run(study, folder.path, families, environment))
+    own = {"environment": {"server_environment": environment.digest}}
+    _write_down(study, folder, families, own)
     log_file = folder.path / "logs" / "triton.log"
     with serve(families, environment, machinery, log_file=log_file) as served:
         yield served
+
+
+def _write_down(
+    study: Study,
+    folder: RunFolder,
+    families: Sequence[PreparedFamily],
+    server: Mapping[str, Mapping[str, Any]],
+) -> None:
+    for family in families:
+        for variant in family.served:
+            folder.journal.add_variant(variant)
+    folder.write_manifest(describe_run(study, folder.path, families, server))

@@ -20,14 +20,14 @@ from harness.quality.pairs import beside_teacher, compare_with_teacher
 from harness.quality.pipeline_labels import collect_labels
 from harness.quality.scores import baseline_scores, score
 from harness.runs import RunFolder
-from harness.serving.ensemble import load_pipeline, unload_pipeline
-from harness.serving.repository import config_override
 from harness.study import Study
 from harness.types import Decision, ModelVariant, Progress, Role, ServingConfig
 
 # Scored at the server's own maximum, so that the dynamic batcher never joins two requests: with
 # dynamic int8 activations a row's answer depends on its batch, and a score must not on chance.
 SCORING_BATCH = 16
+MOST_ROWS = 256
+"""A request, on a server whose own maximum is taken as it is."""
 CONSISTENCY_BATCHES = (1, 4, 8, 16)
 CONSISTENCY_SAMPLES = 128
 
@@ -93,19 +93,21 @@ def _score_variant(
     dataset = prepared.datasets[variant.name]
     kind = study.serving_of(prepared.family).instance_kind
     serving = ServingConfig(max_batch_size=SCORING_BATCH, instance_kind=kind)
-    served.client.load(variant.name, config_override(variant, serving))
+    site, largest = served.site, served.largest_batch(variant) or SCORING_BATCH
+    served.load(variant, serving)
     outcomes = collect_outcomes(
-        variant, dataset, served.client, batch_size=SCORING_BATCH, progress=progress
+        variant, dataset, site.client, batch_size=min(largest, MOST_ROWS), progress=progress
     )
     consistency = batch_consistency(
         variant,
         dataset,
-        served.client,
-        batch_sizes=CONSISTENCY_BATCHES,
+        site.client,
+        batch_sizes=[size for size in CONSISTENCY_BATCHES if size <= largest],
         samples=min(CONSISTENCY_SAMPLES, dataset.size),
     )
-    served.server.check()
-    served.client.unload(variant.name)
+    site.server.check()
+    site.check_model(variant)
+    served.unload(variant)
     is_teacher = variant.name == prepared.teacher.name
     teacher = outcomes if is_teacher else read_outcomes(_teacher_path(folder, prepared))
     write_outcomes(
@@ -131,17 +133,17 @@ def _score_pipeline(
     dataset = prepared.datasets[pipeline.model.name]
     kind = study.serving_of(prepared.family).instance_kind
     serving = ServingConfig(max_batch_size=SCORING_BATCH, instance_kind=kind)
-    load_pipeline(served.client, pipeline, serving)
+    served.load(pipeline.variant, serving)
     outcomes = collect_labels(
         pipeline.variant,
         dataset,
         prepared_pipeline.texts,
-        served.client,
+        served.site.client,
         batch_size=SCORING_BATCH,
         progress=progress,
     )
-    served.server.check()
-    unload_pipeline(served.client, pipeline)
+    served.site.server.check()
+    served.unload(pipeline.variant)
     write_outcomes(outcomes_path(folder, pipeline.variant.name), outcomes, dataset)
     teacher = read_outcomes(_teacher_path(folder, prepared))
     scores = score(outcomes, dataset, variant=pipeline.variant, teacher=teacher, seed=study.seed)

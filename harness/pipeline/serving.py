@@ -1,20 +1,25 @@
-"""A study's artefacts behind a running embedded Triton."""
+"""Where a study's models are served: the embedded Triton here, or any server (`borrowed`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from harness.load.transports.address import Target, parse_target
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.preparation import PreparedFamily
 from harness.serving.embedded import EmbeddedTriton
 from harness.serving.endpoint import Endpoint, TritonClient
+from harness.serving.ensemble import Pipeline, load_pipeline, unload_pipeline
 from harness.serving.environment import ServerEnvironment
+from harness.serving.repository import config_override
+from harness.telemetry.prometheus import scrape
+from harness.types import ModelVariant, ServingConfig, WireProtocol
 
 
 class Server(Protocol):
@@ -54,28 +59,84 @@ class ModelClient(Protocol):
         ...
 
 
+class ModelControl(Protocol):
+    """Loads models as a trial asks. Both raise ServerError with the server's own message."""
+
+    def load(self, variant: ModelVariant, serving: ServingConfig) -> None:
+        """Load a variant, or load it anew under another serving configuration."""
+        ...
+
+    def unload(self, variant: ModelVariant) -> None:
+        """Unload a variant."""
+        ...
+
+
+class OwnModels:
+    """Control of models that the harness exported itself, on its own server."""
+
+    def __init__(self, client: TritonClient, pipelines: Mapping[str, Pipeline]) -> None:
+        """`pipelines` are the ensembles among them, by name."""
+        self._client = client
+        self._pipelines = pipelines
+
+    def load(self, variant: ModelVariant, serving: ServingConfig) -> None:
+        """Load a variant under a serving configuration, written from what it is."""
+        if variant.pipeline_of:
+            load_pipeline(self._client, self._pipelines[variant.name], serving)
+        else:
+            self._client.load(variant.name, config_override(variant, serving))
+
+    def unload(self, variant: ModelVariant) -> None:
+        """Unload a variant."""
+        if variant.pipeline_of:
+            unload_pipeline(self._client, self._pipelines[variant.name])
+        else:
+            self._client.unload(variant.name)
+
+
+def _take_as_it_is(_: ModelVariant) -> None:
+    """An artefact that was exported here, and lies where nobody else writes."""
+
+
 @dataclass(frozen=True)
 class Site:
-    """Where trials are measured."""
+    """Where models are scored and trials are measured."""
 
     server: Server
     client: ModelClient
-    control: TritonClient | None
-    """Loads models as a trial asks; None where the server is measured as it is."""
+    control: ModelControl | None
+    """None where the server is measured as it is."""
+    targets: Mapping[WireProtocol, Target] = field(default_factory=dict)
+    """What is driven over, by protocol."""
+    read_page: Callable[[str], str | None] = scrape
+    """Reads the metrics page."""
+    check_model: Callable[[ModelVariant], None] = _take_as_it_is
+    """Makes sure that the server still has the model that a score was taken of (ServerError)."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """A running server and the families whose artefacts it can load."""
+    """A running server and the families whose artefacts it has."""
 
     families: tuple[PreparedFamily, ...]
-    server: Server
-    client: TritonClient
+    site: Site
+    served_as: Mapping[str, ServingConfig] = field(default_factory=dict)
+    """The one serving configuration of each variant, where nothing here may change it."""
 
-    @property
-    def site(self) -> Site:
-        """For trials, which may load what they need."""
-        return Site(self.server, self.client, self.client)
+    def load(self, variant: ModelVariant, serving: ServingConfig) -> None:
+        """Load a variant; where the server is measured as it is, it is there already."""
+        if self.site.control is not None:
+            self.site.control.load(variant, serving)
+
+    def unload(self, variant: ModelVariant) -> None:
+        """Unload it again, where it was loaded."""
+        if self.site.control is not None:
+            self.site.control.unload(variant)
+
+    def largest_batch(self, variant: ModelVariant) -> int | None:
+        """The model's own maximum, where nothing here may change it; 0 where it tells none."""
+        serving = self.served_as.get(variant.name)
+        return None if serving is None else serving.max_batch_size
 
 
 @contextmanager
@@ -102,4 +163,10 @@ def serve(
         ) as server,
         TritonClient(server.endpoint) as client,
     ):
-        yield Served(tuple(families), server, client)
+        targets = {
+            WireProtocol.HTTP: parse_target(server.endpoint.http),
+            WireProtocol.GRPC: parse_target(server.endpoint.grpc),
+        }
+        pipelines = [one.pipeline for family in families for one in family.pipelines]
+        control = OwnModels(client, {one.variant.name: one for one in pipelines})
+        yield Served(tuple(families), Site(server, client, control, targets))

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from harness.load.generators import LoadGenerators
 from harness.load.payloads import write_payloads
-from harness.load.transports.address import parse_target
 from harness.pipeline.ensembles import pipeline_trial
 from harness.pipeline.machinery import Machinery, ProgressSink
 from harness.pipeline.preparation import PreparedFamily
@@ -22,7 +21,15 @@ from harness.planning.objective import parse_objective
 from harness.planning.search import BisectionSearch, GridSearch, Search
 from harness.runs import RunFolder
 from harness.study import Family, Study
-from harness.types import Decision, Progress, Role, TrialResult, Verdict
+from harness.types import (
+    Decision,
+    Progress,
+    Role,
+    ServingConfig,
+    TrialResult,
+    Verdict,
+    WireProtocol,
+)
 
 
 @contextmanager
@@ -32,10 +39,11 @@ def trial_runner(
     """The load generators, started once for all trials of a run."""
     families = served.families
     workers = machinery.workers or max(study.traffic_of(each.family).workers for each in families)
-    endpoint = served.server.endpoint
+    targets = served.site.targets
+    only = next(iter(targets.values()))
     with LoadGenerators(
-        http=parse_target(endpoint.http),
-        grpc=parse_target(endpoint.grpc),
+        http=targets.get(WireProtocol.HTTP, only),
+        grpc=targets.get(WireProtocol.GRPC, only),
         workers=workers,
         log_dir=folder.path / "logs",
         cpus=machinery.cpus_generator,
@@ -62,15 +70,27 @@ def decide_family(
     runner: TrialRunner,
     folder: RunFolder,
     machinery: Machinery,
+    served_as: Mapping[str, ServingConfig],
 ) -> Verdict:
-    """Load-test what passes the quality gate, and decide."""
+    """Load-test what passes the quality gate, and decide.
+
+    Args:
+        study: says what is searched.
+        prepared: the family.
+        runner: measures.
+        folder: gets every result.
+        machinery: who watches.
+        served_as: the one serving configuration of variants that are measured as they are.
+    """
     slo = study.objective_of(prepared.family)
     teachers = [each.name for each in prepared.variants if each.role is Role.TEACHER]
     _show_scores(prepared, folder, machinery)
     quality = quality_gate(study, prepared, folder)
-    smallest_first = sorted(prepared.variants, key=lambda variant: variant.size_bytes)
+    smallest_first = sorted(
+        prepared.variants, key=lambda variant: (variant.size_bytes, variant.parameters)
+    )
     names = [variant.name for variant in smallest_first if variant.name in quality]
-    search = make_search(study, prepared.family, {name: quality[name] for name in names})
+    search = make_search(study, prepared.family, {name: quality[name] for name in names}, served_as)
     results: list[TrialResult] = []
     while (trial := search.ask()) is not None:
         total = len(results) + search.remaining
@@ -122,7 +142,10 @@ def _measure_pipeline(
 
 
 def make_search(
-    study: Study, family: Family, quality: Mapping[str, tuple[Decision, str]]
+    study: Study,
+    family: Family,
+    quality: Mapping[str, tuple[Decision, str]],
+    served_as: Mapping[str, ServingConfig] | None = None,
 ) -> Search:
     """The search that the study names, over the family's own space.
 
@@ -135,7 +158,7 @@ def make_search(
     return kind(
         family.name,
         [name for name, decision in decisions.items() if decision is not Decision.FAIL],
-        serving_configs(study.serving_of(family)),
+        served_as or serving_configs(study.serving_of(family)),
         workloads(study, traffic),
         study.objective_of(family),
         confirm_duration_s=traffic.confirm_duration_s or 2 * traffic.duration_s,

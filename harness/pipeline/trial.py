@@ -19,9 +19,7 @@ from harness.pipeline.serving import Site
 from harness.pipeline.watch import TrialWatch
 from harness.planning.decision import judge_trial
 from harness.runs import RunFolder
-from harness.serving.endpoint import TritonClient
-from harness.serving.ensemble import Pipeline, load_pipeline, unload_pipeline
-from harness.serving.repository import config_override
+from harness.serving.ensemble import Pipeline
 from harness.storage import utc_now
 from harness.telemetry.scraped import ScrapedWindow
 from harness.telemetry.window import ServerWindow, TelemetryWindow
@@ -51,16 +49,15 @@ class TrialRunner:
         pipelines: Mapping[str, Pipeline] | None = None,
     ) -> None:
         """`payloads` names the payload file of each variant, `pipelines` those that are one."""
+        self._site = site
         self._server = site.server
-        self._client = site.client
-        self._control = site.control
         self._generators = generators
         self._folder = folder
         self._variants = variants
         self._payloads = payloads
         self._machinery = machinery
         self._pipelines = pipelines or {}
-        self._loaded: tuple[str, ServingConfig] | None = None
+        self._loaded: tuple[ModelVariant, ServingConfig] | None = None
 
     def sha256(self, trial: Trial) -> str:
         """Digest of the artefact that a trial would load."""
@@ -80,8 +77,9 @@ class TrialRunner:
     def _measured(self, trial: Trial, slo: ServiceLevelObjective) -> TrialResult:
         variant = self._variants[trial.variant]
         self._configure(variant, trial)
+        self._site.check_model(variant)
         blank = unmeasured(trial, variant, utc_now())
-        telemetry = self._window(variant.name)
+        telemetry = self._window(variant)
         watch = TrialWatch(blank, slo, telemetry, SLICE_S)
         job = self._job(trial, variant)
         try:
@@ -112,64 +110,60 @@ class TrialRunner:
             result = dataclasses.replace(result, decision=decision, reason=reason)
         return result
 
-    def _window(self, model: str) -> ServerWindow:
+    def _window(self, variant: ModelVariant) -> ServerWindow:
         """Of the server itself, or of the Prometheus that scrapes it."""
         metrics_url, pid = self._server.endpoint.metrics, self._server.pid
+        model = variant.served_name
         if self._machinery.prometheus is not None:
             return ScrapedWindow(
                 self._machinery.prometheus, metrics_url=metrics_url, server_pid=pid, model=model
             )
-        pipeline = self._pipelines.get(model)
+        pipeline = self._pipelines.get(variant.name)
         return TelemetryWindow(
-            self._client,
+            self._site.client,
             metrics_url=metrics_url,
             server_pid=pid,
             model=model,
             parts=pipeline.parts if pipeline else (),
+            read_page=self._site.read_page,
         )
 
     def _job(self, trial: Trial, variant: ModelVariant) -> LoadJob:
         payloads = self._payloads[variant.name]
         return LoadJob(
-            variant.name,
+            variant.served_name,
             payloads,
             variant.outputs,
             trial.workload,
-            known_answers=known_answers_file(self._client, variant, trial.workload, payloads),
+            known_answers=known_answers_file(self._site.client, variant, trial.workload, payloads),
             records=records_folder(self._folder, trial) if self._machinery.keep_records else None,
         )
 
     def _configure(self, variant: ModelVariant, trial: Trial) -> None:
         """Load the variant as asked; only the model under test stays loaded."""
-        control = self._control
-        if control is None or self._loaded == (variant.name, trial.serving):
+        control = self._site.control
+        if control is None or self._loaded == (variant, trial.serving):
             return
-        pipeline = self._pipelines.get(variant.name)
-        if self._loaded and (pipeline or self._loaded[0] != variant.name):
-            self._unload(control, self._loaded[0])
+        if self._loaded and (self._loaded[0] != variant or variant.pipeline_of):
+            control.unload(self._loaded[0])
             self._loaded = None
-        if pipeline is not None:
-            load_pipeline(control, pipeline, trial.serving)
-            self._loaded = (variant.name, trial.serving)
-            return
         known = self._folder.journal.cold_starts.get(variant.name)
-        if self._loaded is None and (known is None or known.sha256 != variant.sha256):
-            payloads = self._payloads[variant.name]
-            seed = trial.workload.seed
+        first = known is None or known.sha256 != variant.sha256
+        if self._loaded is None and first and not variant.pipeline_of:
             self._folder.journal.add_cold_start(
-                measure_cold_start(control, variant, trial.serving, payloads, seed=seed)
+                measure_cold_start(
+                    control,
+                    self._site.targets,
+                    variant,
+                    trial.serving,
+                    self._payloads[variant.name],
+                    seed=trial.workload.seed,
+                )
             )
         else:
             self._loaded = None
-            control.load(variant.name, config_override(variant, trial.serving))
-        self._loaded = (variant.name, trial.serving)
-
-    def _unload(self, control: TritonClient, name: str) -> None:
-        pipeline = self._pipelines.get(name)
-        if pipeline is not None:
-            unload_pipeline(control, pipeline)
-        else:
-            control.unload(name)
+            control.load(variant, trial.serving)
+        self._loaded = (variant, trial.serving)
 
     def _judged(
         self, result: TrialResult, load: LoadResult, slo: ServiceLevelObjective

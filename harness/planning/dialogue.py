@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 
 from harness.planning.assessment import Assessment, assess, best
 from harness.planning.rejections import CONFIRM, Configuration, configuration
@@ -41,7 +41,7 @@ class PlannedSearch(ABC):
         self,
         family: str,
         variants: Sequence[str],
-        serving: Sequence[ServingConfig],
+        serving: Sequence[ServingConfig] | Mapping[str, ServingConfig],
         workloads: Sequence[Workload],
         slo: ServiceLevelObjective,
         *,
@@ -54,7 +54,8 @@ class PlannedSearch(ABC):
             family: name that trials carry.
             variants: those that their quality does not rule out, the likely fastest first: what
                 comes after a good one is sooner seen to be worse.
-            serving: configurations, the simplest first.
+            serving: configurations, the simplest first; or by variant the one that it has, where
+                somebody else serves it.
             workloads: every protocol, client batch size and load (requests in flight, or rate).
             slo: the objective; its load clauses steer the search.
             confirm_duration_s: longest of the winner's fresh measurement.
@@ -62,7 +63,11 @@ class PlannedSearch(ABC):
                 of proven quality meets the load clauses.
         """
         self._family = family
-        self._space = SearchSpace(tuple(variants), tuple(serving), tuple(workloads))
+        own = dict(serving) if isinstance(serving, Mapping) else {}
+        shared = own.values() if isinstance(serving, Mapping) else serving
+        self._space = SearchSpace(
+            tuple(variants), tuple(dict.fromkeys(shared)), tuple(workloads), own
+        )
         self._slo = slo
         self._confirm_duration_s = confirm_duration_s
         self._unproven = frozenset(unproven)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Self
 
 from harness.planning.bracketing import Ladder, in_flight_ladder, rate_ladder
@@ -42,6 +43,8 @@ class SearchSpace:
     serving: tuple[ServingConfig, ...]
     """The simplest first."""
     workloads: tuple[Workload, ...]
+    served_as: Mapping[str, ServingConfig] = field(default_factory=dict)
+    """The one configuration of a variant that somebody else serves and nobody here changes."""
 
     @property
     def most_instances(self) -> int:
@@ -53,15 +56,15 @@ class SearchSpace:
         return [
             (variant, serving, workload)
             for variant in self.variants
-            for serving in self.serving
+            for serving in self._offered(variant)
             for workload in self.workloads
-            if workload.client_batch_size <= serving.max_batch_size
+            if takes(serving, workload.client_batch_size)
         ]
 
     def over_batches(self, variant: str) -> list[Cell]:
         """A cell a client batch size, each as simple as it can be had; batches ascending."""
         homes = [
-            (workload, self._taking(size))
+            (workload, self._taking(variant, size))
             for size in sorted({workload.client_batch_size for workload in self.workloads})
             for workload in [next(w for w in self.workloads if w.client_batch_size == size)]
         ]
@@ -81,7 +84,7 @@ class SearchSpace:
         """The cell on each serving configuration that takes its batch size."""
         return [
             dataclasses.replace(cell, serving=serving)
-            for serving in self._taking(cell.client_batch_size)
+            for serving in self._taking(cell.variant, cell.client_batch_size)
         ]
 
     def around(self, cell: Cell) -> list[Cell]:
@@ -91,7 +94,7 @@ class SearchSpace:
             dataclasses.replace(cell, protocol=protocol, client_batch_size=size)
             for protocol, size in offered
             if (protocol is cell.protocol) != (size == cell.client_batch_size)
-            and size <= cell.serving.max_batch_size
+            and takes(cell.serving, size)
         ]
 
     def ladder(self, cell: Cell) -> Ladder:
@@ -115,8 +118,17 @@ class SearchSpace:
         wanted = (cell.protocol, cell.client_batch_size)
         return [w for w in self.workloads if (w.protocol, w.client_batch_size) == wanted]
 
-    def _taking(self, batch: int) -> list[ServingConfig]:
-        return [serving for serving in self.serving if batch <= serving.max_batch_size]
+    def _offered(self, variant: str) -> tuple[ServingConfig, ...]:
+        own = self.served_as.get(variant)
+        return self.serving if own is None else (own,)
+
+    def _taking(self, variant: str, batch: int) -> list[ServingConfig]:
+        return [serving for serving in self._offered(variant) if takes(serving, batch)]
+
+
+def takes(serving: ServingConfig, batch: int) -> bool:
+    """Whether a request of so many rows is taken; a server that tells no maximum may take any."""
+    return batch <= serving.max_batch_size or not serving.max_batch_size
 
 
 def resource_ratio(serving: ServingConfig, base: ServingConfig) -> float:
@@ -125,9 +137,9 @@ def resource_ratio(serving: ServingConfig, base: ServingConfig) -> float:
     A bound of the throughput to be gained by them: each adds its own share at best.
     """
     ratios = (
-        serving.instance_count / base.instance_count,
-        serving.intra_op_threads / base.intra_op_threads,
-        serving.max_batch_size / base.max_batch_size,
+        serving.instance_count / max(1, base.instance_count),
+        serving.intra_op_threads / max(1, base.intra_op_threads),
+        serving.max_batch_size / max(1, base.max_batch_size),
     )
     product = 1.0
     for ratio in ratios:

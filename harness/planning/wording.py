@@ -64,6 +64,10 @@ def setting(trial: Trial) -> str:
         _PROTOCOLS[workload.protocol],
         f"client batch {workload.client_batch_size}{' at most' if workload.batch_mix else ''}",
         load(workload),
+    ]
+    if not serving.told:
+        return ", ".join([*parts, "as its server has it"])
+    parts += [
         f"max batch {serving.max_batch_size}",
         f"{serving.instance_count} instance{'s' if serving.instance_count > 1 else ''}",
     ]

@@ -104,7 +104,7 @@ def ask(variant: ModelVariant, batch: Batch, predictor: Predictor) -> Tensors:
     Raises:
         ServerError: the request failed, or an output is missing, empty or of a wrong shape.
     """
-    outputs = predictor.infer(variant.name, batch.inputs)
+    outputs = predictor.infer(variant.served_name, batch.inputs)
     for spec in variant.outputs:
         _check(variant, spec, batch, outputs.get(spec.name))
     return outputs

@@ -189,6 +189,11 @@ def _teacher(family: FamilyResults) -> ModelVariant | None:
 
 def _serving_settings(result: TrialResult) -> tuple[Setting, ...]:
     serving = result.trial.serving
+    if not serving.told:
+        return (
+            Setting("Model", result.trial.variant),
+            Setting("Served", "as its server has it, which does not say how"),
+        )
     return (
         Setting("Model", result.trial.variant),
         Setting("Max batch size", count(serving.max_batch_size)),
@@ -227,6 +232,8 @@ def _load_settings(result: TrialResult) -> tuple[Setting, ...]:
 
 def _config_text(result: TrialResult) -> str:
     serving = result.trial.serving
+    if not serving.told:
+        return ""
     return (
         f"max_batch_size: {serving.max_batch_size}\n"
         f"dynamic_batching {{ max_queue_delay_microseconds: {serving.queue_delay_us} }}\n"

@@ -105,6 +105,8 @@ def relative_title(score: QualityScore) -> str:
 
 def serving_words(serving: ServingConfig) -> str:
     """Triton's side in one line."""
+    if not serving.told:
+        return "as its server has it, which does not say how"
     instances = (
         "1 instance" if serving.instance_count == 1 else f"{serving.instance_count} instances"
     )

@@ -74,35 +74,34 @@ def _verdict(finding: Finding) -> Iterator[str]:
 
 def _evidence(family: FamilyPage) -> Iterator[str]:
     yield f"## Evidence: {text(family.name)}"
-    yield "### Teacher and students"
-    yield from table_blocks(family.models)
-    if family.tasks:
-        yield f"### {text(family.tasks.caption)}"
-        yield from table_blocks(family.tasks)
-    if family.lost:
-        yield from _lost(family.lost)
-    if family.consistency:
-        yield "### Batch consistency"
-        yield from table_blocks(family.consistency)
-    if family.pipeline or family.pipeline_quality:
-        yield "### Pre- and post-processing"
-        yield text(family.pipeline_quality)
-        if family.pipeline:
-            yield from table_blocks(family.pipeline)
-    if family.cold_start:
-        yield "### Cold start"
-        yield from table_blocks(family.cold_start)
-    if family.card:
-        for table in family.card.tables:
-            yield f"### {text(table.caption)}"
-            yield from table_blocks(table)
+    yield from _quality(family)
+    yield from _titled("Cold start", family.cold_start)
+    for table in family.card.tables if family.card else ():
+        yield from _titled(table.caption, table)
     if family.trust:
         yield f"### {text(family.trust.caption)}"
         yield text(f"Of the {family.leading_is} trial: {family.leading}.")
         yield from table_blocks(family.trust)
-    if family.search:
-        yield "### The search"
-        yield from table_blocks(family.search)
+    yield from _titled("The search", family.search)
+
+
+def _quality(family: FamilyPage) -> Iterator[str]:
+    yield from _titled("Teacher and students", family.models)
+    if family.tasks:
+        yield from _titled(family.tasks.caption, family.tasks)
+    if family.lost:
+        yield from _lost(family.lost)
+    yield from _titled("Batch consistency", family.consistency)
+    if family.pipeline or family.pipeline_quality:
+        yield "### Pre- and post-processing"
+        yield text(family.pipeline_quality)
+        yield from table_blocks(family.pipeline) if family.pipeline else ()
+
+
+def _titled(title: str, table: Table | None) -> Iterator[str]:
+    if table:
+        yield f"### {text(title)}"
+        yield from table_blocks(table)
 
 
 def _lost(part: LostQuality) -> Iterator[str]:

@@ -21,6 +21,11 @@ from harness.types import (
     Workload,
 )
 
+_REMOTE_NOTE = (
+    " remote: the file lies on somebody else's server, where it cannot be read; in place of its "
+    "digest stands that of what the server says of the model (its version, tensors and "
+    "configuration), which was the same when it was scored and before each trial."
+)
 STUDY_FILE = "STUDY.yaml"
 """Stands for the study's file, whose place only its owner knows."""
 
@@ -32,7 +37,7 @@ def artefacts_table(variants: Sequence[ModelVariant]) -> Table:
             words(variant.name),
             words(variant.source),
             words(f"{variant.format} {variant.precision}"),
-            Cell(megabytes(variant.size_bytes), sort=variant.size_bytes),
+            _size_cell(variant),
             _parity_cell(variant),
             Cell(variant.sha256 or MISSING, tone="code"),
         )
@@ -50,8 +55,16 @@ def artefacts_table(variants: Sequence[ModelVariant]) -> Table:
         ),
         rows=tuple(rows),
         note="Quality and latency were taken of the artefact with this digest. Parity: the largest "
-        "absolute difference of an output from the checkpoint's.",
+        "absolute difference of an output from the checkpoint's."
+        + (_REMOTE_NOTE if any(one.sha256.startswith("remote:") for one in variants) else ""),
     )
+
+
+def _size_cell(variant: ModelVariant) -> Cell:
+    """Missing where only somebody else's server has the file."""
+    if not variant.size_bytes:
+        return Cell(MISSING)
+    return Cell(megabytes(variant.size_bytes), sort=variant.size_bytes)
 
 
 def _parity_cell(variant: ModelVariant) -> Cell:

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 
 from harness.report.labels import CAUSES, PROTOCOLS, batch_words, cause_title, trial_words
 from harness.report.load_words import is_open, load_amount, load_parts, offered_words
-from harness.report.numbers import confidence, count, milliseconds, number, percent, seconds, span
+from harness.report.numbers import (
+    MISSING,
+    confidence,
+    count,
+    milliseconds,
+    number,
+    percent,
+    seconds,
+    span,
+)
 from harness.report.selection import (
     FamilyResults,
     latency_split,
@@ -88,10 +97,10 @@ def _trial_row(result: TrialResult) -> tuple[Cell, ...]:
         words(PROTOCOLS[workload.protocol]),
         numeric(batch_words(workload), workload.client_batch_size),
         _load_cell(workload),
-        _count_cell(serving.max_batch_size),
-        _count_cell(serving.queue_delay_us),
-        _count_cell(serving.instance_count),
-        _count_cell(serving.intra_op_threads),
+        _told_cell(serving.max_batch_size or None),
+        _told_cell(serving.queue_delay_us if serving.max_batch_size else None),
+        _told_cell(serving.instance_count or None),
+        _told_cell(serving.intra_op_threads or None),
         _percentile_cell(result, "p50"),
         _percentile_cell(result, "p99"),
         *_split_cells(result),
@@ -110,6 +119,11 @@ def _trial_row(result: TrialResult) -> tuple[Cell, ...]:
 
 def _count_cell(value: int) -> Cell:
     return numeric(count(value), value)
+
+
+def _told_cell(value: int | None) -> Cell:
+    """Missing where a server of somebody else's does not tell it."""
+    return numeric(MISSING if value is None else count(value), value)
 
 
 def _load_cell(workload: Workload) -> Cell:

@@ -1,12 +1,14 @@
-"""A server that is already up and is not ours: looked at and asked, never configured.
+"""A server that is already up and is not ours: what may be asked of it, and what it says of models.
 
 What a client of any KServe v2 server may ask (https://github.com/kserve/open-inference-protocol),
-with Triton's extensions (model configuration, statistics, repository index) where it has them.
+with Triton's extensions (model configuration, statistics, repository) where it has them.
 `remote_http` and `remote_grpc` speak the two protocols.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
@@ -23,6 +25,14 @@ from harness.types import ServingConfig, TensorSpec
 CALL_TIMEOUT_S = 30.0
 ALIVE_TIMEOUT_S = 1.0
 READY = "READY"
+BINARY_TENSORS = "binary_tensor_data"
+"""Name of the extension in a server's metadata."""
+REMOTE_DIGEST = "remote:"
+"""Begins what stands in for the SHA-256 of an artefact that only its server has."""
+THREADS = "intra_op_thread_count"
+"""ONNX Runtime's parameter in a model's configuration."""
+_SWEPT = ("max_batch_size", "dynamic_batching", "instance_group", "optimization", "model_warmup")
+"""What a serving configuration changes: not part of which model it is."""
 Tensors = Mapping[str, NDArray[Any]]
 
 
@@ -57,12 +67,30 @@ class Address(Protocol):
     def verify(self) -> bool:
         """False accepts any certificate."""
 
+    @property
+    def binary(self) -> bool:
+        """False sends tensors over HTTP as JSON."""
+
     def tls_context(self, alpn: str) -> ssl.SSLContext:
         """Client-side TLS; UsageError where the certificates cannot be read."""
 
 
+@dataclass(frozen=True)
+class ServerFacts:
+    """What a server says of itself; empty where it says nothing."""
+
+    name: str = ""
+    version: str = ""
+    extensions: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """Name and version."""
+        return f"{self.name} {self.version}".strip() or "a server that does not say which"
+
+
 class RemoteServer(Protocol):
-    """A running server that is measured as it is. All methods raise ServerError without answer."""
+    """A running server of somebody else's. All methods raise ServerError without answer."""
 
     @property
     def endpoint(self) -> Endpoint:
@@ -85,6 +113,9 @@ class RemoteServer(Protocol):
         told to load is, and one that somebody else broke is no reason not to measure another.
         """
 
+    def facts(self) -> ServerFacts:
+        """Its name, version and extensions, as `GET /v2` gives them."""
+
     def model_ready(self, model: str) -> bool:
         """Whether it has this model loaded."""
 
@@ -103,6 +134,12 @@ class RemoteServer(Protocol):
     def infer(self, model: str, inputs: Tensors) -> dict[str, NDArray[Any]]:
         """One request; outputs that are not numbers are left out."""
 
+    def load(self, model: str, config: str | None = None) -> None:
+        """Load a model, or load it anew with a whole configuration in JSON (Triton's extension)."""
+
+    def unload(self, model: str) -> None:
+        """Unload a model (Triton's extension)."""
+
 
 @dataclass(frozen=True)
 class RemoteModel:
@@ -110,27 +147,61 @@ class RemoteModel:
 
     name: str
     inputs: tuple[TensorSpec, ...]
-    """Shapes as the metadata has them, the batch dimension included where there is one."""
+    """Shapes as the metadata has them, the batch dimension included where there is one; none where
+    the server does not say."""
     outputs: tuple[TensorSpec, ...]
     serving: ServingConfig
     """0 where the server does not say."""
+    identity: str = ""
+    """Stands in for the artefact's digest: see `identity_of`."""
+    config: Mapping[str, Any] | None = None
+    """Triton's configuration of it; None where the server tells none."""
 
 
 def describe(server: RemoteServer, model: str) -> RemoteModel:
     """Ask a server about a model that is ready.
 
     Raises:
-        ServerError: it does not answer, or its metadata has no tensors.
+        ServerError: it does not answer, or with something that is no metadata.
     """
     metadata = server.metadata(model)
     try:
-        inputs, outputs = _specs(metadata["inputs"]), _specs(metadata["outputs"])
+        _ = metadata["name"]  # all that any server gives
+        inputs, outputs = (_specs(metadata.get(side) or ()) for side in ("inputs", "outputs"))
     except (KeyError, TypeError, ValueError) as error:
         raise ServerError(
             f"what is answered for the model '{model}' is no metadata of KServe v2",
             next_step="name the port of a KServe v2 server: Triton's are 8000 (HTTP), 8001 (gRPC)",
         ) from error
-    return RemoteModel(model, inputs, outputs, serving_of(server.config(model) or {}))
+    config = server.config(model)
+    return RemoteModel(
+        model,
+        inputs,
+        outputs,
+        serving_of(config or {}),
+        identity_of(server.facts(), metadata, config),
+        config,
+    )
+
+
+def identity_of(
+    facts: ServerFacts, metadata: Mapping[str, Any], config: Mapping[str, Any] | None
+) -> str:
+    """What a model is told apart by where its file cannot be read: `remote:` and a digest.
+
+    Of the server's name and version, the model's name, its versions, its tensors, and its
+    configuration but for what a serving configuration changes. A file that was replaced under the
+    same version number is not seen by it; answers that differ then are, by the known answers.
+    """
+    kept = {key: value for key, value in (config or {}).items() if key not in _SWEPT}
+    kept["parameters"] = {
+        key: value for key, value in kept.get("parameters", {}).items() if key != THREADS
+    }
+    versions = metadata.get("versions") or []
+    sides = [metadata.get(side) or [] for side in ("inputs", "outputs")]
+    told = [facts.name, facts.version, metadata.get("name"), versions, sides, kept]
+    text = json.dumps(told, sort_keys=True, default=str)
+    return REMOTE_DIGEST + hashlib.sha256(text.encode()).hexdigest()
 
 
 def serving_of(config: Mapping[str, Any]) -> ServingConfig:
@@ -142,7 +213,7 @@ def serving_of(config: Mapping[str, Any]) -> ServingConfig:
     groups = config.get("instance_group", ())
     kinds = [str(group.get("kind", "")) for group in groups]
     batcher = config.get("dynamic_batching") or {}
-    threads = config.get("parameters", {}).get("intra_op_thread_count", {}).get("string_value", 0)
+    threads = config.get("parameters", {}).get(THREADS, {}).get("string_value", 0)
     return ServingConfig(
         max_batch_size=int(config.get("max_batch_size", 0)),
         queue_delay_us=int(batcher.get("max_queue_delay_microseconds", 0)),
@@ -150,6 +221,30 @@ def serving_of(config: Mapping[str, Any]) -> ServingConfig:
         instance_kind="gpu" if "KIND_GPU" in kinds else "cpu",
         intra_op_threads=int(threads) if str(threads).isdigit() else 0,
     )
+
+
+def refusal(address: Address, words: str, challenge: str = "") -> ServerError:
+    """A server that does not take who asks: which headers it was sent, and what it asks for."""
+    sent = ", ".join(name for name, _ in address.headers)
+    with_what = f"it was sent {sent}" if sent else "no --header was sent"
+    wanted = f"; it asks for {challenge}" if challenge else ""
+    return ServerError(
+        f"the server at {address.authority} refuses this client: {words} ({with_what}{wanted})",
+        next_step="name what it asks for: --header 'Authorization: Bearer ...'",
+    )
+
+
+def connecting_step(words: str) -> str:
+    """What to do about a connection that failed with these words; empty where nothing is known."""
+    said = words.upper().replace(" ", "_")
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return (
+            "name the certificates to trust: --ca-file FILE.pem; or take any, unverified: "
+            "--insecure"
+        )
+    if "WRONG_VERSION_NUMBER" in said or "RECORD_LAYER" in said:
+        return "it speaks without encryption: write the address as http:// or grpc://"
+    return ""
 
 
 def check_alive(address: Address) -> None:

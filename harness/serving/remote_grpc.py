@@ -16,10 +16,19 @@ from tritonclient.utils import InferenceServerException
 
 from harness.errors import ServerError, UsageError
 from harness.serving.endpoint import Endpoint, TritonClient
-from harness.serving.remote import CALL_TIMEOUT_S, Address, Tensors, check_alive
+from harness.serving.remote import (
+    CALL_TIMEOUT_S,
+    Address,
+    ServerFacts,
+    Tensors,
+    check_alive,
+    connecting_step,
+    refusal,
+)
 
 _DIRECT = ("grpc.enable_http_proxy", 0)
 _MISSING = ("StatusCode.UNIMPLEMENTED", "StatusCode.NOT_FOUND", "StatusCode.INVALID_ARGUMENT")
+_REFUSED = ("StatusCode.UNAUTHENTICATED", "StatusCode.PERMISSION_DENIED")
 _SILENT = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED")
 
 
@@ -28,6 +37,7 @@ class GrpcServer:
 
     Args:
         address: the server.
+        metrics: URL of its metrics page, where that is known.
 
     Raises:
         UsageError: the certificates to trust cannot be read, or the one to be taken unverified is
@@ -36,9 +46,9 @@ class GrpcServer:
 
     pid: int | None = None
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, metrics: str = "") -> None:
         self._address = address
-        self.endpoint = Endpoint(http="", grpc=address.authority, metrics="")
+        self.endpoint = Endpoint(http="", grpc=address.authority, metrics=metrics)
         self._client = _connection(address)
         self._client.register_plugin(_Metadata(address.headers))
         self._triton = TritonClient(self.endpoint, self._client)
@@ -57,10 +67,18 @@ class GrpcServer:
             try:
                 live = self._client.is_server_live(client_timeout=CALL_TIMEOUT_S)
             except InferenceServerException as error:
-                if error.status() in _SILENT:
+                if error.status() in {*_SILENT, *_REFUSED}:
                     raise
-                return f"it refuses this client ({_words(error)})"
+                return f"it is no KServe v2 server ({_words(error)})"
         return "" if live else "it says that it is not live"
+
+    def facts(self) -> ServerFacts:
+        """Its name, version and extensions."""
+        try:
+            told = self._client.get_server_metadata(client_timeout=CALL_TIMEOUT_S)
+        except InferenceServerException:
+            return ServerFacts()
+        return ServerFacts(told.name, told.version, tuple(told.extensions))
 
     def model_ready(self, model: str) -> bool:
         """Whether it has this model loaded."""
@@ -78,7 +96,8 @@ class GrpcServer:
             index = self._client.get_model_repository_index(client_timeout=CALL_TIMEOUT_S)
         except InferenceServerException:
             return None
-        return {one.name: one.state for one in index.models}
+        # MLServer writes the name of its own enumeration: State.READY.
+        return {one.name: one.state.rpartition(".")[2] for one in index.models}
 
     def metadata(self, model: str) -> dict[str, Any]:
         """Of a model."""
@@ -107,13 +126,26 @@ class GrpcServer:
         """One request."""
         return self._triton.infer(model, inputs)
 
+    def load(self, model: str, config: str | None = None) -> None:
+        """Load a model, or load it anew with a whole configuration in JSON."""
+        self._triton.load(model, config)
+
+    def unload(self, model: str) -> None:
+        """Unload a model."""
+        self._triton.unload(model)
+
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
         except InferenceServerException as error:
-            where = self._address.authority
-            raise ServerError(f"no answer from {where} over gRPC: {_words(error)}") from error
+            words = _words(error)
+            if error.status() in _REFUSED:
+                raise refusal(self._address, words) from error
+            raise ServerError(
+                f"no answer from {self._address.authority} over gRPC: {words}",
+                next_step=connecting_step(words),
+            ) from error
 
 
 class _Metadata(triton.InferenceServerClientPlugin):  # type: ignore[misc]  # of an untyped library

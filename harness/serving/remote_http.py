@@ -1,8 +1,4 @@
-"""Anybody's KServe v2 server over HTTP, by the standard library's own client.
-
-Inference uses the binary tensor extension, since JSON has no half precision; it is written here
-apart from the transports under load, so that what they misread does not agree with itself.
-"""
+"""Anybody's KServe v2 server over HTTP, by the standard library's own client."""
 
 from __future__ import annotations
 
@@ -17,15 +13,21 @@ from http.client import HTTPException
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
 from numpy.typing import NDArray
-from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
 
 from harness.errors import ServerError
-from harness.serving.endpoint import Endpoint
-from harness.serving.remote import CALL_TIMEOUT_S, Address, Tensors, check_alive
+from harness.serving import remote_bodies as bodies
+from harness.serving.endpoint import CONTROL_TIMEOUT_S, Endpoint
+from harness.serving.remote import (
+    CALL_TIMEOUT_S,
+    Address,
+    ServerFacts,
+    Tensors,
+    check_alive,
+    connecting_step,
+    refusal,
+)
 
-_HEADER_LENGTH = "Inference-Header-Content-Length"
 _REFUSED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 
 
@@ -58,6 +60,7 @@ class HttpServer:
 
     Args:
         address: the server.
+        metrics: URL of its metrics page, where that is known.
 
     Raises:
         UsageError: the certificates to trust cannot be read.
@@ -65,10 +68,10 @@ class HttpServer:
 
     pid: int | None = None
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, metrics: str = "") -> None:
         self._address = address
         self._base = f"{'https' if address.encrypted else 'http'}://{address.authority}"
-        self.endpoint = Endpoint(http=address.authority, grpc="", metrics="")
+        self.endpoint = Endpoint(http=address.authority, grpc="", metrics=metrics)
         handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
         if address.encrypted:
             context = address.tls_context("http/1.1")
@@ -87,11 +90,15 @@ class HttpServer:
         reply = self._call("/v2/health/live")
         if reply.ok:
             return ""
-        if reply.status in _REFUSED:
-            return f"it refuses this client ({reply.words()})"
         if reply.status == HTTPStatus.NOT_FOUND:
             return "it knows no /v2/health/live: it is no KServe v2 server"
         return f"it says that it is not live ({reply.words()})"
+
+    def facts(self) -> ServerFacts:
+        """Its name, version and extensions."""
+        told = self._call("/v2").document()
+        extensions = tuple(map(str, told.get("extensions") or ()))
+        return ServerFacts(str(told.get("name", "")), str(told.get("version", "")), extensions)
 
     def model_ready(self, model: str) -> bool:
         """Whether it has this model loaded."""
@@ -135,15 +142,43 @@ class HttpServer:
         Raises:
             ServerError: with the server's own message, or an answer that is not of KServe v2.
         """
-        header, body = _encoded(inputs)
-        headers = {"Content-Type": "application/octet-stream", _HEADER_LENGTH: str(len(header))}
-        reply = self._call(f"{_model(model)}/infer", header + body, headers)
+        split, body = bodies.encode(inputs, binary=self._address.binary)
+        headers = {"Content-Type": "application/json"}
+        if split is not None:
+            headers = {
+                "Content-Type": "application/octet-stream", bodies.HEADER_LENGTH: str(split)
+            }  # fmt: skip
+        reply = self._call(f"{_model(model)}/infer", body, headers)
         if not reply.ok:
             raise ServerError(f"the server could not answer for '{model}': {reply.words()}")
+        at = reply.headers.get(bodies.HEADER_LENGTH)
         try:
-            return _decoded(reply)
+            return bodies.decode(reply.body, int(at) if at else None)
         except (KeyError, TypeError, ValueError) as error:
             raise ServerError(f"'{model}' answered with no KServe v2 tensors: {error!r}") from error
+
+    def load(self, model: str, config: str | None = None) -> None:
+        """Load a model, or load it anew with a whole configuration in JSON.
+
+        Raises:
+            ServerError: with the server's own message.
+        """
+        parameters = {} if config is None else {"parameters": {"config": config}}
+        self._control(model, "load", parameters)
+
+    def unload(self, model: str) -> None:
+        """Unload a model.
+
+        Raises:
+            ServerError: with the server's own message.
+        """
+        self._control(model, "unload", {})
+
+    def _control(self, model: str, verb: str, parameters: Mapping[str, Any]) -> None:
+        path = f"/v2/repository/models/{quote(model, safe='')}/{verb}"
+        reply = self._call(path, json.dumps(parameters).encode(), timeout_s=CONTROL_TIMEOUT_S)
+        if not reply.ok:
+            raise ServerError(f"the server could not {verb} the model '{model}': {reply.words()}")
 
     def _ask(self, path: str, what: str) -> dict[str, Any]:
         reply = self._call(path)
@@ -152,19 +187,30 @@ class HttpServer:
         return reply.document()
 
     def _call(
-        self, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+        self,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        timeout_s: float = CALL_TIMEOUT_S,
     ) -> _Reply:
-        """GET, or POST where there is a body; an answer of any status is an answer."""
+        """GET, or POST where there is a body; an answer of any status but a refusal is one."""
         everything = {**dict(self._address.headers), **(headers or {})}
         request = urllib.request.Request(self._base + path, body, everything)  # noqa: S310  (http or https: made here)
         try:
-            with self._opener.open(request, timeout=CALL_TIMEOUT_S) as answer:
+            with self._opener.open(request, timeout=timeout_s) as answer:
                 return _Reply(answer.status, answer.headers, answer.read())
         except urllib.error.HTTPError as error:
-            return _Reply(error.code, error.headers, error.read())
+            reply = _Reply(error.code, error.headers, error.read())
+            if reply.status in _REFUSED:
+                challenge = str(reply.headers.get("WWW-Authenticate") or "")
+                raise refusal(self._address, reply.words(), challenge) from error
+            return reply
         except OSError as error:
             reason = getattr(error, "reason", error)
-            raise ServerError(f"no answer from {self._base}: {reason}") from error
+            raise ServerError(
+                f"no answer from {self._base}: {reason}", next_step=connecting_step(str(reason))
+            ) from error
         except HTTPException as error:
             raise ServerError(
                 f"what answers at {self._base} does not speak HTTP",
@@ -174,30 +220,3 @@ class HttpServer:
 
 def _model(name: str) -> str:
     return f"/v2/models/{quote(name, safe='')}"
-
-
-def _encoded(inputs: Tensors) -> tuple[bytes, bytes]:
-    tensors = [
-        {
-            "name": name,
-            "shape": list(array.shape),
-            "datatype": np_to_triton_dtype(array.dtype),
-            "parameters": {"binary_data_size": array.nbytes},
-        }
-        for name, array in inputs.items()
-    ]
-    header = json.dumps({"inputs": tensors, "parameters": {"binary_data_output": True}})
-    return header.encode(), b"".join(array.tobytes() for array in inputs.values())
-
-
-def _decoded(reply: _Reply) -> dict[str, NDArray[Any]]:
-    """Outputs by name; those that numpy has no number for (BYTES, BF16) are left out."""
-    at = int(reply.headers.get(_HEADER_LENGTH, len(reply.body)))
-    outputs = {}
-    for one in json.loads(reply.body[:at])["outputs"]:
-        size = int(one["parameters"]["binary_data_size"])
-        elements, (at, data) = one["datatype"], (at + size, reply.body[at : at + size])
-        if elements not in {"BYTES", "BF16"}:
-            array = np.frombuffer(data, triton_to_np_dtype(elements))
-            outputs[one["name"]] = array.reshape(one["shape"])
-    return outputs

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Self
@@ -17,10 +18,24 @@ SCRAPE_TIMEOUT_S = 1.0
 """A scrape stands at the boundary of a measuring window: better none than a late one."""
 
 
-def scrape(url: str, *, timeout_s: float = SCRAPE_TIMEOUT_S) -> str | None:
-    """The text of a metrics page, or None where nothing answers."""
+def scrape(
+    url: str,
+    *,
+    timeout_s: float = SCRAPE_TIMEOUT_S,
+    headers: Sequence[tuple[str, str]] = (),
+    tls: ssl.SSLContext | None = None,
+) -> str | None:
+    """The text of a metrics page, or None where nothing answers.
+
+    Args:
+        url: http or https.
+        timeout_s: for the whole of it.
+        headers: sent along, for a page that wants to know who asks.
+        tls: which certificates to trust; the system's by default.
+    """
+    request = urllib.request.Request(url, headers=dict(headers))  # noqa: S310  (checked where it is read)
     try:
-        with urllib.request.urlopen(url, timeout=timeout_s) as response:  # noqa: S310  (the study's own server)
+        with urllib.request.urlopen(request, timeout=timeout_s, context=tls) as response:  # noqa: S310
             body: bytes = response.read()
     except (urllib.error.URLError, OSError, HTTPException):
         return None

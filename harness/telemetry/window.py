@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -73,16 +73,19 @@ class TelemetryWindow:
         server_pid: int | None,
         model: str,
         parts: Sequence[str] = (),
+        read_page: Callable[[str], str | None] = scrape,
     ) -> None:
         """`server_pid` is None for a server on another machine: then its CPU stays unknown.
 
-        `parts` are the composing models of an ensemble, whose statistics are read likewise.
+        `parts` are the composing models of an ensemble, whose statistics are read likewise;
+        `read_page` reads the metrics page where it wants headers or certificates of its own.
         """
         self._source = source
         self._metrics_url = metrics_url
         self._server_pid = server_pid
         self._model = model
         self._parts = parts
+        self._read_page = read_page
         self._opened: _Reading | None = None
         self._closed: _Reading | None = None
 
@@ -121,7 +124,7 @@ class TelemetryWindow:
         return _Reading(
             statistics=self._statistics(self._model),
             parts={part: self._statistics(part) for part in self._parts},
-            metrics_text=scrape(self._metrics_url) if self._metrics_url else None,
+            metrics_text=self._read_page(self._metrics_url) if self._metrics_url else None,
             host=host.read_host(self._server_pid),
         )
 

@@ -37,6 +37,8 @@ class Target:
     """Certificates to trust, in PEM; None trusts the system's."""
     verify: bool = True
     """False accepts any certificate."""
+    binary: bool = True
+    """False sends tensors over HTTP as JSON: the server lacks the binary tensor extension."""
 
     @property
     def authority(self) -> str:

@@ -1,5 +1,7 @@
 """KServe v2 over HTTP/1.1, on one kept-alive socket: requests encoded once, answers recognised.
 
+Bodies are binary, or JSON for a target whose server takes no other; those answers are parsed.
+
 A general client (requests, tritonclient) costs several times the CPU a request, which would be
 taken from the server under test wherever both share a machine.
 
@@ -26,6 +28,7 @@ from harness.load.transports.deadlines import watch
 from harness.load.transports.forms import KnownForms
 from harness.load.transports.http1 import Message, ProtocolViolation, StreamEnd, read_message
 from harness.load.transports.inbox import Inbox
+from harness.load.transports.json_tensors import encode_json, read_json
 
 ALPN = "http/1.1"
 RECEIVE_BYTES = 65536
@@ -50,20 +53,23 @@ class HttpTransport:
         self.received_ns = 0
 
     def encode(self, model: str, inputs: Mapping[str, NDArray[Any]]) -> bytes:
-        """Head, JSON header and raw tensors, ready for the socket."""
-        body = encode_body(inputs)
-        own = (
-            ("Host", self._target.authority),
-            ("Content-Type", "application/octet-stream"),
-            ("Inference-Header-Content-Length", str(body.header_length)),
-            ("Content-Length", str(len(body.data))),
-        )
+        """Head and body, ready for the socket."""
+        if self._target.binary:
+            split, body = encode_body(inputs)
+            kind = (
+                ("Content-Type", "application/octet-stream"),
+                ("Inference-Header-Content-Length", str(split)),
+            )
+        else:
+            body = encode_json(inputs)
+            kind = (("Content-Type", "application/json"), ("Accept", "application/json"))
+        own = (("Host", self._target.authority), *kind, ("Content-Length", str(len(body))))
         given = {name.lower() for name, _ in self._target.headers}
         fields = [field for field in own if field[0].lower() not in given]
         fields += self._target.headers
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
         head = f"POST /v2/models/{quote(model, safe='')}/infer HTTP/1.1\r\n{lines}\r\n"
-        return head.encode("latin-1") + body.data
+        return head.encode("latin-1") + body
 
     def connect(self) -> None:
         """Open the connection, unless there is one that stands."""
@@ -115,6 +121,8 @@ class HttpTransport:
         if head.status != _OK:
             words = message.body[:_WORDS_OF_A_REFUSAL].decode(errors="replace")
             raise RequestFailure(f"http_{head.status}", words or "(no message)")
+        if not self._target.binary:
+            return read_json(message.body)
         size = len(message.data)
         tensors_start = size
         if head.header_length is not None:

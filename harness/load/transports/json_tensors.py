@@ -1,0 +1,91 @@
+"""Bodies of plain KServe v2 over HTTP: tensors as JSON numbers, for servers without the extension.
+
+https://github.com/kserve/open-inference-protocol, "Inference Request JSON Object". Requests are
+encoded once, like all; answers have no form to be recognised by, so each is parsed, and its numbers
+are laid out as raw tensors: from there on it is checked as a binary answer is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic_core import from_json
+
+from harness.errors import DataError
+from harness.load.transports.contract import (
+    DATATYPES,
+    Answer,
+    OutputTensor,
+    RequestFailure,
+    layout_of,
+)
+
+_ELEMENTS = {datatype: np.dtype(name).newbyteorder("<") for name, datatype in DATATYPES.items()}
+_LENGTH = "<u4"
+
+
+def encode_json(inputs: Mapping[str, NDArray[Any]]) -> bytes:
+    """The whole body of a request.
+
+    Raises:
+        DataError: numbers that JSON does not have: half precision, NaN, infinity.
+    """
+    halves = [name for name, array in inputs.items() if array.dtype == np.float16]
+    if halves:
+        raise DataError(
+            f"input {halves[0]} is of half precision (FP16), which JSON bodies cannot carry, and "
+            "the server takes no binary ones",
+            next_step="send FP32, or measure over gRPC",
+        )
+    tensors = [
+        {
+            "name": name,
+            "shape": list(array.shape),
+            "datatype": DATATYPES[array.dtype.name],
+            "data": array.ravel().tolist(),
+        }
+        for name, array in inputs.items()
+    ]
+    try:
+        return json.dumps({"inputs": tensors}, separators=(",", ":"), allow_nan=False).encode()
+    except ValueError as error:
+        raise DataError("the payloads hold NaN or infinity, which JSON does not have") from error
+
+
+def read_json(body: bytes) -> Answer:
+    """An accepted answer: its tensors' elements as raw little-endian bytes, one after another.
+
+    Raises:
+        RequestFailure: `malformed`, when it is no answer of KServe v2.
+    """
+    outputs, parts, start = [], [], 0
+    try:
+        for described in from_json(body)["outputs"]:
+            datatype = str(described["datatype"])
+            raw = _raw(datatype, described["data"])
+            shape = tuple(int(length) for length in described["shape"])
+            outputs.append(
+                OutputTensor(str(described["name"]), datatype, shape, start, start + len(raw))
+            )
+            parts.append(raw)
+            start += len(raw)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise RequestFailure(
+            "malformed", f"the answer is no KServe v2 JSON ({error}): {body[:200]!r}"
+        ) from error
+    return Answer(layout_of(tuple(outputs)), b"".join(parts))
+
+
+def _raw(datatype: str, data: Any) -> bytes:
+    """Elements, nested or flat, as the binary extension has them."""
+    if datatype == "BYTES":
+        texts = [str(one).encode() for one in data]
+        return b"".join(np.array(len(one), _LENGTH).tobytes() + one for one in texts)
+    numbers = np.asarray(data)
+    if numbers.size and numbers.dtype.kind not in "biuf":
+        raise ValueError("data that are not numbers")
+    return numbers.astype(_ELEMENTS[datatype]).tobytes()

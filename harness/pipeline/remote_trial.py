@@ -1,0 +1,150 @@
+"""One trial on a server that is already up, measured as it is: nothing is loaded or configured.
+
+The artefact behind such a server is not known: what its server says of the model stands in for the
+digest, and no quality score is joined to the trial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.load.generators import REQUEST_TIMEOUT_S, LoadGenerators
+from harness.load.payloads import Group, write_payloads
+from harness.load.transports.opening import transport_opener
+from harness.pipeline.machinery import Machinery
+from harness.pipeline.preflight import check_requests, try_one_request
+from harness.pipeline.remote import OpenServer
+from harness.pipeline.trial import TrialRunner
+from harness.runs import RunFolder, read_run
+from harness.serving.remote import RemoteModel
+from harness.study import PIPELINE_SUFFIX, Study, variant_name
+from harness.tables import write_tables
+from harness.types import (
+    ModelFormat,
+    ModelVariant,
+    Precision,
+    Role,
+    ServiceLevelObjective,
+    TaskKind,
+    TensorSpec,
+    Trial,
+    TrialResult,
+    Workload,
+)
+
+
+@dataclass(frozen=True)
+class RemoteTrial:
+    """A trial that passed every check before the load."""
+
+    trial: Trial
+    variant: ModelVariant
+    groups: Sequence[Group]
+
+
+def prepare_remote(
+    model: RemoteModel,
+    opened: OpenServer,
+    name: str,
+    groups: Sequence[Group],
+    workload: Workload,
+    study: Study | None,
+    machinery: Machinery,
+) -> RemoteTrial:
+    """Check that a model takes the workload's requests, and answers the first of them.
+
+    Args:
+        model: as its server describes it.
+        opened: the server.
+        name: of the variant that it is, or the model's own.
+        groups: arrays (n, length) by input name.
+        workload: what is to be sent.
+        study: says what the model is.
+        machinery: which transport.
+
+    Raises:
+        UsageError: something does not fit; nothing was started.
+    """
+    check_requests(model, groups, workload)
+    address = opened.address
+    opener = transport_opener(
+        address.protocol, address.target, timeout_s=REQUEST_TIMEOUT_S, grpc=machinery.grpc
+    )
+    outputs = try_one_request(model, groups, workload, opener)
+    family = study.family_of(name).name if study else name
+    trial = Trial(name, family, model.serving, workload, stage="load")
+    return RemoteTrial(trial, _variant(trial, model, outputs, study), groups)
+
+
+def measure_remote(
+    opened: OpenServer,
+    prepared: RemoteTrial,
+    slo: ServiceLevelObjective,
+    folder: RunFolder,
+    machinery: Machinery,
+) -> TrialResult:
+    """Drive the load and read what the server says of it."""
+    name = prepared.variant.name
+    payloads = folder.path / "payloads" / "remote.npz"
+    write_payloads(payloads, prepared.groups)
+    with LoadGenerators(
+        http=opened.address.target,
+        grpc=opened.address.target,
+        workers=machinery.workers or 1,
+        log_dir=folder.path / "logs",
+        cpus=machinery.cpus_generator,
+        implementation=machinery.grpc,
+    ) as generators:
+        runner = TrialRunner(
+            opened.site(),
+            generators,
+            folder,
+            variants={name: prepared.variant},
+            payloads={name: payloads},
+            machinery=machinery,
+        )
+        result = runner.measure(prepared.trial, slo)
+    folder.journal.add_trial(result)
+    write_tables(read_run(folder.path), folder.path)
+    return result
+
+
+def _variant(
+    trial: Trial,
+    model: RemoteModel,
+    outputs: tuple[TensorSpec, ...],
+    study: Study | None,
+) -> ModelVariant:
+    """What is served, as far as it is known.
+
+    Without a study its precision is not: known answers are then compared as loosely as for the
+    coarsest.
+    """
+    role, task, precision = Role.STUDENT, TaskKind.SEQUENCE_CLASSIFICATION, Precision.INT8
+    if study:
+        family = study.family_of(trial.variant)
+        role, precision = next(
+            (model.role, one)
+            for model in family.models
+            for one in model.precisions
+            if variant_name(model, one) == trial.variant.removesuffix(PIPELINE_SUFFIX)
+        )
+        task = family.task.kind
+    return ModelVariant(
+        name=trial.variant,
+        family=trial.family,
+        role=role,
+        task=task,
+        format=ModelFormat.ONNX,
+        precision=precision,
+        source="",
+        sha256=model.identity,
+        path=Path(),
+        inputs=model.inputs,
+        outputs=outputs,
+        parameters=0,
+        size_bytes=0,
+        served_as=model.name,
+    )

@@ -1,0 +1,177 @@
+"""Servers that somebody else runs: MLServer from PyPI, and a Triton that may or may not be told."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from kserve_server import kserve_server
+from mlserver_rig import mlserver
+
+from harness.cli.main import run_command
+from harness.errors import EXIT_ENVIRONMENT
+from harness.load.payloads import write_payloads
+from harness.runs import read_manifest, read_run
+from harness.serving.embedded import EmbeddedTriton
+from harness.serving.endpoint import TritonClient
+from tests.local_study import write_local_study
+
+MODELS = {"own-teacher-fp32": (1.0, -0.5, 2.0), "student": (2.0, -1.0, 0.5)}
+RENAMED = ["--model-name", "own-student-fp32=student"]
+ENDED = {0, 3, 4}
+"""Decided, or not: a busy machine makes trials invalid; what was counted must be right even so."""
+
+
+def harness(*arguments):
+    return run_command([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Two serving configurations, which only a server with model control can be put through."""
+    return write_local_study(
+        tmp_path_factory.mktemp("study"),
+        serving={"max_batch_sizes": [8], "queue_delays_us": [0, 500]},
+        traffic={"protocols": ["http"], "client_batch_sizes": [1, 4], "concurrencies": [2],
+                 "duration_s": 0.5, "warmup_s": 0.1},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def mlserver_urls(tmp_path_factory):
+    with mlserver(tmp_path_factory.mktemp("mlserver"), MODELS) as urls:
+        yield urls
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_mlserver_is_load_tested(mlserver_urls, protocol, tmp_path, capsys):
+    ids = np.random.default_rng(0).integers(0, 9, (20, 8))
+    write_payloads(tmp_path / "p.npz", [{"input_ids": ids, "attention_mask": np.ones_like(ids)}])
+    out = tmp_path / "run"
+    code = harness("load", "--url", mlserver_urls[protocol], "--model", "student", "--payloads",
+                   tmp_path / "p.npz", "--client-batch-size", 3, "--concurrency", 2, "--duration",
+                   1, "--warmup", 0.3, "--json", "--out", out)  # fmt: skip
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert code in {0, EXIT_ENVIRONMENT}
+    assert result["requests"] > 0, result["reason"]
+    assert result["failures"] == 0
+    assert result["server"]["requests"] is None
+    assert printed.err.count("is mlserver 1.7.1; it does not offer: ") == 1
+    assert ("bodies are JSON" in printed.err) == (protocol == "http")
+    (row,) = csv.DictReader((out / "trials.csv").open())
+    assert float(row["throughput_requests_per_s"]) > 0
+    for missing in ("server_queue_ms", "server_requests", "max_batch_size", "instance_count"):
+        assert row[missing] == "", missing
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_mlserver_is_scored_and_swept_as_it_is(mlserver_urls, study, protocol, tmp_path, capsys):
+    out = tmp_path / "run"
+    command = "sweep" if protocol == "http" else "evaluate"
+    code = harness(command, study, "--url", mlserver_urls[protocol], *RENAMED, "--out", out)
+    said = capsys.readouterr().err
+    assert code in ENDED, said
+    assert said.count("no model control (it has none)") == 1
+    assert "the study's 2 are not swept" in said
+    run = read_run(out)
+    digests = {variant.name: variant.sha256 for variant in run.variants}
+    assert all(digest.startswith("remote:") for digest in digests.values())
+    scores = {one.variant: one for one in run.scores if one.metric == "accuracy"}
+    assert {name: scores[name].sha256 for name in digests} == digests
+    assert all(result.sha256 == digests[result.trial.variant] for result in run.trials)
+    assert all(result.failures == 0 for result in run.trials)
+    assert bool(run.trials) == (command == "sweep")
+    assert read_manifest(out)["server"]["name"] == "mlserver"
+    # Weights of one sign pattern choose one class for all rows but those of a total of nought.
+    assert 0.2 < scores["own-teacher-fp32"].value < 0.5
+    assert "as its server has it" in (out / "report.html").read_text() or not run.trials
+
+
+@pytest.fixture(scope="module")
+def own_triton(study, server_environment):
+    """With the study's models in its repository, one of them loaded."""
+    repository = study.parent / "model_repository"
+    assert harness("export", study, "--repository", repository) == 0
+    log_file = study.parent / "triton.log"
+    with EmbeddedTriton(server_environment, repository, log_file=log_file) as server:
+        with TritonClient(server.endpoint) as client:
+            client.load("own-teacher-fp32")
+        yield server
+
+
+@pytest.mark.triton
+def test_a_triton_with_model_control_is_swept_and_left_as_it_was(
+    own_triton, study, tmp_path, capsys
+):
+    url, out = f"http://{own_triton.endpoint.http}", tmp_path / "run"
+    metrics = ["--metrics-url", own_triton.endpoint.metrics]
+    code = harness("sweep", study, "--url", url, *metrics, "--search", "grid", "--out", out)
+    said = capsys.readouterr().err
+    assert code in ENDED, said
+    assert "reloaded for each serving configuration, and put back at the end" in said
+    assert "does not offer" not in said
+    run = read_run(out)
+    assert {one.trial.serving.queue_delay_us for one in run.trials} == {0, 500}
+    assert {one.trial.serving.max_batch_size for one in run.trials} == {8}
+    measured = [one for one in run.trials if one.requests]
+    assert all(one.server.requests and one.failures == 0 for one in measured)
+    digests = {variant.name: variant.sha256 for variant in run.variants}
+    assert all(one.sha256 == digests[one.trial.variant] for one in run.trials)
+    with TritonClient(own_triton.endpoint) as client:
+        states = {one.name: one.state for one in client._client.get_model_repository_index().models}
+        assert states["own-teacher-fp32"] == "READY"
+        assert states.get("own-student-fp32") != "READY", "it was not loaded before"
+        config = client._client.get_model_config("own-teacher-fp32").config
+    assert config.dynamic_batching.max_queue_delay_microseconds == 0
+    # The same run on the embedded server would be another run.
+    assert harness("sweep", study, "--resume", "--out", out) == 2
+    assert "was measured on http://" in capsys.readouterr().err
+
+
+@pytest.mark.triton
+def test_as_is_touches_nothing_and_says_what_is_not_there(own_triton, study, tmp_path, capsys):
+    url = f"grpc://{own_triton.endpoint.grpc}"
+    out = tmp_path / "run"
+    assert harness("run", study, "--url", url, "--as-is", "--out", out) == 2
+    said = capsys.readouterr().err
+    assert "'own-student-fp32' (not loaded)" in said
+    assert "models that are ready there: own-teacher-fp32" in said
+    assert not out.exists()
+    twice = ["--model-name", "own-student-fp32=own-teacher-fp32"]
+    assert harness("evaluate", study, "--url", url, "--as-is", *twice, "--out", out) == 0
+    run = read_run(out)
+    one, other = (one.sha256 for one in run.variants)
+    assert one == other
+    assert len({score.value for score in run.scores if score.metric == "accuracy"}) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--model-name", "nobody=x"], "'nobody', which is no variant of the study"),
+        (["--model-name", "x"], "it is not VARIANT=NAME"),
+        (["--metrics-url", "host:8002"], "is no address of a page"),
+        (["--cpus-server", "0"], "--url is up already"),
+    ],
+)
+def test_options_that_cannot_be_are_said_before_anything_starts(study, options, said, capsys):
+    assert harness("sweep", study, "--url", "http://127.0.0.1:9", *options) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_options_of_a_server_that_is_not_named(study, capsys):
+    for options in (["--as-is"], ["--header", "a: b"], ["--metrics-url", "http://h/metrics"]):
+        assert harness("run", study, *options) == 2
+        assert "go with --url" in capsys.readouterr().err
+
+
+def test_a_refusal_names_the_headers_that_were_sent(study, tmp_path, capsys):
+    with kserve_server(authorization="Bearer sesame") as port:
+        url = f"http://127.0.0.1:{port}"
+        wrong = ["--header", "Authorization: Bearer wrong", "--out", tmp_path / "run"]
+        assert harness("sweep", study, "--url", url, *wrong) == 2
+    said = capsys.readouterr().err
+    assert "HTTP 401: who are you? (it was sent Authorization)" in said
+    assert "wrong" not in said
+    assert not (tmp_path / "run").exists()
