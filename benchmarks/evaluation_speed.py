@@ -10,6 +10,7 @@ requests is not. Contender: lm-eval's own `hf` model with its batch of 16.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import statistics
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,8 @@ def _stock(checkpoint: Path) -> Run:
 def _score(lm: Any, task: LoadedTask) -> float:
     from lm_eval.evaluator import evaluate
 
-    with lm_eval_quiet():
+    # Stock lm-eval draws bars whatever it is told.
+    with lm_eval_quiet(), redirect_stderr(io.StringIO()):
         results = evaluate(lm=lm, task_dict=dict(task.loaded), limit=task.limit, bootstrap_iters=0)
     values = next(iter(results["results"].values()))
     return float(next(value for name, value in values.items() if name.endswith(",none")))
@@ -147,9 +149,8 @@ def _write_tasks(folder: Path) -> tuple[str, ...]:
     study = load_study(bundled("studies/reference.yaml"))
     bundle = build_reference([MODEL], seed=study.seed, progress=ignore_progress)
     lines = bundle.data[FAMILY].read_text(encoding="utf-8").splitlines()
-    texts = [
-        text for line in lines if len(text := json.loads(line)["text"].split()) >= FEWEST_WORDS
-    ]
+    paragraphs = [json.loads(line)["text"].split() for line in lines]
+    texts = [words for words in paragraphs if len(words) >= FEWEST_WORDS]
     documents = [
         {
             "begin": " ".join(words[:-6]),

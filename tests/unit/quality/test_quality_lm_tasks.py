@@ -1,0 +1,86 @@
+"""What is wrong with an lm-eval task is one line, before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import DataError, UsageError
+from harness.quality.lm_tasks import LoadedTask, TaskRequest, load_tasks
+from tests.lm_tasks import generation, multiple_choice, perplexity, write_task, write_tasks
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tasks(tmp_path_factory.mktemp("tasks"), documents=6)
+
+
+def load(path: Path, **options) -> tuple[LoadedTask, ...]:
+    return load_tasks(TaskRequest((str(path),), **options))
+
+
+def test_a_task_is_found_by_name_in_a_folder_and_by_file(folder: Path) -> None:
+    (by_name,) = load_tasks(TaskRequest(("local_mc",), (folder,), limit=2))
+    (by_file,) = load(folder / "local_mc.yaml", limit=2)
+
+    assert list(by_name.tasks) == list(by_file.tasks) == ["local_mc"]
+    assert len(by_name.tasks["local_mc"].instances) == 6
+    assert by_name.digest == by_file.digest
+
+
+def test_what_is_asked_decides_the_digest(folder: Path) -> None:
+    (two,), (again,), (three,) = (
+        load(folder / "local_ppl.yaml", limit=limit) for limit in (2, 2, 3)
+    )
+
+    assert two.digest == again.digest != three.digest
+
+
+@pytest.mark.parametrize(
+    ("make", "changes", "said"),
+    [
+        (multiple_choice, {"doc_to_text": "{{questoin}}"}, "'questoin' is undefined"),
+        (multiple_choice, {"doc_to_target": "answr"}, "column 'answr', but the data has question"),
+        (perplexity, {"test_split": "tset"}, "no column or split 'tset'"),
+        (perplexity, {"output_type": "rolling"}, "Got invalid output_type 'rolling'"),
+        (generation, {"generation_kwargs": {"do_sample": True}}, "answers greedily alone"),
+    ],
+)
+def test_a_task_that_does_not_fit_its_data_is_refused(
+    folder: Path, tmp_path: Path, make, changes, said: str
+) -> None:
+    with pytest.raises(DataError, match="lm-eval: task ") as refused:
+        load(write_task(tmp_path, make(folder, **changes)))
+
+    assert said in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_an_empty_split_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "none.jsonl").touch()
+    empty = {"dataset_kwargs": {"data_files": {"test": str(tmp_path / "none.jsonl")}}}
+
+    with pytest.raises(DataError, match="its data is empty"):
+        load(write_task(tmp_path, perplexity(folder, **empty)))
+
+
+def test_a_hub_that_cannot_be_reached_is_said_at_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.delenv("HTTPS_PROXY", raising=False)
+    monkeypatch.delenv("https_proxy", raising=False)
+    hub = {"dataset_path": "nobody/absent", "dataset_kwargs": {}}
+
+    with pytest.raises(DataError, match="the Hugging Face hub cannot be reached") as refused:
+        load(write_task(tmp_path, perplexity(folder, **hub)))
+
+    assert "--tasks FILE.yaml" in refused.value.next_step
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file or folder"):
+        load(tmp_path / "absent.yaml")
