@@ -108,8 +108,8 @@ def with_parts(ensemble: ServerMetrics, parts: Mapping[str, ServerMetrics]) -> S
     """An ensemble's difference, with those of its composing models.
 
     Queue and computation of the whole become the sums over the parts, so that what is shown adds
-    up; Triton's counters of the ensemble itself do not tell the parts' queues apart. A part that was restarted, or that does not tell, leaves all of them
-    out.
+    up; Triton's counters of the ensemble itself do not tell the parts' queues apart. A part that
+    was restarted, or that does not tell, leaves all of them out.
     """
     counted = [
         PartMetrics(name, part.requests, part.queue_ms, part.compute_ms)
