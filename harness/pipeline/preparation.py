@@ -24,7 +24,7 @@ from harness.serving.repository import write_config
 from harness.study import PIPELINE_SUFFIX, Family, Model, ReferenceData, Study, variant_name
 from harness.tasks.encoding import EncodedDataset, encode
 from harness.tasks.samples import Samples, load_samples
-from harness.types import ModelVariant, Role, ServingConfig
+from harness.types import ModelVariant, Progress, Role, ServingConfig
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,8 @@ def prepare(
     """
     families = [family for family in study.families if only_family in {None, family.name}]
     opened = open_families(study, families, progress)
+    for one in opened:
+        _tell_what_is_cut(one.models, progress)
     return tuple(
         _export_family(
             one,
@@ -181,6 +183,21 @@ def _open_model(
         family.task, samples, checkpoint.folder, trust_remote_code=model.trust_remote_code
     )
     return OpenedModel(model, checkpoint, samples, dataset)
+
+
+def _tell_what_is_cut(models: Sequence[OpenedModel], progress: ProgressSink) -> None:
+    """Say of which samples a model sees a part alone; the manifest has the numbers too."""
+    for opened in models:
+        dataset, what = opened.dataset, ""
+        if dataset.truncated:
+            what = f"{dataset.truncated} of {dataset.size} samples are truncated"
+        elif dataset.questions is not None and dataset.questions.windowed:
+            what = (
+                f"{dataset.questions.windowed} of {dataset.samples} contexts are longer than a "
+                f"window: {dataset.size} windows in all"
+            )
+        if what:
+            progress(Progress("data", 1, 1, f"{opened.model.name}: {what}"))
 
 
 def _export_family(

@@ -107,9 +107,9 @@ def difference(before: ModelCounters, after: ModelCounters) -> ServerMetrics:
 def with_parts(ensemble: ServerMetrics, parts: Mapping[str, ServerMetrics]) -> ServerMetrics:
     """An ensemble's difference, with those of its composing models.
 
-    Triton books no queue and no computation on an ensemble: what a request lived through there is
-    the sum over its parts. A part that was restarted, or that does not tell, leaves all of them
-    out.
+    Queue and computation of the whole become the sums over the parts, so that what is shown adds
+    up; Triton's counters of the ensemble itself do not tell the parts' queues apart. A part that
+    was restarted, or that does not tell, leaves all of them out.
     """
     counted = [
         PartMetrics(name, part.requests, part.queue_ms, part.compute_ms)

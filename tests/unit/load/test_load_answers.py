@@ -121,7 +121,7 @@ def test_each_datatype_is_decoded_or_left_alone() -> None:
     assert kind_of(check, request_of(), part(2, 3, datatype="INT64")) is None
     assert kind_of(check, request_of(), part(2, 3, datatype="BF16", fill=0x3FC0)) is None
     assert kind_of(check, request_of(), part(2, 3, datatype="BF16", fill=0x7F80)) == "non_finite"
-    assert kind_of(check, request_of(), ("text", "BYTES", (2, 1), b"\3\0\0\0abc")) is None
+    assert kind_of(check, request_of(), ("text", "BYTES", (2, 1), b"\3\0\0\0abc\0\0\0\0")) is None
     assert kind_of(check, request_of(), ("x", "BF16", (2, 3), bytes(11))) == "wrong_size"
 
 
