@@ -24,7 +24,7 @@ def changed(path, **task):
 
 
 def test_a_slice_column_that_does_not_exist_is_one_clear_line(study_path):
-    with pytest.raises(StudyError, match="no column 'country'.*'slices'") as raised:
+    with pytest.raises(StudyError, match=r"no column 'country'.*'slices'") as raised:
         check_inputs(changed(study_path, slices=["kind", "country"]))
     assert raised.value.exit_code == 2
     assert len(raised.value.problems) == 1
@@ -40,7 +40,7 @@ def test_training_data_must_have_the_columns_that_are_sliced_by(study_path):
     assert load_training_samples(task, label_names=names).columns == {"kind": ("code",)}
     assert len(load_samples(task, seed=0, label_names=names).columns["kind"]) == 60
     study_path.with_name("train.csv").write_text("sentence,label\nsome text,code\n")
-    with pytest.raises(StudyError, match="training_data: .*no column 'kind'"):
+    with pytest.raises(StudyError, match=r"(?s)training_data: .*no column 'kind'"):
         check_inputs(good)
 
 
@@ -61,5 +61,5 @@ def test_the_embedded_data_says_which_columns_it_has():
             }
         ],
     }
-    with pytest.raises(StudyError, match="no column 'country'.*topics has text, label"):
+    with pytest.raises(StudyError, match=r"no column 'country'.*topics has text, label"):
         check_inputs(parse_study(document, source="test"))

@@ -18,6 +18,7 @@ from harness.losses import (
 )
 from harness.report.build import build_report
 from harness.report.loss_tables import augmentation_hint
+from harness.report.numbers import MINUS
 from harness.report.page import page_of
 from harness.report.terminal import losses_table, pairs_table
 from harness.tables import losses_table as losses_frame
@@ -66,7 +67,7 @@ def test_the_report_shows_every_share_and_escapes_texts(tmp_path: Path):
     html, markdown = build_report(run_with_losses(), tmp_path)
     for path in (html, markdown):
         text = path.read_text(encoding="utf-8")
-        assert "−2.26" in text
+        assert f"{MINUS}2.26" in text
         assert "weights are missing" in text
         assert "<img src=x" not in text
         assert "too few for an interval" in text
@@ -93,7 +94,7 @@ def test_the_terminal_fits_and_the_tables_are_tidy():
     console.print(losses_table(run_with_losses()))
     text = console.export_text()
     assert "6.7%" in text
-    assert "−2.40 points" in text
+    assert f"{MINUS}2.40 points" in text
     assert "…" not in text
     frame = losses_frame(run_with_losses().losses)
     assert frame["step"].tolist() == [*(link.step for link in LINKS), "total"]
