@@ -66,7 +66,7 @@ def slicings(rows: Rows, teacher: Outcomes, training: Rows | None) -> list[Slici
         known_lengths = _lengths(training.texts)
     else:
         known_lengths = None  # windows are cut from documents; training documents are whole
-    found.append(_by_band("length", lengths, known_lengths, lambda x: f"{x:,.0f} characters"))
+    found.append(_by_band("characters", lengths, known_lengths, lambda x: f"{x:,.0f}"))
     found += _by_confidence(teacher)
     return [slicing for slicing in found if slicing is not None and len(slicing.slices) > 1]
 

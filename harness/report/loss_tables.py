@@ -53,9 +53,10 @@ def _pairs_note(shown: list[str]) -> str:
     note = "In small: 95% intervals, both models on the same samples."
     if "ece" in shown:
         note += (
-            " KL is the divergence from the teacher's distribution. ECE: 15 bins of equally many "
-            "samples; in small what a perfectly calibrated model would show at most, by chance. "
-            "The temperature was fitted on half of the samples and judged on the other."
+            " Kappa is Cohen's; KL the divergence from the teacher's distribution. ECE: 15 bins of "
+            "equally many samples; in small what a perfectly calibrated model would show at most, "
+            "by chance. The temperature was fitted on half of the samples; the ECE then is the "
+            "other half's."
         )
     return note
 

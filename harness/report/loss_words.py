@@ -15,15 +15,15 @@ STEPS: Mapping[str, str] = {
     "export+half precision": "Export and half precision",
 }
 MEASURES: Mapping[str, str] = {
-    "right_to_wrong": "Right to wrong",
-    "wrong_to_right": "Wrong to right",
-    "agreement": "Same answer",
-    "cohen_kappa": "Cohen's kappa",
+    "right_to_wrong": "Right→wrong",
+    "wrong_to_right": "Wrong→right",
+    "agreement": "Agrees",
+    "cohen_kappa": "Kappa",
     "kl_mean_nats": "KL mean",
     "kl_p95_nats": "KL p95",
     "ece": "ECE",
     "brier": "Brier",
-    "temperature": "Temperature",
+    "temperature": "Temp.",
     "ece_after": "ECE then",
     "log_likelihood_change_nats": "Log likelihood",
     "log_likelihood_change_p5_nats": "worst twentieth",
@@ -35,7 +35,6 @@ UNITS: Mapping[str, str] = {
     "kl_p95_nats": "nats",
     "log_likelihood_change_nats": "nats a window",
     "log_likelihood_change_p5_nats": "nats a window",
-    "ece_after": "other half",
 }
 SHARES = frozenset({"right_to_wrong", "wrong_to_right", "agreement", "greedy_agreement", "ece"})
 SHARES |= {"ece_after"}

@@ -32,9 +32,8 @@ def waterfall_plots(family: FamilyResults) -> tuple[Plot, ...]:
     if not chains:
         return ()
     names = short_names([variant.name for variant in family.variants])
-    reach = _reach([chain for _, chain in chains])
     return tuple(
-        _waterfall(family, entry, chain, names.get(entry.variant, entry.variant), reach)
+        _waterfall(family, entry, chain, names.get(entry.variant, entry.variant))
         for entry, chain in chains[:_MOST_WATERFALLS]
     )
 
@@ -44,17 +43,15 @@ def _direction(chain: LossChain) -> int:
     return -1 if is_accuracy(chain.metric) else 1
 
 
-def _reach(chains: list[LossChain]) -> list[float]:
-    """One axis for all waterfalls, so that they compare."""
-    ends = [0.0]
-    for chain in chains:
-        sign, level = _direction(chain), 0.0
-        for link in chain.links[1:]:
-            ends += _ends(chain, link.loss, level)
-            level += sign * scaled(chain.metric, link.loss.value)
-            ends.append(level)
-        ends += _ends(chain, chain.total, 0.0)
-    room = (max(ends) - min(ends)) * 0.14 or 1.0
+def _reach(chain: LossChain) -> list[float]:
+    """The axis of a waterfall: all bars and whiskers, with room for the values."""
+    sign, level = _direction(chain), 0.0
+    ends = [0.0, *_ends(chain, chain.total, 0.0)]
+    for link in chain.links[1:]:
+        ends += _ends(chain, link.loss, level)
+        level += sign * scaled(chain.metric, link.loss.value)
+        ends.append(level)
+    room = (max(ends) - min(ends)) * 0.16 or 1.0
     return [min(ends) - room, max(ends) + room]
 
 
@@ -64,10 +61,9 @@ def _ends(chain: LossChain, loss: Estimate, base: float) -> list[float]:
     return [base + _direction(chain) * scaled(chain.metric, bound) for bound in bounds]
 
 
-def _waterfall(
-    family: FamilyResults, entry: LossEntry, chain: LossChain, name: str, reach: list[float]
-) -> Plot:
-    sign = _direction(chain)
+def _waterfall(family: FamilyResults, entry: LossEntry, chain: LossChain, name: str) -> Plot:
+    sign, reach = _direction(chain), _reach(chain)
+    apart = 0.03 * (reach[1] - reach[0])
     bars = [(link.step, link.loss) for link in chain.links[1:]]
     heights = [sign * scaled(chain.metric, loss.value) for _, loss in bars]
     bases = [sum(heights[:place]) for place in range(len(heights))]
@@ -114,7 +110,7 @@ def _waterfall(
         "mode": "text",
         "x": bar["x"],
         "y": [
-            (top - down if sign < 0 else top + up)
+            (top - down - apart if sign < 0 else top + up + apart)
             for top, up, down in zip(tops, ups, downs, strict=True)
         ],
         "text": bar["text"],
@@ -123,7 +119,7 @@ def _waterfall(
         "cliponaxis": False,
         "hoverinfo": "skip",
     }
-    unit = "accuracy points" if is_accuracy(chain.metric) else "bits per byte"
+    unit = "points" if is_accuracy(chain.metric) else "bits per byte"
     start = quality_words(chain.metric, chain.links[0].quality)
     return Plot(
         key=f"{family.name}-lost-{entry.variant}",
@@ -135,7 +131,7 @@ def _waterfall(
         layout=base_layout(
             bargap=0.35,
             xaxis=axis("", type="category", showgrid=False, tickfont={"size": 10}),
-            yaxis=axis(f"{unit} from the teacher's {start}", range=reach, zeroline=True,
+            yaxis=axis(f"{unit}, from {start}", range=reach, zeroline=True,
                        zerolinecolor="--rule-strong"),
         ),
     )  # fmt: skip

@@ -78,7 +78,7 @@
       for (const box of folded.querySelectorAll("[data-plot]")) Plotly.Plots.resize(box);
     });
   }
-  matchMedia("(prefers-color-scheme: dark)".addEventListener("change", draw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   addEventListener("beforeprint", () => {
     root.dataset.theme = "light";
     draw();

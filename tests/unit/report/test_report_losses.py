@@ -1,0 +1,101 @@
+"""Where quality was lost, as the report, its Markdown and the terminal show it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from sample_run import sample_run
+
+from harness.losses import (
+    ChainLink,
+    ConfusionShift,
+    Estimate,
+    LossChain,
+    LossEntry,
+    PairedMeasure,
+    SliceLoss,
+    WorstExample,
+)
+from harness.report.build import build_report
+from harness.report.loss_tables import augmentation_hint
+from harness.report.numbers import MINUS
+from harness.report.page import page_of
+from harness.report.terminal import losses_table, pairs_table
+from harness.tables import losses_table as losses_frame
+from harness.tables import slices_table
+
+STUDENT = "topics-student-int8"
+LINKS = (
+    ChainLink("teacher", 0.8213, Estimate(0.0), 0),
+    ChainLink("distillation", 0.7987, Estimate(0.0226, 0.01, 0.03), 90),
+    ChainLink("export", 0.7987, Estimate(0.0, -0.0018, 0.0018), 0),
+    ChainLink("quantisation", 0.7973, Estimate(0.0014, -0.001, 0.004), 4),
+    ChainLink("serving", 0.7973, Estimate(0.0, -0.0018, 0.0018), 0),
+    ChainLink("batching", 0.7973, Estimate(0.0, -0.002, 0.002), 2),
+)
+CHAIN = LossChain("accuracy", 1500, 0, LINKS, Estimate(0.024, 0.011, 0.033))
+SLICES = (
+    SliceLoss("class", "jit", 150, 0.8, 0.6, Estimate(0.2, 0.1, 0.3), 0.19, 0.004, 12),
+    SliceLoss("source", "<script>", 12, 0.5, 0.5, Estimate(0.0), None, None, None),
+)
+ENTRY = LossEntry(
+    STUDENT,
+    "digest",
+    "topics",
+    CHAIN,
+    slices=SLICES,
+    shifts=(ConfusionShift("jit", "nn", 2, 9),),
+    classes=("jit", "nn"),
+    confusion_change=((-7, 7, 0), (0, 0, 0)),
+    examples=(
+        WorstExample(7, "<img src=x onerror=alert(1)>", "jit", "jit (90%)", "nn (80%)", 2.1),
+    ),
+)
+BROKEN = LossEntry("topics-tiny-fp32", "digest", "topics", None, problem="weights are missing")
+
+
+def run_with_losses():
+    pairs = (
+        PairedMeasure(STUDENT, "topics", "right_to_wrong", 0.067, 0.055, 0.081, 1500),
+        PairedMeasure(STUDENT, "topics", "ece", 0.07, None, None, 1500),
+        PairedMeasure(STUDENT, "topics", "ece_by_chance", 0.036, None, None, 1500),
+    )
+    return replace(sample_run(), pairs=pairs, losses=(ENTRY, BROKEN))
+
+
+def test_the_report_shows_every_share_and_escapes_texts(tmp_path: Path):
+    html, markdown = build_report(run_with_losses(), tmp_path)
+    for path in (html, markdown):
+        text = path.read_text(encoding="utf-8")
+        assert f"{MINUS}2.26" in text
+        assert "weights are missing" in text
+        assert "<img src=x" not in text
+        assert "too few for an interval" in text
+        assert "▼" in text
+    lost = page_of(run_with_losses()).families[0].lost
+    assert [plot.key for plot in lost.plots] == [
+        f"topics-lost-{STUDENT}",
+        f"topics-slices-{STUDENT}",
+        f"topics-confusions-{STUDENT}",
+    ]
+    heights = lost.waterfalls[0].traces[0]["y"]
+    assert abs(sum(heights[:-1]) - heights[-1]) < 1e-9
+    assert page_of(sample_run()).families[0].lost is None
+
+
+def test_a_slice_that_falls_further_is_named_with_its_training_samples():
+    assert "class jit (12 training samples)" in augmentation_hint(ENTRY)
+    assert "No slice" in augmentation_hint(replace(ENTRY, slices=SLICES[1:]))
+
+
+def test_the_terminal_fits_and_the_tables_are_tidy():
+    console = Console(width=100, record=True)
+    console.print(pairs_table(run_with_losses()))
+    console.print(losses_table(run_with_losses()))
+    text = console.export_text()
+    assert "6.7%" in text
+    assert f"{MINUS}2.40 points" in text
+    assert "…" not in text
+    frame = losses_frame(run_with_losses().losses)
+    assert frame["step"].tolist() == [*(link.step for link in LINKS), "total"]
+    assert slices_table([ENTRY])["training_samples"].isna().tolist() == [False, True]
