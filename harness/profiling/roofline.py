@@ -66,7 +66,12 @@ class BareSubject:
 
 
 def machine_roofline(
-    machine: str, threads: int, make_options: Callable[[], Any], *, cache: Path | None = None
+    machine: str,
+    threads: int,
+    make_options: Callable[[], Any],
+    *,
+    cache: Path | None = None,
+    afresh: bool = False,
 ) -> Roofline:
     """The roofline of this machine, measured unless it is known.
 
@@ -75,6 +80,7 @@ def machine_roofline(
         threads: that a model gets.
         make_options: session options for ONNX Runtime.
         cache: folder to keep it in; the user's cache by default.
+        afresh: measure it again, whatever is known.
 
     Raises:
         EnvironmentFailure: it cannot be measured.
@@ -82,7 +88,7 @@ def machine_roofline(
     """
     folder = (cache or cache_root()) / "roofline"
     path = folder / f"{fingerprint(machine, threads)}.json"
-    if path.is_file():
+    if path.is_file() and not afresh:
         try:
             return _ROOFLINE.validate_python(json.loads(path.read_text(encoding="utf-8")))
         except (json.JSONDecodeError, ValidationError):

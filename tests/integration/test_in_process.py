@@ -17,7 +17,7 @@ from harness.pipeline.card import measure_card
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.manifest import new_manifest
 from harness.pipeline.preparation import prepare
-from harness.pipeline.profile import profile_variant
+from harness.pipeline.profile import ProfilePlan, profile_variant
 from harness.pipeline.run import card_study
 from harness.profiling.subjects import ArtefactSubject
 from harness.profiling.worker import Worker
@@ -113,8 +113,7 @@ def profiled(study, repository, tmp_path_factory):
             "own-student-fp32",
             folder,
             Machinery(repository),
-            batch_size=4,
-            least_growth=0.9,
+            ProfilePlan(batch_size=4, least_growth=0.9),
         )
     return folder
 

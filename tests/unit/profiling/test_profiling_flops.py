@@ -64,8 +64,14 @@ def test_pytorch_counts_the_same_products_alike():
 
 
 def node(name, kind, ts, dur, inputs, outputs):
-    return {"cat": "Node", "name": f"{name}_kernel_time", "ts": ts, "dur": dur,
-            "args": {"op_name": kind, "input_type_shape": inputs, "output_type_shape": outputs}}  # fmt: skip
+    shapes = {"input_type_shape": inputs, "output_type_shape": outputs}
+    return {
+        "cat": "Node",
+        "name": f"{name}_kernel_time",
+        "ts": ts,
+        "dur": dur,
+        "args": {"op_name": kind, **shapes},
+    }
 
 
 def test_only_the_counted_calls_of_a_trace_are_averaged():
