@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from harness.cache import cache_root
@@ -166,8 +167,8 @@ def onnx_peak(_: Opened, datatype: str, make_options: Callable[[], Any]) -> floa
 
     generator = np.random.default_rng(0)
     if datatype == "int8":
-        weights = generator.integers(-127, 127, (MATRIX, MATRIX)).astype(np.int8)
-        left = generator.integers(0, 255, (MATRIX, MATRIX)).astype(np.uint8)
+        weights: NDArray[Any] = generator.integers(-127, 127, (MATRIX, MATRIX)).astype(np.int8)
+        left: NDArray[Any] = generator.integers(0, 255, (MATRIX, MATRIX)).astype(np.uint8)
         types, kind = (TensorProto.UINT8, TensorProto.INT32), "MatMulInteger"
     else:
         weights = generator.random((MATRIX, MATRIX), np.float32)
