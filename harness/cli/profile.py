@@ -10,7 +10,7 @@ import typer
 from harness.cli.console import ProgressDisplay, output, print_json, print_line
 from harness.cli.options import DEFAULT_REPOSITORY, RUNS, AsJson, Repository, StudyFile
 from harness.pipeline.machinery import Machinery
-from harness.pipeline.profile import profile_variant
+from harness.pipeline.profile import ProfilePlan, profile_variant
 from harness.report.profile_page import profile_summary
 from harness.runs import new_run_path
 from harness.study_file import load_study
@@ -28,6 +28,10 @@ def profile(
             min=0.01, max=0.9, help="What doubling the batch has to bring, as a share, to go on."
         ),
     ] = 0.1,
+    measure_roofline: Annotated[
+        bool,
+        typer.Option("--measure-roofline", help="Measure this machine again, though it is known."),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -48,8 +52,7 @@ def profile(
             variant,
             folder,
             Machinery(repository, progress=progress),
-            batch_size=batch_size,
-            least_growth=least_growth,
+            ProfilePlan(batch_size, least_growth, measure_roofline),
         )
     if as_json:
         print_json(found)

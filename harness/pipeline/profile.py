@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -39,14 +40,24 @@ INTEGER_INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8")
 _PROFILE = TypeAdapter(VariantProfile)
 
 
+@dataclass(frozen=True)
+class ProfilePlan:
+    """What is asked of a profile."""
+
+    batch_size: int = 16
+    """Operators are profiled at it, beside batch 1."""
+    least_growth: float = 0.1
+    """What doubling the batch has to bring, as a share, for a larger one to be tried."""
+    roofline_afresh: bool = False
+    """Measure the machine again, though it is known."""
+
+
 def profile_variant(
     study: Study,
     variant: str,
     folder: Path,
     machinery: Machinery,
-    *,
-    batch_size: int,
-    least_growth: float,
+    plan: ProfilePlan,
 ) -> VariantProfile:
     """Profile a variant at batch 1 and at a larger batch, and find where its batches level off.
 
@@ -72,7 +83,7 @@ def profile_variant(
         progress=machinery.progress,
         only_family=family_of.name,
     )
-    profile = _profile(study, family, variant, folder, machinery.progress, batch_size, least_growth)
+    profile = _profile(study, family, variant, folder, machinery.progress, plan)
     write_profile(profile, folder)
     return profile
 
@@ -83,8 +94,7 @@ def _profile(
     name: str,
     folder: Path,
     progress: ProgressSink,
-    batch_size: int,
-    least_growth: float,
+    plan: ProfilePlan,
 ) -> VariantProfile:
     preload_for([family])
     serving = card_serving(study, family)
@@ -92,21 +102,23 @@ def _profile(
     threads = serving.intra_op_threads
     artefact = next(one.subject for one in subjects if isinstance(one.subject, ArtefactSubject))
     progress(Progress("machine's roofline", 0, 1, "large products and triads; once a machine"))
-    roofline = machine_roofline(cpu_model(), threads, artefact.make_options)
+    roofline = machine_roofline(
+        cpu_model(), threads, artefact.make_options, afresh=plan.roofline_afresh
+    )
     operators, scaling = [], []
     for one in subjects:
         length = lengths_of(one.dataset)[-1]
         with Worker(one.subject, threads) as worker:
-            for batch in sorted({1, batch_size}):
+            for batch in sorted({1, plan.batch_size}):
                 step = f"operators in {one.subject.runtime}"
-                progress(Progress(step, batch, batch_size, f"batch {batch}"))
+                progress(Progress(step, batch, plan.batch_size, f"batch {batch}"))
                 operators.append(_operators(worker, one, (batch, length), folder, study.seed))
             scaling.append(
                 measure_scaling(
                     worker,
                     one.dataset,
                     length,
-                    least_growth=least_growth,
+                    least_growth=plan.least_growth,
                     seed=study.seed,
                     progress=progress,
                 )

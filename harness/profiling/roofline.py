@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from harness.cache import cache_root
@@ -66,7 +67,12 @@ class BareSubject:
 
 
 def machine_roofline(
-    machine: str, threads: int, make_options: Callable[[], Any], *, cache: Path | None = None
+    machine: str,
+    threads: int,
+    make_options: Callable[[], Any],
+    *,
+    cache: Path | None = None,
+    afresh: bool = False,
 ) -> Roofline:
     """The roofline of this machine, measured unless it is known.
 
@@ -75,6 +81,7 @@ def machine_roofline(
         threads: that a model gets.
         make_options: session options for ONNX Runtime.
         cache: folder to keep it in; the user's cache by default.
+        afresh: measure it again, whatever is known.
 
     Raises:
         EnvironmentFailure: it cannot be measured.
@@ -82,7 +89,7 @@ def machine_roofline(
     """
     folder = (cache or cache_root()) / "roofline"
     path = folder / f"{fingerprint(machine, threads)}.json"
-    if path.is_file():
+    if path.is_file() and not afresh:
         try:
             return _ROOFLINE.validate_python(json.loads(path.read_text(encoding="utf-8")))
         except (json.JSONDecodeError, ValidationError):
@@ -160,8 +167,8 @@ def onnx_peak(_: Opened, datatype: str, make_options: Callable[[], Any]) -> floa
 
     generator = np.random.default_rng(0)
     if datatype == "int8":
-        weights = generator.integers(-127, 127, (MATRIX, MATRIX)).astype(np.int8)
-        left = generator.integers(0, 255, (MATRIX, MATRIX)).astype(np.uint8)
+        weights: NDArray[Any] = generator.integers(-127, 127, (MATRIX, MATRIX)).astype(np.int8)
+        left: NDArray[Any] = generator.integers(0, 255, (MATRIX, MATRIX)).astype(np.uint8)
         types, kind = (TensorProto.UINT8, TensorProto.INT32), "MatMulInteger"
     else:
         weights = generator.random((MATRIX, MATRIX), np.float32)

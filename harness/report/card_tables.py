@@ -88,7 +88,8 @@ def _card_note(card: FamilyCard) -> str:
         f"batch 1 on samples drawn at random{distinct} with seed {entry.seed}, in {plan.rounds} "
         f"rounds in which all models took turns. Cold: {cold} with the libraries imported and "
         "nothing of the model there; memory is what the loading and the first call added to the "
-        "resident size. In small: 95% intervals of latencies and scores, else the range of the "
+        "resident size, the runtime's own code that they touch among it. "
+        "In small: 95% intervals of latencies and scores, else the range of the "
         "repetitions; then the difference from the teacher in the same runtime, and the factor of "
         "its value. Quality is the endpoint's, of the artefact; a checkpoint was not scored."
     )

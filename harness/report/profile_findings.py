@@ -10,10 +10,13 @@ from harness.report.numbers import number, percent
 
 RUNTIMES = {Runtime.PYTORCH: "PyTorch", Runtime.ONNX_RUNTIME: "ONNX Runtime"}
 CALLING_SHARE = 0.5
-"""Of a call's time that lies outside matrix products, from which it is the rest that bounds it."""
+"""Of the operators' time: with less of it in products, what lies around them is told too."""
 FAR_BELOW = 0.25
 """Of the roof: below it neither arithmetic nor bandwidth is what the products wait for."""
-MEMORY, COMPUTE, OVERHEAD, REST = "memory-bound", "compute-bound", "overhead-bound", "not products"
+MEMORY, COMPUTE, OVERHEAD, UNKNOWN = "memory-bound", "compute-bound", "overhead-bound", "unknown"
+AROUND = (
+    " Most of the time lies around them, in operators that compute little and move what they touch."
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,11 @@ def bandwidth(profile: OperatorProfile, roofline: Roofline) -> tuple[float, str]
 
 
 def bound_of(profile: OperatorProfile, roofline: Roofline) -> Bound:
-    """Say what bounds a model at one shape, from its counted operators taken together."""
+    """Say what bounds a model at one shape, from its counted operators taken together.
+
+    The roof is that of each product's own datatype: the operations of all over the time that they
+    would take, each at its own roof.
+    """
     counted = [c for c in profile.operators if c.operations and c.moved_bytes]
     total_us = profile.operator_us
     counted_us = sum(cost.time_us for cost in counted)
@@ -65,31 +72,40 @@ def bound_of(profile: OperatorProfile, roofline: Roofline) -> Bound:
     head = f"{RUNTIMES[profile.runtime]}, batch {profile.batch_size}"
     if not counted or peak is None or not counted_us:
         text = f"{head}: no matrix product was counted, so nothing can be said of its bounds."
-        return Bound(REST, text, None, None, None, None, share)
+        return Bound(UNKNOWN, text, None, None, None, None, share)
     operations = sum(cost.operations or 0.0 for cost in counted)
     intensity = operations / sum(cost.moved_bytes or 0.0 for cost in counted)
-    achieved = operations / counted_us * 1e6
     bytes_per_s, place = bandwidth(profile, roofline)
     ridge = peak.operations_per_s / bytes_per_s
-    roof = min(peak.operations_per_s, intensity * bytes_per_s)
+    achieved = operations / counted_us * 1e6
+    roof = operations / sum(_ideal_s(cost, profile, roofline, bytes_per_s) for cost in counted)
     side = "above" if intensity >= ridge else "below"
+    word, why = _word(reached=achieved / roof, above=intensity >= ridge)
     shares = (
-        f"{percent(share)} of the operators' time is in matrix products ({datatype}); "
-        f"at {number(intensity)} operations a byte they lie {side} the ridge of {number(ridge)} "
-        f"(bandwidth of {place}) and reach {percent(achieved / roof)} of their roof"
+        f"Its matrix products ({datatype}) take {percent(share)} of the operators' time; at "
+        f"{number(intensity)} operations a byte they lie {side} the ridge of {number(ridge)} "
+        f"(bandwidth of {place}) and reach {percent(achieved / roof)} of their roof: {why}."
     )
-    word, why = _word(intensity >= ridge, achieved / roof, share)
-    return Bound(word, f"{head}: {word}. {shares}{why}.", intensity, achieved, roof, ridge, share)
+    around = "" if share >= CALLING_SHARE else AROUND
+    text = f"{head}: {word}. {shares}{around}"
+    return Bound(word, text, intensity, achieved, roof, ridge, share)
 
 
-def _word(above: bool, reached: float, share: float) -> tuple[str, str]:
-    if share < CALLING_SHARE:
-        return REST, ": what lies around the products takes longer than they do"
+def _ideal_s(
+    cost: OperatorCost, profile: OperatorProfile, roofline: Roofline, bytes_per_s: float
+) -> float:
+    """The least time that the machine could take for an operator, a call of the model."""
+    moving_s = (cost.moved_bytes or 0.0) / bytes_per_s
+    peak = roofline.peak(profile.runtime, cost.datatype)
+    return max(moving_s, (cost.operations or 0.0) / peak.operations_per_s if peak else 0.0)
+
+
+def _word(*, reached: float, above: bool) -> tuple[str, str]:
     if reached < FAR_BELOW:
-        return OVERHEAD, ": too small a shape to fill the machine, starting them is what it costs"
+        return OVERHEAD, "too small a shape to fill the machine, starting them is what it costs"
     if above:
-        return COMPUTE, ": more arithmetic a second is what would speed them up"
-    return MEMORY, ": more bandwidth, or fewer bytes, is what would speed them up"
+        return COMPUTE, "more arithmetic a second is what would speed them up"
+    return MEMORY, "more bandwidth, or fewer bytes, is what would speed them up"
 
 
 def scaling_sentence(scaling: Scaling) -> str:

@@ -1,5 +1,6 @@
 """The report card and the profile on local checkpoints: real processes, profilers and server."""
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -17,8 +18,8 @@ from harness.pipeline.card import measure_card
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.manifest import new_manifest
 from harness.pipeline.preparation import prepare
-from harness.pipeline.profile import profile_variant
-from harness.pipeline.run import card_study
+from harness.pipeline.profile import ProfilePlan, profile_variant
+from harness.pipeline.run import card_study, run_study
 from harness.profiling.subjects import ArtefactSubject
 from harness.profiling.worker import Worker
 from harness.report.build import build_report
@@ -102,6 +103,24 @@ def test_a_resumed_card_measures_only_what_is_missing(carded, study, repository)
         assert journal.read_text().count('"kind": "card"') == lines + 1
 
 
+@pytest.mark.triton
+def test_a_run_that_ends_with_a_card_has_it_in_its_report_beside_its_own_trials(
+    study, repository, tmp_path
+):
+    plan = dataclasses.replace(PLAN, served_s=0.0)
+    with RunFolder.create(tmp_path / "run", new_manifest(study)) as folder:
+        run_study(study, folder, Machinery(repository), plan)
+    run = read_run(tmp_path / "run")
+    assert run.verdicts
+    assert len(run.card) == 4
+    assert not run.served
+    report = (tmp_path / "run" / "report.html").read_text()
+    for part in ("Report card", "What the export brought", "own trials"):
+        assert part in report
+    markdown = (tmp_path / "run" / "report.md").read_text()
+    assert "### Report card" in markdown
+
+
 @pytest.fixture(scope="module")
 def profiled(study, repository, tmp_path_factory):
     """A profile's folder, with a roofline in a cache of its own."""
@@ -113,8 +132,7 @@ def profiled(study, repository, tmp_path_factory):
             "own-student-fp32",
             folder,
             Machinery(repository),
-            batch_size=4,
-            least_growth=0.9,
+            ProfilePlan(batch_size=4, least_growth=0.9),
         )
     return folder
 

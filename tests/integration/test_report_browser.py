@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from sample_card import run_with_card
 from sample_run import sample_run
 from selenium import webdriver
 from selenium.webdriver.support.wait import WebDriverWait
@@ -102,6 +103,19 @@ def test_every_plot_is_drawn_with_data_and_nothing_overflows(browser, report, si
     for plot in plots:
         assert plot["marks"] > 0, plot
         assert plot["inside"], plot
+        assert abs(plot["width"] - plot["room"]) <= 1, plot
+    assert overflow(browser) == 0
+
+
+@pytest.mark.parametrize("name", ["report.html", "card.html"])
+def test_the_report_card_is_drawn_on_a_phone(browser, tmp_path, name):
+    run = run_with_card()
+    build_report(run, tmp_path)
+    assert show(browser, tmp_path / name, PHONE) == []
+    plots = [p for p in browser.execute_script(DRAWN) if "-card-" in p["key"]]
+    assert len(plots) == 6
+    for plot in plots:
+        assert plot["marks"] > 0, plot
         assert abs(plot["width"] - plot["room"]) <= 1, plot
     assert overflow(browser) == 0
 

@@ -64,12 +64,13 @@ def test_pytorch_counts_the_same_products_alike():
 
 
 def node(name, kind, ts, dur, inputs, outputs):
+    shapes = {"input_type_shape": inputs, "output_type_shape": outputs}
     return {
         "cat": "Node",
         "name": f"{name}_kernel_time",
         "ts": ts,
         "dur": dur,
-        "args": {"op_name": kind, "input_type_shape": inputs, "output_type_shape": outputs},
+        "args": {"op_name": kind, **shapes},
     }
 
 

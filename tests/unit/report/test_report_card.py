@@ -63,9 +63,8 @@ def test_tables_have_a_row_a_model_and_name_how_it_was_measured(run):
     assert len(throughput_table(card).columns) == 1 + 4 + 2 * 2
     export = export_table(card)
     assert export is not None
-    assert (
-        export.rows[0][3].text == "0.455\N{MULTIPLICATION SIGN}"
-    )  # the sample's PyTorch is 2.2 times as slow
+    # The sample's PyTorch is 2.2 times as slow.
+    assert export.rows[0][3].text.startswith("0.455")
 
 
 def test_without_measurements_of_its_own_the_server_side_is_the_runs_trials():
