@@ -43,6 +43,7 @@ def mlserver_urls(tmp_path_factory):
         yield urls
 
 
+@pytest.mark.timeout(900)  # the environment is made on first use
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_mlserver_is_load_tested(mlserver_urls, protocol, tmp_path, capsys):
     ids = np.random.default_rng(0).integers(0, 9, (20, 8))
@@ -125,7 +126,7 @@ def test_a_triton_with_model_control_is_swept_and_left_as_it_was(
         config = client._client.get_model_config("own-teacher-fp32").config
     assert config.dynamic_batching.max_queue_delay_microseconds == 0
     # The same run on the embedded server would be another run.
-    assert harness("sweep", study, "--resume", "--out", out) == 2
+    assert harness("sweep", study, "--search", "grid", "--resume", "--out", out) == 2
     assert "was measured on http://" in capsys.readouterr().err
 
 
