@@ -1,0 +1,201 @@
+"""Every panel's query, against a Prometheus that scraped Triton, Locust and `harness load`.
+
+No Grafana can run here: what is shown is that the queries it would send return data.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import endpoint_models
+import numpy as np
+import pytest
+from load_rig import checkout, environment
+from locust_command import end, free_port, start
+from prometheus_process import PrometheusProcess, wait_until
+
+from harness.errors import EXIT_ENVIRONMENT, EXIT_OK
+from harness.load.payloads import write_payloads
+from harness.serving.embedded import EmbeddedTriton
+from harness.serving.endpoint import TritonClient
+from harness.serving.environment import ServerEnvironment
+from harness.telemetry.metrics_server import MetricsServer
+from harness.telemetry.monitor import LoadMonitor
+from tests.sample_run import sample_run
+
+pytestmark = [pytest.mark.triton, pytest.mark.timeout(480)]
+
+GRAFANA = checkout() / "docker" / "grafana" / "dashboards"
+GPU_SERIES = {
+    "nv_gpu_utilization", "nv_gpu_memory_used_bytes", "nv_gpu_memory_total_bytes",
+    "nv_energy_consumption", "nv_gpu_power_limit",
+}  # fmt: skip
+"""Of these no machine without a GPU has data. The names are those of the table 'GPU Metrics' in
+Triton's docs/user_guide/metrics.md."""
+DOCUMENTED_GPU_SERIES = {*GPU_SERIES, "nv_gpu_power_usage"}
+WORKERS = 2
+RUN_S = 12
+KNOWN_ANSWERS = 100
+"""More than are asked before a load."""
+VARIABLES = {"$__rate_interval": "15s", "$variant": ".*", "$model": ".*"}
+
+
+def panels() -> list[Any]:
+    return [
+        pytest.param(target["expr"], id=f"{path.stem}: {panel['title']}, {target['refId']}")
+        for path in sorted(GRAFANA.glob("*.json"))
+        for panel in json.loads(path.read_text())["panels"]
+        for target in panel.get("targets", ())
+    ]
+
+
+class Scraped:
+    """What Prometheus knows of the time in which the loads ran."""
+
+    def __init__(self, prometheus: PrometheusProcess, began_s: float) -> None:
+        self._prometheus, self._began_s = prometheus, began_s
+        self._ended_s = time.time()
+
+    def ask(self, expr: str) -> list[dict[str, Any]]:
+        for name, value in VARIABLES.items():
+            expr = expr.replace(name, value)
+        times = {"start": str(self._began_s), "end": str(self._ended_s), "step": "1"}
+        return self._prometheus.query(expr, "query_range", **times)
+
+
+@pytest.fixture(scope="module")
+def scraped(
+    server_environment: ServerEnvironment, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scraped]:
+    """A trial by `harness load`, then a Locust master with two workers, with failures.
+
+    Scores, verdicts and capacities come from a main job, which is too long for this, and whether
+    a trial counts depends on how busy the machine is: a page in this process shows a stored run's.
+    """
+    folder = tmp_path_factory.mktemp("dashboards")
+    variant = endpoint_models.classifier(folder / "repository")
+    web, metrics, scores = free_port(), free_port(), free_port()
+    with ExitStack() as stack:
+        triton = stack.enter_context(
+            EmbeddedTriton(server_environment, folder / "repository", log_file=folder / "triton")
+        )
+        with TritonClient(triton.endpoint) as client:
+            client.load(variant.name)
+        targets = {
+            "triton": triton.endpoint.metrics.split("/")[2],
+            "scores": f"127.0.0.1:{scores}",
+            "locust": f"127.0.0.1:{web}",
+            "harness": f"127.0.0.1:{metrics}",
+        }
+        prometheus = stack.enter_context(
+            PrometheusProcess(folder / "prometheus", targets, interval="1s")
+        )
+        began_s = time.time()
+        monitor = LoadMonitor()
+        stored = sample_run()
+        monitor.add_quality(stored.scores)
+        for result in stored.trials:
+            monitor.add_result(result)
+        for verdict in stored.verdicts:
+            monitor.decide(verdict.family, verdict.decision)
+        page = MetricsServer(monitor, scores)
+        page.__enter__()
+        stack.callback(page.__exit__, RuntimeError, None, None)  # it waits for no last reader
+        run = start_load(folder, triton.endpoint.http, metrics)
+        stack.callback(end, run)
+        out, _ = run.communicate(timeout=150)
+        assert run.returncode in {EXIT_OK, EXIT_ENVIRONMENT}, out  # 5: a trial that does not count
+        # One after the other: on a busy machine Locust's workers would miss their heartbeats.
+        fleet = start_locust(folder, triton.endpoint.http, web)
+        stack.callback(end, *fleet)
+        wait_until(lambda: page_of(web), (folder / "locust-0.log").read_text)
+        wait_until(lambda: "harness_load_running 0.0" in page_of(web), lambda: page_of(web))
+        yield Scraped(prometheus, began_s)
+
+
+def start_load(folder: Path, host: str, metrics: int) -> subprocess.Popen[str]:
+    """A closed loop that is judged, with its metrics page."""
+    ids = np.arange(160, dtype=np.int64).reshape(20, 8) % 50
+    payloads = folder / "sound.npz"
+    write_payloads(payloads, [{"input_ids": ids, "attention_mask": np.ones_like(ids)}])
+    command = [
+        sys.executable, "-m", "harness", "load", "--url", f"http://{host}", "--model",
+        "classifier", "--payloads", str(payloads), "--concurrency", "8", "--duration", "8",
+        "--metrics-port", str(metrics), "--json",
+    ]  # fmt: skip
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
+    )
+
+
+def start_locust(folder: Path, host: str, web: int) -> list[subprocess.Popen[str]]:
+    """An open loop by a master and its workers; a tenth of the requests makes the model fail."""
+    ids = np.arange(160, dtype=np.int64).reshape(20, 8) % 50
+    ids[5::10] = 99
+    payloads = folder / "payloads.npz"
+    write_payloads(payloads, [{"input_ids": ids, "attention_mask": np.ones_like(ids)}])
+    port = str(free_port())
+    worker = ["--worker", "--master-port", port]
+    master = [
+        "--master", "--master-bind-port", port, "--expect-workers", str(WORKERS),
+        "--web-host", "127.0.0.1", "--web-port", str(web), "--autostart", "--users", "2",
+        "--run-time", f"{RUN_S}s", "--host", f"http://{host}", "--model", "classifier",
+        "--payloads", str(payloads), "--rate", "60", "--slo", "p95 < 50 ms, error_rate < 5%",
+    ]  # fmt: skip
+    parts = [master, *([worker] * WORKERS)]
+    return [start(*part, log=folder / f"locust-{at}.log") for at, part in enumerate(parts)]
+
+
+def page_of(web: int) -> str:
+    """Of Locust's master, once a test is counted there."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{web}/metrics", timeout=10) as answer:
+            text: str = answer.read().decode()
+    except (OSError, urllib.error.URLError):
+        return ""
+    return text if "harness_failed_requests_total{" in text else ""
+
+
+@pytest.mark.parametrize("expr", panels())
+def test_a_panels_query_returns_data(scraped: Scraped, expr: str) -> None:
+    used = set(re.findall(r"\bnv_(?:gpu|energy)\w+", expr))
+    assert used <= DOCUMENTED_GPU_SERIES, "no name of Triton's"
+    found = scraped.ask(expr)
+    if used:
+        assert used <= GPU_SERIES
+        assert not found, "a GPU after all: take its series out of GPU_SERIES"
+        pytest.skip("needs a GPU: the query parses, and there is no data on this machine")
+    numbers = [float(value) for series in found for _, value in series["values"]]
+    assert any(np.isfinite(number) for number in numbers), "no data"
+
+
+def test_the_master_counts_what_its_workers_saw(scraped: Scraped) -> None:
+    """Both loads' counts and Triton's, over the whole time: nothing lost, nothing twice."""
+    ours = total(scraped, "harness_requests_total")
+    assert total(scraped, 'harness_requests_total{job="locust"}') > 0
+    failed = total(scraped, 'harness_failed_requests_total{job="locust"}')
+    there = total(scraped, 'nv_inference_request_success{job="triton"}')
+    assert 0 < failed < ours
+    # Triton books what a python model refuses as answered; the known answers are asked apart.
+    assert abs(there - ours) <= failed + KNOWN_ANSWERS
+    workers = scraped.ask('count(harness_generator_cpu_seconds_total{job="locust"})')
+    assert max(float(value) for _, value in workers[0]["values"]) == WORKERS
+
+
+def total(scraped: Scraped, expr: str) -> float:
+    return max(float(value) for one in scraped.ask(f"sum({expr})") for _, value in one["values"])
+
+
+def test_the_last_scrape_of_a_command_has_its_trial(scraped: Scraped) -> None:
+    """The page waits for one more reader before it goes."""
+    assert total(scraped, 'harness_trials_total{job="harness"}') == 1
