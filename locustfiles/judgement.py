@@ -25,6 +25,14 @@ def remark_on(state: WorkerState, results: Results, now_s: float) -> str:
     return next(_of_worker(state, _allowed_ms(results.whole(now_s).total)), "ok")
 
 
+def lost_words(state: WorkerState) -> str:
+    """When a process was lost, and what that means for the numbers."""
+    return (
+        f"{state.name} was lost {state.reported_s:.0f} s into the test: what it had reported "
+        "by then is counted, and its share of the load is missing since"
+    )
+
+
 def _allowed_ms(total: TimeSlice) -> float:
     return allowed_late_ms(hdr.value_at(total.ok.response, 0.95) or 0.0)
 
@@ -32,10 +40,7 @@ def _allowed_ms(total: TimeSlice) -> float:
 def _of_worker(state: WorkerState, allowed_ms: float) -> Iterator[str]:
     evidence = state.evidence
     if state.lost:
-        yield (
-            f"{state.name} was lost {state.reported_s:.0f} s into the test: what it had reported "
-            "by then is counted, and its share of the load is missing since"
-        )
+        yield lost_words(state)
     if evidence.cpu_cores >= GENERATOR_CPU_LIMIT:
         yield (
             f"{state.name} was the limit (it used {evidence.cpu_cores:.0%} of a core): "

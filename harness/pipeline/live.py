@@ -7,6 +7,7 @@ import dataclasses
 from harness.analysis.validity import judge_validity
 from harness.pipeline.joining import with_clients, with_evidence
 from harness.planning.assessment import Assessment, assess
+from harness.storage import utc_now
 from harness.types import (
     HostMetrics,
     LoadResult,
@@ -25,7 +26,6 @@ def assess_load(
     server: ServerMetrics,
     host: HostMetrics,
     confidence: float,
-    started_utc: str,
     spoilt: str = "",
 ) -> Assessment | None:
     """Join both sides of a load's window and judge it.
@@ -37,7 +37,6 @@ def assess_load(
         server: what the server counted in about the same time.
         host: of the machine that serves.
         confidence: of every interval.
-        started_utc: when the load began.
         spoilt: what else the measurement suffered, such as a lost process; empty for nothing.
 
     Returns:
@@ -46,7 +45,7 @@ def assess_load(
     if not load.window:
         return None
     blank = TrialResult(
-        trial=trial, sha256="", started_utc=started_utc, duration_s=0.0, requests=0, failures=0,
+        trial=trial, sha256="", started_utc=utc_now(), duration_s=0.0, requests=0, failures=0,
         failures_by_kind={}, throughput_requests_per_s=0.0, throughput_inferences_per_s=0.0,
         latency=None, schedule_delay_p99_ms=None, generator_cpu=0.0, server=ServerMetrics(),
         host=HostMetrics(), valid=False,

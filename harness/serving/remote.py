@@ -1,5 +1,7 @@
 """A server that is already up and is not ours: looked at and asked, never configured.
 
+A model is loaded there only where a person chose it from the server's own repository.
+
 What a client of any KServe v2 server may ask (https://github.com/kserve/open-inference-protocol),
 with Triton's extensions (model configuration, statistics, repository index) where it has them.
 `remote_http` and `remote_grpc` speak the two protocols.
@@ -99,6 +101,9 @@ class RemoteServer(Protocol):
 
     def statistics(self, model: str) -> dict[str, Any]:
         """Triton's cumulative statistics of a model; ServerError where the server keeps none."""
+
+    def load(self, model: str) -> None:
+        """Have a model of its repository loaded; returns when it is ready."""
 
     def infer(self, model: str, inputs: Tensors) -> dict[str, NDArray[Any]]:
         """One request; outputs that are not numbers are left out."""

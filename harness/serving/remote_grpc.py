@@ -103,6 +103,10 @@ class GrpcServer:
         """Triton's cumulative statistics of a model; ServerError where the server keeps none."""
         return self._triton.statistics(model)
 
+    def load(self, model: str) -> None:
+        """Have a model of its repository loaded; returns when it is ready."""
+        self._triton.load(model)
+
     def infer(self, model: str, inputs: Tensors) -> dict[str, NDArray[Any]]:
         """One request."""
         return self._triton.infer(model, inputs)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
 
 from harness.errors import ServerError
-from harness.serving.endpoint import Endpoint
+from harness.serving.endpoint import CONTROL_TIMEOUT_S, Endpoint
 from harness.serving.remote import CALL_TIMEOUT_S, Address, Tensors, check_alive
 
 _HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -129,6 +129,17 @@ class HttpServer:
         entry: dict[str, Any] = entries[0]
         return entry
 
+    def load(self, model: str) -> None:
+        """Have a model of its repository loaded; returns when it is ready.
+
+        Raises:
+            ServerError: with the server's own message.
+        """
+        path = f"/v2/repository/models/{quote(model, safe='')}/load"
+        reply = self._call(path, b"{}", timeout_s=CONTROL_TIMEOUT_S)
+        if not reply.ok:
+            raise ServerError(f"the server could not load the model '{model}': {reply.words()}")
+
     def infer(self, model: str, inputs: Tensors) -> dict[str, NDArray[Any]]:
         """One request.
 
@@ -152,13 +163,17 @@ class HttpServer:
         return reply.document()
 
     def _call(
-        self, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+        self,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = CALL_TIMEOUT_S,
     ) -> _Reply:
         """GET, or POST where there is a body; an answer of any status is an answer."""
         everything = {**dict(self._address.headers), **(headers or {})}
         request = urllib.request.Request(self._base + path, body, everything)  # noqa: S310  (http or https: made here)
         try:
-            with self._opener.open(request, timeout=CALL_TIMEOUT_S) as answer:
+            with self._opener.open(request, timeout=timeout_s) as answer:
                 return _Reply(answer.status, answer.headers, answer.read())
         except urllib.error.HTTPError as error:
             return _Reply(error.code, error.headers, error.read())

@@ -20,6 +20,7 @@ from harness.types import ServerMetrics
 
 MOST = 512
 """Stretches kept; where there would be more, every two become one."""
+NEAR_S = 0.1
 _NOTHING = ModelCounters(requests=0, failed=0, inferences=0, executions=0)
 
 
@@ -79,15 +80,18 @@ class RunningCounters:
 
     def total(self, start_s: float = 0.0, end_s: float = inf) -> ServerMetrics:
         """What happened in the stretches whose middle lies within; None where nothing was read."""
-        within = [
-            one for one in self.stretches if start_s <= (one.start_s + one.end_s) / 2 < end_s
-        ]
+        within = [one for one in self.stretches if start_s <= (one.start_s + one.end_s) / 2 < end_s]
         if not within:
             return ServerMetrics()
         grown = within[0].grown
         for one in within[1:]:
             grown = _plus(grown, one.grown)
         return _metrics(grown, reset=any(one.reset for one in within))
+
+    def cut_at(self, at_s: float) -> bool:
+        """Whether a reading lies near enough to an instant for counts to be cut there."""
+        edges = {one.start_s for one in self.stretches} | {one.end_s for one in self.stretches}
+        return any(abs(one - at_s) <= NEAR_S for one in edges)
 
     def _join_pairs(self) -> None:
         joined = [
