@@ -48,8 +48,8 @@ def add_serving_tab(
         "/static/<path:name>": lambda name: send_from_directory(STATIC, name),
     }
     for path, view in views.items():
-        blueprint.add_url_rule(path, endpoint=path.strip("/").split("/")[0].replace(".", "_"),
-                               view_func=guard(_named(view, path)))  # fmt: skip
+        name = path.split("/")[1].replace(".", "_")
+        blueprint.add_url_rule(path, view_func=guard(_named(view, name)))
     app.register_blueprint(blueprint)
     app.after_request(lambda response: _with_script(response, base))
 
