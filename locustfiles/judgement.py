@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from harness import hdr
@@ -9,6 +10,10 @@ from harness.limits import GENERATOR_CPU_LIMIT, allowed_late_ms
 from harness.types import TimeSlice
 from results import Results, WorkerState
 
+_REMEDIES = (
+    (r"add workers: --workers (\d+)", r"start \1 workers (the same command with --worker)"),
+    (r", for example --cpus-server \d+ --cpus-generator \d+,", ""),
+)
 MORE_WORKERS = "start more workers (the same command with --worker), or ask for less"
 
 
@@ -23,6 +28,13 @@ def warnings_of(results: Results, now_s: float) -> list[str]:
 def remark_on(state: WorkerState, results: Results, now_s: float) -> str:
     """The first thing to say of one process; `ok` where there is nothing."""
     return next(_of_worker(state, _allowed_ms(results.whole(now_s).total)), "ok")
+
+
+def in_locust_words(reason: str) -> str:
+    """A reason of `harness.analysis.validity`, whose remedies name options of `harness load`."""
+    for told, here in _REMEDIES:
+        reason = re.sub(told, here, reason)
+    return reason
 
 
 def lost_words(state: WorkerState) -> str:

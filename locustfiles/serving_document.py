@@ -15,7 +15,7 @@ from harness.planning.clauses import Finding
 from harness.planning.objective import LATENCY_METRICS, QUALITY_METRICS
 from harness.telemetry.running import Stretch
 from harness.types import Decision, LatencySummary, ServerMetrics
-from judgement import remark_on, warnings_of
+from judgement import in_locust_words, remark_on, warnings_of
 from serving_watch import Watched, confidence_of
 from summary import QUANTILES
 
@@ -147,7 +147,7 @@ def _verdict(watched: Watched) -> dict[str, Any]:
         return document | {"decision": "invalid" if over else "undecided", "reasons": [said]}
     reasons = [one.reason for one in _told(assessment)] or [assessment.reason]
     if assessment.decision is Decision.INVALID:
-        reasons = assessment.reason.split("; ")
+        reasons = [in_locust_words(assessment.reason)]
     elif not watched.plan.slo.constraints:
         reasons = [NO_OBJECTIVE]
     return document | {

@@ -83,7 +83,9 @@ logger = logging.getLogger("harness")
 def extend_page(web_ui: WebUI, conductor: Conductor, watch: ServingWatch, log: SessionLog) -> None:
     """Add the tabs, their data, a download, and the check of the start form."""
     app: Any = web_ui.app
-    app.json.sort_keys = False  # the form in the order of `arguments.py`: the model first
+    # The form in the order of `arguments.py`: what is tested first.
+    app.json.sort_keys = False
+    app.jinja_env.policies["json.dumps_kwargs"] = {"sort_keys": False}
     web_ui.template_args |= _template()
     app.before_request(lambda: _check_form(conductor))
     app.after_request(lambda response: _with_tables(response, conductor))

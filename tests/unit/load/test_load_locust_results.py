@@ -110,7 +110,8 @@ OPTIONS = {
     "seed": "0", "known_answers": "", "rate": "", "arrivals": "", "shape": "",
     "max_in_flight": "1000", "users_shape": "", "sweep": "", "step_time": "10",
     "transport": "native", "request_timeout": "30", "ca_file": "", "insecure": False, "header": [],
-    "histograms": "", "records": "", "run_time": None,
+    "histograms": "", "records": "", "run_time": None, "repository": "nowhere", "variant": "",
+    "objective": "", "protocol": "auto", "load_mode": "auto", "metrics_url": "",
 }  # fmt: skip
 
 
@@ -134,6 +135,12 @@ def test_the_scheme_chooses_the_protocol_and_a_rate_the_open_loop() -> None:
     ("changes", "words"),
     [
         ({"rate": "fast"}, "--rate 'fast' is no number"),
+        ({"load_mode": "open"}, "an open loop without a rate"),
+        ({"load_mode": "closed", "rate": "5"}, "a closed loop with a rate"),
+        ({"objective": "p96 < 50 ms"}, "unknown metric 'p96'"),
+        ({"model": "", "payloads": "", "variant": "v"}, "nowhere has no variant 'v'"),
+        ({"variant": "v"}, "the variant v and the model m"),
+        ({"protocol": "grpc"}, "does not say where grpc is spoken"),
         ({"rate": "nan"}, "a rate of nan"),
         ({"rate": "-1"}, "a rate of -1"),
         ({"rate": "5", "sweep": "1,2"}, "these are for a closed loop"),
