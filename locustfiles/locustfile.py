@@ -15,6 +15,8 @@ request in flight; `--rate` takes `TritonOpenLoopUser`. On several machines: the
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 from locust import events
@@ -26,10 +28,7 @@ from locust.web import WebUI
 from arguments import add_arguments
 from conductor import Conductor, Crew, exiting_on_mistakes
 from crews import LocalCrew, Worker, WorkerCrew
-from serving_watch import ServingWatch
-from session_log import SessionLog, open_run_folder
 from triton_users import TritonGrpcUser, TritonHttpUser, TritonOpenLoopUser
-from web_page import extend_page
 
 __all__ = ["TritonGrpcUser", "TritonHttpUser", "TritonOpenLoopUser"]
 
@@ -61,7 +60,15 @@ def on_init(environment: Environment, runner: Runner, web_ui: WebUI | None, **_:
 
 
 def _watch(conductor: Conductor, web_ui: WebUI | None, out: str) -> None:
-    """Have the tests judged, kept and shown."""
+    """Have the tests judged, kept and shown; workers are spared what that imports (scipy, pandas).
+
+    Locust takes this folder off the path once it has read the locustfile.
+    """
+    sys.path.insert(0, str(Path(__file__).parent))
+    from serving_watch import ServingWatch
+    from session_log import SessionLog, open_run_folder
+    from web_page import extend_page
+
     watch = ServingWatch(conductor)
     with exiting_on_mistakes(conductor):
         log = SessionLog(conductor, watch, open_run_folder(out))
