@@ -131,6 +131,15 @@ def test_the_scheme_chooses_the_protocol_and_a_rate_the_open_loop() -> None:
     assert not make_plan(options({}), "https://h").is_open_loop
 
 
+def test_a_chosen_protocol_moves_between_tritons_own_ports_and_no_others() -> None:
+    made = make_plan(options({"protocol": "grpc"}), "http://h:8000")
+    assert (made.host, made.workload.protocol) == ("grpc://h:8001", "grpc")
+    assert made.metrics_url == "http://h:8002/metrics"
+    assert make_plan(options({"protocol": "http"}), "grpcs://h:8001").host == "https://h:8000"
+    with pytest.raises(UsageError, match="does not say where grpc is spoken"):
+        make_plan(options({"protocol": "grpc"}), "http://h:9000")
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -140,7 +149,6 @@ def test_the_scheme_chooses_the_protocol_and_a_rate_the_open_loop() -> None:
         ({"objective": "p96 < 50 ms"}, "unknown metric 'p96'"),
         ({"model": "", "payloads": "", "variant": "v"}, "nowhere has no variant 'v'"),
         ({"variant": "v"}, "the variant v and the model m"),
-        ({"protocol": "grpc"}, "does not say where grpc is spoken"),
         ({"rate": "nan"}, "a rate of nan"),
         ({"rate": "-1"}, "a rate of -1"),
         ({"rate": "5", "sweep": "1,2"}, "these are for a closed loop"),
