@@ -244,9 +244,9 @@ def test_the_serving_tab_shows_a_test_of_two_workers_of_which_one_dies(
         end(master, *workers)
 
 
-def wait_until(true: Callable[[], bool]) -> None:
+def wait_until(true: Callable[[], bool], *, patience_s: float = 3 * PATIENCE_S) -> None:
     """Until it is true, whatever refuses to answer before."""
-    deadline_s = time.monotonic() + PATIENCE_S
+    deadline_s = time.monotonic() + patience_s
     while True:
         try:
             if true():
