@@ -6,13 +6,21 @@ is wrong with it. No groups: Locust shows on its form only what is added to the 
 
 from __future__ import annotations
 
+import argparse
+from pathlib import Path
+
 from locust.argument_parser import LocustArgumentParser
 
 from harness.load.transports.opening import GrpcImplementation
+from harness.pipeline.catalogue import variants_in
+from plan import AUTO
+
+DEFAULT_REPOSITORY = Path("model_repository")
 
 
 def add_arguments(parser: LocustArgumentParser) -> None:
     """The harness's arguments, on the command line and on the web page's start form."""
+    _add_choice(parser)
     _add_traffic(parser)
     _add_open_loop(parser)
     _add_user_counts(parser)
@@ -21,9 +29,58 @@ def add_arguments(parser: LocustArgumentParser) -> None:
     _add_metrics(parser)
 
 
+def _add_choice(parser: LocustArgumentParser) -> None:
+    """What the page's form begins with: which variant, how it is asked, what is asked of it."""
+    repository = _repository()
+    parser.add_argument(
+        "--repository",
+        default=str(repository),
+        include_in_web_ui=False,  # the choices below are made of it once, at the start
+        help="model repository to choose variants from; model_repository by default",
+    )
+    variants = list(variants_in(repository))
+    parser.add_argument(
+        "--variant",
+        default="",
+        choices=["", *variants] if variants else None,
+        include_in_web_ui=bool(variants),
+        help="of the repository; it is loaded where the server has not done so yet",
+    )
+    parser.add_argument(
+        "--objective", default="", help="judged while the test runs, such as p95 < 50 ms"
+    )
+    parser.add_argument(
+        "--protocol",
+        default=AUTO,
+        choices=[AUTO, "http", "grpc"],
+        help="auto: as the host is written",
+    )
+    parser.add_argument(
+        "--load-mode",
+        default=AUTO,
+        choices=[AUTO, "closed", "open"],
+        help="closed: each user has one request in flight; open: a rate; auto: by the rate",
+    )
+
+
+def _repository() -> Path:
+    """Looked for ahead of Locust's own reading: the form's choices must be known by then."""
+    ahead = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    ahead.add_argument("--repository", type=Path, default=DEFAULT_REPOSITORY)
+    try:
+        found: Path = ahead.parse_known_args()[0].repository
+    except SystemExit:  # an option without its value, which Locust will say too
+        return DEFAULT_REPOSITORY
+    return found
+
+
 def _add_traffic(parser: LocustArgumentParser) -> None:
-    parser.add_argument("--model", default="", help="name of the model on the server")
-    parser.add_argument("--payloads", default="", help="payload file (.npz) of a harness run")
+    parser.add_argument(
+        "--model", default="", help="name of a model on the server, where no variant is chosen"
+    )
+    parser.add_argument(
+        "--payloads", default="", help="payload file (.npz) of a harness run, for --model"
+    )
     parser.add_argument("--client-batch-size", default="", help="rows a request; 1 by default")
     parser.add_argument("--batch-mix", default="", help="rows drawn instead, such as 1:0.7,8:0.3")
     parser.add_argument("--length-mix", default="", help="padded lengths, such as 16:1,32:2")
@@ -73,6 +130,11 @@ def _add_connection(parser: LocustArgumentParser) -> None:
     parser.add_argument(
         "--request-timeout", default="30", help="seconds without an answer that are a failure"
     )
+    parser.add_argument(
+        "--metrics-url",
+        default="",
+        help="Prometheus page of the server; port 8002 of the host by default",
+    )
     parser.add_argument("--ca-file", default="", help="certificates to trust, in PEM")
     parser.add_argument("--insecure", action="store_true", help="take any certificate")
     parser.add_argument(
@@ -90,16 +152,17 @@ def _add_evidence(parser: LocustArgumentParser) -> None:
         "--histograms", default="", help="JSON file for HDR histograms and totals of each phase"
     )
     parser.add_argument(
+        "--out",
+        default="",
+        include_in_web_ui=False,
+        help="new run folder for every test of this session; harness report reads it",
+    )
+    parser.add_argument(
         "--records", default="", help="folder for a Parquet file of every request, one a worker"
     )
 
 
 def _add_metrics(parser: LocustArgumentParser) -> None:
-    parser.add_argument(
-        "--slo",
-        default="",
-        help="objective that the metrics count by, such as 'p95 < 50 ms, error_rate < 1%%'",
-    )
     parser.add_argument(
         "--metrics-port",
         default="",

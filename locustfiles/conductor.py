@@ -11,7 +11,8 @@ import secrets
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ import gevent
 from locust.env import Environment
 from locust.runners import STATE_RUNNING, STATE_SPAWNING
 
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError, ObjectiveError, UsageError
 from plan import Plan, make_plan
 from preflight import check_plan
 from results import DRAINING, MEASURED, RAMP_UP, SLICE_S, Results, WorkerReport
@@ -43,6 +44,22 @@ class Crew(Protocol):
         """End the load; on return everything was reported."""
 
 
+class Watcher(Protocol):
+    """Whoever wants to know how a test goes; none of it may take long."""
+
+    def test_began(self, plan: Plan, results: Results) -> None:
+        """The clock of a test has started."""
+
+    def results_replaced(self, results: Results) -> None:
+        """From here on its numbers are counted anew."""
+
+    def phase_changed(self) -> None:
+        """When another of its phases begins was decided just now."""
+
+    def test_ended(self) -> None:
+        """It is over, and all of it was reported."""
+
+
 class Conductor:
     """Answers Locust's events.
 
@@ -58,6 +75,7 @@ class Conductor:
         self.results: Results | None = None
         self.listeners: list[Callable[[str, WorkerReport], None]] = []
         """Told of every report of the test that runs, and which process it came from."""
+        self.watchers: list[Watcher] = []
         self._next: Plan | None = None
         self._crew = crew
         self._offered = tuple(environment.user_classes)
@@ -99,18 +117,15 @@ class Conductor:
 
     def prepare_or_exit(self) -> None:
         """The same for a test that nobody can mend on a page: a mistake is one line, and exit 2."""
-        try:
+        with exiting_on_mistakes(self):
             self.prepare(self._options(), self.environment.host)
-        except HarnessError as error:
-            logger.error("%s", one_line(error))
-            if self.environment.runner is not None:
-                self.environment.runner.quit()  # workers that wait would wait for long
-            raise SystemExit(error.exit_code) from error
 
     def begin_phase(self, name: str, in_s: float) -> None:
         """Of the test that runs; without one there is nothing to do."""
         if self.results is not None and not self._end_ns:
             self.results.begin(name, self.elapsed_s + in_s)
+            for one in self.watchers:
+                one.phase_changed()
 
     def take(self, worker: str, report: WorkerReport) -> None:
         """Take in what a process reported."""
@@ -160,6 +175,8 @@ class Conductor:
         self._start_ns = time.monotonic_ns()
         if self.environment.shape_class is not None:
             self.environment.shape_class.reset_time()  # type: ignore[no-untyped-call]  # Locust's
+        for one in self.watchers:
+            one.test_began(self.plan, self.results)
         if self.plan.is_open_loop:
             self._begin_measured(self.plan, self.results, self.plan.lead_s)
 
@@ -171,12 +188,13 @@ class Conductor:
         if not plan.is_open_loop and not plan.sweep:
             self._begin_measured(plan, results, self.elapsed_s)
 
-    @staticmethod
-    def _begin_measured(plan: Plan, results: Results, at_s: float) -> None:
+    def _begin_measured(self, plan: Plan, results: Results, at_s: float) -> None:
         """Until its end where that is known: Locust's own comes up to a second later."""
         results.begin(MEASURED, at_s)
         if plan.end_s is not None:
             results.begin(DRAINING, plan.end_s)
+        for one in self.watchers:
+            one.phase_changed()
 
     def _on_test_stopping(self, **_: Any) -> None:
         if self.results is not None and self.results.phase_at(self.elapsed_s) != DRAINING:
@@ -187,6 +205,8 @@ class Conductor:
         if self.plan is None or self.results is None or self._end_ns:
             return
         self._end_ns = time.monotonic_ns()
+        for one in self.watchers:
+            one.test_ended()
         if self.plan.histograms is not None:
             self._write(self.plan, self.results, self.plan.histograms)
 
@@ -204,6 +224,8 @@ class Conductor:
         fresh = Results(self.results.test)
         fresh.begin(MEASURED, self.elapsed_s + SLICE_S)
         self.results = fresh
+        for one in self.watchers:
+            one.results_replaced(fresh)
 
     def _on_quit(self, **_: Any) -> None:
         """After Locust's own tables; standard output is the JSON's where that was asked for."""
@@ -217,6 +239,24 @@ class Conductor:
         return options if options is not None else Namespace()
 
 
+@contextmanager
+def exiting_on_mistakes(conductor: Conductor) -> Iterator[None]:
+    """A mistake in what was asked for is one line, and the end of the process."""
+    try:
+        yield
+    except HarnessError as error:
+        logger.error("%s", one_line(error))
+        if conductor.environment.runner is not None:
+            conductor.environment.runner.quit()  # workers that wait would wait for long
+        raise SystemExit(error.exit_code) from error
+
+
 def one_line(error: HarnessError) -> str:
-    """What is wrong, and what to do."""
-    return "; ".join(filter(None, [" ".join(str(error).split()), error.next_step]))
+    """What is wrong, and what to do; without the caret of a parser, which needs lines."""
+    lines = [" ".join(one.split()) for one in str(error).splitlines()]
+    if isinstance(error, ObjectiveError):
+        lines[1:3] = []  # the text again, and the caret
+        said = "; ".join(lines)
+    else:
+        said = " ".join(lines)
+    return "; ".join(filter(None, [said, error.next_step]))

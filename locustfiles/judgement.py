@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from harness import hdr
@@ -9,6 +10,10 @@ from harness.limits import GENERATOR_CPU_LIMIT, allowed_late_ms
 from harness.types import TimeSlice
 from results import Results, WorkerState
 
+_REMEDIES = (
+    (r"add workers: --workers (\d+)", r"start \1 workers (the same command with --worker)"),
+    (r", for example --cpus-server \d+ --cpus-generator \d+,", ""),
+)
 MORE_WORKERS = "start more workers (the same command with --worker), or ask for less"
 
 
@@ -25,6 +30,21 @@ def remark_on(state: WorkerState, results: Results, now_s: float) -> str:
     return next(_of_worker(state, _allowed_ms(results.whole(now_s).total)), "ok")
 
 
+def in_locust_words(reason: str) -> str:
+    """A reason of `harness.analysis.validity`, whose remedies name options of `harness load`."""
+    for told, here in _REMEDIES:
+        reason = re.sub(told, here, reason)
+    return reason
+
+
+def lost_words(state: WorkerState) -> str:
+    """When a process was lost, and what that means for the numbers."""
+    return (
+        f"{state.name} was lost {state.reported_s:.0f} s into the test: what it had reported "
+        "by then is counted, and its share of the load is missing since"
+    )
+
+
 def _allowed_ms(total: TimeSlice) -> float:
     return allowed_late_ms(hdr.value_at(total.ok.response, 0.95) or 0.0)
 
@@ -32,10 +52,7 @@ def _allowed_ms(total: TimeSlice) -> float:
 def _of_worker(state: WorkerState, allowed_ms: float) -> Iterator[str]:
     evidence = state.evidence
     if state.lost:
-        yield (
-            f"{state.name} was lost {state.reported_s:.0f} s into the test: what it had reported "
-            "by then is counted, and its share of the load is missing since"
-        )
+        yield lost_words(state)
     if evidence.cpu_cores >= GENERATOR_CPU_LIMIT:
         yield (
             f"{state.name} was the limit (it used {evidence.cpu_cores:.0%} of a core): "

@@ -15,6 +15,8 @@ request in flight; `--rate` takes `TritonOpenLoopUser`. On several machines: the
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 from locust import events
@@ -24,11 +26,10 @@ from locust.runners import MasterRunner, Runner, WorkerRunner
 from locust.web import WebUI
 
 from arguments import add_arguments
-from conductor import Conductor, Crew
+from conductor import Conductor, Crew, exiting_on_mistakes
 from crews import LocalCrew, Worker, WorkerCrew
 from metrics_page import show_metrics
 from triton_users import TritonGrpcUser, TritonHttpUser, TritonOpenLoopUser
-from web_page import extend_page
 
 __all__ = ["TritonGrpcUser", "TritonHttpUser", "TritonOpenLoopUser"]
 
@@ -51,8 +52,27 @@ def on_init(environment: Environment, runner: Runner, web_ui: WebUI | None, **_:
         else LocalCrew(environment)
     )
     conductor = Conductor(environment, crew)
-    if web_ui is not None:
-        extend_page(web_ui, conductor)
     show_metrics(environment, conductor, web_ui)
-    if environment.parsed_options is not None and environment.parsed_options.headless:
+    options = environment.parsed_options
+    out = (options and options.out) or ""
+    if web_ui is not None or out or (options is not None and options.objective):
+        _watch(conductor, web_ui, out)
+    if options is not None and options.headless:
         conductor.prepare_or_exit()
+
+
+def _watch(conductor: Conductor, web_ui: WebUI | None, out: str) -> None:
+    """Have the tests judged, kept and shown; workers are spared what that imports (scipy, pandas).
+
+    Locust takes this folder off the path once it has read the locustfile.
+    """
+    sys.path.insert(0, str(Path(__file__).parent))
+    from serving_watch import ServingWatch
+    from session_log import SessionLog, open_run_folder
+    from web_page import extend_page
+
+    watch = ServingWatch(conductor)
+    with exiting_on_mistakes(conductor):
+        log = SessionLog(conductor, watch, open_run_folder(out))
+    if web_ui is not None:
+        extend_page(web_ui, conductor, watch, log)

@@ -15,6 +15,7 @@ from harness.load.trace import read_trace
 from harness.load.transports.address import Target, parse_target
 from harness.load.transports.opening import GrpcImplementation
 from harness.load.workload import check_workload
+from harness.pipeline.catalogue import payloads_of
 from harness.planning.objective import parse_objective
 from harness.types import (
     ArrivalKind,
@@ -27,7 +28,12 @@ from harness.types import (
     Workload,
 )
 
+AUTO = "auto"
+"""Of the protocol and the load mode: as the host and the rate say."""
 GRPC_SCHEMES = ("grpc", "grpcs")
+TRITON_PORTS = {"http": "8000", "grpc": "8001"}
+METRICS_PORT = "8002"
+NO_OBJECTIVE = ServiceLevelObjective("", ())
 SHORTEST_STEP_S = 3.0
 """Locust changes the number of users once a second, and a step is left a second to settle."""
 LEAD_S = 1.0
@@ -59,7 +65,10 @@ class Plan:
     histograms: Path | None
     records: Path | None
     slo: ServiceLevelObjective
-    """Without a clause where nothing was asked for."""
+    """Without clauses where nothing was asked for."""
+    from_repository: bool
+    """The variant was chosen from the server's repository: it may be loaded."""
+    metrics_url: str
 
     @property
     def is_open_loop(self) -> bool:
@@ -90,12 +99,10 @@ def make_plan(options: Namespace, host: str | None) -> Plan:
     Raises:
         UsageError: the first thing that is wrong with them.
     """
-    if not options.model or not options.payloads:
-        raise UsageError(
-            "nothing to send", next_step="--model and --payloads say what: both are needed"
-        )
+    model, payloads = _what_to_send(options)
     if not host:
         raise UsageError("no server", next_step="--host says which, such as http://127.0.0.1:8000")
+    host = _host_for(options.protocol, host)
     workload = _workload(options, host)
     check_workload(workload)
     sweep = _steps(options.sweep)
@@ -108,8 +115,8 @@ def make_plan(options: Namespace, host: str | None) -> Plan:
         host=host,
         target=_target(options, host),
         grpc=GrpcImplementation(options.transport),
-        model=options.model,
-        payloads=Path(options.payloads),
+        model=model,
+        payloads=payloads,
         known_answers=_path(options.known_answers),
         workload=workload,
         request_timeout_s=_positive("--request-timeout", options.request_timeout),
@@ -119,13 +126,59 @@ def make_plan(options: Namespace, host: str | None) -> Plan:
         step_time_s=step_time_s,
         histograms=_path(options.histograms),
         records=_path(options.records),
-        slo=parse_objective(options.slo) if options.slo else ServiceLevelObjective("", ()),
+        slo=parse_objective(options.objective) if options.objective.strip() else NO_OBJECTIVE,
+        from_repository=bool(options.variant),
+        metrics_url=options.metrics_url or _metrics_url(host),
     )
+
+
+def _what_to_send(options: Namespace) -> tuple[str, Path]:
+    """Name of the model and its payloads: a variant's of the repository, or as they are given."""
+    if options.variant and options.model and options.model != options.variant:
+        raise UsageError(
+            f"the variant {options.variant} and the model {options.model}",
+            next_step="choose one: --variant is of the repository, --model anybody's",
+        )
+    if options.variant and options.payloads:
+        return options.variant, Path(options.payloads)
+    if options.variant:
+        return options.variant, payloads_of(Path(options.repository), options.variant)
+    if not options.model or not options.payloads:
+        raise UsageError(
+            "nothing to send",
+            next_step="choose a --variant of the repository, or "
+            "--model and --payloads say what: both are needed",
+        )
+    return options.model, Path(options.payloads)
+
+
+def _host_for(protocol: str, host: str) -> str:
+    """The host, moved to the port of the protocol that was chosen, where that is Triton's own."""
+    scheme, _, place = host.rstrip("/").rpartition("://")
+    encrypted = scheme in {"https", "grpcs"}
+    if protocol == AUTO or (scheme in GRPC_SCHEMES) == (protocol == "grpc"):
+        return host
+    wanted = protocol + ("s" if encrypted else "")
+    name, _, port = place.rpartition(":")
+    moved = TRITON_PORTS[protocol]
+    if port not in TRITON_PORTS.values():
+        raise UsageError(
+            f"the host {host} does not say where {protocol} is spoken",
+            next_step=f"write it as {wanted}://HOST:PORT",
+        )
+    return f"{wanted}://{name}:{moved}"
+
+
+def _metrics_url(host: str) -> str:
+    """Where Triton shows its metrics unless it was told otherwise; empty for other ports."""
+    name, _, port = host.rstrip("/").rpartition("://")[2].rpartition(":")
+    return f"http://{name}:{METRICS_PORT}/metrics" if port in TRITON_PORTS.values() else ""
 
 
 def _workload(options: Namespace, host: str) -> Workload:
     arrivals = _arrivals(options)
     is_open = bool(options.rate) or arrivals.kind is ArrivalKind.TRACE
+    _check_load_mode(options.load_mode, is_open=is_open)
     if not is_open and (options.arrivals or options.shape):
         raise UsageError(
             "arrivals or a shape without a rate",
@@ -150,6 +203,18 @@ def _workload(options: Namespace, host: str) -> Workload:
         batch_mix=mix,
         length_mix=parse_mix(options.length_mix) if options.length_mix else (),
     )
+
+
+def _check_load_mode(asked: str, *, is_open: bool) -> None:
+    if asked == LoadMode.OPEN and not is_open:
+        raise UsageError(
+            "an open loop without a rate", next_step="--rate says how many requests/s fall due"
+        )
+    if asked == LoadMode.CLOSED and is_open:
+        raise UsageError(
+            "a closed loop with a rate",
+            next_step="leave --rate and the trace away, or choose an open loop",
+        )
 
 
 def _arrivals(options: Namespace) -> ArrivalProcess:

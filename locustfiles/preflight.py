@@ -16,7 +16,7 @@ from triton_users import befriend_grpc_and_gevent
 
 
 def check_plan(plan: Plan) -> None:
-    """Refuse a plan that could only fail.
+    """Refuse a plan that could only fail; a variant of the repository is loaded where it is not.
 
     Raises:
         UsageError: a file that cannot be read, a server that does not answer or is not ready, a
@@ -32,11 +32,13 @@ def ask_about(plan: Plan) -> RemoteModel:
     """What the server says of the model.
 
     Raises:
-        UsageError: it cannot be reached, is not ready, or has no such model.
+        UsageError: it cannot be reached, is not ready, has no such model, or cannot load it.
     """
     try:
-        with closing(_server(plan)) as server:
+        with closing(server_of(plan)) as server:
             check_live(server, plan.host)
+            if plan.from_repository and not server.model_ready(plan.model):
+                server.load(plan.model)
             return find_model(server, plan.host, plan.model)
     except ServerError as error:
         raise UsageError(str(error), next_step=error.next_step) from error
@@ -47,7 +49,8 @@ def expected_outputs(model: RemoteModel) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(one.name, one.datatype, one.shape[1:]) for one in model.outputs)
 
 
-def _server(plan: Plan) -> RemoteServer:
+def server_of(plan: Plan) -> RemoteServer:
+    """A client of the plan's server, in its protocol."""
     if plan.workload.protocol is WireProtocol.HTTP:
         return HttpServer(plan.target)
     befriend_grpc_and_gevent()

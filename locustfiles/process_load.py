@@ -92,6 +92,7 @@ class ProcessLoad:
         self._lag = LoopLag()
         self._process = psutil.Process()
         self._recorder: Recorder | None = None
+        self._open: OpenLoop | None = None
         self._start_ns = self._reported_ns = 0
         self._reported_cpu_s = 0.0
         self._ticker = gevent.Greenlet(self._report_on)
@@ -170,15 +171,24 @@ class ProcessLoad:
             workload.arrivals, rate_per_s=workload.rate_per_s, seed=workload.seed
         )
         place = Place(role.worker, role.workers, share)
-        return self._traffic.open_loop(arrivals, place, recorder, timer)
+        self._open = self._traffic.open_loop(arrivals, place, recorder, timer)
+        return self._open
 
     def _report_on(self) -> None:
         while self._recorder is not None:
             gevent.sleep(REPORT_EVERY_S)
             self._report(self._recorder)
 
+    def _settled_ns(self, now_ns: int) -> int:
+        """Everything that fell due before this instant has ended, and is recorded."""
+        if self._open is not None:
+            return min(now_ns, self._open.settled_before_ns)
+        return min([now_ns, *(one.loop.scheduled_ns or now_ns for one in TritonUser.present)])
+
     def _report(self, recorder: Recorder) -> None:
         now_ns, cpu_s = time.monotonic_ns(), time.process_time()
+        # Before `take`: what ends in between is reported all the same, only not vouched for.
+        settled_ns = self._settled_ns(now_ns)
         report = WorkerReport(
             test=self._role.test,
             elapsed_s=(now_ns - self._start_ns) / _NS,
@@ -188,6 +198,7 @@ class ProcessLoad:
             loop_lag=self._lag.take(),
             memory_bytes=self._process.memory_info().rss,
             first_failure=recorder.first_failure,
+            settled_s=(settled_ns - self._start_ns) / _NS,
         )
         self._reported_ns, self._reported_cpu_s = now_ns, cpu_s
         self._deliver(report)

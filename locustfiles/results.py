@@ -1,7 +1,7 @@
 """What a Locust-driven test has shown so far, over all its processes and phases.
 
 Every process reports additions; here they are summed, exactly. What is kept does not grow with the
-test's length: one slice a phase, and the last ten seconds.
+test's length: one slice a phase, the last ten seconds, and a history whose slices widen.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pydantic import TypeAdapter
 
 from harness import hdr
+from harness.load.history import LoadHistory
 from harness.load.recorder import merge_slices
 from harness.types import GeneratorEvidence, SparseHistogram, TimeSlice
 
@@ -45,6 +46,8 @@ class WorkerReport:
     """Resident, now."""
     first_failure: str = ""
     """Of the test, in its own words."""
+    settled_s: float = 0.0
+    """What fell due before has ended, and was reported."""
 
 
 _REPORTS = TypeAdapter(tuple[WorkerReport, ...])
@@ -72,6 +75,8 @@ class WorkerState:
     memory_bytes: int = 0
     reported_s: float = 0.0
     """When it was last heard of, on its own clock."""
+    settled_s: float = 0.0
+    """All that fell due there by then was reported."""
     lost: bool = False
     """Gone before the test's end."""
 
@@ -118,6 +123,7 @@ class Results:
     _recent: dict[int, TimeSlice] = field(default_factory=dict)
     _workers: dict[str, WorkerState] = field(default_factory=dict)
     first_failure: str = ""
+    history: LoadHistory = field(default_factory=lambda: LoadHistory(SLICE_S))
 
     def begin(self, name: str, at_s: float) -> None:
         """From an instant on it is another phase; one that was to begin later is part of it."""
@@ -140,6 +146,7 @@ class Results:
             place = self._place_of(one.index * SLICE_S)
             self._totals[place] = _joined(place, [self._totals.get(place), one])
             self._recent[one.index] = _joined(one.index, [self._recent.get(one.index), one])
+        self.history.add(report.slices)
         newest = max(self._recent, default=0)
         for index in [one for one in self._recent if one < newest - RECENT_S / SLICE_S]:
             del self._recent[index]
@@ -154,6 +161,11 @@ class Results:
     def workers(self) -> tuple[WorkerState, ...]:
         """Those that were heard of, in that order."""
         return tuple(self._workers.values())
+
+    @property
+    def settled_s(self) -> float:
+        """Until when the numbers are complete: no process has a request in flight from before."""
+        return min((one.settled_s for one in self._workers.values() if not one.lost), default=0.0)
 
     @property
     def recent(self) -> TimeSlice:
@@ -185,6 +197,10 @@ class Results:
         """All phases, the transient ones included: every request there was."""
         return _joined(0, self._totals.values())
 
+    def next_edge_s(self, now_s: float) -> float:
+        """When another phase begins; infinite where none is known to."""
+        return min((one for one in self._starts_s if one > now_s), default=math.inf)
+
     def phase_at(self, elapsed_s: float) -> str:
         """The name of the phase that an instant lies in."""
         return self._names[self._place_of(elapsed_s)]
@@ -194,6 +210,7 @@ class Results:
 
     def _note(self, state: WorkerState, report: WorkerReport) -> None:
         state.memory_bytes, state.reported_s = report.memory_bytes, report.elapsed_s
+        state.settled_s = report.settled_s
         middle_s = report.elapsed_s - report.interval_s / 2
         if self.phase_at(middle_s) in TRANSIENT:
             return

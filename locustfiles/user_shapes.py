@@ -114,9 +114,17 @@ class UserSweep(PlannedShape):
         return users, max(ALL_AT_ONCE, users)
 
 
+_STEP = " in flight"
+
+
 def step_name(users: int) -> str:
     """Of a sweep's phase."""
-    return f"{users} in flight"
+    return f"{users}{_STEP}"
+
+
+def users_of_step(name: str) -> int | None:
+    """The other way round; None for a phase that is no step of a sweep."""
+    return int(name.removesuffix(_STEP)) if name.endswith(_STEP) else None
 
 
 def shape_of(environment: Environment, plan: Plan, begin_phase: BeginPhase) -> PlannedShape | None:

@@ -15,6 +15,9 @@ from locust.web import WebUI
 from conductor import Conductor, one_line
 from harness.errors import HarnessError
 from results import Results
+from serving_page import DOWNLOADS, TAB, add_serving_tab
+from serving_watch import ServingWatch
+from session_log import SessionLog
 from summary import Row, as_document, latency_rows, outcome_rows, phase_rows, worker_rows
 
 DOCUMENT = "hdr-histograms.json"
@@ -77,19 +80,25 @@ TABS: dict[str, tuple[str, Callable[[Results, float], list[Row]], dict[str, str]
 logger = logging.getLogger("harness")
 
 
-def extend_page(web_ui: WebUI, conductor: Conductor) -> None:
+def extend_page(web_ui: WebUI, conductor: Conductor, watch: ServingWatch, log: SessionLog) -> None:
     """Add the tabs, their data, a download, and the check of the start form."""
     app: Any = web_ui.app
-    app.json.sort_keys = False  # the form in the order of `arguments.py`: the model first
+    # The form in the order of `arguments.py`: what is tested first.
+    app.json.sort_keys = False
+    app.jinja_env.policies["json.dumps_kwargs"] = {"sort_keys": False}
     web_ui.template_args |= _template()
     app.before_request(lambda: _check_form(conductor))
     app.after_request(lambda response: _with_tables(response, conductor))
     app.register_blueprint(_download(web_ui, conductor))
+    add_serving_tab(web_ui, conductor, watch, log)
 
 
 def _template() -> dict[str, Any]:
     return {
-        "extended_tabs": [{"title": title, "key": key} for key, (title, _, _) in TABS.items()],
+        "extended_tabs": [
+            TAB,
+            *({"title": title, "key": key} for key, (title, _, _) in TABS.items()),
+        ],
         "extended_tables": [
             {
                 "key": key,
@@ -100,7 +109,8 @@ def _template() -> dict[str, Any]:
             for key, (_, _, columns) in TABS.items()
         ],
         "extended_csv_files": [
-            {"href": f"./{DOCUMENT}", "title": "Download HDR histograms (JSON)"}
+            {"href": f"./{DOCUMENT}", "title": "Download HDR histograms (JSON)"},
+            *DOWNLOADS,
         ],
     }
 

@@ -1,5 +1,7 @@
 """A server that is already up and is not ours: what may be asked of it, and what it says of models.
 
+A model is loaded there only where a person chose it from the server's own repository.
+
 What a client of any KServe v2 server may ask (https://github.com/kserve/open-inference-protocol),
 with Triton's extensions (model configuration, statistics, repository) where it has them.
 `remote_http` and `remote_grpc` speak the two protocols.

@@ -84,7 +84,7 @@ def difference(before: ModelCounters, after: ModelCounters) -> ServerMetrics:
     """
     if before.requests is None or after.requests is None:
         return ServerMetrics()
-    if _was_reset(before, after):
+    if was_reset(before, after):
         return ServerMetrics(counters_reset=True)
     requests = after.requests - before.requests
     means = {
@@ -154,7 +154,8 @@ def _failures(before: ModelCounters, after: ModelCounters) -> dict[str, int]:
     return {"UNSPECIFIED": failed} if failed else {}
 
 
-def _was_reset(before: ModelCounters, after: ModelCounters) -> bool:
+def was_reset(before: ModelCounters, after: ModelCounters) -> bool:
+    """Whether a counter fell: the server or the model was restarted between two readings."""
     return (
         _fell(_scalars(before), _scalars(after))
         or _fell(before.duration_ns, after.duration_ns)

@@ -150,7 +150,7 @@ def start_locust(folder: Path, host: str, web: int) -> list[subprocess.Popen[str
         "--master", "--master-bind-port", port, "--expect-workers", str(WORKERS),
         "--web-host", "127.0.0.1", "--web-port", str(web), "--autostart", "--users", "2",
         "--run-time", f"{RUN_S}s", "--host", f"http://{host}", "--model", "classifier",
-        "--payloads", str(payloads), "--rate", "60", "--slo", "p95 < 50 ms, error_rate < 5%",
+        "--payloads", str(payloads), "--rate", "60", "--objective", "p95 < 50 ms, error_rate < 5%",
     ]  # fmt: skip
     parts = [master, *([worker] * WORKERS)]
     return [start(*part, log=folder / f"locust-{at}.log") for at, part in enumerate(parts)]

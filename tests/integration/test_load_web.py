@@ -174,3 +174,84 @@ def test_a_test_is_started_watched_reset_stopped_and_started_again(
     assert statistics[-1]["num_requests"] == len(server.served)
     document = page.get("hdr-histograms.json")
     assert hdr.total(response_of(document)) == len(server.served)
+
+
+def test_the_serving_tab_shows_a_test_of_two_workers_of_which_one_dies(
+    browser: webdriver.Chrome, server: FakeServer, tmp_path: Path
+) -> None:
+    """Filled in, started, watched, a worker killed, stopped, downloaded, and in the dark."""
+    repository = tmp_path / "repository"
+    make_payloads(repository / "m")
+    (repository / "m" / "manifest.json").touch()
+    web, bind, out = str(free_port()), str(free_port()), tmp_path / "run"
+    master = start(
+        "--master", "--master-bind-port", bind, "--web-host", "127.0.0.1", "--web-port", web,
+        "--repository", str(repository), "--out", str(out), log=tmp_path / "master.log",
+    )  # fmt: skip
+    workers = [
+        start("--worker", "--master-port", bind, log=tmp_path / f"worker-{one}.log")
+        for one in range(2)
+    ]
+    page = Page(browser, f"http://127.0.0.1:{web}")
+    try:
+        wait_until(lambda: page.get("worker-count")["worker_count"] == 2)
+        page.show()
+        page.wait_for(lambda: page.text("form"))
+        page.fill(
+            userCount="4", spawnRate="4", host=f"http://{server.http}",
+            model="m", payloads=str(repository / "m" / "payloads.npz"), objective="p95 < nothing",
+        )  # fmt: skip
+        page.submit()
+        alert = page.wait_for(lambda: page.text(".MuiAlert-message"))
+        assert "the objective does not parse" in alert
+        form = f"user_count=4&spawn_rate=4&host=http://{server.http}&objective=p95 < 500 ms"
+        form += "&variant=m&model=&payloads="
+        url = f"{page.address}/swarm"
+        with urllib.request.urlopen(url, data=form.encode(), timeout=20) as answer:
+            assert json.loads(answer.read())["success"]
+
+        page.wait_for(lambda: page.get("stats/requests")["state"] == "running")
+        page.show("?tab=serving")
+        page.wait_for(lambda: page.text('[data-part="title"]') == "m")
+        page.wait_for(lambda: browser.find_elements(By.CSS_SELECTOR, ".serving polyline"))
+        missing = page.wait_for(lambda: page.text('[data-part="where"]'))
+        assert "server's statistics are missing" in missing
+        assert "Missing: no metrics page is known" in page.text('[data-part="gpu"]')
+        before = page.get("serving/data.json")["shown"]["totals"]["requests"]
+        page.wait_for(
+            lambda: page.get("serving/data.json")["shown"]["totals"]["requests"] > before + 20
+        )
+        page.wait_for(lambda: len(page.get("serving/data.json")["shown"]["generators"]) == 2)
+
+        workers[1].kill()
+        page.wait_for(lambda: "was lost" in page.text('[data-part="notices"]'))
+        page.press("Stop")
+        page.wait_for(lambda: page.get("serving/data.json")["shown"]["verdict"]["final"])
+        page.wait_for(lambda: "Invalid" in page.text('[data-part="verdict"]'))
+        trials = urllib.request.urlopen(f"{page.address}/serving/trials.csv", timeout=20)
+        assert "was lost" in trials.read().decode()
+        series = urllib.request.urlopen(f"{page.address}/serving/series.csv", timeout=20)
+        assert series.read().decode().count("measured") > 2
+        shown = page.get("serving/data.json")["shown"]["totals"]["requests"]
+        (line,) = (out / "journal.jsonl").read_text().splitlines()
+        assert abs(json.loads(line)["data"]["requests"] - shown) <= shown / 4
+
+        browser.execute_script("localStorage.theme = 'dark'")
+        page.show("?tab=serving")
+        page.wait_for(lambda: browser.find_elements(By.CSS_SELECTOR, '.serving[data-theme="dark"]'))
+    finally:
+        browser.execute_script("localStorage.removeItem('theme')")
+        end(master, *workers)
+
+
+def wait_until(true: Callable[[], bool], *, patience_s: float = 3 * PATIENCE_S) -> None:
+    """Until it is true, whatever refuses to answer before."""
+    deadline_s = time.monotonic() + patience_s
+    while True:
+        try:
+            if true():
+                return
+        except OSError:
+            pass
+        assert time.monotonic() < deadline_s
+        time.sleep(0.2)

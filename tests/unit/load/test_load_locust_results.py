@@ -110,7 +110,8 @@ OPTIONS = {
     "seed": "0", "known_answers": "", "rate": "", "arrivals": "", "shape": "",
     "max_in_flight": "1000", "users_shape": "", "sweep": "", "step_time": "10",
     "transport": "native", "request_timeout": "30", "ca_file": "", "insecure": False, "header": [],
-    "histograms": "", "records": "", "run_time": None,
+    "histograms": "", "records": "", "run_time": None, "repository": "nowhere", "variant": "",
+    "objective": "", "protocol": "auto", "load_mode": "auto", "metrics_url": "",
 }  # fmt: skip
 
 
@@ -130,10 +131,24 @@ def test_the_scheme_chooses_the_protocol_and_a_rate_the_open_loop() -> None:
     assert not make_plan(options({}), "https://h").is_open_loop
 
 
+def test_a_chosen_protocol_moves_between_tritons_own_ports_and_no_others() -> None:
+    made = make_plan(options({"protocol": "grpc"}), "http://h:8000")
+    assert (made.host, made.workload.protocol) == ("grpc://h:8001", "grpc")
+    assert made.metrics_url == "http://h:8002/metrics"
+    assert make_plan(options({"protocol": "http"}), "grpcs://h:8001").host == "https://h:8000"
+    with pytest.raises(UsageError, match="does not say where grpc is spoken"):
+        make_plan(options({"protocol": "grpc"}), "http://h:9000")
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"rate": "fast"}, "--rate 'fast' is no number"),
+        ({"load_mode": "open"}, "an open loop without a rate"),
+        ({"load_mode": "closed", "rate": "5"}, "a closed loop with a rate"),
+        ({"objective": "p96 < 50 ms"}, "unknown metric 'p96'"),
+        ({"model": "", "payloads": "", "variant": "v"}, "nowhere has no variant 'v'"),
+        ({"variant": "v"}, "the variant v and the model m"),
         ({"rate": "nan"}, "a rate of nan"),
         ({"rate": "-1"}, "a rate of -1"),
         ({"rate": "5", "sweep": "1,2"}, "these are for a closed loop"),

@@ -1,0 +1,118 @@
+"""The server's side of a running test, read about once a second by the process people look at."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import closing
+
+import gevent
+
+from harness.errors import HarnessError
+from harness.serving.remote import RemoteServer, serving_of
+from harness.telemetry import triton
+from harness.telemetry.prometheus import MetricsPage, scrape
+from harness.telemetry.running import RunningCounters
+from harness.types import HostMetrics, ServingConfig
+from plan import Plan
+from preflight import server_of
+
+READ_WITHIN_S = 3.0
+"""A server that takes longer to say how it fares is taken as one that does not say it."""
+SERIES = ("nv_gpu_", "nv_inference_request_failure")
+"""What is read of the metrics page: parsing the rest would take milliseconds from the load."""
+BEGUN_ANEW = (
+    "the server's counters began anew: it or the model was restarted; totals go on from what was "
+    "read before"
+)
+
+logger = logging.getLogger("harness")
+
+
+class ServerPoll:
+    """Reads counters and gauges; what is not offered stays missing, and why is said.
+
+    Args:
+        plan: the test, with its server and model.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._server: RemoteServer | None = None
+        self.counters = RunningCounters()
+        self.serving = ServingConfig(0, 0, 0, "cpu", 0)
+        """As the server tells; 0 is what it does not tell."""
+        self.problem = ""
+        """Why there are no statistics at present; empty where there are."""
+        self.gpu_problem = ""
+        """Why there are no GPU numbers at present; empty where there are."""
+        self.notices: list[tuple[float, str]] = []
+        """When, and what happened to the statistics."""
+
+    def read(self, at_s: float) -> None:
+        """Take one reading."""
+        page = self._metrics()
+        try:
+            with gevent.Timeout(READ_WITHIN_S):
+                if self._server is None:
+                    self._server = server_of(self._plan)
+                    self.serving = serving_of(self._server.config(self._plan.model) or {})
+                statistics = self._server.statistics(self._plan.model)
+        except (HarnessError, gevent.Timeout) as error:
+            self._note_missing(at_s, error)
+            return
+        self._note_back(at_s)
+        resets = self.counters.resets
+        utilizations = page.values("nv_gpu_utilization")
+        memory = page.values("nv_gpu_memory_used_bytes")
+        self.counters.take(
+            at_s,
+            triton.read_counters(statistics, page.failed_by_reason(self._plan.model)),
+            gpu_utilization=sum(utilizations) / len(utilizations) if utilizations else None,
+            gpu_memory_bytes=int(sum(memory)) if memory else None,
+        )
+        if self.counters.resets > resets:
+            self.notices.append((at_s, BEGUN_ANEW))
+
+    @property
+    def host(self) -> HostMetrics:
+        """The GPU as it was read last."""
+        if not self.counters.stretches:
+            return HostMetrics()
+        last = self.counters.stretches[-1]
+        return HostMetrics(
+            gpu_utilization=last.gpu_utilization, gpu_memory_bytes=last.gpu_memory_bytes
+        )
+
+    def close(self) -> None:
+        """Give up the connection."""
+        if self._server is not None:
+            with closing(self._server):
+                self._server = None
+
+    def _metrics(self) -> MetricsPage:
+        url = self._plan.metrics_url
+        text = scrape(url) if url else None
+        lines = [one for one in (text or "").splitlines() if one.startswith(SERIES)]
+        page = MetricsPage.parse("\n".join(lines) + "\n")
+        if not url:
+            self.gpu_problem = "no metrics page is known: --metrics-url names it"
+        elif text is None:
+            self.gpu_problem = f"no metrics page answers at {url}: --metrics-url names it"
+        elif not page.values("nv_gpu_utilization") and not page.values("nv_gpu_memory_used_bytes"):
+            self.gpu_problem = "the server's metrics show no GPU"
+        else:
+            self.gpu_problem = ""
+        return page
+
+    def _note_missing(self, at_s: float, error: BaseException) -> None:
+        slow = f"no answer within {READ_WITHIN_S:g} s"
+        said = slow if isinstance(error, gevent.Timeout) else " ".join(str(error).split())
+        if not self.problem and self.counters.stretches:
+            self.notices.append((at_s, f"server statistics are missing from here on: {said}"))
+            logger.warning("server statistics are missing: %s", said)
+        self.problem = said
+
+    def _note_back(self, at_s: float) -> None:
+        if self.problem and self.counters.stretches:
+            self.notices.append((at_s, "server statistics are back"))
+        self.problem = ""

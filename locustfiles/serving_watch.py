@@ -1,0 +1,233 @@
+"""Watches a running test for its verdict: the server's counters, and looks at the evidence.
+
+In the process that people look at, in one greenlet of its own. Whoever looks at a running test
+whenever he likes, and stops when he likes the answer, errs more often than the interval says. So
+the evidence is judged at looks that were fixed before (`harness.analysis.stopping`), each window
+about twice the one before, and once more at the end.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+
+import gevent
+from gevent.event import Event
+
+from conductor import Conductor
+from harness.analysis.stopping import LookSchedule, seconds_needed
+from harness.load.transports.opening import answers_are_stamped
+from harness.pipeline.live import assess_load
+from harness.planning.assessment import Assessment
+from harness.storage import utc_now
+from harness.types import (
+    Decision,
+    LoadMode,
+    LoadResult,
+    ServerMetrics,
+    Trial,
+)
+from judgement import lost_words
+from plan import Plan
+from results import TRANSIENT, PhaseResult, Results
+from server_poll import ServerPoll
+from user_shapes import users_of_step
+
+EVERY_S = 1.0
+FIRST_LOOK_S = 5.0
+LONGEST_S = 3600.0
+"""The last look of a test that runs until somebody stops it."""
+
+logger = logging.getLogger("harness")
+
+
+@dataclass
+class Watched:
+    """One test of this session: what was asked, and what it has shown."""
+
+    number: int
+    plan: Plan
+    results: Results
+    users: int
+    poll: ServerPoll
+    started_utc: str = field(default_factory=utc_now)
+    verdicts: dict[str, Assessment] = field(default_factory=dict)
+    """By phase: of its latest look, or of its end."""
+    looked_s: float = 0.0
+    """Length of the window at the latest look."""
+    next_look_s: float | None = None
+    ended_s: float | None = None
+    """When the test was over, from its start; None while it runs."""
+
+    @property
+    def phase(self) -> str:
+        """The phase whose verdict is shown: the latest that has one."""
+        return next(reversed(self.verdicts), "")
+
+    def needed_s(self) -> float | None:
+        """How long a window the latest verdict would need; None where nothing is foretold."""
+        verdict = self.verdicts.get(self.phase)
+        if verdict is None or verdict.decision is not Decision.UNDECIDED:
+            return None
+        needed = [
+            seconds_needed(verdict.result.duration_s, one.evidence_factor)
+            for one in verdict.findings
+            if one.decision is Decision.UNDECIDED
+        ]
+        known = [one for one in needed if one is not None]
+        return max(known) if known and len(known) == len(needed) else None
+
+
+class ServingWatch:
+    """Follows the conductor's tests, one after another.
+
+    Args:
+        conductor: tells when a test begins, changes its phase, and ends.
+    """
+
+    def __init__(self, conductor: Conductor) -> None:
+        self._conductor = conductor
+        self._wake = Event()
+        self._greenlet: gevent.Greenlet | None = None
+        self.current: Watched | None = None
+        """The test that runs, or the last."""
+        conductor.watchers.append(self)
+
+    def test_began(self, plan: Plan, results: Results) -> None:
+        """Begin to read the server's counters."""
+        options = self._conductor.environment.parsed_options
+        users = (options.num_users if options else None) or 1
+        number = self.current.number + 1 if self.current else 1
+        self.current = Watched(number, plan, results, users, ServerPoll(plan))
+        self._wake.clear()
+        self._greenlet = gevent.spawn(self._watch, self.current)
+
+    def results_replaced(self, results: Results) -> None:
+        """Somebody pressed reset: what was seen before does not count any more."""
+        if self.current is not None:
+            self.current.results = results
+            self.current.verdicts.clear()
+            self.current.looked_s, self.current.next_look_s = 0.0, None
+
+    def phase_changed(self) -> None:
+        """Read the counters at the phase's edge, not up to a second beside it."""
+        self._wake.set()
+
+    def test_ended(self) -> None:
+        """Read for the last time, and judge what the whole test has shown."""
+        watched = self.current
+        if watched is None or watched.ended_s is not None:
+            return
+        now_s = self._conductor.elapsed_s
+        watched.ended_s = now_s
+        if self._greenlet is not None:
+            self._greenlet.kill()
+        watched.poll.read(now_s)
+        watched.poll.close()
+        phases = [one for one in watched.results.phases(now_s) if one.name not in TRANSIENT]
+        for phase in phases:
+            self._judge(watched, phase, phase.start_s + phase.duration_s)
+
+    def _watch(self, watched: Watched) -> None:
+        while watched.ended_s is None:
+            now_s = self._conductor.elapsed_s
+            watched.poll.read(now_s)
+            try:
+                self._look(watched, now_s)
+            except Exception:
+                # What shows a test must not end it.
+                logger.exception("the verdict so far could not be made")
+                return
+            edge_s = watched.results.next_edge_s(now_s)
+            self._wake.wait(timeout=max(0.01, min(EVERY_S, edge_s - self._conductor.elapsed_s)))
+            self._wake.clear()
+
+    def _look(self, watched: Watched, now_s: float) -> None:
+        """Judge the phase that runs, where a look is due."""
+        phases = watched.results.phases(now_s)
+        phase = phases[-1] if phases else None
+        if phase is None or phase.name in TRANSIENT:
+            return
+        if phase.name not in watched.verdicts and watched.looked_s and watched.plan.sweep:
+            watched.looked_s = 0.0
+        complete_s = min(now_s, watched.results.settled_s)
+        schedule = _schedule(watched.plan)
+        watched.next_look_s = schedule.next_look(watched.looked_s)
+        seen_s = complete_s - phase.start_s
+        if watched.next_look_s is not None and seen_s >= watched.next_look_s:
+            self._judge(watched, phase, complete_s)
+            watched.looked_s = max(one for one in schedule.looks if one <= seen_s)
+            watched.next_look_s = schedule.next_look(watched.looked_s)
+
+    def _judge(self, watched: Watched, phase: PhaseResult, until_s: float) -> None:
+        plan, results = watched.plan, watched.results
+        end_s = min(until_s, phase.start_s + phase.duration_s)
+        load = load_of(watched, phase, end_s)
+        trial = _trial(watched, phase, load.duration_s)
+        assessment = assess_load(
+            _judged_workload(plan, trial),
+            load,
+            plan.slo,
+            server=_server_between(watched, phase.start_s, end_s),
+            host=watched.poll.host,
+            confidence=_schedule(plan).confidence_per_look,
+            spoilt="; ".join(lost_words(one) for one in results.workers if one.lost),
+        )
+        if assessment is not None:
+            result = replace(assessment.result, trial=trial, started_utc=watched.started_utc)
+            watched.verdicts[phase.name] = replace(assessment, result=result)
+
+
+def load_of(watched: Watched, phase: PhaseResult, end_s: float) -> LoadResult:
+    """The load of one phase, with what came before it as its warm-up."""
+    plan, results = watched.plan, watched.results
+    before = [one for one in results.phases(end_s) if one.start_s < phase.start_s]
+    load = results.history.load(
+        before[-1].start_s if before else phase.start_s, phase.start_s, end_s,
+        [one.evidence for one in results.workers],
+    )  # fmt: skip
+    stamped = answers_are_stamped(plan.workload.protocol, plan.target, plan.grpc)
+    return replace(load, first_failure=results.first_failure, answers_stamped=stamped)
+
+
+def _server_between(watched: Watched, start_s: float, end_s: float) -> ServerMetrics:
+    """What the server counted in a window; without its count where the poll missed an edge.
+
+    The client's count and the server's are compared only where both speak of the same time.
+    """
+    counters = watched.poll.counters
+    server = counters.total(start_s, end_s)
+    if not counters.cut_at(start_s) or not counters.cut_at(end_s):
+        return replace(server, requests=None)
+    return server
+
+
+def confidence_of(plan: Plan) -> float:
+    """That each look's interval has, so that all of them together err in one test of twenty."""
+    return _schedule(plan).confidence_per_look
+
+
+def _schedule(plan: Plan) -> LookSchedule:
+    longest_s = plan.run_time_s or LONGEST_S
+    if plan.sweep:
+        longest_s = plan.step_time_s
+    return LookSchedule(min(FIRST_LOOK_S, longest_s), longest_s)
+
+
+def _trial(watched: Watched, phase: PhaseResult, duration_s: float) -> Trial:
+    plan = watched.plan
+    workload = replace(plan.workload, duration_s=duration_s)
+    if workload.load_mode is LoadMode.CLOSED:
+        users = users_of_step(phase.name) or watched.users
+        workload = replace(workload, concurrency=users)
+    return Trial(
+        plan.model, plan.model, watched.poll.serving, workload,
+        stage="load", repeat=watched.number - 1,
+    )  # fmt: skip
+
+
+def _judged_workload(plan: Plan, trial: Trial) -> Trial:
+    """Users that come and go by a shape are not held against one number of them."""
+    if plan.users_shape is None:
+        return trial
+    return replace(trial, workload=replace(trial.workload, concurrency=1))

@@ -1,0 +1,61 @@
+"""Counters of a running test add up, across restarts and beyond what is kept apart."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.telemetry.running import MOST, RunningCounters
+from harness.telemetry.triton import ModelCounters
+
+
+def reading(requests: int, *, batch: int = 2) -> ModelCounters:
+    return ModelCounters(
+        requests=requests,
+        failed=0,
+        inferences=requests * batch,
+        executions=requests,
+        duration_ns={"queue": requests * 1_000_000, "compute_infer": requests * 3_000_000},
+        executions_by_batch={batch: requests} if requests else {},
+    )
+
+
+@given(growths=st.lists(st.lists(st.integers(0, 50), min_size=1, max_size=8), min_size=1))
+def test_totals_go_on_when_counters_begin_anew(growths: list[list[int]]) -> None:
+    counters, at_s, expected, resets, before = RunningCounters(), 0.0, 0, 0, 7
+    counters.take(at_s, reading(before))
+    for lives, life in enumerate(growths):
+        count = before if lives == 0 else 0
+        for grown in life:
+            count += grown
+            at_s += 1
+            fell = count < before
+            resets += fell
+            expected += count if fell else count - before
+            before = count
+            counters.take(at_s, reading(count))
+    total = counters.total()
+    assert (total.requests, counters.resets) == (expected, resets)
+    assert total.counters_reset == (resets > 0)
+    assert sum(total.batch_sizes.values()) == expected
+    if expected:
+        assert total.queue_ms == pytest.approx(1)
+        assert total.compute_infer_ms == pytest.approx(3)
+
+
+def test_what_a_server_does_not_offer_is_missing_and_not_zero() -> None:
+    counters = RunningCounters()
+    counters.take(0.0, ModelCounters())
+    counters.take(1.0, ModelCounters())
+    assert counters.total().requests is None
+    assert counters.total().queue_ms is None
+
+
+def test_a_long_test_takes_no_more_room_and_loses_no_count() -> None:
+    counters = RunningCounters()
+    for second in range(3 * MOST):
+        counters.take(float(second), reading(second))
+    assert len(counters.stretches) <= MOST
+    assert counters.total().requests == 3 * MOST - 1
+    assert counters.cut_at(0.0)
