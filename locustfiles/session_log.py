@@ -51,7 +51,7 @@ class SessionLog:
     @property
     def folder(self) -> Path | None:
         """Where the session is written."""
-        return self._folder and self._folder.path
+        return self._folder.path if self._folder is not None else None
 
     def test_began(self, plan: Plan, results: Results) -> None:
         """Nothing is known of it yet."""
