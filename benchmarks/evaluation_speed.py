@@ -113,12 +113,12 @@ def _served(folder: Path, options: argparse.Namespace) -> Iterator[tuple[Run, Pa
     with serve([prepared], environment, machinery, log_file=folder / "log") as served:
         variant = prepared.teacher
         serving = evaluation_serving("cpu")
-        served.client.load(variant.name, config_override(variant, serving))
+        served.load(variant, serving)
         tokenizer = load_tokenizer(checkpoint)
 
         def run(task: LoadedTask) -> float:
             scorer = TokenScorer(
-                variant, served.client, pad_token_id=tokenizer.pad_token_id,
+                variant, served.site.client, pad_token_id=tokenizer.pad_token_id,
                 rows_per_request=ROWS_PER_REQUEST, in_flight=options.in_flight,
             )  # fmt: skip
             return _score(ServedLM(scorer, tokenizer, max_length=LENGTH), task)

@@ -74,7 +74,9 @@ def score_study(
     """Export, serve and score, without any load; then let lm-eval's tasks be answered."""
     with _served_into(study, folder, machinery, borrowed=borrowed) as served:
         _score(study, served, folder, machinery)
-        for family in served.families if evaluation else ():
+        for family in served.families:
+            if evaluation is None:
+                break
             evaluate_family(study, family, served, folder, evaluation, machinery.progress)
     write_results(folder.path)
 

@@ -286,7 +286,8 @@ def _assemble(
         answered[rows] = answer.usable
         if classifier:
             predictions[rows] = np.where(answer.usable, answer.predictions, NO_PREDICTION)
-            logits[rows[answer.usable]] = answer.logits[answer.usable]
+            if answer.logits is not None:
+                logits[rows[answer.usable]] = answer.logits[answer.usable]
         else:
             for place in np.flatnonzero(answer.usable):
                 greedy[int(rows[place])] = answer.greedy_at(int(place), reply.batch.scored[place])

@@ -165,7 +165,9 @@ def _language_models(outcomes: Outcomes, teacher: Outcomes, seed: int) -> list[_
 def _greedy(outcomes: Outcomes, teacher: Outcomes, seed: int) -> Iterator[_Measure]:
     """The share of scored tokens for which both would have said the same."""
     own, theirs = outcomes.greedy, teacher.greedy
-    if own is None or theirs is None or not np.array_equal(outcomes.tokens, teacher.tokens):
+    if own is None or theirs is None or outcomes.tokens is None or teacher.tokens is None:
+        return
+    if not np.array_equal(outcomes.tokens, teacher.tokens):
         return
     rows = np.flatnonzero(~outcomes.unanswered & ~teacher.unanswered)
     if not len(rows):
@@ -205,7 +207,8 @@ def _kappa_of_shares(shares: Floats) -> Floats:
     own, theirs = np.split(shares[..., 1:], 2, axis=-1)
     expected = (own * theirs).sum(axis=-1)
     undefined = np.full_like(observed, np.nan)
-    return np.divide(observed - expected, 1 - expected, out=undefined, where=expected < 1)
+    beyond = np.divide(observed - expected, 1 - expected, out=undefined, where=expected < 1)
+    return np.asarray(beyond)
 
 
 def _finite(low: float, high: float) -> tuple[float | None, float | None]:

@@ -55,7 +55,7 @@ def slicings(rows: Rows, teacher: Outcomes, training: Rows | None) -> list[Slici
         teacher: its outcomes, for its confidence.
         training: of the training data, if that is known.
     """
-    found = []
+    found: list[Slicing | None] = []
     if rows.labels:
         found.append(_by_value("class", rows.labels, training.labels if training else None))
     for name, values in rows.columns.items():

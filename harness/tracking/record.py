@@ -51,8 +51,12 @@ class RunRecord:
     def trial_metrics(self) -> Iterator[dict[str, float]]:
         """Of each trial, in the order they were measured; what is not known is left out."""
         for row in self.trials.to_dict("records"):
-            known = {name: row.get(name) for name in TRIAL_METRICS}
-            yield {f"trial/{name}": float(value) for name, value in known.items() if _is(value)}
+            known = [(name, row.get(name)) for name in TRIAL_METRICS]
+            yield {
+                f"trial/{name}": float(value)
+                for name, value in known
+                if value is not None and _is(value)
+            }
 
 
 def record_of(folder: Path) -> RunRecord:

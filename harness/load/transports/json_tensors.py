@@ -88,4 +88,5 @@ def _raw(datatype: str, data: Any) -> bytes:
     numbers = np.asarray(data)
     if numbers.size and numbers.dtype.kind not in "biuf":
         raise ValueError("data that are not numbers")
-    return numbers.astype(_ELEMENTS[datatype]).tobytes()
+    # From the numbers themselves: what numpy makes of large whole ones by itself are floats.
+    return np.asarray(data, _ELEMENTS[datatype]).tobytes()

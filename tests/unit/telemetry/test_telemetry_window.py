@@ -91,7 +91,8 @@ def test_an_ensembles_time_is_the_sum_over_its_parts() -> None:
     )
 
     window.open()
-    server, _ = window.close()
+    window.close()
+    server, _ = window.figures()
 
     assert [part.model for part in server.parts] == ["first", "second"]
     assert server.queue_ms == sum(part.queue_ms for part in server.parts)
