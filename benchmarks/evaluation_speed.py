@@ -37,7 +37,6 @@ from harness.quality.token_scores import TokenScorer
 from harness.reference.build import build_reference
 from harness.resources import bundled
 from harness.serving.environment import ensure_server_environment
-from harness.serving.repository import config_override
 from harness.study_file import load_study
 from harness.tasks.tokenizer import load_tokenizer
 from harness.types import Progress

@@ -62,7 +62,6 @@ def load_graph(model: Model, folder: Path, kind: TaskKind, pad_token_id: int) ->
 
 def import_architecture(model: Model, folder: Path, kind: TaskKind) -> None:
     """Import a checkpoint's code, by building it without memory."""
-    import harness.export.graphs  # (imported for its own sake)
     from harness.export.weights import count_parameters
 
     count_parameters(model, folder, kind)

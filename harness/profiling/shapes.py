@@ -28,7 +28,7 @@ def draw_samples(
     order = np.concatenate(
         [generator.permutation(len(places)) for _ in range(-(-samples // len(places)))]
     )[:samples]
-    batches: list[Mapping[str, NDArray[np.int64]]] = []
+    batches: list[Inputs] = []
     for place in order.tolist():
         group, row = places[place]
         batches.append({name: values[row : row + 1] for name, values in group.inputs.items()})

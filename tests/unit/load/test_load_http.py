@@ -119,7 +119,8 @@ def test_a_huge_answer_comes_whole() -> None:
 
 
 def test_a_huge_request_goes_whole() -> None:
-    with talking_to(server := ScriptedServer(lambda peer: peer.answer(ONE))) as transport:
+    server = ScriptedServer(lambda peer: peer.answer(ONE))
+    with talking_to(server, timeout_s=60.0) as transport:  # the scripted server reads it slowly
         request = transport.encode("m", {"x": np.ones((64, 100_000), np.float32)})
         assert values(transport.send(request)) == [1.5]
     assert server.requests == [request]
