@@ -56,10 +56,12 @@ def test_a_dashboard_has_the_form_that_grafana_reads(path: Path) -> None:
         assert panel["datasource"] == {"type": "prometheus", "uid": uid}
         assert panel["fieldConfig"]["defaults"]["unit"] in UNITS
         references = [target["refId"] for target in panel["targets"]]
-        assert references and len(set(references)) == len(references)
+        assert references
+        assert len(set(references)) == len(references)
         for target in panel["targets"]:
             assert target["datasource"]["uid"] == uid
-            assert target["expr"].strip() and target["legendFormat"]
+            assert target["expr"].strip()
+            assert target["legendFormat"]
     for variable in dashboard["templating"]["list"]:
         assert variable["datasource"]["uid"] == uid
         assert f"${variable['name']}" in path.read_text(), "a variable that nothing uses"

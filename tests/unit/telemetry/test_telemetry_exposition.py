@@ -6,18 +6,18 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.sample_run import sample_run
 
 from harness import hdr
 from harness.planning.objective import parse_objective
 from harness.telemetry.latency_buckets import COARSE_S, FINE_S, FoldedHistogram, above
 from harness.telemetry.metrics_server import MonitorCollector
 from harness.telemetry.monitor import MOST_LOADS, OTHER, LoadLabels, LoadMonitor, labels_of
-from harness.types import Decision, Latencies, SparseHistogram, TimeSlice, Workload, WireProtocol
+from harness.types import Decision, Latencies, SparseHistogram, TimeSlice, WireProtocol, Workload
+from tests.sample_run import sample_run
 
 LABELS = LoadLabels("student", "grpc", "closed", "1")
 SLO = parse_objective("p95 < 50 ms, error_rate <= 1%, throughput >= 200/s, accuracy >= 90%")
@@ -60,6 +60,7 @@ def value(page, name: str, **labels: str) -> float:
     return found[0]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 200_000_000), min_size=1, max_size=80))
 def test_folding_loses_no_request_and_moves_none_by_more_than_a_thousandth(
     values_us: list[int],
@@ -131,6 +132,7 @@ def test_gauges_of_a_running_load_are_its_last_seconds_and_go_with_it() -> None:
     assert value(ended, "harness_requests_total") == 50
 
 
+@settings(deadline=None, max_examples=20)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 30)), min_size=2, max_size=12))
 def test_counters_never_fall_over_the_tests_of_a_session(tests: list[tuple[int, int]]) -> None:
     monitor = LoadMonitor()

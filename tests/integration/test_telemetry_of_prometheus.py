@@ -1,0 +1,146 @@
+"""Triton's figures by a real Prometheus and by Triton itself, over the same window of one load."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import endpoint_models
+import numpy as np
+import pytest
+from load_rig import Watcher, environment
+from locust_command import free_port
+from prometheus_process import PrometheusProcess, wait_until
+
+from harness.load.generators import LoadGenerators, LoadJob
+from harness.load.payloads import write_payloads
+from harness.load.transports.address import parse_target
+from harness.serving.embedded import EmbeddedTriton
+from harness.serving.endpoint import TritonClient
+from harness.serving.environment import ServerEnvironment
+from harness.telemetry.prometheus_server import Prometheus
+from harness.telemetry.scraped import ScrapedWindow
+from harness.telemetry.window import TelemetryWindow
+from harness.types import LoadMode, ModelVariant, WireProtocol, Workload
+
+pytestmark = pytest.mark.triton
+
+INTERVAL_S = 0.5
+RATE_PER_S = 60.0
+
+
+class Site:
+    """A running Triton with the tiny classifier, and what is sent to it."""
+
+    def __init__(self, server: EmbeddedTriton, variant: ModelVariant, folder: Path) -> None:
+        self.server, self.variant, self.folder = server, variant, folder
+        self.payloads = folder / "payloads.npz"
+        ids = np.arange(320, dtype=np.int64).reshape(40, 8) % 50
+        write_payloads(self.payloads, [{"input_ids": ids, "attention_mask": np.ones_like(ids)}])
+
+    def scraped(self, name: str) -> PrometheusProcess:
+        target = self.server.endpoint.metrics.split("/")[2]
+        interval = f"{INTERVAL_S * 1000:.0f}ms"
+        return PrometheusProcess(self.folder / name, {"triton": target}, interval=interval)
+
+
+@pytest.fixture(scope="module")
+def site(
+    server_environment: ServerEnvironment, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("prometheus")
+    variant = endpoint_models.classifier(folder / "repository")
+    log = folder / "triton.log"
+    with EmbeddedTriton(server_environment, folder / "repository", log_file=log) as server:
+        with TritonClient(server.endpoint) as client:
+            client.load(variant.name)
+        yield Site(server, variant, folder)
+
+
+def test_both_sources_give_the_same_figures_of_the_same_window(site: Site) -> None:
+    endpoint = site.server.endpoint
+    workload = Workload(
+        WireProtocol.GRPC, 2, 64, duration_s=4.0, warmup_s=1.5, seed=3,
+        load_mode=LoadMode.OPEN, rate_per_s=RATE_PER_S,
+    )  # fmt: skip
+    job = LoadJob(site.variant.name, site.payloads, site.variant.outputs, workload)
+    with (
+        site.scraped("same") as prometheus,
+        TritonClient(endpoint) as client,
+        LoadGenerators(
+            http=parse_target(endpoint.http), grpc=parse_target(endpoint.grpc), workers=1,
+            log_dir=site.folder / "logs",
+        ) as generators,
+    ):  # fmt: skip
+        prometheus.wait_for("nv_inference_request_success")
+        where = {"metrics_url": endpoint.metrics, "server_pid": site.server.pid}
+        direct = TelemetryWindow(client, model=site.variant.name, **where)
+        source = Prometheus(prometheus.url)
+        scraped = ScrapedWindow(source, model=site.variant.name, **where)
+        windows = (direct, scraped)
+        generators.run(
+            job,
+            Watcher(
+                on_window_start=lambda: [one.open() for one in windows],
+                on_window_end=lambda: [one.close() for one in windows],
+            ),
+        )
+        there, host = scraped.figures()
+        here, _ = direct.figures()
+    assert not there.problem, there.problem
+    assert None not in (here.requests, there.requests, here.inferences, there.inferences)
+    # The tolerance is what the two scrape intervals at the edges hold, and the figures say it; a
+    # scrape's stamp is when it began, so one more scrape's duration of traffic may be in it.
+    slack = 0.1 * RATE_PER_S
+    assert abs(there.requests - here.requests) <= there.requests_uncertainty + slack
+    assert there.requests_uncertainty <= 8 * INTERVAL_S * RATE_PER_S
+    assert abs(there.inferences - here.inferences) <= 2 * (there.requests_uncertainty + slack)
+    assert there.failures == here.failures == {}
+    assert there.batch_mean == pytest.approx(here.batch_mean, rel=0.3)
+    for phase in ("queue_ms", "compute_input_ms", "compute_infer_ms", "compute_output_ms"):
+        assert getattr(there, phase) > 0
+    assert host.server_cpu is not None
+
+
+def test_a_prometheus_that_dies_in_a_trial_costs_its_figures_and_nothing_else(site: Site) -> None:
+    port = free_port()
+    with site.scraped("dying") as prometheus:
+        prometheus.wait_for("nv_inference_request_success")
+        command = [
+            sys.executable, "-m", "harness", "load", "--url", f"http://{site.server.endpoint.http}",
+            "--model", site.variant.name, "--payloads", str(site.payloads), "--rate", "50",
+            "--duration", "5", "--prometheus", prometheus.url, "--metrics-port", str(port),
+            "--slo", "p95 < 20 s", "--json",
+        ]  # fmt: skip
+        load = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+        )
+        try:
+            page = wait_until(lambda: _page_of_running(port), lambda: "the load never ran")
+            prometheus.process.kill()
+            out, err = load.communicate(timeout=90)
+        finally:
+            load.kill()
+    assert "harness_response_latency_seconds_bucket" in page
+    assert 'harness_objective_bound_seconds{constraint="p95 < 20 s"' in page
+    line = next(one for one in err.splitlines() if "no figures of the server" in one)
+    assert line.startswith("warning: classifier--")
+    assert "does not answer" in line
+    result = json.loads(out)
+    assert result["requests"] > 0
+    assert result["server"]["requests"] is None
+    assert result["server"]["queue_ms"] is None
+
+
+def _page_of_running(port: int) -> str:
+    """The harness's own page, once requests are counted on it."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+    except OSError:
+        return ""
+    return text if "harness_requests_total{" in text else ""
