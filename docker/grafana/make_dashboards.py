@@ -139,7 +139,7 @@ LIVE = Dashboard(
                               f"({rate('harness_dropped_requests_total', CHOSEN)})",
                               "{{variant}} dropped, never sent"),
                         Query(f"sum by (model, reason) "
-                              f"({rate('nv_inference_request_failure', MODEL)}) > 0",
+                              f"({rate('nv_inference_request_failure', MODEL)})",
                               "Triton {{model}} {{reason}}"),
                     ),
                     unit="reqps",
