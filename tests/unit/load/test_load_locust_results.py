@@ -110,7 +110,7 @@ OPTIONS = {
     "seed": "0", "known_answers": "", "rate": "", "arrivals": "", "shape": "",
     "max_in_flight": "1000", "users_shape": "", "sweep": "", "step_time": "10",
     "transport": "native", "request_timeout": "30", "ca_file": "", "insecure": False, "header": [],
-    "histograms": "", "records": "", "run_time": None,
+    "histograms": "", "records": "", "slo": "", "run_time": None,
 }  # fmt: skip
 
 
