@@ -14,7 +14,7 @@ from harness.pipeline.card import FULL
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.run import card_study
 from harness.report.card_values import cards_of
-from harness.report.terminal import card_table
+from harness.report.terminal_card import card_table
 from harness.runs import read_run
 from harness.study_file import load_study
 

@@ -35,7 +35,7 @@ from harness.pipeline.lm_evaluation import (
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.run import score_study
 from harness.quality.lm_tasks import TaskRequest, load_tasks
-from harness.report.terminal import losses_table, pairs_table, quality_table
+from harness.report.terminal_quality import losses_table, pairs_table, quality_table
 from harness.runs import read_run
 from harness.study import Study
 from harness.study_file import load_study

@@ -27,13 +27,9 @@ from harness.pipeline.inputs import check_inputs
 from harness.pipeline.machinery import Machinery, ProgressSink
 from harness.pipeline.manifest import new_manifest, without_secrets
 from harness.pipeline.run import run_study, write_results
-from harness.report.terminal import (
-    card_table,
-    cold_start_table,
-    losses_table,
-    verdict_summary,
-    verdict_table,
-)
+from harness.report.terminal import cold_start_table, verdict_summary, verdict_table
+from harness.report.terminal_card import card_table
+from harness.report.terminal_quality import losses_table
 from harness.runs import (
     RunFolder,
     StoredRun,

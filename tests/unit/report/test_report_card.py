@@ -8,7 +8,7 @@ from harness.report.card_page import card_frame
 from harness.report.card_tables import card_table, export_table, served_table, throughput_table
 from harness.report.card_values import cards_of
 from harness.report.page import page_of
-from harness.report.terminal import card_table as terminal_table
+from harness.report.terminal_card import card_table as terminal_table
 from tests.sample_run import sample_run
 from tests.unit.report.test_report_terminal import printed
 

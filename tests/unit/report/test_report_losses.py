@@ -20,7 +20,7 @@ from harness.report.build import build_report
 from harness.report.loss_tables import augmentation_hint
 from harness.report.numbers import MINUS
 from harness.report.page import page_of
-from harness.report.terminal import losses_table, pairs_table
+from harness.report.terminal_quality import losses_table, pairs_table
 from harness.tables import losses_table as losses_frame
 from harness.tables import slices_table
 

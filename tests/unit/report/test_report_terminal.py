@@ -7,12 +7,8 @@ from unusual_runs import UNUSUAL
 
 from harness.report.numbers import MISSING
 from harness.report.one_trial import trial_table
-from harness.report.terminal import (
-    cold_start_table,
-    quality_table,
-    verdict_summary,
-    verdict_table,
-)
+from harness.report.terminal import cold_start_table, verdict_summary, verdict_table
+from harness.report.terminal_quality import quality_table
 
 RUNS = {"sample_run": sample_run, **UNUSUAL}
 
