@@ -54,5 +54,5 @@ $(VENV)/.demo: pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(PIP) install --quiet -e '.[export,quality,dev]'
+	$(PIP) install --quiet -e '.[export,quality,track,dev]'
 	touch $@
