@@ -37,7 +37,7 @@ from harness.runs import RunFolder
 from harness.study import Study
 from harness.tasks.encoding import EncodedDataset, row_columns, row_texts, take_rows
 from harness.tasks.samples import Samples, load_training_samples
-from harness.types import ModelVariant, Precision, Progress, Role, ServingConfig
+from harness.types import ModelVariant, Precision, Progress, Role, ServingConfig, TaskKind
 
 BATCH_1_INSTANCES = 2
 """Rows one by one are slow: two instances use two cores, and change no answer."""
@@ -52,9 +52,14 @@ def trace_losses(
 ) -> None:
     """Journal a loss entry for every variant that has none yet.
 
+    Families that answer questions have none: their outcomes are of questions, and the rows that the
+    steps would be asked are windows.
+
     Raises:
         ServerError: the server died.
     """
+    if prepared.family.task.kind is TaskKind.QUESTION_ANSWERING:
+        return
     known = folder.journal.losses
     todo = [
         variant
