@@ -109,7 +109,7 @@ def test_a_run_that_ends_with_a_card_has_it_in_its_report_beside_its_own_trials(
 ):
     plan = dataclasses.replace(PLAN, served_s=0.0)
     with RunFolder.create(tmp_path / "run", new_manifest(study)) as folder:
-        run_study(study, folder, Machinery(repository), plan)
+        run_study(study, folder, Machinery(repository), card=plan)
     run = read_run(tmp_path / "run")
     assert run.verdicts
     assert len(run.card) == 4
