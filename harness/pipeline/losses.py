@@ -23,13 +23,9 @@ from harness.pipeline.scoring import SCORING_BATCH, outcomes_path
 from harness.pipeline.serving import Served
 from harness.quality.answers import Predictor
 from harness.quality.chain import Step, loss_chain
-from harness.quality.outcomes import (
-    Outcomes,
-    collect_outcomes,
-    read_outcomes,
-    take_outcomes,
-    write_outcomes,
-)
+from harness.quality.collection import collect_outcomes
+from harness.quality.outcome_files import read_outcomes, write_outcomes
+from harness.quality.outcomes import Outcomes, take_outcomes
 from harness.quality.shifts import MOST_CLASSES, confusion_shifts, confusions, worst_examples
 from harness.quality.slices import slice_losses
 from harness.quality.slicing import Rows, Slicing, slicings

@@ -14,8 +14,9 @@ from harness.pipeline.preparation import PreparedFamily
 from harness.pipeline.serving import Served
 from harness.planning.decision import judge_quality
 from harness.quality.calibration import calibration_measures
+from harness.quality.collection import collect_outcomes
 from harness.quality.consistency import batch_consistency
-from harness.quality.outcomes import collect_outcomes, read_outcomes, write_outcomes
+from harness.quality.outcome_files import read_outcomes, write_outcomes
 from harness.quality.pairs import beside_teacher, compare_with_teacher
 from harness.quality.pipeline_labels import collect_labels
 from harness.quality.scores import baseline_scores, score

@@ -14,8 +14,9 @@ from endpoint_models import CLASSES, EMBEDDING, LOG_PROBABILITY, VOCABULARY
 from numpy.typing import NDArray
 
 from harness.errors import ServerError
+from harness.quality.collection import collect_outcomes
 from harness.quality.consistency import batch_consistency
-from harness.quality.outcomes import collect_outcomes, read_outcomes, write_outcomes
+from harness.quality.outcome_files import read_outcomes, write_outcomes
 from harness.quality.scores import score
 from harness.serving.embedded import EmbeddedTriton
 from harness.serving.endpoint import TritonClient

@@ -18,13 +18,9 @@ from quality_samples import CLASSES, RuleEndpoint, classify, dataset, speak, var
 
 from harness.errors import DataError, RunFolderError, ServerError, StorageError
 from harness.quality.answers import ask, batches
-from harness.quality.outcomes import (
-    NO_PREDICTION,
-    Outcomes,
-    collect_outcomes,
-    read_outcomes,
-    write_outcomes,
-)
+from harness.quality.collection import collect_outcomes
+from harness.quality.outcome_files import read_outcomes, write_outcomes
+from harness.quality.outcomes import NO_PREDICTION, Outcomes
 from harness.tasks.encoding import EncodedDataset
 from harness.types import ModelVariant, Progress, TaskKind, TensorSpec
 
