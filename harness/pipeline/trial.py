@@ -8,7 +8,8 @@ from pathlib import Path
 
 from harness.analysis.validity import judge_validity
 from harness.errors import GeneratorError
-from harness.load.generators import SLICE_S, LoadGenerators, LoadJob
+from harness.load.generators import LoadGenerators, LoadJob
+from harness.load.running import SLICE_S
 from harness.pipeline.cold_start import measure_cold_start
 from harness.pipeline.evidence import completing_records, records_folder, write_load
 from harness.pipeline.joining import unmeasured, with_clients, with_evidence

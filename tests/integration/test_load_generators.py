@@ -25,9 +25,10 @@ from load_rig import (
 
 from harness import hdr
 from harness.errors import GeneratorError, UsageError
-from harness.load.generators import SLICE_S, LoadGenerators
+from harness.load.generators import LoadGenerators
 from harness.load.known_answers import make_known_answers, write_known_answers
 from harness.load.payloads import draw_payloads, read_payloads
+from harness.load.running import SLICE_S
 from harness.load.transports.address import Target
 from harness.types import LoadResult, TimeSlice
 
