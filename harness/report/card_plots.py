@@ -7,7 +7,7 @@ from harness.report.card_tables import RUNTIMES, entry_words
 from harness.report.card_values import PERCENTILES, FamilyCard
 from harness.report.labels import short_names
 from harness.report.numbers import number
-from harness.report.plots import Json, Plot, axis, base_layout, log_axis, marker, safe
+from harness.report.plots import Json, Plot, axis, base_layout, error_bars, log_axis, marker, safe
 from harness.report.style import VariantStyle
 
 _ROW_PX = 30
@@ -122,15 +122,11 @@ def _batch_trace(card: FamilyCard, entry: CardEntry, style: VariantStyle | None)
         "mode": "lines+markers",
         "x": [point.batch_size for point in points],
         "y": values,
-        "error_y": {
-            "type": "data",
-            "symmetric": False,
-            "array": [point.per_s.high - point.per_s.value for point in points],
-            "arrayminus": [point.per_s.value - point.per_s.low for point in points],
-            "thickness": 1,
-            "width": 3,
-            "color": colour,
-        },
+        "error_y": error_bars(
+            [point.per_s.value - point.per_s.low for point in points],
+            [point.per_s.high - point.per_s.value for point in points],
+            colour,
+        ),
         "line": {"color": colour, "width": 1.8, "dash": style.dash if style else "solid"},
         "marker": marker(style, 8) if style else {"size": 8, "color": colour},
         "hovertext": [

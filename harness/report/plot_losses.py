@@ -13,7 +13,7 @@ from harness.report.loss_words import (
     step_title,
 )
 from harness.report.numbers import count
-from harness.report.plots import Json, Plot, axis, base_layout, safe
+from harness.report.plots import Json, Plot, axis, base_layout, error_bars, safe
 from harness.report.selection import FamilyResults
 
 _MOST_WATERFALLS = 6
@@ -90,15 +90,7 @@ def _waterfall(family: FamilyResults, entry: LossEntry, chain: LossChain, name: 
         "y": heights,
         "base": bases,
         "marker": {"color": [*colours, _WHOLE], "line": {"width": 1, "color": "--panel"}},
-        "error_y": {
-            "type": "data",
-            "symmetric": False,
-            "array": ups,
-            "arrayminus": downs,
-            "color": "--ink-soft",
-            "thickness": 1.2,
-            "width": 4,
-        },
+        "error_y": error_bars(downs, ups, "--ink-soft"),
         "text": [lost(chain.metric, loss.value) for loss in estimates],
         "textposition": "none",
         "hovertext": hovers,
@@ -161,15 +153,11 @@ def slices_plot(family: FamilyResults, entry: LossEntry) -> Plot | None:
             "symbol": ["triangle-down" if one else "circle" for one in further],
             "color": [_WORSE if one else _WHOLE for one in further],
         },
-        "error_x": {
-            "type": "data",
-            "symmetric": False,
-            "array": [high - value for value, (_, high) in zip(values, ends, strict=True)],
-            "arrayminus": [value - low for value, (low, _) in zip(values, ends, strict=True)],
-            "color": "--ink-soft",
-            "thickness": 1.2,
-            "width": 4,
-        },
+        "error_x": error_bars(
+            [value - low for value, (low, _) in zip(values, ends, strict=True)],
+            [high - value for value, (_, high) in zip(values, ends, strict=True)],
+            "--ink-soft",
+        ),
         "hovertext": [
             f"<b>{safe(one.slicing)}: {safe(one.name)}</b><br>{lost(metric, one.loss.value)} "
             f"({lost_span(metric, one.loss)})<br>{count(one.samples)} samples"

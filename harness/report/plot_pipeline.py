@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from harness.report.numbers import number
 from harness.report.pipeline_table import part_title
-from harness.report.plots import Json, Plot, axis, base_layout, safe
+from harness.report.plots import Json, Plot, safe
 from harness.report.selection import FamilyResults, alone_of, latency_split
+from harness.report.stacked_bars import bar_part, bar_totals, stacked_layout
 from harness.types import ModelVariant, TrialResult
 
 _ROW_PX, _FRAME_PX = 34, 96
@@ -38,66 +39,27 @@ def pipeline_plot(family: FamilyResults) -> Plot | None:
         title="The model alone and the whole pipeline",
         summary=f"Mean latency of {len(bars)} trials by part; the table beside has the numbers.",
         height_px=_FRAME_PX + _ROW_PX * len(bars),
-        traces=(*_traces(bars), _totals(totals)),
-        layout=base_layout(
-            barmode="stack",
-            bargap=0.25,
-            xaxis=axis("mean latency of a request (ms)", range=[0, max(totals) * 1.16]),
-            yaxis=axis(
-                "",
-                range=[len(bars) - 0.5, -0.5],
-                tickvals=list(range(len(bars))),
-                ticktext=["model alone" if not at % 2 else "pipeline" for at in range(len(bars))],
-                showgrid=False,
-            ),
+        traces=(*_traces(bars), bar_totals(totals)),
+        layout=stacked_layout(
+            totals, ["model alone" if not at % 2 else "pipeline" for at in range(len(bars))]
         ),
     )
 
 
 def _traces(bars: list[tuple[str, Parts]]) -> list[Json]:
     return [
-        {
-            "type": "bar",
-            "orientation": "h",
-            "name": name,
-            "x": [parts.get(name, 0.0) for _, parts in bars],
-            "y": list(range(len(bars))),
-            "marker": {
-                "color": colour,
-                "line": {"width": 1, "color": "--panel"},
-                "pattern": {
-                    "shape": hatch,
-                    "fillmode": "overlay",
-                    "fgcolor": "--hatch",
-                    "size": 6,
-                    "solidity": 0.3,
-                },
-            },
-            "hovertext": [
+        bar_part(
+            name,
+            [parts.get(name, 0.0) for _, parts in bars],
+            [
                 f"<b>{safe(model)}</b><br>{name}: {number(parts.get(name, 0.0))} ms"
                 for model, parts in bars
             ],
-            "hoverinfo": "text",
-        }
+            colour=colour,
+            hatch=hatch,
+        )
         for name, (colour, hatch) in _COLOURS.items()
     ]
-
-
-def _totals(totals: list[float]) -> Json:
-    """The whole mean at the end of each bar."""
-    room = max(totals) * 0.015
-    return {
-        "type": "scatter",
-        "mode": "text",
-        "name": "mean",
-        "x": [total + room for total in totals],
-        "y": list(range(len(totals))),
-        "text": [number(total) for total in totals],
-        "textposition": "middle right",
-        "textfont": {"size": 11, "color": "--ink"},
-        "cliponaxis": False,
-        "hoverinfo": "skip",
-    }
 
 
 def _parts(pipeline: ModelVariant, result: TrialResult) -> Parts:

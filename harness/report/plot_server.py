@@ -8,6 +8,7 @@ from harness.report.labels import short_names, shortened, trial_words
 from harness.report.numbers import count, number, percent
 from harness.report.plots import Json, Plot, axis, base_layout, safe
 from harness.report.selection import FamilyResults, best_by_batch, latency_split
+from harness.report.stacked_bars import bar_part, bar_totals, row_axis, stacked_layout
 from harness.types import TrialResult
 
 _ROW_PX, _FRAME_PX = 24, 66
@@ -26,37 +27,16 @@ def split_plot(family: FamilyResults) -> Plot | None:
     known = [(r, split) for r in best_by_batch(family) if (split := latency_split(r))]
     if not known:
         return None
-    rows = list(range(len(known)))
     traces: list[Json] = []
     for name, field, colour, hatch in _PARTS:
         values = [getattr(split, field) for _, split in known]
-        traces.append(
-            {
-                "type": "bar",
-                "orientation": "h",
-                "name": name,
-                "x": values,
-                "y": rows,
-                "marker": {
-                    "color": colour,
-                    "line": {"width": 1, "color": "--panel"},
-                    "pattern": {
-                        "shape": hatch,
-                        "fillmode": "overlay",
-                        "fgcolor": "--hatch",
-                        "size": 6,
-                        "solidity": 0.3,
-                    },
-                },
-                "hovertext": [
-                    _split_hover(result, name, value)
-                    for (result, _), value in zip(known, values, strict=True)
-                ],
-                "hoverinfo": "text",
-            }
-        )
+        hovers = [
+            _split_hover(result, name, value)
+            for (result, _), value in zip(known, values, strict=True)
+        ]
+        traces.append(bar_part(name, values, hovers, colour=colour, hatch=hatch))
     totals = [result.latency.mean_ms if result.latency else 0.0 for result, _ in known]
-    traces.append(_totals(totals))
+    traces.append(bar_totals(totals))
     return Plot(
         key=f"{family.name}-split",
         title="Where the milliseconds go",
@@ -64,30 +44,8 @@ def split_plot(family: FamilyResults) -> Plot | None:
         "compute; the table of every trial holds the numbers.",
         height_px=_FRAME_PX + _ROW_PX * len(known),
         traces=tuple(traces),
-        layout=base_layout(
-            barmode="stack",
-            bargap=0.25,
-            xaxis=axis("mean latency of a request (ms)", range=[0, max(totals) * 1.16]),
-            yaxis=_row_axis(family, [result for result, _ in known]),
-        ),
+        layout=stacked_layout(totals, _row_labels(family, [result for result, _ in known])),
     )
-
-
-def _totals(totals: Sequence[float]) -> Json:
-    """The whole mean at the end of each bar."""
-    room = max(totals, default=0.0) * 0.015
-    return {
-        "type": "scatter",
-        "mode": "text",
-        "name": "mean",
-        "x": [total + room for total in totals],
-        "y": list(range(len(totals))),
-        "text": [number(total) for total in totals],
-        "textposition": "middle right",
-        "textfont": {"size": 11, "color": "--ink"},
-        "cliponaxis": False,
-        "hoverinfo": "skip",
-    }
 
 
 def _split_hover(result: TrialResult, name: str, value: float) -> str:
@@ -96,20 +54,13 @@ def _split_hover(result: TrialResult, name: str, value: float) -> str:
     return "<br>".join([head, *(safe(line) for line in lines)])
 
 
-def _row_axis(family: FamilyResults, results: Sequence[TrialResult]) -> Json:
-    """A row a trial from the top, named by variant and client batch."""
+def _row_labels(family: FamilyResults, results: Sequence[TrialResult]) -> list[str]:
+    """Variant and client batch of each trial."""
     names = short_names([variant.name for variant in family.variants])
-    labels = [
+    return [
         f"{shortened(names[r.trial.variant])} · b{r.trial.workload.client_batch_size}"
         for r in results
     ]
-    return axis(
-        "",
-        range=[len(results) - 0.5, -0.5],
-        tickvals=list(range(len(results))),
-        ticktext=[safe(label) for label in labels],
-        showgrid=False,
-    )
 
 
 def batches_plot(family: FamilyResults) -> Plot | None:
@@ -146,7 +97,7 @@ def batches_plot(family: FamilyResults) -> Plot | None:
         traces=(trace,),
         layout=base_layout(
             xaxis=axis("executed batch size", type="category", showgrid=False),
-            yaxis=_row_axis(family, known),
+            yaxis=row_axis(_row_labels(family, known)),
         ),
     )
 

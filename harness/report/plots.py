@@ -137,6 +137,19 @@ def ring(x: float, y: float, size: float) -> Json:
     }
 
 
+def error_bars(down: Sequence[float], up: Sequence[float], colour: str) -> Json:
+    """Intervals for a trace's `error_x` or `error_y`, as distances from its values."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": list(up),
+        "arrayminus": list(down),
+        "color": colour,
+        "thickness": 1.2,
+        "width": 4,
+    }
+
+
 def bound_line(**ends: Any) -> Json:
     """A clause of the objective, as a dashed line."""
     line = {"color": "--c-bound", "width": 1.6, "dash": "dash"}

@@ -7,7 +7,7 @@ import math
 from harness.card import Runtime
 from harness.profiles import OperatorProfile, VariantProfile
 from harness.report.numbers import number
-from harness.report.plots import Json, Plot, axis, base_layout, log_axis, note, safe
+from harness.report.plots import Json, Plot, axis, base_layout, error_bars, log_axis, note, safe
 from harness.report.profile_findings import RUNTIMES, bandwidth, bound_of, by_kind, datatype_of
 
 COLOURS = {Runtime.PYTORCH: "--c-blue", Runtime.ONNX_RUNTIME: "--c-vermillion"}
@@ -195,15 +195,11 @@ def scaling_plot(profile: VariantProfile) -> Plot:
                 "name": RUNTIMES[scaling.runtime],
                 "x": [step.batch_size for step in steps],
                 "y": [step.per_s.value for step in steps],
-                "error_y": {
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [step.per_s.high - step.per_s.value for step in steps],
-                    "arrayminus": [step.per_s.value - step.per_s.low for step in steps],
-                    "thickness": 1,
-                    "width": 3,
-                    "color": colour,
-                },
+                "error_y": error_bars(
+                    [step.per_s.value - step.per_s.low for step in steps],
+                    [step.per_s.high - step.per_s.value for step in steps],
+                    colour,
+                ),
                 "line": {"color": colour, "width": 2},
                 "marker": {
                     "size": 8,
