@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.console import ProgressDisplay, output, print_json, print_line
+from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line
 from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Out, Repository, Resume, StudyFile
 from harness.cli.session import open_folder
 from harness.pipeline.card import FULL
@@ -42,5 +42,5 @@ def card(
         rows = [row for one in cards_of(run) for row in one.rows]
         print_json({"run": str(folder.path), "card": rows})
         return
-    output.print(card_table(run))
+    print_blocks(card_table(run))
     print_line(f"report card: {folder.path / 'card.html'}")

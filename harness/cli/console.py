@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pydantic_core import to_json
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -39,6 +39,13 @@ def say(message: str, *, style: str | None = None) -> None:
 def print_line(message: str) -> None:
     """Print a line of the result on standard output as it is."""
     output.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_blocks(*blocks: RenderableType) -> None:
+    """Print a result's parts on standard output, a blank line after each."""
+    for block in blocks:
+        output.print(block)
+        output.print()
 
 
 def print_json(document: Any) -> None:

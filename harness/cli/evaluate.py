@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.console import ProgressDisplay, output, print_json, print_line, say
+from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line, say
 from harness.cli.options import (
     DEFAULT_REPOSITORY,
     AsIs,
@@ -113,10 +113,11 @@ def evaluate(
             }
         )
         return
-    output.print(quality_table(run))
-    output.print(pairs_table(run))
-    if any(entry.chain for entry in run.losses):
-        output.print(losses_table(run))
+    print_blocks(
+        quality_table(run),
+        pairs_table(run),
+        *([losses_table(run)] if any(entry.chain for entry in run.losses) else []),
+    )
     print_line(f"run: {folder.path}")
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.card import CardPlan
-from harness.cli.console import ProgressDisplay, output, print_json, print_line, say
+from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line, say
 from harness.cli.options import RUNS, parse_cpus
 from harness.cli.remote import OWN_SERVER, RemoteOptions
 from harness.cli.telemetry import TelemetryOptions, watched
@@ -170,14 +170,14 @@ def print_outcome(run: StoredRun, path: Path, *, as_json: bool) -> None:
         document = verdict_document(run.verdicts)
         print_json({"run": str(path), **document, "pairs": run.pairs, "losses": run.losses})
         return
-    output.print(verdict_table(run))
-    if any(entry.chain for entry in run.losses):
-        output.print(losses_table(run))
-    if run.cold_starts:
-        output.print(cold_start_table(run))
-    output.print(verdict_summary(run))
-    if run.card:
-        output.print(card_table(run))
+    # The verdict last: it is what stays in sight.
+    print_blocks(
+        *([card_table(run)] if run.card else []),
+        *([losses_table(run)] if any(entry.chain for entry in run.losses) else []),
+        *([cold_start_table(run)] if run.cold_starts else []),
+        verdict_table(run),
+        verdict_summary(run),
+    )
     print_line(f"report: {path / 'report.html'}")
 
 

@@ -46,7 +46,7 @@ def verdict_table(run: StoredRun) -> Table:
     percentiles = "/".join(dict.fromkeys(family.percentile for family in families))
     names = [name for family in families for name in family.names]
     width = min(_WIDEST_NAME, max(map(len, names), default=0))
-    table = plain_table()
+    table = plain_table("Every variant at its best trial")
     table.add_column("Variant", min_width=width, max_width=_WIDEST_NAME, overflow="fold")
     table.add_column("Quality", justify="right", no_wrap=True)
     table.add_column("vs teacher", justify="right", no_wrap=True)
@@ -71,7 +71,7 @@ def verdict_summary(run: StoredRun) -> RenderableType:
 
 def cold_start_table(run: StoredRun) -> Table:
     """A row a variant: loading, the first request, and the way to a steady latency."""
-    table = plain_table()
+    table = plain_table("From cold to steady")
     table.add_column("Variant", no_wrap=True)
     for title in ("Load s", "First ms", "Steady after", "s from ready", "Steady ms"):
         table.add_column(title, justify="right", no_wrap=True)

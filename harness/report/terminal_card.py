@@ -15,8 +15,8 @@ from harness.runs import StoredRun
 
 def card_table(run: StoredRun) -> Table:
     """A row a model and runtime, in process: what it takes, how fast it is, beside the teacher."""
-    table = plain_table()
-    table.add_column("In process", no_wrap=True)
+    table = plain_table("Report card: in this process, without a server")
+    table.add_column("Model", no_wrap=True)
     titles = ("M", "MB", "Mem MB", "Quality", "p50 ms", "p95", "p99", "vs t.", "b1/s", "max/s")
     for title in titles:
         table.add_column(title, justify="right", no_wrap=True)

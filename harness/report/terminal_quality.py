@@ -41,7 +41,7 @@ _MAKING = {
 
 def quality_table(run: StoredRun) -> Table:
     """A row a variant and metric, beside the teacher's."""
-    table = plain_table()
+    table = plain_table("Quality through the endpoint")
     for title in ("Variant", "Metric"):
         table.add_column(title, no_wrap=True)
     for title in ("Value", "95% interval", "vs teacher", "95% interval", "McNemar p", "Samples"):
@@ -58,7 +58,7 @@ def pairs_table(run: StoredRun) -> Table:
     """A row a variant: flips, agreement and divergence beside the teacher, and calibration."""
     families = families_of(run)
     measures = [name for name in _PAIRS if any(p.measure == name for p in run.pairs)]
-    table = plain_table()
+    table = plain_table("Beside the teacher, sample by sample")
     table.add_column("Variant", no_wrap=True)
     for name in measures:
         table.add_column(_PAIRS[name], justify="right", no_wrap=True)
@@ -77,8 +77,8 @@ def losses_table(run: StoredRun) -> Table:
     chains = [(entry.variant, entry.chain) for entry in run.losses if entry.chain]
     steps = list(dict.fromkeys(s for _, c in chains for s in _MAKING if s in _steps_of(c)))
     steps.sort(key=list(_MAKING).index)
-    table = plain_table()
-    table.add_column("Lost by", no_wrap=True)
+    table = plain_table("Where quality was lost")
+    table.add_column("Variant", no_wrap=True)
     for step in steps:
         table.add_column(_MAKING[step], justify="right", no_wrap=True)
     table.add_column("in all", justify="right", no_wrap=True)

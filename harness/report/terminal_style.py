@@ -9,9 +9,17 @@ from harness.report.numbers import span
 from harness.types import QualityScore
 
 
-def plain_table() -> Table:
-    """Without lines."""
-    return Table(header_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+def plain_table(title: str) -> Table:
+    """Without lines, under its title."""
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="dim",
+        header_style="bold",
+        box=None,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
 
 
 def relative_words(score: QualityScore) -> tuple[str, str]:
