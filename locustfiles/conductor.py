@@ -112,6 +112,8 @@ class Conductor:
         check_plan(plan)
         self._crew.check(plan)
         self._next = plan
+        # Locust keeps the last form's where this one has none, and workers are told what it keeps.
+        self._options().run_time = options.run_time
         self.environment.user_classes[:] = [user]
         self.environment.shape_class = shape_of(self.environment, plan, self.begin_phase)
 
@@ -160,7 +162,7 @@ class Conductor:
 
     def _on_test_start(self, **_: Any) -> None:
         try:
-            if self._next is None:  # --autostart, and Locust's keys, come without a form
+            if self._next is None:  # Locust's keys come without a form
                 self.prepare(self._options(), self.environment.host)
             self.plan, self._next = self._next, None
             assert self.plan is not None  # noqa: S101  (prepare made it)
@@ -207,6 +209,10 @@ class Conductor:
         self._end_ns = time.monotonic_ns()
         for one in self.watchers:
             one.test_ended()
+        if self._options().autostart:
+            # Locust's own timer of --autostart begins only after a test with a shape: it would
+            # stop the next one.
+            self._options().run_time = None
         if self.plan.histograms is not None:
             self._write(self.plan, self.results, self.plan.histograms)
 

@@ -57,7 +57,8 @@ def on_init(environment: Environment, runner: Runner, web_ui: WebUI | None, **_:
     out = (options and options.out) or ""
     if web_ui is not None or out or (options is not None and options.objective):
         _watch(conductor, web_ui, out)
-    if options is not None and options.headless:
+    if options is not None and (options.headless or options.autostart):
+        # Before Locust starts: its dispatcher keeps the user classes that it finds by then.
         conductor.prepare_or_exit()
 
 

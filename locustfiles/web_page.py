@@ -137,7 +137,7 @@ def _read_form(conductor: Conductor) -> tuple[Namespace, str | None]:
         if isinstance(getattr(options, name, None), bool):
             setattr(options, name, value == "true")
         elif name == "run_time":
-            options.run_time = _run_time_s(value) or options.run_time
+            options.run_time = _run_time_s(value)
         elif isinstance(getattr(options, name, None), str):
             setattr(options, name, value)
     return options, request.form.get("host") or conductor.environment.host

@@ -52,7 +52,10 @@ def judge_validity(
     """
     if not server_alive:
         return False, "the server died during the trial: its log says why"
-    reasons = [reason for check in _CHECKS for reason in check(load, server, workload)]
+    checks = _CHECKS
+    if server.counters_reset:
+        checks = tuple(one for one in _CHECKS if one not in _FOLLOW_A_RESTART)
+    reasons = [reason for check in checks for reason in check(load, server, workload)]
     return not reasons, "; ".join(reasons)
 
 
@@ -251,3 +254,14 @@ _CHECKS: tuple[_Check, ...] = (
     _still_warming,
     _counts_disagree,
 )
+_FOLLOW_A_RESTART = frozenset(
+    {
+        _server_broken,
+        _generator_late,
+        _slots_idle,
+        _dropped_by_generator,
+        _still_warming,
+        _counts_disagree,
+    }
+)
+"""What a restart brings about by itself: it is told as the one reason, not as several."""

@@ -194,7 +194,13 @@ def load(
     )
     serving = ServingOptions(max_batch_size, queue_delay_us, instances, intra_op_threads)
     plan = make_plan(source, traffic, serving, slo, seed)
-    check_machinery(plan, transport, records=records and out is None, cpus=cpus_server)
+    check_machinery(
+        plan,
+        transport,
+        records=records and out is None,
+        cpus=cpus_server,
+        ports=server_ports,
+    )
     telemetry = TelemetryOptions(
         prometheus,
         prometheus_header or (),
@@ -203,11 +209,6 @@ def load(
         metrics_port,
         server_ports,
     )
-    if plan.address and server_ports is not None:
-        raise UsageError(
-            "--server-ports are for a server that the harness starts, and --url is up already",
-            next_step="leave it out",
-        )
     judged = plan.slo if slo is not None or until_decided else NO_OBJECTIVE
     with _run_folder_path(out) as path, ProgressDisplay() as progress:
         machinery = make_machinery(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.cli.remote import check_own_server_options
 from harness.cli.source import ServingOptions, Source
 from harness.cli.sweep import override
 from harness.cli.traffic import TrafficOptions
@@ -95,7 +96,12 @@ def _objective(study: Study | None, variant: str | None, slo: str | None) -> Ser
 
 
 def check_machinery(
-    plan: LoadPlan, transport: GrpcImplementation, *, records: bool, cpus: str | None
+    plan: LoadPlan,
+    transport: GrpcImplementation,
+    *,
+    records: bool,
+    cpus: str | None,
+    ports: str | None,
 ) -> None:
     """Refuse options that would do nothing.
 
@@ -104,6 +110,7 @@ def check_machinery(
         transport: what speaks gRPC.
         records: whether requests would be written into a folder that nobody keeps.
         cpus: cores for the server.
+        ports: of the server.
 
     Raises:
         UsageError: there is one.
@@ -113,11 +120,7 @@ def check_machinery(
             "--records without --out: they would be thrown away with the run folder",
             next_step="name where the run folder is kept: --out runs/mine",
         )
-    if plan.address and cpus is not None:
-        raise UsageError(
-            "--cpus-server places a server that the harness starts, and --url is up already",
-            next_step="leave it out",
-        )
+    check_own_server_options(remote=plan.address is not None, cpus_server=cpus, server_ports=ports)
     if transport is GrpcImplementation.GRPCIO and plan.workload.protocol is WireProtocol.HTTP:
         raise UsageError(
             "--transport grpcio speaks gRPC, and the load is HTTP",

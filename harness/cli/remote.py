@@ -73,5 +73,29 @@ class RemoteOptions:
             yield borrowed
 
 
+def check_own_server_options(
+    *, remote: bool, cpus_server: str | None, server_ports: str | None
+) -> None:
+    """Refuse what is said of a server that the harness starts, where none is started.
+
+    Args:
+        remote: a server that is up was named.
+        cpus_server: its cores.
+        server_ports: its ports.
+
+    Raises:
+        UsageError: there is one.
+    """
+    told = {
+        "--cpus-server places": cpus_server,
+        "--server-ports are for": server_ports,
+    }
+    for what in (words for words, value in told.items() if remote and value is not None):
+        raise UsageError(
+            f"{what} a server that the harness starts, and --url is up already",
+            next_step="leave it out",
+        )
+
+
 OWN_SERVER = RemoteOptions()
 """The harness serves."""

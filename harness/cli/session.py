@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.card import CardPlan
 from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line, say
 from harness.cli.options import RUNS, parse_cpus
-from harness.cli.remote import OWN_SERVER, RemoteOptions
+from harness.cli.remote import OWN_SERVER, RemoteOptions, check_own_server_options
 from harness.cli.telemetry import TelemetryOptions, watched
 from harness.errors import (
     EXIT_OBJECTIVE_NOT_MET,
@@ -19,7 +19,6 @@ from harness.errors import (
     EXIT_UNDECIDED,
     HarnessError,
     RunFolderError,
-    UsageError,
 )
 from harness.load.transports.opening import GrpcImplementation
 from harness.pipeline.borrowed import Borrowed
@@ -87,11 +86,11 @@ class RunOptions:
 def run_to_verdict(study: Study, options: RunOptions) -> int:
     """Run the whole study and print how it ended; returns the exit code of its verdict."""
     check_trackers(options.trackers)
-    if options.remote.url is not None and options.cpus.server is not None:
-        raise UsageError(
-            "--cpus-server places a server that the harness starts, and --url is up already",
-            next_step="leave it out",
-        )
+    check_own_server_options(
+        remote=options.remote.url is not None,
+        cpus_server=options.cpus.server,
+        server_ports=options.telemetry.server_ports,
+    )
     with ProgressDisplay() as progress:
         machinery = make_machinery(
             options.repository, options.generators, options.cpus, progress=progress

@@ -153,11 +153,15 @@ def test_as_is_touches_nothing_and_says_what_is_not_there(own_triton, study, tmp
         (["--model-name", "nobody=x"], "'nobody', which is no variant of the study"),
         (["--model-name", "x"], "it is not VARIANT=NAME"),
         (["--metrics-url", "host:8002"], "is no address of a page"),
-        (["--cpus-server", "0"], "--url is up already"),
+        (["--cpus-server", "0"], "--cpus-server places a server that the harness starts"),
+        (["--server-ports", "1,2,3"], "--server-ports are for a server that the harness starts"),
     ],
 )
-def test_options_that_cannot_be_are_said_before_anything_starts(study, options, said, capsys):
-    assert harness("sweep", study, "--url", "http://127.0.0.1:9", *options) == 2
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_options_that_cannot_be_are_said_before_anything_starts(
+    study, command, options, said, capsys
+):
+    assert harness(command, study, "--url", "http://127.0.0.1:9", *options) == 2
     assert said in capsys.readouterr().err
 
 
