@@ -3,100 +3,30 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fake_server import Behaviour, FakeServer, constant
 from load_rig import make_payloads
 from locust_command import end, free_port, response_of, start
 from selenium import webdriver
-from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.wait import WebDriverWait
+from web_rig import CACHED_S, PATIENCE_S, Page, chromium, wait_until
 
 from harness import hdr
 
 pytestmark = pytest.mark.browser
 
-TYPE_IN = """
-const [field, text] = arguments;
-Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value').set.call(field, text);
-field.dispatchEvent(new Event('input', {bubbles: true}));
-field.dispatchEvent(new Event('change', {bubbles: true}));
-"""
-PATIENCE_S = 40
-CACHED_S = 2.1
-"""Locust gives the statistics of up to two seconds ago."""
-WINDOW = "--window-size=1440,900"
-
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[webdriver.Chrome]:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("no Chromium with its chromedriver on this machine (Debian: chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", WINDOW):
-        options.add_argument(argument)
-    chrome = webdriver.Chrome(
-        options=options, service=webdriver.ChromeService(executable_path=driver)
-    )
+    chrome = chromium()
     yield chrome
     chrome.quit()
-
-
-class Page:
-    """The page of a Locust that was started without a plan."""
-
-    def __init__(self, browser: webdriver.Chrome, address: str) -> None:
-        self.browser, self.address = browser, address
-
-    def get(self, path: str) -> Any:
-        with urllib.request.urlopen(f"{self.address}/{path}", timeout=10) as answer:
-            return json.loads(answer.read())
-
-    def show(self, query: str = "") -> None:
-        self.browser.get(f"{self.address}/{query}")
-
-    def fill(self, **values: str) -> None:
-        for name, value in values.items():
-            field = self.browser.find_element(By.NAME, name)
-            self.browser.execute_script(TYPE_IN, field, value)
-
-    def submit(self) -> None:
-        self.browser.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
-
-    def press(self, title: str) -> None:
-        self.wait_for(
-            lambda: self.browser.find_element(By.XPATH, f"//button[normalize-space()='{title}']")
-        ).click()
-
-    def wait_for(self, found: Callable[[], Any]) -> Any:
-        """What `found` gives once it is true of something; what the page shows, where it is not."""
-        try:
-            return WebDriverWait(self.browser, PATIENCE_S, ignored_exceptions=[Exception]).until(
-                lambda _: found()
-            )
-        except TimeoutException:
-            shown = f"{self.browser.current_url} shows:\n{self.text('body')}"
-            told = json.dumps(self.get("stats/requests"))
-            pytest.fail(f"{shown}\nwhile the server tells:\n{told}")
-
-    def text(self, selector: str) -> str:
-        return self.browser.find_element(By.CSS_SELECTOR, selector).text
-
-    def rows(self, tab: str) -> list[dict[str, Any]]:
-        time.sleep(CACHED_S)
-        tables = self.get("stats/requests")["extended_stats"]
-        return next(table["data"] for table in tables if table["key"] == tab)
 
 
 @pytest.fixture
@@ -242,16 +172,3 @@ def test_the_serving_tab_shows_a_test_of_two_workers_of_which_one_dies(
     finally:
         browser.execute_script("localStorage.removeItem('theme')")
         end(master, *workers)
-
-
-def wait_until(true: Callable[[], bool], *, patience_s: float = 3 * PATIENCE_S) -> None:
-    """Until it is true, whatever refuses to answer before."""
-    deadline_s = time.monotonic() + patience_s
-    while True:
-        try:
-            if true():
-                return
-        except OSError:
-            pass
-        assert time.monotonic() < deadline_s
-        time.sleep(0.2)

@@ -224,3 +224,22 @@ def test_every_reason_is_told():
     _, reason = judge(load(cpu=(0.95,)), server=ServerMetrics(counters_reset=True))
     assert "counters were reset" in reason
     assert "95% of a core" in reason
+
+
+def test_what_a_restart_brings_about_is_told_as_the_restart_alone():
+    """Failures, slots that rest, counts that differ and a warm-up anew all follow from it."""
+    shaken = load(
+        lambda index: {
+            "failures": {"connection": 60} if index > 5 else {},
+            "delay_us": 19_000,
+            "latency_us": 40_000 if index < 8 else 8000,
+        }
+    )
+    _, alone = judge(shaken)
+    assert "requests failed" in alone
+    valid, reason = judge(shaken, server=ServerMetrics(requests=100, counters_reset=True))
+    assert not valid
+    assert reason.startswith("the server's counters were reset inside the window")
+    assert "failed" not in reason
+    assert "answered" not in reason
+    assert "late" not in reason

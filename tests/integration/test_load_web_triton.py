@@ -1,0 +1,134 @@
+"""The serving page on the real Triton: its own counts, the workers' and the page's are the same."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from load_rig import make_payloads
+from locust_command import end, free_port, start
+from selenium import webdriver
+from tiny_model import make_tiny_variant
+from web_rig import Page, chromium, wait_until
+
+from harness.runs import read_run
+from harness.serving.embedded import EmbeddedTriton
+from harness.serving.endpoint import TritonClient
+from harness.serving.environment import ServerEnvironment
+
+pytestmark = [pytest.mark.browser, pytest.mark.triton]
+VARIANTS = ("small-teacher", "small-student")
+
+
+@dataclass
+class Stack:
+    """The page, the server that it drives, and the run folder of the session."""
+
+    page: Page
+    triton: EmbeddedTriton
+    out: Path
+
+    def start(self, number: int, **form: str) -> None:
+        """Fill the form in, press its button, and see the test's numbers move."""
+        self.page.wait_for(lambda: self.page.text("form"))
+        self.page.fill(**form)
+        self.page.submit()
+        self.page.wait_for(lambda: self.shown()["number"] == number)
+        self.page.show("?tab=serving")
+        self.page.wait_for(lambda: self.page.text('[data-part="title"]') == form["variant"])
+        before = self.page.wait_for(lambda: self.shown()["totals"]["requests"])
+        self.page.wait_for(lambda: self.shown()["totals"]["requests"] > before)
+        self.page.wait_for(lambda: self.shown()["server"]["batch_sizes"])
+        self.page.wait_for(lambda: self.shown()["verdict"]["window_s"])
+
+    def stop(self) -> None:
+        """And see that it is over."""
+        self.page.press("Stop")
+        self.page.wait_for(lambda: not self.shown()["running"])
+
+    def shown(self):
+        return self.page.get("serving/data.json")["shown"]
+
+    def counted_by_triton(self, variant: str) -> tuple[int, int]:
+        """Successful requests and rows since the model was loaded."""
+        with TritonClient(self.triton.endpoint) as client:
+            statistics = client.statistics(variant)
+        return int(statistics["inference_stats"]["success"]["count"]), int(
+            statistics["inference_count"]
+        )
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[webdriver.Chrome]:
+    chrome = chromium()
+    yield chrome
+    chrome.quit()
+
+
+@pytest.fixture
+def stack(
+    browser: webdriver.Chrome, server_environment: ServerEnvironment, tmp_path: Path
+) -> Iterator[Stack]:
+    repository, web, bind = tmp_path / "repository", str(free_port()), str(free_port())
+    for one in VARIANTS:
+        make_payloads(make_tiny_variant(repository, one).path)
+        (repository / one / "manifest.json").touch()
+    log = tmp_path / "triton.log"
+    with EmbeddedTriton(server_environment, repository, log_file=log) as triton:
+        master = start(
+            "--master", "--master-bind-port", bind, "--web-host", "127.0.0.1", "--web-port", web,
+            "--repository", str(repository), "--out", str(tmp_path / "run"),
+            "--host", f"http://{triton.endpoint.http}", log=tmp_path / "master.log",
+        )  # fmt: skip
+        workers = [
+            start("--worker", "--master-port", bind, log=tmp_path / f"worker-{one}.log")
+            for one in range(2)
+        ]
+        page = Page(browser, f"http://127.0.0.1:{web}")
+        try:
+            wait_until(lambda: page.get("worker-count")["worker_count"] == 2)
+            page.show()
+            yield Stack(page, triton, tmp_path / "run")
+        finally:
+            end(master, *workers)
+
+
+def test_two_tests_of_the_form_agree_with_tritons_own_counts(stack: Stack) -> None:
+    """An open loop on one variant, a closed loop on the other, in the same page."""
+    page = stack.page
+    stack.start(
+        1, variant="small-teacher", protocol="http", client_batch_size="2", load_mode="open",
+        rate="60", length_mix="8:1,16:1", objective="p95 < 500 ms",
+    )  # fmt: skip
+    assert "open loop, 60 requests/s, batch 2" in page.text('[data-part="subtitle"]')
+    stack.stop()
+    first = stack.shown()
+    requests, rows = stack.counted_by_triton("small-teacher")
+    assert first["server"]["requests"] == requests
+    assert rows == 2 * requests
+    assert first["server"]["where"]["queue_ms"] is not None
+    assert first["server"]["where"]["compute_infer_ms"] is not None
+    assert len(first["generators"]) == 2
+
+    page.show()
+    page.press("New")
+    stack.start(
+        2, userCount="4", spawnRate="4", variant="small-student", load_mode="closed", rate="",
+        objective="p95 < 500 ms",
+    )  # fmt: skip
+    stack.stop()
+    second = stack.shown()
+    assert second["server"]["requests"] == stack.counted_by_triton("small-student")[0]
+
+    trials = list(csv.DictReader(io.StringIO(page.read("serving/trials.csv"))))
+    assert [one["variant"] for one in trials] == list(VARIANTS)
+    stored = read_run(stack.out).trials
+    assert [one.requests for one in stored] == [int(one["requests"]) for one in trials]
+    assert [one["variant"] for one in page.get("serving/data.json")["tests"]] == list(VARIANTS)
+    histograms = page.get("hdr-histograms.json")
+    everything = sum(one["completed"] for one in histograms["phases"])
+    assert everything == second["server"]["requests"]
