@@ -13,6 +13,7 @@ import pytest
 from selenium import webdriver
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
@@ -61,9 +62,12 @@ class Page:
     def show(self, query: str = "") -> None:
         self.browser.get(f"{self.address}/{query}")
 
+    def field(self, name: str) -> WebElement:
+        return self.browser.find_element(By.NAME, name)
+
     def fill(self, **values: str) -> None:
         for name, value in values.items():
-            field = self.browser.find_element(By.NAME, name)
+            field = self.field(name)
             if field.tag_name == "select":
                 Select(field).select_by_value(value)
             else:
