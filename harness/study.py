@@ -22,7 +22,9 @@ from pydantic import (
 from harness.errors import ObjectiveError, StudyError
 from harness.planning.objective import QUALITY_METRICS_BY_TASK, parse_objective
 from harness.types import (
+    Accelerator,
     LoadMode,
+    ModelFormat,
     Precision,
     Role,
     ServiceLevelObjective,
@@ -220,6 +222,11 @@ class Model(_Strict):
         description="Hub name, local folder (relative to the study file), or reference:NAME."
     )
     precisions: Annotated[list[Precision], Field(min_length=1)] = [Precision.FP32]
+    formats: Annotated[list[ModelFormat], Field(min_length=1)] = Field(
+        [ModelFormat.ONNX],
+        description="onnx: a graph for ONNX Runtime; tensorrt: a plan, built on the GPU that will "
+        "serve it. Each precision is made in each.",
+    )
     revision: str | None = None
     trust_remote_code: bool = Field(
         False, description="Run Python code that the checkpoint brings. Off unless you say so."
@@ -234,6 +241,11 @@ class Model(_Strict):
         if not (folder / "config.json").is_file():
             raise ValueError(f"no checkpoint there: {folder} has no config.json")
         return str(folder)
+
+    @property
+    def artefacts(self) -> list[tuple[Precision, ModelFormat]]:
+        """What is made of the checkpoint: a variant each."""
+        return [(precision, form) for form in self.formats for precision in self.precisions]
 
     @property
     def reference_name(self) -> str | None:
@@ -251,6 +263,25 @@ class ServingSpace(_Strict):
     instance_counts: Annotated[list[PositiveInt], Field(min_length=1)] = [1]
     intra_op_threads: Annotated[list[PositiveInt], Field(min_length=1)] = [1]
     instance_kind: Literal["cpu", "gpu"] = "cpu"
+    accelerators: Annotated[list[Accelerator], Field(min_length=1)] = Field(
+        [Accelerator.NONE],
+        description="How an ONNX graph is run on a GPU: none (the CUDA provider's defaults), cuda, "
+        "tensorrt. TensorRT plans are served as they are.",
+    )
+    calibration_samples: PositiveInt = Field(
+        256,
+        description="int8 plans: so many samples of the data, drawn by the seed, set the ranges "
+        "of the activations. Their labels are not read.",
+    )
+
+    @model_validator(mode="after")
+    def _accelerators_have_a_gpu(self) -> Self:
+        asked = [str(one) for one in self.accelerators if one is not Accelerator.NONE]
+        if asked and self.instance_kind != "gpu":
+            raise ValueError(
+                f"accelerators {asked} run on a GPU: write instance_kind: gpu, or leave them out"
+            )
+        return self
 
 
 class Traffic(_Strict):
@@ -445,6 +476,7 @@ class Study(_Strict):
         for family in self.families:
             problems += _sweep_contradictions(self, family)
             problems += _foreign_metrics(self, family)
+            problems += _plans_without_gpu(self, family)
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -480,14 +512,24 @@ class Study(_Strict):
         )
 
 
-def variant_name(model: Model, precision: Precision) -> str:
+def variant_name(model: Model, precision: Precision, form: ModelFormat = ModelFormat.ONNX) -> str:
     """Name of a model's variant: its folder in the model repository."""
-    return f"{model.name}-{precision}"
+    return f"{model.name}-{precision}{'-trt' if form is ModelFormat.TENSORRT else ''}"
 
 
 def variants_of(model: Model) -> list[str]:
     """Names of a model's variants."""
-    return [variant_name(model, precision) for precision in model.precisions]
+    return [variant_name(model, *artefact) for artefact in model.artefacts]
+
+
+def plans_of(family: Family) -> set[str]:
+    """Names of the variants that are TensorRT plans."""
+    return {
+        variant_name(model, precision, form)
+        for model in family.models
+        for precision, form in model.artefacts
+        if form is ModelFormat.TENSORRT
+    }
 
 
 def variant_names(study: Study) -> list[str]:
@@ -519,12 +561,11 @@ def _name_clashes(study: Study) -> list[str]:
     problems = []
     for family in study.families:
         for model in family.models:
-            for precision in model.precisions:
-                name = variant_name(model, precision)
+            for name in variants_of(model):
                 if name in seen:
                     problems.append(
                         f"two variants are named '{name}' (families {seen[name]} and "
-                        f"{family.name}): rename a model or drop a repeated precision"
+                        f"{family.name}): rename a model or drop a repeated precision or format"
                     )
                 seen[name] = family.name
     return problems
@@ -542,6 +583,17 @@ def _sweep_contradictions(study: Study, family: Family) -> list[str]:
         "raise max_batch_sizes or drop them"
     )
     return [problem]
+
+
+def _plans_without_gpu(study: Study, family: Family) -> list[str]:
+    if study.serving_of(family).instance_kind == "gpu":
+        return []
+    return [
+        f"family {family.name}: {model.name} asks for formats: tensorrt, and a plan runs on a GPU "
+        "alone: write serving: {instance_kind: gpu}, or leave the format out"
+        for model in family.models
+        if ModelFormat.TENSORRT in model.formats
+    ]
 
 
 def _foreign_metrics(study: Study, family: Family) -> list[str]:

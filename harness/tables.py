@@ -128,6 +128,7 @@ def _trial_row(result: TrialResult, variant: ModelVariant | None) -> dict[str, A
         "instance_count": serving.instance_count or None,
         "instance_kind": serving.instance_kind if serving.told else None,
         "intra_op_threads": serving.intra_op_threads or None,
+        "accelerator": str(serving.accelerator) if serving.told else None,
         "started_utc": result.started_utc,
         "duration_s": result.duration_s,
         "min_duration_s": workload.min_duration_s,

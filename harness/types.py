@@ -48,6 +48,16 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
+class Accelerator(StrEnum):
+    """What runs an ONNX graph on a GPU: Triton's names of ONNX Runtime's providers."""
+
+    NONE = "none"
+    """What the kind of instance asks for: on a GPU the CUDA provider with its defaults."""
+    CUDA = "cuda"
+    TENSORRT = "tensorrt"
+    """The provider that builds TensorRT engines while the model loads."""
+
+
 class WireProtocol(StrEnum):
     """How a client speaks KServe v2 to the server."""
 
@@ -153,6 +163,8 @@ class ServingConfig:
     """`cpu` or `gpu`."""
     intra_op_threads: int = 1
     """ONNX Runtime's threads within an operator, per instance."""
+    accelerator: Accelerator = Accelerator.NONE
+    """Of ONNX graphs on a GPU."""
 
     @property
     def told(self) -> bool:
@@ -164,9 +176,10 @@ class ServingConfig:
         """Short and unique, as it stands in trial identifiers."""
         if not self.told:
             return "as-served"
+        accelerated = "" if self.accelerator is Accelerator.NONE else f"-{self.accelerator}"
         return (
             f"mb{self.max_batch_size}-qd{self.queue_delay_us}"
-            f"-i{self.instance_count}-t{self.intra_op_threads}"
+            f"-i{self.instance_count}-t{self.intra_op_threads}{accelerated}"
         )
 
 

@@ -78,7 +78,7 @@ def write_fp32(
             next_step="architectures whose Python branches on the data do not export; "
             "try the same model without custom code",
         ) from error
-    _finish(path)
+    finish_graph(path)
 
 
 def write_int8(source: Path, path: Path) -> None:
@@ -101,7 +101,7 @@ def write_int8(source: Path, path: Path) -> None:
             reduce_range=True,
             use_external_data_format=external,
         )
-    _finish(path)
+    finish_graph(path)
 
 
 def write_fp16(source: Path, path: Path) -> None:
@@ -125,7 +125,7 @@ def write_fp16(source: Path, path: Path) -> None:
         )
         external = _data_file(source).exists()
         onnx.save_model(model, path, save_as_external_data=external, location=_data_file(path).name)
-    _finish(path)
+    finish_graph(path)
 
 
 def check_loadable(model: onnx.ModelProto, name: str) -> None:
@@ -159,7 +159,7 @@ def _data_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.data")
 
 
-def _finish(path: Path) -> None:
+def finish_graph(path: Path) -> None:
     """Take out what differs from machine to machine, and check what is left."""
     import onnx
 

@@ -20,13 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import ParityError
+from harness.export.executors import Executor
 from harness.export.probes import Probe
 from harness.types import Precision
 
@@ -66,11 +66,13 @@ class Parity:
     """(batch, sequence) of the probes."""
 
 
-def check_parity(path: Path, probes: Sequence[Probe], precision: Precision, name: str) -> Parity:
+def check_parity(
+    executor: Executor, probes: Sequence[Probe], precision: Precision, name: str
+) -> Parity:
     """Run an artefact on the probes and hold it against the checkpoint's answers.
 
     Args:
-        path: the ONNX file.
+        executor: the opened artefact.
         probes: batches with the checkpoint's answers.
         precision: decides the tolerance.
         name: of the variant, for messages.
@@ -79,7 +81,7 @@ def check_parity(path: Path, probes: Sequence[Probe], precision: Precision, name
         ParityError: it answers with something that is no number, or differs by more than its
             precision explains.
     """
-    answers = _run(path, probes)
+    answers = [_read(executor.run(probe.inputs), probe) for probe in probes]
     broken = [
         probe.shape
         for probe, (values, _) in zip(probes, answers, strict=True)
@@ -98,18 +100,6 @@ def check_parity(path: Path, probes: Sequence[Probe], precision: Precision, name
             next_step=_advice(precision),
         )
     return parity
-
-
-def _run(
-    path: Path, probes: Sequence[Probe]
-) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-    """The artefact's first output and its predictions, for each probe."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors: its warnings are about speed
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return [_read(session.run(None, dict(probe.inputs)), probe) for probe in probes]
 
 
 def _read(

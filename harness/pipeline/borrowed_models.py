@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.errors import ServerError
 from harness.serving.remote import THREADS, RemoteServer
-from harness.types import ModelVariant, ServingConfig
+from harness.types import Accelerator, ModelVariant, ServingConfig
 
 _ONNX_RUNTIME = "onnxruntime"
 
@@ -104,6 +104,11 @@ def with_serving(config: Mapping[str, Any], serving: ServingConfig) -> dict[str,
     if _ONNX_RUNTIME in {changed.get("backend"), *str(changed.get("platform", "")).split("_")}:
         parameters = changed.setdefault("parameters", {})
         parameters[THREADS] = {"string_value": str(serving.intra_op_threads)}
+        if serving.accelerator is not Accelerator.NONE:
+            optimization = changed.setdefault("optimization", {})
+            optimization["execution_accelerators"] = {
+                "gpu_execution_accelerator": [{"name": str(serving.accelerator)}]
+            }
     changed["model_warmup"] = [
         one for one in changed.get("model_warmup", ()) if int(one.get("batch_size", 0)) <= largest
     ]

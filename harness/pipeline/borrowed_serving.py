@@ -77,8 +77,8 @@ def _prepare(
     by_variant: dict[str, OpenedModel] = {}
     for one in opened.teacher_first:
         groups = [group.inputs for group in one.dataset.groups]
-        for precision in one.model.precisions:
-            name = variant_name(one.model, precision)
+        for precision, form in one.model.artefacts:
+            name = variant_name(one.model, precision, form)
             model = described_fully(borrowed.models[name], one.dataset, opened.family.task)
             outputs = _try(study, opened.family, model, groups, borrowed, machinery)
             by_variant[name] = one

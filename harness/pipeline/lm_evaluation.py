@@ -20,7 +20,7 @@ from harness.quality.answer_cache import AnswerCache
 from harness.quality.lm_tasks import LoadedTask
 from harness.quality.token_scores import TokenScorer
 from harness.runs import RunFolder
-from harness.study import Family, Model, Study, variant_name
+from harness.study import Family, Model, Study, variants_of
 from harness.tasks.quiet import quiet
 from harness.tasks.tokenizer import load_tokenizer
 from harness.types import ModelVariant, Progress, ServingConfig, TaskKind
@@ -186,11 +186,7 @@ def _evaluate(  # noqa: PLR0913, PLR0917  (all of one step: who answers what, wh
     from harness.quality.lm_evaluation import evaluate_task, read_samples, write_results
     from harness.quality.lm_scores import task_scores
 
-    model = next(
-        one
-        for one in prepared.family.models
-        if variant.name in {variant_name(one, precision) for precision in one.precisions}
-    )
+    model = next(one for one in prepared.family.models if variant.name in variants_of(one))
     tokenizer, config, max_length = _open(_tokenizer_folder(prepared, variant), model)
     cache = AnswerCache(cache_root() / "answers", variant.sha256) if evaluation.use_cache else None
     scorer = TokenScorer(

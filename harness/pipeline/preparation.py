@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.export.checkpoint import Checkpoint, open_checkpoint
-from harness.export.onnx import export_variants
+from harness.export.plans import PlanSettings
+from harness.export.variants import ExportJob, export_variants
 from harness.load.payloads import Group
 from harness.pipeline.ensembles import (
     PreparedPipeline,
@@ -21,7 +22,7 @@ from harness.pipeline.spaces import serving_configs
 from harness.reference.build import ReferenceBundle, build_reference
 from harness.serving.ensemble import write_pipeline
 from harness.serving.repository import write_config
-from harness.study import PIPELINE_SUFFIX, Family, Model, ReferenceData, Study, variant_name
+from harness.study import PIPELINE_SUFFIX, Family, Model, ReferenceData, Study, variants_of
 from harness.tasks.encoding import EncodedDataset, encode
 from harness.tasks.samples import Samples, load_samples
 from harness.types import ModelVariant, Progress, Role, ServingConfig
@@ -67,9 +68,8 @@ class PreparedFamily:
 
     @property
     def teacher(self) -> ModelVariant:
-        """The teacher in its first precision: what 'of teacher' refers to."""
-        model = self.family.teacher
-        name = variant_name(model, model.precisions[0])
+        """The teacher's first variant: what 'of teacher' refers to."""
+        name = variants_of(self.family.teacher)[0]
         return next(variant for variant in self.variants if variant.name == name)
 
 
@@ -94,10 +94,16 @@ def prepare(
             one,
             repository,
             serving=serving_configs(study.serving_of(one.family))[0],
+            plans=_plan_settings(study, one.family),
             progress=progress,
         )
         for one in opened
     )
+
+
+def _plan_settings(study: Study, family: Family) -> PlanSettings:
+    space = study.serving_of(family)
+    return PlanSettings(tuple(space.max_batch_sizes), space.calibration_samples, study.seed)
 
 
 @dataclass(frozen=True)
@@ -147,9 +153,7 @@ def payloads_for(study: Study, variant: str, progress: ProgressSink) -> Sequence
     """
     family = study.family_of(variant)
     bare = variant.removesuffix(PIPELINE_SUFFIX) if is_pipeline(study, variant) else variant
-    model = next(
-        one for one in family.models if bare in {variant_name(one, p) for p in one.precisions}
-    )
+    model = next(one for one in family.models if bare in variants_of(one))
     alone = family.model_copy(update={"models": [model]})
     opened = _open_model(study, family, model, _reference_bundle(study, [alone], progress))
     if bare != variant:
@@ -205,6 +209,7 @@ def _export_family(
     repository: Path,
     *,
     serving: ServingConfig,
+    plans: PlanSettings,
     progress: ProgressSink,
 ) -> PreparedFamily:
     family = opened_family.family
@@ -212,15 +217,16 @@ def _export_family(
     by_variant: dict[str, OpenedModel] = {}
     pipelines: list[PreparedPipeline] = []
     for opened in opened_family.teacher_first:
-        made = export_variants(
+        job = ExportJob(
             opened.model,
             opened.checkpoint,
             family.task,
             family=family.name,
-            repository=repository,
             encoded=opened.dataset,
-            progress=progress,
+            repository=repository,
+            plans=plans,
         )
+        made = export_variants(job, progress)
         for variant in made:
             write_config(variant, serving)
             by_variant[variant.name] = opened

@@ -123,13 +123,14 @@ def _variant(
     coarsest.
     """
     role, task, precision = Role.STUDENT, TaskKind.SEQUENCE_CLASSIFICATION, Precision.INT8
+    form = ModelFormat.ONNX
     if study:
         family = study.family_of(trial.variant)
-        role, precision = next(
-            (model.role, one)
+        role, precision, form = next(
+            (model.role, *artefact)
             for model in family.models
-            for one in model.precisions
-            if variant_name(model, one) == trial.variant.removesuffix(PIPELINE_SUFFIX)
+            for artefact in model.artefacts
+            if variant_name(model, *artefact) == trial.variant.removesuffix(PIPELINE_SUFFIX)
         )
         task = family.task.kind
     return ModelVariant(
@@ -137,7 +138,7 @@ def _variant(
         family=trial.family,
         role=role,
         task=task,
-        format=ModelFormat.ONNX,
+        format=form,
         precision=precision,
         source="",
         sha256=model.identity,

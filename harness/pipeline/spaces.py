@@ -19,7 +19,9 @@ def serving_configs(space: ServingSpace) -> tuple[ServingConfig, ...]:
             instance_count=instances,
             instance_kind=space.instance_kind,
             intra_op_threads=threads,
+            accelerator=accelerator,
         )
+        for accelerator in space.accelerators
         for max_batch in space.max_batch_sizes
         for threads in space.intra_op_threads
         for instances in space.instance_counts

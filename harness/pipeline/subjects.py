@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.profiling.subjects import ArtefactSubject, CheckpointSubject, Subject
-from harness.study import Model, variant_name
+from harness.study import Model, variants_of
 from harness.types import ModelFormat, ModelVariant, ServingConfig, TaskKind
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def family_subjects(family: PreparedFamily, serving: ServingConfig) -> list[Fami
     for variant in family.variants:
         if variant.format is not ModelFormat.ONNX:
             continue
-        model = next(m for m in models.values() if variant.name in _names(m))
+        model = next(m for m in models.values() if variant.name in variants_of(m))
         if model.name not in seen:
             seen.add(model.name)
             found.append(_checkpoint(family, model, variant))
@@ -72,10 +72,6 @@ def backend_options(config: dict[str, Any]) -> Any:
     from harness.serving.backends.onnxruntime.ort_session import session_options
 
     return session_options(config)
-
-
-def _names(model: Model) -> set[str]:
-    return {variant_name(model, precision) for precision in model.precisions}
 
 
 def _checkpoint(family: PreparedFamily, model: Model, variant: ModelVariant) -> FamilySubject:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from harness.planning.decision import decide
 from harness.planning.objective import parse_objective
 from harness.planning.search import BisectionSearch, GridSearch, Search
 from harness.runs import RunFolder
-from harness.study import Family, Study
+from harness.study import Family, Study, plans_of
 from harness.types import (
+    Accelerator,
     Decision,
     Progress,
     Role,
@@ -158,12 +159,27 @@ def make_search(
     return kind(
         family.name,
         [name for name, decision in decisions.items() if decision is not Decision.FAIL],
-        served_as or serving_configs(study.serving_of(family)),
+        _offered(study, family, decisions, served_as),
         workloads(study, traffic),
         study.objective_of(family),
         confirm_duration_s=traffic.confirm_duration_s or 2 * traffic.duration_s,
         unproven={name for name, decision in decisions.items() if decision is Decision.UNDECIDED},
     )
+
+
+def _offered(
+    study: Study,
+    family: Family,
+    variants: Iterable[str],
+    served_as: Mapping[str, ServingConfig] | None,
+) -> dict[str, tuple[ServingConfig, ...]]:
+    """Each variant's serving configurations; no accelerator changes a TensorRT plan."""
+    if served_as:
+        return {variant: (serving,) for variant, serving in served_as.items()}
+    every = serving_configs(study.serving_of(family))
+    plain = (dataclasses.replace(serving, accelerator=Accelerator.NONE) for serving in every)
+    of_a_plan, plans = tuple(dict.fromkeys(plain)), plans_of(family)
+    return {variant: of_a_plan if variant in plans else every for variant in variants}
 
 
 def _write_payloads(families: Sequence[PreparedFamily], folder: RunFolder) -> dict[str, Path]:

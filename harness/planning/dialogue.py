@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Generator, Mapping, Sequence
@@ -41,7 +42,7 @@ class PlannedSearch(ABC):
         self,
         family: str,
         variants: Sequence[str],
-        serving: Sequence[ServingConfig] | Mapping[str, ServingConfig],
+        serving: Sequence[ServingConfig] | Mapping[str, Sequence[ServingConfig]],
         workloads: Sequence[Workload],
         slo: ServiceLevelObjective,
         *,
@@ -54,8 +55,7 @@ class PlannedSearch(ABC):
             family: name that trials carry.
             variants: those that their quality does not rule out, the likely fastest first: what
                 comes after a good one is sooner seen to be worse.
-            serving: configurations, the simplest first; or by variant the one that it has, where
-                somebody else serves it.
+            serving: configurations, the simplest first; or those of each variant.
             workloads: every protocol, client batch size and load (requests in flight, or rate).
             slo: the objective; its load clauses steer the search.
             confirm_duration_s: longest of the winner's fresh measurement.
@@ -63,10 +63,13 @@ class PlannedSearch(ABC):
                 of proven quality meets the load clauses.
         """
         self._family = family
-        own = dict(serving) if isinstance(serving, Mapping) else {}
-        shared = own.values() if isinstance(serving, Mapping) else serving
+        own = serving if isinstance(serving, Mapping) else {}
+        every = [*itertools.chain(*own.values())] if isinstance(serving, Mapping) else serving
         self._space = SearchSpace(
-            tuple(variants), tuple(dict.fromkeys(shared)), tuple(workloads), own
+            tuple(variants),
+            tuple(dict.fromkeys(every)),
+            tuple(workloads),
+            {variant: tuple(offered) for variant, offered in own.items()},
         )
         self._slo = slo
         self._confirm_duration_s = confirm_duration_s

@@ -43,8 +43,8 @@ class SearchSpace:
     serving: tuple[ServingConfig, ...]
     """The simplest first."""
     workloads: tuple[Workload, ...]
-    served_as: Mapping[str, ServingConfig] = field(default_factory=dict)
-    """The one configuration of a variant that somebody else serves and nobody here changes."""
+    own: Mapping[str, tuple[ServingConfig, ...]] = field(default_factory=dict)
+    """Of the variants that have configurations of their own."""
 
     @property
     def most_instances(self) -> int:
@@ -119,8 +119,7 @@ class SearchSpace:
         return [w for w in self.workloads if (w.protocol, w.client_batch_size) == wanted]
 
     def _offered(self, variant: str) -> tuple[ServingConfig, ...]:
-        own = self.served_as.get(variant)
-        return self.serving if own is None else (own,)
+        return self.own.get(variant, self.serving)
 
     def _taking(self, variant: str, batch: int) -> list[ServingConfig]:
         return [serving for serving in self._offered(variant) if takes(serving, batch)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from harness.planning.objective import SHARE_METRICS, SURPRISE_METRICS
-from harness.types import Constraint, LoadMode, Trial, WireProtocol, Workload
+from harness.types import Accelerator, Constraint, LoadMode, Trial, WireProtocol, Workload
 
 UNBOUNDED_MS = 3_600_000.0
 """The largest recordable latency; as an upper bound it says that there is none."""
@@ -75,4 +75,6 @@ def setting(trial: Trial) -> str:
         parts.append(f"queue delay {serving.queue_delay_us / 1000:g} ms")
     if serving.intra_op_threads > 1:
         parts.append(f"{serving.intra_op_threads} threads")
+    if serving.accelerator is not Accelerator.NONE:
+        parts.append(f"accelerator {serving.accelerator}")
     return ", ".join(parts)

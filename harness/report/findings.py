@@ -38,7 +38,7 @@ from harness.report.selection import (
 )
 from harness.report.tables import Table
 from harness.report.trial_tables import rejected_groups
-from harness.types import ModelVariant, Role, TrialResult
+from harness.types import Accelerator, ModelVariant, Role, TrialResult
 
 
 @dataclass(frozen=True)
@@ -200,6 +200,11 @@ def _serving_settings(result: TrialResult) -> tuple[Setting, ...]:
         Setting("Queue delay", f"{count(serving.queue_delay_us)} µs"),
         Setting("Instances", f"{count(serving.instance_count)} ({serving.instance_kind})"),
         Setting("Threads an instance", count(serving.intra_op_threads)),
+        *(
+            ()
+            if serving.accelerator is Accelerator.NONE
+            else (Setting("Accelerator", str(serving.accelerator)),)
+        ),
     )
 
 
@@ -241,4 +246,12 @@ def _config_text(result: TrialResult) -> str:
         f"kind: KIND_{serving.instance_kind.upper()} }} ]\n"
         f'parameters {{ key: "intra_op_thread_count" '
         f'value {{ string_value: "{serving.intra_op_threads}" }} }}'
+        + _accelerator_text(serving.accelerator)
     )
+
+
+def _accelerator_text(accelerator: Accelerator) -> str:
+    if accelerator is Accelerator.NONE:
+        return ""
+    named = f'gpu_execution_accelerator [ {{ name: "{accelerator}" }} ]'
+    return f"\noptimization {{ execution_accelerators {{ {named} }} }}"

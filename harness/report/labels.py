@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from harness.report.load_words import load_words
 from harness.report.numbers import MISSING, TIMES, factor, number, percent
-from harness.types import Decision, QualityScore, ServingConfig, Trial, WireProtocol, Workload
+from harness.types import (
+    Accelerator,
+    Decision,
+    QualityScore,
+    ServingConfig,
+    Trial,
+    WireProtocol,
+    Workload,
+)
 
 
 @dataclass(frozen=True)
@@ -114,6 +122,7 @@ def serving_words(serving: ServingConfig) -> str:
     return (
         f"max batch {serving.max_batch_size}, queue delay {serving.queue_delay_us:,} µs, "
         f"{instances} {TIMES} {threads}"
+        + ("" if serving.accelerator is Accelerator.NONE else f", {serving.accelerator}")
     )
 
 

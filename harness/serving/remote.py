@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from harness.errors import ServerError
 from harness.serving.endpoint import Endpoint
-from harness.types import ServingConfig, TensorSpec
+from harness.types import Accelerator, ServingConfig, TensorSpec
 
 CALL_TIMEOUT_S = 30.0
 ALIVE_TIMEOUT_S = 1.0
@@ -222,7 +222,15 @@ def serving_of(config: Mapping[str, Any]) -> ServingConfig:
         instance_count=sum(int(group.get("count", 1)) for group in groups),
         instance_kind="gpu" if "KIND_GPU" in kinds else "cpu",
         intra_op_threads=int(threads) if str(threads).isdigit() else 0,
+        accelerator=_accelerator(config),
     )
+
+
+def _accelerator(config: Mapping[str, Any]) -> Accelerator:
+    """The first that the configuration names and a study can name too."""
+    accelerators = (config.get("optimization") or {}).get("execution_accelerators") or {}
+    named = [one.get("name") for one in accelerators.get("gpu_execution_accelerator", ())]
+    return next((one for one in Accelerator if one in named), Accelerator.NONE)
 
 
 def refusal(address: Address, words: str, challenge: str = "") -> ServerError:

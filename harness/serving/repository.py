@@ -13,12 +13,21 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from harness.errors import StorageError
-from harness.types import ModelFormat, ModelVariant, ServingConfig, TensorSpec
+from harness.types import (
+    Accelerator,
+    ModelFormat,
+    ModelVariant,
+    Precision,
+    ServingConfig,
+    TensorSpec,
+)
 
 CONFIG_FILE = "config.pbtxt"
 WARMUP_FOLDER = "warmup"
 """Name that Triton prescribes, inside the model's folder."""
 
+ENGINE_CACHE = "/tmp/harness-engines"  # noqa: S108  (in the server's container)
+WORKSPACE_BYTES = 2**30
 _BACKENDS = {ModelFormat.ONNX: "onnxruntime", ModelFormat.TENSORRT: "tensorrt"}
 _ITEM_BYTES = {
     "BOOL": 1, "INT8": 1, "UINT8": 1, "INT16": 2, "UINT16": 2, "FP16": 2, "BF16": 2,
@@ -70,8 +79,29 @@ def model_config(variant: ModelVariant, serving: ServingConfig) -> pb.ModelConfi
     config.instance_group.add(count=serving.instance_count, kind=kind)
     if variant.format is ModelFormat.ONNX:
         config.parameters["intra_op_thread_count"].string_value = str(serving.intra_op_threads)
+        if serving.accelerator is not Accelerator.NONE:
+            accelerator = config.optimization.execution_accelerators.gpu_execution_accelerator.add(
+                name=str(serving.accelerator)
+            )
+            accelerator.parameters.update(accelerator_parameters(serving.accelerator, variant))
     _add_warmup(config, variant)
     return config
+
+
+def accelerator_parameters(accelerator: Accelerator, variant: ModelVariant) -> dict[str, str]:
+    """What Triton's onnxruntime backend is told of a provider, beside its name.
+
+    Engines are kept, as a sweep loads one model under many configurations: building one takes
+    minutes. The names are those of the backend's README, release 24.10.
+    """
+    if accelerator is not Accelerator.TENSORRT:
+        return {}
+    return {
+        "precision_mode": "FP16" if variant.precision is Precision.FP16 else "FP32",
+        "max_workspace_size_bytes": str(WORKSPACE_BYTES),
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": ENGINE_CACHE,
+    }
 
 
 def _add_warmup(config: pb.ModelConfig, variant: ModelVariant) -> None:

@@ -10,7 +10,7 @@ from tiny_models import LINES, make_classifier
 
 from harness.errors import DataError, StudyError
 from harness.export.checkpoint import inspect_checkpoint, open_checkpoint
-from harness.export.onnx import export_variants
+from harness.export.variants import ExportJob, export_variants
 from harness.study_file import load_study
 from harness.tasks.encoding import encode
 from harness.tasks.samples import load_samples
@@ -53,13 +53,15 @@ def test_the_study_exports_from_its_folders_to_a_repository(study, home, tmp_pat
         assert {group.length for group in encoded.groups} <= {16, 32, 64}
         assert np.concatenate([group.rows for group in encoded.groups]).size == encoded.size
         variants = export_variants(
-            model,
-            checkpoint,
-            family.task,
-            family=family.name,
-            repository=tmp_path,
-            encoded=encoded,
-            progress=lambda step: None,
+            ExportJob(
+                model,
+                checkpoint,
+                family.task,
+                family=family.name,
+                repository=tmp_path,
+                encoded=encoded,
+            ),
+            lambda step: None,
         )
         names += [variant.name for variant in variants]
     assert names == ["tickets-teacher-fp32", "tickets-student-fp32", "tickets-student-int8"]

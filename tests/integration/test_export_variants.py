@@ -11,12 +11,12 @@ import pytest
 from onnx import numpy_helper
 from tiny_models import LINES, make_classifier, make_language_model
 
-import harness.export.onnx
 import harness.export.source
+import harness.export.variants
 from harness.errors import CheckpointError, ParityError
 from harness.export.checkpoint import open_checkpoint
-from harness.export.onnx import export_variants
 from harness.export.source import ExportSource
+from harness.export.variants import ExportJob, export_variants
 from harness.study import CausalLanguageModelling, Model, SequenceClassification
 from harness.tasks.encoding import encode
 from harness.tasks.samples import Samples
@@ -70,13 +70,15 @@ class Exported:
 
     def export(self, repository=None):
         return export_variants(
-            self.model,
-            self.checkpoint,
-            self.task,
-            family="made",
-            repository=repository or self.repository,
-            encoded=self.encoded,
-            progress=self.progress.append,
+            ExportJob(
+                self.model,
+                self.checkpoint,
+                self.task,
+                family="made",
+                repository=repository or self.repository,
+                encoded=self.encoded,
+            ),
+            self.progress.append,
         )
 
     def ask_checkpoint(self, inputs):
@@ -292,7 +294,7 @@ def test_an_artefact_that_fails_the_gate_is_not_kept(gpt2, tmp_path, monkeypatch
     monkeypatch.setattr(
         harness.export.source, "write_fp32", lambda graph, example, path: shutil.copy(fp32, path)
     )
-    monkeypatch.setattr(harness.export.onnx, "write_int8", shifted)
+    monkeypatch.setattr(harness.export.variants, "write_int8", shifted)
     with pytest.raises(ParityError, match="gpt2-int8 disagrees with its checkpoint"):
         gpt2.export(tmp_path)
     assert (tmp_path / "gpt2-fp32" / "manifest.json").is_file()
@@ -303,13 +305,15 @@ def test_samples_of_another_tokenizer_are_refused(gpt2, pairs, tmp_path):
     """The larger vocabulary's tokens would index beyond the smaller model's table."""
     with pytest.raises(CheckpointError, match="the tokenizer is another model's"):
         export_variants(
-            pairs.model,
-            pairs.checkpoint,
-            SINGLE,
-            family="made",
-            repository=tmp_path,
-            encoded=gpt2.encoded,
-            progress=lambda step: None,
+            ExportJob(
+                pairs.model,
+                pairs.checkpoint,
+                SINGLE,
+                family="made",
+                repository=tmp_path,
+                encoded=gpt2.encoded,
+            ),
+            lambda step: None,
         )
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from harness.errors import ServerError
 from harness.export.checkpoint import open_checkpoint
-from harness.export.onnx import export_variants
+from harness.export.variants import ExportJob, export_variants
 from harness.quality.answer_cache import AnswerCache
 from harness.quality.lm_eval import ServedLM
 from harness.quality.lm_evaluation import evaluate_task
@@ -92,13 +92,15 @@ def _export(checkpoint: Path, repository: Path) -> ModelVariant:
     samples = Samples(LINES, None, None, None, "", tuple(range(len(LINES))), seed=0)
     model = Model(name="lm", role=Role.TEACHER, checkpoint=str(checkpoint))
     (variant,) = export_variants(
-        model,
-        open_checkpoint(model, folder=None),
-        task,
-        family="texts",
-        repository=repository,
-        encoded=encode(task, samples, checkpoint),
-        progress=lambda step: None,
+        ExportJob(
+            model,
+            open_checkpoint(model, folder=None),
+            task,
+            family="texts",
+            repository=repository,
+            encoded=encode(task, samples, checkpoint),
+        ),
+        lambda step: None,
     )
     write_config(variant, ServingConfig(max_batch_size=8))
     return variant

@@ -5,6 +5,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from harness.errors import ParityError
+from harness.export.executors import OnnxExecutor
 from harness.export.parity import check_parity
 from harness.export.probes import Probe
 from harness.types import Precision
@@ -57,7 +58,9 @@ PROBES = tuple(make_probe(batch, length, batch) for batch, length in ((1, 5), (8
 
 
 def check(path, table, precision):
-    return check_parity(write_classifier(path / "m.onnx", table), PROBES, precision, "m")
+    return check_parity(
+        OnnxExecutor(write_classifier(path / "m.onnx", table)), PROBES, precision, "m"
+    )
 
 
 @pytest.mark.parametrize("precision", list(Precision))
@@ -111,5 +114,5 @@ def test_positions_that_do_not_count_are_not_compared(tmp_path):
         choice_counts=np.zeros_like(probe.choice_counts),
     )
     path = write_classifier(tmp_path / "m.onnx", TABLE)
-    parity = check_parity(path, [spoilt], Precision.FP32, "m")
+    parity = check_parity(OnnxExecutor(path), [spoilt], Precision.FP32, "m")
     assert parity.clear_predictions == 0

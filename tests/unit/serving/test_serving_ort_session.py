@@ -93,19 +93,50 @@ def test_what_cannot_be_honoured_is_named():
     asked["optimization"] = {
         "execution_accelerators": {"gpu_execution_accelerator": [{"name": "tensorrt"}]}
     }
-    assert list(unhonoured(asked)) == [
+    assert list(unhonoured(asked, "GPU")) == ["parameters['cudnn_conv_algo_search']"]
+    assert list(unhonoured(asked, "CPU")) == [
         "optimization.execution_accelerators.gpu_execution_accelerator (tensorrt)",
         "parameters['cudnn_conv_algo_search']",
     ]
-    assert list(unhonoured(config(intra_op_thread_count="1"))) == []
+    assert list(unhonoured(config(intra_op_thread_count="1"), "CPU")) == []
 
 
 def test_gpu_instances_need_the_cuda_provider():
     both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    assert providers("CPU", 0, both) == ["CPUExecutionProvider"]
-    assert providers("GPU", 1, both)[0] == ("CUDAExecutionProvider", {"device_id": 1})
+    assert providers("CPU", 0, both, {}) == ["CPUExecutionProvider"]
+    assert providers("GPU", 1, both, {})[0] == ("CUDAExecutionProvider", {"device_id": 1})
     with pytest.raises(ConfigurationError, match="KIND_GPU"):
-        providers("GPU", 0, ["CPUExecutionProvider"])
+        providers("GPU", 0, ["CPUExecutionProvider"], {})
+
+
+def test_an_accelerator_puts_its_provider_before_cuda():
+    parameters = {
+        "precision_mode": "FP16",
+        "max_workspace_size_bytes": "1024",
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": "/engines",
+    }
+    asked = {
+        "optimization": {
+            "execution_accelerators": {
+                "gpu_execution_accelerator": [{"name": "tensorrt", "parameters": parameters}]
+            }
+        }
+    }
+    every = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    (name, options), (second, _), last = providers("GPU", 0, every, asked)
+    assert (name, second, last) == tuple(every)
+    assert options == {
+        "device_id": 0,
+        "trt_fp16_enable": True,
+        "trt_int8_enable": False,
+        "trt_max_workspace_size": 1024,
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": "/engines",
+    }
+    with pytest.raises(ConfigurationError, match="asks for TensorrtExecutionProvider"):
+        providers("GPU", 0, every[1:], asked)
+    assert providers("CPU", 0, every, asked) == [last]
 
 
 def test_the_models_file(tmp_path: Path):

@@ -61,7 +61,7 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(str(error)) from error
         # Instances are named <model>_<group>_<number>: the first one speaks for all.
         if args["model_instance_name"].endswith("_0_0"):
-            _report_unhonoured(config, args["model_name"])
+            _report_unhonoured(config, args)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer Triton's requests; one that fails leaves the others alone."""
@@ -108,17 +108,19 @@ def _open_session(config: Mapping[str, Any], args: Mapping[str, str]) -> ort.Inf
     session = ort.InferenceSession(
         path,
         session_options(config),
-        providers=providers(args["model_instance_kind"], device, ort.get_available_providers()),
+        providers=providers(
+            args["model_instance_kind"], device, ort.get_available_providers(), config
+        ),
     )
     check_tensors(config, session, path)
     return session
 
 
-def _report_unhonoured(config: Mapping[str, Any], model: str) -> None:
-    ignored = list(unhonoured(config))
+def _report_unhonoured(config: Mapping[str, Any], args: Mapping[str, str]) -> None:
+    ignored = list(unhonoured(config, args["model_instance_kind"]))
     if ignored:
         pb_utils.Logger.log_warn(
-            f"model '{model}': the embedded onnxruntime backend runs on plain ONNX Runtime "
+            f"model '{args['model_name']}': the embedded onnxruntime backend runs on plain ONNX Runtime "
             f"{ort.__version__} and ignores: {'; '.join(ignored)}"
         )
 

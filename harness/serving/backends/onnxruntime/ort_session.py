@@ -100,25 +100,57 @@ def run_options(config: Mapping[str, Any]) -> ort.RunOptions | None:
     return options
 
 
-def providers(kind: str, device_id: int, available: Sequence[str]) -> list[Any]:
-    """Execution providers for an instance of this kind.
+def providers(
+    kind: str, device_id: int, available: Sequence[str], config: Mapping[str, Any]
+) -> list[Any]:
+    """Execution providers for an instance of this kind, the wanted one first.
 
     Args:
         kind: Triton's `CPU` or `GPU`.
         device_id: The GPU's number.
         available: What the installed onnxruntime offers.
+        config: The model configuration, whose GPU accelerators are added as in C++.
 
     Raises:
-        ConfigurationError: KIND_GPU where onnxruntime was built without CUDA.
+        ConfigurationError: a provider is asked for that this onnxruntime was built without.
     """
     if kind != "GPU":
         return ["CPUExecutionProvider"]
-    if "CUDAExecutionProvider" not in available:
-        raise ConfigurationError(
-            "instance_group asks for KIND_GPU, but the embedded server's onnxruntime offers only "
-            f"{', '.join(available)}: use KIND_CPU here, or NVIDIA's container for GPUs"
-        )
-    return [("CUDAExecutionProvider", {"device_id": device_id}), "CPUExecutionProvider"]
+    device = {"device_id": device_id}
+    wanted: list[tuple[str, dict[str, Any]]] = [("CUDAExecutionProvider", device)]
+    for accelerator in gpu_accelerators(config):
+        if accelerator.get("name") == "tensorrt":
+            given = accelerator.get("parameters", {})
+            wanted.insert(0, ("TensorrtExecutionProvider", device | _tensorrt_options(given)))
+    for provider, _ in wanted:
+        if provider not in available:
+            raise ConfigurationError(
+                f"the configuration asks for {provider} (KIND_GPU), but the embedded server's "
+                f"onnxruntime offers only {', '.join(available)}: use KIND_CPU here, or NVIDIA's "
+                "container for GPUs"
+            )
+    return [*wanted, "CPUExecutionProvider"]
+
+
+def gpu_accelerators(config: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """What the configuration names under `gpu_execution_accelerator`."""
+    accelerators = config.get("optimization", {}).get("execution_accelerators", {})
+    named: Sequence[Mapping[str, Any]] = accelerators.get("gpu_execution_accelerator", ())
+    return named
+
+
+def _tensorrt_options(parameters: Mapping[str, str]) -> dict[str, Any]:
+    """The C++ backend's parameters, in the provider's own names."""
+    options: dict[str, Any] = {
+        "trt_fp16_enable": parameters.get("precision_mode", "FP32") == "FP16",
+        "trt_int8_enable": parameters.get("precision_mode") == "INT8",
+    }
+    if "max_workspace_size_bytes" in parameters:
+        options["trt_max_workspace_size"] = int(parameters["max_workspace_size_bytes"])
+    for name in ("trt_engine_cache_enable", "trt_engine_cache_path"):
+        if name in parameters:
+            options[name] = parameters[name]
+    return options
 
 
 def model_file(config: Mapping[str, Any], repository: str, version: str) -> str:
@@ -128,11 +160,13 @@ def model_file(config: Mapping[str, Any], repository: str, version: str) -> str:
     return str(path / "model.onnx" if path.is_dir() else path)
 
 
-def unhonoured(config: Mapping[str, Any]) -> Iterator[str]:
+def unhonoured(config: Mapping[str, Any], kind: str) -> Iterator[str]:
     """What the configuration asks for and this backend cannot give, in words."""
     accelerators = config.get("optimization", {}).get("execution_accelerators", {})
     for place, wanted in accelerators.items():
-        names = ", ".join(item.get("name", "?") for item in wanted)
+        honoured = kind == "GPU" and place == "gpu_execution_accelerator"
+        known = {"cuda", "tensorrt"} if honoured else set()
+        names = ", ".join(item.get("name", "?") for item in wanted if item.get("name") not in known)
         if names:
             yield f"optimization.execution_accelerators.{place} ({names})"
     for key in sorted(set(parameters_of(config)) - KNOWN_PARAMETERS):

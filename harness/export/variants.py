@@ -1,0 +1,235 @@
+"""From a checkpoint to the variants that are served: the export, read from top to bottom.
+
+An artefact's folder in the model repository:
+
+    <variant>/1/model.onnx      what Triton loads (with model.onnx.data beside it above 1.8 GB),
+    <variant>/1/model.plan      or a TensorRT plan
+    <variant>/tokenizer/        the checkpoint's tokenizer and configuration, for any client
+    <variant>/warmup/<input>    one real sample, raw little-endian bytes, for Triton's warm-up
+    <variant>/manifest.json     digests, tensors, parity, versions
+
+`config.pbtxt` joins them when serving writes it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.export.checkpoint import Checkpoint
+from harness.export.convert import artefact_files, write_fp16, write_int8
+from harness.export.executors import Executor, OnnxExecutor
+from harness.export.hub import CODE_FILES, SMALL_FILES
+from harness.export.manifest import (
+    ArtefactManifest,
+    digest_files,
+    read_manifest,
+    write_manifest,
+)
+from harness.export.parity import check_parity
+from harness.export.plans import PlanSettings, plan_recipe, probes_within, write_plan
+from harness.export.source import ExportSource
+from harness.export.staging import repository_lock, scratch_folder, staged_folder
+from harness.export.tensorrt import PlanExecutor, PlanHome, moved_from, plan_home
+from harness.study import Model, Task, variant_name
+from harness.tasks.encoding import EncodedDataset
+from harness.tasks.extras import require_extra
+from harness.types import ModelFormat, ModelVariant, Precision, Progress, TaskKind
+
+FILES = {ModelFormat.ONNX: "model.onnx", ModelFormat.TENSORRT: "model.plan"}
+"""What Triton loads, inside the version's folder."""
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """A model of a study, and where its variants go."""
+
+    model: Model
+    checkpoint: Checkpoint
+    task: Task
+    family: str
+    encoded: EncodedDataset
+    """Samples as this checkpoint's tokenizer makes them; probes, calibration and warm-up are taken
+    from them."""
+    repository: Path
+    plans: PlanSettings = field(default_factory=PlanSettings)
+
+
+def export_variants(
+    job: ExportJob, progress: Callable[[Progress], None]
+) -> tuple[ModelVariant, ...]:
+    """Make every artefact of a model exist in the repository, checked against its checkpoint.
+
+    What is there already, unharmed and from an equal recipe, stays. The checkpoint is exported
+    once; the other precisions and formats are made from that graph.
+
+    Args:
+        job: the model.
+        progress: told about each artefact.
+
+    Returns:
+        One variant an artefact, in the study's order.
+
+    Raises:
+        CheckpointError: the checkpoint does not fit the samples, or cannot be exported.
+        ParityError: an artefact disagrees with the checkpoint.
+        EnvironmentFailure: the installed tools write files that the pinned server cannot load; or
+            a TensorRT plan is asked for where there is no TensorRT or no GPU.
+        StorageError: the repository cannot be written.
+        MissingExtraError: torch or an ONNX package is not installed.
+    """
+    require_extra("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
+    model, variants = job.model, []
+    home = plan_home() if ModelFormat.TENSORRT in model.formats else None
+    total = len(model.artefacts)
+    with repository_lock(job.repository), scratch_folder(job.repository) as scratch:
+        source = ExportSource(model, job.checkpoint, job.task, job.encoded, scratch)
+        for number, (precision, form) in enumerate(model.artefacts):
+            name = variant_name(model, precision, form)
+            progress(Progress("export", number, total, name))
+            making = _Making(source, precision, form, job.plans, home)
+            folder = job.repository / name
+            manifest = _kept(folder, making, progress)
+            if manifest is None:
+                manifest = _make(making, folder)
+            variants.append(_variant(manifest, folder, job, precision, form))
+    progress(Progress("export", total, total, model.name))
+    return tuple(variants)
+
+
+@dataclass(frozen=True)
+class _Making:
+    """One artefact while it is made."""
+
+    source: ExportSource
+    precision: Precision
+    form: ModelFormat
+    plans: PlanSettings
+    home: PlanHome | None
+    """Of plans."""
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """All that decides what the artefact is."""
+        recipe = self.source.recipe(self.precision)
+        if self.home is None or self.form is not ModelFormat.TENSORRT:
+            return recipe
+        return recipe | {"plan": plan_recipe(self.source, self.precision, self.plans, self.home)}
+
+    def write(self, path: Path) -> None:
+        """Write what Triton loads."""
+        if self.form is ModelFormat.TENSORRT:
+            write_plan(self.source, path, self.precision, self.plans)
+        elif self.precision is Precision.INT8:
+            write_int8(self.source.fp32, path)
+        elif self.precision is Precision.FP16:
+            write_fp16(self.source.fp32, path)
+        else:
+            for file in artefact_files(self.source.fp32):
+                shutil.copyfile(file, path.parent / file.name)
+
+    def check(self, path: Path, name: str) -> dict[str, Any]:
+        """Hold it against the checkpoint.
+
+        Raises:
+            ParityError: it disagrees.
+        """
+        executor: Executor
+        if self.form is ModelFormat.TENSORRT:
+            executor = PlanExecutor(path)
+            probes = probes_within(self.source, self.plans)
+        else:
+            executor, probes = OnnxExecutor(path), self.source.probes
+        return dataclasses.asdict(check_parity(executor, probes, self.precision, name))
+
+
+def _kept(
+    folder: Path, making: _Making, progress: Callable[[Progress], None]
+) -> ArtefactManifest | None:
+    """The manifest of an artefact that need not be made again, verified against its files."""
+    manifest = read_manifest(folder)
+    if manifest is None or manifest.recipe != making.recipe:
+        built = manifest.recipe.get("plan") if manifest else None
+        if built and making.home and (why := moved_from(built, making.home)):
+            progress(Progress("export", 0, 1, f"{folder.name} is made anew: {why}"))
+        return None
+    files = artefact_files(folder / "1" / FILES[making.form])
+    whole = (folder / "tokenizer").is_dir() and all(
+        (folder / "warmup" / one.name).is_file() for one in manifest.inputs
+    )
+    return manifest if whole and files and digest_files(files) == manifest.sha256 else None
+
+
+def _make(making: _Making, target: Path) -> ArtefactManifest:
+    source = making.source
+    with staged_folder(target) as folder:
+        path = folder / "1" / FILES[making.form]
+        path.parent.mkdir()
+        making.write(path)
+        parity = making.check(path, target.name)
+        files = artefact_files(path)
+        manifest = ArtefactManifest(
+            variant=target.name,
+            source=source.checkpoint.name,
+            recipe=making.recipe,
+            sha256=digest_files(files),
+            size_bytes=sum(file.stat().st_size for file in files),
+            parameters=source.checkpoint.parameters,
+            inputs=source.inputs,
+            outputs=source.outputs,
+            parity=parity,
+            warmup=_write_warmup(folder / "warmup", source.encoded),
+        )
+        _copy_tokenizer(source, folder / "tokenizer")
+        write_manifest(folder, manifest)
+    return manifest
+
+
+def _write_warmup(folder: Path, encoded: EncodedDataset) -> dict[str, list[int]]:
+    """One real sample of the longest group; returns its shape by input."""
+    folder.mkdir()
+    shapes = {}
+    for name, values in encoded.groups[-1].inputs.items():
+        sample = np.ascontiguousarray(values[0], dtype="<i8")
+        (folder / name).write_bytes(sample.tobytes())
+        shapes[name] = list(sample.shape)
+    return shapes
+
+
+def _copy_tokenizer(source: ExportSource, folder: Path) -> None:
+    folder.mkdir()
+    code = CODE_FILES if source.model.trust_remote_code else ()
+    for pattern in (*SMALL_FILES, *code):
+        for file in source.checkpoint.folder.glob(pattern):
+            shutil.copyfile(file, folder / file.name)
+
+
+def _variant(
+    manifest: ArtefactManifest,
+    folder: Path,
+    job: ExportJob,
+    precision: Precision,
+    form: ModelFormat,
+) -> ModelVariant:
+    return ModelVariant(
+        name=folder.name,
+        family=job.family,
+        role=job.model.role,
+        task=TaskKind(manifest.recipe["kind"]),
+        format=form,
+        precision=precision,
+        source=job.model.checkpoint,
+        sha256=manifest.sha256,
+        path=folder,
+        inputs=manifest.inputs,
+        outputs=manifest.outputs,
+        parameters=manifest.parameters,
+        size_bytes=manifest.size_bytes,
+        parity={manifest.outputs[0].name: manifest.parity["max_difference"]},
+    )
