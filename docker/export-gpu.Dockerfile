@@ -1,8 +1,11 @@
 # `harness export` inside the server's own image: a TensorRT plan runs only on the TensorRT release
 # and the kind of GPU that it was built with. The harness needs a newer Python than release 24.10
-# has, so uv brings one; TensorRT's libraries and trtexec are the image's.
+# has, so uv brings one, and TensorRT's bindings for it, of the image's own release; the libraries
+# that they load are the image's.
 FROM nvcr.io/nvidia/tritonserver:24.10-py3
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# With CUDA: plans are held against their checkpoints on the GPU.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cu126
+ARG TENSORRT=10.5.0
 WORKDIR /src
 ENV UV_PYTHON_INSTALL_DIR=/opt/python PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python3 -m pip install --quiet uv==0.5.14 && uv venv --quiet --seed --python 3.11 /opt/harness
@@ -11,6 +14,9 @@ COPY pyproject.toml docker/requirements.py ./
 RUN python requirements.py export quality > requirements.txt && \
     pip install --quiet --index-url ${TORCH_INDEX} "$(grep '^torch==' requirements.txt)" && \
     pip install --quiet -r requirements.txt
+RUN pip install --quiet --no-deps tensorrt-cu12-bindings==${TENSORRT} && \
+    cd "$(python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')" && \
+    ln -s tensorrt_bindings tensorrt
 COPY README.md LICENSE ./
 COPY studies studies
 COPY locustfiles locustfiles

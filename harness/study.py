@@ -43,6 +43,7 @@ _SHAPE = re.compile(rf"flat|(ramp|step|spike|sine):{_NUMBER}\.\.{_NUMBER}/{_NUMB
 DEFAULT_CLIENT_BATCHES = [1, 4, 8, 16]
 REFERENCE_PREFIX = "reference:"
 TRACE_PREFIX = "trace:"
+PLAN_SUFFIX = "-trt"
 PIPELINE_SUFFIX = "-pipeline"
 """Of the ensemble that serves a variant with its pre- and post-processing."""
 
@@ -514,7 +515,7 @@ class Study(_Strict):
 
 def variant_name(model: Model, precision: Precision, form: ModelFormat = ModelFormat.ONNX) -> str:
     """Name of a model's variant: its folder in the model repository."""
-    return f"{model.name}-{precision}{'-trt' if form is ModelFormat.TENSORRT else ''}"
+    return f"{model.name}-{precision}{PLAN_SUFFIX if form is ModelFormat.TENSORRT else ''}"
 
 
 def variants_of(model: Model) -> list[str]:

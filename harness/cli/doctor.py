@@ -16,7 +16,8 @@ from harness import machine
 from harness.cache import cache_root
 from harness.cli.console import ProgressDisplay, output, print_json
 from harness.cli.options import AsJson, cpu_list
-from harness.errors import EXIT_ENVIRONMENT, EXIT_OK, ServerEnvironmentError
+from harness.errors import EXIT_ENVIRONMENT, EXIT_OK, EnvironmentFailure, ServerEnvironmentError
+from harness.export.tensorrt import plan_home
 from harness.serving.environment import ensure_server_environment, find_server_environment
 
 NEEDED_GIB = 4
@@ -80,7 +81,16 @@ def examine() -> list[Finding]:
                 "" if there else f"pip install 'triton-distillation-harness[{extra}]'",
             )
         )
-    return [*findings, _pinning(), _other_load(), _disk(), _server()]
+    return [*findings, _tensorrt(), _pinning(), _other_load(), _disk(), _server()]
+
+
+def _tensorrt() -> Finding:
+    """Whether plans can be built here."""
+    try:
+        home = plan_home()
+    except EnvironmentFailure as error:
+        return Finding("TensorRT", "note", str(error), error.next_step)
+    return Finding("TensorRT", "ok", f"{home.tensorrt}, for {home.gpu} ({home.compute_capability})")
 
 
 def _pinning() -> Finding:

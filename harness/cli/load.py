@@ -44,7 +44,7 @@ from harness.cli.traffic import TrafficOptions
 from harness.errors import EXIT_ENVIRONMENT, EXIT_OK, UsageError
 from harness.load.payloads import Group, read_payloads
 from harness.load.transports.opening import GrpcImplementation
-from harness.pipeline.inputs import check_inputs
+from harness.pipeline.inputs import check_embedded, check_inputs
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.manifest import bare_manifest, new_manifest
 from harness.pipeline.preflight import check_served, find_model
@@ -242,6 +242,7 @@ def _measure(plan: LoadPlan, path: Path, machinery: Machinery) -> TrialResult:
         raise UsageError("neither a study nor --url")
     family = plan.study.family_of(plan.name)
     check_served(plan.workload, plan.serving, family)
+    check_embedded(plan.study)
     check_inputs(plan.study)
     trial = Trial(plan.name, family.name, plan.serving, plan.workload, stage="load")
     with RunFolder.create(path, new_manifest(plan.study)) as folder:

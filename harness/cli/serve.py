@@ -20,6 +20,7 @@ from harness.cli.options import (
 )
 from harness.errors import UsageError
 from harness.pipeline import serving
+from harness.pipeline.inputs import check_embedded
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.run import export_study
 from harness.pipeline.spaces import serving_configs
@@ -44,6 +45,7 @@ def serve(
 ) -> None:
     """Export what is missing, start Triton, load every variant, and stay until Ctrl-C."""
     study, wanted_ports = load_study(study_file), parse_ports(ports)
+    check_embedded(study)
     log = log_file or Path(tempfile.mkdtemp(prefix="harness-serve-")) / "triton.log"
     with ProgressDisplay() as progress:
         machinery = Machinery(repository, parse_cpus(cpus_server), progress=progress)

@@ -22,7 +22,7 @@ from harness.errors import (
 )
 from harness.load.transports.opening import GrpcImplementation
 from harness.pipeline.borrowed import Borrowed
-from harness.pipeline.inputs import check_inputs
+from harness.pipeline.inputs import check_embedded, check_inputs
 from harness.pipeline.machinery import Machinery, ProgressSink
 from harness.pipeline.manifest import new_manifest, without_secrets
 from harness.pipeline.run import run_study, write_results
@@ -144,9 +144,12 @@ def open_folder(
 
     Raises:
         StudyError: with every problem of checkpoints and data.
+        UsageError: the embedded server cannot serve it.
         RunFolderError: the folder is taken, or is no run of this study on this server.
     """
     asked = borrowed.study if borrowed else study
+    if borrowed is None:
+        check_embedded(study)
     if not resume:
         check_inputs(asked)
         manifest = new_manifest(asked) | ({"server": borrowed.manifest()} if borrowed else {})

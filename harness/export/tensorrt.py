@@ -53,7 +53,7 @@ def plan_home() -> PlanHome:
     """
     if find_spec("tensorrt") is None:
         raise EnvironmentFailure(
-            "a TensorRT plan is asked for, and TensorRT is not installed here",
+            "TensorRT is not installed here, so no plan can be built",
             next_step=WHERE_TO_BUILD,
         )
     try:
@@ -130,9 +130,9 @@ def build_plan(
     for name in inputs:
         shapes.set_shape(
             name,
-            trt.Dims(profile.smallest),
-            trt.Dims(profile.likeliest),
-            trt.Dims(profile.largest),
+            trt.Dims([*profile.smallest]),
+            trt.Dims([*profile.likeliest]),
+            trt.Dims([*profile.largest]),
         )
     config.add_optimization_profile(shapes)
     known = timing_cache.read_bytes() if timing_cache.is_file() else b""
@@ -145,10 +145,10 @@ def build_plan(
             f"TensorRT {trt.__version__} cannot build the plan: {_last(log)}",
             next_step="free memory on the GPU, or lower max_batch_sizes or the task's max_length",
         )
-    path.write_bytes(plan)
+    path.write_bytes(_bytes_of(plan))
     timing_cache.parent.mkdir(parents=True, exist_ok=True)
     partial = timing_cache.with_suffix(".partial")
-    partial.write_bytes(cache.serialize())
+    partial.write_bytes(_bytes_of(cache.serialize()))
     partial.replace(timing_cache)
 
 
@@ -179,7 +179,6 @@ class PlanExecutor:
         Raises:
             EnvironmentFailure: the GPU did not.
         """
-        import tensorrt as trt
         import torch
 
         context = self._context
@@ -187,7 +186,7 @@ class PlanExecutor:
         with torch.cuda.stream(stream):
             given = {name: torch.from_numpy(values).cuda() for name, values in inputs.items()}
             for name, tensor in given.items():
-                context.set_input_shape(name, trt.Dims(tuple(tensor.shape)))
+                context.set_input_shape(name, tuple(tensor.shape))
                 context.set_tensor_address(name, tensor.data_ptr())
             answers = [self._room_for(name) for name in self._output_names()]
             done = context.execute_async_v3(stream.cuda_stream)
@@ -208,12 +207,18 @@ class PlanExecutor:
         import tensorrt as trt
         import torch
 
-        shape = tuple(self._context.get_tensor_shape(name))
+        dims = self._context.get_tensor_shape(name)
+        shape = [dims[axis] for axis in range(len(dims))]
         of_tokens = self._engine.get_tensor_dtype(name) == trt.DataType.INT64
         kind = torch.int64 if of_tokens else torch.float32
         room = torch.empty(shape, dtype=kind, device="cuda")
         self._context.set_tensor_address(name, room.data_ptr())
         return room
+
+
+def _bytes_of(memory: Any) -> bytes:
+    """The library's own memory, which has Python's buffer protocol, as a copy."""
+    return bytes(memory)
 
 
 def _make_log() -> trt.ILogger:

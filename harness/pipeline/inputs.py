@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from harness.errors import StudyError, UsageError
 from harness.export.checkpoint import inspect_checkpoint
+from harness.export.tensorrt import IMAGE
 from harness.load.workload import check_workload
 from harness.pipeline.spaces import workloads
-from harness.study import Family, ReferenceData, Study
+from harness.study import Family, ReferenceData, Study, plans_of
 from harness.tasks.extras import require_extra
 from harness.tasks.samples import load_samples, load_training_samples
 from harness.types import Role
@@ -28,6 +29,21 @@ def check_inputs(study: Study) -> None:
     problems += [problem for family in study.families for problem in _problems(study, family)]
     if problems:
         raise StudyError(f"study {study.name}", list(dict.fromkeys(problems)))
+
+
+def check_embedded(study: Study) -> None:
+    """Refuse what the embedded server cannot serve, and NVIDIA's can.
+
+    Raises:
+        UsageError: the study asks for TensorRT plans.
+    """
+    plans = sorted(name for family in study.families for name in plans_of(family))
+    if plans:
+        raise UsageError(
+            f"the embedded server has no TensorRT: it cannot serve {', '.join(plans)}",
+            next_step=f"serve them by {IMAGE} (docker compose --profile gpu up) and name it with "
+            "--url, or leave tensorrt out of formats",
+        )
 
 
 def _traffic(study: Study, family: Family) -> Iterator[str]:

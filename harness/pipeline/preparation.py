@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.export.checkpoint import Checkpoint, open_checkpoint
 from harness.export.plans import PlanSettings
+from harness.export.tensorrt import plan_home
 from harness.export.variants import ExportJob, export_variants
 from harness.load.payloads import Group
 from harness.pipeline.ensembles import (
@@ -22,7 +23,15 @@ from harness.pipeline.spaces import serving_configs
 from harness.reference.build import ReferenceBundle, build_reference
 from harness.serving.ensemble import write_pipeline
 from harness.serving.repository import write_config
-from harness.study import PIPELINE_SUFFIX, Family, Model, ReferenceData, Study, variants_of
+from harness.study import (
+    PIPELINE_SUFFIX,
+    Family,
+    Model,
+    ReferenceData,
+    Study,
+    plans_of,
+    variants_of,
+)
 from harness.tasks.encoding import EncodedDataset, encode
 from harness.tasks.samples import Samples, load_samples
 from harness.types import ModelVariant, Progress, Role, ServingConfig
@@ -84,8 +93,11 @@ def prepare(
 
     Raises:
         ParityError: an export disagrees with its checkpoint.
+        EnvironmentFailure: a TensorRT plan is asked for where none can be built.
     """
     families = [family for family in study.families if only_family in {None, family.name}]
+    if any(plans_of(family) for family in families):
+        plan_home()  # before models are trained in vain
     opened = open_families(study, families, progress)
     for one in opened:
         _tell_what_is_cut(one.models, progress)

@@ -11,7 +11,7 @@ import pandas as pd
 from pydantic import TypeAdapter
 
 from harness.card import Runtime
-from harness.errors import RunFolderError
+from harness.errors import RunFolderError, UsageError
 from harness.machine import cpu_model, describe_machine
 from harness.pipeline.card import card_serving, preload_for
 from harness.pipeline.inputs import check_inputs
@@ -29,7 +29,7 @@ from harness.profiling.timing import SETTLING_CALLS, time_calls
 from harness.profiling.worker import Worker
 from harness.report.profile_page import PROFILE, build_profile
 from harness.storage import replace_text, storage_errors, utc_now
-from harness.study import Study
+from harness.study import PLAN_SUFFIX, Study, plans_of
 from harness.types import Progress
 
 RUNS = 50
@@ -69,6 +69,11 @@ def profile_variant(
         EnvironmentFailure: the model cannot be loaded or run.
     """
     family_of = study.family_of(variant)
+    if variant in plans_of(family_of):
+        raise UsageError(
+            f"{variant} is a TensorRT plan, and profiles are made by PyTorch and ONNX Runtime",
+            next_step=f"profile its graph: --variant {variant.removesuffix(PLAN_SUFFIX)}",
+        )
     check_inputs(study)
     with storage_errors(folder):
         if folder.exists() and any(folder.iterdir()):

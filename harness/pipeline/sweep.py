@@ -159,7 +159,7 @@ def make_search(
     return kind(
         family.name,
         [name for name, decision in decisions.items() if decision is not Decision.FAIL],
-        _offered(study, family, decisions, served_as),
+        offered_configs(study, family, decisions, served_as),
         workloads(study, traffic),
         study.objective_of(family),
         confirm_duration_s=traffic.confirm_duration_s or 2 * traffic.duration_s,
@@ -167,7 +167,7 @@ def make_search(
     )
 
 
-def _offered(
+def offered_configs(
     study: Study,
     family: Family,
     variants: Iterable[str],

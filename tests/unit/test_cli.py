@@ -50,6 +50,34 @@ def test_a_wrong_study_is_exit_2_with_its_problems_on_standard_error(tmp_path, c
     assert printed.out == ""
 
 
+def test_plans_are_refused_where_the_embedded_server_would_serve_them(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    study = str(bundled("studies") / "reference-gpu.yaml")
+    for command in (
+        ["run", study],
+        ["evaluate", study],
+        ["serve", study],
+        *(["load", study, "--variant", "topics-student-fp16-trt", "--concurrency", "1"],),
+    ):
+        assert run_command(command) == 2
+        told = capsys.readouterr().err
+        assert "the embedded server has no TensorRT: it cannot serve topics-student-fp16" in told
+        assert "--url" in told
+    assert run_command(["profile", study, "--variant", "topics-student-fp16-trt"]) == 2
+    assert "--variant topics-student-fp16" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_plans_are_not_begun_where_tensorrt_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))
+    assert run_command(["export", str(bundled("studies") / "reference-gpu.yaml")]) == 5
+    assert "docker compose --profile gpu run --rm export-gpu" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_is_no_run_is_exit_2_with_the_next_step(tmp_path, capsys):
     assert run_command(["report", str(tmp_path)]) == 2
     assert "next:" in capsys.readouterr().err

@@ -5,9 +5,10 @@ import pytest
 from harness.errors import UsageError
 from harness.load.workload import check_workload
 from harness.pipeline.spaces import serving_configs, workloads
-from harness.study import ServingSpace
+from harness.pipeline.sweep import offered_configs
+from harness.study import ServingSpace, variants_of
 from harness.study_file import parse_study
-from harness.types import ArrivalKind, LoadMode, ShapeKind
+from harness.types import Accelerator, ArrivalKind, LoadMode, ShapeKind
 from tests.samples import sample_study
 
 
@@ -24,6 +25,28 @@ def test_the_simplest_serving_configuration_comes_first():
     assert [config.label for config in serving_configs(space)] == [
         "mb8-qd0-i1-t1", "mb8-qd0-i2-t1", "mb16-qd0-i1-t1", "mb16-qd0-i2-t1",
     ]  # fmt: skip
+
+
+def test_accelerators_are_serving_configurations_of_their_own():
+    space = ServingSpace(instance_kind="gpu", accelerators=["none", "cuda", "tensorrt"])
+    assert [config.label for config in serving_configs(space)] == [
+        "mb16-qd0-i1-t1", "mb16-qd0-i1-t1-cuda", "mb16-qd0-i1-t1-tensorrt",
+    ]  # fmt: skip
+
+
+def test_no_accelerator_changes_a_plan():
+    document = sample_study(serving={"instance_kind": "gpu", "accelerators": ["cuda", "tensorrt"]})
+    for model in document["families"][0]["models"]:
+        model["formats"] = ["onnx", "tensorrt"]
+    study = parse_study(document, source="study")
+    (family, *_) = study.families
+    names = variants_of(family.teacher)
+    assert names[-1].endswith("-trt")
+    offered = offered_configs(study, family, names, None)
+    assert [one.accelerator for one in offered[names[0]]] == [
+        Accelerator.CUDA, Accelerator.TENSORRT,
+    ]  # fmt: skip
+    assert [one.accelerator for one in offered[names[-1]]] == [Accelerator.NONE]
 
 
 def test_a_closed_loop_has_a_workload_for_every_combination():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import StudyError
-from harness.study import study_schema, variant_name
+from harness.study import plans_of, study_schema, variant_name, variants_of
 from harness.study_file import load_study, parse_study
 from harness.types import Precision, Role, TaskKind
 from tests.samples import sample_study
@@ -94,6 +94,8 @@ def test_every_problem_is_reported_at_once_with_its_line(tmp_path):
         ({"traffic": {"workers": 65}}, "workers"),
         ({"objective": "exact_match >= 90% of teacher"}, "asks for exact_match"),
         ({"traffic": {"generator_processes": 2}}, "unknown key"),
+        ({"serving": {"accelerators": ["cuda"]}}, "write instance_kind: gpu"),
+        ({"serving": {"accelerators": ["openvino"]}}, "'none', 'cuda' or 'tensorrt'"),
     ],
 )
 def test_contradictions_and_wrong_types_are_refused(changes, said):
@@ -129,6 +131,17 @@ def test_two_variants_may_not_share_a_folder():
         {"name": "teacher", "role": "student", "checkpoint": "reference:topics-student"}
     )
     assert "two variants are named 'teacher-fp32'" in problems_of(document)
+
+
+def test_plans_have_names_of_their_own_and_need_a_gpu():
+    document = sample_study(serving={"instance_kind": "gpu"})
+    document["families"][0]["models"][0]["formats"] = ["onnx", "tensorrt"]
+    (family, *_) = parse_study(document, source="study").families
+    assert variants_of(family.teacher)[0] == "teacher-fp32"
+    assert "teacher-fp32-trt" in variants_of(family.teacher)
+    assert "teacher-fp32-trt" in plans_of(family)
+    document["serving"] = {}
+    assert "teacher asks for formats: tensorrt, and a plan runs on a GPU" in problems_of(document)
 
 
 def test_the_longest_bucket_is_the_maximum_length():

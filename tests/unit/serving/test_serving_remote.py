@@ -15,7 +15,7 @@ from harness.load.transports.address import parse_target
 from harness.serving.remote import check_alive, describe, serving_of
 from harness.serving.remote_grpc import GrpcServer
 from harness.serving.remote_http import HttpServer
-from harness.types import ServingConfig, TensorSpec
+from harness.types import Accelerator, ServingConfig, TensorSpec
 
 SESAME = (("Authorization", "Bearer sesame"),)
 
@@ -114,4 +114,7 @@ def test_what_a_configuration_says_of_serving():
         "parameters": {"intra_op_thread_count": {"string_value": "4"}},
     }
     assert serving_of(config) == ServingConfig(8, 1500, 3, "gpu", 4)
+    named = {"gpu_execution_accelerator": [{"name": "auto"}, {"name": "tensorrt"}]}
+    accelerated = config | {"optimization": {"execution_accelerators": named}}
+    assert serving_of(accelerated).accelerator is Accelerator.TENSORRT
     assert serving_of({}) == ServingConfig(0, 0, 0, "cpu", 0)

@@ -10,6 +10,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from harness.errors import StorageError
 from harness.serving.repository import config_override, model_config, write_config
 from harness.types import (
+    Accelerator,
     ModelFormat,
     ModelVariant,
     Precision,
@@ -90,6 +91,24 @@ def test_tensorrt_plans_have_their_own_backend_and_no_thread_count(variant):
     config = model_config(replace(variant, format=ModelFormat.TENSORRT), SERVING)
     assert config.backend == "tensorrt"
     assert not config.parameters
+
+
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.FP32])
+def test_an_accelerator_of_graphs_is_named_as_the_backend_knows_it(variant, precision):
+    serving = replace(SERVING, instance_kind="gpu", accelerator=Accelerator.TENSORRT)
+    graph = replace(variant, precision=precision)
+    config = model_config(graph, serving)
+    (one,) = config.optimization.execution_accelerators.gpu_execution_accelerator
+    assert one.name == "tensorrt"
+    assert one.parameters["precision_mode"] == precision.upper()
+    assert one.parameters["trt_engine_cache_enable"] == "1"
+    (cuda,) = model_config(
+        graph, replace(serving, accelerator=Accelerator.CUDA)
+    ).optimization.execution_accelerators.gpu_execution_accelerator
+    assert (cuda.name, dict(cuda.parameters)) == ("cuda", {})
+    assert not model_config(graph, SERVING).HasField("optimization")
+    plan = model_config(replace(variant, format=ModelFormat.TENSORRT), serving)
+    assert not plan.HasField("optimization")
 
 
 def test_warmup_runs_one_sample_at_batch_one_and_at_the_largest(variant):

@@ -120,8 +120,8 @@ def _report_unhonoured(config: Mapping[str, Any], args: Mapping[str, str]) -> No
     ignored = list(unhonoured(config, args["model_instance_kind"]))
     if ignored:
         pb_utils.Logger.log_warn(
-            f"model '{args['model_name']}': the embedded onnxruntime backend runs on plain ONNX Runtime "
-            f"{ort.__version__} and ignores: {'; '.join(ignored)}"
+            f"model '{args['model_name']}': the embedded onnxruntime backend runs on plain ONNX "
+            f"Runtime {ort.__version__} and ignores: {'; '.join(ignored)}"
         )
 
 
