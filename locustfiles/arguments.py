@@ -61,6 +61,13 @@ def _add_choice(parser: LocustArgumentParser) -> None:
         choices=[AUTO, "closed", "open"],
         help="closed: each user has one request in flight; open: a rate; auto: by the rate",
     )
+    parser.add_argument(
+        "--rate",
+        default="",
+        help="requests/s of the whole test, split over the workers; the user count does not matter",
+    )
+    parser.add_argument("--client-batch-size", default="", help="rows a request; 1 by default")
+    parser.add_argument("--length-mix", default="", help="padded lengths, such as 16:1,32:2")
 
 
 def _repository() -> Path:
@@ -81,9 +88,7 @@ def _add_traffic(parser: LocustArgumentParser) -> None:
     parser.add_argument(
         "--payloads", default="", help="payload file (.npz) of a harness run, for --model"
     )
-    parser.add_argument("--client-batch-size", default="", help="rows a request; 1 by default")
     parser.add_argument("--batch-mix", default="", help="rows drawn instead, such as 1:0.7,8:0.3")
-    parser.add_argument("--length-mix", default="", help="padded lengths, such as 16:1,32:2")
     parser.add_argument(
         "--seed", "--payload-seed", default="0", help="draws the payloads and the arrivals"
     )
@@ -94,11 +99,6 @@ def _add_traffic(parser: LocustArgumentParser) -> None:
 
 def _add_open_loop(parser: LocustArgumentParser) -> None:
     """Requests fall due at times fixed in advance; else every user has one in flight."""
-    parser.add_argument(
-        "--rate",
-        default="",
-        help="requests/s of the whole test, split over the workers; the user count does not matter",
-    )
     parser.add_argument(
         "--arrivals", default="", help="poisson (default), constant, gamma:CV or trace:FILE"
     )

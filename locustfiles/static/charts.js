@@ -58,12 +58,14 @@ export function drawBars(box, { bars, unit, below, colour }) {
   return true;
 }
 
+/** One upon the other; where a part that is known elsewhere is not, the whole is not either. */
 function stack(lines) {
-  let below = lines[0].values.map(() => 0);
+  const known = lines.filter((line) => line.values.some((value) => value !== null));
+  let below = lines[0].values.map((_, index) => (known.every((line) => line.values[index] !== null) ? 0 : null));
   return lines.map((line) => {
     const lower = below;
     const upper = line.values.map((value, index) => (value === null || below[index] === null ? null : below[index] + value));
-    below = upper.map((value, index) => (value === null ? below[index] : value));
+    if (known.includes(line)) below = upper;
     return { ...line, lower, upper };
   });
 }
