@@ -1,0 +1,40 @@
+"""What a study is: the one thing a user writes. study_file.py reads it.
+
+Strict pydantic: unknown keys and wrong types are refused. Validation has no side effects; it only
+looks whether named files exist.
+"""
+
+from harness.study.data import CsvData, HubData, JsonLinesData, ReferenceData
+from harness.study.document import Family, Study, plans_of, study_schema, variant_names
+from harness.study.models import PIPELINE_SUFFIX, PLAN_SUFFIX, Model, variant_name, variants_of
+from harness.study.serving import ServingSpace
+from harness.study.tasks import (
+    CausalLanguageModelling,
+    QuestionAnswering,
+    SequenceClassification,
+    Task,
+)
+from harness.study.traffic import Traffic
+
+__all__ = [
+    "PIPELINE_SUFFIX",
+    "PLAN_SUFFIX",
+    "CausalLanguageModelling",
+    "CsvData",
+    "Family",
+    "HubData",
+    "JsonLinesData",
+    "Model",
+    "QuestionAnswering",
+    "ReferenceData",
+    "SequenceClassification",
+    "ServingSpace",
+    "Study",
+    "Task",
+    "Traffic",
+    "plans_of",
+    "study_schema",
+    "variant_name",
+    "variant_names",
+    "variants_of",
+]

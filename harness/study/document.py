@@ -1,0 +1,203 @@
+"""The study itself: families of models, their objective, and what contradicts itself."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from harness.errors import ObjectiveError, StudyError
+from harness.planning.objective import QUALITY_METRICS_BY_TASK, parse_objective
+from harness.study.base import Name, Strict
+from harness.study.models import PIPELINE_SUFFIX, Model, variant_name, variants_of
+from harness.study.serving import ServingSpace
+from harness.study.tasks import Task
+from harness.study.traffic import Traffic
+from harness.types import ModelFormat, Role, ServiceLevelObjective, TaskKind
+
+
+class Family(Strict):
+    """A teacher, its students, and the task they are judged on."""
+
+    name: Name
+    task: Task
+    models: Annotated[list[Model], Field(min_length=1)]
+    objective: str | None = Field(None, description="Default: the study's.")
+    serving: ServingSpace | None = Field(None, description="Default: the study's.")
+    traffic: Traffic | None = Field(None, description="Default: the study's.")
+    pipeline: bool = Field(
+        False,
+        description="Serve each variant as a whole pipeline too, text in and label out, with the "
+        "tokenizer inside the server: scored, and measured at the winner's load.",
+    )
+
+    @field_validator("objective")
+    @classmethod
+    def _objective_parses(cls, text: str | None) -> str | None:
+        return text if text is None else _checked_objective(text)
+
+    @model_validator(mode="after")
+    def _one_teacher(self) -> Self:
+        teachers = [model.name for model in self.models if model.role is Role.TEACHER]
+        if len(teachers) != 1:
+            raise ValueError(f"a family has exactly one teacher; this one has {len(teachers)}")
+        if any(model.role is Role.BASELINE for model in self.models):
+            raise ValueError("the role baseline is for the embedded yardstick; use student")
+        return self
+
+    @model_validator(mode="after")
+    def _pipeline_has_labels(self) -> Self:
+        if self.pipeline and self.task.kind is not TaskKind.SEQUENCE_CLASSIFICATION:
+            raise ValueError(
+                f"pipeline: true answers with a label, and a {self.task.kind} task has none: "
+                "leave it out"
+            )
+        return self
+
+    @property
+    def teacher(self) -> Model:
+        """The one model of role teacher."""
+        return next(model for model in self.models if model.role is Role.TEACHER)
+
+
+class Study(Strict):
+    """Models, task, objective, what to sweep, traffic."""
+
+    schema_version: Literal[1] = 1
+    name: Name
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    objective: str = "p95 < 50 ms, accuracy >= 90% of teacher"
+    search: Literal["bisect", "grid"] = Field(
+        "bisect",
+        description="bisect: the highest load that meets the objective, by bisection, for each "
+        "variant and serving configuration that can still win; grid: every combination.",
+    )
+    families: Annotated[list[Family], Field(min_length=1)]
+    serving: ServingSpace = ServingSpace()
+    traffic: Traffic = Traffic()
+
+    @field_validator("objective")
+    @classmethod
+    def _objective_parses(cls, text: str) -> str:
+        return _checked_objective(text)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        problems = _name_clashes(self)
+        for family in self.families:
+            problems += _sweep_contradictions(self, family)
+            problems += _foreign_metrics(self, family)
+            problems += _plans_without_gpu(self, family)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def objective_of(self, family: Family) -> ServiceLevelObjective:
+        """The family's own objective, or the study's."""
+        return parse_objective(family.objective or self.objective)
+
+    def serving_of(self, family: Family) -> ServingSpace:
+        """The family's own serving space, or the study's."""
+        return family.serving or self.serving
+
+    def traffic_of(self, family: Family) -> Traffic:
+        """The family's own traffic, or the study's."""
+        return family.traffic or self.traffic
+
+    def family_of(self, variant: str) -> Family:
+        """The family a variant belongs to.
+
+        Raises:
+            StudyError: no model of the study has such a variant.
+        """
+        for family in self.families:
+            own = [name for model in family.models for name in variants_of(model)]
+            if family.pipeline:
+                own += [f"{name}{PIPELINE_SUFFIX}" for name in own]
+            if variant in own:
+                return family
+        raise StudyError(
+            f"study {self.name}",
+            [f"no variant '{variant}'"],
+            next_step=f"its variants are: {', '.join(variant_names(self))}",
+        )
+
+
+def plans_of(family: Family) -> set[str]:
+    """Names of the variants that are TensorRT plans."""
+    return {
+        variant_name(model, precision, form)
+        for model in family.models
+        for precision, form in model.artefacts
+        if form is ModelFormat.TENSORRT
+    }
+
+
+def variant_names(study: Study) -> list[str]:
+    """Names of all variants, in the study's order."""
+    return [name for family in study.families for one in family.models for name in variants_of(one)]
+
+
+def study_schema() -> dict[str, Any]:
+    """The study's JSON Schema, for editors."""
+    schema = Study.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _checked_objective(text: str) -> str:
+    try:
+        parse_objective(text)
+    except ObjectiveError as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+def _name_clashes(study: Study) -> list[str]:
+    seen: dict[str, str] = {}
+    problems = []
+    for family in study.families:
+        for model in family.models:
+            for name in variants_of(model):
+                if name in seen:
+                    problems.append(
+                        f"two variants are named '{name}' (families {seen[name]} and "
+                        f"{family.name}): rename a model or drop a repeated precision or format"
+                    )
+                seen[name] = family.name
+    return problems
+
+
+def _sweep_contradictions(study: Study, family: Family) -> list[str]:
+    serving, traffic = study.serving_of(family), study.traffic_of(family)
+    largest = max(serving.max_batch_sizes)
+    too_large = [size for size in traffic.batch_sizes if size > largest]
+    if not too_large:
+        return []
+    problem = (
+        f"family {family.name}: client batch sizes {too_large} exceed the largest of "
+        f"max_batch_sizes ({largest}), so Triton would refuse every such request: "
+        "raise max_batch_sizes or drop them"
+    )
+    return [problem]
+
+
+def _plans_without_gpu(study: Study, family: Family) -> list[str]:
+    if study.serving_of(family).instance_kind == "gpu":
+        return []
+    return [
+        f"family {family.name}: {model.name} asks for formats: tensorrt, and a plan runs on a GPU "
+        "alone: write serving: {instance_kind: gpu}, or leave the format out"
+        for model in family.models
+        if ModelFormat.TENSORRT in model.formats
+    ]
+
+
+def _foreign_metrics(study: Study, family: Family) -> list[str]:
+    own = QUALITY_METRICS_BY_TASK[family.task.kind]
+    known = {metric for metrics in QUALITY_METRICS_BY_TASK.values() for metric in metrics}
+    return [
+        f"family {family.name}: the objective asks for {constraint.metric}, which a "
+        f"{family.task.kind} task does not have (it has {', '.join(own)})"
+        for constraint in study.objective_of(family).constraints
+        if constraint.metric in known and constraint.metric not in own
+    ]

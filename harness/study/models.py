@@ -1,0 +1,68 @@
+"""A checkpoint in a study, and the names of the variants that are made of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from harness.study.base import Name, Strict, resolve
+from harness.types import ModelFormat, Precision, Role
+
+REFERENCE_PREFIX = "reference:"
+PLAN_SUFFIX = "-trt"
+PIPELINE_SUFFIX = "-pipeline"
+"""Of the ensemble that serves a variant with its pre- and post-processing."""
+
+
+class Model(Strict):
+    """A checkpoint and the precisions to serve it in; a variant each."""
+
+    name: Name
+    role: Role
+    checkpoint: str = Field(
+        description="Hub name, local folder (relative to the study file), or reference:NAME."
+    )
+    precisions: Annotated[list[Precision], Field(min_length=1)] = Field([Precision.FP32])
+    formats: Annotated[list[ModelFormat], Field(min_length=1)] = Field(
+        [ModelFormat.ONNX],
+        description="onnx: a graph for ONNX Runtime; tensorrt: a plan, built on the GPU that will "
+        "serve it. Each precision is made in each.",
+    )
+    revision: str | None = None
+    trust_remote_code: bool = Field(
+        False, description="Run Python code that the checkpoint brings. Off unless you say so."
+    )
+
+    @field_validator("checkpoint")
+    @classmethod
+    def _folder_exists(cls, checkpoint: str, info: ValidationInfo) -> str:
+        if not checkpoint.startswith((".", "/", "~")):
+            return checkpoint
+        folder = resolve(Path(checkpoint), info)
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"no checkpoint there: {folder} has no config.json")
+        return str(folder)
+
+    @property
+    def artefacts(self) -> list[tuple[Precision, ModelFormat]]:
+        """What is made of the checkpoint: a variant each."""
+        return [(precision, form) for form in self.formats for precision in self.precisions]
+
+    @property
+    def reference_name(self) -> str | None:
+        """Name of the embedded model, if this is one."""
+        if self.checkpoint.startswith(REFERENCE_PREFIX):
+            return self.checkpoint.removeprefix(REFERENCE_PREFIX)
+        return None
+
+
+def variant_name(model: Model, precision: Precision, form: ModelFormat = ModelFormat.ONNX) -> str:
+    """Name of a model's variant: its folder in the model repository."""
+    return f"{model.name}-{precision}{PLAN_SUFFIX if form is ModelFormat.TENSORRT else ''}"
+
+
+def variants_of(model: Model) -> list[str]:
+    """Names of a model's variants."""
+    return [variant_name(model, *artefact) for artefact in model.artefacts]

@@ -1,0 +1,141 @@
+"""The client's side of a sweep: protocols, batches, and closed or open loops."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from harness.study.base import PositiveInt, Strict, resolve
+from harness.types import LoadMode, WireProtocol
+
+_NUMBER = r"[0-9]+(\.[0-9]+)?"
+_ARRIVALS = re.compile(rf"constant|poisson|gamma:{_NUMBER}|trace:.+")
+_SHAPE = re.compile(rf"flat|(ramp|step|spike|sine):{_NUMBER}\.\.{_NUMBER}/{_NUMBER}(s|min|h)")
+Rate = Annotated[float, Field(gt=0, le=1e6)]
+Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Mix = dict[PositiveInt, Weight]
+DEFAULT_CLIENT_BATCHES = [1, 4, 8, 16]
+TRACE_PREFIX = "trace:"
+
+
+class Traffic(Strict):
+    """The client's side of the sweep."""
+
+    protocols: Annotated[list[WireProtocol], Field(min_length=1)] = Field(
+        [WireProtocol.HTTP, WireProtocol.GRPC]
+    )
+    client_batch_sizes: Annotated[list[PositiveInt], Field(min_length=1)] = DEFAULT_CLIENT_BATCHES
+    load: LoadMode = Field(
+        LoadMode.CLOSED,
+        description="closed: so many requests in flight; open: requests fall due at a rate.",
+    )
+    concurrencies: Annotated[list[PositiveInt], Field(min_length=1)] = Field(
+        [1, 4, 16, 64],
+        description="Closed loop: requests in flight. The search bisect takes the least and the "
+        "most as its bounds, the search grid each.",
+    )
+    rates_per_s: list[Rate] = Field(
+        [], description="Open loop: requests a second, bounds or grid likewise."
+    )
+    arrivals: str = Field(
+        "poisson", description="Open loop: constant, poisson, gamma:CV, or trace:FILE."
+    )
+    shape: str = Field(
+        "flat",
+        description="Open loop: the rate over time, as flat, or as ramp, step, spike or sine with "
+        "its levels and period: sine:0.5..1.5/60s.",
+    )
+    max_in_flight: PositiveInt = Field(
+        512, description="Open loop: what falls due with so many in flight is dropped, and counted."
+    )
+    batch_mix: Mix = Field(
+        {}, description="Client batch sizes drawn by weight, in place of client_batch_sizes."
+    )
+    length_mix: Mix = Field(
+        {}, description="Padded lengths drawn by weight; default: as often as the data has them."
+    )
+    duration_s: Annotated[float, Field(gt=0, le=86400)] = Field(
+        5.0, description="Longest a trial measures; it ends as soon as the objective is decided."
+    )
+    min_duration_s: Annotated[float, Field(gt=0, le=86400)] = Field(
+        0.5, description="Earliest that a trial is decided; at most duration_s."
+    )
+    warmup_s: Annotated[float, Field(ge=0, le=3600)] = Field(
+        1.0, description="Longest warm-up; it ends as soon as the load is steady."
+    )
+    confirm_duration_s: Annotated[float, Field(gt=0, le=86400)] | None = Field(
+        None, description="Longest the winner is measured afresh; default: twice duration_s."
+    )
+    workers: Annotated[int, Field(ge=1, le=64)] = Field(1, description="Load generator processes.")
+
+    @field_validator("arrivals")
+    @classmethod
+    def _arrivals_parse(cls, text: str, info: ValidationInfo) -> str:
+        if not _ARRIVALS.fullmatch(text):
+            raise ValueError(
+                f"'{text}' is no arrival process: write constant, poisson, gamma:CV (gamma:2 is "
+                "burstier than poisson) or trace:FILE"
+            )
+        if not text.startswith(TRACE_PREFIX):
+            return text
+        path = resolve(Path(text.removeprefix(TRACE_PREFIX)), info)
+        if not path.is_file():
+            raise ValueError(f"no such trace file: {path}")
+        return f"{TRACE_PREFIX}{path}"
+
+    @field_validator("shape")
+    @classmethod
+    def _shape_parses(cls, text: str) -> str:
+        if not _SHAPE.fullmatch(text):
+            raise ValueError(
+                f"'{text}' is no shape of a load: write flat, or ramp, step, spike or sine as "
+                "KIND:LOW..HIGH/PERIOD, for example sine:0.5..1.5/60s"
+            )
+        return text
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        problems = self._open_gaps() if self.load is LoadMode.OPEN else self._open_leftovers()
+        if self.batch_mix and self.client_batch_sizes != DEFAULT_CLIENT_BATCHES:
+            problems.append("batch_mix draws the client batch sizes: leave client_batch_sizes out")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _open_gaps(self) -> list[str]:
+        """What an open loop lacks, or has twice."""
+        if self.is_trace:
+            given = {"rates_per_s": bool(self.rates_per_s), "shape": self.shape != "flat"}
+            return [
+                f"a trace says when each request falls due: leave {key} out"
+                for key, is_given in given.items()
+                if is_given
+            ]
+        if not self.rates_per_s:
+            return ["load: open needs rates_per_s (requests a second), or arrivals: trace:FILE"]
+        return []
+
+    def _open_leftovers(self) -> list[str]:
+        """What a closed loop has no use for."""
+        given = {
+            "rates_per_s": bool(self.rates_per_s),
+            "arrivals": self.arrivals != "poisson",
+            "shape": self.shape != "flat",
+        }
+        keys = " and ".join(key for key, is_given in given.items() if is_given)
+        if not keys:
+            return []
+        return [f"{keys}: only for load: open (a closed loop sends when a request completes)"]
+
+    @property
+    def is_trace(self) -> bool:
+        """Whether requests fall due at times read from a file."""
+        return self.arrivals.startswith(TRACE_PREFIX)
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        """Client batch sizes, ascending; of a mix the largest alone."""
+        return [max(self.batch_mix)] if self.batch_mix else sorted(set(self.client_batch_sizes))
