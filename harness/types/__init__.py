@@ -1,0 +1,72 @@
+"""The terms of the project: what the parts hand to each other.
+
+Frozen, standard library only, no behaviour beyond derived names. Field names carry units.
+Every other module may import these; they import nothing else of the harness.
+"""
+
+from harness.types.latency import (
+    Latencies,
+    LatencySummary,
+    Percentile,
+    ServiceLatency,
+    SparseHistogram,
+)
+from harness.types.load import GeneratorEvidence, LoadResult, TimeSlice
+from harness.types.progress import Progress
+from harness.types.quality import BatchConsistency, QualityScore
+from harness.types.serving import Accelerator, ServingConfig
+from harness.types.telemetry import HostMetrics, PartMetrics, ServerMetrics
+from harness.types.trials import ColdStart, Trial, TrialResult
+from harness.types.variants import ModelFormat, ModelVariant, Precision, Role, TaskKind, TensorSpec
+from harness.types.verdicts import Constraint, Decision, Rejection, ServiceLevelObjective, Verdict
+from harness.types.workloads import (
+    ArrivalKind,
+    ArrivalProcess,
+    LoadMode,
+    LoadShape,
+    RequestRecord,
+    ShapeKind,
+    WireProtocol,
+    Workload,
+)
+
+__all__ = [
+    "Accelerator",
+    "ArrivalKind",
+    "ArrivalProcess",
+    "BatchConsistency",
+    "ColdStart",
+    "Constraint",
+    "Decision",
+    "GeneratorEvidence",
+    "HostMetrics",
+    "Latencies",
+    "LatencySummary",
+    "LoadMode",
+    "LoadResult",
+    "LoadShape",
+    "ModelFormat",
+    "ModelVariant",
+    "PartMetrics",
+    "Percentile",
+    "Precision",
+    "Progress",
+    "QualityScore",
+    "Rejection",
+    "RequestRecord",
+    "Role",
+    "ServerMetrics",
+    "ServiceLatency",
+    "ServiceLevelObjective",
+    "ServingConfig",
+    "ShapeKind",
+    "SparseHistogram",
+    "TaskKind",
+    "TensorSpec",
+    "TimeSlice",
+    "Trial",
+    "TrialResult",
+    "Verdict",
+    "WireProtocol",
+    "Workload",
+]

@@ -1,0 +1,47 @@
+"""Triton's side of a trial."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Accelerator(StrEnum):
+    """What runs an ONNX graph on a GPU: Triton's names of ONNX Runtime's providers."""
+
+    NONE = "none"
+    """What the kind of instance asks for: on a GPU the CUDA provider with its defaults."""
+    CUDA = "cuda"
+    TENSORRT = "tensorrt"
+    """The provider that builds TensorRT engines while the model loads."""
+
+
+@dataclass(frozen=True)
+class ServingConfig:
+    """Triton's side of a trial; 0 is what a server of somebody else's does not tell."""
+
+    max_batch_size: int = 16
+    queue_delay_us: int = 0
+    instance_count: int = 1
+    instance_kind: str = "cpu"
+    """`cpu` or `gpu`."""
+    intra_op_threads: int = 1
+    """ONNX Runtime's threads within an operator, per instance."""
+    accelerator: Accelerator = Accelerator.NONE
+    """Of ONNX graphs on a GPU."""
+
+    @property
+    def told(self) -> bool:
+        """Whether it is known: some servers of somebody else's tell nothing."""
+        return self.instance_count > 0 or self.max_batch_size > 0
+
+    @property
+    def label(self) -> str:
+        """Short and unique, as it stands in trial identifiers."""
+        if not self.told:
+            return "as-served"
+        accelerated = "" if self.accelerator is Accelerator.NONE else f"-{self.accelerator}"
+        return (
+            f"mb{self.max_batch_size}-qd{self.queue_delay_us}"
+            f"-i{self.instance_count}-t{self.intra_op_threads}{accelerated}"
+        )

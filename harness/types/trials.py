@@ -1,0 +1,109 @@
+"""A trial, and all that was measured of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.types.latency import LatencySummary, ServiceLatency
+from harness.types.serving import ServingConfig
+from harness.types.telemetry import HostMetrics, ServerMetrics
+from harness.types.verdicts import Decision
+from harness.types.workloads import Workload
+
+
+@dataclass(frozen=True)
+class Trial:
+    """variant x serving config x workload: a point to be measured."""
+
+    variant: str
+    family: str
+    serving: ServingConfig
+    workload: Workload
+    stage: str = "sweep"
+    """Which part of the search asked for it: workload, protocol, serving, refine, confirm,
+    grid."""
+    repeat: int = 0
+
+    @property
+    def trial_id(self) -> str:
+        """Deterministic, so that a resumed run finds what it measured."""
+        repeat = f"-r{self.repeat}" if self.repeat else ""
+        return f"{self.variant}--{self.serving.label}--{self.workload.label}{repeat}"
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """A trial and all that was measured of it."""
+
+    trial: Trial
+    sha256: str
+    """Of the artefact that the server had loaded."""
+    started_utc: str
+    duration_s: float
+    requests: int
+    """Answered correctly, scheduled inside the window."""
+    failures: int
+    failures_by_kind: Mapping[str, int]
+    throughput_requests_per_s: float
+    throughput_inferences_per_s: float
+    latency: LatencySummary | None
+    """None when no request succeeded."""
+    schedule_delay_p99_ms: float | None
+    generator_cpu: float
+    """Cores used by the busiest generator process."""
+    server: ServerMetrics
+    host: HostMetrics
+    valid: bool
+    invalid_reason: str = ""
+    histogram_file: str = ""
+    decision: Decision = Decision.UNDECIDED
+    reason: str = ""
+    """Why the decision is not a pass, in words."""
+    dropped: int = 0
+    """Open loop: fell due with the bound of requests in flight reached, and was never sent."""
+    warmup_s: float = 0.0
+    """Cut before the window."""
+    offered_requests_per_s: float = 0.0
+    """Scheduled inside the window, sent or dropped."""
+    service: ServiceLatency | None = None
+    """From the send rather than the schedule; None when no request succeeded."""
+    loop_lag_p99_ms: float | None = None
+    """Of the worst generator process."""
+    in_flight_mean: float | None = None
+    """Requests that were on their way at a time; in a closed loop `concurrency` was asked for."""
+    records_problem: str = ""
+    """Why not every request could be written down one by one, where that was asked for."""
+
+    @property
+    def client_ms(self) -> float | None:
+        """Mean a request that the server does not account for: client, network, front end.
+
+        Client and server cut the window by their own clocks; where that makes the server's mean
+        the greater one the rest is 0, never negative. None where either side gave no numbers.
+        """
+        queue_ms, compute_ms = self.server.queue_ms, self.server.compute_ms
+        if self.latency is None or queue_ms is None or compute_ms is None:
+            return None
+        return max(0.0, self.latency.mean_ms - queue_ms - compute_ms)
+
+
+@dataclass(frozen=True)
+class ColdStart:
+    """A variant from its loading to its steady state, one request in flight."""
+
+    variant: str
+    sha256: str
+    serving: ServingConfig
+    load_s: float
+    """From the order to load to READY; the model's own warm-up requests are part of it."""
+    first_request_ms: float
+    """A new connection's first request, connecting included."""
+    requests: int
+    """Sent in all, one after another."""
+    steady_after_requests: int | None
+    """How many came before the steady state; None where none was found."""
+    steady_after_s: float | None
+    """From READY."""
+    steady_ms: float | None
+    """Mean latency from then on."""

@@ -1,0 +1,89 @@
+"""What is served: a checkpoint made into an artefact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+
+class Role(StrEnum):
+    """What a model is in its family."""
+
+    TEACHER = "teacher"
+    STUDENT = "student"
+    CONTROL = "control"
+    """Served and scored to judge the distillation itself; never a candidate."""
+    BASELINE = "baseline"
+    """A yardstick that is not served (TF-IDF with logistic regression)."""
+
+
+class TaskKind(StrEnum):
+    """What a model is asked to do; the names are Hugging Face's pipeline names."""
+
+    SEQUENCE_CLASSIFICATION = "sequence-classification"
+    QUESTION_ANSWERING = "question-answering"
+    """Extractive: the answer is a span of the context."""
+    CAUSAL_LM = "causal-lm"
+
+
+class ModelFormat(StrEnum):
+    """The file that Triton loads."""
+
+    ONNX = "onnx"
+    TENSORRT = "tensorrt"
+
+
+class Precision(StrEnum):
+    """The arithmetic of the artefact's weights."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a served model."""
+
+    name: str
+    datatype: str
+    """KServe v2 name: INT64, INT32, FP32."""
+    shape: tuple[int, ...]
+    """Without the batch dimension; -1 is dynamic."""
+
+
+@dataclass(frozen=True)
+class ModelVariant:
+    """One servable artefact: `path` is its folder in the model repository."""
+
+    name: str
+    family: str
+    role: Role
+    task: TaskKind
+    format: ModelFormat
+    precision: Precision
+    source: str
+    """The checkpoint it was exported from, as the study names it."""
+    sha256: str
+    """Of the artefact's file (`model.onnx`, `model.plan`); `remote:` and a digest of what its
+    server says of it where only that server has the file."""
+    path: Path
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    parameters: int
+    """Number of trained weights of the checkpoint."""
+    size_bytes: int
+    """Size of the artefact's file."""
+    parity: Mapping[str, float] = field(default_factory=dict)
+    """Largest absolute difference from the checkpoint, by output name."""
+    pipeline_of: str = ""
+    """Of an ensemble that serves a variant with its pre- and post-processing: that variant."""
+    served_as: str = ""
+    """The model's name on a server of somebody else's, where that is another."""
+
+    @property
+    def served_name(self) -> str:
+        """The model's name on the server."""
+        return self.served_as or self.name

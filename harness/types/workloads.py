@@ -1,0 +1,132 @@
+"""The client's side of a trial: protocol, batch, and how requests fall due."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+
+class WireProtocol(StrEnum):
+    """How a client speaks KServe v2 to the server."""
+
+    HTTP = "http"
+    GRPC = "grpc"
+
+
+class LoadMode(StrEnum):
+    """What makes the next request due."""
+
+    CLOSED = "closed"
+    """N requests in flight: the next is sent when one completes."""
+    OPEN = "open"
+    """Requests fall due at times fixed in advance, whatever the server does."""
+
+
+class ArrivalKind(StrEnum):
+    """How the times between an open loop's requests are drawn."""
+
+    CONSTANT = "constant"
+    POISSON = "poisson"
+    GAMMA = "gamma"
+    """Burstier (or smoother) than Poisson: `burstiness_cv` is what tells them apart."""
+    TRACE = "trace"
+    """Timestamps from a file."""
+
+
+class ShapeKind(StrEnum):
+    """How a load changes over time."""
+
+    FLAT = "flat"
+    RAMP = "ramp"
+    STEP = "step"
+    SPIKE = "spike"
+    SINE = "sine"
+    """Diurnal: `period_s` is the day."""
+
+
+@dataclass(frozen=True)
+class LoadShape:
+    """A factor of the nominal load over time, for open loops (rate) and closed ones (users).
+
+    `harness.load.shapes` says what each kind does with `low`, `high` and `period_s`.
+    """
+
+    kind: ShapeKind = ShapeKind.FLAT
+    low: float = 1.0
+    high: float = 1.0
+    period_s: float = 60.0
+
+
+@dataclass(frozen=True)
+class ArrivalProcess:
+    """How an open loop's requests fall due."""
+
+    kind: ArrivalKind = ArrivalKind.POISSON
+    burstiness_cv: float = 1.0
+    """Gamma only: coefficient of variation of the gaps; 1 is Poisson, above it comes in bursts."""
+    trace: Path | None = None
+    shape: LoadShape = LoadShape()
+
+    @property
+    def label(self) -> str:
+        """Short, as it stands in trial identifiers."""
+        name = str(self.kind)
+        if self.kind is ArrivalKind.GAMMA:
+            name += f"{self.burstiness_cv:g}"
+        if self.trace is not None:
+            name += f"-{self.trace.stem}"
+        if self.shape.kind is not ShapeKind.FLAT:
+            name += f"-{self.shape.kind}{self.shape.low:g}to{self.shape.high:g}"
+        return name
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The client's side of a trial."""
+
+    protocol: WireProtocol
+    client_batch_size: int
+    """Rows a request; with a mix, its largest."""
+    concurrency: int
+    """Closed loop: requests in flight. Open loop: the bound of requests in flight; what falls due
+    beyond it is dropped, and counted."""
+    duration_s: float
+    """Of the measured window: its longest, where the trial may end as soon as it is decided."""
+    warmup_s: float
+    """Longest; it ends sooner where a steady state is found."""
+    seed: int
+    load_mode: LoadMode = LoadMode.CLOSED
+    rate_per_s: float | None = None
+    """Open loop: nominal requests a second; None for a trace, which has its own."""
+    arrivals: ArrivalProcess = ArrivalProcess()
+    """Open loop only."""
+    min_duration_s: float | None = None
+    """The window's shortest, before which nothing is decided; None runs `duration_s` out."""
+    batch_mix: tuple[tuple[int, float], ...] = ()
+    """(rows, weight): client batch sizes are drawn from it; empty: all of `client_batch_size`."""
+    length_mix: tuple[tuple[int, float], ...] = ()
+    """(padded length, weight): sequence lengths are drawn from it; empty: the data set's own."""
+
+    @property
+    def label(self) -> str:
+        """Short and unique, as it stands in trial identifiers."""
+        batch = "mix" if self.batch_mix else ""
+        parts = [str(self.protocol), f"b{self.client_batch_size}{batch}"]
+        if self.load_mode is LoadMode.OPEN:
+            rate = "" if self.rate_per_s is None else f"r{self.rate_per_s:g}-"
+            parts.append(f"{rate}{self.arrivals.label}")
+        else:
+            parts.append(f"c{self.concurrency}")
+        return "-".join(parts)
+
+
+@dataclass(frozen=True)
+class RequestRecord:
+    """One request: schedule delay is sent - scheduled, service latency completed - sent."""
+
+    scheduled_ns: int
+    sent_ns: int
+    completed_ns: int
+    status: str
+    """`ok` or the kind of failure."""
