@@ -8,7 +8,7 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cu126
 ARG TENSORRT=10.5.0
 WORKDIR /src
 ENV UV_PYTHON_INSTALL_DIR=/opt/python PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN python3 -m pip install --quiet uv==0.5.14 && uv venv --quiet --seed --python 3.11 /opt/harness
+RUN python3 -m pip install --quiet uv==0.13.9 && uv venv --quiet --seed --python 3.11 /opt/harness
 ENV PATH=/opt/harness/bin:/usr/src/tensorrt/bin:$PATH
 COPY pyproject.toml docker/requirements.py ./
 RUN python requirements.py export quality > requirements.txt && \

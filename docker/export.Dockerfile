@@ -1,27 +1,25 @@
 # `harness` with all it needs to train the reference models, export a study and score it, on CPUs.
 ARG PYTHON_IMAGE=docker.io/library/python:3.11.11-slim-bookworm
 
-FROM ${PYTHON_IMAGE} AS build
+FROM ${PYTHON_IMAGE}
 # torch's CPU build is gigabytes smaller than the one that carries CUDA.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 WORKDIR /src
-RUN python -m venv /opt/harness
-ENV PATH=/opt/harness/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+ENV PATH=/opt/harness/bin:$PATH VIRTUAL_ENV=/opt/harness UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1 \
+    PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 COPY pyproject.toml docker/requirements.py ./
-RUN python requirements.py export quality > requirements.txt && \
-    pip install --quiet --index-url ${TORCH_INDEX} "$(grep '^torch==' requirements.txt)" && \
-    pip install --quiet -r requirements.txt
+RUN pip install --quiet uv==0.13.9 && \
+    uv venv --quiet /opt/harness && python requirements.py export quality > requirements.txt && \
+    uv pip install --quiet --index-url ${TORCH_INDEX} "$(grep '^torch==' requirements.txt)" && \
+    uv pip install --quiet -r requirements.txt && pip uninstall --quiet --yes uv
 COPY README.md LICENSE ./
 COPY studies studies
 COPY locustfiles locustfiles
 COPY harness harness
-RUN pip install --quiet --no-deps .
-
-FROM ${PYTHON_IMAGE}
-COPY --from=build /opt/harness /opt/harness
+RUN pip --python /opt/harness/bin/python install --quiet --no-deps .
 # A new volume takes its mode from here: whichever user the container runs as can write to it.
 RUN mkdir -m 0777 /model_repository /cache
-ENV PATH=/opt/harness/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp HARNESS_CACHE_DIR=/cache/harness HF_HOME=/cache/huggingface
 WORKDIR /work
 COPY studies studies

@@ -6,37 +6,59 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from engine import Engine, Stack, find_engine
+from engine import Engine, find_engine
+from health import unhealthy
 from lab import make_images
+from load import WORKERS, state
+from stack import Stack
 
 from tests.local_study import write_local_study
 
 REPOSITORY = Path(__file__).parents[2]
-WORKERS = 2
+IN_LAB = bool(os.environ.get("STACK_LAB"))
+PATIENCE_S = 1200
+"""For a test, the stack's start before the first included."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.timeout(PATIENCE_S))
 
 
 @pytest.fixture(scope="session")
 def checkout() -> Iterator[Path]:
-    """A clean clone, and a small study in it; readable for the containers' own users."""
+    """A clean clone; beside it there is room for a study. Containers' own users can read both."""
     folder = Path(tempfile.mkdtemp(prefix="harness-stack-"))
-    folder.chmod(0o755)
-    subprocess.run(
-        ["git", "clone", "--quiet", str(REPOSITORY), str(folder / "harness")], check=True
-    )
-    (folder / "study").mkdir()
-    write_local_study(folder / "study")
-    yield folder / "harness"
-    shutil.rmtree(folder)
+    try:
+        folder.chmod(0o755)
+        clone = folder / "harness"
+        subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(clone)], check=True)
+        yield clone
+    finally:
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
-def engine(checkout: Path) -> Engine:
-    lab = os.environ.get("STACK_LAB")
-    made = make_images(lab, checkout) if lab else None
+def tell(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Print past pytest's capture: these tests take minutes, and their figures are of use."""
+
+    def print_uncaptured(text: str) -> None:
+        capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+        with capture.global_and_fixture_disabled():
+            print(f"\n{text}", flush=True)  # noqa: T201  (figures for whoever waits)
+
+    return print_uncaptured
+
+
+@pytest.fixture(scope="session")
+def engine(checkout: Path, tell: Callable[[str], None]) -> Engine:
+    """What runs containers here, with the lab's images where STACK_LAB asks for them."""
+    made = make_images(os.environ["STACK_LAB"], checkout, tell) if IN_LAB else None
     found = find_engine() if made is None or "STACK_COMPOSE" in os.environ else made
     if found is None:
         pytest.skip("no container engine: Docker with Compose v2, or podman with podman-compose")
@@ -44,29 +66,74 @@ def engine(checkout: Path) -> Engine:
 
 
 @pytest.fixture(scope="session")
-def stack(engine: Engine, checkout: Path) -> Iterator[Stack]:
-    in_lab = "STACK_LAB" in os.environ
-    made = Stack(
+def study(checkout: Path) -> Path:
+    """A teacher and a student made in seconds, as a user's own study."""
+    folder = checkout.parent / "study"
+    folder.mkdir()
+    return write_local_study(folder)
+
+
+@pytest.fixture(scope="session")
+def stack(
+    engine: Engine, checkout: Path, study: Path, tell: Callable[[str], None]
+) -> Iterator[Stack]:
+    """Up, healthy, its workers aboard; afterwards nothing of it is left on this machine."""
+    made = make_stack(engine, checkout, study, "stack")
+    building = ["--no-build"] if IN_LAB else ["--build"]
+    started_s = time.monotonic()
+    try:
+        made.compose("up", "-d", *building, f"--scale=locust-worker={WORKERS}", timeout_s=1000)
+        made.wait_for(lambda: not unhealthy(made), "every health check")
+        made.wait_for(lambda: len(workers(made)) == WORKERS, "every worker aboard")
+        tell(f"stack up, healthy, in {time.monotonic() - started_s:.0f} s")
+        yield made
+    finally:
+        started_s = time.monotonic()
+        made.down()
+        left = made.leftovers()
+        tell(f"stack down in {time.monotonic() - started_s:.0f} s; left: {left}")
+    assert not left
+
+
+@pytest.fixture
+def lone_stack(engine: Engine, checkout: Path, study: Path) -> Iterator[Stack]:
+    """Another stack, which a test brings up in part, or fails to."""
+    made = make_stack(engine, checkout, study, "lone")
+    try:
+        yield made
+    finally:
+        made.down()
+    assert not made.leftovers()
+
+
+@pytest.fixture(autouse=True)
+def no_test_goes_on(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Stop a load that a failed test has left running."""
+    yield
+    if "stack" in request.fixturenames and state(stack := request.getfixturevalue("stack")) in {
+        "spawning",
+        "running",
+    }:
+        stack.post("LOCUST_PORT", "stop")
+
+
+def make_stack(engine: Engine, checkout: Path, study: Path, name: str) -> Stack:
+    """A stack that is not up yet."""
+    return Stack(
         engine,
         checkout,
-        files=("compose.yaml", *(["tests/stack/compose.lab.yaml"] if in_lab else [])),
+        files=("compose.yaml", *(["tests/stack/compose.lab.yaml"] if IN_LAB else [])),
+        project=f"harness-{name}-{os.getpid()}",
         variables={
-            "COMPOSE_PROJECT_NAME": f"harness-stack-{os.getpid()}",
-            "STUDY_DIR": str(checkout.parent / "study"),
-            "STUDY": "study.yaml",
+            "STUDY_DIR": str(study.parent),
+            "STUDY": study.name,
             "HARNESS_UID": str(os.getuid()),
             "HARNESS_GID": str(os.getgid()),
         },
     )
-    made.keep_checking_health()
-    try:
-        building = ["--no-build"] if in_lab else ["--build"]
-        made.compose("up", "-d", *building, "--scale", f"locust-worker={WORKERS}", timeout_s=1800)
-        made.wait_for(lambda: made.get("LOCUST_PORT", "stats/requests")["state"], "Locust's page")
-        made.wait_for(
-            lambda: len(made.get("LOCUST_PORT", "stats/requests")["workers"]) == WORKERS,
-            "every worker aboard",
-        )
-        yield made
-    finally:
-        made.down()
+
+
+def workers(stack: Stack) -> list[object]:
+    """Those that the page knows."""
+    found: list[object] = stack.get("LOCUST_PORT", "stats/requests")["workers"]
+    return found

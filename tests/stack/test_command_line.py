@@ -1,0 +1,63 @@
+"""`docker compose run --rm harness ...`: the scripted way, inside the stack's network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from load import VARIANTS
+from stack import Stack
+
+from harness.runs import read_run
+from harness.types import Decision
+
+URL = ("--url", "grpc://triton:8001")
+
+
+@pytest.fixture(scope="module")
+def runs(stack: Stack) -> Path:
+    """The checkout's own folder of runs, which the service mounts."""
+    return stack.checkout / "runs"
+
+
+def harness(stack: Stack, *arguments: str, exit_code: int = 0) -> str:
+    # Docker Compose needs no profile for the service that it is asked to run; podman-compose does.
+    command = ("--profile=tools", "run", "--rm", "-T", "harness", *arguments)
+    return stack.compose(*command, exit_code=exit_code)
+
+
+def test_load_measures_the_stack_and_leaves_its_run_outside(stack: Stack, runs: Path) -> None:
+    harness(
+        stack, "load", "studies/study.yaml", "--variant", VARIANTS[1], *URL,
+        "--duration", "3", "--out", "runs/load",
+    )  # fmt: skip
+    (trial,) = read_run(runs / "load").trials
+    assert trial.requests > 0
+
+
+@pytest.mark.parametrize(
+    ("slo", "exit_code", "decision"),
+    [
+        pytest.param("p95 < 5 s", 0, Decision.PASS, id="met"),
+        pytest.param("p95 < 1 us", 3, Decision.FAIL, id="missed"),
+    ],
+)
+def test_a_sweep_of_the_stack_ends_with_its_verdict_and_a_report(
+    stack: Stack,
+    runs: Path,
+    tell: Callable[[str], None],
+    slo: str,
+    exit_code: int,
+    decision: Decision,
+) -> None:
+    out = f"sweep-{exit_code}"
+    told = harness(
+        stack, "sweep", "studies/study.yaml", *URL, "--slo", slo, "--out", f"runs/{out}",
+        exit_code=exit_code,
+    )  # fmt: skip
+    tell(told[told.rindex("  sentences: ") :])
+    run = read_run(runs / out)
+    assert run.decision is decision
+    assert run.trials
+    assert (runs / out / "report.html").stat().st_size > 100_000
