@@ -20,6 +20,8 @@ READ_WITHIN_S = 3.0
 """A server that takes longer to say how it fares is taken as one that does not say it."""
 SERIES = ("nv_gpu_", "nv_inference_request_failure")
 """What is read of the metrics page: parsing the rest would take milliseconds from the load."""
+REFUSED = "connection refused"
+"""In the words of every transport where no process listens: the server has ended."""
 BEGUN_ANEW = (
     "the server's counters began anew: it or the model was restarted; totals go on from what was "
     "read before"
@@ -45,6 +47,8 @@ class ServerPoll:
         """Why there are no statistics at present; empty where there are."""
         self.gpu_problem = ""
         """Why there are no GPU numbers at present; empty where there are."""
+        self._gone = False
+        """Whether nobody listened there when it was asked last."""
         self.notices: list[tuple[float, str]] = []
         """When, and what happened to the statistics."""
 
@@ -67,9 +71,11 @@ class ServerPoll:
         self.counters.take(
             at_s,
             triton.read_counters(statistics, page.failed_by_reason(self._plan.model)),
+            restarted=self._gone,
             gpu_utilization=sum(utilizations) / len(utilizations) if utilizations else None,
             gpu_memory_bytes=int(sum(memory)) if memory else None,
         )
+        self._gone = False
         if self.counters.resets > resets:
             self.notices.append((at_s, BEGUN_ANEW))
 
@@ -111,6 +117,7 @@ class ServerPoll:
             self.notices.append((at_s, f"server statistics are missing from here on: {said}"))
             logger.warning("server statistics are missing: %s", said)
         self.problem = said
+        self._gone = self._gone or REFUSED in said.lower()
 
     def _note_back(self, at_s: float) -> None:
         if self.problem and self.counters.stretches:

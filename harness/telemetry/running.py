@@ -33,7 +33,7 @@ class Stretch:
     end_s: float
     grown: ModelCounters
     reset: bool = False
-    """Counters had fallen."""
+    """Counters began anew."""
     gpu_utilization: float | None = None
     """0 to 1, at its end, as is the memory; None where there is no GPU to read."""
     gpu_memory_bytes: int | None = None
@@ -53,7 +53,7 @@ class RunningCounters:
 
     @property
     def resets(self) -> int:
-        """Readings at which counters had fallen."""
+        """Readings at which counters had begun anew."""
         return sum(one.reset for one in self.stretches)
 
     def take(
@@ -61,15 +61,20 @@ class RunningCounters:
         at_s: float,
         counters: ModelCounters,
         *,
+        restarted: bool = False,
         gpu_utilization: float | None = None,
         gpu_memory_bytes: int | None = None,
     ) -> None:
-        """Take in a reading; one that a server did not answer is left away by the caller."""
+        """Take in a reading; one that a server did not answer is left away by the caller.
+
+        `restarted` says that nobody listened there since the last reading: under load the new
+        server's counters may have passed the old one's by now, and do not show it.
+        """
         if counters.requests is None:
             return
         if self._last is not None:
             before_s, before = self._last
-            reset = was_reset(before, counters)
+            reset = restarted or was_reset(before, counters)
             grown = _minus(counters, _NOTHING if reset else before)
             self.stretches.append(
                 Stretch(before_s, at_s, grown, reset, gpu_utilization, gpu_memory_bytes)

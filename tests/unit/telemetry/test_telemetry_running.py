@@ -59,3 +59,13 @@ def test_a_long_test_takes_no_more_room_and_loses_no_count() -> None:
     assert len(counters.stretches) <= MOST
     assert counters.total().requests == 3 * MOST - 1
     assert counters.cut_at(0.0)
+
+
+def test_a_restart_that_the_counters_hide_is_told_by_who_asked() -> None:
+    counters = RunningCounters()
+    counters.take(0.0, reading(3))
+    counters.take(3.0, reading(40), restarted=True)
+    counters.take(4.0, reading(50))
+    assert counters.resets == 1
+    assert counters.total().requests == 50
+    assert counters.total().counters_reset
