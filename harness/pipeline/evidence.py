@@ -23,8 +23,13 @@ from harness.storage import replace_text, storage_errors
 from harness.types import Latencies, LoadResult, TimeSlice, Trial
 
 
-def write_load(folder: RunFolder, trial: Trial, load: LoadResult) -> str:
+def write_load(
+    folder: RunFolder, trial: Trial, load: LoadResult, window: Sequence[TimeSlice] | None = None
+) -> str:
     """Store what the clients saw; returns the main histogram's path relative to the folder.
+
+    `window` holds the slices that the trial's own row is made of, where they are not all that were
+    measured.
 
     Raises:
         StorageError: it cannot be written.
@@ -33,7 +38,7 @@ def write_load(folder: RunFolder, trial: Trial, load: LoadResult) -> str:
     for part in ("histograms", "series"):
         with storage_errors(folder.path):
             (folder.path / part).mkdir(exist_ok=True)
-    window = load.window
+    window = load.window if window is None else window
     main = f"histograms/{name}.hdr"
     response = hdr.merge(one.ok.response for one in window)
     replace_text(folder.path / main, hdr.encode(response) + "\n")

@@ -107,6 +107,7 @@ class TrialRunner:
             # Decided at a look, and blurred by the little that was still sent after it: a
             # sequential test ends with what it was shown.
             result = with_clients(result, watch.shown, load.slice_s, watch.confidence)
+            write_load(self._folder, trial, load, watch.shown)
             decision, reason = judge_trial(slo, result)
             result = dataclasses.replace(result, decision=decision, reason=reason)
         return result

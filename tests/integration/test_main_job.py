@@ -61,6 +61,14 @@ def descendants(process) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
 
 
+def command_of(process: psutil.Process) -> str:
+    """Its command line; empty where it has ended meanwhile."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 def test_a_study_of_own_checkpoints_ends_in_a_verdict(finished):
     code, folder = finished
     assert code == 0
@@ -180,7 +188,7 @@ def test_a_killed_generator_spoils_one_trial_only(study, tmp_path):
     folder = tmp_path / "run"
     process = spawn(study, folder)
     wait_for(lambda: trials_in(folder) >= 1, process)
-    generators = [one for one in descendants(process) if "session.py" in " ".join(one.cmdline())]
+    generators = [one for one in descendants(process) if "session.py" in command_of(one)]
     # Between two trials it would be replaced, and nobody would be the worse for it.
     wait_for(lambda: generators[0].net_connections("tcp"), process)
     os.kill(generators[0].pid, signal.SIGKILL)
