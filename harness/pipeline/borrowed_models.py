@@ -9,7 +9,8 @@ from typing import Any
 
 from harness.errors import ServerError
 from harness.serving.remote import THREADS, RemoteServer
-from harness.types import Accelerator, ModelVariant, ServingConfig
+from harness.serving.repository import accelerator_parameters
+from harness.types import Accelerator, ModelVariant, Precision, ServingConfig
 
 _ONNX_RUNTIME = "onnxruntime"
 
@@ -39,7 +40,8 @@ class BorrowedModels:
         """Load a variant under a serving configuration; all else stays as its owner wrote it."""
         name = variant.served_name
         self._touched[name] = True
-        self._server.load(name, json.dumps(with_serving(self._configs[name], serving)))
+        config = with_serving(self._configs[name], serving, variant.precision)
+        self._server.load(name, json.dumps(config))
 
     def unload(self, variant: ModelVariant) -> None:
         """Unload a variant."""
@@ -78,11 +80,14 @@ class BorrowedModels:
             raise failed
 
 
-def with_serving(config: Mapping[str, Any], serving: ServingConfig) -> dict[str, Any]:
+def with_serving(
+    config: Mapping[str, Any], serving: ServingConfig, precision: Precision
+) -> dict[str, Any]:
     """A model's configuration, in protobuf's JSON mapping, under a serving configuration.
 
     The kind of its instances and what else its owner chose are kept. Preferred batch sizes and
-    warm-ups above the new maximum go, as Triton would refuse them.
+    warm-ups above the new maximum go, as Triton would refuse them. An accelerator is set as on a
+    server of our own; where the serving configuration names none, the owner's stays.
     """
     changed = copy.deepcopy(dict(config))
     largest = serving.max_batch_size
@@ -106,9 +111,11 @@ def with_serving(config: Mapping[str, Any], serving: ServingConfig) -> dict[str,
         parameters[THREADS] = {"string_value": str(serving.intra_op_threads)}
         if serving.accelerator is not Accelerator.NONE:
             optimization = changed.setdefault("optimization", {})
-            optimization["execution_accelerators"] = {
-                "gpu_execution_accelerator": [{"name": str(serving.accelerator)}]
-            }
+            accelerators = optimization.setdefault("execution_accelerators", {})
+            told = accelerator_parameters(serving.accelerator, precision)
+            accelerators["gpu_execution_accelerator"] = [
+                {"name": str(serving.accelerator), "parameters": told}
+            ]
     changed["model_warmup"] = [
         one for one in changed.get("model_warmup", ()) if int(one.get("batch_size", 0)) <= largest
     ]

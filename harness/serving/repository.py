@@ -83,12 +83,14 @@ def model_config(variant: ModelVariant, serving: ServingConfig) -> pb.ModelConfi
             accelerator = config.optimization.execution_accelerators.gpu_execution_accelerator.add(
                 name=str(serving.accelerator)
             )
-            accelerator.parameters.update(accelerator_parameters(serving.accelerator, variant))
+            accelerator.parameters.update(
+                accelerator_parameters(serving.accelerator, variant.precision)
+            )
     _add_warmup(config, variant)
     return config
 
 
-def accelerator_parameters(accelerator: Accelerator, variant: ModelVariant) -> dict[str, str]:
+def accelerator_parameters(accelerator: Accelerator, precision: Precision) -> dict[str, str]:
     """What Triton's onnxruntime backend is told of a provider, beside its name.
 
     Engines are kept, as a sweep loads one model under many configurations: building one takes
@@ -97,7 +99,7 @@ def accelerator_parameters(accelerator: Accelerator, variant: ModelVariant) -> d
     if accelerator is not Accelerator.TENSORRT:
         return {}
     return {
-        "precision_mode": "FP16" if variant.precision is Precision.FP16 else "FP32",
+        "precision_mode": "FP16" if precision is Precision.FP16 else "FP32",
         "max_workspace_size_bytes": str(WORKSPACE_BYTES),
         "trt_engine_cache_enable": "1",
         "trt_engine_cache_path": ENGINE_CACHE,

@@ -4,11 +4,20 @@ import pytest
 
 from harness.errors import UsageError
 from harness.load.workload import check_workload
+from harness.pipeline.borrowed_models import with_serving
 from harness.pipeline.spaces import serving_configs, workloads
 from harness.pipeline.sweep import offered_configs
+from harness.serving.repository import accelerator_parameters
 from harness.study import ServingSpace, variants_of
 from harness.study_file import parse_study
-from harness.types import Accelerator, ArrivalKind, LoadMode, ShapeKind
+from harness.types import (
+    Accelerator,
+    ArrivalKind,
+    LoadMode,
+    Precision,
+    ServingConfig,
+    ShapeKind,
+)
 from tests.samples import sample_study
 
 
@@ -47,6 +56,27 @@ def test_no_accelerator_changes_a_plan():
         Accelerator.CUDA, Accelerator.TENSORRT,
     ]  # fmt: skip
     assert [one.accelerator for one in offered[names[-1]]] == [Accelerator.NONE]
+
+
+def test_a_borrowed_model_gets_an_accelerator_as_one_of_our_own_does():
+    owned = {
+        "backend": "onnxruntime",
+        "optimization": {
+            "execution_accelerators": {
+                "cpu_execution_accelerator": [{"name": "openvino"}],
+                "gpu_execution_accelerator": [{"name": "auto"}],
+            }
+        },
+    }
+    asked = ServingConfig(instance_kind="gpu", accelerator=Accelerator.TENSORRT)
+    made = with_serving(owned, asked, Precision.FP16)["optimization"]["execution_accelerators"]
+    (one,) = made["gpu_execution_accelerator"]
+    told = accelerator_parameters(Accelerator.TENSORRT, Precision.FP16)
+    assert (one["name"], one["parameters"]) == ("tensorrt", told)
+    assert told["precision_mode"] == "FP16"
+    assert made["cpu_execution_accelerator"] == [{"name": "openvino"}]
+    plain = with_serving(owned, ServingConfig(instance_kind="gpu"), Precision.FP16)
+    assert plain["optimization"] == owned["optimization"]
 
 
 def test_a_closed_loop_has_a_workload_for_every_combination():
