@@ -26,10 +26,8 @@ class PlanSettings:
 
     max_batch_sizes: Sequence[int] = (1,)
     """Of every serving configuration."""
-    calibration_samples: int = 256
-    """Rows that int8's ranges are measured on, at most."""
     seed: int = 0
-    """Draws them."""
+    """Draws the rows that int8's ranges are measured on."""
 
 
 def plan_recipe(
@@ -44,7 +42,7 @@ def plan_recipe(
     }
     if precision is Precision.INT8:
         recipe["calibration"] = {
-            "samples": min(settings.calibration_samples, source.encoded.size),
+            "samples": min(source.model.calibration_samples, source.encoded.size),
             "seed": settings.seed,
             "data": source.encoded.digest,
             "quantised": list(QUANTISED),
@@ -82,7 +80,7 @@ def typed_graph(source: ExportSource, precision: Precision, settings: PlanSettin
             source.fp32,
             path,
             source.encoded,
-            samples=settings.calibration_samples,
+            samples=source.model.calibration_samples,
             seed=settings.seed,
         )
     return path

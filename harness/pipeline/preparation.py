@@ -115,7 +115,7 @@ def prepare(
 
 def _plan_settings(study: Study, family: Family) -> PlanSettings:
     space = study.serving_of(family)
-    return PlanSettings(tuple(space.max_batch_sizes), space.calibration_samples, study.seed)
+    return PlanSettings(tuple(space.max_batch_sizes), study.seed)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from harness.study.base import Name, Strict, resolve
+from harness.study.base import Name, PositiveInt, Strict, resolve
 from harness.types import ModelFormat, Precision, Role
 
 REFERENCE_PREFIX = "reference:"
@@ -29,6 +29,11 @@ class Model(Strict):
         [ModelFormat.ONNX],
         description="onnx: a graph for ONNX Runtime; tensorrt: a plan, built on the GPU that will "
         "serve it. Each precision is made in each.",
+    )
+    calibration_samples: PositiveInt = Field(
+        256,
+        description="int8 plans: so many samples of the data, drawn by the seed, set the ranges "
+        "of the activations. Their labels are not read.",
     )
     revision: str | None = None
     trust_remote_code: bool = Field(

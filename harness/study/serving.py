@@ -23,11 +23,6 @@ class ServingSpace(Strict):
         description="How an ONNX graph is run on a GPU: none (the CUDA provider's defaults), cuda, "
         "tensorrt. TensorRT plans are served as they are.",
     )
-    calibration_samples: PositiveInt = Field(
-        256,
-        description="int8 plans: so many samples of the data, drawn by the seed, set the ranges "
-        "of the activations. Their labels are not read.",
-    )
 
     @model_validator(mode="after")
     def _accelerators_have_a_gpu(self) -> Self:

@@ -46,6 +46,7 @@ def job(tmp_path, monkeypatch):
         checkpoint=str(folder),
         precisions=list(Precision),
         formats=list(ModelFormat),
+        calibration_samples=20,
     )
     checkpoint = open_checkpoint(model, folder=None)
     rows = tuple(range(len(TEXTS)))
@@ -62,7 +63,7 @@ def job(tmp_path, monkeypatch):
         family="f",
         encoded=encode(TASK, samples, folder),
         repository=tmp_path / "repository",
-        plans=PlanSettings(max_batch_sizes=(8, 4), calibration_samples=20, seed=3),
+        plans=PlanSettings(max_batch_sizes=(8, 4), seed=3),
     )
 
 
