@@ -5,9 +5,19 @@ from __future__ import annotations
 import math
 
 from harness.card import Runtime
-from harness.profiles import OperatorProfile, VariantProfile
+from harness.profiles import OperatorProfile, Scaling, VariantProfile
 from harness.report.numbers import number
-from harness.report.plots import Json, Plot, axis, base_layout, error_bars, log_axis, note, safe
+from harness.report.plots import (
+    Json,
+    Plot,
+    axis,
+    base_layout,
+    error_bars,
+    log_axis,
+    note,
+    ring,
+    safe,
+)
 from harness.report.profile_findings import RUNTIMES, bandwidth, bound_of, by_kind, datatype_of
 
 COLOURS = {Runtime.PYTORCH: "--c-blue", Runtime.ONNX_RUNTIME: "--c-vermillion"}
@@ -181,64 +191,19 @@ def _model_traces(
 
 def scaling_plot(profile: VariantProfile) -> Plot:
     """Samples a second by batch in both runtimes; a ring marks where returns diminish."""
-    traces: list[Json] = []
-    values, sizes = [], set()
-    for scaling in profile.scaling:
-        steps = scaling.steps
-        colour = COLOURS[scaling.runtime]
-        values += [step.per_s.value for step in steps]
-        sizes |= {step.batch_size for step in steps}
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": RUNTIMES[scaling.runtime],
-                "x": [step.batch_size for step in steps],
-                "y": [step.per_s.value for step in steps],
-                "error_y": error_bars(
-                    [step.per_s.value - step.per_s.low for step in steps],
-                    [step.per_s.high - step.per_s.value for step in steps],
-                    colour,
-                ),
-                "line": {"color": colour, "width": 2},
-                "marker": {
-                    "size": 8,
-                    "symbol": "square" if scaling.runtime is Runtime.PYTORCH else "circle",
-                    "color": colour,
-                },
-                "hovertext": [
-                    f"<b>{RUNTIMES[scaling.runtime]}</b>, batch {step.batch_size}<br>"
-                    f"{number(step.per_s.value)} samples/s<br>"
-                    f"{number(step.per_s.value * 3600)} an hour"
-                    for step in steps
-                ],
-                "hoverinfo": "text",
-            }
-        )
-        knee = next((step for step in steps if step.batch_size == scaling.knee), None)
-        if knee:
-            traces.append(
-                {
-                    "type": "scatter",
-                    "mode": "markers",
-                    "showlegend": False,
-                    "x": [knee.batch_size],
-                    "y": [knee.per_s.value],
-                    "marker": {
-                        "symbol": "circle-open",
-                        "size": 20,
-                        "line": {"width": 2, "color": "--ink"},
-                        "color": "--ink",
-                    },
-                    "hoverinfo": "skip",
-                }
-            )
-    ticks = sorted(sizes)
+    steps = [step for scaling in profile.scaling for step in scaling.steps]
+    rings = [
+        {**ring(step.batch_size, step.per_s.value, 20), "name": "knee", "showlegend": False}
+        for scaling in profile.scaling
+        for step in scaling.steps
+        if step.batch_size == scaling.knee
+    ]
+    ticks = sorted({step.batch_size for step in steps})
     layout = base_layout(
         xaxis=axis(
             "batch size", type="log", tickvals=ticks, ticktext=[str(size) for size in ticks]
         ),
-        yaxis=log_axis("samples/s", values),
+        yaxis=log_axis("samples/s", [step.per_s.value for step in steps]),
         margin={"l": 52, "r": 16, "t": 10, "b": 42},
         showlegend=True,
         legend={"x": 0.98, "xanchor": "right", "y": 0.03, "yanchor": "bottom"},
@@ -248,9 +213,39 @@ def scaling_plot(profile: VariantProfile) -> Plot:
         title="Throughput by batch",
         summary="Samples a second by batch size in both runtimes, with the range of the rounds.",
         height_px=360,
-        traces=tuple(traces),
+        traces=(*map(_scaling_trace, profile.scaling), *rings),
         layout=layout,
     )
+
+
+def _scaling_trace(scaling: Scaling) -> Json:
+    """One runtime's line."""
+    steps, colour, name = scaling.steps, COLOURS[scaling.runtime], RUNTIMES[scaling.runtime]
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": name,
+        "x": [step.batch_size for step in steps],
+        "y": [step.per_s.value for step in steps],
+        "error_y": error_bars(
+            [step.per_s.value - step.per_s.low for step in steps],
+            [step.per_s.high - step.per_s.value for step in steps],
+            colour,
+        ),
+        "line": {"color": colour, "width": 2},
+        "marker": {
+            "size": 8,
+            "symbol": "square" if scaling.runtime is Runtime.PYTORCH else "circle",
+            "color": colour,
+        },
+        "hovertext": [
+            f"<b>{name}</b>, batch {step.batch_size}<br>"
+            f"{number(step.per_s.value)} samples/s<br>"
+            f"{number(step.per_s.value * 3600)} an hour"
+            for step in steps
+        ],
+        "hoverinfo": "text",
+    }
 
 
 def bandwidth_words(one: OperatorProfile, profile: VariantProfile) -> str:
