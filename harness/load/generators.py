@@ -27,7 +27,7 @@ REQUEST_TIMEOUT_S = 30.0
 PREPARE_TIMEOUT_S = 60.0
 """Reading, encoding and connecting; the wait for connections is bounded by the request timeout."""
 DRAIN_GRACE_S = 5.0
-"""Beyond the request timeout, in which every request in flight ends by itself."""
+"""Beyond the time in which every request in flight ends by itself: it may have to connect first."""
 _NS = 1_000_000_000
 
 
@@ -142,7 +142,7 @@ class LoadGenerators:
                     protocol, self._targets[protocol], self._implementation
                 ),
             )
-            return running.drive(drain_s=self._request_timeout_s + DRAIN_GRACE_S)
+            return running.drive(drain_s=2 * self._request_timeout_s + DRAIN_GRACE_S)
         except BaseException:
             # Whatever it was, Ctrl-C included: nobody may go on sending.
             for process in busy:

@@ -168,7 +168,7 @@ def gather(processes: Sequence[GeneratorProcess], *, deadline_ns: int) -> list[A
     while len(answers) < len(processes):
         waiting = [process for process in processes if process.index not in answers]
         if time.monotonic_ns() >= deadline_ns:
-            raise waiting[0].failure("hangs: it missed its deadline")
+            raise waiting[0].failure("hangs: no answer to an order")
         answers.update(take_answers(waiting, until_ns=deadline_ns, most=1))
     return [answers[process.index] for process in processes]
 

@@ -79,7 +79,7 @@ class RunningLoad:
         self._send(Stop(window_end_ns))
         self._listen(until_ns=window_end_ns)
         self._watcher.on_window_end()
-        self._drain(window_end_ns + int(drain_s * _NS))
+        self._drain(window_end_ns, drain_s)
         return self._result(window_start_ns, window_end_ns)
 
     def _wait_for_steady_state(self, latest_ns: int) -> int:
@@ -132,10 +132,13 @@ class RunningLoad:
             elif isinstance(answer, Measured):
                 self._measured[worker] = answer
 
-    def _drain(self, deadline_ns: int) -> None:
+    def _drain(self, window_end_ns: int, drain_s: float) -> None:
+        deadline_ns = window_end_ns + int(drain_s * _NS)
         while missing := [one for one in self._busy if one.index not in self._measured]:
             if time.monotonic_ns() >= deadline_ns:
-                raise missing[0].failure("hangs: it missed its deadline")
+                raise missing[0].failure(
+                    f"hangs: its load ended {drain_s:g} s ago, and not all of its requests have"
+                )
             self._take(until_ns=deadline_ns)
 
     def _result(self, window_start_ns: int, window_end_ns: int) -> LoadResult:

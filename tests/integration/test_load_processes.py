@@ -168,7 +168,8 @@ def test_a_disk_that_fills_up_ends_the_records_and_not_the_load(
     assert list(records.iterdir()) == []  # the space is what the results need
     assert result.failures == {}
     assert count_ok(result.slices) == len(lonely.server.served) > limit / 30
-    assert count_ok(result.window[-3:]) > 0
+    half = len(result.window) // 2  # long after the limit; a busy machine may stall for a slice
+    assert count_ok(result.window[half:]) > 0
     assert lonely.generators.pids == (pid,)
 
 

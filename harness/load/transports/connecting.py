@@ -1,16 +1,18 @@
-"""Opening a connection: name resolution, TCP, TLS; and whether an idle one still stands."""
+"""Opening a connection: TCP, TLS; and whether an idle one still stands."""
 
 from __future__ import annotations
 
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from functools import lru_cache
 
 from harness.load.transports.address import Target
+from harness.load.transports.names import forget, resolve
 
 _ESTABLISHED = 1  # TCP_ESTABLISHED of Linux's include/net/tcp_states.h
-
+_SHORTEST_S = 0.001
 
 ReadWaiter = Callable[[socket.socket], Callable[[], object]]
 """Makes, for a socket, what waits until it can be read.
@@ -34,14 +36,14 @@ def open_socket(target: Target, *, alpn: str, timeout_s: float) -> socket.socket
     Args:
         target: the server.
         alpn: application protocol to offer over TLS, and the only one taken: `http/1.1`, `h2`.
-        timeout_s: for each step of connecting.
+        timeout_s: for all of it, the name's resolution and every address included.
 
     Raises:
         OSError: unresolvable, refused, unreachable, TLS that does not verify (`ssl.SSLError` is
             an OSError), or another application protocol.
         UsageError: the certificates to trust cannot be read.
     """
-    connected = socket.create_connection((target.host, target.port), timeout=timeout_s)
+    connected = _connect(target, time.monotonic() + timeout_s)
     try:
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if target.encrypted:
@@ -51,6 +53,32 @@ def open_socket(target: Target, *, alpn: str, timeout_s: float) -> socket.socket
         connected.close()
         raise
     return connected
+
+
+def _connect(target: Target, deadline_s: float) -> socket.socket:
+    """To the first address that takes the connection; the rest of the time is its timeout."""
+    problem = OSError(f"{target.host} has no address")
+    for family, kind, protocol, _, address in resolve(target, timeout_s=_until(deadline_s)):
+        connected = socket.socket(family, kind, protocol)
+        try:
+            connected.settimeout(_until(deadline_s))
+            connected.connect(address)
+            connected.settimeout(_until(deadline_s))
+        except OSError as error:
+            connected.close()
+            problem = error
+        except BaseException:
+            connected.close()
+            raise
+        else:
+            return connected
+    forget(target)
+    raise problem
+
+
+def _until(deadline_s: float) -> float:
+    """Seconds, always some: 0 would ask for a socket that does not wait at all."""
+    return max(_SHORTEST_S, deadline_s - time.monotonic())
 
 
 def _encrypt(connected: socket.socket, target: Target, alpn: str) -> ssl.SSLSocket:

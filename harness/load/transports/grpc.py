@@ -117,7 +117,9 @@ class GrpcTransport:
             return RequestFailure("malformed", f"{where}: {error}")
         self._drop(ErrorCode.CANCEL)
         if isinstance(error, TimeoutError):
-            return RequestFailure("timeout", f"no answer from {where} in {self._timeout_s:g} s")
+            why = f": {error}" if str(error) else ""
+            text = f"no answer from {where} in {self._timeout_s:g} s{why}"
+            return RequestFailure("timeout", text)
         return RequestFailure("connection", f"{where}: {error}")
 
     def _drop(self, code: ErrorCode) -> None:

@@ -107,7 +107,7 @@ class HttpTransport:
         try:
             connected = open_socket(self._target, alpn=ALPN, timeout_s=self._timeout_s)
         except TimeoutError as error:
-            raise self._too_late("connection to") from error
+            raise self._too_late("connection to", f": {error}") from error
         except OSError as error:
             raise RequestFailure("connection", f"{self._target.authority}: {error}") from error
         self._connection = _Connection(connected, self._waiter)
@@ -142,9 +142,9 @@ class HttpTransport:
         kind = "malformed" if isinstance(error, ProtocolViolation) else "connection"
         return RequestFailure(kind, f"{self._target.authority}: {error}")
 
-    def _too_late(self, what: str) -> RequestFailure:
+    def _too_late(self, what: str, why: str = "") -> RequestFailure:
         where = self._target.authority
-        return RequestFailure("timeout", f"no {what} {where} in {self._timeout_s:g} s")
+        return RequestFailure("timeout", f"no {what} {where} in {self._timeout_s:g} s{why}")
 
 
 class _Connection:
