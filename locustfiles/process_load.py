@@ -12,6 +12,7 @@ from math import prod
 import gevent
 import numpy as np
 import psutil
+from gevent.event import Event
 from locust.env import Environment
 
 from harness.load.arrivals import arrival_times_ns
@@ -95,6 +96,7 @@ class ProcessLoad:
         self._open: OpenLoop | None = None
         self._start_ns = self._reported_ns = 0
         self._reported_cpu_s = 0.0
+        self._over = Event()
         self._ticker = gevent.Greenlet(self._report_on)
 
     def start(self) -> None:
@@ -128,7 +130,9 @@ class ProcessLoad:
             return
         TritonUser.traffic = TritonUser.sink = None
         TritonOpenLoopUser.shares.clear()
-        self._ticker.kill()
+        # Not killed: it may be in the middle of a report, which holds what nothing else holds.
+        self._over.set()
+        self._ticker.join()
         self._report(self._recorder)
         self._recorder = None
         self._lag.__exit__(None, None, None)
@@ -175,8 +179,7 @@ class ProcessLoad:
         return self._open
 
     def _report_on(self) -> None:
-        while self._recorder is not None:
-            gevent.sleep(REPORT_EVERY_S)
+        while not self._over.wait(REPORT_EVERY_S) and self._recorder is not None:
             self._report(self._recorder)
 
     def _settled_ns(self, now_ns: int) -> int:

@@ -109,14 +109,16 @@ class SessionTrial:
         lag = LoopLag()
         self._begin.set((order.start_ns, recorder))
         users = self._runner.user_greenlets
+        over = False
         with lag:
-            while True:
+            while not over:
                 users.join(timeout=REPORT_EVERY_S)
                 self._raise_problem()
                 self._wait_for_quiet()
-                yield self._progress(recorder, lag, over=not len(users))
-                if not len(users):
-                    break
+                # Asked once, before the report: the last users may end while it is made or sent,
+                # and what they did is then in the next.
+                over = not len(users)
+                yield self._progress(recorder, lag, over=over)
         problem = self._writer.close() if self._writer else ""
         yield Measured(recorder.first_failure, recorder.first_failure_ns, problem)
 

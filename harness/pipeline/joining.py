@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Sequence
 
 from harness import hdr
 from harness.analysis.latency import summarise
-from harness.analysis.validity import mean_in_flight
+from harness.analysis.validity import COUNT_SKEW_S, mean_in_flight
 from harness.types import (
     GeneratorEvidence,
     HostMetrics,
@@ -95,6 +96,30 @@ def with_evidence(
         server=server,
         host=host,
     )
+
+
+def reading_lateness_s(load: LoadResult, edges_ns: tuple[int, int]) -> float:
+    """How far the server's counters were read from the window's edges, both together.
+
+    Args:
+        load: has the window.
+        edges_ns: CLOCK_MONOTONIC: when they were read.
+    """
+    opened_ns, closed_ns = edges_ns
+    late_ns = abs(opened_ns - load.window_start_ns) + abs(closed_ns - load.window_end_ns)
+    return late_ns / 1e9
+
+
+def allowing_for_lateness(server: ServerMetrics, load: LoadResult, late_s: float) -> ServerMetrics:
+    """Let `requests_uncertainty` hold the traffic between the edges and the readings.
+
+    What every reading misses the edges by is tolerated anyway.
+    """
+    beyond_s = late_s - COUNT_SKEW_S
+    if beyond_s <= 0 or server.requests is None or load.duration_s <= 0:
+        return server
+    unsure = math.ceil(beyond_s * load.completed / load.duration_s)
+    return dataclasses.replace(server, requests_uncertainty=server.requests_uncertainty + unsure)
 
 
 def _service(window: Sequence[TimeSlice]) -> ServiceLatency | None:

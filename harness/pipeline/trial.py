@@ -12,7 +12,13 @@ from harness.load.generators import LoadGenerators, LoadJob
 from harness.load.running import SLICE_S
 from harness.pipeline.cold_start import measure_cold_start
 from harness.pipeline.evidence import completing_records, records_folder, write_load
-from harness.pipeline.joining import unmeasured, with_clients, with_evidence
+from harness.pipeline.joining import (
+    allowing_for_lateness,
+    reading_lateness_s,
+    unmeasured,
+    with_clients,
+    with_evidence,
+)
 from harness.pipeline.known_answers import known_answers_file
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.monitoring import shown_to
@@ -28,11 +34,15 @@ from harness.types import (
     Decision,
     LoadResult,
     ModelVariant,
+    ServerMetrics,
     ServiceLevelObjective,
     ServingConfig,
     Trial,
     TrialResult,
 )
+
+LATE_READING_S = 1.0
+"""Off the window's edges: from here on whoever reads the figures has to know."""
 
 
 class TrialRunner:
@@ -99,8 +109,9 @@ class TrialRunner:
         self._server.check()
         result = with_clients(blank, load.window, load.slice_s, watch.confidence)
         server, host = telemetry.figures()
-        if server.problem:
-            self._machinery.warn(f"{trial.trial_id}: no figures of the server: {server.problem}")
+        late_s = reading_lateness_s(load, telemetry.edges_ns)
+        server = allowing_for_lateness(server, load, late_s)
+        self._warn_of_telemetry(trial, server, late_s)
         result = with_evidence(result, load, server, host)
         result = self._judged(result, load, slo)
         if watch.shown and result.valid and result.decision is Decision.UNDECIDED:
@@ -111,6 +122,16 @@ class TrialRunner:
             decision, reason = judge_trial(slo, result)
             result = dataclasses.replace(result, decision=decision, reason=reason)
         return result
+
+    def _warn_of_telemetry(self, trial: Trial, server: ServerMetrics, late_s: float) -> None:
+        if server.problem:
+            self._machinery.warn(f"{trial.trial_id}: no figures of the server: {server.problem}")
+        elif late_s > LATE_READING_S:
+            self._machinery.warn(
+                f"{trial.trial_id}: the server's counters were read {late_s:.1f} s off the "
+                "window's edges: its figures are of another stretch of the load, and its count of "
+                "requests is compared with the clients' only roughly"
+            )
 
     def _window(self, variant: ModelVariant) -> ServerWindow:
         """Of the server itself, or of the Prometheus that scrapes it."""

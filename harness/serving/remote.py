@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from harness.connections import connect
 from harness.errors import ServerError
 from harness.serving.endpoint import Endpoint
 from harness.types import Accelerator, ServingConfig, TensorSpec
@@ -264,7 +264,7 @@ def check_alive(address: Address) -> None:
         ServerError: its machine refuses them.
     """
     try:
-        socket.create_connection((address.host, address.port), ALIVE_TIMEOUT_S).close()
+        connect(address.host, address.port, timeout_s=ALIVE_TIMEOUT_S).close()
     except ConnectionRefusedError as error:
         raise ServerError(
             f"the server at {address.authority} is gone: it refuses connections",

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from numpy.typing import NDArray
 
+from harness.connections import url_opener
 from harness.errors import ServerError
 from harness.serving import remote_bodies as bodies
 from harness.serving.endpoint import CONTROL_TIMEOUT_S, Endpoint
@@ -72,11 +73,7 @@ class HttpServer:
         self._address = address
         self._base = f"{'https' if address.encrypted else 'http'}://{address.authority}"
         self.endpoint = Endpoint(http=address.authority, grpc="", metrics=metrics)
-        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
-        if address.encrypted:
-            context = address.tls_context("http/1.1")
-            handlers.append(urllib.request.HTTPSHandler(context=context))
-        self._opener = urllib.request.build_opener(*handlers)
+        self._opener = url_opener(address.tls_context("http/1.1") if address.encrypted else None)
 
     def check(self) -> None:
         """Make sure that it still accepts connections."""

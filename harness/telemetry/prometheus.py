@@ -14,6 +14,8 @@ from typing import Self
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from harness.connections import url_opener
+
 SCRAPE_TIMEOUT_S = 1.0
 """A scrape stands at the boundary of a measuring window: better none than a late one."""
 
@@ -29,13 +31,13 @@ def scrape(
 
     Args:
         url: http or https.
-        timeout_s: for the whole of it.
+        timeout_s: for the connection, and then for each piece of the answer.
         headers: sent along, for a page that wants to know who asks.
         tls: which certificates to trust; the system's by default.
     """
     request = urllib.request.Request(url, headers=dict(headers))  # noqa: S310  (checked where it is read)
     try:
-        with urllib.request.urlopen(request, timeout=timeout_s, context=tls) as response:  # noqa: S310
+        with url_opener(tls).open(request, timeout=timeout_s) as response:
             body: bytes = response.read()
     except (urllib.error.URLError, OSError, HTTPException):
         return None

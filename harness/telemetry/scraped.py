@@ -48,6 +48,7 @@ _US_PER_MS = 1e3
 @dataclass(frozen=True)
 class _Edge:
     time_s: float
+    taken_ns: int
     host: HostReading
 
 
@@ -88,9 +89,7 @@ class ScrapedWindow:
         Raises:
             RuntimeError: the window was not opened and closed.
         """
-        opened, closed = self._opened, self._closed
-        if opened is None or closed is None:
-            raise RuntimeError("figures of a window that was not opened and closed")
+        opened, closed = self._edges()
         here = host.difference(opened.host, closed.host, MetricsPage(), MetricsPage())
         try:
             ahead_s = self._prometheus.clock_offset_s()
@@ -103,8 +102,19 @@ class ScrapedWindow:
         except QueryFailure as failure:
             return ServerMetrics(problem=str(failure)), here
 
+    @property
+    def edges_ns(self) -> tuple[int, int]:
+        """CLOCK_MONOTONIC: when it was opened and closed; RuntimeError before."""
+        opened, closed = self._edges()
+        return opened.taken_ns, closed.taken_ns
+
+    def _edges(self) -> tuple[_Edge, _Edge]:
+        if self._opened is None or self._closed is None:
+            raise RuntimeError("figures of a window that was not opened and closed")
+        return self._opened, self._closed
+
     def _edge(self) -> _Edge:
-        return _Edge(time.time(), host.read_host(self._server_pid))
+        return _Edge(time.time(), time.monotonic_ns(), host.read_host(self._server_pid))
 
     def _counters(self, start_s: float, end_s: float, ahead_s: float) -> list[Series]:
         """The model's counters of the server that is meant, with the scrape behind the window.

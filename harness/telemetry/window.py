@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -27,6 +28,11 @@ class ServerWindow(Protocol):
         """What happened in between; asked for when nothing is measured any more."""
         ...
 
+    @property
+    def edges_ns(self) -> tuple[int, int]:
+        """CLOCK_MONOTONIC: between which two moments; a slow answer makes them late."""
+        ...
+
 
 class StatisticsSource(Protocol):
     """Whatever can read a model's statistics off the server."""
@@ -48,6 +54,8 @@ class _Reading:
     parts: Mapping[str, dict[str, Any] | None]
     metrics_text: str | None
     host: host.HostReading
+    taken_ns: int
+    """When the statistics were there."""
 
 
 class TelemetryWindow:
@@ -103,9 +111,7 @@ class TelemetryWindow:
         Raises:
             RuntimeError: there are no two.
         """
-        opened, closed = self._opened, self._closed
-        if opened is None or closed is None:
-            raise RuntimeError("figures of a window that was not opened and closed")
+        opened, closed = self._readings()
         pages = [MetricsPage.parse(reading.metrics_text) for reading in (opened, closed)]
         before, after = (
             triton.read_counters(reading.statistics, page.failed_by_reason(self._model))
@@ -120,9 +126,22 @@ class TelemetryWindow:
             host.difference(opened.host, closed.host, *pages),
         )
 
+    @property
+    def edges_ns(self) -> tuple[int, int]:
+        """CLOCK_MONOTONIC: when the statistics had come, at either end; RuntimeError before."""
+        opened, closed = self._readings()
+        return opened.taken_ns, closed.taken_ns
+
+    def _readings(self) -> tuple[_Reading, _Reading]:
+        if self._opened is None or self._closed is None:
+            raise RuntimeError("figures of a window that was not opened and closed")
+        return self._opened, self._closed
+
     def _read(self) -> _Reading:
+        statistics = self._statistics(self._model)
         return _Reading(
-            statistics=self._statistics(self._model),
+            taken_ns=time.monotonic_ns(),
+            statistics=statistics,
             parts={part: self._statistics(part) for part in self._parts},
             metrics_text=self._read_page(self._metrics_url) if self._metrics_url else None,
             host=host.read_host(self._server_pid),

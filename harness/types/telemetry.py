@@ -36,7 +36,8 @@ class ServerMetrics:
     counters_reset: bool = False
     """The server or the model restarted inside the window."""
     requests_uncertainty: int = 0
-    """At most how far `requests` may be off: a Prometheus knows a counter at its scrapes only."""
+    """At most how far `requests` may be off: a Prometheus knows a counter at its scrapes only, and
+    a reading that came late is of another window."""
     problem: str = ""
     """Why figures are missing, where a Prometheus was asked for them."""
     parts: tuple[PartMetrics, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import signal
@@ -171,6 +172,22 @@ def test_a_disk_that_fills_up_ends_the_records_and_not_the_load(
     half = len(result.window) // 2  # long after the limit; a busy machine may stall for a slice
     assert count_ok(result.window[half:]) > 0
     assert lonely.generators.pids == (pid,)
+
+
+def test_reports_that_nobody_takes_until_the_load_is_over_lose_no_request(lonely: Rig) -> None:
+    """The harness may be held up: by its reading of the server, by a machine that stalls."""
+    lonely.run(Behaviour())
+    (held_up,) = lonely.generators._processes
+    assert held_up is not None
+    fcntl.fcntl(held_up.fileno(), fcntl.F_SETPIPE_SZ, os.sysconf("SC_PAGESIZE"))
+
+    def take_nothing() -> None:
+        time.sleep(1.5)
+
+    watcher = Watcher(on_window_start=take_nothing)
+    result = lonely.run(Behaviour(constant(0.002)), watcher, duration_s=1.0)
+    assert count_ok(result.slices) == len(lonely.server.served)
+    assert result.completed > 0.9 * len(lonely.served_in_window(result))
 
 
 def test_a_folder_that_cannot_be_written_is_said_before_the_load(

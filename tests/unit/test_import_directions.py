@@ -16,6 +16,7 @@ STAGES = {
 GROUND = {
     "cache",
     "card",
+    "connections",
     "errors",
     "hdr",
     "limits",
@@ -38,6 +39,7 @@ ALLOWED = {
     "series": {"errors"},
     "errors": set(),
     "cache": set(),
+    "connections": set(),
     "resources": {"errors"},
     "storage": {"errors"},
     # The objective's grammar is a leaf: a study must refuse one that does not parse.

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import socket
 import ssl
-import time
 from collections.abc import Callable
 from functools import lru_cache
 
+from harness.connections import connect
 from harness.load.transports.address import Target
-from harness.load.transports.names import forget, resolve
 
 _ESTABLISHED = 1  # TCP_ESTABLISHED of Linux's include/net/tcp_states.h
-_SHORTEST_S = 0.001
 
 ReadWaiter = Callable[[socket.socket], Callable[[], object]]
 """Makes, for a socket, what waits until it can be read.
@@ -43,7 +41,7 @@ def open_socket(target: Target, *, alpn: str, timeout_s: float) -> socket.socket
             an OSError), or another application protocol.
         UsageError: the certificates to trust cannot be read.
     """
-    connected = _connect(target, time.monotonic() + timeout_s)
+    connected = connect(target.host, target.port, timeout_s=timeout_s)
     try:
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if target.encrypted:
@@ -53,32 +51,6 @@ def open_socket(target: Target, *, alpn: str, timeout_s: float) -> socket.socket
         connected.close()
         raise
     return connected
-
-
-def _connect(target: Target, deadline_s: float) -> socket.socket:
-    """To the first address that takes the connection; the rest of the time is its timeout."""
-    problem = OSError(f"{target.host} has no address")
-    for family, kind, protocol, _, address in resolve(target, timeout_s=_until(deadline_s)):
-        connected = socket.socket(family, kind, protocol)
-        try:
-            connected.settimeout(_until(deadline_s))
-            connected.connect(address)
-            connected.settimeout(_until(deadline_s))
-        except OSError as error:
-            connected.close()
-            problem = error
-        except BaseException:
-            connected.close()
-            raise
-        else:
-            return connected
-    forget(target)
-    raise problem
-
-
-def _until(deadline_s: float) -> float:
-    """Seconds, always some: 0 would ask for a socket that does not wait at all."""
-    return max(_SHORTEST_S, deadline_s - time.monotonic())
 
 
 def _encrypt(connected: socket.socket, target: Target, alpn: str) -> ssl.SSLSocket:

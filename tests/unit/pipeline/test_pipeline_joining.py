@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from harness import hdr
-from harness.pipeline.joining import unmeasured, with_clients, with_evidence
+from harness.analysis.validity import judge_validity
+from harness.pipeline.joining import (
+    allowing_for_lateness,
+    reading_lateness_s,
+    unmeasured,
+    with_clients,
+    with_evidence,
+)
 from harness.pipeline.watch import TrialWatch
 from harness.planning.decision import judge_trial
 from harness.planning.objective import parse_objective
@@ -106,6 +113,28 @@ def test_evidence_is_that_of_the_worst_generator() -> None:
     assert result.server.requests == 3
 
 
+@pytest.mark.parametrize(
+    ("edges_ns", "late_s", "unsure"),
+    [
+        pytest.param((10**9, 3 * 10**9), 0.0, 0, id="on time"),
+        pytest.param((10**9 + 30_000_000, 3 * 10**9 + 40_000_000), 0.07, 0, id="as ever"),
+        pytest.param((10**9, 4 * 10**9 + 100_000_000), 1.1, 100, id="the end late"),
+        pytest.param((2 * 10**9, 4 * 10**9 + 100_000_000), 2.1, 200, id="both late"),
+    ],
+)
+def test_a_late_reading_makes_the_servers_count_unsure_by_the_traffic_meanwhile(
+    edges_ns: tuple[int, int], late_s: float, unsure: int
+) -> None:
+    window = tuple(TimeSlice(index, completed=5) for index in range(60))  # 100 requests/s
+    load = LoadResult(0, SLICE_S, window, 10**9, 3 * 10**9, ())
+    assert reading_lateness_s(load, edges_ns) == pytest.approx(late_s)
+    server = ServerMetrics(requests=200, requests_uncertainty=3)
+    allowed = allowing_for_lateness(server, load, late_s)
+    assert allowed.requests_uncertainty == 3 + unsure
+    seen_late = dataclasses.replace(allowed, requests=200 + unsure)
+    assert judge_validity(load, seen_late, blank().trial.workload, server_alive=True) == (True, "")
+
+
 class Telemetry:
     """Counts its readings."""
 
@@ -120,6 +149,8 @@ class Telemetry:
 
     def figures(self) -> tuple[ServerMetrics, HostMetrics]:
         return ServerMetrics(requests=7), HostMetrics()
+
+    edges_ns = (0, 0)
 
 
 def watch_of(
