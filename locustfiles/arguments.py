@@ -13,7 +13,7 @@ from locust.argument_parser import LocustArgumentParser
 
 from harness.load.transports.opening import GrpcImplementation
 from harness.pipeline.catalogue import variants_in
-from plan import AUTO
+from plan import AUTO, NO_VARIANT
 
 DEFAULT_REPOSITORY = Path("model_repository")
 
@@ -41,8 +41,9 @@ def _add_choice(parser: LocustArgumentParser) -> None:
     variants = list(variants_in(repository))
     parser.add_argument(
         "--variant",
-        default="",
-        choices=["", *variants] if variants else None,
+        # Not an empty one, whose label the form's box would strike through.
+        default=NO_VARIANT if variants else "",
+        choices=[NO_VARIANT, *variants] if variants else None,
         include_in_web_ui=bool(variants),
         help="of the repository; it is loaded where the server has not done so yet",
     )

@@ -29,6 +29,8 @@ from harness.types import (
 )
 
 AUTO = "auto"
+NO_VARIANT = "none"
+"""A model and its payloads are named instead."""
 """Of the protocol and the load mode: as the host and the rate say."""
 GRPC_SCHEMES = ("grpc", "grpcs")
 TRITON_PORTS = {"http": "8000", "grpc": "8001"}
@@ -127,22 +129,23 @@ def make_plan(options: Namespace, host: str | None) -> Plan:
         histograms=_path(options.histograms),
         records=_path(options.records),
         slo=parse_objective(options.objective) if options.objective.strip() else NO_OBJECTIVE,
-        from_repository=bool(options.variant),
+        from_repository=bool(_variant(options)),
         metrics_url=options.metrics_url or _metrics_url(host),
     )
 
 
 def _what_to_send(options: Namespace) -> tuple[str, Path]:
     """Name of the model and its payloads: a variant's of the repository, or as they are given."""
-    if options.variant and options.model and options.model != options.variant:
+    variant = _variant(options)
+    if variant and options.model and options.model != variant:
         raise UsageError(
-            f"the variant {options.variant} and the model {options.model}",
+            f"the variant {variant} and the model {options.model}",
             next_step="choose one: --variant is of the repository, --model anybody's",
         )
-    if options.variant and options.payloads:
-        return options.variant, Path(options.payloads)
-    if options.variant:
-        return options.variant, payloads_of(Path(options.repository), options.variant)
+    if variant and options.payloads:
+        return variant, Path(options.payloads)
+    if variant:
+        return variant, payloads_of(Path(options.repository), variant)
     if not options.model or not options.payloads:
         raise UsageError(
             "nothing to send",
@@ -150,6 +153,11 @@ def _what_to_send(options: Namespace) -> tuple[str, Path]:
             "--model and --payloads say what: both are needed",
         )
     return options.model, Path(options.payloads)
+
+
+def _variant(options: Namespace) -> str:
+    """The one that was chosen; empty where none was."""
+    return "" if options.variant == NO_VARIANT else str(options.variant)
 
 
 def _host_for(protocol: str, host: str) -> str:

@@ -13,6 +13,7 @@ import pytest
 from load_rig import make_payloads
 from locust_command import end, free_port, start
 from selenium import webdriver
+from selenium.webdriver.common.by import By
 from tiny_model import make_tiny_variant
 from web_rig import Page, chromium, wait_until
 
@@ -52,6 +53,18 @@ class Stack:
         """And see that it is over."""
         self.page.press("Stop")
         self.page.wait_for(lambda: not self.shown()["running"])
+
+    def download(self, name: str) -> Path:
+        """Press the tab's link and wait for the file."""
+        folder = self.out.parent / "downloads"
+        self.page.browser.execute_cdp_cmd(
+            "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(folder)}
+        )
+        link = f'.serving a[href$="serving/{name}"]'
+        self.page.wait_for(lambda: self.page.browser.find_element(By.CSS_SELECTOR, link)).click()
+        kind = name.removesuffix(".csv")
+        (file,) = self.page.wait_for(lambda: list(folder.glob(f"{kind}-*.csv")))
+        return Path(file)
 
     def shown(self) -> Any:
         return self.page.get("serving/data.json")["shown"]
@@ -135,9 +148,18 @@ def test_two_tests_of_the_form_agree_with_tritons_own_counts(stack: Stack) -> No
     second = stack.shown()
     assert second["server"]["requests"] == stack.counted_by_triton("small-student")[0]
 
-    trials = list(csv.DictReader(io.StringIO(page.read("serving/trials.csv"))))
+    downloaded = stack.download("trials.csv").read_text()
+    assert downloaded == page.read("serving/trials.csv")
+    assert "measured" in stack.download("series.csv").read_text()
+    trials = list(csv.DictReader(io.StringIO(downloaded)))
     assert [one["variant"] for one in trials] == list(VARIANTS)
+    shown = [first["verdict"]["decision"], second["verdict"]["decision"]]
+    # 60 requests/s that are stopped after some seconds may be too few to decide on.
+    assert shown[0] in {"pass", "undecided"}
+    assert shown[1] == "pass"
+    assert [one["decision"] for one in trials] == shown
     stored = read_run(stack.out).trials
+    assert [one.decision for one in stored] == shown
     assert [one.requests for one in stored] == [int(one["requests"]) for one in trials]
     assert [one["variant"] for one in page.get("serving/data.json")["tests"]] == list(VARIANTS)
     histograms = page.get("hdr-histograms.json")

@@ -77,8 +77,6 @@ def test_triton_restarted_under_load_fails_requests_for_a_while_and_totals_stay_
     (triton,) = stack.containers("triton")
     start_test(stack, model, seconds=45, objective="p95 < 5 s", records=folder)
     wait_for_load(stack)
-    # Counters are seen to fall only by a reading taken before they have passed what they were.
-    stack.wait_for(lambda: serving(stack)["elapsed_s"] > 20, "counters that can fall")
     # Not `restart`: podman refuses it of a container whose dependency, the export, has ended.
     stack.engine.do("stop", "--time=5", triton)
     stack.wait_for(lambda: serving(stack)["totals"]["failed"], "requests that fail")

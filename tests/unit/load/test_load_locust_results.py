@@ -131,6 +131,12 @@ def test_the_scheme_chooses_the_protocol_and_a_rate_the_open_loop() -> None:
     assert not make_plan(options({}), "https://h").is_open_loop
 
 
+@pytest.mark.parametrize("variant", ["", "none"])
+def test_without_a_variant_the_named_model_is_asked(variant: str) -> None:
+    made = make_plan(options({"variant": variant}), "h:8000")
+    assert (made.model, made.payloads, made.from_repository) == ("m", Path("p.npz"), False)
+
+
 def test_a_chosen_protocol_moves_between_tritons_own_ports_and_no_others() -> None:
     made = make_plan(options({"protocol": "grpc"}), "http://h:8000")
     assert (made.host, made.workload.protocol) == ("grpc://h:8001", "grpc")
@@ -148,6 +154,7 @@ def test_a_chosen_protocol_moves_between_tritons_own_ports_and_no_others() -> No
         ({"load_mode": "closed", "rate": "5"}, "a closed loop with a rate"),
         ({"objective": "p96 < 50 ms"}, "unknown metric 'p96'"),
         ({"model": "", "payloads": "", "variant": "v"}, "nowhere has no variant 'v'"),
+        ({"model": "", "payloads": "", "variant": "none"}, "nothing to send"),
         ({"variant": "v"}, "the variant v and the model m"),
         ({"rate": "nan"}, "a rate of nan"),
         ({"rate": "-1"}, "a rate of -1"),
