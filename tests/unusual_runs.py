@@ -94,10 +94,11 @@ def single_variant() -> StoredRun:
 
 
 def no_server_metrics() -> StoredRun:
-    """A server that offers no statistics."""
+    """Somebody else's server, which offers no statistics and has the files to itself."""
     run = sample_run()
     trials = tuple(replace(r, server=ServerMetrics(), host=HostMetrics()) for r in run.trials)
-    return replace(run, trials=trials)
+    variants = tuple(replace(one, size_bytes=None) for one in run.variants)
+    return replace(run, trials=trials, variants=variants)
 
 
 def nothing_answered() -> StoredRun:

@@ -6,6 +6,7 @@ from harness.cli.console import ProgressDisplay, print_json, print_line
 from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Repository, StudyFile
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.run import export_study
+from harness.report.numbers import megabytes
 from harness.study_file import load_study
 
 
@@ -23,5 +24,5 @@ def export(
         print_json([{"variant": v.name, "path": v.path, "sha256": v.sha256} for v in variants])
         return
     for variant in variants:
-        megabytes = variant.size_bytes / 1e6
-        print_line(f"{variant.path}  {megabytes:.1f} MB  sha256 {variant.sha256[:12]}")
+        size = f"{megabytes(variant.size_bytes)} MB"
+        print_line(f"{variant.path}  {size}  sha256 {variant.sha256[:12]}")

@@ -143,7 +143,7 @@ def _variant(
         inputs=tuple(dataclasses.replace(one, shape=one.shape[1:]) for one in model.inputs),
         outputs=outputs,
         parameters=opened.checkpoint.parameters,
-        size_bytes=0,
+        size_bytes=None,
         served_as=model.name,
     )
 

@@ -146,6 +146,6 @@ def _variant(
         inputs=model.inputs,
         outputs=outputs,
         parameters=0,
-        size_bytes=0,
+        size_bytes=None,
         served_as=model.name,
     )

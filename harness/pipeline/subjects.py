@@ -103,4 +103,5 @@ def _artefact(
         make_options=partial(backend_options, config),
     )
     dataset = family.datasets[variant.name]
-    return FamilySubject(subject, variant, dataset, variant.sha256, variant.size_bytes)
+    size_bytes = variant.size_bytes or 0  # of a file that lies here: known
+    return FamilySubject(subject, variant, dataset, variant.sha256, size_bytes)

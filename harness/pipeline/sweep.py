@@ -88,7 +88,7 @@ def decide_family(
     _show_scores(prepared, folder, machinery)
     quality = quality_gate(study, prepared, folder)
     smallest_first = sorted(
-        prepared.variants, key=lambda variant: (variant.size_bytes, variant.parameters)
+        prepared.variants, key=lambda variant: (variant.size_bytes or 0, variant.parameters)
     )
     names = [variant.name for variant in smallest_first if variant.name in quality]
     search = make_search(study, prepared.family, {name: quality[name] for name in names}, served_as)

@@ -104,7 +104,8 @@ def _latencies(family: FamilyResults, names: Sequence[str]) -> list[_Value]:
 
 def _sizes(family: FamilyResults, names: Sequence[str]) -> list[_Value]:
     found = [family.variant(name) for name in names]
-    return [variant.size_bytes / 1e6 if variant else None for variant in found]
+    sizes = [variant.size_bytes if variant else None for variant in found]
+    return [None if size is None else size / 1e6 for size in sizes]
 
 
 def _parameters(family: FamilyResults, names: Sequence[str]) -> list[_Value]:

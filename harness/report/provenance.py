@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from harness.report.numbers import MISSING, megabytes, number
-from harness.report.tables import Cell, Column, Table, words
+from harness.report.tables import Cell, Column, Table, numeric, words
 from harness.types import (
     ArrivalKind,
     ArrivalProcess,
@@ -37,7 +37,7 @@ def artefacts_table(variants: Sequence[ModelVariant]) -> Table:
             words(variant.name),
             words(variant.source),
             words(f"{variant.format} {variant.precision}"),
-            _size_cell(variant),
+            numeric(megabytes(variant.size_bytes), variant.size_bytes),
             _parity_cell(variant),
             Cell(variant.sha256 or MISSING, tone="code"),
         )
@@ -58,13 +58,6 @@ def artefacts_table(variants: Sequence[ModelVariant]) -> Table:
         "absolute difference of an output from the checkpoint's."
         + (_REMOTE_NOTE if any(one.sha256.startswith("remote:") for one in variants) else ""),
     )
-
-
-def _size_cell(variant: ModelVariant) -> Cell:
-    """Missing where only somebody else's server has the file."""
-    if not variant.size_bytes:
-        return Cell(MISSING)
-    return Cell(megabytes(variant.size_bytes), sort=variant.size_bytes)
 
 
 def _parity_cell(variant: ModelVariant) -> Cell:

@@ -232,8 +232,11 @@ def best_by_batch(family: FamilyResults) -> list[TrialResult]:
 
 
 def strongest_teacher(family: FamilyResults) -> TrialResult | None:
-    """The best trial over the teacher's precisions: what a student has to beat."""
+    """What a student has to beat: the recommended teacher, or the best of its precisions."""
     teachers = [v.name for v in family.variants if v.role is Role.TEACHER]
+    recommended = family.recommended
+    if recommended and recommended.trial.variant in teachers:
+        return recommended
     own = [result for result in family.trials if result.trial.variant in teachers]
     return best_trial(own, family.percentile)
 

@@ -74,8 +74,8 @@ class ModelVariant:
     outputs: tuple[TensorSpec, ...]
     parameters: int
     """Number of trained weights of the checkpoint."""
-    size_bytes: int
-    """Size of the artefact's file."""
+    size_bytes: int | None
+    """Size of the artefact's file; None where only somebody else's server has it."""
     parity: Mapping[str, float] = field(default_factory=dict)
     """Largest absolute difference from the checkpoint, by output name."""
     pipeline_of: str = ""

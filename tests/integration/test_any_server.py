@@ -87,6 +87,7 @@ def test_mlserver_is_scored_and_swept_as_it_is(mlserver_urls, study, protocol, t
     # Weights of one sign pattern choose one class for all rows but those of a total of nought.
     assert 0.2 < scores["own-teacher-fp32"].value < 0.5
     assert "as its server has it" in (out / "report.html").read_text() or not run.trials
+    assert {variant.size_bytes for variant in run.variants} == {None}
 
 
 @pytest.fixture(scope="module")

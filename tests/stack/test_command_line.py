@@ -41,6 +41,8 @@ def test_load_measures_the_stack_and_leaves_its_run_outside(stack: Stack, runs: 
     [
         pytest.param("p95 < 5 s", 0, Decision.PASS, id="met"),
         pytest.param("p95 < 1 us", 3, Decision.FAIL, id="missed"),
+        # Half a second's requests, none of which failed, cannot tell.
+        pytest.param("error_rate < 0.001%", 4, Decision.UNDECIDED, id="undecided"),
     ],
 )
 def test_a_sweep_of_the_stack_ends_with_its_verdict_and_a_report(

@@ -128,6 +128,9 @@ def test_missing_server_metrics_are_dashes_never_zeros(built):
     assert trials
     for cells in trials:
         assert [cells[place] for place in (14, 15, 16, 17)] == ["\u2013"] * 4
+    html = Page(built["no_server_metrics"][0]).words
+    assert "Size \u2013 MB" in html
+    assert "Size 0 MB" not in html
 
 
 def test_an_unbounded_percentile_is_said(built):

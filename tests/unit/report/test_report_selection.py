@@ -8,7 +8,7 @@ from unusual_runs import interrupted, no_server_metrics, single_variant
 
 from harness.report import selection
 from harness.report.labels import short_names
-from harness.types import Decision, ServerMetrics
+from harness.types import Decision, Role, ServerMetrics
 
 POINTS = st.lists(
     st.tuples(st.floats(0.1, 1e3, allow_nan=False), st.floats(0, 1, allow_nan=False)), max_size=30
@@ -52,6 +52,16 @@ def test_without_a_passing_trial_the_lowest_latency_is_the_best(topics):
     best = selection.best_trial(failing, "p95")
     lowest = min(r.latency.percentiles["p95"].value_ms for r in failing if r.valid)
     assert best.latency.percentiles["p95"].value_ms == lowest
+
+
+def test_a_recommended_teacher_is_what_students_are_compared_with(topics):
+    """Its confirmation, which is shown for it, and not the search's luckier trial."""
+    (teacher, *_) = (one.name for one in topics.variants if one.role is Role.TEACHER)
+    own = [one for one in topics.trials_of(teacher) if one.valid]
+    confirmed = min(own, key=lambda one: one.throughput_inferences_per_s)
+    verdict = replace(topics.verdict, recommended=confirmed.trial.trial_id)
+    family = replace(topics, verdict=verdict)
+    assert selection.strongest_teacher(family) is confirmed
 
 
 def test_the_recommended_trial_stands_for_its_variant(topics):
