@@ -110,7 +110,9 @@ def _recommendation(candidates: Candidates, winner: Assessment, *, teacher: bool
     trial = winner.trial
     serve = f"Serve {trial.variant} ({setting(trial)})"
     if teacher:
-        serve = f"Keep the teacher, no student meets the objective with more throughput: {serve}"
+        # Confirmed: a student's one trial in the search may have come out higher by chance.
+        better = "no student is confirmed to meet the objective with more throughput"
+        serve = f"Keep the teacher, {better}: {serve}"
     quality = candidates.quality[trial.variant][1]
     return (
         f"{serve}: {number(winner.inferences_per_s)} inferences/s at "

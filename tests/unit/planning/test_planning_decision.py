@@ -105,7 +105,7 @@ def test_what_fails_when_measured_afresh_is_not_recommended():
 def test_keeping_the_teacher_is_said_plainly():
     decided = verdict(student(900, p95_ms=90), teacher(300), teacher(290, stage="confirm"))
     assert decided.decision is PASS
-    assert decided.summary.startswith("Keep the teacher, no student meets the objective")
+    assert decided.summary.startswith("Keep the teacher, no student is confirmed to meet the obj")
     assert decided.summary.endswith("it is the teacher itself.")
 
 
