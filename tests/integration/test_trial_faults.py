@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -63,6 +64,19 @@ class FakeSite:
 
 
 @dataclass
+class SlowlyReadSite(FakeSite):
+    """Counts as Triton does; the first answer keeps whoever asks waiting."""
+
+    held_up_s: float = 0.0
+
+    def statistics(self, model: str) -> dict[str, Any]:
+        count = len(self.fake.served)
+        time.sleep(self.held_up_s)
+        self.held_up_s = 0.0
+        return {"inference_stats": {"success": {"count": count}}, "inference_count": count}
+
+
+@dataclass
 class Bench:
     """A trial runner on the fake server."""
 
@@ -100,15 +114,22 @@ def make_folder(path: Path) -> RunFolder:
     return RunFolder.create(path / "run", {})
 
 
-def make_bench(rig: Rig, server: FakeServer, folder: RunFolder) -> Bench:
-    site = FakeSite(server)
+def make_bench(
+    rig: Rig,
+    server: FakeServer,
+    folder: RunFolder,
+    *,
+    site: FakeSite | None = None,
+    **machinery: Any,
+) -> Bench:
+    site = site or FakeSite(server)
     runner = TrialRunner(
         Site(site, site, None),
         rig.generators,
         folder,
         variants={"m": variant()},
         payloads={"m": rig.payloads},
-        machinery=Machinery(keep_records=True),
+        machinery=Machinery(keep_records=True, **machinery),
     )
     return Bench(dataclasses.replace(rig, server=server), runner, folder)
 
@@ -185,6 +206,25 @@ def test_what_an_open_loop_dropped_does_not_pass(bench: Bench) -> None:
     assert result.failures_by_kind == {}
     assert result.offered_requests_per_s == pytest.approx(200, rel=0.3)
     assert result.decision is not Decision.PASS
+
+
+def test_counters_that_are_read_late_are_allowed_for_and_said(own_rig: Rig, tmp_path: Path) -> None:
+    """The harness waits for them beyond the window's end: no request is lost meanwhile."""
+    own_rig.run(Behaviour())
+    warnings: list[str] = []
+    site = SlowlyReadSite(own_rig.server, held_up_s=2.5)
+    with make_folder(tmp_path) as folder:
+        late = make_bench(own_rig, own_rig.server, folder, site=site, warn=warnings.append)
+        result = late.measure(Behaviour(constant(0.01)), slo="p50 < 5 s", duration_s=1.5)
+        records = read_records(folder.path / "records" / result.trial.trial_id)
+    assert result.valid, result.invalid_reason
+    assert result.decision is Decision.PASS
+    assert result.requests <= len(records.sent_ns) == len(own_rig.server.served)
+    assert result.requests > 0.8 * 1.5 * 4 / 0.01 / 2
+    assert result.server.requests is not None
+    assert result.server.requests_uncertainty > result.throughput_requests_per_s
+    (warning,) = warnings
+    assert re.search(r"the server's counters were read [34]\.\d s off the window's edges", warning)
 
 
 def test_a_server_that_dies_ends_the_run(own_rig: Rig, tmp_path: Path) -> None:
