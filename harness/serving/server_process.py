@@ -81,10 +81,15 @@ class ServerProcess:
         return f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit status {code}"
 
     def stop(self, grace_s: float) -> None:
-        """SIGTERM; after the grace, or when it ended in disorder, SIGKILL to its whole group."""
+        """SIGTERM; after the grace, or when it ended in disorder, SIGKILL to its whole group.
+
+        To end before it was asked is disorder, whatever its exit status: nobody then ended the
+        processes that it had started.
+        """
+        ended_by_itself = self._process.poll() is not None
         self._process.terminate()
         self._waiter.join(grace_s)
-        if self._process.poll() != 0:
+        if ended_by_itself or self._process.poll() != 0:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
             self._waiter.join()

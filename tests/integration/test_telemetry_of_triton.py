@@ -221,11 +221,14 @@ def test_a_server_that_dies_leaves_nothing_known(
         doomed.send(1)
 
         process = psutil.Process(doomed.server.pid)
+        stubs = process.children(recursive=True)
         process.kill()
         psutil.wait_procs([process], timeout=20)
         window.close()
         server, host = window.figures()
 
+    assert stubs
+    assert not psutil.wait_procs(stubs, timeout=10)[1], "a process is left"
     assert server == ServerMetrics()
     assert host.server_cpu is None
     assert host.cpu_utilization is not None
