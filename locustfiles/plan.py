@@ -29,9 +29,9 @@ from harness.types import (
 )
 
 AUTO = "auto"
+"""Of the protocol and the load mode: as the host and the rate say."""
 NO_VARIANT = "none"
 """A model and its payloads are named instead."""
-"""Of the protocol and the load mode: as the host and the rate say."""
 GRPC_SCHEMES = ("grpc", "grpcs")
 TRITON_PORTS = {"http": "8000", "grpc": "8001"}
 METRICS_PORT = "8002"
