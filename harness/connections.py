@@ -91,7 +91,7 @@ def forget(host: str, port: int) -> None:
 
 
 @lru_cache(maxsize=8)
-def url_opener(tls: ssl.SSLContext | None = None) -> urllib.request.OpenerDirector:
+def url_opener(tls: ssl.SSLContext | None) -> urllib.request.OpenerDirector:
     """The standard library's client of URLs over `connect`; every `open` needs a timeout.
 
     One for all that trust alike: reading the system's certificates takes tens of milliseconds.
@@ -99,11 +99,10 @@ def url_opener(tls: ssl.SSLContext | None = None) -> urllib.request.OpenerDirect
     Proxies of the environment are not used: what is measured is the server, and not the way to it.
 
     Args:
-        tls: which certificates to trust; the system's by default.
+        tls: which certificates to trust; None trusts the system's.
     """
-    return urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), _HTTPHandler(), _HTTPSHandler(context=tls)
-    )
+    https = _HTTPSHandler(tls or ssl.create_default_context())
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}), _HTTPHandler(), https)
 
 
 class _HTTPHandler(urllib.request.HTTPHandler):
@@ -112,9 +111,9 @@ class _HTTPHandler(urllib.request.HTTPHandler):
 
 
 class _HTTPSHandler(urllib.request.HTTPSHandler):
-    def __init__(self, context: ssl.SSLContext | None) -> None:
-        super().__init__(context=context)
-        self._tls = context or ssl.create_default_context()
+    def __init__(self, tls: ssl.SSLContext) -> None:
+        super().__init__(context=tls)
+        self._tls = tls
 
     def https_open(self, req: urllib.request.Request) -> HTTPResponse:
         return self.do_open(partial(_HTTPSConnection, tls=self._tls), req)
