@@ -126,7 +126,7 @@ class TrialRunner:
     def _warn_of_telemetry(self, trial: Trial, server: ServerMetrics, late_s: float) -> None:
         if server.problem:
             self._machinery.warn(f"{trial.trial_id}: no figures of the server: {server.problem}")
-        elif late_s > LATE_READING_S:
+        elif server.requests is not None and late_s > LATE_READING_S:
             self._machinery.warn(
                 f"{trial.trial_id}: the server's counters were read {late_s:.1f} s off the "
                 "window's edges: its figures are of another stretch of the load, and its count of "
