@@ -104,8 +104,7 @@ def _latencies(family: FamilyResults, names: Sequence[str]) -> list[_Value]:
 
 def _sizes(family: FamilyResults, names: Sequence[str]) -> list[_Value]:
     found = [family.variant(name) for name in names]
-    sizes = [variant.size_bytes if variant else None for variant in found]
-    return [None if size is None else size / 1e6 for size in sizes]
+    return [one.size_bytes / 1e6 if one and one.size_bytes is not None else None for one in found]
 
 
 def _parameters(family: FamilyResults, names: Sequence[str]) -> list[_Value]:
