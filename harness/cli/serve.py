@@ -46,11 +46,11 @@ def serve(
     """Export what is missing, start Triton, load every variant, and stay until Ctrl-C."""
     study, wanted_ports = load_study(study_file), parse_ports(ports)
     check_embedded(study)
-    log = log_file or Path(tempfile.mkdtemp(prefix="harness-serve-")) / "triton.log"
     with ProgressDisplay() as progress:
         machinery = Machinery(repository, parse_cpus(cpus_server), progress=progress)
         environment = ensure_server_environment(progress)
         families = export_study(study, machinery)
+    log = log_file or Path(tempfile.mkdtemp(prefix="harness-serve-")) / "triton.log"
     with serving.serve(
         families, environment, machinery, log_file=log, ports=wanted_ports
     ) as served:

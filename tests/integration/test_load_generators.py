@@ -229,9 +229,8 @@ def test_connections_are_kept_over_a_trial(rig: Rig) -> None:
     assert rig.server.connections - before == 5
 
 
-def test_loads_start_and_stop_again_and_again(wired: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loads_start_and_stop_again_and_again(wired: Rig) -> None:
     """The same processes, from one request in flight to hundreds and back."""
-    monkeypatch.setattr(wired.generators, "_request_timeout_s", 20.0)  # it is one Python thread
     pids = wired.generators.pids
     started = time.monotonic()
     for concurrency in (1, 64, 512, 3):

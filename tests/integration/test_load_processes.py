@@ -104,7 +104,7 @@ def test_a_hanging_worker_is_killed_at_the_deadline(
         os.kill(hanging, signal.SIGSTOP)
 
     with pytest.raises(GeneratorError, match=f"process {hanging}.*hangs"):
-        lonely.run(Behaviour(), Watcher(on_window_start=hang))
+        lonely.run(Behaviour(), Watcher(on_window_start=hang), request_timeout_s=1.0)
     assert wait_until_gone([hanging])
 
 
@@ -163,7 +163,7 @@ def test_a_disk_that_fills_up_ends_the_records_and_not_the_load(
 
     records = tmp_path / "records"
     watcher = Watcher(on_window_start=limit_files)
-    result = lonely.run(Behaviour(), watcher, concurrency=32, duration_s=1.0, records=records)
+    result = lonely.run(Behaviour(), watcher, concurrency=32, duration_s=2.0, records=records)
     assert os.strerror(errno.EFBIG) in result.records_problem
     assert "the records of this process are lost" in result.records_problem
     assert list(records.iterdir()) == []  # the space is what the results need

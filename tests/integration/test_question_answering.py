@@ -1,6 +1,7 @@
 """Extractive question answering from a study file: exported, served, scored, load-tested."""
 
 import json
+import string
 
 import numpy as np
 import pandas as pd
@@ -61,6 +62,15 @@ def answer_of(model, tokenizer, row):
     return row["context"][offsets[window, first, 0] : offsets[window, last, 1]], len(offsets)
 
 
+def squad_form(text):
+    """What SQuAD compares: "The quick, brown" and "quick brown" are the same answer.
+
+    What an untrained model answers depends on the machine that drew its weights.
+    """
+    bare = "".join(mark for mark in text.lower() if mark not in string.punctuation)
+    return [word for word in bare.split() if word not in ("a", "an", "the")]
+
+
 def test_answers_through_the_endpoint_are_the_checkpoints_own(study, scored):
     import transformers
 
@@ -79,7 +89,8 @@ def test_answers_through_the_endpoint_are_the_checkpoints_own(study, scored):
     assert manifest["windowed"] == sum(windows > 1 for _, windows in expected) > 0
     scores = {(s.variant, s.metric): s for s in read_run(scored).scores}
     exact = [
-        row["answers"]["text"][0] == text for row, (text, _) in zip(rows, expected, strict=True)
+        squad_form(row["answers"]["text"][0]) == squad_form(text)
+        for row, (text, _) in zip(rows, expected, strict=True)
     ]
     assert scores["qa-teacher-fp32", "exact_match"].value == pytest.approx(np.mean(exact))
     assert scores["qa-student-fp32", "exact_match"].relative_to_teacher is not None or not any(
