@@ -6,19 +6,10 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import (
-    DEFAULT_REPOSITORY,
-    AsJson,
-    Out,
-    Records,
-    Repository,
-    Resume,
-    Track,
-    Transport,
-    Workers,
-)
-from harness.cli.session import GeneratorOptions, RunOptions, run_to_verdict
-from harness.load.transports.opening import GrpcImplementation
+from harness.cli.groups import with_option_groups
+from harness.cli.machinery import GeneratorOptions
+from harness.cli.options import DEFAULT_REPOSITORY, Repository
+from harness.cli.session import FolderOptions, RunOptions, run_to_verdict
 from harness.pipeline.card import DEMO as CARD_DEMO
 from harness.pipeline.card import QUICK as CARD_QUICK
 from harness.resources import bundled
@@ -26,28 +17,22 @@ from harness.study import Study
 from harness.study_file import load_study, parse_study
 
 
+@with_option_groups
 def demo(
+    *,
     quick: Annotated[
         bool, typer.Option("--quick", help="Shorter trials at fewer points; a first look.")
     ] = False,
-    out: Out = None,
-    resume: Resume = False,
+    folder: FolderOptions,
+    generators: GeneratorOptions,
     repository: Repository = DEFAULT_REPOSITORY,
-    workers: Workers = None,
-    transport: Transport = GrpcImplementation.NATIVE,
-    records: Records = False,
-    track: Track = None,
-    as_json: AsJson = False,
 ) -> int:
     """Train, distil, export, serve and measure the embedded models, and decide."""
     study = load_study(bundled("studies/reference.yaml"))
     if quick:
         study = quick_study(study)
-    generators = GeneratorOptions(workers, transport, records)
-    card = CARD_QUICK if quick else CARD_DEMO
-    trackers = tuple(track or ())
-    options = RunOptions(out, resume, repository, as_json, generators, trackers=trackers, card=card)
-    return run_to_verdict(study, options)
+    options = RunOptions(folder=folder, generators=generators, repository=repository)
+    return run_to_verdict(study, options, CARD_QUICK if quick else CARD_DEMO)
 
 
 def quick_study(study: Study) -> Study:

@@ -15,7 +15,8 @@ from rich.table import Table
 from harness import machine
 from harness.cache import cache_root
 from harness.cli.console import ProgressDisplay, output, print_json
-from harness.cli.options import AsJson, cpu_list
+from harness.cli.machinery import cpu_list
+from harness.cli.options import AsJson
 from harness.errors import EXIT_ENVIRONMENT, EXIT_OK, EnvironmentFailure, ServerEnvironmentError
 from harness.export.tensorrt import plan_home
 from harness.serving.environment import ensure_server_environment, find_server_environment

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line, say
-from harness.cli.options import (
-    DEFAULT_REPOSITORY,
-    AsIs,
-    AsJson,
-    CaFile,
-    Header,
-    Insecure,
-    MetricsUrl,
-    ModelNames,
-    Out,
-    Repository,
-    Resume,
-    StudyFile,
-    Track,
-    Url,
-)
-from harness.cli.remote import RemoteOptions
-from harness.cli.session import keep_what_there_is, open_folder, tell_trackers
+from harness.cli.groups import with_option_groups
+from harness.cli.options import DEFAULT_REPOSITORY, Repository, StudyFile
+from harness.cli.remote import RemoteStudyOptions
+from harness.cli.session import FolderOptions, keep_what_there_is, open_folder, tell_trackers
 from harness.errors import HarnessError
 from harness.pipeline.lm_evaluation import (
     TaskEvaluation,
@@ -36,14 +23,16 @@ from harness.pipeline.machinery import Machinery
 from harness.pipeline.run import score_study
 from harness.quality.lm_tasks import TaskRequest, load_tasks
 from harness.report.terminal_quality import losses_table, pairs_table, quality_table
-from harness.runs import read_run
+from harness.runs import StoredRun, read_run
 from harness.study import Study
 from harness.study_file import load_study
 from harness.tracking.sinks import check_trackers
 
 
-def evaluate(
-    study_file: StudyFile,
+@dataclass(frozen=True)
+class TaskOptions:
+    """What lm-eval is to ask the language models."""
+
     tasks: Annotated[
         str | None,
         typer.Option(
@@ -51,78 +40,73 @@ def evaluate(
             "files, as in mnli,wikitext.",
             show_default=False,
         ),
-    ] = None,
-    include_path: Annotated[
-        list[Path] | None,
-        typer.Option(help="Folder with task files; may be given again.", show_default=False),
-    ] = None,
+    ] = None
+    include_paths: Annotated[
+        list[Path],
+        typer.Option(
+            "--include-path", help="Folder with task files; may be given again.", show_default=False
+        ),
+    ] = field(default_factory=list)
     limit: Annotated[
         int | None,
         typer.Option(min=1, help="First documents of each lm-eval task.", show_default=False),
-    ] = None,
+    ] = None
     num_fewshot: Annotated[
         int | None,
         typer.Option(min=0, help="Examples in the prompt, as lm-eval has it.", show_default=False),
-    ] = None,
+    ] = None
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Ask everything, whatever was answered before.")
-    ] = False,
-    url: Url = None,
-    header: Header = None,
-    ca_file: CaFile = None,
-    insecure: Insecure = False,
-    metrics_url: MetricsUrl = None,
-    model_name: ModelNames = None,
-    as_is: AsIs = False,
-    out: Out = None,
-    resume: Resume = False,
+    ] = False
+
+    def request(self) -> TaskRequest:
+        """The same as lm-eval's loader takes it."""
+        names = (name.strip() for name in (self.tasks or "").split(","))
+        return TaskRequest(
+            tuple(filter(None, names)), tuple(self.include_paths), self.limit, self.num_fewshot
+        )
+
+
+@with_option_groups
+def evaluate(
+    study_file: StudyFile,
+    asked: TaskOptions,
+    there: RemoteStudyOptions,
+    kept: FolderOptions,
     repository: Repository = DEFAULT_REPOSITORY,
-    track: Track = None,
-    as_json: AsJson = False,
 ) -> None:
     """Export, serve and score every variant through the endpoint, beside its teacher."""
-    trackers = tuple(track or ())
-    check_trackers(trackers)
+    check_trackers(kept.trackers)
     study = load_study(study_file)
-    request = TaskRequest(_names(tasks), tuple(include_path or ()), limit, num_fewshot)
-    evaluation = _evaluation(study, request, use_cache=not no_cache)
-    remote = RemoteOptions(
-        url, header or (), ca_file, insecure, metrics_url, model_name or (), as_is
-    )
+    evaluation = _evaluation(study, asked.request(), use_cache=not asked.no_cache)
     with (
         ProgressDisplay() as progress,
-        remote.borrowing(study) as borrowed,
-        open_folder(study, out, borrowed, resume=resume) as folder,
+        there.borrowing(study) as borrowed,
+        open_folder(study, kept.out, borrowed, resume=kept.resume) as folder,
     ):
         machinery = Machinery(repository, progress=progress)
-        asked = borrowed.study if borrowed else study
+        scored = borrowed.study if borrowed else study
         try:
-            score_study(asked, folder, machinery, borrowed=borrowed, evaluation=evaluation)
+            score_study(scored, folder, machinery, borrowed=borrowed, evaluation=evaluation)
         except (KeyboardInterrupt, HarnessError):
             keep_what_there_is(folder)
             raise
     run = read_run(folder.path)
-    tell_trackers(folder.path, trackers)
+    tell_trackers(folder.path, kept.trackers)
+    _print_scores(run, folder.path, as_json=kept.as_json)
+
+
+def _print_scores(run: StoredRun, path: Path, *, as_json: bool) -> None:
     if as_json:
-        print_json(
-            {
-                "run": str(folder.path),
-                "quality": run.scores,
-                "pairs": run.pairs,
-                "losses": run.losses,
-            }
-        )
+        found = {"quality": run.scores, "pairs": run.pairs, "losses": run.losses}
+        print_json({"run": str(path), **found})
         return
     print_blocks(
         quality_table(run),
         pairs_table(run),
         *([losses_table(run)] if any(entry.chain for entry in run.losses) else []),
     )
-    print_line(f"run: {folder.path}")
-
-
-def _names(tasks: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in (tasks or "").split(",") if name.strip())
+    print_line(f"run: {path}")
 
 
 def _evaluation(study: Study, request: TaskRequest, *, use_cache: bool) -> TaskEvaluation | None:

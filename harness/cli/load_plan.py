@@ -36,11 +36,7 @@ class LoadPlan:
 
 
 def make_plan(
-    source: Source,
-    traffic: TrafficOptions,
-    serving: ServingOptions,
-    slo: str | None,
-    seed: int | None,
+    source: Source, traffic: TrafficOptions, serving: ServingOptions, slo: str | None
 ) -> LoadPlan:
     """Read every option and hold them against each other; nothing is started.
 
@@ -49,7 +45,6 @@ def make_plan(
         traffic: what it is sent.
         serving: how it is served, where the harness serves.
         slo: the objective in place of the study's.
-        seed: in place of the study's.
 
     Raises:
         UsageError: options that contradict each other, or a study file that is wrong.
@@ -62,7 +57,6 @@ def make_plan(
             "--instances and --intra-op-threads are for one that the harness starts",
             next_step="leave them out",
         )
-    drawn_by = seed if seed is not None else study.seed if study else 0
     protocol = address.protocol if address else source.protocol or WireProtocol.GRPC
     plan = LoadPlan(
         source,
@@ -71,7 +65,7 @@ def make_plan(
         source.variant or source.model or "",
         source.model or source.variant or "",
         serving.config(),
-        traffic.workload(protocol, drawn_by),
+        traffic.workload(protocol, study.seed if study else 0),
         _objective(study, source.variant, slo),
     )
     if traffic.until_decided and not plan.slo.constraints:

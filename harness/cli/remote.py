@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from harness.cli.console import say
 from harness.errors import UsageError
@@ -21,13 +24,42 @@ WITHOUT_URL = "name the server: --url http://HOST:PORT"
 class RemoteOptions:
     """Where it is and how to speak to it; no url: the harness serves."""
 
-    url: str | None = None
-    headers: Sequence[str] = ()
-    ca_file: Path | None = None
-    insecure: bool = False
-    metrics_url: str | None = None
-    model_names: Sequence[str] = ()
-    as_is: bool = False
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="A server that is up, in place of one of our own: http://H:P, https://, grpc://, "
+            "grpcs://.",
+            show_default=False,
+        ),
+    ] = None
+    headers: Annotated[
+        list[str],
+        typer.Option(
+            "--header",
+            help="With --url: 'NAME: VALUE', sent along; repeatable.",
+            show_default=False,
+        ),
+    ] = field(default_factory=list)
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --url: certificates to trust, PEM.",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
+    ] = None
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="With --url: take any certificate.")
+    ] = False
+    metrics_url: Annotated[
+        str | None,
+        typer.Option(
+            help="With --url: its metrics page; default: Triton's at port 8002, where there is "
+            "one.",
+            show_default=False,
+        ),
+    ] = None
 
     def address(self) -> RemoteAddress | None:
         """Of the server; None where the harness serves.
@@ -49,11 +81,29 @@ class RemoteOptions:
                 "none",
                 next_step=WITHOUT_URL,
             )
-        if self.model_names or self.as_is:
-            raise UsageError(
-                "--model-name and --as-is go with --url, and there is none", next_step=WITHOUT_URL
-            )
         return None
+
+
+@dataclass(frozen=True)
+class RemoteStudyOptions:
+    """The same, and which of its models are a study's."""
+
+    remote: RemoteOptions = field(default_factory=RemoteOptions)
+    model_names: Annotated[
+        list[str],
+        typer.Option(
+            "--model-name",
+            metavar="VARIANT=NAME",
+            help="With --url: what a variant is called there; default: its own name. Repeatable.",
+            show_default=False,
+        ),
+    ] = field(default_factory=list)
+    as_is: Annotated[
+        bool,
+        typer.Option(
+            "--as-is", help="With --url: load and configure nothing there, even where it could be."
+        ),
+    ] = False
 
     @contextmanager
     def borrowing(self, study: Study) -> Iterator[Borrowed | None]:
@@ -62,7 +112,11 @@ class RemoteOptions:
         Raises:
             UsageError: no such server, or not with these models; nothing was started.
         """
-        address, names = self.address(), parse_names(self.model_names)
+        address, names = self.remote.address(), parse_names(self.model_names)
+        if address is None and (names or self.as_is):
+            raise UsageError(
+                "--model-name and --as-is go with --url, and there is none", next_step=WITHOUT_URL
+            )
         check_inputs(study)
         if address is None:
             yield None
@@ -95,7 +149,3 @@ def check_own_server_options(
             f"{what} a server that the harness starts, and --url is up already",
             next_step="leave it out",
         )
-
-
-OWN_SERVER = RemoteOptions()
-"""The harness serves."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from harness.cli.groups import with_option_groups
 from harness.cli.options import StudyFile
-from harness.cli.run_options import with_run_options
 from harness.cli.session import RunOptions, run_to_verdict
 from harness.study_file import load_study
 
 
-@with_run_options
+@with_option_groups
 def run(study_file: StudyFile, options: RunOptions) -> int:
     """Export, serve, score, sweep, decide, report."""
     return run_to_verdict(load_study(study_file), options)

@@ -10,14 +10,8 @@ from typing import Annotated
 import typer
 
 from harness.cli.console import ProgressDisplay, print_json, say
-from harness.cli.options import (
-    DEFAULT_REPOSITORY,
-    AsJson,
-    CpusServer,
-    Repository,
-    StudyFile,
-    parse_cpus,
-)
+from harness.cli.machinery import CpusServer, parse_cpus
+from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Repository, StudyFile
 from harness.errors import UsageError
 from harness.pipeline import serving
 from harness.pipeline.inputs import check_embedded

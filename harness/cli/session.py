@@ -7,11 +7,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from harness.card import CardPlan
 from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line, say
-from harness.cli.options import RUNS, parse_cpus
-from harness.cli.remote import OWN_SERVER, RemoteOptions, check_own_server_options
+from harness.cli.machinery import CpuOptions, GeneratorOptions, make_machinery
+from harness.cli.options import DEFAULT_REPOSITORY, RUNS, AsJson, Out, Repository, Resume
+from harness.cli.remote import RemoteStudyOptions, check_own_server_options
 from harness.cli.telemetry import TelemetryOptions, watched
 from harness.errors import (
     EXIT_OBJECTIVE_NOT_MET,
@@ -20,10 +24,8 @@ from harness.errors import (
     HarnessError,
     RunFolderError,
 )
-from harness.load.transports.opening import GrpcImplementation
 from harness.pipeline.borrowed import Borrowed
 from harness.pipeline.inputs import check_embedded, check_inputs
-from harness.pipeline.machinery import Machinery, ProgressSink
 from harness.pipeline.manifest import new_manifest, without_secrets
 from harness.pipeline.run import run_study, write_results
 from harness.report.terminal import cold_start_table, verdict_summary, verdict_table
@@ -50,45 +52,50 @@ EXIT_CODES = {
 
 
 @dataclass(frozen=True)
-class GeneratorOptions:
-    """How the load is generated."""
+class FolderOptions:
+    """Where a run is kept, and who else is told."""
 
-    workers: int | None = None
-    transport: GrpcImplementation = GrpcImplementation.NATIVE
-    records: bool = False
-
-
-@dataclass(frozen=True)
-class CpuOptions:
-    """Which cores server and generators get, as they stand on the command line."""
-
-    server: str | None = None
-    generator: str | None = None
+    out: Out = None
+    resume: Resume = False
+    trackers: Annotated[
+        list[Tracker],
+        typer.Option(
+            "--track",
+            help="Also tell the run to this tracker, once it is complete; may be given again.",
+            show_default=False,
+        ),
+    ] = field(default_factory=list)
+    as_json: AsJson = False
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run's commands have in common on the command line."""
+    """What a run's commands have in common."""
 
-    out: Path | None
-    resume: bool
-    repository: Path
-    as_json: bool
-    generators: GeneratorOptions = GeneratorOptions()
-    cpus: CpuOptions = CpuOptions()
+    there: RemoteStudyOptions = field(default_factory=RemoteStudyOptions)
+    folder: FolderOptions = field(default_factory=FolderOptions)
+    repository: Repository = DEFAULT_REPOSITORY
+    generators: GeneratorOptions = field(default_factory=GeneratorOptions)
+    cpus: CpuOptions = field(default_factory=CpuOptions)
     telemetry: TelemetryOptions = field(default_factory=TelemetryOptions)
-    trackers: tuple[Tracker, ...] = ()
-    card: CardPlan | None = None
-    """Ends the run with a report card."""
-    remote: RemoteOptions = OWN_SERVER
 
 
-def run_to_verdict(study: Study, options: RunOptions) -> int:
-    """Run the whole study and print how it ended; returns the exit code of its verdict."""
-    check_trackers(options.trackers)
+def run_to_verdict(study: Study, options: RunOptions, card: CardPlan | None = None) -> int:
+    """Run the whole study and print how it ended.
+
+    Args:
+        study: what is run.
+        options: how.
+        card: ends the run with a report card.
+
+    Returns:
+        The exit code of its verdict.
+    """
+    kept, there = options.folder, options.there
+    check_trackers(kept.trackers)
     check_own_server_options(
-        remote=options.remote.url is not None,
-        cpus_server=options.cpus.server,
+        remote=there.remote.url is not None,
+        cpus_server=options.cpus.cpus_server,
         server_ports=options.telemetry.server_ports,
     )
     with ProgressDisplay() as progress:
@@ -97,38 +104,19 @@ def run_to_verdict(study: Study, options: RunOptions) -> int:
         )
         with (
             watched(machinery, options.telemetry) as machinery,
-            options.remote.borrowing(study) as borrowed,
-            open_folder(study, options.out, borrowed, resume=options.resume) as folder,
+            there.borrowing(study) as borrowed,
+            open_folder(study, kept.out, borrowed, resume=kept.resume) as folder,
         ):
             asked = borrowed.study if borrowed else study
             try:
-                run_study(asked, folder, machinery, borrowed=borrowed, card=options.card)
+                run_study(asked, folder, machinery, borrowed=borrowed, card=card)
             except (KeyboardInterrupt, HarnessError):
                 keep_what_there_is(folder)
                 raise
     run = read_run(folder.path)
-    print_outcome(run, folder.path, as_json=options.as_json)
-    tell_trackers(folder.path, options.trackers)
+    print_outcome(run, folder.path, as_json=kept.as_json)
+    tell_trackers(folder.path, kept.trackers)
     return EXIT_CODES[run.decision]
-
-
-def make_machinery(
-    repository: Path, generators: GeneratorOptions, cpus: CpuOptions, *, progress: ProgressSink
-) -> Machinery:
-    """What the options say of it.
-
-    Raises:
-        UsageError: no CPU list, or cores that this process may not use.
-    """
-    return Machinery(
-        repository=repository,
-        cpus_server=parse_cpus(cpus.server),
-        cpus_generator=parse_cpus(cpus.generator),
-        workers=generators.workers,
-        grpc=generators.transport,
-        keep_records=generators.records,
-        progress=progress,
-    )
 
 
 def open_folder(

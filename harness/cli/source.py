@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from harness.cli.remote import RemoteOptions
 from harness.errors import UsageError
@@ -19,12 +22,20 @@ NOTHING_NAMED = (
 
 @dataclass(frozen=True)
 class ServingOptions:
-    """Triton's side, as it stands on the command line; None was not given."""
+    """Triton's side; None was not given."""
 
-    max_batch_size: int | None = None
-    queue_delay_us: int | None = None
-    instances: int | None = None
-    intra_op_threads: int | None = None
+    max_batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Triton's max_batch_size. [default: 16]")
+    ] = None
+    queue_delay_us: Annotated[
+        int | None, typer.Option(min=0, help="Dynamic batcher's delay. [default: 0]")
+    ] = None
+    instances: Annotated[int | None, typer.Option(min=1, help="Model instances. [default: 1]")] = (
+        None
+    )
+    intra_op_threads: Annotated[
+        int | None, typer.Option(min=1, help="ONNX Runtime's threads an instance. [default: 1]")
+    ] = None
 
     @property
     def given(self) -> bool:
@@ -46,12 +57,40 @@ class ServingOptions:
 class Source:
     """As it stands on the command line."""
 
-    study_file: Path | None
-    variant: str | None
-    model: str | None
-    payloads: Path | None
-    remote: RemoteOptions
-    protocol: WireProtocol | None
+    study_file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="STUDY",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+            help="The study file; without one, --url, --model and --payloads say what to send.",
+        ),
+    ] = None
+    variant: Annotated[
+        str | None, typer.Option(help="Variant of the study.", show_default=False)
+    ] = None
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="With --url: a model there, or what the variant is called there.",
+            show_default=False,
+        ),
+    ] = None
+    payloads: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --model: an .npz of arrays GROUP/INPUT, each (rows, ...).",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
+    ] = None
+    remote: RemoteOptions = field(default_factory=RemoteOptions)
+    protocol: Annotated[
+        WireProtocol | None,
+        typer.Option(help="http or grpc (default; --url says its own).", show_default=False),
+    ] = None
 
     @property
     def url(self) -> str | None:

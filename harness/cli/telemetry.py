@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import typer
@@ -17,62 +17,58 @@ from harness.telemetry.metrics_server import MetricsServer
 from harness.telemetry.monitor import LoadMonitor
 from harness.telemetry.prometheus_server import Prometheus, parse_prometheus
 
-PrometheusUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--prometheus",
-        help="Ask this Prometheus for the server's figures, not the server: http://HOST:9090.",
-        show_default=False,
-    ),
-]
-PrometheusHeader = Annotated[
-    list[str] | None,
-    typer.Option(help="With --prometheus: 'NAME: VALUE', sent along; repeatable."),
-]
-PrometheusMatch = Annotated[
-    str | None,
-    typer.Option(
-        help="With --prometheus: matchers of the server's series, as in 'job=\"triton\"'; all "
-        "that match are summed.",
-        show_default=False,
-    ),
-]
-PrometheusHost = Annotated[
-    str | None,
-    typer.Option(
-        help="With --prometheus: matchers of node_exporter's and DCGM's series of its machine.",
-        show_default=False,
-    ),
-]
-MetricsPort = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        max=65535,
-        help="Show the harness's own metrics at http://HOST:N/metrics while it runs.",
-        show_default=False,
-    ),
-]
-ServerPorts = Annotated[
-    str | None,
-    typer.Option(
-        help="HTTP,gRPC,metrics ports of the server that is started here, for a Prometheus that "
-        "must know them; default: free ones.",
-        show_default=False,
-    ),
-]
-
 
 @dataclass(frozen=True)
 class TelemetryOptions:
     """As they stand on the command line."""
 
-    prometheus: str | None = None
-    headers: Sequence[str] = ()
-    match: str | None = None
-    host_match: str | None = None
-    metrics_port: int | None = None
-    server_ports: str | None = None
+    prometheus: Annotated[
+        str | None,
+        typer.Option(
+            help="Ask this Prometheus for the server's figures, not the server: http://HOST:9090.",
+            show_default=False,
+        ),
+    ] = None
+    prometheus_headers: Annotated[
+        list[str],
+        typer.Option(
+            "--prometheus-header",
+            help="With --prometheus: 'NAME: VALUE', sent along; repeatable.",
+            show_default=False,
+        ),
+    ] = field(default_factory=list)
+    prometheus_match: Annotated[
+        str | None,
+        typer.Option(
+            help="With --prometheus: matchers of the server's series, as in 'job=\"triton\"'; all "
+            "that match are summed.",
+            show_default=False,
+        ),
+    ] = None
+    prometheus_host: Annotated[
+        str | None,
+        typer.Option(
+            help="With --prometheus: matchers of node_exporter's and DCGM's series of its machine.",
+            show_default=False,
+        ),
+    ] = None
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=65535,
+            help="Show the harness's own metrics at http://HOST:N/metrics while it runs.",
+            show_default=False,
+        ),
+    ] = None
+    server_ports: Annotated[
+        str | None,
+        typer.Option(
+            help="HTTP,gRPC,metrics ports of the server that is started here, for a Prometheus "
+            "that must know them; default: free ones.",
+            show_default=False,
+        ),
+    ] = None
 
     def source(self) -> Prometheus | None:
         """The Prometheus to ask, found to answer; None where the server itself is asked.
@@ -81,7 +77,7 @@ class TelemetryOptions:
             UsageError: it does not answer, or options that go with it stand alone.
         """
         if self.prometheus is None:
-            if self.headers or self.match is not None or self.host_match is not None:
+            if any((self.prometheus_headers, self.prometheus_match, self.prometheus_host)):
                 raise UsageError(
                     "--prometheus-header, --prometheus-match and --prometheus-host say what to "
                     "ask a Prometheus",
@@ -89,7 +85,10 @@ class TelemetryOptions:
                 )
             return None
         source = parse_prometheus(
-            self.prometheus, self.headers, self.match or "", self.host_match or ""
+            self.prometheus,
+            self.prometheus_headers,
+            self.prometheus_match or "",
+            self.prometheus_host or "",
         )
         source.check()
         return source

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Annotated
+
+import typer
 
 from harness.errors import UsageError
 from harness.load.arrivals import parse_arrivals
@@ -29,20 +32,51 @@ FIRST_LOOK_S = 0.5
 class TrafficOptions:
     """As they stand on the command line; None was not given."""
 
-    concurrency: int | None
-    rate: float | None
-    arrivals: str | None
-    shape: str | None
-    max_in_flight: int | None
-    client_batch_size: int | None
-    batch_mix: str | None
-    length_mix: str | None
-    duration_s: float
-    warmup_s: float
-    until_decided: bool
+    concurrency: Annotated[
+        int | None, typer.Option(help="Requests in flight: a closed loop. [default: 4]")
+    ] = None
+    rate: Annotated[
+        float | None, typer.Option(help="Requests a second: an open loop.", show_default=False)
+    ] = None
+    arrivals: Annotated[
+        str | None,
+        typer.Option(help="Open loop: poisson (default), constant, gamma:CV or trace:FILE."),
+    ] = None
+    shape: Annotated[
+        str | None,
+        typer.Option(help="Open loop: ramp, step, spike or sine, as in ramp:0.2..1/60s."),
+    ] = None
+    max_in_flight: Annotated[
+        int | None, typer.Option(help="Open loop: more are dropped and counted. [default: 512]")
+    ] = None
+    client_batch_size: Annotated[
+        int | None, typer.Option(help="Samples a request. [default: 1]")
+    ] = None
+    batch_mix: Annotated[
+        str | None, typer.Option(help="Or sizes by weight: 1:0.7,8:0.3.", show_default=False)
+    ] = None
+    length_mix: Annotated[
+        str | None,
+        typer.Option(help="Padded lengths by weight: 16:1,32:2; default: the data's own."),
+    ] = None
+    duration_s: Annotated[float, typer.Option("--duration", help="Measured seconds.")] = 10.0
+    warmup_s: Annotated[
+        float, typer.Option("--warmup", help="Longest warm-up, in seconds, cut before.")
+    ] = 2.0
+    until_decided: Annotated[
+        bool,
+        typer.Option("--until-decided", help="End once the objective is decided; then as --slo."),
+    ] = False
+    seed: Annotated[
+        int | None, typer.Option(help="Draws requests and arrivals; default: the study's, or 0.")
+    ] = None
 
-    def workload(self, protocol: WireProtocol, seed: int) -> Workload:
+    def workload(self, protocol: WireProtocol, default_seed: int) -> Workload:
         """The one workload that they say.
+
+        Args:
+            protocol: what is spoken.
+            default_seed: the study's.
 
         Raises:
             UsageError: options that contradict each other, or that nothing can be measured with.
@@ -57,7 +91,7 @@ class TrafficOptions:
             concurrency=self._in_flight(is_open=is_open),
             duration_s=self.duration_s,
             warmup_s=self.warmup_s,
-            seed=seed,
+            seed=default_seed if self.seed is None else self.seed,
             load_mode=LoadMode.OPEN if is_open else LoadMode.CLOSED,
             rate_per_s=self.rate,
             arrivals=self._arrivals(),

@@ -112,9 +112,7 @@ def test_http_at_a_door_of_grpc_is_no_answer(rig: Rig) -> None:
 
 def test_a_server_that_never_answers_is_a_timeout_and_delays_nobody_else(wired: Rig) -> None:
     behaviour = Behaviour(constant(0.005), fault=Fault.STALL, fault_every=40)
-    result = wired.run(
-        behaviour, concurrency=6, duration_s=0.8, request_timeout_s=SHORT_TIMEOUT_S
-    )
+    result = wired.run(behaviour, concurrency=6, duration_s=0.8, request_timeout_s=SHORT_TIMEOUT_S)
     assert set(result.failures) == {"timeout"}
     assert f"in {SHORT_TIMEOUT_S:g} s" in result.first_failure
     assert percentile_ms(result, 50) < SHORT_TIMEOUT_S * 1000 / 2

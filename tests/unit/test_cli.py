@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from harness.cli.demo import quick_study
+from harness.cli.machinery import cpu_list, parse_cpus
 from harness.cli.main import run_command
-from harness.cli.options import cpu_list, parse_cpus
 from harness.cli.serve import parse_ports
 from harness.cli.session import resume_command
 from harness.cli.sweep import override
@@ -150,12 +150,7 @@ def test_doctor_warns_of_other_work(average, state, monkeypatch, capsys):
 
 
 def traffic(**given):
-    nothing = dict.fromkeys(
-        ("concurrency", "rate", "arrivals", "shape", "max_in_flight", "client_batch_size",
-         "batch_mix", "length_mix")
-    )  # fmt: skip
-    usual = {"duration_s": 10.0, "warmup_s": 1.0, "until_decided": False}
-    return TrafficOptions(**{**nothing, **usual, **given}).workload(WireProtocol.HTTP, seed=0)
+    return TrafficOptions(**given).workload(WireProtocol.HTTP, default_seed=0)
 
 
 def test_traffic_is_a_closed_loop_unless_something_falls_due():
