@@ -59,24 +59,13 @@ def collect_labels(
     predictions = np.full(dataset.size, NO_PREDICTION, dtype=np.int64)
     first_failure, done = "", 0
     requests = list(_requests(dataset, texts, batch_size))
-    with ThreadPoolExecutor(in_flight, thread_name_prefix="quality") as executor:
-        try:
-            for request, answer in zip(
-                requests,
-                executor.map(lambda one: _labels(variant, one, predictor), requests),
-                strict=True,
-            ):
-                if isinstance(answer, str):
-                    first_failure = first_failure or answer
-                else:
-                    predictions[request.rows] = [
-                        index.get(label, NO_PREDICTION) for label in answer
-                    ]
-                done += len(request.rows)
-                progress(Progress("quality", done, dataset.size, variant.name))
-        except BaseException:
-            executor.shutdown(wait=False, cancel_futures=True)
-            raise
+    for request, answer in _answers(variant, requests, predictor, in_flight):
+        if isinstance(answer, str):
+            first_failure = first_failure or answer
+        else:
+            predictions[request.rows] = [index.get(label, NO_PREDICTION) for label in answer]
+        done += len(request.rows)
+        progress(Progress("quality", done, dataset.size, variant.name))
     unanswered = predictions == NO_PREDICTION
     missing = int(unanswered.sum())
     if missing == dataset.size:
@@ -98,6 +87,19 @@ def collect_labels(
         bytes=None,
         unanswered=unanswered,
     )
+
+
+def _answers(
+    variant: ModelVariant, requests: Sequence[_Request], predictor: Predictor, in_flight: int
+) -> Iterator[tuple[_Request, list[bytes] | str]]:
+    """Each request with its labels or what went wrong, in their order."""
+    with ThreadPoolExecutor(in_flight, thread_name_prefix="quality") as executor:
+        try:
+            answers = executor.map(lambda one: _labels(variant, one, predictor), requests)
+            yield from zip(requests, answers, strict=True)
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _requests(

@@ -14,7 +14,8 @@ from harness.report.loss_tables import (
     shifts_table,
     slices_table,
 )
-from harness.report.plot_losses import confusions_plot, slices_plot, waterfall_plots
+from harness.report.plot_losses import confusions_plot, slices_plot
+from harness.report.plot_waterfall import waterfall_plots
 from harness.report.plots import Plot
 from harness.report.selection import FamilyResults
 from harness.report.tables import Table

@@ -44,8 +44,8 @@ def test_what_is_not_typed_is_the_groups_default():
 
 
 def test_every_field_is_an_option_however_deep():
-    typed = "--rate 5 --duration 2.5 --label x --label y --quick --seed 3 b.yaml".split()
-    _, got = call(*typed)
+    traffic = ["--rate", "5", "--duration", "2.5", "--label", "x", "--label", "y"]
+    _, got = call(*traffic, "--quick", "--seed", "3", "b.yaml")
     assert got == [(3, Plan("b.yaml", Traffic(5.0, 2.5, ["x", "y"]), quick=True))]
 
 
