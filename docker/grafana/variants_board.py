@@ -3,16 +3,7 @@
 from __future__ import annotations
 
 from panels import Dashboard, Panel, Query, Row
-from queries import (
-    BOUND,
-    BURN,
-    CHOSEN,
-    LATENCY,
-    PER_LOAD,
-    VARIANTS,
-    quantile,
-    rate,
-)
+from queries import BOUND, BURN, CHOSEN, LATENCY, PER_LOAD, VARIANTS, quantile, rate
 
 COMPARED = Dashboard(
     uid="harness-variants",

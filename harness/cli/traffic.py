@@ -13,14 +13,7 @@ from harness.load.arrivals import parse_arrivals
 from harness.load.mixes import parse_mix
 from harness.load.shapes import parse_shape
 from harness.load.workload import check_workload
-from harness.types import (
-    ArrivalKind,
-    ArrivalProcess,
-    LoadMode,
-    ShapeKind,
-    WireProtocol,
-    Workload,
-)
+from harness.types import ArrivalKind, ArrivalProcess, LoadMode, ShapeKind, WireProtocol, Workload
 
 DEFAULT_CONCURRENCY = 4
 DEFAULT_IN_FLIGHT = 512

@@ -14,9 +14,7 @@ from fake_server import Behaviour, FakeServer, constant
 from grpc_client import BOTH, IDS, failure_of, send, tensors
 from grpcio_server import grpcio_server
 from http1_server import make_certificate
-from http2_server import (
-    infer_response,
-)
+from http2_server import infer_response
 from load_rig import environment
 
 from harness.errors import UsageError

@@ -7,14 +7,7 @@ import time
 import hpack
 import numpy as np
 import pytest
-from http2_client import (
-    IDS,
-    MESSAGE,
-    PLAIN_HEADERS,
-    greeted,
-    send_all,
-    transport_to,
-)
+from http2_client import IDS, MESSAGE, PLAIN_HEADERS, greeted, send_all, transport_to
 from http2_server import ANSWER_HEADERS, Peer, envelope, infer_response, raw_frame, scripted_server
 from hyperframe import frame as frames
 

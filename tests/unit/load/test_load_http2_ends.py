@@ -9,15 +9,7 @@ from contextlib import suppress
 import hpack
 import numpy as np
 import pytest
-from http2_client import (
-    IDS,
-    LARGE,
-    MESSAGE,
-    failure_of,
-    greeted,
-    send_all,
-    transport_to,
-)
+from http2_client import IDS, LARGE, MESSAGE, failure_of, greeted, send_all, transport_to
 from http2_server import ANSWER_HEADERS, Peer, raw_frame, scripted_server
 from hyperframe import frame as frames
 

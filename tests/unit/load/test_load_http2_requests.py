@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from http2_client import (
-    LARGE,
-    MESSAGE,
-    failure_of,
-    greeted,
-    send_all,
-    transport_to,
-)
+from http2_client import LARGE, MESSAGE, failure_of, greeted, send_all, transport_to
 from http2_server import Peer, scripted_server
 from hyperframe import frame as frames
 
