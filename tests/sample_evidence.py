@@ -25,6 +25,7 @@ def with_evidence(result: TrialResult, place: int) -> TrialResult:
         offered_requests_per_s=result.throughput_requests_per_s,
         service=ServiceLatency(0.99 * p50, 0.99 * p95, 0.99 * p99),
         loop_lag_p99_ms=0.42,
+        in_flight_mean=0.99 * result.trial.workload.concurrency,
     )
 
 

@@ -75,7 +75,7 @@ def test_a_card_has_every_model_in_both_runtimes_and_served(carded):
     assert [one.variant for one in run.served] == ["own-teacher-fp32", "own-student-fp32"]
     for one in run.served:
         assert [point.batch_size for point in one.points] == [1, 4]
-        assert all(point.throughput_per_s > 0 for point in one.points)
+        assert all(point.throughput_per_s > 0 for point in one.points if point.valid)
     assert not run.trials  # a search that resumes this run must not take them for its own
 
 

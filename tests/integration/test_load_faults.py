@@ -37,6 +37,7 @@ WRONG_FORMS = [
     Fault.NON_FINITE,
 ]
 OVERLOADED = {WireProtocol.HTTP: "http_503", WireProtocol.GRPC: "grpc_UNAVAILABLE"}
+ENOUGH_FAILURES = 30
 SHORT_TIMEOUT_S = 1.0
 """For the tests of what does not answer in time."""
 BROKEN = {
@@ -56,8 +57,14 @@ def known_answers(rig: Rig, folder: Path) -> Path:
 
 def check_share(rig: Rig, fault: Fault, kind: str, known: Path | None = None) -> None:
     """Every third answer is at fault: so many failures, of that kind, and the rest is right."""
-    behaviour = Behaviour(constant(0.002), fault=fault, fault_every=3)
-    result = rig.run(behaviour, duration_s=0.3, warmup_s=0.05, known_answers=known)
+    result = rig.run(
+        Behaviour(constant(0.002), fault=fault, fault_every=3),
+        Watcher(decided=lambda window: failures_in(window).total() >= ENOUGH_FAILURES),
+        duration_s=20.0,
+        min_duration_s=0.1,
+        warmup_s=0.05,
+        known_answers=known,
+    )
     assert set(result.failures) == {kind}
     assert result.first_failure.startswith(f"{kind}: ")
     right = count_ok(result.slices)
