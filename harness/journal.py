@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self
 
@@ -61,14 +62,42 @@ class TaskEntry:
         return f"{self.variant}/{self.task}"
 
 
-_TASK = TypeAdapter(TaskEntry)
-_VARIANT = TypeAdapter(ModelVariant)
-_QUALITY = TypeAdapter(QualityEntry)
-_TRIAL = TypeAdapter(TrialResult)
-_COLD_START = TypeAdapter(ColdStart)
-_LOSS = TypeAdapter(LossEntry)
-_CARD = TypeAdapter(CardEntry)
-_SERVED = TypeAdapter(ServedEntry)
+Entry = (
+    ModelVariant
+    | QualityEntry
+    | TaskEntry
+    | TrialResult
+    | ColdStart
+    | LossEntry
+    | CardEntry
+    | ServedEntry
+)
+"""What a line of a journal may hold."""
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How one kind of entry is written, and where and under which name it is found again."""
+
+    name: str
+    """In the journal."""
+    adapter: TypeAdapter[Any]
+    place: str
+    """`Journal`'s field."""
+    key: Callable[[Any], str]
+
+
+_KINDS: Mapping[type[Entry], _Kind] = {
+    ModelVariant: _Kind("variant", TypeAdapter(ModelVariant), "variants", attrgetter("name")),
+    QualityEntry: _Kind("quality", TypeAdapter(QualityEntry), "quality", attrgetter("variant")),
+    TaskEntry: _Kind("task", TypeAdapter(TaskEntry), "tasks", attrgetter("key")),
+    TrialResult: _Kind("trial", TypeAdapter(TrialResult), "trials", attrgetter("trial.trial_id")),
+    ColdStart: _Kind("cold_start", TypeAdapter(ColdStart), "cold_starts", attrgetter("variant")),
+    LossEntry: _Kind("loss", TypeAdapter(LossEntry), "losses", attrgetter("variant")),
+    CardEntry: _Kind("card", TypeAdapter(CardEntry), "card", attrgetter("key")),
+    ServedEntry: _Kind("served", TypeAdapter(ServedEntry), "served", attrgetter("variant")),
+}
+_BY_NAME = {kind.name: kind for kind in _KINDS.values()}
 
 
 @dataclass
@@ -108,45 +137,15 @@ class Journal:
                 ) from error
         return journal
 
-    def add_variant(self, variant: ModelVariant) -> None:
-        """Record an exported artefact."""
-        self.variants[variant.name] = variant
-        self._append("variant", _VARIANT.dump_python(variant, mode="json"))
+    def add(self, entry: Entry) -> None:
+        """Record what is finished; returns once it is on the disk.
 
-    def add_quality(self, entry: QualityEntry) -> None:
-        """Record a finished score."""
-        self.quality[entry.variant] = entry
-        self._append("quality", _QUALITY.dump_python(entry, mode="json"))
-
-    def add_task(self, entry: TaskEntry) -> None:
-        """Record a finished lm-eval task."""
-        self.tasks[entry.key] = entry
-        self._append("task", _TASK.dump_python(entry, mode="json"))
-
-    def add_trial(self, result: TrialResult) -> None:
-        """Record a finished trial."""
-        self.trials[result.trial.trial_id] = result
-        self._append("trial", _TRIAL.dump_python(result, mode="json"))
-
-    def add_cold_start(self, cold_start: ColdStart) -> None:
-        """Record a variant's cold start."""
-        self.cold_starts[cold_start.variant] = cold_start
-        self._append("cold_start", _COLD_START.dump_python(cold_start, mode="json"))
-
-    def add_loss(self, entry: LossEntry) -> None:
-        """Record where a variant's quality was lost."""
-        self.losses[entry.variant] = entry
-        self._append("loss", _LOSS.dump_python(entry, mode="json"))
-
-    def add_card(self, entry: CardEntry) -> None:
-        """Record a model's measurements in process."""
-        self.card[entry.key] = entry
-        self._append("card", _CARD.dump_python(entry, mode="json"))
-
-    def add_served(self, entry: ServedEntry) -> None:
-        """Record a variant's card measurements through the server."""
-        self.served[entry.variant] = entry
-        self._append("served", _SERVED.dump_python(entry, mode="json"))
+        Raises:
+            StorageError: it cannot be written.
+        """
+        kind = _KINDS[type(entry)]
+        self._put(kind, entry)
+        self._append(kind.name, kind.adapter.dump_python(entry, mode="json"))
 
     def cut_torn_line(self) -> None:
         """Drop an unfinished last line, so that the next append starts on a line of its own."""
@@ -159,32 +158,12 @@ class Journal:
                 self.path.write_bytes(whole)
 
     def _take(self, line: Mapping[str, Any]) -> None:
-        data = line["data"]
-        match line["kind"]:
-            case "variant":
-                variant = _VARIANT.validate_python(data)
-                self.variants[variant.name] = variant
-            case "quality":
-                entry = _QUALITY.validate_python(data)
-                self.quality[entry.variant] = entry
-            case "task":
-                task = _TASK.validate_python(data)
-                self.tasks[task.key] = task
-            case "trial":
-                result = _TRIAL.validate_python(data)
-                self.trials[result.trial.trial_id] = result
-            case "cold_start":
-                cold_start = _COLD_START.validate_python(data)
-                self.cold_starts[cold_start.variant] = cold_start
-            case "loss":
-                loss = _LOSS.validate_python(data)
-                self.losses[loss.variant] = loss
-            case "card":
-                card = _CARD.validate_python(data)
-                self.card[card.key] = card
-            case "served":
-                served = _SERVED.validate_python(data)
-                self.served[served.variant] = served
+        """A line; one of a kind that a later version may know is left alone."""
+        if kind := _BY_NAME.get(line["kind"]):
+            self._put(kind, kind.adapter.validate_python(line["data"]))
+
+    def _put(self, kind: _Kind, entry: Entry) -> None:
+        getattr(self, kind.place)[kind.key(entry)] = entry
 
     def _append(self, kind: str, data: Mapping[str, Any]) -> None:
         # NaN and infinity are no JSON: a measurement that holds one is a bug to be seen at once.

@@ -97,7 +97,7 @@ class SessionLog:
                 phase = phases[name]
                 load = load_of(watched, phase, phase.start_s + phase.duration_s)
                 histogram = write_load(folder, result.trial, load)
-                folder.journal.add_trial(replace(result, histogram_file=histogram))
+                folder.journal.add(replace(result, histogram_file=histogram))
             write_tables(read_run(folder.path), folder.path)
             logger.info("the test is in the run folder %s", folder.path)
         except HarnessError as error:

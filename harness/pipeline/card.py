@@ -78,7 +78,7 @@ def measure_card(
             ),
         )
         for one, result in zip(subjects, measured, strict=True):
-            folder.journal.add_card(_entry(study, one, result, plan, serving))
+            folder.journal.add(_entry(study, one, result, plan, serving))
 
 
 def preload_for(families: Sequence[PreparedFamily]) -> None:
@@ -111,7 +111,7 @@ def serve_card(
             _served_point(runner.measure(trial, study.objective_of(family.family)))
             for trial in _served_trials(study, family, variant, plan)
         )
-        folder.journal.add_served(ServedEntry(variant.name, variant.sha256, points))
+        folder.journal.add(ServedEntry(variant.name, variant.sha256, points))
 
 
 def card_serving(study: Study, family: PreparedFamily) -> ServingConfig:

@@ -105,7 +105,7 @@ def evaluate_family(
         for task in todo:
             entry = _evaluate(study, prepared, variant, task, served, folder, evaluation, progress)
             served.site.server.check()
-            folder.journal.add_task(entry)
+            folder.journal.add(entry)
             progress(Progress(_stage(variant), 1, 1, _told(entry)))
         served.unload(variant)
 

@@ -68,7 +68,7 @@ def trace_losses(
     for number, variant in enumerate(todo):
         stage = f"where {prepared.family.name} lost quality"
         progress(Progress(stage, number, len(todo), variant.name))
-        folder.journal.add_loss(tracer.entry(variant))
+        folder.journal.add(tracer.entry(variant))
 
 
 @dataclass(frozen=True)

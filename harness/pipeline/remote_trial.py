@@ -106,7 +106,7 @@ def measure_remote(
             machinery=machinery,
         )
         result = runner.measure(prepared.trial, slo)
-    folder.journal.add_trial(result)
+    folder.journal.add(result)
     write_tables(read_run(folder.path), folder.path)
     return result
 

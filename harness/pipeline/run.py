@@ -101,7 +101,7 @@ def measure_once(
         trial_runner(study, served, folder, machinery) as runner,
     ):
         result = runner.measure(trial, study.objective_of(study.family_of(trial.variant)))
-    folder.journal.add_trial(result)
+    folder.journal.add(result)
     write_tables(read_run(folder.path), folder.path)
     return result
 
@@ -176,5 +176,5 @@ def _write_down(
 ) -> None:
     for family in families:
         for variant in family.served:
-            folder.journal.add_variant(variant)
+            folder.journal.add(variant)
     folder.write_manifest(describe_run(study, folder.path, families, server))

@@ -47,7 +47,7 @@ def score_family(
             stage = f"quality of {prepared.family.name}"
             step = Progress(stage, number, len(prepared.variants), variant.name)
             progress(step)
-            folder.journal.add_quality(
+            folder.journal.add(
                 _score_variant(
                     study,
                     variant,
@@ -61,9 +61,7 @@ def score_family(
         variant = one.pipeline.variant
         entry = folder.journal.quality.get(variant.name)
         if entry is None or entry.sha256 != variant.sha256:
-            folder.journal.add_quality(
-                _score_pipeline(study, one, prepared, served, folder, progress)
-            )
+            folder.journal.add(_score_pipeline(study, one, prepared, served, folder, progress))
     if prepared.baseline:
         _score_baseline(study, prepared, folder)
 
@@ -169,7 +167,7 @@ def _score_baseline(study: Study, prepared: PreparedFamily, folder: RunFolder) -
         teacher=read_outcomes(_teacher_path(folder, prepared)),
         seed=study.seed,
     )
-    folder.journal.add_quality(QualityEntry(name, "", tuple(scores)))
+    folder.journal.add(QualityEntry(name, "", tuple(scores)))
 
 
 def _teacher_path(folder: RunFolder, prepared: PreparedFamily) -> Path:

@@ -101,7 +101,7 @@ def decide_family(
         result = folder.journal.trials.get(trial.trial_id)
         if result is None or result.sha256 != runner.sha256(trial):
             result = runner.measure(trial, slo)
-            folder.journal.add_trial(result)
+            folder.journal.add(result)
         elif machinery.monitor is not None:
             machinery.monitor.add_result(result)
         search.tell(result)
@@ -139,7 +139,7 @@ def _measure_pipeline(
         known = folder.journal.trials.get(trial.trial_id)
         if known is None or known.sha256 != runner.sha256(trial):
             progress(Progress(f"pipeline of {prepared.family.name}", 0, 1, trial.trial_id))
-            folder.journal.add_trial(runner.measure(trial, parse_objective(verdict.slo)))
+            folder.journal.add(runner.measure(trial, parse_objective(verdict.slo)))
 
 
 def make_search(

@@ -173,7 +173,7 @@ class TrialRunner:
         known = self._folder.journal.cold_starts.get(variant.name)
         first = known is None or known.sha256 != variant.sha256
         if self._loaded is None and first and not variant.pipeline_of:
-            self._folder.journal.add_cold_start(
+            self._folder.journal.add(
                 measure_cold_start(
                     control,
                     self._site.targets,

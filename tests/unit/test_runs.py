@@ -55,9 +55,9 @@ def test_what_is_recorded_is_read_back_equal(folder):
     variant, result = sample_variant(), sample_trial_result()
     entry = QualityEntry(variant.name, variant.sha256, (score(),))
     with folder:
-        folder.journal.add_variant(variant)
-        folder.journal.add_quality(entry)
-        folder.journal.add_trial(result)
+        folder.journal.add(variant)
+        folder.journal.add(entry)
+        folder.journal.add(result)
     run = read_run(folder.path)
     assert run.variants == (variant,)
     assert run.scores == entry.scores
@@ -68,20 +68,20 @@ def test_what_is_recorded_is_read_back_equal(folder):
 def test_a_torn_last_line_is_ignored_and_cut_before_the_next_append(folder, study):
     first, second = sample_trial_result(concurrency=1), sample_trial_result(concurrency=4)
     with folder:
-        folder.journal.add_trial(first)
-        folder.journal.add_trial(second)
+        folder.journal.add(first)
+        folder.journal.add(second)
     path = folder.path / JOURNAL
     path.write_bytes(path.read_bytes()[:-40])
     resumed = RunFolder.resume(folder.path, study)
     assert list(resumed.journal.trials) == [first.trial.trial_id]
     with resumed:
-        resumed.journal.add_trial(second)
+        resumed.journal.add(second)
     assert list(Journal.read(path).trials) == [first.trial.trial_id, second.trial.trial_id]
 
 
 def test_a_broken_line_in_the_middle_is_no_crash_s_doing(folder):
     with folder:
-        folder.journal.add_trial(sample_trial_result())
+        folder.journal.add(sample_trial_result())
     path = folder.path / JOURNAL
     path.write_text("{broken\n" + path.read_text())
     with pytest.raises(RunFolderError, match="line 1"):
@@ -137,14 +137,14 @@ def test_a_full_disk_is_a_clear_line(tmp_path):
 
 def test_a_journal_line_holds_no_nan(folder):
     with folder, pytest.raises(ValueError, match="JSON"):
-        folder.journal.add_trial(sample_trial_result(generator_cpu=math.nan))
+        folder.journal.add(sample_trial_result(generator_cpu=math.nan))
 
 
 def test_tables_have_the_columns_of_the_design(folder):
     with folder:
-        folder.journal.add_variant(sample_variant())
-        folder.journal.add_quality(QualityEntry("teacher-fp32", "ab", (score(),)))
-        folder.journal.add_trial(sample_trial_result())
+        folder.journal.add(sample_variant())
+        folder.journal.add(QualityEntry("teacher-fp32", "ab", (score(),)))
+        folder.journal.add(sample_trial_result())
     run = read_run(folder.path)
     write_tables(run, folder.path)
     assert set(TRIAL_COLUMNS) <= set(trials_table(run.trials, run.variants).columns)
@@ -170,8 +170,8 @@ def test_cold_starts_are_a_table_of_whole_and_missing_numbers(folder):
     settled = ColdStart("teacher-fp32", "ab", serving, 1.5, 80.0, 300, 12, 0.2, 4.0)
     restless = ColdStart("student-fp32", "cd", serving, 1.4, 70.0, 300, None, None, None)
     with folder:
-        folder.journal.add_cold_start(settled)
-        folder.journal.add_cold_start(restless)
+        folder.journal.add(settled)
+        folder.journal.add(restless)
     write_tables(read_run(folder.path), folder.path)
     first, second = csv.DictReader((folder.path / "cold_starts.csv").open())
     assert (first["variant"], first["instance_count"]) == ("teacher-fp32", "2")

@@ -55,7 +55,7 @@ class Runner:
 def decided(recommended, runner, trials):
     family = SimpleNamespace(pipelines=(prepared(),), family=SimpleNamespace(name="topics"))
     journal = SimpleNamespace(
-        trials=trials, add_trial=lambda one: trials.update({one.trial.trial_id: one})
+        trials=trials, add=lambda one: trials.update({one.trial.trial_id: one})
     )
     folder = SimpleNamespace(journal=journal)
     _measure_pipeline(family, verdict(recommended), runner, folder, lambda step: None)

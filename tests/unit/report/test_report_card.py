@@ -103,9 +103,9 @@ def test_the_terminals_card_fits_a_hundred_columns(run):
 def test_entries_survive_the_journal(run, tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     for entry in run.card:
-        journal.add_card(entry)
+        journal.add(entry)
     for one in run.served:
-        journal.add_served(one)
+        journal.add(one)
     read = Journal.read(journal.path)
     assert tuple(read.card.values()) == run.card
     assert tuple(read.served.values()) == run.served

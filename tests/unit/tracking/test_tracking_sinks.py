@@ -25,12 +25,12 @@ def folder(tmp_path: Path) -> Path:
     manifest = {**bare_manifest("sample", 1), "study": dict(run.manifest["study"])}
     with RunFolder.create(path, manifest) as made:
         for variant in run.variants:
-            made.journal.add_variant(variant)
+            made.journal.add(variant)
         for variant in {score.variant: score.sha256 for score in run.scores}.items():
             own = tuple(score for score in run.scores if score.variant == variant[0])
-            made.journal.add_quality(QualityEntry(*variant, own))
+            made.journal.add(QualityEntry(*variant, own))
         for trial in run.trials:
-            made.journal.add_trial(trial)
+            made.journal.add(trial)
         made.write_verdicts(run.verdicts)
     write_results(path)
     return path
