@@ -21,10 +21,11 @@ from harness.load.transports.opening import GrpcImplementation
 from harness.serving.embedded import EmbeddedTriton
 from harness.serving.endpoint import Endpoint, TritonClient
 from harness.serving.environment import ServerEnvironment
-from harness.types import LoadResult, ModelVariant, TensorSpec, WireProtocol
+from harness.types import LoadResult, ModelVariant, TensorSpec, TimeSlice, WireProtocol
 
 pytestmark = pytest.mark.triton
 REFUSED = {WireProtocol.HTTP: "http_400", WireProtocol.GRPC: "grpc_INVALID_ARGUMENT"}
+ENOUGH = 20
 UNKNOWN = {WireProtocol.HTTP: "http_404", WireProtocol.GRPC: "grpc_NOT_FOUND"}
 
 
@@ -45,9 +46,18 @@ class Drive:
         known_answers: Path | None = None,
         **changes: Any,
     ) -> LoadResult:
+        """Without a watcher the window lasts until enough came of it, however busy the machine."""
+        if watcher is None:
+            watcher = Watcher(decided=lambda window: outcomes(window) >= ENOUGH)
+            changes = {"duration_s": 20.0, "min_duration_s": 0.3} | changes
         workload = make_workload(protocol=self.protocol, **changes)
         job = LoadJob(model, self.payloads, tuple(outputs), workload, known_answers)
-        return self.generators.run(job, watcher or Watcher())
+        return self.generators.run(job, watcher)
+
+
+def outcomes(window: Sequence[TimeSlice]) -> int:
+    """Successes and failures."""
+    return count_ok(window) + failures_in(window).total()
 
 
 def make_generators(endpoint: Endpoint, folder: Path, wire: str, workers: int) -> LoadGenerators:
@@ -121,7 +131,6 @@ def test_triton_counts_what_was_sent(
             tiny_variant.outputs,
             client_batch_size=client_batch_size,
             concurrency=concurrency,
-            duration_s=0.4,
         ),
     )
     assert not failures_in(result.slices)
@@ -132,7 +141,9 @@ def test_triton_counts_what_was_sent(
 def test_triton_counts_what_an_open_loop_sent(
     drive: Drive, client: TritonClient, tiny_variant: ModelVariant
 ) -> None:
-    result, triton = counted(client, lambda: drive.run("tiny", tiny_variant.outputs, **OPEN))
+    result, triton = counted(
+        client, lambda: drive.run("tiny", tiny_variant.outputs, min_duration_s=0.5, **OPEN)
+    )
     assert not failures_in(result.slices)
     assert sum(one.dropped for one in result.slices) == 0
     assert count_ok(result.slices) == triton.requests > 60
@@ -170,7 +181,7 @@ def known_answers(client: TritonClient, payloads: Path, folder: Path, *, scale: 
 
 def test_a_wrong_promise_is_found_out(drive: Drive, client: TritonClient) -> None:
     promised = [TensorSpec("logits", "FP32", (4,))]
-    result = drive.run("tiny", promised, duration_s=0.2)
+    result = drive.run("tiny", promised)
     assert set(result.failures) == {"wrong_shape"}
     assert count_ok(result.slices) == 0
 
@@ -178,13 +189,13 @@ def test_a_wrong_promise_is_found_out(drive: Drive, client: TritonClient) -> Non
 def test_a_batch_that_the_model_refuses_fails_in_tritons_words(
     drive: Drive, client: TritonClient, tiny_variant: ModelVariant
 ) -> None:
-    result = drive.run("tiny", tiny_variant.outputs, client_batch_size=64, duration_s=0.2)
+    result = drive.run("tiny", tiny_variant.outputs, client_batch_size=64)
     assert set(result.failures) == {REFUSED[drive.protocol]}
     assert "batch-size must be <=" in result.first_failure
 
 
 def test_a_model_that_is_not_there_fails(drive: Drive) -> None:
-    result = drive.run("nobody", [], duration_s=0.2)
+    result = drive.run("nobody", [])
     assert set(result.failures) == {UNKNOWN[drive.protocol]}
     assert "nobody" in result.first_failure
 
@@ -199,7 +210,7 @@ def test_scores_of_sequences_are_as_long_as_the_sequences(
         TensorSpec("token_logprobs", "FP32", (-1,)),
         TensorSpec("greedy_token_ids", "INT64", (-1,)),
     ]
-    result = drive.run("speaker", outputs, client_batch_size=4, duration_s=0.3)
+    result = drive.run("speaker", outputs, client_batch_size=4)
     assert result.failures == {}
     assert result.completed > 0
 

@@ -136,7 +136,7 @@ def test_a_pipeline_is_load_tested_with_texts_and_its_parts_are_told_apart(
     arguments = ["--variant", "pair-student-fp32-pipeline", "--protocol", protocol]
     arguments += ["--concurrency", "2", "--client-batch-size", "3", "--out", str(folder)]
     arguments += ["--repository", str(study.parent / "repository")]
-    short = ["--duration", "0.6", "--warmup", "0.4", "--json"]
+    short = ["--duration", "2", "--warmup", "0.4", "--json"]
 
     assert run_command(["load", str(study), *arguments, *short]) in MEASURED
 

@@ -108,7 +108,7 @@ def test_both_sets_of_logits_are_held_against_the_checkpoint(scored):
 def test_a_question_answerer_is_load_tested(study, scored, capsys):
     arguments = ["--variant", "qa-student-fp32", "--protocol", "grpc", "--concurrency", "2"]
     arguments += ["--repository", str(study.parent / "repository")]
-    arguments += ["--duration", "0.6", "--warmup", "0.4", "--json"]
+    arguments += ["--duration", "2", "--warmup", "0.4", "--json"]
 
     assert run_command(["load", str(study), *arguments]) in MEASURED
 
