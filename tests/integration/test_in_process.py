@@ -28,7 +28,7 @@ from harness.study_file import load_study
 from tests.local_study import write_local_study
 
 PLAN = CardPlan(
-    samples=40, rounds=2, fresh_processes=1, window_s=0.001, batch_sizes=(1, 4), served_s=0.3
+    samples=40, rounds=2, fresh_processes=1, window_s=0.001, batch_sizes=(1, 4), served_s=1.5
 )
 
 
@@ -75,7 +75,7 @@ def test_a_card_has_every_model_in_both_runtimes_and_served(carded):
     assert [one.variant for one in run.served] == ["own-teacher-fp32", "own-student-fp32"]
     for one in run.served:
         assert [point.batch_size for point in one.points] == [1, 4]
-        assert all(point.throughput_per_s > 0 for point in one.points if point.valid)
+        assert all(point.throughput_per_s > 0 for point in one.points)
     assert not run.trials  # a search that resumes this run must not take them for its own
 
 

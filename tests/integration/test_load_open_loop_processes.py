@@ -113,13 +113,13 @@ def test_the_server_sees_the_gaps_that_were_drawn(rig: Rig) -> None:
 
 
 def test_schedule_delay_is_small_while_server_and_generators_keep_up(native: Rig) -> None:
-    """The best quarter of two seconds, in which the machine may stall for one."""
+    """Three seconds: one in which the machine stalls is not most of them."""
     settings = {**OPEN, "concurrency": 400}
-    result = native.run(Behaviour(constant(0.01)), duration_s=2.0, **settings)
+    result = native.run(Behaviour(constant(0.01)), duration_s=3.0, **settings)
     delay = hdr.merge(one.ok.schedule_delay for one in result.window)
-    quartile_ms = hdr.value_at(delay, 0.25)
-    assert quartile_ms is not None
-    assert quartile_ms < 5
+    median_ms = hdr.value_at(delay, 0.5)
+    assert median_ms is not None
+    assert median_ms < 5
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])

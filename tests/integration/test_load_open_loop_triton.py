@@ -31,7 +31,7 @@ from harness.types import ModelVariant, WireProtocol
 pytestmark = pytest.mark.triton
 
 RATE_PER_S = 150
-SECONDS = 2
+SECONDS = 3
 SLICE_NS = 50_000_000
 
 
@@ -90,9 +90,9 @@ def test_triton_gets_every_arrival_and_each_answer_is_the_known_one(
     rows = sum(requests[n % len(requests)].batch_size for n in range(due))
     assert sum(one.inferences for one in slices) == rows
     assert after["inference_count"] - before["inference_count"] == rows
-    quartile_ms = hdr.value_at(response, 0.25)
-    assert quartile_ms is not None
-    assert 0.1 < quartile_ms < 100
+    median_ms = hdr.value_at(response, 0.5)
+    assert median_ms is not None
+    assert 0.1 < median_ms < 100
 
 
 def test_payloads_are_held_against_what_the_server_says(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from endpoint_models import language_model
-from load_rig import OPEN, Watcher, count_ok, failures_in, make_payloads, make_workload
+from load_rig import OPEN, WORKLOAD, Watcher, count_ok, failures_in, make_payloads, make_workload
 
 from harness.load.generators import LoadGenerators, LoadJob
 from harness.load.known_answers import make_known_answers, write_known_answers
@@ -49,7 +49,7 @@ class Drive:
         """Without a watcher the window lasts until enough came of it, however busy the machine."""
         if watcher is None:
             watcher = Watcher(decided=lambda window: outcomes(window) >= ENOUGH)
-            changes = {"duration_s": 20.0, "min_duration_s": 0.3} | changes
+            changes = {"duration_s": 20.0, "min_duration_s": WORKLOAD["duration_s"]} | changes
         workload = make_workload(protocol=self.protocol, **changes)
         job = LoadJob(model, self.payloads, tuple(outputs), workload, known_answers)
         return self.generators.run(job, watcher)
@@ -141,9 +141,7 @@ def test_triton_counts_what_was_sent(
 def test_triton_counts_what_an_open_loop_sent(
     drive: Drive, client: TritonClient, tiny_variant: ModelVariant
 ) -> None:
-    result, triton = counted(
-        client, lambda: drive.run("tiny", tiny_variant.outputs, min_duration_s=0.5, **OPEN)
-    )
+    result, triton = counted(client, lambda: drive.run("tiny", tiny_variant.outputs, **OPEN))
     assert not failures_in(result.slices)
     assert sum(one.dropped for one in result.slices) == 0
     assert count_ok(result.slices) == triton.requests > 60

@@ -154,10 +154,9 @@ def test_two_tests_of_the_form_agree_with_tritons_own_counts(stack: Stack) -> No
     trials = list(csv.DictReader(io.StringIO(downloaded)))
     assert [one["variant"] for one in trials] == list(VARIANTS)
     shown = [first["verdict"]["decision"], second["verdict"]["decision"]]
-    # 60 requests/s that are stopped after some seconds may be too few to decide on, and a machine
-    # that stalls makes either test invalid.
-    assert shown[0] in {"pass", "undecided", "invalid"}
-    assert shown[1] in {"pass", "invalid"}
+    # 60 requests/s that are stopped after some seconds may be too few to decide on.
+    assert shown[0] in {"pass", "undecided"}
+    assert shown[1] == "pass"
     assert [one["decision"] for one in trials] == shown
     stored = read_run(stack.out).trials
     assert [one.decision for one in stored] == shown

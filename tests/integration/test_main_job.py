@@ -139,8 +139,7 @@ def test_an_objective_that_nothing_meets_is_exit_3(study, tmp_path, capsys):
     assert run_command(command) == 3
     document = json.loads(capsys.readouterr().out)
     assert document["decision"] == "fail"
-    causes = {rejection["cause"] for rejection in document["rejected"]}
-    assert {"latency"} <= causes <= {"latency", "invalid"}  # the machine may stall in a trial
+    assert {rejection["cause"] for rejection in document["rejected"]} == {"latency"}
 
 
 def test_ctrl_c_in_the_sweep_keeps_finished_trials_and_resumes(study, tmp_path):
