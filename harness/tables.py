@@ -12,7 +12,7 @@ import pandas as pd
 from harness.losses import LossEntry, PairedMeasure
 from harness.runs import StoredRun
 from harness.storage import storage_errors
-from harness.types import ColdStart, LoadMode, ModelVariant, QualityScore, TrialResult
+from harness.types import ColdStart, LoadMode, ModelVariant, QualityScore, Trial, TrialResult
 
 PERCENTILES = ("p50", "p90", "p95", "p99")
 
@@ -105,8 +105,11 @@ def cold_starts_table(cold_starts: Sequence[ColdStart]) -> pd.DataFrame:
 
 
 def _trial_row(result: TrialResult, variant: ModelVariant | None) -> dict[str, Any]:
+    return {**_asked_columns(result.trial, variant), **_seen_columns(result)}
+
+
+def _asked_columns(trial: Trial, variant: ModelVariant | None) -> dict[str, Any]:
     """What is known of the artefact is None where somebody else's server was measured."""
-    trial, server, host = result.trial, result.server, result.host
     serving, workload = trial.serving, trial.workload
     return {
         "trial_id": trial.trial_id,
@@ -129,9 +132,15 @@ def _trial_row(result: TrialResult, variant: ModelVariant | None) -> dict[str, A
         "instance_kind": serving.instance_kind if serving.told else None,
         "intra_op_threads": serving.intra_op_threads or None,
         "accelerator": str(serving.accelerator) if serving.told else None,
+    }
+
+
+def _seen_columns(result: TrialResult) -> dict[str, Any]:
+    server, host = result.server, result.host
+    return {
         "started_utc": result.started_utc,
         "duration_s": result.duration_s,
-        "min_duration_s": workload.min_duration_s,
+        "min_duration_s": result.trial.workload.min_duration_s,
         "warmup_s": result.warmup_s,
         "requests": result.requests,
         "failures": result.failures,

@@ -86,7 +86,7 @@ class RemoteOptions:
 
 @dataclass(frozen=True)
 class RemoteStudyOptions:
-    """The same, and which of its models are a study's."""
+    """That server, and which of its models are a study's."""
 
     remote: RemoteOptions = field(default_factory=RemoteOptions)
     model_names: Annotated[

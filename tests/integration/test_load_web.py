@@ -125,50 +125,60 @@ def test_the_serving_tab_shows_a_test_of_two_workers_of_which_one_dies(
     page = Page(browser, f"http://127.0.0.1:{web}")
     try:
         wait_until(lambda: page.get("worker-count")["worker_count"] == 2)
-        page.show()
-        page.wait_for(lambda: page.text("form"))
-        page.fill(
-            userCount="4", spawnRate="4", host=f"http://{server.http}",
-            model="m", payloads=str(repository / "m" / "payloads.npz"), objective="p95 < nothing",
-        )  # fmt: skip
-        page.submit()
-        alert = page.wait_for(lambda: page.text(".MuiAlert-message"))
-        assert "the objective does not parse" in alert
-        form = f"user_count=4&spawn_rate=4&host=http://{server.http}&objective=p95 < 500 ms"
-        form += "&variant=m&model=&payloads="
-        url = f"{page.address}/swarm"
-        with urllib.request.urlopen(url, data=form.encode(), timeout=20) as answer:
-            assert json.loads(answer.read())["success"]
-
-        page.wait_for(lambda: page.get("stats/requests")["state"] == "running")
-        page.show("?tab=serving")
-        page.wait_for(lambda: page.text('[data-part="title"]') == "m")
-        page.wait_for(lambda: browser.find_elements(By.CSS_SELECTOR, ".serving polyline"))
-        missing = page.wait_for(lambda: page.text('[data-part="where"]'))
-        assert "server's statistics are missing" in missing
-        assert "Missing: no metrics page is known" in page.text('[data-part="gpu"]')
-        before = page.get("serving/data.json")["shown"]["totals"]["requests"]
-        page.wait_for(
-            lambda: page.get("serving/data.json")["shown"]["totals"]["requests"] > before + 20
-        )
-        page.wait_for(lambda: len(page.get("serving/data.json")["shown"]["generators"]) == 2)
-
+        start_after_a_refusal(page, server, repository / "m" / "payloads.npz")
+        watch_it_run(page)
         workers[1].kill()
         page.wait_for(lambda: "was lost" in page.text('[data-part="notices"]'))
         page.press("Stop")
         page.wait_for(lambda: page.get("serving/data.json")["shown"]["verdict"]["final"])
         page.wait_for(lambda: "Invalid" in page.text('[data-part="verdict"]'))
-        trials = urllib.request.urlopen(f"{page.address}/serving/trials.csv", timeout=20)
-        assert "was lost" in trials.read().decode()
-        series = urllib.request.urlopen(f"{page.address}/serving/series.csv", timeout=20)
-        assert series.read().decode().count("measured") > 2
-        shown = page.get("serving/data.json")["shown"]["totals"]["requests"]
-        (line,) = (out / "journal.jsonl").read_text().splitlines()
-        assert abs(json.loads(line)["data"]["requests"] - shown) <= shown / 4
-
+        check_what_is_kept(page, out)
         browser.execute_script("localStorage.theme = 'dark'")
         page.show("?tab=serving")
         page.wait_for(lambda: browser.find_elements(By.CSS_SELECTOR, '.serving[data-theme="dark"]'))
     finally:
         browser.execute_script("localStorage.removeItem('theme')")
         end(master, *workers)
+
+
+def start_after_a_refusal(page: Page, server: FakeServer, payloads: Path) -> None:
+    """An objective that does not parse is said in the form; then the test of a variant starts."""
+    page.show()
+    page.wait_for(lambda: page.text("form"))
+    page.fill(
+        userCount="4", spawnRate="4", host=f"http://{server.http}",
+        model="m", payloads=str(payloads), objective="p95 < nothing",
+    )  # fmt: skip
+    page.submit()
+    alert = page.wait_for(lambda: page.text(".MuiAlert-message"))
+    assert "the objective does not parse" in alert
+    form = f"user_count=4&spawn_rate=4&host=http://{server.http}&objective=p95 < 500 ms"
+    form += "&variant=m&model=&payloads="
+    url = f"{page.address}/swarm"
+    with urllib.request.urlopen(url, data=form.encode(), timeout=20) as answer:
+        assert json.loads(answer.read())["success"]
+
+
+def watch_it_run(page: Page) -> None:
+    """The tab says what it knows and what is missing, and its numbers move."""
+    page.wait_for(lambda: page.get("stats/requests")["state"] == "running")
+    page.show("?tab=serving")
+    page.wait_for(lambda: page.text('[data-part="title"]') == "m")
+    page.wait_for(lambda: page.browser.find_elements(By.CSS_SELECTOR, ".serving polyline"))
+    missing = page.wait_for(lambda: page.text('[data-part="where"]'))
+    assert "server's statistics are missing" in missing
+    assert "Missing: no metrics page is known" in page.text('[data-part="gpu"]')
+    before = page.get("serving/data.json")["shown"]["totals"]["requests"]
+    page.wait_for(
+        lambda: page.get("serving/data.json")["shown"]["totals"]["requests"] > before + 20
+    )
+    page.wait_for(lambda: len(page.get("serving/data.json")["shown"]["generators"]) == 2)
+
+
+def check_what_is_kept(page: Page, out: Path) -> None:
+    """The tables to download, the run folder and the tab tell of the same test."""
+    assert "was lost" in page.read("serving/trials.csv")
+    assert page.read("serving/series.csv").count("measured") > 2
+    shown = page.get("serving/data.json")["shown"]["totals"]["requests"]
+    (line,) = (out / "journal.jsonl").read_text().splitlines()
+    assert abs(json.loads(line)["data"]["requests"] - shown) <= shown / 4
