@@ -1,6 +1,6 @@
 """Whether a long load stays what it was: memory of every process of ours, percentiles by minute.
 
-An open loop at half of the rate that a short closed loop finds to be the most, on the cached model.
+An open loop at a share of the most that a short closed loop finds possible, on the cached model.
 A row a minute; the last line says how far memory and percentiles moved after the first minute,
 which allows what is filled once (pools, caches, the interpreter's arenas).
 
@@ -27,7 +27,6 @@ from harness.load.generators import LoadGenerators, LoadJob
 from harness.serving.environment import ensure_server_environment
 from harness.types import LoadResult
 
-LOAD_SHARE = 0.5
 CAPACITY_S = 3.0
 CAPACITY_IN_FLIGHT = 16
 
@@ -47,7 +46,8 @@ def main() -> int:
         with cached_server(environment, folder) as server:
             http, grpc = server.endpoint.http, server.endpoint.grpc
             with engine(http, grpc, workers=options.workers, log_dir=folder / "logs") as generators:
-                rate_per_s = LOAD_SHARE * _capacity_per_s(generators, folder, options.protocol)
+                most_per_s = _capacity_per_s(generators, folder, options.protocol)
+                rate_per_s = options.load_share * most_per_s
                 result, memory = _soak(generators, folder, rate_per_s, options)
     rows = _rows(result, memory, options.minute_s)
     show(f"Soak at {rate_per_s:,.0f} requests/s ({options.protocol})", rows, options.json)
@@ -124,6 +124,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--minute-s", type=float, default=_MINUTE_S, help="length of a row's time")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--protocol", choices=("http", "grpc"), default="grpc")
+    parser.add_argument("--load-share", type=float, default=0.5, help="of the most")
     parser.add_argument("--quick", action="store_true", help="3 rows of 2 s")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args(arguments)

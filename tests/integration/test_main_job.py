@@ -25,6 +25,10 @@ pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("server_environment")]
 def study(tmp_path_factory):
     path = write_local_study(tmp_path_factory.mktemp("study"))
     add_language_model_family(path)
+    # Time enough to become steady, for those that need it: a trial that did not is invalid.
+    document = yaml.safe_load(path.read_text())
+    document["traffic"]["warmup_s"] = 2.0
+    path.write_text(yaml.safe_dump(document))
     return path
 
 
@@ -187,12 +191,7 @@ def test_a_server_killed_in_a_trial_ends_with_exit_5_and_keeps_the_rest(study, t
 
 def test_a_killed_generator_spoils_one_trial_only(study, tmp_path):
     folder = tmp_path / "run"
-    # Time enough to become steady: a trial that did not would be a second invalid one.
-    document = yaml.safe_load(study.read_text())
-    document["traffic"]["warmup_s"] = 2.0
-    patient = study.with_name("patient.yaml")
-    patient.write_text(yaml.safe_dump(document))
-    process = spawn(patient, folder)
+    process = spawn(study, folder)
     wait_for(lambda: trials_in(folder) >= 1, process)
     generators = [one for one in descendants(process) if "session.py" in command_of(one)]
     # Between two trials it would be replaced, and nobody would be the worse for it.
