@@ -13,6 +13,8 @@ The counters are those of the statistics extension of KServe v2 (`GET /v2/models
 - Failures are a lower bound. Triton (2.51) counts neither what it refuses before the queue (a wrong
   input, a full queue) nor an error that a python model *returns* for a request: that one it books
   as a success. How many requests failed is the client's to say; the server adds why.
+- Under load a reading may be torn: Triton copies its counters one after the other while a batch
+  is being booked, so that `inference_count` is there and its `batch_stats` not yet, or the reverse.
 """
 
 from __future__ import annotations
@@ -73,6 +75,19 @@ def read_counters(
         },
         failed_by_reason=failed_by_reason,
     )
+
+
+def is_torn(statistics: Mapping[str, Any]) -> bool:
+    """Whether `batch_stats` and the counts beside them disagree: read again then.
+
+    A server that offers only one of the two never disagrees.
+    """
+    counters = read_counters(statistics)
+    by_batch = counters.executions_by_batch
+    if not by_batch or not counters.executions:
+        return False
+    inferences = sum(size * count for size, count in by_batch.items())
+    return (counters.inferences, counters.executions) != (inferences, sum(by_batch.values()))
 
 
 def difference(before: ModelCounters, after: ModelCounters) -> ServerMetrics:

@@ -12,6 +12,9 @@ from harness.telemetry import host, triton
 from harness.telemetry.prometheus import MetricsPage, scrape
 from harness.types import HostMetrics, ServerMetrics
 
+_READINGS = 3
+"""At most, until one is not torn: one in 800 is, under load, and the next was whole each time."""
+
 
 class ServerWindow(Protocol):
     """What happened on the server's side of a window, whoever knows it."""
@@ -149,9 +152,13 @@ class TelemetryWindow:
 
     def _statistics(self, model: str) -> dict[str, Any] | None:
         try:
-            return self._source.statistics(model)
+            for _ in range(_READINGS):
+                statistics = self._source.statistics(model)
+                if not triton.is_torn(statistics):
+                    break
         except ServerError:
             return None
+        return statistics
 
 
 def _read_part(reading: _Reading, part: str) -> triton.ModelCounters:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.telemetry.triton import ModelCounters, difference, read_counters
+from harness.telemetry.triton import ModelCounters, difference, is_torn, read_counters
 from harness.types import ServerMetrics
 
 # As protobuf's JSON writes it: 64-bit numbers are strings, zeros are left out.
@@ -66,6 +66,24 @@ def test_a_window_without_traffic_has_counts_of_zero_and_no_means() -> None:
     assert metrics.compute_ms is None
     assert metrics.batch_sizes == {}
     assert metrics.failures == {}
+
+
+@pytest.mark.parametrize(
+    ("changed", "torn"),
+    [
+        ({}, False),
+        ({"inference_count": "10", "execution_count": "2"}, True),
+        ({"execution_count": "4"}, True),
+        ({"batch_stats": USED["batch_stats"][:1]}, True),
+        ({"batch_stats": []}, False),
+        ({"inference_count": "0", "execution_count": "0"}, False),
+    ],
+)
+def test_a_reading_is_torn_where_its_counts_disagree(
+    changed: dict[str, object], torn: bool
+) -> None:
+    assert is_torn(USED | changed) == torn
+    assert not is_torn(FRESH)
 
 
 @pytest.mark.parametrize("unanswered", [None, {}, {"name": "m"}])

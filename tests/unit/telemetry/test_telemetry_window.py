@@ -99,6 +99,45 @@ def test_an_ensembles_time_is_the_sum_over_its_parts() -> None:
     assert server.compute_ms == sum(part.compute_ms for part in server.parts)
 
 
+class TearingServer(CountingServer):
+    """Its first `torn` readings lack the last execution's batch size."""
+
+    def __init__(self, torn: int) -> None:
+        super().__init__()
+        self.torn = torn
+
+    def statistics(self, model: str) -> dict[str, Any]:
+        statistics = super().statistics(model)
+        executions = self.requests - (1 if self.torn > 0 else 0)
+        self.torn -= 1
+        return statistics | {
+            "batch_stats": [{"batch_size": 2, "compute_infer": {"count": executions}}]
+        }
+
+
+@pytest.mark.parametrize("torn", [0, 1, 2])
+def test_a_torn_reading_is_taken_again(torn: int) -> None:
+    source = TearingServer(torn)
+    window = TelemetryWindow(source, metrics_url=None, server_pid=None, model="m")
+
+    window.open()
+    window.close()
+    server, _ = window.figures()
+
+    assert source.requests == 10 * (torn + 2)
+    assert server.executions == 10
+    assert server.batch_sizes == {2: 10}
+
+
+def test_a_server_whose_counts_never_agree_is_not_asked_for_ever() -> None:
+    source = TearingServer(99)
+    window = TelemetryWindow(source, metrics_url=None, server_pid=None, model="m")
+
+    window.open()
+
+    assert source.requests == 10 * 3
+
+
 @pytest.mark.parametrize("gone_at", ["open", "close"])
 def test_a_server_that_does_not_answer_leaves_nothing_known(gone_at: str) -> None:
     source = CountingServer()
