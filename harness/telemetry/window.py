@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from harness.errors import ServerError
 from harness.telemetry import host, triton
 from harness.telemetry.prometheus import MetricsPage, scrape
 from harness.types import HostMetrics, ServerMetrics
-
-_READINGS = 3
-"""At most, until one is not torn: one in 800 is, under load, and the next was whole each time."""
 
 
 class ServerWindow(Protocol):
@@ -51,7 +49,7 @@ class StatisticsSource(Protocol):
 
 @dataclass(frozen=True)
 class _Reading:
-    """Raw, as fetched: parsing waits until the window is closed."""
+    """Raw, as fetched: the metrics page is not parsed until the window is closed."""
 
     statistics: dict[str, Any] | None
     parts: Mapping[str, dict[str, Any] | None]
@@ -65,9 +63,9 @@ class TelemetryWindow:
     """Differences of cumulative counters over exactly the measured window of a trial.
 
     Both ends fetch in the same order, the statistics first, so each source's two readings lie one
-    window's length apart; nothing is parsed before `figures`. `open` and
-    `close` each cost one RPC, one HTTP request and one look at the process table: a few
-    milliseconds.
+    window's length apart; the metrics page is parsed in `figures`, not before. `open` and
+    `close` each cost one RPC (another where the reading is torn), one HTTP request and one look at
+    the process table: a few milliseconds.
 
     Triton books a request just after it sends the answer, so a count may differ from the client's
     by what is in flight at either end.
@@ -152,13 +150,9 @@ class TelemetryWindow:
 
     def _statistics(self, model: str) -> dict[str, Any] | None:
         try:
-            for _ in range(_READINGS):
-                statistics = self._source.statistics(model)
-                if not triton.is_torn(statistics):
-                    break
+            return triton.read_whole(partial(self._source.statistics, model))
         except ServerError:
             return None
-        return statistics
 
 
 def _read_part(reading: _Reading, part: str) -> triton.ModelCounters:

@@ -83,6 +83,9 @@ def test_a_reading_is_torn_where_its_counts_disagree(
     changed: dict[str, object], torn: bool
 ) -> None:
     assert is_torn(USED | changed) == torn
+
+
+def test_a_fresh_models_reading_is_whole() -> None:
     assert not is_torn(FRESH)
 
 
