@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import closing
-from functools import partial
 
 import gevent
 
@@ -61,7 +60,7 @@ class ServerPoll:
                 if self._server is None:
                     self._server = server_of(self._plan)
                     self.serving = serving_of(self._server.config(self._plan.model) or {})
-                statistics = triton.read_whole(partial(self._server.statistics, self._plan.model))
+                statistics = self._server.statistics(self._plan.model)
         except (HarnessError, gevent.Timeout) as error:
             self._note_missing(at_s, error)
             return
