@@ -25,13 +25,14 @@ from harness.quality.answers import Predictor
 from harness.quality.chain import Step, loss_chain
 from harness.quality.collection import collect_outcomes
 from harness.quality.outcome_files import read_outcomes, write_outcomes
-from harness.quality.outcomes import Outcomes, take_outcomes
+from harness.quality.outcomes import Outcomes
 from harness.quality.shifts import MOST_CLASSES, confusion_shifts, confusions, worst_examples
 from harness.quality.slices import slice_losses
 from harness.quality.slicing import Rows, Slicing, slicings
 from harness.runs import RunFolder
 from harness.study import Study
 from harness.tasks.encoding import EncodedDataset, row_columns, row_texts, take_rows
+from harness.tasks.rowwise import take
 from harness.tasks.samples import Samples, load_training_samples
 from harness.types import ModelVariant, Precision, Progress, Role, ServingConfig, TaskKind
 
@@ -144,7 +145,7 @@ class _Tracer:
         steps += self._artefacts(variant)
         steps.append(Step("serving", self._at_batch_1(variant)))
         served = read_outcomes(outcomes_path(self.folder, variant.name))
-        steps.append(Step("batching", take_outcomes(served, self._drawn(variant))))
+        steps.append(Step("batching", take(served, self._drawn(variant))))
         return loss_chain(steps, seed=self.study.seed)
 
     def _artefacts(self, variant: ModelVariant) -> list[Step]:

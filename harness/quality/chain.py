@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from harness.losses import ChainLink, Estimate, LossChain
 from harness.quality.outcomes import Outcomes
 from harness.quality.statistics import paired_loss, percentile_interval, resampled_sums
+from harness.tasks.rowwise import take
 
 VISIBLE_NATS = 1e-3
 """A token's change of log likelihood; kernels that sum in another order stay far below."""
@@ -115,10 +116,9 @@ def _usable_windows(outcomes: Sequence[Outcomes]) -> dict[bytes, NDArray[np.bool
 
 
 def _windows(outcomes: Outcomes, kept: NDArray[np.bool_]) -> _Windows:
+    rows = take(outcomes, kept)
     return _Windows(
-        np.asarray(outcomes.log_likelihood)[kept],
-        np.asarray(outcomes.bytes)[kept],
-        np.asarray(outcomes.tokens)[kept],
+        np.asarray(rows.log_likelihood), np.asarray(rows.bytes), np.asarray(rows.tokens)
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from harness.quality.answers import Batch, Predictor, Tensors, ask, batches, read_answer
 from harness.tasks.encoding import EncodedDataset, EncodedGroup
+from harness.tasks.rowwise import take
 from harness.types import BatchConsistency, ModelVariant, TaskKind
 
 
@@ -55,15 +56,7 @@ def batch_consistency(
 
 
 def _first_rows(dataset: EncodedDataset, samples: int) -> list[EncodedGroup]:
-    groups = []
-    for group in dataset.groups:
-        kept = group.rows < samples
-        inputs = {name: values[kept] for name, values in group.inputs.items()}
-        context = group.context
-        if context is not None:
-            context = replace(context, mask=context.mask[kept])
-        groups.append(EncodedGroup(inputs=inputs, rows=group.rows[kept], context=context))
-    return groups
+    return [take(group, group.rows < samples) for group in dataset.groups]
 
 
 def _answers(

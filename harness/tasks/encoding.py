@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from harness.study import (
     Task,
 )
 from harness.tasks.question_answering import Questions, cut_contexts
+from harness.tasks.rowwise import OF_ALL, PER_ROW, cut_by, rowwise, take
 from harness.tasks.samples import Samples
 from harness.tasks.tokenizer import input_names, load_tokenizer
 from harness.tasks.windows import cut_windows
@@ -34,25 +35,27 @@ if TYPE_CHECKING:
 _CONTEXT = "context"
 
 
+@rowwise
 @dataclass(frozen=True)
 class ContextTokens:
     """Where an extractive answer may lie."""
 
-    mask: NDArray[np.bool_]
+    mask: NDArray[np.bool_] = field(metadata=PER_ROW)
     """The context's tokens, (n, length)."""
-    longest_answer: int
+    longest_answer: int = field(metadata=OF_ALL)
     """Most tokens of an answer."""
 
 
+@rowwise
 @dataclass(frozen=True)
 class EncodedGroup:
     """Samples of one padded length."""
 
-    inputs: Mapping[str, NDArray[np.int64]]
+    inputs: Mapping[str, NDArray[np.int64]] = field(metadata=PER_ROW)
     """By input name, (n, length)."""
-    rows: NDArray[np.int64]
+    rows: NDArray[np.int64] = field(metadata=PER_ROW)
     """Position of each among the data set's samples (or windows), (n,)."""
-    context: ContextTokens | None = None
+    context: ContextTokens | None = field(default=None, metadata=PER_ROW)
     """Question answering only."""
 
     @property
@@ -61,31 +64,46 @@ class EncodedGroup:
         return int(self.inputs["input_ids"].shape[1])
 
 
+def _taken_groups(dataset: EncodedDataset, rows: NDArray[np.int64]) -> tuple[EncodedGroup, ...]:
+    """Of each group the rows wanted, renumbered; a group without any is gone."""
+    place = np.full(dataset.size, -1, dtype=np.int64)
+    place[rows] = np.arange(len(rows))
+    kept = (take(group, place[group.rows] >= 0) for group in dataset.groups)
+    return tuple(replace(group, rows=place[group.rows]) for group in kept if len(group.rows))
+
+
+def _taken_digest(dataset: EncodedDataset, rows: NDArray[np.int64]) -> str:
+    return hashlib.sha256(dataset.digest.encode() + rows.astype("<i8").tobytes()).hexdigest()
+
+
+@rowwise
 @dataclass(frozen=True)
 class EncodedDataset:
     """All samples of a task, as one checkpoint's tokenizer makes them."""
 
-    groups: tuple[EncodedGroup, ...]
+    groups: tuple[EncodedGroup, ...] = field(metadata=cut_by(_taken_groups))
     """By ascending length."""
-    size: int
+    size: int = field(metadata=cut_by(lambda _, rows: len(rows)))
     """Samples (or windows) over all groups."""
-    labels: NDArray[np.int64] | None
+    labels: NDArray[np.int64] | None = field(metadata=PER_ROW)
     """Indexes of the checkpoint's outputs, (size,)."""
-    label_names: tuple[str, ...] | None
-    byte_counts: NDArray[np.int64] | None
+    label_names: tuple[str, ...] | None = field(metadata=OF_ALL)
+    byte_counts: NDArray[np.int64] | None = field(metadata=PER_ROW)
     """Language models: UTF-8 bytes scored in each window, (size,)."""
-    truncated: int
-    """Samples that were longer than the task's max_length."""
-    padding_share: float
+    truncated: int = field(metadata=OF_ALL)
+    """Samples that were longer than the task's max_length, of all that were encoded."""
+    padding_share: float = field(
+        metadata=cut_by(lambda dataset, rows: _padding_share(_taken_groups(dataset, rows)))
+    )
     """Padded positions over all positions, 0 to 1."""
-    digest: str
+    digest: str = field(metadata=cut_by(_taken_digest))
     """Of samples and tensors."""
-    pad_token_id: int
-    word_counts: NDArray[np.int64] | None = None
+    pad_token_id: int = field(metadata=OF_ALL)
+    word_counts: NDArray[np.int64] | None = field(default=None, metadata=PER_ROW)
     """Language models: words between white space that end in each window's bytes, (size,)."""
-    windows: tuple[tuple[int, int, int], ...] | None = None
+    windows: tuple[tuple[int, int, int], ...] | None = field(default=None, metadata=PER_ROW)
     """Language models: document, first and last character of each window's scored text."""
-    questions: Questions | None = None
+    questions: Questions | None = field(default=None, metadata=PER_ROW)
     """Question answering: what the windows were cut from."""
 
     @property
@@ -120,30 +138,23 @@ def encode(
 
 
 def take_rows(dataset: EncodedDataset, rows: NDArray[np.int64]) -> EncodedDataset:
-    """Some rows of a data set, renumbered in their order; the same tensors otherwise.
+    """Some rows of a data set, renumbered in the order asked for; the same tensors otherwise.
+
+    Of question answering the rows are windows: a question keeps those of its windows that are
+    taken, and one without any is gone.
 
     Args:
         dataset: as `encode` made it.
-        rows: positions, ascending.
+        rows: positions, each at most once.
+
+    Raises:
+        ValueError: a row is asked for twice.
     """
-    if len(rows) == dataset.size:
+    if len(np.unique(rows)) < len(rows):
+        raise ValueError("a data set holds each of its rows once")
+    if np.array_equal(rows, np.arange(dataset.size)):
         return dataset
-    place = np.full(dataset.size, -1, dtype=np.int64)
-    place[rows] = np.arange(len(rows))
-    groups = []
-    for group in dataset.groups:
-        kept = place[group.rows] >= 0
-        if kept.any():
-            inputs = {name: values[kept] for name, values in group.inputs.items()}
-            groups.append(EncodedGroup(inputs, place[group.rows[kept]]))
-    return replace(
-        dataset,
-        groups=tuple(groups),
-        size=len(rows),
-        labels=None if dataset.labels is None else dataset.labels[rows],
-        byte_counts=None if dataset.byte_counts is None else dataset.byte_counts[rows],
-        windows=None if dataset.windows is None else tuple(dataset.windows[row] for row in rows),
-    )
+    return take(dataset, rows)
 
 
 def row_texts(dataset: EncodedDataset, samples: Samples) -> tuple[str, ...]:
@@ -291,8 +302,6 @@ def _dataset(
     truncated: int = 0,
     windows: tuple[tuple[int, int, int], ...] | None = None,
 ) -> EncodedDataset:
-    positions = sum(group.inputs["attention_mask"].size for group in groups)
-    real = sum(int(group.inputs["attention_mask"].sum()) for group in groups)
     return EncodedDataset(
         groups=tuple(groups),
         size=sum(len(group.rows) for group in groups),
@@ -300,11 +309,17 @@ def _dataset(
         label_names=samples.label_names,
         byte_counts=None,
         truncated=truncated,
-        padding_share=1 - real / positions,
+        padding_share=_padding_share(groups),
         digest=_digest(samples, groups),
         pad_token_id=tokenizer.pad_token_id,
         windows=windows,
     )
+
+
+def _padding_share(groups: Sequence[EncodedGroup]) -> float:
+    positions = sum(group.inputs["attention_mask"].size for group in groups)
+    real = sum(int(group.inputs["attention_mask"].sum()) for group in groups)
+    return 1 - real / positions if positions else 0.0
 
 
 def _digest(samples: Samples, groups: Sequence[EncodedGroup]) -> str:

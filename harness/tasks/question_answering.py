@@ -10,33 +10,52 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError
 from harness.study import QuestionAnswering
+from harness.tasks.rowwise import OF_ALL, PER_ROW, cut_by, rowwise
 from harness.tasks.tables import Table, refuse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+def _asked_in(windows: NDArray[np.int64], values: Sequence[Any]) -> tuple[Any, ...]:
+    """What belongs to the questions of some windows, by question."""
+    return tuple(values[number] for number in np.unique(windows).tolist())
+
+
+def _renumbered(whole: Questions, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.unique(whole.of_window[rows], return_inverse=True)[1]
+
+
+@rowwise
 @dataclass(frozen=True)
 class Questions:
-    """What the windows were cut from, and where their tokens lie in it."""
+    """What the windows were cut from, and where their tokens lie in it; its rows are windows."""
 
-    contexts: tuple[str, ...]
+    contexts: tuple[str, ...] = field(
+        metadata=cut_by(lambda whole, rows: _asked_in(whole.of_window[rows], whole.contexts))
+    )
     """A question each, in the data's order."""
-    answers: tuple[tuple[str, ...], ...]
+    answers: tuple[tuple[str, ...], ...] = field(
+        metadata=cut_by(lambda whole, rows: _asked_in(whole.of_window[rows], whole.answers))
+    )
     """Every answer that counts as right; none for a question that the context does not answer."""
-    of_window: NDArray[np.int64]
+    of_window: NDArray[np.int64] = field(
+        metadata=cut_by(
+            lambda whole, rows: np.unique(whole.of_window[rows], return_inverse=True)[1]
+        )
+    )
     """Position of each window's question, (windows,)."""
-    offsets: tuple[NDArray[np.int64], ...]
+    offsets: tuple[NDArray[np.int64], ...] = field(metadata=PER_ROW)
     """Of each window: first character and end of every token within the context, (tokens, 2)."""
-    may_be_unanswerable: bool
+    may_be_unanswerable: bool = field(metadata=OF_ALL)
     """Whether a model may answer that there is no answer."""
 
     @property

@@ -9,7 +9,6 @@ from quality_samples import classified, spoken, sure
 from statsmodels.stats.multitest import multipletests
 
 from harness.quality.chain import Step, loss_chain
-from harness.quality.outcomes import take_outcomes
 from harness.quality.shifts import (
     MOST_CHARACTERS,
     confusion_shifts,
@@ -20,6 +19,7 @@ from harness.quality.shifts import (
 from harness.quality.slices import FEWEST_SAMPLES, slice_losses
 from harness.quality.slicing import MOST_VALUES, OTHER, Rows, Slicing, slicings
 from harness.quality.statistics import holm, paired_loss
+from harness.tasks.rowwise import take
 
 STUDIES = 600
 correctness = arrays(np.bool_, st.tuples(st.integers(2, 6), st.integers(1, 40)))
@@ -193,6 +193,6 @@ def test_the_worst_examples_are_those_the_teacher_had_right_and_the_variant_is_s
 def test_some_rows_of_outcomes_keep_their_order():
     labels = np.array([0, 1, 1])
     whole = sure(labels, np.array([[1.0, 0], [0, 1], [1, 0]]))
-    part = take_outcomes(whole, np.array([0, 2]))
+    part = take(whole, np.array([0, 2]))
     assert part.correct.tolist() == [True, False]
     assert part.logits.shape == (2, 2)
