@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from harness.load.generators import LoadGenerators
@@ -17,15 +18,15 @@ from harness.pipeline.serving import Served
 from harness.pipeline.spaces import serving_configs, workloads
 from harness.pipeline.trial import TrialRunner
 from harness.planning.decision import decide
+from harness.planning.dialogue import Reserved
 from harness.planning.objective import parse_objective
 from harness.planning.search import BisectionSearch, GridSearch, Search
 from harness.runs import RunFolder
-from harness.study import Family, Study, plans_of
+from harness.study import Family, Study, plans_of, variants_of
 from harness.types import (
     Accelerator,
     Decision,
     Progress,
-    Role,
     ServingConfig,
     TrialResult,
     Verdict,
@@ -84,7 +85,13 @@ def decide_family(
         served_as: the one serving configuration of variants that are measured as they are.
     """
     slo = study.objective_of(prepared.family)
-    teachers = [each.name for each in prepared.variants if each.role is Role.TEACHER]
+    judge = partial(
+        decide,
+        prepared.family.name,
+        slo,
+        teachers=_teachers(prepared.family),
+        teacher_counts=study.teacher_counts_in(prepared.family),
+    )
     _show_scores(prepared, folder, machinery)
     quality = quality_gate(study, prepared, folder)
     smallest_first = sorted(
@@ -107,9 +114,9 @@ def decide_family(
         search.tell(result)
         results.append(result)
         if machinery.monitor is not None:
-            so_far = decide(prepared.family.name, slo, quality, results, teachers=teachers)
+            so_far = judge(quality, results)
             machinery.monitor.decide(so_far.family, so_far.decision)
-    verdict = decide(prepared.family.name, slo, quality, results, teachers=teachers)
+    verdict = judge(quality, results)
     if machinery.monitor is not None:
         machinery.monitor.decide(verdict.family, verdict.decision)
     _measure_pipeline(prepared, verdict, runner, folder, machinery.progress)
@@ -163,8 +170,16 @@ def make_search(
         workloads(study, traffic),
         study.objective_of(family),
         confirm_duration_s=traffic.confirm_duration_s or 2 * traffic.duration_s,
-        unproven={name for name, decision in decisions.items() if decision is Decision.UNDECIDED},
+        reserved=Reserved(
+            frozenset(name for name, one in decisions.items() if one is Decision.UNDECIDED),
+            frozenset(() if study.teacher_counts_in(family) else _teachers(family)),
+        ),
     )
+
+
+def _teachers(family: Family) -> tuple[str, ...]:
+    """The teacher's variants."""
+    return tuple(variants_of(family.teacher))
 
 
 def offered_configs(

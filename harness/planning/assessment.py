@@ -81,10 +81,7 @@ def assess(slo: ServiceLevelObjective, result: TrialResult) -> Assessment:
         return Assessment(
             result, Decision.INVALID, "invalid", result.invalid_reason, (), latency_ms
         )
-    clauses = [clause for clause in slo.constraints if clause.metric not in QUALITY_METRICS]
-    findings = [judge_load(clause, result) for clause in clauses]
-    if all(clause.metric != "error_rate" for clause in clauses):
-        findings.append(judge_default_error_rate(result))
+    findings = _findings(slo, result)
     for decision in (Decision.FAIL, Decision.UNDECIDED):
         against = [finding for finding in findings if finding.decision is decision]
         if against:
@@ -92,6 +89,14 @@ def assess(slo: ServiceLevelObjective, result: TrialResult) -> Assessment:
             reason = "; ".join(finding.reason for finding in against)
             return Assessment(result, decision, cause, reason, tuple(findings), latency_ms)
     return Assessment(result, Decision.PASS, "", "", tuple(findings), latency_ms)
+
+
+def would_hold(slo: ServiceLevelObjective, result: TrialResult) -> bool:
+    """Whether a trial would meet the load clauses if its measured values were the truth.
+
+    Of an invalid trial that says what may have been missed, and nothing more.
+    """
+    return result.latency is not None and all(f.promising for f in _findings(slo, result))
 
 
 def best(assessments: Iterable[Assessment]) -> Assessment | None:
@@ -115,6 +120,15 @@ def latency_metric(slo: ServiceLevelObjective) -> str:
     """The latency that an objective speaks of first; p95 where it speaks of none."""
     named = (clause.metric for clause in slo.constraints if clause.metric in LATENCY_METRICS)
     return next(named, "p95")
+
+
+def _findings(slo: ServiceLevelObjective, result: TrialResult) -> list[Finding]:
+    """A finding for each load clause, and for the errors where no clause names them."""
+    clauses = [clause for clause in slo.constraints if clause.metric not in QUALITY_METRICS]
+    findings = [judge_load(clause, result) for clause in clauses]
+    if all(clause.metric != "error_rate" for clause in clauses):
+        findings.append(judge_default_error_rate(result))
+    return findings
 
 
 def _latency_ms(slo: ServiceLevelObjective, result: TrialResult) -> float:

@@ -11,7 +11,13 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.planning.assessment import Assessment, assess, best, latency_metric
+from harness.planning.assessment import (
+    THROUGHPUT_TIE,
+    Assessment,
+    assess,
+    best,
+    latency_metric,
+)
 from harness.planning.quality_floor import quality_findings
 from harness.planning.rejections import Candidates, rejections
 from harness.planning.wording import number, percent, setting
@@ -74,49 +80,75 @@ def decide(
     results: Sequence[TrialResult],
     *,
     teachers: Collection[str] = (),
+    teacher_counts: bool = False,
 ) -> Verdict:
-    """Join quality and load into the verdict on a family.
+    """Join quality and load into the verdict on a family: may a student replace the teacher?
 
-    Pass: a confirmed trial of a variant whose quality passes meets the objective. Fail: every
-    variant fails on quality, or else in every configuration that was tried. Undecided: the rest.
+    Pass: a confirmed trial of a candidate whose quality passes meets the objective. Fail: every
+    candidate fails on quality, or else in every configuration that was tried. Undecided: the rest,
+    and where the teacher's best trial is invalid and may have been better than the candidate's.
 
     Args:
         family: name of the family.
         slo: the objective.
-        quality: what `judge_quality` said of each candidate; a variant that is not in here
-            (control, baseline) is no candidate, whatever was measured of it.
+        quality: what `judge_quality` said of each model; a variant that is not in here (control,
+            baseline) is no candidate, whatever was measured of it.
         results: all trials, in the order they were measured.
-        teachers: which candidates are the teacher, so that the verdict can say that no student
-            takes its place.
+        teachers: which of the models are the teacher.
+        teacher_counts: the teacher is a candidate like the students: where it comes out best, the
+            verdict is a pass that keeps it.
     """
-    candidates = Candidates(slo, quality, [assess(slo, result) for result in results])
+    candidates = Candidates(
+        slo,
+        quality,
+        [assess(slo, result) for result in results],
+        yardsticks=() if teacher_counts else teachers,
+    )
     winner = best(candidates.confirmed)
-    rejected = tuple(rejections(candidates, winner))
-    if winner is not None:
-        summary = _recommendation(candidates, winner, teacher=winner.trial.variant in teachers)
-        trial_id = winner.trial.trial_id
+    spoiled = candidates.spoiled_rival(teachers, winner) if winner is not None else None
+    if winner is not None and spoiled is None:
+        summary = _recommendation(candidates, winner, teachers)
+        trial_id, rejected = winner.trial.trial_id, tuple(rejections(candidates, winner))
         return Verdict(family, slo.text, Decision.PASS, trial_id, summary, rejected)
-    if candidates.hopeless:
-        summary = _failure(candidates)
+    rejected = tuple(rejections(candidates, None))
+    if winner is None and candidates.hopeless:
+        summary = _failure(family, candidates, teachers)
         return Verdict(family, slo.text, Decision.FAIL, None, summary, rejected)
-    open_point = _open_point(candidates)
-    summary = f"Not decided whether any model of {family} meets `{slo.text}`: {open_point.problem}"
+    if winner is not None and spoiled is not None:
+        open_point = _spoiled_point(winner, spoiled)
+    else:
+        open_point = _open_point(candidates)
+    who = "student" if candidates.yardsticks else "model"
+    summary = f"Not decided whether any {who} of {family} meets `{slo.text}`: {open_point.problem}"
     return Verdict(
         family, slo.text, Decision.UNDECIDED, None, summary, rejected, open_point.next_step
     )
 
 
-def _recommendation(candidates: Candidates, winner: Assessment, *, teacher: bool) -> str:
+def _recommendation(candidates: Candidates, winner: Assessment, teachers: Collection[str]) -> str:
     trial = winner.trial
     serve = f"Serve {trial.variant} ({setting(trial)})"
-    if teacher:
+    if trial.variant in teachers and candidates.quality.keys() - set(teachers):
         # Confirmed: a student's one trial in the search may have come out higher by chance.
         better = "no student is confirmed to meet the objective with more throughput"
         serve = f"Keep the teacher, {better}: {serve}"
     quality = candidates.quality[trial.variant][1]
     return (
         f"{serve}: {number(winner.inferences_per_s)} inferences/s at "
-        f"{_latency(candidates.slo, winner)}; it {quality}."
+        f"{_latency(candidates.slo, winner)}; it {quality}.{_faster_teacher(candidates, winner)}"
+    )
+
+
+def _faster_teacher(candidates: Candidates, winner: Assessment) -> str:
+    """A sentence where the teacher that is to be replaced meets the objective with more."""
+    teacher = candidates.best_of(candidates.yardsticks)
+    if teacher is None or teacher.decision is not Decision.PASS:
+        return ""
+    if (1 - THROUGHPUT_TIE) * teacher.inferences_per_s <= winner.inferences_per_s:
+        return ""
+    return (
+        f" The teacher gives more: {teacher.trial.variant} ({setting(teacher.trial)}) met the "
+        f"load clauses with {number(teacher.inferences_per_s)} inferences/s."
     )
 
 
@@ -132,13 +164,14 @@ def _latency(slo: ServiceLevelObjective, winner: Assessment) -> str:
     return f"{value} (at most {number(high)} ms with {percent(latency.confidence)} confidence)"
 
 
-def _failure(candidates: Candidates) -> str:
+def _failure(family: str, candidates: Candidates, teachers: Collection[str]) -> str:
     failing = [
-        name for name, (decision, _) in candidates.quality.items() if decision is Decision.FAIL
+        name for name, (decision, _) in candidates.asked.items() if decision is Decision.FAIL
     ]
-    parts = []
+    asked, who = len(candidates.asked), "student" if candidates.yardsticks else "model"
+    parts = [] if asked else [f"no {who} could be measured"]
     if failing:
-        parts.append(f"{len(failing)} of {len(candidates.quality)} variants fall short in quality")
+        parts.append(f"{len(failing)} of {asked} {who} variants fall short in quality")
     causes = Counter(one.cause for one in candidates.current)
     if causes:
         tried = sum(causes.values())
@@ -150,7 +183,27 @@ def _failure(candidates: Candidates) -> str:
         if nearest
         else ""
     )
-    return f"No model meets `{candidates.slo.text}`: {'; '.join(parts)}{near}."
+    missed = f"{who} of {family} meets `{candidates.slo.text}`: {'; '.join(parts)}{near}."
+    if not candidates.yardsticks:
+        return f"No {missed}"
+    return f"Keep the teacher: no {missed} {_teacher_alone(candidates, teachers)}"
+
+
+def _teacher_alone(candidates: Candidates, teachers: Collection[str]) -> str:
+    """What the objective says of the teacher that is kept."""
+    top = candidates.best_of(teachers)
+    if top is None:
+        return "No valid trial was measured of the teacher itself."
+    quality, why = candidates.quality[top.trial.variant]
+    name = f"{top.trial.variant} ({setting(top.trial)})"
+    if Decision.FAIL in {top.decision, quality}:
+        return f"The teacher does not meet it either: {name}: {top.reason or why}."
+    if top.decision is Decision.PASS and quality is Decision.PASS:
+        return (
+            f"The teacher meets it: {name} gave {number(top.inferences_per_s)} inferences/s at "
+            f"{_latency(candidates.slo, top)}."
+        )
+    return f"It is not decided whether the teacher meets it: {name}: {top.reason or why}."
 
 
 @dataclass(frozen=True)
@@ -179,6 +232,17 @@ def _open_point(candidates: Candidates) -> _OpenPoint:
         problem = f"{name} met it when first measured, but no fresh measurement confirms that."
         return _OpenPoint(problem, "measure it afresh: run the study again, or go on with --resume")
     return _OpenPoint(f"the best candidate, {name}: {first.reason}.", _longer(first))
+
+
+def _spoiled_point(winner: Assessment, spoiled: Assessment) -> _OpenPoint:
+    """A candidate is confirmed, but what it is to replace may be better."""
+    problem = (
+        f"{winner.trial.variant} ({setting(winner.trial)}) does, with "
+        f"{number(winner.inferences_per_s)} inferences/s, but the teacher's best trial cannot be "
+        f"trusted, so it may be the better one: {spoiled.trial.variant} "
+        f"({setting(spoiled.trial)}): {spoiled.reason}."
+    )
+    return _OpenPoint(problem, "mend what made the trial invalid, then run the study again")
 
 
 def _invalid_point(invalid: Assessment) -> _OpenPoint:

@@ -6,9 +6,16 @@ import dataclasses
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
 
-from harness.planning.assessment import Assessment, assess, best
+from harness.planning.assessment import (
+    THROUGHPUT_TIE,
+    Assessment,
+    assess,
+    best,
+    would_hold,
+)
 from harness.planning.rejections import CONFIRM, Configuration, configuration
 from harness.planning.space import SearchSpace
 from harness.types import (
@@ -23,6 +30,10 @@ from harness.types import (
 
 CONFIRM_TRIES = 3
 """Each try is another chance for luck: after three the sweep was too noisy to choose by."""
+AGAIN_TRIES = 3
+"""Invalid trials that are measured again: after three something is wrong that stays."""
+AGAIN_REPEAT = 2
+"""Of a trial that is measured again; the confirming one is 1."""
 CLEARLY_MORE = 1.10
 """What an unconfirmed candidate must promise over a confirmed one to be measured afresh too: the
 sweep's numbers flatter those that come out on top, by about as much as windows differ."""
@@ -31,11 +42,24 @@ Measured = Generator[Trial, None, Assessment]
 Stage = Generator[Trial, None, None]
 
 
+@dataclass(frozen=True)
+class Reserved:
+    """Variants that are measured, but not recommended like the others."""
+
+    unproven: frozenset[str] = frozenset()
+    """Whose quality is undecided: they are confirmed only where no variant of proven quality meets
+    the load clauses."""
+    yardsticks: frozenset[str] = frozenset()
+    """Measured beside the candidates (the teacher's, where only a student may be recommended):
+    never confirmed, and they rule no candidate out."""
+
+
 class PlannedSearch(ABC):
     """A search whose plan is a generator of trials that reads what was measured so far.
 
-    It explores, then measures the winner afresh. What does not hold up is taken for a load that
-    does not hold; with that in mind it explores on, for the next candidate.
+    It explores, measures an invalid trial again that would have been the best, then measures the
+    winner afresh. What does not hold up is taken for a load that does not hold; with that in mind
+    it explores on, for the next candidate.
     """
 
     def __init__(
@@ -47,7 +71,7 @@ class PlannedSearch(ABC):
         slo: ServiceLevelObjective,
         *,
         confirm_duration_s: float,
-        unproven: Collection[str] = (),
+        reserved: Reserved = Reserved(),
     ) -> None:
         """Describe the space.
 
@@ -59,8 +83,7 @@ class PlannedSearch(ABC):
             workloads: every protocol, client batch size and load (requests in flight, or rate).
             slo: the objective; its load clauses steer the search.
             confirm_duration_s: longest of the winner's fresh measurement.
-            unproven: variants whose quality is undecided: they are confirmed only where no variant
-                of proven quality meets the load clauses.
+            reserved: variants that are not recommended like the others.
         """
         self._family = family
         own = serving if isinstance(serving, Mapping) else {}
@@ -73,7 +96,10 @@ class PlannedSearch(ABC):
         )
         self._slo = slo
         self._confirm_duration_s = confirm_duration_s
-        self._unproven = frozenset(unproven)
+        self._unproven = reserved.unproven
+        self._yardsticks = reserved.yardsticks
+        self._again: set[Configuration] = set()
+        """Measured again because the first time was invalid."""
         self._swept: dict[Configuration, Assessment] = {}
         self._fresh: dict[Configuration, Assessment] = {}
         self._pruned: dict[str, Rejection] = {}
@@ -122,6 +148,10 @@ class PlannedSearch(ABC):
 
     def _stages(self) -> Stage:
         yield from self._explore()
+        while (spoiled := self._spoiled()) is not None:
+            self._again.add(configuration(spoiled.trial))
+            yield dataclasses.replace(spoiled.trial, repeat=AGAIN_REPEAT)
+            yield from self._explore()  # it may hold, and then a heavier load may too
         for _ in range(CONFIRM_TRIES):
             chosen = self._next_to_confirm()
             if chosen is None:
@@ -152,6 +182,26 @@ class PlannedSearch(ABC):
         own = self._swept.values() if variant is None else self._swept_of(variant)
         return [one for one in own if self._undoing(one) is None]
 
+    def _leader(self) -> Assessment | None:
+        """The best of the candidates."""
+        return best(one for one in self._standing() if one.trial.variant not in self._yardsticks)
+
+    def _spoiled(self) -> Assessment | None:
+        """The invalid trial to measure again: as measured, it would be the best of all."""
+        if len(self._again) >= AGAIN_TRIES:
+            return None
+        known = (one.inferences_per_s for one in self._standing() if one.promising)
+        least = (1 - THROUGHPUT_TIE) * max(known, default=0.0)
+        worth = (
+            one
+            for one in self._swept.values()
+            if one.decision is Decision.INVALID
+            and one.inferences_per_s >= least
+            and would_hold(self._slo, one.result)
+            and configuration(one.trial) not in self._again
+        )
+        return max(worth, key=lambda one: one.inferences_per_s, default=None)
+
     def _undoing(self, one: Assessment) -> Assessment | None:
         """The fresh measurement that does not bear out what exploring measured, if there is one."""
         fresh = self._fresh.get(configuration(one.trial))
@@ -177,7 +227,11 @@ class PlannedSearch(ABC):
         """
         confirmed = (one for one in self._fresh.values() if one.decision is Decision.PASS)
         confirmed_per_s = max((one.inferences_per_s for one in confirmed), default=0.0)
-        candidates = [one for one in self._swept.values() if one.promising]
+        candidates = [
+            one
+            for one in self._swept.values()
+            if one.promising and one.trial.variant not in self._yardsticks
+        ]
         proven = [one for one in candidates if one.trial.variant not in self._unproven]
         worth = [
             one

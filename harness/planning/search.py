@@ -115,11 +115,11 @@ class BisectionSearch(PlannedSearch):
 
     def _refine(self) -> Stage:
         """What may be gained around the leader, and whether half its load gives as much."""
-        leader = best(self._standing())
+        leader = self._leader()
         if leader is not None and leader.trial.stage == "serving":
             for cell in self._space.around(Cell.of(leader.trial)):
                 yield from self._climb(cell, "refine")
-        leader = best(self._standing())
+        leader = self._leader()
         if leader is not None:
             yield from self._calm(Cell.of(leader.trial))
 
@@ -244,6 +244,7 @@ class BisectionSearch(PlannedSearch):
             one
             for one in self._standing()
             if one.decision is Decision.PASS
+            and (one.trial.variant not in self._yardsticks or variant in self._yardsticks)
             and (one.trial.variant not in self._unproven or variant in self._unproven)
         )
         return max(rivals, key=lambda one: one.inferences_per_s, default=None)

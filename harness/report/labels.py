@@ -44,6 +44,7 @@ CAUSES: Mapping[str, str] = {
     "undecided": "undecided, the interval straddles a bound",
     "invalid": "invalid, the measurement cannot be trusted",
     "slower": "within the objective, but with less throughput",
+    "teacher": "within the load clauses, and the teacher's own",
     "dominated": "not measured, could not win any more",
 }
 """Causes of a rejection, in the order a reader asks for them."""

@@ -28,6 +28,7 @@ from harness.report.selection import (
     best_of_variant,
     percentile_of,
     reference_score,
+    standing,
     strongest_teacher,
 )
 from harness.report.tables import Cell, Column, Table, decision_cell, numeric, words
@@ -128,7 +129,7 @@ def _speed_cells(family: FamilyResults, name: str) -> tuple[Cell, ...]:
     return (
         numeric(number(rate), rate, ratio),
         numeric(milliseconds(value), value, interval),
-        decision_cell(best.decision),
+        decision_cell(standing(family, best)[0]),
     )
 
 

@@ -25,6 +25,8 @@ from harness.types import (
 PERCENTILES = ("p50", "p90", "p95", "p99")
 DEFAULT_PERCENTILE = "p95"
 SERVICE_PERCENTILES = ("p50", "p95", "p99")
+_STILL_PASSES = frozenset({"", "slower", "teacher"})
+"""Causes recorded against a trial that meets the objective all the same."""
 _NOTABLE_SHARE = 0.10
 """By which latency from the send must differ from latency from the schedule to be shown."""
 _ROLE_ORDER = {Role.TEACHER: 0, Role.STUDENT: 1, Role.CONTROL: 2, Role.BASELINE: 3}
@@ -210,6 +212,21 @@ def best_of_variant(family: FamilyResults, name: str) -> TrialResult | None:
     if recommended and recommended.trial.variant == name:
         return recommended
     return best_trial(family.trials_of(name), family.percentile)
+
+
+def standing(family: FamilyResults, result: TrialResult) -> tuple[Decision, str]:
+    """What the verdict makes of a variant's best trial, and the cause it recorded against it.
+
+    A trial that met the objective once is no pass where its fresh measurement did not, or where
+    the variant's quality is not decided: one row says one thing.
+    """
+    rejected = family.verdict.rejected if family.verdict else ()
+    trial_id = result.trial.trial_id
+    cause = next((one.cause for one in rejected if one.trial_id == trial_id), "")
+    if result.decision is not Decision.PASS or cause in _STILL_PASSES:
+        return result.decision, cause
+    undecided = cause in {"undecided", "invalid"}
+    return (Decision.UNDECIDED if undecided else Decision.FAIL), cause
 
 
 def leading_trials(family: FamilyResults) -> list[TrialResult]:

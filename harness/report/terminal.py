@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -30,11 +28,12 @@ from harness.report.selection import (
     families_of,
     percentile_of,
     reference_score,
+    standing,
 )
 from harness.report.tables import decision_cell
 from harness.report.terminal_style import plain_table, relative_words
 from harness.runs import StoredRun
-from harness.types import Decision, Rejection, Role, TrialResult
+from harness.types import Decision, Role, TrialResult
 
 _WIDEST_NAME = 30
 _TONES = {"pass": "green", "fail": "red", "undecided": "yellow", "invalid": "dim"}
@@ -166,13 +165,7 @@ def _decision(family: FamilyResults, name: str, best: TrialResult | None) -> Tex
         return _sign(Decision.FAIL, "quality")
     if best is None:
         return Text(f"{MISSING} {'no valid trial' if family.trials_of(name) else 'not measured'}")
-    return _sign(best.decision, _cause(best, own))
-
-
-def _cause(best: TrialResult, rejections: Sequence[Rejection]) -> str:
-    """The recorded cause against a variant's best trial."""
-    trial_id = best.trial.trial_id
-    return next((r.cause for r in rejections if r.trial_id == trial_id), "")
+    return _sign(*standing(family, best))
 
 
 def _sign(decision: Decision, cause: str) -> Text:

@@ -23,6 +23,7 @@ class Family(Strict):
     task: Task
     models: Annotated[list[Model], Field(min_length=1)]
     objective: str | None = Field(None, description="Default: the study's.")
+    teacher_counts: bool | None = Field(None, description="Default: the study's.")
     serving: ServingSpace | None = Field(None, description="Default: the study's.")
     traffic: Traffic | None = Field(None, description="Default: the study's.")
     pipeline: bool = Field(
@@ -67,6 +68,12 @@ class Study(Strict):
     name: Name
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     objective: str = "p95 < 50 ms, accuracy >= 90% of teacher"
+    teacher_counts: bool = Field(
+        False,
+        description="Whether the teacher may be what is recommended. By default only a student is: "
+        "where none meets the objective, the verdict is a fail that says 'keep the teacher'. A "
+        "family without students always asks about its teacher.",
+    )
     search: Literal["bisect", "grid"] = Field(
         "bisect",
         description="bisect: the highest load that meets the objective, by bisection, for each "
@@ -95,6 +102,12 @@ class Study(Strict):
     def objective_of(self, family: Family) -> ServiceLevelObjective:
         """The family's own objective, or the study's."""
         return parse_objective(family.objective or self.objective)
+
+    def teacher_counts_in(self, family: Family) -> bool:
+        """Whether the teacher itself may be recommended."""
+        students = any(model.role is Role.STUDENT for model in family.models)
+        own = family.teacher_counts
+        return not students or (self.teacher_counts if own is None else own)
 
     def serving_of(self, family: Family) -> ServingSpace:
         """The family's own serving space, or the study's."""

@@ -47,7 +47,7 @@ class Rejection:
     trial_id: str | None
     """None for a variant that its quality ruled out before any load."""
     cause: str
-    """quality, latency, throughput, error_rate, invalid, undecided, slower."""
+    """quality, latency, throughput, error_rate, invalid, undecided, slower, teacher."""
     reason: str
 
 

@@ -191,3 +191,23 @@ def test_the_schema_accepts_the_shipped_study_s_keys():
 def test_variant_names_are_model_and_precision():
     study = parse_study(sample_study(), source="study")
     assert variant_name(study.families[0].teacher, Precision.INT8) == "teacher-int8"
+
+
+def test_the_teacher_counts_where_the_study_says_so_or_where_it_is_alone():
+    def counts(of_study, of_family, *roles):
+        document = sample_study(teacher_counts=of_study)
+        (family, *_) = document["families"]
+        models = [
+            {"name": role, "role": role, "checkpoint": family["models"][0]["checkpoint"]}
+            for role in roles
+        ]
+        document["families"] = [{**family, "models": models, "teacher_counts": of_family}]
+        study = parse_study(document, source="study")
+        return study.teacher_counts_in(study.families[0])
+
+    pair = ("teacher", "student")
+    assert counts(False, None, *pair) is False
+    assert counts(True, None, *pair) is True
+    assert counts(True, False, *pair) is False
+    assert counts(False, True, *pair) is True
+    assert counts(False, None, "teacher", "control") is True

@@ -6,6 +6,7 @@ from itertools import pairwise
 from closed_queue import DEMO_MODELS, ServedModel, demo_space, measure, operate
 
 from harness.planning.decision import decide
+from harness.planning.dialogue import Reserved
 from harness.planning.objective import parse_objective
 from harness.planning.search import BisectionSearch
 from harness.types import Decision
@@ -14,9 +15,12 @@ SLO = parse_objective("p95 < 50 ms, accuracy >= 90% of teacher")
 SLOW = ServedModel(500.0, 1.0)
 
 
-def make_search(kind=BisectionSearch, slo=SLO, space=None, **changes):
+def make_search(kind=BisectionSearch, slo=SLO, space=None, unproven=(), yardsticks=()):
     variants, serving, workloads = space or demo_space()
-    return kind("topics", variants, serving, workloads, slo, confirm_duration_s=4.0, **changes)
+    reserved = Reserved(frozenset(unproven), frozenset(yardsticks))
+    return kind(
+        "topics", variants, serving, workloads, slo, confirm_duration_s=4.0, reserved=reserved
+    )
 
 
 def drive(search, system=measure):

@@ -111,3 +111,37 @@ def test_proven_quality_is_confirmed_before_unproven():
     assert "student-int8" not in confirmed
     only = drive(make_search(unproven=set(DEMO_MODELS)))
     assert any(one.trial.stage == "confirm" for one in only)
+
+
+def test_what_is_no_candidate_is_never_confirmed_and_rules_none_out():
+    teachers = {"teacher-fp32", "teacher-int8"}
+    fast = {**DEMO_MODELS, "teacher-fp32": DEMO_MODELS["student-int8"]}
+    slow = {**fast, "student-int8": DEMO_MODELS["student-fp32"]}
+    search = make_search(yardsticks=teachers)
+    results = drive(search, lambda trial: measure(trial, models=slow))
+    confirmed = {one.trial.variant for one in results if one.trial.stage == "confirm"}
+    assert confirmed
+    assert confirmed <= set(DEMO_MODELS) - teachers
+    students_left_out = [one for one in search.pruned if one.variant not in teachers]
+    assert not [one for one in students_left_out if "; teacher-" in one.reason]
+
+
+def test_an_invalid_trial_that_would_be_the_best_is_measured_again_once():
+    winner = recommended(drive(make_search())).trial.trial_id.removesuffix("-r1")
+
+    def spoiled_once(trial):
+        return measure(trial, invalid="not steady yet" if trial.trial_id == winner else "")
+
+    results = drive(make_search(), spoiled_once)
+    again = [one for one in results if one.trial.repeat == 2]
+    assert [one.trial.trial_id for one in again] == [f"{winner}-r2"]
+    assert recommended(results).trial.trial_id == f"{winner}-r1"
+    assert len({one.trial.trial_id for one in results}) == len(results)
+
+
+def test_what_stays_invalid_is_measured_again_three_times_at_most():
+    def broken(trial):
+        return measure(trial, invalid="the generator was the limit")
+
+    results = drive(make_search(), broken)
+    assert sum(one.trial.repeat == 2 for one in results) == 3

@@ -18,8 +18,10 @@ QUALITY = {
 }
 
 
-def verdict(*results, quality=QUALITY):
-    return decide("topics", SLO, quality, results, teachers=("teacher",))
+def verdict(*results, quality=QUALITY, teacher_counts=False):
+    return decide(
+        "topics", SLO, quality, results, teachers=("teacher",), teacher_counts=teacher_counts
+    )
 
 
 def student(rate, *, stage="workload", batch=4, concurrency=4, **numbers):
@@ -102,34 +104,123 @@ def test_what_fails_when_measured_afresh_is_not_recommended():
     assert "met the objective once, but measured afresh: p95 60.0 ms" in reason
 
 
-def test_keeping_the_teacher_is_said_plainly():
+def test_no_student_that_qualifies_is_a_fail_that_keeps_the_teacher():
     decided = verdict(student(900, p95_ms=90), teacher(300), teacher(290, stage="confirm"))
+    assert decided.decision is FAIL
+    assert decided.recommended is None
+    assert decided.summary.startswith("Keep the teacher: no student of topics meets `p95 < 50 ms")
+    assert "1 of 2 student variants fall short in quality" in decided.summary
+    assert "none of 1 configurations meets the load clauses (1 by latency)" in decided.summary
+    assert "The teacher meets it: teacher (gRPC, client batch 4, 4 in flight" in decided.summary
+    assert "gave 290 inferences/s at p95 40.0 ms" in decided.summary
+    told = reasons(decided)
+    assert told["teacher", make_trial("teacher").trial_id][0] == "teacher"
+
+
+def test_a_teacher_that_fails_too_is_kept_with_that_said():
+    decided = verdict(student(900, p95_ms=90), teacher(300, p95_ms=80))
+    assert decided.decision is FAIL
+    assert "The teacher does not meet it either: teacher (gRPC" in decided.summary
+    assert "p95 80.0 ms" in decided.summary
+
+
+def test_a_teacher_that_was_never_measured_well_is_kept_with_that_said():
+    spoiled = teacher(300, invalid="counters were reset")
+    decided = verdict(student(900, p95_ms=90), spoiled)
+    assert decided.decision is FAIL
+    assert "No valid trial was measured of the teacher itself." in decided.summary
+
+
+def test_no_student_at_all_is_never_a_pass():
+    quality = {"teacher": (PASS, "is the teacher itself")}
+    decided = verdict(teacher(300), teacher(300, stage="confirm"), quality=quality)
+    assert decided.decision is FAIL
+    assert "no student could be measured" in decided.summary
+
+
+def test_a_teacher_that_counts_is_kept_as_a_pass():
+    confirmed = teacher(290, stage="confirm")
+    decided = verdict(student(900, p95_ms=90), teacher(300), confirmed, teacher_counts=True)
     assert decided.decision is PASS
+    assert decided.recommended == confirmed.trial.trial_id
     assert decided.summary.startswith("Keep the teacher, no student is confirmed to meet the obj")
     assert decided.summary.endswith("it is the teacher itself.")
+
+
+def test_a_student_passes_beside_a_faster_teacher_and_that_is_said():
+    fresh = student(1000, stage="confirm")
+    decided = verdict(teacher(2000), student(1000), fresh)
+    assert decided.decision is PASS
+    assert decided.recommended == fresh.trial.trial_id
+    assert decided.summary.endswith("met the load clauses with 2,000 inferences/s.")
+    assert "The teacher gives more: teacher" in decided.summary
+    # As much, within what windows differ by, is no more.
+    assert "gives more" not in verdict(teacher(1020), student(1000), fresh).summary
+
+
+def test_a_student_is_not_recommended_over_a_teacher_that_was_not_measured_well():
+    spoiled = teacher(2000, invalid="the generator was the limit")
+    decided = verdict(teacher(300), spoiled_beside(spoiled), student(1000, stage="confirm"))
+    assert decided.decision is UNDECIDED
+    assert decided.recommended is None
+    assert "the generator was the limit" in decided.summary
+    assert "1,000 inferences/s" in decided.summary
+    assert decided.next_step
+
+
+def test_an_invalid_trial_of_the_teacher_that_could_not_win_changes_nothing():
+    fresh = student(1000, stage="confirm")
+    for spoiled in (
+        teacher(500, invalid="sent late"),  # less than the student gives
+        teacher(2000, p95_ms=90, invalid="sent late"),  # would not have met it
+    ):
+        assert verdict(spoiled_beside(spoiled), fresh).decision is PASS
+    better = teacher(2100)  # known to be better all the same
+    assert verdict(better, spoiled_beside(teacher(2000, invalid="late")), fresh).decision is PASS
+
+
+def spoiled_beside(result):
+    """The result in a configuration of its own."""
+    trial = make_trial("teacher", batch=16)
+    return dataclasses.replace(result, trial=trial)
+
+
+def test_a_trial_measured_again_is_listed_once_as_spoiled():
+    spoiled = student(1500, invalid="not steady yet")
+    again = dataclasses.replace(
+        student(1480), trial=dataclasses.replace(make_trial("student"), repeat=2)
+    )
+    decided = verdict(spoiled, again, student(1470, stage="confirm"))
+    assert decided.decision is PASS
+    cause, reason = reasons(decided)["student", spoiled.trial.trial_id]
+    assert (cause, reason) == ("invalid", "not steady yet; it was measured again")
 
 
 def test_all_variants_fall_short_in_quality():
     quality = {"student": (FAIL, "keeps 50%"), "tiny": (FAIL, "keeps 40%")}
     decided = verdict(quality=quality)
     assert decided.decision is FAIL
-    assert "2 of 2 variants fall short in quality" in decided.summary
+    assert "2 of 2 student variants fall short in quality" in decided.summary
     assert {r.cause for r in decided.rejected} == {"quality"}
 
 
 def test_all_configurations_fail():
     decided = verdict(
-        student(100, p95_ms=70), student(80, p95_ms=90, batch=8), teacher(20, p95_ms=300)
+        student(100, p95_ms=70),
+        student(80, p95_ms=90, batch=8),
+        teacher(20, p95_ms=300),
+        teacher_counts=True,
     )
     assert decided.decision is FAIL
+    assert decided.summary.startswith("No model of topics meets `p95 < 50 ms")
     assert "none of 3 configurations meets the load clauses (3 by latency)" in decided.summary
     assert "the nearest was student (gRPC, client batch 4, 4 in flight" in decided.summary
 
 
 def test_a_variant_that_was_never_driven_leaves_it_open():
-    decided = verdict(student(100, p95_ms=70))
+    decided = verdict(teacher(100, p95_ms=70))
     assert decided.decision is UNDECIDED
-    assert "no trial was measured of teacher." in decided.summary
+    assert "no trial was measured of student." in decided.summary
     assert "--resume" in verdict().next_step
 
 
@@ -150,15 +241,15 @@ def test_undecided_quality_keeps_the_verdict_open():
 
 
 def test_undecided_quality_does_not_stop_another_s_pass():
-    quality = {**QUALITY, "student": (UNDECIDED, "keeps 90.5%")}
-    confirmed = teacher(300, stage="confirm")
+    quality = {**QUALITY, "student": (UNDECIDED, "keeps 90.5%"), "other": KEEPS}
+    confirmed = make_result(make_trial("other", stage="confirm"), rate=300)
     decided = verdict(student(1000), teacher(300), confirmed, quality=quality)
     assert decided.decision is PASS
     assert decided.recommended == confirmed.trial.trial_id
 
 
 def test_only_invalid_measurements_left_open():
-    decided = verdict(student(100, p95_ms=70), teacher(20, invalid="counters were reset"))
+    decided = verdict(student(100, invalid="counters were reset"), teacher(20, p95_ms=70))
     assert decided.decision is UNDECIDED
     assert "counters were reset" in decided.summary
 
@@ -174,6 +265,17 @@ def test_an_invalid_fresh_measurement_does_not_undo_the_sweep_s():
     spoiled = student(1500, stage="confirm", invalid="sent late")
     decided = verdict(student(1500, p95_ms=70), spoiled, teacher(20, p95_ms=90))
     assert decided.decision is FAIL
+
+
+def test_what_met_it_once_and_is_invalid_afresh_is_undecided_not_invalid():
+    spoiled = student(1500, stage="confirm", invalid="sent late")
+    decided = verdict(student(1500), spoiled)
+    assert decided.decision is UNDECIDED
+    told = reasons(decided)
+    assert told["student", spoiled.trial.trial_id] == ("invalid", "sent late")
+    cause, reason = told["student", make_trial().trial_id]
+    assert cause == "undecided"
+    assert reason == "met the objective once, but measured afresh: invalid: sent late"
 
 
 def test_the_setting_names_what_differs_from_the_default():

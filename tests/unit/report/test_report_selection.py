@@ -8,7 +8,7 @@ from unusual_runs import interrupted, no_server_metrics, single_variant
 
 from harness.report import selection
 from harness.report.labels import short_names
-from harness.types import Decision, Role, ServerMetrics
+from harness.types import Decision, Rejection, Role, ServerMetrics
 
 POINTS = st.lists(
     st.tuples(st.floats(0.1, 1e3, allow_nan=False), st.floats(0, 1, allow_nan=False)), max_size=30
@@ -120,3 +120,19 @@ def test_no_point_beats_the_pareto_front_in_both(points, lower_is_better):
 )
 def test_short_names_drop_only_what_all_share(names, short):
     assert list(short_names(names).values()) == short
+
+
+def test_a_row_says_one_thing_where_the_fresh_measurement_does_not_bear_it_out(topics):
+    best = topics.recommended
+    for cause, expected in {
+        "slower": Decision.PASS,
+        "teacher": Decision.PASS,
+        "undecided": Decision.UNDECIDED,
+        "invalid": Decision.UNDECIDED,  # as run folders of earlier releases have it
+        "latency": Decision.FAIL,
+    }.items():
+        rejection = Rejection(best.trial.variant, best.trial.trial_id, cause, "")
+        told = replace(topics, verdict=replace(topics.verdict, rejected=(rejection,)))
+        assert selection.standing(told, best) == (expected, cause)
+    slow = replace(best, decision=Decision.FAIL)
+    assert selection.standing(topics, slow) == (Decision.FAIL, "")
