@@ -13,6 +13,7 @@ from locust.argument_parser import LocustArgumentParser
 
 from harness.load.transports.opening import GrpcImplementation
 from harness.pipeline.catalogue import variants_in
+from harness.types import TraceUnit
 from plan import AUTO, NO_VARIANT
 
 DEFAULT_REPOSITORY = Path("model_repository")
@@ -102,6 +103,12 @@ def _add_open_loop(parser: LocustArgumentParser) -> None:
     """Requests fall due at times fixed in advance; else every user has one in flight."""
     parser.add_argument(
         "--arrivals", default="", help="poisson (default), constant, gamma:CV or trace:FILE"
+    )
+    parser.add_argument(
+        "--trace-unit",
+        default=AUTO,
+        choices=[AUTO, *map(str, TraceUnit)],
+        help="of a trace's numbers; auto: as its column is named",
     )
     parser.add_argument(
         "--shape", default="", help="of the rate over time, such as ramp:0.2..1/60s, sine:0..1/1h"

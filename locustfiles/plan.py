@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite
 from pathlib import Path
 
@@ -24,12 +24,13 @@ from harness.types import (
     LoadShape,
     ServiceLevelObjective,
     ShapeKind,
+    TraceUnit,
     WireProtocol,
     Workload,
 )
 
 AUTO = "auto"
-"""Of the protocol and the load mode: as the host and the rate say."""
+"""Of the protocol, the load mode and a trace's unit: as the host, the rate and the file say."""
 NO_VARIANT = "none"
 """A model and its payloads are named instead."""
 GRPC_SCHEMES = ("grpc", "grpcs")
@@ -85,8 +86,8 @@ class Plan:
     @property
     def end_s(self) -> float | None:
         """From the test's start until nothing falls due any more; None: until it is stopped."""
-        trace = self.workload.arrivals.trace
-        lasts_s = inf if trace is None else read_trace(trace).duration_s
+        trace, unit = self.workload.arrivals.trace, self.workload.arrivals.trace_unit
+        lasts_s = inf if trace is None else read_trace(trace, unit).duration_s
         lasts_s = min(lasts_s, self.run_time_s or inf)
         return self.lead_s + lasts_s if isfinite(lasts_s) else None
 
@@ -226,9 +227,9 @@ def _check_load_mode(asked: str, *, is_open: bool) -> None:
 
 
 def _arrivals(options: Namespace) -> ArrivalProcess:
-    drawn = parse_arrivals(options.arrivals or str(ArrivalKind.POISSON))
-    shape = parse_shape(options.shape or str(ShapeKind.FLAT))
-    return ArrivalProcess(drawn.kind, drawn.burstiness_cv, drawn.trace, shape)
+    unit = TraceUnit(options.trace_unit) if options.trace_unit != AUTO else None
+    drawn = parse_arrivals(options.arrivals or str(ArrivalKind.POISSON), unit)
+    return replace(drawn, shape=parse_shape(options.shape or str(ShapeKind.FLAT)))
 
 
 def _check_exclusive(

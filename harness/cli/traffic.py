@@ -13,7 +13,15 @@ from harness.load.arrivals import parse_arrivals
 from harness.load.mixes import parse_mix
 from harness.load.shapes import parse_shape
 from harness.load.workload import check_workload
-from harness.types import ArrivalKind, ArrivalProcess, LoadMode, ShapeKind, WireProtocol, Workload
+from harness.types import (
+    ArrivalKind,
+    ArrivalProcess,
+    LoadMode,
+    ShapeKind,
+    TraceUnit,
+    WireProtocol,
+    Workload,
+)
 
 DEFAULT_CONCURRENCY = 4
 DEFAULT_IN_FLIGHT = 512
@@ -34,6 +42,10 @@ class TrafficOptions:
     arrivals: Annotated[
         str | None,
         typer.Option(help="Open loop: poisson (default), constant, gamma:CV or trace:FILE."),
+    ] = None
+    trace_unit: Annotated[
+        TraceUnit | None,
+        typer.Option(help="Of a trace's numbers, where its column does not name it."),
     ] = None
     shape: Annotated[
         str | None,
@@ -111,7 +123,7 @@ class TrafficOptions:
         return given if given is not None else DEFAULT_IN_FLIGHT if is_open else DEFAULT_CONCURRENCY
 
     def _arrivals(self) -> ArrivalProcess:
-        arrivals = parse_arrivals(self.arrivals or str(ArrivalKind.POISSON))
+        arrivals = parse_arrivals(self.arrivals or str(ArrivalKind.POISSON), self.trace_unit)
         return dataclasses.replace(arrivals, shape=parse_shape(self.shape or str(ShapeKind.FLAT)))
 
     def _check_early_end(self, arrivals: ArrivalProcess) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from harness.errors import UsageError
 from harness.load.shapes import elapsed_at
 from harness.load.trace import read_trace
-from harness.types import ArrivalKind, ArrivalProcess
+from harness.types import ArrivalKind, ArrivalProcess, TraceUnit
 
 CHUNK = 4096
 """Arrivals drawn at a time: what is in memory of a load that may have millions."""
@@ -32,19 +32,28 @@ _STREAM = 1
 """Keeps the arrivals' random numbers apart from those of the payloads, drawn by the same seed."""
 
 
-def parse_arrivals(text: str) -> ArrivalProcess:
+def parse_arrivals(text: str, trace_unit: TraceUnit | None = None) -> ArrivalProcess:
     """Parse `constant`, `poisson`, `gamma:CV` (its burstiness) or `trace:FILE`.
 
+    Args:
+        text: as it was given.
+        trace_unit: of the trace's numbers, where that was given too.
+
     Raises:
-        UsageError: none of these, or a burstiness out of range.
-        DataError: the trace file cannot be read.
+        UsageError: none of these, a burstiness out of range, or the unit of no trace.
+        DataError: the trace file cannot be read, or its numbers are of no certain unit.
     """
     kind, _, argument = text.partition(":")
+    if trace_unit is not None and kind != ArrivalKind.TRACE:
+        raise UsageError(
+            f"the unit of a trace ({trace_unit}), and the arrivals are {text}",
+            next_step="leave the unit out, or name a trace:FILE",
+        )
     if text in {ArrivalKind.CONSTANT, ArrivalKind.POISSON}:
         return ArrivalProcess(ArrivalKind(text))
     if kind == ArrivalKind.TRACE and argument:
-        process = ArrivalProcess(ArrivalKind.TRACE, trace=Path(argument))
-        read_trace(Path(argument))
+        process = ArrivalProcess(ArrivalKind.TRACE, trace=Path(argument), trace_unit=trace_unit)
+        read_trace(Path(argument), trace_unit)
         return process
     try:
         cv = float(argument if kind == ArrivalKind.GAMMA else "")
@@ -91,7 +100,7 @@ def arrival_times_ns(
     if process.kind is ArrivalKind.TRACE:
         if process.trace is None:
             raise UsageError("arrivals of a trace, and no trace file named")
-        times_ns = read_trace(process.trace).times_ns
+        times_ns = read_trace(process.trace, process.trace_unit).times_ns
         return (times_ns[start : start + CHUNK] for start in range(0, len(times_ns), CHUNK))
     if rate_per_s is None:
         raise UsageError("an open loop without a rate", next_step="name one, in requests a second")

@@ -1,12 +1,15 @@
 """Payloads: tensors of the real test split, on disk, and the requests drawn from them.
 
 They reach the load generators as arrays, so a generator needs no tokenizer and no torch.
-A payload file is a plain `.npz`: arrays `<group>/<input name>` of shape (n, length). Rows of one
-group are equally long, so that a request of several rows needs no padding of its own.
+A payload file is an `.npz` of arrays `<group>/<input name>` of shape (n, length), the group a
+number; or, of one group, of arrays `<input name>`, as `numpy.savez(path, input_ids=...)` writes
+them. Rows of one group are equally long, so that a request of several rows needs no padding of its
+own. `payload_arrays` says how texts are stored.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError
-from harness.load.transports.contract import Layout, Transport, datatype_of
+from harness.load.payload_arrays import as_tensor, from_archive, row_bytes, to_archive
+from harness.load.transports.contract import Layout, Transport
 from harness.storage import storage_errors
 from harness.types import Workload
 
@@ -31,6 +35,12 @@ POOL_BYTES = 64 * 2**20
 FEWEST_REQUESTS = 8
 REPOSITORY_FILE = "payloads.npz"
 """In a variant's folder of the model repository: what a client can send it, without a tokenizer."""
+
+_KEY = re.compile(r"(\d+)/(.+)", re.DOTALL)
+_FORM = (
+    "write it with numpy.savez(path, input_ids=..., attention_mask=...), an array (rows, ...) for "
+    "each of the model's inputs; rows of several lengths as GROUP/INPUT: 0/input_ids, 1/input_ids"
+)
 
 Group = Mapping[str, NDArray[Any]]
 Mix = Sequence[tuple[int, float]]
@@ -88,8 +98,10 @@ def write_payloads(path: Path, groups: Sequence[Group]) -> None:
     arrays: dict[str, NDArray[Any]] = {}
     for index, group in enumerate(groups):
         _check_group(index, group)
-        arrays.update({f"{index}/{name}": array for name, array in group.items()})
-    if not sum(len(array) for array in arrays.values()):
+        for name, array in group.items():
+            tensor = as_tensor(f"payload group {index}: {name}", np.asarray(array))
+            arrays.update(to_archive(f"{index}/{name}", tensor))
+    if not sum(map(_rows, groups)):
         raise DataError(f"{path}: there are no rows to send")
     temporary = path.with_name(f".{path.name}.new")
     with storage_errors(path.parent):
@@ -103,16 +115,13 @@ def read_payloads(path: Path) -> list[dict[str, NDArray[Any]]]:
     """Read a payload file back: its groups, those without rows left out.
 
     Raises:
-        DataError: not a payload file.
+        DataError: not a payload file; says which arrays there are.
     """
-    groups: dict[int, dict[str, NDArray[Any]]] = {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            for key in archive.files:
-                index, _, name = key.partition("/")
-                groups.setdefault(int(index), {})[name] = archive[key]
+        arrays = from_archive(path)
     except (OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile) as error:
-        raise DataError(f"{path}: not a payload file: {error}") from error
+        raise DataError(f"{path}: not a payload file: {error}", next_step=_FORM) from error
+    groups = _grouped(path, arrays)
     for index, group in groups.items():
         _check_group(index, group)
     filled = [group for group in groups.values() if _rows(group)]
@@ -237,22 +246,35 @@ def _group_weights(groups: Sequence[Group], length_mix: Mix) -> NDArray[np.float
     return weights
 
 
+def _grouped(path: Path, arrays: Group) -> dict[int, dict[str, NDArray[Any]]]:
+    """Arrays by group and input; those of names without a number before are one group."""
+    keys = [(_KEY.fullmatch(name), name) for name in arrays]
+    if not any(match for match, _ in keys):
+        return {0: dict(arrays)} if arrays else {}
+    groups: dict[int, dict[str, NDArray[Any]]] = {}
+    for match, name in keys:
+        if match is None:
+            raise DataError(
+                f"{path}: not a payload file: '{name}' is of no group, and others are; its arrays "
+                f"are {', '.join(arrays)}",
+                next_step=_FORM,
+            )
+        groups.setdefault(int(match[1]), {})[match[2]] = arrays[name]
+    return groups
+
+
 def _rows(group: Group) -> int:
-    return len(next(iter(group.values())))
+    return len(next(iter(group.values()))) if group else 0
 
 
 def _check_group(index: int, group: Group) -> None:
     sizes = {name: array.shape[0] if array.ndim else None for name, array in group.items()}
     if len(set(sizes.values())) != 1 or None in sizes.values():
-        raise DataError(f"payload group {index}: its inputs differ in rows: {sizes}")
-    for name, array in group.items():
-        if datatype_of(array) is None:
-            raise DataError(
-                f"payload group {index}: {name} holds {array.dtype}, neither numbers nor bytes",
-                next_step="texts are numpy's fixed-width bytes: numpy.char.encode(texts, 'utf-8')",
-            )
+        raise DataError(
+            f"payload group {index}: its inputs differ in rows: {sizes}", next_step=_FORM
+        )
 
 
 def _pool_size(groups: Sequence[Group], batch_size: int) -> int:
-    largest = max(sum(array[:1].nbytes for array in group.values()) for group in groups)
+    largest = max(sum(map(row_bytes, group.values())) for group in groups)
     return max(FEWEST_REQUESTS, min(POOL_REQUESTS, POOL_BYTES // max(1, largest * batch_size)))

@@ -30,6 +30,8 @@ from numpy.typing import ArrayLike, NDArray
 from harness.errors import UsageError
 from harness.types import LoadShape, ShapeKind
 
+MOST_PER_S = 1_000_000
+"""More than any client sends; beyond it the dispatcher could not even count what it drops."""
 SPIKE_FROM = 0.45
 """Of the period."""
 SPIKE_TO = 0.55

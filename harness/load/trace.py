@@ -2,38 +2,39 @@
 
 A file with one arrival a line, in order of time, as CSV or as JSON lines:
 
-    timestamp,user          12.250                      {"timestamp": 12.25}
+    timestamp,user          12.250                      {"timestamp_ms": 12250}
     12.250,a                12.375                      {"timestamp": "2026-01-05T08:00:00.375Z"}
     12.375,b
 
-CSV has a header with a column `timestamp`, or is a single column. A stamp is a number of seconds
-from any origin, or an ISO 8601 time (UTC where it names no zone). Only the differences count: the
-first arrival falls due at once. A trace is replayed once: where it ends, the load ends, so a trial
-that is longer than its trace is refused (`harness/load/workload.py`).
+CSV (commas, semicolons or tabs) has a header with a column `timestamp`, or is a single column. A
+stamp is an ISO 8601 time (UTC where it names no zone), or a number from any origin. Only the
+differences count: the first arrival falls due at once. What unit a number is in is never guessed
+from its size: `trace_units` says when it is known, and otherwise it is asked for. A trace is
+replayed once: where it ends, the load ends, so a trial that is longer than its trace is refused
+(`harness/load/workload.py`).
 """
 
 from __future__ import annotations
 
 import csv
-import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from math import isfinite
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError
+from harness.load.trace_lines import FORMS, Stamp, bad_line, read_stamps
+from harness.load.trace_units import NS_PER_UNIT, unit_of_numbers
+from harness.types import TraceUnit
 
-COLUMN = "timestamp"
-LONGEST_S = 1e9
-"""30 years: beyond it the stamps are not seconds, and nanoseconds would overflow."""
-_FORMS = (
-    "a line holds one arrival: seconds or an ISO 8601 time, alone, in the CSV column 'timestamp', "
-    'or as {"timestamp": ...}'
-)
+LONGEST_NS = 10**18
+"""30 years: beyond it the stamps are in another unit, and 64 bits would overflow."""
+_FRACTION = re.compile(r"[.,](\d+)")
 
 
 @dataclass(frozen=True)
@@ -54,101 +55,109 @@ class Trace:
         return len(self.times_ns) / self.rate_per_s
 
 
-def read_trace(path: Path) -> Trace:
+@dataclass(frozen=True)
+class _Moment:
+    """A stamp, read: in its own unit, which for a time of day is the second."""
+
+    stamp: Stamp
+    value: Decimal
+    is_clock: bool
+    """An ISO 8601 time, not a number."""
+
+
+def read_trace(path: Path, unit: TraceUnit | None = None) -> Trace:
     """Read a trace file.
 
+    Args:
+        path: the file.
+        unit: of its numbers, where the person knows it; None takes what the file says.
+
     Raises:
-        DataError: no such file, or the first line that is no arrival or out of order.
+        DataError: no such file, the first line that is no arrival or out of order, numbers whose
+            unit nobody states, or a unit that the file contradicts.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            stamps_s = list(_in_order(path, _stamps(path, file)))
+            moments = list(_in_order(path, read_stamps(path, file)))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: no trace can be read: {error}", next_step=_FORMS) from error
-    if len(stamps_s) < 2 or stamps_s[0] == stamps_s[-1]:  # noqa: PLR2004  (a gap has two ends)
+        raise DataError(f"{path}: no trace can be read: {error}", next_step=FORMS) from error
+    if len(moments) < 2 or moments[0].value == moments[-1].value:  # noqa: PLR2004  (a gap has two ends)
         raise DataError(
-            f"{path}: a trace needs two arrivals at different times, and has {len(stamps_s)}",
-            next_step=_FORMS,
+            f"{path}: a trace needs two arrivals at different times, and has {len(moments)}",
+            next_step=FORMS,
         )
-    elapsed_s = np.array(stamps_s) - stamps_s[0]
-    return Trace(np.rint(elapsed_s * 1e9).astype(np.int64))
+    if moments[0].is_clock:
+        _check_no_unit(path, unit)
+        unit = TraceUnit.S
+    else:
+        named = moments[0].stamp.unit
+        unit = unit_of_numbers(path, [one.value for one in moments], named=named, told=unit)
+    return Trace(_elapsed_ns(path, moments, NS_PER_UNIT[unit]))
 
 
-def _stamps(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, str]]:
-    """The line number and the text of every stamp."""
-    numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
-    first = next(numbered, None)
-    if first is None:
-        raise DataError(f"{path}: the trace is empty", next_step=_FORMS)
-    everything = _chain(first, numbered)
-    if first[1].lstrip().startswith("{"):
-        return ((number, _of_json(path, number, line)) for number, line in everything)
-    return _of_csv(path, everything)
+def _check_no_unit(path: Path, told: TraceUnit | None) -> None:
+    if told is not None:
+        raise DataError(
+            f"{path}: the trace's unit is said to be {told}, and its stamps are ISO 8601 times",
+            next_step="leave the unit out: such times have none to be told",
+        )
 
 
-def _chain(first: tuple[int, str], others: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    yield first
-    yield from others
+def _elapsed_ns(path: Path, moments: list[_Moment], ns_per_unit: int) -> NDArray[np.int64]:
+    first = moments[0].value
+    for one in moments:
+        if (one.value - first) * ns_per_unit > LONGEST_NS:
+            text = one.stamp.text
+            raise bad_line(path, one.stamp.number, f"'{text}' is over 30 years after the first")
+    elapsed = (round((one.value - first) * ns_per_unit) for one in moments)
+    return np.fromiter(elapsed, np.int64, len(moments))
 
 
-def _of_json(path: Path, number: int, line: str) -> str:
+def _in_order(path: Path, stamps: Iterable[Stamp]) -> Iterator[_Moment]:
+    first = last = None
+    for stamp in stamps:
+        moment = _moment(path, stamp)
+        if first is None or last is None:
+            first = last = moment
+        _check_alike(path, moment, first)
+        if moment.value < last.value:
+            why = f"'{stamp.text}' is earlier than the line before: sort the trace"
+            raise bad_line(path, stamp.number, why)
+        last = moment
+        yield moment
+
+
+def _check_alike(path: Path, moment: _Moment, first: _Moment) -> None:
+    """Numbers and times do not lie on one line of time."""
+    if moment.is_clock != first.is_clock:
+        kind = "an ISO 8601 time" if moment.is_clock else "a number"
+        why = f"'{moment.stamp.text}' is {kind}, and the stamps before are not"
+        raise bad_line(path, moment.stamp.number, why)
+
+
+def _moment(path: Path, stamp: Stamp) -> _Moment:
     try:
-        stamp = json.loads(line)[COLUMN]
-    except (ValueError, TypeError, KeyError) as error:
-        raise _bad(path, number, f'is no JSON object with a "{COLUMN}"') from error
-    return str(stamp)
+        value = Decimal(stamp.text)
+    except InvalidOperation:
+        return _clock_moment(path, stamp)
+    if not value.is_finite():
+        raise bad_line(path, stamp.number, f"'{stamp.text}' is no time")
+    if value < 0:
+        raise bad_line(path, stamp.number, f"'{stamp.text}' is negative")
+    return _Moment(stamp, value, is_clock=False)
 
 
-def _of_csv(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    column = None
-    for number, line in lines:
-        # A row a line: a stamp needs no line break, so no field has one.
-        cells = [cell.strip() for cell in next(csv.reader([line]))]
-        if column is None:
-            names = [cell.lower() for cell in cells]
-            column = names.index(COLUMN) if COLUMN in names else 0
-            if COLUMN in names:
-                continue
-            if len(cells) > 1:
-                raise _bad(path, number, f"names no column '{COLUMN}'")
-        if column >= len(cells):
-            raise _bad(path, number, f"has no column {column + 1}, '{COLUMN}'")
-        yield number, cells[column]
-
-
-def _in_order(path: Path, stamps: Iterable[tuple[int, str]]) -> Iterator[float]:
-    first_s = last_s = None
-    for number, text in stamps:
-        stamp_s = _seconds(path, number, text)
-        if first_s is None or last_s is None:
-            first_s = last_s = stamp_s
-        if stamp_s < last_s:
-            raise _bad(path, number, f"'{text}' is earlier than the line before: sort the trace")
-        if stamp_s - first_s > LONGEST_S:
-            raise _bad(path, number, f"'{text}' is over 30 years after the first: not in seconds?")
-        last_s = stamp_s
-        yield stamp_s
-
-
-def _seconds(path: Path, number: int, text: str) -> float:
-    try:
-        stamp_s = float(text)
-    except ValueError:
-        return _iso_seconds(path, number, text)
-    if not isfinite(stamp_s):
-        raise _bad(path, number, f"'{text}' is no time")
-    if stamp_s < 0:
-        raise _bad(path, number, f"'{text}' is negative")
-    return stamp_s
-
-
-def _iso_seconds(path: Path, number: int, text: str) -> float:
+def _clock_moment(path: Path, stamp: Stamp) -> _Moment:
+    """An ISO 8601 time, to the last digit of its fraction."""
+    fraction = _FRACTION.search(stamp.text)
+    digits = fraction[1] if fraction else ""
+    # Read by the library with six digits: where a fraction may stand is its to say.
+    text = _FRACTION.sub(f".{digits[:6]:0<6}", stamp.text, count=1)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise _bad(path, number, f"'{text}' is neither a number nor an ISO 8601 time") from error
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _bad(path: Path, number: int, why: str) -> DataError:
-    return DataError(f"{path}, line {number}: {why}", next_step=_FORMS)
+        why = f"'{stamp.text}' is neither a number nor an ISO 8601 time"
+        raise bad_line(path, stamp.number, why) from error
+    whole = moment.replace(microsecond=0, tzinfo=moment.tzinfo or UTC)
+    seconds = Decimal(round(whole.timestamp())) + Decimal(f"0.{digits or 0}")
+    return _Moment(stamp, seconds, is_clock=True)

@@ -7,12 +7,9 @@ from math import isfinite
 from harness.errors import UsageError
 from harness.load.arrivals import check_burstiness
 from harness.load.mixes import check_mix
-from harness.load.shapes import check_shape, peak
+from harness.load.shapes import MOST_PER_S, check_shape, peak
 from harness.load.trace import read_trace
 from harness.types import ArrivalKind, LoadMode, Workload
-
-MOST_PER_S = 1_000_000
-"""More than any client sends; beyond it the dispatcher could not even count what it drops."""
 
 
 def check_workload(workload: Workload) -> None:
@@ -97,7 +94,7 @@ def _check_trace(workload: Workload) -> None:
             f"the trace {path} with a rate or a shape besides",
             next_step="leave both away: a trace has its own",
         )
-    trace = read_trace(path)
+    trace = read_trace(path, workload.arrivals.trace_unit)
     needed_s = workload.warmup_s + workload.duration_s
     if trace.duration_s < needed_s:
         raise UsageError(

@@ -26,7 +26,7 @@ class PreparedPipeline:
     """A pipeline in the model repository, and the texts to send it."""
 
     pipeline: Pipeline
-    texts: tuple[Mapping[str, NDArray[np.bytes_]], ...]
+    texts: tuple[Mapping[str, NDArray[np.object_]], ...]
     """By input name, (n, 1): the samples of each of the data set's groups, in its order."""
 
 
@@ -65,13 +65,15 @@ def prepare_pipeline(
 
 def text_groups(
     samples: Samples, dataset: EncodedDataset
-) -> tuple[Mapping[str, NDArray[np.bytes_]], ...]:
+) -> tuple[Mapping[str, NDArray[np.object_]], ...]:
     """The samples as texts, grouped as they are when encoded: the same requests, before tokenising.
 
-    Numpy's fixed-width bytes, which a payload file holds without pickling.
+    Bytes as Python's objects: numpy's fixed-width bytes lose the zero bytes at a text's end.
     """
     columns = {TEXT: samples.texts} | ({TEXT_PAIR: samples.pairs} if samples.pairs else {})
-    arrays = {name: np.array([one.encode() for one in texts]) for name, texts in columns.items()}
+    arrays = {
+        name: np.array([one.encode() for one in texts], object) for name, texts in columns.items()
+    }
     return tuple(
         {name: array[group.rows][:, None] for name, array in arrays.items()}
         for group in dataset.groups

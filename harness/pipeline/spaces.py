@@ -78,4 +78,5 @@ def _loads(study: Study, traffic: Traffic) -> list[Workload]:
 
 
 def _arrivals(traffic: Traffic) -> ArrivalProcess:
-    return dataclasses.replace(parse_arrivals(traffic.arrivals), shape=parse_shape(traffic.shape))
+    arrivals = parse_arrivals(traffic.arrivals, traffic.trace_unit)
+    return dataclasses.replace(arrivals, shape=parse_shape(traffic.shape))

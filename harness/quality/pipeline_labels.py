@@ -18,7 +18,7 @@ from harness.types import ModelVariant, Progress
 
 LABEL = "LABEL"
 
-Texts = Mapping[str, NDArray[np.bytes_]]
+Texts = Mapping[str, NDArray[np.object_]]
 """By input name, (n, 1)."""
 
 

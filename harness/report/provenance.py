@@ -155,6 +155,8 @@ def _load_options(workload: Workload) -> dict[str, object]:
     if workload.rate_per_s is not None:
         options["--rate"] = f"{workload.rate_per_s:g}"
     options["--arrivals"] = _arrivals(arrivals)
+    if arrivals.trace_unit is not None:
+        options["--trace-unit"] = str(arrivals.trace_unit)
     if arrivals.shape.kind is not ShapeKind.FLAT:
         shape = arrivals.shape
         options["--shape"] = f"{shape.kind}:{shape.low:g}..{shape.high:g}/{shape.period_s:g}s"

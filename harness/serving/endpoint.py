@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 import tritonclient.grpc as triton
 from google.protobuf import json_format
+from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from harness.errors import ServerError
@@ -154,7 +155,7 @@ class TritonClient:
             array = result.as_numpy(output.name)
             if array is None:
                 raise ServerError(f"the model '{model}' answered without data in '{output.name}'")
-            outputs[output.name] = array
+            outputs[output.name] = array.astype(np.float32) if output.datatype == "BF16" else array
         return outputs
 
 
@@ -166,7 +167,15 @@ def _triton_errors(what: str) -> Iterator[None]:
         raise ServerError(f"{what}: {error.message()}") from error
 
 
+def native(array: NDArray[Any]) -> NDArray[Any]:
+    """In the machine's own order of bytes, and texts as objects, as tritonclient takes them."""
+    if array.dtype.kind in "SU":
+        return array.astype(object)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
 def _input(name: str, array: np.ndarray[Any, Any]) -> triton.InferInput:
+    array = native(array)
     tensor = triton.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
     tensor.set_data_from_numpy(array)
     return tensor

@@ -9,7 +9,7 @@ from typing import Annotated, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from harness.study.base import PositiveInt, Strict, resolve
-from harness.types import LoadMode, WireProtocol
+from harness.types import LoadMode, TraceUnit, WireProtocol
 
 _NUMBER = r"[0-9]+(\.[0-9]+)?"
 _ARRIVALS = re.compile(rf"constant|poisson|gamma:{_NUMBER}|trace:.+")
@@ -42,6 +42,11 @@ class Traffic(Strict):
     )
     arrivals: str = Field(
         "poisson", description="Open loop: constant, poisson, gamma:CV, or trace:FILE."
+    )
+    trace_unit: TraceUnit | None = Field(
+        None,
+        description="Of a trace's numbers (s, ms, us, ns), where its column is not called "
+        "timestamp_ms or the like.",
     )
     shape: str = Field(
         "flat",
@@ -99,6 +104,8 @@ class Traffic(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         problems = self._open_gaps() if self.load is LoadMode.OPEN else self._open_leftovers()
+        if self.trace_unit is not None and not self.is_trace:
+            problems.append("trace_unit: only for arrivals: trace:FILE")
         if self.batch_mix and self.client_batch_sizes != DEFAULT_CLIENT_BATCHES:
             problems.append("batch_mix draws the client batch sizes: leave client_batch_sizes out")
         if problems:

@@ -26,6 +26,7 @@ from harness.types.workloads import (
     LoadShape,
     RequestRecord,
     ShapeKind,
+    TraceUnit,
     WireProtocol,
     Workload,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "TaskKind",
     "TensorSpec",
     "TimeSlice",
+    "TraceUnit",
     "Trial",
     "TrialResult",
     "Verdict",

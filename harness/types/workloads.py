@@ -34,6 +34,15 @@ class ArrivalKind(StrEnum):
     """Timestamps from a file."""
 
 
+class TraceUnit(StrEnum):
+    """What a trace's numbers count."""
+
+    S = "s"
+    MS = "ms"
+    US = "us"
+    NS = "ns"
+
+
 class ShapeKind(StrEnum):
     """How a load changes over time."""
 
@@ -67,6 +76,8 @@ class ArrivalProcess:
     """Gamma only: coefficient of variation of the gaps; 1 is Poisson, above it comes in bursts."""
     trace: Path | None = None
     shape: LoadShape = LoadShape()
+    trace_unit: TraceUnit | None = None
+    """Of the trace's numbers, where the person states it; None: as the file says."""
 
     @property
     def label(self) -> str:

@@ -111,7 +111,7 @@ def test_a_mix_takes_the_place_of_the_batch_sizes():
 def test_what_changes_over_time_is_not_decided_early(tmp_path):
     shaped = workloads_of(load="open", rates_per_s=[5], shape="sine:0.5..1.5/10s")
     assert shaped[0].arrivals.shape.kind is ShapeKind.SINE
-    (tmp_path / "monday.csv").write_text("timestamp\n0.0\n0.5\n9.0\n")
+    (tmp_path / "monday.csv").write_text("timestamp_s\n0.0\n0.5\n9.0\n")
     traced = workloads_of(tmp_path, load="open", arrivals="trace:monday.csv")
     assert traced[0].arrivals.kind is ArrivalKind.TRACE
     assert traced[0].rate_per_s is None

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 DATATYPES = {
@@ -31,15 +30,19 @@ DATATYPES = {
     "float16": "FP16",
     "float32": "FP32",
     "float64": "FP64",
+    "bfloat16": "BF16",
 }
-"""KServe v2 datatype by numpy's name; texts (numpy's fixed-width bytes) are BYTES."""
+"""KServe v2 datatype by numpy's name (bfloat16 is of ml_dtypes); texts are BYTES."""
+
+TEXT_KINDS = "SUO"
+"""Numpy's kinds of texts: fixed-width bytes, fixed-width text, objects (of bytes or text)."""
 
 _LENGTH = struct.Struct("<I")
 
 
 def datatype_of(array: NDArray[Any]) -> str | None:
     """KServe v2 datatype of an array's elements; None where no tensor has such."""
-    return "BYTES" if array.dtype.kind == "S" else DATATYPES.get(array.dtype.name)
+    return "BYTES" if array.dtype.kind in TEXT_KINDS else DATATYPES.get(array.dtype.name)
 
 
 def tensor_bytes(array: NDArray[Any]) -> bytes:
@@ -47,9 +50,10 @@ def tensor_bytes(array: NDArray[Any]) -> bytes:
 
     Elements of BYTES have four bytes of length before each (KServe v2's binary tensor extension).
     """
-    if array.dtype.kind != "S":
-        return np.ascontiguousarray(array).tobytes()
-    return b"".join(_LENGTH.pack(len(one)) + one for one in array.reshape(-1).tolist())
+    if array.dtype.kind not in TEXT_KINDS:
+        return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    elements = (one.encode() if isinstance(one, str) else one for one in array.reshape(-1).tolist())
+    return b"".join(_LENGTH.pack(len(one)) + one for one in elements)
 
 
 class RequestFailure(Exception):  # noqa: N818  (the term of serving: a failed request)

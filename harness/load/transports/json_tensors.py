@@ -8,7 +8,7 @@ are laid out as raw tensors: from there on it is checked as a binary answer is.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,16 @@ from harness.load.transports.contract import (
     Answer,
     OutputTensor,
     RequestFailure,
+    datatype_of,
     layout_of,
 )
 
-_ELEMENTS = {datatype: np.dtype(name).newbyteorder("<") for name, datatype in DATATYPES.items()}
+_ELEMENTS = {
+    datatype: np.dtype(name).newbyteorder("<")
+    for name, datatype in DATATYPES.items()
+    if datatype != "BF16"  # has no JSON, as half precision has none
+}
+_HALVES = {"FP16": "half precision", "BF16": "bfloat16"}
 _LENGTH = "<u4"
 
 
@@ -32,21 +38,14 @@ def encode_json(inputs: Mapping[str, NDArray[Any]]) -> bytes:
     """The whole body of a request.
 
     Raises:
-        DataError: numbers that JSON does not have: half precision, NaN, infinity.
+        DataError: what JSON does not have: half precision, NaN, infinity, bytes that are no text.
     """
-    halves = [name for name, array in inputs.items() if array.dtype == np.float16]
-    if halves:
-        raise DataError(
-            f"input {halves[0]} is of half precision (FP16), which JSON bodies cannot carry, and "
-            "the server takes no binary ones",
-            next_step="send FP32, or measure over gRPC",
-        )
     tensors = [
         {
             "name": name,
             "shape": list(array.shape),
-            "datatype": DATATYPES[array.dtype.name],
-            "data": array.ravel().tolist(),
+            "datatype": datatype_of(array),
+            "data": _data(name, array),
         }
         for name, array in inputs.items()
     ]
@@ -54,6 +53,28 @@ def encode_json(inputs: Mapping[str, NDArray[Any]]) -> bytes:
         return json.dumps({"inputs": tensors}, separators=(",", ":"), allow_nan=False).encode()
     except ValueError as error:
         raise DataError("the payloads hold NaN or infinity, which JSON does not have") from error
+
+
+def _data(name: str, array: NDArray[Any]) -> list[Any]:
+    """The elements, row by row."""
+    datatype = datatype_of(array)
+    if datatype in _HALVES:
+        raise DataError(
+            f"input {name} is of {_HALVES[datatype]} ({datatype}), which JSON bodies cannot "
+            "carry, and the server takes no binary ones",
+            next_step="send FP32, or measure over gRPC",
+        )
+    elements: list[Any] = array.ravel().tolist()
+    if datatype != "BYTES":
+        return elements
+    try:
+        return [one if isinstance(one, str) else one.decode() for one in elements]
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"input {name} holds bytes that are no UTF-8 text ({error}), which JSON bodies cannot "
+            "carry, and the server takes no binary ones",
+            next_step="measure over gRPC",
+        ) from error
 
 
 def read_json(body: bytes) -> Answer:
@@ -83,10 +104,18 @@ def read_json(body: bytes) -> Answer:
 def _raw(datatype: str, data: Any) -> bytes:
     """Elements, nested or flat, as the binary extension has them."""
     if datatype == "BYTES":
-        texts = [str(one).encode() for one in data]
+        texts = [str(one).encode() for one in _flat(data)]
         return b"".join(np.array(len(one), _LENGTH).tobytes() + one for one in texts)
     numbers = np.asarray(data)
     if numbers.size and numbers.dtype.kind not in "biuf":
         raise ValueError("data that are not numbers")
     # From the numbers themselves: what numpy makes of large whole ones by itself are floats.
     return np.asarray(data, _ELEMENTS[datatype]).tobytes()
+
+
+def _flat(data: Any) -> Iterator[Any]:
+    if isinstance(data, list):
+        for one in data:
+            yield from _flat(one)
+    else:
+        yield data

@@ -107,7 +107,7 @@ def test_a_saturated_or_lost_worker_is_named_in_words() -> None:
 
 OPTIONS = {
     "model": "m", "payloads": "p.npz", "client_batch_size": "", "batch_mix": "", "length_mix": "",
-    "seed": "0", "known_answers": "", "rate": "", "arrivals": "", "shape": "",
+    "seed": "0", "known_answers": "", "rate": "", "arrivals": "", "trace_unit": "auto", "shape": "",
     "max_in_flight": "1000", "users_shape": "", "sweep": "", "step_time": "10",
     "transport": "native", "request_timeout": "30", "ca_file": "", "insecure": False, "header": [],
     "histograms": "", "records": "", "run_time": None, "repository": "nowhere", "variant": "",

@@ -81,9 +81,9 @@ def test_inputs_that_differ_in_rows_are_refused(tmp_path: Path) -> None:
         write_payloads(tmp_path / "p.npz", [group(1, 4), bad])
 
 
-def test_what_is_not_numbers_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="text holds object, neither numbers nor bytes"):
-        write_payloads(tmp_path / "p.npz", [{"text": np.array([["a"]], object)}])
+def test_what_no_tensor_holds_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="x holds complex64, neither numbers nor texts"):
+        write_payloads(tmp_path / "p.npz", [{"x": np.array([[1j]], np.complex64)}])
 
 
 @pytest.mark.parametrize("groups", [[], [group(0, 4)]])
@@ -170,3 +170,37 @@ def test_known_answers_of_another_draw_are_refused() -> None:
     answers = tuple({"scores": np.ones(1)} for _ in range(len(pool) + 1))
     with pytest.raises(DataError, match="257 known answers for 256 requests"):
         encode_payloads(pool, Spelling(), "bert", KnownAnswers(answers, 0.25))
+
+
+def test_arrays_by_the_inputs_names_are_one_group(tmp_path: Path) -> None:
+    ids = np.arange(12).reshape(3, 4)
+    np.savez(tmp_path / "p.npz", input_ids=ids, attention_mask=np.ones_like(ids))
+    (read,) = read_payloads(tmp_path / "p.npz")
+    assert list(read) == ["input_ids", "attention_mask"]
+    np.testing.assert_array_equal(read["input_ids"], ids)
+    np.savez_compressed(tmp_path / "q.npz", **{"serving_default/ids": ids})
+    assert list(read_payloads(tmp_path / "q.npz")[0]) == ["serving_default/ids"]
+
+
+def test_what_is_no_payload_file_says_what_is_there(tmp_path: Path) -> None:
+    ids = np.arange(12).reshape(3, 4)
+    np.savez(tmp_path / "p.npz", **{"0/input_ids": ids, "attention_mask": ids})
+    with pytest.raises(DataError, match="its arrays are 0/input_ids, attention_mask") as caught:
+        read_payloads(tmp_path / "p.npz")
+    assert "numpy.savez(path, input_ids=..., attention_mask=...)" in caught.value.next_step
+    np.savez(tmp_path / "q.npz", input_ids=ids, threshold=0.5)
+    with pytest.raises(DataError, match=r"'input_ids': 3, 'threshold': None"):
+        read_payloads(tmp_path / "q.npz")
+    np.save(tmp_path / "r.npy", ids)
+    with pytest.raises(DataError, match="it is a single array without a name"):
+        read_payloads(tmp_path / "r.npy")
+    np.savez(tmp_path / "s.npz")
+    with pytest.raises(DataError, match="there are no rows to send"):
+        read_payloads(tmp_path / "s.npz")
+
+
+def test_rows_of_texts_count_for_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = np.empty((9, 1), object)
+    texts[:, 0] = [b"x" * 1000] * 9
+    monkeypatch.setattr(payloads, "POOL_BYTES", 20_000)
+    assert len(draw_payloads([{"TEXT": texts}], batch_size=2, seed=0)) == 10

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from harness.errors import DataError
 from harness.load.trace import read_trace
+from harness.types import TraceUnit
 
 
 def trace_file(folder: Path, *lines: str) -> Path:
@@ -30,6 +31,20 @@ def trace_file(folder: Path, *lines: str) -> Path:
         ['{"timestamp": "2026-01-05T08:00:12.250"}', '{"timestamp": "2026-01-05T08:00:12.375"}',
          '{"timestamp": "2026-01-05T08:00:14.250"}'],
         ["\ufeff12.25", "12.375", "14.25"],
+        ["timestamp_ms", "12250", "12375", "14250"],
+        ["user,Timestamp (µs)", "a,12250000", "b,12375000", "c,14250000"],
+        ["timestamp_ns;user", "12250000000;a", "12375000000;b", "14250000000;c"],
+        ["timestamp_s;user", "12,25;a", "12,375;b", "14,25;c"],
+        ['{"timestamp_ms": 12250}', '{"timestamp_ms": "12375"}', '{"timestamp_ms": 14250.0}'],
+        ["2026-01-05T08:00:12,250", "2026-01-05T08:00:12,375", "2026-01-05T08:00:14,250"],
+        ["timestamp", "2026-01-05 08:00:12,25", "2026-01-05 08:00:12,375",
+         "2026-01-05 08:00:14,25"],
+        ["timestamp,user", "2026-01-05T08:00:12,25Z,a", '"2026-01-05T08:00:12,375Z",b',
+         "2026-01-05T08:00:14,25Z,c"],
+        ["user\ttimestamp", "a\t20260105T080012,25", "b\t20260105T080012,375",
+         "c\t20260105T080014,250"],
+        ["2026-01-05T23:59:59.250Z", "2026-01-05T23:59:59.375Z", "2026-01-06T00:00:01.250Z"],
+        ["timestamp_s", "1.225e1", "12.375", "14.25"],
     ],
 )  # fmt: skip
 def test_every_form_says_the_same(tmp_path: Path, lines: list[str]) -> None:
@@ -47,8 +62,52 @@ def test_microseconds_survive_an_epoch(
     lines = [f"{1_700_000_000 + us // 10**6}.{us % 10**6:06d}" for us in stamps_us]
     trace = read_trace(trace_file(tmp_path_factory.mktemp("trace"), *lines))
     expected_ns = (np.array(stamps_us) - stamps_us[0]) * 1000
-    # A double holds seconds since 1970 to a quarter of a microsecond.
-    assert np.abs(trace.times_ns - expected_ns).max() < 500
+    assert (trace.times_ns == expected_ns).all()
+
+
+def test_every_digit_of_a_fraction_counts(tmp_path: Path) -> None:
+    lines = ["2026-01-05T08:00:00,123456789Z", "2026-01-05T08:00:01.5Z"]
+    assert read_trace(trace_file(tmp_path, *lines)).times_ns.tolist() == [0, 1_376_543_211]
+    lines = ["timestamp_ns", "1700000000000000001", "1700000000000000004"]
+    assert read_trace(trace_file(tmp_path, *lines)).times_ns.tolist() == [0, 3]
+
+
+THREE_MS = [str(1_700_000_000_000 + 3 * number) for number in range(100)]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [str(3 * number) for number in range(100)],
+        ["timestamp", *THREE_MS],
+        [f'{{"timestamp": {stamp}}}' for stamp in THREE_MS],
+        ["timestamp", *(f"{stamp}.0" for stamp in THREE_MS)],
+        ["timestamp", *(str(3 * number + 0.5) for number in range(100))],
+    ],
+)
+def test_a_unit_that_is_not_certain_is_asked_for(tmp_path: Path, lines: list[str]) -> None:
+    path = trace_file(tmp_path, *lines)
+    with pytest.raises(DataError, match="the unit of its stamps") as caught:
+        read_trace(path)
+    assert "0.333/s if s, 333/s if ms" in str(caught.value)
+    assert "--trace-unit ms" in caught.value.next_step
+    assert read_trace(path, TraceUnit.MS).rate_per_s == pytest.approx(1000 / 3)
+    assert read_trace(path, TraceUnit.S).rate_per_s == pytest.approx(1 / 3)
+
+
+def test_a_unit_is_not_told_twice(tmp_path: Path) -> None:
+    named = trace_file(tmp_path, "timestamp_ms", "3", "6")
+    assert read_trace(named, TraceUnit.MS).times_ns.tolist() == [0, 3_000_000]
+    with pytest.raises(DataError, match="said to be us, and its column's name says ms"):
+        read_trace(named, TraceUnit.US)
+    clock = trace_file(tmp_path, "2026-01-05T08:00:00Z", "2026-01-05T08:00:01Z")
+    with pytest.raises(DataError, match="said to be ms, and its stamps are ISO 8601"):
+        read_trace(clock, TraceUnit.MS)
+
+
+def test_several_arrivals_at_once_stay_several(tmp_path: Path) -> None:
+    path = trace_file(tmp_path, "timestamp_ms", "5", "5", "5", "8")
+    assert read_trace(path).times_ns.tolist() == [0, 0, 0, 3_000_000]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +127,13 @@ def test_microseconds_survive_an_epoch(
         (['{"timestamp": 1}', '{"timestamp": NaN}'], 2, "'nan' is no time"),
         (['{"timestamp": 1}', '{"timestamp": true}'], 2, "'True' is neither"),
         (["[1, 2, 3]"], 1, "names no column"),
-        (["1700000000000000000", "1700000003000000000"], 2, "not in seconds"),
+        (["timestamp_s", "1", "2000000000"], 3, "'2000000000' is over 30 years after the first"),
+        (["timestamp,user", "2026-01-05T08:00:00,5,a,b"], 2, "has 4 fields for 2 columns"),
+        (["timestamp", "12,250", "12,375"], 2, "has 2 fields for 1 columns"),
+        (["2026-01-05T08:00:00", "20"], 2, "is a number, and the stamps before are not"),
+        (["23:59:59.5", "00:00:00.5"], 1, "neither a number nor an ISO 8601 time"),
+        (["timestamp_ms,timestamp_s", "1,2"], 1, "names 2 columns of stamps"),
+        (["timestamp_fortnights", "1", "2"], 1, "neither a number"),
     ],
 )
 def test_a_line_that_is_no_arrival_is_named(
@@ -88,7 +153,7 @@ def test_an_empty_trace_is_refused(tmp_path: Path, lines: list[str]) -> None:
         read_trace(trace_file(tmp_path, *lines))
 
 
-@pytest.mark.parametrize("lines", [["timestamp"], ["1.0"], ["1.0", "1.0"]])
+@pytest.mark.parametrize("lines", [["timestamp"], ["1.5"], ["1.5", "1.5"]])
 def test_a_trace_without_a_gap_has_no_rate(tmp_path: Path, lines: list[str]) -> None:
     with pytest.raises(DataError, match="needs two arrivals at different times"):
         read_trace(trace_file(tmp_path, *lines))
