@@ -9,8 +9,9 @@ from harness.export.checkpoint import inspect_checkpoint
 from harness.export.tensorrt import IMAGE
 from harness.load.workload import check_workload
 from harness.pipeline.spaces import workloads
-from harness.study import Family, ReferenceData, Study, plans_of
+from harness.study import Family, ReferenceData, Study, plans_of, teacher_first
 from harness.tasks.extras import require_extra
+from harness.tasks.labels import LabelReader
 from harness.tasks.samples import load_samples, load_training_samples
 from harness.types import Role
 
@@ -60,7 +61,8 @@ def _problems(study: Study, family: Family) -> Iterator[str]:
     own_data = not isinstance(family.task.data, ReferenceData)
     yield from _unknown_slices(family)
     teacher_labels: Sequence[str] | None = None
-    for model in family.models:
+    reader: LabelReader | None = None
+    for model in teacher_first(family.models):
         if model.reference_name:
             continue
         try:
@@ -70,20 +72,30 @@ def _problems(study: Study, family: Family) -> Iterator[str]:
             labels = None
         if own_data:
             try:
-                load_samples(family.task, seed=study.seed, label_names=labels)
+                samples = load_samples(
+                    family.task,
+                    seed=study.seed,
+                    label_names=labels,
+                    model=model.name,
+                    teacher=reader,
+                )
             except UsageError as error:
                 yield f"family {family.name}, data: {_with_step(error)}"
+            else:
+                reader = reader or (samples.reader if model.role is Role.TEACHER else None)
         if model.role is Role.TEACHER:
             teacher_labels = labels
-    yield from _training(family, teacher_labels)
+    yield from _training(family, teacher_labels, reader)
 
 
-def _training(family: Family, labels: Sequence[str] | None) -> Iterator[str]:
+def _training(
+    family: Family, labels: Sequence[str] | None, like: LabelReader | None
+) -> Iterator[str]:
     """Training data of the user's own, against the teacher's labels."""
     if isinstance(family.task.training_data, ReferenceData):
         return
     try:
-        load_training_samples(family.task, label_names=labels)
+        load_training_samples(family.task, label_names=labels, like=like)
     except UsageError as error:
         yield f"family {family.name}, training_data: {_with_step(error)}"
 

@@ -125,6 +125,7 @@ class _Tracer:
             self.prepared.family.task,
             label_names=opened.checkpoint.label_names,
             data_file=self.prepared.training_file,
+            like=opened.samples.reader,
         )
         rows = _rows(
             opened.samples,

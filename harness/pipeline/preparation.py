@@ -30,9 +30,11 @@ from harness.study import (
     ReferenceData,
     Study,
     plans_of,
+    teacher_first,
     variants_of,
 )
 from harness.tasks.encoding import EncodedDataset, encode
+from harness.tasks.labels import LabelReader
 from harness.tasks.samples import Samples, load_samples
 from harness.types import ModelVariant, Progress, Role, ServingConfig
 
@@ -148,13 +150,20 @@ def open_families(
     """Open every checkpoint and encode the data for each; nothing is exported."""
     bundle = _reference_bundle(study, families, progress)
     return [
-        OpenedFamily(
-            family,
-            tuple(_open_model(study, family, model, bundle) for model in family.models),
-            bundle,
-        )
-        for family in families
+        OpenedFamily(family, _open_models(study, family, bundle), bundle) for family in families
     ]
+
+
+def _open_models(
+    study: Study, family: Family, bundle: ReferenceBundle | None
+) -> tuple[OpenedModel, ...]:
+    """In the study's order; the teacher is opened first, for the others' labels to agree with."""
+    opened: dict[str, OpenedModel] = {}
+    teacher: LabelReader | None = None
+    for model in teacher_first(family.models):
+        opened[model.name] = _open_model(study, family, model, bundle, teacher)
+        teacher = teacher or opened[model.name].samples.reader
+    return tuple(opened[model.name] for model in family.models)
 
 
 def payloads_for(study: Study, variant: str, progress: ProgressSink) -> Sequence[Group]:
@@ -184,7 +193,11 @@ def _reference_bundle(
 
 
 def _open_model(
-    study: Study, family: Family, model: Model, bundle: ReferenceBundle | None
+    study: Study,
+    family: Family,
+    model: Model,
+    bundle: ReferenceBundle | None,
+    teacher: LabelReader | None = None,
 ) -> OpenedModel:
     """Open a checkpoint and encode the data with its own tokenizer and its own order of labels."""
     data = family.task.data
@@ -193,7 +206,12 @@ def _open_model(
     data_file = bundle.data[data.name] if bundle and isinstance(data, ReferenceData) else None
     checkpoint = open_checkpoint(model, folder=own_folder)
     samples = load_samples(
-        family.task, seed=study.seed, label_names=checkpoint.label_names, data_file=data_file
+        family.task,
+        seed=study.seed,
+        label_names=checkpoint.label_names,
+        data_file=data_file,
+        model=model.name,
+        teacher=teacher,
     )
     dataset = encode(
         family.task, samples, checkpoint.folder, trust_remote_code=model.trust_remote_code
@@ -212,8 +230,8 @@ def _tell_what_is_cut(models: Sequence[OpenedModel], progress: ProgressSink) -> 
                 f"{dataset.questions.windowed} of {dataset.samples} contexts are longer than a "
                 f"window: {dataset.size} windows in all"
             )
-        if what:
-            progress(Progress("data", 1, 1, f"{opened.model.name}: {what}"))
+        for note in filter(None, (what, opened.samples.label_note)):
+            progress(Progress("data", 1, 1, f"{opened.model.name}: {note}"))
 
 
 def _export_family(

@@ -154,7 +154,7 @@ def _assemble(
         words=None if classifier else dataset.word_counts,
         unanswered=~answered,
         logits=logits if classifier else None,
-        label_names=dataset.label_names,
+        label_names=dataset.class_names or dataset.label_names,
         greedy=None if classifier else tuple(greedy),
     )
 

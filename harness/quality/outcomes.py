@@ -44,7 +44,8 @@ class Outcomes:
     logits: NDArray[np.float32] | None = field(default=None, metadata=PER_ROW)
     """A classifier's, (rows, classes), in the order of `label_names`; NaN where unanswered."""
     label_names: tuple[str, ...] | None = field(default=None, metadata=OF_ALL)
-    """In the order of the checkpoint's outputs."""
+    """What each of the checkpoint's outputs stands for, in the words of the family's teacher:
+    equal for equal classes, whatever the checkpoints call them."""
     greedy: tuple[NDArray[np.int64], ...] | None = field(default=None, metadata=PER_ROW)
     """A language model's likeliest token in the place of each scored one, a row each; empty where
     unanswered."""

@@ -6,7 +6,14 @@ looks whether named files exist.
 
 from harness.study.data import CsvData, HubData, JsonLinesData, ReferenceData
 from harness.study.document import Family, Study, plans_of, study_schema, variant_names
-from harness.study.models import PIPELINE_SUFFIX, PLAN_SUFFIX, Model, variant_name, variants_of
+from harness.study.models import (
+    PIPELINE_SUFFIX,
+    PLAN_SUFFIX,
+    Model,
+    teacher_first,
+    variant_name,
+    variants_of,
+)
 from harness.study.serving import ServingSpace
 from harness.study.tasks import (
     CausalLanguageModelling,
@@ -34,6 +41,7 @@ __all__ = [
     "Traffic",
     "plans_of",
     "study_schema",
+    "teacher_first",
     "variant_name",
     "variant_names",
     "variants_of",

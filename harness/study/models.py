@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -66,6 +67,11 @@ class Model(Strict):
 def variant_name(model: Model, precision: Precision, form: ModelFormat = ModelFormat.ONNX) -> str:
     """Name of a model's variant: its folder in the model repository."""
     return f"{model.name}-{precision}{PLAN_SUFFIX if form is ModelFormat.TENSORRT else ''}"
+
+
+def teacher_first(models: Sequence[Model]) -> list[Model]:
+    """The teacher, then the others in their order."""
+    return sorted(models, key=lambda model: model.role is not Role.TEACHER)
 
 
 def variants_of(model: Model) -> list[str]:

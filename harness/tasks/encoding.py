@@ -88,6 +88,7 @@ class EncodedDataset:
     labels: NDArray[np.int64] | None = field(metadata=PER_ROW)
     """Indexes of the checkpoint's outputs, (size,)."""
     label_names: tuple[str, ...] | None = field(metadata=OF_ALL)
+    """What the checkpoint calls its outputs (else the data), in their order."""
     byte_counts: NDArray[np.int64] | None = field(metadata=PER_ROW)
     """Language models: UTF-8 bytes scored in each window, (size,)."""
     truncated: int = field(metadata=OF_ALL)
@@ -105,6 +106,9 @@ class EncodedDataset:
     """Language models: document, first and last character of each window's scored text."""
     questions: Questions | None = field(default=None, metadata=PER_ROW)
     """Question answering: what the windows were cut from."""
+    class_names: tuple[str, ...] | None = field(default=None, metadata=OF_ALL)
+    """What each output stands for in the words of the family's teacher, by which models are
+    compared; None where that is `label_names`."""
 
     @property
     def samples(self) -> int:
@@ -307,6 +311,7 @@ def _dataset(
         size=sum(len(group.rows) for group in groups),
         labels=labels,
         label_names=samples.label_names,
+        class_names=samples.class_names,
         byte_counts=None,
         truncated=truncated,
         padding_share=_padding_share(groups),

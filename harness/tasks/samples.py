@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from harness.study import QuestionAnswering, SequenceClassification, Task
-from harness.tasks.labels import make_reader, mismatch
+from harness.tasks.label_values import form_of
+from harness.tasks.labels import LabelReader, choose_reading, distinct_labels, mismatch
 from harness.tasks.question_answering import check_answers, read_answers
 from harness.tasks.tables import Table, read_table, refuse
 
@@ -38,6 +39,15 @@ class Samples:
     answers."""
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Values of the columns that the task slices by, as text, aligned with `texts`."""
+    reader: LabelReader | None = None
+    """How `labels` were read; None where the task has none."""
+    label_note: str = ""
+    """What a person should know of that; empty for the plain case."""
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """What each output stands for, in the words of the family's teacher."""
+        return self.reader.class_names if self.reader else self.label_names
 
 
 def load_samples(
@@ -46,6 +56,9 @@ def load_samples(
     seed: int,
     label_names: Sequence[str] | None,
     data_file: Path | None = None,
+    model: str = "the model",
+    teacher: LabelReader | None = None,
+    like: LabelReader | None = None,
 ) -> Samples:
     """Read and check the samples of a task.
 
@@ -56,7 +69,11 @@ def load_samples(
         task: the study's section.
         seed: draws `task.samples` of the rows where there are more.
         label_names: the checkpoint's id2label, in order; names like LABEL_0 count as no names.
+            None where they are not known: labels are then left out.
         data_file: where the rows of `source: reference` lie.
+        model: whose classes they are, for messages.
+        teacher: how the same labels were read for the family's teacher; None for the teacher's.
+        like: read the labels as another column of the same data was, rather than by their own.
 
     Raises:
         DataError: with every problem of the data: missing columns, wrong types, unknown labels.
@@ -78,7 +95,7 @@ def load_samples(
             columns=_slice_columns(table, task, range(len(texts))),
         )
     texts, *pairs = _texts(table, (task.text, task.text_pair) if task.text_pair else (task.text,))
-    labels, names = _labels(table, task, label_names)
+    found = _labels(table, task, label_names, model, teacher, like) if label_names else None
     kept = _draw(len(texts), task.samples, seed)
     written = [table.rows[row][task.label] for row in kept]
     drawn_pairs = [pairs[0][row] for row in kept] if pairs else None
@@ -86,12 +103,14 @@ def load_samples(
     return Samples(
         texts=tuple(drawn),
         pairs=tuple(drawn_pairs) if drawn_pairs is not None else None,
-        labels=tuple(labels[row] for row in kept),
-        label_names=names,
+        labels=tuple(found.outputs[row] for row in kept) if found else None,
+        label_names=found.reader.names if found else None,
         digest=_digest(drawn, drawn_pairs, written),
         rows=tuple(kept),
         seed=seed,
         columns=_slice_columns(table, task, kept),
+        reader=found.reader if found else None,
+        label_note=found.note if found else "",
     )
 
 
@@ -116,7 +135,11 @@ def _questions(table: Table, task: QuestionAnswering, seed: int) -> Samples:
 
 
 def load_training_samples(
-    task: Task, *, label_names: Sequence[str] | None, data_file: Path | None = None
+    task: Task,
+    *,
+    label_names: Sequence[str] | None,
+    data_file: Path | None = None,
+    like: LabelReader | None = None,
 ) -> Samples | None:
     """All rows that a task's models were trained on; None where the study does not name them.
 
@@ -124,6 +147,7 @@ def load_training_samples(
         task: the study's section.
         label_names: the checkpoint's id2label, in order.
         data_file: where the training rows of `source: reference` lie.
+        like: how the labels of the task's own data were read for that checkpoint.
 
     Raises:
         DataError: as `load_samples`.
@@ -132,7 +156,7 @@ def load_training_samples(
     if data is None:
         return None
     whole = task.model_copy(update={"data": data, "samples": None})
-    return load_samples(whole, seed=0, label_names=label_names, data_file=data_file)
+    return load_samples(whole, seed=0, label_names=label_names, data_file=data_file, like=like)
 
 
 def _check_columns(table: Table, task: Task) -> None:
@@ -195,35 +219,75 @@ def _fault(value: object) -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class _Labels:
+    outputs: Sequence[int]
+    """Of the checkpoint, a row each."""
+    reader: LabelReader
+    note: str
+
+
 def _labels(
-    table: Table, task: SequenceClassification, label_names: Sequence[str] | None
-) -> tuple[list[int], tuple[str, ...] | None]:
-    written = task.labels or table.class_names.get(task.label)
-    reader, problem = make_reader(written, label_names)
-    refuse(
-        table.source,
-        [problem] if problem else [],
-        next_step="set the task's 'labels' to the checkpoint's names, in the data's order",
-    )
+    table: Table,
+    task: SequenceClassification,
+    label_names: Sequence[str],
+    model: str,
+    teacher: LabelReader | None,
+    like: LabelReader | None,
+) -> _Labels:
+    """Every row's label as an output of the checkpoint; whatever is wrong is said once."""
+    declared = table.class_names.get(task.label)
     values = [row.get(task.label) for row in table.rows]
-    found = [reader.read(value) for value in values]
-    unknown = [row for row, index in enumerate(found) if index is None]
-    problems = [
-        f"{table.place(row)}: unknown label {json.dumps(values[row], default=str)}"
-        for row in unknown
-    ]
-    if unknown and reader.names:
-        distinct = sorted({str(value) for value in values})
-        problems.insert(0, mismatch(distinct[:20], reader.names))
-    refuse(table.source, problems, next_step=_label_advice(values, unknown, reader.allowed))
-    labels = [index for index in found if index is not None]
-    return labels, reader.names or (tuple(label_names) if label_names else None)
+    if like is None or declared:
+        reading = choose_reading(
+            values,
+            model,
+            label_names,
+            order=task.labels or declared,
+            declared=declared is not None,
+            teacher=teacher,
+        )
+        reader, problem, note = reading.reader, reading.problem, reading.note
+    else:
+        reader, problem, note = like, "", ""
+    known = {_key(value): reader.read(value) for value in distinct_labels(values)}
+    found = [known[_key(value)] for value in values]
+    unknown = [row for row, output in enumerate(found) if output is None]
+    _refuse_unlabelled(table, values, unknown)
+    if unknown and not problem:
+        first = f"{table.place(unknown[0])}: {json.dumps(values[unknown[0]], default=str)}"
+        why = f"{len(unknown)} of {len(values)} rows hold none of them, the first {first}"
+        problem = mismatch(distinct_labels(values), reader, why)
+    refuse(table.source, [problem] if problem else [], next_step=_label_advice(reader, teacher))
+    return _Labels([output for output in found if output is not None], reader, note)
 
 
-def _label_advice(values: Sequence[object], unknown: Sequence[int], allowed: str) -> str:
-    if unknown and all(values[row] in (-1, "-1") for row in unknown):
-        return "label -1 marks an unlabelled split: take one with labels, such as validation"
-    return f"a label may be: {allowed}; the task's 'labels' names classes in the data's order"
+def _key(value: object) -> tuple[type, str]:
+    return type(value), repr(value)
+
+
+def _refuse_unlabelled(table: Table, values: Sequence[object], unknown: Sequence[int]) -> None:
+    """Rows without any label: missing ones, and the -1 of the hub's test splits."""
+    rows = [row for row in unknown if form_of(values[row]) is None]
+    step = "drop them, or give them labels"
+    if not rows and unknown and all(values[row] in (-1, "-1") for row in unknown):
+        rows = list(unknown)
+        step = "label -1 marks an unlabelled split: take one with labels, such as validation"
+    if rows:
+        shown = json.dumps(values[rows[0]], default=str)
+        first = f"{table.place(rows[0])}: {shown}"
+        problem = f"{len(rows)} of {len(values)} rows have no label, the first {first}"
+        refuse(table.source, [problem], next_step=step)
+
+
+def _label_advice(reader: LabelReader, teacher: LabelReader | None) -> str:
+    """What the task's `labels` would have to say."""
+    named = teacher if teacher and teacher.is_named and not reader.is_named else reader
+    example = ", ".join(named.names)
+    return (
+        "a label is a name of a class or an index; set the task's 'labels' to the names of the "
+        f"classes, in the data's order: a permutation of [{example}]"
+    )
 
 
 def _draw(available: int, wanted: int | None, seed: int) -> Sequence[int]:

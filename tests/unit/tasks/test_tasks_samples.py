@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from harness.errors import DataError
 from harness.study import CausalLanguageModelling, SequenceClassification
-from harness.tasks.samples import load_samples
+from harness.tasks.samples import load_samples, load_training_samples
 
 LABELS = ("code", "prose")
 
@@ -93,20 +93,55 @@ def test_a_missing_column_lists_those_that_are_there(tmp_path):
     assert "its columns are: sentence, other, gold" in text
 
 
-def test_an_unknown_label_names_its_line_and_both_lists(tmp_path):
-    rows = [("a", "code"), ("two\nlines", "verse"), ("c", "drama")]
-    text = refusal(classification("csv", write_csv(tmp_path / "d.csv", rows)))
-    assert 'line 3: unknown label "verse"' in text
-    assert 'line 5: unknown label "drama"' in text
-    assert "the data's are [code, drama, verse], the checkpoint's are [code, prose]" in text
-    assert "a label may be: code, prose, or an index from 0 to 1" in text
+def test_unknown_labels_are_said_once_with_the_model_the_first_line_and_both_lists(tmp_path):
+    rows = [("a", "code"), ("two\nlines", "verse"), *((f"t{n}", "drama") for n in range(100))]
+    path = write_csv(tmp_path / "d.csv", rows)
+    with pytest.raises(DataError) as caught:
+        load_samples(classification("csv", path), seed=0, label_names=LABELS, model="tiny-student")
+    assert "1 problem" in str(caught.value)
+    assert "the classes of tiny-student" in str(caught.value)
+    assert "the data's are [code, drama, verse], the checkpoint's are [code, prose]" in str(
+        caught.value
+    )
+    assert '101 of 102 rows hold none of them, the first line 3: "verse"' in str(caught.value)
+    assert "set the task's 'labels'" in caught.value.next_step
 
 
-def test_many_problems_are_counted_not_all_shown(tmp_path):
-    rows = [(f"t{n}", "verse") for n in range(100)]
-    text = refusal(classification("csv", write_csv(tmp_path / "d.csv", rows)))
-    assert "101 problems" in text
-    assert "and 93 more" in text
+def test_rows_without_a_label_are_counted_with_the_first_of_them(tmp_path):
+    rows = [{"text": "a", "label": "code"}, {"text": "b", "label": None}, {"text": "c"}]
+    text = refusal(classification("jsonl", write_jsonl(tmp_path / "d.jsonl", rows)))
+    assert "2 of 3 rows have no label, the first line 2: null" in text
+
+
+def test_twelve_classes_called_by_numbers_are_read_alike_from_csv_and_json_lines(tmp_path):
+    names = tuple(sorted(map(str, range(12))))
+    numbers = [(7 * row) % 12 for row in range(60)]
+    texts = [f"text {row}" for row in range(60)]
+    csv_file = write_csv(tmp_path / "d.csv", list(zip(texts, numbers, strict=True)))
+    right = tuple(names.index(str(number)) for number in numbers)
+    assert load(classification("csv", csv_file), names).labels == right
+    for kind in (int, str, float):
+        rows = [{"text": t, "label": kind(n)} for t, n in zip(texts, numbers, strict=True)]
+        path = write_jsonl(tmp_path / "d.jsonl", rows)
+        assert load(classification("jsonl", path), names).labels == right
+
+
+def test_the_rows_that_are_not_drawn_count_for_the_reading_too(tmp_path):
+    rows = [("a", "5"), *((f"t{n}", "1") for n in range(200))]
+    path = write_csv(tmp_path / "d.csv", rows)
+    drawn = load(classification("csv", path, samples=3), ("1", "2", "3", "4", "5"))
+    assert drawn.labels == (0, 0, 0)
+
+
+def test_training_data_are_read_as_the_data_are(tmp_path):
+    stars = ("1", "2", "3", "4", "5")
+    test = write_jsonl(tmp_path / "d.jsonl", [{"text": "a", "label": 0}, {"text": "b", "label": 4}])
+    train = write_jsonl(tmp_path / "t.jsonl", [{"text": "c", "label": 1}])
+    training = {"source": "jsonl", "path": str(train)}
+    task = classification("jsonl", test, training_data=training)
+    read = load(task, stars)
+    found = load_training_samples(task, label_names=stars, like=read.reader)
+    assert (read.labels, found.labels) == ((0, 4), (1,))
 
 
 def test_an_unlabelled_split_is_recognised(tmp_path):
