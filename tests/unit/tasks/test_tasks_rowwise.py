@@ -84,6 +84,7 @@ def language_rows() -> EncodedDataset:
         pad_token_id=9,
         word_counts=np.array([1, 2, 3, 4]),
         windows=((0, 0, 5), (0, 5, 11), (1, 0, 7), (1, 7, 15)),
+        class_names=("false", "true"),
     )
 
 
@@ -110,6 +111,7 @@ def test_every_field_of_a_data_set_is_cut():
         "word_counts": [2, 4],
         "windows": [[0, 5, 11], [1, 7, 15]],
         "questions": None,
+        "class_names": ["false", "true"],
     }
 
 
