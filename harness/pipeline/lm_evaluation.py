@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from harness.pipeline.machinery import ProgressSink
 from harness.pipeline.preparation import PreparedFamily
 from harness.pipeline.serving import Served
 from harness.quality.answer_cache import AnswerCache
+from harness.quality.decoding import end_tokens, generation_settings, not_kept_of
 from harness.quality.lm_tasks import LoadedTask
 from harness.quality.token_scores import TokenScorer
 from harness.runs import RunFolder
@@ -130,7 +130,14 @@ def _misfits(model: Model, tasks: Sequence[LoadedTask]) -> Iterator[str]:
             f"its tokenizer makes tokens up to {last}, but its vocabulary ends at "
             f"{config.vocab_size - 1}: the tokenizer is another model's"
         )
+    if tasks and tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
+        yield "its tokenizer has no begin-of-text and no end-of-text token: lm-eval needs one"
+    settings = generation_settings(place)
     for task in tasks:
+        if task.generations and tokenizer.eos_token_id is None:
+            yield f"task {task.name} generates, and its tokenizer has no end-of-text token"
+        for asked in task.generations:
+            yield from (f"task {task.name}: {one}" for one in not_kept_of(settings, asked))
         if task.generated_tokens >= max_length:
             yield (
                 f"task {task.name} generates up to {task.generated_tokens} tokens, and the model "
@@ -187,7 +194,8 @@ def _evaluate(  # noqa: PLR0913, PLR0917  (all of one step: who answers what, wh
     from harness.quality.lm_scores import task_scores
 
     model = next(one for one in prepared.family.models if variant.name in variants_of(one))
-    tokenizer, config, max_length = _open(_tokenizer_folder(prepared, variant), model)
+    folder_of_model = _tokenizer_folder(prepared, variant)
+    tokenizer, _, max_length = _open(folder_of_model, model)
     cache = AnswerCache(cache_root() / "answers", variant.sha256) if evaluation.use_cache else None
     scorer = TokenScorer(
         variant,
@@ -200,7 +208,7 @@ def _evaluate(  # noqa: PLR0913, PLR0917  (all of one step: who answers what, wh
         scorer,
         tokenizer,
         max_length=max_length,
-        end_tokens=_end_tokens(variant.path / "tokenizer", config),
+        end_tokens=end_tokens(generation_settings(folder_of_model)),
         progress=lambda done, total: progress(
             Progress(_stage(variant), done, max(total, 1), task.name)
         ),
@@ -231,13 +239,3 @@ def _evaluate(  # noqa: PLR0913, PLR0917  (all of one step: who answers what, wh
         truncated=counts.truncated,
         windowed=counts.windowed,
     )
-
-
-def _end_tokens(folder: Path, config: Any) -> tuple[int, ...]:
-    """That end a generation, by the checkpoint's word: its generation_config.json comes first."""
-    file = folder / "generation_config.json"
-    own = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    end = own.get("eos_token_id", getattr(config, "eos_token_id", None))
-    if end is None:
-        return ()
-    return tuple(end) if isinstance(end, list | tuple) else (int(end),)

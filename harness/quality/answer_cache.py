@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness.errors import StorageError
 
-FORMAT = 1
+FORMAT = 2
 """Of the values: raise it when they are written otherwise."""
 _KEYS_A_QUERY = 500
 """SQLite takes a bounded number of parameters in one statement."""

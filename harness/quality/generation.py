@@ -3,6 +3,10 @@
 The served graph says the likeliest next token at every position, so the last position's is the next
 token of a greedy generation. It keeps no state between requests: every step asks the whole row
 again, which costs the square of the length and nothing else.
+
+Where it ends is decided as lm-eval's `hf` model decides it for one prompt at a time: by the
+checkpoint's end tokens, and by stop strings looked for in the last few tokens *with* special tokens
+(a chat model's `<|im_end|>` is one), whatever the text is decoded to afterwards.
 """
 
 from __future__ import annotations
@@ -19,17 +23,27 @@ Decode = Callable[[Sequence[int]], str]
 
 
 @dataclass(frozen=True)
+class Stop:
+    """A text that ends a generation."""
+
+    text: str
+    """Found in every text where it is empty."""
+    last_tokens: int
+    """Of what was made, in which it is looked for."""
+
+
+@dataclass(frozen=True)
 class Prompt:
     """What is to be continued, and where the continuation ends."""
 
     token_ids: Row
     max_new_tokens: int
-    stops: tuple[str, ...]
-    """Generation ends when the text made holds one of these."""
+    stops: tuple[Stop, ...]
 
     def request(self, end_tokens: frozenset[int]) -> bytes:
         """What the answer cache knows it by."""
-        asked = (self.token_ids, self.max_new_tokens, self.stops, sorted(end_tokens))
+        stops = [(stop.text, stop.last_tokens) for stop in self.stops]
+        asked = (self.token_ids, self.max_new_tokens, stops, sorted(end_tokens))
         return b"greedy" + json.dumps(asked).encode()
 
 
@@ -58,13 +72,13 @@ def generate_greedily(
     Args:
         prompts: none is empty; equal ones are continued once.
         scorer: the way to the model.
-        decode: token numbers to text, special tokens left out.
-        end_tokens: end a generation, and are not part of it.
+        decode: token numbers to text, special tokens kept.
+        end_tokens: end a generation.
         progress: told of prompts finished.
 
     Returns:
-        The new tokens of each prompt. They may go past the first stop string, which a token may
-        hold in its middle: cut the decoded text.
+        The new tokens of each prompt, the one that ended it included. They may go past the first
+        stop string, which a token may hold in its middle: cut the decoded text.
     """
     distinct = list(dict.fromkeys(prompts))
     known = _known(distinct, scorer, end_tokens)
@@ -86,13 +100,11 @@ def generate_greedily(
 
 
 def _take(one: _Running, token: int, decode: Decode, end_tokens: frozenset[int]) -> None:
-    if token in end_tokens:
-        one.ended = True
-        return
     one.made.append(token)
-    text = decode(one.made)
-    one.ended = len(one.made) >= one.prompt.max_new_tokens or any(
-        stop in text for stop in one.prompt.stops
+    one.ended = (
+        token in end_tokens
+        or len(one.made) >= one.prompt.max_new_tokens
+        or any(stop.text in decode(one.made[-stop.last_tokens :]) for stop in one.prompt.stops)
     )
 
 

@@ -24,11 +24,12 @@ from lm_eval.models.utils import (
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from harness.errors import ServerError
-from harness.quality.generation import Prompt, generate_greedily
+from harness.quality.generation import Prompt, Stop, generate_greedily
 from harness.quality.token_scores import TokenScorer, TokenScores
 
 MAX_GENERATED_TOKENS = 256
 """Where a task names no bound of its own; as `HFLM`."""
+_MORE_TOKENS = 2
 UNANSWERED = (float("nan"), False)
 """In place of (log likelihood, greedy): not a number, so it can't be mistaken for one."""
 
@@ -57,7 +58,8 @@ class ServedLM(TemplateLM):  # type: ignore[misc]  # lm_eval comes without types
         scorer: the way to the model.
         tokenizer: of its checkpoint.
         max_length: tokens the model takes; its configuration's word.
-        end_tokens: that end a generation, beside the tokenizer's end of text.
+        end_tokens: that end a generation by the checkpoint's own settings; the tokenizer's end of
+            text is a stop string, as `HFLM` has it.
         progress: told of rows (or prompts) done, of so many.
     """
 
@@ -75,7 +77,7 @@ class ServedLM(TemplateLM):  # type: ignore[misc]  # lm_eval comes without types
         self.max_length = max_length
         self.counts = RequestCounts()
         self._scorer = scorer
-        self._end_tokens = frozenset({*end_tokens, tokenizer.eos_token_id} - {None})
+        self._end_tokens = frozenset(end_tokens)
         self._progress = progress
 
     @property
@@ -145,14 +147,18 @@ class ServedLM(TemplateLM):  # type: ignore[misc]  # lm_eval comes without types
         requests: list[Instance],
         disable_tqdm: bool = True,  # noqa: ARG002  (likewise)
     ) -> list[str]:
-        """Greedy continuations up to a stop string; an unanswered one is empty."""
+        """Greedy continuations up to a stop string; an unanswered one is empty.
+
+        As `HFLM` with one prompt a batch: there a stop ends a generation, and what it leaves of the
+        text is decoded without special tokens, then cut at each stop that it still holds.
+        """
         end_of_text = self.tokenizer.decode(self.eot_token_id, skip_special_tokens=False)
         asked = [(request.args[0], request.args[1]) for request in requests]
         prompts = [self._prompt(context, options, end_of_text) for context, options in asked]
         made = generate_greedily(
             prompts,
             self._scorer,
-            lambda tokens: str(self.tokenizer.decode(tokens, skip_special_tokens=True)),
+            lambda tokens: str(self.tokenizer.decode(tokens, skip_special_tokens=False)),
             end_tokens=self._end_tokens,
             progress=self._progress,
         )
@@ -160,7 +166,7 @@ class ServedLM(TemplateLM):  # type: ignore[misc]  # lm_eval comes without types
         return [
             postprocess_generated_text(
                 self.tokenizer.decode(tokens or (), skip_special_tokens=True),
-                stop=list(prompt.stops),
+                stop=[stop.text for stop in prompt.stops],
                 think_end_token=None,
             )
             for prompt, tokens in zip(prompts, made, strict=True)
@@ -187,14 +193,25 @@ class ServedLM(TemplateLM):  # type: ignore[misc]  # lm_eval comes without types
     def _prompt(self, context: str, arguments: dict[str, Any], end_of_text: str) -> Prompt:
         options = normalize_gen_kwargs(arguments, MAX_GENERATED_TOKENS)
         stops = handle_stop_sequences(options["until"], eos=end_of_text)
-        tokens = self.tok_encode(context)
+        tokens = self._encode_prompt(context)
         room = self.max_length - options["max_gen_toks"]
         self.counts.truncated += len(tokens) > room
         return Prompt(
             token_ids=tuple(tokens[-room:]) or (self.prefix_token_id,),
             max_new_tokens=options["max_gen_toks"],
-            stops=tuple(stop for stop in stops if stop),
+            stops=tuple(self._stop(text) for text in stops),
         )
+
+    def _encode_prompt(self, context: str) -> list[int]:
+        """As `HFLM` encodes what is to be continued: only a begin-of-text token counts as one."""
+        begin = self.tokenizer.bos_token
+        has_one = begin is not None and has_bos_prefix(context, begin)
+        return self.tok_encode(context, add_special_tokens=not has_one)
+
+    def _stop(self, text: str) -> Stop:
+        """Looked for in two tokens more than it takes by itself, as `HFLM` has it."""
+        own: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return Stop(text, len(own) + _MORE_TOKENS)
 
     def _count(self, unanswered: Sequence[bool] | np.ndarray[Any, Any]) -> None:
         missing = int(sum(unanswered))

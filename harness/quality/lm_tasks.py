@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import DataError, UsageError
+from harness.quality.decoding import not_kept
 from harness.quality.hub_access import hub_or_cache
 from harness.quality.lm_quiet import lm_eval_quiet
 from harness.tasks.extras import require_extra
@@ -61,19 +62,20 @@ class LoadedTask:
         return tasks
 
     @property
-    def generated_tokens(self) -> int:
-        """Most new tokens a request asks for; 0 where nothing is generated."""
-        from lm_eval.models.utils import normalize_gen_kwargs
-
-        from harness.quality.lm_eval import MAX_GENERATED_TOKENS
-
-        asked = [
-            int(normalize_gen_kwargs(one.args[1], MAX_GENERATED_TOKENS)["max_gen_toks"])
+    def generations(self) -> tuple[Mapping[str, Any], ...]:
+        """The settings of its generations, each once, in lm-eval's normal form."""
+        settings = (
+            _settings(one.args[1])
             for task in self.tasks.values()
             for one in task.instances
             if one.request_type == "generate_until"
-        ]
-        return max(asked, default=0)
+        )
+        return tuple({json.dumps(one, default=str): one for one in settings}.values())
+
+    @property
+    def generated_tokens(self) -> int:
+        """Most new tokens a request asks for; 0 where nothing is generated."""
+        return max((one["max_gen_toks"] for one in self.generations), default=0)
 
 
 def load_tasks(request: TaskRequest) -> tuple[LoadedTask, ...]:
@@ -209,16 +211,17 @@ def _absent_columns(task: Any) -> Iterator[str]:
 
 
 def _not_greedy(task: Any) -> Iterator[str]:
-    if task.OUTPUT_TYPE != "generate_until":
-        return
+    if task.OUTPUT_TYPE == "generate_until":
+        yield from not_kept(_settings(task.config.generation_kwargs or {}))
+
+
+def _settings(asked: Mapping[str, Any]) -> Mapping[str, Any]:
     from lm_eval.models.utils import normalize_gen_kwargs
 
-    options = normalize_gen_kwargs(task.config.generation_kwargs or {})
-    if options["do_sample"] or int(options.get("num_beams", 1)) > 1:
-        yield (
-            "it samples (do_sample, temperature or num_beams), and the served model answers "
-            "greedily alone"
-        )
+    from harness.quality.lm_eval import MAX_GENERATED_TOKENS
+
+    settings: Mapping[str, Any] = normalize_gen_kwargs(dict(asked), MAX_GENERATED_TOKENS)
+    return settings
 
 
 def _digest(tasks: Mapping[str, Any]) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from harness.errors import DataError, UsageError
+from harness.quality.decoding import generation_settings, not_kept_of
 from harness.quality.lm_tasks import LoadedTask, TaskRequest, load_tasks
 from tests.lm_tasks import generation, multiple_choice, perplexity, write_task, write_tasks
 
@@ -84,3 +86,49 @@ def test_a_hub_that_cannot_be_reached_is_said_at_once(
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file or folder"):
         load(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"temperature": 0.7}, "it samples"),
+        ({"num_beams": 4}, "its num_beams is 4"),
+        ({"repetition_penalty": 1.1}, "its repetition_penalty is 1.1"),
+        ({"min_new_tokens": 3}, "its min_new_tokens is 3"),
+        ({"max_length": 30}, "set max_gen_toks"),
+        ({"max_gen_toks": 0}, "nothing would be generated"),
+        ({"stop_words": ["x"]}, "its setting stop_words is not known"),
+    ],
+)
+def test_a_generation_that_is_more_than_greedy_is_refused(
+    folder: Path, tmp_path: Path, settings, said: str
+) -> None:
+    asked = {"until": ["."], **settings}
+    with pytest.raises(DataError, match=said):
+        load(write_task(tmp_path, generation(folder, generation_kwargs=asked)))
+
+
+def test_settings_that_change_no_greedy_generation_are_taken(folder: Path, tmp_path: Path) -> None:
+    asked = {
+        "until": "end", "do_sample": False, "temperature": 0.7, "top_p": 0.9, "num_beams": 1,
+        "repetition_penalty": 1.0, "max_new_tokens": 7,
+    }  # fmt: skip
+    (task,) = load(write_task(tmp_path, generation(folder, generation_kwargs=asked)))
+    (settings,) = task.generations
+    assert (settings["until"], settings["max_gen_toks"]) == (["end"], 7)
+    assert task.generated_tokens == 7
+
+
+def test_what_a_checkpoint_itself_would_change_is_said_with_its_remedy(tmp_path: Path) -> None:
+    own = {"repetition_penalty": 1.1, "do_sample": True, "top_k": 20, "max_new_tokens": 512}
+    (tmp_path / "generation_config.json").write_text(json.dumps(own))
+    settings = generation_settings(tmp_path)
+    asked = {"do_sample": False, "until": [], "max_gen_toks": 64}
+
+    penalty, longest = not_kept_of(settings, asked)
+
+    assert "sets repetition_penalty to 1.1" in penalty
+    assert "set repetition_penalty: 1 in the task's generation_kwargs" in penalty
+    assert "sets max_new_tokens to 512" in longest
+    kept = {**asked, "repetition_penalty": 1.0, "max_gen_toks": 512}
+    assert not list(not_kept_of(settings, kept))
