@@ -23,10 +23,13 @@ from locust.runners import STATE_RUNNING, STATE_SPAWNING
 from harness.errors import HarnessError, ObjectiveError, UsageError
 from plan import Plan, make_plan
 from preflight import check_plan
-from results import DRAINING, MEASURED, RAMP_UP, SLICE_S, Results, WorkerReport
+from results import DRAINING, MEASURED, RAMP_UP, Results, WorkerReport, edge_after, edge_before
 from summary import as_document, as_text, write_document
 from triton_users import USERS, TritonOpenLoopUser, TritonUser
 from user_shapes import shape_of
+
+STOP_LEAD_S = 0.05
+"""A load ends a moment later, at a slice's edge: every process must have heard of it by then."""
 
 logger = logging.getLogger("harness")
 
@@ -37,11 +40,18 @@ class Crew(Protocol):
     def check(self, plan: Plan) -> None:
         """Refuse a plan that this crew cannot carry out (UsageError)."""
 
-    def start(self, conductor: Conductor, plan: Plan, results: Results) -> None:
-        """Make ready for users; HarnessError where that cannot be."""
+    def start(self, conductor: Conductor, plan: Plan, results: Results) -> int:
+        """Make ready for users; HarnessError where that cannot be.
 
-    def drain(self) -> None:
-        """End the load; on return everything was reported."""
+        Returns:
+            CLOCK_MONOTONIC of this process at the test's start, from which every process counts.
+        """
+
+    def all_run(self) -> bool:
+        """Whether all users that Locust has started run by now."""
+
+    def drain(self, at_ns: int) -> None:
+        """End the load at an instant of this process's clock; on return all of it was reported."""
 
 
 class Watcher(Protocol):
@@ -81,6 +91,8 @@ class Conductor:
         self._offered = tuple(environment.user_classes)
         """Those that the command line did not leave out."""
         self._start_ns = self._end_ns = 0
+        self._stopping = False
+        """From the moment that the end is asked for: no phase begins any more."""
         events: Any = environment.events  # Locust's hooks are untyped
         events.test_start.add_listener(self._on_test_start)
         events.spawning_complete.add_listener(self._on_spawning_complete)
@@ -122,16 +134,22 @@ class Conductor:
         with exiting_on_mistakes(self):
             self.prepare(self._options(), self.environment.host)
 
-    def begin_phase(self, name: str, in_s: float) -> None:
-        """Of the test that runs; without one there is nothing to do."""
-        if self.results is not None and not self._end_ns:
-            self.results.begin(name, self.elapsed_s + in_s)
-            for one in self.watchers:
-                one.phase_changed()
+    def begin_phase(self, name: str, in_s: float) -> float:
+        """Of the test that runs; without one there is nothing to do.
+
+        Returns:
+            Seconds until it begins: phases do at the edges of slices.
+        """
+        if self.results is None or self._end_ns or self._stopping:
+            return 0.0
+        now_s = self.elapsed_s
+        self._begin_at(self.results, name, now_s + in_s)
+        return edge_after(now_s + in_s) - now_s
 
     def take(self, worker: str, report: WorkerReport) -> None:
         """Take in what a process reported."""
-        if self.results is None or report.test != self.results.test:
+        if self.results is None or report.test != self.results.test or self._end_ns:
+            self._note_late(worker, report)
             return
         self.results.add(worker, report)
         for listener in self.listeners:
@@ -149,6 +167,16 @@ class Conductor:
             gevent.spawn(runner.quit)
         else:
             gevent.spawn(runner.stop)
+
+    def _note_late(self, worker: str, report: WorkerReport) -> None:
+        """What comes after a test's end changes no number that was told; how much it is is said."""
+        answered = sum(one.completed for one in report.slices)
+        failed = sum(sum(one.failures.values()) for one in report.slices)
+        if answered or failed:
+            logger.warning(
+                "%s reports %d answers and %d failures of the test %s, which is over: not counted",
+                worker, answered, failed, report.test,
+            )  # fmt: skip
 
     def _check_offered(self, user: type[TritonUser], plan: Plan) -> None:
         if user in self._offered:
@@ -168,13 +196,13 @@ class Conductor:
             assert self.plan is not None  # noqa: S101  (prepare made it)
             name = f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(2)}"
             self.results = Results(name)
-            self._start_ns, self._end_ns = time.monotonic_ns(), 0
-            self._crew.start(self, self.plan, self.results)
+            self._start_ns, self._end_ns, self._stopping = time.monotonic_ns(), 0, False
+            self._start_ns = self._crew.start(self, self.plan, self.results)
+            self.results.start_ns = self._start_ns
         except HarnessError as error:
             self.results = None
             self.fail("this process", one_line(error), error.exit_code)
             return
-        self._start_ns = time.monotonic_ns()
         if self.environment.shape_class is not None:
             self.environment.shape_class.reset_time()  # type: ignore[no-untyped-call]  # Locust's
         for one in self.watchers:
@@ -183,25 +211,43 @@ class Conductor:
             self._begin_measured(self.plan, self.results, self.plan.lead_s)
 
     def _on_spawning_complete(self, **_: Any) -> None:
-        """All users run for the first time."""
+        """All users run for the first time; of workers Locust waits for a second only."""
         plan, results = self.plan, self.results
-        if plan is None or results is None or results.phase_at(self.elapsed_s) != RAMP_UP:
-            return
-        if not plan.is_open_loop and not plan.sweep:
+        if plan is not None and results is not None and not plan.is_open_loop and not plan.sweep:
+            gevent.spawn(self._begin_when_all_run, plan, results.test)
+
+    def _begin_when_all_run(self, plan: Plan, test: str) -> None:
+        while not self._crew.all_run():
+            gevent.sleep(0.02)
+            if self._stopping or self.results is None or self.results.test != test:
+                return
+        results = self.results
+        if results is not None and results.test == test and self._ramps_up(results):
             self._begin_measured(plan, results, self.elapsed_s)
 
-    def _begin_measured(self, plan: Plan, results: Results, at_s: float) -> None:
-        """Until its end where that is known: Locust's own comes up to a second later."""
-        results.begin(MEASURED, at_s)
-        if plan.end_s is not None:
-            results.begin(DRAINING, plan.end_s)
+    def _ramps_up(self, results: Results) -> bool:
+        return not self._stopping and results.phase_at(self.elapsed_s) == RAMP_UP
+
+    def _begin_at(self, results: Results, name: str, at_s: float) -> None:
+        results.begin(name, at_s)
         for one in self.watchers:
             one.phase_changed()
 
+    def _begin_measured(self, plan: Plan, results: Results, at_s: float) -> None:
+        """Until its end where that is known: Locust's own comes up to a second later."""
+        self._begin_at(results, MEASURED, at_s)
+        if plan.end_s is not None:
+            # A slice in which the load ends is not measured: it would be counted in full.
+            end_s = max(edge_before(plan.end_s), edge_after(at_s))
+            self._begin_at(results, DRAINING, end_s)
+
     def _on_test_stopping(self, **_: Any) -> None:
-        if self.results is not None and self.results.phase_at(self.elapsed_s) != DRAINING:
-            self.begin_phase(DRAINING, 0.0)
-        self._crew.drain()
+        """The load goes on until the edge of a slice, where what is measured ends."""
+        self._stopping = True
+        end_s = edge_after(self.elapsed_s + STOP_LEAD_S)
+        if self.results is not None and self.results.phase_at(end_s) != DRAINING:
+            self._begin_at(self.results, DRAINING, end_s)
+        self._crew.drain(self._start_ns + round(end_s * 1e9))
 
     def _on_test_stop(self, **_: Any) -> None:
         if self.plan is None or self.results is None or self._end_ns:
@@ -227,9 +273,7 @@ class Conductor:
     def _on_reset_stats(self, **_: Any) -> None:
         if self.results is None or self._end_ns:
             return
-        fresh = Results(self.results.test)
-        fresh.begin(MEASURED, self.elapsed_s + SLICE_S)
-        self.results = fresh
+        self.results = fresh = self.results.continued(self.elapsed_s)
         for one in self.watchers:
             one.results_replaced(fresh)
 

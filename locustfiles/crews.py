@@ -1,41 +1,51 @@
-"""Who runs the users: this process by itself, or the workers of a master.
+"""Who runs the users: this process by itself, or the workers of a master (`worker.py`).
 
 A worker's users are started by Locust; beside Locust's own messages there are these:
 
-- `harness_role`, to a worker: which part it has of the test that is about to start.
+- `harness_hello`, from a worker: it understands the messages that follow.
+- `harness_role`, to a worker: which part it has of the test that is about to start, or runs.
 - `harness_ready`, from a worker: it has read and encoded its payloads.
 - `harness_problem`, from a worker: why it cannot take part.
-- `harness_drain`, to all: send nothing more, report for the last time.
+- `harness_clock`, to a worker and back: what its clock shows.
+- `harness_begin`, to a worker: when the test starts, on that worker's clock.
+- `harness_report`, from a worker: additions, every second, numbered.
+- `harness_drain`, to a worker: from when on it sends nothing; then it reports for the last time.
 - `harness_drained`, from a worker: that report went before this.
-
-Reports travel with Locust's own (`report_to_master`), as additions.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from argparse import Namespace
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Iterable, Sized
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gevent
 from locust.env import Environment
-from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
+from locust.runners import STATE_MISSING, MasterRunner
 
+from clocks import SAME_CLOCK, ClockOffset, Exchange, offset_of, this_machine
 from harness.errors import EXIT_USAGE, EnvironmentFailure, HarnessError, UsageError
-from plan import Plan, make_plan
-from process_load import REPORT_EVERY_S, ProcessLoad, Role
-from results import Results, WorkerReport, decode_reports, encode_reports
+from plan import Plan
+from process_load import ProcessLoad, Role
+from results import Results, decode_reports
 
 if TYPE_CHECKING:
     from conductor import Conductor
 
-KEY = "harness"
-"""Of our part of Locust's report."""
 PREPARE_TIMEOUT_S = 60.0
 GRACE_S = 5.0
 """Beyond the request timeout, in which every worker has drained."""
+BACK_WITHIN_S = 10.0
+"""A worker that Locust calls missing is waited for at the end so long after its last word."""
+HELLO_WITHIN_S = 5.0
+CLOCK_QUESTIONS = 8
+"""To a worker on another machine; the fastest of them tell how well its clock is known."""
+CLOCK_WITHIN_S = 1.0
+LOOK_EVERY_S = 0.1
+NS = 1_000_000_000
 
 logger = logging.getLogger("harness")
 
@@ -50,7 +60,7 @@ class LocalCrew:
     def check(self, plan: Plan) -> None:
         """One process can do any plan."""
 
-    def start(self, conductor: Conductor, plan: Plan, results: Results) -> None:
+    def start(self, conductor: Conductor, plan: Plan, results: Results) -> int:
         """Make ready for users."""
         self._load = ProcessLoad(
             self._environment,
@@ -58,14 +68,35 @@ class LocalCrew:
             Role(results.test),
             lambda report: conductor.take("this process", report),
         )
-        self._load.start()
+        start_ns = time.monotonic_ns()
+        self._load.start(start_ns)
+        return start_ns
 
-    def drain(self) -> None:
+    def all_run(self) -> bool:
+        """Locust has started them one after another by the time it says so."""
+        return True
+
+    def drain(self, at_ns: int) -> None:
         """End the load."""
         if self._load is not None:
-            self._load.drain()
+            self._load.drain(at_ns)
             self._load.finish()
             self._load = None
+
+
+@dataclass
+class _Aboard:
+    """A worker that has a part in the test."""
+
+    late: bool = False
+    ready: bool = False
+    clock: ClockOffset | None = None
+    """Once it was told when the test starts."""
+    drained: bool = False
+    gone: bool = False
+    """Locust's master calls it missing, or has forgotten it."""
+    exchanges: list[Exchange] = field(default_factory=list)
+    same_machine: bool = False
 
 
 class WorkerCrew:
@@ -76,18 +107,23 @@ class WorkerCrew:
         self._conductor: Conductor | None = None
         self._plan: Plan | None = None
         self._test = ""
+        """That has begun to prepare and is not drained yet; empty for none."""
         self._start_ns = 0
-        self._aboard: set[str] = set()
-        """Client ids of the workers in the test."""
-        self._answered: set[str] = set()
-        """Those that have done what they were last asked for."""
+        """Of that test; 0 while it prepares."""
+        self._greeted: set[str] = set()
+        """Client ids of the workers that understand us."""
+        self._aboard: dict[str, _Aboard] = {}
+        self._heard_ns: dict[str, int] = {}
         self._problem: HarnessError | None = None
-        events: Any = environment.events  # Locust's hooks are untyped
-        events.worker_report.add_listener(self._on_report)
-        events.worker_connect.add_listener(self._on_connect)
-        runner.register_message("harness_ready", self._on_answer)
-        runner.register_message("harness_drained", self._on_answer)
-        runner.register_message("harness_problem", self._on_problem)
+        for name, listener in {
+            "hello": self._on_hello,
+            "ready": self._on_ready,
+            "drained": self._on_drained,
+            "problem": self._on_problem,
+            "clock": self._on_clock,
+            "report": self._on_report,
+        }.items():
+            runner.register_message(f"harness_{name}", listener)
 
     def check(self, plan: Plan) -> None:
         """Refuse an open loop of which a worker would have no part."""
@@ -98,46 +134,82 @@ class WorkerCrew:
                 next_step="every worker needs at least one",
             )
 
-    def start(self, conductor: Conductor, plan: Plan, results: Results) -> None:
-        """Have every worker make ready, before Locust tells it to start users."""
+    def start(self, conductor: Conductor, plan: Plan, results: Results) -> int:
+        """Have every worker make ready, before Locust tells it to start users.
+
+        The start is one instant, which each worker is told on its own clock: Locust's own message
+        reaches workers one after another, and up to half a second later.
+        """
         self._conductor, self._plan, self._test = conductor, plan, results.test
-        self._problem = None
-        clients = self._runner.clients
-        ready = [one.id for one in (*clients.ready, *clients.running, *clients.spawning)]
-        self._aboard, self._answered = set(ready), set()
-        for place, client_id in enumerate(ready):
-            self._tell(client_id, Role(results.test, place, len(ready)))
-        for client_id in self._wait_for_answers(PREPARE_TIMEOUT_S):
-            logger.error("%s is not ready in time: it may start late", self._name(client_id))
+        self._problem, self._start_ns, self._aboard = None, 0, {}
+        _wait(lambda: self._greeted.issuperset(self._active()), HELLO_WITHIN_S)
+        active = [one for one in self._active() if one in self._greeted]
+        self._aboard = {one: _Aboard() for one in active}
+        for place, client_id in enumerate(active):
+            self._tell(client_id, Role(results.test, place, len(active)))
+        _wait(lambda: self._problem is not None or not self._unready(), PREPARE_TIMEOUT_S)
         problem: HarnessError | None = self._problem  # a message may have brought it meanwhile
         if problem is not None:
             self._plan, self._test = None, ""
             raise problem
+        for client_id in self._unready():
+            logger.error("%s is not ready in time: it starts late", self._name(client_id))
+        ready = [one for one, state in self._aboard.items() if state.ready]
+        self._compare_clocks(ready)
         self._start_ns = time.monotonic_ns()
+        for client_id in ready:
+            self._let_begin(client_id, results)
         gevent.spawn(self._watch, results.test)
+        return self._start_ns
 
-    def drain(self) -> None:
+    def all_run(self) -> bool:
+        """Whether every user of every worker has started, as far as it can be waited for."""
+        if any(one.gone for one in self._aboard.values()):
+            return True
+        return self._runner.user_count >= self._runner.target_user_count
+
+    def drain(self, at_ns: int) -> None:
         """End the load on all workers, and wait for their last reports."""
         if self._plan is None:
             return
-        self._answered = set()
-        self._runner.send_message("harness_drain", {"test": self._test})
-        for client_id in self._wait_for_answers(self._plan.request_timeout_s + GRACE_S):
-            logger.error("%s: no last report in time", self._name(client_id))
+        for client_id, state in list(self._aboard.items()):
+            clock = state.clock or SAME_CLOCK
+            message = {"test": self._test, "at_ns": clock.there(at_ns)}
+            self._runner.send_message("harness_drain", message, client_id)
+        longest_s = self._plan.request_timeout_s + GRACE_S
+        _wait(lambda: not self._awaited(), longest_s + (at_ns - time.monotonic_ns()) / NS)
+        for client_id in list(self._aboard):
+            self._note_end(client_id)
         self._plan, self._test = None, ""
 
-    def _wait_for_answers(self, longest_s: float) -> set[str]:
-        """Those that have not answered by then, and are not gone either."""
-        deadline_s = time.monotonic() + longest_s
-        while waiting := {one for one in self._aboard - self._answered if not self._is_gone(one)}:
-            if time.monotonic() > deadline_s or self._problem is not None:
-                return waiting
-            gevent.sleep(0.02)
-        return set()
+    def _active(self) -> list[str]:
+        """Workers that Locust will start users on."""
+        clients = self._runner.clients
+        return [one.id for one in (*clients.ready, *clients.running, *clients.spawning)]
+
+    def _unready(self) -> list[str]:
+        return [
+            client_id
+            for client_id, state in list(self._aboard.items())
+            if not state.ready and not self._is_gone(client_id)
+        ]
+
+    def _awaited(self) -> list[str]:
+        """Those whose last report may still come."""
+        return [
+            client_id
+            for client_id, state in list(self._aboard.items())
+            if not state.drained and not self._is_beyond_hope(client_id)
+        ]
 
     def _is_gone(self, client_id: str) -> bool:
         client = self._runner.clients.get(client_id)
         return client is None or client.state == STATE_MISSING
+
+    def _is_beyond_hope(self, client_id: str) -> bool:
+        silent_ns = time.monotonic_ns() - self._heard_ns.get(client_id, 0)
+        forgotten = client_id not in self._runner.clients
+        return forgotten or (self._is_gone(client_id) and silent_ns > BACK_WITHIN_S * NS)
 
     def _tell(self, client_id: str, role: Role) -> None:
         options = self._environment.parsed_options
@@ -154,109 +226,122 @@ class WorkerCrew:
         index = runner.get_worker_index(client_id)
         return f"worker {index} on {client_id.rpartition('_')[0]}"
 
+    def _compare_clocks(self, clients: Collection[str]) -> None:
+        """Ask each what its clock shows: one on this machine once, another several times."""
+        for question in range(1, CLOCK_QUESTIONS + 1):
+            asked = [
+                client_id
+                for client_id in clients
+                if question == 1 or not self._aboard[client_id].same_machine
+            ]
+            for client_id in asked:
+                message = {"test": self._test, "asked_ns": time.monotonic_ns()}
+                self._runner.send_message("harness_clock", message, client_id)
+            answers = [self._aboard[client_id].exchanges for client_id in asked]
+            _wait(partial(_all_have, answers, question), CLOCK_WITHIN_S)
+
+    def _let_begin(self, client_id: str, results: Results) -> None:
+        """Tell a worker when the test has started, or will."""
+        state, name = self._aboard[client_id], self._name(client_id)
+        if not state.exchanges:
+            logger.error("%s does not say what its clock shows: it takes no part", name)
+            return
+        state.clock = offset_of(state.exchanges, same_machine=state.same_machine)
+        results.worker(name).clock_error_s = state.clock.error_ns / NS
+        if state.clock is not SAME_CLOCK:
+            logger.info("the clock of %s is known to %.1f ms", name, state.clock.error_ns / 1e6)
+        message = {"test": self._test, "start_ns": state.clock.there(self._start_ns)}
+        self._runner.send_message("harness_begin", message, client_id)
+
+    def _let_begin_late(self, client_id: str, test: str) -> None:
+        self._compare_clocks([client_id])
+        if self._conductor is not None and self._conductor.results and self._test == test:
+            self._let_begin(client_id, self._conductor.results)
+
     def _watch(self, test: str) -> None:
-        """Say at once when a worker has gone: the master goes on with the others."""
-        lost: set[str] = set()
+        """See at once who comes and who goes: the master goes on with the others."""
         while self._test == test:
-            for client_id in sorted(one for one in self._aboard - lost if self._is_gone(one)):
-                lost.add(client_id)
-                self._note_lost(client_id)
-            gevent.sleep(REPORT_EVERY_S)
+            for client_id, state in list(self._aboard.items()):
+                if state.gone != self._is_gone(client_id):
+                    state.gone = not state.gone
+                    self._note_gone(client_id, gone=state.gone)
+            for client_id in self._active():
+                if client_id in self._greeted and client_id not in self._aboard:
+                    place = len(self._aboard)
+                    self._aboard[client_id] = _Aboard(late=True)
+                    self._tell(client_id, Role(test, place, place + 1, late=True))
+            gevent.sleep(LOOK_EVERY_S)
 
-    def _note_lost(self, client_id: str) -> None:
+    def _note_gone(self, client_id: str, *, gone: bool) -> None:
         name = self._name(client_id)
-        logger.warning("%s is gone; the test goes on, and what it had reported stays", name)
+        if gone:
+            logger.warning("%s is gone; the test goes on, and what it had reported stays", name)
+        else:
+            logger.warning("%s is back", name)
         if self._conductor is not None and self._conductor.results is not None:
-            self._conductor.results.worker(name).lost = True
+            self._conductor.results.worker(name).lost = gone
 
-    def _on_connect(self, client_id: str, **_: Any) -> None:
-        """A worker that comes late: its slices begin where the test is by now."""
-        if self._conductor is None or not self._conductor.running or not self._test:
+    def _note_end(self, client_id: str) -> None:
+        """A worker whose last report is not there is lost, whatever else it may do."""
+        state, name = self._aboard[client_id], self._name(client_id)
+        if self._conductor is None or self._conductor.results is None:
             return
-        elapsed_s = (time.monotonic_ns() - self._start_ns) / 1e9
-        place = len(self._aboard)
-        self._aboard.add(client_id)
-        self._tell(client_id, Role(self._test, place, place + 1, elapsed_s))
+        results = self._conductor.results
+        if state.clock is None and state.late:
+            return  # it came, and the test was over before it had begun
+        lost = not (state.drained and results.attendance.ended(name))
+        results.worker(name).lost = lost
+        if lost:
+            logger.error("%s: no last report in time", name)
 
-    def _on_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
-        if self._conductor is None or KEY not in data:
+    def _on_hello(self, msg: Any, **_: Any) -> None:
+        self._greeted.add(msg.node_id)
+
+    def _on_ready(self, msg: Any, **_: Any) -> None:
+        if (state := self._state_of(msg)) is None:
             return
-        for report in decode_reports(data[KEY]):
-            self._conductor.take(self._name(client_id), report)
+        state.ready = True
+        if self._start_ns:
+            gevent.spawn(self._let_begin_late, msg.node_id, self._test)
 
-    def _on_answer(self, msg: Any, **_: Any) -> None:
-        if msg.data["test"] == self._test:
-            self._answered.add(msg.node_id)
+    def _on_clock(self, msg: Any, **_: Any) -> None:
+        answered_ns = time.monotonic_ns()
+        if (state := self._state_of(msg)) is None:
+            return
+        state.same_machine = bool(msg.data["machine"]) and msg.data["machine"] == this_machine()
+        exchange = Exchange(msg.data["asked_ns"], msg.data["shown_ns"], answered_ns)
+        state.exchanges.append(exchange)
+
+    def _on_drained(self, msg: Any, **_: Any) -> None:
+        if (state := self._state_of(msg)) is not None:
+            state.drained = True
+
+    def _on_report(self, msg: Any, **_: Any) -> None:
+        self._heard_ns[msg.node_id] = time.monotonic_ns()
+        if self._conductor is not None:
+            for report in decode_reports(msg.data["reports"]):
+                self._conductor.take(self._name(msg.node_id), report)
 
     def _on_problem(self, msg: Any, **_: Any) -> None:
         said = f"{self._name(msg.node_id)}: {msg.data['message']}"
         kind = UsageError if msg.data["exit_code"] == EXIT_USAGE else EnvironmentFailure
-        self._problem = self._problem or kind(said, next_step=msg.data["next_step"])
+        problem = kind(said, next_step=msg.data["next_step"])
+        if self._start_ns:
+            logger.error("%s", problem)
+        self._problem = self._problem or problem
+
+    def _state_of(self, msg: Any) -> _Aboard | None:
+        """Of whoever sent it; None where it is not about the test that runs."""
+        self._heard_ns[msg.node_id] = time.monotonic_ns()
+        return self._aboard.get(msg.node_id) if msg.data["test"] == self._test else None
 
 
-class Worker:
-    """One worker's side of it."""
+def _all_have(answers: Iterable[Sized], count: int) -> bool:
+    return all(len(one) >= count for one in answers)
 
-    def __init__(self, environment: Environment, runner: WorkerRunner) -> None:
-        self._environment, self._runner = environment, runner
-        self._load: ProcessLoad | None = None
-        self._preparing: gevent.Greenlet | None = None
-        self._outbox: list[WorkerReport] = []
-        events: Any = environment.events  # Locust's hooks are untyped
-        events.test_start.add_listener(self._on_test_start)
-        events.test_stopping.add_listener(self._on_test_stopping)
-        events.report_to_master.add_listener(self._on_report_to_master)
-        runner.register_message("harness_role", self._on_role)
-        runner.register_message("harness_drain", self._on_drain, concurrent=True)
 
-    def _on_role(self, msg: Any, **_: Any) -> None:
-        """Beside, so that Locust's messages are answered meanwhile."""
-        self._preparing = gevent.spawn(self._prepare, msg.data)
-
-    def _prepare(self, message: dict[str, Any]) -> None:
-        self._end_load()
-        role = Role(**message["role"])
-        try:
-            plan = make_plan(Namespace(**message["options"]), message["host"])
-            self._load = ProcessLoad(self._environment, plan, role, self._outbox.append)
-        except HarnessError as error:
-            logger.error("%s", error)
-            problem = {
-                "message": str(error),
-                "next_step": error.next_step,
-                "exit_code": error.exit_code,
-            }
-            self._runner.send_message("harness_problem", problem)
-        else:
-            self._runner.send_message("harness_ready", {"test": role.test})
-
-    def _on_test_start(self, **_: Any) -> None:
-        if self._preparing is not None:
-            self._preparing.join()
-        if self._load is None:
-            logger.error("no part in this test: the master's log says why")
-            return
-        self._load.start()
-
-    def _on_drain(self, msg: Any, **_: Any) -> None:
-        self._end_load()
-        data: dict[str, Any] = {}
-        events: Any = self._environment.events
-        events.report_to_master.fire(client_id=self._runner.client_id, data=data)
-        self._runner.send_message("stats", data)
-        self._runner.send_message("harness_drained", msg.data)
-
-    def _on_test_stopping(self, **_: Any) -> None:
-        """Locust stops the users; the master has asked for this before, unless it is gone."""
-        self._end_load()
-
-    def _end_load(self) -> None:
-        if self._load is not None:
-            load, self._load = self._load, None
-            load.drain()
-            load.finish()
-
-    def _on_report_to_master(self, data: dict[str, Any], **_: Any) -> None:
-        if self._outbox:
-            data[KEY] = encode_reports(self._outbox)
-            self._outbox.clear()
+def _wait(true: Callable[[], bool], longest_s: float) -> None:
+    """Until it is true, or so long."""
+    deadline_s = time.monotonic() + longest_s
+    while not true() and time.monotonic() < deadline_s:
+        gevent.sleep(0.01)

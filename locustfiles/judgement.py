@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -14,6 +15,11 @@ _REMEDIES = (
     (r"add workers: --workers (\d+)", r"start \1 workers (the same command with --worker)"),
     (r", for example --cpus-server \d+ --cpus-generator \d+,", ""),
 )
+STANDSTILL_SHARE = 0.05
+"""Of the time that counts; a process that did nothing for longer makes a closed loop's load and
+throughput smaller than they claim to be."""
+CLOCK_KNOWN_S = 0.05
+"""Slices of a process whose clock is known less well are said to be so."""
 MORE_WORKERS = "start more workers (the same command with --worker), or ask for less"
 
 
@@ -22,12 +28,19 @@ def warnings_of(results: Results, now_s: float) -> list[str]:
     total = results.whole(now_s).total
     allowed_ms = _allowed_ms(total)
     reasons = [one for state in results.workers for one in _of_worker(state, allowed_ms)]
-    return [*reasons, *_of_load(total, allowed_ms)]
+    return [*troubles_of(results, now_s), *reasons, *_of_load(total, allowed_ms)]
+
+
+def troubles_of(results: Results, now_s: float) -> list[str]:
+    """What makes a test invalid: a part of the load is missing, or of what is known of it."""
+    return [one for state in results.workers for one in _troubles_of(state, results, now_s)]
 
 
 def remark_on(state: WorkerState, results: Results, now_s: float) -> str:
     """The first thing to say of one process; `ok` where there is nothing."""
-    return next(_of_worker(state, _allowed_ms(results.whole(now_s).total)), "ok")
+    troubles = _troubles_of(state, results, now_s)
+    found = _of_worker(state, _allowed_ms(results.whole(now_s).total))
+    return next(itertools.chain(troubles, found), "ok")
 
 
 def in_locust_words(reason: str) -> str:
@@ -45,18 +58,36 @@ def lost_words(state: WorkerState) -> str:
     )
 
 
+def _troubles_of(state: WorkerState, results: Results, now_s: float) -> Iterator[str]:
+    if state.lost:
+        yield lost_words(state)
+    if missing := results.attendance.missing(state.name):
+        yield (
+            f"{missing} of {results.attendance.made(state.name)} reports of {state.name} did not "
+            "arrive: what it saw in so many seconds is not counted"
+        )
+    if state.stood_still_s > STANDSTILL_SHARE * results.whole(now_s).duration_s:
+        yield (
+            f"{state.name} stood still for {state.stood_still_s:.1f} s: its share of the load was "
+            "missing for so long"
+        )
+
+
 def _allowed_ms(total: TimeSlice) -> float:
     return allowed_late_ms(hdr.value_at(total.ok.response, 0.95) or 0.0)
 
 
 def _of_worker(state: WorkerState, allowed_ms: float) -> Iterator[str]:
     evidence = state.evidence
-    if state.lost:
-        yield lost_words(state)
     if evidence.cpu_cores >= GENERATOR_CPU_LIMIT:
         yield (
             f"{state.name} was the limit (it used {evidence.cpu_cores:.0%} of a core): "
             f"{MORE_WORKERS}"
+        )
+    if state.clock_error_s > CLOCK_KNOWN_S:
+        yield (
+            f"the clock of {state.name} is known to within {1000 * state.clock_error_s:.0f} ms "
+            "only: its part of every second may be off by as much"
         )
     lag_ms = hdr.value_at(evidence.loop_lag, 0.99) or 0.0
     if lag_ms > allowed_ms:

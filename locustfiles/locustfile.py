@@ -27,9 +27,10 @@ from locust.web import WebUI
 
 from arguments import add_arguments
 from conductor import Conductor, Crew, exiting_on_mistakes
-from crews import LocalCrew, Worker, WorkerCrew
+from crews import LocalCrew, WorkerCrew
 from metrics_page import show_metrics
 from triton_users import TritonGrpcUser, TritonHttpUser, TritonOpenLoopUser
+from worker import Worker
 
 __all__ = ["TritonGrpcUser", "TritonHttpUser", "TritonOpenLoopUser"]
 

@@ -30,7 +30,7 @@ from loop_lag import LoopLag
 from plan import Plan
 from preflight import ask_about, expected_outputs
 from record_files import open_records
-from results import SLICE_S, WorkerReport
+from results import REPORT_EVERY_S, SLICE_S, WorkerReport
 from triton_users import (
     USERS,
     OpenLoopShare,
@@ -40,7 +40,6 @@ from triton_users import (
     read_waiter,
 )
 
-REPORT_EVERY_S = 1.0
 USERS_APART = 100_000
 """More users than a process has: each process's users begin at places of their own."""
 _NS = 1_000_000_000
@@ -56,8 +55,8 @@ class Role:
     test: str
     worker: int = 0
     workers: int = 1
-    elapsed_s: float = 0.0
-    """Since the test's start: a worker may join late, and then has no part in an open loop."""
+    late: bool = False
+    """It joins a test that runs, and then has no part in an open loop."""
 
 
 class ProcessLoad:
@@ -83,7 +82,6 @@ class ProcessLoad:
     ) -> None:
         self._environment, self._plan, self._role = environment, plan, role
         self._deliver = deliver
-        self._made_ns = time.monotonic_ns()
         model = ask_about(plan)
         self._outputs = expected_outputs(model)
         self._traffic = self._make_traffic()
@@ -94,33 +92,40 @@ class ProcessLoad:
         self._process = psutil.Process()
         self._recorder: Recorder | None = None
         self._open: OpenLoop | None = None
-        self._start_ns = self._reported_ns = 0
+        self._start_ns = self._reported_ns = self._reports = 0
         self._reported_cpu_s = 0.0
         self._over = Event()
         self._ticker = gevent.Greenlet(self._report_on)
 
-    def start(self) -> None:
-        """The test's clock starts; users that Locust starts from now on find their traffic."""
-        late_ns = int(self._role.elapsed_s * _NS)
-        now_ns = time.monotonic_ns()
-        self._start_ns = self._made_ns - late_ns if late_ns else now_ns
-        self._reported_ns, self._reported_cpu_s = now_ns, time.process_time()
+    def start(self, start_ns: int) -> None:
+        """Users find their traffic from now on.
+
+        Args:
+            start_ns: the test's start on this process's CLOCK_MONOTONIC: slices and arrivals count
+                from there, in every process from the same instant.
+        """
+        self._start_ns, self._reported_ns = start_ns, time.monotonic_ns()
+        self._reported_cpu_s = time.process_time()
         self._recorder = self._make_recorder()
         self._lag.__enter__()
         self._ticker.start()
         TritonUser.traffic, TritonUser.sink = self._traffic, self._recorder
         if self._plan.end_s is not None:
             self._traffic.ending.at_ns = self._start_ns + int(self._plan.end_s * _NS)
-        if self._plan.is_open_loop and not late_ns:
+        if self._plan.is_open_loop and not self._role.late:
             first_ns = self._start_ns + int(self._plan.lead_s * _NS)
             make = partial(self._open_loop, self._recorder)
             TritonOpenLoopUser.shares[:] = [OpenLoopShare(make, first_ns)]
+        TritonUser.begun.set()
 
-    def drain(self) -> None:
-        """Schedule nothing more, and wait for what is in flight; every request has a timeout."""
-        self._traffic.ending.at_ns = min(self._traffic.ending.at_ns, time.monotonic_ns())
+    def drain(self, at_ns: int = 0) -> None:
+        """Schedule nothing from an instant on, and wait for what is in flight then.
+
+        Every request has a timeout, so the wait ends.
+        """
+        self._traffic.ending.at_ns = min(self._traffic.ending.at_ns, at_ns)
         for user in tuple(TritonUser.present):
-            user.leave()
+            user.leave(at_ns)
         while TritonUser.present:
             gevent.sleep(0.01)
 
@@ -129,11 +134,12 @@ class ProcessLoad:
         if self._recorder is None:
             return
         TritonUser.traffic = TritonUser.sink = None
+        TritonUser.begun.clear()
         TritonOpenLoopUser.shares.clear()
         # Not killed: it may be in the middle of a report, which holds what nothing else holds.
         self._over.set()
         self._ticker.join()
-        self._report(self._recorder)
+        self._report(self._recorder, final=True)
         self._recorder = None
         self._lag.__exit__(None, None, None)
         problem = self._writer.close() if self._writer else ""
@@ -188,7 +194,7 @@ class ProcessLoad:
             return min(now_ns, self._open.settled_before_ns)
         return min([now_ns, *(one.loop.scheduled_ns or now_ns for one in TritonUser.present)])
 
-    def _report(self, recorder: Recorder) -> None:
+    def _report(self, recorder: Recorder, *, final: bool = False) -> None:
         now_ns, cpu_s = time.monotonic_ns(), time.process_time()
         # Before `take`: what ends in between is reported all the same, only not vouched for.
         settled_ns = self._settled_ns(now_ns)
@@ -202,7 +208,10 @@ class ProcessLoad:
             memory_bytes=self._process.memory_info().rss,
             first_failure=recorder.first_failure,
             settled_s=(settled_ns - self._start_ns) / _NS,
+            number=self._reports,
+            final=final,
         )
+        self._reports += 1
         self._reported_ns, self._reported_cpu_s = now_ns, cpu_s
         self._deliver(report)
 

@@ -13,12 +13,16 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import TypeAdapter
 
+from attendance import Attendance
 from harness import hdr
 from harness.load.history import LoadHistory
 from harness.load.recorder import merge_slices
 from harness.types import GeneratorEvidence, SparseHistogram, TimeSlice
 
 SLICE_S = 0.25
+REPORT_EVERY_S = 1.0
+STANDSTILL_S = 1.0
+"""A report that is overdue by less is a busy machine's doing, and the event loop's lag tells."""
 RECENT_S = 10.0
 RAMP_UP = "ramp-up"
 """Until Locust has started all users."""
@@ -32,7 +36,10 @@ TRANSIENT = frozenset({RAMP_UP, SETTLING, DRAINING})
 
 @dataclass(frozen=True)
 class WorkerReport:
-    """What one process saw since its last report; its times count from its own start."""
+    """What one process saw since its last report; its times count from the test's start.
+
+    That is one instant for all of them, whatever their clocks show (`clocks.py`).
+    """
 
     test: str
     """Which test: a report that comes late must not be added to the next one's."""
@@ -48,6 +55,10 @@ class WorkerReport:
     """Of the test, in its own words."""
     settled_s: float = 0.0
     """What fell due before has ended, and was reported."""
+    number: int = 0
+    """Of this report: the process's first is 0."""
+    final: bool = False
+    """None comes after it."""
 
 
 _REPORTS = TypeAdapter(tuple[WorkerReport, ...])
@@ -74,11 +85,15 @@ class WorkerState:
     loop_lag: SparseHistogram = field(default_factory=SparseHistogram)
     memory_bytes: int = 0
     reported_s: float = 0.0
-    """When it was last heard of, on its own clock."""
+    """When it made its last report that came."""
     settled_s: float = 0.0
     """All that fell due there by then was reported."""
     lost: bool = False
-    """Gone before the test's end."""
+    """Gone, and not come back before the test's end."""
+    stood_still_s: float = 0.0
+    """Time outside the transient phases in which it did nothing at all."""
+    clock_error_s: float = 0.0
+    """How far off its slices may lie, at most: what is not known of its clock."""
 
     @property
     def evidence(self) -> GeneratorEvidence:
@@ -124,10 +139,27 @@ class Results:
     _workers: dict[str, WorkerState] = field(default_factory=dict)
     first_failure: str = ""
     history: LoadHistory = field(default_factory=lambda: LoadHistory(SLICE_S))
+    attendance: Attendance = field(default_factory=Attendance)
+    start_ns: int = 0
+    """CLOCK_MONOTONIC of the process that sums up, at the start of slice 0."""
+
+    def continued(self, now_s: float) -> Results:
+        """The same test counted anew, from the next slice on: its phases go on as they were."""
+        fresh = Results(self.test, attendance=self.attendance, start_ns=self.start_ns)
+        if (phase := self.phase_at(now_s)) != RAMP_UP:
+            fresh.begin(phase, now_s + SLICE_S)
+        for name, start_s in zip(self._names, self._starts_s, strict=True):
+            if start_s > now_s:
+                fresh.begin(name, max(start_s, now_s + SLICE_S))
+        for state in self.workers:
+            fresh._workers[state.name] = WorkerState(
+                state.name, lost=state.lost, clock_error_s=state.clock_error_s
+            )
+        return fresh
 
     def begin(self, name: str, at_s: float) -> None:
         """From an instant on it is another phase; one that was to begin later is part of it."""
-        start_s = math.ceil(round(at_s / SLICE_S, 6)) * SLICE_S
+        start_s = edge_after(at_s)
         replaced = []
         while len(self._starts_s) > 1 and self._starts_s[-1] >= start_s:
             replaced.append(self._totals.pop(len(self._starts_s) - 1, None))
@@ -139,8 +171,10 @@ class Results:
         self._totals[place] = _joined(place, replaced)
 
     def add(self, worker: str, report: WorkerReport) -> None:
-        """Take in what a process reported."""
+        """Take in what a process reported; a report that was taken in before changes nothing."""
         if report.test != self.test:
+            return
+        if not self.attendance.take(worker, report.number, final=report.final):
             return
         for one in report.slices:
             place = self._place_of(one.index * SLICE_S)
@@ -212,11 +246,39 @@ class Results:
         state.memory_bytes, state.reported_s = report.memory_bytes, report.elapsed_s
         state.settled_s = report.settled_s
         middle_s = report.elapsed_s - report.interval_s / 2
+        state.stood_still_s += self._stood_still_s(report)
         if self.phase_at(middle_s) in TRANSIENT:
             return
         state.steady_s += report.interval_s
         state.steady_cpu_s += report.cpu_s
         state.loop_lag = hdr.merge([state.loop_lag, report.loop_lag])
+
+    def _stood_still_s(self, report: WorkerReport) -> float:
+        """Reports are due every second: of one that is overdue the rest was spent not running.
+
+        A process that is stopped, or starved, wakes at the end of that time: only what lies in a
+        phase that counts is held against it.
+        """
+        start_s = report.elapsed_s - report.interval_s + REPORT_EVERY_S
+        if report.elapsed_s - start_s < STANDSTILL_S:
+            return 0.0
+        edges_s = [*self._starts_s[1:], math.inf]
+        counted = [
+            min(end_s, report.elapsed_s) - max(begin_s, start_s)
+            for name, begin_s, end_s in zip(self._names, self._starts_s, edges_s, strict=True)
+            if name not in TRANSIENT
+        ]
+        return sum(one for one in counted if one > 0)
+
+
+def edge_after(at_s: float) -> float:
+    """The first edge of a slice that is not before an instant."""
+    return math.ceil(round(at_s / SLICE_S, 6)) * SLICE_S
+
+
+def edge_before(at_s: float) -> float:
+    """The last edge of a slice that is not after an instant."""
+    return math.floor(round(at_s / SLICE_S, 6)) * SLICE_S
 
 
 def _joined(index: int, parts: Iterable[TimeSlice | None]) -> TimeSlice:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import closing
 
 import gevent
@@ -52,18 +53,26 @@ class ServerPoll:
         self.notices: list[tuple[float, str]] = []
         """When, and what happened to the statistics."""
 
-    def read(self, at_s: float) -> None:
-        """Take one reading."""
-        page = self._metrics()
+    def read(self, clock: Callable[[], float]) -> None:
+        """Take one reading.
+
+        Args:
+            clock: seconds of the test. What is read is as old as the middle of the time it takes:
+                at the edge of a window that tells which requests lie in it.
+        """
+        at_s = clock()
         try:
             with gevent.Timeout(READ_WITHIN_S):
                 if self._server is None:
                     self._server = server_of(self._plan)
                     self.serving = serving_of(self._server.config(self._plan.model) or {})
+                asked_s = clock()
                 statistics = self._server.statistics(self._plan.model)
+                at_s = (asked_s + clock()) / 2
         except (HarnessError, gevent.Timeout) as error:
             self._note_missing(at_s, error)
             return
+        page = self._metrics()
         self._note_back(at_s)
         resets = self.counters.resets
         utilizations = page.values("nv_gpu_utilization")

@@ -9,12 +9,15 @@ about twice the one before, and once more at the end.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from math import ceil
 
 import gevent
 from gevent.event import Event
 
 from conductor import Conductor
+from harness import hdr
 from harness.analysis.stopping import LookSchedule, seconds_needed
 from harness.load.transports.opening import answers_are_stamped
 from harness.pipeline.live import assess_load
@@ -27,7 +30,7 @@ from harness.types import (
     ServerMetrics,
     Trial,
 )
-from judgement import lost_words
+from judgement import troubles_of
 from plan import Plan
 from results import TRANSIENT, PhaseResult, Results
 from server_poll import ServerPoll
@@ -122,16 +125,19 @@ class ServingWatch:
         watched.ended_s = now_s
         if self._greenlet is not None:
             self._greenlet.kill()
-        watched.poll.read(now_s)
+        watched.poll.read(self._elapsed_s)
         watched.poll.close()
         phases = [one for one in watched.results.phases(now_s) if one.name not in TRANSIENT]
         for phase in phases:
             self._judge(watched, phase, phase.start_s + phase.duration_s)
 
+    def _elapsed_s(self) -> float:
+        return self._conductor.elapsed_s
+
     def _watch(self, watched: Watched) -> None:
         while watched.ended_s is None:
-            now_s = self._conductor.elapsed_s
-            watched.poll.read(now_s)
+            watched.poll.read(self._elapsed_s)
+            now_s = self._elapsed_s()
             try:
                 self._look(watched, now_s)
             except Exception:
@@ -163,15 +169,16 @@ class ServingWatch:
         plan, results = watched.plan, watched.results
         end_s = min(until_s, phase.start_s + phase.duration_s)
         load = load_of(watched, phase, end_s)
+        window_s = window_of(watched, phase, load)
         trial = _trial(watched, phase, load.duration_s)
         assessment = assess_load(
             _judged_workload(plan, trial),
             load,
             plan.slo,
-            server=_server_between(watched, phase.start_s, end_s),
+            server=_server_between(watched, *window_s, load),
             host=watched.poll.host,
             confidence=_schedule(plan).confidence_per_look,
-            spoilt="; ".join(lost_words(one) for one in results.workers if one.lost),
+            spoilt="; ".join([*troubles_of(results, until_s), *_uncounted(watched)]),
         )
         if assessment is not None:
             result = replace(assessment.result, trial=trial, started_utc=watched.started_utc)
@@ -190,16 +197,44 @@ def load_of(watched: Watched, phase: PhaseResult, end_s: float) -> LoadResult:
     return replace(load, first_failure=results.first_failure, answers_stamped=stamped)
 
 
-def _server_between(watched: Watched, start_s: float, end_s: float) -> ServerMetrics:
+def window_of(watched: Watched, phase: PhaseResult, load: LoadResult) -> tuple[float, float]:
+    """From when to when a phase's load was measured, in seconds of the test.
+
+    In a long test the slices that are kept are wide, and the window ends at their edges, within
+    the phase: what the server counted is taken between the same edges.
+    """
+    before = [one for one in watched.results.phases(phase.start_s) if one.start_s < phase.start_s]
+    first_s = before[-1].start_s if before else phase.start_s
+    zero_s = int(first_s / load.slice_s) * load.slice_s
+    return zero_s + load.window_start_ns / 1e9, zero_s + load.window_end_ns / 1e9
+
+
+def _server_between(
+    watched: Watched, start_s: float, end_s: float, load: LoadResult
+) -> ServerMetrics:
     """What the server counted in a window; without its count where the poll missed an edge.
 
-    The client's count and the server's are compared only where both speak of the same time.
+    The client's count and the server's are compared only where both speak of the same time, and
+    what may have passed between an edge and its reading is allowed for.
     """
     counters = watched.poll.counters
     server = counters.total(start_s, end_s)
     if not counters.cut_at(start_s) or not counters.cut_at(end_s):
         return replace(server, requests=None)
-    return server
+    apart_s = counters.nearest_s(start_s) + counters.nearest_s(end_s)
+    passed = apart_s * load.completed / load.duration_s if load.duration_s else 0.0
+    return replace(server, requests_uncertainty=server.requests_uncertainty + ceil(passed))
+
+
+def _uncounted(watched: Watched) -> Iterator[str]:
+    """How much a lost process may have done that no report tells: what the server counted more."""
+    if watched.ended_s is None or not any(one.lost for one in watched.results.workers):
+        return
+    counted = watched.poll.counters.total().requests
+    seen = watched.results.everything()
+    known = hdr.total(seen.ok.response) + sum(seen.failures.values())
+    if counted is not None and counted > known:
+        yield f"the server answered {counted:,} requests, and {known:,} of them are counted here"
 
 
 def confidence_of(plan: Plan) -> float:

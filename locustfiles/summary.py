@@ -93,6 +93,7 @@ def as_document(plan: Plan, results: Results, now_s: float) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "test": results.test,
+        "start_monotonic_ns": results.start_ns,
         "host": plan.host,
         "model": plan.model,
         "load": plan.workload.label if plan.is_open_loop else "closed loop",
@@ -105,6 +106,9 @@ def as_document(plan: Plan, results: Results, now_s: float) -> dict[str, Any]:
                 "loop_lag_p99_ms": hdr.value_at(state.loop_lag, 0.99),
                 "memory_bytes": state.memory_bytes,
                 "lost": state.lost,
+                "reports_missing": results.attendance.missing(state.name),
+                "stood_still_s": state.stood_still_s,
+                "clock_error_s": state.clock_error_s,
             }
             for state in results.workers
         ],

@@ -15,6 +15,7 @@ from functools import cache, partial
 from typing import ClassVar
 
 import gevent
+from gevent.event import Event
 from gevent.socket import wait_read
 from locust import User, constant, task
 from locust.exception import StopUser
@@ -56,6 +57,10 @@ class TritonUser(User):
     sink: ClassVar[OpenLoopSink | None] = None
     present: ClassVar[set[TritonUser]] = set()
     """Those of this process that may have a request in flight."""
+    begun: ClassVar[Event] = Event()
+    """Set while the process has traffic for them."""
+    patience_s: ClassVar[float] = 0.0
+    """How long they wait for it: a worker's may be started before it is known where they begin."""
     ending: Ending
     """Of this user: it sends nothing from then on."""
 
@@ -63,6 +68,7 @@ class TritonUser(User):
 
     def on_start(self) -> None:
         """Take a place in the traffic."""
+        self.await_traffic()
         if self.traffic is None:
             raise StopUser  # whoever should have made it said why
         self.ending = Ending(self.traffic.ending.at_ns)
@@ -71,6 +77,11 @@ class TritonUser(User):
         if self.sink is not None:
             self.loop = self.traffic.closed_loop(self.transport, self.sink)
         self.present.add(self)
+
+    def await_traffic(self) -> None:
+        """Return when there is some, or none can be expected any more."""
+        if self.traffic is None and self.patience_s:
+            self.begun.wait(self.patience_s)
 
     def on_stop(self) -> None:
         """Hang up."""
@@ -90,10 +101,10 @@ class TritonUser(User):
             raise StopUser
         self.loop.run(self.ending, most=REQUESTS_A_TASK)
 
-    def leave(self) -> None:
-        """Send nothing more; the request in flight is waited for, and counted."""
+    def leave(self, at_ns: int = 0) -> None:
+        """Send nothing from an instant on; what is in flight then is waited for, and counted."""
         if self in self.present:
-            self.ending.at_ns = 0
+            self.ending.at_ns = min(self.ending.at_ns, at_ns)
 
     def stop(self, force: bool = False) -> bool:
         """Leave, and only then be killed: the slowest requests must not go uncounted.
@@ -133,6 +144,7 @@ class TritonOpenLoopUser(TritonUser):
 
     def on_start(self) -> None:
         """Take the share, if it is still there."""
+        self.await_traffic()
         if self.traffic is None or not self.shares:
             raise StopUser
         self.ending = self.traffic.ending

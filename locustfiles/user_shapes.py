@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
+import gevent
 from locust import LoadTestShape
 from locust.env import Environment
 from locust.runners import MasterRunner
@@ -25,8 +26,8 @@ SHORTEST_SETTLE_S = 1.0
 ALL_AT_ONCE = 100.0
 """Users started a second: Locust warns above."""
 
-BeginPhase = Callable[[str, float], None]
-"""Name, and in how many seconds."""
+BeginPhase = Callable[[str, float], float]
+"""Name, and in how many seconds; gives in how many it does, at a slice's edge."""
 Tick = tuple[int, float] | None
 
 
@@ -108,7 +109,8 @@ class UserSweep(PlannedShape):
         users = self._plan.sweep[step]
         if step != self._step:
             self._step = step
-            self._begin_phase(SETTLING, 0.0)
+            # The step before is measured until then, so its users stay until then.
+            gevent.sleep(self._begin_phase(SETTLING, 0.0))
             settle_s = max(SHORTEST_SETTLE_S, SETTLE_SHARE * self._plan.step_time_s)
             self._begin_phase(step_name(users), settle_s)
         return users, max(ALL_AT_ONCE, users)

@@ -95,8 +95,12 @@ class RunningCounters:
 
     def cut_at(self, at_s: float) -> bool:
         """Whether a reading lies near enough to an instant for counts to be cut there."""
+        return self.nearest_s(at_s) <= NEAR_S
+
+    def nearest_s(self, at_s: float) -> float:
+        """How far the nearest reading lies from an instant; infinite where there is none."""
         edges = {one.start_s for one in self.stretches} | {one.end_s for one in self.stretches}
-        return any(abs(one - at_s) <= NEAR_S for one in edges)
+        return min((abs(one - at_s) for one in edges), default=inf)
 
     def _join_pairs(self) -> None:
         joined = [

@@ -40,9 +40,9 @@ def slice_at(index: int, count: int = 1) -> TimeSlice:
 
 
 def report(
-    *slices: TimeSlice, at_s: float = 1.0, test: str = "t", cpu_s: float = 0.1
+    *slices: TimeSlice, at_s: float = 1.0, test: str = "t", cpu_s: float = 0.1, number: int = 0
 ) -> WorkerReport:
-    return WorkerReport(test, at_s, 1.0, slices, cpu_s, SparseHistogram(), 2**20)
+    return WorkerReport(test, at_s, 1.0, slices, cpu_s, SparseHistogram(), 2**20, number=number)
 
 
 @given(
@@ -54,13 +54,14 @@ def test_no_request_is_lost_between_phases(
 ) -> None:
     """However phases begin, earlier ones replaced by later marks included."""
     results = Results("t")
-    steps = [*slices]
+    steps = [*enumerate(slices)]
     for mark_s in marks_s:
         results.begin(MEASURED, mark_s)
         if steps:
-            results.add("w", report(slice_at(*steps.pop())))
-    for one in steps:
-        results.add("w", report(slice_at(*one)))
+            number, one = steps.pop()
+            results.add("w", report(slice_at(*one), number=number))
+    for number, one in steps:
+        results.add("w", report(slice_at(*one), number=number))
     sent = sum(count for _, count in slices)
     assert hdr.total(results.everything().ok.response) == sent
     phases = results.phases(now_s=100.0)
@@ -100,8 +101,8 @@ def test_a_saturated_or_lost_worker_is_named_in_words() -> None:
     results.worker("worker 1").lost = True
     warnings = warnings_of(results, 2.0)
     assert len(warnings) == 2
-    assert "worker 0 was the limit (it used 97% of a core)" in warnings[0]
-    assert "worker 1 was lost 1 s into the test" in warnings[1]
+    assert "worker 1 was lost 1 s into the test" in warnings[0]
+    assert "worker 0 was the limit (it used 97% of a core)" in warnings[1]
     assert "WARNING: worker 0 was the limit" in as_text(results, 2.0)
 
 

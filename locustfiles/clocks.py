@@ -1,0 +1,66 @@
+"""How far two processes' monotonic clocks are apart, from questions that were answered.
+
+Whoever is asked shows his clock at some instant between the question and its arrival back here. So
+each exchange holds the difference between two bounds, and several hold it between the narrowest:
+however the way there and the way back share the delay, the bounds are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One question and its answer; nanoseconds of CLOCK_MONOTONIC."""
+
+    asked_ns: int
+    """Here, before the question went."""
+    shown_ns: int
+    """There."""
+    answered_ns: int
+    """Here, when the answer was read."""
+
+
+@dataclass(frozen=True)
+class ClockOffset:
+    """What another process's clock shows beyond ours."""
+
+    offset_ns: int
+    """Added to an instant here it is the same instant there."""
+    error_ns: int
+    """It is wrong by so much at most."""
+
+    def there(self, here_ns: int) -> int:
+        """An instant of our clock, on the other."""
+        return here_ns + self.offset_ns
+
+
+SAME_CLOCK = ClockOffset(0, 0)
+
+
+def offset_of(exchanges: Sequence[Exchange], *, same_machine: bool = False) -> ClockOffset:
+    """The difference of two clocks, and how well it is known.
+
+    Args:
+        exchanges: at least one.
+        same_machine: both processes run under one kernel, whose clock is one, unless somebody gave
+            a container a time of its own: that shows.
+    """
+    low_ns = max(one.shown_ns - one.answered_ns for one in exchanges)
+    high_ns = min(one.shown_ns - one.asked_ns for one in exchanges)
+    if same_machine and low_ns <= 0 <= high_ns:
+        return SAME_CLOCK
+    return ClockOffset((low_ns + high_ns) // 2, max(0, high_ns - low_ns + 1) // 2)
+
+
+def this_machine() -> str:
+    """The same for all processes under one running kernel; empty where it cannot be told."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,127 @@
+"""A worker's side of a test: what its master tells it, and what it tells its master.
+
+`crews.py` is the other side, and names the messages.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from argparse import Namespace
+from functools import cache
+from typing import Any
+
+import gevent
+from gevent.lock import BoundedSemaphore
+from locust import argument_parser, runners
+from locust.env import Environment
+from locust.exception import RPCError
+from locust.runners import WorkerRunner
+
+from clocks import this_machine
+from harness.errors import HarnessError
+from plan import make_plan
+from process_load import ProcessLoad, Role
+from results import REPORT_EVERY_S, WorkerReport, encode_reports
+from triton_users import TritonUser
+
+USERS_WAIT_S = 60.0
+"""For the traffic that they are to send."""
+
+logger = logging.getLogger("harness")
+
+
+class Worker:
+    """One worker's side of it."""
+
+    def __init__(self, environment: Environment, runner: WorkerRunner) -> None:
+        self._environment, self._runner = environment, runner
+        self._load: ProcessLoad | None = None
+        self._ready_for = ""
+        """The test that `_load` is of."""
+        self._ends = BoundedSemaphore()
+        """One load ends before the next is made."""
+        self._outbox: list[WorkerReport] = []
+        """What could not be sent yet."""
+        events: Any = environment.events  # Locust's hooks are untyped
+        events.test_stopping.add_listener(self._on_test_stopping)
+        runner.register_message("harness_role", self._on_role)
+        runner.register_message("harness_clock", self._on_clock)
+        runner.register_message("harness_begin", self._on_begin)
+        runner.register_message("harness_drain", self._on_drain, concurrent=True)
+        TritonUser.patience_s = USERS_WAIT_S
+        spare_the_users()
+        runner.send_message("harness_hello", {})
+
+    def _on_role(self, msg: Any, **_: Any) -> None:
+        """Beside, so that Locust's messages are answered meanwhile."""
+        gevent.spawn(self._prepare, msg.data)
+
+    def _prepare(self, message: dict[str, Any]) -> None:
+        self._end_load(0)
+        role = Role(**message["role"])
+        try:
+            plan = make_plan(Namespace(**message["options"]), message["host"])
+            self._load = ProcessLoad(self._environment, plan, role, self._send)
+        except HarnessError as error:
+            logger.error("%s", error)
+            problem = {
+                "message": str(error),
+                "next_step": error.next_step,
+                "exit_code": error.exit_code,
+            }
+            self._runner.send_message("harness_problem", problem)
+        else:
+            self._ready_for = role.test
+            self._runner.send_message("harness_ready", {"test": role.test})
+
+    def _on_clock(self, msg: Any, **_: Any) -> None:
+        shown = {"shown_ns": time.monotonic_ns(), "machine": this_machine()}
+        self._runner.send_message("harness_clock", msg.data | shown)
+
+    def _on_begin(self, msg: Any, **_: Any) -> None:
+        if self._load is not None and self._ready_for == msg.data["test"]:
+            self._load.start(msg.data["start_ns"])
+
+    def _on_drain(self, msg: Any, **_: Any) -> None:
+        if self._ready_for == msg.data["test"]:
+            self._end_load(msg.data["at_ns"])
+        data: dict[str, Any] = {}
+        events: Any = self._environment.events
+        events.report_to_master.fire(client_id=self._runner.client_id, data=data)
+        self._runner.send_message("stats", data)
+        self._runner.send_message("harness_drained", {"test": msg.data["test"]})
+
+    def _on_test_stopping(self, **_: Any) -> None:
+        """Locust stops the users; the master has asked for this before, unless it is gone."""
+        self._end_load(0)
+
+    def _end_load(self, at_ns: int) -> None:
+        with self._ends:
+            if self._load is not None:
+                load, self._load = self._load, None
+                load.drain(at_ns)
+                load.finish()
+
+    def _send(self, report: WorkerReport) -> None:
+        """At once; what a broken connection does not take goes with the next."""
+        self._outbox.append(report)
+        try:
+            reports = encode_reports(self._outbox)
+            self._runner.send_message("harness_report", {"reports": reports})
+        except RPCError as error:
+            logger.error("a report could not be sent, and is kept: %s", error)
+        else:
+            self._outbox.clear()
+
+
+def spare_the_users() -> None:
+    """Have Locust do twice what it does often and slowly, in this process.
+
+    For each of its hundred options a worker makes Locust's whole parser anew, whenever it is told
+    of users: half a second in which no user runs. Its statistics go to the master every three
+    seconds, and the page moves no faster.
+    """
+    module: Any = argument_parser
+    module.default_args_dict = cache(module.default_args_dict)
+    runners.WORKER_REPORT_INTERVAL = REPORT_EVERY_S
