@@ -71,10 +71,14 @@ def _watch(conductor: Conductor, web_ui: WebUI | None, out: str) -> None:
     sys.path.insert(0, str(Path(__file__).parent))
     from serving_watch import ServingWatch
     from session_log import SessionLog, open_run_folder
+    from verdict import VerdictAtEnd
     from web_page import extend_page
 
     watch = ServingWatch(conductor)
     with exiting_on_mistakes(conductor):
         log = SessionLog(conductor, watch, open_run_folder(out))
+    options = conductor.environment.parsed_options
+    if options is not None and (options.headless or options.autoquit >= 0):
+        VerdictAtEnd(conductor, watch)
     if web_ui is not None:
         extend_page(web_ui, conductor, watch, log)

@@ -16,7 +16,7 @@ from harness.load.transports.address import Target, parse_target
 from harness.load.transports.opening import GrpcImplementation
 from harness.load.workload import check_workload
 from harness.pipeline.catalogue import payloads_of
-from harness.planning.objective import parse_objective
+from harness.planning.objective import load_clauses, parse_objective
 from harness.types import (
     ArrivalKind,
     ArrivalProcess,
@@ -129,10 +129,23 @@ def make_plan(options: Namespace, host: str | None) -> Plan:
         step_time_s=step_time_s,
         histograms=_path(options.histograms),
         records=_path(options.records),
-        slo=parse_objective(options.objective) if options.objective.strip() else NO_OBJECTIVE,
+        slo=_objective(options.objective),
         from_repository=bool(_variant(options)),
         metrics_url=options.metrics_url or _metrics_url(host),
     )
+
+
+def _objective(text: str) -> ServiceLevelObjective:
+    """Quality is no load test's business: beside other clauses it is left to others."""
+    if not text.strip():
+        return NO_OBJECTIVE
+    slo = parse_objective(text)
+    if not load_clauses(slo):
+        raise UsageError(
+            f"--objective {text!r}: a load test measures no quality, and nothing else is asked for",
+            next_step="name a latency, a throughput or an error rate, such as p95 < 50 ms",
+        )
+    return slo
 
 
 def _what_to_send(options: Namespace) -> tuple[str, Path]:

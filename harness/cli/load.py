@@ -12,7 +12,7 @@ import typer
 
 from harness.cli.console import ProgressDisplay, output, print_json, print_line, say
 from harness.cli.groups import with_option_groups
-from harness.cli.load_plan import NO_OBJECTIVE, LoadPlan, check_machinery, make_plan
+from harness.cli.load_plan import LoadPlan, check_machinery, make_plan
 from harness.cli.machinery import CpuOptions, GeneratorOptions, make_machinery
 from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Repository
 from harness.cli.session import EXIT_CODES
@@ -31,7 +31,7 @@ from harness.pipeline.remote_trial import measure_remote, prepare_remote
 from harness.pipeline.run import measure_once
 from harness.report.one_trial import trial_table
 from harness.runs import RunFolder
-from harness.types import ServiceLevelObjective, Trial, TrialResult
+from harness.types import Trial, TrialResult
 
 
 @with_option_groups
@@ -42,7 +42,7 @@ def load(
     slo: Annotated[
         str | None,
         typer.Option(
-            help="Objective to judge by, in place of the study's; the exit code is then its.",
+            help="Objective to judge by, in place of the study's. [default: the study's]",
             show_default=False,
         ),
     ] = None,
@@ -56,9 +56,11 @@ def load(
     telemetry: TelemetryOptions,
     as_json: AsJson = False,
 ) -> int:
-    """Drive one model once; prints what both sides saw.
+    """Drive one model once; prints what both sides saw, and exits by the objective's verdict.
 
-    Without --url a variant of the study is exported and served first.
+    Without --url a variant of the study is exported and served first. Clauses on quality are not
+    judged: harness run is for those. Without an objective the exit code is 0, or 5 where the
+    measurement was not valid.
     """
     plan = make_plan(source, traffic, serving, slo)
     check_machinery(
@@ -68,24 +70,23 @@ def load(
         cpus=cpus.cpus_server,
         ports=telemetry.server_ports,
     )
-    judged = plan.slo if slo is not None or traffic.until_decided else NO_OBJECTIVE
     with _run_folder_path(out) as path, ProgressDisplay() as progress:
         machinery = make_machinery(repository, generators, cpus, progress=progress)
         with watched(machinery, telemetry) as machinery:
             result = _measure(plan, path, machinery)
-            _show_verdict(machinery, result, judged)
+            _show_verdict(machinery, result, plan)
     if as_json:
         print_json(result)
     else:
         output.print(trial_table(result, plan.slo))
         if out is not None:
             print_line(f"run: {out}")
-    return _exit_code(result, judged)
+    return _exit_code(result, plan)
 
 
-def _show_verdict(machinery: Machinery, result: TrialResult, judged: ServiceLevelObjective) -> None:
+def _show_verdict(machinery: Machinery, result: TrialResult, plan: LoadPlan) -> None:
     """To whoever scrapes this, before the page goes."""
-    if machinery.monitor is not None and judged.constraints:
+    if machinery.monitor is not None and plan.judged:
         machinery.monitor.decide(result.trial.family, result.decision)
 
 
@@ -137,8 +138,8 @@ def _run_folder_path(out: Path | None) -> Iterator[Path]:
         yield Path(scratch) / "run"
 
 
-def _exit_code(result: TrialResult, judged: ServiceLevelObjective) -> int:
-    """The decision's, where an objective was asked for here; else whether it was measured well."""
+def _exit_code(result: TrialResult, plan: LoadPlan) -> int:
+    """The decision's, where there is an objective; else whether it was measured well."""
     if not result.valid:
         return EXIT_ENVIRONMENT
-    return EXIT_CODES[result.decision] if judged.constraints else EXIT_OK
+    return EXIT_CODES[result.decision] if plan.judged else EXIT_OK

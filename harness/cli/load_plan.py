@@ -11,7 +11,7 @@ from harness.cli.traffic import TrafficOptions
 from harness.errors import UsageError
 from harness.load.transports.opening import GrpcImplementation
 from harness.pipeline.remote import RemoteAddress
-from harness.planning.objective import parse_objective
+from harness.planning.objective import load_clauses, parse_objective
 from harness.study import Study
 from harness.study_file import load_study
 from harness.types import ServiceLevelObjective, ServingConfig, WireProtocol, Workload
@@ -33,6 +33,11 @@ class LoadPlan:
     serving: ServingConfig
     workload: Workload
     slo: ServiceLevelObjective
+
+    @property
+    def judged(self) -> bool:
+        """Whether there is an objective that a load decides."""
+        return bool(load_clauses(self.slo))
 
 
 def make_plan(
@@ -68,10 +73,15 @@ def make_plan(
         traffic.workload(protocol, study.seed if study else 0),
         _objective(study, source.variant, slo),
     )
-    if traffic.until_decided and not plan.slo.constraints:
+    if traffic.until_decided and not plan.judged:
         raise UsageError(
             "--until-decided, and no objective to decide",
             next_step="name one: --slo 'p95 < 50 ms'",
+        )
+    if slo is not None and not plan.judged:
+        raise UsageError(
+            f"--slo {slo!r}: a load test measures no quality, and nothing else is asked for",
+            next_step="name a latency, a throughput or an error rate: --slo 'p95 < 50 ms'",
         )
     return plan
 

@@ -10,7 +10,7 @@ from harness.planning.clauses import (
     judge_default_error_rate,
     judge_load,
 )
-from harness.planning.objective import LATENCY_METRICS, QUALITY_METRICS
+from harness.planning.objective import LATENCY_METRICS, load_clauses
 from harness.types import Decision, ServiceLevelObjective, Trial, TrialResult
 
 THROUGHPUT_TIE = 0.03
@@ -124,7 +124,7 @@ def latency_metric(slo: ServiceLevelObjective) -> str:
 
 def _findings(slo: ServiceLevelObjective, result: TrialResult) -> list[Finding]:
     """A finding for each load clause, and for the errors where no clause names them."""
-    clauses = [clause for clause in slo.constraints if clause.metric not in QUALITY_METRICS]
+    clauses = load_clauses(slo)
     findings = [judge_load(clause, result) for clause in clauses]
     if all(clause.metric != "error_rate" for clause in clauses):
         findings.append(judge_default_error_rate(result))

@@ -298,3 +298,13 @@ def _scaled(number: float, scale: float) -> float:
 def _hint(word: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(word.replace("-", "_"), known, n=1)
     return f"did you mean {close[0]}? " if close else ""
+
+
+def load_clauses(slo: ServiceLevelObjective) -> tuple[Constraint, ...]:
+    """Those that a load decides: latency, throughput, error rate."""
+    return tuple(one for one in slo.constraints if one.metric not in QUALITY_METRICS)
+
+
+def quality_clauses(slo: ServiceLevelObjective) -> tuple[Constraint, ...]:
+    """Those that no load decides."""
+    return tuple(one for one in slo.constraints if one.metric in QUALITY_METRICS)

@@ -32,8 +32,8 @@ def trial_table(result: TrialResult, slo: ServiceLevelObjective | None = None) -
     load tester that shows the second alone leaves out what waited for a slow server.
     """
     rows = [*_load_rows(result), *_evidence_rows(result), ("validity", _validity(result))]
-    if slo is not None and slo.constraints:
-        rows.append(("decision", _decision(result, slo)))
+    if slo is not None:
+        rows += _decision_rows(result, slo)
     return Group(_rows(_head_rows(result)), Text(), _latency_table(result), Text(), _rows(rows))
 
 
@@ -160,9 +160,15 @@ def _validity(result: TrialResult) -> str:
     return "valid" if result.valid else f"invalid: {result.invalid_reason}"
 
 
-def _decision(result: TrialResult, slo: ServiceLevelObjective) -> str:
-    """Of the clauses that a load can decide: those on quality are not its business."""
-    sign = SIGNS[result.decision]
-    reason = f": {result.reason}" if result.reason and result.valid else ""
+def _decision_rows(result: TrialResult, slo: ServiceLevelObjective) -> list[tuple[str, str]]:
+    """Of the clauses that a load can decide, and which those are that it cannot."""
     asked = ", ".join(one.text for one in slo.constraints if one.metric not in METRICS)
-    return f"{sign.symbol} {sign.word}, {asked or slo.text}{reason}"
+    left_out = ", ".join(one.text for one in slo.constraints if one.metric in METRICS)
+    rows = []
+    if asked:
+        sign = SIGNS[result.decision]
+        reason = f": {result.reason}" if result.reason and result.valid else ""
+        rows.append(("decision", f"{sign.symbol} {sign.word}, {asked}{reason}"))
+    if left_out:
+        rows.append(("not judged here", f"{left_out}: a load test measures no quality"))
+    return rows

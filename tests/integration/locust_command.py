@@ -17,9 +17,9 @@ from harness.types import SparseHistogram
 LIMIT_S = 90
 
 
-def command(*arguments: str) -> list[str]:
-    locustfile = str(checkout() / "locustfiles/locustfile.py")
-    return [sys.executable, "-m", "locust", "-f", locustfile, "--only-summary", *arguments]
+def command(*arguments: str, locustfile: Path | None = None) -> list[str]:
+    locustfile = locustfile or checkout() / "locustfiles/locustfile.py"
+    return [sys.executable, "-m", "locust", "-f", str(locustfile), "--only-summary", *arguments]
 
 
 def locust(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -30,12 +30,14 @@ def locust(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProc
     )  # fmt: skip
 
 
-def start(*arguments: str, log: Path, cwd: Path | None = None) -> subprocess.Popen[str]:
+def start(
+    *arguments: str, log: Path, cwd: Path | None = None, locustfile: Path | None = None
+) -> subprocess.Popen[str]:
     """Start and return at once; what it prints goes to a file."""
     with log.open("w") as file:
         return subprocess.Popen(
-            command(*arguments), stdout=file, stderr=subprocess.STDOUT, text=True,
-            env=environment(), cwd=cwd,
+            command(*arguments, locustfile=locustfile), stdout=file, stderr=subprocess.STDOUT,
+            text=True, env=environment(), cwd=cwd,
         )  # fmt: skip
 
 

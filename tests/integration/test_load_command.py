@@ -16,7 +16,13 @@ from kserve_server import kserve_server
 from tiny_model import make_tiny_variant
 
 from harness.cli.main import run_command
-from harness.errors import EXIT_ENVIRONMENT, EXIT_OBJECTIVE_NOT_MET, EXIT_OK, ServerError
+from harness.errors import (
+    EXIT_ENVIRONMENT,
+    EXIT_OBJECTIVE_NOT_MET,
+    EXIT_OK,
+    EXIT_UNDECIDED,
+    ServerError,
+)
 from harness.load.payloads import write_payloads
 from harness.runs import read_manifest, read_run
 from harness.serving.embedded import EmbeddedTriton
@@ -27,6 +33,12 @@ pytestmark = pytest.mark.triton
 
 MEASURED = {EXIT_OK, EXIT_ENVIRONMENT}
 """A busy machine makes a trial invalid, with a reason; what was counted must be right even so."""
+BY_VERDICT = {
+    "pass": EXIT_OK,
+    "fail": EXIT_OBJECTIVE_NOT_MET,
+    "undecided": EXIT_UNDECIDED,
+    "invalid": EXIT_ENVIRONMENT,
+}
 SHORT = ["--duration", "0.6", "--warmup", "0.4", "--json"]
 
 
@@ -102,6 +114,25 @@ def test_a_decided_objective_ends_the_trial_and_is_the_exit_code(addresses, payl
     if result["valid"]:
         assert code == EXIT_OBJECTIVE_NOT_MET
         assert "p50" in result["reason"]
+
+
+@pytest.mark.parametrize(
+    ("slo", "verdict", "said"),
+    [
+        ("p95 < 60 s", "pass", "Pass, p95 < 60 s"),
+        ("p50 < 0.001 ms", "fail", "Fail, p50 < 0.001 ms: p50 is"),
+        ("error_rate < 0.0001%", "undecided", "as much evidence"),
+        ("p95 < 60 s, accuracy >= 90%", "pass", "accuracy >= 90%: a load test measures no quality"),
+    ],
+)
+def test_the_verdict_is_said_and_is_the_exit_code(addresses, payloads, slo, verdict, said, capsys):
+    """60 s of a busy machine's time are more than any request takes; 1 us is less."""
+    where = ["--url", addresses["http"], "--model", "tiny", "--payloads", payloads]
+    code = load(*where, "--slo", slo, "--concurrency", 1, *SHORT[:-1])
+    text = " ".join(capsys.readouterr().out.split())
+    if code != EXIT_ENVIRONMENT:
+        assert code == BY_VERDICT[verdict]
+        assert said in text
 
 
 def test_a_trace_is_replayed(addresses, payloads, tmp_path, capsys):
@@ -187,8 +218,8 @@ def test_a_study_s_variant_on_a_server_that_is_up(
 def test_a_study_s_variant_is_served_and_loaded(study, repository, transport, capsys):
     asked = [study, "--variant", "own-student-fp32", "--repository", repository]
     code = load(*asked, "--rate", 80, "--transport", transport, "--max-batch-size", 4, *SHORT)
-    assert code in MEASURED
     result = json.loads(capsys.readouterr().out)
+    assert code == BY_VERDICT[result["decision"]], "the study has an objective of its own"
     assert result["requests"] > 0, result["reason"]
     assert result["sha256"]
     assert result["trial"]["serving"]["max_batch_size"] == 4
@@ -203,6 +234,7 @@ def test_a_study_s_variant_is_served_and_loaded(study, repository, transport, ca
         (["--variant", "own-student-fp32", "--length-mix", "9:1"], "padded lengths there are: 16"),
         (["--variant", "own-student-fp32", "--model", "x"], "a study says what is sent"),
         (["--variant", "own-student-fp32", "--slo", "perplexity < 3"], "asks for perplexity"),
+        (["--variant", "own-student-fp32", "--slo", "accuracy >= 9%"], "measures no quality"),
     ],
 )
 def test_what_a_study_cannot_have_is_said_before_anything_starts(study, options, said, capsys):

@@ -139,6 +139,61 @@ def test_a_shape_moves_the_users(server: FakeServer, model: tuple[str, ...]) -> 
     assert "updating to 6 users" in done.stderr
 
 
+EXIT_OF = {"pass": 0, "fail": 3, "undecided": 4, "invalid": 5}
+
+
+@pytest.mark.parametrize(
+    ("objective", "verdict", "words"),
+    [
+        ("p95 < 60 s", "pass", "is under 60000 ms"),
+        ("p50 < 10 ms", "fail", "10 ms"),  # the server takes 30 ms
+        ("error_rate < 0.0001%", "undecided", "would tell"),
+        ("p95 < 60 s, accuracy >= 90%", "pass", "Not judged here: accuracy >= 90%"),
+    ],
+)
+def test_the_verdict_is_said_in_words_and_is_the_exit_code(
+    server: FakeServer, model: tuple[str, ...], objective: str, verdict: str, words: str
+) -> None:
+    """A machine that stalls may spoil the measurement: then that is said, and is the exit code."""
+    done = locust(*host_of(server, "http"), *model, *FOUR_USERS, "--objective", objective)
+    (said,) = [line for line in done.stdout.splitlines() if line.startswith("Verdict on ")]
+    told = said.split(": ", 1)[1].split(":")[0]
+    assert told in {verdict, "invalid"}, said
+    assert done.returncode == EXIT_OF[told], done.stdout
+    if told != "invalid":
+        assert words in done.stdout
+
+
+def test_failures_that_the_objective_allows_are_no_failed_test(
+    server: FakeServer, model: tuple[str, ...]
+) -> None:
+    """Locust's own exit code is 1 after any failure; the objective's says how many there may be."""
+    server.behaviour = Behaviour(constant(0.02), fault=Fault.EMPTY_OUTPUT, fault_every=20)
+    done = locust(
+        *(*host_of(server, "http"), *model, *FOUR_USERS),
+        *("--objective", "p50 < 60 s, error_rate < 45%"),
+    )
+    (said,) = [line for line in done.stdout.splitlines() if line.startswith("Verdict on ")]
+    assert done.returncode == EXIT_OF[said.split(": ", 1)[1].split(":")[0]]
+    assert done.returncode in {0, 5}, done.stdout
+
+
+def test_of_a_sweep_every_step_has_its_verdict(server: FakeServer, model: tuple[str, ...]) -> None:
+    done = locust(
+        *(*host_of(server, "http"), *model, "--sweep", "1,2", "--step-time", "3"),
+        *("--objective", "p50 < 10 ms"),
+    )
+    said = [line for line in done.stdout.splitlines() if line.startswith("Verdict of ")]
+    assert [line.split(" on ")[0] for line in said] == [
+        "Verdict of 1 in flight",
+        "Verdict of 2 in flight",
+    ]
+    told = {line.split(": ", 1)[1].split(":")[0] for line in said}
+    # A step that may yet pass leaves it open; a window of a second is short for a bound.
+    expected = next(EXIT_OF[one] for one in ("undecided", "invalid", "fail") if one in told)
+    assert done.returncode == expected, done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -30,7 +30,7 @@ def harness(stack: Stack, *arguments: str, exit_code: int = 0) -> str:
 def test_load_measures_the_stack_and_leaves_its_run_outside(stack: Stack, runs: Path) -> None:
     harness(
         stack, "load", "studies/study.yaml", "--variant", VARIANTS[1], *URL,
-        "--duration", "3", "--out", "runs/load",
+        "--duration", "3", "--slo", "p95 < 60 s", "--out", "runs/load",
     )  # fmt: skip
     (trial,) = read_run(runs / "load").trials
     assert trial.requests > 0

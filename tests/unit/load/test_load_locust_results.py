@@ -154,6 +154,7 @@ def test_a_chosen_protocol_moves_between_tritons_own_ports_and_no_others() -> No
         ({"load_mode": "open"}, "an open loop without a rate"),
         ({"load_mode": "closed", "rate": "5"}, "a closed loop with a rate"),
         ({"objective": "p96 < 50 ms"}, "unknown metric 'p96'"),
+        ({"objective": "accuracy >= 90%"}, "a load test measures no quality"),
         ({"model": "", "payloads": "", "variant": "v"}, "nowhere has no variant 'v'"),
         ({"model": "", "payloads": "", "variant": "none"}, "nothing to send"),
         ({"variant": "v"}, "the variant v and the model m"),

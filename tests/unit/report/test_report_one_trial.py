@@ -76,6 +76,15 @@ def test_the_decision_is_shown_only_where_an_objective_was_asked_for(result):
     assert "✕ Fail, p95 < 50 ms: p95 is 812 ms" in row
 
 
+def test_quality_is_said_to_be_not_judged_here(result):
+    both = parse_objective("p95 < 50 ms, accuracy >= 90% of teacher")
+    text = printed(trial_table(result, both))
+    assert "Fail, p95 < 50 ms" in line(text, "decision")
+    assert "accuracy >= 90% of teacher: a load test" in line(text, "not judged here")
+    quality = parse_objective("accuracy >= 90%")
+    assert "decision" not in printed(trial_table(result, quality)), "nothing of it was measured"
+
+
 def test_a_window_without_bounds_says_so(result):
     latency = result.latency
     unknown = {name: Percentile(1.0, 0.0, 3_600_000.0) for name in latency.percentiles}
