@@ -76,9 +76,9 @@ class RunFolderError(UsageError):
 class MissingExtraError(UsageError):
     """An optional dependency is not installed."""
 
-    def __init__(self, package: str, extra: str) -> None:
+    def __init__(self, package: str, extra: str, *, needed_by: str = "this command") -> None:
         super().__init__(
-            f"this command needs the package '{package}', which is not installed",
+            f"{needed_by} needs the package '{package}', which is not installed",
             next_step=f"pip install 'triton-distillation-harness[{extra}]'",
         )
 

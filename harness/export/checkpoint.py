@@ -24,7 +24,7 @@ from harness.export.hub import CODE_FILES, SMALL_FILES, WEIGHT_FILES, download
 from harness.export.weights import count_parameters
 from harness.study import Model, Task
 from harness.tasks.extras import require_extra
-from harness.tasks.tokenizer import VOCABULARY_FILES, has_tokenizer
+from harness.tasks.vocabulary import VOCABULARY_FILES, has_tokenizer
 from harness.types import TaskKind
 
 _PICKLES = ("pytorch_model*.bin", "adapter_model.bin", "*.ckpt")

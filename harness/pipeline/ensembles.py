@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError
-from harness.serving.ensemble import TEXT, TEXT_PAIR, Pipeline, TextTokenizer, make_pipeline
+from harness.pipeline.travel import check_travel, travelling_tokenizer
+from harness.serving.ensemble import TEXT, TEXT_PAIR, Pipeline, make_pipeline
 from harness.study import PIPELINE_SUFFIX, Family, SequenceClassification, Study
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.samples import Samples
-from harness.tasks.tokenizer import load_tokenizer
 from harness.types import ModelVariant, Trial, TrialResult
 
 PIPELINE_STAGE = "pipeline"
@@ -35,13 +36,23 @@ def prepare_pipeline(
     variant: ModelVariant,
     samples: Samples,
     dataset: EncodedDataset,
+    folder: Path,
     *,
     trust_remote_code: bool,
 ) -> PreparedPipeline:
-    """Describe a variant's pipeline with the tokenizer that lies beside its artefact.
+    """Describe a variant's pipeline with its checkpoint's tokenizer.
+
+    Args:
+        family: whose task it does.
+        variant: the model alone.
+        samples: the study's rows.
+        dataset: the same as the model alone takes them.
+        folder: of the checkpoint.
+        trust_remote_code: run code that the checkpoint brings.
 
     Raises:
-        DataError: nobody names the classes.
+        DataError: nobody names the classes, or two have one name.
+        CheckpointError: inside the server its tokenizer would make other tokens.
     """
     task = family.task
     if not isinstance(task, SequenceClassification) or dataset.label_names is None:
@@ -50,17 +61,23 @@ def prepare_pipeline(
             "none",
             next_step="give the task's labels",
         )
-    tokenizer = load_tokenizer(variant.path / "tokenizer", trust_remote_code=trust_remote_code)
-    text_tokenizer = TextTokenizer(
-        definition=tokenizer.backend_tokenizer.to_str(),
-        is_pair=task.text_pair is not None,
-        max_length=task.max_length,
-        buckets=task.buckets,
-        pad_token_id=int(tokenizer.pad_token_id),
-        pad_token_type_id=int(tokenizer.pad_token_type_id),
-    )
-    pipeline = make_pipeline(variant, text_tokenizer, dataset.label_names)
+    _check_names(family, dataset.label_names)
+    tokenizer = travelling_tokenizer(task, folder, trust_remote_code=trust_remote_code)
+    names = [one.name for one in variant.inputs]
+    check_travel(tokenizer, samples, folder, names, trust_remote_code=trust_remote_code)
+    pipeline = make_pipeline(variant, tokenizer, dataset.label_names)
     return PreparedPipeline(pipeline, text_groups(samples, dataset))
+
+
+def _check_names(family: Family, names: Sequence[str]) -> None:
+    """A label is all that a pipeline says: it must be one class's alone."""
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise DataError(
+            f"family {family.name}: a pipeline answers with the names of classes, and two have "
+            f"the same: {', '.join(repeated)}",
+            next_step="name each class once in the checkpoint's id2label",
+        )
 
 
 def text_groups(
@@ -78,6 +95,22 @@ def text_groups(
         {name: array[group.rows][:, None] for name, array in arrays.items()}
         for group in dataset.groups
     )
+
+
+def fixed_width(
+    groups: Sequence[Mapping[str, NDArray[np.object_]]],
+) -> tuple[Mapping[str, NDArray[np.bytes_]], ...]:
+    """Numpy's fixed-width bytes, which a payload file holds without pickling.
+
+    NUL characters at the end of a text are lost in them.
+    """
+    return tuple({name: array.astype(np.bytes_) for name, array in one.items()} for one in groups)
+
+
+def _objects(values: Sequence[bytes]) -> NDArray[np.object_]:
+    array = np.empty(len(values), dtype=np.object_)
+    array[:] = values
+    return array
 
 
 def is_pipeline(study: Study, variant: str) -> bool:

@@ -14,6 +14,7 @@ from harness.export.variants import ExportJob, export_variants
 from harness.load.payloads import Group
 from harness.pipeline.ensembles import (
     PreparedPipeline,
+    fixed_width,
     is_pipeline,
     prepare_pipeline,
     text_groups,
@@ -178,7 +179,7 @@ def payloads_for(study: Study, variant: str, progress: ProgressSink) -> Sequence
     alone = family.model_copy(update={"models": [model]})
     opened = _open_model(study, family, model, _reference_bundle(study, [alone], progress))
     if bare != variant:
-        return text_groups(opened.samples, opened.dataset)
+        return fixed_width(text_groups(opened.samples, opened.dataset))
     return [group.inputs for group in opened.dataset.groups]
 
 
@@ -282,6 +283,7 @@ def _pipeline(
         variant,
         opened.samples,
         opened.dataset,
+        opened.checkpoint.folder,
         trust_remote_code=opened.model.trust_remote_code,
     )
     write_pipeline(prepared.pipeline, serving)

@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2 as pb
@@ -32,6 +32,7 @@ TEXT, TEXT_PAIR, LABEL, SCORE = "TEXT", "TEXT_PAIR", "LABEL", "SCORE"
 
 _SOURCES = Path(__file__).parent / "pipeline_models"
 _TOKENIZE, _LABEL = "tokenize", "label"
+TEXT_TENSORS = "text_tensors.py"
 _DATA_TYPES = {"BYTES": pb.TYPE_STRING, "INT64": pb.TYPE_INT64, "FP32": pb.TYPE_FP32}
 
 
@@ -52,7 +53,7 @@ class TextTokenizer:
     """How a pipeline's first part makes tensors of texts."""
 
     definition: str
-    """`tokenizer.json`'s content."""
+    """The tokenizer as transformers built it, in the form of `tokenizer.json`."""
     is_pair: bool
     max_length: int
     """Tokens; longer texts are truncated."""
@@ -60,6 +61,32 @@ class TextTokenizer:
     """Padded lengths, ascending."""
     pad_token_id: int
     pad_token_type_id: int
+    truncation_side: str = "right"
+    """Where a longer text is cut: `left` keeps its end."""
+    split_special_tokens: bool = False
+    """Whether special tokens that a text holds are text like any other."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that `pipeline_models/text_tensors.py` takes beside the definition, as JSON has it.
+
+        Of a pair it is the longer text that is cut, which is transformers' `truncation=True`.
+        """
+        return {
+            "truncation": {
+                "max_length": self.max_length,
+                "stride": 0,
+                "strategy": "longest_first",
+                "direction": self.truncation_side,
+            },
+            "split_special_tokens": self.split_special_tokens,
+            "buckets": list(self.buckets),
+            "pads": {
+                "input_ids": self.pad_token_id,
+                "attention_mask": 0,
+                "token_type_ids": self.pad_token_type_id,
+            },
+        }
 
 
 @dataclass(frozen=True)
@@ -86,7 +113,7 @@ def make_pipeline(model: ModelVariant, tokenizer: TextTokenizer, labels: Sequenc
     names = (TEXT, TEXT_PAIR) if tokenizer.is_pair else (TEXT,)
     digest = hashlib.sha256(model.sha256.encode())
     digest.update(json.dumps([dataclasses.asdict(tokenizer), list(labels)]).encode())
-    for source in sorted(_SOURCES.glob("*_model.py")):
+    for source in sorted(_SOURCES.glob("*.py")):
         digest.update(source.read_bytes())
     variant = dataclasses.replace(
         model,
@@ -116,6 +143,7 @@ def write_pipeline(pipeline: Pipeline, serving: ServingConfig) -> None:
             if source.is_file():
                 shutil.copyfile(source, version / "model.py")
             if kind == _TOKENIZE:
+                shutil.copyfile(_SOURCES / TEXT_TENSORS, version / TEXT_TENSORS)
                 definition = pipeline.tokenizer.definition
                 (version / "tokenizer.json").write_text(definition, encoding="utf-8")
             (repository / name / CONFIG_FILE).write_text(
@@ -162,12 +190,7 @@ def _tokenize_config(pipeline: Pipeline, serving: ServingConfig) -> pb.ModelConf
         serving,
         inputs=pipeline.variant.inputs,
         outputs=pipeline.model.inputs,
-        parameters={
-            "max_length": str(tokenizer.max_length),
-            "buckets": json.dumps(tokenizer.buckets),
-            "pad_token_id": str(tokenizer.pad_token_id),
-            "pad_token_type_id": str(tokenizer.pad_token_type_id),
-        },
+        parameters={"settings": json.dumps(tokenizer.settings)},
     )
 
 

@@ -9,33 +9,51 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import CheckpointError
 from harness.tasks.extras import require_extra
 from harness.tasks.quiet import quiet
+from harness.tasks.vocabulary import (
+    VOCABULARY_FILES,
+    check_vocabulary,
+    has_tokenizer,
+    require_reader,
+)
 from harness.types import TaskKind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-VOCABULARY_FILES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "tokenizer.model",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-    "spm.model",
-)
-"""A tokenizer is one of these files; the first of them is enough by itself."""
-
-
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Open a checkpoint's tokenizer, set up to pad on the right.
+    """Open a checkpoint's tokenizer as its own library does, with something to pad with.
 
     A tokenizer without a pad token (GPT-2's, Llama's) pads with its end-of-text token: padded
     positions are masked, so which token stands there changes nothing.
 
     Raises:
-        CheckpointError: there is none, it cannot be read, or it cannot say which characters a
-            token covers (a 'slow' tokenizer).
-        MissingExtraError: transformers is not installed.
+        CheckpointError: there is none, it cannot be read, it would be made without its vocabulary,
+            or it cannot say which characters a token covers (a 'slow' tokenizer).
+        MissingExtraError: transformers is not installed; or the package that reads the folder's
+            kind of vocabulary.
+    """
+    tokenizer = open_bare(folder, trust_remote_code=trust_remote_code)
+    if not tokenizer.is_fast:
+        raise CheckpointError(
+            f"{folder}: {type(tokenizer).__name__} is a tokenizer in Python, which keeps no "
+            f"character offsets",
+            next_step="save it in the tokenizers format, so that the folder has a tokenizer.json",
+        )
+    check_vocabulary(tokenizer, folder)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token_id is None:
+        raise CheckpointError(f"{folder}: the tokenizer has neither a pad nor an end-of-text token")
+    return tokenizer
+
+
+def open_bare(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """A checkpoint's tokenizer as `AutoTokenizer.from_pretrained` makes it, nothing of ours in it.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be read.
+        MissingExtraError: transformers is not installed; or the package that reads the folder's
+            kind of vocabulary.
     """
     require_extra("transformers", "tokenizers")
     from transformers import AutoTokenizer
@@ -45,32 +63,15 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
             f"{folder} has no tokenizer (none of {', '.join(VOCABULARY_FILES)})",
             next_step="save it beside the model: tokenizer.save_pretrained(FOLDER)",
         )
+    require_reader(folder)
     try:
         with quiet():
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                folder,
-                local_files_only=True,
-                trust_remote_code=trust_remote_code,
-                padding_side="right",
+                folder, local_files_only=True, trust_remote_code=trust_remote_code
             )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except Exception as error:  # each class reads its files in its own way, and so they fail
         raise CheckpointError(f"{folder}: the tokenizer cannot be read: {error}") from error
-    if not tokenizer.is_fast:
-        raise CheckpointError(
-            f"{folder}: {type(tokenizer).__name__} is a tokenizer in Python, which keeps no "
-            f"character offsets",
-            next_step="save it in the tokenizers format, so that the folder has a tokenizer.json",
-        )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    if tokenizer.pad_token_id is None:
-        raise CheckpointError(f"{folder}: the tokenizer has neither a pad nor an end-of-text token")
     return tokenizer
-
-
-def has_tokenizer(folder: Path) -> bool:
-    """Whether a folder holds a tokenizer's vocabulary."""
-    return any((folder / name).is_file() for name in VOCABULARY_FILES)
 
 
 def input_names(
