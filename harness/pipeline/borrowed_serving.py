@@ -38,7 +38,7 @@ def serve_borrowed(study: Study, borrowed: Borrowed, machinery: Machinery) -> Se
     """
     families = tuple(
         _prepare(study, opened, borrowed, machinery)
-        for opened in open_families(study, study.families, machinery.progress)
+        for opened in open_families(study, study.families, machinery.progress, machinery.warn)
     )
     site = dataclasses.replace(borrowed.opened.site(), control=borrowed.control)
     if borrowed.control is not None:

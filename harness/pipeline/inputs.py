@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from harness.errors import StudyError, UsageError
 from harness.export.checkpoint import inspect_checkpoint
 from harness.export.tensorrt import IMAGE
 from harness.load.workload import check_workload
 from harness.pipeline.spaces import workloads
-from harness.study import Family, ReferenceData, Study, plans_of, teacher_first
+from harness.pipeline.travel import check_travel, travelling_tokenizer
+from harness.study import (
+    Family,
+    Model,
+    ReferenceData,
+    SequenceClassification,
+    Study,
+    plans_of,
+    teacher_first,
+)
+from harness.tasks.encoding import encode
 from harness.tasks.extras import require_extra
 from harness.tasks.labels import LabelReader
-from harness.tasks.samples import load_samples, load_training_samples
+from harness.tasks.samples import Samples, load_samples, load_training_samples
 from harness.types import Role
 
 REFERENCE_COLUMNS = {"topics": ("text", "label"), "prose": ("text",)}
@@ -65,11 +76,12 @@ def _problems(study: Study, family: Family) -> Iterator[str]:
     for model in teacher_first(family.models):
         if model.reference_name:
             continue
+        folder, labels = None, None
         try:
-            labels = inspect_checkpoint(model, None, task=family.task).label_names
+            preview = inspect_checkpoint(model, None, task=family.task)
+            folder, labels = preview.folder, preview.label_names
         except UsageError as error:
             yield f"family {family.name}, model {model.name}: {_with_step(error)}"
-            labels = None
         if own_data:
             try:
                 samples = load_samples(
@@ -83,9 +95,24 @@ def _problems(study: Study, family: Family) -> Iterator[str]:
                 yield f"family {family.name}, data: {_with_step(error)}"
             else:
                 reader = reader or (samples.reader if model.role is Role.TEACHER else None)
+                if folder is not None:
+                    yield from _encoding(family, model, folder, samples)
         if model.role is Role.TEACHER:
             teacher_labels = labels
     yield from _training(family, teacher_labels, reader)
+
+
+def _encoding(family: Family, model: Model, folder: Path, samples: Samples) -> Iterator[str]:
+    """The data as the model's own tokenizer makes it, and inside the server where that is asked."""
+    trust = model.trust_remote_code
+    try:
+        dataset = encode(family.task, samples, folder, trust_remote_code=trust)
+        if family.pipeline and isinstance(family.task, SequenceClassification):
+            tokenizer = travelling_tokenizer(family.task, folder, trust_remote_code=trust)
+            names = list(dataset.groups[-1].inputs)
+            check_travel(tokenizer, samples, folder, names, trust_remote_code=trust)
+    except UsageError as error:
+        yield f"family {family.name}, model {model.name}: {_with_step(error)}"
 
 
 def _training(

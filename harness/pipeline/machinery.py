@@ -12,6 +12,7 @@ from harness.telemetry.prometheus_server import Prometheus
 from harness.types import Progress
 
 ProgressSink = Callable[[Progress], None]
+WarningSink = Callable[[str], None]
 
 
 def ignore_progress(_: Progress) -> None:
@@ -35,7 +36,7 @@ class Machinery:
     keep_records: bool = False
     """Write every request of every trial to Parquet."""
     progress: ProgressSink = field(default=ignore_progress)
-    warn: Callable[[str], None] = field(default=ignore_warning)
+    warn: WarningSink = field(default=ignore_warning)
     """What a person should read at once, a line."""
     prometheus: Prometheus | None = None
     """Asked for the server's side of a window, in place of the server."""

@@ -100,4 +100,9 @@ def _data(family: PreparedFamily) -> dict[str, Any]:
         "truncated": dataset.truncated,
         "windowed": dataset.questions.windowed if dataset.questions else 0,
         "padding_share": dataset.padding_share,
+        "tokenizers": {
+            one.model.name: one.tokenizer_note
+            for one in family.opened.values()
+            if one.tokenizer_note
+        },
     }

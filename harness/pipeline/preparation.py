@@ -19,7 +19,7 @@ from harness.pipeline.ensembles import (
     prepare_pipeline,
     text_groups,
 )
-from harness.pipeline.machinery import ProgressSink
+from harness.pipeline.machinery import ProgressSink, WarningSink, ignore_warning
 from harness.pipeline.spaces import serving_configs
 from harness.reference.build import ReferenceBundle, build_reference
 from harness.serving.ensemble import write_pipeline
@@ -36,6 +36,7 @@ from harness.study import (
 )
 from harness.tasks.encoding import EncodedDataset, encode
 from harness.tasks.labels import LabelReader
+from harness.tasks.replaced import replaced_tokens
 from harness.tasks.samples import Samples, load_samples
 from harness.types import ModelVariant, Progress, Role, ServingConfig
 
@@ -48,6 +49,8 @@ class OpenedModel:
     checkpoint: Checkpoint
     samples: Samples
     dataset: EncodedDataset
+    tokenizer_note: str = ""
+    """What to know of its tokenizer; empty where there is nothing."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ def prepare(
     *,
     repository: Path,
     progress: ProgressSink,
+    warn: WarningSink = ignore_warning,
     only_family: str | None = None,
 ) -> tuple[PreparedFamily, ...]:
     """Make every artefact of the study (or of one family of it) exist in the repository.
@@ -101,7 +105,7 @@ def prepare(
     families = [family for family in study.families if only_family in {None, family.name}]
     if any(plans_of(family) for family in families):
         plan_home()  # before models are trained in vain
-    opened = open_families(study, families, progress)
+    opened = open_families(study, families, progress, warn)
     for one in opened:
         _tell_what_is_cut(one.models, progress)
     return tuple(
@@ -146,13 +150,22 @@ class OpenedFamily:
 
 
 def open_families(
-    study: Study, families: Sequence[Family], progress: ProgressSink
+    study: Study,
+    families: Sequence[Family],
+    progress: ProgressSink,
+    warn: WarningSink = ignore_warning,
 ) -> list[OpenedFamily]:
-    """Open every checkpoint and encode the data for each; nothing is exported."""
+    """Open every checkpoint and encode the data for each; nothing is exported.
+
+    `warn` is told of every tokenizer that its library replaces.
+    """
     bundle = _reference_bundle(study, families, progress)
-    return [
+    opened = [
         OpenedFamily(family, _open_models(study, family, bundle), bundle) for family in families
     ]
+    for model in (model for family in opened for model in family.models if model.tokenizer_note):
+        warn(f"{model.model.name}: {model.tokenizer_note}")
+    return opened
 
 
 def _open_models(
@@ -217,7 +230,8 @@ def _open_model(
     dataset = encode(
         family.task, samples, checkpoint.folder, trust_remote_code=model.trust_remote_code
     )
-    return OpenedModel(model, checkpoint, samples, dataset)
+    note = replaced_tokens(checkpoint.folder, samples, trust_remote_code=model.trust_remote_code)
+    return OpenedModel(model, checkpoint, samples, dataset, note)
 
 
 def _tell_what_is_cut(models: Sequence[OpenedModel], progress: ProgressSink) -> None:

@@ -117,7 +117,12 @@ def export_study(study: Study, machinery: Machinery) -> tuple[PreparedFamily, ..
         StorageError: the repository cannot be written.
     """
     check_inputs(study)
-    families = prepare(study, repository=machinery.repository, progress=machinery.progress)
+    families = prepare(
+        study,
+        repository=machinery.repository,
+        progress=machinery.progress,
+        warn=machinery.warn,
+    )
     for family in families:
         for variant in family.variants:
             groups = [group.inputs for group in family.datasets[variant.name].groups]
@@ -159,6 +164,7 @@ def _served_into(
         study,
         repository=machinery.repository,
         progress=machinery.progress,
+        warn=machinery.warn,
         only_family=only_family,
     )
     own = {"environment": {"server_environment": environment.digest}}

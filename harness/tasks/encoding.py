@@ -25,7 +25,9 @@ from harness.study import (
 from harness.tasks.question_answering import Questions, cut_contexts
 from harness.tasks.rowwise import OF_ALL, PER_ROW, cut_by, rowwise, take
 from harness.tasks.samples import Samples
+from harness.tasks.tokenized import tokenize_rows
 from harness.tasks.tokenizer import input_names, load_tokenizer
+from harness.tasks.vocabulary import check_tokens
 from harness.tasks.windows import cut_windows
 
 if TYPE_CHECKING:
@@ -128,17 +130,21 @@ def encode(
         trust_remote_code: run code that the checkpoint brings.
 
     Raises:
-        CheckpointError: the folder's tokenizer is missing or unusable.
+        CheckpointError: the folder's tokenizer is missing or unusable, or another model's.
         DataError: the texts are too short to score.
         MissingExtraError: transformers is not installed.
     """
     tokenizer = load_tokenizer(tokenizer_folder, trust_remote_code=trust_remote_code)
     names = input_names(tokenizer, tokenizer_folder, task.kind, trust_remote_code=trust_remote_code)
     if isinstance(task, SequenceClassification):
-        return _encode_texts(task, samples, tokenizer, names)
-    if isinstance(task, QuestionAnswering):
-        return _encode_questions(task, samples, tokenizer, names)
-    return _encode_windows(task, samples, tokenizer)
+        dataset = _encode_texts(task, samples, tokenizer, names)
+    elif isinstance(task, QuestionAnswering):
+        dataset = _encode_questions(task, samples, tokenizer, names)
+    else:
+        dataset = _encode_windows(task, samples, tokenizer)
+    largest = max(int(group.inputs["input_ids"].max()) for group in dataset.groups)
+    check_tokens(tokenizer, largest, tokenizer_folder, trust_remote_code=trust_remote_code)
+    return dataset
 
 
 def take_rows(dataset: EncodedDataset, rows: NDArray[np.int64]) -> EncodedDataset:
@@ -188,9 +194,10 @@ def _encode_texts(
     names: Sequence[str],
 ) -> EncodedDataset:
     try:
-        encoded = tokenizer(
-            list(samples.texts),
-            list(samples.pairs) if samples.pairs is not None else None,
+        encoded = tokenize_rows(
+            tokenizer,
+            samples.texts,
+            samples.pairs,
             truncation=True,
             max_length=task.max_length,
             return_attention_mask=True,

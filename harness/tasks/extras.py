@@ -7,9 +7,7 @@ from importlib.util import find_spec
 from harness.errors import MissingExtraError
 
 
-def require_extra(
-    *packages: str, extra: str = "export", needed_by: str = "this command"
-) -> None:
+def require_extra(*packages: str, extra: str = "export", needed_by: str = "this command") -> None:
     """Check that packages of an extra are installed, without importing them.
 
     Args:

@@ -16,7 +16,7 @@ PROBE_TEXTS = (
     "THE QUICK Brown FoX",
     " leading,  doubled   and trailing spaces ",
     "naïve café, Zürich, İstanbul: e\u0301 o\u0308 \ufb01 \u00bd \u2460",
-    "東京は日本の首都 北京 서울 العربية हिन्दी 🚀👩‍👩‍👧",  # noqa: RUF001
+    "東京は日本の首都 北京 서울 العربية हिन्दी 🚀👩‍👩‍👧",
     "tab\tand\nline\r\nends",
     "zero\u200bwidth, no-break\u00a0space, soft\u00adhyphen, control\x07, nul\x00 in it",
     "don't stop: 3.14 costs $1,000 (50%) at a@b.io/x_y?z=1#2",
@@ -24,13 +24,14 @@ PROBE_TEXTS = (
     "def f(x):\n    return x ** 2  # squared",
 )
 """Case, accents, composed characters, scripts, white space, controls, digits, punctuation, code."""
-_MOST_SPECIAL = 16
+_MOST_SPECIAL = 8
+"""From either end of the list."""
 
 
 def with_special_tokens(tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
     """Texts that hold the tokenizer's special and added tokens."""
     added = [str(token) for _, token in sorted(tokenizer.added_tokens_decoder.items())]
-    known = dict.fromkeys([*tokenizer.all_special_tokens, *added])
-    for token in list(known)[:_MOST_SPECIAL]:
+    known = [*tokenizer.all_special_tokens, *added]
+    for token in dict.fromkeys([*known[:_MOST_SPECIAL], *known[-_MOST_SPECIAL:]]):
         yield f"before {token} after"
         yield f"before{token}after"

@@ -14,17 +14,20 @@ from harness.tasks.vocabulary import (
     check_vocabulary,
     has_tokenizer,
     require_reader,
+    vocabulary_size,
 )
 from harness.types import TaskKind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """Open a checkpoint's tokenizer as its own library does, with something to pad with.
 
-    A tokenizer without a pad token (GPT-2's, Llama's) pads with its end-of-text token: padded
-    positions are masked, so which token stands there changes nothing.
+    A tokenizer without a pad token (GPT-2's, Llama's), or with one that was added to it and not
+    to its model, pads with its end-of-text token: padded positions are masked, so which token
+    stands there changes nothing.
 
     Raises:
         CheckpointError: there is none, it cannot be read, it would be made without its vocabulary,
@@ -40,11 +43,18 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
             next_step="save it in the tokenizers format, so that the folder has a tokenizer.json",
         )
     check_vocabulary(tokenizer, folder)
-    if tokenizer.pad_token_id is None:
+    size = vocabulary_size(folder, trust_remote_code=trust_remote_code)
+    if not _can_pad(tokenizer, size):
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    if tokenizer.pad_token_id is None:
+    if not _can_pad(tokenizer, size):
         raise CheckpointError(f"{folder}: the tokenizer has neither a pad nor an end-of-text token")
     return tokenizer
+
+
+def _can_pad(tokenizer: PreTrainedTokenizerBase, vocabulary: int | None) -> bool:
+    """Whether the model can look its pad token up; one that was added later it cannot."""
+    token = tokenizer.pad_token_id
+    return token is not None and (vocabulary is None or token < vocabulary)
 
 
 def open_bare(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import CheckpointError
 from harness.tasks.extras import require_extra
+from harness.tasks.quiet import quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -94,4 +95,47 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
             f"{folder}: {kind} needs {merges} beside vocab.json; without it merges would be made "
             "up, which are not those that the model was trained with",
             next_step=_SAVE,
+        )
+
+
+def vocabulary_size(folder: Path, *, trust_remote_code: bool) -> int | None:
+    """How many tokens the folder's model knows; None where its configuration does not say."""
+    from transformers import AutoConfig
+
+    if not (folder / "config.json").is_file():
+        return None
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=trust_remote_code
+            ).get_text_config()
+    except (OSError, ValueError, KeyError):
+        return None
+    size = getattr(config, "vocab_size", None)
+    return int(size) if size else None
+
+
+def check_tokens(
+    tokenizer: PreTrainedTokenizerBase, largest: int, folder: Path, *, trust_remote_code: bool
+) -> None:
+    """Refuse tokens that the model has no embedding of.
+
+    Args:
+        tokenizer: that made them.
+        largest: id among those of the data.
+        folder: of the checkpoint.
+        trust_remote_code: run code that the checkpoint brings.
+
+    Raises:
+        CheckpointError: with the token.
+    """
+    size = vocabulary_size(folder, trust_remote_code=trust_remote_code)
+    if size is not None and largest >= size:
+        raise CheckpointError(
+            f"{folder}: the tokenizer makes token {largest} "
+            f"({tokenizer.convert_ids_to_tokens(largest)!r}) of the data, and the model's "
+            f"vocabulary ends at {size - 1}: the tokenizer is another model's, or tokens were "
+            "added to it alone",
+            next_step="save the model's own tokenizer beside it; or resize_token_embeddings, and "
+            "train those that are new",
         )
