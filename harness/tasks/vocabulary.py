@@ -1,8 +1,7 @@
 """The files that hold a tokenizer's vocabulary, and whether they were read.
 
 transformers makes a tokenizer of a class even where the class finds no file that it reads: one
-that knows its special tokens alone, for which every text is unknown. And it makes up merges where
-`merges.txt` is missing. Neither is the checkpoint's tokenizer, and neither is said.
+that knows its special tokens alone, for which every text is unknown. Nothing is said.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Refuse a tokenizer that was made without the folder's vocabulary.
 
     Raises:
-        CheckpointError: it knows its special tokens alone, or merges were made up for it.
+        CheckpointError: it knows its special tokens alone.
     """
     there = [name for name in VOCABULARY_FILES if (folder / name).is_file()]
     kind = type(tokenizer).__name__
@@ -88,13 +87,6 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
             f"{folder}: {kind} reads nothing of {', '.join(there)}: it would know its special "
             "tokens alone, and every text would be unknown to it",
             next_step=f"look at tokenizer_class in tokenizer_config.json; or {_SAVE}",
-        )
-    merges = type(tokenizer).vocab_files_names.get("merges_file")
-    if merges and there == ["vocab.json"] and not (folder / merges).is_file():
-        raise CheckpointError(
-            f"{folder}: {kind} needs {merges} beside vocab.json; without it merges would be made "
-            "up, which are not those that the model was trained with",
-            next_step=_SAVE,
         )
 
 

@@ -1,5 +1,6 @@
 """The folders and configurations that make a variant a whole pipeline."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def pipeline(tmp_path: Path):
         parameters=1,
         size_bytes=1,
     )
-    return make_pipeline(model, TextTokenizer("{}", True, 32, (16, 32), 5, 0), ("yes", "no"))
+    tokenizer = TextTokenizer("{}", True, 32, (16, 32), 5, 0, "left", split_special_tokens=True)
+    return make_pipeline(model, tokenizer, ("yes", "no"))
 
 
 def configs(folder: Path) -> dict[str, pb.ModelConfig]:
@@ -65,11 +67,24 @@ def test_three_folders_stand_beside_the_models_own(pipeline, tmp_path):
         ("TEXT", pb.TYPE_STRING),
         ("TEXT_PAIR", pb.TYPE_STRING),
     ]
-    assert json.loads(tokenize.parameters["buckets"].string_value) == [16, 32]
+    settings = json.loads(tokenize.parameters["settings"].string_value)
+    assert settings == {
+        "truncation": {
+            "max_length": 32,
+            "stride": 0,
+            "strategy": "longest_first",
+            "direction": "left",
+        },
+        "split_special_tokens": True,
+        "buckets": [16, 32],
+        "pads": {"input_ids": 5, "attention_mask": 0, "token_type_ids": 0},
+    }
     assert json.loads(label.parameters["labels"].string_value) == ["yes", "no"]
     for name in NAMES[:2]:
         compile((tmp_path / name / "1" / "model.py").read_text(), name, "exec")
-    assert (tmp_path / "student-fp32-tokenize" / "1" / "tokenizer.json").read_text() == "{}"
+    beside = tmp_path / "student-fp32-tokenize" / "1"
+    assert (beside / "tokenizer.json").read_text() == "{}"
+    compile((beside / "text_tensors.py").read_text(), "text_tensors", "exec")
     assert (tmp_path / "student-fp32-pipeline" / "1").is_dir()  # Triton wants a version
 
 
@@ -88,6 +103,10 @@ def test_its_digest_is_that_of_all_that_decides_its_answers(pipeline):
     model, tokenizer = pipeline.model, pipeline.tokenizer
     other = make_pipeline(model, tokenizer, ("no", "yes"))
     assert other.variant.sha256 != pipeline.variant.sha256 != model.sha256
+    for setting in ({"truncation_side": "right"}, {"split_special_tokens": False}):
+        changed = dataclasses.replace(tokenizer, **setting)
+        again = make_pipeline(model, changed, ("yes", "no"))
+        assert again.variant.sha256 != pipeline.variant.sha256
     assert make_pipeline(model, tokenizer, ("yes", "no")).variant == pipeline.variant
 
 

@@ -1,0 +1,196 @@
+"""A checkpoint's tokenizer is what its own library makes of the folder, or it is refused."""
+
+import json
+import sys
+
+import pytest
+import transformers
+
+from harness.errors import CheckpointError, MissingExtraError
+from harness.study import QuestionAnswering, SequenceClassification
+from harness.tasks import extras
+from harness.tasks.encoding import encode
+from harness.tasks.replaced import replaced_tokens
+from harness.tasks.samples import Samples
+from harness.tasks.tokenizer import load_tokenizer
+from tests.tiny_models import byte_level_tokenizer
+from tests.tiny_tokenizers import WORDS, amend, save, sentence_piece, word_level
+
+DATA = {"source": "reference", "name": "topics"}
+TEXTS = (" ".join(WORDS[:40]), WORDS[3], f"{WORDS[0]} [SEP] {WORDS[1]}")
+PAIRS = (WORDS[5], "", " ".join(WORDS[40:70]))
+
+
+def samples(texts=TEXTS, pairs=None, **more):
+    return Samples(texts, pairs, None, None, "d", tuple(range(len(texts))), seed=1, **more)
+
+
+def classification(length=12):
+    return SequenceClassification.model_validate(
+        {"kind": "sequence-classification", "data": DATA, "max_length": length}
+    )
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("pairs", [None, PAIRS], ids=["single", "pair"])
+def test_rows_are_what_the_bare_tokenizer_makes_of_each_alone(tmp_path, side, pairs):
+    folder = save(word_level(), tmp_path / "ckpt")
+    amend(folder, truncation_side=side, padding_side=side)
+    bare = transformers.AutoTokenizer.from_pretrained(folder)
+    encoded = encode(classification(), samples(pairs=pairs), folder)
+    for group in encoded.groups:
+        for position, row in enumerate(group.rows.tolist()):
+            mask = group.inputs["attention_mask"][position].astype(bool)
+            wanted = bare(
+                TEXTS[row],
+                pairs[row] if pairs else None,
+                truncation=True,
+                max_length=12,
+                return_token_type_ids=True,
+            )
+            assert group.inputs["input_ids"][position][mask].tolist() == wanted["input_ids"]
+            if "token_type_ids" in group.inputs:
+                types = group.inputs["token_type_ids"][position][mask].tolist()
+                assert types == wanted["token_type_ids"]
+            assert mask[: mask.sum()].all()
+    assert encoded.truncated == (1 if pairs is None else 2)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_every_token_of_a_long_context_is_asked_whatever_side_is_cut(tmp_path, side):
+    folder = save(word_level(), tmp_path / "ckpt")
+    amend(folder, truncation_side=side, padding_side=side)
+    asked = QuestionAnswering.model_validate(
+        {
+            "kind": "question-answering", "data": DATA, "max_length": 16, "doc_stride": 4,
+        }
+    )  # fmt: skip
+    rows = samples((WORDS[0],), (" ".join(WORDS[:40]),), answers=((WORDS[39],),))
+    encoded = encode(asked, rows, folder)
+    seen = {
+        WORDS[token - 5]
+        for group in encoded.groups
+        for ids, context in zip(group.inputs["input_ids"], group.context.mask, strict=True)
+        for token in ids[context]
+    }
+    assert seen == set(WORDS[:40])
+    for group in encoded.groups:
+        for position, window in enumerate(group.rows.tolist()):
+            offsets = encoded.questions.offsets[window]
+            for place in group.context.mask[position].nonzero()[0]:
+                first, end = offsets[place]
+                token = group.inputs["input_ids"][position][place]
+                assert encoded.questions.contexts[0][first:end] == WORDS[token - 5]
+
+
+def test_a_pad_token_that_the_model_does_not_know_is_not_used(tmp_path):
+    tokenizer = byte_level_tokenizer()
+    size = len(tokenizer)
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    folder = save(tokenizer, tmp_path / "ckpt", {"model_type": "gpt2", "vocab_size": size})
+    assert transformers.AutoTokenizer.from_pretrained(folder).pad_token_id == size
+    encoded = encode(classification(), samples(("a", "the quick brown")), folder)
+    assert encoded.pad_token_id == 0
+    assert max(int(group.inputs["input_ids"].max()) for group in encoded.groups) < size
+
+
+def test_a_vocabulary_larger_than_the_models_is_refused_with_the_token(tmp_path):
+    folder = save(word_level(), tmp_path / "ckpt", {"vocab_size": 30})
+    encode(classification(), samples((WORDS[24],)), folder)
+    with pytest.raises(CheckpointError) as caught:
+        encode(classification(), samples((WORDS[25],)), folder)
+    assert f"makes token 30 ('{WORDS[25]}') of the data" in str(caught.value)
+    assert "vocabulary ends at 29" in str(caught.value)
+
+
+def test_a_tokenizer_that_its_class_rebuilds_is_said_with_both(tmp_path):
+    folder = save(word_level(), tmp_path / "ckpt")
+    assert replaced_tokens(folder, samples()) == ""
+    known = json.loads((folder / "tokenizer.json").read_text())
+    known["normalizer"] = {"type": "Lowercase"}
+    (folder / "tokenizer.json").write_text(json.dumps(known))
+    assert replaced_tokens(folder, samples()) == ""  # the file is what the library reads
+    amend(folder, tokenizer_class="GPT2Tokenizer")
+    (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", "vocab_size": 200}))
+    own = load_own(folder, TEXTS[0])
+    made = transformers.AutoTokenizer.from_pretrained(folder)(TEXTS[0])["input_ids"]
+    assert made != own
+
+    said = replaced_tokens(folder, samples())
+
+    assert "AutoTokenizer makes GPT2Tokenizer of" in said
+    assert "for 3 of 3 rows of the data" in said
+    assert ", ".join(map(str, own[:8])) in said
+    assert ", ".join(map(str, made[:8])) in said
+    assert said.endswith("AutoTokenizer's are used")
+
+
+def load_own(folder, text):
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text).ids
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "kind"),
+    [
+        ("xlm-roberta", "sentencepiece.bpe.model", "unigram"),
+        ("xlnet", "spiece.model", "unigram"),
+        ("deberta-v2", "spm.model", "unigram"),
+        ("t5", "spiece.model", "unigram"),
+        ("llama", "tokenizer.model", "bpe"),
+    ],
+)
+def test_a_sentencepiece_model_alone_is_converted(tmp_path, model, name, kind):
+    import sentencepiece
+
+    folder = sentence_piece(tmp_path / model, name, kind=kind)
+    (folder / "config.json").write_text(json.dumps({"model_type": model, "vocab_size": 500}))
+    text = "the quick fox answers"
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / name))
+    assert load_tokenizer(folder).tokenize(text) == pieces.encode(text, out_type=str)
+
+
+def test_without_the_package_the_extra_is_named_with_the_file(tmp_path, monkeypatch):
+    folder = sentence_piece(tmp_path / "xlnet", "spiece.model")
+    (folder / "config.json").write_text('{"model_type": "xlnet", "vocab_size": 500}')
+    there = extras.find_spec
+    monkeypatch.setattr(
+        extras, "find_spec", lambda name: None if name == "sentencepiece" else there(name)
+    )
+    with pytest.raises(MissingExtraError) as caught:
+        load_tokenizer(folder)
+    assert "only there as spiece.model needs the package 'sentencepiece'" in str(caught.value)
+    assert caught.value.next_step == "pip install 'triton-distillation-harness[sentencepiece]'"
+    (folder / "spiece.model").rename(folder / "tokenizer.model")
+    (folder / "tokenizer.model").write_bytes(b"IQ== 0\nIg== 1\n")
+    monkeypatch.setattr(
+        extras, "find_spec", lambda name: None if name == "tiktoken" else there(name)
+    )
+    with pytest.raises(MissingExtraError, match="needs the package 'tiktoken'"):
+        load_tokenizer(folder)
+
+
+def test_a_release_that_does_not_meet_protobuf_is_named(tmp_path, monkeypatch):
+    folder = sentence_piece(tmp_path / "xlnet", "spiece.model")
+    (folder / "config.json").write_text('{"model_type": "xlnet", "vocab_size": 500}')
+    monkeypatch.setitem(sys.modules, "sentencepiece.sentencepiece_model_pb2", None)
+    with pytest.raises(CheckpointError, match=r"sentencepiece [\d.]+ does not work with protobuf"):
+        load_tokenizer(folder)
+
+
+def test_a_class_that_reads_none_of_the_files_is_refused(tmp_path):
+    folder = sentence_piece(tmp_path / "bert", "spiece.model")
+    (folder / "config.json").write_text('{"model_type": "bert", "vocab_size": 500}')
+    # Every text would be [UNK]: what the library makes, in silence.
+    assert len(transformers.AutoTokenizer.from_pretrained(folder)) == 5
+    with pytest.raises(CheckpointError, match=r"BertTokenizer reads nothing of spiece\.model"):
+        load_tokenizer(folder)
+
+
+def test_a_tokenizer_in_python_is_refused(tmp_path):
+    folder = sentence_piece(tmp_path / "python", "spiece.model")
+    amend(folder, tokenizer_class="SiglipTokenizer")
+    (folder / "config.json").write_text('{"model_type": "siglip"}')
+    with pytest.raises(CheckpointError, match="is a tokenizer in Python"):
+        load_tokenizer(folder)
