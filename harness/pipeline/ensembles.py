@@ -97,22 +97,6 @@ def text_groups(
     )
 
 
-def fixed_width(
-    groups: Sequence[Mapping[str, NDArray[np.object_]]],
-) -> tuple[Mapping[str, NDArray[np.bytes_]], ...]:
-    """Numpy's fixed-width bytes, which a payload file holds without pickling.
-
-    NUL characters at the end of a text are lost in them.
-    """
-    return tuple({name: array.astype(np.bytes_) for name, array in one.items()} for one in groups)
-
-
-def _objects(values: Sequence[bytes]) -> NDArray[np.object_]:
-    array = np.empty(len(values), dtype=np.object_)
-    array[:] = values
-    return array
-
-
 def is_pipeline(study: Study, variant: str) -> bool:
     """Whether a name is that of a pipeline rather than of a variant."""
     return variant.endswith(PIPELINE_SUFFIX) and study.family_of(variant).pipeline

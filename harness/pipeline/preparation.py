@@ -14,7 +14,6 @@ from harness.export.variants import ExportJob, export_variants
 from harness.load.payloads import Group
 from harness.pipeline.ensembles import (
     PreparedPipeline,
-    fixed_width,
     is_pipeline,
     prepare_pipeline,
     text_groups,
@@ -192,7 +191,7 @@ def payloads_for(study: Study, variant: str, progress: ProgressSink) -> Sequence
     alone = family.model_copy(update={"models": [model]})
     opened = _open_model(study, family, model, _reference_bundle(study, [alone], progress))
     if bare != variant:
-        return fixed_width(text_groups(opened.samples, opened.dataset))
+        return text_groups(opened.samples, opened.dataset)
     return [group.inputs for group in opened.dataset.groups]
 
 

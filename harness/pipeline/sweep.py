@@ -210,6 +210,6 @@ def _write_payloads(families: Sequence[PreparedFamily], folder: RunFolder) -> di
             dataset = family.datasets[one.pipeline.model.name]
             path = folder.path / "payloads" / f"{dataset.digest[:16]}-texts.npz"
             if not path.is_file():
-                write_payloads(path, one.payloads)
+                write_payloads(path, one.texts)
             paths[one.pipeline.variant.name] = path
     return paths
