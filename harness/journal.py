@@ -21,7 +21,14 @@ from harness.card import CardEntry, ServedEntry
 from harness.errors import RunFolderError
 from harness.losses import LossEntry, PairedMeasure
 from harness.storage import storage_errors, utc_now
-from harness.types import BatchConsistency, ColdStart, ModelVariant, QualityScore, TrialResult
+from harness.types import (
+    BatchConsistency,
+    ColdStart,
+    FailedVariant,
+    ModelVariant,
+    QualityScore,
+    TrialResult,
+)
 
 SCHEMA_VERSION = 1
 
@@ -64,6 +71,7 @@ class TaskEntry:
 
 Entry = (
     ModelVariant
+    | FailedVariant
     | QualityEntry
     | TaskEntry
     | TrialResult
@@ -89,6 +97,7 @@ class _Kind:
 
 _KINDS: Mapping[type[Entry], _Kind] = {
     ModelVariant: _Kind("variant", TypeAdapter(ModelVariant), "variants", attrgetter("name")),
+    FailedVariant: _Kind("failed", TypeAdapter(FailedVariant), "failed", attrgetter("name")),
     QualityEntry: _Kind("quality", TypeAdapter(QualityEntry), "quality", attrgetter("variant")),
     TaskEntry: _Kind("task", TypeAdapter(TaskEntry), "tasks", attrgetter("key")),
     TrialResult: _Kind("trial", TypeAdapter(TrialResult), "trials", attrgetter("trial.trial_id")),
@@ -106,6 +115,8 @@ class Journal:
 
     path: Path
     variants: dict[str, ModelVariant] = field(default_factory=dict)
+    failed: dict[str, FailedVariant] = field(default_factory=dict)
+    """Left out, and not made since."""
     quality: dict[str, QualityEntry] = field(default_factory=dict)
     tasks: dict[str, TaskEntry] = field(default_factory=dict)
     """By `TaskEntry.key`."""
@@ -164,6 +175,8 @@ class Journal:
 
     def _put(self, kind: _Kind, entry: Entry) -> None:
         getattr(self, kind.place)[kind.key(entry)] = entry
+        if isinstance(entry, ModelVariant):
+            self.failed.pop(entry.name, None)
 
     def _append(self, kind: str, data: Mapping[str, Any]) -> None:
         # NaN and infinity are no JSON: a measurement that holds one is a bug to be seen at once.

@@ -25,6 +25,7 @@ from harness.types import (
     BatchConsistency,
     ColdStart,
     Decision,
+    FailedVariant,
     ModelVariant,
     QualityScore,
     ServiceLevelObjective,
@@ -62,6 +63,8 @@ class StoredRun:
     """In process; empty where no card was asked for."""
     served: tuple[ServedEntry, ...] = ()
     """The card's own measurements through the server."""
+    failed: tuple[FailedVariant, ...] = ()
+    """Variants that could not be made or served."""
 
 
 class RunFolder:
@@ -174,6 +177,7 @@ def read_run(path: Path) -> StoredRun:
         losses=tuple(journal.losses.values()),
         card=tuple(journal.card.values()),
         served=tuple(journal.served.values()),
+        failed=tuple(journal.failed.values()),
     )
 
 

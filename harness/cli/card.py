@@ -15,6 +15,7 @@ from harness.pipeline.machinery import Machinery
 from harness.pipeline.run import card_study
 from harness.report.card_values import cards_of
 from harness.report.terminal_card import card_table
+from harness.report.warnings import has_warnings, warning_lines
 from harness.runs import read_run
 from harness.study_file import load_study
 
@@ -40,7 +41,7 @@ def card(
     run = read_run(folder.path)
     if as_json:
         rows = [row for one in cards_of(run) for row in one.rows]
-        print_json({"run": str(folder.path), "card": rows})
+        print_json({"run": str(folder.path), "card": rows, "failed": run.failed})
         return
-    print_blocks(card_table(run))
+    print_blocks(card_table(run), *([warning_lines(run)] if has_warnings(run) else []))
     print_line(f"report card: {folder.path / 'card.html'}")

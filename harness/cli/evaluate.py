@@ -13,7 +13,7 @@ from harness.cli.groups import with_option_groups
 from harness.cli.options import DEFAULT_REPOSITORY, Repository, StudyFile
 from harness.cli.remote import RemoteStudyOptions
 from harness.cli.session import FolderOptions, keep_what_there_is, open_folder, tell_trackers
-from harness.errors import HarnessError
+from harness.errors import EXIT_ENVIRONMENT, EXIT_OK, HarnessError
 from harness.pipeline.lm_evaluation import (
     TaskEvaluation,
     check_language_models,
@@ -22,7 +22,9 @@ from harness.pipeline.lm_evaluation import (
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.run import score_study
 from harness.quality.lm_tasks import TaskRequest, load_tasks
+from harness.report.selection import families_of, lost_its_students
 from harness.report.terminal_quality import losses_table, pairs_table, quality_table
+from harness.report.warnings import has_warnings, warning_lines
 from harness.runs import StoredRun, read_run
 from harness.study import Study
 from harness.study_file import load_study
@@ -74,8 +76,12 @@ def evaluate(
     there: RemoteStudyOptions,
     kept: FolderOptions,
     repository: Repository = DEFAULT_REPOSITORY,
-) -> None:
-    """Export, serve and score every variant through the endpoint, beside its teacher."""
+) -> int:
+    """Export, serve and score every variant through the endpoint, beside its teacher.
+
+    A variant that cannot be exported or served is left out, and said. The exit code is 5 where
+    that leaves a family's teacher without any of its students.
+    """
     check_trackers(kept.trackers)
     study = load_study(study_file)
     evaluation = _evaluation(study, asked.request(), use_cache=not asked.no_cache)
@@ -94,17 +100,20 @@ def evaluate(
     run = read_run(folder.path)
     tell_trackers(folder.path, kept.trackers)
     _print_scores(run, folder.path, as_json=kept.as_json)
+    return EXIT_ENVIRONMENT if any(map(lost_its_students, families_of(run))) else EXIT_OK
 
 
 def _print_scores(run: StoredRun, path: Path, *, as_json: bool) -> None:
     if as_json:
         found = {"quality": run.scores, "pairs": run.pairs, "losses": run.losses}
+        found |= {"failed": run.failed}
         print_json({"run": str(path), **found})
         return
     print_blocks(
         quality_table(run),
         pairs_table(run),
         *([losses_table(run)] if any(entry.chain for entry in run.losses) else []),
+        *([warning_lines(run)] if has_warnings(run) else []),
     )
     print_line(f"run: {path}")
 

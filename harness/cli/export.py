@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from harness.cli.console import ProgressDisplay, print_json, print_line
+from harness.cli.console import ProgressDisplay, print_json, print_line, say
 from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Repository, StudyFile
+from harness.errors import EXIT_OK
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.run import export_study
 from harness.report.numbers import megabytes
@@ -14,15 +15,27 @@ def export(
     study_file: StudyFile,
     repository: Repository = DEFAULT_REPOSITORY,
     as_json: AsJson = False,
-) -> None:
-    """Export every variant of a study with its config.pbtxt, ready for any Triton."""
+) -> int:
+    """Export every variant of a study with its config.pbtxt, ready for any Triton.
+
+    What cannot be exported is printed with its reason; the others are there all the same, and the
+    exit code is that of the first failure.
+    """
     study = load_study(study_file)
     with ProgressDisplay() as progress:
         families = export_study(study, Machinery(repository, progress=progress))
     variants = [variant for family in families for variant in family.variants]
+    failures = {name: error for family in families for name, error in family.failures.items()}
     if as_json:
-        print_json([{"variant": v.name, "path": v.path, "sha256": v.sha256} for v in variants])
-        return
-    for variant in variants:
-        size = f"{megabytes(variant.size_bytes)} MB"
-        print_line(f"{variant.path}  {size}  sha256 {variant.sha256[:12]}")
+        made = [{"variant": v.name, "path": v.path, "sha256": v.sha256} for v in variants]
+        lacking = [{"variant": name, "failed": str(one)} for name, one in failures.items()]
+        print_json([*made, *lacking])
+    else:
+        for variant in variants:
+            size = f"{megabytes(variant.size_bytes)} MB"
+            print_line(f"{variant.path}  {size}  sha256 {variant.sha256[:12]}")
+    for name, error in failures.items():
+        say(f"error: {name} cannot be exported: {error}")
+        if error.next_step:
+            say(f"next: {error.next_step}")
+    return next((one.exit_code for one in failures.values()), EXIT_OK)

@@ -158,7 +158,8 @@ def print_outcome(run: StoredRun, path: Path, *, as_json: bool) -> None:
     """Print the verdict for a person, or for a machine."""
     if as_json:
         document = verdict_document(run.verdicts)
-        print_json({"run": str(path), **document, "pairs": run.pairs, "losses": run.losses})
+        found = {"pairs": run.pairs, "losses": run.losses, "failed": run.failed}
+        print_json({"run": str(path), **document, **found})
         return
     # The verdict last: it is what stays in sight.
     print_blocks(

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.errors import CheckpointError, EnvironmentFailure, HarnessError, StorageError
 from harness.export.checkpoint import Checkpoint
 from harness.export.convert import artefact_files, write_fp16, write_int8
 from harness.export.executors import Executor, OnnxExecutor
@@ -62,7 +63,9 @@ class ExportJob:
 
 
 def export_variants(
-    job: ExportJob, progress: Callable[[Progress], None]
+    job: ExportJob,
+    progress: Callable[[Progress], None],
+    failed: Callable[[str, HarnessError], None] | None = None,
 ) -> tuple[ModelVariant, ...]:
     """Make every artefact of a model exist in the repository, checked against its checkpoint.
 
@@ -72,9 +75,11 @@ def export_variants(
     Args:
         job: the model.
         progress: told about each artefact.
+        failed: takes the name of an artefact that cannot be made, with its error, and the others
+            go on; None ends the export with the first such error.
 
     Returns:
-        One variant an artefact, in the study's order.
+        One variant an artefact that is there, in the study's order.
 
     Raises:
         CheckpointError: the checkpoint does not fit the samples, or cannot be exported.
@@ -95,10 +100,14 @@ def export_variants(
             progress(Progress("export", number, total, name))
             making = _Making(source, precision, form, job.plans, home)
             folder = job.repository / name
-            manifest = _kept(folder, making, progress)
-            if manifest is None:
-                manifest = _make(making, folder)
-            variants.append(_variant(manifest, folder, job, precision, form))
+            try:
+                manifest = _kept(folder, making, progress) or _made(making, folder)
+            except (CheckpointError, EnvironmentFailure) as error:
+                if failed is None or isinstance(error, StorageError):
+                    raise
+                failed(name, error)
+            else:
+                variants.append(_variant(manifest, folder, job, precision, form))
     progress(Progress("export", total, total, model.name))
     return tuple(variants)
 
@@ -164,6 +173,20 @@ def _kept(
         (folder / "warmup" / one.name).is_file() for one in manifest.inputs
     )
     return manifest if whole and files and digest_files(files) == manifest.sha256 else None
+
+
+def _made(making: _Making, target: Path) -> ArtefactManifest:
+    """Make an artefact; whatever its tools raise becomes an error of this artefact."""
+    try:
+        return _make(making, target)
+    except (HarnessError, OSError):
+        raise
+    except Exception as error:
+        # Quantisers and runtimes raise what they like.
+        raise CheckpointError(
+            f"{target.name} cannot be made of checkpoint {making.source.checkpoint.name}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _make(making: _Making, target: Path) -> ArtefactManifest:

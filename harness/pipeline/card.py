@@ -13,6 +13,7 @@ from harness.card import CardEntry, CardPlan, Runtime, ServedEntry, ServedPoint
 from harness.errors import EnvironmentFailure
 from harness.pipeline.machinery import ProgressSink
 from harness.pipeline.preparation import PreparedFamily
+from harness.pipeline.scoring import standing
 from harness.pipeline.spaces import serving_configs
 from harness.pipeline.subjects import FamilySubject, family_subjects
 from harness.pipeline.trial import TrialRunner
@@ -101,7 +102,7 @@ def serve_card(
     progress: ProgressSink,
 ) -> None:
     """Measure each variant through the server at each batch, one request in flight."""
-    variants = [(family, variant) for family in families for variant in family.variants]
+    variants = [(family, variant) for family in families for variant in standing(family, folder)]
     for number, (family, variant) in enumerate(variants):
         known = folder.journal.served.get(variant.name)
         if known is not None and known.sha256 == variant.sha256:

@@ -14,6 +14,7 @@ from harness.export.checkpoint import inspect_checkpoint
 from harness.journal import TaskEntry
 from harness.pipeline.machinery import ProgressSink
 from harness.pipeline.preparation import PreparedFamily
+from harness.pipeline.scoring import standing
 from harness.pipeline.serving import Served
 from harness.quality.answer_cache import AnswerCache
 from harness.quality.decoding import end_tokens, generation_settings, not_kept_of
@@ -96,7 +97,7 @@ def evaluate_family(
     """Let every variant answer what the journal does not hold yet; the teacher comes first."""
     if not _answers(prepared.family):
         return
-    for variant in prepared.variants:
+    for variant in standing(prepared, folder):
         todo = [task for task in evaluation.tasks if not _done(folder, variant, task)]
         if not todo:
             continue

@@ -19,7 +19,7 @@ from harness.export.in_process import ArtefactPredictor, CheckpointPredictor
 from harness.losses import LossChain, LossEntry
 from harness.pipeline.machinery import ProgressSink, ignore_progress
 from harness.pipeline.preparation import OpenedModel, PreparedFamily
-from harness.pipeline.scoring import SCORING_BATCH, outcomes_path
+from harness.pipeline.scoring import SCORING_BATCH, outcomes_path, standing
 from harness.pipeline.serving import Served
 from harness.quality.answers import Predictor
 from harness.quality.chain import Step, loss_chain
@@ -60,7 +60,7 @@ def trace_losses(
     known = folder.journal.losses
     todo = [
         variant
-        for variant in prepared.variants
+        for variant in standing(prepared, folder)
         if variant.name not in known or known[variant.name].sha256 != variant.sha256
     ]
     if not todo:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.errors import CheckpointError, HarnessError
 from harness.export.checkpoint import Checkpoint, open_checkpoint
 from harness.export.plans import PlanSettings
 from harness.export.tensorrt import plan_home
@@ -18,6 +19,7 @@ from harness.pipeline.ensembles import (
     prepare_pipeline,
     text_groups,
 )
+from harness.pipeline.left_out import EXPORT, failed_variant, leaving_out
 from harness.pipeline.machinery import ProgressSink, WarningSink, ignore_warning
 from harness.pipeline.spaces import serving_configs
 from harness.reference.build import ReferenceBundle, build_reference
@@ -37,7 +39,7 @@ from harness.tasks.encoding import EncodedDataset, encode
 from harness.tasks.labels import LabelReader
 from harness.tasks.replaced import replaced_tokens
 from harness.tasks.samples import Samples, load_samples
-from harness.types import ModelVariant, Progress, Role, ServingConfig
+from harness.types import FailedVariant, ModelVariant, Progress, Role, ServingConfig
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,26 @@ class PreparedFamily:
     """By variant."""
     training_file: Path | None = None
     """Of the embedded data: where its training split lies."""
+    failures: Mapping[str, HarnessError] = field(default_factory=dict)
+    """By variant (or pipeline) that cannot be exported: why; the others go on without it."""
+
+    @property
+    def failed(self) -> tuple[FailedVariant, ...]:
+        """The same, to be written down."""
+        return tuple(
+            failed_variant(self.family, name, EXPORT, error)
+            for name, error in self.failures.items()
+        )
+
+    def demand(self, variant: str) -> None:
+        """Make sure that a variant is there.
+
+        Raises:
+            HarnessError: why it could not be exported.
+        """
+        for name in (variant, variant.removesuffix(PIPELINE_SUFFIX)):
+            if name in self.failures:
+                raise self.failures[name]
 
     @property
     def served(self) -> tuple[ModelVariant, ...]:
@@ -97,8 +119,11 @@ def prepare(
 ) -> tuple[PreparedFamily, ...]:
     """Make every artefact of the study (or of one family of it) exist in the repository.
 
+    A variant that cannot be exported is left out and told, with its reason.
+
     Raises:
-        ParityError: an export disagrees with its checkpoint.
+        CheckpointError: a teacher's first variant cannot be exported.
+        ParityError: it disagrees with its checkpoint.
         EnvironmentFailure: a TensorRT plan is asked for where none can be built.
     """
     families = [family for family in study.families if only_family in {None, family.name}]
@@ -260,6 +285,8 @@ def _export_family(
     variants: list[ModelVariant] = []
     by_variant: dict[str, OpenedModel] = {}
     pipelines: list[PreparedPipeline] = []
+    failures: dict[str, HarnessError] = {}
+    leave_out = leaving_out(family, failures, progress)
     for opened in opened_family.teacher_first:
         job = ExportJob(
             opened.model,
@@ -270,12 +297,15 @@ def _export_family(
             repository=repository,
             plans=plans,
         )
-        made = export_variants(job, progress)
+        made = export_variants(job, progress, leave_out)
         for variant in made:
             write_config(variant, serving)
             by_variant[variant.name] = opened
             if family.pipeline:
-                pipelines.append(_pipeline(family, variant, opened, serving))
+                try:
+                    pipelines.append(_pipeline(family, variant, opened, serving))
+                except CheckpointError as error:
+                    leave_out(f"{variant.name}{PIPELINE_SUFFIX}", error)
         variants += made
     return PreparedFamily(
         family=family,
@@ -285,6 +315,7 @@ def _export_family(
         baseline=baseline_of(opened_family),
         opened=by_variant,
         training_file=opened_family.training_file,
+        failures=failures,
     )
 
 

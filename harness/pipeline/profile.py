@@ -88,6 +88,7 @@ def profile_variant(
         progress=machinery.progress,
         only_family=family_of.name,
     )
+    family.demand(variant)
     profile = _profile(study, family, variant, folder, machinery.progress, plan)
     write_profile(profile, folder)
     return profile

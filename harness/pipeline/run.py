@@ -100,6 +100,7 @@ def measure_once(
         _served_into(study, folder, machinery, only_family=trial.family) as served,
         trial_runner(study, served, folder, machinery) as runner,
     ):
+        served.families[0].demand(trial.variant)
         result = runner.measure(trial, study.objective_of(study.family_of(trial.variant)))
     folder.journal.add(result)
     write_tables(read_run(folder.path), folder.path)
@@ -183,4 +184,6 @@ def _write_down(
     for family in families:
         for variant in family.served:
             folder.journal.add(variant)
+        for failed in family.failed:
+            folder.journal.add(failed)
     folder.write_manifest(describe_run(study, folder.path, families, server))

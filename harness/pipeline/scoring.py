@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from harness.errors import ServerError
 from harness.journal import QualityEntry
 from harness.pipeline.ensembles import PreparedPipeline
+from harness.pipeline.left_out import SERVING, failed_variant, needed, tell
 from harness.pipeline.machinery import ProgressSink
 from harness.pipeline.preparation import PreparedFamily
 from harness.pipeline.serving import Served
@@ -40,30 +44,60 @@ def score_family(
     folder: RunFolder,
     progress: ProgressSink,
 ) -> None:
-    """Score what the journal does not hold yet; the teacher comes first."""
+    """Score what the journal does not hold yet; the teacher comes first.
+
+    A variant that the server does not load or answer is left out and told, with its reason.
+
+    Raises:
+        ServerError: the server died, or does not serve what the others are compared with.
+    """
     for number, variant in enumerate(prepared.variants):
         entry = folder.journal.quality.get(variant.name)
         if entry is None or entry.sha256 != variant.sha256:
             stage = f"quality of {prepared.family.name}"
             step = Progress(stage, number, len(prepared.variants), variant.name)
             progress(step)
-            folder.journal.add(
-                _score_variant(
-                    study,
-                    variant,
-                    prepared,
-                    served,
-                    folder,
-                    progress=partial(_relay, progress, step),
+            relay = partial(_relay, progress, step)
+            with _left_out_if_not_served(variant, prepared, served, folder, progress):
+                folder.journal.add(
+                    _score_variant(study, variant, prepared, served, folder, progress=relay)
                 )
-            )
     for one in prepared.pipelines:
         variant = one.pipeline.variant
         entry = folder.journal.quality.get(variant.name)
+        if one.pipeline.model.name in folder.journal.failed:
+            continue
         if entry is None or entry.sha256 != variant.sha256:
-            folder.journal.add(_score_pipeline(study, one, prepared, served, folder, progress))
+            with _left_out_if_not_served(variant, prepared, served, folder, progress):
+                folder.journal.add(_score_pipeline(study, one, prepared, served, folder, progress))
     if prepared.baseline:
         _score_baseline(study, prepared, folder)
+
+
+@contextmanager
+def _left_out_if_not_served(
+    variant: ModelVariant,
+    prepared: PreparedFamily,
+    served: Served,
+    folder: RunFolder,
+    progress: ProgressSink,
+) -> Iterator[None]:
+    """Write a variant down as failed where it is the model, and not the server, that fails."""
+    try:
+        yield
+    except ServerError as error:
+        served.site.server.check()
+        served.site.check_model(variant)
+        if variant.name == prepared.teacher.name:
+            raise needed(prepared.family, variant.name, error) from error
+        failed = failed_variant(prepared.family, variant.name, SERVING, error)
+        folder.journal.add(failed)
+        tell(failed, progress)
+
+
+def standing(prepared: PreparedFamily, folder: RunFolder) -> list[ModelVariant]:
+    """The variants that are there and answer, in the family's order."""
+    return [one for one in prepared.variants if one.name not in folder.journal.failed]
 
 
 def quality_gate(
@@ -75,7 +109,7 @@ def quality_gate(
     teacher_scores = quality[prepared.teacher.name].scores
     return {
         variant.name: judge_quality(slo, quality[variant.name].scores, teacher_scores)
-        for variant in prepared.variants
+        for variant in standing(prepared, folder)
         if variant.role is not Role.CONTROL
     }
 

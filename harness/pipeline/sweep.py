@@ -13,7 +13,7 @@ from harness.load.payloads import write_payloads
 from harness.pipeline.ensembles import pipeline_trial
 from harness.pipeline.machinery import Machinery, ProgressSink
 from harness.pipeline.preparation import PreparedFamily
-from harness.pipeline.scoring import quality_gate
+from harness.pipeline.scoring import quality_gate, standing
 from harness.pipeline.serving import Served
 from harness.pipeline.spaces import serving_configs, workloads
 from harness.pipeline.trial import TrialRunner
@@ -26,7 +26,9 @@ from harness.study import Family, Study, plans_of, variants_of
 from harness.types import (
     Accelerator,
     Decision,
+    FailedVariant,
     Progress,
+    Rejection,
     ServingConfig,
     TrialResult,
     Verdict,
@@ -95,7 +97,8 @@ def decide_family(
     _show_scores(prepared, folder, machinery)
     quality = quality_gate(study, prepared, folder)
     smallest_first = sorted(
-        prepared.variants, key=lambda variant: (variant.size_bytes or 0, variant.parameters)
+        standing(prepared, folder),
+        key=lambda variant: (variant.size_bytes or 0, variant.parameters),
     )
     names = [variant.name for variant in smallest_first if variant.name in quality]
     search = make_search(study, prepared.family, {name: quality[name] for name in names}, served_as)
@@ -120,7 +123,24 @@ def decide_family(
     if machinery.monitor is not None:
         machinery.monitor.decide(verdict.family, verdict.decision)
     _measure_pipeline(prepared, verdict, runner, folder, machinery.progress)
-    return dataclasses.replace(verdict, pruned=tuple(search.pruned))
+    verdict = dataclasses.replace(verdict, pruned=tuple(search.pruned))
+    return with_failed(verdict, folder.journal.failed.values())
+
+
+def with_failed(verdict: Verdict, failed: Iterable[FailedVariant]) -> Verdict:
+    """The verdict with the variants that could not be judged, each with its whole reason."""
+    own = [one for one in failed if one.family == verdict.family]
+    if not own:
+        return verdict
+    names = ", ".join(one.name for one in own)
+    return dataclasses.replace(
+        verdict,
+        summary=f"{verdict.summary} Left out, because not to be made or served: {names}.",
+        rejected=(
+            *(Rejection(one.name, None, one.cause, one.reason) for one in own),
+            *verdict.rejected,
+        ),
+    )
 
 
 def _show_scores(prepared: PreparedFamily, folder: RunFolder, machinery: Machinery) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.analysis.validity import judge_validity
-from harness.errors import GeneratorError
+from harness.errors import GeneratorError, ServerError
 from harness.load.generators import LoadGenerators, LoadJob
 from harness.load.running import SLICE_S
 from harness.pipeline.cold_start import measure_cold_start
@@ -78,7 +78,7 @@ class TrialRunner:
         """Measure a trial and judge it against the objective.
 
         Raises:
-            ServerError: the server died, or refused the serving configuration.
+            ServerError: the server died.
         """
         result = self._measured(trial, slo)
         if self._machinery.monitor is not None:
@@ -87,9 +87,14 @@ class TrialRunner:
 
     def _measured(self, trial: Trial, slo: ServiceLevelObjective) -> TrialResult:
         variant = self._variants[trial.variant]
-        self._configure(variant, trial)
-        self._site.check_model(variant)
         blank = unmeasured(trial, variant, utc_now())
+        try:
+            self._configure(variant, trial)
+        except ServerError as error:
+            # A configuration that is refused is this trial's alone; a dead server ends the run.
+            self._server.check()
+            return _invalid(blank, f"it could not be served like this: {error}")
+        self._site.check_model(variant)
         telemetry = self._window(variant)
         watch = TrialWatch(blank, slo, telemetry, SLICE_S)
         job = self._job(trial, variant)
@@ -102,10 +107,7 @@ class TrialRunner:
         except GeneratorError as error:
             # A generator's failure spoils this trial only; a dead server ends the run.
             self._server.check()
-            reason = str(error)
-            return dataclasses.replace(
-                blank, invalid_reason=reason, decision=Decision.INVALID, reason=reason
-            )
+            return _invalid(blank, str(error))
         self._server.check()
         result = with_clients(blank, load.window, load.slice_s, watch.confidence)
         server, host = telemetry.figures()
@@ -204,3 +206,10 @@ class TrialRunner:
         )
         decision, reason = judge_trial(slo, result)
         return dataclasses.replace(result, decision=decision, reason=reason)
+
+
+def _invalid(blank: TrialResult, reason: str) -> TrialResult:
+    """A trial of which nothing was measured, and why."""
+    return dataclasses.replace(
+        blank, invalid_reason=reason, decision=Decision.INVALID, reason=reason
+    )

@@ -18,6 +18,7 @@ from harness.report.page import machine_words
 from harness.report.provenance import environment_table, when
 from harness.report.style import VariantStyle, styles_of
 from harness.report.tables import Table
+from harness.report.warnings import warnings_of
 from harness.runs import StoredRun
 from harness.storage import replace_text, storage_errors
 
@@ -59,6 +60,7 @@ def card_page(run: StoredRun) -> CardPage:
         ("Measured", when(measured)),
         ("Models in process", count(len(run.card))),
         ("Machine", machine_words(environment)),
+        *(("Warning", one) for card in cards_of(run) for one in warnings_of(card.family)),
     )
     return CardPage(
         title=str(run.manifest.get("study", {}).get("name", "run")),

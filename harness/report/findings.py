@@ -38,6 +38,7 @@ from harness.report.selection import (
 )
 from harness.report.tables import Table
 from harness.report.trial_tables import rejected_groups
+from harness.report.warnings import warnings_of
 from harness.types import Accelerator, ModelVariant, Role, TrialResult
 
 
@@ -80,6 +81,8 @@ class Finding:
     gains: Table | None
     rejected: tuple[Setting, ...]
     """How many candidates were rejected for which cause."""
+    warnings: tuple[str, ...] = ()
+    """What to know before the numbers."""
 
 
 def finding_of(family: FamilyResults) -> Finding:
@@ -102,6 +105,7 @@ def finding_of(family: FamilyResults) -> Finding:
         rejected=tuple(
             Setting(group.title, count(group.size)) for group in rejected_groups(family)
         ),
+        warnings=warnings_of(family),
     )
 
 

@@ -62,6 +62,8 @@ def _verdict(finding: Finding) -> Iterator[str]:
     yield text(finding.summary)
     if finding.next_step:
         yield f"Next step: {text(finding.next_step)}"
+    for warning in finding.warnings:
+        yield f"Warning: {text(warning)}"
     if finding.variant:
         yield "### What to run"
         yield facts_list((*finding.serving, *finding.traffic))

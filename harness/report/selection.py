@@ -13,6 +13,7 @@ from harness.types import (
     ColdStart,
     Constraint,
     Decision,
+    FailedVariant,
     ModelVariant,
     Percentile,
     QualityScore,
@@ -54,6 +55,8 @@ class FamilyResults:
     pairs: tuple[PairedMeasure, ...] = ()
     losses: tuple[LossEntry, ...] = ()
     """In the order of `variants`."""
+    failed: tuple[FailedVariant, ...] = ()
+    """Left out, because they could not be made or served."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -132,6 +135,7 @@ def families_of(run: StoredRun) -> tuple[FamilyResults, ...]:
     names = [family["name"] for family in run.manifest.get("study", {}).get("families", ())]
     names += [verdict.family for verdict in run.verdicts]
     names += [variant.family for variant in run.variants]
+    names += [variant.family for variant in run.failed]
     return tuple(_family(run, name) for name in dict.fromkeys(names))
 
 
@@ -159,6 +163,7 @@ def _family(run: StoredRun, name: str) -> FamilyResults:
         pipeline_trials=tuple(result for result in trials if result.trial.variant in around),
         pairs=tuple(one for one in run.pairs if one.family == name),
         losses=tuple(losses[v.name] for v in variants if v.name in losses),
+        failed=tuple(one for one in run.failed if one.family == name),
     )
 
 
@@ -227,6 +232,13 @@ def standing(family: FamilyResults, result: TrialResult) -> tuple[Decision, str]
         return result.decision, cause
     undecided = cause in {"undecided", "invalid"}
     return (Decision.UNDECIDED if undecided else Decision.FAIL), cause
+
+
+def lost_its_students(family: FamilyResults) -> bool:
+    """Whether students were left out, and none is there to be judged."""
+    failed = {one.name for one in family.failed}
+    there = [v for v in family.variants if v.role is Role.STUDENT and v.name not in failed]
+    return not there and any(one.role is Role.STUDENT for one in family.failed)
 
 
 def leading_trials(family: FamilyResults) -> list[TrialResult]:

@@ -33,7 +33,7 @@ from harness.report.selection import (
 from harness.report.tables import decision_cell
 from harness.report.terminal_style import plain_table, relative_words
 from harness.runs import StoredRun
-from harness.types import Decision, Role, TrialResult
+from harness.types import Decision, FailedVariant, Role, TrialResult
 
 _WIDEST_NAME = 30
 _TONES = {"pass": "green", "fail": "red", "undecided": "yellow", "invalid": "dim"}
@@ -55,8 +55,22 @@ def verdict_table(run: StoredRun) -> Table:
     table.add_column("Decision")
     for family in families:
         for name in family.names:
-            table.add_row(*_verdict_row(family, name), end_section=name == family.names[-1])
+            last = name == family.names[-1] and not _never_made(family)
+            table.add_row(*_verdict_row(family, name), end_section=last)
+        for one in _never_made(family):
+            dashes = (Text(MISSING) for _ in range(5))
+            named = Text(one.name).append(f"\n{one.role}", style="dim")
+            table.add_row(named, *dashes, _left_out(one), end_section=one is family.failed[-1])
     return table
+
+
+def _never_made(family: FamilyResults) -> list[FailedVariant]:
+    """Variants of which there is nothing else to show."""
+    return [one for one in family.failed if one.name not in family.names]
+
+
+def _left_out(failed: FailedVariant) -> Text:
+    return Text("✕ Left out", style=_TONES["fail"]).append(f"\n{failed.cause}", style="dim")
 
 
 def verdict_summary(run: StoredRun) -> RenderableType:
@@ -100,6 +114,7 @@ def _summary(finding: Finding, family: FamilyResults, search: str) -> list[Text]
         lines.append(Text(f"  search: {search}", style="dim"))
     if finding.next_step:
         lines.append(Text(f"  next: {finding.next_step}"))
+    lines += [Text(f"  warning: {one}", style="yellow") for one in finding.warnings]
     return lines
 
 
@@ -156,6 +171,9 @@ def _latency(family: FamilyResults, best: TrialResult | None) -> Text:
 
 
 def _decision(family: FamilyResults, name: str, best: TrialResult | None) -> Text:
+    for one in family.failed:
+        if one.name == name:
+            return _left_out(one)
     if family.role(name) in {Role.CONTROL, Role.BASELINE}:
         return Text(f"{MISSING} yardstick", style="dim")
     if _is_recommended(family, name):

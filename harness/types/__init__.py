@@ -17,7 +17,15 @@ from harness.types.quality import BatchConsistency, QualityScore
 from harness.types.serving import Accelerator, ServingConfig
 from harness.types.telemetry import HostMetrics, PartMetrics, ServerMetrics
 from harness.types.trials import ColdStart, Trial, TrialResult
-from harness.types.variants import ModelFormat, ModelVariant, Precision, Role, TaskKind, TensorSpec
+from harness.types.variants import (
+    FailedVariant,
+    ModelFormat,
+    ModelVariant,
+    Precision,
+    Role,
+    TaskKind,
+    TensorSpec,
+)
 from harness.types.verdicts import Constraint, Decision, Rejection, ServiceLevelObjective, Verdict
 from harness.types.workloads import (
     ArrivalKind,
@@ -39,6 +47,7 @@ __all__ = [
     "ColdStart",
     "Constraint",
     "Decision",
+    "FailedVariant",
     "GeneratorEvidence",
     "HostMetrics",
     "Latencies",

@@ -55,6 +55,20 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class FailedVariant:
+    """A variant of the study that could not be made or served: left out, with its reason."""
+
+    name: str
+    family: str
+    role: Role
+    cause: str
+    """export: there is no sound artefact; serving: the server does not load or answer it."""
+    reason: str
+    """Whole, as the error said it."""
+    next_step: str = ""
+
+
+@dataclass(frozen=True)
 class ModelVariant:
     """One servable artefact: `path` is its folder in the model repository."""
 

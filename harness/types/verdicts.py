@@ -45,9 +45,10 @@ class Rejection:
 
     variant: str
     trial_id: str | None
-    """None for a variant that its quality ruled out before any load."""
+    """None for a variant that was ruled out before any load."""
     cause: str
-    """quality, latency, throughput, error_rate, invalid, undecided, slower, teacher."""
+    """export, serving, quality, latency, throughput, error_rate, invalid, undecided, slower,
+    teacher."""
     reason: str
 
 
