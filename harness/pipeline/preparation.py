@@ -181,14 +181,16 @@ def open_families(
 ) -> list[OpenedFamily]:
     """Open every checkpoint and encode the data for each; nothing is exported.
 
-    `warn` is told of every tokenizer that its library replaces.
+    `warn` is told of every tokenizer that its library replaces, and of labels that could have been
+    read otherwise.
     """
     bundle = _reference_bundle(study, families, progress)
     opened = [
         OpenedFamily(family, _open_models(study, family, bundle), bundle) for family in families
     ]
-    for model in (model for family in opened for model in family.models if model.tokenizer_note):
-        warn(f"{model.model.name}: {model.tokenizer_note}")
+    for model in (model for family in opened for model in family.models):
+        for note in filter(None, (model.tokenizer_note, model.samples.label_note)):
+            warn(f"{model.model.name}: {note}")
     return opened
 
 
@@ -269,8 +271,8 @@ def _tell_what_is_cut(models: Sequence[OpenedModel], progress: ProgressSink) -> 
                 f"{dataset.questions.windowed} of {dataset.samples} contexts are longer than a "
                 f"window: {dataset.size} windows in all"
             )
-        for note in filter(None, (what, opened.samples.label_note)):
-            progress(Progress("data", 1, 1, f"{opened.model.name}: {note}"))
+        if what:
+            progress(Progress("data", 1, 1, f"{opened.model.name}: {what}"))
 
 
 def _export_family(
