@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from dataclasses import dataclass
 
-from scipy import stats
+from scipy import optimize, stats
 
 from harness.planning.wording import UNBOUNDED_MS, amount, number, percent
 from harness.types import Constraint, Decision, LatencySummary, TrialResult
@@ -83,19 +84,46 @@ def evidence_factor(constraint: Constraint, measured: Interval) -> float:
     return (half / gap) ** 2 if gap else math.inf
 
 
-def samples_needed(constraint: Constraint, measured: Interval, samples: int) -> float:
+def samples_needed(
+    constraint: Constraint, measured: Interval, samples: int, standard_error: float | None = None
+) -> float:
     """How many samples would decide a clause, if the value measured is the true one.
 
-    The sample size of a test on a mean, `n = ((z_a + z_b) s / d)^2` (Lachin 1981, Controlled
-    Clinical Trials 2, 93-113): `d` the distance from the bound, `z_a` of the interval's confidence,
-    `z_b` of the `POWER` wanted. `s` is read off the interval, `s = half z_a^-1 sqrt(samples)`; of a
-    share of the teacher's that interval is paired, so what both models find hard has cancelled.
+    An interval's half has two parts. One is chance among what was seen: it shrinks with the square
+    root of the sample, and to decide with the `POWER` wanted it must leave room for the next
+    measurement's own chance, `z_b` standard errors beside the interval's `z_a` (Lachin 1981,
+    Controlled Clinical Trials 2, 93-113). The other is what was not seen, all of it where all
+    samples agree: of n right ones the exact bound is `0.025^(1/n)`, so it shrinks as that does.
+
+    Args:
+        constraint: the clause.
+        measured: the value and its interval, of a share of the teacher's the paired one.
+        samples: that it rests on.
+        standard_error: of the value; None (in older runs) takes the whole interval as chance.
 
     Returns:
         Infinity where the value lies on the bound.
     """
-    confidence, power = stats.norm.ppf([(1 + CONFIDENCE) / 2, POWER])
-    return samples * evidence_factor(constraint, measured) * float((1 + power / confidence) ** 2)
+    gap = abs(constraint.value - measured.value)
+    below = constraint.value < measured.value
+    half = measured.value - measured.low if below else measured.high - measured.value
+    if not gap or gap <= sys.float_info.epsilon * abs(measured.value):
+        return math.inf
+    z_confidence, z_power = (float(z) for z in stats.norm.ppf([(1 + CONFIDENCE) / 2, POWER]))
+    error = half / z_confidence if standard_error is None else standard_error
+    unseen = max(0.0, half - z_confidence * error)
+
+    def distance(factor: float) -> float:
+        chance = (z_confidence + z_power) * error / math.sqrt(factor)
+        rest = 1 - (1 - unseen) ** (1 / factor) if unseen < 1 else unseen / factor
+        return chance + rest - gap
+
+    most = 1e3 * FARTHEST_FACTOR
+    if distance(most) > 0:
+        return math.inf
+    if distance(1.0) <= 0:
+        return float(samples)
+    return samples * float(optimize.brentq(distance, 1.0, most))
 
 
 def more_evidence(factor: float | None) -> str:

@@ -41,24 +41,27 @@ def _judge(constraint: Constraint, score: QualityScore | None, teacher: str | No
     if score is None:
         return _unknown(constraint, f"{constraint.metric} was not scored: score it first")
     if not constraint.relative_to_teacher:
-        return _compared(constraint, score, Interval(score.value, score.low, score.high))
+        return _compared(constraint, score, _own_interval(score))
     if score.variant == teacher:
         return Finding(constraint, "quality", Decision.PASS, "is the teacher itself", strain=1.0)
-    measured = _relative_interval(score)
-    if measured is None:
+    if score.relative_to_teacher is None:
         reason = f"{constraint.metric} was not compared with the teacher's: score the teacher first"
         return _unknown(constraint, reason)
-    return _compared(constraint, score, measured)
+    return _compared(constraint, score, _relative_interval(score))
 
 
-def _compared(constraint: Constraint, score: QualityScore, measured: Interval) -> Finding:
+def _compared(constraint: Constraint, score: QualityScore, measured: Interval | None) -> Finding:
+    if measured is None:
+        return _unknown(constraint, _without_interval(constraint, score))
     decision = decide_interval(constraint, measured)
     reason = _statement(constraint, measured)
     factor = None
     if decision is Decision.FAIL:
         reason += f", where {bound(constraint)} is asked for"
     elif decision is Decision.UNDECIDED:
-        needed = samples_needed(constraint, measured, score.samples)
+        own, beside = score.standard_error, score.relative_standard_error
+        error = beside if constraint.relative_to_teacher else own
+        needed = samples_needed(constraint, measured, score.samples, error)
         factor = needed / score.samples
         reason += f", which cannot yet be told from {bound(constraint)}: {_more(needed, score)}"
     stretch = strain(constraint, measured.value)
@@ -77,6 +80,24 @@ def _statement(constraint: Constraint, measured: Interval) -> str:
     return f"has {metric} {values[0]} ({values[1]} to {values[2]})"
 
 
+def _without_interval(constraint: Constraint, score: QualityScore) -> str:
+    """Why a value decides nothing, and what would help."""
+    metric, value = constraint.metric, score.value
+    shown = percent(value) if metric in SHARE_METRICS else number(value)
+    if constraint.relative_to_teacher and score.relative_to_teacher is not None:
+        shown = f"{relative(metric, score.relative_to_teacher)} of the teacher's"
+    if score.units == 1:
+        of = "a single sample" if score.samples == 1 else f"one text ({score.samples:,} samples)"
+        return (
+            f"has {metric} {shown}, of {of}: that has no interval, so it cannot be told from "
+            f"{bound(constraint)}; more texts would tell"
+        )
+    return (
+        f"has {metric} {shown}, alike in every sample: that has no interval, so it cannot be told "
+        f"from {bound(constraint)}; other texts would tell"
+    )
+
+
 def _more(needed: float, score: QualityScore) -> str:
     """How many samples would decide, in words; rounded up, for it is an estimate."""
     now = score.samples
@@ -92,6 +113,12 @@ def _more(needed: float, score: QualityScore) -> str:
 
 def _in_order(measured: Interval) -> tuple[float, float, float]:
     return measured.value, measured.low, measured.high
+
+
+def _own_interval(score: QualityScore) -> Interval | None:
+    if score.low is None or score.high is None:
+        return None
+    return Interval(score.value, score.low, score.high)
 
 
 def _relative_interval(score: QualityScore) -> Interval | None:

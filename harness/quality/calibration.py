@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from scipy import optimize, special
 
 from harness.losses import PairedMeasure
+from harness.quality.intervals import bounds
+from harness.quality.metrics import mean_sums
 from harness.quality.outcomes import Outcomes
-from harness.quality.statistics import percentile_interval, resampled_sums
 
 BINS = 15
 FEWEST_ROWS = 2 * BINS
@@ -54,11 +55,11 @@ def calibration_measures(
         return ()
     probabilities = special.softmax(logits, axis=1)
     squares = _squared_errors(probabilities, labels)
-    low, high = percentile_interval(resampled_sums(squares[:, None], seed=seed)[:, 0] / len(labels))
+    found = bounds(mean_sums(squares, limits=(0.0, 2.0)), seed=seed)
     named: list[tuple[str, float, float | None, float | None, int]] = [
         ("ece", calibration_error(probabilities, labels), None, None, len(labels)),
         ("ece_by_chance", _ece_by_chance(probabilities, seed), None, None, len(labels)),
-        ("brier", float(squares.mean()), low, high, len(labels)),
+        ("brier", float(squares.mean()), found.low, found.high, len(labels)),
         *((name, value, None, None, n) for name, value, n in _tempered(logits, labels, seed)),
     ]
     return tuple(PairedMeasure(outcomes.variant, family, *one) for one in named)

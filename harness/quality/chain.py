@@ -2,20 +2,23 @@
 
 Each step is asked the same samples; a step's loss is the difference from the step before, so the
 losses add up to the whole. A classifier's are differences of accuracy on the same rows
-(`paired_loss`); a language model's are bits per byte, resampled together.
+(`paired_loss`); a language model's are bits per byte, weighed together by document.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.losses import ChainLink, Estimate, LossChain
+from harness.quality.intervals import RowSums, bounds, on_units, side_by_side
+from harness.quality.metrics import bit_sums
 from harness.quality.outcomes import Outcomes
-from harness.quality.statistics import paired_loss, percentile_interval, resampled_sums
+from harness.quality.statistics import paired_loss
 from harness.tasks.rowwise import take
 
 VISIBLE_NATS = 1e-3
@@ -35,7 +38,7 @@ def loss_chain(steps: Sequence[Step], *, seed: int) -> LossChain | None:
 
     Unanswered rows count as wrong for a classifier. A language model's windows that any step left
     unanswered are left out of all of them. Where the teacher's tokenizer cuts other windows than
-    the variant's, that one difference is of scores resampled apart; it is the whole text in both.
+    the variant's, that one difference is paired by document; it is the whole text in both.
 
     Args:
         steps: the teacher's checkpoint first, what is served last.
@@ -45,16 +48,17 @@ def loss_chain(steps: Sequence[Step], *, seed: int) -> LossChain | None:
         None where a language model's steps have no window in common.
     """
     if steps[0].outcomes.correct is not None:
-        return _of_accuracy(steps)
+        return _of_accuracy(steps, seed)
     return _of_likelihood(steps, seed)
 
 
-def _of_accuracy(steps: Sequence[Step]) -> LossChain:
+def _of_accuracy(steps: Sequence[Step], seed: int) -> LossChain:
     right = [np.asarray(step.outcomes.correct) for step in steps]
+    groups = steps[-1].outcomes.groups
 
     def loss(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Estimate:
-        lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
-        return Estimate(*(float(one) for one in paired_loss(lost, gained, len(before))))
+        found = paired_loss(before, after, seed=seed, groups=groups)
+        return Estimate(float(before.mean() - after.mean()), found.low, found.high)
 
     links = [ChainLink(steps[0].name, float(right[0].mean()), Estimate(0.0), 0)]
     for step, before, after in zip(steps[1:], right[:-1], right[1:], strict=True):
@@ -70,14 +74,15 @@ class _Windows:
     nats: NDArray[np.float64]
     bytes: NDArray[np.int64]
     tokens: NDArray[np.int64]
+    documents: NDArray[np.int64] | None
 
     @property
     def bits_per_byte(self) -> float:
         return float(-self.nats.sum() / (self.bytes.sum() * np.log(2)))
 
-    def resampled(self, seed: int) -> NDArray[np.float64]:
-        sums = resampled_sums(np.column_stack([self.nats, self.bytes]).astype(float), seed=seed)
-        return np.asarray(-sums[:, 0] / (sums[:, 1] * np.log(2)))
+    @property
+    def sums(self) -> RowSums:
+        return bit_sums(self.nats, self.bytes)
 
 
 def _of_likelihood(steps: Sequence[Step], seed: int) -> LossChain | None:
@@ -86,11 +91,7 @@ def _of_likelihood(steps: Sequence[Step], seed: int) -> LossChain | None:
     if any(not one.bytes.sum() for one in windows):
         return None
 
-    def loss(before: _Windows, after: _Windows) -> Estimate:
-        paired = np.array_equal(before.bytes, after.bytes)
-        shares = after.resampled(seed) - before.resampled(seed if paired else seed + 1)
-        return Estimate(after.bits_per_byte - before.bits_per_byte, *percentile_interval(shares))
-
+    loss = partial(_lost_bits, seed=seed)
     links = [ChainLink(steps[0].name, windows[0].bits_per_byte, Estimate(0.0), 0)]
     for step, before, after in zip(steps[1:], windows[:-1], windows[1:], strict=True):
         changed = _visibly_changed(before, after)
@@ -99,6 +100,15 @@ def _of_likelihood(steps: Sequence[Step], seed: int) -> LossChain | None:
     left_out = steps[-1].outcomes.size - samples
     total = loss(windows[0], windows[-1])
     return LossChain("bits_per_byte", samples, left_out, tuple(links), total)
+
+
+def _lost_bits(before: _Windows, after: _Windows, *, seed: int) -> Estimate:
+    first, second, groups = after.sums, before.sums, after.documents
+    if not np.array_equal(before.bytes, after.bytes):
+        first, second = on_units(first, after.documents, second, before.documents)
+        groups = None
+    found = bounds(side_by_side(first, second, difference=True), seed=seed, groups=groups)
+    return Estimate(after.bits_per_byte - before.bits_per_byte, found.low, found.high)
 
 
 def _size_and_bytes(outcomes: Outcomes) -> bytes:
@@ -118,7 +128,10 @@ def _usable_windows(outcomes: Sequence[Outcomes]) -> dict[bytes, NDArray[np.bool
 def _windows(outcomes: Outcomes, kept: NDArray[np.bool_]) -> _Windows:
     rows = take(outcomes, kept)
     return _Windows(
-        np.asarray(rows.log_likelihood), np.asarray(rows.bytes), np.asarray(rows.tokens)
+        np.asarray(rows.log_likelihood),
+        np.asarray(rows.bytes),
+        np.asarray(rows.tokens),
+        rows.groups,
     )
 
 

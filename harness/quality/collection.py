@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.errors import DataError, ServerError
 from harness.quality.answers import Answer, Batch, Predictor, ask, batches, read_answer
@@ -156,6 +157,7 @@ def _assemble(
         logits=logits if classifier else None,
         label_names=dataset.class_names or dataset.label_names,
         greedy=None if classifier else tuple(greedy),
+        groups=_documents(dataset),
     )
 
 
@@ -184,4 +186,20 @@ def _assemble_questions(
         unanswered=found.unanswered,
         f1=found.f1,
         answers=found.answers,
+        groups=_contexts(questions),
     )
+
+
+def _documents(dataset: EncodedDataset) -> NDArray[np.int64] | None:
+    """Of each window; None where there are no windows."""
+    if dataset.windows is None:
+        return None
+    return np.array([document for document, _, _ in dataset.windows], dtype=np.int64)
+
+
+def _contexts(questions: Questions) -> NDArray[np.int64] | None:
+    """Number of each question's context; None where no two questions share one."""
+    number = {context: place for place, context in enumerate(dict.fromkeys(questions.contexts))}
+    if len(number) == questions.size:
+        return None
+    return np.array([number[context] for context in questions.contexts], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The metrics, each as a function of sums over rows, so that rows can be resampled.
+"""The metrics, each as a function of sums over rows, so that rows can be weighted.
 
 | metric          | of sums over rows                              | better |
 |-----------------|------------------------------------------------|--------|
@@ -17,7 +17,6 @@ Perplexity is per token of the model's own tokenizer; the other three compare ac
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, cast
@@ -26,26 +25,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import MissingExtraError
-from harness.quality.statistics import resampled_sums
+from harness.quality.intervals import Bounds, RowSums, bounds, share_bounds
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+_MOST_CLASSES = 30
+"""Among which the worst and the best row are sought: the rarest, whose F1 a row moves most."""
 
 
 @dataclass(frozen=True)
 class Statistic:
-    """A metric of one model over some rows, ready to be resampled."""
+    """A metric of one model over some rows."""
 
     metric: str
     value: float
-    table: Floats
-    """What each row adds to each sum, (rows, columns)."""
-    of_sums: Callable[[Floats], Floats]
-    """The metric of column sums, (..., columns) -> (...)."""
+    sums: RowSums
+    """How it follows from the rows."""
+    hits: NDArray[np.bool_] | None = None
+    """Of a plain share: which rows count, (rows,)."""
 
-    def resampled(self, seed: int) -> Floats:
-        """The metric over bootstrap resamples of the rows, (resamples,)."""
-        return self.of_sums(resampled_sums(self.table, seed=seed))
+    def bounds(self, *, seed: int, groups: Integers | None = None) -> Bounds:
+        """The 95% interval; exact where it is a plain share of rows that stand alone.
+
+        Args:
+            seed: of the weights.
+            groups: which rows belong together, (rows,).
+        """
+        if self.hits is not None and groups is None:
+            return share_bounds(int(self.hits.sum()), len(self.hits))
+        return bounds(self.sums, seed=seed, groups=groups)
 
 
 def classification_statistics(labels: Integers, predictions: Integers) -> tuple[Statistic, ...]:
@@ -65,8 +73,7 @@ def classification_statistics(labels: Integers, predictions: Integers) -> tuple[
         Statistic(
             "macro_f1",
             float(metrics.f1_score(labels, predictions, labels=classes, average="macro")),
-            _f1_table(labels[:, None] == classes, predictions[:, None] == classes),
-            _macro_f1_of_sums,
+            _f1_sums(labels[:, None] == classes, predictions[:, None] == classes),
         ),
     )
 
@@ -76,8 +83,18 @@ def share_statistic(metric: str, scores: NDArray[Any], value: float | None = Non
     return Statistic(
         metric,
         float(np.mean(scores)) if value is None else value,
-        _columns(scores, np.ones(len(scores))),
+        mean_sums(scores, limits=(0.0, 1.0)),
+        scores if scores.dtype == np.bool_ else None,
+    )
+
+
+def mean_sums(values: NDArray[Any], *, limits: tuple[float, float] | None = None) -> RowSums:
+    """A mean over rows, (rows,), and what a row can hold at the least and at the most."""
+    return RowSums(
+        _columns(values, np.ones(len(values))),
         lambda sums: _ratio(sums[..., 0], sums[..., 1]),
+        possible=None if limits is None else _columns(np.array(limits), np.ones(2)),
+        limits=(-np.inf, np.inf) if limits is None else limits,
     )
 
 
@@ -93,16 +110,25 @@ def language_statistics(
         words: words between white space that end in those bytes, (rows,). Without any (text in
             a script that parts no words) there is no perplexity by word.
     """
-    by_byte = _columns(log_likelihood, byte_counts)
     statistics = [
-        _likelihood_statistic("perplexity", _columns(log_likelihood, tokens), _perplexity),
-        _likelihood_statistic("bits_per_byte", by_byte, _bits),
-        _likelihood_statistic("byte_perplexity", by_byte, _perplexity),
+        _likelihood_statistic("perplexity", perplexity_sums(log_likelihood, tokens)),
+        _likelihood_statistic("bits_per_byte", bit_sums(log_likelihood, byte_counts)),
+        _likelihood_statistic("byte_perplexity", perplexity_sums(log_likelihood, byte_counts)),
     ]
     if words is not None and words.any():
-        by_word = _columns(log_likelihood, words)
-        statistics.insert(2, _likelihood_statistic("word_perplexity", by_word, _perplexity))
+        by_word = perplexity_sums(log_likelihood, words)
+        statistics.insert(2, _likelihood_statistic("word_perplexity", by_word))
     return tuple(statistics)
+
+
+def perplexity_sums(log_likelihood: Floats, weights: NDArray[Any]) -> RowSums:
+    """exp(-nats / weights), both (rows,)."""
+    return RowSums(_columns(log_likelihood, weights), _perplexity, logarithmic=True)
+
+
+def bit_sums(log_likelihood: Floats, weights: NDArray[Any]) -> RowSums:
+    """Bits a unit of weight, of nats; both (rows,)."""
+    return RowSums(_columns(log_likelihood, weights), _bits, logarithmic=True)
 
 
 def _sklearn_metrics() -> ModuleType:
@@ -123,21 +149,30 @@ def _ratio(numerator: Floats, denominator: Floats) -> Floats:
     return np.divide(numerator, denominator, out=undefined, where=denominator > 0)
 
 
-def _f1_table(truth: NDArray[np.bool_], answers: NDArray[np.bool_]) -> Floats:
+def _f1_sums(truth: NDArray[np.bool_], answers: NDArray[np.bool_]) -> RowSums:
     """Two columns a class: hits, and answers plus truth; arguments are (rows, classes)."""
-    return _columns(truth & answers, truth.astype(np.int64) + answers)
+    table = _columns(truth & answers, truth.astype(np.int64) + answers, np.ones(len(truth)))
+    return RowSums(table, _macro_f1, _possible_answers(table), limits=(0.0, 1.0))
 
 
-def _macro_f1_of_sums(sums: Floats) -> Floats:
-    hits, answers_and_truth = np.split(sums, 2, axis=-1)
-    # A class that a resample neither holds nor predicts has no F1 there, and is left out there.
+def _possible_answers(table: Floats) -> Floats:
+    """A row of any class answered as any other, as none (the last), and rightly."""
+    classes = table.shape[1] // 2
+    rarest = np.argsort(table[:, classes:-1].sum(axis=0), kind="stable")[:_MOST_CLASSES]
+    one = np.eye(classes)[rarest]
+    truth = np.repeat(one, len(one) + 1, axis=0)
+    answer = np.tile(np.vstack([one, np.zeros(classes)]), (len(one), 1))
+    return _columns(truth * answer, truth + answer, np.ones(len(truth)))
+
+
+def _macro_f1(sums: Floats) -> Floats:
+    hits, answers_and_truth = np.split(sums[..., :-1], 2, axis=-1)
+    # Where no row of a class is left it has no F1, and is left out.
     return np.asarray(np.nanmean(_ratio(2 * hits, answers_and_truth), axis=-1))
 
 
-def _likelihood_statistic(
-    metric: str, table: Floats, of_sums: Callable[[Floats], Floats]
-) -> Statistic:
-    return Statistic(metric, float(of_sums(table.sum(axis=0))), table, of_sums)
+def _likelihood_statistic(metric: str, sums: RowSums) -> Statistic:
+    return Statistic(metric, float(sums.of_sums(sums.table.sum(axis=0))), sums)
 
 
 def _perplexity(sums: Floats) -> Floats:

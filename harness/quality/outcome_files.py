@@ -28,8 +28,9 @@ def write_outcomes(
 
     Columns: row, label, prediction, correct, log_likelihood, tokens, bytes, words, f1, answer,
     unanswered, padded_length (of the request; the longest of a question's), logits and
-    greedy_tokens (lists), and those of `beside_teacher`; one that the task does not have is all
-    null. The variant's name, the artefact's digest and the class names are in the file's metadata.
+    greedy_tokens (lists), group (rows of one document or context), and those of `beside_teacher`;
+    one that the task does not have is all null. The variant's name, the artefact's digest and the
+    class names are in the file's metadata.
 
     Raises:
         StorageError: the file cannot be written.
@@ -48,6 +49,7 @@ def write_outcomes(
         "unanswered": pa.array(outcomes.unanswered),
         "padded_length": pa.array(_padded_lengths(dataset)),
         "logits": _logits_column(outcomes),
+        "group": _column(outcomes.groups, pa.int64(), outcomes.size),
         "greedy_tokens": _column(outcomes.greedy, pa.list_(pa.int64()), outcomes.size),
         **{
             name: _column(values, pa.float64(), outcomes.size)
@@ -95,6 +97,7 @@ def read_outcomes(path: Path) -> Outcomes:
             logits=_stored_logits(table),
             label_names=_tuple(json.loads(metadata.get(b"label_names", b"null"))),
             greedy=_stored_greedy(table),
+            groups=_array(table, "group") if "group" in table.column_names else None,
         )
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise RunFolderError(

@@ -49,6 +49,9 @@ class Outcomes:
     greedy: tuple[NDArray[np.int64], ...] | None = field(default=None, metadata=PER_ROW)
     """A language model's likeliest token in the place of each scored one, a row each; empty where
     unanswered."""
+    groups: NDArray[np.int64] | None = field(default=None, metadata=PER_ROW)
+    """Which rows belong together: a window's document, a question's context. None where each row
+    stands alone, and in files from before it was told."""
 
     @property
     def size(self) -> int:

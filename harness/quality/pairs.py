@@ -5,18 +5,21 @@
 | right_to_wrong             | teacher right, variant wrong        | Clopper and Pearson | a |
 | wrong_to_right             | teacher wrong, variant right        | Clopper and Pearson | a |
 | agreement                  | same class, right or wrong          | Clopper and Pearson | b |
-| cohen_kappa                | agreement beyond chance             | bootstrap           | b |
-| kl_mean_nats               | KL(teacher || variant), mean        | bootstrap           | b |
+| cohen_kappa                | agreement beyond chance             | weighted rows       | b |
+| kl_mean_nats               | KL(teacher || variant), mean        | weighted rows       | b |
 | kl_p95_nats                | the same, 95th percentile           | order statistics    | b |
-| log_likelihood_change_nats | variant less teacher, mean a window | bootstrap           | b |
+| log_likelihood_change_nats | variant less teacher, mean a window | weighted documents  | b |
 | log_likelihood_change_p5_nats | the same, the worst twentieth    | order statistics    | b |
-| greedy_agreement           | same likeliest token                | bootstrap, windows  | b |
+| greedy_agreement           | same likeliest token                | weighted documents  | b |
 
-n: a counts unanswered samples as wrong, b leaves out what either did not answer. The agreement of
-greedy tokens is resampled by window, because tokens of one window are not independent.
+n: a counts unanswered samples as wrong, b leaves out what either did not answer. Windows of one
+document are one unit, because they are not independent: there is no interval from one document, nor
+order statistics where a document has several windows.
 
-Clopper, Pearson (1934) for shares; Cohen (1960) for kappa; the percentile bootstrap resamples both
-models on the same rows; percentiles by order statistics (scipy's `quantile_test`).
+Clopper, Pearson (1934) for shares; Cohen (1960) for kappa; weighted rows, both models on the same
+ones, as `harness.quality.intervals` says; percentiles by order statistics (scipy's
+`quantile_test`). Where all rows have one and the same divergence nothing bounds that of a row not
+seen, and its mean has no interval.
 """
 
 from __future__ import annotations
@@ -28,11 +31,13 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from harness.losses import PairedMeasure
+from harness.quality.intervals import CONFIDENCE, Bounds, RowSums, bounds, share_bounds
+from harness.quality.metrics import mean_sums
 from harness.quality.outcomes import NO_PREDICTION, Outcomes
-from harness.quality.statistics import CONFIDENCE, percentile_interval, resampled_sums
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+_MOST_CLASSES = 30
 _FEWEST_FOR_A_PERCENTILE = 2
 
 
@@ -149,7 +154,8 @@ def _classifiers(outcomes: Outcomes, teacher: Outcomes, seed: int) -> list[_Meas
         measures.append(_kappa(own[both], theirs[both], seed))
     divergence = kl_to_teacher_nats(outcomes, teacher)
     if divergence is not None:
-        measures += _mean_and_tail(divergence, "kl_mean_nats", ("kl_p95_nats", 0.95), seed)
+        names = ("kl_mean_nats", "kl_p95_nats")
+        measures += _mean_and_tail(divergence, names, 0.95, seed, floor=0.0)
     return measures
 
 
@@ -157,8 +163,8 @@ def _language_models(outcomes: Outcomes, teacher: Outcomes, seed: int) -> list[_
     change = log_likelihood_change_nats(outcomes, teacher)
     if change is None:
         return []
-    name = "log_likelihood_change"
-    measures = list(_mean_and_tail(change, f"{name}_nats", (f"{name}_p5_nats", 0.05), seed))
+    names = ("log_likelihood_change_nats", "log_likelihood_change_p5_nats")
+    measures = list(_mean_and_tail(change, names, 0.05, seed, groups=outcomes.groups))
     return [*measures, *_greedy(outcomes, teacher, seed)]
 
 
@@ -177,32 +183,50 @@ def _greedy(outcomes: Outcomes, teacher: Outcomes, seed: int) -> Iterator[_Measu
     total = table.sum(axis=0)
     if total[1] == 0:
         return
-    sums = resampled_sums(table, seed=seed)
-    low, high = percentile_interval(sums[:, 0] / np.maximum(sums[:, 1], 1))
-    yield "greedy_agreement", float(total[0] / total[1]), low, high, len(rows)
+    tokens = total[1] / len(rows)
+    found = bounds(
+        RowSums(
+            table,
+            lambda sums: sums[..., 0] / np.maximum(sums[..., 1], np.finfo(float).tiny),
+            possible=np.array([[0.0, tokens], [tokens, tokens]]),
+            limits=(0.0, 1.0),
+        ),
+        seed=seed,
+        groups=rows if outcomes.groups is None else outcomes.groups[rows],
+    )
+    yield "greedy_agreement", float(total[0] / total[1]), found.low, found.high, len(rows)
 
 
 def _share(name: str, hits: Mask) -> _Measure:
-    total = len(hits)
-    interval = stats.binomtest(int(hits.sum()), total).proportion_ci(CONFIDENCE, method="exact")
-    return name, float(hits.mean()), float(interval.low), float(interval.high), total
+    found = share_bounds(int(hits.sum()), len(hits))
+    return name, float(hits.mean()), found.low, found.high, len(hits)
 
 
 def _kappa(own: NDArray[np.int64], theirs: NDArray[np.int64], seed: int) -> _Measure:
     """Cohen's kappa: (observed - expected) / (1 - expected) agreement."""
     classes = np.union1d(own, theirs)
-    table = np.column_stack(
-        [own == theirs, own[:, None] == classes, theirs[:, None] == classes]
-    ).astype(np.float64)
-    value = float(_kappa_of_shares(table.mean(axis=0)))
-    low, high = value, value  # all answers alike in one class: there is no chance to go beyond
+    table = _kappa_rows(own, theirs, classes)
+    value = float(_kappa_of_sums(table.sum(axis=0)))
+    found = Bounds(None, None, None, len(own))  # all alike in one class: there is no chance to beat
     if np.isfinite(value):
-        shares = resampled_sums(table, seed=seed) / len(own)
-        low, high = percentile_interval(_kappa_of_shares(shares))
-    return "cohen_kappa", value if np.isfinite(value) else 1.0, *_finite(low, high), len(own)
+        few = classes[:_MOST_CLASSES]
+        possible = _kappa_rows(np.repeat(few, len(few)), np.tile(few, len(few)), classes)
+        kappa = RowSums(table, _kappa_of_sums, possible, limits=(-1.0, 1.0))
+        found = bounds(kappa, seed=seed)
+    shown = value if np.isfinite(value) else 1.0
+    return "cohen_kappa", shown, found.low, found.high, len(own)
 
 
-def _kappa_of_shares(shares: Floats) -> Floats:
+def _kappa_rows(
+    own: NDArray[np.int64], theirs: NDArray[np.int64], classes: NDArray[np.int64]
+) -> Floats:
+    """Alike or not, the class of each, and 1; (rows, 2 classes + 2)."""
+    columns = [own == theirs, own[:, None] == classes, theirs[:, None] == classes]
+    return np.column_stack([*columns, np.ones(len(own))]).astype(np.float64)
+
+
+def _kappa_of_sums(sums: Floats) -> Floats:
+    shares = sums[..., :-1] / sums[..., -1:]
     observed = shares[..., 0]
     own, theirs = np.split(shares[..., 1:], 2, axis=-1)
     expected = (own * theirs).sum(axis=-1)
@@ -216,15 +240,36 @@ def _finite(low: float, high: float) -> tuple[float | None, float | None]:
 
 
 def _mean_and_tail(
-    values: Floats, mean: str, tail: tuple[str, float], seed: int
+    values: Floats,
+    names: tuple[str, str],
+    share: float,
+    seed: int,
+    *,
+    groups: NDArray[np.int64] | None = None,
+    floor: float = -np.inf,
 ) -> Iterator[_Measure]:
-    known = values[np.isfinite(values)]
+    """The mean over rows and a quantile of them, each with its interval.
+
+    Args:
+        values: (rows,); NaN where one of the two did not answer.
+        names: of the two.
+        share: of the rows that lie below the quantile.
+        seed: of the weights.
+        groups: which rows belong together.
+        floor: the least that a row can hold.
+    """
+    usable = np.isfinite(values)
+    known = values[usable]
     if len(known) < _FEWEST_FOR_A_PERCENTILE:
         return
-    sums = resampled_sums(known[:, None], seed=seed)[:, 0] / len(known)
-    yield mean, float(known.mean()), *percentile_interval(sums), len(known)
-    name, share = tail
+    together = None if groups is None else groups[usable]
+    found = bounds(mean_sums(known), seed=seed, groups=together)
+    low = found.low if found.low is None else max(found.low, floor)
+    yield names[0], float(known.mean()), low, found.high, len(known)
     value = float(np.quantile(known, share))
+    if together is not None and len(np.unique(together)) < len(together):
+        yield names[1], value, None, None, len(known)
+        return
     interval = stats.quantile_test(known, q=value, p=share).confidence_interval(CONFIDENCE)
     # Beyond the largest value order statistics have no bound to give.
-    yield name, value, *_finite(float(interval.low), float(interval.high)), len(known)
+    yield names[1], value, *_finite(float(interval.low), float(interval.high)), len(known)

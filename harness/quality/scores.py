@@ -1,7 +1,8 @@
 """Outcomes in, scores out: each metric with its interval, and beside the teacher's.
 
-Everything is paired: a student and its teacher are resampled on the same rows, so what both find
-hard cancels, and the retained share has a far narrower interval than two scores apart.
+Everything is paired: a student and its teacher are weighed on the same rows, so what both find
+hard cancels, and the retained share has a far narrower interval than two scores apart. Where the
+two cut a text into other windows they are paired by document.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError
+from harness.quality.intervals import bounds, on_units, side_by_side
 from harness.quality.metrics import Statistic, classification_statistics, language_statistics
 from harness.quality.outcomes import Outcomes
 from harness.quality.question_answering import question_statistics
-from harness.quality.statistics import mcnemar_p_value, percentile_interval
+from harness.quality.statistics import mcnemar_p_value
 from harness.tasks.encoding import EncodedDataset
 from harness.types import ModelVariant, QualityScore, Role
 
@@ -34,6 +36,7 @@ class _Relation:
     share: float | None = None
     low: float | None = None
     high: float | None = None
+    standard_error: float | None = None
 
 
 def score(
@@ -53,7 +56,7 @@ def score(
     `relative_to_teacher` is the metric over the teacher's: a retained share for accuracy, exact
     match and F1, a factor of loss for perplexities and bits per byte. It is None without a teacher,
     and for the perplexity by token when the two models' tokens differ. By word and by byte they
-    still compare; paired where the windows hold the same bytes, else resampled apart.
+    still compare: window by window where these hold the same bytes, else by document.
 
     Args:
         outcomes: the variant's.
@@ -122,8 +125,9 @@ def _scores(
         return []
     relations = _relations(outcomes, teacher, dataset, seed)
     scores = []
+    groups = _groups(outcomes, kept)
     for statistic in _statistics(outcomes, dataset, kept):
-        low, high = percentile_interval(statistic.resampled(seed))
+        found = statistic.bounds(seed=seed, groups=groups)
         relation = relations.get(statistic.metric, _Relation())
         scores.append(
             QualityScore(
@@ -132,14 +136,17 @@ def _scores(
                 role=role,
                 metric=statistic.metric,
                 value=statistic.value,
-                low=low,
-                high=high,
+                low=found.low,
+                high=found.high,
                 samples=int(kept.sum()),
                 sha256=outcomes.sha256,
                 relative_to_teacher=relation.share,
                 relative_low=relation.low,
                 relative_high=relation.high,
                 p_value=_p_value(statistic.metric, outcomes, teacher),
+                units=found.units,
+                standard_error=found.standard_error,
+                relative_standard_error=relation.standard_error,
             )
         )
     return scores
@@ -190,31 +197,39 @@ def _relations(
     own_rows, teacher_rows = _scorable(outcomes), _scorable(teacher)
     if own_rows is None or teacher_rows is None:
         return {}
-    teacher_seed = seed
-    if _same_rows(outcomes, teacher):
+    paired = _same_rows(outcomes, teacher)
+    if outcomes.variant == teacher.variant:
+        return {one.metric: _itself(one) for one in _statistics(outcomes, dataset, own_rows)}
+    if paired:
         own_rows = teacher_rows = own_rows & teacher_rows
-    else:
-        teacher_seed = seed + 1  # other windows: nothing to pair, so drawn independently
     own = _statistics(outcomes, dataset, own_rows)
     reference = {one.metric: one for one in _statistics(teacher, dataset, teacher_rows)}
-    return {
-        mine.metric: _relation(mine, reference[mine.metric], seed, teacher_seed)
-        for mine in own
-        if mine.metric in reference
-        and (mine.metric != "perplexity" or _same_tokens(outcomes, teacher))
-    }
+    own_groups, teacher_groups = _groups(outcomes, own_rows), _groups(teacher, teacher_rows)
+    found = {}
+    for mine in own:
+        theirs = reference.get(mine.metric)
+        if theirs is None or theirs.value <= 0:
+            continue
+        if mine.metric == "perplexity" and not _same_tokens(outcomes, teacher):
+            continue
+        groups, first, second = own_groups, mine.sums, theirs.sums
+        if not paired:
+            groups = None
+            first, second = on_units(first, own_groups, second, teacher_groups)
+        beside = bounds(side_by_side(first, second), seed=seed, groups=groups)
+        found[mine.metric] = _Relation(
+            mine.value / theirs.value, beside.low, beside.high, beside.standard_error
+        )
+    return found
 
 
-def _relation(own: Statistic, teacher: Statistic, seed: int, teacher_seed: int) -> _Relation:
-    if teacher.value <= 0:
-        return _Relation()
-    shares = _share(own.resampled(seed), teacher.resampled(teacher_seed))
-    return _Relation(own.value / teacher.value, *percentile_interval(shares))
+def _itself(statistic: Statistic) -> _Relation:
+    """The teacher is all of itself, whatever it was asked."""
+    return _Relation(1.0, 1.0, 1.0, 0.0) if statistic.value > 0 else _Relation()
 
 
-def _share(own: NDArray[np.float64], teacher: NDArray[np.float64]) -> NDArray[np.float64]:
-    """NaN where a resample leaves the teacher nothing to be a share of."""
-    return np.divide(own, teacher, out=np.full_like(own, np.nan), where=teacher > 0)
+def _groups(outcomes: Outcomes, rows: NDArray[np.bool_]) -> NDArray[np.int64] | None:
+    return None if outcomes.groups is None else outcomes.groups[rows]
 
 
 def _same_rows(outcomes: Outcomes, teacher: Outcomes) -> bool:
@@ -239,6 +254,6 @@ def _same_tokens(outcomes: Outcomes, teacher: Outcomes) -> bool:
 def _p_value(metric: str, outcomes: Outcomes, teacher: Outcomes | None) -> float | None:
     if teacher is None or teacher.variant == outcomes.variant or metric not in _PAIRED_TESTED:
         return None
-    if outcomes.correct is None or teacher.correct is None:
-        return None
+    if outcomes.correct is None or teacher.correct is None or outcomes.groups is not None:
+        return None  # it takes rows as independent: of those that belong together it tells nothing
     return mcnemar_p_value(outcomes.correct, teacher.correct)

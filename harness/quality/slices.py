@@ -1,6 +1,6 @@
 """On which slices of the samples a variant falls behind its teacher further than elsewhere.
 
-A slice's loss has the interval of `paired_loss` (a language model's is resampled by window). Its
+A slice's loss has the interval of `paired_loss` (a language model's is weighed by document). Its
 p-value asks whether the loss per sample is greater here than among all other samples, by Welch's
 one-sided t test (1947); all slices of a variant are corrected together by Holm's method, which
 holds however slices overlap (Benjamini and Hochberg's does not). A slice of fewer than
@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from harness.losses import Estimate, SliceLoss
+from harness.quality.intervals import bounds, side_by_side
+from harness.quality.metrics import bit_sums
 from harness.quality.outcomes import Outcomes
 from harness.quality.pairs import log_likelihood_change_nats
 from harness.quality.slicing import Slicing
-from harness.quality.statistics import holm, paired_loss, percentile_interval, resampled_sums
+from harness.quality.statistics import holm, paired_loss
 
 FEWEST_SAMPLES = 30
 """From here on a mean of so few kinds of values is near enough to normal for Welch's test."""
@@ -67,6 +69,8 @@ class _PairedRows:
     answered: Mask
     classifier: bool
     seed: int
+    groups: NDArray[np.int64] | None
+    """Which rows belong together."""
 
     @property
     def loss(self) -> Floats:
@@ -82,12 +86,15 @@ class _PairedRows:
         value = float(change.sum() / weight.sum())
         if inside.sum() < FEWEST_SAMPLES:
             return Estimate(value)
+        groups = None if self.groups is None else self.groups[inside]
         if self.classifier:
-            lost, gained = int((change > 0).sum()), int((change < 0).sum())
-            _, low, high = paired_loss(lost, gained, len(change))
-            return Estimate(value, float(low), float(high))
-        sums = resampled_sums(np.column_stack([change, weight]), seed=self.seed)
-        return Estimate(value, *percentile_interval(sums[:, 0] / sums[:, 1]))
+            found = paired_loss(teacher > 0, variant > 0, seed=self.seed, groups=groups)
+        else:
+            nats = -np.log(2)
+            own, theirs = bit_sums(nats * variant, weight), bit_sums(nats * teacher, weight)
+            beside = side_by_side(own, theirs, difference=True)
+            found = bounds(beside, seed=self.seed, groups=groups)
+        return Estimate(value, found.low, found.high)
 
 
 def _paired_rows(outcomes: Outcomes, teacher: Outcomes, seed: int) -> _PairedRows | None:
@@ -99,6 +106,7 @@ def _paired_rows(outcomes: Outcomes, teacher: Outcomes, seed: int) -> _PairedRow
             np.ones(outcomes.size, dtype=np.bool_),
             classifier=True,
             seed=seed,
+            groups=outcomes.groups,
         )
     change = log_likelihood_change_nats(outcomes, teacher)
     if change is None or outcomes.bytes is None or teacher.log_likelihood is None:
@@ -111,6 +119,7 @@ def _paired_rows(outcomes: Outcomes, teacher: Outcomes, seed: int) -> _PairedRow
         np.isfinite(change),
         classifier=False,
         seed=seed,
+        groups=outcomes.groups,
     )
 
 

@@ -1,60 +1,12 @@
-"""Intervals by resampling rows, and the paired test of two classifiers.
-
-Every metric here is a function of sums over rows (a share, a ratio of sums, an F1 from counts), so
-a bootstrap resample is a matrix product: how often each row was drawn, times what the row adds to
-each sum.
-"""
+"""Paired tests and differences of two classifiers, and the correction for many of them."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest
 
-CONFIDENCE = 0.95
-RESAMPLES = 2000
-_BLOCK_ELEMENTS = 2_000_000
-"""Draws held at once: bounds the memory to some tens of MB for test splits of any size."""
-
-
-def resampled_sums(
-    table: NDArray[np.float64], *, seed: int, resamples: int = RESAMPLES
-) -> NDArray[np.float64]:
-    """Column sums over `resamples` bootstrap draws of the table's rows.
-
-    The draws depend on the seed and the number of rows alone: two tables of equally many rows,
-    resampled with one seed, are resampled *together*, which is what pairs two models.
-
-    Args:
-        table: (rows, columns), what each row adds to each sum.
-        seed: of the draws.
-        resamples: number of draws, each of as many rows as the table has.
-
-    Returns:
-        (resamples, columns).
-    """
-    rows = len(table)
-    rng = np.random.default_rng(seed)
-    sums = np.empty((resamples, table.shape[1]))
-    block = max(1, _BLOCK_ELEMENTS // rows)
-    for start in range(0, resamples, block):
-        draws = min(block, resamples - start)
-        picked = rng.integers(rows, size=(draws, rows)) + np.arange(draws)[:, None] * rows
-        counts = np.bincount(picked.ravel(), minlength=draws * rows).reshape(draws, rows)
-        sums[start : start + draws] = counts.astype(np.float64) @ table
-    return sums
-
-
-def percentile_interval(
-    values: NDArray[np.float64], *, confidence: float = CONFIDENCE
-) -> tuple[float, float]:
-    """The percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13).
-
-    Resamples in which the metric is undefined (no row of any class that counts) are left out.
-    """
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(values[np.isfinite(values)], [tail, 1 - tail])
-    return float(low), float(high)
+from harness.quality.intervals import Bounds, RowSums, bounds
 
 
 def mcnemar_p_value(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
@@ -75,27 +27,38 @@ def mcnemar_p_value(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> floa
 
 
 def paired_loss(
-    lost: NDArray[np.int64] | int, gained: NDArray[np.int64] | int, rows: NDArray[np.int64] | int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """The difference of two accuracies on the same rows, with its 95% interval.
+    before: NDArray[np.bool_],
+    after: NDArray[np.bool_],
+    *,
+    seed: int,
+    groups: NDArray[np.int64] | None = None,
+) -> Bounds:
+    """The 95% interval of the difference of two accuracies on the same rows.
 
-    Bonett and Price's adjusted Wald interval (2012, Journal of Educational and Behavioral
-    Statistics 37, 479-488): one row is added to either kind of discordant ones. Unlike a
-    bootstrap's it has a width where no row is discordant. Whole arrays at a time.
+    Like a bootstrap's it is paired, so what both find hard cancels; unlike one it has a width where
+    no row is discordant. With few rows Bonett and Price's interval (2012) covers as little as 92.8%
+    (one model right on all of 20 rows, the other on 80% of them); this one never less than it says.
 
     Args:
-        lost: rows that only the first answered rightly.
-        gained: rows that only the second did.
-        rows: all of them.
+        before: whether the first model is right, (rows,).
+        after: the second model, on the same rows.
+        seed: of the weights.
+        groups: which rows belong together, (rows,).
 
     Returns:
-        The first's accuracy less the second's, and its bounds.
+        Of the first's accuracy less the second's.
     """
-    first, second, total = np.asarray(lost), np.asarray(gained), np.asarray(rows)
-    down, up = (first + 1) / (total + 2), (second + 1) / (total + 2)
-    half = norm.ppf((1 + CONFIDENCE) / 2) * np.sqrt((down + up - (down - up) ** 2) / (total + 2))
-    low, high = np.maximum(down - up - half, -1.0), np.minimum(down - up + half, 1.0)
-    return (first - second) / total, low, high
+    change = before.astype(np.float64) - after
+    return bounds(
+        RowSums(
+            np.column_stack([change, np.ones(len(change))]),
+            lambda sums: sums[..., 0] / sums[..., 1],
+            possible=np.array([[-1.0, 1.0], [1.0, 1.0]]),
+            limits=(-1.0, 1.0),
+        ),
+        seed=seed,
+        groups=groups,
+    )
 
 
 def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:

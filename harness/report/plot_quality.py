@@ -115,8 +115,9 @@ def _best_trace(
     found = percentile_of(best, family.percentile)
     value = _latency(family, best)
     quality = _shown(score.metric, score.value)
+    ends = (score.value if end is None else end for end in (score.low, score.high))
     bars = {"color": style.colour, "thickness": 1.2, "width": 4, "type": "data"}
-    low, high = _shown(score.metric, score.low), _shown(score.metric, score.high)
+    low, high = (_shown(score.metric, end) for end in ends)
     return _trace(
         style,
         mode="markers",
@@ -164,6 +165,8 @@ def _strip_traces(
 
 def _quality_words(score: QualityScore) -> str:
     value = metric_value(score.metric, score.value)
+    if score.low is None or score.high is None:
+        return f"{metric_title(score.metric)} {value} (no interval)"
     low, high = metric_value(score.metric, score.low), metric_value(score.metric, score.high)
     return f"{metric_title(score.metric)} {value} ({low} to {high})"
 
@@ -231,7 +234,8 @@ def _quality_range(
     values = [floor] if floor is not None else []
     for score in family.scores:
         if score.metric == metric:
-            values += [score.low, score.high]
+            ends = (score.low, score.value, score.high)
+            values += [end for end in ends if end is not None]
     low, high = _shown(metric, min(values)), _shown(metric, max(values))
     room = (high - low) * 0.08 or abs(high) * 0.05 or 1.0
     return [high + room, low - room] if lower else [low - room, high + room]

@@ -17,8 +17,9 @@ class QualityScore:
     metric: str
     """One of `harness.planning.objective.QUALITY_METRICS`; of an lm-eval task `TASK/METRIC`."""
     value: float
-    low: float
-    high: float
+    low: float | None
+    """Of the 95% interval; None where the data allows none (a single document)."""
+    high: float | None
     samples: int
     sha256: str
     """Of the artefact that answered; empty for a baseline that is not served."""
@@ -29,6 +30,12 @@ class QualityScore:
     """McNemar's exact test for accuracy and what else is 0 or 1 a sample; None for the rest."""
     outcomes_file: str = ""
     """Per-sample outcomes, relative to the run folder."""
+    units: int | None = None
+    """What of the samples is independent: documents of windows, contexts of questions, else the
+    samples themselves. None in runs from before it was told."""
+    standard_error: float | None = None
+    """Of the value; 0 where all units agree, None where it is not to be had."""
+    relative_standard_error: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,14 @@
 """One trial, or one variant's scores, against an objective."""
 
 import dataclasses
+import re
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from planning_samples import make_result, make_score
+from scipy import stats
 
 from harness.planning.decision import judge_quality, judge_trial
 from harness.planning.objective import parse_objective
@@ -162,6 +165,55 @@ def test_quality_reasons_carry_their_numbers():
     )
     assert reason == "has 1.61x (1.56x to 1.66x) the teacher's perplexity"
     assert quality(objective, TEACHER[0])[1] == "is the teacher itself"
+
+
+def agreeing(rows, **fields):
+    """Twenty rows of twenty: the exact interval, and what the share of the teacher's has."""
+    low = 0.025 ** (1 / rows)
+    return dataclasses.replace(
+        make_score(value=1.0, relative=1.0), samples=rows, low=low, high=1.0, units=rows,
+        standard_error=0.0, relative_low=low, relative_high=1 / low, relative_standard_error=0.0,
+        **fields,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("objective", ["accuracy >= 95%", "accuracy >= 95% of teacher"])
+def test_twenty_right_rows_of_twenty_decide_nothing_and_say_how_many_would(objective):
+    verdict, reason = quality(objective, agreeing(20))
+    assert verdict is UNDECIDED
+    assert "(83.2% to" in reason
+    # 0.025^(1/72) = 95.006%, 0.025^(1/71) = 94.94%
+    assert "about 72 samples (now 20) decide it" in reason
+    assert quality(objective, agreeing(71))[0] is UNDECIDED
+    assert quality(objective, agreeing(72))[0] is PASS
+
+
+def test_samples_needed_are_those_that_decide_four_times_in_five():
+    """18 of 20 for at least 75%: the chance that n rows more decide it, from the binomial."""
+    exact = stats.binomtest(18, 20).proportion_ci()
+    score = dataclasses.replace(
+        make_score(value=0.9), samples=20, low=exact.low, high=exact.high,
+        standard_error=(0.9 * 0.1 / 20) ** 0.5,
+    )  # fmt: skip
+    verdict, reason = quality("accuracy >= 75%", score)
+    assert verdict is UNDECIDED
+    needed = int(re.search(r"about (\d+) samples", reason).group(1))
+    hits = np.arange(needed + 1)
+    passes = [stats.binomtest(int(hit), needed).proportion_ci().low >= 0.75 for hit in hits]
+    chance = stats.binom.pmf(hits, needed, 0.9)[passes].sum()
+    assert 0.7 < chance < 0.95
+
+
+def test_what_has_no_interval_is_undecided_in_words():
+    one = dataclasses.replace(
+        make_score(metric="perplexity", value=12.0, relative=1.1), units=1, samples=40,
+        low=None, high=None, relative_low=None, relative_high=None,
+    )  # fmt: skip
+    for objective in ("perplexity <= 20", "perplexity <= 2x teacher"):
+        verdict, reason = quality(objective, one)
+        assert verdict is UNDECIDED
+        assert "of one text (40 samples): that has no interval" in reason
+        assert "more texts would tell" in reason
 
 
 def test_every_quality_clause_counts():
