@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import CheckpointError
+from harness.export.reasons import plain_reason
 from harness.study import Model, Task
 from harness.tasks.quiet import quiet
 from harness.types import TaskKind
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
 _CLASSIFIER = "ForSequenceClassification"
 _QUESTION_ANSWERER = "ForQuestionAnswering"
 _LANGUAGE_MODEL = ("ForCausalLM", "LMHeadModel")
+_POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
+"""What configurations call the number of positions."""
+_POSITIONS_BEHIND_PAD = frozenset(
+    {
+        *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod", "camembert"),
+        *("data2vec-text", "ibert", "lilt", "layoutlmv3", "longformer", "luke", "markuplm"),
+        "mpnet",
+    }
+)
+"""Their first token has the position behind the pad token's id."""
 
 
 def read_config(model: Model, folder: Path) -> PretrainedConfig:
@@ -32,12 +43,27 @@ def read_config(model: Model, folder: Path) -> PretrainedConfig:
             config: PretrainedConfig = AutoConfig.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=model.trust_remote_code
             )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        message = str(error).strip().splitlines()[0]
+    except Exception as error:
+        # Configurations check themselves, each with exceptions of its own.
+        message = f"its config.json cannot be used: {plain_reason(error)}"
         if "trust_remote_code" in str(error):
             message = "it brings its own Python code, and the study does not say trust_remote_code"
         raise CheckpointError(message) from error
     return config
+
+
+def text_config(config: PretrainedConfig) -> PretrainedConfig:
+    """The part that describes the language model, where text is one of several modalities."""
+    try:
+        return config.get_text_config()
+    except ValueError:  # several parts could be it
+        return config
+
+
+def vocabulary_size(config: PretrainedConfig) -> int | None:
+    """Rows of the table of word embeddings; None where the configuration does not tell."""
+    size = getattr(text_config(config), "vocab_size", None)
+    return size if isinstance(size, int) else None
 
 
 def kind_of(config: PretrainedConfig) -> TaskKind | None:
@@ -61,7 +87,7 @@ def config_problems(config: PretrainedConfig, kind: TaskKind | None) -> Iterator
             f"(...ForSequenceClassification), an extractive question answerer "
             f"(...ForQuestionAnswering) or a causal language model (...ForCausalLM)"
         )
-    if config.is_encoder_decoder:
+    if getattr(config, "is_encoder_decoder", False):
         yield "it is an encoder-decoder, which needs a decoder's inputs that the task has not"
     if kind is not TaskKind.SEQUENCE_CLASSIFICATION:
         return
@@ -69,6 +95,8 @@ def config_problems(config: PretrainedConfig, kind: TaskKind | None) -> Iterator
         yield "it has one output: a regression, not a classifier"
     if config.problem_type == "multi_label_classification":
         yield "it gives several labels a text; the task has one"
+    if config.problem_type == "regression":
+        yield "it was trained for a regression, not as a classifier"
 
 
 def task_problems(config: PretrainedConfig, kind: TaskKind, task: Task) -> Iterator[str]:
@@ -79,10 +107,26 @@ def task_problems(config: PretrainedConfig, kind: TaskKind, task: Task) -> Itera
 
 
 def length_problems(config: PretrainedConfig, length: int) -> Iterator[str]:
-    """Whether the model's positions end before the longest sample does."""
-    positions = getattr(config, "max_position_embeddings", None)
-    if isinstance(positions, int) and 0 < positions < length:
-        yield f"it has {positions} positions, but the task's max_length is {length}"
+    """Whether the model's positions end before the longest padded sample does."""
+    positions = next(filter(None, (_count(config, name) for name in _POSITIONS)), None)
+    if positions is None:
+        return
+    unused = 0
+    if config.model_type in _POSITIONS_BEHIND_PAD:
+        pad = 1 if config.model_type == "mpnet" else _count(config, "pad_token_id") or 0
+        unused = pad + 1
+    if positions - unused < length:
+        yield (
+            f"it has {positions} positions"
+            + (f", {unused} of them before its first token's" if unused else "")
+            + f", but the task's max_length is {length}: it can be {positions - unused} at most"
+        )
+
+
+def _count(config: PretrainedConfig, name: str) -> int | None:
+    """A number of the text model's configuration; None where it has none, or a negative one."""
+    value = getattr(text_config(config), name, None)
+    return value if isinstance(value, int) and value > 0 else None
 
 
 def label_names_of(config: Any, kind: TaskKind | None) -> tuple[str, ...] | None:

@@ -5,8 +5,7 @@ Importing this module imports torch; the export does so when it has something to
 
 from __future__ import annotations
 
-import inspect
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,23 +15,54 @@ from harness.types import TaskKind
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+_NO_TOKEN = -1
+"""Is in no text, and in no vocabulary."""
 
-class ClassifierGraph(nn.Module):
-    """Token ids to class scores."""
 
-    output_names = ("logits",)
+class PaddedModel(nn.Module):
+    """A checkpoint that answers a padded row as it would the row alone.
+
+    The attention mask says what is padding. Some models look at the token ids as well: decoders'
+    classifiers pool the last token that is not the configuration's pad token, RoBERTa counts
+    positions over the others. So whatever token a row was padded with, the model is shown its own
+    pad token there, and its own code does as it does with the row alone: a text that ends in that
+    very token is pooled at the token before it, as transformers does. Where the configuration has
+    no pad token, or one beyond the vocabulary, the model is shown one that no text can hold.
+    """
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
+        text = model.config.get_text_config()
+        embedding: Any = model.get_input_embeddings()
+        pad = getattr(text, "pad_token_id", None)
+        self.pad_token_id: int = _NO_TOKEN if pad is None else pad
+        if not 0 <= self.pad_token_id < embedding.weight.shape[0]:
+            for config in (model.config, text):
+                config.pad_token_id = self.pad_token_id
+            embedding.register_forward_pre_hook(self._look_up_another)
+
+    def ask(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Any:
+        """The checkpoint's own answer to right-padded rows, (batch, sequence)."""
+        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        shown = torch.where(attention_mask.bool(), input_ids, self.pad_token_id)
+        return self.model(input_ids=shown, attention_mask=attention_mask, **types)
+
+    def _look_up_another(self, _: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        (ids,) = inputs
+        return (torch.where(ids == self.pad_token_id, 0, ids),)
+
+
+class ClassifierGraph(PaddedModel):
+    """Token ids to class scores."""
+
+    output_names = ("logits",)
 
     def scores(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> Tensor:
         """Logits, (batch, labels)."""
-        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        answer = self.model(input_ids=input_ids, attention_mask=attention_mask, **types)
-        return answer.logits.float()  # type: ignore[no-any-return]
+        return self.ask(input_ids, attention_mask, token_type_ids).logits.float()  # type: ignore[no-any-return]
 
     def answer(
         self,
@@ -51,21 +81,16 @@ class ClassifierGraph(nn.Module):
         return self.answer(scores, input_ids, attention_mask)
 
 
-class SpanGraph(nn.Module):
+class SpanGraph(PaddedModel):
     """Token ids to how well an answer would start, and end, at each token."""
 
     output_names = ("start_logits", "end_logits")
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        super().__init__()
-        self.model = model
 
     def scores(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> Tensor:
         """Logits of start and end, (batch, 2, sequence)."""
-        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        answer = self.model(input_ids=input_ids, attention_mask=attention_mask, **types)
+        answer = self.ask(input_ids, attention_mask, token_type_ids)
         return torch.stack([answer.start_logits, answer.end_logits], dim=1).float()
 
     def answer(
@@ -97,19 +122,11 @@ class ScoringGraph(nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
-        self.last_position = _last_learned_position(model)
+        _add_a_position(model)
 
     def scores(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits of the next token at each position, (batch, sequence, vocabulary)."""
-        places = {}
-        if self.last_position is not None:
-            # A window of one token more than there are positions scores as many tokens as the
-            # model can: the last is only a target, so which position it has changes no score.
-            order = torch.arange(input_ids.shape[1], device=input_ids.device)
-            places = {"position_ids": order.clamp(max=self.last_position)[None]}
-        answer = self.model(
-            input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **places
-        )
+        answer = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
         return answer.logits.float()  # type: ignore[no-any-return]
 
     def answer(
@@ -141,35 +158,34 @@ _GRAPHS: dict[TaskKind, type[Graph]] = {
 }
 
 
-def _last_learned_position(model: PreTrainedModel) -> int | None:
-    """The last row of a learned table of positions (GPT-2's, OPT's); None for rotary ones.
+def _add_a_position(model: PreTrainedModel) -> None:
+    """Let a model with a learned table of positions read one token more than the table has.
 
-    A table may start with rows that no token has (OPT's two), which its own lookup skips.
+    A window of one token more than there are positions scores as many tokens as the model can: the
+    last is only a target, so what its position looks like changes no score. Which position a token
+    has stays the model's own business (RoBERTa begins behind its pad token, OPT at two).
     """
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions is None or "position_ids" not in inspect.signature(model.forward).parameters:
-        return None
     tokens = model.get_input_embeddings()
-    learned = any(
-        isinstance(module, nn.Embedding)
-        and module is not tokens
-        and module.num_embeddings in {positions, positions + 2}
-        for module in model.modules()
-    )
-    return int(positions) - 1 if learned else None
+    for name, module in model.named_modules():
+        positional = "pos" in name.rpartition(".")[2] or name.endswith("wpe")
+        if positional and isinstance(module, nn.Embedding) and module is not tokens:
+            rows = module.weight.detach()
+            module.weight = nn.Parameter(torch.cat([rows, rows[-1:]]), requires_grad=False)
+        for buffer in ("position_ids", "token_type_ids"):
+            # BERT's: tables of as many columns as there are positions, cut to a row's length.
+            kept = module._buffers.get(buffer)
+            if kept is not None and kept.ndim == 2:  # noqa: PLR2004  (1, positions)
+                last = kept[:, -1:] + (1 if buffer == "position_ids" else 0)
+                module._buffers[buffer] = torch.cat([kept, last], dim=1)
 
 
-def make_graph(model: PreTrainedModel, kind: TaskKind, pad_token_id: int) -> Graph:
+def make_graph(model: PreTrainedModel, kind: TaskKind) -> Graph:
     """Wrap a loaded model for its task, ready for inference.
 
     Args:
         model: the checkpoint with its weights.
         kind: what it is asked to do.
-        pad_token_id: what samples are padded with. Decoder classifiers look for the last token
-            that is not padding, by the model's own configuration, which may name none.
     """
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = pad_token_id
     graph = _GRAPHS[kind](model)
     graph.requires_grad_(requires_grad=False)
     return graph.eval()

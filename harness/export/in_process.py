@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from harness.errors import CheckpointError, ServerError
 from harness.export.checkpoint import Checkpoint
-from harness.export.source import ExportSource
+from harness.export.source import load_graph
 from harness.study import Model, Task
 from harness.tasks.encoding import EncodedDataset
 
@@ -32,7 +32,7 @@ class CheckpointPredictor:
     def __init__(
         self, model: Model, checkpoint: Checkpoint, task: Task, encoded: EncodedDataset
     ) -> None:
-        self._graph = ExportSource(model, checkpoint, task, encoded, scratch=Path()).graph
+        self._graph = load_graph(model, checkpoint, task, encoded)
 
     def infer(self, model: str, inputs: Tensors) -> dict[str, NDArray[Any]]:
         """One batch.

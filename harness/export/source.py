@@ -15,18 +15,26 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import CheckpointError
 from harness.export.checkpoint import Checkpoint
-from harness.export.configuration import length_problems
+from harness.export.configuration import length_problems, read_config, vocabulary_size
 from harness.export.convert import OPSET, write_fp32
+from harness.export.executors import OnnxExecutor
+from harness.export.library import CheckedRows, ask_library, choose_rows
+from harness.export.library_parity import check_rows
 from harness.export.probes import Probe, make_probes, sample_batch
+from harness.export.reasons import plain_reason
 from harness.export.weights import load_model
 from harness.study import Model, Task
 from harness.tasks.encoding import EncodedDataset
+from harness.tasks.model_inputs import forward_parameters
+from harness.tasks.samples import Samples
 from harness.types import Precision, TaskKind, TensorSpec
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
     from harness.export.graphs import Graph
 
-REVISION = 2
+REVISION = 3
 """Of the recipe: raise it when the same checkpoint would export to another graph."""
 EXAMPLE_SHAPE = (3, 17)
 """(batch, sequence) to trace with: neither 1, which would become a constant, nor each other."""
@@ -40,7 +48,10 @@ class ExportSource:
     model: Model
     checkpoint: Checkpoint
     task: Task
+    samples: Samples
+    """As the data has them: what the bare library is asked."""
     encoded: EncodedDataset
+    """The same, as this checkpoint's tokenizer makes them."""
     scratch: Path
     """A folder for the single-precision graph that all precisions are made from."""
 
@@ -53,6 +64,7 @@ class ExportSource:
             "precision": str(precision),
             "inputs": self.input_names,
             "max_length": self.task.max_length,
+            "checked_rows": self.rows.digest,
             "opset": OPSET,
             "versions": {tool: version(tool) for tool in _TOOLS},
         }
@@ -84,18 +96,34 @@ class ExportSource:
 
     @cached_property
     def graph(self) -> Graph:
-        """The loaded checkpoint, wrapped for its task.
+        """The loaded checkpoint, wrapped for its task; see `load_graph`."""
+        return load_graph(self.model, self.checkpoint, self.task, self.encoded)
+
+    @cached_property
+    def rows(self) -> CheckedRows:
+        """The rows on which the graph is held against the library's own answers."""
+        return choose_rows(self.task, self.samples, self.encoded)
+
+    @cached_property
+    def library_difference(self) -> float:
+        """How far the graph is from the bare library on single rows: the third side of the gate.
+
+        The largest difference, relative to the value where that is above 1. The library is asked
+        first: what it cannot run needs no export.
 
         Raises:
-            CheckpointError: it cannot be read, or does not fit the samples.
+            CheckpointError: the library cannot run the checkpoint on a text alone; or a language
+                model sees what comes after the token that it predicts.
+            ParityError: what would be served disagrees, with the row.
         """
-        from harness.export.graphs import make_graph
-
-        loaded = load_model(self.model, self.checkpoint.folder, self.task.kind)
-        problems = list(_misfits(loaded.config, self.encoded))
-        if problems:
-            raise CheckpointError(f"checkpoint {self.checkpoint.name}: {'; '.join(problems)}")
-        return make_graph(loaded, self.task.kind, self.encoded.pad_token_id)
+        check_fit(self.model, self.checkpoint, self.task, self.encoded)
+        bare = ask_library(self.model, self.checkpoint, self.task, self.rows)
+        return check_rows(
+            OnnxExecutor(self.fp32),
+            bare,
+            f"checkpoint {self.checkpoint.name}",
+            causal=self.task.kind is TaskKind.CAUSAL_LM,
+        )
 
     @cached_property
     def probes(self) -> tuple[Probe, ...]:
@@ -106,10 +134,11 @@ class ExportSource:
         """
         try:
             return make_probes(self.graph, self.encoded, self.task.max_length)
-        except (IndexError, RuntimeError, ValueError) as error:
+        except Exception as error:
+            # A model's own code, which fails as it likes.
             raise CheckpointError(
-                f"checkpoint {self.checkpoint.name} cannot answer samples of up to "
-                f"{self.task.max_length} tokens: {error}",
+                f"checkpoint {self.checkpoint.name} cannot answer samples padded to up to "
+                f"{self.task.max_length} tokens: {plain_reason(error)}",
                 next_step="some models have fewer positions than their config.json says: "
                 "try a smaller max_length",
             ) from error
@@ -124,12 +153,42 @@ class ExportSource:
         return path
 
 
-def _misfits(config: Any, encoded: EncodedDataset) -> Iterator[str]:
+def load_graph(model: Model, checkpoint: Checkpoint, task: Task, encoded: EncodedDataset) -> Graph:
+    """A checkpoint's weights, wrapped for its task.
+
+    Raises:
+        CheckpointError: it cannot be read, or does not fit the samples.
+    """
+    from harness.export.graphs import make_graph
+
+    check_fit(model, checkpoint, task, encoded)
+    return make_graph(load_model(model, checkpoint.folder, task.kind), task.kind)
+
+
+def check_fit(model: Model, checkpoint: Checkpoint, task: Task, encoded: EncodedDataset) -> None:
+    """Hold the samples against what the configuration says of the model; weights stay unread.
+
+    Raises:
+        CheckpointError: with every problem found.
+    """
+    config = read_config(model, checkpoint.folder)
+    problems = list(_misfits(config, encoded))
+    taken = forward_parameters(config, checkpoint.folder, task.kind)
+    if taken is not None and "attention_mask" not in taken:
+        problems.append(
+            "its forward pass takes no attention mask, so that padding would change its answers"
+        )
+    if problems:
+        raise CheckpointError(f"checkpoint {checkpoint.name}: {'; '.join(problems)}")
+
+
+def _misfits(config: PretrainedConfig, encoded: EncodedDataset) -> Iterator[str]:
     """Where the model's tables are smaller than what the samples index into them."""
     yield from length_problems(config, encoded.groups[-1].length)
     largest = max(int(group.inputs["input_ids"].max()) for group in encoded.groups)
-    if largest >= config.vocab_size:
+    size = vocabulary_size(config)
+    if size is not None and largest >= size:
         yield (
             f"its tokenizer makes token {largest}, but its vocabulary ends at "
-            f"{config.vocab_size - 1}: the tokenizer is another model's"
+            f"{size - 1}: the tokenizer is another model's"
         )

@@ -41,6 +41,7 @@ from harness.export.tensorrt import PlanExecutor, PlanHome, moved_from, plan_hom
 from harness.study import Model, Task, variant_name
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.extras import require_extra
+from harness.tasks.samples import Samples
 from harness.types import ModelFormat, ModelVariant, Precision, Progress, TaskKind
 
 FILES = {ModelFormat.ONNX: "model.onnx", ModelFormat.TENSORRT: "model.plan"}
@@ -55,8 +56,10 @@ class ExportJob:
     checkpoint: Checkpoint
     task: Task
     family: str
+    samples: Samples
+    """As the data has them: a few are asked of the bare library."""
     encoded: EncodedDataset
-    """Samples as this checkpoint's tokenizer makes them; probes, calibration and warm-up are taken
+    """The same as this checkpoint's tokenizer makes them; probes, calibration and warm-up are taken
     from them."""
     repository: Path
     plans: PlanSettings = field(default_factory=PlanSettings)
@@ -94,7 +97,7 @@ def export_variants(
     home = plan_home() if ModelFormat.TENSORRT in model.formats else None
     total = len(model.artefacts)
     with repository_lock(job.repository), scratch_folder(job.repository) as scratch:
-        source = ExportSource(model, job.checkpoint, job.task, job.encoded, scratch)
+        source = ExportSource(model, job.checkpoint, job.task, job.samples, job.encoded, scratch)
         for number, (precision, form) in enumerate(model.artefacts):
             name = variant_name(model, precision, form)
             progress(Progress("export", number, total, name))
@@ -194,8 +197,9 @@ def _make(making: _Making, target: Path) -> ArtefactManifest:
     with staged_folder(target) as folder:
         path = folder / "1" / FILES[making.form]
         path.parent.mkdir()
+        library = source.library_difference
         making.write(path)
-        parity = making.check(path, target.name)
+        parity = {**making.check(path, target.name), "library_difference": library}
         files = artefact_files(path)
         manifest = ArtefactManifest(
             variant=target.name,

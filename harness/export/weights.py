@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import CheckpointError
 from harness.export.configuration import read_config
+from harness.export.reasons import plain_reason
 from harness.study import Model
 from harness.tasks.quiet import quiet
 from harness.types import TaskKind
@@ -23,25 +24,33 @@ def count_parameters(model: Model, folder: Path, kind: TaskKind) -> int:
     try:
         with quiet(), torch.device("meta"):
             empty = _auto_class(kind).from_config(config, trust_remote_code=model.trust_remote_code)
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+    except Exception as error:
+        # A configuration that lacks what its model reads fails as Python does: in any way.
         raise CheckpointError(
-            f"checkpoint {model.checkpoint}: transformers cannot build it: {error}"
+            f"checkpoint {model.checkpoint}: transformers cannot build it: {plain_reason(error)}"
         ) from error
     return sum(weight.numel() for weight in empty.parameters())
 
 
-def load_model(model: Model, folder: Path, kind: TaskKind) -> PreTrainedModel:
+def load_model(
+    model: Model, folder: Path, kind: TaskKind, *, attention: str | None = "eager"
+) -> PreTrainedModel:
     """Read the weights, in single precision and ready for inference.
 
-    Attention is the plain ('eager') form: it exports to fewer operators than the fused one, and
-    ONNX Runtime runs them a little faster.
+    Args:
+        model: the study's section.
+        folder: where the checkpoint lies.
+        kind: what it is asked to do.
+        attention: the form of its attention. The plain ('eager') one exports to fewer operators
+            than the fused one, and ONNX Runtime runs them a little faster; None leaves the choice
+            to the library.
 
     Raises:
         CheckpointError: the weights cannot be read, or the task's head is not among them.
     """
     import torch
-    from safetensors import SafetensorError
 
+    chosen = {} if attention is None else {"attn_implementation": attention}
     try:
         with quiet():
             loaded, report = _auto_class(kind).from_pretrained(
@@ -50,12 +59,13 @@ def load_model(model: Model, folder: Path, kind: TaskKind) -> PreTrainedModel:
                 use_safetensors=True,
                 local_files_only=True,
                 trust_remote_code=model.trust_remote_code,
-                attn_implementation="eager",
                 output_loading_info=True,
+                **chosen,
             )
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
+    except Exception as error:
+        # safetensors, torch and the model's own code have no common base of exceptions.
         raise CheckpointError(
-            f"checkpoint {model.checkpoint}: the weights cannot be read: {error}"
+            f"checkpoint {model.checkpoint}: the weights cannot be read: {plain_reason(error)}"
         ) from error
     missing = sorted(report["missing_keys"])
     if missing:

@@ -295,6 +295,7 @@ def _export_family(
             opened.checkpoint,
             family.task,
             family=family.name,
+            samples=opened.samples,
             encoded=opened.dataset,
             repository=repository,
             plans=plans,

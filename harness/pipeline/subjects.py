@@ -52,12 +52,12 @@ def family_subjects(family: PreparedFamily, serving: ServingConfig) -> list[Fami
     return found
 
 
-def load_graph(model: Model, folder: Path, kind: TaskKind, pad_token_id: int) -> Any:
+def load_graph(model: Model, folder: Path, kind: TaskKind) -> Any:
     """The checkpoint as the export takes it: the weights, wrapped to answer the task."""
     from harness.export.graphs import make_graph
     from harness.export.weights import load_model
 
-    return make_graph(load_model(model, folder, kind), kind, pad_token_id)
+    return make_graph(load_model(model, folder, kind), kind)
 
 
 def import_architecture(model: Model, folder: Path, kind: TaskKind) -> None:
@@ -80,7 +80,7 @@ def _checkpoint(family: PreparedFamily, model: Model, variant: ModelVariant) -> 
     kind = variant.task
     subject = CheckpointSubject(
         name=model.name,
-        load=partial(load_graph, model, checkpoint.folder, kind, dataset.pad_token_id),
+        load=partial(load_graph, model, checkpoint.folder, kind),
         warm_imports=partial(import_architecture, model, checkpoint.folder, kind),
     )
     weights = checkpoint.folder.glob("*.safetensors")

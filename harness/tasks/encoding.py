@@ -22,11 +22,12 @@ from harness.study import (
     SequenceClassification,
     Task,
 )
+from harness.tasks.model_inputs import ModelInputs, model_inputs
 from harness.tasks.question_answering import Questions, cut_contexts
 from harness.tasks.rowwise import OF_ALL, PER_ROW, cut_by, rowwise, take
 from harness.tasks.samples import Samples
 from harness.tasks.tokenized import tokenize_rows
-from harness.tasks.tokenizer import input_names, load_tokenizer
+from harness.tasks.tokenizer import load_tokenizer
 from harness.tasks.vocabulary import check_tokens
 from harness.tasks.windows import cut_windows
 
@@ -135,11 +136,13 @@ def encode(
         MissingExtraError: transformers is not installed.
     """
     tokenizer = load_tokenizer(tokenizer_folder, trust_remote_code=trust_remote_code)
-    names = input_names(tokenizer, tokenizer_folder, task.kind, trust_remote_code=trust_remote_code)
+    inputs = model_inputs(
+        tokenizer, tokenizer_folder, task.kind, trust_remote_code=trust_remote_code
+    )
     if isinstance(task, SequenceClassification):
-        dataset = _encode_texts(task, samples, tokenizer, names)
+        dataset = _encode_texts(task, samples, tokenizer, inputs)
     elif isinstance(task, QuestionAnswering):
-        dataset = _encode_questions(task, samples, tokenizer, names)
+        dataset = _encode_questions(task, samples, tokenizer, inputs)
     else:
         dataset = _encode_windows(task, samples, tokenizer)
     largest = max(int(group.inputs["input_ids"].max()) for group in dataset.groups)
@@ -191,7 +194,7 @@ def _encode_texts(
     task: SequenceClassification,
     samples: Samples,
     tokenizer: PreTrainedTokenizerBase,
-    names: Sequence[str],
+    model: ModelInputs,
 ) -> EncodedDataset:
     try:
         encoded = tokenize_rows(
@@ -201,7 +204,7 @@ def _encode_texts(
             truncation=True,
             max_length=task.max_length,
             return_attention_mask=True,
-            return_token_type_ids="token_type_ids" in names,
+            return_token_type_ids=model.typed,
         )
     except ValueError as error:
         raise DataError(
@@ -214,8 +217,9 @@ def _encode_texts(
             f"the tokenizer makes no token at all of sample {int(lengths.argmin())}",
             next_step="drop empty texts from the data",
         )
+    model.check(encoded)
     return _dataset(
-        _bucketed({name: encoded[name] for name in names}, task.buckets, tokenizer),
+        _bucketed({name: encoded[name] for name in model.names}, task.buckets, tokenizer),
         samples,
         tokenizer,
         labels=np.array(samples.labels, dtype=np.int64) if samples.labels is not None else None,
@@ -227,7 +231,7 @@ def _encode_questions(
     task: QuestionAnswering,
     samples: Samples,
     tokenizer: PreTrainedTokenizerBase,
-    names: Sequence[str],
+    model: ModelInputs,
 ) -> EncodedDataset:
     windows = cut_contexts(
         task,
@@ -235,12 +239,13 @@ def _encode_questions(
         samples.pairs or (),
         samples.answers or (),
         tokenizer,
-        names,
+        model.names,
     )
+    model.check(windows.encoded)
     columns = {**windows.encoded, _CONTEXT: windows.context}
     groups = [
         EncodedGroup(
-            {name: group.inputs[name] for name in names},
+            {name: group.inputs[name] for name in model.names},
             group.rows,
             ContextTokens(group.inputs[_CONTEXT] == 1, task.max_answer_length),
         )

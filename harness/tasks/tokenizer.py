@@ -1,10 +1,9 @@
-"""The tokenizer that a checkpoint brings, and the inputs that its model takes."""
+"""The tokenizer that a checkpoint brings."""
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.errors import CheckpointError
 from harness.tasks.extras import require_extra
@@ -16,7 +15,6 @@ from harness.tasks.vocabulary import (
     require_reader,
     vocabulary_size,
 )
-from harness.types import TaskKind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -82,52 +80,3 @@ def open_bare(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTok
     except Exception as error:  # each class reads its files in its own way, and so they fail
         raise CheckpointError(f"{folder}: the tokenizer cannot be read: {error}") from error
     return tokenizer
-
-
-def input_names(
-    tokenizer: PreTrainedTokenizerBase,
-    folder: Path,
-    kind: TaskKind,
-    *,
-    trust_remote_code: bool = False,
-) -> tuple[str, ...]:
-    """Inputs of the served model, in order.
-
-    Token types are among them only where the tokenizer makes them and the model reads them; a
-    language model is asked without (they would all be zero, which is the default).
-    """
-    names = ("input_ids", "attention_mask")
-    if kind is TaskKind.CAUSAL_LM:
-        return names
-    if "token_type_ids" not in tokenizer.model_input_names:
-        return names
-    taken = _forward_parameters(folder, kind, trust_remote_code=trust_remote_code)
-    return (*names, "token_type_ids") if taken is None or "token_type_ids" in taken else names
-
-
-def _forward_parameters(
-    folder: Path, kind: TaskKind, *, trust_remote_code: bool
-) -> frozenset[str] | None:
-    """Parameters of the model's forward pass; None when the folder does not tell."""
-    from transformers import (
-        AutoConfig,
-        AutoModelForQuestionAnswering,
-        AutoModelForSequenceClassification,
-    )
-
-    if not (folder / "config.json").is_file():
-        return None
-    try:
-        with quiet():
-            config = AutoConfig.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=trust_remote_code
-            )
-        auto: Any = (
-            AutoModelForQuestionAnswering
-            if kind is TaskKind.QUESTION_ANSWERING
-            else AutoModelForSequenceClassification
-        )
-        model: Any = auto._model_mapping[type(config)]
-    except (OSError, ValueError, KeyError):
-        return None  # code of its own, or no such model: then the tokenizer's word stands
-    return frozenset(inspect.signature(model.forward).parameters)

@@ -59,6 +59,7 @@ def test_the_study_exports_from_its_folders_to_a_repository(study, home, tmp_pat
                 family.task,
                 family=family.name,
                 repository=tmp_path,
+                samples=samples,
                 encoded=encoded,
             ),
             lambda step: None,

@@ -61,6 +61,7 @@ def job(tmp_path, monkeypatch):
         checkpoint,
         TASK,
         family="f",
+        samples=samples,
         encoded=encode(TASK, samples, folder),
         repository=tmp_path / "repository",
         plans=PlanSettings(max_batch_sizes=(8, 4), seed=3),

@@ -98,6 +98,7 @@ def _export(checkpoint: Path, repository: Path) -> ModelVariant:
             task,
             family="texts",
             repository=repository,
+            samples=samples,
             encoded=encode(task, samples, checkpoint),
         ),
         lambda step: None,

@@ -1,10 +1,8 @@
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import LINES, byte_level_tokenizer, make_classifier, word_piece_tokenizer
+from tiny_models import LINES, byte_level_tokenizer, word_piece_tokenizer
 
 from harness.errors import CheckpointError, DataError
 from harness.study import CausalLanguageModelling, SequenceClassification
@@ -12,6 +10,7 @@ from harness.tasks.encoding import encode
 from harness.tasks.samples import Samples
 from harness.tasks.tokenizer import load_tokenizer
 from harness.tasks.windows import cut_windows
+from tests.architectures import ARCHITECTURES, Sides, make_tokenizer
 
 DATA = {"source": "reference", "name": "topics"}
 
@@ -89,27 +88,54 @@ def test_padding_share_is_padded_over_all_positions(word_piece):
     assert encoded.padding_share == pytest.approx(1 - real / 16)
 
 
-def test_pairs_get_token_types_only_where_the_model_reads_them(tmp_path):
-    pair = samples(["the fox", "a dog"], pairs=("jumps", "over"))
-    for architecture, expected in (("bert", True), ("distilbert", False)):
-        folder = make_classifier(tmp_path / architecture, architecture=architecture)
-        settings_file = folder / "tokenizer_config.json"
-        known = json.loads(settings_file.read_text())
-        known["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
-        settings_file.write_text(json.dumps(known))
-        inputs = encode(classification(), pair, folder).groups[0].inputs
-        assert ("token_type_ids" in inputs) is expected
-        if expected:
-            types, mask = inputs["token_type_ids"][0], inputs["attention_mask"][0]
-            assert types[mask == 1].tolist() == sorted(types[mask == 1].tolist())
-            assert set(types) == {0, 1}
-    assert list(encode(classification(), pair, folder).groups[0].inputs) == [
-        "input_ids",
-        "attention_mask",
-    ]
+@pytest.mark.parametrize(
+    ("architecture", "settings", "announced", "typed"),
+    [
+        ("bert", {}, True, True),
+        ("bert", {}, False, True),  # the model was trained with them, whatever its tokenizer lists
+        ("albert", {}, False, True),
+        ("bert", {"type_vocab_size": 1}, False, False),  # nothing to tell apart
+        ("deberta-v3", {}, True, False),  # no table of types
+        ("distilbert", {}, True, False),  # the forward pass does not take them
+        ("gpt2", {}, False, False),  # it would add word number 0 to every token
+        ("xlnet", {}, False, True),  # it compares types, without a table
+    ],
+)
+def test_pairs_get_token_types_where_the_model_reads_them(
+    tmp_path, architecture, settings, announced, typed
+):
+    import transformers
+
+    made = ARCHITECTURES[architecture]
+    config = getattr(transformers, made.config)(**{**made.settings, **settings})
+    config.save_pretrained(tmp_path)
+    tokenizer = make_tokenizer("words", Sides())
+    if announced:
+        tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    tokenizer.save_pretrained(tmp_path)
+    (group,) = encode(classification(), samples(["bada bade"], pairs=("badi",)), tmp_path).groups
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if typed else [])]
+    assert list(group.inputs) == names
+    if typed:
+        assert group.inputs["token_type_ids"][0, :6].tolist() == [0, 0, 0, 0, 1, 1]
 
 
-def test_without_the_tokenizers_word_there_are_no_token_types(word_piece):
+def test_a_token_type_that_the_model_does_not_know_is_refused(tmp_path):
+    import transformers
+
+    made = ARCHITECTURES["bert"]
+    getattr(transformers, made.config)(**{**made.settings, "type_vocab_size": 2}).save_pretrained(
+        tmp_path
+    )
+    tokenizer = make_tokenizer("words", Sides())
+    tokenizer.save_pretrained(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(path.read_text().replace('"type_id": 1', '"type_id": 4'))
+    with pytest.raises(CheckpointError, match="makes token type 4, but the model has 2 types"):
+        encode(classification(), samples(["bada bade"], pairs=("badi",)), tmp_path)
+
+
+def test_without_a_model_beside_it_the_tokenizers_word_stands(word_piece):
     assert (
         "token_type_ids"
         not in encode(classification(), samples(["a"]), word_piece).groups[0].inputs

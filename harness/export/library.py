@@ -1,0 +1,303 @@
+"""What the bare library answers: the third side of the parity gate.
+
+The artefact and the checkpoint it is compared with both go through a wrapper and an encoding of
+ours; what those two do wrong, they do wrong alike. So at every export a few samples are asked of
+the checkpoint as its own library runs it: its tokenizer's call on one text, no padding, no tensor
+and no setting of ours, a model loaded for this alone. Only single precision is imposed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import CheckpointError
+from harness.export.checkpoint import Checkpoint
+from harness.export.configuration import read_config
+from harness.export.reasons import plain_reason
+from harness.export.weights import load_model
+from harness.study import Model, Task
+from harness.tasks.encoding import EncodedDataset, encode
+from harness.tasks.model_inputs import forward_parameters
+from harness.tasks.quiet import quiet
+from harness.tasks.samples import Samples
+from harness.tasks.tokenizer import open_bare
+from harness.types import TaskKind
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ROWS = 6
+"""Samples asked, from the shortest to the longest; a text that fills max_length comes on top."""
+_CHARACTERS_A_TOKEN = 16
+"""More than any text has: so many characters fill a row."""
+_STILL = 1e-4
+"""Of a log probability's size: what moves less is rounding."""
+
+
+@dataclass(frozen=True)
+class CheckedRows:
+    """The samples that the library is asked."""
+
+    samples: Samples
+    names: tuple[str, ...]
+    """For messages, aligned with the samples."""
+    digest: str
+
+
+@dataclass(frozen=True)
+class LibraryAnswer:
+    """One sample: what is sent of it, and what the bare library answers to it."""
+
+    name: str
+    inputs: Mapping[str, NDArray[np.int64]]
+    """As sent, padded to its bucket, (length,) by name."""
+    values: NDArray[np.float32]
+    """Logits (labels,); of an extractive answer those of start and end, (2, tokens); of a language
+    model the log probability of each token but the first, (tokens - 1,)."""
+
+    @property
+    def tokens(self) -> int:
+        """Real ones."""
+        return int(self.inputs["attention_mask"].sum())
+
+
+def choose_rows(task: Task, samples: Samples, encoded: EncodedDataset) -> CheckedRows:
+    """Samples of different lengths, and one that is made to be as long as the task allows."""
+    lengths = _lengths(samples, encoded)
+    order = np.argsort(lengths, kind="stable")
+    wanted = np.linspace(0, len(order) - 1, min(ROWS, len(order))).astype(int)
+    rows = [int(row) for row in order[wanted]]
+    texts = [samples.texts[row] for row in rows]
+    pairs = None if samples.pairs is None else [samples.pairs[row] for row in rows]
+    if task.kind is TaskKind.QUESTION_ANSWERING and pairs is not None:
+        texts.append(texts[0])
+        pairs.append(_filling(pairs, task.max_length))
+    else:
+        texts.append(_filling(texts, task.max_length))
+        if pairs is not None:
+            pairs.append(_filling(pairs, task.max_length))
+    names = [f"sample {samples.rows[row]} ({samples.texts[row][:40]!r})" for row in rows]
+    content = json.dumps([texts, pairs], ensure_ascii=False).encode()
+    return CheckedRows(
+        Samples(
+            texts=tuple(texts),
+            pairs=None if pairs is None else tuple(pairs),
+            labels=None,
+            label_names=samples.label_names,
+            digest="",
+            rows=tuple(range(len(texts))),
+            seed=samples.seed,
+            answers=None if samples.answers is None else ((),) * len(texts),
+        ),
+        (*names, f"a text that fills max_length {task.max_length}"),
+        hashlib.sha256(content).hexdigest(),
+    )
+
+
+def ask_library(
+    model: Model, checkpoint: Checkpoint, task: Task, rows: CheckedRows
+) -> tuple[LibraryAnswer, ...]:
+    """Ask the bare checkpoint each sample alone.
+
+    Raises:
+        CheckpointError: the library itself cannot run it on a text; what is sent of a sample is
+            not what its tokenizer makes of it; or a language model sees what it is to predict.
+    """
+    sent = _sent(model, checkpoint, task, rows)
+    loaded = load_model(model, checkpoint.folder, task.kind, attention=None)
+    if task.kind is TaskKind.CAUSAL_LM:
+        answers = tuple(
+            LibraryAnswer(rows.names[row], inputs, _log_probabilities(checkpoint, loaded, inputs))
+            for row, inputs in sent.items()
+        )
+        _refuse_foresight(checkpoint, loaded, answers)
+        return answers
+    call = _Call(model, checkpoint, task, rows.samples, typed="token_type_ids" in sent[0])
+    return tuple(
+        LibraryAnswer(rows.names[row], inputs, call.answer(loaded, row, rows.names[row], inputs))
+        for row, inputs in sent.items()
+    )
+
+
+def _lengths(samples: Samples, encoded: EncodedDataset) -> NDArray[np.int64]:
+    """Tokens of each sample; of one that was cut into windows, of its longest."""
+    found = np.zeros(len(samples.texts), dtype=np.int64)
+    for group in encoded.groups:
+        owners = group.rows
+        if encoded.questions is not None:
+            owners = encoded.questions.of_window[group.rows]
+        elif encoded.windows is not None:
+            owners = np.array([encoded.windows[row][0] for row in group.rows], dtype=np.int64)
+        np.maximum.at(found, owners, group.inputs["attention_mask"].sum(axis=1))
+    return found
+
+
+def _filling(texts: list[str], max_length: int) -> str:
+    """The texts one after the other, as often as it takes."""
+    wanted = max_length * _CHARACTERS_A_TOKEN
+    joined = " ".join(text for text in texts if text.strip()) or "a"
+    repeated = f"{joined} " * (wanted // (len(joined) + 1) + 1)
+    return repeated.strip()
+
+
+def _sent(
+    model: Model, checkpoint: Checkpoint, task: Task, rows: CheckedRows
+) -> dict[int, dict[str, NDArray[np.int64]]]:
+    """What is sent of each row, by its number: of several windows the first."""
+    encoded = encode(
+        task.model_copy(update={"samples": None}),
+        rows.samples,
+        checkpoint.folder,
+        trust_remote_code=model.trust_remote_code,
+    )
+    found: dict[int, tuple[int, dict[str, NDArray[np.int64]]]] = {}
+    for group in encoded.groups:
+        for place, window in enumerate(group.rows.tolist()):
+            row = window
+            if encoded.questions is not None:
+                row = int(encoded.questions.of_window[window])
+            elif encoded.windows is not None:
+                row = encoded.windows[window][0]
+            if row not in found or window < found[row][0]:
+                found[row] = window, {name: one[place] for name, one in group.inputs.items()}
+    return {row: found[row][1] for row in sorted(found)}
+
+
+class _Call:
+    """The library's plain call on one text or pair."""
+
+    def __init__(
+        self, model: Model, checkpoint: Checkpoint, task: Task, samples: Samples, *, typed: bool
+    ) -> None:
+        self._tokenizer = open_bare(checkpoint.folder, trust_remote_code=model.trust_remote_code)
+        config = read_config(model, checkpoint.folder)
+        self._taken = forward_parameters(config, checkpoint.folder, task.kind)
+        self._checkpoint, self._samples = checkpoint.name, samples
+        self._spans = task.kind is TaskKind.QUESTION_ANSWERING
+        self._options: dict[str, Any] = {
+            "truncation": "only_second" if self._spans else True,
+            "max_length": task.max_length,
+            "return_tensors": "pt",
+            # Where the model reads them and the tokenizer does not list them: asked by name.
+            **({"return_token_type_ids": True} if typed else {}),
+        }
+
+    def answer(
+        self,
+        model: PreTrainedModel,
+        row: int,
+        name: str,
+        sent: Mapping[str, NDArray[np.int64]],
+    ) -> NDArray[np.float32]:
+        """Logits, or those of start and end.
+
+        Raises:
+            CheckpointError: the library fails, or makes other tokens than are sent.
+        """
+        import torch
+
+        pairs = self._samples.pairs
+        texts = [self._samples.texts[row], *([pairs[row]] if pairs is not None else [])]
+        with _library_errors(self._checkpoint), quiet(), torch.inference_mode():
+            encoded = self._tokenizer(*texts, **self._options)
+            self._compare_tokens(encoded["input_ids"][0].tolist(), sent, name)
+            taken = self._taken or set(encoded)
+            answer = model(**{key: value for key, value in encoded.items() if key in taken})
+            if self._spans:
+                values = torch.cat([answer.start_logits, answer.end_logits])
+            else:
+                values = answer.logits[0]
+            return values.float().numpy()
+
+    def _compare_tokens(
+        self, ids: list[int], sent: Mapping[str, NDArray[np.int64]], name: str
+    ) -> None:
+        real = sent["input_ids"][sent["attention_mask"] == 1].tolist()
+        if ids != real:
+            raise CheckpointError(
+                f"checkpoint {self._checkpoint}: of {name} its own tokenizer makes {len(ids)} "
+                f"tokens ({ids[:8]}...), and {len(real)} others would be sent ({real[:8]}...)",
+                next_step="report it with the checkpoint's tokenizer files",
+            )
+
+
+def _log_probabilities(
+    checkpoint: Checkpoint, model: PreTrainedModel, sent: Mapping[str, NDArray[np.int64]]
+) -> NDArray[np.float32]:
+    """Of each real token but the first, given those before it."""
+    return _next_tokens(checkpoint, model, sent["input_ids"][sent["attention_mask"] == 1])
+
+
+def _next_tokens(
+    checkpoint: Checkpoint, model: PreTrainedModel, ids: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    import torch
+
+    row = torch.from_numpy(ids.copy())[None]
+    with _library_errors(checkpoint.name), quiet(), torch.inference_mode():
+        scores = model(input_ids=row).logits[0, :-1].float().log_softmax(-1)
+        values: NDArray[np.float32] = scores.gather(-1, row[0, 1:, None])[:, 0].numpy()
+        return values
+
+
+def _refuse_foresight(
+    checkpoint: Checkpoint, model: PreTrainedModel, answers: tuple[LibraryAnswer, ...]
+) -> None:
+    """Changing the last token of a window may change no log probability before it.
+
+    Raises:
+        CheckpointError: it does.
+    """
+    longest = max(answers, key=lambda one: one.tokens)
+    ids = longest.inputs["input_ids"][: longest.tokens]
+    changed = _next_tokens(checkpoint, model, other_end(ids))
+    if moved := foresight(longest.values, changed):
+        raise foresight_error(f"checkpoint {checkpoint.name}", longest.tokens, moved)
+
+
+def other_end(ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The same tokens but for the last, which becomes another of them."""
+    others = ids[ids != ids[-1]]
+    changed = ids.copy()
+    changed[-1] = others[-1] if len(others) else (0 if ids[-1] else 1)
+    return changed
+
+
+def foresight(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
+    """Most that a log probability moved when only the token after it changed; 0 if none did."""
+    moved = float(np.abs(after[:-1] - before[:-1]).max(initial=0))
+    return moved if moved > _STILL * max(1.0, float(np.abs(before).max())) else 0.0
+
+
+def foresight_error(name: str, tokens: int, moved: float) -> CheckpointError:
+    """That a model is no causal language model."""
+    return CheckpointError(
+        f"{name} sees the tokens that it is to predict: changing the last of {tokens} moves the "
+        f"log probability of an earlier one by {moved:.2g}, so its perplexity means nothing",
+        next_step="a model of masked words (BERT's) is no causal language model; one that was "
+        "trained as a decoder needs is_decoder: true in its config.json",
+    )
+
+
+@contextmanager
+def _library_errors(checkpoint: str) -> Iterator[None]:
+    """Whatever the library raises becomes a refusal that names it."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f"checkpoint {checkpoint}: transformers itself cannot answer a plain text with it: "
+            f"{plain_reason(error)}",
+            next_step="it may need inputs beside a text (boxes, images, a language), or have "
+            "fewer positions than its config.json says",
+        ) from error

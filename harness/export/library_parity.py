@@ -1,0 +1,165 @@
+"""The exported graph held against the bare library, row by row: padded, and in batches, as served.
+
+Single precision on both sides, so the differences allowed are of rounding: 1e-3, relative to the
+row's largest value where that is above 1; and, for models whose answers hardly differ from text to
+text, a fiftieth of how much they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import ParityError
+from harness.export.executors import Executor
+from harness.export.library import LibraryAnswer, foresight, foresight_error, other_end
+
+DIFFERENCE = 1e-3
+"""Largest difference, times the row's largest value where that is above 1."""
+SHARE_OF_SPREAD = 0.02
+"""Root mean square of a row's difference over the spread of all rows' values."""
+NOISE = 1e-5
+"""Of the largest value: less than this is rounding, however small the spread."""
+LARGEST_TOKENS = 2048
+"""Of a batch: a language model's scores of them take tokens x vocabulary x 4 bytes."""
+
+
+def check_rows(
+    executor: Executor, answers: Sequence[LibraryAnswer], name: str, *, causal: bool
+) -> float:
+    """Ask a graph the same rows: each in its own bucket, and all padded to the longest.
+
+    Args:
+        executor: the graph, in single precision.
+        answers: the bare library's.
+        name: of the checkpoint, for messages.
+        causal: whether it is a language model.
+
+    Returns:
+        The largest difference, relative to the row's largest value where that is above 1.
+
+    Raises:
+        ParityError: a row is answered otherwise, with what would differ.
+        CheckpointError: a language model sees what it is to predict.
+    """
+    spread = _spread(answers)
+    largest = 0.0
+    longest = max(len(one.inputs["input_ids"]) for one in answers)
+    buckets = {len(one.inputs["input_ids"]) for one in answers}
+    batches = [
+        ([one for one in answers if len(one.inputs["input_ids"]) == length], length)
+        for length in sorted(buckets)
+    ]
+    for batch, length in [*batches, (list(answers), longest)]:
+        for one, got in zip(batch, _ask(executor, batch, length), strict=True):
+            scaled = _scaled_difference(one.values, got)
+            if _differs(one.values, got, spread):
+                raise _refusal(executor, one, got, length, spread, name)
+            largest = max(largest, scaled)
+    if causal:
+        _check_foresight(executor, answers, longest, name)
+    return largest
+
+
+def _ask(
+    executor: Executor, answers: Sequence[LibraryAnswer], length: int
+) -> list[NDArray[np.float32]]:
+    """What a graph answers to rows padded to a length, shaped as the library's values."""
+    found: list[NDArray[np.float32]] = []
+    size = max(2, LARGEST_TOKENS // length)
+    for start in range(0, len(answers), size):
+        batch = answers[start : start + size]
+        names = batch[0].inputs
+        rows = {name: np.stack([_padded(one, name, length) for one in batch]) for name in names}
+        outputs = executor.run(rows)
+        found += [_read(outputs, place, one) for place, one in enumerate(batch)]
+    return found
+
+
+def _padded(answer: LibraryAnswer, name: str, length: int) -> NDArray[np.int64]:
+    """A row cut or padded further, with the padding that it has; with zeros where it has none."""
+    values = answer.inputs[name][:length]
+    end = values[-1] if answer.tokens < len(values) else 0
+    return np.pad(values, (0, length - len(values)), constant_values=end)
+
+
+def _read(
+    outputs: Sequence[NDArray[np.float32]], place: int, answer: LibraryAnswer
+) -> NDArray[np.float32]:
+    first: NDArray[np.float32] = outputs[0][place]
+    if len(outputs) == 1:
+        return first
+    if outputs[1].dtype.kind == "i":
+        return first[1 : answer.tokens]
+    return np.stack([first, outputs[1][place]])[:, : answer.tokens]
+
+
+def _scaled_difference(expected: NDArray[np.float32], got: NDArray[np.float32]) -> float:
+    size = max(1.0, float(np.abs(expected).max(initial=0)))
+    return float(np.abs(got - expected).max(initial=0)) / size
+
+
+def _differs(expected: NDArray[np.float32], got: NDArray[np.float32], spread: float) -> bool:
+    scaled = _scaled_difference(expected, got)
+    if not scaled <= DIFFERENCE:  # also where it is no number
+        return True
+    typical = float(np.sqrt(np.mean((got - expected) ** 2)))
+    noise = NOISE * float(np.abs(expected).max(initial=0))
+    return typical > max(SHARE_OF_SPREAD * spread, noise)
+
+
+def _spread(answers: Sequence[LibraryAnswer]) -> float:
+    """How much the library's answers differ: of a class from row to row, else from token to token.
+
+    A row alone has no other to differ from: then its values among themselves.
+    """
+    values = [one.values for one in answers]
+    if len(values) > 1 and len({one.shape for one in values}) == 1:
+        return float(np.std(np.stack(values), axis=0).max())
+    return float(np.std(np.concatenate([one.ravel() for one in values])))
+
+
+def _refusal(
+    executor: Executor,
+    answer: LibraryAnswer,
+    got: NDArray[np.float32],
+    length: int,
+    spread: float,
+    name: str,
+) -> ParityError:
+    (alone,) = _ask(executor, [answer], answer.tokens)
+    told = f"{answer.name}, {answer.tokens} tokens padded to {length}: {_how(answer.values, got)}"
+    if not _differs(answer.values, alone, spread):
+        return ParityError(
+            f"{name} answers otherwise where a row is padded, and all that is served is: {told}",
+            next_step="its architecture does not leave padding out; it cannot be served in "
+            "batches: take another architecture",
+        )
+    return ParityError(
+        f"{name} would be served otherwise than transformers runs it: {told}",
+        next_step="report it with the checkpoint's config.json and tokenizer_config.json",
+    )
+
+
+def _how(expected: NDArray[np.float32], got: NDArray[np.float32]) -> str:
+    difference = float(np.abs(got - expected).max())
+    if expected.ndim == 1 and got.shape == expected.shape and len(expected):
+        ours, theirs = int(got.argmax()), int(expected.argmax())
+        if ours != theirs:
+            return f"output {ours} is its highest, for the library output {theirs}"
+    return f"off by up to {difference:.2g}, where the values reach {np.abs(expected).max():.2g}"
+
+
+def _check_foresight(
+    executor: Executor, answers: Sequence[LibraryAnswer], length: int, name: str
+) -> None:
+    """Language models: another last token changes no log probability before it."""
+    one = max(answers, key=lambda answer: answer.tokens)
+    ids = one.inputs["input_ids"].copy()
+    ids[: one.tokens] = other_end(ids[: one.tokens])
+    changed = LibraryAnswer(one.name, {**one.inputs, "input_ids": ids}, one.values)
+    before, after = (_ask(executor, [row], length)[0] for row in (one, changed))
+    if moved := foresight(before, after):
+        raise foresight_error(f"what was exported of {name}", one.tokens, moved)
