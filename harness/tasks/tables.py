@@ -1,7 +1,6 @@
 """Rows of text from where a study says they are: CSV, JSON lines, or the Hugging Face hub.
 
-Values stay as they were written. Files are read strictly as UTF-8, because a replaced byte would
-change what the model is asked; every complaint names the line.
+Values stay as they were written; every complaint names the line.
 """
 
 from __future__ import annotations
@@ -9,15 +8,21 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import DataError
 from harness.study import CsvData, HubData, JsonLinesData, ReferenceData
 from harness.tasks.extras import require_extra
+from harness.tasks.text_files import read_text
 
 _SHOWN = 8
+_LINES = "JSON lines hold one JSON object a line"
+_ARRAY = "JSON lines hold one JSON object a line; an array becomes them by: jq -c '.[]' FILE"
+_UNCLOSED = "a quote that is opened in this row is never closed"
 
 
 @dataclass(frozen=True)
@@ -83,25 +88,10 @@ def refuse(source: str, problems: Sequence[str], *, next_step: str = "") -> None
     raise DataError("\n".join([f"{source}: {count}", *shown]), next_step=next_step)
 
 
-def _read_text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}, line {line}: not UTF-8 (byte 0x{data[error.start]:02x})",
-            next_step=f"convert it, for example: iconv -f latin1 -t utf-8 {path.name}",
-        ) from error
-
-
 def _from_csv(path: Path) -> Table:
     # The csv module and not pandas: it knows line numbers, guesses no types, and refuses short
     # rows instead of filling them.
-    text = _read_text(path)
+    text = read_text(path)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[dict[str, object]] = []
     lines: list[int] = []
@@ -109,19 +99,20 @@ def _from_csv(path: Path) -> Table:
     header: list[str] = []
     line = 1
     try:
-        header = next(reader, [])
-        line = reader.line_num + 1
-        for values in reader:
-            if len(values) == len(header):
-                rows.append(dict(zip(header, values, strict=True)))
-                lines.append(line)
-            elif values:
-                problems.append(
-                    f"line {line}: {len(values)} fields where the header has {len(header)}"
-                )
+        with _fields_of_any_size():
+            header = next(reader, [])
             line = reader.line_num + 1
+            for values in reader:
+                if len(values) == len(header):
+                    rows.append(dict(zip(header, values, strict=True)))
+                    lines.append(line)
+                elif values:
+                    problems.append(
+                        f"line {line}: {len(values)} fields where the header has {len(header)}"
+                    )
+                line = reader.line_num + 1
     except csv.Error as error:
-        problems.append(f"line {line}: {error}")
+        problems.append(f"line {line}: {_UNCLOSED if 'end of data' in str(error) else error}")
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
         problems.append(f"line 1: repeated columns: {', '.join(repeated)}")
@@ -129,17 +120,29 @@ def _from_csv(path: Path) -> Table:
     return Table(str(path), tuple(header), rows, lines)
 
 
+@contextmanager
+def _fields_of_any_size() -> Iterator[None]:
+    """A long document is data: without this the csv module stops at 131,072 characters."""
+    before = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
 def _from_json_lines(path: Path) -> Table:
     rows: list[dict[str, object]] = []
     lines: list[int] = []
     problems: list[str] = []
-    for line, row in _json_objects(_read_text(path)):
+    text = read_text(path)
+    for line, row in _json_objects(text):
         if isinstance(row, str):
             problems.append(f"line {line}: {row}")
         else:
             rows.append(row)
             lines.append(line)
-    refuse(str(path), problems, next_step="JSON lines hold one JSON object a line")
+    one_array = text.lstrip().startswith("[")
+    refuse(str(path), problems, next_step=_ARRAY if one_array else _LINES)
     columns = tuple(dict.fromkeys(name for row in rows for name in row))
     return Table(str(path), columns, rows, lines)
 
@@ -151,11 +154,27 @@ def _json_objects(text: str) -> Iterator[tuple[int, dict[str, object] | str]]:
         if not content.strip():
             continue
         try:
-            row = json.loads(content)
+            row = json.loads(content, object_pairs_hook=_object)
         except json.JSONDecodeError as error:
             yield line, f"not JSON: {error.msg} at column {error.colno}"
-            continue
-        yield line, row if isinstance(row, dict) else "not a JSON object"
+        except (ValueError, RecursionError) as error:
+            yield line, str(error)
+        else:
+            yield line, row if isinstance(row, dict) else "not a JSON object"
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object whose names are all different: of two values json would keep the last.
+
+    Raises:
+        ValueError: with the names that are there twice.
+    """
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"repeated names: {', '.join(repeated)}")
+    return row
 
 
 def _from_hub(data: HubData) -> Table:

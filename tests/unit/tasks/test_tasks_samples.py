@@ -183,7 +183,10 @@ def test_malformed_json_lines(tmp_path, content, words):
         (b"text,label\n", "no samples"),
         (b"text,label\na,code\nb\n", "line 3: 1 fields where the header has 2"),
         (b"text,label\na,code,x\n", "line 2: 3 fields where the header has 2"),
-        (b'text,label\na,code\n"b,prose\n', "line 3: unexpected end of data"),
+        (
+            b'text,label\na,code\n"b,prose\n',
+            "line 3: a quote that is opened in this row is never closed",
+        ),
         (b"text,text\na,b\n", "repeated columns: text"),
         (b"text,label\na,code\n\xff,prose\n", "line 3: not UTF-8 (byte 0xff)"),
     ],
