@@ -37,8 +37,8 @@ from harness.study import (
 )
 from harness.tasks.encoding import EncodedDataset, encode
 from harness.tasks.labels import LabelReader
-from harness.tasks.replaced import replaced_tokens
 from harness.tasks.samples import Samples, load_samples
+from harness.tasks.tokenizer_notes import tokenizer_note
 from harness.types import FailedVariant, ModelVariant, Progress, Role, ServingConfig
 
 
@@ -181,8 +181,8 @@ def open_families(
 ) -> list[OpenedFamily]:
     """Open every checkpoint and encode the data for each; nothing is exported.
 
-    `warn` is told of every tokenizer that its library replaces, and of labels that could have been
-    read otherwise.
+    `warn` is told what to know of each tokenizer, and of labels that could have been read
+    otherwise.
     """
     bundle = _reference_bundle(study, families, progress)
     opened = [
@@ -256,7 +256,9 @@ def _open_model(
     dataset = encode(
         family.task, samples, checkpoint.folder, trust_remote_code=model.trust_remote_code
     )
-    note = replaced_tokens(checkpoint.folder, samples, trust_remote_code=model.trust_remote_code)
+    note = tokenizer_note(
+        family.task, samples, checkpoint.folder, trust_remote_code=model.trust_remote_code
+    )
     return OpenedModel(model, checkpoint, samples, dataset, note)
 
 

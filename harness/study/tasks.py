@@ -87,6 +87,11 @@ class QuestionAnswering(_Padded):
         128, description="Tokens that neighbouring windows of one context share."
     )
     max_answer_length: PositiveInt = Field(30, description="Most tokens of an answer.")
+    context_first: bool = Field(
+        False,
+        description="Ask with the context before the question, as transformers' own training "
+        "script does where a tokenizer pads on the left.",
+    )
     unanswerable: bool = Field(
         False, description="Questions may have no answer (SQuAD 2), and a model may say so."
     )

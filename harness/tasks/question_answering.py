@@ -146,10 +146,11 @@ def cut_contexts(
         DataError: a question leaves no room for its context.
     """
     _check_room(task, questions, tokenizer)
+    first, second = (contexts, questions) if task.context_first else (questions, contexts)
     encoded = tokenizer(
-        list(questions),
-        list(contexts),
-        truncation="only_second",
+        list(first),
+        list(second),
+        truncation="only_first" if task.context_first else "only_second",
         max_length=task.max_length,
         stride=task.doc_stride,
         return_overflowing_tokens=True,
@@ -159,7 +160,7 @@ def cut_contexts(
     )
     of_window = np.array(encoded["overflow_to_sample_mapping"], dtype=np.int64)
     context = [
-        [int(part == 1) for part in encoded.sequence_ids(window)]
+        [int(part == (not task.context_first)) for part in encoded.sequence_ids(window)]
         for window in range(len(of_window))
     ]
     return Windows(

@@ -8,9 +8,8 @@ import transformers
 
 from harness.errors import CheckpointError, MissingExtraError
 from harness.study import QuestionAnswering, SequenceClassification
-from harness.tasks import extras
+from harness.tasks import extras, tokenizer_notes
 from harness.tasks.encoding import encode
-from harness.tasks.replaced import replaced_tokens
 from harness.tasks.samples import Samples
 from harness.tasks.tokenizer import load_tokenizer
 from tests.tiny_models import byte_level_tokenizer
@@ -56,16 +55,29 @@ def test_rows_are_what_the_bare_tokenizer_makes_of_each_alone(tmp_path, side, pa
     assert encoded.truncated == (1 if pairs is None else 2)
 
 
+def questions(**changes):
+    section = {"kind": "question-answering", "data": DATA, "max_length": 16, "doc_stride": 4}
+    return QuestionAnswering.model_validate(section | changes)
+
+
+def test_an_order_of_question_and_context_that_may_be_the_other_one_is_said(tmp_path):
+    folder = save(word_level(), tmp_path / "ckpt")
+    assert said_of(folder, samples(), questions()) == ""
+    amend(folder, padding_side="left")
+    assert "here the question comes first" in said_of(folder, samples(), questions())
+    assert said_of(folder, samples(), questions(context_first=True)) == ""
+    assert said_of(folder, samples()) == ""
+
+
+@pytest.mark.parametrize("context_first", [False, True])
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_every_token_of_a_long_context_is_asked_whatever_side_is_cut(tmp_path, side):
+def test_every_token_of_a_long_context_is_asked_with_the_whole_question(
+    tmp_path, side, context_first
+):
     folder = save(word_level(), tmp_path / "ckpt")
     amend(folder, truncation_side=side, padding_side=side)
-    asked = QuestionAnswering.model_validate(
-        {
-            "kind": "question-answering", "data": DATA, "max_length": 16, "doc_stride": 4,
-        }
-    )  # fmt: skip
-    rows = samples((WORDS[0],), (" ".join(WORDS[:40]),), answers=((WORDS[39],),))
+    asked = questions(context_first=context_first)
+    rows = samples((WORDS[50],), (" ".join(WORDS[:40]),), answers=((WORDS[39],),))
     encoded = encode(asked, rows, folder)
     seen = {
         WORDS[token - 5]
@@ -75,6 +87,11 @@ def test_every_token_of_a_long_context_is_asked_whatever_side_is_cut(tmp_path, s
     }
     assert seen == set(WORDS[:40])
     for group in encoded.groups:
+        rows_of_tokens = zip(
+            group.inputs["input_ids"], group.inputs["attention_mask"].sum(1), strict=True
+        )
+        for ids, length in rows_of_tokens:
+            assert ids[length - 2 if context_first else 1] == 55  # the question
         for position, window in enumerate(group.rows.tolist()):
             offsets = encoded.questions.offsets[window]
             for place in group.context.mask[position].nonzero()[0]:
@@ -105,24 +122,40 @@ def test_a_vocabulary_larger_than_the_models_is_refused_with_the_token(tmp_path)
 
 def test_a_tokenizer_that_its_class_rebuilds_is_said_with_both(tmp_path):
     folder = save(word_level(), tmp_path / "ckpt")
-    assert replaced_tokens(folder, samples()) == ""
+    assert said_of(folder, samples()) == ""
     known = json.loads((folder / "tokenizer.json").read_text())
     known["normalizer"] = {"type": "Lowercase"}
     (folder / "tokenizer.json").write_text(json.dumps(known))
-    assert replaced_tokens(folder, samples()) == ""  # the file is what the library reads
+    assert said_of(folder, samples()) == ""  # the file is what the library reads
     amend(folder, tokenizer_class="GPT2Tokenizer")
     (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", "vocab_size": 200}))
-    own = load_own(folder, TEXTS[0])
+    assert load_own(folder, TEXTS[0]) == [2, *range(5, 45), 3]
     made = transformers.AutoTokenizer.from_pretrained(folder)(TEXTS[0])["input_ids"]
-    assert made != own
-
-    said = replaced_tokens(folder, samples())
+    said = said_of(folder, samples())
 
     assert "AutoTokenizer makes GPT2Tokenizer of" in said
     assert "for 3 of 3 rows of the data" in said
-    assert ", ".join(map(str, own[:8])) in said
-    assert ", ".join(map(str, made[:8])) in said
+    assert made == [2, 3]
+    assert "from token 1 on, [3] against [5, 6, 7, 8, 9, 10, 11, 12, ...]" in said
     assert said.endswith("AutoTokenizer's are used")
+
+
+def test_what_differs_late_in_a_text_is_shown(tmp_path, monkeypatch):
+    from tokenizers import processors
+
+    folder = save(word_level(), tmp_path / "ckpt")
+    library = word_level()
+    library.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [MASK]", special_tokens=[("[CLS]", 2), ("[MASK]", 4)]
+    )
+    monkeypatch.setattr(tokenizer_notes, "open_bare", lambda *_, **__: library)
+    said = said_of(folder, samples((WORDS[3],)))
+    assert "for 1 of 1 rows" in said
+    assert "from token 2 on, [4] against [3]" in said
+
+
+def said_of(folder, rows, task=None):
+    return tokenizer_notes.tokenizer_note(task or classification(), rows, folder)
 
 
 def load_own(folder, text):
