@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness.card import CardEntry, ServedEntry
 from harness.errors import RunFolderError
-from harness.losses import LossEntry, PairedMeasure
+from harness.losses import LossEntry, PairedMeasure, Relabelling
 from harness.storage import storage_errors, utc_now
 from harness.types import (
     BatchConsistency,
@@ -43,6 +43,8 @@ class QualityEntry:
     consistency: tuple[BatchConsistency, ...] = ()
     pairs: tuple[PairedMeasure, ...] = ()
     """Beside the teacher, sample by sample, and calibration."""
+    relabelling: Relabelling | None = None
+    """Where its outputs seem to stand for other classes than they are called by."""
 
 
 @dataclass(frozen=True)

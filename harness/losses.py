@@ -38,6 +38,24 @@ class PairedMeasure:
 
 
 @dataclass(frozen=True)
+class Relabelling:
+    """A variant whose outputs seem to stand for other classes than they are called by."""
+
+    variant: str
+    family: str
+    called: tuple[str, ...]
+    """What the checkpoint calls its outputs, in their order."""
+    means: tuple[str, ...]
+    """What each seems to stand for, in the words of the family's teacher; where that is what it is
+    called, as in `called`."""
+    accuracy: float
+    """As it is served; 0 to 1."""
+    mended: float
+    """If the outputs were called by what they seem to stand for."""
+    samples: int
+
+
+@dataclass(frozen=True)
 class ChainLink:
     """One step on the way from the teacher's checkpoint to what is served."""
 

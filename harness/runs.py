@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from harness.card import CardEntry, ServedEntry
 from harness.errors import RunFolderError
 from harness.journal import SCHEMA_VERSION, Journal
-from harness.losses import LossEntry, PairedMeasure
+from harness.losses import LossEntry, PairedMeasure, Relabelling
 from harness.planning.objective import parse_objective
 from harness.series import LoadSeries, StoredSeries
 from harness.storage import replace_text, storage_errors
@@ -65,6 +65,8 @@ class StoredRun:
     """The card's own measurements through the server."""
     failed: tuple[FailedVariant, ...] = ()
     """Variants that could not be made or served."""
+    relabellings: tuple[Relabelling, ...] = ()
+    """Of variants whose outputs seem to stand for other classes than they are called by."""
 
 
 class RunFolder:
@@ -178,6 +180,7 @@ def read_run(path: Path) -> StoredRun:
         card=tuple(journal.card.values()),
         served=tuple(journal.served.values()),
         failed=tuple(journal.failed.values()),
+        relabellings=tuple(e.relabelling for e in journal.quality.values() if e.relabelling),
     )
 
 

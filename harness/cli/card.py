@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line
+from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line, warn
 from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Out, Repository, Resume, StudyFile
 from harness.cli.session import open_folder
 from harness.pipeline.card import FULL
@@ -37,7 +37,7 @@ def card(
     study = load_study(study_file)
     plan = dataclasses.replace(FULL, samples=samples)
     with ProgressDisplay() as progress, open_folder(study, out, resume=resume) as folder:
-        card_study(study, folder, Machinery(repository, progress=progress), plan)
+        card_study(study, folder, Machinery(repository, progress=progress, warn=warn), plan)
     run = read_run(folder.path)
     if as_json:
         rows = [row for one in cards_of(run) for row in one.rows]

@@ -36,6 +36,11 @@ def say(message: str, *, style: str | None = None) -> None:
     console.print(message, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
+def warn(message: str) -> None:
+    """Print on standard error what a person should read at once."""
+    say(f"warning: {message}")
+
+
 def print_line(message: str) -> None:
     """Print a line of the result on standard output as it is."""
     output.print(message, markup=False, highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line, say
+from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line, say, warn
 from harness.cli.groups import with_option_groups
 from harness.cli.options import DEFAULT_REPOSITORY, Repository, StudyFile
 from harness.cli.remote import RemoteStudyOptions
@@ -90,7 +90,7 @@ def evaluate(
         there.borrowing(study) as borrowed,
         open_folder(study, kept.out, borrowed, resume=kept.resume) as folder,
     ):
-        machinery = Machinery(repository, progress=progress)
+        machinery = Machinery(repository, progress=progress, warn=warn)
         scored = borrowed.study if borrowed else study
         try:
             score_study(scored, folder, machinery, borrowed=borrowed, evaluation=evaluation)
@@ -106,7 +106,7 @@ def evaluate(
 def _print_scores(run: StoredRun, path: Path, *, as_json: bool) -> None:
     if as_json:
         found = {"quality": run.scores, "pairs": run.pairs, "losses": run.losses}
-        found |= {"failed": run.failed}
+        found |= {"failed": run.failed, "relabellings": run.relabellings}
         print_json({"run": str(path), **found})
         return
     print_blocks(

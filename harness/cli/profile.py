@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.console import ProgressDisplay, output, print_json, print_line
+from harness.cli.console import ProgressDisplay, output, print_json, print_line, warn
 from harness.cli.options import DEFAULT_REPOSITORY, RUNS, AsJson, Repository, StudyFile
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.profile import ProfilePlan, profile_variant
@@ -51,7 +51,7 @@ def profile(
             study,
             variant,
             folder,
-            Machinery(repository, progress=progress),
+            Machinery(repository, progress=progress, warn=warn),
             ProfilePlan(batch_size, least_growth, measure_roofline),
         )
     if as_json:

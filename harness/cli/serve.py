@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.console import ProgressDisplay, print_json, say
+from harness.cli.console import ProgressDisplay, print_json, say, warn
 from harness.cli.machinery import CpusServer, parse_cpus
 from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Repository, StudyFile
 from harness.errors import UsageError
@@ -41,7 +41,7 @@ def serve(
     study, wanted_ports = load_study(study_file), parse_ports(ports)
     check_embedded(study)
     with ProgressDisplay() as progress:
-        machinery = Machinery(repository, parse_cpus(cpus_server), progress=progress)
+        machinery = Machinery(repository, parse_cpus(cpus_server), progress=progress, warn=warn)
         environment = ensure_server_environment(progress)
         families = export_study(study, machinery)
     log = log_file or Path(tempfile.mkdtemp(prefix="harness-serve-")) / "triton.log"

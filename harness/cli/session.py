@@ -159,6 +159,7 @@ def print_outcome(run: StoredRun, path: Path, *, as_json: bool) -> None:
     if as_json:
         document = verdict_document(run.verdicts)
         found = {"pairs": run.pairs, "losses": run.losses, "failed": run.failed}
+        found |= {"relabellings": run.relabellings}
         print_json({"run": str(path), **document, **found})
         return
     # The verdict last: it is what stays in sight.

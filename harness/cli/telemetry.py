@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.console import say
+from harness.cli.console import say, warn
 from harness.cli.serve import parse_ports
 from harness.errors import UsageError
 from harness.pipeline.machinery import Machinery
@@ -105,7 +105,7 @@ def watched(machinery: Machinery, options: TelemetryOptions) -> Iterator[Machine
         machinery,
         prometheus=options.source(),
         ports=parse_ports(options.server_ports),
-        warn=lambda line: say(f"warning: {line}"),
+        warn=warn,
     )
     if options.metrics_port is None:
         yield machinery

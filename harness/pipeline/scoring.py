@@ -21,8 +21,10 @@ from harness.quality.calibration import calibration_measures
 from harness.quality.collection import collect_outcomes
 from harness.quality.consistency import batch_consistency
 from harness.quality.outcome_files import read_outcomes, write_outcomes
+from harness.quality.outcomes import Outcomes
 from harness.quality.pairs import beside_teacher, compare_with_teacher
 from harness.quality.pipeline_labels import collect_labels
+from harness.quality.relabelling import find_relabelling
 from harness.quality.scores import baseline_scores, score
 from harness.runs import RunFolder
 from harness.study import Study
@@ -150,7 +152,25 @@ def _score_variant(
     pairs = compare_with_teacher(
         outcomes, teacher, family=prepared.family.name, seed=study.seed
     ) + calibration_measures(outcomes, dataset.labels, family=prepared.family.name, seed=study.seed)
-    return QualityEntry(variant.name, variant.sha256, tuple(scores), tuple(consistency), pairs)
+    relabelling = find_relabelling(
+        outcomes,
+        dataset.labels,
+        called=dataset.label_names,
+        family=prepared.family.name,
+        teacher=None if is_teacher else teacher,
+        **({} if is_teacher else _reference(folder, prepared, teacher)),
+    )
+    return QualityEntry(
+        variant.name, variant.sha256, tuple(scores), tuple(consistency), pairs, relabelling
+    )
+
+
+def _reference(folder: RunFolder, prepared: PreparedFamily, teacher: Outcomes) -> dict[str, float]:
+    """The teacher's accuracy, as it would be with its own classes in order."""
+    if teacher.correct is None:
+        return {}
+    mended = folder.journal.quality[prepared.teacher.name].relabelling
+    return {"reference": mended.mended if mended else float(teacher.correct.mean())}
 
 
 def _score_pipeline(

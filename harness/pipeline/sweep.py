@@ -135,7 +135,7 @@ def with_failed(verdict: Verdict, failed: Iterable[FailedVariant]) -> Verdict:
     names = ", ".join(one.name for one in own)
     return dataclasses.replace(
         verdict,
-        summary=f"{verdict.summary} Left out, because not to be made or served: {names}.",
+        summary=f"{verdict.summary} Left out, because it could not be exported or served: {names}.",
         rejected=(
             *(Rejection(one.name, None, one.cause, one.reason) for one in own),
             *verdict.rejected,

@@ -37,8 +37,8 @@ SIGNS: Mapping[Decision, Sign] = {
 INTERRUPTED = Sign("Not finished", "…", "undecided")
 
 CAUSES: Mapping[str, str] = {
-    "export": "not to be exported",
-    "serving": "not to be served",
+    "export": "could not be exported",
+    "serving": "could not be served",
     "quality": "below the quality floor",
     "latency": "too slow to answer",
     "throughput": "too little throughput",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.losses import LossEntry, PairedMeasure
+from harness.losses import LossEntry, PairedMeasure, Relabelling
 from harness.report.labels import LOWER_IS_BETTER, TASK_SEPARATOR
 from harness.runs import StoredRun
 from harness.series import LoadSeries
@@ -57,6 +57,7 @@ class FamilyResults:
     """In the order of `variants`."""
     failed: tuple[FailedVariant, ...] = ()
     """Left out, because they could not be made or served."""
+    relabellings: tuple[Relabelling, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -164,6 +165,7 @@ def _family(run: StoredRun, name: str) -> FamilyResults:
         pairs=tuple(one for one in run.pairs if one.family == name),
         losses=tuple(losses[v.name] for v in variants if v.name in losses),
         failed=tuple(one for one in run.failed if one.family == name),
+        relabellings=tuple(one for one in run.relabellings if one.family == name),
     )
 
 

@@ -1,19 +1,23 @@
-"""What a reader must know of a family before its numbers: what was left out, and why."""
+"""What a reader must know of a family before its numbers: what was left out, what is mixed up."""
 
 from __future__ import annotations
 
 from rich.console import Group
 from rich.text import Text
 
+from harness.losses import Relabelling
 from harness.report.labels import cause_title
+from harness.report.numbers import percent
 from harness.report.selection import FamilyResults, families_of
 from harness.runs import StoredRun
 from harness.types import FailedVariant
 
+_LISTED = 20
+
 
 def warnings_of(family: FamilyResults) -> tuple[str, ...]:
-    """One a variant that is left out, with its whole reason."""
-    return tuple(_left_out(one) for one in family.failed)
+    """One a variant that is left out, with its whole reason, or whose classes seem mixed up."""
+    return (*map(_left_out, family.failed), *map(_mixed_up, family.relabellings))
 
 
 def warning_lines(run: StoredRun) -> Group:
@@ -30,4 +34,16 @@ def has_warnings(run: StoredRun) -> bool:
 def _left_out(one: FailedVariant) -> str:
     step = f" ({one.next_step})" if one.next_step else ""
     reason = " ".join(f"{one.reason}{step}".split())
-    return f"{one.name} is left out, because it is {cause_title(one.cause)}: {reason}"
+    return f"{one.name} is left out, because it {cause_title(one.cause)}: {reason}"
+
+
+def _mixed_up(one: Relabelling) -> str:
+    pairs = [(a, b) for a, b in zip(one.called, one.means, strict=True) if a != b]
+    listed = ", ".join(f"'{a}' for '{b}'" for a, b in pairs[:_LISTED])
+    more = f", and {len(pairs) - _LISTED} more" if len(pairs) > _LISTED else ""
+    return (
+        f"the classes of {one.variant} look mixed up: by what it answers, its outputs stand "
+        f"{listed}{more}. Called like that, its accuracy would be {percent(one.mended)} instead of "
+        f"{percent(one.accuracy)}. Scores and verdict are of what is served: mend id2label in its "
+        "checkpoint, or the labels of the data, and run again"
+    )

@@ -18,6 +18,7 @@ from harness.pipeline.machinery import ignore_progress
 from harness.pipeline.preparation import open_families
 from harness.quality.collection import collect_outcomes
 from harness.quality.pairs import compare_with_teacher
+from harness.quality.relabelling import find_relabelling
 from harness.quality.shifts import confusions
 from harness.study_file import load_study
 from harness.types import ModelFormat, ModelVariant, Precision, TaskKind, TensorSpec
@@ -200,3 +201,28 @@ def test_classes_that_the_student_lacks_are_refused_with_the_model_and_both_list
     (problem,) = caught.value.problems
     assert "the classes of student" in problem
     assert "the data's are [0, 1, 2], the checkpoint's are [neg, pos]" in problem
+
+
+def test_a_student_whose_classes_are_called_wrongly_is_said_with_what_would_mend_it(tmp_path):
+    make_model(tmp_path / "teacher", ["neg", "neu", "pos"])
+    make_model(tmp_path / "student", ["neg", "neu", "pos"], like=tmp_path / "teacher")
+    rename(tmp_path / "student", ["pos", "neg", "neu"])  # the weights stay: 0 is still negative
+    truth = bare_predictions(tmp_path / "teacher")
+    study = write_study(tmp_path, truth, {"teacher": "teacher", "student": "student"})
+    found = answers(study)
+    (teacher, _), (student, labels) = found["teacher"], found["student"]
+    assert not student.correct.any()
+    told = find_relabelling(
+        student, labels, called=("pos", "neg", "neu"), family="texts", teacher=teacher,
+        reference=1.0,
+    )  # fmt: skip
+    assert told.means == ("neg", "neu", "pos")
+    assert (told.accuracy, told.mended) == (0.0, 1.0)
+
+
+def rename(folder, names):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["id2label"] = {str(place): name for place, name in enumerate(names)}
+    config["label2id"] = {name: place for place, name in enumerate(names)}
+    path.write_text(json.dumps(config))

@@ -10,6 +10,7 @@ import pytest
 
 from harness.errors import RunFolderError, StorageError
 from harness.journal import Journal, QualityEntry
+from harness.losses import Relabelling
 from harness.runs import JOURNAL, RunFolder, latest_run, overall_decision, read_run, study_digest
 from harness.storage import storage_errors
 from harness.study_file import parse_study
@@ -17,6 +18,7 @@ from harness.tables import trials_table, write_tables
 from harness.types import (
     ColdStart,
     Decision,
+    FailedVariant,
     LoadMode,
     QualityScore,
     Role,
@@ -49,6 +51,21 @@ def folder(tmp_path, study):
 
 def score(metric="accuracy"):
     return QualityScore("teacher-fp32", "topics", Role.TEACHER, metric, 0.8, 0.7, 0.9, 100, "ab")
+
+
+def test_a_variant_that_failed_is_no_longer_failed_once_it_is_made(folder):
+    variant = sample_variant()
+    failed = FailedVariant(variant.name, variant.family, variant.role, "export", "why")
+    mixed_up = Relabelling(variant.name, "topics", ("a", "b"), ("b", "a"), 0.0, 1.0, 40)
+    entry = QualityEntry(variant.name, variant.sha256, (score(),), relabelling=mixed_up)
+    with folder:
+        folder.journal.add(failed)
+        assert read_run(folder.path).failed == (failed,)
+        folder.journal.add(variant)
+        folder.journal.add(entry)
+    again = read_run(folder.path)
+    assert (again.failed, again.variants) == ((), (variant,))
+    assert again.relabellings == (mixed_up,)
 
 
 def test_what_is_recorded_is_read_back_equal(folder):

@@ -1,0 +1,184 @@
+"""A model whose outputs stand for other classes than they are called by: found, never mended.
+
+A student that was trained with its classes in another order, or a checkpoint whose id2label is
+another's, is right about the text and wrong about the name: accuracy near 0, and looks like a bad
+distillation. It shows in the confusion matrix, as classes that are nearly always taken for one
+other class, each for another. The relabelling that makes most rows right (Kuhn 1955, by scipy's
+`linear_sum_assignment`) is told where
+
+- it moves at least two classes, each of at least `FEWEST_ROWS` rows, and no class that it moves
+  is taken by two: what a bad model confuses goes one way, what is mixed up goes both;
+- of each of them at most a fifth is right as it stands, and most are afterwards;
+- over all of them it is right as far above chance as the model that it is held against is
+  (at least `ENOUGH` of that), chance being what the two margins alone give;
+- so many hits by chance (binomial) would come, over all the permutations that there are of so many
+  classes, less than once in a thousand such models.
+
+The score is not touched: what is served says what it says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, stats
+
+from harness.losses import Relabelling
+from harness.quality.outcomes import NO_PREDICTION, Outcomes
+from harness.quality.pairs import predictions_in_order_of
+
+FEWEST_ROWS = 5
+MOST_RIGHT_BEFORE = 0.2
+FEWEST_RIGHT_AFTER = 0.5
+ENOUGH = 0.7
+USUAL = 0.7
+"""Accuracy that is asked for where there is no other model to be held against."""
+LUCK = 1e-3
+
+Integers = NDArray[np.int64]
+
+
+def find_relabelling(
+    outcomes: Outcomes,
+    labels: Integers | None,
+    *,
+    called: Sequence[str] | None,
+    family: str,
+    teacher: Outcomes | None = None,
+    reference: float = USUAL,
+) -> Relabelling | None:
+    """The relabelling that a classifier's outputs cry for; None for all others.
+
+    Looked for beside the labels and, where those show none, beside the teacher's answers: a
+    student may be mixed up on a task that the teacher itself is often wrong on.
+
+    Args:
+        outcomes: of the classifier.
+        labels: class indices in its own order, (rows,).
+        called: what the checkpoint calls its outputs, in their order.
+        family: it belongs to.
+        teacher: outcomes of the teacher; None for the teacher itself.
+        reference: accuracy of what it is held against: its teacher's.
+    """
+    names, predictions = outcomes.label_names, outcomes.predictions
+    if predictions is None or labels is None or names is None or called is None:
+        return None
+    found = _beside(labels, predictions, len(names), reference)
+    if found is None and teacher is not None:
+        truth = predictions_in_order_of(outcomes, teacher)
+        found = None if truth is None else _beside(truth, predictions, len(names), USUAL)
+    if found is None:
+        return None
+    taken_for, moved = found
+    means = list(called)
+    for label in moved:
+        means[taken_for[label]] = names[label]
+    mended = np.arange(len(names))
+    mended[[taken_for[label] for label in moved]] = moved
+    answered = predictions != NO_PREDICTION
+    after = np.where(answered, mended[predictions], NO_PREDICTION)
+    return Relabelling(
+        variant=outcomes.variant,
+        family=family,
+        called=tuple(called),
+        means=tuple(_with_the_displaced(means, names, moved, taken_for)),
+        accuracy=float((predictions == labels).mean()),
+        mended=float((after == labels).mean()),
+        samples=len(labels),
+    )
+
+
+def _beside(
+    truth: Integers, predictions: Integers, classes: int, reference: float
+) -> tuple[list[int], list[int]] | None:
+    """The output taken for each class, and the classes that are mixed up; None for none."""
+    usable = (predictions != NO_PREDICTION) & (truth >= 0) & (truth < classes)
+    counts = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(counts, (truth[usable], predictions[usable]), 1)
+    taken_for = _assignment(counts)
+    moved = _moved(counts, taken_for)
+    if len(moved) < 2:  # noqa: PLR2004  (one class alone is a confusion)
+        return None
+    enough = _beyond_luck(_evidence(counts, taken_for, moved), reference)
+    return (taken_for, moved) if enough else None
+
+
+def _assignment(counts: Integers) -> list[int]:
+    """By class, the output that stands for it where most rows come out right; its own in a tie."""
+    rows, outputs = optimize.linear_sum_assignment(
+        2 * counts + np.eye(len(counts), dtype=np.int64), maximize=True
+    )
+    return [int(outputs[place]) for place in np.argsort(rows)]
+
+
+def _moved(counts: Integers, taken_for: Sequence[int]) -> list[int]:
+    """Classes that are taken for another, clearly, along with all that take part in it."""
+    rows = counts.sum(axis=1)
+    moved = {
+        label
+        for label, output in enumerate(taken_for)
+        if output != label
+        and rows[label] >= FEWEST_ROWS
+        and counts[label, label] <= MOST_RIGHT_BEFORE * rows[label]
+        and counts[label, output] >= FEWEST_RIGHT_AFTER * rows[label]
+    }
+    while True:
+        # An output whose own class has rows, and stays, is taken by two.
+        torn = {one for one in moved if rows[taken_for[one]] and taken_for[one] not in moved}
+        if not torn:
+            return sorted(moved)
+        moved -= torn
+
+
+class _Evidence(NamedTuple):
+    rows: int
+    hits: int
+    """After relabelling."""
+    chance: float
+    """Share of hits that the margins alone give."""
+    permutations: float
+    """Natural logarithm of the number of ways to choose so many classes and to permute them."""
+
+
+def _evidence(counts: Integers, taken_for: Sequence[int], moved: Sequence[int]) -> _Evidence:
+    outputs = [taken_for[label] for label in moved]
+    inside = counts[list(moved)]
+    rows = int(inside.sum())
+    of_label = inside.sum(axis=1) / max(rows, 1)
+    of_output = inside.sum(axis=0)[outputs] / max(rows, 1)
+    return _Evidence(
+        rows,
+        int(counts[list(moved), outputs].sum()),
+        float((of_label * of_output).sum()),
+        math.lgamma(len(moved) + 1) + math.log(math.comb(len(counts), len(moved))),
+    )
+
+
+def _beyond_luck(evidence: _Evidence, reference: float) -> bool:
+    rows, hits, chance, permutations = evidence
+    if not rows or chance >= 1:
+        return False
+    skill = (hits / rows - chance) / (1 - chance)
+    wanted = ENOUGH * max((reference - chance) / (1 - chance), 0.0)
+    if wanted <= 0 or skill < wanted:
+        return False
+    return bool(stats.binom.logsf(hits - 1, rows, chance) + permutations < math.log(LUCK))
+
+
+def _with_the_displaced(
+    means: list[str], names: Sequence[str], moved: Sequence[int], taken_for: Sequence[int]
+) -> list[str]:
+    """Let the outputs that lost their class stand for those of which no row was seen.
+
+    A shift by one leaves the first output without a class, and the last class without an output.
+    """
+    outputs = {taken_for[label] for label in moved}
+    missing = [name for label, name in enumerate(names) if label in outputs - set(moved)]
+    for label in moved:
+        if label not in outputs and missing:
+            means[label] = missing.pop(0)
+    return means
