@@ -148,6 +148,8 @@ def _seen_columns(result: TrialResult) -> dict[str, Any]:
         "offered_requests_per_s": result.offered_requests_per_s,
         "throughput_requests_per_s": result.throughput_requests_per_s,
         "throughput_inferences_per_s": result.throughput_inferences_per_s,
+        "throughput_low_inferences_per_s": result.throughput_low_inferences_per_s,
+        "throughput_high_inferences_per_s": result.throughput_high_inferences_per_s,
         **_latency_columns(result),
         **_service_columns(result),
         "client_ms": result.client_ms,

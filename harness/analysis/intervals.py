@@ -128,7 +128,7 @@ def design_effect(blocks: BlockCounts, quantile: float, confidence: float) -> fl
     residuals = slow - share * blocks.block_offered
     # Variance of a ratio, linearised: Cochran, Sampling Techniques, 3rd ed., section 6.3.
     variance = count / (count - 1) * float(np.square(residuals).sum()) / blocks.offered**2
-    inflation = _inflation(autocorrelation(residuals))
+    inflation = ar1_inflation(autocorrelation(residuals))
     effect = inflation * variance / (share * (1 - share) / blocks.offered)
     return min(max(1.0, effect) * _uncertainty(blocks, confidence), float(blocks.offered))
 
@@ -199,7 +199,7 @@ def _spread_factor(blocks: BlockCounts, deviations: Floats, confidence: float) -
     if count == 1:
         return None
     ranks = blocks.block_ranks - blocks.block_offered / 2
-    inflation = _inflation(max(autocorrelation(deviations), autocorrelation(ranks)))
+    inflation = ar1_inflation(max(autocorrelation(deviations), autocorrelation(ranks)))
     degrees = count / inflation - 1
     if degrees < FEWEST_DEGREES:
         return None
@@ -208,7 +208,7 @@ def _spread_factor(blocks: BlockCounts, deviations: Floats, confidence: float) -
     return math.exp(min(half, _LARGEST_EXPONENT))
 
 
-def _inflation(correlation: float) -> float:
+def ar1_inflation(correlation: float) -> float:
     """How much larger an AR(1) process makes the variance of a mean; alternation counts as none."""
     positive = max(correlation, 0.0)
     return (1 + positive) / (1 - positive)

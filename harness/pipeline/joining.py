@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from harness import hdr
 from harness.analysis.latency import summarise
+from harness.analysis.throughput import throughput_bounds
 from harness.analysis.validity import COUNT_SKEW_S, mean_in_flight
 from harness.types import (
     GeneratorEvidence,
@@ -65,6 +66,13 @@ def with_clients(
         failures.update(one.failures)
     dropped = sum(one.dropped for one in window)
     requests = sum(hdr.total(one.ok.response) for one in window)
+    rates = throughput_bounds(
+        window,
+        slice_s,
+        result.trial.workload,
+        confidence=confidence,
+        mean_ms=latency.mean_ms if latency else None,
+    )
     return dataclasses.replace(
         result,
         duration_s=duration_s,
@@ -75,6 +83,8 @@ def with_clients(
         offered_requests_per_s=(requests + failures.total() + dropped) / duration_s,
         throughput_requests_per_s=sum(one.completed for one in window) / duration_s,
         throughput_inferences_per_s=sum(one.inferences for one in window) / duration_s,
+        throughput_low_inferences_per_s=rates[0] if rates else None,
+        throughput_high_inferences_per_s=rates[1] if rates else None,
         latency=latency,
         service=_service(window),
         schedule_delay_p99_ms=hdr.value_at(

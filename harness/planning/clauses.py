@@ -221,17 +221,31 @@ def _counted(result: TrialResult) -> str:
 
 
 def _judge_throughput(constraint: Constraint, result: TrialResult) -> Finding:
-    """Judge inferences a second by what was achieved; a count over a window has no other bounds."""
+    """Judge inferences a second by their interval (`harness.analysis.throughput`)."""
     reached = result.throughput_inferences_per_s
-    holds = _HOLDS[constraint.operator](reached, constraint.value)
-    side = "reaches" if holds else "is below"
-    return Finding(
-        constraint,
-        "throughput",
-        Decision.PASS if holds else Decision.FAIL,
-        f"{number(reached)} inferences/s {side} the {number(constraint.value)} asked for",
-        strain(constraint, reached),
-    )
+    low, high = result.throughput_low_inferences_per_s, result.throughput_high_inferences_per_s
+    if low is None or high is None:
+        reason = (
+            f"{number(reached)} inferences/s have no interval, so they cannot yet be told from "
+            f"{amount(constraint)}: a longer window would tell"
+        )
+        decision, factor = Decision.UNDECIDED, None
+    else:
+        measured = Interval(reached, low, high)
+        decision, factor = decide_interval(constraint, measured), None
+        reason = (
+            f"{number(reached)} inferences/s ({percent(_confidence_of(result))} interval "
+            f"{number(low)} to {number(high)}) "
+        )
+        if decision is Decision.UNDECIDED:
+            factor = evidence_factor(constraint, measured)
+            reason += f"cannot yet be told from {amount(constraint)}: {more_evidence(factor)}"
+        elif decision is Decision.PASS:
+            reason += f"reach the {number(constraint.value)} asked for"
+        else:
+            reason += f"are below the {number(constraint.value)} asked for"
+    strained = strain(constraint, reached)
+    return Finding(constraint, "throughput", decision, reason, strained, factor)
 
 
 def _judge_latency(constraint: Constraint, latency: LatencySummary | None) -> Finding:

@@ -42,7 +42,7 @@ def loss_chain(steps: Sequence[Step], *, seed: int) -> LossChain | None:
 
     Args:
         steps: the teacher's checkpoint first, what is served last.
-        seed: of the bootstrap.
+        seed: of the intervals.
 
     Returns:
         None where a language model's steps have no window in common.

@@ -54,7 +54,7 @@ def task_scores(
         variant: what answered.
         teacher_samples: of its teacher; the variant's own where it is the teacher.
         outcomes_file: where the samples lie, in the run folder.
-        seed: of the bootstrap.
+        seed: of the intervals.
     """
     own, reference = _by_metric(samples), _by_metric(teacher_samples)
     documents = len({sample["doc_id"] for sample in samples})

@@ -50,7 +50,7 @@ def compare_with_teacher(
         outcomes: the variant's.
         teacher: the teacher's, on the same rows.
         family: they belong to.
-        seed: of the bootstrap.
+        seed: of the intervals.
     """
     if outcomes.variant == teacher.variant or outcomes.size != teacher.size:
         return ()

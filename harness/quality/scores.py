@@ -63,7 +63,7 @@ def score(
         dataset: the split they were collected on.
         variant: what answered.
         teacher: the reference's outcomes; the teacher's own may be given or left out.
-        seed: of the bootstrap.
+        seed: of the intervals.
 
     Raises:
         DataError: the outcomes are of another task or another split than the data set.
@@ -91,7 +91,7 @@ def baseline_scores(
         predictions: class indices as in `dataset.labels`, (size,).
         dataset: the split.
         teacher: the teacher's outcomes.
-        seed: of the bootstrap.
+        seed: of the intervals.
 
     Raises:
         DataError: not one prediction a row, or a data set without labels.

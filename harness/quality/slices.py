@@ -43,7 +43,7 @@ def slice_losses(
         outcomes: the variant's.
         teacher: the teacher's.
         divisions: of these samples.
-        seed: of the bootstrap.
+        seed: of the intervals.
     """
     rows = _paired_rows(outcomes, teacher, seed)
     if rows is None:

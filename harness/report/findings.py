@@ -16,7 +16,12 @@ from harness.report.labels import (
     relative_title,
     relative_value,
 )
-from harness.report.load_words import arrival_words, is_open, offered_words
+from harness.report.load_words import (
+    arrival_words,
+    is_open,
+    offered_words,
+    throughput_span,
+)
 from harness.report.numbers import (
     confidence,
     count,
@@ -128,9 +133,8 @@ def _throughput_tile(family: FamilyResults, trial: TrialResult) -> Tile:
     if teacher and teacher.trial.variant != trial.trial.variant:
         times = factor(ratio(rate, teacher.throughput_inferences_per_s))
         detail = f"{times} the best of {teacher.trial.variant}"
-    return Tile(
-        "Throughput", number(rate), "inferences/s", _known(detail, _asked(family, "throughput"))
-    )
+    known = _known(throughput_span(trial), detail, _asked(family, "throughput"))
+    return Tile("Throughput", number(rate), "inferences/s", known)
 
 
 def _latency_tile(family: FamilyResults, trial: TrialResult) -> Tile:

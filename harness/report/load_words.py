@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from harness.report.numbers import number
-from harness.types import ArrivalKind, ArrivalProcess, LoadMode, LoadShape, ShapeKind, Workload
+from harness.report.numbers import number, span
+from harness.types import (
+    ArrivalKind,
+    ArrivalProcess,
+    LoadMode,
+    LoadShape,
+    ShapeKind,
+    TrialResult,
+    Workload,
+)
 
 _KINDS = {
     ArrivalKind.CONSTANT: "constant",
@@ -16,6 +24,14 @@ _KINDS = {
 def is_open(workload: Workload) -> bool:
     """Whether requests fall due whatever the server does."""
     return workload.load_mode is LoadMode.OPEN
+
+
+def throughput_span(result: TrialResult) -> str:
+    """Bounds of the inferences a second; empty where there are none."""
+    return span(
+        number(result.throughput_low_inferences_per_s),
+        number(result.throughput_high_inferences_per_s),
+    )
 
 
 def load_words(workload: Workload) -> str:

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.report.labels import METRICS, SIGNS, serving_words, workload_words
-from harness.report.load_words import is_open, offered_words
+from harness.report.load_words import is_open, offered_words, throughput_span
 from harness.report.numbers import (
     MISSING,
     UNBOUNDED_MS,
@@ -116,7 +116,7 @@ def _load_rows(result: TrialResult) -> list[tuple[str, str]]:
     return [
         ("requests", _requests(result)),
         *_rates(result),
-        ("throughput", f"{number(result.throughput_inferences_per_s)} inferences/s"),
+        ("throughput", _throughput(result)),
         ("client, queue, compute", parts),
         *(
             (f"  of {part.model}", f"{number(part.queue_ms)} + {number(part.compute_ms)} ms")
@@ -124,6 +124,13 @@ def _load_rows(result: TrialResult) -> list[tuple[str, str]]:
         ),
         ("mean executed batch", number(result.server.batch_mean)),
     ]
+
+
+def _throughput(result: TrialResult) -> str:
+    bounds = throughput_span(result)
+    return f"{number(result.throughput_inferences_per_s)} inferences/s" + (
+        f" ({bounds})" if bounds else ""
+    )
 
 
 def _requests(result: TrialResult) -> str:

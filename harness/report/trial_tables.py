@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.report.labels import CAUSES, PROTOCOLS, batch_words, cause_title, trial_words
-from harness.report.load_words import is_open, load_amount, load_parts, offered_words
+from harness.report.load_words import (
+    is_open,
+    load_amount,
+    load_parts,
+    offered_words,
+    throughput_span,
+)
 from harness.report.numbers import (
     MISSING,
     confidence,
@@ -78,10 +84,14 @@ def _note(trials: Sequence[TrialResult]) -> str:
     levels = sorted({result.latency.confidence for result in trials if result.latency})
     if levels:
         named = " to ".join(dict.fromkeys(confidence(one) for one in (levels[0], levels[-1])))
-        words += f" In small beside percentiles: intervals at {named} confidence."
+        words += f" In small beside throughput and percentiles: intervals at {named} confidence."
     if any(map(service_differs, trials)):
         words += " Sent: timed from the send instead of from when the request fell due."
     return words
+
+
+def _joined(*details: str) -> str:
+    return "\n".join(detail for detail in details if detail)
 
 
 def _trial_row(result: TrialResult) -> tuple[Cell, ...]:
@@ -92,7 +102,7 @@ def _trial_row(result: TrialResult) -> tuple[Cell, ...]:
     return (
         words(trial.variant),
         decision_cell(result.decision),
-        numeric(number(rate), rate, _offered(result)),
+        numeric(number(rate), rate, _joined(throughput_span(result), _offered(result))),
         _percentile_cell(result, "p95"),
         words(PROTOCOLS[workload.protocol]),
         numeric(batch_words(workload), workload.client_batch_size),

@@ -74,6 +74,10 @@ class TrialResult:
     """Requests that were on their way at a time; in a closed loop `concurrency` was asked for."""
     records_problem: str = ""
     """Why not every request could be written down one by one, where that was asked for."""
+    throughput_low_inferences_per_s: float | None = None
+    """Confidence bounds, at the latency's confidence; None where the window is too short for its
+    own memory, and in runs from before there were any."""
+    throughput_high_inferences_per_s: float | None = None
 
     @property
     def client_ms(self) -> float | None:

@@ -30,7 +30,8 @@ from tests.samples import sample_study, sample_trial_result, sample_variant
 TRIAL_COLUMNS = """
     trial_id variant role format precision protocol client_batch_size load_mode concurrency
     rate_per_s max_batch_size queue_delay_us instance_count duration_s requests failures
-    throughput_requests_per_s throughput_inferences_per_s latency_p50_ms latency_p90_ms
+    throughput_requests_per_s throughput_inferences_per_s throughput_low_inferences_per_s
+    throughput_high_inferences_per_s latency_p50_ms latency_p90_ms
     latency_p95_ms latency_p99_ms latency_p95_low_ms latency_p95_high_ms server_queue_ms
     server_compute_ms server_batch_mean schedule_delay_p99_ms generator_cpu valid invalid_reason
     decision dropped offered_requests_per_s warmup_s service_p50_ms service_p95_ms service_p99_ms

@@ -53,6 +53,8 @@ def make_result(
         failures_by_kind={"timeout": failures} if failures else {},
         throughput_requests_per_s=rate / trial.workload.client_batch_size,
         throughput_inferences_per_s=rate,
+        throughput_low_inferences_per_s=0.999 * rate,
+        throughput_high_inferences_per_s=1.001 * rate,
         latency=latency if requests else None,
         schedule_delay_p99_ms=0.1,
         generator_cpu=0.3,

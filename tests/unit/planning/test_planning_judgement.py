@@ -36,8 +36,10 @@ def trial(objective, **numbers):
         ("mean < 25 ms", PASS),  # 20 to 24
         ("mean < 21 ms", UNDECIDED),
         ("p99 < 50 ms", FAIL),
-        ("throughput >= 1000/s", PASS),
-        ("throughput > 1000/s", FAIL),
+        ("throughput >= 999/s", PASS),  # 999 to 1,001
+        ("throughput >= 1000/s", UNDECIDED),
+        ("throughput > 999/s", UNDECIDED),
+        ("throughput > 1001/s", FAIL),
         ("p95 < 50 ms, throughput >= 2000/s", FAIL),
         ("p95 < 41 ms, throughput >= 2000/s", FAIL),
         ("accuracy >= 90%", PASS),  # quality clauses are not a trial's business
@@ -53,10 +55,32 @@ def test_reasons_carry_their_numbers():
     _, reason = trial("p95 < 37 ms")
     assert reason == "p95 40.0 ms (95% interval 38.0 to 42.0 ms) is over 37 ms"
     _, reason = trial("throughput >= 2000/s")
-    assert reason == "1,000 inferences/s is below the 2,000 asked for"
+    assert reason == (
+        "1,000 inferences/s (95% interval 999 to 1,001) are below the 2,000 asked for"
+    )
+    _, reason = trial("throughput >= 998/s, p95 < 37 ms")
+    assert "inferences/s" not in reason
+    _, reason = trial("throughput >= 999.5/s")
+    assert reason == (
+        "1,000 inferences/s (95% interval 999 to 1,001) cannot yet be told from "
+        "1,000 inferences/s: about 4 times as many requests would tell"
+    )
     _, reason = trial("p95 < 41 ms")
     # 2 ms of interval against 1 ms of room: four times the sample.
     assert "cannot yet be told from 41 ms: about 4 times as many requests" in reason
+
+
+def test_a_throughput_without_an_interval_decides_nothing():
+    """A window too short for its own memory, or a journal from before there were intervals."""
+    old = dataclasses.replace(
+        make_result(),
+        throughput_low_inferences_per_s=None,
+        throughput_high_inferences_per_s=None,
+    )
+    verdict, reason = judge_trial(parse_objective("throughput >= 10/s"), old)
+    assert verdict is UNDECIDED
+    assert "1,000 inferences/s have no interval" in reason
+    assert "a longer window would tell" in reason
 
 
 def test_without_an_upper_bound_more_requests_are_asked_for():

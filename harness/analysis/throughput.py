@@ -1,0 +1,169 @@
+"""Confidence bounds of a throughput, from the slices of one window.
+
+*A closed loop* answers as fast as the server does: the mean of ten blocks' rates with Student's t
+(batch means; Law & Kelton, Simulation Modeling and Analysis, section 9.5.3), widened where the
+blocks remember each other, as the mean latency's is (`harness.analysis.intervals`). Clear cases are
+bounded by the blocks' extremes, with room to spare.
+
+*An open loop* answers what is asked, as long as the server keeps up: what is uncertain is not how
+many requests happened to fall due, but whether the backlog grows. So the bounds are those of the
+rate that was asked for less the growth of the backlog, a regression over the window's blocks whose
+residuals give its error; where these remember each other for long, what a backlog that does not
+grow could show by its swings. Where it grows for certain, what is answered is all that there can
+be, and the bounds are those of the blocks' rates. What failed or was dropped is taken off by its
+share, with that share's error. A trace or a shape is held to what it asked for in this window.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from harness import hdr
+from harness.analysis.intervals import (
+    BLOCKS,
+    CLOSED_ROOM,
+    CYCLES_A_BLOCK,
+    FEWEST_DEGREES,
+    ar1_inflation,
+    autocorrelation,
+)
+from harness.types import ArrivalKind, LoadMode, ShapeKind, TimeSlice, Workload
+
+STEEPEST = 1.5
+"""Slope of the regression of a step from 0 to 1 in the midst of a window of length 1."""
+LONG_MEMORY = 2.0
+"""Of residuals: variance beyond that of independent ones from which the swing counts instead."""
+_FEWEST_BLOCKS = 4
+
+Floats = NDArray[np.float64]
+Bounds = tuple[float, float]
+
+
+def throughput_bounds(
+    window: Sequence[TimeSlice],
+    slice_s: float,
+    workload: Workload,
+    *,
+    confidence: float,
+    mean_ms: float | None,
+) -> Bounds | None:
+    """Two-sided bounds of the inferences a second; None where the window is too short for any.
+
+    Args:
+        window: slices of one steady state, in time order.
+        slice_s: the length of each.
+        workload: that was asked for.
+        confidence: of the interval.
+        mean_ms: mean latency; None where nothing was answered.
+    """
+    blocks = min(BLOCKS, len(window))
+    requests = sum(one.completed for one in window)
+    if blocks < _FEWEST_BLOCKS or mean_ms is None or not requests:
+        return None
+    seconds = _by_block([slice_s] * len(window), blocks)
+    answered = _by_block([one.inferences for one in window], blocks)
+    rows = float(answered.sum()) / requests
+    if workload.load_mode is LoadMode.CLOSED:
+        found = _of_blocks(answered / seconds, float(seconds.min()), confidence, mean_ms / 1e3)
+    else:
+        lost = _by_block([rows * _lost(one) for one in window], blocks)
+        due = lost + _by_block([rows * hdr.total(one.ok.response) for one in window], blocks)
+        nominal = _nominal_per_s(workload)
+        asked = float(due.sum() / seconds.sum()) if nominal is None else nominal * rows
+        found = _of_open(_Blocks(due, lost, answered, seconds), asked, confidence)
+    if found is None:
+        return None
+    value, length_s = float(answered.sum() / seconds.sum()), float(seconds.sum())
+    one_request = rows / length_s  # whichever side of the window's edge it came to
+    return max(0.0, min(found[0], value - one_request)), max(found[1], value + one_request)
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """Rows of requests, a number a block."""
+
+    due: Floats
+    lost: Floats
+    """Of those due: failed, or never sent."""
+    answered: Floats
+    seconds: Floats
+
+
+def _by_block(values: Sequence[float], blocks: int) -> Floats:
+    place = np.arange(len(values)) * blocks // len(values)
+    sums: Floats = np.bincount(place, np.asarray(values, dtype=np.float64)).astype(np.float64)
+    return sums
+
+
+def _lost(one: TimeSlice) -> int:
+    return sum(one.failures.values()) + one.dropped
+
+
+def _of_blocks(rates: Floats, block_s: float, confidence: float, mean_s: float) -> Bounds | None:
+    found = _of_rates(rates, confidence)
+    if len(rates) < BLOCKS or block_s < CYCLES_A_BLOCK * mean_s:
+        return found
+    clear = float(rates.min()) / CLOSED_ROOM, float(rates.max()) * CLOSED_ROOM
+    return clear if found is None else (max(found[0], clear[0]), min(found[1], clear[1]))
+
+
+def _of_rates(rates: Floats, confidence: float) -> Bounds | None:
+    count, mean = len(rates), float(rates.mean())
+    deviations = rates - mean
+    variance = float(np.square(deviations).sum()) / (count - 1) / count
+    half = _half(deviations, variance, confidence)
+    return None if half is None else (mean - half, mean + half)
+
+
+def _of_open(blocks: _Blocks, asked_per_s: float, confidence: float) -> Bounds | None:
+    """What is asked for a second, less what is lost of it and what the backlog grows by."""
+    kept = _of_rates(1 - blocks.lost / np.maximum(blocks.due, 1.0), confidence)
+    backlog = np.concatenate([[0.0], np.cumsum(blocks.due - blocks.lost - blocks.answered)])
+    growth = _growth(backlog, blocks.seconds, confidence)
+    if growth is None or kept is None:  # what is answered is all that there can be
+        return _of_rates(blocks.answered / blocks.seconds, confidence)
+    return kept[0] * asked_per_s - growth[1], kept[1] * asked_per_s - growth[0]
+
+
+def _growth(backlog: Floats, seconds: Floats, confidence: float) -> Bounds | None:
+    """Of the backlog at the blocks' edges, a second; None where it grows for certain."""
+    at_s = np.concatenate([[0.0], np.cumsum(seconds)])
+    at_s -= at_s.mean()
+    spread = float(np.square(at_s).sum())
+    growth = float(at_s @ backlog) / spread
+    residuals = backlog - backlog.mean() - growth * at_s
+    variance = float(np.square(residuals).sum()) / (len(backlog) - 2) / spread
+    half = _half(residuals, variance, confidence)
+    if half is not None and growth > half:
+        return None
+    # A backlog that stays within its swing makes a regression no steeper than this.
+    steepest = STEEPEST * float(np.ptp(backlog)) / float(seconds.sum())
+    if half is None or ar1_inflation(autocorrelation(residuals)) > LONG_MEMORY:
+        half = steepest
+    half = min(half, steepest)
+    return growth - half, growth + half
+
+
+def _nominal_per_s(workload: Workload) -> float | None:
+    arrivals = workload.arrivals
+    if arrivals.kind is ArrivalKind.TRACE or arrivals.shape.kind is not ShapeKind.FLAT:
+        return None
+    return workload.rate_per_s
+
+
+def _half(deviations: Floats, variance: float, confidence: float) -> float | None:
+    """Half an interval of an estimate with this variance, were the blocks independent.
+
+    None where they remember each other for as long as the window.
+    """
+    larger = ar1_inflation(autocorrelation(deviations))
+    degrees = len(deviations) / larger - 1
+    if degrees < FEWEST_DEGREES:
+        return None
+    return float(special.stdtrit(degrees, (1 + confidence) / 2)) * math.sqrt(variance * larger)
