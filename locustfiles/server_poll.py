@@ -71,8 +71,9 @@ class ServerPoll:
                 at_s = (asked_s + clock()) / 2
         except (HarnessError, gevent.Timeout) as error:
             self._note_missing(at_s, error)
+            self._metrics()
             return
-        page = self._metrics()
+        page = self._metrics()  # behind the statistics: it may take long, and they are the edge's
         self._note_back(at_s)
         resets = self.counters.resets
         utilizations = page.values("nv_gpu_utilization")

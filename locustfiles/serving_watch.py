@@ -38,6 +38,8 @@ from user_shapes import users_of_step
 
 EVERY_S = 1.0
 FIRST_LOOK_S = 5.0
+BOOKED_WITHIN_S = 0.1
+"""After its last answer: a server counts a request when it has sent the answer."""
 LONGEST_S = 3600.0
 """The last look of a test that runs until somebody stops it."""
 
@@ -125,6 +127,7 @@ class ServingWatch:
         watched.ended_s = now_s
         if self._greenlet is not None:
             self._greenlet.kill()
+        gevent.sleep(BOOKED_WITHIN_S)
         watched.poll.read(self._elapsed_s)
         watched.poll.close()
         phases = [one for one in watched.results.phases(now_s) if one.name not in TRANSIENT]
