@@ -27,6 +27,7 @@ from harness.types import (
     FailedVariant,
     ModelVariant,
     QualityScore,
+    TaskEntry,
     TrialResult,
 )
 
@@ -45,30 +46,8 @@ class QualityEntry:
     """Beside the teacher, sample by sample, and calibration."""
     relabelling: Relabelling | None = None
     """Where its outputs seem to stand for other classes than they are called by."""
-
-
-@dataclass(frozen=True)
-class TaskEntry:
-    """One lm-eval task (or group of tasks) as one variant answered it."""
-
-    variant: str
-    sha256: str
-    task: str
-    """As it was asked for."""
-    digest: str
-    """SHA-256 of every request it made."""
-    scores: tuple[QualityScore, ...]
-    requests: int
-    unanswered: int
-    truncated: int
-    """Requests whose context was cut from the left to the model's length."""
-    windowed: int
-    """Texts that took more than one window."""
-
-    @property
-    def key(self) -> str:
-        """What a later entry of the same name replaces."""
-        return f"{self.variant}/{self.task}"
+    teacher_sha256: str = ""
+    """Of the teacher it was held against: beside another it is scored anew."""
 
 
 Entry = (

@@ -150,3 +150,5 @@ class LossEntry:
     examples: tuple[WorstExample, ...] = ()
     problem: str = ""
     """Why there is no chain, where there is none."""
+    teacher_sha256: str = ""
+    """Of the teacher it was held against: beside another it is traced anew."""

@@ -29,6 +29,7 @@ from harness.types import (
     ModelVariant,
     QualityScore,
     ServiceLevelObjective,
+    TaskEntry,
     TrialResult,
     Verdict,
 )
@@ -67,6 +68,8 @@ class StoredRun:
     """Variants that could not be made or served."""
     relabellings: tuple[Relabelling, ...] = ()
     """Of variants whose outputs seem to stand for other classes than they are called by."""
+    tasks: tuple[TaskEntry, ...] = ()
+    """lm-eval's, one a variant; their scores are among `scores`."""
 
 
 class RunFolder:
@@ -181,6 +184,7 @@ def read_run(path: Path) -> StoredRun:
         served=tuple(journal.served.values()),
         failed=tuple(journal.failed.values()),
         relabellings=tuple(e.relabelling for e in journal.quality.values() if e.relabelling),
+        tasks=tuple(journal.tasks.values()),
     )
 
 

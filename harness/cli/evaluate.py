@@ -23,6 +23,7 @@ from harness.pipeline.machinery import Machinery
 from harness.pipeline.run import score_study
 from harness.quality.lm_tasks import TaskRequest, load_tasks
 from harness.report.selection import families_of, lost_its_students
+from harness.report.task_table import known_before
 from harness.report.terminal_quality import losses_table, pairs_table, quality_table
 from harness.report.warnings import has_warnings, warning_lines
 from harness.runs import StoredRun, read_run
@@ -115,6 +116,8 @@ def _print_scores(run: StoredRun, path: Path, *, as_json: bool) -> None:
         *([losses_table(run)] if any(entry.chain for entry in run.losses) else []),
         *([warning_lines(run)] if has_warnings(run) else []),
     )
+    for known in known_before(run.tasks):
+        print_line(f"{known} (--no-cache asks anew)")
     print_line(f"run: {path}")
 
 

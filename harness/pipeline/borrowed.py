@@ -5,10 +5,10 @@ mode) models are reloaded for each serving configuration and put back at the end
 or is not to be touched, each model's own configuration is the one that is measured.
 
 The artefact's file is out of reach, so its digest is too. What stands in for it is `remote:` and a
-digest of what the server says of the model (`harness.serving.remote.identity_of`). It is asked for
-again after scoring and before every trial, so a score and a latency that share a row were taken of
-a model that its server told of alike; and the known answers, asked for once, are held against
-every trial's.
+digest of the address, of what the server says of the model and of what it answers to fixed rows
+(`harness.pipeline.identity`). All of that is asked for again after scoring and before every trial,
+so a score and a latency that share a row were taken of a model that answered alike; and the known
+answers, asked for once, are held against every trial's.
 """
 
 from __future__ import annotations

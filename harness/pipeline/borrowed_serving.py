@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.cache import cache_root
 from harness.load.generators import REQUEST_TIMEOUT_S
 from harness.load.payloads import Group
 from harness.load.transports.opening import transport_opener
 from harness.pipeline.borrowed import Borrowed
+from harness.pipeline.identity import FOLDER
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.preflight import check_requests, try_one_request
 from harness.pipeline.preparation import (
@@ -21,23 +23,28 @@ from harness.pipeline.preparation import (
 )
 from harness.pipeline.serving import Served
 from harness.pipeline.spaces import workloads
+from harness.runs import RunFolder
 from harness.serving.remote import RemoteModel
 from harness.study import Family, Study, Task, variant_name
 from harness.tasks.encoding import EncodedDataset
-from harness.types import ModelFormat, ModelVariant, Precision, TaskKind, TensorSpec
+from harness.types import Accelerator, ModelFormat, ModelVariant, Precision, TaskKind, TensorSpec
 
 _DYNAMIC = -1
 
 
-def serve_borrowed(study: Study, borrowed: Borrowed, machinery: Machinery) -> Served:
+def serve_borrowed(
+    study: Study, borrowed: Borrowed, machinery: Machinery, folder: RunFolder
+) -> Served:
     """Encode the data, and make sure that every model takes and answers it.
+
+    Which models they are is known by what they answer; the folder keeps that for a later resume.
 
     Raises:
         UsageError: a model that does not take the study's requests, or does not answer as its task
             asks; the server was not loaded yet.
     """
     families = tuple(
-        _prepare(study, opened, borrowed, machinery)
+        _prepare(study, opened, borrowed, machinery, folder)
         for opened in open_families(study, study.families, machinery.progress, machinery.warn)
     )
     site = dataclasses.replace(borrowed.opened.site(), control=borrowed.control)
@@ -71,10 +78,17 @@ def described_fully(model: RemoteModel, dataset: EncodedDataset, task: Task) -> 
 
 
 def _prepare(
-    study: Study, opened: OpenedFamily, borrowed: Borrowed, machinery: Machinery
+    study: Study,
+    opened: OpenedFamily,
+    borrowed: Borrowed,
+    machinery: Machinery,
+    folder: RunFolder,
 ) -> PreparedFamily:
     variants: list[ModelVariant] = []
     by_variant: dict[str, OpenedModel] = {}
+    accelerated = borrowed.control is not None and any(
+        one is not Accelerator.NONE for one in study.serving_of(opened.family).accelerators
+    )
     for one in opened.teacher_first:
         groups = [group.inputs for group in one.dataset.groups]
         for precision, form in one.model.artefacts:
@@ -82,7 +96,16 @@ def _prepare(
             model = described_fully(borrowed.models[name], one.dataset, opened.family.task)
             outputs = _try(study, opened.family, model, groups, borrowed, machinery)
             by_variant[name] = one
-            variants.append(_variant(name, one, opened.family, precision, model, outputs))
+            identity = borrowed.opened.identities.establish(
+                model,
+                groups,
+                precision,
+                folders=(folder.path / FOLDER, cache_root() / FOLDER),
+                accelerated=accelerated,
+                warn=machinery.warn,
+            )
+            found = dataclasses.replace(model, identity=identity)
+            variants.append(_variant(name, one, opened.family, precision, found, outputs))
     return PreparedFamily(
         family=opened.family,
         variants=tuple(variants),

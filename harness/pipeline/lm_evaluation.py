@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from harness.cache import cache_root
-from harness.errors import StudyError, UsageError
+from harness.errors import ServerError, StudyError, UsageError
 from harness.export.checkpoint import inspect_checkpoint
-from harness.journal import TaskEntry
 from harness.pipeline.machinery import ProgressSink
 from harness.pipeline.preparation import PreparedFamily
 from harness.pipeline.scoring import standing
-from harness.pipeline.serving import Served
+from harness.pipeline.serving import Served, Site
 from harness.quality.answer_cache import AnswerCache
 from harness.quality.decoding import end_tokens, generation_settings, not_kept_of
 from harness.quality.lm_tasks import LoadedTask
 from harness.quality.token_scores import TokenScorer
 from harness.runs import RunFolder
+from harness.serving.remote import REMOTE_DIGEST
 from harness.study import Family, Model, Study, variants_of
 from harness.tasks.quiet import quiet
 from harness.tasks.tokenizer import load_tokenizer
-from harness.types import ModelVariant, Progress, ServingConfig, TaskKind
+from harness.types import ModelVariant, Progress, ServingConfig, TaskEntry, TaskKind
 
 ROWS_PER_REQUEST = 16
 """And the served maximum: a full request is executed as it is, in every run alike."""
@@ -94,21 +96,57 @@ def evaluate_family(
     evaluation: TaskEvaluation,
     progress: ProgressSink,
 ) -> None:
-    """Let every variant answer what the journal does not hold yet; the teacher comes first."""
+    """Let every variant answer what the journal does not hold yet; the teacher comes first.
+
+    Raises:
+        ServerError: the server died, or has another model now than at the start.
+    """
     if not _answers(prepared.family):
         return
     for variant in standing(prepared, folder):
-        todo = [task for task in evaluation.tasks if not _done(folder, variant, task)]
+        todo = [task for task in evaluation.tasks if not _done(folder, prepared, variant, task)]
         if not todo:
             continue
         serving = evaluation_serving(study.serving_of(prepared.family).instance_kind)
         served.load(variant, serving)
+        served.site.check_model(variant)
+        cache = _cache(prepared, variant, serving) if evaluation.use_cache else None
         for task in todo:
-            entry = _evaluate(study, prepared, variant, task, served, folder, evaluation, progress)
-            served.site.server.check()
+            with _of_one_model(served.site, variant, cache):
+                entry = _evaluate(study, prepared, variant, task, served, folder, cache, progress)
             folder.journal.add(entry)
             progress(Progress(_stage(variant), 1, 1, _told(entry)))
         served.unload(variant)
+
+
+def _cache(prepared: PreparedFamily, variant: ModelVariant, serving: ServingConfig) -> AnswerCache:
+    """Of answers of this very model, with its tokenizer, on this kind of device."""
+    return AnswerCache(
+        cache_root() / "answers",
+        variant.sha256,
+        prepared.opened[variant.name].checkpoint.digest,
+        serving.instance_kind,
+        version("lm_eval"),
+    )
+
+
+@contextmanager
+def _of_one_model(site: Site, variant: ModelVariant, cache: AnswerCache | None) -> Iterator[None]:
+    """Make sure that all answers were one model's; else none is kept for later.
+
+    Also of a task that did not end, whose answers so far are kept. An artefact of our own lies
+    where nobody else writes: its answers are good whatever becomes of the server.
+    """
+    try:
+        yield
+    finally:
+        try:
+            site.server.check()
+            site.check_model(variant)
+        except ServerError:
+            if cache is not None and variant.sha256.startswith(REMOTE_DIGEST):
+                cache.forget()
+            raise
 
 
 def _tokenizer_folder(prepared: PreparedFamily, variant: ModelVariant) -> Path:
@@ -159,9 +197,12 @@ def _open(folder: Path, model: Model) -> tuple[Any, Any, int]:
     return tokenizer, config, resolve_max_length(config, tokenizer)
 
 
-def _done(folder: RunFolder, variant: ModelVariant, task: LoadedTask) -> bool:
+def _done(
+    folder: RunFolder, prepared: PreparedFamily, variant: ModelVariant, task: LoadedTask
+) -> bool:
     entry = folder.journal.tasks.get(f"{variant.name}/{task.name}")
-    return entry is not None and (entry.sha256, entry.digest) == (variant.sha256, task.digest)
+    wanted = variant.sha256, prepared.teacher.sha256, task.digest
+    return entry is not None and (entry.sha256, entry.teacher_sha256, entry.digest) == wanted
 
 
 def _stage(variant: ModelVariant) -> str:
@@ -171,6 +212,11 @@ def _stage(variant: ModelVariant) -> str:
 def _told(entry: TaskEntry) -> str:
     """What a reader must know of a finished task beside its score."""
     parts = [f"{entry.task}: {entry.requests} requests"]
+    if entry.from_cache:
+        known = entry.from_cache + entry.asked
+        parts.append(
+            f"{entry.from_cache} of {known} answers known from an earlier run (--no-cache asks all)"
+        )
     if entry.unanswered:
         parts.append(f"{entry.unanswered} unanswered")
     if entry.truncated:
@@ -187,7 +233,7 @@ def _evaluate(  # noqa: PLR0913, PLR0917  (all of one step: who answers what, wh
     task: LoadedTask,
     served: Served,
     folder: RunFolder,
-    evaluation: TaskEvaluation,
+    cache: AnswerCache | None,
     progress: ProgressSink,
 ) -> TaskEntry:
     from harness.quality.lm_eval import ServedLM
@@ -197,7 +243,6 @@ def _evaluate(  # noqa: PLR0913, PLR0917  (all of one step: who answers what, wh
     model = next(one for one in prepared.family.models if variant.name in variants_of(one))
     folder_of_model = _tokenizer_folder(prepared, variant)
     tokenizer, _, max_length = _open(folder_of_model, model)
-    cache = AnswerCache(cache_root() / "answers", variant.sha256) if evaluation.use_cache else None
     scorer = TokenScorer(
         variant,
         served.site.client,
@@ -239,4 +284,7 @@ def _evaluate(  # noqa: PLR0913, PLR0917  (all of one step: who answers what, wh
         unanswered=counts.unanswered,
         truncated=counts.truncated,
         windowed=counts.windowed,
+        from_cache=scorer.counts.kept,
+        asked=scorer.counts.asked,
+        teacher_sha256=prepared.teacher.sha256,
     )

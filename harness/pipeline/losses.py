@@ -57,11 +57,11 @@ def trace_losses(
     """
     if prepared.family.task.kind is TaskKind.QUESTION_ANSWERING:
         return
-    known = folder.journal.losses
+    known, teacher = folder.journal.losses, prepared.teacher.sha256
     todo = [
         variant
         for variant in standing(prepared, folder)
-        if variant.name not in known or known[variant.name].sha256 != variant.sha256
+        if variant.name not in known or _origins(known[variant.name]) != (variant.sha256, teacher)
     ]
     if not todo:
         return
@@ -89,7 +89,14 @@ class _Tracer:
         except (CheckpointError, ServerError) as error:
             self.served.site.server.check()  # a dead server ends the run; this is about one step
             problem = str(error)
-        entry = LossEntry(variant.name, variant.sha256, family, chain, problem=problem)
+        entry = LossEntry(
+            variant.name,
+            variant.sha256,
+            family,
+            chain,
+            problem=problem,
+            teacher_sha256=self.prepared.teacher.sha256,
+        )
         if variant.name == self.prepared.teacher.name:
             return entry
         return self._compared(entry)
@@ -245,6 +252,10 @@ class _Tracer:
 
     def _path(self, name: str) -> Path:
         return self.folder.path / "samples" / "chain" / f"{name}.parquet"
+
+
+def _origins(entry: LossEntry) -> tuple[str, str]:
+    return entry.sha256, entry.teacher_sha256
 
 
 def _draw(study: Study, prepared: PreparedFamily, dataset: EncodedDataset) -> NDArray[np.int64]:

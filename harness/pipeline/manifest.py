@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.errors import RunFolderError
 from harness.journal import SCHEMA_VERSION
 from harness.machine import describe_machine, source_revision
 from harness.pipeline.preparation import PreparedFamily
@@ -74,6 +75,8 @@ def describe_run(
     `server` is what to say of it: a part `environment` of ours, a part `server` of anybody else's.
     """
     earlier = read_manifest(path)
+    data = {family.family.name: _data(family) for family in families}
+    _check_data(path, earlier["data"], data)
     resumed = [utc_now()] if earlier["artefacts"] else []
     manifest = new_manifest(study)
     return {
@@ -87,14 +90,32 @@ def describe_run(
             for family in families
             for variant in family.variants
         },
-        "data": {family.family.name: _data(family) for family in families},
+        "data": data,
     }
+
+
+def _check_data(path: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Scores and trials of other rows are not gone on with.
+
+    Raises:
+        RunFolderError: the rows, or what a tokenizer makes of them, have changed since.
+    """
+    for name in earlier.keys() & now.keys():
+        before, own = earlier[name].get("encoded", {}), now[name]["encoded"]
+        changed = [variant for variant in own if before.get(variant, own[variant]) != own[variant]]
+        if changed:
+            raise RunFolderError(
+                f"{path} was measured on other data: the rows of family {name} have changed since, "
+                f"or what the tokenizer of {', '.join(changed)} makes of them",
+                next_step="start a new run without --resume",
+            )
 
 
 def _data(family: PreparedFamily) -> dict[str, Any]:
     dataset = family.datasets[family.teacher.name]
     return {
         "digest": dataset.digest,
+        "encoded": {name: one.digest for name, one in family.datasets.items()},
         "samples": dataset.samples,
         "windows": dataset.size,
         "truncated": dataset.truncated,

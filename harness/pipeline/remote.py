@@ -12,19 +12,18 @@ from urllib.parse import urlsplit
 
 from harness.errors import ServerError, UsageError
 from harness.load.transports.address import Target, parse_target
+from harness.pipeline.identity import Identities
 from harness.pipeline.preflight import check_live
 from harness.pipeline.serving import Site
 from harness.serving.remote import (
     BINARY_TENSORS,
-    REMOTE_DIGEST,
     RemoteServer,
     ServerFacts,
-    describe,
 )
 from harness.serving.remote_grpc import GrpcServer
 from harness.serving.remote_http import HttpServer
 from harness.telemetry.prometheus import scrape
-from harness.types import ModelVariant, WireProtocol
+from harness.types import WireProtocol
 
 PROTOCOLS = {
     "http": WireProtocol.HTTP,
@@ -57,6 +56,8 @@ class OpenServer:
     """With JSON bodies where it takes no others."""
     server: RemoteServer
     facts: ServerFacts
+    identities: Identities
+    """Which models it has."""
 
     def site(self) -> Site:
         """For trials that take its models as they are."""
@@ -67,23 +68,8 @@ class OpenServer:
             control=None,
             targets={self.address.protocol: target},
             read_page=_page_reader(self.address, metrics),
-            check_model=self.check_model,
+            check_model=self.identities.check,
         )
-
-    def check_model(self, variant: ModelVariant) -> None:
-        """Make sure that the server still has the model that the variant was made of.
-
-        Raises:
-            ServerError: it says something else of it now.
-        """
-        if not variant.sha256.startswith(REMOTE_DIGEST):
-            return
-        if describe(self.server, variant.served_name).identity != variant.sha256:
-            raise ServerError(
-                f"the model '{variant.served_name}' at {self.address.url} was exchanged while it "
-                "was measured: its version or its configuration is another than at the start",
-                next_step="go on with --resume: what was taken of the one before is taken anew",
-            )
 
     def lacking(self, model: str) -> tuple[str, ...]:
         """What this server does not offer, in words; it is shown as missing, never as zero.
@@ -153,7 +139,7 @@ def open_remote(address: RemoteAddress) -> Iterator[OpenServer]:
     found = dataclasses.replace(address, target=target)
     server = _connect(found, _metrics_page(found, facts))
     try:
-        yield OpenServer(found, server, facts)
+        yield OpenServer(found, server, facts, Identities(server, address.url))
     finally:
         server.close()
 

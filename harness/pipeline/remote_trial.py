@@ -1,18 +1,21 @@
 """One trial on a server that is already up, measured as it is: nothing is loaded or configured.
 
-The artefact behind such a server is not known: what its server says of the model stands in for the
-digest, and no quality score is joined to the trial.
+The artefact behind such a server is not known: its address, what its server says of the model and
+what that answers stand in for the digest (`identity`), and no quality score is joined to the trial.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.cache import cache_root
 from harness.load.generators import REQUEST_TIMEOUT_S, LoadGenerators
 from harness.load.payloads import Group, write_payloads
 from harness.load.transports.opening import transport_opener
+from harness.pipeline.identity import FOLDER
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.preflight import check_requests, try_one_request
 from harness.pipeline.remote import OpenServer
@@ -75,7 +78,15 @@ def prepare_remote(
     outputs = try_one_request(model, groups, workload, opener)
     family = study.family_of(name).name if study else name
     trial = Trial(name, family, model.serving, workload, stage="load")
-    return RemoteTrial(trial, _variant(trial, model, outputs, study), groups)
+    variant = _variant(trial, model, outputs, study)
+    identity = opened.identities.establish(
+        model,
+        groups,
+        variant.precision,
+        folders=(cache_root() / FOLDER,),
+        warn=machinery.warn,
+    )
+    return RemoteTrial(trial, dataclasses.replace(variant, sha256=identity), groups)
 
 
 def measure_remote(

@@ -156,7 +156,7 @@ def _served_into(
 ) -> Iterator[Served]:
     """Prepare and serve a study, with the artefacts in the folder's journal and manifest."""
     if borrowed is not None:
-        served = serve_borrowed(study, borrowed, machinery)
+        served = serve_borrowed(study, borrowed, machinery, folder)
         _write_down(study, folder, served.families, {"server": borrowed.manifest()})
         yield served
         return

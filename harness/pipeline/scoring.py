@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.errors import ServerError
+from harness.errors import ExchangedError, ServerError
 from harness.journal import QualityEntry
 from harness.pipeline.ensembles import PreparedPipeline
 from harness.pipeline.left_out import SERVING, failed_variant, needed, tell
@@ -54,8 +54,7 @@ def score_family(
         ServerError: the server died, or does not serve what the others are compared with.
     """
     for number, variant in enumerate(prepared.variants):
-        entry = folder.journal.quality.get(variant.name)
-        if entry is None or entry.sha256 != variant.sha256:
+        if not _is_scored(variant, prepared, folder):
             stage = f"quality of {prepared.family.name}"
             step = Progress(stage, number, len(prepared.variants), variant.name)
             progress(step)
@@ -66,10 +65,9 @@ def score_family(
                 )
     for one in prepared.pipelines:
         variant = one.pipeline.variant
-        entry = folder.journal.quality.get(variant.name)
         if one.pipeline.model.name in folder.journal.failed:
             continue
-        if entry is None or entry.sha256 != variant.sha256:
+        if not _is_scored(variant, prepared, folder):
             with _left_out_if_not_served(variant, prepared, served, folder, progress):
                 folder.journal.add(_score_pipeline(study, one, prepared, served, folder, progress))
     if prepared.baseline:
@@ -87,6 +85,8 @@ def _left_out_if_not_served(
     """Write a variant down as failed where it is the model, and not the server, that fails."""
     try:
         yield
+    except ExchangedError:
+        raise  # it serves well, and is another model
     except ServerError as error:
         served.site.server.check()
         served.site.check_model(variant)
@@ -114,6 +114,15 @@ def quality_gate(
         for variant in standing(prepared, folder)
         if variant.role is not Role.CONTROL
     }
+
+
+def _is_scored(variant: ModelVariant, prepared: PreparedFamily, folder: RunFolder) -> bool:
+    """Whether the journal holds a score of this very model, beside this very teacher."""
+    entry = folder.journal.quality.get(variant.name)
+    return entry is not None and (entry.sha256, entry.teacher_sha256) == (
+        variant.sha256,
+        prepared.teacher.sha256,
+    )
 
 
 def _score_variant(
@@ -161,7 +170,13 @@ def _score_variant(
         **({} if is_teacher else _reference(folder, prepared, teacher)),
     )
     return QualityEntry(
-        variant.name, variant.sha256, tuple(scores), tuple(consistency), pairs, relabelling
+        variant.name,
+        variant.sha256,
+        tuple(scores),
+        tuple(consistency),
+        pairs,
+        relabelling,
+        teacher_sha256=prepared.teacher.sha256,
     )
 
 
@@ -200,7 +215,12 @@ def _score_pipeline(
     write_outcomes(outcomes_path(folder, pipeline.variant.name), outcomes, dataset)
     teacher = read_outcomes(_teacher_path(folder, prepared))
     scores = score(outcomes, dataset, variant=pipeline.variant, teacher=teacher, seed=study.seed)
-    return QualityEntry(pipeline.variant.name, pipeline.variant.sha256, tuple(scores))
+    return QualityEntry(
+        pipeline.variant.name,
+        pipeline.variant.sha256,
+        tuple(scores),
+        teacher_sha256=prepared.teacher.sha256,
+    )
 
 
 def _relay(sink: ProgressSink, step: Progress, within: Progress) -> None:

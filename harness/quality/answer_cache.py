@@ -1,8 +1,8 @@
 """Answers that need not be asked for again: a file an artefact, in the harness's cache.
 
-An answer is kept under the digest of the artefact that gave it and of what was asked. So a repeated
-run, or a second task on the same text, asks nothing twice, and another artefact's answers are never
-taken for this one's.
+An answer is kept under the identity of the model that gave it and of what was asked. So a repeated
+run, or a second task on the same text, asks nothing twice, and another model's answers are never
+taken for this one's, whatever the two are called.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ _KEYS_A_QUERY = 500
 
 
 class AnswerCache:
-    """What one artefact answered, by the digest of the request.
+    """What one model answered, by the digest of the request.
 
     Args:
         folder: where the files lie.
-        sha256: the artefact's digest.
+        identity: all that decides what it answers: the artefact's digest (on a server of somebody
+            else's what stands in for it), its tokenizer's files, how it is executed.
     """
 
-    def __init__(self, folder: Path, sha256: str) -> None:
-        self.path = folder / f"{sha256}-{FORMAT}.sqlite"
+    def __init__(self, folder: Path, *identity: str) -> None:
+        name = hashlib.sha256("\n".join(identity).encode()).hexdigest()
+        self.path = folder / f"{name}-{FORMAT}.sqlite"
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -72,6 +74,11 @@ class AnswerCache:
         )
         with self._open() as database:
             database.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", rows)
+
+    def forget(self) -> None:
+        """Drop every answer: some may be another model's."""
+        with self._open() as database:
+            database.execute("DELETE FROM answers")
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

@@ -25,7 +25,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from harness.errors import ServerError
 from harness.quality.generation import Prompt, Stop, generate_greedily
-from harness.quality.token_scores import TokenScorer, TokenScores
+from harness.quality.token_scores import ScoringCounts, TokenScorer, TokenScores
 
 MAX_GENERATED_TOKENS = 256
 """Where a task names no bound of its own; as `HFLM`."""
@@ -79,6 +79,11 @@ class ServedLM(TemplateLM):  # type: ignore[misc]  # lm_eval comes without types
         self._scorer = scorer
         self._end_tokens = frozenset(end_tokens)
         self._progress = progress
+
+    @property
+    def answers(self) -> ScoringCounts:
+        """How many answers were asked for, and how many were known."""
+        return self._scorer.counts
 
     @property
     def eot_token_id(self) -> int:

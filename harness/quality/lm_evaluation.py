@@ -54,6 +54,8 @@ def evaluate_task(lm: ServedLM, task: LoadedTask, variant: ModelVariant) -> dict
         "unanswered": counts.unanswered,
         "truncated": counts.truncated,
         "windowed": counts.windowed,
+        "from_cache": lm.answers.kept,
+        "asked": lm.answers.asked,
     }
     results["model_name"] = variant.name
     results["max_length"] = lm.max_length

@@ -23,8 +23,9 @@ from harness.types import (
 
 _REMOTE_NOTE = (
     " remote: the file lies on somebody else's server, where it cannot be read; in place of its "
-    "digest stands that of what the server says of the model (its version, tensors and "
-    "configuration), which was the same when it was scored and before each trial."
+    "digest stands that of its address, of what the server says of the model (its version, tensors "
+    "and configuration) and of what it answers to fixed rows: the same when it was scored and "
+    "before each trial."
 )
 STUDY_FILE = "STUDY.yaml"
 """Stands for the study's file, whose place only its owner knows."""

@@ -19,6 +19,7 @@ from harness.types import (
     QualityScore,
     Role,
     ServiceLevelObjective,
+    TaskEntry,
     TrialResult,
     Verdict,
 )
@@ -58,6 +59,8 @@ class FamilyResults:
     failed: tuple[FailedVariant, ...] = ()
     """Left out, because they could not be made or served."""
     relabellings: tuple[Relabelling, ...] = ()
+    tasks: tuple[TaskEntry, ...] = ()
+    """lm-eval's, as each variant answered them."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -166,6 +169,7 @@ def _family(run: StoredRun, name: str) -> FamilyResults:
         losses=tuple(losses[v.name] for v in variants if v.name in losses),
         failed=tuple(one for one in run.failed if one.family == name),
         relabellings=tuple(one for one in run.relabellings if one.family == name),
+        tasks=tuple(one for one in run.tasks if one.variant in {v.name for v in variants}),
     )
 
 

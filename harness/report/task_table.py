@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from harness.report.labels import metric_value, relative_value
 from harness.report.numbers import MISSING, span
 from harness.report.selection import FamilyResults
 from harness.report.tables import Cell, Column, Table, numeric, words
+from harness.types import TaskEntry
 
 
 def task_table(family: FamilyResults) -> Table | None:
@@ -21,7 +24,18 @@ def task_table(family: FamilyResults) -> Table | None:
             (words(metric), *(_cell(family, name, metric) for name in names)) for metric in metrics
         ),
         note="Asked through the endpoint. In small: 95% intervals, then the value over the "
-        "teacher's, on the same documents.",
+        "teacher's, on the same documents."
+        + "".join(f" {one}." for one in known_before(family.tasks)),
+    )
+
+
+def known_before(tasks: Sequence[TaskEntry]) -> tuple[str, ...]:
+    """What was not asked anew, in words, a task and variant each; nothing where all was."""
+    return tuple(
+        f"{one.variant}, {one.task}: {one.from_cache} of {one.from_cache + one.asked} answers were "
+        "known from an earlier run of the same model"
+        for one in tasks
+        if one.from_cache
     )
 
 

@@ -189,11 +189,12 @@ def describe(server: RemoteServer, model: str) -> RemoteModel:
 def identity_of(
     facts: ServerFacts, metadata: Mapping[str, Any], config: Mapping[str, Any] | None
 ) -> str:
-    """What a model is told apart by where its file cannot be read: `remote:` and a digest.
+    """What a server says of a model, whose file cannot be read: `remote:` and a digest.
 
     Of the server's name and version, the model's name, its versions, its tensors, and its
     configuration but for what a serving configuration changes. A file that was replaced under the
-    same version number is not seen by it; answers that differ then are, by the known answers.
+    same version number is not seen by it: `harness.pipeline.identity` adds the address and what the
+    model answers.
     """
     kept = {key: value for key, value in (config or {}).items() if key not in _SWEPT}
     kept["parameters"] = {

@@ -13,7 +13,7 @@ from harness.types.latency import (
 )
 from harness.types.load import GeneratorEvidence, LoadResult, TimeSlice
 from harness.types.progress import Progress
-from harness.types.quality import BatchConsistency, QualityScore
+from harness.types.quality import BatchConsistency, QualityScore, TaskEntry
 from harness.types.serving import Accelerator, ServingConfig
 from harness.types.telemetry import HostMetrics, PartMetrics, ServerMetrics
 from harness.types.trials import ColdStart, Trial, TrialResult
@@ -71,6 +71,7 @@ __all__ = [
     "ServingConfig",
     "ShapeKind",
     "SparseHistogram",
+    "TaskEntry",
     "TaskKind",
     "TensorSpec",
     "TimeSlice",

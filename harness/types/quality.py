@@ -47,3 +47,33 @@ class BatchConsistency:
     samples: int
     changed_predictions: int
     max_abs_difference: float
+
+
+@dataclass(frozen=True)
+class TaskEntry:
+    """One lm-eval task (or group of tasks) as one variant answered it."""
+
+    variant: str
+    sha256: str
+    task: str
+    """As it was asked for."""
+    digest: str
+    """SHA-256 of every request it made."""
+    scores: tuple[QualityScore, ...]
+    requests: int
+    unanswered: int
+    truncated: int
+    """Requests whose context was cut from the left to the model's length."""
+    windowed: int
+    """Texts that took more than one window."""
+    from_cache: int = 0
+    """Answers that were known from an earlier run, and not asked for again."""
+    asked: int = 0
+    """Answers that were asked for: a request may take several, or share one."""
+    teacher_sha256: str = ""
+    """Of the teacher it was held against: beside another it is scored anew."""
+
+    @property
+    def key(self) -> str:
+        """What a later entry of the same name replaces."""
+        return f"{self.variant}/{self.task}"

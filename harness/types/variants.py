@@ -81,8 +81,8 @@ class ModelVariant:
     source: str
     """The checkpoint it was exported from, as the study names it."""
     sha256: str
-    """Of the artefact's file (`model.onnx`, `model.plan`); `remote:` and a digest of what its
-    server says of it where only that server has the file."""
+    """Of the artefact's file (`model.onnx`, `model.plan`); where only somebody else's server has
+    it, `remote:` and a digest of the address, of what that says of it and of what it answers."""
     path: Path
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]

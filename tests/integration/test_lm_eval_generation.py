@@ -13,9 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from harness.quality.decoding import end_tokens, generation_settings
 from harness.quality.lm_eval import ServedLM
@@ -23,6 +21,7 @@ from harness.quality.lm_quiet import lm_eval_quiet
 from harness.quality.token_scores import TokenScorer
 from harness.tasks.tokenizer import load_tokenizer
 from harness.types import ModelFormat, ModelVariant, Precision, Role, TaskKind, TensorSpec
+from tests.bare_language_model import Bare
 from tests.tiny_models import LINES, WEIGHT_SPREAD
 
 POSITIONS = 48
@@ -30,28 +29,6 @@ NEW_TOKENS = 12
 SPECIAL = ["<|end|>", "<|begin|>", "<|im_end|>", *(f"<|mark{n}|>" for n in range(60))]
 """So many that a random model says some of them."""
 PROMPTS = [*LINES, *(line[:17] for line in LINES), "<|begin|>naïve", "<|end|>a server", " "]
-
-
-class Bare:
-    """A checkpoint asked as transformers asks it."""
-
-    def __init__(self, folder: Path) -> None:
-        from transformers import AutoModelForCausalLM
-
-        self.model = AutoModelForCausalLM.from_pretrained(folder).eval()
-
-    def infer(self, model: str, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        import torch
-
-        ids = torch.tensor(inputs["input_ids"])
-        with torch.inference_mode():
-            found = self.model(ids, attention_mask=torch.tensor(inputs["attention_mask"])).logits
-        scores = found.log_softmax(-1)
-        own = scores[:, :-1].gather(-1, ids[:, 1:, None])[..., 0]
-        return {
-            "token_logprobs": np.pad(own.numpy(), ((0, 0), (1, 0))),
-            "greedy_token_ids": scores.argmax(-1).numpy(),
-        }
 
 
 @dataclass(frozen=True)

@@ -161,6 +161,7 @@ def test_every_field_of_outcomes_is_cut():
         logits=np.eye(3, dtype=np.float32),
         label_names=("p", "q", "r"),
         greedy=(np.array([1]), np.array([2, 3]), np.array([])),
+        groups=np.array([7, 7, 8]),
     )
     part = take(whole, np.array([0, 2]))
     assert fields_of(part) == {
@@ -178,4 +179,5 @@ def test_every_field_of_outcomes_is_cut():
         "logits": [[1, 0, 0], [0, 0, 1]],
         "label_names": ["p", "q", "r"],
         "greedy": [[1], []],
+        "groups": [7, 8],
     }
