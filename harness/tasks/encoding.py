@@ -196,6 +196,13 @@ def _encode_texts(
     tokenizer: PreTrainedTokenizerBase,
     model: ModelInputs,
 ) -> EncodedDataset:
+    special = tokenizer.num_special_tokens_to_add(pair=samples.pairs is not None)
+    if task.max_length <= special:
+        raise DataError(
+            f"max_length {task.max_length} leaves no room beside the tokenizer's {special} "
+            "special tokens",
+            next_step="raise the task's max_length",
+        )
     try:
         encoded = tokenize_rows(
             tokenizer,
@@ -213,8 +220,10 @@ def _encode_texts(
         ) from error
     lengths = np.array([len(ids) for ids in encoded["input_ids"]])
     if not lengths.all():
+        first = samples.rows[int(lengths.argmin())]
         raise DataError(
-            f"the tokenizer makes no token at all of sample {int(lengths.argmin())}",
+            f"the tokenizer makes no token at all of {int((lengths == 0).sum())} texts, the first "
+            f"in row {first} of the data, counted from 0",
             next_step="drop empty texts from the data",
         )
     model.check(encoded)

@@ -24,8 +24,8 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
     """Open a checkpoint's tokenizer as its own library does, with something to pad with.
 
     A tokenizer without a pad token (GPT-2's, Llama's), or with one that was added to it and not
-    to its model, pads with its end-of-text token: padded positions are masked, so which token
-    stands there changes nothing.
+    to its model, pads with its end-of-text token, or with any: padded positions are masked, so
+    which token stands there changes nothing.
 
     Raises:
         CheckpointError: there is none, it cannot be read, it would be made without its vocabulary,
@@ -42,17 +42,16 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
         )
     check_vocabulary(tokenizer, folder)
     size = vocabulary_size(folder, trust_remote_code=trust_remote_code)
-    if not _can_pad(tokenizer, size):
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    if not _can_pad(tokenizer, size):
-        raise CheckpointError(f"{folder}: the tokenizer has neither a pad nor an end-of-text token")
+    candidates = (tokenizer.pad_token, tokenizer.eos_token, tokenizer.unk_token)
+    usable = (one for one in candidates if one is not None and _is_known(tokenizer, one, size))
+    tokenizer.pad_token = next(usable, None) or tokenizer.convert_ids_to_tokens(0)
     return tokenizer
 
 
-def _can_pad(tokenizer: PreTrainedTokenizerBase, vocabulary: int | None) -> bool:
-    """Whether the model can look its pad token up; one that was added later it cannot."""
-    token = tokenizer.pad_token_id
-    return token is not None and (vocabulary is None or token < vocabulary)
+def _is_known(tokenizer: PreTrainedTokenizerBase, token: str, vocabulary: int | None) -> bool:
+    """Whether the model can look a token up; one that was added to the tokenizer it cannot."""
+    number = tokenizer.convert_tokens_to_ids(token)
+    return isinstance(number, int) and (vocabulary is None or number < vocabulary)
 
 
 def open_bare(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

@@ -6,7 +6,7 @@ import sys
 import pytest
 import transformers
 
-from harness.errors import CheckpointError, MissingExtraError
+from harness.errors import CheckpointError, DataError, MissingExtraError
 from harness.study import QuestionAnswering, SequenceClassification
 from harness.tasks import extras, tokenizer_notes
 from harness.tasks.encoding import encode
@@ -109,6 +109,29 @@ def test_a_pad_token_that_the_model_does_not_know_is_not_used(tmp_path):
     encoded = encode(classification(), samples(("a", "the quick brown")), folder)
     assert encoded.pad_token_id == 0
     assert max(int(group.inputs["input_ids"].max()) for group in encoded.groups) < size
+
+
+def test_a_tokenizer_without_any_special_token_pads_all_the_same(tmp_path):
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=word_level().backend_tokenizer
+    )
+    folder = save(tokenizer, tmp_path / "ckpt")
+    bare = transformers.AutoTokenizer.from_pretrained(folder)
+    assert bare.pad_token is bare.eos_token is bare.unk_token is None
+    (group,) = encode(
+        classification(4), samples((WORDS[3], f"{WORDS[3]} {WORDS[4]}")), folder
+    ).groups
+    assert group.inputs["input_ids"].tolist() == [[2, 8, 3, 0], [2, 8, 9, 3]]
+    assert group.inputs["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
+
+
+@pytest.mark.parametrize(("pairs", "special"), [(None, 2), (PAIRS, 3)])
+def test_a_length_that_special_tokens_fill_is_refused(tmp_path, pairs, special):
+    folder = save(word_level(), tmp_path / "ckpt")
+    encode(classification(special + 1), samples(pairs=pairs), folder)
+    for length in range(1, special + 1):
+        with pytest.raises(DataError, match=f"no room beside the tokenizer's {special} special"):
+            encode(classification(length), samples(pairs=pairs), folder)
 
 
 def test_a_vocabulary_larger_than_the_models_is_refused_with_the_token(tmp_path):
