@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import DataError
+from harness.errors import CheckpointError, DataError
 from harness.study import (
     CausalLanguageModelling,
     QuestionAnswering,
@@ -139,15 +139,29 @@ def encode(
     inputs = model_inputs(
         tokenizer, tokenizer_folder, task.kind, trust_remote_code=trust_remote_code
     )
-    if isinstance(task, SequenceClassification):
-        dataset = _encode_texts(task, samples, tokenizer, inputs)
-    elif isinstance(task, QuestionAnswering):
-        dataset = _encode_questions(task, samples, tokenizer, inputs)
-    else:
-        dataset = _encode_windows(task, samples, tokenizer)
+    try:
+        dataset = _encode(task, samples, tokenizer, inputs)
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        # What the tokenizers package raises, for a vocabulary without its unknown token say.
+        raise CheckpointError(
+            f"{tokenizer_folder}: its tokenizer cannot encode the data: {error}",
+            next_step="save the model's own tokenizer beside it, with all its special tokens",
+        ) from error
     largest = max(int(group.inputs["input_ids"].max()) for group in dataset.groups)
     check_tokens(tokenizer, largest, tokenizer_folder, trust_remote_code=trust_remote_code)
     return dataset
+
+
+def _encode(
+    task: Task, samples: Samples, tokenizer: PreTrainedTokenizerBase, inputs: ModelInputs
+) -> EncodedDataset:
+    if isinstance(task, SequenceClassification):
+        return _encode_texts(task, samples, tokenizer, inputs)
+    if isinstance(task, QuestionAnswering):
+        return _encode_questions(task, samples, tokenizer, inputs)
+    return _encode_windows(task, samples, tokenizer)
 
 
 def take_rows(dataset: EncodedDataset, rows: NDArray[np.int64]) -> EncodedDataset:

@@ -77,5 +77,6 @@ def open_bare(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTok
                 folder, local_files_only=True, trust_remote_code=trust_remote_code
             )
     except Exception as error:  # each class reads its files in its own way, and so they fail
-        raise CheckpointError(f"{folder}: the tokenizer cannot be read: {error}") from error
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{folder}: the tokenizer cannot be read: {reason}") from error
     return tokenizer

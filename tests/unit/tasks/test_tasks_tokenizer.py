@@ -125,6 +125,16 @@ def test_a_tokenizer_without_any_special_token_pads_all_the_same(tmp_path):
     assert group.inputs["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
 
 
+def test_a_vocabulary_without_its_unknown_token_is_refused_in_words(tmp_path):
+    folder = tmp_path / "funnel"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "funnel", "vocab_size": 100}')
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[CLS]", "[SEP]", "the"]))
+    with pytest.raises(CheckpointError, match=r"cannot encode the data: WordPiece error"):
+        encode(classification(), samples(("the fox",)), folder)
+    assert said_of(folder, samples(("the fox",))) == ""
+
+
 @pytest.mark.parametrize(("pairs", "special"), [(None, 2), (PAIRS, 3)])
 def test_a_length_that_special_tokens_fill_is_refused(tmp_path, pairs, special):
     folder = save(word_level(), tmp_path / "ckpt")
