@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from harness import hdr
+from harness.analysis.failures import failure_design_effect
 from harness.analysis.latency import summarise
 from harness.analysis.throughput import throughput_bounds
 from harness.analysis.validity import COUNT_SKEW_S, mean_in_flight
@@ -85,6 +86,7 @@ def with_clients(
         throughput_inferences_per_s=sum(one.inferences for one in window) / duration_s,
         throughput_low_inferences_per_s=rates[0] if rates else None,
         throughput_high_inferences_per_s=rates[1] if rates else None,
+        failure_design_effect=failure_design_effect(window, confidence),
         latency=latency,
         service=_service(window),
         schedule_delay_p99_ms=hdr.value_at(

@@ -147,8 +147,9 @@ def judge_load(constraint: Constraint, result: TrialResult) -> Finding:
 def judge_error_rate(constraint: Constraint, result: TrialResult) -> Finding:
     """Judge the share of failed requests by the interval of Clopper and Pearson (1934).
 
-    It takes failures as independent; they come in bursts, so the interval is if anything narrow.
-    A request that an open loop had to drop has failed: whoever sent it has no answer.
+    It is over the effective number of requests, because failures come in bursts (Korn and Graubard
+    1998; `harness.analysis.failures`). A request that an open loop had to drop has failed: whoever
+    sent it has no answer.
     """
     failures, total = _failures_of(result)
     if not total:
@@ -199,8 +200,12 @@ def judge_default_error_rate(result: TrialResult) -> Finding:
 def _error_rate(result: TrialResult) -> Interval:
     """The share that failed, with the trial's own confidence."""
     failures, total = _failures_of(result)
-    exact = stats.binomtest(failures, total).proportion_ci(_confidence_of(result), method="exact")
-    return Interval(failures / total, exact.low, exact.high)
+    share, tail = failures / total, (1 - _confidence_of(result)) / 2
+    effective = max(1.0, total / result.failure_design_effect)
+    hits = share * effective
+    low = float(stats.beta.ppf(tail, hits, effective - hits + 1)) if failures else 0.0
+    high = float(stats.beta.isf(tail, hits + 1, effective - hits)) if failures < total else 1.0
+    return Interval(share, min(low, share), max(high, share))
 
 
 def _confidence_of(result: TrialResult) -> float:

@@ -186,7 +186,7 @@ def _assemble_questions(
         unanswered=found.unanswered,
         f1=found.f1,
         answers=found.answers,
-        groups=_contexts(questions),
+        groups=shared_contexts(questions),
     )
 
 
@@ -197,7 +197,7 @@ def _documents(dataset: EncodedDataset) -> NDArray[np.int64] | None:
     return np.array([document for document, _, _ in dataset.windows], dtype=np.int64)
 
 
-def _contexts(questions: Questions) -> NDArray[np.int64] | None:
+def shared_contexts(questions: Questions) -> NDArray[np.int64] | None:
     """Number of each question's context; None where no two questions share one."""
     number = {context: place for place, context in enumerate(dict.fromkeys(questions.contexts))}
     if len(number) == questions.size:

@@ -20,6 +20,7 @@ from harness.report.numbers import (
     milliseconds,
     number,
     p_value,
+    percent,
     signed,
     span,
 )
@@ -173,6 +174,8 @@ def _consistency_cell(check: BatchConsistency | None) -> Cell:
     detail = f"differs by at most {number(difference)}" if difference else "identical outputs"
     samples = count(check.samples)
     if check.changed_predictions == 0:
+        others = 1 - 0.025 ** (1 / max(1, check.samples))  # exact upper bound of none of so many
+        detail += f"; of other samples at most {percent(others)} change (95%)"
         return Cell(f"all {samples} the same", detail=detail, tone="pass", symbol="✓")
     changed = f"{count(check.changed_predictions)} of {samples} changed"
     return Cell(changed, detail=detail, tone="undecided", symbol="≠")

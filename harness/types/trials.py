@@ -78,6 +78,8 @@ class TrialResult:
     """Confidence bounds, at the latency's confidence; None where the window is too short for its
     own memory, and in runs from before there were any."""
     throughput_high_inferences_per_s: float | None = None
+    failure_design_effect: float = 1.0
+    """How many requests count as one independent one, for the share that failed or was dropped."""
 
     @property
     def client_ms(self) -> float | None:

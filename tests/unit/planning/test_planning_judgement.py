@@ -129,6 +129,14 @@ def test_what_an_open_loop_had_to_drop_has_failed(objective):
     assert "100 of 2,000 requests, 80 of them dropped" in reason
 
 
+def test_failures_in_bursts_are_fewer_than_they_look():
+    """20 of 2,000 are at most 1.6%; in one burst they are one event, of 40 or so."""
+    alone = make_result(requests=1980, failures=20)
+    burst = dataclasses.replace(alone, failure_design_effect=50.0)
+    assert judge_trial(parse_objective("error_rate < 2%"), alone)[0] is PASS
+    assert judge_trial(parse_objective("error_rate < 2%"), burst)[0] is UNDECIDED
+
+
 def test_a_named_error_rate_replaces_the_implied_one():
     assert trial("error_rate < 10%", failures=60, requests=1940)[0] is PASS
 

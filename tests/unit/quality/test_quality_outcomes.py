@@ -18,10 +18,11 @@ from quality_samples import CLASSES, RuleEndpoint, classify, dataset, speak, var
 
 from harness.errors import DataError, RunFolderError, ServerError, StorageError
 from harness.quality.answers import ask, batches
-from harness.quality.collection import collect_outcomes
+from harness.quality.collection import collect_outcomes, shared_contexts
 from harness.quality.outcome_files import read_outcomes, write_outcomes
 from harness.quality.outcomes import NO_PREDICTION, Outcomes
 from harness.tasks.encoding import EncodedDataset
+from harness.tasks.question_answering import Questions
 from harness.types import ModelVariant, Progress, TaskKind, TensorSpec
 
 LANGUAGE = variant(TaskKind.CAUSAL_LM)
@@ -250,6 +251,27 @@ def test_stored_outcomes_come_back_to_the_last_digit(task: TaskKind, tmp_path: P
 
     assert same(read_outcomes(path), outcomes)
     assert [file.name for file in path.parent.iterdir()] == ["student.parquet"]
+
+
+def test_windows_know_their_document_and_questions_the_context_they_share(tmp_path: Path) -> None:
+    split = dataset(6, language=True)
+    windows = tuple((row // 3, 10 * row, 10 * row + 9) for row in range(6))
+    split = replace(split, windows=windows)
+    outcomes = collect(RuleEndpoint(speak), split, LANGUAGE)
+    assert outcomes.groups is not None
+    assert outcomes.groups.tolist() == [0, 0, 0, 1, 1, 1]
+
+    write_outcomes(tmp_path / "a.parquet", outcomes, split)
+    stored = read_outcomes(tmp_path / "a.parquet").groups
+    assert stored is not None
+    assert stored.tolist() == [0, 0, 0, 1, 1, 1]
+
+    asked = Questions(("a b", "c d", "a b"), ((),) * 3, np.arange(3), (), False)
+    apart = replace(asked, contexts=("a b", "c d", "e f"))
+    together = shared_contexts(asked)
+    assert together is not None
+    assert together.tolist() == [0, 1, 0]
+    assert shared_contexts(apart) is None
 
 
 def test_the_stored_table_reads_without_the_harness(tmp_path: Path) -> None:
