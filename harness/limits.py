@@ -1,4 +1,4 @@
-"""How far a load generator may lag before a trial no longer counts.
+"""How far a measurement may be disturbed before a trial no longer counts.
 
 `analysis/validity.py` judges by these, the report shows what was measured beside them.
 """
@@ -20,6 +20,13 @@ RATE_SHORTFALL = 0.05
 """How far an open loop may fall due less often than its nominal rate, chance apart."""
 COUNT_TOLERANCE = 0.02
 """How far Triton's count of answers and the client's may be apart."""
+CACHED_SHARE = 0.01
+"""Of the answers, what may come from the response cache. With so many the p95 is the 94.95th
+percentile of what the model computed and the p99 the 98.99th, and a throughput is 1% too high: no
+more than chance. Repeated inputs that are a few in thousands are not worth a trial."""
+LOST_SHARE = 0.10
+"""Of the server's time, what others on its machine may take: a mean latency reads up to a ninth too
+high then."""
 
 
 def allowed_late_ms(p95_ms: float) -> float:

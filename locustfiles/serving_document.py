@@ -214,7 +214,7 @@ def _where(server: ServerMetrics, client_mean_ms: float | None) -> dict[str, flo
     """
     client_ms = None
     if client_mean_ms is not None and server.queue_ms is not None:
-        client_ms = max(0.0, client_mean_ms - server.queue_ms - (server.compute_ms or 0.0))
+        client_ms = max(0.0, client_mean_ms - (server.accounted_ms or server.queue_ms))
     return {
         "client_ms": client_ms,
         "queue_ms": server.queue_ms,

@@ -1,7 +1,8 @@
 """Whether a trial may decide anything: each rule with its threshold, its reason, and the remedy.
 
 A trial is invalid where something other than the served model set its numbers: the generator was
-the limit, the server broke down, somebody else sent traffic, the warm-up was too short. A model
+the limit, the server broke down, a cache answered, another version came in, others used the
+machine's cores or sent traffic, the warm-up was too short. A model
 that is merely slow, or fails now and then, is measured well: that is the objective's business. So
 is a server that cannot keep up with a rate: its latency grows, or requests are dropped, and the
 error rate counts these. Few requests do not make a trial invalid either; they make its intervals
@@ -14,18 +15,22 @@ import math
 from collections.abc import Callable, Iterator
 
 from harness import hdr
+from harness.analysis.contention import lost_share, stolen_per_second
 from harness.analysis.steady_state import still_warming
 from harness.limits import (
     BROKEN_FAILURE_SHARE,
+    CACHED_SHARE,
     COUNT_TOLERANCE,
     GENERATOR_CPU_LIMIT,
     IDLE_FLOOR_MS,
     IDLE_SHARE,
+    LOST_SHARE,
     RATE_SHORTFALL,
     allowed_late_ms,
 )
 from harness.types import (
     ArrivalKind,
+    HostMetrics,
     LoadMode,
     LoadResult,
     ServerMetrics,
@@ -43,9 +48,21 @@ COUNT_SKEW_S = 0.10
 
 
 def judge_validity(
-    load: LoadResult, server: ServerMetrics, workload: Workload, *, server_alive: bool
+    load: LoadResult,
+    server: ServerMetrics,
+    workload: Workload,
+    *,
+    server_alive: bool,
+    host: HostMetrics | None = None,
 ) -> tuple[bool, str]:
     """Say whether a trial may decide, and if not why, with what to do about it.
+
+    Args:
+        load: what the clients saw.
+        server: what the server counted.
+        workload: what was asked for.
+        server_alive: whether it still ran at the end.
+        host: the server's machine, where that is known.
 
     Returns:
         (True, "") or (False, every reason that applies, the gravest first).
@@ -53,9 +70,10 @@ def judge_validity(
     if not server_alive:
         return False, "the server died during the trial: its log says why"
     checks = _CHECKS
-    if server.counters_reset:
+    if server.counters_reset or server.exchanged:
         checks = tuple(one for one in _CHECKS if one not in _FOLLOW_A_RESTART)
     reasons = [reason for check in checks for reason in check(load, server, workload)]
+    reasons += _server_short_of_cores(load, host or HostMetrics())
     return not reasons, "; ".join(reasons)
 
 
@@ -75,6 +93,48 @@ def _counters_reset(_: LoadResult, server: ServerMetrics, __: Workload) -> Itera
             "the server's counters were reset inside the window: it or the model was restarted; "
             "keep others from reloading the model and measure again"
         )
+
+
+def _version_exchanged(_: LoadResult, server: ServerMetrics, __: Workload) -> Iterator[str]:
+    if server.exchanged:
+        yield (
+            f"more than one version of the model answered inside the window ({server.exchanged}): "
+            "keep others from loading versions and measure again"
+        )
+
+
+def _answered_from_cache(
+    load: LoadResult, server: ServerMetrics, workload: Workload
+) -> Iterator[str]:
+    """What a cache answered says nothing of the model, unless caching is what is measured."""
+    hits = server.from_cache or 0
+    answered = max(load.completed if server.requests is None else server.requests, hits)
+    if hits > CACHED_SHARE * answered and not workload.cached_answers:
+        yield (
+            f"the response cache answered {hits:,} of {answered:,} requests in the model's place: "
+            "switch it off for this model (response_cache { enable: false }), or say that it is "
+            "what you measure (--response-cache; in a study serving: {response_cache: true})"
+        )
+
+
+def _server_short_of_cores(load: LoadResult, host: HostMetrics) -> Iterator[str]:
+    """Others had the cores that the server wanted; its own threads and the generators do not count.
+
+    Those are part of what is measured, or have rules of their own.
+    """
+    lost = lost_share(host, mean_in_flight(load))
+    if lost is None or lost <= LOST_SHARE:
+        return
+    stolen = stolen_per_second(host) * (host.server_cpu or 0.0)
+    by_whom = f"other processes used {host.foreign_cpu or 0.0:.2f} cores there"
+    if stolen > (host.server_foreign_wait_cores or 0.0):
+        by_whom = f"the hypervisor took {host.cpu_steal or 0.0:.0%} of its machine's time (steal)"
+    waited_ms = 1000 * (host.server_wait_cores or 0.0) * load.duration_s / max(load.completed, 1)
+    yield (
+        f"the server was short of a core for {lost:.0%} of its time ({by_whom}; its threads waited "
+        f"{waited_ms:.2g} ms for each request): keep other work off its machine, or give the "
+        "server cores that nobody else uses, and measure again"
+    )
 
 
 def _generator_saturated(load: LoadResult, _: ServerMetrics, __: Workload) -> Iterator[str]:
@@ -245,6 +305,8 @@ _Check = Callable[[LoadResult, ServerMetrics, Workload], Iterator[str]]
 _CHECKS: tuple[_Check, ...] = (
     _server_broken,
     _counters_reset,
+    _version_exchanged,
+    _answered_from_cache,
     _generator_saturated,
     _generator_late,
     _event_loop_late,
@@ -264,4 +326,5 @@ _FOLLOW_A_RESTART = frozenset(
         _counts_disagree,
     }
 )
-"""What a restart brings about by itself: it is told as the one reason, not as several."""
+"""What a restart, or another version's loading, brings about by itself: it is told as the one
+reason, not as several."""

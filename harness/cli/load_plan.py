@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from harness.cli.remote import check_own_server_options
@@ -69,7 +70,7 @@ def make_plan(
         address,
         source.variant or source.model or "",
         source.model or source.variant or "",
-        serving.config(),
+        dataclasses.replace(serving.config(), response_cache=traffic.response_cache),
         traffic.workload(protocol, study.seed if study else 0),
         _objective(study, source.variant, slo),
     )

@@ -46,7 +46,12 @@ def serve(
         families = export_study(study, machinery)
     log = log_file or Path(tempfile.mkdtemp(prefix="harness-serve-")) / "triton.log"
     with serving.serve(
-        families, environment, machinery, log_file=log, ports=wanted_ports
+        families,
+        environment,
+        machinery,
+        log_file=log,
+        ports=wanted_ports,
+        response_cache=serving.uses_cache(study),
     ) as served:
         control, server = served.site.control, served.site.server
         names = [variant.name for family in families for variant in family.served]

@@ -72,6 +72,13 @@ class TrafficOptions:
         bool,
         typer.Option("--until-decided", help="End once the objective is decided; then as --slo."),
     ] = False
+    response_cache: Annotated[
+        bool,
+        typer.Option(
+            "--response-cache",
+            help="Answers of Triton's response cache count; a server of our own has one then.",
+        ),
+    ] = False
     seed: Annotated[
         int | None, typer.Option(help="Draws requests and arrivals; default: the study's, or 0.")
     ] = None
@@ -103,6 +110,7 @@ class TrafficOptions:
             min_duration_s=min(FIRST_LOOK_S, self.duration_s) if self.until_decided else None,
             batch_mix=batch_mix,
             length_mix=parse_mix(self.length_mix) if self.length_mix is not None else (),
+            cached_answers=self.response_cache,
         )
         check_workload(workload)
         self._check_early_end(workload.arrivals)

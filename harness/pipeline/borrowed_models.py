@@ -86,8 +86,10 @@ def with_serving(
     """A model's configuration, in protobuf's JSON mapping, under a serving configuration.
 
     The kind of its instances and what else its owner chose are kept. Preferred batch sizes and
-    warm-ups above the new maximum go, as Triton would refuse them. An accelerator is set as on a
-    server of our own; where the serving configuration names none, the owner's stays.
+    warm-ups above the new maximum go, as Triton would refuse them. The response cache is on where
+    the serving configuration says so, and off otherwise: a model is to be measured. An accelerator
+    is set as on a server of our own; where the serving configuration names none, the owner's
+    stays.
     """
     changed = copy.deepcopy(dict(config))
     largest = serving.max_batch_size
@@ -116,6 +118,9 @@ def with_serving(
             accelerators["gpu_execution_accelerator"] = [
                 {"name": str(serving.accelerator), "parameters": told}
             ]
+    changed.pop("response_cache", None)
+    if serving.response_cache:
+        changed["response_cache"] = {"enable": True}
     changed["model_warmup"] = [
         one for one in changed.get("model_warmup", ()) if int(one.get("batch_size", 0)) <= largest
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 
@@ -116,8 +117,9 @@ def serve_card(
 
 
 def card_serving(study: Study, family: PreparedFamily) -> ServingConfig:
-    """The serving configuration a card is made with: the study's first."""
-    return serving_configs(study.serving_of(family.family))[0]
+    """The serving configuration a card is made with: the study's first, the model computing all."""
+    first = serving_configs(study.serving_of(family.family))[0]
+    return dataclasses.replace(first, response_cache=False)
 
 
 def _is_kept(card: dict[str, CardEntry], one: FamilySubject, plan: CardPlan) -> bool:

@@ -52,7 +52,7 @@ def assess_load(
     )  # fmt: skip
     result = with_clients(blank, load.window, load.slice_s, confidence)
     result = with_evidence(result, load, server, host)
-    valid, reason = judge_validity(load, server, trial.workload, server_alive=True)
+    valid, reason = judge_validity(load, server, trial.workload, server_alive=True, host=host)
     reasons = "; ".join(filter(None, [spoilt, reason]))
     result = dataclasses.replace(result, valid=valid and not spoilt, invalid_reason=reasons)
     judged = assess(slo, result)

@@ -19,7 +19,7 @@ from harness.pipeline.machinery import Machinery
 from harness.pipeline.manifest import describe_run
 from harness.pipeline.preparation import PreparedFamily, prepare
 from harness.pipeline.scoring import score_family
-from harness.pipeline.serving import Served, serve
+from harness.pipeline.serving import Served, serve, uses_cache
 from harness.pipeline.sweep import decide_family, trial_runner
 from harness.report.build import build_report
 from harness.runs import RunFolder, read_run
@@ -97,7 +97,13 @@ def measure_once(
 ) -> TrialResult:
     """Measure one trial of one variant, whatever its quality."""
     with (
-        _served_into(study, folder, machinery, only_family=trial.family) as served,
+        _served_into(
+            study,
+            folder,
+            machinery,
+            only_family=trial.family,
+            response_cache=trial.serving.response_cache,
+        ) as served,
         trial_runner(study, served, folder, machinery) as runner,
     ):
         served.families[0].demand(trial.variant)
@@ -153,8 +159,12 @@ def _served_into(
     *,
     only_family: str | None = None,
     borrowed: Borrowed | None = None,
+    response_cache: bool | None = None,
 ) -> Iterator[Served]:
-    """Prepare and serve a study, with the artefacts in the folder's journal and manifest."""
+    """Prepare and serve a study, with the artefacts in the folder's journal and manifest.
+
+    The server has a response cache as the study says, or as `response_cache` does.
+    """
     if borrowed is not None:
         served = serve_borrowed(study, borrowed, machinery, folder)
         _write_down(study, folder, served.families, {"server": borrowed.manifest()})
@@ -171,7 +181,11 @@ def _served_into(
     own = {"environment": {"server_environment": environment.digest}}
     _write_down(study, folder, families, own)
     log_file = folder.path / "logs" / "triton.log"
-    with serve(families, environment, machinery, log_file=log_file) as served:
+    if response_cache is None:
+        response_cache = uses_cache(study)
+    with serve(
+        families, environment, machinery, log_file=log_file, response_cache=response_cache
+    ) as served:
         yield served
 
 

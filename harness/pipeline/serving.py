@@ -18,8 +18,12 @@ from harness.serving.endpoint import Endpoint, TritonClient
 from harness.serving.ensemble import Pipeline, load_pipeline, unload_pipeline
 from harness.serving.environment import ServerEnvironment
 from harness.serving.repository import config_override
+from harness.study import Study
 from harness.telemetry.prometheus import scrape
 from harness.types import ModelVariant, ServingConfig, WireProtocol
+
+RESPONSE_CACHE_BYTES = 2**28
+"""Of an embedded server whose models may use it: far more than a study's answers take."""
 
 
 class Server(Protocol):
@@ -139,6 +143,11 @@ class Served:
         return None if serving is None else serving.max_batch_size
 
 
+def uses_cache(study: Study) -> bool:
+    """Whether a family of a study is served with the response cache."""
+    return any(study.serving_of(family).response_cache for family in study.families)
+
+
 @contextmanager
 def serve(
     families: Sequence[PreparedFamily],
@@ -147,8 +156,11 @@ def serve(
     *,
     log_file: Path,
     ports: tuple[int, int, int] | None = None,
+    response_cache: bool = False,
 ) -> Iterator[Served]:
     """Start Triton on the repository; no model is loaded yet.
+
+    With `response_cache` it has one, for the models whose serving configuration uses it.
 
     Raises:
         ServerError: it does not start.
@@ -159,6 +171,7 @@ def serve(
             machinery.repository,
             log_file=log_file,
             cpus=machinery.cpus_server,
+            response_cache_bytes=RESPONSE_CACHE_BYTES if response_cache else 0,
             ports=ports or machinery.ports,
         ) as server,
         TritonClient(server.endpoint) as client,

@@ -20,6 +20,7 @@ def serving_configs(space: ServingSpace) -> tuple[ServingConfig, ...]:
             instance_kind=space.instance_kind,
             intra_op_threads=threads,
             accelerator=accelerator,
+            response_cache=space.response_cache,
         )
         for accelerator in space.accelerators
         for max_batch in space.max_batch_sizes
@@ -29,8 +30,15 @@ def serving_configs(space: ServingSpace) -> tuple[ServingConfig, ...]:
     )
 
 
-def workloads(study: Study, traffic: Traffic) -> tuple[Workload, ...]:
+def workloads(
+    study: Study, traffic: Traffic, *, cached_answers: bool = False
+) -> tuple[Workload, ...]:
     """Every combination of the traffic, batch and load ascending within a protocol.
+
+    Args:
+        study: has the seed.
+        traffic: its own, or a family's.
+        cached_answers: whether answers of the response cache count.
 
     Raises:
         UsageError: arrivals or a shape that cannot be.
@@ -43,6 +51,7 @@ def workloads(study: Study, traffic: Traffic) -> tuple[Workload, ...]:
             client_batch_size=batch,
             batch_mix=tuple(sorted(traffic.batch_mix.items())),
             length_mix=tuple(sorted(traffic.length_mix.items())),
+            cached_answers=cached_answers,
         )
         for protocol in traffic.protocols
         for batch in traffic.batch_sizes

@@ -187,7 +187,7 @@ def make_search(
         family.name,
         [name for name, decision in decisions.items() if decision is not Decision.FAIL],
         offered_configs(study, family, decisions, served_as),
-        workloads(study, traffic),
+        workloads(study, traffic, cached_answers=study.serving_of(family).response_cache),
         study.objective_of(family),
         confirm_duration_s=traffic.confirm_duration_s or 2 * traffic.duration_s,
         reserved=Reserved(

@@ -141,7 +141,11 @@ class TrialRunner:
         model = variant.served_name
         if self._machinery.prometheus is not None:
             return ScrapedWindow(
-                self._machinery.prometheus, metrics_url=metrics_url, server_pid=pid, model=model
+                self._machinery.prometheus,
+                metrics_url=metrics_url,
+                server_pid=pid,
+                model=model,
+                clients=lambda: self._generators.pids,
             )
         pipeline = self._pipelines.get(variant.name)
         return TelemetryWindow(
@@ -151,6 +155,7 @@ class TrialRunner:
             model=model,
             parts=pipeline.parts if pipeline else (),
             read_page=self._site.read_page,
+            clients=lambda: self._generators.pids,
         )
 
     def _job(self, trial: Trial, variant: ModelVariant) -> LoadJob:
@@ -175,16 +180,19 @@ class TrialRunner:
         known = self._folder.journal.cold_starts.get(variant.name)
         first = known is None or known.sha256 != variant.sha256
         if self._loaded is None and first and not variant.pipeline_of:
+            computing = dataclasses.replace(trial.serving, response_cache=False)
             self._folder.journal.add(
                 measure_cold_start(
                     control,
                     self._site.targets,
                     variant,
-                    trial.serving,
+                    computing,
                     self._payloads[variant.name],
                     seed=trial.workload.seed,
                 )
             )
+            if computing != trial.serving:
+                control.load(variant, trial.serving)
         else:
             self._loaded = None
             control.load(variant, trial.serving)
@@ -194,7 +202,7 @@ class TrialRunner:
         self, result: TrialResult, load: LoadResult, slo: ServiceLevelObjective
     ) -> TrialResult:
         valid, invalid_reason = judge_validity(
-            load, result.server, result.trial.workload, server_alive=True
+            load, result.server, result.trial.workload, server_alive=True, host=result.host
         )
         histogram = write_load(self._folder, result.trial, load)
         result = dataclasses.replace(

@@ -213,6 +213,7 @@ def _serving_settings(result: TrialResult) -> tuple[Setting, ...]:
             if serving.accelerator is Accelerator.NONE
             else (Setting("Accelerator", str(serving.accelerator)),)
         ),
+        *((Setting("Response cache", "on"),) if serving.response_cache else ()),
     )
 
 
@@ -255,6 +256,7 @@ def _config_text(result: TrialResult) -> str:
         f'parameters {{ key: "intra_op_thread_count" '
         f'value {{ string_value: "{serving.intra_op_threads}" }} }}'
         + _accelerator_text(serving.accelerator)
+        + ("\nresponse_cache { enable: true }" if serving.response_cache else "")
     )
 
 

@@ -126,6 +126,7 @@ def serving_words(serving: ServingConfig) -> str:
         f"max batch {serving.max_batch_size}, queue delay {serving.queue_delay_us:,} µs, "
         f"{instances} {TIMES} {threads}"
         + ("" if serving.accelerator is Accelerator.NONE else f", {serving.accelerator}")
+        + (", response cache" if serving.response_cache else "")
     )
 
 

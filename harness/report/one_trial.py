@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from harness.report.evidence_words import cached_words, lost_words
 from harness.report.labels import METRICS, SIGNS, serving_words, workload_words
 from harness.report.load_words import is_open, offered_words, throughput_span
 from harness.report.numbers import (
@@ -123,6 +124,7 @@ def _load_rows(result: TrialResult) -> list[tuple[str, str]]:
             for part in result.server.parts
         ),
         ("mean executed batch", number(result.server.batch_mean)),
+        *([("response cache", cached_words(result))] if result.server.from_cache else []),
     ]
 
 
@@ -158,6 +160,8 @@ def _evidence_rows(result: TrialResult) -> list[tuple[str, str]]:
         ("schedule delay p99", MISSING if late is None else f"{milliseconds(late)} ms"),
         ("event loop lag p99", MISSING if lag is None else f"{milliseconds(lag)} ms"),
         ("generator CPU", f"{percent(result.generator_cpu)} of a core (the busiest process)"),
+        *([("server short of a core", lost_words(result))] if lost_words(result) else []),
+        *([("model version", result.server.version)] if result.server.version else []),
         *([("records", result.records_problem)] if result.records_problem else []),
         *([("server's figures", result.server.problem)] if result.server.problem else []),
     ]

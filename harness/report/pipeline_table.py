@@ -69,7 +69,7 @@ def _rows(family: FamilyResults, result: TrialResult) -> Iterator[tuple[Cell, ..
     split, latency = latency_split(result), result.latency
     mean_ms = latency.mean_ms if latency else 0.0
     for part in result.server.parts:
-        spent_ms = part.queue_ms + part.compute_ms
+        spent_ms = part.accounted_ms
         yield (
             words(part_title(pipeline, part.model), part.model),
             numeric(milliseconds(part.queue_ms), part.queue_ms),

@@ -66,10 +66,7 @@ def _parts(pipeline: ModelVariant, result: TrialResult) -> Parts:
     split = latency_split(result)
     if split is None or not result.server.parts:
         return {}
-    parts = {
-        part_title(pipeline, part.model): part.queue_ms + part.compute_ms
-        for part in result.server.parts
-    }
+    parts = {part_title(pipeline, part.model): part.accounted_ms for part in result.server.parts}
     return {"client, network and ensemble": split.client_ms} | parts
 
 

@@ -132,6 +132,7 @@ def load_command(trial: Trial) -> str:
         "--instances": serving.instance_count,
     }
     words = [str(word) for option in options.items() for word in option]
+    words += ["--response-cache"] if workload.cached_answers else []
     return shlex.join(["harness", "load", STUDY_FILE, *words])
 
 

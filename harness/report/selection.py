@@ -297,14 +297,15 @@ class LatencySplit:
     client_ms: float
     queue_ms: float
     compute_ms: float
+    """With what the response cache took; less than a computed request's where it answered some."""
 
 
 def latency_split(result: TrialResult) -> LatencySplit | None:
     """Client and network, queue, compute; None where the server's side is not known."""
-    client, queue, compute = result.client_ms, result.server.queue_ms, result.server.compute_ms
-    if client is None or queue is None or compute is None:
+    client, queue, whole = result.client_ms, result.server.queue_ms, result.server.accounted_ms
+    if client is None or queue is None or whole is None:
         return None
-    return LatencySplit(client_ms=client, queue_ms=queue, compute_ms=compute)
+    return LatencySplit(client_ms=client, queue_ms=queue, compute_ms=max(0.0, whole - queue))
 
 
 def pareto_front(

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.analysis.contention import lost_share
 from harness.report.labels import CAUSES, PROTOCOLS, batch_words, cause_title, trial_words
 from harness.report.load_words import (
     is_open,
@@ -58,6 +59,8 @@ _COLUMNS = (
     Column("Measured", "s"),
     Column("Requests"),
     Column("Failures"),
+    Column("From cache"),
+    Column("Short of a core", "of the server's time"),
     Column("Generator CPU", "of a core"),
     Column("Loop lag", "p99, ms"),
     Column("Stage", numeric=False),
@@ -99,6 +102,7 @@ def _trial_row(result: TrialResult) -> tuple[Cell, ...]:
     serving, workload = trial.serving, trial.workload
     batch = result.server.batch_mean
     rate = result.throughput_inferences_per_s
+    lost = lost_share(result.host, result.in_flight_mean)
     return (
         words(trial.variant),
         decision_cell(result.decision),
@@ -120,6 +124,8 @@ def _trial_row(result: TrialResult) -> tuple[Cell, ...]:
         ),
         _count_cell(result.requests),
         _failures_cell(result),
+        _cache_cell(result),
+        numeric(percent(lost), lost),
         numeric(percent(result.generator_cpu), result.generator_cpu),
         numeric(milliseconds(result.loop_lag_p99_ms), result.loop_lag_p99_ms),
         words(trial.stage + (f" #{trial.repeat}" if trial.repeat else "")),
@@ -129,6 +135,12 @@ def _trial_row(result: TrialResult) -> tuple[Cell, ...]:
 
 def _count_cell(value: int) -> Cell:
     return numeric(count(value), value)
+
+
+def _cache_cell(result: TrialResult) -> Cell:
+    """Missing where the server does not tell."""
+    hits = result.server.from_cache
+    return numeric(MISSING if hits is None else count(hits), hits)
 
 
 def _told_cell(value: int | None) -> Cell:

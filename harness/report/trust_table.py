@@ -6,13 +6,16 @@ from collections.abc import Iterator
 
 from harness.limits import (
     BROKEN_FAILURE_SHARE,
+    CACHED_SHARE,
     COUNT_TOLERANCE,
     GENERATOR_CPU_LIMIT,
     IDLE_FLOOR_MS,
     IDLE_SHARE,
+    LOST_SHARE,
     RATE_SHORTFALL,
     allowed_late_ms,
 )
+from harness.report.evidence_words import cached_words, lost_words
 from harness.report.load_words import asked_rate, is_open, offered_words
 from harness.report.numbers import MISSING, count, milliseconds, number, percent, seconds
 from harness.report.selection import percentile_of, service_differs
@@ -25,7 +28,12 @@ _Row = tuple[str, str, str, str]
 
 def trust_table(result: TrialResult) -> Table:
     """One trial's evidence beside the limits that would have made it invalid."""
-    rows = [*_generator_rows(result), *_traffic_rows(result), *_window_rows(result)]
+    rows = [
+        *_generator_rows(result),
+        *_traffic_rows(result),
+        *_server_rows(result),
+        *_window_rows(result),
+    ]
     return Table(
         caption="Can these numbers be trusted?",
         columns=(
@@ -101,6 +109,24 @@ def _traffic_rows(result: TrialResult) -> Iterator[_Row]:
             f"{count(result.server.requests)} and {count(answered)}",
             f"{COUNT_TOLERANCE:.0%} apart, and what lies between their clocks",
             "somebody else's traffic was in it",
+        )
+
+
+def _server_rows(result: TrialResult) -> Iterator[_Row]:
+    if result.server.from_cache is not None:
+        wanted = result.trial.workload.cached_answers
+        yield (
+            "Answered by the response cache",
+            cached_words(result),
+            "any: it is what was measured" if wanted else f"at most {CACHED_SHARE:.0%}",
+            "the cache would be measured, not the model",
+        )
+    if words := lost_words(result):
+        yield (
+            "Server short of a core because of others",
+            words,
+            f"at most {LOST_SHARE:.0%}",
+            "other work on its machine would be measured with it",
         )
 
 

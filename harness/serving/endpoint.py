@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from harness.errors import ServerError
-from harness.types import TensorSpec
+from harness.types import TensorSpec, answering_version
 
 CONTROL_TIMEOUT_S = 300.0
 """For loading a model: large ones take minutes."""
@@ -118,6 +118,7 @@ class TritonClient:
     def statistics(self, model: str) -> dict[str, Any]:
         """Triton's cumulative statistics of a model, as `GET /v2/models/M/stats` gives them.
 
+        Of the version that answers where several are loaded, as all here speaks of that one.
         Durations are in nanoseconds; counters that are zero are there.
 
         Raises:
@@ -125,8 +126,11 @@ class TritonClient:
         """
         with _triton_errors(f"no statistics of the model '{model}'"):
             answer = self._client.get_inference_statistics(model, client_timeout=CALL_TIMEOUT_S)
+        by_version = {entry.version: entry for entry in answer.model_stats}
+        if not by_version:
+            raise ServerError(f"no statistics of the model '{model}': it has no version loaded")
         data = json_format.MessageToDict(
-            answer.model_stats[0],
+            by_version[answering_version(by_version)],
             preserving_proto_field_name=True,
             always_print_fields_with_no_presence=True,
         )

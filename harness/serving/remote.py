@@ -33,7 +33,10 @@ REMOTE_DIGEST = "remote:"
 """Begins what stands in for the SHA-256 of an artefact that only its server has."""
 THREADS = "intra_op_thread_count"
 """ONNX Runtime's parameter in a model's configuration."""
-_SWEPT = ("max_batch_size", "dynamic_batching", "instance_group", "optimization", "model_warmup")
+_SWEPT = (
+    *("max_batch_size", "dynamic_batching", "instance_group", "optimization", "model_warmup"),
+    "response_cache",
+)
 """What a serving configuration changes: not part of which model it is."""
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -224,6 +227,7 @@ def serving_of(config: Mapping[str, Any]) -> ServingConfig:
         instance_kind="gpu" if "KIND_GPU" in kinds else "cpu",
         intra_op_threads=int(threads) if str(threads).isdigit() else 0,
         accelerator=_accelerator(config),
+        response_cache=bool((config.get("response_cache") or {}).get("enable")),
     )
 
 

@@ -28,6 +28,7 @@ from harness.serving.remote import (
     connecting_step,
     refusal,
 )
+from harness.types import answering_version
 
 _REFUSED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 
@@ -121,7 +122,7 @@ class HttpServer:
         return reply.document() if reply.ok else None
 
     def statistics(self, model: str) -> dict[str, Any]:
-        """Triton's cumulative statistics of a model.
+        """Triton's cumulative statistics of a model, of the version that answers.
 
         Raises:
             ServerError: the server does not answer, or keeps none.
@@ -130,8 +131,10 @@ class HttpServer:
         entries = self._ask(f"{_model(model)}/stats", what).get("model_stats")
         if not entries:
             raise ServerError(what)
-        entry: dict[str, Any] = entries[0]
-        return entry
+        by_version: dict[str, dict[str, Any]] = {
+            str(one.get("version", "")): one for one in entries
+        }
+        return by_version[answering_version(by_version)]
 
     def infer(self, model: str, inputs: Tensors) -> dict[str, NDArray[Any]]:
         """One request.

@@ -23,6 +23,8 @@ from harness.types import (
 )
 
 CONFIG_FILE = "config.pbtxt"
+VERSION = 1
+"""Of every artefact that is exported."""
 WARMUP_FOLDER = "warmup"
 """Name that Triton prescribes, inside the model's folder."""
 
@@ -56,8 +58,12 @@ def write_config(variant: ModelVariant, serving: ServingConfig) -> Path:
 
 
 def config_override(variant: ModelVariant, serving: ServingConfig) -> str:
-    """The whole configuration as JSON in proto field names, for `load_model(config=...)`."""
+    """The whole configuration as JSON in proto field names, for `load_model(config=...)`.
+
+    Of the version that the artefact is: a higher one that lies beside it is not what was exported.
+    """
     message = model_config(variant, serving)
+    message.version_policy.specific.versions.append(VERSION)
     return str(json_format.MessageToJson(message, preserving_proto_field_name=True, indent=None))
 
 
@@ -86,6 +92,8 @@ def model_config(variant: ModelVariant, serving: ServingConfig) -> pb.ModelConfi
             accelerator.parameters.update(
                 accelerator_parameters(serving.accelerator, variant.precision)
             )
+    if serving.response_cache:
+        config.response_cache.enable = True
     _add_warmup(config, variant)
     return config
 

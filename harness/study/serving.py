@@ -23,6 +23,11 @@ class ServingSpace(Strict):
         description="How an ONNX graph is run on a GPU: none (the CUDA provider's defaults), cuda, "
         "tensorrt. TensorRT plans are served as they are.",
     )
+    response_cache: bool = Field(
+        False,
+        description="Let Triton's response cache answer repeated inputs, and count its answers: "
+        "for a service that is meant to be cached. Otherwise a trial that it answered is invalid.",
+    )
 
     @model_validator(mode="after")
     def _accelerators_have_a_gpu(self) -> Self:

@@ -9,21 +9,15 @@ refreshes every 2 s by default, so these two are the last refresh before the win
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import psutil
 
+from harness.telemetry import cpu_wait
+from harness.telemetry.cpu_wait import CpuReading, ProcessKey
 from harness.telemetry.prometheus import MetricsPage
 from harness.types import HostMetrics
-
-
-class ProcessKey(NamedTuple):
-    """A process, told apart from a later one that was given the same number."""
-
-    pid: int
-    created_s: float
 
 
 @dataclass(frozen=True)
@@ -38,26 +32,31 @@ class HostReading:
     process_cpu_s: Mapping[ProcessKey, float] = field(default_factory=dict)
     """User and system time of each process of the tree."""
     tree_memory_bytes: int | None = None
+    cpu: CpuReading | None = None
+    """Who waited for a core, and who had it."""
 
 
-def read_host(server_pid: int | None) -> HostReading:
+def read_host(server_pid: int | None, clients: Iterable[int] = ()) -> HostReading:
     """Read the machine this runs on and, where its pid is known, the server's process tree.
 
     The tree is tritonserver with its children: the python backend runs each model instance in a
-    process of its own (the stub).
+    process of its own (the stub). `clients` are the load generators' pids.
     """
     times = psutil.cpu_times()
     total = sum(getattr(times, name) for name in times._fields if not name.startswith("guest"))
     idle = times.idle + getattr(times, "iowait", 0.0)
-    tree = _process_tree(server_pid)
+    processes = _processes(server_pid)
+    tree = _process_tree(processes)
     cpu = {process: seconds for process, (seconds, _) in tree.items()}
+    time_s = time.monotonic()
     return HostReading(
-        time_s=time.monotonic(),
+        time_s=time_s,
         cpu_busy_s=total - idle,
         cpu_total_s=total,
         memory_used_bytes=psutil.virtual_memory().used,
         process_cpu_s=cpu,
         tree_memory_bytes=sum(memory for _, memory in tree.values()) if tree else None,
+        cpu=cpu_wait.read_cpu(time_s, processes, clients),
     )
 
 
@@ -69,6 +68,9 @@ def difference(
     cpu_s = after.cpu_total_s - before.cpu_total_s
     utilizations = gpu_after.values("nv_gpu_utilization")
     memory = gpu_after.values("nv_gpu_memory_used_bytes")
+    cpu = cpu_wait.CpuContention()
+    if before.cpu is not None and after.cpu is not None:
+        cpu = cpu_wait.difference(before.cpu, after.cpu)
     return HostMetrics(
         cpu_utilization=(after.cpu_busy_s - before.cpu_busy_s) / cpu_s if cpu_s > 0 else None,
         server_cpu=_tree_cores(before.process_cpu_s, after.process_cpu_s, elapsed_s),
@@ -77,18 +79,31 @@ def difference(
         gpu_utilization=sum(utilizations) / len(utilizations) if utilizations else None,
         gpu_memory_bytes=int(sum(memory)) if memory else None,
         gpu_power_w=_power_w(gpu_before, gpu_after, elapsed_s),
+        foreign_cpu=cpu.foreign_cores,
+        server_wait_cores=cpu.wait_cores,
+        server_foreign_wait_cores=cpu.foreign_wait_cores,
+        cpu_steal=cpu.steal,
+        cpu_pressure=cpu.pressure,
+        server_cpu_pressure=cpu.group_pressure,
+        server_throttled_cores=cpu.throttled_cores,
     )
 
 
-def _process_tree(pid: int | None) -> dict[ProcessKey, tuple[float, int]]:
-    """CPU seconds and memory of a process and its descendants; empty where it is gone."""
+def _processes(pid: int | None) -> list[psutil.Process]:
+    """A process and its descendants; none where it is gone."""
     if pid is None:
-        return {}
+        return []
     try:
         root = psutil.Process(pid)
-        processes = [root, *root.children(recursive=True)]
+        return [root, *root.children(recursive=True)]
     except psutil.Error:
-        return {}
+        return []
+
+
+def _process_tree(
+    processes: Sequence[psutil.Process],
+) -> dict[ProcessKey, tuple[float, int]]:
+    """CPU seconds and memory of each that still runs."""
     tree: dict[ProcessKey, tuple[float, int]] = {}
     for process in processes:
         try:

@@ -72,13 +72,16 @@ class MetricsPage:
             sums[key] = sums.get(key, 0.0) + sample.value
         return sums
 
-    def failed_by_reason(self, model: str) -> dict[str, int] | None:
+    def failed_by_reason(self, model: str, version: str = "") -> dict[str, int] | None:
         """Cumulative failed requests of a model by Triton's reason; None where not offered.
+
+        Of one version, where that is known: a model has a series for each that is loaded.
 
         REJECTED, CANCELED, BACKEND or OTHER; zero counts are kept, as they mark where to count
         from.
         """
-        counts = self.by_label("nv_inference_request_failure", "reason", model=model)
+        labels = {"model": model, "version": version} if version else {"model": model}
+        counts = self.by_label("nv_inference_request_failure", "reason", **labels)
         return {reason: int(count) for reason, count in counts.items()} if counts else None
 
     def _select(self, name: str, labels: Iterable[tuple[str, str]]) -> list[Sample]:

@@ -15,13 +15,15 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from harness.telemetry.triton import ModelCounters, difference, was_reset
+from harness.telemetry.triton import ModelCounters, difference, exchange_words, was_reset
 from harness.types import ServerMetrics
 
 MOST = 512
 """Stretches kept; where there would be more, every two become one."""
 NEAR_S = 0.1
-_NOTHING = ModelCounters(requests=0, failed=0, inferences=0, executions=0)
+_NOTHING = ModelCounters(
+    requests=0, failed=0, inferences=0, executions=0, cache_hits=0, cache_misses=0
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Stretch:
     grown: ModelCounters
     reset: bool = False
     """Counters began anew."""
+    exchanged: str = ""
+    """Which version answered first and which last, in words, where that changed."""
     gpu_utilization: float | None = None
     """0 to 1, at its end, as is the memory; None where there is no GPU to read."""
     gpu_memory_bytes: int | None = None
@@ -41,7 +45,7 @@ class Stretch:
     @property
     def metrics(self) -> ServerMetrics:
         """Means and counts of this stretch."""
-        return _metrics(self.grown, reset=self.reset)
+        return _metrics(self.grown, reset=self.reset, exchanged=self.exchanged)
 
 
 class RunningCounters:
@@ -74,11 +78,14 @@ class RunningCounters:
             return
         if self._last is not None:
             before_s, before = self._last
-            reset = restarted or was_reset(before, counters)
-            grown = _minus(counters, _NOTHING if reset else before)
+            exchanged = exchange_words(before, counters)
+            reset = restarted or (not exchanged and was_reset(before, counters))
+            grown = _minus(counters, _NOTHING if reset or exchanged else before)
             self.stretches.append(
-                Stretch(before_s, at_s, grown, reset, gpu_utilization, gpu_memory_bytes)
-            )
+                Stretch(
+                    before_s, at_s, grown, reset, exchanged, gpu_utilization, gpu_memory_bytes
+                )
+            )  # fmt: skip
         self._last = at_s, counters
         if len(self.stretches) > MOST:
             self._join_pairs()
@@ -91,7 +98,8 @@ class RunningCounters:
         grown = within[0].grown
         for one in within[1:]:
             grown = _plus(grown, one.grown)
-        return _metrics(grown, reset=any(one.reset for one in within))
+        exchanged = next((one.exchanged for one in reversed(within) if one.exchanged), "")
+        return _metrics(grown, reset=any(one.reset for one in within), exchanged=exchanged)
 
     def cut_at(self, at_s: float) -> bool:
         """Whether a reading lies near enough to an instant for counts to be cut there."""
@@ -109,6 +117,7 @@ class RunningCounters:
                 start_s=first.start_s,
                 grown=_plus(first.grown, second.grown),
                 reset=first.reset or second.reset,
+                exchanged=second.exchanged or first.exchanged,
             )
             for first, second in zip(self.stretches[::2], self.stretches[1::2], strict=False)
         ]
@@ -116,13 +125,16 @@ class RunningCounters:
         self.stretches = [*joined, *rest]
 
 
-def _metrics(grown: ModelCounters, *, reset: bool) -> ServerMetrics:
+def _metrics(grown: ModelCounters, *, reset: bool, exchanged: str) -> ServerMetrics:
     start = dataclasses.replace(
         _NOTHING,
+        version=grown.version,
         duration_ns=dict.fromkeys(grown.duration_ns, 0),
         failed_by_reason=None if grown.failed_by_reason is None else {},
     )
-    return dataclasses.replace(difference(start, grown), counters_reset=reset)
+    return dataclasses.replace(
+        difference(start, grown), counters_reset=reset, exchanged=exchanged
+    )  # fmt: skip
 
 
 def _minus(after: ModelCounters, before: ModelCounters) -> ModelCounters:
@@ -145,6 +157,9 @@ def _combined(one: ModelCounters, other: ModelCounters, sign: int) -> ModelCount
         duration_ns=_added(one.duration_ns, other.duration_ns, sign),
         executions_by_batch=_added(one.executions_by_batch, other.executions_by_batch, sign),
         failed_by_reason=reasons,
+        cache_hits=_number(one.cache_hits, other.cache_hits, sign),
+        cache_misses=_number(one.cache_misses, other.cache_misses, sign),
+        version=(one if sign < 0 else other).version,
     )
 
 

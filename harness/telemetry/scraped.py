@@ -1,7 +1,8 @@
 """A window whose server side is asked of a Prometheus, that scraped it at its own instants.
 
 The figures are those of `TelemetryWindow`, as far as Triton's metrics page has them: it has no
-histogram of executed batches, so `batch_sizes` stays empty. `harness.telemetry.increase` has the
+histogram of executed batches, so `batch_sizes` stays empty. Of a model with several versions loaded
+they are of the highest, which answers. `harness.telemetry.increase` has the
 method and its error.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -25,7 +26,7 @@ from harness.telemetry.increase import (
 )
 from harness.telemetry.prometheus import MetricsPage
 from harness.telemetry.prometheus_server import Prometheus, QueryFailure
-from harness.types import HostMetrics, ServerMetrics
+from harness.types import HostMetrics, ServerMetrics, answering_version
 
 REQUESTS = "nv_inference_request_success"
 FAILURES = "nv_inference_request_failure"
@@ -35,7 +36,13 @@ DURATIONS = {
     phase: f"nv_inference_{phase}_duration_us"
     for phase in ("queue", "compute_input", "compute_infer", "compute_output")
 }
-COUNTERS = (REQUESTS, FAILURES, INFERENCES, EXECUTIONS, *DURATIONS.values())
+CACHE_HITS = "nv_cache_num_hits_per_model"
+CACHE_MISSES = "nv_cache_num_misses_per_model"
+CACHE_DURATIONS = ("nv_cache_hit_duration_per_model", "nv_cache_miss_duration_per_model")
+COUNTERS = (
+    *(REQUESTS, FAILURES, INFERENCES, EXECUTIONS, *DURATIONS.values()),
+    *(CACHE_HITS, CACHE_MISSES, *CACHE_DURATIONS),
+)
 LOOKBACK_S = 300.0
 """Before the window: far enough for the scrape before it, and for what a scrape interval is."""
 LONGEST_WAIT_S = 30.0
@@ -43,6 +50,8 @@ LONGEST_WAIT_S = 30.0
 GRACE_S = 0.5
 """For a scrape to be taken and stored."""
 _US_PER_MS = 1e3
+_ONE = 0.5
+"""Request: what is less is none, off by the scrapes' own error."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +75,16 @@ class ScrapedWindow:
         metrics_url: str | None,
         server_pid: int | None,
         model: str,
+        clients: Callable[[], Iterable[int]] = tuple,
     ) -> None:
-        """`metrics_url` tells the server's series from others' where nothing else does."""
+        """`metrics_url` tells the server's series from others' where nothing else does.
+
+        `clients` tells the load generators' pids, whose use of cores is not foreign.
+        """
         self._prometheus = prometheus
         self._target = urlsplit(metrics_url).netloc if metrics_url else ""
         self._server_pid = server_pid
+        self._clients = clients
         self._model = model
         self._opened: _Edge | None = None
         self._closed: _Edge | None = None
@@ -114,7 +128,9 @@ class ScrapedWindow:
         return self._opened, self._closed
 
     def _edge(self) -> _Edge:
-        return _Edge(time.time(), time.monotonic_ns(), host.read_host(self._server_pid))
+        return _Edge(
+            time.time(), time.monotonic_ns(), host.read_host(self._server_pid, self._clients())
+        )
 
     def _counters(self, start_s: float, end_s: float, ahead_s: float) -> list[Series]:
         """The model's counters of the server that is meant, with the scrape behind the window.
@@ -182,8 +198,12 @@ def await_scrape(
 
 def server_metrics(found: Sequence[Series], start_s: float, end_s: float) -> ServerMetrics:
     """A model's figures over a window, out of its counters' raw samples."""
+    versions = _versions(found, start_s, end_s).values()
+    version = answering_version(last for _, last in versions)
+    if exchanged := _exchange_words(versions):
+        return ServerMetrics(version=version, exchanged=exchanged)
     by_name: defaultdict[str, list[Series]] = defaultdict(list)
-    for one in found:
+    for one in _answering(found, start_s, end_s):
         by_name[one.labels.get("__name__", "")].append(one)
     if not by_name[REQUESTS]:
         return ServerMetrics(problem=f"Prometheus has no {REQUESTS} of this model at that time")
@@ -195,11 +215,15 @@ def server_metrics(found: Sequence[Series], start_s: float, end_s: float) -> Ser
         return ServerMetrics(counters_reset=True)
     requests = grown[REQUESTS]
     assert requests is not None  # noqa: S101  (there are series of it)
+    hits = grown.get(CACHE_HITS)
+    computed = requests.value - (hits.value if hits else 0.0)
     means = {
-        phase: total.value / requests.value / _US_PER_MS
+        phase: total.value / of / _US_PER_MS
         for phase, name in DURATIONS.items()
-        if (total := grown.get(name)) is not None and requests.value > 0
+        if (of := requests.value if phase == "queue" else computed) >= _ONE
+        and (total := grown.get(name)) is not None
     }
+    in_cache = [each.value for name in CACHE_DURATIONS if (each := grown.get(name)) is not None]
     return ServerMetrics(
         requests=round(requests.value),
         requests_uncertainty=round(requests.uncertainty),
@@ -210,6 +234,55 @@ def server_metrics(found: Sequence[Series], start_s: float, end_s: float) -> Ser
         compute_input_ms=means.get("compute_input"),
         compute_infer_ms=means.get("compute_infer"),
         compute_output_ms=means.get("compute_output"),
+        cache_hits=_count(hits),
+        cache_misses=_count(grown.get(CACHE_MISSES)),
+        cache_ms=sum(in_cache) / requests.value / _US_PER_MS if requests.value >= _ONE else None,
+        version=version,
+    )
+
+
+def _answering(found: Sequence[Series], start_s: float, end_s: float) -> list[Series]:
+    """The series of the version that answers at each server."""
+    last = {server: ends[1] for server, ends in _versions(found, start_s, end_s).items()}
+    return [
+        one
+        for one in found
+        if _server(one) not in last or one.labels.get("version", "") == last[_server(one)]
+    ]
+
+
+def _exchange_words(versions: Iterable[tuple[str, str]]) -> str:
+    """What answered in place of one version; empty where it was one and the same."""
+    pairs = sorted(versions)
+    for first, last in pairs:
+        if first != last:
+            return f"version {first} answered first, and version {last} last"
+    different = sorted({last for _, last in pairs})
+    if len(different) > 1:
+        return f"versions {' and '.join(different)} answered, each at another server"
+    return ""
+
+
+def _versions(
+    found: Sequence[Series], start_s: float, end_s: float
+) -> dict[tuple[str, ...], tuple[str, str]]:
+    """The version that answered at the first and at the last scrape of a window, by server."""
+    scraped: dict[tuple[str, ...], dict[float, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for one in found:
+        if one.labels.get("__name__") == REQUESTS:
+            for at_s in filter(lambda at_s: start_s <= at_s <= end_s, one.times_s):
+                scraped[_server(one)][at_s].append(one.labels.get("version", ""))
+    return {
+        server: (answering_version(at[min(at)]), answering_version(at[max(at)]))
+        for server, at in scraped.items()
+    }
+
+
+def _server(series: Series) -> tuple[str, ...]:
+    """Whose series it is: of one model, its name and its version apart."""
+    apart = {"__name__", "version", "reason"}
+    return tuple(
+        f"{key}={value}" for key, value in sorted(series.labels.items()) if key not in apart
     )
 
 

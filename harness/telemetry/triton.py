@@ -10,6 +10,9 @@ The counters are those of the statistics extension of KServe v2 (`GET /v2/models
 - `batch_stats[]` books each *execution* once, under the batch size that really ran.
 - `inference_count` and `execution_count` leave out answers of the response cache, and so do the
   compute counters; `success` and `queue` include them. Failed requests are in `fail` alone.
+  `cache_hit` and `cache_miss` count the lookups, with the time that they (and storing) took.
+- A model has an entry a version that is loaded, each with counters of its own. A request that names
+  no version is answered by the highest, compared as numbers.
 - Failures are a lower bound. Triton (2.51) counts neither what it refuses before the queue (a wrong
   input, a full queue) nor an error that a python model *returns* for a request: that one it books
   as a success. How many requests failed is the client's to say; the server adds why.
@@ -25,7 +28,10 @@ from typing import Any
 
 from harness.types import PartMetrics, ServerMetrics
 
-_DURATIONS = ("queue", "compute_input", "compute_infer", "compute_output")
+_COMPUTED = ("compute_input", "compute_infer", "compute_output")
+"""Counted of what the model computed; the other phases of every successful request."""
+_CACHE = ("cache_hit", "cache_miss")
+_DURATIONS = ("queue", *_COMPUTED, *_CACHE)
 _NS_PER_MS = 1e6
 _READINGS = 3
 """At most, until one is not torn: one in 800 is, under load, and the next was whole each time."""
@@ -45,6 +51,11 @@ class ModelCounters:
     executions_by_batch: Mapping[int, int] = field(default_factory=dict)
     failed_by_reason: Mapping[str, int] | None = None
     """From the metrics page: the statistics know no reasons."""
+    cache_hits: int | None = None
+    """Of the successful ones, answered by the response cache."""
+    cache_misses: int | None = None
+    version: str = ""
+    """Whose counters they are; empty where the server does not tell."""
 
 
 def read_counters(
@@ -76,6 +87,9 @@ def read_counters(
             for entry in statistics.get("batch_stats", ())
         },
         failed_by_reason=failed_by_reason,
+        cache_hits=_number(stats, "cache_hit", "count"),
+        cache_misses=_number(stats, "cache_miss", "count"),
+        version=str(statistics.get("version", "")),
     )
 
 
@@ -107,19 +121,29 @@ def is_torn(statistics: Mapping[str, Any]) -> bool:
 def difference(before: ModelCounters, after: ModelCounters) -> ServerMetrics:
     """What happened between two readings.
 
-    Means are per successful request, so that queue and compute add up to no more than the client's
-    mean latency. A counter that fell means that the server or the model was restarted in between:
-    then nothing of the difference can be trusted, and only `counters_reset` is set.
+    Means are per successful request, those of computing per request that was computed, so that
+    queue and compute add up to no more than such a request's mean latency. A counter that fell
+    means that the server or the model was restarted in between: then nothing of the difference can
+    be trusted, and only `counters_reset` is set. Where another version answers than before there
+    is no difference to take, and only `exchanged` says so.
     """
     if before.requests is None or after.requests is None:
         return ServerMetrics()
+    if words := exchange_words(before, after):
+        return ServerMetrics(version=after.version, exchanged=words)
     if was_reset(before, after):
         return ServerMetrics(counters_reset=True)
     requests = after.requests - before.requests
+    hits = _minus(after.cache_hits, before.cache_hits)
     means = {
-        phase: _mean_ms(before.duration_ns.get(phase), after.duration_ns.get(phase), requests)
+        phase: _mean_ms(
+            before.duration_ns.get(phase),
+            after.duration_ns.get(phase),
+            requests - (hits or 0) if phase in _COMPUTED else requests,
+        )
         for phase in _DURATIONS
     }
+    in_cache = [ms for phase in _CACHE if (ms := means[phase]) is not None]
     return ServerMetrics(
         requests=requests,
         failures=_failures(before, after),
@@ -130,7 +154,18 @@ def difference(before: ModelCounters, after: ModelCounters) -> ServerMetrics:
         compute_infer_ms=means["compute_infer"],
         compute_output_ms=means["compute_output"],
         batch_sizes=_grown(before.executions_by_batch, after.executions_by_batch),
+        cache_hits=hits,
+        cache_misses=_minus(after.cache_misses, before.cache_misses),
+        cache_ms=sum(in_cache) if in_cache else None,
+        version=after.version,
     )
+
+
+def exchange_words(before: ModelCounters, after: ModelCounters) -> str:
+    """Which version answered first and which last; empty where it is the same, or is not told."""
+    if not before.version or not after.version or before.version == after.version:
+        return ""
+    return f"version {before.version} answered first, and version {after.version} last"
 
 
 def with_parts(ensemble: ServerMetrics, parts: Mapping[str, ServerMetrics]) -> ServerMetrics:
@@ -138,13 +173,20 @@ def with_parts(ensemble: ServerMetrics, parts: Mapping[str, ServerMetrics]) -> S
 
     Queue and computation of the whole become the sums over the parts, so that what is shown adds
     up; Triton's counters of the ensemble itself do not tell the parts' queues apart. A part that
-    was restarted, or that does not tell, leaves all of them out.
+    was restarted, or that does not tell, leaves all of them out; one of which another version was
+    loaded is told as if it were the ensemble's.
     """
+    for name, part in parts.items():
+        if part.exchanged:
+            return replace(ensemble, exchanged=f"of '{name}', {part.exchanged}")
     counted = [
-        PartMetrics(name, part.requests, part.queue_ms, part.compute_ms)
+        PartMetrics(
+            name, part.requests, part.queue_ms, part.compute_ms, part.cache_hits or 0,
+            part.cache_ms or 0.0,
+        )
         for name, part in parts.items()
-        if part.requests and part.queue_ms is not None and part.compute_ms is not None
-    ]
+        if part.requests and part.queue_ms is not None and part.accounted_ms is not None
+    ]  # fmt: skip
     if not parts or len(counted) < len(parts):
         return ensemble
     return replace(
@@ -167,7 +209,7 @@ def _minus(after: int | None, before: int | None) -> int | None:
 
 def _mean_ms(before_ns: int | None, after_ns: int | None, requests: int) -> float | None:
     total_ns = _minus(after_ns, before_ns)
-    return None if total_ns is None or not requests else total_ns / requests / _NS_PER_MS
+    return None if total_ns is None or requests <= 0 else total_ns / requests / _NS_PER_MS
 
 
 def _grown(before: Mapping[Any, int], after: Mapping[Any, int]) -> dict[Any, int]:
@@ -201,6 +243,6 @@ def _fell(before: Mapping[Any, int], after: Mapping[Any, int]) -> bool:
 
 
 def _scalars(counters: ModelCounters) -> dict[str, int]:
-    names = ("requests", "failed", "inferences", "executions")
+    names = ("requests", "failed", "inferences", "executions", "cache_hits", "cache_misses")
     values = {name: getattr(counters, name) for name in names}
     return {name: value for name, value in values.items() if value is not None}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -83,15 +83,18 @@ class TelemetryWindow:
         model: str,
         parts: Sequence[str] = (),
         read_page: Callable[[str], str | None] = scrape,
+        clients: Callable[[], Iterable[int]] = tuple,
     ) -> None:
         """`server_pid` is None for a server on another machine: then its CPU stays unknown.
 
         `parts` are the composing models of an ensemble, whose statistics are read likewise;
-        `read_page` reads the metrics page where it wants headers or certificates of its own.
+        `read_page` reads the metrics page where it wants headers or certificates of its own;
+        `clients` tells the load generators' pids, whose use of cores is not foreign.
         """
         self._source = source
         self._metrics_url = metrics_url
         self._server_pid = server_pid
+        self._clients = clients
         self._model = model
         self._parts = parts
         self._read_page = read_page
@@ -115,7 +118,9 @@ class TelemetryWindow:
         opened, closed = self._readings()
         pages = [MetricsPage.parse(reading.metrics_text) for reading in (opened, closed)]
         before, after = (
-            triton.read_counters(reading.statistics, page.failed_by_reason(self._model))
+            triton.read_counters(
+                reading.statistics, page.failed_by_reason(self._model, _version(reading))
+            )
             for reading, page in zip((opened, closed), pages, strict=True)
         )
         parts = {
@@ -145,7 +150,7 @@ class TelemetryWindow:
             statistics=statistics,
             parts={part: self._statistics(part) for part in self._parts},
             metrics_text=self._read_page(self._metrics_url) if self._metrics_url else None,
-            host=host.read_host(self._server_pid),
+            host=host.read_host(self._server_pid, self._clients()),
         )
 
     def _statistics(self, model: str) -> dict[str, Any] | None:
@@ -153,6 +158,11 @@ class TelemetryWindow:
             return triton.read_whole(partial(self._source.statistics, model))
         except ServerError:
             return None
+
+
+def _version(reading: _Reading) -> str:
+    """Whose statistics they are; empty where it is not told."""
+    return str((reading.statistics or {}).get("version", ""))
 
 
 def _read_part(reading: _Reading, part: str) -> triton.ModelCounters:

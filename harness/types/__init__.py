@@ -14,7 +14,7 @@ from harness.types.latency import (
 from harness.types.load import GeneratorEvidence, LoadResult, TimeSlice
 from harness.types.progress import Progress
 from harness.types.quality import BatchConsistency, QualityScore, TaskEntry
-from harness.types.serving import Accelerator, ServingConfig
+from harness.types.serving import Accelerator, ServingConfig, answering_version
 from harness.types.telemetry import HostMetrics, PartMetrics, ServerMetrics
 from harness.types.trials import ColdStart, Trial, TrialResult
 from harness.types.variants import (
@@ -81,4 +81,5 @@ __all__ = [
     "Verdict",
     "WireProtocol",
     "Workload",
+    "answering_version",
 ]

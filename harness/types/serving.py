@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -29,6 +30,8 @@ class ServingConfig:
     """ONNX Runtime's threads within an operator, per instance."""
     accelerator: Accelerator = Accelerator.NONE
     """Of ONNX graphs on a GPU."""
+    response_cache: bool = False
+    """Triton's response cache may answer in the model's place."""
 
     @property
     def told(self) -> bool:
@@ -41,7 +44,21 @@ class ServingConfig:
         if not self.told:
             return "as-served"
         accelerated = "" if self.accelerator is Accelerator.NONE else f"-{self.accelerator}"
+        cached = "-cache" if self.response_cache else ""
         return (
             f"mb{self.max_batch_size}-qd{self.queue_delay_us}"
-            f"-i{self.instance_count}-t{self.intra_op_threads}{accelerated}"
+            f"-i{self.instance_count}-t{self.intra_op_threads}{accelerated}{cached}"
         )
+
+
+def answering_version(versions: Iterable[str]) -> str:
+    """The version that answers a request which names none: the highest number.
+
+    Names that are no numbers come before all numbers, the last by the alphabet first; empty of
+    none at all.
+    """
+    return max(versions, key=_rank, default="")
+
+
+def _rank(version: str) -> tuple[int, str]:
+    return (int(version), "") if version.isdecimal() else (-1, version)

@@ -88,10 +88,10 @@ class TrialResult:
         Client and server cut the window by their own clocks; where that makes the server's mean
         the greater one the rest is 0, never negative. None where either side gave no numbers.
         """
-        queue_ms, compute_ms = self.server.queue_ms, self.server.compute_ms
-        if self.latency is None or queue_ms is None or compute_ms is None:
+        server_ms = self.server.accounted_ms
+        if self.latency is None or server_ms is None:
             return None
-        return max(0.0, self.latency.mean_ms - queue_ms - compute_ms)
+        return max(0.0, self.latency.mean_ms - server_ms)
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,8 @@ class Workload:
     """(rows, weight): client batch sizes are drawn from it; empty: all of `client_batch_size`."""
     length_mix: tuple[tuple[int, float], ...] = ()
     """(padded length, weight): sequence lengths are drawn from it; empty: the data set's own."""
+    cached_answers: bool = False
+    """Answers of the server's response cache count as the model's: that is what is measured."""
 
     @property
     def label(self) -> str:

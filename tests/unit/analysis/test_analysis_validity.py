@@ -9,10 +9,12 @@ from harness.types import (
     ArrivalKind,
     ArrivalProcess,
     GeneratorEvidence,
+    HostMetrics,
     Latencies,
     LoadMode,
     LoadResult,
     LoadShape,
+    PartMetrics,
     ServerMetrics,
     ShapeKind,
     TimeSlice,
@@ -24,6 +26,10 @@ CLOSED = Workload(WireProtocol.GRPC, 4, concurrency=4, duration_s=2.0, warmup_s=
 OPEN = dataclasses.replace(CLOSED, load_mode=LoadMode.OPEN, rate_per_s=500.0, concurrency=64)
 SERVER = ServerMetrics(requests=1005, inferences=4020, executions=500)
 SLICES = 40
+CACHED_PART = PartMetrics("m", 1005, 1.0, 5.0, cache_hits=500)
+BUSY = HostMetrics(
+    cpu_utilization=1.0, server_cpu=0.7, server_wait_cores=0.3, server_foreign_wait_cores=0.3
+)
 
 
 def histogram(*latencies_us):
@@ -65,8 +71,8 @@ def load(
 HEALTHY = load()
 
 
-def judge(measured=HEALTHY, *, server=SERVER, workload=CLOSED, alive=True):
-    return judge_validity(measured, server, workload, server_alive=alive)
+def judge(measured=HEALTHY, *, server=SERVER, workload=CLOSED, alive=True, host=None):
+    return judge_validity(measured, server, workload, server_alive=alive, host=host)
 
 
 def lost(dropped):
@@ -102,6 +108,31 @@ def test_a_healthy_trial_is_valid():
             "log",
         ),
         ({"server": ServerMetrics(counters_reset=True)}, "counters were reset", "measure again"),
+        (
+            {"server": ServerMetrics(version="2", exchanged="version 1, then 2")},
+            "more than one version of the model answered",
+            "measure again",
+        ),
+        (
+            {"server": dataclasses.replace(SERVER, cache_hits=1000)},
+            "the response cache answered 1,000 of 1,005 requests in the model's place",
+            "response_cache { enable: false }",
+        ),
+        (
+            {"server": dataclasses.replace(SERVER, parts=(CACHED_PART,))},
+            "the response cache answered 500 of 1,005 requests",
+            "--response-cache",
+        ),
+        (
+            {"host": dataclasses.replace(BUSY, foreign_cpu=1.3)},
+            "short of a core for 30% of its time (other processes used 1.30 cores there; its threads",
+            "keep other work off its machine",
+        ),
+        (
+            {"host": dataclasses.replace(BUSY, server_foreign_wait_cores=0.0, cpu_steal=0.2)},
+            "the hypervisor took 20% of its machine's time (steal)",
+            "measure again",
+        ),
         ({"measured": load(cpu=(0.9,))}, "90% of a core", "add workers: --workers 2"),
         ({"measured": load(cpu=(0.95, 0.97))}, "97% of a core", "add workers: --workers 4"),
         (
@@ -243,3 +274,20 @@ def test_what_a_restart_brings_about_is_told_as_the_restart_alone():
     assert "failed" not in reason
     assert "answered" not in reason
     assert "late" not in reason
+
+
+def test_a_few_answers_of_the_cache_move_no_percentile():
+    assert judge(server=dataclasses.replace(SERVER, cache_hits=10)) == (True, "")
+    assert not judge(server=dataclasses.replace(SERVER, cache_hits=11))[0]
+
+
+def test_a_cache_that_is_meant_to_answer_may():
+    wanted = dataclasses.replace(CLOSED, cached_answers=True)
+    cached = dataclasses.replace(SERVER, cache_hits=1000)
+    assert judge(server=cached, workload=wanted) == (True, "")
+
+
+def test_a_server_that_waits_for_its_own_threads_is_measured_well():
+    host = dataclasses.replace(BUSY, server_foreign_wait_cores=0.05)
+    assert judge(host=host) == (True, "")
+    assert judge(host=HostMetrics(cpu_utilization=1.0, foreign_cpu=2.0)) == (True, "")

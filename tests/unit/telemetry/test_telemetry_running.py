@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,3 +71,22 @@ def test_a_restart_that_the_counters_hide_is_told_by_who_asked() -> None:
     assert counters.resets == 1
     assert counters.total().requests == 50
     assert counters.total().counters_reset
+
+
+def test_another_version_is_told_and_its_counters_begin_at_nothing() -> None:
+    counters = RunningCounters()
+    for second, (count, version) in enumerate([(50, "1"), (60, "1"), (200, "2"), (230, "2")]):
+        counters.take(float(second), replace(reading(count), version=version))
+    total = counters.total()
+    assert total.exchanged == "version 1 answered first, and version 2 last"
+    assert total.requests == 10 + 200 + 30
+    assert (counters.resets, total.version) == (0, "2")
+    assert counters.total(2.0).exchanged == "", "the stretch after it is sound"
+
+
+def test_answers_of_the_cache_add_up() -> None:
+    counters = RunningCounters()
+    for second, (count, hits) in enumerate([(50, 0), (100, 40), (150, 90)]):
+        counters.take(float(second), replace(reading(count), cache_hits=hits, cache_misses=1))
+    assert (counters.total().requests, counters.total().cache_hits) == (100, 90)
+    assert counters.total().compute_infer_ms == pytest.approx(100 * 3 / 10)

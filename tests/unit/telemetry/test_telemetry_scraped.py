@@ -54,6 +54,47 @@ def test_every_figure_of_triton_but_the_batch_histogram_is_there() -> None:
     assert not found.problem
 
 
+def test_the_highest_version_alone_is_read() -> None:
+    """Version 9 is loaded beside it, and somebody asks it by name."""
+    other = [counter("nv_inference_request_success", 70, version="9")]
+    found = server_metrics([*other, *of_triton(version="10")], 1.3, 9.8)
+    assert (found.requests, found.version) == (850, "10")
+    assert found.compute_ms == pytest.approx(5.3)
+
+
+def test_a_version_that_appears_inside_the_window_is_told() -> None:
+    late = Series(
+        {"__name__": "nv_inference_request_success", "model": "m", "version": "2"},
+        SECONDS[6:],
+        tuple(100.0 * at for at in range(6)),
+    )
+    found = server_metrics([*of_triton(version="1"), late], 1.3, 9.8)
+    assert found == ServerMetrics(
+        version="2", exchanged="version 1 answered first, and version 2 last"
+    )
+    assert server_metrics([*of_triton(version="1"), late], 1.3, 4.9).exchanged == ""
+
+
+def test_servers_with_different_versions_are_told() -> None:
+    series = [*of_triton(instance="a", version="1"), *of_triton(instance="b", version="2")]
+    found = server_metrics(series, 1.3, 9.8)
+    assert found.exchanged == "versions 1 and 2 answered, each at another server"
+
+
+def test_what_the_cache_answered_is_not_computed() -> None:
+    cache = [
+        counter("nv_cache_num_hits_per_model", 80, version="1"),
+        counter("nv_cache_num_misses_per_model", 20, version="1"),
+        counter("nv_cache_hit_duration_per_model", 800, version="1"),
+        counter("nv_cache_miss_duration_per_model", 200, version="1"),
+    ]
+    found = server_metrics([*of_triton(version="1"), *cache], 1.3, 9.8)
+    assert (found.cache_hits, found.cache_misses) == (680, 170)
+    assert found.queue_ms == pytest.approx(3)
+    assert found.compute_ms == pytest.approx(5.3 * 5)
+    assert found.cache_ms == pytest.approx(0.01)
+
+
 def test_several_servers_that_were_asked_for_are_summed() -> None:
     found = server_metrics([*of_triton(instance="a"), *of_triton(instance="b")], 1.3, 9.8)
     assert found.requests == 1700

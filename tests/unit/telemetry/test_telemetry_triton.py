@@ -8,8 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.telemetry.triton import ModelCounters, difference, is_torn, read_counters
-from harness.types import ServerMetrics
+from harness.telemetry.triton import (
+    ModelCounters,
+    difference,
+    is_torn,
+    read_counters,
+    with_parts,
+)
+from harness.types import ServerMetrics, answering_version
 
 # As protobuf's JSON writes it: 64-bit numbers are strings, zeros are left out.
 FRESH = {
@@ -136,6 +142,8 @@ counters = st.builds(
     ),
     executions_by_batch=st.dictionaries(st.integers(1, 64), st.integers(1, 10**9), min_size=1),
     failed_by_reason=st.dictionaries(st.sampled_from("ABCD"), st.integers(1, 99), min_size=1),
+    cache_hits=st.integers(1, 10**12),
+    cache_misses=st.integers(1, 10**12),
 )
 
 
@@ -144,7 +152,8 @@ counters = st.builds(
 def test_any_single_counter_that_fell_is_a_reset(
     before: ModelCounters, data: st.DataObject
 ) -> None:
-    name = data.draw(st.sampled_from([field.name for field in dataclasses.fields(before)]))
+    names = [field.name for field in dataclasses.fields(before) if field.name != "version"]
+    name = data.draw(st.sampled_from(names))
     value = getattr(before, name)
     if isinstance(value, int):
         fallen: object = data.draw(st.integers(0, value - 1))
@@ -185,3 +194,84 @@ def _after(steps: list[tuple[int, int, int, int]]) -> ModelCounters:
         duration_ns={"queue": queue_ns},
         executions_by_batch={8: batches},
     )
+
+
+# Release 24.10 after 22 requests, of which its cache answered 3 (nanoseconds, made round).
+CACHED = {
+    "name": "m",
+    "version": "1",
+    "inference_count": 19,
+    "execution_count": 4,
+    "inference_stats": {
+        "success": {"count": 22, "ns": 89_000_000},
+        "fail": {"count": 0, "ns": 0},
+        "queue": {"count": 22, "ns": 22_000_000},
+        "compute_input": {"count": 19, "ns": 19_000_000},
+        "compute_infer": {"count": 19, "ns": 76_000_000},
+        "compute_output": {"count": 19, "ns": 19_000_000},
+        "cache_hit": {"count": 3, "ns": 660_000},
+        "cache_miss": {"count": 2, "ns": 440_000},
+    },
+}
+
+
+def test_compute_is_divided_by_what_computed_and_the_queue_by_all() -> None:
+    metrics = difference(read_counters(FRESH | {"version": "1"}), read_counters(CACHED))
+    assert metrics.cache_hits is None, "a reading without them tells nothing"
+
+    cold = FRESH | {
+        "inference_stats": FRESH["inference_stats"] | {"cache_hit": {}, "cache_miss": {}}
+    }
+    metrics = difference(read_counters(cold), read_counters(CACHED))
+
+    assert (metrics.requests, metrics.cache_hits, metrics.cache_misses) == (22, 3, 2)
+    assert metrics.queue_ms == pytest.approx(1.0)
+    assert metrics.compute_infer_ms == pytest.approx(4.0)
+    assert metrics.compute_ms == pytest.approx(6.0)
+    assert metrics.cache_ms == pytest.approx(1.1 / 22)
+    assert metrics.accounted_ms == pytest.approx(1.0 + 1.1 / 22 + 6.0 * 19 / 22)
+
+
+def test_where_the_cache_answered_all_nothing_was_computed() -> None:
+    before = ModelCounters(
+        requests=0, duration_ns={"queue": 0, "compute_infer": 0, "cache_hit": 0}, cache_hits=0
+    )
+    after = ModelCounters(
+        requests=10,
+        duration_ns={"queue": 10_000_000, "compute_infer": 0, "cache_hit": 5_000_000},
+        cache_hits=10,
+    )
+    metrics = difference(before, after)
+    assert metrics.compute_ms is None
+    assert metrics.accounted_ms == pytest.approx(1.5)
+
+
+def test_another_version_leaves_no_figures_but_its_name() -> None:
+    """The new version has counted more already than the old one had: no counter fell."""
+    before = read_counters(CACHED)
+    after = read_counters(CACHED | {"version": "2", "inference_count": 1000})
+    assert difference(before, after) == ServerMetrics(
+        version="2", exchanged="version 1 answered first, and version 2 last"
+    )
+
+
+def test_the_version_that_answers_is_the_highest_number() -> None:
+    assert answering_version(["9", "10", "2"]) == "10"
+    assert answering_version(["nightly", "3"]) == "3"
+    assert answering_version([]) == ""
+
+
+def test_a_part_s_cache_and_version_are_the_ensemble_s() -> None:
+    whole = ServerMetrics(requests=10, queue_ms=0.0, compute_infer_ms=9.0, cache_hits=0)
+    tokenize = ServerMetrics(requests=10, queue_ms=1.0, compute_infer_ms=2.0, cache_hits=0)
+    model = ServerMetrics(
+        requests=10, queue_ms=1.0, compute_infer_ms=8.0, cache_hits=9, cache_ms=0.1
+    )
+    joined = with_parts(whole, {"t": tokenize, "m": model})
+    assert joined.from_cache == 9
+    assert joined.accounted_ms == pytest.approx(3.0 + 1.0 + 0.1 + 0.8)
+
+    exchanged = with_parts(
+        whole, {"t": tokenize, "m": ServerMetrics(exchanged="version 1, then 2")}
+    )
+    assert exchanged.exchanged == "of 'm', version 1, then 2"

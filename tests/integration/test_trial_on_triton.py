@@ -1,0 +1,144 @@
+"""Trials on the real Triton of which something else than the model set the numbers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from burning_model import MODEL, ROWS, BurningServer, burning_server, write_version
+
+from harness.analysis.contention import lost_share
+from harness.limits import LOST_SHARE
+from harness.load.transports.address import parse_target
+from harness.serving.environment import ServerEnvironment
+from harness.serving.remote_http import HttpServer
+from harness.types import Decision
+
+pytestmark = pytest.mark.triton
+BURN_S = 0.02
+CACHE = {"response_cache": {"enable": True}}
+ALL_VERSIONS = {"version_policy": {"all": {}}}
+LOW_VERSIONS = {"version_policy": {"specific": {"versions": [1, 9]}}}
+
+
+@pytest.fixture(scope="module")
+def burning(
+    server_environment: ServerEnvironment, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[BurningServer]:
+    folder = tmp_path_factory.mktemp("burning")
+    with burning_server(
+        server_environment, folder, burn_s=BURN_S, response_cache_bytes=1 << 20
+    ) as made:
+        write_version(folder / "repository", 9, burn_s=BURN_S)
+        write_version(folder / "repository", 10, burn_s=BURN_S)
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def unloaded(burning: BurningServer) -> Iterator[None]:
+    yield
+    burning.client.unload(MODEL)
+
+
+def test_a_cached_model_is_not_measured(burning: BurningServer) -> None:
+    """20 ms of computing read as a tenth of a millisecond: the model saw the first answers alone."""
+    burning.load(**CACHE)
+    result = burning.measure()
+    assert (result.valid, result.decision) == (False, Decision.INVALID)
+    assert "response cache answered" in result.invalid_reason
+    assert result.server.cache_hits is not None
+    assert result.server.requests is not None
+    assert result.server.cache_hits > 100 * ROWS
+    computed = result.server.requests - result.server.cache_hits
+    assert computed == result.server.inferences
+    assert result.server.compute_ms is None or result.server.compute_ms > 1000 * BURN_S * 0.9
+    assert result.client_ms is not None
+
+    wanted = burning.measure(cached_answers=True)
+    assert wanted.server.cache_hits is not None
+    assert "response cache" not in wanted.invalid_reason
+
+
+def test_without_a_cache_nothing_is_said_of_one(burning: BurningServer) -> None:
+    burning.load()
+    result = burning.measure()
+    assert result.server.cache_hits == 0
+    assert "cache" not in result.invalid_reason
+    assert result.server.compute_ms is not None
+    assert result.server.compute_ms > 1000 * BURN_S * 0.9
+
+
+def test_the_version_that_answers_is_the_one_that_is_read(burning: BurningServer) -> None:
+    """Three are loaded; the highest answers, though 9 comes after 10 in the alphabet."""
+    burning.load(**ALL_VERSIONS)
+    result = burning.measure()
+    assert result.server.version == "10"
+    assert result.server.exchanged == ""
+    assert result.server.requests is not None
+    assert abs(result.server.requests - result.requests) <= 8
+    over_http = HttpServer(parse_target(burning.server.endpoint.http))
+    for client in (burning.client, over_http):
+        statistics = client.statistics(MODEL)
+        assert statistics["version"] == "10"
+        assert statistics["inference_stats"]["success"]["count"] >= result.server.requests
+
+
+def test_another_version_inside_the_window_makes_a_trial_invalid(burning: BurningServer) -> None:
+    burning.load(**LOW_VERSIONS)
+    started = threading.Event()
+    loading = threading.Thread(target=_load_when, args=(burning, started))
+    loading.start()
+    try:
+        started.set()
+        result = burning.measure(duration_s=6.0, warmup_s=0.5)
+    finally:
+        loading.join()
+    assert not result.valid
+    assert result.server.exchanged == "version 9 answered first, and version 10 last"
+    assert "more than one version of the model answered" in result.invalid_reason
+    assert result.server.requests is None
+
+
+def _load_when(burning: BurningServer, started: threading.Event) -> None:
+    """In the middle of the window, whenever that begins: once enough was answered."""
+    started.wait()
+    deadline_s = time.monotonic() + 60
+    while time.monotonic() < deadline_s:
+        statistics = burning.client.statistics(MODEL)
+        if statistics["inference_stats"]["success"]["count"] >= 60:
+            break
+        time.sleep(0.05)
+    burning.load(**ALL_VERSIONS)
+
+
+@contextmanager
+def busy_loops(count: int) -> Iterator[None]:
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def test_others_on_its_cores_make_a_slow_model_s_trial_invalid(burning: BurningServer) -> None:
+    """What is said to be lost is what latency grew by: 20 ms of computing are 20 ms alone."""
+    burning.load()
+    with busy_loops(4):
+        result = burning.measure(concurrency=1, duration_s=4.0)
+    assert not result.valid
+    assert "the server was short of a core" in result.invalid_reason
+    lost = lost_share(result.host, result.in_flight_mean)
+    assert lost is not None
+    assert lost > LOST_SHARE
+    assert result.latency is not None
+    alone_ms = result.latency.mean_ms * (1 - lost)
+    assert 0.7 * 1000 * BURN_S < alone_ms < 1.6 * 1000 * BURN_S
+    assert result.host.foreign_cpu is not None
+    assert result.host.foreign_cpu > 0.5
