@@ -125,7 +125,7 @@ def test_a_healthy_trial_is_valid():
         ),
         (
             {"host": dataclasses.replace(BUSY, foreign_cpu=1.3)},
-            "short of a core for 30% of its time (other processes used 1.30 cores there; its threads",
+            "short of a core for 30% of its time (other processes used 1.30 cores there; its",
             "keep other work off its machine",
         ),
         (

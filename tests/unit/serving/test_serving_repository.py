@@ -79,6 +79,8 @@ def test_override_is_the_whole_configuration_in_proto_field_names(variant):
     text = config_override(variant, SERVING)
     assert "max_batch_size" in json.loads(text)
     parsed = json_format.Parse(text, pb.ModelConfig())
+    assert list(parsed.version_policy.specific.versions) == [1]
+    parsed.ClearField("version_policy")
     assert parsed == model_config(variant, SERVING)
 
 
@@ -147,3 +149,8 @@ def test_unwritable_repository_is_named(variant):
     variant.path.rmdir()
     with pytest.raises(StorageError, match=r"config\.pbtxt"):
         write_config(variant, SERVING)
+
+
+def test_the_response_cache_is_on_where_it_is_asked_for(variant):
+    assert not model_config(variant, SERVING).response_cache.enable
+    assert model_config(variant, replace(SERVING, response_cache=True)).response_cache.enable
