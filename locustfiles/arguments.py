@@ -95,6 +95,11 @@ def _add_traffic(parser: LocustArgumentParser) -> None:
         "--seed", "--payload-seed", default="0", help="draws the payloads and the arrivals"
     )
     parser.add_argument(
+        "--response-cache",
+        action="store_true",
+        help="answers of the server's response cache count: caching is what is measured",
+    )
+    parser.add_argument(
         "--known-answers", default="", help="file (.npz) of answers to hold the model's against"
     )
 

@@ -224,6 +224,7 @@ def _workload(options: Namespace, host: str) -> Workload:
         arrivals=arrivals,
         batch_mix=mix,
         length_mix=parse_mix(options.length_mix) if options.length_mix else (),
+        cached_answers=bool(options.response_cache),
     )
 
 

@@ -48,6 +48,8 @@ class ServerPoll:
         """Why there are no statistics at present; empty where there are."""
         self.gpu_problem = ""
         """Why there are no GPU numbers at present; empty where there are."""
+        self._version = ""
+        """That answered when it was asked last."""
         self._gone = False
         """Whether nobody listened there when it was asked last."""
         self.notices: list[tuple[float, str]] = []
@@ -74,13 +76,14 @@ class ServerPoll:
             self._metrics()
             return
         page = self._metrics()  # behind the statistics: it may take long, and they are the edge's
+        version = str(statistics.get("version", ""))
         self._note_back(at_s)
         resets = self.counters.resets
         utilizations = page.values("nv_gpu_utilization")
         memory = page.values("nv_gpu_memory_used_bytes")
         self.counters.take(
             at_s,
-            triton.read_counters(statistics, page.failed_by_reason(self._plan.model)),
+            triton.read_counters(statistics, page.failed_by_reason(self._plan.model, version)),
             restarted=self._gone,
             gpu_utilization=sum(utilizations) / len(utilizations) if utilizations else None,
             gpu_memory_bytes=int(sum(memory)) if memory else None,
@@ -88,6 +91,10 @@ class ServerPoll:
         self._gone = False
         if self.counters.resets > resets:
             self.notices.append((at_s, BEGUN_ANEW))
+        if self._version and version != self._version:
+            told = f"version {version} of the model answers from here on, {self._version} before"
+            self.notices.append((at_s, told))
+        self._version = version
 
     @property
     def host(self) -> HostMetrics:

@@ -193,6 +193,8 @@ def _server(watched: Watched, points: Sequence[HistoryPoint]) -> dict[str, Any]:
         "inferences": total.inferences,
         "executions": total.executions,
         "batch_mean": total.batch_mean,
+        "cache_hits": total.cache_hits,
+        "version": total.version,
         "batch_sizes": sorted(total.batch_sizes.items()),
         "where": _where(total, whole_ms),
         "gpu_problem": poll.gpu_problem,
@@ -209,7 +211,8 @@ def _server(watched: Watched, points: Sequence[HistoryPoint]) -> dict[str, Any]:
 def _where(server: ServerMetrics, client_mean_ms: float | None) -> dict[str, float | None]:
     """Where a mean request's time goes; the client's part is what the server does not account for.
 
-    Both sides cut time by their own clocks: where that makes the server's part the greater one, the
+    Computing is of all requests too, those that the response cache answered with none of it. Both
+    sides cut time by their own clocks: where that makes the server's part the greater one, the
     rest is 0.
     """
     client_ms = None
@@ -218,9 +221,14 @@ def _where(server: ServerMetrics, client_mean_ms: float | None) -> dict[str, flo
     return {
         "client_ms": client_ms,
         "queue_ms": server.queue_ms,
-        "compute_input_ms": server.compute_input_ms,
-        "compute_infer_ms": server.compute_infer_ms,
-        "compute_output_ms": server.compute_output_ms,
+        **{
+            name: None if ms is None else ms * server.computed_share
+            for name, ms in (
+                ("compute_input_ms", server.compute_input_ms),
+                ("compute_infer_ms", server.compute_infer_ms),
+                ("compute_output_ms", server.compute_output_ms),
+            )
+        },
     }
 
 

@@ -198,6 +198,9 @@ def _notes(
     asked = {one for family in study.families for one in study.traffic_of(family).protocols}
     if asked != {protocol}:
         yield f"the address speaks {protocol}: of the study's protocols that one is driven"
+    cached = sorted({one.name for one in models.values() if one.serving.response_cache})
+    if cached:
+        yield f"the response cache is on for {', '.join(cached)}: {_of_the_cache(study, refusal)}"
     if not refusal:
         yield (
             "its models are reloaded for each serving configuration, and put back at the end "
@@ -209,6 +212,19 @@ def _notes(
     yield (
         f"no model control ({refusal}): each model is measured under the one serving configuration "
         f"that the server has{_instead(swept)}"
+    )
+
+
+def _of_the_cache(study: Study, refusal: str) -> str:
+    """What a model's own response cache means for what is measured."""
+    if any(study.serving_of(family).response_cache for family in study.families):
+        return "its answers count, as the study says"
+    if not refusal:
+        return "it is off while the model is measured (serving: {response_cache: true} counts it)"
+    return (
+        "answers that it gives were computed before, scores are of those, whether they depend on "
+        "the batch is not asked, and a trial that it answers is invalid "
+        "(serving: {response_cache: true} counts its answers)"
     )
 
 

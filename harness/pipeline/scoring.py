@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from harness.quality.relabelling import find_relabelling
 from harness.quality.scores import baseline_scores, score
 from harness.runs import RunFolder
 from harness.study import Study
-from harness.types import Decision, ModelVariant, Progress, Role, ServingConfig
+from harness.types import BatchConsistency, Decision, ModelVariant, Progress, Role, ServingConfig
 
 # Scored at the server's own maximum, so that the dynamic batcher never joins two requests: with
 # dynamic int8 activations a row's answer depends on its batch, and a score must not on chance.
@@ -142,13 +142,15 @@ def _score_variant(
     outcomes = collect_outcomes(
         variant, dataset, site.client, batch_size=min(largest, MOST_ROWS), progress=progress
     )
-    consistency = batch_consistency(
-        variant,
-        dataset,
-        site.client,
-        batch_sizes=[size for size in CONSISTENCY_BATCHES if size <= largest],
-        samples=min(CONSISTENCY_SAMPLES, dataset.size),
-    )
+    consistency: Sequence[BatchConsistency] = ()
+    if not served.answers_from_cache(variant):  # else the batch that an answer is of is not known
+        consistency = batch_consistency(
+            variant,
+            dataset,
+            site.client,
+            batch_sizes=[size for size in CONSISTENCY_BATCHES if size <= largest],
+            samples=min(CONSISTENCY_SAMPLES, dataset.size),
+        )
     site.server.check()
     site.check_model(variant)
     served.unload(variant)

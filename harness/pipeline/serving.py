@@ -137,6 +137,11 @@ class Served:
         if self.site.control is not None:
             self.site.control.unload(variant)
 
+    def answers_from_cache(self, variant: ModelVariant) -> bool:
+        """Whether the server's response cache may answer, where nothing here may switch it off."""
+        serving = self.served_as.get(variant.name)
+        return serving is not None and serving.response_cache
+
     def largest_batch(self, variant: ModelVariant) -> int | None:
         """The model's own maximum, where nothing here may change it; 0 where it tells none."""
         serving = self.served_as.get(variant.name)

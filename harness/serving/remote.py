@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -236,6 +236,15 @@ def _accelerator(config: Mapping[str, Any]) -> Accelerator:
     accelerators = (config.get("optimization") or {}).get("execution_accelerators") or {}
     named = [one.get("name") for one in accelerators.get("gpu_execution_accelerator", ())]
     return next((one for one in Accelerator if one in named), Accelerator.NONE)
+
+
+def states_of(told: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The state of each model: an index tells of each version, and one that is ready is enough."""
+    states: dict[str, str] = {}
+    for name, state in told:
+        if states.get(name) != READY:
+            states[name] = state
+    return states
 
 
 def refusal(address: Address, words: str, challenge: str = "") -> ServerError:

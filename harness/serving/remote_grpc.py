@@ -24,6 +24,7 @@ from harness.serving.remote import (
     check_alive,
     connecting_step,
     refusal,
+    states_of,
 )
 
 _DIRECT = ("grpc.enable_http_proxy", 0)
@@ -97,7 +98,7 @@ class GrpcServer:
         except InferenceServerException:
             return None
         # MLServer writes the name of its own enumeration: State.READY.
-        return {one.name: one.state.rpartition(".")[2] for one in index.models}
+        return states_of((one.name, one.state.rpartition(".")[2]) for one in index.models)
 
     def metadata(self, model: str) -> dict[str, Any]:
         """Of a model."""

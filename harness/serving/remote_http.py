@@ -27,6 +27,7 @@ from harness.serving.remote import (
     check_alive,
     connecting_step,
     refusal,
+    states_of,
 )
 from harness.types import answering_version
 
@@ -108,9 +109,10 @@ class HttpServer:
         if not reply.ok:
             return None
         try:
-            return {one["name"]: one.get("state", "") for one in json.loads(reply.body)}
+            told = [(one["name"], str(one.get("state", ""))) for one in json.loads(reply.body)]
         except (ValueError, TypeError, KeyError):
             return None
+        return states_of(told)
 
     def metadata(self, model: str) -> dict[str, Any]:
         """Of a model."""

@@ -217,6 +217,11 @@ def _trials(monitor: LoadMonitor) -> Iterator[Metric]:
                 value_ms = totals.latest.latency.percentiles[name].value_ms
                 latency.add_metric([*labels, quantile], value_ms / 1e3)
     yield from (finished, latency)
+    yield _counter(
+        monitor, "harness_cached_answers",
+        "Requests of finished trials' windows that the server's response cache answered.",
+        lambda totals: totals.cached,
+    )  # fmt: skip
     yield _of_trial(
         monitor, "harness_trial_inferences_per_second",
         "Throughput of the last finished trial that counts.",

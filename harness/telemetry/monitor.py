@@ -67,6 +67,8 @@ class LoadTotals:
     events: Counter[Clause] = field(default_factory=Counter)
     bad_events: Counter[Clause] = field(default_factory=Counter)
     trials: Counter[Decision] = field(default_factory=Counter)
+    cached: int = 0
+    """Requests of finished trials' windows that the server's response cache answered."""
     latest: TrialResult | None = None
     best: TrialResult | None = None
     """Of those that passed, the one with most inferences a second."""
@@ -203,6 +205,7 @@ class LoadMonitor:
             labels = self._bounded(labels_of(result.trial.variant, result.trial.workload))
             totals = self.loads.setdefault(labels, LoadTotals())
             totals.trials[result.decision] += 1
+            totals.cached += result.server.from_cache or 0
             if result.valid:
                 totals.latest = result
             best_per_s = totals.best.throughput_inferences_per_s if totals.best else -1.0

@@ -75,6 +75,11 @@ class ServerMetrics:
         return max(known) if known else self.cache_hits
 
     @property
+    def computed_share(self) -> float:
+        """0 to 1: of `requests`, those that the response cache did not answer."""
+        return _of_all(1.0, self.requests, self.cache_hits)
+
+    @property
     def accounted_ms(self) -> float | None:
         """What the server spent on a request: mean of all of them, however they were answered."""
         if self.queue_ms is None or (self.compute_ms is None and not self.cache_hits):

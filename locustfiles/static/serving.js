@@ -162,12 +162,17 @@ function drawServer({ server }) {
   if (!offered) missing("where", server.offered ? "No request was answered yet." : why);
   else {
     const whole = WHERE.map(([column, name]) => `${name} ${number(server.where[column])}`).join(", ");
-    part("where").append(make("p", { class: "faint" }, `Whole test, ms: ${whole}.`));
+    part("where").append(make("p", { class: "faint" }, `Whole test, ms: ${whole}.${cacheWords(server)}`));
   }
   part("batch-title").textContent = `Executed batches${server.batch_mean ? `: ${number(server.batch_mean)} on average` : ""}`;
   const bars = server.batch_sizes.map(([size, count]) => [String(size), count]);
   if (!drawBars(part("batches"), { bars, unit: "executions", below: "rows of the batch that the server ran", colour: colour("--c2") })) missing("batches", server.offered ? "No batch was executed yet." : why);
   drawGpu(server);
+}
+
+function cacheWords({ cache_hits: hits, requests, version }) {
+  const told = version ? ` Version ${version} of the model answered.` : "";
+  return hits ? `${told} The response cache answered ${number(hits, 9)} of ${number(requests, 9)} requests in its place.` : told;
 }
 
 function drawGpu(server) {

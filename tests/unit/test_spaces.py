@@ -79,6 +79,25 @@ def test_a_borrowed_model_gets_an_accelerator_as_one_of_our_own_does():
     assert plain["optimization"] == owned["optimization"]
 
 
+def test_the_response_cache_is_off_unless_the_study_wants_it():
+    (plain,) = serving_configs(ServingSpace())
+    (cached,) = serving_configs(ServingSpace(response_cache=True))
+    assert not plain.response_cache
+    assert (cached.response_cache, cached.label) == (True, "mb16-qd0-i1-t1-cache")
+    study = parse_study(sample_study(), source="study")
+    assert {one.cached_answers for one in workloads(study, study.traffic)} == {False}
+    wanted = workloads(study, study.traffic, cached_answers=True)
+    assert {one.cached_answers for one in wanted} == {True}
+
+
+def test_a_borrowed_model_computes_its_answers_unless_the_study_wants_the_cache():
+    owned = {"backend": "python", "response_cache": {"enable": True}}
+    assert "response_cache" not in with_serving(owned, ServingConfig(), Precision.FP32)
+    cached = ServingConfig(response_cache=True)
+    assert with_serving(owned, cached, Precision.FP32)["response_cache"] == {"enable": True}
+    assert with_serving({}, cached, Precision.FP32)["response_cache"] == {"enable": True}
+
+
 def test_a_closed_loop_has_a_workload_for_every_combination():
     made = workloads_of(concurrencies=[16, 1])
     assert [workload.label for workload in made[:3]] == ["http-b1-c1", "http-b1-c16", "http-b4-c1"]

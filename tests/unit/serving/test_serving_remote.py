@@ -12,7 +12,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from harness.errors import ServerError, UsageError
 from harness.load.transports.address import parse_target
-from harness.serving.remote import check_alive, describe, serving_of
+from harness.serving.remote import check_alive, describe, serving_of, states_of
 from harness.serving.remote_grpc import GrpcServer
 from harness.serving.remote_http import HttpServer
 from harness.types import Accelerator, ServingConfig, TensorSpec
@@ -118,3 +118,8 @@ def test_what_a_configuration_says_of_serving():
     accelerated = config | {"optimization": {"execution_accelerators": named}}
     assert serving_of(accelerated).accelerator is Accelerator.TENSORRT
     assert serving_of({}) == ServingConfig(0, 0, 0, "cpu", 0)
+
+
+def test_a_model_is_ready_where_one_of_its_versions_is():
+    index = [("m", "READY"), ("m", "UNAVAILABLE"), ("n", "UNAVAILABLE"), ("n", "LOADING")]
+    assert states_of(index) == {"m": "READY", "n": "LOADING"}

@@ -195,9 +195,13 @@ def test_finished_trials_give_verdict_capacity_and_quality() -> None:
 
 def test_a_trial_that_does_not_count_shows_no_figures() -> None:
     run = sample_run()
-    spoilt = dataclasses.replace(run.trials[0], valid=False, decision=Decision.INVALID)
+    cached = dataclasses.replace(run.trials[0].server, cache_hits=1234)
+    spoilt = dataclasses.replace(
+        run.trials[0], valid=False, decision=Decision.INVALID, server=cached
+    )
     monitor = LoadMonitor()
     monitor.add_result(spoilt)
     page = page_of(monitor)
     assert value(page, "harness_trials_total", decision="invalid") == 1
+    assert value(page, "harness_cached_answers_total") == 1234
     assert not [name for name, _ in page if name == "harness_trial_latency_seconds"]
