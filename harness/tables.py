@@ -178,6 +178,7 @@ def _seen_columns(result: TrialResult) -> dict[str, Any]:
         "host_cpu_pressure": host.cpu_pressure,
         "server_cpu": host.server_cpu,
         "server_cpu_pressure": host.server_cpu_pressure,
+        "server_run_cores": host.server_run_cores,
         "server_wait_cores": host.server_wait_cores,
         "server_foreign_wait_cores": host.server_foreign_wait_cores,
         "server_throttled_cores": host.server_throttled_cores,

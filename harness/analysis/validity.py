@@ -15,7 +15,6 @@ import math
 from collections.abc import Callable, Iterator
 
 from harness import hdr
-from harness.analysis.contention import lost_share, stolen_per_second
 from harness.analysis.steady_state import still_warming
 from harness.limits import (
     BROKEN_FAILURE_SHARE,
@@ -27,6 +26,8 @@ from harness.limits import (
     LOST_SHARE,
     RATE_SHORTFALL,
     allowed_late_ms,
+    lost_share,
+    stolen_per_second,
 )
 from harness.types import (
     ArrivalKind,
@@ -125,7 +126,7 @@ def _server_short_of_cores(load: LoadResult, host: HostMetrics) -> Iterator[str]
     lost = lost_share(host, mean_in_flight(load))
     if lost is None or lost <= LOST_SHARE:
         return
-    stolen = stolen_per_second(host) * (host.server_cpu or 0.0)
+    stolen = stolen_per_second(host) * (host.server_run_cores or 0.0)
     by_whom = f"other processes used {host.foreign_cpu or 0.0:.2f} cores there"
     if stolen > (host.server_foreign_wait_cores or 0.0):
         by_whom = f"the hypervisor took {host.cpu_steal or 0.0:.0%} of its machine's time (steal)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.analysis.contention import lost_share
+from harness.limits import lost_share
 from harness.report.numbers import MISSING, count, number, percent
 from harness.types import TrialResult
 

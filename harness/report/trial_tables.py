@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.analysis.contention import lost_share
+from harness.limits import lost_share
 from harness.report.labels import CAUSES, PROTOCOLS, batch_words, cause_title, trial_words
 from harness.report.load_words import (
     is_open,

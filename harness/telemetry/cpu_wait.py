@@ -70,6 +70,7 @@ class CpuContention:
     """What lies between two readings; cores are averages over the time between them."""
 
     foreign_cores: float | None = None
+    run_cores: float | None = None
     wait_cores: float | None = None
     foreign_wait_cores: float | None = None
     steal: float | None = None
@@ -130,6 +131,7 @@ def difference(before: CpuReading, after: CpuReading) -> CpuContention:
     waits = _waits(before, after)
     return CpuContention(
         foreign_cores=_per(foreign_s, elapsed_s),
+        run_cores=sum(one.ran_s for one in waits) / elapsed_s if waits else None,
         wait_cores=sum(one.waited_s for one in waits) / elapsed_s if waits else None,
         foreign_wait_cores=_per(_foreign_wait_s(waits, foreign_s, work_s), elapsed_s),
         steal=_per(steal_s, total_s),
@@ -140,8 +142,12 @@ def difference(before: CpuReading, after: CpuReading) -> CpuContention:
 
 
 def _foreign_s(before: CpuReading, after: CpuReading, work_s: float | None) -> float | None:
-    """Processor time of everybody else; None where one of ours ended and took its own along."""
-    if work_s is None or not before.ours_s.keys() <= after.ours_s.keys():
+    """Processor time of everybody else.
+
+    One of ours that ended takes its own count along, which is foreign then: a model's process that
+    was told to end before the window uses next to nothing inside it.
+    """
+    if work_s is None:
         return None
     ours_s = sum(used_s - before.ours_s.get(key, 0.0) for key, used_s in after.ours_s.items())
     return max(0.0, work_s - ours_s)

@@ -80,6 +80,7 @@ def difference(
         gpu_memory_bytes=int(sum(memory)) if memory else None,
         gpu_power_w=_power_w(gpu_before, gpu_after, elapsed_s),
         foreign_cpu=cpu.foreign_cores,
+        server_run_cores=cpu.run_cores,
         server_wait_cores=cpu.wait_cores,
         server_foreign_wait_cores=cpu.foreign_wait_cores,
         cpu_steal=cpu.steal,

@@ -120,6 +120,8 @@ class HostMetrics:
     gpu_power_w: float | None = None
     foreign_cpu: float | None = None
     """Cores used by processes that are not the server's, the generators' or the harness's own."""
+    server_run_cores: float | None = None
+    """Cores used by the server's threads that lived to the window's end, as the next two are of."""
     server_wait_cores: float | None = None
     """Threads of the server that waited for a core at a time: ready to run, and another ran."""
     server_foreign_wait_cores: float | None = None

@@ -45,8 +45,8 @@ DISTURBANCES = ("not steady yet", "short of a core")
 def undisturbed(measure, folder: Path):
     """What `measure` gives of a run folder, and the folder.
 
-    Measured again, twice at most, where a trial was not steady in time, one in two hundred here, or other
-    work on the machine took the server's cores.
+    Measured again, twice at most, where a trial was not steady in time, one in two hundred here, or
+    other work on the machine took the server's cores.
     """
     for attempt in range(3):
         path = folder / f"run-{attempt}"

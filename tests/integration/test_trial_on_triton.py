@@ -10,8 +10,7 @@ from contextlib import contextmanager
 import pytest
 from burning_model import MODEL, ROWS, BurningServer, burning_server, write_version
 
-from harness.analysis.contention import lost_share
-from harness.limits import LOST_SHARE
+from harness.limits import LOST_SHARE, lost_share
 from harness.load.transports.address import parse_target
 from harness.serving.environment import ServerEnvironment
 from harness.serving.remote_http import HttpServer

@@ -34,7 +34,7 @@ ALLOWED = {
     "card": {"types"},
     "profiles": {"card", "types"},
     "hdr": {"types"},
-    "limits": set(),
+    "limits": {"types"},
     "losses": set(),
     "series": {"errors"},
     "errors": set(),

@@ -28,7 +28,7 @@ SERVER = ServerMetrics(requests=1005, inferences=4020, executions=500)
 SLICES = 40
 CACHED_PART = PartMetrics("m", 1005, 1.0, 5.0, cache_hits=500)
 BUSY = HostMetrics(
-    cpu_utilization=1.0, server_cpu=0.7, server_wait_cores=0.3, server_foreign_wait_cores=0.3
+    cpu_utilization=1.0, server_run_cores=0.7, server_wait_cores=0.3, server_foreign_wait_cores=0.3
 )
 
 

@@ -60,10 +60,15 @@ def test_the_generators_are_not_foreign() -> None:
     assert (found.foreign_cores, found.foreign_wait_cores) == (0.0, 0.0)
 
 
-def test_one_of_ours_that_ended_leaves_others_use_unknown() -> None:
-    ended = replace(after(4.0, 1.3, 0.1, (1.3, 0.6)), ours_s={SERVER: 6.3})
-    found = cpu_wait.difference(START, ended)
-    assert (found.foreign_cores, found.foreign_wait_cores) == (None, None)
+def test_one_of_ours_that_ended_or_began_does_not_hide_the_others() -> None:
+    """A model's process that was told to end before the window may be there at its beginning."""
+    ended = replace(
+        after(4.0, 1.3, 0.1, (1.3, 0.6)), ours_s={SERVER: 6.3, GENERATOR: 7.1, LATER: 0.2}
+    )
+    before = replace(START, ours_s={**START.ours_s, ProcessKey(13, 1.0): 50.0})
+    found = cpu_wait.difference(before, ended)
+    assert found.foreign_cores == pytest.approx((4.0 - 1.3 - 0.1 - 0.2) / 2)
+    assert found.run_cores == pytest.approx(0.65)
     assert found.wait_cores == pytest.approx(0.3)
 
 

@@ -2,14 +2,14 @@
 
 import pytest
 
-from harness.analysis.contention import lost_share
+from harness.limits import lost_share
 from harness.types import HostMetrics
 
 
 def host(*, used=0.0, waited=0.0, foreign=0.0, steal=0.0, busy=1.0):
     return HostMetrics(
         cpu_utilization=busy,
-        server_cpu=used,
+        server_run_cores=used,
         server_wait_cores=waited,
         server_foreign_wait_cores=foreign,
         cpu_steal=steal,
@@ -41,9 +41,9 @@ def test_what_the_hypervisor_took_is_lost_too():
 
 
 @pytest.mark.parametrize(
-    "missing", ["server_cpu", "server_wait_cores", "server_foreign_wait_cores"]
+    "missing", ["server_run_cores", "server_wait_cores", "server_foreign_wait_cores"]
 )
 def test_what_is_not_told_is_not_judged(missing):
-    told = {"server_cpu": 1.0, "server_wait_cores": 1.0, "server_foreign_wait_cores": 1.0}
+    told = {"server_run_cores": 1.0, "server_wait_cores": 1.0, "server_foreign_wait_cores": 1.0}
     assert lost_share(HostMetrics(**told | {missing: None}), 1.0) is None
     assert lost_share(HostMetrics(), None) is None
