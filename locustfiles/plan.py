@@ -181,9 +181,10 @@ def _host_for(protocol: str, host: str) -> str:
     if protocol == AUTO or (scheme in GRPC_SCHEMES) == (protocol == "grpc"):
         return host
     wanted = protocol + ("s" if encrypted else "")
+    place, _, prefix = place.partition("/")
     name, _, port = place.rpartition(":")
     moved = TRITON_PORTS[protocol]
-    if port not in TRITON_PORTS.values():
+    if prefix or port not in TRITON_PORTS.values():
         raise UsageError(
             f"the host {host} does not say where {protocol} is spoken",
             next_step=f"write it as {wanted}://HOST:PORT",
@@ -193,7 +194,7 @@ def _host_for(protocol: str, host: str) -> str:
 
 def _metrics_url(host: str) -> str:
     """Where Triton shows its metrics unless it was told otherwise; empty for other ports."""
-    name, _, port = host.rstrip("/").rpartition("://")[2].rpartition(":")
+    name, _, port = host.rpartition("://")[2].partition("/")[0].rpartition(":")
     return f"http://{name}:{METRICS_PORT}/metrics" if port in TRITON_PORTS.values() else ""
 
 

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass, replace
 
 from harness.errors import ServerError, UsageError
 from harness.load.known_answers import read_known_answers
-from harness.load.payloads import read_payloads
-from harness.pipeline.preflight import check_live, check_requests, find_model
-from harness.serving.remote import RemoteModel, RemoteServer
+from harness.load.payloads import Group, read_payloads
+from harness.load.transports.address import Target
+from harness.load.transports.contract import Transport
+from harness.load.transports.opening import transport_opener
+from harness.pipeline.preflight import (
+    check_live,
+    check_requests,
+    find_model,
+    takes_binary,
+    try_one_request,
+)
+from harness.serving.remote import BINARY_TENSORS, RemoteModel, RemoteServer
 from harness.serving.remote_http import HttpServer
 from harness.types import TensorSpec, WireProtocol
 from plan import Plan
@@ -25,11 +36,23 @@ def check_plan(plan: Plan) -> None:
     payloads = read_payloads(plan.payloads)
     if plan.known_answers is not None:
         read_known_answers(plan.known_answers)
-    check_requests(ask_about(plan), payloads, plan.workload)
+    asked = ask_about(plan, payloads)
+    check_requests(asked.model, payloads, plan.workload)
+    if asked.model.doubt:
+        try_one_request(asked.model, payloads, plan.workload, _opener(plan, asked.target))
 
 
-def ask_about(plan: Plan) -> RemoteModel:
-    """What the server says of the model.
+@dataclass(frozen=True)
+class Asked:
+    """What a server said, asked for one plan."""
+
+    model: RemoteModel
+    target: Target
+    """With JSON bodies where the server takes no others."""
+
+
+def ask_about(plan: Plan, payloads: Sequence[Group]) -> Asked:
+    """What the server says of the model, and which bodies it takes.
 
     Raises:
         UsageError: it cannot be reached, is not ready, has no such model, or cannot load it.
@@ -37,11 +60,25 @@ def ask_about(plan: Plan) -> RemoteModel:
     try:
         with closing(server_of(plan)) as server:
             check_live(server, plan.host)
+            facts = server.facts()
             if plan.from_repository and not server.model_ready(plan.model):
                 server.load(plan.model)
-            return find_model(server, plan.host, plan.model)
+            model = find_model(server, plan.host, plan.model)
     except ServerError as error:
         raise UsageError(str(error), next_step=error.next_step) from error
+    if plan.workload.protocol is not WireProtocol.HTTP:
+        return Asked(model, plan.target)
+    binary = BINARY_TENSORS in facts.extensions
+    if not facts.told:
+        binary = takes_binary(model, payloads, plan.workload, _opener(plan, plan.target))
+    return Asked(model, replace(plan.target, binary=binary))
+
+
+def _opener(plan: Plan, target: Target) -> Callable[[], Transport]:
+    """Of transports that need no event loop of their own: for one request."""
+    return transport_opener(
+        plan.workload.protocol, target, timeout_s=plan.request_timeout_s, grpc=plan.grpc
+    )
 
 
 def expected_outputs(model: RemoteModel) -> tuple[TensorSpec, ...]:

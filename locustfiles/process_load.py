@@ -18,7 +18,7 @@ from locust.env import Environment
 from harness.load.arrivals import arrival_times_ns
 from harness.load.generators import split_concurrency
 from harness.load.open_loop import OpenLoop
-from harness.load.payloads import EncodedRequest
+from harness.load.payloads import EncodedRequest, read_payloads
 from harness.load.recorder import Recorder
 from harness.load.timer import Timer
 from harness.load.traffic import Place, Traffic, make_traffic
@@ -82,8 +82,9 @@ class ProcessLoad:
     ) -> None:
         self._environment, self._plan, self._role = environment, plan, role
         self._deliver = deliver
-        model = ask_about(plan)
-        self._outputs = expected_outputs(model)
+        asked = ask_about(plan, read_payloads(plan.payloads))
+        self._target = asked.target
+        self._outputs = expected_outputs(asked.model)
         self._traffic = self._make_traffic()
         self._writer = open_records(
             plan.records and plan.records / f"{role.test}-worker-{role.worker}.parquet"
@@ -152,7 +153,7 @@ class ProcessLoad:
             befriend_grpc_and_gevent()
         opener = transport_opener(
             plan.workload.protocol,
-            plan.target,
+            self._target,
             timeout_s=plan.request_timeout_s,
             grpc=plan.grpc,
             waiter=read_waiter,

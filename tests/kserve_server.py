@@ -27,6 +27,9 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     authorization = ""
     binary = True
+    prefix = ""
+    bare = False
+    restricted = ""
 
     def log_message(self, *_: Any) -> None:
         """Tests are quiet."""
@@ -35,6 +38,14 @@ class _Handler(BaseHTTPRequestHandler):
         ready = {"/v2/health/live", "/v2/models/doubled/ready"}
         if self._refused():
             return
+        if self.restricted and self.headers.get(self.restricted) != "yes":
+            said = f"This API is restricted, expecting header '{self.restricted}'"
+            self._send(403, json.dumps({"error": said}).encode())
+            return
+        if not self.path.startswith(self.prefix) or self.bare:
+            self._send(404, b"<html>nothing here</html>")
+            return
+        self.path = self.path.removeprefix(self.prefix)
         if self.path in ready:
             self._send(200, b"")
         elif self.path == "/v2":
@@ -50,7 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self._refused():
             return
-        if self.path != "/v2/models/doubled/infer":
+        if self.path != f"{self.prefix}/v2/models/doubled/infer":
             self._send(404, b'{"error": "not here"}')
             return
         if not self.binary:
@@ -89,7 +100,13 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def kserve_server(
-    *, tls: ssl.SSLContext | None = None, authorization: str = "", binary: bool = True
+    *,
+    tls: ssl.SSLContext | None = None,
+    authorization: str = "",
+    binary: bool = True,
+    prefix: str = "",
+    bare: bool = False,
+    restricted: str = "",
 ) -> Iterator[int]:
     """Run it for the length of a `with`; yields its port.
 
@@ -97,8 +114,18 @@ def kserve_server(
         tls: its certificate, for encryption.
         authorization: the header without which it refuses everything.
         binary: whether it takes binary tensors; else it refuses them, as MLServer does.
+        prefix: of every path.
+        bare: it answers inference, and nothing else.
+        restricted: the header without which it answers inference alone, in Triton's words.
     """
-    handler = type("Handler", (_Handler,), {"authorization": authorization, "binary": binary})
+    kind = {
+        "authorization": authorization,
+        "binary": binary,
+        "prefix": prefix,
+        "bare": bare,
+        "restricted": restricted,
+    }
+    handler = type("Handler", (_Handler,), kind)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
         if tls is not None:

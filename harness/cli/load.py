@@ -26,7 +26,7 @@ from harness.pipeline.machinery import Machinery
 from harness.pipeline.manifest import bare_manifest, new_manifest
 from harness.pipeline.preflight import check_served, find_model
 from harness.pipeline.preparation import payloads_for
-from harness.pipeline.remote import RemoteAddress, open_remote
+from harness.pipeline.remote import RemoteAddress, open_remote, settled
 from harness.pipeline.remote_trial import measure_remote, prepare_remote
 from harness.pipeline.run import measure_once
 from harness.report.one_trial import trial_table
@@ -108,11 +108,12 @@ def _measure_there(
     plan: LoadPlan, address: RemoteAddress, path: Path, machinery: Machinery
 ) -> TrialResult:
     study, workload, name = plan.study, plan.workload, plan.name_there
-    with open_remote(address) as opened:
-        found = find_model(opened.server, address.url, name)
+    with open_remote(address) as found_server:
+        found = find_model(found_server.server, address.url, name)
+        groups = _groups(plan, machinery)
+        opened = settled(found_server, found, groups, workload, machinery.grpc)
         if lacks := opened.lacking(name):
             say(f"{address.url} is {opened.facts.words}; it does not offer: {', '.join(lacks)}")
-        groups = _groups(plan, machinery)
         prepared = prepare_remote(found, opened, plan.name, groups, workload, study, machinery)
         manifest = new_manifest(study) if study else bare_manifest(plan.name, workload.seed)
         with RunFolder.create(path, manifest) as folder:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from harness.errors import ServerError, UsageError
 from harness.pipeline.borrowed_models import BorrowedModels
-from harness.pipeline.preflight import as_usage, those_ready
+from harness.pipeline.preflight import as_usage, describe_untold, those_ready
 from harness.pipeline.remote import OpenServer, RemoteAddress, open_remote
 from harness.pipeline.spaces import serving_configs
 from harness.serving.remote import RemoteModel, RemoteServer, describe
@@ -80,7 +80,7 @@ def borrow(study: Study, address: RemoteAddress, options: BorrowOptions) -> Iter
         try:
             with as_usage():
                 _make_ready(opened, names, loaded_here, may_load=not options.as_is)
-                models = {one: describe(opened.server, name) for one, name in names.items()}
+                models = {one: _described(opened, name) for one, name in names.items()}
             control, refusal = (
                 (None, "--as-is") if options.as_is else _control(opened.server, models, loaded_here)
             )
@@ -122,7 +122,9 @@ def _make_ready(
     absent = [name for name in names.values() if not server.model_ready(name)]
     if not absent:
         return
-    states = server.models() or {}
+    states = server.models()
+    if states is None:  # nothing tells: their first requests will
+        return
     missing = []
     for name in dict.fromkeys(absent):
         if not may_load or name not in states:
@@ -139,6 +141,13 @@ def _make_ready(
             next_step=f"{those_ready(states)}; harness export STUDY makes them, "
             "--model-name VARIANT=NAME says what one is called there",
         )
+
+
+def _described(opened: OpenServer, name: str) -> RemoteModel:
+    server, url = opened.server, opened.address.url
+    if server.model_ready(name) or server.models() is not None:
+        return describe(server, name)
+    return describe_untold(server, url, name)
 
 
 def _control(

@@ -21,6 +21,7 @@ from harness.pipeline.preparation import (
     baseline_of,
     open_families,
 )
+from harness.pipeline.remote import settled
 from harness.pipeline.serving import Served
 from harness.pipeline.spaces import workloads
 from harness.runs import RunFolder
@@ -43,10 +44,9 @@ def serve_borrowed(
         UsageError: a model that does not take the study's requests, or does not answer as its task
             asks; the server was not loaded yet.
     """
-    families = tuple(
-        _prepare(study, opened, borrowed, machinery, folder)
-        for opened in open_families(study, study.families, machinery.progress, machinery.warn)
-    )
+    opened_families = open_families(study, study.families, machinery.progress, machinery.warn)
+    borrowed = _with_bodies(study, opened_families, borrowed, machinery)
+    families = tuple(_prepare(study, one, borrowed, machinery, folder) for one in opened_families)
     site = dataclasses.replace(borrowed.opened.site(), control=borrowed.control)
     if borrowed.control is not None:
         # As on a server of our own, only the model under test is loaded.
@@ -57,6 +57,20 @@ def serve_borrowed(
     return Served(
         families, site, {variant: model.serving for variant, model in borrowed.models.items()}
     )
+
+
+def _with_bodies(
+    study: Study, families: Sequence[OpenedFamily], borrowed: Borrowed, machinery: Machinery
+) -> Borrowed:
+    """The server with the bodies that it takes, found out by one model where it does not tell."""
+    family = families[0]
+    first = family.teacher_first[0]
+    name = variant_name(first.model, *first.model.artefacts[0])
+    groups = [group.inputs for group in first.dataset.groups]
+    workload = workloads(study, study.traffic_of(family.family))[0]
+    model = borrowed.models[name]
+    opened = settled(borrowed.opened, model, groups, workload, machinery.grpc)
+    return dataclasses.replace(borrowed, opened=opened)
 
 
 def described_fully(model: RemoteModel, dataset: EncodedDataset, task: Task) -> RemoteModel:

@@ -7,14 +7,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from harness.errors import ServerError, UsageError
 from harness.load.answers import AnswerCheck
 from harness.load.payload_fit import check_payloads_fit
 from harness.load.payloads import Group, Payload, draw_workload, encode_payloads
 from harness.load.transports.contract import RequestFailure, Transport
-from harness.serving.remote import READY, RemoteModel, RemoteServer, describe
+from harness.serving.remote import (
+    NO_KSERVE,
+    READY,
+    RemoteModel,
+    RemoteServer,
+    describe,
+    header_asked_for,
+    header_step,
+)
 from harness.study import Family
 from harness.types import ServingConfig, TensorSpec, Workload
 
@@ -23,19 +31,24 @@ _REFUSALS = {"http_401", "http_403", "grpc_unauthenticated", "grpc_permission_de
 
 
 def check_live(server: RemoteServer, url: str) -> None:
-    """Make sure that a server answers and takes requests.
+    """Make sure that a server answers, and does not say that it takes no requests.
+
+    One that knows nothing of being asked may answer requests all the same: they will show.
 
     Raises:
         UsageError: it does not.
     """
     with as_usage(next_step="check its address, and that it is up"):
         problem = server.not_live()
-    if problem:
+    if problem and NO_KSERVE not in problem:
         raise UsageError(f"the server at {url}: {problem}", next_step=_step_for(problem))
 
 
 def find_model(server: RemoteServer, url: str, model: str) -> RemoteModel:
     """What a server says of a model that is ready there.
+
+    A server that tells neither which models are ready nor which there are may have it: then what
+    is returned is in doubt, and its first request decides.
 
     Raises:
         UsageError: the server does not have it, or not loaded; names those it has.
@@ -44,6 +57,8 @@ def find_model(server: RemoteServer, url: str, model: str) -> RemoteModel:
         if server.model_ready(model):
             return describe(server, model)
         states = server.models()
+        if states is None:
+            return describe_untold(server, url, model)
     if states and model in states:
         raise UsageError(
             f"the server at {url} has not loaded the model '{model}' "
@@ -51,6 +66,17 @@ def find_model(server: RemoteServer, url: str, model: str) -> RemoteModel:
             next_step="load it there: this command leaves the server as it is",
         )
     raise UsageError(f"the server at {url} has no model '{model}'", next_step=those_ready(states))
+
+
+def describe_untold(server: RemoteServer, url: str, model: str) -> RemoteModel:
+    """A model of a server that does not tell whether it is there: its first request decides.
+
+    Raises:
+        ServerError: the server does not answer.
+    """
+    problem = server.not_live()
+    doubt = f"{url}: {problem}" if problem else f"{url} has no model '{model}' that it tells of"
+    return dataclasses.replace(describe(server, model), doubt=f"the server at {doubt}")
 
 
 def those_ready(states: Mapping[str, str] | None) -> str:
@@ -106,13 +132,36 @@ def try_one_request(
         held = tuple(one for one in outputs if _follows(one, sizes.get(one.name), payload))
         AnswerCheck(held).check(answer, request)
     except RequestFailure as failure:
-        step = _step_for("refuses") if failure.kind.lower() in _REFUSALS else ""
+        step = "check its address and the model's name" if model.doubt else ""
+        if failure.kind.lower() in _REFUSALS or header_asked_for(str(failure)):
+            step = header_step(str(failure))
+        doubt = f"{model.doubt}; " if model.doubt else ""
         raise UsageError(
-            f"the first request to '{model.name}' failed: {failure}", next_step=step
+            f"{doubt}the first request to '{model.name}' failed: {failure}", next_step=step
         ) from failure
     finally:
         transport.close()
     return held
+
+
+def takes_binary(
+    model: RemoteModel,
+    groups: Sequence[Group],
+    workload: Workload,
+    open_transport: Callable[[], Transport],
+) -> bool:
+    """Whether a server that says nothing of it takes binary tensors: asked with one request.
+
+    A refusal of the client, or no answer at all, says nothing about bodies.
+    """
+    payload = draw_workload(groups, workload)[0]
+    with closing(open_transport()) as transport:
+        try:
+            transport.send(transport.encode(model.name, payload.inputs))
+        except RequestFailure as failure:
+            kind = failure.kind.lower()
+            return kind in _REFUSALS or not kind.startswith(("http_", "malformed"))
+    return True
 
 
 def check_served(workload: Workload, serving: ServingConfig, family: Family) -> None:
@@ -152,7 +201,7 @@ def _follows(spec: TensorSpec, answered: tuple[int, ...] | None, payload: Payloa
 
 def _step_for(problem: str) -> str:
     if "refuses" in problem:
-        return "name what it asks for: --header 'Authorization: Bearer ...'"
+        return header_step(problem)
     return "wait until it is up, or look at its log"
 
 

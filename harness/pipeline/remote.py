@@ -11,19 +11,23 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from harness.errors import ServerError, UsageError
+from harness.load.generators import REQUEST_TIMEOUT_S
+from harness.load.payloads import Group
 from harness.load.transports.address import Target, parse_target
+from harness.load.transports.opening import GrpcImplementation, transport_opener
 from harness.pipeline.identity import Identities
-from harness.pipeline.preflight import check_live
+from harness.pipeline.preflight import check_live, takes_binary
 from harness.pipeline.serving import Site
 from harness.serving.remote import (
     BINARY_TENSORS,
+    RemoteModel,
     RemoteServer,
     ServerFacts,
 )
 from harness.serving.remote_grpc import GrpcServer
 from harness.serving.remote_http import HttpServer
 from harness.telemetry.prometheus import scrape
-from harness.types import WireProtocol
+from harness.types import WireProtocol, Workload
 
 PROTOCOLS = {
     "http": WireProtocol.HTTP,
@@ -86,10 +90,28 @@ class OpenServer:
             self.server.statistics(model)
         except ServerError:
             lacks.append("statistics (queue, compute, executed batches)")
+        asked_for = self.server.asked_for
         if not self.server.endpoint.metrics:
             tried = " (--metrics-url names another address)" if self.facts.name == TRITON else ""
             lacks.append(f"a metrics page{tried}")
+        if asked_for:
+            named = ", ".join(f"--header '{one}: VALUE'" for one in asked_for)
+            lacks.append(f"what it restricts to those who name {named}")
         return tuple(lacks)
+
+    def as_json(self) -> OpenServer:
+        """The same, spoken to in JSON bodies."""
+        target = dataclasses.replace(self.address.target, binary=False)
+        address = dataclasses.replace(self.address, target=target)
+        server = _connect(address, self.server.endpoint.metrics)
+        identities = Identities(server, address.url)
+        return dataclasses.replace(self, address=address, server=server, identities=identities)
+
+    @property
+    def may_take_json_alone(self) -> bool:
+        """Whether it does not say which bodies it takes."""
+        is_http = self.address.protocol is WireProtocol.HTTP
+        return is_http and self.address.target.binary and not self.facts.told
 
 
 def parse_url(
@@ -109,7 +131,7 @@ def parse_url(
     if scheme not in PROTOCOLS:
         raise UsageError(
             f"'{url}' names no protocol that is known here",
-            next_step="write it as http://HOST:PORT, https://, grpc:// or grpcs://",
+            next_step="write it as http://HOST:PORT[/PREFIX], https://, grpc:// or grpcs://",
         )
     if metrics_url is not None and urlsplit(metrics_url).scheme not in {"http", "https"}:
         raise UsageError(
@@ -134,7 +156,8 @@ def open_remote(address: RemoteAddress) -> Iterator[OpenServer]:
         facts = first.facts()
     finally:
         first.close()
-    binary = BINARY_TENSORS in facts.extensions
+    # A server that tells nothing is tried with both (`settled`).
+    binary = BINARY_TENSORS in facts.extensions or not facts.told
     target = dataclasses.replace(address.target, binary=binary)
     found = dataclasses.replace(address, target=target)
     server = _connect(found, _metrics_page(found, facts))
@@ -142,6 +165,27 @@ def open_remote(address: RemoteAddress) -> Iterator[OpenServer]:
         yield OpenServer(found, server, facts, Identities(server, address.url))
     finally:
         server.close()
+
+
+def settled(
+    opened: OpenServer,
+    model: RemoteModel,
+    groups: Sequence[Group],
+    workload: Workload,
+    grpc: GrpcImplementation,
+) -> OpenServer:
+    """The server with the bodies that it takes: tried where it does not tell.
+
+    Raises:
+        UsageError: it cannot be reached, or the workload cannot be drawn.
+    """
+    if not opened.may_take_json_alone:
+        return opened
+    address = opened.address
+    opener = transport_opener(
+        address.protocol, address.target, timeout_s=REQUEST_TIMEOUT_S, grpc=grpc
+    )
+    return opened if takes_binary(model, groups, workload, opener) else opened.as_json()
 
 
 def _connect(address: RemoteAddress, metrics: str) -> RemoteServer:

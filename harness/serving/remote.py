@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from harness.types import Accelerator, ServingConfig, TensorSpec
 CALL_TIMEOUT_S = 30.0
 ALIVE_TIMEOUT_S = 1.0
 READY = "READY"
+NO_KSERVE = "is it a KServe v2 server?"
 BINARY_TENSORS = "binary_tensor_data"
 """Name of the extension in a server's metadata."""
 REMOTE_DIGEST = "remote:"
@@ -38,6 +40,7 @@ _SWEPT = (
     "response_cache",
 )
 """What a serving configuration changes: not part of which model it is."""
+_EXPECTED = re.compile(r"restricted, expecting header '([^']+)'")
 Tensors = Mapping[str, NDArray[Any]]
 
 
@@ -73,6 +76,10 @@ class Address(Protocol):
         """False accepts any certificate."""
 
     @property
+    def prefix(self) -> str:
+        """Of every path over HTTP."""
+
+    @property
     def binary(self) -> bool:
         """False sends tensors over HTTP as JSON."""
 
@@ -87,6 +94,8 @@ class ServerFacts:
     name: str = ""
     version: str = ""
     extensions: tuple[str, ...] = ()
+    told: bool = True
+    """False where it answers no such question: it may have any extension."""
 
     @property
     def words(self) -> str:
@@ -116,19 +125,24 @@ class RemoteServer(Protocol):
 
         Asked is whether it lives: Triton calls itself ready only while *every* model that it was
         told to load is, and one that somebody else broke is no reason not to measure another.
+        One that does not let this client ask may still answer: its first request will show.
         """
+
+    @property
+    def asked_for(self) -> tuple[str, ...]:
+        """Headers without which it refused something so far, as Triton names them."""
 
     def facts(self) -> ServerFacts:
         """Its name, version and extensions, as `GET /v2` gives them."""
 
     def model_ready(self, model: str) -> bool:
-        """Whether it has this model loaded."""
+        """Whether it has this model loaded, as far as this client may ask."""
 
     def models(self) -> dict[str, str] | None:
         """The state of each model of its repository; None where it has no index."""
 
-    def metadata(self, model: str) -> dict[str, Any]:
-        """Of a model, as `GET /v2/models/M` gives it."""
+    def metadata(self, model: str) -> dict[str, Any] | None:
+        """Of a model, as `GET /v2/models/M` gives it; None where the server tells none."""
 
     def config(self, model: str) -> dict[str, Any] | None:
         """Triton's configuration of a model; None where the server tells none."""
@@ -161,15 +175,17 @@ class RemoteModel:
     """Stands in for the artefact's digest: see `identity_of`."""
     config: Mapping[str, Any] | None = None
     """Triton's configuration of it; None where the server tells none."""
+    doubt: str = ""
+    """What speaks against its being there, where only a request can tell; empty: it is."""
 
 
 def describe(server: RemoteServer, model: str) -> RemoteModel:
-    """Ask a server about a model that is ready.
+    """Ask a server about a model that is ready; what it does not tell stays empty.
 
     Raises:
         ServerError: it does not answer, or with something that is no metadata.
     """
-    metadata = server.metadata(model)
+    metadata = server.metadata(model) or {"name": model}
     try:
         _ = metadata["name"]  # all that any server gives
         inputs, outputs = (_specs(metadata.get(side) or ()) for side in ("inputs", "outputs"))
@@ -254,8 +270,25 @@ def refusal(address: Address, words: str, challenge: str = "") -> ServerError:
     wanted = f"; it asks for {challenge}" if challenge else ""
     return ServerError(
         f"the server at {address.authority} refuses this client: {words} ({with_what}{wanted})",
-        next_step="name what it asks for: --header 'Authorization: Bearer ...'",
+        next_step=header_step(words),
     )
+
+
+def header_asked_for(words: str) -> str:
+    """The header that Triton names where an API is restricted; empty where nothing names one.
+
+    Started with `--http-restricted-api` or `--grpc-restricted-protocol` it says "This API is
+    restricted, expecting header 'admin-key'".
+    """
+    match = _EXPECTED.search(words)
+    return match[1] if match else ""
+
+
+def header_step(words: str) -> str:
+    """What to do about a refusal with these words."""
+    header = header_asked_for(words)
+    named = f"{header}: VALUE" if header else "Authorization: Bearer ..."
+    return f"name what it asks for: --header '{named}'"
 
 
 def connecting_step(words: str) -> str:

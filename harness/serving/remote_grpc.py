@@ -18,11 +18,13 @@ from harness.errors import ServerError, UsageError
 from harness.serving.endpoint import Endpoint, TritonClient
 from harness.serving.remote import (
     CALL_TIMEOUT_S,
+    NO_KSERVE,
     Address,
     ServerFacts,
     Tensors,
     check_alive,
     connecting_step,
+    header_asked_for,
     refusal,
     states_of,
 )
@@ -51,8 +53,14 @@ class GrpcServer:
         self._address = address
         self.endpoint = Endpoint(http="", grpc=address.authority, metrics=metrics)
         self._client = _connection(address)
+        self._asked_for: dict[str, None] = {}
         self._client.register_plugin(_Metadata(address.headers))
         self._triton = TritonClient(self.endpoint, self._client)
+
+    @property
+    def asked_for(self) -> tuple[str, ...]:
+        """Headers without which something was refused so far."""
+        return tuple(self._asked_for)
 
     def check(self) -> None:
         """Make sure that it still accepts connections."""
@@ -68,44 +76,55 @@ class GrpcServer:
             try:
                 live = self._client.is_server_live(client_timeout=CALL_TIMEOUT_S)
             except InferenceServerException as error:
+                if self._is_restricted(error):
+                    return ""
                 if error.status() in {*_SILENT, *_REFUSED}:
                     raise
-                return f"it is no KServe v2 server ({_words(error)})"
+                return f"it knows no ServerLive ({_words(error)}): {NO_KSERVE}"
         return "" if live else "it says that it is not live"
 
     def facts(self) -> ServerFacts:
         """Its name, version and extensions."""
         try:
             told = self._client.get_server_metadata(client_timeout=CALL_TIMEOUT_S)
-        except InferenceServerException:
-            return ServerFacts()
+        except InferenceServerException as error:
+            self._is_restricted(error)
+            return ServerFacts(told=False)
         return ServerFacts(told.name, told.version, tuple(told.extensions))
 
     def model_ready(self, model: str) -> bool:
-        """Whether it has this model loaded."""
+        """Whether it has this model loaded, as far as this client may ask."""
         with self._errors():
             try:
                 return bool(self._client.is_model_ready(model, client_timeout=CALL_TIMEOUT_S))
             except InferenceServerException as error:
                 if error.status() in _MISSING:
                     return False
+                if self._is_restricted(error):
+                    return True
                 raise
 
     def models(self) -> dict[str, str] | None:
         """The state of each model of its repository; None where it has no index."""
         try:
             index = self._client.get_model_repository_index(client_timeout=CALL_TIMEOUT_S)
-        except InferenceServerException:
+        except InferenceServerException as error:
+            self._is_restricted(error)
             return None
         # MLServer writes the name of its own enumeration: State.READY.
         return states_of((one.name, one.state.rpartition(".")[2]) for one in index.models)
 
-    def metadata(self, model: str) -> dict[str, Any]:
-        """Of a model."""
+    def metadata(self, model: str) -> dict[str, Any] | None:
+        """Of a model; None where the server tells none."""
         with self._errors():
-            answer: dict[str, Any] = self._client.get_model_metadata(
-                model, as_json=True, client_timeout=CALL_TIMEOUT_S
-            )
+            try:
+                answer: dict[str, Any] = self._client.get_model_metadata(
+                    model, as_json=True, client_timeout=CALL_TIMEOUT_S
+                )
+            except InferenceServerException as error:
+                if error.status() in _MISSING or self._is_restricted(error):
+                    return None
+                raise
         return answer
 
     def config(self, model: str) -> dict[str, Any] | None:
@@ -114,14 +133,19 @@ class GrpcServer:
             answer = self._client.get_model_config(
                 model, as_json=True, client_timeout=CALL_TIMEOUT_S
             )
-        except InferenceServerException:
+        except InferenceServerException as error:
+            self._is_restricted(error)
             return None
         config: dict[str, Any] = answer.get("config", {})
         return config
 
     def statistics(self, model: str) -> dict[str, Any]:
         """Triton's cumulative statistics of a model; ServerError where the server keeps none."""
-        return self._triton.statistics(model)
+        try:
+            return self._triton.statistics(model)
+        except ServerError as error:
+            self._note(str(error))
+            raise
 
     def infer(self, model: str, inputs: Tensors) -> dict[str, NDArray[Any]]:
         """One request."""
@@ -134,6 +158,16 @@ class GrpcServer:
     def unload(self, model: str) -> None:
         """Unload a model."""
         self._triton.unload(model)
+
+    def _is_restricted(self, error: InferenceServerException) -> bool:
+        """Whether this one thing is refused: Triton's word for it is UNAVAILABLE."""
+        return error.status() == "StatusCode.PERMISSION_DENIED" or self._note(_words(error))
+
+    def _note(self, words: str) -> bool:
+        header = header_asked_for(words)
+        if header:
+            self._asked_for[header] = None
+        return bool(header)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

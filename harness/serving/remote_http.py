@@ -21,17 +21,20 @@ from harness.serving import remote_bodies as bodies
 from harness.serving.endpoint import CONTROL_TIMEOUT_S, Endpoint
 from harness.serving.remote import (
     CALL_TIMEOUT_S,
+    NO_KSERVE,
     Address,
     ServerFacts,
     Tensors,
     check_alive,
     connecting_step,
+    header_asked_for,
+    header_step,
     refusal,
     states_of,
 )
 from harness.types import answering_version
 
-_REFUSED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+_UNKNOWN = {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,10 @@ class _Reply:
         said = self.document().get("error") or HTTPStatus(self.status).phrase
         return f"HTTP {self.status}: {' '.join(str(said).split())}"
 
+    def step(self) -> str:
+        """What to do about it, where it is a refusal."""
+        return header_step(self.words()) if self.status == HTTPStatus.FORBIDDEN else ""
+
 
 class HttpServer:
     """A `RemoteServer` over HTTP or HTTPS; proxies of the environment are not used.
@@ -73,9 +80,16 @@ class HttpServer:
 
     def __init__(self, address: Address, metrics: str = "") -> None:
         self._address = address
-        self._base = f"{'https' if address.encrypted else 'http'}://{address.authority}"
+        scheme = "https" if address.encrypted else "http"
+        self._base = f"{scheme}://{address.authority}{address.prefix}"
+        self._asked_for: dict[str, None] = {}
         self.endpoint = Endpoint(http=address.authority, grpc="", metrics=metrics)
         self._opener = url_opener(address.tls_context("http/1.1") if address.encrypted else None)
+
+    @property
+    def asked_for(self) -> tuple[str, ...]:
+        """Headers without which something was refused so far."""
+        return tuple(self._asked_for)
 
     def check(self) -> None:
         """Make sure that it still accepts connections."""
@@ -89,19 +103,25 @@ class HttpServer:
         reply = self._call("/v2/health/live")
         if reply.ok:
             return ""
-        if reply.status == HTTPStatus.NOT_FOUND:
-            return "it knows no /v2/health/live: it is no KServe v2 server"
+        if reply.status == HTTPStatus.FORBIDDEN:
+            return ""
+        if reply.status in _UNKNOWN:
+            return f"it knows no {self._address.prefix}/v2/health/live: {NO_KSERVE}"
         return f"it says that it is not live ({reply.words()})"
 
     def facts(self) -> ServerFacts:
         """Its name, version and extensions."""
-        told = self._call("/v2").document()
+        reply = self._call("/v2")
+        if not reply.ok:
+            return ServerFacts(told=False)
+        told = reply.document()
         extensions = tuple(map(str, told.get("extensions") or ()))
         return ServerFacts(str(told.get("name", "")), str(told.get("version", "")), extensions)
 
     def model_ready(self, model: str) -> bool:
-        """Whether it has this model loaded."""
-        return self._call(f"{_model(model)}/ready").ok
+        """Whether it has this model loaded, as far as this client may ask."""
+        reply = self._call(f"{_model(model)}/ready")
+        return reply.ok or reply.status == HTTPStatus.FORBIDDEN
 
     def models(self) -> dict[str, str] | None:
         """The state of each model of its repository; None where it has no index."""
@@ -114,9 +134,14 @@ class HttpServer:
             return None
         return states_of(told)
 
-    def metadata(self, model: str) -> dict[str, Any]:
-        """Of a model."""
-        return self._ask(_model(model), f"no metadata of the model '{model}'")
+    def metadata(self, model: str) -> dict[str, Any] | None:
+        """Of a model; None where the server tells none."""
+        reply = self._call(_model(model))
+        if reply.status in {*_UNKNOWN, HTTPStatus.FORBIDDEN}:
+            return None
+        if not reply.ok:
+            raise ServerError(f"no metadata of the model '{model}': {reply.words()}")
+        return reply.document()
 
     def config(self, model: str) -> dict[str, Any] | None:
         """Triton's configuration of a model; None where the server tells none."""
@@ -152,7 +177,8 @@ class HttpServer:
             }  # fmt: skip
         reply = self._call(f"{_model(model)}/infer", body, headers)
         if not reply.ok:
-            raise ServerError(f"the server could not answer for '{model}': {reply.words()}")
+            words = f"the server could not answer for '{model}': {reply.words()}"
+            raise ServerError(words, next_step=reply.step())
         at = reply.headers.get(bodies.HEADER_LENGTH)
         try:
             return bodies.decode(reply.body, int(at) if at else None)
@@ -180,12 +206,13 @@ class HttpServer:
         path = f"/v2/repository/models/{quote(model, safe='')}/{verb}"
         reply = self._call(path, json.dumps(parameters).encode(), timeout_s=CONTROL_TIMEOUT_S)
         if not reply.ok:
-            raise ServerError(f"the server could not {verb} the model '{model}': {reply.words()}")
+            words = f"the server could not {verb} the model '{model}': {reply.words()}"
+            raise ServerError(words, next_step=reply.step())
 
     def _ask(self, path: str, what: str) -> dict[str, Any]:
         reply = self._call(path)
         if not reply.ok:
-            raise ServerError(f"{what}: {reply.words()}")
+            raise ServerError(f"{what}: {reply.words()}", next_step=reply.step())
         return reply.document()
 
     def _call(
@@ -204,7 +231,9 @@ class HttpServer:
                 return _Reply(answer.status, answer.headers, answer.read())
         except urllib.error.HTTPError as error:
             reply = _Reply(error.code, error.headers, error.read())
-            if reply.status in _REFUSED:
+            if reply.status == HTTPStatus.FORBIDDEN and (asked := header_asked_for(reply.words())):
+                self._asked_for[asked] = None
+            if reply.status == HTTPStatus.UNAUTHORIZED:
                 challenge = str(reply.headers.get("WWW-Authenticate") or "")
                 raise refusal(self._address, reply.words(), challenge) from error
             return reply

@@ -6,7 +6,7 @@ import re
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from harness.errors import UsageError
 
@@ -14,6 +14,7 @@ PLAIN_SCHEMES = ("", "http", "grpc")
 ENCRYPTED_SCHEMES = ("https", "grpcs")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # token, RFC 9110, 5.6.2
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_PATH_SIGNS = "/%:@!$&'()*+,;=~"  # RFC 3986, 3.3; what is escaped already stays so
 _FRAMING = {
     "connection",
     "content-length",
@@ -37,6 +38,8 @@ class Target:
     """Certificates to trust, in PEM; None trusts the system's."""
     verify: bool = True
     """False accepts any certificate."""
+    prefix: str = ""
+    """Of every path over HTTP, such as `/models/one`: where a gateway keeps the server."""
     binary: bool = True
     """False sends tensors over HTTP as JSON: the server lacks the binary tensor extension."""
 
@@ -69,11 +72,11 @@ def parse_target(
     ca_file: Path | None = None,
     verify: bool = True,
 ) -> Target:
-    """Parse `127.0.0.1:8000`, `http://host:8000`, `https://host`, `grpc://[::1]:8001`.
+    """Parse `127.0.0.1:8000`, `http://host:8000/prefix`, `https://host`, `grpc://[::1]:8001`.
 
     Raises:
         UsageError: no host, no port where the scheme has no usual one, an unknown scheme, more
-            than a host and a port, or a header that cannot be sent.
+            than a host, a port and over HTTP a path, or a header that cannot be sent.
     """
     _check_headers(headers)
     try:
@@ -85,13 +88,27 @@ def parse_target(
     if parts.scheme == "https" and port is None:
         port = 443
     known = parts.scheme in PLAIN_SCHEMES + ENCRYPTED_SCHEMES
-    surplus = parts.path.strip("/") or parts.query or parts.fragment or parts.username
+    prefix = parts.path.rstrip("/")
+    if prefix.endswith("/v2"):
+        raise UsageError(
+            f"'{address}' is no server address: /v2 is added to it",
+            next_step=f"write {address[: address.rindex('/v2')]}",
+        )
+    surplus = parts.query or parts.fragment or parts.username
+    if prefix and parts.scheme in {"grpc", "grpcs"}:
+        raise UsageError(
+            f"'{address}' has a path, and gRPC knows none",
+            next_step="leave the path away, or use http://HOST:PORT/PATH",
+        )
     if not known or not host or not host.isascii() or port is None or surplus:
         raise UsageError(
             f"'{address}' is no server address that the load generator can use",
-            next_step="write it as HOST:PORT, http://HOST:PORT, grpc://HOST:PORT, or https/grpcs",
+            next_step="write it as HOST:PORT, http://HOST:PORT[/PREFIX], grpc://HOST:PORT, or "
+            "https/grpcs",
         )
-    return Target(host, port, parts.scheme in ENCRYPTED_SCHEMES, headers, ca_file, verify)
+    encrypted = parts.scheme in ENCRYPTED_SCHEMES
+    path = quote(prefix, safe=_PATH_SIGNS)
+    return Target(host, port, encrypted, headers, ca_file, verify, prefix=path)
 
 
 def _check_headers(headers: tuple[tuple[str, str], ...]) -> None:

@@ -74,7 +74,8 @@ class GrpcioTransport:
         try:
             live(b"", timeout=self._timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
-            raise self._failure(error) from error
+            if not _answered(error):
+                raise self._failure(error) from error
 
     def send(self, request: bytes) -> Answer:
         """Call `ModelInfer`."""
@@ -110,6 +111,13 @@ class GrpcioTransport:
             where = self._target.authority
             return RequestFailure("timeout", f"no answer from {where} in {self._timeout_s:g} s")
         return RequestFailure(f"grpc_{code.name}", f"{self._target.authority}: {error.details()}")
+
+
+def _answered(error: Any) -> bool:
+    """Whether a server said no, rather than none saying anything: it may well take requests."""
+    if "is restricted, expecting header" in (error.details() or ""):  # Triton's UNAVAILABLE
+        return True
+    return error.code() in {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.PERMISSION_DENIED}
 
 
 def _credentials(target: Target) -> Any:

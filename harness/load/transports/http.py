@@ -68,7 +68,8 @@ class HttpTransport:
         fields = [field for field in own if field[0].lower() not in given]
         fields += self._target.headers
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
-        head = f"POST /v2/models/{quote(model, safe='')}/infer HTTP/1.1\r\n{lines}\r\n"
+        path = f"{self._target.prefix}/v2/models/{quote(model, safe='')}/infer"
+        head = f"POST {path} HTTP/1.1\r\n{lines}\r\n"
         return head.encode("latin-1") + body
 
     def connect(self) -> None:
