@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from harness.errors import ServerError, UsageError
 from harness.load.known_answers import read_known_answers
+from harness.load.payload_fit import cast_payloads
 from harness.load.payloads import Group, read_payloads
 from harness.load.transports.address import Target
 from harness.load.transports.contract import Transport
@@ -16,12 +17,14 @@ from harness.pipeline.preflight import (
     check_live,
     check_requests,
     find_model,
+    held_outputs,
+    rows_apart,
     takes_binary,
     try_one_request,
 )
 from harness.serving.remote import BINARY_TENSORS, RemoteModel, RemoteServer
 from harness.serving.remote_http import HttpServer
-from harness.types import TensorSpec, WireProtocol
+from harness.types import FREE_SIZE, TensorSpec, WireProtocol
 from plan import Plan
 from triton_users import befriend_grpc_and_gevent
 
@@ -37,9 +40,10 @@ def check_plan(plan: Plan) -> None:
     if plan.known_answers is not None:
         read_known_answers(plan.known_answers)
     asked = ask_about(plan, payloads)
-    check_requests(asked.model, payloads, plan.workload)
+    groups = cast_payloads(payloads, asked.model.inputs)
+    check_requests(asked.model, groups, plan.workload)
     if asked.model.doubt:
-        try_one_request(asked.model, payloads, plan.workload, _opener(plan, asked.target))
+        try_one_request(asked.model, groups, plan.workload, _opener(plan, asked.target))
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,18 @@ def _opener(plan: Plan, target: Target) -> Callable[[], Transport]:
     )
 
 
-def expected_outputs(model: RemoteModel) -> tuple[TensorSpec, ...]:
-    """What the model answers with, as the answer check wants it: without the batch dimension."""
-    return tuple(TensorSpec(one.name, one.datatype, one.shape[1:]) for one in model.outputs)
+def expected_outputs(model: RemoteModel, plan: Plan) -> tuple[TensorSpec, ...]:
+    """What the model answers with, as the answer check wants it."""
+    # Whether a model without a configuration batches is not told: nearly all declare rows.
+    rows = rows_apart(model.outputs) if model.config is None else held_outputs(model, (), 1)
+    if plan.from_repository:
+        return rows
+    return tuple(replace(one, shape=tuple(map(_free, one.shape))) for one in rows)
+
+
+def _free(size: int) -> int:
+    """A size of somebody else's output: a dynamic one need not follow the request."""
+    return FREE_SIZE if size < 0 else size
 
 
 def server_of(plan: Plan) -> RemoteServer:

@@ -84,7 +84,7 @@ class ProcessLoad:
         self._deliver = deliver
         asked = ask_about(plan, read_payloads(plan.payloads))
         self._target = asked.target
-        self._outputs = expected_outputs(asked.model)
+        self._inputs, self._outputs = asked.model.inputs, expected_outputs(asked.model, plan)
         self._traffic = self._make_traffic()
         self._writer = open_records(
             plan.records and plan.records / f"{role.test}-worker-{role.worker}.parquet"
@@ -160,7 +160,7 @@ class ProcessLoad:
         )
         traffic = make_traffic(
             plan.model, opener, plan.workload, plan.payloads,
-            outputs=self._outputs, known_answers=plan.known_answers,
+            inputs=self._inputs, outputs=self._outputs, known_answers=plan.known_answers,
         )  # fmt: skip
         traffic.next_user = self._role.worker * USERS_APART
         return traffic

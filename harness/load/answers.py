@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from harness.load.payloads import EncodedRequest
 from harness.load.transports.contract import Answer, OutputTensor, RequestFailure
-from harness.types import TensorSpec
+from harness.types import FREE_SIZE, TensorSpec
 
 _ELEMENTS: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
@@ -44,8 +44,8 @@ class AnswerCheck:
     """Holds answers against the model's outputs, and against known answers where there are some.
 
     Args:
-        outputs: what the model answers with; none when it is not known, and then an answer is
-            only held against its request and itself.
+        outputs: what the model answers with; others that it sends besides are not looked at. None
+            when it is not known, and then an answer is only held against its request and itself.
     """
 
     def __init__(self, outputs: Sequence[TensorSpec] = ()) -> None:
@@ -67,7 +67,8 @@ class AnswerCheck:
         if answer.layout is not request.layout:
             self._check_form(answer.layout.outputs, request)
         for output in answer.layout.outputs:
-            _check_elements(output, answer, request)
+            if not self._expected or output.name in self._expected:
+                _check_elements(output, answer, request)
         request.layout = answer.layout
 
     def _check_form(self, outputs: Sequence[OutputTensor], request: EncodedRequest) -> None:
@@ -76,10 +77,13 @@ class AnswerCheck:
         missing = sorted(expected - present)
         if missing or not outputs:
             wanted = ", ".join(missing) or "any output"
-            raise RequestFailure("missing_output", f"the answer lacks {wanted}")
+            there = f"; it has {', '.join(sorted(present))}" if present else ""
+            raise RequestFailure("missing_output", f"the answer lacks {wanted}{there}")
         for output in outputs:
             spec = self._expected.get(output.name)
-            if output.start == output.end:
+            if spec is None and self._expected:
+                continue
+            if output.start == output.end and not _may_be_empty(output, spec):
                 raise _wrong("empty_output", output, "has no bytes")
             if spec is not None and output.datatype != spec.datatype:
                 raise _wrong("wrong_datatype", output, f"the model promises {spec.datatype}")
@@ -98,17 +102,32 @@ def decode(output: OutputTensor, answer: Answer) -> NDArray[Any] | None:
     return array
 
 
+def _may_be_empty(output: OutputTensor, spec: TensorSpec | None) -> bool:
+    """Whether it says that it has no elements, where the model promises none."""
+    if spec is None or 0 not in output.shape or len(output.shape) < len(spec.shape):
+        return False
+    sizes = output.shape[len(output.shape) - len(spec.shape) :]
+    return all(
+        size or promised == FREE_SIZE for size, promised in zip(sizes, spec.shape, strict=True)
+    )
+
+
 def _check_shape(output: OutputTensor, spec: TensorSpec | None, request: EncodedRequest) -> None:
-    batch, *sizes = output.shape or (0,)
-    if batch != request.batch_size:
-        raise _wrong("wrong_shape", output, f"the request has a batch of {request.batch_size}")
-    if min(output.shape) < 0:
+    if min(output.shape, default=0) < 0:
         raise _wrong("wrong_shape", output, "a size below zero")
+    sizes = list(output.shape)
+    if spec is None or spec.batched:
+        batch, *sizes = output.shape or (0,)
+        if batch != request.batch_size:
+            raise _wrong("wrong_shape", output, f"the request has a batch of {request.batch_size}")
     if spec is None:
         return
     if len(sizes) != len(spec.shape):
-        raise _wrong("wrong_shape", output, f"the model promises {spec.shape} after the batch")
+        after = " after the batch" if spec.batched else ""
+        raise _wrong("wrong_shape", output, f"the model promises {spec.shape}{after}")
     for size, promised in zip(sizes, spec.shape, strict=True):
+        if promised == FREE_SIZE:
+            continue
         # A dynamic size follows the request: scores of a sequence are as many as its tokens.
         allowed = request.lengths if promised == -1 else {promised}
         if size not in allowed:
@@ -142,8 +161,8 @@ def _check_known(
     if elements.shape != known.shape:
         raise _wrong("wrong_answer", output, f"the known answer has the shape {list(known.shape)}")
     wanted = known.astype(np.float64)
-    difference = float(np.abs(elements - wanted).max())
-    allowed = tolerance * float(np.abs(wanted).max())
+    difference = float(np.abs(elements - wanted).max(initial=0.0))
+    allowed = tolerance * float(np.abs(wanted).max(initial=0.0))
     if difference > allowed:
         raise _wrong(
             "wrong_answer",

@@ -8,7 +8,7 @@ scalar `tolerance`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from harness.errors import DataError
 from harness.load.payloads import Payload
 from harness.storage import storage_errors
-from harness.types import Precision
+from harness.types import FREE_SIZE, Precision, TensorSpec
 
 TOLERANCE: dict[Precision, float] = {
     Precision.FP32: 0.01,
@@ -50,42 +50,62 @@ class KnownAnswers:
 
 
 def make_known_answers(
-    payloads: Sequence[Payload], infer: Callable[[Tensors], Tensors]
+    payloads: Sequence[Payload],
+    infer: Callable[[Tensors], Tensors],
+    outputs: Sequence[TensorSpec] = (),
 ) -> list[dict[str, NDArray[Any]]]:
     """Ask for every row by itself and put the rows of a request together again.
 
-    Outputs that are not numbers are left out.
+    Left out are outputs that are not numbers, and those whose rows may differ in size. For what
+    has no batch dimension the request is asked as it is.
 
     Args:
         payloads: as many of the pool's first requests as shall have known answers.
         infer: an independent client: inputs (1, ...) to outputs (1, ...).
+        outputs: those that are held against; none holds all.
 
     Raises:
         DataError: the model answers with NaN or infinity, or not with one row for one row: it
             cannot be load-tested for right answers.
     """
-    return [_answer_by_rows(index, payload, infer) for index, payload in enumerate(payloads)]
+    known: list[dict[str, NDArray[Any]]] = [{} for _ in payloads]
+    by_row = {one.name for one in outputs if one.batched and FREE_SIZE not in one.shape}
+    whole = {one.name for one in outputs if not one.batched}
+    for index, payload in enumerate(payloads):
+        if by_row or not outputs:
+            known[index] |= _answer_by_rows(payload, infer, by_row)
+        if whole:
+            asked = infer(payload.inputs)
+            known[index] |= {name: asked[name] for name in _numbers(asked) if name in whole}
+        _check_finite(index, known[index])
+    return known
 
 
 def _answer_by_rows(
-    index: int, payload: Payload, infer: Callable[[Tensors], Tensors]
+    payload: Payload, infer: Callable[[Tensors], Tensors], wanted: Collection[str]
 ) -> dict[str, NDArray[Any]]:
     rows = [
         infer({name: array[row : row + 1] for name, array in payload.inputs.items()})
         for row in range(payload.batch_size)
     ]
-    names = [name for name, array in rows[0].items() if array.dtype.kind in "biuf"]
+    names = [name for name in _numbers(rows[0]) if not wanted or name in wanted]
     for name in names:
         if any(row[name].shape[:1] != (1,) for row in rows):
             raise DataError(f"known answers: {name} does not answer one row with one row")
-    known = {name: np.concatenate([row[name] for row in rows]) for name in names}
+    return {name: np.concatenate([row[name] for row in rows]) for name in names}
+
+
+def _numbers(outputs: Tensors) -> list[str]:
+    return [name for name, array in outputs.items() if array.dtype.kind in "biuf"]
+
+
+def _check_finite(index: int, known: Tensors) -> None:
     for name, array in known.items():
         if not np.isfinite(array).all():
             raise DataError(
                 f"known answers: request {index}, output {name} holds NaN or infinity",
                 next_step="check the model's export: even a single row at batch 1 is not finite",
             )
-    return known
 
 
 def write_known_answers(path: Path, answers: Sequence[Tensors], tolerance: float) -> None:

@@ -14,6 +14,7 @@ from harness.load.arrivals import share
 from harness.load.closed_loop import ClosedLoop, Ending, RequestSink, Turns
 from harness.load.known_answers import read_known_answers
 from harness.load.open_loop import OpenLoop, OpenLoopSink, requests_in_turn
+from harness.load.payload_fit import cast_payloads
 from harness.load.payloads import EncodedRequest, draw_workload, encode_payloads, read_payloads
 from harness.load.timer import Timer
 from harness.load.transports.contract import Transport
@@ -86,15 +87,18 @@ def make_traffic(
     workload: Workload,
     payloads: Path,
     *,
+    inputs: Sequence[TensorSpec] = (),
     outputs: Sequence[TensorSpec] = (),
     known_answers: Path | None = None,
 ) -> Traffic:
     """Draw and encode a workload's requests: the same ones in every process.
 
+    Payloads are cast to the datatypes of `inputs`, where these are known.
+
     Raises:
         DataError: the payloads cannot be read, or do not have what the workload draws from them.
     """
-    drawn = draw_workload(read_payloads(payloads), workload)
+    drawn = draw_workload(cast_payloads(read_payloads(payloads), inputs), workload)
     known = read_known_answers(known_answers) if known_answers else None
     requests = encode_payloads(drawn, open_transport(), model, known)
     return Traffic(model, open_transport, requests, AnswerCheck(outputs))

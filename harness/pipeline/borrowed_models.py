@@ -85,27 +85,16 @@ def with_serving(
 ) -> dict[str, Any]:
     """A model's configuration, in protobuf's JSON mapping, under a serving configuration.
 
-    The kind of its instances and what else its owner chose are kept. Preferred batch sizes and
+    The kind of its instances and what else its owner chose are kept; so is a maximum batch of 0,
+    which makes its shapes whole ones, and with it no batcher can be. Preferred batch sizes and
     warm-ups above the new maximum go, as Triton would refuse them. The response cache is on where
     the serving configuration says so, and off otherwise: a model is to be measured. An accelerator
     is set as on a server of our own; where the serving configuration names none, the owner's
     stays.
     """
     changed = copy.deepcopy(dict(config))
-    largest = serving.max_batch_size
-    before = int(changed.get("max_batch_size", 0))
-    changed["max_batch_size"] = largest
-    batching = changed.get("dynamic_batching") or {}
-    batching["max_queue_delay_microseconds"] = serving.queue_delay_us
-    # Triton itself writes down the maximum as the one preferred size where its owner names none.
-    preferred = [
-        size
-        for size in batching.pop("preferred_batch_size", ())
-        if int(size) <= largest and int(size) != before
-    ]
-    changed["dynamic_batching"] = batching | (
-        {"preferred_batch_size": preferred} if preferred else {}
-    )
+    if int(changed.get("max_batch_size", 0)):
+        _set_batching(changed, serving)
     groups = changed.get("instance_group") or [{}]
     changed["instance_group"] = [groups[0] | {"count": serving.instance_count}]
     if _ONNX_RUNTIME in {changed.get("backend"), *str(changed.get("platform", "")).split("_")}:
@@ -121,7 +110,25 @@ def with_serving(
     changed.pop("response_cache", None)
     if serving.response_cache:
         changed["response_cache"] = {"enable": True}
+    return changed
+
+
+def _set_batching(changed: dict[str, Any], serving: ServingConfig) -> None:
+    """Maximum batch and queue delay of a model that batches."""
+    largest = serving.max_batch_size
+    before = int(changed["max_batch_size"])
+    changed["max_batch_size"] = largest
+    batching = changed.get("dynamic_batching") or {}
+    batching["max_queue_delay_microseconds"] = serving.queue_delay_us
+    # Triton itself writes down the maximum as the one preferred size where its owner names none.
+    preferred = [
+        size
+        for size in batching.pop("preferred_batch_size", ())
+        if int(size) <= largest and int(size) != before
+    ]
+    changed["dynamic_batching"] = batching | (
+        {"preferred_batch_size": preferred} if preferred else {}
+    )
     changed["model_warmup"] = [
         one for one in changed.get("model_warmup", ()) if int(one.get("batch_size", 0)) <= largest
     ]
-    return changed

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.cache import cache_root
+from harness.errors import UsageError
 from harness.load.generators import REQUEST_TIMEOUT_S
 from harness.load.payloads import Group
 from harness.load.transports.opening import transport_opener
 from harness.pipeline.borrowed import Borrowed
+from harness.pipeline.borrowed_names import NamingClient, TensorNames, names_of, task_outputs
 from harness.pipeline.identity import FOLDER
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.preflight import check_requests, try_one_request
@@ -46,17 +48,37 @@ def serve_borrowed(
     """
     opened_families = open_families(study, study.families, machinery.progress, machinery.warn)
     borrowed = _with_bodies(study, opened_families, borrowed, machinery)
-    families = tuple(_prepare(study, one, borrowed, machinery, folder) for one in opened_families)
-    site = dataclasses.replace(borrowed.opened.site(), control=borrowed.control)
+    names = {
+        variant: tensor_names
+        for one in opened_families
+        for variant, tensor_names in _tensor_names(one, borrowed)
+    }
+    families = tuple(_prepare(study, one, borrowed, names, machinery, folder) for one in opened_families)
+    site = borrowed.opened.site()
+    by_model = {borrowed.models[variant].name: one for variant, one in names.items()}
+    client = NamingClient(site.client, by_model)
+    site = dataclasses.replace(site, client=client, control=borrowed.control)
     if borrowed.control is not None:
         # As on a server of our own, only the model under test is loaded.
         for family in families:
             for variant in family.variants:
                 borrowed.control.unload(variant)
-        return Served(families, site)
-    return Served(
-        families, site, {variant: model.serving for variant, model in borrowed.models.items()}
-    )
+        return Served(families, site, names=names)
+    served_as = {variant: model.serving for variant, model in borrowed.models.items()}
+    return Served(families, site, served_as, names)
+
+
+def _tensor_names(opened: OpenedFamily, borrowed: Borrowed) -> Iterator[tuple[str, TensorNames]]:
+    """How each variant of a family calls its tensors there.
+
+    Raises:
+        UsageError: one of the task's outputs is not there.
+    """
+    for one in opened.teacher_first:
+        for artefact in one.model.artefacts:
+            name = variant_name(one.model, *artefact)
+            found, url = borrowed.models[name], borrowed.opened.address.url
+            yield name, names_of(one.model, found, opened.family.task.kind, url)
 
 
 def _with_bodies(
@@ -73,28 +95,29 @@ def _with_bodies(
     return dataclasses.replace(borrowed, opened=opened)
 
 
-def described_fully(model: RemoteModel, dataset: EncodedDataset, task: Task) -> RemoteModel:
+def described_fully(
+    model: RemoteModel, dataset: EncodedDataset, task: Task, names: TensorNames
+) -> RemoteModel:
     """What a model is where its server does not say: what the study takes it for."""
     inputs = tuple(
-        TensorSpec(name, "INT64", (_DYNAMIC, _DYNAMIC)) for name in dataset.groups[-1].inputs
+        TensorSpec(names.inputs.get(name, name), "INT64", (_DYNAMIC, _DYNAMIC))
+        for name in dataset.groups[-1].inputs
     )
-    if task.kind is TaskKind.SEQUENCE_CLASSIFICATION:
-        labels = len(dataset.label_names or ())
-        outputs: tuple[TensorSpec, ...] = (TensorSpec("logits", "FP32", (_DYNAMIC, labels)),)
-    else:
-        outputs = (
-            TensorSpec("token_logprobs", "FP32", (_DYNAMIC, _DYNAMIC)),
-            TensorSpec("greedy_token_ids", "INT64", (_DYNAMIC, _DYNAMIC)),
-        )
-    return dataclasses.replace(
-        model, inputs=model.inputs or inputs, outputs=model.outputs or outputs
+    labels = len(dataset.label_names or ())
+    size = labels if task.kind is TaskKind.SEQUENCE_CLASSIFICATION else _DYNAMIC
+    outputs = tuple(
+        TensorSpec(theirs, "INT64" if "token_ids" in ours else "FP32", (_DYNAMIC, size))
+        for ours, theirs in names.outputs.items()
     )
+    told = task_outputs(model, names, task.kind, labels)
+    return dataclasses.replace(told, inputs=model.inputs or inputs, outputs=told.outputs or outputs)
 
 
 def _prepare(
     study: Study,
     opened: OpenedFamily,
     borrowed: Borrowed,
+    names: Mapping[str, TensorNames],
     machinery: Machinery,
     folder: RunFolder,
 ) -> PreparedFamily:
@@ -104,10 +127,15 @@ def _prepare(
         one is not Accelerator.NONE for one in study.serving_of(opened.family).accelerators
     )
     for one in opened.teacher_first:
-        groups = [group.inputs for group in one.dataset.groups]
         for precision, form in one.model.artefacts:
             name = variant_name(one.model, precision, form)
-            model = described_fully(borrowed.models[name], one.dataset, opened.family.task)
+            groups = names[name].groups([group.inputs for group in one.dataset.groups])
+            model = described_fully(
+                borrowed.models[name], one.dataset, opened.family.task, names[name]
+            )
+            if not borrowed.models[name].outputs:
+                answered = _answered(study, opened.family, model, groups, borrowed, machinery)
+                model = dataclasses.replace(model, outputs=answered)
             outputs = _try(study, opened.family, model, groups, borrowed, machinery)
             by_variant[name] = one
             identity = borrowed.opened.identities.establish(
@@ -130,6 +158,28 @@ def _prepare(
     )
 
 
+def _answered(
+    study: Study,
+    family: Family,
+    model: RemoteModel,
+    groups: Sequence[Group],
+    borrowed: Borrowed,
+    machinery: Machinery,
+) -> tuple[TensorSpec, ...]:
+    """The task's outputs in the datatypes in which a server that declares none answers them."""
+    untold = dataclasses.replace(model, outputs=())
+    there = {one.name: one for one in _try(study, family, untold, groups, borrowed, machinery)}
+    missing = [one.name for one in model.outputs if one.name not in there]
+    if missing:
+        raise UsageError(
+            f"the model '{model.name}' answers without '{missing[0]}': it has {', '.join(there)}",
+            next_step="say in the study which it is, under its model: outputs: {OUR NAME: THEIRS}",
+        )
+    return tuple(
+        dataclasses.replace(one, datatype=there[one.name].datatype) for one in model.outputs
+    )
+
+
 def _try(
     study: Study,
     family: Family,
@@ -139,7 +189,9 @@ def _try(
     machinery: Machinery,
 ) -> tuple[TensorSpec, ...]:
     """Hold every kind of request against the model, and send the first of the smallest."""
-    if borrowed.control is not None:  # it will be served under the study's configurations
+    if (
+        borrowed.control is not None and model.serving.max_batch_size
+    ):  # it will be served under the study's configurations
         checked = dataclasses.replace(model.serving, max_batch_size=_largest(study, family))
     else:
         checked = model.serving
@@ -151,7 +203,8 @@ def _try(
         address.protocol, address.target, timeout_s=REQUEST_TIMEOUT_S, grpc=machinery.grpc
     )
     smallest = min(asked, key=lambda workload: workload.client_batch_size)
-    return try_one_request(model, groups, smallest, opener)
+    following = [one.name for one in model.outputs]
+    return try_one_request(model, groups, smallest, opener, following)
 
 
 def _largest(study: Study, family: Family) -> int:
@@ -181,6 +234,7 @@ def _variant(
         outputs=outputs,
         parameters=opened.checkpoint.parameters,
         size_bytes=None,
+        batches=not (model.config is not None and model.serving.max_batch_size == 0),
         served_as=model.name,
     )
 

@@ -40,7 +40,9 @@ def known_answers_file(
     if not path.is_file():
         drawn = draw_workload(read_payloads(payloads), workload)
         answers = make_known_answers(
-            drawn[:KNOWN_REQUESTS], lambda inputs: client.infer(variant.served_name, inputs)
+            drawn[:KNOWN_REQUESTS],
+            lambda inputs: client.infer(variant.served_name, inputs),
+            variant.outputs,
         )
         write_known_answers(path, answers, TOLERANCE[variant.precision])
     return path

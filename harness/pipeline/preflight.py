@@ -6,14 +6,14 @@ A no is always the caller's to mend, so it ends the command as wrong usage does.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 
 from harness.errors import ServerError, UsageError
 from harness.load.answers import AnswerCheck
 from harness.load.payload_fit import check_payloads_fit
-from harness.load.payloads import Group, Payload, draw_workload, encode_payloads
-from harness.load.transports.contract import RequestFailure, Transport
+from harness.load.payloads import EncodedRequest, Group, draw_workload, encode_payloads
+from harness.load.transports.contract import Answer, OutputTensor, RequestFailure, Transport
 from harness.serving.remote import (
     NO_KSERVE,
     READY,
@@ -24,9 +24,11 @@ from harness.serving.remote import (
     header_step,
 )
 from harness.study import Family
-from harness.types import ServingConfig, TensorSpec, Workload
+from harness.types import FREE_SIZE, ServingConfig, TensorSpec, Workload
 
 NAMES_SHOWN = 20
+PROBES = 4
+"""Requests that tell an output as long as its request from one that was so by chance."""
 _REFUSALS = {"http_401", "http_403", "grpc_unauthenticated", "grpc_permission_denied"}
 
 
@@ -102,6 +104,7 @@ def check_requests(model: RemoteModel, groups: Sequence[Group], workload: Worklo
             rows_apart(model.inputs) if largest else model.inputs,
             largest,
             batch_size=workload.client_batch_size,
+            optional=model.optional,
         )
     draw_workload(groups, workload)
 
@@ -111,25 +114,35 @@ def try_one_request(
     groups: Sequence[Group],
     workload: Workload,
     open_transport: Callable[[], Transport],
+    following: Container[str] = (),
 ) -> tuple[TensorSpec, ...]:
     """Send the load's first request, by the load's own transport, and look at the answer.
 
+    A few more are sent where an output's dynamic size seems to be as long as the request.
+
+    Args:
+        model: as its server describes it.
+        groups: arrays (n, ...) by input name.
+        workload: what is to be sent.
+        open_transport: makes the load's transport.
+        following: outputs whose dynamic sizes are known to follow the request's.
+
     Returns:
-        The outputs to hold every answer against, without the batch dimension; those whose dynamic
-        sizes do not follow the request's are left out.
+        The outputs to hold every answer against; where the server declares none, as it answered.
 
     Raises:
         UsageError: the server cannot be reached this way, or does not answer as it should.
     """
-    payload = draw_workload(groups, workload)[0]
-    outputs = rows_apart(model.outputs)
+    payloads = draw_workload(groups, workload)[:PROBES]
     transport = open_transport()
     try:
-        (request,) = encode_payloads([payload], transport, model.name)
+        request, *others = encode_payloads(payloads, transport, model.name)
         transport.connect()
         answer = transport.send(request.body)
-        sizes = {one.name: one.shape[1:] for one in answer.layout.outputs}
-        held = tuple(one for one in outputs if _follows(one, sizes.get(one.name), payload))
+        held = held_outputs(model, answer.layout.outputs, request.batch_size)
+        held = _following(held, answer, request, following)
+        for other in others if any(-1 in one.shape for one in held) else ():
+            held = _following(held, transport.send(other.body), other, following)
         AnswerCheck(held).check(answer, request)
     except RequestFailure as failure:
         step = "check its address and the model's name" if model.doubt else ""
@@ -191,12 +204,75 @@ def rows_apart(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
     return tuple(dataclasses.replace(one, shape=one.shape[1:]) for one in specs)
 
 
-def _follows(spec: TensorSpec, answered: tuple[int, ...] | None, payload: Payload) -> bool:
-    """Whether an output's dynamic sizes, as they were answered, are sizes of the request."""
-    if answered is None or len(answered) != len(spec.shape):
-        return True  # wrong in a way that the check says best
-    sizes = zip(spec.shape, answered, strict=True)
-    return all(promised >= 0 or size in payload.lengths for promised, size in sizes)
+def held_outputs(
+    model: RemoteModel,
+    answered: Sequence[OutputTensor],
+    batch_size: int,
+) -> tuple[TensorSpec, ...]:
+    """What every answer is held against: the outputs as they are declared, rows apart.
+
+    Of a model that batches each has the batch dimension. Of another one it has it where it is
+    declared with a dynamic first size that was answered with the request's rows.
+
+    Args:
+        model: as its server describes it.
+        answered: the first answer's outputs; none where nothing was asked yet.
+        batch_size: rows of its request.
+    """
+    shapes = {one.name: one.shape for one in answered}
+    if not model.outputs:
+        return tuple(_as_answered(one, batch_size) for one in answered)
+    held = []
+    for spec in model.outputs:
+        shape = shapes.get(spec.name)
+        batched = model.serving.max_batch_size > 0 or _has_rows(model, spec, shape, batch_size)
+        sizes = spec.shape
+        if batched and (shape is None or len(shape) == len(sizes)):
+            sizes = sizes[1:]
+        held.append(dataclasses.replace(spec, shape=sizes, batched=batched))
+    return tuple(held)
+
+
+def _following(
+    held: Sequence[TensorSpec],
+    answer: Answer,
+    request: EncodedRequest,
+    known: Container[str],
+) -> tuple[TensorSpec, ...]:
+    """The same outputs; a dynamic size that was answered unlike the request follows nothing."""
+    shapes = {one.name: one.shape for one in answer.layout.outputs}
+    following = []
+    for spec in held:
+        answered = shapes.get(spec.name, ())[int(spec.batched) :]
+        if spec.name in known or len(answered) != len(spec.shape):
+            following.append(spec)  # known to, or wrong in a way that the check says best
+            continue
+        sizes = tuple(
+            FREE_SIZE if promised < 0 and size not in request.lengths else promised
+            for promised, size in zip(spec.shape, answered, strict=True)
+        )
+        following.append(dataclasses.replace(spec, shape=sizes))
+    return tuple(following)
+
+
+def _has_rows(
+    model: RemoteModel, spec: TensorSpec, shape: tuple[int, ...] | None, batch_size: int
+) -> bool:
+    """Whether an output of a model that says nothing of batches has one row for each."""
+    if any(one.shape and one.shape[0] > 1 for one in model.inputs):
+        return False  # it takes requests of one size only
+    if shape is None:
+        return False
+    undeclared = model.config is None and len(shape) == len(spec.shape) + 1
+    dynamic = len(shape) == len(spec.shape) and spec.shape[:1] == (-1,)
+    return shape[:1] == (batch_size,) and (undeclared or dynamic)
+
+
+def _as_answered(output: OutputTensor, batch_size: int) -> TensorSpec:
+    """Where nothing is declared: name, datatype and rank of the first answer."""
+    batched = output.shape[:1] == (batch_size,)
+    free = (FREE_SIZE,) * (len(output.shape) - batched)
+    return TensorSpec(output.name, output.datatype, free, batched=batched)
 
 
 def _step_for(problem: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from harness.cache import cache_root
 from harness.load.generators import REQUEST_TIMEOUT_S, LoadGenerators
+from harness.load.payload_fit import cast_payloads
 from harness.load.payloads import Group, write_payloads
 from harness.load.transports.opening import transport_opener
 from harness.pipeline.identity import FOLDER
@@ -70,6 +71,7 @@ def prepare_remote(
     Raises:
         UsageError: something does not fit; nothing was started.
     """
+    groups = cast_payloads(groups, model.inputs)
     check_requests(model, groups, workload)
     address = opened.address
     opener = transport_opener(

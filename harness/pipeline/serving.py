@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from harness.load.payloads import Group
 from harness.load.transports.address import Target, parse_target
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.preparation import PreparedFamily
@@ -75,6 +76,19 @@ class ModelControl(Protocol):
         ...
 
 
+class PayloadForm(Protocol):
+    """Payloads as somebody else's model takes them."""
+
+    @property
+    def tag(self) -> str:
+        """Tells the payload files of one data set apart."""
+        ...
+
+    def groups(self, groups: Sequence[Group]) -> list[Group]:
+        """Under its names, in its datatypes."""
+        ...
+
+
 class OwnModels:
     """Control of models that the harness exported itself, on its own server."""
 
@@ -126,6 +140,9 @@ class Served:
     site: Site
     served_as: Mapping[str, ServingConfig] = field(default_factory=dict)
     """The one serving configuration of each variant, where nothing here may change it."""
+
+    names: Mapping[str, PayloadForm] = field(default_factory=dict)
+    """How each variant takes its payloads, where that is not as they are encoded."""
 
     def load(self, variant: ModelVariant, serving: ServingConfig) -> None:
         """Load a variant; where the server is measured as it is, it is there already."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from harness.load.generators import LoadGenerators
-from harness.load.payloads import write_payloads
+from harness.load.payloads import Group, write_payloads
 from harness.pipeline.ensembles import pipeline_trial
 from harness.pipeline.machinery import Machinery, ProgressSink
 from harness.pipeline.preparation import PreparedFamily
@@ -63,7 +63,7 @@ def trial_runner(
                 for each in families
                 for one in each.pipelines
             },
-            payloads=_write_payloads(families, folder),
+            payloads=_write_payloads(served, folder),
             machinery=machinery,
         )
 
@@ -101,7 +101,9 @@ def decide_family(
         key=lambda variant: (variant.size_bytes or 0, variant.parameters),
     )
     names = [variant.name for variant in smallest_first if variant.name in quality]
-    search = make_search(study, prepared.family, {name: quality[name] for name in names}, served_as)
+    unbatched = {each.name for each in prepared.variants if not each.batches}
+    judged = {name: quality[name] for name in names}
+    search = make_search(study, prepared.family, judged, served_as, unbatched)
     results: list[TrialResult] = []
     while (trial := search.ask()) is not None:
         total = len(results) + search.remaining
@@ -174,6 +176,7 @@ def make_search(
     family: Family,
     quality: Mapping[str, tuple[Decision, str]],
     served_as: Mapping[str, ServingConfig] | None = None,
+    unbatched: Container[str] = (),
 ) -> Search:
     """The search that the study names, over the family's own space.
 
@@ -186,7 +189,7 @@ def make_search(
     return kind(
         family.name,
         [name for name, decision in decisions.items() if decision is not Decision.FAIL],
-        offered_configs(study, family, decisions, served_as),
+        offered_configs(study, family, decisions, served_as, unbatched),
         workloads(study, traffic, cached_answers=study.serving_of(family).response_cache),
         study.objective_of(family),
         confirm_duration_s=traffic.confirm_duration_s or 2 * traffic.duration_s,
@@ -207,24 +210,42 @@ def offered_configs(
     family: Family,
     variants: Iterable[str],
     served_as: Mapping[str, ServingConfig] | None,
+    unbatched: Container[str] = (),
 ) -> dict[str, tuple[ServingConfig, ...]]:
-    """Each variant's serving configurations; no accelerator changes a TensorRT plan."""
+    """Each variant's serving configurations.
+
+    No accelerator changes a TensorRT plan; one of `unbatched` keeps its maximum batch of 0, with
+    which there is no queue delay.
+    """
     if served_as:
         return {variant: (serving,) for variant, serving in served_as.items()}
     every = serving_configs(study.serving_of(family))
     plain = (dataclasses.replace(serving, accelerator=Accelerator.NONE) for serving in every)
     of_a_plan, plans = tuple(dict.fromkeys(plain)), plans_of(family)
-    return {variant: of_a_plan if variant in plans else every for variant in variants}
+    offered = {variant: of_a_plan if variant in plans else every for variant in variants}
+    return {
+        variant: _without_batching(configs) if variant in unbatched else configs
+        for variant, configs in offered.items()
+    }
 
 
-def _write_payloads(families: Sequence[PreparedFamily], folder: RunFolder) -> dict[str, Path]:
+def _without_batching(configs: Iterable[ServingConfig]) -> tuple[ServingConfig, ...]:
+    kept = (dataclasses.replace(one, max_batch_size=0, queue_delay_us=0) for one in configs)
+    return tuple(dict.fromkeys(kept))
+
+
+def _write_payloads(served: Served, folder: RunFolder) -> dict[str, Path]:
     """One payload file a tokenization: variants whose inputs are the same share it."""
     paths = {}
-    for family in families:
+    for family in served.families:
         for name, dataset in family.datasets.items():
-            path = folder.path / "payloads" / f"{dataset.digest[:16]}.npz"
+            groups: Sequence[Group] = [group.inputs for group in dataset.groups]
+            names, tag = served.names.get(name), ""
+            if names is not None:
+                groups, tag = names.groups(groups), f"-{names.tag}"
+            path = folder.path / "payloads" / f"{dataset.digest[:16]}{tag}.npz"
             if not path.is_file():
-                write_payloads(path, [group.inputs for group in dataset.groups])
+                write_payloads(path, groups)
             paths[name] = path
         for one in family.pipelines:
             dataset = family.datasets[one.pipeline.model.name]

@@ -178,6 +178,14 @@ class RemoteModel:
     doubt: str = ""
     """What speaks against its being there, where only a request can tell; empty: it is."""
 
+    @property
+    def optional(self) -> frozenset[str]:
+        """Inputs that may be left out; of a model whose configuration is not told, each may be."""
+        if self.config is None:
+            return frozenset(one.name for one in self.inputs)
+        declared = self.config.get("input") or ()
+        return frozenset(str(one.get("name")) for one in declared if one.get("optional"))
+
 
 def describe(server: RemoteServer, model: str) -> RemoteModel:
     """Ask a server about a model that is ready; what it does not tell stays empty.

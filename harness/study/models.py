@@ -36,6 +36,16 @@ class Model(Strict):
         description="int8 plans: so many samples of the data, drawn by the seed, set the ranges "
         "of the activations. Their labels are not read.",
     )
+    inputs: dict[str, str] = Field(
+        {},
+        description="With --url: what an input is called there, by our name for it, where it is "
+        "another: {input_ids: ids}.",
+    )
+    outputs: dict[str, str] = Field(
+        {},
+        description="With --url: what an output is called there, by our name for it, where it is "
+        "another: {logits: scores}.",
+    )
     revision: str | None = None
     trust_remote_code: bool = Field(
         False, description="Run Python code that the checkpoint brings. Off unless you say so."

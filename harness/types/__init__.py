@@ -18,6 +18,7 @@ from harness.types.serving import Accelerator, ServingConfig, answering_version
 from harness.types.telemetry import HostMetrics, PartMetrics, ServerMetrics
 from harness.types.trials import ColdStart, Trial, TrialResult
 from harness.types.variants import (
+    FREE_SIZE,
     FailedVariant,
     ModelFormat,
     ModelVariant,
@@ -40,6 +41,7 @@ from harness.types.workloads import (
 )
 
 __all__ = [
+    "FREE_SIZE",
     "Accelerator",
     "ArrivalKind",
     "ArrivalProcess",

@@ -43,6 +43,10 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
+FREE_SIZE = -2
+"""Of an output: a dynamic size that follows nothing which the request has; it may be 0."""
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """One input or output of a served model."""
@@ -51,7 +55,9 @@ class TensorSpec:
     datatype: str
     """KServe v2 name: INT64, INT32, FP32."""
     shape: tuple[int, ...]
-    """Without the batch dimension; -1 is dynamic."""
+    """Without the batch dimension; -1 is dynamic, of an output as long as the request."""
+    batched: bool = True
+    """False of an output without a batch dimension: `shape` is then all of it."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,8 @@ class ModelVariant:
     """Largest absolute difference from the checkpoint, by output name."""
     pipeline_of: str = ""
     """Of an ensemble that serves a variant with its pre- and post-processing: that variant."""
+    batches: bool = True
+    """False of a model whose configuration has `max_batch_size` 0, and keeps it."""
     served_as: str = ""
     """The model's name on a server of somebody else's, where that is another."""
 

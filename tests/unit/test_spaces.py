@@ -96,6 +96,18 @@ def test_a_borrowed_model_computes_its_answers_unless_the_study_wants_the_cache(
     cached = ServingConfig(response_cache=True)
     assert with_serving(owned, cached, Precision.FP32)["response_cache"] == {"enable": True}
     assert with_serving({}, cached, Precision.FP32)["response_cache"] == {"enable": True}
+def test_a_model_that_does_not_batch_is_left_so_in_a_sweep():
+    owned = {"max_batch_size": 0, "instance_group": [{"count": 1, "kind": "KIND_CPU"}]}
+    asked = ServingConfig(max_batch_size=8, queue_delay_us=500, instance_count=2)
+    made = with_serving(owned, asked, Precision.FP32)
+    assert made == {
+        "max_batch_size": 0,
+        "instance_group": [{"count": 2, "kind": "KIND_CPU"}],
+    }
+    assert with_serving({"backend": "python"}, asked, Precision.FP32).keys() == {
+        "backend",
+        "instance_group",
+    }
 
 
 def test_a_closed_loop_has_a_workload_for_every_combination():

@@ -12,7 +12,7 @@ from harness.load import answers
 from harness.load.answers import AnswerCheck, decode
 from harness.load.payloads import EncodedRequest
 from harness.load.transports.contract import Answer, OutputTensor, RequestFailure, layout_of
-from harness.types import TensorSpec
+from harness.types import FREE_SIZE, TensorSpec
 
 LOGITS = TensorSpec("logits", "FP32", (3,))
 TOKENS = TensorSpec("token_logprobs", "FP32", (-1,))
@@ -105,6 +105,43 @@ def test_the_second_output_is_checked_too() -> None:
 def test_a_dynamic_size_follows_the_request() -> None:
     with pytest.raises(RequestFailure, match="9 should be 16"):
         AnswerCheck([TOKENS]).check(answer_of(part(2, 9, name="token_logprobs")), request_of())
+
+
+def test_an_output_of_free_size_may_be_empty_and_one_that_follows_may_not() -> None:
+    free = AnswerCheck([TensorSpec("logits", "FP32", (FREE_SIZE, 4))])
+    for length in (0, 1, 7):
+        assert kind_of(free, request_of(), part(2, length, 4)) is None
+    assert kind_of(free, request_of(), ("logits", "FP32", (2, 3, 4), b"")) == "empty_output"
+    assert kind_of(free, request_of(), part(2, 0, 3)) == "empty_output"
+    assert kind_of(AnswerCheck([TOKENS]), request_of(), part(2, 0, name=TOKENS.name)) == (
+        "empty_output"
+    )
+
+
+def test_an_output_without_a_batch_dimension_is_checked_as_it_is_declared() -> None:
+    declared = AnswerCheck([TensorSpec("logits", "FP32", (4, FREE_SIZE), batched=False)])
+    assert kind_of(declared, request_of(), part(4, 9)) is None
+    assert kind_of(declared, request_of(), part(2, 9)) == "wrong_shape"
+    assert kind_of(declared, request_of(), part(2, 4, 9)) == "wrong_shape"
+    scalar = AnswerCheck([TensorSpec("logits", "FP64", (), batched=False)])
+    assert kind_of(scalar, request_of(), part(datatype="FP64")) is None
+    assert kind_of(scalar, request_of(), part(2, datatype="FP64")) == "wrong_shape"
+
+
+def test_what_is_wrong_with_an_output_nobody_asked_for_is_nobody_s_business() -> None:
+    for extra in (
+        part(7, name="extra"),
+        part(2, 1, name="extra", fill=-np.inf),
+        ("extra", "FP32", (0,), b""),
+    ):
+        assert kind_of(AnswerCheck([LOGITS]), request_of(), part(2, 3), extra) is None
+
+
+def test_a_missing_output_is_named_with_those_there_are() -> None:
+    with pytest.raises(RequestFailure, match="lacks logits; it has odds, scores"):
+        AnswerCheck([LOGITS]).check(
+            answer_of(part(2, 3, name="scores"), part(2, 3, name="odds")), request_of()
+        )
 
 
 def test_outputs_that_are_not_known_are_held_against_the_request_and_themselves() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from harness.errors import DataError
-from harness.load.payload_fit import check_payloads_fit
+from harness.load.payload_fit import cast_payloads, check_payloads_fit
+from harness.load.transports.contract import datatype_of
 from harness.types import TensorSpec
 
 IDS = TensorSpec("input_ids", "INT64", (-1,))
@@ -40,6 +43,64 @@ def test_a_model_that_does_not_batch_declares_whole_shapes() -> None:
 def test_what_does_not_fit_is_named(inputs: list[TensorSpec], why: str) -> None:
     with pytest.raises(DataError, match=why):
         check_payloads_fit([GROUP], inputs, 16, batch_size=1)
+
+
+def test_an_optional_input_may_be_left_out() -> None:
+    inputs = [IDS, MASK, TensorSpec("token_type_ids", "INT64", (-1,))]
+    check_payloads_fit([GROUP], inputs, 16, batch_size=1, optional={"token_type_ids"})
+    with pytest.raises(DataError, match="lack the model's input input_ids"):
+        check_payloads_fit([{"attention_mask": GROUP["attention_mask"]}], inputs, 16, batch_size=1)
+
+
+@pytest.mark.parametrize(
+    ("held", "datatype"),
+    [
+        (np.array([[0, 1, 30521]], np.int32), "INT64"),
+        (np.array([[0, 1, 30521]], np.int64), "INT32"),
+        (np.array([[0, 1, 30521]], np.int64), "UINT16"),
+        (np.array([[True, False]]), "INT64"),
+        (np.array([[1, 0]], np.int64), "BOOL"),
+        (np.array([[1, 0]], np.int64), "FP32"),
+        (np.array([[1.0, 101.0]], np.float32), "INT64"),
+        (np.array([[0.1, -2.5, np.inf]]), "FP32"),
+        (np.array([[0.1, -2.5]], np.float32), "FP16"),
+        (np.array([[0.1, -2.5]], np.float32), "BF16"),
+    ],
+)
+def test_payloads_are_cast_to_what_the_model_declares(held: Any, datatype: str) -> None:
+    ((cast,),) = (one.values() for one in cast_payloads([{"x": held}], [spec(datatype)]))
+    assert datatype_of(cast) == datatype
+    tolerance = {"FP16": 2**-11, "BF16": 2**-8, "FP32": 2**-24}.get(datatype, 0.0)
+    np.testing.assert_allclose(cast.astype(float), held.astype(float), rtol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("held", "datatype", "lost"),
+    [
+        (np.array([[1, 70_000]], np.int64), "INT16", "70000"),
+        (np.array([[1, -1]], np.int64), "UINT64", "-1"),
+        (np.array([[2**63]], np.uint64), "INT64", str(2**63)),
+        (np.array([[2**24 + 1]], np.int64), "FP32", str(2**24 + 1)),
+        (np.array([[1, 2]], np.int64), "BOOL", "2"),
+        (np.array([[1.5]], np.float32), "INT64", "1.5"),
+        (np.array([[np.nan]], np.float32), "INT64", "nan"),
+        (np.array([[1e5]], np.float32), "FP16", "1"),
+    ],
+)
+def test_what_the_declared_type_does_not_hold_is_refused(
+    held: Any, datatype: str, lost: str
+) -> None:
+    with pytest.raises(DataError, match=f"not {datatype}, which cannot hold {lost}"):
+        cast_payloads([{"x": held}], [spec(datatype)])
+
+
+def test_texts_are_not_cast() -> None:
+    texts = {"x": np.array([["a"]], object)}
+    assert cast_payloads([texts], [spec("INT64")]) == [texts]
+
+
+def spec(datatype: str) -> TensorSpec:
+    return TensorSpec("x", datatype, (-1,))
 
 
 def test_every_group_is_looked_at() -> None:
