@@ -108,6 +108,12 @@ def nothing_answered() -> StoredRun:
     return replace(run, trials=trials)
 
 
+def never_drained() -> StoredRun:
+    """A queue that only grew: the percentiles lie among the requests that were dropped."""
+    run = sample_run()
+    return replace(run, trials=tuple(_never_drained(result) for result in run.trials))
+
+
 def unbounded() -> StoredRun:
     """Too few requests to bound the percentile from above."""
     run = sample_run()
@@ -167,6 +173,7 @@ UNUSUAL = {
         no_server_metrics,
         nothing_answered,
         unbounded,
+        never_drained,
         hostile,
         open_loop,
         no_evidence_over_time,
@@ -213,6 +220,13 @@ def _unbounded(result: TrialResult) -> TrialResult:
         n: Percentile(p.value_ms, p.low_ms, 3_600_000.0) for n, p in latency.percentiles.items()
     }
     return replace(result, latency=replace(latency, percentiles=wide), decision=Decision.UNDECIDED)
+
+
+def _never_drained(result: TrialResult) -> TrialResult:
+    latency = result.latency
+    assert isinstance(latency, LatencySummary)
+    lost = {name: Percentile(3_600_000.0, 3_600_000.0, 3_600_000.0) for name in latency.percentiles}
+    return replace(result, latency=replace(latency, percentiles=lost), decision=Decision.FAIL)
 
 
 def _at_a_rate(result: TrialResult) -> TrialResult:

@@ -53,7 +53,9 @@ def serve_borrowed(
         for one in opened_families
         for variant, tensor_names in _tensor_names(one, borrowed)
     }
-    families = tuple(_prepare(study, one, borrowed, names, machinery, folder) for one in opened_families)
+    families = tuple(
+        _prepare(study, one, borrowed, names, machinery, folder) for one in opened_families
+    )
     site = borrowed.opened.site()
     by_model = {borrowed.models[variant].name: one for variant, one in names.items()}
     client = NamingClient(site.client, by_model)

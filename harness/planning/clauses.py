@@ -258,6 +258,8 @@ def _judge_latency(constraint: Constraint, latency: LatencySummary | None) -> Fi
     if latency is None or measured is None:
         return _nothing_known(constraint, "latency")
     decision = decide_interval(constraint, measured)
+    if measured.value >= UNBOUNDED_MS:
+        return _never_drained(constraint, measured, decision)
     factor = None
     unbounded = measured.high >= UNBOUNDED_MS
     interval = f"{number(measured.low)} to {'unbounded' if unbounded else number(measured.high)}"
@@ -273,6 +275,17 @@ def _judge_latency(constraint: Constraint, latency: LatencySummary | None) -> Fi
     return Finding(
         constraint, "latency", decision, reason, strain(constraint, measured.value), factor
     )
+
+
+def _never_drained(constraint: Constraint, measured: Interval, decision: Decision) -> Finding:
+    """Of a percentile that lies among the requests which were dropped, or never answered."""
+    at_least = f", at least {number(measured.low)} ms" if 0 < measured.low < UNBOUNDED_MS else ""
+    reason = f"{constraint.metric} is unbounded{at_least}: the queue never drained, "
+    if decision is Decision.UNDECIDED:
+        reason += f"but that could be chance, so it cannot yet be told from {amount(constraint)}"
+    else:
+        reason += f"so it is over {amount(constraint)}"
+    return Finding(constraint, "latency", decision, reason, strain(constraint, measured.value))
 
 
 def _latency_interval(metric: str, latency: LatencySummary | None) -> Interval | None:

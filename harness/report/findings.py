@@ -23,6 +23,7 @@ from harness.report.load_words import (
     throughput_span,
 )
 from harness.report.numbers import (
+    UNBOUNDED,
     confidence,
     count,
     factor,
@@ -146,7 +147,10 @@ def _latency_tile(family: FamilyResults, trial: TrialResult) -> Tile:
     from_sent = service_ms(trial, name)
     sent = f"{milliseconds(from_sent)} timed from the send" if from_sent is not None else ""
     value = milliseconds(found.value_ms if found else None)
-    return Tile(f"Latency {name}", value, "ms", _known(interval, sent, _asked(family, name)))
+    unit = "ms"
+    if value == UNBOUNDED:
+        unit, interval = "", "the queue never drained"
+    return Tile(f"Latency {name}", value, unit, _known(interval, sent, _asked(family, name)))
 
 
 def _quality_tile(family: FamilyResults, name: str) -> Tile | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from harness.report.labels import LOWER_IS_BETTER, heading, metric_value, relative_value
-from harness.report.numbers import MISSING, factor, milliseconds, number
+from harness.report.numbers import MISSING, UNBOUNDED_MS, factor, milliseconds, number
 from harness.report.selection import FamilyResults, best_of_variant, percentile_of
 from harness.report.tables import Cell, Column, Table, numeric, words
 from harness.types import Role, TrialResult
@@ -99,7 +99,10 @@ def _rates(family: FamilyResults, names: Sequence[str]) -> list[_Value]:
 def _latencies(family: FamilyResults, names: Sequence[str]) -> list[_Value]:
     best = [best_of_variant(family, name) for name in names]
     found = [percentile_of(result, family.percentile) if result else None for result in best]
-    return [percentile.value_ms if percentile else None for percentile in found]
+    return [
+        percentile.value_ms if percentile and percentile.value_ms < UNBOUNDED_MS else None
+        for percentile in found
+    ]
 
 
 def _sizes(family: FamilyResults, names: Sequence[str]) -> list[_Value]:

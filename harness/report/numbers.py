@@ -11,6 +11,7 @@ EN_DASH, TIMES, MINUS = "\u2013", "\u00d7", "\u2212"
 MISSING = EN_DASH
 UNBOUNDED_MS = 3_600_000.0
 """The latency summary's largest recordable value stands for 'no upper bound could be given'."""
+UNBOUNDED = "unbounded"
 _SMALLEST_P_VALUE = 0.001
 _SMALLEST_PLAIN = 1e-3
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -66,8 +67,16 @@ def factor(value: float | None) -> str:
 def milliseconds(value: float | None) -> str:
     """A latency without its unit; a bound that could not be given reads 'unbounded'."""
     if value is not None and value >= UNBOUNDED_MS:
-        return "unbounded"
+        return UNBOUNDED
     return number(value)
+
+
+def latency(value: float | None) -> str:
+    """A latency with its unit; one of a queue that never drained in words, without."""
+    text = milliseconds(value)
+    if text == MISSING:
+        return text
+    return f"{text}: the queue never drained" if text == UNBOUNDED else f"{text} ms"
 
 
 def p_value(value: float | None) -> str:
@@ -104,11 +113,11 @@ def signed(value: float | None, unit: str = "") -> str:
 
 
 def span(low: str, high: str) -> str:
-    """An interval of two formatted numbers; nothing where neither is known.
+    """An interval of two formatted numbers; nothing where neither is known, or bounded.
 
     An en dash stands between them, and a unit that both carry is written once.
     """
-    if low == high == MISSING:
+    if low == high and low in {MISSING, UNBOUNDED}:
         return ""
     if low[-1:] == high[-1:] and low[-1:] in {"%", TIMES}:
         low = low[:-1]

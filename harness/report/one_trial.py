@@ -86,6 +86,8 @@ def _latency_table(result: TrialResult) -> Table:
 
 def _interval(low_ms: float, high_ms: float) -> str:
     """A queue that swings for as long as the window lasts leaves it without any bound."""
+    if low_ms >= UNBOUNDED_MS:
+        return "the queue never drained"
     if low_ms <= 0 and high_ms >= UNBOUNDED_MS:
         return "window too short"
     return span(milliseconds(low_ms), milliseconds(high_ms))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from harness.report.labels import SHARES, metric_title, metric_value
+from harness.report.numbers import UNBOUNDED_MS
 from harness.report.plots import (
     Json,
     Plot,
@@ -39,7 +40,7 @@ _FAR_LEFT_MS = 1e-3
 def quality_plot(family: FamilyResults, styles: dict[str, VariantStyle]) -> Plot | None:
     """The scatter of one family; None without a quality metric or without a latency."""
     metric = next(iter(family.metrics), None)
-    trials = measured(family.trials)
+    trials = _drawn(family, family.trials)
     if metric is None or not trials:
         return None
     traces = [
@@ -68,7 +69,12 @@ def _shown(metric: str, value: float) -> float:
 
 def _latency(family: FamilyResults, result: TrialResult) -> float:
     found = percentile_of(result, family.percentile)
-    return found.value_ms if found else math.nan
+    return found.value_ms if found and found.value_ms < UNBOUNDED_MS else math.nan
+
+
+def _drawn(family: FamilyResults, results: Sequence[TrialResult]) -> list[TrialResult]:
+    """Valid trials that have a place on the axis: those whose queue drained."""
+    return [one for one in measured(results) if math.isfinite(_latency(family, one))]
 
 
 def _variant_traces(
@@ -76,9 +82,9 @@ def _variant_traces(
 ) -> list[Json]:
     traces = []
     for name in family.names:
-        own, best = measured(family.trials_of(name)), best_of_variant(family, name)
+        own, best = _drawn(family, family.trials_of(name)), best_of_variant(family, name)
         score = family.score(name, metric)
-        if score and best and own:
+        if score and best in own and best is not None:
             traces.append(_cloud_trace(family, score, styles[name], own))
             traces.append(_best_trace(family, score, styles[name], best))
     return traces
@@ -87,7 +93,7 @@ def _variant_traces(
 def _unloaded(family: FamilyResults, metric: str) -> list[QualityScore]:
     """Scores of what has no valid trial."""
     scores = [s for name in family.names if (s := family.score(name, metric))]
-    return [score for score in scores if not measured(family.trials_of(score.variant))]
+    return [score for score in scores if not _drawn(family, family.trials_of(score.variant))]
 
 
 def _trace(style: VariantStyle, **own: object) -> Json:
@@ -193,7 +199,7 @@ def _ring(family: FamilyResults, metric: str) -> list[Json]:
     """A ring around the recommended trial."""
     trial = family.recommended
     score = family.score(trial.trial.variant, metric) if trial else None
-    if trial is None or score is None:
+    if trial is None or score is None or not _drawn(family, [trial]):
         return []
     return [ring(_latency(family, trial), _shown(metric, score.value), 25)]
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from harness.report.load_words import is_open, load_amount, load_label
+from harness.report.numbers import UNBOUNDED_MS
 from harness.report.plots import (
     Json,
     Plot,
@@ -34,7 +35,7 @@ def throughput_plots(family: FamilyResults, styles: dict[str, VariantStyle]) -> 
 
 def _latency(family: FamilyResults, result: TrialResult) -> float | None:
     found = percentile_of(result, family.percentile)
-    return found.value_ms if found else None
+    return found.value_ms if found and found.value_ms < UNBOUNDED_MS else None
 
 
 def _plot(

@@ -13,7 +13,7 @@ from html import escape
 from typing import Any
 
 from harness.report.labels import serving_words, workload_words
-from harness.report.numbers import milliseconds, number, span
+from harness.report.numbers import latency, milliseconds, number, span
 from harness.report.selection import FamilyResults, percentile_of
 from harness.report.style import VariantStyle
 from harness.types import TrialResult
@@ -172,13 +172,13 @@ def hover(family: FamilyResults, result: TrialResult, *extra: str) -> str:
     """What the box beside the pointer says of a trial."""
     found = percentile_of(result, family.percentile)
     interval = span(milliseconds(found.low_ms), milliseconds(found.high_ms)) if found else ""
-    value = milliseconds(found.value_ms if found else None)
+    bounds = f" ({interval})" if interval else ""
     lines: Sequence[str] = (
         *extra,
         workload_words(result.trial.workload),
         serving_words(result.trial.serving),
         f"{number(result.throughput_inferences_per_s)} inferences/s",
-        f"{family.percentile} {value} ms ({interval})",
+        f"{family.percentile} {latency(found.value_ms if found else None)}{bounds}",
         f"decision: {result.decision.value}",
     )
     head = f"<b>{safe(result.trial.variant)}</b>"

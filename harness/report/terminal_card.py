@@ -8,7 +8,14 @@ from rich.text import Text
 from harness.card import CardEntry, Runtime
 from harness.report.card_values import FamilyCard, cards_of
 from harness.report.labels import metric_value
-from harness.report.numbers import MISSING, factor, megabytes, millions, number
+from harness.report.numbers import (
+    MISSING,
+    factor,
+    megabytes,
+    millions,
+    milliseconds,
+    number,
+)
 from harness.report.terminal_style import plain_table
 from harness.runs import StoredRun
 
@@ -39,7 +46,7 @@ def _card_row(card: FamilyCard, entry: CardEntry) -> tuple[Text, ...]:
         megabytes(entry.size_bytes),
         megabytes(round(entry.cold.memory_bytes.value)),
         metric_value(metric, quality.value) if quality else MISSING,
-        *(number(entry.latency.percentiles[name].value_ms) for name in ("p50", "p95", "p99")),
+        *(milliseconds(entry.latency.percentiles[name].value_ms) for name in ("p50", "p95", "p99")),
         factor(p50.ratio if p50 else None),
         number(smallest.per_s.value if smallest else None),
         number(largest.per_s.value if largest else None),

@@ -18,6 +18,7 @@ from harness.limits import (
 from harness.report.evidence_words import cached_words, lost_words
 from harness.report.load_words import asked_rate, is_open, offered_words
 from harness.report.numbers import MISSING, count, milliseconds, number, percent, seconds
+from harness.report.numbers import latency as latency_words
 from harness.report.selection import percentile_of, service_differs
 from harness.report.tables import Cell, Column, Table, words
 from harness.types import TrialResult
@@ -148,11 +149,11 @@ def _window_rows(result: TrialResult) -> Iterator[_Row]:
     if found and result.service and service_differs(result):
         yield (
             "p95 from due, and from sent",
-            f"{milliseconds(found.value_ms)} and {milliseconds(result.service.p95_ms)} ms",
+            f"{latency_words(found.value_ms)} and {latency_words(result.service.p95_ms)}",
             MISSING,
             "timed from the send, the wait of late requests would be missing",
         )
 
 
 def _ms(value: float | None) -> str:
-    return MISSING if value is None else f"{milliseconds(value)} ms"
+    return latency_words(value)

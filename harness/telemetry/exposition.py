@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client.core import (
@@ -17,6 +18,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.metrics_core import Metric
 
+from harness.hdr import HIGHEST_US
 from harness.telemetry.latency_buckets import FoldedHistogram
 from harness.types import Decision, TrialResult
 
@@ -215,7 +217,8 @@ def _trials(monitor: LoadMonitor) -> Iterator[Metric]:
         if totals.latest is not None and totals.latest.latency is not None:
             for name, quantile in QUANTILES.items():
                 value_ms = totals.latest.latency.percentiles[name].value_ms
-                latency.add_metric([*labels, quantile], value_ms / 1e3)
+                drained = value_ms < HIGHEST_US / 1e3
+                latency.add_metric([*labels, quantile], value_ms / 1e3 if drained else inf)
     yield from (finished, latency)
     yield _counter(
         monitor, "harness_cached_answers",

@@ -96,6 +96,8 @@ def test_a_borrowed_model_computes_its_answers_unless_the_study_wants_the_cache(
     cached = ServingConfig(response_cache=True)
     assert with_serving(owned, cached, Precision.FP32)["response_cache"] == {"enable": True}
     assert with_serving({}, cached, Precision.FP32)["response_cache"] == {"enable": True}
+
+
 def test_a_model_that_does_not_batch_is_left_so_in_a_sweep():
     owned = {"max_batch_size": 0, "instance_group": [{"count": 1, "kind": "KIND_CPU"}]}
     asked = ServingConfig(max_batch_size=8, queue_delay_us=500, instance_count=2)

@@ -112,7 +112,7 @@ def test_an_output_of_free_size_may_be_empty_and_one_that_follows_may_not() -> N
     for length in (0, 1, 7):
         assert kind_of(free, request_of(), part(2, length, 4)) is None
     assert kind_of(free, request_of(), ("logits", "FP32", (2, 3, 4), b"")) == "empty_output"
-    assert kind_of(free, request_of(), part(2, 0, 3)) == "empty_output"
+    assert kind_of(free, request_of(), part(2, 0, 3)) == "wrong_shape"
     assert kind_of(AnswerCheck([TOKENS]), request_of(), part(2, 0, name=TOKENS.name)) == (
         "empty_output"
     )

@@ -23,6 +23,26 @@ def trial(objective, **numbers):
 
 
 @pytest.mark.parametrize(
+    ("low_ms", "decision", "said"),
+    [
+        (3_600_000.0, FAIL, "p95 is unbounded: the queue never drained, so it is over 50 ms"),
+        (900.0, FAIL, "p95 is unbounded, at least 900 ms: the queue never drained, so it is over"),
+        (20.0, UNDECIDED, "at least 20.0 ms: the queue never drained, but that could be chance"),
+    ],
+)
+def test_a_queue_that_never_drains_is_said_in_words(low_ms, decision, said):
+    result = make_result()
+    lost = {**result.latency.percentiles, "p95": Percentile(3_600_000.0, low_ms, 3_600_000.0)}
+    latency = dataclasses.replace(result.latency, percentiles=lost)
+    found, reason = judge_trial(
+        parse_objective("p95 < 50 ms"), dataclasses.replace(result, latency=latency)
+    )
+    assert found is decision
+    assert said in reason
+    assert "3,600,000" not in reason
+
+
+@pytest.mark.parametrize(
     ("objective", "decision"),
     [
         ("p95 < 50 ms", PASS),  # 38 to 42

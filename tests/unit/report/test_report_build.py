@@ -137,6 +137,17 @@ def test_an_unbounded_percentile_is_said(built):
     assert "unbounded" in Page(built["unbounded"][0]).words
 
 
+def test_a_queue_that_never_drained_is_said_in_words(built):
+    page, markdown = built["never_drained"][:2]
+    words = Page(page).words
+    assert "the queue never drained" in words
+    for text in (words, markdown):
+        assert "3,600,000" not in text
+        assert "3600000" not in text
+        assert "unbounded ms" not in text
+        assert "unbounded\u2013unbounded" not in text
+
+
 def test_nothing_of_the_study_is_taken_for_markup(built):
     html, markdown = built["hostile"]
     page = Page(html)

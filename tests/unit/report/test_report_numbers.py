@@ -46,6 +46,9 @@ def test_a_number_never_shows_more_than_four_decimals_nor_false_digits(value):
 def test_an_upper_bound_that_could_not_be_given_reads_unbounded():
     assert numbers.milliseconds(3_600_000.0) == "unbounded"
     assert numbers.milliseconds(None) == EN_DASH
+    assert numbers.latency(3_600_000.0) == "unbounded: the queue never drained"
+    assert numbers.latency(12.5) == "12.5 ms"
+    assert numbers.latency(None) == EN_DASH
 
 
 @pytest.mark.parametrize(
@@ -55,6 +58,7 @@ def test_an_upper_bound_that_could_not_be_given_reads_unbounded():
         ("95.1%", "99.4%", f"95.1{EN_DASH}99.4%"),
         (f"1.55{TIMES}", f"1.68{TIMES}", f"1.55{EN_DASH}1.68{TIMES}"),
         (EN_DASH, EN_DASH, ""),
+        ("unbounded", "unbounded", ""),
         ("3.33", "unbounded", f"3.33{EN_DASH}unbounded"),
     ],
 )
