@@ -279,8 +279,8 @@ def _versions(
 
 
 def _server(series: Series) -> tuple[str, ...]:
-    """Whose series it is: of one model, its name and its version apart."""
-    apart = {"__name__", "version", "reason"}
+    """Whose series it is: its labels but for those that Triton itself gives."""
+    apart = {"__name__", "model", "version", "reason", "gpu_uuid"}
     return tuple(
         f"{key}={value}" for key, value in sorted(series.labels.items()) if key not in apart
     )

@@ -23,6 +23,7 @@ from harness.runs import RunFolder
 from harness.serving.embedded import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
 from harness.serving.environment import ServerEnvironment
+from harness.telemetry.prometheus_server import Prometheus
 from harness.types import (
     ModelVariant,
     ServingConfig,
@@ -72,6 +73,20 @@ class BurningServer:
     client: TritonClient
     runner: TrialRunner
     folder: RunFolder
+    payloads: Path
+
+    def watched_by(self, prometheus: Prometheus) -> BurningServer:
+        """The same, with a Prometheus asked for the server's side of the trials."""
+        machinery = Machinery(prometheus=prometheus)
+        runner = TrialRunner(
+            Site(self.server, self.client, None),
+            self.runner._generators,
+            self.folder,
+            variants={MODEL: _variant()},
+            payloads={MODEL: self.payloads},
+            machinery=machinery,
+        )
+        return dataclasses.replace(self, runner=runner)
 
     def load(self, **changes: Any) -> None:
         """Load the model, with other parts of its configuration."""
@@ -97,7 +112,6 @@ def burning_server(
     folder: Path,
     *,
     burn_s: float,
-    machinery: Machinery | None = None,
     **server: Any,
 ) -> Iterator[BurningServer]:
     """Triton with the model in its repository, not loaded yet, and load generators."""
@@ -122,9 +136,9 @@ def burning_server(
             run,
             variants={MODEL: _variant()},
             payloads={MODEL: folder / "payloads.npz"},
-            machinery=machinery or Machinery(),
+            machinery=Machinery(),
         )
-        yield BurningServer(triton, client, runner, run)
+        yield BurningServer(triton, client, runner, run, folder / "payloads.npz")
 
 
 def _variant() -> ModelVariant:

@@ -6,14 +6,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from burning_model import MODEL, ROWS, BurningServer, burning_server, write_version
+from locust_command import locust
+from prometheus_process import PrometheusProcess
 
+from harness.errors import EXIT_ENVIRONMENT
 from harness.limits import LOST_SHARE, lost_share
 from harness.load.transports.address import parse_target
 from harness.serving.environment import ServerEnvironment
 from harness.serving.remote_http import HttpServer
+from harness.telemetry.prometheus_server import Prometheus
 from harness.telemetry.window import TelemetryWindow
 from harness.types import Decision
 
@@ -103,6 +108,49 @@ def test_another_version_inside_the_window_makes_a_trial_invalid(
     assert result.server.exchanged == "version 9 answered first, and version 10 last"
     assert "more than one version of the model answered" in result.invalid_reason
     assert result.server.requests is None
+
+
+def test_a_prometheus_tells_of_the_version_that_answers_and_of_its_cache(
+    server_environment: ServerEnvironment, tmp_path: Path
+) -> None:
+    """Version 2 is loaded beside version 1, whose counters are the higher ones, warm-up apart."""
+    with burning_server(
+        server_environment, tmp_path, burn_s=BURN_S, response_cache_bytes=1 << 20
+    ) as burning:
+        write_version(tmp_path / "repository", 2, burn_s=BURN_S)
+        burning.load(version_policy={"specific": {"versions": [1]}}, **CACHE)
+        burning.measure()
+        burning.load(**ALL_VERSIONS, **CACHE)
+        target = burning.server.endpoint.metrics.split("/")[2]
+        with PrometheusProcess(tmp_path / "p", {"triton": target}, interval="500ms") as scraping:
+            scraping.wait_for('nv_inference_request_success{version="2"}')
+            there = burning.watched_by(Prometheus(scraping.url)).measure(duration_s=6.0).server
+        direct = burning.client.statistics(MODEL)["inference_stats"]
+    assert not there.problem, there.problem
+    assert (there.version, there.exchanged) == ("2", "")
+    assert there.requests is not None
+    assert 0 < there.requests <= direct["success"]["count"] + there.requests_uncertainty
+    assert there.cache_hits is not None
+    assert there.cache_hits >= 0.9 * there.requests
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_locust_says_that_the_cache_answered(
+    burning: BurningServer, tmp_path: Path, wanted: bool
+) -> None:
+    burning.load(**CACHE)
+    done = locust(
+        *("--host", f"http://{burning.server.endpoint.http}", "--model", MODEL),
+        *("--payloads", str(burning.payloads), "--users", "4", "--spawn-rate", "4"),
+        *("--run-time", "6s", "--objective", "p95 < 10 s"),
+        *(("--response-cache",) if wanted else ()),
+    )
+    said = done.stdout + done.stderr
+    if wanted:
+        assert "response cache answered" not in said
+    else:
+        assert done.returncode == EXIT_ENVIRONMENT, said
+        assert "the response cache answered" in said
 
 
 @contextmanager
