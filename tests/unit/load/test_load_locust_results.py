@@ -111,7 +111,8 @@ OPTIONS = {
     "seed": "0", "known_answers": "", "rate": "", "arrivals": "", "trace_unit": "auto", "shape": "",
     "max_in_flight": "1000", "users_shape": "", "sweep": "", "step_time": "10",
     "transport": "native", "request_timeout": "30", "ca_file": "", "insecure": False, "header": [],
-    "response_cache": False, "histograms": "", "records": "", "run_time": None, "repository": "nowhere", "variant": "",
+    "histograms": "", "records": "", "run_time": None, "repository": "nowhere", "variant": "",
+    "response_cache": False,
     "objective": "", "protocol": "auto", "load_mode": "auto", "metrics_url": "",
 }  # fmt: skip
 
