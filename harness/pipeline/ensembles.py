@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from harness.errors import DataError
 from harness.pipeline.travel import check_travel, travelling_tokenizer
-from harness.serving.ensemble import TEXT, TEXT_PAIR, Pipeline, make_pipeline
+from harness.serving.ensemble import TEXT, TEXT_PAIR, Pipeline, TextTokenizer, make_pipeline
 from harness.study import PIPELINE_SUFFIX, Family, SequenceClassification, Study
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.samples import Samples
@@ -54,30 +54,44 @@ def prepare_pipeline(
         DataError: nobody names the classes, or two have one name.
         CheckpointError: inside the server its tokenizer would make other tokens.
     """
-    task = family.task
-    if not isinstance(task, SequenceClassification) or dataset.label_names is None:
-        raise DataError(
-            f"family {family.name}: a pipeline answers with the names of classes, and there are "
-            "none",
-            next_step="give the task's labels",
-        )
-    _check_names(family, dataset.label_names)
-    tokenizer = travelling_tokenizer(task, folder, trust_remote_code=trust_remote_code)
-    names = [one.name for one in variant.inputs]
-    check_travel(tokenizer, samples, folder, names, trust_remote_code=trust_remote_code)
-    pipeline = make_pipeline(variant, tokenizer, dataset.label_names)
+    tokenizer = checked_tokenizer(
+        family, samples, dataset, folder, trust_remote_code=trust_remote_code
+    )
+    pipeline = make_pipeline(variant, tokenizer, dataset.label_names or ())
     return PreparedPipeline(pipeline, text_groups(samples, dataset))
 
 
-def _check_names(family: Family, names: Sequence[str]) -> None:
-    """A label is all that a pipeline says: it must be one class's alone."""
-    repeated = sorted({name for name in names if names.count(name) > 1})
+def checked_tokenizer(
+    family: Family,
+    samples: Samples,
+    dataset: EncodedDataset,
+    folder: Path,
+    *,
+    trust_remote_code: bool,
+) -> TextTokenizer:
+    """What a pipeline's first part would run, if the pipeline can answer rightly at all.
+
+    Raises:
+        DataError: nobody names the classes, or two have one name.
+        CheckpointError: inside the server its tokenizer would make other tokens.
+    """
+    task, labels = family.task, dataset.label_names
+    if not isinstance(task, SequenceClassification) or labels is None:
+        raise DataError(
+            "a pipeline answers with the names of classes, and there are none",
+            next_step="give the task's labels",
+        )
+    repeated = sorted({name for name in labels if labels.count(name) > 1})
     if repeated:
         raise DataError(
-            f"family {family.name}: a pipeline answers with the names of classes, and two have "
-            f"the same: {', '.join(repeated)}",
+            f"a pipeline answers with the names of classes, and two have the same: "
+            f"{', '.join(repeated)}",
             next_step="name each class once in the checkpoint's id2label",
         )
+    tokenizer = travelling_tokenizer(task, folder, trust_remote_code=trust_remote_code)
+    names = list(dataset.groups[-1].inputs)
+    check_travel(tokenizer, samples, folder, names, trust_remote_code=trust_remote_code)
+    return tokenizer
 
 
 def text_groups(

@@ -9,13 +9,12 @@ from harness.errors import StudyError, UsageError
 from harness.export.checkpoint import inspect_checkpoint
 from harness.export.tensorrt import IMAGE
 from harness.load.workload import check_workload
+from harness.pipeline.ensembles import checked_tokenizer
 from harness.pipeline.spaces import workloads
-from harness.pipeline.travel import check_travel, travelling_tokenizer
 from harness.study import (
     Family,
     Model,
     ReferenceData,
-    SequenceClassification,
     Study,
     plans_of,
     teacher_first,
@@ -107,10 +106,8 @@ def _encoding(family: Family, model: Model, folder: Path, samples: Samples) -> I
     trust = model.trust_remote_code
     try:
         dataset = encode(family.task, samples, folder, trust_remote_code=trust)
-        if family.pipeline and isinstance(family.task, SequenceClassification):
-            tokenizer = travelling_tokenizer(family.task, folder, trust_remote_code=trust)
-            names = list(dataset.groups[-1].inputs)
-            check_travel(tokenizer, samples, folder, names, trust_remote_code=trust)
+        if family.pipeline:
+            checked_tokenizer(family, samples, dataset, folder, trust_remote_code=trust)
     except UsageError as error:
         yield f"family {family.name}, model {model.name}: {_with_step(error)}"
 

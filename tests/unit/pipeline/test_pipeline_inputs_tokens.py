@@ -64,6 +64,14 @@ def test_a_pipeline_whose_tokens_would_be_others(tmp_path, monkeypatch):
     assert "[2, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 3] (12) by" in said
 
 
+def test_a_pipeline_of_two_classes_with_one_name(tmp_path):
+    save(word_level(), tmp_path / "ckpt", {**ARCHITECTURE, "id2label": {"0": "yes", "1": "yes"}})
+    rows = [(WORDS[0], 0), (WORDS[1], 1)]
+    check_inputs(study(tmp_path, rows=rows))
+    said = problems(study(tmp_path, pipeline=True, rows=rows))
+    assert "answers with the names of classes, and two have the same: yes" in said
+
+
 def _cut_on_the_right(**settings):
     from harness.serving.ensemble import TextTokenizer
 
