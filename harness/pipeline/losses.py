@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from harness.errors import CheckpointError, ServerError
 from harness.export.in_process import ArtefactPredictor, CheckpointPredictor
 from harness.losses import LossChain, LossEntry
+from harness.pipeline.loss_rows import drawn_rows
 from harness.pipeline.machinery import ProgressSink, ignore_progress
 from harness.pipeline.preparation import OpenedModel, PreparedFamily
 from harness.pipeline.scoring import SCORING_BATCH, outcomes_path, standing
@@ -259,12 +260,13 @@ def _origins(entry: LossEntry) -> tuple[str, str]:
 
 
 def _draw(study: Study, prepared: PreparedFamily, dataset: EncodedDataset) -> NDArray[np.int64]:
-    """The rows that every step is asked: all, or so many drawn by the seed."""
-    most = prepared.family.task.chain_samples
-    if dataset.size <= most:
-        return np.arange(dataset.size)
-    drawn = np.random.default_rng(study.seed).choice(dataset.size, most, replace=False)
-    return np.sort(drawn)
+    return drawn_rows(
+        dataset,
+        prepared.datasets[prepared.teacher.name],
+        prepared.datasets.values(),
+        most=prepared.family.task.chain_samples,
+        seed=study.seed,
+    )
 
 
 def _rows(samples: Samples, texts: Sequence[str], columns: Mapping[str, tuple[str, ...]]) -> Rows:

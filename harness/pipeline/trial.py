@@ -111,6 +111,7 @@ class TrialRunner:
         self._server.check()
         result = with_clients(blank, load.window, load.slice_s, watch.confidence)
         server, host = telemetry.figures()
+        self._site.check_model(variant)
         late_s = reading_lateness_s(load, telemetry.edges_ns)
         server = allowing_for_lateness(server, load, late_s)
         self._warn_of_telemetry(trial, server, late_s)

@@ -38,7 +38,7 @@ def loss_chain(steps: Sequence[Step], *, seed: int) -> LossChain | None:
 
     Unanswered rows count as wrong for a classifier. A language model's windows that any step left
     unanswered are left out of all of them. Where the teacher's tokenizer cuts other windows than
-    the variant's, that one difference is paired by document; it is the whole text in both.
+    the variant's, that one difference is paired by document; it is the same text in both.
 
     Args:
         steps: the teacher's checkpoint first, what is served last.
