@@ -15,6 +15,12 @@ _REMEDIES = (
     (r"add workers: --workers (\d+)", r"start \1 workers (the same command with --worker)"),
     (r", for example --cpus-server \d+ --cpus-generator \d+,", ""),
 )
+_SAME_FACTS = (
+    ("was the limit (", "the load generator was the limit"),
+    ("woke late (", "the load generator woke late"),
+    ("requests were sent late", "the load generator sent late"),
+)
+"""A warning of a process, and what `harness.analysis.validity` says of the busiest."""
 STANDSTILL_SHARE = 0.05
 """Of the time that counts; a process that did nothing for longer makes a closed loop's load and
 throughput smaller than they claim to be."""
@@ -41,6 +47,19 @@ def remark_on(state: WorkerState, results: Results, now_s: float) -> str:
     troubles = _troubles_of(state, results, now_s)
     found = _of_worker(state, _allowed_ms(results.whole(now_s).total))
     return next(itertools.chain(troubles, found), "ok")
+
+
+def brief_remark(state: WorkerState, results: Results, now_s: float) -> str:
+    """The same in a few words, where the whole stands elsewhere."""
+    remark = remark_on(state, results, now_s).removeprefix(f"{state.name} ")
+    return re.split(r" \(|: ", remark, maxsplit=1)[0]
+
+
+def is_told(warning: str, reason: str) -> bool:
+    """Whether a verdict's reason says the same as a warning, in these or in its own words."""
+    return warning in reason or any(
+        here in warning and there in reason for here, there in _SAME_FACTS
+    )
 
 
 def in_locust_words(reason: str) -> str:

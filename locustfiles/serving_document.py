@@ -15,7 +15,8 @@ from harness.planning.clauses import Finding
 from harness.planning.objective import LATENCY_METRICS, QUALITY_METRICS
 from harness.telemetry.running import Stretch
 from harness.types import Decision, LatencySummary, ServerMetrics
-from judgement import in_locust_words, remark_on, warnings_of
+from judgement import brief_remark, in_locust_words, is_told, warnings_of
+from results import Results
 from serving_watch import Watched, confidence_of
 from summary import QUANTILES
 
@@ -29,6 +30,7 @@ def test_document(watched: Watched, now_s: float) -> dict[str, Any]:
     whole = results.whole(now_s)
     delays = hdr.merge([whole.total.ok.schedule_delay, whole.total.failed.schedule_delay])
     points = results.history.points(now_s if watched.ended_s is not None else results.settled_s)
+    verdict = _verdict(watched)
     return {
         **heading(watched),
         "host": plan.host,
@@ -38,7 +40,7 @@ def test_document(watched: Watched, now_s: float) -> dict[str, Any]:
             for one in plan.slo.constraints
             if one.metric in LATENCY_METRICS
         ],
-        "verdict": _verdict(watched),
+        "verdict": verdict,
         "totals": {
             "window_s": whole.duration_s,
             "requests": hdr.total(whole.total.ok.response),
@@ -68,11 +70,11 @@ def test_document(watched: Watched, now_s: float) -> dict[str, Any]:
                 "loop_lag_p99_ms": hdr.value_at(one.loop_lag, 0.99),
                 "memory_bytes": one.memory_bytes,
                 "lost": one.lost,
-                "remark": remark_on(one, results, now_s),
+                "remark": brief_remark(one, results, now_s),
             }
             for one in results.workers
         ],
-        "warnings": warnings_of(results, now_s),
+        "warnings": _warnings(results, now_s, "; ".join(verdict["reasons"])),
         "notices": [{"at_s": at_s, "text": text} for at_s, text in watched.poll.notices],
         "first_failure": results.first_failure,
     }
@@ -114,6 +116,11 @@ def summary_rows(watched: Watched) -> list[dict[str, Any]]:
         }
         for phase, one in watched.verdicts.items()
     ]
+
+
+def _warnings(results: Results, now_s: float, reason: str) -> list[str]:
+    """Those that the verdict does not tell: each stands once on the page."""
+    return [one for one in warnings_of(results, now_s) if not is_told(one, reason)]
 
 
 def _interval(latency: LatencySummary | None) -> dict[str, float | None]:

@@ -1,4 +1,5 @@
 // Charts of the tab 'Serving', drawn as SVG: lines over time, stacked areas, bars.
+// A colour is CSS (`var(--c1, ...)`), so that the stylesheet and the theme may come and change later.
 
 const NS = "http://www.w3.org/2000/svg";
 const HEIGHT = 220;
@@ -49,7 +50,7 @@ export function drawBars(box, { bars, unit, below, colour }) {
   bars.forEach(([label, count], index) => {
     const middle = MARGIN.left + step * (index + 0.5);
     const high = frame.floor - y(count);
-    const bar = frame.put("rect", { x: middle - wide / 2, y: y(count), width: wide, height: Math.max(high, 1), fill: colour, rx: 2 });
+    const bar = frame.put("rect", { x: middle - wide / 2, y: y(count), width: wide, height: Math.max(high, 1), style: `fill: ${colour}`, rx: 2 });
     tip(bar, `batch of ${label}: ${count.toLocaleString("en-US")} executions`);
     if (index % every === 0) frame.text(label, middle, frame.floor + 14, "middle");
     if (wide > 22) frame.text(short(count), middle, y(count) - 4, "middle");
@@ -104,15 +105,15 @@ function makeFrame(box, unit, below) {
     line(at, line, x, y) {
       for (const part of pieces(line.upper)) {
         const points = part.map((index) => `${x(at[index]).toFixed(1)},${y(line.upper[index]).toFixed(1)}`);
-        if (points.length === 1) put("circle", { cx: points[0].split(",")[0], cy: points[0].split(",")[1], r: 2, fill: line.colour });
-        else put("polyline", { points: points.join(" "), stroke: line.colour, class: "line" });
+        if (points.length === 1) put("circle", { cx: points[0].split(",")[0], cy: points[0].split(",")[1], r: 2, style: `fill: ${line.colour}` });
+        else put("polyline", { points: points.join(" "), fill: "none", "stroke-width": 2, style: `stroke: ${line.colour}`, class: "line" });
       }
     },
     area(at, line, x, y) {
       for (const part of pieces(line.upper)) {
         const above = part.map((index) => `${x(at[index]).toFixed(1)},${y(line.upper[index]).toFixed(1)}`);
         const beneath = part.map((index) => `${x(at[index]).toFixed(1)},${y(line.lower[index] || 0).toFixed(1)}`).reverse();
-        put("polygon", { points: [...above, ...beneath].join(" "), fill: line.colour, class: "area" });
+        put("polygon", { points: [...above, ...beneath].join(" "), style: `fill: ${line.colour}`, class: "area" });
       }
     },
     bound(words, at, beyond = false) {

@@ -1,6 +1,7 @@
 // The tab 'Serving': Locust makes the tab and leaves its panel empty; this fills it.
 
 import { drawBars, drawLines, number } from "./charts.js";
+import { groupForm } from "./form.js";
 
 const EVERY_MS = 1000;
 const TITLE = "Serving";
@@ -9,8 +10,8 @@ const WHERE = [
   ["compute_infer_ms", "compute infer", "--c2"], ["compute_output_ms", "compute output", "--c1"],
 ];
 const HEADLINES = { pass: "Pass", fail: "Fail", undecided: "Undecided", invalid: "Invalid", none: "No verdict" };
+const FALLBACK = { "--c1": "#15803d", "--c2": "#2563eb", "--c3": "#b45309", "--c4": "#7c3aed", "--c5": "#64748b" };
 const PARTS = `
-  <link rel="stylesheet" href="./serving/static/serving.css">
   <div class="head"><h2 data-part="title"></h2><span class="faint" data-part="subtitle"></span></div>
   <div data-part="verdict" aria-live="polite"></div><ul class="paper notices" data-part="notices"></ul>
   <div class="tiles" data-part="tiles"></div>
@@ -32,6 +33,7 @@ let asked = null; // number of the test that somebody chose; null follows the ru
 let known = null; // the document that is shown
 let drawn = "";
 let waiting = false;
+let tabShown = "";
 
 function selectedTab() {
   return document.querySelector('[role="tab"][aria-selected="true"]');
@@ -50,7 +52,8 @@ function place() {
     panel = document.createElement("div");
     panel.className = "serving";
     panel.innerHTML = PARTS;
-    new ResizeObserver(() => draw()).observe(panel);
+    const resized = new ResizeObserver(() => draw());
+    for (const box of [panel, ...panel.querySelectorAll(".chart")]) resized.observe(box);
   }
   if (panel.parentElement !== home) home.append(panel);
   return true;
@@ -83,12 +86,14 @@ async function poll() {
 }
 
 const part = (name) => panel.querySelector(`[data-part="${name}"]`);
-const colour = (name) => getComputedStyle(panel).getPropertyValue(name).trim();
+const colour = (name) => `var(${name}, ${FALLBACK[name]})`;
+/** Of the panel and its charts: what is drawn fits them, also once a late stylesheet has laid them out. */
+const widths = () => [panel, ...panel.querySelectorAll(".chart")].map((box) => box.clientWidth).join();
 
 function draw() {
   if (!panel || !panel.isConnected || !known || panel.dataset.stale) return;
   followTheme();
-  const state = JSON.stringify(known) + panel.clientWidth;
+  const state = JSON.stringify(known) + widths();
   if (state === drawn) return; // nothing new: nothing moves
   drawn = state;
   const test = known.shown;
@@ -233,23 +238,38 @@ function make(name, attributes, ...children) {
   return made;
 }
 
-/** The choices of this locustfile stand in a folded part of Locust's form: unfold it, once. */
-function unfoldForm() {
-  const field = document.querySelector('form [name="objective"]');
-  const fold = field && field.closest(".MuiAccordion-root");
-  const button = fold && fold.querySelector('[aria-expanded="false"]');
-  if (button && !fold.dataset.unfolded) {
-    fold.dataset.unfolded = "yes";
-    button.click();
-  }
+/** On a narrow screen Locust's row of tabs is cut off: the selected one is brought into view, and left
+ * alone from then on. Locust moves the row itself, not always far enough: so once more after it. */
+function showTab() {
+  const tab = selectedTab();
+  const row = tab && tab.closest(".MuiTabs-scroller");
+  const seen = row ? `${tab.textContent} ${row.clientWidth} ${row.scrollWidth}` : "";
+  if (seen === tabShown) return;
+  tabShown = seen;
+  for (const afterMs of row ? [0, 500, 1000] : []) setTimeout(() => centre(tab, row), afterMs);
+}
+
+function centre(tab, row) {
+  const [inner, outer] = [tab.getBoundingClientRect(), row.getBoundingClientRect()];
+  row.scrollLeft += inner.left - outer.left - (outer.width - inner.width) / 2;
+}
+
+/** Into the page's head, where it stays when the panel leaves; loaded before anybody selects the tab. */
+function addStylesheet() {
+  const link = make("link", { rel: "stylesheet", href: "./serving/static/serving.css" });
+  link.addEventListener("load", () => { drawn = ""; draw(); });
+  document.head.append(link);
 }
 
 new MutationObserver(() => {
-  unfoldForm();
+  groupForm();
+  showTab();
   const stood = panel && panel.isConnected;
   if (place() && !stood) poll();
 }).observe(document.getElementById("root"), { childList: true, subtree: true, attributes: true, attributeFilter: ["aria-selected"] });
 document.addEventListener("click", () => requestAnimationFrame(() => draw()));
-setInterval(() => { poll(); }, EVERY_MS);
-unfoldForm();
+window.addEventListener("resize", showTab);
+setInterval(() => { showTab(); poll(); }, EVERY_MS);
+addStylesheet();
+groupForm();
 poll();

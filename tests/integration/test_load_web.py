@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from fake_server import Behaviour, FakeServer, constant
-from load_rig import make_payloads
+from load_rig import checkout, make_payloads
 from locust_command import end, free_port, response_of, start
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -128,10 +128,11 @@ def test_the_serving_tab_shows_a_test_of_two_workers_of_which_one_dies(
         start_after_a_refusal(page, server, repository / "m" / "payloads.npz")
         watch_it_run(page)
         workers[1].kill()
-        page.wait_for(lambda: "was lost" in page.text('[data-part="notices"]'))
+        page.wait_for(lambda: "was lost" in page.text(".serving"))
         page.press("Stop")
         page.wait_for(lambda: page.get("serving/data.json")["shown"]["verdict"]["final"])
         page.wait_for(lambda: "Invalid" in page.text('[data-part="verdict"]'))
+        assert page.text(".serving").count("its share of the load is missing since") == 1
         check_what_is_kept(page, out)
         browser.execute_script("localStorage.theme = 'dark'")
         page.show("?tab=serving")
@@ -182,3 +183,106 @@ def check_what_is_kept(page: Page, out: Path) -> None:
     shown = page.get("serving/data.json")["shown"]["totals"]["requests"]
     (line,) = (out / "journal.jsonl").read_text().splitlines()
     assert abs(json.loads(line)["data"]["requests"] - shown) <= shown / 4
+
+
+SLOW_STYLE = """
+import sys, time
+sys.path.insert(0, {locustfiles!r})
+from locustfile import *
+from locust import events
+from flask import request
+
+@events.init.add_listener
+def slow(web_ui, **_):
+    @web_ui.app.before_request
+    def wait():
+        if request.path.endswith(".css"):
+            time.sleep(4)
+"""
+STROKES = """
+return [...document.querySelectorAll('.serving polyline')].map(
+    (line) => [getComputedStyle(line).stroke, getComputedStyle(line).fill])
+"""
+WIDTHS = """
+return [...document.querySelectorAll('.serving .chart svg')].map(
+    (svg) => [svg.getBoundingClientRect().width, svg.parentElement.clientWidth])
+"""
+STYLED = "return getComputedStyle(document.querySelector('.serving .grid')).display === 'grid'"
+TAB = """
+const box = document.querySelector('[role=tab][aria-selected=true]').getBoundingClientRect();
+return [box.left, box.right, document.documentElement.clientWidth];
+"""
+
+
+def test_the_charts_survive_a_late_stylesheet_and_the_tab_is_in_view(
+    browser: webdriver.Chrome, server: FakeServer, tmp_path: Path
+) -> None:
+    """What was drawn before the style came has its colours, and its size once it came."""
+    locustfile = tmp_path / "slow.py"
+    locustfile.write_text(SLOW_STYLE.format(locustfiles=str(checkout() / "locustfiles")))
+    port, log = str(free_port()), tmp_path / "locust.log"
+    process = start(
+        "--web-host", "127.0.0.1", "--web-port", port, "--autostart", "--users", "2",
+        "--host", f"http://{server.http}", "--model", "m",
+        "--payloads", str(make_payloads(tmp_path)), log=log, locustfile=locustfile,
+    )  # fmt: skip
+    page = Page(browser, f"http://127.0.0.1:{port}")
+    try:
+        wait_until(lambda: (page.get("serving/data.json")["shown"] or {"series": {"at_s": []}})
+                   ["series"]["at_s"][2:])  # fmt: skip
+        page.show("?tab=serving")
+        strokes = page.wait_for(lambda: browser.execute_script(STROKES))
+        assert {fill for _, fill in strokes} == {"none"}
+        assert "rgb(37, 99, 235)" in {stroke for stroke, _ in strokes}
+        page.wait_for(lambda: browser.execute_script(STYLED))
+        page.wait_for(
+            lambda: (
+                (widths := browser.execute_script(WIDTHS))
+                and all(svg <= box for svg, box in widths)
+            )
+        )
+        for width in (1440, 700, 390):
+            browser.set_window_size(width, 900)
+            page.show("?tab=serving")
+            page.wait_for(lambda: page.text('[data-part="title"]') == "m")
+            page.wait_for(
+                lambda: (box := browser.execute_script(TAB)) and 0 <= box[0] < box[1] <= box[2]
+            )
+    finally:
+        browser.set_window_size(1440, 900)
+        end(process)
+
+
+FIELDS = """
+const form = document.querySelector('form [name="objective"]').closest('.MuiAccordion-root');
+const shown = (one) => one.getClientRects().length > 0;
+return {
+    groups: [...form.querySelectorAll('.form-group')].map(
+        (one) => [one.textContent, one.getAttribute('aria-expanded')]),
+    shown: [...form.querySelectorAll('[name]')].filter(shown).map((one) => one.name),
+    all: [...form.querySelectorAll('[name]')].map((one) => one.name),
+};
+"""
+
+
+def test_the_form_is_grouped_and_folded(page: Page) -> None:
+    """Without a repository a model and its payloads have to be named: their group is open."""
+    page.show()
+    found = page.wait_for(
+        lambda: (seen := page.browser.execute_script(FIELDS))["groups"] and seen["shown"] and seen
+    )
+    assert found["groups"] == [
+        ["What is tested", "true"],
+        ["Model and payloads", "true"],
+        ["Open loop: when requests fall due", "false"],
+        ["Closed loop: users over time", "false"],
+        ["Connection", "false"],
+        ["What is kept", "false"],
+    ]
+    assert {"objective", "rate", "model", "payloads"} <= set(found["shown"])
+    assert not {"sweep", "arrivals", "insecure", "records"} & set(found["shown"])
+    assert {"sweep", "arrivals", "insecure", "records"} <= set(found["all"])
+    page.press("Connection")
+    page.wait_for(lambda: "caFile" in page.browser.execute_script(FIELDS)["shown"])
+    page.press("Connection")
+    page.wait_for(lambda: "caFile" not in page.browser.execute_script(FIELDS)["shown"])

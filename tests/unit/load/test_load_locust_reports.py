@@ -17,7 +17,7 @@ sys.path.append(str(Path(__file__).resolve().parents[3] / "locustfiles"))
 
 from attendance import Attendance
 from clocks import SAME_CLOCK, Exchange, offset_of
-from judgement import remark_on, troubles_of, warnings_of
+from judgement import brief_remark, is_told, remark_on, troubles_of, warnings_of
 from results import (
     DRAINING,
     MEASURED,
@@ -184,3 +184,22 @@ def test_counting_anew_keeps_the_phases_that_are_to_come_and_what_is_known_of_wo
     assert fresh.worker("worker 0").lost
     ramping = Results("t").continued(0.5)
     assert ramping.phase_at(9.0) == RAMP_UP
+
+
+def test_a_fact_that_the_verdict_tells_is_not_told_beside_it() -> None:
+    late = "worker 0 woke late (p99 of its event loop's lag 16.4 ms, 10.0 ms are tolerated): add"
+    lost = "worker 1 was lost 7 s into the test: what it had reported by then is counted"
+    of_the_busiest = "the load generator woke late (p99 of its event loop's lag 16.0 ms; ...)"
+    assert is_told(late, f"{lost}; {of_the_busiest}")
+    assert is_told(lost, f"{lost}; {of_the_busiest}")
+    assert not is_told(late, lost)
+    assert not is_told(lost, of_the_busiest)
+
+
+def test_a_remark_on_a_process_is_short_where_the_whole_stands_elsewhere() -> None:
+    results = Results("t")
+    results.begin(MEASURED, 0.0)
+    results.add("worker 0", report(0))
+    assert brief_remark(results.worker("worker 0"), results, 2.0) == "ok"
+    results.worker("worker 0").lost = True
+    assert brief_remark(results.worker("worker 0"), results, 2.0) == "was lost 1 s into the test"
