@@ -151,9 +151,9 @@ class Conductor:
         if self.results is None or report.test != self.results.test or self._end_ns:
             self._note_late(worker, report)
             return
-        self.results.add(worker, report)
-        for listener in self.listeners:
-            listener(worker, report)
+        if self.results.add(worker, report):
+            for listener in self.listeners:
+                listener(worker, report)
 
     def fail(self, worker: str, message: str, exit_code: int) -> None:
         """A process cannot take part: say so where people look, and end the test."""

@@ -170,12 +170,16 @@ class Results:
         place = len(self._starts_s) - 1
         self._totals[place] = _joined(place, replaced)
 
-    def add(self, worker: str, report: WorkerReport) -> None:
-        """Take in what a process reported; a report that was taken in before changes nothing."""
+    def add(self, worker: str, report: WorkerReport) -> bool:
+        """Take in what a process reported.
+
+        Returns:
+            False for a report of another test, and for one that was taken in before.
+        """
         if report.test != self.test:
-            return
+            return False
         if not self.attendance.take(worker, report.number, final=report.final):
-            return
+            return False
         for one in report.slices:
             place = self._place_of(one.index * SLICE_S)
             self._totals[place] = _joined(place, [self._totals.get(place), one])
@@ -186,6 +190,7 @@ class Results:
             del self._recent[index]
         self.first_failure = self.first_failure or report.first_failure
         self._note(self.worker(worker), report)
+        return True
 
     def worker(self, name: str) -> WorkerState:
         """The state of a process, new or known."""

@@ -43,6 +43,18 @@ def hear(self, msg):
 WorkerRunner.handle_message = hear
 """
 
+ELSEWHERE = """
+import sys, time
+shown_here = time.monotonic_ns
+time.monotonic_ns = lambda: shown_here() + {offset_ns}
+sys.path.insert(0, {locustfiles!r})
+from locustfile import *
+import worker
+
+worker.this_machine = lambda: "another"
+"""
+OFFSET_NS = 10**15
+
 
 @pytest.fixture
 def server() -> Iterator[FakeServer]:
@@ -78,6 +90,37 @@ def test_what_a_phase_holds_is_what_ended_in_it_though_a_worker_hears_late(
     assert sum(told.values()) == len(ended) == len(server.served)
     assert told["measured"] > 50
     assert all(one["clock_error_s"] == 0 for one in document["workers"])
+
+
+def test_a_worker_on_another_machine_is_counted_by_its_clock_to_within_what_is_known_of_it(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    """The first worker's clock is eleven days ahead."""
+    elsewhere = tmp_path / "elsewhere.py"
+    locustfiles = str(checkout() / "locustfiles")
+    elsewhere.write_text(ELSEWHERE.format(offset_ns=OFFSET_NS, locustfiles=locustfiles))
+    records = tmp_path / "records"
+    asked = ["--records", str(records), "--users", "4", "--spawn-rate", "4", "--run-time", "5s"]
+    fleet = Fleet(
+        tmp_path, *plan(server, tmp_path, *asked), worker_cwd=tmp_path, locustfile=elsewhere
+    )
+    assert fleet.wait() == 0, fleet.said()
+    document = read(tmp_path / "histograms.json")
+    start_ns = document["start_monotonic_ns"]
+    shown = completed_ns(records)
+    there = shown > start_ns + OFFSET_NS // 2
+    assert 50 < there.sum() < len(shown)
+    ended = np.where(there, shown - OFFSET_NS, shown)
+    errors_s = sorted(one["clock_error_s"] for one in document["workers"])
+    assert errors_s[0] == 0.0 < errors_s[1]
+    slack_ns = 1e9 * errors_s[1] + 1
+    (phase,) = [one for one in document["phases"] if one["name"] == "measured"]
+    first_ns = start_ns + phase["start_s"] * 1e9
+    last_ns = first_ns + phase["duration_s"] * 1e9
+    surely = ((ended >= first_ns + slack_ns) & (ended < last_ns - slack_ns)).sum()
+    perhaps = ((ended >= first_ns - slack_ns) & (ended < last_ns + slack_ns)).sum()
+    assert 50 < surely <= phase["completed"] <= perhaps
+    assert sum(one["completed"] for one in document["phases"]) == len(server.served)
 
 
 def test_a_worker_that_stood_still_around_the_end_has_its_reports_taken_in(
