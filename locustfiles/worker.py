@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from argparse import Namespace
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -25,6 +26,7 @@ from process_load import ProcessLoad, Role
 from results import REPORT_EVERY_S, WorkerReport, encode_reports
 from triton_users import TritonUser
 
+HELLO_EVERY_S = 2.0
 USERS_WAIT_S = 60.0
 """For the traffic that they are to send."""
 
@@ -39,6 +41,8 @@ class Worker:
         self._load: ProcessLoad | None = None
         self._ready_for = ""
         """The test that `_load` is of."""
+        self._known = False
+        """The master has given it a part: it has understood the greeting."""
         self._ends = BoundedSemaphore()
         """One load ends before the next is made."""
         self._outbox: list[WorkerReport] = []
@@ -51,10 +55,18 @@ class Worker:
         runner.register_message("harness_drain", self._on_drain, concurrent=True)
         TritonUser.patience_s = USERS_WAIT_S
         spare_the_users()
-        runner.send_message("harness_hello", {})
+        gevent.spawn(self._greet)
+
+    def _greet(self) -> None:
+        """Again and again until it is answered: a master that still starts does not understand."""
+        while not self._known:
+            with suppress(RPCError):
+                self._runner.send_message("harness_hello", {})
+            gevent.sleep(HELLO_EVERY_S)
 
     def _on_role(self, msg: Any, **_: Any) -> None:
         """Beside, so that Locust's messages are answered meanwhile."""
+        self._known = True
         gevent.spawn(self._prepare, msg.data)
 
     def _prepare(self, message: dict[str, Any]) -> None:
