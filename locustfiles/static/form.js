@@ -3,15 +3,15 @@
 
 const GROUPS = [
   ["What is tested", ["variant", "objective", "protocol", "loadMode", "rate", "clientBatchSize", "lengthMix"]],
-  ["Model and payloads", ["model", "payloads", "batchMix", "seed", "payloadSeed", "knownAnswers"]],
-  ["Open loop: when requests fall due", ["arrivals", "shape", "maxInFlight"]],
+  ["Model and payloads", ["model", "payloads", "batchMix", "seed", "payloadSeed", "responseCache", "knownAnswers"]],
+  ["Open loop: when requests fall due", ["arrivals", "traceUnit", "shape", "maxInFlight"]],
   ["Closed loop: users over time", ["usersShape", "sweep", "stepTime"]],
   ["Connection", ["transport", "requestTimeout", "metricsUrl", "caFile", "insecure"]],
   ["What is kept", ["histograms", "records"]],
 ];
-const OTHERS = "Others";
 
-const groupOf = (name) => (GROUPS.find(([, names]) => names.includes(name)) || [OTHERS])[0];
+/** A field that is listed nowhere stays with the one before it. */
+const groupOf = (name, before) => (GROUPS.find(([, names]) => names.includes(name)) || [before])[0];
 
 /** Once for every form that Locust shows; the part that the choices stand in is unfolded. */
 export function groupForm() {
@@ -23,16 +23,17 @@ export function groupForm() {
   const button = fold.querySelector('[aria-expanded="false"]');
   if (button) button.click();
   const members = new Map();
+  let title = GROUPS[0][0];
   for (const row of [...box.children]) {
     const input = row.querySelector("[name]") || row;
-    const title = groupOf(input.name || "");
+    title = groupOf(input.name || "", title);
     if (!members.has(title)) members.set(title, []);
     members.get(title).push(row);
   }
   const chosen = members.get(GROUPS[0][0]).some((row) => row.querySelector('[name="variant"]'));
-  for (const [title, rows] of members) {
-    const open = title === GROUPS[0][0] || (title === GROUPS[1][0] && !chosen) || rows.some(isFilledIn);
-    rows[0].before(heading(title, rows, open));
+  for (const [name, rows] of members) {
+    const open = name === GROUPS[0][0] || (name === GROUPS[1][0] && !chosen) || rows.some(isFilledIn);
+    rows[0].before(heading(name, rows, open));
   }
 }
 
