@@ -57,6 +57,9 @@ class Crew(Protocol):
 class Watcher(Protocol):
     """Whoever wants to know how a test goes; none of it may take long."""
 
+    def test_begins(self, plan: Plan) -> None:
+        """Nothing of it has been sent yet."""
+
     def test_began(self, plan: Plan, results: Results) -> None:
         """The clock of a test has started."""
 
@@ -197,6 +200,8 @@ class Conductor:
             name = f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(2)}"
             self.results = Results(name)
             self._start_ns, self._end_ns, self._stopping = time.monotonic_ns(), 0, False
+            for one in self.watchers:
+                one.test_begins(self.plan)
             self._start_ns = self._crew.start(self, self.plan, self.results)
             self.results.start_ns = self._start_ns
         except HarnessError as error:

@@ -94,16 +94,27 @@ class ServingWatch:
         self._conductor = conductor
         self._wake = Event()
         self._greenlet: gevent.Greenlet | None = None
+        self._poll: ServerPoll | None = None
+        """Of the test that begins."""
         self.current: Watched | None = None
         """The test that runs, or the last."""
         conductor.watchers.append(self)
 
+    def test_begins(self, plan: Plan) -> None:
+        """Read the server's counters as they are at the test's start: before anything is sent."""
+        self._poll = ServerPoll(plan)
+        try:
+            self._poll.read(lambda: 0.0)
+        except Exception:
+            # What shows a test must not keep it from starting.
+            logger.exception("the server's counters could not be read at the start")
+
     def test_began(self, plan: Plan, results: Results) -> None:
-        """Begin to read the server's counters."""
+        """Go on to read the server's counters."""
         options = self._conductor.environment.parsed_options
         users = (options.num_users if options else None) or 1
         number = self.current.number + 1 if self.current else 1
-        self.current = Watched(number, plan, results, users, ServerPoll(plan))
+        self.current = Watched(number, plan, results, users, self._poll or ServerPoll(plan))
         self._wake.clear()
         self._greenlet = gevent.spawn(self._watch, self.current)
 

@@ -53,6 +53,9 @@ class SessionLog:
         """Where the session is written."""
         return self._folder.path if self._folder is not None else None
 
+    def test_begins(self, plan: Plan) -> None:
+        """Nothing to keep."""
+
     def test_began(self, plan: Plan, results: Results) -> None:
         """Nothing is known of it yet."""
 

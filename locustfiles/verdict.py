@@ -89,6 +89,9 @@ class VerdictAtEnd:
         conductor.watchers.append(self)
         conductor.environment.events.quit.add_listener(self._on_quit)  # type: ignore[no-untyped-call]  # Locust's
 
+    def test_begins(self, plan: Plan) -> None:
+        """Nothing to keep."""
+
     def test_began(self, plan: Plan, results: Results) -> None:
         """Nothing is known of it yet."""
 
