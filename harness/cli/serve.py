@@ -12,7 +12,7 @@ import typer
 from harness.cli.console import ProgressDisplay, print_json, say, warn
 from harness.cli.machinery import CpusServer, parse_cpus
 from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Repository, StudyFile
-from harness.errors import UsageError
+from harness.errors import ServerError, UsageError
 from harness.pipeline import serving
 from harness.pipeline.inputs import check_embedded
 from harness.pipeline.machinery import Machinery
@@ -54,11 +54,17 @@ def serve(
         response_cache=serving.uses_cache(study),
     ) as served:
         control, server = served.site.control, served.site.server
-        names = [variant.name for family in families for variant in family.served]
+        names = []
         for family in families:
             for variant in family.served:
-                if control is not None:
-                    control.load(variant, serving_configs(study.serving_of(family.family))[0])
+                try:
+                    if control is not None:
+                        control.load(variant, serving_configs(study.serving_of(family.family))[0])
+                except ServerError as error:
+                    server.check()
+                    warn(f"{variant.name} cannot be served: {error}")
+                else:
+                    names.append(variant.name)
         endpoint = server.endpoint
         if as_json:
             print_json({"http": endpoint.http, "grpc": endpoint.grpc, "models": names})

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.analysis.validity import judge_validity
-from harness.errors import GeneratorError, ServerError
+from harness.errors import DataError, GeneratorError, ServerError
 from harness.load.generators import LoadGenerators, LoadJob
 from harness.load.running import SLICE_S
 from harness.pipeline.cold_start import measure_cold_start
@@ -97,7 +97,12 @@ class TrialRunner:
         self._site.check_model(variant)
         telemetry = self._window(variant)
         watch = TrialWatch(blank, slo, telemetry, SLICE_S)
-        job = self._job(trial, variant)
+        try:
+            job = self._job(trial, variant)
+        except (DataError, ServerError) as error:
+            # No answer, or none that is a number, to the first requests asked one by one.
+            self._server.check()
+            return _invalid(blank, f"it does not answer known requests: {error}")
         try:
             with (
                 completing_records(job.records),
