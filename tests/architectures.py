@@ -7,7 +7,6 @@ so that all classes come up.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,8 +36,8 @@ class Architecture:
     """transformers' class."""
     settings: Mapping[str, Any] = field(default_factory=lambda: dict(_SIZES))
     tokenizer: str = "words"
-    """`words` ([CLS] and [SEP], token types), `roberta` (<s> and </s>), `bytes` (nothing around a
-    text), `begin` (a token before it)."""
+    """`words` ([CLS] and [SEP], token types), `roberta` (<s> and </s>), `plain` (nothing around a
+    text), `begin` (a token before it), `byte-pairs` (GPT-2's kind)."""
     classifies: bool = True
     speaks: bool = False
     """Whether it is a causal language model."""
@@ -48,7 +47,7 @@ def _encoder(name: str, config: str, tokenizer: str = "words", **settings: Any) 
     return Architecture(name, config, {**_SIZES, **settings}, tokenizer)
 
 
-def _decoder(name: str, config: str, tokenizer: str = "bytes", **settings: Any) -> Architecture:
+def _decoder(name: str, config: str, tokenizer: str = "plain", **settings: Any) -> Architecture:
     return Architecture(name, config, {**_SIZES, **settings}, tokenizer, speaks=True)
 
 
@@ -95,26 +94,26 @@ ARCHITECTURES = {
         _encoder("megatron-bert", "MegatronBertConfig"),
         Architecture(
             "gpt2", "GPT2Config", {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64},
-            "bytes", speaks=True,
+            "plain", speaks=True,
         ),
         Architecture(
             "gpt-neo", "GPTNeoConfig",
             {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "max_position_embeddings": 64,
              "attention_types": [[["global", "local"], 1]], "window_size": 8},
-            "bytes", speaks=True,
+            "plain", speaks=True,
         ),
         Architecture(
             "gptj", "GPTJConfig",
             {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64, "rotary_dim": 8},
-            "bytes", speaks=True,
+            "plain", speaks=True,
         ),
         Architecture(
             "codegen", "CodeGenConfig",
             {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "rotary_dim": 4},
-            "bytes", classifies=False, speaks=True,
+            "plain", classifies=False, speaks=True,
         ),
         _decoder("llama", "LlamaConfig", "begin", **_GROUPED),
-        _decoder("qwen2", "Qwen2Config", num_key_value_heads=1),
+        _decoder("qwen2", "Qwen2Config", "byte-pairs", num_key_value_heads=1),
         _decoder("qwen3", "Qwen3Config", **_GROUPED),
         _decoder("opt", "OPTConfig", "begin", ffn_dim=64, word_embed_proj_dim=32),
         _decoder("gpt-neox", "GPTNeoXConfig"),
@@ -128,17 +127,17 @@ ARCHITECTURES = {
         _decoder("falcon-alibi", "FalconConfig", alibi=True, new_decoder_architecture=False,
                  ffn_hidden_size=64),
         Architecture(
-            "bloom", "BloomConfig", {"hidden_size": 32, "n_layer": 2, "n_head": 2}, "bytes",
+            "bloom", "BloomConfig", {"hidden_size": 32, "n_layer": 2, "n_head": 2}, "plain",
             speaks=True,
         ),
         Architecture(
             "mpt", "MptConfig",
             {"d_model": 32, "n_layers": 2, "n_heads": 2, "expansion_ratio": 2, "max_seq_len": 64},
-            "bytes", speaks=True,
+            "plain", speaks=True,
         ),
         Architecture(
             "openai-gpt", "OpenAIGPTConfig",
-            {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}, "bytes", speaks=True,
+            {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}, "plain", speaks=True,
         ),
         Architecture(
             "xlnet", "XLNetConfig", {"d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 64},
@@ -165,19 +164,22 @@ class Sides:
 def make_tokenizer(kind: str, sides: Sides) -> Any:
     """A tokenizer over `WORDS`."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
 
     named = {
         "words": {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]",
                   "sep_token": "[SEP]", "mask_token": "[MASK]"},
         "roberta": {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>",
                     "unk_token": "<unk>", "cls_token": "<s>", "sep_token": "</s>"},
-        "bytes": {"eos_token": "<|end|>", "unk_token": "<|unk|>", "pad_token": "<|pad|>"},
+        "plain": {"eos_token": "<|end|>", "unk_token": "<|unk|>", "pad_token": "<|pad|>"},
+        "byte-pairs": {"eos_token": "<|end|>", "pad_token": "<|pad|>"},
         "begin": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>",
                   "pad_token": "<pad>"},
     }[kind]  # fmt: skip
     # Decoders: the pad token comes last, and token 0 is a word.
     special = list(dict.fromkeys(named.values()))
+    if kind == "byte-pairs":
+        backend = _byte_pairs(special)
+        return _finish(backend, named, sides)
     encoder = kind in {"words", "roberta"}
     order = [*special, *WORDS] if encoder else [*WORDS, *special]
     ids = {token: number for number, token in enumerate(order)}
@@ -194,11 +196,29 @@ def make_tokenizer(kind: str, sides: Sides) -> Any:
         backend.post_processor = processors.TemplateProcessing(
             single=single, pair=pair, special_tokens=[(token, ids[token]) for token in around]
         )
-    if not sides.pad_token:
-        named.pop("pad_token")
+    return _finish(backend, named, sides)
+
+
+def _byte_pairs(special: Sequence[str]) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
+    backend.train_from_iterator(WORDS, trainer)
+    backend.add_special_tokens(list(special))
+    return backend
+
+
+def _finish(backend: Any, named: Mapping[str, str], sides: Sides) -> Any:
+    from transformers import PreTrainedTokenizerFast
+
+    kept = {name: token for name, token in named.items() if sides.pad_token or name != "pad_token"}
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, padding_side=sides.padding, truncation_side=sides.truncation,
-        **named,
+        **kept,
     )  # fmt: skip
 
 
@@ -330,8 +350,3 @@ def _centre(model: Any, tokenizer: Any, rows: Sequence[str], pairs: Sequence[str
             # Without a bias: what all rows have in common is taken out of the weights.
             common = torch.stack([one.reshape(-1, one.shape[-1])[-1] for one in seen]).mean(dim=0)
             head.weight.sub_(torch.outer(head.weight @ common, common) / (common @ common))
-
-
-def changed(architecture: Architecture, **settings: Any) -> Architecture:
-    """The same with other settings."""
-    return dataclasses.replace(architecture, settings={**architecture.settings, **settings})

@@ -108,19 +108,27 @@ def task_problems(config: PretrainedConfig, kind: TaskKind, task: Task) -> Itera
 
 def length_problems(config: PretrainedConfig, length: int) -> Iterator[str]:
     """Whether the model's positions end before the longest padded sample does."""
-    positions = next(filter(None, (_count(config, name) for name in _POSITIONS)), None)
-    if positions is None:
+    positions, held = _positions(config), positions_held(config)
+    if positions is None or held is None or held >= length:
         return
-    unused = 0
-    if config.model_type in _POSITIONS_BEHIND_PAD:
-        pad = 1 if config.model_type == "mpnet" else _count(config, "pad_token_id") or 0
-        unused = pad + 1
-    if positions - unused < length:
-        yield (
-            f"it has {positions} positions"
-            + (f", {unused} of them before its first token's" if unused else "")
-            + f", but the task's max_length is {length}: it can be {positions - unused} at most"
-        )
+    behind = f", {positions - held} of them before its first token's" if held < positions else ""
+    yield (
+        f"it has {positions} positions{behind}, but the task's max_length is {length}: it can be "
+        f"{held} at most"
+    )
+
+
+def positions_held(config: PretrainedConfig) -> int | None:
+    """Tokens that a model has positions for; None where it sets no limit."""
+    positions = _positions(config)
+    if positions is None or config.model_type not in _POSITIONS_BEHIND_PAD:
+        return positions
+    pad = 1 if config.model_type == "mpnet" else _count(config, "pad_token_id") or 0
+    return positions - pad - 1
+
+
+def _positions(config: PretrainedConfig) -> int | None:
+    return next(filter(None, (_count(config, name) for name in _POSITIONS)), None)
 
 
 def _count(config: PretrainedConfig, name: str) -> int | None:

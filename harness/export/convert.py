@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import CheckpointError, EnvironmentFailure
+from harness.export.reasons import plain_reason
 from harness.tasks.quiet import quiet
 
 if TYPE_CHECKING:
@@ -74,9 +75,9 @@ def write_fp32(
     except Exception as error:
         # The exporter raises what it likes; torch.onnx.errors are only some of it.
         raise CheckpointError(
-            f"torch cannot export {type(graph.model).__name__} to ONNX: {_first_line(error)}",
-            next_step="architectures whose Python branches on the data do not export; "
-            "try the same model without custom code",
+            f"torch cannot export {type(graph.model).__name__} to ONNX: {plain_reason(error)}",
+            next_step="export it by other means and serve it yourself: the harness measures models "
+            "of any server (docs/any-server.md)",
         ) from error
     finish_graph(path)
 
@@ -149,10 +150,6 @@ def check_loadable(model: onnx.ModelProto, name: str) -> None:
 def artefact_files(path: Path) -> list[Path]:
     """A graph's file, and its weights' file where there is one."""
     return [file for file in (path, _data_file(path)) if file.exists()]
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), repr(error))
 
 
 def _data_file(path: Path) -> Path:

@@ -50,6 +50,8 @@ def load_model(
     """
     import torch
 
+    if getattr(read_config(model, folder), "alibi", False):
+        attention = None  # Falcon's plain form adds its bias twice
     chosen = {} if attention is None else {"attn_implementation": attention}
     try:
         with quiet():

@@ -13,6 +13,7 @@ from typing import Any
 from harness.cache import cache_root
 from harness.errors import ServerError, StudyError, UsageError
 from harness.export.checkpoint import inspect_checkpoint
+from harness.export.configuration import positions_held, vocabulary_size
 from harness.pipeline.machinery import ProgressSink
 from harness.pipeline.preparation import PreparedFamily
 from harness.pipeline.scoring import standing
@@ -164,10 +165,11 @@ def _misfits(model: Model, tasks: Sequence[LoadedTask]) -> Iterator[str]:
     place = inspect_checkpoint(model, None).folder
     tokenizer, config, max_length = _open(place, model)
     last = max(tokenizer.get_vocab().values())
-    if last >= config.vocab_size:
+    size = vocabulary_size(config)
+    if size is not None and last >= size:
         yield (
             f"its tokenizer makes tokens up to {last}, but its vocabulary ends at "
-            f"{config.vocab_size - 1}: the tokenizer is another model's"
+            f"{size - 1}: the tokenizer is another model's"
         )
     if tasks and tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
         yield "its tokenizer has no begin-of-text and no end-of-text token: lm-eval needs one"
@@ -194,7 +196,8 @@ def _open(folder: Path, model: Model) -> tuple[Any, Any, int]:
         config = AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=model.trust_remote_code
         )
-    return tokenizer, config, resolve_max_length(config, tokenizer)
+    length, held = resolve_max_length(config, tokenizer), positions_held(config)
+    return tokenizer, config, length if held is None else min(length, held)
 
 
 def _done(
