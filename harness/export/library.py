@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from harness.export.reasons import plain_reason
 from harness.export.weights import load_model
 from harness.study import Model, Task
 from harness.tasks.encoding import EncodedDataset, encode
-from harness.tasks.model_inputs import forward_parameters
+from harness.tasks.model_inputs import forward_parameters, model_inputs
 from harness.tasks.quiet import quiet
 from harness.tasks.samples import Samples
 from harness.tasks.tokenizer import open_bare
@@ -111,20 +111,28 @@ def ask_library(
         CheckpointError: the library itself cannot run it on a text; what is sent of a sample is
             not what its tokenizer makes of it; or a language model sees what it is to predict.
     """
-    sent = _sent(model, checkpoint, task, rows)
+    # The longest first: BigBird leaves its sparse attention for good at the first short row.
+    sent = sorted(_sent(model, checkpoint, task, rows).items(), key=_tokens, reverse=True)
     loaded = load_model(model, checkpoint.folder, task.kind, attention=None)
     if task.kind is TaskKind.CAUSAL_LM:
-        answers = tuple(
+        answers = [
             LibraryAnswer(rows.names[row], inputs, _log_probabilities(checkpoint, loaded, inputs))
-            for row, inputs in sent.items()
-        )
+            for row, inputs in sent
+        ]
         _refuse_foresight(checkpoint, loaded, answers)
-        return answers
-    call = _Call(model, checkpoint, task, rows.samples, typed="token_type_ids" in sent[0])
-    return tuple(
-        LibraryAnswer(rows.names[row], inputs, call.answer(loaded, row, rows.names[row], inputs))
-        for row, inputs in sent.items()
-    )
+    else:
+        call = _Call(model, checkpoint, task, rows.samples)
+        answers = [
+            LibraryAnswer(
+                rows.names[row], inputs, call.answer(loaded, row, rows.names[row], inputs)
+            )
+            for row, inputs in sent
+        ]
+    return tuple(reversed(answers))
+
+
+def _tokens(sent: tuple[int, Mapping[str, NDArray[np.int64]]]) -> int:
+    return int(sent[1]["attention_mask"].sum())
 
 
 def _lengths(samples: Samples, encoded: EncodedDataset) -> NDArray[np.int64]:
@@ -174,10 +182,14 @@ def _sent(
 class _Call:
     """The library's plain call on one text or pair."""
 
-    def __init__(
-        self, model: Model, checkpoint: Checkpoint, task: Task, samples: Samples, *, typed: bool
-    ) -> None:
+    def __init__(self, model: Model, checkpoint: Checkpoint, task: Task, samples: Samples) -> None:
         self._tokenizer = open_bare(checkpoint.folder, trust_remote_code=model.trust_remote_code)
+        inputs = model_inputs(
+            self._tokenizer,
+            checkpoint.folder,
+            task.kind,
+            trust_remote_code=model.trust_remote_code,
+        )
         config = read_config(model, checkpoint.folder)
         self._taken = forward_parameters(config, checkpoint.folder, task.kind)
         self._checkpoint, self._samples = checkpoint.name, samples
@@ -187,7 +199,7 @@ class _Call:
             "max_length": task.max_length,
             "return_tensors": "pt",
             # Where the model reads them and the tokenizer does not list them: asked by name.
-            **({"return_token_type_ids": True} if typed else {}),
+            **({"return_token_type_ids": True} if inputs.typed else {}),
         }
 
     def answer(
@@ -249,7 +261,7 @@ def _next_tokens(
 
 
 def _refuse_foresight(
-    checkpoint: Checkpoint, model: PreTrainedModel, answers: tuple[LibraryAnswer, ...]
+    checkpoint: Checkpoint, model: PreTrainedModel, answers: Sequence[LibraryAnswer]
 ) -> None:
     """Changing the last token of a window may change no log probability before it.
 

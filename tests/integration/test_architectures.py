@@ -20,27 +20,17 @@ import numpy as np
 import pytest
 
 from harness.errors import CheckpointError, HarnessError, ParityError
-from harness.export.checkpoint import open_checkpoint
-from harness.export.in_process import ArtefactPredictor, CheckpointPredictor
-from harness.export.library import ask_library, choose_rows
-from harness.export.library_parity import check_rows
-from harness.export.variants import ExportJob, export_variants
-from harness.study import CausalLanguageModelling, Model, SequenceClassification, Task
 from harness.tasks.encoding import EncodedDataset, encode
 from harness.tasks.samples import Samples
-from harness.types import TaskKind
+from tests.architecture_case import ROWS, Case, change_config
 from tests.architectures import (
     ARCHITECTURES,
     LENGTH,
     Sides,
     library_logits,
     library_perplexity,
-    make_checkpoint,
-    some_texts,
 )
 
-ROWS = tuple(some_texts(40, 1))
-PAIRS = tuple(some_texts(40, 2, longest=16))
 EITHER_SIDE = (Sides(), Sides("left", "left"))
 NO_PAD = Sides("left", "left", pad_token=False)
 LEAKS_PADDING = ("mobilebert", "convbert", "xlnet")
@@ -63,83 +53,6 @@ SPEAKERS = [
     if one.speaks
     for sides in (Sides(), NO_PAD)
 ]
-
-
-class Case:
-    """A checkpoint with its samples, as a study would have them."""
-
-    def __init__(
-        self, folder: Path, name: str, sides: Sides, *, language: bool = False, paired: bool = False
-    ) -> None:
-        self.pairs = PAIRS if paired else None
-        self.folder = make_checkpoint(
-            folder / name,
-            ARCHITECTURES[name],
-            language=language,
-            sides=sides,
-            rows=ROWS,
-            pairs=self.pairs,
-        )
-        self.task = _task(language=language, paired=paired)
-        self.open()
-
-    def open(self) -> None:
-        self.model = Model.model_validate(
-            {"name": "m", "role": "teacher", "checkpoint": str(self.folder)}
-        )
-        self.checkpoint = open_checkpoint(self.model, folder=None)
-        names = self.checkpoint.label_names
-        rows = tuple(range(len(ROWS)))
-        self.samples = Samples(ROWS, self.pairs, None, names, "d", rows, seed=0)
-        self.encoded = encode(self.task, self.samples, self.folder)
-
-    def wrapped(self) -> CheckpointPredictor:
-        return CheckpointPredictor(self.model, self.checkpoint, self.task, self.encoded)
-
-    def exported(self, repository: Path) -> ArtefactPredictor:
-        job = ExportJob(
-            self.model,
-            self.checkpoint,
-            self.task,
-            family="f",
-            samples=self.samples,
-            encoded=self.encoded,
-            repository=repository,
-        )
-        (variant,) = export_variants(job, lambda step: None)
-        parity = json.loads((variant.path / "manifest.json").read_text())["parity"]
-        assert parity["library_difference"] < 1e-4
-        return ArtefactPredictor(variant.path / "1" / "model.onnx")
-
-    def gate(self) -> float:
-        """The third side of the parity gate, on the wrapped checkpoint instead of its graph."""
-        wrapped = self.wrapped()
-
-        class InPyTorch:
-            def run(self, inputs: Any) -> list[Any]:
-                return list(wrapped.infer("m", inputs).values())
-
-        rows = choose_rows(self.task, self.samples, self.encoded)
-        answers = ask_library(self.model, self.checkpoint, self.task, rows)
-        causal = self.task.kind is TaskKind.CAUSAL_LM
-        return check_rows(InPyTorch(), answers, "m", causal=causal)
-
-
-def _task(*, language: bool, paired: bool) -> Task:
-    data = {"source": "reference", "name": "topics"}
-    if language:
-        return CausalLanguageModelling.model_validate(
-            {"kind": "causal-lm", "data": data, "max_length": LENGTH}
-        )
-    return SequenceClassification.model_validate(
-        {
-            "kind": "sequence-classification",
-            "data": data,
-            "text_pair": "second" if paired else None,
-            "max_length": LENGTH,
-            "length_buckets": [12, 24, LENGTH],
-        }
-    )
 
 
 def classes(predictor: Any, encoded: EncodedDataset) -> list[int]:
@@ -224,11 +137,6 @@ def test_an_architecture_that_reads_its_padding_is_refused(tmp_path: Path, name:
         case.gate()
 
 
-def _change(folder: Path, **settings: Any) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
-
-
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "electra", "roformer", "xlnet"])
 def test_a_language_model_that_sees_the_future_is_refused(tmp_path: Path, model_type: str) -> None:
     case = Case(tmp_path, model_type, Sides(), language=True)
@@ -240,7 +148,7 @@ def test_a_language_model_that_sees_the_future_is_refused(tmp_path: Path, model_
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "electra", "roformer", "big-bird"])
 def test_the_same_as_a_decoder_scores_as_its_library(tmp_path: Path, model_type: str) -> None:
     case = Case(tmp_path, model_type, Sides(), language=True)
-    _change(case.folder, is_decoder=True)
+    change_config(case.folder, is_decoder=True)
     case.open()
     assert case.gate() < 1e-4
     right = library_perplexity(case.folder, windows_of(case.encoded))
@@ -294,7 +202,7 @@ def test_the_pooled_token_is_the_librarys_whatever_pads(
 ) -> None:
     settings, prepare, append = UNUSUAL[unusual]
     case = Case(tmp_path, name, NO_PAD)
-    _change(case.folder, **settings)
+    change_config(case.folder, **settings)
     if append:
         _append_end(case.folder)
     case.open()
