@@ -112,7 +112,7 @@ def _print_scores(run: StoredRun, path: Path, *, as_json: bool) -> None:
         return
     print_blocks(
         quality_table(run),
-        pairs_table(run),
+        *([pairs_table(run)] if run.pairs else []),
         *([losses_table(run)] if any(entry.chain for entry in run.losses) else []),
         *([warning_lines(run)] if has_warnings(run) else []),
     )
