@@ -49,6 +49,7 @@ Answers = Sequence[Tensors]
 class _Known:
     """A model as it was at the start."""
 
+    name: str
     told: str
     requests: tuple[Tensors, ...]
     answers: Answers | None
@@ -81,6 +82,8 @@ class Identities:
     ) -> str:
         """The model's identity: `remote:` and a digest, in place of its file's.
 
+        A model that stands for several variants has one, by the rows of the first of them.
+
         Args:
             model: loaded there.
             groups: the study's rows, (n, ...) by input name, from the shortest on.
@@ -93,6 +96,9 @@ class Identities:
         Raises:
             ServerError: it does not answer.
         """
+        before = self._established(model)
+        if before is not None:
+            return before
         requests = tuple(_fixed_rows(groups, model.inputs))
         answers, again = self._ask(model.name, requests), self._ask(model.name, requests)
         spread = difference(answers, again)
@@ -109,8 +115,19 @@ class Identities:
         if known is not None:
             name = _known_as(_digest(asked), known, tolerance, folders)
         identity = REMOTE_DIGEST + _digest([*asked, name])
-        self._known[identity] = _Known(model.identity, requests, known, tolerance)
+        self._known[identity] = _Known(model.name, model.identity, requests, known, tolerance)
         return identity
+
+    def _established(self, model: RemoteModel) -> str | None:
+        """Its identity, where it was established for another variant and answers as it did."""
+        for identity, known in self._known.items():
+            if (known.name, known.told) == (model.name, model.identity) and (
+                known.answers is None
+                or difference(known.answers, self._ask(model.name, known.requests))
+                <= known.tolerance
+            ):
+                return identity
+        return None
 
     def check(self, variant: ModelVariant) -> None:
         """Make sure that the server still has the model that a variant was made of.

@@ -170,6 +170,21 @@ def test_a_kept_answer_that_cannot_be_read_is_nobodys_word(tmp_path: Path) -> No
     assert establish(Server(), tmp_path)[1].sha256 == variant.sha256
 
 
+def test_a_model_that_stands_for_two_variants_is_one_whatever_their_rows(tmp_path: Path) -> None:
+    server = Server()
+    identities, variant = establish(server, tmp_path)
+    other_rows = [{name: values + 1 for name, values in group.items()} for group in ROWS]
+
+    def again() -> str:
+        return identities.establish(
+            describe(server, "m"), other_rows, Precision.FP32, folders=[tmp_path], warn=print
+        )
+
+    assert again() == variant.sha256
+    server.weights = WEIGHTS * [1, 2]
+    assert again() != variant.sha256
+
+
 def test_a_model_that_nobody_established_is_not_checked(tmp_path: Path) -> None:
     identities, variant = establish(Server(), tmp_path)
     identities.check(dataclasses.replace(variant, sha256="of a file"))
