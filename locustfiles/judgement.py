@@ -13,6 +13,7 @@ from results import Results, WorkerState
 
 _REMEDIES = (
     (r"add workers: --workers (\d+)", r"start \1 workers (the same command with --worker)"),
+    (r"raise warmup_s to [\d.,]+ or more", "run a short test before this one, to warm it up"),
     (r", for example --cpus-server \d+ --cpus-generator \d+,", ""),
 )
 _SAME_FACTS = (

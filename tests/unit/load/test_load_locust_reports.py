@@ -17,7 +17,7 @@ sys.path.append(str(Path(__file__).resolve().parents[3] / "locustfiles"))
 
 from attendance import Attendance
 from clocks import SAME_CLOCK, Exchange, offset_of
-from judgement import brief_remark, is_told, remark_on, troubles_of, warnings_of
+from judgement import brief_remark, in_locust_words, is_told, remark_on, troubles_of, warnings_of
 from results import (
     DRAINING,
     MEASURED,
@@ -203,3 +203,10 @@ def test_a_remark_on_a_process_is_short_where_the_whole_stands_elsewhere() -> No
     assert brief_remark(results.worker("worker 0"), results, 2.0) == "ok"
     results.worker("worker 0").lost = True
     assert brief_remark(results.worker("worker 0"), results, 2.0) == "was lost 1 s into the test"
+
+
+def test_remedies_name_what_locust_has() -> None:
+    said = in_locust_words("latency fell for another 4.2 s): raise warmup_s to 9.5 or more")
+    assert (
+        said == "latency fell for another 4.2 s): run a short test before this one, to warm it up"
+    )
