@@ -20,11 +20,12 @@ from typing import Any, TypeVar
 
 from harness.errors import ServerError, UsageError
 from harness.pipeline.borrowed_models import BorrowedModels
+from harness.pipeline.borrowed_names import TensorNames, names_of
 from harness.pipeline.preflight import as_usage, describe_untold, those_ready
 from harness.pipeline.remote import OpenServer, RemoteAddress, open_remote
 from harness.pipeline.spaces import serving_configs
 from harness.serving.remote import RemoteModel, RemoteServer, describe
-from harness.study import Family, Study, variant_names
+from harness.study import Family, Study, variant_name, variant_names
 
 _Part = TypeVar("_Part", Study, Family)
 
@@ -49,6 +50,8 @@ class Borrowed:
     models: Mapping[str, RemoteModel]
     """By variant."""
     control: BorrowedModels | None
+    names: Mapping[str, TensorNames]
+    """How each variant's tensors are called there."""
     notes: tuple[str, ...]
     """What is said once: what the server lacks, what is therefore not swept."""
 
@@ -84,9 +87,10 @@ def borrow(study: Study, address: RemoteAddress, options: BorrowOptions) -> Iter
             control, refusal = (
                 (None, "--as-is") if options.as_is else _control(opened.server, models, loaded_here)
             )
+            tensor_names = dict(_tensor_names(study, models, address.url))
             own = _narrowed(study, opened, next(iter(models.values())))
             notes = tuple(_notes(study, opened, models, refusal))
-            yield Borrowed(opened, own, models, control, notes)
+            yield Borrowed(opened, own, models, control, tensor_names, notes)
         except BaseException:
             with _quietly():
                 _leave(opened.server, control, loaded_here)
@@ -141,6 +145,21 @@ def _make_ready(
             next_step=f"{those_ready(states)}; harness export STUDY makes them, "
             "--model-name VARIANT=NAME says what one is called there",
         )
+
+
+def _tensor_names(
+    study: Study, models: Mapping[str, RemoteModel], url: str
+) -> Iterator[tuple[str, TensorNames]]:
+    """How each variant's tensors are called there.
+
+    Raises:
+        UsageError: one of a task's outputs is not there.
+    """
+    for family in study.families:
+        for model in family.models:
+            for artefact in model.artefacts:
+                name = variant_name(model, *artefact)
+                yield name, names_of(model, models[name], family.task.kind, url)
 
 
 def _described(opened: OpenServer, name: str) -> RemoteModel:

@@ -19,6 +19,7 @@ from harness.study import Model
 from harness.types import TaskKind, TensorSpec
 
 Tensors = Mapping[str, NDArray[Any]]
+_SEGMENTS = "token_type_ids"
 
 _TASK_OUTPUTS = {
     TaskKind.SEQUENCE_CLASSIFICATION: ("logits",),
@@ -40,8 +41,19 @@ class TensorNames:
 
     def groups(self, groups: Sequence[Group]) -> list[Group]:
         """Payloads as it takes them."""
-        named = [{self.inputs.get(key, key): one for key, one in g.items()} for g in groups]
-        return cast_payloads(named, self.declared)
+        return cast_payloads([self.named(group) for group in groups], self.declared)
+
+    def named(self, group: Group) -> dict[str, NDArray[Any]]:
+        """One request under its names.
+
+        Segment ids of nothing but zeros are what a model that takes none goes by: left out there.
+        """
+        named = {self.inputs.get(key, key): array for key, array in group.items()}
+        declared = {one.name for one in self.declared}
+        segments = named.get(_SEGMENTS)
+        if declared and _SEGMENTS not in declared and segments is not None and not segments.any():
+            del named[_SEGMENTS]
+        return named
 
     @property
     def tag(self) -> str:
@@ -72,7 +84,7 @@ class NamingClient:
         if names is None:
             return self._client.infer(model, inputs)
         types = {spec.name: spec.datatype for spec in names.declared}
-        theirs = {names.inputs.get(key, key): array for key, array in inputs.items()}
+        theirs = names.named(inputs)
         cast = {key: cast_array(key, array, types.get(key)) for key, array in theirs.items()}
         outputs = self._client.infer(model, cast)
         ours = {key: outputs[name] for key, name in names.outputs.items() if name in outputs}

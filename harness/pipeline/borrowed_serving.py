@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.cache import cache_root
@@ -12,7 +12,7 @@ from harness.load.generators import REQUEST_TIMEOUT_S
 from harness.load.payloads import Group
 from harness.load.transports.opening import transport_opener
 from harness.pipeline.borrowed import Borrowed
-from harness.pipeline.borrowed_names import NamingClient, TensorNames, names_of, task_outputs
+from harness.pipeline.borrowed_names import NamingClient, TensorNames, task_outputs
 from harness.pipeline.identity import FOLDER
 from harness.pipeline.machinery import Machinery
 from harness.pipeline.preflight import check_requests, try_one_request
@@ -48,11 +48,7 @@ def serve_borrowed(
     """
     opened_families = open_families(study, study.families, machinery.progress, machinery.warn)
     borrowed = _with_bodies(study, opened_families, borrowed, machinery)
-    names = {
-        variant: tensor_names
-        for one in opened_families
-        for variant, tensor_names in _tensor_names(one, borrowed)
-    }
+    names = borrowed.names
     families = tuple(
         _prepare(study, one, borrowed, names, machinery, folder) for one in opened_families
     )
@@ -70,19 +66,6 @@ def serve_borrowed(
     return Served(families, site, served_as, names)
 
 
-def _tensor_names(opened: OpenedFamily, borrowed: Borrowed) -> Iterator[tuple[str, TensorNames]]:
-    """How each variant of a family calls its tensors there.
-
-    Raises:
-        UsageError: one of the task's outputs is not there.
-    """
-    for one in opened.teacher_first:
-        for artefact in one.model.artefacts:
-            name = variant_name(one.model, *artefact)
-            found, url = borrowed.models[name], borrowed.opened.address.url
-            yield name, names_of(one.model, found, opened.family.task.kind, url)
-
-
 def _with_bodies(
     study: Study, families: Sequence[OpenedFamily], borrowed: Borrowed, machinery: Machinery
 ) -> Borrowed:
@@ -90,7 +73,7 @@ def _with_bodies(
     family = families[0]
     first = family.teacher_first[0]
     name = variant_name(first.model, *first.model.artefacts[0])
-    groups = [group.inputs for group in first.dataset.groups]
+    groups = borrowed.names[name].groups([group.inputs for group in first.dataset.groups])
     workload = workloads(study, study.traffic_of(family.family))[0]
     model = borrowed.models[name]
     opened = settled(borrowed.opened, model, groups, workload, machinery.grpc)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,15 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from kserve_server import kserve_server
 from tiny_model import TINY_MODEL, make_tiny_variant
 
 from harness.cli.main import run_command
 from harness.errors import EXIT_ENVIRONMENT
 from harness.load.payloads import write_payloads
+from harness.runs import read_run
 from harness.serving.embedded import EmbeddedTriton, Ports
 from harness.serving.endpoint import TritonClient
 from harness.serving.environment import ServerEnvironment
+from tests.local_study import write_local_study
 
 MEASURED = {0, EXIT_ENVIRONMENT}
 """Measured; a busy machine makes a trial invalid, and what was counted must be right even so."""
@@ -139,3 +143,101 @@ def test_a_triton_that_restricts_all_but_inference(
     assert result["server"]["requests"] > 0
     assert header not in said
     assert "statistics" not in said
+
+
+CONFIG = """
+name: "{name}" backend: "onnxruntime" max_batch_size: 0
+input [ {{ name: "ids" data_type: TYPE_INT32 dims: [ -1, -1 ] }},
+        {{ name: "mask" data_type: TYPE_INT32 dims: [ -1, -1 ] }} ]
+output [ {{ name: "total" data_type: TYPE_FP32 dims: [ 1 ] }},
+         {{ name: "scores" data_type: TYPE_FP32 dims: [ -1, 3 ] }} ]
+instance_group [ {{ count: 1 kind: KIND_CPU }} ]
+"""
+
+
+def write_strangers_model(repository: Path, name: str, weights: tuple[float, ...]) -> None:
+    """Names, types and shapes of its own, no batcher, and an output without rows."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper
+
+    axes, whole = ["batch", "sequence"], ["one"]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Mul", ["ids", "mask"], ["kept"]),
+            helper.make_node("Cast", ["kept"], ["numbers"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceSum", ["numbers", "axes"], ["sums"], keepdims=1),
+            helper.make_node("Mul", ["sums", "weights"], ["scores"]),
+            helper.make_node("ReduceSum", ["sums"], ["sum"], keepdims=0),
+            helper.make_node("Reshape", ["sum", "axes"], ["total"]),
+        ],
+        name,
+        [helper.make_tensor_value_info(one, TensorProto.INT32, axes) for one in ("ids", "mask")],
+        [
+            helper.make_tensor_value_info("total", TensorProto.FLOAT, whole),
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 3]),
+        ],
+        [
+            numpy_helper.from_array(np.array([1], np.int64), "axes"),
+            numpy_helper.from_array(np.array([weights], np.float32), "weights"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    (repository / name / "1").mkdir(parents=True)
+    onnx.save(model, repository / name / "1" / "model.onnx")
+    (repository / name / "config.pbtxt").write_text(CONFIG.format(name=name))
+
+
+@pytest.fixture(scope="module")
+def strangers(
+    tmp_path_factory: pytest.TempPathFactory, server_environment: ServerEnvironment
+) -> Iterator[EmbeddedTriton]:
+    repository = tmp_path_factory.mktemp("strangers")
+    write_strangers_model(repository, "own-teacher-fp32", (1.0, -0.5, 2.0))
+    write_strangers_model(repository, "own-student-fp32", (2.0, -1.0, 0.5))
+    log_file = repository.parent / "strangers.log"
+    with EmbeddedTriton(server_environment, repository, log_file=log_file) as server:
+        yield server
+
+
+def strangers_study(folder: Path, **named: dict[str, str]) -> Path:
+    study = write_local_study(
+        folder,
+        serving={"max_batch_sizes": [8], "queue_delays_us": [0, 500], "instance_counts": [1]},
+        traffic={"protocols": ["http"], "client_batch_sizes": [4], "concurrencies": [2],
+                 "duration_s": 0.5, "warmup_s": 0.1},
+    )  # fmt: skip
+    document = yaml.safe_load(study.read_text())
+    for model in document["families"][0]["models"]:
+        model |= {"inputs": {"input_ids": "ids", "attention_mask": "mask"}, **named}
+    study.write_text(yaml.safe_dump(document))
+    return study
+
+
+@pytest.mark.triton
+def test_a_model_of_other_names_types_and_shapes_is_scored_and_swept(strangers, tmp_path, capsys):
+    url = ["--url", f"http://{strangers.endpoint.http}"]
+    out = tmp_path / "run"
+    unnamed = strangers_study(tmp_path)
+    assert run_command(["sweep", str(unnamed), *url, "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert "has no output 'logits': it has total, scores" in said
+    assert "outputs: {logits: total}" in said
+    study = strangers_study(tmp_path, outputs={"logits": "scores"})
+    code = run_command(["sweep", str(study), *url, "--search", "grid", "--out", str(out)])
+    said = capsys.readouterr().err
+    assert code in {0, 3, 4}, said
+    run = read_run(out)
+    # The sums are positive, so each model always says the class of its largest weight.
+    rows = list(csv.DictReader((tmp_path / "test.csv").open()))
+    scores = {one.variant: one.value for one in run.scores if one.metric == "accuracy"}
+    for name, label in (("own-teacher-fp32", "other"), ("own-student-fp32", "code")):
+        right = sum(row["kind"] == label for row in rows) / len(rows)
+        assert scores[name] == pytest.approx(right)
+    assert {one.trial.serving.max_batch_size for one in run.trials} == {0}
+    assert {one.trial.serving.queue_delay_us for one in run.trials} == {0}
+    assert all(one.failures == 0 for one in run.trials)
+    assert any(one.requests for one in run.trials)
+    with TritonClient(strangers.endpoint) as client:
+        client.load("own-teacher-fp32")
+        config = client._client.get_model_config("own-teacher-fp32").config
+    assert config.max_batch_size == 0
