@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.cache import cache_root
@@ -132,7 +132,8 @@ def _prepare(
                 warn=machinery.warn,
             )
             found = dataclasses.replace(model, identity=identity)
-            variants.append(_variant(name, one, opened.family, precision, found, outputs))
+            variant = _variant(name, one, opened.family, precision, found, outputs, names[name])
+            variants.append(variant)
     return PreparedFamily(
         family=opened.family,
         variants=tuple(variants),
@@ -203,6 +204,7 @@ def _variant(
     precision: Precision,
     model: RemoteModel,
     outputs: tuple[TensorSpec, ...],
+    names: TensorNames,
 ) -> ModelVariant:
     """The variant, with the shapes of one row."""
     return ModelVariant(
@@ -215,13 +217,26 @@ def _variant(
         source=opened.model.checkpoint,
         sha256=model.identity,
         path=Path(),
-        inputs=tuple(dataclasses.replace(one, shape=one.shape[1:]) for one in model.inputs),
+        inputs=tuple(_as_encoded(opened.dataset, model, names)),
         outputs=outputs,
         parameters=opened.checkpoint.parameters,
         size_bytes=None,
         batches=not (model.config is not None and model.serving.max_batch_size == 0),
         served_as=model.name,
     )
+
+
+def _as_encoded(
+    dataset: EncodedDataset, model: RemoteModel, names: TensorNames
+) -> Iterator[TensorSpec]:
+    """The inputs of one row by the data's names for them; payloads are sent under the model's."""
+    declared = {one.name: one for one in model.inputs}
+    for ours in dataset.groups[0].inputs:
+        there = declared.get(names.inputs.get(ours, ours))
+        if there is None:
+            yield TensorSpec(ours, "INT64", (_DYNAMIC,))
+        else:
+            yield dataclasses.replace(there, name=ours, shape=there.shape[1:])
 
 
 def _format(model: RemoteModel) -> ModelFormat:

@@ -214,18 +214,17 @@ def strangers_study(folder: Path, **named: dict[str, str]) -> Path:
 
 
 @pytest.mark.triton
-def test_a_model_of_other_names_types_and_shapes_is_scored_and_swept(strangers, tmp_path, capsys):
+def test_a_model_of_other_names_types_and_shapes_is_scored(strangers, tmp_path, capsys):
     url = ["--url", f"http://{strangers.endpoint.http}"]
     out = tmp_path / "run"
     unnamed = strangers_study(tmp_path)
-    assert run_command(["sweep", str(unnamed), *url, "--out", str(out)]) == 2
+    assert run_command(["evaluate", str(unnamed), *url, "--out", str(out)]) == 2
+    assert not out.exists()
     said = capsys.readouterr().err
     assert "has no output 'logits': it has total, scores" in said
     assert "outputs: {logits: total}" in said
     study = strangers_study(tmp_path, outputs={"logits": "scores"})
-    code = run_command(["sweep", str(study), *url, "--search", "grid", "--out", str(out)])
-    said = capsys.readouterr().err
-    assert code in {0, 3, 4}, said
+    assert run_command(["evaluate", str(study), *url, "--out", str(out)]) == 0
     run = read_run(out)
     # The sums are positive, so each model always says the class of its largest weight.
     rows = list(csv.DictReader((tmp_path / "test.csv").open()))
@@ -233,6 +232,15 @@ def test_a_model_of_other_names_types_and_shapes_is_scored_and_swept(strangers, 
     for name, label in (("own-teacher-fp32", "other"), ("own-student-fp32", "code")):
         right = sum(row["kind"] == label for row in rows) / len(rows)
         assert scores[name] == pytest.approx(right)
+
+
+@pytest.mark.triton
+def test_a_model_that_does_not_batch_is_swept_as_it_is(strangers, tmp_path, capsys):
+    url, out = f"http://{strangers.endpoint.http}", tmp_path / "run"
+    study = strangers_study(tmp_path, outputs={"logits": "scores"})
+    code = run_command(["sweep", str(study), "--url", url, "--search", "grid", "--out", str(out)])
+    assert code in {0, 3, 4}, capsys.readouterr().err
+    run = read_run(out)
     assert {one.trial.serving.max_batch_size for one in run.trials} == {0}
     assert {one.trial.serving.queue_delay_us for one in run.trials} == {0}
     assert all(one.failures == 0 for one in run.trials)
