@@ -120,32 +120,51 @@ def _row(number: int, *, studies: int) -> Row:
 
 
 def _share(share: float, rng: np.random.Generator, samples: int) -> Bounds:
-    return share_statistic("accuracy", rng.random(samples) < share).bounds(seed=0)
+    return _of_hits(int(rng.binomial(samples, share)), samples)
+
+
+@cache
+def _of_hits(hits: int, samples: int) -> Bounds:
+    return share_statistic("accuracy", np.arange(samples) < hits).bounds(seed=0)
 
 
 def _two(
     teacher: float, both: tuple[float, float], rng: np.random.Generator, samples: int
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Teacher and student; `both`: right with the teacher, and where it is wrong."""
-    right = rng.random(samples) < teacher
-    kept, gained = both[0] / teacher, both[1] / (1 - teacher) if teacher < 1 else 0.0
-    return right, rng.random(samples) < np.where(right, kept, gained)
+) -> tuple[int, int, int]:
+    """Rows that both have right, the teacher alone, and the student alone.
+
+    `both`: the chance that the student is right with the teacher, and where that is wrong.
+    """
+    chances = np.array([both[0], teacher - both[0], both[1], 1 - teacher - both[1]])
+    drawn = rng.multinomial(samples, np.maximum(chances, 0.0) / np.maximum(chances, 0.0).sum())
+    return int(drawn[0]), int(drawn[1]), int(drawn[2])
+
+
+def _right(counts: tuple[int, int, int], samples: int) -> tuple[NDArray[np.bool_], ...]:
+    """The rows that teacher and student have right."""
+    kind = np.repeat([0, 1, 2, 3], [*counts, samples - sum(counts)])
+    return kind <= 1, (kind == 0) | (kind == 2)  # noqa: PLR2004  (the student alone)
+
+
+@cache
+def _of_pair(counts: tuple[int, int, int], samples: int) -> tuple[Bounds, Bounds]:
+    right, own = _right(counts, samples)
+    if not right.any():
+        return Bounds(None, None, None, samples), paired_loss(right, own, seed=0)
+    pair = (share_statistic("accuracy", one).sums for one in (own, right))
+    return bounds(side_by_side(*pair), seed=0), paired_loss(right, own, seed=0)
 
 
 def _retained(
     teacher: float, both: tuple[float, float], rng: np.random.Generator, samples: int
 ) -> Bounds:
-    right, own = _two(teacher, both, rng, samples)
-    if not right.any():
-        return Bounds(None, None, None, samples)
-    pair = (share_statistic("accuracy", one).sums for one in (own, right))
-    return bounds(side_by_side(*pair), seed=0)
+    return _of_pair(_two(teacher, both, rng, samples), samples)[0]
 
 
 def _loss(
     teacher: float, both: tuple[float, float], rng: np.random.Generator, samples: int
 ) -> Bounds:
-    return paired_loss(*_two(teacher, both, rng, samples), seed=0)
+    return _of_pair(_two(teacher, both, rng, samples), samples)[1]
 
 
 def _confusion(classes: Floats, share: float) -> Floats:

@@ -234,3 +234,20 @@ def test_the_verdict_document_puts_the_first_family_on_top(folder):
 def test_one_failing_family_fails_the_study(decisions, overall):
     verdicts = tuple(Verdict("f", "", decision, None, "", ()) for decision in decisions)
     assert overall_decision(verdicts) is overall
+
+
+def test_a_journal_from_before_throughput_had_an_interval_is_read(folder):
+    result = sample_trial_result()
+    folder.journal.add(result)
+    path = folder.journal.path
+    later = ("throughput_low_inferences_per_s", "throughput_high_inferences_per_s",
+             "failure_design_effect")  # fmt: skip
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        line["data"] = {name: value for name, value in line["data"].items() if name not in later}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    (read,) = Journal.read(path).trials.values()
+
+    assert read == result
+    assert read.throughput_low_inferences_per_s is None

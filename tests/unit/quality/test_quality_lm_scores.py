@@ -14,7 +14,11 @@ from harness.types import ModelFormat, ModelVariant, Precision, Role, TaskKind
 
 TASK = SimpleNamespace(
     task_name="t",
-    aggregation=lambda: {"acc": metrics.mean, "word_perplexity": metrics.weighted_perplexity},
+    aggregation=lambda: {
+        "acc": metrics.mean,
+        "f1": metrics.f1_score,
+        "word_perplexity": metrics.weighted_perplexity,
+    },
 )
 
 
@@ -81,3 +85,33 @@ def test_few_unanswered_texts_are_left_out_and_many_leave_no_score(
     found = scores(samples("word_perplexity", own), samples("word_perplexity", own))
 
     assert [score.samples for score in found] == ([200 - missing] if told else [])
+
+
+def test_twenty_right_documents_are_not_known_to_be_all() -> None:
+    right = [1.0] * 20
+
+    (score,) = scores(samples("acc", right), samples("acc", right))
+
+    assert (score.low, score.high) == (pytest.approx(0.8316, abs=1e-4), 1.0)
+    assert score.relative_low == pytest.approx(0.832, abs=0.005)
+    assert score.relative_high == pytest.approx(1.2025, abs=0.01)
+    assert (score.standard_error, score.relative_standard_error) == (0.0, 0.0)
+
+
+def test_what_is_no_function_of_sums_has_a_width_without_an_error_too() -> None:
+    """Binary F1 of (truth, answer): all right on twenty documents."""
+    own = [(number % 2, number % 2) for number in range(20)]
+
+    (score,) = scores(samples("f1", own), samples("f1", own))
+
+    assert score.value == score.high == 1
+    assert 0.7 < score.low < 0.95
+    assert score.relative_low < 0.95
+    assert score.relative_high > 1.05
+
+
+def test_a_single_text_has_a_perplexity_and_no_interval() -> None:
+    (score,) = scores(samples("word_perplexity", [[-20.0, 5]]), [])
+
+    assert score.value == pytest.approx(np.exp(4))
+    assert (score.low, score.high, score.units) == (None, None, 1)
