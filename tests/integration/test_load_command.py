@@ -313,7 +313,7 @@ def test_what_cannot_be_is_said_before_anything_starts(
     ("made", "said"),
     [
         ({"name": "input_idz"}, "the payloads lack the model's input input_ids"),
-        ({"kind": np.int32}, "input input_ids: the payloads hold INT32, not INT64"),
+        ({"kind": np.bytes_}, "input input_ids: the payloads hold BYTES, not INT64"),
     ],
 )
 def test_payloads_that_do_not_fit(addresses, protocol, tmp_path, made, said, capsys):
