@@ -13,6 +13,11 @@ export function number(value, digits = 3) {
   return Number(value.toPrecision(digits)).toString();
 }
 
+/** A latency in words; what no bound could be given for is an hour in the numbers. */
+export function latency(value_ms) {
+  return value_ms !== null && value_ms >= 3_600_000 ? "unbounded" : number(value_ms);
+}
+
 /** Lines over time. `lines`: [{name, colour, values}]; `bounds`: [{value, text}]. */
 export function drawLines(box, { at, lines, unit, bounds = [], stacked = false, top = 0 }) {
   const shown = stacked ? stack(lines) : lines.map((line) => ({ ...line, upper: line.values }));

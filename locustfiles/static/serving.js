@@ -1,6 +1,6 @@
 // The tab 'Serving': Locust makes the tab and leaves its panel empty; this fills it.
 
-import { drawBars, drawLines, number } from "./charts.js";
+import { drawBars, drawLines, latency, number } from "./charts.js";
 import { groupForm } from "./form.js";
 
 const EVERY_MS = 1000;
@@ -215,7 +215,7 @@ function drawTests() {
     const choose = make("button", { class: "link", type: "button" }, `${one.number}`);
     choose.addEventListener("click", () => { asked = one.running ? null : one.number; poll(); });
     return [choose, one.variant, [one.protocol, one.load, one.phase].filter(Boolean).join(", "), one.objective || "–",
-      HEADLINES[one.decision], number(one.p50_ms), number(one.p95_ms), number(one.p99_ms), number(one.requests_per_s), number(one.failed, 9)];
+      HEADLINES[one.decision], latency(one.p50_ms), latency(one.p95_ms), latency(one.p99_ms), number(one.requests_per_s), number(one.failed, 9)];
   });
   const made = table(["Test", "Variant", "Load", "Objective", "Verdict", "p50 (ms)", "p95 (ms)", "p99 (ms)", "Requests/s", "Failed"], rows, [1, 2, 3]);
   known.tests.forEach((one, index) => made.rows[index + 1].cells[4].classList.add("tone", one.decision));

@@ -85,6 +85,10 @@ def counted(triton: EmbeddedTriton, variant: str) -> tuple[int, int]:
     return int(requests), int(statistics["inference_count"])
 
 
+HELD_UP = ("sent late", "slow to send", "woke late", "steady")
+"""What a busy machine does to the generators; the counts of both sides must agree even so."""
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[webdriver.Chrome]:
     chrome = chromium()
@@ -154,12 +158,14 @@ def test_two_tests_of_the_form_agree_with_tritons_own_counts(stack: Stack) -> No
     trials = list(csv.DictReader(io.StringIO(downloaded)))
     assert [one["variant"] for one in trials] == list(VARIANTS)
     shown = [first["verdict"]["decision"], second["verdict"]["decision"]]
-    # 60 requests/s that are stopped after some seconds may be too few to decide on, and a busy
-    # machine may hold up the generators: but both sides counted the same requests.
-    for one in (first, second):
+    # 60 requests/s that are stopped after some seconds may be too few to decide on.
+    for one, decided in ((first, {"pass", "undecided"}), (second, {"pass"})):
         reasons = "; ".join(one["verdict"]["reasons"])
         assert "Triton answered" not in reasons, reasons
-        assert one["verdict"]["decision"] != "fail", reasons
+        held_up = any(word in reasons for word in HELD_UP)
+        assert one["verdict"]["decision"] in (decided | {"invalid"} if held_up else decided), (
+            reasons
+        )
     assert [one["decision"] for one in trials] == shown
     stored = read_run(stack.out).trials
     assert [one.decision for one in stored] == shown

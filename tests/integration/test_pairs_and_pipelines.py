@@ -76,11 +76,11 @@ def test_a_pair_is_classified_as_the_checkpoint_itself_does(study, scored, role)
         truncation=True,
         max_length=48,
         padding=True,
+        return_token_type_ids=True,  # which the model takes, though this tokenizer announces none
         return_tensors="pt",
     )
-    inputs = {name: encoded[name] for name in ("input_ids", "attention_mask")}
     with torch.inference_mode():
-        best = model(**inputs).logits.argmax(-1).tolist()
+        best = model(**encoded).logits.argmax(-1).tolist()
     said = [model.config.id2label[index] for index in best]
 
     outcomes = outcomes_of(scored, f"pair-{role}-fp32")
