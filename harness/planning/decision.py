@@ -31,6 +31,7 @@ from harness.types import (
 
 LONGEST_ADVICE_S = 3600.0
 """A trial longer than an hour is not what a person wants to be advised."""
+_MORE_SAMPLES = "score more samples: raise `samples` of the task, or give it a larger test split"
 
 
 def judge_quality(
@@ -222,12 +223,11 @@ def _open_point(candidates: Candidates) -> _OpenPoint:
         return _OpenPoint(problem, "go on with --resume, or run the study again")
     first = best(one for one in unsettled if one.decision is not Decision.INVALID)
     if first is None:
-        return _invalid_point(unsettled[0])
+        return _invalid_point(candidates, unsettled[0])
     name = f"{first.trial.variant} ({setting(first.trial)})"
     quality, why = candidates.quality[first.trial.variant]
     if quality is not Decision.PASS:
-        step = "score more samples: raise `samples` of the task, or give it a larger test split"
-        return _OpenPoint(f"the best candidate, {name}, {why}.", step)
+        return _OpenPoint(f"the best candidate, {name}, {why}.", _MORE_SAMPLES)
     if first.decision is Decision.PASS:
         problem = f"{name} met it when first measured, but no fresh measurement confirms that."
         return _OpenPoint(problem, "measure it afresh: run the study again, or go on with --resume")
@@ -245,10 +245,14 @@ def _spoiled_point(winner: Assessment, spoiled: Assessment) -> _OpenPoint:
     return _OpenPoint(problem, "mend what made the trial invalid, then run the study again")
 
 
-def _invalid_point(invalid: Assessment) -> _OpenPoint:
+def _invalid_point(candidates: Candidates, invalid: Assessment) -> _OpenPoint:
     name = f"{invalid.trial.variant} ({setting(invalid.trial)})"
     problem = f"no measurement that counts is left open; {name} is invalid: {invalid.reason}."
-    return _OpenPoint(problem, "mend what made trials invalid, then run the study again")
+    step = "mend what made trials invalid, then run the study again"
+    quality, why = candidates.quality[invalid.trial.variant]
+    if quality is Decision.PASS:
+        return _OpenPoint(problem, step)
+    return _OpenPoint(f"{problem} And {invalid.trial.variant} {why}.", f"{step}; {_MORE_SAMPLES}")
 
 
 def _longer(undecided: Assessment) -> str:

@@ -254,6 +254,14 @@ def test_only_invalid_measurements_left_open():
     assert "counters were reset" in decided.summary
 
 
+def test_an_invalid_trial_does_not_hide_that_quality_is_open_too():
+    quality = {**QUALITY, "student": (UNDECIDED, "keeps 100% (83% to 120%): about 72 samples")}
+    decided = verdict(student(100, invalid="sent late"), quality=quality)
+    assert decided.decision is UNDECIDED
+    assert "is invalid: sent late. And student keeps 100% (83% to 120%)" in decided.summary
+    assert "score more samples" in decided.next_step
+
+
 def test_what_is_no_candidate_is_never_recommended():
     control = make_trial("control", stage="confirm")
     decided = verdict(make_result(control, rate=9000), student(800, stage="confirm"))
