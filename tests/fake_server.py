@@ -1,7 +1,8 @@
 """A KServe v2 server whose latency is known and whose faults are chosen: the truth to measure.
 
 HTTP (binary tensors) and gRPC on free ports of the loopback, in a thread of the test's process.
-It answers every model name, each row with its own number, so that an answer says whose it is;
+It answers every model name, each row with its own number, so that an answer says whose it is, and
+repeats the request's id, as Triton does;
 `described_model` is what it says of itself.
 What it served, and how long it really took over it, is in `served`.
 """
@@ -230,7 +231,8 @@ class FakeServer:
             raise ConnectionError
         body = await reader.readexactly(int(fields["content-length"]))
         split = int(fields["inference-header-content-length"])
-        tensor = json.loads(body[:split])["inputs"][0]
+        asked = json.loads(body[:split])
+        tensor = asked["inputs"][0]
         ordinal, fault = self.next_fault()
         rows = body[split : split + tensor["parameters"]["binary_data_size"]]
         answers = await self.answers(tuple(tensor["shape"]), rows, ordinal, fault)
@@ -241,7 +243,9 @@ class FakeServer:
         elif fault is Fault.UNAVAILABLE:
             writer.write(_http_answer(503, b'{"error":"overloaded"}', None, chunked=False))
         else:
-            header = json.dumps({"outputs": [_described(answer) for answer in answers]}).encode()
+            told = {"id": asked["id"]} if "id" in asked else {}
+            told["outputs"] = [_described(answer) for answer in answers]
+            header = json.dumps(told).encode()
             raw = b"".join(answer.data for answer in answers)
             chunked = self.behaviour.chunked
             writer.write(_http_answer(200, header + raw, len(header), chunked=chunked))
@@ -263,7 +267,7 @@ class _Servicer(DescribingServicer):
         answers = await self._server.answers(shape, rows, ordinal, fault)
         if fault is Fault.UNAVAILABLE:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "overloaded")
-        response = service_pb2.ModelInferResponse(model_name=request.model_name)
+        response = service_pb2.ModelInferResponse(model_name=request.model_name, id=request.id)
         for answer in answers:
             response.outputs.add(name=answer.name, datatype=answer.datatype, shape=answer.shape)
             response.raw_output_contents.append(answer.data)

@@ -16,12 +16,15 @@ from typing import Self
 import numpy as np
 
 
-def kserve_answer(*values: float, extra: str = "", name: str = "logits", fields: str = "") -> bytes:
+def kserve_answer(
+    *values: float, identity: str = "", extra: str = "", name: str = "logits", fields: str = ""
+) -> bytes:
     """A whole answer with one FP32 output of shape (1, n).
 
     Args:
         values: the output's elements.
-        extra: a value for the JSON header's `id`; left out if empty.
+        identity: the JSON header's `id`; left out if empty.
+        extra: a value for a member of it that means nothing; left out if empty.
         name: of the output.
         fields: more header fields, each with its line end.
     """
@@ -33,7 +36,8 @@ def kserve_answer(*values: float, extra: str = "", name: str = "logits", fields:
         "parameters": {"binary_data_size": len(raw)},
     }
     description = {"model_name": "m", "outputs": [output]}
-    header = json.dumps({"id": extra, **description} if extra else description).encode()
+    more = {"id": identity, "more": extra}
+    header = json.dumps({**{k: v for k, v in more.items() if v}, **description}).encode()
     head = (
         f"HTTP/1.1 200 OK\r\n{fields}Content-Type: application/octet-stream\r\n"
         f"Inference-Header-Content-Length: {len(header)}\r\n"

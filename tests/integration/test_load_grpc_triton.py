@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -15,12 +16,14 @@ from harness.load.transports.address import parse_target
 from harness.load.transports.contract import Answer, RequestFailure, Transport
 from harness.load.transports.grpc import GrpcTransport
 from harness.load.transports.grpcio import GrpcioTransport
+from harness.load.transports.kserve import AnswerForms
 from harness.serving.embedded import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
 
 pytestmark = pytest.mark.triton
 
 ELEMENTS = {"FP32": np.float32, "INT64": np.int64}
+_REQUEST_ID = re.compile(r"\[request id: [0-9a-f]{24}\]")
 SHAPES = [(1, 1), (1, 7), (2, 8), (3, 333), (8, 64), (8, 5000), (1, 400_000)]
 """The last: 6.4 MB asked, 4.8 MB answered by the language model."""
 
@@ -125,9 +128,23 @@ def test_refusals_are_the_same(
             with pytest.raises(RequestFailure) as caught:
                 transport.send(request)
             assert caught.value.kind == kind
-        words.append(str(caught.value).partition(kind)[2].lstrip(": "))
+        said = str(caught.value).partition(kind)[2].lstrip(": ")
+        words.append(_REQUEST_ID.sub("[request id: X]", said))
         assert arrays(transport.send(transport.encode("tiny", inputs_of((1, 8)))))
     assert words[1].endswith(words[0])
+
+
+def test_answers_that_repeat_the_requests_id_are_recognised(
+    ours: Transport, reference: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for transport in (ours, reference):
+        request = transport.encode("tiny", inputs_of((2, 8)))
+        first = arrays(transport.send(request))
+        with monkeypatch.context() as patched:
+            patched.setattr(AnswerForms, "learn", lambda *_: pytest.fail("read again"))
+            for _ in range(5):
+                answer = arrays(transport.send(request))
+                assert all(np.array_equal(answer[name], array) for name, array in first.items())
 
 
 def test_a_connection_serves_thousands_of_requests(ours: Transport) -> None:

@@ -9,6 +9,7 @@ import pytest
 import tritonclient.http as tritonclient
 from numpy.typing import NDArray
 
+from harness.load.transports import http
 from harness.load.transports.address import parse_target
 from harness.load.transports.contract import Answer, RequestFailure
 from harness.load.transports.http import HttpTransport
@@ -69,6 +70,16 @@ def test_answers_are_those_that_tritonclient_gets(
     for answer in answers:
         np.testing.assert_array_equal(logits_of(answer), expected)
     assert len({id(answer.layout) for answer in answers}) == 1
+
+
+def test_answers_that_repeat_the_requests_id_are_recognised(
+    transport: HttpTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = transport.encode("tiny", inputs_of(2, 4))
+    expected = logits_of(transport.send(request))
+    monkeypatch.setattr(http, "read_message", lambda *_: pytest.fail("read again"))
+    for _ in range(5):
+        np.testing.assert_array_equal(logits_of(transport.send(request)), expected)
 
 
 def test_a_refused_request_leaves_the_connection_to_the_next(transport: HttpTransport) -> None:

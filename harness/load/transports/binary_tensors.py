@@ -17,10 +17,12 @@ from harness.load.transports.contract import (
     Layout,
     OutputTensor,
     RequestFailure,
+    check_echo,
     datatype_of,
     layout_of,
     tensor_bytes,
 )
+from harness.load.transports.request_ids import MARK
 
 
 class Body(NamedTuple):
@@ -34,6 +36,7 @@ def encode_body(inputs: Mapping[str, NDArray[Any]]) -> Body:
     """JSON header and raw tensors of a request that wants its outputs in binary."""
     raw = {name: tensor_bytes(array) for name, array in inputs.items()}
     description = {
+        "id": MARK.decode(),
         "inputs": [
             {
                 "name": name,
@@ -49,18 +52,26 @@ def encode_body(inputs: Mapping[str, NDArray[Any]]) -> Body:
     return Body(len(header), header + b"".join(raw.values()))
 
 
-def read_layout(data: bytes, *, body_start: int, tensors_start: int) -> Layout:
+def read_layout(
+    data: bytes, *, body_start: int, tensors_start: int, identity: bytes = b""
+) -> Layout:
     """Where the tensors of an accepted answer lie in its data.
 
     Args:
         data: the answer, to its end.
         body_start: where its JSON header starts.
         tensors_start: where that ends.
+        identity: the request's id, empty if it had none.
 
     Raises:
-        RequestFailure: `malformed`, when header and tensors do not fit each other.
+        RequestFailure: `malformed`, when header and tensors do not fit each other, or the answer
+            is another request's.
     """
-    layout = _parse_layout(data[body_start:tensors_start], tensors_start)
+    header = data[body_start:tensors_start]
+    if identity:  # so that headers which differ in nothing else are parsed once
+        header = header.replace(identity, MARK)
+    layout, echoed = _parse_layout(header, tensors_start)
+    check_echo(identity.decode() if echoed == MARK.decode() else echoed, identity)
     announced = layout.outputs[-1].end if layout.outputs else tensors_start
     if announced != len(data):
         raise RequestFailure(
@@ -72,15 +83,18 @@ def read_layout(data: bytes, *, body_start: int, tensors_start: int) -> Layout:
 
 
 @lru_cache(maxsize=64)
-def _parse_layout(header: bytes, start: int) -> Layout:
-    """Parse a JSON header whose tensors start there; remembered, as answers of one shape share it.
+def _parse_layout(header: bytes, start: int) -> tuple[Layout, Any]:
+    """The layout and the id of a JSON header whose tensors start there.
+
+    Remembered, as answers of one shape share it.
 
     Raises:
         RequestFailure: `malformed`.
     """
     outputs = []
     try:
-        for described in json.loads(header)["outputs"]:
+        description = json.loads(header)
+        for described in description["outputs"]:
             if "data" in described:
                 raise RequestFailure(
                     "malformed", "the server answers in JSON: it lacks the binary tensor extension"
@@ -96,4 +110,4 @@ def _parse_layout(header: bytes, start: int) -> Layout:
         raise RequestFailure(
             "malformed", f"the answer's JSON header is not KServe v2: {header[:200]!r}"
         ) from error
-    return layout_of(tuple(outputs))
+    return layout_of(tuple(outputs)), description.get("id")

@@ -1,8 +1,9 @@
 """What a transport is: the only plug-in point between a user and the wire.
 
-A request is encoded once, before the load starts, and sent many times: what a transport does
-for each request is what the generator costs. Answers are likewise recognised rather than parsed:
-those of one form share their header byte for byte, so its layout is worked out once.
+A request is encoded once, before the load starts, and sent many times, each time under another id
+(`request_ids.py`): what a transport does for each request is what the generator costs. Answers are
+likewise recognised rather than parsed: those of one form share their header byte for byte, but for
+that id, so its layout is worked out once.
 
 Transports use the plain `socket` and `threading` modules and never import gevent: in a Locust
 process, where these are patched, they wait cooperatively; anywhere else they block.
@@ -16,6 +17,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
+
+from harness.load.transports.request_ids import without_ids
 
 DATATYPES = {
     "bool": "BOOL",
@@ -38,6 +41,7 @@ TEXT_KINDS = "SUO"
 """Numpy's kinds of texts: fixed-width bytes, fixed-width text, objects (of bytes or text)."""
 
 _LENGTH = struct.Struct("<I")
+_LONGEST_QUOTED_ID = 80
 
 
 def datatype_of(array: NDArray[Any]) -> str | None:
@@ -66,6 +70,32 @@ class RequestFailure(Exception):  # noqa: N818  (the term of serving: a failed r
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(f"{kind}: {message}")
         self.kind = kind
+
+    def __repr__(self) -> str:
+        """Alike for failures that differ only in their request's id: Locust counts them by it."""
+        return without_ids(super().__repr__())
+
+
+class AnotherAnswer(RequestFailure):
+    """An answer that belongs to another request: `malformed`, like all that breaks the protocol."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("malformed", message)
+
+
+def check_echo(echoed: object, sent: bytes) -> None:
+    """Refuse an answer that bears an id other than its request's; one without an id is fine.
+
+    Args:
+        echoed: the answer's id.
+        sent: the request's; empty if it had none, and then nothing is held against it.
+
+    Raises:
+        AnotherAnswer: it answers another request.
+    """
+    if sent and echoed and echoed != sent.decode():
+        answered = str(echoed)[:_LONGEST_QUOTED_ID]
+        raise AnotherAnswer(f"the answer to {answered!r} came to the request {sent.decode()!r}")
 
 
 class OutputTensor(NamedTuple):
@@ -123,7 +153,10 @@ class Transport(Protocol):
     transport can tell: by the kernel's stamp (`inbox.py`), or when it was read."""
 
     def encode(self, model: str, inputs: Mapping[str, NDArray[Any]]) -> bytes:
-        """The whole request as it goes over the wire; every array has the batch dimension."""
+        """The whole request as it goes over the wire, but for a mark where its id will stand.
+
+        Every array has the batch dimension.
+        """
 
     def connect(self) -> None:
         """Connect now; without it `send` connects when it needs to.
@@ -133,7 +166,7 @@ class Transport(Protocol):
         """
 
     def send(self, request: bytes) -> Answer:
-        """Send an encoded request and wait for its answer.
+        """Send an encoded request under an id of its own, and wait for its answer.
 
         Raises:
             RequestFailure: no answer, or one that says no. The next `send` starts afresh.

@@ -62,7 +62,7 @@ class GrpcTransport:
             raise self._broken(error) from error
 
     def send(self, request: bytes) -> Answer:
-        """Call `ModelInfer`."""
+        """Call `ModelInfer` under an id of its own."""
         try:
             connection = self._open()
             stream = connection.exchange(request)
@@ -74,10 +74,10 @@ class GrpcTransport:
         if stream.trailers is not self._good_trailers or stream.headers is not self._good_headers:
             self._judge(stream)
         data = stream.pieces[0] if len(stream.pieces) == 1 else b"".join(stream.pieces)
-        layout = self._forms.recognise(data)
+        layout = self._forms.recognise(data, stream.identity)
         if layout is None:
             _check_envelope(data)
-            layout = self._forms.learn(data)
+            layout = self._forms.learn(data, stream.identity)
         connection.learn(stream, layout)
         return Answer(layout, data)
 

@@ -24,6 +24,7 @@ from harness.load.transports.kserve import (
     AnswerForms,
     encode_infer_request,
 )
+from harness.load.transports.request_ids import stamped
 
 _OPTIONS = [
     ("grpc.max_send_message_length", -1),
@@ -78,15 +79,17 @@ class GrpcioTransport:
                 raise self._failure(error) from error
 
     def send(self, request: bytes) -> Answer:
-        """Call `ModelInfer`."""
+        """Call `ModelInfer` under an id of its own."""
         if self._infer is None:
             self._open()
+        request, identity = stamped(request)
         try:
             data = self._infer(request, timeout=self._timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
             raise self._failure(error) from error
         self.received_ns = time.monotonic_ns()
-        return Answer(self._forms.recognise(data) or self._forms.learn(data), data)
+        layout = self._forms.recognise(data, identity) or self._forms.learn(data, identity)
+        return Answer(layout, data)
 
     def close(self) -> None:
         """Close the channel."""

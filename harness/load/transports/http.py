@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 from harness.load.transports.address import Target
 from harness.load.transports.binary_tensors import encode_body, read_layout
 from harness.load.transports.connecting import ReadWaiter, open_socket, stands
-from harness.load.transports.contract import Answer, Layout, RequestFailure
+from harness.load.transports.contract import AnotherAnswer, Answer, Layout, RequestFailure
 from harness.load.transports.deadlines import watch
 from harness.load.transports.forms import KnownForms
 from harness.load.transports.http1 import Message, ProtocolViolation, StreamEnd, read_message
 from harness.load.transports.inbox import Inbox
 from harness.load.transports.json_tensors import encode_json, read_json
+from harness.load.transports.request_ids import stamped
 
 ALPN = "http/1.1"
 RECEIVE_BYTES = 65536
@@ -77,11 +78,12 @@ class HttpTransport:
         self._ready()
 
     def send(self, request: bytes) -> Answer:
-        """Send a request and recognise its answer, or read it."""
+        """Send a request under an id of its own, and recognise its answer, or read it."""
         connection = self._ready()
+        request, identity = stamped(request)
         try:
             received = connection.ask(request, self._timeout_s)
-            found = _forms.recall(received) or read_message(received, connection.receive)
+            found = _forms.recall(received, identity) or read_message(received, connection.receive)
         except (OSError, ProtocolViolation) as error:
             raise self._broken(connection, error) from error
         except BaseException:  # a killed greenlet, Ctrl-C: an answer may still be under way
@@ -92,7 +94,13 @@ class HttpTransport:
             self.close()
             raise self._too_late("answer from")
         self.received_ns = connection.inbox.received_ns
-        return Answer(found, received) if isinstance(found, Layout) else self._read(found)
+        if isinstance(found, Layout):
+            return Answer(found, received)
+        try:
+            return self._read(found, identity)
+        except AnotherAnswer:  # and so may be all that this connection brings from now on
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close the connection."""
@@ -114,7 +122,7 @@ class HttpTransport:
         self._connection = _Connection(connected, self._waiter)
         return self._connection
 
-    def _read(self, message: Message) -> Answer:
+    def _read(self, message: Message, identity: bytes) -> Answer:
         """Take an answer of an unknown form apart, and recognise its form from now on."""
         head = message.head
         if not head.keep_alive:
@@ -123,16 +131,19 @@ class HttpTransport:
             words = message.body[:_WORDS_OF_A_REFUSAL].decode(errors="replace")
             raise RequestFailure(f"http_{head.status}", words or "(no message)")
         if not self._target.binary:
-            return read_json(message.body)
+            return read_json(message.body, identity)
         size = len(message.data)
         tensors_start = size
         if head.header_length is not None:
             tensors_start = message.body_start + head.header_length
         layout = read_layout(
-            message.data, body_start=message.body_start, tensors_start=tensors_start
+            message.data,
+            body_start=message.body_start,
+            tensors_start=tensors_start,
+            identity=identity,
         )
         if head.keep_alive and message.body_start:
-            _forms.remember(message.data, tensors_start, layout)
+            _forms.remember(message.data, tensors_start, layout, identity)
         return Answer(layout, message.data)
 
     def _broken(self, connection: _Connection, error: Exception) -> RequestFailure:

@@ -38,6 +38,7 @@ from harness.load.transports.http2_stream import (
     number_frames,
     split_frame,
 )
+from harness.load.transports.request_ids import next_id, stamped
 from harness.load.transports.whole_answers import WholeAnswers
 
 TOP_UP_BYTES = 2**30
@@ -125,7 +126,8 @@ class Http2Connection:
             layout: of its body.
         """
         if stream.piece is not None:
-            self._whole_answers.learn(stream.piece, layout, self._header_frames.is_settled)
+            is_settled = self._header_frames.is_settled
+            self._whole_answers.learn(stream.piece, layout, is_settled, stream.identity)
 
     def close(self, code: ErrorCode = ErrorCode.NO_ERROR) -> None:
         """Close the connection, with a word to the server why."""
@@ -149,8 +151,10 @@ class Http2Connection:
         whole = cut_request(request)
         if whole and whole.data_bytes <= min(self._send_window, stream.send_window):
             self._send_window -= whole.data_bytes
-            self._wire.send(whole.on(stream.number.to_bytes(4, "big")))
+            stream.identity = next_id() if whole.rest else b""
+            self._wire.send(whole.on(stream.number.to_bytes(4, "big"), stream.identity))
             return
+        request, stream.identity = stamped(request)
         framed = bytearray(request)
         data_at = frames.HEADER_BYTES + (request[1] << 8 | request[2])  # after the HEADERS frame
         number_frames(framed, stream.number)
@@ -182,7 +186,8 @@ class Http2Connection:
         """Wait for the whole answer: one that looks like an earlier one, or any other."""
         piece = None if stream.ended else self._wire.receive_whole()
         if piece is not None:
-            known = self._whole_answers.recall(piece, stream.number.to_bytes(4, "big"))
+            number = stream.number.to_bytes(4, "big")
+            known = self._whole_answers.recall(piece, number, stream.identity)
             if known is not None:
                 stream.answer, data_bytes, wider = known
                 stream.ended = True

@@ -9,6 +9,7 @@ from harness.load.transports import frames
 from harness.load.transports.contract import Answer
 from harness.load.transports.frames import Http2Violation
 from harness.load.transports.hpack_headers import Headers
+from harness.load.transports.request_ids import MARK
 
 
 class Stream:
@@ -18,6 +19,7 @@ class Stream:
         "answer",
         "ended",
         "headers",
+        "identity",
         "number",
         "piece",
         "pieces",
@@ -30,6 +32,8 @@ class Stream:
         self.number = number
         self.send_window = send_window
         """Bytes of DATA that the server still takes on this stream."""
+        self.identity = b""
+        """The id that the request was sent under, if it bears one."""
         self.headers: Headers | None = None
         self.pieces: list[bytes] = []
         """The body, as its DATA frames brought it."""
@@ -70,16 +74,19 @@ class Stream:
 
 
 class FramedRequest(NamedTuple):
-    """A request of one HEADERS and one DATA frame, cut where the stream's number goes."""
+    """A request of one HEADERS and one DATA frame, cut where its stream's number and id go."""
 
     before: bytes
     between: bytes
     after: bytes
+    rest: bytes
+    """Behind the id; empty if it has none."""
     data_bytes: int
 
-    def on(self, number: bytes) -> bytes:
-        """The frames for a stream, whose number has four bytes."""
-        return b"".join((self.before, number, self.between, number, self.after))
+    def on(self, number: bytes, identity: bytes) -> bytes:
+        """The frames for a stream, whose number has four bytes; the id is empty if it has none."""
+        parts = (self.before, number, self.between, number, self.after, identity, self.rest)
+        return b"".join(parts)
 
 
 @lru_cache(maxsize=4096)
@@ -89,7 +96,8 @@ def cut_request(framed: bytes) -> FramedRequest | None:
     data_bytes = int.from_bytes(framed[data_at : data_at + 3], "big")
     if data_at + frames.HEADER_BYTES + data_bytes != len(framed):
         return None
-    return FramedRequest(framed[:5], framed[9 : data_at + 5], framed[data_at + 9 :], data_bytes)
+    after, _, rest = framed[data_at + 9 :].partition(MARK)
+    return FramedRequest(framed[:5], framed[9 : data_at + 5], after, rest, data_bytes)
 
 
 def frame_request(header_block: bytes, body: bytes) -> bytes:

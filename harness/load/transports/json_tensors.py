@@ -21,9 +21,11 @@ from harness.load.transports.contract import (
     Answer,
     OutputTensor,
     RequestFailure,
+    check_echo,
     datatype_of,
     layout_of,
 )
+from harness.load.transports.request_ids import MARK
 
 _ELEMENTS = {
     datatype: np.dtype(name).newbyteorder("<")
@@ -50,7 +52,8 @@ def encode_json(inputs: Mapping[str, NDArray[Any]]) -> bytes:
         for name, array in inputs.items()
     ]
     try:
-        return json.dumps({"inputs": tensors}, separators=(",", ":"), allow_nan=False).encode()
+        body = {"id": MARK.decode(), "inputs": tensors}
+        return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
     except ValueError as error:
         raise DataError("the payloads hold NaN or infinity, which JSON does not have") from error
 
@@ -77,15 +80,20 @@ def _data(name: str, array: NDArray[Any]) -> list[Any]:
         ) from error
 
 
-def read_json(body: bytes) -> Answer:
+def read_json(body: bytes, identity: bytes = b"") -> Answer:
     """An accepted answer: its tensors' elements as raw little-endian bytes, one after another.
 
+    Args:
+        body: the answer's.
+        identity: the request's id, empty if it had none.
+
     Raises:
-        RequestFailure: `malformed`, when it is no answer of KServe v2.
+        RequestFailure: `malformed`, when it is no answer of KServe v2, or another request's.
     """
     outputs, parts, start = [], [], 0
     try:
-        for described in from_json(body)["outputs"]:
+        answer = from_json(body)
+        for described in answer["outputs"]:
             datatype = str(described["datatype"])
             raw = _raw(datatype, described["data"])
             shape = tuple(int(length) for length in described["shape"])
@@ -98,6 +106,7 @@ def read_json(body: bytes) -> Answer:
         raise RequestFailure(
             "malformed", f"the answer is no KServe v2 JSON ({error}): {body[:200]!r}"
         ) from error
+    check_echo(answer.get("id"), identity)
     return Answer(layout_of(tuple(outputs)), b"".join(parts))
 
 

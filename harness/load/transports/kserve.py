@@ -18,10 +18,12 @@ from harness.load.transports.contract import (
     Layout,
     OutputTensor,
     RequestFailure,
+    check_echo,
     datatype_of,
     layout_of,
     tensor_bytes,
 )
+from harness.load.transports.request_ids import MARK, holes_of
 
 SERVICE = "/inference.GRPCInferenceService"
 MODEL_INFER = f"{SERVICE}/ModelInfer"
@@ -39,7 +41,7 @@ _LONGEST_REMEMBERED_PREFIX = 2**14
 
 def encode_infer_request(model: str, inputs: Mapping[str, NDArray[Any]]) -> bytes:
     """A serialised `ModelInferRequest`; every array has the batch dimension."""
-    request = service_pb2.ModelInferRequest(model_name=model)
+    request = service_pb2.ModelInferRequest(model_name=model, id=MARK.decode())
     for name, array in inputs.items():
         request.inputs.add(name=name, datatype=datatype_of(array), shape=list(array.shape))
         request.raw_input_contents.append(tensor_bytes(array))
@@ -52,8 +54,9 @@ class AnswerForms:
 
     A form is a total length, the bytes up to the first raw tensor, and the tags and lengths
     between the tensors. An answer that has all of them at their places can be parsed in one way
-    only. What varies from answer to answer, an `id` for example, makes a new form each time:
-    such answers are parsed, and come out right too, at a price. Memory is bounded.
+    only. The request's `id`, where an answer repeats it, is compared with the one that was sent.
+    What else varies from answer to answer makes a new form each time: such answers are parsed, and
+    come out right too, at a price. Memory is bounded.
 
     Args:
         envelope_bytes: what precedes the message in the data: 5 for gRPC's own prefix. It is
@@ -64,20 +67,26 @@ class AnswerForms:
         self._envelope_bytes = envelope_bytes
         self._forms: dict[int, tuple[_Form, ...]] = {}
 
-    def recognise(self, data: bytes) -> Layout | None:
-        """The layout of an answer of a known form; None for another."""
+    def recognise(self, data: bytes, identity: bytes = b"") -> Layout | None:
+        """The layout of an answer of a known form to the request of this id; None for another."""
+        # Without an id a form that repeats one is never the answer's: no server knows the mark.
+        identity = identity or MARK
         for form in self._forms.get(len(data), ()):
-            if data.startswith(form.prefix) and all(
+            if data.startswith(identity.join(form.prefix)) and all(
                 data.startswith(delimiter, at) for at, delimiter in form.delimiters
             ):
                 return form.layout
         return None
 
-    def learn(self, data: bytes) -> Layout:
+    def learn(self, data: bytes, identity: bytes = b"") -> Layout:
         """The layout of any answer, parsed; its form is known from then on.
 
+        Args:
+            data: the answer.
+            identity: its request's id, empty if it had none.
+
         Raises:
-            RequestFailure: `malformed`, when it is no `ModelInferResponse`.
+            RequestFailure: `malformed`, when it is no `ModelInferResponse`, or another request's.
         """
         fields = list(_fields(data, self._envelope_bytes))
         raw = [field for field in fields if field.number == _RAW_OUTPUT_CONTENTS]
@@ -88,12 +97,15 @@ class AnswerForms:
             message = service_pb2.ModelInferResponse.FromString(described)
         except DecodeError as error:
             raise RequestFailure("malformed", f"no ModelInferResponse: {error}") from error
+        check_echo(message.id, identity)
         layout = layout_of(tuple(_outputs(message.outputs, raw)))
         if not raw or fields[-len(raw) :] == raw:
-            self._remember(data, raw, layout)
+            self._remember(data, raw, layout, identity)
         return layout
 
-    def _remember(self, data: bytes, raw: Sequence[_Field], layout: Layout) -> None:
+    def _remember(
+        self, data: bytes, raw: Sequence[_Field], layout: Layout, identity: bytes
+    ) -> None:
         prefix = data[: raw[0].start] if raw else data
         if len(prefix) > _LONGEST_REMEMBERED_PREFIX:
             return
@@ -101,12 +113,15 @@ class AnswerForms:
         if len(self._forms) >= _LENGTHS:
             self._forms.clear()
         others = self._forms.get(len(data), ())[-_FORMS_OF_ONE_LENGTH + 1 :]
-        self._forms[len(data)] = (*others, _Form(prefix, delimiters, layout))
+        self._forms[len(data)] = (
+            *others,
+            _Form(holes_of(prefix, identity), delimiters, layout),
+        )
 
 
 class _Form(NamedTuple):
-    prefix: bytes
-    """Up to the first raw tensor, or all if there is none."""
+    prefix: tuple[bytes, ...]
+    """Up to the first raw tensor, or all if there is none; in parts, between them the id."""
     delimiters: tuple[tuple[int, bytes], ...]
     """Offset and bytes of what stands before each further tensor."""
     layout: Layout

@@ -1,9 +1,9 @@
 """Answers that come in one piece and look like an earlier one are recognised, not read.
 
 Nearly every answer of a small model does: it is the same HEADERS, DATA and trailers, in bytes,
-but for the stream's number, the tensors' content, and by how much a WINDOW_UPDATE in between widens
-the window. One regular expression holds all of that, message included, at a fraction of the price
-of reading frames and parsing the message.
+but for the stream's number, the request's id where the server repeats it, the tensors' content, and
+by how much a WINDOW_UPDATE in between widens the window. One regular expression holds all of that,
+message included, at a fraction of the price of reading frames and parsing the message.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from harness.load.transports.frames import (
     WINDOW_UPDATE,
     read_header,
 )
+from harness.load.transports.request_ids import WIDTH
 
 _FORMS = 128
 """Of one connection; a server whose every answer is a new form is not worth learning from."""
@@ -44,12 +45,16 @@ class WholeAnswers:
         self._forms: dict[int, tuple[_Form, ...]] = {}
         self._learned = 0
 
-    def recall(self, piece: bytes, number: bytes) -> tuple[Answer, int, bytes] | None:
+    def recall(
+        self, piece: bytes, number: bytes, identity: bytes = b""
+    ) -> tuple[Answer, int, bytes] | None:
         """The answer that a piece is, if it is of a known form, and whole.
 
         Args:
             piece: all that came.
             number: of the stream that is waited for, in four bytes.
+            identity: the request's id, empty if it had none; an answer that repeats one must
+                repeat this.
 
         Returns:
             The answer, its bytes of DATA, and the increment of the connection's window (four bytes
@@ -57,21 +62,31 @@ class WholeAnswers:
         """
         for pattern, layout, data_bytes in self._forms.get(len(piece), ()):
             match = pattern.fullmatch(piece)
-            if match is not None and match["number"] == number:
-                return Answer(layout, piece), data_bytes, match["wider"]
+            if match is None:
+                continue
+            answered, echoed, wider = match.group("number", "id", "wider")
+            if answered == number and (echoed == identity or not echoed):
+                return Answer(layout, piece), data_bytes, wider
         return None
 
-    def learn(self, piece: bytes, layout: Layout, is_settled: Callable[[bytes], bool]) -> None:
+    def learn(
+        self,
+        piece: bytes,
+        layout: Layout,
+        is_settled: Callable[[bytes], bool],
+        identity: bytes = b"",
+    ) -> None:
         """Remember the form of an answer that came in one piece, was read, and is in order.
 
         Args:
             piece: whole frames, and all that came of the answer.
             layout: with offsets into the body.
             is_settled: whether a header block means the same every time.
+            identity: the request's id, empty if it had none.
         """
         if self._learned >= _FORMS:
             return
-        form = _form_of(piece, layout, is_settled)
+        form = _form_of(piece, layout, is_settled, identity)
         if form is not None:
             self._learned += 1
             self._forms[len(piece)] = (form, *self._forms.get(len(piece), ()))
@@ -81,7 +96,9 @@ class WholeAnswers:
         self._forms.clear()
 
 
-def _form_of(piece: bytes, layout: Layout, is_settled: Callable[[bytes], bool]) -> _Form | None:
+def _form_of(
+    piece: bytes, layout: Layout, is_settled: Callable[[bytes], bool], identity: bytes
+) -> _Form | None:
     """What a piece has in common with others of its form; None if it is no ordinary answer."""
     parts: list[bytes] = []
     order: list[tuple[int, int]] = []
@@ -104,7 +121,16 @@ def _form_of(piece: bytes, layout: Layout, is_settled: Callable[[bytes], bool]) 
         return None
     if (WINDOW_UPDATE, 0) not in order:
         parts.append(b"(?P<wider>)")
-    return _Form(re.compile(b"".join(parts), re.DOTALL), within, data_bytes)
+    pattern = _with_id_open(b"".join(parts), identity)
+    return _Form(re.compile(pattern, re.DOTALL), within, data_bytes)
+
+
+def _with_id_open(pattern: bytes, identity: bytes) -> bytes:
+    """A pattern that takes any id where the answer repeats its request's, one and the same."""
+    before, *after = pattern.split(identity) if identity else [pattern]
+    if not after:
+        return b"(?P<id>)" + before
+    return before + b"(?P<id>.{%d})" % WIDTH + b"(?P=id)".join(after)
 
 
 def _frames(piece: bytes) -> Iterator[tuple[int, int, int, int]]:

@@ -22,6 +22,7 @@ from harness.load.transports.contract import (
 )
 from harness.load.transports.forms import FORMS_PER_LENGTH, LONGEST_PREFIX, KnownForms
 from harness.load.transports.http import HttpTransport
+from harness.load.transports.request_ids import MARK
 
 IDS = np.arange(8, dtype=np.int64).reshape(2, 4)
 
@@ -40,7 +41,9 @@ def test_a_request_is_what_tritonclient_would_send() -> None:
     ]
     theirs[0].set_data_from_numpy(IDS)
     theirs[1].set_data_from_numpy(mask)
-    expected, split = tritonclient.InferenceServerClient.generate_request_body(theirs)
+    expected, split = tritonclient.InferenceServerClient.generate_request_body(
+        theirs, request_id=MARK.decode()
+    )
     fields = dict(line.split(b": ") for line in head.split(b"\r\n")[1:])
     ours = int(fields[b"Inference-Header-Content-Length"])
     assert head.startswith(b"POST /v2/models/bert/infer HTTP/1.1\r\n")

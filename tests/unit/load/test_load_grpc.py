@@ -24,12 +24,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 from tritonclient.grpc._utils import _get_inference_request
+from tritonclient.grpc.service_pb2 import InferParameter
 
 from harness.load.transports.address import Target
 from harness.load.transports.contract import RequestFailure
 from harness.load.transports.frames import FrameReader
 from harness.load.transports.grpc import GrpcTransport
 from harness.load.transports.kserve import AnswerForms
+from harness.load.transports.request_ids import MARK, next_id
 
 
 def message_of(request: bytes) -> service_pb2.ModelInferRequest:
@@ -52,7 +54,8 @@ def test_a_request_is_what_tritonclient_would_send(rows: int) -> None:
     tensor = tritonclient.InferInput("input_ids", [rows, 4], "INT64")
     tensor.set_data_from_numpy(ids)
     theirs = _get_inference_request(
-        model_name="bert", inputs=[tensor], model_version="", request_id="", outputs=None,
+        model_name="bert", inputs=[tensor], model_version="", request_id=MARK.decode(),
+        outputs=None,
         sequence_id=0, sequence_start=False, sequence_end=False, priority=0, timeout=None,
         parameters=None,
     )  # fmt: skip
@@ -96,12 +99,12 @@ def test_answers_and_requests_of_any_size(transport_class: type, size: int) -> N
 
 @BOTH
 def test_forms_that_alternate_are_kept_apart(transport_class: type) -> None:
-    """Also such as have the same length, and an `id` that differs in every answer."""
+    """Also such as have the same length, and a number that differs in every answer."""
     turns = [
         infer_response(b"abcdefgh"),
         infer_response(b"abcdefgh", name="stigol"),
-        infer_response(b"abcdefgh", id="1"),
-        infer_response(b"abcdefgh", id="2"),
+        infer_response(b"abcdefgh", parameters={"n": InferParameter(int64_param=1)}),
+        infer_response(b"abcdefgh", parameters={"n": InferParameter(int64_param=2)}),
         infer_response(b"ABCDefghijkl"),
     ]
     calls = []
@@ -129,22 +132,27 @@ outputs = st.lists(
     ),
     max_size=4,
 )
-responses = st.tuples(st.text(max_size=4), outputs, st.integers(0, 4), st.sampled_from([0, 5]))
+identities = st.text(max_size=4) | st.just(MARK.decode())
+responses = st.tuples(identities, outputs, st.integers(0, 4), st.sampled_from([0, 5]))
 
 
 @given(st.lists(responses, max_size=6))
 def test_answers_mean_what_protobuf_says_they_mean(drawn) -> None:
-    """Whether seen before or not, in any order, with fewer raw tensors than outputs or more."""
+    """Seen before or not, in any order, with fewer raw tensors than outputs or more.
+
+    An answer whose id is the mark stands for one that repeats its request's.
+    """
     forms = {0: AnswerForms(), 5: AnswerForms(envelope_bytes=5)}
     for identity, described, missing, skipped in [*drawn, *drawn]:
-        message = service_pb2.ModelInferResponse(model_name="m", id=identity)
+        sent = next_id() if identity == MARK.decode() else b""
+        message = service_pb2.ModelInferResponse(model_name="m", id=sent.decode() or identity)
         for name, shape, values in described:
             message.outputs.add(name=name, datatype="FP32", shape=shape)
             message.raw_output_contents.append(values)
         if missing < len(described):
             del message.raw_output_contents[missing:]
         data = bytes(skipped) + message.SerializeToString()
-        layout = forms[skipped].recognise(data) or forms[skipped].learn(data)
+        layout = forms[skipped].recognise(data, sent) or forms[skipped].learn(data, sent)
         raw = [*message.raw_output_contents, *[b""] * len(described)]
         assert [(one.name, one.shape, data[one.start : one.end]) for one in layout.outputs] == [
             (one.name, tuple(one.shape), values)

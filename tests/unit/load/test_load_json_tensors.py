@@ -41,7 +41,7 @@ def test_numbers_go_there_and_back_to_the_last_bit(array):
     assert answer.bytes_of(output) == np.ascontiguousarray(array).tobytes()
     split, plain = remote_bodies.encode({"x": array}, binary=False)
     assert split is None
-    assert json.loads(plain) == body
+    assert json.loads(plain)["inputs"] == body["inputs"]
     theirs = remote_bodies.decode(json.dumps({"outputs": [tensor]}).encode(), None)
     np.testing.assert_array_equal(theirs["x"], array)
 
