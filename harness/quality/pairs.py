@@ -111,8 +111,10 @@ def kl_to_teacher_nats(outcomes: Outcomes, teacher: Outcomes) -> Floats | None:
     own = log_probabilities(outcomes, teacher.label_names)
     if theirs is None or own is None or own.shape != theirs.shape:
         return None
-    # A class of probability zero to the teacher adds nothing, whatever the variant says of it.
-    return np.asarray(special.rel_entr(np.exp(theirs), np.exp(own)).sum(axis=1))
+    # By logarithms: what a variant is next to certain of leaves the others a probability that is 0
+    # in float64, and their divergence is large, not unknown. A class of probability zero to the
+    # teacher adds nothing, as the logarithm of a finite logit is finite.
+    return np.maximum((np.exp(theirs) * (theirs - own)).sum(axis=1), 0.0)
 
 
 def log_likelihood_change_nats(outcomes: Outcomes, teacher: Outcomes) -> Floats | None:

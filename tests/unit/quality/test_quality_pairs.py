@@ -75,6 +75,17 @@ def test_divergence_is_never_negative_and_zero_beside_oneself(logits):
     assert kl_to_teacher_nats(own, own) == pytest.approx(np.zeros(6), abs=1e-9)
 
 
+def test_a_class_of_no_probability_to_the_variant_counts_with_all_its_divergence():
+    """Next to certain of one class, 2,000 nats from the other, which float64 makes 0."""
+    student, teacher = np.zeros((50, 2)), np.zeros((50, 2))
+    student[:10, 0] = 2000
+    labels = np.arange(50) % 2
+    found = measures(sure(labels, student), sure(labels, teacher, "teacher"))
+    assert found["kl_mean_nats"].samples == 50
+    assert found["kl_mean_nats"].value == pytest.approx((1000 - np.log(2)) * 10 / 50)
+    assert found["kl_mean_nats"].high > found["kl_mean_nats"].value
+
+
 def test_classes_are_compared_by_name_where_checkpoints_number_them_differently():
     labels, teacher, _ = two_classifiers(classes=3)
     order = [2, 0, 1]
