@@ -60,12 +60,22 @@ def cast_array(name: str, array: NDArray[Any], datatype: str | None) -> NDArray[
         kept = np.isfinite(cast.astype(np.float64)) == np.isfinite(array.astype(np.float64))
     else:
         kept = (cast == array) & ((cast < 0) == (array < 0))
+        if datatype in _FLOATS and array.dtype.kind in "iu":
+            kept &= _is_exact(cast, array)
     if not kept.all():
         lost = array[~kept].reshape(-1)[0]
         raise DataError(
             f"input {name}: the payloads hold {held}, not {datatype}, which cannot hold {lost}"
         )
     return cast
+
+
+def _is_exact(cast: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether floats are the very integers: numpy compares the two as floats, rounded alike."""
+    values = cast.astype(np.float64)
+    held = np.abs(values) < float(np.iinfo(whole.dtype).max)
+    exact: NDArray[np.bool_] = held & (np.where(held, values, 0).astype(whole.dtype) == whole)
+    return exact
 
 
 def check_payloads_fit(

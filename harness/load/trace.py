@@ -34,6 +34,9 @@ from harness.types import TraceUnit
 
 LONGEST_NS = 10**18
 """30 years: beyond it the stamps are in another unit, and 64 bits would overflow."""
+MOST_DIGITS = 30
+"""Before the point: an epoch in nanoseconds has 19; decimals of a million digits cannot be counted
+with."""
 _FRACTION = re.compile(r"[.,](\d+)")
 
 
@@ -140,7 +143,7 @@ def _moment(path: Path, stamp: Stamp) -> _Moment:
         value = Decimal(stamp.text)
     except InvalidOperation:
         return _clock_moment(path, stamp)
-    if not value.is_finite():
+    if not value.is_finite() or value.adjusted() > MOST_DIGITS:
         raise bad_line(path, stamp.number, f"'{stamp.text}' is no time")
     if value < 0:
         raise bad_line(path, stamp.number, f"'{stamp.text}' is negative")

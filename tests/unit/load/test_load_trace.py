@@ -118,6 +118,7 @@ def test_several_arrivals_at_once_stay_several(tmp_path: Path) -> None:
         (["when", "1.0", "2.0"], 1, "'when' is neither"),
         (["1.0", "nan"], 2, "'nan' is no time"),
         (["1.0", "inf"], 2, "'inf' is no time"),
+        (["1.0", "1e999999999"], 2, "'1e999999999' is no time"),
         (["-1.0", "2.0"], 1, "'-1.0' is negative"),
         (["a,b", "1,2"], 1, "names no column 'timestamp'"),
         (["user,timestamp", "a,1", "b"], 3, "has no column 2"),
