@@ -114,7 +114,8 @@ def kl_to_teacher_nats(outcomes: Outcomes, teacher: Outcomes) -> Floats | None:
     # By logarithms: what a variant is next to certain of leaves the others a probability that is 0
     # in float64, and their divergence is large, not unknown. A class of probability zero to the
     # teacher adds nothing, as the logarithm of a finite logit is finite.
-    return np.maximum((np.exp(theirs) * (theirs - own)).sum(axis=1), 0.0)
+    divergence: Floats = np.maximum((np.exp(theirs) * (theirs - own)).sum(axis=1), 0.0)
+    return divergence
 
 
 def log_likelihood_change_nats(outcomes: Outcomes, teacher: Outcomes) -> Floats | None:
