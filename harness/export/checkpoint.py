@@ -27,6 +27,8 @@ from harness.tasks.extras import require_extra
 from harness.tasks.vocabulary import VOCABULARY_FILES, has_tokenizer
 from harness.types import TaskKind
 
+_ADAPTER = "adapter_config.json"
+"""Of the package peft: transformers adds the adapter where that is installed, and only there."""
 _PICKLES = ("pytorch_model*.bin", "adapter_model.bin", "*.ckpt")
 
 
@@ -137,6 +139,8 @@ def _file_problems(folder: Path, *, local: bool) -> Iterator[str]:
         yield f"{folder} has no config.json"
     if not has_tokenizer(folder):
         yield f"{folder} has no tokenizer (none of {', '.join(VOCABULARY_FILES)})"
+    if (folder / _ADAPTER).is_file():
+        yield f"it has an adapter ({_ADAPTER}), which would be left out without a word"
     if not local or any(folder.glob("*.safetensors")):
         return
     pickles = sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern))
@@ -148,6 +152,11 @@ def _file_problems(folder: Path, *, local: bool) -> Iterator[str]:
 
 def _advice(problems: list[str]) -> str:
     text = " ".join(problems)
+    if _ADAPTER in text:
+        return (
+            "merge it into its model where peft is installed: merge_and_unload(), then "
+            "save_pretrained to a new folder, and name that; or take the file away"
+        )
     if "safetensors" in text or "pickles" in text:
         return (
             "if it has pickles only and you trust its author, convert it: load it with "

@@ -93,6 +93,12 @@ def config_problems(config: PretrainedConfig, kind: TaskKind | None) -> Iterator
         return
     if (config.num_labels or 0) < 2:  # noqa: PLR2004  (one output is a regression)
         yield "it has one output: a regression, not a classifier"
+    numbers = sorted(config.id2label or ())
+    if numbers != list(range(len(numbers))):
+        yield (
+            f"its id2label numbers the classes {', '.join(map(str, numbers[:8]))}, and outputs are "
+            "counted from 0: which output is which class is not certain"
+        )
     if config.problem_type == "multi_label_classification":
         yield "it gives several labels a text; the task has one"
     if config.problem_type == "regression":

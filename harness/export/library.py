@@ -109,7 +109,8 @@ def ask_library(
 
     Raises:
         CheckpointError: the library itself cannot run it on a text; what is sent of a sample is
-            not what its tokenizer makes of it; or a language model sees what it is to predict.
+            not what its tokenizer makes of it; its answers are no numbers; or a language model sees
+            what it is to predict.
     """
     # The longest first: BigBird leaves its sparse attention for good at the first short row.
     sent = sorted(_sent(model, checkpoint, task, rows).items(), key=_tokens, reverse=True)
@@ -128,6 +129,14 @@ def ask_library(
             )
             for row, inputs in sent
         ]
+    for one in answers:
+        if not np.isfinite(one.values).all():
+            raise CheckpointError(
+                f"checkpoint {checkpoint.name}: transformers itself answers {one.name} with "
+                "numbers that are none (NaN or infinite)",
+                next_step="its weights are broken: look for NaN or infinity among them, such as "
+                "those of a training that diverged or was cast to fp16",
+            )
     return tuple(reversed(answers))
 
 

@@ -46,7 +46,8 @@ def load_model(
             to the library.
 
     Raises:
-        CheckpointError: the weights cannot be read, or the task's head is not among them.
+        CheckpointError: the weights cannot be read, are of other sizes than the configuration
+            says, or the task's head is not among them.
     """
     import torch
 
@@ -62,6 +63,7 @@ def load_model(
                 local_files_only=True,
                 trust_remote_code=model.trust_remote_code,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, with the sizes
                 **chosen,
             )
     except Exception as error:
@@ -69,6 +71,14 @@ def load_model(
         raise CheckpointError(
             f"checkpoint {model.checkpoint}: the weights cannot be read: {plain_reason(error)}"
         ) from error
+    other_sizes = sorted(report["mismatched_keys"])
+    if other_sizes:
+        name, held, built = other_sizes[0]
+        raise CheckpointError(
+            f"checkpoint {model.checkpoint}: its config.json is not that of its weights: {name} "
+            f"has the shape {list(held)}, and {list(built)} by config.json",
+            next_step="look at the number of classes (id2label), of tokens and of positions there",
+        )
     missing = sorted(report["missing_keys"])
     if missing:
         raise CheckpointError(

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from harness.errors import CheckpointError, HarnessError, ParityError
 from harness.tasks.encoding import EncodedDataset, encode
@@ -243,3 +244,13 @@ def test_all_refusals_are_the_harness_own(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(HarnessError, match="the weights cannot be read"):
         case.wrapped()
+
+
+def test_weights_that_are_no_numbers_are_said_to_be_the_checkpoint_s(tmp_path: Path) -> None:
+    case = Case(tmp_path, "bert", Sides())
+    weights = case.folder / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["classifier.bias"][0] = float("nan")
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(HarnessError, match=r"itself answers .* \(NaN or infinite\)"):
+        case.gate()

@@ -101,6 +101,8 @@ def test_every_problem_is_told_at_once(classifier):
     [
         ({"id2label": {"0": "score"}, "label2id": {"score": 0}}, "a regression"),
         ({"problem_type": "multi_label_classification"}, "several labels"),
+        ({"id2label": {"1": "a", "2": "b", "3": "c"}}, "numbers the classes 1, 2, 3"),
+        ({"id2label": {"0": "a", "1": "b", "9": "c"}}, "numbers the classes 0, 1, 9"),
         ({"model_type": "no-such-model"}, "no-such-model"),
         ({"architectures": None}, "names the architecture none"),
     ],
@@ -190,6 +192,19 @@ def test_a_model_without_a_trained_head_is_refused(classifier):
     edit_config(classifier, architectures=["BertForSequenceClassification"])
     with pytest.raises(CheckpointError, match=r"no weights for classifier\.bias"):
         load_model(named(classifier), classifier, TaskKind.SEQUENCE_CLASSIFICATION)
+
+
+def test_weights_of_other_sizes_than_the_configuration_are_refused_with_both(classifier):
+    edit_config(classifier, id2label={str(number): f"c{number}" for number in range(5)})
+    with pytest.raises(CheckpointError, match=r"classifier\.\w+ has the shape \[3.*, and \[5"):
+        load_model(named(classifier), classifier, TaskKind.SEQUENCE_CLASSIFICATION)
+
+
+def test_an_adapter_is_not_left_out_without_a_word(classifier):
+    (classifier / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(CheckpointError, match="it has an adapter") as caught:
+        inspect_checkpoint(named(classifier), None)
+    assert "merge_and_unload" in caught.value.next_step
 
 
 def test_weights_cut_short_are_refused(classifier):
