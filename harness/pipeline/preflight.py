@@ -30,6 +30,7 @@ NAMES_SHOWN = 20
 PROBES = 4
 """Requests that tell an output as long as its request from one that was so by chance."""
 _REFUSALS = {"http_401", "http_403", "grpc_unauthenticated", "grpc_permission_denied"}
+_UNKNOWN = frozenset({"http_404", "http_405", "http_501"})
 
 
 def check_live(server: RemoteServer, url: str) -> None:
@@ -146,6 +147,11 @@ def try_one_request(
         AnswerCheck(held).check(answer, request)
     except RequestFailure as failure:
         step = "check its address and the model's name" if model.doubt else ""
+        if failure.kind in _UNKNOWN:
+            step = (
+                "check the address and the model's name: nothing takes KServe v2's inference "
+                "requests there (Triton's metrics, for one, have a port of their own)"
+            )
         if failure.kind.lower() in _REFUSALS or header_asked_for(str(failure)):
             step = header_step(str(failure))
         doubt = f"{model.doubt}; " if model.doubt else ""

@@ -21,6 +21,7 @@ from harness.runs import read_run
 from harness.serving.embedded import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
 from harness.serving.environment import ServerEnvironment
+from tests.held_up import HELD_UP
 
 pytestmark = [pytest.mark.browser, pytest.mark.triton]
 VARIANTS = ("small-teacher", "small-student")
@@ -83,10 +84,6 @@ def counted(triton: EmbeddedTriton, variant: str) -> tuple[int, int]:
         statistics = client.statistics(variant) or {}
     requests = statistics["inference_stats"]["success"]["count"]
     return int(requests), int(statistics["inference_count"])
-
-
-HELD_UP = ("sent late", "slow to send", "woke late", "steady")
-"""What a busy machine does to the generators; the counts of both sides must agree even so."""
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import yaml
 from harness.cli.main import run_command
 from harness.runs import read_run
 from harness.types import Decision
+from tests.held_up import HELD_UP
 from tests.local_study import add_language_model_family, write_local_study
 
 pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("server_environment")]
@@ -39,20 +40,17 @@ def finished(study, tmp_path_factory):
     return undisturbed(lambda path: run_command(arguments(study, path)), folder)
 
 
-DISTURBANCES = ("not steady yet", "short of a core")
-
-
 def undisturbed(measure, folder: Path):
     """What `measure` gives of a run folder, and the folder.
 
     Measured again, twice at most, where a trial was not steady in time, one in two hundred here, or
-    other work on the machine took the server's cores.
+    other work on the machine held the server or the generators up.
     """
     for attempt in range(3):
         path = folder / f"run-{attempt}"
         found = measure(path)
         trials = read_run(path).trials
-        if not any(word in one.invalid_reason for one in trials for word in DISTURBANCES):
+        if not any(word in one.invalid_reason for one in trials for word in HELD_UP):
             break
     return found, path
 
