@@ -77,9 +77,9 @@ class Page:
         self.browser.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
 
     def press(self, title: str) -> None:
-        self.wait_for(
-            lambda: self.browser.find_element(By.XPATH, f"//button[normalize-space()='{title}']")
-        ).click()
+        """Click a button, once it is there and has unfolded so far that it can be clicked."""
+        at = f"//button[normalize-space()='{title}']"
+        self.wait_for(lambda: self.browser.find_element(By.XPATH, at).click() is None)
 
     def wait_for(self, found: Callable[[], Any]) -> Any:
         """What `found` gives once it is true of something; what the page shows, where it is not."""
