@@ -43,10 +43,10 @@ def finished(study, tmp_path_factory):
 def undisturbed(measure, folder: Path):
     """What `measure` gives of a run folder, and the folder.
 
-    Measured again, twice at most, where a trial was not steady in time, one in two hundred here, or
+    Measured again, four times at most, where a trial was not steady in time, one in two hundred here, or
     other work on the machine held the server or the generators up.
     """
-    for attempt in range(3):
+    for attempt in range(5):
         path = folder / f"run-{attempt}"
         found = measure(path)
         trials = read_run(path).trials
@@ -214,11 +214,14 @@ def test_a_killed_generator_spoils_one_trial_only(study, tmp_path):
         _, errors = process.communicate(timeout=120)
         return process.returncode, errors
 
-    (code, errors), path = undisturbed(run_and_kill, tmp_path)
-    invalid = [result for result in read_run(path).trials if not result.valid]
+    path = tmp_path / "run"
+    code, errors = run_and_kill(path)
+    reasons = [result.invalid_reason for result in read_run(path).trials if not result.valid]
     assert code in {0, 4}, errors
-    assert len(invalid) == 1
-    assert "generator" in invalid[0].invalid_reason
+    assert sum("generator 0" in reason and "died" in reason for reason in reasons) == 1
+    # A busy machine may spoil others, and nothing else may.
+    others = [reason for reason in reasons if "died" not in reason]
+    assert all(any(word in reason for word in HELD_UP) for reason in others), others
 
 
 def test_a_full_disk_is_exit_5_with_the_next_step(study, tmp_path):
