@@ -43,8 +43,8 @@ def finished(study, tmp_path_factory):
 def undisturbed(measure, folder: Path):
     """What `measure` gives of a run folder, and the folder.
 
-    Measured again, four times at most, where a trial was not steady in time, one in two hundred here, or
-    other work on the machine held the server or the generators up.
+    Measured again, four times at most, where a trial was not steady in time or other work on the
+    machine held the server or the generators up.
     """
     for attempt in range(5):
         path = folder / f"run-{attempt}"
