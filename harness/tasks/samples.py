@@ -10,7 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.study import QuestionAnswering, SequenceClassification, Task
+from harness.study import (
+    CausalLanguageModelling,
+    QuestionAnswering,
+    SequenceClassification,
+    Task,
+)
 from harness.tasks.label_values import form_of
 from harness.tasks.labels import LabelReader, choose_reading, distinct_labels, mismatch
 from harness.tasks.question_answering import check_answers, read_answers
@@ -83,17 +88,7 @@ def load_samples(
     if isinstance(task, QuestionAnswering):
         return _questions(table, task, seed)
     if not isinstance(task, SequenceClassification):
-        texts = _texts(table, (task.text,))[0]
-        return Samples(
-            texts=tuple(texts),
-            pairs=None,
-            labels=None,
-            label_names=None,
-            digest=_digest(texts),
-            rows=tuple(range(len(texts))),
-            seed=seed,
-            columns=_slice_columns(table, task, range(len(texts))),
-        )
+        return _documents(table, task, seed)
     texts, *pairs = _texts(table, (task.text, task.text_pair) if task.text_pair else (task.text,))
     found = _labels(table, task, label_names, model, teacher, like) if label_names else None
     kept = _draw(len(texts), task.samples, seed)
@@ -111,6 +106,21 @@ def load_samples(
         columns=_slice_columns(table, task, kept),
         reader=found.reader if found else None,
         label_note=found.note if found else "",
+    )
+
+
+def _documents(table: Table, task: CausalLanguageModelling, seed: int) -> Samples:
+    """Every row: a language model's windows are drawn when they are cut."""
+    texts = _texts(table, (task.text,))[0]
+    return Samples(
+        texts=tuple(texts),
+        pairs=None,
+        labels=None,
+        label_names=None,
+        digest=_digest(texts),
+        rows=tuple(range(len(texts))),
+        seed=seed,
+        columns=_slice_columns(table, task, range(len(texts))),
     )
 
 
