@@ -26,7 +26,12 @@ import gevent
 import numpy as np
 
 from harness import hdr
-from harness.load.payloads import EncodedRequest, draw_payloads, encode_payloads, read_payloads
+from harness.load.requests.payloads import (
+    EncodedRequest,
+    draw_payloads,
+    encode_payloads,
+    read_payloads,
+)
 from harness.load.transports.address import parse_target
 from harness.load.transports.contract import Transport
 from harness.load.transports.opening import transport_opener

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2 as pb
 
 from harness.errors import MissingExtraError
-from harness.load.payloads import write_payloads
-from harness.serving.embedded import EmbeddedTriton
+from harness.load.requests.payloads import write_payloads
+from harness.serving.embedded.environment import ServerEnvironment
+from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
-from harness.serving.environment import ServerEnvironment
 from harness.types import TensorSpec
 
 CACHED_MODEL = "cached"

@@ -16,7 +16,7 @@ from naive_locust import NaiveLoad, drive_naively
 from ours import closed_loop, drive_ours
 from peers import PeerLoad, PeerRun, PerfAnalyzer
 
-from harness.load.generators import LoadGenerators, LoadJob
+from harness.load.generators.pool import LoadGenerators, LoadJob
 from harness.serving.endpoint import Endpoint
 
 _BARE_TRANSPORT = Path(__file__).with_name("bare_transport.py")

@@ -26,19 +26,19 @@ import yaml
 from rows import Row, run_as_command, show, skip
 
 from harness.errors import HarnessError
-from harness.pipeline.lm_evaluation import ROWS_PER_REQUEST, evaluation_serving
-from harness.pipeline.machinery import Machinery, ignore_progress
-from harness.pipeline.preparation import prepare
-from harness.pipeline.serving import serve
-from harness.quality.lm_eval import ServedLM
-from harness.quality.lm_quiet import lm_eval_quiet
-from harness.quality.lm_tasks import LoadedTask, TaskRequest, load_tasks
+from harness.flow.lm_evaluation import ROWS_PER_REQUEST, evaluation_serving
+from harness.flow.options import Machinery, ignore_progress
+from harness.flow.preparation import prepare
+from harness.flow.serving import serve
+from harness.quality.lm_eval.model import ServedLM
+from harness.quality.lm_eval.quiet import lm_eval_quiet
+from harness.quality.lm_eval.tasks import LoadedTask, TaskRequest, load_tasks
 from harness.quality.token_scores import TokenScorer
 from harness.reference.build import build_reference
-from harness.resources import bundled
-from harness.serving.environment import ensure_server_environment
-from harness.study_file import load_study
-from harness.tasks.tokenizer import load_tokenizer
+from harness.serving.embedded.environment import ensure_server_environment
+from harness.study.file import load_study
+from harness.system.resources import bundled
+from harness.tasks.tokenizers import load_tokenizer
 from harness.types import Progress
 
 FAMILY, MODEL = "prose", "prose-teacher"

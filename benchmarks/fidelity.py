@@ -33,11 +33,11 @@ from rows import Row, run_as_command, show, skip
 from timed_process import TimedServer, timed_server
 
 from harness.errors import GeneratorError, HarnessError
-from harness.load.generators import LoadGenerators, LoadJob
-from harness.load.payloads import write_payloads
-from harness.serving.embedded import EmbeddedTriton
+from harness.load.generators.pool import LoadGenerators, LoadJob
+from harness.load.requests.payloads import write_payloads
+from harness.serving.embedded.environment import ensure_server_environment
+from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import Endpoint, TritonClient
-from harness.serving.environment import ensure_server_environment
 from harness.types import TensorSpec, Workload
 
 PROTOCOLS = ("http", "grpc")

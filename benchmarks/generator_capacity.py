@@ -40,8 +40,8 @@ from peers import perf_analyzer
 from rows import Row, run_as_command, show, skip
 
 from harness.errors import GeneratorError, ServerError
+from harness.serving.embedded.environment import ServerEnvironment, ensure_server_environment
 from harness.serving.endpoint import TritonClient
-from harness.serving.environment import ServerEnvironment, ensure_server_environment
 
 CLIENTS = ("harness-locust", "harness", "locust-tritonclient", "perf_analyzer")
 PROTOCOLS = ("http", "grpc")

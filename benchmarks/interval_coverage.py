@@ -23,7 +23,7 @@ from rows import Row, show
 
 from harness.quality.intervals import Bounds, bounds, side_by_side
 from harness.quality.metrics import classification_statistics, perplexity_sums, share_statistic
-from harness.quality.statistics import paired_loss
+from harness.quality.pairs import paired_loss
 
 SAMPLES = (20, 100, 1000)
 SHARES = (0.5, 0.9, 0.99, 1.0)

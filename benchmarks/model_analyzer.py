@@ -23,8 +23,8 @@ from client_process import PeerError
 from numpy.typing import NDArray
 from peers import PerfAnalyzer, described_inputs
 
-from harness.cache import cache_root
 from harness.serving.endpoint import Endpoint
+from harness.system.cache import cache_root
 
 MODEL_ANALYZER = "triton-model-analyzer==1.58.0"
 

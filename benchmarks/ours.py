@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness import hdr
-from harness.load.generators import LoadGenerators, LoadJob
+from harness.load.generators.pool import LoadGenerators, LoadJob
 from harness.load.transports.address import parse_target
 from harness.types import (
     ArrivalKind,

@@ -25,9 +25,9 @@ from rows import Row, run_as_command, show
 
 from harness import hdr
 from harness.errors import StorageError
-from harness.load.generators import LoadJob
+from harness.load.generators.pool import LoadJob
+from harness.serving.embedded.environment import ensure_server_environment
 from harness.serving.endpoint import Endpoint
-from harness.serving.environment import ensure_server_environment
 from harness.types import LoadResult, SparseHistogram
 
 WARMUP_S = 0.5

@@ -28,9 +28,9 @@ from saturation import answers_per_s, encode_request
 from tritonclient.grpc import model_config_pb2 as pb
 
 from harness.errors import HarnessError
-from harness.serving.embedded import EmbeddedTriton
+from harness.serving.embedded.environment import ServerEnvironment, ensure_server_environment
+from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
-from harness.serving.environment import ServerEnvironment, ensure_server_environment
 
 DEFAULT_MODELS = ("topics-teacher-fp32", "topics-student-fp32")
 WARM_UP_S = 0.5

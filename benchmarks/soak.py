@@ -23,8 +23,8 @@ from cached_model import CACHED_MODEL, OUTPUTS, PAYLOADS_FILE, cached_server
 from ours import closed_loop, drive_ours, engine, open_loop, percentiles_ms, run_ours
 from rows import Row, run_as_command, show
 
-from harness.load.generators import LoadGenerators, LoadJob
-from harness.serving.environment import ensure_server_environment
+from harness.load.generators.pool import LoadGenerators, LoadJob
+from harness.serving.embedded.environment import ensure_server_environment
 from harness.types import LoadResult
 
 CAPACITY_S = 3.0

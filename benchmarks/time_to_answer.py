@@ -34,8 +34,8 @@ from rows import Row, run_as_command, show, skip
 from tritonclient.grpc import model_config_pb2 as pb
 
 from harness.errors import EXIT_OBJECTIVE_NOT_MET, EXIT_OK, EXIT_UNDECIDED, HarnessError
-from harness.serving.embedded import EmbeddedTriton
-from harness.serving.environment import ensure_server_environment
+from harness.serving.embedded.environment import ensure_server_environment
+from harness.serving.embedded.server import EmbeddedTriton
 
 CHECKPOINT = "reference:topics-teacher"
 FAMILY = "topics"

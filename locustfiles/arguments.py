@@ -11,8 +11,8 @@ from pathlib import Path
 
 from locust.argument_parser import LocustArgumentParser
 
+from harness.flow.repository import variants_in
 from harness.load.transports.opening import GrpcImplementation
-from harness.pipeline.catalogue import variants_in
 from harness.types import TraceUnit
 from plan import AUTO, NO_VARIANT
 

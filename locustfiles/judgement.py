@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 
 from harness import hdr
-from harness.limits import GENERATOR_CPU_LIMIT, allowed_late_ms
 from harness.types import TimeSlice
+from harness.types.limits import GENERATOR_CPU_LIMIT, allowed_late_ms
 from results import Results, WorkerState
 
 _REMEDIES = (

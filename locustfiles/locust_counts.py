@@ -16,7 +16,7 @@ from locust.env import Environment
 from locust.stats import StatsEntry, StatsError
 from numpy.typing import NDArray
 
-from harness.load.recorder import Batch, FailedRequest
+from harness.load.engine.recorder import Batch, FailedRequest
 
 MOST_FIRED = 100
 """Failures of one batch that the event's listeners are told of singly; those beyond are counted

@@ -8,14 +8,14 @@ from math import inf, isfinite
 from pathlib import Path
 
 from harness.errors import UsageError
-from harness.load.arrivals import parse_arrivals
-from harness.load.mixes import parse_mix
-from harness.load.shapes import parse_shape
-from harness.load.trace import read_trace
+from harness.flow.repository import payloads_of
+from harness.load.requests.traffic import parse_mix
+from harness.load.schedule.arrivals import parse_arrivals
+from harness.load.schedule.shapes import parse_shape
+from harness.load.schedule.trace import read_trace
+from harness.load.schedule.workload import check_workload
 from harness.load.transports.address import Target, parse_target
 from harness.load.transports.opening import GrpcImplementation
-from harness.load.workload import check_workload
-from harness.pipeline.catalogue import payloads_of
 from harness.planning.objective import load_clauses, parse_objective
 from harness.types import (
     ArrivalKind,

@@ -7,13 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from harness.errors import ServerError, UsageError
-from harness.load.known_answers import read_known_answers
-from harness.load.payload_fit import cast_payloads
-from harness.load.payloads import Group, read_payloads
-from harness.load.transports.address import Target
-from harness.load.transports.contract import Transport
-from harness.load.transports.opening import transport_opener
-from harness.pipeline.preflight import (
+from harness.flow.preflight import (
     check_live,
     check_requests,
     find_model,
@@ -22,8 +16,14 @@ from harness.pipeline.preflight import (
     takes_binary,
     try_one_request,
 )
-from harness.serving.remote import BINARY_TENSORS, RemoteModel, RemoteServer
-from harness.serving.remote_http import HttpServer
+from harness.load.requests.fit import cast_payloads
+from harness.load.requests.known_answers import read_known_answers
+from harness.load.requests.payloads import Group, read_payloads
+from harness.load.transports.address import Target
+from harness.load.transports.contract import Transport
+from harness.load.transports.opening import transport_opener
+from harness.serving.external.http import HttpServer
+from harness.serving.external.server import BINARY_TENSORS, RemoteModel, RemoteServer
 from harness.types import FREE_SIZE, TensorSpec, WireProtocol
 from plan import Plan
 from triton_users import befriend_grpc_and_gevent
@@ -104,6 +104,6 @@ def server_of(plan: Plan) -> RemoteServer:
     if plan.workload.protocol is WireProtocol.HTTP:
         return HttpServer(plan.target)
     befriend_grpc_and_gevent()
-    from harness.serving.remote_grpc import GrpcServer
+    from harness.serving.external.grpc import GrpcServer
 
     return GrpcServer(plan.target)

@@ -15,13 +15,12 @@ import psutil
 from gevent.event import Event
 from locust.env import Environment
 
-from harness.load.arrivals import arrival_times_ns
-from harness.load.generators import split_concurrency
-from harness.load.open_loop import OpenLoop
-from harness.load.payloads import EncodedRequest, read_payloads
-from harness.load.recorder import Recorder
-from harness.load.timer import Timer
-from harness.load.traffic import Place, Traffic, make_traffic
+from harness.load.engine.open_loop import OpenLoop, Timer
+from harness.load.engine.recorder import Recorder
+from harness.load.generators.pool import split_concurrency
+from harness.load.requests.payloads import EncodedRequest, read_payloads
+from harness.load.requests.traffic import Place, Traffic, make_traffic
+from harness.load.schedule.arrivals import arrival_times_ns
 from harness.load.transports.contract import DATATYPES
 from harness.load.transports.opening import GrpcImplementation, transport_opener
 from harness.types import TensorSpec

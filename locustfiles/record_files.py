@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from harness.load.records import RecordWriter
+    from harness.load.records.requests import RecordWriter
 
 
 def open_records(path: Path | None) -> RecordWriter | None:
@@ -19,6 +19,6 @@ def open_records(path: Path | None) -> RecordWriter | None:
     """
     if path is None:
         return None
-    from harness.load.records import RecordWriter
+    from harness.load.records.requests import RecordWriter
 
     return RecordWriter(path)

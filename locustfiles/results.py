@@ -15,8 +15,8 @@ from pydantic import TypeAdapter
 
 from attendance import Attendance
 from harness import hdr
-from harness.load.history import LoadHistory
-from harness.load.recorder import merge_slices
+from harness.load.engine.recorder import merge_slices
+from harness.load.records.history import LoadHistory
 from harness.types import GeneratorEvidence, SparseHistogram, TimeSlice
 
 SLICE_S = 0.25

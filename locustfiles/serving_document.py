@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness import hdr
-from harness.load.history import HistoryPoint
+from harness.load.records.history import HistoryPoint
 from harness.planning.assessment import Assessment
 from harness.planning.clauses import Finding
 from harness.planning.objective import LATENCY_METRICS, QUALITY_METRICS

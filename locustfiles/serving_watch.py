@@ -19,10 +19,10 @@ from gevent.event import Event
 from conductor import Conductor
 from harness import hdr
 from harness.analysis.stopping import LookSchedule, seconds_needed
+from harness.flow.external.trial import assess_load
 from harness.load.transports.opening import answers_are_stamped
-from harness.pipeline.live import assess_load
 from harness.planning.assessment import Assessment
-from harness.storage import utc_now
+from harness.system.storage import utc_now
 from harness.types import (
     Decision,
     LoadMode,

@@ -1,8 +1,8 @@
 """A resident Locust process: the harness starts it and gives it one trial after another.
 
 Orders come as JSON lines on standard input, answers go as lines to standard output
-(`harness.load.wire`); whatever else is printed goes to standard error, which is the log. The
-process ends when its input ends, and the kernel kills it when its parent dies.
+(`harness.load.generators.messages`); whatever else is printed goes to standard error, which is the
+log. The process ends when its input ends, and the kernel kills it when its parent dies.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import gevent
 from gevent.fileobject import FileObjectPosix
 from gevent.queue import Queue
 
-from harness.load.wire import (
+from harness.load.generators.messages import (
     Answer,
     Failed,
     Measure,

@@ -16,8 +16,8 @@ from typing import Any
 
 from conductor import Conductor
 from harness.errors import HarnessError
-from harness.pipeline.manifest import bare_manifest, command_line
-from harness.runs import RunFolder, read_run
+from harness.flow.manifest import bare_manifest, command_line
+from harness.runs.folder import RunFolder, read_run
 from harness.types import TrialResult
 from plan import Plan
 from results import Results
@@ -46,7 +46,7 @@ class SessionLog:
         self.problem = ""
         """Why the run folder is not complete; empty where it is."""
         conductor.watchers.append(self)
-        import_module("harness.tables")  # now, and not in the middle of a test
+        import_module("harness.runs.tables")  # now, and not in the middle of a test
 
     @property
     def folder(self) -> Path | None:
@@ -80,7 +80,7 @@ class SessionLog:
 
     def trials_csv(self) -> str:
         """One row a trial of every test that is over, in the columns of a run's trials.csv."""
-        from harness.tables import trials_table
+        from harness.runs.tables import trials_table
 
         return str(trials_table(self._trials, ()).to_csv(index=False))
 
@@ -91,8 +91,8 @@ class SessionLog:
         return str(pd.DataFrame(self._series).to_csv(index=False))
 
     def _write(self, folder: RunFolder, watched: Watched, trials: list[TrialResult]) -> None:
-        from harness.pipeline.evidence import write_load
-        from harness.tables import write_tables
+        from harness.flow.results import write_load
+        from harness.runs.tables import write_tables
 
         try:
             phases = {one.name: one for one in watched.results.phases(watched.ended_s or 0.0)}

@@ -19,15 +19,14 @@ from gevent.event import AsyncResult, Event
 from locust.env import Environment
 from locust.exception import StopUser
 
-from harness.load.arrivals import arrival_times_ns
-from harness.load.closed_loop import FOREVER_NS
-from harness.load.open_loop import OpenLoop
-from harness.load.recorder import Recorder
-from harness.load.timer import Timer
-from harness.load.traffic import Place, make_traffic
+from harness.load.engine.closed_loop import FOREVER_NS
+from harness.load.engine.open_loop import OpenLoop, Timer
+from harness.load.engine.recorder import Recorder
+from harness.load.generators.messages import Measure, Measured, Prepare, Progress
+from harness.load.requests.traffic import Place, make_traffic
+from harness.load.schedule.arrivals import arrival_times_ns
 from harness.load.transports.contract import RequestFailure
 from harness.load.transports.opening import GrpcImplementation, transport_opener
-from harness.load.wire import Measure, Measured, Prepare, Progress
 from harness.types import LoadMode
 from locust_counts import LocustCounts
 from loop_lag import LoopLag

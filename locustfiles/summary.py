@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import hdr
-from harness.storage import storage_errors
+from harness.system.storage import storage_errors
 from harness.types import Latencies, SparseHistogram, TimeSlice
 from judgement import remark_on, warnings_of
 from plan import Plan

@@ -20,10 +20,9 @@ from gevent.socket import wait_read
 from locust import User, constant, task
 from locust.exception import StopUser
 
-from harness.load.closed_loop import ClosedLoop, Ending
-from harness.load.open_loop import OpenLoop, OpenLoopSink
-from harness.load.timer import Timer
-from harness.load.traffic import Traffic
+from harness.load.engine.closed_loop import ClosedLoop, Ending
+from harness.load.engine.open_loop import OpenLoop, OpenLoopSink, Timer
+from harness.load.requests.traffic import Traffic
 from harness.load.transports.contract import RequestFailure
 from harness.types import WireProtocol
 

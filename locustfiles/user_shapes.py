@@ -14,7 +14,7 @@ from locust import LoadTestShape
 from locust.env import Environment
 from locust.runners import MasterRunner
 
-from harness.load.shapes import level
+from harness.load.schedule.shapes import level
 from harness.types import LoadShape
 from plan import Plan
 from results import SETTLING

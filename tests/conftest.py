@@ -10,8 +10,8 @@ import pytest
 from tiny_model import make_tiny_variant
 
 import harness.serving
-from harness.serving.embedded import EmbeddedTriton
-from harness.serving.environment import ServerEnvironment, ensure_server_environment
+from harness.serving.embedded.environment import ServerEnvironment, ensure_server_environment
+from harness.serving.embedded.server import EmbeddedTriton
 from harness.types import ModelVariant, Progress
 
 # The backend's files import each other by bare name, as Triton's stub has them on its path.

@@ -18,8 +18,8 @@ from fake_server import LOGITS, Behaviour, FakeServer, Served
 from numpy.typing import NDArray
 
 from harness import hdr
-from harness.load.generators import LoadGenerators, LoadJob
-from harness.load.payloads import write_payloads
+from harness.load.generators.pool import LoadGenerators, LoadJob
+from harness.load.requests.payloads import write_payloads
 from harness.load.transports.address import parse_target
 from harness.load.transports.opening import GrpcImplementation
 from harness.types import (

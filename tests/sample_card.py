@@ -7,7 +7,9 @@ from dataclasses import replace
 from queueing_model import MODELS, digest_of
 from sample_run import SERVING, sample_run
 
-from harness.card import (
+from harness.runs.folder import StoredRun
+from harness.types import LatencySummary, Percentile, Precision, WireProtocol
+from harness.types.card import (
     CardEntry,
     CardPlan,
     ColdCalls,
@@ -17,8 +19,6 @@ from harness.card import (
     ServedPoint,
     ThroughputPoint,
 )
-from harness.runs import StoredRun
-from harness.types import LatencySummary, Percentile, Precision, WireProtocol
 
 PLAN = CardPlan()
 BATCHES = (1, 4, 8, 16)

@@ -7,7 +7,7 @@ import random
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from harness.series import MEASURED, WARM_UP, LoadSeries, SecondPoint, SlicePoint
+from harness.runs.series import MEASURED, WARM_UP, LoadSeries, SecondPoint, SlicePoint
 from harness.types import ColdStart, ServiceLatency, ServingConfig, TrialResult
 
 SLICE_S = 0.05

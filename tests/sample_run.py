@@ -8,7 +8,7 @@ from pathlib import Path
 from queueing_model import BOUND_MS, MODELS, digest_of, measure
 from sample_evidence import cold_start_of, series_of, with_evidence
 
-from harness.runs import StoredRun
+from harness.runs.folder import StoredRun
 from harness.types import (
     BatchConsistency,
     Constraint,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from sample_run import MANIFEST, sample_run
 
-from harness.runs import StoredRun
+from harness.runs.folder import StoredRun
 from harness.types import (
     Decision,
     HostMetrics,

@@ -9,7 +9,7 @@ MODEL = 'model=~"$model"'
 VARIANTS = ("variant", "Variant", "label_values(harness_requests_total, variant)")
 MODELS = ("model", "Model on Triton", "label_values(nv_inference_request_success, model)")
 GENERATOR_CPU_LIMIT = 0.9
-"""harness/limits.py has it, and the alert HarnessGeneratorIsTheLimit."""
+"""harness/types/limits.py has it, and the alert HarnessGeneratorIsTheLimit."""
 
 
 def rate(metric: str, labels: str) -> str:

@@ -16,7 +16,17 @@ from collections.abc import Callable, Iterator
 
 from harness import hdr
 from harness.analysis.steady_state import still_warming
-from harness.limits import (
+from harness.types import (
+    ArrivalKind,
+    HostMetrics,
+    LoadMode,
+    LoadResult,
+    ServerMetrics,
+    ShapeKind,
+    SparseHistogram,
+    Workload,
+)
+from harness.types.limits import (
     BROKEN_FAILURE_SHARE,
     CACHED_SHARE,
     COUNT_TOLERANCE,
@@ -28,16 +38,6 @@ from harness.limits import (
     allowed_late_ms,
     lost_share,
     stolen_per_second,
-)
-from harness.types import (
-    ArrivalKind,
-    HostMetrics,
-    LoadMode,
-    LoadResult,
-    ServerMetrics,
-    ShapeKind,
-    SparseHistogram,
-    Workload,
 )
 
 GENERATOR_CPU_AIM = 0.60

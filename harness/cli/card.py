@@ -10,14 +10,14 @@ import typer
 from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line, warn
 from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Out, Repository, Resume, StudyFile
 from harness.cli.session import open_folder
-from harness.pipeline.card import FULL
-from harness.pipeline.machinery import Machinery
-from harness.pipeline.run import card_study
-from harness.report.card_values import cards_of
-from harness.report.terminal_card import card_table
+from harness.flow.card import FULL
+from harness.flow.options import Machinery
+from harness.flow.run import card_study
+from harness.report.card.values import cards_of
+from harness.report.terminal.card import card_table
 from harness.report.warnings import has_warnings, warning_lines
-from harness.runs import read_run
-from harness.study_file import load_study
+from harness.runs.folder import read_run
+from harness.study.file import load_study
 
 
 def card(

@@ -6,15 +6,14 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.groups import with_option_groups
-from harness.cli.machinery import GeneratorOptions
-from harness.cli.options import DEFAULT_REPOSITORY, Repository
+from harness.cli.options import DEFAULT_REPOSITORY, Repository, with_option_groups
+from harness.cli.run_options import GeneratorOptions
 from harness.cli.session import FolderOptions, RunOptions, run_to_verdict
-from harness.pipeline.card import DEMO as CARD_DEMO
-from harness.pipeline.card import QUICK as CARD_QUICK
-from harness.resources import bundled
+from harness.flow.card import DEMO as CARD_DEMO
+from harness.flow.card import QUICK as CARD_QUICK
 from harness.study import Study
-from harness.study_file import load_study, parse_study
+from harness.study.file import load_study, parse_study
+from harness.system.resources import bundled
 
 
 @with_option_groups

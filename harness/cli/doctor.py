@@ -12,14 +12,14 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from harness import machine
-from harness.cache import cache_root
 from harness.cli.console import ProgressDisplay, output, print_json
-from harness.cli.machinery import cpu_list
 from harness.cli.options import AsJson
+from harness.cli.run_options import cpu_list
 from harness.errors import EXIT_ENVIRONMENT, EXIT_OK, EnvironmentFailure, ServerEnvironmentError
 from harness.export.tensorrt import plan_home
-from harness.serving.environment import ensure_server_environment, find_server_environment
+from harness.serving.embedded.environment import ensure_server_environment, find_server_environment
+from harness.system import machine
+from harness.system.cache import cache_root
 
 NEEDED_GIB = 4
 GENERATOR_SHARE = 4

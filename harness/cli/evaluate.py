@@ -9,26 +9,25 @@ from typing import Annotated
 import typer
 
 from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line, say, warn
-from harness.cli.groups import with_option_groups
-from harness.cli.options import DEFAULT_REPOSITORY, Repository, StudyFile
-from harness.cli.remote import RemoteStudyOptions
+from harness.cli.external import RemoteStudyOptions
+from harness.cli.options import DEFAULT_REPOSITORY, Repository, StudyFile, with_option_groups
 from harness.cli.session import FolderOptions, keep_what_there_is, open_folder, tell_trackers
 from harness.errors import EXIT_ENVIRONMENT, EXIT_OK, HarnessError
-from harness.pipeline.lm_evaluation import (
+from harness.flow.lm_evaluation import (
     TaskEvaluation,
     check_language_models,
     families_without_answer,
 )
-from harness.pipeline.machinery import Machinery
-from harness.pipeline.run import score_study
-from harness.quality.lm_tasks import TaskRequest, load_tasks
+from harness.flow.options import Machinery
+from harness.flow.run import score_study
+from harness.quality.lm_eval.tasks import TaskRequest, load_tasks
 from harness.report.selection import families_of, lost_its_students
-from harness.report.task_table import known_before
-from harness.report.terminal_quality import losses_table, pairs_table, quality_table
+from harness.report.tables.quality import known_before
+from harness.report.terminal.quality import losses_table, pairs_table, quality_table
 from harness.report.warnings import has_warnings, warning_lines
-from harness.runs import StoredRun, read_run
+from harness.runs.folder import StoredRun, read_run
 from harness.study import Study
-from harness.study_file import load_study
+from harness.study.file import load_study
 from harness.tracking.sinks import check_trackers
 
 

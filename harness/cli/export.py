@@ -5,10 +5,10 @@ from __future__ import annotations
 from harness.cli.console import ProgressDisplay, print_json, print_line, say, warn
 from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Repository, StudyFile
 from harness.errors import EXIT_OK
-from harness.pipeline.machinery import Machinery
-from harness.pipeline.run import export_study
-from harness.report.numbers import megabytes
-from harness.study_file import load_study
+from harness.flow.options import Machinery
+from harness.flow.run import export_study
+from harness.report.words.numbers import megabytes
+from harness.study.file import load_study
 
 
 def export(

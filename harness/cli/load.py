@@ -11,26 +11,25 @@ from typing import Annotated
 import typer
 
 from harness.cli.console import ProgressDisplay, output, print_json, print_line, say
-from harness.cli.groups import with_option_groups
 from harness.cli.load_plan import LoadPlan, check_machinery, make_plan
-from harness.cli.machinery import CpuOptions, GeneratorOptions, make_machinery
-from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Repository
+from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Repository, with_option_groups
+from harness.cli.run_options import CpuOptions, GeneratorOptions, make_machinery
 from harness.cli.session import EXIT_CODES
 from harness.cli.source import ServingOptions, Source
 from harness.cli.telemetry import TelemetryOptions, watched
 from harness.cli.traffic import TrafficOptions
 from harness.errors import EXIT_ENVIRONMENT, EXIT_OK, UsageError
-from harness.load.payloads import Group, read_payloads
-from harness.pipeline.inputs import check_embedded, check_inputs
-from harness.pipeline.machinery import Machinery
-from harness.pipeline.manifest import bare_manifest, new_manifest
-from harness.pipeline.preflight import check_served, find_model
-from harness.pipeline.preparation import payloads_for
-from harness.pipeline.remote import RemoteAddress, open_remote, settled
-from harness.pipeline.remote_trial import measure_remote, prepare_remote
-from harness.pipeline.run import measure_once
-from harness.report.one_trial import trial_table
-from harness.runs import RunFolder
+from harness.flow.external.server import RemoteAddress, open_remote, settled
+from harness.flow.external.trial import measure_remote, prepare_remote
+from harness.flow.inputs import check_embedded, check_inputs
+from harness.flow.manifest import bare_manifest, new_manifest
+from harness.flow.options import Machinery
+from harness.flow.preflight import check_served, find_model
+from harness.flow.preparation import payloads_for
+from harness.flow.run import measure_once
+from harness.load.requests.payloads import Group, read_payloads
+from harness.report.terminal.trial import trial_table
+from harness.runs.folder import RunFolder
 from harness.types import Trial, TrialResult
 
 

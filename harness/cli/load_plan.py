@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from harness.cli.remote import check_own_server_options
+from harness.cli.external import check_own_server_options
 from harness.cli.source import ServingOptions, Source
 from harness.cli.sweep import override
 from harness.cli.traffic import TrafficOptions
 from harness.errors import UsageError
+from harness.flow.external.server import RemoteAddress
 from harness.load.transports.opening import GrpcImplementation
-from harness.pipeline.remote import RemoteAddress
 from harness.planning.objective import load_clauses, parse_objective
 from harness.study import Study
-from harness.study_file import load_study
+from harness.study.file import load_study
 from harness.types import ServiceLevelObjective, ServingConfig, WireProtocol, Workload
 
 NO_OBJECTIVE = ServiceLevelObjective("", ())

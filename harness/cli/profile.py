@@ -9,11 +9,11 @@ import typer
 
 from harness.cli.console import ProgressDisplay, output, print_json, print_line, warn
 from harness.cli.options import DEFAULT_REPOSITORY, RUNS, AsJson, Repository, StudyFile
-from harness.pipeline.machinery import Machinery
-from harness.pipeline.profile import ProfilePlan, profile_variant
-from harness.report.profile_page import profile_summary
-from harness.runs import new_run_path
-from harness.study_file import load_study
+from harness.flow.options import Machinery
+from harness.flow.profile import ProfilePlan, profile_variant
+from harness.report.profile.page import profile_summary
+from harness.runs.folder import new_run_path
+from harness.study.file import load_study
 
 
 def profile(

@@ -9,8 +9,8 @@ import typer
 
 from harness.cli.console import print_line
 from harness.report.build import build_report
-from harness.runs import read_run
-from harness.tables import write_tables
+from harness.runs.folder import read_run
+from harness.runs.tables import write_tables
 
 
 def report(

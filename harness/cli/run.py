@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from harness.cli.groups import with_option_groups
-from harness.cli.options import StudyFile
+from harness.cli.options import StudyFile, with_option_groups
 from harness.cli.session import RunOptions, run_to_verdict
-from harness.study_file import load_study
+from harness.study.file import load_study
 
 
 @with_option_groups

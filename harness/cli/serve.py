@@ -10,16 +10,16 @@ from typing import Annotated
 import typer
 
 from harness.cli.console import ProgressDisplay, print_json, say, warn
-from harness.cli.machinery import CpusServer, parse_cpus
 from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Repository, StudyFile
+from harness.cli.run_options import CpusServer, parse_cpus
 from harness.errors import ServerError, UsageError
-from harness.pipeline import serving
-from harness.pipeline.inputs import check_embedded
-from harness.pipeline.machinery import Machinery
-from harness.pipeline.run import export_study
-from harness.pipeline.spaces import serving_configs
-from harness.serving.environment import ensure_server_environment
-from harness.study_file import load_study
+from harness.flow import serving
+from harness.flow.inputs import check_embedded
+from harness.flow.options import Machinery
+from harness.flow.run import export_study
+from harness.flow.spaces import serving_configs
+from harness.serving.embedded.environment import ensure_server_environment
+from harness.study.file import load_study
 
 POLL_S = 0.5
 

@@ -11,11 +11,10 @@ from typing import Annotated
 
 import typer
 
-from harness.card import CardPlan
 from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line, say
-from harness.cli.machinery import CpuOptions, GeneratorOptions, make_machinery
+from harness.cli.external import RemoteStudyOptions, check_own_server_options
 from harness.cli.options import DEFAULT_REPOSITORY, RUNS, AsJson, Out, Repository, Resume
-from harness.cli.remote import RemoteStudyOptions, check_own_server_options
+from harness.cli.run_options import CpuOptions, GeneratorOptions, make_machinery
 from harness.cli.telemetry import TelemetryOptions, watched
 from harness.errors import (
     EXIT_OBJECTIVE_NOT_MET,
@@ -24,14 +23,14 @@ from harness.errors import (
     HarnessError,
     RunFolderError,
 )
-from harness.pipeline.borrowed import Borrowed
-from harness.pipeline.inputs import check_embedded, check_inputs
-from harness.pipeline.manifest import new_manifest, without_secrets
-from harness.pipeline.run import run_study, write_results
-from harness.report.terminal import cold_start_table, verdict_summary, verdict_table
-from harness.report.terminal_card import card_table
-from harness.report.terminal_quality import losses_table
-from harness.runs import (
+from harness.flow.external.study import Borrowed
+from harness.flow.inputs import check_embedded, check_inputs
+from harness.flow.manifest import new_manifest, without_secrets
+from harness.flow.run import run_study, write_results
+from harness.report.terminal.card import card_table
+from harness.report.terminal.quality import losses_table
+from harness.report.terminal.run import cold_start_table, verdict_summary, verdict_table
+from harness.runs.folder import (
     RunFolder,
     StoredRun,
     latest_run,
@@ -43,6 +42,7 @@ from harness.runs import (
 from harness.study import Study
 from harness.tracking.sinks import Tracker, check_trackers, track
 from harness.types import Decision
+from harness.types.card import CardPlan
 
 EXIT_CODES = {
     Decision.PASS: EXIT_OK,

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.remote import RemoteOptions
+from harness.cli.external import RemoteOptions
 from harness.errors import UsageError
-from harness.pipeline.remote import RemoteAddress
+from harness.flow.external.server import RemoteAddress
 from harness.types import ServingConfig, WireProtocol
 
 NOTHING_NAMED = (

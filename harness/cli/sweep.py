@@ -6,12 +6,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from harness.cli.groups import with_option_groups
-from harness.cli.options import StudyFile
+from harness.cli.options import StudyFile, with_option_groups
 from harness.cli.session import RunOptions, run_to_verdict
 from harness.planning.objective import parse_objective
 from harness.study import Study
-from harness.study_file import load_study, parse_study
+from harness.study.file import load_study, parse_study
 
 
 @with_option_groups

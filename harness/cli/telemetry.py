@@ -12,10 +12,10 @@ import typer
 from harness.cli.console import say, warn
 from harness.cli.serve import parse_ports
 from harness.errors import UsageError
-from harness.pipeline.machinery import Machinery
-from harness.telemetry.metrics_server import MetricsServer
-from harness.telemetry.monitor import LoadMonitor
-from harness.telemetry.prometheus_server import Prometheus, parse_prometheus
+from harness.flow.options import Machinery
+from harness.telemetry.exposition.monitor import LoadMonitor
+from harness.telemetry.exposition.server import MetricsServer
+from harness.telemetry.prometheus.server import Prometheus, parse_prometheus
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from harness.errors import UsageError
-from harness.load.arrivals import parse_arrivals
-from harness.load.mixes import parse_mix
-from harness.load.shapes import parse_shape
-from harness.load.workload import check_workload
+from harness.load.requests.traffic import parse_mix
+from harness.load.schedule.arrivals import parse_arrivals
+from harness.load.schedule.shapes import parse_shape
+from harness.load.schedule.workload import check_workload
 from harness.types import (
     ArrivalKind,
     ArrivalProcess,

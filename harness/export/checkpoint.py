@@ -13,6 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import CheckpointError
+from harness.export.checkpoint_files import (
+    CODE_FILES,
+    SMALL_FILES,
+    WEIGHT_FILES,
+    count_parameters,
+    download,
+)
 from harness.export.configuration import (
     config_problems,
     kind_of,
@@ -20,10 +27,8 @@ from harness.export.configuration import (
     read_config,
     task_problems,
 )
-from harness.export.hub import CODE_FILES, SMALL_FILES, WEIGHT_FILES, download
-from harness.export.weights import count_parameters
 from harness.study import Model, Task
-from harness.tasks.extras import require_extra
+from harness.system.extras import require_extra
 from harness.tasks.vocabulary import VOCABULARY_FILES, has_tokenizer
 from harness.types import TaskKind
 

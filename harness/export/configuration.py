@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import CheckpointError
-from harness.export.reasons import plain_reason
 from harness.study import Model, Task
-from harness.tasks.quiet import quiet
+from harness.system.extras import quiet
+from harness.system.reasons import plain_reason
 from harness.types import TaskKind
 
 if TYPE_CHECKING:

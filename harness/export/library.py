@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 
 from harness.errors import CheckpointError
 from harness.export.checkpoint import Checkpoint
+from harness.export.checkpoint_files import load_model
 from harness.export.configuration import read_config
-from harness.export.reasons import plain_reason
-from harness.export.weights import load_model
 from harness.study import Model, Task
+from harness.system.extras import quiet
+from harness.system.reasons import plain_reason
 from harness.tasks.encoding import EncodedDataset, encode
 from harness.tasks.model_inputs import forward_parameters, model_inputs
-from harness.tasks.quiet import quiet
 from harness.tasks.samples import Samples
-from harness.tasks.tokenizer import open_bare
+from harness.tasks.tokenizers import open_bare
 from harness.types import TaskKind
 
 if TYPE_CHECKING:

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.cache import cache_root
-from harness.export.convert import write_fp16
-from harness.export.plan_profile import PlanProfile, plan_profile
-from harness.export.probes import Probe
+from harness.export.convert import QUANTISED, write_fp16, write_static_int8
+from harness.export.parity import Probe
 from harness.export.source import ExportSource
-from harness.export.static_int8 import QUANTISED, write_static_int8
-from harness.export.tensorrt import WORKSPACE_BYTES, PlanHome, build_plan
+from harness.export.tensorrt import WORKSPACE_BYTES, PlanHome, PlanProfile, build_plan, plan_profile
+from harness.system.cache import cache_root
 from harness.types import Precision
 
 TIMING_CACHE = "tensorrt-timing.cache"

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import CheckpointError
 from harness.export.checkpoint import Checkpoint
+from harness.export.checkpoint_files import load_model
 from harness.export.configuration import length_problems, read_config, vocabulary_size
 from harness.export.convert import OPSET, write_fp32
 from harness.export.executors import OnnxExecutor
 from harness.export.library import CheckedRows, ask_library, choose_rows
 from harness.export.library_parity import check_rows
-from harness.export.probes import Probe, make_probes, sample_batch
-from harness.export.reasons import plain_reason
-from harness.export.weights import load_model
+from harness.export.parity import Probe, make_probes, sample_batch
 from harness.study import Model, Task
+from harness.system.reasons import plain_reason
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.model_inputs import forward_parameters
 from harness.tasks.samples import Samples

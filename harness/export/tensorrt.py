@@ -1,11 +1,7 @@
-"""ONNX graph to TensorRT plan, and the plan's answers, by TensorRT's own Python API.
+"""The shapes a TensorRT plan is built for: smallest, likeliest and largest batch and length.
 
-Networks are strongly typed: the graph says what is computed in which type (fp16 by our own
-conversion, int8 by quantise and dequantise nodes), and TensorRT keeps to it. It is the one way
-that releases 10 and 11 share, and it leaves parity to hold one thing against: the graph. TF32 is
-off, as its ten bits of mantissa would not pass for fp32.
-
-A plan runs on the TensorRT release and the kind of GPU it was built with, and nowhere else.
+One profile holds all. Several would let TensorRT choose kernels by length, but Triton binds an
+instance to profiles by configuration, and the harness sends every length to every instance.
 """
 
 from __future__ import annotations
@@ -21,10 +17,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import CheckpointError, EnvironmentFailure
-from harness.export.plan_profile import PlanProfile
 
 if TYPE_CHECKING:
     import tensorrt as trt
+
+
+MIN_BATCH = 1
+"""The batcher may find one request alone."""
+
+
+@dataclass(frozen=True)
+class PlanProfile:
+    """(batch, tokens) that a plan accepts, and those it is tuned for."""
+
+    smallest: tuple[int, int]
+    likeliest: tuple[int, int]
+    largest: tuple[int, int]
+
+    def holds(self, batch: int, length: int) -> bool:
+        """Whether a request of this shape is accepted."""
+        low, high = self.smallest, self.largest
+        return low[0] <= batch <= high[0] and low[1] <= length <= high[1]
+
+
+def plan_profile(max_batch_sizes: Sequence[int], lengths: Sequence[int]) -> PlanProfile:
+    """The profile of a study's serving space and padded lengths.
+
+    Tuned for the largest batch, which is what a loaded server executes, at the longest length,
+    whose requests decide the latency's tail.
+
+    Args:
+        max_batch_sizes: of every serving configuration; at least one.
+        lengths: padded tokens a request may have; at least one.
+    """
+    largest = (max(max_batch_sizes), max(lengths))
+    # A probe of the parity gate may be shorter than any bucket.
+    return PlanProfile((MIN_BATCH, min(2, *lengths)), largest, largest)
+
 
 IMAGE = "nvcr.io/nvidia/tritonserver:24.10-py3"
 WHERE_TO_BUILD = (

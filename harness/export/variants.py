@@ -24,23 +24,25 @@ import numpy as np
 
 from harness.errors import CheckpointError, EnvironmentFailure, HarnessError, StorageError
 from harness.export.checkpoint import Checkpoint
+from harness.export.checkpoint_files import CODE_FILES, SMALL_FILES
 from harness.export.convert import artefact_files, write_fp16, write_int8
 from harness.export.executors import Executor, OnnxExecutor
-from harness.export.hub import CODE_FILES, SMALL_FILES
-from harness.export.manifest import (
+from harness.export.folders import (
     ArtefactManifest,
     digest_files,
     read_manifest,
+    repository_lock,
+    scratch_folder,
+    staged_folder,
     write_manifest,
 )
 from harness.export.parity import check_parity
 from harness.export.plans import PlanSettings, plan_recipe, probes_within, write_plan
 from harness.export.source import ExportSource
-from harness.export.staging import repository_lock, scratch_folder, staged_folder
 from harness.export.tensorrt import PlanExecutor, PlanHome, moved_from, plan_home
 from harness.study import Model, Task, variant_name
+from harness.system.extras import require_extra
 from harness.tasks.encoding import EncodedDataset
-from harness.tasks.extras import require_extra
 from harness.tasks.samples import Samples
 from harness.types import ModelFormat, ModelVariant, Precision, Progress, TaskKind
 

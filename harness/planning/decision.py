@@ -17,8 +17,8 @@ from harness.planning.assessment import (
     assess,
     best,
     latency_metric,
+    quality_findings,
 )
-from harness.planning.quality_floor import quality_findings
 from harness.planning.rejections import Candidates, rejections
 from harness.planning.wording import number, percent, setting
 from harness.types import (

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.profiles import OperatorCost
 from harness.profiling.flops import Tensor, onnx_cost, torch_cost
 from harness.profiling.subjects import ArtefactSubject, Inputs, Opened, OpenedArtefact
+from harness.types.profiles import OperatorCost
 
 WARM_CALLS = 5
 _KERNEL = "_kernel_time"

@@ -23,12 +23,12 @@ import psutil
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from harness.cache import cache_root
-from harness.card import Runtime
-from harness.profiles import Peak, Roofline
 from harness.profiling.subjects import Opened
 from harness.profiling.worker import Worker
-from harness.storage import replace_text, storage_errors, utc_now
+from harness.system.cache import cache_root
+from harness.system.storage import replace_text, storage_errors, utc_now
+from harness.types.card import Runtime
+from harness.types.profiles import Peak, Roofline
 
 MATRIX = 1024
 """Rows and columns: three such matrices take 12 MB, a product 2.1 billion operations."""

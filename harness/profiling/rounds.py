@@ -9,13 +9,20 @@ from statistics import median
 
 import numpy as np
 
-from harness.card import CardPlan, ColdCalls, Measured, ThroughputPoint
-from harness.profiling.shapes import Shape, batch_of, draw_samples, throughput_shapes
 from harness.profiling.subjects import Inputs, Subject
-from harness.profiling.timing import SETTLING_CALLS, time_calls, time_rates
+from harness.profiling.timing import (
+    SETTLING_CALLS,
+    Shape,
+    batch_of,
+    draw_samples,
+    throughput_shapes,
+    time_calls,
+    time_rates,
+)
 from harness.profiling.worker import Worker, resident_bytes
 from harness.tasks.encoding import EncodedDataset
 from harness.types import Progress
+from harness.types.card import CardPlan, ColdCalls, Measured, ThroughputPoint
 
 FIRST_CALLS = 10
 

@@ -14,15 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from harness.card import Measured
-from harness.profiles import Scaling, ScalingStep
 from harness.profiling.rounds import spread
-from harness.profiling.shapes import batch_of
 from harness.profiling.subjects import Inputs
-from harness.profiling.timing import time_rates
+from harness.profiling.timing import batch_of, time_rates
 from harness.profiling.worker import Worker
 from harness.tasks.encoding import EncodedDataset
 from harness.types import Progress
+from harness.types.card import Measured
+from harness.types.profiles import Scaling, ScalingStep
 
 FEWEST_ROUNDS = 6
 MOST_ROUNDS = 24

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.card import Runtime
+from harness.types.card import Runtime
 
 Inputs = Mapping[str, NDArray[np.int64]]
 """By input name, (batch, length)."""

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
 
-from harness.losses import PairedMeasure
 from harness.quality.intervals import bounds
 from harness.quality.metrics import mean_sums
 from harness.quality.outcomes import Outcomes
+from harness.types.losses import PairedMeasure
 
 BINS = 15
 FEWEST_ROWS = 2 * BINS

@@ -14,12 +14,12 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.losses import ChainLink, Estimate, LossChain
 from harness.quality.intervals import RowSums, bounds, on_units, side_by_side
 from harness.quality.metrics import bit_sums
 from harness.quality.outcomes import Outcomes
-from harness.quality.statistics import paired_loss
+from harness.quality.pairs import paired_loss
 from harness.tasks.rowwise import take
+from harness.types.losses import ChainLink, Estimate, LossChain
 
 VISIBLE_NATS = 1e-3
 """A token's change of log likelihood; kernels that sum in another order stay far below."""

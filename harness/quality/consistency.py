@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.quality.answers import Batch, Predictor, Tensors, ask, batches, read_answer
+from harness.quality.collection import Batch, Predictor, Tensors, ask, batches, read_answer
 from harness.tasks.encoding import EncodedDataset, EncodedGroup
 from harness.tasks.rowwise import take
 from harness.types import BatchConsistency, ModelVariant, TaskKind

@@ -1,26 +1,4 @@
-"""A variant beside its teacher, sample by sample: flips, agreement, divergence.
-
-| measure                    | of                                  | interval            | n |
-|----------------------------|-------------------------------------|---------------------|---|
-| right_to_wrong             | teacher right, variant wrong        | Clopper and Pearson | a |
-| wrong_to_right             | teacher wrong, variant right        | Clopper and Pearson | a |
-| agreement                  | same class, right or wrong          | Clopper and Pearson | b |
-| cohen_kappa                | agreement beyond chance             | weighted rows       | b |
-| kl_mean_nats               | KL(teacher || variant), mean        | weighted rows       | b |
-| kl_p95_nats                | the same, 95th percentile           | order statistics    | b |
-| log_likelihood_change_nats | variant less teacher, mean a window | weighted documents  | b |
-| log_likelihood_change_p5_nats | the same, the worst twentieth    | order statistics    | b |
-| greedy_agreement           | same likeliest token                | weighted documents  | b |
-
-n: a counts unanswered samples as wrong, b leaves out what either did not answer. Windows of one
-document are one unit, because they are not independent: there is no interval from one document, nor
-order statistics where a document has several windows.
-
-Clopper, Pearson (1934) for shares; Cohen (1960) for kappa; weighted rows, both models on the same
-ones, as `harness.quality.intervals` says; percentiles by order statistics (scipy's
-`quantile_test`). Where all rows have one and the same divergence nothing bounds that of a row not
-seen, and its mean has no interval.
-"""
+"""Paired tests and differences of two classifiers, and the correction for many of them."""
 
 from __future__ import annotations
 
@@ -29,11 +7,77 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
+from scipy.stats import binomtest
 
-from harness.losses import PairedMeasure
 from harness.quality.intervals import CONFIDENCE, Bounds, RowSums, bounds, share_bounds
 from harness.quality.metrics import mean_sums
 from harness.quality.outcomes import NO_PREDICTION, Outcomes
+from harness.types.losses import PairedMeasure
+
+
+def mcnemar_p_value(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """McNemar's exact test that two classifiers err equally often, two-sided.
+
+    Only rows on which exactly one of them is right bear on the question; if they err equally
+    often, each such row is a fair coin's toss (McNemar 1947; the exact form by the binomial).
+
+    Args:
+        first: whether the first model is right, (rows,).
+        second: the second model, on the same rows.
+    """
+    only_first = int((first & ~second).sum())
+    only_second = int((second & ~first).sum())
+    if only_first + only_second == 0:
+        return 1.0
+    return float(binomtest(only_first, only_first + only_second, 0.5).pvalue)
+
+
+def paired_loss(
+    before: NDArray[np.bool_],
+    after: NDArray[np.bool_],
+    *,
+    seed: int,
+    groups: NDArray[np.int64] | None = None,
+) -> Bounds:
+    """The 95% interval of the difference of two accuracies on the same rows.
+
+    Like a bootstrap's it is paired, so what both find hard cancels; unlike one it has a width where
+    no row is discordant. With few rows Bonett and Price's interval (2012) covers as little as 92.8%
+    (one model right on all of 20 rows, the other on 80% of them); this one never less than it says.
+
+    Args:
+        before: whether the first model is right, (rows,).
+        after: the second model, on the same rows.
+        seed: of the weights.
+        groups: which rows belong together, (rows,).
+
+    Returns:
+        Of the first's accuracy less the second's.
+    """
+    change = before.astype(np.float64) - after
+    return bounds(
+        RowSums(
+            np.column_stack([change, np.ones(len(change))]),
+            lambda sums: sums[..., 0] / sums[..., 1],
+            possible=np.array([[-1.0, 1.0], [1.0, 1.0]]),
+            limits=(-1.0, 1.0),
+        ),
+        seed=seed,
+        groups=groups,
+    )
+
+
+def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """P-values corrected for their number (Holm 1979): the chance of a single false alarm.
+
+    It holds whatever the dependence between the tests, which matters where slices overlap.
+    """
+    order = np.argsort(p_values)
+    scaled = p_values[order] * np.arange(len(p_values), 0, -1)
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return corrected
+
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]

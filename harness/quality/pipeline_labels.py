@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError, ServerError
-from harness.quality.answers import Predictor
+from harness.quality.collection import Predictor
 from harness.quality.outcomes import NO_PREDICTION, Outcomes
 from harness.tasks.encoding import EncodedDataset
 from harness.types import ModelVariant, Progress

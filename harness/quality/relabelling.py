@@ -27,9 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from harness.losses import Relabelling
 from harness.quality.outcomes import NO_PREDICTION, Outcomes
 from harness.quality.pairs import predictions_in_order_of
+from harness.types.losses import Relabelling
 
 FEWEST_ROWS = 5
 MOST_RIGHT_BEFORE = 0.2

@@ -17,8 +17,8 @@ from harness.errors import DataError
 from harness.quality.intervals import bounds, on_units, side_by_side
 from harness.quality.metrics import Statistic, classification_statistics, language_statistics
 from harness.quality.outcomes import Outcomes
+from harness.quality.pairs import mcnemar_p_value
 from harness.quality.question_answering import question_statistics
-from harness.quality.statistics import mcnemar_p_value
 from harness.tasks.encoding import EncodedDataset
 from harness.types import ModelVariant, QualityScore, Role
 

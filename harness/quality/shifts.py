@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.losses import ConfusionShift, WorstExample
 from harness.quality.outcomes import NO_PREDICTION, Outcomes
 from harness.quality.pairs import (
     log_likelihood_change_nats,
     log_probabilities,
     predictions_in_order_of,
 )
+from harness.types.losses import ConfusionShift, WorstExample
 
 MOST_SHIFTS = 10
 MOST_EXAMPLES = 10

@@ -1,28 +1,151 @@
-"""On which slices of the samples a variant falls behind its teacher further than elsewhere.
+"""Ways to divide the samples: by class, length, the teacher's confidence, and columns of the data.
 
-A slice's loss has the interval of `paired_loss` (a language model's is weighed by document). Its
-p-value asks whether the loss per sample is greater here than among all other samples, by Welch's
-one-sided t test (1947); all slices of a variant are corrected together by Holm's method, which
-holds however slices overlap (Benjamini and Hochberg's does not). A slice of fewer than
-`FEWEST_SAMPLES` samples is shown without interval and is not tested.
+Slices of different divisions overlap: a sample has a class *and* a length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import itertools
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.losses import Estimate, SliceLoss
 from harness.quality.intervals import bounds, side_by_side
 from harness.quality.metrics import bit_sums
 from harness.quality.outcomes import Outcomes
-from harness.quality.pairs import log_likelihood_change_nats
-from harness.quality.slicing import Slicing
-from harness.quality.statistics import holm, paired_loss
+from harness.quality.pairs import holm, log_likelihood_change_nats, log_probabilities, paired_loss
+from harness.types.losses import Estimate, SliceLoss
+
+MOST_VALUES = 20
+"""Of a column; the rarer ones are taken together."""
+OTHER, EMPTY = "(other values)", "(empty)"
+_QUARTILES = (0.25, 0.5, 0.75)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is known of each sample apart from any model's answer."""
+
+    texts: Sequence[str]
+    labels: Sequence[str] = ()
+    """Class names; empty for a language model."""
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Slicing:
+    """One division: every sample is in one of its slices."""
+
+    name: str
+    slices: tuple[str, ...]
+    member: NDArray[np.int64]
+    """Which slice each sample is in, (rows,)."""
+    training: tuple[int, ...] | None
+    """Training samples of each slice; None where they are not known."""
+
+
+def slicings(rows: Rows, teacher: Outcomes, training: Rows | None) -> list[Slicing]:
+    """Every division that has at least two slices.
+
+    Numbers are divided at the quartiles of the samples (not of the training data), so that every
+    band has enough samples to say something.
+
+    Args:
+        rows: of the samples, in the data's order.
+        teacher: its outcomes, for its confidence.
+        training: of the training data, if that is known.
+    """
+    found: list[Slicing | None] = []
+    if rows.labels:
+        found.append(_by_value("class", rows.labels, training.labels if training else None))
+    for name, values in rows.columns.items():
+        known = training.columns.get(name) if training else None
+        found.append(_by_column(name, values, known))
+    lengths = _lengths(rows.texts)
+    if training is not None and teacher.log_likelihood is None:
+        known_lengths = _lengths(training.texts)
+    else:
+        known_lengths = None  # windows are cut from documents; training documents are whole
+    found.append(_by_band("characters", lengths, known_lengths, lambda x: f"{x:,.0f}"))
+    found += _by_confidence(teacher)
+    return [slicing for slicing in found if slicing is not None and len(slicing.slices) > 1]
+
+
+def _lengths(texts: Sequence[str]) -> NDArray[np.float64]:
+    return np.array([len(text) for text in texts], dtype=np.float64)
+
+
+def _by_column(name: str, values: Sequence[str], training: Sequence[str] | None) -> Slicing | None:
+    """By value, or by quartile where the values are many numbers."""
+    numbers = _numbers(values)
+    if numbers is not None and len(set(values)) > MOST_VALUES:
+        known = _numbers(training) if training else None
+        return _by_band(name, numbers, known, lambda x: f"{x:,.4g}")
+    return _by_value(name, values, training)
+
+
+def _numbers(values: Sequence[str]) -> NDArray[np.float64] | None:
+    try:
+        numbers = np.array([float(value) for value in values])
+    except ValueError:
+        return None
+    return numbers if np.isfinite(numbers).all() else None
+
+
+def _by_value(name: str, values: Sequence[str], training: Sequence[str] | None) -> Slicing:
+    named = [value.strip() or EMPTY for value in values]
+    common = [value for value, _ in Counter(named).most_common()]
+    kept = sorted(common) if len(common) <= MOST_VALUES else [*sorted(common[: MOST_VALUES - 1])]
+    slices = kept if len(kept) == len(common) else [*kept, OTHER]
+    place = {value: index for index, value in enumerate(kept)}
+    member = np.array([place.get(value, len(kept)) for value in named], dtype=np.int64)
+    counts = None
+    if training is not None:
+        seen = Counter(value.strip() or EMPTY for value in training)
+        counts = [seen[value] for value in kept]
+        counts += [sum(seen.values()) - sum(counts)] if len(slices) > len(kept) else []
+    return Slicing(name, tuple(slices), member, tuple(counts) if counts is not None else None)
+
+
+def _by_band(
+    name: str,
+    values: NDArray[np.float64],
+    training: NDArray[np.float64] | None,
+    words: Callable[[float], str],
+) -> Slicing | None:
+    """Four bands of about equally many samples; fewer where many share a value."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return None
+    edges = np.unique(np.quantile(known, _QUARTILES))
+    edges = edges[edges < known.max()]
+    bands = [f"up to {words(edge)}" for edge in edges[:1]]
+    bands += [f"{words(a)} to {words(b)}" for a, b in itertools.pairwise(edges)]
+    bands += [f"above {words(edges[-1])}"] if len(edges) else []
+    # Where the teacher gave no answer the number is none: the first band, its least sure.
+    member = np.searchsorted(edges, np.nan_to_num(values, nan=-np.inf), side="left")
+    counts = None
+    if training is not None:
+        places = np.searchsorted(edges, training, side="left")
+        counts = tuple(np.bincount(places, minlength=len(bands)).tolist())
+    return Slicing(name, tuple(bands), member.astype(np.int64), counts)
+
+
+def _by_confidence(teacher: Outcomes) -> list[Slicing | None]:
+    """Bands of how probable the teacher finds its own answer, or the text."""
+    distribution = log_probabilities(teacher)
+    if distribution is not None:
+        confidence = np.exp(distribution).max(axis=1)
+        return [_by_band("teacher confidence", confidence, None, lambda x: f"{x:.1%}")]
+    if teacher.log_likelihood is None or teacher.bytes is None:
+        return []
+    bits = -teacher.log_likelihood / (np.maximum(teacher.bytes, 1) * np.log(2))
+    return [_by_band("teacher's bits per byte", bits, None, lambda x: f"{x:.2f}")]
+
 
 FEWEST_SAMPLES = 30
 """From here on a mean of so few kinds of values is near enough to normal for Welch's test."""

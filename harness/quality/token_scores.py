@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from harness.errors import ServerError
 from harness.quality.answer_cache import AnswerCache
-from harness.quality.answers import Batch, Predictor, Tensors, ask
+from harness.quality.collection import Batch, Predictor, Tensors, ask
 from harness.types import ModelVariant
 
 Row = tuple[int, ...]

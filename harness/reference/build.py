@@ -12,15 +12,15 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from harness.cache import cache_root
 from harness.errors import CheckpointError, MissingExtraError, StorageError
 from harness.reference.corpus import Split, package_folder, source_digest
-from harness.reference.crew import run_jobs
 from harness.reference.data import BASELINE_FILE, split_file
 from harness.reference.job import Advanced, Job
+from harness.reference.processes import run_jobs
 from harness.reference.recipes import FAMILIES, RECIPE_VERSION, RECIPES, TOPICS
 from harness.reference.store import is_complete, sweep
 from harness.reference.units import Unit, all_units, data_name, order_missing
+from harness.system.cache import cache_root
 from harness.types import Progress
 
 STAGE = "reference models"

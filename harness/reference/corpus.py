@@ -7,13 +7,14 @@ same under every Python version and distribution; the standard library's source 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 
-from harness.errors import MissingExtraError
+from harness.errors import DataError, MissingExtraError
 
 REINSTALL = "reinstall torch with its .py files: pip install --force-reinstall torch==2.13.0"
 """The next step where the text is not there."""
@@ -80,3 +81,54 @@ def split_of(file_name: str, block: int) -> Split:
     if bucket >= _TRAIN_FROM_BUCKET:
         return Split.TRAIN
     return Split.VALIDATION if bucket >= _VALIDATION_FROM_BUCKET else Split.TEST
+
+
+MINIMUM_CHARACTERS = 120
+MINIMUM_LETTER_SHARE = 0.9
+"""Letters and spaces among the characters: separates sentences from code, tables and formulas."""
+BLOCK_PARAGRAPHS = 4
+MINIMUM_ROWS = 500
+
+_TRIPLE_QUOTED = re.compile(r'"""(.*?)"""', re.DOTALL)
+_BLANK_LINES = re.compile(r"\n\s*\n")
+
+
+def build_prose(sources: Iterable[SourceFile]) -> Mapping[Split, tuple[str, ...]]:
+    """All distinct paragraphs in the order of the files, by split.
+
+    Raises:
+        DataError: the source holds too few docstrings (a build of PyTorch stripped of them).
+    """
+    rows: dict[Split, list[str]] = {split: [] for split in Split}
+    seen: set[str] = set()
+    for source in sources:
+        for number, paragraph in enumerate(_paragraphs(source.text)):
+            if paragraph not in seen:
+                seen.add(paragraph)
+                rows[split_of(source.name, number // BLOCK_PARAGRAPHS)].append(paragraph)
+    if len(seen) < MINIMUM_ROWS:
+        raise DataError(
+            f"torch's source holds only {len(seen)} paragraphs of prose, {MINIMUM_ROWS} are needed",
+            next_step=REINSTALL,
+        )
+    return {split: tuple(texts) for split, texts in rows.items()}
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    for match in _TRIPLE_QUOTED.finditer(text):
+        for part in _BLANK_LINES.split(match.group(1)):
+            paragraph = " ".join(part.split())
+            if is_prose(paragraph):
+                yield paragraph
+
+
+def is_prose(paragraph: str) -> bool:
+    """Whether a paragraph reads like sentences rather than code or a table."""
+    if len(paragraph) < MINIMUM_CHARACTERS:
+        return False
+    plain = sum(character.isalpha() or character == " " for character in paragraph)
+    return (
+        paragraph[0].isupper()
+        and paragraph[-1] in ".:"
+        and plain >= MINIMUM_LETTER_SHARE * len(paragraph)
+    )

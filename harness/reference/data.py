@@ -1,14 +1,13 @@
-"""The data folder of a family: its splits as JSON lines, its tokenizer, its baseline."""
+"""The yardstick of the classification task: TF-IDF with logistic regression, in two seconds."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from harness.reference.baseline import predict_baseline
-from harness.reference.corpus import Split, package_folder, read_sources
-from harness.reference.prose import build_prose
+from harness.errors import MissingExtraError
+from harness.reference.corpus import Split, build_prose, package_folder, read_sources
 from harness.reference.recipes import (
     PROSE_LENGTH,
     PROSE_VOCABULARY,
@@ -17,6 +16,32 @@ from harness.reference.recipes import (
 )
 from harness.reference.tokenizer import train_classifier_tokenizer, train_language_tokenizer
 from harness.reference.topics import build_topics
+
+INVERSE_REGULARISATION = 10.0
+MAXIMUM_ITERATIONS = 300
+
+
+def predict_baseline(
+    train_texts: Sequence[str], train_labels: Sequence[str], test_texts: Sequence[str]
+) -> list[str]:
+    """Predicted class names, aligned with `test_texts`; deterministic (no random solver).
+
+    Raises:
+        MissingExtraError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+    except ImportError as error:
+        raise MissingExtraError("scikit-learn", "export") from error
+    pipeline = make_pipeline(
+        TfidfVectorizer(sublinear_tf=True, min_df=2),
+        LogisticRegression(C=INVERSE_REGULARISATION, max_iter=MAXIMUM_ITERATIONS),
+    )
+    pipeline.fit(list(train_texts), list(train_labels))
+    return [str(label) for label in pipeline.predict(list(test_texts))]
+
 
 BASELINE_FILE = "baseline.json"
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.report.card_page import build_card
+from harness.report.card.page import build_card
 from harness.report.html import render_html
 from harness.report.markdown import render_markdown
 from harness.report.page import page_of
-from harness.runs import StoredRun
-from harness.storage import replace_text
+from harness.runs.folder import StoredRun
+from harness.system.storage import replace_text
 
 
 def build_report(run: StoredRun, folder: Path) -> tuple[Path, Path]:

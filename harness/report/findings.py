@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.report.gains import gains_table, ratio, size_words
-from harness.report.labels import (
+from harness.report.selection import (
+    FamilyResults,
+    percentile_of,
+    reference_score,
+    service_ms,
+    strongest_teacher,
+)
+from harness.report.tables.model import Table
+from harness.report.tables.provenance import load_command
+from harness.report.tables.trials import rejected_groups
+from harness.report.warnings import warnings_of
+from harness.report.words.labels import (
     INTERRUPTED,
     PROTOCOLS,
     SIGNS,
@@ -16,13 +27,8 @@ from harness.report.labels import (
     relative_title,
     relative_value,
 )
-from harness.report.load_words import (
-    arrival_words,
-    is_open,
-    offered_words,
-    throughput_span,
-)
-from harness.report.numbers import (
+from harness.report.words.loads import arrival_words, is_open, offered_words, throughput_span
+from harness.report.words.numbers import (
     UNBOUNDED,
     confidence,
     count,
@@ -34,17 +40,6 @@ from harness.report.numbers import (
     seconds,
     span,
 )
-from harness.report.provenance import load_command
-from harness.report.selection import (
-    FamilyResults,
-    percentile_of,
-    reference_score,
-    service_ms,
-    strongest_teacher,
-)
-from harness.report.tables import Table
-from harness.report.trial_tables import rejected_groups
-from harness.report.warnings import warnings_of
 from harness.types import Accelerator, ModelVariant, Role, TrialResult
 
 

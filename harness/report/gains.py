@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from harness.report.labels import LOWER_IS_BETTER, heading, metric_value, relative_value
-from harness.report.numbers import MISSING, UNBOUNDED_MS, factor, milliseconds, number
 from harness.report.selection import FamilyResults, best_of_variant, percentile_of
-from harness.report.tables import Cell, Column, Table, numeric, words
+from harness.report.tables.model import Cell, Column, Table, numeric, words
+from harness.report.words.labels import LOWER_IS_BETTER, heading, metric_value, relative_value
+from harness.report.words.numbers import MISSING, UNBOUNDED_MS, factor, milliseconds, number
 from harness.types import Role, TrialResult
 
 _Value = float | None

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 
 from harness.report.findings import Finding, Setting
-from harness.report.losses import LostQuality
 from harness.report.page import FamilyPage, Page
-from harness.report.tables import Cell, Column, Table
+from harness.report.tables.losses import LostQuality
+from harness.report.tables.model import Cell, Column, Table
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~#])")
 

@@ -5,36 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.report.card_section import CardSection, card_section
-from harness.report.card_values import cards_of
-from harness.report.cold_start_table import cold_start_table
+from harness.report.card.section import CardSection, card_section
+from harness.report.card.values import cards_of
 from harness.report.findings import Finding, Setting, finding_of
-from harness.report.labels import INTERRUPTED, SIGNS, Sign, trial_words
-from harness.report.losses import LostQuality, lost_quality
-from harness.report.numbers import count
-from harness.report.pipeline_table import pipeline_quality, pipeline_table
-from harness.report.plot_pipeline import pipeline_plot
-from harness.report.plot_quality import quality_plot
-from harness.report.plot_series import seconds_plot, start_plots
-from harness.report.plot_server import batches_plot, split_plot
-from harness.report.plot_throughput import throughput_plots
-from harness.report.plots import Plot
-from harness.report.provenance import (
+from harness.report.plots.base import Plot
+from harness.report.plots.quality import quality_plot
+from harness.report.plots.series import seconds_plot, start_plots
+from harness.report.plots.server import batches_plot, pipeline_plot, split_plot
+from harness.report.plots.style import VariantStyle, styles_of
+from harness.report.plots.throughput import throughput_plots
+from harness.report.selection import FamilyResults, families_of, leading_trials
+from harness.report.tables.ensembles import pipeline_quality, pipeline_table
+from harness.report.tables.losses import LostQuality, lost_quality
+from harness.report.tables.model import Table
+from harness.report.tables.provenance import (
     artefacts_table,
     environment_table,
     run_command,
     study_yaml,
     when,
 )
-from harness.report.quality_tables import consistency_table, models_table
-from harness.report.search_table import search_table
-from harness.report.selection import FamilyResults, families_of, leading_trials
-from harness.report.style import VariantStyle, styles_of
-from harness.report.tables import Table
-from harness.report.task_table import task_table
-from harness.report.trial_tables import RejectedGroup, rejected_groups, trials_table
-from harness.report.trust_table import trust_table
-from harness.runs import StoredRun
+from harness.report.tables.quality import consistency_table, models_table, task_table
+from harness.report.tables.search import cold_start_table, search_table
+from harness.report.tables.trials import RejectedGroup, rejected_groups, trials_table
+from harness.report.tables.trust import trust_table
+from harness.report.words.labels import INTERRUPTED, SIGNS, Sign, trial_words
+from harness.report.words.numbers import count
+from harness.runs.folder import StoredRun
 
 
 @dataclass(frozen=True)

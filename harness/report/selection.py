@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.losses import LossEntry, PairedMeasure, Relabelling
-from harness.report.labels import LOWER_IS_BETTER, TASK_SEPARATOR
-from harness.runs import StoredRun
-from harness.series import LoadSeries
+from harness.report.words.labels import LOWER_IS_BETTER, TASK_SEPARATOR
+from harness.runs.folder import StoredRun
+from harness.runs.series import LoadSeries
 from harness.types import (
     ColdStart,
     Constraint,
@@ -23,6 +22,7 @@ from harness.types import (
     TrialResult,
     Verdict,
 )
+from harness.types.losses import LossEntry, PairedMeasure, Relabelling
 
 PERCENTILES = ("p50", "p90", "p95", "p99")
 DEFAULT_PERCENTILE = "p95"

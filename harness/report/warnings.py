@@ -5,12 +5,12 @@ from __future__ import annotations
 from rich.console import Group
 from rich.text import Text
 
-from harness.losses import Relabelling
-from harness.report.labels import cause_title
-from harness.report.numbers import percent
 from harness.report.selection import FamilyResults, families_of
-from harness.runs import StoredRun
+from harness.report.words.labels import cause_title
+from harness.report.words.numbers import percent
+from harness.runs.folder import StoredRun
 from harness.types import FailedVariant
+from harness.types.losses import Relabelling
 
 _LISTED = 20
 

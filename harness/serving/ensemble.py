@@ -24,13 +24,13 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from harness.serving.repository import CONFIG_FILE, config_override
-from harness.storage import storage_errors
 from harness.study import PIPELINE_SUFFIX
+from harness.system.storage import storage_errors
 from harness.types import ModelVariant, ServingConfig, TensorSpec
 
 TEXT, TEXT_PAIR, LABEL, SCORE = "TEXT", "TEXT_PAIR", "LABEL", "SCORE"
 
-_SOURCES = Path(__file__).parent / "pipeline_models"
+_SOURCES = Path(__file__).parent / "ensemble_models"
 _TOKENIZE, _LABEL = "tokenize", "label"
 TEXT_TENSORS = "text_tensors.py"
 _DATA_TYPES = {"BYTES": pb.TYPE_STRING, "INT64": pb.TYPE_INT64, "FP32": pb.TYPE_FP32}
@@ -68,7 +68,7 @@ class TextTokenizer:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that `pipeline_models/text_tensors.py` takes beside the definition, as JSON has it.
+        """All that `ensemble_models/text_tensors.py` takes beside the definition, as JSON has it.
 
         Of a pair it is the longer text that is cut, which is transformers' `truncation=True`.
         """

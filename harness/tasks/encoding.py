@@ -26,8 +26,7 @@ from harness.tasks.model_inputs import ModelInputs, model_inputs
 from harness.tasks.question_answering import Questions, cut_contexts
 from harness.tasks.rowwise import OF_ALL, PER_ROW, cut_by, rowwise, take
 from harness.tasks.samples import Samples
-from harness.tasks.tokenized import tokenize_rows
-from harness.tasks.tokenizer import load_tokenizer
+from harness.tasks.tokenizers import load_tokenizer, tokenize_rows
 from harness.tasks.vocabulary import check_tokens
 from harness.tasks.windows import cut_windows
 

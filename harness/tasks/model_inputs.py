@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import CheckpointError
-from harness.tasks.quiet import quiet
+from harness.system.extras import quiet
 from harness.types import TaskKind
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from harness.errors import DataError
 from harness.study import QuestionAnswering
+from harness.tasks.rows import Table, refuse
 from harness.tasks.rowwise import OF_ALL, PER_ROW, cut_by, rowwise
-from harness.tasks.tables import Table, refuse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

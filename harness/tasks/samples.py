@@ -19,7 +19,7 @@ from harness.study import (
 from harness.tasks.label_values import form_of
 from harness.tasks.labels import LabelReader, choose_reading, distinct_labels, mismatch
 from harness.tasks.question_answering import check_answers, read_answers
-from harness.tasks.tables import Table, read_table, refuse
+from harness.tasks.rows import Table, read_table, refuse
 
 
 @dataclass(frozen=True)

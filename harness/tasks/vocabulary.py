@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import CheckpointError
-from harness.tasks.extras import require_extra
-from harness.tasks.quiet import quiet
+from harness.system.extras import quiet, require_extra
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

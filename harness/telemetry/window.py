@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from harness.errors import ServerError
 from harness.telemetry import host, triton
-from harness.telemetry.prometheus import MetricsPage, scrape
+from harness.telemetry.triton_metrics import MetricsPage, scrape
 from harness.types import HostMetrics, ServerMetrics
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 
 from harness.hdr import HIGHEST_US
-from harness.runs import JOURNAL, MANIFEST, VERDICT, StoredRun, read_run
-from harness.tables import quality_table, trials_table
+from harness.runs.folder import JOURNAL, MANIFEST, VERDICT, StoredRun, read_run
+from harness.runs.tables import quality_table, trials_table
 from harness.types import Decision, TrialResult, Verdict
 
 ARTEFACTS = (

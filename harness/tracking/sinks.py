@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from harness.errors import EnvironmentFailure, HarnessError
-from harness.tasks.extras import require_extra
+from harness.system.extras import require_extra
 from harness.tracking.record import record_of
 
 

@@ -12,7 +12,6 @@ from harness.types.latency import (
     SparseHistogram,
 )
 from harness.types.load import GeneratorEvidence, LoadResult, TimeSlice
-from harness.types.progress import Progress
 from harness.types.quality import BatchConsistency, QualityScore, TaskEntry
 from harness.types.serving import Accelerator, ServingConfig, answering_version
 from harness.types.telemetry import HostMetrics, PartMetrics, ServerMetrics
@@ -23,6 +22,7 @@ from harness.types.variants import (
     ModelFormat,
     ModelVariant,
     Precision,
+    Progress,
     Role,
     TaskKind,
     TensorSpec,

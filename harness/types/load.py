@@ -16,7 +16,7 @@ class TimeSlice:
     """What was seen of one slice of a load's time; slices of one load are equally long.
 
     A request belongs to the slice it was scheduled in, however late it completed. Slices of
-    several processes add up exactly (`harness.load.recorder.merge_slices`).
+    several processes add up exactly (`harness.load.engine.recorder.merge_slices`).
     """
 
     index: int

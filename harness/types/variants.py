@@ -1,4 +1,4 @@
-"""What is served: a checkpoint made into an artefact."""
+"""A step of a long piece of work."""
 
 from __future__ import annotations
 
@@ -6,6 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A step of a long piece of work, for the bar on standard error."""
+
+    stage: str
+    done: float
+    total: float
+    note: str = ""
 
 
 class Role(StrEnum):

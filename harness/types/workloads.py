@@ -58,7 +58,7 @@ class ShapeKind(StrEnum):
 class LoadShape:
     """A factor of the nominal load over time, for open loops (rate) and closed ones (users).
 
-    `harness.load.shapes` says what each kind does with `low`, `high` and `period_s`.
+    `harness.load.schedule.shapes` says what each kind does with `low`, `high` and `period_s`.
     """
 
     kind: ShapeKind = ShapeKind.FLAT

@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 from samples import sample_variant
 
-from harness.load.generators import LoadGenerators
-from harness.load.payloads import write_payloads
+from harness.flow.options import Machinery
+from harness.flow.serving import Site
+from harness.flow.trial import TrialRunner
+from harness.load.generators.pool import LoadGenerators
+from harness.load.requests.payloads import write_payloads
 from harness.load.transports.address import parse_target
-from harness.pipeline.machinery import Machinery
-from harness.pipeline.serving import Site
-from harness.pipeline.trial import TrialRunner
 from harness.planning.objective import parse_objective
-from harness.runs import RunFolder
-from harness.serving.embedded import EmbeddedTriton
+from harness.runs.folder import RunFolder
+from harness.serving.embedded.environment import ServerEnvironment
+from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
-from harness.serving.environment import ServerEnvironment
-from harness.telemetry.prometheus_server import Prometheus
+from harness.telemetry.prometheus.server import Prometheus
 from harness.types import (
     ModelVariant,
     ServingConfig,

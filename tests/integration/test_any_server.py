@@ -10,9 +10,9 @@ from mlserver_rig import mlserver
 
 from harness.cli.main import run_command
 from harness.errors import EXIT_ENVIRONMENT
-from harness.load.payloads import write_payloads
-from harness.runs import read_manifest, read_run
-from harness.serving.embedded import EmbeddedTriton
+from harness.load.requests.payloads import write_payloads
+from harness.runs.folder import read_manifest, read_run
+from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
 from tests.local_study import write_local_study
 

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness import hdr
-from harness.load.recorder import Recorder
-from harness.load.records import RecordWriter
-from harness.serving.environment import ServerEnvironment
+from harness.load.engine.recorder import Recorder
+from harness.load.records.requests import RecordWriter
+from harness.serving.embedded.environment import ServerEnvironment
 from harness.types import LoadResult
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))

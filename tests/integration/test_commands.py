@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from harness.cli.main import run_command
-from harness.load.payloads import REPOSITORY_FILE, read_payloads
-from harness.runs import read_run
+from harness.load.requests.payloads import REPOSITORY_FILE, read_payloads
+from harness.runs.folder import read_run
 from tests.held_up import HELD_UP
 from tests.local_study import write_local_study
 

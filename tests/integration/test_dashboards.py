@@ -25,12 +25,12 @@ from locust_command import end, free_port, start
 from prometheus_process import PrometheusProcess, wait_until
 
 from harness.errors import EXIT_ENVIRONMENT, EXIT_OK
-from harness.load.payloads import write_payloads
-from harness.serving.embedded import EmbeddedTriton
+from harness.load.requests.payloads import write_payloads
+from harness.serving.embedded.environment import ServerEnvironment
+from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
-from harness.serving.environment import ServerEnvironment
-from harness.telemetry.metrics_server import MetricsServer
-from harness.telemetry.monitor import LoadMonitor
+from harness.telemetry.exposition.monitor import LoadMonitor
+from harness.telemetry.exposition.server import MetricsServer
 from tests.sample_run import sample_run
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(480)]

@@ -15,7 +15,7 @@ import pytest
 from tiny_model import make_tiny_variant
 
 from harness.errors import ServerError
-from harness.serving.embedded import EmbeddedTriton
+from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
 from harness.serving.repository import config_override
 from harness.types import ModelVariant, ServingConfig, TensorSpec

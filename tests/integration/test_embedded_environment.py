@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 
 from harness.errors import ServerEnvironmentError
-from harness.serving import installation
-from harness.serving.embedded import EmbeddedTriton
-from harness.serving.endpoint import TritonClient
-from harness.serving.environment import (
+from harness.serving.embedded import installation
+from harness.serving.embedded.environment import (
     ServerEnvironment,
     ensure_server_environment,
     environment_digest,
     find_server_environment,
     is_complete,
 )
+from harness.serving.embedded.server import EmbeddedTriton
+from harness.serving.endpoint import TritonClient
 from harness.types import Progress
 
 pytestmark = pytest.mark.triton
@@ -176,7 +176,7 @@ def test_disk_that_fills_up_meanwhile_is_named(small_disk: Path, monkeypatch):
 def test_interrupted_while_it_is_made_leaves_nothing(tmp_path: Path):
     program = (
         "import sys; from pathlib import Path\n"
-        "from harness.serving.environment import ensure_server_environment\n"
+        "from harness.serving.embedded.environment import ensure_server_environment\n"
         "ensure_server_environment(lambda p: print(p.note, flush=True), "
         "cache_dir=Path(sys.argv[1]))\n"
     )

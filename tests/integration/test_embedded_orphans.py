@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.serving.environment import ServerEnvironment
+from harness.serving.embedded.environment import ServerEnvironment
 
 pytestmark = pytest.mark.triton
 

@@ -17,10 +17,10 @@ import pytest
 from tiny_model import TINY_WEIGHTS, make_tiny_variant
 
 from harness.errors import ServerError
-from harness.serving import embedded
-from harness.serving.embedded import EmbeddedTriton
+from harness.serving.embedded import server as embedded
+from harness.serving.embedded.environment import ServerEnvironment
+from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
-from harness.serving.environment import ServerEnvironment
 from harness.serving.repository import config_override, write_config
 from harness.types import ModelVariant, ServingConfig, TensorSpec
 

@@ -11,7 +11,7 @@ from tiny_models import LINES, make_classifier
 from harness.errors import DataError, StudyError
 from harness.export.checkpoint import inspect_checkpoint, open_checkpoint
 from harness.export.variants import ExportJob, export_variants
-from harness.study_file import load_study
+from harness.study.file import load_study
 from harness.tasks.encoding import encode
 from harness.tasks.samples import load_samples
 

@@ -14,9 +14,9 @@ import pytest
 from harness.errors import EnvironmentFailure, ParityError
 from harness.export import plans, variants
 from harness.export.checkpoint import open_checkpoint
+from harness.export.convert import calibration_batches
 from harness.export.executors import OnnxExecutor
 from harness.export.plans import PlanSettings
-from harness.export.static_int8 import calibration_batches
 from harness.export.tensorrt import PlanHome
 from harness.export.variants import ExportJob, export_variants
 from harness.serving.repository import model_config

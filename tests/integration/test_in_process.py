@@ -11,20 +11,20 @@ import pandas as pd
 import psutil
 import pytest
 
-from harness.card import CardPlan, Runtime
 from harness.cli.main import run_command
 from harness.errors import EnvironmentFailure
-from harness.pipeline.card import measure_card
-from harness.pipeline.machinery import Machinery
-from harness.pipeline.manifest import new_manifest
-from harness.pipeline.preparation import prepare
-from harness.pipeline.profile import ProfilePlan, profile_variant
-from harness.pipeline.run import card_study, run_study
+from harness.flow.card import measure_card
+from harness.flow.manifest import new_manifest
+from harness.flow.options import Machinery
+from harness.flow.preparation import prepare
+from harness.flow.profile import ProfilePlan, profile_variant
+from harness.flow.run import card_study, run_study
 from harness.profiling.subjects import ArtefactSubject
 from harness.profiling.worker import Worker
 from harness.report.build import build_report
-from harness.runs import RunFolder, read_run
-from harness.study_file import load_study
+from harness.runs.folder import RunFolder, read_run
+from harness.study.file import load_study
+from harness.types.card import CardPlan, Runtime
 from tests.local_study import write_local_study
 
 PLAN = CardPlan(

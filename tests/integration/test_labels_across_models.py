@@ -13,14 +13,14 @@ import yaml
 
 from harness.errors import StudyError
 from harness.export.in_process import CheckpointPredictor
-from harness.pipeline.inputs import check_inputs
-from harness.pipeline.machinery import ignore_progress
-from harness.pipeline.preparation import open_families
+from harness.flow.inputs import check_inputs
+from harness.flow.options import ignore_progress
+from harness.flow.preparation import open_families
 from harness.quality.collection import collect_outcomes
 from harness.quality.pairs import compare_with_teacher
 from harness.quality.relabelling import find_relabelling
 from harness.quality.shifts import confusions
-from harness.study_file import load_study
+from harness.study.file import load_study
 from harness.types import ModelFormat, ModelVariant, Precision, TaskKind, TensorSpec
 from tests.tiny_models import LINES, make_classifier
 

@@ -6,10 +6,10 @@ import pytest
 import yaml
 
 import harness.export.variants
-import harness.pipeline.serving
+import harness.flow.serving
 from harness.cli.main import run_command
 from harness.errors import ParityError
-from harness.runs import read_run
+from harness.runs.folder import read_run
 from tests.local_study import write_local_study
 
 REASON = "it differs by more than its precision explains: " + "0123456789 " * 30
@@ -98,13 +98,13 @@ def test_a_verdict_lists_it_and_a_resumed_run_tries_it_again(study, tmp_path, mo
 def test_a_model_that_triton_refuses_is_left_out_and_the_server_goes_on(
     study, tmp_path, monkeypatch
 ):
-    override = harness.pipeline.serving.config_override
+    override = harness.flow.serving.config_override
 
     def refused(variant, serving):
         config = override(variant, serving)
         return config.replace("onnxruntime", "nosuch") if "student-int8" in variant.name else config
 
-    monkeypatch.setattr(harness.pipeline.serving, "config_override", refused)
+    monkeypatch.setattr(harness.flow.serving, "config_override", refused)
     folder = tmp_path / "run"
     assert run_command(command(study, "evaluate", "--out", folder)) == 0
     run = read_run(folder)

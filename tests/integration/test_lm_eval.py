@@ -15,19 +15,19 @@ from harness.errors import ServerError
 from harness.export.checkpoint import open_checkpoint
 from harness.export.variants import ExportJob, export_variants
 from harness.quality.answer_cache import AnswerCache
-from harness.quality.lm_eval import ServedLM
-from harness.quality.lm_evaluation import evaluate_task
-from harness.quality.lm_quiet import lm_eval_quiet
-from harness.quality.lm_tasks import LoadedTask, TaskRequest, load_tasks
+from harness.quality.lm_eval.evaluation import evaluate_task
+from harness.quality.lm_eval.model import ServedLM
+from harness.quality.lm_eval.quiet import lm_eval_quiet
+from harness.quality.lm_eval.tasks import LoadedTask, TaskRequest, load_tasks
 from harness.quality.token_scores import TokenScorer
-from harness.serving.embedded import EmbeddedTriton
+from harness.serving.embedded.environment import ServerEnvironment
+from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
-from harness.serving.environment import ServerEnvironment
 from harness.serving.repository import write_config
 from harness.study import CausalLanguageModelling, CsvData, Model
 from harness.tasks.encoding import encode
 from harness.tasks.samples import Samples
-from harness.tasks.tokenizer import load_tokenizer
+from harness.tasks.tokenizers import load_tokenizer
 from harness.types import ModelVariant, Role, ServingConfig
 from tests.lm_tasks import write_tasks
 from tests.tiny_models import LINES, make_language_model

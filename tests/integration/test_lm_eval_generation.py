@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from harness.quality.decoding import end_tokens, generation_settings
-from harness.quality.lm_eval import ServedLM
-from harness.quality.lm_quiet import lm_eval_quiet
+from harness.quality.lm_eval.generation import end_tokens, generation_settings
+from harness.quality.lm_eval.model import ServedLM
+from harness.quality.lm_eval.quiet import lm_eval_quiet
 from harness.quality.token_scores import TokenScorer
-from harness.tasks.tokenizer import load_tokenizer
+from harness.tasks.tokenizers import load_tokenizer
 from harness.types import ModelFormat, ModelVariant, Precision, Role, TaskKind, TensorSpec
 from tests.bare_language_model import Bare
 from tests.tiny_models import LINES, WEIGHT_SPREAD

@@ -23,9 +23,9 @@ from harness.errors import (
     EXIT_UNDECIDED,
     ServerError,
 )
-from harness.load.payloads import write_payloads
-from harness.runs import read_manifest, read_run
-from harness.serving.embedded import EmbeddedTriton
+from harness.load.requests.payloads import write_payloads
+from harness.runs.folder import read_manifest, read_run
+from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
 from tests.local_study import write_local_study
 

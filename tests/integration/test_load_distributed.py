@@ -15,7 +15,7 @@ from locust_command import end, read, response_of
 from locust_fleet import WORKERS, Fleet, plan, wait_until_served
 
 from harness import hdr
-from harness.load.records import histogram_of_records
+from harness.load.records.requests import histogram_of_records
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from harness.load.transports.address import parse_target
 from harness.load.transports.contract import Answer, RequestFailure, Transport
-from harness.load.transports.grpc import GrpcTransport
-from harness.load.transports.grpcio import GrpcioTransport
-from harness.load.transports.kserve import AnswerForms
-from harness.serving.embedded import EmbeddedTriton
+from harness.load.transports.grpc.grpcio import GrpcioTransport
+from harness.load.transports.grpc.messages import AnswerForms
+from harness.load.transports.grpc.transport import GrpcTransport
+from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
 
 pytestmark = pytest.mark.triton

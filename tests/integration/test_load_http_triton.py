@@ -9,11 +9,11 @@ import pytest
 import tritonclient.http as tritonclient
 from numpy.typing import NDArray
 
-from harness.load.transports import http
 from harness.load.transports.address import parse_target
 from harness.load.transports.contract import Answer, RequestFailure
-from harness.load.transports.http import HttpTransport
-from harness.serving.embedded import EmbeddedTriton
+from harness.load.transports.http import transport as http
+from harness.load.transports.http.transport import HttpTransport
+from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
 
 pytestmark = pytest.mark.triton

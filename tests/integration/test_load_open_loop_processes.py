@@ -17,7 +17,7 @@ from load_rig import OPEN, WORKLOAD, Rig, Watcher, count_ok, percentile_ms, read
 from numpy.typing import NDArray
 
 from harness import hdr
-from harness.load.arrivals import arrival_times_ns
+from harness.load.schedule.arrivals import arrival_times_ns
 from harness.types import (
     ArrivalKind,
     ArrivalProcess,

@@ -13,18 +13,17 @@ from load_rig import make_payloads
 
 from harness import hdr
 from harness.errors import DataError
-from harness.load.answers import AnswerCheck
-from harness.load.arrivals import arrival_times_ns, parse_arrivals
-from harness.load.closed_loop import Ending
-from harness.load.known_answers import KnownAnswers, make_known_answers
-from harness.load.open_loop import OpenLoop, requests_in_turn
-from harness.load.payload_fit import check_payloads_fit
-from harness.load.payloads import draw_payloads, encode_payloads, read_payloads
-from harness.load.recorder import Recorder, merge_slices
-from harness.load.timer import Timer
+from harness.load.engine.closed_loop import Ending
+from harness.load.engine.open_loop import OpenLoop, Timer, requests_in_turn
+from harness.load.engine.recorder import Recorder, merge_slices
+from harness.load.requests.answers import AnswerCheck
+from harness.load.requests.fit import check_payloads_fit
+from harness.load.requests.known_answers import KnownAnswers, make_known_answers
+from harness.load.requests.payloads import draw_payloads, encode_payloads, read_payloads
+from harness.load.schedule.arrivals import arrival_times_ns, parse_arrivals
 from harness.load.transports.address import parse_target
 from harness.load.transports.opening import transport_opener
-from harness.serving.embedded import EmbeddedTriton
+from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
 from harness.types import ModelVariant, WireProtocol
 

@@ -29,8 +29,8 @@ from load_rig import (
 )
 
 from harness.errors import GeneratorError
-from harness.load import generators, process
-from harness.load.records import recover_records
+from harness.load.generators import pool, process
+from harness.load.records.requests import recover_records
 from harness.load.transports.address import parse_target
 
 
@@ -96,7 +96,7 @@ def lonely(tmp_path: Path) -> Iterator[Rig]:
 def test_a_hanging_worker_is_killed_at_the_deadline(
     lonely: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generators, "DRAIN_GRACE_S", 0.5)
+    monkeypatch.setattr(pool, "DRAIN_GRACE_S", 0.5)
     lonely.run(Behaviour())
     (hanging,) = lonely.generators.pids
 
@@ -212,7 +212,7 @@ def test_closing_leaves_no_process(tmp_path: Path) -> None:
 
 def test_generators_may_be_closed_from_another_thread_and_twice(tmp_path: Path) -> None:
     with FakeServer() as server:
-        made = generators.LoadGenerators(
+        made = pool.LoadGenerators(
             http=parse_target(server.http),
             grpc=parse_target(server.grpc),
             workers=1,

@@ -13,14 +13,14 @@ import pytest
 from endpoint_models import language_model
 from load_rig import OPEN, WORKLOAD, Watcher, count_ok, failures_in, make_payloads, make_workload
 
-from harness.load.generators import LoadGenerators, LoadJob
-from harness.load.known_answers import make_known_answers, write_known_answers
-from harness.load.payloads import draw_payloads, read_payloads
+from harness.load.generators.pool import LoadGenerators, LoadJob
+from harness.load.requests.known_answers import make_known_answers, write_known_answers
+from harness.load.requests.payloads import draw_payloads, read_payloads
 from harness.load.transports.address import parse_target
 from harness.load.transports.opening import GrpcImplementation
-from harness.serving.embedded import EmbeddedTriton
+from harness.serving.embedded.environment import ServerEnvironment
+from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import Endpoint, TritonClient
-from harness.serving.environment import ServerEnvironment
 from harness.types import LoadResult, ModelVariant, TensorSpec, TimeSlice, WireProtocol
 
 pytestmark = pytest.mark.triton

@@ -17,10 +17,10 @@ from selenium.webdriver.common.by import By
 from tiny_model import make_tiny_variant
 from web_rig import Page, chromium, wait_until
 
-from harness.runs import read_run
-from harness.serving.embedded import EmbeddedTriton
+from harness.runs.folder import read_run
+from harness.serving.embedded.environment import ServerEnvironment
+from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
-from harness.serving.environment import ServerEnvironment
 from tests.held_up import HELD_UP
 
 pytestmark = [pytest.mark.browser, pytest.mark.triton]

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from web_rig import wait_until
 
 from harness import hdr
-from harness.runs import read_run
+from harness.runs.folder import read_run
 
 LATE = """
 import sys, time

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from harness.cli.main import run_command
-from harness.runs import read_run
+from harness.runs.folder import read_run
 from harness.types import Decision
 from tests.held_up import HELD_UP
 from tests.local_study import add_language_model_family, write_local_study

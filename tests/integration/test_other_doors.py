@@ -16,11 +16,11 @@ from tiny_model import TINY_MODEL, make_tiny_variant
 
 from harness.cli.main import run_command
 from harness.errors import EXIT_ENVIRONMENT
-from harness.load.payloads import write_payloads
-from harness.runs import read_run
-from harness.serving.embedded import EmbeddedTriton, Ports
+from harness.load.requests.payloads import write_payloads
+from harness.runs.folder import read_run
+from harness.serving.embedded.environment import ServerEnvironment
+from harness.serving.embedded.server import EmbeddedTriton, Ports
 from harness.serving.endpoint import TritonClient
-from harness.serving.environment import ServerEnvironment
 from tests.local_study import write_local_study
 
 MEASURED = {0, EXIT_ENVIRONMENT}

@@ -14,9 +14,9 @@ from harness.errors import (
     EXIT_UNDECIDED,
     ServerError,
 )
-from harness.load.payloads import read_payloads
-from harness.runs import read_run
-from harness.serving.embedded import EmbeddedTriton
+from harness.load.requests.payloads import read_payloads
+from harness.runs.folder import read_run
+from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
 from tests.local_study import write_pair_study
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.serving.embedded.environment import ServerEnvironment
 from harness.serving.endpoint import Endpoint, TritonClient
-from harness.serving.environment import ServerEnvironment
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from client_process import PeerError

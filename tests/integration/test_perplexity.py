@@ -14,9 +14,9 @@ import yaml
 
 from harness.cli.main import run_command
 from harness.quality.collection import collect_outcomes
-from harness.quality.lm_quiet import lm_eval_quiet
+from harness.quality.lm_eval.quiet import lm_eval_quiet
 from harness.quality.scores import score
-from harness.runs import read_run
+from harness.runs.folder import read_run
 from harness.study import CausalLanguageModelling, CsvData
 from harness.tasks.encoding import encode
 from harness.tasks.samples import Samples

@@ -8,7 +8,7 @@ import pytest
 
 from harness.cli.main import run_command
 from harness.errors import EXIT_OK
-from harness.runs import read_run
+from harness.runs.folder import read_run
 from tests.tiny_tokenizers import WORDS, word_level
 
 pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("server_environment")]

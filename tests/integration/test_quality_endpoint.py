@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from harness.errors import ServerError
 from harness.quality.collection import collect_outcomes
 from harness.quality.consistency import batch_consistency
-from harness.quality.outcome_files import read_outcomes, write_outcomes
+from harness.quality.outcomes import read_outcomes, write_outcomes
 from harness.quality.scores import score
-from harness.serving.embedded import EmbeddedTriton
+from harness.serving.embedded.environment import ServerEnvironment
+from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
-from harness.serving.environment import ServerEnvironment
 from harness.tasks.encoding import EncodedDataset, EncodedGroup
 from harness.types import ModelVariant, Progress
 

@@ -14,7 +14,7 @@ from harness.errors import (
     EXIT_OK,
     EXIT_UNDECIDED,
 )
-from harness.runs import read_run
+from harness.runs.folder import read_run
 from tests.local_study import question_rows, write_question_study
 
 pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("server_environment")]

@@ -19,7 +19,8 @@ from transformers import (
 )
 
 from harness.errors import CheckpointError, HarnessError, MissingExtraError, StorageError
-from harness.reference import build, crew
+from harness.reference import build
+from harness.reference import processes as crew
 from harness.reference.build import build_reference
 from harness.reference.recipes import RECIPES
 from harness.types import Progress

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.serving.environment import ServerEnvironment
+from harness.serving.embedded.environment import ServerEnvironment
 
 pytestmark = pytest.mark.triton
 

@@ -16,14 +16,14 @@ from load_rig import Watcher, environment
 from locust_command import free_port
 from prometheus_process import PrometheusProcess, wait_until
 
-from harness.load.generators import LoadGenerators, LoadJob
-from harness.load.payloads import write_payloads
+from harness.load.generators.pool import LoadGenerators, LoadJob
+from harness.load.requests.payloads import write_payloads
 from harness.load.transports.address import parse_target
-from harness.serving.embedded import EmbeddedTriton
+from harness.serving.embedded.environment import ServerEnvironment
+from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
-from harness.serving.environment import ServerEnvironment
-from harness.telemetry.prometheus_server import Prometheus
-from harness.telemetry.scraped import ScrapedWindow
+from harness.telemetry.prometheus.server import Prometheus
+from harness.telemetry.prometheus.window import ScrapedWindow
 from harness.telemetry.window import TelemetryWindow
 from harness.types import LoadMode, ModelVariant, WireProtocol, Workload
 

@@ -15,9 +15,9 @@ import pytest
 from google.protobuf import json_format
 
 from harness.errors import ServerError
-from harness.serving.embedded import EmbeddedTriton
+from harness.serving.embedded.environment import ServerEnvironment
+from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
-from harness.serving.environment import ServerEnvironment
 from harness.serving.repository import config_override, model_config
 from harness.telemetry.window import TelemetryWindow
 from harness.types import HostMetrics, ModelVariant, ServerMetrics, ServingConfig

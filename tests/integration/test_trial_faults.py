@@ -20,11 +20,11 @@ from samples import sample_variant
 
 from harness import hdr
 from harness.errors import ServerError
-from harness.pipeline.machinery import Machinery
-from harness.pipeline.serving import Site
-from harness.pipeline.trial import TrialRunner
+from harness.flow.options import Machinery
+from harness.flow.serving import Site
+from harness.flow.trial import TrialRunner
 from harness.planning.objective import parse_objective
-from harness.runs import RunFolder
+from harness.runs.folder import RunFolder
 from harness.serving.endpoint import Endpoint
 from harness.types import (
     Decision,

@@ -14,13 +14,13 @@ from locust_command import locust
 from prometheus_process import PrometheusProcess
 
 from harness.errors import EXIT_ENVIRONMENT
-from harness.limits import LOST_SHARE, lost_share
 from harness.load.transports.address import parse_target
-from harness.serving.environment import ServerEnvironment
-from harness.serving.remote_http import HttpServer
-from harness.telemetry.prometheus_server import Prometheus
+from harness.serving.embedded.environment import ServerEnvironment
+from harness.serving.external.http import HttpServer
+from harness.telemetry.prometheus.server import Prometheus
 from harness.telemetry.window import TelemetryWindow
 from harness.types import Decision
+from harness.types.limits import LOST_SHARE, lost_share
 
 pytestmark = pytest.mark.triton
 BURN_S = 0.02

@@ -9,7 +9,7 @@ import pytest
 from load import VARIANTS
 from stack import Stack
 
-from harness.runs import read_run
+from harness.runs.folder import read_run
 from harness.types import Decision
 
 URL = ("--url", "grpc://triton:8001")

@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 
 from harness.cli.demo import quick_study
-from harness.cli.machinery import cpu_list, parse_cpus
 from harness.cli.main import run_command
+from harness.cli.run_options import cpu_list, parse_cpus
 from harness.cli.serve import parse_ports
 from harness.cli.session import resume_command
 from harness.cli.sweep import override
 from harness.cli.traffic import TrafficOptions
 from harness.errors import ObjectiveError, StudyError, UsageError
-from harness.pipeline.manifest import command_line
-from harness.resources import bundled
-from harness.study_file import load_study, parse_study
+from harness.flow.manifest import command_line
+from harness.study.file import load_study, parse_study
+from harness.system.resources import bundled
 from harness.types import ArrivalKind, LoadMode, ShapeKind, WireProtocol
 from tests.samples import sample_study
 

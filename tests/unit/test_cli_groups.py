@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from harness.cli.groups import with_option_groups
+from harness.cli.options import with_option_groups
 
 
 @dataclass(frozen=True)

@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 from http1_server import ScriptedServer, kserve_answer, make_certificate
 
-from harness import connections
-from harness.connections import forget, resolve
 from harness.errors import ServerError
 from harness.load.transports.address import Target, parse_target
 from harness.load.transports.contract import RequestFailure
-from harness.load.transports.grpc import GrpcTransport
-from harness.load.transports.http import HttpTransport
-from harness.serving.remote import check_alive
-from harness.serving.remote_http import HttpServer
-from harness.telemetry.prometheus import scrape
+from harness.load.transports.grpc.transport import GrpcTransport
+from harness.load.transports.http.transport import HttpTransport
+from harness.serving.external.http import HttpServer
+from harness.serving.external.server import check_alive
+from harness.system import connections
+from harness.system.connections import forget, resolve
+from harness.telemetry.triton_metrics import scrape
 
 PLACE = ("triton.test", 8000)
 TRITON = Target(*PLACE)

@@ -13,54 +13,25 @@ STAGES = {
     "analysis", "export", "load", "planning", "profiling", "quality", "reference", "report",
     "serving", "telemetry", "tracking",
 }  # fmt: skip
-GROUND = {
-    "cache",
-    "card",
-    "connections",
-    "errors",
-    "hdr",
-    "limits",
-    "losses",
-    "profiles",
-    "resources",
-    "series",
-    "storage",
-    "study",
-    "tasks",
-    "types",
-}
+GROUND = {"errors", "hdr", "study", "system", "tasks", "types"}
 ALLOWED = {
-    "types": set(),
-    "card": {"types"},
-    "profiles": {"card", "types"},
+    "types": {"hdr"},
     "hdr": {"types"},
-    "limits": {"types"},
-    "losses": set(),
-    "series": {"errors"},
     "errors": set(),
-    "cache": set(),
-    "connections": set(),
-    "resources": {"errors"},
-    "storage": {"errors"},
+    "system": {"errors"},
     # The objective's grammar is a leaf: a study must refuse one that does not parse.
     "study": {"errors", "types", "planning"},
-    "study_file": {"errors", "study"},
-    "tasks": {"errors", "study", "types"},
-    "journal": {"card", "errors", "losses", "storage", "types"},
-    "runs": {
-        *("card", "errors", "journal", "losses", "planning", "series", "storage", "study", "types")
-    },
-    "tables": {"losses", "runs", "storage", "types"},
-    "machine": set(),
+    "tasks": {"errors", "study", "system", "types"},
+    "runs": {"errors", "planning", "study", "system", "types"},
     **dict.fromkeys(STAGES, GROUND),
     "report": GROUND | {"runs"},
-    "tracking": GROUND | {"runs", "tables"},
-    "pipeline": STAGES | GROUND | {"journal", "machine", "runs", "tables"},
+    "tracking": GROUND | {"runs"},
+    "flow": STAGES | GROUND | {"runs"},
 }
 
 
 def modules() -> list[Path]:
-    served = {"backends", "pipeline_models"}  # run by Triton, in an environment of its own
+    served = {"backends", "ensemble_models"}  # run by Triton, in an environment of its own
     return sorted(path for path in HARNESS.rglob("*.py") if not served & set(path.parts))
 
 

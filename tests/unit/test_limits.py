@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness.limits import lost_share
 from harness.types import HostMetrics
+from harness.types.limits import lost_share
 
 
 def host(*, used=0.0, waited=0.0, foreign=0.0, steal=0.0, busy=1.0):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import resources
 from harness.errors import EnvironmentFailure
+from harness.system import resources
 
 
 @pytest.mark.parametrize("name", ["locustfiles/session.py", "locustfiles/locustfile.py", "studies"])

@@ -9,12 +9,18 @@ from dataclasses import replace
 import pytest
 
 from harness.errors import RunFolderError, StorageError
-from harness.journal import Journal, QualityEntry
-from harness.losses import Relabelling
-from harness.runs import JOURNAL, RunFolder, latest_run, overall_decision, read_run, study_digest
-from harness.storage import storage_errors
-from harness.study_file import parse_study
-from harness.tables import trials_table, write_tables
+from harness.runs.folder import (
+    JOURNAL,
+    RunFolder,
+    latest_run,
+    overall_decision,
+    read_run,
+    study_digest,
+)
+from harness.runs.journal import Journal, QualityEntry
+from harness.runs.tables import trials_table, write_tables
+from harness.study.file import parse_study
+from harness.system.storage import storage_errors
 from harness.types import (
     ColdStart,
     Decision,
@@ -25,6 +31,7 @@ from harness.types import (
     ServingConfig,
     Verdict,
 )
+from harness.types.losses import Relabelling
 from tests.samples import sample_study, sample_trial_result, sample_variant
 
 TRIAL_COLUMNS = """

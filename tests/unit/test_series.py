@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from harness.errors import RunFolderError
-from harness.series import LoadSeries, StoredSeries
+from harness.runs.series import LoadSeries, StoredSeries
 
 SLICES = """start_s,phase,completed,inferences,mean_ms,failures,dropped
 0.0,warm-up,2,8,41.5,0,0

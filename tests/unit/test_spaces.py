@@ -3,13 +3,13 @@
 import pytest
 
 from harness.errors import UsageError
-from harness.load.workload import check_workload
-from harness.pipeline.borrowed_models import with_serving
-from harness.pipeline.spaces import serving_configs, workloads
-from harness.pipeline.sweep import offered_configs
+from harness.flow.external.control import with_serving
+from harness.flow.spaces import serving_configs, workloads
+from harness.flow.sweep import offered_configs
+from harness.load.schedule.workload import check_workload
 from harness.serving.repository import accelerator_parameters
 from harness.study import ServingSpace, variants_of
-from harness.study_file import parse_study
+from harness.study.file import parse_study
 from harness.types import (
     Accelerator,
     ArrivalKind,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness.errors import StudyError
 from harness.study import plans_of, study_schema, variant_name, variants_of
-from harness.study_file import load_study, parse_study
+from harness.study.file import load_study, parse_study
 from harness.types import Precision, Role, TaskKind
 from tests.samples import sample_study
 

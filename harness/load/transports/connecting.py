@@ -7,8 +7,8 @@ import ssl
 from collections.abc import Callable
 from functools import lru_cache
 
-from harness.connections import connect
 from harness.load.transports.address import Target
+from harness.system.connections import connect
 
 _ESTABLISHED = 1  # TCP_ESTABLISHED of Linux's include/net/tcp_states.h
 

@@ -48,13 +48,13 @@ def transport_opener(
         waiter: of the process's event loop, where it has one.
     """
     if protocol is WireProtocol.HTTP:
-        from harness.load.transports.http import HttpTransport
+        from harness.load.transports.http.transport import HttpTransport
 
         return partial(HttpTransport, target, timeout_s=timeout_s, waiter=waiter)
     if grpc is GrpcImplementation.GRPCIO:
-        from harness.load.transports.grpcio import GrpcioTransport
+        from harness.load.transports.grpc.grpcio import GrpcioTransport
 
         return partial(GrpcioTransport, target, timeout_s=timeout_s)
-    from harness.load.transports.grpc import GrpcTransport
+    from harness.load.transports.grpc.transport import GrpcTransport
 
     return partial(GrpcTransport, target, timeout_s=timeout_s, waiter=waiter)

@@ -6,7 +6,7 @@ from tiny_models import make_classifier, make_language_model
 
 from harness.errors import CheckpointError
 from harness.export.checkpoint import inspect_checkpoint, open_checkpoint
-from harness.export.weights import load_model
+from harness.export.checkpoint_files import load_model
 from harness.study import CausalLanguageModelling, Model, SequenceClassification
 from harness.types import TaskKind
 

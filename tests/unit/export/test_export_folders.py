@@ -9,14 +9,15 @@ import threading
 import pytest
 
 from harness.errors import StorageError
-from harness.export.manifest import (
+from harness.export.folders import (
     FILE_NAME,
     ArtefactManifest,
     digest_files,
     read_manifest,
+    repository_lock,
+    staged_folder,
     write_manifest,
 )
-from harness.export.staging import repository_lock, staged_folder
 from harness.types import TensorSpec
 
 MANIFEST = ArtefactManifest(

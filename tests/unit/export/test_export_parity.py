@@ -6,8 +6,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from harness.errors import ParityError
 from harness.export.executors import OnnxExecutor
-from harness.export.parity import check_parity
-from harness.export.probes import Probe
+from harness.export.parity import Probe, check_parity
 from harness.types import Precision
 
 VOCABULARY, LABELS = 16, 4

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.export.plan_profile import plan_profile
+from harness.export.tensorrt import plan_profile
 
 SIZES = st.lists(st.integers(1, 512), min_size=1, max_size=5)
 

@@ -6,8 +6,14 @@ import pytest
 
 from harness.errors import CheckpointError, EnvironmentFailure
 from harness.export import tensorrt
-from harness.export.plan_profile import PlanProfile
-from harness.export.tensorrt import WORKSPACE_BYTES, PlanHome, build_plan, moved_from, plan_home
+from harness.export.tensorrt import (
+    WORKSPACE_BYTES,
+    PlanHome,
+    PlanProfile,
+    build_plan,
+    moved_from,
+    plan_home,
+)
 from tests.fake_tensorrt import PLAN, TIMES, FakeTensorrt
 
 PROFILE = PlanProfile((1, 2), (16, 32), (16, 32))

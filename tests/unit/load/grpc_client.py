@@ -9,8 +9,8 @@ import pytest
 
 from harness.load.transports.address import Target
 from harness.load.transports.contract import Answer, RequestFailure
-from harness.load.transports.grpc import GrpcTransport
-from harness.load.transports.grpcio import GrpcioTransport
+from harness.load.transports.grpc.grpcio import GrpcioTransport
+from harness.load.transports.grpc.transport import GrpcTransport
 
 IDS = np.arange(8, dtype=np.int64).reshape(2, 4)
 NOWHERE = Target("localhost", 8001)

@@ -10,8 +10,8 @@ from http2_server import ANSWER_HEADERS, Peer, envelope, infer_response
 
 from harness.load.transports.address import Target
 from harness.load.transports.contract import RequestFailure
-from harness.load.transports.grpc import GrpcTransport
-from harness.load.transports.hpack_headers import encode_headers
+from harness.load.transports.grpc.headers import encode_headers
+from harness.load.transports.grpc.transport import GrpcTransport
 
 IDS = np.arange(8, dtype=np.int64).reshape(1, 8)
 LARGE = np.zeros((1, 50_000), np.int64)  # 400,000 bytes: six first windows

@@ -11,7 +11,7 @@ from http1_server import ScriptedServer, kserve_answer
 
 from harness.load.transports.address import parse_target
 from harness.load.transports.contract import Answer, RequestFailure
-from harness.load.transports.http import HttpTransport
+from harness.load.transports.http.transport import HttpTransport
 
 IDS = np.arange(8, dtype=np.int64).reshape(2, 4)
 ONE, TWO, WIDE = kserve_answer(1.5), kserve_answer(2.5), kserve_answer(1.0, 2.0)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.load import answers
-from harness.load.answers import AnswerCheck, decode
-from harness.load.payloads import EncodedRequest
+from harness.load.requests import answers
+from harness.load.requests.answers import AnswerCheck, decode
+from harness.load.requests.payloads import EncodedRequest
 from harness.load.transports.contract import Answer, OutputTensor, RequestFailure, layout_of
 from harness.types import FREE_SIZE, TensorSpec
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from harness.errors import DataError, UsageError
-from harness.load.arrivals import arrival_times_ns, parse_arrivals, share
-from harness.load.shapes import nominal_seconds
+from harness.load.schedule.arrivals import arrival_times_ns, parse_arrivals, share
+from harness.load.schedule.shapes import nominal_seconds
 from harness.types import ArrivalKind, ArrivalProcess, LoadShape, ShapeKind
 
 CONSTANT = ArrivalProcess(ArrivalKind.CONSTANT)

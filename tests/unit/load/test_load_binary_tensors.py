@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.load.transports.address import parse_target
-from harness.load.transports.binary_tensors import read_layout
 from harness.load.transports.contract import (
     Answer,
     Layout,
@@ -20,8 +19,9 @@ from harness.load.transports.contract import (
     RequestFailure,
     layout_of,
 )
-from harness.load.transports.forms import FORMS_PER_LENGTH, LONGEST_PREFIX, KnownForms
-from harness.load.transports.http import HttpTransport
+from harness.load.transports.http.binary_tensors import read_layout
+from harness.load.transports.http.transport import HttpTransport
+from harness.load.transports.recognition import FORMS_PER_LENGTH, LONGEST_PREFIX, KnownForms
 from harness.load.transports.request_ids import MARK
 
 IDS = np.arange(8, dtype=np.int64).reshape(2, 4)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from harness.load.answers import AnswerCheck
-from harness.load.closed_loop import BACKOFF_S, ClosedLoop, Ending
-from harness.load.payloads import EncodedRequest
+from harness.load.engine.closed_loop import BACKOFF_S, ClosedLoop, Ending
+from harness.load.requests.answers import AnswerCheck
+from harness.load.requests.payloads import EncodedRequest
 from harness.load.transports.contract import Answer, OutputTensor, RequestFailure, layout_of
 
 RIGHT = Answer(layout_of((OutputTensor("logits", "FP32", (2, 1), 0, 8),)), bytes(8))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from harness import hdr
-from harness.load.collector import Collector
-from harness.load.wire import Progress
+from harness.load.generators.collector import Collector
+from harness.load.generators.messages import Progress
 from harness.types import Latencies, SparseHistogram, TimeSlice
 
 START, SLICE = 1_000_000_000, 50_000_000

@@ -10,15 +10,15 @@ from hyperframe import frame as theirs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.load.transports import frames
-from harness.load.transports.frames import ErrorCode, FrameReader, Http2Violation
-from harness.load.transports.hpack_headers import (
+from harness.load.transports.grpc import frames
+from harness.load.transports.grpc.frames import ErrorCode, FrameReader, Http2Violation
+from harness.load.transports.grpc.headers import (
     MAX_BLOCK_BYTES,
     HeaderFrames,
     HeaderMemory,
     encode_headers,
 )
-from harness.load.transports.http2_stream import (
+from harness.load.transports.grpc.http2_stream import (
     frame_request,
     frames_within,
     number_frames,

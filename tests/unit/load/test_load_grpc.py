@@ -28,9 +28,9 @@ from tritonclient.grpc.service_pb2 import InferParameter
 
 from harness.load.transports.address import Target
 from harness.load.transports.contract import RequestFailure
-from harness.load.transports.frames import FrameReader
-from harness.load.transports.grpc import GrpcTransport
-from harness.load.transports.kserve import AnswerForms
+from harness.load.transports.grpc.frames import FrameReader
+from harness.load.transports.grpc.messages import AnswerForms
+from harness.load.transports.grpc.transport import GrpcTransport
 from harness.load.transports.request_ids import MARK, next_id
 
 

@@ -20,8 +20,8 @@ from load_rig import environment
 from harness.errors import UsageError
 from harness.load.transports.address import Target
 from harness.load.transports.contract import RequestFailure
-from harness.load.transports.grpc import GrpcTransport
-from harness.load.transports.grpcio import GrpcioTransport
+from harness.load.transports.grpc.grpcio import GrpcioTransport
+from harness.load.transports.grpc.transport import GrpcTransport
 
 # Time and place
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.load.transports import http1
-from harness.load.transports.http1 import (
+from harness.load.transports.http import http1
+from harness.load.transports.http.http1 import (
     Message,
     ProtocolViolation,
     StreamEnd,

@@ -116,7 +116,7 @@ def test_the_connections_window_runs_out_over_many_small_requests() -> None:
 
 
 def test_the_answers_window_is_topped_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.load.transports.http2.TOP_UP_BYTES", 100)
+    monkeypatch.setattr("harness.load.transports.grpc.http2.TOP_UP_BYTES", 100)
 
     def script(peer: Peer) -> None:
         peer.serve(3)

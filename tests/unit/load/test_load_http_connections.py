@@ -14,10 +14,11 @@ import pytest
 from http1_server import Peer, ScriptedServer, kserve_answer, make_certificate
 from http_client import ONE, TWO, ask, kind_of_failure, talking_to, values
 
-from harness.load.transports import http, http1
 from harness.load.transports.address import Target, parse_target
 from harness.load.transports.contract import RequestFailure
-from harness.load.transports.http import HttpTransport
+from harness.load.transports.http import http1
+from harness.load.transports.http import transport as http
+from harness.load.transports.http.transport import HttpTransport
 
 
 def test_a_stall_a_drip_and_a_stalled_upload_end_at_the_deadline() -> None:

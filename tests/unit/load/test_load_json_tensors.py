@@ -10,13 +10,13 @@ from hypothesis.extra import numpy as arrays
 from kserve_server import kserve_server
 
 from harness.errors import DataError
-from harness.load.answers import AnswerCheck
-from harness.load.payloads import Payload, encode_payloads
+from harness.load.requests.answers import AnswerCheck
+from harness.load.requests.payloads import Payload, encode_payloads
 from harness.load.transports.address import Target
 from harness.load.transports.contract import RequestFailure
-from harness.load.transports.http import HttpTransport
-from harness.load.transports.json_tensors import encode_json, read_json
-from harness.serving import remote_bodies
+from harness.load.transports.http.json_tensors import encode_json, read_json
+from harness.load.transports.http.transport import HttpTransport
+from harness.serving.external import http as remote_bodies
 from harness.types import TensorSpec
 
 TYPES = ["bool", "int8", "int32", "int64", "uint8", "uint64", "float32", "float64"]

@@ -11,13 +11,13 @@ import pytest
 from numpy.typing import NDArray
 
 from harness.errors import DataError, StorageError
-from harness.load.known_answers import (
+from harness.load.requests.known_answers import (
     TOLERANCE,
     make_known_answers,
     read_known_answers,
     write_known_answers,
 )
-from harness.load.payloads import Payload
+from harness.load.requests.payloads import Payload
 from harness.types import Precision
 
 Tensors = Mapping[str, NDArray[Any]]

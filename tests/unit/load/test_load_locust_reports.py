@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import hdr
-from harness.load.recorder import Recorder
+from harness.load.engine.recorder import Recorder
 from harness.types import SparseHistogram
 
 sys.path.append(str(Path(__file__).resolve().parents[3] / "locustfiles"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.errors import UsageError
-from harness.load.mixes import parse_mix
+from harness.load.requests.traffic import parse_mix
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.load.answers import AnswerCheck
-from harness.load.arrivals import arrival_times_ns, share
-from harness.load.closed_loop import FOREVER_NS, Ending
-from harness.load.open_loop import OpenLoop, requests_in_turn
-from harness.load.payloads import EncodedRequest
-from harness.load.timer import Timer
+from harness.load.engine.closed_loop import FOREVER_NS, Ending
+from harness.load.engine.open_loop import OpenLoop, Timer, requests_in_turn
+from harness.load.requests.answers import AnswerCheck
+from harness.load.requests.payloads import EncodedRequest
+from harness.load.schedule.arrivals import arrival_times_ns, share
 from harness.load.transports.contract import Answer, Layout, OutputTensor, RequestFailure
 from harness.types import ArrivalKind, ArrivalProcess
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness.errors import DataError
-from harness.load.payload_fit import cast_payloads, check_payloads_fit
+from harness.load.requests.fit import cast_payloads, check_payloads_fit
 from harness.load.transports.contract import datatype_of
 from harness.types import TensorSpec
 

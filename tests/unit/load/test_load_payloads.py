@@ -9,9 +9,14 @@ import numpy as np
 import pytest
 
 from harness.errors import DataError, StorageError
-from harness.load import payloads
-from harness.load.known_answers import KnownAnswers
-from harness.load.payloads import draw_payloads, encode_payloads, read_payloads, write_payloads
+from harness.load.requests import payloads
+from harness.load.requests.known_answers import KnownAnswers
+from harness.load.requests.payloads import (
+    draw_payloads,
+    encode_payloads,
+    read_payloads,
+    write_payloads,
+)
 
 
 def group(rows: int, length: int, *, start: int = 0) -> dict[str, np.ndarray]:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from harness import hdr
-from harness.load import recorder as recorder_module
-from harness.load.recorder import Batch, Recorder, dense, merge_slices, merged_latencies
+from harness.load.engine import recorder as recorder_module
+from harness.load.engine.recorder import Batch, Recorder, dense, merge_slices, merged_latencies
 from harness.load.transports.contract import RequestFailure
 from harness.types import Latencies, SparseHistogram, TimeSlice
 

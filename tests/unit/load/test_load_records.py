@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from harness import hdr
 from harness.errors import StorageError
-from harness.load import records
-from harness.load.recorder import Batch, Recorder, merge_slices, merged_latencies
-from harness.load.records import RecordWriter, histogram_of_records, recover_records
+from harness.load.engine.recorder import Batch, Recorder, merge_slices, merged_latencies
+from harness.load.records import requests as records
+from harness.load.records.requests import RecordWriter, histogram_of_records, recover_records
 from harness.load.transports.contract import RequestFailure
 
 SLICE_NS = 50_000_000

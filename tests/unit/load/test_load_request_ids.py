@@ -17,14 +17,15 @@ from http1_server import ScriptedServer, kserve_answer
 from http2_server import Peer, envelope, infer_response, scripted_server
 from tritonclient.grpc import service_pb2
 
-from harness.load.transports import http, http2
 from harness.load.transports.address import Target, parse_target
 from harness.load.transports.contract import Answer, Layout, RequestFailure, Transport
-from harness.load.transports.forms import KnownForms
-from harness.load.transports.grpc import GrpcTransport
-from harness.load.transports.grpcio import GrpcioTransport
-from harness.load.transports.http import HttpTransport
-from harness.load.transports.kserve import AnswerForms
+from harness.load.transports.grpc import http2
+from harness.load.transports.grpc.grpcio import GrpcioTransport
+from harness.load.transports.grpc.messages import AnswerForms
+from harness.load.transports.grpc.transport import GrpcTransport
+from harness.load.transports.http import transport as http
+from harness.load.transports.http.transport import HttpTransport
+from harness.load.transports.recognition import KnownForms
 from harness.load.transports.request_ids import MARK, WIDTH, holes_of, next_id, stamped
 
 Echo = Callable[[str], str]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.load.recorder import Recorder, dense
-from harness.load.series import Phase, per_second, per_slice, series_rows, slice_rows
+from harness.load.engine.recorder import Recorder, dense
+from harness.load.records.series import Phase, per_second, per_slice, series_rows, slice_rows
 from harness.load.transports.contract import RequestFailure
 from harness.types import LoadResult
 

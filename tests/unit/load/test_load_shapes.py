@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.load.shapes import elapsed_at, level, nominal_seconds, parse_shape, peak
+from harness.load.schedule.shapes import elapsed_at, level, nominal_seconds, parse_shape, peak
 from harness.types import LoadShape, ShapeKind
 
 RAMP = LoadShape(ShapeKind.RAMP, 0.2, 1.0, 10)

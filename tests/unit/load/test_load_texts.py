@@ -17,15 +17,20 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from harness.errors import DataError
-from harness.load.answers import AnswerCheck
-from harness.load.payload_fit import check_payloads_fit
-from harness.load.payloads import EncodedRequest, draw_payloads, read_payloads, write_payloads
-from harness.load.transports.binary_tensors import encode_body
+from harness.load.requests.answers import AnswerCheck
+from harness.load.requests.fit import check_payloads_fit
+from harness.load.requests.payloads import (
+    EncodedRequest,
+    draw_payloads,
+    read_payloads,
+    write_payloads,
+)
 from harness.load.transports.contract import Answer, OutputTensor, RequestFailure, layout_of
-from harness.load.transports.json_tensors import encode_json
-from harness.load.transports.kserve import encode_infer_request
-from harness.serving import remote_bodies
+from harness.load.transports.grpc.messages import encode_infer_request
+from harness.load.transports.http.binary_tensors import encode_body
+from harness.load.transports.http.json_tensors import encode_json
 from harness.serving.endpoint import native
+from harness.serving.external import http as remote_bodies
 from harness.types import TensorSpec
 
 elements = st.lists(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.load.timer import Timer, let_come
+from harness.load.engine.open_loop import Timer, let_come
 
 
 @pytest.fixture

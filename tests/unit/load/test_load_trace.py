@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import DataError
-from harness.load.trace import read_trace
+from harness.load.schedule.trace import read_trace
 from harness.types import TraceUnit
 
 

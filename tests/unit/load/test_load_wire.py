@@ -10,10 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from harness.load.generators import split_concurrency
-from harness.load.transports.address import parse_target
-from harness.load.transports.opening import GrpcImplementation
-from harness.load.wire import (
+from harness.load.generators.messages import (
     Failed,
     Measure,
     Measured,
@@ -27,6 +24,9 @@ from harness.load.wire import (
     encode_answer,
     encode_order,
 )
+from harness.load.generators.pool import split_concurrency
+from harness.load.transports.address import parse_target
+from harness.load.transports.opening import GrpcImplementation
 from harness.types import (
     ArrivalKind,
     ArrivalProcess,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from harness.profiling.shapes import batch_of, draw_samples, lengths_of, throughput_shapes
+from harness.profiling.timing import batch_of, draw_samples, lengths_of, throughput_shapes
 from harness.tasks.encoding import EncodedDataset, EncodedGroup
 
 

@@ -21,7 +21,7 @@ from harness.quality.metrics import (
     perplexity_sums,
     share_statistic,
 )
-from harness.quality.statistics import paired_loss
+from harness.quality.pairs import paired_loss
 
 ROWS = (20, 100, 1000)
 SHARES = (0.5, 0.9, 0.99, 1.0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from lm_eval.api import metrics
 
-from harness.quality.lm_scores import task_scores
+from harness.quality.lm_eval.scores import task_scores
 from harness.types import ModelFormat, ModelVariant, Precision, Role, TaskKind
 
 TASK = SimpleNamespace(

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import DataError, UsageError
-from harness.quality.decoding import generation_settings, not_kept_of
-from harness.quality.lm_tasks import LoadedTask, TaskRequest, load_tasks
+from harness.quality.lm_eval.generation import generation_settings, not_kept_of
+from harness.quality.lm_eval.tasks import LoadedTask, TaskRequest, load_tasks
 from tests.lm_tasks import generation, multiple_choice, perplexity, write_task, write_tasks
 
 

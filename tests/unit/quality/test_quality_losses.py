@@ -11,6 +11,7 @@ from quality_samples import classified, spoken, sure, variant
 from statsmodels.stats.multitest import multipletests
 
 from harness.quality.chain import Step, loss_chain
+from harness.quality.pairs import holm, paired_loss
 from harness.quality.scores import score
 from harness.quality.shifts import (
     MOST_CHARACTERS,
@@ -19,9 +20,15 @@ from harness.quality.shifts import (
     shortened,
     worst_examples,
 )
-from harness.quality.slices import FEWEST_SAMPLES, slice_losses
-from harness.quality.slicing import MOST_VALUES, OTHER, Rows, Slicing, slicings
-from harness.quality.statistics import holm, paired_loss
+from harness.quality.slices import (
+    FEWEST_SAMPLES,
+    MOST_VALUES,
+    OTHER,
+    Rows,
+    Slicing,
+    slice_losses,
+    slicings,
+)
 from harness.tasks.rowwise import take
 
 STUDIES = 600

@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 from quality_samples import CLASSES, RuleEndpoint, classify, dataset, speak, variant
 
 from harness.errors import DataError, RunFolderError, ServerError, StorageError
-from harness.quality.answers import ask, batches
-from harness.quality.collection import collect_outcomes, shared_contexts
-from harness.quality.outcome_files import read_outcomes, write_outcomes
-from harness.quality.outcomes import NO_PREDICTION, Outcomes
+from harness.quality.collection import ask, batches, collect_outcomes, shared_contexts
+from harness.quality.outcomes import NO_PREDICTION, Outcomes, read_outcomes, write_outcomes
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.question_answering import Questions
 from harness.types import ModelVariant, Progress, TaskKind, TensorSpec

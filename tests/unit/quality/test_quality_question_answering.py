@@ -17,7 +17,7 @@ from quality_samples import RuleEndpoint, variant
 from harness.errors import ServerError
 from harness.quality.collection import collect_outcomes
 from harness.quality.consistency import batch_consistency
-from harness.quality.outcome_files import read_outcomes, write_outcomes
+from harness.quality.outcomes import read_outcomes, write_outcomes
 from harness.quality.question_answering import best_spans
 from harness.quality.scores import score
 from harness.tasks.encoding import ContextTokens, EncodedDataset, EncodedGroup

@@ -3,9 +3,8 @@
 import pytest
 
 from harness.errors import DataError
-from harness.reference import prose
-from harness.reference.corpus import SourceFile, Split
-from harness.reference.prose import build_prose, is_prose
+from harness.reference import corpus as prose
+from harness.reference.corpus import SourceFile, Split, build_prose, is_prose
 
 SENTENCE = (
     "The gradient of the loss flows back through every layer, and each of them adds to it what "

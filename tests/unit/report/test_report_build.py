@@ -8,13 +8,13 @@ from sample_run import sample_run
 from unusual_runs import HOSTILE, UNUSUAL
 
 from harness.errors import StorageError
-from harness.load.arrivals import parse_arrivals
-from harness.load.mixes import parse_mix
-from harness.load.shapes import parse_shape
+from harness.load.requests.traffic import parse_mix
+from harness.load.schedule.arrivals import parse_arrivals
+from harness.load.schedule.shapes import parse_shape
 from harness.report.build import build_report
 from harness.report.gains import size_words
 from harness.report.page import page_of
-from harness.report.provenance import load_command, run_command
+from harness.report.tables.provenance import load_command, run_command
 from harness.types import (
     ArrivalKind,
     ArrivalProcess,

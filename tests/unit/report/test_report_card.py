@@ -2,13 +2,13 @@ import pandas as pd
 import pytest
 from sample_card import PLAN, run_with_card
 
-from harness.journal import Journal
 from harness.report.build import build_report
-from harness.report.card_page import card_frame
-from harness.report.card_tables import card_table, export_table, served_table, throughput_table
-from harness.report.card_values import cards_of
+from harness.report.card.page import card_frame
+from harness.report.card.tables import card_table, export_table, served_table, throughput_table
+from harness.report.card.values import cards_of
 from harness.report.page import page_of
-from harness.report.terminal_card import card_table as terminal_table
+from harness.report.terminal.card import card_table as terminal_table
+from harness.runs.journal import Journal
 from tests.sample_run import sample_run
 from tests.unit.report.test_report_terminal import printed
 

@@ -6,13 +6,12 @@ import pytest
 from sample_run import sample_run
 from unusual_runs import interrupted, no_evidence_over_time, nothing_yet, open_loop
 
-from harness.report.cold_start_table import cold_start_table
-from harness.report.load_words import load_label, load_words
-from harness.report.numbers import confidence, seconds
 from harness.report.page import page_of
-from harness.report.search_table import ended_early, search_table, search_words
 from harness.report.selection import families_of, leading_trials, service_ms
-from harness.report.trust_table import trust_table
+from harness.report.tables.search import cold_start_table, ended_early, search_table, search_words
+from harness.report.tables.trust import trust_table
+from harness.report.words.loads import load_label, load_words
+from harness.report.words.numbers import confidence, seconds
 from harness.types import (
     ArrivalKind,
     ArrivalProcess,

@@ -6,7 +6,14 @@ from pathlib import Path
 from rich.console import Console
 from sample_run import sample_run
 
-from harness.losses import (
+from harness.report.build import build_report
+from harness.report.page import page_of
+from harness.report.tables.losses import augmentation_hint
+from harness.report.terminal.quality import losses_table, pairs_table
+from harness.report.words.numbers import MINUS
+from harness.runs.tables import losses_table as losses_frame
+from harness.runs.tables import slices_table
+from harness.types.losses import (
     ChainLink,
     ConfusionShift,
     Estimate,
@@ -16,13 +23,6 @@ from harness.losses import (
     SliceLoss,
     WorstExample,
 )
-from harness.report.build import build_report
-from harness.report.loss_tables import augmentation_hint
-from harness.report.numbers import MINUS
-from harness.report.page import page_of
-from harness.report.terminal_quality import losses_table, pairs_table
-from harness.tables import losses_table as losses_frame
-from harness.tables import slices_table
 
 STUDENT = "topics-student-int8"
 LINKS = (

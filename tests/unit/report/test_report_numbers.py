@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.report import numbers
+from harness.report.words import numbers
 
 EN_DASH, TIMES, MINUS = "\u2013", "\u00d7", "\u2212"
 

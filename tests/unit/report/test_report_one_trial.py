@@ -8,7 +8,7 @@ from rich.console import Console
 from sample_run import sample_run
 
 from harness.planning.objective import parse_objective
-from harness.report.one_trial import trial_table
+from harness.report.terminal.trial import trial_table
 from harness.types import (
     ArrivalProcess,
     Decision,

@@ -6,11 +6,11 @@ import pytest
 from sample_run import sample_run
 
 from harness.report.markdown import render_markdown
-from harness.report.numbers import factor
 from harness.report.page import page_of
-from harness.report.pipeline_table import pipeline_quality, pipeline_table
-from harness.report.plot_pipeline import pipeline_plot
+from harness.report.plots.server import pipeline_plot
 from harness.report.selection import families_of
+from harness.report.tables.ensembles import pipeline_quality, pipeline_table
+from harness.report.words.numbers import factor
 from harness.types import PartMetrics
 
 

@@ -4,8 +4,10 @@ from pathlib import Path
 import pytest
 from sample_run import sample_run
 
-from harness.card import Measured, Runtime
-from harness.profiles import (
+from harness.report.profile.findings import bound_of, scaling_sentence
+from harness.report.profile.page import build_profile, profile_page, profile_summary
+from harness.types.card import Measured, Runtime
+from harness.types.profiles import (
     OperatorCost,
     OperatorProfile,
     Peak,
@@ -14,8 +16,6 @@ from harness.profiles import (
     ScalingStep,
     VariantProfile,
 )
-from harness.report.profile_findings import bound_of, scaling_sentence
-from harness.report.profile_page import build_profile, profile_page, profile_summary
 from tests.unit.report.test_report_terminal import printed
 
 GIGA = 1e9

@@ -7,7 +7,7 @@ from sample_run import sample_run
 from unusual_runs import interrupted, no_server_metrics, single_variant
 
 from harness.report import selection
-from harness.report.labels import short_names
+from harness.report.words.labels import short_names
 from harness.types import Decision, Rejection, Role, ServerMetrics
 
 POINTS = st.lists(

@@ -5,10 +5,10 @@ from rich.console import Console
 from sample_run import sample_run
 from unusual_runs import UNUSUAL
 
-from harness.report.numbers import MISSING
-from harness.report.one_trial import trial_table
-from harness.report.terminal import cold_start_table, verdict_summary, verdict_table
-from harness.report.terminal_quality import quality_table
+from harness.report.terminal.quality import quality_table
+from harness.report.terminal.run import cold_start_table, verdict_summary, verdict_table
+from harness.report.terminal.trial import trial_table
+from harness.report.words.numbers import MISSING
 
 RUNS = {"sample_run": sample_run, **UNUSUAL}
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 from rich.console import Console
 from sample_run import sample_run
 
-from harness.losses import Relabelling
 from harness.report.build import build_report
 from harness.report.selection import families_of, lost_its_students
-from harness.report.terminal import verdict_summary, verdict_table
+from harness.report.terminal.run import verdict_summary, verdict_table
 from harness.report.warnings import has_warnings, warning_lines
 from harness.types import FailedVariant, Role
+from harness.types.losses import Relabelling
 
 FAILED = FailedVariant(
     "topics-other-int8", "topics", Role.STUDENT, "export",

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import ServerEnvironmentError
-from harness.serving import installation
-from harness.serving.installation import check_room, explain, step_count, storage_faults
+from harness.serving.embedded import installation
+from harness.serving.embedded.installation import check_room, explain, step_count, storage_faults
 
 FULL = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device"
 OFFLINE = """\

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import ServerEnvironmentError
-from harness.serving import interpreters
-from harness.serving.interpreters import Interpreter, choose_interpreter, probe
+from harness.serving.embedded import interpreters
+from harness.serving.embedded.interpreters import Interpreter, choose_interpreter, probe
 
 
 def fake_python(folder: Path, name: str, answer: str) -> Path:

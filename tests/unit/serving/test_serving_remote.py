@@ -12,9 +12,9 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from harness.errors import ServerError, UsageError
 from harness.load.transports.address import parse_target
-from harness.serving.remote import check_alive, describe, serving_of, states_of
-from harness.serving.remote_grpc import GrpcServer
-from harness.serving.remote_http import HttpServer
+from harness.serving.external.grpc import GrpcServer
+from harness.serving.external.http import HttpServer
+from harness.serving.external.server import check_alive, describe, serving_of, states_of
 from harness.types import Accelerator, ServingConfig, TensorSpec
 
 SESAME = (("Authorization", "Bearer sesame"),)

@@ -8,7 +8,7 @@ from harness.errors import CheckpointError, DataError
 from harness.study import CausalLanguageModelling, SequenceClassification
 from harness.tasks.encoding import encode
 from harness.tasks.samples import Samples
-from harness.tasks.tokenizer import load_tokenizer
+from harness.tasks.tokenizers import load_tokenizer
 from harness.tasks.windows import cut_windows
 from tests.architectures import ARCHITECTURES, Sides, make_tokenizer
 

@@ -11,7 +11,7 @@ import pytest
 
 from harness.errors import DataError
 from harness.study import CsvData, JsonLinesData
-from harness.tasks.tables import read_table
+from harness.tasks.rows import read_table
 
 LONG = "word " * 60_000
 """300,000 characters: over twice what the csv module takes by itself."""

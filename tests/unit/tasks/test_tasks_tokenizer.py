@@ -8,10 +8,11 @@ import transformers
 
 from harness.errors import CheckpointError, DataError, MissingExtraError
 from harness.study import QuestionAnswering, SequenceClassification
-from harness.tasks import extras, tokenizer_notes
+from harness.system import extras
+from harness.tasks import tokenizers as tokenizer_notes
 from harness.tasks.encoding import encode
 from harness.tasks.samples import Samples
-from harness.tasks.tokenizer import load_tokenizer
+from harness.tasks.tokenizers import load_tokenizer
 from tests.tiny_models import byte_level_tokenizer
 from tests.tiny_tokenizers import WORDS, amend, save, sentence_piece, word_level
 

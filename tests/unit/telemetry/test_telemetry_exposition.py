@@ -13,9 +13,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from harness import hdr
 from harness.planning.objective import parse_objective
-from harness.telemetry.latency_buckets import COARSE_S, FINE_S, FoldedHistogram, above
-from harness.telemetry.metrics_server import MonitorCollector
-from harness.telemetry.monitor import MOST_LOADS, OTHER, LoadLabels, LoadMonitor, labels_of
+from harness.telemetry.exposition.buckets import COARSE_S, FINE_S, FoldedHistogram, above
+from harness.telemetry.exposition.monitor import (
+    MOST_LOADS,
+    OTHER,
+    LoadLabels,
+    LoadMonitor,
+    labels_of,
+)
+from harness.telemetry.exposition.server import MonitorCollector
 from harness.types import Decision, Latencies, SparseHistogram, TimeSlice, WireProtocol, Workload
 from tests.sample_run import sample_run
 

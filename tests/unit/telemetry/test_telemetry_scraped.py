@@ -13,9 +13,9 @@ from urllib.parse import parse_qs
 import pytest
 
 from harness.errors import UsageError
-from harness.telemetry.increase import Series
-from harness.telemetry.prometheus_server import Prometheus, QueryFailure, parse_prometheus
-from harness.telemetry.scraped import ScrapedWindow, await_scrape, server_metrics
+from harness.telemetry.prometheus.increase import Series
+from harness.telemetry.prometheus.server import Prometheus, QueryFailure, parse_prometheus
+from harness.telemetry.prometheus.window import ScrapedWindow, await_scrape, server_metrics
 from harness.types import HostMetrics, ServerMetrics
 
 SECONDS = tuple(float(at) for at in range(12))

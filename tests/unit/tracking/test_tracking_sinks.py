@@ -8,10 +8,10 @@ import pytest
 
 from harness.cli.main import run_command
 from harness.errors import EnvironmentFailure, UsageError
-from harness.journal import QualityEntry
-from harness.pipeline.manifest import bare_manifest
-from harness.pipeline.run import write_results
-from harness.runs import RunFolder
+from harness.flow.manifest import bare_manifest
+from harness.flow.run import write_results
+from harness.runs.folder import RunFolder
+from harness.runs.journal import QualityEntry
 from harness.tracking.record import record_of
 from harness.tracking.sinks import Tracker, check_trackers, track
 from tests.sample_run import sample_run

@@ -1,0 +1,151 @@
+"""A server that somebody else runs, as it stands on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.console import say
+from harness.errors import UsageError
+from harness.flow.external.server import RemoteAddress, parse_url
+from harness.flow.external.study import Borrowed, BorrowOptions, borrow, parse_names
+from harness.flow.inputs import check_inputs
+from harness.study import Study
+
+WITHOUT_URL = "name the server: --url http://HOST:PORT"
+
+
+@dataclass(frozen=True)
+class RemoteOptions:
+    """Where it is and how to speak to it; no url: the harness serves."""
+
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="A server that is up, in place of one of our own: http://H:P, https://, grpc://, "
+            "grpcs://.",
+            show_default=False,
+        ),
+    ] = None
+    headers: Annotated[
+        list[str],
+        typer.Option(
+            "--header",
+            help="With --url: 'NAME: VALUE', sent along; repeatable.",
+            show_default=False,
+        ),
+    ] = field(default_factory=list)
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --url: certificates to trust, PEM.",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
+    ] = None
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="With --url: take any certificate.")
+    ] = False
+    metrics_url: Annotated[
+        str | None,
+        typer.Option(
+            help="With --url: its metrics page; default: Triton's at port 8002, where there is "
+            "one.",
+            show_default=False,
+        ),
+    ] = None
+
+    def address(self) -> RemoteAddress | None:
+        """Of the server; None where the harness serves.
+
+        Raises:
+            UsageError: an address that cannot be, or options of a server that is not named.
+        """
+        if self.url is not None:
+            return parse_url(
+                self.url,
+                self.headers,
+                ca_file=self.ca_file,
+                verify=not self.insecure,
+                metrics_url=self.metrics_url,
+            )
+        if self.headers or self.ca_file or self.insecure or self.metrics_url:
+            raise UsageError(
+                "--header, --ca-file, --insecure and --metrics-url go with --url, and there is "
+                "none",
+                next_step=WITHOUT_URL,
+            )
+        return None
+
+
+@dataclass(frozen=True)
+class RemoteStudyOptions:
+    """That server, and which of its models are a study's."""
+
+    remote: RemoteOptions = field(default_factory=RemoteOptions)
+    model_names: Annotated[
+        list[str],
+        typer.Option(
+            "--model-name",
+            metavar="VARIANT=NAME",
+            help="With --url: what a variant is called there; default: its own name. Repeatable.",
+            show_default=False,
+        ),
+    ] = field(default_factory=list)
+    as_is: Annotated[
+        bool,
+        typer.Option(
+            "--as-is", help="With --url: load and configure nothing there, even where it could be."
+        ),
+    ] = False
+
+    @contextmanager
+    def borrowing(self, study: Study) -> Iterator[Borrowed | None]:
+        """The study's models there; None where the harness serves.
+
+        Raises:
+            UsageError: no such server, or not with these models; nothing was started.
+        """
+        address, names = self.remote.address(), parse_names(self.model_names)
+        if address is None and (names or self.as_is):
+            raise UsageError(
+                "--model-name and --as-is go with --url, and there is none", next_step=WITHOUT_URL
+            )
+        check_inputs(study)
+        if address is None:
+            yield None
+            return
+        with borrow(study, address, BorrowOptions(names, self.as_is)) as borrowed:
+            for note in borrowed.notes:
+                say(note)
+            yield borrowed
+
+
+def check_own_server_options(
+    *, remote: bool, cpus_server: str | None, server_ports: str | None
+) -> None:
+    """Refuse what is said of a server that the harness starts, where none is started.
+
+    Args:
+        remote: a server that is up was named.
+        cpus_server: its cores.
+        server_ports: its ports.
+
+    Raises:
+        UsageError: there is one.
+    """
+    told = {
+        "--cpus-server places": cpus_server,
+        "--server-ports are for": server_ports,
+    }
+    for what in (words for words, value in told.items() if remote and value is not None):
+        raise UsageError(
+            f"{what} a server that the harness starts, and --url is up already",
+            next_step="leave it out",
+        )

@@ -1,0 +1,1 @@
+"""A study, or one trial, on an external server."""

@@ -1,0 +1,138 @@
+"""A study's tensors under the names, and in the datatypes, that somebody else's model has."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from harness.errors import UsageError
+from harness.flow.serving import ModelClient
+from harness.load.requests.fit import cast_array, cast_payloads
+from harness.load.requests.payloads import Group
+from harness.serving.external.server import RemoteModel
+from harness.study import Model
+from harness.types import TaskKind, TensorSpec
+
+Tensors = Mapping[str, NDArray[Any]]
+_SEGMENTS = "token_type_ids"
+
+_TASK_OUTPUTS = {
+    TaskKind.SEQUENCE_CLASSIFICATION: ("logits",),
+    TaskKind.QUESTION_ANSWERING: ("start_logits", "end_logits"),
+    TaskKind.CAUSAL_LM: ("token_logprobs", "greedy_token_ids"),
+}
+
+
+@dataclass(frozen=True)
+class TensorNames:
+    """How a model there names and types what the study calls otherwise."""
+
+    declared: tuple[TensorSpec, ...]
+    """Its inputs."""
+    inputs: Mapping[str, str]
+    """Its name by ours, where it is another."""
+    outputs: Mapping[str, str]
+    """Likewise, of every output of the task."""
+
+    def groups(self, groups: Sequence[Group]) -> list[Group]:
+        """Payloads as it takes them."""
+        return cast_payloads([self.named(group) for group in groups], self.declared)
+
+    def named(self, group: Group) -> dict[str, NDArray[Any]]:
+        """One request under its names.
+
+        Segment ids of nothing but zeros are what a model that takes none goes by: left out there.
+        """
+        named = {self.inputs.get(key, key): array for key, array in group.items()}
+        declared = {one.name for one in self.declared}
+        segments = named.get(_SEGMENTS)
+        if declared and _SEGMENTS not in declared and segments is not None and not segments.any():
+            del named[_SEGMENTS]
+        return named
+
+    @property
+    def tag(self) -> str:
+        """Tells payload files of one data set apart."""
+        told = repr((sorted(self.inputs.items()), self.declared))
+        return hashlib.sha256(told.encode()).hexdigest()[:8]
+
+
+class NamingClient:
+    """A `ModelClient` that takes and gives a study's names as well as the model's own.
+
+    Args:
+        client: of the server.
+        names: by the model's name there.
+    """
+
+    def __init__(self, client: ModelClient, names: Mapping[str, TensorNames]) -> None:
+        self._client = client
+        self._names = names
+
+    def statistics(self, model: str) -> dict[str, Any]:
+        """Triton's cumulative statistics of a model."""
+        return self._client.statistics(model)
+
+    def infer(self, model: str, inputs: Tensors) -> dict[str, NDArray[Any]]:
+        """One request; the task's outputs are there under both names."""
+        names = self._names.get(model)
+        if names is None:
+            return self._client.infer(model, inputs)
+        types = {spec.name: spec.datatype for spec in names.declared}
+        theirs = names.named(inputs)
+        cast = {key: cast_array(key, array, types.get(key)) for key, array in theirs.items()}
+        outputs = self._client.infer(model, cast)
+        ours = {key: outputs[name] for key, name in names.outputs.items() if name in outputs}
+        return outputs | ours
+
+
+def names_of(model: Model, found: RemoteModel, kind: TaskKind, url: str) -> TensorNames:
+    """How a study's model is named there.
+
+    Raises:
+        UsageError: the task has no such output, or the model there has none of that name.
+    """
+    wanted = _TASK_OUTPUTS[kind]
+    unknown = sorted(model.outputs.keys() - set(wanted))
+    if unknown:
+        raise UsageError(
+            f"model {model.name}: outputs names '{unknown[0]}', which a task of {kind} does not "
+            "have",
+            next_step=f"it has {', '.join(wanted)}: write one of them: THEIR NAME",
+        )
+    outputs = {name: model.outputs.get(name, name) for name in wanted}
+    there = [one.name for one in found.outputs]
+    missing = [name for name in outputs.values() if there and name not in there]
+    if missing:
+        ours = next(key for key, name in outputs.items() if name == missing[0])
+        raise UsageError(
+            f"the model '{found.name}' at {url} has no output '{missing[0]}': it has "
+            f"{', '.join(there)}",
+            next_step=f"say in the study which it is, under its model: outputs: "
+            f"{{{ours}: {there[0]}}}",
+        )
+    return TensorNames(found.inputs, dict(model.inputs), outputs)
+
+
+def task_outputs(
+    found: RemoteModel, names: TensorNames, kind: TaskKind, classes: int
+) -> RemoteModel:
+    """The model with the outputs of its task alone, in the task's order.
+
+    A classifier's number of classes, where it is declared as dynamic, is that of the data.
+    """
+    declared = {one.name: one for one in found.outputs}
+    outputs = tuple(declared[name] for name in names.outputs.values() if name in declared)
+    if kind is TaskKind.SEQUENCE_CLASSIFICATION:
+        outputs = tuple(
+            dataclasses.replace(one, shape=(*one.shape[:-1], classes))
+            if one.shape[-1:] == (-1,)
+            else one
+            for one in outputs
+        )
+    return dataclasses.replace(found, outputs=outputs)

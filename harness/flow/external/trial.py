@@ -1,0 +1,213 @@
+"""One trial on a server that is already up, measured as it is: nothing is loaded or configured.
+
+The artefact behind such a server is not known: its address, what its server says of the model and
+what that answers stand in for the digest (`identity`), and no quality score is joined to the trial.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.analysis.validity import judge_validity
+from harness.flow.external.identity import FOLDER
+from harness.flow.external.server import OpenServer
+from harness.flow.options import Machinery
+from harness.flow.preflight import check_requests, try_one_request
+from harness.flow.results import with_clients, with_evidence
+from harness.flow.trial import TrialRunner
+from harness.load.generators.pool import REQUEST_TIMEOUT_S, LoadGenerators
+from harness.load.requests.fit import cast_payloads
+from harness.load.requests.payloads import Group, write_payloads
+from harness.load.transports.opening import transport_opener
+from harness.planning.assessment import Assessment, assess
+from harness.runs.folder import RunFolder, read_run
+from harness.runs.tables import write_tables
+from harness.serving.external.server import RemoteModel
+from harness.study import PIPELINE_SUFFIX, Study, variant_name
+from harness.system.cache import cache_root
+from harness.system.storage import utc_now
+from harness.types import (
+    HostMetrics,
+    LoadResult,
+    ModelFormat,
+    ModelVariant,
+    Precision,
+    Role,
+    ServerMetrics,
+    ServiceLevelObjective,
+    TaskKind,
+    TensorSpec,
+    Trial,
+    TrialResult,
+    Workload,
+)
+
+
+@dataclass(frozen=True)
+class RemoteTrial:
+    """A trial that passed every check before the load."""
+
+    trial: Trial
+    variant: ModelVariant
+    groups: Sequence[Group]
+
+
+def prepare_remote(
+    model: RemoteModel,
+    opened: OpenServer,
+    name: str,
+    groups: Sequence[Group],
+    workload: Workload,
+    study: Study | None,
+    machinery: Machinery,
+) -> RemoteTrial:
+    """Check that a model takes the workload's requests, and answers the first of them.
+
+    Args:
+        model: as its server describes it.
+        opened: the server.
+        name: of the variant that it is, or the model's own.
+        groups: arrays (n, length) by input name.
+        workload: what is to be sent.
+        study: says what the model is.
+        machinery: which transport.
+
+    Raises:
+        UsageError: something does not fit; nothing was started.
+    """
+    groups = cast_payloads(groups, model.inputs)
+    check_requests(model, groups, workload)
+    address = opened.address
+    opener = transport_opener(
+        address.protocol, address.target, timeout_s=REQUEST_TIMEOUT_S, grpc=machinery.grpc
+    )
+    outputs = try_one_request(model, groups, workload, opener)
+    family = study.family_of(name).name if study else name
+    trial = Trial(name, family, model.serving, workload, stage="load")
+    variant = _variant(trial, model, outputs, study)
+    identity = opened.identities.establish(
+        model,
+        groups,
+        variant.precision,
+        folders=(cache_root() / FOLDER,),
+        warn=machinery.warn,
+    )
+    return RemoteTrial(trial, dataclasses.replace(variant, sha256=identity), groups)
+
+
+def measure_remote(
+    opened: OpenServer,
+    prepared: RemoteTrial,
+    slo: ServiceLevelObjective,
+    folder: RunFolder,
+    machinery: Machinery,
+) -> TrialResult:
+    """Drive the load and read what the server says of it."""
+    name = prepared.variant.name
+    payloads = folder.path / "payloads" / "remote.npz"
+    write_payloads(payloads, prepared.groups)
+    with LoadGenerators(
+        http=opened.address.target,
+        grpc=opened.address.target,
+        workers=machinery.workers or 1,
+        log_dir=folder.path / "logs",
+        cpus=machinery.cpus_generator,
+        implementation=machinery.grpc,
+    ) as generators:
+        runner = TrialRunner(
+            opened.site(),
+            generators,
+            folder,
+            variants={name: prepared.variant},
+            payloads={name: payloads},
+            machinery=machinery,
+        )
+        result = runner.measure(prepared.trial, slo)
+    folder.journal.add(result)
+    write_tables(read_run(folder.path), folder.path)
+    return result
+
+
+def _variant(
+    trial: Trial,
+    model: RemoteModel,
+    outputs: tuple[TensorSpec, ...],
+    study: Study | None,
+) -> ModelVariant:
+    """What is served, as far as it is known.
+
+    Without a study its precision is not: known answers are then compared as loosely as for the
+    coarsest.
+    """
+    role, task, precision = Role.STUDENT, TaskKind.SEQUENCE_CLASSIFICATION, Precision.INT8
+    form = ModelFormat.ONNX
+    if study:
+        family = study.family_of(trial.variant)
+        role, precision, form = next(
+            (model.role, *artefact)
+            for model in family.models
+            for artefact in model.artefacts
+            if variant_name(model, *artefact) == trial.variant.removesuffix(PIPELINE_SUFFIX)
+        )
+        task = family.task.kind
+    return ModelVariant(
+        name=trial.variant,
+        family=trial.family,
+        role=role,
+        task=task,
+        format=form,
+        precision=precision,
+        source="",
+        sha256=model.identity,
+        path=Path(),
+        inputs=model.inputs,
+        outputs=outputs,
+        parameters=0,
+        size_bytes=None,
+        served_as=model.name,
+    )
+
+
+def assess_load(
+    trial: Trial,
+    load: LoadResult,
+    slo: ServiceLevelObjective,
+    *,
+    server: ServerMetrics,
+    host: HostMetrics,
+    confidence: float,
+    spoilt: str = "",
+) -> Assessment | None:
+    """Join both sides of a load's window and judge it.
+
+    Args:
+        trial: what was asked for.
+        load: what the clients saw.
+        slo: the objective; without clauses only the measurement itself is judged.
+        server: what the server counted in about the same time.
+        host: of the machine that serves.
+        confidence: of every interval.
+        spoilt: what else the measurement suffered, such as a lost process; empty for nothing.
+
+    Returns:
+        The assessment, whose `result` carries the decision; None while the window is empty.
+    """
+    if not load.window:
+        return None
+    blank = TrialResult(
+        trial=trial, sha256="", started_utc=utc_now(), duration_s=0.0, requests=0, failures=0,
+        failures_by_kind={}, throughput_requests_per_s=0.0, throughput_inferences_per_s=0.0,
+        latency=None, schedule_delay_p99_ms=None, generator_cpu=0.0, server=ServerMetrics(),
+        host=HostMetrics(), valid=False,
+    )  # fmt: skip
+    result = with_clients(blank, load.window, load.slice_s, confidence)
+    result = with_evidence(result, load, server, host)
+    valid, reason = judge_validity(load, server, trial.workload, server_alive=True, host=host)
+    reasons = "; ".join(filter(None, [spoilt, reason]))
+    result = dataclasses.replace(result, valid=valid and not spoilt, invalid_reason=reasons)
+    judged = assess(slo, result)
+    result = dataclasses.replace(result, decision=judged.decision, reason=judged.reason)
+    return dataclasses.replace(judged, result=result)

@@ -1,0 +1,245 @@
+"""What a study needs of borrowed models to be scored and load-tested: data, and variants."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from harness.errors import UsageError
+from harness.flow.external.identity import FOLDER
+from harness.flow.external.server import settled
+from harness.flow.external.study import Borrowed
+from harness.flow.external.tensors import NamingClient, TensorNames, task_outputs
+from harness.flow.options import Machinery
+from harness.flow.preflight import check_requests, try_one_request
+from harness.flow.preparation import (
+    OpenedFamily,
+    OpenedModel,
+    PreparedFamily,
+    baseline_of,
+    open_families,
+)
+from harness.flow.serving import Served
+from harness.flow.spaces import workloads
+from harness.load.generators.pool import REQUEST_TIMEOUT_S
+from harness.load.requests.payloads import Group
+from harness.load.transports.opening import transport_opener
+from harness.runs.folder import RunFolder
+from harness.serving.external.server import RemoteModel
+from harness.study import Family, Study, Task, variant_name
+from harness.system.cache import cache_root
+from harness.tasks.encoding import EncodedDataset
+from harness.types import Accelerator, ModelFormat, ModelVariant, Precision, TaskKind, TensorSpec
+
+_DYNAMIC = -1
+
+
+def serve_borrowed(
+    study: Study, borrowed: Borrowed, machinery: Machinery, folder: RunFolder
+) -> Served:
+    """Encode the data, and make sure that every model takes and answers it.
+
+    Which models they are is known by what they answer; the folder keeps that for a later resume.
+
+    Raises:
+        UsageError: a model that does not take the study's requests, or does not answer as its task
+            asks; the server was not loaded yet.
+    """
+    opened_families = open_families(study, study.families, machinery.progress, machinery.warn)
+    borrowed = _with_bodies(study, opened_families, borrowed, machinery)
+    names = borrowed.names
+    families = tuple(
+        _prepare(study, one, borrowed, names, machinery, folder) for one in opened_families
+    )
+    site = borrowed.opened.site()
+    by_model = {borrowed.models[variant].name: one for variant, one in names.items()}
+    client = NamingClient(site.client, by_model)
+    site = dataclasses.replace(site, client=client, control=borrowed.control)
+    if borrowed.control is not None:
+        # As on a server of our own, only the model under test is loaded.
+        for family in families:
+            for variant in family.variants:
+                borrowed.control.unload(variant)
+        return Served(families, site, names=names)
+    served_as = {variant: model.serving for variant, model in borrowed.models.items()}
+    return Served(families, site, served_as, names)
+
+
+def _with_bodies(
+    study: Study, families: Sequence[OpenedFamily], borrowed: Borrowed, machinery: Machinery
+) -> Borrowed:
+    """The server with the bodies that it takes, found out by one model where it does not tell."""
+    family = families[0]
+    first = family.teacher_first[0]
+    name = variant_name(first.model, *first.model.artefacts[0])
+    groups = borrowed.names[name].groups([group.inputs for group in first.dataset.groups])
+    workload = workloads(study, study.traffic_of(family.family))[0]
+    model = borrowed.models[name]
+    opened = settled(borrowed.opened, model, groups, workload, machinery.grpc)
+    return dataclasses.replace(borrowed, opened=opened)
+
+
+def described_fully(
+    model: RemoteModel, dataset: EncodedDataset, task: Task, names: TensorNames
+) -> RemoteModel:
+    """What a model is where its server does not say: what the study takes it for."""
+    inputs = tuple(
+        TensorSpec(names.inputs.get(name, name), "INT64", (_DYNAMIC, _DYNAMIC))
+        for name in dataset.groups[-1].inputs
+    )
+    labels = len(dataset.label_names or ())
+    size = labels if task.kind is TaskKind.SEQUENCE_CLASSIFICATION else _DYNAMIC
+    outputs = tuple(
+        TensorSpec(theirs, "INT64" if "token_ids" in ours else "FP32", (_DYNAMIC, size))
+        for ours, theirs in names.outputs.items()
+    )
+    told = task_outputs(model, names, task.kind, labels)
+    return dataclasses.replace(told, inputs=model.inputs or inputs, outputs=told.outputs or outputs)
+
+
+def _prepare(
+    study: Study,
+    opened: OpenedFamily,
+    borrowed: Borrowed,
+    names: Mapping[str, TensorNames],
+    machinery: Machinery,
+    folder: RunFolder,
+) -> PreparedFamily:
+    variants: list[ModelVariant] = []
+    by_variant: dict[str, OpenedModel] = {}
+    accelerated = borrowed.control is not None and any(
+        one is not Accelerator.NONE for one in study.serving_of(opened.family).accelerators
+    )
+    for one in opened.teacher_first:
+        for precision, form in one.model.artefacts:
+            name = variant_name(one.model, precision, form)
+            groups = names[name].groups([group.inputs for group in one.dataset.groups])
+            model = described_fully(
+                borrowed.models[name], one.dataset, opened.family.task, names[name]
+            )
+            if not borrowed.models[name].outputs:
+                answered = _answered(study, opened.family, model, groups, borrowed, machinery)
+                model = dataclasses.replace(model, outputs=answered)
+            outputs = _try(study, opened.family, model, groups, borrowed, machinery)
+            by_variant[name] = one
+            identity = borrowed.opened.identities.establish(
+                model,
+                groups,
+                precision,
+                folders=(folder.path / FOLDER, cache_root() / FOLDER),
+                accelerated=accelerated,
+                warn=machinery.warn,
+            )
+            found = dataclasses.replace(model, identity=identity)
+            variant = _variant(name, one, opened.family, precision, found, outputs, names[name])
+            variants.append(variant)
+    return PreparedFamily(
+        family=opened.family,
+        variants=tuple(variants),
+        datasets={name: one.dataset for name, one in by_variant.items()},
+        baseline=baseline_of(opened),
+        opened=by_variant,
+        training_file=opened.training_file,
+    )
+
+
+def _answered(
+    study: Study,
+    family: Family,
+    model: RemoteModel,
+    groups: Sequence[Group],
+    borrowed: Borrowed,
+    machinery: Machinery,
+) -> tuple[TensorSpec, ...]:
+    """The task's outputs in the datatypes in which a server that declares none answers them."""
+    untold = dataclasses.replace(model, outputs=())
+    there = {one.name: one for one in _try(study, family, untold, groups, borrowed, machinery)}
+    missing = [one.name for one in model.outputs if one.name not in there]
+    if missing:
+        raise UsageError(
+            f"the model '{model.name}' answers without '{missing[0]}': it has {', '.join(there)}",
+            next_step="say in the study which it is, under its model: outputs: {OUR NAME: THEIRS}",
+        )
+    return tuple(
+        dataclasses.replace(one, datatype=there[one.name].datatype) for one in model.outputs
+    )
+
+
+def _try(
+    study: Study,
+    family: Family,
+    model: RemoteModel,
+    groups: Sequence[Group],
+    borrowed: Borrowed,
+    machinery: Machinery,
+) -> tuple[TensorSpec, ...]:
+    """Hold every kind of request against the model, and send the first of the smallest."""
+    if (
+        borrowed.control is not None and model.serving.max_batch_size
+    ):  # it will be served under the study's configurations
+        checked = dataclasses.replace(model.serving, max_batch_size=_largest(study, family))
+    else:
+        checked = model.serving
+    asked = workloads(study, study.traffic_of(family))
+    for workload in asked:
+        check_requests(dataclasses.replace(model, serving=checked), groups, workload)
+    address = borrowed.opened.address
+    opener = transport_opener(
+        address.protocol, address.target, timeout_s=REQUEST_TIMEOUT_S, grpc=machinery.grpc
+    )
+    smallest = min(asked, key=lambda workload: workload.client_batch_size)
+    following = [one.name for one in model.outputs]
+    return try_one_request(model, groups, smallest, opener, following)
+
+
+def _largest(study: Study, family: Family) -> int:
+    return max(study.serving_of(family).max_batch_sizes)
+
+
+def _variant(
+    name: str,
+    opened: OpenedModel,
+    family: Family,
+    precision: Precision,
+    model: RemoteModel,
+    outputs: tuple[TensorSpec, ...],
+    names: TensorNames,
+) -> ModelVariant:
+    """The variant, with the shapes of one row."""
+    return ModelVariant(
+        name=name,
+        family=family.name,
+        role=opened.model.role,
+        task=family.task.kind,
+        format=_format(model),
+        precision=precision,
+        source=opened.model.checkpoint,
+        sha256=model.identity,
+        path=Path(),
+        inputs=tuple(_as_encoded(opened.dataset, model, names)),
+        outputs=outputs,
+        parameters=opened.checkpoint.parameters,
+        size_bytes=None,
+        batches=not (model.config is not None and model.serving.max_batch_size == 0),
+        served_as=model.name,
+    )
+
+
+def _as_encoded(
+    dataset: EncodedDataset, model: RemoteModel, names: TensorNames
+) -> Iterator[TensorSpec]:
+    """The inputs of one row by the data's names for them; payloads are sent under the model's."""
+    declared = {one.name: one for one in model.inputs}
+    for ours in dataset.groups[0].inputs:
+        there = declared.get(names.inputs.get(ours, ours))
+        if there is None:
+            yield TensorSpec(ours, "INT64", (_DYNAMIC,))
+        else:
+            yield dataclasses.replace(there, name=ours, shape=there.shape[1:])
+
+
+def _format(model: RemoteModel) -> ModelFormat:
+    config = model.config or {}
+    told = f"{config.get('platform', '')} {config.get('backend', '')}"
+    return ModelFormat.TENSORRT if "tensorrt" in told else ModelFormat.ONNX

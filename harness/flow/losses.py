@@ -1,0 +1,321 @@
+"""Which rows every step of a variant's making is asked: all, or so many drawn by the seed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import CheckpointError, ServerError
+from harness.export.in_process import ArtefactPredictor, CheckpointPredictor
+from harness.flow.options import ProgressSink, ignore_progress
+from harness.flow.preparation import OpenedModel, PreparedFamily
+from harness.flow.scoring import SCORING_BATCH, outcomes_path, standing
+from harness.flow.serving import Served
+from harness.quality.chain import Step, loss_chain
+from harness.quality.collection import Predictor, collect_outcomes
+from harness.quality.outcomes import Outcomes, read_outcomes, write_outcomes
+from harness.quality.shifts import MOST_CLASSES, confusion_shifts, confusions, worst_examples
+from harness.quality.slices import Rows, Slicing, slice_losses, slicings
+from harness.runs.folder import RunFolder
+from harness.study import Study
+from harness.tasks.encoding import EncodedDataset, row_columns, row_texts, take_rows
+from harness.tasks.rowwise import take
+from harness.tasks.samples import Samples, load_training_samples
+from harness.types import ModelVariant, Precision, Progress, Role, ServingConfig, TaskKind
+from harness.types.losses import LossChain, LossEntry
+
+Windows = tuple[tuple[int, int, int], ...]
+
+
+def drawn_rows(
+    dataset: EncodedDataset,
+    reference: EncodedDataset,
+    family: Iterable[EncodedDataset],
+    *,
+    most: int,
+    seed: int,
+) -> NDArray[np.int64]:
+    """Positions of the rows, ascending.
+
+    Models of one family are asked the same samples. Where their tokenizers cut a text into other
+    windows, the same stretches of text: whole documents in an order drawn by the seed, the last one
+    cut where the reference has as many windows as are wanted.
+
+    Args:
+        dataset: of the model that is asked.
+        reference: of the family's teacher.
+        family: the data sets of all models that are compared.
+        most: rows, of the reference.
+        seed: of the draw.
+    """
+    every = list(family)
+    if max(one.size for one in every) <= most:
+        return np.arange(dataset.size)
+    if reference.windows is None or all(one.windows == reference.windows for one in every):
+        if dataset.size <= most:
+            return np.arange(dataset.size)
+        drawn = np.random.default_rng(seed).choice(dataset.size, most, replace=False)
+        return np.sort(drawn)
+    ends = _drawn_text(reference.windows, most, seed)
+    kept = [begin < ends.get(document, 0) for document, begin, _ in dataset.windows or ()]
+    return np.flatnonzero(kept)
+
+
+def _drawn_text(windows: Windows, most: int, seed: int) -> dict[int, int]:
+    """Up to which character each drawn document is asked."""
+    spans: dict[int, list[int]] = {}
+    for document, _, end in windows:
+        spans.setdefault(document, []).append(end)
+    ends: dict[int, int] = {}
+    left = most
+    for document in np.random.default_rng(seed).permutation(sorted(spans)).tolist():
+        if not left:
+            break
+        taken = spans[document][:left]
+        ends[document], left = taken[-1], left - len(taken)
+    return ends
+
+
+BATCH_1_INSTANCES = 2
+"""Rows one by one are slow: two instances use two cores, and change no answer."""
+
+
+def trace_losses(
+    study: Study,
+    prepared: PreparedFamily,
+    served: Served,
+    folder: RunFolder,
+    progress: ProgressSink,
+) -> None:
+    """Journal a loss entry for every variant that has none yet.
+
+    Families that answer questions have none: their outcomes are of questions, and the rows that the
+    steps would be asked are windows.
+
+    Raises:
+        ServerError: the server died.
+    """
+    if prepared.family.task.kind is TaskKind.QUESTION_ANSWERING:
+        return
+    known, teacher = folder.journal.losses, prepared.teacher.sha256
+    todo = [
+        variant
+        for variant in standing(prepared, folder)
+        if variant.name not in known or _origins(known[variant.name]) != (variant.sha256, teacher)
+    ]
+    if not todo:
+        return
+    tracer = _Tracer(study, prepared, served, folder)
+    for number, variant in enumerate(todo):
+        stage = f"where {prepared.family.name} lost quality"
+        progress(Progress(stage, number, len(todo), variant.name))
+        folder.journal.add(tracer.entry(variant))
+
+
+@dataclass(frozen=True)
+class _Tracer:
+    """What the entries of one family share."""
+
+    study: Study
+    prepared: PreparedFamily
+    served: Served
+    folder: RunFolder
+
+    def entry(self, variant: ModelVariant) -> LossEntry:
+        family = self.prepared.family.name
+        chain, problem = None, ""
+        try:
+            chain = self._chain(variant)
+        except (CheckpointError, ServerError) as error:
+            self.served.site.server.check()  # a dead server ends the run; this is about one step
+            problem = str(error)
+        entry = LossEntry(
+            variant.name,
+            variant.sha256,
+            family,
+            chain,
+            problem=problem,
+            teacher_sha256=self.prepared.teacher.sha256,
+        )
+        if variant.name == self.prepared.teacher.name:
+            return entry
+        return self._compared(entry)
+
+    def _compared(self, entry: LossEntry) -> LossEntry:
+        """With slices, confusions and examples beside the served teacher."""
+        opened = self.prepared.opened[self.prepared.teacher.name]
+        teacher = read_outcomes(outcomes_path(self.folder, self.prepared.teacher.name))
+        own = read_outcomes(outcomes_path(self.folder, entry.variant))
+        labels, names = opened.dataset.labels, opened.dataset.label_names
+        entry = dataclasses.replace(
+            entry,
+            slices=slice_losses(own, teacher, self._slicings(teacher), seed=self.study.seed),
+            examples=worst_examples(
+                own, teacher, labels, row_texts(opened.dataset, opened.samples)
+            ),
+        )
+        counts = confusions(own, teacher, labels) if labels is not None else None
+        if counts is None or names is None:
+            return entry
+        drawn = len(names) <= MOST_CLASSES
+        change: list[list[int]] = (counts[1] - counts[0]).tolist()
+        return dataclasses.replace(
+            entry,
+            shifts=confusion_shifts(counts, names),
+            classes=names if drawn else (),
+            confusion_change=tuple(map(tuple, change)) if drawn else (),
+        )
+
+    def _slicings(self, teacher: Outcomes) -> Sequence[Slicing]:
+        opened = self.prepared.opened[self.prepared.teacher.name]
+        training = load_training_samples(
+            self.prepared.family.task,
+            label_names=opened.checkpoint.label_names,
+            data_file=self.prepared.training_file,
+            like=opened.samples.reader,
+        )
+        rows = _rows(
+            opened.samples,
+            row_texts(opened.dataset, opened.samples),
+            row_columns(opened.dataset, opened.samples),
+        )
+        seen = _rows(training, training.texts, training.columns) if training else None
+        return slicings(rows, teacher, seen)
+
+    def _chain(self, variant: ModelVariant) -> LossChain | None:
+        most = self.prepared.family.task.chain_samples
+        if not most or not variant.path.name:  # an artefact of somebody else's is out of reach
+            return None
+        steps = [Step("teacher", self._checkpoint(self.prepared.teacher))]
+        if variant.role is not Role.TEACHER:
+            step = "training" if variant.role is Role.CONTROL else "distillation"
+            steps.append(Step(step, self._checkpoint(variant)))
+        steps += self._artefacts(variant)
+        steps.append(Step("serving", self._at_batch_1(variant)))
+        served = read_outcomes(outcomes_path(self.folder, variant.name))
+        steps.append(Step("batching", take(served, self._drawn(variant))))
+        return loss_chain(steps, seed=self.study.seed)
+
+    def _artefacts(self, variant: ModelVariant) -> list[Step]:
+        """The single-precision graph, and the variant's own where that is another."""
+        own = self._artefact(variant)
+        if variant.precision is Precision.FP32:
+            return [Step("export", own)]
+        step = "quantisation" if variant.precision is Precision.INT8 else "half precision"
+        single = self._single_precision(variant)
+        if single is None:
+            return [Step(f"export+{step}", own)]
+        return [Step("export", self._artefact(single)), Step(step, own)]
+
+    def _single_precision(self, variant: ModelVariant) -> ModelVariant | None:
+        model = self.prepared.opened[variant.name].model
+        return next(
+            (
+                other
+                for other in self.prepared.variants
+                if self.prepared.opened[other.name].model == model
+                and other.precision is Precision.FP32
+            ),
+            None,
+        )
+
+    def _checkpoint(self, variant: ModelVariant) -> Outcomes:
+        opened = self.prepared.opened[variant.name]
+        asked = dataclasses.replace(
+            variant, name=f"{opened.model.name}.checkpoint", sha256=opened.checkpoint.digest
+        )
+        task = self.prepared.family.task
+        return self._asked(
+            asked,
+            opened,
+            lambda: CheckpointPredictor(opened.model, opened.checkpoint, task, opened.dataset),
+        )
+
+    def _artefact(self, variant: ModelVariant) -> Outcomes:
+        """Row by row where a row's answer depends on its batch, so that batching shows apart."""
+        return self._asked(
+            dataclasses.replace(variant, name=f"{variant.name}.artefact"),
+            self.prepared.opened[variant.name],
+            lambda: ArtefactPredictor(variant.path / "1" / "model.onnx"),
+            batch_size=1 if variant.precision is Precision.INT8 else SCORING_BATCH,
+        )
+
+    def _at_batch_1(self, variant: ModelVariant) -> Outcomes:
+        """Through the endpoint, with nothing for the dynamic batcher to join."""
+        opened = self.prepared.opened[variant.name]
+        kept = self._kept(f"{variant.name}.batch-1", variant.sha256)
+        if kept is not None:
+            return kept
+        kind = self.study.serving_of(self.prepared.family).instance_kind
+        serving = ServingConfig(
+            max_batch_size=1, instance_count=BATCH_1_INSTANCES, instance_kind=kind
+        )
+        client = self.served.site.client
+        self.served.load(variant, serving)
+        subset = take_rows(opened.dataset, self._drawn(variant))
+        outcomes = collect_outcomes(variant, subset, client, batch_size=1, progress=ignore_progress)
+        self.served.unload(variant)
+        write_outcomes(self._path(f"{variant.name}.batch-1"), outcomes, subset)
+        return outcomes
+
+    def _asked(
+        self,
+        asked: ModelVariant,
+        opened: OpenedModel,
+        predictor: Callable[[], Predictor],
+        *,
+        batch_size: int = SCORING_BATCH,
+    ) -> Outcomes:
+        """What was answered before, or is answered now, one batch after another."""
+        kept = self._kept(asked.name, asked.sha256)
+        if kept is not None:
+            return kept
+        subset = take_rows(opened.dataset, _draw(self.study, self.prepared, opened.dataset))
+        outcomes = collect_outcomes(
+            asked,
+            subset,
+            predictor(),
+            batch_size=batch_size,
+            in_flight=1,
+            progress=ignore_progress,
+        )
+        write_outcomes(self._path(asked.name), outcomes, subset)
+        return outcomes
+
+    def _drawn(self, variant: ModelVariant) -> NDArray[np.int64]:
+        return _draw(self.study, self.prepared, self.prepared.datasets[variant.name])
+
+    def _kept(self, name: str, sha256: str) -> Outcomes | None:
+        path = self._path(name)
+        kept = read_outcomes(path) if path.is_file() else None
+        return kept if kept is not None and kept.sha256 == sha256 else None
+
+    def _path(self, name: str) -> Path:
+        return self.folder.path / "samples" / "chain" / f"{name}.parquet"
+
+
+def _origins(entry: LossEntry) -> tuple[str, str]:
+    return entry.sha256, entry.teacher_sha256
+
+
+def _draw(study: Study, prepared: PreparedFamily, dataset: EncodedDataset) -> NDArray[np.int64]:
+    return drawn_rows(
+        dataset,
+        prepared.datasets[prepared.teacher.name],
+        prepared.datasets.values(),
+        most=prepared.family.task.chain_samples,
+        seed=study.seed,
+    )
+
+
+def _rows(samples: Samples, texts: Sequence[str], columns: Mapping[str, tuple[str, ...]]) -> Rows:
+    names = samples.label_names
+    labels: Sequence[str] = ()
+    if samples.labels is not None:
+        labels = [names[label] if names else str(label) for label in samples.labels]
+    return Rows(texts, labels, columns)

@@ -1,0 +1,129 @@
+"""What manifest.json holds: what was measured, on what, from which source."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import RunFolderError
+from harness.flow.preparation import PreparedFamily
+from harness.runs.folder import read_manifest, study_digest
+from harness.runs.journal import SCHEMA_VERSION
+from harness.study import Study
+from harness.system.machine import describe_machine, source_revision
+from harness.system.storage import utc_now
+
+HEADER_OPTION = "--header"
+
+
+def new_manifest(study: Study) -> dict[str, Any]:
+    """The manifest of a run that has not prepared anything yet."""
+    return {
+        **bare_manifest(study.name, study.seed),
+        "study": study.model_dump(mode="json"),
+        "study_digest": study_digest(study),
+    }
+
+
+def bare_manifest(name: str, seed: int) -> dict[str, Any]:
+    """The manifest of a run without a study: one trial of a model that somebody else serves."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "created_utc": utc_now(),
+        "resumed_utc": [],
+        "study": {"name": name, "families": []},
+        "command": command_line(sys.argv[1:]),
+        "study_digest": "",
+        "seeds": {"study": seed},
+        "environment": describe_machine(),
+        "source_revision": source_revision(),
+        "artefacts": {},
+        "data": {},
+    }
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """How the harness was called, without the values of headers."""
+    return shlex.join(["harness", *without_secrets(arguments)])
+
+
+def without_secrets(arguments: Sequence[str]) -> list[str]:
+    """Arguments without the values of headers: those are secrets."""
+    told = []
+    rest = iter(arguments)
+    for argument in rest:
+        option, joined, header = argument.partition("=")
+        if option != HEADER_OPTION:
+            told.append(argument)
+            continue
+        name = (header if joined else next(rest, "")).partition(":")[0]
+        told += [option, f"{name}: ..."]
+    return told
+
+
+def describe_run(
+    study: Study,
+    path: Path,
+    families: Sequence[PreparedFamily],
+    server: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """The manifest with artefacts and data; a resumed run keeps when it began.
+
+    `server` is what to say of it: a part `environment` of ours, a part `server` of anybody else's.
+    """
+    earlier = read_manifest(path)
+    data = {family.family.name: _data(family) for family in families}
+    _check_data(path, earlier["data"], data)
+    resumed = [utc_now()] if earlier["artefacts"] else []
+    manifest = new_manifest(study)
+    return {
+        **manifest,
+        "created_utc": earlier["created_utc"],
+        "resumed_utc": [*earlier["resumed_utc"], *resumed],
+        **server,
+        "environment": manifest["environment"] | dict(server.get("environment", {})),
+        "artefacts": {
+            variant.name: {"sha256": variant.sha256, "size_bytes": variant.size_bytes}
+            for family in families
+            for variant in family.variants
+        },
+        "data": data,
+    }
+
+
+def _check_data(path: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Scores and trials of other rows are not gone on with.
+
+    Raises:
+        RunFolderError: the rows, or what a tokenizer makes of them, have changed since.
+    """
+    for name in earlier.keys() & now.keys():
+        before, own = earlier[name].get("encoded", {}), now[name]["encoded"]
+        changed = [variant for variant in own if before.get(variant, own[variant]) != own[variant]]
+        if changed:
+            raise RunFolderError(
+                f"{path} was measured on other data: the rows of family {name} have changed since, "
+                f"or what the tokenizer of {', '.join(changed)} makes of them",
+                next_step="start a new run without --resume",
+            )
+
+
+def _data(family: PreparedFamily) -> dict[str, Any]:
+    dataset = family.datasets[family.teacher.name]
+    return {
+        "digest": dataset.digest,
+        "encoded": {name: one.digest for name, one in family.datasets.items()},
+        "samples": dataset.samples,
+        "windows": dataset.size,
+        "truncated": dataset.truncated,
+        "windowed": dataset.questions.windowed if dataset.questions else 0,
+        "padding_share": dataset.padding_share,
+        "tokenizers": {
+            one.model.name: one.tokenizer_note
+            for one in family.opened.values()
+            if one.tokenizer_note
+        },
+    }

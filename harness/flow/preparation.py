@@ -1,0 +1,343 @@
+"""From a study to what can be measured: checkpoints, samples, encoded inputs, exported variants."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.errors import CheckpointError, HarnessError
+from harness.export.checkpoint import Checkpoint, open_checkpoint
+from harness.export.plans import PlanSettings
+from harness.export.tensorrt import plan_home
+from harness.export.variants import ExportJob, export_variants
+from harness.flow.ensembles import PreparedPipeline, is_pipeline, prepare_pipeline, text_groups
+from harness.flow.left_out import EXPORT, failed_variant, leaving_out
+from harness.flow.options import ProgressSink, WarningSink, ignore_warning
+from harness.flow.spaces import serving_configs
+from harness.load.requests.payloads import Group
+from harness.reference.build import ReferenceBundle, build_reference
+from harness.serving.ensemble import write_pipeline
+from harness.serving.repository import write_config
+from harness.study import (
+    PIPELINE_SUFFIX,
+    Family,
+    Model,
+    ReferenceData,
+    Study,
+    plans_of,
+    teacher_first,
+    variants_of,
+)
+from harness.tasks.encoding import EncodedDataset, encode
+from harness.tasks.labels import LabelReader
+from harness.tasks.samples import Samples, load_samples
+from harness.tasks.tokenizers import tokenizer_note
+from harness.types import FailedVariant, ModelVariant, Progress, Role, ServingConfig
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model's checkpoint, with the samples as its tokenizer and its order of labels have them."""
+
+    model: Model
+    checkpoint: Checkpoint
+    samples: Samples
+    dataset: EncodedDataset
+    tokenizer_note: str = ""
+    """What to know of its tokenizer; empty where there is nothing."""
+
+
+@dataclass(frozen=True)
+class PreparedFamily:
+    """A family ready to be served: every variant with the inputs its tokenizer made."""
+
+    family: Family
+    variants: tuple[ModelVariant, ...]
+    """The teacher's first; then in the study's order."""
+    datasets: Mapping[str, EncodedDataset]
+    """By variant."""
+    pipelines: tuple[PreparedPipeline, ...] = ()
+    """Around each variant, in the same order; none unless the family asks for them."""
+    baseline: tuple[str, ...] = ()
+    """The embedded yardstick's predicted class names, a row of the data each."""
+    opened: Mapping[str, OpenedModel] = field(default_factory=dict)
+    """By variant."""
+    training_file: Path | None = None
+    """Of the embedded data: where its training split lies."""
+    failures: Mapping[str, HarnessError] = field(default_factory=dict)
+    """By variant (or pipeline) that cannot be exported: why; the others go on without it."""
+
+    @property
+    def failed(self) -> tuple[FailedVariant, ...]:
+        """The same, to be written down."""
+        return tuple(
+            failed_variant(self.family, name, EXPORT, error)
+            for name, error in self.failures.items()
+        )
+
+    def demand(self, variant: str) -> None:
+        """Make sure that a variant is there.
+
+        Raises:
+            HarnessError: why it could not be exported.
+        """
+        for name in (variant, variant.removesuffix(PIPELINE_SUFFIX)):
+            if name in self.failures:
+                raise self.failures[name]
+
+    @property
+    def served(self) -> tuple[ModelVariant, ...]:
+        """Every model that can be asked: the variants, and their pipelines."""
+        return (*self.variants, *(one.pipeline.variant for one in self.pipelines))
+
+    @property
+    def checkpoints(self) -> dict[str, Checkpoint]:
+        """By model."""
+        return {one.model.name: one.checkpoint for one in self.opened.values()}
+
+    @property
+    def teacher(self) -> ModelVariant:
+        """The teacher's first variant: what 'of teacher' refers to."""
+        name = variants_of(self.family.teacher)[0]
+        return next(variant for variant in self.variants if variant.name == name)
+
+
+def prepare(
+    study: Study,
+    *,
+    repository: Path,
+    progress: ProgressSink,
+    warn: WarningSink = ignore_warning,
+    only_family: str | None = None,
+) -> tuple[PreparedFamily, ...]:
+    """Make every artefact of the study (or of one family of it) exist in the repository.
+
+    A variant that cannot be exported is left out and told, with its reason.
+
+    Raises:
+        CheckpointError: a teacher's first variant cannot be exported.
+        ParityError: it disagrees with its checkpoint.
+        EnvironmentFailure: a TensorRT plan is asked for where none can be built.
+    """
+    families = [family for family in study.families if only_family in {None, family.name}]
+    if any(plans_of(family) for family in families):
+        plan_home()  # before models are trained in vain
+    opened = open_families(study, families, progress, warn)
+    for one in opened:
+        _tell_what_is_cut(one.models, progress)
+    return tuple(
+        _export_family(
+            one,
+            repository,
+            serving=serving_configs(study.serving_of(one.family))[0],
+            plans=_plan_settings(study, one.family),
+            progress=progress,
+        )
+        for one in opened
+    )
+
+
+def _plan_settings(study: Study, family: Family) -> PlanSettings:
+    space = study.serving_of(family)
+    return PlanSettings(tuple(space.max_batch_sizes), study.seed)
+
+
+@dataclass(frozen=True)
+class OpenedFamily:
+    """A family before anything of it is exported."""
+
+    family: Family
+    models: tuple[OpenedModel, ...]
+    """In the study's order."""
+    bundle: ReferenceBundle | None
+
+    @property
+    def teacher_first(self) -> list[OpenedModel]:
+        """The teacher, then the others in the study's order."""
+        return sorted(self.models, key=lambda one: one.model.role is not Role.TEACHER)
+
+    @property
+    def training_file(self) -> Path | None:
+        """Of the embedded data, unless the study names training data of its own."""
+        task, bundle = self.family.task, self.bundle
+        data = task.training_data or task.data
+        if bundle is None or not isinstance(data, ReferenceData):
+            return None
+        return bundle.training_data[data.name]
+
+
+def open_families(
+    study: Study,
+    families: Sequence[Family],
+    progress: ProgressSink,
+    warn: WarningSink = ignore_warning,
+) -> list[OpenedFamily]:
+    """Open every checkpoint and encode the data for each; nothing is exported.
+
+    `warn` is told what to know of each tokenizer, and of labels that could have been read
+    otherwise.
+    """
+    bundle = _reference_bundle(study, families, progress)
+    opened = [
+        OpenedFamily(family, _open_models(study, family, bundle), bundle) for family in families
+    ]
+    for model in (model for family in opened for model in family.models):
+        for note in filter(None, (model.tokenizer_note, model.samples.label_note)):
+            warn(f"{model.model.name}: {note}")
+    return opened
+
+
+def _open_models(
+    study: Study, family: Family, bundle: ReferenceBundle | None
+) -> tuple[OpenedModel, ...]:
+    """In the study's order; the teacher is opened first, for the others' labels to agree with."""
+    opened: dict[str, OpenedModel] = {}
+    teacher: LabelReader | None = None
+    for model in teacher_first(family.models):
+        opened[model.name] = _open_model(study, family, model, bundle, teacher)
+        teacher = teacher or opened[model.name].samples.reader
+    return tuple(opened[model.name] for model in family.models)
+
+
+def payloads_for(study: Study, variant: str, progress: ProgressSink) -> Sequence[Group]:
+    """What a variant, or its pipeline, is sent of its family's data; nothing is exported.
+
+    Raises:
+        StudyError: no model of the study has such a variant.
+    """
+    family = study.family_of(variant)
+    bare = variant.removesuffix(PIPELINE_SUFFIX) if is_pipeline(study, variant) else variant
+    model = next(one for one in family.models if bare in variants_of(one))
+    alone = family.model_copy(update={"models": [model]})
+    opened = _open_model(study, family, model, _reference_bundle(study, [alone], progress))
+    if bare != variant:
+        return text_groups(opened.samples, opened.dataset)
+    return [group.inputs for group in opened.dataset.groups]
+
+
+def _reference_bundle(
+    study: Study, families: Sequence[Family], progress: ProgressSink
+) -> ReferenceBundle | None:
+    names = [m.reference_name for family in families for m in family.models if m.reference_name]
+    uses_data = any(isinstance(family.task.data, ReferenceData) for family in families)
+    if not names and not uses_data:
+        return None
+    return build_reference(names, seed=study.seed, progress=progress)
+
+
+def _open_model(
+    study: Study,
+    family: Family,
+    model: Model,
+    bundle: ReferenceBundle | None,
+    teacher: LabelReader | None = None,
+) -> OpenedModel:
+    """Open a checkpoint and encode the data with its own tokenizer and its own order of labels."""
+    data = family.task.data
+    name = model.reference_name
+    own_folder = bundle.checkpoints[name] if bundle and name else None
+    data_file = bundle.data[data.name] if bundle and isinstance(data, ReferenceData) else None
+    checkpoint = open_checkpoint(model, folder=own_folder)
+    samples = load_samples(
+        family.task,
+        seed=study.seed,
+        label_names=checkpoint.label_names,
+        data_file=data_file,
+        model=model.name,
+        teacher=teacher,
+    )
+    dataset = encode(
+        family.task, samples, checkpoint.folder, trust_remote_code=model.trust_remote_code
+    )
+    note = tokenizer_note(
+        family.task, samples, checkpoint.folder, trust_remote_code=model.trust_remote_code
+    )
+    return OpenedModel(model, checkpoint, samples, dataset, note)
+
+
+def _tell_what_is_cut(models: Sequence[OpenedModel], progress: ProgressSink) -> None:
+    """Say of which samples a model sees a part alone; the manifest has the numbers too."""
+    for opened in models:
+        dataset, what = opened.dataset, ""
+        if dataset.truncated:
+            what = f"{dataset.truncated} of {dataset.size} samples are truncated"
+        elif dataset.questions is not None and dataset.questions.windowed:
+            what = (
+                f"{dataset.questions.windowed} of {dataset.samples} contexts are longer than a "
+                f"window: {dataset.size} windows in all"
+            )
+        if what:
+            progress(Progress("data", 1, 1, f"{opened.model.name}: {what}"))
+
+
+def _export_family(
+    opened_family: OpenedFamily,
+    repository: Path,
+    *,
+    serving: ServingConfig,
+    plans: PlanSettings,
+    progress: ProgressSink,
+) -> PreparedFamily:
+    family = opened_family.family
+    variants: list[ModelVariant] = []
+    by_variant: dict[str, OpenedModel] = {}
+    pipelines: list[PreparedPipeline] = []
+    failures: dict[str, HarnessError] = {}
+    leave_out = leaving_out(family, failures, progress)
+    for opened in opened_family.teacher_first:
+        job = ExportJob(
+            opened.model,
+            opened.checkpoint,
+            family.task,
+            family=family.name,
+            samples=opened.samples,
+            encoded=opened.dataset,
+            repository=repository,
+            plans=plans,
+        )
+        made = export_variants(job, progress, leave_out)
+        for variant in made:
+            write_config(variant, serving)
+            by_variant[variant.name] = opened
+            if family.pipeline:
+                try:
+                    pipelines.append(_pipeline(family, variant, opened, serving))
+                except CheckpointError as error:
+                    leave_out(f"{variant.name}{PIPELINE_SUFFIX}", error)
+        variants += made
+    return PreparedFamily(
+        family=family,
+        variants=tuple(variants),
+        datasets={name: opened.dataset for name, opened in by_variant.items()},
+        pipelines=tuple(pipelines),
+        baseline=baseline_of(opened_family),
+        opened=by_variant,
+        training_file=opened_family.training_file,
+        failures=failures,
+    )
+
+
+def _pipeline(
+    family: Family, variant: ModelVariant, opened: OpenedModel, serving: ServingConfig
+) -> PreparedPipeline:
+    prepared = prepare_pipeline(
+        family,
+        variant,
+        opened.samples,
+        opened.dataset,
+        opened.checkpoint.folder,
+        trust_remote_code=opened.model.trust_remote_code,
+    )
+    write_pipeline(prepared.pipeline, serving)
+    return prepared
+
+
+def baseline_of(opened: OpenedFamily) -> tuple[str, ...]:
+    """The yardstick's predictions for the rows that the study draws."""
+    data, bundle = opened.family.task.data, opened.bundle
+    if bundle is None or not isinstance(data, ReferenceData) or data.name != "topics":
+        return ()
+    predictions = json.loads(bundle.baseline_predictions.read_text(encoding="utf-8"))
+    return tuple(predictions[row] for row in opened.models[0].samples.rows)

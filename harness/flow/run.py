@@ -1,0 +1,203 @@
+"""The main job, read top to bottom: prepare, serve, score, sweep, decide, write down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness.flow.card import measure_card, serve_card
+from harness.flow.external.study import Borrowed
+from harness.flow.external.variants import serve_borrowed
+from harness.flow.inputs import check_inputs
+from harness.flow.lm_evaluation import TaskEvaluation, evaluate_family
+from harness.flow.losses import trace_losses
+from harness.flow.manifest import describe_run
+from harness.flow.options import Machinery
+from harness.flow.preparation import PreparedFamily, prepare
+from harness.flow.scoring import score_family
+from harness.flow.serving import Served, serve, uses_cache
+from harness.flow.sweep import decide_family, trial_runner
+from harness.load.requests.payloads import REPOSITORY_FILE, write_payloads
+from harness.report.build import build_report
+from harness.runs.folder import RunFolder, read_run
+from harness.runs.tables import write_tables
+from harness.serving.embedded.environment import ensure_server_environment
+from harness.study import Study
+from harness.types import Trial, TrialResult, Verdict
+from harness.types.card import CardPlan
+
+
+def run_study(
+    study: Study,
+    folder: RunFolder,
+    machinery: Machinery,
+    *,
+    borrowed: Borrowed | None = None,
+    card: CardPlan | None = None,
+) -> tuple[Verdict, ...]:
+    """Export, serve, score, sweep, decide, report; go on where the folder's journal stops.
+
+    Args:
+        study: what is asked.
+        folder: gets everything.
+        machinery: where and how.
+        borrowed: the study's models on a server that is up; None exports and serves them.
+        card: of the report card that is measured at the end, when the server is gone.
+
+    Raises:
+        HarnessError: with the exit code its class names; finished results are in the journal.
+    """
+    with _served_into(study, folder, machinery, borrowed=borrowed) as served:
+        _score(study, served, folder, machinery)
+        with trial_runner(study, served, folder, machinery) as runner:
+            verdicts = tuple(
+                decide_family(study, family, runner, folder, machinery, served.served_as)
+                for family in served.families
+            )
+    folder.write_verdicts(verdicts)
+    if card is not None:
+        measure_card(study, served.families, folder, card, machinery.progress)
+    write_results(folder.path)
+    return verdicts
+
+
+def score_study(
+    study: Study,
+    folder: RunFolder,
+    machinery: Machinery,
+    *,
+    borrowed: Borrowed | None = None,
+    evaluation: TaskEvaluation | None = None,
+) -> None:
+    """Export, serve and score, without any load; then let lm-eval's tasks be answered."""
+    with _served_into(study, folder, machinery, borrowed=borrowed) as served:
+        _score(study, served, folder, machinery)
+        for family in served.families:
+            if evaluation is None:
+                break
+            evaluate_family(study, family, served, folder, evaluation, machinery.progress)
+    write_results(folder.path)
+
+
+def card_study(study: Study, folder: RunFolder, machinery: Machinery, plan: CardPlan) -> None:
+    """Export, serve and score what the folder does not hold yet, then measure the report card."""
+    with _served_into(study, folder, machinery) as served:
+        for family in served.families:
+            score_family(study, family, served, folder, machinery.progress)
+        with trial_runner(study, served, folder, machinery) as runner:
+            serve_card(study, served.families, runner, folder, plan, machinery.progress)
+    measure_card(study, served.families, folder, plan, machinery.progress)
+    write_results(folder.path)
+
+
+def measure_once(
+    study: Study, trial: Trial, folder: RunFolder, machinery: Machinery
+) -> TrialResult:
+    """Measure one trial of one variant, whatever its quality."""
+    with (
+        _served_into(
+            study,
+            folder,
+            machinery,
+            only_family=trial.family,
+            response_cache=trial.serving.response_cache,
+        ) as served,
+        trial_runner(study, served, folder, machinery) as runner,
+    ):
+        served.families[0].demand(trial.variant)
+        result = runner.measure(trial, study.objective_of(study.family_of(trial.variant)))
+    folder.journal.add(result)
+    write_tables(read_run(folder.path), folder.path)
+    return result
+
+
+def export_study(study: Study, machinery: Machinery) -> tuple[PreparedFamily, ...]:
+    """Fill the model repository, without a server.
+
+    Beside each artefact lie the study's encoded samples, so that a load generator on any machine
+    drives it with the repository alone.
+
+    Raises:
+        ParityError: an export disagrees with its checkpoint.
+        StorageError: the repository cannot be written.
+    """
+    check_inputs(study)
+    families = prepare(
+        study,
+        repository=machinery.repository,
+        progress=machinery.progress,
+        warn=machinery.warn,
+    )
+    for family in families:
+        for variant in family.variants:
+            groups = [group.inputs for group in family.datasets[variant.name].groups]
+            write_payloads(variant.path / REPOSITORY_FILE, groups)
+    return families
+
+
+def write_results(path: Path) -> None:
+    """Write the tables and the report of a run folder, finished or not."""
+    run = read_run(path)
+    write_tables(run, path)
+    build_report(run, path)
+
+
+def _score(study: Study, served: Served, folder: RunFolder, machinery: Machinery) -> None:
+    """Every family's scores, and where its quality was lost."""
+    for family in served.families:
+        score_family(study, family, served, folder, machinery.progress)
+        trace_losses(study, family, served, folder, machinery.progress)
+
+
+@contextmanager
+def _served_into(
+    study: Study,
+    folder: RunFolder,
+    machinery: Machinery,
+    *,
+    only_family: str | None = None,
+    borrowed: Borrowed | None = None,
+    response_cache: bool | None = None,
+) -> Iterator[Served]:
+    """Prepare and serve a study, with the artefacts in the folder's journal and manifest.
+
+    The server has a response cache as the study says, or as `response_cache` does.
+    """
+    if borrowed is not None:
+        served = serve_borrowed(study, borrowed, machinery, folder)
+        _write_down(study, folder, served.families, {"server": borrowed.manifest()})
+        yield served
+        return
+    environment = ensure_server_environment(machinery.progress)
+    families = prepare(
+        study,
+        repository=machinery.repository,
+        progress=machinery.progress,
+        warn=machinery.warn,
+        only_family=only_family,
+    )
+    own = {"environment": {"server_environment": environment.digest}}
+    _write_down(study, folder, families, own)
+    log_file = folder.path / "logs" / "triton.log"
+    if response_cache is None:
+        response_cache = uses_cache(study)
+    with serve(
+        families, environment, machinery, log_file=log_file, response_cache=response_cache
+    ) as served:
+        yield served
+
+
+def _write_down(
+    study: Study,
+    folder: RunFolder,
+    families: Sequence[PreparedFamily],
+    server: Mapping[str, Mapping[str, Any]],
+) -> None:
+    for family in families:
+        for variant in family.served:
+            folder.journal.add(variant)
+        for failed in family.failed:
+            folder.journal.add(failed)
+    folder.write_manifest(describe_run(study, folder.path, families, server))

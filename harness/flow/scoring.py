@@ -1,0 +1,254 @@
+"""Quality through the endpoint, for every variant of a family, into the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from harness.errors import ExchangedError, ServerError
+from harness.flow.ensembles import PreparedPipeline
+from harness.flow.left_out import SERVING, failed_variant, needed, tell
+from harness.flow.options import ProgressSink
+from harness.flow.preparation import PreparedFamily
+from harness.flow.serving import Served
+from harness.planning.decision import judge_quality
+from harness.quality.calibration import calibration_measures
+from harness.quality.collection import collect_outcomes
+from harness.quality.consistency import batch_consistency
+from harness.quality.outcomes import Outcomes, read_outcomes, write_outcomes
+from harness.quality.pairs import beside_teacher, compare_with_teacher
+from harness.quality.pipeline_labels import collect_labels
+from harness.quality.relabelling import find_relabelling
+from harness.quality.scores import baseline_scores, score
+from harness.runs.folder import RunFolder
+from harness.runs.journal import QualityEntry
+from harness.study import Study
+from harness.types import BatchConsistency, Decision, ModelVariant, Progress, Role, ServingConfig
+
+# Scored at the server's own maximum, so that the dynamic batcher never joins two requests: with
+# dynamic int8 activations a row's answer depends on its batch, and a score must not on chance.
+SCORING_BATCH = 16
+MOST_ROWS = 256
+"""A request, on a server whose own maximum is taken as it is."""
+CONSISTENCY_BATCHES = (1, 4, 8, 16)
+CONSISTENCY_SAMPLES = 128
+
+
+def score_family(
+    study: Study,
+    prepared: PreparedFamily,
+    served: Served,
+    folder: RunFolder,
+    progress: ProgressSink,
+) -> None:
+    """Score what the journal does not hold yet; the teacher comes first.
+
+    A variant that the server does not load or answer is left out and told, with its reason.
+
+    Raises:
+        ServerError: the server died, or does not serve what the others are compared with.
+    """
+    for number, variant in enumerate(prepared.variants):
+        if not _is_scored(variant, prepared, folder):
+            stage = f"quality of {prepared.family.name}"
+            step = Progress(stage, number, len(prepared.variants), variant.name)
+            progress(step)
+            relay = partial(_relay, progress, step)
+            with _left_out_if_not_served(variant, prepared, served, folder, progress):
+                folder.journal.add(
+                    _score_variant(study, variant, prepared, served, folder, progress=relay)
+                )
+    for one in prepared.pipelines:
+        variant = one.pipeline.variant
+        if one.pipeline.model.name in folder.journal.failed:
+            continue
+        if not _is_scored(variant, prepared, folder):
+            with _left_out_if_not_served(variant, prepared, served, folder, progress):
+                folder.journal.add(_score_pipeline(study, one, prepared, served, folder, progress))
+    if prepared.baseline:
+        _score_baseline(study, prepared, folder)
+
+
+@contextmanager
+def _left_out_if_not_served(
+    variant: ModelVariant,
+    prepared: PreparedFamily,
+    served: Served,
+    folder: RunFolder,
+    progress: ProgressSink,
+) -> Iterator[None]:
+    """Write a variant down as failed where it is the model, and not the server, that fails."""
+    try:
+        yield
+    except ExchangedError:
+        raise  # it serves well, and is another model
+    except ServerError as error:
+        served.site.server.check()
+        served.site.check_model(variant)
+        if variant.name == prepared.teacher.name:
+            raise needed(prepared.family, variant.name, error) from error
+        failed = failed_variant(prepared.family, variant.name, SERVING, error)
+        folder.journal.add(failed)
+        tell(failed, progress)
+
+
+def standing(prepared: PreparedFamily, folder: RunFolder) -> list[ModelVariant]:
+    """The variants that are there and answer, in the family's order."""
+    return [one for one in prepared.variants if one.name not in folder.journal.failed]
+
+
+def quality_gate(
+    study: Study, prepared: PreparedFamily, folder: RunFolder
+) -> dict[str, tuple[Decision, str]]:
+    """A decision and its reason for every variant that may be recommended."""
+    slo = study.objective_of(prepared.family)
+    quality = folder.journal.quality
+    teacher_scores = quality[prepared.teacher.name].scores
+    return {
+        variant.name: judge_quality(slo, quality[variant.name].scores, teacher_scores)
+        for variant in standing(prepared, folder)
+        if variant.role is not Role.CONTROL
+    }
+
+
+def _is_scored(variant: ModelVariant, prepared: PreparedFamily, folder: RunFolder) -> bool:
+    """Whether the journal holds a score of this very model, beside this very teacher."""
+    entry = folder.journal.quality.get(variant.name)
+    return entry is not None and (entry.sha256, entry.teacher_sha256) == (
+        variant.sha256,
+        prepared.teacher.sha256,
+    )
+
+
+def _score_variant(
+    study: Study,
+    variant: ModelVariant,
+    prepared: PreparedFamily,
+    served: Served,
+    folder: RunFolder,
+    *,
+    progress: ProgressSink,
+) -> QualityEntry:
+    dataset = prepared.datasets[variant.name]
+    kind = study.serving_of(prepared.family).instance_kind
+    serving = ServingConfig(max_batch_size=SCORING_BATCH, instance_kind=kind)
+    site, largest = served.site, served.largest_batch(variant) or SCORING_BATCH
+    served.load(variant, serving)
+    outcomes = collect_outcomes(
+        variant, dataset, site.client, batch_size=min(largest, MOST_ROWS), progress=progress
+    )
+    consistency: Sequence[BatchConsistency] = ()
+    if not served.answers_from_cache(variant):  # else the batch that an answer is of is not known
+        consistency = batch_consistency(
+            variant,
+            dataset,
+            site.client,
+            batch_sizes=[size for size in CONSISTENCY_BATCHES if size <= largest],
+            samples=min(CONSISTENCY_SAMPLES, dataset.size),
+        )
+    site.server.check()
+    site.check_model(variant)
+    served.unload(variant)
+    is_teacher = variant.name == prepared.teacher.name
+    teacher = outcomes if is_teacher else read_outcomes(_teacher_path(folder, prepared))
+    write_outcomes(
+        outcomes_path(folder, variant.name), outcomes, dataset, beside_teacher(outcomes, teacher)
+    )
+    scores = score(outcomes, dataset, variant=variant, teacher=teacher, seed=study.seed)
+    pairs = compare_with_teacher(
+        outcomes, teacher, family=prepared.family.name, seed=study.seed
+    ) + calibration_measures(outcomes, dataset.labels, family=prepared.family.name, seed=study.seed)
+    relabelling = find_relabelling(
+        outcomes,
+        dataset.labels,
+        called=dataset.label_names,
+        family=prepared.family.name,
+        teacher=None if is_teacher else teacher,
+        **({} if is_teacher else _reference(folder, prepared, teacher)),
+    )
+    return QualityEntry(
+        variant.name,
+        variant.sha256,
+        tuple(scores),
+        tuple(consistency),
+        pairs,
+        relabelling,
+        teacher_sha256=prepared.teacher.sha256,
+    )
+
+
+def _reference(folder: RunFolder, prepared: PreparedFamily, teacher: Outcomes) -> dict[str, float]:
+    """The teacher's accuracy, as it would be with its own classes in order."""
+    if teacher.correct is None:
+        return {}
+    mended = folder.journal.quality[prepared.teacher.name].relabelling
+    return {"reference": mended.mended if mended else float(teacher.correct.mean())}
+
+
+def _score_pipeline(
+    study: Study,
+    prepared_pipeline: PreparedPipeline,
+    prepared: PreparedFamily,
+    served: Served,
+    folder: RunFolder,
+    progress: ProgressSink,
+) -> QualityEntry:
+    """Text in, label out: what is lost or mixed up around the model shows here."""
+    pipeline = prepared_pipeline.pipeline
+    dataset = prepared.datasets[pipeline.model.name]
+    kind = study.serving_of(prepared.family).instance_kind
+    serving = ServingConfig(max_batch_size=SCORING_BATCH, instance_kind=kind)
+    served.load(pipeline.variant, serving)
+    outcomes = collect_labels(
+        pipeline.variant,
+        dataset,
+        prepared_pipeline.texts,
+        served.site.client,
+        batch_size=SCORING_BATCH,
+        progress=progress,
+    )
+    served.site.server.check()
+    served.unload(pipeline.variant)
+    write_outcomes(outcomes_path(folder, pipeline.variant.name), outcomes, dataset)
+    teacher = read_outcomes(_teacher_path(folder, prepared))
+    scores = score(outcomes, dataset, variant=pipeline.variant, teacher=teacher, seed=study.seed)
+    return QualityEntry(
+        pipeline.variant.name,
+        pipeline.variant.sha256,
+        tuple(scores),
+        teacher_sha256=prepared.teacher.sha256,
+    )
+
+
+def _relay(sink: ProgressSink, step: Progress, within: Progress) -> None:
+    """Show progress inside one variant as a fraction of its step."""
+    done = step.done + within.done / within.total
+    sink(Progress(step.stage, done, step.total, within.note))
+
+
+def _score_baseline(study: Study, prepared: PreparedFamily, folder: RunFolder) -> None:
+    dataset = prepared.datasets[prepared.teacher.name]
+    index = {label: number for number, label in enumerate(dataset.label_names or ())}
+    name = f"{prepared.family.name}-tfidf"
+    scores = baseline_scores(
+        name,
+        prepared.family.name,
+        np.array([index[label] for label in prepared.baseline], dtype=np.int64),
+        dataset,
+        teacher=read_outcomes(_teacher_path(folder, prepared)),
+        seed=study.seed,
+    )
+    folder.journal.add(QualityEntry(name, "", tuple(scores)))
+
+
+def _teacher_path(folder: RunFolder, prepared: PreparedFamily) -> Path:
+    return outcomes_path(folder, prepared.teacher.name)
+
+
+def outcomes_path(folder: RunFolder, variant: str) -> Path:
+    """Where a variant's answers to every sample lie."""
+    return folder.path / "samples" / f"{variant}.parquet"

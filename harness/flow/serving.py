@@ -1,0 +1,207 @@
+"""Where a study's models are served: the embedded Triton here, or any server (`borrowed`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from harness.flow.options import Machinery
+from harness.flow.preparation import PreparedFamily
+from harness.load.requests.payloads import Group
+from harness.load.transports.address import Target, parse_target
+from harness.serving.embedded.environment import ServerEnvironment
+from harness.serving.embedded.server import EmbeddedTriton
+from harness.serving.endpoint import Endpoint, TritonClient
+from harness.serving.ensemble import Pipeline, load_pipeline, unload_pipeline
+from harness.serving.repository import config_override
+from harness.study import Study
+from harness.telemetry.triton_metrics import scrape
+from harness.types import ModelVariant, ServingConfig, WireProtocol
+
+RESPONSE_CACHE_BYTES = 2**28
+"""Of an embedded server whose models may use it: far more than a study's answers take."""
+
+
+class Server(Protocol):
+    """A running server, ours or anybody's."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it answers."""
+        ...
+
+    @property
+    def pid(self) -> int | None:
+        """Of its process; None where it runs on another machine."""
+        ...
+
+    def check(self) -> None:
+        """Make sure that it still runs.
+
+        Raises:
+            ServerError: it does not.
+        """
+        ...
+
+
+class ModelClient(Protocol):
+    """What a trial asks of a model's server beside the load itself.
+
+    Both raise ServerError where there is no answer.
+    """
+
+    def statistics(self, model: str) -> dict[str, Any]:
+        """Triton's cumulative statistics of a model."""
+        ...
+
+    def infer(self, model: str, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """One request."""
+        ...
+
+
+class ModelControl(Protocol):
+    """Loads models as a trial asks. Both raise ServerError with the server's own message."""
+
+    def load(self, variant: ModelVariant, serving: ServingConfig) -> None:
+        """Load a variant, or load it anew under another serving configuration."""
+        ...
+
+    def unload(self, variant: ModelVariant) -> None:
+        """Unload a variant."""
+        ...
+
+
+class PayloadForm(Protocol):
+    """Payloads as somebody else's model takes them."""
+
+    @property
+    def tag(self) -> str:
+        """Tells the payload files of one data set apart."""
+        ...
+
+    def groups(self, groups: Sequence[Group]) -> list[Group]:
+        """Under its names, in its datatypes."""
+        ...
+
+
+class OwnModels:
+    """Control of models that the harness exported itself, on its own server."""
+
+    def __init__(self, client: TritonClient, pipelines: Mapping[str, Pipeline]) -> None:
+        """`pipelines` are the ensembles among them, by name."""
+        self._client = client
+        self._pipelines = pipelines
+
+    def load(self, variant: ModelVariant, serving: ServingConfig) -> None:
+        """Load a variant under a serving configuration, written from what it is."""
+        if variant.pipeline_of:
+            load_pipeline(self._client, self._pipelines[variant.name], serving)
+        else:
+            self._client.load(variant.name, config_override(variant, serving))
+
+    def unload(self, variant: ModelVariant) -> None:
+        """Unload a variant."""
+        if variant.pipeline_of:
+            unload_pipeline(self._client, self._pipelines[variant.name])
+        else:
+            self._client.unload(variant.name)
+
+
+def _take_as_it_is(_: ModelVariant) -> None:
+    """An artefact that was exported here, and lies where nobody else writes."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where models are scored and trials are measured."""
+
+    server: Server
+    client: ModelClient
+    control: ModelControl | None
+    """None where the server is measured as it is."""
+    targets: Mapping[WireProtocol, Target] = field(default_factory=dict)
+    """What is driven over, by protocol."""
+    read_page: Callable[[str], str | None] = scrape
+    """Reads the metrics page."""
+    check_model: Callable[[ModelVariant], None] = _take_as_it_is
+    """Makes sure that the server still has the model that a score was taken of (ServerError)."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running server and the families whose artefacts it has."""
+
+    families: tuple[PreparedFamily, ...]
+    site: Site
+    served_as: Mapping[str, ServingConfig] = field(default_factory=dict)
+    """The one serving configuration of each variant, where nothing here may change it."""
+
+    names: Mapping[str, PayloadForm] = field(default_factory=dict)
+    """How each variant takes its payloads, where that is not as they are encoded."""
+
+    def load(self, variant: ModelVariant, serving: ServingConfig) -> None:
+        """Load a variant; where the server is measured as it is, it is there already."""
+        if self.site.control is not None:
+            self.site.control.load(variant, serving)
+
+    def unload(self, variant: ModelVariant) -> None:
+        """Unload it again, where it was loaded."""
+        if self.site.control is not None:
+            self.site.control.unload(variant)
+
+    def answers_from_cache(self, variant: ModelVariant) -> bool:
+        """Whether the server's response cache may answer, where nothing here may switch it off."""
+        serving = self.served_as.get(variant.name)
+        return serving is not None and serving.response_cache
+
+    def largest_batch(self, variant: ModelVariant) -> int | None:
+        """The model's own maximum, where nothing here may change it; 0 where it tells none."""
+        serving = self.served_as.get(variant.name)
+        return None if serving is None else serving.max_batch_size
+
+
+def uses_cache(study: Study) -> bool:
+    """Whether a family of a study is served with the response cache."""
+    return any(study.serving_of(family).response_cache for family in study.families)
+
+
+@contextmanager
+def serve(
+    families: Sequence[PreparedFamily],
+    environment: ServerEnvironment,
+    machinery: Machinery,
+    *,
+    log_file: Path,
+    ports: tuple[int, int, int] | None = None,
+    response_cache: bool = False,
+) -> Iterator[Served]:
+    """Start Triton on the repository; no model is loaded yet.
+
+    With `response_cache` it has one, for the models whose serving configuration uses it.
+
+    Raises:
+        ServerError: it does not start.
+    """
+    with (
+        EmbeddedTriton(
+            environment,
+            machinery.repository,
+            log_file=log_file,
+            cpus=machinery.cpus_server,
+            response_cache_bytes=RESPONSE_CACHE_BYTES if response_cache else 0,
+            ports=ports or machinery.ports,
+        ) as server,
+        TritonClient(server.endpoint) as client,
+    ):
+        targets = {
+            WireProtocol.HTTP: parse_target(server.endpoint.http),
+            WireProtocol.GRPC: parse_target(server.endpoint.grpc),
+        }
+        pipelines = [one.pipeline for family in families for one in family.pipelines]
+        control = OwnModels(client, {one.variant.name: one for one in pipelines})
+        yield Served(tuple(families), Site(server, client, control, targets))

@@ -1,0 +1,91 @@
+"""The points that a study's sweep is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from harness.load.schedule.arrivals import parse_arrivals
+from harness.load.schedule.shapes import parse_shape
+from harness.study import ServingSpace, Study, Traffic
+from harness.types import ArrivalProcess, LoadMode, ServingConfig, ShapeKind, Workload
+
+
+def serving_configs(space: ServingSpace) -> tuple[ServingConfig, ...]:
+    """Every combination of the space, the simplest first."""
+    return tuple(
+        ServingConfig(
+            max_batch_size=max_batch,
+            queue_delay_us=delay,
+            instance_count=instances,
+            instance_kind=space.instance_kind,
+            intra_op_threads=threads,
+            accelerator=accelerator,
+            response_cache=space.response_cache,
+        )
+        for accelerator in space.accelerators
+        for max_batch in space.max_batch_sizes
+        for threads in space.intra_op_threads
+        for instances in space.instance_counts
+        for delay in space.queue_delays_us
+    )
+
+
+def workloads(
+    study: Study, traffic: Traffic, *, cached_answers: bool = False
+) -> tuple[Workload, ...]:
+    """Every combination of the traffic, batch and load ascending within a protocol.
+
+    Args:
+        study: has the seed.
+        traffic: its own, or a family's.
+        cached_answers: whether answers of the response cache count.
+
+    Raises:
+        UsageError: arrivals or a shape that cannot be.
+        DataError: a trace that cannot be read.
+    """
+    return tuple(
+        dataclasses.replace(
+            load,
+            protocol=protocol,
+            client_batch_size=batch,
+            batch_mix=tuple(sorted(traffic.batch_mix.items())),
+            length_mix=tuple(sorted(traffic.length_mix.items())),
+            cached_answers=cached_answers,
+        )
+        for protocol in traffic.protocols
+        for batch in traffic.batch_sizes
+        for load in _loads(study, traffic)
+    )
+
+
+def _loads(study: Study, traffic: Traffic) -> list[Workload]:
+    """The traffic's loads, lightest first, of one protocol and client batch size."""
+    plain = Workload(
+        protocol=traffic.protocols[0],
+        client_batch_size=1,
+        concurrency=traffic.max_in_flight,
+        duration_s=traffic.duration_s,
+        warmup_s=traffic.warmup_s,
+        seed=study.seed,
+        load_mode=traffic.load,
+        min_duration_s=min(traffic.min_duration_s, traffic.duration_s),
+    )
+    if traffic.load is LoadMode.CLOSED:
+        return [
+            dataclasses.replace(plain, concurrency=in_flight)
+            for in_flight in sorted(set(traffic.concurrencies))
+        ]
+    arrivals = _arrivals(traffic)
+    if arrivals.shape.kind is not ShapeKind.FLAT or traffic.is_trace:
+        # What is still to come may differ from what was seen: nothing is decided early.
+        plain = dataclasses.replace(plain, min_duration_s=None)
+    rates: list[float | None] = [*sorted(set(traffic.rates_per_s))]
+    return [
+        dataclasses.replace(plain, rate_per_s=rate, arrivals=arrivals) for rate in rates or [None]
+    ]
+
+
+def _arrivals(traffic: Traffic) -> ArrivalProcess:
+    arrivals = parse_arrivals(traffic.arrivals, traffic.trace_unit)
+    return dataclasses.replace(arrivals, shape=parse_shape(traffic.shape))

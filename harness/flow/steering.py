@@ -1,0 +1,106 @@
+"""What steers a trial while it runs: when its window opens, and when it has shown enough."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from harness.analysis.steady_state import steady_from
+from harness.analysis.stopping import LookSchedule, seconds_needed
+from harness.flow.results import with_clients
+from harness.planning.assessment import Assessment, assess
+from harness.planning.rejections import CONFIRM
+from harness.telemetry.window import ServerWindow
+from harness.types import (
+    Decision,
+    ServiceLevelObjective,
+    TimeSlice,
+    TrialResult,
+)
+
+HOPELESS = 2.0
+"""Times its limit that a trial must be foretold to need, to be given up before it."""
+FIRST_HOPELESS_LOOK = 2
+"""The first look's forecast rests on half a second."""
+_PATIENT = frozenset({CONFIRM, "load"})
+"""Stages whose trials are not given up: the second is `harness load`'s."""
+
+
+class TrialWatch:
+    """A `TrialWatcher` that ends a trial as soon as its objective is decided, either way.
+
+    Every look at the data is a chance to be misled, so each is judged at the confidence that the
+    schedule gives it; between looks nothing is judged.
+
+    Args:
+        blank: the trial's result before anything was measured.
+        slo: the objective.
+        telemetry: reads the server's side at the window's edges.
+        slice_s: length of a slice.
+    """
+
+    def __init__(
+        self,
+        blank: TrialResult,
+        slo: ServiceLevelObjective,
+        telemetry: ServerWindow,
+        slice_s: float,
+    ) -> None:
+        workload = blank.trial.workload
+        self._blank = dataclasses.replace(blank, valid=True)
+        self._slo = slo
+        self._telemetry = telemetry
+        self._slice_s = slice_s
+        self._longest_s = workload.duration_s
+        self._schedule = LookSchedule(
+            workload.min_duration_s or workload.duration_s, workload.duration_s
+        )
+        self._looks_taken = 0
+        self.shown: Sequence[TimeSlice] = ()
+        """The slices that ended the trial, where a look did."""
+
+    @property
+    def confidence(self) -> float:
+        """Of every interval: what the whole schedule of looks leaves for each of them."""
+        return self._schedule.confidence_per_look
+
+    def steady(self, slices: Sequence[TimeSlice]) -> bool:
+        """Whether the warm-up has passed."""
+        return steady_from(slices) is not None
+
+    def decided(self, window: Sequence[TimeSlice]) -> bool:
+        """Whether the objective is decided, asked only when a look is due."""
+        looks = self._schedule.looks
+        if self._looks_taken >= len(looks):
+            return False
+        if len(window) * self._slice_s < looks[self._looks_taken]:
+            return False
+        self._looks_taken += 1
+        result = with_clients(self._blank, window, self._slice_s, self.confidence)
+        assessment = assess(self._slo, result)
+        if assessment.decision in {Decision.PASS, Decision.FAIL} or self._is_hopeless(assessment):
+            self.shown = tuple(window)
+        return bool(self.shown)
+
+    def _is_hopeless(self, assessment: Assessment) -> bool:
+        """Whether a trial of the search would not be decided at its limit either, by far.
+
+        It ends undecided, sooner: that errs neither way. Who asked for one trial, or for the
+        winner's confirmation, gets all of its time.
+        """
+        if self._looks_taken < FIRST_HOPELESS_LOOK or self._blank.trial.stage in _PATIENT:
+            return False
+        needed_s = (
+            seconds_needed(assessment.result.duration_s, finding.evidence_factor)
+            for finding in assessment.findings
+            if finding.decision is Decision.UNDECIDED
+        )
+        return any(one is not None and one > HOPELESS * self._longest_s for one in needed_s)
+
+    def on_window_start(self) -> None:
+        """Read the server's counters."""
+        self._telemetry.open()
+
+    def on_window_end(self) -> None:
+        """Read them again."""
+        self._telemetry.close()

@@ -1,0 +1,272 @@
+"""What a served variant answers to the first requests of a trial, asked row by row beforehand.
+
+By another client than the one under load and one row at a time: an answer that the load's
+transport misreads, or that batching gives to the wrong row, is found while the load runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.analysis.validity import judge_validity
+from harness.errors import DataError, GeneratorError, ServerError
+from harness.flow.cold_start import measure_cold_start
+from harness.flow.monitoring import shown_to
+from harness.flow.options import Machinery
+from harness.flow.results import (
+    allowing_for_lateness,
+    completing_records,
+    reading_lateness_s,
+    records_folder,
+    unmeasured,
+    with_clients,
+    with_evidence,
+    write_load,
+)
+from harness.flow.serving import ModelClient, Site
+from harness.flow.steering import TrialWatch
+from harness.load.generators.pool import LoadGenerators, LoadJob
+from harness.load.generators.running import SLICE_S
+from harness.load.requests.known_answers import TOLERANCE, make_known_answers, write_known_answers
+from harness.load.requests.payloads import draw_workload, read_payloads
+from harness.planning.decision import judge_trial
+from harness.runs.folder import RunFolder
+from harness.serving.ensemble import Pipeline
+from harness.serving.external.server import REMOTE_DIGEST
+from harness.system.storage import utc_now
+from harness.telemetry.prometheus.window import ScrapedWindow
+from harness.telemetry.window import ServerWindow, TelemetryWindow
+from harness.types import (
+    Decision,
+    LoadResult,
+    ModelVariant,
+    ServerMetrics,
+    ServiceLevelObjective,
+    ServingConfig,
+    Trial,
+    TrialResult,
+    Workload,
+)
+
+KNOWN_REQUESTS = 4
+"""Of a pool of 256: every 64th answer is decoded and compared, which costs under a microsecond a
+request."""
+
+
+def known_answers_file(
+    client: ModelClient, variant: ModelVariant, workload: Workload, payloads: Path
+) -> Path:
+    """The file of known answers beside the payloads, made unless it is there.
+
+    The variant has to be loaded. Serving configurations share the file: they do not change what a
+    model says.
+
+    Raises:
+        ServerError: the server does not answer.
+        DataError: it answers with NaN or infinity.
+    """
+    drawn_by = (workload.seed, workload.client_batch_size, workload.batch_mix, workload.length_mix)
+    draw = hashlib.sha256(repr(drawn_by).encode()).hexdigest()[:8]
+    artefact = variant.sha256.removeprefix(REMOTE_DIGEST)[:12]
+    name = f"{payloads.stem}-{artefact}-{draw}.answers.npz"
+    path = payloads.with_name(name)
+    if not path.is_file():
+        drawn = draw_workload(read_payloads(payloads), workload)
+        answers = make_known_answers(
+            drawn[:KNOWN_REQUESTS],
+            lambda inputs: client.infer(variant.served_name, inputs),
+            variant.outputs,
+        )
+        write_known_answers(path, answers, TOLERANCE[variant.precision])
+    return path
+
+
+LATE_READING_S = 1.0
+"""Off the window's edges: from here on whoever reads the figures has to know."""
+
+
+class TrialRunner:
+    """Measures trials on one running server with one set of load generators."""
+
+    def __init__(
+        self,
+        site: Site,
+        generators: LoadGenerators,
+        folder: RunFolder,
+        *,
+        variants: Mapping[str, ModelVariant],
+        payloads: Mapping[str, Path],
+        machinery: Machinery,
+        pipelines: Mapping[str, Pipeline] | None = None,
+    ) -> None:
+        """`payloads` names the payload file of each variant, `pipelines` those that are one."""
+        self._site = site
+        self._server = site.server
+        self._generators = generators
+        self._folder = folder
+        self._variants = variants
+        self._payloads = payloads
+        self._machinery = machinery
+        self._pipelines = pipelines or {}
+        self._loaded: tuple[ModelVariant, ServingConfig] | None = None
+
+    def sha256(self, trial: Trial) -> str:
+        """Digest of the artefact that a trial would load."""
+        return self._variants[trial.variant].sha256
+
+    def measure(self, trial: Trial, slo: ServiceLevelObjective) -> TrialResult:
+        """Measure a trial and judge it against the objective.
+
+        Raises:
+            ServerError: the server died.
+        """
+        result = self._measured(trial, slo)
+        if self._machinery.monitor is not None:
+            self._machinery.monitor.add_result(result)
+        return result
+
+    def _measured(self, trial: Trial, slo: ServiceLevelObjective) -> TrialResult:
+        variant = self._variants[trial.variant]
+        blank = unmeasured(trial, variant, utc_now())
+        try:
+            self._configure(variant, trial)
+        except ServerError as error:
+            # A configuration that is refused is this trial's alone; a dead server ends the run.
+            self._server.check()
+            return _invalid(blank, f"it could not be served like this: {error}")
+        self._site.check_model(variant)
+        telemetry = self._window(variant)
+        watch = TrialWatch(blank, slo, telemetry, SLICE_S)
+        try:
+            job = self._job(trial, variant)
+        except (DataError, ServerError) as error:
+            # No answer, or none that is a number, to the first requests asked one by one.
+            self._server.check()
+            return _invalid(blank, f"it does not answer known requests: {error}")
+        try:
+            with (
+                completing_records(job.records),
+                shown_to(self._machinery.monitor, blank, slo) as listen,
+            ):
+                load = self._generators.run(job, watch, check=self._server.check, listen=listen)
+        except GeneratorError as error:
+            # A generator's failure spoils this trial only; a dead server ends the run.
+            self._server.check()
+            return _invalid(blank, str(error))
+        self._server.check()
+        result = with_clients(blank, load.window, load.slice_s, watch.confidence)
+        server, host = telemetry.figures()
+        self._site.check_model(variant)
+        late_s = reading_lateness_s(load, telemetry.edges_ns)
+        server = allowing_for_lateness(server, load, late_s)
+        self._warn_of_telemetry(trial, server, late_s)
+        result = with_evidence(result, load, server, host)
+        result = self._judged(result, load, slo)
+        if watch.shown and result.valid and result.decision is Decision.UNDECIDED:
+            # Decided at a look, and blurred by the little that was still sent after it: a
+            # sequential test ends with what it was shown.
+            result = with_clients(result, watch.shown, load.slice_s, watch.confidence)
+            write_load(self._folder, trial, load, watch.shown)
+            decision, reason = judge_trial(slo, result)
+            result = dataclasses.replace(result, decision=decision, reason=reason)
+        return result
+
+    def _warn_of_telemetry(self, trial: Trial, server: ServerMetrics, late_s: float) -> None:
+        if server.problem:
+            self._machinery.warn(f"{trial.trial_id}: no figures of the server: {server.problem}")
+        elif server.requests is not None and late_s > LATE_READING_S:
+            self._machinery.warn(
+                f"{trial.trial_id}: the server's counters were read {late_s:.1f} s off the "
+                "window's edges: its figures are of another stretch of the load, and its count of "
+                "requests is compared with the clients' only roughly"
+            )
+
+    def _window(self, variant: ModelVariant) -> ServerWindow:
+        """Of the server itself, or of the Prometheus that scrapes it."""
+        metrics_url, pid = self._server.endpoint.metrics, self._server.pid
+        model = variant.served_name
+        if self._machinery.prometheus is not None:
+            return ScrapedWindow(
+                self._machinery.prometheus,
+                metrics_url=metrics_url,
+                server_pid=pid,
+                model=model,
+                clients=lambda: self._generators.pids,
+            )
+        pipeline = self._pipelines.get(variant.name)
+        return TelemetryWindow(
+            self._site.client,
+            metrics_url=metrics_url,
+            server_pid=pid,
+            model=model,
+            parts=pipeline.parts if pipeline else (),
+            read_page=self._site.read_page,
+            clients=lambda: self._generators.pids,
+        )
+
+    def _job(self, trial: Trial, variant: ModelVariant) -> LoadJob:
+        payloads = self._payloads[variant.name]
+        return LoadJob(
+            variant.served_name,
+            payloads,
+            variant.outputs,
+            trial.workload,
+            known_answers=known_answers_file(self._site.client, variant, trial.workload, payloads),
+            records=records_folder(self._folder, trial) if self._machinery.keep_records else None,
+        )
+
+    def _configure(self, variant: ModelVariant, trial: Trial) -> None:
+        """Load the variant as asked; only the model under test stays loaded."""
+        control = self._site.control
+        if control is None or self._loaded == (variant, trial.serving):
+            return
+        if self._loaded and (self._loaded[0] != variant or variant.pipeline_of):
+            control.unload(self._loaded[0])
+            self._loaded = None
+        known = self._folder.journal.cold_starts.get(variant.name)
+        first = known is None or known.sha256 != variant.sha256
+        if self._loaded is None and first and not variant.pipeline_of:
+            computing = dataclasses.replace(trial.serving, response_cache=False)
+            self._folder.journal.add(
+                measure_cold_start(
+                    control,
+                    self._site.targets,
+                    variant,
+                    computing,
+                    self._payloads[variant.name],
+                    seed=trial.workload.seed,
+                )
+            )
+            if computing != trial.serving:
+                control.load(variant, trial.serving)
+        else:
+            self._loaded = None
+            control.load(variant, trial.serving)
+        self._loaded = (variant, trial.serving)
+
+    def _judged(
+        self, result: TrialResult, load: LoadResult, slo: ServiceLevelObjective
+    ) -> TrialResult:
+        valid, invalid_reason = judge_validity(
+            load, result.server, result.trial.workload, server_alive=True, host=result.host
+        )
+        histogram = write_load(self._folder, result.trial, load)
+        result = dataclasses.replace(
+            result,
+            valid=valid,
+            invalid_reason=invalid_reason,
+            histogram_file=histogram,
+            records_problem=load.records_problem,
+        )
+        decision, reason = judge_trial(slo, result)
+        return dataclasses.replace(result, decision=decision, reason=reason)
+
+
+def _invalid(blank: TrialResult, reason: str) -> TrialResult:
+    """A trial of which nothing was measured, and why."""
+    return dataclasses.replace(
+        blank, invalid_reason=reason, decision=Decision.INVALID, reason=reason
+    )

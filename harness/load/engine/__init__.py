@@ -1,0 +1,1 @@
+"""Driving load: closed and open loop, and the recorder of what each request took."""

@@ -1,0 +1,160 @@
+"""One request after another, from the calling thread: no Locust, no other user.
+
+What a cold start is measured with: there the first requests are the point, not the rate.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from harness.load.requests.answers import AnswerCheck
+from harness.load.requests.payloads import EncodedRequest
+from harness.load.transports.contract import RequestFailure, Transport
+from harness.types import RequestRecord
+
+
+def drive_alone(
+    transport: Transport,
+    requests: Sequence[EncodedRequest],
+    check: AnswerCheck,
+    *,
+    most: int,
+    longest_s: float,
+) -> list[RequestRecord]:
+    """Send requests in turn, the next when one is answered; connects with the first.
+
+    Args:
+        transport: not connected yet.
+        requests: walked through from the first, again and again.
+        check: what an answer must be.
+        most: requests to send.
+        longest_s: after which no further one is sent.
+
+    Raises:
+        RequestFailure: a request failed.
+    """
+    records: list[RequestRecord] = []
+    until_ns = time.monotonic_ns() + int(longest_s * 1e9)
+    while len(records) < most and (sent_ns := time.monotonic_ns()) < until_ns:
+        request = requests[len(records) % len(requests)]
+        answer = transport.send(request.body)
+        completed_ns = time.monotonic_ns()
+        check.check(answer, request)
+        records.append(RequestRecord(sent_ns, sent_ns, completed_ns, "ok"))
+    return records
+
+
+BACKOFF_S = 0.02
+"""Pause after a failure: a dead server refuses in microseconds, and nobody gains from asking
+it fifty thousand times a second."""
+MOST_IN_A_ROW = 16
+"""Requests of one slot without another's in between. On a busy machine the kernel often runs the
+server right in `send`, and the answer is there before anybody had to wait for it: a slot that never
+waits never lets the others run."""
+FOREVER_NS = 1 << 63
+
+
+class RequestSink(Protocol):
+    """Where a slot's requests are recorded; `harness.load.engine.recorder.Recorder` is one."""
+
+    def add(self, scheduled_ns: int, sent_ns: int, completed_ns: int, rows: int) -> None:
+        """A request that was answered as it should be."""
+
+    def fail(
+        self, scheduled_ns: int, sent_ns: int, completed_ns: int, failure: RequestFailure
+    ) -> None:
+        """A request that was not."""
+
+
+class Ending:
+    """The instant from which nothing is scheduled; shared by all slots, and may be moved."""
+
+    __slots__ = ("at_ns",)
+
+    def __init__(self, at_ns: int = FOREVER_NS) -> None:
+        self.at_ns = at_ns
+
+
+class Turns:
+    """Whose turn it was last; shared by the slots of one event loop, so that none keeps it all."""
+
+    __slots__ = ("give_way", "latest")
+
+    def __init__(self) -> None:
+        self.give_way: Callable[[], object] = lambda: None
+        """Lets the other slots read the answers that have come; the event loop's process sets it.
+        With a thread a slot there is nothing to do."""
+        self.latest: object = None
+
+
+class ClosedLoop:
+    """One slot, walking through the requests from its own place on.
+
+    Args:
+        transport: this slot's own.
+        requests: shared by all slots.
+        check: what an answer must be.
+        sink: records every request.
+        first: index of the first request; slots start apart so that the server sees all lengths.
+        turns: shared by the slots of one event loop.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        requests: Sequence[EncodedRequest],
+        check: AnswerCheck,
+        sink: RequestSink,
+        *,
+        first: int = 0,
+        turns: Turns | None = None,
+    ) -> None:
+        self._transport = transport
+        first %= len(requests)
+        self._requests = itertools.cycle([*requests[first:], *requests[:first]])
+        self._check = check
+        self._sink = sink
+        self._turns = turns or Turns()
+        self.scheduled_ns = 0
+        """Of the request in flight; 0 between requests."""
+
+    def run(self, ending: Ending, *, most: int | None = None) -> None:
+        """Send one request after another until the ending, or until so many were sent.
+
+        This loop is what a load generator does: everything in it is paid for by each request.
+        """
+        transport = self._transport
+        send, check = transport.send, self._check.check
+        add, now_ns = self._sink.add, time.monotonic_ns
+        turns, give_way = self._turns, self._turns.give_way
+        requests = self._requests if most is None else itertools.islice(self._requests, most)
+        free_ns, in_a_row = now_ns(), 0
+        for request in requests:
+            if free_ns >= ending.at_ns:
+                break
+            if turns.latest is not self:
+                turns.latest, in_a_row = self, 0
+            elif in_a_row >= MOST_IN_A_ROW:
+                give_way()
+                in_a_row = 0
+            in_a_row += 1
+            self.scheduled_ns = free_ns
+            sent_ns = now_ns()
+            completed_ns = 0
+            try:
+                answer = send(request.body)
+                completed_ns = transport.received_ns
+                if answer.layout is not request.layout or request.known is not None:
+                    check(answer, request)
+            except RequestFailure as failure:
+                self._sink.fail(free_ns, sent_ns, completed_ns or now_ns(), failure)
+                self.scheduled_ns = 0
+                time.sleep(BACKOFF_S)
+                free_ns = now_ns()
+            else:
+                add(free_ns, sent_ns, completed_ns, request.batch_size)
+                free_ns = now_ns()
+        self.scheduled_ns = 0

@@ -1,0 +1,1 @@
+"""The processes that generate load: started, spoken to, their reports joined."""

@@ -1,0 +1,163 @@
+"""One load from its first request to its last: steady state, window, decision, drain."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from harness.load.generators.collector import Collector
+from harness.load.generators.messages import Measure, Measured, Progress, Stop
+from harness.load.generators.process import GeneratorProcess, take_answers
+from harness.types import LoadResult, TimeSlice, Workload
+
+LEAD_S = 0.05
+"""From an order to the instant it names: time for it to reach every process."""
+SLICE_S = 0.05
+CHECK_EVERY_S = 1.0
+_NS = 1_000_000_000
+
+
+class TrialWatcher(Protocol):
+    """Steers a load while it runs; the slices it is shown are complete, from the load's start."""
+
+    def steady(self, slices: Sequence[TimeSlice]) -> bool:
+        """Whether the warm-up may end."""
+
+    def decided(self, window: Sequence[TimeSlice]) -> bool:
+        """Whether the measured slices show enough to end the trial."""
+
+    def on_window_start(self) -> None:
+        """The measured window opens now."""
+
+    def on_window_end(self) -> None:
+        """It closes now, before the drain; not called after an error."""
+
+
+class RunningLoad:
+    """One load, driven once; `LoadGenerators.run` says what the arguments are."""
+
+    def __init__(
+        self,
+        busy: Sequence[GeneratorProcess],
+        workload: Workload,
+        watcher: TrialWatcher,
+        check: Callable[[], None],
+        listen: Callable[[int, Progress], None],
+        *,
+        answers_stamped: bool,
+    ) -> None:
+        self._busy = busy
+        self._answers_stamped = answers_stamped
+        self._workload = workload
+        self._watcher = watcher
+        self._check = check
+        self._tell = listen
+        self._slice_ns = int(SLICE_S * _NS)
+        self._start_ns = time.monotonic_ns() + int(LEAD_S * _NS)
+        self._collector = Collector(
+            [process.index for process in busy], self._start_ns, self._slice_ns
+        )
+        self._measured: dict[int, Measured] = {}
+        self._next_check_ns = 0
+
+    def drive(self, *, drain_s: float) -> LoadResult:
+        """Warm up, measure, stop; then wait `drain_s` at most for the processes' last reports.
+
+        Raises:
+            GeneratorError: a process died, failed or missed its deadline.
+        """
+        workload = self._workload
+        warmup_ns = _whole_slices(workload.warmup_s, self._slice_ns)
+        longest_ns = max(self._slice_ns, _whole_slices(workload.duration_s, self._slice_ns))
+        last_ns = self._start_ns + warmup_ns + longest_ns
+        self._send(Measure(self._start_ns, self._slice_ns, last_ns))
+        window_start_ns = self._wait_for_steady_state(self._start_ns + warmup_ns)
+        self._listen(until_ns=window_start_ns)
+        self._watcher.on_window_start()
+        window_end_ns = self._wait_for_decision(window_start_ns, window_start_ns + longest_ns)
+        self._send(Stop(window_end_ns))
+        self._listen(until_ns=window_end_ns)
+        self._watcher.on_window_end()
+        self._drain(window_end_ns, drain_s)
+        return self._result(window_start_ns, window_end_ns)
+
+    def _wait_for_steady_state(self, latest_ns: int) -> int:
+        """When the window opens: a slice's edge, at the latest the one given."""
+        while time.monotonic_ns() + self._slice_ns < latest_ns:
+            self._listen(until_ns=min(latest_ns, time.monotonic_ns() + self._slice_ns))
+            if self._watcher.steady(self._collector.complete()):
+                return min(latest_ns, self._next_edge(time.monotonic_ns()))
+        return latest_ns
+
+    def _wait_for_decision(self, window_start_ns: int, latest_ns: int) -> int:
+        """When the window closes: a slice's edge, at the latest the one given."""
+        shortest_s = self._workload.min_duration_s
+        if shortest_s is None:
+            self._listen(until_ns=latest_ns - int(LEAD_S * _NS))
+            return latest_ns
+        self._listen(until_ns=min(latest_ns, window_start_ns + int(shortest_s * _NS)))
+        first = (window_start_ns - self._start_ns) // self._slice_ns
+        lead_ns = int(LEAD_S * _NS)
+        while time.monotonic_ns() + lead_ns < latest_ns:
+            if self._watcher.decided(self._collector.complete()[first:]):
+                return min(latest_ns, self._next_edge(time.monotonic_ns() + lead_ns))
+            self._listen(until_ns=min(latest_ns, time.monotonic_ns() + self._slice_ns))
+        return latest_ns
+
+    def _next_edge(self, instant_ns: int) -> int:
+        return self._start_ns + -(-(instant_ns - self._start_ns) // self._slice_ns) * self._slice_ns
+
+    def _send(self, order: Measure | Stop) -> None:
+        for process in self._busy:
+            process.send(order)
+
+    def _listen(self, *, until_ns: int) -> None:
+        """Take in reports until an instant; a process that dies, and `check`, may end the load."""
+        while (now_ns := time.monotonic_ns()) < until_ns:
+            if now_ns >= self._next_check_ns:
+                self._check()
+                self._next_check_ns = now_ns + int(CHECK_EVERY_S * _NS)
+            self._take(until_ns=min(until_ns, self._next_check_ns))
+
+    def _take(self, *, until_ns: int) -> None:
+        listening = [one for one in self._busy if one.index not in self._measured]
+        if not listening:
+            time.sleep(max(0, until_ns - time.monotonic_ns()) / _NS)
+            return
+        for worker, answer in take_answers(listening, until_ns=until_ns):
+            if isinstance(answer, Progress):
+                self._collector.add(worker, answer)
+                self._tell(worker, answer)
+            elif isinstance(answer, Measured):
+                self._measured[worker] = answer
+
+    def _drain(self, window_end_ns: int, drain_s: float) -> None:
+        deadline_ns = window_end_ns + int(drain_s * _NS)
+        while missing := [one for one in self._busy if one.index not in self._measured]:
+            if time.monotonic_ns() >= deadline_ns:
+                raise missing[0].failure(
+                    f"hangs: its load ended {drain_s:g} s ago, and not all of its requests have"
+                )
+            self._take(until_ns=deadline_ns)
+
+    def _result(self, window_start_ns: int, window_end_ns: int) -> LoadResult:
+        problems = [one.records_problem for one in self._measured.values()]
+        failed = [one for one in self._measured.values() if one.first_failure]
+        first = min(failed, key=lambda one: one.first_failure_ns, default=None)
+        count = (window_end_ns - self._start_ns) // self._slice_ns
+        return LoadResult(
+            start_ns=self._start_ns,
+            slice_s=self._slice_ns / _NS,
+            slices=tuple(self._collector.until(count)),
+            window_start_ns=window_start_ns,
+            window_end_ns=window_end_ns,
+            generators=self._collector.evidence(window_start_ns, window_end_ns),
+            first_failure=first.first_failure if first else "",
+            records_problem=next(filter(None, problems), ""),
+            answers_stamped=self._answers_stamped,
+        )
+
+
+def _whole_slices(seconds: float, slice_ns: int) -> int:
+    return round(seconds * _NS / slice_ns) * slice_ns

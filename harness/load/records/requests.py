@@ -1,0 +1,217 @@
+"""Every request of a load as a row: Parquet files that pyarrow reads as one data set.
+
+While the load runs, batches go to a stream in Arrow's own format: that is a plain write, it holds
+no request back, and it needs no footer, so a process that is killed leaves all it had written.
+Closing turns the stream into Parquet, a row group at a time.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.ipc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from harness import hdr
+from harness.errors import StorageError
+from harness.load.engine.recorder import Batch
+from harness.system.storage import storage_errors
+from harness.types import SparseHistogram
+
+OK = "ok"
+DROPPED = "dropped"
+"""Fell due and was never sent: such a row has a scheduled time and nothing else."""
+ROW_GROUP_ROWS = 65_536
+SCHEMA = pa.schema(
+    [
+        pa.field("scheduled_ns", pa.int64(), nullable=False),
+        pa.field("sent_ns", pa.int64()),
+        pa.field("completed_ns", pa.int64()),
+        pa.field("rows", pa.int32()),
+        pa.field("status", pa.dictionary(pa.int16(), pa.string()), nullable=False),
+    ],
+    metadata={"clock": "CLOCK_MONOTONIC"},
+)
+"""`rows` is known of successes; `status` is `ok`, `dropped` or the kind of failure."""
+_MOMENTS = ("scheduled_ns", "sent_ns", "completed_ns")
+_ENCODING: dict[str, Any] = {
+    "compression": "zstd",
+    "use_dictionary": ["rows", "status"],
+    "column_encoding": dict.fromkeys(_MOMENTS, "DELTA_BINARY_PACKED"),
+}
+"""About 8 bytes a request, of the 30 it has in the stream."""
+
+
+class RecordWriter:
+    """Writes the records of one process; `add` is a listener of a `Recorder`.
+
+    A disk that fills up ends the records and never the load: what was written is removed, because
+    the trial's results need the space more, and `close` says why.
+
+    Args:
+        path: the Parquet file, complete once `close` has returned; its folder is made.
+
+    Raises:
+        StorageError: the file cannot be begun.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stream_path = _stream_of(path)
+        self._statuses = {OK: 0}
+        self._problem = ""
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = pa.OSFile(str(self._stream_path), "wb")
+            self._stream = pa.ipc.new_stream(self._file, SCHEMA)
+
+    def add(self, batch: Batch) -> None:
+        """Append a batch; after a failed write, nothing."""
+        if self._problem:
+            return
+        with self._giving_up_on_failure():
+            self._stream.write_batch(self._rows_of(batch))
+
+    def close(self) -> str:
+        """Complete the file; closing twice is fine.
+
+        Returns:
+            Why the records are lost; empty where they are complete.
+        """
+        if not self._problem and not self._file.closed:
+            with self._giving_up_on_failure():
+                self._stream.close()
+                self._file.close()
+                _to_parquet(self._stream_path, self._path)
+        return self._problem
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _giving_up_on_failure(self) -> Iterator[None]:
+        try:
+            with storage_errors(self._path):
+                yield
+        except StorageError as error:
+            self._problem = f"{error}: the records of this process are lost"
+            with suppress(OSError):
+                self._file.close()
+            self._stream_path.unlink(missing_ok=True)
+
+    def _rows_of(self, batch: Batch) -> pa.RecordBatch:
+        """Successes, failures and what was dropped, in one table."""
+        answered, failed, dropped = len(batch.rows), len(batch.failures), len(batch.dropped_ns)
+        moments = hdr.integers(
+            itertools.chain.from_iterable(one.moments_ns for one in batch.failures)
+        ).reshape(-1, len(_MOMENTS))
+        never = np.zeros(dropped, dtype=np.int64)
+        unsent = np.arange(answered + failed + dropped) >= answered + failed
+        unanswered = np.arange(answered + failed + dropped) >= answered
+        rows = np.concatenate([batch.rows, np.zeros(failed + dropped, dtype=np.int64)])
+        columns = [
+            pa.array(np.concatenate([batch.scheduled_ns, moments[:, 0], batch.dropped_ns])),
+            pa.array(np.concatenate([batch.sent_ns, moments[:, 1], never]), mask=unsent),
+            pa.array(np.concatenate([batch.completed_ns, moments[:, 2], never]), mask=unsent),
+            pa.array(rows.astype(np.int32), mask=unanswered),
+            self._statuses_of(batch),
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+    def _statuses_of(self, batch: Batch) -> pa.DictionaryArray:
+        """The dictionary only grows, so the stream repeats it only when it does."""
+        known = self._statuses
+        kinds = [known.setdefault(one.failure.kind, len(known)) for one in batch.failures]
+        kinds += [known.setdefault(DROPPED, len(known)) for _ in batch.dropped_ns]
+        codes = np.zeros(len(batch.rows) + len(kinds), dtype=np.int16)
+        codes[len(batch.rows) :] = kinds
+        return pa.DictionaryArray.from_arrays(codes, pa.array(list(known)))
+
+
+def recover_records(folder: Path) -> list[Path]:
+    """Complete the files of processes that were killed; they must be gone by now.
+
+    Returns:
+        The Parquet files that were made; each holds every batch that was written whole.
+
+    Raises:
+        StorageError: a file cannot be written.
+    """
+    made = []
+    for stream_path in sorted(folder.glob(_stream_of(folder / "*.parquet").name)):
+        path = folder / stream_path.stem.removeprefix(".")
+        with storage_errors(path):
+            _to_parquet(stream_path, path)
+        made.append(path)
+    return made
+
+
+def histogram_of_records(folder: Path) -> SparseHistogram:
+    """Response latencies of all successes in a folder of records, for comparison with a trial's."""
+    files = [str(path) for path in sorted(folder.glob("*.parquet"))]
+    successes = ds.dataset(files, schema=SCHEMA).to_batches(
+        columns=["scheduled_ns", "completed_ns"], filter=ds.field("status") == OK
+    )
+    return hdr.merge(
+        hdr.of_nanoseconds(_numbers(one, "completed_ns") - _numbers(one, "scheduled_ns"))
+        for one in successes
+    )
+
+
+def _numbers(batch: pa.RecordBatch, column: str) -> NDArray[np.int64]:
+    numbers: NDArray[np.int64] = batch.column(column).to_numpy()
+    return numbers
+
+
+def _stream_of(path: Path) -> Path:
+    """Hidden, so that whoever reads the folder as a data set passes it over."""
+    return path.with_name(f".{path.name}.arrows")
+
+
+def _to_parquet(stream_path: Path, path: Path) -> None:
+    """Write the stream's rows as Parquet, whole or not at all, and remove the stream."""
+    unfinished = path.with_name(f".{path.name}.new")
+    try:
+        with pq.ParquetWriter(unfinished, SCHEMA, **_ENCODING) as writer:
+            for rows in _row_groups(stream_path):
+                writer.write_table(rows)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    stream_path.unlink()
+
+
+def _row_groups(stream_path: Path) -> Iterator[pa.Table]:
+    held: list[pa.RecordBatch] = []
+    for batch in _batches(stream_path):
+        held.append(batch)
+        if sum(one.num_rows for one in held) >= ROW_GROUP_ROWS:
+            yield pa.Table.from_batches(held)
+            held = []
+    if held:
+        yield pa.Table.from_batches(held)
+
+
+def _batches(stream_path: Path) -> Iterator[pa.RecordBatch]:
+    """The batches up to the end, or to the one at which the writing process was killed."""
+    with pa.OSFile(str(stream_path)) as file, suppress(StopIteration, pa.ArrowInvalid, OSError):
+        reader = pa.ipc.open_stream(file)
+        while True:
+            yield reader.read_next_batch()

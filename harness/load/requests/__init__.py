@@ -1,0 +1,1 @@
+"""What is sent: payloads, the requests drawn from them, and how answers are checked."""

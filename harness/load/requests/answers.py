@@ -1,0 +1,177 @@
+"""Checks of every answer: a fast server that answers wrongly has answered nothing.
+
+Triton with a broken python stub answers HTTP 200 with empty tensors; a status code proves little.
+An answer whose form was accepted for this request before, and for which no known answer is at
+hand, needs no check: its layout is the same object. Whoever drives the load asks for that first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.load.requests.payloads import EncodedRequest
+from harness.load.transports.contract import Answer, OutputTensor, RequestFailure
+from harness.types import FREE_SIZE, TensorSpec
+
+_ELEMENTS: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype("?"),
+    "INT8": np.dtype("i1"),
+    "INT16": np.dtype("<i2"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+    "UINT8": np.dtype("u1"),
+    "UINT16": np.dtype("<u2"),
+    "UINT32": np.dtype("<u4"),
+    "UINT64": np.dtype("<u8"),
+    "FP16": np.dtype("<f2"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+    "BF16": np.dtype("<u2"),
+}
+"""Elements by KServe v2 datatype; those of BYTES have no fixed size, numpy has no bfloat16."""
+
+
+_LENGTH_BYTES = 4
+"""Before each element of BYTES."""
+
+
+class AnswerCheck:
+    """Holds answers against the model's outputs, and against known answers where there are some.
+
+    Args:
+        outputs: what the model answers with; others that it sends besides are not looked at. None
+            when it is not known, and then an answer is only held against its request and itself.
+    """
+
+    def __init__(self, outputs: Sequence[TensorSpec] = ()) -> None:
+        self._expected = {spec.name: spec for spec in outputs}
+
+    def check(self, answer: Answer, request: EncodedRequest) -> None:
+        """Accept an answer in silence, or say what is wrong.
+
+        What depends on the form alone is checked once for each form and request, and the accepted
+        form stays in `request.layout`. The first answer of a form is decoded too, and every one
+        whose request has a known answer.
+
+        Raises:
+            RequestFailure: of kind missing_output, empty_output, wrong_datatype, wrong_shape,
+                wrong_size, non_finite or wrong_answer.
+        """
+        if answer.layout is request.layout and request.known is None:
+            return
+        if answer.layout is not request.layout:
+            self._check_form(answer.layout.outputs, request)
+        for output in answer.layout.outputs:
+            if not self._expected or output.name in self._expected:
+                _check_elements(output, answer, request)
+        request.layout = answer.layout
+
+    def _check_form(self, outputs: Sequence[OutputTensor], request: EncodedRequest) -> None:
+        present = {output.name for output in outputs}
+        expected = self._expected.keys() | (request.known or {}).keys()
+        missing = sorted(expected - present)
+        if missing or not outputs:
+            wanted = ", ".join(missing) or "any output"
+            there = f"; it has {', '.join(sorted(present))}" if present else ""
+            raise RequestFailure("missing_output", f"the answer lacks {wanted}{there}")
+        for output in outputs:
+            spec = self._expected.get(output.name)
+            if spec is None and self._expected:
+                continue
+            if output.start == output.end and not _may_be_empty(output, spec):
+                raise _wrong("empty_output", output, "has no bytes")
+            if spec is not None and output.datatype != spec.datatype:
+                raise _wrong("wrong_datatype", output, f"the model promises {spec.datatype}")
+            _check_shape(output, spec, request)
+            _check_size(output)
+
+
+def decode(output: OutputTensor, answer: Answer) -> NDArray[Any] | None:
+    """An output's elements in its shape; bfloat16 as float32; None for a type without a size."""
+    elements = _ELEMENTS.get(output.datatype)
+    if elements is None:
+        return None
+    array = np.frombuffer(answer.bytes_of(output), elements).reshape(output.shape)
+    if output.datatype == "BF16":  # the upper half of a float32
+        array = (array.astype("<u4") << 16).view("<f4")
+    return array
+
+
+def _may_be_empty(output: OutputTensor, spec: TensorSpec | None) -> bool:
+    """Whether it says that it has no elements, where the model promises none."""
+    if spec is None or 0 not in output.shape or len(output.shape) < len(spec.shape):
+        return False
+    sizes = output.shape[len(output.shape) - len(spec.shape) :]
+    return all(
+        size or promised == FREE_SIZE for size, promised in zip(sizes, spec.shape, strict=True)
+    )
+
+
+def _check_shape(output: OutputTensor, spec: TensorSpec | None, request: EncodedRequest) -> None:
+    if min(output.shape, default=0) < 0:
+        raise _wrong("wrong_shape", output, "a size below zero")
+    sizes = list(output.shape)
+    if spec is None or spec.batched:
+        batch, *sizes = output.shape or (0,)
+        if batch != request.batch_size:
+            raise _wrong("wrong_shape", output, f"the request has a batch of {request.batch_size}")
+    if spec is None:
+        return
+    if len(sizes) != len(spec.shape):
+        after = " after the batch" if spec.batched else ""
+        raise _wrong("wrong_shape", output, f"the model promises {spec.shape}{after}")
+    for size, promised in zip(sizes, spec.shape, strict=True):
+        if promised == FREE_SIZE:
+            continue
+        # A dynamic size follows the request: scores of a sequence are as many as its tokens.
+        allowed = request.lengths if promised == -1 else {promised}
+        if size not in allowed:
+            wanted = " or ".join(str(one) for one in sorted(allowed))
+            raise _wrong("wrong_shape", output, f"{size} should be {wanted}")
+
+
+def _check_size(output: OutputTensor) -> None:
+    elements = _ELEMENTS.get(output.datatype)
+    size = output.end - output.start
+    if elements is not None and size != elements.itemsize * prod(output.shape):
+        raise _wrong("wrong_size", output, f"has {size} bytes")
+    if output.datatype == "BYTES" and size < _LENGTH_BYTES * prod(output.shape):
+        raise _wrong("wrong_size", output, f"has {size} bytes, too few for its elements' lengths")
+
+
+def _check_elements(output: OutputTensor, answer: Answer, request: EncodedRequest) -> None:
+    elements = decode(output, answer)
+    if elements is None:
+        return
+    if elements.dtype.kind == "f" and not np.isfinite(elements).all():
+        raise _wrong("non_finite", output, "holds NaN or infinity")
+    known = (request.known or {}).get(output.name)
+    if known is not None:
+        _check_known(output, elements, known, request.tolerance)
+
+
+def _check_known(
+    output: OutputTensor, elements: NDArray[Any], known: NDArray[Any], tolerance: float
+) -> None:
+    if elements.shape != known.shape:
+        raise _wrong("wrong_answer", output, f"the known answer has the shape {list(known.shape)}")
+    wanted = known.astype(np.float64)
+    difference = float(np.abs(elements - wanted).max(initial=0.0))
+    allowed = tolerance * float(np.abs(wanted).max(initial=0.0))
+    if difference > allowed:
+        raise _wrong(
+            "wrong_answer",
+            output,
+            f"differs by {difference:.3g} from what an independent client was answered "
+            f"(at most {allowed:.3g} is rounding)",
+        )
+
+
+def _wrong(kind: str, output: OutputTensor, why: str) -> RequestFailure:
+    what = f"output {output.name} ({output.datatype} {list(output.shape)})"
+    return RequestFailure(kind, f"{what}: {why}")

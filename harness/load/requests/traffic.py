@@ -1,0 +1,147 @@
+"""What the users of one process send: requests encoded once, and how each user walks them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import UsageError
+from harness.load.engine.closed_loop import ClosedLoop, Ending, RequestSink, Turns
+from harness.load.engine.open_loop import OpenLoop, OpenLoopSink, Timer, requests_in_turn
+from harness.load.requests.answers import AnswerCheck
+from harness.load.requests.fit import cast_payloads
+from harness.load.requests.known_answers import read_known_answers
+from harness.load.requests.payloads import (
+    EncodedRequest,
+    draw_workload,
+    encode_payloads,
+    read_payloads,
+)
+from harness.load.schedule.arrivals import share
+from harness.load.transports.contract import Transport
+from harness.types import TensorSpec, Workload
+
+GOLDEN_RATIO = 0.6180339887498949
+
+
+@dataclass(frozen=True)
+class Place:
+    """One worker's part of a load."""
+
+    worker: int
+    workers: int
+    share: int
+    """Of the requests in flight."""
+
+
+@dataclass
+class Traffic:
+    """Requests, and what opens the transports that carry them."""
+
+    model: str
+    open_transport: Callable[[], Transport]
+    requests: Sequence[EncodedRequest]
+    check: AnswerCheck
+    next_user: int = 0
+    """Users before the next one, in all processes."""
+    ending: Ending = field(default_factory=Ending)
+    turns: Turns = field(default_factory=Turns)
+
+    def closed_loop(self, transport: Transport, sink: RequestSink) -> ClosedLoop:
+        """The next user's walk through the requests.
+
+        Users start at multiples of the golden ratio: apart, however many there will be.
+        """
+        first = int(self.next_user * GOLDEN_RATIO * len(self.requests)) % len(self.requests)
+        self.next_user += 1
+        return ClosedLoop(transport, self.requests, self.check, sink, first=first, turns=self.turns)
+
+    def open_loop(
+        self,
+        arrivals: Iterable[NDArray[np.int64]],
+        place: Place,
+        sink: OpenLoopSink,
+        timer: Timer,
+    ) -> OpenLoop:
+        """One worker's part of an open loop: every so-many-th arrival of the one sequence.
+
+        Args:
+            arrivals: of the whole load (`arrival_times_ns`).
+            place: of this worker in it.
+            sink: records every request.
+            timer: wakes the dispatcher.
+        """
+        return OpenLoop(
+            share(arrivals, place.worker, place.workers),
+            requests_in_turn(self.requests, place.worker, place.workers),
+            self.check,
+            sink,
+            open_transport=self.open_transport,
+            most_in_flight=place.share,
+            timer=timer,
+        )
+
+
+def make_traffic(
+    model: str,
+    open_transport: Callable[[], Transport],
+    workload: Workload,
+    payloads: Path,
+    *,
+    inputs: Sequence[TensorSpec] = (),
+    outputs: Sequence[TensorSpec] = (),
+    known_answers: Path | None = None,
+) -> Traffic:
+    """Draw and encode a workload's requests: the same ones in every process.
+
+    Payloads are cast to the datatypes of `inputs`, where these are known.
+
+    Raises:
+        DataError: the payloads cannot be read, or do not have what the workload draws from them.
+    """
+    drawn = draw_workload(cast_payloads(read_payloads(payloads), inputs), workload)
+    known = read_known_answers(known_answers) if known_answers else None
+    requests = encode_payloads(drawn, open_transport(), model, known)
+    return Traffic(model, open_transport, requests, AnswerCheck(outputs))
+
+
+SYNTAX = "write it as SIZE:WEIGHT,SIZE:WEIGHT, for example 1:0.7,8:0.3"
+
+
+def parse_mix(text: str) -> tuple[tuple[int, float], ...]:
+    """Parse `1:0.7,8:0.3`; weights need not add up to one.
+
+    Raises:
+        UsageError: not of that form, or a mix that `check_mix` refuses.
+    """
+    mix = []
+    for part in text.split(","):
+        size, colon, weight = part.partition(":")
+        try:
+            mix.append((int(size), float(weight if colon else "")))
+        except ValueError as error:
+            raise UsageError(f"'{text}' is no mix: '{part}'", next_step=SYNTAX) from error
+    check_mix("the mix", mix)
+    return tuple(mix)
+
+
+def check_mix(what: str, mix: Sequence[tuple[int, float]]) -> None:
+    """Refuse sizes and weights that nothing can be drawn by.
+
+    Raises:
+        UsageError: a size below 1, a size twice, or a weight that is not above 0.
+    """
+    for size, weight in mix:
+        if size < 1:
+            raise UsageError(f"{what} has a size of {size}: it must be 1 or more")
+        if not (isfinite(weight) and weight > 0):
+            raise UsageError(f"{what} gives {size} a weight of {weight:g}: it must be above 0")
+    for size, times in Counter(size for size, _ in mix).items():
+        if times > 1:
+            raise UsageError(f"{what} names {size} more than once")

@@ -1,0 +1,1 @@
+"""When requests fall due: arrivals, shapes of a load over time, recorded traces."""

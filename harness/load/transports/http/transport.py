@@ -1,0 +1,211 @@
+"""KServe v2 over HTTP/1.1, on one kept-alive socket: requests encoded once, answers recognised.
+
+Bodies are binary, or JSON for a target whose server takes no other; those answers are parsed.
+
+A general client (requests, tritonclient) costs several times the CPU a request, which would be
+taken from the server under test wherever both share a machine.
+
+Nothing is ever sent twice: a request whose connection breaks has failed, and is counted. Only a
+connection that the server hung up on while it was idle is replaced before anything is sent.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import quote
+
+from numpy.typing import NDArray
+
+from harness.load.transports.address import Target
+from harness.load.transports.connecting import ReadWaiter, open_socket, stands
+from harness.load.transports.contract import AnotherAnswer, Answer, Layout, RequestFailure
+from harness.load.transports.deadlines import watch
+from harness.load.transports.http.binary_tensors import encode_body, read_layout
+from harness.load.transports.http.http1 import Message, ProtocolViolation, StreamEnd, read_message
+from harness.load.transports.http.json_tensors import encode_json, read_json
+from harness.load.transports.inbox import Inbox
+from harness.load.transports.recognition import KnownForms
+from harness.load.transports.request_ids import stamped
+
+ALPN = "http/1.1"
+RECEIVE_BYTES = 65536
+IDLE_S = 0.1
+"""A connection at rest for longer is looked at before it is used; a busy one is not."""
+_OK = 200
+_WORDS_OF_A_REFUSAL = 500
+
+_forms = KnownForms()
+
+
+class HttpTransport:
+    """A `Transport` over one kept-alive connection."""
+
+    def __init__(
+        self, target: Target, *, timeout_s: float, waiter: ReadWaiter | None = None
+    ) -> None:
+        self._target = target
+        self._timeout_s = timeout_s
+        self._waiter = waiter
+        self._connection: _Connection | None = None
+        self.received_ns = 0
+
+    def encode(self, model: str, inputs: Mapping[str, NDArray[Any]]) -> bytes:
+        """Head and body, ready for the socket."""
+        if self._target.binary:
+            split, body = encode_body(inputs)
+            kind = (
+                ("Content-Type", "application/octet-stream"),
+                ("Inference-Header-Content-Length", str(split)),
+            )
+        else:
+            body = encode_json(inputs)
+            kind = (("Content-Type", "application/json"), ("Accept", "application/json"))
+        own = (("Host", self._target.authority), *kind, ("Content-Length", str(len(body))))
+        given = {name.lower() for name, _ in self._target.headers}
+        fields = [field for field in own if field[0].lower() not in given]
+        fields += self._target.headers
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
+        path = f"{self._target.prefix}/v2/models/{quote(model, safe='')}/infer"
+        head = f"POST {path} HTTP/1.1\r\n{lines}\r\n"
+        return head.encode("latin-1") + body
+
+    def connect(self) -> None:
+        """Open the connection, unless there is one that stands."""
+        self._ready()
+
+    def send(self, request: bytes) -> Answer:
+        """Send a request under an id of its own, and recognise its answer, or read it."""
+        connection = self._ready()
+        request, identity = stamped(request)
+        try:
+            received = connection.ask(request, self._timeout_s)
+            found = _forms.recall(received, identity) or read_message(received, connection.receive)
+        except (OSError, ProtocolViolation) as error:
+            raise self._broken(connection, error) from error
+        except BaseException:  # a killed greenlet, Ctrl-C: an answer may still be under way
+            self.close()
+            raise
+        connection.guard.clear()
+        if connection.guard.expired:
+            self.close()
+            raise self._too_late("answer from")
+        self.received_ns = connection.inbox.received_ns
+        if isinstance(found, Layout):
+            return Answer(found, received)
+        try:
+            return self._read(found, identity)
+        except AnotherAnswer:  # and so may be all that this connection brings from now on
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _ready(self) -> _Connection:
+        """The connection, opened anew if there is none that stands."""
+        if self._connection is not None and self._connection.usable():
+            return self._connection
+        self.close()
+        try:
+            connected = open_socket(self._target, alpn=ALPN, timeout_s=self._timeout_s)
+        except TimeoutError as error:
+            raise self._too_late("connection to", f": {error}") from error
+        except OSError as error:
+            raise RequestFailure("connection", f"{self._target.authority}: {error}") from error
+        self._connection = _Connection(connected, self._waiter)
+        return self._connection
+
+    def _read(self, message: Message, identity: bytes) -> Answer:
+        """Take an answer of an unknown form apart, and recognise its form from now on."""
+        head = message.head
+        if not head.keep_alive:
+            self.close()
+        if head.status != _OK:
+            words = message.body[:_WORDS_OF_A_REFUSAL].decode(errors="replace")
+            raise RequestFailure(f"http_{head.status}", words or "(no message)")
+        if not self._target.binary:
+            return read_json(message.body, identity)
+        size = len(message.data)
+        tensors_start = size
+        if head.header_length is not None:
+            tensors_start = message.body_start + head.header_length
+        layout = read_layout(
+            message.data,
+            body_start=message.body_start,
+            tensors_start=tensors_start,
+            identity=identity,
+        )
+        if head.keep_alive and message.body_start:
+            _forms.remember(message.data, tensors_start, layout, identity)
+        return Answer(layout, message.data)
+
+    def _broken(self, connection: _Connection, error: Exception) -> RequestFailure:
+        connection.guard.clear()
+        self.close()
+        if connection.guard.expired:
+            return self._too_late("answer from")
+        kind = "malformed" if isinstance(error, ProtocolViolation) else "connection"
+        return RequestFailure(kind, f"{self._target.authority}: {error}")
+
+    def _too_late(self, what: str, why: str = "") -> RequestFailure:
+        where = self._target.authority
+        return RequestFailure("timeout", f"no {what} {where} in {self._timeout_s:g} s{why}")
+
+
+class _Connection:
+    """An open socket and the deadline of what it carries."""
+
+    def __init__(self, connected: socket.socket, waiter: ReadWaiter | None) -> None:
+        self.guard = watch(connected)
+        self.inbox = Inbox(connected, waiter)
+        self._socket = connected
+        self._asked_s = time.monotonic()
+        self._gave_up = False
+
+    def usable(self) -> bool:
+        """Whether a request may be sent over it."""
+        if time.monotonic() - self._asked_s > IDLE_S and not stands(self._socket):
+            return False
+        return not self._gave_up
+
+    def ask(self, request: bytes, timeout_s: float) -> bytes:
+        """Send a request and wait for the first bytes of its answer."""
+        self.guard.start(timeout_s)
+        self._asked_s = time.monotonic()
+        try:
+            # Nearly always all of it at once; `sendall` costs more under gevent.
+            sent = self._socket.send(request)
+            if sent < len(request):
+                self._socket.sendall(memoryview(request)[sent:])
+        except ConnectionError as error:
+            return self._parting_words(error)
+        received = self.inbox.wait(RECEIVE_BYTES)
+        if not received:
+            raise StreamEnd("the server closed the connection instead of answering")
+        return received
+
+    def receive(self) -> bytes:
+        """Wait for more bytes; empty when the server has closed."""
+        return self.inbox.receive(RECEIVE_BYTES)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def _parting_words(self, error: ConnectionError) -> bytes:
+        """What a server said before it hung up on a request it did not read to its end.
+
+        A refusal (413, 503) says more than that sending broke (RFC 9112, 9.5).
+        """
+        self._gave_up = True
+        with suppress(OSError):
+            if received := self.inbox.receive(RECEIVE_BYTES):
+                return received
+        raise error

@@ -1,0 +1,148 @@
+"""One lm-eval task put to one served model, and its results in lm-eval's own shape."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from harness.quality.lm_eval.model import ServedLM
+from harness.quality.lm_eval.quiet import lm_eval_quiet
+from harness.quality.lm_eval.tasks import FEWSHOT_SEED, LoadedTask
+from harness.system.storage import replace_text, storage_errors, utc_now
+from harness.types import ModelVariant
+
+BOOTSTRAP_ITERATIONS = 1000
+"""Of lm-eval's own standard errors, where it has no closed form; our intervals are beside it."""
+
+Results = Mapping[str, Any]
+"""lm-eval's document: results, configs, versions, n-shot, n-samples, samples, ..."""
+
+
+def evaluate_task(lm: ServedLM, task: LoadedTask, variant: ModelVariant) -> dict[str, Any]:
+    """Ask everything a task asks, and let lm-eval score it.
+
+    A document with an unanswered request is scored as wrong where a metric is a share of right
+    answers, and left out where there is nothing to be wrong about (a likelihood, an F1's pair).
+
+    Raises:
+        ServerError: not one request was answered.
+    """
+    from lm_eval.evaluator import evaluate
+
+    with lm_eval_quiet(), _unanswered_is_wrong(task):
+        for one in task.tasks.values():
+            one.set_fewshot_seed(seed=FEWSHOT_SEED)
+        results: dict[str, Any] = evaluate(
+            lm=lm,
+            task_dict=dict(task.loaded),
+            limit=task.limit,
+            bootstrap_iters=BOOTSTRAP_ITERATIONS,
+        )
+    counts = lm.counts
+    results["config"] = {
+        "model": "triton",
+        "model_args": {"variant": variant.name, "source": variant.source, "sha256": variant.sha256},
+        "limit": task.limit,
+        "bootstrap_iters": BOOTSTRAP_ITERATIONS,
+        "fewshot_seed": FEWSHOT_SEED,
+        "requests": counts.requests,
+        "unanswered": counts.unanswered,
+        "truncated": counts.truncated,
+        "windowed": counts.windowed,
+        "from_cache": lm.answers.kept,
+        "asked": lm.answers.asked,
+    }
+    results["model_name"] = variant.name
+    results["max_length"] = lm.max_length
+    results["lm_eval_version"] = version("lm_eval")
+    results["date"] = utc_now()
+    return results
+
+
+def write_results(folder: Path, name: str, results: Results) -> dict[str, Path]:
+    """Write `results_<name>.json`, and `samples_<task>.jsonl` of each task, as lm-eval does.
+
+    Returns:
+        The samples' files, by task.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for task, samples in results["samples"].items():
+        files[task] = folder / f"samples_{_file_name(task)}.jsonl"
+        replace_text(files[task], "".join(_json(sample) + "\n" for sample in samples))
+    summary = {key: value for key, value in results.items() if key != "samples"}
+    replace_text(folder / f"results_{_file_name(name)}.json", _json(summary, indent=2) + "\n")
+    return files
+
+
+def read_samples(file: Path) -> list[dict[str, Any]]:
+    """The samples of one task, as `write_results` left them; none where there is no file."""
+    if not file.is_file():
+        return []
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def _file_name(name: str) -> str:
+    """A task's name as a file's; of a task file its own."""
+    return Path(name).stem if name.endswith((".yaml", ".yml")) else name.replace("/", "_")
+
+
+def _json(document: object, indent: int | None = None) -> str:
+    from lm_eval.utils import handle_non_serializable
+
+    text = json.dumps(document, indent=indent, default=handle_non_serializable, ensure_ascii=False)
+    # NaN stands for an unanswered request, and is no JSON: only then is the document walked.
+    return text if "NaN" not in text else json.dumps(_without_nan(json.loads(text)), indent=indent)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(one) for one in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+@contextmanager
+def _unanswered_is_wrong(task: LoadedTask) -> Iterator[None]:
+    """Give every task its say on what an unanswered document counts for."""
+    with ExitStack() as restore:
+        for one in task.tasks.values():
+            restore.callback(setattr, one, "process_results", one.process_results)
+            one.process_results = _counting(one, one.process_results)
+        yield
+
+
+def _counting(
+    task: Any, process: Callable[[Any, Sequence[Any]], Mapping[str, Any]]
+) -> Callable[[Any, Sequence[Any]], Mapping[str, Any]]:
+    def process_results(document: Any, results: Sequence[Any]) -> Mapping[str, Any]:
+        metrics = process(document, results)
+        if not any(map(_is_unanswered, results)):
+            return metrics
+        higher = task.higher_is_better()
+        return {
+            name: 0.0
+            for name, value in metrics.items()
+            if higher.get(name) and isinstance(value, int | float) and name in _SHARES
+        }
+
+    return process_results
+
+
+_SHARES = frozenset({"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match"})
+"""Metrics in which a wrong answer counts 0."""
+
+
+def _is_unanswered(result: Any) -> bool:
+    value = result[0] if isinstance(result, tuple | list) and result else result
+    return isinstance(value, float) and math.isnan(value)

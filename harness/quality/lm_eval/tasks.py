@@ -1,0 +1,281 @@
+"""lm-evaluation-harness's tasks, by name or from YAML files, read and checked before anything runs.
+
+A task is loaded whole (data, prompts of every document within the limit) where a mistake still
+costs nothing: what would fail after minutes of serving fails here, in one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from harness.errors import DataError, UsageError
+from harness.quality.lm_eval.generation import not_kept
+from harness.quality.lm_eval.quiet import lm_eval_quiet
+from harness.system.extras import require_extra
+
+FEWSHOT_SEED = 1234
+"""lm-eval's own default: the same examples stand in the prompts."""
+LOCAL_BUILDERS = frozenset({"arrow", "csv", "json", "pandas", "parquet", "text", "webdataset"})
+"""What `dataset_path` may name without a hub; else it is a folder, or a data set of the hub's."""
+_YAML = (".yaml", ".yml")
+_EMPTY = ("corresponds to no data", "did not find any docs", "for dataset of size 0")
+"""How the libraries say it; an empty JSON lines file ends in a bare StopIteration."""
+_NAME = re.compile(r"[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class TaskRequest:
+    """What was asked for on the command line."""
+
+    names: tuple[str, ...]
+    """Tasks, groups, tags or patterns by lm-eval's name, or paths of YAML files."""
+    include_paths: tuple[Path, ...] = ()
+    """Folders with task files, searched before lm-eval's own."""
+    limit: int | None = None
+    """Documents a task, the first ones."""
+    num_fewshot: int | None = None
+
+
+@dataclass(frozen=True)
+class LoadedTask:
+    """One of the names, ready to be asked: a task, or a group with its tasks."""
+
+    name: str
+    loaded: Mapping[str, Any]
+    """As `lm_eval.evaluator.evaluate` takes it: tasks, groups, group_map."""
+    limit: int | None
+    digest: str
+    """SHA-256 of every request it makes: what a finished answer is known by."""
+
+    @property
+    def tasks(self) -> Mapping[str, Any]:
+        """lm-eval's task objects, by name."""
+        tasks: Mapping[str, Any] = self.loaded["tasks"]
+        return tasks
+
+    @property
+    def generations(self) -> tuple[Mapping[str, Any], ...]:
+        """The settings of its generations, each once, in lm-eval's normal form."""
+        settings = (
+            _settings(one.args[1])
+            for task in self.tasks.values()
+            for one in task.instances
+            if one.request_type == "generate_until"
+        )
+        return tuple({json.dumps(one, default=str): one for one in settings}.values())
+
+    @property
+    def generated_tokens(self) -> int:
+        """Most new tokens a request asks for; 0 where nothing is generated."""
+        return max((one["max_gen_toks"] for one in self.generations), default=0)
+
+
+def load_tasks(request: TaskRequest) -> tuple[LoadedTask, ...]:
+    """Load and check tasks.
+
+    Raises:
+        DataError: with every problem of every task: unknown names, missing columns, empty splits,
+            a hub that cannot be reached.
+        MissingExtraError: lm_eval is not installed.
+    """
+    require_extra("lm_eval", extra="quality")
+    with lm_eval_quiet():
+        manager, names = _find(request)
+        with hub_or_cache(needed=_needs_hub(manager, names)) as hub:
+            loaded = [_load(manager, name, request, hub.missing) for name in names]
+    problems = [one for one in loaded if isinstance(one, str)]
+    if problems:
+        listed = problems[0] if len(problems) == 1 else "".join(f"\n  - {one}" for one in problems)
+        raise DataError(
+            f"lm-eval: {listed}",
+            next_step="where there is no hub, name task files with local data: --tasks FILE.yaml"
+            if hub.missing
+            else "",
+        )
+    return tuple(one for one in loaded if not isinstance(one, str))
+
+
+def _find(request: TaskRequest) -> tuple[Any, tuple[str, ...]]:
+    """The index that knows all names, and the names with patterns resolved."""
+    from lm_eval.tasks import TaskManager
+
+    missing = [str(path) for path in request.include_paths if not path.is_dir()]
+    files = [name for name in request.names if name.endswith(_YAML)]
+    missing += [name for name in files if not Path(name).is_file()]
+    if missing:
+        raise UsageError(
+            f"no such file or folder: {', '.join(missing)}",
+            next_step="--include-path names a folder of task files, --tasks names or YAML files",
+        )
+    folders = [str(path) for path in request.include_paths]
+    wanted = [name for name in request.names if name not in files]
+    # lm-eval's own index has thousands of files and takes seconds: read where it is needed.
+    manager = TaskManager(include_path=folders, include_defaults=False)
+    if not all(manager.match_tasks([name]) for name in wanted):
+        manager = TaskManager(include_path=folders)
+    names: list[str] = []
+    for name in request.names:
+        found = [name] if name in files else manager.match_tasks([name])
+        if not found:
+            raise _unknown(name, manager.all_tasks)
+        names += found
+    return manager, tuple(dict.fromkeys(names))
+
+
+def _unknown(name: str, known: Sequence[str]) -> UsageError:
+    close = difflib.get_close_matches(name, known, n=3)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    return UsageError(
+        f"lm-eval has no task '{name}'",
+        next_step=f"{hint}all names: lm-eval ls tasks; your own: --include-path DIR",
+    )
+
+
+def _needs_hub(manager: Any, names: Sequence[str]) -> bool:
+    """Whether any data set is not on this machine by its own description."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    for name in names:
+        entry = manager.task_index.get(name)
+        file = entry.yaml_path if entry else name
+        config = load_yaml(file, resolve_func=False, recursive=True) if file else {}
+        path = config.get("dataset_path")
+        if not isinstance(path, str) or not (path in LOCAL_BUILDERS or Path(path).is_dir()):
+            return True
+    return False
+
+
+def _load(manager: Any, name: str, request: TaskRequest, hub_missing: bool) -> LoadedTask | str:
+    """A task, or what is wrong with it."""
+    try:
+        loaded = manager.load([name])
+        for task in loaded["tasks"].values():
+            _prepare(task, request)
+    except Exception as error:  # noqa: BLE001  (a task is anybody's code on anybody's data)
+        return f"task {name}: {_reason(error, hub_missing=hub_missing)}"
+    problems = [
+        f"task {task_name}: {problem}"
+        for task_name, task in loaded["tasks"].items()
+        for problem in (*_absent_columns(task), *_not_greedy(task))
+    ]
+    if problems:
+        return "; ".join(problems)
+    return LoadedTask(name, loaded, request.limit, _digest(loaded["tasks"]))
+
+
+def _prepare(task: Any, request: TaskRequest) -> None:
+    """Examples and requests as lm-eval's `simple_evaluate` and `evaluate` make them."""
+    own = task.get_config("num_fewshot")
+    if own is None or (request.num_fewshot is not None and own != 0):
+        task.set_config(key="num_fewshot", value=request.num_fewshot or 0)
+    task.set_fewshot_seed(seed=FEWSHOT_SEED)
+    task.build_all_requests(limit=request.limit, rank=0, world_size=1)
+    task.set_fewshot_seed(seed=FEWSHOT_SEED)
+
+
+def _reason(error: Exception, *, hub_missing: bool) -> str:
+    first_line = next((line for line in str(error).splitlines() if line.strip()), repr(error))
+    kind = type(error).__name__
+    if kind == "UndefinedError":
+        return f"its template names what the data lacks: {first_line}"
+    if isinstance(error, StopIteration) or any(words in first_line for words in _EMPTY):
+        return "its data is empty, or the split that it names is"
+    if kind == "KeyError":
+        return f"its data has no column or split {first_line}"
+    if hub_missing:
+        return (
+            "the Hugging Face hub cannot be reached, and the local cache has no copy of its data "
+            f"({first_line})"
+        )
+    return f"{first_line} ({kind})"
+
+
+def _absent_columns(task: Any) -> Iterator[str]:
+    """A bare word that is no column would be taken for the text itself."""
+    features = getattr(task, "features", None) or ()
+    for key in ("doc_to_text", "doc_to_target", "doc_to_choice"):
+        value = task.get_config(key)
+        if isinstance(value, str) and _NAME.fullmatch(value) and value not in features:
+            yield (
+                f"{key} names column '{value}', but the data has {', '.join(features)} "
+                f"(if it is meant as a text: {{{{'{value}'}}}})"
+            )
+
+
+def _not_greedy(task: Any) -> Iterator[str]:
+    if task.OUTPUT_TYPE == "generate_until":
+        yield from not_kept(_settings(task.config.generation_kwargs or {}))
+
+
+def _settings(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+    from lm_eval.models.utils import normalize_gen_kwargs
+
+    from harness.quality.lm_eval.model import MAX_GENERATED_TOKENS
+
+    settings: Mapping[str, Any] = normalize_gen_kwargs(dict(asked), MAX_GENERATED_TOKENS)
+    return settings
+
+
+def _digest(tasks: Mapping[str, Any]) -> str:
+    asked = [
+        (name, [(one.request_type, one.args) for one in task.instances], task.dump_config())
+        for name, task in sorted(tasks.items())
+    ]
+    return hashlib.sha256(json.dumps(asked, default=_as_text).encode()).hexdigest()
+
+
+def _as_text(value: object) -> str:
+    """Functions by name alone: their address changes with every process."""
+    return getattr(value, "__qualname__", None) or str(value)
+
+
+PROBE_TIMEOUT_S = 3.0
+
+
+@dataclass(frozen=True)
+class Hub:
+    """Whether the hub answers."""
+
+    missing: bool
+
+
+@contextmanager
+def hub_or_cache(*, needed: bool) -> Iterator[Hub]:
+    """Where the hub cannot be reached, let the libraries look into their local cache alone.
+
+    They would try again and again for minutes; off line they say at once what they lack.
+    """
+    import datasets
+    import huggingface_hub.constants as hub_constants
+
+    if not needed or hub_constants.HF_HUB_OFFLINE or _reachable(hub_constants.ENDPOINT):
+        yield Hub(missing=needed and bool(hub_constants.HF_HUB_OFFLINE))
+        return
+    before = hub_constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    hub_constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield Hub(missing=True)
+    finally:
+        hub_constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
+
+
+def _reachable(url: str) -> bool:
+    proxy = next((os.environ[n] for n in ("HTTPS_PROXY", "https_proxy") if os.environ.get(n)), "")
+    parts = urlsplit(proxy or url)
+    port = parts.port or (80 if parts.scheme == "http" else 443)
+    try:
+        with socket.create_connection((parts.hostname or "", port), timeout=PROBE_TIMEOUT_S):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,185 @@
+"""What all plots share: the figure as plain JSON, axes, text that is safe, hover boxes.
+
+Figures are plotly's own JSON. Colours are names of CSS variables (`--c-blue`), which the page
+resolves when it draws and again when the reader's colour scheme changes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from harness.report.plots.style import VariantStyle
+from harness.report.selection import FamilyResults, percentile_of
+from harness.report.words.labels import serving_words, workload_words
+from harness.report.words.numbers import latency, milliseconds, number, span
+from harness.types import TrialResult
+
+Json = dict[str, Any]
+
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+_MOST_TICKS = 6
+_TICK_STEPS = ((1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0), (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One figure of the page."""
+
+    key: str
+    """Unique in the page."""
+    title: str
+    summary: str
+    """What is seen, for who cannot see it."""
+    height_px: int
+    traces: tuple[Json, ...]
+    layout: Json
+
+    @property
+    def figure(self) -> Json:
+        """What plotly draws."""
+        return {"data": list(self.traces), "layout": self.layout}
+
+
+def base_layout(**own: Any) -> Json:
+    """Layout that all plots share; `own` is laid over it."""
+    layout: Json = {
+        "paper_bgcolor": "--panel",
+        "plot_bgcolor": "--panel",
+        "font": {"family": _FONT, "size": 12, "color": "--ink"},
+        "margin": {"l": 56, "r": 12, "t": 12, "b": 46},
+        "showlegend": False,
+        "hovermode": "closest",
+        "hoverlabel": {
+            "bgcolor": "--panel",
+            "bordercolor": "--rule-strong",
+            "align": "left",
+            "font": {"family": _FONT, "size": 12, "color": "--ink"},
+        },
+    }
+    return {**layout, **own}
+
+
+def axis(title: str, **own: Any) -> Json:
+    """A quiet axis with a title."""
+    return {
+        "title": {"text": safe(title), "standoff": 8, "font": {"size": 12, "color": "--ink-soft"}},
+        "gridcolor": "--grid",
+        "linecolor": "--rule-strong",
+        "tickfont": {"size": 11, "color": "--ink-soft"},
+        "zeroline": False,
+        "automargin": True,
+        "separatethousands": True,
+        "tickangle": 0,
+        "ticks": "",
+        **own,
+    }
+
+
+def log_axis(title: str, values: Iterable[float], **own: Any) -> Json:
+    """A logarithmic axis over the values, with a few round ticks."""
+    positive = [value for value in values if value > 0 and math.isfinite(value)] or [1.0, 10.0]
+    low, high = min(positive) / 1.3, max(positive) * 1.5
+    ticks = _log_ticks(low, high)
+    return axis(
+        title,
+        type="log",
+        range=[math.log10(low), math.log10(high)],
+        tickvals=ticks,
+        ticktext=[number(tick) if tick < 1 else f"{tick:,.0f}" for tick in ticks],
+        **own,
+    )
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers within the range, as many as there is room for."""
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks: list[float] = []
+    for steps in _TICK_STEPS:
+        ticks = [step * 10.0**e for e in exponents for step in steps]
+        # A label at the very end would reach into what stands beside the plot.
+        ticks = [tick for tick in ticks if low <= tick <= high / 1.1]
+        if len(ticks) <= _MOST_TICKS:
+            break
+    return ticks
+
+
+def safe(text: str) -> str:
+    """Text for plotly, which reads a subset of HTML in every label."""
+    return escape(text, quote=False)
+
+
+def marker(style: VariantStyle, size: float, **own: Any) -> Json:
+    """A variant's mark; a hollow one is filled with the ground, so that nothing shines through."""
+    return {
+        "symbol": style.shape,
+        "size": size,
+        "color": "--panel" if style.open and style.shape != "x" else style.colour,
+        "line": {"width": 1.8 if style.open else 0.8, "color": style.colour},
+        **own,
+    }
+
+
+def ring(x: float, y: float, size: float) -> Json:
+    """A trace that marks the recommended trial."""
+    line = {"width": 2, "color": "--ink"}
+    return {
+        "type": "scatter",
+        "name": "recommended",
+        "mode": "markers",
+        "x": [x],
+        "y": [y],
+        "marker": {"symbol": "circle-open", "size": size, "color": "--ink", "line": line},
+        "hoverinfo": "skip",
+    }
+
+
+def error_bars(down: Sequence[float], up: Sequence[float], colour: str) -> Json:
+    """Intervals for a trace's `error_x` or `error_y`, as distances from its values."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": list(up),
+        "arrayminus": list(down),
+        "color": colour,
+        "thickness": 1.2,
+        "width": 4,
+    }
+
+
+def bound_line(**ends: Any) -> Json:
+    """A clause of the objective, as a dashed line."""
+    line = {"color": "--c-bound", "width": 1.6, "dash": "dash"}
+    return {"type": "line", **ends, "line": line}
+
+
+def note(text: str, **own: Any) -> Json:
+    """An annotation without an arrow."""
+    return {
+        "text": safe(text),
+        "showarrow": False,
+        "font": {"size": 11, "color": "--ink-soft"},
+        "bgcolor": "--panel",
+        "borderpad": 1,
+        **own,
+    }
+
+
+def hover(family: FamilyResults, result: TrialResult, *extra: str) -> str:
+    """What the box beside the pointer says of a trial."""
+    found = percentile_of(result, family.percentile)
+    interval = span(milliseconds(found.low_ms), milliseconds(found.high_ms)) if found else ""
+    bounds = f" ({interval})" if interval else ""
+    lines: Sequence[str] = (
+        *extra,
+        workload_words(result.trial.workload),
+        serving_words(result.trial.serving),
+        f"{number(result.throughput_inferences_per_s)} inferences/s",
+        f"{family.percentile} {latency(found.value_ms if found else None)}{bounds}",
+        f"decision: {result.decision.value}",
+    )
+    head = f"<b>{safe(result.trial.variant)}</b>"
+    return "<br>".join([head, *(safe(line) for line in lines)])

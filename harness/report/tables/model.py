@@ -1,0 +1,79 @@
+"""A table as data: the same rows become HTML, Markdown and a table on the terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.report.words.labels import SIGNS
+from harness.report.words.numbers import MISSING
+from harness.types import Decision
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its unit stands in the header, so cells hold bare numbers."""
+
+    title: str
+    unit: str = ""
+    numeric: bool = True
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell: text, further lines in small, and what it is sorted by."""
+
+    text: str
+    detail: str = ""
+    sort: float | str | None = None
+    """None sorts last, whatever the direction."""
+    tone: str = ""
+    """CSS class of a decision, or `code` for a digest."""
+    symbol: str = ""
+
+    @property
+    def missing(self) -> bool:
+        """Whether nothing was measured."""
+        return self.text == MISSING
+
+    @property
+    def sort_key(self) -> str:
+        """What the page sorts by, empty for nothing."""
+        if self.sort is not None:
+            return str(self.sort)
+        return "" if self.missing else self.text
+
+    @property
+    def plain(self) -> str:
+        """One line: symbol, text, detail."""
+        text = f"{self.symbol} {self.text}".strip()
+        detail = self.detail.replace("\n", ", ")
+        return f"{text} ({detail})" if detail else text
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under columns; the first column names the row."""
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+    sortable: bool = False
+
+
+def numeric(text: str, value: float | None, detail: str = "") -> Cell:
+    """A number: sorted by its value, not by how it is written."""
+    return Cell(text, detail=detail, sort=value)
+
+
+def words(text: str, detail: str = "") -> Cell:
+    """A text; nothing known reads as an en dash."""
+    return Cell(text or MISSING, detail=detail)
+
+
+def decision_cell(decision: Decision | None, detail: str = "") -> Cell:
+    """A decision by word and symbol."""
+    if decision is None:
+        return Cell(MISSING, detail=detail)
+    sign = SIGNS[decision]
+    return Cell(sign.word, detail=detail, tone=sign.tone, symbol=sign.symbol)

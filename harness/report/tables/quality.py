@@ -1,0 +1,213 @@
+"""Teacher against students, and whether a variant answers alike at every batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.report.selection import (
+    FamilyResults,
+    best_of_variant,
+    percentile_of,
+    reference_score,
+    standing,
+    strongest_teacher,
+)
+from harness.report.tables.model import Cell, Column, Table, decision_cell, numeric, words
+from harness.report.words.labels import SHARES, heading, metric_title, metric_value, relative_value
+from harness.report.words.numbers import (
+    MISSING,
+    count,
+    factor,
+    megabytes,
+    millions,
+    milliseconds,
+    number,
+    p_value,
+    percent,
+    signed,
+    span,
+)
+from harness.types import BatchConsistency, Decision, QualityScore, Role, TaskEntry
+
+_UNSERVED_NOTE = (
+    "Baselines are not served: they are yardsticks for the quality alone. Controls are served "
+    "and scored to judge the distillation itself; neither is ever a candidate. "
+    "In small: 95% intervals."
+)
+
+
+def models_table(family: FamilyResults) -> Table:
+    """Quality, size and speed of every variant, with the difference from the teacher's."""
+    metrics = family.metrics
+    paired = any(score.p_value is not None for score in family.scores)
+    columns = [Column("Variant", numeric=False)]
+    for metric in metrics:
+        columns.append(Column(heading(metric)))
+        columns.append(Column("vs teacher", metric_title(metric)))
+    if paired:
+        columns.append(Column("McNemar p"))
+    columns += [
+        Column("Parameters", "M"),
+        Column("Size", "MB"),
+        Column("Best throughput", "inferences/s"),
+        Column(f"{family.percentile} then", "ms"),
+        Column("Decision", "best trial", numeric=False),
+    ]
+    rows = [_model_row(family, name, metrics, paired=paired) for name in family.names]
+    unserved = any(family.role(name) in {Role.BASELINE, Role.CONTROL} for name in family.names)
+    return Table(
+        caption=f"Models of {family.name}",
+        columns=tuple(columns),
+        rows=tuple(rows),
+        note=_UNSERVED_NOTE if unserved else "",
+    )
+
+
+def _model_row(
+    family: FamilyResults, name: str, metrics: Sequence[str], *, paired: bool
+) -> tuple[Cell, ...]:
+    variant = family.variant(name)
+    cells = [words(name, str(family.role(name)))]
+    for metric in metrics:
+        cells += _score_cells(family, name, metric)
+    if paired:
+        known = [s.p_value for s in family.scores if s.variant == name and s.p_value is not None]
+        first = known[0] if known else None
+        cells.append(numeric(p_value(first), first))
+    if variant is None:
+        return (*cells, *[Cell(MISSING)] * 4, words("not served"))
+    cells += [
+        numeric(millions(variant.parameters), variant.parameters),
+        numeric(megabytes(variant.size_bytes), variant.size_bytes),
+    ]
+    return (*cells, *_speed_cells(family, name))
+
+
+def _score_cells(family: FamilyResults, name: str, metric: str) -> tuple[Cell, Cell]:
+    score = family.score(name, metric)
+    if score is None:
+        return Cell(MISSING), Cell(MISSING)
+    low, high = metric_value(metric, score.low), metric_value(metric, score.high)
+    value = numeric(metric_value(metric, score.value), score.value, span(low, high))
+    if score is reference_score(family, metric):
+        return value, words("reference")
+    relative = score.relative_to_teacher
+    detail = "\n".join(part for part in (_relative_span(score), _delta(family, score)) if part)
+    return value, numeric(relative_value(metric, relative), relative, detail)
+
+
+def _relative_span(score: QualityScore) -> str:
+    low = relative_value(score.metric, score.relative_low)
+    high = relative_value(score.metric, score.relative_high)
+    return span(low, high)
+
+
+def _delta(family: FamilyResults, score: QualityScore) -> str:
+    teacher = reference_score(family, score.metric)
+    if teacher is None or score.metric not in SHARES:
+        return ""
+    return signed((score.value - teacher.value) * 100, " points")
+
+
+def _speed_cells(family: FamilyResults, name: str) -> tuple[Cell, ...]:
+    best = best_of_variant(family, name)
+    if best is None:
+        return Cell(MISSING), Cell(MISSING), _no_trial_cell(family, name)
+    teacher = strongest_teacher(family)
+    rate = best.throughput_inferences_per_s
+    ratio = ""
+    if teacher and teacher.throughput_inferences_per_s and teacher is not best:
+        ratio = f"{factor(rate / teacher.throughput_inferences_per_s)} teacher"
+    latency = percentile_of(best, family.percentile)
+    value = latency.value_ms if latency else None
+    interval = span(milliseconds(latency.low_ms), milliseconds(latency.high_ms)) if latency else ""
+    return (
+        numeric(number(rate), rate, ratio),
+        numeric(milliseconds(value), value, interval),
+        decision_cell(standing(family, best)[0]),
+    )
+
+
+def _no_trial_cell(family: FamilyResults, name: str) -> Cell:
+    """Why a served variant has no best trial."""
+    rejections = family.verdict.rejected if family.verdict else ()
+    if any(r.variant == name and r.cause == "quality" for r in rejections):
+        return decision_cell(Decision.FAIL, "on quality")
+    return words("no valid trial" if family.trials_of(name) else "not load-tested")
+
+
+def consistency_table(family: FamilyResults, checks: Sequence[BatchConsistency]) -> Table | None:
+    """The same predictions at every batch size, or how many changed; None if not checked."""
+    names = [variant.name for variant in family.variants]
+    own = [check for check in checks if check.variant in names]
+    sizes = sorted({check.batch_size for check in own})
+    if not own:
+        return None
+    found = {(check.variant, check.batch_size): check for check in own}
+    rows = [
+        (words(name), *(_consistency_cell(found.get((name, size))) for size in sizes))
+        for name in names
+        if any(check.variant == name for check in own)
+    ]
+    return Table(
+        caption="Same answers at every batch size?",
+        columns=(
+            Column("Variant", numeric=False),
+            *(Column(f"Batch {size}", numeric=False) for size in sizes),
+        ),
+        rows=tuple(rows),
+        note="Predictions of the same samples, against batch 1; in small, the largest absolute "
+        "difference of an output.",
+    )
+
+
+def _consistency_cell(check: BatchConsistency | None) -> Cell:
+    if check is None:
+        return Cell(MISSING)
+    difference = check.max_abs_difference
+    detail = f"differs by at most {number(difference)}" if difference else "identical outputs"
+    samples = count(check.samples)
+    if check.changed_predictions == 0:
+        others = 1 - 0.025 ** (1 / max(1, check.samples))  # exact upper bound of none of so many
+        detail += f"; of other samples at most {percent(others)} change (95%)"
+        return Cell(f"all {samples} the same", detail=detail, tone="pass", symbol="✓")
+    changed = f"{count(check.changed_predictions)} of {samples} changed"
+    return Cell(changed, detail=detail, tone="undecided", symbol="≠")
+
+
+def task_table(family: FamilyResults) -> Table | None:
+    """A row a task and metric, a column a variant; None where no task was asked."""
+    metrics = family.task_metrics
+    if not metrics:
+        return None
+    names = [variant.name for variant in family.variants]
+    return Table(
+        caption="lm-evaluation-harness",
+        columns=(Column("Task/metric", numeric=False), *(Column(name) for name in names)),
+        rows=tuple(
+            (words(metric), *(_cell(family, name, metric) for name in names)) for metric in metrics
+        ),
+        note="Asked through the endpoint. In small: 95% intervals, then the value over the "
+        "teacher's, on the same documents."
+        + "".join(f" {one}." for one in known_before(family.tasks)),
+    )
+
+
+def known_before(tasks: Sequence[TaskEntry]) -> tuple[str, ...]:
+    """What was not asked anew, in words, a task and variant each; nothing where all was."""
+    return tuple(
+        f"{one.variant}, {one.task}: {one.from_cache} of {one.from_cache + one.asked} answers were "
+        "known from an earlier run of the same model"
+        for one in tasks
+        if one.from_cache
+    )
+
+
+def _cell(family: FamilyResults, name: str, metric: str) -> Cell:
+    score = family.score(name, metric)
+    if score is None:
+        return Cell(MISSING)
+    detail = span(metric_value(metric, score.low), metric_value(metric, score.high))
+    if score.relative_to_teacher is not None and name != family.names[0]:
+        detail += f"\n{relative_value(metric, score.relative_to_teacher)} of teacher"
+    return numeric(metric_value(metric, score.value), score.value, detail)

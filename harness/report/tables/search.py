@@ -1,0 +1,140 @@
+"""What a rollout waits for: loading, the first request, and the way to a steady latency."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+
+from harness.report.selection import FamilyResults
+from harness.report.tables.model import Cell, Column, Table, numeric, words
+from harness.report.words.labels import serving_words
+from harness.report.words.numbers import MISSING, count, factor, milliseconds, number, seconds
+from harness.types import ColdStart, Decision, TrialResult
+
+
+def cold_start_table(family: FamilyResults) -> Table | None:
+    """A row a variant; None where no cold start was measured."""
+    if not family.cold_starts:
+        return None
+    return Table(
+        caption="Cold start",
+        columns=(
+            Column("Variant", numeric=False),
+            Column("Load", "s"),
+            Column("First request", "ms"),
+            Column("Steady after", "requests"),
+            Column("Steady after", "s from ready"),
+            Column("Steady latency", "ms"),
+        ),
+        rows=tuple(_row(one) for one in family.cold_starts),
+        note=_note(family.cold_starts),
+    )
+
+
+def _row(one: ColdStart) -> tuple[Cell, ...]:
+    after, times = one.steady_after_requests, None
+    if one.steady_ms:
+        times = one.first_request_ms / one.steady_ms
+    return (
+        words(one.variant),
+        numeric(seconds(one.load_s), one.load_s),
+        numeric(
+            milliseconds(one.first_request_ms),
+            one.first_request_ms,
+            f"{factor(times)} steady" if times else "",
+        ),
+        numeric(
+            count(after), after, "" if after is not None else f"not in {count(one.requests)} sent"
+        ),
+        numeric(seconds(one.steady_after_s), one.steady_after_s),
+        numeric(milliseconds(one.steady_ms), one.steady_ms),
+    )
+
+
+def _note(cold_starts: tuple[ColdStart, ...]) -> str:
+    servings = {serving_words(one.serving) for one in cold_starts}
+    setting = f" ({servings.pop()})" if len(servings) == 1 else ""
+    return (
+        f"From the order to load until ready{setting}, then one request at a time on a new "
+        f"connection. {MISSING} where no steady state was found. No trial holds any of this."
+    )
+
+
+_DECISIONS = (Decision.PASS, Decision.FAIL, Decision.UNDECIDED, Decision.INVALID)
+_MINUTE_S = 60.0
+
+
+def search_table(family: FamilyResults, *, resumed: bool) -> Table | None:
+    """A row a stage and one for all; None where nothing was measured.
+
+    Args:
+        family: the family searched.
+        resumed: whether the run stopped in between, so that its span says nothing.
+    """
+    if not family.trials:
+        return None
+    stages = dict.fromkeys(result.trial.stage for result in family.trials)
+    rows = [
+        _search_row(stage, [r for r in family.trials if r.trial.stage == stage]) for stage in stages
+    ]
+    if len(rows) > 1:
+        rows.append(_search_row("all", family.trials))
+    return Table(
+        caption=f"The search for {family.name}",
+        columns=(
+            Column("Stage", numeric=False),
+            Column("Trials"),
+            Column("Under load", "s"),
+            Column("Ended early", "decided"),
+            *(Column(decision.value.capitalize()) for decision in _DECISIONS),
+        ),
+        rows=tuple(rows),
+        note=search_words(family, resumed=resumed),
+    )
+
+
+def search_words(family: FamilyResults, *, resumed: bool) -> str:
+    """`38 trials in 1 min 4 s, 21 of them ended early, decided; 9 left out, ...`."""
+    trials, early = family.trials, sum(map(ended_early, family.trials))
+    words = "1 trial" if len(trials) == 1 else f"{count(len(trials))} trials"
+    words += "" if resumed or not trials else f" in {_time(_span_s(trials))}"
+    if early:
+        words += f", {count(early)} of them ended early, decided"
+    pruned = family.verdict.pruned if family.verdict else ()
+    if pruned:
+        words += f"; {count(len(pruned))} left out, which could not win any more"
+    return f"{words}."
+
+
+def ended_early(result: TrialResult) -> bool:
+    """Whether a trial's window was cut short because the objective was decided."""
+    decided = result.decision in {Decision.PASS, Decision.FAIL}
+    workload = result.trial.workload
+    # Sums of slices are off by rounding: half a slice is not early.
+    return decided and result.duration_s < 0.99 * workload.duration_s
+
+
+def _search_row(stage: str, trials: Sequence[TrialResult]) -> tuple[Cell, ...]:
+    load_s = sum(result.warmup_s + result.duration_s for result in trials)
+    decisions = Counter(result.decision for result in trials)
+    early = sum(map(ended_early, trials))
+    return (
+        words(stage),
+        numeric(count(len(trials)), len(trials)),
+        numeric(number(load_s), load_s),
+        numeric(count(early), early),
+        *(numeric(count(decisions[one]), decisions[one]) for one in _DECISIONS),
+    )
+
+
+def _span_s(trials: Sequence[TrialResult]) -> float:
+    """From the first trial's start to the last one's end, the models' loading included."""
+    first, last = trials[0], trials[-1]
+    between = datetime.fromisoformat(last.started_utc) - datetime.fromisoformat(first.started_utc)
+    return between.total_seconds() + last.warmup_s + last.duration_s
+
+
+def _time(span_s: float) -> str:
+    minutes, seconds = divmod(round(span_s), int(_MINUTE_S))
+    return f"{count(minutes)} min {seconds} s" if minutes else f"{seconds} s"

@@ -1,0 +1,243 @@
+"""Every trial, and every rejected candidate with its reason."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.report.selection import (
+    FamilyResults,
+    latency_split,
+    percentile_of,
+    service_differs,
+    service_ms,
+)
+from harness.report.tables.model import Cell, Column, Table, decision_cell, numeric, words
+from harness.report.words.labels import CAUSES, PROTOCOLS, batch_words, cause_title, trial_words
+from harness.report.words.loads import (
+    is_open,
+    load_amount,
+    load_parts,
+    offered_words,
+    throughput_span,
+)
+from harness.report.words.numbers import (
+    MISSING,
+    confidence,
+    count,
+    milliseconds,
+    number,
+    percent,
+    seconds,
+    span,
+)
+from harness.types import Rejection, TrialResult, Workload
+from harness.types.limits import lost_share
+
+_LONG_GROUP = 6
+
+_COLUMNS = (
+    Column("Variant", numeric=False),
+    Column("Decision", numeric=False),
+    Column("Throughput", "inferences/s"),
+    Column("p95", "ms"),
+    Column("Protocol", numeric=False),
+    Column("Client batch"),
+    Column("Load"),
+    Column("Max batch"),
+    Column("Queue delay", "µs"),
+    Column("Instances"),
+    Column("Threads"),
+    Column("p50", "ms"),
+    Column("p99", "ms"),
+    Column("Mean", "ms"),
+    Column("Client", "ms"),
+    Column("Queue", "ms"),
+    Column("Compute", "ms"),
+    Column("Mean batch", "executed"),
+    Column("Measured", "s"),
+    Column("Requests"),
+    Column("Failures"),
+    Column("From cache"),
+    Column("Short of a core", "of the server's time"),
+    Column("Generator CPU", "of a core"),
+    Column("Loop lag", "p99, ms"),
+    Column("Stage", numeric=False),
+    Column("Reason", numeric=False),
+)
+
+
+def trials_table(trials: Sequence[TrialResult]) -> Table:
+    """One row a trial, in the order they were measured.
+
+    A latency that reads more than a tenth lower when it is timed from the send has that beside it.
+    """
+    return Table(
+        caption="Every trial",
+        columns=_COLUMNS,
+        rows=tuple(_trial_row(result) for result in trials),
+        note=_note(trials),
+        sortable=True,
+    )
+
+
+def _note(trials: Sequence[TrialResult]) -> str:
+    words = "Invalid trials decide nothing; they are shown with the reason."
+    levels = sorted({result.latency.confidence for result in trials if result.latency})
+    if levels:
+        named = " to ".join(dict.fromkeys(confidence(one) for one in (levels[0], levels[-1])))
+        words += f" In small beside throughput and percentiles: intervals at {named} confidence."
+    if any(map(service_differs, trials)):
+        words += " Sent: timed from the send instead of from when the request fell due."
+    return words
+
+
+def _joined(*details: str) -> str:
+    return "\n".join(detail for detail in details if detail)
+
+
+def _trial_row(result: TrialResult) -> tuple[Cell, ...]:
+    trial = result.trial
+    serving, workload = trial.serving, trial.workload
+    batch = result.server.batch_mean
+    rate = result.throughput_inferences_per_s
+    lost = lost_share(result.host, result.in_flight_mean)
+    return (
+        words(trial.variant),
+        decision_cell(result.decision),
+        numeric(number(rate), rate, _joined(throughput_span(result), _offered(result))),
+        _percentile_cell(result, "p95"),
+        words(PROTOCOLS[workload.protocol]),
+        numeric(batch_words(workload), workload.client_batch_size),
+        _load_cell(workload),
+        _told_cell(serving.max_batch_size or None),
+        _told_cell(serving.queue_delay_us if serving.max_batch_size else None),
+        _told_cell(serving.instance_count or None),
+        _told_cell(serving.intra_op_threads or None),
+        _percentile_cell(result, "p50"),
+        _percentile_cell(result, "p99"),
+        *_split_cells(result),
+        numeric(number(batch), batch),
+        numeric(
+            seconds(result.duration_s), result.duration_s, f"{seconds(result.warmup_s)} cut before"
+        ),
+        _count_cell(result.requests),
+        _failures_cell(result),
+        _cache_cell(result),
+        numeric(percent(lost), lost),
+        numeric(percent(result.generator_cpu), result.generator_cpu),
+        numeric(milliseconds(result.loop_lag_p99_ms), result.loop_lag_p99_ms),
+        words(trial.stage + (f" #{trial.repeat}" if trial.repeat else "")),
+        words(result.reason if result.valid else result.invalid_reason or result.reason),
+    )
+
+
+def _count_cell(value: int) -> Cell:
+    return numeric(count(value), value)
+
+
+def _cache_cell(result: TrialResult) -> Cell:
+    """Missing where the server does not tell."""
+    hits = result.server.from_cache
+    return numeric(MISSING if hits is None else count(hits), hits)
+
+
+def _told_cell(value: int | None) -> Cell:
+    """Missing where a server of somebody else's does not tell it."""
+    return numeric(MISSING if value is None else count(value), value)
+
+
+def _load_cell(workload: Workload) -> Cell:
+    amount, kind = load_parts(workload)
+    return numeric(amount, load_amount(workload), kind) if amount else words(kind)
+
+
+def _offered(result: TrialResult) -> str:
+    workload = result.trial.workload
+    if not is_open(workload):
+        return ""
+    return f"offered {offered_words(workload, result.offered_requests_per_s)}"
+
+
+def _failures_cell(result: TrialResult) -> Cell:
+    kinds = ", ".join(f"{kind} {count(n)}" for kind, n in result.failures_by_kind.items())
+    return numeric(count(result.failures), result.failures, kinds)
+
+
+def _percentile_cell(result: TrialResult, name: str) -> Cell:
+    found = percentile_of(result, name)
+    if found is None:
+        return numeric(milliseconds(None), None)
+    lines = [span(milliseconds(found.low_ms), milliseconds(found.high_ms))]
+    from_sent = service_ms(result, name)
+    if from_sent is not None:
+        lines.append(f"sent {milliseconds(from_sent)}")
+    return numeric(milliseconds(found.value_ms), found.value_ms, "\n".join(lines))
+
+
+def _split_cells(result: TrialResult) -> tuple[Cell, ...]:
+    mean = result.latency.mean_ms if result.latency else None
+    split = latency_split(result)
+    values = (
+        mean,
+        split.client_ms if split else None,
+        result.server.queue_ms,
+        result.server.compute_ms,
+    )
+    return tuple(numeric(milliseconds(value), value) for value in values)
+
+
+@dataclass(frozen=True)
+class RejectedGroup:
+    """Candidates rejected for one cause."""
+
+    cause: str
+    title: str
+    table: Table
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether it is long enough to be folded away."""
+        return len(self.table.rows) > _LONG_GROUP
+
+    @property
+    def size(self) -> int:
+        """How many candidates."""
+        return len(self.table.rows)
+
+
+def rejected_groups(family: FamilyResults) -> tuple[RejectedGroup, ...]:
+    """A family's rejected and left-out candidates by cause, in the order a reader asks for them."""
+    by_cause: dict[str, list[Rejection]] = defaultdict(list)
+    verdict = family.verdict
+    for rejection in (*verdict.rejected, *verdict.pruned) if verdict else ():
+        by_cause[rejection.cause].append(rejection)
+    order = [*CAUSES, *(cause for cause in by_cause if cause not in CAUSES)]
+    return tuple(
+        _rejected_group(family, cause, by_cause[cause]) for cause in order if cause in by_cause
+    )
+
+
+def _rejected_group(
+    family: FamilyResults, cause: str, rejections: Sequence[Rejection]
+) -> RejectedGroup:
+    trials = {result.trial.trial_id: result.trial for result in family.trials}
+    rows = []
+    for rejection in rejections:
+        trial = trials.get(rejection.trial_id or "")
+        candidate = trial_words(trial) if trial else rejection.trial_id or "every configuration"
+        rows.append((words(rejection.variant), words(candidate), words(rejection.reason)))
+    return RejectedGroup(
+        cause=cause,
+        title=cause_title(cause),
+        table=Table(
+            caption=f"{family.name}: {cause_title(cause)}",
+            columns=(
+                Column("Variant", numeric=False),
+                Column("Candidate", numeric=False),
+                Column("Reason", numeric=False),
+            ),
+            rows=tuple(rows),
+        ),
+    )

@@ -1,0 +1,158 @@
+"""Whether a trial's numbers can be trusted: what was measured of the measurement itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.report.selection import percentile_of, service_differs
+from harness.report.tables.model import Cell, Column, Table, words
+from harness.report.words.loads import asked_rate, cached_words, is_open, lost_words, offered_words
+from harness.report.words.numbers import MISSING, count, milliseconds, number, percent, seconds
+from harness.report.words.numbers import latency as latency_words
+from harness.types import TrialResult
+from harness.types.limits import (
+    BROKEN_FAILURE_SHARE,
+    CACHED_SHARE,
+    COUNT_TOLERANCE,
+    GENERATOR_CPU_LIMIT,
+    IDLE_FLOOR_MS,
+    IDLE_SHARE,
+    LOST_SHARE,
+    RATE_SHORTFALL,
+    allowed_late_ms,
+)
+
+_Row = tuple[str, str, str, str]
+"""What, measured, tolerated, and why it matters."""
+
+
+def trust_table(result: TrialResult) -> Table:
+    """One trial's evidence beside the limits that would have made it invalid."""
+    rows = [
+        *_generator_rows(result),
+        *_traffic_rows(result),
+        *_server_rows(result),
+        *_window_rows(result),
+    ]
+    return Table(
+        caption="Can these numbers be trusted?",
+        columns=(
+            Column("Evidence", numeric=False),
+            Column("Measured"),
+            Column("Tolerated", numeric=False),
+            Column("Otherwise", numeric=False),
+        ),
+        rows=tuple(
+            (words(what), Cell(measured), words(tolerated), words(why))
+            for what, measured, tolerated, why in rows
+        ),
+    )
+
+
+def _generator_rows(result: TrialResult) -> Iterator[_Row]:
+    p95 = percentile_of(result, "p95")
+    late = f"at most {milliseconds(allowed_late_ms(p95.value_ms if p95 else 0.0))} ms"
+    yield (
+        "Load generator's CPU, busiest process",
+        f"{percent(result.generator_cpu)} of a core",
+        f"under {GENERATOR_CPU_LIMIT:.0%}",
+        "a saturated generator measures its own queue",
+    )
+    yield (
+        "Lag of its event loop, p99",
+        _ms(result.loop_lag_p99_ms),
+        late,
+        "latency is overstated, where the kernel does not say when answers came",
+    )
+    yield (
+        "Schedule delay (sent after due), p99",
+        _ms(result.schedule_delay_p99_ms),
+        late,
+        "the load is not the one that was asked for",
+    )
+
+
+def _traffic_rows(result: TrialResult) -> Iterator[_Row]:
+    workload, due = result.trial.workload, result.requests + result.failures
+    sent = due - result.dropped
+    if not is_open(workload) and result.in_flight_mean is not None:
+        yield (
+            "In flight on average",
+            f"{number(result.in_flight_mean)} of {count(workload.concurrency)}",
+            f"at least {1 - IDLE_SHARE:.0%}, where an idle slot rests over {IDLE_FLOOR_MS:g} ms",
+            "the load is lighter than it claims to be",
+        )
+    if is_open(workload):
+        asked = f"at least {1 - RATE_SHORTFALL:.0%}, chance apart"
+        yield (
+            "Offered load",
+            offered_words(workload, result.offered_requests_per_s),
+            MISSING if asked_rate(workload) is None else asked,
+            "the load is lighter than it claims to be",
+        )
+        yield (
+            "Dropped, too many in flight",
+            f"{count(result.dropped)} of {count(due)}",
+            "while the generator keeps up; they count as failed",
+            "the slowest answers would be missing",
+        )
+    yield (
+        "Failures of those sent",
+        f"{count(sent - result.requests)} of {count(sent)}",
+        f"at most {BROKEN_FAILURE_SHARE:.0%}; below it the error rate is judged",
+        "a broken server answers fast",
+    )
+    if result.server.requests is not None:
+        answered = round(result.throughput_requests_per_s * result.duration_s)
+        yield (
+            "Answered, by Triton's count and the client's",
+            f"{count(result.server.requests)} and {count(answered)}",
+            f"{COUNT_TOLERANCE:.0%} apart, and what lies between their clocks",
+            "somebody else's traffic was in it",
+        )
+
+
+def _server_rows(result: TrialResult) -> Iterator[_Row]:
+    if result.server.from_cache is not None:
+        wanted = result.trial.workload.cached_answers
+        yield (
+            "Answered by the response cache",
+            cached_words(result),
+            "any: it is what was measured" if wanted else f"at most {CACHED_SHARE:.0%}",
+            "the cache would be measured, not the model",
+        )
+    if words := lost_words(result):
+        yield (
+            "Server short of a core because of others",
+            words,
+            f"at most {LOST_SHARE:.0%}",
+            "other work on its machine would be measured with it",
+        )
+
+
+def _window_rows(result: TrialResult) -> Iterator[_Row]:
+    yield (
+        "Warm-up cut",
+        f"{seconds(result.warmup_s)} s",
+        "until latency no longer falls",
+        "the cold start would count",
+    )
+    latency, found = result.latency, percentile_of(result, "p95")
+    if latency:
+        yield (
+            "Requests that count as independent",
+            f"{count(round(latency.count / latency.design_effect))} of {count(latency.count)}",
+            MISSING,
+            "intervals would be too narrow; these allow for it",
+        )
+    if found and result.service and service_differs(result):
+        yield (
+            "p95 from due, and from sent",
+            f"{latency_words(found.value_ms)} and {latency_words(result.service.p95_ms)}",
+            MISSING,
+            "timed from the send, the wait of late requests would be missing",
+        )
+
+
+def _ms(value: float | None) -> str:
+    return latency_words(value)

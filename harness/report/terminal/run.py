@@ -1,0 +1,201 @@
+"""What the terminal's tables have in common."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from harness.report.findings import Finding, finding_of
+from harness.report.selection import (
+    FamilyResults,
+    best_of_variant,
+    families_of,
+    percentile_of,
+    reference_score,
+    standing,
+)
+from harness.report.tables.model import decision_cell
+from harness.report.tables.search import search_words
+from harness.report.words.labels import PROTOCOLS, metric_title, metric_value, relative_value
+from harness.report.words.loads import load_label
+from harness.report.words.numbers import MISSING, count, milliseconds, number, seconds, span
+from harness.runs.folder import StoredRun
+from harness.types import Decision, FailedVariant, QualityScore, Role, TrialResult
+
+
+def plain_table(title: str) -> Table:
+    """Without lines, under its title."""
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="dim",
+        header_style="bold",
+        box=None,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+
+
+def relative_words(score: QualityScore) -> tuple[str, str]:
+    """A score over the teacher's, and its interval."""
+    low = relative_value(score.metric, score.relative_low)
+    high = relative_value(score.metric, score.relative_high)
+    return relative_value(score.metric, score.relative_to_teacher), span(low, high)
+
+
+_WIDEST_NAME = 30
+_TONES = {"pass": "green", "fail": "red", "undecided": "yellow", "invalid": "dim"}
+
+
+def verdict_table(run: StoredRun) -> Table:
+    """A row a variant: quality, best trial, its latency and throughput, decision and why."""
+    families = families_of(run)
+    percentiles = "/".join(dict.fromkeys(family.percentile for family in families))
+    names = [name for family in families for name in family.names]
+    width = min(_WIDEST_NAME, max(map(len, names), default=0))
+    table = plain_table("Every variant at its best trial")
+    table.add_column("Variant", min_width=width, max_width=_WIDEST_NAME, overflow="fold")
+    table.add_column("Quality", justify="right", no_wrap=True)
+    table.add_column("vs teacher", justify="right", no_wrap=True)
+    table.add_column("Best trial", no_wrap=True)
+    table.add_column("Inf/s", justify="right", no_wrap=True)
+    table.add_column(f"{percentiles or 'p95'} ms", justify="right", no_wrap=True)
+    table.add_column("Decision")
+    for family in families:
+        for name in family.names:
+            last = name == family.names[-1] and not _never_made(family)
+            table.add_row(*_verdict_row(family, name), end_section=last)
+        for one in _never_made(family):
+            dashes = (Text(MISSING) for _ in range(5))
+            named = Text(one.name).append(f"\n{one.role}", style="dim")
+            table.add_row(named, *dashes, _left_out(one), end_section=one is family.failed[-1])
+    return table
+
+
+def _never_made(family: FamilyResults) -> list[FailedVariant]:
+    """Variants of which there is nothing else to show."""
+    return [one for one in family.failed if one.name not in family.names]
+
+
+def _left_out(failed: FailedVariant) -> Text:
+    return Text("✕ Left out", style=_TONES["fail"]).append(f"\n{failed.cause}", style="dim")
+
+
+def verdict_summary(run: StoredRun) -> RenderableType:
+    """Every family's verdict in words, the recommended trial and the next step."""
+    blocks: list[RenderableType] = []
+    for family in families_of(run):
+        resumed = bool(run.manifest.get("resumed_utc"))
+        blocks += _summary(finding_of(family), family, search_words(family, resumed=resumed))
+    return Group(*blocks)
+
+
+def cold_start_table(run: StoredRun) -> Table:
+    """A row a variant: loading, the first request, and the way to a steady latency."""
+    table = plain_table("From cold to steady")
+    table.add_column("Variant", no_wrap=True)
+    for title in ("Load s", "First ms", "Steady after", "s from ready", "Steady ms"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for family in families_of(run):
+        for one in family.cold_starts:
+            requests = one.steady_after_requests
+            cells = (
+                one.variant,
+                seconds(one.load_s),
+                milliseconds(one.first_request_ms),
+                f"{count(requests)} requests" if requests is not None else MISSING,
+                seconds(one.steady_after_s),
+                milliseconds(one.steady_ms),
+            )
+            table.add_row(*map(Text, cells), end_section=one is family.cold_starts[-1])
+    return table
+
+
+def _summary(finding: Finding, family: FamilyResults, search: str) -> list[Text]:
+    style = f"bold {_TONES[finding.sign.tone]}"
+    head = Text(f"{finding.sign.symbol} {finding.sign.word}", style=style)
+    head.append(f"  {finding.family}: {finding.objective}", style="bold default")
+    lines = [head, Text(f"  {finding.summary}")]
+    if family.recommended:
+        lines.append(Text(f"  trial {family.recommended.trial.trial_id}", style="dim"))
+    if family.trials:
+        lines.append(Text(f"  search: {search}", style="dim"))
+    if finding.next_step:
+        lines.append(Text(f"  next: {finding.next_step}"))
+    lines += [Text(f"  warning: {one}", style="yellow") for one in finding.warnings]
+    return lines
+
+
+def _verdict_row(family: FamilyResults, name: str) -> tuple[Text, ...]:
+    best = best_of_variant(family, name)
+    return (
+        _name(family, name),
+        *_quality(family, name),
+        _configuration(best),
+        Text(number(best.throughput_inferences_per_s) if best else MISSING),
+        _latency(family, best),
+        _decision(family, name, best),
+    )
+
+
+def _name(family: FamilyResults, name: str) -> Text:
+    cell = Text(name, style="bold" if _is_recommended(family, name) else "")
+    return cell.append(f"\n{family.role(name)}", style="dim")
+
+
+def _is_recommended(family: FamilyResults, name: str) -> bool:
+    return family.recommended is not None and family.recommended.trial.variant == name
+
+
+def _quality(family: FamilyResults, name: str) -> tuple[Text, Text]:
+    metric = next(iter(family.metrics), None)
+    score = family.score(name, metric) if metric else None
+    if metric is None or score is None:
+        return Text(MISSING), Text(MISSING)
+    value = Text(metric_value(metric, score.value))
+    value.append(f"\n{metric_title(metric)}", style="dim")
+    if score is reference_score(family, metric):
+        return value, Text(MISSING)
+    relative, interval = relative_words(score)
+    return value, Text(relative).append(f"\n{interval}", style="dim")
+
+
+def _configuration(best: TrialResult | None) -> Text:
+    if best is None:
+        return Text(MISSING)
+    workload, serving = best.trial.workload, best.trial.serving
+    text = Text(
+        f"{PROTOCOLS[workload.protocol]} b{workload.client_batch_size} {load_label(workload)}"
+    )
+    return text.append(f"\n{serving.label}", style="dim")
+
+
+def _latency(family: FamilyResults, best: TrialResult | None) -> Text:
+    found = percentile_of(best, family.percentile) if best else None
+    if found is None:
+        return Text(MISSING)
+    interval = span(milliseconds(found.low_ms), milliseconds(found.high_ms))
+    return Text(milliseconds(found.value_ms)).append(f"\n{interval}", style="dim")
+
+
+def _decision(family: FamilyResults, name: str, best: TrialResult | None) -> Text:
+    for one in family.failed:
+        if one.name == name:
+            return _left_out(one)
+    if family.role(name) in {Role.CONTROL, Role.BASELINE}:
+        return Text(f"{MISSING} yardstick", style="dim")
+    if _is_recommended(family, name):
+        return Text("✓ Recommended", style="bold green")
+    own = [r for r in (family.verdict.rejected if family.verdict else ()) if r.variant == name]
+    if any(rejection.cause == "quality" for rejection in own):
+        return _sign(Decision.FAIL, "quality")
+    if best is None:
+        return Text(f"{MISSING} {'no valid trial' if family.trials_of(name) else 'not measured'}")
+    return _sign(*standing(family, best))
+
+
+def _sign(decision: Decision, cause: str) -> Text:
+    cell = decision_cell(decision)
+    text = Text(f"{cell.symbol} {cell.text}", style=_TONES[cell.tone])
+    return text.append(f"\n{cause}", style="dim") if cause else text

@@ -1,0 +1,1 @@
+"""The run folder: what one study measured, as it lies on disk."""

@@ -1,0 +1,282 @@
+"""The run folder: where one study's results live, and how a run is resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+from pydantic import TypeAdapter
+
+from harness.errors import RunFolderError
+from harness.planning.objective import parse_objective
+from harness.runs.journal import SCHEMA_VERSION, Journal
+from harness.runs.series import LoadSeries, StoredSeries
+from harness.study import Study
+from harness.system.storage import replace_text, storage_errors
+from harness.types import (
+    BatchConsistency,
+    ColdStart,
+    Decision,
+    FailedVariant,
+    ModelVariant,
+    QualityScore,
+    ServiceLevelObjective,
+    TaskEntry,
+    TrialResult,
+    Verdict,
+)
+from harness.types.card import CardEntry, ServedEntry
+from harness.types.losses import LossEntry, PairedMeasure, Relabelling
+
+MANIFEST, JOURNAL, VERDICT = "manifest.json", "journal.jsonl", "verdict.json"
+SERIES = "series"
+
+_VERDICT = TypeAdapter(Verdict)
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as read back from its folder: all that a report needs."""
+
+    manifest: Mapping[str, Any]
+    variants: tuple[ModelVariant, ...]
+    scores: tuple[QualityScore, ...]
+    consistency: tuple[BatchConsistency, ...]
+    trials: tuple[TrialResult, ...]
+    verdicts: tuple[Verdict, ...]
+    decision: Decision
+    interrupted: bool = False
+    """No verdict was reached: the run can be resumed."""
+    objectives: Mapping[str, ServiceLevelObjective] = field(default_factory=dict)
+    """By family, parsed: a report draws their bounds even where no verdict was reached."""
+    cold_starts: tuple[ColdStart, ...] = ()
+    series: Mapping[str, LoadSeries] = field(default_factory=dict)
+    """Loads over time, by trial; a trial may have none."""
+    pairs: tuple[PairedMeasure, ...] = ()
+    losses: tuple[LossEntry, ...] = ()
+    card: tuple[CardEntry, ...] = ()
+    """In process; empty where no card was asked for."""
+    served: tuple[ServedEntry, ...] = ()
+    """The card's own measurements through the server."""
+    failed: tuple[FailedVariant, ...] = ()
+    """Variants that could not be made or served."""
+    relabellings: tuple[Relabelling, ...] = ()
+    """Of variants whose outputs seem to stand for other classes than they are called by."""
+    tasks: tuple[TaskEntry, ...] = ()
+    """lm-eval's, one a variant; their scores are among `scores`."""
+
+
+class RunFolder:
+    """A run folder held open for writing by this process alone; a context manager."""
+
+    def __init__(self, path: Path, journal: Journal) -> None:
+        self.path = path
+        self.journal = journal
+        self._lock = FileLock(path / ".lock")
+
+    @classmethod
+    def create(cls, path: Path, manifest: Mapping[str, Any]) -> Self:
+        """Make a new run folder.
+
+        Raises:
+            RunFolderError: the folder holds something already.
+            StorageError: it cannot be written.
+        """
+        with storage_errors(path):
+            if path.exists() and any(path.iterdir()):
+                raise RunFolderError(
+                    f"{path} is not empty, and nothing measured is ever overwritten",
+                    next_step="choose another --out, or add --resume to go on with that run",
+                )
+            for part in ("histograms", "samples", "payloads", "logs"):
+                (path / part).mkdir(parents=True, exist_ok=True)
+        folder = cls(path, Journal(path / JOURNAL))
+        folder.write_manifest(manifest)
+        return folder
+
+    @classmethod
+    def resume(cls, path: Path, study: Study) -> Self:
+        """Open the run of the same study to go on where it stopped.
+
+        Raises:
+            RunFolderError: no run there, or the run of another study.
+        """
+        manifest = read_manifest(path)
+        if manifest.get("study_digest") != study_digest(study):
+            name = manifest.get("study", {}).get("name")
+            raise RunFolderError(
+                f"{path} is a run of a study that has since changed, or of another ('{name}')",
+                next_step="start a new run without --resume",
+            )
+        return cls(path, Journal.read(path / JOURNAL))
+
+    def __enter__(self) -> Self:
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RunFolderError(
+                f"{self.path} is in use by another harness process",
+                next_step="wait for it, or choose another --out",
+            ) from error
+        self.journal.cut_torn_line()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._lock.release()
+
+    def write_histogram(self, trial_id: str, encoded: str) -> str:
+        """Store a trial's encoded HDR histogram; returns its path relative to the folder.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        name = f"histograms/{trial_id}.hdr"
+        with storage_errors(self.path):
+            (self.path / name).write_text(encoded + "\n", encoding="ascii")
+        return name
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """Replace the manifest."""
+        replace_text(self.path / MANIFEST, json.dumps(manifest, indent=2, default=str) + "\n")
+
+    def write_verdicts(self, verdicts: tuple[Verdict, ...]) -> None:
+        """Write verdict.json."""
+        document = verdict_document(verdicts)
+        replace_text(self.path / VERDICT, json.dumps(document, indent=2) + "\n")
+
+
+def read_run(path: Path) -> StoredRun:
+    """Read a run folder, finished or not.
+
+    Raises:
+        RunFolderError: the folder holds no run.
+    """
+    manifest = read_manifest(path)
+    journal = Journal.read(path / JOURNAL)
+    document = _read_json(path / VERDICT) if (path / VERDICT).is_file() else None
+    verdicts = tuple(
+        _VERDICT.validate_python(verdict) for verdict in (document or {}).get("families", ())
+    )
+    return StoredRun(
+        manifest=manifest,
+        variants=tuple(journal.variants.values()),
+        scores=(
+            *(score for entry in journal.quality.values() for score in entry.scores),
+            *(score for task in journal.tasks.values() for score in task.scores),
+        ),
+        consistency=tuple(c for entry in journal.quality.values() for c in entry.consistency),
+        trials=tuple(journal.trials.values()),
+        verdicts=verdicts,
+        decision=overall_decision(verdicts),
+        interrupted=document is None,
+        objectives=_objectives(manifest.get("study", {})),
+        cold_starts=tuple(journal.cold_starts.values()),
+        series=StoredSeries(path / SERIES),
+        pairs=tuple(p for entry in journal.quality.values() for p in entry.pairs),
+        losses=tuple(journal.losses.values()),
+        card=tuple(journal.card.values()),
+        served=tuple(journal.served.values()),
+        failed=tuple(journal.failed.values()),
+        relabellings=tuple(e.relabelling for e in journal.quality.values() if e.relabelling),
+        tasks=tuple(journal.tasks.values()),
+    )
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a run folder.
+
+    Raises:
+        RunFolderError: there is none, or it is of another schema.
+    """
+    if not (path / MANIFEST).is_file():
+        raise RunFolderError(
+            f"{path} is not a run folder (it has no {MANIFEST})",
+            next_step="name a folder that `harness run` or `harness demo` wrote",
+        )
+    manifest = _read_json(path / MANIFEST)
+    if manifest.get("schema_version") != SCHEMA_VERSION:
+        raise RunFolderError(
+            f"{path} is of schema {manifest.get('schema_version')}; this harness reads "
+            f"{SCHEMA_VERSION}",
+            next_step="read it with the harness version its manifest names",
+        )
+    return manifest
+
+
+def latest_run(root: Path, study: Study) -> Path:
+    """The newest run folder of a study below `root`.
+
+    Raises:
+        RunFolderError: there is none.
+    """
+    digest = study_digest(study)
+    found = [
+        path.parent
+        for path in sorted(root.glob(f"{study.name}-*/{MANIFEST}"))
+        if _read_json(path).get("study_digest") == digest
+    ]
+    if not found:
+        raise RunFolderError(
+            f"no run of study '{study.name}' as it now stands below {root}",
+            next_step="start one without --resume",
+        )
+    return found[-1]
+
+
+def study_digest(study: Study) -> str:
+    """SHA-256 of the resolved study."""
+    text = json.dumps(study.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def verdict_document(verdicts: tuple[Verdict, ...]) -> dict[str, Any]:
+    """What verdict.json holds: the first family's verdict at the top, every family's below.
+
+    `decision` joins the families and `rejected` lists those of all of them.
+    """
+    families = [_VERDICT.dump_python(verdict, mode="json") for verdict in verdicts]
+    first = families[0] if families else {"slo": "", "recommended": None, "summary": ""}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "slo": first["slo"],
+        "decision": overall_decision(verdicts).value,
+        "recommended": first["recommended"],
+        "summary": first["summary"],
+        "rejected": [rejection for family in families for rejection in family["rejected"]],
+        "families": families,
+    }
+
+
+def overall_decision(verdicts: tuple[Verdict, ...]) -> Decision:
+    """A study fails where one family fails, and passes where all pass."""
+    decisions = {verdict.decision for verdict in verdicts}
+    if Decision.FAIL in decisions:
+        return Decision.FAIL
+    return Decision.PASS if decisions == {Decision.PASS} else Decision.UNDECIDED
+
+
+def new_run_path(root: Path, study: Study) -> Path:
+    """`<root>/<study>-<UTC time>`."""
+    return root / f"{study.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+
+
+def _objectives(study: Mapping[str, Any]) -> dict[str, ServiceLevelObjective]:
+    """Each family's objective, its own or the study's, of a resolved study."""
+    return {
+        family["name"]: parse_objective(family.get("objective") or study["objective"])
+        for family in study.get("families", ())
+    }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise RunFolderError(f"{path} cannot be read: {error}") from error
+    return document

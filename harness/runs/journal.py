@@ -1,0 +1,168 @@
+"""The journal of a run: the truth, one line a finished variant, score, loss, cold start or trial.
+
+A line is appended and fsynced before anything else happens. Tables and verdict are derived from
+it and can be written again at any time; a torn last line (the machine died while writing) is
+ignored, and cut off when the run goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import TypeAdapter, ValidationError
+
+from harness.errors import RunFolderError
+from harness.system.storage import storage_errors, utc_now
+from harness.types import (
+    BatchConsistency,
+    ColdStart,
+    FailedVariant,
+    ModelVariant,
+    QualityScore,
+    TaskEntry,
+    TrialResult,
+)
+from harness.types.card import CardEntry, ServedEntry
+from harness.types.losses import LossEntry, PairedMeasure, Relabelling
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class QualityEntry:
+    """All that was scored of one variant (or of the baseline, which has scores alone)."""
+
+    variant: str
+    sha256: str
+    scores: tuple[QualityScore, ...]
+    consistency: tuple[BatchConsistency, ...] = ()
+    pairs: tuple[PairedMeasure, ...] = ()
+    """Beside the teacher, sample by sample, and calibration."""
+    relabelling: Relabelling | None = None
+    """Where its outputs seem to stand for other classes than they are called by."""
+    teacher_sha256: str = ""
+    """Of the teacher it was held against: beside another it is scored anew."""
+
+
+Entry = (
+    ModelVariant
+    | FailedVariant
+    | QualityEntry
+    | TaskEntry
+    | TrialResult
+    | ColdStart
+    | LossEntry
+    | CardEntry
+    | ServedEntry
+)
+"""What a line of a journal may hold."""
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How one kind of entry is written, and where and under which name it is found again."""
+
+    name: str
+    """In the journal."""
+    adapter: TypeAdapter[Any]
+    place: str
+    """`Journal`'s field."""
+    key: Callable[[Any], str]
+
+
+_KINDS: Mapping[type[Entry], _Kind] = {
+    ModelVariant: _Kind("variant", TypeAdapter(ModelVariant), "variants", attrgetter("name")),
+    FailedVariant: _Kind("failed", TypeAdapter(FailedVariant), "failed", attrgetter("name")),
+    QualityEntry: _Kind("quality", TypeAdapter(QualityEntry), "quality", attrgetter("variant")),
+    TaskEntry: _Kind("task", TypeAdapter(TaskEntry), "tasks", attrgetter("key")),
+    TrialResult: _Kind("trial", TypeAdapter(TrialResult), "trials", attrgetter("trial.trial_id")),
+    ColdStart: _Kind("cold_start", TypeAdapter(ColdStart), "cold_starts", attrgetter("variant")),
+    LossEntry: _Kind("loss", TypeAdapter(LossEntry), "losses", attrgetter("variant")),
+    CardEntry: _Kind("card", TypeAdapter(CardEntry), "card", attrgetter("key")),
+    ServedEntry: _Kind("served", TypeAdapter(ServedEntry), "served", attrgetter("variant")),
+}
+_BY_NAME = {kind.name: kind for kind in _KINDS.values()}
+
+
+@dataclass
+class Journal:
+    """What a journal holds, by name; a later line of the same name replaces an earlier one."""
+
+    path: Path
+    variants: dict[str, ModelVariant] = field(default_factory=dict)
+    failed: dict[str, FailedVariant] = field(default_factory=dict)
+    """Left out, and not made since."""
+    quality: dict[str, QualityEntry] = field(default_factory=dict)
+    tasks: dict[str, TaskEntry] = field(default_factory=dict)
+    """By `TaskEntry.key`."""
+    trials: dict[str, TrialResult] = field(default_factory=dict)
+    cold_starts: dict[str, ColdStart] = field(default_factory=dict)
+    losses: dict[str, LossEntry] = field(default_factory=dict)
+    card: dict[str, CardEntry] = field(default_factory=dict)
+    """By variant (or model) and runtime."""
+    served: dict[str, ServedEntry] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a journal; one that does not exist yet is empty.
+
+        Raises:
+            RunFolderError: a line other than the last cannot be read.
+        """
+        journal = cls(path)
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        for number, line in enumerate(lines, start=1):
+            try:
+                journal._take(json.loads(line))
+            except (json.JSONDecodeError, KeyError, ValidationError) as error:
+                if number == len(lines):
+                    break  # torn by a crash; that result is measured again
+                raise RunFolderError(
+                    f"{path}, line {number}: not a journal line of schema {SCHEMA_VERSION}",
+                    next_step="the journal was edited or is of another version: start a new run",
+                ) from error
+        return journal
+
+    def add(self, entry: Entry) -> None:
+        """Record what is finished; returns once it is on the disk.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        kind = _KINDS[type(entry)]
+        self._put(kind, entry)
+        self._append(kind.name, kind.adapter.dump_python(entry, mode="json"))
+
+    def cut_torn_line(self) -> None:
+        """Drop an unfinished last line, so that the next append starts on a line of its own."""
+        if not self.path.is_file():
+            return
+        data = self.path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if whole != data:
+            with storage_errors(self.path):
+                self.path.write_bytes(whole)
+
+    def _take(self, line: Mapping[str, Any]) -> None:
+        """A line; one of a kind that a later version may know is left alone."""
+        if kind := _BY_NAME.get(line["kind"]):
+            self._put(kind, kind.adapter.validate_python(line["data"]))
+
+    def _put(self, kind: _Kind, entry: Entry) -> None:
+        getattr(self, kind.place)[kind.key(entry)] = entry
+        if isinstance(entry, ModelVariant):
+            self.failed.pop(entry.name, None)
+
+    def _append(self, kind: str, data: Mapping[str, Any]) -> None:
+        # NaN and infinity are no JSON: a measurement that holds one is a bug to be seen at once.
+        line = json.dumps({"kind": kind, "utc": utc_now(), "data": data}, allow_nan=False)
+        with storage_errors(self.path), self.path.open("a", encoding="utf-8") as journal:
+            journal.write(line + "\n")
+            journal.flush()
+            os.fsync(journal.fileno())

@@ -1,0 +1,302 @@
+"""Rows of text from where a study says they are: CSV, JSON lines, or the Hugging Face hub.
+
+Values stay as they were written; every complaint names the line.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import sys
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.errors import DataError
+from harness.study import CsvData, HubData, JsonLinesData, ReferenceData
+from harness.system.extras import require_extra
+
+_SHOWN = 8
+_LINES = "JSON lines hold one JSON object a line"
+_ARRAY = "JSON lines hold one JSON object a line; an array becomes them by: jq -c '.[]' FILE"
+_UNCLOSED = "a quote that is opened in this row is never closed"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Named columns of equal length, and where each row was found."""
+
+    source: str
+    """The file or data set, as messages name it."""
+    columns: tuple[str, ...]
+    rows: Sequence[Mapping[str, object]]
+    lines: Sequence[int] | None = None
+    """Line on which each row starts; None where there are no lines (hub)."""
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Names of columns that hold class indexes by declaration (`datasets.ClassLabel`)."""
+
+    def place(self, row: int) -> str:
+        """Where a row is, in words: `line 7`, or `row 7` counted from 0."""
+        return f"line {self.lines[row]}" if self.lines is not None else f"row {row}"
+
+
+def read_table(
+    data: CsvData | JsonLinesData | HubData | ReferenceData, data_file: Path | None
+) -> Table:
+    """Read the rows that a study's `data` names.
+
+    Args:
+        data: the study's section.
+        data_file: where the rows of `source: reference` lie (JSON lines).
+
+    Raises:
+        DataError: the file or data set is missing, empty, or malformed.
+    """
+    if isinstance(data, HubData):
+        table = _from_hub(data)
+    elif isinstance(data, CsvData):
+        table = _from_csv(data.path)
+    elif isinstance(data, JsonLinesData):
+        table = _from_json_lines(data.path)
+    elif data_file is not None:
+        table = _from_json_lines(data_file)
+    else:
+        raise DataError(
+            f"the reference data '{data.name}' has not been made yet",
+            next_step="harness demo makes it; so does harness export on the study",
+        )
+    if not table.rows:
+        raise DataError(f"{table.source}: holds no samples")
+    return table
+
+
+def refuse(source: str, problems: Sequence[str], *, next_step: str = "") -> None:
+    """Raise all problems of a source as one error; none, and nothing happens.
+
+    Raises:
+        DataError: with the first of them, and how many more there are.
+    """
+    if not problems:
+        return
+    shown = [f"  - {problem}" for problem in problems[:_SHOWN]]
+    if len(problems) > _SHOWN:
+        shown.append(f"  - and {len(problems) - _SHOWN} more")
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    raise DataError("\n".join([f"{source}: {count}", *shown]), next_step=next_step)
+
+
+def _from_csv(path: Path) -> Table:
+    # The csv module and not pandas: it knows line numbers, guesses no types, and refuses short
+    # rows instead of filling them.
+    text = read_text(path)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[dict[str, object]] = []
+    lines: list[int] = []
+    problems: list[str] = []
+    header: list[str] = []
+    line = 1
+    try:
+        with _fields_of_any_size():
+            header = next(reader, [])
+            line = reader.line_num + 1
+            for values in reader:
+                if len(values) == len(header):
+                    rows.append(dict(zip(header, values, strict=True)))
+                    lines.append(line)
+                elif values:
+                    problems.append(
+                        f"line {line}: {len(values)} fields where the header has {len(header)}"
+                    )
+                line = reader.line_num + 1
+    except csv.Error as error:
+        problems.append(f"line {line}: {_UNCLOSED if 'end of data' in str(error) else error}")
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        problems.append(f"line 1: repeated columns: {', '.join(repeated)}")
+    refuse(str(path), problems)
+    return Table(str(path), tuple(header), rows, lines)
+
+
+@contextmanager
+def _fields_of_any_size() -> Iterator[None]:
+    """A long document is data: without this the csv module stops at 131,072 characters."""
+    before = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _from_json_lines(path: Path) -> Table:
+    rows: list[dict[str, object]] = []
+    lines: list[int] = []
+    problems: list[str] = []
+    text = read_text(path)
+    for line, row in _json_objects(text):
+        if isinstance(row, str):
+            problems.append(f"line {line}: {row}")
+        else:
+            rows.append(row)
+            lines.append(line)
+    one_array = text.lstrip().startswith("[")
+    refuse(str(path), problems, next_step=_ARRAY if one_array else _LINES)
+    columns = tuple(dict.fromkeys(name for row in rows for name in row))
+    return Table(str(path), columns, rows, lines)
+
+
+def _json_objects(text: str) -> Iterator[tuple[int, dict[str, object] | str]]:
+    """Line number with the object, or with what is wrong there."""
+    # split, not splitlines: U+2028 and its like are allowed inside JSON strings.
+    for line, content in enumerate(text.split("\n"), 1):
+        if not content.strip():
+            continue
+        try:
+            row = json.loads(content, object_pairs_hook=_object)
+        except json.JSONDecodeError as error:
+            yield line, f"not JSON: {error.msg} at column {error.colno}"
+        except (ValueError, RecursionError) as error:
+            yield line, str(error)
+        else:
+            yield line, row if isinstance(row, dict) else "not a JSON object"
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object whose names are all different: of two values json would keep the last.
+
+    Raises:
+        ValueError: with the names that are there twice.
+    """
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"repeated names: {', '.join(repeated)}")
+    return row
+
+
+def _from_hub(data: HubData) -> Table:
+    require_extra("datasets", "huggingface_hub")
+    import datasets
+
+    source = f"data set {data.name}" + (f" ({data.config})" if data.config else "")
+    _reach(data, source)
+    try:
+        split = datasets.load_dataset(
+            data.name, data.config, split=data.split, revision=data.revision
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"{source}, split {data.split}: {error}",
+            next_step="check name, config and split, or save the rows as JSON lines and use "
+            "'source: jsonl'",
+        ) from error
+    declared = {
+        name: tuple(feature.names)
+        for name, feature in split.features.items()
+        if isinstance(feature, datasets.ClassLabel)
+    }
+    return Table(
+        f"{source}, split {data.split}",
+        tuple(split.column_names),
+        split.to_list(),
+        class_names=declared,
+    )
+
+
+def _reach(data: HubData, source: str) -> None:
+    """Ask for one small file first: `load_dataset` retries for 20 s where nobody answers."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    if Path(data.name).exists():
+        return
+    try:
+        snapshot_download(
+            data.name,
+            repo_type="dataset",
+            revision=data.revision,
+            allow_patterns=["README.md"],
+        )
+    except (HFValidationError, HfHubHTTPError) as error:
+        raise DataError(f"{source}: {_first_line(error)}") from error
+    except LocalEntryNotFoundError as error:
+        raise DataError(
+            f"{source}: the Hugging Face hub cannot be reached and the local cache has no copy",
+            next_step=f"where there is a network: hf download --repo-type dataset {data.name}; "
+            f"or save the rows as JSON lines and use 'source: jsonl'",
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), repr(error))
+
+
+_GZIP = b"\x1f\x8b"
+_OTHER_KINDS = {
+    b"PAR1": "a Parquet file",
+    b"ARROW1": "an Arrow file",
+    b"PK\x03\x04": "a zip archive (or a spreadsheet)",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd",
+    b"BZh": "compressed by bzip2",
+    b"\xfd7zXZ": "compressed by xz",
+    b"SQLite format 3": "an SQLite database",
+}
+"""First bytes of what is often taken for text."""
+_BYTE_ORDERS = {
+    b"\xff\xfe\x00\x00": "utf-32",
+    b"\x00\x00\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+_LOOKED_AT = 400
+"""Bytes."""
+_MANY_ZEROS = 0.25
+"""Of them: UTF-16 without a mark is read as UTF-8 with a zero after each letter."""
+
+
+def read_text(path: Path) -> str:
+    """The whole of a file in UTF-8, with or without a byte-order mark; one made by gzip is opened.
+
+    Raises:
+        DataError: it cannot be read, or is something else: with what, and the line.
+    """
+    try:
+        data = path.read_bytes()
+        if data.startswith(_GZIP):
+            data = gzip.decompress(data)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}: a gzip file that is cut short or broken: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    _check_kind(path, data)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}, line {line}: not UTF-8 (byte 0x{data[error.start]:02x})",
+            next_step=f"convert it, for example: iconv -f latin1 -t utf-8 {path.name}",
+        ) from error
+
+
+def _check_kind(path: Path, data: bytes) -> None:
+    for first, kind in _OTHER_KINDS.items():
+        if data.startswith(first):
+            raise DataError(
+                f"{path}: is {kind}, not text",
+                next_step="save the rows as CSV or as JSON lines (of pandas: "
+                "frame.to_json(FILE, orient='records', lines=True)); gzip is read as it is",
+            )
+    start = data[:_LOOKED_AT]
+    encoding = next((name for mark, name in _BYTE_ORDERS.items() if data.startswith(mark)), "")
+    if not encoding and start.count(0) > _MANY_ZEROS * len(start):
+        encoding = "utf-16le" if start[1:2] == b"\x00" else "utf-16be"
+    if encoding:
+        raise DataError(
+            f"{path}, line 1: {encoding.upper()}, not UTF-8",
+            next_step=f"convert it: iconv -f {encoding} -t utf-8 {path.name}",
+        )

@@ -1,0 +1,1 @@
+"""What the harness itself exposes to a Prometheus while it runs."""

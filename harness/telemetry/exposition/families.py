@@ -1,0 +1,318 @@
+"""What the harness tells a Prometheus of itself: from a session's sums to metric families.
+
+`docs/telemetry.md` lists every metric. Units are Prometheus' base units; labels have few values
+each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.metrics_core import Metric
+
+from harness.hdr import HIGHEST_US
+from harness.telemetry.exposition.buckets import FoldedHistogram
+from harness.types import Decision, TrialResult
+
+if TYPE_CHECKING:
+    from harness.telemetry.exposition.monitor import LoadMonitor, LoadTotals
+
+LOAD = ["variant", "protocol", "load_mode", "client_batch_size"]
+QUANTILES = {"p50": "0.5", "p90": "0.9", "p95": "0.95", "p99": "0.99"}
+UNITS = {
+    "seconds": "Latency bound of the objective.",
+    "ratio": "Error rate bound of the objective.",
+    "per_second": "Throughput bound of the objective, inferences a second.",
+    "score": "Quality bound of the objective; of the teacher's value where relative.",
+}
+
+
+class Rates(NamedTuple):
+    """The running load's last seconds."""
+
+    ended_per_s: float
+    offered_per_s: float
+    in_flight: float
+
+
+def families(monitor: LoadMonitor, rates: Rates | None) -> Iterator[Metric]:
+    """Every metric family.
+
+    Args:
+        monitor: nothing may change it meanwhile.
+        rates: of the running load; None without one, and then its gauges are absent.
+    """
+    yield from _info()
+    yield from _requests(monitor)
+    yield from _latencies(monitor)
+    yield from _running(monitor, rates)
+    yield from _generators(monitor)
+    yield from _objective(monitor)
+    yield from _trials(monitor)
+    yield from _verdict(monitor)
+
+
+def _info() -> Iterator[Metric]:
+    family = GaugeMetricFamily("harness_info", "Which harness this is.", labels=["version"])
+    family.add_metric([_version()], 1)
+    yield family
+
+
+def _requests(monitor: LoadMonitor) -> Iterator[Metric]:
+    yield _counter(
+        monitor, "harness_requests", "Requests that were answered as they should be.",
+        lambda totals: totals.response.count,
+    )  # fmt: skip
+    yield _counter(
+        monitor, "harness_inferences", "Samples of the requests that were answered.",
+        lambda totals: totals.inferences,
+    )  # fmt: skip
+    yield _counter(
+        monitor, "harness_dropped_requests",
+        "Requests of an open loop that fell due with the bound of requests in flight reached.",
+        lambda totals: totals.dropped,
+    )  # fmt: skip
+    failures = CounterMetricFamily(
+        "harness_failed_requests", "Requests that failed, by kind.", labels=[*LOAD, "kind"]
+    )
+    for labels, totals in monitor.loads.items():
+        for kind, count in sorted(totals.failures.items()):
+            failures.add_metric([*labels, kind], count)
+    yield failures
+
+
+def _latencies(monitor: LoadMonitor) -> Iterator[Metric]:
+    yield _histogram(
+        monitor, "harness_response_latency_seconds",
+        "From the instant a request was scheduled to its answer, of successes: what is judged.",
+        lambda totals: totals.response,
+    )  # fmt: skip
+    yield _histogram(
+        monitor, "harness_service_latency_seconds",
+        "From the send of a request to its answer, of successes.",
+        lambda totals: totals.service,
+    )  # fmt: skip
+    yield _histogram(
+        monitor, "harness_schedule_delay_seconds",
+        "From the instant a request was scheduled to its send, of successes.",
+        lambda totals: totals.schedule_delay,
+    )  # fmt: skip
+
+
+def _running(monitor: LoadMonitor, rates: Rates | None) -> Iterator[Metric]:
+    """Gauges of the load that runs; absent while none does."""
+    running = monitor.running
+    yield GaugeMetricFamily(
+        "harness_load_running", "1 while a load runs.", value=float(running is not None)
+    )
+    if running is None or rates is None:
+        return
+    values = {
+        "harness_asked_requests_per_second": (
+            "Nominal rate of the open loop that runs.", running.rate_per_s,
+        ),
+        "harness_asked_in_flight_requests": (
+            "Requests in flight that the closed loop that runs asks for.", running.concurrency,
+        ),
+        "harness_offered_requests_per_second": (
+            "Requests that ended or were dropped, over the last ten seconds.", rates.offered_per_s,
+        ),
+        "harness_achieved_requests_per_second": (
+            "Requests that ended, over the last ten seconds.", rates.ended_per_s,
+        ),
+        "harness_in_flight_requests": (
+            "Mean requests in flight over the last ten seconds, by Little's law.", rates.in_flight,
+        ),
+    }  # fmt: skip
+    for name, (text, value) in values.items():
+        if value is not None:
+            family = GaugeMetricFamily(name, text, labels=LOAD)
+            family.add_metric(running.labels, value)
+            yield family
+
+
+def _generators(monitor: LoadMonitor) -> Iterator[Metric]:
+    cpu = CounterMetricFamily(
+        "harness_generator_cpu_seconds",
+        "CPU time of a load-generating process while it drove load; one core is its limit.",
+        labels=["worker"],
+    )
+    memory = GaugeMetricFamily(
+        "harness_generator_memory_bytes",
+        "Resident memory of a load-generating process.",
+        labels=["worker"],
+    )
+    lag = HistogramMetricFamily(
+        "harness_generator_loop_lag_seconds",
+        "How much later than asked a load-generating process woke.",
+        labels=["worker"],
+    )
+    for name, totals in monitor.generators.items():
+        cpu.add_metric([name], totals.cpu_s)
+        memory.add_metric([name], totals.memory_bytes)
+        _add_histogram(lag, [name], totals.loop_lag)
+    yield from (cpu, memory, lag)
+
+
+def _objective(monitor: LoadMonitor) -> Iterator[Metric]:
+    clause_labels = ["family", "constraint"]
+    bounds = {
+        unit: GaugeMetricFamily(
+            f"harness_objective_bound_{unit}",
+            text,
+            labels=[*clause_labels, "metric", "operator", "relative"],
+        )
+        for unit, text in UNITS.items()
+    }
+    budget = GaugeMetricFamily(
+        "harness_objective_budget_ratio",
+        "Share of a clause's events that may be bad.",
+        labels=clause_labels,
+    )
+    for one in monitor.clauses:
+        relative = "teacher" if one.relative_to_teacher else ""
+        bounds[one.unit].add_metric(
+            [one.family, one.text, one.metric, one.operator, relative], one.bound
+        )
+        if one.budget is not None:
+            budget.add_metric([one.family, one.text], one.budget)
+    yield from (*bounds.values(), budget)
+    events = CounterMetricFamily(
+        "harness_objective_events",
+        "Requests that a clause of the objective counts.",
+        labels=[*LOAD, *clause_labels],
+    )
+    bad = CounterMetricFamily(
+        "harness_objective_bad_events",
+        "Those of them that were slower than its bound, failed, or were dropped.",
+        labels=[*LOAD, *clause_labels],
+    )
+    for labels, totals in monitor.loads.items():
+        for clause, count in totals.events.items():
+            events.add_metric([*labels, clause.family, clause.text], count)
+            bad.add_metric([*labels, clause.family, clause.text], totals.bad_events[clause])
+    yield from (events, bad)
+
+
+def _trials(monitor: LoadMonitor) -> Iterator[Metric]:
+    finished = CounterMetricFamily(
+        "harness_trials", "Finished trials, by their decision.", labels=[*LOAD, "decision"]
+    )
+    latency = GaugeMetricFamily(
+        "harness_trial_latency_seconds",
+        "Response latency of the last finished trial that counts.",
+        labels=[*LOAD, "quantile"],
+    )
+    for labels, totals in monitor.loads.items():
+        for decision, count in totals.trials.items():
+            finished.add_metric([*labels, str(decision)], count)
+        if totals.latest is not None and totals.latest.latency is not None:
+            for name, quantile in QUANTILES.items():
+                value_ms = totals.latest.latency.percentiles[name].value_ms
+                drained = value_ms < HIGHEST_US / 1e3
+                latency.add_metric([*labels, quantile], value_ms / 1e3 if drained else inf)
+    yield from (finished, latency)
+    yield _counter(
+        monitor, "harness_cached_answers",
+        "Requests of finished trials' windows that the server's response cache answered.",
+        lambda totals: totals.cached,
+    )  # fmt: skip
+    yield _of_trial(
+        monitor, "harness_trial_inferences_per_second",
+        "Throughput of the last finished trial that counts.",
+        lambda totals: totals.latest, lambda result: result.throughput_inferences_per_s,
+    )  # fmt: skip
+    yield _of_trial(
+        monitor, "harness_trial_offered_requests_per_second",
+        "Load of the last finished trial that counts.",
+        lambda totals: totals.latest, lambda result: result.offered_requests_per_s,
+    )  # fmt: skip
+    yield _of_trial(
+        monitor, "harness_capacity_inferences_per_second",
+        "Most inferences a second of a finished trial that met the objective.",
+        lambda totals: totals.best, lambda result: result.throughput_inferences_per_s,
+    )  # fmt: skip
+    yield _of_trial(
+        monitor, "harness_capacity_requests_per_second",
+        "Requests a second of that trial.",
+        lambda totals: totals.best, lambda result: result.throughput_requests_per_s,
+    )  # fmt: skip
+    yield _of_trial(
+        monitor, "harness_capacity_in_flight_requests",
+        "Mean requests in flight of that trial.",
+        lambda totals: totals.best, lambda result: result.in_flight_mean,
+    )  # fmt: skip
+
+
+def _verdict(monitor: LoadMonitor) -> Iterator[Metric]:
+    verdict = GaugeMetricFamily(
+        "harness_verdict",
+        "1 for the verdict on a family as it stands now, 0 for the others.",
+        labels=["family", "decision"],
+    )
+    for family, decided in monitor.verdicts.items():
+        for decision in Decision:
+            verdict.add_metric([family, str(decision)], float(decision is decided))
+    quality = GaugeMetricFamily(
+        "harness_quality_score",
+        "A variant's quality, taken through the endpoint.",
+        labels=["family", "variant", "metric"],
+    )
+    for score in monitor.quality.values():
+        quality.add_metric([score.family, score.variant, score.metric], score.value)
+    yield from (verdict, quality)
+
+
+def _counter(
+    monitor: LoadMonitor, name: str, text: str, value: Callable[[LoadTotals], float]
+) -> Metric:
+    family = CounterMetricFamily(name, text, labels=LOAD)
+    for labels, totals in monitor.loads.items():
+        family.add_metric(labels, value(totals))
+    return family
+
+
+def _histogram(
+    monitor: LoadMonitor, name: str, text: str, part: Callable[[LoadTotals], FoldedHistogram]
+) -> Metric:
+    family = HistogramMetricFamily(name, text, labels=LOAD)
+    for labels, totals in monitor.loads.items():
+        _add_histogram(family, [*labels], part(totals))
+    return family
+
+
+def _add_histogram(
+    family: HistogramMetricFamily, labels: list[str], histogram: FoldedHistogram
+) -> None:
+    family.add_metric(labels, buckets=histogram.cumulative(), sum_value=histogram.sum_s)
+
+
+def _of_trial(
+    monitor: LoadMonitor,
+    name: str,
+    text: str,
+    which: Callable[[LoadTotals], TrialResult | None],
+    value: Callable[[TrialResult], float | None],
+) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=LOAD)
+    for labels, totals in monitor.loads.items():
+        result = which(totals)
+        number = value(result) if result is not None else None
+        if number is not None:
+            family.add_metric(labels, number)
+    return family
+
+
+def _version() -> str:
+    try:
+        return version("triton-distillation-harness")
+    except PackageNotFoundError:
+        return "unknown"

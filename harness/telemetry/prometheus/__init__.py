@@ -1,0 +1,1 @@
+"""The server's side of a trial as a Prometheus recorded it."""

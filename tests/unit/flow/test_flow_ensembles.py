@@ -1,0 +1,109 @@
+"""Which texts a pipeline is sent, and when a winner's pipeline is measured."""
+
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import yaml
+from queueing_model import measure
+
+from harness.errors import StudyError
+from harness.flow.ensembles import PreparedPipeline, pipeline_trial, text_groups
+from harness.flow.sweep import _measure_pipeline
+from harness.serving.ensemble import TextTokenizer, make_pipeline
+from harness.study.file import load_study, parse_study
+from harness.tasks.encoding import EncodedDataset, EncodedGroup
+from harness.tasks.samples import Samples
+from harness.types import Decision, ServingConfig, Trial, Verdict, WireProtocol, Workload
+from tests.sample_run import sample_run
+
+TRIAL = Trial(
+    "topics-student-fp32",
+    "topics",
+    ServingConfig(),
+    Workload(WireProtocol.HTTP, 4, 2, 5.0, 1.0, 1),
+    stage="confirm",
+    repeat=1,
+)
+
+
+def prepared():
+    variant = next(one for one in sample_run().variants if one.name == TRIAL.variant)
+    pipeline = make_pipeline(variant, TextTokenizer("{}", False, 32, (32,), 0, 0), ("a", "b"))
+    return PreparedPipeline(pipeline, ())
+
+
+def verdict(recommended):
+    return Verdict("topics", "p95 < 50 ms", Decision.PASS, recommended, "", ())
+
+
+@dataclasses.dataclass
+class Runner:
+    digest: str = "now"
+    asked: list = dataclasses.field(default_factory=list)
+
+    def sha256(self, trial):
+        return self.digest
+
+    def measure(self, trial, slo):
+        self.asked.append(trial)
+        return dataclasses.replace(measure(TRIAL), trial=trial, sha256=self.digest)
+
+
+def decided(recommended, runner, trials):
+    family = SimpleNamespace(pipelines=(prepared(),), family=SimpleNamespace(name="topics"))
+    journal = SimpleNamespace(
+        trials=trials, add=lambda one: trials.update({one.trial.trial_id: one})
+    )
+    folder = SimpleNamespace(journal=journal)
+    _measure_pipeline(family, verdict(recommended), runner, folder, lambda step: None)
+
+
+def test_the_winner_is_measured_as_a_pipeline_once_at_the_load_it_won_with():
+    winner, runner = measure(TRIAL), Runner()
+    trials = {TRIAL.trial_id: winner}
+    decided(TRIAL.trial_id, runner, trials)
+    decided(TRIAL.trial_id, runner, trials)  # a resumed run finds it in the journal
+    (asked,) = runner.asked
+    assert asked == pipeline_trial(winner, prepared().pipeline)
+    assert asked.variant == "topics-student-fp32-pipeline"
+    assert (asked.workload, asked.serving) == (TRIAL.workload, TRIAL.serving)
+    runner.digest = "of another tokenizer"
+    decided(TRIAL.trial_id, runner, trials)
+    assert len(runner.asked) == 2
+
+
+@pytest.mark.parametrize("recommended", [None, "topics-teacher-fp32--elsewhere"])
+def test_without_a_winner_no_pipeline_is_measured(recommended):
+    runner = Runner()
+    decided(recommended, runner, {})
+    assert runner.asked == []
+
+
+def test_texts_are_grouped_as_the_tensors_are():
+    texts, pairs = ("one", "zwölf", "three"), ("b", "", "c")
+    samples = Samples(texts, pairs, (0, 1, 0), ("a", "b"), "", (0, 1, 2), 1)
+    groups = tuple(EncodedGroup({}, np.array(rows)) for rows in ([2], [0, 1]))
+    dataset = EncodedDataset(groups, 3, None, None, None, 0, 0.0, "", 0)
+    first, second = text_groups(samples, dataset)
+    assert first["TEXT"].tolist() == [[b"three"]]
+    assert [one.decode() for one in second["TEXT"][:, 0]] == ["one", "zwölf"]
+    assert second["TEXT_PAIR"].tolist() == [[b"b"], [b""]]
+
+
+def test_a_study_names_its_pipelines_and_only_a_classifier_has_one():
+    path = Path(__file__).parents[3] / "studies" / "reference.yaml"
+    document = yaml.safe_load(path.read_text())
+    topics, prose = document["families"]
+    name = load_study(path).families[0].models[0].name
+    topics["pipeline"] = True
+    study = parse_study(document, source="study")
+    assert study.family_of(f"{name}-fp32-pipeline").name == topics["name"]
+    with pytest.raises(StudyError, match="no variant"):
+        load_study(path).family_of(f"{name}-fp32-pipeline")
+    prose["pipeline"] = True
+    with pytest.raises(StudyError) as caught:
+        parse_study(document, source="study")
+    assert "a causal-lm task has none" in "\n".join(caught.value.problems)

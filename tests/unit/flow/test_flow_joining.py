@@ -1,0 +1,235 @@
+"""What becomes of a window's slices in a trial's result, and when a trial may end."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness import hdr
+from harness.analysis.validity import judge_validity
+from harness.flow.results import (
+    allowing_for_lateness,
+    reading_lateness_s,
+    unmeasured,
+    with_clients,
+    with_evidence,
+)
+from harness.flow.steering import TrialWatch
+from harness.planning.decision import judge_trial
+from harness.planning.objective import parse_objective
+from harness.types import (
+    Decision,
+    GeneratorEvidence,
+    HostMetrics,
+    Latencies,
+    LoadResult,
+    ModelFormat,
+    ModelVariant,
+    Precision,
+    Role,
+    ServerMetrics,
+    ServingConfig,
+    SparseHistogram,
+    TaskKind,
+    TimeSlice,
+    Trial,
+    TrialResult,
+    WireProtocol,
+    Workload,
+)
+
+SLICE_S = 0.05
+VARIANT = ModelVariant(
+    "m", "f", Role.STUDENT, TaskKind.SEQUENCE_CLASSIFICATION, ModelFormat.ONNX, Precision.FP32,
+    "c", "0" * 64, Path("m"), (), (), 1, 1,
+)  # fmt: skip
+
+
+def histogram(*values_ms: float) -> SparseHistogram:
+    return hdr.of_nanoseconds((np.array(values_ms) * 1e6).astype(np.int64))
+
+
+def a_slice(index: int, *response_ms: float, **rest: Any) -> TimeSlice:
+    service = [value / 2 for value in response_ms]
+    ok = Latencies(histogram(*service), histogram(*service), histogram(*response_ms))
+    count = len(response_ms)
+    return TimeSlice(index, ok=ok, **{"completed": count, "inferences": 4 * count, **rest})
+
+
+def blank(*, duration_s: float = 4.0, shortest_s: float | None = 0.5) -> TrialResult:
+    workload = Workload(WireProtocol.HTTP, 4, 2, duration_s, 1.0, seed=1, min_duration_s=shortest_s)
+    return unmeasured(Trial("m", "f", ServingConfig(), workload), VARIANT, "2026-01-01")
+
+
+def test_the_clients_side_of_a_window() -> None:
+    window = [a_slice(at, 10.0, 20.0) for at in range(20)]
+    result = with_clients(blank(), window, SLICE_S, 0.99)
+    assert result.duration_s == pytest.approx(1.0)
+    assert result.requests == 40
+    assert result.throughput_requests_per_s == pytest.approx(40)
+    assert result.throughput_inferences_per_s == pytest.approx(160)
+    assert result.latency is not None
+    assert result.latency.confidence == 0.99
+    assert result.latency.percentiles["p50"].value_ms == pytest.approx(10, rel=0.001)
+    assert result.service is not None
+    assert result.service.p95_ms == pytest.approx(10, rel=0.001)
+    assert result.schedule_delay_p99_ms == pytest.approx(10, rel=0.001)
+    assert result.failures == result.dropped == 0
+
+
+def test_what_was_dropped_stands_apart_and_is_slower_than_anything() -> None:
+    window = [a_slice(at, 10.0, failures={"timeout": 1}, dropped=2) for at in range(20)]
+    result = with_clients(blank(), window, SLICE_S, 0.99)
+    assert result.failures_by_kind == {"timeout": 20}
+    assert result.failures == 20
+    assert result.dropped == 40
+    assert result.offered_requests_per_s == pytest.approx(80)
+    assert result.latency is not None
+    assert result.latency.percentiles["p95"].value_ms >= 3_600_000
+
+
+def test_a_window_without_answers_has_no_latency() -> None:
+    result = with_clients(blank(), [TimeSlice(0), TimeSlice(1)], SLICE_S, 0.99)
+    assert result.latency is None
+    assert result.service is None
+    assert result.schedule_delay_p99_ms is None
+
+
+def test_evidence_is_that_of_the_worst_generator() -> None:
+    generators = (
+        GeneratorEvidence(0.2, histogram(1.0)),
+        GeneratorEvidence(0.7, histogram(9.0)),
+        GeneratorEvidence(0.1, SparseHistogram()),
+    )
+    load = LoadResult(0, SLICE_S, (), 400_000_000, 10**9, generators)
+    result = with_evidence(blank(), load, ServerMetrics(requests=3), HostMetrics())
+    assert result.generator_cpu == 0.7
+    assert result.loop_lag_p99_ms == pytest.approx(9, rel=0.001)
+    assert result.warmup_s == pytest.approx(0.4)
+    assert result.server.requests == 3
+
+
+@pytest.mark.parametrize(
+    ("edges_ns", "late_s", "unsure"),
+    [
+        pytest.param((10**9, 3 * 10**9), 0.0, 0, id="on time"),
+        pytest.param((10**9 + 30_000_000, 3 * 10**9 + 40_000_000), 0.07, 0, id="as ever"),
+        pytest.param((10**9, 4 * 10**9 + 100_000_000), 1.1, 100, id="the end late"),
+        pytest.param((2 * 10**9, 4 * 10**9 + 100_000_000), 2.1, 200, id="both late"),
+    ],
+)
+def test_a_late_reading_makes_the_servers_count_unsure_by_the_traffic_meanwhile(
+    edges_ns: tuple[int, int], late_s: float, unsure: int
+) -> None:
+    window = tuple(TimeSlice(index, completed=5) for index in range(60))  # 100 requests/s
+    load = LoadResult(0, SLICE_S, window, 10**9, 3 * 10**9, ())
+    assert reading_lateness_s(load, edges_ns) == pytest.approx(late_s)
+    server = ServerMetrics(requests=200, requests_uncertainty=3)
+    allowed = allowing_for_lateness(server, load, late_s)
+    assert allowed.requests_uncertainty == 3 + unsure
+    seen_late = dataclasses.replace(allowed, requests=200 + unsure)
+    assert judge_validity(load, seen_late, blank().trial.workload, server_alive=True) == (True, "")
+
+
+class Telemetry:
+    """Counts its readings."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def open(self) -> None:
+        self.calls.append("open")
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+    def figures(self) -> tuple[ServerMetrics, HostMetrics]:
+        return ServerMetrics(requests=7), HostMetrics()
+
+    edges_ns = (0, 0)
+
+
+def watch_of(
+    result: TrialResult, slo: str = "p95 < 50 ms", telemetry: Telemetry | None = None
+) -> TrialWatch:
+    return TrialWatch(result, parse_objective(slo), telemetry or Telemetry(), SLICE_S)
+
+
+def calm(count: int, level_ms: float, *, seed: int = 3) -> list[TimeSlice]:
+    random = np.random.default_rng(seed)
+    return [a_slice(at, *(level_ms * random.uniform(0.8, 1.2, 40))) for at in range(count)]
+
+
+@pytest.mark.parametrize("level_ms", [5.0, 500.0])
+def test_a_trial_far_from_the_bound_is_decided_at_its_first_looks(level_ms: float) -> None:
+    first_look, second_look = [], []
+    for seed in range(20):
+        watch = watch_of(blank())
+        assert not watch.decided(calm(9, level_ms, seed=seed))
+        first_look.append(watch.decided(calm(10, level_ms, seed=seed)))
+        second_look.append(first_look[-1] or watch.decided(calm(20, level_ms, seed=seed)))
+    # Ten slices may look correlated by chance, and then the first look says nothing.
+    assert sum(first_look) >= 14
+    assert sum(second_look) >= 19
+
+
+def test_between_looks_nothing_is_decided_and_at_the_bound_not_at_all() -> None:
+    watch = watch_of(in_stage("confirm"))
+    at_the_bound = calm(80, 50 / 1.17)
+    looks = [count for count in range(1, 80) if watch.decided(at_the_bound[:count])]
+    assert looks == []
+    watch = watch_of(blank())
+    assert not watch.decided(at_the_bound[:12])
+    assert not watch.decided(calm(13, 5.0))  # far enough by now, but no look is due
+    assert watch.decided(calm(20, 5.0))
+
+
+@pytest.mark.parametrize(
+    ("stage", "given_up"), [("workload", True), ("grid", True), ("confirm", False), ("load", False)]
+)
+def test_a_trial_of_the_search_that_nothing_will_decide_is_given_up(stage, given_up) -> None:
+    """Its p95 lies at the bound; undecided it would end in any case."""
+    undecided = []
+    for seed in range(10):
+        result = dataclasses.replace(in_stage(stage), valid=True)
+        watch = watch_of(result)
+        at_the_bound = calm(40, 50 / 1.18, seed=seed)
+        assert not watch.decided(at_the_bound[:10])
+        for count in (20, 40):
+            if watch.decided(at_the_bound[:count]):
+                seen = with_clients(result, watch.shown, SLICE_S, watch.confidence)
+                decision, _ = judge_trial(parse_objective("p95 < 50 ms"), seen)
+                undecided.append(decision is Decision.UNDECIDED)
+                break
+    assert any(undecided) is given_up
+
+
+def in_stage(stage: str) -> TrialResult:
+    result = blank()
+    return dataclasses.replace(result, trial=dataclasses.replace(result.trial, stage=stage))
+
+
+def test_every_look_has_its_share_of_the_error() -> None:
+    assert watch_of(blank(shortest_s=None)).confidence == pytest.approx(0.95)
+    assert watch_of(blank()).confidence == pytest.approx(1 - 0.05 / 4)
+
+
+def test_the_servers_side_is_read_at_the_edges() -> None:
+    telemetry = Telemetry()
+    watch = watch_of(blank(), telemetry=telemetry)
+    watch.on_window_start()
+    assert telemetry.calls == ["open"]
+    watch.on_window_end()
+    assert telemetry.calls == ["open", "close"]
+
+
+def test_the_window_opens_when_latency_stays_as_it_is() -> None:
+    watch = watch_of(blank())
+    falling = [a_slice(at, *[100.0 * 0.6**at + 5] * 8) for at in range(12)]
+    steady = [a_slice(12 + at, *[5.0 + 0.1 * (at % 3)] * 8) for at in range(30)]
+    assert not watch.steady(falling[:6])
+    assert watch.steady([*falling, *steady])
