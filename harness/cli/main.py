@@ -49,11 +49,6 @@ app.command("schema")(schema.schema)
 app.command("doctor")(doctor.doctor)
 
 
-# typer brings click under a private name in newer releases; this is click's own base of all its
-# errors, each of which can show() itself.
-ClickException: type[Exception] = typer.BadParameter.__mro__[2]
-
-
 def main() -> NoReturn:
     """Run a command and exit: 0, 2, 3, 4, 5 or 130, as harness.errors defines them."""
     # A polite kill ends like Ctrl-C: results kept, processes stopped. SIGINT too is set on purpose,
@@ -72,8 +67,8 @@ def run_command(arguments: list[str]) -> int:
         return error.exit_code
     except typer.Exit as finished:
         return finished.exit_code
-    except ClickException as error:
-        error.show()  # type: ignore[attr-defined]
+    except typer.TyperException as error:
+        error.show()  # type: ignore[attr-defined]  # the errors of a command line all have it
         return EXIT_USAGE
     except (KeyboardInterrupt, typer.Abort):
         _print_problem("interrupted", "")

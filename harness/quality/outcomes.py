@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from harness.errors import RunFolderError
-from harness.system.storage import storage_errors
+from harness.system.storage import whole_file
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.rowwise import OF_ALL, PER_ROW, rowwise
 
@@ -113,14 +113,8 @@ def write_outcomes(
             "label_names": json.dumps(outcomes.label_names),
         }
     )
-    temporary = path.with_name(f".{path.name}.new")
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            pq.write_table(table, temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with whole_file(path, parents=True) as unfinished:
+        pq.write_table(table, unfinished)
 
 
 def read_outcomes(path: Path) -> Outcomes:

@@ -12,7 +12,7 @@ from pathlib import Path
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from harness.errors import StorageError
+from harness.system.storage import replace_text
 from harness.types import (
     Accelerator,
     ModelFormat,
@@ -45,15 +45,7 @@ def write_config(variant: ModelVariant, serving: ServingConfig) -> Path:
     """
     path = variant.path / CONFIG_FILE
     text = text_format.MessageToString(model_config(variant, serving))
-    partial = path.with_suffix(".partial")
-    try:
-        partial.write_text(text, "utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise StorageError(
-            f"{path} cannot be written: {error.strerror}",
-            next_step="free space there or choose another model repository",
-        ) from error
+    replace_text(path, text)
     return path
 
 

@@ -32,16 +32,35 @@ def storage_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def whole_file(path: Path, *, parents: bool = False) -> Iterator[Path]:
+    """Yield where to write a file that takes the place of `path` when the block ends well.
+
+    On any error, Ctrl-C included, what was there stays and nothing else is left behind. Missing
+    parent folders are made only with `parents`.
+
+    Raises:
+        StorageError: in place of OSError.
+    """
+    unfinished = path.with_name(f".{path.name}.new")
+    with storage_errors(path.parent):
+        if parents:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield unfinished
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
 def replace_text(path: Path, text: str) -> None:
     """Write a file whole or not at all.
 
     Raises:
         StorageError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.new")
-    with storage_errors(path.parent):
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+    with whole_file(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def utc_now() -> str:

@@ -23,9 +23,9 @@ _HARNESS = """
 import sys, threading, time
 from pathlib import Path
 import psutil
-from harness.serving.embedded import EmbeddedTriton
+from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
-from harness.serving.environment import ensure_server_environment
+from harness.serving.embedded.environment import ensure_server_environment
 
 repository, log, how = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 server = EmbeddedTriton(ensure_server_environment(print), repository, log_file=log)

@@ -18,8 +18,13 @@ from harness.load.engine.open_loop import OpenLoop, Timer, requests_in_turn
 from harness.load.engine.recorder import Recorder, merge_slices
 from harness.load.requests.answers import AnswerCheck
 from harness.load.requests.fit import check_payloads_fit
-from harness.load.requests.known_answers import KnownAnswers, make_known_answers
-from harness.load.requests.payloads import draw_payloads, encode_payloads, read_payloads
+from harness.load.requests.known_answers import make_known_answers
+from harness.load.requests.payloads import (
+    KnownAnswers,
+    draw_payloads,
+    encode_payloads,
+    read_payloads,
+)
 from harness.load.schedule.arrivals import arrival_times_ns, parse_arrivals
 from harness.load.transports.address import parse_target
 from harness.load.transports.opening import transport_opener

@@ -183,7 +183,7 @@ def test_whoever_reads_waits_no_longer_for_a_name_than_for_the_page(
 UNDER_GEVENT = """
 from gevent import monkey; monkey.patch_all()
 import socket, time, gevent
-from harness.connections import resolve
+from harness.system.connections import resolve
 
 asked = []
 def slow(*place, **_):

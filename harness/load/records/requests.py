@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from harness import hdr
 from harness.errors import StorageError
 from harness.load.engine.recorder import Batch
-from harness.system.storage import storage_errors
+from harness.system.storage import storage_errors, whole_file
 from harness.types import SparseHistogram
 
 OK = "ok"
@@ -187,14 +187,12 @@ def _stream_of(path: Path) -> Path:
 
 def _to_parquet(stream_path: Path, path: Path) -> None:
     """Write the stream's rows as Parquet, whole or not at all, and remove the stream."""
-    unfinished = path.with_name(f".{path.name}.new")
-    try:
-        with pq.ParquetWriter(unfinished, SCHEMA, **_ENCODING) as writer:
-            for rows in _row_groups(stream_path):
-                writer.write_table(rows)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with (
+        whole_file(path) as unfinished,
+        pq.ParquetWriter(unfinished, SCHEMA, **_ENCODING) as writer,
+    ):
+        for rows in _row_groups(stream_path):
+            writer.write_table(rows)
     stream_path.unlink()
 
 

@@ -8,8 +8,7 @@ scalar `tolerance`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -18,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError
-from harness.load.requests.payloads import Payload
-from harness.system.storage import storage_errors
+from harness.load.requests.payloads import KnownAnswers, Payload, Tensors
+from harness.system.storage import whole_file
 from harness.types import FREE_SIZE, Precision, TensorSpec
 
 TOLERANCE: dict[Precision, float] = {
@@ -37,16 +36,6 @@ find are answers of no row at all, and those of very different rows.
 """
 
 _TOLERANCE_KEY = "tolerance"
-
-Tensors = Mapping[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class KnownAnswers:
-    """Entry i belongs to request i of the pool; later requests have none."""
-
-    answers: tuple[Tensors, ...]
-    tolerance: float
 
 
 def make_known_answers(
@@ -116,12 +105,8 @@ def write_known_answers(path: Path, answers: Sequence[Tensors], tolerance: float
     """
     arrays = {f"{i}/{name}": array for i, one in enumerate(answers) for name, array in one.items()}
     arrays[_TOLERANCE_KEY] = np.array(tolerance)
-    temporary = path.with_name(f".{path.name}.new")
-    with storage_errors(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # of allow_pickle, not of ours
-        temporary.replace(path)
+    with whole_file(path, parents=True) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # of allow_pickle, not of ours
 
 
 def read_known_answers(path: Path) -> KnownAnswers:

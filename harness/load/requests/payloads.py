@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -22,11 +22,8 @@ from numpy.typing import NDArray
 from harness.errors import DataError
 from harness.load.requests.arrays import as_tensor, from_archive, row_bytes, to_archive
 from harness.load.transports.contract import Layout, Transport
-from harness.system.storage import storage_errors
+from harness.system.storage import whole_file
 from harness.types import Workload
-
-if TYPE_CHECKING:
-    from harness.load.requests.known_answers import KnownAnswers  # it makes them of payloads
 
 POOL_REQUESTS = 256
 """Distinct requests: enough that a response cache or a lucky sample does not decide."""
@@ -42,7 +39,8 @@ _FORM = (
     "each of the model's inputs; rows of several lengths as GROUP/INPUT: 0/input_ids, 1/input_ids"
 )
 
-Group = Mapping[str, NDArray[Any]]
+Tensors = Mapping[str, NDArray[Any]]
+Group = Tensors
 Mix = Sequence[tuple[int, float]]
 """(size, weight); `harness.load.requests.traffic` parses and checks them."""
 
@@ -63,6 +61,18 @@ class Payload:
     def lengths(self) -> frozenset[int]:
         """Every size of the request beside its batch: what a dynamic output may be as long as."""
         return frozenset(size for array in self.inputs.values() for size in array.shape[1:])
+
+
+@dataclass(frozen=True)
+class KnownAnswers:
+    """What an independent client was answered: entry i to request i of the pool.
+
+    Later requests have none.
+    """
+
+    answers: tuple[Tensors, ...]
+    tolerance: float
+    """Largest difference of a right answer, as a share of the known answer's largest element."""
 
 
 @dataclass(slots=True, eq=False)
@@ -103,12 +113,8 @@ def write_payloads(path: Path, groups: Sequence[Group]) -> None:
             arrays.update(to_archive(f"{index}/{name}", tensor))
     if not sum(map(_rows, groups)):
         raise DataError(f"{path}: there are no rows to send")
-    temporary = path.with_name(f".{path.name}.new")
-    with storage_errors(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # of allow_pickle, not of ours
-        temporary.replace(path)
+    with whole_file(path, parents=True) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # of allow_pickle, not of ours
 
 
 def read_payloads(path: Path) -> list[dict[str, NDArray[Any]]]:

@@ -155,7 +155,7 @@ import threading
 from pathlib import Path
 import numpy as np
 from harness.load.transports.address import parse_target
-from harness.load.transports.grpc import GrpcTransport
+from harness.load.transports.grpc.transport import GrpcTransport
 
 certificate = Path(sys.argv[4]) if len(sys.argv) > 4 else None
 target, users = parse_target(sys.argv[1], ca_file=certificate), int(sys.argv[2])

@@ -177,7 +177,7 @@ import sys, threading
 import numpy as np
 from harness.load.transports.address import parse_target
 from harness.load.transports.contract import RequestFailure
-from harness.load.transports.http import HttpTransport
+from harness.load.transports.http.transport import HttpTransport
 target = parse_target(sys.argv[1])
 outcomes = []
 def user():

@@ -313,8 +313,8 @@ import gevent.monkey; gevent.monkey.patch_all()
 import gevent.socket, sys, time
 import numpy as np
 import test_load_open_loop as rig
-from harness.load.closed_loop import Ending
-from harness.load.timer import Timer
+from harness.load.engine.closed_loop import Ending
+from harness.load.engine.open_loop import Timer
 
 def slow(body):
     time.sleep(0.05)

@@ -10,8 +10,8 @@ import pytest
 
 from harness.errors import DataError, StorageError
 from harness.load.requests import payloads
-from harness.load.requests.known_answers import KnownAnswers
 from harness.load.requests.payloads import (
+    KnownAnswers,
     draw_payloads,
     encode_payloads,
     read_payloads,
