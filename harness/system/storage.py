@@ -43,7 +43,7 @@ def whole_file(path: Path, *, parents: bool = False) -> Iterator[Path]:
         StorageError: in place of OSError.
     """
     unfinished = path.with_name(f".{path.name}.new")
-    with storage_errors(path.parent):
+    with storage_errors(path):
         if parents:
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
