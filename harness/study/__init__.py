@@ -4,7 +4,7 @@ Strict pydantic: unknown keys and wrong types are refused. Validation has no sid
 looks whether named files exist.
 """
 
-from harness.study.data import CsvData, HubData, JsonLinesData, ReferenceData
+from harness.study.data import ConllData, CsvData, HubData, JsonLinesData, ReferenceData
 from harness.study.document import Family, Study, plans_of, study_schema, variant_names
 from harness.study.models import (
     PIPELINE_SUFFIX,
@@ -27,6 +27,7 @@ __all__ = [
     "PIPELINE_SUFFIX",
     "PLAN_SUFFIX",
     "CausalLanguageModelling",
+    "ConllData",
     "CsvData",
     "Family",
     "HubData",

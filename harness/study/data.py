@@ -34,6 +34,17 @@ class JsonLinesData(_FileData):
     source: Literal["jsonl"]
 
 
+class ConllData(_FileData):
+    """Tagged sentences in a text file: a word a line with its tags, an empty line between two."""
+
+    source: Literal["conll"]
+    columns: list[str] | None = Field(
+        None,
+        description="Names of the file's columns, in order; default: the first is `tokens`, the "
+        "last `ner_tags`.",
+    )
+
+
 class HubData(Strict):
     """Samples from the Hugging Face hub, by `datasets` name."""
 
@@ -51,4 +62,6 @@ class ReferenceData(Strict):
     name: Literal["topics", "prose"]
 
 
-Data = Annotated[CsvData | JsonLinesData | HubData | ReferenceData, Field(discriminator="source")]
+Data = Annotated[
+    CsvData | JsonLinesData | ConllData | HubData | ReferenceData, Field(discriminator="source")
+]

@@ -1,4 +1,4 @@
-"""Rows of text from where a study says they are: CSV, JSON lines, or the Hugging Face hub.
+"""Rows of text from where a study says they are: CSV, JSON lines, CoNLL, or the hub.
 
 Values stay as they were written; every complaint names the line.
 """
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import DataError
-from harness.study import CsvData, HubData, JsonLinesData, ReferenceData
+from harness.study import ConllData, CsvData, HubData, JsonLinesData, ReferenceData
 from harness.system.extras import require_extra
 
 _SHOWN = 8
@@ -45,7 +45,7 @@ class Table:
 
 
 def read_table(
-    data: CsvData | JsonLinesData | HubData | ReferenceData, data_file: Path | None
+    data: CsvData | JsonLinesData | ConllData | HubData | ReferenceData, data_file: Path | None
 ) -> Table:
     """Read the rows that a study's `data` names.
 
@@ -62,6 +62,8 @@ def read_table(
         table = _from_csv(data.path)
     elif isinstance(data, JsonLinesData):
         table = _from_json_lines(data.path)
+    elif isinstance(data, ConllData):
+        table = _from_conll(data)
     elif data_file is not None:
         table = _from_json_lines(data_file)
     else:
@@ -178,6 +180,50 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return row
 
 
+def _from_conll(data: ConllData) -> Table:
+    """A row a sentence; each column holds a list with an entry a word."""
+    text = read_text(data.path)
+    names = data.columns
+    sentences: list[list[list[str]]] = []
+    lines: list[int] = []
+    problems: list[str] = []
+    between = True
+    for line, content in enumerate(text.split("\n"), 1):
+        stripped = content.strip()
+        if not stripped or stripped.startswith("-DOCSTART-") or (between and _is_remark(stripped)):
+            between = True
+            continue
+        values = [one.strip() for one in stripped.split("\t")] if "\t" in stripped else (
+            stripped.split()
+        )  # fmt: skip
+        if names is None:
+            names = ["tokens", *(f"column_{n}" for n in range(2, len(values))), "ner_tags"]
+        if len(values) != len(names) or len(values) == 1:
+            problems.append(f"line {line}: {len(values)} columns where there are {len(names)}")
+            continue
+        if between:
+            sentences.append([])
+            lines.append(line)
+            between = False
+        sentences[-1].append(values)
+    refuse(
+        str(data.path),
+        problems,
+        next_step="each line holds a word and its tags, parted by white space, and an empty line "
+        "ends a sentence; 'columns' names them",
+    )
+    columns = tuple(names or ("tokens", "ner_tags"))
+    rows = [
+        dict(zip(columns, map(list, zip(*words, strict=True)), strict=True)) for words in sentences
+    ]
+    return Table(str(data.path), columns, rows, lines)
+
+
+def _is_remark(line: str) -> bool:
+    """What stands above a sentence in CoNLL-U and its like: `# text = ...`, `# id 7`."""
+    return line.startswith("# ") and ("=" in line or line.split()[1] == "id")
+
+
 def _from_hub(data: HubData) -> Table:
     require_extra("datasets", "huggingface_hub")
     import datasets
@@ -194,9 +240,13 @@ def _from_hub(data: HubData) -> Table:
             next_step="check name, config and split, or save the rows as JSON lines and use "
             "'source: jsonl'",
         ) from error
+    # A list of class indexes (a tag a word) declares its names one level down.
+    features = {
+        name: getattr(feature, "feature", feature) for name, feature in split.features.items()
+    }
     declared = {
         name: tuple(feature.names)
-        for name, feature in split.features.items()
+        for name, feature in features.items()
         if isinstance(feature, datasets.ClassLabel)
     }
     return Table(

@@ -3,7 +3,8 @@
 import pytest
 
 from harness.errors import DataError
-from harness.study import SequenceClassification
+from harness.study import HubData, SequenceClassification
+from harness.tasks.rows import read_table
 from harness.tasks.samples import load_samples
 
 
@@ -53,3 +54,24 @@ def test_no_hub_and_no_copy_says_how_to_go_on(tmp_path, monkeypatch):
 def test_a_name_that_cannot_be_one(tmp_path):
     with pytest.raises(DataError, match=r"Repo id must"):
         load_samples(hub_task("no such/name/at all"), seed=0, label_names=None)
+
+
+def test_a_list_of_class_indexes_declares_its_names(tmp_path, monkeypatch):
+    """As CoNLL-2003 lies on the hub: a tag a word."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    tags = datasets.ClassLabel(names=["O", "B-PER"])
+    features = datasets.Features(
+        {
+            "tokens": datasets.Sequence(datasets.Value("string")),
+            "ner_tags": datasets.Sequence(tags),
+        }
+    )
+    rows = {"tokens": [["a", "Bo"]], "ner_tags": [[0, 1]]}
+    folder = tmp_path / "set"
+    folder.mkdir()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / "test.parquet")
+    table = read_table(HubData(source="datasets", name=str(folder)), None)
+    assert table.class_names == {"ner_tags": ("O", "B-PER")}
+    assert table.rows == [{"tokens": ["a", "Bo"], "ner_tags": [0, 1]}]

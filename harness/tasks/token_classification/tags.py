@@ -1,0 +1,205 @@
+"""Tags of words, and the entities that they spell: IO, IOB1, IOB2, IOBES and BILOU.
+
+A tag is `O`, or a prefix and a type (`B-PER`). Read leniently, as conlleval and seqeval's default
+do, every tagged word belongs to an entity whatever its prefix; read strictly, only what its scheme
+would have written counts. Types without a prefix (IO) are read as inside an entity.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+
+OUTSIDE = "O"
+_PREFIXED = re.compile(r"([BIESLU])(?:[-_](.+))?", re.DOTALL)
+_SUFFIXED = re.compile(r".+[-_][BIESLU]", re.DOTALL)
+_SINGLE = {"U": "S", "L": "E"}
+"""BILOU's letters in those of IOBES."""
+
+Entity = tuple[str, int, int]
+"""Type, first word and last word (included)."""
+
+
+class TagScheme(StrEnum):
+    """How tags spell where entities begin and end."""
+
+    IO = "io"
+    """No beginnings: a run of words of one type is one entity."""
+    IOB1 = "iob1"
+    """B- only where an entity follows another of its type at once."""
+    IOB2 = "iob2"
+    """B- on every first word."""
+    IOBES = "iobes"
+    """B-, I-, E- of several words, S- of a single one; also called BIOES."""
+    BILOU = "bilou"
+    """The same with L- for E- and U- for S-."""
+
+
+@dataclass(frozen=True)
+class TagNames:
+    """The tags that a data set or a model uses, and what each says."""
+
+    names: tuple[str, ...]
+    scheme: TagScheme
+
+    def parse(self, tag: str) -> tuple[str, str]:
+        """Prefix (O, B, I, E or S) and type; what is no tag of the scheme ([CLS]) is outside."""
+        if tag == OUTSIDE:
+            return OUTSIDE, ""
+        if self._bare:
+            return "I", tag
+        match = _PREFIXED.fullmatch(tag)
+        if match is None:
+            return OUTSIDE, ""
+        return _SINGLE.get(match[1], match[1]), match[2] or "_"
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """Types of entities, sorted."""
+        return tuple(sorted({kind for _, kind in map(self.parse, self.names) if kind}))
+
+    def entities(self, tags: Sequence[str], *, strict: bool = False) -> frozenset[Entity]:
+        """The entities that a sentence's tags spell.
+
+        Args:
+            tags: one a word.
+            strict: whether only sequences that the scheme would have written count. IO and IOB1
+                allow every sequence.
+        """
+        read = [self.parse(tag) for tag in tags]
+        if strict and self.scheme in {TagScheme.IOB2, TagScheme.IOBES, TagScheme.BILOU}:
+            return frozenset(_strict(read, ends=self.scheme is not TagScheme.IOB2))
+        return frozenset(_lenient(read))
+
+    def write(self, entities: Sequence[Entity], words: int) -> list[str]:
+        """The tags of a sentence that spell its entities in this scheme.
+
+        Args:
+            entities: none of which overlap.
+            words: in the sentence.
+
+        Raises:
+            KeyError: a type that has no such tag here.
+        """
+        spelt = {self.parse(name): name for name in reversed(self.names)}
+        tags = [spelt.get((OUTSIDE, ""), OUTSIDE)] * words
+        ended: dict[str, int] = {}
+        for kind, first, last in sorted(entities, key=lambda one: one[1]):
+            for place in range(first, last + 1):
+                prefix = self._prefix(place, first, last, follows=ended.get(kind) == first - 1)
+                tags[place] = spelt[prefix, kind]
+            ended[kind] = last
+        return tags
+
+    def _prefix(self, place: int, first: int, last: int, *, follows: bool) -> str:
+        ends = self.scheme in {TagScheme.IOBES, TagScheme.BILOU}
+        if ends and first == last:
+            return "S"
+        if place == first and self.scheme is not TagScheme.IO:
+            return "B" if self.scheme is not TagScheme.IOB1 or follows else "I"
+        return "E" if ends and place == last else "I"
+
+    @cached_property
+    def _bare(self) -> bool:
+        """Whether the tags are types without a prefix."""
+        tagged = (name for name in self.names if name != OUTSIDE)
+        return self.scheme is TagScheme.IO and not all(map(_PREFIXED.fullmatch, tagged))
+
+
+def tags_of_model(names: Sequence[str]) -> TagNames:
+    """What a model's outputs spell; those with B- and I- alone are taken for IOB2.
+
+    Raises:
+        ValueError: the type stands before the letter (`PER-B`).
+    """
+    return TagNames(tuple(names), _scheme_of_names(names) or TagScheme.IOB2)
+
+
+def tags_of_data(sentences: Sequence[Sequence[str]]) -> TagNames:
+    """The scheme of tagged sentences, where it is certain.
+
+    Raises:
+        ValueError: with what cannot be told.
+    """
+    names = sorted({tag for tags in sentences for tag in tags})
+    scheme = _scheme_of_names(names)
+    if scheme is None:
+        scheme = _iob_of(sentences)
+    return TagNames(tuple(names), scheme)
+
+
+def _scheme_of_names(names: Sequence[str]) -> TagScheme | None:
+    """None where B- and I- alone leave open which IOB it is."""
+    tagged = [name for name in names if name != OUTSIDE]
+    matches = [match for match in map(_PREFIXED.fullmatch, tagged) if match and match[2]]
+    suffixed = [name for name in tagged if _SUFFIXED.fullmatch(name)]
+    if len(matches) < len(tagged) == len(suffixed):
+        raise ValueError(
+            f"tags such as {tagged[0]} have their letter behind the type; it is read before it "
+            "(B-PER)"
+        )
+    letters = {match[1] for match in matches}
+    if not letters & {"B", "I"} or 2 * len(matches) < len(tagged):
+        return TagScheme.IO
+    if letters & {"L", "U"}:
+        return TagScheme.BILOU
+    if letters & {"E", "S"}:
+        return TagScheme.IOBES
+    return None if "B" in letters else TagScheme.IO
+
+
+def _iob_of(sentences: Sequence[Sequence[str]]) -> TagScheme:
+    """IOB1 writes B- only behind an entity of the same type, IOB2 on every first word."""
+    reader = TagNames((), TagScheme.IOB2)
+    needless, missing = "", ""
+    for number, tags in enumerate(sentences):
+        before = (OUTSIDE, "")
+        for word, tag in enumerate(tags):
+            prefix, kind = reader.parse(tag)
+            place = f"{tag} of word {word + 1} in sentence {number + 1}"
+            if prefix == "B" and before[1] != kind:
+                needless = needless or place
+            if prefix == "I" and before[1] != kind:
+                missing = missing or place
+            before = prefix, kind
+    if needless and missing:
+        raise ValueError(
+            f"the tags are neither IOB1 nor IOB2: {needless} begins an entity as IOB2 writes it, "
+            f"{missing} as IOB1 does"
+        )
+    return TagScheme.IOB1 if missing else TagScheme.IOB2
+
+
+def _lenient(read: Sequence[tuple[str, str]]) -> Iterator[Entity]:
+    """As conlleval: an entity ends where its type does, before a B or S, and behind an E or S."""
+    first = 0
+    before, kind = OUTSIDE, ""
+    for place, (prefix, own) in enumerate([*read, (OUTSIDE, "")]):
+        begins = prefix in {"B", "S"} or before in {OUTSIDE, "E", "S"} or own != kind
+        if begins and before != OUTSIDE:
+            yield kind, first, place - 1
+        if begins:
+            first = place
+        before, kind = prefix, own
+
+
+def _strict(read: Sequence[tuple[str, str]], *, ends: bool) -> Iterator[Entity]:
+    """As the scheme writes them: B and then I, and to the end an E where the scheme has one."""
+    first: int | None = None
+    kind = ""
+    for place, (prefix, own) in enumerate([*read, (OUTSIDE, "")]):
+        goes_on = first is not None and own == kind and prefix in {"I", "E"}
+        if first is not None and not goes_on:
+            if not ends:
+                yield kind, first, place - 1
+            first = None
+        if goes_on and prefix == "E" and first is not None:
+            yield kind, first, place
+            first = None
+        if prefix == "S":
+            yield own, place, place
+        if prefix == "B":
+            first, kind = place, own
