@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from held_up import told_apart
+from hypothesis import HealthCheck, settings
 from tiny_model import make_tiny_variant
 
 import harness.serving
@@ -16,6 +19,29 @@ from harness.types import ModelVariant, Progress
 
 # The backend's files import each other by bare name, as Triton's stub has them on its path.
 sys.path.append(str(Path(harness.serving.__file__).parent / "backends" / "onnxruntime"))
+
+# A shell that starts a job in the background lets it ignore Ctrl-C, and so would all its children.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# No test may fail because the machine stood still: examples have no deadline.
+UNHURRIED = settings(
+    deadline=None,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("quick", UNHURRIED)
+settings.register_profile("thorough", UNHURRIED, max_examples=100)
+settings.load_profile("quick")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Tell a slow test's failure from the machine's."""
+    if item.get_closest_marker("slow") is None:
+        return (yield)
+    with told_apart():
+        return (yield)
 
 
 @pytest.fixture(scope="session")

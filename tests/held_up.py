@@ -1,4 +1,80 @@
-"""What other work on the machine does to a trial, in the words of its reason."""
+"""What other work on the machine does to a trial or to a test, and how that is told from a fault.
+
+A trial says it of itself: its reason has one of `HELD_UP`. Of a test that needs the machine to
+itself, the tests' conftest says it: while the test ran, a thread that only sleeps woke late by
+more than `LOST_S` in all. Only then is its failure a `HeldUp`, which `make check-slow` repeats.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Self
+
+import pytest
 
 HELD_UP = ("sent late", "slow to send", "woke late", "steady", "short of a core")
 """A trial that is invalid for one of these was measured on a busy machine; no fault of the code."""
+LOST_S = 0.5
+"""How much later than asked a sleeper may wake in all, before a failure is the machine's."""
+STEP_S = 0.02
+LATE_S = 0.01
+"""What one waking may take on a machine with nothing else to do."""
+
+
+class HeldUp(AssertionError):  # noqa: N818  (no error: a reason to measure again)
+    """A claim about speed failed while the machine stood still or worked for others."""
+
+
+@contextmanager
+def told_apart() -> Iterator[None]:
+    """Raise a failure of the block as `HeldUp` where the machine lost too much of its time."""
+    with Sleeper() as sleeper:
+        try:
+            yield
+        except (Exception, pytest.fail.Exception) as failure:
+            if sleeper.lost_s < LOST_S:
+                raise
+            raise HeldUp(f"while it ran the machine lost {sleeper.lost_s:.1f} s") from failure
+
+
+class Sleeper:
+    """A thread that sleeps and sums up how late it was woken; a context manager.
+
+    Args:
+        now_s: a monotonic clock.
+    """
+
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._now_s = now_s
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._sleep, daemon=True)
+        self.lost_s = 0.0
+        """Beyond `LATE_S` a waking."""
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+        self._over.set()
+        self._thread.join()
+
+    def _sleep(self) -> None:
+        before_s = self._now_s()
+        while not self._over.wait(STEP_S):
+            before_s = self.woken(before_s)
+
+    def woken(self, before_s: float) -> float:
+        """Take a waking into account; the time of it.
+
+        Args:
+            before_s: when it went to sleep.
+        """
+        now_s = self._now_s()
+        self.lost_s += max(0.0, now_s - before_s - STEP_S - LATE_S)
+        return now_s

@@ -1,15 +1,37 @@
-"""Load generators and a fake server, started once for each file of tests that uses them."""
+"""Load generators and a fake server, started once for each file of tests that uses them.
+
+With several test processes a file is run by one of them, and all files that ask for the shared
+server by the same one, so that it is started once.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from load_rig import Rig, load_rig
 
 from harness.load.transports.opening import GrpcImplementation
 from harness.types import WireProtocol
+
+HERE = Path(__file__).parent
+SHARED = {"embedded_triton": "server"}
+"""The group of all files that use such a fixture."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every file its group, before pytest-xdist reads it."""
+    groups: dict[Path, str] = {}
+    for item in items:
+        for fixture in getattr(item, "fixturenames", ()):
+            if fixture in SHARED:
+                groups[item.path] = SHARED[fixture]
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.xdist_group(groups.get(item.path, item.path.stem)))
 
 
 @pytest.fixture(scope="module")

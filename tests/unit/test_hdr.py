@@ -26,7 +26,7 @@ def reference_of(values_us: list[int]) -> HdrHistogram:
     return reference
 
 
-@settings(max_examples=30, deadline=None)  # HdrHistogram is slow to make and to read
+@settings(max_examples=30)  # HdrHistogram is slow to make and to read
 @given(st.lists(latencies_us, min_size=1, max_size=60))
 def test_it_counts_as_hdrhistogram_does(values_us: list[int]) -> None:
     reference = reference_of(values_us)
@@ -44,7 +44,7 @@ def test_a_quantile_is_the_smallest_value_that_so_many_do_not_exceed(values_us, 
     assert exact_ms <= seen_ms <= exact_ms * 1.001
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(latencies_us, max_size=60))
 def test_its_encoded_form_is_the_standard_one(values_us: list[int]) -> None:
     encoded = hdr.encode(histogram_of(values_us))

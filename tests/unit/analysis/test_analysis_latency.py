@@ -5,7 +5,7 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import hdr
@@ -137,7 +137,6 @@ def test_intervals_cover_the_truth_as_often_as_they_say(series, metric):
     assert inside >= 133
 
 
-@settings(max_examples=50, deadline=None)
 @given(
     st.lists(
         st.tuples(st.lists(st.integers(0, 3_600_000_000), max_size=40), st.integers(0, 5)),

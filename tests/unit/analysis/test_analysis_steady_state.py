@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from known_queues import closed_loop, mm1
 from simulated_trials import sliced
@@ -49,7 +49,6 @@ def test_constant_series_are_steady_from_the_start():
     assert truncation(5 + np.tile([0.01, -0.01], 10)) == 0
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(0, 1e9), max_size=60))
 def test_a_cut_lies_in_the_first_half_or_is_the_whole(series):
     cut = truncation(series)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import hdr
@@ -17,7 +17,6 @@ def slice_at(index: int, count: int = 1) -> TimeSlice:
     return TimeSlice(index, ok=Latencies(response, response, response), completed=count)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5 * MOST), st.integers(1, 9)), min_size=1, max_size=60))
 def test_every_count_is_kept_however_long_the_load(reported: list[tuple[int, int]]) -> None:
     history = LoadHistory(0.25)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -105,7 +105,6 @@ def histogram(spans_ns: list[int]) -> SparseHistogram:
     return SparseHistogram(tuple(sorted(counts)), tuple(counts[at] for at in sorted(counts)))
 
 
-@settings(deadline=None)
 @given(st.lists(requests, max_size=15))
 def test_a_slice_holds_what_counting_one_by_one_gives(seen: list[Seen]) -> None:
     slices = taken(seen)
@@ -113,7 +112,6 @@ def test_a_slice_holds_what_counting_one_by_one_gives(seen: list[Seen]) -> None:
     assert [one.index for one in slices] == sorted(one.index for one in slices)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(requests, st.integers(0, 2), st.booleans()), max_size=40), st.randoms())
 def test_any_split_into_processes_and_takes_adds_up_to_one_recorder(seen, random) -> None:
     recorders = [Recorder(START_NS, SLICE_NS) for _ in range(3)]
@@ -129,7 +127,6 @@ def test_any_split_into_processes_and_takes_adds_up_to_one_recorder(seen, random
     assert merge_slices([merge_slices(parts[:2]), merge_slices(parts[2:])]) == whole
 
 
-@settings(deadline=None)
 @given(st.lists(requests, max_size=30))
 def test_the_bound_of_what_is_held_changes_nothing(seen: list[Seen]) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -197,7 +194,6 @@ def test_a_listener_that_lets_others_record_loses_nothing() -> None:
     assert both == taken([Seen(START_NS, 0, MS), Seen(START_NS, 0, 5 * MS)])
 
 
-@settings(deadline=None)
 @given(st.lists(requests, max_size=15))
 def test_slices_go_over_the_wire_unchanged(seen: list[Seen]) -> None:
     wire = TypeAdapter(list[TimeSlice])

@@ -62,7 +62,7 @@ def test_every_outcome_has_its_row(tmp_path: Path) -> None:
     ]
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(
     st.lists(
         st.tuples(st.integers(0, 2), st.integers(0, 10**9), st.integers(0, 10**10), st.booleans()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.load.engine.recorder import Recorder, dense
@@ -78,7 +78,6 @@ def test_rows_have_a_column_for_each_kind_of_failure() -> None:
     assert first["phase"] == "measured"
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 99), st.integers(0, 10**9)), max_size=40),
     st.integers(0, 50),

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from closed_queue import DEMO_MODELS, demo_space, measure
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from planning_samples import make_result
 from search_drive import SLO, SLOW, drive, make_search, recommended, verdict_of
@@ -121,7 +121,6 @@ OUTCOMES = st.tuples(
 )
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.lists(WORKLOADS, unique_by=lambda workload: workload.label, max_size=12),
     st.lists(st.sampled_from([ServingConfig(4), ServingConfig(64), ServingConfig(64, 100)]),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from quality_samples import RuleEndpoint, variant
@@ -170,7 +170,6 @@ def test_batch_sizes_are_compared_by_their_spans() -> None:
 numbers = st.floats(-10, 10, width=32)
 
 
-@settings(deadline=None, max_examples=60)
 @given(
     st.lists(st.tuples(numbers, numbers, st.booleans()), min_size=1, max_size=12),
     st.integers(1, 6),

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from quality_samples import classified, spoken, variant
 from scipy.stats import binom
@@ -289,7 +289,6 @@ labelled = st.integers(2, 60).flatmap(
 
 
 @given(labelled)
-@settings(deadline=None)
 def test_metrics_of_sums_are_sklearns(rows: tuple[list[int], list[int]]) -> None:
     """What is weighed is the very metric that sklearn computes."""
     labels, predictions = map(np.array, rows)
@@ -307,7 +306,6 @@ windows = st.lists(
 
 
 @given(windows, st.integers(0, 2**32))
-@settings(deadline=None, max_examples=40)
 def test_an_identical_model_keeps_all_as_far_as_the_rows_tell(
     rows: list[tuple[float, int, int]], seed: int
 ) -> None:
@@ -322,7 +320,6 @@ def test_an_identical_model_keeps_all_as_far_as_the_rows_tell(
 
 
 @given(labelled, st.integers(0, 2**32))
-@settings(deadline=None, max_examples=40)
 def test_an_identical_classifier_keeps_all_as_far_as_the_rows_tell(
     rows: tuple[list[int], list[int]], seed: int
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import mcnemar
 
@@ -14,7 +14,6 @@ pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=3
 
 
 @given(pairs)
-@settings(deadline=None)
 def test_mcnemar_is_statsmodels_exact_one(rows: list[tuple[bool, bool]]) -> None:
     first, second = np.array(rows).T
     table = [

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import LINES, byte_level_tokenizer, word_piece_tokenizer
 
@@ -228,7 +228,6 @@ def test_a_begin_of_text_token_starts_every_window_and_all_text_is_scored(byte_l
     assert encoded.byte_counts.sum() == len(LINES[1].encode())
 
 
-@settings(max_examples=150, deadline=None)
 @given(text=st.text(st.characters(codec="utf-8"), max_size=60), length=st.integers(2, 9))
 def test_scored_bytes_are_those_of_the_scored_tokens(byte_level, text, length):
     """Against the byte-level alphabet itself, in which one letter of a token is one byte.
@@ -247,7 +246,6 @@ def test_scored_bytes_are_those_of_the_scored_tokens(byte_level, text, length):
         assert window.scored_bytes == sum(len(token) for token in tokens[1:])
 
 
-@settings(max_examples=100, deadline=None)
 @given(text=st.text(st.characters(codec="utf-8"), max_size=60), length=st.integers(2, 9))
 def test_with_a_lead_the_windows_cover_every_byte_once(byte_level_with_begin, text, length):
     tokenizer = load_tokenizer(byte_level_with_begin)

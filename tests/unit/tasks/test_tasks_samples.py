@@ -2,7 +2,7 @@ import csv
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import DataError
@@ -240,7 +240,6 @@ def test_running_text_needs_no_labels(tmp_path):
     assert samples.labels is None
 
 
-@settings(max_examples=60, deadline=None)
 @given(rows=st.lists(st.tuples(st.text(max_size=20), st.integers(0, 1)), min_size=1, max_size=8))
 def test_csv_and_json_lines_give_back_what_was_written(tmp_path_factory, rows):
     texts = [text for text, _ in rows]

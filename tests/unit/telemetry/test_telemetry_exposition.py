@@ -66,7 +66,6 @@ def value(page, name: str, **labels: str) -> float:
     return found[0]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 200_000_000), min_size=1, max_size=80))
 def test_folding_loses_no_request_and_moves_none_by_more_than_a_thousandth(
     values_us: list[int],
@@ -138,7 +137,7 @@ def test_gauges_of_a_running_load_are_its_last_seconds_and_go_with_it() -> None:
     assert value(ended, "harness_requests_total") == 50
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 30)), min_size=2, max_size=12))
 def test_counters_never_fall_over_the_tests_of_a_session(tests: list[tuple[int, int]]) -> None:
     monitor = LoadMonitor()

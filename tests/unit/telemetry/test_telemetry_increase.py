@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from harness.telemetry.prometheus.increase import (
@@ -20,7 +20,6 @@ STEADY = Series({}, tuple(float(at) for at in range(20)), tuple(7.0 * at for at 
 """Seven a second, scraped every second."""
 
 
-@settings(deadline=None)
 @given(start_s=st.floats(1, 8), length_s=st.floats(3, 10))
 def test_a_steady_counter_is_exact_wherever_the_edges_lie(start_s: float, length_s: float) -> None:
     found = increase(STEADY, start_s, start_s + length_s)
@@ -28,7 +27,6 @@ def test_a_steady_counter_is_exact_wherever_the_edges_lie(start_s: float, length
     assert found.uncertainty <= 14 + 1e-9  # two scrape intervals of it
 
 
-@settings(deadline=None)
 @given(
     events_s=st.lists(st.floats(0, 100), max_size=200),
     gaps_s=st.lists(st.floats(0.5, 9.0), min_size=15, max_size=25),

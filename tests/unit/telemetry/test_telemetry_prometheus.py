@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.telemetry.triton_metrics import MetricsPage, scrape
@@ -50,7 +50,6 @@ def test_a_page_in_another_format_holds_nothing(text: str | None) -> None:
 
 
 @given(st.text())
-@settings(deadline=None)
 def test_no_text_breaks_the_reading(text: str) -> None:
     assert MetricsPage.parse(text).failed_by_reason("no such model") is None
 

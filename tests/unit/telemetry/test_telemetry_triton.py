@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.telemetry.triton import (
@@ -148,7 +148,6 @@ counters = st.builds(
 
 
 @given(counters, st.data())
-@settings(deadline=None)
 def test_any_single_counter_that_fell_is_a_reset(
     before: ModelCounters, data: st.DataObject
 ) -> None:
@@ -166,7 +165,6 @@ def test_any_single_counter_that_fell_is_a_reset(
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 10**9)] * 4), min_size=3, max_size=3))
-@settings(deadline=None)
 def test_windows_side_by_side_add_up(steps: list[tuple[int, int, int, int]]) -> None:
     """Counting over two adjoining windows is counting over both at once."""
     first, middle, last = (_after(steps[: end + 1]) for end in range(3))

@@ -1,0 +1,48 @@
+"""When a failure is the machine's: decided by how late a sleeper was woken, nothing else."""
+
+import pytest
+
+from tests import held_up
+from tests.held_up import LATE_S, LOST_S, STEP_S, HeldUp, Sleeper, told_apart
+
+
+@pytest.mark.parametrize(
+    ("woken_s", "lost_s"),
+    [
+        ([STEP_S, 2 * STEP_S + LATE_S], 0.0),
+        ([STEP_S, STEP_S + 1.2], 1.2 - STEP_S - LATE_S),
+        ([STEP_S + 0.3, STEP_S + 0.6], 0.3 - LATE_S + 0.3 - STEP_S - LATE_S),
+    ],
+)
+def test_what_a_sleeper_lost_is_all_beyond_its_step_and_an_ordinary_waking(woken_s, lost_s):
+    times = iter(woken_s)
+    sleeper = Sleeper(lambda: next(times))
+    before_s = 0.0
+    for _ in woken_s:
+        before_s = sleeper.woken(before_s)
+    assert sleeper.lost_s == pytest.approx(lost_s, abs=1e-9)
+
+
+class Lost:
+    """A sleeper that has lost what a test says."""
+
+    lost_s = 0.0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("lost_s", "kind"), [(0.0, ValueError), (LOST_S * 0.99, ValueError), (LOST_S, HeldUp)]
+)
+def test_only_a_machine_that_lost_its_time_excuses_a_failure(lost_s, kind, monkeypatch):
+    monkeypatch.setattr(held_up, "Sleeper", Lost)
+    monkeypatch.setattr(Lost, "lost_s", lost_s)
+    with pytest.raises((ValueError, HeldUp)) as caught, told_apart():
+        raise ValueError("wrong")
+    assert type(caught.value) is kind
+    with told_apart():
+        pass  # a test that passes has nothing to be excused
