@@ -11,8 +11,10 @@ from harness.cli.console import ProgressDisplay, print_blocks, print_json, print
 from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Out, Repository, Resume, StudyFile
 from harness.cli.session import open_folder
 from harness.flow.card import FULL
+from harness.flow.inputs import check_inputs
 from harness.flow.options import Machinery
 from harness.flow.run import card_study
+from harness.flow.samples import StudyInputs
 from harness.report.card.values import cards_of
 from harness.report.terminal.card import card_table
 from harness.report.warnings import has_warnings, warning_lines
@@ -36,8 +38,11 @@ def card(
     """
     study = load_study(study_file)
     plan = dataclasses.replace(FULL, samples=samples)
+    inputs = StudyInputs()
+    check_inputs(study, inputs)
     with ProgressDisplay() as progress, open_folder(study, out, resume=resume) as folder:
-        card_study(study, folder, Machinery(repository, progress=progress, warn=warn), plan)
+        machinery = Machinery(repository, progress=progress, warn=warn, inputs=inputs)
+        card_study(study, folder, machinery, plan)
     run = read_run(folder.path)
     if as_json:
         rows = [row for one in cards_of(run) for row in one.rows]

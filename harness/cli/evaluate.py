@@ -20,6 +20,7 @@ from harness.flow.lm_evaluation import (
 )
 from harness.flow.options import Machinery
 from harness.flow.run import score_study
+from harness.flow.samples import StudyInputs
 from harness.quality.lm_eval.tasks import TaskRequest, load_tasks
 from harness.report.selection import families_of, lost_its_students
 from harness.report.tables.quality import known_before
@@ -85,12 +86,13 @@ def evaluate(
     check_trackers(kept.trackers)
     study = load_study(study_file)
     evaluation = _evaluation(study, asked.request(), use_cache=not asked.no_cache)
+    inputs = StudyInputs()
     with (
         ProgressDisplay() as progress,
-        there.borrowing(study) as borrowed,
+        there.borrowing(study, inputs) as borrowed,
         open_folder(study, kept.out, borrowed, resume=kept.resume) as folder,
     ):
-        machinery = Machinery(repository, progress=progress, warn=warn)
+        machinery = Machinery(repository, progress=progress, warn=warn, inputs=inputs)
         scored = borrowed.study if borrowed else study
         try:
             score_study(scored, folder, machinery, borrowed=borrowed, evaluation=evaluation)

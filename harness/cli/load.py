@@ -97,7 +97,7 @@ def _measure(plan: LoadPlan, path: Path, machinery: Machinery) -> TrialResult:
     family = plan.study.family_of(plan.name)
     check_served(plan.workload, plan.serving, family)
     check_embedded(plan.study)
-    check_inputs(plan.study)
+    check_inputs(plan.study, machinery.inputs)
     trial = Trial(plan.name, family.name, plan.serving, plan.workload, stage="load")
     with RunFolder.create(path, new_manifest(plan.study)) as folder:
         return measure_once(plan.study, trial, folder, machinery)
@@ -124,8 +124,8 @@ def _groups(plan: LoadPlan, machinery: Machinery) -> Sequence[Group]:
         return read_payloads(plan.source.payloads)
     if plan.study is None:
         raise UsageError("neither a study nor --payloads")
-    check_inputs(plan.study)
-    return payloads_for(plan.study, plan.name, machinery.progress)
+    check_inputs(plan.study, machinery.inputs)
+    return payloads_for(plan.study, plan.name, machinery.progress, machinery.inputs)
 
 
 @contextmanager

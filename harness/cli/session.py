@@ -24,7 +24,7 @@ from harness.errors import (
     RunFolderError,
 )
 from harness.flow.external.study import Borrowed
-from harness.flow.inputs import check_embedded, check_inputs
+from harness.flow.inputs import check_embedded
 from harness.flow.manifest import new_manifest, without_secrets
 from harness.flow.run import run_study, write_results
 from harness.report.terminal.card import card_table
@@ -104,7 +104,7 @@ def run_to_verdict(study: Study, options: RunOptions, card: CardPlan | None = No
         )
         with (
             watched(machinery, options.telemetry) as machinery,
-            there.borrowing(study) as borrowed,
+            there.borrowing(study, machinery.inputs) as borrowed,
             open_folder(study, kept.out, borrowed, resume=kept.resume) as folder,
         ):
             asked = borrowed.study if borrowed else study
@@ -122,16 +122,15 @@ def run_to_verdict(study: Study, options: RunOptions, card: CardPlan | None = No
 def open_folder(
     study: Study, out: Path | None, borrowed: Borrowed | None = None, *, resume: bool
 ) -> RunFolder:
-    """A new run folder, or the one to go on with; nothing is made if the study's inputs are wrong.
+    """A new run folder, or the one to go on with.
 
     Args:
-        study: as its file has it.
+        study: as its file has it, its inputs checked.
         out: where; by default a new place, or the study's latest run.
         borrowed: its models on a server of somebody else's.
         resume: go on with a run.
 
     Raises:
-        StudyError: with every problem of checkpoints and data.
         UsageError: the embedded server cannot serve it.
         RunFolderError: the folder is taken, or is no run of this study on this server.
     """
@@ -139,7 +138,6 @@ def open_folder(
     if borrowed is None:
         check_embedded(study)
     if not resume:
-        check_inputs(asked)
         manifest = new_manifest(asked) | ({"server": borrowed.manifest()} if borrowed else {})
         return RunFolder.create(out or new_run_path(RUNS, asked), manifest)
     folder = RunFolder.resume(out or latest_run(RUNS, asked), asked)

@@ -9,6 +9,7 @@ from harness.errors import StudyError, UsageError
 from harness.export.checkpoint import inspect_checkpoint
 from harness.export.tensorrt import IMAGE
 from harness.flow.ensembles import checked_tokenizer
+from harness.flow.samples import StudyInputs
 from harness.flow.spaces import workloads
 from harness.load.schedule.workload import check_workload
 from harness.study import (
@@ -20,16 +21,19 @@ from harness.study import (
     teacher_first,
 )
 from harness.system.extras import require_extra
-from harness.tasks.encoding import encode
 from harness.tasks.labels import LabelReader
-from harness.tasks.samples import Samples, load_samples, load_training_samples
+from harness.tasks.samples import Samples, load_training_samples
 from harness.types import Role
 
 REFERENCE_COLUMNS = {"topics": ("text", "label"), "prose": ("text",)}
 
 
-def check_inputs(study: Study) -> None:
+def check_inputs(study: Study, inputs: StudyInputs | None = None) -> None:
     """Look at every checkpoint and data file of the user's own; the embedded ones are ours.
+
+    Args:
+        study: what is about to be run.
+        inputs: keeps the samples that were read, for the preparation of the models.
 
     Raises:
         StudyError: with every problem of all of them.
@@ -37,7 +41,10 @@ def check_inputs(study: Study) -> None:
     """
     require_extra("torch", "transformers", "onnx")
     problems = [problem for family in study.families for problem in _traffic(study, family)]
-    problems += [problem for family in study.families for problem in _problems(study, family)]
+    inputs = inputs or StudyInputs()
+    for family in study.families:
+        with inputs.reading():
+            problems += _problems(study, family, inputs)
     if problems:
         raise StudyError(f"study {study.name}", list(dict.fromkeys(problems)))
 
@@ -66,7 +73,7 @@ def _traffic(study: Study, family: Family) -> Iterator[str]:
         yield f"family {family.name}, traffic: {_with_step(error)}"
 
 
-def _problems(study: Study, family: Family) -> Iterator[str]:
+def _problems(study: Study, family: Family, inputs: StudyInputs) -> Iterator[str]:
     """Each checkpoint, and the data against each checkpoint's own labels."""
     own_data = not isinstance(family.task.data, ReferenceData)
     yield from _unknown_slices(family)
@@ -83,7 +90,7 @@ def _problems(study: Study, family: Family) -> Iterator[str]:
             yield f"family {family.name}, model {model.name}: {_with_step(error)}"
         if own_data:
             try:
-                samples = load_samples(
+                samples = inputs.samples(
                     family.task,
                     seed=study.seed,
                     label_names=labels,
@@ -95,17 +102,19 @@ def _problems(study: Study, family: Family) -> Iterator[str]:
             else:
                 reader = reader or (samples.reader if model.role is Role.TEACHER else None)
                 if folder is not None:
-                    yield from _encoding(family, model, folder, samples)
+                    yield from _encoding(family, model, folder, samples, inputs)
         if model.role is Role.TEACHER:
             teacher_labels = labels
     yield from _training(family, teacher_labels, reader)
 
 
-def _encoding(family: Family, model: Model, folder: Path, samples: Samples) -> Iterator[str]:
+def _encoding(
+    family: Family, model: Model, folder: Path, samples: Samples, inputs: StudyInputs
+) -> Iterator[str]:
     """The data as the model's own tokenizer makes it, and inside the server where that is asked."""
     trust = model.trust_remote_code
     try:
-        dataset = encode(family.task, samples, folder, trust_remote_code=trust)
+        dataset = inputs.encoded(family.task, samples, model, folder)
         if family.pipeline:
             checked_tokenizer(family, samples, dataset, folder, trust_remote_code=trust)
     except UsageError as error:

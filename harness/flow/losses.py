@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -149,12 +150,12 @@ class _Tracer:
     def _compared(self, entry: LossEntry) -> LossEntry:
         """With slices, confusions and examples beside the served teacher."""
         opened = self.prepared.opened[self.prepared.teacher.name]
-        teacher = read_outcomes(outcomes_path(self.folder, self.prepared.teacher.name))
+        teacher = self._teacher_outcomes
         own = read_outcomes(outcomes_path(self.folder, entry.variant))
         labels, names = opened.dataset.labels, opened.dataset.label_names
         entry = dataclasses.replace(
             entry,
-            slices=slice_losses(own, teacher, self._slicings(teacher), seed=self.study.seed),
+            slices=slice_losses(own, teacher, self._slicings, seed=self.study.seed),
             examples=worst_examples(
                 own, teacher, labels, row_texts(opened.dataset, opened.samples)
             ),
@@ -171,7 +172,13 @@ class _Tracer:
             confusion_change=tuple(map(tuple, change)) if drawn else (),
         )
 
-    def _slicings(self, teacher: Outcomes) -> Sequence[Slicing]:
+    @cached_property
+    def _teacher_outcomes(self) -> Outcomes:
+        return read_outcomes(outcomes_path(self.folder, self.prepared.teacher.name))
+
+    @cached_property
+    def _slicings(self) -> Sequence[Slicing]:
+        """How the family's rows are cut; the training data is read for the first variant alone."""
         opened = self.prepared.opened[self.prepared.teacher.name]
         training = load_training_samples(
             self.prepared.family.task,
@@ -185,7 +192,7 @@ class _Tracer:
             row_columns(opened.dataset, opened.samples),
         )
         seen = _rows(training, training.texts, training.columns) if training else None
-        return slicings(rows, teacher, seen)
+        return slicings(rows, self._teacher_outcomes, seen)
 
     def _chain(self, variant: ModelVariant) -> LossChain | None:
         most = self.prepared.family.task.chain_samples

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.flow.samples import StudyInputs
 from harness.load.transports.opening import GrpcImplementation
 from harness.telemetry.exposition.monitor import LoadMonitor
 from harness.telemetry.prometheus.server import Prometheus
@@ -44,3 +45,5 @@ class Machinery:
     """Told of every load while it runs, for whoever scrapes it."""
     ports: tuple[int, int, int] | None = None
     """HTTP, gRPC and metrics port of a server that the harness starts; None takes free ones."""
+    inputs: StudyInputs = field(default_factory=StudyInputs)
+    """The study's samples, read by whoever needs them first."""

@@ -15,6 +15,7 @@ from harness.export.variants import ExportJob, export_variants
 from harness.flow.ensembles import PreparedPipeline, is_pipeline, prepare_pipeline, text_groups
 from harness.flow.left_out import EXPORT, failed_variant, leaving_out
 from harness.flow.options import ProgressSink, WarningSink, ignore_warning
+from harness.flow.samples import StudyInputs
 from harness.flow.spaces import serving_configs
 from harness.load.requests.payloads import Group
 from harness.reference.build import ReferenceBundle, build_reference
@@ -30,9 +31,9 @@ from harness.study import (
     teacher_first,
     variants_of,
 )
-from harness.tasks.encoding import EncodedDataset, encode
+from harness.tasks.encoding import EncodedDataset
 from harness.tasks.labels import LabelReader
-from harness.tasks.samples import Samples, load_samples
+from harness.tasks.samples import Samples
 from harness.tasks.tokenizers import tokenizer_note
 from harness.types import FailedVariant, ModelVariant, Progress, Role, ServingConfig
 
@@ -111,10 +112,12 @@ def prepare(
     progress: ProgressSink,
     warn: WarningSink = ignore_warning,
     only_family: str | None = None,
+    inputs: StudyInputs | None = None,
 ) -> tuple[PreparedFamily, ...]:
     """Make every artefact of the study (or of one family of it) exist in the repository.
 
-    A variant that cannot be exported is left out and told, with its reason.
+    A variant that cannot be exported is left out and told, with its reason. Samples that `inputs`
+    already holds are not read again.
 
     Raises:
         CheckpointError: a teacher's first variant cannot be exported.
@@ -124,7 +127,7 @@ def prepare(
     families = [family for family in study.families if only_family in {None, family.name}]
     if any(plans_of(family) for family in families):
         plan_home()  # before models are trained in vain
-    opened = open_families(study, families, progress, warn)
+    opened = open_families(study, families, progress, warn, inputs)
     for one in opened:
         _tell_what_is_cut(one.models, progress)
     return tuple(
@@ -173,15 +176,18 @@ def open_families(
     families: Sequence[Family],
     progress: ProgressSink,
     warn: WarningSink = ignore_warning,
+    inputs: StudyInputs | None = None,
 ) -> list[OpenedFamily]:
     """Open every checkpoint and encode the data for each; nothing is exported.
 
     `warn` is told what to know of each tokenizer, and of labels that could have been read
-    otherwise.
+    otherwise. Samples that `inputs` already holds are not read again.
     """
     bundle = _reference_bundle(study, families, progress)
+    inputs = inputs or StudyInputs()
     opened = [
-        OpenedFamily(family, _open_models(study, family, bundle), bundle) for family in families
+        OpenedFamily(family, _open_models(study, family, bundle, inputs), bundle)
+        for family in families
     ]
     for model in (model for family in opened for model in family.models):
         for note in filter(None, (model.tokenizer_note, model.samples.label_note)):
@@ -190,18 +196,21 @@ def open_families(
 
 
 def _open_models(
-    study: Study, family: Family, bundle: ReferenceBundle | None
+    study: Study, family: Family, bundle: ReferenceBundle | None, inputs: StudyInputs
 ) -> tuple[OpenedModel, ...]:
     """In the study's order; the teacher is opened first, for the others' labels to agree with."""
     opened: dict[str, OpenedModel] = {}
     teacher: LabelReader | None = None
-    for model in teacher_first(family.models):
-        opened[model.name] = _open_model(study, family, model, bundle, teacher)
-        teacher = teacher or opened[model.name].samples.reader
+    with inputs.reading():
+        for model in teacher_first(family.models):
+            opened[model.name] = _open_model(study, family, model, bundle, inputs, teacher)
+            teacher = teacher or opened[model.name].samples.reader
     return tuple(opened[model.name] for model in family.models)
 
 
-def payloads_for(study: Study, variant: str, progress: ProgressSink) -> Sequence[Group]:
+def payloads_for(
+    study: Study, variant: str, progress: ProgressSink, inputs: StudyInputs | None = None
+) -> Sequence[Group]:
     """What a variant, or its pipeline, is sent of its family's data; nothing is exported.
 
     Raises:
@@ -211,7 +220,8 @@ def payloads_for(study: Study, variant: str, progress: ProgressSink) -> Sequence
     bare = variant.removesuffix(PIPELINE_SUFFIX) if is_pipeline(study, variant) else variant
     model = next(one for one in family.models if bare in variants_of(one))
     alone = family.model_copy(update={"models": [model]})
-    opened = _open_model(study, family, model, _reference_bundle(study, [alone], progress))
+    bundle = _reference_bundle(study, [alone], progress)
+    opened = _open_model(study, family, model, bundle, inputs or StudyInputs())
     if bare != variant:
         return text_groups(opened.samples, opened.dataset)
     return [group.inputs for group in opened.dataset.groups]
@@ -232,6 +242,7 @@ def _open_model(
     family: Family,
     model: Model,
     bundle: ReferenceBundle | None,
+    inputs: StudyInputs,
     teacher: LabelReader | None = None,
 ) -> OpenedModel:
     """Open a checkpoint and encode the data with its own tokenizer and its own order of labels."""
@@ -240,7 +251,7 @@ def _open_model(
     own_folder = bundle.checkpoints[name] if bundle and name else None
     data_file = bundle.data[data.name] if bundle and isinstance(data, ReferenceData) else None
     checkpoint = open_checkpoint(model, folder=own_folder)
-    samples = load_samples(
+    samples = inputs.samples(
         family.task,
         seed=study.seed,
         label_names=checkpoint.label_names,
@@ -248,9 +259,7 @@ def _open_model(
         model=model.name,
         teacher=teacher,
     )
-    dataset = encode(
-        family.task, samples, checkpoint.folder, trust_remote_code=model.trust_remote_code
-    )
+    dataset = inputs.encoded(family.task, samples, model, checkpoint.folder)
     note = tokenizer_note(
         family.task, samples, checkpoint.folder, trust_remote_code=model.trust_remote_code
     )

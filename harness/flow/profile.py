@@ -72,7 +72,7 @@ def profile_variant(
             f"{variant} is a TensorRT plan, and profiles are made by PyTorch and ONNX Runtime",
             next_step=f"profile its graph: --variant {variant.removesuffix(PLAN_SUFFIX)}",
         )
-    check_inputs(study)
+    check_inputs(study, machinery.inputs)
     with storage_errors(folder):
         if folder.exists() and any(folder.iterdir()):
             raise RunFolderError(
@@ -85,6 +85,7 @@ def profile_variant(
         repository=machinery.repository,
         progress=machinery.progress,
         only_family=family_of.name,
+        inputs=machinery.inputs,
     )
     family.demand(variant)
     profile = _profile(study, family, variant, folder, machinery.progress, plan)

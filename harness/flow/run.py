@@ -123,12 +123,13 @@ def export_study(study: Study, machinery: Machinery) -> tuple[PreparedFamily, ..
         ParityError: an export disagrees with its checkpoint.
         StorageError: the repository cannot be written.
     """
-    check_inputs(study)
+    check_inputs(study, machinery.inputs)
     families = prepare(
         study,
         repository=machinery.repository,
         progress=machinery.progress,
         warn=machinery.warn,
+        inputs=machinery.inputs,
     )
     for family in families:
         for variant in family.variants:
@@ -177,6 +178,7 @@ def _served_into(
         progress=machinery.progress,
         warn=machinery.warn,
         only_family=only_family,
+        inputs=machinery.inputs,
     )
     own = {"environment": {"server_environment": environment.digest}}
     _write_down(study, folder, families, own)

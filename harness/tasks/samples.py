@@ -55,7 +55,7 @@ class Samples:
         return self.reader.class_names if self.reader else self.label_names
 
 
-def load_samples(
+def load_samples(  # noqa: PLR0913  (what is read, and for whom)
     task: Task,
     *,
     seed: int,
@@ -64,6 +64,7 @@ def load_samples(
     model: str = "the model",
     teacher: LabelReader | None = None,
     like: LabelReader | None = None,
+    table: Table | None = None,
 ) -> Samples:
     """Read and check the samples of a task.
 
@@ -79,11 +80,12 @@ def load_samples(
         model: whose classes they are, for messages.
         teacher: how the same labels were read for the family's teacher; None for the teacher's.
         like: read the labels as another column of the same data was, rather than by their own.
+        table: the task's rows, where they have been read already.
 
     Raises:
         DataError: with every problem of the data: missing columns, wrong types, unknown labels.
     """
-    table = read_table(task.data, data_file)
+    table = read_table(task.data, data_file) if table is None else table
     _check_columns(table, task)
     if isinstance(task, QuestionAnswering):
         return _questions(table, task, seed)

@@ -46,7 +46,9 @@ def serve_borrowed(
         UsageError: a model that does not take the study's requests, or does not answer as its task
             asks; the server was not loaded yet.
     """
-    opened_families = open_families(study, study.families, machinery.progress, machinery.warn)
+    opened_families = open_families(
+        study, study.families, machinery.progress, machinery.warn, machinery.inputs
+    )
     borrowed = _with_bodies(study, opened_families, borrowed, machinery)
     names = borrowed.names
     families = tuple(
