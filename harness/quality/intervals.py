@@ -1,16 +1,18 @@
 """Confidence intervals of metrics that are functions of sums over rows.
 
-Every metric here is a share, a ratio of sums or an F1 from counts, so rows are weighted at random
-(Rubin 1981, the Bayesian bootstrap: exponential weights) and the metric of the weighted sums is
-taken. A plain bootstrap has no width where all rows agree, and says nothing of the rows that were
-not seen; so each bound gets *one more row*, the worst (or the best) that there could have been,
-weighted like the others. For the mean of values within known limits that is Gaffke's bound (2005;
-Learned-Miller and Thomas 2019), and of plain shares it is Clopper and Pearson's exact interval: of
-20 rows all right, 83.2% to 100%.
+Every metric here is a share, a ratio of sums, an F1 from counts or a correlation, so rows are
+weighted at random (Rubin 1981, the Bayesian bootstrap: exponential weights) and the metric of the
+weighted sums is taken. A plain bootstrap has no width where all rows agree, and says nothing of the
+rows that were not seen; so each bound gets *one more row*, the worst (or the best) that there could
+have been, weighted like the others. For the mean of values within known limits that is Gaffke's
+bound (2005; Learned-Miller and Thomas 2019), and of plain shares it is Clopper and Pearson's exact
+interval: of 20 rows all right, 83.2% to 100%.
 
 Where a metric has no limits (perplexity) the one more row is the most extreme of those seen, and
 few units bound little: so the wider, on either side, of this and of a jackknife's interval by
-Student's t with one degree of freedom fewer than there are units (Tukey 1958) counts everywhere.
+Student's t with one degree of freedom fewer than there are units (Tukey 1958) counts everywhere,
+taken of logarithms where a metric is positive and skewed, and of Fisher's z where it is a
+correlation.
 
 Rows that belong together (windows of one document) are one unit: they are added up first. From
 one unit there is no interval. `docs/statistics.md` says how often all this errs.
@@ -20,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +54,37 @@ class Bounds:
     """Rows, or groups of rows that belong together."""
 
 
+class Scale(Enum):
+    """Where a metric's error is about the same on either side."""
+
+    PLAIN = "plain"
+    LOGARITHM = "logarithm"
+    """Of a positive metric without an upper limit, such as a perplexity."""
+    FISHER = "fisher"
+    """Fisher's z (1915), the area tangent: of a correlation."""
+
+    def taken(self, values: Floats) -> Floats:
+        """Values on this scale; NaN outside the metric's range."""
+        if self is Scale.LOGARITHM:
+            return np.log(values, out=np.full_like(values, np.nan), where=values > 0)
+        if self is Scale.FISHER:
+            return np.arctanh(values, out=np.full_like(values, np.nan), where=abs(values) < 1)
+        return values
+
+    def back(self, value: float) -> float:
+        """The metric's own value of one on this scale."""
+        if self is Scale.LOGARITHM:
+            # Bounded near float64's end: from two or three units an interval may be as good as none
+            return float(np.exp(min(value, 700.0)))
+        return float(np.tanh(value)) if self is Scale.FISHER else value
+
+    def error(self, error: float, value: float) -> float:
+        """A standard error on this scale as one of the metric, which has that value."""
+        if self is Scale.LOGARITHM:
+            return error * value
+        return error * (1 - value**2) if self is Scale.FISHER else error
+
+
 @dataclass(frozen=True)
 class RowSums:
     """A metric, and what each row adds to the sums that it is made of."""
@@ -62,8 +96,8 @@ class RowSums:
     possible: Floats | None = None
     """Rows that there could have been, (rows, columns), the worst and the best among them; None
     where there is no limit to what a row may hold."""
-    logarithmic: bool = False
-    """A positive metric without upper limit, such as a perplexity."""
+    scale: Scale = Scale.PLAIN
+    """Where the jackknife is taken."""
     limits: tuple[float, float] = (-np.inf, np.inf)
     """Of the metric."""
     apart: int | None = None
@@ -78,32 +112,57 @@ def share_bounds(hits: int, total: int) -> Bounds:
     return Bounds(float(exact.low), float(exact.high), error, total)
 
 
-def bounds(sums: RowSums, *, seed: int, groups: Integers | None = None) -> Bounds:
+def bounds(metric: RowSums, *, seed: int, groups: Integers | None = None) -> Bounds:
     """The interval of a metric.
 
     Args:
-        sums: at least one row.
+        metric: of at least one row.
         seed: of the weights.
         groups: which rows belong together, (rows,); None where each stands alone.
     """
-    units = grouped(sums.table, groups)
+    units = grouped(metric.table, groups)
     count = len(units)
     rows, counts = np.unique(units, axis=0, return_counts=True)
-    extremes = _extremes(sums, rows, len(sums.table) / count)
-    error = _jackknife_error(sums, rows, counts)
+    extremes = _extremes(metric, rows, len(metric.table) / count)
+    without = metric.of_sums(counts @ rows - rows) if count > 1 else None
+    error = _jackknife_error(metric.scale, without, counts)
     if extremes is None or (count == 1 and groups is not None):
         return Bounds(None, None, error, count)
-    drawn = _weighted(sums, rows, counts, extremes, seed)
-    ends = [_quantiles(drawn)] if drawn is not None else []
+    value = float(np.atleast_1d(metric.of_sums(counts @ rows))[0])
+    drawn = _weighted(metric, rows, counts, extremes, seed)
+    return _joined(metric, value, drawn, error, count)
+
+
+def _joined(
+    metric: RowSums,
+    value: float,
+    drawn: tuple[Floats, Floats],
+    error: float | None,
+    units: int,
+) -> Bounds:
+    """The wider, on either side, of the weighted rows' interval and of the jackknife's.
+
+    Args:
+        metric: whose interval it is.
+        value: of the metric.
+        drawn: the metric under random weights, with the worst and with the best unit added.
+        error: the jackknife's, on the metric's scale; None where there is none.
+        units: rows, or groups of rows that belong together.
+    """
+    tail = (1 - CONFIDENCE) / 2
+    if any(np.mean(~np.isfinite(one)) > tail for one in drawn):
+        # A ratio whose denominator may be nothing, or less: any value may be true.
+        return Bounds(None, None, None, units)
+    ends = [_quantiles(drawn)]
     if error is not None:
-        ends.append(_students(sums, rows, counts, error))
-        error = _on_its_scale(sums, rows, counts, error)
+        ends.append(_students(metric.scale, value, error, units))
+        error = metric.scale.error(error, value)
     ends = [pair for pair in ends if np.isfinite(pair).all()]
     if not ends:
-        return Bounds(None, None, error, count)
+        return Bounds(None, None, error, units)
     low, high = min(pair[0] for pair in ends), max(pair[1] for pair in ends)
-    least, most = sums.limits
-    return Bounds(max(low, least), min(high, most), error, count)
+    least, most = metric.limits
+    return Bounds(max(low, least), min(high, most), error, units)
 
 
 def grouped(table: Floats, groups: Integers | None) -> Floats:
@@ -125,9 +184,7 @@ def side_by_side(first: RowSums, second: RowSums, *, difference: bool = False) -
 
     def of_sums(sums: Floats) -> Floats:
         mine, theirs = first.of_sums(sums[..., :split]), second.of_sums(sums[..., split:])
-        if difference:
-            return mine - theirs
-        return np.divide(mine, theirs, out=np.full_like(mine, np.nan), where=theirs > 0)
+        return _beside(mine, theirs, difference=difference)
 
     possible = None
     if first.possible is not None and second.possible is not None:
@@ -138,10 +195,27 @@ def side_by_side(first: RowSums, second: RowSums, *, difference: bool = False) -
         np.hstack([first.table, second.table]),
         of_sums,
         possible,
-        logarithmic=first.logarithmic and not difference,
-        limits=_difference_of(first.limits) if difference else (0.0, np.inf),
+        scale=_scale_beside(first.scale, difference=difference),
+        limits=_limits_beside(first.limits, difference=difference),
         apart=split,
     )
+
+
+def _beside(mine: Floats, theirs: Floats, *, difference: bool) -> Floats:
+    if difference:
+        return mine - theirs
+    return np.divide(mine, theirs, out=np.full_like(mine, np.nan), where=theirs > 0)
+
+
+def _scale_beside(scale: Scale, *, difference: bool) -> Scale:
+    """Of a ratio that of a positive metric; of a difference, or of two correlations, none."""
+    return scale if scale is Scale.LOGARITHM and not difference else Scale.PLAIN
+
+
+def _limits_beside(limits: tuple[float, float], *, difference: bool) -> tuple[float, float]:
+    if difference:
+        return limits[0] - limits[1], limits[1] - limits[0]
+    return (0.0, np.inf) if limits[0] >= 0 else (-np.inf, np.inf)
 
 
 def on_units(
@@ -171,10 +245,6 @@ def _spread(sums: RowSums, place: Integers, units: int) -> RowSums:
     return replace(sums, table=table)
 
 
-def _difference_of(limits: tuple[float, float]) -> tuple[float, float]:
-    return limits[0] - limits[1], limits[1] - limits[0]
-
-
 def _two_extremes(sums: RowSums, possible: Floats) -> Floats:
     values = sums.of_sums(sums.table.sum(axis=0) + possible)
     return possible[[int(np.nanargmin(values)), int(np.nanargmax(values))]]
@@ -194,7 +264,7 @@ def _extremes(sums: RowSums, rows: Floats, rows_a_unit: float) -> Floats | None:
         # Two models that agree on every unit: one not seen may part them as units lie apart.
         seen = _crossed(seen, sums.apart)
         values = sums.of_sums(rows.sum(axis=0) + seen)
-    if np.ptp(values) <= _ALIKE * abs(values).max():
+    if np.isnan(values).all() or np.ptp(values) <= _ALIKE * abs(values).max():
         return None
     return seen[[int(np.nanargmin(values)), int(np.nanargmax(values))]]
 
@@ -250,34 +320,25 @@ def _quantiles(drawn: tuple[Floats, Floats]) -> tuple[float, float]:
     return float(np.quantile(low, tail)), float(np.quantile(high, 1 - tail))
 
 
-def _scaled(sums: RowSums, values: Floats) -> Floats:
-    """Where the jackknife is taken: logarithms of what is positive and skewed."""
-    if not sums.logarithmic:
-        return values
-    return np.log(values, out=np.full_like(values, np.nan), where=values > 0)
+def _jackknife_error(scale: Scale, without: Floats | None, counts: Integers) -> float | None:
+    """Standard error on a scale; None from one unit, or where one decides all.
 
-
-def _jackknife_error(sums: RowSums, rows: Floats, counts: Integers) -> float | None:
-    """Standard error on the scale of `_scaled`; None from one unit, or where one decides all."""
+    Args:
+        scale: of the metric.
+        without: the metric with one unit of each sort left out, (sorts,).
+        counts: units of each sort, (sorts,).
+    """
+    if without is None:
+        return None
+    values = scale.taken(without)
+    if not np.isfinite(values).all():
+        return None
     count = int(counts.sum())
-    if count == 1:
-        return None
-    total = counts @ rows
-    without = _scaled(sums, sums.of_sums(total - rows))
-    if not np.isfinite(without).all():
-        return None
-    mean = float(counts @ without) / count
-    return float(np.sqrt((count - 1) / count * (counts @ np.square(without - mean))))
+    mean = float(counts @ values) / count
+    return float(np.sqrt((count - 1) / count * (counts @ np.square(values - mean))))
 
 
-def _students(sums: RowSums, rows: Floats, counts: Integers, error: float) -> tuple[float, float]:
-    centre = float(_scaled(sums, np.atleast_1d(sums.of_sums(counts @ rows)))[0])
-    half = float(special.stdtrit(counts.sum() - 1, (1 + CONFIDENCE) / 2)) * error
-    if not sums.logarithmic:
-        return centre - half, centre + half
-    # Bounded near float64's end: from two or three units an interval may be as good as none.
-    return float(np.exp(centre - half)), float(np.exp(min(centre + half, 700.0)))
-
-
-def _on_its_scale(sums: RowSums, rows: Floats, counts: Integers, error: float) -> float:
-    return error * float(sums.of_sums(counts @ rows)) if sums.logarithmic else error
+def _students(scale: Scale, value: float, error: float, units: int) -> tuple[float, float]:
+    centre = float(scale.taken(np.array([value]))[0])
+    half = float(special.stdtrit(units - 1, (1 + CONFIDENCE) / 2)) * error
+    return scale.back(centre - half), scale.back(centre + half)

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import MissingExtraError
-from harness.quality.intervals import Bounds, RowSums, bounds, share_bounds
+from harness.quality.intervals import Bounds, RowSums, Scale, bounds, share_bounds
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -123,12 +123,12 @@ def language_statistics(
 
 def perplexity_sums(log_likelihood: Floats, weights: NDArray[Any]) -> RowSums:
     """exp(-nats / weights), both (rows,)."""
-    return RowSums(_columns(log_likelihood, weights), _perplexity, logarithmic=True)
+    return RowSums(_columns(log_likelihood, weights), _perplexity, scale=Scale.LOGARITHM)
 
 
 def bit_sums(log_likelihood: Floats, weights: NDArray[Any]) -> RowSums:
     """Bits a unit of weight, of nats; both (rows,)."""
-    return RowSums(_columns(log_likelihood, weights), _bits, logarithmic=True)
+    return RowSums(_columns(log_likelihood, weights), _bits, scale=Scale.LOGARITHM)
 
 
 def _sklearn_metrics() -> ModuleType:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from harness.quality.intervals import CONFIDENCE, Bounds, RowSums, bounds, side_by_side
+from harness.quality.intervals import CONFIDENCE, Bounds, RowSums, Scale, bounds, side_by_side
 from harness.quality.metrics import share_statistic
 from harness.quality.pairs import mcnemar_p_value
 from harness.types import ModelVariant, QualityScore
@@ -119,7 +119,8 @@ class _Aggregate:
         table = _table(items)
         limits = _limits(_table([*items, *beside])) if self.plain_mean else None
         if limits is None:
-            return RowSums(table, self.of_sums, logarithmic=not self.plain_mean)
+            scale = Scale.PLAIN if self.plain_mean else Scale.LOGARITHM
+            return RowSums(table, self.of_sums, scale=scale)
         possible = np.column_stack([limits, np.ones(2)])
         return RowSums(table, self.of_sums, possible, limits=limits)
 
