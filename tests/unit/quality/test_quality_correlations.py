@@ -1,4 +1,4 @@
-"""Correlations and errors of predicted numbers: scipy's and scikit-learn's, with sound intervals."""
+"""Correlations and errors of predicted numbers are scipy's and scikit-learn's, with intervals."""
 
 from __future__ import annotations
 
