@@ -28,15 +28,9 @@ from harness.errors import StorageError
 from harness.load.generators.pool import LoadJob
 from harness.serving.embedded.environment import ensure_server_environment
 from harness.serving.endpoint import Endpoint
-from harness.types import LoadResult, SparseHistogram
+from harness.types import SPANS, LoadResult, SparseHistogram
 
 WARMUP_S = 0.5
-# Each span of `Latencies`: from which moment to which of a record.
-SPANS = {
-    "schedule_delay": ("scheduled_ns", "sent_ns"),
-    "service": ("sent_ns", "completed_ns"),
-    "response": ("scheduled_ns", "completed_ns"),
-}
 
 
 def main() -> int:
@@ -76,9 +70,10 @@ def merged_equals_union(result: LoadResult, records: Path) -> bool:
     """Whether the slices' histograms are exactly those of the successes in the record files."""
     written = ds.dataset(records, format="parquet").to_table().to_pandas()
     written = written[written["status"] == "ok"]
-    for span, (begin, end) in SPANS.items():
-        merged = hdr.merge(getattr(one.ok, span) for one in result.slices)
-        if merged != _one_by_one((written[end] - written[begin]).to_numpy(np.int64)):
+    for span in filter(lambda one: one.is_between_moments, SPANS.values()):
+        merged = hdr.merge(one.ok.of(span.name) for one in result.slices)
+        values_ns = written[f"{span.end}_ns"] - written[f"{span.start}_ns"]
+        if merged != _one_by_one(values_ns.to_numpy(np.int64)):
             return False
     return True
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from harness import hdr
-from harness.types import TimeSlice
+from harness.types import SCHEDULE_DELAY, TimeSlice
 from harness.types.limits import GENERATOR_CPU_LIMIT, allowed_late_ms
 from results import Results, WorkerState
 
@@ -118,7 +118,7 @@ def _of_worker(state: WorkerState, allowed_ms: float) -> Iterator[str]:
 
 
 def _of_load(total: TimeSlice, allowed_ms: float) -> Iterator[str]:
-    delays = hdr.merge([total.ok.schedule_delay, total.failed.schedule_delay])
+    delays = hdr.merge([total.ok.of(SCHEDULE_DELAY), total.failed.of(SCHEDULE_DELAY)])
     late_ms = hdr.value_at(delays, 0.99) or 0.0
     if late_ms > allowed_ms:
         yield (

@@ -16,7 +16,7 @@ from locust.env import Environment
 from locust.stats import StatsEntry, StatsError
 from numpy.typing import NDArray
 
-from harness.load.engine.recorder import Batch, FailedRequest
+from harness.load.engine.recorder import FailedRequest, RecordedBatch
 
 MOST_FIRED = 100
 """Failures of one batch that the event's listeners are told of singly; those beyond are counted
@@ -45,7 +45,7 @@ class LocustCounts:
         self._method, self._name = method, name
         self._bytes_per_row = bytes_per_row
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: RecordedBatch) -> None:
         """Count every request of a batch."""
         content_bytes = round(int(batch.rows.sum()) * self._bytes_per_row)
         self._log_requests((batch.completed_ns - batch.scheduled_ns) / _NS_PER_MS, content_bytes)

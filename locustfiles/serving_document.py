@@ -14,7 +14,7 @@ from harness.planning.assessment import Assessment
 from harness.planning.clauses import Finding
 from harness.planning.objective import LATENCY_METRICS, QUALITY_METRICS
 from harness.telemetry.running import Stretch
-from harness.types import Decision, LatencySummary, ServerMetrics
+from harness.types import SCHEDULE_DELAY, Decision, LatencySummary, ServerMetrics
 from judgement import brief_remark, in_locust_words, is_told, warnings_of
 from results import Results
 from serving_watch import Watched, confidence_of
@@ -28,7 +28,7 @@ def test_document(watched: Watched, now_s: float) -> dict[str, Any]:
     """Everything the tab shows of a test, running or over."""
     plan, results = watched.plan, watched.results
     whole = results.whole(now_s)
-    delays = hdr.merge([whole.total.ok.schedule_delay, whole.total.failed.schedule_delay])
+    delays = hdr.merge([one.of(SCHEDULE_DELAY) for one in (whole.total.ok, whole.total.failed)])
     points = results.history.points(now_s if watched.ended_s is not None else results.settled_s)
     verdict = _verdict(watched)
     return {

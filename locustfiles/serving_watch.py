@@ -20,6 +20,7 @@ from conductor import Conductor
 from harness import hdr
 from harness.analysis.stopping import LookSchedule, seconds_needed
 from harness.flow.external.trial import assess_load
+from harness.flow.results import BegunTrial, ServerSide
 from harness.load.transports.opening import answers_are_stamped
 from harness.planning.assessment import Assessment
 from harness.system.storage import utc_now
@@ -29,6 +30,7 @@ from harness.types import (
     LoadResult,
     ServerMetrics,
     Trial,
+    Workload,
 )
 from judgement import troubles_of
 from plan import Plan
@@ -186,17 +188,16 @@ class ServingWatch:
         window_s = window_of(watched, phase, load)
         trial = _trial(watched, phase, load.duration_s)
         assessment = assess_load(
-            _judged_workload(plan, trial),
+            BegunTrial(trial, "", watched.started_utc),
             load,
             plan.slo,
-            server=_server_between(watched, *window_s, load),
-            host=watched.poll.host,
+            workload=_judged_workload(plan, trial),
+            served=ServerSide(_server_between(watched, *window_s, load), watched.poll.host),
             confidence=_schedule(plan).confidence_per_look,
             spoilt="; ".join([*troubles_of(results, until_s), *_uncounted(watched)]),
         )
         if assessment is not None:
-            result = replace(assessment.result, trial=trial, started_utc=watched.started_utc)
-            watched.verdicts[phase.name] = replace(assessment, result=result)
+            watched.verdicts[phase.name] = assessment
 
 
 def load_of(watched: Watched, phase: PhaseResult, end_s: float) -> LoadResult:
@@ -275,8 +276,8 @@ def _trial(watched: Watched, phase: PhaseResult, duration_s: float) -> Trial:
     )  # fmt: skip
 
 
-def _judged_workload(plan: Plan, trial: Trial) -> Trial:
+def _judged_workload(plan: Plan, trial: Trial) -> Workload:
     """Users that come and go by a shape are not held against one number of them."""
     if plan.users_shape is None:
-        return trial
-    return replace(trial, workload=replace(trial.workload, concurrency=1))
+        return trial.workload
+    return replace(trial.workload, concurrency=1)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from harness import hdr
 from harness.system.storage import storage_errors
-from harness.types import Latencies, SparseHistogram, TimeSlice
+from harness.types import SPANS, Latencies, SparseHistogram
 from judgement import remark_on, warnings_of
 from plan import Plan
 from results import PhaseResult, Results
 
 SCHEMA_VERSION = 1
 QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
-SPANS = tuple(one.name for one in fields(Latencies))
+WHOLE_TEST = "whole test"
 NOT_SEEN = "-"
 _MEBI = 2**20
 
@@ -27,13 +26,14 @@ Row = dict[str, str | int]
 def latency_rows(results: Results, now_s: float) -> list[Row]:
     """Percentiles of each span, of the successes: the whole test and its last seconds."""
     windows = {
-        "whole test": results.whole(now_s).total,
-        "last 10 s": results.recent,
+        WHOLE_TEST: results.whole(now_s).total.ok,
+        "last 10 s": results.recent.ok,
     }
     return [
-        {"latency": span.replace("_", " "), "window": window, **_percentiles(_span(total, span))}
-        for window, total in windows.items()
-        for span in reversed(SPANS)
+        {"latency": span.title, "window": window, **_percentiles(latencies.of(span.name))}
+        for window, latencies in windows.items()
+        for span in SPANS.values()
+        if span.is_between_moments or span.name in latencies.spans
     ]
 
 
@@ -77,7 +77,8 @@ def worker_rows(results: Results, now_s: float) -> list[Row]:
 def as_text(results: Results, now_s: float) -> str:
     """A few small tables and the warnings, for a terminal."""
     parts = ["HDR latency of successes, in ms (from schedule: response; exact to 0.1 %)"]
-    parts += [_table(latency_rows(results, now_s)[: len(SPANS)])]
+    rows = latency_rows(results, now_s)
+    parts += [_table([row for row in rows if row["window"] == WHOLE_TEST])]
     parts += ["Phases", _table(phase_rows(results, now_s))]
     parts += ["Outcomes", _table(outcome_rows(results, now_s))]
     states = [{**row, "remark": ""} for row in worker_rows(results, now_s)]  # see the warnings
@@ -166,24 +167,19 @@ def _phase_document(phase: PhaseResult) -> dict[str, Any]:
 
 def _latencies_document(latencies: Latencies) -> dict[str, Any]:
     return {
-        span: {
+        span.name: {
             "count": hdr.total(histogram),
             **{f"{name}_ms": hdr.value_at(histogram, at) for name, at in QUANTILES.items()},
             "encoded": hdr.encode(histogram),
         }
-        for span in SPANS
-        if isinstance(histogram := getattr(latencies, span), SparseHistogram)
+        for span in SPANS.values()
+        if (histogram := latencies.of(span.name)).buckets or span.is_between_moments
     }
 
 
 def _percentiles(histogram: SparseHistogram) -> dict[str, str | int]:
     shown = {name: _ms(hdr.value_at(histogram, at)) for name, at in QUANTILES.items()}
     return {"count": hdr.total(histogram), **shown}
-
-
-def _span(total: TimeSlice, span: str) -> SparseHistogram:
-    histogram: SparseHistogram = getattr(total.ok, span)
-    return histogram
 
 
 def _ms(value: float | None) -> str:

@@ -10,6 +10,8 @@ import math
 import random
 
 from harness.types import (
+    RESPONSE,
+    SCHEDULE_DELAY,
     Decision,
     HostMetrics,
     LatencySummary,
@@ -63,8 +65,8 @@ def measure(trial: Trial, *, valid: bool = True) -> TrialResult:
         failures_by_kind={},
         throughput_requests_per_s=rate,
         throughput_inferences_per_s=rate * size,
-        latency=_latency(mean_ms, p95_ms, requests),
-        schedule_delay_p99_ms=0.08,
+        latencies={RESPONSE: _latency(mean_ms, p95_ms, requests)},
+        values_ms={SCHEDULE_DELAY: {"p99": 0.08}},
         generator_cpu=0.97 if not valid else min(0.8, rate * 45e-6),
         server=ServerMetrics(
             requests=requests,

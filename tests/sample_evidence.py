@@ -8,7 +8,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from harness.runs.series import MEASURED, WARM_UP, LoadSeries, SecondPoint, SlicePoint
-from harness.types import ColdStart, ServiceLatency, ServingConfig, TrialResult
+from harness.types import (
+    SERVICE,
+    ColdStart,
+    LatencySummary,
+    Percentile,
+    ServingConfig,
+    TrialResult,
+)
 
 SLICE_S = 0.05
 FIRST_UTC = datetime(2026, 11, 23, 14, 3, tzinfo=UTC)
@@ -17,15 +24,27 @@ FIRST_UTC = datetime(2026, 11, 23, 14, 3, tzinfo=UTC)
 def with_evidence(result: TrialResult, place: int) -> TrialResult:
     """Add what the load generators say of themselves and of the send; a trial every 4 s."""
     assert result.latency is not None
-    p50, p95, p99 = (result.latency.percentiles[name].value_ms for name in ("p50", "p95", "p99"))
     return replace(
         result,
         started_utc=(FIRST_UTC + timedelta(seconds=4 * place)).isoformat(),
         warmup_s=0.45,
         offered_requests_per_s=result.throughput_requests_per_s,
-        service=ServiceLatency(0.99 * p50, 0.99 * p95, 0.99 * p99),
+        latencies={**result.latencies, SERVICE: scaled(result.latency, 0.99)},
         loop_lag_p99_ms=0.42,
         in_flight_mean=0.99 * result.trial.workload.concurrency,
+    )
+
+
+def scaled(summary: LatencySummary, *factors: float) -> LatencySummary:
+    """The same latencies so many times as long; one factor for p50, p90, p95, p99, or one each."""
+    each = dict(zip(summary.percentiles, factors * (4 // len(factors)), strict=True))
+    return replace(
+        summary,
+        mean_ms=factors[0] * summary.mean_ms,
+        percentiles={
+            name: Percentile(*(each[name] * value for value in (p.value_ms, p.low_ms, p.high_ms)))
+            for name, p in summary.percentiles.items()
+        },
     )
 
 

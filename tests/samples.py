@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from harness.types import (
+    RESPONSE,
+    SCHEDULE_DELAY,
     Decision,
     HostMetrics,
     LatencySummary,
@@ -85,8 +87,8 @@ def sample_trial_result(*, variant="teacher-fp32", concurrency=1, generator_cpu=
         failures_by_kind={},
         throughput_requests_per_s=250.0,
         throughput_inferences_per_s=1000.0,
-        latency=latency,
-        schedule_delay_p99_ms=0.1,
+        latencies={RESPONSE: latency},
+        values_ms={SCHEDULE_DELAY: {"p99": 0.1}},
         generator_cpu=generator_cpu,
         server=ServerMetrics(
             requests=500, inferences=2000, executions=250, queue_ms=1.0, compute_input_ms=0.1,

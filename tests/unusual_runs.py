@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from sample_evidence import scaled
 from sample_run import MANIFEST, sample_run
 
 from harness.runs.folder import StoredRun
 from harness.types import (
+    RESPONSE,
+    SERVICE,
     Decision,
     HostMetrics,
     LatencySummary,
@@ -15,7 +18,6 @@ from harness.types import (
     Percentile,
     Rejection,
     ServerMetrics,
-    ServiceLatency,
     TrialResult,
     Verdict,
 )
@@ -205,8 +207,8 @@ def _unanswered(result: TrialResult) -> TrialResult:
         failures_by_kind={"timeout": 31},
         throughput_requests_per_s=0.0,
         throughput_inferences_per_s=0.0,
-        latency=None,
-        schedule_delay_p99_ms=None,
+        latencies={},
+        values_ms={},
         valid=False,
         invalid_reason="no request succeeded",
         decision=Decision.INVALID,
@@ -219,14 +221,16 @@ def _unbounded(result: TrialResult) -> TrialResult:
     wide = {
         n: Percentile(p.value_ms, p.low_ms, 3_600_000.0) for n, p in latency.percentiles.items()
     }
-    return replace(result, latency=replace(latency, percentiles=wide), decision=Decision.UNDECIDED)
+    unbounded = {RESPONSE: replace(latency, percentiles=wide)}
+    return replace(result, latencies=unbounded, decision=Decision.UNDECIDED)
 
 
 def _never_drained(result: TrialResult) -> TrialResult:
     latency = result.latency
     assert isinstance(latency, LatencySummary)
     lost = {name: Percentile(3_600_000.0, 3_600_000.0, 3_600_000.0) for name in latency.percentiles}
-    return replace(result, latency=replace(latency, percentiles=lost), decision=Decision.FAIL)
+    never_drained = {RESPONSE: replace(latency, percentiles=lost)}
+    return replace(result, latencies=never_drained, decision=Decision.FAIL)
 
 
 def _at_a_rate(result: TrialResult) -> TrialResult:
@@ -236,7 +240,6 @@ def _at_a_rate(result: TrialResult) -> TrialResult:
         result.trial.workload, load_mode=LoadMode.OPEN, rate_per_s=rate_per_s, concurrency=64
     )
     assert result.latency is not None
-    p50, p95, p99 = (result.latency.percentiles[name].value_ms for name in ("p50", "p95", "p99"))
     return replace(
         result,
         trial=replace(result.trial, workload=workload),
@@ -244,5 +247,5 @@ def _at_a_rate(result: TrialResult) -> TrialResult:
         dropped=7,
         failures=7,
         failures_by_kind={"dropped": 7},
-        service=ServiceLatency(0.95 * p50, 0.6 * p95, 0.4 * p99),
+        latencies={**result.latencies, SERVICE: scaled(result.latency, 0.95, 0.8, 0.6, 0.4)},
     )

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from harness import hdr
 from harness.analysis.steady_state import still_warming
 from harness.types import (
+    SCHEDULE_DELAY,
+    SERVICE,
     ArrivalKind,
     HostMetrics,
     LoadMode,
@@ -160,7 +162,7 @@ def mean_in_flight(load: LoadResult) -> float | None:
 
     None where the window is empty.
     """
-    spans = [part.service for one in load.window for part in (one.ok, one.failed)]
+    spans = [part.of(SERVICE) for one in load.window for part in (one.ok, one.failed)]
     sent, mean_ms = sum(map(hdr.total, spans)), hdr.mean_ms(hdr.merge(spans))
     return sent * mean_ms / 1000 / load.duration_s if mean_ms and load.duration_s > 0 else None
 
@@ -267,7 +269,7 @@ def _sent(load: LoadResult) -> int:
 
 
 def _send_delay_p99_ms(load: LoadResult) -> float:
-    spans = [part.schedule_delay for one in load.window for part in (one.ok, one.failed)]
+    spans = [part.of(SCHEDULE_DELAY) for one in load.window for part in (one.ok, one.failed)]
     return _p99_ms(hdr.merge(spans))
 
 

@@ -7,26 +7,26 @@ from contextlib import contextmanager
 
 from harness.load.generators.messages import Progress
 from harness.telemetry.exposition.monitor import LoadMonitor
-from harness.types import ServiceLevelObjective, TrialResult
+from harness.types import ServiceLevelObjective, Trial
 
 Listener = Callable[[int, Progress], None]
 
 
 @contextmanager
 def shown_to(
-    monitor: LoadMonitor | None, blank: TrialResult, slo: ServiceLevelObjective
+    monitor: LoadMonitor | None, trial: Trial, slo: ServiceLevelObjective
 ) -> Iterator[Listener]:
     """While a trial runs: what takes the generators' reports; nothing where nobody watches.
 
     Args:
         monitor: takes them.
-        blank: the trial's result before anything was measured.
+        trial: that runs.
         slo: the objective it is held against.
     """
     if monitor is None:
         yield lambda _worker, _report: None
         return
-    monitor.begin_trial(blank, slo)
+    monitor.begin_trial(trial, slo)
     cpu_s: dict[int, float] = {}
 
     def listen(worker: int, report: Progress) -> None:

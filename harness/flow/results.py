@@ -6,10 +6,11 @@ import dataclasses
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -20,105 +21,169 @@ from harness.analysis.throughput import throughput_bounds
 from harness.analysis.validity import COUNT_SKEW_S, mean_in_flight
 from harness.load.engine.recorder import merged_latencies
 from harness.load.records.series import series_rows, slice_rows
+from harness.planning.assessment import Assessment, assess
 from harness.runs.folder import RunFolder
 from harness.system.storage import replace_text, storage_errors
 from harness.types import (
+    RESPONSE,
+    SPANS,
     GeneratorEvidence,
     HostMetrics,
-    Latencies,
+    LatencySummary,
     LoadMode,
     LoadResult,
-    ModelVariant,
     ServerMetrics,
-    ServiceLatency,
+    ServiceLevelObjective,
     TimeSlice,
     Trial,
     TrialResult,
+    Workload,
 )
 
 
-def unmeasured(trial: Trial, variant: ModelVariant, started_utc: str) -> TrialResult:
-    """A result that nothing was measured of yet."""
-    return TrialResult(
-        trial=trial,
-        sha256=variant.sha256,
-        started_utc=started_utc,
-        duration_s=0.0,
-        requests=0,
-        failures=0,
-        failures_by_kind={},
-        throughput_requests_per_s=0.0,
-        throughput_inferences_per_s=0.0,
-        latency=None,
-        schedule_delay_p99_ms=None,
-        generator_cpu=0.0,
-        server=ServerMetrics(),
-        host=HostMetrics(),
-        valid=False,
-    )
+@dataclass(frozen=True)
+class BegunTrial:
+    """A trial of which nothing was measured yet."""
+
+    trial: Trial
+    sha256: str
+    """Of the artefact that the server has loaded; empty where it is not known."""
+    started_utc: str
 
 
-def with_clients(
-    result: TrialResult, window: Sequence[TimeSlice], slice_s: float, confidence: float
-) -> TrialResult:
-    """Add what the clients saw in a window's slices.
+@dataclass(frozen=True)
+class ClientSide:
+    """What the clients saw in a window; the fields are those of `TrialResult`."""
 
-    Requests that the open loop dropped stand apart from those that failed; percentiles take them
-    as slower than any, and an objective's error rate as failed.
+    duration_s: float
+    requests: int
+    failures_by_kind: Mapping[str, int]
+    dropped: int
+    throughput_requests_per_s: float
+    throughput_inferences_per_s: float
+    throughput_low_inferences_per_s: float | None
+    throughput_high_inferences_per_s: float | None
+    latencies: Mapping[str, LatencySummary]
+    failure_design_effect: float
+
+
+@dataclass(frozen=True)
+class GeneratorSide:
+    """What the load generators say of themselves; the fields are those of `TrialResult`."""
+
+    generator_cpu: float = 0.0
+    loop_lag_p99_ms: float | None = None
+    in_flight_mean: float | None = None
+    warmup_s: float = 0.0
+    records_problem: str = ""
+
+
+@dataclass(frozen=True)
+class ServerSide:
+    """What the server and its machine say of a window; the fields are those of `TrialResult`."""
+
+    server: ServerMetrics = field(default_factory=ServerMetrics)
+    host: HostMetrics = field(default_factory=HostMetrics)
+
+
+def client_side(
+    window: Sequence[TimeSlice], slice_s: float, workload: Workload, confidence: float
+) -> ClientSide:
+    """Sum up what the clients saw in a window's slices.
+
+    Requests that the open loop dropped stand apart from those that failed; percentiles of a span
+    that counts them take them as slower than any, and an objective's error rate as failed.
+
+    Args:
+        window: slices in order of time, at least one.
+        slice_s: the length of each.
+        workload: that the load is held against.
+        confidence: of every interval; 0 to 1.
     """
     duration_s = round(len(window) * slice_s, 6)
-    latency = summarise(
-        [one.ok.response for one in window],
-        confidence=confidence,
-        dropped=[one.dropped for one in window],
-        closed_slice_s=slice_s if result.trial.workload.load_mode is LoadMode.CLOSED else None,
-    )
+    latencies = _summaries(window, slice_s, workload, confidence)
     failures: Counter[str] = Counter()
     for one in window:
         failures.update(one.failures)
-    dropped = sum(one.dropped for one in window)
-    requests = sum(hdr.total(one.ok.response) for one in window)
-    rates = throughput_bounds(
+    response = latencies.get(RESPONSE)
+    low_per_s, high_per_s = throughput_bounds(
         window,
         slice_s,
-        result.trial.workload,
+        workload,
         confidence=confidence,
-        mean_ms=latency.mean_ms if latency else None,
-    )
-    return dataclasses.replace(
-        result,
+        mean_ms=response.mean_ms if response else None,
+    ) or (None, None)
+    return ClientSide(
         duration_s=duration_s,
-        requests=requests,
-        failures=failures.total(),
+        requests=sum(hdr.total(one.ok.response) for one in window),
         failures_by_kind=dict(failures),
-        dropped=dropped,
-        offered_requests_per_s=(requests + failures.total() + dropped) / duration_s,
+        dropped=sum(one.dropped for one in window),
         throughput_requests_per_s=sum(one.completed for one in window) / duration_s,
         throughput_inferences_per_s=sum(one.inferences for one in window) / duration_s,
-        throughput_low_inferences_per_s=rates[0] if rates else None,
-        throughput_high_inferences_per_s=rates[1] if rates else None,
+        throughput_low_inferences_per_s=low_per_s,
+        throughput_high_inferences_per_s=high_per_s,
+        latencies=latencies,
         failure_design_effect=failure_design_effect(window, confidence),
-        latency=latency,
-        service=_service(window),
-        schedule_delay_p99_ms=hdr.value_at(
-            hdr.merge(one.ok.schedule_delay for one in window), 0.99
-        ),
     )
 
 
-def with_evidence(
-    result: TrialResult, load: LoadResult, server: ServerMetrics, host: HostMetrics
-) -> TrialResult:
-    """Add what the generators say of themselves, and the server's and the machine's side."""
-    return dataclasses.replace(
-        result,
+def generator_side(load: LoadResult) -> GeneratorSide:
+    """Sum up what the generators of a load say of themselves."""
+    return GeneratorSide(
         generator_cpu=load.generator_cpu,
         loop_lag_p99_ms=_worst_lag(load.generators),
         in_flight_mean=mean_in_flight(load),
         warmup_s=load.warmup_s,
-        server=server,
-        host=host,
+        records_problem=load.records_problem,
     )
+
+
+def assess_trial(
+    begun: BegunTrial,
+    slo: ServiceLevelObjective,
+    clients: ClientSide,
+    *,
+    generators: GeneratorSide | None = None,
+    served: ServerSide | None = None,
+    invalid_reason: str = "",
+    histogram_file: str = "",
+) -> Assessment:
+    """Make a trial's result of its parts, and judge it: the one place where results are made.
+
+    Args:
+        begun: which trial it is.
+        slo: the objective; without clauses only the measurement itself is judged.
+        clients: what they saw.
+        generators: what they say of themselves; None while the load runs, as the next.
+        served: what the server counted, and what is known of its machine.
+        invalid_reason: why the measurement decides nothing; empty where it does.
+        histogram_file: of the latency that counts, in the run folder.
+
+    Returns:
+        The assessment; its `result` carries decision and reason.
+    """
+    failures = sum(clients.failures_by_kind.values())
+    offered = clients.requests + failures + clients.dropped
+    result = TrialResult(
+        **_fields(begun),
+        **_fields(clients),
+        **_fields(generators or GeneratorSide()),
+        failures=failures,
+        offered_requests_per_s=offered / clients.duration_s if clients.duration_s else 0.0,
+        **_fields(served or ServerSide()),
+        valid=not invalid_reason,
+        invalid_reason=invalid_reason,
+        histogram_file=histogram_file,
+    )
+    judged = assess(slo, result)
+    result = dataclasses.replace(result, decision=judged.decision, reason=judged.reason)
+    return dataclasses.replace(judged, result=result)
+
+
+def without_measurement(begun: BegunTrial, slo: ServiceLevelObjective, reason: str) -> TrialResult:
+    """The result of a trial that could not be measured, and why."""
+    nothing = ClientSide(0.0, 0, {}, 0, 0.0, 0.0, None, None, {}, 1.0)
+    return assess_trial(begun, slo, nothing, invalid_reason=reason).result
 
 
 def reading_lateness_s(load: LoadResult, edges_ns: tuple[int, int]) -> float:
@@ -145,12 +210,28 @@ def allowing_for_lateness(server: ServerMetrics, load: LoadResult, late_s: float
     return dataclasses.replace(server, requests_uncertainty=server.requests_uncertainty + unsure)
 
 
-def _service(window: Sequence[TimeSlice]) -> ServiceLatency | None:
-    merged = hdr.merge(one.ok.service for one in window)
-    p50, p95, p99 = (hdr.value_at(merged, quantile) for quantile in (0.50, 0.95, 0.99))
-    if p50 is None or p95 is None or p99 is None:
-        return None
-    return ServiceLatency(p50, p95, p99)
+def _summaries(
+    window: Sequence[TimeSlice], slice_s: float, workload: Workload, confidence: float
+) -> dict[str, LatencySummary]:
+    """By span, of the successes; a span without values is absent."""
+    dropped = [one.dropped for one in window]
+    is_closed = workload.load_mode is LoadMode.CLOSED
+    found = {
+        span.name: summarise(
+            [one.ok.of(span.name) for one in window],
+            confidence=confidence,
+            dropped=dropped if span.counts_dropped else (),
+            # Only the response time is as long as a closed loop remembers (Little).
+            closed_slice_s=slice_s if is_closed and span.name == RESPONSE else None,
+        )
+        for span in SPANS.values()
+    }
+    return {name: summary for name, summary in found.items() if summary is not None}
+
+
+def _fields(part: Any) -> dict[str, Any]:
+    """A dataclass's fields by name, as they are."""
+    return {one.name: getattr(part, one.name) for one in dataclasses.fields(part)}
 
 
 def _worst_lag(generators: Sequence[GeneratorEvidence]) -> float | None:
@@ -214,11 +295,9 @@ def completing_records(folder: Path | None) -> Iterator[None]:
 
 def _encoded(slices: Sequence[TimeSlice]) -> dict[str, dict[str, str]]:
     return {
-        "ok": _spans(merged_latencies(one.ok for one in slices)),
-        "failed": _spans(merged_latencies(one.failed for one in slices)),
+        outcome: {name: hdr.encode(latencies.of(name)) for name in latencies.names()}
+        for outcome, latencies in (
+            ("ok", merged_latencies(one.ok for one in slices)),
+            ("failed", merged_latencies(one.failed for one in slices)),
+        )
     }
-
-
-def _spans(latencies: Latencies) -> dict[str, str]:
-    spans = asdict(latencies)
-    return {span: hdr.encode(getattr(latencies, span)) for span in spans}

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 from harness.analysis.steady_state import steady_from
 from harness.analysis.stopping import LookSchedule, seconds_needed
-from harness.flow.results import with_clients
-from harness.planning.assessment import Assessment, assess
+from harness.flow.results import BegunTrial, assess_trial, client_side
+from harness.planning.assessment import Assessment
 from harness.planning.rejections import CONFIRM
 from harness.telemetry.window import ServerWindow
 from harness.types import (
     Decision,
     ServiceLevelObjective,
     TimeSlice,
-    TrialResult,
 )
 
 HOPELESS = 2.0
@@ -33,7 +31,7 @@ class TrialWatch:
     schedule gives it; between looks nothing is judged.
 
     Args:
-        blank: the trial's result before anything was measured.
+        begun: which trial it is.
         slo: the objective.
         telemetry: reads the server's side at the window's edges.
         slice_s: length of a slice.
@@ -41,13 +39,13 @@ class TrialWatch:
 
     def __init__(
         self,
-        blank: TrialResult,
+        begun: BegunTrial,
         slo: ServiceLevelObjective,
         telemetry: ServerWindow,
         slice_s: float,
     ) -> None:
-        workload = blank.trial.workload
-        self._blank = dataclasses.replace(blank, valid=True)
+        workload = begun.trial.workload
+        self._begun = begun
         self._slo = slo
         self._telemetry = telemetry
         self._slice_s = slice_s
@@ -76,8 +74,9 @@ class TrialWatch:
         if len(window) * self._slice_s < looks[self._looks_taken]:
             return False
         self._looks_taken += 1
-        result = with_clients(self._blank, window, self._slice_s, self.confidence)
-        assessment = assess(self._slo, result)
+        workload = self._begun.trial.workload
+        clients = client_side(window, self._slice_s, workload, self.confidence)
+        assessment = assess_trial(self._begun, self._slo, clients)
         if assessment.decision in {Decision.PASS, Decision.FAIL} or self._is_hopeless(assessment):
             self.shown = tuple(window)
         return bool(self.shown)
@@ -88,7 +87,7 @@ class TrialWatch:
         It ends undecided, sooner: that errs neither way. Who asked for one trial, or for the
         winner's confirmation, gets all of its time.
         """
-        if self._looks_taken < FIRST_HOPELESS_LOOK or self._blank.trial.stage in _PATIENT:
+        if self._looks_taken < FIRST_HOPELESS_LOOK or self._begun.trial.stage in _PATIENT:
             return False
         needed_s = (
             seconds_needed(assessment.result.duration_s, finding.evidence_factor)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.analysis.validity import judge_validity
@@ -17,13 +17,16 @@ from harness.flow.cold_start import measure_cold_start
 from harness.flow.monitoring import shown_to
 from harness.flow.options import Machinery
 from harness.flow.results import (
+    BegunTrial,
+    ServerSide,
     allowing_for_lateness,
+    assess_trial,
+    client_side,
     completing_records,
+    generator_side,
     reading_lateness_s,
     records_folder,
-    unmeasured,
-    with_clients,
-    with_evidence,
+    without_measurement,
     write_load,
 )
 from harness.flow.serving import ModelClient, Site
@@ -32,7 +35,6 @@ from harness.load.generators.pool import LoadGenerators, LoadJob
 from harness.load.generators.running import SLICE_S
 from harness.load.requests.known_answers import TOLERANCE, make_known_answers, write_known_answers
 from harness.load.requests.payloads import draw_workload, read_payloads
-from harness.planning.decision import judge_trial
 from harness.runs.folder import RunFolder
 from harness.serving.ensemble import Pipeline
 from harness.serving.external.server import REMOTE_DIGEST
@@ -46,6 +48,7 @@ from harness.types import (
     ServerMetrics,
     ServiceLevelObjective,
     ServingConfig,
+    TimeSlice,
     Trial,
     TrialResult,
     Workload,
@@ -130,48 +133,70 @@ class TrialRunner:
 
     def _measured(self, trial: Trial, slo: ServiceLevelObjective) -> TrialResult:
         variant = self._variants[trial.variant]
-        blank = unmeasured(trial, variant, utc_now())
+        begun = BegunTrial(trial, variant.sha256, utc_now())
         try:
             self._configure(variant, trial)
         except ServerError as error:
             # A configuration that is refused is this trial's alone; a dead server ends the run.
             self._server.check()
-            return _invalid(blank, f"it could not be served like this: {error}")
+            return without_measurement(begun, slo, f"it could not be served like this: {error}")
         self._site.check_model(variant)
         telemetry = self._window(variant)
-        watch = TrialWatch(blank, slo, telemetry, SLICE_S)
+        watch = TrialWatch(begun, slo, telemetry, SLICE_S)
         try:
             job = self._job(trial, variant)
         except (DataError, ServerError) as error:
             # No answer, or none that is a number, to the first requests asked one by one.
             self._server.check()
-            return _invalid(blank, f"it does not answer known requests: {error}")
+            return without_measurement(begun, slo, f"it does not answer known requests: {error}")
         try:
             with (
                 completing_records(job.records),
-                shown_to(self._machinery.monitor, blank, slo) as listen,
+                shown_to(self._machinery.monitor, trial, slo) as listen,
             ):
                 load = self._generators.run(job, watch, check=self._server.check, listen=listen)
         except GeneratorError as error:
             # A generator's failure spoils this trial only; a dead server ends the run.
             self._server.check()
-            return _invalid(blank, str(error))
+            return without_measurement(begun, slo, str(error))
         self._server.check()
-        result = with_clients(blank, load.window, load.slice_s, watch.confidence)
         server, host = telemetry.figures()
         self._site.check_model(variant)
         late_s = reading_lateness_s(load, telemetry.edges_ns)
         server = allowing_for_lateness(server, load, late_s)
         self._warn_of_telemetry(trial, server, late_s)
-        result = with_evidence(result, load, server, host)
-        result = self._judged(result, load, slo)
+        return self._result(begun, slo, load, watch, ServerSide(server, host))
+
+    def _result(
+        self,
+        begun: BegunTrial,
+        slo: ServiceLevelObjective,
+        load: LoadResult,
+        watch: TrialWatch,
+        served: ServerSide,
+    ) -> TrialResult:
+        """Store the load, and judge the window; that of the look which ended it, where one did."""
+        trial = begun.trial
+        _, invalid_reason = judge_validity(
+            load, served.server, trial.workload, server_alive=True, host=served.host
+        )
+
+        def judged(window: Sequence[TimeSlice]) -> TrialResult:
+            return assess_trial(
+                begun,
+                slo,
+                client_side(window, load.slice_s, trial.workload, watch.confidence),
+                generators=generator_side(load),
+                served=served,
+                invalid_reason=invalid_reason,
+                histogram_file=write_load(self._folder, trial, load, window),
+            ).result
+
+        result = judged(load.window)
         if watch.shown and result.valid and result.decision is Decision.UNDECIDED:
             # Decided at a look, and blurred by the little that was still sent after it: a
             # sequential test ends with what it was shown.
-            result = with_clients(result, watch.shown, load.slice_s, watch.confidence)
-            write_load(self._folder, trial, load, watch.shown)
-            decision, reason = judge_trial(slo, result)
-            result = dataclasses.replace(result, decision=decision, reason=reason)
+            result = judged(watch.shown)
         return result
 
     def _warn_of_telemetry(self, trial: Trial, server: ServerMetrics, late_s: float) -> None:
@@ -246,27 +271,3 @@ class TrialRunner:
             self._loaded = None
             control.load(variant, trial.serving)
         self._loaded = (variant, trial.serving)
-
-    def _judged(
-        self, result: TrialResult, load: LoadResult, slo: ServiceLevelObjective
-    ) -> TrialResult:
-        valid, invalid_reason = judge_validity(
-            load, result.server, result.trial.workload, server_alive=True, host=result.host
-        )
-        histogram = write_load(self._folder, result.trial, load)
-        result = dataclasses.replace(
-            result,
-            valid=valid,
-            invalid_reason=invalid_reason,
-            histogram_file=histogram,
-            records_problem=load.records_problem,
-        )
-        decision, reason = judge_trial(slo, result)
-        return dataclasses.replace(result, decision=decision, reason=reason)
-
-
-def _invalid(blank: TrialResult, reason: str) -> TrialResult:
-    """A trial of which nothing was measured, and why."""
-    return dataclasses.replace(
-        blank, invalid_reason=reason, decision=Decision.INVALID, reason=reason
-    )

@@ -28,7 +28,7 @@ from harness.report.tables.provenance import (
 from harness.report.tables.quality import consistency_table, models_table, task_table
 from harness.report.tables.search import cold_start_table, search_table
 from harness.report.tables.trials import RejectedGroup, rejected_groups, trials_table
-from harness.report.tables.trust import trust_table
+from harness.report.tables.trust import spans_table, trust_table
 from harness.report.words.labels import INTERRUPTED, SIGNS, Sign, trial_words
 from harness.report.words.numbers import count
 from harness.runs.folder import StoredRun
@@ -52,6 +52,8 @@ class FamilyPage:
     seconds: Plot | None
     leading: str
     """The trial that stands for the family, in words."""
+    spans: Table | None
+    """Of the leading trial."""
     trust: Table | None
     """Of the leading trial."""
     cold_start: Table | None
@@ -139,6 +141,7 @@ def _family_page(run: StoredRun, family: FamilyResults, number: int) -> FamilyPa
         starts=start_plots(family, styles),
         seconds=seconds_plot(family, styles),
         leading=f"{leading.trial.variant}, {trial_words(leading.trial)}" if leading else "",
+        spans=spans_table(leading) if leading else None,
         trust=trust_table(leading) if leading else None,
         cold_start=cold_start_table(family),
         search=search_table(family, resumed=bool(run.manifest.get("resumed_utc"))),

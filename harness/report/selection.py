@@ -9,10 +9,14 @@ from harness.report.words.labels import LOWER_IS_BETTER, TASK_SEPARATOR
 from harness.runs.folder import StoredRun
 from harness.runs.series import LoadSeries
 from harness.types import (
+    SERVICE,
+    SPANS,
     ColdStart,
     Constraint,
     Decision,
     FailedVariant,
+    LatencySpan,
+    LatencySummary,
     ModelVariant,
     Percentile,
     QualityScore,
@@ -26,7 +30,6 @@ from harness.types.losses import LossEntry, PairedMeasure, Relabelling
 
 PERCENTILES = ("p50", "p90", "p95", "p99")
 DEFAULT_PERCENTILE = "p95"
-SERVICE_PERCENTILES = ("p50", "p95", "p99")
 _STILL_PASSES = frozenset({"", "slower", "teacher"})
 """Causes recorded against a trial that meets the objective all the same."""
 _NOTABLE_SHARE = 0.10
@@ -276,17 +279,34 @@ def strongest_teacher(family: FamilyResults) -> TrialResult | None:
     return best_trial(own, family.percentile)
 
 
+def spans_of(result: TrialResult) -> list[LatencySpan]:
+    """The spans that something is known of, in the order in which they are shown."""
+    known = {*result.latencies, *result.values_ms}
+    return [span for span in SPANS.values() if span.name in known or span.is_between_moments]
+
+
+def bounds_ms(summary: LatencySummary | None, statistic: str) -> tuple[float, float] | None:
+    """The interval of a span's mean or percentile; None where it has none."""
+    if summary is None:
+        return None
+    if statistic == "mean":
+        low_ms, high_ms = summary.mean_low_ms, summary.mean_high_ms
+        return None if low_ms is None or high_ms is None else (low_ms, high_ms)
+    found = summary.percentiles.get(statistic)
+    return (found.low_ms, found.high_ms) if found else None
+
+
 def service_differs(result: TrialResult) -> bool:
     """Whether some percentile reads more than a tenth lower when it is timed from the send."""
-    return any(service_ms(result, name) is not None for name in SERVICE_PERCENTILES)
+    return any(service_ms(result, name) is not None for name in PERCENTILES)
 
 
 def service_ms(result: TrialResult, name: str) -> float | None:
     """A percentile timed from the send, where that reads more than a tenth lower."""
     found = percentile_of(result, name)
-    if found is None or result.service is None or name not in SERVICE_PERCENTILES:
+    from_sent = result.latency_ms(SERVICE, name)
+    if found is None or from_sent is None:
         return None
-    from_sent: float = getattr(result.service, f"{name}_ms")
     return from_sent if from_sent < (1 - _NOTABLE_SHARE) * found.value_ms else None
 
 

@@ -20,6 +20,9 @@ from pydantic import TypeAdapter, ValidationError
 from harness.errors import RunFolderError
 from harness.system.storage import storage_errors, utc_now
 from harness.types import (
+    RESPONSE,
+    SCHEDULE_DELAY,
+    SERVICE,
     BatchConsistency,
     ColdStart,
     FailedVariant,
@@ -74,6 +77,25 @@ class _Kind:
     place: str
     """`Journal`'s field."""
     key: Callable[[Any], str]
+    upgrade: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+    """From a line's data as an earlier version wrote it to that of today."""
+
+
+def _trial_of_today(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A trial's data; until each span had a summary of its own, two had some of their values."""
+    if "latencies" in data:
+        return data
+    service, delay_ms = data.get("service") or {}, data.get("schedule_delay_p99_ms")
+    values_ms = {
+        SERVICE: {name.removesuffix("_ms"): value for name, value in service.items()},
+        SCHEDULE_DELAY: {} if delay_ms is None else {"p99": delay_ms},
+    }
+    response = data["latency"]
+    return {
+        **data,
+        "latencies": {} if response is None else {RESPONSE: response},
+        "values_ms": {name: values for name, values in values_ms.items() if values},
+    }
 
 
 _KINDS: Mapping[type[Entry], _Kind] = {
@@ -81,7 +103,13 @@ _KINDS: Mapping[type[Entry], _Kind] = {
     FailedVariant: _Kind("failed", TypeAdapter(FailedVariant), "failed", attrgetter("name")),
     QualityEntry: _Kind("quality", TypeAdapter(QualityEntry), "quality", attrgetter("variant")),
     TaskEntry: _Kind("task", TypeAdapter(TaskEntry), "tasks", attrgetter("key")),
-    TrialResult: _Kind("trial", TypeAdapter(TrialResult), "trials", attrgetter("trial.trial_id")),
+    TrialResult: _Kind(
+        "trial",
+        TypeAdapter(TrialResult),
+        "trials",
+        attrgetter("trial.trial_id"),
+        _trial_of_today,
+    ),
     ColdStart: _Kind("cold_start", TypeAdapter(ColdStart), "cold_starts", attrgetter("variant")),
     LossEntry: _Kind("loss", TypeAdapter(LossEntry), "losses", attrgetter("variant")),
     CardEntry: _Kind("card", TypeAdapter(CardEntry), "card", attrgetter("key")),
@@ -152,7 +180,7 @@ class Journal:
     def _take(self, line: Mapping[str, Any]) -> None:
         """A line; one of a kind that a later version may know is left alone."""
         if kind := _BY_NAME.get(line["kind"]):
-            self._put(kind, kind.adapter.validate_python(line["data"]))
+            self._put(kind, kind.adapter.validate_python(kind.upgrade(line["data"])))
 
     def _put(self, kind: _Kind, entry: Entry) -> None:
         getattr(self, kind.place)[kind.key(entry)] = entry

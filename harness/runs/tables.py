@@ -11,7 +11,16 @@ import pandas as pd
 
 from harness.runs.folder import StoredRun
 from harness.system.storage import storage_errors
-from harness.types import ColdStart, LoadMode, ModelVariant, QualityScore, Trial, TrialResult
+from harness.types import (
+    RESPONSE,
+    SPANS,
+    ColdStart,
+    LoadMode,
+    ModelVariant,
+    QualityScore,
+    Trial,
+    TrialResult,
+)
 from harness.types.losses import LossEntry, PairedMeasure
 
 PERCENTILES = ("p50", "p90", "p95", "p99")
@@ -153,7 +162,7 @@ def _seen_columns(result: TrialResult) -> dict[str, Any]:
         "throughput_low_inferences_per_s": result.throughput_low_inferences_per_s,
         "throughput_high_inferences_per_s": result.throughput_high_inferences_per_s,
         **_latency_columns(result),
-        **_service_columns(result),
+        **_span_columns(result),
         "client_ms": result.client_ms,
         "server_queue_ms": server.queue_ms,
         "server_compute_ms": server.compute_ms,
@@ -168,7 +177,6 @@ def _seen_columns(result: TrialResult) -> dict[str, Any]:
         "server_cache_ms": server.cache_ms,
         "server_executions": server.executions,
         "server_failures": sum(server.failures.values()) if server.requests is not None else None,
-        "schedule_delay_p99_ms": result.schedule_delay_p99_ms,
         "loop_lag_p99_ms": result.loop_lag_p99_ms,
         "generator_cpu": result.generator_cpu,
         "in_flight_mean": result.in_flight_mean,
@@ -210,11 +218,11 @@ def _latency_columns(result: TrialResult) -> dict[str, float | None]:
     return columns
 
 
-def _service_columns(result: TrialResult) -> dict[str, float | None]:
-    """Latency from the send rather than the schedule."""
-    service = result.service
+def _span_columns(result: TrialResult) -> dict[str, float | None]:
+    """The other spans' percentiles: those that every request has, and what else was measured."""
     return {
-        "service_p50_ms": service.p50_ms if service else None,
-        "service_p95_ms": service.p95_ms if service else None,
-        "service_p99_ms": service.p99_ms if service else None,
+        f"{span.name}_{name}_ms": result.latency_ms(span.name, name)
+        for span in SPANS.values()
+        if span.name != RESPONSE and (span.is_between_moments or span.name in result.latencies)
+        for name in PERCENTILES
     }

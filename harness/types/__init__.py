@@ -5,10 +5,15 @@ Every other module may import these; they import nothing else of the harness.
 """
 
 from harness.types.latency import (
+    RESPONSE,
+    SCHEDULE_DELAY,
+    SERVICE,
+    SPANS,
     Latencies,
+    LatencySpan,
     LatencySummary,
+    Moment,
     Percentile,
-    ServiceLatency,
     SparseHistogram,
 )
 from harness.types.load import GeneratorEvidence, LoadResult, TimeSlice
@@ -42,6 +47,10 @@ from harness.types.workloads import (
 
 __all__ = [
     "FREE_SIZE",
+    "RESPONSE",
+    "SCHEDULE_DELAY",
+    "SERVICE",
+    "SPANS",
     "Accelerator",
     "ArrivalKind",
     "ArrivalProcess",
@@ -53,12 +62,14 @@ __all__ = [
     "GeneratorEvidence",
     "HostMetrics",
     "Latencies",
+    "LatencySpan",
     "LatencySummary",
     "LoadMode",
     "LoadResult",
     "LoadShape",
     "ModelFormat",
     "ModelVariant",
+    "Moment",
     "PartMetrics",
     "Percentile",
     "Precision",
@@ -68,7 +79,6 @@ __all__ = [
     "RequestRecord",
     "Role",
     "ServerMetrics",
-    "ServiceLatency",
     "ServiceLevelObjective",
     "ServingConfig",
     "ShapeKind",

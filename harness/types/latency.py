@@ -1,9 +1,89 @@
-"""Latencies: histograms of them, and their percentiles with bounds."""
+"""Latency: its spans, histograms of them, and their percentiles with bounds.
+
+A *span* is a named stretch of a request's life. `SPANS` is the one table of them. Recorder, slices,
+messages, histograms, records, results, exposition and report go by its entries: another span is
+another entry.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Moment(StrEnum):
+    """An instant that a load generator notes of every request."""
+
+    SCHEDULED = "scheduled"
+    """When the request fell due."""
+    SENT = "sent"
+    COMPLETED = "completed"
+    """When its answer was there, or its failure known."""
+
+
+@dataclass(frozen=True)
+class LatencySpan:
+    """One entry of `SPANS`."""
+
+    name: str
+    """As it stands in JSON, in column names and in front of a statistic: `service_p95`."""
+    title: str
+    """As a heading: `service`."""
+    start: str
+    """The instant it runs from. Where start and end are both `Moment`s the recorder measures it of
+    every request; any other span is handed to the recorder, by requests that have it."""
+    end: str
+    exposed_as: str
+    """The Prometheus histogram that it is exposed as, in seconds; empty where it is not."""
+    meaning: str
+    """One sentence, for whoever reads that histogram or a table's heading."""
+    judged: bool = False
+    """An objective usually speaks of it: it is exposed in fine buckets."""
+    counts_dropped: bool = False
+    """A request that an open loop never sent counts as slower than any other."""
+
+    @property
+    def is_between_moments(self) -> bool:
+        """Whether every request has it, so that the recorder itself measures it."""
+        return {self.start, self.end} <= set(Moment)
+
+
+RESPONSE, SERVICE, SCHEDULE_DELAY = "response", "service", "schedule_delay"
+"""Names of the spans that every request has; the first is the latency that counts."""
+
+SPANS: dict[str, LatencySpan] = {
+    span.name: span
+    for span in (
+        LatencySpan(
+            RESPONSE,
+            "response",
+            Moment.SCHEDULED,
+            Moment.COMPLETED,
+            "harness_response_latency_seconds",
+            "From the instant a request was scheduled to its answer, of successes: what is judged.",
+            judged=True,
+            counts_dropped=True,
+        ),
+        LatencySpan(
+            SERVICE,
+            "service",
+            Moment.SENT,
+            Moment.COMPLETED,
+            "harness_service_latency_seconds",
+            "From the send of a request to its answer, of successes.",
+        ),
+        LatencySpan(
+            SCHEDULE_DELAY,
+            "schedule delay",
+            Moment.SCHEDULED,
+            Moment.SENT,
+            "harness_schedule_delay_seconds",
+            "From the instant a request was scheduled to its send, of successes.",
+        ),
+    )
+}
+"""Every span by its name, in the order in which they are shown; the default comes first."""
 
 
 @dataclass(frozen=True)
@@ -13,18 +93,31 @@ class SparseHistogram:
     buckets: tuple[int, ...] = ()
     """Bucket indices that hold something, ascending."""
     counts: tuple[int, ...] = ()
+    """How many values each of those buckets holds, at least one."""
+
+
+_EMPTY = SparseHistogram()
 
 
 @dataclass(frozen=True)
 class Latencies:
-    """The three spans of the requests of one outcome."""
+    """The latencies of the requests of one outcome, a histogram for each span."""
 
-    schedule_delay: SparseHistogram = SparseHistogram()
-    """Sent - scheduled."""
-    service: SparseHistogram = SparseHistogram()
-    """Completed - sent."""
-    response: SparseHistogram = SparseHistogram()
-    """Completed - scheduled: the latency that counts."""
+    spans: Mapping[str, SparseHistogram] = field(default_factory=dict)
+    """By the span's name; a span without values is absent."""
+
+    def of(self, span: str) -> SparseHistogram:
+        """The histogram of a span; an empty one where the span has no values."""
+        return self.spans.get(span, _EMPTY)
+
+    @property
+    def response(self) -> SparseHistogram:
+        """The latency that counts: completed - scheduled."""
+        return self.of(RESPONSE)
+
+    def names(self) -> Iterator[str]:
+        """The spans that have values, in the order of `SPANS`."""
+        return (name for name in SPANS if name in self.spans)
 
 
 @dataclass(frozen=True)
@@ -37,17 +130,8 @@ class Percentile:
 
 
 @dataclass(frozen=True)
-class ServiceLatency:
-    """Latency from the actual send: what most load testers report, for comparison only."""
-
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
-
-
-@dataclass(frozen=True)
 class LatencySummary:
-    """Latency from the scheduled time, over the requests that succeeded."""
+    """One span in numbers, over the requests that succeeded."""
 
     count: int
     mean_ms: float
@@ -56,8 +140,16 @@ class LatencySummary:
     percentiles: Mapping[str, Percentile]
     """By name: p50, p90, p95, p99."""
     confidence: float
+    """Of the interval of each percentile, and of the mean's; 0 to 1."""
     design_effect: float
     """How many requests count as one independent sample (1 = all independent)."""
     mean_low_ms: float | None = None
     """Confidence bounds of the mean by batch means; None from a single block."""
     mean_high_ms: float | None = None
+
+    def value_ms(self, statistic: str) -> float | None:
+        """A statistic by its name: `mean` or a percentile; None for any other."""
+        if statistic == "mean":
+            return self.mean_ms
+        percentile = self.percentiles.get(statistic)
+        return percentile.value_ms if percentile else None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from harness.types.latency import LatencySummary, ServiceLatency
+from harness.types.latency import RESPONSE, LatencySummary
 from harness.types.serving import ServingConfig
 from harness.types.telemetry import HostMetrics, ServerMetrics
 from harness.types.verdicts import Decision
@@ -47,9 +47,8 @@ class TrialResult:
     failures_by_kind: Mapping[str, int]
     throughput_requests_per_s: float
     throughput_inferences_per_s: float
-    latency: LatencySummary | None
-    """None when no request succeeded."""
-    schedule_delay_p99_ms: float | None
+    latencies: Mapping[str, LatencySummary]
+    """By span (`harness.types.latency.SPANS`); a span that no successful request has is absent."""
     generator_cpu: float
     """Cores used by the busiest generator process."""
     server: ServerMetrics
@@ -66,8 +65,6 @@ class TrialResult:
     """Cut before the window."""
     offered_requests_per_s: float = 0.0
     """Scheduled inside the window, sent or dropped."""
-    service: ServiceLatency | None = None
-    """From the send rather than the schedule; None when no request succeeded."""
     loop_lag_p99_ms: float | None = None
     """Of the worst generator process."""
     in_flight_mean: float | None = None
@@ -80,6 +77,20 @@ class TrialResult:
     throughput_high_inferences_per_s: float | None = None
     failure_design_effect: float = 1.0
     """How many requests count as one independent one, for the share that failed or was dropped."""
+    values_ms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By span and statistic, values that have no interval: in runs from before every span had its
+    summary. `latency_ms` reads both."""
+
+    @property
+    def latency(self) -> LatencySummary | None:
+        """The latency that counts, from the scheduled time; None when no request succeeded."""
+        return self.latencies.get(RESPONSE)
+
+    def latency_ms(self, span: str, statistic: str) -> float | None:
+        """A latency by its span and statistic, such as `service` and `p95`; None if unknown."""
+        if (summary := self.latencies.get(span)) is not None:
+            return summary.value_ms(statistic)
+        return self.values_ms.get(span, {}).get(statistic)
 
     @property
     def client_ms(self) -> float | None:

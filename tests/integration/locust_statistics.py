@@ -21,7 +21,7 @@ from locust.env import Environment
 from locust.runners import LocalRunner
 from locust.stats import PERCENTILES_TO_REPORT, StatsCSV, setup_distributed_stats_event_listeners
 
-from harness.load.engine.recorder import Batch, FailedRequest
+from harness.load.engine.recorder import FailedRequest, RecordedBatch
 from harness.load.transports.contract import RequestFailure
 from locust_counts import DROPPED, LocustCounts
 
@@ -31,14 +31,14 @@ ROWS, BYTES_PER_ROW = 2, 40.0
 clock = SimpleNamespace(now_s=1_700_000_000.0)
 
 
-def batch_of(described: dict[str, Any]) -> Batch:
+def batch_of(described: dict[str, Any]) -> RecordedBatch:
     latencies_ns = np.array(described["latencies_ns"], dtype=np.int64)
     scheduled_ns = np.full(len(latencies_ns), 5, dtype=np.int64)
     failures = [
         FailedRequest(5, 5, 5 + latency_ns, RequestFailure(kind, f"words of {kind}"))
         for latency_ns, kind in described["failures"]
     ]
-    return Batch(
+    return RecordedBatch(
         scheduled_ns=scheduled_ns,
         sent_ns=scheduled_ns,
         completed_ns=scheduled_ns + latencies_ns,
@@ -54,7 +54,7 @@ class Singly:
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: RecordedBatch) -> None:
         for latency_ns in (batch.completed_ns - batch.scheduled_ns).tolist():
             self._fire(latency_ns, int(ROWS * BYTES_PER_ROW), None)
         for one in batch.failures:
@@ -96,7 +96,7 @@ def said_by(environment: Environment) -> dict[str, Any]:
     }
 
 
-def on_one(batches: list[Batch], counter: type[Singly] | Any) -> dict[str, Any]:
+def on_one(batches: list[RecordedBatch], counter: type[Singly] | Any) -> dict[str, Any]:
     clock.now_s = 1_700_000_000.0
     environment = Environment()
     runner = environment.create_local_runner()
@@ -113,7 +113,7 @@ def on_one(batches: list[Batch], counter: type[Singly] | Any) -> dict[str, Any]:
     return said
 
 
-def on_two_workers(batches: list[Batch]) -> dict[str, Any]:
+def on_two_workers(batches: list[RecordedBatch]) -> dict[str, Any]:
     """The workers report every second batch, over the wire format of Locust's own."""
     clock.now_s = 1_700_000_000.0
     master = Environment()

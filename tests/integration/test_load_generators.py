@@ -79,7 +79,7 @@ def test_histograms_are_the_sum_of_every_request_whatever_the_number_of_workers(
     for one in result.slices:
         for name, span_ns in spans_ns.items():
             expected = hdr.of_nanoseconds(span_ns[scheduled_in == one.index])
-            assert getattr(one.ok, name) == expected
+            assert one.ok.of(name) == expected
         assert one.completed == (completed_in == one.index).sum()
         assert one.inferences == one.completed * 2
     served = wired.server.served

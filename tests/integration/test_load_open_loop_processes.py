@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from harness import hdr
 from harness.load.schedule.arrivals import arrival_times_ns
 from harness.types import (
+    SCHEDULE_DELAY,
+    SERVICE,
     ArrivalKind,
     ArrivalProcess,
     LoadResult,
@@ -116,7 +118,7 @@ def test_schedule_delay_is_small_while_server_and_generators_keep_up(native: Rig
     """Three seconds: one in which the machine stalls is not most of them."""
     settings = {**OPEN, "concurrency": 400}
     result = native.run(Behaviour(constant(0.01)), duration_s=3.0, **settings)
-    delay = hdr.merge(one.ok.schedule_delay for one in result.window)
+    delay = hdr.merge(one.ok.of(SCHEDULE_DELAY) for one in result.window)
     median_ms = hdr.value_at(delay, 0.5)
     assert median_ms is not None
     assert median_ms < 5
@@ -169,7 +171,7 @@ def test_a_stall_of_the_generator_counts_as_latency_but_not_as_service(
     watcher = Watcher(on_window_start=stop_for_a_while)
     settings = {**OPEN, "arrivals": PROCESSES["constant"]}
     result = wired.run(Behaviour(), watcher, duration_s=0.6, **settings)
-    service = hdr.merge(one.ok.service for one in result.window)
+    service = hdr.merge(one.ok.of(SERVICE) for one in result.window)
     service_ms = hdr.value_at(service, 0.75)
     assert service_ms is not None
     assert result.failures == {}

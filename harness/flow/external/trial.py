@@ -16,27 +16,24 @@ from harness.flow.external.identity import FOLDER
 from harness.flow.external.server import OpenServer
 from harness.flow.options import Machinery
 from harness.flow.preflight import check_requests, try_one_request
-from harness.flow.results import with_clients, with_evidence
+from harness.flow.results import BegunTrial, ServerSide, assess_trial, client_side, generator_side
 from harness.flow.trial import TrialRunner
 from harness.load.generators.pool import REQUEST_TIMEOUT_S, LoadGenerators
 from harness.load.requests.fit import cast_payloads
 from harness.load.requests.payloads import Group, write_payloads
 from harness.load.transports.opening import transport_opener
-from harness.planning.assessment import Assessment, assess
+from harness.planning.assessment import Assessment
 from harness.runs.folder import RunFolder, read_run
 from harness.runs.tables import write_tables
 from harness.serving.external.server import RemoteModel
 from harness.study import PIPELINE_SUFFIX, Study, variant_name
 from harness.system.cache import cache_root
-from harness.system.storage import utc_now
 from harness.types import (
-    HostMetrics,
     LoadResult,
     ModelFormat,
     ModelVariant,
     Precision,
     Role,
-    ServerMetrics,
     ServiceLevelObjective,
     TaskKind,
     TensorSpec,
@@ -172,23 +169,23 @@ def _variant(
 
 
 def assess_load(
-    trial: Trial,
+    begun: BegunTrial,
     load: LoadResult,
     slo: ServiceLevelObjective,
     *,
-    server: ServerMetrics,
-    host: HostMetrics,
+    workload: Workload,
+    served: ServerSide,
     confidence: float,
     spoilt: str = "",
 ) -> Assessment | None:
     """Join both sides of a load's window and judge it.
 
     Args:
-        trial: what was asked for.
+        begun: which trial it is.
         load: what the clients saw.
         slo: the objective; without clauses only the measurement itself is judged.
-        server: what the server counted in about the same time.
-        host: of the machine that serves.
+        workload: that the load is held against.
+        served: what the server counted in about the same time, and its machine.
         confidence: of every interval.
         spoilt: what else the measurement suffered, such as a lost process; empty for nothing.
 
@@ -197,17 +194,12 @@ def assess_load(
     """
     if not load.window:
         return None
-    blank = TrialResult(
-        trial=trial, sha256="", started_utc=utc_now(), duration_s=0.0, requests=0, failures=0,
-        failures_by_kind={}, throughput_requests_per_s=0.0, throughput_inferences_per_s=0.0,
-        latency=None, schedule_delay_p99_ms=None, generator_cpu=0.0, server=ServerMetrics(),
-        host=HostMetrics(), valid=False,
-    )  # fmt: skip
-    result = with_clients(blank, load.window, load.slice_s, confidence)
-    result = with_evidence(result, load, server, host)
-    valid, reason = judge_validity(load, server, trial.workload, server_alive=True, host=host)
-    reasons = "; ".join(filter(None, [spoilt, reason]))
-    result = dataclasses.replace(result, valid=valid and not spoilt, invalid_reason=reasons)
-    judged = assess(slo, result)
-    result = dataclasses.replace(result, decision=judged.decision, reason=judged.reason)
-    return dataclasses.replace(judged, result=result)
+    _, reason = judge_validity(load, served.server, workload, server_alive=True, host=served.host)
+    return assess_trial(
+        begun,
+        slo,
+        client_side(load.window, load.slice_s, workload, confidence),
+        generators=generator_side(load),
+        served=served,
+        invalid_reason="; ".join(filter(None, [spoilt, reason])),
+    )

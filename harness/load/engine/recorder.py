@@ -2,13 +2,17 @@
 
 The hot path only notes four numbers. What they come to is worked out some thousand requests at a
 time, in numpy, and handed on in batches to whoever else counts: Locust's page, the record file.
+
+Which latencies there are is said by `harness.types.SPANS`. A span between two of the moments that
+every request has is measured here; the values of any other span come with the requests that have
+them (`Recorder.add_with_spans`).
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,19 +21,18 @@ from numpy.typing import NDArray
 
 from harness import hdr
 from harness.load.transports.contract import RequestFailure
-from harness.types import Latencies, SparseHistogram, TimeSlice
+from harness.types import SPANS, Latencies, LatencySpan, Moment, SparseHistogram, TimeSlice
 
 MOST_HELD = 100_000
 """Requests held unsummed. `take` comes several times a second and finds far fewer; the bound is
 for a process whose reports are held up."""
-_MOMENTS = 3
-"""Scheduled, sent, completed."""
+_MOMENTS = len(Moment)
+"""Scheduled, sent, completed: in this order throughout."""
 _FIELDS = 4
 """The moments and the rows."""
 _OK, _FAILED = 0, 1
 _OUTCOMES = 2
-_SPANS = 3
-"""Schedule delay, service, response: in the order of the fields of `Latencies`."""
+_NO_SPANS: Mapping[str, Sequence[int]] = {}
 
 
 class FailedRequest(NamedTuple):
@@ -39,6 +42,8 @@ class FailedRequest(NamedTuple):
     sent_ns: int
     completed_ns: int
     failure: RequestFailure
+    spans_ns: Mapping[str, Sequence[int]] = _NO_SPANS
+    """By span, what was measured before it failed."""
 
     @property
     def moments_ns(self) -> tuple[int, int, int]:
@@ -47,7 +52,17 @@ class FailedRequest(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Batch:
+class SpanValues:
+    """The values of a span that not every request has, or that a request has several of."""
+
+    request: NDArray[np.int64]
+    """(k,) ascending: to which request each value belongs, by its place among the batch's."""
+    values_ns: NDArray[np.int64]
+    """(k,)"""
+
+
+@dataclass(frozen=True)
+class RecordedBatch:
     """The requests that ended between two flushes, in the order they ended."""
 
     scheduled_ns: NDArray[np.int64]
@@ -58,9 +73,13 @@ class Batch:
     failures: tuple[FailedRequest, ...]
     dropped_ns: NDArray[np.int64]
     """(d,) when those that were never sent fell due."""
+    spans: Mapping[str, SpanValues] = field(default_factory=dict)
+    """Of the successes, by name: the spans that were handed in with them."""
+    failed_spans: Mapping[str, SpanValues] = field(default_factory=dict)
+    """Of the failures."""
 
 
-Listener = Callable[[Batch], None]
+Listener = Callable[[RecordedBatch], None]
 
 
 class Recorder:
@@ -82,11 +101,22 @@ class Recorder:
         self.first_failure_ns = 0
         self._start_ns, self._slice_ns = start_ns, slice_ns
         self._listeners = tuple(listeners)
+        self._spans = tuple(SPANS.values())
+        self._place_of_span = {span.name: place for place, span in enumerate(self._spans)}
+        moments = list(Moment)
+        self._measured = [
+            (place, moments.index(Moment(span.start)), moments.index(Moment(span.end)))
+            for place, span in enumerate(self._spans)
+            if span.is_between_moments
+        ]
+        """Of the spans that every request has: place, and from which moment to which."""
         self._log: list[int] = []
-        """Four numbers a success, flat: a tuple each would cost the garbage collector's time."""
+        """Four numbers per success, flat: a tuple each would cost the garbage collector's time."""
+        self._noted: defaultdict[str, list[int]] = defaultdict(list)
+        """By span: a success's place in the log and a value, flat."""
         self._failures: list[FailedRequest] = []
         self._dropped: list[int] = []
-        self._sums = _Sums()
+        self._sums = _Sums(self._spans)
 
     def add(self, scheduled_ns: int, sent_ns: int, completed_ns: int, rows: int) -> None:
         """A request that was answered as it should be; a load generator's every request is here."""
@@ -95,14 +125,54 @@ class Recorder:
         if len(log) >= MOST_HELD * _FIELDS:
             self._flush()
 
-    def fail(
-        self, scheduled_ns: int, sent_ns: int, completed_ns: int, failure: RequestFailure
+    def add_with_spans(
+        self,
+        scheduled_ns: int,
+        sent_ns: int,
+        completed_ns: int,
+        rows: int,
+        spans_ns: Mapping[str, Sequence[int]],
     ) -> None:
-        """A request that was not."""
+        """A request that was answered as it should be, and of which more is known.
+
+        Args:
+            scheduled_ns: when it fell due.
+            sent_ns: when it was sent.
+            completed_ns: when its answer was there.
+            rows: samples in it.
+            spans_ns: values by the name of their span, as many as the request has: a time to the
+                first token is one, the times between tokens are many.
+
+        Raises:
+            KeyError: `SPANS` has no such span, or the recorder measures it itself.
+        """
+        self._check_spans(spans_ns)
+        place = len(self._log) // _FIELDS
+        for name, values in spans_ns.items():
+            noted = self._noted[name]
+            for value in values:
+                noted += (place, value)
+        self.add(scheduled_ns, sent_ns, completed_ns, rows)
+
+    def fail(
+        self,
+        scheduled_ns: int,
+        sent_ns: int,
+        completed_ns: int,
+        failure: RequestFailure,
+        spans_ns: Mapping[str, Sequence[int]] = _NO_SPANS,
+    ) -> None:
+        """A request that was not, with the spans that were measured before it failed.
+
+        Raises:
+            KeyError: as `add_with_spans`.
+        """
+        if spans_ns:
+            self._check_spans(spans_ns)
         if not self.first_failure:
             self.first_failure = str(failure)
             self.first_failure_ns = completed_ns
-        self._failures.append(FailedRequest(scheduled_ns, sent_ns, completed_ns, failure))
+        self._failures.append(FailedRequest(scheduled_ns, sent_ns, completed_ns, failure, spans_ns))
         if len(self._failures) >= MOST_HELD:
             self._flush()
 
@@ -115,7 +185,7 @@ class Recorder:
     def take(self) -> list[TimeSlice]:
         """What came since the last `take`: additions to the slices that changed, in order."""
         self._flush()
-        sums, self._sums = self._sums, _Sums()
+        sums, self._sums = self._sums, _Sums(self._spans)
         return sums.slices()
 
     def _flush(self) -> None:
@@ -126,29 +196,36 @@ class Recorder:
         if not (self._log or self._failures or self._dropped):
             return
         log, self._log = self._log, []
+        noted, self._noted = self._noted, defaultdict(list)
         failures, self._failures = self._failures, []
         dropped, self._dropped = self._dropped, []
         scheduled_ns, sent_ns, completed_ns, rows = _columns(log, _FIELDS)
         # An arrival's stamp is wall-clock time: one that was set back meanwhile must not show.
         completed_ns = np.maximum(completed_ns, sent_ns)
-        batch = Batch(
-            scheduled_ns, sent_ns, completed_ns, rows, tuple(failures), hdr.integers(dropped)
+        batch = RecordedBatch(
+            scheduled_ns,
+            sent_ns,
+            completed_ns,
+            rows,
+            tuple(failures),
+            hdr.integers(dropped),
+            {name: SpanValues(*_columns(flat, 2)) for name, flat in noted.items()},
+            _spans_of(failures),
         )
         self._sum(batch)
         for listener in self._listeners:
             listener(batch)
 
-    def _sum(self, batch: Batch) -> None:
+    def _sum(self, batch: RecordedBatch) -> None:
         sums = self._sums
         failed = _columns([moment for one in batch.failures for moment in one.moments_ns], _MOMENTS)
-        sums.add_latencies(
-            np.concatenate(
-                [
-                    self._keys(_OK, batch.scheduled_ns, batch.sent_ns, batch.completed_ns),
-                    self._keys(_FAILED, *failed),
-                ]
-            )
-        )
+        answered = (batch.scheduled_ns, batch.sent_ns, batch.completed_ns)
+        keys = [self._keys(_OK, *answered), self._keys(_FAILED, *failed)]
+        if batch.spans:
+            keys.append(self._keys_of_spans(_OK, batch.scheduled_ns, batch.spans))
+        if batch.failed_spans:
+            keys.append(self._keys_of_spans(_FAILED, failed[0], batch.failed_spans))
+        sums.add_latencies(np.concatenate(keys))
         ended = self._slice_of(batch.completed_ns)
         sums.completed.update(_by_slice(ended))
         sums.inferences.update(_by_slice(ended, batch.rows))
@@ -163,11 +240,30 @@ class Recorder:
         sent_ns: NDArray[np.int64],
         completed_ns: NDArray[np.int64],
     ) -> NDArray[np.int64]:
-        """One integer a latency: slice, outcome and span in front, bucket behind."""
-        group = (self._slice_of(scheduled_ns) * _OUTCOMES + outcome) * _SPANS
-        spans_ns = [sent_ns - scheduled_ns, completed_ns - sent_ns, completed_ns - scheduled_ns]
-        groups = np.concatenate([group + span for span in range(_SPANS)])
-        return (groups << hdr.INDEX_BITS) + hdr.bucket_of_nanoseconds(np.concatenate(spans_ns))
+        """One integer per latency: slice, outcome and span in front, bucket behind."""
+        moments = (scheduled_ns, sent_ns, completed_ns)
+        group = self._groups(outcome, scheduled_ns)
+        groups = np.concatenate([group + place for place, _, _ in self._measured])
+        spans_ns = [moments[end] - moments[start] for _, start, end in self._measured]
+        return _keyed(groups, np.concatenate(spans_ns))
+
+    def _keys_of_spans(
+        self, outcome: int, scheduled_ns: NDArray[np.int64], spans: Mapping[str, SpanValues]
+    ) -> NDArray[np.int64]:
+        """The same of spans that were handed in."""
+        group = self._groups(outcome, scheduled_ns)
+        groups = [group[one.request] + self._place_of_span[name] for name, one in spans.items()]
+        values_ns = [one.values_ns for one in spans.values()]
+        return _keyed(np.concatenate(groups), np.concatenate(values_ns))
+
+    def _groups(self, outcome: int, scheduled_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(n,) slice and outcome of each request, with room for a span."""
+        return (self._slice_of(scheduled_ns) * _OUTCOMES + outcome) * len(self._spans)
+
+    def _check_spans(self, spans_ns: Mapping[str, Sequence[int]]) -> None:
+        for name in spans_ns:
+            if self._spans[self._place_of_span[name]].is_between_moments:
+                raise KeyError(f"{name} is measured by the recorder")
 
     def _slice_of(self, instants_ns: NDArray[np.int64]) -> NDArray[np.int64]:
         index: NDArray[np.int64] = np.maximum((instants_ns - self._start_ns) // self._slice_ns, 0)
@@ -178,6 +274,8 @@ class Recorder:
 class _Sums:
     """Counts that wait to be taken; its size depends on their spread, not on how many they are."""
 
+    spans: tuple[LatencySpan, ...]
+    """In the order of their places in `keys`."""
     keys: NDArray[np.int64] = field(default_factory=lambda: hdr.integers(()))
     """(k,) of `Recorder._keys`, ascending, without repeats."""
     counts: NDArray[np.int64] = field(default_factory=lambda: hdr.integers(()))
@@ -213,25 +311,35 @@ class _Sums:
         ]
 
     def _latencies(self) -> dict[int, Latencies]:
-        """By slice and outcome: a request has all three spans, so they come in threes."""
+        """By slice and outcome."""
         group = self.keys >> hdr.INDEX_BITS
         edges = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(group)]
         buckets = (self.keys & ((1 << hdr.INDEX_BITS) - 1)).tolist()
         counts = self.counts.tolist()
-        histograms = [
-            SparseHistogram(tuple(buckets[first:last]), tuple(counts[first:last]))
-            for first, last in itertools.pairwise(edges)
-            if first < last
-        ]
-        keys = (group[edges[:-1:_SPANS]] // _SPANS).tolist() if histograms else []
-        return {
-            key: Latencies(*histograms[_SPANS * place : _SPANS * (place + 1)])
-            for place, key in enumerate(keys)
-        }
+        groups = group[edges[:-1]].tolist() if len(group) else []
+        found: defaultdict[int, dict[str, SparseHistogram]] = defaultdict(dict)
+        for at, first, last in zip(groups, edges[:-1], edges[1:], strict=False):
+            slice_and_outcome, place = divmod(at, len(self.spans))
+            found[slice_and_outcome][self.spans[place].name] = SparseHistogram(
+                tuple(buckets[first:last]), tuple(counts[first:last])
+            )
+        return {key: Latencies(spans) for key, spans in found.items()}
+
+
+def _keyed(groups: NDArray[np.int64], spans_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+    return (groups << hdr.INDEX_BITS) + hdr.bucket_of_nanoseconds(spans_ns)
+
+
+def _spans_of(failures: Sequence[FailedRequest]) -> dict[str, SpanValues]:
+    noted: defaultdict[str, list[int]] = defaultdict(list)
+    for place, one in enumerate(failures):
+        for name, values in one.spans_ns.items():
+            noted[name] += itertools.chain.from_iterable((place, value) for value in values)
+    return {name: SpanValues(*_columns(flat, 2)) for name, flat in noted.items()}
 
 
 def _columns(flat: list[int], width: int) -> tuple[NDArray[np.int64], ...]:
-    """Rows that lie one behind the other, as one array a column."""
+    """Rows that lie one behind the other, as an array for each column."""
     return tuple(np.ascontiguousarray(hdr.integers(flat).reshape(-1, width).T))
 
 
@@ -276,12 +384,11 @@ def _merged(index: int, parts: Sequence[TimeSlice]) -> TimeSlice:
 
 def merged_latencies(parts: Iterable[Latencies]) -> Latencies:
     """Each span's histograms added up: `merged_latencies(one.ok for one in slices)`."""
-    parts = list(parts)
-    return Latencies(
-        schedule_delay=hdr.merge(one.schedule_delay for one in parts),
-        service=hdr.merge(one.service for one in parts),
-        response=hdr.merge(one.response for one in parts),
-    )
+    by_span: defaultdict[str, list[SparseHistogram]] = defaultdict(list)
+    for one in parts:
+        for name, histogram in one.spans.items():
+            by_span[name].append(histogram)
+    return Latencies({name: hdr.merge(histograms) for name, histograms in by_span.items()})
 
 
 def dense(slices: Iterable[TimeSlice], count: int) -> list[TimeSlice]:

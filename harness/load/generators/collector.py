@@ -66,11 +66,7 @@ def _lean(one: TimeSlice) -> TimeSlice:
 
 
 def _lean_latencies(latencies: Latencies) -> Latencies:
-    return Latencies(
-        schedule_delay=_lean_histogram(latencies.schedule_delay),
-        service=_lean_histogram(latencies.service),
-        response=_lean_histogram(latencies.response),
-    )
+    return Latencies({name: _lean_histogram(one) for name, one in latencies.spans.items()})
 
 
 def _lean_histogram(histogram: SparseHistogram) -> SparseHistogram:

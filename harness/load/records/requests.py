@@ -23,23 +23,20 @@ from numpy.typing import NDArray
 
 from harness import hdr
 from harness.errors import StorageError
-from harness.load.engine.recorder import Batch
+from harness.load.engine.recorder import RecordedBatch
 from harness.system.storage import storage_errors, whole_file
-from harness.types import SparseHistogram
+from harness.types import SPANS, SparseHistogram
 
 OK = "ok"
 DROPPED = "dropped"
 """Fell due and was never sent: such a row has a scheduled time and nothing else."""
 ROW_GROUP_ROWS = 65_536
-SCHEMA = pa.schema(
-    [
-        pa.field("scheduled_ns", pa.int64(), nullable=False),
-        pa.field("sent_ns", pa.int64()),
-        pa.field("completed_ns", pa.int64()),
-        pa.field("rows", pa.int32()),
-        pa.field("status", pa.dictionary(pa.int16(), pa.string()), nullable=False),
-    ],
-    metadata={"clock": "CLOCK_MONOTONIC"},
+_EVERY_REQUEST = (
+    pa.field("scheduled_ns", pa.int64(), nullable=False),
+    pa.field("sent_ns", pa.int64()),
+    pa.field("completed_ns", pa.int64()),
+    pa.field("rows", pa.int32()),
+    pa.field("status", pa.dictionary(pa.int16(), pa.string()), nullable=False),
 )
 """`rows` is known of successes; `status` is `ok`, `dropped` or the kind of failure."""
 _MOMENTS = ("scheduled_ns", "sent_ns", "completed_ns")
@@ -49,6 +46,20 @@ _ENCODING: dict[str, Any] = {
     "column_encoding": dict.fromkeys(_MOMENTS, "DELTA_BINARY_PACKED"),
 }
 """About 8 bytes a request, of the 30 it has in the stream."""
+
+
+def record_schema() -> pa.Schema:
+    """The columns of a file of records.
+
+    Those of every request, then a column `<span>_ns` for each span that does not follow from a
+    request's moments: the list of its values, null where a request has none.
+    """
+    spans = [pa.field(f"{name}_ns", pa.list_(pa.int64())) for name in _spans_beside_moments()]
+    return pa.schema([*_EVERY_REQUEST, *spans], metadata={"clock": "CLOCK_MONOTONIC"})
+
+
+def _spans_beside_moments() -> list[str]:
+    return [span.name for span in SPANS.values() if not span.is_between_moments]
 
 
 class RecordWriter:
@@ -72,9 +83,10 @@ class RecordWriter:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = pa.OSFile(str(self._stream_path), "wb")
-            self._stream = pa.ipc.new_stream(self._file, SCHEMA)
+            self._schema = record_schema()
+            self._stream = pa.ipc.new_stream(self._file, self._schema)
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: RecordedBatch) -> None:
         """Append a batch; after a failed write, nothing."""
         if self._problem:
             return
@@ -116,7 +128,7 @@ class RecordWriter:
                 self._file.close()
             self._stream_path.unlink(missing_ok=True)
 
-    def _rows_of(self, batch: Batch) -> pa.RecordBatch:
+    def _rows_of(self, batch: RecordedBatch) -> pa.RecordBatch:
         """Successes, failures and what was dropped, in one table."""
         answered, failed, dropped = len(batch.rows), len(batch.failures), len(batch.dropped_ns)
         moments = hdr.integers(
@@ -132,10 +144,11 @@ class RecordWriter:
             pa.array(np.concatenate([batch.completed_ns, moments[:, 2], never]), mask=unsent),
             pa.array(rows.astype(np.int32), mask=unanswered),
             self._statuses_of(batch),
+            *(_span_column(batch, name) for name in _spans_beside_moments()),
         ]
-        return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
 
-    def _statuses_of(self, batch: Batch) -> pa.DictionaryArray:
+    def _statuses_of(self, batch: RecordedBatch) -> pa.DictionaryArray:
         """The dictionary only grows, so the stream repeats it only when it does."""
         known = self._statuses
         kinds = [known.setdefault(one.failure.kind, len(known)) for one in batch.failures]
@@ -166,12 +179,29 @@ def recover_records(folder: Path) -> list[Path]:
 def histogram_of_records(folder: Path) -> SparseHistogram:
     """Response latencies of all successes in a folder of records, for comparison with a trial's."""
     files = [str(path) for path in sorted(folder.glob("*.parquet"))]
-    successes = ds.dataset(files, schema=SCHEMA).to_batches(
+    successes = ds.dataset(files, schema=record_schema()).to_batches(
         columns=["scheduled_ns", "completed_ns"], filter=ds.field("status") == OK
     )
     return hdr.merge(
         hdr.of_nanoseconds(_numbers(one, "completed_ns") - _numbers(one, "scheduled_ns"))
         for one in successes
+    )
+
+
+def _span_column(batch: RecordedBatch, name: str) -> pa.ListArray:
+    """A span's values by request: successes, failures, and what was dropped, which has none."""
+    answered, failed = len(batch.rows), len(batch.failures)
+    counts = np.zeros(answered + failed + len(batch.dropped_ns), dtype=np.int64)
+    values = []
+    for first, spans in ((0, batch.spans), (answered, batch.failed_spans)):
+        if (found := spans.get(name)) is not None:
+            counts += np.bincount(first + found.request, minlength=len(counts))
+            values.append(found.values_ns)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    return pa.ListArray.from_arrays(
+        pa.array(offsets),
+        pa.array(np.concatenate([hdr.integers(()), *values])),
+        mask=pa.array(counts == 0),
     )
 
 
@@ -189,11 +219,18 @@ def _to_parquet(stream_path: Path, path: Path) -> None:
     """Write the stream's rows as Parquet, whole or not at all, and remove the stream."""
     with (
         whole_file(path) as unfinished,
-        pq.ParquetWriter(unfinished, SCHEMA, **_ENCODING) as writer,
+        pq.ParquetWriter(unfinished, _schema_of(stream_path), **_ENCODING) as writer,
     ):
         for rows in _row_groups(stream_path):
             writer.write_table(rows)
     stream_path.unlink()
+
+
+def _schema_of(stream_path: Path) -> pa.Schema:
+    """A stream's own; what this harness would write, where not even that was written whole."""
+    with pa.OSFile(str(stream_path)) as file, suppress(pa.ArrowInvalid, OSError):
+        return pa.ipc.open_stream(file).schema
+    return record_schema()
 
 
 def _row_groups(stream_path: Path) -> Iterator[pa.Table]:

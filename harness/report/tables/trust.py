@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.report.selection import percentile_of, service_differs
-from harness.report.tables.model import Cell, Column, Table, words
+from harness.report.selection import (
+    PERCENTILES,
+    bounds_ms,
+    percentile_of,
+    service_differs,
+    spans_of,
+)
+from harness.report.tables.model import Cell, Column, Table, numeric, words
 from harness.report.words.loads import asked_rate, cached_words, is_open, lost_words, offered_words
-from harness.report.words.numbers import MISSING, count, milliseconds, number, percent, seconds
+from harness.report.words.numbers import (
+    MISSING,
+    count,
+    milliseconds,
+    number,
+    percent,
+    seconds,
+    span,
+)
 from harness.report.words.numbers import latency as latency_words
-from harness.types import TrialResult
+from harness.types import SCHEDULE_DELAY, SERVICE, TrialResult
 from harness.types.limits import (
     BROKEN_FAILURE_SHARE,
     CACHED_SHARE,
@@ -49,6 +63,29 @@ def trust_table(result: TrialResult) -> Table:
     )
 
 
+def spans_table(result: TrialResult) -> Table:
+    """A row for each latency span of one trial, with every interval in small."""
+    statistics = ("mean", *PERCENTILES)
+    return Table(
+        caption="Latency by span",
+        columns=(Column("Span", numeric=False), *(Column(name, "ms") for name in statistics)),
+        rows=tuple(
+            (
+                words(one.title, one.meaning),
+                *(_span_cell(result, one.name, name) for name in statistics),
+            )
+            for one in spans_of(result)
+        ),
+    )
+
+
+def _span_cell(result: TrialResult, name: str, statistic: str) -> Cell:
+    value_ms = result.latency_ms(name, statistic)
+    bounds = bounds_ms(result.latencies.get(name), statistic)
+    detail = span(*map(milliseconds, bounds)) if bounds else ""
+    return numeric(milliseconds(value_ms), value_ms, detail)
+
+
 def _generator_rows(result: TrialResult) -> Iterator[_Row]:
     p95 = percentile_of(result, "p95")
     late = f"at most {milliseconds(allowed_late_ms(p95.value_ms if p95 else 0.0))} ms"
@@ -66,7 +103,7 @@ def _generator_rows(result: TrialResult) -> Iterator[_Row]:
     )
     yield (
         "Schedule delay (sent after due), p99",
-        _ms(result.schedule_delay_p99_ms),
+        _ms(result.latency_ms(SCHEDULE_DELAY, "p99")),
         late,
         "the load is not the one that was asked for",
     )
@@ -145,10 +182,10 @@ def _window_rows(result: TrialResult) -> Iterator[_Row]:
             MISSING,
             "intervals would be too narrow; these allow for it",
         )
-    if found and result.service and service_differs(result):
+    if found and service_differs(result):
         yield (
             "p95 from due, and from sent",
-            f"{latency_words(found.value_ms)} and {latency_words(result.service.p95_ms)}",
+            f"{latency_words(found.value_ms)} and {_ms(result.latency_ms(SERVICE, 'p95'))}",
             MISSING,
             "timed from the send, the wait of late requests would be missing",
         )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.report.selection import PERCENTILES, SERVICE_PERCENTILES, latency_split, percentile_of
+from harness.report.selection import PERCENTILES, latency_split, percentile_of, spans_of
 from harness.report.words.labels import METRICS, SIGNS, serving_words, workload_words
 from harness.report.words.loads import (
     cached_words,
@@ -26,7 +28,15 @@ from harness.report.words.numbers import (
     seconds,
     span,
 )
-from harness.types import ServiceLevelObjective, ServingConfig, TrialResult
+from harness.types import (
+    RESPONSE,
+    SCHEDULE_DELAY,
+    SPANS,
+    LatencySpan,
+    ServiceLevelObjective,
+    ServingConfig,
+    TrialResult,
+)
 
 _AS_IT_IS = "as the server has it"
 
@@ -74,18 +84,19 @@ def _serving(serving: ServingConfig) -> str:
 
 
 def _latency_table(result: TrialResult) -> Table:
-    """A row a percentile: from the schedule with its interval, and from the send."""
+    """A row for each percentile: the latency that counts with its interval, then other spans."""
     level = f"{confidence(result.latency.confidence)} interval" if result.latency else "interval"
     table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("Latency, ms", style="dim", no_wrap=True, min_width=20)
-    for title in ("response", level, "service"):
+    others = [one for one in spans_of(result) if one.name != RESPONSE]
+    for title in (SPANS[RESPONSE].title, level, *(one.title for one in others)):
         table.add_column(title, justify="right", no_wrap=True)
     for name in PERCENTILES:
         found = percentile_of(result, name)
         value = milliseconds(found.value_ms) if found else MISSING
         interval = _interval(found.low_ms, found.high_ms) if found else ""
-        table.add_row(name, value, interval, _service(result, name))
-    table.add_row("mean", *_mean(result), MISSING)
+        table.add_row(name, value, interval, *_values(result, others, name))
+    table.add_row("mean", *_mean(result), *_values(result, others, "mean"))
     return table
 
 
@@ -98,11 +109,8 @@ def _interval(low_ms: float, high_ms: float) -> str:
     return span(milliseconds(low_ms), milliseconds(high_ms))
 
 
-def _service(result: TrialResult, name: str) -> str:
-    if result.service is None or name not in SERVICE_PERCENTILES:
-        return MISSING
-    value_ms: float = getattr(result.service, f"{name}_ms")
-    return milliseconds(value_ms)
+def _values(result: TrialResult, spans: Sequence[LatencySpan], statistic: str) -> list[str]:
+    return [milliseconds(result.latency_ms(one.name, statistic)) for one in spans]
 
 
 def _mean(result: TrialResult) -> tuple[str, str]:
@@ -162,7 +170,7 @@ def _rates(result: TrialResult) -> list[tuple[str, str]]:
 
 
 def _evidence_rows(result: TrialResult) -> list[tuple[str, str]]:
-    late, lag = result.schedule_delay_p99_ms, result.loop_lag_p99_ms
+    late, lag = result.latency_ms(SCHEDULE_DELAY, "p99"), result.loop_lag_p99_ms
     return [
         ("schedule delay p99", MISSING if late is None else f"{milliseconds(late)} ms"),
         ("event loop lag p99", MISSING if lag is None else f"{milliseconds(lag)} ms"),

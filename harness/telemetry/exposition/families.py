@@ -20,7 +20,7 @@ from prometheus_client.metrics_core import Metric
 
 from harness.hdr import HIGHEST_US
 from harness.telemetry.exposition.buckets import FoldedHistogram
-from harness.types import Decision, TrialResult
+from harness.types import SPANS, Decision, TrialResult
 
 if TYPE_CHECKING:
     from harness.telemetry.exposition.monitor import LoadMonitor, LoadTotals
@@ -69,7 +69,7 @@ def _info() -> Iterator[Metric]:
 def _requests(monitor: LoadMonitor) -> Iterator[Metric]:
     yield _counter(
         monitor, "harness_requests", "Requests that were answered as they should be.",
-        lambda totals: totals.response.count,
+        lambda totals: totals.requests,
     )  # fmt: skip
     yield _counter(
         monitor, "harness_inferences", "Samples of the requests that were answered.",
@@ -90,21 +90,16 @@ def _requests(monitor: LoadMonitor) -> Iterator[Metric]:
 
 
 def _latencies(monitor: LoadMonitor) -> Iterator[Metric]:
-    yield _histogram(
-        monitor, "harness_response_latency_seconds",
-        "From the instant a request was scheduled to its answer, of successes: what is judged.",
-        lambda totals: totals.response,
-    )  # fmt: skip
-    yield _histogram(
-        monitor, "harness_service_latency_seconds",
-        "From the send of a request to its answer, of successes.",
-        lambda totals: totals.service,
-    )  # fmt: skip
-    yield _histogram(
-        monitor, "harness_schedule_delay_seconds",
-        "From the instant a request was scheduled to its send, of successes.",
-        lambda totals: totals.schedule_delay,
-    )  # fmt: skip
+    """A histogram for each span that is exposed and that a load has had."""
+    for span in SPANS.values():
+        if not span.exposed_as:
+            continue
+        family = HistogramMetricFamily(span.exposed_as, span.meaning, labels=LOAD)
+        for labels, totals in monitor.loads.items():
+            if (found := totals.spans.get(span.name)) is not None:
+                _add_histogram(family, [*labels], found)
+        if span.is_between_moments or family.samples:
+            yield family
 
 
 def _running(monitor: LoadMonitor, rates: Rates | None) -> Iterator[Metric]:
@@ -277,15 +272,6 @@ def _counter(
     family = CounterMetricFamily(name, text, labels=LOAD)
     for labels, totals in monitor.loads.items():
         family.add_metric(labels, value(totals))
-    return family
-
-
-def _histogram(
-    monitor: LoadMonitor, name: str, text: str, part: Callable[[LoadTotals], FoldedHistogram]
-) -> Metric:
-    family = HistogramMetricFamily(name, text, labels=LOAD)
-    for labels, totals in monitor.loads.items():
-        _add_histogram(family, [*labels], part(totals))
     return family
 
 

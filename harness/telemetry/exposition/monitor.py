@@ -19,6 +19,7 @@ from harness import hdr
 from harness.telemetry.exposition import families as exposition
 from harness.telemetry.exposition.buckets import (
     COARSE_S,
+    FINE_S,
     Clause,
     FoldedHistogram,
     above,
@@ -26,12 +27,14 @@ from harness.telemetry.exposition.buckets import (
     sum_s,
 )
 from harness.types import (
+    SPANS,
     Decision,
     LoadMode,
     QualityScore,
     ServiceLevelObjective,
     SparseHistogram,
     TimeSlice,
+    Trial,
     TrialResult,
     Workload,
 )
@@ -63,10 +66,10 @@ def labels_of(variant: str, workload: Workload) -> LoadLabels:
 class LoadTotals:
     """Everything that was seen of loads with the same labels."""
 
-    response: FoldedHistogram = field(default_factory=FoldedHistogram)
-    """Of successes, as are the next two."""
-    service: FoldedHistogram = field(default_factory=lambda: FoldedHistogram(COARSE_S))
-    schedule_delay: FoldedHistogram = field(default_factory=lambda: FoldedHistogram(COARSE_S))
+    spans: dict[str, FoldedHistogram] = field(default_factory=dict)
+    """Latencies of successes, by span; one without values is absent."""
+    requests: int = 0
+    """Successes."""
     inferences: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     dropped: int = 0
@@ -151,9 +154,9 @@ class LoadMonitor:
             self._began_s = self._now_s()
             self._recent.clear()
 
-    def begin_trial(self, result: TrialResult, slo: ServiceLevelObjective) -> None:
-        """The same of a trial that nothing was measured of yet."""
-        trial, workload = result.trial, result.trial.workload
+    def begin_trial(self, trial: Trial, slo: ServiceLevelObjective) -> None:
+        """The same for the load of a trial."""
+        workload = trial.workload
         closed = workload.load_mode is LoadMode.CLOSED
         with self._lock:
             self.verdicts.setdefault(trial.family, Decision.UNDECIDED)
@@ -257,13 +260,14 @@ class LoadMonitor:
 
 
 def _add_slice(totals: LoadTotals, one: TimeSlice, clauses: Iterable[Clause]) -> None:
-    totals.response.add(one.ok.response)
-    totals.service.add(one.ok.service)
-    totals.schedule_delay.add(one.ok.schedule_delay)
+    for name, histogram in one.ok.spans.items():
+        edges_s = FINE_S if SPANS[name].judged else COARSE_S
+        totals.spans.setdefault(name, FoldedHistogram(edges_s)).add(histogram)
     totals.inferences += one.inferences
     totals.failures.update(one.failures)
     totals.dropped += one.dropped
     ok, failed = hdr.total(one.ok.response), sum(one.failures.values())
+    totals.requests += ok
     for clause in clauses:
         if clause.budget is None:
             continue

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from harness.analysis.failures import failure_design_effect
-from harness.types import Latencies, SparseHistogram, TimeSlice
+from harness.types import RESPONSE, Latencies, SparseHistogram, TimeSlice
 
 REQUESTS = 20
 """A slice."""
@@ -18,7 +18,7 @@ def window(lost: NDArray[np.int64]) -> list[TimeSlice]:
     return [
         TimeSlice(
             index,
-            ok=Latencies(response=SparseHistogram((1000,), (REQUESTS - n,))),
+            ok=Latencies({RESPONSE: SparseHistogram((1000,), (REQUESTS - n,))}),
             failures={"timeout": n} if n else {},
         )
         for index, n in enumerate(lost.tolist())

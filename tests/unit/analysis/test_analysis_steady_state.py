@@ -7,11 +7,11 @@ from simulated_trials import sliced
 
 from harness import hdr
 from harness.analysis.steady_state import steady_after, steady_from, still_warming, truncation
-from harness.types import Latencies, TimeSlice
+from harness.types import RESPONSE, Latencies, TimeSlice
 
 
 def load(histograms):
-    return [TimeSlice(index, ok=Latencies(response=one)) for index, one in enumerate(histograms)]
+    return [TimeSlice(index, ok=Latencies({RESPONSE: one})) for index, one in enumerate(histograms)]
 
 
 def load_of(means_ms, requests=20, seed=1):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from harness.analysis.throughput import throughput_bounds
 from harness.types import (
+    RESPONSE,
     ArrivalKind,
     ArrivalProcess,
     Latencies,
@@ -36,7 +37,10 @@ def window(due_s: Times, done_s: Times, window_s: float = 8.0) -> list[TimeSlice
     due, done = np.histogram(due_s, edges)[0].tolist(), np.histogram(done_s, edges)[0].tolist()
     return [
         TimeSlice(
-            index, ok=Latencies(response=SparseHistogram((1000,), (n,))), completed=m, inferences=m
+            index,
+            ok=Latencies({RESPONSE: SparseHistogram((1000,), (n,))}),
+            completed=m,
+            inferences=m,
         )
         for index, (n, m) in enumerate(zip(due, done, strict=True))
     ]

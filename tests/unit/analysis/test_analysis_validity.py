@@ -6,6 +6,9 @@ import pytest
 from harness import hdr
 from harness.analysis.validity import judge_validity
 from harness.types import (
+    RESPONSE,
+    SCHEDULE_DELAY,
+    SERVICE,
     ArrivalKind,
     ArrivalProcess,
     GeneratorEvidence,
@@ -38,9 +41,11 @@ def histogram(*latencies_us):
 
 def one_slice(index, *, latency_us=8000, delay_us=100, requests=25, **changes):
     spans = Latencies(
-        schedule_delay=histogram(*[delay_us] * requests),
-        service=histogram(*[latency_us] * requests),
-        response=histogram(*[latency_us] * requests),
+        {
+            SCHEDULE_DELAY: histogram(*[delay_us] * requests),
+            SERVICE: histogram(*[latency_us] * requests),
+            RESPONSE: histogram(*[latency_us] * requests),
+        }
     )
     made = TimeSlice(index, ok=spans, completed=requests, inferences=4 * requests)
     return dataclasses.replace(made, **changes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness import hdr
 from harness.load.generators.collector import Collector
 from harness.load.generators.messages import Progress
-from harness.types import Latencies, SparseHistogram, TimeSlice
+from harness.types import RESPONSE, Latencies, SparseHistogram, TimeSlice
 
 START, SLICE = 1_000_000_000, 50_000_000
 NOTHING = SparseHistogram()
@@ -13,7 +13,7 @@ NOTHING = SparseHistogram()
 
 def seen(index: int, bucket: int, count: int = 1) -> TimeSlice:
     return TimeSlice(
-        index, ok=Latencies(response=SparseHistogram((bucket,), (count,))), completed=1
+        index, ok=Latencies({RESPONSE: SparseHistogram((bucket,), (count,))}), completed=1
     )
 
 

@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 
 from harness import hdr
 from harness.load.records.history import MOST, LoadHistory
-from harness.types import Latencies, SparseHistogram, TimeSlice
+from harness.types import SPANS, Latencies, SparseHistogram, TimeSlice
 
 TEN_MS = hdr.of_nanoseconds(hdr.integers([10_000_000]))
 
 
 def slice_at(index: int, count: int = 1) -> TimeSlice:
     response = SparseHistogram(TEN_MS.buckets, (count,))
-    return TimeSlice(index, ok=Latencies(response, response, response), completed=count)
+    return TimeSlice(index, ok=Latencies(dict.fromkeys(SPANS, response)), completed=count)
 
 
 @given(st.lists(st.tuples(st.integers(0, 5 * MOST), st.integers(1, 9)), min_size=1, max_size=60))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness import hdr
 from harness.errors import UsageError
-from harness.types import Latencies, SparseHistogram, TimeSlice
+from harness.types import RESPONSE, SCHEDULE_DELAY, SERVICE, Latencies, SparseHistogram, TimeSlice
 
 sys.path.append(str(Path(__file__).resolve().parents[3] / "locustfiles"))
 
@@ -36,7 +36,8 @@ TEN_MS = hdr.of_nanoseconds(hdr.integers([10_000_000]))
 def slice_at(index: int, count: int = 1) -> TimeSlice:
     response = SparseHistogram(TEN_MS.buckets, (count,))
     at_once = SparseHistogram((0,), (count,))
-    return TimeSlice(index, ok=Latencies(at_once, response, response), completed=count)
+    spans = {SCHEDULE_DELAY: at_once, SERVICE: response, RESPONSE: response}
+    return TimeSlice(index, ok=Latencies(spans), completed=count)
 
 
 def report(

@@ -13,9 +13,15 @@ from pydantic import TypeAdapter
 
 from harness import hdr
 from harness.load.engine import recorder as recorder_module
-from harness.load.engine.recorder import Batch, Recorder, dense, merge_slices, merged_latencies
+from harness.load.engine.recorder import (
+    RecordedBatch,
+    Recorder,
+    dense,
+    merge_slices,
+    merged_latencies,
+)
 from harness.load.transports.contract import RequestFailure
-from harness.types import Latencies, SparseHistogram, TimeSlice
+from harness.types import RESPONSE, SCHEDULE_DELAY, SERVICE, Latencies, SparseHistogram, TimeSlice
 
 START_NS, SLICE_NS = 7_000_000_000, 50_000_000
 MS = 1_000_000
@@ -93,10 +99,14 @@ def counted(seen: list[Seen]) -> dict[int, TimeSlice]:
 
 
 def latencies(seen: list[Seen]) -> Latencies:
+    if not seen:
+        return Latencies()
     return Latencies(
-        histogram([one.delay_ns for one in seen]),
-        histogram([one.service_ns for one in seen]),
-        histogram([one.delay_ns + one.service_ns for one in seen]),
+        {
+            SCHEDULE_DELAY: histogram([one.delay_ns for one in seen]),
+            SERVICE: histogram([one.service_ns for one in seen]),
+            RESPONSE: histogram([one.delay_ns + one.service_ns for one in seen]),
+        }
     )
 
 
@@ -131,7 +141,7 @@ def test_any_split_into_processes_and_takes_adds_up_to_one_recorder(seen, random
 def test_the_bound_of_what_is_held_changes_nothing(seen: list[Seen]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recorder_module, "MOST_HELD", 3)
-        batches: list[Batch] = []
+        batches: list[RecordedBatch] = []
         recorder = Recorder(START_NS, SLICE_NS, listeners=[batches.append])
         for one in seen:
             one.tell(recorder)
@@ -149,8 +159,7 @@ def test_a_request_counts_where_it_was_scheduled_and_its_end_where_it_ended() ->
     assert (hdr.total(first.ok.response), first.completed, first.inferences) == (1, 0, 0)
     assert (hdr.total(last.ok.response), last.completed, last.inferences) == (0, 1, 4)
     delay, service, response = (
-        hdr.value_at(span, 0.5)
-        for span in (first.ok.schedule_delay, first.ok.service, first.ok.response)
+        hdr.value_at(first.ok.of(span), 0.5) for span in (SCHEDULE_DELAY, SERVICE, RESPONSE)
     )
     assert (delay, service, response) == pytest.approx((1, 150, 151), rel=1e-3)
 
@@ -170,7 +179,7 @@ def test_the_first_failure_keeps_its_own_words() -> None:
 
 
 def test_listeners_get_every_request_once_as_it_was() -> None:
-    batches: list[Batch] = []
+    batches: list[RecordedBatch] = []
     recorder = Recorder(START_NS, SLICE_NS, listeners=[batches.append])
     Seen(START_NS, 1, 2, rows=8).tell(recorder)
     Seen(START_NS, 3, 4, kind="timeout").tell(recorder)
@@ -211,4 +220,4 @@ def test_latencies_of_many_slices_add_up() -> None:
     seen = [Seen(START_NS + at * SLICE_NS, 0, at * MS) for at in range(5)]
     merged = merged_latencies(one.ok for one in taken(seen))
     assert merged.response == histogram([one.service_ns for one in seen])
-    assert hdr.total(merged.schedule_delay) == 5
+    assert hdr.total(merged.of(SCHEDULE_DELAY)) == 5

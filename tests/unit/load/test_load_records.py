@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from harness import hdr
 from harness.errors import StorageError
-from harness.load.engine.recorder import Batch, Recorder, merge_slices, merged_latencies
+from harness.load.engine.recorder import RecordedBatch, Recorder, merge_slices, merged_latencies
 from harness.load.records import requests as records
 from harness.load.records.requests import RecordWriter, histogram_of_records, recover_records
 from harness.load.transports.contract import RequestFailure
@@ -24,9 +24,9 @@ SLICE_NS = 50_000_000
 WHOLE_BATCH = 300
 
 
-def batch(count: int, *, first_ns: int = 0) -> Batch:
+def batch(count: int, *, first_ns: int = 0) -> RecordedBatch:
     scheduled_ns = first_ns + np.arange(count, dtype=np.int64) * 1000
-    return Batch(
+    return RecordedBatch(
         scheduled_ns=scheduled_ns,
         sent_ns=scheduled_ns + 10,
         completed_ns=scheduled_ns + 5_000_000,

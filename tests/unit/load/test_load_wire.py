@@ -28,6 +28,7 @@ from harness.load.generators.pool import split_concurrency
 from harness.load.transports.address import parse_target
 from harness.load.transports.opening import GrpcImplementation
 from harness.types import (
+    SPANS,
     ArrivalKind,
     ArrivalProcess,
     Latencies,
@@ -94,7 +95,7 @@ histograms = st.lists(
     max_size=4,
     unique_by=lambda one: one[0],
 ).map(lambda pairs: SparseHistogram(*(tuple(part) for part in zip(*sorted(pairs), strict=True))))
-latencies = st.builds(Latencies, histograms, histograms, histograms)
+latencies = st.builds(Latencies, st.dictionaries(st.sampled_from([*SPANS]), histograms))
 slices = st.builds(
     TimeSlice,
     st.integers(0, 10**6),

@@ -1,6 +1,8 @@
 """Trials and scores with given numbers, for the tests of planning."""
 
 from harness.types import (
+    RESPONSE,
+    SCHEDULE_DELAY,
     HostMetrics,
     LatencySummary,
     Percentile,
@@ -55,8 +57,8 @@ def make_result(
         throughput_inferences_per_s=rate,
         throughput_low_inferences_per_s=0.999 * rate,
         throughput_high_inferences_per_s=1.001 * rate,
-        latency=latency if requests else None,
-        schedule_delay_p99_ms=0.1,
+        latencies={RESPONSE: latency} if requests else {},
+        values_ms={SCHEDULE_DELAY: {"p99": 0.1}},
         generator_cpu=0.3,
         server=ServerMetrics(),
         host=HostMetrics(),

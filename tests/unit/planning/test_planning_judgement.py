@@ -12,7 +12,7 @@ from scipy import stats
 
 from harness.planning.decision import judge_quality, judge_trial
 from harness.planning.objective import parse_objective
-from harness.types import Decision, Percentile
+from harness.types import RESPONSE, Decision, Percentile
 
 PASS, FAIL, UNDECIDED = Decision.PASS, Decision.FAIL, Decision.UNDECIDED
 TEACHER = [make_score("teacher", value=0.82, relative=1.0, spread=0.0)]
@@ -35,7 +35,7 @@ def test_a_queue_that_never_drains_is_said_in_words(low_ms, decision, said):
     lost = {**result.latency.percentiles, "p95": Percentile(3_600_000.0, low_ms, 3_600_000.0)}
     latency = dataclasses.replace(result.latency, percentiles=lost)
     found, reason = judge_trial(
-        parse_objective("p95 < 50 ms"), dataclasses.replace(result, latency=latency)
+        parse_objective("p95 < 50 ms"), dataclasses.replace(result, latencies={RESPONSE: latency})
     )
     assert found is decision
     assert said in reason
@@ -108,7 +108,7 @@ def test_without_an_upper_bound_more_requests_are_asked_for():
     percentiles = {**result.latency.percentiles, "p95": Percentile(10.0, 8.0, 3_600_000.0)}
     latency = dataclasses.replace(result.latency, percentiles=percentiles)
     decision, reason = judge_trial(
-        parse_objective("p95 < 50 ms"), dataclasses.replace(result, latency=latency)
+        parse_objective("p95 < 50 ms"), dataclasses.replace(result, latencies={RESPONSE: latency})
     )
     assert decision is UNDECIDED
     assert "8.00 to unbounded" in reason

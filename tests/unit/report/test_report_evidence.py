@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from sample_evidence import scaled
 from sample_run import sample_run
 from unusual_runs import interrupted, no_evidence_over_time, nothing_yet, open_loop
 
@@ -13,13 +14,14 @@ from harness.report.tables.trust import trust_table
 from harness.report.words.loads import load_label, load_words
 from harness.report.words.numbers import confidence, seconds
 from harness.types import (
+    RESPONSE,
+    SERVICE,
     ArrivalKind,
     ArrivalProcess,
     Decision,
     LoadMode,
     LoadShape,
     ServerMetrics,
-    ServiceLatency,
     ShapeKind,
     WireProtocol,
     Workload,
@@ -51,7 +53,7 @@ def test_lateness_is_tolerated_by_the_latency_that_was_measured(topics):
     )
     slow = replace(result.latency.percentiles["p95"], value_ms=200.0)
     latency = replace(result.latency, percentiles={**result.latency.percentiles, "p95": slow})
-    rows = rows_of(trust_table(replace(result, latency=latency)))
+    rows = rows_of(trust_table(replace(result, latencies={RESPONSE: latency})))
     assert rows["Schedule delay (sent after due), p99"][1] == "at most 20.0 ms"
 
 
@@ -85,12 +87,16 @@ def test_a_server_that_counts_nothing_is_not_compared(topics):
 def test_latency_from_the_send_is_shown_only_where_it_reads_a_tenth_lower(topics):
     result = topics.recommended
     p95_ms = result.latency.percentiles["p95"].value_ms
-    near = replace(result, service=ServiceLatency(p95_ms, 0.91 * p95_ms, p95_ms))
-    far = replace(result, service=ServiceLatency(p95_ms, 0.89 * p95_ms, p95_ms))
+    near = replace(result, latencies={**result.latencies, SERVICE: scaled(result.latency, 0.91)})
+    far = replace(result, latencies={**result.latencies, SERVICE: scaled(result.latency, 0.89)})
     assert service_ms(near, "p95") is None
     assert service_ms(far, "p95") == pytest.approx(0.89 * p95_ms)
-    assert service_ms(replace(result, service=None), "p95") is None
-    assert service_ms(far, "p90") is None  # the generators keep three percentiles of it
+    assert service_ms(replace(result, latencies={RESPONSE: result.latency}), "p95") is None
+    former = replace(
+        result, latencies={RESPONSE: result.latency}, values_ms={SERVICE: {"p95": 1.0}}
+    )
+    assert service_ms(former, "p95") == 1.0
+    assert service_ms(former, "p90") is None  # once, three percentiles of it were kept
 
 
 def test_a_cold_start_says_how_much_slower_the_first_request_is(topics):

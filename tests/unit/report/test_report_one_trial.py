@@ -10,11 +10,12 @@ from sample_run import sample_run
 from harness.planning.objective import parse_objective
 from harness.report.terminal.trial import trial_table
 from harness.types import (
+    RESPONSE,
+    SERVICE,
     ArrivalProcess,
     Decision,
     LoadMode,
     Percentile,
-    ServiceLatency,
     ServingConfig,
 )
 
@@ -39,10 +40,12 @@ def result():
     return dataclasses.replace(
         plain,
         trial=dataclasses.replace(plain.trial, workload=workload),
-        latency=dataclasses.replace(
-            plain.latency, percentiles={**plain.latency.percentiles, "p95": p95}
-        ),
-        service=ServiceLatency(4.0, 7.5, 1003.0),
+        latencies={
+            RESPONSE: dataclasses.replace(
+                plain.latency, percentiles={**plain.latency.percentiles, "p95": p95}
+            )
+        },
+        values_ms={SERVICE: {"p50": 4.0, "p95": 7.5, "p99": 1003.0}},
         offered_requests_per_s=249.6,
         dropped=17,
         loop_lag_p99_ms=0.4,
@@ -88,7 +91,8 @@ def test_quality_is_said_to_be_not_judged_here(result):
 def test_a_window_without_bounds_says_so(result):
     latency = result.latency
     unknown = {name: Percentile(1.0, 0.0, 3_600_000.0) for name in latency.percentiles}
-    blind = dataclasses.replace(result, latency=dataclasses.replace(latency, percentiles=unknown))
+    nothing_known = dataclasses.replace(latency, percentiles=unknown)
+    blind = dataclasses.replace(result, latencies={RESPONSE: nothing_known})
     assert "window too short" in line(printed(trial_table(blind)), "p50")
 
 
@@ -99,5 +103,5 @@ def test_a_server_that_tells_nothing_is_said_to(result):
 
 
 def test_nothing_answered_is_no_error(result):
-    empty = dataclasses.replace(result, latency=None, service=None, schedule_delay_p99_ms=None)
+    empty = dataclasses.replace(result, latencies={}, values_ms={})
     assert printed(trial_table(empty))

@@ -22,7 +22,15 @@ from harness.telemetry.exposition.monitor import (
     labels_of,
 )
 from harness.telemetry.exposition.server import MonitorCollector
-from harness.types import Decision, Latencies, SparseHistogram, TimeSlice, WireProtocol, Workload
+from harness.types import (
+    SPANS,
+    Decision,
+    Latencies,
+    SparseHistogram,
+    TimeSlice,
+    WireProtocol,
+    Workload,
+)
 from tests.sample_run import sample_run
 
 LABELS = LoadLabels("student", "grpc", "closed", "1")
@@ -33,7 +41,7 @@ def seen(*values_ms: float, failures: dict[str, int] | None = None, dropped: int
     spans = hdr.of_nanoseconds((np.array(values_ms, dtype=np.float64) * 1e6).astype(np.int64))
     return TimeSlice(
         0,
-        ok=Latencies(spans, spans, spans),
+        ok=Latencies(dict.fromkeys(SPANS, spans)),
         failures=failures or {},
         dropped=dropped,
         completed=len(values_ms),

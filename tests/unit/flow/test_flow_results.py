@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,41 +12,39 @@ import pytest
 from harness import hdr
 from harness.analysis.validity import judge_validity
 from harness.flow.results import (
+    BegunTrial,
+    ClientSide,
+    ServerSide,
     allowing_for_lateness,
+    assess_trial,
+    client_side,
+    generator_side,
     reading_lateness_s,
-    unmeasured,
-    with_clients,
-    with_evidence,
+    without_measurement,
 )
 from harness.flow.steering import TrialWatch
-from harness.planning.decision import judge_trial
 from harness.planning.objective import parse_objective
 from harness.types import (
+    RESPONSE,
+    SCHEDULE_DELAY,
+    SERVICE,
+    SPANS,
     Decision,
     GeneratorEvidence,
     HostMetrics,
     Latencies,
     LoadResult,
-    ModelFormat,
-    ModelVariant,
-    Precision,
-    Role,
     ServerMetrics,
     ServingConfig,
     SparseHistogram,
-    TaskKind,
     TimeSlice,
     Trial,
-    TrialResult,
     WireProtocol,
     Workload,
 )
 
 SLICE_S = 0.05
-VARIANT = ModelVariant(
-    "m", "f", Role.STUDENT, TaskKind.SEQUENCE_CLASSIFICATION, ModelFormat.ONNX, Precision.FP32,
-    "c", "0" * 64, Path("m"), (), (), 1, 1,
-)  # fmt: skip
+SLO = parse_objective("p95 < 50 ms")
 
 
 def histogram(*values_ms: float) -> SparseHistogram:
@@ -55,62 +53,92 @@ def histogram(*values_ms: float) -> SparseHistogram:
 
 def a_slice(index: int, *response_ms: float, **rest: Any) -> TimeSlice:
     service = [value / 2 for value in response_ms]
-    ok = Latencies(histogram(*service), histogram(*service), histogram(*response_ms))
+    spans = {SCHEDULE_DELAY: service, SERVICE: service, RESPONSE: response_ms}
+    ok = Latencies({name: histogram(*values) for name, values in spans.items() if values})
     count = len(response_ms)
     return TimeSlice(index, ok=ok, **{"completed": count, "inferences": 4 * count, **rest})
 
 
-def blank(*, duration_s: float = 4.0, shortest_s: float | None = 0.5) -> TrialResult:
+def begun(*, duration_s: float = 4.0, shortest_s: float | None = 0.5) -> BegunTrial:
     workload = Workload(WireProtocol.HTTP, 4, 2, duration_s, 1.0, seed=1, min_duration_s=shortest_s)
-    return unmeasured(Trial("m", "f", ServingConfig(), workload), VARIANT, "2026-01-01")
+    return BegunTrial(Trial("m", "f", ServingConfig(), workload), "0" * 64, "2026-01-01")
+
+
+def seen(window: Sequence[TimeSlice], confidence: float = 0.99) -> ClientSide:
+    return client_side(window, SLICE_S, begun().trial.workload, confidence)
 
 
 def test_the_clients_side_of_a_window() -> None:
-    window = [a_slice(at, 10.0, 20.0) for at in range(20)]
-    result = with_clients(blank(), window, SLICE_S, 0.99)
-    assert result.duration_s == pytest.approx(1.0)
-    assert result.requests == 40
-    assert result.throughput_requests_per_s == pytest.approx(40)
-    assert result.throughput_inferences_per_s == pytest.approx(160)
-    assert result.latency is not None
-    assert result.latency.confidence == 0.99
-    assert result.latency.percentiles["p50"].value_ms == pytest.approx(10, rel=0.001)
-    assert result.service is not None
-    assert result.service.p95_ms == pytest.approx(10, rel=0.001)
-    assert result.schedule_delay_p99_ms == pytest.approx(10, rel=0.001)
-    assert result.failures == result.dropped == 0
+    clients = seen([a_slice(at, 10.0, 20.0) for at in range(20)])
+    assert clients.duration_s == pytest.approx(1.0)
+    assert clients.requests == 40
+    assert clients.throughput_requests_per_s == pytest.approx(40)
+    assert clients.throughput_inferences_per_s == pytest.approx(160)
+    assert [*clients.latencies] == [*SPANS]
+    response = clients.latencies[RESPONSE]
+    assert response.confidence == 0.99
+    assert response.percentiles["p50"].value_ms == pytest.approx(10, rel=0.001)
+    assert clients.latencies[SERVICE].percentiles["p95"].value_ms == pytest.approx(10, rel=0.001)
+    assert clients.latencies[SERVICE].mean_ms == pytest.approx(7.5, rel=0.001)
+    delay = clients.latencies[SCHEDULE_DELAY]
+    assert delay.percentiles["p99"].value_ms == pytest.approx(10, rel=0.001)
+    assert (clients.failures_by_kind, clients.dropped) == ({}, 0)
 
 
 def test_what_was_dropped_stands_apart_and_is_slower_than_anything() -> None:
     window = [a_slice(at, 10.0, failures={"timeout": 1}, dropped=2) for at in range(20)]
-    result = with_clients(blank(), window, SLICE_S, 0.99)
+    result = assess_trial(begun(), SLO, seen(window)).result
     assert result.failures_by_kind == {"timeout": 20}
     assert result.failures == 20
     assert result.dropped == 40
     assert result.offered_requests_per_s == pytest.approx(80)
     assert result.latency is not None
     assert result.latency.percentiles["p95"].value_ms >= 3_600_000
+    # What was never sent has no time from its send.
+    assert result.latencies[SERVICE].percentiles["p95"].value_ms == pytest.approx(5, rel=0.001)
 
 
 def test_a_window_without_answers_has_no_latency() -> None:
-    result = with_clients(blank(), [TimeSlice(0), TimeSlice(1)], SLICE_S, 0.99)
+    result = assess_trial(begun(), SLO, seen([TimeSlice(0), TimeSlice(1)])).result
     assert result.latency is None
-    assert result.service is None
-    assert result.schedule_delay_p99_ms is None
+    assert result.latencies == {}
+    assert result.latency_ms(SERVICE, "p95") is None
 
 
-def test_evidence_is_that_of_the_worst_generator() -> None:
+def test_a_trial_that_could_not_be_measured_says_why_and_decides_nothing() -> None:
+    result = without_measurement(begun(), SLO, "the server refused it")
+    assert (result.valid, result.decision) == (False, Decision.INVALID)
+    assert result.invalid_reason == result.reason == "the server refused it"
+    assert (result.requests, result.latencies, result.offered_requests_per_s) == (0, {}, 0.0)
+
+
+def test_a_result_carries_its_own_decision_and_the_parts_it_was_made_of() -> None:
+    window = [a_slice(at, 100.0, 120.0) for at in range(60)]
+    load = LoadResult(0, SLICE_S, tuple(window), 10**9, 3 * 10**9, ())
+    judged = assess_trial(
+        begun(), SLO, seen(load.window), generators=generator_side(load),
+        served=ServerSide(ServerMetrics(requests=80), HostMetrics(cpu_utilization=0.5)),
+        histogram_file="histograms/m.hdr",
+    )  # fmt: skip
+    result = judged.result
+    assert (result.decision, result.reason) == (Decision.FAIL, judged.reason)
+    assert "p95 120" in result.reason
+    assert (result.trial, result.sha256) == (begun().trial, "0" * 64)
+    assert (result.server.requests, result.host.cpu_utilization) == (80, 0.5)
+    assert (result.requests, result.warmup_s) == (80, 1.0)
+    assert result.histogram_file == "histograms/m.hdr"
+
+
+def test_the_generators_are_judged_by_the_worst_of_them() -> None:
     generators = (
         GeneratorEvidence(0.2, histogram(1.0)),
         GeneratorEvidence(0.7, histogram(9.0)),
         GeneratorEvidence(0.1, SparseHistogram()),
     )
-    load = LoadResult(0, SLICE_S, (), 400_000_000, 10**9, generators)
-    result = with_evidence(blank(), load, ServerMetrics(requests=3), HostMetrics())
-    assert result.generator_cpu == 0.7
-    assert result.loop_lag_p99_ms == pytest.approx(9, rel=0.001)
-    assert result.warmup_s == pytest.approx(0.4)
-    assert result.server.requests == 3
+    side = generator_side(LoadResult(0, SLICE_S, (), 400_000_000, 10**9, generators))
+    assert side.generator_cpu == 0.7
+    assert side.loop_lag_p99_ms == pytest.approx(9, rel=0.001)
+    assert side.warmup_s == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +160,7 @@ def test_a_late_reading_makes_the_servers_count_unsure_by_the_traffic_meanwhile(
     allowed = allowing_for_lateness(server, load, late_s)
     assert allowed.requests_uncertainty == 3 + unsure
     seen_late = dataclasses.replace(allowed, requests=200 + unsure)
-    assert judge_validity(load, seen_late, blank().trial.workload, server_alive=True) == (True, "")
+    assert judge_validity(load, seen_late, begun().trial.workload, server_alive=True) == (True, "")
 
 
 class Telemetry:
@@ -153,10 +181,8 @@ class Telemetry:
     edges_ns = (0, 0)
 
 
-def watch_of(
-    result: TrialResult, slo: str = "p95 < 50 ms", telemetry: Telemetry | None = None
-) -> TrialWatch:
-    return TrialWatch(result, parse_objective(slo), telemetry or Telemetry(), SLICE_S)
+def watch_of(trial: BegunTrial, telemetry: Telemetry | None = None) -> TrialWatch:
+    return TrialWatch(trial, SLO, telemetry or Telemetry(), SLICE_S)
 
 
 def calm(count: int, level_ms: float, *, seed: int = 3) -> list[TimeSlice]:
@@ -168,7 +194,7 @@ def calm(count: int, level_ms: float, *, seed: int = 3) -> list[TimeSlice]:
 def test_a_trial_far_from_the_bound_is_decided_at_its_first_looks(level_ms: float) -> None:
     first_look, second_look = [], []
     for seed in range(20):
-        watch = watch_of(blank())
+        watch = watch_of(begun())
         assert not watch.decided(calm(9, level_ms, seed=seed))
         first_look.append(watch.decided(calm(10, level_ms, seed=seed)))
         second_look.append(first_look[-1] or watch.decided(calm(20, level_ms, seed=seed)))
@@ -182,7 +208,7 @@ def test_between_looks_nothing_is_decided_and_at_the_bound_not_at_all() -> None:
     at_the_bound = calm(80, 50 / 1.17)
     looks = [count for count in range(1, 80) if watch.decided(at_the_bound[:count])]
     assert looks == []
-    watch = watch_of(blank())
+    watch = watch_of(begun())
     assert not watch.decided(at_the_bound[:12])
     assert not watch.decided(calm(13, 5.0))  # far enough by now, but no look is due
     assert watch.decided(calm(20, 5.0))
@@ -195,32 +221,31 @@ def test_a_trial_of_the_search_that_nothing_will_decide_is_given_up(stage, given
     """Its p95 lies at the bound; undecided it would end in any case."""
     undecided = []
     for seed in range(10):
-        result = dataclasses.replace(in_stage(stage), valid=True)
-        watch = watch_of(result)
+        trial = in_stage(stage)
+        watch = watch_of(trial)
         at_the_bound = calm(40, 50 / 1.18, seed=seed)
         assert not watch.decided(at_the_bound[:10])
         for count in (20, 40):
             if watch.decided(at_the_bound[:count]):
-                seen = with_clients(result, watch.shown, SLICE_S, watch.confidence)
-                decision, _ = judge_trial(parse_objective("p95 < 50 ms"), seen)
-                undecided.append(decision is Decision.UNDECIDED)
+                judged = assess_trial(trial, SLO, seen(watch.shown, watch.confidence))
+                undecided.append(judged.decision is Decision.UNDECIDED)
                 break
     assert any(undecided) is given_up
 
 
-def in_stage(stage: str) -> TrialResult:
-    result = blank()
-    return dataclasses.replace(result, trial=dataclasses.replace(result.trial, stage=stage))
+def in_stage(stage: str) -> BegunTrial:
+    trial = begun()
+    return dataclasses.replace(trial, trial=dataclasses.replace(trial.trial, stage=stage))
 
 
 def test_every_look_has_its_share_of_the_error() -> None:
-    assert watch_of(blank(shortest_s=None)).confidence == pytest.approx(0.95)
-    assert watch_of(blank()).confidence == pytest.approx(1 - 0.05 / 4)
+    assert watch_of(begun(shortest_s=None)).confidence == pytest.approx(0.95)
+    assert watch_of(begun()).confidence == pytest.approx(1 - 0.05 / 4)
 
 
 def test_the_servers_side_is_read_at_the_edges() -> None:
     telemetry = Telemetry()
-    watch = watch_of(blank(), telemetry=telemetry)
+    watch = watch_of(begun(), telemetry=telemetry)
     watch.on_window_start()
     assert telemetry.calls == ["open"]
     watch.on_window_end()
@@ -228,7 +253,7 @@ def test_the_servers_side_is_read_at_the_edges() -> None:
 
 
 def test_the_window_opens_when_latency_stays_as_it_is() -> None:
-    watch = watch_of(blank())
+    watch = watch_of(begun())
     falling = [a_slice(at, *[100.0 * 0.6**at + 5] * 8) for at in range(12)]
     steady = [a_slice(12 + at, *[5.0 + 0.1 * (at % 3)] * 8) for at in range(30)]
     assert not watch.steady(falling[:6])
