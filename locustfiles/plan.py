@@ -9,9 +9,6 @@ from pathlib import Path
 
 from harness.errors import UsageError
 from harness.flow.repository import payloads_of
-from harness.load.requests.traffic import parse_mix
-from harness.load.schedule.arrivals import parse_arrivals
-from harness.load.schedule.shapes import parse_shape
 from harness.load.schedule.trace import read_trace
 from harness.load.schedule.workload import check_workload
 from harness.load.transports.address import Target, parse_target
@@ -28,6 +25,7 @@ from harness.types import (
     WireProtocol,
     Workload,
 )
+from harness.types.load_texts import parse_arrivals, parse_mix, parse_shape
 
 AUTO = "auto"
 """Of the protocol, the load mode and a trace's unit: as the host, the rate and the file say."""

@@ -9,9 +9,6 @@ from typing import Annotated
 import typer
 
 from harness.errors import UsageError
-from harness.load.requests.traffic import parse_mix
-from harness.load.schedule.arrivals import parse_arrivals
-from harness.load.schedule.shapes import parse_shape
 from harness.load.schedule.workload import check_workload
 from harness.types import (
     ArrivalKind,
@@ -22,6 +19,7 @@ from harness.types import (
     WireProtocol,
     Workload,
 )
+from harness.types.load_texts import parse_arrivals, parse_mix, parse_shape
 
 DEFAULT_CONCURRENCY = 4
 DEFAULT_IN_FLIGHT = 512

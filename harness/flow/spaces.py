@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from harness.load.schedule.arrivals import parse_arrivals
-from harness.load.schedule.shapes import parse_shape
 from harness.study import ServingSpace, Study, Traffic
-from harness.types import ArrivalProcess, LoadMode, ServingConfig, ShapeKind, Workload
+from harness.types import LoadMode, ServingConfig, ShapeKind, Workload
 
 
 def serving_configs(space: ServingSpace) -> tuple[ServingConfig, ...]:
@@ -39,18 +37,14 @@ def workloads(
         study: has the seed.
         traffic: its own, or a family's.
         cached_answers: whether answers of the response cache count.
-
-    Raises:
-        UsageError: arrivals or a shape that cannot be.
-        DataError: a trace that cannot be read.
     """
     return tuple(
         dataclasses.replace(
             load,
             protocol=protocol,
             client_batch_size=batch,
-            batch_mix=tuple(sorted(traffic.batch_mix.items())),
-            length_mix=tuple(sorted(traffic.length_mix.items())),
+            batch_mix=traffic.batch_mix,
+            length_mix=traffic.length_mix,
             cached_answers=cached_answers,
         )
         for protocol in traffic.protocols
@@ -76,7 +70,7 @@ def _loads(study: Study, traffic: Traffic) -> list[Workload]:
             dataclasses.replace(plain, concurrency=in_flight)
             for in_flight in sorted(set(traffic.concurrencies))
         ]
-    arrivals = _arrivals(traffic)
+    arrivals = traffic.arrival_process
     if arrivals.shape.kind is not ShapeKind.FLAT or traffic.is_trace:
         # What is still to come may differ from what was seen: nothing is decided early.
         plain = dataclasses.replace(plain, min_duration_s=None)
@@ -84,8 +78,3 @@ def _loads(study: Study, traffic: Traffic) -> list[Workload]:
     return [
         dataclasses.replace(plain, rate_per_s=rate, arrivals=arrivals) for rate in rates or [None]
     ]
-
-
-def _arrivals(traffic: Traffic) -> ArrivalProcess:
-    arrivals = parse_arrivals(traffic.arrivals, traffic.trace_unit)
-    return dataclasses.replace(arrivals, shape=parse_shape(traffic.shape))

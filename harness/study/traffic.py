@@ -2,23 +2,63 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
+from dataclasses import replace
 from typing import Annotated, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, GetPydanticSchema, ValidationInfo, model_validator
+from pydantic_core import core_schema
 
-from harness.study.base import PositiveInt, Strict, resolve
-from harness.types import LoadMode, TraceUnit, WireProtocol
+from harness.errors import UsageError
+from harness.study.base import PositiveInt, Strict, resolve, written, written_with_paths
+from harness.types import (
+    ArrivalKind,
+    ArrivalProcess,
+    LoadMode,
+    LoadShape,
+    ShapeKind,
+    TraceUnit,
+    WireProtocol,
+)
+from harness.types.load_texts import (
+    Mix,
+    arrivals_text,
+    parse_arrivals,
+    parse_shape,
+    shape_text,
+)
 
-_NUMBER = r"[0-9]+(\.[0-9]+)?"
-_ARRIVALS = re.compile(rf"constant|poisson|gamma:{_NUMBER}|trace:.+")
-_SHAPE = re.compile(rf"flat|(ramp|step|spike|sine):{_NUMBER}\.\.{_NUMBER}/{_NUMBER}(s|min|h)")
 Rate = Annotated[float, Field(gt=0, le=1e6)]
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Mix = dict[PositiveInt, Weight]
 DEFAULT_CLIENT_BATCHES = [1, 4, 8, 16]
-TRACE_PREFIX = "trace:"
+
+
+def _read_arrivals(text: str, info: ValidationInfo) -> ArrivalProcess:
+    process = parse_arrivals(text)
+    if process.trace is None:
+        return process
+    path = resolve(process.trace, info)
+    if not path.is_file():
+        raise UsageError(f"no such trace file: {path}")
+    return replace(process, trace=path)
+
+
+def _ascending(weights: dict[int, float]) -> Mix:
+    return tuple(sorted(weights.items()))
+
+
+Arrivals = Annotated[ArrivalProcess, written_with_paths(_read_arrivals, arrivals_text)]
+Shape = Annotated[LoadShape, written(parse_shape, shape_text)]
+Weights = Annotated[
+    Mix,
+    GetPydanticSchema(
+        lambda _source, handler: core_schema.no_info_after_validator_function(
+            _ascending,
+            handler.generate_schema(dict[PositiveInt, Weight]),
+            serialization=core_schema.plain_serializer_function_ser_schema(dict),
+        )
+    ),
+]
+"""Written as a mapping of sizes to weights; ascending by size."""
 
 
 class Traffic(Strict):
@@ -40,27 +80,34 @@ class Traffic(Strict):
     rates_per_s: list[Rate] = Field(
         [], description="Open loop: requests a second, bounds or grid likewise."
     )
-    arrivals: str = Field(
-        "poisson", description="Open loop: constant, poisson, gamma:CV, or trace:FILE."
+    arrivals: Arrivals = Field(
+        ArrivalProcess(),
+        description="Open loop: constant, poisson, gamma:CV, or trace:FILE.",
+        json_schema_extra={"default": "poisson"},
     )
     trace_unit: TraceUnit | None = Field(
         None,
         description="Of a trace's numbers (s, ms, us, ns), where its column is not called "
         "timestamp_ms or the like.",
     )
-    shape: str = Field(
-        "flat",
+    shape: Shape = Field(
+        LoadShape(),
+        json_schema_extra={"default": "flat"},
         description="Open loop: the rate over time, as flat, or as ramp, step, spike or sine with "
         "its levels and period: sine:0.5..1.5/60s.",
     )
     max_in_flight: PositiveInt = Field(
         512, description="Open loop: what falls due with so many in flight is dropped, and counted."
     )
-    batch_mix: Mix = Field(
-        {}, description="Client batch sizes drawn by weight, in place of client_batch_sizes."
+    batch_mix: Weights = Field(
+        (),
+        json_schema_extra={"default": {}},
+        description="Client batch sizes drawn by weight, in place of client_batch_sizes.",
     )
-    length_mix: Mix = Field(
-        {}, description="Padded lengths drawn by weight; default: as often as the data has them."
+    length_mix: Weights = Field(
+        (),
+        json_schema_extra={"default": {}},
+        description="Padded lengths drawn by weight; default: as often as the data has them.",
     )
     duration_s: Annotated[float, Field(gt=0, le=86400)] = Field(
         5.0, description="Longest a trial measures; it ends as soon as the objective is decided."
@@ -76,31 +123,6 @@ class Traffic(Strict):
     )
     workers: Annotated[int, Field(ge=1, le=64)] = Field(1, description="Load generator processes.")
 
-    @field_validator("arrivals")
-    @classmethod
-    def _arrivals_parse(cls, text: str, info: ValidationInfo) -> str:
-        if not _ARRIVALS.fullmatch(text):
-            raise ValueError(
-                f"'{text}' is no arrival process: write constant, poisson, gamma:CV (gamma:2 is "
-                "burstier than poisson) or trace:FILE"
-            )
-        if not text.startswith(TRACE_PREFIX):
-            return text
-        path = resolve(Path(text.removeprefix(TRACE_PREFIX)), info)
-        if not path.is_file():
-            raise ValueError(f"no such trace file: {path}")
-        return f"{TRACE_PREFIX}{path}"
-
-    @field_validator("shape")
-    @classmethod
-    def _shape_parses(cls, text: str) -> str:
-        if not _SHAPE.fullmatch(text):
-            raise ValueError(
-                f"'{text}' is no shape of a load: write flat, or ramp, step, spike or sine as "
-                "KIND:LOW..HIGH/PERIOD, for example sine:0.5..1.5/60s"
-            )
-        return text
-
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         problems = self._open_gaps() if self.load is LoadMode.OPEN else self._open_leftovers()
@@ -115,7 +137,10 @@ class Traffic(Strict):
     def _open_gaps(self) -> list[str]:
         """What an open loop lacks, or has twice."""
         if self.is_trace:
-            given = {"rates_per_s": bool(self.rates_per_s), "shape": self.shape != "flat"}
+            given = {
+                "rates_per_s": bool(self.rates_per_s),
+                "shape": self.shape.kind is not ShapeKind.FLAT,
+            }
             return [
                 f"a trace says when each request falls due: leave {key} out"
                 for key, is_given in given.items()
@@ -129,8 +154,8 @@ class Traffic(Strict):
         """What a closed loop has no use for."""
         given = {
             "rates_per_s": bool(self.rates_per_s),
-            "arrivals": self.arrivals != "poisson",
-            "shape": self.shape != "flat",
+            "arrivals": self.arrivals.kind is not ArrivalKind.POISSON,
+            "shape": self.shape.kind is not ShapeKind.FLAT,
         }
         keys = " and ".join(key for key, is_given in given.items() if is_given)
         if not keys:
@@ -140,9 +165,16 @@ class Traffic(Strict):
     @property
     def is_trace(self) -> bool:
         """Whether requests fall due at times read from a file."""
-        return self.arrivals.startswith(TRACE_PREFIX)
+        return self.arrivals.kind is ArrivalKind.TRACE
+
+    @property
+    def arrival_process(self) -> ArrivalProcess:
+        """How requests fall due, with the load's shape and the unit of a trace."""
+        return replace(self.arrivals, shape=self.shape, trace_unit=self.trace_unit)
 
     @property
     def batch_sizes(self) -> list[int]:
         """Client batch sizes, ascending; of a mix the largest alone."""
-        return [max(self.batch_mix)] if self.batch_mix else sorted(set(self.client_batch_sizes))
+        if self.batch_mix:
+            return [max(size for size, _ in self.batch_mix)]
+        return sorted(set(self.client_batch_sizes))

@@ -1,7 +1,7 @@
 """The terms of the project: what the parts hand to each other.
 
 Frozen, standard library only, no behaviour beyond derived names. Field names carry units.
-Every other module may import these; they import nothing else of the harness.
+Every other module may import these; of the harness they import its errors alone.
 """
 
 from harness.types.latency import (

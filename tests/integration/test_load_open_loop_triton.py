@@ -25,12 +25,13 @@ from harness.load.requests.payloads import (
     encode_payloads,
     read_payloads,
 )
-from harness.load.schedule.arrivals import arrival_times_ns, parse_arrivals
+from harness.load.schedule.arrivals import arrival_times_ns
 from harness.load.transports.address import parse_target
 from harness.load.transports.opening import transport_opener
 from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
 from harness.types import ModelVariant, WireProtocol
+from harness.types.load_texts import parse_arrivals
 
 pytestmark = pytest.mark.triton
 

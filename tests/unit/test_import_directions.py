@@ -15,7 +15,7 @@ STAGES = {
 }  # fmt: skip
 GROUND = {"errors", "hdr", "study", "system", "tasks", "types"}
 ALLOWED = {
-    "types": {"hdr"},
+    "types": {"errors", "hdr"},
     "hdr": {"types"},
     "errors": set(),
     "system": {"errors"},

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from harness.errors import StudyError
 from harness.study import plans_of, study_schema, variant_name, variants_of
 from harness.study.file import load_study, parse_study
-from harness.types import Precision, Role, TaskKind
+from harness.types import (
+    ArrivalKind,
+    ArrivalProcess,
+    LoadShape,
+    Precision,
+    Role,
+    ShapeKind,
+    TaskKind,
+)
 from tests.samples import sample_study
 
 ROOT = Path(__file__).parents[2]
@@ -106,7 +114,7 @@ def test_a_trace_has_its_own_rate_and_shape(tmp_path):
     (tmp_path / "monday.csv").write_text("timestamp\n0.0\n0.5\n")
     traffic = {"load": "open", "arrivals": "trace:monday.csv"}
     study = parse_study(sample_study(traffic=traffic), source="study", base=tmp_path)
-    assert study.traffic.arrivals == f"trace:{tmp_path / 'monday.csv'}"
+    assert study.traffic.arrivals.trace == tmp_path / "monday.csv"
     with pytest.raises(StudyError, match="leave rates_per_s out"):
         parse_study(
             sample_study(traffic={**traffic, "rates_per_s": [5]}), source="study", base=tmp_path
@@ -114,9 +122,40 @@ def test_a_trace_has_its_own_rate_and_shape(tmp_path):
 
 
 def test_a_checked_study_reads_back_the_same():
-    traffic = {"load": "open", "rates_per_s": [5], "batch_mix": {1: 0.7, 8: 0.3}}
+    traffic = {
+        "load": "open",
+        "rates_per_s": [5],
+        "batch_mix": {8: 0.3, 1: 0.7},
+        "arrivals": "gamma:2.0",
+        "shape": "sine:0.5..1.5/1min",
+    }
     study = parse_study(sample_study(traffic=traffic), source="study")
-    assert parse_study(study.model_dump(mode="json"), source="again") == study
+    written = study.model_dump(mode="json")
+    assert parse_study(written, source="again") == study
+    assert written["traffic"]["arrivals"] == "gamma:2"
+    assert written["traffic"]["shape"] == "sine:0.5..1.5/60s"
+    assert written["traffic"]["batch_mix"] == {"1": 0.7, "8": 0.3}
+
+
+def test_what_a_study_writes_of_a_load_is_a_value_once_it_is_read():
+    traffic = {
+        "load": "open",
+        "rates_per_s": [5],
+        "batch_mix": {8: 0.3, 1: 0.7},
+        "arrivals": "gamma:2.0",
+        "shape": "sine:0.5..1.5/1min",
+    }
+    read = parse_study(sample_study(traffic=traffic), source="study").traffic
+    shape = LoadShape(ShapeKind.SINE, 0.5, 1.5, 60.0)
+    assert read.batch_mix == ((1, 0.7), (8, 0.3))
+    assert read.arrival_process == ArrivalProcess(ArrivalKind.GAMMA, 2.0, shape=shape)
+
+
+def test_the_schema_shows_texts_and_mappings():
+    traffic = study_schema()["$defs"]["Traffic"]["properties"]
+    assert (traffic["arrivals"]["type"], traffic["arrivals"]["default"]) == ("string", "poisson")
+    assert (traffic["shape"]["type"], traffic["shape"]["default"]) == ("string", "flat")
+    assert (traffic["batch_mix"]["type"], traffic["batch_mix"]["default"]) == ("object", {})
 
 
 def test_a_family_needs_exactly_one_teacher():

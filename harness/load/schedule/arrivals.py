@@ -12,7 +12,6 @@ exactly the process of that changing rate.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,64 +19,12 @@ from numpy.typing import NDArray
 from harness.errors import UsageError
 from harness.load.schedule.shapes import elapsed_at
 from harness.load.schedule.trace import read_trace
-from harness.types import ArrivalKind, ArrivalProcess, TraceUnit
+from harness.types import ArrivalKind, ArrivalProcess
 
 CHUNK = 4096
 """Arrivals drawn at a time: what is in memory of a load that may have millions."""
-LOWEST_CV = 0.01
-"""Below it a gamma process is a constant one."""
-HIGHEST_CV = 10.0
-"""Above it nearly all gaps are too small for a floating-point number."""
 _STREAM = 1
 """Keeps the arrivals' random numbers apart from those of the payloads, drawn by the same seed."""
-
-
-def parse_arrivals(text: str, trace_unit: TraceUnit | None = None) -> ArrivalProcess:
-    """Parse `constant`, `poisson`, `gamma:CV` (its burstiness) or `trace:FILE`.
-
-    Args:
-        text: as it was given.
-        trace_unit: of the trace's numbers, where that was given too.
-
-    Raises:
-        UsageError: none of these, a burstiness out of range, or the unit of no trace.
-        DataError: the trace file cannot be read, or its numbers are of no certain unit.
-    """
-    kind, _, argument = text.partition(":")
-    if trace_unit is not None and kind != ArrivalKind.TRACE:
-        raise UsageError(
-            f"the unit of a trace ({trace_unit}), and the arrivals are {text}",
-            next_step="leave the unit out, or name a trace:FILE",
-        )
-    if text in {ArrivalKind.CONSTANT, ArrivalKind.POISSON}:
-        return ArrivalProcess(ArrivalKind(text))
-    if kind == ArrivalKind.TRACE and argument:
-        process = ArrivalProcess(ArrivalKind.TRACE, trace=Path(argument), trace_unit=trace_unit)
-        read_trace(Path(argument), trace_unit)
-        return process
-    try:
-        cv = float(argument if kind == ArrivalKind.GAMMA else "")
-    except ValueError as error:
-        raise UsageError(
-            f"'{text}' is no arrival process",
-            next_step="write constant, poisson, gamma:CV (gamma:2 is burstier than poisson), "
-            "or trace:FILE",
-        ) from error
-    check_burstiness(cv)
-    return ArrivalProcess(ArrivalKind.GAMMA, burstiness_cv=cv)
-
-
-def check_burstiness(cv: float) -> None:
-    """Refuse a coefficient of variation that no gamma process can be drawn with.
-
-    Raises:
-        UsageError: it is out of range, or no number.
-    """
-    if not LOWEST_CV <= cv <= HIGHEST_CV:
-        raise UsageError(
-            f"gamma arrivals with a coefficient of variation of {cv:g}",
-            next_step=f"choose one from {LOWEST_CV:g} to {HIGHEST_CV:g}; 1 is poisson",
-        )
 
 
 def arrival_times_ns(

@@ -21,13 +21,11 @@ With `P` the period, `low` and `high` the factors:
 
 from __future__ import annotations
 
-import re
 from typing import overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from harness.errors import UsageError
 from harness.types import LoadShape, ShapeKind
 
 MOST_PER_S = 1_000_000
@@ -39,51 +37,6 @@ _CELLS = 2000
 """Of a period, when a time is looked up: the rate is held constant within one. The spike's edges
 are edges of cells."""
 _REPEATED = {ShapeKind.SPIKE, ShapeKind.SINE}
-_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
-_SYNTAX = re.compile(
-    r"(?P<kind>ramp|step|spike|sine):(?P<low>[\d.]+)\.\.(?P<high>[\d.]+)"
-    r"/(?P<period>\d+(?:\.\d+)?)(?P<unit>s|min|h)"
-)
-
-
-def parse_shape(text: str) -> LoadShape:
-    """Parse `flat` or KIND:LOW..HIGH/PERIOD: `ramp:0.2..1/60s`, `spike:1..5/10min`, `sine:0..1/1h`.
-
-    Raises:
-        UsageError: not of that form, or factors and a period that nothing can be sent by.
-    """
-    if text == ShapeKind.FLAT:
-        return LoadShape()
-    found = _SYNTAX.fullmatch(text)
-    try:
-        if found is None:
-            raise ValueError(text)
-        low, high = float(found["low"]), float(found["high"])
-        period_s = float(found["period"]) * _SECONDS[found["unit"]]
-    except ValueError as error:
-        raise UsageError(
-            f"'{text}' is no shape of a load",
-            next_step="write flat, or ramp, step, spike or sine as KIND:LOW..HIGH/PERIOD "
-            "with s, min or h, for example ramp:0.2..1/60s",
-        ) from error
-    shape = LoadShape(ShapeKind(found["kind"]), low, high, period_s)
-    check_shape(shape)
-    return shape
-
-
-def check_shape(shape: LoadShape) -> None:
-    """Refuse a shape that nothing can be sent by.
-
-    Raises:
-        UsageError: a factor that is negative or no number, both 0, or no time to change in.
-    """
-    factors = (shape.low, shape.high)
-    if not all(np.isfinite(one) and one >= 0 for one in factors) or not any(factors):
-        raise UsageError(
-            f"a shape from {shape.low:g} to {shape.high:g}: factors are 0 or more, one above 0"
-        )
-    if not (np.isfinite(shape.period_s) and shape.period_s > 0):
-        raise UsageError(f"a shape's period of {shape.period_s:g} s: it must be above 0")
 
 
 def peak(shape: LoadShape) -> float:

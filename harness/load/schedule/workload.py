@@ -5,11 +5,10 @@ from __future__ import annotations
 from math import isfinite
 
 from harness.errors import UsageError
-from harness.load.requests.traffic import check_mix
-from harness.load.schedule.arrivals import check_burstiness
-from harness.load.schedule.shapes import MOST_PER_S, check_shape, peak
+from harness.load.schedule.shapes import MOST_PER_S, peak
 from harness.load.schedule.trace import read_trace
 from harness.types import ArrivalKind, LoadMode, Workload
+from harness.types.load_texts import check_burstiness, check_mix, check_shape
 
 
 def check_workload(workload: Workload) -> None:

@@ -12,14 +12,13 @@ import yaml
 from harness.report.tables.model import Cell, Column, Table, numeric, words
 from harness.report.words.numbers import MISSING, megabytes, number
 from harness.types import (
-    ArrivalKind,
-    ArrivalProcess,
     LoadMode,
     ModelVariant,
     ShapeKind,
     Trial,
     Workload,
 )
+from harness.types.load_texts import arrivals_text, mix_text, shape_text
 
 _REMOTE_NOTE = (
     " remote: the file lies on somebody else's server, where it cannot be read; in place of its "
@@ -139,14 +138,10 @@ def load_command(trial: Trial) -> str:
 def _batch_options(workload: Workload) -> dict[str, object]:
     options: dict[str, object] = {"--client-batch-size": workload.client_batch_size}
     if workload.batch_mix:
-        options = {"--batch-mix": _mix(workload.batch_mix)}
+        options = {"--batch-mix": mix_text(workload.batch_mix)}
     if workload.length_mix:
-        options["--length-mix"] = _mix(workload.length_mix)
+        options["--length-mix"] = mix_text(workload.length_mix)
     return options
-
-
-def _mix(mix: Sequence[tuple[int, float]]) -> str:
-    return ",".join(f"{size}:{weight:g}" for size, weight in mix)
 
 
 def _load_options(workload: Workload) -> dict[str, object]:
@@ -156,19 +151,12 @@ def _load_options(workload: Workload) -> dict[str, object]:
     options: dict[str, object] = {}
     if workload.rate_per_s is not None:
         options["--rate"] = f"{workload.rate_per_s:g}"
-    options["--arrivals"] = _arrivals(arrivals)
+    options["--arrivals"] = arrivals_text(arrivals)
     if arrivals.trace_unit is not None:
         options["--trace-unit"] = str(arrivals.trace_unit)
     if arrivals.shape.kind is not ShapeKind.FLAT:
-        shape = arrivals.shape
-        options["--shape"] = f"{shape.kind}:{shape.low:g}..{shape.high:g}/{shape.period_s:g}s"
+        options["--shape"] = shape_text(arrivals.shape)
     return options | {"--max-in-flight": workload.concurrency}
-
-
-def _arrivals(process: ArrivalProcess) -> str:
-    if process.kind is ArrivalKind.GAMMA:
-        return f"gamma:{process.burstiness_cv:g}"
-    return str(process.kind) if process.trace is None else f"trace:{process.trace}"
 
 
 def when(text: Any) -> str:

@@ -12,9 +12,19 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from harness.errors import DataError, UsageError
-from harness.load.schedule.arrivals import arrival_times_ns, parse_arrivals, share
+from harness.load.schedule.arrivals import arrival_times_ns, share
 from harness.load.schedule.shapes import nominal_seconds
-from harness.types import ArrivalKind, ArrivalProcess, LoadShape, ShapeKind
+from harness.load.schedule.workload import check_workload
+from harness.types import (
+    ArrivalKind,
+    ArrivalProcess,
+    LoadMode,
+    LoadShape,
+    ShapeKind,
+    WireProtocol,
+    Workload,
+)
+from harness.types.load_texts import arrivals_text, parse_arrivals
 
 CONSTANT = ArrivalProcess(ArrivalKind.CONSTANT)
 POISSON = ArrivalProcess(ArrivalKind.POISSON)
@@ -158,5 +168,15 @@ def test_a_burstiness_that_cannot_be_drawn_is_refused(cv: str) -> None:
 
 
 def test_a_missing_trace_is_refused_at_once(tmp_path: Path) -> None:
+    arrivals = parse_arrivals(f"trace:{tmp_path / 'none.csv'}")
+    workload = Workload(
+        WireProtocol.HTTP, 1, 16, 1.0, 0.0, 0, LoadMode.OPEN, rate_per_s=None, arrivals=arrivals
+    )
     with pytest.raises(DataError, match="no trace can be read"):
-        parse_arrivals(f"trace:{tmp_path / 'none.csv'}")
+        check_workload(workload)
+
+
+@pytest.mark.parametrize("text", ["constant", "poisson", "gamma:2", "gamma:0.123456789"])
+def test_arrivals_are_written_as_they_are_read(text: str) -> None:
+    assert arrivals_text(parse_arrivals(text)) == text
+    assert parse_arrivals(arrivals_text(parse_arrivals(text))) == parse_arrivals(text)

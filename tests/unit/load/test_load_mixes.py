@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.errors import UsageError
-from harness.load.requests.traffic import parse_mix
+from harness.types.load_texts import mix_text, parse_mix
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,7 @@ from harness.load.requests.traffic import parse_mix
 )
 def test_sizes_with_weights(text: str, mix: tuple[tuple[int, float], ...]) -> None:
     assert parse_mix(text) == mix
+    assert parse_mix(mix_text(mix)) == mix
 
 
 @pytest.mark.parametrize("text", ["", "1", "1:", ":1", "a:1", "1:b", "1.5:1", "1:1,", "1:1;2:1"])

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.load.schedule.shapes import elapsed_at, level, nominal_seconds, parse_shape, peak
+from harness.load.schedule.shapes import elapsed_at, level, nominal_seconds, peak
 from harness.types import LoadShape, ShapeKind
+from harness.types.load_texts import parse_shape, shape_text
 
 RAMP = LoadShape(ShapeKind.RAMP, 0.2, 1.0, 10)
 STEP = LoadShape(ShapeKind.STEP, 0.5, 2.0, 10)
@@ -91,6 +92,18 @@ def test_a_load_that_ends_at_nothing_lets_no_more_through() -> None:
 )
 def test_shapes_are_written_in_one_line(text: str, shape: LoadShape) -> None:
     assert parse_shape(text) == shape
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        LoadShape(),
+        LoadShape(ShapeKind.SINE, 0.123456789, 1e-5, 5400.25),
+        LoadShape(ShapeKind.STEP, 1, 300000.5, 600),
+    ],
+)
+def test_a_shape_reads_back_as_it_was_written(shape: LoadShape) -> None:
+    assert parse_shape(shape_text(shape)) == shape
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,6 @@ from sample_run import sample_run
 from unusual_runs import HOSTILE, UNUSUAL
 
 from harness.errors import StorageError
-from harness.load.requests.traffic import parse_mix
-from harness.load.schedule.arrivals import parse_arrivals
-from harness.load.schedule.shapes import parse_shape
 from harness.report.build import build_report
 from harness.report.gains import size_words
 from harness.report.page import page_of
@@ -26,6 +23,7 @@ from harness.types import (
     WireProtocol,
     Workload,
 )
+from harness.types.load_texts import parse_arrivals, parse_mix, parse_shape
 
 RUNS = {"sample_run": sample_run, **UNUSUAL}
 VOID = {"meta", "link", "img", "br", "hr", "input", "line", "path"}
