@@ -4,6 +4,7 @@ HarnessError
 ├── UsageError                exit 2   the caller asked for something that cannot be
 │   ├── StudyError            exit 2   the study file: every problem at once
 │   ├── ObjectiveError        exit 2   the objective does not parse: a caret under the place
+│   ├── UnknownMetricError    exit 2   a metric that harness.metrics does not define
 │   ├── DataError             exit 2   samples or labels that do not fit the task or the model
 │   ├── CheckpointError       exit 2   a model that is missing or cannot be read
 │   ├── RunFolderError        exit 2   not a run folder, or one of another study
@@ -60,6 +61,16 @@ class StudyError(UsageError):
 
 class ObjectiveError(UsageError):
     """The objective does not parse."""
+
+
+class UnknownMetricError(UsageError):
+    """A metric that `harness.metrics` does not define."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(
+            f"unknown metric '{name}': expected one of {', '.join(known)}",
+            next_step="a new metric is an entry in harness/metrics.py",
+        )
 
 
 class DataError(UsageError):

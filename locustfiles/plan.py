@@ -13,7 +13,7 @@ from harness.load.schedule.trace import read_trace
 from harness.load.schedule.workload import check_workload
 from harness.load.transports.address import Target, parse_target
 from harness.load.transports.opening import GrpcImplementation
-from harness.planning.objective import load_clauses, parse_objective
+from harness.study.objective import load_clauses, parse_objective
 from harness.types import (
     ArrivalKind,
     ArrivalProcess,

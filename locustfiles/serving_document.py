@@ -10,9 +10,10 @@ from typing import Any
 
 from harness import hdr
 from harness.load.records.history import HistoryPoint
+from harness.metrics import SHOWN_PERCENTILES, MetricKind, metric_named
 from harness.planning.assessment import Assessment
 from harness.planning.clauses import Finding
-from harness.planning.objective import LATENCY_METRICS, QUALITY_METRICS
+from harness.study.objective import quality_clauses
 from harness.telemetry.running import Stretch
 from harness.types import SCHEDULE_DELAY, Decision, LatencySummary, ServerMetrics
 from judgement import brief_remark, in_locust_words, is_told, warnings_of
@@ -20,7 +21,6 @@ from results import Results
 from serving_watch import Watched, confidence_of
 from summary import QUANTILES
 
-SHOWN = ("p50", "p95", "p99")
 NO_OBJECTIVE = "No objective was asked for: the form takes one, such as p95 < 50 ms."
 
 
@@ -38,7 +38,7 @@ def test_document(watched: Watched, now_s: float) -> dict[str, Any]:
         "bounds": [
             {"metric": one.metric, "value_ms": one.value, "text": one.text}
             for one in plan.slo.constraints
-            if one.metric in LATENCY_METRICS
+            if metric_named(one.metric).kind is MetricKind.LATENCY
         ],
         "verdict": verdict,
         "totals": {
@@ -52,7 +52,7 @@ def test_document(watched: Watched, now_s: float) -> dict[str, Any]:
             "mean_ms": hdr.mean_ms(whole.total.ok.response),
             **{
                 f"{name}_ms": hdr.value_at(whole.total.ok.response, QUANTILES[name])
-                for name in SHOWN
+                for name in SHOWN_PERCENTILES
             },
             "schedule_delay_p99_ms": hdr.value_at(delays, 0.99),
         },
@@ -124,7 +124,10 @@ def _warnings(results: Results, now_s: float, reason: str) -> list[str]:
 
 
 def _interval(latency: LatencySummary | None) -> dict[str, float | None]:
-    return {f"{name}_ms": latency.percentiles[name].value_ms if latency else None for name in SHOWN}
+    return {
+        f"{name}_ms": latency.percentiles[name].value_ms if latency else None
+        for name in SHOWN_PERCENTILES
+    }
 
 
 def _decision(watched: Watched, assessment: Assessment) -> str:
@@ -144,9 +147,7 @@ def _verdict(watched: Watched) -> dict[str, Any]:
         "window_s": None,
         "needed_s": None,
         "phase": watched.phase if watched.plan.sweep else "",
-        "not_measured": [
-            one.text for one in watched.plan.slo.constraints if one.metric in QUALITY_METRICS
-        ],
+        "not_measured": [one.text for one in quality_clauses(watched.plan.slo)],
     }
     if assessment is None:
         over = watched.ended_s is not None

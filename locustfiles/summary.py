@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import hdr
+from harness.metrics import PERCENTILES, SHOWN_PERCENTILES
 from harness.system.storage import storage_errors
 from harness.types import SPANS, Latencies, SparseHistogram
 from judgement import remark_on, warnings_of
@@ -15,7 +16,7 @@ from plan import Plan
 from results import PhaseResult, Results
 
 SCHEMA_VERSION = 1
-QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
+QUANTILES = {**PERCENTILES, "p99.9": 0.999, "max": 1.0}
 WHOLE_TEST = "whole test"
 NOT_SEEN = "-"
 _MEBI = 2**20
@@ -136,7 +137,7 @@ def write_document(path: Path, document: dict[str, Any]) -> Path:
 
 def _phase_row(phase: PhaseResult) -> Row:
     latencies = _percentiles(phase.total.ok.response)
-    shown = {name: latencies[name] for name in ("p50", "p95", "p99")}
+    shown = {name: latencies[name] for name in SHOWN_PERCENTILES}
     return {
         "phase": phase.name,
         "seconds": f"{phase.duration_s:.1f}",

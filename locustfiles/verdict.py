@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from conductor import Conductor
 from harness.errors import EXIT_ENVIRONMENT, EXIT_OBJECTIVE_NOT_MET, EXIT_OK, EXIT_UNDECIDED
 from harness.planning.assessment import Assessment
-from harness.planning.objective import load_clauses, quality_clauses
+from harness.study.objective import load_clauses, quality_clauses
 from harness.types import Decision
 from judgement import in_locust_words
 from plan import Plan

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from harness import hdr
 from harness.analysis.histograms import BlockCounts
 from harness.analysis.intervals import (
     BLOCKS,
@@ -17,14 +16,10 @@ from harness.analysis.intervals import (
     mean_bounds_us,
     quantile_bounds_us,
 )
+from harness.hdr import UNBOUNDED_MS
+from harness.metrics import DEFAULT_LATENCY, PERCENTILES
 from harness.types import LatencySummary, Percentile, SparseHistogram
 
-QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
-UNBOUNDED_MS = hdr.HIGHEST_US / 1e3
-"""Upper bound where the window is too short for one: the largest latency that can be recorded.
-
-JSON has no infinity, and an objective compared with an hour stays undecided, as it should.
-"""
 _US_PER_MS = 1e3
 
 
@@ -60,10 +55,10 @@ def summarise(
         max_ms=float(blocks.upper_us[-1]) / _US_PER_MS,
         percentiles={
             name: _percentile(blocks, quantile, confidence, block_s)
-            for name, quantile in QUANTILES.items()
+            for name, quantile in PERCENTILES.items()
         },
         confidence=confidence,
-        design_effect=design_effect(blocks, QUANTILES["p95"], confidence),
+        design_effect=design_effect(blocks, PERCENTILES[DEFAULT_LATENCY], confidence),
         mean_low_ms=None if mean_us is None else mean_us[0] / _US_PER_MS,
         mean_high_ms=None if mean_us is None else min(mean_us[1] / _US_PER_MS, UNBOUNDED_MS),
     )

@@ -7,8 +7,8 @@ from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Repository, StudyFil
 from harness.errors import EXIT_OK
 from harness.flow.options import Machinery
 from harness.flow.run import export_study
-from harness.report.words.numbers import megabytes
 from harness.study.file import load_study
+from harness.words.numbers import megabytes
 
 
 def export(

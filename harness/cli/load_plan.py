@@ -12,9 +12,9 @@ from harness.cli.traffic import TrafficOptions
 from harness.errors import UsageError
 from harness.flow.external.server import RemoteAddress
 from harness.load.transports.opening import GrpcImplementation
-from harness.planning.objective import load_clauses, parse_objective
 from harness.study import Study
 from harness.study.file import load_study
+from harness.study.objective import load_clauses, parse_objective
 from harness.types import ServiceLevelObjective, ServingConfig, WireProtocol, Workload
 
 NO_OBJECTIVE = ServiceLevelObjective("", ())

@@ -8,9 +8,9 @@ import typer
 
 from harness.cli.options import StudyFile, with_option_groups
 from harness.cli.session import RunOptions, run_to_verdict
-from harness.planning.objective import parse_objective
 from harness.study import Study
 from harness.study.file import load_study, parse_study
+from harness.study.objective import parse_objective
 
 
 @with_option_groups

@@ -19,10 +19,10 @@ from harness.load.generators.pool import LoadGenerators
 from harness.load.requests.payloads import Group, write_payloads
 from harness.planning.decision import decide
 from harness.planning.dialogue import Reserved
-from harness.planning.objective import parse_objective
 from harness.planning.search import BisectionSearch, GridSearch, Search
 from harness.runs.folder import RunFolder
 from harness.study import Family, Study, plans_of, variants_of
+from harness.study.objective import parse_objective
 from harness.types import (
     Accelerator,
     Decision,

@@ -6,19 +6,19 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from harness.metrics import latency_of, metric_named
 from harness.planning.clauses import (
     FARTHEST_FACTOR,
     POWER,
     Finding,
-    Interval,
     decide_interval,
     judge_default_error_rate,
     judge_load,
     samples_needed,
     strain,
 )
-from harness.planning.objective import LATENCY_METRICS, QUALITY_METRICS, SHARE_METRICS, load_clauses
-from harness.planning.wording import bound, number, percent, relative
+from harness.planning.measures import Interval
+from harness.study.objective import judged_latency, load_clauses, quality_clauses
 from harness.types import (
     Constraint,
     Decision,
@@ -27,6 +27,15 @@ from harness.types import (
     Trial,
     TrialResult,
 )
+from harness.words.amounts import (
+    bound,
+    metric_span,
+    metric_title,
+    metric_value,
+    relative_span,
+    relative_value,
+)
+from harness.words.numbers import asked_percent
 
 
 def quality_findings(
@@ -41,21 +50,21 @@ def quality_findings(
     teacher = teacher_scores[0].variant if teacher_scores else None
     by_metric = {score.metric: score for score in scores}
     return [
-        _judge(clause, by_metric.get(clause.metric), teacher)
-        for clause in slo.constraints
-        if clause.metric in QUALITY_METRICS
+        _judge(clause, by_metric.get(clause.metric), teacher) for clause in quality_clauses(slo)
     ]
 
 
 def _judge(constraint: Constraint, score: QualityScore | None, teacher: str | None) -> Finding:
     if score is None:
-        return _unknown(constraint, f"{constraint.metric} was not scored: score it first")
+        reason = f"{metric_title(constraint.metric)} was not scored: score it first"
+        return _unknown(constraint, reason)
     if not constraint.relative_to_teacher:
         return _compared(constraint, score, _own_interval(score))
     if score.variant == teacher:
         return Finding(constraint, "quality", Decision.PASS, "is the teacher itself", strain=1.0)
     if score.relative_to_teacher is None:
-        reason = f"{constraint.metric} was not compared with the teacher's: score the teacher first"
+        title = metric_title(constraint.metric)
+        reason = f"{title} was not compared with the teacher's: score the teacher first"
         return _unknown(constraint, reason)
     return _compared(constraint, score, _relative_interval(score))
 
@@ -79,31 +88,31 @@ def _compared(constraint: Constraint, score: QualityScore, measured: Interval | 
 
 
 def _statement(constraint: Constraint, measured: Interval) -> str:
-    """`keeps 97.2% (95.4% to 99.0%) of the teacher's accuracy`, or the value itself."""
-    metric = constraint.metric
-    show = percent if metric in SHARE_METRICS else number
-    if constraint.relative_to_teacher:
-        values = [relative(metric, value) for value in _in_order(measured)]
-        verb, rest = ("keeps", " of") if metric in SHARE_METRICS else ("has", "")
-        return f"{verb} {values[0]} ({values[1]} to {values[2]}){rest} the teacher's {metric}"
-    values = [show(value) for value in _in_order(measured)]
-    return f"has {metric} {values[0]} ({values[1]} to {values[2]})"
+    """What a variant keeps of the teacher's metric, or what it has, each with its interval."""
+    metric, title = constraint.metric, metric_title(constraint.metric)
+    value, low, high = measured.value, measured.low, measured.high
+    if not constraint.relative_to_teacher:
+        return f"has {title} {metric_value(metric, value)} ({metric_span(metric, low, high)})"
+    interval = relative_span(metric, low, high)
+    verb, rest = ("has", "") if metric_named(metric).lower_is_better else ("keeps", " of")
+    return f"{verb} {relative_value(metric, value)} ({interval}){rest} the teacher's {title}"
 
 
 def _without_interval(constraint: Constraint, score: QualityScore) -> str:
     """Why a value decides nothing, and what would help."""
-    metric, value = constraint.metric, score.value
-    shown = percent(value) if metric in SHARE_METRICS else number(value)
+    metric = constraint.metric
+    shown = metric_value(metric, score.value)
     if constraint.relative_to_teacher and score.relative_to_teacher is not None:
-        shown = f"{relative(metric, score.relative_to_teacher)} of the teacher's"
+        shown = f"{relative_value(metric, score.relative_to_teacher)} of the teacher's"
+    has = f"has {metric_title(metric)} {shown}"
     if score.units == 1:
         of = "a single sample" if score.samples == 1 else f"one text ({score.samples:,} samples)"
         return (
-            f"has {metric} {shown}, of {of}: that has no interval, so it cannot be told from "
+            f"{has}, of {of}: that has no interval, so it cannot be told from "
             f"{bound(constraint)}; more texts would tell"
         )
     return (
-        f"has {metric} {shown}, alike in every sample: that has no interval, so it cannot be told "
+        f"{has}, alike in every sample: that has no interval, so it cannot be told "
         f"from {bound(constraint)}; other texts would tell"
     )
 
@@ -116,13 +125,9 @@ def _more(needed: float, score: QualityScore) -> str:
     step = 10 ** max(0, math.floor(math.log10(needed)) - 1)
     rounded = max(now + 1, math.ceil(needed / step) * step)
     return (
-        f"about {rounded:,} samples (now {now:,}) decide it with a chance of {percent(POWER)}, "
-        "if what was measured is the truth"
+        f"about {rounded:,} samples (now {now:,}) decide it with a chance of "
+        f"{asked_percent(POWER)}, if what was measured is the truth"
     )
-
-
-def _in_order(measured: Interval) -> tuple[float, float, float]:
-    return measured.value, measured.low, measured.high
 
 
 def _own_interval(score: QualityScore) -> Interval | None:
@@ -245,12 +250,6 @@ def best(assessments: Iterable[Assessment]) -> Assessment | None:
     return next(one for one in equals if one.latency_ms <= (1 + LATENCY_TIE) * least_ms)
 
 
-def latency_metric(slo: ServiceLevelObjective) -> str:
-    """The latency that an objective speaks of first; p95 where it speaks of none."""
-    named = (clause.metric for clause in slo.constraints if clause.metric in LATENCY_METRICS)
-    return next(named, "p95")
-
-
 def _findings(slo: ServiceLevelObjective, result: TrialResult) -> list[Finding]:
     """A finding for each load clause, and for the errors where no clause names them."""
     clauses = load_clauses(slo)
@@ -261,9 +260,5 @@ def _findings(slo: ServiceLevelObjective, result: TrialResult) -> list[Finding]:
 
 
 def _latency_ms(slo: ServiceLevelObjective, result: TrialResult) -> float:
-    if result.latency is None:
-        return float("inf")
-    metric = latency_metric(slo)
-    if metric == "mean":
-        return result.latency.mean_ms
-    return result.latency.percentiles[metric].value_ms
+    found = latency_of(judged_latency(slo), result)
+    return math.inf if found is None else found.value_ms

@@ -14,26 +14,20 @@ from dataclasses import dataclass
 
 from scipy import optimize, stats
 
-from harness.planning.wording import UNBOUNDED_MS, amount, number, percent
-from harness.types import Constraint, Decision, LatencySummary, TrialResult
+from harness.hdr import UNBOUNDED_MS
+from harness.metrics import Metric, MetricKind, metric_named
+from harness.planning.measures import CONFIDENCE, Interval, Measured, error_rate, measure
+from harness.types import Constraint, Decision, TrialResult
+from harness.words.amounts import amount, metric_span, metric_value, with_unit
+from harness.words.numbers import confidence
 
 DEFAULT_ERROR_RATE = Constraint("error_rate", "<=", 0.01, False, "error_rate <= 1%")
 """Holds where an objective names no error rate: nobody serves what fails more often than that."""
 FARTHEST_FACTOR = 1000
 """More evidence than this is not worth naming: the value is at the bound."""
-CONFIDENCE = 0.95
 POWER = 0.8
 """Chance that the number of samples named decides; the usual choice (Cohen 1988)."""
 _HOLDS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A measured value and its confidence bounds."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -42,7 +36,7 @@ class Finding:
 
     constraint: Constraint
     cause: str
-    """A rejection's cause if this clause fails: latency, throughput, error_rate, quality."""
+    """A rejection's cause if this clause fails: `Metric.cause`."""
     decision: Decision
     reason: str
     """In words and numbers, whatever the decision."""
@@ -136,42 +130,30 @@ def more_evidence(factor: float | None) -> str:
 
 
 def judge_load(constraint: Constraint, result: TrialResult) -> Finding:
-    """Judge a clause on latency, throughput or error rate."""
-    if constraint.metric == "throughput":
-        return _judge_throughput(constraint, result)
-    if constraint.metric == "error_rate":
-        return judge_error_rate(constraint, result)
-    return _judge_latency(constraint, result.latency)
-
-
-def judge_error_rate(constraint: Constraint, result: TrialResult) -> Finding:
-    """Judge the share of failed requests by the interval of Clopper and Pearson (1934).
-
-    It is over the effective number of requests, because failures come in bursts (Korn and Graubard
-    1998; `harness.analysis.failures`). A request that an open loop had to drop has failed: whoever
-    sent it has no answer.
-    """
-    failures, total = _failures_of(result)
-    if not total:
-        return _nothing_known(constraint, "error_rate")
-    measured = _error_rate(result)
-    confidence = _confidence_of(result)
-    decision = decide_interval(constraint, measured)
-    reason = (
-        f"error rate {percent(measured.value)} ({_counted(result)}, "
-        f"{percent(confidence)} interval {percent(measured.low)} to {percent(measured.high)}) "
-    )
-    factor = None
-    if decision is Decision.UNDECIDED:
-        factor = evidence_factor(constraint, measured)
-        if not failures:  # none of n bounds the share by -ln(tail) / n
-            factor = -math.log((1 - confidence) / 2) / constraint.value / total
-        reason += f"cannot yet be told from {amount(constraint)}: {more_evidence(factor)}"
+    """Judge a clause on anything that a load decides: a latency, a rate, a share, a cost."""
+    metric = metric_named(constraint.metric)
+    measured = measure(metric, result)
+    if measured is None:
+        return _nothing_known(constraint)
+    if measured.value >= UNBOUNDED_MS and metric.kind is MetricKind.LATENCY:
+        return _never_drained(constraint, measured)
+    decision, factor = Decision.UNDECIDED, None
+    if measured.interval is None:
+        reason = (
+            f"{_stated(metric, measured)} has no interval, so it cannot yet be told from "
+            f"{amount(constraint)}: a longer window would tell"
+        )
     else:
-        reason += f"is {'under' if decision is Decision.PASS else 'over'} {amount(constraint)}"
-    return Finding(
-        constraint, "error_rate", decision, reason, strain(constraint, measured.value), factor
-    )
+        decision = decide_interval(constraint, measured.interval)
+        reason = f"{_stated(metric, measured)} "
+        if decision is Decision.UNDECIDED:
+            factor = _evidence(constraint, measured)
+            reason += f"cannot yet be told from {amount(constraint)}: {more_evidence(factor)}"
+        else:
+            under = metric.lower_is_better is (decision is Decision.PASS)
+            reason += f"is {'under' if under else 'over'} {amount(constraint)}"
+    strained = strain(constraint, measured.value)
+    return Finding(constraint, metric.cause, decision, reason, strained, factor)
 
 
 def judge_default_error_rate(result: TrialResult) -> Finding:
@@ -180,141 +162,58 @@ def judge_default_error_rate(result: TrialResult) -> Finding:
     It passes by its value: an interval would leave every short trial undecided on a clause that
     nobody wrote. It fails by its interval: one failure in the first fifty requests proves nothing.
     """
-    if not _failures_of(result)[1]:
-        return _nothing_known(DEFAULT_ERROR_RATE, "error_rate")
-    clause, measured = DEFAULT_ERROR_RATE, _error_rate(result)
-    allowed = f"the {percent(clause.value)} that is allowed where the objective names no error_rate"
-    reason = f"error rate {percent(measured.value)} ({_counted(result)}) "
+    clause, metric = DEFAULT_ERROR_RATE, metric_named(DEFAULT_ERROR_RATE.metric)
+    measured = error_rate(result)
+    if measured is None or measured.interval is None:
+        return _nothing_known(clause)
+    allowed = f"the {amount(clause)} that is allowed where the objective names no {clause.metric}"
+    reason = f"{metric.title} {metric_value(clause.metric, measured.value)} ({measured.counted}) "
     decision, factor = Decision.PASS, None
     if measured.value <= clause.value:
         reason += f"is within {allowed}"
-    elif measured.low > clause.value:
+    elif measured.interval.low > clause.value:
         decision = Decision.FAIL
         reason += f"is over {allowed}"
     else:
-        decision, factor = Decision.UNDECIDED, evidence_factor(clause, measured)
+        decision, factor = Decision.UNDECIDED, evidence_factor(clause, measured.interval)
         reason += f"cannot yet be told from {allowed}: {more_evidence(factor)}"
-    return Finding(clause, "error_rate", decision, reason, strain(clause, measured.value), factor)
+    return Finding(clause, metric.cause, decision, reason, strain(clause, measured.value), factor)
 
 
-def _error_rate(result: TrialResult) -> Interval:
-    """The share that failed, with the trial's own confidence."""
-    failures, total = _failures_of(result)
-    share, tail = failures / total, (1 - _confidence_of(result)) / 2
-    effective = max(1.0, total / result.failure_design_effect)
-    hits = share * effective
-    low = float(stats.beta.ppf(tail, hits, effective - hits + 1)) if failures else 0.0
-    high = float(stats.beta.isf(tail, hits + 1, effective - hits)) if failures < total else 1.0
-    return Interval(share, min(low, share), max(high, share))
+def _stated(metric: Metric, measured: Measured) -> str:
+    """A metric's value with what it rests on: `p95 40.0 ms (95% interval 38.0 to 42.0 ms)`."""
+    value = with_unit(metric.name, metric_value(metric.name, measured.value))
+    known, rests_on = measured.interval, [measured.counted] if measured.counted else []
+    if known is not None:
+        interval = with_unit(metric.name, metric_span(metric.name, known.low, known.high))
+        rests_on.append(f"{confidence(measured.confidence)} interval {interval}")
+    return f"{metric.title} {value}" + (f" ({', '.join(rests_on)})" if rests_on else "")
 
 
-def _confidence_of(result: TrialResult) -> float:
-    """What the trial's looks leave for each of them; without latencies there was but one."""
-    return result.latency.confidence if result.latency else CONFIDENCE
+def _evidence(constraint: Constraint, measured: Measured) -> float | None:
+    """How many times the evidence would decide."""
+    if measured.evidence is not None:
+        return measured.evidence(constraint)
+    return None if measured.interval is None else evidence_factor(constraint, measured.interval)
 
 
-def _failures_of(result: TrialResult) -> tuple[int, int]:
-    """Requests that failed or were dropped, and all that fell due."""
-    failures = result.failures + result.dropped
-    return failures, result.requests + failures
-
-
-def _counted(result: TrialResult) -> str:
-    failures, total = _failures_of(result)
-    dropped = f", {result.dropped:,} of them dropped" if result.dropped else ""
-    return f"{failures:,} of {total:,} requests{dropped}"
-
-
-def _judge_throughput(constraint: Constraint, result: TrialResult) -> Finding:
-    """Judge inferences a second by their interval (`harness.analysis.throughput`)."""
-    reached = result.throughput_inferences_per_s
-    low, high = result.throughput_low_inferences_per_s, result.throughput_high_inferences_per_s
-    if low is None or high is None:
-        reason = (
-            f"{number(reached)} inferences/s have no interval, so they cannot yet be told from "
-            f"{amount(constraint)}: a longer window would tell"
-        )
-        decision, factor = Decision.UNDECIDED, None
-    else:
-        measured = Interval(reached, low, high)
-        decision, factor = decide_interval(constraint, measured), None
-        reason = (
-            f"{number(reached)} inferences/s ({percent(_confidence_of(result))} interval "
-            f"{number(low)} to {number(high)}) "
-        )
-        if decision is Decision.UNDECIDED:
-            factor = evidence_factor(constraint, measured)
-            reason += f"cannot yet be told from {amount(constraint)}: {more_evidence(factor)}"
-        elif decision is Decision.PASS:
-            reason += f"reach the {number(constraint.value)} asked for"
-        else:
-            reason += f"are below the {number(constraint.value)} asked for"
-    strained = strain(constraint, reached)
-    return Finding(constraint, "throughput", decision, reason, strained, factor)
-
-
-def _judge_latency(constraint: Constraint, latency: LatencySummary | None) -> Finding:
-    measured = _latency_interval(constraint.metric, latency)
-    if latency is None or measured is None:
-        return _nothing_known(constraint, "latency")
-    decision = decide_interval(constraint, measured)
-    if measured.value >= UNBOUNDED_MS:
-        return _never_drained(constraint, measured, decision)
-    factor = None
-    unbounded = measured.high >= UNBOUNDED_MS
-    interval = f"{number(measured.low)} to {'unbounded' if unbounded else number(measured.high)}"
-    reason = (
-        f"{constraint.metric} {number(measured.value)} ms "
-        f"({percent(latency.confidence)} interval {interval} ms) "
-    )
-    if decision is Decision.UNDECIDED:
-        factor = _latency_factor(constraint, measured, latency)
-        reason += f"cannot yet be told from {amount(constraint)}: {more_evidence(factor)}"
-    else:
-        reason += f"is {'under' if decision is Decision.PASS else 'over'} {amount(constraint)}"
-    return Finding(
-        constraint, "latency", decision, reason, strain(constraint, measured.value), factor
-    )
-
-
-def _never_drained(constraint: Constraint, measured: Interval, decision: Decision) -> Finding:
-    """Of a percentile that lies among the requests which were dropped, or never answered."""
-    at_least = f", at least {number(measured.low)} ms" if 0 < measured.low < UNBOUNDED_MS else ""
-    reason = f"{constraint.metric} is unbounded{at_least}: the queue never drained, "
+def _never_drained(constraint: Constraint, measured: Measured) -> Finding:
+    """Of a latency that lies among the requests which were dropped, or never answered."""
+    metric, known = metric_named(constraint.metric), measured.interval
+    low = known.low if known else 0.0
+    decision = decide_interval(constraint, known) if known else Decision.UNDECIDED
+    at_least = ""
+    if 0 < low < UNBOUNDED_MS:
+        at_least = f", at least {with_unit(metric.name, metric_value(metric.name, low))}"
+    reason = f"{metric.title} is unbounded{at_least}: the queue never drained, "
     if decision is Decision.UNDECIDED:
         reason += f"but that could be chance, so it cannot yet be told from {amount(constraint)}"
     else:
         reason += f"so it is over {amount(constraint)}"
-    return Finding(constraint, "latency", decision, reason, strain(constraint, measured.value))
+    return Finding(constraint, metric.cause, decision, reason, strain(constraint, measured.value))
 
 
-def _latency_interval(metric: str, latency: LatencySummary | None) -> Interval | None:
-    if latency is None:
-        return None
-    if metric == "mean":
-        if latency.mean_low_ms is None or latency.mean_high_ms is None:
-            return Interval(latency.mean_ms, 0.0, UNBOUNDED_MS)
-        return Interval(latency.mean_ms, latency.mean_low_ms, latency.mean_high_ms)
-    percentile = latency.percentiles[metric]
-    return Interval(percentile.value_ms, percentile.low_ms, percentile.high_ms)
-
-
-def _latency_factor(
-    constraint: Constraint, measured: Interval, latency: LatencySummary
-) -> float | None:
-    """Evidence for a percentile; without an upper bound, the least that gives one.
-
-    The largest of n independent samples bounds the q-quantile with probability 1 - q^n.
-    """
-    if measured.high < UNBOUNDED_MS:
-        return evidence_factor(constraint, measured)
-    if constraint.metric == "mean":
-        return None
-    quantile = float(constraint.metric.removeprefix("p")) / 100
-    samples = math.log((1 - latency.confidence) / 2) / math.log(quantile)
-    return samples * latency.design_effect / latency.count
-
-
-def _nothing_known(constraint: Constraint, cause: str) -> Finding:
-    reason = f"no request was answered, so nothing is known of {constraint.metric}"
-    return Finding(constraint, cause, Decision.UNDECIDED, reason, strain=math.inf)
+def _nothing_known(constraint: Constraint) -> Finding:
+    metric = metric_named(constraint.metric)
+    reason = f"no request was answered, so nothing is known of {metric.title}"
+    return Finding(constraint, metric.cause, Decision.UNDECIDED, reason, strain=math.inf)

@@ -11,16 +11,17 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.hdr import UNBOUNDED_MS
+from harness.metrics import latency_of, summary_of
 from harness.planning.assessment import (
     THROUGHPUT_TIE,
     Assessment,
     assess,
     best,
-    latency_metric,
     quality_findings,
 )
 from harness.planning.rejections import Candidates, rejections
-from harness.planning.wording import number, percent, setting
+from harness.study.objective import judged_latency
 from harness.types import (
     Decision,
     QualityScore,
@@ -28,6 +29,8 @@ from harness.types import (
     TrialResult,
     Verdict,
 )
+from harness.words.labels import trial_words
+from harness.words.numbers import confidence, latency, number
 
 LONGEST_ADVICE_S = 3600.0
 """A trial longer than an hour is not what a person wants to be advised."""
@@ -128,7 +131,7 @@ def decide(
 
 def _recommendation(candidates: Candidates, winner: Assessment, teachers: Collection[str]) -> str:
     trial = winner.trial
-    serve = f"Serve {trial.variant} ({setting(trial)})"
+    serve = f"Serve {trial.variant} ({trial_words(trial)})"
     if trial.variant in teachers and candidates.quality.keys() - set(teachers):
         # Confirmed: a student's one trial in the search may have come out higher by chance.
         better = "no student is confirmed to meet the objective with more throughput"
@@ -148,21 +151,19 @@ def _faster_teacher(candidates: Candidates, winner: Assessment) -> str:
     if (1 - THROUGHPUT_TIE) * teacher.inferences_per_s <= winner.inferences_per_s:
         return ""
     return (
-        f" The teacher gives more: {teacher.trial.variant} ({setting(teacher.trial)}) met the "
+        f" The teacher gives more: {teacher.trial.variant} ({trial_words(teacher.trial)}) met the "
         f"load clauses with {number(teacher.inferences_per_s)} inferences/s."
     )
 
 
 def _latency(slo: ServiceLevelObjective, winner: Assessment) -> str:
-    metric = latency_metric(slo)
-    value = f"{metric} {number(winner.latency_ms)} ms"
-    latency = winner.result.latency
-    if latency is None:
+    metric = judged_latency(slo)
+    found, summary = latency_of(metric, winner.result), summary_of(metric, winner.result)
+    value = f"{metric.title} {latency(winner.latency_ms)}"
+    if found is None or summary is None or found.high_ms >= UNBOUNDED_MS:
         return value
-    high = latency.mean_high_ms if metric == "mean" else latency.percentiles[metric].high_ms
-    if high is None:
-        return value
-    return f"{value} (at most {number(high)} ms with {percent(latency.confidence)} confidence)"
+    sure = confidence(summary.confidence)
+    return f"{value} (at most {latency(found.high_ms)} with {sure} confidence)"
 
 
 def _failure(family: str, candidates: Candidates, teachers: Collection[str]) -> str:
@@ -180,7 +181,8 @@ def _failure(family: str, candidates: Candidates, teachers: Collection[str]) -> 
         parts.append(f"none of {tried} configurations meets the load clauses ({counted})")
     nearest = min(candidates.current, key=lambda one: one.strain, default=None)
     near = (
-        f"; the nearest was {nearest.trial.variant} ({setting(nearest.trial)}): {nearest.reason}"
+        f"; the nearest was {nearest.trial.variant} ({trial_words(nearest.trial)}): "
+        f"{nearest.reason}"
         if nearest
         else ""
     )
@@ -196,7 +198,7 @@ def _teacher_alone(candidates: Candidates, teachers: Collection[str]) -> str:
     if top is None:
         return "No valid trial was measured of the teacher itself."
     quality, why = candidates.quality[top.trial.variant]
-    name = f"{top.trial.variant} ({setting(top.trial)})"
+    name = f"{top.trial.variant} ({trial_words(top.trial)})"
     if Decision.FAIL in {top.decision, quality}:
         return f"The teacher does not meet it either: {name}: {top.reason or why}."
     if top.decision is Decision.PASS and quality is Decision.PASS:
@@ -224,7 +226,7 @@ def _open_point(candidates: Candidates) -> _OpenPoint:
     first = best(one for one in unsettled if one.decision is not Decision.INVALID)
     if first is None:
         return _invalid_point(candidates, unsettled[0])
-    name = f"{first.trial.variant} ({setting(first.trial)})"
+    name = f"{first.trial.variant} ({trial_words(first.trial)})"
     quality, why = candidates.quality[first.trial.variant]
     if quality is not Decision.PASS:
         return _OpenPoint(f"the best candidate, {name}, {why}.", _MORE_SAMPLES)
@@ -237,16 +239,16 @@ def _open_point(candidates: Candidates) -> _OpenPoint:
 def _spoiled_point(winner: Assessment, spoiled: Assessment) -> _OpenPoint:
     """A candidate is confirmed, but what it is to replace may be better."""
     problem = (
-        f"{winner.trial.variant} ({setting(winner.trial)}) does, with "
+        f"{winner.trial.variant} ({trial_words(winner.trial)}) does, with "
         f"{number(winner.inferences_per_s)} inferences/s, but the teacher's best trial cannot be "
         f"trusted, so it may be the better one: {spoiled.trial.variant} "
-        f"({setting(spoiled.trial)}): {spoiled.reason}."
+        f"({trial_words(spoiled.trial)}): {spoiled.reason}."
     )
     return _OpenPoint(problem, "mend what made the trial invalid, then run the study again")
 
 
 def _invalid_point(candidates: Candidates, invalid: Assessment) -> _OpenPoint:
-    name = f"{invalid.trial.variant} ({setting(invalid.trial)})"
+    name = f"{invalid.trial.variant} ({trial_words(invalid.trial)})"
     problem = f"no measurement that counts is left open; {name} is invalid: {invalid.reason}."
     step = "mend what made trials invalid, then run the study again"
     quality, why = candidates.quality[invalid.trial.variant]

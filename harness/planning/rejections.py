@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from harness.planning.assessment import THROUGHPUT_TIE, Assessment, best, would_hold
-from harness.planning.wording import number
 from harness.types import Decision, Rejection, ServiceLevelObjective, Trial
+from harness.words.numbers import latency, number
 
 CONFIRM = "confirm"
 """The stage whose trials may be recommended."""
@@ -179,7 +179,7 @@ def _behind(one: Assessment, winner: Assessment, winner_swept: Assessment) -> tu
     if one.latency_ms >= winner.latency_ms and rate * (1 - THROUGHPUT_TIE) <= best_rate:
         return "slower", (
             f"{meets}, as good as the {number(best_rate)} of the recommended one, but at "
-            f"{number(one.latency_ms)} ms instead of {number(winner.latency_ms)} ms"
+            f"{latency(one.latency_ms)} instead of {latency(winner.latency_ms)}"
         )
     swept_rate = winner_swept.inferences_per_s
     return "slower", (

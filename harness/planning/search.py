@@ -34,8 +34,9 @@ from harness.planning.assessment import THROUGHPUT_TIE, Assessment, best
 from harness.planning.bracketing import Ladder, Probe, calmer_load, next_load, potential
 from harness.planning.dialogue import CLEARLY_MORE, PlannedSearch, Stage
 from harness.planning.space import Cell, load_of, resource_ratio
-from harness.planning.wording import number, setting
 from harness.types import Decision, LoadMode, Rejection, Trial, TrialResult
+from harness.words.labels import trial_words
+from harness.words.numbers import number
 
 PROBES_PER_CELL = 1.5
 """What the estimate begins with; it learns from the cells that are done."""
@@ -233,8 +234,8 @@ class BisectionSearch(PlannedSearch):
 
     def _leave_out(self, trial: Trial, why: str, rival: Assessment) -> None:
         reason = (
-            f"not measured: {why}; {rival.trial.variant} ({setting(rival.trial)}) meets the load "
-            f"clauses with {number(rival.inferences_per_s)}"
+            f"not measured: {why}; {rival.trial.variant} ({trial_words(rival.trial)}) meets the "
+            f"load clauses with {number(rival.inferences_per_s)}"
         )
         self._pruned[trial.trial_id] = Rejection(trial.variant, trial.trial_id, "dominated", reason)
 

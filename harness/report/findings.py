@@ -16,19 +16,11 @@ from harness.report.tables.model import Table
 from harness.report.tables.provenance import load_command
 from harness.report.tables.trials import rejected_groups
 from harness.report.warnings import warnings_of
-from harness.report.words.labels import (
-    INTERRUPTED,
-    PROTOCOLS,
-    SIGNS,
-    Sign,
-    batch_words,
-    heading,
-    metric_value,
-    relative_title,
-    relative_value,
-)
-from harness.report.words.loads import arrival_words, is_open, offered_words, throughput_span
-from harness.report.words.numbers import (
+from harness.types import Accelerator, ModelVariant, Role, TrialResult
+from harness.words.amounts import heading, metric_value, relative_title, relative_value
+from harness.words.labels import INTERRUPTED, PROTOCOLS, SIGNS, Sign, batch_words
+from harness.words.loads import arrival_words, is_open, offered_words, throughput_span
+from harness.words.numbers import (
     UNBOUNDED,
     confidence,
     count,
@@ -40,7 +32,6 @@ from harness.report.words.numbers import (
     seconds,
     span,
 )
-from harness.types import Accelerator, ModelVariant, Role, TrialResult
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from harness.hdr import UNBOUNDED_MS
+from harness.metrics import metric_named
 from harness.report.selection import FamilyResults, best_of_variant, percentile_of
 from harness.report.tables.model import Cell, Column, Table, numeric, words
-from harness.report.words.labels import LOWER_IS_BETTER, heading, metric_value, relative_value
-from harness.report.words.numbers import MISSING, UNBOUNDED_MS, factor, milliseconds, number
 from harness.types import Role, TrialResult
+from harness.words.amounts import heading, metric_value, relative_value
+from harness.words.numbers import MISSING, factor, milliseconds, number
 
 _Value = float | None
 _SAME = 0.005
@@ -87,7 +89,8 @@ def _quality_row(family: FamilyResults, metric: str, names: Sequence[str]) -> tu
 
     scores = [family.score(name, metric) for name in names]
     values = [score.value if score else None for score in scores]
-    better = "lower is better" if metric in LOWER_IS_BETTER else "higher is better"
+    lower = metric_named(metric).lower_is_better
+    better = "lower is better" if lower else "higher is better"
     return _row(heading(metric), better, values, shown, against)
 
 

@@ -29,9 +29,9 @@ from harness.report.tables.quality import consistency_table, models_table, task_
 from harness.report.tables.search import cold_start_table, search_table
 from harness.report.tables.trials import RejectedGroup, rejected_groups, trials_table
 from harness.report.tables.trust import spans_table, trust_table
-from harness.report.words.labels import INTERRUPTED, SIGNS, Sign, trial_words
-from harness.report.words.numbers import count
 from harness.runs.folder import StoredRun
+from harness.words.labels import INTERRUPTED, SIGNS, Sign, trial_words
+from harness.words.numbers import count
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.report.words.labels import LOWER_IS_BETTER, TASK_SEPARATOR
+from harness.metrics import PERCENTILES, TASK_SEPARATOR, latency_of, metric_named
 from harness.runs.folder import StoredRun
 from harness.runs.series import LoadSeries
+from harness.study.objective import judged_latency
 from harness.types import (
     SERVICE,
     SPANS,
@@ -28,8 +29,6 @@ from harness.types import (
 )
 from harness.types.losses import LossEntry, PairedMeasure, Relabelling
 
-PERCENTILES = ("p50", "p90", "p95", "p99")
-DEFAULT_PERCENTILE = "p95"
 _STILL_PASSES = frozenset({"", "slower", "teacher"})
 """Causes recorded against a trial that meets the objective all the same."""
 _NOTABLE_SHARE = 0.10
@@ -90,14 +89,13 @@ class FamilyResults:
 
     @property
     def latency_constraint(self) -> Constraint | None:
-        """The clause on a percentile, if there is one."""
-        return next((c for c in self.constraints if c.metric in PERCENTILES), None)
+        """The clause on the latency that this family is judged on, if there is one."""
+        return next((c for c in self.constraints if c.metric == self.percentile), None)
 
     @property
     def percentile(self) -> str:
-        """The percentile that this family is judged on."""
-        constraint = self.latency_constraint
-        return constraint.metric if constraint else DEFAULT_PERCENTILE
+        """The latency that this family is judged on, by its metric's name: p95, mean."""
+        return judged_latency(self.objective).name
 
     @property
     def recommended(self) -> TrialResult | None:
@@ -198,8 +196,8 @@ def reference_score(family: FamilyResults, metric: str) -> QualityScore | None:
 
 
 def percentile_of(result: TrialResult, name: str) -> Percentile | None:
-    """A latency percentile, if any request succeeded."""
-    return result.latency.percentiles.get(name) if result.latency else None
+    """A latency by its metric's name, with its bounds; None where no request succeeded."""
+    return latency_of(metric_named(name), result)
 
 
 def measured(results: Iterable[TrialResult]) -> list[TrialResult]:
@@ -340,8 +338,3 @@ def pareto_front(
             best = sign * quality
             front.append((latency, quality))
     return front
-
-
-def is_lower_better(metric: str) -> bool:
-    """Whether a smaller value of a quality metric is the better one."""
-    return metric in LOWER_IS_BETTER

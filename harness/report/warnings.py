@@ -6,11 +6,11 @@ from rich.console import Group
 from rich.text import Text
 
 from harness.report.selection import FamilyResults, families_of
-from harness.report.words.labels import cause_title
-from harness.report.words.numbers import percent
 from harness.runs.folder import StoredRun
 from harness.types import FailedVariant
 from harness.types.losses import Relabelling
+from harness.words.labels import cause_title
+from harness.words.numbers import percent
 
 _LISTED = 20
 

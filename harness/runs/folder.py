@@ -14,10 +14,10 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
 from harness.errors import RunFolderError
-from harness.planning.objective import parse_objective
 from harness.runs.journal import SCHEMA_VERSION, Journal
 from harness.runs.series import LoadSeries, StoredSeries
 from harness.study import Study
+from harness.study.objective import parse_objective
 from harness.system.storage import replace_text, storage_errors
 from harness.types import (
     BatchConsistency,

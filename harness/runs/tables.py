@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.metrics import PERCENTILES
 from harness.runs.folder import StoredRun
 from harness.system.storage import storage_errors
 from harness.types import (
@@ -22,8 +23,6 @@ from harness.types import (
     TrialResult,
 )
 from harness.types.losses import LossEntry, PairedMeasure
-
-PERCENTILES = ("p50", "p90", "p95", "p99")
 
 
 def write_tables(run: StoredRun, folder: Path) -> None:

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from harness.errors import ObjectiveError, StudyError
-from harness.planning.objective import QUALITY_METRICS_BY_TASK, parse_objective
+from harness.metrics import quality_metrics
 from harness.study.base import Name, Strict
 from harness.study.models import PIPELINE_SUFFIX, Model, variant_name, variants_of
+from harness.study.objective import parse_objective, quality_clauses
 from harness.study.serving import ServingSpace
 from harness.study.tasks import Task
 from harness.study.traffic import Traffic
@@ -206,11 +207,10 @@ def _plans_without_gpu(study: Study, family: Family) -> list[str]:
 
 
 def _foreign_metrics(study: Study, family: Family) -> list[str]:
-    own = QUALITY_METRICS_BY_TASK[family.task.kind]
-    known = {metric for metrics in QUALITY_METRICS_BY_TASK.values() for metric in metrics}
+    own = [metric.name for metric in quality_metrics(family.task.kind)]
     return [
         f"family {family.name}: the objective asks for {constraint.metric}, which a "
         f"{family.task.kind} task does not have (it has {', '.join(own)})"
-        for constraint in study.objective_of(family).constraints
-        if constraint.metric in known and constraint.metric not in own
+        for constraint in quality_clauses(study.objective_of(family))
+        if constraint.metric not in own
     ]

@@ -15,7 +15,7 @@ class QualityScore:
     family: str
     role: Role
     metric: str
-    """One of `harness.planning.objective.QUALITY_METRICS`; of an lm-eval task `TASK/METRIC`."""
+    """One of `harness.metrics`; of an lm-eval task `TASK/METRIC`."""
     value: float
     low: float | None
     """Of the 95% interval; None where the data allows none (a single document)."""

@@ -18,11 +18,11 @@ from harness.flow.trial import TrialRunner
 from harness.load.generators.pool import LoadGenerators
 from harness.load.requests.payloads import write_payloads
 from harness.load.transports.address import parse_target
-from harness.planning.objective import parse_objective
 from harness.runs.folder import RunFolder
 from harness.serving.embedded.environment import ServerEnvironment
 from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
+from harness.study.objective import parse_objective
 from harness.telemetry.prometheus.server import Prometheus
 from harness.types import (
     ModelVariant,

@@ -23,9 +23,9 @@ from harness.errors import ServerError
 from harness.flow.options import Machinery
 from harness.flow.serving import Site
 from harness.flow.trial import TrialRunner
-from harness.planning.objective import parse_objective
 from harness.runs.folder import RunFolder
 from harness.serving.endpoint import Endpoint
+from harness.study.objective import parse_objective
 from harness.types import (
     Decision,
     ModelVariant,

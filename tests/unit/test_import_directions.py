@@ -13,16 +13,17 @@ STAGES = {
     "analysis", "export", "load", "planning", "profiling", "quality", "reference", "report",
     "serving", "telemetry", "tracking",
 }  # fmt: skip
-GROUND = {"errors", "hdr", "study", "system", "tasks", "types"}
+GROUND = {"errors", "hdr", "metrics", "study", "system", "tasks", "types", "words"}
 ALLOWED = {
     "types": {"errors", "hdr"},
     "hdr": {"types"},
     "errors": set(),
+    "metrics": {"errors", "hdr", "types"},
+    "words": {"hdr", "metrics", "types"},
     "system": {"errors"},
-    # The objective's grammar is a leaf: a study must refuse one that does not parse.
-    "study": {"errors", "types", "planning"},
-    "tasks": {"errors", "study", "system", "types"},
-    "runs": {"errors", "planning", "study", "system", "types"},
+    "study": {"errors", "metrics", "types"},
+    "tasks": {"errors", "metrics", "study", "system", "types"},
+    "runs": {"errors", "metrics", "study", "system", "types"},
     **dict.fromkeys(STAGES, GROUND),
     "report": GROUND | {"runs"},
     "tracking": GROUND | {"runs"},

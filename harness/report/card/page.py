@@ -18,9 +18,9 @@ from harness.report.plots.style import VariantStyle, styles_of
 from harness.report.tables.model import Table
 from harness.report.tables.provenance import environment_table, when
 from harness.report.warnings import warnings_of
-from harness.report.words.numbers import count
 from harness.runs.folder import StoredRun
 from harness.system.storage import replace_text, storage_errors
+from harness.words.numbers import count
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from harness.metrics import SHOWN_PERCENTILES
 from harness.report.card.tables import RUNTIMES, entry_words
-from harness.report.card.values import PERCENTILES, FamilyCard
+from harness.report.card.values import FamilyCard
 from harness.report.plots.base import (
     Json,
     Plot,
@@ -15,9 +16,9 @@ from harness.report.plots.base import (
     safe,
 )
 from harness.report.plots.style import VariantStyle
-from harness.report.words.labels import short_names
-from harness.report.words.numbers import number
 from harness.types.card import CardEntry, Runtime
+from harness.words.labels import short_names
+from harness.words.numbers import number
 
 _ROW_PX = 30
 _SYMBOLS = {"p95": "line-ns", "p99": "line-ns"}
@@ -32,7 +33,9 @@ def latency_plot(card: FamilyCard, styles: dict[str, VariantStyle]) -> Plot:
         for entry, label in zip(card.entries, labels, strict=True)
     ]
     values = [
-        entry.latency.percentiles[name].value_ms for entry in card.entries for name in PERCENTILES
+        entry.latency.percentiles[name].value_ms
+        for entry in card.entries
+        for name in SHOWN_PERCENTILES
     ]
     layout = base_layout(
         xaxis=log_axis("milliseconds a call, batch 1", values),
@@ -61,12 +64,12 @@ def _short_runtime(entry: CardEntry) -> str:
 
 
 def _latency_trace(entry: CardEntry, label: str, style: VariantStyle | None) -> Json:
-    values = [entry.latency.percentiles[name].value_ms for name in PERCENTILES]
+    values = [entry.latency.percentiles[name].value_ms for name in SHOWN_PERCENTILES]
     colour = style.colour if style else "--ink"
     symbol = style.shape if style else "circle"
     text = [
         f"<b>{safe(entry.name)}</b><br>{safe(entry_words(entry))}<br>{name} {number(value)} ms"
-        for name, value in zip(PERCENTILES, values, strict=True)
+        for name, value in zip(SHOWN_PERCENTILES, values, strict=True)
     ]
     dash = "solid" if entry.runtime is Runtime.ONNX_RUNTIME else "dot"
     return {

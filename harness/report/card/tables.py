@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from harness.report.card.values import PERCENTILES, SERVED, CardRow, FamilyCard
+from harness.hdr import UNBOUNDED_MS
+from harness.metrics import SHOWN_PERCENTILES
+from harness.report.card.values import SERVED, CardRow, FamilyCard
 from harness.report.tables.model import Cell, Column, Table, numeric, words
-from harness.report.words.labels import heading, metric_value
-from harness.report.words.numbers import (
+from harness.types.card import CardEntry, Runtime
+from harness.words.amounts import heading, metric_value
+from harness.words.numbers import (
     MINUS,
     MISSING,
-    UNBOUNDED_MS,
     count,
     factor,
     megabytes,
@@ -18,7 +20,6 @@ from harness.report.words.numbers import (
     number,
     span,
 )
-from harness.types.card import CardEntry, Runtime
 
 RUNTIMES = {Runtime.PYTORCH: "PyTorch", Runtime.ONNX_RUNTIME: "ONNX Runtime"}
 Shown = Callable[[float], str]
@@ -40,7 +41,7 @@ def card_table(card: FamilyCard) -> Table:
             Column("On disk", "MB"),
             Column("Memory", "MB resident"),
             *(Column(heading(metric)) for metric in metrics),
-            *(Column(name, "ms, batch 1") for name in PERCENTILES),
+            *(Column(name, "ms, batch 1") for name in SHOWN_PERCENTILES),
             Column("Mean", "ms, batch 1"),
             Column("First call", "ms, cold"),
             Column("Load", "s, cold"),
@@ -63,7 +64,7 @@ def _card_row(card: FamilyCard, entry: CardEntry) -> tuple[Cell, ...]:
             cell(metric, lambda value, metric=metric: metric_value(metric, value))  # type: ignore[misc]  # bound by default
             for metric in card.family.metrics
         ),
-        *(cell(f"latency_{name}", number, 1) for name in PERCENTILES),
+        *(cell(f"latency_{name}", number, 1) for name in SHOWN_PERCENTILES),
         cell("latency_mean", number, 1),
         cell("first_call", number),
         cell("load", number),

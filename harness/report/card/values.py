@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from harness.metrics import SHOWN_PERCENTILES
 from harness.report.selection import FamilyResults, best_by_batch, families_of
 from harness.runs.folder import StoredRun
 from harness.types import LatencySummary, Role, TrialResult
@@ -17,7 +18,6 @@ from harness.types.card import CardEntry, Measured, Runtime, ServedPoint
 
 SERVED = "served"
 """What stands in place of a runtime for numbers taken through the server."""
-PERCENTILES = ("p50", "p95", "p99")
 
 Key = tuple[str, str, str, int | None, int | None]
 """(name, runtime, metric, batch size, length)."""
@@ -205,7 +205,7 @@ def _served_blank(family: FamilyResults, name: str, batch: int, in_flight: int) 
 
 
 def _latency_rows(blank: CardRow, metric: str, latency: LatencySummary) -> Iterator[CardRow]:
-    for name in PERCENTILES:
+    for name in SHOWN_PERCENTILES:
         found = latency.percentiles[name]
         yield _with(blank, f"{metric}_{name}", "ms", found.value_ms, found.low_ms, found.high_ms)
     low, high = latency.mean_low_ms, latency.mean_high_ms

@@ -14,9 +14,9 @@ from typing import Any
 
 from harness.report.plots.style import VariantStyle
 from harness.report.selection import FamilyResults, percentile_of
-from harness.report.words.labels import serving_words, workload_words
-from harness.report.words.numbers import latency, milliseconds, number, span
 from harness.types import TrialResult
+from harness.words.labels import serving_words, workload_words
+from harness.words.numbers import latency, milliseconds, number, span
 
 Json = dict[str, Any]
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from harness.report.plots.base import Json, Plot, axis, base_layout, error_bars, safe
 from harness.report.selection import FamilyResults
-from harness.report.words.labels import short_names, shortened
-from harness.report.words.losses import (
+from harness.types.losses import Estimate, LossChain, LossEntry
+from harness.words.labels import short_names, shortened
+from harness.words.losses import (
     is_accuracy,
     lost,
     lost_span,
@@ -16,8 +17,7 @@ from harness.report.words.losses import (
     step_title,
     unit_of,
 )
-from harness.report.words.numbers import count
-from harness.types.losses import Estimate, LossChain, LossEntry
+from harness.words.numbers import count
 
 _MOST_SLICES = 16
 _SLICE_PX, _CLASS_PX, _FRAME_PX = 24, 30, 80

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from harness.hdr import UNBOUNDED_MS
+from harness.metrics import metric_named
 from harness.report.plots.base import (
     Json,
     Plot,
@@ -22,14 +24,12 @@ from harness.report.plots.style import VariantStyle
 from harness.report.selection import (
     FamilyResults,
     best_of_variant,
-    is_lower_better,
     measured,
     pareto_front,
     percentile_of,
 )
-from harness.report.words.labels import SHARES, metric_title, metric_value
-from harness.report.words.numbers import UNBOUNDED_MS
 from harness.types import QualityScore, TrialResult
+from harness.words.amounts import metric_title, metric_value
 
 _STRIP = "not load-tested"
 _SCATTER_SHARE, _STRIP_START = 0.87, 0.9
@@ -49,7 +49,7 @@ def quality_plot(family: FamilyResults, styles: dict[str, VariantStyle]) -> Plot
         *_strip_traces(family, metric, styles),
         *_ring(family, metric),
     ]
-    lower = is_lower_better(metric)
+    lower = metric_named(metric).lower_is_better
     return Plot(
         key=f"{family.name}-quality",
         title=f"{metric_title(metric).capitalize()} against {family.percentile}",
@@ -64,7 +64,7 @@ def quality_plot(family: FamilyResults, styles: dict[str, VariantStyle]) -> Plot
 
 def _shown(metric: str, value: float) -> float:
     """Shares are drawn in percent."""
-    return value * 100 if metric in SHARES else value
+    return value * 100 if metric_named(metric).unit.is_share else value
 
 
 def _latency(family: FamilyResults, result: TrialResult) -> float:
@@ -183,7 +183,7 @@ def _front_trace(family: FamilyResults, metric: str, trials: Sequence[TrialResul
         for result in trials
         if (score := family.score(result.trial.variant, metric))
     ]
-    front = pareto_front(points, lower_is_better=is_lower_better(metric))
+    front = pareto_front(points, lower_is_better=metric_named(metric).lower_is_better)
     return {
         "type": "scatter",
         "name": "Pareto front",
@@ -211,7 +211,7 @@ def _layout(
     latencies = [_latency(family, result) for result in trials]
     latencies += [clause.value] if clause else []
     unloaded = _unloaded(family, metric)
-    unit = " (%)" if metric in SHARES else ""
+    unit = " (%)" if metric_named(metric).unit.is_share else ""
     direction = "lower is better, so the axis runs down" if lower else "higher is better"
     layout = base_layout(
         xaxis=log_axis(

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from harness.report.plots.base import Json, Plot, axis, base_layout, bound_line, note, safe
 from harness.report.plots.style import VariantStyle
 from harness.report.selection import FamilyResults, leading_trials
-from harness.report.words.labels import shortened
-from harness.report.words.loads import load_words
-from harness.report.words.numbers import milliseconds, number, seconds
 from harness.runs.series import LoadSeries, SecondPoint, SlicePoint
 from harness.types import TrialResult
+from harness.words.labels import shortened
+from harness.words.loads import load_words
+from harness.words.numbers import milliseconds, number, seconds
 
 SHORTEST_START_S = 3.0
 STARTS_OVER_WARMUPS = 3.0

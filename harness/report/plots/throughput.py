@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from harness.hdr import UNBOUNDED_MS
 from harness.report.plots.base import (
     Json,
     Plot,
@@ -18,9 +19,8 @@ from harness.report.plots.base import (
 )
 from harness.report.plots.style import VariantStyle
 from harness.report.selection import FamilyResults, measured, percentile_of
-from harness.report.words.loads import is_open, load_amount, load_label
-from harness.report.words.numbers import UNBOUNDED_MS
 from harness.types import TrialResult, Workload
+from harness.words.loads import is_open, load_amount, load_label
 
 Sweep = tuple[TrialResult, ...]
 """Trials that differ in how much load there was alone, ascending."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.report.words.numbers import number, percent
 from harness.types.card import Runtime
 from harness.types.profiles import OperatorCost, OperatorProfile, Roofline, Scaling, VariantProfile
+from harness.words.numbers import number, percent
 
 RUNTIMES = {Runtime.PYTORCH: "PyTorch", Runtime.ONNX_RUNTIME: "ONNX Runtime"}
 CALLING_SHARE = 0.5

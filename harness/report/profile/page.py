@@ -22,10 +22,10 @@ from harness.report.profile.findings import (
 from harness.report.profile.plots import kinds_plot, roofline_plot, scaling_plot
 from harness.report.tables.model import Cell, Column, Table, numeric, words
 from harness.report.tables.provenance import environment_table, when
-from harness.report.words.numbers import MISSING, count, millions, number, percent, span
 from harness.system.storage import replace_text
 from harness.types.card import Runtime
 from harness.types.profiles import OperatorProfile, VariantProfile
+from harness.words.numbers import MISSING, count, millions, number, percent, span
 
 PROFILE = "profile.json"
 _MOST_OPERATORS = 25

@@ -16,9 +16,9 @@ from harness.report.plots.base import (
     safe,
 )
 from harness.report.profile.findings import RUNTIMES, bandwidth, bound_of, by_kind, datatype_of
-from harness.report.words.numbers import number
 from harness.types.card import Runtime
 from harness.types.profiles import OperatorProfile, Scaling, VariantProfile
+from harness.words.numbers import number
 
 COLOURS = {Runtime.PYTORCH: "--c-blue", Runtime.ONNX_RUNTIME: "--c-vermillion"}
 _MOST_KINDS = 10

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.metrics import metric_named
 from harness.report.plots.base import Plot
 from harness.report.plots.losses import confusions_plot, slices_plot, waterfall_plots
 from harness.report.selection import FamilyResults
 from harness.report.tables.model import Cell, Column, Table, numeric, words
-from harness.report.words.labels import SHARES as SHARE_METRICS
-from harness.report.words.losses import (
+from harness.types import Role
+from harness.types.losses import LossEntry, PairedMeasure, SliceLoss
+from harness.words.losses import (
     MEASURES,
     UNITS,
     lost,
@@ -20,9 +22,7 @@ from harness.report.words.losses import (
     step_title,
     unit_of,
 )
-from harness.report.words.numbers import MISSING, count, number, p_value, percent
-from harness.types import Role
-from harness.types.losses import LossEntry, PairedMeasure, SliceLoss
+from harness.words.numbers import MISSING, count, number, p_value, percent
 
 _SIGNIFICANT = 0.05
 _MOST_SLICES = 12
@@ -293,7 +293,7 @@ def examples_table(entry: LossEntry) -> Table | None:
 
 
 def _is_classifier(family: FamilyResults) -> bool:
-    return any(metric in SHARE_METRICS for metric in family.metrics)
+    return any(metric_named(metric).unit.is_share for metric in family.metrics)
 
 
 @dataclass(frozen=True)

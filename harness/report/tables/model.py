@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.report.words.labels import SIGNS
-from harness.report.words.numbers import MISSING
 from harness.types import Decision
+from harness.words.labels import SIGNS
+from harness.words.numbers import MISSING
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from typing import Any
 import yaml
 
 from harness.report.tables.model import Cell, Column, Table, numeric, words
-from harness.report.words.numbers import MISSING, megabytes, number
 from harness.types import (
     LoadMode,
     ModelVariant,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.metrics import metric_named
 from harness.report.selection import (
     FamilyResults,
     best_of_variant,
@@ -13,8 +14,9 @@ from harness.report.selection import (
     strongest_teacher,
 )
 from harness.report.tables.model import Cell, Column, Table, decision_cell, numeric, words
-from harness.report.words.labels import SHARES, heading, metric_title, metric_value, relative_value
-from harness.report.words.numbers import (
+from harness.types import BatchConsistency, Decision, QualityScore, Role, TaskEntry
+from harness.words.amounts import heading, metric_title, metric_value, relative_value
+from harness.words.numbers import (
     MISSING,
     count,
     factor,
@@ -27,7 +29,6 @@ from harness.report.words.numbers import (
     signed,
     span,
 )
-from harness.types import BatchConsistency, Decision, QualityScore, Role, TaskEntry
 
 _UNSERVED_NOTE = (
     "Baselines are not served: they are yardsticks for the quality alone. Controls are served "
@@ -104,7 +105,7 @@ def _relative_span(score: QualityScore) -> str:
 
 def _delta(family: FamilyResults, score: QualityScore) -> str:
     teacher = reference_score(family, score.metric)
-    if teacher is None or score.metric not in SHARES:
+    if teacher is None or not metric_named(score.metric).unit.is_share:
         return ""
     return signed((score.value - teacher.value) * 100, " points")
 

@@ -8,9 +8,9 @@ from datetime import datetime
 
 from harness.report.selection import FamilyResults
 from harness.report.tables.model import Cell, Column, Table, numeric, words
-from harness.report.words.labels import serving_words
-from harness.report.words.numbers import MISSING, count, factor, milliseconds, number, seconds
 from harness.types import ColdStart, Decision, TrialResult
+from harness.words.labels import serving_words
+from harness.words.numbers import MISSING, count, factor, milliseconds, number, seconds
 
 
 def cold_start_table(family: FamilyResults) -> Table | None:

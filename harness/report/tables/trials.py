@@ -14,15 +14,17 @@ from harness.report.selection import (
     service_ms,
 )
 from harness.report.tables.model import Cell, Column, Table, decision_cell, numeric, words
-from harness.report.words.labels import CAUSES, PROTOCOLS, batch_words, cause_title, trial_words
-from harness.report.words.loads import (
+from harness.types import Rejection, TrialResult, Workload
+from harness.types.limits import lost_share
+from harness.words.labels import CAUSES, PROTOCOLS, batch_words, cause_title, trial_words
+from harness.words.loads import (
     is_open,
     load_amount,
     load_parts,
     offered_words,
     throughput_span,
 )
-from harness.report.words.numbers import (
+from harness.words.numbers import (
     MISSING,
     confidence,
     count,
@@ -32,8 +34,6 @@ from harness.report.words.numbers import (
     seconds,
     span,
 )
-from harness.types import Rejection, TrialResult, Workload
-from harness.types.limits import lost_share
 
 _LONG_GROUP = 6
 

@@ -4,25 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from harness.metrics import PERCENTILES
 from harness.report.selection import (
-    PERCENTILES,
     bounds_ms,
     percentile_of,
     service_differs,
     spans_of,
 )
 from harness.report.tables.model import Cell, Column, Table, numeric, words
-from harness.report.words.loads import asked_rate, cached_words, is_open, lost_words, offered_words
-from harness.report.words.numbers import (
-    MISSING,
-    count,
-    milliseconds,
-    number,
-    percent,
-    seconds,
-    span,
-)
-from harness.report.words.numbers import latency as latency_words
 from harness.types import SCHEDULE_DELAY, SERVICE, TrialResult
 from harness.types.limits import (
     BROKEN_FAILURE_SHARE,
@@ -35,6 +24,17 @@ from harness.types.limits import (
     RATE_SHORTFALL,
     allowed_late_ms,
 )
+from harness.words.loads import asked_rate, cached_words, is_open, lost_words, offered_words
+from harness.words.numbers import (
+    MISSING,
+    count,
+    milliseconds,
+    number,
+    percent,
+    seconds,
+    span,
+)
+from harness.words.numbers import latency as latency_words
 
 _Row = tuple[str, str, str, str]
 """What, measured, tolerated, and why it matters."""

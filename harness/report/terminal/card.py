@@ -5,12 +5,13 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
+from harness.metrics import SHOWN_PERCENTILES
 from harness.report.card.values import FamilyCard, cards_of
 from harness.report.terminal.run import plain_table
-from harness.report.words.labels import metric_value
-from harness.report.words.numbers import MISSING, factor, megabytes, millions, milliseconds, number
 from harness.runs.folder import StoredRun
 from harness.types.card import CardEntry, Runtime
+from harness.words.amounts import metric_value
+from harness.words.numbers import MISSING, factor, megabytes, millions, milliseconds, number
 
 
 def card_table(run: StoredRun) -> Table:
@@ -39,7 +40,7 @@ def _card_row(card: FamilyCard, entry: CardEntry) -> tuple[Text, ...]:
         megabytes(entry.size_bytes),
         megabytes(round(entry.cold.memory_bytes.value)),
         metric_value(metric, quality.value) if quality else MISSING,
-        *(milliseconds(entry.latency.percentiles[name].value_ms) for name in ("p50", "p95", "p99")),
+        *(milliseconds(entry.latency.percentiles[name].value_ms) for name in SHOWN_PERCENTILES),
         factor(p50.ratio if p50 else None),
         number(smallest.per_s.value if smallest else None),
         number(largest.per_s.value if largest else None),

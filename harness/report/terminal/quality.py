@@ -7,12 +7,12 @@ from rich.text import Text
 
 from harness.report.selection import FamilyResults, families_of, reference_score
 from harness.report.terminal.run import plain_table, relative_words
-from harness.report.words.labels import metric_title, metric_value
-from harness.report.words.losses import lost, lost_span, measure_words
-from harness.report.words.numbers import MISSING, count, p_value, span
 from harness.runs.folder import StoredRun
 from harness.types import QualityScore
 from harness.types.losses import LossChain
+from harness.words.amounts import metric_title, metric_value
+from harness.words.losses import lost, lost_span, measure_words
+from harness.words.numbers import MISSING, count, p_value, span
 
 _PAIRS = {
     "right_to_wrong": "right→wrong",

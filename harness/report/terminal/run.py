@@ -17,11 +17,12 @@ from harness.report.selection import (
 )
 from harness.report.tables.model import decision_cell
 from harness.report.tables.search import search_words
-from harness.report.words.labels import PROTOCOLS, metric_title, metric_value, relative_value
-from harness.report.words.loads import load_label
-from harness.report.words.numbers import MISSING, count, milliseconds, number, seconds, span
 from harness.runs.folder import StoredRun
 from harness.types import Decision, FailedVariant, QualityScore, Role, TrialResult
+from harness.words.amounts import metric_title, metric_value, relative_value
+from harness.words.labels import PROTOCOLS
+from harness.words.loads import load_label
+from harness.words.numbers import MISSING, count, milliseconds, number, seconds, span
 
 
 def plain_table(title: str) -> Table:

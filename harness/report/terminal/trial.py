@@ -8,26 +8,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.report.selection import PERCENTILES, latency_split, percentile_of, spans_of
-from harness.report.words.labels import METRICS, SIGNS, serving_words, workload_words
-from harness.report.words.loads import (
-    cached_words,
-    is_open,
-    lost_words,
-    offered_words,
-    throughput_span,
-)
-from harness.report.words.numbers import (
-    MISSING,
-    UNBOUNDED_MS,
-    confidence,
-    count,
-    milliseconds,
-    number,
-    percent,
-    seconds,
-    span,
-)
+from harness.hdr import UNBOUNDED_MS
+from harness.metrics import PERCENTILES
+from harness.report.selection import latency_split, percentile_of, spans_of
+from harness.study.objective import load_clauses, quality_clauses
 from harness.types import (
     RESPONSE,
     SCHEDULE_DELAY,
@@ -36,6 +20,24 @@ from harness.types import (
     ServiceLevelObjective,
     ServingConfig,
     TrialResult,
+)
+from harness.words.labels import SIGNS, serving_words, workload_words
+from harness.words.loads import (
+    cached_words,
+    is_open,
+    lost_words,
+    offered_words,
+    throughput_span,
+)
+from harness.words.numbers import (
+    MISSING,
+    confidence,
+    count,
+    milliseconds,
+    number,
+    percent,
+    seconds,
+    span,
 )
 
 _AS_IT_IS = "as the server has it"
@@ -188,8 +190,8 @@ def _validity(result: TrialResult) -> str:
 
 def _decision_rows(result: TrialResult, slo: ServiceLevelObjective) -> list[tuple[str, str]]:
     """Of the clauses that a load can decide, and which those are that it cannot."""
-    asked = ", ".join(one.text for one in slo.constraints if one.metric not in METRICS)
-    left_out = ", ".join(one.text for one in slo.constraints if one.metric in METRICS)
+    asked = ", ".join(one.text for one in load_clauses(slo))
+    left_out = ", ".join(one.text for one in quality_clauses(slo))
     rows = []
     if asked:
         sign = SIGNS[result.decision]

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from prometheus_client.utils import floatToGoString
 
 from harness import hdr
-from harness.types import ServiceLevelObjective, SparseHistogram
+from harness.metrics import MetricKind, metric_named
+from harness.types import Constraint, ServiceLevelObjective, SparseHistogram
 
 R20 = (
     "1.00", "1.12", "1.25", "1.40", "1.60", "1.80", "2.00", "2.24", "2.50", "2.80",
@@ -109,9 +110,6 @@ def _number(edge_s: float) -> str:
     return name
 
 
-QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
-LATENCY_METRICS = frozenset({*QUANTILES, "mean"})
-ERROR_RATE = "error_rate"
 _MS_PER_S = 1e3
 
 
@@ -131,37 +129,29 @@ class Clause(NamedTuple):
     """Share of events that may be bad; None where events do not tell."""
 
     @property
-    def is_latency(self) -> bool:
-        """Whether the bound is in seconds."""
-        return self.metric in LATENCY_METRICS
+    def kind(self) -> MetricKind:
+        """Of its metric."""
+        return metric_named(self.metric).kind
 
     @property
-    def unit(self) -> str:
-        """Of the bound, as it stands in the name of its metric."""
-        if self.is_latency:
-            return "seconds"
-        return {ERROR_RATE: "ratio", "throughput": "per_second"}.get(self.metric, "score")
+    def is_latency(self) -> bool:
+        """Whether the bound is in seconds."""
+        return self.kind is MetricKind.LATENCY
 
 
 def clauses_of(family: str, slo: ServiceLevelObjective) -> tuple[Clause, ...]:
     """The clauses of an objective."""
-    found = []
-    for one in slo.constraints:
-        bound = one.value / _MS_PER_S if one.metric in LATENCY_METRICS else one.value
-        budget = None
-        if one.metric in QUANTILES:
-            budget = round(1 - QUANTILES[one.metric], 6)
-        elif one.metric == ERROR_RATE:
-            budget = one.value
-        found.append(
-            Clause(
-                family,
-                one.text,
-                one.metric,
-                one.operator,
-                bound,
-                one.relative_to_teacher,
-                budget or None,
-            )
-        )
-    return tuple(found)
+    return tuple(_clause(family, one) for one in slo.constraints)
+
+
+def _clause(family: str, one: Constraint) -> Clause:
+    metric = metric_named(one.metric)
+    bound, budget = one.value, None
+    if metric.kind is MetricKind.LATENCY:
+        bound /= _MS_PER_S
+        budget = round(1 - metric.quantile, 6) if metric.quantile else None
+    elif metric.kind is MetricKind.SHARE:
+        budget = one.value
+    return Clause(
+        family, one.text, one.metric, one.operator, bound, one.relative_to_teacher, budget or None
+    )

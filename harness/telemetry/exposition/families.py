@@ -6,7 +6,7 @@ each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,7 +18,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.metrics_core import Metric
 
-from harness.hdr import HIGHEST_US
+from harness.hdr import UNBOUNDED_MS
+from harness.metrics import PERCENTILES, MetricKind
 from harness.telemetry.exposition.buckets import FoldedHistogram
 from harness.types import SPANS, Decision, TrialResult
 
@@ -26,13 +27,16 @@ if TYPE_CHECKING:
     from harness.telemetry.exposition.monitor import LoadMonitor, LoadTotals
 
 LOAD = ["variant", "protocol", "load_mode", "client_batch_size"]
-QUANTILES = {"p50": "0.5", "p90": "0.9", "p95": "0.95", "p99": "0.99"}
-UNITS = {
-    "seconds": "Latency bound of the objective.",
-    "ratio": "Error rate bound of the objective.",
-    "per_second": "Throughput bound of the objective, inferences a second.",
-    "score": "Quality bound of the objective; of the teacher's value where relative.",
-}
+BOUNDS: Mapping[MetricKind, tuple[str, str]] = {
+    MetricKind.LATENCY: ("seconds", "Latency bound of the objective."),
+    MetricKind.SHARE: ("ratio", "Error rate bound of the objective."),
+    MetricKind.RATE: ("per_second", "Throughput bound of the objective, inferences per second."),
+    MetricKind.QUALITY: (
+        "score", "Quality bound of the objective; of the teacher's value where relative.",
+    ),
+    MetricKind.COST: ("cost", "Cost bound of the objective."),
+}  # fmt: skip
+"""By kind of metric: the unit that ends the name of the gauge of its bounds, and its help."""
 
 
 class Rates(NamedTuple):
@@ -160,12 +164,12 @@ def _generators(monitor: LoadMonitor) -> Iterator[Metric]:
 def _objective(monitor: LoadMonitor) -> Iterator[Metric]:
     clause_labels = ["family", "constraint"]
     bounds = {
-        unit: GaugeMetricFamily(
+        kind: GaugeMetricFamily(
             f"harness_objective_bound_{unit}",
             text,
             labels=[*clause_labels, "metric", "operator", "relative"],
         )
-        for unit, text in UNITS.items()
+        for kind, (unit, text) in BOUNDS.items()
     }
     budget = GaugeMetricFamily(
         "harness_objective_budget_ratio",
@@ -174,7 +178,7 @@ def _objective(monitor: LoadMonitor) -> Iterator[Metric]:
     )
     for one in monitor.clauses:
         relative = "teacher" if one.relative_to_teacher else ""
-        bounds[one.unit].add_metric(
+        bounds[one.kind].add_metric(
             [one.family, one.text, one.metric, one.operator, relative], one.bound
         )
         if one.budget is not None:
@@ -210,10 +214,10 @@ def _trials(monitor: LoadMonitor) -> Iterator[Metric]:
         for decision, count in totals.trials.items():
             finished.add_metric([*labels, str(decision)], count)
         if totals.latest is not None and totals.latest.latency is not None:
-            for name, quantile in QUANTILES.items():
+            for name, quantile in PERCENTILES.items():
                 value_ms = totals.latest.latency.percentiles[name].value_ms
-                drained = value_ms < HIGHEST_US / 1e3
-                latency.add_metric([*labels, quantile], value_ms / 1e3 if drained else inf)
+                seconds = value_ms / 1e3 if value_ms < UNBOUNDED_MS else inf
+                latency.add_metric([*labels, f"{quantile:g}"], seconds)
     yield from (finished, latency)
     yield _counter(
         monitor, "harness_cached_answers",

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import hdr
-from harness.analysis.latency import QUANTILES, UNBOUNDED_MS, summarise
+from harness.analysis.latency import summarise
+from harness.hdr import UNBOUNDED_MS
+from harness.metrics import PERCENTILES
 
 LOG_SPREAD = 0.5
 
@@ -35,7 +37,7 @@ def test_values_are_those_of_the_sample():
     assert summary.mean_ms == pytest.approx(latencies_us.mean() / 1000, rel=1e-3)
     assert summary.min_ms == pytest.approx(1.0, rel=1e-3)
     assert summary.max_ms == pytest.approx(100.9, rel=1e-3)
-    for name, quantile in QUANTILES.items():
+    for name, quantile in PERCENTILES.items():
         expected = np.quantile(latencies_us, quantile, method="inverted_cdf") / 1000
         assert summary.percentiles[name].value_ms == pytest.approx(expected, rel=2e-3)
     assert 1 <= summary.design_effect < 5
@@ -122,7 +124,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(series, metric):
     rng = np.random.default_rng(7)
     logarithm = LOG_SPREAD**2 / 2
     if metric != "mean":
-        logarithm = LOG_SPREAD * NormalDist().inv_cdf(QUANTILES[metric])
+        logarithm = LOG_SPREAD * NormalDist().inv_cdf(PERCENTILES[metric])
     truth_ms = 10 * math.exp(logarithm)
     inside = 0
     windows = 150
@@ -151,7 +153,7 @@ def test_bounds_enclose_the_value_whatever_was_measured(measured, confidence):
     if summary is None:
         assert not any(answered for answered, _ in measured)
         return
-    values = [summary.percentiles[name].value_ms for name in QUANTILES]
+    values = [summary.percentiles[name].value_ms for name in PERCENTILES]
     assert values == sorted(values)
     for percentile in summary.percentiles.values():
         assert 0 <= percentile.low_ms <= percentile.value_ms <= percentile.high_ms <= UNBOUNDED_MS

@@ -23,7 +23,7 @@ from harness.flow.results import (
     without_measurement,
 )
 from harness.flow.steering import TrialWatch
-from harness.planning.objective import parse_objective
+from harness.study.objective import parse_objective
 from harness.types import (
     RESPONSE,
     SCHEDULE_DELAY,

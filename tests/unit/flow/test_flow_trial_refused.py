@@ -8,7 +8,7 @@ from harness.errors import ServerError
 from harness.flow.options import Machinery
 from harness.flow.serving import Site
 from harness.flow.trial import TrialRunner
-from harness.planning.objective import parse_objective
+from harness.study.objective import parse_objective
 from harness.types import Decision
 from tests.samples import sample_trial_result, sample_variant
 

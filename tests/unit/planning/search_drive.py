@@ -7,8 +7,8 @@ from closed_queue import DEMO_MODELS, ServedModel, demo_space, measure, operate
 
 from harness.planning.decision import decide
 from harness.planning.dialogue import Reserved
-from harness.planning.objective import parse_objective
 from harness.planning.search import BisectionSearch
+from harness.study.objective import parse_objective
 from harness.types import Decision
 
 SLO = parse_objective("p95 < 50 ms, accuracy >= 90% of teacher")

@@ -7,7 +7,7 @@ from planning_samples import make_result
 from search_drive import SLO, SLOW, drive, make_search, recommended, true_best
 
 from harness.planning.decision import decide
-from harness.planning.objective import parse_objective
+from harness.study.objective import parse_objective
 from harness.types import Decision, WireProtocol
 
 

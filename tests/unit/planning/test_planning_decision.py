@@ -5,7 +5,7 @@ import dataclasses
 from planning_samples import make_result, make_trial
 
 from harness.planning.decision import decide
-from harness.planning.objective import parse_objective
+from harness.study.objective import parse_objective
 from harness.types import Decision, LoadMode, ServingConfig
 
 PASS, FAIL, UNDECIDED = Decision.PASS, Decision.FAIL, Decision.UNDECIDED
@@ -46,9 +46,9 @@ def test_the_confirmed_trial_is_recommended():
     assert decided.recommended == fresh.trial.trial_id
     assert decided.slo == SLO.text
     assert decided.summary == (
-        "Serve student (gRPC, client batch 4, 16 in flight, max batch 16, 1 instance): "
+        "Serve student (gRPC, client batch 4, 16 in flight; max batch 16, 1 instance): "
         "1,430 inferences/s at p95 40.0 ms (at most 42.0 ms with 95% confidence); "
-        "it keeps 97.2% (95.4% to 99%) of the teacher's accuracy."
+        "it keeps 97.2% (95.4\u201399.0%) of the teacher's accuracy."
     )
 
 
@@ -289,7 +289,9 @@ def test_what_met_it_once_and_is_invalid_afresh_is_undecided_not_invalid():
 def test_the_setting_names_what_differs_from_the_default():
     serving = ServingConfig(queue_delay_us=2000, instance_count=2, intra_op_threads=2)
     result = make_result(make_trial(serving=serving, stage="confirm"))
-    assert "max batch 16, 2 instances, queue delay 2 ms, 2 threads)" in verdict(result).summary
+    assert (
+        "max batch 16, 2 instances \u00d7 2 threads, queue delay 2 ms)" in verdict(result).summary
+    )
 
 
 def test_an_open_loop_is_named_by_its_rate():
@@ -298,7 +300,7 @@ def test_an_open_loop_is_named_by_its_rate():
         fresh.trial.workload, load_mode=LoadMode.OPEN, rate_per_s=250.0, concurrency=512
     )
     result = dataclasses.replace(fresh, trial=dataclasses.replace(fresh.trial, workload=workload))
-    assert "client batch 4, 250 requests/s (poisson), max batch 16" in verdict(result).summary
+    assert "client batch 4, 250 req/s Poisson; max batch 16" in verdict(result).summary
 
 
 def test_the_latency_of_the_objective_is_the_one_reported():

@@ -11,7 +11,7 @@ from planning_samples import make_result, make_score
 from scipy import stats
 
 from harness.planning.decision import judge_quality, judge_trial
-from harness.planning.objective import parse_objective
+from harness.study.objective import parse_objective
 from harness.types import RESPONSE, Decision, Percentile
 
 PASS, FAIL, UNDECIDED = Decision.PASS, Decision.FAIL, Decision.UNDECIDED
@@ -73,17 +73,18 @@ def test_bounds_decide_not_values(objective, decision):
 
 def test_reasons_carry_their_numbers():
     _, reason = trial("p95 < 37 ms")
-    assert reason == "p95 40.0 ms (95% interval 38.0 to 42.0 ms) is over 37 ms"
+    assert reason == "p95 40.0 ms (95% interval 38.0\u201342.0 ms) is over 37 ms"
     _, reason = trial("throughput >= 2000/s")
     assert reason == (
-        "1,000 inferences/s (95% interval 999 to 1,001) are below the 2,000 asked for"
+        "throughput 1,000 inferences/s (95% interval 999\u20131,001 inferences/s) is under "
+        "2,000 inferences/s"
     )
     _, reason = trial("throughput >= 998/s, p95 < 37 ms")
     assert "inferences/s" not in reason
     _, reason = trial("throughput >= 999.5/s")
     assert reason == (
-        "1,000 inferences/s (95% interval 999 to 1,001) cannot yet be told from "
-        "1,000 inferences/s: about 4 times as many requests would tell"
+        "throughput 1,000 inferences/s (95% interval 999\u20131,001 inferences/s) cannot yet be "
+        "told from 999.5 inferences/s: about 4 times as many requests would tell"
     )
     _, reason = trial("p95 < 41 ms")
     # 2 ms of interval against 1 ms of room: four times the sample.
@@ -99,7 +100,7 @@ def test_a_throughput_without_an_interval_decides_nothing():
     )
     verdict, reason = judge_trial(parse_objective("throughput >= 10/s"), old)
     assert verdict is UNDECIDED
-    assert "1,000 inferences/s have no interval" in reason
+    assert "throughput 1,000 inferences/s has no interval" in reason
     assert "a longer window would tell" in reason
 
 
@@ -111,7 +112,7 @@ def test_without_an_upper_bound_more_requests_are_asked_for():
         parse_objective("p95 < 50 ms"), dataclasses.replace(result, latencies={RESPONSE: latency})
     )
     assert decision is UNDECIDED
-    assert "8.00 to unbounded" in reason
+    assert "8.00\u2013unbounded" in reason
     # 72 independent samples give a bound; two requests count as one, and there are 36.
     assert "about 4 times as many requests" in reason
 
@@ -202,10 +203,10 @@ def test_quality(objective, score, decision):
 def test_quality_reasons_carry_their_numbers():
     objective = "accuracy >= 90% of teacher"
     _, reason = quality(objective, make_score(relative=0.972, spread=0.018))
-    assert reason == "keeps 97.2% (95.4% to 99%) of the teacher's accuracy"
+    assert reason == "keeps 97.2% (95.4\u201399.0%) of the teacher's accuracy"
     _, reason = quality(objective, make_score(relative=0.8))
     assert reason == (
-        "keeps 80% (78% to 82%) of the teacher's accuracy, where at least 90% is asked for"
+        "keeps 80.0% (78.0\u201382.0%) of the teacher's accuracy, where at least 90% is asked for"
     )
     _, reason = quality(objective, make_score(relative=0.91))
     # 1,500 (0.02 / 0.01)^2 (1 + 0.842 / 1.960)^2 = 12,257
@@ -215,7 +216,7 @@ def test_quality_reasons_carry_their_numbers():
     _, reason = quality(
         "perplexity <= 2x teacher", make_score(metric="perplexity", relative=1.61, spread=0.05)
     )
-    assert reason == "has 1.61x (1.56x to 1.66x) the teacher's perplexity"
+    assert reason == "has 1.61\u00d7 (1.56\u20131.66\u00d7) the teacher's perplexity"
     assert quality(objective, TEACHER[0])[1] == "is the teacher itself"
 
 
@@ -233,7 +234,7 @@ def agreeing(rows, **fields):
 def test_twenty_right_rows_of_twenty_decide_nothing_and_say_how_many_would(objective):
     verdict, reason = quality(objective, agreeing(20))
     assert verdict is UNDECIDED
-    assert "(83.2% to" in reason
+    assert "(83.2\u2013" in reason
     # 0.025^(1/72) = 95.006%, 0.025^(1/71) = 94.94%
     assert "about 72 samples (now 20) decide it" in reason
     assert quality(objective, agreeing(71))[0] is UNDECIDED
@@ -273,7 +274,7 @@ def test_every_quality_clause_counts():
     good, poor = make_score(relative=0.95), make_score(metric="macro_f1", value=0.6)
     verdict, reason = quality(objective, good, poor)
     assert verdict is FAIL
-    assert "macro_f1" in reason
+    assert "macro-F1" in reason
     assert "accuracy" not in reason
 
 

@@ -9,8 +9,8 @@ from planning_samples import make_result
 from search_drive import SLO, SLOW, drive, make_search, recommended, verdict_of
 
 from harness.planning.decision import decide
-from harness.planning.objective import parse_objective
 from harness.planning.search import BisectionSearch, GridSearch
+from harness.study.objective import parse_objective
 from harness.types import Decision, ServingConfig, WireProtocol, Workload
 
 

@@ -12,8 +12,8 @@ from planning_samples import make_result
 from search_drive import SLO, drive, make_search, recommended, reloads, true_best
 
 from harness.planning.decision import decide, judge_trial
-from harness.planning.objective import parse_objective
 from harness.planning.search import BisectionSearch, GridSearch
+from harness.study.objective import parse_objective
 from harness.types import (
     ArrivalKind,
     ArrivalProcess,
@@ -112,7 +112,7 @@ def test_an_open_loop_is_searched_by_its_rate():
     truth = highest_rate_per_s(trial, 50.0)
     assert 0.90 * truth <= trial.workload.rate_per_s <= truth
     assert len(results) <= 45
-    assert f"{trial.workload.rate_per_s:g} requests/s (poisson)" in decided.summary
+    assert f"{trial.workload.rate_per_s:g} req/s Poisson" in decided.summary
 
 
 def test_a_trace_is_one_load():

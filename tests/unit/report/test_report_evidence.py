@@ -11,8 +11,6 @@ from harness.report.page import page_of
 from harness.report.selection import families_of, leading_trials, service_ms
 from harness.report.tables.search import cold_start_table, ended_early, search_table, search_words
 from harness.report.tables.trust import trust_table
-from harness.report.words.loads import load_label, load_words
-from harness.report.words.numbers import confidence, seconds
 from harness.types import (
     RESPONSE,
     SERVICE,
@@ -26,6 +24,8 @@ from harness.types import (
     WireProtocol,
     Workload,
 )
+from harness.words.loads import load_label, load_words
+from harness.words.numbers import confidence, seconds
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from harness.report.build import build_report
 from harness.report.page import page_of
 from harness.report.tables.losses import augmentation_hint
 from harness.report.terminal.quality import losses_table, pairs_table
-from harness.report.words.numbers import MINUS
 from harness.runs.tables import losses_table as losses_frame
 from harness.runs.tables import slices_table
 from harness.types.losses import (
@@ -23,6 +22,7 @@ from harness.types.losses import (
     SliceLoss,
     WorstExample,
 )
+from harness.words.numbers import MINUS
 
 STUDENT = "topics-student-int8"
 LINKS = (

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 from sample_run import sample_run
 
-from harness.planning.objective import parse_objective
 from harness.report.terminal.trial import trial_table
+from harness.study.objective import parse_objective
 from harness.types import (
     RESPONSE,
     SERVICE,

@@ -10,8 +10,8 @@ from harness.report.page import page_of
 from harness.report.plots.server import pipeline_plot
 from harness.report.selection import families_of
 from harness.report.tables.ensembles import pipeline_quality, pipeline_table
-from harness.report.words.numbers import factor
 from harness.types import RESPONSE, PartMetrics
+from harness.words.numbers import factor
 
 
 @pytest.fixture(scope="module")

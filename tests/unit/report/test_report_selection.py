@@ -7,8 +7,8 @@ from sample_run import sample_run
 from unusual_runs import interrupted, no_server_metrics, single_variant
 
 from harness.report import selection
-from harness.report.words.labels import short_names
 from harness.types import Decision, Rejection, Role, ServerMetrics
+from harness.words.labels import short_names
 
 POINTS = st.lists(
     st.tuples(st.floats(0.1, 1e3, allow_nan=False), st.floats(0, 1, allow_nan=False)), max_size=30

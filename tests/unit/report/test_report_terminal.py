@@ -8,7 +8,7 @@ from unusual_runs import UNUSUAL
 from harness.report.terminal.quality import quality_table
 from harness.report.terminal.run import cold_start_table, verdict_summary, verdict_table
 from harness.report.terminal.trial import trial_table
-from harness.report.words.numbers import MISSING
+from harness.words.numbers import MISSING
 
 RUNS = {"sample_run": sample_run, **UNUSUAL}
 

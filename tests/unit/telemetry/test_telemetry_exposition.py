@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from harness import hdr
-from harness.planning.objective import parse_objective
+from harness.study.objective import parse_objective
 from harness.telemetry.exposition.buckets import COARSE_S, FINE_S, FoldedHistogram, above
 from harness.telemetry.exposition.monitor import (
     MOST_LOADS,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness.report.words.numbers import MINUS, MISSING, number, span
 from harness.types.losses import Estimate, LossChain
+from harness.words.numbers import MINUS, MISSING, number, span
 
 STEPS: Mapping[str, str] = {
     "teacher": "Teacher",

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.report.words import numbers
+from harness.words import numbers
 
 EN_DASH, TIMES, MINUS = "\u2013", "\u00d7", "\u2212"
 
@@ -24,7 +24,7 @@ EN_DASH, TIMES, MINUS = "\u2013", "\u00d7", "\u2212"
         (2.94e-6, f"2.9{TIMES}10⁻⁶"),
         (None, EN_DASH),
         (math.nan, EN_DASH),
-        (math.inf, EN_DASH),
+        (math.inf, "unbounded"),
     ],
 )
 def test_numbers_have_three_digits_and_missing_is_never_zero(value, text):

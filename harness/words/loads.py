@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from harness.report.words.numbers import MISSING, count, number, percent, span
 from harness.types import (
     ArrivalKind,
     ArrivalProcess,
@@ -13,6 +12,7 @@ from harness.types import (
     Workload,
 )
 from harness.types.limits import lost_share
+from harness.words.numbers import MISSING, count, number, percent, span
 
 _KINDS = {
     ArrivalKind.CONSTANT: "constant",

@@ -12,17 +12,8 @@ Grammar (case does not matter; all clauses must hold):
     relative  = number ("%" | "x") ["of"] ["the"] ("teacher" | "teacher's")
     operator  = "<" | "<=" | "≤" | ">" | ">=" | "≥"
 
-| metric                        | bound | amount                                             |
-|-------------------------------|-------|----------------------------------------------------|
-| p50, p90, p95, p99, mean      | upper | latency with its unit: us, ms, s                   |
-| error_rate                    | upper | share of failed requests: 0.1% or 0.001            |
-| throughput                    | lower | inferences (samples, not requests) a second: 200/s |
-| accuracy, macro_f1,           | lower | 80%, 0.8, or relative                              |
-| exact_match, f1               |       |                                                    |
-| perplexity, bits_per_byte,    | upper | a number, or relative                              |
-| word_perplexity,              |       |                                                    |
-| byte_perplexity               |       |                                                    |
-
+Which metrics there are, in which units, and whether their bound is an upper or a lower one, stands
+in `harness.metrics`; a throughput counts inferences (samples), not requests.
 A relative amount is a factor of the teacher's own value, taken on the same samples.
 """
 
@@ -31,58 +22,19 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from harness.errors import ObjectiveError
-from harness.types import Constraint, ServiceLevelObjective, TaskKind
-
-LATENCY_METRICS = ("p50", "p90", "p95", "p99", "mean")
-
-QUALITY_METRICS_BY_TASK: Mapping[TaskKind, tuple[str, ...]] = MappingProxyType(
-    {
-        TaskKind.SEQUENCE_CLASSIFICATION: ("accuracy", "macro_f1"),
-        TaskKind.QUESTION_ANSWERING: ("exact_match", "f1"),
-        TaskKind.CAUSAL_LM: ("perplexity", "bits_per_byte", "word_perplexity", "byte_perplexity"),
-    }
+from harness.metrics import (
+    DEFAULT_LATENCY,
+    METRICS,
+    Metric,
+    MetricKind,
+    metric_named,
+    quality_metrics,
 )
-
-QUALITY_METRICS = tuple(name for names in QUALITY_METRICS_BY_TASK.values() for name in names)
-
-SURPRISE_METRICS = frozenset(QUALITY_METRICS_BY_TASK[TaskKind.CAUSAL_LM])
-"""Lower is better, and there is no most."""
-
-SHARE_METRICS = frozenset(QUALITY_METRICS) - SURPRISE_METRICS
-"""Of 1, and the more the better."""
-
-_SCALE_OF_UNIT: Mapping[str, float] = {"us": 1e-3, "ms": 1.0, "s": 1e3, "%": 0.01, "/s": 1.0}
-
-
-@dataclass(frozen=True)
-class _Quantity:
-    """How a kind of metric is bounded and written."""
-
-    upper_bound: bool
-    units: tuple[str, ...]
-    """The empty string: a bare number will do."""
-    example: str
-    """An amount, as a user would write it."""
-    largest: float = math.inf
-
-
-_LATENCY = _Quantity(True, ("us", "ms", "s"), "50 ms")
-_ERROR_RATE = _Quantity(True, ("%", ""), "0.1%", largest=1.0)
-_THROUGHPUT = _Quantity(False, ("/s",), "200/s")
-_SCORE = _Quantity(False, ("%", ""), "80%", largest=1.0)
-_SURPRISE = _Quantity(True, ("",), "20")
-
-_METRICS: Mapping[str, _Quantity] = {
-    **dict.fromkeys(LATENCY_METRICS, _LATENCY),
-    "error_rate": _ERROR_RATE,
-    "throughput": _THROUGHPUT,
-    **{name: _SURPRISE if name in SURPRISE_METRICS else _SCORE for name in QUALITY_METRICS},
-}
+from harness.types import Constraint, ServiceLevelObjective
 
 _OPERATORS = {"<": "<", "<=": "<=", "≤": "<=", ">": ">", ">=": ">=", "≥": ">="}
 _TEACHER = ("teacher", "teacher's")
@@ -93,7 +45,7 @@ _SPELLINGS = {"\u00d7": "x", "\u00b5s": "us", "\u03bcs": "us"}
 _TOKEN = re.compile(
     r"(?P<number>[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?|\.[0-9]+)"
     r"|(?P<word>[a-z_\u00b5\u03bc][a-z0-9_]*(?:[.-][a-z0-9_]+)*(?:['\u2019]s\b)?)"
-    r"|(?P<sign><=|>=|[<>≤≥]|/\s*s\b|[%\u00d7,])"
+    r"|(?P<sign><=|>=|[<>≤≥]|/\s*[a-z0-9]+\b|[%\u00d7,])"
     r"|(?P<other>\S)",
     re.IGNORECASE,
 )
@@ -182,34 +134,33 @@ class _Parser:
 
     def _clause(self) -> Constraint:
         first = self._next
-        metric = None if first.text in _OPERATORS else self._metric()
+        opening = None if first.text in _OPERATORS else self._metric()
         operator_token = self._next
         operator = self._operator()
         amount_token = self._next
-        value, unit, relative = self._amount()
-        metric = self._closing_metric(metric, relative=relative)
-        quantity = _METRICS[metric]
+        number, unit, relative = self._amount()
+        metric = metric_named(self._closing_metric(opening, relative=relative))
         self._check_direction(operator_token, metric, upper=operator.startswith("<"))
-        if relative:
-            if metric not in QUALITY_METRICS:
-                expected = f"expected a bound such as {quantity.example}"
-                raise self._error(
-                    amount_token, f"{metric} cannot be relative to the teacher", expected
-                )
-        else:
+        if not relative:
             self._check_unit(amount_token, metric, unit)
+            value = _scaled(number, metric.unit.scales[unit])
+        elif metric.is_quality:
+            value = _scaled(number, _FACTORS[unit])
+        else:
+            problem = f"{metric.name} cannot be relative to the teacher"
+            raise self._error(amount_token, problem, f"expected a bound such as {metric.example}")
         self._check_value(amount_token, metric, value, relative=relative)
         written = self._text[first.start : self._tokens[self._position - 1].end]
-        return Constraint(metric, operator, value, relative, written)
+        return Constraint(metric.name, operator, value, relative, written)
 
     def _metric(self) -> str:
         token = self._next
-        if token.text in _METRICS:
+        if token.text in METRICS:
             return self._take().text
-        known = f"expected one of: {', '.join(_METRICS)}"
+        known = f"expected one of: {', '.join(METRICS)}"
         if token.kind == "word":
             raise self._error(
-                token, f"unknown metric '{token.text}'", _hint(token.text, _METRICS) + known
+                token, f"unknown metric '{token.text}'", _hint(token.text, METRICS) + known
             )
         raise self._error(token, "a metric is missing here", known)
 
@@ -219,25 +170,26 @@ class _Parser:
         raise self._error(self._next, "a comparison is missing here", "expected <, <=, > or >=")
 
     def _amount(self) -> tuple[float, str, bool]:
-        """Value in the metric's own unit or as a factor, the unit, and whether it is a factor."""
+        """The number as written, its unit, and whether it is a factor of the teacher's value."""
         if self._next.kind != "number":
             raise self._error(
                 self._next, "a number is missing here", "expected a number, such as 50"
             )
         number = float(self._take().text)
-        unit_token = self._accept([*_SCALE_OF_UNIT, *_FACTORS])
+        units = {unit for metric in METRICS.values() for unit in metric.unit.scales if unit}
+        unit_token = self._accept([*units, *_FACTORS])
         unit = unit_token.text if unit_token else ""
         if unit in _FACTORS and self._next.text in {"of", "the", *_TEACHER}:
             self._teacher()
-            return _scaled(number, _FACTORS[unit]), unit, True
-        if unit_token and unit not in _SCALE_OF_UNIT:
+            return number, unit, True
+        if unit_token and unit not in units:
             raise self._error(
                 self._next, f"'{unit}' of what?", "expected 'teacher', as in 1.10x teacher"
             )
         if self._next.text in {"of", "the", *_TEACHER}:
             problem = "a share of the teacher needs % or x after its number"
             raise self._error(self._next, problem, "expected 90% of teacher, or 0.9x teacher")
-        return _scaled(number, _SCALE_OF_UNIT.get(unit, 1.0)), unit, False
+        return number, unit, False
 
     def _teacher(self) -> None:
         self._accept(["of"])
@@ -249,7 +201,8 @@ class _Parser:
     def _closing_metric(self, opening: str | None, *, relative: bool) -> str:
         """The metric after `teacher`: it names the clause's metric, or repeats it."""
         token = self._next
-        if relative and token.text in QUALITY_METRICS:
+        qualities = [metric.name for metric in quality_metrics()]
+        if relative and token.text in qualities:
             if opening not in {None, token.text}:
                 problem = f"the clause began with {opening} but ends with {token.text}"
                 raise self._error(token, problem, f"expected {opening}, or nothing")
@@ -257,37 +210,41 @@ class _Parser:
         if opening is not None:
             return opening
         if not relative:
-            expected = f"expected a metric before the comparison: {', '.join(_METRICS)}"
+            expected = f"expected a metric before the comparison: {', '.join(METRICS)}"
             raise self._error(token, "this clause names no metric", expected)
-        expected = f"expected one of: {', '.join(QUALITY_METRICS)}"
-        hint = _hint(token.text, QUALITY_METRICS)
+        expected = f"expected one of: {', '.join(qualities)}"
+        hint = _hint(token.text, qualities)
         raise self._error(token, "which of the teacher's metrics?", hint + expected)
 
-    def _check_direction(self, operator: _Token, metric: str, *, upper: bool) -> None:
-        wanted = _METRICS[metric].upper_bound
+    def _check_direction(self, operator: _Token, metric: Metric, *, upper: bool) -> None:
+        wanted = metric.lower_is_better
         if upper is not wanted:
-            problem = f"{metric} needs {'an upper' if wanted else 'a lower'} bound"
+            problem = f"{metric.name} needs {'an upper' if wanted else 'a lower'} bound"
             expected = f"expected {'< or <=' if wanted else '> or >='}"
             raise self._error(operator, problem, expected)
 
-    def _check_unit(self, amount: _Token, metric: str, unit: str) -> None:
-        quantity = _METRICS[metric]
-        if unit in quantity.units:
+    def _check_unit(self, amount: _Token, metric: Metric, unit: str) -> None:
+        scales = metric.unit.scales
+        if unit in scales:
             return
-        named = ", ".join(name for name in quantity.units if name)
-        problem = f"{metric} is not measured in '{unit}'" if unit else f"{metric} needs a unit"
+        named = ", ".join(name for name in scales if name)
+        problem = f"{metric.name} needs a unit"
+        if unit:
+            problem = f"{metric.name} is not measured in '{unit}'"
         rule = f"expected {named}" if named else "expected a bare number"
-        raise self._error(amount, problem, f"{rule}, as in {quantity.example}")
+        raise self._error(amount, problem, f"{rule}, as in {metric.example}")
 
-    def _check_value(self, amount: _Token, metric: str, value: float, *, relative: bool) -> None:
+    def _check_value(self, amount: _Token, metric: Metric, value: float, *, relative: bool) -> None:
         if not 0 < value < math.inf:
             raise self._error(
-                amount, f"no measurement can show {metric} to be so", "expected more than 0"
+                amount, f"no measurement can show {metric.name} to be so", "expected more than 0"
             )
-        quantity = _METRICS[metric]
-        if not relative and value > quantity.largest:
-            problem = f"{metric} is a share and cannot exceed 1 (100%)"
-            raise self._error(amount, problem, f"expected an amount such as {quantity.example}")
+        if not relative and value > metric.unit.largest:
+            most = "is a share and cannot exceed 1 (100%)"
+            if not metric.unit.is_share:
+                most = f"cannot exceed {metric.unit.largest:g}"
+            expected = f"expected an amount such as {metric.example}"
+            raise self._error(amount, f"{metric.name} {most}", expected)
 
 
 def _scaled(number: float, scale: float) -> float:
@@ -301,10 +258,17 @@ def _hint(word: str, known: Collection[str]) -> str:
 
 
 def load_clauses(slo: ServiceLevelObjective) -> tuple[Constraint, ...]:
-    """Those that a load decides: latency, throughput, error rate."""
-    return tuple(one for one in slo.constraints if one.metric not in QUALITY_METRICS)
+    """The clauses that a load decides: on latencies, rates, shares and costs."""
+    return tuple(one for one in slo.constraints if not metric_named(one.metric).is_quality)
 
 
 def quality_clauses(slo: ServiceLevelObjective) -> tuple[Constraint, ...]:
-    """Those that no load decides."""
-    return tuple(one for one in slo.constraints if one.metric in QUALITY_METRICS)
+    """The clauses on quality, which no load decides."""
+    return tuple(one for one in slo.constraints if metric_named(one.metric).is_quality)
+
+
+def judged_latency(slo: ServiceLevelObjective | None) -> Metric:
+    """The latency that an objective speaks of first; p95 where it speaks of none."""
+    named = (metric_named(one.metric) for one in slo.constraints) if slo else iter(())
+    latencies = (metric for metric in named if metric.kind is MetricKind.LATENCY)
+    return next(latencies, metric_named(DEFAULT_LATENCY))

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 
+from harness.hdr import UNBOUNDED_MS
+
 EN_DASH, TIMES, MINUS = "\u2013", "\u00d7", "\u2212"
 MISSING = EN_DASH
-UNBOUNDED_MS = 3_600_000.0
-"""The latency summary's largest recordable value stands for 'no upper bound could be given'."""
 UNBOUNDED = "unbounded"
 _SMALLEST_P_VALUE = 0.001
 _SMALLEST_PLAIN = 1e-3
+_NOTHING = 1e-6
+"""Of a percentage: what lies this near to 0 or 100 is at it, but for rounding."""
+_HALF_A_TENTH = 0.05
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -23,8 +26,10 @@ def number(value: float | None) -> str:
     >>> number(0.01234), number(9.876), number(87.65), number(11552.3)
     ('0.0123', '9.88', '87.7', '11,552')
     """
-    if value is None or not math.isfinite(value):
+    if value is None or math.isnan(value):
         return MISSING
+    if math.isinf(value):
+        return UNBOUNDED
     if value == 0:
         return "0"
     rounded = round(value, _decimals(value))
@@ -50,8 +55,36 @@ def count(value: int | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share of one as a percentage with one decimal: `97.2%`."""
-    return MISSING if share is None or not math.isfinite(share) else f"{share * 100:.1f}%"
+    """A share of one as a percentage with one decimal: `97.2%`.
+
+    More decimals where one would make nothing of something, or all of nearly all: `0.031%`,
+    `99.97%`; only what is exactly so reads `0.0%` or `100.0%`.
+
+    >>> percent(0.972), percent(0.00031), percent(0.9997), percent(0.0), percent(1.0)
+    ('97.2%', '0.031%', '99.97%', '0.0%', '100.0%')
+    """
+    if share is None or math.isnan(share) or math.isinf(share):
+        return MISSING
+    value = share * 100
+    below, beside = abs(value), abs(100 - value)
+    if _NOTHING < below < _SMALLEST_PLAIN:
+        return f"{_scientific(value)}%"
+    decimals = 1
+    if _NOTHING < below < 1:
+        decimals = 1 - math.floor(math.log10(below))
+    elif _NOTHING < beside < _HALF_A_TENTH:
+        decimals = -math.floor(math.log10(beside))
+    return f"{value:.{decimals}f}%"
+
+
+def asked(value: float) -> str:
+    """A number that somebody chose, as exact as it was chosen: `50`, `0.25`, `1,200`."""
+    return f"{value:,.10g}"
+
+
+def asked_percent(share: float) -> str:
+    """A share that somebody chose, as a percentage and as exact: `90%`, `0.1%`."""
+    return f"{asked(share * 100)}%"
 
 
 def confidence(level: float) -> str:

@@ -3,14 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import ObjectiveError
-from harness.planning.objective import (
-    LATENCY_METRICS,
-    QUALITY_METRICS,
-    QUALITY_METRICS_BY_TASK,
-    SHARE_METRICS,
-    SURPRISE_METRICS,
-    parse_objective,
-)
+from harness.metrics import METRICS, MetricKind, quality_metrics
+from harness.study.objective import parse_objective
 from harness.types import Constraint, TaskKind
 
 
@@ -109,32 +103,30 @@ def test_an_error_points_at_the_place(text, place, told):
 
 
 def test_each_task_has_its_own_metrics():
-    assert set(QUALITY_METRICS_BY_TASK) == set(TaskKind)
-    assert set(QUALITY_METRICS) == {
-        "accuracy", "macro_f1", "exact_match", "f1",
+    names = {task: [metric.name for metric in quality_metrics(task)] for task in TaskKind}
+    assert names[TaskKind.SEQUENCE_CLASSIFICATION][:2] == ["accuracy", "macro_f1"]
+    assert names[TaskKind.QUESTION_ANSWERING] == ["exact_match", "f1"]
+    assert names[TaskKind.CAUSAL_LM] == [
         "perplexity", "bits_per_byte", "word_perplexity", "byte_perplexity",
-    }  # fmt: skip
+    ]  # fmt: skip
+    assert all(names.values()), "a task without a metric of quality"
 
 
 @st.composite
 def clauses(draw):
-    """A clause as somebody might write it, beside what it means."""
-    metric = draw(st.sampled_from([*LATENCY_METRICS, "throughput", "error_rate", *QUALITY_METRICS]))
-    upper = metric != "throughput" and metric not in SHARE_METRICS
-    operator = draw(st.sampled_from(["<", "<="] if upper else [">", ">="]))
-    number = draw(st.integers(1, 99_999)) / 1000
+    """A clause as somebody might write it, beside what it means: of every metric there is."""
+    metric = METRICS[draw(st.sampled_from(list(METRICS)))]
+    operator = draw(st.sampled_from(["<", "<="] if metric.lower_is_better else [">", ">="]))
     space = draw(st.sampled_from(["", " "]))
-    relative = metric in QUALITY_METRICS and draw(st.booleans())
-    if relative:
+    largest = 0.999 if metric.unit.largest == 1 else 99.999
+    number = round(draw(st.floats(0.001, largest)), 3)
+    if metric.kind is MetricKind.QUALITY and draw(st.booleans()):
         end = draw(st.sampled_from([" teacher", " of teacher", " of the teacher's"]))
-        return f"{metric} {operator}{space}{number}x{end}", (metric, operator, number, True)
-    unit, value = {
-        "throughput": ("/s", number),
-        "error_rate": ("%", number / 100),
-        **dict.fromkeys(SHARE_METRICS, ("%", number / 100)),
-        **dict.fromkeys(SURPRISE_METRICS, ("", number)),
-    }.get(metric, ("ms", number))
-    return f"{metric}{space}{operator} {number}{space}{unit}", (metric, operator, value, False)
+        text = f"{metric.name} {operator}{space}{number}x{end}"
+        return text, (metric.name, operator, number, True)
+    unit = draw(st.sampled_from(list(metric.unit.scales)))
+    text = f"{metric.name}{space}{operator} {number}{space}{unit}"
+    return text, (metric.name, operator, number * metric.unit.scales[unit], False)
 
 
 @given(
@@ -153,7 +145,7 @@ def test_what_is_written_is_what_is_read(written, separator):
 
 
 FRAGMENTS = [
-    *LATENCY_METRICS, *QUALITY_METRICS, "error_rate", "throughput", "<", "<=", ">", ">=", "≤",
+    *METRICS, "<", "<=", ">", ">=", "≤",
     "50", ".5", "1e3", "ms", "us", "s", "%", "x", "\u00d7", "/s", "of", "the", "teacher",
     "teacher's", ",", "and", "at", "\n", "\t", "'", "-", "é", "漢",
 ]  # fmt: skip

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.report.words.loads import load_words
-from harness.report.words.numbers import MISSING, TIMES, factor, number, percent
 from harness.types import (
     Accelerator,
     Decision,
-    QualityScore,
     ServingConfig,
     Trial,
     WireProtocol,
     Workload,
 )
+from harness.words.loads import load_words
+from harness.words.numbers import TIMES, asked
 
 
 @dataclass(frozen=True)
@@ -53,81 +52,29 @@ CAUSES: Mapping[str, str] = {
 
 PROTOCOLS: Mapping[WireProtocol, str] = {WireProtocol.HTTP: "HTTP", WireProtocol.GRPC: "gRPC"}
 
-METRICS: Mapping[str, str] = {
-    "accuracy": "accuracy",
-    "macro_f1": "macro-F1",
-    "exact_match": "exact match",
-    "f1": "F1",
-    "perplexity": "perplexity",
-    "bits_per_byte": "bits per byte",
-    "word_perplexity": "word perplexity",
-    "byte_perplexity": "byte perplexity",
-}
-LOWER_IS_BETTER = frozenset({"perplexity", "bits_per_byte", "word_perplexity", "byte_perplexity"})
-SHARES = frozenset(
-    {
-        *("accuracy", "macro_f1", "exact_match", "f1"),
-        *("acc", "acc_norm", "acc_bytes", "acc_mutual_info"),
-    }
-)
-TASK_SEPARATOR = "/"
-"""Between an lm-eval task and its metric."""
-
 
 def cause_title(cause: str) -> str:
     """A rejection's cause in words; an unknown one as it stands."""
     return CAUSES.get(cause, cause.replace("_", " "))
 
 
-def metric_title(metric: str) -> str:
-    """A quality metric's name as it is commonly written; of an lm-eval task as lm-eval has it."""
-    return METRICS.get(metric, metric if TASK_SEPARATOR in metric else metric.replace("_", " "))
-
-
-def kind_of(metric: str) -> str:
-    """The metric without the lm-eval task and filter: `mnli/acc,none` is an `acc`."""
-    return metric.rpartition(TASK_SEPARATOR)[2].partition(",")[0]
-
-
-def heading(metric: str) -> str:
-    """A quality metric's name at the head of a column or row."""
-    title = metric_title(metric)
-    if TASK_SEPARATOR in metric:
-        return title
-    return title[:1].upper() + title[1:]
-
-
-def metric_value(metric: str, value: float | None) -> str:
-    """A quality value: shares as percentages, the rest as numbers."""
-    return percent(value) if kind_of(metric) in SHARES else number(value)
-
-
-def relative_value(metric: str, value: float | None) -> str:
-    """A value over the teacher's: a share of its accuracy, a factor of its perplexity."""
-    if value is None:
-        return MISSING
-    return percent(value) if kind_of(metric) not in LOWER_IS_BETTER else factor(value)
-
-
-def relative_title(score: QualityScore) -> str:
-    """`of the teacher's accuracy`, as it follows a relative value."""
-    return f"of the teacher's {metric_title(score.metric)}"
-
-
 def serving_words(serving: ServingConfig) -> str:
-    """Triton's side in one line."""
+    """Triton's side in one line, without what is as by default: `max batch 16, 2 instances`."""
     if not serving.told:
-        return "as its server has it, which does not say how"
+        return "as its server has it"
     instances = (
         "1 instance" if serving.instance_count == 1 else f"{serving.instance_count} instances"
     )
-    threads = "1 thread" if serving.intra_op_threads == 1 else f"{serving.intra_op_threads} threads"
-    return (
-        f"max batch {serving.max_batch_size}, queue delay {serving.queue_delay_us:,} µs, "
-        f"{instances} {TIMES} {threads}"
-        + ("" if serving.accelerator is Accelerator.NONE else f", {serving.accelerator}")
-        + (", response cache" if serving.response_cache else "")
-    )
+    if serving.intra_op_threads > 1:
+        instances += f" {TIMES} {serving.intra_op_threads} threads"
+    parts = [f"max batch {serving.max_batch_size}", instances]
+    if serving.queue_delay_us:
+        parts.append(f"queue delay {asked(serving.queue_delay_us / 1000)} ms")
+    if serving.accelerator is not Accelerator.NONE:
+        parts.append(f"accelerator {serving.accelerator}")
+    if serving.response_cache:
+        parts.append("response cache")
+    return ", ".join(parts)
 
 
 def batch_words(workload: Workload) -> str:

@@ -1,0 +1,357 @@
+"""Every metric that an objective can name, defined once: the one place to add another.
+
+A latency is a *span* of a request's time and a *statistic* of it: `p95` is the 95th percentile of
+the span that counts (from the scheduled time to the answer), and a span of its own, named `ttft`,
+would make `ttft_p95` and the rest of `STATISTICS` with one entry of `harness.types.SPANS` whose
+`judged` is true. All other metrics are entries of their own.
+
+A new quality metric is one entry in `_QUALITY`, beside its computation: the task's family returns
+a `Statistic` of that name. Everything else follows from the entry: the objective's grammar and its
+error messages, the study's JSON schema, the judgement, how it reads in sentences, tables and
+plots, the metrics that Prometheus scrapes, and docs/metrics.md. A score whose metric has no entry
+is refused (`metric_named`), never shown with a unit that was guessed.
+
+    _error(
+        name="mae", title="MAE", tasks=(TaskKind.REGRESSION,), example="0.5",
+        of="mean absolute error of the predictions",
+    )
+
+A new rate, share or cost of a trial is one entry in `_LOAD`, beside its computation in
+`harness.planning.measures`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache, partial
+from types import MappingProxyType
+
+from harness.errors import UnknownMetricError
+from harness.hdr import UNBOUNDED_MS
+from harness.types import (
+    RESPONSE,
+    SPANS,
+    LatencySpan,
+    LatencySummary,
+    Percentile,
+    TaskKind,
+    TrialResult,
+)
+
+
+class MetricKind(StrEnum):
+    """What a metric is a measure of."""
+
+    LATENCY = "latency"
+    """A statistic of a span of each request's time."""
+    RATE = "rate"
+    """So many a second."""
+    SHARE = "share"
+    """A part of the requests."""
+    QUALITY = "quality"
+    """How good the answers are; no load decides it."""
+    COST = "cost"
+    """What an answer costs."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How amounts of a metric are written by a user and shown to one."""
+
+    scales: Mapping[str, float]
+    """What may stand behind a number, and its factor to the metric's own unit. The empty string:
+    a bare number will do."""
+    suffix: str = ""
+    """What stands behind a number that is shown: ` ms`."""
+    is_share: bool = False
+    """Of one, and shown as a percentage."""
+    largest: float = math.inf
+    """No measurement exceeds it."""
+
+
+MILLISECONDS = Unit(MappingProxyType({"us": 1e-3, "ms": 1.0, "s": 1e3}), " ms")
+INFERENCES_PER_S = Unit(MappingProxyType({"/s": 1.0}), " inferences/s")
+SHARE = Unit(MappingProxyType({"%": 0.01, "": 1.0}), is_share=True, largest=1.0)
+CORRELATION = Unit(MappingProxyType({"": 1.0}), largest=1.0)
+"""A coefficient from -1 to 1; not a share of anything, so no percentage."""
+PLAIN = Unit(MappingProxyType({"": 1.0}))
+
+
+@dataclass(frozen=True)
+class LatencyStatistic:
+    """What a span's latencies are summarised by."""
+
+    name: str
+    quantile: float | None
+    """None: the mean."""
+    words: str
+
+
+STATISTICS: tuple[LatencyStatistic, ...] = (
+    LatencyStatistic("p50", 0.50, "median"),
+    LatencyStatistic("p90", 0.90, "90th percentile"),
+    LatencyStatistic("p95", 0.95, "95th percentile"),
+    LatencyStatistic("p99", 0.99, "99th percentile"),
+    LatencyStatistic("mean", None, "mean"),
+)
+PERCENTILES: Mapping[str, float] = MappingProxyType(
+    {one.name: one.quantile for one in STATISTICS if one.quantile is not None}
+)
+"""The percentiles that a latency is summarised by, with their quantiles, ascending."""
+SHOWN_PERCENTILES = ("p50", "p95", "p99")
+"""Those that are shown where there is little room."""
+DEFAULT_LATENCY = "p95"
+"""What a result is ranked and shown by where the objective bounds no latency."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric: its name, its kind, and how it is bounded, written and shown."""
+
+    name: str
+    """As an objective writes it."""
+    kind: MetricKind
+    title: str
+    """As it stands in a sentence, a table's head and a plot's axis: `macro-F1`."""
+    of: str
+    """What it is a measure of, for a list of metrics."""
+    lower_is_better: bool
+    """Then its bound is an upper one."""
+    unit: Unit
+    example: str
+    """An amount, as a user would write it."""
+    span: str = ""
+    """Of a latency: the key of its span."""
+    statistic: str = ""
+    """Of a latency: p50, p90, p95, p99 or mean."""
+    tasks: tuple[TaskKind, ...] = ()
+    """Of a quality: the tasks that have it."""
+    missed: str = ""
+    """What is said of a trial that misses its bound: `too many failed requests`."""
+    whole_answers: bool = False
+    """Of a quality: each sample is right or wrong, so McNemar's test compares two models."""
+
+    @property
+    def is_quality(self) -> bool:
+        """Whether no load decides it, and whether it may be relative to the teacher's."""
+        return self.kind is MetricKind.QUALITY
+
+    @property
+    def cause(self) -> str:
+        """What a rejection by it is filed under: latency, quality, or the metric's own name."""
+        if self.kind in {MetricKind.LATENCY, MetricKind.QUALITY}:
+            return str(self.kind)
+        return self.name
+
+    @property
+    def clause(self) -> str:
+        """An example of a clause: `p95 < 50 ms`."""
+        return f"{self.name} {'<' if self.lower_is_better else '>='} {self.example}"
+
+    @property
+    def quantile(self) -> float | None:
+        """Of a latency's percentile; None of a mean, and of all that is no latency."""
+        return PERCENTILES.get(self.statistic)
+
+
+def latencies_of(span: LatencySpan) -> list[Metric]:
+    """The metrics of a span: each statistic of it. The span that counts lends them no prefix."""
+    prefix, title = ("", "") if span.name == RESPONSE else (f"{span.name}_", f"{span.title} ")
+    return [
+        Metric(
+            name=f"{prefix}{one.name}",
+            kind=MetricKind.LATENCY,
+            title=f"{title}{one.name}",
+            of=f"{one.words} of the {span.title} latency, from {span.start} to {span.end}",
+            lower_is_better=True,
+            unit=MILLISECONDS,
+            example="50 ms",
+            span=span.name,
+            statistic=one.name,
+            missed="too slow to answer",
+        )
+        for one in STATISTICS
+    ]
+
+
+_share_of_right = partial(
+    Metric,
+    kind=MetricKind.QUALITY,
+    unit=SHARE,
+    lower_is_better=False,
+    example="80%",
+    missed="below the quality floor",
+)
+"""A quality from 0 to 1, shown as a percentage; the more the better."""
+_error = partial(
+    Metric,
+    kind=MetricKind.QUALITY,
+    unit=PLAIN,
+    lower_is_better=True,
+    missed="below the quality floor",
+)
+"""A quality that is a plain number; the less the better."""
+
+_LOAD = (
+    Metric(
+        name="error_rate",
+        kind=MetricKind.SHARE,
+        title="error rate",
+        of="share of the requests that failed or were dropped",
+        lower_is_better=True,
+        unit=SHARE,
+        example="0.1%",
+        missed="too many failed requests",
+    ),
+    Metric(
+        name="throughput",
+        kind=MetricKind.RATE,
+        title="throughput",
+        of="inferences (samples, not requests) per second",
+        lower_is_better=False,
+        unit=INFERENCES_PER_S,
+        example="200/s",
+        missed="too little throughput",
+    ),
+)
+
+_QUALITY = (
+    _share_of_right(
+        name="accuracy", title="accuracy", tasks=(TaskKind.SEQUENCE_CLASSIFICATION,),
+        of="share of the rows whose predicted class is the label", whole_answers=True,
+    ),
+    _share_of_right(
+        name="macro_f1", title="macro-F1", tasks=(TaskKind.SEQUENCE_CLASSIFICATION,),
+        of="F1 of each class that occurs in the labels, averaged",
+    ),
+    _share_of_right(
+        name="exact_match", title="exact match", tasks=(TaskKind.QUESTION_ANSWERING,),
+        of="share of the questions answered word for word (SQuAD)", whole_answers=True,
+    ),
+    _share_of_right(
+        name="f1", title="F1", tasks=(TaskKind.QUESTION_ANSWERING,),
+        of="word overlap with the best reference answer (SQuAD), averaged",
+    ),
+    _error(
+        name="perplexity", title="perplexity", tasks=(TaskKind.CAUSAL_LM,), example="20",
+        of="exp of the mean negative log likelihood per token",
+    ),
+    _error(
+        name="bits_per_byte", title="bits per byte", tasks=(TaskKind.CAUSAL_LM,), example="1.2",
+        of="mean negative log2 likelihood per UTF-8 byte",
+    ),
+    _error(
+        name="word_perplexity", title="word perplexity", tasks=(TaskKind.CAUSAL_LM,), example="50",
+        of="exp of the mean negative log likelihood per word between white space",
+    ),
+    _error(
+        name="byte_perplexity", title="byte perplexity", tasks=(TaskKind.CAUSAL_LM,), example="2.5",
+        of="exp of the mean negative log likelihood per UTF-8 byte",
+    ),
+)  # fmt: skip
+
+
+class MetricRegistry(Mapping[str, Metric]):
+    """All metrics by name: those of the spans that are judged, then the entries of this module.
+
+    Spans are looked up anew each time, so that a span is a metric from the moment it is entered.
+    """
+
+    def __init__(self, entries: Iterable[Metric]) -> None:
+        self.entries = {one.name: one for one in entries}
+
+    def _all(self) -> dict[str, Metric]:
+        judged = tuple(span for span in SPANS.values() if span.judged)
+        return _latencies_of_all(judged) | self.entries
+
+    def __getitem__(self, name: str) -> Metric:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+
+@cache
+def _latencies_of_all(spans: tuple[LatencySpan, ...]) -> dict[str, Metric]:
+    return {metric.name: metric for span in spans for metric in latencies_of(span)}
+
+
+METRICS = MetricRegistry((*_LOAD, *_QUALITY))
+
+
+def metric_named(name: str) -> Metric:
+    """The metric of a name.
+
+    Raises:
+        UnknownMetricError: none is called so.
+    """
+    found = METRICS.get(name)
+    if found is None:
+        raise UnknownMetricError(name, list(METRICS))
+    return found
+
+
+TASK_SEPARATOR = "/"
+"""Between an lm-eval task and its metric: `mnli/acc,none`."""
+
+
+def described(name: str) -> Metric | None:
+    """The metric of a score's name; of an lm-eval task the metric that its last part names.
+
+    Returns:
+        None for a metric that lm-eval alone knows: its unit and direction are not known here.
+
+    Raises:
+        UnknownMetricError: a name without a task that has no entry.
+    """
+    _, task, last = name.rpartition(TASK_SEPARATOR)
+    if not task:
+        return metric_named(name)
+    kind = last.partition(",")[0]
+    found = METRICS.get(_LM_EVAL_SHARES.get(kind, kind))
+    return found if found is not None and found.is_quality else None
+
+
+_LM_EVAL_SHARES: Mapping[str, str] = MappingProxyType(
+    dict.fromkeys(("acc", "acc_norm", "acc_bytes", "acc_mutual_info"), "accuracy")
+)
+"""What lm-eval calls shares of right answers, and the metric that reads like them."""
+
+
+def quality_metrics(task: TaskKind | None = None) -> tuple[Metric, ...]:
+    """All metrics of quality, or those of one task."""
+    every = (one for one in METRICS.values() if one.is_quality)
+    return tuple(one for one in every if task is None or task in one.tasks)
+
+
+def latency_metrics() -> tuple[Metric, ...]:
+    """All metrics of latency, span by span."""
+    return tuple(one for one in METRICS.values() if one.kind is MetricKind.LATENCY)
+
+
+def summary_of(metric: Metric, result: TrialResult) -> LatencySummary | None:
+    """The summary of a latency's span; None where no request of the trial has that span."""
+    return result.latencies.get(metric.span)
+
+
+def latency_of(metric: Metric, result: TrialResult) -> Percentile | None:
+    """A latency of a trial with its bounds, which are 0 and `UNBOUNDED_MS` where there are none.
+
+    Returns:
+        None where no request of the trial has the metric's span.
+    """
+    summary = summary_of(metric, result)
+    if summary is None:
+        return None
+    if metric.quantile is not None:
+        return summary.percentiles.get(metric.statistic)
+    low, high = summary.mean_low_ms, summary.mean_high_ms
+    if low is None or high is None:
+        return Percentile(summary.mean_ms, 0.0, UNBOUNDED_MS)
+    return Percentile(summary.mean_ms, low, high)
