@@ -10,7 +10,7 @@ from harness.types import Decision, LoadMode, ServingConfig
 
 PASS, FAIL, UNDECIDED = Decision.PASS, Decision.FAIL, Decision.UNDECIDED
 SLO = parse_objective("p95 < 50 ms, accuracy >= 90% of teacher")
-KEEPS = (PASS, "keeps 97.2% (95.4% to 99%) of the teacher's accuracy")
+KEEPS = (PASS, "keeps 97.2% (95.4\u201399.0%) of the teacher's accuracy")
 QUALITY = {
     "teacher": (PASS, "is the teacher itself"),
     "student": KEEPS,
