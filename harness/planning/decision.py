@@ -50,7 +50,7 @@ def judge_quality(
         teacher_scores: those of the model that relative clauses refer to.
 
     Returns:
-        The decision and, whatever it is, what it rests on: `keeps 97.2% (95.4–99.0%) of the
+        The decision and, whatever it is, what it rests on: `keeps 97.2% (95.4% to 99.0%) of the
         teacher's accuracy`. A metric that was not scored is undecided.
     """
     findings = quality_findings(slo, scores_of_variant, teacher_scores)

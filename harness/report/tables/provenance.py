@@ -18,6 +18,7 @@ from harness.types import (
     Workload,
 )
 from harness.types.load_texts import arrivals_text, mix_text, shape_text
+from harness.words.numbers import MISSING, megabytes, number
 
 _REMOTE_NOTE = (
     " remote: the file lies on somebody else's server, where it cannot be read; in place of its "
