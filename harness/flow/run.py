@@ -14,6 +14,7 @@ from harness.flow.inputs import check_inputs
 from harness.flow.lm_evaluation import TaskEvaluation, evaluate_family
 from harness.flow.losses import trace_losses
 from harness.flow.manifest import describe_run
+from harness.flow.null_model import measure_overhead
 from harness.flow.options import Machinery
 from harness.flow.preparation import PreparedFamily, prepare
 from harness.flow.scoring import score_family
@@ -51,6 +52,8 @@ def run_study(
     """
     with _served_into(study, folder, machinery, borrowed=borrowed) as served:
         _score(study, served, folder, machinery)
+        if borrowed is None:
+            measure_overhead(study, served, folder, machinery)
         with trial_runner(study, served, folder, machinery) as runner:
             verdicts = tuple(
                 decide_family(study, family, runner, folder, machinery, served.served_as)

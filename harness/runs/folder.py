@@ -26,6 +26,7 @@ from harness.types import (
     FailedVariant,
     ModelVariant,
     QualityScore,
+    ServerOverhead,
     ServiceLevelObjective,
     TaskEntry,
     TrialResult,
@@ -56,6 +57,8 @@ class StoredRun:
     objectives: Mapping[str, ServiceLevelObjective] = field(default_factory=dict)
     """By family, parsed: a report draws their bounds even where no verdict was reached."""
     cold_starts: tuple[ColdStart, ...] = ()
+    overheads: tuple[ServerOverhead, ...] = ()
+    """What the server itself costs a request, by protocol; none in older runs."""
     series: Mapping[str, LoadSeries] = field(default_factory=dict)
     """Loads over time, by trial; a trial may have none."""
     pairs: tuple[PairedMeasure, ...] = ()
@@ -177,6 +180,7 @@ def read_run(path: Path) -> StoredRun:
         interrupted=document is None,
         objectives=_objectives(manifest.get("study", {})),
         cold_starts=tuple(journal.cold_starts.values()),
+        overheads=tuple(journal.overheads.values()),
         series=StoredSeries(path / SERIES),
         pairs=tuple(p for entry in journal.quality.values() for p in entry.pairs),
         losses=tuple(journal.losses.values()),

@@ -28,6 +28,7 @@ from harness.types import (
     FailedVariant,
     ModelVariant,
     QualityScore,
+    ServerOverhead,
     TaskEntry,
     TrialResult,
 )
@@ -63,6 +64,7 @@ Entry = (
     | LossEntry
     | CardEntry
     | ServedEntry
+    | ServerOverhead
 )
 """What a line of a journal may hold."""
 
@@ -114,6 +116,9 @@ _KINDS: Mapping[type[Entry], _Kind] = {
     LossEntry: _Kind("loss", TypeAdapter(LossEntry), "losses", attrgetter("variant")),
     CardEntry: _Kind("card", TypeAdapter(CardEntry), "card", attrgetter("key")),
     ServedEntry: _Kind("served", TypeAdapter(ServedEntry), "served", attrgetter("variant")),
+    ServerOverhead: _Kind(
+        "overhead", TypeAdapter(ServerOverhead), "overheads", attrgetter("protocol")
+    ),
 }
 _BY_NAME = {kind.name: kind for kind in _KINDS.values()}
 
@@ -135,6 +140,8 @@ class Journal:
     card: dict[str, CardEntry] = field(default_factory=dict)
     """By variant (or model) and runtime."""
     served: dict[str, ServedEntry] = field(default_factory=dict)
+    overheads: dict[str, ServerOverhead] = field(default_factory=dict)
+    """By protocol."""
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -20,7 +20,7 @@ from harness.types.load import GeneratorEvidence, LoadResult, TimeSlice
 from harness.types.quality import BatchConsistency, QualityScore, TaskEntry
 from harness.types.serving import Accelerator, ServingConfig, answering_version
 from harness.types.telemetry import HostMetrics, PartMetrics, ServerMetrics
-from harness.types.trials import ColdStart, Trial, TrialResult
+from harness.types.trials import ColdStart, ServerOverhead, Trial, TrialResult
 from harness.types.variants import (
     FREE_SIZE,
     FailedVariant,
@@ -79,6 +79,7 @@ __all__ = [
     "RequestRecord",
     "Role",
     "ServerMetrics",
+    "ServerOverhead",
     "ServiceLevelObjective",
     "ServingConfig",
     "ShapeKind",

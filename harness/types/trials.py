@@ -9,7 +9,7 @@ from harness.types.latency import RESPONSE, LatencySummary
 from harness.types.serving import ServingConfig
 from harness.types.telemetry import HostMetrics, ServerMetrics
 from harness.types.verdicts import Decision
-from harness.types.workloads import Workload
+from harness.types.workloads import WireProtocol, Workload
 
 
 @dataclass(frozen=True)
@@ -124,3 +124,17 @@ class ColdStart:
     """From READY."""
     steady_ms: float | None
     """Mean latency from then on."""
+
+
+@dataclass(frozen=True)
+class ServerOverhead:
+    """What the server itself costs a request: a null model's, one request in flight."""
+
+    protocol: WireProtocol
+    requests: int
+    """Measured, one row each, after the first ones were left out."""
+    median_ms: float
+    """From send to answer, as the client sees it."""
+    server_ms: float | None
+    """Mean per request inside the server, queue and compute, by Triton's statistics; None where
+    it has none."""
