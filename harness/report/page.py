@@ -117,7 +117,7 @@ def page_of(run: StoredRun) -> Page:
         families=tuple(
             _family_page(run, family, number) for number, family in enumerate(families, start=1)
         ),
-        trials=trials_table(run.trials),
+        trials=trials_table(run.trials, run.overheads),
         artefacts=artefacts_table(run.variants),
         environment=environment_table(run.manifest),
         study=study_yaml(run.manifest),

@@ -128,6 +128,20 @@ def test_the_sweep_covers_batches_and_protocols_and_confirms_the_winner(finished
     assert recommended["stage"] == "confirm"
 
 
+def test_what_the_server_itself_costs_stands_beside_each_trial(finished):
+    _, folder = finished
+    run = read_run(folder)
+    assert {one.protocol for one in run.overheads} == {
+        result.trial.workload.protocol for result in run.trials
+    }
+    for one in run.overheads:
+        assert one.requests > 0
+        assert one.server_ms is not None
+        assert one.server_ms > 0
+        assert one.median_ms > 0
+    assert "Null model" in (folder / "report.md").read_text(encoding="utf-8")
+
+
 def test_quality_has_both_tasks_metrics(finished):
     quality = pd.read_csv(finished[1] / "quality.csv")
     assert {"accuracy", "macro_f1", "perplexity", "bits_per_byte"} <= set(quality.metric)

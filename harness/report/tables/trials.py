@@ -14,7 +14,7 @@ from harness.report.selection import (
     service_ms,
 )
 from harness.report.tables.model import Cell, Column, Table, decision_cell, numeric, words
-from harness.types import Rejection, TrialResult, Workload
+from harness.types import Rejection, ServerOverhead, TrialResult, Workload
 from harness.types.limits import lost_share
 from harness.words.labels import CAUSES, PROTOCOLS, batch_words, cause_title, trial_words
 from harness.words.loads import (
@@ -55,6 +55,7 @@ _COLUMNS = (
     Column("Client", "ms"),
     Column("Queue", "ms"),
     Column("Compute", "ms"),
+    Column("Null model", "ms"),
     Column("Mean batch", "executed"),
     Column("Measured", "s"),
     Column("Requests"),
@@ -68,21 +69,21 @@ _COLUMNS = (
 )
 
 
-def trials_table(trials: Sequence[TrialResult]) -> Table:
-    """One row a trial, in the order they were measured.
+def trials_table(trials: Sequence[TrialResult], overheads: Sequence[ServerOverhead] = ()) -> Table:
+    """One row per trial, in the order they were measured.
 
     A latency that reads more than a tenth lower when it is timed from the send has that beside it.
     """
     return Table(
         caption="Every trial",
         columns=_COLUMNS,
-        rows=tuple(_trial_row(result) for result in trials),
-        note=_note(trials),
+        rows=tuple(_trial_row(result, overheads) for result in trials),
+        note=_note(trials, overheads),
         sortable=True,
     )
 
 
-def _note(trials: Sequence[TrialResult]) -> str:
+def _note(trials: Sequence[TrialResult], overheads: Sequence[ServerOverhead]) -> str:
     words = "Invalid trials decide nothing; they are shown with the reason."
     levels = sorted({result.latency.confidence for result in trials if result.latency})
     if levels:
@@ -90,6 +91,11 @@ def _note(trials: Sequence[TrialResult]) -> str:
         words += f" In small beside throughput and percentiles: intervals at {named} confidence."
     if any(map(service_differs, trials)):
         words += " Sent: timed from the send instead of from when the request fell due."
+    if overheads:
+        words += (
+            " Null model: the median latency of a model with nothing to compute, one request in "
+            "flight; where a model's own is not far above it, the server was measured."
+        )
     return words
 
 
@@ -97,7 +103,7 @@ def _joined(*details: str) -> str:
     return "\n".join(detail for detail in details if detail)
 
 
-def _trial_row(result: TrialResult) -> tuple[Cell, ...]:
+def _trial_row(result: TrialResult, overheads: Sequence[ServerOverhead]) -> tuple[Cell, ...]:
     trial = result.trial
     serving, workload = trial.serving, trial.workload
     batch = result.server.batch_mean
@@ -118,6 +124,7 @@ def _trial_row(result: TrialResult) -> tuple[Cell, ...]:
         _percentile_cell(result, "p50"),
         _percentile_cell(result, "p99"),
         *_split_cells(result),
+        _overhead_cell(result, overheads),
         numeric(number(batch), batch),
         numeric(
             seconds(result.duration_s), result.duration_s, f"{seconds(result.warmup_s)} cut before"
@@ -186,6 +193,17 @@ def _split_cells(result: TrialResult) -> tuple[Cell, ...]:
         result.server.compute_ms,
     )
     return tuple(numeric(milliseconds(value), value) for value in values)
+
+
+def _overhead_cell(result: TrialResult, overheads: Sequence[ServerOverhead]) -> Cell:
+    """What the server itself costs over the trial's protocol, beside the trial's median."""
+    by_protocol = {one.protocol: one for one in overheads}
+    own = by_protocol.get(result.trial.workload.protocol)
+    if own is None:
+        return numeric(MISSING, None)
+    median = percentile_of(result, "p50")
+    share = f"{percent(own.median_ms / median.value_ms)} of p50" if median else ""
+    return numeric(milliseconds(own.median_ms), own.median_ms, share)
 
 
 @dataclass(frozen=True)
