@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ from harness.types import (
     SPANS,
     GeneratorEvidence,
     HostMetrics,
+    LatencySpan,
     LatencySummary,
     LoadMode,
     LoadResult,
@@ -87,7 +88,12 @@ class ServerSide:
 
 
 def client_side(
-    window: Sequence[TimeSlice], slice_s: float, workload: Workload, confidence: float
+    window: Sequence[TimeSlice],
+    slice_s: float,
+    workload: Workload,
+    confidence: float,
+    *,
+    only_judged: bool = False,
 ) -> ClientSide:
     """Sum up what the clients saw in a window's slices.
 
@@ -99,9 +105,11 @@ def client_side(
         slice_s: the length of each.
         workload: that the load is held against.
         confidence: of every interval; 0 to 1.
+        only_judged: leave out the spans that no objective speaks of.
     """
     duration_s = round(len(window) * slice_s, 6)
-    latencies = _summaries(window, slice_s, workload, confidence)
+    spans = [span for span in SPANS.values() if span.judged or not only_judged]
+    latencies = _summaries(spans, window, slice_s, workload, confidence)
     failures: Counter[str] = Counter()
     for one in window:
         failures.update(one.failures)
@@ -211,7 +219,11 @@ def allowing_for_lateness(server: ServerMetrics, load: LoadResult, late_s: float
 
 
 def _summaries(
-    window: Sequence[TimeSlice], slice_s: float, workload: Workload, confidence: float
+    spans: Iterable[LatencySpan],
+    window: Sequence[TimeSlice],
+    slice_s: float,
+    workload: Workload,
+    confidence: float,
 ) -> dict[str, LatencySummary]:
     """By span, of the successes; a span without values is absent."""
     dropped = [one.dropped for one in window]
@@ -224,7 +236,7 @@ def _summaries(
             # Only the response time is as long as a closed loop remembers (Little).
             closed_slice_s=slice_s if is_closed and span.name == RESPONSE else None,
         )
-        for span in SPANS.values()
+        for span in spans
     }
     return {name: summary for name, summary in found.items() if summary is not None}
 

@@ -75,7 +75,7 @@ class TrialWatch:
             return False
         self._looks_taken += 1
         workload = self._begun.trial.workload
-        clients = client_side(window, self._slice_s, workload, self.confidence)
+        clients = client_side(window, self._slice_s, workload, self.confidence, only_judged=True)
         assessment = assess_trial(self._begun, self._slo, clients)
         if assessment.decision in {Decision.PASS, Decision.FAIL} or self._is_hopeless(assessment):
             self.shown = tuple(window)

@@ -39,7 +39,8 @@ class LatencySpan:
     meaning: str
     """One sentence, for whoever reads that histogram or a table's heading."""
     judged: bool = False
-    """An objective usually speaks of it: it is exposed in fine buckets."""
+    """An objective may bound it: each of its statistics is a metric (`harness.metrics`), and it is
+    exposed in fine buckets."""
     counts_dropped: bool = False
     """A request that an open loop never sent counts as slower than any other."""
 

@@ -27,15 +27,16 @@ from harness.load.generators.collector import Collector
 from harness.load.generators.messages import Progress, decode_answer, encode_answer
 from harness.load.records.requests import RecordWriter
 from harness.load.transports.contract import RequestFailure
-from harness.planning.objective import parse_objective
 from harness.report.tables.trust import spans_table
 from harness.report.terminal.trial import trial_table
 from harness.runs.folder import RunFolder, read_run
 from harness.runs.tables import trials_table
+from harness.study.objective import parse_objective
 from harness.telemetry.exposition.monitor import LoadMonitor, labels_of
 from harness.telemetry.exposition.server import MonitorCollector
 from harness.types import (
     SPANS,
+    Decision,
     LatencySpan,
     LoadResult,
     Moment,
@@ -57,7 +58,7 @@ SLICE_NS = 50 * MS
 SLO = parse_objective("p95 < 50 ms")
 GAP = LatencySpan(
     "gap", "gap between parts", "part", "next part", "harness_gap_seconds",
-    "From one part of an answer to the next.",
+    "From one part of an answer to the next.", judged=True,
 )  # fmt: skip
 TO_THE_END = LatencySpan(
     "last_leg", "last leg", Moment.SENT, Moment.COMPLETED, "", "Measured by the recorder."
@@ -188,6 +189,22 @@ def test_it_is_exposed(load: LoadResult, begun: BegunTrial) -> None:
     assert values["_bucket0.004"] == 198
     labels = labels_of("student", begun.trial.workload)
     assert family.samples[0].labels["variant"] == labels.variant
+
+
+def test_an_objective_may_bound_it_and_its_events_are_its_values(
+    load: LoadResult, begun: BegunTrial
+) -> None:
+    slo = parse_objective("p95 < 50 ms, gap_p95 < 5 ms")
+    clients = client_side(load.window, load.slice_s, begun.trial.workload, 0.95, only_judged=True)
+    judged = assess_trial(begun, slo, clients)
+    assert (judged.decision, judged.cause) == (Decision.FAIL, "latency")
+    assert judged.reason.startswith("gap between parts p95 7.00 ms")
+    monitor = LoadMonitor()
+    monitor.begin_trial(begun.trial, slo)
+    monitor.add(load.slices)
+    ((_, totals),) = monitor.loads.items()
+    counted = {one.text: (totals.events[one], totals.bad_events[one]) for one in totals.events}
+    assert counted == {"p95 < 50 ms": (198, 0), "gap_p95 < 5 ms": (396, 198)}
 
 
 def test_it_is_a_row_of_the_report_and_a_column_of_the_terminal(result: TrialResult) -> None:

@@ -18,7 +18,7 @@ from prometheus_client.utils import floatToGoString
 
 from harness import hdr
 from harness.metrics import MetricKind, metric_named
-from harness.types import Constraint, ServiceLevelObjective, SparseHistogram
+from harness.types import SPANS, Constraint, LatencySpan, ServiceLevelObjective, SparseHistogram
 
 R20 = (
     "1.00", "1.12", "1.25", "1.40", "1.60", "1.80", "2.00", "2.24", "2.50", "2.80",
@@ -134,9 +134,9 @@ class Clause(NamedTuple):
         return metric_named(self.metric).kind
 
     @property
-    def is_latency(self) -> bool:
-        """Whether the bound is in seconds."""
-        return self.kind is MetricKind.LATENCY
+    def span(self) -> LatencySpan | None:
+        """Of a latency: the span that it bounds, in seconds; None for any other metric."""
+        return SPANS.get(metric_named(self.metric).span)
 
 
 def clauses_of(family: str, slo: ServiceLevelObjective) -> tuple[Clause, ...]:

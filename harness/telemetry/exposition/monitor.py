@@ -271,9 +271,10 @@ def _add_slice(totals: LoadTotals, one: TimeSlice, clauses: Iterable[Clause]) ->
     for clause in clauses:
         if clause.budget is None:
             continue
-        if clause.is_latency:
-            slow = above(one.ok.response, clause.bound, inclusive=clause.operator == "<")
-            events, bad = ok + one.dropped, slow + one.dropped
+        if (span := clause.span) is not None:
+            seen, dropped = one.ok.of(span.name), one.dropped if span.counts_dropped else 0
+            slow = above(seen, clause.bound, inclusive=clause.operator == "<")
+            events, bad = hdr.total(seen) + dropped, slow + dropped
         else:
             events, bad = ok + failed + one.dropped, failed + one.dropped
         totals.events[clause] += events
