@@ -29,7 +29,7 @@ from locust.runners import STATE_MISSING, MasterRunner
 from clocks import SAME_CLOCK, ClockOffset, Exchange, offset_of, this_machine
 from harness.errors import EXIT_USAGE, EnvironmentFailure, HarnessError, UsageError
 from plan import Plan
-from process_load import ProcessLoad, Role
+from process_load import ProcessLoad, ProcessRole
 from results import Results, decode_reports
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class LocalCrew:
         self._load = ProcessLoad(
             self._environment,
             plan,
-            Role(results.test),
+            ProcessRole(results.test),
             lambda report: conductor.take("this process", report),
         )
         start_ns = time.monotonic_ns()
@@ -146,7 +146,7 @@ class WorkerCrew:
         active = [one for one in self._active() if one in self._greeted]
         self._aboard = {one: _Aboard() for one in active}
         for place, client_id in enumerate(active):
-            self._tell(client_id, Role(results.test, place, len(active)))
+            self._tell(client_id, ProcessRole(results.test, place, len(active)))
         _wait(lambda: self._problem is not None or not self._unready(), PREPARE_TIMEOUT_S)
         problem: HarnessError | None = self._problem  # a message may have brought it meanwhile
         if problem is not None:
@@ -211,7 +211,7 @@ class WorkerCrew:
         forgotten = client_id not in self._runner.clients
         return forgotten or (self._is_gone(client_id) and silent_ns > BACK_WITHIN_S * NS)
 
-    def _tell(self, client_id: str, role: Role) -> None:
+    def _tell(self, client_id: str, role: ProcessRole) -> None:
         options = self._environment.parsed_options
         message = {
             "role": asdict(role),
@@ -269,7 +269,7 @@ class WorkerCrew:
                 if client_id in self._greeted and client_id not in self._aboard:
                     place = len(self._aboard)
                     self._aboard[client_id] = _Aboard(late=True)
-                    self._tell(client_id, Role(test, place, place + 1, late=True))
+                    self._tell(client_id, ProcessRole(test, place, place + 1, late=True))
             gevent.sleep(LOOK_EVERY_S)
 
     def _note_gone(self, client_id: str, *, gone: bool) -> None:

@@ -30,7 +30,7 @@ from conductor import Conductor, Crew, exiting_on_mistakes
 from crews import LocalCrew, WorkerCrew
 from metrics_page import show_metrics
 from triton_users import TritonGrpcUser, TritonHttpUser, TritonOpenLoopUser
-from worker import Worker
+from worker import LocustWorker
 
 __all__ = ["TritonGrpcUser", "TritonHttpUser", "TritonOpenLoopUser"]
 
@@ -45,7 +45,7 @@ def on_init_command_line_parser(parser: LocustArgumentParser) -> None:
 def on_init(environment: Environment, runner: Runner, web_ui: WebUI | None, **_: Any) -> None:
     """Take the part that this process has: worker, master, or all of it."""
     if isinstance(runner, WorkerRunner):
-        Worker(environment, runner)
+        LocustWorker(environment, runner)
         return
     crew: Crew = (
         WorkerCrew(environment, runner)

@@ -19,7 +19,7 @@ from harness.load.engine.open_loop import OpenLoop, Timer
 from harness.load.engine.recorder import Recorder
 from harness.load.generators.pool import split_concurrency
 from harness.load.requests.payloads import EncodedRequest, read_payloads
-from harness.load.requests.traffic import Place, Traffic, make_traffic
+from harness.load.requests.traffic import EncodedTraffic, Place, make_traffic
 from harness.load.schedule.arrivals import arrival_times_ns
 from harness.load.transports.contract import DATATYPES
 from harness.load.transports.opening import GrpcImplementation, transport_opener
@@ -48,7 +48,7 @@ logger = logging.getLogger("harness")
 
 
 @dataclass(frozen=True)
-class Role:
+class ProcessRole:
     """Which part of which test a process has."""
 
     test: str
@@ -76,7 +76,7 @@ class ProcessLoad:
         self,
         environment: Environment,
         plan: Plan,
-        role: Role,
+        role: ProcessRole,
         deliver: Callable[[WorkerReport], None],
     ) -> None:
         self._environment, self._plan, self._role = environment, plan, role
@@ -146,7 +146,7 @@ class ProcessLoad:
         if problem:
             logger.error("%s", problem)
 
-    def _make_traffic(self) -> Traffic:
+    def _make_traffic(self) -> EncodedTraffic:
         plan = self._plan
         if plan.grpc is GrpcImplementation.GRPCIO:
             befriend_grpc_and_gevent()

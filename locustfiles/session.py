@@ -22,13 +22,13 @@ from gevent.fileobject import FileObjectPosix
 from gevent.queue import Queue
 
 from harness.load.generators.messages import (
-    Answer,
-    Failed,
+    GeneratorAnswer,
+    GeneratorFailed,
     Measure,
     Order,
     Prepare,
     Ready,
-    Stop,
+    StopLoad,
     decode_order,
     encode_answer,
 )
@@ -64,7 +64,7 @@ class Session:
             return
         if self._trial is None:
             raise RuntimeError("nothing is prepared")
-        if isinstance(order, Stop):
+        if isinstance(order, StopLoad):
             self._trial.ending.at_ns = order.end_ns
         else:
             self._load = gevent.spawn(self._measure, self._trial, order)
@@ -78,10 +78,10 @@ class Session:
 
     def _fail(self, error: Exception) -> None:
         logger.error("an order failed", exc_info=error)
-        self._say(Failed(f"{type(error).__name__}: {error}"))
+        self._say(GeneratorFailed(f"{type(error).__name__}: {error}"))
         self._end_trial()
 
-    def _say(self, answer: Answer) -> None:
+    def _say(self, answer: GeneratorAnswer) -> None:
         line = encode_answer(answer)
         while line:  # a pipe takes what it has room for
             line = line[self._answers.write(line) or 0 :]

@@ -22,7 +22,7 @@ from locust.exception import StopUser
 from harness.load.engine.closed_loop import FOREVER_NS
 from harness.load.engine.open_loop import OpenLoop, Timer
 from harness.load.engine.recorder import Recorder
-from harness.load.generators.messages import Measure, Measured, Prepare, Progress
+from harness.load.generators.messages import LoadEnded, LoadProgress, Measure, Prepare
 from harness.load.requests.traffic import Place, make_traffic
 from harness.load.schedule.arrivals import arrival_times_ns
 from harness.load.transports.contract import RequestFailure
@@ -96,7 +96,7 @@ class SessionTrial:
         gc.collect()
         gc.freeze()
 
-    def measure(self, order: Measure) -> Iterator[Progress | Measured]:
+    def measure(self, order: Measure) -> Iterator[LoadProgress | LoadEnded]:
         """Run the load and report on it; ends when every request in flight has ended.
 
         Every request has a timeout, so the drain ends; beyond that the harness keeps the clock.
@@ -119,7 +119,7 @@ class SessionTrial:
                 over = not len(users)
                 yield self._progress(recorder, lag, over=over)
         problem = self._writer.close() if self._writer else ""
-        yield Measured(recorder.first_failure, recorder.first_failure_ns, problem)
+        yield LoadEnded(recorder.first_failure, recorder.first_failure_ns, problem)
 
     def end(self) -> None:
         """Stop what still runs, in order, and drop Locust's greenlets of this trial."""
@@ -128,12 +128,12 @@ class SessionTrial:
             self._writer.close()
         gc.unfreeze()  # or what this trial leaves in cycles would stay for ever
 
-    def _progress(self, recorder: Recorder, lag: LoopLag, *, over: bool) -> Progress:
+    def _progress(self, recorder: Recorder, lag: LoopLag, *, over: bool) -> LoadProgress:
         now_ns = time.monotonic_ns()
         # Before `take`: what ends in between is reported all the same, only not vouched for.
         settled_ns = min([now_ns, *(settled() for settled in self._settled)])
         complete_ns = max(now_ns, self.ending.at_ns) if over else settled_ns
-        return Progress(
+        return LoadProgress(
             at_ns=now_ns,
             complete_before_ns=complete_ns,
             slices=tuple(recorder.take()),

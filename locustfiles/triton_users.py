@@ -22,7 +22,7 @@ from locust.exception import StopUser
 
 from harness.load.engine.closed_loop import ClosedLoop, Ending
 from harness.load.engine.open_loop import OpenLoop, OpenLoopSink, Timer
-from harness.load.requests.traffic import Traffic
+from harness.load.requests.traffic import EncodedTraffic
 from harness.load.transports.contract import RequestFailure
 from harness.types import WireProtocol
 
@@ -52,7 +52,7 @@ class TritonUser(User):
     wait_time = constant(0)
     protocol: ClassVar[WireProtocol]
     request_type: ClassVar[str]
-    traffic: ClassVar[Traffic | None] = None
+    traffic: ClassVar[EncodedTraffic | None] = None
     sink: ClassVar[OpenLoopSink | None] = None
     present: ClassVar[set[TritonUser]] = set()
     """Those of this process that may have a request in flight."""

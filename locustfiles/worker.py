@@ -22,7 +22,7 @@ from locust.runners import WorkerRunner
 from clocks import this_machine
 from harness.errors import HarnessError
 from plan import make_plan
-from process_load import ProcessLoad, Role
+from process_load import ProcessLoad, ProcessRole
 from results import REPORT_EVERY_S, WorkerReport, encode_reports
 from triton_users import TritonUser
 
@@ -33,7 +33,7 @@ USERS_WAIT_S = 60.0
 logger = logging.getLogger("harness")
 
 
-class Worker:
+class LocustWorker:
     """One worker's side of it."""
 
     def __init__(self, environment: Environment, runner: WorkerRunner) -> None:
@@ -71,7 +71,7 @@ class Worker:
 
     def _prepare(self, message: dict[str, Any]) -> None:
         self._end_load(0)
-        role = Role(**message["role"])
+        role = ProcessRole(**message["role"])
         try:
             plan = make_plan(Namespace(**message["options"]), message["host"])
             self._load = ProcessLoad(self._environment, plan, role, self._send)

@@ -13,7 +13,7 @@ from harness.types.card import (
     CardEntry,
     CardPlan,
     ColdCalls,
-    Measured,
+    RepeatedMeasure,
     Runtime,
     ServedEntry,
     ServedPoint,
@@ -121,5 +121,5 @@ def _entry(variant: str, name: str, runtime: Runtime, slower: float) -> CardEntr
     )
 
 
-def _around(value: float) -> Measured:
-    return Measured(value, value * 0.96, value * 1.05)
+def _around(value: float) -> RepeatedMeasure:
+    return RepeatedMeasure(value, value * 0.96, value * 1.05)

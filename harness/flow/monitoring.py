@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from harness.load.generators.messages import Progress
+from harness.load.generators.messages import LoadProgress
 from harness.telemetry.exposition.monitor import LoadMonitor
 from harness.types import ServiceLevelObjective, Trial
 
-Listener = Callable[[int, Progress], None]
+Listener = Callable[[int, LoadProgress], None]
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def shown_to(
     monitor.begin_trial(trial, slo)
     cpu_s: dict[int, float] = {}
 
-    def listen(worker: int, report: Progress) -> None:
+    def listen(worker: int, report: LoadProgress) -> None:
         monitor.add(report.slices)
         # A process counts from its start: what it used before its first report is no load's.
         used_s = report.cpu_s - cpu_s.get(worker, report.cpu_s)

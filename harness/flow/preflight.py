@@ -13,7 +13,7 @@ from harness.errors import ServerError, UsageError
 from harness.load.requests.answers import AnswerCheck
 from harness.load.requests.fit import check_payloads_fit
 from harness.load.requests.payloads import EncodedRequest, Group, draw_workload, encode_payloads
-from harness.load.transports.contract import Answer, OutputTensor, RequestFailure, Transport
+from harness.load.transports.contract import OutputTensor, RequestFailure, Transport, WireAnswer
 from harness.serving.external.server import (
     NO_KSERVE,
     READY,
@@ -241,7 +241,7 @@ def held_outputs(
 
 def _following(
     held: Sequence[TensorSpec],
-    answer: Answer,
+    answer: WireAnswer,
     request: EncodedRequest,
     known: Container[str],
 ) -> tuple[TensorSpec, ...]:

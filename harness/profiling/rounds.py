@@ -22,7 +22,7 @@ from harness.profiling.timing import (
 from harness.profiling.worker import Worker, resident_bytes
 from harness.tasks.encoding import EncodedDataset
 from harness.types import Progress
-from harness.types.card import CardPlan, ColdCalls, Measured, ThroughputPoint
+from harness.types.card import CardPlan, ColdCalls, RepeatedMeasure, ThroughputPoint
 
 FIRST_CALLS = 10
 
@@ -156,6 +156,6 @@ class _Bench:
         return self.worker
 
 
-def spread(values: Sequence[float]) -> Measured:
+def spread(values: Sequence[float]) -> RepeatedMeasure:
     """Median, least and greatest."""
-    return Measured(float(median(values)), float(min(values)), float(max(values)))
+    return RepeatedMeasure(float(median(values)), float(min(values)), float(max(values)))

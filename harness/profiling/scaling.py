@@ -20,7 +20,7 @@ from harness.profiling.timing import batch_of, time_rates
 from harness.profiling.worker import Worker
 from harness.tasks.encoding import EncodedDataset
 from harness.types import Progress
-from harness.types.card import Measured
+from harness.types.card import RepeatedMeasure
 from harness.types.profiles import Scaling, ScalingStep
 
 FEWEST_ROUNDS = 6
@@ -152,5 +152,5 @@ def growth_of(pairs: Sequence[tuple[float, float]], confidence: float) -> Growth
     return Growth(value, low, high, tuple(pairs))
 
 
-def _rates(growth: Growth, place: int) -> Measured:
+def _rates(growth: Growth, place: int) -> RepeatedMeasure:
     return spread([pair[place] for pair in growth.pairs])

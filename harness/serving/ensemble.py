@@ -36,7 +36,7 @@ TEXT_TENSORS = "text_tensors.py"
 _DATA_TYPES = {"BYTES": pb.TYPE_STRING, "INT64": pb.TYPE_INT64, "FP32": pb.TYPE_FP32}
 
 
-class ModelControl(Protocol):
+class ModelLoader(Protocol):
     """Whatever loads and unloads models; both raise ServerError."""
 
     def load(self, model: str, config: str | None = None) -> None:
@@ -151,7 +151,7 @@ def write_pipeline(pipeline: Pipeline, serving: ServingConfig) -> None:
             )
 
 
-def load_pipeline(control: ModelControl, pipeline: Pipeline, serving: ServingConfig) -> None:
+def load_pipeline(control: ModelLoader, pipeline: Pipeline, serving: ServingConfig) -> None:
     """Load the model as asked, the other parts, and then the ensemble over them.
 
     Raises:
@@ -163,7 +163,7 @@ def load_pipeline(control: ModelControl, pipeline: Pipeline, serving: ServingCon
         control.load(name, override)
 
 
-def unload_pipeline(control: ModelControl, pipeline: Pipeline) -> None:
+def unload_pipeline(control: ModelLoader, pipeline: Pipeline) -> None:
     """Unload the ensemble first, then its parts.
 
     Raises:

@@ -21,7 +21,7 @@ class Runtime(StrEnum):
 
 
 @dataclass(frozen=True)
-class Measured:
+class RepeatedMeasure:
     """A number that was measured several times: the median, the least, the greatest."""
 
     value: float
@@ -50,11 +50,11 @@ class CardPlan:
 class ColdCalls:
     """A model in a fresh process: imports are done, nothing of the model is there yet."""
 
-    load_s: Measured
-    first_call_ms: Measured
-    first_calls_ms: Measured
+    load_s: RepeatedMeasure
+    first_call_ms: RepeatedMeasure
+    first_calls_ms: RepeatedMeasure
     """Mean of the first ten."""
-    memory_bytes: Measured
+    memory_bytes: RepeatedMeasure
     """Resident growth from before the loading to after the first call."""
 
 
@@ -65,7 +65,7 @@ class ThroughputPoint:
     batch_size: int
     length: int
     """Tokens a row, padded."""
-    per_s: Measured
+    per_s: RepeatedMeasure
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.types import ModelVariant
-from harness.types.card import Measured, Runtime
+from harness.types.card import RepeatedMeasure, Runtime
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class OperatorProfile:
     length: int
     runs: int
     """Profiled calls of the model."""
-    call_ms: Measured
+    call_ms: RepeatedMeasure
     """A call with the profiler off."""
     operators: tuple[OperatorCost, ...]
     """Heaviest first."""
@@ -107,7 +107,7 @@ class ScalingStep:
     """Throughput at one batch size, and what doubling the batch before brought."""
 
     batch_size: int
-    per_s: Measured
+    per_s: RepeatedMeasure
     """Median and range of the rounds."""
     growth: float | None = None
     """Over the batch half as large, less one; None for the first."""

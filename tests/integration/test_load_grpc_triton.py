@@ -13,7 +13,7 @@ from endpoint_models import VOCABULARY, language_model
 from numpy.typing import NDArray
 
 from harness.load.transports.address import parse_target
-from harness.load.transports.contract import Answer, RequestFailure, Transport
+from harness.load.transports.contract import RequestFailure, Transport, WireAnswer
 from harness.load.transports.grpc.grpcio import GrpcioTransport
 from harness.load.transports.grpc.messages import AnswerForms
 from harness.load.transports.grpc.transport import GrpcTransport
@@ -36,7 +36,7 @@ def inputs_of(shape: tuple[int, int], seed: int = 0) -> dict[str, NDArray[np.int
     }
 
 
-def arrays(answer: Answer) -> dict[str, NDArray[np.generic]]:
+def arrays(answer: WireAnswer) -> dict[str, NDArray[np.generic]]:
     return {
         output.name: np.frombuffer(answer.bytes_of(output), ELEMENTS[output.datatype]).reshape(
             output.shape

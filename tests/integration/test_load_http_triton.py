@@ -10,7 +10,7 @@ import tritonclient.http as tritonclient
 from numpy.typing import NDArray
 
 from harness.load.transports.address import parse_target
-from harness.load.transports.contract import Answer, RequestFailure
+from harness.load.transports.contract import RequestFailure, WireAnswer
 from harness.load.transports.http import transport as http
 from harness.load.transports.http.transport import HttpTransport
 from harness.serving.embedded.server import EmbeddedTriton
@@ -52,7 +52,7 @@ def theirs(address: str, inputs: dict[str, NDArray[np.int64]]) -> NDArray[np.flo
     return logits
 
 
-def logits_of(answer: Answer) -> NDArray[np.float32]:
+def logits_of(answer: WireAnswer) -> NDArray[np.float32]:
     (output,) = answer.layout.outputs
     assert (output.name, output.datatype) == ("logits", "FP32")
     return np.frombuffer(answer.bytes_of(output), "<f4").reshape(output.shape)

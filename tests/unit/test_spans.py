@@ -24,7 +24,7 @@ from harness.flow.results import (
 )
 from harness.load.engine.recorder import Recorder
 from harness.load.generators.collector import Collector
-from harness.load.generators.messages import Progress, decode_answer, encode_answer
+from harness.load.generators.messages import LoadProgress, decode_answer, encode_answer
 from harness.load.records.requests import RecordWriter
 from harness.load.transports.contract import RequestFailure
 from harness.report.tables.trust import spans_table
@@ -80,7 +80,7 @@ def exposition_of(monitor: LoadMonitor) -> str:
     return generate_latest(registry).decode()
 
 
-def recorded(records: Path) -> list[Progress]:
+def recorded(records: Path) -> list[LoadProgress]:
     """2 s of a request each 10 ms that takes 20 ms and has gaps of 3 and 7 ms; 2 of 200 fail."""
     with RecordWriter(records) as writer:
         recorder = Recorder(0, SLICE_NS, listeners=[writer.add])
@@ -93,7 +93,7 @@ def recorded(records: Path) -> list[Progress]:
             else:
                 recorder.add_with_spans(*moments, 1, {"gap": [3 * MS, 7 * MS]})
         slices = tuple(recorder.take())
-    return [Progress(2_000 * MS, 2_000 * MS, slices, 0.1, SparseHistogram(), 1)]
+    return [LoadProgress(2_000 * MS, 2_000 * MS, slices, 0.1, SparseHistogram(), 1)]
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def load(tmp_path: Path) -> LoadResult:
     collector = Collector([0], 0, SLICE_NS)
     for report in recorded(tmp_path / "records.parquet"):
         answer = decode_answer(encode_answer(report))
-        assert isinstance(answer, Progress)
+        assert isinstance(answer, LoadProgress)
         collector.add(0, answer)
     return LoadResult(
         0, SLICE_NS / 1e9, tuple(collector.complete()), 1_000 * MS, 2_000 * MS,

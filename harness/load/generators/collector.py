@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from harness import hdr
 from harness.load.engine.recorder import dense, merge_slices
-from harness.load.generators.messages import Progress
+from harness.load.generators.messages import LoadProgress
 from harness.types import GeneratorEvidence, Latencies, SparseHistogram, TimeSlice
 
 _BUCKETS = tuple(range(1 << hdr.INDEX_BITS))
@@ -29,9 +29,9 @@ class Collector:
         self._start_ns, self._slice_ns = start_ns, slice_ns
         self._slices: dict[int, TimeSlice] = {}
         self._complete_before_ns = dict.fromkeys(workers, start_ns)
-        self._progress: dict[int, list[Progress]] = defaultdict(list)
+        self._progress: dict[int, list[LoadProgress]] = defaultdict(list)
 
-    def add(self, worker: int, progress: Progress) -> None:
+    def add(self, worker: int, progress: LoadProgress) -> None:
         """Take in what a process reported."""
         known = [self._slices[one.index] for one in progress.slices if one.index in self._slices]
         for one in merge_slices([known, progress.slices]):
@@ -76,7 +76,7 @@ def _lean_histogram(histogram: SparseHistogram) -> SparseHistogram:
 
 
 def _evidence(
-    reports: Sequence[Progress], window_start_ns: int, window_end_ns: int
+    reports: Sequence[LoadProgress], window_start_ns: int, window_end_ns: int
 ) -> GeneratorEvidence:
     """CPU between the reports nearest the window's edges, and the lag seen between them."""
     first = max((at for at, one in enumerate(reports) if one.at_ns <= window_start_ns), default=0)

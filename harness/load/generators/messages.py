@@ -54,7 +54,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Stop:
+class StopLoad:
     """Schedule nothing from this instant on."""
 
     end_ns: int
@@ -69,7 +69,7 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Progress:
+class LoadProgress:
     """What came since the last one."""
 
     at_ns: int
@@ -85,7 +85,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Measured:
+class LoadEnded:
     """The load is over: every request has ended and was reported."""
 
     first_failure: str
@@ -96,18 +96,20 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Failed:
+class GeneratorFailed:
     """The process could not do it: a fault of the harness or its input, not of the server."""
 
     message: str
     answer: Literal["failed"] = "failed"
 
 
-Order = Prepare | Measure | Stop
-Answer = Ready | Progress | Measured | Failed
+Order = Prepare | Measure | StopLoad
+GeneratorAnswer = Ready | LoadProgress | LoadEnded | GeneratorFailed
 
 _ORDERS: TypeAdapter[Order] = TypeAdapter(Annotated[Order, Field(discriminator="order")])
-_ANSWERS: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="answer")])
+_ANSWERS: TypeAdapter[GeneratorAnswer] = TypeAdapter(
+    Annotated[GeneratorAnswer, Field(discriminator="answer")]
+)
 
 
 def encode_order(order: Order) -> bytes:
@@ -120,11 +122,11 @@ def decode_order(line: bytes) -> Order:
     return _ORDERS.validate_json(line)
 
 
-def encode_answer(answer: Answer) -> bytes:
+def encode_answer(answer: GeneratorAnswer) -> bytes:
     """One line."""
     return _ANSWERS.dump_json(answer) + b"\n"
 
 
-def decode_answer(line: bytes) -> Answer:
+def decode_answer(line: bytes) -> GeneratorAnswer:
     """Raises pydantic.ValidationError for anything but an answer."""
     return _ANSWERS.validate_json(line)

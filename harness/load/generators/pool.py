@@ -16,9 +16,9 @@ from types import TracebackType
 from typing import Self
 
 from harness.errors import UsageError
-from harness.load.generators.messages import Prepare, Progress
+from harness.load.generators.messages import LoadProgress, Prepare
 from harness.load.generators.process import START_TIMEOUT_S, GeneratorProcess, gather
-from harness.load.generators.running import RunningLoad, TrialWatcher
+from harness.load.generators.running import LoadDriver, TrialWatcher
 from harness.load.transports.address import Target
 from harness.load.transports.opening import GrpcImplementation, answers_are_stamped
 from harness.types import LoadResult, TensorSpec, WireProtocol, Workload
@@ -112,7 +112,7 @@ class LoadGenerators:
         watcher: TrialWatcher,
         *,
         check: Callable[[], None] = lambda: None,
-        listen: Callable[[int, Progress], None] = lambda _worker, _report: None,
+        listen: Callable[[int, LoadProgress], None] = lambda _worker, _report: None,
     ) -> LoadResult:
         """Drive one trial: warm up, measure, drain.
 
@@ -132,7 +132,7 @@ class LoadGenerators:
         try:
             self._prepare(job, busy, shares)
             protocol = job.workload.protocol
-            running = RunningLoad(
+            running = LoadDriver(
                 busy,
                 job.workload,
                 watcher,

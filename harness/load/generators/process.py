@@ -18,7 +18,13 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 from harness.errors import GeneratorError
-from harness.load.generators.messages import Answer, Failed, Order, decode_answer, encode_order
+from harness.load.generators.messages import (
+    GeneratorAnswer,
+    GeneratorFailed,
+    Order,
+    decode_answer,
+    encode_order,
+)
 from harness.system.resources import bundled
 
 SESSION = "locustfiles/session.py"
@@ -85,7 +91,7 @@ class GeneratorProcess:
             raise self.failure(f"died: {_how_it_ended(self._process.returncode)}")
         self._received += piece
 
-    def take_answer(self) -> Answer | None:
+    def take_answer(self) -> GeneratorAnswer | None:
         """The next answer, if it has come.
 
         Raises:
@@ -96,7 +102,7 @@ class GeneratorProcess:
             return None
         self._received = rest
         answer = decode_answer(line)
-        if isinstance(answer, Failed):
+        if isinstance(answer, GeneratorFailed):
             raise self.failure(f"failed: {answer.message}")
         return answer
 
@@ -154,7 +160,7 @@ class GeneratorProcess:
                     pipe.close()
 
 
-def gather(processes: Sequence[GeneratorProcess], *, deadline_ns: int) -> list[Answer]:
+def gather(processes: Sequence[GeneratorProcess], *, deadline_ns: int) -> list[GeneratorAnswer]:
     """Wait for one answer of each process, in their order.
 
     Args:
@@ -164,7 +170,7 @@ def gather(processes: Sequence[GeneratorProcess], *, deadline_ns: int) -> list[A
     Raises:
         GeneratorError: one died, failed, or had not answered by the deadline.
     """
-    answers: dict[int, Answer] = {}
+    answers: dict[int, GeneratorAnswer] = {}
     while len(answers) < len(processes):
         waiting = [process for process in processes if process.index not in answers]
         if time.monotonic_ns() >= deadline_ns:
@@ -175,7 +181,7 @@ def gather(processes: Sequence[GeneratorProcess], *, deadline_ns: int) -> list[A
 
 def take_answers(
     processes: Sequence[GeneratorProcess], *, until_ns: int, most: int | None = None
-) -> list[tuple[int, Answer]]:
+) -> list[tuple[int, GeneratorAnswer]]:
     """What has come of these processes, by their index; waits until something has, or the time.
 
     Args:
@@ -194,8 +200,10 @@ def take_answers(
     return taken
 
 
-def _taken(processes: Sequence[GeneratorProcess], most: int | None) -> list[tuple[int, Answer]]:
-    taken: list[tuple[int, Answer]] = []
+def _taken(
+    processes: Sequence[GeneratorProcess], most: int | None
+) -> list[tuple[int, GeneratorAnswer]]:
+    taken: list[tuple[int, GeneratorAnswer]] = []
     for process in processes:
         for _ in count() if most is None else range(most):
             if (answer := process.take_answer()) is None:

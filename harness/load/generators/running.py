@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from harness.load.generators.collector import Collector
-from harness.load.generators.messages import Measure, Measured, Progress, Stop
+from harness.load.generators.messages import LoadEnded, LoadProgress, Measure, StopLoad
 from harness.load.generators.process import GeneratorProcess, take_answers
 from harness.types import LoadResult, TimeSlice, Workload
 
@@ -34,7 +34,7 @@ class TrialWatcher(Protocol):
         """It closes now, before the drain; not called after an error."""
 
 
-class RunningLoad:
+class LoadDriver:
     """One load, driven once; `LoadGenerators.run` says what the arguments are."""
 
     def __init__(
@@ -43,7 +43,7 @@ class RunningLoad:
         workload: Workload,
         watcher: TrialWatcher,
         check: Callable[[], None],
-        listen: Callable[[int, Progress], None],
+        listen: Callable[[int, LoadProgress], None],
         *,
         answers_stamped: bool,
     ) -> None:
@@ -58,7 +58,7 @@ class RunningLoad:
         self._collector = Collector(
             [process.index for process in busy], self._start_ns, self._slice_ns
         )
-        self._measured: dict[int, Measured] = {}
+        self._measured: dict[int, LoadEnded] = {}
         self._next_check_ns = 0
 
     def drive(self, *, drain_s: float) -> LoadResult:
@@ -76,7 +76,7 @@ class RunningLoad:
         self._listen(until_ns=window_start_ns)
         self._watcher.on_window_start()
         window_end_ns = self._wait_for_decision(window_start_ns, window_start_ns + longest_ns)
-        self._send(Stop(window_end_ns))
+        self._send(StopLoad(window_end_ns))
         self._listen(until_ns=window_end_ns)
         self._watcher.on_window_end()
         self._drain(window_end_ns, drain_s)
@@ -108,7 +108,7 @@ class RunningLoad:
     def _next_edge(self, instant_ns: int) -> int:
         return self._start_ns + -(-(instant_ns - self._start_ns) // self._slice_ns) * self._slice_ns
 
-    def _send(self, order: Measure | Stop) -> None:
+    def _send(self, order: Measure | StopLoad) -> None:
         for process in self._busy:
             process.send(order)
 
@@ -126,10 +126,10 @@ class RunningLoad:
             time.sleep(max(0, until_ns - time.monotonic_ns()) / _NS)
             return
         for worker, answer in take_answers(listening, until_ns=until_ns):
-            if isinstance(answer, Progress):
+            if isinstance(answer, LoadProgress):
                 self._collector.add(worker, answer)
                 self._tell(worker, answer)
-            elif isinstance(answer, Measured):
+            elif isinstance(answer, LoadEnded):
                 self._measured[worker] = answer
 
     def _drain(self, window_end_ns: int, drain_s: float) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.load.requests.payloads import EncodedRequest
-from harness.load.transports.contract import Answer, OutputTensor, RequestFailure
+from harness.load.transports.contract import OutputTensor, RequestFailure, WireAnswer
 from harness.types import FREE_SIZE, TensorSpec
 
 _ELEMENTS: dict[str, np.dtype[Any]] = {
@@ -51,7 +51,7 @@ class AnswerCheck:
     def __init__(self, outputs: Sequence[TensorSpec] = ()) -> None:
         self._expected = {spec.name: spec for spec in outputs}
 
-    def check(self, answer: Answer, request: EncodedRequest) -> None:
+    def check(self, answer: WireAnswer, request: EncodedRequest) -> None:
         """Accept an answer in silence, or say what is wrong.
 
         What depends on the form alone is checked once for each form and request, and the accepted
@@ -91,7 +91,7 @@ class AnswerCheck:
             _check_size(output)
 
 
-def decode(output: OutputTensor, answer: Answer) -> NDArray[Any] | None:
+def decode(output: OutputTensor, answer: WireAnswer) -> NDArray[Any] | None:
     """An output's elements in its shape; bfloat16 as float32; None for a type without a size."""
     elements = _ELEMENTS.get(output.datatype)
     if elements is None:
@@ -144,7 +144,7 @@ def _check_size(output: OutputTensor) -> None:
         raise _wrong("wrong_size", output, f"has {size} bytes, too few for its elements' lengths")
 
 
-def _check_elements(output: OutputTensor, answer: Answer, request: EncodedRequest) -> None:
+def _check_elements(output: OutputTensor, answer: WireAnswer, request: EncodedRequest) -> None:
     elements = decode(output, answer)
     if elements is None:
         return

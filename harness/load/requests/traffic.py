@@ -38,7 +38,7 @@ class Place:
 
 
 @dataclass
-class Traffic:
+class EncodedTraffic:
     """Requests, and what opens the transports that carry them."""
 
     model: str
@@ -94,7 +94,7 @@ def make_traffic(
     inputs: Sequence[TensorSpec] = (),
     outputs: Sequence[TensorSpec] = (),
     known_answers: Path | None = None,
-) -> Traffic:
+) -> EncodedTraffic:
     """Draw and encode a workload's requests: the same ones in every process.
 
     Payloads are cast to the datatypes of `inputs`, where these are known.
@@ -105,4 +105,4 @@ def make_traffic(
     drawn = draw_workload(cast_payloads(read_payloads(payloads), inputs), workload)
     known = read_known_answers(known_answers) if known_answers else None
     requests = encode_payloads(drawn, open_transport(), model, known)
-    return Traffic(model, open_transport, requests, AnswerCheck(outputs))
+    return EncodedTraffic(model, open_transport, requests, AnswerCheck(outputs))

@@ -133,7 +133,7 @@ def layout_of(outputs: tuple[OutputTensor, ...]) -> Layout:
     return Layout(outputs)
 
 
-class Answer(NamedTuple):
+class WireAnswer(NamedTuple):
     """An accepted request's answer, as it came."""
 
     layout: Layout
@@ -165,7 +165,7 @@ class Transport(Protocol):
             RequestFailure: the server cannot be reached.
         """
 
-    def send(self, request: bytes) -> Answer:
+    def send(self, request: bytes) -> WireAnswer:
         """Send an encoded request under an id of its own, and wait for its answer.
 
         Raises:

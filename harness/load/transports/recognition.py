@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from harness.load.transports.contract import Answer, Layout, layout_of
+from harness.load.transports.contract import Layout, WireAnswer, layout_of
 from harness.load.transports.grpc.frames import (
     DATA,
     END_HEADERS,
@@ -93,7 +93,7 @@ class WholeAnswers:
 
     def recall(
         self, piece: bytes, number: bytes, identity: bytes = b""
-    ) -> tuple[Answer, int, bytes] | None:
+    ) -> tuple[WireAnswer, int, bytes] | None:
         """The answer that a piece is, if it is of a known form, and whole.
 
         Args:
@@ -112,7 +112,7 @@ class WholeAnswers:
                 continue
             answered, echoed, wider = match.group("number", "id", "wider")
             if answered == number and (echoed == identity or not echoed):
-                return Answer(layout, piece), data_bytes, wider
+                return WireAnswer(layout, piece), data_bytes, wider
         return None
 
     def learn(

@@ -14,7 +14,7 @@ from harness.metrics import SHOWN_PERCENTILES
 from harness.report.selection import FamilyResults, best_by_batch, families_of
 from harness.runs.folder import StoredRun
 from harness.types import LatencySummary, Role, TrialResult
-from harness.types.card import CardEntry, Measured, Runtime, ServedPoint
+from harness.types.card import CardEntry, RepeatedMeasure, Runtime, ServedPoint
 
 SERVED = "served"
 """What stands in place of a runtime for numbers taken through the server."""
@@ -223,7 +223,7 @@ def _with(
     return dataclasses.replace(blank, metric=metric, unit=unit, value=value, low=low, high=high)
 
 
-def _spread(blank: CardRow, metric: str, unit: str, measured: Measured) -> CardRow:
+def _spread(blank: CardRow, metric: str, unit: str, measured: RepeatedMeasure) -> CardRow:
     return _with(blank, metric, unit, measured.value, measured.low, measured.high)
 
 

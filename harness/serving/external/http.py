@@ -43,7 +43,7 @@ _UNKNOWN = {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_
 
 
 @dataclass(frozen=True)
-class _Reply:
+class _HttpReply:
     status: int
     headers: Message
     body: bytes
@@ -227,15 +227,15 @@ class HttpServer:
         headers: Mapping[str, str] | None = None,
         *,
         timeout_s: float = CALL_TIMEOUT_S,
-    ) -> _Reply:
+    ) -> _HttpReply:
         """GET, or POST where there is a body; an answer of any status but a refusal is one."""
         everything = {**dict(self._address.headers), **(headers or {})}
         request = urllib.request.Request(self._base + path, body, everything)  # noqa: S310  (http or https: made here)
         try:
             with self._opener.open(request, timeout=timeout_s) as answer:
-                return _Reply(answer.status, answer.headers, answer.read())
+                return _HttpReply(answer.status, answer.headers, answer.read())
         except urllib.error.HTTPError as error:
-            reply = _Reply(error.code, error.headers, error.read())
+            reply = _HttpReply(error.code, error.headers, error.read())
             if reply.status == HTTPStatus.FORBIDDEN and (asked := header_asked_for(reply.words())):
                 self._asked_for[asked] = None
             if reply.status == HTTPStatus.UNAUTHORIZED:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness.load.transports.address import Target
-from harness.load.transports.contract import Answer, RequestFailure
+from harness.load.transports.contract import RequestFailure, WireAnswer
 from harness.load.transports.grpc.grpcio import GrpcioTransport
 from harness.load.transports.grpc.transport import GrpcTransport
 
@@ -17,7 +17,9 @@ NOWHERE = Target("localhost", 8001)
 BOTH = pytest.mark.parametrize("transport_class", [GrpcTransport, GrpcioTransport])
 
 
-def send(target: Target, transport_class: type, *, timeout_s: float = 10, count: int = 1) -> Answer:
+def send(
+    target: Target, transport_class: type, *, timeout_s: float = 10, count: int = 1
+) -> WireAnswer:
     """The last answer to so many equal requests."""
     transport = transport_class(target, timeout_s=timeout_s)
     try:
@@ -35,7 +37,7 @@ def failure_of(target: Target, transport_class: type, **options: Any) -> Request
     return caught.value
 
 
-def tensors(answer: Answer) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+def tensors(answer: WireAnswer) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
     return {
         output.name: (output.datatype, output.shape, answer.bytes_of(output))
         for output in answer.layout.outputs

@@ -10,7 +10,7 @@ import pytest
 from http1_server import ScriptedServer, kserve_answer
 
 from harness.load.transports.address import parse_target
-from harness.load.transports.contract import Answer, RequestFailure
+from harness.load.transports.contract import RequestFailure, WireAnswer
 from harness.load.transports.http.transport import HttpTransport
 
 IDS = np.arange(8, dtype=np.int64).reshape(2, 4)
@@ -27,11 +27,11 @@ def talking_to(server: ScriptedServer, *, timeout_s: float = 5.0) -> Iterator[Ht
             transport.close()
 
 
-def ask(transport: HttpTransport) -> Answer:
+def ask(transport: HttpTransport) -> WireAnswer:
     return transport.send(transport.encode("m", {"ids": IDS}))
 
 
-def values(answer: Answer) -> list[float]:
+def values(answer: WireAnswer) -> list[float]:
     (output,) = answer.layout.outputs
     assert (output.name, output.datatype) == ("logits", "FP32")
     numbers: list[float] = np.frombuffer(answer.bytes_of(output), "<f4").tolist()

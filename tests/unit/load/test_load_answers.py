@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from harness.load.requests import answers
 from harness.load.requests.answers import AnswerCheck, decode
 from harness.load.requests.payloads import EncodedRequest
-from harness.load.transports.contract import Answer, OutputTensor, RequestFailure, layout_of
+from harness.load.transports.contract import OutputTensor, RequestFailure, WireAnswer, layout_of
 from harness.types import FREE_SIZE, TensorSpec
 
 LOGITS = TensorSpec("logits", "FP32", (3,))
@@ -32,12 +32,12 @@ def part(*shape: int, name: str = "logits", datatype: str = "FP32", fill: float 
     return name, datatype, shape, np.full(shape, fill).astype(TYPES[datatype]).tobytes()
 
 
-def answer_of(*parts: Part) -> Answer:
+def answer_of(*parts: Part) -> WireAnswer:
     outputs, data = [], b"head and header"
     for name, datatype, shape, raw in parts:
         outputs.append(OutputTensor(name, datatype, shape, len(data), len(data) + len(raw)))
         data += raw
-    return Answer(layout_of(tuple(outputs)), data)
+    return WireAnswer(layout_of(tuple(outputs)), data)
 
 
 def kind_of(check: AnswerCheck, request: EncodedRequest, *parts: Part) -> str | None:

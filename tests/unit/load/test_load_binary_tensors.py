@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from harness.load.transports.address import parse_target
 from harness.load.transports.contract import (
-    Answer,
     Layout,
     OutputTensor,
     RequestFailure,
+    WireAnswer,
     layout_of,
 )
 from harness.load.transports.http.binary_tensors import read_layout
@@ -67,10 +67,10 @@ def described(name: str, datatype: str, shape: list[int], size: int) -> dict[str
     return {"name": name, "datatype": datatype, "shape": shape, "parameters": parameters}
 
 
-def layout_in(header: bytes, raw: bytes, *, before: bytes = b"") -> Answer:
+def layout_in(header: bytes, raw: bytes, *, before: bytes = b"") -> WireAnswer:
     data = before + header + raw
     split = len(before) + len(header)
-    return Answer(read_layout(data, body_start=len(before), tensors_start=split), data)
+    return WireAnswer(read_layout(data, body_start=len(before), tensors_start=split), data)
 
 
 @pytest.mark.parametrize("before", [b"", b"HTTP/1.1 200 OK\r\n\r\n"])

@@ -10,10 +10,10 @@ from typing import Any
 from harness.load.engine.closed_loop import BACKOFF_S, ClosedLoop, Ending
 from harness.load.requests.answers import AnswerCheck
 from harness.load.requests.payloads import EncodedRequest
-from harness.load.transports.contract import Answer, OutputTensor, RequestFailure, layout_of
+from harness.load.transports.contract import OutputTensor, RequestFailure, WireAnswer, layout_of
 
-RIGHT = Answer(layout_of((OutputTensor("logits", "FP32", (2, 1), 0, 8),)), bytes(8))
-EMPTY = Answer(layout_of((OutputTensor("logits", "FP32", (2, 1), 0, 0),)), b"")
+RIGHT = WireAnswer(layout_of((OutputTensor("logits", "FP32", (2, 1), 0, 8),)), bytes(8))
+EMPTY = WireAnswer(layout_of((OutputTensor("logits", "FP32", (2, 1), 0, 0),)), b"")
 
 
 def requests() -> list[EncodedRequest]:
@@ -27,7 +27,7 @@ READING_S = 0.001
 class Script:
     """A transport that answers as written."""
 
-    def __init__(self, *answers: Answer | RequestFailure) -> None:
+    def __init__(self, *answers: WireAnswer | RequestFailure) -> None:
         self._answers = list(answers)
         self.sent: list[int] = []
         self.in_flight_ns: list[int] = []
@@ -41,7 +41,7 @@ class Script:
 
     def close(self) -> None: ...
 
-    def send(self, request: bytes) -> Answer:
+    def send(self, request: bytes) -> WireAnswer:
         self.sent.append(request[0])
         if self.loop is not None:
             self.in_flight_ns.append(self.loop.scheduled_ns)
@@ -127,7 +127,7 @@ def test_nothing_is_scheduled_from_the_ending_on_and_it_may_be_moved() -> None:
     sink = Sink()
 
     class Mover(Script):
-        def send(self, request: bytes) -> Answer:
+        def send(self, request: bytes) -> WireAnswer:
             answer = super().send(request)
             if len(self.sent) == 3:
                 ending.at_ns = time.monotonic_ns()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness import hdr
 from harness.load.generators.collector import Collector
-from harness.load.generators.messages import Progress
+from harness.load.generators.messages import LoadProgress
 from harness.types import RESPONSE, Latencies, SparseHistogram, TimeSlice
 
 START, SLICE = 1_000_000_000, 50_000_000
@@ -23,10 +23,10 @@ def report(
     complete: float | None = None,
     cpu_s: float = 0.0,
     lag: SparseHistogram = NOTHING,
-) -> Progress:
+) -> LoadProgress:
     at_ns = START + int(at_slice * SLICE)
     complete_ns = at_ns if complete is None else START + int(complete * SLICE)
-    return Progress(at_ns, complete_ns, slices, cpu_s, lag, 77)
+    return LoadProgress(at_ns, complete_ns, slices, cpu_s, lag, 77)
 
 
 def test_slices_of_several_reports_and_processes_add_up() -> None:

@@ -20,7 +20,7 @@ from harness.load.engine.open_loop import OpenLoop, Timer, requests_in_turn
 from harness.load.requests.answers import AnswerCheck
 from harness.load.requests.payloads import EncodedRequest
 from harness.load.schedule.arrivals import arrival_times_ns, share
-from harness.load.transports.contract import Answer, Layout, OutputTensor, RequestFailure
+from harness.load.transports.contract import Layout, OutputTensor, RequestFailure, WireAnswer
 from harness.types import ArrivalKind, ArrivalProcess
 
 MS = 1_000_000
@@ -33,7 +33,7 @@ EMPTY = Layout((OutputTensor("scores", "FP32", (1, 1), 0, 0),))
 class Server:
     """Answers each request by a function; what it was sent is kept in order."""
 
-    behave: Callable[[bytes], Answer]
+    behave: Callable[[bytes], WireAnswer]
     bodies: list[bytes] = field(default_factory=list)
     opened: int = 0
     connected: int = 0
@@ -47,7 +47,7 @@ class Server:
     def connect(self) -> None:
         self.connected += 1
 
-    def send(self, body: bytes) -> Answer:
+    def send(self, body: bytes) -> WireAnswer:
         self.bodies.append(body)
         answer = self.behave(body)
         self.received_ns = time.monotonic_ns()
@@ -60,8 +60,8 @@ class Server:
         raise NotImplementedError
 
 
-def right(_: bytes) -> Answer:
-    return Answer(RIGHT, b"\0\0\0\0")
+def right(_: bytes) -> WireAnswer:
+    return WireAnswer(RIGHT, b"\0\0\0\0")
 
 
 @dataclass
@@ -158,7 +158,7 @@ def test_an_ending_that_is_moved_ends_a_sleeping_dispatcher(timer: Timer) -> Non
 def test_what_exceeds_the_bound_is_dropped_and_counted_exactly(timer: Timer) -> None:
     over = threading.Event()
 
-    def hold(_: bytes) -> Answer:
+    def hold(_: bytes) -> WireAnswer:
         assert over.wait(10)
         return right(b"")
 
@@ -184,7 +184,7 @@ def test_a_server_that_stalls_shows_in_every_request_that_was_due(timer: Timer) 
     start_ns = time.monotonic_ns() + 20 * MS
     stall_ns = (start_ns + 500 * MS, start_ns + 1500 * MS)
 
-    def stall(_: bytes) -> Answer:
+    def stall(_: bytes) -> WireAnswer:
         now_ns = time.monotonic_ns()
         if stall_ns[0] <= now_ns < stall_ns[1]:
             time.sleep((stall_ns[1] - now_ns) / 1e9)
@@ -218,10 +218,10 @@ def test_latency_runs_from_the_schedule_when_the_dispatcher_is_late(timer: Timer
 
 
 def test_failures_are_recorded_and_hold_nobody_up(timer: Timer) -> None:
-    def refuse(body: bytes) -> Answer:
+    def refuse(body: bytes) -> WireAnswer:
         if body == b"0":
             raise RequestFailure("connection", "refused")
-        return Answer(EMPTY if body == b"1" else RIGHT, b"\0\0\0\0")
+        return WireAnswer(EMPTY if body == b"1" else RIGHT, b"\0\0\0\0")
 
     seen = Seen()
     start_ns = time.monotonic_ns()
@@ -236,7 +236,7 @@ def test_failures_are_recorded_and_hold_nobody_up(timer: Timer) -> None:
 
 
 def test_a_fault_of_the_harness_itself_ends_the_load(timer: Timer) -> None:
-    def break_down(_: bytes) -> Answer:
+    def break_down(_: bytes) -> WireAnswer:
         raise ZeroDivisionError("not a failed request")
 
     server, seen = Server(break_down), Seen()

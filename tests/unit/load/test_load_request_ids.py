@@ -18,7 +18,7 @@ from http2_server import Peer, envelope, infer_response, scripted_server
 from tritonclient.grpc import service_pb2
 
 from harness.load.transports.address import Target, parse_target
-from harness.load.transports.contract import Answer, Layout, RequestFailure, Transport
+from harness.load.transports.contract import Layout, RequestFailure, Transport, WireAnswer
 from harness.load.transports.grpc import http2
 from harness.load.transports.grpc.grpcio import GrpcioTransport
 from harness.load.transports.grpc.messages import AnswerForms
@@ -115,7 +115,7 @@ def _over_grpcio(door: str, echo: Echo, seen: list[str]) -> Iterator[Transport]:
         transport.close()
 
 
-def number_of(answer: Answer) -> float:
+def number_of(answer: WireAnswer) -> float:
     (output,) = answer.layout.outputs
     assert (output.name, output.shape) == ("logits", (1, 1))
     (number,) = np.frombuffer(answer.bytes_of(output), "<f4").tolist()

@@ -25,7 +25,7 @@ from harness.load.requests.payloads import (
     read_payloads,
     write_payloads,
 )
-from harness.load.transports.contract import Answer, OutputTensor, RequestFailure, layout_of
+from harness.load.transports.contract import OutputTensor, RequestFailure, WireAnswer, layout_of
 from harness.load.transports.grpc.messages import encode_infer_request
 from harness.load.transports.http.binary_tensors import encode_body
 from harness.load.transports.http.json_tensors import encode_json
@@ -181,7 +181,7 @@ def test_an_answer_in_bytes_must_hold_its_elements_lengths() -> None:
     check = AnswerCheck((TensorSpec("LABEL", "BYTES", (1,)),))
     data = b"\4\0\0\0good\3\0\0\0bad"
     layout = layout_of((OutputTensor("LABEL", "BYTES", (2, 1), 0, len(data)),))
-    check.check(Answer(layout, data), EncodedRequest(b"", 2, frozenset({1})))
+    check.check(WireAnswer(layout, data), EncodedRequest(b"", 2, frozenset({1})))
     short = layout_of((OutputTensor("LABEL", "BYTES", (2, 1), 0, 7),))
     with pytest.raises(RequestFailure, match="too few for its elements' lengths"):
-        check.check(Answer(short, data[:7]), EncodedRequest(b"", 2, frozenset({1})))
+        check.check(WireAnswer(short, data[:7]), EncodedRequest(b"", 2, frozenset({1})))

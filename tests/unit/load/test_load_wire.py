@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from harness.load.generators.messages import (
-    Failed,
+    GeneratorFailed,
+    LoadEnded,
+    LoadProgress,
     Measure,
-    Measured,
     Order,
     Prepare,
-    Progress,
     Ready,
-    Stop,
+    StopLoad,
     decode_answer,
     decode_order,
     encode_answer,
@@ -81,7 +81,7 @@ PREPARE = Prepare(
         PREPARE,
         dataclasses.replace(PREPARE, known_answers=Path("k.npz"), records=None),
         Measure(2**62, 50_000_000, 2**63 - 1),
-        Stop(2**62),
+        StopLoad(2**62),
     ],
 )
 def test_orders_survive(order: Order) -> None:
@@ -112,8 +112,8 @@ slices = st.builds(
 def test_answers_survive(
     words: str, seen: list[TimeSlice], lag: SparseHistogram, cpu_s: float
 ) -> None:
-    progress = Progress(2**62, 2**62 - 1, tuple(seen), cpu_s, lag, 2**40)
-    for answer in (Ready(), Failed(words), progress, Measured(words, 2**62, words)):
+    progress = LoadProgress(2**62, 2**62 - 1, tuple(seen), cpu_s, lag, 2**40)
+    for answer in (Ready(), GeneratorFailed(words), progress, LoadEnded(words, 2**62, words)):
         line = encode_answer(answer)
         assert line.count(b"\n") == 1
         assert decode_answer(line) == answer

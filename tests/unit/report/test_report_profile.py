@@ -6,7 +6,7 @@ from sample_run import sample_run
 
 from harness.report.profile.findings import bound_of, scaling_sentence
 from harness.report.profile.page import build_profile, profile_page, profile_summary
-from harness.types.card import Measured, Runtime
+from harness.types.card import RepeatedMeasure, Runtime
 from harness.types.profiles import (
     OperatorCost,
     OperatorProfile,
@@ -44,7 +44,7 @@ def product(intensity, billion_per_s, *, moved=1e5, datatype="fp32"):
 
 def profiled(*costs, runtime=Runtime.ONNX_RUNTIME, batch=16):
     return OperatorProfile(
-        runtime, batch, 32, 20, Measured(1.0, 0.9, 1.4), costs, f"traces/{runtime}.json"
+        runtime, batch, 32, 20, RepeatedMeasure(1.0, 0.9, 1.4), costs, f"traces/{runtime}.json"
     )
 
 
@@ -82,7 +82,9 @@ def test_time_outside_the_products_is_told():
 
 def step(batch, rate, growth=None):
     bounds = (None, None) if growth is None else (growth - 0.02, growth + 0.02)
-    return ScalingStep(batch, Measured(rate, rate * 0.97, rate * 1.02), growth, *bounds, rounds=6)
+    return ScalingStep(
+        batch, RepeatedMeasure(rate, rate * 0.97, rate * 1.02), growth, *bounds, rounds=6
+    )
 
 
 def scaling(runtime):

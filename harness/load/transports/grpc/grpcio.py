@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from harness.errors import UsageError
 from harness.load.transports.address import Target
-from harness.load.transports.contract import Answer, RequestFailure
+from harness.load.transports.contract import RequestFailure, WireAnswer
 from harness.load.transports.grpc.messages import (
     MODEL_INFER,
     SERVICE,
@@ -78,7 +78,7 @@ class GrpcioTransport:
             if not _answered(error):
                 raise self._failure(error) from error
 
-    def send(self, request: bytes) -> Answer:
+    def send(self, request: bytes) -> WireAnswer:
         """Call `ModelInfer` under an id of its own."""
         if self._infer is None:
             self._open()
@@ -89,7 +89,7 @@ class GrpcioTransport:
             raise self._failure(error) from error
         self.received_ns = time.monotonic_ns()
         layout = self._forms.recognise(data, identity) or self._forms.learn(data, identity)
-        return Answer(layout, data)
+        return WireAnswer(layout, data)
 
     def close(self) -> None:
         """Close the channel."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-from harness.load.transports.contract import Answer
+from harness.load.transports.contract import WireAnswer
 from harness.load.transports.grpc import frames
 from harness.load.transports.grpc.frames import Http2Violation
 from harness.load.transports.grpc.headers import Headers
@@ -43,7 +43,7 @@ class Stream:
         """The error code with which the server broke the stream off."""
         self.piece: bytes | None = None
         """All frames of the answer and nothing else, if they came together."""
-        self.answer: Answer | None = None
+        self.answer: WireAnswer | None = None
         """The whole of it, where its form was known: then nothing else is filled in."""
 
     def take_headers(self, headers: Headers, *, last: bool) -> None:

@@ -65,7 +65,7 @@ class AnswerForms:
 
     def __init__(self, *, envelope_bytes: int = 0) -> None:
         self._envelope_bytes = envelope_bytes
-        self._forms: dict[int, tuple[_Form, ...]] = {}
+        self._forms: dict[int, tuple[_MessageForm, ...]] = {}
 
     def recognise(self, data: bytes, identity: bytes = b"") -> Layout | None:
         """The layout of an answer of a known form to the request of this id; None for another."""
@@ -115,11 +115,11 @@ class AnswerForms:
         others = self._forms.get(len(data), ())[-_FORMS_OF_ONE_LENGTH + 1 :]
         self._forms[len(data)] = (
             *others,
-            _Form(holes_of(prefix, identity), delimiters, layout),
+            _MessageForm(holes_of(prefix, identity), delimiters, layout),
         )
 
 
-class _Form(NamedTuple):
+class _MessageForm(NamedTuple):
     prefix: tuple[bytes, ...]
     """Up to the first raw tensor, or all if there is none; in parts, between them the id."""
     delimiters: tuple[tuple[int, bytes], ...]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from harness.errors import UsageError
 from harness.load.transports.address import Target
 from harness.load.transports.connecting import ReadWaiter
-from harness.load.transports.contract import Answer, RequestFailure
+from harness.load.transports.contract import RequestFailure, WireAnswer
 from harness.load.transports.grpc import frames
 from harness.load.transports.grpc.frames import ErrorCode, Http2Violation
 from harness.load.transports.grpc.headers import Headers, encode_headers
@@ -65,7 +65,7 @@ class GrpcTransport:
         except (OSError, Http2Violation) as error:
             raise self._broken(error) from error
 
-    def send(self, request: bytes) -> Answer:
+    def send(self, request: bytes) -> WireAnswer:
         """Call `ModelInfer` under an id of its own."""
         try:
             connection = self._open()
@@ -83,7 +83,7 @@ class GrpcTransport:
             _check_envelope(data)
             layout = self._forms.learn(data, stream.identity)
         connection.learn(stream, layout)
-        return Answer(layout, data)
+        return WireAnswer(layout, data)
 
     def close(self) -> None:
         """Close the connection."""

@@ -18,9 +18,9 @@ from pydantic_core import from_json
 from harness.errors import DataError
 from harness.load.transports.contract import (
     DATATYPES,
-    Answer,
     OutputTensor,
     RequestFailure,
+    WireAnswer,
     check_echo,
     datatype_of,
     layout_of,
@@ -80,7 +80,7 @@ def _data(name: str, array: NDArray[Any]) -> list[Any]:
         ) from error
 
 
-def read_json(body: bytes, identity: bytes = b"") -> Answer:
+def read_json(body: bytes, identity: bytes = b"") -> WireAnswer:
     """An accepted answer: its tensors' elements as raw little-endian bytes, one after another.
 
     Args:
@@ -107,7 +107,7 @@ def read_json(body: bytes, identity: bytes = b"") -> Answer:
             "malformed", f"the answer is no KServe v2 JSON ({error}): {body[:200]!r}"
         ) from error
     check_echo(answer.get("id"), identity)
-    return Answer(layout_of(tuple(outputs)), b"".join(parts))
+    return WireAnswer(layout_of(tuple(outputs)), b"".join(parts))
 
 
 def _raw(datatype: str, data: Any) -> bytes:

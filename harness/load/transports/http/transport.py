@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from harness.load.transports.address import Target
 from harness.load.transports.connecting import ReadWaiter, open_socket, stands
-from harness.load.transports.contract import AnotherAnswer, Answer, Layout, RequestFailure
+from harness.load.transports.contract import AnotherAnswer, Layout, RequestFailure, WireAnswer
 from harness.load.transports.deadlines import watch
 from harness.load.transports.http.binary_tensors import encode_body, read_layout
 from harness.load.transports.http.http1 import Message, ProtocolViolation, StreamEnd, read_message
@@ -77,7 +77,7 @@ class HttpTransport:
         """Open the connection, unless there is one that stands."""
         self._ready()
 
-    def send(self, request: bytes) -> Answer:
+    def send(self, request: bytes) -> WireAnswer:
         """Send a request under an id of its own, and recognise its answer, or read it."""
         connection = self._ready()
         request, identity = stamped(request)
@@ -95,7 +95,7 @@ class HttpTransport:
             raise self._too_late("answer from")
         self.received_ns = connection.inbox.received_ns
         if isinstance(found, Layout):
-            return Answer(found, received)
+            return WireAnswer(found, received)
         try:
             return self._read(found, identity)
         except AnotherAnswer:  # and so may be all that this connection brings from now on
@@ -122,7 +122,7 @@ class HttpTransport:
         self._connection = _Connection(connected, self._waiter)
         return self._connection
 
-    def _read(self, message: Message, identity: bytes) -> Answer:
+    def _read(self, message: Message, identity: bytes) -> WireAnswer:
         """Take an answer of an unknown form apart, and recognise its form from now on."""
         head = message.head
         if not head.keep_alive:
@@ -144,7 +144,7 @@ class HttpTransport:
         )
         if head.keep_alive and message.body_start:
             _forms.remember(message.data, tensors_start, layout, identity)
-        return Answer(layout, message.data)
+        return WireAnswer(layout, message.data)
 
     def _broken(self, connection: _Connection, error: Exception) -> RequestFailure:
         connection.guard.clear()
