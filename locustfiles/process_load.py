@@ -172,7 +172,12 @@ class ProcessLoad:
             bytes_per_row=_bytes_per_row(self._outputs, self._traffic.requests),
         )
         listeners = [counts.add, *([self._writer.add] if self._writer else [])]
-        return Recorder(self._start_ns, int(SLICE_S * _NS), listeners=listeners)
+        return Recorder(
+            self._start_ns,
+            int(SLICE_S * _NS),
+            listeners=listeners,
+            keep_ids=self._writer is not None,
+        )
 
     def _open_loop(self, recorder: Recorder, timer: Timer) -> OpenLoop:
         workload, role = self._plan.workload, self._role

@@ -104,7 +104,12 @@ class SessionTrial:
         self.ending.at_ns = order.end_ns
         counts = LocustCounts(self._environment, self._method, self._order.model)
         listeners = [counts.add, *([self._writer.add] if self._writer else [])]
-        recorder = Recorder(order.start_ns, order.slice_ns, listeners=listeners)
+        recorder = Recorder(
+            order.start_ns,
+            order.slice_ns,
+            listeners=listeners,
+            keep_ids=self._writer is not None,
+        )
         lag = LoopLag()
         self._begin.set((order.start_ns, recorder))
         users = self._runner.user_greenlets

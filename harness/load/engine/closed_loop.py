@@ -60,11 +60,18 @@ FOREVER_NS = 1 << 63
 class RequestSink(Protocol):
     """Where a slot's requests are recorded; `harness.load.engine.recorder.Recorder` is one."""
 
-    def add(self, scheduled_ns: int, sent_ns: int, completed_ns: int, rows: int) -> None:
-        """A request that was answered as it should be."""
+    def add(
+        self, scheduled_ns: int, sent_ns: int, completed_ns: int, rows: int, identity: bytes
+    ) -> None:
+        """A request that was answered as it should be, and the id that it bore."""
 
     def fail(
-        self, scheduled_ns: int, sent_ns: int, completed_ns: int, failure: RequestFailure
+        self,
+        scheduled_ns: int,
+        sent_ns: int,
+        completed_ns: int,
+        failure: RequestFailure,
+        identity: bytes,
     ) -> None:
         """A request that was not."""
 
@@ -150,11 +157,12 @@ class ClosedLoop:
                 if answer.layout is not request.layout or request.known is not None:
                     check(answer, request)
             except RequestFailure as failure:
-                self._sink.fail(free_ns, sent_ns, completed_ns or now_ns(), failure)
+                ended_ns = completed_ns or now_ns()
+                self._sink.fail(free_ns, sent_ns, ended_ns, failure, transport.identity)
                 self.scheduled_ns = 0
                 time.sleep(BACKOFF_S)
                 free_ns = now_ns()
             else:
-                add(free_ns, sent_ns, completed_ns, request.batch_size)
+                add(free_ns, sent_ns, completed_ns, request.batch_size, transport.identity)
                 free_ns = now_ns()
         self.scheduled_ns = 0

@@ -111,9 +111,11 @@ class Slot:
                 self._check.check(answer, request)
         except RequestFailure as failure:
             # No pause, unlike in a closed loop: the schedule says when the next request goes.
-            self._sink.fail(self.scheduled_ns, sent_ns, completed_ns or now_ns(), failure)
+            ended_ns, identity = completed_ns or now_ns(), self._transport.identity
+            self._sink.fail(self.scheduled_ns, sent_ns, ended_ns, failure, identity)
         else:
-            self._sink.add(self.scheduled_ns, sent_ns, completed_ns, request.batch_size)
+            moments_ns = self.scheduled_ns, sent_ns, completed_ns
+            self._sink.add(*moments_ns, request.batch_size, self._transport.identity)
 
 
 class OpenLoop:

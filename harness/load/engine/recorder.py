@@ -44,6 +44,8 @@ class FailedRequest(NamedTuple):
     failure: RequestFailure
     spans_ns: Mapping[str, Sequence[int]] = _NO_SPANS
     """By span, what was measured before it failed."""
+    identity: bytes = b""
+    """The id that it bore."""
 
     @property
     def moments_ns(self) -> tuple[int, int, int]:
@@ -77,6 +79,8 @@ class RecordedBatch:
     """Of the successes, by name: the spans that were handed in with them."""
     failed_spans: Mapping[str, SpanValues] = field(default_factory=dict)
     """Of the failures."""
+    identities: tuple[bytes, ...] = ()
+    """The ids of the successes; none unless the recorder keeps them."""
 
 
 Listener = Callable[[RecordedBatch], None]
@@ -93,9 +97,17 @@ class Recorder:
         start_ns: of slice 0.
         slice_ns: length of a slice.
         listeners: called with every batch, from `take` or from the request that fills a batch.
+        keep_ids: hand the requests' ids on to the listeners.
     """
 
-    def __init__(self, start_ns: int, slice_ns: int, *, listeners: Sequence[Listener] = ()) -> None:
+    def __init__(
+        self,
+        start_ns: int,
+        slice_ns: int,
+        *,
+        listeners: Sequence[Listener] = (),
+        keep_ids: bool = False,
+    ) -> None:
         self.first_failure = ""
         """The first failure's own words."""
         self.first_failure_ns = 0
@@ -112,16 +124,27 @@ class Recorder:
         """Of the spans that every request has: place, and from which moment to which."""
         self._log: list[int] = []
         """Four numbers per success, flat: a tuple each would cost the garbage collector's time."""
+        self._identities: list[bytes] | None = [] if keep_ids else None
+        """One per success."""
         self._noted: defaultdict[str, list[int]] = defaultdict(list)
         """By span: a success's place in the log and a value, flat."""
         self._failures: list[FailedRequest] = []
         self._dropped: list[int] = []
         self._sums = _Sums(self._spans)
 
-    def add(self, scheduled_ns: int, sent_ns: int, completed_ns: int, rows: int) -> None:
+    def add(
+        self,
+        scheduled_ns: int,
+        sent_ns: int,
+        completed_ns: int,
+        rows: int,
+        identity: bytes = b"",
+    ) -> None:
         """A request that was answered as it should be; a load generator's every request is here."""
         log = self._log
         log += (scheduled_ns, sent_ns, completed_ns, rows)
+        if self._identities is not None:
+            self._identities.append(identity)
         if len(log) >= MOST_HELD * _FIELDS:
             self._flush()
 
@@ -132,6 +155,7 @@ class Recorder:
         completed_ns: int,
         rows: int,
         spans_ns: Mapping[str, Sequence[int]],
+        identity: bytes = b"",
     ) -> None:
         """A request that was answered as it should be, and of which more is known.
 
@@ -142,6 +166,7 @@ class Recorder:
             rows: samples in it.
             spans_ns: values by the name of their span, as many as the request has: a time to the
                 first token is one, the times between tokens are many.
+            identity: the id that it bore.
 
         Raises:
             KeyError: `SPANS` has no such span, or the recorder measures it itself.
@@ -152,7 +177,7 @@ class Recorder:
             noted = self._noted[name]
             for value in values:
                 noted += (place, value)
-        self.add(scheduled_ns, sent_ns, completed_ns, rows)
+        self.add(scheduled_ns, sent_ns, completed_ns, rows, identity)
 
     def fail(
         self,
@@ -160,6 +185,7 @@ class Recorder:
         sent_ns: int,
         completed_ns: int,
         failure: RequestFailure,
+        identity: bytes = b"",
         spans_ns: Mapping[str, Sequence[int]] = _NO_SPANS,
     ) -> None:
         """A request that was not, with the spans that were measured before it failed.
@@ -172,7 +198,9 @@ class Recorder:
         if not self.first_failure:
             self.first_failure = str(failure)
             self.first_failure_ns = completed_ns
-        self._failures.append(FailedRequest(scheduled_ns, sent_ns, completed_ns, failure, spans_ns))
+        self._failures.append(
+            FailedRequest(scheduled_ns, sent_ns, completed_ns, failure, spans_ns, identity)
+        )
         if len(self._failures) >= MOST_HELD:
             self._flush()
 
@@ -197,6 +225,7 @@ class Recorder:
             return
         log, self._log = self._log, []
         noted, self._noted = self._noted, defaultdict(list)
+        identities, self._identities = self._identities, None if self._identities is None else []
         failures, self._failures = self._failures, []
         dropped, self._dropped = self._dropped, []
         scheduled_ns, sent_ns, completed_ns, rows = _columns(log, _FIELDS)
@@ -211,6 +240,7 @@ class Recorder:
             hdr.integers(dropped),
             {name: SpanValues(*_columns(flat, 2)) for name, flat in noted.items()},
             _spans_of(failures),
+            tuple(identities or ()),
         )
         self._sum(batch)
         for listener in self._listeners:

@@ -37,13 +37,16 @@ _EVERY_REQUEST = (
     pa.field("completed_ns", pa.int64()),
     pa.field("rows", pa.int32()),
     pa.field("status", pa.dictionary(pa.int16(), pa.string()), nullable=False),
+    pa.field("id", pa.string()),
 )
-"""`rows` is known of successes; `status` is `ok`, `dropped` or the kind of failure."""
+"""`rows` is known of successes; `status` is `ok`, `dropped` or the kind of failure; `id` is the
+KServe id that a request bore, by which the server's log and trace have it, null where none went
+out."""
 _MOMENTS = ("scheduled_ns", "sent_ns", "completed_ns")
 _ENCODING: dict[str, Any] = {
     "compression": "zstd",
     "use_dictionary": ["rows", "status"],
-    "column_encoding": dict.fromkeys(_MOMENTS, "DELTA_BINARY_PACKED"),
+    "column_encoding": dict.fromkeys(_MOMENTS, "DELTA_BINARY_PACKED") | {"id": "DELTA_BYTE_ARRAY"},
 }
 """About 8 bytes a request, of the 30 it has in the stream."""
 
@@ -144,6 +147,7 @@ class RecordWriter:
             pa.array(np.concatenate([batch.completed_ns, moments[:, 2], never]), mask=unsent),
             pa.array(rows.astype(np.int32), mask=unanswered),
             self._statuses_of(batch),
+            _identities(batch, answered + failed + dropped),
             *(_span_column(batch, name) for name in _spans_beside_moments()),
         ]
         return pa.RecordBatch.from_arrays(columns, schema=self._schema)
@@ -156,6 +160,14 @@ class RecordWriter:
         codes = np.zeros(len(batch.rows) + len(kinds), dtype=np.int16)
         codes[len(batch.rows) :] = kinds
         return pa.DictionaryArray.from_arrays(codes, pa.array(list(known)))
+
+
+def _identities(batch: RecordedBatch, requests: int) -> pa.StringArray:
+    """(requests,) ids of the successes, then of the failures; nothing bore one that was dropped."""
+    answered = [one.decode() or None for one in batch.identities]
+    answered += [None] * (len(batch.rows) - len(answered))
+    ids = answered + [one.identity.decode() or None for one in batch.failures]
+    return pa.array(ids + [None] * (requests - len(ids)), type=pa.string())
 
 
 def recover_records(folder: Path) -> list[Path]:

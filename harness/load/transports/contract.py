@@ -151,6 +151,8 @@ class Transport(Protocol):
     received_ns: int
     """CLOCK_MONOTONIC when the answer that `send` last returned had come, as near as this
     transport can tell: by the kernel's stamp (`inbox.py`), or when it was read."""
+    identity: bytes
+    """The id of the request that was last sent; empty where it bore none, or never went out."""
 
     def encode(self, model: str, inputs: Mapping[str, NDArray[Any]]) -> bytes:
         """The whole request as it goes over the wire, but for a mark where its id will stand.

@@ -32,6 +32,7 @@ class Script:
         self.sent: list[int] = []
         self.in_flight_ns: list[int] = []
         self.received_ns = 0
+        self.identity = b""
         self.loop: ClosedLoop | None = None
 
     def encode(self, model: str, inputs: Mapping[str, Any]) -> bytes:
@@ -43,6 +44,7 @@ class Script:
 
     def send(self, request: bytes) -> WireAnswer:
         self.sent.append(request[0])
+        self.identity = b"id-%d" % len(self.sent)
         if self.loop is not None:
             self.in_flight_ns.append(self.loop.scheduled_ns)
         time.sleep(0.002)
@@ -60,13 +62,23 @@ class Sink:
     def __init__(self) -> None:
         self.ok: list[tuple[int, int, int, int]] = []
         self.failed: list[tuple[int, int, int, RequestFailure]] = []
+        self.identities: list[bytes] = []
 
-    def add(self, scheduled_ns: int, sent_ns: int, completed_ns: int, rows: int) -> None:
+    def add(
+        self, scheduled_ns: int, sent_ns: int, completed_ns: int, rows: int, identity: bytes
+    ) -> None:
+        self.identities.append(identity)
         self.ok.append((scheduled_ns, sent_ns, completed_ns, rows))
 
     def fail(
-        self, scheduled_ns: int, sent_ns: int, completed_ns: int, failure: RequestFailure
+        self,
+        scheduled_ns: int,
+        sent_ns: int,
+        completed_ns: int,
+        failure: RequestFailure,
+        identity: bytes,
     ) -> None:
+        self.identities.append(identity)
         self.failed.append((scheduled_ns, sent_ns, completed_ns, failure))
 
 
@@ -136,3 +148,9 @@ def test_nothing_is_scheduled_from_the_ending_on_and_it_may_be_moved() -> None:
     ClosedLoop(Mover(*[RIGHT] * 9), requests(), AnswerCheck(), sink).run(ending)
     assert len(sink.ok) == 3
     assert all(scheduled_ns < ending.at_ns for scheduled_ns, *_ in sink.ok)
+
+
+def test_every_request_is_recorded_with_the_id_that_it_bore() -> None:
+    script = Script(RIGHT, RequestFailure("timeout", ""), RIGHT)
+    sink = run(script, most=3)
+    assert sink.identities == [b"id-1", b"id-2", b"id-3"]

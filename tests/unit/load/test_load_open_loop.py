@@ -39,6 +39,7 @@ class Server:
     connected: int = 0
     closed: int = 0
     received_ns: int = 0
+    identity: bytes = b""
 
     def open(self) -> Server:
         self.opened += 1
@@ -49,6 +50,7 @@ class Server:
 
     def send(self, body: bytes) -> WireAnswer:
         self.bodies.append(body)
+        self.identity = b"id-" + body
         answer = self.behave(body)
         self.received_ns = time.monotonic_ns()
         return answer
@@ -71,13 +73,23 @@ class Seen:
     ok: list[tuple[int, int, int, int]] = field(default_factory=list)
     failed: list[tuple[int, int, int, RequestFailure]] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
+    identities: list[bytes] = field(default_factory=list)
 
-    def add(self, scheduled_ns: int, sent_ns: int, completed_ns: int, rows: int) -> None:
+    def add(
+        self, scheduled_ns: int, sent_ns: int, completed_ns: int, rows: int, identity: bytes
+    ) -> None:
+        self.identities.append(identity)
         self.ok.append((scheduled_ns, sent_ns, completed_ns, rows))
 
     def fail(
-        self, scheduled_ns: int, sent_ns: int, completed_ns: int, failure: RequestFailure
+        self,
+        scheduled_ns: int,
+        sent_ns: int,
+        completed_ns: int,
+        failure: RequestFailure,
+        identity: bytes,
     ) -> None:
+        self.identities.append(identity)
         self.failed.append((scheduled_ns, sent_ns, completed_ns, failure))
 
     def drop(self, scheduled_ns: int) -> None:

@@ -89,6 +89,26 @@ def test_merged_slices_equal_the_union_of_the_records(tmp_path_factory, requests
     assert len(rows_of(folder)) == len(requests)
 
 
+def test_a_record_bears_the_id_of_its_request(tmp_path: Path) -> None:
+    with RecordWriter(tmp_path / "worker-0.parquet") as writer:
+        recorder = Recorder(0, SLICE_NS, listeners=[writer.add], keep_ids=True)
+        recorder.add(10, 11, 12, 1, b"0123456789ab000000000001")
+        recorder.fail(20, 21, 22, RequestFailure("timeout", ""), b"0123456789ab000000000002")
+        recorder.fail(30, 31, 32, RequestFailure("connection", "refused"))
+        recorder.drop(40)
+        recorder.take()
+        recorder.add(50, 51, 52, 1, b"0123456789ab000000000003")
+        recorder.take()
+    rows = pq.read_table(tmp_path / "worker-0.parquet").to_pylist()
+    assert {row["scheduled_ns"]: row["id"] for row in rows} == {
+        10: "0123456789ab000000000001",
+        20: "0123456789ab000000000002",
+        30: None,
+        40: None,
+        50: "0123456789ab000000000003",
+    }
+
+
 def test_row_groups_are_bounded_and_compact(tmp_path: Path) -> None:
     path = tmp_path / "worker-0.parquet"
     with RecordWriter(path) as writer:

@@ -63,6 +63,7 @@ class GrpcioTransport:
         self._channel: Any = None
         self._infer: Any = None
         self.received_ns = 0
+        self.identity = b""
 
     def encode(self, model: str, inputs: Mapping[str, NDArray[Any]]) -> bytes:
         """A serialised `ModelInferRequest`."""
@@ -83,6 +84,7 @@ class GrpcioTransport:
         if self._infer is None:
             self._open()
         request, identity = stamped(request)
+        self.identity = identity
         try:
             data = self._infer(request, timeout=self._timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:

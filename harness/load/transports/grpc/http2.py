@@ -100,6 +100,11 @@ class Http2Connection:
         is_whole = self._stream.ended and not self._is_retiring
         return is_whole and self._stream.number + 2 <= frames.LARGEST_STREAM_ID
 
+    @property
+    def identity(self) -> bytes:
+        """The id of the request that was last sent; empty before the first."""
+        return self._stream.identity
+
     def exchange(self, request: bytes) -> Stream:
         """Send a request on the next stream and wait until that stream has ended.
 

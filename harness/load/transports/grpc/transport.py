@@ -49,6 +49,7 @@ class GrpcTransport:
         self._connection: Http2Connection | None = None
         self._header_block = _request_headers(target, timeout_s)
         self.received_ns = 0
+        self.identity = b""
         self._good_headers: Headers = {}
         self._good_trailers: Headers = {}
         """Found in order before; equal blocks are the same object (`HeaderMemory`)."""
@@ -67,11 +68,15 @@ class GrpcTransport:
 
     def send(self, request: bytes) -> WireAnswer:
         """Call `ModelInfer` under an id of its own."""
+        self.identity = b""
         try:
             connection = self._open()
             stream = connection.exchange(request)
         except (OSError, Http2Violation) as error:
+            if self._connection is not None:
+                self.identity = self._connection.identity
             raise self._broken(error) from error
+        self.identity = stream.identity
         self.received_ns = connection.received_ns
         if stream.answer is not None:
             return stream.answer

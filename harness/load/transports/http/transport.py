@@ -52,6 +52,7 @@ class HttpTransport:
         self._waiter = waiter
         self._connection: _Connection | None = None
         self.received_ns = 0
+        self.identity = b""
 
     def encode(self, model: str, inputs: Mapping[str, NDArray[Any]]) -> bytes:
         """Head and body, ready for the socket."""
@@ -79,8 +80,10 @@ class HttpTransport:
 
     def send(self, request: bytes) -> WireAnswer:
         """Send a request under an id of its own, and recognise its answer, or read it."""
+        self.identity = b""
         connection = self._ready()
         request, identity = stamped(request)
+        self.identity = identity
         try:
             received = connection.ask(request, self._timeout_s)
             found = _forms.recall(received, identity) or read_message(received, connection.receive)
