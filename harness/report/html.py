@@ -1,13 +1,19 @@
-"""The page as one self-contained HTML file: no network, plotly.js inline once."""
+"""The page as one self-contained HTML file: no network, plotly.js inside, compressed."""
 
 from __future__ import annotations
 
+import gzip
+from base64 import b64encode
 from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from plotly.offline import get_plotlyjs
 
+from harness.errors import EnvironmentFailure
 from harness.report.page import Page
+
+_TEMPLATES = files("harness.report") / "templates"
 
 
 def render_html(page: Page) -> str:
@@ -16,7 +22,13 @@ def render_html(page: Page) -> str:
 
 
 def render_page(template: str, page: object, *, plots: bool) -> str:
-    """Any page of the harness by its template; `plots` says whether plotly has to come along."""
+    """Any page of the harness.
+
+    Args:
+        template: its template's name.
+        page: what the template shows, under the name `page`.
+        plots: whether the page has plots, so that plotly.js has to come along.
+    """
     environment = Environment(
         loader=PackageLoader("harness.report"),
         autoescape=True,
@@ -24,11 +36,29 @@ def render_page(template: str, page: object, *, plots: bool) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
-    folder = files("harness.report") / "templates"
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     return environment.get_template(template).render(
         page=page,
-        css=(folder / "report.css").read_text(encoding="utf-8"),
-        script=(folder / "report.js").read_text(encoding="utf-8"),
-        plotly=get_plotlyjs() if plots else "",
+        css=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
+        script=(_TEMPLATES / "report.js").read_text(encoding="utf-8"),
+        plotly=b64encode(compressed_plotly()).decode() if plots else "",
     )
+
+
+def compressed_plotly() -> bytes:
+    """plotly.js as gzip: the bundle of the installation, else the one of an installed `plotly`.
+
+    Raises:
+        EnvironmentFailure: there is neither, as in a checkout that was never installed.
+    """
+    own = _TEMPLATES / "plotly.min.js.gz"
+    if own.is_file():
+        return own.read_bytes()
+    found = find_spec("plotly")
+    if found is None or found.origin is None:
+        raise EnvironmentFailure(
+            "plotly.js, which draws the report's plots, is not in this installation",
+            next_step="install the harness again: pip install -e . (it fetches plotly.js)",
+        )
+    full = Path(found.origin).parent / "package_data" / "plotly.min.js"
+    return gzip.compress(full.read_bytes(), compresslevel=9, mtime=0)

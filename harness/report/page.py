@@ -76,6 +76,11 @@ class FamilyPage:
         return "recommended" if self.finding.variant else "best"
 
     @property
+    def rejected_words(self) -> str:
+        """How many candidates were rejected, by cause."""
+        return "; ".join(f"{group.size} {group.title}" for group in self.rejected)
+
+    @property
     def plots(self) -> tuple[Plot, ...]:
         """Every plot of the family."""
         throughput = (self.quality, *self.throughput, self.split, self.batches)

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.browser
 
 LAPTOP, PHONE = (1440, 900), (390, 844)
 DRAWN = """
-return [...document.querySelectorAll('[data-plot]')].map((box) => ({
+return [...document.querySelectorAll('[data-plot]')].filter(
+  (box) => box.querySelector('.main-svg')).map((box) => ({
   key: box.dataset.plot,
   marks: box.querySelectorAll(
     '.scatterlayer .point, .barlayer .point path, .heatmaplayer image').length,
@@ -29,6 +30,7 @@ return [...document.querySelectorAll('[data-plot]')].map((box) => ({
 LIGHT, DARK = "rgb(255, 255, 255)", "rgb(23, 27, 32)"
 BACKGROUNDS = """
 return [...document.querySelectorAll('.plot .main-svg')]
+  .filter((svg) => !svg.closest('details:not([open])'))
   .map((svg) => svg.style.background).filter((colour) => colour);
 """
 
@@ -65,7 +67,25 @@ def show(browser, path, size=LAPTOP, scheme="light"):
     )
     browser.get_log("browser")
     browser.get(path.as_uri())
+    wait(
+        browser,
+        lambda: browser.execute_script("return 'drawn' in document.documentElement.dataset"),
+    )
     return [entry["message"] for entry in browser.get_log("browser")]
+
+
+def wait(browser, until):
+    WebDriverWait(browser, 20).until(lambda _: until())
+
+
+def unfold(browser):
+    """Open every part of the page, as a reader does one by one."""
+    browser.execute_script(
+        "for (const one of document.querySelectorAll('details')) one.open = true"
+    )
+    whole = "return document.querySelectorAll('[data-plot]').length"
+    drawn = "return document.querySelectorAll('[data-plot] > .plot-container').length"
+    wait(browser, lambda: browser.execute_script(drawn) == browser.execute_script(whole))
 
 
 def emulate(browser, scheme):
@@ -98,6 +118,9 @@ def test_the_verdict_is_on_the_first_screen(browser, report):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_plot_is_drawn_with_data_and_nothing_overflows(browser, report, size, scheme):
     assert show(browser, report, size, scheme) == []
+    assert 0 < len(browser.execute_script(DRAWN)) < len(page_of(sample_run()).plots)
+    assert overflow(browser) == 0
+    unfold(browser)
     plots = browser.execute_script(DRAWN)
     assert len(plots) == len(page_of(sample_run()).plots)
     for plot in plots:
@@ -112,6 +135,7 @@ def test_the_report_card_is_drawn_on_a_phone(browser, tmp_path, name):
     run = run_with_card()
     build_report(run, tmp_path)
     assert show(browser, tmp_path / name, PHONE) == []
+    unfold(browser)
     plots = [p for p in browser.execute_script(DRAWN) if "-card-" in p["key"]]
     assert len(plots) == 6
     for plot in plots:
@@ -134,6 +158,32 @@ def test_print_is_light_whatever_the_reader_prefers(browser, report):
     assert backgrounds(browser) == {LIGHT}
     browser.execute_script("dispatchEvent(new Event('afterprint'))")
     assert backgrounds(browser) == {DARK}
+
+
+def test_print_unfolds_everything_and_folds_it_again(browser, report):
+    show(browser, report)
+    folds = "return document.querySelectorAll('details:not([open])').length"
+    before = browser.execute_script(folds)
+    browser.execute_script("dispatchEvent(new Event('beforeprint'))")
+    assert browser.execute_script(folds) == 0
+    assert len(browser.execute_script(DRAWN)) == len(page_of(sample_run()).plots)
+    browser.execute_script("dispatchEvent(new Event('afterprint'))")
+    assert browser.execute_script(folds) == before > 10
+
+
+def test_the_opened_page_is_short(browser, report):
+    show(browser, report, (1280, 900))
+    assert browser.execute_script("return document.documentElement.scrollHeight") <= 8_000
+
+
+def test_a_link_to_a_folded_part_unfolds_it(browser, report):
+    show(browser, report)
+    for link in ("#trials", "#study"):
+        found = browser.find_element("css selector", f'a[href="{link}"]')
+        browser.execute_script("arguments[0].click()", found)
+        browser.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0]))")
+    assert browser.find_element("css selector", "table.trials").is_displayed()
+    assert browser.find_element("css selector", "#study pre").is_displayed()
 
 
 def column(browser, title):

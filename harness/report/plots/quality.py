@@ -56,7 +56,7 @@ def quality_plot(family: FamilyResults, styles: dict[str, VariantStyle]) -> Plot
         summary=f"Scatter plot of {metric_title(metric)} over {family.percentile} latency for "
         f"{len(family.variants)} variants and {len(trials)} trials, with the objective's bounds "
         f"and the Pareto front. The same numbers are in the tables below.",
-        height_px=440,
+        height_px=380,
         traces=tuple(traces),
         layout=_layout(family, metric, trials, lower=lower),
     )

@@ -88,7 +88,7 @@ def row_axis(labels: Sequence[str]) -> Json:
     )
 
 
-_ROW_PX, _FRAME_PX = 24, 66
+_ROW_PX, _FRAME_PX = 22, 66
 _PARTS = (
     ("client and network", "client_ms", "--c-sky", ""),
     ("queue", "queue_ms", "--c-orange", "/"),
@@ -202,7 +202,7 @@ def _batch_hover(result: TrialResult, size: int) -> str:
     return "<br>".join([head, *(safe(line) for line in lines)])
 
 
-_ROW_PX, _FRAME_PX = 34, 96
+_ENSEMBLE_ROW_PX, _ENSEMBLE_FRAME_PX = 34, 96
 _COLOURS = {
     "client, network and ensemble": ("--c-sky", ""),
     "tokenize": ("--c-orange", "/"),
@@ -231,7 +231,7 @@ def pipeline_plot(family: FamilyResults) -> Plot | None:
         key=f"{family.name}-pipeline",
         title="The model alone and the whole pipeline",
         summary=f"Mean latency of {len(bars)} trials by part; the table beside has the numbers.",
-        height_px=_FRAME_PX + _ROW_PX * len(bars),
+        height_px=_ENSEMBLE_FRAME_PX + _ENSEMBLE_ROW_PX * len(bars),
         traces=(*_traces(bars), bar_totals(totals)),
         layout=stacked_layout(
             totals, ["model alone" if not at % 2 else "pipeline" for at in range(len(bars))]

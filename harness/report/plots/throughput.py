@@ -54,7 +54,7 @@ def _plot(
         title=f"Client batch {size}",
         summary=f"{family.percentile} latency over throughput at client batch {size}, "
         f"{len(own)} trials; labels beside the points are the load.",
-        height_px=300,
+        height_px=270,
         traces=tuple(traces),
         layout=_layout(family, trials),
     )

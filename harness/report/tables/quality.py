@@ -37,24 +37,25 @@ _UNSERVED_NOTE = (
 )
 
 
+_NOT_SERVED = (Cell(MISSING), Cell(MISSING), words("not served"))
+
+
 def models_table(family: FamilyResults) -> Table:
     """Quality, size and speed of every variant, with the difference from the teacher's."""
-    metrics = family.metrics
+    first, *others = family.metrics or ("",)
     paired = any(score.p_value is not None for score in family.scores)
-    columns = [Column("Variant", numeric=False)]
-    for metric in metrics:
-        columns.append(Column(heading(metric)))
-        columns.append(Column("vs teacher", metric_title(metric)))
-    if paired:
-        columns.append(Column("McNemar p"))
-    columns += [
-        Column("Parameters", "M"),
-        Column("Size", "MB"),
+    columns = [
+        Column("Variant", numeric=False),
+        *_score_columns(first),
         Column("Best throughput", "inferences/s"),
         Column(f"{family.percentile} then", "ms"),
         Column("Decision", "best trial", numeric=False),
+        Column("Parameters", "M"),
+        Column("Size", "MB"),
+        *([Column("McNemar p")] if paired else []),
+        *(column for metric in others for column in _score_columns(metric)),
     ]
-    rows = [_model_row(family, name, metrics, paired=paired) for name in family.names]
+    rows = [_model_row(family, name, paired=paired) for name in family.names]
     unserved = any(family.role(name) in {Role.BASELINE, Role.CONTROL} for name in family.names)
     return Table(
         caption=f"Models of {family.name}",
@@ -64,27 +65,27 @@ def models_table(family: FamilyResults) -> Table:
     )
 
 
-def _model_row(
-    family: FamilyResults, name: str, metrics: Sequence[str], *, paired: bool
-) -> tuple[Cell, ...]:
+def _score_columns(metric: str) -> tuple[Column, ...]:
+    return (Column(heading(metric)), Column("vs teacher", metric_title(metric))) if metric else ()
+
+
+def _model_row(family: FamilyResults, name: str, *, paired: bool) -> tuple[Cell, ...]:
+    """What the objective asks stands first; other metrics of quality come last."""
     variant = family.variant(name)
-    cells = [words(name, str(family.role(name)))]
-    for metric in metrics:
-        cells += _score_cells(family, name, metric)
-    if paired:
-        known = [s.p_value for s in family.scores if s.variant == name and s.p_value is not None]
-        first = known[0] if known else None
-        cells.append(numeric(p_value(first), first))
-    if variant is None:
-        return (*cells, *[Cell(MISSING)] * 4, words("not served"))
-    cells += [
-        numeric(millions(variant.parameters), variant.parameters),
-        numeric(megabytes(variant.size_bytes), variant.size_bytes),
-    ]
-    return (*cells, *_speed_cells(family, name))
+    first, *others = ([*_score_cells(family, name, metric)] for metric in family.metrics or ("",))
+    speed = _speed_cells(family, name) if variant else _NOT_SERVED
+    parameters = variant.parameters if variant else None
+    size_bytes = variant.size_bytes if variant else None
+    size = (numeric(millions(parameters), parameters), numeric(megabytes(size_bytes), size_bytes))
+    known = [s.p_value for s in family.scores if s.variant == name and s.p_value is not None]
+    tested = [numeric(p_value(known[0]), known[0]) if known else Cell(MISSING)] if paired else []
+    name_cell = words(name, str(family.role(name)))
+    return (name_cell, *first, *speed, *size, *tested, *(cell for own in others for cell in own))
 
 
-def _score_cells(family: FamilyResults, name: str, metric: str) -> tuple[Cell, Cell]:
+def _score_cells(family: FamilyResults, name: str, metric: str) -> tuple[Cell, ...]:
+    if not metric:
+        return ()
     score = family.score(name, metric)
     if score is None:
         return Cell(MISSING), Cell(MISSING)

@@ -35,8 +35,6 @@ from harness.words.numbers import (
     span,
 )
 
-_LONG_GROUP = 6
-
 _COLUMNS = (
     Column("Variant", numeric=False),
     Column("Decision", numeric=False),
@@ -213,11 +211,6 @@ class RejectedGroup:
     cause: str
     title: str
     table: Table
-
-    @property
-    def collapsed(self) -> bool:
-        """Whether it is long enough to be folded away."""
-        return len(self.table.rows) > _LONG_GROUP
 
     @property
     def size(self) -> int:

@@ -19,25 +19,30 @@
     return node;
   };
 
-  const draw = () => {
-    if (!source) return;
-    const css = getComputedStyle(root);
-    for (const box of boxes) {
-      const figure = resolved(figures[box.dataset.plot], css);
-      const family = box.closest(".family").id;
-      for (const trace of figure.data) {
-        if (trace.meta) trace.visible = !hidden.has(`${family} ${trace.meta}`);
-      }
-      /* Under a finger, a drag scrolls the page and does not zoom the plot. */
-      figure.layout.dragmode = coarse.matches ? false : "zoom";
-      if (root.dataset.theme) figure.layout.width = box.clientWidth;
-      Plotly.react(box, figure.data, figure.layout, {
-        responsive: true,
-        displaylogo: false,
-        displayModeBar: false,
-        doubleClick: "reset",
-      });
+  const folded = (box) => box.closest("details:not([open])") !== null;
+
+  const drawBox = (box, css) => {
+    const figure = resolved(figures[box.dataset.plot], css);
+    const family = box.closest(".family").id;
+    for (const trace of figure.data) {
+      if (trace.meta) trace.visible = !hidden.has(`${family} ${trace.meta}`);
     }
+    /* Under a finger, a drag scrolls the page and does not zoom the plot. */
+    figure.layout.dragmode = coarse.matches ? false : "zoom";
+    if (root.dataset.theme) figure.layout.width = box.clientWidth;
+    Plotly.react(box, figure.data, figure.layout, {
+      responsive: true,
+      displaylogo: false,
+      displayModeBar: false,
+      doubleClick: "reset",
+    });
+  };
+
+  /* What is folded away has no width yet: it is drawn when it is unfolded. */
+  const draw = () => {
+    if (!window.Plotly) return;
+    const css = getComputedStyle(root);
+    for (const box of boxes) if (!folded(box)) drawBox(box, css);
   };
 
   const press = (button) => {
@@ -72,20 +77,60 @@
   for (const button of document.querySelectorAll(".sortable th button")) {
     button.addEventListener("click", () => sort(button.parentNode));
   }
-  /* A plot that was drawn while it was folded away has no width yet. */
-  for (const folded of document.querySelectorAll("details.losses")) {
-    folded.addEventListener("toggle", () => {
-      for (const box of folded.querySelectorAll("[data-plot]")) Plotly.Plots.resize(box);
+  for (const fold of document.querySelectorAll("details")) {
+    fold.addEventListener("toggle", () => {
+      if (!fold.open || !window.Plotly) return;
+      const css = getComputedStyle(root);
+      for (const box of fold.querySelectorAll("[data-plot]")) if (!folded(box)) drawBox(box, css);
     });
   }
+
+  /* A link to a part unfolds it. */
+  const follow = () => {
+    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (!target) return;
+    for (let up = target; up; up = up.parentElement) if (up.tagName === "DETAILS") up.open = true;
+    const folds = target.tagName === "SECTION" ? target.querySelectorAll(":scope > details") : [];
+    if (folds.length === 1) folds[0].open = true;
+    target.scrollIntoView();
+  };
+  addEventListener("hashchange", follow);
+  for (const link of document.querySelectorAll('a[href^="#"]')) {
+    link.addEventListener("click", () => { if (link.hash === location.hash) follow(); });
+  }
+
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  const closed = [];
   addEventListener("beforeprint", () => {
     root.dataset.theme = "light";
+    closed.push(...document.querySelectorAll("details:not([open])"));
+    for (const fold of closed) fold.open = true;
     draw();
   });
   addEventListener("afterprint", () => {
     delete root.dataset.theme;
+    for (const fold of closed.splice(0)) fold.open = false;
     draw();
   });
-  draw();
+
+  /* plotly.js travels as gzip in base64, a third of its size. */
+  const inflated = (id) => {
+    const packed = atob(document.getElementById(id).textContent.trim());
+    const bytes = Uint8Array.from(packed, (letter) => letter.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Response(stream).text();
+  };
+  const start = async () => {
+    if (source && window.DecompressionStream) {
+      const script = document.createElement("script");
+      script.textContent = await inflated("plotly");
+      document.head.append(script);
+      draw();
+    } else if (source) {
+      document.getElementById("too-old")?.removeAttribute("hidden");
+    }
+    follow();
+    root.dataset.drawn = "";
+  };
+  start();
 })();

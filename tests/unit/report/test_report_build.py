@@ -1,3 +1,5 @@
+import base64
+import gzip
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -35,8 +37,7 @@ class Page(HTMLParser):
     def __init__(self, source):
         super().__init__()
         self.open, self.tags, self.text, self.ids = [], [], [], []
-        # plotly.js is megabytes that a parser of HTML has nothing to find in.
-        self.feed(re.sub("<script>/\\*.*?</script>", "", source, flags=re.DOTALL))
+        self.feed(source)
         self.close()
 
     def handle_starttag(self, tag, attributes):
@@ -87,9 +88,49 @@ def test_the_page_needs_nothing_from_elsewhere(built, name):
             assert attributes["href"].startswith(("#", "data:,")), tag
 
 
+def bundles(html):
+    """The scripts that a page carries compressed."""
+    packed = re.findall('<script type="application/gzip" id="plotly">(.*?)</script>', html)
+    return [gzip.decompress(base64.b64decode(one)).decode() for one in packed]
+
+
 def test_plotly_is_there_once_and_not_without_plots(built):
-    assert built["sample_run"][0].count("plotly.js v") == 1
-    assert "plotly.js v" not in built["nothing_yet"][0]
+    (script,) = bundles(built["sample_run"][0])
+    assert re.match(r"/\*\*\n\* plotly\.js (\(\w+ - minified\) )?v\d", script)
+    assert "Licensed under the MIT license" in script[:200]
+    assert bundles(built["nothing_yet"][0]) == []
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_report_is_under_two_megabytes(built, name):
+    if len(bundles(built["sample_run"][0])[0]) > 2_000_000:
+        pytest.skip("installed without npm: the report carries plotly's full bundle")
+    assert len(built[name][0].encode()) < 2_000_000
+
+
+def folded(html):
+    """Titles of the parts that are folded away when the page is opened."""
+    return re.findall(r'<details class="fold"[^>]*><summary><h3>(.*?)</h3>', html)
+
+
+def test_the_page_opens_with_verdict_and_pictures_and_folds_the_rest(built):
+    html = built["sample_run"][0]
+    topics = html.partition('id="family-1"')[2].partition('id="family-2"')[0]
+    opened, _, rest = topics.partition('<details class="fold"')
+    for title in ("What to run", "Quality against latency", "Throughput against", "Teacher and"):
+        assert title in opened
+    assert opened.count("data-plot") == 1 + 4 + 1 + 1
+    assert rest.count("data-plot") == 4 + 1
+    assert '<details class="fold" open' not in html
+    assert folded(topics) == [
+        "Batch consistency",
+        "Cold start",
+        "Second by second",
+        "The start of the load",
+        "Can these numbers be trusted?",
+        "The search",
+    ]
+    assert f"All {len(sample_run().trials)} trials" in folded(html)
 
 
 def test_the_verdict_stands_first_by_word_and_symbol(built):
