@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import DEFAULT_REPOSITORY, Repository, with_option_groups
+from harness.cli.options import DEFAULT_REPOSITORY, Repository, Verbose, with_option_groups
 from harness.cli.run_options import GeneratorOptions
 from harness.cli.session import FolderOptions, RunOptions, run_to_verdict
 from harness.flow.card import DEMO as CARD_DEMO
@@ -25,12 +25,15 @@ def demo(
     folder: FolderOptions,
     generators: GeneratorOptions,
     repository: Repository = DEFAULT_REPOSITORY,
+    verbose: Verbose = False,
 ) -> int:
     """Train, distil, export, serve and measure the embedded models, and decide."""
     study = load_study(bundled("studies/reference.yaml"))
     if quick:
         study = quick_study(study)
-    options = RunOptions(folder=folder, generators=generators, repository=repository)
+    options = RunOptions(
+        folder=folder, generators=generators, repository=repository, verbose=verbose
+    )
     return run_to_verdict(study, options, CARD_QUICK if quick else CARD_DEMO)
 
 

@@ -25,6 +25,14 @@ Repository = Annotated[
     Path, typer.Option(help="Triton model repository that export writes.", file_okay=False)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        "-v",
+        help="Also print the report card, where quality was lost and the cold starts.",
+    ),
+]
 DEFAULT_REPOSITORY = Path("model_repository")
 RUNS = Path("runs")
 

@@ -13,7 +13,7 @@ import typer
 
 from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line, say
 from harness.cli.external import RemoteStudyOptions, check_own_server_options
-from harness.cli.options import DEFAULT_REPOSITORY, RUNS, AsJson, Out, Repository, Resume
+from harness.cli.options import DEFAULT_REPOSITORY, RUNS, AsJson, Out, Repository, Resume, Verbose
 from harness.cli.run_options import CpuOptions, GeneratorOptions, make_machinery
 from harness.cli.telemetry import TelemetryOptions, watched
 from harness.errors import (
@@ -78,6 +78,7 @@ class RunOptions:
     generators: GeneratorOptions = field(default_factory=GeneratorOptions)
     cpus: CpuOptions = field(default_factory=CpuOptions)
     telemetry: TelemetryOptions = field(default_factory=TelemetryOptions)
+    verbose: Verbose = False
 
 
 def run_to_verdict(study: Study, options: RunOptions, card: CardPlan | None = None) -> int:
@@ -114,7 +115,7 @@ def run_to_verdict(study: Study, options: RunOptions, card: CardPlan | None = No
                 keep_what_there_is(folder)
                 raise
     run = read_run(folder.path)
-    print_outcome(run, folder.path, as_json=kept.as_json)
+    print_outcome(run, folder.path, as_json=kept.as_json, verbose=options.verbose)
     tell_trackers(folder.path, kept.trackers)
     return EXIT_CODES[run.decision]
 
@@ -152,22 +153,25 @@ def open_folder(
     return folder
 
 
-def print_outcome(run: StoredRun, path: Path, *, as_json: bool) -> None:
-    """Print the verdict for a person, or for a machine."""
+def print_outcome(run: StoredRun, path: Path, *, as_json: bool, verbose: bool) -> None:
+    """Print how a run ended.
+
+    For a person: the verdict, one line per variant and the report's path, after the long tables
+    where `verbose` asks for them. For a machine: one JSON object.
+    """
     if as_json:
         document = verdict_document(run.verdicts)
         found = {"pairs": run.pairs, "losses": run.losses, "failed": run.failed}
         found |= {"relabellings": run.relabellings}
         print_json({"run": str(path), **document, **found})
         return
-    # The verdict last: it is what stays in sight.
-    print_blocks(
-        *([card_table(run)] if run.card else []),
-        *([losses_table(run)] if any(entry.chain for entry in run.losses) else []),
-        *([cold_start_table(run)] if run.cold_starts else []),
-        verdict_table(run),
-        verdict_summary(run),
-    )
+    if verbose:
+        print_blocks(
+            *([card_table(run)] if run.card else []),
+            *([losses_table(run)] if any(entry.chain for entry in run.losses) else []),
+            *([cold_start_table(run)] if run.cold_starts else []),
+        )
+    print_blocks(verdict_summary(run), verdict_table(run))
     print_line(f"report: {path / 'report.html'}")
 
 

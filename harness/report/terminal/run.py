@@ -1,8 +1,9 @@
-"""What the terminal's tables have in common."""
+"""What a run's commands print at their end: the verdict, one line per variant, cold starts."""
 
 from __future__ import annotations
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -19,7 +20,7 @@ from harness.report.tables.model import decision_cell
 from harness.report.tables.search import search_words
 from harness.runs.folder import StoredRun
 from harness.types import Decision, FailedVariant, QualityScore, Role, TrialResult
-from harness.words.amounts import metric_title, metric_value, relative_value
+from harness.words.amounts import metric_value, relative_value
 from harness.words.labels import PROTOCOLS
 from harness.words.loads import load_label
 from harness.words.numbers import MISSING, count, milliseconds, number, seconds, span
@@ -45,32 +46,29 @@ def relative_words(score: QualityScore) -> tuple[str, str]:
     return relative_value(score.metric, score.relative_to_teacher), span(low, high)
 
 
-_WIDEST_NAME = 30
+_WIDEST_NAME = 26
 _TONES = {"pass": "green", "fail": "red", "undecided": "yellow", "invalid": "dim"}
 
 
 def verdict_table(run: StoredRun) -> Table:
-    """A row a variant: quality, best trial, its latency and throughput, decision and why."""
+    """One line per variant: quality, best trial, its throughput and latency, decision."""
     families = families_of(run)
-    percentiles = "/".join(dict.fromkeys(family.percentile for family in families))
     names = [name for family in families for name in family.names]
     width = min(_WIDEST_NAME, max(map(len, names), default=0))
-    table = plain_table("Every variant at its best trial")
+    table = plain_table("Every variant at its best trial; intervals stand beside the values")
     table.add_column("Variant", min_width=width, max_width=_WIDEST_NAME, overflow="fold")
     table.add_column("Quality", justify="right", no_wrap=True)
-    table.add_column("vs teacher", justify="right", no_wrap=True)
-    table.add_column("Best trial", no_wrap=True)
+    table.add_column("vs teacher", no_wrap=True)
+    table.add_column("Load", no_wrap=True)
     table.add_column("Inf/s", justify="right", no_wrap=True)
-    table.add_column(f"{percentiles or 'p95'} ms", justify="right", no_wrap=True)
+    percentiles = "/".join(dict.fromkeys(family.percentile for family in families))
+    table.add_column(f"{percentiles or 'p95'} ms", no_wrap=True)
     table.add_column("Decision")
     for family in families:
         for name in family.names:
-            last = name == family.names[-1] and not _never_made(family)
-            table.add_row(*_verdict_row(family, name), end_section=last)
+            table.add_row(*_verdict_row(family, name))
         for one in _never_made(family):
-            dashes = (Text(MISSING) for _ in range(5))
-            named = Text(one.name).append(f"\n{one.role}", style="dim")
-            table.add_row(named, *dashes, _left_out(one), end_section=one is family.failed[-1])
+            table.add_row(Text(one.name), *(Text(MISSING) for _ in range(5)), _left_out(one))
     return table
 
 
@@ -80,7 +78,7 @@ def _never_made(family: FamilyResults) -> list[FailedVariant]:
 
 
 def _left_out(failed: FailedVariant) -> Text:
-    return Text("✕ Left out", style=_TONES["fail"]).append(f"\n{failed.cause}", style="dim")
+    return Text("✕ Left out", style=_TONES["fail"]).append(f" ({failed.cause})", style="dim")
 
 
 def verdict_summary(run: StoredRun) -> RenderableType:
@@ -113,36 +111,31 @@ def cold_start_table(run: StoredRun) -> Table:
     return table
 
 
-def _summary(finding: Finding, family: FamilyResults, search: str) -> list[Text]:
+def _summary(finding: Finding, family: FamilyResults, search: str) -> list[RenderableType]:
     style = f"bold {_TONES[finding.sign.tone]}"
     head = Text(f"{finding.sign.symbol} {finding.sign.word}", style=style)
     head.append(f"  {finding.family}: {finding.objective}", style="bold default")
-    lines = [head, Text(f"  {finding.summary}")]
+    lines = [Text(finding.summary)]
     if family.recommended:
-        lines.append(Text(f"  trial {family.recommended.trial.trial_id}", style="dim"))
+        lines.append(Text(f"trial {family.recommended.trial.trial_id}", style="dim"))
     if family.trials:
-        lines.append(Text(f"  search: {search}", style="dim"))
+        lines.append(Text(f"search: {search}", style="dim"))
     if finding.next_step:
-        lines.append(Text(f"  next: {finding.next_step}"))
-    lines += [Text(f"  warning: {one}", style="yellow") for one in finding.warnings]
-    return lines
+        lines.append(Text(f"next: {finding.next_step}"))
+    lines += [Text(f"warning: {one}", style="yellow") for one in finding.warnings]
+    return [head, *(Padding(line, (0, 0, 0, 2)) for line in lines)]
 
 
 def _verdict_row(family: FamilyResults, name: str) -> tuple[Text, ...]:
     best = best_of_variant(family, name)
     return (
-        _name(family, name),
+        Text(name, style="bold" if _is_recommended(family, name) else ""),
         *_quality(family, name),
-        _configuration(best),
+        _load(best),
         Text(number(best.throughput_inferences_per_s) if best else MISSING),
         _latency(family, best),
         _decision(family, name, best),
     )
-
-
-def _name(family: FamilyResults, name: str) -> Text:
-    cell = Text(name, style="bold" if _is_recommended(family, name) else "")
-    return cell.append(f"\n{family.role(name)}", style="dim")
 
 
 def _is_recommended(family: FamilyResults, name: str) -> bool:
@@ -155,21 +148,19 @@ def _quality(family: FamilyResults, name: str) -> tuple[Text, Text]:
     if metric is None or score is None:
         return Text(MISSING), Text(MISSING)
     value = Text(metric_value(metric, score.value))
-    value.append(f"\n{metric_title(metric)}", style="dim")
     if score is reference_score(family, metric):
         return value, Text(MISSING)
-    relative, interval = relative_words(score)
-    return value, Text(relative).append(f"\n{interval}", style="dim")
+    return value, _with_interval(*relative_words(score))
 
 
-def _configuration(best: TrialResult | None) -> Text:
+def _load(best: TrialResult | None) -> Text:
+    """Protocol, client batch size and load of a trial: `gRPC b16 c45`."""
     if best is None:
         return Text(MISSING)
-    workload, serving = best.trial.workload, best.trial.serving
-    text = Text(
+    workload = best.trial.workload
+    return Text(
         f"{PROTOCOLS[workload.protocol]} b{workload.client_batch_size} {load_label(workload)}"
     )
-    return text.append(f"\n{serving.label}", style="dim")
 
 
 def _latency(family: FamilyResults, best: TrialResult | None) -> Text:
@@ -177,15 +168,20 @@ def _latency(family: FamilyResults, best: TrialResult | None) -> Text:
     if found is None:
         return Text(MISSING)
     interval = span(milliseconds(found.low_ms), milliseconds(found.high_ms))
-    return Text(milliseconds(found.value_ms)).append(f"\n{interval}", style="dim")
+    return _with_interval(milliseconds(found.value_ms), interval)
+
+
+def _with_interval(value: str, interval: str) -> Text:
+    return Text(value).append(f" {interval}" if interval else "", style="dim")
 
 
 def _decision(family: FamilyResults, name: str, best: TrialResult | None) -> Text:
     for one in family.failed:
         if one.name == name:
             return _left_out(one)
-    if family.role(name) in {Role.CONTROL, Role.BASELINE}:
-        return Text(f"{MISSING} yardstick", style="dim")
+    role = family.role(name)
+    if role in {Role.CONTROL, Role.BASELINE}:
+        return Text(f"{MISSING} {role}", style="dim")
     if _is_recommended(family, name):
         return Text("✓ Recommended", style="bold green")
     own = [r for r in (family.verdict.rejected if family.verdict else ()) if r.variant == name]
@@ -199,4 +195,5 @@ def _decision(family: FamilyResults, name: str, best: TrialResult | None) -> Tex
 def _sign(decision: Decision, cause: str) -> Text:
     cell = decision_cell(decision)
     text = Text(f"{cell.symbol} {cell.text}", style=_TONES[cell.tone])
-    return text.append(f"\n{cause}", style="dim") if cause else text
+    shown = "" if cause == decision.value else cause
+    return text.append(f" ({shown})" if shown else "", style="dim")

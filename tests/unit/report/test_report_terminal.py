@@ -1,10 +1,14 @@
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
+from sample_card import run_with_card
 from sample_run import sample_run
 from unusual_runs import UNUSUAL
 
+from harness.cli.session import print_outcome
+from harness.report.selection import families_of
 from harness.report.terminal.quality import quality_table
 from harness.report.terminal.run import cold_start_table, verdict_summary, verdict_table
 from harness.report.terminal.trial import trial_table
@@ -35,14 +39,20 @@ def test_nothing_is_cut_off_at_a_hundred_columns():
         assert variant.name in text
 
 
+def test_a_variant_is_one_line():
+    run = sample_run()
+    names = {name for family in families_of(run) for name in family.names}
+    lines = printed(verdict_table(run)).splitlines()
+    assert len(lines) == 2 + len(names)  # under the title and the columns' names
+
+
 def test_a_row_says_quality_best_trial_latency_and_decision():
     lines = printed(verdict_table(sample_run())).splitlines()
     row = next(line for line in lines if line.startswith("topics-student-int8"))
-    for part in ("79.7%", "97.1%", "gRPC b16 c16", "11,552", "29.4", "✓ Recommended"):
+    for part in ("79.7%", "97.1% 9", "gRPC b16 c16", "11,552", "29.4 2", "✓ Recommended"):
         assert part in row
-    tiny = next(place for place, line in enumerate(lines) if line.startswith("topics-tiny"))
-    assert "✕ Fail" in lines[tiny]
-    assert "quality" in lines[tiny + 1]
+    tiny = next(line for line in lines if line.startswith("topics-tiny"))
+    assert "✕ Fail (quality)" in tiny
 
 
 def test_the_summary_names_the_trial_and_the_next_step():
@@ -83,3 +93,24 @@ def test_a_trial_by_itself_shows_what_is_known(name):
         text = printed(trial_table(result))
         assert result.trial.variant in text
         assert ("invalid" in text) == (not result.valid)
+
+
+def outcome(capsys, *, verbose):
+    print_outcome(run_with_card(), Path("runs/today"), as_json=False, verbose=verbose)
+    return capsys.readouterr().out
+
+
+def test_a_run_ends_with_verdict_variants_and_the_report_s_path(capsys):
+    text = outcome(capsys, verbose=False)
+    places = [text.index(part) for part in ("✓ Pass  topics", "Every variant at", "report: runs/")]
+    assert places == sorted(places)
+    assert text.splitlines()[-1] == "report: runs/today/report.html"
+    assert "Report card" not in text
+    assert "From cold to steady" not in text
+
+
+def test_verbose_prints_the_long_tables_before_the_verdict(capsys):
+    short, long = outcome(capsys, verbose=False), outcome(capsys, verbose=True)
+    assert long.endswith(short)
+    for title in ("Report card: in this process", "From cold to steady"):
+        assert title in long.removesuffix(short)
