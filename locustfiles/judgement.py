@@ -98,18 +98,17 @@ def _allowed_ms(total: TimeSlice) -> float:
 
 
 def _of_worker(state: WorkerState, allowed_ms: float) -> Iterator[str]:
-    evidence = state.evidence
-    if evidence.cpu_cores >= GENERATOR_CPU_LIMIT:
+    health = state.health
+    if health.cpu_cores >= GENERATOR_CPU_LIMIT:
         yield (
-            f"{state.name} was the limit (it used {evidence.cpu_cores:.0%} of a core): "
-            f"{MORE_WORKERS}"
+            f"{state.name} was the limit (it used {health.cpu_cores:.0%} of a core): {MORE_WORKERS}"
         )
     if state.clock_error_s > CLOCK_KNOWN_S:
         yield (
             f"the clock of {state.name} is known to within {1000 * state.clock_error_s:.0f} ms "
             "only: its part of every second may be off by as much"
         )
-    lag_ms = hdr.value_at(evidence.loop_lag, 0.99) or 0.0
+    lag_ms = hdr.value_at(health.loop_lag, 0.99) or 0.0
     if lag_ms > allowed_ms:
         yield (
             f"{state.name} woke late (p99 of its event loop's lag {lag_ms:.1f} ms, "

@@ -17,7 +17,7 @@ from attendance import Attendance
 from harness import hdr
 from harness.load.engine.recorder import merge_slices
 from harness.load.records.history import LoadHistory
-from harness.types import GeneratorEvidence, SparseHistogram, TimeSlice
+from harness.types import GeneratorHealth, SparseHistogram, TimeSlice
 
 SLICE_S = 0.25
 REPORT_EVERY_S = 1.0
@@ -96,10 +96,10 @@ class WorkerState:
     """How far off its slices may lie, at most: what is not known of its clock."""
 
     @property
-    def evidence(self) -> GeneratorEvidence:
+    def health(self) -> GeneratorHealth:
         """How it fared, outside the transient phases."""
         cores = self.steady_cpu_s / self.steady_s if self.steady_s else 0.0
-        return GeneratorEvidence(cores, self.loop_lag, self.memory_bytes)
+        return GeneratorHealth(cores, self.loop_lag, self.memory_bytes)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class PhaseResult:
 
     @property
     def inferences_per_s(self) -> float:
-        """Rows of those."""
+        """Samples of the successes that completed in it."""
         return self.total.inferences / self.duration_s if self.duration_s else 0.0
 
 

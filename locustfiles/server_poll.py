@@ -12,7 +12,7 @@ from harness.errors import HarnessError
 from harness.serving.external.server import RemoteServer, serving_of
 from harness.telemetry import triton
 from harness.telemetry.running import RunningCounters
-from harness.telemetry.triton_metrics import MetricsPage, scrape
+from harness.telemetry.triton import MetricsPage, scrape
 from harness.types import HostMetrics, ServingConfig
 from plan import Plan
 from preflight import server_of

@@ -66,7 +66,7 @@ def test_document(watched: Watched, now_s: float) -> dict[str, Any]:
         "generators": [
             {
                 "process": one.name,
-                "cpu_cores": one.evidence.cpu_cores,
+                "cpu_cores": one.health.cpu_cores,
                 "loop_lag_p99_ms": hdr.value_at(one.loop_lag, 0.99),
                 "memory_bytes": one.memory_bytes,
                 "lost": one.lost,

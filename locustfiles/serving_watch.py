@@ -206,7 +206,7 @@ def load_of(watched: Watched, phase: PhaseResult, end_s: float) -> LoadResult:
     before = [one for one in results.phases(end_s) if one.start_s < phase.start_s]
     load = results.history.load(
         before[-1].start_s if before else phase.start_s, phase.start_s, end_s,
-        [one.evidence for one in results.workers],
+        [one.health for one in results.workers],
     )  # fmt: skip
     stamped = answers_are_stamped(plan.workload.protocol, plan.target, plan.grpc)
     return replace(load, first_failure=results.first_failure, answers_stamped=stamped)

@@ -66,7 +66,7 @@ def worker_rows(results: Results, now_s: float) -> list[Row]:
     return [
         {
             "process": state.name,
-            "cpu": f"{state.evidence.cpu_cores:.0%}",
+            "cpu": f"{state.health.cpu_cores:.0%}",
             "lag_p99": _ms(hdr.value_at(state.loop_lag, 0.99)),
             "memory": f"{state.memory_bytes / _MEBI:,.0f} MiB",
             "remark": remark_on(state, results, now_s),
@@ -104,7 +104,7 @@ def as_document(plan: Plan, results: Results, now_s: float) -> dict[str, Any]:
         "workers": [
             {
                 "name": state.name,
-                "cpu_cores": state.evidence.cpu_cores,
+                "cpu_cores": state.health.cpu_cores,
                 "loop_lag_p99_ms": hdr.value_at(state.loop_lag, 0.99),
                 "memory_bytes": state.memory_bytes,
                 "lost": state.lost,

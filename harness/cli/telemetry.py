@@ -15,7 +15,7 @@ from harness.errors import UsageError
 from harness.flow.options import Machinery
 from harness.telemetry.exposition.monitor import LoadMonitor
 from harness.telemetry.exposition.server import MetricsServer
-from harness.telemetry.prometheus.server import Prometheus, parse_prometheus
+from harness.telemetry.prometheus.client import Prometheus, parse_prometheus
 
 
 @dataclass(frozen=True)

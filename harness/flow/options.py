@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.flow.samples import StudyInputs
 from harness.load.transports.opening import GrpcImplementation
 from harness.telemetry.exposition.monitor import LoadMonitor
-from harness.telemetry.prometheus.server import Prometheus
+from harness.telemetry.prometheus.client import Prometheus
 from harness.types import Progress
 
 ProgressSink = Callable[[Progress], None]

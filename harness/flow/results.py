@@ -27,7 +27,7 @@ from harness.system.storage import replace_text, storage_errors
 from harness.types import (
     RESPONSE,
     SPANS,
-    GeneratorEvidence,
+    GeneratorHealth,
     HostMetrics,
     LatencySpan,
     LatencySummary,
@@ -246,7 +246,7 @@ def _fields(part: Any) -> dict[str, Any]:
     return {one.name: getattr(part, one.name) for one in dataclasses.fields(part)}
 
 
-def _worst_lag(generators: Sequence[GeneratorEvidence]) -> float | None:
+def _worst_lag(generators: Sequence[GeneratorHealth]) -> float | None:
     lags = (hdr.value_at(one.loop_lag, 0.99) for one in generators)
     return max((lag for lag in lags if lag is not None), default=None)
 

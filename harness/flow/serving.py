@@ -20,7 +20,7 @@ from harness.serving.endpoint import Endpoint, TritonClient
 from harness.serving.ensemble import Pipeline, load_pipeline, unload_pipeline
 from harness.serving.repository import config_override
 from harness.study import Study
-from harness.telemetry.triton_metrics import scrape
+from harness.telemetry.triton import scrape
 from harness.types import ModelVariant, ServingConfig, WireProtocol
 
 RESPONSE_CACHE_BYTES = 2**28

@@ -9,7 +9,7 @@ from harness.analysis.stopping import LookSchedule, seconds_needed
 from harness.flow.results import BegunTrial, assess_trial, client_side
 from harness.planning.assessment import Assessment
 from harness.planning.rejections import CONFIRM
-from harness.telemetry.window import ServerWindow
+from harness.telemetry.readings import ServerReadings
 from harness.types import (
     Decision,
     ServiceLevelObjective,
@@ -41,7 +41,7 @@ class TrialWatch:
         self,
         begun: BegunTrial,
         slo: ServiceLevelObjective,
-        telemetry: ServerWindow,
+        telemetry: ServerReadings,
         slice_s: float,
     ) -> None:
         workload = begun.trial.workload

@@ -39,8 +39,8 @@ from harness.runs.folder import RunFolder
 from harness.serving.ensemble import Pipeline
 from harness.serving.external.server import REMOTE_DIGEST
 from harness.system.storage import utc_now
-from harness.telemetry.prometheus.window import ScrapedWindow
-from harness.telemetry.window import ServerWindow, TelemetryWindow
+from harness.telemetry.prometheus.readings import ScrapedReadings
+from harness.telemetry.readings import DirectReadings, ServerReadings
 from harness.types import (
     Decision,
     LoadResult,
@@ -209,12 +209,12 @@ class TrialRunner:
                 "requests is compared with the clients' only roughly"
             )
 
-    def _window(self, variant: ModelVariant) -> ServerWindow:
+    def _window(self, variant: ModelVariant) -> ServerReadings:
         """Of the server itself, or of the Prometheus that scrapes it."""
         metrics_url, pid = self._server.endpoint.metrics, self._server.pid
         model = variant.served_name
         if self._machinery.prometheus is not None:
-            return ScrapedWindow(
+            return ScrapedReadings(
                 self._machinery.prometheus,
                 metrics_url=metrics_url,
                 server_pid=pid,
@@ -222,7 +222,7 @@ class TrialRunner:
                 clients=lambda: self._generators.pids,
             )
         pipeline = self._pipelines.get(variant.name)
-        return TelemetryWindow(
+        return DirectReadings(
             self._site.client,
             metrics_url=metrics_url,
             server_pid=pid,

@@ -16,7 +16,7 @@ import psutil
 
 from harness.telemetry import cpu_wait
 from harness.telemetry.cpu_wait import CpuReading, ProcessKey
-from harness.telemetry.triton_metrics import MetricsPage
+from harness.telemetry.triton import MetricsPage
 from harness.types import HostMetrics
 
 

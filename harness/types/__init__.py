@@ -16,7 +16,7 @@ from harness.types.latency import (
     Percentile,
     SparseHistogram,
 )
-from harness.types.load import GeneratorEvidence, LoadResult, TimeSlice
+from harness.types.load import GeneratorHealth, LoadResult, TimeSlice
 from harness.types.quality import BatchConsistency, QualityScore, TaskEntry
 from harness.types.serving import Accelerator, ServingConfig, answering_version
 from harness.types.telemetry import HostMetrics, PartMetrics, ServerMetrics
@@ -59,7 +59,7 @@ __all__ = [
     "Constraint",
     "Decision",
     "FailedVariant",
-    "GeneratorEvidence",
+    "GeneratorHealth",
     "HostMetrics",
     "Latencies",
     "LatencySpan",

@@ -30,12 +30,12 @@ class TimeSlice:
     completed: int = 0
     """Successes that completed inside the slice, whenever they were scheduled."""
     inferences: int = 0
-    """Rows of those."""
+    """Samples in the requests of `completed`."""
 
 
 @dataclass(frozen=True)
-class GeneratorEvidence:
-    """Whether one generator process kept up, over the measured window."""
+class GeneratorHealth:
+    """How one generator process fared over the measured window: whether it kept up."""
 
     cpu_cores: float
     """1.0 is a core saturated, and with it this process."""
@@ -58,8 +58,8 @@ class LoadResult:
     """A slice's start: what lies before is warm-up."""
     window_end_ns: int
     """A slice's end."""
-    generators: tuple[GeneratorEvidence, ...]
-    """A process each."""
+    generators: tuple[GeneratorHealth, ...]
+    """One for each process."""
     first_failure: str = ""
     """The first failure's own words."""
     records_problem: str = ""
@@ -74,7 +74,7 @@ class LoadResult:
 
     @property
     def warmup_s(self) -> float:
-        """What was cut."""
+        """Length of what was cut before the measured window."""
         return (self.window_start_ns - self.start_ns) / 1e9
 
     @property
@@ -92,7 +92,7 @@ class LoadResult:
 
     @property
     def inferences(self) -> int:
-        """Rows of those."""
+        """Samples in the successful requests that completed inside the window."""
         return sum(one.inferences for one in self.window)
 
     @property

@@ -23,7 +23,7 @@ from harness.serving.embedded.environment import ServerEnvironment
 from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
 from harness.study.objective import parse_objective
-from harness.telemetry.prometheus.server import Prometheus
+from harness.telemetry.prometheus.client import Prometheus
 from harness.types import (
     ModelVariant,
     ServingConfig,

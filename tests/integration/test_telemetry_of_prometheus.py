@@ -22,9 +22,9 @@ from harness.load.transports.address import parse_target
 from harness.serving.embedded.environment import ServerEnvironment
 from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
-from harness.telemetry.prometheus.server import Prometheus
-from harness.telemetry.prometheus.window import ScrapedWindow
-from harness.telemetry.window import TelemetryWindow
+from harness.telemetry.prometheus.client import Prometheus
+from harness.telemetry.prometheus.readings import ScrapedReadings
+from harness.telemetry.readings import DirectReadings
 from harness.types import LoadMode, ModelVariant, WireProtocol, Workload
 
 pytestmark = pytest.mark.triton
@@ -78,9 +78,9 @@ def test_both_sources_give_the_same_figures_of_the_same_window(site: Site) -> No
     ):  # fmt: skip
         prometheus.wait_for("nv_inference_request_success")
         where = {"metrics_url": endpoint.metrics, "server_pid": site.server.pid}
-        direct = TelemetryWindow(client, model=site.variant.name, **where)
+        direct = DirectReadings(client, model=site.variant.name, **where)
         source = Prometheus(prometheus.url)
-        scraped = ScrapedWindow(source, model=site.variant.name, **where)
+        scraped = ScrapedReadings(source, model=site.variant.name, **where)
         windows = (direct, scraped)
         generators.run(
             job,

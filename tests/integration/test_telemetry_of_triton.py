@@ -19,7 +19,7 @@ from harness.serving.embedded.environment import ServerEnvironment
 from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
 from harness.serving.repository import config_override, model_config
-from harness.telemetry.window import TelemetryWindow
+from harness.telemetry.readings import DirectReadings
 from harness.types import HostMetrics, ModelVariant, ServerMetrics, ServingConfig
 
 pytestmark = pytest.mark.triton
@@ -36,8 +36,8 @@ class Served:
     def load(self, serving: ServingConfig) -> None:
         self.client.load(self.variant.name, config_override(self.variant, serving))
 
-    def window(self) -> TelemetryWindow:
-        return TelemetryWindow(
+    def window(self) -> DirectReadings:
+        return DirectReadings(
             self.client,
             metrics_url=self.server.endpoint.metrics,
             server_pid=self.server.pid,

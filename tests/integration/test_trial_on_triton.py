@@ -17,8 +17,8 @@ from harness.errors import EXIT_ENVIRONMENT
 from harness.load.transports.address import parse_target
 from harness.serving.embedded.environment import ServerEnvironment
 from harness.serving.external.http import HttpServer
-from harness.telemetry.prometheus.server import Prometheus
-from harness.telemetry.window import TelemetryWindow
+from harness.telemetry.prometheus.client import Prometheus
+from harness.telemetry.readings import DirectReadings
 from harness.types import Decision
 from harness.types.limits import LOST_SHARE, lost_share
 
@@ -96,13 +96,13 @@ def test_another_version_inside_the_window_makes_a_trial_invalid(
 ) -> None:
     """It is loaded just before the window's end, however long that takes."""
     burning.load(**LOW_VERSIONS)
-    close = TelemetryWindow.close
+    close = DirectReadings.close
 
-    def load_and_close(window: TelemetryWindow) -> None:
+    def load_and_close(window: DirectReadings) -> None:
         burning.load(**ALL_VERSIONS)
         close(window)
 
-    monkeypatch.setattr(TelemetryWindow, "close", load_and_close)
+    monkeypatch.setattr(DirectReadings, "close", load_and_close)
     result = burning.measure()
     assert not result.valid
     assert result.server.exchanged == "version 9 answered first, and version 10 last"

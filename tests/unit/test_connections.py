@@ -25,7 +25,9 @@ from harness.serving.external.http import HttpServer
 from harness.serving.external.server import check_alive
 from harness.system import connections
 from harness.system.connections import forget, resolve
-from harness.telemetry.triton_metrics import scrape
+from harness.telemetry.prometheus import client as prometheus_client
+from harness.telemetry.prometheus.client import Prometheus, QueryFailure
+from harness.telemetry.triton import scrape
 
 PLACE = ("triton.test", 8000)
 TRITON = Target(*PLACE)
@@ -169,14 +171,17 @@ def test_pages_are_read_without_asking_for_the_name_again(
 
 
 def test_whoever_reads_waits_no_longer_for_a_name_than_for_the_page(
-    name_server: NameServer,
+    name_server: NameServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(prometheus_client, "QUERY_TIMEOUT_S", 0.2)
     name_server.hold.clear()
     started_s = time.monotonic()
     assert scrape("http://triton.test:8002/metrics", timeout_s=0.2) is None
     check_alive(TRITON)  # not known to be dead
     with pytest.raises(ServerError, match=r"no answer from .*: the name .* is not resolved yet"):
         HttpServer(TRITON)._call("/v2", timeout_s=0.2)
+    with pytest.raises(QueryFailure, match=r"the name triton\.test is not resolved yet"):
+        Prometheus("http://triton.test:9090").clock_offset_s()
     assert time.monotonic() - started_s < 5
 
 

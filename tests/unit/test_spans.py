@@ -106,7 +106,7 @@ def load(tmp_path: Path) -> LoadResult:
         collector.add(0, answer)
     return LoadResult(
         0, SLICE_NS / 1e9, tuple(collector.complete()), 1_000 * MS, 2_000 * MS,
-        collector.evidence(0, 2_000 * MS),
+        collector.health(0, 2_000 * MS),
     )  # fmt: skip
 
 

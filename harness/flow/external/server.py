@@ -21,7 +21,7 @@ from harness.load.transports.opening import GrpcImplementation, transport_opener
 from harness.serving.external.grpc import GrpcServer
 from harness.serving.external.http import HttpServer
 from harness.serving.external.server import BINARY_TENSORS, RemoteModel, RemoteServer, ServerFacts
-from harness.telemetry.triton_metrics import scrape
+from harness.telemetry.triton import scrape
 from harness.types import WireProtocol, Workload
 
 PROTOCOLS = {

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from harness import hdr
 from harness.load.engine.recorder import dense, merge_slices
 from harness.load.generators.messages import LoadProgress
-from harness.types import GeneratorEvidence, Latencies, SparseHistogram, TimeSlice
+from harness.types import GeneratorHealth, Latencies, SparseHistogram, TimeSlice
 
 _BUCKETS = tuple(range(1 << hdr.INDEX_BITS))
 """Every bucket index there is, once: a load of minutes holds each of them thousands of times, and
@@ -17,7 +17,7 @@ as an object of its own each time it would take twice what the slices themselves
 
 
 class Collector:
-    """Sums the slices of several processes and keeps each one's evidence.
+    """Sums the slices of several processes, and keeps how each process fares.
 
     Args:
         workers: indices of the processes that take part.
@@ -53,10 +53,10 @@ class Collector:
         within = [one for index, one in sorted(self._slices.items()) if index < count]
         return dense(within, max(0, count))
 
-    def evidence(self, window_start_ns: int, window_end_ns: int) -> tuple[GeneratorEvidence, ...]:
+    def health(self, window_start_ns: int, window_end_ns: int) -> tuple[GeneratorHealth, ...]:
         """How each process fared between two instants."""
         return tuple(
-            _evidence(reports, window_start_ns, window_end_ns)
+            _health_of(reports, window_start_ns, window_end_ns)
             for _, reports in sorted(self._progress.items())
         )
 
@@ -75,9 +75,9 @@ def _lean_histogram(histogram: SparseHistogram) -> SparseHistogram:
     )
 
 
-def _evidence(
+def _health_of(
     reports: Sequence[LoadProgress], window_start_ns: int, window_end_ns: int
-) -> GeneratorEvidence:
+) -> GeneratorHealth:
     """CPU between the reports nearest the window's edges, and the lag seen between them."""
     first = max((at for at, one in enumerate(reports) if one.at_ns <= window_start_ns), default=0)
     last = min(
@@ -86,7 +86,7 @@ def _evidence(
     )
     before, after = reports[first], reports[last]
     elapsed_s = (after.at_ns - before.at_ns) / 1e9
-    return GeneratorEvidence(
+    return GeneratorHealth(
         cpu_cores=(after.cpu_s - before.cpu_s) / elapsed_s if elapsed_s > 0 else 0.0,
         loop_lag=hdr.merge(one.loop_lag for one in reports[first + 1 : last + 1]),
         memory_bytes=after.memory_bytes,

@@ -152,7 +152,7 @@ class LoadDriver:
             slices=tuple(self._collector.until(count)),
             window_start_ns=window_start_ns,
             window_end_ns=window_end_ns,
-            generators=self._collector.evidence(window_start_ns, window_end_ns),
+            generators=self._collector.health(window_start_ns, window_end_ns),
             first_failure=first.first_failure if first else "",
             records_problem=next(filter(None, problems), ""),
             answers_stamped=self._answers_stamped,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from harness import hdr
 from harness.load.engine.recorder import dense, merge_slices
-from harness.types import GeneratorEvidence, LoadResult, TimeSlice
+from harness.types import GeneratorHealth, LoadResult, TimeSlice
 
 MOST = 512
 POINT_S = 1.0
@@ -66,7 +66,7 @@ class LoadHistory:
             self._widen()
 
     def load(
-        self, first_s: float, start_s: float, end_s: float, generators: Sequence[GeneratorEvidence]
+        self, first_s: float, start_s: float, end_s: float, generators: Sequence[GeneratorHealth]
     ) -> LoadResult:
         """The part of the load that a trial is made of.
 

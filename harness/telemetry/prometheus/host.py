@@ -11,8 +11,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from harness.telemetry.prometheus.client import Prometheus
 from harness.telemetry.prometheus.increase import Series, increase, last_inside, problem_of
-from harness.telemetry.prometheus.server import Prometheus
 from harness.types import HostMetrics
 
 Window = tuple[float, float]

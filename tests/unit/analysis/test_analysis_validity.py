@@ -11,7 +11,7 @@ from harness.types import (
     SERVICE,
     ArrivalKind,
     ArrivalProcess,
-    GeneratorEvidence,
+    GeneratorHealth,
     HostMetrics,
     Latencies,
     LoadMode,
@@ -67,7 +67,7 @@ def load(
         slices=tuple(one_slice(index, **change(index - 10)) for index in range(10 + slices)),
         window_start_ns=500_000_000,
         window_end_ns=500_000_000 + slices * 50_000_000,
-        generators=tuple(GeneratorEvidence(cores, histogram(lag_us)) for cores in cpu),
+        generators=tuple(GeneratorHealth(cores, histogram(lag_us)) for cores in cpu),
         first_failure=first_failure,
         answers_stamped=stamped,
     )

@@ -30,7 +30,7 @@ from harness.types import (
     SERVICE,
     SPANS,
     Decision,
-    GeneratorEvidence,
+    GeneratorHealth,
     HostMetrics,
     Latencies,
     LoadResult,
@@ -131,9 +131,9 @@ def test_a_result_carries_its_own_decision_and_the_parts_it_was_made_of() -> Non
 
 def test_the_generators_are_judged_by_the_worst_of_them() -> None:
     generators = (
-        GeneratorEvidence(0.2, histogram(1.0)),
-        GeneratorEvidence(0.7, histogram(9.0)),
-        GeneratorEvidence(0.1, SparseHistogram()),
+        GeneratorHealth(0.2, histogram(1.0)),
+        GeneratorHealth(0.7, histogram(9.0)),
+        GeneratorHealth(0.1, SparseHistogram()),
     )
     side = generator_side(LoadResult(0, SLICE_S, (), 400_000_000, 10**9, generators))
     assert side.generator_cpu == 0.7

@@ -57,13 +57,13 @@ def test_a_request_that_is_long_in_flight_holds_its_slice_back() -> None:
     assert len(collector.complete()) == 5
 
 
-def test_evidence_is_of_the_window_alone() -> None:
+def test_a_process_is_judged_by_what_it_did_in_the_window_alone() -> None:
     collector = Collector([0], START, SLICE)
     early, inside, late = (SparseHistogram((bucket,), (1,)) for bucket in (1, 2, 3))
     for at, cpu_s, lag in ((10, 5.0, early), (20, 5.4, inside), (30, 5.5, inside), (40, 9.0, late)):
         collector.add(0, report(at, cpu_s=cpu_s, lag=lag))
-    (evidence,) = collector.evidence(START + 10 * SLICE, START + 30 * SLICE)
-    assert evidence.cpu_cores == 0.5
-    assert hdr.total(evidence.loop_lag) == 2
-    assert evidence.loop_lag.buckets == (2,)
-    assert evidence.memory_bytes == 77
+    (health,) = collector.health(START + 10 * SLICE, START + 30 * SLICE)
+    assert health.cpu_cores == 0.5
+    assert hdr.total(health.loop_lag) == 2
+    assert health.loop_lag.buckets == (2,)
+    assert health.memory_bytes == 77

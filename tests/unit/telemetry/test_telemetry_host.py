@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from harness.telemetry.host import HostReading, ProcessKey, difference, read_host
-from harness.telemetry.triton_metrics import MetricsPage
+from harness.telemetry.triton import MetricsPage
 
 BURN_S = 0.3
 # Parent and child each burn so much processor time, then wait: the amount does not depend on how

@@ -13,9 +13,9 @@ from urllib.parse import parse_qs
 import pytest
 
 from harness.errors import UsageError
+from harness.telemetry.prometheus.client import Prometheus, QueryFailure, parse_prometheus
 from harness.telemetry.prometheus.increase import Series
-from harness.telemetry.prometheus.server import Prometheus, QueryFailure, parse_prometheus
-from harness.telemetry.prometheus.window import ScrapedWindow, await_scrape, server_metrics
+from harness.telemetry.prometheus.readings import ScrapedReadings, await_scrape, server_metrics
 from harness.types import HostMetrics, ServerMetrics
 
 SECONDS = tuple(float(at) for at in range(12))
@@ -208,14 +208,14 @@ def scripted() -> Iterator[Scripted]:
     made.server.server_close()
 
 
-def window_of(scripted: Scripted, **changes: Any) -> ScrapedWindow:
+def window_of(scripted: Scripted, **changes: Any) -> ScrapedReadings:
     prometheus = Prometheus(scripted.url, **changes)
-    return ScrapedWindow(
+    return ScrapedReadings(
         prometheus, metrics_url="http://gpu1:8002/metrics", server_pid=None, model='m"1'
     )
 
 
-def opened_and_closed(window: ScrapedWindow) -> tuple[ServerMetrics, HostMetrics]:
+def opened_and_closed(window: ScrapedReadings) -> tuple[ServerMetrics, HostMetrics]:
     window.open()
     time.sleep(0.05)
     window.close()

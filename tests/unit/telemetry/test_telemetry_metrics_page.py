@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.telemetry.triton_metrics import MetricsPage, scrape
+from harness.telemetry.triton import MetricsPage, scrape
 
 PAGE = """\
 # HELP nv_inference_request_failure Number of failed inference requests, all batch sizes

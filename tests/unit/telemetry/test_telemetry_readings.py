@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.errors import ServerError
-from harness.telemetry.window import TelemetryWindow
+from harness.telemetry.readings import DirectReadings
 from harness.types import ServerMetrics
 
 
@@ -70,7 +70,7 @@ def metrics_url() -> Iterator[str]:
 
 
 def test_both_sides_are_differences_over_the_window(metrics_url: str) -> None:
-    window = TelemetryWindow(
+    window = DirectReadings(
         CountingServer(), metrics_url=metrics_url, server_pid=os.getpid(), model="m"
     )
 
@@ -86,7 +86,7 @@ def test_both_sides_are_differences_over_the_window(metrics_url: str) -> None:
 
 
 def test_an_ensembles_time_is_the_sum_over_its_parts() -> None:
-    window = TelemetryWindow(
+    window = DirectReadings(
         CountingServer(), metrics_url=None, server_pid=None, model="m", parts=("first", "second")
     )
 
@@ -118,7 +118,7 @@ class TearingServer(CountingServer):
 @pytest.mark.parametrize("torn", [0, 1, 2])
 def test_a_torn_reading_is_taken_again(torn: int) -> None:
     source = TearingServer(torn)
-    window = TelemetryWindow(source, metrics_url=None, server_pid=None, model="m")
+    window = DirectReadings(source, metrics_url=None, server_pid=None, model="m")
 
     window.open()
     window.close()
@@ -131,7 +131,7 @@ def test_a_torn_reading_is_taken_again(torn: int) -> None:
 
 def test_a_server_whose_counts_never_agree_is_not_asked_for_ever() -> None:
     source = TearingServer(99)
-    window = TelemetryWindow(source, metrics_url=None, server_pid=None, model="m")
+    window = DirectReadings(source, metrics_url=None, server_pid=None, model="m")
 
     window.open()
 
@@ -141,7 +141,7 @@ def test_a_server_whose_counts_never_agree_is_not_asked_for_ever() -> None:
 @pytest.mark.parametrize("gone_at", ["open", "close"])
 def test_a_server_that_does_not_answer_leaves_nothing_known(gone_at: str) -> None:
     source = CountingServer()
-    window = TelemetryWindow(
+    window = DirectReadings(
         source, metrics_url="http://127.0.0.1:9/metrics", server_pid=None, model="m"
     )
 
@@ -159,7 +159,7 @@ def test_a_server_that_does_not_answer_leaves_nothing_known(gone_at: str) -> Non
 
 
 def test_without_a_metrics_page_failures_are_counted_without_reasons() -> None:
-    window = TelemetryWindow(CountingServer(), metrics_url=None, server_pid=None, model="m")
+    window = DirectReadings(CountingServer(), metrics_url=None, server_pid=None, model="m")
 
     window.open()
     window.close()
@@ -169,9 +169,9 @@ def test_without_a_metrics_page_failures_are_counted_without_reasons() -> None:
     assert server.failures == {}
 
 
-def test_a_window_must_be_opened() -> None:
-    window = TelemetryWindow(CountingServer(), metrics_url=None, server_pid=None, model="m")
+def test_figures_want_both_readings() -> None:
+    window = DirectReadings(CountingServer(), metrics_url=None, server_pid=None, model="m")
 
     window.close()
-    with pytest.raises(RuntimeError, match="open"):
+    with pytest.raises(RuntimeError, match="before both readings"):
         window.figures()

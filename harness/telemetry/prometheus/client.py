@@ -18,6 +18,7 @@ from http.client import HTTPException
 from typing import Any
 
 from harness.errors import UsageError
+from harness.system.connections import url_opener
 from harness.telemetry.prometheus.increase import Series
 
 QUERY_TIMEOUT_S = 5.0
@@ -83,7 +84,7 @@ class Prometheus:
             headers=dict(self.headers),
         )
         try:
-            with urllib.request.urlopen(request, timeout=QUERY_TIMEOUT_S) as response:  # noqa: S310
+            with url_opener(None).open(request, timeout=QUERY_TIMEOUT_S) as response:
                 document = json.loads(response.read())
             return document["data"]
         except urllib.error.HTTPError as error:

@@ -1,4 +1,4 @@
-"""One window, two readings: what the server and the machine did between `open` and `close`."""
+"""Two readings of the server and its machine, at the edges of what is measured."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any, Protocol
 
 from harness.errors import ServerError
 from harness.telemetry import host, triton
-from harness.telemetry.triton_metrics import MetricsPage, scrape
+from harness.telemetry.triton import MetricsPage, scrape
 from harness.types import HostMetrics, ServerMetrics
 
 
-class ServerWindow(Protocol):
-    """What happened on the server's side of a window, whoever knows it."""
+class ServerReadings(Protocol):
+    """What happened on the server's side between two instants, whoever knows it."""
 
     def open(self) -> None:
-        """The window starts now."""
+        """The measured window starts now: take the first reading."""
         ...
 
     def close(self) -> None:
-        """It ends now."""
+        """The measured window ends now: take the second."""
         ...
 
     def figures(self) -> tuple[ServerMetrics, HostMetrics]:
-        """What happened in between; asked for when nothing is measured any more."""
+        """What happened in between; asked for once nothing is measured any more."""
         ...
 
     @property
     def edges_ns(self) -> tuple[int, int]:
-        """CLOCK_MONOTONIC: between which two moments; a slow answer makes them late."""
+        """CLOCK_MONOTONIC: when the readings were really taken; a slow answer makes them late."""
         ...
 
 
@@ -49,7 +49,7 @@ class StatisticsSource(Protocol):
 
 @dataclass(frozen=True)
 class _Reading:
-    """Raw, as fetched: the metrics page is not parsed until the window is closed."""
+    """Raw, as fetched: the metrics page is not parsed while a load runs."""
 
     statistics: dict[str, Any] | None
     parts: Mapping[str, dict[str, Any] | None]
@@ -59,13 +59,13 @@ class _Reading:
     """When the statistics were there."""
 
 
-class TelemetryWindow:
-    """Differences of cumulative counters over exactly the measured window of a trial.
+class DirectReadings:
+    """Readings of the server itself: differences of its cumulative counters.
 
-    Both ends fetch in the same order, the statistics first, so each source's two readings lie one
-    window's length apart; the metrics page is parsed in `figures`, not before. `open` and
-    `close` each cost one RPC (another where the reading is torn), one HTTP request and one look at
-    the process table: a few milliseconds.
+    Both readings fetch in the same order, the statistics first, so that those of each source lie
+    as far apart as the edges of the measured window do; the metrics page is parsed in `figures`,
+    not before. `open` and `close` each cost one RPC (another where the reading is torn), one HTTP
+    request and one look at the process table: a few milliseconds.
 
     Triton books a request just after it sends the answer, so a count may differ from the client's
     by what is in flight at either end.
@@ -102,11 +102,11 @@ class TelemetryWindow:
         self._closed: _Reading | None = None
 
     def open(self) -> None:
-        """Take the first reading: call it where the window starts."""
+        """Take the first reading."""
         self._opened = self._read()
 
     def close(self) -> None:
-        """Take the second reading: call it where the window ends."""
+        """Take the second reading."""
         self._closed = self._read()
 
     def figures(self) -> tuple[ServerMetrics, HostMetrics]:
@@ -140,7 +140,7 @@ class TelemetryWindow:
 
     def _readings(self) -> tuple[_Reading, _Reading]:
         if self._opened is None or self._closed is None:
-            raise RuntimeError("figures of a window that was not opened and closed")
+            raise RuntimeError("figures asked for before both readings were taken")
         return self._opened, self._closed
 
     def _read(self) -> _Reading:

@@ -1,6 +1,6 @@
-"""A window whose server side is asked of a Prometheus, that scraped it at its own instants.
+"""Readings of a Prometheus, which scraped the server at its own instants.
 
-The figures are those of `TelemetryWindow`, as far as Triton's metrics page has them: it has no
+The figures are those of `DirectReadings`, as far as Triton's metrics page has them: it has no
 histogram of executed batches, so `batch_sizes` stays empty. Of a model with several versions loaded
 they are of the highest, which answers. `harness.telemetry.prometheus.increase` has the
 method and its error.
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from harness.telemetry import host
 from harness.telemetry.host import HostReading
 from harness.telemetry.prometheus import host as scraped_host
+from harness.telemetry.prometheus.client import Prometheus, QueryFailure
 from harness.telemetry.prometheus.increase import (
     FEWEST_SCRAPES,
     Increase,
@@ -25,8 +26,7 @@ from harness.telemetry.prometheus.increase import (
     last_inside,
     problem_of,
 )
-from harness.telemetry.prometheus.server import Prometheus, QueryFailure
-from harness.telemetry.triton_metrics import MetricsPage
+from harness.telemetry.triton import MetricsPage
 from harness.types import HostMetrics, ServerMetrics, answering_version
 
 REQUESTS = "nv_inference_request_success"
@@ -62,8 +62,8 @@ class _Edge:
     host: HostReading
 
 
-class ScrapedWindow:
-    """A `TelemetryWindow` out of a Prometheus: the same figures of the same window.
+class ScrapedReadings:
+    """The figures of `DirectReadings` between the same instants, out of a Prometheus.
 
     `open` and `close` note the time and look at the process table: they ask nobody. `figures`
     waits for the scrape behind the window, at most one scrape interval.
@@ -125,7 +125,7 @@ class ScrapedWindow:
 
     def _edges(self) -> tuple[_Edge, _Edge]:
         if self._opened is None or self._closed is None:
-            raise RuntimeError("figures of a window that was not opened and closed")
+            raise RuntimeError("figures asked for before both readings were taken")
         return self._opened, self._closed
 
     def _edge(self) -> _Edge:
