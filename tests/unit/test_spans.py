@@ -89,7 +89,7 @@ def recorded(records: Path) -> list[LoadProgress]:
             moments = (due_ns, due_ns, due_ns + 20 * MS)
             if at % 100 == 99:
                 failure = RequestFailure("timeout", "no answer")
-                recorder.fail(*moments, failure, {"gap": [9 * MS]})
+                recorder.fail(*moments, failure, spans_ns={"gap": [9 * MS]})
             else:
                 recorder.add_with_spans(*moments, 1, {"gap": [3 * MS, 7 * MS]})
         slices = tuple(recorder.take())
@@ -247,7 +247,7 @@ def test_a_span_between_two_moments_needs_no_values_and_takes_none(
     with pytest.raises(KeyError):
         recorder.add_with_spans(0, 0, 0, 1, {"last_leg": [1]})
     with pytest.raises(KeyError):
-        recorder.fail(0, 0, 0, RequestFailure("timeout", ""), {"nobody_knows": [1]})
+        recorder.fail(0, 0, 0, RequestFailure("timeout", ""), spans_ns={"nobody_knows": [1]})
     assert recorder.take() == []
 
 
