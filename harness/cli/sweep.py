@@ -9,7 +9,7 @@ import typer
 from harness.cli.options import StudyFile, with_option_groups
 from harness.cli.session import RunOptions, run_to_verdict
 from harness.study import Study
-from harness.study.file import load_study, parse_study
+from harness.study.file import load_study
 from harness.study.objective import parse_objective
 
 
@@ -37,12 +37,5 @@ def override(study: Study, slo: str | None, search: str | None) -> Study:
         ObjectiveError: the objective does not parse.
         StudyError: it names a metric that a family's task does not have.
     """
-    document = study.model_dump(mode="json")
-    if slo is not None:
-        parse_objective(slo)
-        document["objective"] = slo
-        for family in document["families"]:
-            family["objective"] = None
-    if search is not None:
-        document["search"] = search
-    return parse_study(document, source="--slo")
+    objective = None if slo is None else parse_objective(slo)
+    return study.asked_otherwise(objective=objective, search=search)

@@ -22,13 +22,13 @@ from harness.planning.dialogue import Reserved
 from harness.planning.search import BisectionSearch, GridSearch, Search
 from harness.runs.folder import RunFolder
 from harness.study import Family, Study, plans_of, variants_of
-from harness.study.objective import parse_objective
 from harness.types import (
     Accelerator,
     Decision,
     FailedVariant,
     Progress,
     Rejection,
+    ServiceLevelObjective,
     ServingConfig,
     TrialResult,
     Verdict,
@@ -124,7 +124,7 @@ def decide_family(
     verdict = judge(quality, results)
     if machinery.monitor is not None:
         machinery.monitor.decide(verdict.family, verdict.decision)
-    _measure_pipeline(prepared, verdict, runner, folder, machinery.progress)
+    _measure_pipeline(prepared, verdict, slo, runner, folder, machinery.progress)
     verdict = dataclasses.replace(verdict, pruned=tuple(search.pruned))
     return with_failed(verdict, folder.journal.failed.values())
 
@@ -155,6 +155,7 @@ def _show_scores(prepared: PreparedFamily, folder: RunFolder, machinery: Machine
 def _measure_pipeline(
     prepared: PreparedFamily,
     verdict: Verdict,
+    slo: ServiceLevelObjective,
     runner: TrialRunner,
     folder: RunFolder,
     progress: ProgressSink,
@@ -168,7 +169,7 @@ def _measure_pipeline(
         known = folder.journal.trials.get(trial.trial_id)
         if known is None or known.sha256 != runner.sha256(trial):
             progress(Progress(f"pipeline of {prepared.family.name}", 0, 1, trial.trial_id))
-            folder.journal.add(runner.measure(trial, parse_objective(verdict.slo)))
+            folder.journal.add(runner.measure(trial, slo))
 
 
 def make_search(

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from harness.errors import ObjectiveError, StudyError
+from harness.errors import StudyError
 from harness.metrics import quality_metrics
 from harness.study.base import Name, Strict
 from harness.study.models import PIPELINE_SUFFIX, Model, variant_name, variants_of
-from harness.study.objective import parse_objective, quality_clauses
+from harness.study.objective import (
+    EXAMPLE,
+    Objective,
+    describe_objective,
+    parse_objective,
+    quality_clauses,
+)
 from harness.study.serving import ServingSpace
 from harness.study.tasks import Task
 from harness.study.traffic import Traffic
@@ -23,7 +29,9 @@ class Family(Strict):
     name: Name
     task: Task
     models: Annotated[list[Model], Field(min_length=1)]
-    objective: str | None = Field(None, description="Default: the study's.")
+    objective: Objective | None = Field(
+        None, description="Default: the study's.", json_schema_extra=describe_objective
+    )
     teacher_counts: bool | None = Field(None, description="Default: the study's.")
     serving: ServingSpace | None = Field(None, description="Default: the study's.")
     traffic: Traffic | None = Field(None, description="Default: the study's.")
@@ -32,11 +40,6 @@ class Family(Strict):
         description="Serve each variant as a whole pipeline too, text in and label out, with the "
         "tokenizer inside the server: scored, and measured at the winner's load.",
     )
-
-    @field_validator("objective")
-    @classmethod
-    def _objective_parses(cls, text: str | None) -> str | None:
-        return text if text is None else _checked_objective(text)
 
     @model_validator(mode="after")
     def _one_teacher(self) -> Self:
@@ -68,7 +71,7 @@ class Study(Strict):
     schema_version: Literal[1] = 1
     name: Name
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    objective: str = "p95 < 50 ms, accuracy >= 90% of teacher"
+    objective: Objective = Field(parse_objective(EXAMPLE), json_schema_extra=describe_objective)
     teacher_counts: bool = Field(
         False,
         description="Whether the teacher may be what is recommended. By default only a student is: "
@@ -84,25 +87,32 @@ class Study(Strict):
     serving: ServingSpace = ServingSpace()
     traffic: Traffic = Traffic()
 
-    @field_validator("objective")
-    @classmethod
-    def _objective_parses(cls, text: str) -> str:
-        return _checked_objective(text)
-
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        problems = _name_clashes(self)
-        for family in self.families:
-            problems += _sweep_contradictions(self, family)
-            problems += _foreign_metrics(self, family)
-            problems += _plans_without_gpu(self, family)
-        if problems:
+        if problems := _contradictions(self):
             raise ValueError("; ".join(problems))
         return self
 
     def objective_of(self, family: Family) -> ServiceLevelObjective:
         """The family's own objective, or the study's."""
-        return parse_objective(family.objective or self.objective)
+        return family.objective or self.objective
+
+    def asked_otherwise(
+        self, *, objective: ServiceLevelObjective | None = None, search: str | None = None
+    ) -> Self:
+        """The study with the objective of every family, or the search, replaced.
+
+        Raises:
+            StudyError: the objective names a metric that a family's task does not have.
+        """
+        changes: dict[str, Any] = {} if search is None else {"search": search}
+        if objective is not None:
+            families = [one.model_copy(update={"objective": None}) for one in self.families]
+            changes |= {"objective": objective, "families": families}
+        changed = self.model_copy(update=changes)
+        if problems := _contradictions(changed):
+            raise StudyError(f"study {self.name}", problems)
+        return changed
 
     def teacher_counts_in(self, family: Family) -> bool:
         """Whether the teacher itself may be recommended."""
@@ -158,12 +168,13 @@ def study_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def _checked_objective(text: str) -> str:
-    try:
-        parse_objective(text)
-    except ObjectiveError as error:
-        raise ValueError(str(error)) from error
-    return text
+def _contradictions(study: Study) -> list[str]:
+    problems = _name_clashes(study)
+    for family in study.families:
+        problems += _sweep_contradictions(study, family)
+        problems += _foreign_metrics(study, family)
+        problems += _plans_without_gpu(study, family)
+    return problems
 
 
 def _name_clashes(study: Study) -> list[str]:

@@ -24,6 +24,9 @@ import math
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic.config import JsonDict
 
 from harness.errors import ObjectiveError
 from harness.metrics import (
@@ -34,8 +37,11 @@ from harness.metrics import (
     metric_named,
     quality_metrics,
 )
+from harness.study.base import written
 from harness.types import Constraint, ServiceLevelObjective
 
+EXAMPLE = "p95 < 50 ms, accuracy >= 90% of teacher"
+"""Also what a study asks for that names no objective."""
 _OPERATORS = {"<": "<", "<=": "<=", "≤": "<=", ">": ">", ">=": ">=", "≥": ">="}
 _TEACHER = ("teacher", "teacher's")
 _FACTORS = {"%": 0.01, "x": 1.0}
@@ -58,6 +64,27 @@ def parse_objective(text: str) -> ServiceLevelObjective:
         ObjectiveError: with a caret under the place, and what was expected there.
     """
     return ServiceLevelObjective(text=text, constraints=tuple(_Parser(text).clauses()))
+
+
+def _objective_text(slo: ServiceLevelObjective) -> str:
+    return slo.text
+
+
+Objective = Annotated[ServiceLevelObjective, written(parse_objective, _objective_text)]
+"""A study's field: read once, when the file is."""
+
+
+def describe_objective(schema: JsonDict) -> None:
+    """Write into a field's JSON schema which metrics there are, each with an example."""
+    clauses = "; ".join(f"{metric.clause} ({metric.of})" for metric in METRICS.values())
+    said = schema.get("description", "")
+    schema["description"] = (
+        f"{said} Clauses that must all hold, on any of these metrics: {clauses}. A quality may be "
+        "bounded by the teacher's own: accuracy >= 90% of teacher, perplexity <= 1.1x teacher."
+    ).strip()
+    if schema.get("default"):
+        schema["default"] = EXAMPLE
+    schema["examples"] = [EXAMPLE, *(metric.clause for metric in METRICS.values())]
 
 
 @dataclass(frozen=True)
@@ -108,7 +135,7 @@ class _Parser:
         caret = " " * token.start + "^" * max(1, token.end - token.start)
         return ObjectiveError(
             f"the objective does not parse: {problem}\n  {shown}\n  {caret}\n  {expected}",
-            next_step="an objective looks like: p95 < 50 ms, accuracy >= 90% of teacher",
+            next_step=f"an objective looks like: {EXAMPLE}",
         )
 
     def clauses(self) -> list[Constraint]:

@@ -1,9 +1,12 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from local_study import write_local_study
 
-from harness.errors import ObjectiveError
+from harness.errors import ObjectiveError, StudyError
 from harness.metrics import METRICS, MetricKind, quality_metrics
+from harness.study import objective
+from harness.study.file import load_study
 from harness.study.objective import parse_objective
 from harness.types import Constraint, TaskKind
 
@@ -164,3 +167,30 @@ def test_any_text_parses_or_says_why_not(text):
         assert len(shown) == len(text) + 2
         assert set(caret) <= {" ", "^"}
         assert expected.strip()
+
+
+def test_an_objective_is_parsed_once_when_its_study_is_read(monkeypatch, tmp_path):
+    parsed = []
+
+    class Counting(objective._Parser):
+        def __init__(self, text):
+            parsed.append(text)
+            super().__init__(text)
+
+    monkeypatch.setattr(objective, "_Parser", Counting)
+    study = load_study(write_local_study(tmp_path))
+    assert parsed == [study.objective.text]
+    asked = parse_objective("p99 < 20 ms")
+    changed = study.asked_otherwise(objective=asked)
+    for one in (study, changed):
+        for family in one.families:
+            one.objective_of(family)
+    assert {changed.objective_of(family) for family in changed.families} == {asked}
+    assert parsed == [study.objective.text, "p99 < 20 ms"]
+    assert study.model_dump(mode="json")["objective"] == study.objective.text
+
+
+def test_an_objective_in_place_of_the_studys_is_held_against_its_tasks(tmp_path):
+    study = load_study(write_local_study(tmp_path))
+    with pytest.raises(StudyError, match="asks for perplexity, which a sequence-classification"):
+        study.asked_otherwise(objective=parse_objective("perplexity < 20"))
