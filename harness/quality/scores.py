@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError
+from harness.metrics import metric_named
 from harness.quality.intervals import bounds, on_units, side_by_side
 from harness.quality.metrics import Statistic, classification_statistics, language_statistics
 from harness.quality.outcomes import Outcomes
@@ -21,8 +22,6 @@ from harness.quality.pairs import mcnemar_p_value
 from harness.quality.question_answering import question_statistics
 from harness.tasks.encoding import EncodedDataset
 from harness.types import ModelVariant, QualityScore, Role
-
-_PAIRED_TESTED = ("accuracy", "exact_match")
 
 MAX_UNANSWERED_SHARE = 0.01
 """Of a language model's windows. What is missing cannot be counted as wrong, as a classifier's
@@ -252,7 +251,11 @@ def _same_tokens(outcomes: Outcomes, teacher: Outcomes) -> bool:
 
 
 def _p_value(metric: str, outcomes: Outcomes, teacher: Outcomes | None) -> float | None:
-    if teacher is None or teacher.variant == outcomes.variant or metric not in _PAIRED_TESTED:
+    if (
+        teacher is None
+        or teacher.variant == outcomes.variant
+        or not metric_named(metric).whole_answers
+    ):
         return None
     if outcomes.correct is None or teacher.correct is None or outcomes.groups is not None:
         return None  # it takes rows as independent: of those that belong together it tells nothing

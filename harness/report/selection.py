@@ -195,6 +195,14 @@ def reference_score(family: FamilyResults, metric: str) -> QualityScore | None:
     return next(iter(unrelated or own), None)
 
 
+def loss_metric(family: FamilyResults, entry: LossEntry) -> str:
+    """The metric that a variant's losses are counted in."""
+    if entry.chain:
+        return entry.chain.metric
+    shares = [metric for metric in family.metrics if metric_named(metric).unit.is_share]
+    return "accuracy" if shares else "bits_per_byte"
+
+
 def percentile_of(result: TrialResult, name: str) -> Percentile | None:
     """A latency by its metric's name, with its bounds; None where no request succeeded."""
     return latency_of(metric_named(name), result)

@@ -133,17 +133,6 @@ class RunFolder:
     def __exit__(self, *exception: object) -> None:
         self._lock.release()
 
-    def write_histogram(self, trial_id: str, encoded: str) -> str:
-        """Store a trial's encoded HDR histogram; returns its path relative to the folder.
-
-        Raises:
-            StorageError: it cannot be written.
-        """
-        name = f"histograms/{trial_id}.hdr"
-        with storage_errors(self.path):
-            (self.path / name).write_text(encoded + "\n", encoding="ascii")
-        return name
-
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Replace the manifest."""
         replace_text(self.path / MANIFEST, json.dumps(manifest, indent=2, default=str) + "\n")

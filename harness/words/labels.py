@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.metrics import METRICS
 from harness.types import (
     Accelerator,
     Decision,
@@ -35,27 +36,32 @@ SIGNS: Mapping[Decision, Sign] = {
 }
 INTERRUPTED = Sign("Not finished", "…", "undecided")
 
-CAUSES: Mapping[str, str] = {
-    "export": "could not be exported",
-    "serving": "could not be served",
-    "quality": "below the quality floor",
-    "latency": "too slow to answer",
-    "throughput": "too little throughput",
-    "error_rate": "too many failed requests",
+_OTHER_CAUSES: Mapping[str, str] = {
     "undecided": "undecided, the interval straddles a bound",
     "invalid": "invalid, the measurement cannot be trusted",
     "slower": "within the objective, but with less throughput",
     "teacher": "within the load clauses, and the teacher's own",
     "dominated": "not measured, could not win any more",
 }
-"""Causes of a rejection, in the order a reader asks for them."""
+
+
+def causes() -> Mapping[str, str]:
+    """Causes of a rejection with their titles, in the order a reader asks for them."""
+    quality_first = sorted(METRICS.values(), key=lambda metric: not metric.is_quality)
+    return {
+        "export": "could not be exported",
+        "serving": "could not be served",
+        **{metric.cause: metric.missed for metric in quality_first},
+        **_OTHER_CAUSES,
+    }
+
 
 PROTOCOLS: Mapping[WireProtocol, str] = {WireProtocol.HTTP: "HTTP", WireProtocol.GRPC: "gRPC"}
 
 
 def cause_title(cause: str) -> str:
     """A rejection's cause in words; an unknown one as it stands."""
-    return CAUSES.get(cause, cause.replace("_", " "))
+    return causes().get(cause, cause.replace("_", " "))
 
 
 def serving_words(serving: ServingConfig) -> str:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness.types.losses import Estimate, LossChain
-from harness.words.numbers import MINUS, MISSING, number, span
+from harness.metrics import metric_named
+from harness.types.losses import Estimate
+from harness.words.amounts import metric_title
+from harness.words.numbers import MISSING, POINT_DECIMALS, number, percent, signed, span
+
+_PLAIN_DECIMALS = 3
+"""Of a change that is not counted in points."""
 
 STEPS: Mapping[str, str] = {
     "teacher": "Teacher",
@@ -33,13 +38,11 @@ MEASURES: Mapping[str, str] = {
 UNITS: Mapping[str, str] = {
     "kl_mean_nats": "nats",
     "kl_p95_nats": "nats",
-    "log_likelihood_change_nats": "nats a window",
-    "log_likelihood_change_p5_nats": "nats a window",
+    "log_likelihood_change_nats": "nats per window",
+    "log_likelihood_change_p5_nats": "nats per window",
 }
 SHARES = frozenset({"right_to_wrong", "wrong_to_right", "agreement", "greedy_agreement", "ece"})
 SHARES |= {"ece_after"}
-_NO_LOSS = 5e-4
-"""Of points or bits per byte; below, a loss reads as none."""
 
 
 def step_title(step: str) -> str:
@@ -47,57 +50,48 @@ def step_title(step: str) -> str:
     return STEPS.get(step, step.capitalize())
 
 
-def is_accuracy(metric: str) -> bool:
-    """Whether losses are shares of samples, which read as points."""
-    return metric == "accuracy"
-
-
 def unit_of(metric: str) -> str:
-    """What a loss is counted in."""
-    return "points" if is_accuracy(metric) else "bits per byte"
+    """What a loss is counted in: points of a share, else the metric's own unit."""
+    return "points" if metric_named(metric).unit.is_share else metric_title(metric)
 
 
-def scaled(metric: str, value: float) -> float:
-    """A loss in the unit it is shown in."""
-    return value * 100 if is_accuracy(metric) else value
+def unit_in_full(metric: str) -> str:
+    """The same where the metric is not named beside it: `accuracy points`."""
+    return (
+        f"{metric_title(metric)} points" if metric_named(metric).unit.is_share else unit_of(metric)
+    )
 
 
-def lost(metric: str, value: float | None) -> str:
-    """A loss with its sign turned: what was lost is negative, what was won positive."""
-    if value is None:
+def changed(metric: str, loss: float) -> float:
+    """A loss as a change of the metric, in the unit it is shown in.
+
+    A loss is positive where quality got worse, whatever the metric; the change goes down where
+    more is better and up where less is.
+    """
+    known = metric_named(metric)
+    change = loss if known.lower_is_better else -loss
+    return 100 * change if known.unit.is_share else change
+
+
+def lost(metric: str, loss: float | None) -> str:
+    """A loss as a change of the metric with its sign, without its unit."""
+    if loss is None:
         return MISSING
-    shown = scaled(metric, value)
-    digits = 2 if is_accuracy(metric) else 3
-    if abs(shown) < _NO_LOSS:
-        return "0"
-    worse = shown > 0 if is_accuracy(metric) else shown < 0
-    return f"{MINUS if worse else '+'}{abs(shown):.{digits}f}"
+    decimals = POINT_DECIMALS if metric_named(metric).unit.is_share else _PLAIN_DECIMALS
+    return signed(changed(metric, loss), decimals=decimals)
 
 
 def lost_span(metric: str, estimate: Estimate) -> str:
-    """The interval of a loss, in the order of what is written."""
+    """The interval of a loss, the lower change first."""
     if estimate.low is None or estimate.high is None:
         return ""
-    ends = (estimate.high, estimate.low) if is_accuracy(metric) else (estimate.low, estimate.high)
-    low, high = (lost(metric, end) for end in ends)
-    return f"{low} to {high}"
-
-
-def quality_words(metric: str, value: float) -> str:
-    """Quality after a step."""
-    return f"{value:.1%}" if is_accuracy(metric) else f"{value:.3f}"
-
-
-def metric_words(chain: LossChain) -> str:
-    """What a chain's losses are, in a sentence."""
-    return "accuracy points" if is_accuracy(chain.metric) else "bits per byte (more is worse)"
+    ends = sorted((estimate.low, estimate.high), key=lambda loss: changed(metric, loss))
+    return span(*(lost(metric, end) for end in ends))
 
 
 def measure_words(measure: str, value: float | None) -> str:
     """A measure's value: shares in percent."""
-    if value is None:
-        return MISSING
-    return f"{value:.1%}" if measure in SHARES else number(value)
+    return percent(value) if measure in SHARES else number(value)
 
 
 def measure_span(measure: str, low: float | None, high: float | None) -> str:

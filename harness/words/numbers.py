@@ -36,7 +36,7 @@ def number(value: float | None) -> str:
     if abs(rounded) < _SMALLEST_PLAIN:
         return _scientific(value)
     # Rounding may have gained a digit: 9.999 is 10.0, not 10.00.
-    return f"{rounded:,.{_decimals(rounded)}f}"
+    return f"{rounded:,.{_decimals(rounded)}f}".replace("-", MINUS)
 
 
 def _decimals(value: float) -> int:
@@ -46,7 +46,7 @@ def _decimals(value: float) -> int:
 
 def _scientific(value: float) -> str:
     mantissa, _, exponent = f"{value:.1e}".partition("e")
-    return f"{mantissa}{TIMES}10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
+    return f"{mantissa.replace('-', MINUS)}{TIMES}10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
 
 
 def count(value: int | None) -> str:
@@ -136,22 +136,34 @@ def millions(value: int | None) -> str:
     return MISSING if value is None else number(value / 1e6)
 
 
-def signed(value: float | None, unit: str = "") -> str:
-    """A difference with its sign and one decimal; the minus is a real one."""
+POINT_DECIMALS = 2
+"""Of a difference in percentage points."""
+
+
+def points(share: float | None) -> str:
+    """A difference of two shares in percentage points, with its sign."""
+    return signed(None if share is None else 100 * share, " points", decimals=POINT_DECIMALS)
+
+
+def signed(value: float | None, unit: str = "", *, decimals: int = 1) -> str:
+    """A difference with its sign; the minus is a real one, and no difference reads 0."""
     if value is None or not math.isfinite(value):
         return MISSING
-    text = f"{abs(value):.1f}"
-    sign = "±" if float(text) == 0 else "+" if value > 0 else MINUS
-    return f"{sign}{text}{unit}"
+    text = f"{abs(value):,.{decimals}f}"
+    if not text.strip("0."):
+        return f"0{unit}"
+    return f"{'+' if value > 0 else MINUS}{text}{unit}"
 
 
 def span(low: str, high: str) -> str:
     """An interval of two formatted numbers; nothing where neither is known, or bounded.
 
-    An en dash stands between them, and a unit that both carry is written once.
+    An en dash stands between them, the word where one has a sign; a unit that both carry is written
+    once.
     """
     if low == high and low in {MISSING, UNBOUNDED}:
         return ""
     if low[-1:] == high[-1:] and low[-1:] in {"%", TIMES}:
         low = low[:-1]
-    return f"{low}{EN_DASH}{high}"
+    has_sign = {low[:1], high[:1]} & {MINUS, "+"}
+    return f"{low} to {high}" if has_sign else f"{low}{EN_DASH}{high}"

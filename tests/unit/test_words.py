@@ -20,7 +20,7 @@ EN_DASH, TIMES, MINUS = "\u2013", "\u00d7", "\u2212"
         (99.96, "100"),
         (123.4, "123"),
         (11552.3, "11,552"),
-        (-2.345, "-2.35"),
+        (-2.345, f"{MINUS}2.35"),
         (2.94e-6, f"2.9{TIMES}10⁻⁶"),
         (None, EN_DASH),
         (math.nan, EN_DASH),
@@ -67,7 +67,7 @@ def test_a_span_writes_its_unit_once(low, high, text):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(-2.34, f"{MINUS}2.3 points"), (3.7, "+3.7 points"), (0.01, "±0.0 points")]
+    ("value", "text"), [(-2.34, f"{MINUS}2.3 points"), (3.7, "+3.7 points"), (0.01, "0 points")]
 )
 def test_a_difference_shows_its_sign(value, text):
     assert numbers.signed(value, " points") == text
@@ -75,3 +75,45 @@ def test_a_difference_shows_its_sign(value, text):
 
 def test_p_values_below_a_thousandth_say_only_that():
     assert [numbers.p_value(p) for p in (0.0004, 0.0118, None)] == ["<0.001", "0.012", EN_DASH]
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.972, "97.2%"),
+        (0.94, "94.0%"),
+        (0.0145, "1.4%"),
+        (0.00312, "0.31%"),
+        (0.00031, "0.031%"),
+        (2e-7, f"2.0{TIMES}10⁻⁵%"),
+        (0.9996, "99.96%"),
+        (1.0003, "100.03%"),
+        (1.032, "103.2%"),
+        (0.0, "0.0%"),
+        (1.0, "100.0%"),
+        (1 - 1e-12, "100.0%"),
+        (None, EN_DASH),
+        (math.nan, EN_DASH),
+    ],
+)
+def test_a_share_is_never_rounded_to_nothing_or_to_all(share, text):
+    assert numbers.percent(share) == text
+
+
+@given(st.floats(min_value=1e-6, max_value=1 - 1e-6))
+def test_only_nothing_reads_nothing_and_only_all_reads_all(share):
+    assert numbers.percent(share) not in {"0.0%", "100.0%"}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(50.0, "50"), (0.25, "0.25"), (1200.0, "1,200"), (0.1 + 0.2, "0.3")]
+)
+def test_what_somebody_chose_is_as_exact_as_it_was_chosen(value, text):
+    assert numbers.asked(value) == text
+    assert numbers.asked_percent(value / 100) == f"{text}%"
+
+
+def test_a_span_of_changes_has_the_word_between():
+    low, high = numbers.points(-0.0231), numbers.points(0.004)
+    assert (low, high) == (f"{MINUS}2.31 points", "+0.40 points")
+    assert numbers.span(numbers.signed(-2.31), numbers.signed(0.4)) == f"{MINUS}2.3 to +0.4"

@@ -17,8 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from harness.quality.intervals import CONFIDENCE, Bounds, RowSums, Scale, bounds, side_by_side
-from harness.quality.metrics import share_statistic
+from harness.quality.intervals import (
+    CONFIDENCE,
+    Bounds,
+    RowSums,
+    Scale,
+    bounds,
+    share_bounds,
+    side_by_side,
+)
 from harness.quality.pairs import mcnemar_p_value
 from harness.types import ModelVariant, QualityScore
 
@@ -127,7 +134,7 @@ class _Aggregate:
     def bounds(self, items: Sequence[Any], seed: int) -> Bounds:
         """The interval over documents."""
         if self.plain_mean and all(_is_plain(item) and item in (0, 1) for item in items):
-            return share_statistic("", np.array(items, dtype=np.bool_)).bounds(seed=seed)
+            return share_bounds(int(sum(items)), len(items))
         sums = self.sums(items)
         if sums is not None:
             return bounds(sums, seed=seed)

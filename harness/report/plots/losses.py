@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.metrics import metric_named
 from harness.report.plots.base import Json, Plot, axis, base_layout, error_bars, safe
-from harness.report.selection import FamilyResults
+from harness.report.selection import FamilyResults, loss_metric
 from harness.types.losses import Estimate, LossChain, LossEntry
+from harness.words.amounts import metric_value
 from harness.words.labels import short_names, shortened
 from harness.words.losses import (
-    is_accuracy,
+    changed,
     lost,
     lost_span,
-    quality_words,
-    scaled,
     step_title,
+    unit_in_full,
     unit_of,
 )
 from harness.words.numbers import count
@@ -29,12 +30,10 @@ def slices_plot(family: FamilyResults, entry: LossEntry) -> Plot | None:
     known = [one for one in entry.slices if one.loss.low is not None][:_MOST_SLICES]
     if not known:
         return None
-    metric = "accuracy" if entry.shifts or entry.classes else _metric(family, entry)
-    sign = -1 if is_accuracy(metric) else 1
-    values = [sign * scaled(metric, one.loss.value) for one in known]
+    metric = loss_metric(family, entry)
+    values = [changed(metric, one.loss.value) for one in known]
     ends = [
-        sorted(sign * scaled(metric, b or 0.0) for b in (one.loss.low, one.loss.high))
-        for one in known
+        sorted(changed(metric, b or 0.0) for b in (one.loss.low, one.loss.high)) for one in known
     ]
     further = [one.p_value is not None and one.p_value < 0.05 for one in known]  # noqa: PLR2004
     trace: Json = {
@@ -60,7 +59,6 @@ def slices_plot(family: FamilyResults, entry: LossEntry) -> Plot | None:
         ],
         "hoverinfo": "text",
     }
-    unit = "accuracy points" if is_accuracy(metric) else "bits per byte"
     return Plot(
         key=f"{family.name}-slices-{entry.variant}",
         title=f"{entry.variant} against the teacher, by slice",
@@ -70,7 +68,9 @@ def slices_plot(family: FamilyResults, entry: LossEntry) -> Plot | None:
         traces=(trace,),
         layout=base_layout(
             xaxis=axis(
-                f"change from the teacher ({unit})", zeroline=True, zerolinecolor="--rule-strong"
+                f"change from the teacher ({unit_in_full(metric)})",
+                zeroline=True,
+                zerolinecolor="--rule-strong",
             ),
             yaxis=axis(
                 "",
@@ -81,12 +81,6 @@ def slices_plot(family: FamilyResults, entry: LossEntry) -> Plot | None:
             ),
         ),
     )
-
-
-def _metric(family: FamilyResults, entry: LossEntry) -> str:
-    if entry.chain:
-        return entry.chain.metric
-    return "accuracy" if "accuracy" in family.metrics else "bits_per_byte"
 
 
 def confusions_plot(family: FamilyResults, entry: LossEntry) -> Plot | None:
@@ -185,11 +179,6 @@ class _Bar:
         return self.base + self.height
 
 
-def _direction(chain: LossChain) -> int:
-    """Accuracy that is lost goes down; bits per byte that are lost go up, as the metric does."""
-    return -1 if is_accuracy(chain.metric) else 1
-
-
 def _bars(chain: LossChain) -> list[_Bar]:
     """One a step, each from where the one before it ended, and their sum."""
     bars: list[_Bar] = []
@@ -202,7 +191,7 @@ def _bars(chain: LossChain) -> list[_Bar]:
 
 def _bar(chain: LossChain, title: str, loss: Estimate, base: float, colour: str) -> _Bar:
     height, *bounds = (
-        _direction(chain) * scaled(chain.metric, value)
+        changed(chain.metric, value)
         for value in (loss.value, loss.low, loss.high)
         if value is not None
     )
@@ -213,7 +202,7 @@ def _bar(chain: LossChain, title: str, loss: Estimate, base: float, colour: str)
 def _waterfall(chain: LossChain, *, key: str, variant: str, title: str) -> Plot:
     bars = _bars(chain)
     reach = _reach(bars)
-    start = quality_words(chain.metric, chain.links[0].quality)
+    start = metric_value(chain.metric, chain.links[0].quality)
     return Plot(
         key=key,
         title=title,
@@ -272,7 +261,7 @@ def _bar_trace(chain: LossChain, bars: list[_Bar]) -> Json:
 def _value_trace(chain: LossChain, bars: list[_Bar], reach: list[float]) -> Json:
     """The losses in figures, beyond the whiskers."""
     apart = 0.03 * (reach[1] - reach[0])
-    downwards = _direction(chain) < 0
+    downwards = not metric_named(chain.metric).lower_is_better
     return {
         "type": "scatter",
         "name": "values",

@@ -15,7 +15,7 @@ from harness.report.plots.base import (
     ring,
     safe,
 )
-from harness.report.profile.findings import RUNTIMES, bandwidth, bound_of, by_kind, datatype_of
+from harness.report.profile.findings import RUNTIMES, bound_of, by_kind
 from harness.types.card import Runtime
 from harness.types.profiles import OperatorProfile, Scaling, VariantProfile
 from harness.words.numbers import number
@@ -246,9 +246,3 @@ def _scaling_trace(scaling: Scaling) -> Json:
         ],
         "hoverinfo": "text",
     }
-
-
-def bandwidth_words(one: OperatorProfile, profile: VariantProfile) -> str:
-    """Which bandwidth a model's products are held against."""
-    _, place = bandwidth(one, profile.roofline)
-    return f"{place}, {datatype_of(one)}"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.metrics import metric_named
 from harness.report.plots.base import Plot
 from harness.report.plots.losses import confusions_plot, slices_plot, waterfall_plots
-from harness.report.selection import FamilyResults
+from harness.report.selection import FamilyResults, loss_metric
 from harness.report.tables.model import Cell, Column, Table, numeric, words
 from harness.types import Role
 from harness.types.losses import LossEntry, PairedMeasure, SliceLoss
+from harness.words.amounts import metric_value
 from harness.words.losses import (
     MEASURES,
     UNITS,
@@ -18,7 +18,6 @@ from harness.words.losses import (
     lost_span,
     measure_span,
     measure_words,
-    quality_words,
     step_title,
     unit_of,
 )
@@ -130,7 +129,7 @@ def _chain_row(family: FamilyResults, entry: LossEntry, steps: list[str]) -> tup
     if chain is None:
         return (words(entry.variant, entry.problem), *[Cell(MISSING)] * (len(steps) + 4))
     links = {link.step: link for link in chain.links}
-    cells = [words(entry.variant), Cell(quality_words(chain.metric, chain.links[0].quality))]
+    cells = [words(entry.variant), Cell(metric_value(chain.metric, chain.links[0].quality))]
     for step in steps:
         link = links.get(step)
         if link is None:
@@ -143,7 +142,7 @@ def _chain_row(family: FamilyResults, entry: LossEntry, steps: list[str]) -> tup
     cells.append(
         numeric(lost(chain.metric, total.value), total.value, lost_span(chain.metric, total))
     )
-    cells.append(Cell(quality_words(chain.metric, chain.links[-1].quality)))
+    cells.append(Cell(metric_value(chain.metric, chain.links[-1].quality)))
     return (*cells, _load_cell(family, entry.variant))
 
 
@@ -167,7 +166,7 @@ def slices_table(family: FamilyResults, entry: LossEntry) -> Table | None:
     """The slices on which a variant falls furthest; the rest is in slices.csv."""
     if not entry.slices:
         return None
-    metric = "accuracy" if _is_classifier(family) else "bits_per_byte"
+    metric = loss_metric(family, entry)
     small = [one for one in entry.slices if one.loss.low is None]
     shown = entry.slices[:_MOST_SLICES]
     trained = any(one.training_samples is not None for one in entry.slices)
@@ -202,8 +201,8 @@ def _slice_row(one: SliceLoss, metric: str, *, trained: bool) -> tuple[Cell, ...
     cells = [
         words(one.name, one.slicing),
         numeric(count(one.samples), one.samples),
-        Cell(quality_words(metric, one.teacher)),
-        Cell(quality_words(metric, one.variant)),
+        Cell(metric_value(metric, one.teacher)),
+        Cell(metric_value(metric, one.variant)),
         numeric(
             lost(metric, one.loss.value),
             one.loss.value,
@@ -290,10 +289,6 @@ def examples_table(entry: LossEntry) -> Table | None:
         rows=tuple(rows),
         note=f"Samples ({what}) whose right answer became the least probable; texts are shortened.",
     )
-
-
-def _is_classifier(family: FamilyResults) -> bool:
-    return any(metric_named(metric).unit.is_share for metric in family.metrics)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from harness.words.numbers import (
     number,
     p_value,
     percent,
-    signed,
+    points,
     span,
 )
 
@@ -108,7 +108,7 @@ def _delta(family: FamilyResults, score: QualityScore) -> str:
     teacher = reference_score(family, score.metric)
     if teacher is None or not metric_named(score.metric).unit.is_share:
         return ""
-    return signed((score.value - teacher.value) * 100, " points")
+    return points(score.value - teacher.value)
 
 
 def _speed_cells(family: FamilyResults, name: str) -> tuple[Cell, ...]:

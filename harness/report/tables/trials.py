@@ -16,7 +16,7 @@ from harness.report.selection import (
 from harness.report.tables.model import Cell, Column, Table, decision_cell, numeric, words
 from harness.types import Rejection, ServerOverhead, TrialResult, Workload
 from harness.types.limits import lost_share
-from harness.words.labels import CAUSES, PROTOCOLS, batch_words, cause_title, trial_words
+from harness.words.labels import PROTOCOLS, batch_words, cause_title, causes, trial_words
 from harness.words.loads import (
     is_open,
     load_amount,
@@ -224,7 +224,7 @@ def rejected_groups(family: FamilyResults) -> tuple[RejectedGroup, ...]:
     verdict = family.verdict
     for rejection in (*verdict.rejected, *verdict.pruned) if verdict else ():
         by_cause[rejection.cause].append(rejection)
-    order = [*CAUSES, *(cause for cause in by_cause if cause not in CAUSES)]
+    order = list(dict.fromkeys([*causes(), *by_cause]))
     return tuple(
         _rejected_group(family, cause, by_cause[cause]) for cause in order if cause in by_cause
     )

@@ -11,7 +11,7 @@ from harness.runs.folder import StoredRun
 from harness.types import QualityScore
 from harness.types.losses import LossChain
 from harness.words.amounts import metric_title, metric_value
-from harness.words.losses import lost, lost_span, measure_words
+from harness.words.losses import lost, lost_span, measure_words, unit_of
 from harness.words.numbers import MISSING, count, p_value, span
 
 _PAIRS = {
@@ -84,8 +84,7 @@ def losses_table(run: StoredRun) -> Table:
     table.add_column("in all", justify="right", no_wrap=True)
     for variant, chain in chains:
         own = {link.step: lost(chain.metric, link.loss.value) for link in chain.links}
-        unit = "points" if chain.metric == "accuracy" else "bits/byte"
-        total = f"{lost(chain.metric, chain.total.value)} {unit}"
+        total = f"{lost(chain.metric, chain.total.value)} {unit_of(chain.metric)}"
         cells = (*(own.get(step, MISSING) for step in steps), total)
         name = Text(variant).append(f"\n{_interval_note(chain)}", style="dim")
         table.add_row(name, *map(Text, cells))
