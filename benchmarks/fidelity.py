@@ -3,7 +3,8 @@
 Three questions, a row for each client, protocol and percentile:
 
 - *Known latencies*: a server injects them (`latency_cases.py`) and logs what each request really
-  took. At low load a client should recover that, up to the loopback and its own cost.
+  took. At low load a client should recover that, up to the loopback and its own cost: of every
+  request by its id (`request_errors.py`; ours alone writes them down), and in percentiles.
 - *A stall*: the server answers nothing for 1 s in every 10. The truth is what theory gives for
   requests that fall due whatever the server does. Ours in open loop should report it; closed loops,
   ours and Locust's `constant_throughput`, stop sending while the server stalls, and miss it.
@@ -29,7 +30,8 @@ from latency_cases import STALL, STEADY_CASES, Stall
 from naive_locust import NaiveLoad, drive_naively
 from ours import closed_loop, engine, open_loop, percentiles_ms, run_ours
 from peers import PeerLoad, PerfAnalyzer, perf_analyzer
-from rows import Row, run_as_command, show, skip
+from request_errors import LostProcessor, RequestErrors, request_errors
+from rows import Row, run_as_command, show, skip, write_rows
 from timed_process import TimedServer, timed_server
 
 from harness.errors import GeneratorError, HarnessError
@@ -65,37 +67,56 @@ class Recovered:
     percentiles_ms: Mapping[str, float]
     start_ns: int
     end_ns: int
+    records: Path | None = None
+    """Every request, where the client writes them down."""
+    lost: Sequence[tuple[int, int]] = ()
+    """When client or server lost a processor, where that was watched."""
 
 
 def main() -> int:
     """Measure each part and show the rows."""
     options = _parse(sys.argv[1:])
     found: list[Row] = []
+    by_request: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_payloads(folder / "payloads.npz", [rows(_PAYLOAD_ROWS)])
         if "known" in options.parts:
             for case in STEADY_CASES:
-                found += _known_latencies(case, folder, options)
+                rows_found, errors = _known_latencies(case, folder, options)
+                found += rows_found
+                by_request += errors
         if STALL in options.parts:
             found += _stall(folder, options)
         if "real-model" in options.parts:
             found += _beside_perf_analyzer(folder, options)
     if not found:
         raise PeerError("nothing could be measured")
-    show("Fidelity (error: share of the truth)", found, options.json)
+    if by_request:
+        show("Fidelity, request by request (error: client's time less the server's)", by_request)
+    show("Fidelity in percentiles (error: share of the truth)", found)
+    write_rows([*by_request, *found], options.json)
     return 0
 
 
-def _known_latencies(case: str, folder: Path, options: argparse.Namespace) -> Iterator[Row]:
+def _known_latencies(
+    case: str, folder: Path, options: argparse.Namespace
+) -> tuple[list[Row], list[Row]]:
+    """In percentiles, and request by request."""
     stall = Stall(options.stall_s, options.period_s)
     with timed_server(case, folder, stall) as server:
         runs = list(_clients(server, folder, options.seconds, closed=False))
+    found, by_request = [], []
+    truth = server.by_id()
     for run in runs:
+        if run.records is not None:
+            errors = request_errors(run.records, truth, run.lost)
+            by_request.append(_errors_row(case, run, errors))
         for name, recovered_ms in run.percentiles_ms.items():
             truth_ms = server.truth_ms(int(name[1:]) / 100, run.start_ns, run.end_ns)
             tolerance_ms = max(KNOWN_TOLERANCE_MS, KNOWN_TOLERANCE * truth_ms)
-            yield _row(case, run, name, truth_ms, recovered_ms, tolerance_ms)
+            found.append(_row(case, run, name, truth_ms, recovered_ms, tolerance_ms))
+    return found, by_request
 
 
 def _stall(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
@@ -125,7 +146,7 @@ def _clients(
                 )
             for name, workload in loads.items():
                 try:
-                    yield _ours(name, generators, folder, workload)
+                    yield _ours(name, generators, server, folder, workload)
                 except GeneratorError as reason:
                     skip(f"{name}, {protocol}", reason)
     for protocol in PROTOCOLS:
@@ -135,8 +156,13 @@ def _clients(
             skip(f"locust-tritonclient, {protocol}", reason)
 
 
-def _ours(name: str, generators: LoadGenerators, folder: Path, workload: Workload) -> Recovered:
-    result = run_ours(generators, LoadJob("timed", folder / "payloads.npz", _OUTPUTS, workload))
+def _ours(
+    name: str, generators: LoadGenerators, server: TimedServer, folder: Path, workload: Workload
+) -> Recovered:
+    records = Path(tempfile.mkdtemp(dir=folder, prefix="records-"))
+    job = LoadJob("timed", folder / "payloads.npz", _OUTPUTS, workload, records=records)
+    with LostProcessor(lambda: (server.pid, *generators.pids)) as watch:
+        result = run_ours(generators, job)
     if result.failures or result.dropped:
         raise GeneratorError(f"{result.failures}, {result.dropped} dropped: {result.first_failure}")
     return Recovered(
@@ -145,6 +171,8 @@ def _ours(name: str, generators: LoadGenerators, folder: Path, workload: Workloa
         percentiles_ms(result.window),
         result.window_start_ns,
         result.window_end_ns,
+        records,
+        watch.stretches,
     )
 
 
@@ -231,6 +259,22 @@ def _row(
         "error": difference_ms / truth_ms,
         "error_ms": difference_ms,
         "recovered": "yes" if abs(difference_ms) <= tolerance_ms else "no",
+    }
+
+
+def _errors_row(case: str, run: Recovered, errors: RequestErrors) -> Row:
+    return {
+        "case": case,
+        "client": run.client,
+        "protocol": run.protocol,
+        "requests": errors.requests,
+        "joined": errors.joined,
+        "while_no_cpu_was_lost": errors.quiet,
+        "median_error_us": errors.median_us,
+        "p99_error_us": errors.p99_us,
+        "worst_error_us": errors.worst_us,
+        "p99_error_of_all_us": errors.p99_of_all_us,
+        "recovered": "yes" if errors.recovered else "no",
     }
 
 

@@ -18,7 +18,7 @@ from harness.errors import HarnessError
 Row = Mapping[str, str | int | float]
 
 
-def show(title: str, rows: Sequence[Row], json_file: Path | None) -> None:
+def show(title: str, rows: Sequence[Row], json_file: Path | None = None) -> None:
     """Print the rows and, where a file is named, write them."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     for column, value in rows[0].items():
@@ -28,6 +28,11 @@ def show(title: str, rows: Sequence[Row], json_file: Path | None) -> None:
         table.add_row(*map(_text, row.values()))
     # As wide as it is: a cut-off number is worse than a line that the terminal wraps.
     Console(width=1000).print(table)
+    write_rows(rows, json_file)
+
+
+def write_rows(rows: Sequence[Row], json_file: Path | None) -> None:
+    """Write the rows as JSON, where a file is named."""
     if json_file is not None:
         known = [{key: _known(value) for key, value in row.items()} for row in rows]
         json_file.write_text(json.dumps(known, indent=2, allow_nan=False) + "\n", "utf-8")

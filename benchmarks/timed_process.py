@@ -26,6 +26,12 @@ class TimedServer:
     grpc: str
     """host:port"""
     log: Path
+    pid: int
+
+    def by_id(self) -> dict[str, tuple[int, int]]:
+        """When each request was received and answered, by the id that it bore."""
+        ids, log = np.load(self.log.with_suffix(".ids.npy")), np.load(self.log)
+        return dict(zip(ids.tolist(), map(tuple, log.tolist()), strict=True))
 
     def truth_ms(self, quantile: float, start_ns: int, end_ns: int) -> float:
         """Quantile by nearest rank of what requests took that it received between two instants.
@@ -56,7 +62,7 @@ def timed_server(case: str, folder: Path, stall: Stall) -> Iterator[TimedServer]
             if len(ports) != 2:  # noqa: PLR2004  (HTTP and gRPC)
                 raise PeerError("the timed server did not start; its words are above")
             http, grpc = (f"127.0.0.1:{port}" for port in ports)
-            yield TimedServer(http, grpc, log)
+            yield TimedServer(http, grpc, log, process.pid)
             process.communicate(timeout=_EXIT_TIMEOUT_S)
         finally:
             process.kill()

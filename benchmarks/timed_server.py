@@ -11,7 +11,8 @@ it is the loopback and the client. Sleeping is exact to some 50 us, because the 
     python benchmarks/timed_server.py lognormal truth.npy    # prints its two ports
 
 It ends when its standard input does, and then writes the log: int64 (requests, 2), received and
-answered in nanoseconds of CLOCK_MONOTONIC.
+answered in nanoseconds of CLOCK_MONOTONIC; and beside it `truth.ids.npy`, the id of each request as
+this server read it, empty where it bore none.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ CLASSES = 10
 
 _LOGITS = np.arange(CLASSES, dtype="<f4")[None].tobytes()
 _INFER = "ModelInfer"
+_ENVELOPE_BYTES = 5
+"""gRPC's, before a message: whether it is compressed, and its length."""
+_HEADER_LENGTH = b"inference-header-content-length"
 _GRPC_HEADERS = [(":status", "200"), ("content-type", "application/grpc")]
 _GRPC_TRAILERS = [("grpc-status", "0")]
 
@@ -59,17 +63,21 @@ class Clock:
         self._draw = draw
         self._loop = loop
         self.log: list[tuple[int, int]] = []
+        self.ids: list[str] = []
 
     def later(
-        self, received_ns: int, build: Callable[[], bytes], write: Write
+        self, received_ns: int, identity: str, build: Callable[[], bytes], write: Write
     ) -> asyncio.TimerHandle:
         """Build and write an answer when its latency is over."""
         due_s = received_ns / 1e9 + self._draw(received_ns)
-        return self._loop.call_at(due_s, self._answer, received_ns, build, write)
+        return self._loop.call_at(due_s, self._answer, received_ns, identity, build, write)
 
-    def _answer(self, received_ns: int, build: Callable[[], bytes], write: Write) -> None:
+    def _answer(
+        self, received_ns: int, identity: str, build: Callable[[], bytes], write: Write
+    ) -> None:
         answer = build()
         self.log.append((received_ns, time.monotonic_ns()))
+        self.ids.append(identity)
         write(answer)
 
 
@@ -133,6 +141,8 @@ class HttpConnection(Connection):
         super().__init__(connected, clock)
         self._http = h11.Connection(h11.SERVER)
         self._received_ns = 0
+        self._split = 0
+        self._body = bytearray()
         self._pending: asyncio.TimerHandle | None = None
 
     def take(self, data: bytes, received_ns: int) -> None:
@@ -140,9 +150,17 @@ class HttpConnection(Connection):
         self._received_ns = self._received_ns or received_ns
         self._http.receive_data(data)
         while (event := self._http.next_event()) is not h11.NEED_DATA:
-            if isinstance(event, h11.EndOfMessage):
-                self._pending = self._clock.later(self._received_ns, self._answer, self.write)
-                self._received_ns = 0
+            if isinstance(event, h11.Request):
+                lengths = [int(value) for name, value in event.headers if name == _HEADER_LENGTH]
+                self._split = sum(lengths)
+            elif isinstance(event, h11.Data):
+                self._body += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                identity = _http_id(self._body[: self._split])
+                self._pending = self._clock.later(
+                    self._received_ns, identity, self._answer, self.write
+                )
+                self._received_ns, self._body = 0, bytearray()
             if event is h11.PAUSED or isinstance(event, h11.ConnectionClosed):
                 break
 
@@ -175,6 +193,7 @@ class GrpcConnection(Connection):
             h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
         )
         self._methods: dict[int, str] = {}
+        self._bodies: dict[int, bytearray] = {}
         self._pending: dict[int, asyncio.TimerHandle] = {}
         self._http2.initiate_connection()
         self.write(self._http2.data_to_send())
@@ -185,7 +204,9 @@ class GrpcConnection(Connection):
             if isinstance(event, h2.events.RequestReceived):
                 headers = {str(name): str(value) for name, value in event.headers}
                 self._methods[event.stream_id] = headers[":path"].rpartition("/")[2]
+                self._bodies[event.stream_id] = bytearray()
             elif isinstance(event, h2.events.DataReceived):
+                self._bodies[event.stream_id] += event.data
                 self._http2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             elif isinstance(event, h2.events.StreamEnded):
                 self._respond(received_ns, event.stream_id)
@@ -194,9 +215,11 @@ class GrpcConnection(Connection):
         self.write(self._http2.data_to_send())
 
     def _respond(self, received_ns: int, stream_id: int) -> None:
+        body = self._bodies.pop(stream_id)
         if self._methods.pop(stream_id) == _INFER:
+            identity = service_pb2.ModelInferRequest.FromString(bytes(body[_ENVELOPE_BYTES:])).id
             self._pending[stream_id] = self._clock.later(
-                received_ns, lambda: self._infer(stream_id), self.write
+                received_ns, identity, lambda: self._infer(stream_id), self.write
             )
         else:  # a question whether the server lives or is ready
             self.write(self._answer(stream_id, _GRPC_YES))
@@ -215,6 +238,11 @@ class GrpcConnection(Connection):
         self._http2.send_data(stream_id, b"\0" + len(message).to_bytes(4, "big") + message)
         self._http2.send_headers(stream_id, _GRPC_TRAILERS, end_stream=True)
         return self._http2.data_to_send()
+
+
+def _http_id(header: bytes | bytearray) -> str:
+    """The id in a request's JSON; empty where it has none."""
+    return str(json.loads(bytes(header)).get("id", "")) if header else ""
 
 
 def _http_header() -> bytes:
@@ -274,6 +302,7 @@ def main() -> None:
     clock = Clock(draw_latency(options.case, Stall(options.stall_s, options.period_s)), loop)
     loop.run_until_complete(_serve(clock))
     np.save(options.log, np.array(clock.log, dtype=np.int64).reshape(-1, 2))
+    np.save(options.log.with_suffix(".ids.npy"), np.array(clock.ids, dtype=np.str_))
 
 
 if __name__ == "__main__":

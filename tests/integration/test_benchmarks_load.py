@@ -19,6 +19,8 @@ from harness.serving.embedded.environment import ServerEnvironment
 from harness.types import LoadResult
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+from latency_cases import STEADY_CASES
+from request_errors import request_errors
 from scale_out import merged_equals_union
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -76,6 +78,34 @@ def test_a_stall_is_seen_by_the_open_loop_alone(tmp_path: Path):
         # The stall is 200 ms; theory gives 182 ms, a busy machine some more.
         assert 0.95 * ours["truth_ms"] < ours["recovered_ms"] < 2 * ours["truth_ms"]
         assert p99["harness-locust-closed", protocol]["recovered_ms"] < ours["recovered_ms"]
+
+
+def test_every_request_is_found_in_the_servers_own_log_by_its_id(tmp_path: Path):
+    rows = [row for row in rows_of("fidelity.py", tmp_path, "--parts", "known") if "joined" in row]
+    assert {(row["case"], row["protocol"]) for row in rows} == {
+        (case, protocol) for case in STEADY_CASES for protocol in ("http", "grpc")
+    }
+    for row in rows:
+        assert row["requests"] > 0
+        assert row["joined"] == row["requests"]
+        # Whoever waits for an answer waits at least as long as the server took over it.
+        assert row["median_error_us"] is None or row["median_error_us"] > 0
+
+
+def test_errors_are_of_the_same_request_and_leave_out_what_stood_still(tmp_path: Path):
+    ids = [b"%024d" % number for number in range(4)]
+    with RecordWriter(tmp_path / "worker-0.parquet") as writer:
+        recorder = Recorder(0, 50_000_000, listeners=[writer.add], keep_ids=True)
+        for number, identity in enumerate(ids):
+            sent_ns = number * 10_000_000
+            recorder.add(sent_ns, sent_ns, sent_ns + 5_000_000 + 1_000 * (number + 1), 1, identity)
+        recorder.take()
+    # Of another order, and the last is unknown to the server.
+    truth = {ids[n].decode(): (n * 10_000_000, n * 10_000_000 + 5_000_000) for n in (2, 0, 1)}
+    errors = request_errors(tmp_path, truth, [(24_000_000, 25_000_000)])
+    assert (errors.requests, errors.joined, errors.quiet) == (4, 3, 2)
+    assert (errors.median_us, errors.worst_us) == (1.5, 2.0)
+    assert not errors.recovered
 
 
 def recorded(tmp_path: Path) -> LoadResult:
