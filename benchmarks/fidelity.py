@@ -274,8 +274,15 @@ def _errors_row(case: str, run: Recovered, errors: RequestErrors) -> Row:
         "p99_error_us": errors.p99_us,
         "worst_error_us": errors.worst_us,
         "p99_error_of_all_us": errors.p99_of_all_us,
-        "recovered": "yes" if errors.recovered else "no",
+        "recovered": _word(errors),
     }
+
+
+def _word(errors: RequestErrors) -> str:
+    """Nothing is known where a processor was lost all the time."""
+    if errors.joined == errors.requests and not errors.quiet:
+        return "unknown"
+    return "yes" if errors.recovered else "no"
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

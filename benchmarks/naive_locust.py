@@ -46,7 +46,10 @@ class NaiveRun:
             PeerError: it failed, hung, or counted failed requests.
         """
         self._process.wait(self._timeout_s)
-        requests = json.loads(self._report.read_text("utf-8"))[0]
+        kinds = json.loads(self._report.read_text("utf-8"))
+        if not kinds:
+            raise PeerError("Locust ended before its first request")
+        requests = kinds[0]
         if requests["num_failures"]:
             raise PeerError(f"naive Locust: {requests['num_failures']} requests failed")
         counts = {float(ms): count for ms, count in requests["response_times"].items()}
