@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rows import Row, show
 
-from harness.quality.intervals import Bounds, bounds, side_by_side
-from harness.quality.metrics import classification_statistics, perplexity_sums, share_statistic
-from harness.quality.pairs import paired_loss
+from harness.statistics.intervals import Bounds, bounds, side_by_side
+from harness.statistics.metrics import perplexity_sums, share_statistic
+from harness.statistics.paired import paired_loss
+from harness.tasks.classification.statistics import classification_statistics
 
 SAMPLES = (20, 100, 1000)
 SHARES = (0.5, 0.9, 0.99, 1.0)

@@ -12,7 +12,7 @@ plots, the metrics that Prometheus scrapes, and docs/metrics.md. A score whose m
 is refused (`metric_named`), never shown with a unit that was guessed.
 
     _error(
-        name="mae", title="MAE", tasks=(TaskKind.REGRESSION,), example="0.5",
+        name="mae", title="MAE", tasks=("regression",), example="0.5",
         of="mean absolute error of the predictions",
     )
 
@@ -37,7 +37,6 @@ from harness.types import (
     LatencySpan,
     LatencySummary,
     Percentile,
-    TaskKind,
     TrialResult,
 )
 
@@ -127,7 +126,7 @@ class Metric:
     """Of a latency: the key of its span."""
     statistic: str = ""
     """Of a latency: p50, p90, p95, p99 or mean."""
-    tasks: tuple[TaskKind, ...] = ()
+    tasks: tuple[str, ...] = ()
     """Of a quality: the tasks that have it."""
     missed: str = ""
     """What is said of a trial that misses its bound: `too many failed requests`."""
@@ -220,35 +219,35 @@ _LOAD = (
 
 _QUALITY = (
     _share_of_right(
-        name="accuracy", title="accuracy", tasks=(TaskKind.SEQUENCE_CLASSIFICATION,),
+        name="accuracy", title="accuracy", tasks=("sequence-classification",),
         of="share of the rows whose predicted class is the label", whole_answers=True,
     ),
     _share_of_right(
-        name="macro_f1", title="macro-F1", tasks=(TaskKind.SEQUENCE_CLASSIFICATION,),
+        name="macro_f1", title="macro-F1", tasks=("sequence-classification",),
         of="F1 of each class that occurs in the labels, averaged",
     ),
     _share_of_right(
-        name="exact_match", title="exact match", tasks=(TaskKind.QUESTION_ANSWERING,),
+        name="exact_match", title="exact match", tasks=("question-answering",),
         of="share of the questions answered word for word (SQuAD)", whole_answers=True,
     ),
     _share_of_right(
-        name="f1", title="F1", tasks=(TaskKind.QUESTION_ANSWERING,),
+        name="f1", title="F1", tasks=("question-answering",),
         of="word overlap with the best reference answer (SQuAD), averaged",
     ),
     _error(
-        name="perplexity", title="perplexity", tasks=(TaskKind.CAUSAL_LM,), example="20",
+        name="perplexity", title="perplexity", tasks=("causal-lm",), example="20",
         of="exp of the mean negative log likelihood per token",
     ),
     _error(
-        name="bits_per_byte", title="bits per byte", tasks=(TaskKind.CAUSAL_LM,), example="1.2",
+        name="bits_per_byte", title="bits per byte", tasks=("causal-lm",), example="1.2",
         of="mean negative log2 likelihood per UTF-8 byte",
     ),
     _error(
-        name="word_perplexity", title="word perplexity", tasks=(TaskKind.CAUSAL_LM,), example="50",
+        name="word_perplexity", title="word perplexity", tasks=("causal-lm",), example="50",
         of="exp of the mean negative log likelihood per word between white space",
     ),
     _error(
-        name="byte_perplexity", title="byte perplexity", tasks=(TaskKind.CAUSAL_LM,), example="2.5",
+        name="byte_perplexity", title="byte perplexity", tasks=("causal-lm",), example="2.5",
         of="exp of the mean negative log likelihood per UTF-8 byte",
     ),
 )  # fmt: skip
@@ -324,7 +323,7 @@ _LM_EVAL_SHARES: Mapping[str, str] = MappingProxyType(
 """What lm-eval calls shares of right answers, and the metric that reads like them."""
 
 
-def quality_metrics(task: TaskKind | None = None) -> tuple[Metric, ...]:
+def quality_metrics(task: str | None = None) -> tuple[Metric, ...]:
     """All metrics of quality, or those of one task."""
     every = (one for one in METRICS.values() if one.is_quality)
     return tuple(one for one in every if task is None or task in one.tasks)

@@ -12,9 +12,9 @@ from harness.export.library import ask_library, choose_rows
 from harness.export.library_parity import check_rows
 from harness.export.variants import ExportJob, export_variants
 from harness.study import CausalLanguageModelling, Model, SequenceClassification, Task
-from harness.tasks.encoding import encode
+from harness.tasks.loading import encode
+from harness.tasks.registry import family_of
 from harness.tasks.samples import Samples
-from harness.types import TaskKind
 from tests.architectures import ARCHITECTURES, LENGTH, Sides, make_checkpoint, some_texts
 
 ROWS = tuple(some_texts(40, 1))
@@ -52,9 +52,8 @@ class Case:
             {"name": "m", "role": "teacher", "checkpoint": str(self.folder)}
         )
         self.checkpoint = open_checkpoint(self.model, folder=None)
-        names = self.checkpoint.label_names
         rows = tuple(range(len(ROWS)))
-        self.samples = Samples(ROWS, self.pairs, None, names, "d", rows, seed=0)
+        self.samples = Samples(texts=ROWS, pairs=self.pairs, digest="d", rows=rows, seed=0)
         self.encoded = encode(self.task, self.samples, self.folder)
 
     def wrapped(self) -> CheckpointPredictor:
@@ -85,8 +84,7 @@ class Case:
 
         rows = choose_rows(self.task, self.samples, self.encoded)
         answers = ask_library(self.model, self.checkpoint, self.task, rows)
-        causal = self.task.kind is TaskKind.CAUSAL_LM
-        return check_rows(InPyTorch(), answers, "m", causal=causal)
+        return check_rows(InPyTorch(), family_of(self.task), answers, "m")
 
 
 def _task(*, language: bool, paired: bool) -> Task:

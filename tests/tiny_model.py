@@ -18,7 +18,6 @@ from harness.types import (
     Precision,
     Role,
     ServingConfig,
-    TaskKind,
     TensorSpec,
 )
 
@@ -67,7 +66,7 @@ def make_tiny_variant(repository: Path, name: str = TINY_MODEL) -> ModelVariant:
         name=name,
         family="tiny",
         role=Role.TEACHER,
-        task=TaskKind.SEQUENCE_CLASSIFICATION,
+        task="sequence-classification",
         format=ModelFormat.ONNX,
         precision=Precision.FP32,
         source="tests",

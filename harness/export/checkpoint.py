@@ -22,15 +22,14 @@ from harness.export.checkpoint_files import (
 )
 from harness.export.configuration import (
     config_problems,
-    kind_of,
-    label_names_of,
+    family_for,
     read_config,
     task_problems,
 )
 from harness.study import Model, Task
 from harness.system.extras import require_extra
+from harness.tasks.family import AnyFamily
 from harness.tasks.vocabulary import VOCABULARY_FILES, has_tokenizer
-from harness.types import TaskKind
 
 _ADAPTER = "adapter_config.json"
 """Of the package peft: transformers adds the adapter where that is installed, and only there."""
@@ -44,7 +43,8 @@ class CheckpointPreview:
     name: str
     """As the study names it."""
     folder: Path
-    kind: TaskKind
+    family: AnyFamily
+    """That it is used in."""
     label_names: tuple[str, ...] | None
     """Class names in the order of the outputs; None where it has none."""
 
@@ -81,34 +81,35 @@ def inspect_checkpoint(
     require_extra("transformers")
     place = folder or _locate(model, SMALL_FILES)
     problems = list(_file_problems(place, local=folder is not None or _is_local(model)))
-    kind, label_names = None, None
+    family, label_names = None, None
     try:
         config = read_config(model, place)
     except CheckpointError as error:
         problems += [str(error)] if (place / "config.json").is_file() else []
     else:
-        kind = kind_of(config)
-        problems += config_problems(config, kind)
-        problems += task_problems(config, kind, task) if task and kind else []
-        label_names = label_names_of(config, kind)
-    if problems or kind is None:
+        family = family_for(config, task)
+        problems += config_problems(config, family)
+        problems += task_problems(config, family, task) if task and family else []
+        label_names = family.label_names(config) if family else None
+    if problems or family is None:
         raise _refusal(model, problems)
-    return CheckpointPreview(model.checkpoint, place, kind, label_names)
+    return CheckpointPreview(model.checkpoint, place, family, label_names)
 
 
-def open_checkpoint(model: Model, *, folder: Path | None) -> Checkpoint:
+def open_checkpoint(model: Model, *, folder: Path | None, task: Task | None = None) -> Checkpoint:
     """Find a checkpoint, fetch what is not on this machine, and check it.
 
     Args:
         model: the study's section.
         folder: where a `reference:` model lies; None for the user's own.
+        task: what it is to be used for, checked too when given.
 
     Raises:
         CheckpointError: with every problem found, and the next step.
         MissingExtraError: transformers or torch is not installed.
     """
     require_extra("torch", "transformers", "safetensors")
-    preview = inspect_checkpoint(model, folder)
+    preview = inspect_checkpoint(model, folder, task=task)
     place = folder or _locate(model, (*SMALL_FILES, *WEIGHT_FILES))
     problems = list(_file_problems(place, local=True))
     if problems:
@@ -117,7 +118,7 @@ def open_checkpoint(model: Model, *, folder: Path | None) -> Checkpoint:
         name=model.checkpoint,
         folder=place,
         digest=_digest(place, with_code=model.trust_remote_code),
-        parameters=count_parameters(model, place, preview.kind),
+        parameters=count_parameters(model, place, preview.family),
         label_names=preview.label_names,
     )
 

@@ -12,7 +12,7 @@ from harness.study import Model
 from harness.system.extras import quiet, require_extra
 from harness.system.reasons import plain_reason
 from harness.system.storage import storage_errors
-from harness.types import TaskKind
+from harness.tasks.family import AnyFamily
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -91,14 +91,16 @@ def _first_line(error: Exception) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), repr(error))
 
 
-def count_parameters(model: Model, folder: Path, kind: TaskKind) -> int:
+def count_parameters(model: Model, folder: Path, family: AnyFamily) -> int:
     """Count on a model without memory: the file also stores buffers, and shared weights once."""
     import torch
 
     config = read_config(model, folder)
     try:
         with quiet(), torch.device("meta"):
-            empty = _auto_class(kind).from_config(config, trust_remote_code=model.trust_remote_code)
+            empty = _auto_class(family).from_config(
+                config, trust_remote_code=model.trust_remote_code
+            )
     except Exception as error:
         # A configuration that lacks what its model reads fails as Python does: in any way.
         raise CheckpointError(
@@ -108,14 +110,14 @@ def count_parameters(model: Model, folder: Path, kind: TaskKind) -> int:
 
 
 def load_model(
-    model: Model, folder: Path, kind: TaskKind, *, attention: str | None = "eager"
+    model: Model, folder: Path, family: AnyFamily, *, attention: str | None = "eager"
 ) -> PreTrainedModel:
     """Read the weights, in single precision and ready for inference.
 
     Args:
         model: the study's section.
         folder: where the checkpoint lies.
-        kind: what it is asked to do.
+        family: whose task it is asked to do.
         attention: the form of its attention. The plain ('eager') one exports to fewer operators
             than the fused one, and ONNX Runtime runs them a little faster; None leaves the choice
             to the library.
@@ -131,7 +133,7 @@ def load_model(
     chosen = {} if attention is None else {"attn_implementation": attention}
     try:
         with quiet():
-            loaded, report = _auto_class(kind).from_pretrained(
+            loaded, report = _auto_class(family).from_pretrained(
                 folder,
                 dtype=torch.float32,
                 use_safetensors=True,
@@ -158,17 +160,13 @@ def load_model(
     if missing:
         raise CheckpointError(
             f"checkpoint {model.checkpoint} has no weights for {', '.join(missing[:4])}"
-            f"{' and more' if len(missing) > 4 else ''}: it was not trained for {kind}",  # noqa: PLR2004
+            f"{' and more' if len(missing) > 4 else ''}: it was not trained for {family.kind}",  # noqa: PLR2004
             next_step="fine-tune it for the task first, or name the checkpoint that was",
         )
     return loaded.eval()  # type: ignore[no-any-return]
 
 
-def _auto_class(kind: TaskKind) -> Any:
+def _auto_class(family: AnyFamily) -> Any:
     import transformers
 
-    return {
-        TaskKind.SEQUENCE_CLASSIFICATION: transformers.AutoModelForSequenceClassification,
-        TaskKind.QUESTION_ANSWERING: transformers.AutoModelForQuestionAnswering,
-        TaskKind.CAUSAL_LM: transformers.AutoModelForCausalLM,
-    }[kind]
+    return getattr(transformers, family.auto_class)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.errors import CheckpointError
 from harness.study import Model, Task
 from harness.system.extras import quiet
 from harness.system.reasons import plain_reason
-from harness.types import TaskKind
+from harness.tasks.family import AnyFamily
+from harness.tasks.registry import FAMILIES, family_of, family_of_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-_CLASSIFIER = "ForSequenceClassification"
-_QUESTION_ANSWERER = "ForQuestionAnswering"
-_LANGUAGE_MODEL = ("ForCausalLM", "LMHeadModel")
 _POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
 """What configurations call the number of positions."""
 _POSITIONS_BEHIND_PAD = frozenset(
@@ -66,49 +64,38 @@ def vocabulary_size(config: PretrainedConfig) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def kind_of(config: PretrainedConfig) -> TaskKind | None:
-    """The task that a checkpoint was saved for; None for any other than ours."""
-    architecture = (config.architectures or [""])[0]
-    if architecture.endswith(_CLASSIFIER):
-        return TaskKind.SEQUENCE_CLASSIFICATION
-    if architecture.endswith(_QUESTION_ANSWERER):
-        return TaskKind.QUESTION_ANSWERING
-    if architecture.endswith(_LANGUAGE_MODEL):
-        return TaskKind.CAUSAL_LM
-    return None
+def config_problems(config: PretrainedConfig, family: AnyFamily | None) -> Iterator[str]:
+    """Why a model cannot be judged here, whatever the data.
 
-
-def config_problems(config: PretrainedConfig, kind: TaskKind | None) -> Iterator[str]:
-    """Why a model cannot be judged here, whatever the data."""
-    if kind is None:
+    Args:
+        config: of the checkpoint.
+        family: it is used for; None where it was made for none of ours.
+    """
+    if family is None:
         named = ", ".join(config.architectures or ["none"])
+        taken = [f"{one.described} (...{one.architectures[0]})" for one in FAMILIES]
         yield (
-            f"config.json names the architecture {named}; it takes a sequence classifier "
-            f"(...ForSequenceClassification), an extractive question answerer "
-            f"(...ForQuestionAnswering) or a causal language model (...ForCausalLM)"
+            f"config.json names the architecture {named}; it takes "
+            f"{', '.join(taken[:-1])} or {taken[-1]}"
         )
     if getattr(config, "is_encoder_decoder", False):
         yield "it is an encoder-decoder, which needs a decoder's inputs that the task has not"
-    if kind is not TaskKind.SEQUENCE_CLASSIFICATION:
-        return
-    if (config.num_labels or 0) < 2:  # noqa: PLR2004  (one output is a regression)
-        yield "it has one output: a regression, not a classifier"
-    numbers = sorted(config.id2label or ())
-    if numbers != list(range(len(numbers))):
-        yield (
-            f"its id2label numbers the classes {', '.join(map(str, numbers[:8]))}, and outputs are "
-            "counted from 0: which output is which class is not certain"
-        )
-    if config.problem_type == "multi_label_classification":
-        yield "it gives several labels a text; the task has one"
-    if config.problem_type == "regression":
-        yield "it was trained for a regression, not as a classifier"
+    if family is not None:
+        yield from family.problems(config)
 
 
-def task_problems(config: PretrainedConfig, kind: TaskKind, task: Task) -> Iterator[str]:
+def family_for(config: PretrainedConfig, task: Task | None) -> AnyFamily | None:
+    """The family that a checkpoint is used in: its task's where it fits, else the one it is of."""
+    wanted = None if task is None else family_of(task)
+    if wanted is not None and wanted.made_for(config):
+        return wanted
+    return family_of_checkpoint(config)
+
+
+def task_problems(config: PretrainedConfig, family: AnyFamily, task: Task) -> Iterator[str]:
     """Why a model does not go with a task."""
-    if kind is not task.kind:
-        yield f"it is made for {kind}, the task is {task.kind}"
+    if family.kind != task.kind:
+        yield f"it is made for {family.kind}, the task is {task.kind}"
     yield from length_problems(config, task.max_length)
 
 
@@ -141,10 +128,3 @@ def _count(config: PretrainedConfig, name: str) -> int | None:
     """A number of the text model's configuration; None where it has none, or a negative one."""
     value = getattr(text_config(config), name, None)
     return value if isinstance(value, int) and value > 0 else None
-
-
-def label_names_of(config: Any, kind: TaskKind | None) -> tuple[str, ...] | None:
-    """Class names in the order of the outputs; None where it has none."""
-    if kind is not TaskKind.SEQUENCE_CLASSIFICATION:
-        return None
-    return tuple(str(config.id2label[index]) for index in sorted(config.id2label))

@@ -21,7 +21,7 @@ from harness.tasks.encoding import EncodedDataset
 if TYPE_CHECKING:
     import onnx
 
-    from harness.export.graphs import Graph
+    from harness.tasks.graphs import Graph
 
 
 BATCH = 16

@@ -25,11 +25,12 @@ from harness.export.configuration import read_config
 from harness.study import Model, Task
 from harness.system.extras import quiet
 from harness.system.reasons import plain_reason
-from harness.tasks.encoding import EncodedDataset, encode
+from harness.tasks.encoding import EncodedDataset
+from harness.tasks.loading import encode
 from harness.tasks.model_inputs import forward_parameters, model_inputs
+from harness.tasks.registry import family_of
 from harness.tasks.samples import Samples
 from harness.tasks.tokenizers import open_bare
-from harness.types import TaskKind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -77,25 +78,21 @@ def choose_rows(task: Task, samples: Samples, encoded: EncodedDataset) -> Checke
     rows = [int(row) for row in order[wanted]]
     texts = [samples.texts[row] for row in rows]
     pairs = None if samples.pairs is None else [samples.pairs[row] for row in rows]
-    if task.kind is TaskKind.QUESTION_ANSWERING and pairs is not None:
-        texts.append(texts[0])
-        pairs.append(_filling(pairs, task.max_length))
-    else:
-        texts.append(_filling(texts, task.max_length))
-        if pairs is not None:
-            pairs.append(_filling(pairs, task.max_length))
+    text, pair = family_of(task).filled(
+        texts, pairs, lambda several: _filling(several, task.max_length)
+    )
+    texts.append(text)
+    if pairs is not None:
+        pairs.append(pair or "")
     names = [f"sample {samples.rows[row]} ({samples.texts[row][:40]!r})" for row in rows]
     content = json.dumps([texts, pairs], ensure_ascii=False).encode()
     return CheckedRows(
         Samples(
             texts=tuple(texts),
             pairs=None if pairs is None else tuple(pairs),
-            labels=None,
-            label_names=samples.label_names,
             digest="",
             rows=tuple(range(len(texts))),
             seed=samples.seed,
-            answers=None if samples.answers is None else ((),) * len(texts),
         ),
         (*names, f"a text that fills max_length {task.max_length}"),
         hashlib.sha256(content).hexdigest(),
@@ -114,8 +111,9 @@ def ask_library(
     """
     # The longest first: BigBird leaves its sparse attention for good at the first short row.
     sent = sorted(_sent(model, checkpoint, task, rows).items(), key=_tokens, reverse=True)
-    loaded = load_model(model, checkpoint.folder, task.kind, attention=None)
-    if task.kind is TaskKind.CAUSAL_LM:
+    family = family_of(task)
+    loaded = load_model(model, checkpoint.folder, family, attention=None)
+    if family.causal:
         answers = [
             LibraryAnswer(rows.names[row], inputs, _log_probabilities(checkpoint, loaded, inputs))
             for row, inputs in sent
@@ -148,16 +146,11 @@ def _lengths(samples: Samples, encoded: EncodedDataset) -> NDArray[np.int64]:
     """Tokens of each sample; of one that was cut into windows, of its longest."""
     found = np.zeros(len(samples.texts), dtype=np.int64)
     for group in encoded.groups:
-        owners = group.rows
-        if encoded.questions is not None:
-            owners = encoded.questions.of_window[group.rows]
-        elif encoded.windows is not None:
-            owners = np.array([encoded.windows[row][0] for row in group.rows], dtype=np.int64)
-        np.maximum.at(found, owners, group.inputs["attention_mask"].sum(axis=1))
+        np.maximum.at(found, encoded.owners[group.rows], group.inputs["attention_mask"].sum(axis=1))
     return found
 
 
-def _filling(texts: list[str], max_length: int) -> str:
+def _filling(texts: Sequence[str], max_length: int) -> str:
     """The texts one after the other, as often as it takes."""
     wanted = max_length * _CHARACTERS_A_TOKEN
     joined = " ".join(text for text in texts if text.strip()) or "a"
@@ -175,14 +168,11 @@ def _sent(
         checkpoint.folder,
         trust_remote_code=model.trust_remote_code,
     )
+    owners = encoded.owners
     found: dict[int, tuple[int, dict[str, NDArray[np.int64]]]] = {}
     for group in encoded.groups:
         for place, window in enumerate(group.rows.tolist()):
-            row = window
-            if encoded.questions is not None:
-                row = int(encoded.questions.of_window[window])
-            elif encoded.windows is not None:
-                row = encoded.windows[window][0]
+            row = int(owners[window])
             if row not in found or window < found[row][0]:
                 found[row] = window, {name: one[place] for name, one in group.inputs.items()}
     return {row: found[row][1] for row in sorted(found)}
@@ -193,19 +183,18 @@ class _Call:
 
     def __init__(self, model: Model, checkpoint: Checkpoint, task: Task, samples: Samples) -> None:
         self._tokenizer = open_bare(checkpoint.folder, trust_remote_code=model.trust_remote_code)
+        self._family = family_of(task)
         inputs = model_inputs(
             self._tokenizer,
             checkpoint.folder,
-            task.kind,
+            self._family,
             trust_remote_code=model.trust_remote_code,
         )
         config = read_config(model, checkpoint.folder)
-        self._taken = forward_parameters(config, checkpoint.folder, task.kind)
+        self._taken = forward_parameters(config, checkpoint.folder, self._family)
         self._checkpoint, self._samples = checkpoint.name, samples
-        self._spans = task.kind is TaskKind.QUESTION_ANSWERING
         self._options: dict[str, Any] = {
-            "truncation": "only_second" if self._spans else True,
-            "max_length": task.max_length,
+            **self._family.bare_options(task),
             "return_tensors": "pt",
             # Where the model reads them and the tokenizer does not list them: asked by name.
             **({"return_token_type_ids": True} if inputs.typed else {}),
@@ -218,7 +207,7 @@ class _Call:
         name: str,
         sent: Mapping[str, NDArray[np.int64]],
     ) -> NDArray[np.float32]:
-        """Logits, or those of start and end.
+        """The values that its family compares: logits, or those of start and end.
 
         Raises:
             CheckpointError: the library fails, or makes other tokens than are sent.
@@ -232,11 +221,8 @@ class _Call:
             self._compare_tokens(encoded["input_ids"][0].tolist(), sent, name)
             taken = self._taken or set(encoded)
             answer = model(**{key: value for key, value in encoded.items() if key in taken})
-            if self._spans:
-                values = torch.cat([answer.start_logits, answer.end_logits])
-            else:
-                values = answer.logits[0]
-            return values.float().numpy()
+            values: NDArray[np.float32] = self._family.bare_values(answer).float().numpy()
+            return values
 
     def _compare_tokens(
         self, ids: list[int], sent: Mapping[str, NDArray[np.int64]], name: str

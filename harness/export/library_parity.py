@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from harness.errors import ParityError
 from harness.export.executors import Executor
 from harness.export.library import LibraryAnswer, foresight, foresight_error, other_end
+from harness.tasks.family import AnyFamily
 
 DIFFERENCE = 1e-3
 """Largest difference, times the row's largest value where that is above 1."""
@@ -27,15 +28,15 @@ LARGEST_TOKENS = 2048
 
 
 def check_rows(
-    executor: Executor, answers: Sequence[LibraryAnswer], name: str, *, causal: bool
+    executor: Executor, family: AnyFamily, answers: Sequence[LibraryAnswer], name: str
 ) -> float:
     """Ask a graph the same rows: each in its own bucket, and all padded to the longest.
 
     Args:
         executor: the graph, in single precision.
+        family: whose outputs it has.
         answers: the bare library's.
         name: of the checkpoint, for messages.
-        causal: whether it is a language model.
 
     Returns:
         The largest difference, relative to the row's largest value where that is above 1.
@@ -53,18 +54,18 @@ def check_rows(
         for length in sorted(buckets)
     ]
     for batch, length in [*batches, (list(answers), longest)]:
-        for one, got in zip(batch, _ask(executor, batch, length), strict=True):
+        for one, got in zip(batch, _ask(executor, family, batch, length), strict=True):
             scaled = _scaled_difference(one.values, got)
             if _differs(one.values, got, spread):
-                raise _refusal(executor, one, got, length, spread, name)
+                raise _refusal(executor, family, one, got, length, spread, name)
             largest = max(largest, scaled)
-    if causal:
-        _check_foresight(executor, answers, longest, name)
+    if family.causal:
+        _check_foresight(executor, family, answers, longest, name)
     return largest
 
 
 def _ask(
-    executor: Executor, answers: Sequence[LibraryAnswer], length: int
+    executor: Executor, family: AnyFamily, answers: Sequence[LibraryAnswer], length: int
 ) -> list[NDArray[np.float32]]:
     """What a graph answers to rows padded to a length, shaped as the library's values."""
     found: list[NDArray[np.float32]] = []
@@ -74,7 +75,9 @@ def _ask(
         names = batch[0].inputs
         rows = {name: np.stack([_padded(one, name, length) for one in batch]) for name in names}
         outputs = executor.run(rows)
-        found += [_read(outputs, place, one) for place, one in enumerate(batch)]
+        found += [
+            family.graph_values(outputs, place, one.tokens) for place, one in enumerate(batch)
+        ]
     return found
 
 
@@ -83,17 +86,6 @@ def _padded(answer: LibraryAnswer, name: str, length: int) -> NDArray[np.int64]:
     values = answer.inputs[name][:length]
     end = values[-1] if answer.tokens < len(values) else 0
     return np.pad(values, (0, length - len(values)), constant_values=end)
-
-
-def _read(
-    outputs: Sequence[NDArray[np.float32]], place: int, answer: LibraryAnswer
-) -> NDArray[np.float32]:
-    first: NDArray[np.float32] = outputs[0][place]
-    if len(outputs) == 1:
-        return first
-    if outputs[1].dtype.kind == "i":
-        return first[1 : answer.tokens]
-    return np.stack([first, outputs[1][place]])[:, : answer.tokens]
 
 
 def _scaled_difference(expected: NDArray[np.float32], got: NDArray[np.float32]) -> float:
@@ -123,13 +115,14 @@ def _spread(answers: Sequence[LibraryAnswer]) -> float:
 
 def _refusal(
     executor: Executor,
+    family: AnyFamily,
     answer: LibraryAnswer,
     got: NDArray[np.float32],
     length: int,
     spread: float,
     name: str,
 ) -> ParityError:
-    (alone,) = _ask(executor, [answer], answer.tokens)
+    (alone,) = _ask(executor, family, [answer], answer.tokens)
     told = f"{answer.name}, {answer.tokens} tokens padded to {length}: {_how(answer.values, got)}"
     if not _differs(answer.values, alone, spread):
         return ParityError(
@@ -153,13 +146,17 @@ def _how(expected: NDArray[np.float32], got: NDArray[np.float32]) -> str:
 
 
 def _check_foresight(
-    executor: Executor, answers: Sequence[LibraryAnswer], length: int, name: str
+    executor: Executor,
+    family: AnyFamily,
+    answers: Sequence[LibraryAnswer],
+    length: int,
+    name: str,
 ) -> None:
     """Language models: another last token changes no log probability before it."""
     one = max(answers, key=lambda answer: answer.tokens)
     ids = one.inputs["input_ids"].copy()
     ids[: one.tokens] = other_end(ids[: one.tokens])
     changed = LibraryAnswer(one.name, {**one.inputs, "input_ids": ids}, one.values)
-    before, after = (_ask(executor, [row], length)[0] for row in (one, changed))
+    before, after = (_ask(executor, family, [row], length)[0] for row in (one, changed))
     if moved := foresight(before, after):
         raise foresight_error(f"what was exported of {name}", one.tokens, moved)

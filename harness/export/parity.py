@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +28,12 @@ from numpy.typing import NDArray
 from harness.errors import ParityError
 from harness.export.executors import Executor
 from harness.tasks.encoding import EncodedDataset
+from harness.tasks.family import AnyFamily
+from harness.tasks.parity import Inputs, Probe
 from harness.types import Precision
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from harness.export.graphs import Graph
+    from harness.tasks.graphs import Graph
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,17 @@ class Parity:
 
 
 def check_parity(
-    executor: Executor, probes: Sequence[Probe], precision: Precision, name: str
+    executor: Executor,
+    family: AnyFamily,
+    probes: Sequence[Probe],
+    precision: Precision,
+    name: str,
 ) -> Parity:
     """Run an artefact on the probes and hold it against the checkpoint's answers.
 
     Args:
         executor: the opened artefact.
+        family: whose outputs it has.
         probes: batches with the checkpoint's answers.
         precision: decides the tolerance.
         name: of the variant, for messages.
@@ -86,7 +91,7 @@ def check_parity(
         ParityError: it answers with something that is no number, or differs by more than its
             precision explains.
     """
-    answers = [_read(executor.run(probe.inputs), probe) for probe in probes]
+    answers = [family.probe_answer(executor.run(probe.inputs), probe) for probe in probes]
     broken = [
         probe.shape
         for probe, (values, _) in zip(probes, answers, strict=True)
@@ -105,19 +110,6 @@ def check_parity(
             next_step=_advice(precision),
         )
     return parity
-
-
-def _read(
-    outputs: Sequence[NDArray[Any]], probe: Probe
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Values and choices, shaped as the probe's."""
-    values, *rest = outputs
-    if not rest:
-        return values, values.argmax(-1)
-    if rest[0].dtype.kind == "i":
-        return values, rest[0]
-    spans = np.stack(outputs, axis=1)
-    return spans, np.where(probe.value_counts, spans, -np.inf).argmax(-1)
 
 
 def _measure(
@@ -154,7 +146,7 @@ def _measure(
 
 def _centred(probe: Probe) -> NDArray[np.floating]:
     """Logits without the offset that all classes of a row share: softmax does not see it."""
-    if probe.choices.ndim == 1:
+    if probe.offset_free:
         offsets: NDArray[np.float32] = probe.values.mean(-1, keepdims=True)
         return probe.values - offsets
     return probe.values
@@ -195,32 +187,6 @@ LARGEST_TOKENS = 2048
 """Of that batch: a language model's scores of them take tokens x vocabulary x 4 bytes."""
 
 
-@dataclass(frozen=True)
-class Probe:
-    """One batch and the checkpoint's answer to it."""
-
-    inputs: Mapping[str, NDArray[np.int64]]
-    """By name, (batch, sequence)."""
-    values: NDArray[np.float32]
-    """The checkpoint's first output: logits (batch, labels), token_logprobs (batch, sequence); of
-    an extractive answer both, start_logits and end_logits as (batch, 2, sequence)."""
-    choices: NDArray[np.int64]
-    """The checkpoint's prediction: class (batch,), next token (batch, sequence), likeliest start
-    and end (batch, 2)."""
-    margins: NDArray[np.float32]
-    """How far the best score lies above the second, shaped as `choices`."""
-    value_counts: NDArray[np.bool_]
-    """Which of `values` say something: not padding, not the first token."""
-    choice_counts: NDArray[np.bool_]
-    """Which of `choices` do: not padding."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(batch, sequence)."""
-        batch, length = self.inputs["input_ids"].shape
-        return batch, length
-
-
 def sample_batch(encoded: EncodedDataset, batch: int, length: int) -> dict[str, NDArray[np.int64]]:
     """Real rows in a given shape, cut or padded; from two rows on, every second one is shortened.
 
@@ -241,53 +207,20 @@ def sample_batch(encoded: EncodedDataset, batch: int, length: int) -> dict[str, 
     return inputs
 
 
-def make_probes(graph: Graph, encoded: EncodedDataset, max_length: int) -> tuple[Probe, ...]:
+def make_probes(
+    graph: Graph, family: AnyFamily, encoded: EncodedDataset, max_length: int
+) -> tuple[Probe, ...]:
     """Ask the checkpoint itself: a batch for each of several shapes, up to the longest."""
     shapes = {(batch, min(length, max_length)) for batch, length in SHAPES}
     shapes.add((min(LARGEST_BATCH, max(2, LARGEST_TOKENS // max_length)), max_length))
-    return tuple(_probe(graph, sample_batch(encoded, *shape)) for shape in sorted(shapes))
+    return tuple(_probe(graph, family, sample_batch(encoded, *shape)) for shape in sorted(shapes))
 
 
-def _probe(graph: Graph, inputs: Mapping[str, NDArray[np.int64]]) -> Probe:
+def _probe(graph: Graph, family: AnyFamily, inputs: Inputs) -> Probe:
     import torch
 
     tensors = {name: torch.from_numpy(values) for name, values in inputs.items()}
     with torch.inference_mode():
         scores = graph.scores(**tensors)
-        if "start_logits" in graph.output_names:
-            return _span_probe(inputs, scores)
-        values = graph.answer(scores, tensors["input_ids"], tensors["attention_mask"])[0].numpy()
-        best = scores.topk(2, dim=-1).values
-    mask = inputs["attention_mask"].astype(bool)
-    per_token = scores.ndim > 2  # noqa: PLR2004  (batch, sequence, vocabulary)
-    return Probe(
-        inputs=inputs,
-        values=values,
-        choices=scores.argmax(-1).numpy(),
-        margins=(best[..., 0] - best[..., 1]).numpy(),
-        value_counts=_scored(mask) if per_token else np.ones_like(values, dtype=bool),
-        choice_counts=mask if per_token else np.ones(len(mask), dtype=bool),
-    )
-
-
-def _span_probe(inputs: Mapping[str, NDArray[np.int64]], scores: Tensor) -> Probe:
-    """Start and end are chosen among a row's real tokens: padding is nobody's answer."""
-    values = scores.numpy()
-    counts = np.broadcast_to(inputs["attention_mask"].astype(bool)[:, None], values.shape)
-    real = np.where(counts, values, -np.inf)
-    best = np.sort(real, axis=-1)
-    return Probe(
-        inputs=inputs,
-        values=values,
-        choices=real.argmax(-1),
-        margins=best[..., -1] - best[..., -2],
-        value_counts=counts,
-        choice_counts=np.ones(values.shape[:2], dtype=bool),
-    )
-
-
-def _scored(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    scored = mask.copy()
-    scored[:, 0] = False
-    scored[:, 1:] &= mask[:, :-1]
-    return scored
+        outputs = graph.answer(scores, tensors["input_ids"], tensors["attention_mask"])
+        return family.probe(inputs, scores, outputs)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.export.convert import QUANTISED, write_fp16, write_static_int8
-from harness.export.parity import Probe
 from harness.export.source import ExportSource
 from harness.export.tensorrt import WORKSPACE_BYTES, PlanHome, PlanProfile, build_plan, plan_profile
 from harness.system.cache import cache_root
+from harness.tasks.parity import Probe
 from harness.types import Precision
 
 TIMING_CACHE = "tensorrt-timing.cache"

@@ -21,18 +21,21 @@ from harness.export.convert import OPSET, write_fp32
 from harness.export.executors import OnnxExecutor
 from harness.export.library import CheckedRows, ask_library, choose_rows
 from harness.export.library_parity import check_rows
-from harness.export.parity import Probe, make_probes, sample_batch
+from harness.export.parity import make_probes, sample_batch
 from harness.study import Model, Task
 from harness.system.reasons import plain_reason
 from harness.tasks.encoding import EncodedDataset
+from harness.tasks.family import AnyFamily
 from harness.tasks.model_inputs import forward_parameters
+from harness.tasks.parity import Probe
+from harness.tasks.registry import family_of
 from harness.tasks.samples import Samples
-from harness.types import Precision, TaskKind, TensorSpec
+from harness.types import Precision, TensorSpec
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-    from harness.export.graphs import Graph
+    from harness.tasks.graphs import Graph
 
 REVISION = 3
 """Of the recipe: raise it when the same checkpoint would export to another graph."""
@@ -60,7 +63,7 @@ class ExportSource:
         return {
             "revision": REVISION,
             "checkpoint": self.checkpoint.digest,
-            "kind": str(self.task.kind),
+            "kind": self.task.kind,
             "precision": str(precision),
             "inputs": self.input_names,
             "max_length": self.task.max_length,
@@ -82,17 +85,12 @@ class ExportSource:
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
         """Of the served model."""
-        if self.task.kind is TaskKind.SEQUENCE_CLASSIFICATION:
-            return (TensorSpec("logits", "FP32", (self.probes[0].values.shape[-1],)),)
-        if self.task.kind is TaskKind.QUESTION_ANSWERING:
-            return (
-                TensorSpec("start_logits", "FP32", (-1,)),
-                TensorSpec("end_logits", "FP32", (-1,)),
-            )
-        return (
-            TensorSpec("token_logprobs", "FP32", (-1,)),
-            TensorSpec("greedy_token_ids", "INT64", (-1,)),
-        )
+        return self.family.outputs(self.probes[0].values.shape[-1])
+
+    @property
+    def family(self) -> AnyFamily:
+        """Of the task."""
+        return family_of(self.task)
 
     @cached_property
     def graph(self) -> Graph:
@@ -120,9 +118,9 @@ class ExportSource:
         bare = ask_library(self.model, self.checkpoint, self.task, self.rows)
         return check_rows(
             OnnxExecutor(self.fp32),
+            self.family,
             bare,
             f"checkpoint {self.checkpoint.name}",
-            causal=self.task.kind is TaskKind.CAUSAL_LM,
         )
 
     @cached_property
@@ -133,7 +131,7 @@ class ExportSource:
             CheckpointError: it cannot answer the samples at all.
         """
         try:
-            return make_probes(self.graph, self.encoded, self.task.max_length)
+            return make_probes(self.graph, self.family, self.encoded, self.task.max_length)
         except Exception as error:
             # A model's own code, which fails as it likes.
             raise CheckpointError(
@@ -162,7 +160,8 @@ def load_graph(model: Model, checkpoint: Checkpoint, task: Task, encoded: Encode
     from harness.export.graphs import make_graph
 
     check_fit(model, checkpoint, task, encoded)
-    return make_graph(load_model(model, checkpoint.folder, task.kind), task.kind)
+    family = family_of(task)
+    return make_graph(load_model(model, checkpoint.folder, family), family)
 
 
 def check_fit(model: Model, checkpoint: Checkpoint, task: Task, encoded: EncodedDataset) -> None:
@@ -173,7 +172,7 @@ def check_fit(model: Model, checkpoint: Checkpoint, task: Task, encoded: Encoded
     """
     config = read_config(model, checkpoint.folder)
     problems = list(_misfits(config, encoded))
-    taken = forward_parameters(config, checkpoint.folder, task.kind)
+    taken = forward_parameters(config, checkpoint.folder, family_of(task))
     if taken is not None and "attention_mask" not in taken:
         problems.append(
             "its forward pass takes no attention mask, so that padding would change its answers"

@@ -44,7 +44,7 @@ from harness.study import Model, Task, variant_name
 from harness.system.extras import require_extra
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.samples import Samples
-from harness.types import ModelFormat, ModelVariant, Precision, Progress, TaskKind
+from harness.types import ModelFormat, ModelVariant, Precision, Progress
 
 FILES = {ModelFormat.ONNX: "model.onnx", ModelFormat.TENSORRT: "model.plan"}
 """What Triton loads, inside the version's folder."""
@@ -160,7 +160,9 @@ class _Making:
             probes = probes_within(self.source, self.plans)
         else:
             executor, probes = OnnxExecutor(path), self.source.probes
-        return dataclasses.asdict(check_parity(executor, probes, self.precision, name))
+        return dataclasses.asdict(
+            check_parity(executor, self.source.family, probes, self.precision, name)
+        )
 
 
 def _kept(
@@ -250,7 +252,7 @@ def _variant(
         name=folder.name,
         family=job.family,
         role=job.model.role,
-        task=TaskKind(manifest.recipe["kind"]),
+        task=str(manifest.recipe["kind"]),
         format=form,
         precision=precision,
         source=job.model.checkpoint,

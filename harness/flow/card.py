@@ -30,6 +30,7 @@ from harness.profiling.worker import preload
 from harness.runs.folder import RunFolder
 from harness.study import Model, Study, variants_of
 from harness.system.storage import utc_now
+from harness.tasks.registry import family_of
 from harness.types import (
     LatencySummary,
     ModelFormat,
@@ -37,7 +38,6 @@ from harness.types import (
     Precision,
     Progress,
     ServingConfig,
-    TaskKind,
     Trial,
     TrialResult,
     Workload,
@@ -81,19 +81,20 @@ def family_subjects(family: PreparedFamily, serving: ServingConfig) -> list[Fami
     return found
 
 
-def load_graph(model: Model, folder: Path, kind: TaskKind) -> Any:
+def load_graph(model: Model, folder: Path, kind: str) -> Any:
     """The checkpoint as the export takes it: the weights, wrapped to answer the task."""
     from harness.export.checkpoint_files import load_model
     from harness.export.graphs import make_graph
 
-    return make_graph(load_model(model, folder, kind), kind)
+    family = family_of(kind)
+    return make_graph(load_model(model, folder, family), family)
 
 
-def import_architecture(model: Model, folder: Path, kind: TaskKind) -> None:
+def import_architecture(model: Model, folder: Path, kind: str) -> None:
     """Import a checkpoint's code, by building it without memory."""
     from harness.export.checkpoint_files import count_parameters
 
-    count_parameters(model, folder, kind)
+    count_parameters(model, folder, family_of(kind))
 
 
 def backend_options(config: dict[str, Any]) -> Any:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from harness.errors import CheckpointError, DataError
 from harness.serving.ensemble import TEXT, TEXT_PAIR, Pipeline, TextTokenizer, make_pipeline
 from harness.study import PIPELINE_SUFFIX, Family, SequenceClassification, Study
+from harness.tasks.classification.rows import LabelledDataset
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.samples import Samples
 from harness.tasks.tokenizers import PROBE_TEXTS, load_tokenizer, open_bare, with_special_tokens
@@ -62,7 +63,8 @@ def prepare_pipeline(
     tokenizer = checked_tokenizer(
         family, samples, dataset, folder, trust_remote_code=trust_remote_code
     )
-    pipeline = make_pipeline(variant, tokenizer, dataset.label_names or ())
+    labels = dataset.label_names if isinstance(dataset, LabelledDataset) else ()
+    pipeline = make_pipeline(variant, tokenizer, labels)
     return PreparedPipeline(pipeline, text_groups(samples, dataset))
 
 
@@ -80,12 +82,13 @@ def checked_tokenizer(
         DataError: nobody names the classes, or two have one name.
         CheckpointError: inside the server its tokenizer would make other tokens.
     """
-    task, labels = family.task, dataset.label_names
-    if not isinstance(task, SequenceClassification) or labels is None:
+    task = family.task
+    if not isinstance(task, SequenceClassification) or not isinstance(dataset, LabelledDataset):
         raise DataError(
             "a pipeline answers with the names of classes, and there are none",
             next_step="give the task's labels",
         )
+    labels = dataset.label_names
     repeated = sorted({name for name in labels if labels.count(name) > 1})
     if repeated:
         raise DataError(

@@ -22,7 +22,8 @@ from harness.study import (
 )
 from harness.system.extras import require_extra
 from harness.tasks.labels import LabelReader
-from harness.tasks.samples import Samples, load_training_samples
+from harness.tasks.loading import load_training_samples
+from harness.tasks.samples import Samples
 from harness.types import Role
 
 REFERENCE_COLUMNS = {"topics": ("text", "label"), "prose": ("text",)}

@@ -26,8 +26,9 @@ from harness.serving.external.server import REMOTE_DIGEST
 from harness.study import Family, Model, Study, variants_of
 from harness.system.cache import cache_root
 from harness.system.extras import quiet
+from harness.tasks.registry import family_of
 from harness.tasks.tokenizers import load_tokenizer
-from harness.types import ModelVariant, Progress, ServingConfig, TaskEntry, TaskKind
+from harness.types import ModelVariant, Progress, ServingConfig, TaskEntry
 
 ROWS_PER_REQUEST = 16
 """And the served maximum: a full request is executed as it is, in every run alike."""
@@ -157,7 +158,7 @@ def _tokenizer_folder(prepared: PreparedFamily, variant: ModelVariant) -> Path:
 
 
 def _answers(family: Family) -> bool:
-    return family.task.kind is TaskKind.CAUSAL_LM
+    return family_of(family.task).causal
 
 
 def _misfits(model: Model, tasks: Sequence[LoadedTask]) -> Iterator[str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,17 +18,19 @@ from harness.flow.options import ProgressSink, ignore_progress
 from harness.flow.preparation import OpenedModel, PreparedFamily
 from harness.flow.scoring import SCORING_BATCH, outcomes_path, standing
 from harness.flow.serving import Served
-from harness.quality.chain import Step, loss_chain
+from harness.quality.chain import loss_chain
 from harness.quality.collection import Predictor, collect_outcomes
-from harness.quality.outcomes import Outcomes, read_outcomes, write_outcomes
-from harness.quality.shifts import MOST_CLASSES, confusion_shifts, confusions, worst_examples
+from harness.quality.outcomes import read_outcomes, write_outcomes
 from harness.quality.slices import Rows, Slicing, slice_losses, slicings
 from harness.runs.folder import RunFolder
 from harness.study import Study
-from harness.tasks.encoding import EncodedDataset, row_columns, row_texts, take_rows
+from harness.tasks.encoding import EncodedDataset, row_columns, take_rows
+from harness.tasks.loading import load_training_samples
+from harness.tasks.losses import Step
+from harness.tasks.outcomes import Outcomes
+from harness.tasks.registry import family_of
 from harness.tasks.rowwise import take
-from harness.tasks.samples import Samples, load_training_samples
-from harness.types import ModelVariant, Precision, Progress, Role, ServingConfig, TaskKind
+from harness.types import ModelVariant, Precision, Progress, Role, ServingConfig
 from harness.types.losses import LossChain, LossEntry
 
 Windows = tuple[tuple[int, int, int], ...]
@@ -57,13 +60,13 @@ def drawn_rows(
     every = list(family)
     if max(one.size for one in every) <= most:
         return np.arange(dataset.size)
-    if reference.windows is None or all(one.windows == reference.windows for one in every):
+    if reference.spans is None or all(one.spans == reference.spans for one in every):
         if dataset.size <= most:
             return np.arange(dataset.size)
         drawn = np.random.default_rng(seed).choice(dataset.size, most, replace=False)
         return np.sort(drawn)
-    ends = _drawn_text(reference.windows, most, seed)
-    kept = [begin < ends.get(document, 0) for document, begin, _ in dataset.windows or ()]
+    ends = _drawn_text(reference.spans, most, seed)
+    kept = [begin < ends.get(document, 0) for document, begin, _ in dataset.spans or ()]
     return np.flatnonzero(kept)
 
 
@@ -95,13 +98,12 @@ def trace_losses(
 ) -> None:
     """Journal a loss entry for every variant that has none yet.
 
-    Families that answer questions have none: their outcomes are of questions, and the rows that the
-    steps would be asked are windows.
+    Some families have none: where outcomes are of questions, say, and rows are windows.
 
     Raises:
         ServerError: the server died.
     """
-    if prepared.family.task.kind is TaskKind.QUESTION_ANSWERING:
+    if not family_of(prepared.family.task).traces_losses:
         return
     known, teacher = folder.journal.losses, prepared.teacher.sha256
     todo = [
@@ -152,28 +154,20 @@ class _Tracer:
         opened = self.prepared.opened[self.prepared.teacher.name]
         teacher = self._teacher_outcomes
         own = read_outcomes(outcomes_path(self.folder, entry.variant))
-        labels, names = opened.dataset.labels, opened.dataset.label_names
-        entry = dataclasses.replace(
-            entry,
-            slices=slice_losses(own, teacher, self._slicings, seed=self.study.seed),
-            examples=worst_examples(
-                own, teacher, labels, row_texts(opened.dataset, opened.samples)
-            ),
-        )
-        counts = confusions(own, teacher, labels) if labels is not None else None
-        if counts is None or names is None:
-            return entry
-        drawn = len(names) <= MOST_CLASSES
-        change: list[list[int]] = (counts[1] - counts[0]).tolist()
+        family = family_of(self.prepared.family.task)
+        texts = family.row_texts(opened.dataset, opened.samples)
+        details = family.loss_details(own, teacher, opened.dataset, texts)
         return dataclasses.replace(
             entry,
-            shifts=confusion_shifts(counts, names),
-            classes=names if drawn else (),
-            confusion_change=tuple(map(tuple, change)) if drawn else (),
+            slices=slice_losses(own, teacher, self._slicings, seed=self.study.seed),
+            examples=details.examples,
+            shifts=details.shifts,
+            classes=details.classes,
+            confusion_change=details.confusion_change,
         )
 
     @cached_property
-    def _teacher_outcomes(self) -> Outcomes:
+    def _teacher_outcomes(self) -> Any:
         return read_outcomes(outcomes_path(self.folder, self.prepared.teacher.name))
 
     @cached_property
@@ -186,12 +180,15 @@ class _Tracer:
             data_file=self.prepared.training_file,
             like=opened.samples.reader,
         )
-        rows = _rows(
-            opened.samples,
-            row_texts(opened.dataset, opened.samples),
+        family = family_of(self.prepared.family.task)
+        rows = Rows(
+            family.row_texts(opened.dataset, opened.samples),
+            family.row_labels(opened.samples),
             row_columns(opened.dataset, opened.samples),
         )
-        seen = _rows(training, training.texts, training.columns) if training else None
+        seen = None
+        if training:
+            seen = Rows(training.texts, family.row_labels(training), training.columns)
         return slicings(rows, self._teacher_outcomes, seen)
 
     def _chain(self, variant: ModelVariant) -> LossChain | None:
@@ -208,7 +205,7 @@ class _Tracer:
         steps.append(Step("batching", take(served, self._drawn(variant))))
         return loss_chain(steps, seed=self.study.seed)
 
-    def _artefacts(self, variant: ModelVariant) -> list[Step]:
+    def _artefacts(self, variant: ModelVariant) -> list[Step[Any]]:
         """The single-precision graph, and the variant's own where that is another."""
         own = self._artefact(variant)
         if variant.precision is Precision.FP32:
@@ -265,7 +262,9 @@ class _Tracer:
         client = self.served.site.client
         self.served.load(variant, serving)
         subset = take_rows(opened.dataset, self._drawn(variant))
-        outcomes = collect_outcomes(variant, subset, client, batch_size=1, progress=ignore_progress)
+        outcomes: Outcomes = collect_outcomes(
+            variant, subset, client, batch_size=1, progress=ignore_progress
+        )
         self.served.unload(variant)
         write_outcomes(self._path(f"{variant.name}.batch-1"), outcomes, subset)
         return outcomes
@@ -283,7 +282,7 @@ class _Tracer:
         if kept is not None:
             return kept
         subset = take_rows(opened.dataset, _draw(self.study, self.prepared, opened.dataset))
-        outcomes = collect_outcomes(
+        outcomes: Outcomes = collect_outcomes(
             asked,
             subset,
             predictor(),
@@ -318,11 +317,3 @@ def _draw(study: Study, prepared: PreparedFamily, dataset: EncodedDataset) -> ND
         most=prepared.family.task.chain_samples,
         seed=study.seed,
     )
-
-
-def _rows(samples: Samples, texts: Sequence[str], columns: Mapping[str, tuple[str, ...]]) -> Rows:
-    names = samples.label_names
-    labels: Sequence[str] = ()
-    if samples.labels is not None:
-        labels = [names[label] if names else str(label) for label in samples.labels]
-    return Rows(texts, labels, columns)

@@ -119,7 +119,7 @@ def _data(family: PreparedFamily) -> dict[str, Any]:
         "samples": dataset.samples,
         "windows": dataset.size,
         "truncated": dataset.truncated,
-        "windowed": dataset.questions.windowed if dataset.questions else 0,
+        "windowed": dataset.windowed,
         "padding_share": dataset.padding_share,
         "tokenizers": {
             one.model.name: one.tokenizer_note

@@ -33,8 +33,8 @@ from harness.study import (
 )
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.labels import LabelReader
+from harness.tasks.loading import tokenizer_note
 from harness.tasks.samples import Samples
-from harness.tasks.tokenizers import tokenizer_note
 from harness.types import FailedVariant, ModelVariant, Progress, Role, ServingConfig
 
 
@@ -250,7 +250,7 @@ def _open_model(
     name = model.reference_name
     own_folder = bundle.checkpoints[name] if bundle and name else None
     data_file = bundle.data[data.name] if bundle and isinstance(data, ReferenceData) else None
-    checkpoint = open_checkpoint(model, folder=own_folder)
+    checkpoint = open_checkpoint(model, folder=own_folder, task=family.task)
     samples = inputs.samples(
         family.task,
         seed=study.seed,
@@ -269,16 +269,8 @@ def _open_model(
 def _tell_what_is_cut(models: Sequence[OpenedModel], progress: ProgressSink) -> None:
     """Say of which samples a model sees a part alone; the manifest has the numbers too."""
     for opened in models:
-        dataset, what = opened.dataset, ""
-        if dataset.truncated:
-            what = f"{dataset.truncated} of {dataset.size} samples are truncated"
-        elif dataset.questions is not None and dataset.questions.windowed:
-            what = (
-                f"{dataset.questions.windowed} of {dataset.samples} contexts are longer than a "
-                f"window: {dataset.size} windows in all"
-            )
-        if what:
-            progress(Progress("data", 1, 1, f"{opened.model.name}: {what}"))
+        if note := opened.dataset.cut_note:
+            progress(Progress("data", 1, 1, f"{opened.model.name}: {note}"))
 
 
 def _export_family(

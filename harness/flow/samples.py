@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.study import Model, Task
-from harness.tasks.encoding import EncodedDataset, encode
+from harness.tasks.encoding import EncodedDataset
 from harness.tasks.labels import LabelReader
+from harness.tasks.loading import encode, load_samples
 from harness.tasks.rows import Table, read_table
-from harness.tasks.samples import Samples, load_samples
+from harness.tasks.samples import Samples
 
 _SIZES = frozenset({
     "_name_or_path", "attention_dropout", "attention_probs_dropout_prob", "classifier_dropout",
@@ -119,8 +120,7 @@ class StudyInputs:
         """
         key = (
             task.model_dump_json(),
-            (samples.digest, samples.rows, samples.seed),
-            (samples.labels, samples.label_names, samples.class_names),
+            samples.identity,
             tokenizer_fingerprint(folder),
             model.trust_remote_code,
         )

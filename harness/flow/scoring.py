@@ -16,17 +16,17 @@ from harness.flow.options import ProgressSink
 from harness.flow.preparation import PreparedFamily
 from harness.flow.serving import Served
 from harness.planning.decision import judge_quality
-from harness.quality.calibration import calibration_measures
 from harness.quality.collection import collect_outcomes
 from harness.quality.consistency import batch_consistency
-from harness.quality.outcomes import Outcomes, read_outcomes, write_outcomes
-from harness.quality.pairs import beside_teacher, compare_with_teacher
+from harness.quality.outcomes import read_outcomes, write_outcomes
+from harness.quality.pairs import compare_with_teacher, measure_alone
 from harness.quality.pipeline_labels import collect_labels
-from harness.quality.relabelling import find_relabelling
 from harness.quality.scores import baseline_scores, score
 from harness.runs.folder import RunFolder
 from harness.runs.journal import QualityEntry
 from harness.study import Study
+from harness.tasks.classification.rows import LabelledDataset
+from harness.tasks.registry import family_of
 from harness.types import BatchConsistency, Decision, ModelVariant, Progress, Role, ServingConfig
 
 # Scored at the server's own maximum, so that the dynamic batcher never joins two requests: with
@@ -155,38 +155,27 @@ def _score_variant(
     served.unload(variant)
     is_teacher = variant.name == prepared.teacher.name
     teacher = outcomes if is_teacher else read_outcomes(_teacher_path(folder, prepared))
-    write_outcomes(
-        outcomes_path(folder, variant.name), outcomes, dataset, beside_teacher(outcomes, teacher)
-    )
+    write_outcomes(outcomes_path(folder, variant.name), outcomes, dataset, teacher=teacher)
     scores = score(outcomes, dataset, variant=variant, teacher=teacher, seed=study.seed)
-    pairs = compare_with_teacher(
-        outcomes, teacher, family=prepared.family.name, seed=study.seed
-    ) + calibration_measures(outcomes, dataset.labels, family=prepared.family.name, seed=study.seed)
-    relabelling = find_relabelling(
+    pairs = compare_with_teacher(outcomes, teacher, family=prepared.family.name, seed=study.seed)
+    alone = measure_alone(outcomes, dataset, family=prepared.family.name, seed=study.seed)
+    known = folder.journal.quality.get(prepared.teacher.name)
+    relabelling = family_of(variant.task).relabelling(
         outcomes,
-        dataset.labels,
-        called=dataset.label_names,
-        family=prepared.family.name,
-        teacher=None if is_teacher else teacher,
-        **({} if is_teacher else _reference(folder, prepared, teacher)),
+        dataset,
+        prepared.family.name,
+        None if is_teacher else teacher,
+        known.relabelling if known and not is_teacher else None,
     )
     return QualityEntry(
         variant.name,
         variant.sha256,
         tuple(scores),
         tuple(consistency),
-        pairs,
+        pairs + alone,
         relabelling,
         teacher_sha256=prepared.teacher.sha256,
     )
-
-
-def _reference(folder: RunFolder, prepared: PreparedFamily, teacher: Outcomes) -> dict[str, float]:
-    """The teacher's accuracy, as it would be with its own classes in order."""
-    if teacher.correct is None:
-        return {}
-    mended = folder.journal.quality[prepared.teacher.name].relabelling
-    return {"reference": mended.mended if mended else float(teacher.correct.mean())}
 
 
 def _score_pipeline(
@@ -232,7 +221,8 @@ def _relay(sink: ProgressSink, step: Progress, within: Progress) -> None:
 
 def _score_baseline(study: Study, prepared: PreparedFamily, folder: RunFolder) -> None:
     dataset = prepared.datasets[prepared.teacher.name]
-    index = {label: number for number, label in enumerate(dataset.label_names or ())}
+    names = dataset.label_names if isinstance(dataset, LabelledDataset) else ()
+    index = {label: number for number, label in enumerate(names)}
     name = f"{prepared.family.name}-tfidf"
     scores = baseline_scores(
         name,

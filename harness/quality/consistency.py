@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from harness.quality.collection import Batch, Predictor, Tensors, ask, batches, read_answer
+from harness.quality.collection import Predictor, ask, batches
+from harness.tasks.answers import RowAnswer
 from harness.tasks.encoding import EncodedDataset, EncodedGroup
+from harness.tasks.registry import family_of
 from harness.tasks.rowwise import take
-from harness.types import BatchConsistency, ModelVariant, TaskKind
-
-
-@dataclass(frozen=True)
-class _RowAnswer:
-    """One row's answer without its padding."""
-
-    prediction: NDArray[np.int64]
-    numbers: NDArray[np.float64]
-    """Logits (those of start and end in the context), or log probabilities of the scored tokens."""
+from harness.types import BatchConsistency, ModelVariant
 
 
 def batch_consistency(
@@ -61,38 +51,20 @@ def _first_rows(dataset: EncodedDataset, samples: int) -> list[EncodedGroup]:
 
 def _answers(
     variant: ModelVariant, groups: Sequence[EncodedGroup], predictor: Predictor, batch_size: int
-) -> dict[int, _RowAnswer]:
-    answers: dict[int, _RowAnswer] = {}
+) -> dict[int, RowAnswer]:
+    family = family_of(variant.task)
+    answers: dict[int, RowAnswer] = {}
     for batch in batches(variant, groups, batch_size):
-        answers |= _by_row(variant, batch, ask(variant, batch, predictor))
+        rows = family.row_answers(batch, ask(variant, batch, predictor))
+        answers.update(zip(batch.rows.tolist(), rows, strict=True))
     return answers
-
-
-def _by_row(variant: ModelVariant, batch: Batch, outputs: Tensors) -> dict[int, _RowAnswer]:
-    predictions = read_answer(variant, batch, outputs).predictions
-    if variant.task is TaskKind.SEQUENCE_CLASSIFICATION:
-        numbers: NDArray[Any] = outputs["logits"]
-        parts = [slice(None)] * len(batch.rows)
-    elif variant.task is TaskKind.QUESTION_ANSWERING:
-        both = np.stack([outputs["start_logits"], outputs["end_logits"]], axis=2)
-        numbers = np.where(batch.scored[:, :, None], both, 0.0)
-        parts = [slice(None)] * len(batch.rows)
-    else:
-        numbers = outputs["token_logprobs"]
-        parts = list(batch.scored)
-    return {
-        int(row): _RowAnswer(np.atleast_1d(prediction)[part], values[part].astype(np.float64))
-        for row, prediction, values, part in zip(
-            batch.rows, predictions, numbers, parts, strict=True
-        )
-    }
 
 
 def _compare(
     variant: ModelVariant,
     batch_size: int,
-    reference: dict[int, _RowAnswer],
-    answers: dict[int, _RowAnswer],
+    reference: dict[int, RowAnswer],
+    answers: dict[int, RowAnswer],
 ) -> BatchConsistency:
     changed = 0
     largest = 0.0

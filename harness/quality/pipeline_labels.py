@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 
 from harness.errors import DataError, ServerError
 from harness.quality.collection import Predictor
-from harness.quality.outcomes import NO_PREDICTION, Outcomes
+from harness.tasks.classification.outcomes import (
+    NO_PREDICTION,
+    LabelOutcomes,
+    label_outcomes,
+)
+from harness.tasks.classification.rows import LabelledDataset
 from harness.tasks.encoding import EncodedDataset
 from harness.types import ModelVariant, Progress
 
@@ -37,7 +42,7 @@ def collect_labels(
     batch_size: int,
     in_flight: int = 8,
     progress: Callable[[Progress], None],
-) -> Outcomes:
+) -> LabelOutcomes:
     """Put the test split's texts to a pipeline, each once; a failed request is not tried again.
 
     Args:
@@ -53,7 +58,7 @@ def collect_labels(
         ServerError: not one row was answered; with the first failure's words.
         DataError: the data has no labels.
     """
-    if dataset.labels is None or dataset.label_names is None:
+    if not isinstance(dataset, LabelledDataset):
         raise DataError(f"the test split has no labels, so {variant.name} cannot be scored")
     index = {name.encode(): number for number, name in enumerate(dataset.label_names)}
     predictions = np.full(dataset.size, NO_PREDICTION, dtype=np.int64)
@@ -66,8 +71,7 @@ def collect_labels(
             predictions[request.rows] = [index.get(label, NO_PREDICTION) for label in answer]
         done += len(request.rows)
         progress(Progress("quality", done, dataset.size, variant.name))
-    unanswered = predictions == NO_PREDICTION
-    missing = int(unanswered.sum())
+    missing = int((predictions == NO_PREDICTION).sum())
     if missing == dataset.size:
         raise ServerError(
             f"model {variant.name} answered none of {missing} rows of the test split: "
@@ -77,16 +81,7 @@ def collect_labels(
     if missing:
         note = f"{variant.name}: {missing} of {dataset.size} rows unanswered: {first_failure}"
         progress(Progress("quality", done, dataset.size, note))
-    return Outcomes(
-        variant=variant.name,
-        sha256=variant.sha256,
-        predictions=predictions,
-        correct=predictions == dataset.labels,
-        log_likelihood=None,
-        tokens=None,
-        bytes=None,
-        unanswered=unanswered,
-    )
+    return label_outcomes(variant.name, variant.sha256, predictions, dataset)
 
 
 def _answers(

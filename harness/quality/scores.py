@@ -15,17 +15,15 @@ from numpy.typing import NDArray
 
 from harness.errors import DataError
 from harness.metrics import metric_named
-from harness.quality.intervals import bounds, on_units, side_by_side
-from harness.quality.metrics import Statistic, classification_statistics, language_statistics
-from harness.quality.outcomes import Outcomes
-from harness.quality.pairs import mcnemar_p_value
-from harness.quality.question_answering import question_statistics
+from harness.statistics.intervals import bounds, on_units, side_by_side
+from harness.statistics.metrics import Statistic
+from harness.statistics.paired import mcnemar_p_value
+from harness.tasks.classification.outcomes import label_outcomes
+from harness.tasks.classification.rows import LabelledDataset
 from harness.tasks.encoding import EncodedDataset
+from harness.tasks.outcomes import Outcomes
+from harness.tasks.registry import family_of
 from harness.types import ModelVariant, QualityScore, Role
-
-MAX_UNANSWERED_SHARE = 0.01
-"""Of a language model's windows. What is missing cannot be counted as wrong, as a classifier's
-rows are; beyond this the rest is no longer the same text, and nothing is scored."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def score(
 
     An unanswered row or question counts as wrong. A language model's unanswered windows are left
     out (of the teacher's side of the comparison too), and `samples` tells how many are left; when
-    more than `MAX_UNANSWERED_SHARE` are missing there is no score at all.
+    too many are missing there is no score at all.
 
     `relative_to_teacher` is the metric over the teacher's: a retained share for accuracy, exact
     match and F1, a factor of loss for perplexities and bits per byte. It is None without a teacher,
@@ -96,17 +94,10 @@ def baseline_scores(
         DataError: not one prediction a row, or a data set without labels.
         MissingExtraError: scikit-learn is not installed.
     """
+    if not isinstance(dataset, LabelledDataset):
+        raise DataError(f"the data has no labels, so the baseline {name} cannot be scored")
     _check_rows(name, len(predictions), dataset)
-    outcomes = Outcomes(
-        variant=name,
-        sha256="",
-        predictions=predictions,
-        correct=predictions == dataset.labels,
-        log_likelihood=None,
-        tokens=None,
-        bytes=None,
-        unanswered=np.zeros(len(predictions), dtype=np.bool_),
-    )
+    outcomes = label_outcomes(name, "", predictions, dataset)
     return _scores(outcomes, dataset, family, Role.BASELINE, teacher, seed)
 
 
@@ -119,13 +110,16 @@ def _scores(
     seed: int,
 ) -> list[QualityScore]:
     _check_rows(outcomes.variant, outcomes.size, dataset)
-    kept = _scorable(outcomes)
+    task = family_of(outcomes.kind)
+    if not isinstance(dataset, task.dataset):
+        raise DataError(f"the outcomes of {outcomes.variant} are not of the test split's task")
+    kept = task.scorable(outcomes)
     if kept is None:
         return []
     relations = _relations(outcomes, teacher, dataset, seed)
     scores = []
     groups = _groups(outcomes, kept)
-    for statistic in _statistics(outcomes, dataset, kept):
+    for statistic in task.statistics(outcomes, dataset, kept):
         found = statistic.bounds(seed=seed, groups=groups)
         relation = relations.get(statistic.metric, _Relation())
         scores.append(
@@ -159,57 +153,30 @@ def _check_rows(name: str, rows: int, dataset: EncodedDataset) -> None:
         )
 
 
-def _scorable(outcomes: Outcomes) -> NDArray[np.bool_] | None:
-    """The rows that count, (rows,); None when too few of a language model's were answered."""
-    if outcomes.log_likelihood is None:
-        return np.ones(outcomes.size, dtype=np.bool_)
-    if outcomes.unanswered.mean() > MAX_UNANSWERED_SHARE:
-        return None
-    return ~outcomes.unanswered
-
-
-def _statistics(
-    outcomes: Outcomes, dataset: EncodedDataset, kept: NDArray[np.bool_]
-) -> tuple[Statistic, ...]:
-    if outcomes.predictions is not None and dataset.labels is not None:
-        return classification_statistics(dataset.labels[kept], outcomes.predictions[kept])
-    if outcomes.f1 is not None and outcomes.correct is not None:
-        return question_statistics(outcomes.correct[kept], outcomes.f1[kept])
-    if (
-        outcomes.log_likelihood is not None
-        and outcomes.tokens is not None
-        and outcomes.bytes is not None
-    ):
-        words = outcomes.words[kept] if outcomes.words is not None else None
-        return language_statistics(
-            outcomes.log_likelihood[kept], outcomes.tokens[kept], outcomes.bytes[kept], words
-        )
-    raise DataError(f"the outcomes of {outcomes.variant} are not of the test split's task")
-
-
 def _relations(
     outcomes: Outcomes, teacher: Outcomes | None, dataset: EncodedDataset, seed: int
 ) -> Mapping[str, _Relation]:
     """By metric; a metric that does not compare is left out."""
     if teacher is None:
         return {}
-    own_rows, teacher_rows = _scorable(outcomes), _scorable(teacher)
+    task = family_of(outcomes.kind)
+    own_rows, teacher_rows = task.scorable(outcomes), task.scorable(teacher)
     if own_rows is None or teacher_rows is None:
         return {}
-    paired = _same_rows(outcomes, teacher)
+    paired = task.same_rows(outcomes, teacher)
     if outcomes.variant == teacher.variant:
-        return {one.metric: _itself(one) for one in _statistics(outcomes, dataset, own_rows)}
+        return {one.metric: _itself(one) for one in task.statistics(outcomes, dataset, own_rows)}
     if paired:
         own_rows = teacher_rows = own_rows & teacher_rows
-    own = _statistics(outcomes, dataset, own_rows)
-    reference = {one.metric: one for one in _statistics(teacher, dataset, teacher_rows)}
+    own = task.statistics(outcomes, dataset, own_rows)
+    reference = {one.metric: one for one in task.statistics(teacher, dataset, teacher_rows)}
     own_groups, teacher_groups = _groups(outcomes, own_rows), _groups(teacher, teacher_rows)
     found = {}
     for mine in own:
         theirs = reference.get(mine.metric)
         if theirs is None or theirs.value <= 0:
             continue
-        if mine.metric == "perplexity" and not _same_tokens(outcomes, teacher):
+        if not task.comparable(mine.metric, outcomes, teacher):
             continue
         groups, first, second = own_groups, mine.sums, theirs.sums
         if not paired:
@@ -231,25 +198,6 @@ def _groups(outcomes: Outcomes, rows: NDArray[np.bool_]) -> NDArray[np.int64] | 
     return None if outcomes.groups is None else outcomes.groups[rows]
 
 
-def _same_rows(outcomes: Outcomes, teacher: Outcomes) -> bool:
-    """Whether row i of both is the same sample, which is what pairs them."""
-    if outcomes.bytes is None or teacher.bytes is None:
-        if outcomes.size != teacher.size:
-            raise DataError(
-                f"{outcomes.variant} was scored on {outcomes.size} rows and its teacher "
-                f"{teacher.variant} on {teacher.size}: they must be of one test split"
-            )
-        return True
-    return np.array_equal(outcomes.bytes, teacher.bytes)
-
-
-def _same_tokens(outcomes: Outcomes, teacher: Outcomes) -> bool:
-    """Whether both cut the text into the same tokens, as far as their numbers tell."""
-    if outcomes.tokens is None or teacher.tokens is None:
-        return False
-    return np.array_equal(outcomes.tokens, teacher.tokens)
-
-
 def _p_value(metric: str, outcomes: Outcomes, teacher: Outcomes | None) -> float | None:
     if (
         teacher is None
@@ -257,6 +205,8 @@ def _p_value(metric: str, outcomes: Outcomes, teacher: Outcomes | None) -> float
         or not metric_named(metric).whole_answers
     ):
         return None
-    if outcomes.correct is None or teacher.correct is None or outcomes.groups is not None:
+    task = family_of(outcomes.kind)
+    own, theirs = task.right(metric, outcomes), task.right(metric, teacher)
+    if own is None or theirs is None or outcomes.groups is not None:
         return None  # it takes rows as independent: of those that belong together it tells nothing
-    return mcnemar_p_value(outcomes.correct, teacher.correct)
+    return mcnemar_p_value(own, theirs)

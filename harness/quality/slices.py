@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.quality.intervals import bounds, side_by_side
-from harness.quality.metrics import bit_sums
-from harness.quality.outcomes import Outcomes
-from harness.quality.pairs import holm, log_likelihood_change_nats, log_probabilities, paired_loss
+from harness.statistics.paired import PairedRows, holm
+from harness.tasks.outcomes import Outcomes
+from harness.tasks.registry import family_of
 from harness.types.losses import Estimate, SliceLoss
 
 MOST_VALUES = 20
@@ -65,13 +64,11 @@ def slicings(rows: Rows, teacher: Outcomes, training: Rows | None) -> list[Slici
     for name, values in rows.columns.items():
         known = training.columns.get(name) if training else None
         found.append(_by_column(name, values, known))
-    lengths = _lengths(rows.texts)
-    if training is not None and teacher.log_likelihood is None:
-        known_lengths = _lengths(training.texts)
-    else:
-        known_lengths = None  # windows are cut from documents; training documents are whole
+    task, lengths = family_of(teacher.kind), _lengths(rows.texts)
+    known_lengths = _lengths(training.texts) if training and task.whole_texts else None
     found.append(_by_band("characters", lengths, known_lengths, lambda x: f"{x:,.0f}"))
-    found += _by_confidence(teacher)
+    if sure := task.confidence(teacher):
+        found.append(_by_band(sure.name, sure.values, None, sure.words))
     return [slicing for slicing in found if slicing is not None and len(slicing.slices) > 1]
 
 
@@ -135,18 +132,6 @@ def _by_band(
     return Slicing(name, tuple(bands), member.astype(np.int64), counts)
 
 
-def _by_confidence(teacher: Outcomes) -> list[Slicing | None]:
-    """Bands of how probable the teacher finds its own answer, or the text."""
-    distribution = log_probabilities(teacher)
-    if distribution is not None:
-        confidence = np.exp(distribution).max(axis=1)
-        return [_by_band("teacher confidence", confidence, None, lambda x: f"{x:.1%}")]
-    if teacher.log_likelihood is None or teacher.bytes is None:
-        return []
-    bits = -teacher.log_likelihood / (np.maximum(teacher.bytes, 1) * np.log(2))
-    return [_by_band("teacher's bits per byte", bits, None, lambda x: f"{x:.2f}")]
-
-
 FEWEST_SAMPLES = 30
 """From here on a mean of so few kinds of values is near enough to normal for Welch's test."""
 
@@ -168,7 +153,7 @@ def slice_losses(
         divisions: of these samples.
         seed: of the intervals.
     """
-    rows = _paired_rows(outcomes, teacher, seed)
+    rows = family_of(outcomes.kind).paired_rows(outcomes, teacher, seed)
     if rows is None:
         return ()
     found = [
@@ -180,73 +165,7 @@ def slice_losses(
     return tuple(sorted(_corrected(found), key=lambda one: (one.loss.low is None, -one.loss.value)))
 
 
-@dataclass(frozen=True)
-class _PairedRows:
-    """Quality of both on every row, as sums over rows."""
-
-    teacher: Floats
-    """What a row adds to the teacher's sum: 1 where right, or bits."""
-    variant: Floats
-    weight: Floats
-    """1, or bytes."""
-    answered: Mask
-    classifier: bool
-    seed: int
-    groups: NDArray[np.int64] | None
-    """Which rows belong together."""
-
-    @property
-    def loss(self) -> Floats:
-        """Of each row, positive where the variant is worse; bits per byte for language."""
-        if self.classifier:
-            return self.teacher - self.variant
-        return (self.variant - self.teacher) / self.weight
-
-    def estimate(self, inside: Mask) -> Estimate:
-        """The loss over some rows with its interval, where they are enough for one."""
-        teacher, variant, weight = self.teacher[inside], self.variant[inside], self.weight[inside]
-        change = teacher - variant if self.classifier else variant - teacher
-        value = float(change.sum() / weight.sum())
-        if inside.sum() < FEWEST_SAMPLES:
-            return Estimate(value)
-        groups = None if self.groups is None else self.groups[inside]
-        if self.classifier:
-            found = paired_loss(teacher > 0, variant > 0, seed=self.seed, groups=groups)
-        else:
-            nats = -np.log(2)
-            own, theirs = bit_sums(nats * variant, weight), bit_sums(nats * teacher, weight)
-            beside = side_by_side(own, theirs, difference=True)
-            found = bounds(beside, seed=self.seed, groups=groups)
-        return Estimate(value, found.low, found.high)
-
-
-def _paired_rows(outcomes: Outcomes, teacher: Outcomes, seed: int) -> _PairedRows | None:
-    if outcomes.correct is not None and teacher.correct is not None:
-        return _PairedRows(
-            teacher.correct.astype(np.float64),
-            outcomes.correct.astype(np.float64),
-            np.ones(outcomes.size),
-            np.ones(outcomes.size, dtype=np.bool_),
-            classifier=True,
-            seed=seed,
-            groups=outcomes.groups,
-        )
-    change = log_likelihood_change_nats(outcomes, teacher)
-    if change is None or outcomes.bytes is None or teacher.log_likelihood is None:
-        return None
-    bits = -teacher.log_likelihood / np.log(2)
-    return _PairedRows(
-        bits,
-        bits - change / np.log(2),
-        np.maximum(outcomes.bytes, 1).astype(np.float64),
-        np.isfinite(change),
-        classifier=False,
-        seed=seed,
-        groups=outcomes.groups,
-    )
-
-
-def _slice_loss(rows: _PairedRows, slicing: Slicing, index: int) -> SliceLoss:
+def _slice_loss(rows: PairedRows, slicing: Slicing, index: int) -> SliceLoss:
     inside = rows.answered & (slicing.member == index)
     outside = rows.answered & (slicing.member != index)
     excess, p_value = None, None
@@ -259,11 +178,19 @@ def _slice_loss(rows: _PairedRows, slicing: Slicing, index: int) -> SliceLoss:
         samples=int(inside.sum()),
         teacher=float(rows.teacher[inside].sum() / weight),
         variant=float(rows.variant[inside].sum() / weight),
-        loss=rows.estimate(inside),
+        loss=_estimate(rows, inside),
         excess=excess,
         p_value=p_value,
         training_samples=slicing.training[index] if slicing.training else None,
     )
+
+
+def _estimate(rows: PairedRows, inside: Mask) -> Estimate:
+    """The loss over some rows, with its interval where they are enough for one."""
+    if inside.sum() < FEWEST_SAMPLES:
+        return Estimate(rows.value(inside))
+    value, found = rows.over(inside)
+    return Estimate(value, found.low, found.high)
 
 
 def _excess(inside: Floats, outside: Floats) -> tuple[float, float]:

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from harness.errors import ServerError
 from harness.quality.answer_cache import AnswerCache
-from harness.quality.collection import Batch, Predictor, Tensors, ask
+from harness.quality.collection import Predictor, ask
+from harness.tasks.answers import Batch, Tensors
+from harness.tasks.encoding import EncodedGroup
 from harness.types import ModelVariant
 
 Row = tuple[int, ...]
@@ -151,12 +153,11 @@ class TokenScorer:
             mask[number, : len(row)] = 1
         arrays = {"input_ids": ids, "attention_mask": mask}
         return Batch(
-            rows=np.arange(len(rows)),
-            inputs={
+            EncodedGroup(arrays, np.arange(len(rows))),
+            {
                 spec.name: arrays[spec.name].astype(spec.datatype.lower())
                 for spec in self.variant.inputs
             },
-            scored=(mask == 1) & (np.arange(length) >= 1),
         )
 
     def _ask_all(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.system.extras import require_extra
 from harness.system.storage import storage_errors
-from harness.types import ModelFormat, ModelVariant, Precision, Role, TaskKind, TensorSpec
+from harness.types import ModelFormat, ModelVariant, Precision, Role, TensorSpec
 
 NAME = "harness-null"
 _IR_VERSION, _OPSET = 8, 17
@@ -56,7 +56,7 @@ def write_null_model(repository: Path, inputs: tuple[TensorSpec, ...]) -> ModelV
         name=NAME,
         family="",
         role=Role.CONTROL,
-        task=TaskKind.SEQUENCE_CLASSIFICATION,
+        task="sequence-classification",
         format=ModelFormat.ONNX,
         precision=Precision.FP32,
         source="",

@@ -4,7 +4,6 @@ Strict pydantic: unknown keys and wrong types are refused. Validation has no sid
 looks whether named files exist.
 """
 
-from harness.study.data import ConllData, CsvData, HubData, JsonLinesData, ReferenceData
 from harness.study.document import Family, Study, plans_of, study_schema, variant_names
 from harness.study.models import (
     PIPELINE_SUFFIX,
@@ -15,13 +14,12 @@ from harness.study.models import (
     variants_of,
 )
 from harness.study.serving import ServingSpace
-from harness.study.tasks import (
-    CausalLanguageModelling,
-    QuestionAnswering,
-    SequenceClassification,
-    Task,
-)
+from harness.study.tasks import Task
 from harness.study.traffic import Traffic
+from harness.tasks.causal_lm.section import CausalLanguageModelling
+from harness.tasks.classification.section import SequenceClassification
+from harness.tasks.data import ConllData, CsvData, HubData, JsonLinesData, ReferenceData
+from harness.tasks.question_answering.section import QuestionAnswering
 
 __all__ = [
     "PIPELINE_SUFFIX",

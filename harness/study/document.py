@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 
 from harness.errors import StudyError
 from harness.metrics import quality_metrics
-from harness.study.base import Name, Strict
 from harness.study.models import PIPELINE_SUFFIX, Model, variant_name, variants_of
 from harness.study.objective import (
     EXAMPLE,
@@ -20,7 +19,9 @@ from harness.study.objective import (
 from harness.study.serving import ServingSpace
 from harness.study.tasks import Task
 from harness.study.traffic import Traffic
-from harness.types import ModelFormat, Role, ServiceLevelObjective, TaskKind
+from harness.system.strict import Name, Strict
+from harness.tasks.registry import family_of
+from harness.types import ModelFormat, Role, ServiceLevelObjective
 
 
 class Family(Strict):
@@ -52,7 +53,7 @@ class Family(Strict):
 
     @model_validator(mode="after")
     def _pipeline_has_labels(self) -> Self:
-        if self.pipeline and self.task.kind is not TaskKind.SEQUENCE_CLASSIFICATION:
+        if self.pipeline and not family_of(self.task).has_pipeline:
             raise ValueError(
                 f"pipeline: true answers with a label, and a {self.task.kind} task has none: "
                 "leave it out"

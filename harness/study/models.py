@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from harness.study.base import Name, PositiveInt, Strict, resolve
+from harness.system.strict import Name, PositiveInt, Strict, resolve
 from harness.types import ModelFormat, Precision, Role
 
 REFERENCE_PREFIX = "reference:"

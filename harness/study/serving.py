@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from harness.study.base import PositiveInt, Strict
+from harness.system.strict import PositiveInt, Strict
 from harness.types import Accelerator
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, GetPydanticSchema, ValidationInfo, model_validator
 from pydantic_core import core_schema
 
 from harness.errors import UsageError
-from harness.study.base import PositiveInt, Strict, resolve, written, written_with_paths
+from harness.system.strict import PositiveInt, Strict, resolve, written, written_with_paths
 from harness.types import (
     ArrivalKind,
     ArrivalProcess,

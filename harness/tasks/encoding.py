@@ -8,57 +8,35 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import CheckpointError, DataError
-from harness.study import (
-    CausalLanguageModelling,
-    QuestionAnswering,
-    SequenceClassification,
-    Task,
-)
-from harness.tasks.model_inputs import ModelInputs, model_inputs
-from harness.tasks.question_answering import Questions, cut_contexts
+from harness.errors import DataError
+from harness.tasks.model_inputs import ModelInputs
 from harness.tasks.rowwise import OF_ALL, PER_ROW, cut_by, rowwise, take
 from harness.tasks.samples import Samples
-from harness.tasks.tokenizers import load_tokenizer, tokenize_rows
-from harness.tasks.vocabulary import check_tokens
-from harness.tasks.windows import cut_windows
+from harness.tasks.section import TaskSection
+from harness.tasks.tokenizers import tokenize_rows
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-
-_CONTEXT = "context"
-
-
-@rowwise
-@dataclass(frozen=True)
-class ContextTokens:
-    """Where an extractive answer may lie."""
-
-    mask: NDArray[np.bool_] = field(metadata=PER_ROW)
-    """The context's tokens, (n, length)."""
-    longest_answer: int = field(metadata=OF_ALL)
-    """Most tokens of an answer."""
+Columns = Mapping[str, Sequence[Sequence[int]]]
+"""Of each input a list of numbers a row, not yet padded."""
 
 
 @rowwise
 @dataclass(frozen=True)
 class EncodedGroup:
-    """Samples of one padded length."""
+    """Samples of one padded length; a family adds what else it knows of each token."""
 
     inputs: Mapping[str, NDArray[np.int64]] = field(metadata=PER_ROW)
     """By input name, (n, length)."""
     rows: NDArray[np.int64] = field(metadata=PER_ROW)
     """Position of each among the data set's samples (or windows), (n,)."""
-    context: ContextTokens | None = field(default=None, metadata=PER_ROW)
-    """Question answering only."""
 
     @property
     def length(self) -> int:
@@ -79,20 +57,17 @@ def _taken_digest(dataset: EncodedDataset, rows: NDArray[np.int64]) -> str:
 
 
 @rowwise
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EncodedDataset:
-    """All samples of a task, as one checkpoint's tokenizer makes them."""
+    """All samples of a task, as one checkpoint's tokenizer makes them.
+
+    A family's own data set adds what its answers are held against.
+    """
 
     groups: tuple[EncodedGroup, ...] = field(metadata=cut_by(_taken_groups))
     """By ascending length."""
     size: int = field(metadata=cut_by(lambda _, rows: len(rows)))
     """Samples (or windows) over all groups."""
-    labels: NDArray[np.int64] | None = field(metadata=PER_ROW)
-    """Indexes of the checkpoint's outputs, (size,)."""
-    label_names: tuple[str, ...] | None = field(metadata=OF_ALL)
-    """What the checkpoint calls its outputs (else the data), in their order."""
-    byte_counts: NDArray[np.int64] | None = field(metadata=PER_ROW)
-    """Language models: UTF-8 bytes scored in each window, (size,)."""
     truncated: int = field(metadata=OF_ALL)
     """Samples that were longer than the task's max_length, of all that were encoded."""
     padding_share: float = field(
@@ -102,68 +77,42 @@ class EncodedDataset:
     digest: str = field(metadata=cut_by(_taken_digest))
     """Of samples and tensors."""
     pad_token_id: int = field(metadata=OF_ALL)
-    word_counts: NDArray[np.int64] | None = field(default=None, metadata=PER_ROW)
-    """Language models: words between white space that end in each window's bytes, (size,)."""
-    windows: tuple[tuple[int, int, int], ...] | None = field(default=None, metadata=PER_ROW)
-    """Language models: document, first and last character of each window's scored text."""
-    questions: Questions | None = field(default=None, metadata=PER_ROW)
-    """Question answering: what the windows were cut from."""
-    class_names: tuple[str, ...] | None = field(default=None, metadata=OF_ALL)
-    """What each output stands for in the words of the family's teacher, by which models are
-    compared; None where that is `label_names`."""
 
     @property
     def samples(self) -> int:
-        """What is scored: questions, of which one may have several windows, or rows."""
-        return self.size if self.questions is None else self.questions.size
+        """What is scored: rows, or the questions of which one may have several windows."""
+        return self.size
+
+    @property
+    def owners(self) -> NDArray[np.int64]:
+        """Position of the sample that each row is or was cut from, (size,)."""
+        return np.arange(self.size)
+
+    @property
+    def spans(self) -> tuple[tuple[int, int, int], ...] | None:
+        """Where rows are stretches of text: sample, first and last character of each."""
+        return None
+
+    @property
+    def width(self) -> int:
+        """Last size of the model's first output, as far as the data tells: its classes; else 0."""
+        return 0
+
+    @property
+    def windowed(self) -> int:
+        """Samples that are asked in several windows, because they are longer than one."""
+        return 0
+
+    @property
+    def cut_note(self) -> str:
+        """Of which samples a model sees a part alone, for people; empty where there is none."""
+        return f"{self.truncated} of {self.size} samples are truncated" if self.truncated else ""
 
 
-def encode(
-    task: Task, samples: Samples, tokenizer_folder: Path, *, trust_remote_code: bool = False
-) -> EncodedDataset:
-    """Tokenise and pad a task's samples for one checkpoint.
-
-    Args:
-        task: the study's section: lengths, buckets, number of windows.
-        samples: what `load_samples` read for this checkpoint.
-        tokenizer_folder: the checkpoint, or the `tokenizer` folder of one of its variants.
-        trust_remote_code: run code that the checkpoint brings.
-
-    Raises:
-        CheckpointError: the folder's tokenizer is missing or unusable, or another model's.
-        DataError: the texts are too short to score.
-        MissingExtraError: transformers is not installed.
-    """
-    tokenizer = load_tokenizer(tokenizer_folder, trust_remote_code=trust_remote_code)
-    inputs = model_inputs(
-        tokenizer, tokenizer_folder, task.kind, trust_remote_code=trust_remote_code
-    )
-    try:
-        dataset = _encode(task, samples, tokenizer, inputs)
-    except Exception as error:
-        if type(error) is not Exception:
-            raise
-        # What the tokenizers package raises, for a vocabulary without its unknown token say.
-        raise CheckpointError(
-            f"{tokenizer_folder}: its tokenizer cannot encode the data: {error}",
-            next_step="save the model's own tokenizer beside it, with all its special tokens",
-        ) from error
-    largest = max(int(group.inputs["input_ids"].max()) for group in dataset.groups)
-    check_tokens(tokenizer, largest, tokenizer_folder, trust_remote_code=trust_remote_code)
-    return dataset
+AnyDataset = TypeVar("AnyDataset", bound=EncodedDataset)
 
 
-def _encode(
-    task: Task, samples: Samples, tokenizer: PreTrainedTokenizerBase, inputs: ModelInputs
-) -> EncodedDataset:
-    if isinstance(task, SequenceClassification):
-        return _encode_texts(task, samples, tokenizer, inputs)
-    if isinstance(task, QuestionAnswering):
-        return _encode_questions(task, samples, tokenizer, inputs)
-    return _encode_windows(task, samples, tokenizer)
-
-
-def take_rows(dataset: EncodedDataset, rows: NDArray[np.int64]) -> EncodedDataset:
+def take_rows(dataset: AnyDataset, rows: NDArray[np.int64]) -> AnyDataset:
     """Some rows of a data set, renumbered in the order asked for; the same tensors otherwise.
 
     Of question answering the rows are windows: a question keeps those of its windows that are
@@ -183,32 +132,34 @@ def take_rows(dataset: EncodedDataset, rows: NDArray[np.int64]) -> EncodedDatase
     return take(dataset, rows)
 
 
-def row_texts(dataset: EncodedDataset, samples: Samples) -> tuple[str, ...]:
-    """The text of each row: a sample (a pair joined by a bar), or a window's scored part."""
-    if dataset.windows is not None:
-        return tuple(samples.texts[document][a:b] for document, a, b in dataset.windows)
-    if samples.pairs is None:
-        return samples.texts
-    return tuple(f"{a} | {b}" for a, b in zip(samples.texts, samples.pairs, strict=True))
-
-
 def row_columns(dataset: EncodedDataset, samples: Samples) -> dict[str, tuple[str, ...]]:
     """The values of the columns that the task slices by, for each row."""
-    if dataset.windows is None:
-        return dict(samples.columns)
-    documents = [document for document, _, _ in dataset.windows]
+    owners = dataset.owners.tolist()
     return {
-        name: tuple(values[document] for document in documents)
-        for name, values in samples.columns.items()
+        name: tuple(values[owner] for owner in owners) for name, values in samples.columns.items()
     }
 
 
-def _encode_texts(
-    task: SequenceClassification,
+def tokenize_texts(
+    task: TaskSection,
     samples: Samples,
     tokenizer: PreTrainedTokenizerBase,
     model: ModelInputs,
-) -> EncodedDataset:
+    **settings: Any,
+) -> BatchEncoding:
+    """Texts (or pairs) as tokens, truncated to the task's max_length, not yet padded.
+
+    Args:
+        task: says the length.
+        samples: the rows.
+        tokenizer: of the checkpoint.
+        model: the inputs that it takes.
+        settings: of the tokenizer's call, beside ours.
+
+    Raises:
+        DataError: max_length has no room for them, or a text has no token at all.
+        CheckpointError: the tokenizer makes token types that the model does not know.
+    """
     special = tokenizer.num_special_tokens_to_add(pair=samples.pairs is not None)
     if task.max_length <= special:
         raise DataError(
@@ -225,6 +176,7 @@ def _encode_texts(
             max_length=task.max_length,
             return_attention_mask=True,
             return_token_type_ids=model.typed,
+            **settings,
         )
     except ValueError as error:
         raise DataError(
@@ -240,86 +192,43 @@ def _encode_texts(
             next_step="drop empty texts from the data",
         )
     model.check(encoded)
-    return _dataset(
-        _bucketed({name: encoded[name] for name in model.names}, task.buckets, tokenizer),
-        samples,
-        tokenizer,
-        labels=np.array(samples.labels, dtype=np.int64) if samples.labels is not None else None,
-        truncated=sum(bool(one.overflowing) for one in encoded.encodings or ()),
-    )
+    return encoded
 
 
-def _encode_questions(
-    task: QuestionAnswering,
-    samples: Samples,
-    tokenizer: PreTrainedTokenizerBase,
-    model: ModelInputs,
+def encode_texts(
+    task: TaskSection, samples: Samples, tokenizer: PreTrainedTokenizerBase, model: ModelInputs
 ) -> EncodedDataset:
-    windows = cut_contexts(
-        task,
-        samples.texts,
-        samples.pairs or (),
-        samples.answers or (),
-        tokenizer,
-        model.names,
-    )
-    model.check(windows.encoded)
-    columns = {**windows.encoded, _CONTEXT: windows.context}
-    groups = [
-        EncodedGroup(
-            {name: group.inputs[name] for name in model.names},
-            group.rows,
-            ContextTokens(group.inputs[_CONTEXT] == 1, task.max_answer_length),
-        )
-        for group in _bucketed(columns, task.buckets, tokenizer)
-    ]
-    return replace(_dataset(groups, samples, tokenizer), questions=windows.questions)
+    """Texts (or pairs) truncated to the task's max_length and padded to its buckets.
+
+    Raises:
+        DataError: max_length has no room for them, or a text has no token at all.
+        CheckpointError: the tokenizer makes token types that the model does not know.
+    """
+    encoded = tokenize_texts(task, samples, tokenizer, model)
+    groups = bucketed({name: encoded[name] for name in model.names}, task.buckets, tokenizer)
+    truncated = sum(bool(one.overflowing) for one in encoded.encodings or ())
+    return make_dataset(groups, samples, tokenizer, truncated=truncated)
 
 
-def _bucketed(
-    columns: Mapping[str, Sequence[Sequence[int]]],
-    buckets: Sequence[int],
-    tokenizer: PreTrainedTokenizerBase,
+def bucketed(
+    columns: Columns, buckets: Sequence[int], tokenizer: PreTrainedTokenizerBase
 ) -> list[EncodedGroup]:
-    """Each row padded to the next bucket, a group a bucket, ascending."""
+    """Each row padded to the next bucket, a group a bucket, ascending.
+
+    A column that is no input of the tokenizer's (say which tokens begin a word) is padded with 0.
+    """
     lengths = np.array([len(ids) for ids in columns["input_ids"]])
     edges = np.array(buckets)
     bucket_of = edges[np.searchsorted(edges, lengths)]
     pads = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
     return [
-        _pad(columns, np.flatnonzero(bucket_of == length), length, pads)
+        pad_rows(columns, np.flatnonzero(bucket_of == length), length, pads)
         for length in sorted(set(bucket_of.tolist()))
     ]
 
 
-def _encode_windows(
-    task: CausalLanguageModelling, samples: Samples, tokenizer: PreTrainedTokenizerBase
-) -> EncodedDataset:
-    windows = cut_windows(samples.texts, tokenizer, task.max_length)
-    if not windows:
-        raise DataError("no text of the data has two tokens: nothing can be scored")
-    if task.samples is not None and task.samples < len(windows):
-        generator = np.random.default_rng(samples.seed)
-        drawn = np.sort(generator.choice(len(windows), task.samples, replace=False))
-        windows = [windows[position] for position in drawn]
-    ids = [window.token_ids for window in windows]
-    masks = [[1] * len(one) for one in ids]
-    encoded: Mapping[str, Sequence[Sequence[int]]] = {"input_ids": ids, "attention_mask": masks}
-    pads = {"input_ids": tokenizer.pad_token_id}
-    group = _pad(encoded, np.arange(len(windows)), task.max_length, pads)
-    return replace(
-        _dataset([group], samples, tokenizer),
-        byte_counts=np.array([window.scored_bytes for window in windows], dtype=np.int64),
-        word_counts=np.array([window.scored_words for window in windows], dtype=np.int64),
-        windows=tuple((window.document, *window.span) for window in windows),
-    )
-
-
-def _pad(
-    encoded: Mapping[str, Sequence[Sequence[int]]],
-    rows: NDArray[np.int64],
-    length: int,
-    pads: Mapping[str, int],
+def pad_rows(
+    encoded: Columns, rows: NDArray[np.int64], length: int, pads: Mapping[str, int]
 ) -> EncodedGroup:
     """Right-pad the named rows to one length; the mask's padding is 0."""
     inputs = {}
@@ -331,28 +240,27 @@ def _pad(
     return EncodedGroup(inputs, rows.astype(np.int64))
 
 
-def _dataset(
+def make_dataset(
     groups: Sequence[EncodedGroup],
     samples: Samples,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    labels: NDArray[np.int64] | None = None,
     truncated: int = 0,
-    windows: tuple[tuple[int, int, int], ...] | None = None,
 ) -> EncodedDataset:
+    """The data set of these groups, without what its answers are held against."""
     return EncodedDataset(
         groups=tuple(groups),
         size=sum(len(group.rows) for group in groups),
-        labels=labels,
-        label_names=samples.label_names,
-        class_names=samples.class_names,
-        byte_counts=None,
         truncated=truncated,
         padding_share=_padding_share(groups),
         digest=_digest(samples, groups),
         pad_token_id=tokenizer.pad_token_id,
-        windows=windows,
     )
+
+
+def fields_of(dataset: EncodedDataset) -> dict[str, Any]:
+    """A data set's fields by name, for a family's own data set to begin with."""
+    return {one.name: getattr(dataset, one.name) for one in fields(dataset)}
 
 
 def _padding_share(groups: Sequence[EncodedGroup]) -> float:

@@ -15,16 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import CheckpointError
 from harness.system.extras import quiet
-from harness.types import TaskKind
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-_AUTO_CLASSES = {
-    TaskKind.SEQUENCE_CLASSIFICATION: "AutoModelForSequenceClassification",
-    TaskKind.QUESTION_ANSWERING: "AutoModelForQuestionAnswering",
-    TaskKind.CAUSAL_LM: "AutoModelForCausalLM",
-}
+    from harness.tasks.family import AnyFamily
+
 _TYPED_WITHOUT_TABLE = frozenset({"xlnet", "funnel"})
 """They compare types rather than look them up, so their configurations count none."""
 
@@ -62,7 +58,7 @@ class ModelInputs:
 def model_inputs(
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
-    kind: TaskKind,
+    family: AnyFamily,
     *,
     trust_remote_code: bool = False,
 ) -> ModelInputs:
@@ -74,10 +70,10 @@ def model_inputs(
     them only where the tokenizer says so, as in the library's own plain call.
     """
     names: tuple[str, ...] = ("input_ids", "attention_mask")
-    if kind is TaskKind.CAUSAL_LM:
+    if not family.typed:
         return ModelInputs(names)
     config = _config_of(folder, trust_remote_code=trust_remote_code)
-    taken = None if config is None else forward_parameters(config, folder, kind)
+    taken = None if config is None else forward_parameters(config, folder, family)
     announced = "token_type_ids" in tokenizer.model_input_names
     if config is None or taken is None:
         # Nothing tells what the model takes: then the tokenizer's word stands.
@@ -92,7 +88,7 @@ def model_inputs(
 
 
 def forward_parameters(
-    config: PretrainedConfig, folder: Path, kind: TaskKind
+    config: PretrainedConfig, folder: Path, family: AnyFamily
 ) -> frozenset[str] | None:
     """Parameters of the forward pass that transformers would run for a task; None if unknown.
 
@@ -102,7 +98,7 @@ def forward_parameters(
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
     from transformers.models.auto.auto_factory import _get_model_class
 
-    name = _AUTO_CLASSES[kind]
+    name = family.auto_class
     own = (getattr(config, "auto_map", None) or {}).get(name)
     try:
         with quiet():

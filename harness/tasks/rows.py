@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import DataError
-from harness.study import ConllData, CsvData, HubData, JsonLinesData, ReferenceData
 from harness.system.extras import require_extra
+from harness.tasks.data import ConllData, CsvData, HubData, JsonLinesData, ReferenceData
 
 _SHOWN = 8
 _LINES = "JSON lines hold one JSON object a line"

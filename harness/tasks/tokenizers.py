@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import CheckpointError
-from harness.study import QuestionAnswering, Task
 from harness.system.extras import quiet, require_extra
 from harness.tasks.samples import Samples
 from harness.tasks.vocabulary import (
@@ -93,38 +92,14 @@ _SHOWN_TOKENS = 8
 _Row = tuple[str, str | None]
 
 
-def tokenizer_note(
-    task: Task, samples: Samples, folder: Path, *, trust_remote_code: bool = False
-) -> str:
-    """What to know of a checkpoint's tokenizer; empty where there is nothing to say.
+def replaced_tokens(library: PreTrainedTokenizerBase, folder: Path, samples: Samples) -> str:
+    """That a tokenizer makes other tokens than the folder's tokenizer.json; empty if it does not.
 
     Args:
-        task: what it is used for.
-        samples: the study's rows, of which the first are compared, beside texts of ours.
-        folder: the checkpoint.
-        trust_remote_code: run code that the checkpoint brings.
-
-    Raises:
-        CheckpointError: the tokenizer cannot be read.
+        library: the tokenizer as transformers opens it.
+        folder: of the checkpoint.
+        samples: of which the first are compared, beside texts of ours.
     """
-    library = open_bare(folder, trust_remote_code=trust_remote_code)
-    notes = (_replaced_tokens(library, folder, samples), _order_of_questions(library, task))
-    return "; ".join(note for note in notes if note)
-
-
-def _order_of_questions(library: PreTrainedTokenizerBase, task: Task) -> str:
-    if not isinstance(task, QuestionAnswering) or task.context_first:
-        return ""
-    if library.padding_side != "left":
-        return ""
-    return (
-        "its tokenizer pads on the left: transformers' own training script then puts the context "
-        "before the question, and here the question comes first (the task's context_first: true "
-        "turns them round)"
-    )
-
-
-def _replaced_tokens(library: PreTrainedTokenizerBase, folder: Path, samples: Samples) -> str:
     file = folder / "tokenizer.json"
     if not library.is_fast or not file.is_file():
         return ""

@@ -29,7 +29,6 @@ from harness.types.variants import (
     Precision,
     Progress,
     Role,
-    TaskKind,
     TensorSpec,
 )
 from harness.types.verdicts import Constraint, Decision, Rejection, ServiceLevelObjective, Verdict
@@ -85,7 +84,6 @@ __all__ = [
     "ShapeKind",
     "SparseHistogram",
     "TaskEntry",
-    "TaskKind",
     "TensorSpec",
     "TimeSlice",
     "TraceUnit",

@@ -29,15 +29,6 @@ class Role(StrEnum):
     """A yardstick that is not served (TF-IDF with logistic regression)."""
 
 
-class TaskKind(StrEnum):
-    """What a model is asked to do; the names are Hugging Face's pipeline names."""
-
-    SEQUENCE_CLASSIFICATION = "sequence-classification"
-    QUESTION_ANSWERING = "question-answering"
-    """Extractive: the answer is a span of the context."""
-    CAUSAL_LM = "causal-lm"
-
-
 class ModelFormat(StrEnum):
     """The file that Triton loads."""
 
@@ -91,7 +82,8 @@ class ModelVariant:
     name: str
     family: str
     role: Role
-    task: TaskKind
+    task: str
+    """The kind of its family: a name in `harness.tasks.registry`."""
     format: ModelFormat
     precision: Precision
     source: str

@@ -16,7 +16,6 @@ from harness.types import (
     Precision,
     Role,
     ServingConfig,
-    TaskKind,
     TensorSpec,
 )
 
@@ -31,7 +30,7 @@ _LOGITS = (TensorSpec("logits", "FP32", (3,)),)
 
 def classifier(repository: Path, name: str = "classifier") -> ModelVariant:
     """`logits` = the sum of the real tokens' embeddings; a token id above 49 makes it fail."""
-    return _write(repository, name, TaskKind.SEQUENCE_CLASSIFICATION, _LOGITS, _logits("logits"))
+    return _write(repository, name, "sequence-classification", _LOGITS, _logits("logits"))
 
 
 def batch_scaled(repository: Path) -> ModelVariant:
@@ -42,7 +41,7 @@ def batch_scaled(repository: Path) -> ModelVariant:
         helper.make_node("ReduceMax", ["size"], ["largest"], keepdims=0),
         helper.make_node("Div", ["raw", "largest"], ["logits"]),
     ]
-    return _write(repository, "scaled", TaskKind.SEQUENCE_CLASSIFICATION, _LOGITS, nodes)
+    return _write(repository, "scaled", "sequence-classification", _LOGITS, nodes)
 
 
 def language_model(repository: Path) -> ModelVariant:
@@ -55,7 +54,7 @@ def language_model(repository: Path) -> ModelVariant:
         TensorSpec("token_logprobs", "FP32", (-1,)),
         TensorSpec("greedy_token_ids", "INT64", (-1,)),
     )
-    return _write(repository, "speaker", TaskKind.CAUSAL_LM, outputs, nodes)
+    return _write(repository, "speaker", "causal-lm", outputs, nodes)
 
 
 def _logits(output: str) -> list[onnx.NodeProto]:
@@ -71,7 +70,7 @@ def _logits(output: str) -> list[onnx.NodeProto]:
 def _write(
     repository: Path,
     name: str,
-    task: TaskKind,
+    task: str,
     outputs: tuple[TensorSpec, ...],
     nodes: Sequence[onnx.NodeProto],
 ) -> ModelVariant:

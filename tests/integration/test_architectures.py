@@ -21,7 +21,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from harness.errors import CheckpointError, HarnessError, ParityError
-from harness.tasks.encoding import EncodedDataset, encode
+from harness.tasks.encoding import EncodedDataset
+from harness.tasks.loading import encode
 from harness.tasks.samples import Samples
 from tests.architecture_case import ROWS, Case, change_config
 from tests.architectures import (
@@ -177,7 +178,9 @@ def test_the_same_as_a_decoder_scores_as_its_library(tmp_path: Path, model_type:
 def _texts_that_end_in_token_0(case: Case) -> None:
     """Every second text ends in the word whose id is 0, which the configuration calls padding."""
     texts = [f"{text} bada" if row % 2 else text for row, text in enumerate(ROWS)]
-    case.samples = Samples(tuple(texts), None, None, None, "d", case.samples.rows, seed=0)
+    case.samples = Samples(
+        texts=tuple(texts), pairs=None, digest="d", rows=case.samples.rows, seed=0
+    )
     case.encoded = encode(case.task, case.samples, case.folder)
 
 

@@ -12,8 +12,7 @@ from harness.errors import DataError, StudyError
 from harness.export.checkpoint import inspect_checkpoint, open_checkpoint
 from harness.export.variants import ExportJob, export_variants
 from harness.study.file import load_study
-from harness.tasks.encoding import encode
-from harness.tasks.samples import load_samples
+from harness.tasks.loading import encode, load_samples
 
 STUDIES = Path(__file__).parents[2] / "studies"
 TOPICS = ("billing", "delivery", "other")

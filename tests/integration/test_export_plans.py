@@ -21,7 +21,7 @@ from harness.export.tensorrt import PlanHome
 from harness.export.variants import ExportJob, export_variants
 from harness.serving.repository import model_config
 from harness.study import CsvData, Model, SequenceClassification
-from harness.tasks.encoding import encode
+from harness.tasks.loading import encode
 from harness.tasks.samples import Samples
 from harness.types import ModelFormat, Precision, Role, ServingConfig
 from tests.tiny_models import LINES, make_classifier
@@ -50,7 +50,7 @@ def job(tmp_path, monkeypatch):
     )
     checkpoint = open_checkpoint(model, folder=None)
     rows = tuple(range(len(TEXTS)))
-    samples = Samples(TEXTS, None, None, checkpoint.label_names, "d", rows, seed=0)
+    samples = Samples(texts=TEXTS, pairs=None, digest="d", rows=rows, seed=0)
     monkeypatch.setattr(variants, "plan_home", lambda: HOME)
     monkeypatch.setattr(variants, "PlanExecutor", OnnxExecutor)
     monkeypatch.setattr(

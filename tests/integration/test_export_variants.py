@@ -18,7 +18,7 @@ from harness.export.checkpoint import open_checkpoint
 from harness.export.source import ExportSource
 from harness.export.variants import ExportJob, export_variants
 from harness.study import CausalLanguageModelling, Model, SequenceClassification
-from harness.tasks.encoding import encode
+from harness.tasks.loading import encode
 from harness.tasks.samples import Samples
 from harness.types import Precision, TensorSpec
 
@@ -60,8 +60,6 @@ class Exported:
         self.samples = Samples(
             texts=TEXTS,
             pairs=pairs,
-            labels=None,
-            label_names=self.checkpoint.label_names,
             digest="d",
             rows=tuple(range(len(TEXTS))),
             seed=0,
@@ -232,8 +230,6 @@ def test_beside_the_model_lie_tokenizer_warm_up_and_manifest(pairs):
 SAMPLES_OF_ONE = Samples(
     texts=("the fox",),
     pairs=("a dog",),
-    labels=None,
-    label_names=None,
     digest="d",
     rows=(0,),
     seed=0,

@@ -18,10 +18,10 @@ from harness.flow.options import ignore_progress
 from harness.flow.preparation import open_families
 from harness.quality.collection import collect_outcomes
 from harness.quality.pairs import compare_with_teacher
-from harness.quality.relabelling import find_relabelling
-from harness.quality.shifts import confusions
 from harness.study.file import load_study
-from harness.types import ModelFormat, ModelVariant, Precision, TaskKind, TensorSpec
+from harness.tasks.classification.relabelling import find_relabelling
+from harness.tasks.classification.shifts import confusions
+from harness.types import ModelFormat, ModelVariant, Precision, TensorSpec
 from tests.tiny_models import LINES, make_classifier
 
 ROWS = 60
@@ -108,7 +108,7 @@ def answers(study):
     found = {}
     for opened in family.models:
         variant = ModelVariant(
-            opened.model.name, "texts", opened.model.role, TaskKind.SEQUENCE_CLASSIFICATION,
+            opened.model.name, "texts", opened.model.role, "sequence-classification",
             ModelFormat.ONNX, Precision.FP32, "", "", study_path(study), (),
             (TensorSpec("logits", "FP32", (len(opened.samples.label_names),)),), 0, None,
         )  # fmt: skip

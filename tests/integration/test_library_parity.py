@@ -17,8 +17,10 @@ from harness.export.library import LibraryAnswer, ask_library, choose_rows
 from harness.export.library_parity import check_rows
 from harness.export.source import ExportSource, check_fit
 from harness.study import QuestionAnswering
-from harness.tasks.encoding import encode
+from harness.tasks.loading import encode
 from harness.tasks.model_inputs import ModelInputs
+from harness.tasks.question_answering.rows import QuestionSamples
+from harness.tasks.registry import family_of
 from harness.tasks.samples import Samples
 from harness.types import Precision
 from tests.architecture_case import PAIRS, ROWS, Case, change_config
@@ -93,7 +95,7 @@ def test_a_graph_that_sees_the_future_is_refused_where_the_library_does_not(
             return [values, greedy]
 
     with pytest.raises(CheckpointError, match="what was exported of m sees the tokens"):
-        check_rows(Foreseeing(), answers, "m", causal=True)
+        check_rows(Foreseeing(), family_of("causal-lm"), answers, "m")
 
 
 @pytest.mark.parametrize("architecture", ["bert", "distilbert"])
@@ -118,8 +120,13 @@ def test_start_and_end_are_those_of_the_library(
     settings.write_text(settings.read_text().replace("{", f'{{"truncation_side": "{side}",', 1))
     questions = tuple(text[:9] for text in ROWS)
     case.model, case.checkpoint = _opened(folder)
-    case.samples = Samples(
-        questions, PAIRS, None, None, "d", tuple(range(40)), seed=0, answers=((),) * 40
+    case.samples = QuestionSamples(
+        texts=questions,
+        pairs=PAIRS,
+        digest="d",
+        rows=tuple(range(40)),
+        seed=0,
+        answers=((),) * 40,
     )
     case.encoded = encode(case.task, case.samples, folder)
     assert case.gate() < 1e-4
@@ -186,6 +193,8 @@ def test_a_difference_as_small_as_rounding_passes_and_a_larger_one_does_not() ->
     values = np.array([0.5, -20.0, 3.0], dtype=np.float32)
     answers = [LibraryAnswer(f"sample {n}", inputs, values * (1 + n)) for n in range(3)]
 
+    classifier = family_of("sequence-classification")
+
     class Off:
         def __init__(self, by: float) -> None:
             self.by = np.float32(by)
@@ -194,7 +203,7 @@ def test_a_difference_as_small_as_rounding_passes_and_a_larger_one_does_not() ->
             rows = [values * (1 + n) for n in range(len(batch["input_ids"]))]
             return [np.stack(rows) + self.by]
 
-    assert check_rows(Off(1e-4), answers, "m", causal=False) == pytest.approx(5e-6, rel=0.1)
+    assert check_rows(Off(1e-4), classifier, answers, "m") == pytest.approx(5e-6, rel=0.1)
     for by in (0.5, float("nan")):
         with pytest.raises(ParityError, match="sample 0, 3 tokens padded to 4"):
-            check_rows(Off(by), answers, "m", causal=False)
+            check_rows(Off(by), classifier, answers, "m")

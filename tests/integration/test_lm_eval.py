@@ -25,7 +25,7 @@ from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
 from harness.serving.repository import write_config
 from harness.study import CausalLanguageModelling, CsvData, Model
-from harness.tasks.encoding import encode
+from harness.tasks.loading import encode
 from harness.tasks.samples import Samples
 from harness.tasks.tokenizers import load_tokenizer
 from harness.types import ModelVariant, Role, ServingConfig
@@ -89,7 +89,7 @@ def _export(checkpoint: Path, repository: Path) -> ModelVariant:
     task = CausalLanguageModelling(
         kind="causal-lm", data=CsvData(source="csv", path=__file__), max_length=24
     )
-    samples = Samples(LINES, None, None, None, "", tuple(range(len(LINES))), seed=0)
+    samples = Samples(texts=LINES, pairs=None, digest="", rows=tuple(range(len(LINES))), seed=0)
     model = Model(name="lm", role=Role.TEACHER, checkpoint=str(checkpoint))
     (variant,) = export_variants(
         ExportJob(

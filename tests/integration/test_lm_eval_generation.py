@@ -20,7 +20,7 @@ from harness.quality.lm_eval.model import ServedLM
 from harness.quality.lm_eval.quiet import lm_eval_quiet
 from harness.quality.token_scores import TokenScorer
 from harness.tasks.tokenizers import load_tokenizer
-from harness.types import ModelFormat, ModelVariant, Precision, Role, TaskKind, TensorSpec
+from harness.types import ModelFormat, ModelVariant, Precision, Role, TensorSpec
 from tests.bare_language_model import Bare
 from tests.tiny_models import LINES, WEIGHT_SPREAD
 
@@ -45,7 +45,7 @@ class Checkpoint:
     def ours(self) -> ServedLM:
         tokenizer = load_tokenizer(self.folder)
         variant = ModelVariant(
-            name="lm", family="f", role=Role.TEACHER, task=TaskKind.CAUSAL_LM,
+            name="lm", family="f", role=Role.TEACHER, task="causal-lm",
             format=ModelFormat.ONNX, precision=Precision.FP32, source="", sha256="",
             path=self.folder, parameters=1, size_bytes=1,
             inputs=tuple(TensorSpec(n, "INT64", (-1,)) for n in ("input_ids", "attention_mask")),

@@ -18,9 +18,9 @@ from harness.quality.lm_eval.quiet import lm_eval_quiet
 from harness.quality.scores import score
 from harness.runs.folder import read_run
 from harness.study import CausalLanguageModelling, CsvData
-from harness.tasks.encoding import encode
+from harness.tasks.loading import encode
 from harness.tasks.samples import Samples
-from harness.types import ModelFormat, ModelVariant, Precision, Role, TaskKind, TensorSpec
+from harness.types import ModelFormat, ModelVariant, Precision, Role, TensorSpec
 from tests.bare_language_model import Bare
 from tests.tiny_models import LINES, make_language_model
 
@@ -69,10 +69,12 @@ def scored(checkpoint: Path, texts: Sequence[str]) -> dict[str, float]:
     task = CausalLanguageModelling(
         kind="causal-lm", data=CsvData(source="csv", path=__file__), max_length=LENGTH
     )
-    samples = Samples(tuple(texts), None, None, None, "", tuple(range(len(texts))), seed=0)
+    samples = Samples(
+        texts=tuple(texts), pairs=None, digest="", rows=tuple(range(len(texts))), seed=0
+    )
     dataset = encode(task, samples, checkpoint)
     variant = ModelVariant(
-        name="lm", family="f", role=Role.TEACHER, task=TaskKind.CAUSAL_LM,
+        name="lm", family="f", role=Role.TEACHER, task="causal-lm",
         format=ModelFormat.ONNX, precision=Precision.FP32, source="", sha256="",
         path=checkpoint, parameters=1, size_bytes=1,
         inputs=tuple(TensorSpec(n, "INT64", (-1,)) for n in ("input_ids", "attention_mask")),

@@ -21,7 +21,9 @@ from harness.quality.scores import score
 from harness.serving.embedded.environment import ServerEnvironment
 from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
-from harness.tasks.encoding import EncodedDataset, EncodedGroup
+from harness.tasks.causal_lm.rows import WindowDataset
+from harness.tasks.classification.rows import LabelledDataset
+from harness.tasks.encoding import EncodedDataset, EncodedGroup, fields_of
 from harness.types import ModelVariant, Progress
 
 pytestmark = pytest.mark.triton
@@ -76,16 +78,18 @@ def split(*, language: bool = False) -> EncodedDataset:
         groups.append(EncodedGroup(inputs={"input_ids": ids, "attention_mask": mask}, rows=rows))
         labels[rows] = _logits(ids, mask).argmax(axis=1)
     labels[::4] = (labels[::4] + 1) % len(CLASSES)
-    return EncodedDataset(
-        groups=tuple(groups),
-        size=ROWS,
-        labels=None if language else labels,
-        label_names=None if language else CLASSES,
-        byte_counts=rng.integers(10, 60, size=ROWS) if language else None,
-        truncated=0,
-        padding_share=0.0,
-        digest="",
-        pad_token_id=0,
+    encoded = EncodedDataset(
+        groups=tuple(groups), size=ROWS, truncated=0, padding_share=0.0, digest="", pad_token_id=0
+    )
+    if language:
+        return WindowDataset(
+            **fields_of(encoded),
+            byte_counts=rng.integers(10, 60, size=ROWS),
+            word_counts=np.zeros(ROWS, dtype=np.int64),
+            windows=tuple((row, 0, 1) for row in range(ROWS)),
+        )
+    return LabelledDataset(
+        **fields_of(encoded), labels=labels, label_names=CLASSES, class_names=CLASSES
     )
 
 

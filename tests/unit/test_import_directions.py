@@ -13,7 +13,9 @@ STAGES = {
     "analysis", "export", "load", "planning", "profiling", "quality", "reference", "report",
     "serving", "telemetry", "tracking",
 }  # fmt: skip
-GROUND = {"errors", "hdr", "metrics", "study", "system", "tasks", "types", "words"}
+GROUND = {
+    "errors", "hdr", "metrics", "statistics", "study", "system", "tasks", "types", "words",
+}  # fmt: skip
 ALLOWED = {
     "types": {"errors", "hdr"},
     "hdr": {"types"},
@@ -21,8 +23,11 @@ ALLOWED = {
     "metrics": {"errors", "hdr", "types"},
     "words": {"hdr", "metrics", "types"},
     "system": {"errors"},
-    "study": {"errors", "metrics", "types"},
-    "tasks": {"errors", "metrics", "study", "system", "types"},
+    # What every task family counts with: no task, no file, no server.
+    "statistics": {"errors"},
+    # Families bring their own sections: a study lies above them.
+    "tasks": {"errors", "metrics", "statistics", "system", "types"},
+    "study": {"errors", "metrics", "system", "tasks", "types"},
     "runs": {"errors", "metrics", "study", "system", "types"},
     **dict.fromkeys(STAGES, GROUND),
     "report": GROUND | {"runs"},

@@ -8,7 +8,8 @@ from harness.metrics import METRICS, MetricKind, quality_metrics
 from harness.study import objective
 from harness.study.file import load_study
 from harness.study.objective import parse_objective
-from harness.types import Constraint, TaskKind
+from harness.tasks.registry import FAMILIES
+from harness.types import Constraint
 
 
 def only_clause(text):
@@ -106,10 +107,13 @@ def test_an_error_points_at_the_place(text, place, told):
 
 
 def test_each_task_has_its_own_metrics():
-    names = {task: [metric.name for metric in quality_metrics(task)] for task in TaskKind}
-    assert names[TaskKind.SEQUENCE_CLASSIFICATION][:2] == ["accuracy", "macro_f1"]
-    assert names[TaskKind.QUESTION_ANSWERING] == ["exact_match", "f1"]
-    assert names[TaskKind.CAUSAL_LM] == [
+    names = {
+        task: [metric.name for metric in quality_metrics(task)]
+        for task in (f.kind for f in FAMILIES)
+    }
+    assert names["sequence-classification"][:2] == ["accuracy", "macro_f1"]
+    assert names["question-answering"] == ["exact_match", "f1"]
+    assert names["causal-lm"] == [
         "perplexity", "bits_per_byte", "word_perplexity", "byte_perplexity",
     ]  # fmt: skip
     assert all(names.values()), "a task without a metric of quality"

@@ -17,7 +17,6 @@ from harness.types import (
     Precision,
     Role,
     ShapeKind,
-    TaskKind,
 )
 from tests.samples import sample_study
 
@@ -41,8 +40,8 @@ def problems_of(document):
 def test_the_reference_study_loads():
     study = load_study(ROOT / "studies" / "reference.yaml")
     assert [family.task.kind for family in study.families] == [
-        TaskKind.SEQUENCE_CLASSIFICATION,
-        TaskKind.CAUSAL_LM,
+        "sequence-classification",
+        "causal-lm",
     ]
     assert study.families[0].teacher.role is Role.TEACHER
 

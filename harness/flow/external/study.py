@@ -26,6 +26,7 @@ from harness.flow.preflight import as_usage, describe_untold, those_ready
 from harness.flow.spaces import serving_configs
 from harness.serving.external.server import RemoteModel, RemoteServer, describe
 from harness.study import Family, Study, variant_name, variant_names
+from harness.tasks.registry import family_of
 
 _Part = TypeVar("_Part", Study, Family)
 
@@ -159,7 +160,7 @@ def _tensor_names(
         for model in family.models:
             for artefact in model.artefacts:
                 name = variant_name(model, *artefact)
-                yield name, names_of(model, models[name], family.task.kind, url)
+                yield name, names_of(model, models[name], family_of(family.task), url)
 
 
 def _described(opened: OpenServer, name: str) -> RemoteModel:

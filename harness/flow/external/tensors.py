@@ -16,16 +16,11 @@ from harness.load.requests.fit import cast_array, cast_payloads
 from harness.load.requests.payloads import Group
 from harness.serving.external.server import RemoteModel
 from harness.study import Model
-from harness.types import TaskKind, TensorSpec
+from harness.tasks.family import AnyFamily
+from harness.types import TensorSpec
 
 Tensors = Mapping[str, NDArray[Any]]
 _SEGMENTS = "token_type_ids"
-
-_TASK_OUTPUTS = {
-    TaskKind.SEQUENCE_CLASSIFICATION: ("logits",),
-    TaskKind.QUESTION_ANSWERING: ("start_logits", "end_logits"),
-    TaskKind.CAUSAL_LM: ("token_logprobs", "greedy_token_ids"),
-}
 
 
 @dataclass(frozen=True)
@@ -91,18 +86,18 @@ class NamingClient:
         return outputs | ours
 
 
-def names_of(model: Model, found: RemoteModel, kind: TaskKind, url: str) -> TensorNames:
+def names_of(model: Model, found: RemoteModel, family: AnyFamily, url: str) -> TensorNames:
     """How a study's model is named there.
 
     Raises:
         UsageError: the task has no such output, or the model there has none of that name.
     """
-    wanted = _TASK_OUTPUTS[kind]
+    wanted = tuple(spec.name for spec in family.outputs(0))
     unknown = sorted(model.outputs.keys() - set(wanted))
     if unknown:
         raise UsageError(
-            f"model {model.name}: outputs names '{unknown[0]}', which a task of {kind} does not "
-            "have",
+            f"model {model.name}: outputs names '{unknown[0]}', which a task of {family.kind} does "
+            "not have",
             next_step=f"it has {', '.join(wanted)}: write one of them: THEIR NAME",
         )
     outputs = {name: model.outputs.get(name, name) for name in wanted}
@@ -120,19 +115,23 @@ def names_of(model: Model, found: RemoteModel, kind: TaskKind, url: str) -> Tens
 
 
 def task_outputs(
-    found: RemoteModel, names: TensorNames, kind: TaskKind, classes: int
+    found: RemoteModel, names: TensorNames, family: AnyFamily, classes: int
 ) -> RemoteModel:
     """The model with the outputs of its task alone, in the task's order.
 
-    A classifier's number of classes, where it is declared as dynamic, is that of the data.
+    The number of classes, where it is declared as dynamic, is that of the data.
     """
     declared = {one.name: one for one in found.outputs}
-    outputs = tuple(declared[name] for name in names.outputs.values() if name in declared)
-    if kind is TaskKind.SEQUENCE_CLASSIFICATION:
-        outputs = tuple(
-            dataclasses.replace(one, shape=(*one.shape[:-1], classes))
-            if one.shape[-1:] == (-1,)
-            else one
-            for one in outputs
-        )
+    outputs = tuple(
+        _sized(declared[names.outputs[ours.name]], ours)
+        for ours in family.outputs(classes)
+        if names.outputs[ours.name] in declared
+    )
     return dataclasses.replace(found, outputs=outputs)
+
+
+def _sized(declared: TensorSpec, ours: TensorSpec) -> TensorSpec:
+    """With the size that is known here, where the server declares it as dynamic."""
+    if declared.shape[-1:] != (-1,) or ours.shape[-1:] == (-1,):
+        return declared
+    return dataclasses.replace(declared, shape=(*declared.shape[:-1], *ours.shape[-1:]))

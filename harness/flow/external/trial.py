@@ -35,7 +35,6 @@ from harness.types import (
     Precision,
     Role,
     ServiceLevelObjective,
-    TaskKind,
     TensorSpec,
     Trial,
     TrialResult,
@@ -139,7 +138,7 @@ def _variant(
     Without a study its precision is not: known answers are then compared as loosely as for the
     coarsest.
     """
-    role, task, precision = Role.STUDENT, TaskKind.SEQUENCE_CLASSIFICATION, Precision.INT8
+    role, task, precision = Role.STUDENT, "", Precision.INT8
     form = ModelFormat.ONNX
     if study:
         family = study.family_of(trial.variant)

@@ -30,7 +30,8 @@ from harness.serving.external.server import RemoteModel
 from harness.study import Family, Study, Task, variant_name
 from harness.system.cache import cache_root
 from harness.tasks.encoding import EncodedDataset
-from harness.types import Accelerator, ModelFormat, ModelVariant, Precision, TaskKind, TensorSpec
+from harness.tasks.registry import family_of
+from harness.types import Accelerator, ModelFormat, ModelVariant, Precision, TensorSpec
 
 _DYNAMIC = -1
 
@@ -90,13 +91,12 @@ def described_fully(
         TensorSpec(names.inputs.get(name, name), "INT64", (_DYNAMIC, _DYNAMIC))
         for name in dataset.groups[-1].inputs
     )
-    labels = len(dataset.label_names or ())
-    size = labels if task.kind is TaskKind.SEQUENCE_CLASSIFICATION else _DYNAMIC
+    family = family_of(task)
     outputs = tuple(
-        TensorSpec(theirs, "INT64" if "token_ids" in ours else "FP32", (_DYNAMIC, size))
-        for ours, theirs in names.outputs.items()
+        TensorSpec(names.outputs[one.name], one.datatype, (_DYNAMIC, *one.shape))
+        for one in family.outputs(dataset.width)
     )
-    told = task_outputs(model, names, task.kind, labels)
+    told = task_outputs(model, names, family, dataset.width)
     return dataclasses.replace(told, inputs=model.inputs or inputs, outputs=told.outputs or outputs)
 
 

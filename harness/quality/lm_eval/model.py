@@ -150,7 +150,7 @@ class ServedLM(TemplateLM):  # type: ignore[misc]  # lm_eval comes without types
     def generate_until(
         self,
         requests: list[Instance],
-        disable_tqdm: bool = True,  # noqa: ARG002  (likewise)
+        disable_tqdm: bool = True,  # noqa: ARG002  (lm-eval's signature; we show our own progress)
     ) -> list[str]:
         """Greedy continuations up to a stop string; an unanswered one is empty.
 

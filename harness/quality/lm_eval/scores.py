@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from harness.quality.intervals import (
+from harness.statistics.intervals import (
     CONFIDENCE,
     Bounds,
     RowSums,
@@ -26,7 +26,7 @@ from harness.quality.intervals import (
     share_bounds,
     side_by_side,
 )
-from harness.quality.pairs import mcnemar_p_value
+from harness.statistics.paired import mcnemar_p_value
 from harness.types import ModelVariant, QualityScore
 
 MAX_LEFT_OUT_SHARE = 0.01

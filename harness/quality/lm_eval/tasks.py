@@ -162,7 +162,7 @@ def _load(manager: Any, name: str, request: TaskRequest, hub_missing: bool) -> L
         loaded = manager.load([name])
         for task in loaded["tasks"].values():
             _prepare(task, request)
-    except Exception as error:  # noqa: BLE001  (a task is anybody's code on anybody's data)
+    except Exception as error:  # noqa: BLE001  (whatever it is, the parent says it)
         return f"task {name}: {_reason(error, hub_missing=hub_missing)}"
     problems = [
         f"task {task_name}: {problem}"

@@ -8,8 +8,9 @@ from harness.errors import CheckpointError
 from harness.export.checkpoint import inspect_checkpoint, open_checkpoint
 from harness.export.checkpoint_files import load_model
 from harness.study import CausalLanguageModelling, Model, SequenceClassification
-from harness.types import TaskKind
+from harness.tasks.registry import family_of
 
+CLASSIFIER = family_of("sequence-classification")
 DATA = {"source": "reference", "name": "topics"}
 
 
@@ -128,7 +129,7 @@ def test_the_task_is_checked_where_it_is_given(classifier):
         inspect_checkpoint(named(classifier), None, task=text)
     with pytest.raises(CheckpointError, match=r"64 positions, but the task's max_length is 128"):
         inspect_checkpoint(named(classifier), None, task=long)
-    assert inspect_checkpoint(named(classifier), None).kind is TaskKind.SEQUENCE_CLASSIFICATION
+    assert inspect_checkpoint(named(classifier), None).family.kind == "sequence-classification"
 
 
 OWN_CODE = """
@@ -179,7 +180,7 @@ def test_code_of_a_checkpoint_runs_when_the_study_says_so(own_code):
     model = named(folder, trust_remote_code=True)
     checkpoint = open_checkpoint(model, folder=None)
     assert witness.exists()
-    loaded = load_model(model, checkpoint.folder, TaskKind.SEQUENCE_CLASSIFICATION)
+    loaded = load_model(model, checkpoint.folder, CLASSIFIER)
     assert type(loaded).__name__ == "OwnForSequenceClassification"
     (folder / "own.py").write_text((folder / "own.py").read_text() + "# changed\n")
     assert open_checkpoint(model, folder=None).digest != checkpoint.digest
@@ -191,13 +192,13 @@ def test_a_model_without_a_trained_head_is_refused(classifier):
     AutoModel.from_pretrained(classifier).save_pretrained(classifier)
     edit_config(classifier, architectures=["BertForSequenceClassification"])
     with pytest.raises(CheckpointError, match=r"no weights for classifier\.bias"):
-        load_model(named(classifier), classifier, TaskKind.SEQUENCE_CLASSIFICATION)
+        load_model(named(classifier), classifier, CLASSIFIER)
 
 
 def test_weights_of_other_sizes_than_the_configuration_are_refused_with_both(classifier):
     edit_config(classifier, id2label={str(number): f"c{number}" for number in range(5)})
     with pytest.raises(CheckpointError, match=r"classifier\.\w+ has the shape \[3.*, and \[5"):
-        load_model(named(classifier), classifier, TaskKind.SEQUENCE_CLASSIFICATION)
+        load_model(named(classifier), classifier, CLASSIFIER)
 
 
 def test_an_adapter_is_not_left_out_without_a_word(classifier):
@@ -211,7 +212,7 @@ def test_weights_cut_short_are_refused(classifier):
     path = classifier / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="cannot be read"):
-        load_model(named(classifier), classifier, TaskKind.SEQUENCE_CLASSIFICATION)
+        load_model(named(classifier), classifier, CLASSIFIER)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from harness.export.configuration import (
 from harness.export.convert import write_fp32
 from harness.export.graphs import make_graph
 from harness.study import Model
-from harness.types import TaskKind
+from harness.tasks.registry import family_of
 from tests.architectures import ARCHITECTURES, Sides, make_checkpoint, make_tokenizer
 
 TEXT = {"vocab_size": 77, "max_position_embeddings": 40}
@@ -102,7 +102,7 @@ def test_a_configuration_without_a_pad_token_is_wrapped():
     if hasattr(config, "pad_token_id"):
         del config.pad_token_id
     model = transformers.AutoModelForCausalLM.from_config(config)
-    graph = make_graph(model, TaskKind.CAUSAL_LM)
+    graph = make_graph(model, family_of("causal-lm"))
     ids = torch.arange(6)[None]
     logprobs, _ = graph(ids, torch.ones_like(ids))
     assert logprobs.shape == (1, 6)

@@ -6,7 +6,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from harness.errors import ParityError
 from harness.export.executors import OnnxExecutor
-from harness.export.parity import Probe, check_parity
+from harness.export.parity import check_parity
+from harness.tasks.parity import Probe
+from harness.tasks.registry import family_of
 from harness.types import Precision
 
 VOCABULARY, LABELS = 16, 4
@@ -50,15 +52,17 @@ def make_probe(batch, length, seed):
         margins=ordered[:, -1] - ordered[:, -2],
         value_counts=np.ones_like(values, dtype=bool),
         choice_counts=np.ones(batch, dtype=bool),
+        offset_free=True,
     )
 
 
+CLASSIFIER = family_of("sequence-classification")
 PROBES = tuple(make_probe(batch, length, batch) for batch, length in ((1, 5), (8, 9), (32, 16)))
 
 
 def check(path, table, precision):
     return check_parity(
-        OnnxExecutor(write_classifier(path / "m.onnx", table)), PROBES, precision, "m"
+        OnnxExecutor(write_classifier(path / "m.onnx", table)), CLASSIFIER, PROBES, precision, "m"
     )
 
 
@@ -111,7 +115,8 @@ def test_positions_that_do_not_count_are_not_compared(tmp_path):
         margins=probe.margins,
         value_counts=np.array([[True, False, False, False]]),
         choice_counts=np.zeros_like(probe.choice_counts),
+        offset_free=True,
     )
     path = write_classifier(tmp_path / "m.onnx", TABLE)
-    parity = check_parity(OnnxExecutor(path), [spoilt], Precision.FP32, "m")
+    parity = check_parity(OnnxExecutor(path), CLASSIFIER, [spoilt], Precision.FP32, "m")
     assert parity.clear_predictions == 0

@@ -84,9 +84,11 @@ def test_without_a_winner_no_pipeline_is_measured(recommended):
 
 def test_texts_are_grouped_as_the_tensors_are():
     texts, pairs = ("one", "zwölf", "three"), ("b", "", "c")
-    samples = Samples(texts, pairs, (0, 1, 0), ("a", "b"), "", (0, 1, 2), 1)
+    samples = Samples(texts=texts, pairs=pairs, digest="", rows=(0, 1, 2), seed=1)
     groups = tuple(EncodedGroup({}, np.array(rows)) for rows in ([2], [0, 1]))
-    dataset = EncodedDataset(groups, 3, None, None, None, 0, 0.0, "", 0)
+    dataset = EncodedDataset(
+        groups=groups, size=3, truncated=0, padding_share=0.0, digest="", pad_token_id=0
+    )
     first, second = text_groups(samples, dataset)
     assert first["TEXT"].tolist() == [[b"three"]]
     assert [one.decode() for one in second["TEXT"][:, 0]] == ["one", "zwölf"]

@@ -13,7 +13,7 @@ import pytest
 from harness.errors import ServerError
 from harness.flow.external.identity import Identities, difference
 from harness.serving.external.server import ServerFacts, describe
-from harness.types import ModelFormat, ModelVariant, Precision, Role, TaskKind
+from harness.types import ModelFormat, ModelVariant, Precision, Role
 
 ROWS = [
     {"input_ids": np.arange(12).reshape(6, 2), "attention_mask": np.ones((6, 2), np.int64)},
@@ -66,7 +66,7 @@ def establish(
         describe(server, "m"), ROWS, Precision.FP32, folders=[folder], warn=told.append
     )
     variant = ModelVariant(
-        name="m-fp32", family="f", role=Role.TEACHER, task=TaskKind.SEQUENCE_CLASSIFICATION,
+        name="m-fp32", family="f", role=Role.TEACHER, task="sequence-classification",
         format=ModelFormat.ONNX, precision=Precision.FP32, source="", sha256=identity,
         path=Path(), inputs=(), outputs=(), parameters=0, size_bytes=None, served_as="m",
     )  # fmt: skip

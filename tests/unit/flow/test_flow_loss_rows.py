@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from harness.flow.losses import drawn_rows
-from harness.tasks.encoding import EncodedDataset
+from harness.tasks.causal_lm.rows import WindowDataset
 
 DOCUMENTS, CHARACTERS = 40, 60
 
 
-def cut(step: int, documents: int = DOCUMENTS) -> EncodedDataset:
+def cut(step: int, documents: int = DOCUMENTS) -> WindowDataset:
     """Every document in windows of so many characters."""
     windows = tuple(
         (document, begin, min(begin + step, CHARACTERS))
@@ -19,10 +19,20 @@ def cut(step: int, documents: int = DOCUMENTS) -> EncodedDataset:
         for begin in range(0, CHARACTERS, step)
     )
     counts = np.full(len(windows), step)
-    return EncodedDataset((), len(windows), None, None, counts, 0, 0.0, "", 0, windows=windows)
+    return WindowDataset(
+        groups=(),
+        size=len(windows),
+        truncated=0,
+        padding_share=0.0,
+        digest="",
+        pad_token_id=0,
+        byte_counts=counts,
+        word_counts=counts,
+        windows=windows,
+    )
 
 
-def text_of(dataset: EncodedDataset, rows: np.ndarray) -> set[tuple[int, int]]:
+def text_of(dataset: WindowDataset, rows: np.ndarray) -> set[tuple[int, int]]:
     return {
         (document, character)
         for document, begin, end in (dataset.windows[row] for row in rows)

@@ -17,7 +17,7 @@ from harness.flow.preparation import open_families
 from harness.flow.samples import StudyInputs, tokenizer_fingerprint
 from harness.study import Study
 from harness.study.file import load_study, parse_study
-from harness.tasks.encoding import encode
+from harness.tasks.loading import encode
 from tests.local_study import LABELS, write_local_study
 from tests.tiny_models import make_classifier
 

@@ -40,7 +40,7 @@ def task(*, pairs=False):
 
 def samples(pairs=None):
     rows = tuple(range(len(TEXTS)))
-    return Samples(TEXTS, pairs, None, None, "d", rows, seed=1)
+    return Samples(texts=TEXTS, pairs=pairs, digest="d", rows=rows, seed=1)
 
 
 def travelling(folder, *, pairs=False):

@@ -16,7 +16,9 @@ def dataset(**rows_by_length):
             )
         )
         at += rows
-    return EncodedDataset(tuple(groups), at, None, None, None, 0, 0.0, "", 0)
+    return EncodedDataset(
+        groups=tuple(groups), size=at, truncated=0, padding_share=0.0, digest="", pad_token_id=0
+    )
 
 
 def test_samples_are_drawn_without_repetition_while_there_are_any():

@@ -11,22 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import ServerError
-from harness.quality.outcomes import NO_PREDICTION, Outcomes
+from harness.tasks.causal_lm.outcomes import WindowOutcomes
+from harness.tasks.causal_lm.rows import WindowDataset
+from harness.tasks.classification.outcomes import NO_PREDICTION, ClassOutcomes, LabelOutcomes
+from harness.tasks.classification.rows import LabelledDataset
 from harness.tasks.encoding import EncodedDataset, EncodedGroup
-from harness.types import ModelFormat, ModelVariant, Precision, Role, TaskKind, TensorSpec
+from harness.types import ModelFormat, ModelVariant, Precision, Role, TensorSpec
 
 CLASSES = ("arts", "law", "science")
 LENGTHS = (4, 7)
 
 
 def variant(
-    task: TaskKind = TaskKind.SEQUENCE_CLASSIFICATION,
+    task: str = "sequence-classification",
     name: str = "student",
     role: Role = Role.STUDENT,
 ) -> ModelVariant:
     tokens = tuple(TensorSpec(n, "INT64", (-1,)) for n in ("input_ids", "attention_mask"))
     outputs: tuple[TensorSpec, ...] = (TensorSpec("logits", "FP32", (len(CLASSES),)),)
-    if task is TaskKind.CAUSAL_LM:
+    if task == "causal-lm":
         outputs = (
             TensorSpec("token_logprobs", "FP32", (-1,)),
             TensorSpec("greedy_token_ids", "INT64", (-1,)),
@@ -59,12 +62,37 @@ def dataset(rows: int = 50, *, language: bool = False, seed: int = 0) -> Encoded
         mask = (np.arange(length) < real[:, None]).astype(np.int64)
         ids = (mine[:, None] * 100 + np.arange(length)) * mask
         groups.append(EncodedGroup(inputs={"input_ids": ids, "attention_mask": mask}, rows=mine))
-    return EncodedDataset(
-        groups=tuple(groups),
-        size=rows,
-        labels=None if language else np.arange(rows) % len(CLASSES),
-        label_names=None if language else CLASSES,
-        byte_counts=rng.integers(5, 40, size=rows) if language else None,
+    if language:
+        return windows(rng.integers(5, 40, size=rows), tuple(groups))
+    labels = np.arange(rows) % len(CLASSES)
+    return labelled(labels, CLASSES, tuple(groups))
+
+
+def labelled(
+    labels: NDArray[np.int64], names: tuple[str, ...], groups: tuple[EncodedGroup, ...] = ()
+) -> LabelledDataset:
+    """A classifier's data set with these labels."""
+    return LabelledDataset(
+        groups=groups,
+        size=len(labels),
+        labels=labels,
+        label_names=names,
+        class_names=names,
+        truncated=0,
+        padding_share=0.0,
+        digest="",
+        pad_token_id=0,
+    )
+
+
+def windows(byte_counts: NDArray[np.int64], groups: tuple[EncodedGroup, ...] = ()) -> WindowDataset:
+    """A language model's data set, a document a window."""
+    return WindowDataset(
+        groups=groups,
+        size=len(byte_counts),
+        byte_counts=byte_counts,
+        word_counts=np.zeros(len(byte_counts), dtype=np.int64),
+        windows=tuple((row, 0, 1) for row in range(len(byte_counts))),
         truncated=0,
         padding_share=0.0,
         digest="",
@@ -105,27 +133,14 @@ def speak(rows: NDArray[np.int64], inputs: Mapping[str, NDArray[Any]]) -> dict[s
 
 def classified(
     labels: NDArray[np.int64], predictions: NDArray[np.int64], name: str = "student"
-) -> tuple[Outcomes, EncodedDataset]:
+) -> tuple[LabelOutcomes, LabelledDataset]:
     """Outcomes with these predictions, and a data set with these labels."""
-    split = EncodedDataset(
-        groups=(),
-        size=len(labels),
-        labels=labels,
-        label_names=tuple(str(label) for label in range(int(labels.max()) + 1)),
-        byte_counts=None,
-        truncated=0,
-        padding_share=0.0,
-        digest="",
-        pad_token_id=0,
-    )
-    outcomes = Outcomes(
+    split = labelled(labels, tuple(str(label) for label in range(int(labels.max()) + 1)))
+    outcomes = LabelOutcomes(
         variant=name,
         sha256="",
         predictions=predictions,
         correct=predictions == labels,
-        log_likelihood=None,
-        tokens=None,
-        bytes=None,
         unanswered=np.zeros(len(labels), dtype=bool),
     )
     return outcomes, split
@@ -136,30 +151,20 @@ def spoken(
     tokens: NDArray[np.int64],
     byte_counts: NDArray[np.int64],
     name: str = "student",
-) -> tuple[Outcomes, EncodedDataset]:
+) -> tuple[WindowOutcomes, WindowDataset]:
     """A language model's outcomes (NaN = unanswered), and their data set."""
-    split = EncodedDataset(
-        groups=(),
-        size=len(tokens),
-        labels=None,
-        label_names=None,
-        byte_counts=byte_counts,
-        truncated=0,
-        padding_share=0.0,
-        digest="",
-        pad_token_id=0,
-    )
-    outcomes = Outcomes(
+    outcomes = WindowOutcomes(
         variant=name,
         sha256="",
-        predictions=None,
-        correct=None,
         log_likelihood=log_likelihood,
         tokens=tokens,
         bytes=byte_counts,
+        words=np.zeros(len(tokens), dtype=np.int64),
+        greedy=(np.empty(0, dtype=np.int64),) * len(tokens),
+        documents=-1 - np.arange(len(tokens)),  # not known
         unanswered=np.isnan(log_likelihood),
     )
-    return outcomes, split
+    return outcomes, windows(byte_counts)
 
 
 def sure(
@@ -167,18 +172,15 @@ def sure(
     logits: NDArray[np.floating],
     name: str = "student",
     label_names: tuple[str, ...] | None = None,
-) -> Outcomes:
+) -> ClassOutcomes:
     """Outcomes of a classifier with these logits; a row with NaN is unanswered."""
     unanswered = np.isnan(logits).any(axis=1)
     predictions = np.where(unanswered, NO_PREDICTION, np.nan_to_num(logits).argmax(axis=1))
-    return Outcomes(
+    return ClassOutcomes(
         variant=name,
         sha256="",
         predictions=predictions,
         correct=predictions == labels,
-        log_likelihood=None,
-        tokens=None,
-        bytes=None,
         unanswered=unanswered,
         logits=logits.astype(np.float32),
         label_names=label_names or tuple(f"class {i}" for i in range(logits.shape[1])),

@@ -2,16 +2,17 @@
 
 import numpy as np
 import pytest
-from quality_samples import spoken, sure
+from quality_samples import classified, sure
 from scipy import special
 
-from harness.quality.calibration import (
+from harness.tasks.classification.calibration import (
     BINS,
     FEWEST_ROWS,
     calibration_error,
     calibration_measures,
     fitted_temperature,
 )
+from harness.types.losses import PairedMeasure
 
 
 def calibrated(rows=6000, classes=4, seed=0):
@@ -24,8 +25,8 @@ def calibrated(rows=6000, classes=4, seed=0):
 
 
 def measures(logits, labels):
-    found = calibration_measures(sure(labels, logits), labels, family="family", seed=0)
-    return {one.measure: one for one in found}
+    found = calibration_measures(sure(labels, logits), labels, seed=0)
+    return {name: PairedMeasure("m", "family", name, *rest) for name, *rest in found}
 
 
 def test_a_calibrated_model_errs_no_more_than_chance():
@@ -63,8 +64,8 @@ def test_rows_without_an_answer_are_left_out_and_too_few_rows_say_nothing():
     logits[:40] = np.nan
     assert measures(logits, labels)["ece"].samples == 160
     assert measures(logits[:FEWEST_ROWS], labels[:FEWEST_ROWS]) == {}
-    speaker, _ = spoken(np.array([-1.0]), np.array([2]), np.array([4]))
-    assert calibration_measures(speaker, None, family="family", seed=0) == ()
+    pipeline, _ = classified(labels, labels)  # answers with labels alone
+    assert calibration_measures(pipeline, labels, seed=0) == []
 
 
 def test_the_likeliest_temperature_stays_finite_where_every_answer_is_right():

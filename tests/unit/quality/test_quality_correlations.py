@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.quality import intervals
-from harness.quality.correlations import correlates, regression_statistics, spearman_sums
-from harness.quality.intervals import bounds, side_by_side
+from harness.statistics import intervals
+from harness.statistics.correlations import correlates, regression_statistics, spearman_sums
+from harness.statistics.intervals import bounds, side_by_side
 
 STUDIES = 150
 LEAST = 0.9

@@ -13,15 +13,11 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.quality import intervals
-from harness.quality.intervals import Bounds, bounds, side_by_side
-from harness.quality.metrics import (
-    classification_statistics,
-    mean_sums,
-    perplexity_sums,
-    share_statistic,
-)
-from harness.quality.pairs import paired_loss
+from harness.statistics import intervals
+from harness.statistics.intervals import Bounds, bounds, side_by_side
+from harness.statistics.metrics import mean_sums, perplexity_sums, share_statistic
+from harness.statistics.paired import paired_loss
+from harness.tasks.classification.statistics import classification_statistics
 
 ROWS = (20, 100, 1000)
 SHARES = (0.5, 0.9, 0.99, 1.0)

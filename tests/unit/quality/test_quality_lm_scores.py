@@ -10,7 +10,7 @@ import pytest
 from lm_eval.api import metrics
 
 from harness.quality.lm_eval.scores import task_scores
-from harness.types import ModelFormat, ModelVariant, Precision, Role, TaskKind
+from harness.types import ModelFormat, ModelVariant, Precision, Role
 
 TASK = SimpleNamespace(
     task_name="t",
@@ -24,7 +24,7 @@ TASK = SimpleNamespace(
 
 def variant(role: Role) -> ModelVariant:
     return ModelVariant(
-        "lm-fp32", "texts", role, TaskKind.CAUSAL_LM, ModelFormat.ONNX, Precision.FP32,
+        "lm-fp32", "texts", role, "causal-lm", ModelFormat.ONNX, Precision.FP32,
         "lm", "digest", Path(), (), (), 1, 1,
     )  # fmt: skip
 

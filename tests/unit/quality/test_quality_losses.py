@@ -10,16 +10,8 @@ from hypothesis.extra.numpy import arrays
 from quality_samples import classified, spoken, sure, variant
 from statsmodels.stats.multitest import multipletests
 
-from harness.quality.chain import Step, loss_chain
-from harness.quality.pairs import holm, paired_loss
+from harness.quality.chain import loss_chain
 from harness.quality.scores import score
-from harness.quality.shifts import (
-    MOST_CHARACTERS,
-    confusion_shifts,
-    confusions,
-    shortened,
-    worst_examples,
-)
 from harness.quality.slices import (
     FEWEST_SAMPLES,
     MOST_VALUES,
@@ -29,6 +21,9 @@ from harness.quality.slices import (
     slice_losses,
     slicings,
 )
+from harness.statistics.paired import holm, paired_loss
+from harness.tasks.classification.shifts import confusion_shifts, confusions, worst_examples
+from harness.tasks.losses import MOST_CHARACTERS, Step, shortened
 from harness.tasks.rowwise import take
 
 STUDIES = 600

@@ -11,14 +11,11 @@ from quality_samples import spoken, sure
 from scipy import special, stats
 from sklearn.metrics import cohen_kappa_score
 
-from harness.quality.intervals import bounds
-from harness.quality.metrics import mean_sums
-from harness.quality.pairs import (
-    compare_with_teacher,
-    kl_to_teacher_nats,
-    log_likelihood_change_nats,
-    predictions_in_order_of,
-)
+from harness.quality.pairs import compare_with_teacher
+from harness.statistics.intervals import bounds
+from harness.statistics.metrics import mean_sums
+from harness.tasks.causal_lm.statistics import log_likelihood_change_nats
+from harness.tasks.classification.statistics import kl_to_teacher_nats, predictions_in_order_of
 
 STUDIES = 600
 """Simulated studies behind each coverage; the standard error of 95% is 0.9 points."""
@@ -155,7 +152,7 @@ def test_greedy_tokens_of_one_document_have_no_interval():
     apart = measures(*pair)["greedy_agreement"]
     assert apart.value == 1
     assert apart.low < 0.7
-    one = [dataclasses.replace(p, groups=np.zeros(6, dtype=np.int64)) for p in pair]
+    one = [dataclasses.replace(p, documents=np.zeros(6, dtype=np.int64)) for p in pair]
     together = measures(*one)["greedy_agreement"]
     assert (together.low, together.high) == (None, None)
     assert measures(*one)["log_likelihood_change_nats"].low is None

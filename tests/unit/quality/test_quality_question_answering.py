@@ -18,22 +18,22 @@ from harness.errors import ServerError
 from harness.quality.collection import collect_outcomes
 from harness.quality.consistency import batch_consistency
 from harness.quality.outcomes import read_outcomes, write_outcomes
-from harness.quality.question_answering import best_spans
 from harness.quality.scores import score
-from harness.tasks.encoding import ContextTokens, EncodedDataset, EncodedGroup
-from harness.tasks.question_answering import Questions
-from harness.types import Progress, TaskKind, TensorSpec
+from harness.tasks.question_answering.answers import best_spans
+from harness.tasks.question_answering.contexts import Questions
+from harness.tasks.question_answering.rows import ContextGroup, QuestionDataset
+from harness.types import Progress, TensorSpec
 
 CONTEXTS = ("The red fox, it jumps.", "A lazy dog sleeps here", "nothing to see")
 ANSWERS = (("red fox", "fox"), ("dog",), ("see",))
 LENGTH = 8
 MODEL = dataclasses.replace(
-    variant(TaskKind.QUESTION_ANSWERING),
+    variant("question-answering"),
     outputs=(TensorSpec("start_logits", "FP32", (-1,)), TensorSpec("end_logits", "FP32", (-1,))),
 )
 
 
-def split(*, may_be_unanswerable: bool = False) -> EncodedDataset:
+def split(*, may_be_unanswerable: bool = False) -> QuestionDataset:
     """A token a word behind [CLS]; the first question in two windows of three words."""
     pieces = [(0, 0, 3), (0, 2, 5), (1, 0, 5), (2, 0, 3)]
     ids = np.zeros((len(pieces), LENGTH), dtype=np.int64)
@@ -45,15 +45,21 @@ def split(*, may_be_unanswerable: bool = False) -> EncodedDataset:
         mask[row, : len(words) + 1] = 1
         context[row, 1 : len(words) + 1] = True
         offsets.append(np.array([(0, 0), *words]))
-    group = EncodedGroup(
-        {"input_ids": ids, "attention_mask": mask},
-        np.arange(len(pieces)),
-        ContextTokens(context, 2),
+    group = ContextGroup(
+        {"input_ids": ids, "attention_mask": mask}, np.arange(len(pieces)), context, 2
     )
     questions = Questions(
         CONTEXTS, ANSWERS, np.array([p[0] for p in pieces]), tuple(offsets), may_be_unanswerable
     )
-    return EncodedDataset((group,), 4, None, None, None, 0, 0.0, "", 0, questions=questions)
+    return QuestionDataset(
+        groups=(group,),
+        size=4,
+        truncated=0,
+        padding_share=0.0,
+        digest="",
+        pad_token_id=0,
+        questions=questions,
+    )
 
 
 def _words(text: str) -> list[tuple[int, int]]:
@@ -84,7 +90,7 @@ def answering(spans: Mapping[int, tuple[int, int, float]], null: float = -9.0) -
 RIGHT = {0: (2, 3, 3.0), 1: (2, 2, 1.0), 2: (2, 3, 2.0), 3: (1, 1, 2.0)}
 
 
-def collect(endpoint: RuleEndpoint, data: EncodedDataset, notes: list[Progress] | None = None):
+def collect(endpoint: RuleEndpoint, data: QuestionDataset, notes: list[Progress] | None = None):
     notes = [] if notes is None else notes
     return collect_outcomes(MODEL, data, endpoint, batch_size=3, progress=notes.append)
 
@@ -96,7 +102,6 @@ def test_a_questions_best_window_answers_and_is_scored_as_squad_does(tmp_path: P
     scores = {s.metric: s for s in score(outcomes, data, variant=MODEL, teacher=None, seed=1)}
 
     assert outcomes.answers == ("red fox,", "lazy dog", "nothing")
-    assert outcomes.correct is not None
     assert outcomes.correct.tolist() == [True, False, False]
     assert outcomes.f1 == pytest.approx([1, 2 / 3, 0])
     assert scores["exact_match"].value == pytest.approx(1 / 3)
@@ -115,7 +120,6 @@ def test_a_student_is_paired_with_its_teacher_by_question() -> None:
 
     scores = {s.metric: s for s in score(student, data, variant=MODEL, teacher=teacher, seed=1)}
 
-    assert student.answers is not None
     assert student.answers[0] == "fox,"
     assert scores["exact_match"].p_value == 1
     assert scores["exact_match"].relative_to_teacher == 1
@@ -137,7 +141,6 @@ def test_a_question_without_answer_is_right_when_nothing_is_answered() -> None:
 
     outcomes = collect(answering(RIGHT, null=2.5), data)
 
-    assert outcomes.correct is not None
     assert outcomes.correct.tolist() == [True, False, True]
     assert outcomes.f1 == pytest.approx([1, 0, 1])
 

@@ -15,12 +15,12 @@ from scipy.stats import binom
 from sklearn.metrics import accuracy_score, f1_score
 
 from harness.errors import DataError, MissingExtraError
-from harness.quality.metrics import classification_statistics
-from harness.quality.outcomes import Outcomes
 from harness.quality.scores import baseline_scores, score
-from harness.types import QualityScore, Role, TaskKind
+from harness.tasks.classification.statistics import classification_statistics
+from harness.tasks.outcomes import Outcomes
+from harness.types import QualityScore, Role
 
-LANGUAGE = variant(TaskKind.CAUSAL_LM)
+LANGUAGE = variant("causal-lm")
 TEACHER = variant(name="teacher", role=Role.TEACHER)
 
 
@@ -236,14 +236,14 @@ class TestLanguage:
         same, _ = spoken(half, tokens, byte_counts, "teacher")
         shuffled = rng.permutation(200)
         other, _ = spoken(half[shuffled], tokens + 1, byte_counts[shuffled], "teacher")
-        known = dataclasses.replace(other, groups=documents[shuffled])
+        known = dataclasses.replace(other, documents=documents[shuffled])
 
         paired, apart, by_document = (
             by_metric(score(own, split, variant=LANGUAGE, teacher=teacher, seed=1))["bits_per_byte"]
             for own, teacher in (
                 (student, same),
                 (student, other),
-                (dataclasses.replace(student, groups=documents), known),
+                (dataclasses.replace(student, documents=documents), known),
             )
         )
 
@@ -258,7 +258,7 @@ class TestLanguage:
     def test_windows_of_one_document_have_no_interval(self) -> None:
         rng = np.random.default_rng(3)
         outcomes, split = spoken(-rng.gamma(20, size=40), np.full(40, 10), np.full(40, 40))
-        one = dataclasses.replace(outcomes, groups=np.zeros(40, dtype=np.int64))
+        one = dataclasses.replace(outcomes, documents=np.zeros(40, dtype=np.int64))
 
         teacher = dataclasses.replace(one, variant="teacher")
         for item in score(one, split, variant=LANGUAGE, teacher=teacher, seed=1):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import mcnemar
 
-from harness.quality.pairs import mcnemar_p_value
+from harness.statistics.paired import mcnemar_p_value
 
 pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=300)
 

@@ -21,7 +21,6 @@ from harness.types import (
     Precision,
     Role,
     ServingConfig,
-    TaskKind,
     TensorSpec,
 )
 
@@ -35,7 +34,7 @@ def pipeline(tmp_path: Path):
         name="student-fp32",
         family="pairs",
         role=Role.STUDENT,
-        task=TaskKind.SEQUENCE_CLASSIFICATION,
+        task="sequence-classification",
         format=ModelFormat.ONNX,
         precision=Precision.FP32,
         source="",

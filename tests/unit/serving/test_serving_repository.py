@@ -16,7 +16,6 @@ from harness.types import (
     Precision,
     Role,
     ServingConfig,
-    TaskKind,
     TensorSpec,
 )
 
@@ -31,7 +30,7 @@ def variant(tmp_path: Path) -> ModelVariant:
         name="student-int8",
         family="topics",
         role=Role.STUDENT,
-        task=TaskKind.SEQUENCE_CLASSIFICATION,
+        task="sequence-classification",
         format=ModelFormat.ONNX,
         precision=Precision.INT8,
         source="reference:topics-student",

@@ -6,25 +6,27 @@ from tiny_models import LINES, byte_level_tokenizer, word_piece_tokenizer
 
 from harness.errors import CheckpointError, DataError
 from harness.study import CausalLanguageModelling, SequenceClassification
-from harness.tasks.encoding import encode
+from harness.tasks.causal_lm.windows import cut_windows
+from harness.tasks.classification.rows import LabelledSamples
+from harness.tasks.loading import encode
 from harness.tasks.samples import Samples
 from harness.tasks.tokenizers import load_tokenizer
-from harness.tasks.windows import cut_windows
 from tests.architectures import ARCHITECTURES, Sides, make_tokenizer
 
 DATA = {"source": "reference", "name": "topics"}
 
 
 def samples(texts, pairs=None, labels=None):
-    return Samples(
-        texts=tuple(texts),
-        pairs=pairs,
-        labels=labels,
-        label_names=("code", "prose", "other"),
-        digest="d",
-        rows=tuple(range(len(texts))),
-        seed=5,
-    )
+    common = {
+        "texts": tuple(texts),
+        "pairs": pairs,
+        "digest": "d",
+        "rows": tuple(range(len(texts))),
+        "seed": 5,
+    }
+    if labels is None:
+        return Samples(**common)
+    return LabelledSamples(**common, labels=labels, label_names=("code", "prose", "other"))
 
 
 def classification(**changes):

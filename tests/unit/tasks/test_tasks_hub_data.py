@@ -4,8 +4,8 @@ import pytest
 
 from harness.errors import DataError
 from harness.study import HubData, SequenceClassification
+from harness.tasks.loading import load_samples
 from harness.tasks.rows import read_table
-from harness.tasks.samples import load_samples
 
 
 def hub_task(name, **changes):

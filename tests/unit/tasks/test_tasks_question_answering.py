@@ -8,8 +8,7 @@ from tiny_models import make_question_answerer
 
 from harness.errors import DataError
 from harness.study import CsvData, JsonLinesData, QuestionAnswering
-from harness.tasks.encoding import encode
-from harness.tasks.samples import load_samples
+from harness.tasks.loading import encode, load_samples
 
 WORDS = "the quick brown fox jumps over the lazy dog " * 4
 ROWS = [

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import pytest
 
-from harness.quality.outcomes import Outcomes
-from harness.tasks.encoding import ContextTokens, EncodedDataset, EncodedGroup, take_rows
-from harness.tasks.question_answering import Questions
+from harness.tasks.causal_lm.outcomes import WindowOutcomes
+from harness.tasks.causal_lm.rows import WindowDataset
+from harness.tasks.classification.outcomes import ClassOutcomes
+from harness.tasks.classification.rows import LabelledDataset
+from harness.tasks.encoding import EncodedGroup, take_rows
+from harness.tasks.question_answering.contexts import Questions
+from harness.tasks.question_answering.outcomes import QuestionOutcomes
+from harness.tasks.question_answering.rows import ContextGroup, QuestionDataset
 from harness.tasks.rowwise import OF_ALL, PER_ROW, cut_by, rowwise, take
 
 
@@ -64,54 +70,88 @@ def test_a_mask_takes_the_rows_that_positions_do():
 
 
 def test_fields_of_unequal_length_are_not_cut_in_silence():
-    whole = EncodedDataset((), 3, np.arange(3), None, np.arange(2), 0, 0.0, "", 0)
-    with pytest.raises(ValueError, match="'labels': 3, 'byte_counts': 2"):
+    whole = WindowDataset(
+        groups=(),
+        size=3,
+        truncated=0,
+        padding_share=0.0,
+        digest="",
+        pad_token_id=0,
+        byte_counts=np.arange(3),
+        word_counts=np.arange(2),
+        windows=((0, 0, 1),) * 3,
+    )
+    with pytest.raises(ValueError, match="'byte_counts': 3, 'word_counts': 2"):
         take_rows(whole, np.array([0]))
 
 
-def language_rows() -> EncodedDataset:
+def rows_of_two_lengths() -> dict[str, Any]:
+    """The fields of every data set."""
     ids = np.arange(12).reshape(4, 3)
     mask = np.array([[1, 1, 1], [1, 1, 0], [1, 1, 1], [1, 1, 0]])
-    return EncodedDataset(
-        groups=(EncodedGroup({"input_ids": ids, "attention_mask": mask}, np.arange(4)),),
-        size=4,
-        labels=np.array([0, 1, 0, 1]),
-        label_names=("no", "yes"),
+    return {
+        "groups": (EncodedGroup({"input_ids": ids, "attention_mask": mask}, np.arange(4)),),
+        "size": 4,
+        "truncated": 1,
+        "padding_share": 2 / 12,
+        "digest": "whole",
+        "pad_token_id": 9,
+    }
+
+
+def language_rows() -> WindowDataset:
+    return WindowDataset(
+        **rows_of_two_lengths(),
         byte_counts=np.array([5, 6, 7, 8]),
-        truncated=1,
-        padding_share=2 / 12,
-        digest="whole",
-        pad_token_id=9,
         word_counts=np.array([1, 2, 3, 4]),
         windows=((0, 0, 5), (0, 5, 11), (1, 0, 7), (1, 7, 15)),
+    )
+
+
+def labelled_rows() -> LabelledDataset:
+    return LabelledDataset(
+        **rows_of_two_lengths(),
+        labels=np.array([0, 1, 0, 1]),
+        label_names=("no", "yes"),
         class_names=("false", "true"),
     )
 
 
-def test_every_field_of_a_data_set_is_cut():
-    part = take_rows(language_rows(), np.array([1, 3]))
+@pytest.mark.parametrize(
+    ("whole", "own"),
+    [
+        (
+            language_rows(),
+            {
+                "byte_counts": [6, 8],
+                "word_counts": [2, 4],
+                "windows": [[0, 5, 11], [1, 7, 15]],
+            },
+        ),
+        (
+            labelled_rows(),
+            {"labels": [1, 1], "label_names": ["no", "yes"], "class_names": ["false", "true"]},
+        ),
+    ],
+    ids=["windows", "labels"],
+)
+def test_every_field_of_a_data_set_is_cut(whole, own):
+    part = take_rows(whole, np.array([1, 3]))
     found = fields_of(part)
     groups, digest = found.pop("groups"), found.pop("digest")
     assert [fields_of(group) for group in groups] == [
         {
             "inputs": {"input_ids": [[3, 4, 5], [9, 10, 11]], "attention_mask": [[1, 1, 0]] * 2},
             "rows": [0, 1],
-            "context": None,
         }
     ]
-    assert digest not in {"whole", take_rows(language_rows(), np.array([1, 2])).digest}
+    assert digest not in {"whole", take_rows(whole, np.array([1, 2])).digest}
     assert found == {
         "size": 2,
-        "labels": [1, 1],
-        "label_names": ["no", "yes"],
-        "byte_counts": [6, 8],
         "truncated": 1,
         "padding_share": pytest.approx(2 / 6),
         "pad_token_id": 9,
-        "word_counts": [2, 4],
-        "windows": [[0, 5, 11], [1, 7, 15]],
-        "questions": None,
-        "class_names": ["false", "true"],
+        **own,
     }
 
 
@@ -130,10 +170,23 @@ def test_windows_of_questions_keep_their_contexts_and_their_place_among_the_ques
     questions = Questions(
         ("a", "b", "c"), (("A",), (), ("C",)), np.array([0, 1, 1, 2]), offsets, True
     )
-    group = EncodedGroup(ids, np.arange(4), ContextTokens(mask, 7))
-    whole = EncodedDataset((group,), 4, None, None, None, 0, 0.0, "", 0, questions=questions)
+    group = ContextGroup(ids, np.arange(4), mask, 7)
+    whole = QuestionDataset(
+        groups=(group,),
+        size=4,
+        truncated=0,
+        padding_share=0.0,
+        digest="",
+        pad_token_id=0,
+        questions=questions,
+    )
     part = take_rows(whole, np.array([2, 3]))
-    assert fields_of(part.groups[0].context) == {"mask": [[1, 0], [0, 0]], "longest_answer": 7}
+    assert fields_of(part.groups[0]) == {
+        "inputs": {"input_ids": [[4, 5], [6, 7]], "attention_mask": [[1, 1]] * 2},
+        "rows": [0, 1],
+        "context": [[1, 0], [0, 0]],
+        "longest_answer": 7,
+    }
     assert fields_of(part.questions) == {
         "contexts": ["b", "c"],
         "answers": [[], ["C"]],
@@ -144,40 +197,70 @@ def test_windows_of_questions_keep_their_contexts_and_their_place_among_the_ques
     assert (part.size, part.samples, part.questions.size) == (2, 2, 2)
 
 
-def test_every_field_of_outcomes_is_cut():
-    three = np.arange(3)
-    whole = Outcomes(
-        variant="v",
-        sha256="s",
-        predictions=three,
-        correct=three == 1,
-        log_likelihood=three * 0.5,
-        tokens=three + 1,
-        bytes=three + 2,
-        unanswered=three == 2,
-        words=three + 3,
-        f1=three * 0.25,
-        answers=("x", "y", "z"),
-        logits=np.eye(3, dtype=np.float32),
-        label_names=("p", "q", "r"),
-        greedy=(np.array([1]), np.array([2, 3]), np.array([])),
-        groups=np.array([7, 7, 8]),
-    )
+THREE = np.arange(3)
+COMMON = {"variant": "v", "sha256": "s", "unanswered": THREE == 2}
+
+
+@pytest.mark.parametrize(
+    ("whole", "own"),
+    [
+        (
+            ClassOutcomes(
+                **COMMON,
+                predictions=THREE,
+                correct=THREE == 1,
+                logits=np.eye(3, dtype=np.float32),
+                label_names=("p", "q", "r"),
+            ),
+            {
+                "predictions": [0, 2],
+                "correct": [False, False],
+                "logits": [[1, 0, 0], [0, 0, 1]],
+                "label_names": ["p", "q", "r"],
+            },
+        ),
+        (
+            WindowOutcomes(
+                **COMMON,
+                log_likelihood=THREE * 0.5,
+                tokens=THREE + 1,
+                bytes=THREE + 2,
+                words=THREE + 3,
+                greedy=(np.array([1]), np.array([2, 3]), np.array([])),
+                documents=np.array([7, 7, 8]),
+            ),
+            {
+                "log_likelihood": [0, 1],
+                "tokens": [1, 3],
+                "bytes": [2, 4],
+                "words": [3, 5],
+                "greedy": [[1], []],
+                "documents": [7, 8],
+            },
+        ),
+        (
+            QuestionOutcomes(
+                **COMMON,
+                correct=THREE == 1,
+                f1=THREE * 0.25,
+                answers=("x", "y", "z"),
+                contexts=np.array([7, 7, 8]),
+            ),
+            {
+                "correct": [False, False],
+                "f1": [0, 0.5],
+                "answers": ["x", "z"],
+                "contexts": [7, 8],
+            },
+        ),
+    ],
+    ids=["classes", "windows", "questions"],
+)
+def test_every_field_of_outcomes_is_cut(whole, own):
     part = take(whole, np.array([0, 2]))
     assert fields_of(part) == {
         "variant": "v",
         "sha256": "s",
-        "predictions": [0, 2],
-        "correct": [False, False],
-        "log_likelihood": [0, 1],
-        "tokens": [1, 3],
-        "bytes": [2, 4],
         "unanswered": [False, True],
-        "words": [3, 5],
-        "f1": [0, 0.5],
-        "answers": ["x", "z"],
-        "logits": [[1, 0, 0], [0, 0, 1]],
-        "label_names": ["p", "q", "r"],
-        "greedy": [[1], []],
-        "groups": [7, 8],
+        **own,
     }

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from harness.errors import DataError
 from harness.study import CausalLanguageModelling, SequenceClassification
-from harness.tasks.samples import load_samples, load_training_samples
+from harness.tasks.loading import load_samples, load_training_samples
 
 LABELS = ("code", "prose")
 

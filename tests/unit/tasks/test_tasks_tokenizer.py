@@ -10,7 +10,7 @@ from harness.errors import CheckpointError, DataError, MissingExtraError
 from harness.study import QuestionAnswering, SequenceClassification
 from harness.system import extras
 from harness.tasks import tokenizers as tokenizer_notes
-from harness.tasks.encoding import encode
+from harness.tasks.loading import encode
 from harness.tasks.samples import Samples
 from harness.tasks.tokenizers import load_tokenizer
 from tests.tiny_models import byte_level_tokenizer
@@ -22,7 +22,9 @@ PAIRS = (WORDS[5], "", " ".join(WORDS[40:70]))
 
 
 def samples(texts=TEXTS, pairs=None, **more):
-    return Samples(texts, pairs, None, None, "d", tuple(range(len(texts))), seed=1, **more)
+    return Samples(
+        texts=texts, pairs=pairs, digest="d", rows=tuple(range(len(texts))), seed=1, **more
+    )
 
 
 def classification(length=12):

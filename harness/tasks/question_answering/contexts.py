@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError
-from harness.study import QuestionAnswering
+from harness.tasks.question_answering.section import QuestionAnswering
 from harness.tasks.rows import Table, refuse
 from harness.tasks.rowwise import OF_ALL, PER_ROW, cut_by, rowwise
 

@@ -7,24 +7,24 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.quality.outcomes import NO_PREDICTION, Outcomes
-from harness.quality.pairs import (
-    log_likelihood_change_nats,
+from harness.tasks.classification.outcomes import NO_PREDICTION, LabelOutcomes
+from harness.tasks.classification.rows import LabelledDataset
+from harness.tasks.classification.statistics import (
     log_probabilities,
+    names_of,
     predictions_in_order_of,
 )
+from harness.tasks.losses import MOST_EXAMPLES, LossDetails, shortened
 from harness.types.losses import ConfusionShift, WorstExample
 
 MOST_SHIFTS = 10
-MOST_EXAMPLES = 10
 MOST_CLASSES = 20
 """Beyond, a matrix of classes cannot be read."""
-MOST_CHARACTERS = 280
 NO_ANSWER = "(no answer)"
 
 
 def confusions(
-    outcomes: Outcomes, teacher: Outcomes, labels: NDArray[np.int64]
+    outcomes: LabelOutcomes, teacher: LabelOutcomes, labels: NDArray[np.int64]
 ) -> NDArray[np.int64] | None:
     """Samples by class and answer, of the teacher and of the variant.
 
@@ -34,14 +34,12 @@ def confusions(
         labels: class indices, (rows,).
 
     Returns:
-        (2, classes, answers): the teacher's first; the last answer is none at all. None for a
-        language model, or where the variant knows classes that the teacher does not.
+        (2, classes, answers): the teacher's first; the last answer is none at all. None where the
+        variant knows classes that the teacher does not, or nobody names the teacher's.
     """
     own = predictions_in_order_of(teacher, outcomes)
-    if own is None or teacher.predictions is None or teacher.label_names is None:
-        return None
-    classes = len(teacher.label_names)
-    if own.max(initial=0) >= classes:
+    classes = len(names_of(teacher))
+    if not classes or own.max(initial=0) >= classes:
         return None
     counts = np.zeros((2, classes, classes + 1), dtype=np.int64)
     for place, predictions in enumerate((teacher.predictions, own)):
@@ -70,31 +68,25 @@ def confusion_shifts(counts: NDArray[np.int64], names: Sequence[str]) -> tuple[C
 
 
 def worst_examples(
-    outcomes: Outcomes,
-    teacher: Outcomes,
-    labels: NDArray[np.int64] | None,
+    outcomes: LabelOutcomes,
+    teacher: LabelOutcomes,
+    labels: NDArray[np.int64],
     texts: Sequence[str],
 ) -> tuple[WorstExample, ...]:
     """The samples whose right answer became the least probable beside the teacher.
 
-    Of a classifier only those that the teacher has right and the variant wrong; of a language
-    model, windows by the change a token.
+    Only those that the teacher has right and the variant wrong.
 
     Args:
         outcomes: the variant's.
         teacher: the teacher's.
-        labels: class indices in the teacher's order, (rows,); None for a language model.
+        labels: class indices in the teacher's order, (rows,).
         texts: a row each.
     """
-    if labels is None:
-        return _worst_windows(outcomes, teacher, texts)
+    names = names_of(teacher)
     before = log_probabilities(teacher)
-    after = log_probabilities(outcomes, teacher.label_names)
-    own = predictions_in_order_of(teacher, outcomes)
-    names = teacher.label_names
-    if before is None or after is None or own is None or names is None:
-        return ()
-    if teacher.correct is None or outcomes.correct is None:
+    after = log_probabilities(outcomes, names)
+    if before is None or after is None or not names:
         return ()
     rows = np.arange(len(labels))
     drop = before[rows, labels] - after[rows, labels]
@@ -113,25 +105,35 @@ def worst_examples(
     )
 
 
-def shortened(text: str) -> str:
-    """One line, cut at the end."""
-    line = " ".join(text.split())
-    return line if len(line) <= MOST_CHARACTERS else f"{line[: MOST_CHARACTERS - 1]}…"
-
-
 def _says(names: Sequence[str], distribution: NDArray[np.float64]) -> str:
     best = int(distribution.argmax())
     return f"{names[best]} ({np.exp(distribution[best]):.0%})"
 
 
-def _worst_windows(
-    outcomes: Outcomes, teacher: Outcomes, texts: Sequence[str]
-) -> tuple[WorstExample, ...]:
-    change = log_likelihood_change_nats(outcomes, teacher)
-    if change is None or outcomes.tokens is None:
-        return ()
-    drop = np.where(np.isfinite(change), -change / np.maximum(outcomes.tokens, 1), -np.inf)
-    order = [row for row in np.argsort(-drop)[:MOST_EXAMPLES] if drop[row] > 0]
-    return tuple(
-        WorstExample(int(row), shortened(texts[row]), "", "", "", float(drop[row])) for row in order
+def class_details(
+    outcomes: LabelOutcomes,
+    teacher: LabelOutcomes,
+    dataset: LabelledDataset,
+    texts: Sequence[str],
+) -> LossDetails:
+    """Examples and confusions of a variant beside its teacher, for people.
+
+    Args:
+        outcomes: the variant's.
+        teacher: the teacher's.
+        dataset: as the teacher takes it: its labels and names of classes.
+        texts: a row each.
+    """
+    names = dataset.label_names
+    examples = worst_examples(outcomes, teacher, dataset.labels, texts)
+    counts = confusions(outcomes, teacher, dataset.labels)
+    if counts is None or not names:
+        return LossDetails(examples)
+    drawn = len(names) <= MOST_CLASSES
+    change: list[list[int]] = (counts[1] - counts[0]).tolist()
+    return LossDetails(
+        examples,
+        confusion_shifts(counts, names),
+        names if drawn else (),
+        tuple(map(tuple, change)) if drawn else (),
     )

@@ -27,8 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from harness.quality.outcomes import NO_PREDICTION, Outcomes
-from harness.quality.pairs import predictions_in_order_of
+from harness.tasks.classification.outcomes import NO_PREDICTION, LabelOutcomes
+from harness.tasks.classification.statistics import names_of, predictions_in_order_of
 from harness.types.losses import Relabelling
 
 FEWEST_ROWS = 5
@@ -43,12 +43,12 @@ Integers = NDArray[np.int64]
 
 
 def find_relabelling(
-    outcomes: Outcomes,
-    labels: Integers | None,
+    outcomes: LabelOutcomes,
+    labels: Integers,
     *,
-    called: Sequence[str] | None,
+    called: Sequence[str],
     family: str,
-    teacher: Outcomes | None = None,
+    teacher: LabelOutcomes | None = None,
     reference: float = USUAL,
 ) -> Relabelling | None:
     """The relabelling that a classifier's outputs cry for; None for all others.
@@ -64,13 +64,13 @@ def find_relabelling(
         teacher: outcomes of the teacher; None for the teacher itself.
         reference: accuracy of what it is held against: its teacher's.
     """
-    names, predictions = outcomes.label_names, outcomes.predictions
-    if predictions is None or labels is None or names is None or called is None:
+    names, predictions = names_of(outcomes), outcomes.predictions
+    if not names:
         return None
     found = _beside(labels, predictions, len(names), reference)
     if found is None and teacher is not None:
         truth = predictions_in_order_of(outcomes, teacher)
-        found = None if truth is None else _beside(truth, predictions, len(names), USUAL)
+        found = _beside(truth, predictions, len(names), USUAL)
     if found is None:
         return None
     taken_for, moved = found

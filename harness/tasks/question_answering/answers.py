@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import MissingExtraError
-from harness.quality.metrics import Statistic, share_statistic
-from harness.tasks.question_answering import Questions
+from harness.statistics.metrics import Statistic, share_statistic
+from harness.tasks.question_answering.contexts import Questions
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from harness.study.base import Strict, resolve
+from harness.system.strict import Strict, resolve
 
 
 class _FileData(Strict):

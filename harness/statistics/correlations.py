@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.quality.intervals import RowSums, Scale
-from harness.quality.metrics import Statistic
+from harness.statistics.intervals import RowSums, Scale
+from harness.statistics.metrics import Statistic
 
 Floats = NDArray[np.float64]
 _FLAT = 1e-12

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
 
-from harness.quality.intervals import bounds
-from harness.quality.metrics import mean_sums
-from harness.quality.outcomes import Outcomes
-from harness.types.losses import PairedMeasure
+from harness.statistics.intervals import bounds
+from harness.statistics.metrics import mean_sums
+from harness.statistics.paired import Measure
+from harness.tasks.classification.outcomes import ClassOutcomes, LabelOutcomes
 
 BINS = 15
 FEWEST_ROWS = 2 * BINS
@@ -36,33 +36,29 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
-def calibration_measures(
-    outcomes: Outcomes, labels: Integers | None, *, family: str, seed: int
-) -> tuple[PairedMeasure, ...]:
+def calibration_measures(outcomes: LabelOutcomes, labels: Integers, seed: int) -> list[Measure]:
     """Calibration of one classifier; nothing with fewer than `FEWEST_ROWS` answered rows.
 
     Args:
-        outcomes: with logits, (rows, classes).
-        labels: class indices in the order of the logits, (rows,); None for a language model.
-        family: the variant belongs to.
+        outcomes: of a pipeline, which has no logits, there is nothing to say.
+        labels: class indices in the order of the logits, (rows,).
         seed: of the resampling and of the two halves.
     """
-    if outcomes.logits is None or labels is None:
-        return ()
+    if not isinstance(outcomes, ClassOutcomes):
+        return []
     usable = np.isfinite(outcomes.logits).all(axis=1)
     logits, labels = outcomes.logits[usable].astype(np.float64), labels[usable]
     if len(labels) < FEWEST_ROWS or logits.shape[1] < 2:  # noqa: PLR2004  (one class is no choice)
-        return ()
+        return []
     probabilities = special.softmax(logits, axis=1)
     squares = _squared_errors(probabilities, labels)
     found = bounds(mean_sums(squares, limits=(0.0, 2.0)), seed=seed)
-    named: list[tuple[str, float, float | None, float | None, int]] = [
+    return [
         ("ece", calibration_error(probabilities, labels), None, None, len(labels)),
         ("ece_by_chance", _ece_by_chance(probabilities, seed), None, None, len(labels)),
         ("brier", float(squares.mean()), found.low, found.high, len(labels)),
         *((name, value, None, None, n) for name, value, n in _tempered(logits, labels, seed)),
     ]
-    return tuple(PairedMeasure(outcomes.variant, family, *one) for one in named)
 
 
 def calibration_error(probabilities: Floats, labels: Integers) -> float:

@@ -1,0 +1,1 @@
+"""Intervals, paired comparisons, metrics as sums over rows: what task families count with."""

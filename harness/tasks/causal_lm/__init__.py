@@ -1,0 +1,1 @@
+"""Causal language models: how probable running text is to them."""

@@ -1,0 +1,235 @@
+"""Sequence classification as a task family."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from harness.statistics.metrics import Statistic
+from harness.statistics.paired import Mask, Measure, PairedRows, paired_scores
+from harness.tasks.answers import Batch, RowAnswer, Tensors
+from harness.tasks.classification.calibration import calibration_measures
+from harness.tasks.classification.outcomes import (
+    ClassAnswer,
+    LabelOutcomes,
+    class_outcomes,
+    compared_logits,
+    read_logits,
+    restore_classes,
+)
+from harness.tasks.classification.relabelling import USUAL, find_relabelling
+from harness.tasks.classification.rows import (
+    LabelledDataset,
+    LabelledSamples,
+    encode_labelled,
+    read_labelled,
+)
+from harness.tasks.classification.section import SequenceClassification
+from harness.tasks.classification.shifts import class_details
+from harness.tasks.classification.statistics import (
+    classification_statistics,
+    kl_to_teacher_nats,
+    log_probabilities,
+    paired_measures,
+)
+from harness.tasks.encoding import EncodedDataset
+from harness.tasks.family import Reading, TaskFamily
+from harness.tasks.losses import Confidence, LossDetails, Step, chain_of_rows
+from harness.tasks.model_inputs import ModelInputs
+from harness.tasks.outcomes import Columns, StoredOutcomes
+from harness.tasks.parity import Inputs, Probe, class_probe
+from harness.tasks.samples import Samples
+from harness.types import ModelVariant, TensorSpec
+from harness.types.losses import LossChain, Relabelling
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from harness.tasks.graphs import Graph
+
+_FEWEST_CLASSES = 2
+
+
+class ClassificationFamily(
+    TaskFamily[SequenceClassification, LabelledDataset, ClassAnswer, LabelOutcomes]
+):
+    """One label for a text or a pair of texts."""
+
+    kind = "sequence-classification"
+    section = SequenceClassification
+    dataset = LabelledDataset
+    lacking = "labels"
+    auto_class = "AutoModelForSequenceClassification"
+    architectures = ("ForSequenceClassification",)
+    has_pipeline = True
+    described = "a sequence classifier"
+
+    def problems(self, config: PretrainedConfig) -> Iterator[str]:
+        """Outputs that are no classes, or not known by their place."""
+        if (config.num_labels or 0) < _FEWEST_CLASSES:
+            yield "it has one output: a regression, not a classifier"
+        numbers = sorted(config.id2label or ())
+        if numbers != list(range(len(numbers))):
+            yield (
+                f"its id2label numbers the classes {', '.join(map(str, numbers[:8]))}, and outputs "
+                "are counted from 0: which output is which class is not certain"
+            )
+        if config.problem_type == "multi_label_classification":
+            yield "it gives several labels a text; the task has one"
+        if config.problem_type == "regression":
+            yield "it was trained for a regression, not as a classifier"
+
+    def label_names(self, config: PretrainedConfig) -> tuple[str, ...] | None:
+        """The names of id2label, in the order of the outputs."""
+        names: dict[Any, str] = dict(config.id2label or {})
+        return tuple(str(names[index]) for index in sorted(names))
+
+    def columns(self, task: SequenceClassification) -> Mapping[str, str | None]:
+        """Of the text, the pair's second text, and the label."""
+        return {"text": task.text, "text_pair": task.text_pair, "label": task.label}
+
+    def read(self, task: SequenceClassification, reading: Reading) -> Samples:
+        """Texts or pairs with their labels; without, where the model's classes are not known."""
+        return read_labelled(task, reading)
+
+    def encode(
+        self,
+        task: SequenceClassification,
+        samples: Samples,
+        tokenizer: PreTrainedTokenizerBase,
+        inputs: ModelInputs,
+    ) -> EncodedDataset:
+        """Texts as tensors, with their labels where these are known."""
+        return encode_labelled(task, samples, tokenizer, inputs)
+
+    def row_labels(self, samples: Samples) -> Sequence[str]:
+        """The name of each sample's class."""
+        if not isinstance(samples, LabelledSamples):
+            return ()
+        return [samples.label_names[label] for label in samples.labels]
+
+    def graph(self, model: PreTrainedModel) -> Graph:
+        """Logits of the classes."""
+        from harness.tasks.classification.graph import ClassifierGraph
+
+        return ClassifierGraph(model)
+
+    def probe(self, inputs: Inputs, scores: Tensor, outputs: tuple[Tensor, ...]) -> Probe:
+        """The logits, and the likeliest class."""
+        return class_probe(inputs, scores)
+
+    def outputs(self, width: int) -> tuple[TensorSpec, ...]:
+        """`logits`, (classes,)."""
+        return (TensorSpec("logits", "FP32", (width,)),)
+
+    def read_answer(self, batch: Batch, outputs: Tensors) -> ClassAnswer:
+        """The classes and logits of a batch."""
+        return read_logits(outputs)
+
+    def row_answers(self, batch: Batch, outputs: Tensors) -> list[RowAnswer]:
+        """Each row's class and logits."""
+        return compared_logits(outputs)
+
+    def outcomes(
+        self,
+        variant: ModelVariant,
+        dataset: LabelledDataset,
+        replies: Sequence[tuple[Batch, ClassAnswer | None]],
+    ) -> LabelOutcomes:
+        """Every row's class and logits."""
+        return class_outcomes(variant, dataset, replies)
+
+    def restore(self, stored: StoredOutcomes) -> LabelOutcomes:
+        """With logits where the file has them."""
+        return restore_classes(stored)
+
+    def truth(self, dataset: LabelledDataset) -> Columns:
+        """`label`, the index of the right output."""
+        return {"label": pa.array(dataset.labels)}
+
+    def statistics(
+        self, outcomes: LabelOutcomes, dataset: LabelledDataset, kept: Mask
+    ) -> tuple[Statistic, ...]:
+        """Accuracy and macro-F1."""
+        return classification_statistics(dataset.labels[kept], outcomes.predictions[kept])
+
+    def right(self, metric: str, outcomes: LabelOutcomes) -> Mask | None:
+        """Accuracy is the share of right rows."""
+        return outcomes.correct if metric == "accuracy" else None
+
+    def own_measures(
+        self, outcomes: LabelOutcomes, dataset: LabelledDataset, seed: int
+    ) -> list[Measure]:
+        """Calibration of the logits."""
+        return calibration_measures(outcomes, dataset.labels, seed)
+
+    def paired_measures(
+        self, outcomes: LabelOutcomes, teacher: LabelOutcomes, seed: int
+    ) -> list[Measure]:
+        """Flips, agreement, kappa and divergence."""
+        return paired_measures(outcomes, teacher, seed)
+
+    def beside_teacher(
+        self, outcomes: LabelOutcomes, teacher: LabelOutcomes
+    ) -> dict[str, NDArray[np.float64]]:
+        """The divergence of each row's distribution."""
+        divergence = kl_to_teacher_nats(outcomes, teacher)
+        return {} if divergence is None else {"kl_to_teacher_nats": divergence}
+
+    def relabelling(
+        self,
+        outcomes: LabelOutcomes,
+        dataset: LabelledDataset,
+        family: str,
+        teacher: LabelOutcomes | None,
+        of_teacher: Relabelling | None,
+    ) -> Relabelling | None:
+        """Classes in another order than they are called; the teacher's own put right first."""
+        reference = USUAL
+        if teacher is not None:
+            reference = of_teacher.mended if of_teacher else float(teacher.correct.mean())
+        return find_relabelling(
+            outcomes,
+            dataset.labels,
+            called=dataset.label_names,
+            family=family,
+            teacher=teacher,
+            reference=reference,
+        )
+
+    def paired_rows(
+        self, outcomes: LabelOutcomes, teacher: LabelOutcomes, seed: int
+    ) -> PairedRows | None:
+        """Right or wrong."""
+        return paired_scores(teacher.correct, outcomes.correct, seed=seed)
+
+    def loss_chain(self, steps: Sequence[Step[LabelOutcomes]], seed: int) -> LossChain | None:
+        """In accuracy; an unanswered row is wrong."""
+        return chain_of_rows(
+            "accuracy",
+            steps,
+            lambda before, after: paired_scores(before.correct, after.correct, seed=seed),
+        )
+
+    def loss_details(
+        self,
+        outcomes: LabelOutcomes,
+        teacher: LabelOutcomes,
+        dataset: LabelledDataset,
+        texts: Sequence[str],
+    ) -> LossDetails:
+        """Confusions that became more frequent, and the worst flips."""
+        return class_details(outcomes, teacher, dataset, texts)
+
+    def confidence(self, teacher: LabelOutcomes) -> Confidence | None:
+        """How probable the teacher finds its own answer."""
+        distribution = log_probabilities(teacher)
+        if distribution is None:
+            return None
+        sure = np.exp(distribution).max(axis=1)
+        return Confidence("teacher confidence", sure, lambda share: f"{share:.1%}")

@@ -1,0 +1,146 @@
+"""What a classifier answered to each row, and how that is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from harness.tasks.answers import Batch, RowAnswer, Tensors
+from harness.tasks.classification.rows import LabelledDataset
+from harness.tasks.outcomes import Columns, Outcomes, StoredOutcomes, matrix_column
+from harness.tasks.rowwise import OF_ALL, PER_ROW, rowwise
+from harness.types import ModelVariant
+
+NO_PREDICTION = -1
+"""Stands where a class index would, for an unanswered row."""
+
+
+@rowwise
+@dataclass(frozen=True, kw_only=True)
+class LabelOutcomes(Outcomes):
+    """A class a row, without what it was chosen by: of a pipeline, which answers with labels."""
+
+    kind = "sequence-classification"
+
+    predictions: NDArray[np.int64] = field(metadata=PER_ROW)
+    """Class indices, `NO_PREDICTION` where unanswered, (rows,)."""
+    correct: NDArray[np.bool_] = field(metadata=PER_ROW)
+    """An unanswered row is not correct, (rows,)."""
+
+    def columns(self) -> Columns:
+        """`prediction` and `correct`."""
+        return {"prediction": pa.array(self.predictions), "correct": pa.array(self.correct)}
+
+
+@rowwise
+@dataclass(frozen=True, kw_only=True)
+class ClassOutcomes(LabelOutcomes):
+    """A class a row, and the scores of all classes."""
+
+    logits: NDArray[np.float32] = field(metadata=PER_ROW)
+    """(rows, classes), in the order of `label_names`; NaN where unanswered."""
+    label_names: tuple[str, ...] = field(metadata=OF_ALL)
+    """What each of the checkpoint's outputs stands for, in the words of the family's teacher:
+    equal for equal classes, whatever the checkpoints call them; empty where nobody names them."""
+
+    def columns(self) -> Columns:
+        """`prediction`, `correct` and `logits`, a list a row."""
+        return {**super().columns(), "logits": matrix_column(self.logits)}
+
+    def file_metadata(self) -> Mapping[str, str]:
+        """The names of the classes."""
+        return {"label_names": json.dumps(self.label_names)}
+
+
+@dataclass(frozen=True)
+class ClassAnswer:
+    """A batch's classes and logits."""
+
+    predictions: NDArray[np.int64]
+    """The likeliest class, (n,)."""
+    logits: NDArray[np.float32]
+    """(n, classes)."""
+    usable: NDArray[np.bool_]
+    """False where some logit is not a number, (n,)."""
+
+
+def read_logits(outputs: Tensors) -> ClassAnswer:
+    """The answer in a classifier's output `logits`, (n, classes)."""
+    logits = outputs["logits"]
+    return ClassAnswer(
+        logits.argmax(axis=1).astype(np.int64),
+        logits.astype(np.float32),
+        np.asarray(~np.isnan(logits).any(axis=1)),
+    )
+
+
+def compared_logits(outputs: Tensors) -> list[RowAnswer]:
+    """The class and the logits of each row."""
+    logits = outputs["logits"]
+    return [
+        RowAnswer(np.atleast_1d(best), row.astype(np.float64))
+        for best, row in zip(logits.argmax(axis=1), logits, strict=True)
+    ]
+
+
+def class_outcomes(
+    variant: ModelVariant,
+    dataset: LabelledDataset,
+    replies: Iterable[tuple[Batch, ClassAnswer | None]],
+) -> ClassOutcomes:
+    """Every row's class; a row without a usable answer has none."""
+    predictions = np.full(dataset.size, NO_PREDICTION, dtype=np.int64)
+    logits = np.full((dataset.size, variant.outputs[0].shape[-1]), np.nan, dtype=np.float32)
+    for batch, answer in replies:
+        if answer is not None:
+            rows = batch.rows[answer.usable]
+            predictions[rows] = answer.predictions[answer.usable]
+            logits[rows] = answer.logits[answer.usable]
+    return ClassOutcomes(
+        variant=variant.name,
+        sha256=variant.sha256,
+        unanswered=predictions == NO_PREDICTION,
+        predictions=predictions,
+        correct=predictions == dataset.labels,
+        logits=logits,
+        label_names=dataset.class_names,
+    )
+
+
+def label_outcomes(
+    name: str, sha256: str, predictions: NDArray[np.int64], dataset: LabelledDataset
+) -> LabelOutcomes:
+    """Outcomes of whatever answered with classes alone.
+
+    Args:
+        name: of what answered.
+        sha256: of the artefact; empty where it is not served.
+        predictions: class indices as in `dataset.labels`, `NO_PREDICTION` where unanswered.
+        dataset: the split.
+    """
+    return LabelOutcomes(
+        variant=name,
+        sha256=sha256,
+        unanswered=predictions == NO_PREDICTION,
+        predictions=predictions,
+        correct=predictions == dataset.labels,
+    )
+
+
+def restore_classes(stored: StoredOutcomes) -> LabelOutcomes:
+    """Read outcomes back; those of a pipeline, and of runs that kept none, have no logits."""
+    common = {
+        **stored.common,
+        "predictions": stored.array("prediction"),
+        "correct": stored.array("correct"),
+    }
+    if not stored.has("logits"):
+        return LabelOutcomes(**common)
+    return ClassOutcomes(
+        **common, logits=stored.matrix("logits"), label_names=stored.names("label_names")
+    )

@@ -1,0 +1,179 @@
+"""The rows of a classification: texts or pairs with one label each, read and encoded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.tasks.classification.section import SequenceClassification
+from harness.tasks.encoding import EncodedDataset, encode_texts, fields_of
+from harness.tasks.family import Reading
+from harness.tasks.label_values import form_of
+from harness.tasks.labels import LabelReader, choose_reading, distinct_labels, mismatch
+from harness.tasks.model_inputs import ModelInputs
+from harness.tasks.rows import Table, refuse
+from harness.tasks.rowwise import OF_ALL, PER_ROW, rowwise
+from harness.tasks.samples import Samples, digest_of, draw, read_texts, slice_columns
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledSamples(Samples):
+    """Texts or pairs with a label each."""
+
+    labels: tuple[int, ...]
+    """Indexes into the checkpoint's outputs."""
+    label_names: tuple[str, ...]
+    """What the checkpoint calls its outputs (else the data), in their order."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What each output stands for, in the words of the family's teacher."""
+        return self.reader.class_names if self.reader else self.label_names
+
+
+@rowwise
+@dataclass(frozen=True, kw_only=True)
+class LabelledDataset(EncodedDataset):
+    """The encoded texts with their labels."""
+
+    labels: NDArray[np.int64] = field(metadata=PER_ROW)
+    """Indexes of the checkpoint's outputs, (size,)."""
+    label_names: tuple[str, ...] = field(metadata=OF_ALL)
+    """What the checkpoint calls its outputs (else the data), in their order."""
+    class_names: tuple[str, ...] = field(metadata=OF_ALL)
+    """What each output stands for in the words of the family's teacher, by which models are
+    compared."""
+
+    @property
+    def width(self) -> int:
+        """Number of classes."""
+        return len(self.label_names)
+
+
+def encode_labelled(
+    task: SequenceClassification,
+    samples: Samples,
+    tokenizer: PreTrainedTokenizerBase,
+    inputs: ModelInputs,
+) -> EncodedDataset:
+    """Texts as tensors, with their labels where these are known.
+
+    Raises:
+        DataError: the texts cannot be encoded.
+    """
+    encoded = encode_texts(task, samples, tokenizer, inputs)
+    if not isinstance(samples, LabelledSamples):
+        return encoded
+    return LabelledDataset(
+        **fields_of(encoded),
+        labels=np.array(samples.labels, dtype=np.int64),
+        label_names=samples.label_names,
+        class_names=samples.class_names,
+    )
+
+
+def read_labelled(task: SequenceClassification, reading: Reading) -> Samples:
+    """Texts or pairs with their labels; without, where the checkpoint's classes are not known.
+
+    Raises:
+        DataError: with every problem of the data.
+    """
+    table = reading.table
+    texts, *pairs = read_texts(
+        table, (task.text, task.text_pair) if task.text_pair else (task.text,)
+    )
+    found = _labels(task, reading, reading.label_names) if reading.label_names else None
+    kept = draw(len(texts), task.samples, reading.seed)
+    written = [table.rows[row][task.label] for row in kept]
+    drawn_pairs = tuple(pairs[0][row] for row in kept) if pairs else None
+    drawn = tuple(texts[row] for row in kept)
+    common: dict[str, Any] = {
+        "texts": drawn,
+        "pairs": drawn_pairs,
+        "digest": digest_of(drawn, drawn_pairs, written),
+        "rows": tuple(kept),
+        "seed": reading.seed,
+        "columns": slice_columns(table, task, kept),
+    }
+    if found is None:
+        return Samples(**common)
+    return LabelledSamples(
+        **common,
+        labels=tuple(found.outputs[row] for row in kept),
+        label_names=found.reader.names,
+        reader=found.reader,
+        label_note=found.note,
+    )
+
+
+@dataclass(frozen=True)
+class _Labels:
+    outputs: Sequence[int]
+    """Of the checkpoint, a row each."""
+    reader: LabelReader
+    note: str
+
+
+def _labels(task: SequenceClassification, reading: Reading, label_names: Sequence[str]) -> _Labels:
+    """Every row's label as an output of the checkpoint; whatever is wrong is said once."""
+    table, teacher = reading.table, reading.teacher
+    declared = table.class_names.get(task.label)
+    values = [row.get(task.label) for row in table.rows]
+    if reading.like is None or declared:
+        chosen = choose_reading(
+            values,
+            reading.model,
+            label_names,
+            order=task.labels or declared,
+            declared=declared is not None,
+            teacher=teacher,
+        )
+        reader, problem, note = chosen.reader, chosen.problem, chosen.note
+    else:
+        reader, problem, note = reading.like, "", ""
+    known = {_key(value): reader.read(value) for value in distinct_labels(values)}
+    found = [known[_key(value)] for value in values]
+    unknown = [row for row, output in enumerate(found) if output is None]
+    _refuse_unlabelled(table, values, unknown)
+    if unknown and not problem:
+        first = f"{table.place(unknown[0])}: {json.dumps(values[unknown[0]], default=str)}"
+        why = f"{len(unknown)} of {len(values)} rows hold none of them, the first {first}"
+        problem = mismatch(distinct_labels(values), reader, why)
+    refuse(table.source, [problem] if problem else [], next_step=_label_advice(reader, teacher))
+    return _Labels([output for output in found if output is not None], reader, note)
+
+
+def _key(value: object) -> tuple[type, str]:
+    return type(value), repr(value)
+
+
+def _refuse_unlabelled(table: Table, values: Sequence[object], unknown: Sequence[int]) -> None:
+    """Rows without any label: missing ones, and the -1 of the hub's test splits."""
+    rows = [row for row in unknown if form_of(values[row]) is None]
+    step = "drop them, or give them labels"
+    if not rows and unknown and all(values[row] in (-1, "-1") for row in unknown):
+        rows = list(unknown)
+        step = "label -1 marks an unlabelled split: take one with labels, such as validation"
+    if rows:
+        shown = json.dumps(values[rows[0]], default=str)
+        first = f"{table.place(rows[0])}: {shown}"
+        problem = f"{len(rows)} of {len(values)} rows have no label, the first {first}"
+        refuse(table.source, [problem], next_step=step)
+
+
+def _label_advice(reader: LabelReader, teacher: LabelReader | None) -> str:
+    """What the task's `labels` would have to say."""
+    named = teacher if teacher and teacher.is_named and not reader.is_named else reader
+    example = ", ".join(named.names)
+    return (
+        "a label is a name of a class or an index; set the task's 'labels' to the names of the "
+        f"classes, in the data's order: a permutation of [{example}]"
+    )
