@@ -11,9 +11,10 @@ import pytest
 from harness.errors import UsageError
 from harness.flow.external.tensors import NamingClient, names_of, task_outputs
 from harness.serving.external.server import RemoteModel
+from harness.tasks.registry import family_of
 from harness.types import ServingConfig, TensorSpec
 
-CLASSES = "sequence-classification"
+CLASSES = family_of("sequence-classification")
 INPUTS = (TensorSpec("ids", "INT32", (-1, -1)), TensorSpec("mask", "FP32", (-1, -1)))
 OUTPUTS = (TensorSpec("total", "FP32", (1,)), TensorSpec("scores", "FP16", (-1, -1)))
 FOUND = RemoteModel("m", INPUTS, OUTPUTS, ServingConfig(max_batch_size=0))

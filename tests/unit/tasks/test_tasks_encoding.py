@@ -6,6 +6,7 @@ from tiny_models import LINES, byte_level_tokenizer, word_piece_tokenizer
 
 from harness.errors import CheckpointError, DataError
 from harness.study import CausalLanguageModelling, SequenceClassification
+from harness.tasks.causal_lm.rows import WindowDataset
 from harness.tasks.causal_lm.windows import cut_windows
 from harness.tasks.classification.rows import LabelledSamples
 from harness.tasks.loading import encode
@@ -186,7 +187,7 @@ def test_windows_of_running_text(byte_level):
     assert group.inputs["attention_mask"].sum(1).tolist() == expected
     assert group.length == 16
     assert list(group.inputs) == ["input_ids", "attention_mask"]
-    assert encoded.labels is None
+    assert isinstance(encoded, WindowDataset)
     window = tokenizer.convert_ids_to_tokens(group.inputs["input_ids"][0])
     assert encoded.byte_counts[0] == sum(len(token) for token in window[1:])
     assert encoded.byte_counts.shape == (encoded.size,)

@@ -112,7 +112,7 @@ def test_a_long_context_is_windowed_with_its_stride_and_counted(tmp_path, checkp
     covered = [set(), set()]
     shared = []
     for row in range(encoded.size):
-        context = group.context.mask[row]
+        context = group.context[row]
         assert (group.inputs["token_type_ids"][row][context] == 1).all()
         offsets = questions.offsets[row][context[: len(questions.offsets[row])]]
         characters = {c for start, end in offsets for c in range(start, end)}

@@ -9,8 +9,9 @@ import transformers
 from harness.errors import CheckpointError, DataError, MissingExtraError
 from harness.study import QuestionAnswering, SequenceClassification
 from harness.system import extras
-from harness.tasks import tokenizers as tokenizer_notes
+from harness.tasks import loading as tokenizer_notes
 from harness.tasks.loading import encode
+from harness.tasks.question_answering.rows import QuestionSamples
 from harness.tasks.samples import Samples
 from harness.tasks.tokenizers import load_tokenizer
 from tests.tiny_models import byte_level_tokenizer
@@ -22,9 +23,8 @@ PAIRS = (WORDS[5], "", " ".join(WORDS[40:70]))
 
 
 def samples(texts=TEXTS, pairs=None, **more):
-    return Samples(
-        texts=texts, pairs=pairs, digest="d", rows=tuple(range(len(texts))), seed=1, **more
-    )
+    made = QuestionSamples if "answers" in more else Samples
+    return made(texts=texts, pairs=pairs, digest="d", rows=tuple(range(len(texts))), seed=1, **more)
 
 
 def classification(length=12):
@@ -85,7 +85,7 @@ def test_every_token_of_a_long_context_is_asked_with_the_whole_question(
     seen = {
         WORDS[token - 5]
         for group in encoded.groups
-        for ids, context in zip(group.inputs["input_ids"], group.context.mask, strict=True)
+        for ids, context in zip(group.inputs["input_ids"], group.context, strict=True)
         for token in ids[context]
     }
     assert seen == set(WORDS[:40])
@@ -97,7 +97,7 @@ def test_every_token_of_a_long_context_is_asked_with_the_whole_question(
             assert ids[length - 2 if context_first else 1] == 55  # the question
         for position, window in enumerate(group.rows.tolist()):
             offsets = encoded.questions.offsets[window]
-            for place in group.context.mask[position].nonzero()[0]:
+            for place in group.context[position].nonzero()[0]:
                 first, end = offsets[place]
                 token = group.inputs["input_ids"][position][place]
                 assert encoded.questions.contexts[0][first:end] == WORDS[token - 5]
