@@ -37,7 +37,7 @@ from harness.metrics import (
     metric_named,
     quality_metrics,
 )
-from harness.study.base import written
+from harness.system.strict import written
 from harness.types import Constraint, ServiceLevelObjective
 
 EXAMPLE = "p95 < 50 ms, accuracy >= 90% of teacher"

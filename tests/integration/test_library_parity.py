@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-import harness.export.graphs
-import harness.tasks.encoding
+import harness.tasks.causal_lm.graph
+import harness.tasks.graphs
+import harness.tasks.loading
 from harness.errors import CheckpointError, ParityError
 from harness.export.library import LibraryAnswer, ask_library, choose_rows
 from harness.export.library_parity import check_rows
@@ -34,7 +35,7 @@ def test_token_types_that_are_left_out_are_refused_with_the_row(
     case = Case(tmp_path, "albert", Sides(), paired=True)
     assert case.gate() < 1e-4
     untyped = ModelInputs(("input_ids", "attention_mask"))
-    monkeypatch.setattr(harness.tasks.encoding, "model_inputs", lambda *_, **__: untyped)
+    monkeypatch.setattr(harness.tasks.loading, "model_inputs", lambda *_, **__: untyped)
     case.encoded = encode(case.task, case.samples, case.folder)
     with pytest.raises(ParityError, match=r"otherwise than transformers runs it: .*tokens padded"):
         case.gate()
@@ -52,7 +53,7 @@ def test_a_pooled_token_that_padding_moves_is_refused(
     change_config(case.folder, pad_token_id=0)
     case.open()
     assert case.gate() < 1e-4
-    monkeypatch.setattr(harness.export.graphs.PaddedModel, "ask", as_sent)
+    monkeypatch.setattr(harness.tasks.graphs.PaddedModel, "ask", as_sent)
     with pytest.raises(ParityError, match=r"answers otherwise where a row is padded.*sample \d+"):
         case.gate()
 
@@ -70,7 +71,7 @@ def test_positions_counted_from_elsewhere_are_refused(
     change_config(case.folder, is_decoder=True)
     case.open()
     assert case.gate() < 1e-4
-    monkeypatch.setattr(harness.export.graphs.ScoringGraph, "scores", from_zero)
+    monkeypatch.setattr(harness.tasks.causal_lm.graph.ScoringGraph, "scores", from_zero)
     with pytest.raises(ParityError, match="otherwise than transformers runs it"):
         case.gate()
 
