@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+from unittest.mock import patch
 
 import numpy as np
 import pytest
