@@ -43,21 +43,23 @@ def verdict(recommended):
 class Runner:
     digest: str = "now"
     asked: list = dataclasses.field(default_factory=list)
+    trials: dict = dataclasses.field(default_factory=dict)
+    """What the journal keeps."""
 
     def sha256(self, trial):
         return self.digest
 
-    def measure(self, trial, slo):
+    def settle(self, trial, slo):
         self.asked.append(trial)
-        return dataclasses.replace(measure(TRIAL), trial=trial, sha256=self.digest)
+        result = dataclasses.replace(measure(TRIAL), trial=trial, sha256=self.digest)
+        self.trials[trial.trial_id] = result
+        return result
 
 
 def decided(recommended, runner, trials):
     family = SimpleNamespace(pipelines=(prepared(),), family=SimpleNamespace(name="topics"))
-    journal = SimpleNamespace(
-        trials=trials, add=lambda one: trials.update({one.trial.trial_id: one})
-    )
-    folder = SimpleNamespace(journal=journal)
+    runner.trials = trials
+    folder = SimpleNamespace(journal=SimpleNamespace(trials=trials))
     _measure_pipeline(family, verdict(recommended), runner, folder, lambda step: None)
 
 
