@@ -14,6 +14,7 @@ from harness.flow.ensembles import PreparedPipeline, pipeline_trial, text_groups
 from harness.flow.sweep import _measure_pipeline
 from harness.serving.ensemble import TextTokenizer, make_pipeline
 from harness.study.file import load_study, parse_study
+from harness.study.objective import parse_objective
 from harness.tasks.encoding import EncodedDataset, EncodedGroup
 from harness.tasks.samples import Samples
 from harness.types import Decision, ServingConfig, Trial, Verdict, WireProtocol, Workload
@@ -27,6 +28,8 @@ TRIAL = Trial(
     stage="confirm",
     repeat=1,
 )
+
+SLO = parse_objective("p95 < 50 ms")
 
 
 def prepared():
@@ -60,7 +63,7 @@ def decided(recommended, runner, trials):
     family = SimpleNamespace(pipelines=(prepared(),), family=SimpleNamespace(name="topics"))
     runner.trials = trials
     folder = SimpleNamespace(journal=SimpleNamespace(trials=trials))
-    _measure_pipeline(family, verdict(recommended), runner, folder, lambda step: None)
+    _measure_pipeline(family, verdict(recommended), SLO, runner, folder, lambda step: None)
 
 
 def test_the_winner_is_measured_as_a_pipeline_once_at_the_load_it_won_with():
