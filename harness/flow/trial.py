@@ -31,9 +31,9 @@ from harness.flow.results import (
 )
 from harness.flow.serving import ModelClient, Site
 from harness.flow.steering import TrialWatch
+from harness.load.generators.driver import SLICE_S
 from harness.load.generators.pool import LoadGenerators, LoadJob
-from harness.load.generators.running import SLICE_S
-from harness.load.requests.known_answers import TOLERANCE, make_known_answers, write_known_answers
+from harness.load.requests.answers import TOLERANCE, make_known_answers, write_known_answers
 from harness.load.requests.payloads import draw_workload, read_payloads
 from harness.planning.steadiness import after_longer_warm_up
 from harness.runs.folder import RunFolder
