@@ -35,6 +35,7 @@ from harness.tasks.classification.statistics import (
     kl_to_teacher_nats,
     log_probabilities,
     paired_measures,
+    predictions_numbered_by,
 )
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.family import Reading, TaskFamily
@@ -155,8 +156,9 @@ class ClassificationFamily(
     def statistics(
         self, outcomes: LabelOutcomes, dataset: LabelledDataset, kept: Mask
     ) -> tuple[Statistic, ...]:
-        """Accuracy and macro-F1."""
-        return classification_statistics(dataset.labels[kept], outcomes.predictions[kept])
+        """Accuracy and macro-F1, also of a teacher that numbers the data's classes otherwise."""
+        predictions = predictions_numbered_by(dataset.class_names, outcomes)
+        return classification_statistics(dataset.labels[kept], predictions[kept])
 
     def right(self, metric: str, outcomes: LabelOutcomes) -> Mask | None:
         """Accuracy is the share of right rows."""

@@ -82,16 +82,21 @@ def names_of(outcomes: LabelOutcomes) -> tuple[str, ...]:
 
 
 def predictions_in_order_of(teacher: LabelOutcomes, outcomes: LabelOutcomes) -> Integers:
-    """A classifier's predictions in the teacher's numbering of the classes, (rows,).
+    """A classifier's predictions in the teacher's numbering of the classes, (rows,)."""
+    return predictions_numbered_by(names_of(teacher), outcomes)
+
+
+def predictions_numbered_by(names: tuple[str, ...], outcomes: LabelOutcomes) -> Integers:
+    """A classifier's predictions in the numbering of these names of classes, (rows,).
 
     Two checkpoints may number the same classes differently; names decide where both have them. A
-    class that the teacher does not know becomes a number of its own, beyond the teacher's.
+    class that is not among the names becomes a number of its own, beyond theirs.
     """
-    own, theirs = names_of(outcomes), names_of(teacher)
-    if not own or not theirs or own == theirs:
+    own = names_of(outcomes)
+    if not own or not names or own == names:
         return outcomes.predictions
-    known = {name: index for index, name in enumerate(theirs)}
-    order = np.array([known.get(name, len(theirs) + i) for i, name in enumerate(own)])
+    known = {name: index for index, name in enumerate(names)}
+    order = np.array([known.get(name, len(names) + i) for i, name in enumerate(own)])
     answered = outcomes.predictions != NO_PREDICTION
     return np.where(answered, order[outcomes.predictions], NO_PREDICTION).astype(np.int64)
 

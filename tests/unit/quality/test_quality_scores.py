@@ -11,11 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from quality_samples import classified, spoken, variant
+from quality_samples import labelled as labelled_split
 from scipy.stats import binom
 from sklearn.metrics import accuracy_score, f1_score
 
 from harness.errors import DataError, MissingExtraError
 from harness.quality.scores import baseline_scores, score
+from harness.tasks.classification.outcomes import ClassOutcomes
+from harness.tasks.classification.rows import LabelledDataset
 from harness.tasks.classification.statistics import classification_statistics
 from harness.tasks.outcomes import Outcomes
 from harness.types import QualityScore, Role
@@ -34,6 +37,22 @@ def noisy(labels: np.ndarray, errors: float, seed: int) -> np.ndarray:
 
 
 LABELS = np.arange(400) % 4
+
+
+def scored_by_logits(
+    labels: np.ndarray, predictions: np.ndarray, names: tuple[str, ...], name: str
+) -> tuple[ClassOutcomes, LabelledDataset]:
+    """Outcomes with logits and names of the classes, and the data set as this model takes it."""
+    outcomes = ClassOutcomes(
+        variant=name,
+        sha256=name,
+        unanswered=np.zeros(len(labels), dtype=bool),
+        predictions=predictions,
+        correct=predictions == labels,
+        logits=np.eye(len(names), dtype=np.float32)[predictions],
+        label_names=names,
+    )
+    return outcomes, labelled_split(labels, names)
 
 
 class TestClassification:
@@ -70,6 +89,25 @@ class TestClassification:
         assert accuracy.relative_low < share < accuracy.relative_high
         width = accuracy.relative_high - accuracy.relative_low
         assert width < 0.5 * (accuracy.high - accuracy.low) / accuracy.value
+
+    def test_a_teacher_that_numbers_the_classes_otherwise_is_scored_by_their_names(self) -> None:
+        names, turned = ("a", "b", "c", "d"), [2, 0, 3, 1]
+        teacher_predictions, predictions = noisy(LABELS, 0.1, 1), noisy(LABELS, 0.2, 2)
+        teacher = scored_by_logits(LABELS, teacher_predictions, names, "teacher")[0]
+        place = np.argsort(turned)
+        student, split = scored_by_logits(
+            place[LABELS], place[predictions], tuple(names[one] for one in turned), "student"
+        )
+
+        scores = by_metric(score(student, split, variant=variant(), teacher=teacher, seed=1))
+
+        for metric, value in {
+            "accuracy": accuracy_score,
+            "macro_f1": lambda truth, said: f1_score(truth, said, average="macro"),
+        }.items():
+            share = value(LABELS, predictions) / value(LABELS, teacher_predictions)
+            assert scores[metric].value == pytest.approx(value(LABELS, predictions))
+            assert scores[metric].relative_to_teacher == pytest.approx(share)
 
     def test_p_value_is_mcnemars_for_accuracy_alone(self) -> None:
         teacher, split = classified(LABELS, noisy(LABELS, 0.1, 1), "teacher")
