@@ -185,6 +185,15 @@ _share_of_right = partial(
     missed="below the quality floor",
 )
 """A quality from 0 to 1, shown as a percentage; the more the better."""
+_correlation = partial(
+    Metric,
+    kind=MetricKind.QUALITY,
+    unit=CORRELATION,
+    lower_is_better=False,
+    example="0.8",
+    missed="below the quality floor",
+)
+"""A quality from -1 to 1; the more the better."""
 _error = partial(
     Metric,
     kind=MetricKind.QUALITY,
@@ -223,8 +232,22 @@ _QUALITY = (
         of="share of the rows whose predicted class is the label", whole_answers=True,
     ),
     _share_of_right(
-        name="macro_f1", title="macro-F1", tasks=("sequence-classification",),
+        name="macro_f1", title="macro-F1",
+        tasks=("sequence-classification", "multi-label-classification"),
         of="F1 of each class that occurs in the labels, averaged",
+    ),
+    _share_of_right(
+        name="micro_f1", title="micro-F1", tasks=("multi-label-classification",),
+        of="F1 over all labels of all rows",
+    ),
+    _share_of_right(
+        name="subset_accuracy", title="subset accuracy", tasks=("multi-label-classification",),
+        of="share of the rows that are given exactly the right labels", whole_answers=True,
+    ),
+    _share_of_right(
+        name="mean_average_precision", title="mean average precision",
+        tasks=("multi-label-classification",),
+        of="average precision of each label's ranking of the rows, averaged; no threshold counts",
     ),
     _share_of_right(
         name="exact_match", title="exact match", tasks=("question-answering",),
@@ -233,6 +256,22 @@ _QUALITY = (
     _share_of_right(
         name="f1", title="F1", tasks=("question-answering",),
         of="word overlap with the best reference answer (SQuAD), averaged",
+    ),
+    _correlation(
+        name="pearson", title="Pearson correlation", tasks=("regression",),
+        of="Pearson's correlation of the predicted numbers with the labels",
+    ),
+    _correlation(
+        name="spearman", title="Spearman correlation", tasks=("regression",),
+        of="Spearman's rank correlation of the predicted numbers with the labels",
+    ),
+    _error(
+        name="mae", title="MAE", tasks=("regression",), example="0.5",
+        of="mean absolute error of the predicted numbers, in the unit of the labels",
+    ),
+    _error(
+        name="rmse", title="RMSE", tasks=("regression",), example="0.7",
+        of="root of the mean squared error of the predicted numbers, in the unit of the labels",
     ),
     _error(
         name="perplexity", title="perplexity", tasks=("causal-lm",), example="20",

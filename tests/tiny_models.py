@@ -30,10 +30,12 @@ def make_classifier(
     architecture: str = "bert",
     seed: int = 0,
     max_positions: int = 64,
+    problem_type: str | None = None,
 ) -> Path:
     """Save an untrained classifier (`bert`, `roberta`, `distilbert`, `gpt2`) with its tokenizer.
 
-    `labels` None leaves the generic names LABEL_0 to LABEL_2.
+    `labels` None leaves the generic names LABEL_0 to LABEL_2; of a regression there is one. What
+    `problem_type` says is written into config.json.
     """
     import torch
     import transformers
@@ -44,6 +46,7 @@ def make_classifier(
         "vocab_size": len(tokenizer),
         "max_position_embeddings": max_positions,
         "initializer_range": WEIGHT_SPREAD,
+        "problem_type": problem_type,
         **_labels(labels),
     }
     config: Any
@@ -62,6 +65,32 @@ def make_classifier(
         config = transformers.GPT2Config(n_embd=32, n_layer=2, n_head=2, **common)
     model = transformers.AutoModelForSequenceClassification.from_config(config)
     return _save(model, tokenizer, folder)
+
+
+def make_alike(
+    folder: Path, like: Path, *, order: Sequence[int] | None = None, noise: float = 0.0
+) -> Path:
+    """Save a classifier of another's weights, with noise added and its outputs in another order.
+
+    Args:
+        folder: where it is saved.
+        like: the other's.
+        order: which of the other's outputs stands in each place; None for the same.
+        noise: standard deviation of what is added to every weight of the head.
+    """
+    import torch
+    import transformers
+
+    torch.manual_seed(11)
+    model: Any = transformers.AutoModelForSequenceClassification.from_pretrained(like)
+    places = list(order or range(model.config.num_labels))
+    names = [model.config.id2label[place] for place in places]
+    with torch.no_grad():
+        for weights in (model.classifier.weight, model.classifier.bias):
+            weights.copy_(weights[places] + noise * torch.randn_like(weights))
+    model.config.id2label = dict(enumerate(names))
+    model.config.label2id = {name: place for place, name in enumerate(names)}
+    return _save(model, transformers.AutoTokenizer.from_pretrained(like), folder)
 
 
 def make_question_answerer(

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from harness.tasks.causal_lm.family import CausalLmFamily
 from harness.tasks.classification.family import ClassificationFamily
 from harness.tasks.family import AnyFamily
+from harness.tasks.multi_label.family import MultiLabelFamily
 from harness.tasks.question_answering.family import QuestionAnsweringFamily
+from harness.tasks.regression.family import RegressionFamily
 from harness.tasks.section import TaskSection
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 FAMILIES: list[AnyFamily] = [
     ClassificationFamily(),
+    MultiLabelFamily(),
+    RegressionFamily(),
     QuestionAnsweringFamily(),
     CausalLmFamily(),
 ]

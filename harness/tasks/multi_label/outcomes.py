@@ -1,0 +1,145 @@
+"""Which labels a model gave each row, and how that is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy import special
+
+from harness.tasks.answers import Batch, RowAnswer, Tensors
+from harness.tasks.multi_label.rows import LabelSetDataset, LabelSetGroup
+from harness.tasks.outcomes import Columns, Outcomes, StoredOutcomes, matrix_column
+from harness.tasks.rowwise import OF_ALL, PER_ROW, rowwise
+from harness.types import ModelVariant
+
+Mask = NDArray[np.bool_]
+
+
+@rowwise
+@dataclass(frozen=True, kw_only=True)
+class LabelSetOutcomes(Outcomes):
+    """The labels of each row, and the scores they were chosen by."""
+
+    kind = "multi-label-classification"
+
+    logits: NDArray[np.float32] = field(metadata=PER_ROW)
+    """(rows, labels), in the order of `label_names`; NaN where unanswered."""
+    correct: Mask = field(metadata=PER_ROW)
+    """Whether exactly the right labels were given; not of an unanswered row, (rows,)."""
+    label_names: tuple[str, ...] = field(metadata=OF_ALL)
+    """What each of the checkpoint's outputs stands for, in the words of the family's teacher:
+    equal for equal labels, whatever the checkpoints call them."""
+    threshold: float = field(metadata=OF_ALL)
+    """From which probability on a label is given, between 0 and 1."""
+
+    @property
+    def given(self) -> Mask:
+        """Whether each label is given, (rows, labels); none to an unanswered row."""
+        return given_labels(self.logits, self.threshold)
+
+    def columns(self) -> Columns:
+        """`logits` and `given`, a list a row each, and `correct`."""
+        return {
+            "logits": matrix_column(self.logits),
+            "given": matrix_column(self.given),
+            "correct": pa.array(self.correct),
+        }
+
+    def file_metadata(self) -> Mapping[str, str]:
+        """The names of the labels, and the threshold."""
+        return {
+            "label_names": json.dumps(self.label_names),
+            "threshold": repr(self.threshold),
+        }
+
+
+@dataclass(frozen=True)
+class LabelSetAnswer:
+    """A batch's scores."""
+
+    logits: NDArray[np.float32]
+    """(n, labels)."""
+    usable: Mask
+    """False where some logit is not a number, (n,)."""
+
+
+def given_labels(logits: NDArray[np.floating], threshold: float) -> Mask:
+    """Whether a label's probability reaches the threshold; never where the logit is no number."""
+    return np.asarray(special.expit(logits.astype(np.float64)) >= threshold)
+
+
+def read_label_logits(outputs: Tensors) -> LabelSetAnswer:
+    """The answer in the output `logits`, (n, labels)."""
+    logits = outputs["logits"].astype(np.float32)
+    return LabelSetAnswer(logits, np.asarray(~np.isnan(logits).any(axis=1)))
+
+
+def compared_label_sets(batch: Batch, outputs: Tensors) -> list[RowAnswer]:
+    """The labels and the logits of each row."""
+    logits = outputs["logits"]
+    threshold = batch.group.threshold if isinstance(batch.group, LabelSetGroup) else 0.5
+    return [
+        RowAnswer(given, row.astype(np.float64))
+        for given, row in zip(given_labels(logits, threshold), logits, strict=True)
+    ]
+
+
+def label_set_outcomes(
+    variant: ModelVariant,
+    dataset: LabelSetDataset,
+    replies: Iterable[tuple[Batch, LabelSetAnswer | None]],
+) -> LabelSetOutcomes:
+    """Every row's scores; a row without a usable answer has none, and is not right."""
+    logits = np.full((dataset.size, variant.outputs[0].shape[-1]), np.nan, dtype=np.float32)
+    unanswered = np.ones(dataset.size, dtype=np.bool_)
+    for batch, answer in replies:
+        if answer is not None:
+            rows = batch.rows[answer.usable]
+            logits[rows] = answer.logits[answer.usable]
+            unanswered[rows] = False
+    right = (given_labels(logits, dataset.threshold) == dataset.labels).all(axis=1)
+    return LabelSetOutcomes(
+        variant=variant.name,
+        sha256=variant.sha256,
+        unanswered=unanswered,
+        logits=logits,
+        correct=right & ~unanswered,
+        label_names=dataset.class_names,
+        threshold=dataset.threshold,
+    )
+
+
+def restore_label_sets(stored: StoredOutcomes) -> LabelSetOutcomes:
+    """Read outcomes back from their file."""
+    return LabelSetOutcomes(
+        **stored.common,
+        logits=stored.matrix("logits"),
+        correct=stored.array("correct"),
+        label_names=stored.names("label_names"),
+        threshold=float(stored.metadata["threshold"]),
+    )
+
+
+def in_order(
+    values: NDArray[Any], own: Sequence[str], wanted: Sequence[str], *, missing: float
+) -> NDArray[Any]:
+    """Columns of labels in another order, (rows, wanted).
+
+    Args:
+        values: (rows, own).
+        own: names of the labels, in their order.
+        wanted: names in the order wanted.
+        missing: what stands in the column of a label that is not among them.
+    """
+    place = {name: index for index, name in enumerate(own)}
+    found = np.full((len(values), len(wanted)), missing).astype(values.dtype)
+    for column, name in enumerate(wanted):
+        if name in place:
+            found[:, column] = values[:, place[name]]
+    return found

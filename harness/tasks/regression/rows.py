@@ -1,0 +1,126 @@
+"""The rows of a regression: texts or pairs with a number each, read and encoded."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.tasks.encoding import EncodedDataset, encode_texts, fields_of
+from harness.tasks.family import Reading
+from harness.tasks.model_inputs import ModelInputs
+from harness.tasks.regression.section import Regression
+from harness.tasks.rows import Table, refuse
+from harness.tasks.rowwise import PER_ROW, rowwise
+from harness.tasks.samples import Samples, digest_of, draw, read_texts, slice_columns
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberedSamples(Samples):
+    """Texts or pairs with a number each."""
+
+    labels: tuple[float, ...]
+    """The right numbers, all finite."""
+
+
+@rowwise
+@dataclass(frozen=True, kw_only=True)
+class NumberDataset(EncodedDataset):
+    """The encoded texts with their numbers."""
+
+    labels: NDArray[np.float64] = field(metadata=PER_ROW)
+    """The right numbers, (size,)."""
+
+    @property
+    def width(self) -> int:
+        """One output."""
+        return 1
+
+
+def read_numbered(task: Regression, reading: Reading) -> Samples:
+    """Texts or pairs with their numbers.
+
+    Raises:
+        DataError: with every problem of the data.
+    """
+    table = reading.table
+    texts, *pairs = read_texts(
+        table, (task.text, task.text_pair) if task.text_pair else (task.text,)
+    )
+    numbers = _numbers(table, task.label)
+    kept = draw(len(texts), task.samples, reading.seed)
+    drawn = tuple(texts[row] for row in kept)
+    drawn_pairs = tuple(pairs[0][row] for row in kept) if pairs else None
+    labels = tuple(numbers[row] for row in kept)
+    note = "every label is the same number: there is no correlation" if len(set(labels)) < 2 else ""  # noqa: PLR2004
+    return NumberedSamples(
+        texts=drawn,
+        pairs=drawn_pairs,
+        digest=digest_of(drawn, drawn_pairs, labels),
+        rows=tuple(kept),
+        seed=reading.seed,
+        columns=slice_columns(table, task, kept),
+        labels=labels,
+        label_note=note,
+    )
+
+
+def _numbers(table: Table, column: str) -> list[float]:
+    """The number of each row.
+
+    Raises:
+        DataError: with every row that holds none.
+    """
+    found = [_number(row.get(column)) for row in table.rows]
+    wrong = [place for place, number in enumerate(found) if number is None]
+    step = "a label is a finite number, with a point before its decimals; drop rows without one"
+    if any(isinstance(value := table.rows[place].get(column), str) and "," in value
+           for place in wrong):  # fmt: skip
+        step = "write decimals with a point, and thousands without a separator: 1234.5"
+    problems = [
+        f"{table.place(place)}: '{column}' is no number: {_shown(table.rows[place].get(column))}"
+        for place in wrong
+    ]
+    refuse(table.source, problems, next_step=step)
+    return [number for number in found if number is not None]
+
+
+def _number(value: object) -> float | None:
+    """A finite number, also where it is written as a text; None for anything else."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    if isinstance(value, str) and "_" in value:  # Python's own way to part thousands
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _shown(value: object) -> str:
+    return "it is missing" if value is None else json.dumps(value, default=str)[:40]
+
+
+def encode_numbered(
+    task: Regression, samples: Samples, tokenizer: PreTrainedTokenizerBase, inputs: ModelInputs
+) -> EncodedDataset:
+    """Texts as tensors, with their numbers.
+
+    Raises:
+        DataError: the texts cannot be encoded.
+    """
+    encoded = encode_texts(task, samples, tokenizer, inputs)
+    if not isinstance(samples, NumberedSamples):
+        return encoded
+    fields: dict[str, Any] = fields_of(encoded)
+    return NumberDataset(**fields, labels=np.array(samples.labels, dtype=np.float64))
