@@ -144,6 +144,7 @@ class _Tracer:
             chain,
             problem=problem,
             teacher_sha256=self.prepared.teacher.sha256,
+            metric=family_of(self.prepared.family.task).loss_metric,
         )
         if variant.name == self.prepared.teacher.name:
             return entry
@@ -161,6 +162,7 @@ class _Tracer:
             entry,
             slices=slice_losses(own, teacher, self._slicings, seed=self.study.seed),
             examples=details.examples,
+            examples_in=details.examples_in,
             shifts=details.shifts,
             classes=details.classes,
             confusion_change=details.confusion_change,

@@ -197,6 +197,8 @@ def reference_score(family: FamilyResults, metric: str) -> QualityScore | None:
 
 def loss_metric(family: FamilyResults, entry: LossEntry) -> str:
     """The metric that a variant's losses are counted in."""
+    if entry.metric:
+        return entry.metric
     if entry.chain:
         return entry.chain.metric
     shares = [metric for metric in family.metrics if metric_named(metric).unit.is_share]

@@ -75,6 +75,8 @@ class TaskFamily(ABC, Generic[S, D, A, R]):
     """What an encoded data set lacks that is no `dataset`: labels, say."""
     rows_called: str = "rows"
     """What is scored, for messages: questions, say."""
+    loss_metric: str = ""
+    """The metric that losses are told in, by slice and by step; none where they are not."""
     auto_class: str
     """Class of transformers that opens such a checkpoint."""
     architectures: tuple[str, ...]

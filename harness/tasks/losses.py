@@ -48,6 +48,9 @@ class LossDetails:
     """Of `confusion_change`'s rows and columns."""
     confusion_change: tuple[tuple[int, ...], ...] = ()
     """Samples by class (rows) and answer (columns): the variant's less the teacher's."""
+    examples_in: str = ""
+    """What the examples' losses are counted in, where that is not how probable the right answer
+    is."""
 
 
 def chain_of_rows(

@@ -23,6 +23,7 @@ MEASURES: Mapping[str, str] = {
     "right_to_wrong": "Right→wrong",
     "wrong_to_right": "Wrong→right",
     "agreement": "Agrees",
+    "label_agreement": "Same label",
     "cohen_kappa": "Kappa",
     "kl_mean_nats": "KL mean",
     "kl_p95_nats": "KL p95",
@@ -33,6 +34,12 @@ MEASURES: Mapping[str, str] = {
     "log_likelihood_change_nats": "Log likelihood",
     "log_likelihood_change_p5_nats": "worst twentieth",
     "greedy_agreement": "Same next token",
+    "mean_error": "Mean error",
+    "mae_change": "MAE less the teacher's",
+    "pearson_with_teacher": "Pearson with the teacher",
+    "spearman_with_teacher": "Spearman with the teacher",
+    "difference_mean": "Difference from the teacher",
+    "difference_p95": "Difference p95",
 }
 """By measure, those that a report shows, in its order."""
 UNITS: Mapping[str, str] = {
@@ -42,7 +49,7 @@ UNITS: Mapping[str, str] = {
     "log_likelihood_change_p5_nats": "nats per window",
 }
 SHARES = frozenset({"right_to_wrong", "wrong_to_right", "agreement", "greedy_agreement", "ece"})
-SHARES |= {"ece_after"}
+SHARES |= {"ece_after", "label_agreement"}
 
 
 def step_title(step: str) -> str:

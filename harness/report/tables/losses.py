@@ -275,19 +275,26 @@ def examples_table(entry: LossEntry) -> Table | None:
     columns = [Column("Row", numeric=False), Column("Text", numeric=False)]
     if labelled:
         columns += [Column(title, numeric=False) for title in ("Class", "Teacher", "Variant")]
-    columns.append(Column("Lost", "nats" if labelled else "nats a token"))
+    unit = entry.examples_in or ("nats" if labelled else "nats a token")
+    columns.append(Column("Lost", unit))
     rows = []
     for one in entry.examples:
         cells = [words(count(one.row)), words(one.text)]
         if labelled:
             cells += [words(one.label), words(one.teacher_says), words(one.variant_says)]
         rows.append((*cells, numeric(number(one.loss), one.loss)))
-    what = "right with the teacher, wrong with the variant" if labelled else "windows"
+    if entry.examples_in:
+        note = f"Samples whose {entry.examples_in} grew most; texts are shortened."
+    else:
+        what = "right with the teacher, wrong with the variant" if labelled else "windows"
+        note = (
+            f"Samples ({what}) whose right answer became the least probable; texts are shortened."
+        )
     return Table(
         caption=f"Worst examples of {entry.variant}",
         columns=tuple(columns),
         rows=tuple(rows),
-        note=f"Samples ({what}) whose right answer became the least probable; texts are shortened.",
+        note=note,
     )
 
 

@@ -18,12 +18,17 @@ _PAIRS = {
     "right_to_wrong": "right→wrong",
     "wrong_to_right": "wrong→right",
     "agreement": "agrees",
+    "label_agreement": "same label",
     "cohen_kappa": "kappa",
     "kl_mean_nats": "KL mean",
     "ece": "ECE",
     "temperature": "temp.",
     "log_likelihood_change_nats": "ll nats",
     "greedy_agreement": "same token",
+    "mean_error": "mean error",
+    "mae_change": "MAE change",
+    "pearson_with_teacher": "r to teacher",
+    "difference_mean": "|difference|",
 }
 _MAKING = {
     "distillation": "distillation",

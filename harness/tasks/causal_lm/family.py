@@ -59,6 +59,7 @@ class CausalLmFamily(
     section = CausalLanguageModelling
     dataset = WindowDataset
     lacking = "byte counts"
+    loss_metric = "bits_per_byte"
     auto_class = "AutoModelForCausalLM"
     architectures = ("ForCausalLM", "LMHeadModel")
     described = "a causal language model"

@@ -65,6 +65,7 @@ class ClassificationFamily(
     section = SequenceClassification
     dataset = LabelledDataset
     lacking = "labels"
+    loss_metric = "accuracy"
     auto_class = "AutoModelForSequenceClassification"
     architectures = ("ForSequenceClassification",)
     has_pipeline = True
@@ -213,7 +214,7 @@ class ClassificationFamily(
     def loss_chain(self, steps: Sequence[Step[LabelOutcomes]], seed: int) -> LossChain | None:
         """In accuracy; an unanswered row is wrong."""
         return chain_of_rows(
-            "accuracy",
+            self.loss_metric,
             steps,
             lambda before, after: paired_scores(before.correct, after.correct, seed=seed),
         )

@@ -59,7 +59,7 @@ class MultiLabelFamily(
     section = MultiLabelClassification
     dataset = LabelSetDataset
     lacking = "labels"
-    metrics = ("micro_f1", "macro_f1", "subset_accuracy", "mean_average_precision")
+    loss_metric = "subset_accuracy"
     auto_class = "AutoModelForSequenceClassification"
     architectures = ("ForSequenceClassification",)
     described = "a multi-label classifier"
@@ -199,7 +199,7 @@ class MultiLabelFamily(
     def loss_chain(self, steps: Sequence[Step[LabelSetOutcomes]], seed: int) -> LossChain | None:
         """In subset accuracy; an unanswered row is wrong."""
         return chain_of_rows(
-            "subset_accuracy",
+            self.loss_metric,
             steps,
             lambda before, after: paired_scores(before.correct, after.correct, seed=seed),
         )

@@ -51,7 +51,7 @@ class RegressionFamily(TaskFamily[Regression, NumberDataset, NumberAnswer, Numbe
     section = Regression
     dataset = NumberDataset
     lacking = "labels"
-    metrics = ("pearson", "spearman", "mae", "rmse")
+    loss_metric = "mae"
     auto_class = "AutoModelForSequenceClassification"
     architectures = ("ForSequenceClassification",)
     described = "a regression"
@@ -161,7 +161,7 @@ class RegressionFamily(TaskFamily[Regression, NumberDataset, NumberAnswer, Numbe
     def loss_chain(self, steps: Sequence[Step[NumberOutcomes]], seed: int) -> LossChain | None:
         """In mean absolute error, over the rows that every step answered."""
         return chain_of_rows(
-            "mae", steps, lambda before, after: _paired_errors(before, after, seed)
+            self.loss_metric, steps, lambda before, after: _paired_errors(before, after, seed)
         )
 
     def loss_details(
@@ -172,7 +172,7 @@ class RegressionFamily(TaskFamily[Regression, NumberDataset, NumberAnswer, Numbe
         texts: Sequence[str],
     ) -> LossDetails:
         """The samples whose error grew most."""
-        return LossDetails(worst_numbers(outcomes, teacher, texts))
+        return LossDetails(worst_numbers(outcomes, teacher, texts), examples_in="absolute error")
 
 
 def _paired_errors(first: NumberOutcomes, second: NumberOutcomes, seed: int) -> PairedRows:
