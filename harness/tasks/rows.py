@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import json
+import re
 import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +21,7 @@ from harness.system.extras import require_extra
 from harness.tasks.data import ConllData, CsvData, HubData, JsonLinesData, ReferenceData
 
 _SHOWN = 8
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _LINES = "JSON lines hold one JSON object a line"
 _ARRAY = "JSON lines hold one JSON object a line; an array becomes them by: jq -c '.[]' FILE"
 _UNCLOSED = "a quote that is opened in this row is never closed"
@@ -95,7 +96,7 @@ def _from_csv(path: Path) -> Table:
     # The csv module and not pandas: it knows line numbers, guesses no types, and refuses short
     # rows instead of filling them.
     text = read_text(path)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(_lines(text), strict=True)
     rows: list[dict[str, object]] = []
     lines: list[int] = []
     problems: list[str] = []
@@ -121,6 +122,11 @@ def _from_csv(path: Path) -> Table:
         problems.append(f"line 1: repeated columns: {', '.join(repeated)}")
     refuse(str(path), problems)
     return Table(str(path), tuple(header), rows, lines)
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Lines with their ends, one at a time: `io.StringIO` takes four bytes a character for them."""
+    return (match.group() for match in _LINE.finditer(text))
 
 
 @contextmanager
