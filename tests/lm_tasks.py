@@ -99,3 +99,79 @@ def _metric(name: str, aggregation: str, higher: bool) -> dict[str, Any]:
 
 def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+NLI = ("entailment", "neutral", "contradiction")
+"""The classes of MNLI, in the order of its gold label."""
+
+
+def write_class_tasks(folder: Path, *, documents: int = 48) -> Path:
+    """Write tasks in the shape of GLUE's: `mnli`, `sst2`, and one of its own, `local_topics`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs = [
+        {
+            "premise": LINES[number % 6],
+            "hypothesis": f"{LINES[(number * 5 + 1) % 6]} {number}",
+            "label": number % 3,
+        }
+        for number in range(documents)
+    ]
+    sentences = [
+        {"sentence": f"{LINES[number % 6]} {number}", "label": (number // 2) % 2}
+        for number in range(documents)
+    ]
+    topics = [
+        {"body": f"{LINES[number % 6]} {number}", "topic": ("code", "prose", "other")[number % 3]}
+        for number in range(documents)
+    ]
+    for name, rows in {"pairs": pairs, "sentences": sentences, "topics": topics}.items():
+        _write_lines(folder / f"{name}.jsonl", rows)
+    for task in (mnli(folder), sst2(folder), topics_task(folder)):
+        write_task(folder, task)
+    return folder
+
+
+def mnli(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Natural language inference, worded as lm-eval's `mnli`."""
+    return {
+        "task": "mnli",
+        **_local(folder / "pairs.jsonl"),
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{premise}}\nQuestion: {{hypothesis}} True, False or Neither?\nAnswer:",
+        "doc_to_choice": ["True", "Neither", "False"],
+        "doc_to_target": "label",
+        "metric_list": [_metric("acc", "mean", True), _metric("acc_norm", "mean", True)],
+        **changes,
+    }
+
+
+def sst2(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Sentiment, worded as lm-eval's `sst2`."""
+    return {
+        "task": "sst2",
+        **_local(folder / "sentences.jsonl"),
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{sentence}}\nQuestion: positive or negative?\nAnswer:",
+        "doc_to_choice": ["negative", "positive"],
+        "doc_to_target": "label",
+        "metric_list": [_metric("acc", "mean", True), {"metric": "f1"}],
+        **changes,
+    }
+
+
+def topics_task(folder: Path, **changes: Any) -> dict[str, Any]:
+    """A task that is none of GLUE's: its file says what a classifier reads."""
+    return {
+        "task": "local_topics",
+        **_local(folder / "topics.jsonl"),
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{body}}\nTopic:",
+        "doc_to_choice": ["a program", "a text", "neither"],
+        "doc_to_target": "{{['code', 'prose', 'other'].index(topic)}}",
+        "metric_list": [_metric("acc", "mean", True)],
+        "metadata": {
+            "version": 1.0,
+            "classifier": {"text": "body", "classes": ["code", "prose", "other"]},
+        },
+        **changes,
+    }

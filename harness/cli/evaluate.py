@@ -13,11 +13,8 @@ from harness.cli.external import RemoteStudyOptions
 from harness.cli.options import DEFAULT_REPOSITORY, Repository, StudyFile, with_option_groups
 from harness.cli.session import FolderOptions, keep_what_there_is, open_folder, tell_trackers
 from harness.errors import EXIT_ENVIRONMENT, EXIT_OK, HarnessError
-from harness.flow.lm_evaluation import (
-    TaskEvaluation,
-    check_language_models,
-    families_without_answer,
-)
+from harness.flow.inputs import check_inputs
+from harness.flow.lm_plan import TaskEvaluation, check_somebody_answers, plan_evaluation
 from harness.flow.options import Machinery
 from harness.flow.run import score_study
 from harness.flow.samples import StudyInputs
@@ -34,13 +31,13 @@ from harness.tracking.sinks import check_trackers
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """What lm-eval is to ask the language models."""
+    """What lm-eval is to ask the models."""
 
     tasks: Annotated[
         str | None,
         typer.Option(
-            help="lm-evaluation-harness tasks for the language models: names, patterns or YAML "
-            "files, as in mnli,wikitext.",
+            help="lm-evaluation-harness tasks for the language models, and for the classifiers "
+            "those that choose among classes: names, patterns or YAML files, as in mnli,wikitext.",
             show_default=False,
         ),
     ] = None
@@ -85,11 +82,11 @@ def evaluate(
     """
     check_trackers(kept.trackers)
     study = load_study(study_file)
-    evaluation = _evaluation(study, asked.request(), use_cache=not asked.no_cache)
     inputs = StudyInputs()
+    evaluation = _evaluation(study, asked, inputs)
     with (
         ProgressDisplay() as progress,
-        there.borrowing(study, inputs) as borrowed,
+        there.borrowing(study) as borrowed,
         open_folder(study, kept.out, borrowed, resume=kept.resume) as folder,
     ):
         machinery = Machinery(repository, progress=progress, warn=warn, inputs=inputs)
@@ -122,16 +119,22 @@ def _print_scores(run: StoredRun, path: Path, *, as_json: bool) -> None:
     print_line(f"run: {path}")
 
 
-def _evaluation(study: Study, request: TaskRequest, *, use_cache: bool) -> TaskEvaluation | None:
-    """What lm-eval is to ask, loaded and checked; None where no task is named."""
+def _evaluation(study: Study, asked: TaskOptions, inputs: StudyInputs) -> TaskEvaluation | None:
+    """Check the study's inputs and what lm-eval is to ask; None where no task is named.
+
+    Raises:
+        StudyError: with every problem of checkpoints, data and tasks.
+        UsageError: nobody in the study answers tasks.
+        DataError: a task that cannot be loaded.
+    """
+    request = asked.request()
     if not request.names:
+        check_inputs(study, inputs)
         return None
-    check_language_models(study, ())
-    for family in families_without_answer(study):
-        say(
-            f"family {family}: sequence classifiers do not answer lm-eval tasks, which ask a "
-            "causal language model for likelihoods; they are scored on the study's own data"
-        )
+    check_somebody_answers(study)
     loaded = load_tasks(request)
-    check_language_models(study, loaded)
-    return TaskEvaluation(loaded, use_cache)
+    check_inputs(study, inputs)
+    planned = plan_evaluation(study, loaded, inputs, use_cache=not asked.no_cache)
+    for note in planned.notes:
+        say(note)
+    return planned

@@ -14,8 +14,6 @@ from harness.cli.console import say
 from harness.errors import UsageError
 from harness.flow.external.server import RemoteAddress, parse_url
 from harness.flow.external.study import Borrowed, BorrowOptions, borrow, parse_names
-from harness.flow.inputs import check_inputs
-from harness.flow.samples import StudyInputs
 from harness.study import Study
 
 WITHOUT_URL = "name the server: --url http://HOST:PORT"
@@ -107,11 +105,10 @@ class RemoteStudyOptions:
     ] = False
 
     @contextmanager
-    def borrowing(self, study: Study, inputs: StudyInputs) -> Iterator[Borrowed | None]:
-        """The study's models there, once its inputs are checked; None where the harness serves.
+    def borrowing(self, study: Study) -> Iterator[Borrowed | None]:
+        """The models of a study whose inputs are checked; None where the harness serves.
 
         Raises:
-            StudyError: with every problem of checkpoints and data.
             UsageError: no such server, or not with these models; nothing was started.
         """
         address, names = self.remote.address(), parse_names(self.model_names)
@@ -119,7 +116,6 @@ class RemoteStudyOptions:
             raise UsageError(
                 "--model-name and --as-is go with --url, and there is none", next_step=WITHOUT_URL
             )
-        check_inputs(study, inputs)
         if address is None:
             yield None
             return

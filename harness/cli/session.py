@@ -24,7 +24,7 @@ from harness.errors import (
     RunFolderError,
 )
 from harness.flow.external.study import Borrowed
-from harness.flow.inputs import check_embedded
+from harness.flow.inputs import check_embedded, check_inputs
 from harness.flow.manifest import new_manifest, without_secrets
 from harness.flow.run import run_study, write_results
 from harness.report.terminal.card import card_table
@@ -103,9 +103,10 @@ def run_to_verdict(study: Study, options: RunOptions, card: CardPlan | None = No
         machinery = make_machinery(
             options.repository, options.generators, options.cpus, progress=progress
         )
+        check_inputs(study, machinery.inputs)
         with (
             watched(machinery, options.telemetry) as machinery,
-            there.borrowing(study, machinery.inputs) as borrowed,
+            there.borrowing(study) as borrowed,
             open_folder(study, kept.out, borrowed, resume=kept.resume) as folder,
         ):
             asked = borrowed.study if borrowed else study

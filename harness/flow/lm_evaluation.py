@@ -1,76 +1,40 @@
-"""lm-evaluation-harness's tasks through the endpoint, for every language model of a study."""
+"""lm-evaluation-harness's tasks through the endpoint, for every model that can answer them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from harness.errors import ServerError, StudyError, UsageError
-from harness.export.checkpoint import inspect_checkpoint
-from harness.export.configuration import positions_held, vocabulary_size
+from harness.errors import DataError, ServerError
+from harness.flow.lm_plan import TaskEvaluation, open_tokenizer
 from harness.flow.options import ProgressSink
 from harness.flow.preparation import PreparedFamily
 from harness.flow.scoring import standing
 from harness.flow.serving import Served, Site
 from harness.quality.answer_cache import AnswerCache
-from harness.quality.lm_eval.generation import end_tokens, generation_settings, not_kept_of
+from harness.quality.lm_eval.classifier import choice_outputs, document_form
+from harness.quality.lm_eval.generation import end_tokens, generation_settings
 from harness.quality.lm_eval.tasks import LoadedTask
 from harness.quality.token_scores import TokenScorer
 from harness.runs.folder import RunFolder
 from harness.serving.external.server import REMOTE_DIGEST
-from harness.study import Family, Model, Study, variants_of
+from harness.study import Model, SequenceClassification, Study, variants_of
 from harness.system.cache import cache_root
-from harness.system.extras import quiet
-from harness.tasks.registry import family_of
-from harness.tasks.tokenizers import load_tokenizer
+from harness.tasks.classification.rows import LabelledSamples
+from harness.tasks.loading import encode
 from harness.types import ModelVariant, Progress, ServingConfig, TaskEntry
+
+if TYPE_CHECKING:
+    from harness.quality.lm_eval.model import ServedLM
+    from harness.quality.lm_eval.served_classifier import ServedClassifier
 
 ROWS_PER_REQUEST = 16
 """And the served maximum: a full request is executed as it is, in every run alike."""
 FOLDER = "lm_eval"
-
-
-@dataclass(frozen=True)
-class TaskEvaluation:
-    """Tasks that a study's language models are to answer."""
-
-    tasks: tuple[LoadedTask, ...]
-    use_cache: bool = True
-
-
-def check_language_models(study: Study, tasks: Sequence[LoadedTask]) -> None:
-    """Make sure that somebody can answer, and that what is asked fits the model.
-
-    Raises:
-        UsageError: no family is a language model's.
-        StudyError: with every problem: a tokenizer of another model, texts longer than it takes.
-    """
-    families = [family for family in study.families if _answers(family)]
-    if not families:
-        raise UsageError(
-            f"no model of study {study.name} can answer an lm-eval task: those ask a causal "
-            "language model how likely a continuation is, which a sequence classifier cannot say",
-            next_step="its classifiers are scored on the study's own data: leave --tasks out",
-        )
-    problems = [
-        f"family {family.name}, model {model.name}: {problem}"
-        for family in families
-        for model in family.models
-        if not model.reference_name
-        for problem in _misfits(model, tasks)
-    ]
-    if problems:
-        raise StudyError(f"study {study.name}", problems)
-
-
-def families_without_answer(study: Study) -> tuple[str, ...]:
-    """Families of classifiers: lm-eval's tasks pass them by."""
-    return tuple(family.name for family in study.families if not _answers(family))
 
 
 def evaluation_serving(kind: str) -> ServingConfig:
@@ -103,10 +67,9 @@ def evaluate_family(
     Raises:
         ServerError: the server died, or has another model now than at the start.
     """
-    if not _answers(prepared.family):
-        return
+    tasks = evaluation.tasks_of(prepared.family)
     for variant in standing(prepared, folder):
-        todo = [task for task in evaluation.tasks if not _done(folder, prepared, variant, task)]
+        todo = [task for task in tasks if not _done(folder, prepared, variant, task)]
         if not todo:
             continue
         serving = evaluation_serving(study.serving_of(prepared.family).instance_kind)
@@ -157,50 +120,6 @@ def _tokenizer_folder(prepared: PreparedFamily, variant: ModelVariant) -> Path:
     return own if own.is_dir() else prepared.opened[variant.name].checkpoint.folder
 
 
-def _answers(family: Family) -> bool:
-    return family_of(family.task).causal
-
-
-def _misfits(model: Model, tasks: Sequence[LoadedTask]) -> Iterator[str]:
-    """What a model's own files say against it."""
-    place = inspect_checkpoint(model, None).folder
-    tokenizer, config, max_length = _open(place, model)
-    last = max(tokenizer.get_vocab().values())
-    size = vocabulary_size(config)
-    if size is not None and last >= size:
-        yield (
-            f"its tokenizer makes tokens up to {last}, but its vocabulary ends at "
-            f"{size - 1}: the tokenizer is another model's"
-        )
-    if tasks and tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
-        yield "its tokenizer has no begin-of-text and no end-of-text token: lm-eval needs one"
-    settings = generation_settings(place)
-    for task in tasks:
-        if task.generations and tokenizer.eos_token_id is None:
-            yield f"task {task.name} generates, and its tokenizer has no end-of-text token"
-        for asked in task.generations:
-            yield from (f"task {task.name}: {one}" for one in not_kept_of(settings, asked))
-        if task.generated_tokens >= max_length:
-            yield (
-                f"task {task.name} generates up to {task.generated_tokens} tokens, and the model "
-                f"takes {max_length} with the prompt: set max_gen_toks in the task"
-            )
-
-
-def _open(folder: Path, model: Model) -> tuple[Any, Any, int]:
-    """Tokenizer, configuration, and the tokens the model takes as lm-eval reads it from them."""
-    from lm_eval.models.utils import resolve_max_length
-    from transformers import AutoConfig
-
-    tokenizer = load_tokenizer(folder, trust_remote_code=model.trust_remote_code)
-    with quiet():
-        config = AutoConfig.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=model.trust_remote_code
-        )
-    length, held = resolve_max_length(config, tokenizer), positions_held(config)
-    return tokenizer, config, length if held is None else min(length, held)
-
-
 def _done(
     folder: RunFolder, prepared: PreparedFamily, variant: ModelVariant, task: LoadedTask
 ) -> bool:
@@ -240,30 +159,22 @@ def _evaluate(  # noqa: PLR0913, PLR0917  (all of one step: who answers what, wh
     cache: AnswerCache | None,
     progress: ProgressSink,
 ) -> TaskEntry:
+    from harness.quality.lm_eval.classifier import class_metrics
     from harness.quality.lm_eval.evaluation import evaluate_task, read_samples, write_results
-    from harness.quality.lm_eval.model import ServedLM
     from harness.quality.lm_eval.scores import task_scores
 
-    model = next(one for one in prepared.family.models if variant.name in variants_of(one))
-    folder_of_model = _tokenizer_folder(prepared, variant)
-    tokenizer, _, max_length = _open(folder_of_model, model)
-    scorer = TokenScorer(
-        variant,
-        served.site.client,
-        pad_token_id=tokenizer.pad_token_id,
-        cache=cache,
-        rows_per_request=ROWS_PER_REQUEST,
-    )
-    lm = ServedLM(
-        scorer,
-        tokenizer,
-        max_length=max_length,
-        end_tokens=end_tokens(generation_settings(folder_of_model)),
-        progress=lambda done, total: progress(
-            Progress(_stage(variant), done, max(total, 1), task.name)
-        ),
-    )
-    results = evaluate_task(lm, task, variant)
+    def tell(done: int, total: int) -> None:
+        progress(Progress(_stage(variant), done, max(total, 1), task.name))
+
+    if isinstance(prepared.family.task, SequenceClassification):
+        classifier = _classifier(prepared, variant, task, served, tell)
+        with class_metrics(task.tasks):
+            results = evaluate_task(classifier, task, variant)
+        counts, answers = classifier.counts, classifier.answers
+    else:
+        model = _language_model(prepared, variant, served, cache, tell)
+        results = evaluate_task(model, task, variant)
+        counts, answers = model.counts, model.answers
     files = write_results(folder.path / FOLDER / variant.name, task.name, results)
     scores = []
     for name, file in files.items():
@@ -277,7 +188,6 @@ def _evaluate(  # noqa: PLR0913, PLR0917  (all of one step: who answers what, wh
             outcomes_file=str(file.relative_to(folder.path)),
             seed=study.seed,
         )
-    counts = lm.counts
     return TaskEntry(
         variant=variant.name,
         sha256=variant.sha256,
@@ -288,7 +198,77 @@ def _evaluate(  # noqa: PLR0913, PLR0917  (all of one step: who answers what, wh
         unanswered=counts.unanswered,
         truncated=counts.truncated,
         windowed=counts.windowed,
-        from_cache=scorer.counts.kept,
-        asked=scorer.counts.asked,
+        from_cache=answers.kept,
+        asked=answers.asked,
         teacher_sha256=prepared.teacher.sha256,
     )
+
+
+def _language_model(
+    prepared: PreparedFamily,
+    variant: ModelVariant,
+    served: Served,
+    cache: AnswerCache | None,
+    tell: Callable[[int, int], None],
+) -> ServedLM:
+    from harness.quality.lm_eval.model import ServedLM
+
+    model = _model_of(prepared, variant)
+    folder = _tokenizer_folder(prepared, variant)
+    tokenizer, _, max_length = open_tokenizer(folder, model)
+    scorer = TokenScorer(
+        variant,
+        served.site.client,
+        pad_token_id=tokenizer.pad_token_id,
+        cache=cache,
+        rows_per_request=ROWS_PER_REQUEST,
+    )
+    return ServedLM(
+        scorer,
+        tokenizer,
+        max_length=max_length,
+        end_tokens=end_tokens(generation_settings(folder)),
+        progress=tell,
+    )
+
+
+def _classifier(
+    prepared: PreparedFamily,
+    variant: ModelVariant,
+    task: LoadedTask,
+    served: Served,
+    tell: Callable[[int, int], None],
+) -> ServedClassifier:
+    """Raises DataError where a choice is no class of the model; known before for all but ours."""
+    from harness.quality.lm_eval.served_classifier import ChosenTask, ServedClassifier
+
+    section, opened = prepared.family.task, prepared.opened[variant.name]
+    samples = opened.samples
+    if not isinstance(section, SequenceClassification) or not isinstance(samples, LabelledSamples):
+        raise DataError(f"{variant.name} answers with no classes that have names or numbers")
+    chosen = {}
+    for name, one in task.tasks.items():
+        form = document_form(one, section)
+        chosen[name] = ChosenTask(
+            one, form, choice_outputs(form, variant.name, samples.class_names)
+        )
+    model = _model_of(prepared, variant)
+    return ServedClassifier(
+        variant,
+        served.site.client,
+        chosen,
+        label_names=samples.class_names,
+        encode=lambda documents: encode(
+            section,
+            documents,
+            opened.checkpoint.folder,
+            trust_remote_code=model.trust_remote_code,
+        ),
+        max_length=section.max_length,
+        batch_size=min(served.largest_batch(variant) or ROWS_PER_REQUEST, ROWS_PER_REQUEST),
+        progress=tell,
+    )
+
+
+def _model_of(prepared: PreparedFamily, variant: ModelVariant) -> Model:
+    return next(one for one in prepared.family.models if variant.name in variants_of(one))

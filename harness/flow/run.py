@@ -11,7 +11,8 @@ from harness.flow.card import measure_card, serve_card
 from harness.flow.external.study import Borrowed
 from harness.flow.external.variants import serve_borrowed
 from harness.flow.inputs import check_inputs
-from harness.flow.lm_evaluation import TaskEvaluation, evaluate_family
+from harness.flow.lm_evaluation import evaluate_family
+from harness.flow.lm_plan import TaskEvaluation
 from harness.flow.losses import trace_losses
 from harness.flow.manifest import describe_run
 from harness.flow.null_model import measure_overhead
@@ -110,7 +111,8 @@ def measure_once(
         trial_runner(study, served, folder, machinery) as runner,
     ):
         served.families[0].demand(trial.variant)
-        result = runner.settle(trial, study.objective_of(study.family_of(trial.variant)))
+        result = runner.measure(trial, study.objective_of(study.family_of(trial.variant)))
+    folder.journal.add(result)
     write_tables(read_run(folder.path), folder.path)
     return result
 

@@ -8,22 +8,36 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from harness.quality.lm_eval.model import ServedLM
+from harness.quality.lm_eval.model import RequestCounts
 from harness.quality.lm_eval.quiet import lm_eval_quiet
 from harness.quality.lm_eval.tasks import FEWSHOT_SEED, LoadedTask
+from harness.quality.token_scores import ScoringCounts
 from harness.system.storage import replace_text, storage_errors, utc_now
 from harness.types import ModelVariant
 
 BOOTSTRAP_ITERATIONS = 1000
 """Of lm-eval's own standard errors, where it has no closed form; our intervals are beside it."""
 
+
+class Answerer(Protocol):
+    """A model behind the endpoint, as lm-eval takes it."""
+
+    counts: RequestCounts
+    max_length: int
+
+    @property
+    def answers(self) -> ScoringCounts:
+        """How many answers were asked for, and how many were known."""
+        ...
+
+
 Results = Mapping[str, Any]
 """lm-eval's document: results, configs, versions, n-shot, n-samples, samples, ..."""
 
 
-def evaluate_task(lm: ServedLM, task: LoadedTask, variant: ModelVariant) -> dict[str, Any]:
+def evaluate_task(lm: Answerer, task: LoadedTask, variant: ModelVariant) -> dict[str, Any]:
     """Ask everything a task asks, and let lm-eval score it.
 
     A document with an unanswered request is scored as wrong where a metric is a share of right

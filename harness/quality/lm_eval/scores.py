@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from harness.quality.lm_eval.classifier import LABEL_PERPLEXITY, label_perplexity
 from harness.statistics.intervals import (
     CONFIDENCE,
     Bounds,
@@ -218,11 +219,13 @@ def _expanded_interval(values: Floats, count: int) -> tuple[float | None, float 
 def _aggregate(task: Any, metric: str) -> _Aggregate:
     from lm_eval.api import metrics
 
+    if metric == LABEL_PERPLEXITY:
+        return _Aggregate(label_perplexity, lambda sums: _exponential(sums[..., 0] / sums[..., 1]))
     function = task.aggregation().get(metric, metrics.mean)
     ratio: dict[Any, Callable[[Floats], Floats]] = {
         metrics.mean: lambda mean: mean,
-        metrics.perplexity: lambda mean: np.exp(np.minimum(-mean, 700.0)),
-        metrics.weighted_perplexity: lambda mean: np.exp(np.minimum(-mean, 700.0)),
+        metrics.perplexity: _exponential,
+        metrics.weighted_perplexity: _exponential,
         metrics.bits_per_byte: lambda mean: -mean / np.log(2),
     }
     of_mean = ratio.get(function)
@@ -233,6 +236,11 @@ def _aggregate(task: Any, metric: str) -> _Aggregate:
         lambda sums: np.asarray(of_mean(sums[..., 0] / sums[..., 1])),
         plain_mean=function is metrics.mean,
     )
+
+
+def _exponential(mean: Floats) -> Floats:
+    """A perplexity of a mean log likelihood, bounded near the largest number there is."""
+    return np.asarray(np.exp(np.minimum(-mean, 700.0)))
 
 
 def _table(items: Sequence[Any]) -> Floats:
