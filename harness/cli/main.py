@@ -15,6 +15,7 @@ from harness.cli import (
     doctor,
     evaluate,
     export,
+    init,
     load,
     profile,
     report,
@@ -35,6 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("demo")(demo.demo)
+app.command("init")(init.init)
 app.command("run")(run.run)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)

@@ -121,7 +121,8 @@ def measure_remote(
             payloads={name: payloads},
             machinery=machinery,
         )
-        result = runner.settle(prepared.trial, slo)
+        result = runner.measure(prepared.trial, slo)
+    folder.journal.add(result)
     write_tables(read_run(folder.path), folder.path)
     return result
 

@@ -1,0 +1,177 @@
+"""harness init: what it finds in checkpoints and data, and what it refuses in one line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.errors import UsageError
+from harness.flow.first_study import FirstStudy, write_first_study
+from harness.flow.inputs import check_inputs
+from harness.study import Study
+from harness.study.file import load_study
+from harness.types import Precision, Role
+from tests.local_study import question_rows
+from tests.tiny_models import (
+    LINES,
+    make_classifier,
+    make_language_model,
+    make_question_answerer,
+)
+
+LABELS = ("code", "prose", "other")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small classifier, a larger one, one without names, a language model."""
+    folder = tmp_path_factory.mktemp("models")
+    make_classifier(folder / "Tiny_Student", LABELS, seed=1)
+    make_classifier(folder / "large", LABELS, seed=2, max_positions=512)
+    make_classifier(folder / "unnamed", None, seed=3)
+    make_language_model(folder / "lm", seed=4)
+    make_question_answerer(folder / "qa", seed=5)
+    return folder
+
+
+def rows(folder: Path, *columns: str, count: int = 60) -> Path:
+    """A CSV file: a text in the first column, a class in the last, a number in those between."""
+    path = folder / "test.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for number in range(count):
+            between = [number] * (len(columns) - 2)
+            writer.writerow([f"{LINES[number % 6]} {number}", *between, LABELS[number % 3]])
+    return path
+
+
+def written(folder: Path, data: Path, *checkpoints: Path, **said) -> tuple[Study, str]:
+    asked = FirstStudy(tuple(map(str, checkpoints)), data, folder / "study.yaml", **said)
+    study, text = write_first_study(asked)
+    assert asked.out.read_text(encoding="utf-8") == text
+    assert load_study(asked.out) == study
+    check_inputs(study)
+    return study, text
+
+
+def test_a_study_of_two_classifiers_is_found_whole(models, tmp_path):
+    data = rows(tmp_path, "sentence", "number", "kind")
+
+    study, text = written(tmp_path, data, models / "Tiny_Student", models / "large")
+
+    (family,) = study.families
+    assert (family.task.kind, family.task.text, family.task.label) == (
+        "sequence-classification",
+        "sentence",
+        "kind",
+    )
+    assert [(one.name, one.role) for one in family.models] == [
+        ("large", Role.TEACHER),
+        ("tiny_student", Role.STUDENT),
+    ]
+    assert family.models[1].precisions == [Precision.FP32, Precision.INT8]
+    assert study.objective_of(study.families[0]).text == "p95 < 50 ms, accuracy >= 90% of teacher"
+    assert family.task.max_length == 32  # of 18 tokens at most, as the tokenizer counts them
+    assert "# code 20, prose 20, other 20" in text
+    assert "the longest" in text
+    assert "60 rows" in text
+
+
+def test_odd_names_are_found_by_what_the_columns_hold(models, tmp_path):
+    data = rows(tmp_path, "utterance", "number", "y")
+    study, _ = written(tmp_path, data, models / "large")
+    task = study.families[0].task
+    assert (task.text, task.label) == ("utterance", "y")
+
+
+def test_two_texts_are_a_pair_by_their_names(models, tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    lines = [
+        {"premise": LINES[number % 6], "hypothesis": LINES[0], "label": number % 3}
+        for number in range(30)
+    ]
+    path.write_text("".join(json.dumps(one) + "\n" for one in lines), encoding="utf-8")
+    study, _ = written(tmp_path, path, models / "large")
+    task = study.families[0].task
+    assert (task.text, task.text_pair, task.data.source) == ("premise", "hypothesis", "jsonl")
+
+
+def test_what_a_person_says_is_taken(models, tmp_path):
+    data = rows(tmp_path, "title", "sentence", "kind")
+    study, _ = written(
+        tmp_path,
+        data,
+        models / "Tiny_Student",
+        models / "large",
+        teacher="tiny_student",
+        columns={"text": "title"},
+        objective="p99 < 20 ms",
+    )
+    assert study.families[0].teacher.name == "tiny_student"
+    assert study.families[0].task.text == "title"
+    assert study.objective_of(study.families[0]).text == "p99 < 20 ms"
+
+
+def test_classes_without_names_need_them_said(models, tmp_path):
+    data = rows(tmp_path, "sentence", "kind")
+    with pytest.raises(UsageError, match="labels do not match the classes of unnamed") as caught:
+        written(tmp_path, data, models / "unnamed")
+    assert "--labels" in caught.value.next_step
+    assert "\n" not in str(caught.value)
+    study, _ = written(tmp_path, data, models / "unnamed", labels=LABELS)
+    assert study.families[0].task.labels == list(LABELS)
+
+
+@pytest.mark.parametrize(("model", "metric"), [("lm", "perplexity <= 1.1x"), ("qa", "exact_match")])
+def test_other_kinds_of_task_have_their_own_columns_and_objective(models, tmp_path, model, metric):
+    path = tmp_path / "rows.jsonl"
+    lines = question_rows() if model == "qa" else [{"text": f"{one} again"} for one in LINES]
+    path.write_text("".join(json.dumps(one) + "\n" for one in lines), encoding="utf-8")
+    study, _ = written(tmp_path, path, models / model)
+    assert metric in study.objective_of(study.families[0]).text
+    assert study.families[0].task.max_length == 64  # the model's positions
+
+
+def test_nothing_is_overwritten(models, tmp_path):
+    data = rows(tmp_path, "sentence", "kind")
+    (tmp_path / "study.yaml").write_text("mine")
+    with pytest.raises(UsageError, match="is there already, and nothing is overwritten"):
+        written(tmp_path, data, models / "large")
+    assert (tmp_path / "study.yaml").read_text() == "mine"
+
+
+def test_the_first_problem_is_one_line_with_the_next_step(models, tmp_path):
+    data = rows(tmp_path, "sentence", "kind")
+    cases = [
+        ((models / "large", models / "lm"), {}, "a family of models has one task"),
+        ((models / "large",), {"teacher": "other"}, "the teacher other is none of the checkpoints"),
+        ((models / "large",), {"columns": {"label": "absent"}}, "the data has no such column"),
+        ((models / "large",), {"columns": {"answer": "kind"}}, "the task has no such key"),
+        ((models / "qa",), {}, "which column is the task's 'question' cannot be told"),
+        ((models / "large",), {"objective": "speed < 5"}, "unknown metric 'speed'"),
+    ]
+    for checkpoints, said, problem in cases:
+        with pytest.raises(UsageError, match=problem) as caught:
+            written(tmp_path, data, *checkpoints, **said)
+        assert caught.value.exit_code == 2
+        assert caught.value.next_step
+        assert len(str(caught.value).splitlines()) == 1
+        assert not (tmp_path / "study.yaml").exists()
+
+
+def test_numbers_are_no_text(models, tmp_path):
+    (tmp_path / "numbers.csv").write_text("a,b\n1,2\n2,1\n")
+    with pytest.raises(UsageError, match="the task's 'text' cannot be told"):
+        written(tmp_path, tmp_path / "numbers.csv", models / "large")
+
+
+def test_checkpoints_of_one_name_get_two(models, tmp_path):
+    other = make_classifier(tmp_path / "more" / "large", LABELS, seed=7)
+    study, text = written(tmp_path, rows(tmp_path, "sentence", "kind"), models / "large", other)
+    assert [one.name for one in study.families[0].models] == ["large", "large-2"]
+    assert yaml.safe_load(text)["families"][0]["models"][1]["checkpoint"] == "./more/large"
