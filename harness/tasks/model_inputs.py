@@ -11,15 +11,13 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.errors import CheckpointError
 from harness.system.extras import quiet
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
-
-    from harness.tasks.family import AnyFamily
 
 _TYPED_WITHOUT_TABLE = frozenset({"xlnet", "funnel"})
 """They compare types rather than look them up, so their configurations count none."""
@@ -55,10 +53,19 @@ class ModelInputs:
             )
 
 
+class InputsOfTask(Protocol):
+    """What of a task family says which inputs its models take."""
+
+    typed: bool
+    """Whether token types are sent where the model reads them."""
+    auto_class: str
+    """The class of transformers that loads its models."""
+
+
 def model_inputs(
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
-    family: AnyFamily,
+    family: InputsOfTask,
     *,
     trust_remote_code: bool = False,
 ) -> ModelInputs:
@@ -88,7 +95,7 @@ def model_inputs(
 
 
 def forward_parameters(
-    config: PretrainedConfig, folder: Path, family: AnyFamily
+    config: PretrainedConfig, folder: Path, family: InputsOfTask
 ) -> frozenset[str] | None:
     """Parameters of the forward pass that transformers would run for a task; None if unknown.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -21,10 +20,8 @@ from prometheus_client.metrics_core import Metric
 from harness.hdr import UNBOUNDED_MS
 from harness.metrics import PERCENTILES, MetricKind
 from harness.telemetry.exposition.buckets import FoldedHistogram
+from harness.telemetry.exposition.monitor import LoadMonitor, LoadTotals, Rates
 from harness.types import SPANS, Decision, TrialResult
-
-if TYPE_CHECKING:
-    from harness.telemetry.exposition.monitor import LoadMonitor, LoadTotals
 
 LOAD = ["variant", "protocol", "load_mode", "client_batch_size"]
 BOUNDS: Mapping[MetricKind, tuple[str, str]] = {
@@ -37,14 +34,6 @@ BOUNDS: Mapping[MetricKind, tuple[str, str]] = {
     MetricKind.COST: ("cost", "Cost bound of the objective."),
 }  # fmt: skip
 """By kind of metric: the unit that ends the name of the gauge of its bounds, and its help."""
-
-
-class Rates(NamedTuple):
-    """The running load's last seconds."""
-
-    ended_per_s: float
-    offered_per_s: float
-    in_flight: float
 
 
 def families(monitor: LoadMonitor, rates: Rates | None) -> Iterator[Metric]:

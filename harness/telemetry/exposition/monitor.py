@@ -10,13 +10,11 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from prometheus_client.metrics_core import Metric
-
 from harness import hdr
-from harness.telemetry.exposition import families as exposition
 from harness.telemetry.exposition.buckets import (
     COARSE_S,
     FINE_S,
@@ -113,6 +111,14 @@ class Recent(NamedTuple):
     """Ended or dropped."""
     in_flight_s: float
     """The response latencies added up: a second of one is a second of one request in flight."""
+
+
+class Rates(NamedTuple):
+    """The running load's last seconds."""
+
+    ended_per_s: float
+    offered_per_s: float
+    in_flight: float
 
 
 class LoadMonitor:
@@ -232,12 +238,13 @@ class LoadMonitor:
         with self._lock:
             self.verdicts[family] = decision
 
-    def collect(self) -> Iterator[Metric]:
-        """Every metric family, as a `prometheus_client` collector gives them."""
+    @contextmanager
+    def standing_still(self) -> Iterator[Rates | None]:
+        """Hold every change off while the sums are read; yields the running load's last seconds."""
         with self._lock:
-            yield from exposition.families(self, self._rates())
+            yield self._rates()
 
-    def _rates(self) -> exposition.Rates | None:
+    def _rates(self) -> Rates | None:
         """Of the running load's last seconds; None without one."""
         if self.running is None:
             return None
@@ -246,8 +253,8 @@ class LoadMonitor:
             self._recent.popleft()
         span_s = min(RECENT_S, now_s - self._began_s)
         if span_s <= 0:
-            return exposition.Rates(0.0, 0.0, 0.0)
-        return exposition.Rates(
+            return Rates(0.0, 0.0, 0.0)
+        return Rates(
             ended_per_s=sum(one.ended for one in self._recent) / span_s,
             offered_per_s=sum(one.offered for one in self._recent) / span_s,
             in_flight=sum(one.in_flight_s for one in self._recent) / span_s,

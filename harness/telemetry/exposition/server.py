@@ -12,6 +12,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from harness.errors import UsageError
+from harness.telemetry.exposition.families import families
 from harness.telemetry.exposition.monitor import LoadMonitor
 
 ALL_INTERFACES = "0.0.0.0"  # noqa: S104  (a Prometheus is elsewhere, as for every exporter)
@@ -37,7 +38,8 @@ class MonitorCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """Every family, as of now."""
         self.scraped_s = [*self.scraped_s[-1:], self._now_s()]
-        return list(self._monitor.collect())
+        with self._monitor.standing_still() as rates:
+            return list(families(self._monitor, rates))
 
     @property
     def interval_s(self) -> float | None:
