@@ -30,7 +30,7 @@ EXTRAS = {"export": "torch", "quality": "sklearn"}
 
 
 @dataclass(frozen=True)
-class Finding:
+class Check:
     """One line of the table."""
 
     subject: str
@@ -58,16 +58,16 @@ def doctor(
     return EXIT_ENVIRONMENT if any(f.state == "missing" for f in findings) else EXIT_OK
 
 
-def examine() -> list[Finding]:
+def examine() -> list[Check]:
     """Look at everything the main job needs."""
     facts = machine.describe_machine()
     findings = [
-        Finding("python", "ok", facts["python"]),
-        Finding(
+        Check("python", "ok", facts["python"]),
+        Check(
             "machine", "ok",
             f"{facts['usable_cores']} cores, {facts['memory_gib']} GiB, {facts['cpu']}",
         ),
-        Finding(
+        Check(
             "GPU", "ok" if facts["gpus"] else "note",
             ", ".join(facts["gpus"]) or "none: the embedded server runs on the CPU",
         ),
@@ -75,7 +75,7 @@ def examine() -> list[Finding]:
     for extra, package in EXTRAS.items():
         there = importlib.util.find_spec(package) is not None
         findings.append(
-            Finding(
+            Check(
                 f"extra [{extra}]",
                 "ok" if there else "missing",
                 f"{package} is {'installed' if there else 'not installed'}",
@@ -85,21 +85,21 @@ def examine() -> list[Finding]:
     return [*findings, _tensorrt(), _pinning(), _other_load(), _disk(), _server()]
 
 
-def _tensorrt() -> Finding:
+def _tensorrt() -> Check:
     """Whether plans can be built here."""
     try:
         home = plan_home()
     except EnvironmentFailure as error:
-        return Finding("TensorRT", "note", str(error), error.next_step)
-    return Finding("TensorRT", "ok", f"{home.tensorrt}, for {home.gpu} ({home.compute_capability})")
+        return Check("TensorRT", "note", str(error), error.next_step)
+    return Check("TensorRT", "ok", f"{home.tensorrt}, for {home.gpu} ({home.compute_capability})")
 
 
-def _pinning() -> Finding:
+def _pinning() -> Check:
     """Whether server and generators can be kept apart, and how."""
     subject = "pinning"
     usable = sorted(os.sched_getaffinity(0))
     if len(usable) < 2:  # noqa: PLR2004  (one for each side)
-        return Finding(
+        return Check(
             subject, "note",
             "not possible on one core: server and load generator take turns on it, so latency "
             "holds the generator's time too, and throughput is less than the server's own",
@@ -108,10 +108,10 @@ def _pinning() -> Finding:
     try:
         os.sched_setaffinity(0, usable)
     except OSError as error:
-        return Finding(subject, "note", f"this machine does not allow it: {error}")
+        return Check(subject, "note", f"this machine does not allow it: {error}")
     for_generator = max(1, len(usable) // GENERATOR_SHARE)
     server, generator = usable[:-for_generator], usable[-for_generator:]
-    return Finding(
+    return Check(
         subject, "ok",
         f"possible: cores {cpu_list(usable)} may be used; apart, neither side's work shows in the "
         "other's numbers",
@@ -119,44 +119,44 @@ def _pinning() -> Finding:
     )  # fmt: skip
 
 
-def _other_load() -> Finding:
+def _other_load() -> Check:
     """Whether something else has kept the machine busy over the last minute."""
     average, cores = os.getloadavg()[0], os.cpu_count() or 1
     words = f"load average {average:.2f} on {cores} cores"
     if average < BUSY_SHARE * cores:
-        return Finding("other work", "ok", words)
-    return Finding(
+        return Check("other work", "ok", words)
+    return Check(
         "other work", "note",
         f"{words}: something else is running, and what is measured now would be its doing too",
         "end it (see top), or wait until the load average has fallen",
     )  # fmt: skip
 
 
-def _disk() -> Finding:
+def _disk() -> Check:
     root = cache_root()
     parent = next(path for path in (root, *root.parents) if path.exists())
     free_gib = shutil.disk_usage(parent).free / 2**30
     enough = free_gib >= NEEDED_GIB
-    return Finding(
+    return Check(
         "disk", "ok" if enough else "missing", f"{free_gib:.0f} GiB free at {root}",
         "" if enough else f"free {NEEDED_GIB} GiB, or point HARNESS_CACHE_DIR elsewhere",
     )  # fmt: skip
 
 
-def _server() -> Finding:
+def _server() -> Check:
     try:
         environment = find_server_environment()
     except ServerEnvironmentError as error:
-        return Finding("embedded Triton", "missing", str(error), error.next_step)
+        return Check("embedded Triton", "missing", str(error), error.next_step)
     if environment is None:
-        return Finding(
+        return Check(
             "embedded Triton", "note", "not made yet (made on first use)",
             "harness doctor --prepare",
         )  # fmt: skip
-    return Finding("embedded Triton", "ok", str(environment.tritonserver))
+    return Check("embedded Triton", "ok", str(environment.tritonserver))
 
 
-def _table(findings: list[Finding]) -> Table:
+def _table(findings: list[Check]) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in ("", "subject", "what was found", "mend it with"):
         table.add_column(column, overflow="fold")

@@ -10,7 +10,7 @@ from harness.metrics import latency_of, metric_named
 from harness.planning.clauses import (
     FARTHEST_FACTOR,
     POWER,
-    Finding,
+    Judgement,
     decide_interval,
     judge_default_error_rate,
     judge_load,
@@ -42,7 +42,7 @@ def quality_findings(
     slo: ServiceLevelObjective,
     scores: Sequence[QualityScore],
     teacher_scores: Sequence[QualityScore],
-) -> list[Finding]:
+) -> list[Judgement]:
     """A finding for each quality clause: relative ones by the paired interval, others by their own.
 
     The teacher itself meets every relative clause by definition.
@@ -54,14 +54,14 @@ def quality_findings(
     ]
 
 
-def _judge(constraint: Constraint, score: QualityScore | None, teacher: str | None) -> Finding:
+def _judge(constraint: Constraint, score: QualityScore | None, teacher: str | None) -> Judgement:
     if score is None:
         reason = f"{metric_title(constraint.metric)} was not scored: score it first"
         return _unknown(constraint, reason)
     if not constraint.relative_to_teacher:
         return _compared(constraint, score, _own_interval(score))
     if score.variant == teacher:
-        return Finding(constraint, "quality", Decision.PASS, "is the teacher itself", strain=1.0)
+        return Judgement(constraint, "quality", Decision.PASS, "is the teacher itself", strain=1.0)
     if score.relative_to_teacher is None:
         title = metric_title(constraint.metric)
         reason = f"{title} was not compared with the teacher's: score the teacher first"
@@ -69,7 +69,7 @@ def _judge(constraint: Constraint, score: QualityScore | None, teacher: str | No
     return _compared(constraint, score, _relative_interval(score))
 
 
-def _compared(constraint: Constraint, score: QualityScore, measured: Interval | None) -> Finding:
+def _compared(constraint: Constraint, score: QualityScore, measured: Interval | None) -> Judgement:
     if measured is None:
         return _unknown(constraint, _without_interval(constraint, score))
     decision = decide_interval(constraint, measured)
@@ -84,7 +84,7 @@ def _compared(constraint: Constraint, score: QualityScore, measured: Interval | 
         factor = needed / score.samples
         reason += f", which cannot yet be told from {bound(constraint)}: {_more(needed, score)}"
     stretch = strain(constraint, measured.value)
-    return Finding(constraint, "quality", decision, reason, stretch, factor)
+    return Judgement(constraint, "quality", decision, reason, stretch, factor)
 
 
 def _statement(constraint: Constraint, measured: Interval) -> str:
@@ -143,8 +143,8 @@ def _relative_interval(score: QualityScore) -> Interval | None:
     return Interval(value, low, high)
 
 
-def _unknown(constraint: Constraint, reason: str) -> Finding:
-    return Finding(constraint, "quality", Decision.UNDECIDED, reason, strain=float("inf"))
+def _unknown(constraint: Constraint, reason: str) -> Judgement:
+    return Judgement(constraint, "quality", Decision.UNDECIDED, reason, strain=float("inf"))
 
 
 THROUGHPUT_TIE = 0.03
@@ -164,7 +164,7 @@ class Assessment:
     """A rejection's cause; empty for a pass."""
     reason: str
     """Why the decision is not a pass; empty for a pass."""
-    findings: tuple[Finding, ...]
+    findings: tuple[Judgement, ...]
     """A clause each; empty where the trial is invalid."""
     latency_ms: float
     """Of the objective's first latency clause, else p95; infinite where nothing was measured."""
@@ -250,7 +250,7 @@ def best(assessments: Iterable[Assessment]) -> Assessment | None:
     return next(one for one in equals if one.latency_ms <= (1 + LATENCY_TIE) * least_ms)
 
 
-def _findings(slo: ServiceLevelObjective, result: TrialResult) -> list[Finding]:
+def _findings(slo: ServiceLevelObjective, result: TrialResult) -> list[Judgement]:
     """A finding for each load clause, and for the errors where no clause names them."""
     clauses = load_clauses(slo)
     findings = [judge_load(clause, result) for clause in clauses]

@@ -51,7 +51,7 @@ class Ladder:
 
 
 @dataclass(frozen=True)
-class Probe:
+class TriedLoad:
     """What one load told of a ladder."""
 
     load: float
@@ -77,7 +77,7 @@ def rate_ladder(lowest: float, highest: float) -> Ladder:
     return Ladder(tuple(sorted(rungs)), is_open=True)
 
 
-def next_load(ladder: Ladder, probes: Sequence[Probe]) -> float | None:
+def next_load(ladder: Ladder, probes: Sequence[TriedLoad]) -> float | None:
     """The load to try next, one that was not tried; None once the ladder has told all it can."""
     held = [probe for probe in probes if probe.holds]
     if not held:
@@ -92,7 +92,7 @@ def next_load(ladder: Ladder, probes: Sequence[Probe]) -> float | None:
     return next((rung for rung in above if rung >= 2 * top.load), above[-1])
 
 
-def calmer_load(ladder: Ladder, probes: Sequence[Probe]) -> float | None:
+def calmer_load(ladder: Ladder, probes: Sequence[TriedLoad]) -> float | None:
     """Half the lightest load that gives all the throughput, to see whether it gives it too.
 
     None where a lighter load is known, and in an open loop: there half the load is half of it.
@@ -108,12 +108,12 @@ def calmer_load(ladder: Ladder, probes: Sequence[Probe]) -> float | None:
     return ladder.at_most(lightest / 2)
 
 
-def potential(probes: Sequence[Probe]) -> float:
+def potential(probes: Sequence[TriedLoad]) -> float:
     """The most inferences/s that loads which were not tried can still give."""
     return min((probe.potential for probe in probes if not probe.holds), default=math.inf)
 
 
-def _lighter(ladder: Ladder, probes: Sequence[Probe]) -> float | None:
+def _lighter(ladder: Ladder, probes: Sequence[TriedLoad]) -> float | None:
     """Half the lightest load or less: as much less as its ceiling says."""
     lightest = min(probes, key=lambda probe: probe.load)
     hopeless = len(probes) >= INVALID_TRIES and not any(probe.valid for probe in probes)
@@ -122,14 +122,14 @@ def _lighter(ladder: Ladder, probes: Sequence[Probe]) -> float | None:
     return ladder.at_most(min(lightest.ceiling, lightest.load / 2))
 
 
-def _still_open(ladder: Ladder, top: Probe, heavier: Sequence[Probe]) -> list[float]:
+def _still_open(ladder: Ladder, top: TriedLoad, heavier: Sequence[TriedLoad]) -> list[float]:
     """Rungs above the heaviest load that held, as far as what did not hold leaves them open."""
     failed_at = min((probe.load for probe in heavier), default=math.inf)
     ceiling = CEILING_SLACK * min((probe.ceiling for probe in heavier), default=math.inf)
     return [rung for rung in ladder.loads if top.load < rung < failed_at and rung <= ceiling]
 
 
-def _saturated(held: Sequence[Probe], heavier: Sequence[Probe]) -> bool:
+def _saturated(held: Sequence[TriedLoad], heavier: Sequence[TriedLoad]) -> bool:
     """Whether a load heavier than the heaviest that held promises no more throughput."""
     most = max(probe.inferences_per_s for probe in held)
     if heavier:

@@ -31,7 +31,7 @@ _HOLDS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.
 
 
 @dataclass(frozen=True)
-class Finding:
+class Judgement:
     """What the evidence says of one clause."""
 
     constraint: Constraint
@@ -129,7 +129,7 @@ def more_evidence(factor: float | None) -> str:
     return f"about {max(2, math.ceil(factor))} times as many requests would tell"
 
 
-def judge_load(constraint: Constraint, result: TrialResult) -> Finding:
+def judge_load(constraint: Constraint, result: TrialResult) -> Judgement:
     """Judge a clause on anything that a load decides: a latency, a rate, a share, a cost."""
     metric = metric_named(constraint.metric)
     measured = measure(metric, result)
@@ -153,10 +153,10 @@ def judge_load(constraint: Constraint, result: TrialResult) -> Finding:
             under = metric.lower_is_better is (decision is Decision.PASS)
             reason += f"is {'under' if under else 'over'} {amount(constraint)}"
     strained = strain(constraint, measured.value)
-    return Finding(constraint, metric.cause, decision, reason, strained, factor)
+    return Judgement(constraint, metric.cause, decision, reason, strained, factor)
 
 
-def judge_default_error_rate(result: TrialResult) -> Finding:
+def judge_default_error_rate(result: TrialResult) -> Judgement:
     """Judge the error rate where the objective names none.
 
     It passes by its value: an interval would leave every short trial undecided on a clause that
@@ -177,7 +177,7 @@ def judge_default_error_rate(result: TrialResult) -> Finding:
     else:
         decision, factor = Decision.UNDECIDED, evidence_factor(clause, measured.interval)
         reason += f"cannot yet be told from {allowed}: {more_evidence(factor)}"
-    return Finding(clause, metric.cause, decision, reason, strain(clause, measured.value), factor)
+    return Judgement(clause, metric.cause, decision, reason, strain(clause, measured.value), factor)
 
 
 def _stated(metric: Metric, measured: Measured) -> str:
@@ -197,7 +197,7 @@ def _evidence(constraint: Constraint, measured: Measured) -> float | None:
     return None if measured.interval is None else evidence_factor(constraint, measured.interval)
 
 
-def _never_drained(constraint: Constraint, measured: Measured) -> Finding:
+def _never_drained(constraint: Constraint, measured: Measured) -> Judgement:
     """Of a latency that lies among the requests which were dropped, or never answered."""
     metric, known = metric_named(constraint.metric), measured.interval
     low = known.low if known else 0.0
@@ -210,10 +210,10 @@ def _never_drained(constraint: Constraint, measured: Measured) -> Finding:
         reason += f"but that could be chance, so it cannot yet be told from {amount(constraint)}"
     else:
         reason += f"so it is over {amount(constraint)}"
-    return Finding(constraint, metric.cause, decision, reason, strain(constraint, measured.value))
+    return Judgement(constraint, metric.cause, decision, reason, strain(constraint, measured.value))
 
 
-def _nothing_known(constraint: Constraint) -> Finding:
+def _nothing_known(constraint: Constraint) -> Judgement:
     metric = metric_named(constraint.metric)
     reason = f"no request was answered, so nothing is known of {metric.title}"
-    return Finding(constraint, metric.cause, Decision.UNDECIDED, reason, strain=math.inf)
+    return Judgement(constraint, metric.cause, Decision.UNDECIDED, reason, strain=math.inf)

@@ -31,9 +31,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from harness.planning.assessment import THROUGHPUT_TIE, Assessment, best
-from harness.planning.bracketing import Ladder, Probe, calmer_load, next_load, potential
+from harness.planning.bracketing import Ladder, TriedLoad, calmer_load, next_load, potential
 from harness.planning.dialogue import CLEARLY_MORE, PlannedSearch, Stage
-from harness.planning.space import Cell, load_of, resource_ratio
+from harness.planning.space import SearchCell, load_of, resource_ratio
 from harness.types import Decision, LoadMode, Rejection, Trial, TrialResult
 from harness.words.labels import trial_words
 from harness.words.numbers import number
@@ -83,13 +83,13 @@ class BisectionSearch(PlannedSearch):
     """The stages that stand at the top of this module."""
 
     _explored = False
-    _settled: frozenset[Cell] = frozenset()
+    _settled: frozenset[SearchCell] = frozenset()
     """Cells that were begun or left out."""
 
     def _exploring_left(self) -> float:
         if self._explored:
             return 0.0
-        begun = {Cell.of(one.trial) for one in self._swept.values()}
+        begun = {SearchCell.of(one.trial) for one in self._swept.values()}
         trials_a_cell = (PROBES_PER_CELL + len(self._swept)) / (1 + len(begun))
         return max(0, self._planned_cells() - len(self._settled)) * trials_a_cell
 
@@ -118,26 +118,28 @@ class BisectionSearch(PlannedSearch):
         """What may be gained around the leader, and whether half its load gives as much."""
         leader = self._leader()
         if leader is not None and leader.trial.stage == "serving":
-            for cell in self._space.around(Cell.of(leader.trial)):
+            for cell in self._space.around(SearchCell.of(leader.trial)):
                 yield from self._climb(cell, "refine")
         leader = self._leader()
         if leader is not None:
-            yield from self._calm(Cell.of(leader.trial))
+            yield from self._calm(SearchCell.of(leader.trial))
 
-    def _calm(self, cell: Cell) -> Stage:
+    def _calm(self, cell: SearchCell) -> Stage:
         """Halve the load for as long as that costs no throughput."""
         ladder = self._space.ladder(cell)
         while (load := calmer_load(ladder, self._probes(cell))) is not None:
             yield from self._measure(self._at(cell, load, "refine"))
 
-    def _vary(self, variant: str, alternatives: Callable[[Cell], list[Cell]], stage: str) -> Stage:
+    def _vary(
+        self, variant: str, alternatives: Callable[[SearchCell], list[SearchCell]], stage: str
+    ) -> Stage:
         """Change one thing about the best cell of a variant's earlier stages."""
         earlier = STAGES[: STAGES.index(stage)]
         known = [one for one in self._standing(variant) if one.trial.stage in earlier]
         base = self._with_room(known) if stage == "serving" else best(known)
         if base is None:
             return
-        for cell in alternatives(Cell.of(base.trial)):
+        for cell in alternatives(SearchCell.of(base.trial)):
             self._settled |= {cell}
             if not self._left_out_of_reach(
                 self._at(cell, load_of(base.trial.workload), stage), base
@@ -172,7 +174,7 @@ class BisectionSearch(PlannedSearch):
 
         return sorted(self._space.variants, key=throughput, reverse=True)
 
-    def _climb(self, cell: Cell, stage: str) -> Stage:
+    def _climb(self, cell: SearchCell, stage: str) -> Stage:
         """Find the highest load of a cell that holds, as long as the cell may win."""
         self._settled |= {cell}
         while (load := self._next_load(cell)) is not None:
@@ -181,7 +183,7 @@ class BisectionSearch(PlannedSearch):
                 return
             yield from self._measure(trial)
 
-    def _next_load(self, cell: Cell) -> float | None:
+    def _next_load(self, cell: SearchCell) -> float | None:
         ladder, probes = self._space.ladder(cell), self._probes(cell)
         if probes:
             return next_load(ladder, probes)
@@ -191,15 +193,15 @@ class BisectionSearch(PlannedSearch):
         samples = load_of(known.trial.workload) * known.trial.workload.client_batch_size
         return ladder.at_most(samples / cell.client_batch_size)
 
-    def _at(self, cell: Cell, load: float, stage: str) -> Trial:
+    def _at(self, cell: SearchCell, load: float, stage: str) -> Trial:
         workload = self._space.workload(cell, load)
         return self._trial(cell.variant, cell.serving, workload, stage)
 
-    def _probes(self, cell: Cell) -> list[Probe]:
+    def _probes(self, cell: SearchCell) -> list[TriedLoad]:
         ladder = self._space.ladder(cell)
-        own = [one for one in self._swept_of(cell.variant) if Cell.of(one.trial) == cell]
+        own = [one for one in self._swept_of(cell.variant) if SearchCell.of(one.trial) == cell]
         return [
-            Probe(load_of(one.trial.workload), True, one.inferences_per_s)
+            TriedLoad(load_of(one.trial.workload), True, one.inferences_per_s)
             if one.feasible and self._undoing(one) is None
             else _failed(ladder, self._undoing(one) or one)
             for one in own
@@ -207,7 +209,7 @@ class BisectionSearch(PlannedSearch):
 
     def _left_beaten(self, trial: Trial) -> bool:
         """Whether a cell cannot win any more; then it is noted what is left out, and why."""
-        cell, rival = Cell.of(trial), self._rival(trial.variant)
+        cell, rival = SearchCell.of(trial), self._rival(trial.variant)
         first = cell == self._space.over_batches(trial.variant)[0]
         if first and not any(probe.holds for probe in self._probes(cell)):
             return False
@@ -223,7 +225,7 @@ class BisectionSearch(PlannedSearch):
         valid = [one for one in self._swept_of(trial.variant) if one.result.valid]
         capacity = max((one.inferences_per_s for one in valid), default=0.0)
         most = capacity * SERVING_SLACK * resource_ratio(trial.serving, base.trial.serving)
-        if rival is None or self._probes(Cell.of(trial)) or most >= rival.inferences_per_s:
+        if rival is None or self._probes(SearchCell.of(trial)) or most >= rival.inferences_per_s:
             return False
         why = (
             f"{trial.variant} gave at most {number(capacity)} inferences/s on "
@@ -251,7 +253,7 @@ class BisectionSearch(PlannedSearch):
         return max(rivals, key=lambda one: one.inferences_per_s, default=None)
 
 
-def _failed(ladder: Ladder, one: Assessment) -> Probe:
+def _failed(ladder: Ladder, one: Assessment) -> TriedLoad:
     """What a load that does not hold tells of those beside it.
 
     A closed loop has Little's law. An open one is limited only by the rate it offers: what an
@@ -260,12 +262,12 @@ def _failed(ladder: Ladder, one: Assessment) -> Probe:
     workload = one.trial.workload
     load = load_of(workload)
     if one.decision is Decision.INVALID:
-        return Probe(load, holds=False, valid=False)
+        return TriedLoad(load, holds=False, valid=False)
     if workload.load_mode is LoadMode.OPEN:
         lighter_per_s = ladder.below(load) * workload.client_batch_size
-        return Probe(load, holds=False, ceiling=load, potential=lighter_per_s)
+        return TriedLoad(load, holds=False, ceiling=load, potential=lighter_per_s)
     if not one.overloaded:
-        return Probe(load, holds=False, ceiling=load)
-    return Probe(
+        return TriedLoad(load, holds=False, ceiling=load)
+    return TriedLoad(
         load, holds=False, ceiling=load / one.latency_strain, potential=one.inferences_per_s
     )

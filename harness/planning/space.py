@@ -19,7 +19,7 @@ def load_of(workload: Workload) -> float:
 
 
 @dataclass(frozen=True)
-class Cell:
+class SearchCell:
     """All of a configuration but its load."""
 
     variant: str
@@ -61,7 +61,7 @@ class SearchSpace:
             if takes(serving, workload.client_batch_size)
         ]
 
-    def over_batches(self, variant: str) -> list[Cell]:
+    def over_batches(self, variant: str) -> list[SearchCell]:
         """A cell a client batch size, each as simple as it can be had; batches ascending."""
         homes = [
             (workload, self._taking(variant, size))
@@ -69,25 +69,25 @@ class SearchSpace:
             for workload in [next(w for w in self.workloads if w.client_batch_size == size)]
         ]
         return [
-            Cell(variant, serving[0], workload.protocol, workload.client_batch_size)
+            SearchCell(variant, serving[0], workload.protocol, workload.client_batch_size)
             for workload, serving in homes
             if serving
         ]
 
-    def over_protocols(self, cell: Cell) -> list[Cell]:
+    def over_protocols(self, cell: SearchCell) -> list[SearchCell]:
         """The cell on each protocol that offers its batch size."""
         size = cell.client_batch_size
         offered = dict.fromkeys(w.protocol for w in self.workloads if w.client_batch_size == size)
         return [dataclasses.replace(cell, protocol=protocol) for protocol in offered]
 
-    def over_serving(self, cell: Cell) -> list[Cell]:
+    def over_serving(self, cell: SearchCell) -> list[SearchCell]:
         """The cell on each serving configuration that takes its batch size."""
         return [
             dataclasses.replace(cell, serving=serving)
             for serving in self._taking(cell.variant, cell.client_batch_size)
         ]
 
-    def around(self, cell: Cell) -> list[Cell]:
+    def around(self, cell: SearchCell) -> list[SearchCell]:
         """The cell on its serving configuration with each other protocol, or each other batch."""
         offered = dict.fromkeys((w.protocol, w.client_batch_size) for w in self.workloads)
         return [
@@ -97,7 +97,7 @@ class SearchSpace:
             and takes(cell.serving, size)
         ]
 
-    def ladder(self, cell: Cell) -> Ladder:
+    def ladder(self, cell: SearchCell) -> Ladder:
         """The loads between the lightest and the heaviest that the workloads name."""
         own = self._workloads(cell)
         loads = [load_of(workload) for workload in own]
@@ -107,14 +107,14 @@ class SearchSpace:
             return Ladder((0.0,), is_open=True)  # a trace has one load, its own
         return rate_ladder(min(loads), max(loads))
 
-    def workload(self, cell: Cell, load: float) -> Workload:
+    def workload(self, cell: SearchCell, load: float) -> Workload:
         """The cell's workload at a rung of its ladder."""
         template = self._workloads(cell)[0]
         if template.load_mode is LoadMode.CLOSED:
             return dataclasses.replace(template, concurrency=round(load))
         return dataclasses.replace(template, rate_per_s=load or None)
 
-    def _workloads(self, cell: Cell) -> list[Workload]:
+    def _workloads(self, cell: SearchCell) -> list[Workload]:
         wanted = (cell.protocol, cell.client_batch_size)
         return [w for w in self.workloads if (w.protocol, w.client_batch_size) == wanted]
 

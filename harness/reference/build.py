@@ -19,7 +19,7 @@ from harness.reference.job import Advanced, Job
 from harness.reference.processes import run_jobs
 from harness.reference.recipes import FAMILIES, RECIPE_VERSION, RECIPES, TOPICS
 from harness.reference.store import is_complete, sweep
-from harness.reference.units import Unit, all_units, data_name, order_missing
+from harness.reference.units import BuildUnit, all_units, data_name, order_missing
 from harness.system.cache import cache_root
 from harness.types import Progress
 
@@ -73,7 +73,7 @@ def build_reference(
     wanted = [*(data_name(family) for family in FAMILIES), *names]
     units = all_units(root, RECIPES.values(), seed=seed)
 
-    def missing() -> list[Unit]:
+    def missing() -> list[BuildUnit]:
         return order_missing(units, wanted, lambda name: is_complete(root / name))
 
     if missing():
@@ -115,7 +115,9 @@ def _digest(seed: int) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:_DIGEST_CHARACTERS]
 
 
-def _make(missing: Sequence[Unit], root: Path, seed: int, tell: Callable[[Progress], None]) -> None:
+def _make(
+    missing: Sequence[BuildUnit], root: Path, seed: int, tell: Callable[[Progress], None]
+) -> None:
     """Makes the units, the families side by side, and tells the progress over all of them."""
     jobs = [
         Job(root, seed, units, tuple(RECIPES.values()))

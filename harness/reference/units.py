@@ -41,7 +41,7 @@ class Write(Protocol):
 
 
 @dataclass(frozen=True)
-class Unit:
+class BuildUnit:
     """One folder to be made: `write` fills it, telling its progress."""
 
     name: str
@@ -69,7 +69,7 @@ def lesson_name(recipe: Recipe) -> str | None:
     return ANSWERS if recipe.family == TOPICS else recipe.teacher
 
 
-def all_units(root: Path, recipes: Iterable[Recipe], *, seed: int) -> Mapping[str, Unit]:
+def all_units(root: Path, recipes: Iterable[Recipe], *, seed: int) -> Mapping[str, BuildUnit]:
     """Every unit by name, with its folder's inputs under `root`."""
     known = tuple(recipes)
     teachers = (r for r in known if r.family == TOPICS and r.role is Role.TEACHER)
@@ -82,13 +82,13 @@ def all_units(root: Path, recipes: Iterable[Recipe], *, seed: int) -> Mapping[st
 
 
 def order_missing(
-    units: Mapping[str, Unit], wanted: Collection[str], is_made: Callable[[str], bool]
-) -> list[Unit]:
+    units: Mapping[str, BuildUnit], wanted: Collection[str], is_made: Callable[[str], bool]
+) -> list[BuildUnit]:
     """The units that must be made for `wanted` to be there, each after what it needs.
 
     A unit that is made needs nothing any more: a student whose teacher was deleted stays.
     """
-    ordered: dict[str, Unit] = {}
+    ordered: dict[str, BuildUnit] = {}
 
     def visit(name: str) -> None:
         if name in ordered or is_made(name):
@@ -102,7 +102,7 @@ def order_missing(
     return list(ordered.values())
 
 
-def _data_unit(family: str, seed: int) -> Unit:
+def _data_unit(family: str, seed: int) -> BuildUnit:
     def write(folder: Path, advance: Advance) -> None:
         if family == TOPICS:
             write_topics(folder, seed=seed)
@@ -110,10 +110,10 @@ def _data_unit(family: str, seed: int) -> Unit:
             write_prose(folder)
         advance(_DATA_MS[family])
 
-    return Unit(data_name(family), family, (), _DATA_MS[family], write)
+    return BuildUnit(data_name(family), family, (), _DATA_MS[family], write)
 
 
-def _answers_unit(root: Path, teacher: Recipe) -> Unit:
+def _answers_unit(root: Path, teacher: Recipe) -> BuildUnit:
     data = root / data_name(teacher.family)
 
     def write(folder: Path, advance: Advance) -> None:
@@ -123,15 +123,15 @@ def _answers_unit(root: Path, teacher: Recipe) -> Unit:
             )
 
     needs = (data_name(teacher.family), teacher.name)
-    return Unit(ANSWERS, teacher.family, needs, _ANSWERS_MS, write)
+    return BuildUnit(ANSWERS, teacher.family, needs, _ANSWERS_MS, write)
 
 
-def _model_unit(root: Path, recipe: Recipe, seed: int) -> Unit:
+def _model_unit(root: Path, recipe: Recipe, seed: int) -> BuildUnit:
     lesson = lesson_name(recipe)
     needs = (data_name(recipe.family), *([lesson] if lesson else []))
     cost_ms = _START_MS + recipe.steps * recipe.step_ms
     write = partial(_write_model, root, recipe, seed)
-    return Unit(recipe.name, recipe.family, needs, cost_ms, write)
+    return BuildUnit(recipe.name, recipe.family, needs, cost_ms, write)
 
 
 def _write_model(root: Path, recipe: Recipe, seed: int, folder: Path, advance: Advance) -> None:

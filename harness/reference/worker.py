@@ -17,7 +17,7 @@ from typing import NoReturn, TextIO
 from harness.errors import EXIT_INTERRUPTED, HarnessError
 from harness.reference.job import Advanced, Failed, Job
 from harness.reference.store import make_folder
-from harness.reference.units import Unit, all_units
+from harness.reference.units import BuildUnit, all_units
 
 MESSAGE_INTERVAL_S = 0.25
 
@@ -35,7 +35,7 @@ def run_job(job: Job, messages: TextIO) -> None:
 class _Voice:
     """Gathers a unit's small steps into a few lines a second."""
 
-    def __init__(self, unit: Unit, messages: TextIO) -> None:
+    def __init__(self, unit: BuildUnit, messages: TextIO) -> None:
         self._unit = unit.name
         self._messages = messages
         self._cost_ms = 0.0

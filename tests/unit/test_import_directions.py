@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -93,3 +94,24 @@ def test_a_report_rebuilds_without_the_training_and_serving_stack():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert answer.stdout.strip() == "[]"
+
+
+def test_no_modules_import_each_other():
+    """Directly or over others; imports for types alone count too."""
+    names = {
+        path: ".".join(path.relative_to(HARNESS.parent).with_suffix("").parts).removesuffix(
+            ".__init__"
+        )
+        for path in modules()
+    }
+    known = set(names.values())
+    graph = {
+        name: {
+            next(one for one in (full, full.rpartition(".")[0]) if one in known)
+            for full in imported(path)
+            if full.startswith("harness") and {full, full.rpartition(".")[0]} & known
+        }
+        - {name}
+        for path, name in names.items()
+    }
+    TopologicalSorter(graph).prepare()  # raises a CycleError that shows the circle

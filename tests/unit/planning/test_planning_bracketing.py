@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from harness.planning.bracketing import (
     Ladder,
-    Probe,
+    TriedLoad,
     calmer_load,
     in_flight_ladder,
     next_load,
@@ -35,8 +35,8 @@ def saturating(capacity, bound, knee=8.0):
         rate = capacity * min(1.0, load / knee)
         strain = load / rate / bound
         if strain < 1:
-            return Probe(load, True, rate)
-        return Probe(load, False, ceiling=load / strain, potential=rate)
+            return TriedLoad(load, True, rate)
+        return TriedLoad(load, False, ceiling=load / strain, potential=rate)
 
     return probe_at
 
@@ -46,8 +46,8 @@ def limited(limit, rows=1.0):
 
     def probe_at(rate):
         if rate <= limit:
-            return Probe(rate, True, rate * rows)
-        return Probe(rate, False, ceiling=rate, potential=rate * rows)
+            return TriedLoad(rate, True, rate * rows)
+        return TriedLoad(rate, False, ceiling=rate, potential=rate * rows)
 
     return probe_at
 
@@ -98,7 +98,7 @@ def test_an_open_loop_is_bisected_to_five_percent(start):
 def test_any_answers_end_and_no_load_is_tried_twice(rungs, is_open, data):
     ladder = Ladder(tuple(float(rung) for rung in rungs), is_open)
     answers = st.builds(
-        Probe,
+        TriedLoad,
         st.just(0.0),
         st.booleans(),
         st.floats(0, 1000),
@@ -112,7 +112,7 @@ def test_any_answers_end_and_no_load_is_tried_twice(rungs, is_open, data):
         ceiling = min(answer.ceiling, load)
         rate = answer.inferences_per_s
         holds = answer.holds and answer.valid
-        return Probe(load, holds, rate, ceiling, answer.potential, answer.valid)
+        return TriedLoad(load, holds, rate, ceiling, answer.potential, answer.valid)
 
     tried = [probe.load for probe in climb(ladder, probe_at, ladder.middle)]
     assert len(tried) == len(set(tried))
@@ -126,8 +126,8 @@ def test_bisection_finds_the_last_rung_that_holds(last, start):
 
     def probe_at(load):
         if load <= loads[last]:
-            return Probe(load, True, load)
-        return Probe(load, False, ceiling=load)
+            return TriedLoad(load, True, load)
+        return TriedLoad(load, False, ceiling=load)
 
     probes = climb(IN_FLIGHT, probe_at, loads[start])
     assert max(probe.load for probe in probes if probe.holds) == loads[last]
@@ -135,24 +135,24 @@ def test_bisection_finds_the_last_rung_that_holds(last, start):
 
 
 def test_nothing_holds_until_the_lightest_was_tried():
-    tried = climb(IN_FLIGHT, lambda load: Probe(load, False, ceiling=load), 64)
+    tried = climb(IN_FLIGHT, lambda load: TriedLoad(load, False, ceiling=load), 64)
     assert [probe.load for probe in tried] == [64, 32, 16, 8, 4, 2, 1]
 
 
 def test_what_cannot_be_trusted_is_given_up():
-    tried = climb(IN_FLIGHT, lambda load: Probe(load, False, valid=False), 64)
+    tried = climb(IN_FLIGHT, lambda load: TriedLoad(load, False, valid=False), 64)
     assert [probe.load for probe in tried] == [64, 32, 16]
 
 
 def test_half_the_load_is_calmer_where_it_gives_as_much():
-    held = [Probe(16, True, 1000), Probe(32, True, 1020)]
+    held = [TriedLoad(16, True, 1000), TriedLoad(32, True, 1020)]
     assert calmer_load(IN_FLIGHT, held) == 8
-    assert calmer_load(IN_FLIGHT, [*held, Probe(8, True, 700)]) is None
-    assert calmer_load(IN_FLIGHT, [*held, Probe(8, True, 1010)]) == 4
+    assert calmer_load(IN_FLIGHT, [*held, TriedLoad(8, True, 700)]) is None
+    assert calmer_load(IN_FLIGHT, [*held, TriedLoad(8, True, 1010)]) == 4
     assert calmer_load(rate_ladder(1, 64), held) is None
-    assert calmer_load(IN_FLIGHT, [Probe(16, False)]) is None
+    assert calmer_load(IN_FLIGHT, [TriedLoad(16, False)]) is None
 
 
 def test_what_did_not_hold_limits_what_lighter_loads_can_give():
-    assert potential([Probe(4, True, 500)]) == float("inf")
-    assert potential([Probe(4, True, 500), Probe(8, False, potential=600)]) == 600
+    assert potential([TriedLoad(4, True, 500)]) == float("inf")
+    assert potential([TriedLoad(4, True, 500), TriedLoad(8, False, potential=600)]) == 600
