@@ -56,7 +56,7 @@ def write_null_model(repository: Path, inputs: tuple[TensorSpec, ...]) -> ModelV
         name=NAME,
         family="",
         role=Role.CONTROL,
-        task="sequence-classification",
+        task="",
         format=ModelFormat.ONNX,
         precision=Precision.FP32,
         source="",

@@ -23,7 +23,7 @@ class Estimate:
 class PairedMeasure:
     """One number about a variant beside its teacher on the same samples, or about its calibration.
 
-    `harness.quality.pairs` and `harness.tasks.classification.calibration` say what each measure is.
+    The families of `harness.tasks` say what each measure is.
     """
 
     variant: str

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 from quality_samples import CLASSES, RuleEndpoint, classify, dataset, speak, variant
@@ -21,7 +23,7 @@ from harness.quality.collection import ask, batches, collect_outcomes
 from harness.quality.outcomes import read_outcomes, write_outcomes
 from harness.tasks.causal_lm.outcomes import WindowOutcomes
 from harness.tasks.causal_lm.rows import WindowDataset
-from harness.tasks.classification.outcomes import NO_PREDICTION
+from harness.tasks.classification.outcomes import NO_PREDICTION, ClassOutcomes, LabelOutcomes
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.question_answering.contexts import Questions
 from harness.tasks.question_answering.outcomes import QuestionOutcomes, numbered_contexts
@@ -288,6 +290,74 @@ def test_the_stored_table_reads_without_the_harness(tmp_path: Path) -> None:
     assert (table["correct"] == (table["label"] == table["prediction"])).all()
     assert set(table["padded_length"]) == {4, 7}
     assert "log_likelihood" not in table
+
+
+OLD_COLUMNS = {
+    "row": pa.int64(),
+    "label": pa.int64(),
+    "prediction": pa.int64(),
+    "correct": pa.bool_(),
+    "log_likelihood": pa.float64(),
+    "tokens": pa.int64(),
+    "bytes": pa.int64(),
+    "words": pa.int64(),
+    "f1": pa.float64(),
+    "answer": pa.string(),
+    "unanswered": pa.bool_(),
+    "padded_length": pa.int64(),
+    "logits": pa.list_(pa.float32()),
+    "group": pa.int64(),
+    "greedy_tokens": pa.list_(pa.int64()),
+}
+"""Of every file before each family had outcomes of its own; null where a task had none."""
+
+
+def old_file(path: Path, without: tuple[str, ...] = (), **filled: list[Any]) -> Any:
+    """Two rows as an earlier release wrote them, read by this one."""
+    filled = {"row": [0, 1], "unanswered": [False, False], "padded_length": [4, 7]} | filled
+    columns = {
+        name: pa.array(filled.get(name, [None, None]), kind)
+        for name, kind in OLD_COLUMNS.items()
+        if name not in without
+    }
+    metadata = {"variant": "v", "sha256": "s", "label_names": '["no", "yes"]'}
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), path)
+    return read_outcomes(path)
+
+
+def test_files_of_earlier_releases_are_read_as_what_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "old.parquet"
+    answered = {"label": [1, 0], "prediction": [1, 1], "correct": [True, False]}
+
+    classes = old_file(path, **answered, logits=[[0.5, 1.5], [0.25, 2.0]])
+    assert isinstance(classes, ClassOutcomes)
+    assert (classes.variant, classes.sha256, classes.label_names) == ("v", "s", ("no", "yes"))
+    assert classes.logits.tolist() == [[0.5, 1.5], [0.25, 2.0]]
+    assert (classes.predictions.tolist(), classes.correct.tolist()) == ([1, 1], [True, False])
+    assert classes.groups is None
+
+    pipeline = old_file(path, ("logits", "group"), **answered)
+    assert type(pipeline) is LabelOutcomes
+    assert pipeline.predictions.tolist() == [1, 1]
+
+    spoken = {"log_likelihood": [-3.5, -7.25], "tokens": [3, 6], "bytes": [9, 20]}
+    windows = old_file(
+        path, **spoken, words=[2, 4], group=[5, 5], greedy_tokens=[[1, 2, 3], [4, 5, 6, 7, 8, 9]]
+    )
+    assert isinstance(windows, WindowOutcomes)
+    assert windows.groups is not None
+    assert windows.groups.tolist() == [5, 5]
+    assert [row.tolist() for row in windows.greedy] == [[1, 2, 3], [4, 5, 6, 7, 8, 9]]
+
+    older = old_file(path, ("group", "greedy_tokens"), **spoken, words=[0, 0])
+    assert older.groups is None  # documents were not told
+    assert older.log_likelihood.tolist() == [-3.5, -7.25]
+    assert older.words.tolist() == [0, 0]
+
+    questions = old_file(path, correct=[True, False], f1=[1.0, 0.5], answer=["a", ""])
+    assert isinstance(questions, QuestionOutcomes)
+    assert (questions.answers, questions.f1.tolist()) == (("a", ""), [1.0, 0.5])
+    assert questions.groups is None
 
 
 def test_a_file_of_something_else_is_no_outcomes(tmp_path: Path) -> None:
