@@ -127,6 +127,7 @@ def test_the_page_opens_with_verdict_and_pictures_and_folds_the_rest(built):
         "Cold start",
         "Second by second",
         "The start of the load",
+        "Latency by span",
         "Can these numbers be trusted?",
         "The search",
     ]
