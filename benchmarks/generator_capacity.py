@@ -1,4 +1,4 @@
-"""What a request costs the client: ours, naive Locust and perf_analyzer beside each other.
+"""What a request costs the client: ours, plain Locust and perf_analyzer beside each other.
 
 Every client drives a closed loop against one embedded Triton whose response cache answers, so that
 the client is the limit. All are watched from outside and alike: requests are counted by the
@@ -6,12 +6,16 @@ server, processor time by the kernel, both over one window in the middle of the 
 the latencies are the client's own. The rounds are interleaved, so that a machine that slows down
 slows all; a row holds the median of its rounds.
 
+`harness-locust` is what a trial runs, `harness-grpcio` the same with `--transport grpcio`,
+`harness` the same transports without Locust.
+
     python benchmarks/generator_capacity.py --json rows.json
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 import tempfile
@@ -19,7 +23,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import psutil
@@ -40,10 +44,11 @@ from peers import perf_analyzer
 from rows import Row, run_as_command, show, skip
 
 from harness.errors import GeneratorError, ServerError
+from harness.load.transports.opening import GrpcImplementation
 from harness.serving.embedded.environment import ServerEnvironment, ensure_server_environment
 from harness.serving.endpoint import TritonClient
 
-CLIENTS = ("harness-locust", "harness", "locust-tritonclient", "perf_analyzer")
+CLIENTS = ("harness-locust", "harness-grpcio", "harness", "locust-tritonclient", "perf_analyzer")
 PROTOCOLS = ("http", "grpc")
 YARDSTICK = ("perf_analyzer", "grpc")
 SETTLE_S = 1.0
@@ -83,9 +88,7 @@ def main() -> int:
     if not seen:
         raise PeerError("no client could be measured")
     show(f"Generator capacity (median of {options.rounds} rounds)", _rows(seen), options.json)
-    ratios = _ratios(seen)
-    if ratios:
-        show("Against perf_analyzer over gRPC with as many in flight", ratios, None)
+    print("Ratios: over perf_analyzer, gRPC, with as many requests in flight.")
     return 0
 
 
@@ -106,10 +109,15 @@ def _contender(
     name: str, server: Server, environment: ServerEnvironment, stack: ExitStack
 ) -> Drive:
     match name:
-        case "harness-locust":
-            address = server.endpoint
-            log_dir = server.payloads.parent / "generators"
-            ours = engine(address.http, address.grpc, workers=1, log_dir=log_dir)
+        case "harness-locust" | "harness-grpcio":
+            own = name == "harness-locust"
+            ours = engine(
+                server.endpoint.http,
+                server.endpoint.grpc,
+                workers=1,
+                log_dir=server.payloads.parent / name,
+                implementation=GrpcImplementation.NATIVE if own else GrpcImplementation.GRPCIO,
+            )
             return HarnessLocust(server, stack.enter_context(ours))
         case "harness":
             return HarnessBare(server)
@@ -196,46 +204,44 @@ def _wait_for_answers(run: Run, client: TritonClient, *, more_than: int) -> None
 
 
 def _rows(seen: Mapping[Key, Sequence[Seen]]) -> list[Row]:
+    """A row per client and point; its ratios are over the yardstick's with as many in flight."""
+    medians = {key: _median(rounds) for key, rounds in seen.items()}
     rows: list[Row] = []
-    for (client, protocol, in_flight), rounds in sorted(seen.items(), key=_order):
+    for key, own in sorted(medians.items(), key=_order):
+        client, protocol, in_flight = key
+        yardstick = medians.get((*YARDSTICK, in_flight))
         rows.append(
             {
                 "client": client,
                 "protocol": protocol,
                 "in_flight": in_flight,
-                "requests_per_s": statistics.median(each.requests_per_s for each in rounds),
-                "cpu_us_per_request": statistics.median(each.cpu_us_per_request for each in rounds),
-                "latency_p50_ms": statistics.median(each.p50_ms for each in rounds),
-                "latency_p99_ms": statistics.median(each.p99_ms for each in rounds),
+                "requests_per_s": own.requests_per_s,
+                "cpu_us_per_request": own.cpu_us_per_request,
+                "latency_p50_ms": own.p50_ms,
+                "latency_p99_ms": own.p99_ms,
+                "cpu_ratio": _over(own, yardstick, "cpu_us_per_request"),
+                "rate_ratio": _over(own, yardstick, "requests_per_s"),
             }
         )
     return rows
 
 
-def _order(item: tuple[Key, Sequence[Seen]]) -> tuple[str, int, int]:
+def _median(rounds: Sequence[Seen]) -> Seen:
+    return Seen(
+        **{
+            one.name: statistics.median(getattr(each, one.name) for each in rounds)
+            for one in fields(Seen)
+        }
+    )
+
+
+def _over(own: Seen, yardstick: Seen | None, name: str) -> float:
+    return getattr(own, name) / getattr(yardstick, name) if yardstick else math.nan
+
+
+def _order(item: tuple[Key, Seen]) -> tuple[str, int, int]:
     client, protocol, in_flight = item[0]
     return protocol, in_flight, CLIENTS.index(client)
-
-
-def _ratios(seen: Mapping[Key, Sequence[Seen]]) -> list[Row]:
-    """Each client's cost and rate over the yardstick's of the same rounds' medians."""
-    rows: list[Row] = []
-    measured = {(row["client"], row["protocol"], row["in_flight"]): row for row in _rows(seen)}
-    for (client, protocol, in_flight), row in measured.items():
-        yardstick = measured.get((*YARDSTICK, in_flight))
-        if yardstick is None or row is yardstick:
-            continue
-        rows.append(
-            {
-                "client": client,
-                "protocol": protocol,
-                "in_flight": in_flight,
-                "cpu_ratio": float(row["cpu_us_per_request"])
-                / float(yardstick["cpu_us_per_request"]),
-                "rate_ratio": float(row["requests_per_s"]) / float(yardstick["requests_per_s"]),
-            }
-        )
-    return rows
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -253,7 +259,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args(arguments)
-    options.left_out = set() if options.peer_over_http else {("perf_analyzer", "http")}
+    options.left_out = {("harness-grpcio", "http")}
+    if not options.peer_over_http:
+        options.left_out.add(("perf_analyzer", "http"))
     if options.quick:
         options.in_flight, options.rounds, options.seconds = [16], 1, 1.0
     return options

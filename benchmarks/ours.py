@@ -11,6 +11,7 @@ from pathlib import Path
 from harness import hdr
 from harness.load.generators.pool import LoadGenerators, LoadJob
 from harness.load.transports.address import parse_target
+from harness.load.transports.opening import GrpcImplementation
 from harness.types import (
     ArrivalKind,
     ArrivalProcess,
@@ -26,10 +27,21 @@ MOST_IN_FLIGHT = 512
 """Of an open loop here: more than falls due while a server stalls, so that nothing is dropped."""
 
 
-def engine(http: str, grpc: str, *, workers: int, log_dir: Path) -> LoadGenerators:
+def engine(
+    http: str,
+    grpc: str,
+    *,
+    workers: int,
+    log_dir: Path,
+    implementation: GrpcImplementation = GrpcImplementation.NATIVE,
+) -> LoadGenerators:
     """The resident Locust processes as every trial uses them; a context manager."""
     return LoadGenerators(
-        http=parse_target(http), grpc=parse_target(grpc), workers=workers, log_dir=log_dir
+        http=parse_target(http),
+        grpc=parse_target(grpc),
+        workers=workers,
+        log_dir=log_dir,
+        implementation=implementation,
     )
 
 

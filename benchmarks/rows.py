@@ -25,7 +25,7 @@ def show(title: str, rows: Sequence[Row], json_file: Path | None = None) -> None
         side: JustifyMethod = "left" if isinstance(value, str) else "right"
         table.add_column(column, justify=side, no_wrap=True)
     for row in rows:
-        table.add_row(*map(_text, row.values()))
+        table.add_row(*map(cell, row.values()))
     # As wide as it is: a cut-off number is worse than a line that the terminal wraps.
     Console(width=1000).print(table)
     write_rows(rows, json_file)
@@ -38,12 +38,15 @@ def write_rows(rows: Sequence[Row], json_file: Path | None) -> None:
         json_file.write_text(json.dumps(known, indent=2, allow_nan=False) + "\n", "utf-8")
 
 
-def _known(value: str | float) -> str | float | None:
+def _known(value: str | float | None) -> str | float | None:
     """JSON has no way to say `not a number`."""
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _text(value: str | float) -> str:
+def cell(value: str | float | None) -> str:
+    """A value as tables show it; a dash where there is none."""
+    if value is None:
+        return "-"
     if not isinstance(value, float):
         return str(value)
     if math.isnan(value):

@@ -52,28 +52,28 @@ class Recipe:
         return {name: value for name, value in asdict(self).items() if name != "step_ms"}
 
 
-_STUDENT_STEPS = 400
+_STUDENT_STEPS = 280
 _DISTILLATION_COST = 1.96
 """A distilled step of the prose student over a plain one, in CPU time (see `RECIPES`)."""
 
 _ALL = (
     Recipe(
         "topics-teacher", TOPICS, Role.TEACHER,
-        layers=3, hidden=192, heads=3, steps=480, batch=32, learning_rate=1.5e-3, step_ms=88,
+        layers=3, hidden=192, heads=3, steps=288, batch=32, learning_rate=1.5e-3, step_ms=88,
     ),
     Recipe(
         "topics-student", TOPICS, Role.STUDENT,
-        layers=1, hidden=64, heads=2, steps=600, batch=64, learning_rate=4e-3, step_ms=12.5,
+        layers=1, hidden=64, heads=2, steps=400, batch=64, learning_rate=4e-3, step_ms=12.5,
         teacher="topics-teacher",
     ),
     Recipe(
         "topics-tiny", TOPICS, Role.STUDENT,
-        layers=1, hidden=8, heads=1, steps=600, batch=64, learning_rate=1e-2, step_ms=4,
+        layers=1, hidden=8, heads=1, steps=400, batch=64, learning_rate=1e-2, step_ms=4,
         teacher="topics-teacher",
     ),
     Recipe(
         "prose-teacher", PROSE, Role.TEACHER,
-        layers=2, hidden=128, heads=2, steps=560, batch=16, learning_rate=5e-3, step_ms=58,
+        layers=2, hidden=128, heads=2, steps=340, batch=16, learning_rate=5e-3, step_ms=58,
     ),
     Recipe(
         "prose-student", PROSE, Role.STUDENT,

@@ -39,7 +39,8 @@ def rows_of(benchmark: str, tmp_path: Path, *options: str) -> list[dict[str, Any
 @pytest.mark.triton
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_generator_capacity(server_environment: ServerEnvironment, tmp_path: Path, protocol: str):
-    clients = ["harness-locust", "harness", "locust-tritonclient"]
+    grpcio = ["harness-grpcio"] if protocol == "grpc" else []
+    clients = ["harness-locust", *grpcio, "harness", "locust-tritonclient"]
     rows = rows_of(
         "generator_capacity.py", tmp_path, "--protocols", protocol, "--clients", *clients
     )
