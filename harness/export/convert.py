@@ -157,7 +157,7 @@ def write_fp32(
         raise CheckpointError(
             f"torch cannot export {type(graph.model).__name__} to ONNX: {plain_reason(error)}",
             next_step="export it by other means and serve it yourself: the harness measures models "
-            "of any server (docs/any-server.md)",
+            "of any server (docs/external-servers.md)",
         ) from error
     finish_graph(path)
 
