@@ -122,7 +122,7 @@ class Connection(ABC):
 def _received_ns(notes: list[tuple[int, int, bytes]]) -> int:
     """The kernel's stamp as an instant of CLOCK_MONOTONIC; now, where it gave none.
 
-    Not the harness's own `inbox.py` on purpose: a truth must not share code with what it judges.
+    Not the harness's own `sockets.py` on purpose: a truth must not share code with what it judges.
     """
     # In this order: losing the processor between the two makes it later than it was, not sooner.
     wall_ns, now_ns = time.time_ns(), time.monotonic_ns()

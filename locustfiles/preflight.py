@@ -16,8 +16,8 @@ from harness.flow.preflight import (
     takes_binary,
     try_one_request,
 )
+from harness.load.requests.answers import read_known_answers
 from harness.load.requests.fit import cast_payloads
-from harness.load.requests.known_answers import read_known_answers
 from harness.load.requests.payloads import Group, read_payloads
 from harness.load.transports.address import Target
 from harness.load.transports.contract import Transport

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness import hdr
-from harness.load.records.history import HistoryPoint
+from harness.load.records.series import HistoryPoint
 from harness.metrics import SHOWN_PERCENTILES, MetricKind, metric_named
 from harness.planning.assessment import Assessment
 from harness.planning.clauses import Judgement

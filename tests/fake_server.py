@@ -105,7 +105,7 @@ class Served:
 
 
 def right_answer(inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """What `LOGITS` should be, for `harness.load.requests.known_answers`."""
+    """What `LOGITS` should be, for `harness.load.requests.answers`."""
     numbers = inputs["input_ids"][:, :1] + 1
     return {LOGITS.name: np.broadcast_to(numbers, (len(numbers), *LOGITS.shape)).astype("<f4")}
 

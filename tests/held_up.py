@@ -7,6 +7,7 @@ more than `LOST_S` in all. Only then is its failure a `HeldUp`, which `make chec
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +16,27 @@ from typing import Self
 
 import pytest
 
+from harness.analysis import validity
+
 HELD_UP = ("sent late", "slow to send", "woke late", "steady", "short of a core")
 """A trial that is invalid for one of these was measured on a busy machine; no fault of the code."""
+
+
+@contextmanager
+def unhurried() -> Iterator[None]:
+    """In this process, no trial is invalid for one of `HELD_UP`.
+
+    For tests of what a run does with its trials. That a trial which was held up is invalid is
+    tested on trials whose times are made up.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for limit in ("GENERATOR_CPU_LIMIT", "IDLE_SHARE", "LOST_SHARE"):
+            patch.setattr(validity, limit, math.inf)
+        patch.setattr(validity, "allowed_late_ms", lambda p95_ms: math.inf)
+        patch.setattr(validity, "still_warming", lambda window: 0)
+        yield
+
+
 LOST_S = 0.5
 """How much later than asked a sleeper may wake in all, before a failure is the machine's."""
 STEP_S = 0.02

@@ -15,6 +15,8 @@ from tests.tiny_models import (
     make_question_answerer,
 )
 
+HARMLESS = "p50 < 60 s"
+"""An objective that only a dead server misses, and that ten requests decide."""
 LABELS = ("code", "prose", "other")
 
 

@@ -231,12 +231,22 @@ def _dropped_by_generator(load: LoadResult, _: ServerMetrics, __: Workload) -> I
         )
 
 
-def _still_warming(load: LoadResult, _: ServerMetrics, __: Workload) -> Iterator[str]:
+def steadier_warmup_s(load: LoadResult) -> float | None:
+    """A warm-up after which a load may be steady that was not when its window opened.
+
+    Returns:
+        Seconds: what it had, and twice what was still missing. None where it was steady.
+    """
     warm_s = still_warming(load.window) * load.slice_s
-    if warm_s:
+    return load.warmup_s + 2 * warm_s if warm_s else None
+
+
+def _still_warming(load: LoadResult, _: ServerMetrics, __: Workload) -> Iterator[str]:
+    longer_s = steadier_warmup_s(load)
+    if longer_s is not None:
         yield (
             f"the load was not steady yet when the window opened (latency fell for another "
-            f"{warm_s:.2g} s): raise warmup_s to {load.warmup_s + 2 * warm_s:.2g} or more"
+            f"{(longer_s - load.warmup_s) / 2:.2g} s): raise warmup_s to {longer_s:.2g} or more"
         )
 
 

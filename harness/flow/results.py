@@ -18,7 +18,7 @@ from harness import hdr
 from harness.analysis.failures import failure_design_effect
 from harness.analysis.latency import summarise
 from harness.analysis.throughput import throughput_bounds
-from harness.analysis.validity import COUNT_SKEW_S, mean_in_flight
+from harness.analysis.validity import COUNT_SKEW_S, mean_in_flight, steadier_warmup_s
 from harness.load.engine.recorder import merged_latencies
 from harness.load.records.series import series_rows, slice_rows
 from harness.planning.assessment import Assessment, assess
@@ -76,6 +76,7 @@ class GeneratorSide:
     loop_lag_p99_ms: float | None = None
     in_flight_mean: float | None = None
     warmup_s: float = 0.0
+    steadier_warmup_s: float | None = None
     records_problem: str = ""
 
 
@@ -142,6 +143,7 @@ def generator_side(load: LoadResult) -> GeneratorSide:
         loop_lag_p99_ms=_worst_lag(load.generators),
         in_flight_mean=mean_in_flight(load),
         warmup_s=load.warmup_s,
+        steadier_warmup_s=steadier_warmup_s(load),
         records_problem=load.records_problem,
     )
 

@@ -111,8 +111,7 @@ def measure_once(
         trial_runner(study, served, folder, machinery) as runner,
     ):
         served.families[0].demand(trial.variant)
-        result = runner.measure(trial, study.objective_of(study.family_of(trial.variant)))
-    folder.journal.add(result)
+        result = runner.settle(trial, study.objective_of(study.family_of(trial.variant)))
     write_tables(read_run(folder.path), folder.path)
     return result
 

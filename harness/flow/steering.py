@@ -64,6 +64,8 @@ class TrialWatch:
 
     def steady(self, slices: Sequence[TimeSlice]) -> bool:
         """Whether the warm-up has passed."""
+        if len(slices) * self._slice_s < self._begun.trial.workload.min_warmup_s:
+            return False
         return steady_from(slices) is not None
 
     def decided(self, window: Sequence[TimeSlice]) -> bool:

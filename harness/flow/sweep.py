@@ -169,7 +169,7 @@ def _measure_pipeline(
         known = folder.journal.trials.get(trial.trial_id)
         if known is None or known.sha256 != runner.sha256(trial):
             progress(Progress(f"pipeline of {prepared.family.name}", 0, 1, trial.trial_id))
-            folder.journal.add(runner.measure(trial, slo))
+            runner.settle(trial, slo)
 
 
 def make_search(

@@ -31,10 +31,11 @@ from harness.flow.results import (
 )
 from harness.flow.serving import ModelClient, Site
 from harness.flow.steering import TrialWatch
+from harness.load.generators.driver import SLICE_S
 from harness.load.generators.pool import LoadGenerators, LoadJob
-from harness.load.generators.running import SLICE_S
-from harness.load.requests.known_answers import TOLERANCE, make_known_answers, write_known_answers
+from harness.load.requests.answers import TOLERANCE, make_known_answers, write_known_answers
 from harness.load.requests.payloads import draw_workload, read_payloads
+from harness.planning.steadiness import after_longer_warm_up
 from harness.runs.folder import RunFolder
 from harness.serving.ensemble import Pipeline
 from harness.serving.external.server import REMOTE_DIGEST
@@ -129,6 +130,28 @@ class TrialRunner:
         result = self._measured(trial, slo)
         if self._machinery.monitor is not None:
             self._machinery.monitor.add_result(result)
+        return result
+
+    def settle(self, trial: Trial, slo: ServiceLevelObjective) -> TrialResult:
+        """Measure a trial that no search asks for, and put it into the journal.
+
+        Where its load was not steady yet it is measured once more, after a longer warm-up: the
+        journal keeps both, and the second counts.
+
+        Raises:
+            ServerError: the server died.
+        """
+        result = self.measure(trial, slo)
+        self._folder.journal.add(result)
+        steadier = after_longer_warm_up(result)
+        if steadier is None:
+            return result
+        self._machinery.warn(
+            f"{trial.trial_id}: the load was not steady yet when the window opened; it is measured "
+            f"again after {steadier.workload.min_warmup_s:.2g} s of warm-up"
+        )
+        result = self.measure(steadier, slo)
+        self._folder.journal.add(result)
         return result
 
     def _measured(self, trial: Trial, slo: ServiceLevelObjective) -> TrialResult:

@@ -18,6 +18,7 @@ from harness.planning.assessment import (
 )
 from harness.planning.rejections import CONFIRM, Configuration, configuration
 from harness.planning.space import SearchSpace
+from harness.planning.steadiness import after_longer_warm_up
 from harness.types import (
     Decision,
     Rejection,
@@ -164,10 +165,16 @@ class PlannedSearch(ABC):
         return Trial(variant, self._family, serving, workload, stage)
 
     def _measure(self, trial: Trial) -> Measured:
-        """A trial's assessment, measured unless it is known."""
+        """A trial's assessment, measured unless it is known.
+
+        Where the load was not steady yet it is measured once more, and that is what counts.
+        """
         known, key = self._known(trial), configuration(trial)
         if key not in known:
             yield trial
+            steadier = after_longer_warm_up(known[key].result)
+            if steadier is not None:
+                yield steadier
         return known[key]
 
     def _known(self, trial: Trial) -> dict[Configuration, Assessment]:

@@ -20,7 +20,7 @@ from harness.types.load import GeneratorHealth, LoadResult, TimeSlice
 from harness.types.quality import BatchConsistency, QualityScore, TaskEntry
 from harness.types.serving import Accelerator, ServingConfig, answering_version
 from harness.types.telemetry import HostMetrics, PartMetrics, ServerMetrics
-from harness.types.trials import ColdStart, ServerOverhead, Trial, TrialResult
+from harness.types.trials import STEADIER_REPEAT, ColdStart, ServerOverhead, Trial, TrialResult
 from harness.types.variants import (
     FREE_SIZE,
     FailedVariant,
@@ -50,6 +50,7 @@ __all__ = [
     "SCHEDULE_DELAY",
     "SERVICE",
     "SPANS",
+    "STEADIER_REPEAT",
     "Accelerator",
     "ArrivalKind",
     "ArrivalProcess",

@@ -11,6 +11,10 @@ from harness.types.telemetry import HostMetrics, ServerMetrics
 from harness.types.verdicts import Decision
 from harness.types.workloads import WireProtocol, Workload
 
+STEADIER_REPEAT = 3
+"""What `Trial.repeat` grows by where a trial is measured again because its load was not steady yet;
+smaller repeats are the search's own."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -30,6 +34,11 @@ class Trial:
         """Deterministic, so that a resumed run finds what it measured."""
         repeat = f"-r{self.repeat}" if self.repeat else ""
         return f"{self.variant}--{self.serving.label}--{self.workload.label}{repeat}"
+
+    @property
+    def after_longer_warm_up(self) -> bool:
+        """Whether it is a second measurement, because the first one's load was not steady yet."""
+        return self.repeat in range(STEADIER_REPEAT, 2 * STEADIER_REPEAT)
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,8 @@ class TrialResult:
     """Confidence bounds, at the latency's confidence; None where the window is too short for its
     own memory, and in runs from before there were any."""
     throughput_high_inferences_per_s: float | None = None
+    steadier_warmup_s: float | None = None
+    """A warm-up after which the load may be steady, where it was not when the window opened."""
     failure_design_effect: float = 1.0
     """How many requests count as one independent one, for the share that failed or was dropped."""
     values_ms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

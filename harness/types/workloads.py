@@ -105,7 +105,7 @@ class Workload:
     duration_s: float
     """Of the measured window: its longest, where the trial may end as soon as it is decided."""
     warmup_s: float
-    """Longest; it ends sooner where a steady state is found."""
+    """Longest; it ends sooner where a steady state is found, but not before `min_warmup_s`."""
     seed: int
     load_mode: LoadMode = LoadMode.CLOSED
     rate_per_s: float | None = None
@@ -120,6 +120,8 @@ class Workload:
     """(padded length, weight): sequence lengths are drawn from it; empty: the data set's own."""
     cached_answers: bool = False
     """Answers of the server's response cache count as the model's: that is what is measured."""
+    min_warmup_s: float = 0.0
+    """Shortest: of a trial that is measured again because its load was not steady yet."""
 
     @property
     def label(self) -> str:

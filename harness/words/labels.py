@@ -101,6 +101,14 @@ def trial_words(trial: Trial) -> str:
     return f"{workload_words(trial.workload)}; {serving_words(trial.serving)}"
 
 
+def again_words(trial: Trial) -> str:
+    """Why a trial is measured a second time, where its load was not steady the first; else ""."""
+    if not trial.after_longer_warm_up:
+        return ""
+    least_s = trial.workload.min_warmup_s
+    return f"measured again after a warm-up of {least_s:.2g} s, because it was not steady before"
+
+
 def shortened(name: str, most: int = 24) -> str:
     """A name cut in the middle, where both ends tell it apart."""
     if len(name) <= most:

@@ -7,14 +7,19 @@ server by the same one, so that it is started once.
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from load_rig import Rig, load_rig
 
+from harness.cli.main import run_command
 from harness.load.transports.opening import GrpcImplementation
 from harness.types import WireProtocol
+from tests.local_study import HARMLESS, add_language_model_family, write_local_study
 
 HERE = Path(__file__).parent
 SHARED = {"embedded_triton": "server"}
@@ -32,6 +37,38 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.xdist_group(groups.get(item.path, item.path.stem)))
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classifiers and two language models, exported once for all test processes.
+
+    The folder has two studies, `study.yaml` of the classifiers and `both.yaml` of all four, and
+    their `model_repository`. Tests take a copy: see `local_study`.
+    """
+    # The folder of the whole run: with pytest-xdist each process has one of its own in it.
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exported"
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            making = folder.with_name("exporting")
+            shutil.rmtree(making, ignore_errors=True)
+            making.mkdir()
+            classifiers = write_local_study(making, objective=HARMLESS)
+            both = shutil.copy(classifiers, making / "both.yaml")
+            add_language_model_family(both)
+            repository = str(making / "model_repository")
+            assert run_command(["export", str(both), "--repository", repository]) == 0
+            making.rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def local_study(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of tests' own copy of `exported`: the study of the classifiers."""
+    folder = tmp_path_factory.mktemp("local") / "study"
+    shutil.copytree(exported, folder)
+    return folder / "study.yaml"
 
 
 @pytest.fixture(scope="module")

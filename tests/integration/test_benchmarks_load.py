@@ -36,6 +36,7 @@ def rows_of(benchmark: str, tmp_path: Path, *options: str) -> list[dict[str, Any
     return json.loads(rows.read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.triton
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_generator_capacity(server_environment: ServerEnvironment, tmp_path: Path, protocol: str):
@@ -52,6 +53,7 @@ def test_generator_capacity(server_environment: ServerEnvironment, tmp_path: Pat
         assert 0 <= row["latency_p50_ms"] <= row["latency_p99_ms"]
 
 
+@pytest.mark.slow
 @pytest.mark.triton
 def test_scale_out(server_environment: ServerEnvironment, tmp_path: Path):
     rows = rows_of("scale_out.py", tmp_path, "--workers", "1", "2")
@@ -59,6 +61,7 @@ def test_scale_out(server_environment: ServerEnvironment, tmp_path: Path):
     assert all(row["requests_per_s"] > 0 for row in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.triton
 def test_soak(server_environment: ServerEnvironment, tmp_path: Path):
     # At half of the most, a machine that stalls for 60 ms fills the bound of requests in flight.
@@ -71,6 +74,7 @@ def test_soak(server_environment: ServerEnvironment, tmp_path: Path):
         assert row["workers_rss_mib"] > 10
 
 
+@pytest.mark.slow
 def test_a_stall_is_seen_by_the_open_loop_alone(tmp_path: Path):
     rows = rows_of("fidelity.py", tmp_path, "--parts", "stall")
     p99 = {(row["client"], row["protocol"]): row for row in rows if row["percentile"] == "p99"}

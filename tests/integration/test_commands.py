@@ -14,22 +14,19 @@ from harness.cli.main import run_command
 from harness.load.requests.payloads import REPOSITORY_FILE, read_payloads
 from harness.runs.folder import read_run
 from tests.held_up import HELD_UP
-from tests.local_study import write_local_study
 
 pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("server_environment")]
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    return write_local_study(tmp_path_factory.mktemp("study"))
+def study(local_study):
+    return local_study
 
 
 @pytest.fixture(scope="module")
 def repository(study):
     """The study's exported model repository."""
-    folder = study.parent / "model_repository"
-    assert run_command(["export", str(study), "--repository", str(folder)]) == 0
-    return folder
+    return study.parent / "model_repository"
 
 
 def free_ports(count):

@@ -25,7 +25,6 @@ from harness.report.build import build_report
 from harness.runs.folder import RunFolder, read_run
 from harness.study.file import load_study
 from harness.types.card import CardPlan, Runtime
-from tests.local_study import write_local_study
 
 PLAN = CardPlan(
     samples=40, rounds=2, fresh_processes=1, window_s=0.001, batch_sizes=(1, 4), served_s=1.5
@@ -33,8 +32,8 @@ PLAN = CardPlan(
 
 
 @pytest.fixture(scope="module")
-def study_file(tmp_path_factory):
-    return write_local_study(tmp_path_factory.mktemp("study"))
+def study_file(local_study):
+    return local_study
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +42,8 @@ def study(study_file):
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory):
-    return tmp_path_factory.mktemp("repository")
+def repository(study_file):
+    return study_file.parent / "model_repository"
 
 
 @pytest.fixture(scope="module")
@@ -190,10 +189,10 @@ def test_wrong_usage_is_one_line_and_exit_2(study_file, arguments, told, capsys)
     assert told in capsys.readouterr().err
 
 
-def test_ctrl_c_leaves_no_measuring_process(study_file, tmp_path):
+def test_ctrl_c_leaves_no_measuring_process(study_file, repository, tmp_path):
     command = [sys.executable, "-m", "harness", "profile", str(study_file), "--variant",
                "own-student-fp32", "--out", str(tmp_path / "out"), "--repository",
-               str(tmp_path / "repository")]  # fmt: skip
+               str(repository)]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (tmp_path / "out" / "traces").is_dir():

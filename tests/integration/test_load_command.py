@@ -27,7 +27,6 @@ from harness.load.requests.payloads import write_payloads
 from harness.runs.folder import read_manifest, read_run
 from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
-from tests.local_study import write_local_study
 
 pytestmark = pytest.mark.triton
 
@@ -182,15 +181,13 @@ def test_a_header_s_value_stays_out_of_the_run_folder(addresses, payloads, tmp_p
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    return write_local_study(tmp_path_factory.mktemp("study"))
+def study(local_study):
+    return local_study
 
 
 @pytest.fixture(scope="module")
 def repository(study):
-    folder = study.parent / "model_repository"
-    assert run_command(["export", str(study), "--repository", str(folder)]) == 0
-    return folder
+    return study.parent / "model_repository"
 
 
 def test_a_study_s_variant_on_a_server_that_is_up(

@@ -23,7 +23,7 @@ from load_rig import (
 
 from harness.errors import ServerError
 from harness.load.engine.closed_loop import BACKOFF_S
-from harness.load.requests.known_answers import make_known_answers, write_known_answers
+from harness.load.requests.answers import make_known_answers, write_known_answers
 from harness.load.requests.payloads import draw_payloads, read_payloads
 from harness.types import TimeSlice, WireProtocol
 

@@ -25,9 +25,9 @@ from load_rig import (
 
 from harness import hdr
 from harness.errors import GeneratorError, UsageError
+from harness.load.generators.driver import SLICE_S
 from harness.load.generators.pool import LoadGenerators
-from harness.load.generators.running import SLICE_S
-from harness.load.requests.known_answers import make_known_answers, write_known_answers
+from harness.load.requests.answers import make_known_answers, write_known_answers
 from harness.load.requests.payloads import draw_payloads, read_payloads
 from harness.load.transports.address import Target
 from harness.types import LoadResult, TimeSlice

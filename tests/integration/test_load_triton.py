@@ -14,7 +14,7 @@ from endpoint_models import language_model
 from load_rig import OPEN, WORKLOAD, Watcher, count_ok, failures_in, make_payloads, make_workload
 
 from harness.load.generators.pool import LoadGenerators, LoadJob
-from harness.load.requests.known_answers import make_known_answers, write_known_answers
+from harness.load.requests.answers import make_known_answers, write_known_answers
 from harness.load.requests.payloads import draw_payloads, read_payloads
 from harness.load.transports.address import parse_target
 from harness.load.transports.opening import GrpcImplementation

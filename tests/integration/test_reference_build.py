@@ -18,12 +18,14 @@ from transformers import (
     AutoTokenizer,
 )
 
-from harness.errors import CheckpointError, HarnessError, MissingExtraError, StorageError
+from harness.errors import HarnessError
 from harness.reference import build
 from harness.reference import processes as crew
 from harness.reference.build import build_reference
 from harness.reference.recipes import RECIPES
 from harness.types import Progress
+
+pytestmark = pytest.mark.slow
 
 SHORT = {name: dataclasses.replace(recipe, steps=3) for name, recipe in RECIPES.items()}
 BUILD = """
@@ -153,30 +155,6 @@ def test_what_is_damaged_is_made_again_to_the_same_bytes(cache):
     at_work = {name for progress in ear for name in progress.note.split(", ")}
     assert at_work == {"topics-tiny", "prose-data", "prose-student"}
     assert not half.exists()
-
-
-def test_another_seed_has_a_store_of_its_own():
-    assert build._digest(1) != build._digest(2)
-    assert build._digest(1) == build._digest(1)
-
-
-def test_an_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(CheckpointError, match="topics-titan") as caught:
-        build_reference(["topics-titan"], seed=1, progress=Ear())
-    assert "topics-teacher" in caught.value.next_step
-
-
-def test_without_the_extra_the_message_is_the_install_command(monkeypatch):
-    monkeypatch.setattr(build, "find_spec", lambda name: None if name == "sklearn" else object())
-    with pytest.raises(MissingExtraError, match="sklearn"):
-        build_reference(["topics-teacher"], seed=1, progress=Ear())
-
-
-def test_a_cache_that_cannot_be_written_is_said(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="cannot be written") as caught:
-        build_reference(["topics-tiny"], seed=1, cache_dir=tmp_path / "file", progress=Ear())
-    assert "HARNESS_CACHE_DIR" in caught.value.next_step
 
 
 def test_an_error_of_a_training_process_comes_back_as_itself(cache):

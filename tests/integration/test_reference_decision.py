@@ -26,7 +26,7 @@ DEMO_SEED = 20
 
 
 # The first test waits for the training, where nobody has trained yet on this machine.
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")

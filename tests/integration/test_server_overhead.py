@@ -11,7 +11,7 @@ import pytest
 
 from harness.serving.embedded.environment import ServerEnvironment
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.slow]
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "server_overhead.py"
 

@@ -23,7 +23,7 @@ from harness.flow.results import (
     write_load,
 )
 from harness.load.engine.recorder import Recorder
-from harness.load.generators.collector import Collector
+from harness.load.generators.driver import Collector
 from harness.load.generators.messages import LoadProgress, decode_answer, encode_answer
 from harness.load.records.requests import RecordWriter
 from harness.load.transports.contract import RequestFailure

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import ExchangedError, HarnessError
-from harness.load.requests.known_answers import read_known_answers, write_known_answers
+from harness.load.requests.answers import read_known_answers, write_known_answers
 from harness.serving.external.server import REMOTE_DIGEST, RemoteModel, RemoteServer, describe
 from harness.types import ModelVariant, Precision, TensorSpec
 

@@ -121,8 +121,7 @@ def measure_remote(
             payloads={name: payloads},
             machinery=machinery,
         )
-        result = runner.measure(prepared.trial, slo)
-    folder.journal.add(result)
+        result = runner.settle(prepared.trial, slo)
     write_tables(read_run(folder.path), folder.path)
     return result
 

@@ -16,9 +16,9 @@ from types import TracebackType
 from typing import Self
 
 from harness.errors import UsageError
+from harness.load.generators.driver import LoadDriver, TrialWatcher
 from harness.load.generators.messages import LoadProgress, Prepare
 from harness.load.generators.process import START_TIMEOUT_S, GeneratorProcess, gather
-from harness.load.generators.running import LoadDriver, TrialWatcher
 from harness.load.transports.address import Target
 from harness.load.transports.opening import GrpcImplementation, answers_are_stamped
 from harness.types import LoadResult, TensorSpec, WireProtocol, Workload
@@ -41,7 +41,7 @@ class LoadJob:
     outputs: tuple[TensorSpec, ...]
     workload: Workload
     known_answers: Path | None = None
-    """A file of `harness.load.requests.known_answers.write_known_answers`."""
+    """A file of `harness.load.requests.answers.write_known_answers`."""
     records: Path | None = None
     """Folder for a Parquet file of every request a process; None keeps histograms only."""
 

@@ -90,7 +90,7 @@ class EncodedRequest:
     known: Mapping[str, NDArray[Any]] | None = None
     """What an independent client was answered, by output; None where nobody asked."""
     tolerance: float = 0.0
-    """Largest difference from `known`, as `harness.load.requests.known_answers` measures it."""
+    """Largest difference from `known`, as `harness.load.requests.answers` measures it."""
 
 
 def write_payloads(path: Path, groups: Sequence[Group]) -> None:

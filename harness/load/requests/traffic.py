@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from harness.load.engine.closed_loop import ClosedLoop, Ending, RequestSink, Turns
 from harness.load.engine.open_loop import OpenLoop, OpenLoopSink, Timer, requests_in_turn
-from harness.load.requests.answers import AnswerCheck
+from harness.load.requests.answers import AnswerCheck, read_known_answers
 from harness.load.requests.fit import cast_payloads
-from harness.load.requests.known_answers import read_known_answers
 from harness.load.requests.payloads import (
     EncodedRequest,
     draw_workload,

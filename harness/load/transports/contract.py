@@ -150,7 +150,7 @@ class Transport(Protocol):
 
     received_ns: int
     """CLOCK_MONOTONIC when the answer that `send` last returned had come, as near as this
-    transport can tell: by the kernel's stamp (`inbox.py`), or when it was read."""
+    transport can tell: by the kernel's stamp (`sockets.py`), or when it was read."""
     identity: bytes
     """The id of the request that was last sent; empty where it bore none, or never went out."""
 

@@ -7,9 +7,8 @@ from enum import StrEnum
 from functools import partial
 
 from harness.load.transports.address import Target
-from harness.load.transports.connecting import ReadWaiter
 from harness.load.transports.contract import Transport
-from harness.load.transports.inbox import kernel_stamps
+from harness.load.transports.sockets import ReadWaiter, kernel_stamps
 from harness.types import WireProtocol
 
 

@@ -16,7 +16,14 @@ from harness.report.selection import (
 from harness.report.tables.model import Cell, Column, Table, decision_cell, numeric, words
 from harness.types import Rejection, ServerOverhead, TrialResult, Workload
 from harness.types.limits import lost_share
-from harness.words.labels import PROTOCOLS, batch_words, cause_title, causes, trial_words
+from harness.words.labels import (
+    PROTOCOLS,
+    again_words,
+    batch_words,
+    cause_title,
+    causes,
+    trial_words,
+)
 from harness.words.loads import (
     is_open,
     load_amount,
@@ -134,8 +141,12 @@ def _trial_row(result: TrialResult, overheads: Sequence[ServerOverhead]) -> tupl
         numeric(percent(result.generator_cpu), result.generator_cpu),
         numeric(milliseconds(result.loop_lag_p99_ms), result.loop_lag_p99_ms),
         words(trial.stage + (f" #{trial.repeat}" if trial.repeat else "")),
-        words(result.reason if result.valid else result.invalid_reason or result.reason),
+        words("; ".join(filter(None, [again_words(trial), _reason(result)]))),
     )
+
+
+def _reason(result: TrialResult) -> str:
+    return result.reason if result.valid else result.invalid_reason or result.reason
 
 
 def _count_cell(value: int) -> Cell:

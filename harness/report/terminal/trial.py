@@ -21,7 +21,7 @@ from harness.types import (
     ServingConfig,
     TrialResult,
 )
-from harness.words.labels import SIGNS, serving_words, workload_words
+from harness.words.labels import SIGNS, again_words, serving_words, workload_words
 from harness.words.loads import (
     cached_words,
     is_open,
@@ -185,7 +185,9 @@ def _evidence_rows(result: TrialResult) -> list[tuple[str, str]]:
 
 
 def _validity(result: TrialResult) -> str:
-    return "valid" if result.valid else f"invalid: {result.invalid_reason}"
+    said = "valid" if result.valid else f"invalid: {result.invalid_reason}"
+    again = again_words(result.trial)
+    return f"{said} ({again})" if again else said
 
 
 def _decision_rows(result: TrialResult, slo: ServiceLevelObjective) -> list[tuple[str, str]]:

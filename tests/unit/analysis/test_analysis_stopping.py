@@ -47,6 +47,7 @@ def test_seconds_needed_follow_the_evidence():
     assert seconds_needed(2.0, float("inf")) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("utilisation", [0.5, 0.8, 0.9, 0.95])
 @pytest.mark.parametrize("queue", ["M/M/1", "M/D/4"])
 def test_trials_at_the_bound_seldom_decide(queue, utilisation):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from harness import hdr
-from harness.analysis.validity import judge_validity
+from harness.analysis.validity import judge_validity, steadier_warmup_s
 from harness.types import (
     RESPONSE,
     SCHEDULE_DELAY,
@@ -296,3 +296,9 @@ def test_a_server_that_waits_for_its_own_threads_is_measured_well():
     host = dataclasses.replace(BUSY, server_foreign_wait_cores=0.05)
     assert judge(host=host) == (True, "")
     assert judge(host=HostMetrics(cpu_utilization=1.0, foreign_cpu=2.0)) == (True, "")
+
+
+def test_the_warm_up_that_was_missing_is_half_a_second_and_twice_the_slow_start():
+    slow_start = load(lambda index: {"latency_us": 40_000 if index < 8 else 8000})
+    assert steadier_warmup_s(slow_start) == pytest.approx(0.5 + 2 * 8 * 0.05)
+    assert steadier_warmup_s(HEALTHY) is None

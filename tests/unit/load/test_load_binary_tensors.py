@@ -19,7 +19,7 @@ from harness.load.transports.contract import (
     WireAnswer,
     layout_of,
 )
-from harness.load.transports.http.binary_tensors import read_layout
+from harness.load.transports.http.tensors import read_layout
 from harness.load.transports.http.transport import HttpTransport
 from harness.load.transports.recognition import FORMS_PER_LENGTH, LONGEST_PREFIX, KnownForms
 from harness.load.transports.request_ids import MARK

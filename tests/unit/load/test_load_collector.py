@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness import hdr
-from harness.load.generators.collector import Collector
+from harness.load.generators.driver import Collector
 from harness.load.generators.messages import LoadProgress
 from harness.types import RESPONSE, Latencies, SparseHistogram, TimeSlice
 

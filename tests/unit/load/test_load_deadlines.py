@@ -14,8 +14,8 @@ from contextlib import suppress
 
 import pytest
 
-from harness.load.transports import deadlines
-from harness.load.transports.deadlines import Guard, watch
+from harness.load.transports import sockets
+from harness.load.transports.sockets import Guard, watch
 
 
 @pytest.fixture
@@ -118,14 +118,14 @@ def test_one_thread_watches_and_ends_when_nothing_is_left(
     until_s = time.monotonic() + 5
     while seen() is not None and time.monotonic() < until_s:
         gc.collect()
-        time.sleep(deadlines.WAKE_S)
+        time.sleep(sockets.WAKE_S)
     assert seen() is None
 
 
 GEVENT = """
 from gevent import monkey; monkey.patch_all()
 import socket, time, threading
-from harness.load.transports.deadlines import watch
+from harness.load.transports.sockets import watch
 pairs = [socket.socketpair() for _ in range(100)]
 expired = []
 def wait(ours, timeout_s):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import hdr
-from harness.load.records.history import MOST, LoadHistory
+from harness.load.records.series import MOST, LoadHistory
 from harness.types import SPANS, Latencies, SparseHistogram, TimeSlice
 
 TEN_MS = hdr.of_nanoseconds(hdr.integers([10_000_000]))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from http1_server import make_certificate
 
-from harness.load.transports.inbox import LONGEST_WAIT_NS, Inbox
+from harness.load.transports.sockets import LONGEST_WAIT_NS, Inbox
 
 READ_LATE_S = 0.05
 SWITCH_ON_S = 0.05

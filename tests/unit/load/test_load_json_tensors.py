@@ -14,7 +14,7 @@ from harness.load.requests.answers import AnswerCheck
 from harness.load.requests.payloads import Payload, encode_payloads
 from harness.load.transports.address import Target
 from harness.load.transports.contract import RequestFailure
-from harness.load.transports.http.json_tensors import encode_json, read_json
+from harness.load.transports.http.tensors import encode_json, read_json
 from harness.load.transports.http.transport import HttpTransport
 from harness.serving.external import http as remote_bodies
 from harness.types import TensorSpec

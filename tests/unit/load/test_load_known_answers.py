@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from harness.errors import DataError, StorageError
-from harness.load.requests.known_answers import (
+from harness.load.requests.answers import (
     TOLERANCE,
     make_known_answers,
     read_known_answers,

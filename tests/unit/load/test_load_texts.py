@@ -27,8 +27,7 @@ from harness.load.requests.payloads import (
 )
 from harness.load.transports.contract import OutputTensor, RequestFailure, WireAnswer, layout_of
 from harness.load.transports.grpc.messages import encode_infer_request
-from harness.load.transports.http.binary_tensors import encode_body
-from harness.load.transports.http.json_tensors import encode_json
+from harness.load.transports.http.tensors import encode_body, encode_json
 from harness.serving.endpoint import native
 from harness.serving.external import http as remote_bodies
 from harness.types import TensorSpec

@@ -108,6 +108,7 @@ PAIRED = [
 """The teacher's share, the student's on those rows, and on the others."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize(("teacher", "kept", "gained"), PAIRED)
 def test_paired_intervals_cover_the_retained_share_and_the_loss(
@@ -144,6 +145,7 @@ def test_two_models_that_are_right_on_all_of_twenty_rows_may_still_differ() -> N
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("share", SHARES)
 def test_the_interval_of_macro_f1_covers_it(share: float, rows: int) -> None:
@@ -169,6 +171,7 @@ def test_macro_f1_of_twenty_right_rows_is_not_known_to_be_perfect() -> None:
     assert 0.7 < found.low < 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("wrong", [0.5, 0.1, 0.01, 0.0])
 def test_the_interval_of_token_f1_covers_it(wrong: float, rows: int) -> None:

@@ -122,6 +122,7 @@ def test_intervals_of_flips_cover_at_least_as_often_as_they_say():
     assert np.mean([intervals[count] for count in counts.tolist()]) > 0.94
 
 
+@pytest.mark.slow
 def test_intervals_of_the_mean_divergence_cover_as_often_as_they_say():
     rng = np.random.default_rng(3)
     held = 0

@@ -5,7 +5,7 @@ which would be taken from the server under test wherever both share a machine. W
 one cheap: requests come framed already and only get their stream's number; the windows for
 answers are opened so wide that they are topped up once a gigabyte; equal header blocks are decoded
 once; an answer that looks like an earlier one is recognised whole (`whole_answers.py`); a deadline
-is a watchdog's business (`deadlines.py`).
+is a watchdog's business (`sockets.py`).
 
 Left out on purpose: the peer's limit of concurrent streams (there is one), its limit of header
 lists, priorities, push. An answer of more than 2 GiB would not fit its stream's window.
@@ -14,10 +14,8 @@ lists, priorities, push. An answer of more than 2 GiB would not fit its stream's
 from __future__ import annotations
 
 from harness.load.transports.address import Target
-from harness.load.transports.connecting import ReadWaiter, open_socket
 from harness.load.transports.contract import Layout
 from harness.load.transports.grpc import frames
-from harness.load.transports.grpc.frame_socket import FrameSocket
 from harness.load.transports.grpc.frames import (
     CONTINUATION,
     DATA,
@@ -28,6 +26,7 @@ from harness.load.transports.grpc.frames import (
     WINDOW_UPDATE,
     ErrorCode,
     Frame,
+    FrameSocket,
     Http2Violation,
 )
 from harness.load.transports.grpc.headers import HeaderFrames
@@ -40,6 +39,7 @@ from harness.load.transports.grpc.http2_stream import (
 )
 from harness.load.transports.recognition import WholeAnswers
 from harness.load.transports.request_ids import next_id, stamped
+from harness.load.transports.sockets import ReadWaiter, open_socket
 
 TOP_UP_BYTES = 2**30
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from harness.errors import UsageError
 from harness.load.transports.address import Target
-from harness.load.transports.connecting import ReadWaiter
 from harness.load.transports.contract import RequestFailure, WireAnswer
 from harness.load.transports.grpc import frames
 from harness.load.transports.grpc.frames import ErrorCode, Http2Violation
@@ -28,6 +27,7 @@ from harness.load.transports.grpc.metadata import (
     read_metadata,
     reset_failure,
 )
+from harness.load.transports.sockets import ReadWaiter
 
 _ENVELOPE = struct.Struct(">BI")
 """Before every message: whether it is compressed, and its length."""

@@ -21,15 +21,12 @@ from urllib.parse import quote
 from numpy.typing import NDArray
 
 from harness.load.transports.address import Target
-from harness.load.transports.connecting import ReadWaiter, open_socket, stands
 from harness.load.transports.contract import AnotherAnswer, Layout, RequestFailure, WireAnswer
-from harness.load.transports.deadlines import watch
-from harness.load.transports.http.binary_tensors import encode_body, read_layout
 from harness.load.transports.http.http1 import Message, ProtocolViolation, StreamEnd, read_message
-from harness.load.transports.http.json_tensors import encode_json, read_json
-from harness.load.transports.inbox import Inbox
+from harness.load.transports.http.tensors import encode_body, encode_json, read_json, read_layout
 from harness.load.transports.recognition import KnownForms
 from harness.load.transports.request_ids import stamped
+from harness.load.transports.sockets import Inbox, ReadWaiter, open_socket, stands, watch
 
 ALPN = "http/1.1"
 RECEIVE_BYTES = 65536
