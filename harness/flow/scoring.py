@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from harness.errors import ExchangedError, ServerError
 from harness.flow.ensembles import PreparedPipeline
 from harness.flow.left_out import SERVING, failed_variant, needed, tell
@@ -25,7 +23,6 @@ from harness.quality.scores import baseline_scores, score
 from harness.runs.folder import RunFolder
 from harness.runs.journal import QualityEntry
 from harness.study import Study
-from harness.tasks.classification.rows import LabelledDataset
 from harness.tasks.registry import family_of
 from harness.types import BatchConsistency, Decision, ModelVariant, Progress, Role, ServingConfig
 
@@ -221,14 +218,11 @@ def _relay(sink: ProgressSink, step: Progress, within: Progress) -> None:
 
 def _score_baseline(study: Study, prepared: PreparedFamily, folder: RunFolder) -> None:
     dataset = prepared.datasets[prepared.teacher.name]
-    names = dataset.label_names if isinstance(dataset, LabelledDataset) else ()
-    index = {label: number for number, label in enumerate(names)}
     name = f"{prepared.family.name}-tfidf"
     scores = baseline_scores(
-        name,
-        prepared.family.name,
-        np.array([index[label] for label in prepared.baseline], dtype=np.int64),
+        family_of(prepared.family.task).told(name, prepared.baseline, dataset),
         dataset,
+        family=prepared.family.name,
         teacher=read_outcomes(_teacher_path(folder, prepared)),
         seed=study.seed,
     )

@@ -18,8 +18,6 @@ from harness.metrics import metric_named
 from harness.statistics.intervals import bounds, on_units, side_by_side
 from harness.statistics.metrics import Statistic
 from harness.statistics.paired import mcnemar_p_value
-from harness.tasks.classification.outcomes import label_outcomes
-from harness.tasks.classification.rows import LabelledDataset
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.outcomes import Outcomes
 from harness.tasks.registry import family_of
@@ -72,32 +70,21 @@ def score(
 
 
 def baseline_scores(
-    name: str,
-    family: str,
-    predictions: NDArray[np.int64],
-    dataset: EncodedDataset,
-    *,
-    teacher: Outcomes,
-    seed: int,
+    outcomes: Outcomes, dataset: EncodedDataset, *, family: str, teacher: Outcomes, seed: int
 ) -> list[QualityScore]:
-    """Score a yardstick that is not served, from the classes it predicted.
+    """Score a yardstick that is not served.
 
     Args:
-        name: of the baseline, in the place of a variant's.
-        family: the family it is a yardstick for.
-        predictions: class indices as in `dataset.labels`, (size,).
+        outcomes: the yardstick's, as its task's family makes them (`TaskFamily.told`).
         dataset: the split.
+        family: the family that it is a yardstick for.
         teacher: the teacher's outcomes.
         seed: of the intervals.
 
     Raises:
-        DataError: not one prediction a row, or a data set without labels.
+        DataError: the outcomes are of another task or another split than the data set.
         MissingExtraError: scikit-learn is not installed.
     """
-    if not isinstance(dataset, LabelledDataset):
-        raise DataError(f"the data has no labels, so the baseline {name} cannot be scored")
-    _check_rows(name, len(predictions), dataset)
-    outcomes = label_outcomes(name, "", predictions, dataset)
     return _scores(outcomes, dataset, family, Role.BASELINE, teacher, seed)
 
 

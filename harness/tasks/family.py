@@ -250,6 +250,19 @@ class TaskFamily(ABC, Generic[S, D, A, R]):
             KeyError: a column is missing.
         """
 
+    def told(self, name: str, answers: Sequence[str], dataset: D) -> R:
+        """Outcomes of a yardstick that is not served, from its answers in words.
+
+        Args:
+            name: of the yardstick, in the place of a variant's.
+            answers: to each row.
+            dataset: the test split.
+
+        Raises:
+            DataError: the family has no such yardstick, or not every row is answered.
+        """
+        raise DataError(f"a task of {self.kind} has no yardstick such as {name}")
+
     def truth(self, dataset: D) -> Columns:
         """What the answers are held against, as columns of the same file."""
         return {}

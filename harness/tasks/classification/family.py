@@ -18,6 +18,7 @@ from harness.tasks.classification.outcomes import (
     LabelOutcomes,
     class_outcomes,
     compared_logits,
+    label_outcomes,
     read_logits,
     restore_classes,
 )
@@ -149,6 +150,12 @@ class ClassificationFamily(
     def restore(self, stored: StoredOutcomes) -> LabelOutcomes:
         """With logits where the file has them."""
         return restore_classes(stored)
+
+    def told(self, name: str, answers: Sequence[str], dataset: LabelledDataset) -> LabelOutcomes:
+        """Outcomes of what answers with the names of classes."""
+        index = {label: number for number, label in enumerate(dataset.label_names)}
+        predictions = np.array([index[label] for label in answers], dtype=np.int64)
+        return label_outcomes(name, "", predictions, dataset)
 
     def truth(self, dataset: LabelledDataset) -> Columns:
         """`label`, the index of the right output."""

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from harness.errors import DataError
 from harness.tasks.answers import Batch, RowAnswer, Tensors
 from harness.tasks.classification.rows import LabelledDataset
 from harness.tasks.outcomes import Columns, Outcomes, StoredOutcomes, matrix_column
@@ -122,7 +123,15 @@ def label_outcomes(
         sha256: of the artefact; empty where it is not served.
         predictions: class indices as in `dataset.labels`, `NO_PREDICTION` where unanswered.
         dataset: the split.
+
+    Raises:
+        DataError: not one prediction a row.
     """
+    if len(predictions) != dataset.size:
+        raise DataError(
+            f"{name} has outcomes of {len(predictions)} rows, the test split has {dataset.size}",
+            next_step="the split changed since they were collected: score it again in a new run",
+        )
     return LabelOutcomes(
         variant=name,
         sha256=sha256,

@@ -21,9 +21,11 @@ from harness.tasks.classification.outcomes import ClassOutcomes
 from harness.tasks.classification.rows import LabelledDataset
 from harness.tasks.classification.statistics import classification_statistics
 from harness.tasks.outcomes import Outcomes
+from harness.tasks.registry import family_of
 from harness.types import QualityScore, Role
 
 LANGUAGE = variant("causal-lm")
+CLASSIFICATION = family_of("sequence-classification")
 TEACHER = variant(name="teacher", role=Role.TEACHER)
 
 
@@ -178,9 +180,9 @@ class TestBaseline:
     def test_it_is_scored_beside_the_teacher_without_a_digest(self) -> None:
         teacher, split = classified(LABELS, noisy(LABELS, 0.3, 1), "teacher")
 
-        scores = by_metric(
-            baseline_scores("tfidf", "family", LABELS, split, teacher=teacher, seed=1)
-        )
+        told = CLASSIFICATION.told("tfidf", [str(label) for label in LABELS], split)
+
+        scores = by_metric(baseline_scores(told, split, family="family", teacher=teacher, seed=1))
 
         assert scores["accuracy"].value == 1
         assert scores["accuracy"].role is Role.BASELINE
@@ -189,10 +191,10 @@ class TestBaseline:
         assert (scores["accuracy"].p_value or 1) < 1e-6
 
     def test_it_must_predict_every_row(self) -> None:
-        teacher, split = classified(LABELS, LABELS, "teacher")
+        _, split = classified(LABELS, LABELS, "teacher")
 
         with pytest.raises(DataError, match="tfidf has outcomes of 3 rows"):
-            baseline_scores("tfidf", "family", LABELS[:3], split, teacher=teacher, seed=1)
+            CLASSIFICATION.told("tfidf", [str(label) for label in LABELS[:3]], split)
 
 
 class TestLanguage:
