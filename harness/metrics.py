@@ -299,7 +299,11 @@ class MetricRegistry(Mapping[str, Metric]):
     """
 
     def __init__(self, entries: Iterable[Metric]) -> None:
-        self.entries = {one.name: one for one in entries}
+        self.entries: dict[str, Metric] = {}
+        for one in entries:
+            if one.name in self.entries:
+                raise ValueError(f"{one.name} is entered twice")
+            self.entries[one.name] = one
 
     def _all(self) -> dict[str, Metric]:
         judged = tuple(span for span in SPANS.values() if span.judged)
@@ -393,3 +397,31 @@ def latency_of(metric: Metric, result: TrialResult) -> Percentile | None:
     if low is None or high is None:
         return Percentile(summary.mean_ms, 0.0, UNBOUNDED_MS)
     return Percentile(summary.mean_ms, low, high)
+
+
+_MARKDOWN = """# What an objective may ask
+
+{what}
+
+| metric | what it is | better | for example | of the task |
+|---|---|---|---|---|
+{rows}
+
+A quality may be bounded by the teacher's own, taken on the same samples: `accuracy >= 90% of
+teacher`, `perplexity <= 1.1x teacher`. All clauses must hold. This page is printed by
+`harness schema --metrics` from `harness/metrics.py`.
+"""
+_WHAT = (
+    "An objective is a list of clauses, such as `p95 < 50 ms, accuracy >= 90% of teacher`: a "
+    "metric, a comparison, an amount with its unit."
+)
+
+
+def as_markdown() -> str:
+    """Every metric in a Markdown table: docs/metrics.md."""
+    rows = (
+        f"| `{one.name}` | {one.of} | {'lower' if one.lower_is_better else 'higher'} "
+        f"| `{one.clause}` | {', '.join(one.tasks) if one.is_quality else 'any'} |"
+        for one in METRICS.values()
+    )
+    return _MARKDOWN.format(what=_WHAT, rows="\n".join(rows))

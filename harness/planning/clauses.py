@@ -134,7 +134,7 @@ def judge_load(constraint: Constraint, result: TrialResult) -> Judgement:
     metric = metric_named(constraint.metric)
     measured = measure(metric, result)
     if measured is None:
-        return _nothing_known(constraint)
+        return _nothing_known(constraint, result)
     if measured.value >= UNBOUNDED_MS and metric.kind is MetricKind.LATENCY:
         return _never_drained(constraint, measured)
     decision, factor = Decision.UNDECIDED, None
@@ -165,7 +165,7 @@ def judge_default_error_rate(result: TrialResult) -> Judgement:
     clause, metric = DEFAULT_ERROR_RATE, metric_named(DEFAULT_ERROR_RATE.metric)
     measured = error_rate(result)
     if measured is None or measured.interval is None:
-        return _nothing_known(clause)
+        return _nothing_known(clause, result)
     allowed = f"the {amount(clause)} that is allowed where the objective names no {clause.metric}"
     reason = f"{metric.title} {metric_value(clause.metric, measured.value)} ({measured.counted}) "
     decision, factor = Decision.PASS, None
@@ -213,7 +213,8 @@ def _never_drained(constraint: Constraint, measured: Measured) -> Judgement:
     return Judgement(constraint, metric.cause, decision, reason, strain(constraint, measured.value))
 
 
-def _nothing_known(constraint: Constraint) -> Judgement:
+def _nothing_known(constraint: Constraint, result: TrialResult) -> Judgement:
     metric = metric_named(constraint.metric)
-    reason = f"no request was answered, so nothing is known of {metric.title}"
+    why = "no answered request has it" if result.requests else "no request was answered"
+    reason = f"{why}, so nothing is known of {metric.title}"
     return Judgement(constraint, metric.cause, Decision.UNDECIDED, reason, strain=math.inf)
