@@ -9,6 +9,7 @@ import json
 
 import numpy as np
 import pytest
+from harness.quality.metrics import share_statistic
 from local_study import write_local_study
 from planning_samples import make_result, make_score, make_trial
 from prometheus_client import CollectorRegistry, generate_latest
@@ -28,7 +29,6 @@ from harness.metrics import (
 )
 from harness.planning.decision import judge_quality, judge_trial
 from harness.planning.measures import MEASURES, Interval, Measured
-from harness.quality.metrics import share_statistic
 from harness.report.selection import FamilyResults, families_of
 from harness.report.tables.quality import models_table
 from harness.report.terminal.trial import trial_table
