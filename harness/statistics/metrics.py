@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.errors import UnknownMetricError
+from harness.metrics import metric_named, quality_metrics
 from harness.statistics.intervals import Bounds, RowSums, Scale, bounds, share_bounds
 
 Floats = NDArray[np.float64]
@@ -31,7 +33,11 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Statistic:
-    """A metric of one model over some rows."""
+    """A metric of one model over some rows.
+
+    Raises:
+        UnknownMetricError: `harness.metrics` has no metric of quality of that name.
+    """
 
     metric: str
     value: float
@@ -39,6 +45,10 @@ class Statistic:
     """How it follows from the rows."""
     hits: NDArray[np.bool_] | None = None
     """Of a plain share: which rows count, (rows,)."""
+
+    def __post_init__(self) -> None:
+        if not metric_named(self.metric).is_quality:
+            raise UnknownMetricError(self.metric, [one.name for one in quality_metrics()])
 
     def bounds(self, *, seed: int, groups: Integers | None = None) -> Bounds:
         """The 95% interval; exact where it is a plain share of rows that stand alone.

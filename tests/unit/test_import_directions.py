@@ -25,7 +25,7 @@ ALLOWED = {
     "words": {"hdr", "metrics", "types"},
     "system": {"errors"},
     # What every task family counts with: no task, no file, no server.
-    "statistics": {"errors"},
+    "statistics": {"errors", "metrics"},
     # Families bring their own sections: a study lies above them.
     "tasks": {"errors", "metrics", "statistics", "system", "types"},
     "study": {"errors", "metrics", "system", "tasks", "types"},

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from harness.errors import UnknownMetricError
@@ -16,7 +17,9 @@ from harness.metrics import (
     quality_metrics,
 )
 from harness.planning.measures import MEASURES
+from harness.statistics.metrics import share_statistic
 from harness.study.objective import parse_objective
+from harness.tasks.registry import FAMILIES
 from harness.telemetry.exposition.families import BOUNDS
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +48,14 @@ def test_a_name_is_entered_once() -> None:
         MetricRegistry([accuracy, accuracy])
 
 
+@pytest.mark.parametrize("name", ["acuracy", "", "p95"])
+def test_a_statistic_of_no_metric_of_quality_is_refused(name: str) -> None:
+    with pytest.raises(UnknownMetricError) as caught:
+        share_statistic(name, np.array([True, False]))
+    assert "accuracy" in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
 def test_lm_evals_own_metrics_read_like_ours_where_they_are_the_same() -> None:
     def of(name: str) -> Metric | None:
         return described(name)
@@ -69,7 +80,8 @@ def test_the_readme_names_the_page_of_metrics() -> None:
     assert "docs/metrics.md" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_qualities_of_a_task_are_those_that_name_it() -> None:
-    every = {name for one in quality_metrics() for name in one.tasks}
-    for task in every:
-        assert all(task in one.tasks for one in quality_metrics(task))
+def test_a_quality_is_of_a_family_and_every_family_has_one() -> None:
+    kinds = {family.kind for family in FAMILIES}
+    assert {kind for one in quality_metrics() for kind in one.tasks} == kinds
+    for kind in kinds:
+        assert all(kind in one.tasks for one in quality_metrics(kind))

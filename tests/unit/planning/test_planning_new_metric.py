@@ -9,7 +9,6 @@ import json
 
 import numpy as np
 import pytest
-from harness.quality.metrics import share_statistic
 from local_study import write_local_study
 from planning_samples import make_result, make_score, make_trial
 from prometheus_client import CollectorRegistry, generate_latest
@@ -32,12 +31,13 @@ from harness.planning.measures import MEASURES, Interval, Measured
 from harness.report.selection import FamilyResults, families_of
 from harness.report.tables.quality import models_table
 from harness.report.terminal.trial import trial_table
+from harness.statistics.metrics import share_statistic
 from harness.study import study_schema
 from harness.study.file import load_study
 from harness.study.objective import judged_latency, load_clauses, parse_objective, quality_clauses
 from harness.telemetry.exposition.monitor import LoadMonitor, labels_of
 from harness.telemetry.exposition.server import MonitorCollector
-from harness.types import SPANS, Decision, LatencySpan, Moment, TaskKind
+from harness.types import SPANS, Decision, LatencySpan, Moment
 from harness.words.amounts import amount, heading, metric_value, relative_value
 from harness.words.labels import cause_title
 
@@ -45,7 +45,7 @@ PASS, FAIL, UNDECIDED = Decision.PASS, Decision.FAIL, Decision.UNDECIDED
 TOY = Metric(
     name="toy_score", kind=MetricKind.QUALITY, title="toy-score",
     of="share of the rows that please", lower_is_better=False, unit=SHARE, example="70%",
-    tasks=(TaskKind.SEQUENCE_CLASSIFICATION,), missed="below the quality floor",
+    tasks=("sequence-classification",), missed="below the quality floor",
 )  # fmt: skip
 TOY_ERROR = dataclasses.replace(
     TOY, name="toy_error", title="toy error", lower_is_better=True, unit=PLAIN, example="0.5"
