@@ -26,6 +26,7 @@ from harness.load.engine.recorder import Recorder
 from harness.load.generators.driver import Collector
 from harness.load.generators.messages import LoadProgress, decode_answer, encode_answer
 from harness.load.records.requests import RecordWriter
+from harness.load.records.series import series_rows
 from harness.load.transports.contract import RequestFailure
 from harness.report.tables.trust import spans_table
 from harness.report.terminal.trial import trial_table
@@ -224,6 +225,14 @@ def test_it_is_in_the_tidy_table(result: TrialResult) -> None:
     (row,) = csv.DictReader(io.StringIO(table.to_csv(index=False)))
     assert float(row["gap_p95_ms"]) == pytest.approx(7, rel=1e-3)
     assert float(row["service_p90_ms"]) == pytest.approx(20, rel=1e-3)
+
+
+def test_it_is_in_the_series_second_by_second(load: LoadResult) -> None:
+    warmup, measured = series_rows(load)
+    assert (warmup["phase"], measured["phase"]) == ("warm-up", "measured")
+    assert measured["p95_ms"] == measured["service_p95_ms"] == pytest.approx(20, rel=1e-3)
+    gap = [measured[f"gap_{name}_ms"] for name in ("p50", "p95", "p99")]
+    assert gap == [pytest.approx(value, rel=1e-3) for value in (3, 7, 7)]
 
 
 def test_it_is_a_row_of_locusts_page(load: LoadResult) -> None:

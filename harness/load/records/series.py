@@ -9,12 +9,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 
 from harness import hdr
-from harness.load.engine.recorder import dense, merge_slices
-from harness.types import GeneratorHealth, LoadResult, TimeSlice
+from harness.load.engine.recorder import dense, merge_slices, merged_latencies
+from harness.types import (
+    RESPONSE,
+    SPANS,
+    GeneratorHealth,
+    Latencies,
+    LoadResult,
+    SparseHistogram,
+    TimeSlice,
+)
+
+_QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 
 
 class Phase(StrEnum):
@@ -44,6 +54,8 @@ class SecondOfLoad:
     failures: Mapping[str, int]
     """By kind, of requests scheduled in it."""
     dropped: int
+    other_spans: Latencies = field(default_factory=Latencies)
+    """Of the same successes: the spans beside the response."""
 
 
 @dataclass(frozen=True)
@@ -99,19 +111,32 @@ def per_second(load: LoadResult) -> list[SecondOfLoad]:
 
 
 def series_rows(load: LoadResult) -> list[dict[str, object]]:
-    """`per_second` as rows of a tidy table: a column `failed_<kind>` for each kind of the load."""
+    """`per_second` as rows of a tidy table.
+
+    A column `failed_<kind>` for each kind of the load, and columns such as `service_p95_ms` for
+    each span that it has beside the response.
+    """
     seconds = per_second(load)
     kinds = sorted({kind for one in seconds for kind in one.failures})
-    return [_row(one, kinds) for one in seconds]
+    spans = [name for name in SPANS if any(name in second.other_spans.spans for second in seconds)]
+    return [_row(one, kinds, spans) for one in seconds]
 
 
-def _row(second: SecondOfLoad, kinds: Sequence[str]) -> dict[str, object]:
-    row: dict[str, object] = asdict(second)
-    del row["failures"]
+def _row(second: SecondOfLoad, kinds: Sequence[str], spans: Sequence[str]) -> dict[str, object]:
+    row: dict[str, object] = {
+        one.name: getattr(second, one.name)
+        for one in fields(second)
+        if one.name not in {"failures", "other_spans"}
+    }
     return (
         row
         | {"phase": str(second.phase)}
         | {f"failed_{kind}": second.failures.get(kind, 0) for kind in kinds}
+        | {
+            f"{span}_{name}_ms": hdr.value_at(second.other_spans.of(span), quantile)
+            for span in spans
+            for name, quantile in _QUANTILES.items()
+        }
     )
 
 
@@ -131,7 +156,8 @@ def _chunks(slices: Sequence[TimeSlice], size: int) -> Iterator[Sequence[TimeSli
 
 def _second(slice_s: float, phase: Phase, slices: Sequence[TimeSlice]) -> SecondOfLoad:
     length_s = len(slices) * slice_s
-    response = hdr.merge(one.ok.response for one in slices)
+    spans = dict(merged_latencies(one.ok for one in slices).spans)
+    response = spans.pop(RESPONSE, SparseHistogram())
     failures: Counter[str] = Counter()
     for one in slices:
         failures.update(one.failures)
@@ -146,6 +172,7 @@ def _second(slice_s: float, phase: Phase, slices: Sequence[TimeSlice]) -> Second
         p99_ms=hdr.value_at(response, 0.99),
         failures=dict(failures),
         dropped=sum(one.dropped for one in slices),
+        other_spans=Latencies(spans),
     )
 
 
