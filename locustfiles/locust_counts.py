@@ -1,7 +1,7 @@
-"""Locust's own statistics, counted a batch at a time.
+"""Locust's own statistics, counted in batches.
 
 One `events.request.fire` a request costs nearly as much as the request. So successes are added to
-the statistics a batch at a time, with the same result as if each had been logged at that moment.
+the statistics in batches, with the same result as if each had been logged at that moment.
 Failures are rare and interesting, and go through the event one by one, up to a bound.
 """
 

@@ -16,7 +16,7 @@ from harness import hdr
 from harness.types import SparseHistogram
 
 EVERY_S = 0.01
-"""A hundred wake-ups a second cost about 0.2% of a core."""
+"""A hundred wake-ups per second cost about 0.2% of a core."""
 
 
 class LoopLag:

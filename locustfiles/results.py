@@ -1,7 +1,7 @@
 """What a Locust-driven test has shown so far, over all its processes and phases.
 
 Every process reports additions; here they are summed, exactly. What is kept does not grow with the
-test's length: one slice a phase, the last ten seconds, and a history whose slices widen.
+test's length: one slice per phase, the last ten seconds, and a history whose slices widen.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ class WorkerReport:
     memory_bytes: int
     """Resident, now."""
     first_failure: str = ""
-    """Of the test, in its own words."""
+    """The test's first failure, in its own words."""
     settled_s: float = 0.0
-    """What fell due before has ended, and was reported."""
+    """Everything that fell due before this time of the test has ended, and was reported."""
     number: int = 0
-    """Of this report: the process's first is 0."""
+    """Number of this report: the process's first is 0."""
     final: bool = False
-    """None comes after it."""
+    """Whether it is the process's last."""
 
 
 _REPORTS = TypeAdapter(tuple[WorkerReport, ...])

@@ -1,7 +1,7 @@
 """One trial as a resident process lives it: users connect, run the load together, and leave.
 
 The users are those of `triton_users.py`; only their task is replaced, by one that stays in a tight
-loop for the whole trial. A task a request would cost as much again as the request itself.
+loop for the whole trial. A task per request would cost as much again as the request itself.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class SessionTrial:
         self._runner = self._environment.create_local_runner()
         self._method = user.request_type
         self._settled: list[Callable[[], int]] = []
-        """A closed loop's or the open loop's word on what has ended, one a user."""
+        """A closed loop's or the open loop's word on what has ended, one per user."""
         self._next_arrival_ns: Callable[[], int] = lambda: FOREVER_NS
         self._process = psutil.Process()
 

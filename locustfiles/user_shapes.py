@@ -24,7 +24,7 @@ SETTLE_SHARE = 0.2
 SHORTEST_SETTLE_S = 1.0
 """Locust looks at a shape once a second, and workers hear of a change a little later."""
 ALL_AT_ONCE = 100.0
-"""Users started a second: Locust warns above."""
+"""Users started per second: Locust warns above."""
 
 BeginPhase = Callable[[str, float], float]
 """Name, and in how many seconds; gives in how many it does, at a slice's edge."""

@@ -1,4 +1,4 @@
-"""A window's latencies as a matrix of counts: one row a block of time, one column a value."""
+"""A window's latencies as a matrix of counts: one row per block of time, one column per value."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class BlockCounts:
 
         Args:
             slices: equally long, in time order.
-            dropped: a number a slice; nothing means none.
+            dropped: one number per slice; an empty sequence means none.
             blocks: where the slices do not divide evenly, blocks differ by one slice.
         """
         blocks = min(blocks, len(slices))

@@ -47,7 +47,7 @@ CYCLES_A_BLOCK = 2.0
 """Of a closed loop: room beyond its blocks' extremes, and how often it turns over in a block. In
 simulation (benchmarks/stopping_error_rates.py) it adds no wrong decision to those without it."""
 FEWEST_DEGREES = 1.0
-"""Of freedom, below which blocks are one long swing of the queue."""
+"""Degrees of freedom below which the blocks are one long swing of the queue."""
 HIGHEST_CORRELATION = 0.95
 _LARGEST_EXPONENT = 50.0
 

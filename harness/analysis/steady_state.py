@@ -21,7 +21,7 @@ from harness.analysis.histograms import BlockCounts, Floats
 from harness.types import TimeSlice
 
 REQUESTS_A_POINT = 5
-"""Of a slice on average, for its mean to be an observation: the 5 of MSER-5."""
+"""Requests that a point needs on average for its mean to be an observation: the 5 of MSER-5."""
 FEWEST_POINTS = 10
 """Below it a transient and noise look the same."""
 FEWEST_LEFT = 5

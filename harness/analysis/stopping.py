@@ -25,7 +25,7 @@ class LookSchedule:
     longest_s: float
     """Window of the last look, after which an undecided trial stays so."""
     confidence: float = 0.95
-    """That the whole trial decides nothing wrongly."""
+    """Probability (0 to 1) that the whole trial decides nothing wrongly."""
 
     @cached_property
     def looks(self) -> tuple[float, ...]:
@@ -39,7 +39,7 @@ class LookSchedule:
 
     @property
     def confidence_per_look(self) -> float:
-        """Of the two-sided interval that each look judges by."""
+        """Confidence of the two-sided interval that each look judges by."""
         return 1 - (1 - self.confidence) / len(self.looks)
 
     def next_look(self, elapsed_s: float) -> float | None:

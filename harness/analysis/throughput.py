@@ -53,7 +53,7 @@ def throughput_bounds(
     confidence: float,
     mean_ms: float | None,
 ) -> Bounds | None:
-    """Two-sided bounds of the inferences a second; None where the window is too short for any.
+    """Two-sided bounds of the inferences per second; None where the window is too short for any.
 
     Args:
         window: slices of one steady state, in time order.
@@ -86,11 +86,11 @@ def throughput_bounds(
 
 @dataclass(frozen=True)
 class _Blocks:
-    """Rows of requests, a number a block."""
+    """Samples (rows of requests) in each block of the window: (blocks,) each."""
 
     due: Floats
     lost: Floats
-    """Of those due: failed, or never sent."""
+    """How many of those due failed, or were never sent."""
     answered: Floats
     seconds: Floats
 

@@ -43,7 +43,7 @@ from harness.types.limits import (
 )
 
 GENERATOR_CPU_AIM = 0.60
-"""Cores a process that the number of workers in a remedy aims at."""
+"""Cores per process that the number of workers in a remedy aims at."""
 RATE_NOISE_DEVIATIONS = 4.0
 """Of random arrivals: by so many an open loop may miss its rate beyond RATE_SHORTFALL."""
 COUNT_SKEW_S = 0.10
@@ -284,7 +284,7 @@ def _send_delay_p99_ms(load: LoadResult) -> float:
 
 
 def _loop_lag_p99_ms(load: LoadResult) -> float:
-    """Of the process that lagged most."""
+    """p99 of the event loop's lag, of the process that lagged most; 0 where nothing is known."""
     return max((_p99_ms(one.loop_lag) for one in load.generators), default=0.0)
 
 

@@ -50,7 +50,7 @@ class ModelLoader(Protocol):
 
 @dataclass(frozen=True)
 class TextTokenizer:
-    """How a pipeline's first part makes tensors of texts."""
+    """How the first model of an ensemble makes tensors of texts."""
 
     definition: str
     """The tokenizer as transformers built it, in the form of `tokenizer.json`."""

@@ -24,7 +24,7 @@ from harness.types import (
 
 CONFIG_FILE = "config.pbtxt"
 VERSION = 1
-"""Of every artefact that is exported."""
+"""The version under which every exported artefact lies."""
 WARMUP_FOLDER = "warmup"
 """Name that Triton prescribes, inside the model's folder."""
 

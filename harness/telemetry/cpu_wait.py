@@ -36,7 +36,7 @@ class ProcessKey(NamedTuple):
 
 
 class ThreadTimes(NamedTuple):
-    """Of one thread since it began."""
+    """What one thread has run and waited since it began."""
 
     ran_s: float
     waited_s: float

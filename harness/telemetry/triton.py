@@ -64,7 +64,7 @@ class ModelCounters:
     failed_by_reason: Mapping[str, int] | None = None
     """From the metrics page: the statistics know no reasons."""
     cache_hits: int | None = None
-    """Of the successful ones, answered by the response cache."""
+    """How many of the successful ones the response cache answered."""
     cache_misses: int | None = None
     version: str = ""
     """Whose counters they are; empty where the server does not tell."""

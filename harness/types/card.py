@@ -12,7 +12,7 @@ from harness.types import LatencySummary, Precision, Role, ServingConfig, WirePr
 
 
 class Runtime(StrEnum):
-    """What carries a model out in this process."""
+    """What runs a model in this process."""
 
     PYTORCH = "pytorch"
     """The checkpoint itself."""
@@ -43,7 +43,7 @@ class CardPlan:
     """Of one measurement of throughput; there is one a round, batch and length."""
     batch_sizes: tuple[int, ...] = (1, 4, 8, 16)
     served_s: float = 2.0
-    """Of one trial through the server; 0 leaves them out."""
+    """Length of one trial through the server; 0 leaves the trials out."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class ColdCalls:
 
 @dataclass(frozen=True)
 class ThroughputPoint:
-    """Samples a second of one shape, call after call."""
+    """Samples per second of one shape, call after call."""
 
     batch_size: int
     length: int
-    """Tokens a row, padded."""
+    """Tokens per row, padded."""
     per_s: RepeatedMeasure
 
 
@@ -82,12 +82,12 @@ class CardEntry:
     source: str
     """The checkpoint, as the study names it."""
     digest: str
-    """Of the artefact or the checkpoint."""
+    """SHA-256 of the artefact or the checkpoint."""
     plan: CardPlan
     threads: int
     seed: int
     distinct_samples: int
-    """Of the samples that were drawn."""
+    """How many different samples are among those that were drawn."""
     parameters: int
     size_bytes: int
     """On disk: the artefact, or the checkpoint's weights."""
@@ -118,12 +118,12 @@ class ServedPoint:
 
     protocol: WireProtocol
     batch_size: int
-    """Rows a request."""
+    """Rows per request."""
     in_flight: int
     serving: ServingConfig
     latency: LatencySummary | None
     throughput_per_s: float
-    """Samples a second."""
+    """Samples per second."""
     valid: bool
     invalid_reason: str
 

@@ -29,7 +29,7 @@ class LatencySpan:
     name: str
     """As it stands in JSON, in column names and in front of a statistic: `service_p95`."""
     title: str
-    """As a heading: `service`."""
+    """As it stands in a table's heading: `schedule delay`."""
     start: str
     """The instant it runs from. Where start and end are both `Moment`s the recorder measures it of
     every request; any other span is handed to the recorder, by requests that have it."""
@@ -141,7 +141,7 @@ class LatencySummary:
     percentiles: Mapping[str, Percentile]
     """By name: p50, p90, p95, p99."""
     confidence: float
-    """Of the interval of each percentile, and of the mean's; 0 to 1."""
+    """Confidence of every interval in this summary; 0 to 1."""
     design_effect: float
     """How many requests count as one independent sample (1 = all independent)."""
     mean_low_ms: float | None = None

@@ -50,7 +50,7 @@ class LoadResult:
     """What the load generators saw of one trial, merged over their processes."""
 
     start_ns: int
-    """Of slice 0. CLOCK_MONOTONIC, as are all times between processes of one machine."""
+    """Start of slice 0: CLOCK_MONOTONIC, as are all times between processes of one machine."""
     slice_s: float
     slices: tuple[TimeSlice, ...]
     """The whole load in order of time, warm-up included; slices without requests are there too."""

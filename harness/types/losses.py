@@ -77,7 +77,7 @@ class LossChain:
     metric: str
     """accuracy or bits_per_byte."""
     samples: int
-    """That every step was asked."""
+    """How many samples every step was asked."""
     left_out: int
     """Of a language model's windows, because a step gave no answer; a classifier's count as
     wrong."""
@@ -122,7 +122,7 @@ class WorstExample:
     """A sample on which the variant falls far behind its teacher."""
 
     row: int
-    """Of the samples, counted from 0."""
+    """Place of the sample in the test split, counted from 0."""
     text: str
     """Shortened."""
     label: str

@@ -29,7 +29,7 @@ class ServingConfig:
     intra_op_threads: int = 1
     """ONNX Runtime's threads within an operator, per instance."""
     accelerator: Accelerator = Accelerator.NONE
-    """Of ONNX graphs on a GPU."""
+    """What executes an ONNX graph on a GPU."""
     response_cache: bool = False
     """Triton's response cache may answer in the model's place."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class PartMetrics:
-    """What Triton counted for one composing model of an ensemble, means a request."""
+    """What Triton counted for one composing model of an ensemble; times are means per request."""
 
     model: str
     requests: int
@@ -17,13 +17,13 @@ class PartMetrics:
     """Input copy, execution and output copy together, of those that were computed; None where the
     cache answered all."""
     cache_hits: int = 0
-    """Of `requests`, those that the response cache answered."""
+    """How many of `requests` the response cache answered."""
     cache_ms: float = 0.0
-    """In the response cache, mean of all `requests`."""
+    """Time in the response cache, mean over all `requests`."""
 
     @property
     def accounted_ms(self) -> float:
-        """Mean of all requests, however they were answered."""
+        """What the part spent on a request: mean over all, however they were answered."""
         return (
             self.queue_ms + self.cache_ms + _of_all(self.compute_ms, self.requests, self.cache_hits)
         )
@@ -35,11 +35,11 @@ class ServerMetrics:
 
     requests: int | None = None
     failures: Mapping[str, int] = field(default_factory=dict)
-    """By Triton's reason: REJECTED, CANCELED, BACKEND, OTHER."""
+    """Failed requests by Triton's reason: REJECTED, CANCELED, BACKEND, OTHER."""
     inferences: int | None = None
     executions: int | None = None
     queue_ms: float | None = None
-    """Mean a request, as are the next three of those that the model computed."""
+    """Mean per request; the next three are means per request that the model computed."""
     compute_input_ms: float | None = None
     compute_infer_ms: float | None = None
     compute_output_ms: float | None = None
@@ -55,7 +55,7 @@ class ServerMetrics:
     parts: tuple[PartMetrics, ...] = ()
     """An ensemble's composing models, in the order a request passes them."""
     cache_hits: int | None = None
-    """Of `requests`, those that the response cache answered: the model did not see them."""
+    """How many of `requests` the response cache answered: the model did not see them."""
     cache_misses: int | None = None
     """Looked up there and not found, then computed."""
     cache_ms: float | None = None
@@ -125,13 +125,13 @@ class HostMetrics:
     server_wait_cores: float | None = None
     """Threads of the server that waited for a core at a time: ready to run, and another ran."""
     server_foreign_wait_cores: float | None = None
-    """Of these, behind such foreign processes."""
+    """How many of these waiting threads waited behind foreign processes."""
     cpu_steal: float | None = None
     """0 to 1: of the cores' time, what the hypervisor gave to other virtual machines."""
     cpu_pressure: float | None = None
     """0 to 1: of the window, while some process of the machine waited for a core (PSI)."""
     server_cpu_pressure: float | None = None
-    """The same of the server's control group."""
+    """0 to 1: of the window, while a process of the server's control group waited for a core."""
     server_throttled_cores: float | None = None
     """Cores that the limit of the server's control group held back."""
 

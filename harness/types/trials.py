@@ -47,11 +47,11 @@ class TrialResult:
 
     trial: Trial
     sha256: str
-    """Of the artefact that the server had loaded."""
+    """SHA-256 of the artefact that the server had loaded."""
     started_utc: str
     duration_s: float
     requests: int
-    """Answered correctly, scheduled inside the window."""
+    """Requests that were scheduled inside the window and answered correctly."""
     failures: int
     failures_by_kind: Mapping[str, int]
     throughput_requests_per_s: float
@@ -71,11 +71,11 @@ class TrialResult:
     dropped: int = 0
     """Open loop: fell due with the bound of requests in flight reached, and was never sent."""
     warmup_s: float = 0.0
-    """Cut before the window."""
+    """Length of what was cut before the window."""
     offered_requests_per_s: float = 0.0
-    """Scheduled inside the window, sent or dropped."""
+    """Requests that were scheduled inside the window, sent or dropped."""
     loop_lag_p99_ms: float | None = None
-    """Of the worst generator process."""
+    """Lag of the event loop of the process that lagged most."""
     in_flight_mean: float | None = None
     """Requests that were on their way at a time; in a closed loop `concurrency` was asked for."""
     records_problem: str = ""
@@ -105,7 +105,7 @@ class TrialResult:
 
     @property
     def client_ms(self) -> float | None:
-        """Mean a request that the server does not account for: client, network, front end.
+        """Mean per request that the server does not account for: client, network, front end.
 
         Client and server cut the window by their own clocks; where that makes the server's mean
         the greater one the rest is 0, never negative. None where either side gave no numbers.
@@ -128,13 +128,13 @@ class ColdStart:
     first_request_ms: float
     """A new connection's first request, connecting included."""
     requests: int
-    """Sent in all, one after another."""
+    """How many requests were sent in all, one after another."""
     steady_after_requests: int | None
     """How many came before the steady state; None where none was found."""
     steady_after_s: float | None
-    """From READY."""
+    """Time from READY until the steady state began; None where none was found."""
     steady_ms: float | None
-    """Mean latency from then on."""
+    """Mean latency in the steady state."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is asked, and what is decided."""
+"""Objectives and verdicts: what is asked of a variant, and what is decided."""
 
 from __future__ import annotations
 

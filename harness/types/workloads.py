@@ -98,18 +98,18 @@ class Workload:
 
     protocol: WireProtocol
     client_batch_size: int
-    """Rows a request; with a mix, its largest."""
+    """Rows per request; with a mix, its largest."""
     concurrency: int
     """Closed loop: requests in flight. Open loop: the bound of requests in flight; what falls due
     beyond it is dropped, and counted."""
     duration_s: float
-    """Of the measured window: its longest, where the trial may end as soon as it is decided."""
+    """Of the measured window: its length, or its longest where the trial may end once decided."""
     warmup_s: float
-    """Longest; it ends sooner where a steady state is found, but not before `min_warmup_s`."""
+    """Longest warm-up; it ends sooner where a steady state is found, not before `min_warmup_s`."""
     seed: int
     load_mode: LoadMode = LoadMode.CLOSED
     rate_per_s: float | None = None
-    """Open loop: nominal requests a second; None for a trace, which has its own."""
+    """Open loop: nominal requests per second; None for a trace, which has its own."""
     arrivals: ArrivalProcess = ArrivalProcess()
     """Open loop only."""
     min_duration_s: float | None = None

@@ -126,7 +126,7 @@ class ClosedLoop:
         self._sink = sink
         self._turns = turns or Turns()
         self.scheduled_ns = 0
-        """Of the request in flight; 0 between requests."""
+        """When the request in flight was scheduled (CLOCK_MONOTONIC); 0 between requests."""
 
     def run(self, ending: Ending, *, most: int | None = None) -> None:
         """Send one request after another until the ending, or until so many were sent.

@@ -74,7 +74,7 @@ class Slot:
         self._idle = idle
         self._inbox: SimpleQueue[EncodedRequest | None] = SimpleQueue()
         self.scheduled_ns = 0
-        """Of the request in flight; 0 where there is none."""
+        """When the request in flight was scheduled (CLOCK_MONOTONIC); 0 where there is none."""
 
     def hand(self, scheduled_ns: int, request: EncodedRequest) -> None:
         """Give it a request that falls due now or in a moment; only to a slot that is idle."""

@@ -78,7 +78,7 @@ class RecordedBatch:
     spans: Mapping[str, SpanValues] = field(default_factory=dict)
     """Of the successes, by name: the spans that were handed in with them."""
     failed_spans: Mapping[str, SpanValues] = field(default_factory=dict)
-    """Of the failures."""
+    """The same of the failures."""
     identities: tuple[bytes, ...] = ()
     """The ids of the successes; none unless the recorder keeps them."""
 
@@ -280,7 +280,7 @@ class Recorder:
     def _keys_of_spans(
         self, outcome: int, scheduled_ns: NDArray[np.int64], spans: Mapping[str, SpanValues]
     ) -> NDArray[np.int64]:
-        """The same of spans that were handed in."""
+        """One integer per value of the spans that were handed in, as `_keys` makes them."""
         group = self._groups(outcome, scheduled_ns)
         groups = [group[one.request] + self._place_of_span[name] for name, one in spans.items()]
         values_ns = [one.values_ns for one in spans.values()]

@@ -45,7 +45,7 @@ class TrialWatcher(Protocol):
         """The measured window opens now."""
 
     def on_window_end(self) -> None:
-        """It closes now, before the drain; not called after an error."""
+        """The measured window closes now, before the drain; not called after an error."""
 
 
 class LoadDriver:

@@ -1,4 +1,4 @@
-"""What the harness and a Locust process say to each other: one JSON object a line.
+"""What the harness and a Locust process say to each other: one JSON object per line.
 
 Orders go in on the process's standard input. `prepare` is answered by `ready`; `measure` by a
 stream of `progress` and, when the last request has ended, one `measured`; `stop` only brings that
@@ -46,7 +46,7 @@ class Measure:
     """Start at a common instant, report as it goes, drain at the end."""
 
     start_ns: int
-    """Of the first slice."""
+    """CLOCK_MONOTONIC at the start of the first slice."""
     slice_ns: int
     end_ns: int
     """Nothing is scheduled from then on; a `stop` may bring it forward."""
@@ -70,7 +70,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class LoadProgress:
-    """What came since the last one."""
+    """What one process saw since its last progress message."""
 
     at_ns: int
     complete_before_ns: int

@@ -33,7 +33,7 @@ _NS = 1_000_000_000
 
 @dataclass(frozen=True)
 class LoadJob:
-    """What is sent to whom, and what must come back."""
+    """One load: what is sent to which model, and what must come back."""
 
     model: str
     payloads: Path
@@ -43,7 +43,7 @@ class LoadJob:
     known_answers: Path | None = None
     """A file of `harness.load.requests.answers.write_known_answers`."""
     records: Path | None = None
-    """Folder for a Parquet file of every request a process; None keeps histograms only."""
+    """Folder where each process writes all its requests (Parquet); None keeps histograms only."""
 
 
 class LoadGenerators:
@@ -103,7 +103,7 @@ class LoadGenerators:
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """Of the processes that run."""
+        """Process ids of the load generators that run."""
         return tuple(one.pid for one in self._processes if one is not None and one.alive)
 
     def run(

@@ -48,7 +48,7 @@ _ENCODING: dict[str, Any] = {
     "use_dictionary": ["rows", "status"],
     "column_encoding": dict.fromkeys(_MOMENTS, "DELTA_BINARY_PACKED") | {"id": "DELTA_BYTE_ARRAY"},
 }
-"""About 8 bytes a request, of the 30 it has in the stream."""
+"""About 8 bytes per request, of the 30 that it has in the stream."""
 
 
 def record_schema() -> pa.Schema:

@@ -213,7 +213,7 @@ class LoadHistory:
         self._factor = 1
         self._slices: dict[int, TimeSlice] = {}
         self._points: dict[int, HistoryPoint] = {}
-        """Of stretches that nothing was added to since."""
+        """Points of the stretches that nothing was added to since, by their place."""
 
     @property
     def slice_s(self) -> float:

@@ -54,7 +54,7 @@ class Payload:
 
     @property
     def batch_size(self) -> int:
-        """Rows of the request."""
+        """How many rows (samples) the request carries."""
         return int(next(iter(self.inputs.values())).shape[0])
 
     @property

@@ -33,7 +33,7 @@ class Place:
     worker: int
     workers: int
     share: int
-    """Of the requests in flight."""
+    """How many of the requests in flight this worker keeps."""
 
 
 @dataclass

@@ -174,7 +174,7 @@ def _of_json(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[Stamp]:
 def _of_csv(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[Stamp]:
     first = next(lines)
     delimiter = next((one for one in "\t;" if one in first[1]), ",")
-    # A row a line: a stamp needs no line break, so no field has one.
+    # One row per line: a stamp needs no line break, so no field has one.
     names = _cells(first[1], delimiter)
     found = [(place, unit_in_name(name)) for place, name in enumerate(names)]
     ours = [(place, unit) for place, (is_ours, unit) in found if is_ours]

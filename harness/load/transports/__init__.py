@@ -1,1 +1,1 @@
-"""How a request reaches the server: one file a protocol, one small contract."""
+"""How a request reaches the server: one folder per protocol, one small contract."""

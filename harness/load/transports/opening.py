@@ -13,12 +13,12 @@ from harness.types import WireProtocol
 
 
 class GrpcImplementation(StrEnum):
-    """What speaks gRPC."""
+    """Which implementation of gRPC sends the requests."""
 
     NATIVE = "native"
     """The harness's own HTTP/2 path."""
     GRPCIO = "grpcio"
-    """The reference implementation, several times the CPU a request."""
+    """The reference implementation, at several times the CPU per request."""
 
 
 def answers_are_stamped(

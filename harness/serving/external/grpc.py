@@ -115,7 +115,7 @@ class GrpcServer:
         return states_of((one.name, one.state.rpartition(".")[2]) for one in index.models)
 
     def metadata(self, model: str) -> dict[str, Any] | None:
-        """Of a model; None where the server tells none."""
+        """A model's metadata (its inputs and outputs); None where the server tells none."""
         with self._errors():
             try:
                 answer: dict[str, Any] = self._client.get_model_metadata(

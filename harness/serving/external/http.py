@@ -140,7 +140,7 @@ class HttpServer:
         return states_of(told)
 
     def metadata(self, model: str) -> dict[str, Any] | None:
-        """Of a model; None where the server tells none."""
+        """A model's metadata (its inputs and outputs); None where the server tells none."""
         reply = self._call(_model(model))
         if reply.status in {*_UNKNOWN, HTTPStatus.FORBIDDEN}:
             return None

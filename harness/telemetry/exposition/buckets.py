@@ -43,7 +43,7 @@ class FoldedHistogram:
     def __post_init__(self) -> None:
         self._counts: NDArray[np.int64] = np.zeros(len(self.edges_s) + 1, dtype=np.int64)
         self.sum_s = 0.0
-        """Of all values, each at the middle of its HDR bucket."""
+        """Sum of all values in seconds, each taken at the middle of its HDR bucket."""
 
     def add(self, histogram: SparseHistogram) -> None:
         """Fold one in; a value counts at its HDR bucket's upper edge (0.1 % at worst)."""
@@ -74,7 +74,7 @@ def above(histogram: SparseHistogram, bound_s: float, *, inclusive: bool) -> int
 
 
 def sum_s(histogram: SparseHistogram) -> float:
-    """Of all values, in seconds."""
+    """Sum of a histogram's values in seconds, each taken at the middle of its HDR bucket."""
     if not histogram.buckets:
         return 0.0
     return float(_middles_s()[hdr.integers(histogram.buckets)] @ hdr.integers(histogram.counts))
@@ -118,7 +118,7 @@ class Clause(NamedTuple):
 
     family: str
     text: str
-    """As it was written."""
+    """The clause as it was written."""
     metric: str
     operator: str
     bound: float
@@ -130,7 +130,7 @@ class Clause(NamedTuple):
 
     @property
     def kind(self) -> MetricKind:
-        """Of its metric."""
+        """The kind of its metric."""
         return metric_named(self.metric).kind
 
     @property

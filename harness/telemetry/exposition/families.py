@@ -225,12 +225,12 @@ def _trials(monitor: LoadMonitor) -> Iterator[Metric]:
     )  # fmt: skip
     yield _of_trial(
         monitor, "harness_capacity_inferences_per_second",
-        "Most inferences a second of a finished trial that met the objective.",
+        "Most inferences per second of a finished trial that met the objective.",
         lambda totals: totals.best, lambda result: result.throughput_inferences_per_s,
     )  # fmt: skip
     yield _of_trial(
         monitor, "harness_capacity_requests_per_second",
-        "Requests a second of that trial.",
+        "Requests per second of that trial.",
         lambda totals: totals.best, lambda result: result.throughput_requests_per_s,
     )  # fmt: skip
     yield _of_trial(

@@ -78,7 +78,7 @@ class LoadTotals:
     """Requests of finished trials' windows that the server's response cache answered."""
     latest: TrialResult | None = None
     best: TrialResult | None = None
-    """Of those that passed, the one with most inferences a second."""
+    """The passing trial with the most inferences per second."""
 
 
 @dataclass
@@ -103,7 +103,7 @@ class RunningLoad:
 
 
 class Recent(NamedTuple):
-    """What one report added."""
+    """What one report added to the running load's counts."""
 
     at_s: float
     ended: int
@@ -133,7 +133,7 @@ class LoadMonitor:
         self.generators: dict[str, GeneratorTotals] = {}
         self.running: RunningLoad | None = None
         self.clauses: dict[Clause, None] = {}
-        """Of every objective so far."""
+        """The clauses of every objective so far, in the order they came (a set)."""
         self.verdicts: dict[str, Decision] = {}
         """By family."""
         self.quality: dict[tuple[str, str], QualityScore] = {}
@@ -245,7 +245,7 @@ class LoadMonitor:
             yield self._rates()
 
     def _rates(self) -> Rates | None:
-        """Of the running load's last seconds; None without one."""
+        """Rates over the running load's last seconds; None without a load."""
         if self.running is None:
             return None
         now_s = self._now_s()

@@ -31,7 +31,7 @@ class QueryFailure(Exception):  # noqa: N818  (a figure that is missing, no erro
 
 @dataclass(frozen=True)
 class Prometheus:
-    """Where it is, and which of its series are meant."""
+    """One Prometheus: where it is, and which of its series are meant."""
 
     url: str
     headers: tuple[tuple[str, str], ...] = ()

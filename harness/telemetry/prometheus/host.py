@@ -93,7 +93,7 @@ def _memory_used(machine: ByName, window: Window) -> int | None:
 
 
 def _per_second(found: Sequence[Series], window: Window) -> float | None:
-    """Of a counter that all series are parts of."""
+    """Growth over the window of a counter that all the series are parts of."""
     if not found or any(problem_of(one, *window) for one in found):
         return None
     parts = [increase(one, *window) for one in found]

@@ -292,7 +292,7 @@ def _inside(series: Series, start_s: float, end_s: float) -> int:
 
 
 def _sum(found: Sequence[Series], start_s: float, end_s: float) -> Increase | None:
-    """Of all servers together; None without any series."""
+    """What a counter grew by at all servers together; None without any series."""
     parts = [_grown(one, start_s, end_s) for one in found]
     if not parts:
         return None

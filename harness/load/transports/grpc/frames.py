@@ -41,7 +41,7 @@ SETTING_INITIAL_WINDOW_SIZE = 0x4
 SETTING_MAX_FRAME_SIZE = 0x5
 
 Frame = tuple[int, int, int, bytes]
-"""Kind, flags, stream, payload: a plain tuple, because four of them are made a request."""
+"""Kind, flags, stream, payload: a plain tuple, because each request makes four of them."""
 
 _HEADER = struct.Struct(">IBI")  # length (24 bits) and kind (8), flags, stream
 _SETTING = struct.Struct(">HI")

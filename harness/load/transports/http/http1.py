@@ -61,7 +61,7 @@ class Message(NamedTuple):
 
     @property
     def body(self) -> bytes:
-        """What follows the head."""
+        """The message's body, as it follows the head."""
         return self.data[self.body_start :]
 
 
