@@ -6,10 +6,10 @@ What a cold start is measured with: there the first requests are the point, not 
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from harness.load.engine.clock import MONOTONIC, Clock
 from harness.load.requests.answers import AnswerCheck
 from harness.load.requests.payloads import EncodedRequest
 from harness.load.transports.contract import RequestFailure, Transport
@@ -23,6 +23,7 @@ def drive_alone(
     *,
     most: int,
     longest_s: float,
+    clock: Clock = MONOTONIC,
 ) -> list[RequestRecord]:
     """Send requests in turn, the next when one is answered; connects with the first.
 
@@ -32,16 +33,17 @@ def drive_alone(
         check: what an answer must be.
         most: requests to send.
         longest_s: after which no further one is sent.
+        clock: for tests.
 
     Raises:
         RequestFailure: a request failed.
     """
     records: list[RequestRecord] = []
-    until_ns = time.monotonic_ns() + int(longest_s * 1e9)
-    while len(records) < most and (sent_ns := time.monotonic_ns()) < until_ns:
+    until_ns = clock.now_ns() + int(longest_s * 1e9)
+    while len(records) < most and (sent_ns := clock.now_ns()) < until_ns:
         request = requests[len(records) % len(requests)]
         answer = transport.send(request.body)
-        completed_ns = time.monotonic_ns()
+        completed_ns = clock.now_ns()
         check.check(answer, request)
         records.append(RequestRecord(sent_ns, sent_ns, completed_ns, "ok"))
     return records
@@ -107,6 +109,7 @@ class ClosedLoop:
         sink: records every request.
         first: index of the first request; slots start apart so that the server sees all lengths.
         turns: shared by the slots of one event loop.
+        clock: for tests.
     """
 
     def __init__(
@@ -118,6 +121,7 @@ class ClosedLoop:
         *,
         first: int = 0,
         turns: Turns | None = None,
+        clock: Clock = MONOTONIC,
     ) -> None:
         self._transport = transport
         first %= len(requests)
@@ -125,6 +129,7 @@ class ClosedLoop:
         self._check = check
         self._sink = sink
         self._turns = turns or Turns()
+        self._clock = clock
         self.scheduled_ns = 0
         """When the request in flight was scheduled (CLOCK_MONOTONIC); 0 between requests."""
 
@@ -135,7 +140,7 @@ class ClosedLoop:
         """
         transport = self._transport
         send, check = transport.send, self._check.check
-        add, now_ns = self._sink.add, time.monotonic_ns
+        add, now_ns = self._sink.add, self._clock.now_ns
         turns, give_way = self._turns, self._turns.give_way
         requests = self._requests if most is None else itertools.islice(self._requests, most)
         free_ns, in_a_row = now_ns(), 0
@@ -160,7 +165,7 @@ class ClosedLoop:
                 ended_ns = completed_ns or now_ns()
                 self._sink.fail(free_ns, sent_ns, ended_ns, failure, transport.identity)
                 self.scheduled_ns = 0
-                time.sleep(BACKOFF_S)
+                self._clock.sleep(BACKOFF_S)
                 free_ns = now_ns()
             else:
                 add(free_ns, sent_ns, completed_ns, request.batch_size, transport.identity)

@@ -23,6 +23,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.load.engine.clock import MONOTONIC, Clock
 from harness.load.engine.closed_loop import FOREVER_NS, Ending, RequestSink
 from harness.load.requests.answers import AnswerCheck
 from harness.load.requests.payloads import EncodedRequest
@@ -37,6 +38,18 @@ class OpenLoopSink(RequestSink, Protocol):
 
     def drop(self, scheduled_ns: int) -> None:
         """A request that fell due and was never sent."""
+
+
+class DispatchTimer(Protocol):
+    """What a dispatcher sleeps by; `Timer` is one."""
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that it goes by."""
+        ...
+
+    def sleep_until_nearly(self, instant_ns: int) -> None:
+        """Let others run until shortly before an instant; once, where it is past."""
 
 
 def requests_in_turn(
@@ -57,9 +70,10 @@ class Slot:
         check: what an answer must be.
         sink: records every request.
         idle: where the slot puts itself when it is free.
+        clock: the load's.
     """
 
-    __slots__ = ("_check", "_idle", "_inbox", "_sink", "_transport", "scheduled_ns")
+    __slots__ = ("_check", "_clock", "_idle", "_inbox", "_sink", "_transport", "scheduled_ns")
 
     def __init__(
         self,
@@ -67,8 +81,10 @@ class Slot:
         check: AnswerCheck,
         sink: OpenLoopSink,
         idle: list[Slot],
+        clock: Clock,
     ) -> None:
         self._transport = transport
+        self._clock = clock
         self._check = check
         self._sink = sink
         self._idle = idle
@@ -98,11 +114,11 @@ class Slot:
             self._transport.close()
 
     def _exchange(self, request: EncodedRequest) -> None:
-        now_ns = time.monotonic_ns
+        now_ns = self._clock.now_ns
         if self.scheduled_ns > now_ns():
             with suppress(RequestFailure):  # the request will meet it too, and count it
                 self._transport.connect()
-            let_come(self.scheduled_ns)
+            self._clock.let_come(self.scheduled_ns)
         sent_ns, completed_ns = now_ns(), 0
         try:
             answer = self._transport.send(request.body)
@@ -128,7 +144,7 @@ class OpenLoop:
         sink: records every request; in a process with threads it is called by all of them.
         open_transport: makes a slot's connection.
         most_in_flight: the bound beyond which requests are dropped.
-        timer: wakes the dispatcher; stays the caller's.
+        timer: wakes the dispatcher, and has the load's clock; stays the caller's.
     """
 
     def __init__(
@@ -140,7 +156,7 @@ class OpenLoop:
         *,
         open_transport: Callable[[], Transport],
         most_in_flight: int,
-        timer: Timer,
+        timer: DispatchTimer,
     ) -> None:
         self._arrivals = arrivals
         self._requests = requests
@@ -149,6 +165,7 @@ class OpenLoop:
         self._open_transport = open_transport
         self._most_in_flight = most_in_flight
         self._timer = timer
+        self._clock = timer.clock
         self._slots: list[Slot] = []
         self._idle: list[Slot] = []
         self._threads: list[threading.Thread] = []
@@ -224,9 +241,9 @@ class OpenLoop:
             if scheduled_ns >= ending.at_ns or self._problem is not None:
                 return False
             # In bounded steps, and at least once: a dispatcher that is behind must let slots run.
-            goal_ns = min(scheduled_ns, time.monotonic_ns() + LONGEST_SLEEP_NS)
+            goal_ns = min(scheduled_ns, self._clock.now_ns() + LONGEST_SLEEP_NS)
             self._timer.sleep_until_nearly(goal_ns)
-            self._due_ns = max(goal_ns, time.monotonic_ns())
+            self._due_ns = max(goal_ns, self._clock.now_ns())
         return scheduled_ns < ending.at_ns
 
     def _send_or_drop(self, scheduled_ns: int, request: EncodedRequest) -> None:
@@ -238,7 +255,7 @@ class OpenLoop:
             self._sink.drop(scheduled_ns)
 
     def _open_slot(self, transport: Transport) -> Slot:
-        slot = Slot(transport, self._check, self._sink, self._idle)
+        slot = Slot(transport, self._check, self._sink, self._idle, self._clock)
         thread = threading.Thread(target=self._serve, args=(slot,), daemon=True)
         self._slots.append(slot)
         self._threads.append(thread)
@@ -257,8 +274,6 @@ EARLY_NS = 400_000
 """How much before the instant the timer is set."""
 _EARLY_SHARE = 25
 """But at most a 25th of the wait: what passes in yielding is spent CPU."""
-_LAST_NS = 40_000
-"""What is not worth yielding for: letting others run takes about as long."""
 _ABSOLUTE = 1
 """TFD_TIMER_ABSTIME, from <sys/timerfd.h>."""
 
@@ -276,6 +291,8 @@ class Timer:
     Args:
         wait: waits until a file can be read.
     """
+
+    clock: Clock = MONOTONIC
 
     def __init__(self, wait: Callable[[int], object] = wait_readable) -> None:
         self._wait = wait
@@ -303,11 +320,3 @@ class Timer:
         if self._file >= 0:
             os.close(self._file)
         self._file = -1
-
-
-def let_come(instant_ns: int) -> None:
-    """Return when CLOCK_MONOTONIC shows the instant, which is near; at once, where it is past."""
-    while instant_ns - time.monotonic_ns() > _LAST_NS:
-        time.sleep(0)
-    while time.monotonic_ns() < instant_ns:
-        pass

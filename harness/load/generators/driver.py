@@ -7,12 +7,12 @@ measured window by them.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from harness import hdr
+from harness.load.engine.clock import MONOTONIC, Clock
 from harness.load.engine.recorder import dense, merge_slices
 from harness.load.generators.messages import LoadEnded, LoadProgress, Measure, StopLoad
 from harness.load.generators.process import GeneratorProcess, take_answers
@@ -60,15 +60,17 @@ class LoadDriver:
         listen: Callable[[int, LoadProgress], None],
         *,
         answers_stamped: bool,
+        clock: Clock = MONOTONIC,
     ) -> None:
         self._busy = busy
+        self._clock = clock
         self._answers_stamped = answers_stamped
         self._workload = workload
         self._watcher = watcher
         self._check = check
         self._tell = listen
         self._slice_ns = int(SLICE_S * _NS)
-        self._start_ns = time.monotonic_ns() + int(LEAD_S * _NS)
+        self._start_ns = self._clock.now_ns() + int(LEAD_S * _NS)
         self._collector = Collector(
             [process.index for process in busy], self._start_ns, self._slice_ns
         )
@@ -98,10 +100,10 @@ class LoadDriver:
 
     def _wait_for_steady_state(self, latest_ns: int) -> int:
         """When the window opens: a slice's edge, at the latest the one given."""
-        while time.monotonic_ns() + self._slice_ns < latest_ns:
-            self._listen(until_ns=min(latest_ns, time.monotonic_ns() + self._slice_ns))
+        while self._clock.now_ns() + self._slice_ns < latest_ns:
+            self._listen(until_ns=min(latest_ns, self._clock.now_ns() + self._slice_ns))
             if self._watcher.steady(self._collector.complete()):
-                return min(latest_ns, self._next_edge(time.monotonic_ns()))
+                return min(latest_ns, self._next_edge(self._clock.now_ns()))
         return latest_ns
 
     def _wait_for_decision(self, window_start_ns: int, latest_ns: int) -> int:
@@ -113,10 +115,10 @@ class LoadDriver:
         self._listen(until_ns=min(latest_ns, window_start_ns + int(shortest_s * _NS)))
         first = (window_start_ns - self._start_ns) // self._slice_ns
         lead_ns = int(LEAD_S * _NS)
-        while time.monotonic_ns() + lead_ns < latest_ns:
+        while self._clock.now_ns() + lead_ns < latest_ns:
             if self._watcher.decided(self._collector.complete()[first:]):
-                return min(latest_ns, self._next_edge(time.monotonic_ns() + lead_ns))
-            self._listen(until_ns=min(latest_ns, time.monotonic_ns() + self._slice_ns))
+                return min(latest_ns, self._next_edge(self._clock.now_ns() + lead_ns))
+            self._listen(until_ns=min(latest_ns, self._clock.now_ns() + self._slice_ns))
         return latest_ns
 
     def _next_edge(self, instant_ns: int) -> int:
@@ -128,7 +130,7 @@ class LoadDriver:
 
     def _listen(self, *, until_ns: int) -> None:
         """Take in reports until an instant; a process that dies, and `check`, may end the load."""
-        while (now_ns := time.monotonic_ns()) < until_ns:
+        while (now_ns := self._clock.now_ns()) < until_ns:
             if now_ns >= self._next_check_ns:
                 self._check()
                 self._next_check_ns = now_ns + int(CHECK_EVERY_S * _NS)
@@ -137,7 +139,7 @@ class LoadDriver:
     def _take(self, *, until_ns: int) -> None:
         listening = [one for one in self._busy if one.index not in self._measured]
         if not listening:
-            time.sleep(max(0, until_ns - time.monotonic_ns()) / _NS)
+            self._clock.sleep(max(0, until_ns - self._clock.now_ns()) / _NS)
             return
         for worker, answer in take_answers(listening, until_ns=until_ns):
             if isinstance(answer, LoadProgress):
@@ -149,7 +151,7 @@ class LoadDriver:
     def _drain(self, window_end_ns: int, drain_s: float) -> None:
         deadline_ns = window_end_ns + int(drain_s * _NS)
         while missing := [one for one in self._busy if one.index not in self._measured]:
-            if time.monotonic_ns() >= deadline_ns:
+            if self._clock.now_ns() >= deadline_ns:
                 raise missing[0].failure(
                     f"hangs: its load ended {drain_s:g} s ago, and not all of its requests have"
                 )

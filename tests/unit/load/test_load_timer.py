@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.load.engine.open_loop import Timer, let_come
+from harness.load.engine.clock import MONOTONIC
+from harness.load.engine.open_loop import Timer
 
 
 @pytest.fixture
@@ -18,29 +19,37 @@ def timer() -> Iterator[Timer]:
 
 
 @pytest.mark.parametrize("wait_s", [0.0001, 0.02])
-def test_it_never_wakes_early_and_hardly_late(timer: Timer, wait_s: float) -> None:
+def test_it_never_wakes_early(timer: Timer, wait_s: float) -> None:
+    assert min(lateness_ns(timer, wait_s)) >= 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wait_s", [0.0001, 0.02])
+def test_it_hardly_wakes_late(timer: Timer, wait_s: float) -> None:
+    assert sorted(lateness_ns(timer, wait_s))[15] < 2_000_000  # usually it is 0.1 ms
+
+
+def lateness_ns(timer: Timer, wait_s: float) -> list[int]:
     late_ns = []
     for _ in range(30):
         instant_ns = time.monotonic_ns() + int(wait_s * 1e9)
         timer.sleep_until_nearly(instant_ns)
-        let_come(instant_ns)
+        MONOTONIC.let_come(instant_ns)
         late_ns.append(time.monotonic_ns() - instant_ns)
-    assert min(late_ns) >= 0
-    assert sorted(late_ns)[15] < 2_000_000  # the machine may be busy; usually it is 0.1 ms
+    return late_ns
 
 
 def test_an_instant_that_is_past_is_no_reason_to_wait(timer: Timer) -> None:
-    before_s = time.monotonic()
-    for _ in range(100):
-        timer.sleep_until_nearly(time.monotonic_ns() - 1)
-    assert time.monotonic() - before_s < 0.5
+    """A test that waits for what is past waits for ever, and times out."""
+    for past_ns in (1, 3_600_000_000_000):
+        timer.sleep_until_nearly(time.monotonic_ns() - past_ns)
 
 
 def test_it_spends_next_to_nothing_on_waiting(timer: Timer) -> None:
     before_s = time.process_time()
     instant_ns = time.monotonic_ns() + 300_000_000
     timer.sleep_until_nearly(instant_ns)
-    let_come(instant_ns)
+    MONOTONIC.let_come(instant_ns)
     assert time.process_time() - before_s < 0.03
 
 
