@@ -10,7 +10,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 # Test processes at a time.
 JOBS ?= 2
-RETRY := --reruns 2 --only-rerun HeldUp -rR
+# A test that fails while the machine holds it up is repeated; tests/held_up.py says when that is.
+REPEAT := --reruns 3 --only-rerun HeldUp -rR
 
 .PHONY: demo test check-slow test-stack lint format bench clean
 
@@ -22,18 +23,17 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	$(BIN)/harness doctor --prepare
 	@failed=0; set -x; \
-	$(PYTEST) -n $(JOBS) tests/unit || failed=1; \
-	$(PYTEST) -n $(JOBS) --dist loadgroup tests/integration || failed=1; \
+	$(PYTEST) -n $(JOBS) $(REPEAT) tests/unit || failed=1; \
+	$(PYTEST) -n $(JOBS) --dist loadgroup $(REPEAT) tests/integration || failed=1; \
 	exit $$failed
 
 # What takes minutes or a machine of its own: trained reference models, every architecture really
 # exported, error rates over many drawn studies, benchmarks, property tests with all their examples.
-# A test that fails while the machine holds it up (tests/held_up.py says when) is repeated twice.
 check-slow: $(VENV)/.dev
 	$(BIN)/harness doctor --prepare
 	@failed=0; set -x; \
-	$(PYTEST) -n $(JOBS) -m "slow or hypothesis" --hypothesis-profile thorough $(RETRY) tests/unit || failed=1; \
-	$(PYTEST) -m slow $(RETRY) tests/integration || failed=1; \
+	$(PYTEST) -n $(JOBS) -m "slow or hypothesis" --hypothesis-profile thorough $(REPEAT) tests/unit || failed=1; \
+	$(PYTEST) -m slow $(REPEAT) tests/integration || failed=1; \
 	exit $$failed
 
 # The container stack, where there is an engine; docs/stack.md says how without a registry of images.

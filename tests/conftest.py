@@ -36,10 +36,15 @@ settings.load_profile("quick")
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Tell a slow test's failure from the machine's."""
-    if item.get_closest_marker("slow") is None:
+def pytest_runtest_setup() -> Iterator[None]:
+    """Tell a fixture's failure from the machine's."""
+    with told_apart():
         return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    """Tell a test's failure from the machine's."""
     with told_apart():
         return (yield)
 

@@ -46,3 +46,10 @@ def test_only_a_machine_that_lost_its_time_excuses_a_failure(lost_s, kind, monke
     assert type(caught.value) is kind
     with told_apart():
         pass  # a test that passes has nothing to be excused
+
+
+def test_a_test_that_hung_is_no_machines_fault(monkeypatch):
+    monkeypatch.setattr(held_up, "Sleeper", Lost)
+    monkeypatch.setattr(Lost, "lost_s", 60.0)
+    with pytest.raises(pytest.fail.Exception, match="Timeout"), told_apart():
+        pytest.fail("Timeout (>300.0s) from pytest-timeout.")
