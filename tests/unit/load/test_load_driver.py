@@ -11,8 +11,8 @@ import pytest
 from harness import hdr
 from harness.errors import GeneratorError
 from harness.load.generators import driver
-from harness.load.generators.messages import LoadEnded, LoadProgress, Measure, StopLoad
 from harness.load.generators.driver import LEAD_S, SLICE_S, LoadDriver
+from harness.load.generators.messages import LoadEnded, LoadProgress, Measure, StopLoad
 from harness.types import RESPONSE, Latencies, TimeSlice, WireProtocol, Workload
 from tests.virtual_time import VirtualClock
 
