@@ -22,7 +22,7 @@ from harness.load.requests.payloads import EncodedRequest
 from harness.load.schedule.arrivals import arrival_times_ns, share
 from harness.load.transports.contract import Layout, OutputTensor, RequestFailure, WireAnswer
 from harness.types import ArrivalKind, ArrivalProcess
-from tests.virtual_time import VirtualTimer
+from tests.virtual_time import VirtualClock, VirtualTimer
 
 MS = 1_000_000
 SECOND = 1_000_000_000
@@ -123,25 +123,47 @@ def open_loop(
     )
 
 
-def test_every_arrival_is_sent_in_its_turn_and_not_before_it(timer: Timer) -> None:
+def in_virtual_time(
+    server: Server, seen: Seen, offsets_ns: list[int], **options: int
+) -> tuple[OpenLoop, VirtualClock]:
+    """A loop whose load begins at 0, and its clock; the server answers by it."""
+    timer = VirtualTimer()
+    server.now_ns = timer.clock.now_ns
+    timer.loop = open_loop(server, seen, timer, offsets_ns, **options)
+    return timer.loop, timer.clock
+
+
+def test_every_arrival_is_sent_in_its_turn_when_it_falls_due() -> None:
+    server, seen = Server(right), Seen()
+    offsets_ns = [n * 10 * MS for n in range(12)]
+    loop, _ = in_virtual_time(server, seen, offsets_ns)
+    loop.run(0, Ending())
+    sizes = [1, 2, 3, 4, 5, 1, 2, 3, 4, 5, 1, 2]
+    assert seen.ok == [(at, at, at, size) for at, size in zip(offsets_ns, sizes, strict=True)]
+    assert server.bodies == [b"%d" % (n % 5) for n in range(12)]
+    assert server.opened == 1
+    assert not seen.failed
+    assert not seen.dropped
+
+
+def test_no_arrival_is_sent_before_it_by_the_kernels_timer_either(timer: Timer) -> None:
     server, seen = Server(right), Seen()
     offsets_ns = [n * 10 * MS for n in range(12)]
     start_ns = time.monotonic_ns() + 20 * MS
-    open_loop(server, seen, timer, offsets_ns).run(start_ns, Ending())
-    assert [one[0] - start_ns for one in seen.ok] == offsets_ns
-    assert [one[3] for one in seen.ok] == [1, 2, 3, 4, 5, 1, 2, 3, 4, 5, 1, 2]
-    assert server.bodies == [b"%d" % (n % 5) for n in range(12)]
+    open_loop(server, seen, timer, offsets_ns, most_in_flight=12).run(start_ns, Ending())
+    assert sorted(one[0] - start_ns for one in seen.ok) == offsets_ns
+    assert sorted(server.bodies) == sorted(b"%d" % (n % 5) for n in range(12))
     assert all(scheduled <= sent <= completed for scheduled, sent, completed, _ in seen.ok)
     assert not seen.failed
     assert not seen.dropped
 
 
-def test_one_connection_is_enough_while_one_request_is_in_flight(timer: Timer) -> None:
+def test_one_connection_is_enough_while_one_request_is_in_flight() -> None:
     server, seen = Server(right), Seen()
-    loop = open_loop(server, seen, timer, [n * 20 * MS for n in range(10)])
+    loop, _ = in_virtual_time(server, seen, [n * 20 * MS for n in range(10)])
     loop.connect(1)
     assert (server.opened, server.connected) == (1, 1)
-    loop.run(time.monotonic_ns(), Ending())
+    loop.run(0, Ending())
     assert loop.connections == server.opened == server.closed == 1
 
 
@@ -151,7 +173,7 @@ def test_the_ending_is_the_first_instant_without_requests(timer: Timer) -> None:
     loop = open_loop(server, seen, timer, [0, 10 * MS, 20 * MS, 30 * MS, 10_000 * MS])
     loop.run(start_ns, Ending(start_ns + 20 * MS))
     assert sorted(one[0] - start_ns for one in seen.ok) == [0, 10 * MS]
-    assert time.monotonic_ns() - start_ns < SECOND
+    assert time.monotonic_ns() - start_ns < 5 * SECOND
     assert loop.settled_before_ns == FOREVER_NS
 
 
@@ -195,8 +217,6 @@ def test_what_exceeds_the_bound_is_dropped_and_counted_exactly(timer: Timer) -> 
 
 def test_a_server_that_stalls_shows_in_every_request_that_was_due() -> None:
     """Theory: due `x` into a stall of 1 s waits 1 s - x, so a ramp; the others wait nothing."""
-    timer = VirtualTimer()
-    clock = timer.clock
     stall_ns = (500 * MS, 1500 * MS)
 
     def stall(_: bytes) -> WireAnswer:
@@ -206,9 +226,8 @@ def test_a_server_that_stalls_shows_in_every_request_that_was_due() -> None:
 
     seen = Seen()
     offsets_ns = [n * 10 * MS + 5 * MS for n in range(200)]
-    server = Server(stall, now_ns=clock.now_ns)
-    loop = open_loop(server, seen, timer, offsets_ns, most_in_flight=128)
-    timer.loop = loop
+    server = Server(stall)
+    loop, clock = in_virtual_time(server, seen, offsets_ns, most_in_flight=128)
     loop.run(0, Ending())
     scheduled_ns, sent_ns, completed_ns, _ = np.array(sorted(seen.ok)).T
     assert scheduled_ns.tolist() == sent_ns.tolist() == offsets_ns
@@ -220,8 +239,6 @@ def test_a_server_that_stalls_shows_in_every_request_that_was_due() -> None:
 
 def test_what_a_stalled_server_leaves_no_room_for_is_dropped_when_it_falls_due() -> None:
     """A stall of 200 ms, eight in flight at most: the twelve that fall due beyond are dropped."""
-    timer = VirtualTimer()
-    clock = timer.clock
 
     def stall(_: bytes) -> WireAnswer:
         clock.let_come(200 * MS)
@@ -229,8 +246,7 @@ def test_what_a_stalled_server_leaves_no_room_for_is_dropped_when_it_falls_due()
 
     seen = Seen()
     offsets_ns = [n * 10 * MS for n in range(40)]
-    loop = open_loop(Server(stall, now_ns=clock.now_ns), seen, timer, offsets_ns)
-    timer.loop = loop
+    loop, clock = in_virtual_time(Server(stall), seen, offsets_ns)
     loop.run(0, Ending(300 * MS))
     assert seen.dropped == offsets_ns[8:20]
     assert sorted(one[0] for one in seen.ok) == offsets_ns[:8] + offsets_ns[20:30]
@@ -254,7 +270,9 @@ def test_failures_are_recorded_and_hold_nobody_up(timer: Timer) -> None:
 
     seen = Seen()
     start_ns = time.monotonic_ns()
-    open_loop(Server(refuse), seen, timer, [n * MS for n in range(50)]).run(start_ns, Ending())
+    open_loop(Server(refuse), seen, timer, [n * MS for n in range(50)], most_in_flight=50).run(
+        start_ns, Ending()
+    )
     kinds = [failure.kind for *_, failure in seen.failed]
     assert sorted(kinds) == ["connection"] * 10 + ["empty_output"] * 10
     assert len(seen.ok) == 30
