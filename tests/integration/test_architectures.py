@@ -12,7 +12,7 @@ used too; so all but a few are marked slow and are run by `make check-slow`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,20 @@ LEAKS_PADDING = ("mobilebert", "convbert", "xlnet")
 NOT_RUN = "falcon-alibi"
 """Its bias is computed in bfloat16, which ONNX Runtime's processor kernels do not multiply."""
 ENCODERS = ("words", "roberta")
-ALWAYS_EXPORTED = ("albert", "deberta-v2", "roberta", "gpt2", "llama", "modernbert")
+ALWAYS = ("albert", "deberta-v2", "roberta", "gpt2", "llama", "modernbert")
 """Of each kind one: shared layers and token types, relative positions, positions with an offset,
-learned and rotary positions with a pooled last token, local attention."""
+learned and rotary positions with a pooled last token, local attention. The others, and most graphs
+that are really exported, take minutes together: `make check-slow` has them."""
+ALWAYS_EXPORTED = ("deberta-v2", "roberta", "llama")
+
+
+def case_of(name: str, *values: Any, always: Sequence[str] = ALWAYS) -> Any:
+    """A case that is slow but for a few architectures."""
+    return pytest.param(name, *values, marks=[] if name in always else pytest.mark.slow)
+
 
 CLASSIFIERS = [
-    (name, sides, paired)
+    case_of(name, sides, paired)
     for name, one in ARCHITECTURES.items()
     if one.classifies and name not in LEAKS_PADDING
     for sides, paired in (
@@ -55,7 +63,7 @@ CLASSIFIERS = [
     )
 ]
 SPEAKERS = [
-    (name, sides)
+    case_of(name, sides)
     for name, one in ARCHITECTURES.items()
     if one.speaks
     for sides in (Sides(), NO_PAD)
@@ -112,15 +120,10 @@ def test_a_wrapped_language_model_scores_as_its_library(
     assert perplexity(case.wrapped(), case.encoded) == pytest.approx(right, rel=1e-4)
 
 
-def export_case(name: str, *values: Any) -> Any:
-    """A case of a graph that is really exported; slow but for a few architectures."""
-    return pytest.param(name, *values, marks=[] if name in ALWAYS_EXPORTED else pytest.mark.slow)
-
-
 @pytest.mark.parametrize(
     ("name", "number"),
     [
-        export_case(name, number)
+        case_of(name, number, always=ALWAYS_EXPORTED)
         for number, (name, one) in enumerate(ARCHITECTURES.items())
         if one.classifies and name not in (*LEAKS_PADDING, NOT_RUN)
     ],
@@ -134,7 +137,11 @@ def test_an_exported_classifier_predicts_as_its_library(
 
 @pytest.mark.parametrize(
     "name",
-    [export_case(name) for name, one in ARCHITECTURES.items() if one.speaks and name != NOT_RUN],
+    [
+        case_of(name, always=ALWAYS_EXPORTED)
+        for name, one in ARCHITECTURES.items()
+        if one.speaks and name != NOT_RUN
+    ],
 )
 def test_an_exported_language_model_scores_as_its_library(tmp_path: Path, name: str) -> None:
     case = Case(tmp_path, name, NO_PAD, language=True)
@@ -218,7 +225,7 @@ UNUSUAL: dict[str, tuple[dict[str, Any], Callable[[Case], None] | None, bool]] =
 
 
 @pytest.mark.parametrize("unusual", UNUSUAL)
-@pytest.mark.parametrize("name", POOLED)
+@pytest.mark.parametrize("name", map(case_of, POOLED))
 def test_the_pooled_token_is_the_librarys_whatever_pads(
     tmp_path: Path, name: str, unusual: str
 ) -> None:
