@@ -289,6 +289,40 @@ _QUALITY = (
         name="byte_perplexity", title="byte perplexity", tasks=("causal-lm",), example="2.5",
         of="exp of the mean negative log likelihood per UTF-8 byte",
     ),
+    _share_of_right(
+        name="entity_f1", title="entity F1", tasks=("token-classification",),
+        of="F1 of entities, right by type, first and last word (micro average, as seqeval)",
+    ),
+    _share_of_right(
+        name="entity_precision", title="entity precision", tasks=("token-classification",),
+        of="share of the entities found that are right",
+    ),
+    _share_of_right(
+        name="entity_recall", title="entity recall", tasks=("token-classification",),
+        of="share of the entities that are found",
+    ),
+    _share_of_right(
+        name="token_accuracy", title="token accuracy", tasks=("token-classification",),
+        of="share of the words with the right tag", example="95%",
+    ),
+    _share_of_right(
+        name="ndcg_at_10", title="nDCG@10", tasks=("sentence-embedding",),
+        of="gain of the ten best-ranked documents over the best there could be, averaged",
+    ),
+    _share_of_right(
+        name="recall_at_10", title="recall@10", tasks=("sentence-embedding",),
+        of="share of a query's relevant documents among its ten best-ranked, averaged",
+    ),
+    _share_of_right(
+        name="recall_at_100", title="recall@100", tasks=("sentence-embedding",),
+        of="share of a query's relevant documents among its hundred best-ranked, averaged",
+    ),
+    Metric(
+        name="sts_spearman", kind=MetricKind.QUALITY, title="STS Spearman", unit=CORRELATION,
+        tasks=("sentence-embedding",), lower_is_better=False, example="0.8",
+        missed="below the quality floor",
+        of="rank correlation of the cosines of pairs with the scores that people gave them",
+    ),
 )  # fmt: skip
 
 

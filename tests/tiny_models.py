@@ -128,6 +128,133 @@ def make_question_answerer(
     return folder
 
 
+TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
+
+
+def make_token_classifier(
+    folder: Path,
+    tags: Sequence[str] | None = TAGS,
+    *,
+    architecture: str = "bert",
+    seed: int = 0,
+    max_positions: int = 64,
+) -> Path:
+    """Save an untrained token classifier (`bert`, `distilbert`, `roberta`) with its tokenizer.
+
+    RoBERTa's is byte-level and puts no space before a text's first word.
+    """
+    import torch
+    import transformers
+
+    torch.manual_seed(seed)
+    tokenizer = roberta_tokenizer() if architecture == "roberta" else word_piece_tokenizer()
+    common = {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": max_positions,
+        "initializer_range": WEIGHT_SPREAD,
+        "pad_token_id": tokenizer.pad_token_id,
+        **_labels(tags),
+    }
+    config: Any
+    if architecture == "distilbert":
+        config = transformers.DistilBertConfig(
+            dim=32, n_layers=2, n_heads=2, hidden_dim=64, **common
+        )
+    else:
+        kind = transformers.BertConfig if architecture == "bert" else transformers.RobertaConfig
+        config = kind(
+            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+            **common,
+        )  # fmt: skip
+    model = transformers.AutoModelForTokenClassification.from_config(config)
+    return _save(model, tokenizer, folder)
+
+
+def make_sentence_encoder(
+    folder: Path,
+    *,
+    pooling: str | None = "mean",
+    dense: int | None = None,
+    normalised: bool = True,
+    hidden: int = 32,
+    max_length: int = 48,
+    seed: int = 0,
+) -> Path:
+    """Save an untrained sentence encoder in the files of sentence-transformers.
+
+    Args:
+        folder: where to.
+        pooling: sentence-transformers' name of it; None leaves its files out.
+        dense: dimensions of a Dense layer with tanh; None for none.
+        normalised: whether Normalize is the last module.
+        hidden: size of the token vectors.
+        max_length: the checkpoint's max_seq_length.
+        seed: of the weights.
+    """
+    import torch
+    import transformers
+    from safetensors.torch import save_file
+
+    torch.manual_seed(seed)
+    tokenizer = word_piece_tokenizer()
+    config = transformers.BertConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=64, initializer_range=WEIGHT_SPREAD,
+        pad_token_id=tokenizer.pad_token_id, hidden_size=hidden, num_hidden_layers=2,
+        num_attention_heads=2, intermediate_size=64,
+    )  # fmt: skip
+    _save(transformers.BertModel(config), tokenizer, folder)
+    if pooling is None:
+        return folder
+    kinds = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    settings = {"word_embedding_dimension": hidden, f"pooling_mode_{_POOLINGS[pooling]}": True}
+    write_json(folder / "1_Pooling" / "config.json", settings)
+    if dense is not None:
+        kinds.append(("2_Dense", "Dense"))
+        layer = torch.nn.Linear(hidden, dense)
+        weights = {"linear.weight": layer.weight.detach(), "linear.bias": layer.bias.detach()}
+        layout = {"in_features": hidden, "out_features": dense, "bias": True}
+        activation = {"activation_function": "torch.nn.modules.activation.Tanh"}
+        write_json(folder / "2_Dense" / "config.json", layout | activation)
+        save_file(weights, str(folder / "2_Dense" / "model.safetensors"))
+    if normalised:
+        kinds.append((f"{len(kinds)}_Normalize", "Normalize"))
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(kinds)
+    ]
+    write_json(folder / "modules.json", modules)
+    lengths = {"max_seq_length": max_length, "do_lower_case": False}
+    write_json(folder / "sentence_bert_config.json", lengths)
+    return folder
+
+
+_POOLINGS = {
+    "mean": "mean_tokens",
+    "cls": "cls_token",
+    "max": "max_tokens",
+    "lasttoken": "lasttoken",
+    "weightedmean": "weightedmean_tokens",
+}
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, and its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def roberta_tokenizer() -> Any:
+    """RoBERTa's own class on a small byte-level vocabulary, saved without add_prefix_space."""
+    from transformers import RobertaTokenizer
+
+    trained = json.loads(byte_level_tokenizer().backend_tokenizer.to_str())["model"]
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    words = [word for word in trained["vocab"] if not word.startswith("<|")]
+    vocabulary = {word: place for place, word in enumerate([*special, *words])}
+    merges = [tuple(one) for one in trained["merges"]]
+    return RobertaTokenizer(vocab=vocabulary, merges=merges)
+
+
 def make_language_model(
     folder: Path, *, architecture: str = "gpt2", seed: int = 0, max_positions: int = 64
 ) -> Path:

@@ -96,7 +96,7 @@ class CountFamily(TaskFamily[CountSection, CountDataset, CountAnswer, CountOutco
             return encoded
         return CountDataset(**fields_of(encoded), counts=np.array(samples.counts))
 
-    def graph(self, model: Any) -> Any:
+    def graph(self, model: Any, task: Any) -> Any:
         raise NotImplementedError
 
     def probe(self, inputs: Inputs, scores: Any, outputs: tuple[Any, ...]) -> Probe:

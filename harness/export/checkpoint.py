@@ -178,7 +178,11 @@ def _advice(problems: list[str]) -> str:
 def _digest(folder: Path, *, with_code: bool) -> str:
     """Over the files that decide what is exported, by name; training logs and READMEs do not."""
     patterns = (*SMALL_FILES, "*.safetensors", *(CODE_FILES if with_code else ()))
-    files = {file.name: file for pattern in patterns for file in folder.glob(pattern)}
+    files = {
+        file.relative_to(folder).as_posix(): file
+        for pattern in patterns
+        for file in folder.glob(pattern)
+    }
     digests = {}
     for name, file in sorted(files.items()):
         with file.open("rb") as stream:

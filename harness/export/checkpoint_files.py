@@ -13,6 +13,7 @@ from harness.system.extras import quiet, require_extra
 from harness.system.reasons import plain_reason
 from harness.system.storage import storage_errors
 from harness.tasks.family import AnyFamily
+from harness.tasks.registry import FAMILIES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,6 +29,7 @@ SMALL_FILES = (
     "vocab.*",
     "merges.txt",
     "*.model",
+    *(name for family in FAMILIES for name in family.checkpoint_files),
 )
 WEIGHT_FILES = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 CODE_FILES = ("*.py",)
@@ -59,9 +61,12 @@ def _download(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
 
     try:
         # "*/*": a fnmatch star also takes slashes, and sub-folders hold other formats.
+        flat, nested = ([one for one in patterns if ("/" in one) is deep] for deep in (False, True))
         folder = snapshot_download(
-            name, revision=revision, allow_patterns=list(patterns), ignore_patterns=["*/*"]
+            name, revision=revision, allow_patterns=flat, ignore_patterns=["*/*"]
         )
+        if nested:
+            snapshot_download(name, revision=revision, allow_patterns=nested)
     except HFValidationError as error:
         raise CheckpointError(
             f"'{name}' is neither a folder nor a hub name (owner/name)",
@@ -156,7 +161,9 @@ def load_model(
             f"has the shape {list(held)}, and {list(built)} by config.json",
             next_step="look at the number of classes (id2label), of tokens and of positions there",
         )
-    missing = sorted(report["missing_keys"])
+    missing = sorted(
+        name for name in report["missing_keys"] if not name.startswith(family.unused_weights)
+    )
     if missing:
         raise CheckpointError(
             f"checkpoint {model.checkpoint} has no weights for {', '.join(missing[:4])}"

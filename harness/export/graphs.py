@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.tasks.family import AnyFamily
+from harness.tasks.registry import family_of
+from harness.tasks.section import TaskSection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -12,13 +13,13 @@ if TYPE_CHECKING:
     from harness.tasks.graphs import Graph
 
 
-def make_graph(model: PreTrainedModel, family: AnyFamily) -> Graph:
+def make_graph(model: PreTrainedModel, task: TaskSection) -> Graph:
     """Wrap a loaded model for its task, ready for inference.
 
     Args:
         model: the checkpoint with its weights.
-        family: what it is asked to do.
+        task: what it is asked to do.
     """
-    graph: Graph = family.graph(model)
+    graph: Graph = family_of(task).graph(model, task)
     graph.requires_grad_(requires_grad=False)
     return graph.eval()

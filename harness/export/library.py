@@ -193,8 +193,8 @@ class _Call:
         config = read_config(model, checkpoint.folder)
         self._taken = forward_parameters(config, checkpoint.folder, self._family)
         self._checkpoint, self._samples = checkpoint.name, samples
+        self._task = task
         self._options: dict[str, Any] = {
-            **self._family.bare_options(task),
             "return_tensors": "pt",
             # Where the model reads them and the tokenizer does not list them: asked by name.
             **({"return_token_type_ids": True} if inputs.typed else {}),
@@ -214,14 +214,18 @@ class _Call:
         """
         import torch
 
-        pairs = self._samples.pairs
-        texts = [self._samples.texts[row], *([pairs[row]] if pairs is not None else [])]
+        text, pairs = self._samples.texts[row], self._samples.pairs
+        pair = None if pairs is None else pairs[row]
         with _library_errors(self._checkpoint), quiet(), torch.inference_mode():
-            encoded = self._tokenizer(*texts, **self._options)
+            encoded = self._family.bare_tokens(
+                self._task, self._tokenizer, text, pair, **self._options
+            )
             self._compare_tokens(encoded["input_ids"][0].tolist(), sent, name)
             taken = self._taken or set(encoded)
             answer = model(**{key: value for key, value in encoded.items() if key in taken})
-            values: NDArray[np.float32] = self._family.bare_values(answer).float().numpy()
+            values: NDArray[np.float32] = (
+                self._family.bare_values(answer, model, self._task).float().numpy()
+            )
             return values
 
     def _compare_tokens(

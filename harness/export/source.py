@@ -67,6 +67,7 @@ class ExportSource:
             "precision": str(precision),
             "inputs": self.input_names,
             "max_length": self.task.max_length,
+            **self.family.recipe(self.task),
             "checked_rows": self.rows.digest,
             "opset": OPSET,
             "versions": {tool: version(tool) for tool in _TOOLS},
@@ -160,8 +161,7 @@ def load_graph(model: Model, checkpoint: Checkpoint, task: Task, encoded: Encode
     from harness.export.graphs import make_graph
 
     check_fit(model, checkpoint, task, encoded)
-    family = family_of(task)
-    return make_graph(load_model(model, checkpoint.folder, family), family)
+    return make_graph(load_model(model, checkpoint.folder, family_of(task)), task)
 
 
 def check_fit(model: Model, checkpoint: Checkpoint, task: Task, encoded: EncodedDataset) -> None:

@@ -238,7 +238,9 @@ def _copy_tokenizer(source: ExportSource, folder: Path) -> None:
     code = CODE_FILES if source.model.trust_remote_code else ()
     for pattern in (*SMALL_FILES, *code):
         for file in source.checkpoint.folder.glob(pattern):
-            shutil.copyfile(file, folder / file.name)
+            copy = folder / file.relative_to(source.checkpoint.folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
 
 
 def _variant(

@@ -28,7 +28,7 @@ from harness.profiling.rounds import InProcess, measure_side_by_side
 from harness.profiling.subjects import ArtefactSubject, CheckpointSubject, Subject, runtime_version
 from harness.profiling.worker import preload
 from harness.runs.folder import RunFolder
-from harness.study import Model, Study, variants_of
+from harness.study import Model, Study, Task, variants_of
 from harness.system.storage import utc_now
 from harness.tasks.registry import family_of
 from harness.types import (
@@ -81,13 +81,12 @@ def family_subjects(family: PreparedFamily, serving: ServingConfig) -> list[Fami
     return found
 
 
-def load_graph(model: Model, folder: Path, kind: str) -> Any:
+def load_graph(model: Model, folder: Path, task: Task) -> Any:
     """The checkpoint as the export takes it: the weights, wrapped to answer the task."""
     from harness.export.checkpoint_files import load_model
     from harness.export.graphs import make_graph
 
-    family = family_of(kind)
-    return make_graph(load_model(model, folder, family), family)
+    return make_graph(load_model(model, folder, family_of(task)), task)
 
 
 def import_architecture(model: Model, folder: Path, kind: str) -> None:
@@ -110,7 +109,7 @@ def _checkpoint(family: PreparedFamily, model: Model, variant: ModelVariant) -> 
     kind = variant.task
     subject = CheckpointSubject(
         name=model.name,
-        load=partial(load_graph, model, checkpoint.folder, kind),
+        load=partial(load_graph, model, checkpoint.folder, family.family.task),
         warm_imports=partial(import_architecture, model, checkpoint.folder, kind),
     )
     weights = checkpoint.folder.glob("*.safetensors")

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import CheckpointError, DataError
+from harness.errors import CheckpointError
 from harness.serving.ensemble import TEXT, TEXT_PAIR, Pipeline, TextTokenizer, make_pipeline
-from harness.study import PIPELINE_SUFFIX, Family, SequenceClassification, Study
-from harness.tasks.classification.rows import LabelledDataset
+from harness.study import PIPELINE_SUFFIX, Family, Study, Task
 from harness.tasks.encoding import EncodedDataset
+from harness.tasks.registry import family_of
 from harness.tasks.samples import Samples
 from harness.tasks.tokenizers import PROBE_TEXTS, load_tokenizer, open_bare, with_special_tokens
 from harness.types import ModelVariant, Trial, TrialResult
@@ -63,9 +63,11 @@ def prepare_pipeline(
     tokenizer = checked_tokenizer(
         family, samples, dataset, folder, trust_remote_code=trust_remote_code
     )
-    labels = dataset.label_names if isinstance(dataset, LabelledDataset) else ()
-    pipeline = make_pipeline(variant, tokenizer, labels)
-    return PreparedPipeline(pipeline, text_groups(samples, dataset))
+    task_family = family_of(family.task)
+    answer = task_family.text_answer(family.task, dataset, variant.outputs)
+    pipeline = make_pipeline(variant, tokenizer, answer)
+    texts = task_family.asked_texts(family.task, samples, folder)
+    return PreparedPipeline(pipeline, text_groups(texts, samples.pairs, dataset))
 
 
 def checked_tokenizer(
@@ -82,36 +84,29 @@ def checked_tokenizer(
         DataError: nobody names the classes, or two have one name.
         CheckpointError: inside the server its tokenizer would make other tokens.
     """
-    task = family.task
-    if not isinstance(task, SequenceClassification) or not isinstance(dataset, LabelledDataset):
-        raise DataError(
-            "a pipeline answers with the names of classes, and there are none",
-            next_step="give the task's labels",
-        )
-    labels = dataset.label_names
-    repeated = sorted({name for name in labels if labels.count(name) > 1})
-    if repeated:
-        raise DataError(
-            f"a pipeline answers with the names of classes, and two have the same: "
-            f"{', '.join(repeated)}",
-            next_step="name each class once in the checkpoint's id2label",
-        )
-    tokenizer = travelling_tokenizer(task, folder, trust_remote_code=trust_remote_code)
+    answer = family_of(family.task).text_answer(family.task, dataset, ())
+    tokenizer = travelling_tokenizer(
+        family.task,
+        folder,
+        is_pair=samples.pairs is not None,
+        tells_words=answer.takes_places,
+        trust_remote_code=trust_remote_code,
+    )
     names = list(dataset.groups[-1].inputs)
     check_travel(tokenizer, samples, folder, names, trust_remote_code=trust_remote_code)
     return tokenizer
 
 
 def text_groups(
-    samples: Samples, dataset: EncodedDataset
+    texts: Sequence[str], pairs: Sequence[str] | None, dataset: EncodedDataset
 ) -> tuple[Mapping[str, NDArray[np.object_]], ...]:
-    """The samples as texts, grouped as they are when encoded: the same requests, before tokenising.
+    """Texts (and second texts) as they are sent, grouped as they are when encoded.
 
     Bytes as Python's objects: numpy's fixed-width bytes lose the zero bytes at a text's end.
     """
-    columns = {TEXT: samples.texts} | ({TEXT_PAIR: samples.pairs} if samples.pairs else {})
+    columns = {TEXT: texts} | ({TEXT_PAIR: pairs} if pairs else {})
     arrays = {
-        name: np.array([one.encode() for one in texts], object) for name, texts in columns.items()
+        name: np.array([one.encode() for one in column], object) for name, column in columns.items()
     }
     return tuple(
         {name: array[group.rows][:, None] for name, array in arrays.items()}
@@ -141,9 +136,21 @@ _Row = tuple[str, str | None]
 
 
 def travelling_tokenizer(
-    task: SequenceClassification, folder: Path, *, trust_remote_code: bool
+    task: Task,
+    folder: Path,
+    *,
+    is_pair: bool,
+    tells_words: bool,
+    trust_remote_code: bool,
 ) -> TextTokenizer:
     """The tokenizer of a checkpoint with all that decides its tokens.
+
+    Args:
+        task: says how long a text may be.
+        folder: the checkpoint.
+        is_pair: whether a row has two texts.
+        tells_words: whether it says of each token whether it begins a word.
+        trust_remote_code: run code that the checkpoint brings.
 
     Raises:
         CheckpointError: there is none, or a part of it is written in Python and cannot travel.
@@ -161,13 +168,14 @@ def travelling_tokenizer(
         ) from error
     return TextTokenizer(
         definition=definition,
-        is_pair=task.text_pair is not None,
-        max_length=task.max_length,
+        is_pair=is_pair,
+        max_length=family_of(task).longest_text(task, folder),
         buckets=task.buckets,
         pad_token_id=int(tokenizer.pad_token_id),
         pad_token_type_id=int(tokenizer.pad_token_type_id),
         truncation_side=tokenizer.truncation_side,
         split_special_tokens=bool(tokenizer.split_special_tokens),
+        unk_token_id=tokenizer.unk_token_id if tells_words else None,
     )
 
 

@@ -34,6 +34,7 @@ from harness.study import (
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.labels import LabelReader
 from harness.tasks.loading import tokenizer_note
+from harness.tasks.registry import family_of
 from harness.tasks.samples import Samples
 from harness.types import FailedVariant, ModelVariant, Progress, Role, ServingConfig
 
@@ -223,7 +224,9 @@ def payloads_for(
     bundle = _reference_bundle(study, [alone], progress)
     opened = _open_model(study, family, model, bundle, inputs or StudyInputs())
     if bare != variant:
-        return text_groups(opened.samples, opened.dataset)
+        task, samples = family.task, opened.samples
+        texts = family_of(task).asked_texts(task, samples, opened.checkpoint.folder)
+        return text_groups(texts, samples.pairs, opened.dataset)
     return [group.inputs for group in opened.dataset.groups]
 
 

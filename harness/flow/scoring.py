@@ -18,8 +18,8 @@ from harness.quality.collection import collect_outcomes
 from harness.quality.consistency import batch_consistency
 from harness.quality.outcomes import read_outcomes, write_outcomes
 from harness.quality.pairs import compare_with_teacher, measure_alone
-from harness.quality.pipeline_labels import collect_labels
 from harness.quality.scores import baseline_scores, score
+from harness.quality.text_answers import collect_text_answers
 from harness.runs.folder import RunFolder
 from harness.runs.journal import QualityEntry
 from harness.study import Study
@@ -189,7 +189,7 @@ def _score_pipeline(
     kind = study.serving_of(prepared.family).instance_kind
     serving = ServingConfig(max_batch_size=SCORING_BATCH, instance_kind=kind)
     served.load(pipeline.variant, serving)
-    outcomes = collect_labels(
+    outcomes = collect_text_answers(
         pipeline.variant,
         dataset,
         prepared_pipeline.texts,

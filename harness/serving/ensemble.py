@@ -1,9 +1,10 @@
-"""A variant's whole pipeline as Triton serves it: text in, label out, in one ensemble.
+"""A variant's whole pipeline as Triton serves it: text in, answer out, in one ensemble.
 
     <variant>-tokenize/    Python: TEXT (and TEXT_PAIR) -> the variant's inputs, padded to a bucket
     <variant>/             the model itself, as it is served alone
-    <variant>-label/       Python: logits -> LABEL and SCORE
-    <variant>-pipeline/    the ensemble that joins them
+    <variant>-label/       Python: logits -> LABEL and SCORE, of a classifier; or
+    <variant>-spans/       Python: logits -> SPANS as JSON, of a token classifier
+    <variant>-pipeline/    the ensemble that joins them; a sentence encoder's ends with the model
 
 All of it lies in the model repository, so a container serves it as the embedded server does, if its
 Python has `tokenizers` (pip install tokenizers).
@@ -15,7 +16,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,13 +27,16 @@ from tritonclient.grpc import model_config_pb2 as pb
 from harness.serving.repository import CONFIG_FILE, config_override
 from harness.study import PIPELINE_SUFFIX
 from harness.system.storage import storage_errors
+from harness.tasks.text_in import PLACES, TextAnswer
 from harness.types import ModelVariant, ServingConfig, TensorSpec
 
-TEXT, TEXT_PAIR, LABEL, SCORE = "TEXT", "TEXT_PAIR", "LABEL", "SCORE"
+TEXT, TEXT_PAIR = "TEXT", "TEXT_PAIR"
 
 _SOURCES = Path(__file__).parent / "ensemble_models"
-_TOKENIZE, _LABEL = "tokenize", "label"
+_TOKENIZE = "tokenize"
 TEXT_TENSORS = "text_tensors.py"
+_BESIDE = {_TOKENIZE: TEXT_TENSORS, "spans": "entity_spans.py"}
+"""What a part's model imports, by the part."""
 _DATA_TYPES = {"BYTES": pb.TYPE_STRING, "INT64": pb.TYPE_INT64, "FP32": pb.TYPE_FP32}
 
 
@@ -65,6 +69,8 @@ class TextTokenizer:
     """Where a longer text is cut: `left` keeps its end."""
     split_special_tokens: bool = False
     """Whether special tokens that a text holds are text like any other."""
+    unk_token_id: int | None = None
+    """Where words are told apart: the token of what is not in the vocabulary."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -73,6 +79,7 @@ class TextTokenizer:
         Of a pair it is the longer text that is cut, which is transformers' `truncation=True`.
         """
         return {
+            **({} if self.unk_token_id is None else {"unk_token_id": self.unk_token_id}),
             "truncation": {
                 "max_length": self.max_length,
                 "stride": 0,
@@ -94,25 +101,31 @@ class Pipeline:
     """A variant with its pre- and post-processing, as one servable model."""
 
     variant: ModelVariant
-    """The ensemble: named `<variant>-pipeline`, TEXT in, LABEL and SCORE out."""
+    """The ensemble: named `<variant>-pipeline`, TEXT in, the answer's outputs out."""
     model: ModelVariant
     """The part in the middle: what is served alone as well."""
     tokenizer: TextTokenizer
-    labels: tuple[str, ...]
-    """In the order of the model's outputs."""
+    answer: TextAnswer
 
     @property
-    def parts(self) -> tuple[str, str, str]:
+    def parts(self) -> tuple[str, ...]:
         """Names of the composing models, in the order a request passes them."""
         name = self.model.name
-        return f"{name}-{_TOKENIZE}", name, f"{name}-{_LABEL}"
+        last = (f"{name}-{self.answer.part}",) if self.answer.part else ()
+        return (f"{name}-{_TOKENIZE}", name, *last)
+
+    @property
+    def tensors(self) -> tuple[TensorSpec, ...]:
+        """What the first part makes of the texts."""
+        return (*self.model.inputs, *(PLACES if self.answer.takes_places else ()))
 
 
-def make_pipeline(model: ModelVariant, tokenizer: TextTokenizer, labels: Sequence[str]) -> Pipeline:
-    """Describe the pipeline around a classifier; nothing is written."""
+def make_pipeline(model: ModelVariant, tokenizer: TextTokenizer, answer: TextAnswer) -> Pipeline:
+    """Describe the pipeline around a model; nothing is written."""
     names = (TEXT, TEXT_PAIR) if tokenizer.is_pair else (TEXT,)
     digest = hashlib.sha256(model.sha256.encode())
-    digest.update(json.dumps([dataclasses.asdict(tokenizer), list(labels)]).encode())
+    made_of = [dataclasses.asdict(tokenizer), dataclasses.asdict(answer)]
+    digest.update(json.dumps(made_of).encode())
     for source in sorted(_SOURCES.glob("*.py")):
         digest.update(source.read_bytes())
     variant = dataclasses.replace(
@@ -121,10 +134,10 @@ def make_pipeline(model: ModelVariant, tokenizer: TextTokenizer, labels: Sequenc
         sha256=digest.hexdigest(),
         path=model.path.with_name(f"{model.name}{PIPELINE_SUFFIX}"),
         inputs=tuple(TensorSpec(name, "BYTES", (1,)) for name in names),
-        outputs=(TensorSpec(LABEL, "BYTES", (1,)), TensorSpec(SCORE, "FP32", (1,))),
+        outputs=answer.outputs,
         pipeline_of=model.name,
     )
-    return Pipeline(variant, model, tokenizer, tuple(labels))
+    return Pipeline(variant, model, tokenizer, answer)
 
 
 def write_pipeline(pipeline: Pipeline, serving: ServingConfig) -> None:
@@ -138,17 +151,31 @@ def write_pipeline(pipeline: Pipeline, serving: ServingConfig) -> None:
         with storage_errors(repository):
             version = repository / name / "1"
             version.mkdir(parents=True, exist_ok=True)
+            _keep_as_it_is(version)
             kind = name.rpartition("-")[2]
             source = _SOURCES / f"{kind}_model.py"
             if source.is_file():
                 shutil.copyfile(source, version / "model.py")
+            if kind in _BESIDE:
+                shutil.copyfile(_SOURCES / _BESIDE[kind], version / _BESIDE[kind])
             if kind == _TOKENIZE:
-                shutil.copyfile(_SOURCES / TEXT_TENSORS, version / TEXT_TENSORS)
                 definition = pipeline.tokenizer.definition
                 (version / "tokenizer.json").write_text(definition, encoding="utf-8")
             (repository / name / CONFIG_FILE).write_text(
                 text_format.MessageToString(config), encoding="utf-8"
             )
+
+
+def _keep_as_it_is(version: Path) -> None:
+    """Put a file where Python would make its `__pycache__`, so that it makes none.
+
+    Triton takes that for a change of the model: the load of an ensemble would take its parts from
+    their folders again, without the configuration that they were loaded with.
+    """
+    cache = version / "__pycache__"
+    if cache.is_dir():
+        shutil.rmtree(cache)
+    cache.touch()
 
 
 def load_pipeline(control: ModelLoader, pipeline: Pipeline, serving: ServingConfig) -> None:
@@ -175,10 +202,10 @@ def unload_pipeline(control: ModelLoader, pipeline: Pipeline) -> None:
 
 def _configs(pipeline: Pipeline, serving: ServingConfig) -> dict[str, pb.ModelConfig]:
     """By name; the ensemble comes last."""
-    tokenize, _, label = pipeline.parts
+    tokenize, _, *last = pipeline.parts
     return {
         tokenize: _tokenize_config(pipeline, serving),
-        label: _label_config(pipeline, serving),
+        **{name: _last_config(pipeline, name, serving) for name in last},
         pipeline.variant.name: _ensemble_config(pipeline, serving),
     }
 
@@ -189,18 +216,19 @@ def _tokenize_config(pipeline: Pipeline, serving: ServingConfig) -> pb.ModelConf
         name,
         serving,
         inputs=pipeline.variant.inputs,
-        outputs=pipeline.model.inputs,
+        outputs=pipeline.tensors,
         parameters={"settings": json.dumps(tokenizer.settings)},
     )
 
 
-def _label_config(pipeline: Pipeline, serving: ServingConfig) -> pb.ModelConfig:
+def _last_config(pipeline: Pipeline, name: str, serving: ServingConfig) -> pb.ModelConfig:
+    places = PLACES if pipeline.answer.takes_places else ()
     return _python_config(
-        pipeline.parts[2],
+        name,
         serving,
-        inputs=pipeline.model.outputs,
+        inputs=(*pipeline.model.outputs, *places),
         outputs=pipeline.variant.outputs,
-        parameters={"labels": json.dumps(pipeline.labels)},
+        parameters=pipeline.answer.parameters,
     )
 
 
@@ -210,7 +238,7 @@ def _python_config(
     *,
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
-    parameters: dict[str, str],
+    parameters: Mapping[str, str],
 ) -> pb.ModelConfig:
     """A Python model on the CPU. Its batcher joins what waits anyhow, and waits for nothing."""
     config = pb.ModelConfig(
@@ -232,11 +260,10 @@ def _ensemble_config(pipeline: Pipeline, serving: ServingConfig) -> pb.ModelConf
         name=variant.name, platform="ensemble", max_batch_size=serving.max_batch_size
     )
     _add_tensors(config, variant.inputs, variant.outputs)
-    flows = (
-        (variant.inputs, model.inputs),
-        (model.inputs, model.outputs),
-        (model.outputs, variant.outputs),
-    )
+    places = PLACES if pipeline.answer.takes_places else ()
+    flows = [(variant.inputs, pipeline.tensors), (model.inputs, model.outputs)]
+    if pipeline.answer.part:
+        flows.append(((*model.outputs, *places), variant.outputs))
     for part, (inputs, outputs) in zip(pipeline.parts, flows, strict=True):
         step = config.ensemble_scheduling.step.add(model_name=part, model_version=-1)
         for spec in inputs:

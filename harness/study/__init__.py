@@ -20,6 +20,8 @@ from harness.tasks.causal_lm.section import CausalLanguageModelling
 from harness.tasks.classification.section import SequenceClassification
 from harness.tasks.data import ConllData, CsvData, HubData, JsonLinesData, ReferenceData
 from harness.tasks.question_answering.section import QuestionAnswering
+from harness.tasks.sentence_embedding.section import SentenceEmbedding
+from harness.tasks.token_classification.section import TokenClassification
 
 __all__ = [
     "PIPELINE_SUFFIX",
@@ -33,10 +35,12 @@ __all__ = [
     "Model",
     "QuestionAnswering",
     "ReferenceData",
+    "SentenceEmbedding",
     "SequenceClassification",
     "ServingSpace",
     "Study",
     "Task",
+    "TokenClassification",
     "Traffic",
     "plans_of",
     "study_schema",

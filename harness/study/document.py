@@ -38,7 +38,7 @@ class Family(Strict):
     traffic: Traffic | None = Field(None, description="Default: the study's.")
     pipeline: bool = Field(
         False,
-        description="Serve each variant as a whole pipeline too, text in and label out, with the "
+        description="Serve each variant as a whole pipeline too, text in and answer out, with the "
         "tokenizer inside the server: scored, and measured at the winner's load.",
     )
 
@@ -55,8 +55,8 @@ class Family(Strict):
     def _pipeline_has_labels(self) -> Self:
         if self.pipeline and not family_of(self.task).has_pipeline:
             raise ValueError(
-                f"pipeline: true answers with a label, and a {self.task.kind} task has none: "
-                "leave it out"
+                "pipeline: true answers texts with labels, entities or vectors, and a "
+                f"{self.task.kind} task has none: leave it out"
             )
         return self
 

@@ -196,16 +196,22 @@ def tokenize_texts(
 
 
 def encode_texts(
-    task: TaskSection, samples: Samples, tokenizer: PreTrainedTokenizerBase, model: ModelInputs
+    task: TaskSection,
+    samples: Samples,
+    tokenizer: PreTrainedTokenizerBase,
+    model: ModelInputs,
+    buckets: Sequence[int] | None = None,
 ) -> EncodedDataset:
-    """Texts (or pairs) truncated to the task's max_length and padded to its buckets.
+    """Texts (or pairs) truncated to the task's max_length and padded to its buckets, or to others.
 
     Raises:
         DataError: max_length has no room for them, or a text has no token at all.
         CheckpointError: the tokenizer makes token types that the model does not know.
     """
     encoded = tokenize_texts(task, samples, tokenizer, model)
-    groups = bucketed({name: encoded[name] for name in model.names}, task.buckets, tokenizer)
+    groups = bucketed(
+        {name: encoded[name] for name in model.names}, buckets or task.buckets, tokenizer
+    )
     truncated = sum(bool(one.overflowing) for one in encoded.encodings or ())
     return make_dataset(groups, samples, tokenizer, truncated=truncated)
 

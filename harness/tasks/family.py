@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
@@ -25,14 +26,21 @@ from harness.tasks.model_inputs import ModelInputs
 from harness.tasks.outcomes import Columns, Outcomes, StoredOutcomes
 from harness.tasks.parity import Inputs, Probe
 from harness.tasks.rows import Table
+from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples
 from harness.tasks.section import TaskSection
+from harness.tasks.text_in import TextAnswer
 from harness.types import ModelVariant, TensorSpec
 from harness.types.losses import LossChain, Relabelling
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import (
+        BatchEncoding,
+        PretrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
 
     from harness.tasks.graphs import Graph
 
@@ -91,6 +99,10 @@ class TaskFamily(ABC, Generic[S, D, A, R]):
     """Whether a variant can be served as a whole pipeline too, text in and answer out."""
     traces_losses: bool = True
     """Whether it is found out where a variant lost quality: by step of its making, by slice."""
+    checkpoint_files: tuple[str, ...] = ()
+    """Patterns of small files of a checkpoint that it reads, beside those of every checkpoint."""
+    unused_weights: tuple[str, ...] = ()
+    """Beginnings of names of weights that may be missing, because the graph has no use for them."""
     whole_texts: bool = True
     """Whether a row is a sample as long as it is in the training data, so that lengths compare."""
 
@@ -149,8 +161,17 @@ class TaskFamily(ABC, Generic[S, D, A, R]):
     # The exported graph, and its parity with the checkpoint
 
     @abstractmethod
-    def graph(self, model: PreTrainedModel) -> Graph:
-        """The torch module that is exported, around a checkpoint."""
+    def graph(self, model: PreTrainedModel, task: S) -> Graph:
+        """The torch module that is exported, around a checkpoint.
+
+        Args:
+            model: the checkpoint with its weights.
+            task: what it is asked to do.
+        """
+
+    def recipe(self, task: S) -> dict[str, Any]:
+        """What of the section decides how the graph is made, as JSON has it."""
+        return {}
 
     @abstractmethod
     def probe(self, inputs: Inputs, scores: Tensor, outputs: tuple[Tensor, ...]) -> Probe:
@@ -189,8 +210,35 @@ class TaskFamily(ABC, Generic[S, D, A, R]):
         """How the library's own tokenizer is called on one row."""
         return {"truncation": True, "max_length": task.max_length}
 
-    def bare_values(self, answer: Any) -> Tensor:
-        """What is compared of the bare library's answer to one row: its logits, (labels,)."""
+    def bare_tokens(
+        self,
+        task: S,
+        tokenizer: PreTrainedTokenizerBase,
+        text: str,
+        pair: str | None,
+        **settings: Any,
+    ) -> BatchEncoding:
+        """What the library's own tokenizer makes of one row.
+
+        Args:
+            task: says the length.
+            tokenizer: as the library opens it.
+            text: of the row.
+            pair: its second text.
+            settings: of the call, beside the family's own.
+        """
+        texts = (text,) if pair is None else (text, pair)
+        encoded: BatchEncoding = tokenizer(*texts, **self.bare_options(task), **settings)
+        return encoded
+
+    def bare_values(self, answer: Any, model: PreTrainedModel, task: S) -> Tensor:
+        """What is compared of the bare library's answer to one row: its logits, (labels,).
+
+        Args:
+            answer: what the model returns.
+            model: as the library opened it.
+            task: it was asked for.
+        """
         return answer.logits[0]  # type: ignore[no-any-return]
 
     def graph_values(
@@ -266,6 +314,43 @@ class TaskFamily(ABC, Generic[S, D, A, R]):
     def truth(self, dataset: D) -> Columns:
         """What the answers are held against, as columns of the same file."""
         return {}
+
+    # Texts in, by an ensemble with the tokenizer before the model
+
+    def text_answer(
+        self, task: S, dataset: EncodedDataset, outputs: tuple[TensorSpec, ...]
+    ) -> TextAnswer:
+        """What the ensemble answers, where `has_pipeline`.
+
+        Args:
+            task: the study's section.
+            dataset: the test split as the model alone takes it.
+            outputs: of the model alone.
+
+        Raises:
+            DataError: the data does not tell what the model's outputs are called.
+        """
+        raise NotImplementedError
+
+    def asked_texts(self, task: S, samples: Samples, folder: Path) -> Sequence[str]:
+        """The text of each sample as the ensemble is sent it."""
+        return samples.texts
+
+    def longest_text(self, task: S, folder: Path) -> int:
+        """Tokens of the longest text that a checkpoint is asked."""
+        return task.max_length
+
+    def text_outcomes(
+        self, variant: ModelVariant, dataset: D, replies: Sequence[tuple[Positions, Tensors | None]]
+    ) -> Outcomes:
+        """Put an ensemble's answers together.
+
+        Args:
+            variant: the ensemble.
+            dataset: the test split as the model alone takes it.
+            replies: rows, and the outputs to them; None where their request failed.
+        """
+        raise NotImplementedError
 
     # Scores
 

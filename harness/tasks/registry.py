@@ -11,6 +11,8 @@ from harness.tasks.multi_label.family import MultiLabelFamily
 from harness.tasks.question_answering.family import QuestionAnsweringFamily
 from harness.tasks.regression.family import RegressionFamily
 from harness.tasks.section import TaskSection
+from harness.tasks.sentence_embedding.family import SentenceEmbeddingFamily
+from harness.tasks.token_classification.family import TokenClassificationFamily
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -21,6 +23,8 @@ FAMILIES: list[AnyFamily] = [
     RegressionFamily(),
     QuestionAnsweringFamily(),
     CausalLmFamily(),
+    TokenClassificationFamily(),
+    SentenceEmbeddingFamily(),
 ]
 
 

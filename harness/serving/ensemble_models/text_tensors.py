@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
+OFFSETS, WORDS = "OFFSETS", "WORDS"
+"""What says where a token lies in its text: characters (first, end), and whether it begins a word
+(1), goes on with one (0), or is none of the text's (-1)."""
+
 
 class TextTensors:
     """A tokenizer with every setting that decides what it makes of a text."""
@@ -23,6 +27,7 @@ class TextTensors:
         split_special_tokens: bool,
         buckets: Sequence[int],
         pads: Mapping[str, int],
+        unk_token_id: int | None = None,
     ) -> None:
         """Build the tokenizer.
 
@@ -32,8 +37,9 @@ class TextTensors:
             split_special_tokens: whether special tokens that a text holds are text like any other.
             buckets: padded lengths, ascending; the last is `max_length`.
             pads: what stands after a row's own tokens, by input name.
+            unk_token_id: the token of what is not in the vocabulary: a word of its own.
         """
-        self._buckets, self._pads = buckets, pads
+        self._buckets, self._pads, self._unknown = buckets, pads, unk_token_id
         self._tokenizer = Tokenizer.from_str(definition)
         self._tokenizer.enable_truncation(**truncation)
         self._tokenizer.no_padding()
@@ -72,3 +78,31 @@ class TextTensors:
                 array[place, : len(values)] = values
             padded[name] = array
         return padded
+
+    def places(self, texts: Sequence[str], rows: Sequence[Encoding], length: int) -> dict[str, Any]:
+        """Where each token lies in its text: OFFSETS (rows, length, 2) and WORDS (rows, length).
+
+        Words are transformers' own (its token classification pipeline): a tokenizer that marks
+        the pieces that go on with a word tells by that, any other by the space before a piece.
+        """
+        offsets = np.zeros((len(rows), length, 2), dtype=np.int64)
+        words = np.full((len(rows), length), -1, dtype=np.int64)
+        marked = bool(getattr(self._tokenizer.model, "continuing_subword_prefix", None))
+        for row, (text, encoding) in enumerate(zip(texts, rows, strict=True)):
+            pieces = zip(
+                encoding.ids,
+                encoding.tokens,
+                encoding.offsets,
+                encoding.special_tokens_mask,
+                strict=True,
+            )
+            for place, (token, piece, (first, end), special) in enumerate(pieces):
+                offsets[row, place] = first, end
+                if special:
+                    continue
+                if marked:
+                    goes_on = len(piece) != end - first
+                else:
+                    goes_on = first > 0 and " " not in text[first - 1 : first + 1]
+                words[row, place] = token == self._unknown or not goes_on
+        return {OFFSETS: offsets, WORDS: words}

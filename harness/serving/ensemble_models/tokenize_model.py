@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
-from text_tensors import TextTensors
+from text_tensors import OFFSETS, WORDS, TextTensors
+
+_PLACES = {OFFSETS, WORDS}
 
 
 class TritonPythonModel:
@@ -38,7 +40,11 @@ class TritonPythonModel:
     def _answer(self, request: Any) -> Any:
         try:
             texts = [_texts(pb_utils.get_input_tensor_by_name(request, n)) for n in self._inputs]
-            tensors = self._tensors.pad(self._tensors.encode(*texts), self._outputs)
+            rows = self._tensors.encode(*texts)
+            tensors = self._tensors.pad(rows, [one for one in self._outputs if one not in _PLACES])
+            if len(tensors) < len(self._outputs):
+                length = tensors["input_ids"].shape[1]
+                tensors |= self._tensors.places(texts[0], rows, length)
         except Exception as error:  # noqa: BLE001  (whatever it is, the client is told it)
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"tokenize: {error}"))
         return pb_utils.InferenceResponse(

@@ -90,7 +90,7 @@ class CausalLmFamily(
         spans = dataset.spans or ()
         return tuple(samples.texts[document][a:b] for document, a, b in spans)
 
-    def graph(self, model: PreTrainedModel) -> Graph:
+    def graph(self, model: PreTrainedModel, task: CausalLanguageModelling) -> Graph:
         """Log probabilities of the tokens, and the likeliest ones."""
         from harness.tasks.causal_lm.graph import ScoringGraph
 

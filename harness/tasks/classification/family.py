@@ -18,7 +18,9 @@ from harness.tasks.classification.outcomes import (
     LabelOutcomes,
     class_outcomes,
     compared_logits,
+    label_answer,
     label_outcomes,
+    named_outcomes,
     read_logits,
     restore_classes,
 )
@@ -44,7 +46,9 @@ from harness.tasks.losses import Confidence, LossDetails, Step, chain_of_rows
 from harness.tasks.model_inputs import ModelInputs
 from harness.tasks.outcomes import Columns, StoredOutcomes
 from harness.tasks.parity import Inputs, Probe, class_probe
+from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples
+from harness.tasks.text_in import TextAnswer
 from harness.types import ModelVariant, TensorSpec
 from harness.types.losses import LossChain, Relabelling
 
@@ -116,7 +120,7 @@ class ClassificationFamily(
             return ()
         return [samples.label_names[label] for label in samples.labels]
 
-    def graph(self, model: PreTrainedModel) -> Graph:
+    def graph(self, model: PreTrainedModel, task: SequenceClassification) -> Graph:
         """Logits of the classes."""
         from harness.tasks.classification.graph import ClassifierGraph
 
@@ -160,6 +164,24 @@ class ClassificationFamily(
     def truth(self, dataset: LabelledDataset) -> Columns:
         """`label`, the index of the right output."""
         return {"label": pa.array(dataset.labels)}
+
+    def text_answer(
+        self,
+        task: SequenceClassification,
+        dataset: EncodedDataset,
+        outputs: tuple[TensorSpec, ...],
+    ) -> TextAnswer:
+        """The likeliest class by name, and how probable it is."""
+        return label_answer(dataset)
+
+    def text_outcomes(
+        self,
+        variant: ModelVariant,
+        dataset: LabelledDataset,
+        replies: Sequence[tuple[Positions, Tensors | None]],
+    ) -> LabelOutcomes:
+        """The class that each label names; a label that is none of the data's is no answer."""
+        return named_outcomes(variant, dataset, replies)
 
     def statistics(
         self, outcomes: LabelOutcomes, dataset: LabelledDataset, kept: Mask

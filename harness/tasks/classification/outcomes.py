@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from harness.errors import DataError
 from harness.tasks.answers import Batch, RowAnswer, Tensors
 from harness.tasks.classification.rows import LabelledDataset
+from harness.tasks.encoding import EncodedDataset
 from harness.tasks.outcomes import Columns, Outcomes, StoredOutcomes, matrix_column
 from harness.tasks.rowwise import OF_ALL, PER_ROW, rowwise
-from harness.types import ModelVariant
+from harness.tasks.text_in import TextAnswer
+from harness.types import ModelVariant, TensorSpec
 
 NO_PREDICTION = -1
 """Stands where a class index would, for an unanswered row."""
@@ -111,6 +113,47 @@ def class_outcomes(
         logits=logits,
         label_names=dataset.class_names,
     )
+
+
+def label_answer(dataset: EncodedDataset) -> TextAnswer:
+    """What an ensemble around a classifier answers: LABEL and SCORE.
+
+    Raises:
+        DataError: nobody names the classes, or two have one name.
+    """
+    if not isinstance(dataset, LabelledDataset):
+        raise DataError(
+            "a pipeline answers with the names of classes, and there are none",
+            next_step="give the task's labels",
+        )
+    labels = dataset.label_names
+    repeated = sorted({name for name in labels if labels.count(name) > 1})
+    if repeated:
+        raise DataError(
+            f"a pipeline answers with the names of classes, and two have the same: "
+            f"{', '.join(repeated)}",
+            next_step="name each class once in the checkpoint's id2label",
+        )
+    return TextAnswer(
+        outputs=(TensorSpec("LABEL", "BYTES", (1,)), TensorSpec("SCORE", "FP32", (1,))),
+        part="label",
+        parameters={"labels": json.dumps(list(labels))},
+    )
+
+
+def named_outcomes(
+    variant: ModelVariant,
+    dataset: LabelledDataset,
+    replies: Iterable[tuple[NDArray[np.int64], Tensors | None]],
+) -> LabelOutcomes:
+    """Outcomes of an ensemble that answers with LABEL, (n, 1)."""
+    index = {name.encode(): number for number, name in enumerate(dataset.label_names)}
+    predictions = np.full(dataset.size, NO_PREDICTION, dtype=np.int64)
+    for rows, outputs in replies:
+        if outputs is not None:
+            said = outputs["LABEL"].reshape(-1).tolist()
+            predictions[rows] = [index.get(bytes(one), NO_PREDICTION) for one in said]
+    return label_outcomes(variant.name, variant.sha256, predictions, dataset)
 
 
 def label_outcomes(

@@ -114,7 +114,7 @@ class MultiLabelFamily(
         """The names of each sample's labels, in one text."""
         return samples.label_texts if isinstance(samples, LabelSetSamples) else ()
 
-    def graph(self, model: PreTrainedModel) -> Graph:
+    def graph(self, model: PreTrainedModel, task: MultiLabelClassification) -> Graph:
         """Logits of the labels; a client takes the sigmoid, as of any served classifier."""
         from harness.tasks.classification.graph import ClassifierGraph
 

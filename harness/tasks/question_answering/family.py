@@ -84,7 +84,7 @@ class QuestionAnsweringFamily(
             "context_first: true turns them round)"
         )
 
-    def graph(self, model: PreTrainedModel) -> Graph:
+    def graph(self, model: PreTrainedModel, task: QuestionAnswering) -> Graph:
         """Logits of an answer's start and end at each token."""
         from harness.tasks.question_answering.graph import SpanGraph
 
@@ -116,7 +116,12 @@ class QuestionAnsweringFamily(
         """The question whole, its context cut."""
         return {"truncation": "only_second", "max_length": task.max_length}
 
-    def bare_values(self, answer: Any) -> Tensor:
+    def bare_values(
+        self,
+        answer: Any,
+        model: PreTrainedModel,
+        task: QuestionAnswering,
+    ) -> Tensor:
         """Logits of start and end, (2, tokens)."""
         import torch
 

@@ -84,7 +84,7 @@ class RegressionFamily(TaskFamily[Regression, NumberDataset, NumberAnswer, Numbe
         """Texts as tensors, with their numbers."""
         return encode_numbered(task, samples, tokenizer, inputs)
 
-    def graph(self, model: PreTrainedModel) -> Graph:
+    def graph(self, model: PreTrainedModel, task: Regression) -> Graph:
         """The number, as a classifier's one logit."""
         from harness.tasks.classification.graph import ClassifierGraph
 

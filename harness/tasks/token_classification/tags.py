@@ -14,6 +14,8 @@ from enum import StrEnum
 from functools import cached_property
 
 OUTSIDE = "O"
+NO_TAG = ""
+"""Of a word that a model was not asked about: it lies beyond the tokens that are sent."""
 _PREFIXED = re.compile(r"([BIESLU])(?:[-_](.+))?", re.DOTALL)
 _SUFFIXED = re.compile(r".+[-_][BIESLU]", re.DOTALL)
 _SINGLE = {"U": "S", "L": "E"}
@@ -46,8 +48,11 @@ class TagNames:
     scheme: TagScheme
 
     def parse(self, tag: str) -> tuple[str, str]:
-        """Prefix (O, B, I, E or S) and type; what is no tag of the scheme ([CLS]) is outside."""
-        if tag == OUTSIDE:
+        """Prefix (O, B, I, E or S) and type; what is no tag of the scheme ([CLS]) is outside.
+
+        So is the empty text, which stands for a word without a tag.
+        """
+        if tag in {OUTSIDE, NO_TAG}:
             return OUTSIDE, ""
         if self._bare:
             return "I", tag

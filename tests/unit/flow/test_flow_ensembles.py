@@ -17,6 +17,7 @@ from harness.study.file import load_study, parse_study
 from harness.study.objective import parse_objective
 from harness.tasks.encoding import EncodedDataset, EncodedGroup
 from harness.tasks.samples import Samples
+from harness.tasks.text_in import TextAnswer
 from harness.types import Decision, ServingConfig, Trial, Verdict, WireProtocol, Workload
 from tests.sample_run import sample_run
 
@@ -34,7 +35,7 @@ SLO = parse_objective("p95 < 50 ms")
 
 def prepared():
     variant = next(one for one in sample_run().variants if one.name == TRIAL.variant)
-    pipeline = make_pipeline(variant, TextTokenizer("{}", False, 32, (32,), 0, 0), ("a", "b"))
+    pipeline = make_pipeline(variant, TextTokenizer("{}", False, 32, (32,), 0, 0), TextAnswer(()))
     return PreparedPipeline(pipeline, ())
 
 
@@ -94,7 +95,7 @@ def test_texts_are_grouped_as_the_tensors_are():
     dataset = EncodedDataset(
         groups=groups, size=3, truncated=0, padding_share=0.0, digest="", pad_token_id=0
     )
-    first, second = text_groups(samples, dataset)
+    first, second = text_groups(samples.texts, samples.pairs, dataset)
     assert first["TEXT"].tolist() == [[b"three"]]
     assert [one.decode() for one in second["TEXT"][:, 0]] == ["one", "zwölf"]
     assert second["TEXT_PAIR"].tolist() == [[b"b"], [b""]]

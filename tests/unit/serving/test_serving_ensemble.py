@@ -15,6 +15,7 @@ from harness.serving.ensemble import (
     unload_pipeline,
     write_pipeline,
 )
+from harness.tasks.text_in import TextAnswer
 from harness.types import (
     ModelFormat,
     ModelVariant,
@@ -46,7 +47,12 @@ def pipeline(tmp_path: Path):
         size_bytes=1,
     )
     tokenizer = TextTokenizer("{}", True, 32, (16, 32), 5, 0, "left", split_special_tokens=True)
-    return make_pipeline(model, tokenizer, ("yes", "no"))
+    return make_pipeline(model, tokenizer, answer("yes", "no"))
+
+
+def answer(*labels: str) -> TextAnswer:
+    outputs = (TensorSpec("LABEL", "BYTES", (1,)), TensorSpec("SCORE", "FP32", (1,)))
+    return TextAnswer(outputs, "label", {"labels": json.dumps(labels)})
 
 
 def configs(folder: Path) -> dict[str, pb.ModelConfig]:
@@ -100,13 +106,13 @@ def test_the_ensemble_hands_each_parts_outputs_to_the_next(pipeline, tmp_path):
 
 def test_its_digest_is_that_of_all_that_decides_its_answers(pipeline):
     model, tokenizer = pipeline.model, pipeline.tokenizer
-    other = make_pipeline(model, tokenizer, ("no", "yes"))
+    other = make_pipeline(model, tokenizer, answer("no", "yes"))
     assert other.variant.sha256 != pipeline.variant.sha256 != model.sha256
     for setting in ({"truncation_side": "right"}, {"split_special_tokens": False}):
         changed = dataclasses.replace(tokenizer, **setting)
-        again = make_pipeline(model, changed, ("yes", "no"))
+        again = make_pipeline(model, changed, answer("yes", "no"))
         assert again.variant.sha256 != pipeline.variant.sha256
-    assert make_pipeline(model, tokenizer, ("yes", "no")).variant == pipeline.variant
+    assert make_pipeline(model, tokenizer, answer("yes", "no")).variant == pipeline.variant
 
 
 class Control:

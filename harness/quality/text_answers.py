@@ -1,4 +1,4 @@
-"""Outcomes of a whole served pipeline: texts in, labels out, in the place of tensors and logits."""
+"""Outcomes of a whole served pipeline: texts in, answers out, in the place of tensors."""
 
 from __future__ import annotations
 
@@ -12,16 +12,11 @@ from numpy.typing import NDArray
 
 from harness.errors import DataError, ServerError
 from harness.quality.collection import Predictor
-from harness.tasks.classification.outcomes import (
-    NO_PREDICTION,
-    LabelOutcomes,
-    label_outcomes,
-)
-from harness.tasks.classification.rows import LabelledDataset
+from harness.tasks.answers import Tensors
 from harness.tasks.encoding import EncodedDataset
-from harness.types import ModelVariant, Progress
-
-LABEL = "LABEL"
+from harness.tasks.outcomes import Outcomes
+from harness.tasks.registry import family_of
+from harness.types import ModelVariant, Progress, TensorSpec
 
 Texts = Mapping[str, NDArray[np.object_]]
 """By input name, (n, 1)."""
@@ -33,7 +28,7 @@ class _Request:
     inputs: Texts
 
 
-def collect_labels(
+def collect_text_answers(
     variant: ModelVariant,
     dataset: EncodedDataset,
     texts: Sequence[Texts],
@@ -42,12 +37,12 @@ def collect_labels(
     batch_size: int,
     in_flight: int = 8,
     progress: Callable[[Progress], None],
-) -> LabelOutcomes:
+) -> Outcomes:
     """Put the test split's texts to a pipeline, each once; a failed request is not tried again.
 
     Args:
         variant: the loaded pipeline.
-        dataset: the split as the model alone takes it: its rows, labels and label names.
+        dataset: the split as the model alone takes it, with what its answers are held against.
         texts: the same groups as `dataset.groups`, as texts.
         predictor: the way to the endpoint.
         batch_size: rows a request.
@@ -56,41 +51,43 @@ def collect_labels(
 
     Raises:
         ServerError: not one row was answered; with the first failure's words.
-        DataError: the data has no labels.
+        DataError: the data has nothing to hold an answer against.
     """
-    if not isinstance(dataset, LabelledDataset):
-        raise DataError(f"the test split has no labels, so {variant.name} cannot be scored")
-    index = {name.encode(): number for number, name in enumerate(dataset.label_names)}
-    predictions = np.full(dataset.size, NO_PREDICTION, dtype=np.int64)
+    family = family_of(variant.task)
+    if not isinstance(dataset, family.dataset):
+        raise DataError(
+            f"the test split has no {family.lacking}, so {variant.name} cannot be scored"
+        )
+    replies: list[tuple[NDArray[np.int64], Tensors | None]] = []
     first_failure, done = "", 0
     requests = list(_requests(dataset, texts, batch_size))
     for request, answer in _answers(variant, requests, predictor, in_flight):
-        if isinstance(answer, str):
-            first_failure = first_failure or answer
-        else:
-            predictions[request.rows] = [index.get(label, NO_PREDICTION) for label in answer]
+        failed = isinstance(answer, str)
+        first_failure = first_failure or (answer if isinstance(answer, str) else "")
+        replies.append((request.rows, None if failed else answer))  # type: ignore[arg-type]
         done += len(request.rows)
         progress(Progress("quality", done, dataset.size, variant.name))
-    missing = int((predictions == NO_PREDICTION).sum())
-    if missing == dataset.size:
+    outcomes = family.text_outcomes(variant, dataset, replies)
+    missing = int(outcomes.unanswered.sum())
+    if missing == outcomes.size:
         raise ServerError(
-            f"model {variant.name} answered none of {missing} rows of the test split: "
-            f"{first_failure or 'none of its labels is one of the data'}",
+            f"model {variant.name} answered none of {missing} {family.rows_called} of the test "
+            f"split: {first_failure or f'none of its {family.lacking} is one of the data'}",
             next_step="look for the model's name in the server's log",
         )
     if missing:
-        note = f"{variant.name}: {missing} of {dataset.size} rows unanswered: {first_failure}"
-        progress(Progress("quality", done, dataset.size, note))
-    return label_outcomes(variant.name, variant.sha256, predictions, dataset)
+        note = f"{variant.name}: {missing} of {outcomes.size} {family.rows_called} unanswered"
+        progress(Progress("quality", done, dataset.size, f"{note}: {first_failure}"))
+    return outcomes
 
 
 def _answers(
     variant: ModelVariant, requests: Sequence[_Request], predictor: Predictor, in_flight: int
-) -> Iterator[tuple[_Request, list[bytes] | str]]:
-    """Each request with its labels or what went wrong, in their order."""
+) -> Iterator[tuple[_Request, Tensors | str]]:
+    """Each request with its outputs or what went wrong, in their order."""
     with ThreadPoolExecutor(in_flight, thread_name_prefix="quality") as executor:
         try:
-            answers = executor.map(lambda one: _labels(variant, one, predictor), requests)
+            answers = executor.map(lambda one: _outputs(variant, one, predictor), requests)
             yield from zip(requests, answers, strict=True)
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
@@ -106,15 +103,19 @@ def _requests(
             yield _Request(group.rows[part], {name: all_[part] for name, all_ in inputs.items()})
 
 
-def _labels(variant: ModelVariant, request: _Request, predictor: Predictor) -> list[bytes] | str:
-    """A label a row, or what went wrong."""
+def _outputs(variant: ModelVariant, request: _Request, predictor: Predictor) -> Tensors | str:
+    """The outputs, or what went wrong."""
     try:
         outputs: Mapping[str, NDArray[Any]] = predictor.infer(variant.name, request.inputs)
     except ServerError as error:
         return str(error)
-    labels = outputs.get(LABEL)
-    expected = (len(request.rows), 1)
-    if labels is None or labels.shape != expected:
-        found = "nothing" if labels is None else f"the shape {labels.shape}"
-        return f"the output {LABEL} has {found} where {expected} was due"
-    return [bytes(label) for label in labels.reshape(-1).tolist()]
+    problems = (_problem(spec, outputs.get(spec.name), request) for spec in variant.outputs)
+    return next(filter(None, problems), outputs)
+
+
+def _problem(spec: TensorSpec, values: NDArray[Any] | None, request: _Request) -> str:
+    expected = (len(request.rows), *spec.shape)
+    if values is not None and values.shape == expected:
+        return ""
+    found = "nothing" if values is None else f"the shape {values.shape}"
+    return f"the output {spec.name} has {found} where {expected} was due"

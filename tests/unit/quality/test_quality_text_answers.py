@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 from quality_samples import CLASSES, dataset, variant
 
 from harness.errors import DataError, ServerError
-from harness.quality.pipeline_labels import collect_labels
-from harness.types import Progress
+from harness.quality.text_answers import collect_text_answers
+from harness.types import Progress, TensorSpec
 
 SPLIT = dataset(rows=20)
 TEXTS = [
@@ -36,7 +37,10 @@ class Endpoint:
 
 
 def collect(endpoint: Endpoint, notes: list[Progress], split=SPLIT):
-    return collect_labels(variant(), split, TEXTS, endpoint, batch_size=1, progress=notes.append)
+    pipeline = replace(variant(), outputs=(TensorSpec("LABEL", "BYTES", (1,)),))
+    return collect_text_answers(
+        pipeline, split, TEXTS, endpoint, batch_size=1, progress=notes.append
+    )
 
 
 def test_labels_become_the_classes_they_name() -> None:

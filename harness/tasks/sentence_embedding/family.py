@@ -1,0 +1,221 @@
+"""Sentence embeddings as a task family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.statistics.metrics import Statistic
+from harness.statistics.paired import Mask, Measure, mean_and_tail
+from harness.tasks.answers import Batch, RowAnswer, Tensors
+from harness.tasks.encoding import EncodedDataset
+from harness.tasks.family import Reading, TaskFamily
+from harness.tasks.model_inputs import ModelInputs
+from harness.tasks.outcomes import StoredOutcomes
+from harness.tasks.parity import Inputs, Probe
+from harness.tasks.rowwise import Positions
+from harness.tasks.samples import Samples
+from harness.tasks.sentence_embedding.encoding import (
+    EmbeddingDataset,
+    encode_embeddings,
+    longest,
+    modules_of,
+    prompts,
+)
+from harness.tasks.sentence_embedding.modules import FILES, has_modules
+from harness.tasks.sentence_embedding.outcomes import (
+    EmbeddingOutcomes,
+    VectorAnswer,
+    compared_vectors,
+    read_vectors,
+    restore_vectors,
+    text_vector_outcomes,
+    vector_outcomes,
+)
+from harness.tasks.sentence_embedding.rows import (
+    EmbeddingSamples,
+    read_embeddings,
+    with_prompts,
+)
+from harness.tasks.sentence_embedding.section import SentenceEmbedding
+from harness.tasks.sentence_embedding.statistics import cosines, embedding_statistics
+from harness.tasks.text_in import TextAnswer
+from harness.types import ModelVariant, TensorSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import (
+        BatchEncoding,
+        PretrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
+
+    from harness.tasks.graphs import Graph
+
+
+class SentenceEmbeddingFamily(
+    TaskFamily[SentenceEmbedding, EmbeddingDataset, VectorAnswer, EmbeddingOutcomes]
+):
+    """A vector for each text."""
+
+    kind = "sentence-embedding"
+    section = SentenceEmbedding
+    dataset = EmbeddingDataset
+    lacking = "texts"
+    rows_called = "texts"
+    metrics = ("sts_spearman", "ndcg_at_10", "recall_at_10", "recall_at_100")
+    auto_class = "AutoModel"
+    architectures = ("Model",)
+    described = "a sentence encoder"
+    has_pipeline = True
+    traces_losses = False
+    checkpoint_files = FILES
+    unused_weights = ("pooler.",)
+
+    def made_for(self, config: PretrainedConfig) -> bool:
+        """Whether it was saved by sentence-transformers, or without any head."""
+        architecture = (config.architectures or [""])[0]
+        headless = architecture.endswith("Model") and not architecture.endswith("LMHeadModel")
+        return headless or has_modules(Path(str(config.name_or_path)))
+
+    def columns(self, task: SentenceEmbedding) -> Mapping[str, str | None]:
+        """Of the text, the pair's second text, and the score."""
+        return {"text": task.text, "text_pair": task.text_pair, "score": task.score}
+
+    def read(self, task: SentenceEmbedding, reading: Reading) -> Samples:
+        """Every text of the pairs and of the retrieval set."""
+        return read_embeddings(task, reading)
+
+    def encode(
+        self,
+        task: SentenceEmbedding,
+        samples: Samples,
+        tokenizer: PreTrainedTokenizerBase,
+        inputs: ModelInputs,
+    ) -> EncodedDataset:
+        """Texts as tensors, each behind its prompt."""
+        return encode_embeddings(task, samples, tokenizer, inputs)
+
+    def graph(self, model: PreTrainedModel, task: SentenceEmbedding) -> Graph:
+        """Token ids to the text's vector."""
+        from harness.tasks.sentence_embedding.graph import EmbeddingGraph
+
+        return EmbeddingGraph(model, modules_of(task, Path(str(model.name_or_path))))
+
+    def probe(self, inputs: Inputs, scores: Tensor, outputs: tuple[Tensor, ...]) -> Probe:
+        """The numbers alone: there is no choice among them."""
+        values = scores.numpy()
+        nothing = np.zeros(len(values), dtype=np.int64)
+        return Probe(
+            inputs=inputs,
+            values=values,
+            choices=nothing,
+            margins=np.zeros(len(values), np.float32),
+            value_counts=np.ones_like(values, dtype=bool),
+            choice_counts=np.zeros(len(values), dtype=bool),
+        )
+
+    def recipe(self, task: SentenceEmbedding) -> dict[str, Any]:
+        """What the study says of checkpoints whose own files do not."""
+        return {"pooling": task.pooling, "normalised": task.normalised}
+
+    def bare_tokens(
+        self,
+        task: SentenceEmbedding,
+        tokenizer: PreTrainedTokenizerBase,
+        text: str,
+        pair: str | None,
+        **settings: Any,
+    ) -> BatchEncoding:
+        """A text cut where the checkpoint's own library cuts it."""
+        most = longest(task, modules_of(task, Path(tokenizer.name_or_path)))
+        encoded: BatchEncoding = tokenizer(text, truncation=True, max_length=most, **settings)
+        return encoded
+
+    def bare_values(self, answer: Any, model: PreTrainedModel, task: SentenceEmbedding) -> Tensor:
+        """The vector of one unpadded text, as a model card makes it."""
+        from harness.tasks.sentence_embedding.graph import pooled_alone
+
+        modules = modules_of(task, Path(str(model.name_or_path)))
+        return pooled_alone(answer.last_hidden_state[0], modules)
+
+    def outputs(self, width: int) -> tuple[TensorSpec, ...]:
+        """The vector."""
+        return (TensorSpec("sentence_embedding", "FP32", (width,)),)
+
+    def read_answer(self, batch: Batch, outputs: Tensors) -> VectorAnswer:
+        """The vectors of a batch."""
+        return read_vectors(outputs)
+
+    def row_answers(self, batch: Batch, outputs: Tensors) -> list[RowAnswer]:
+        """The vector of each row."""
+        return compared_vectors(outputs)
+
+    def outcomes(
+        self,
+        variant: ModelVariant,
+        dataset: EmbeddingDataset,
+        replies: Sequence[tuple[Batch, VectorAnswer | None]],
+    ) -> EmbeddingOutcomes:
+        """Every text's vector."""
+        return vector_outcomes(variant, dataset, replies)
+
+    def restore(self, stored: StoredOutcomes) -> EmbeddingOutcomes:
+        """Read outcomes back."""
+        return restore_vectors(stored)
+
+    def text_answer(
+        self,
+        task: SentenceEmbedding,
+        dataset: EncodedDataset,
+        outputs: tuple[TensorSpec, ...],
+    ) -> TextAnswer:
+        """The model's own vector."""
+        return TextAnswer(outputs)
+
+    def asked_texts(self, task: SentenceEmbedding, samples: Samples, folder: Path) -> Sequence[str]:
+        """Each text behind the checkpoint's prompt for its role."""
+        if not isinstance(samples, EmbeddingSamples):
+            return samples.texts
+        return with_prompts(samples, prompts(modules_of(task, folder)))
+
+    def longest_text(self, task: SentenceEmbedding, folder: Path) -> int:
+        """The task's max_length, or the checkpoint's own where that is less."""
+        return longest(task, modules_of(task, folder))
+
+    def text_outcomes(
+        self,
+        variant: ModelVariant,
+        dataset: EmbeddingDataset,
+        replies: Sequence[tuple[Positions, Tensors | None]],
+    ) -> EmbeddingOutcomes:
+        """Every text's vector."""
+        return text_vector_outcomes(variant, dataset, replies)
+
+    def statistics(
+        self, outcomes: EmbeddingOutcomes, dataset: EmbeddingDataset, kept: Mask
+    ) -> tuple[Statistic, ...]:
+        """Of pairs with a score, and of what is retrieved."""
+        return embedding_statistics(outcomes.vectors, dataset, kept)
+
+    def paired_measures(
+        self, outcomes: EmbeddingOutcomes, teacher: EmbeddingOutcomes, seed: int
+    ) -> list[Measure]:
+        """How near each vector is to the teacher's, where they have as many dimensions."""
+        if outcomes.vectors.shape != teacher.vectors.shape:
+            return []
+        near = cosines(outcomes.vectors, teacher.vectors)
+        return list(mean_and_tail(near, ("cosine_mean", "cosine_p5"), 0.05, seed))
+
+    def beside_teacher(
+        self, outcomes: EmbeddingOutcomes, teacher: EmbeddingOutcomes
+    ) -> dict[str, NDArray[np.float64]]:
+        """The cosine of each text's vector with the teacher's."""
+        if outcomes.vectors.shape != teacher.vectors.shape:
+            return {}
+        return {"cosine_to_teacher": cosines(outcomes.vectors, teacher.vectors)}

@@ -1,0 +1,223 @@
+"""What a sentence-transformers folder says of the way from token vectors to one of the text.
+
+    modules.json                        the modules, in order
+    1_Pooling/config.json               which token vectors become the text's
+    2_Dense/config.json, model.safetensors   a linear layer with an activation
+    2_Normalize                         to length 1
+    sentence_bert_config.json           longest text in tokens
+    config_sentence_transformers.json   prompts that are put before a text, and the similarity
+
+Whatever else a folder names (a bag of words, a router, an adapter) is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.errors import CheckpointError
+
+MODULES = "modules.json"
+FILES = (
+    MODULES,
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "*_Pooling/config.json",
+    "*_Dense/config.json",
+    "*_Dense/model.safetensors",
+)
+"""Of a checkpoint, beside what every checkpoint has."""
+
+Pooling = Literal["mean", "cls", "max", "last"]
+POOLINGS: tuple[Pooling, ...] = ("mean", "cls", "max", "last")
+Similarity = Literal["cosine", "dot"]
+
+_NAMES = {"lasttoken": "last"}
+"""sentence-transformers' names of poolings, where ours are others."""
+_OLD_NAMES = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "last",
+}
+_ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid")
+
+
+@dataclass(frozen=True)
+class DenseLayer:
+    """A linear layer behind the pooling."""
+
+    weights: Path
+    """safetensors with `linear.weight`, and `linear.bias` where it has one."""
+    activation: str
+    """A class of torch.nn."""
+
+
+@dataclass(frozen=True)
+class EmbeddingModules:
+    """The way from token vectors to the text's vector."""
+
+    pooling: Pooling
+    dense: tuple[DenseLayer, ...] = ()
+    normalised: bool = False
+    """Whether vectors have length 1 in the end."""
+    max_length: int | None = None
+    """Longest text in tokens; None where the folder does not say."""
+    lower_case: bool = False
+    """Whether texts are to be lowered before they are tokenised."""
+    similarity: Similarity = "cosine"
+    """By which texts are ranked."""
+    query_prompt: str = ""
+    """Put before a query."""
+    document_prompt: str = ""
+    """Put before a document."""
+    prompt: str = ""
+    """Put before any other text."""
+
+
+def has_modules(folder: Path) -> bool:
+    """Whether a folder is one that sentence-transformers saved."""
+    return (folder / MODULES).is_file()
+
+
+def read_modules(
+    folder: Path, *, pooling: Pooling | None = None, normalised: bool | None = None
+) -> EmbeddingModules:
+    """Read a checkpoint's modules.
+
+    Args:
+        folder: the checkpoint.
+        pooling: of a checkpoint without `modules.json`: the study's word.
+        normalised: likewise.
+
+    Raises:
+        CheckpointError: a module that is not known here, or no word on the pooling.
+    """
+    if not has_modules(folder):
+        return _by_the_study(folder, pooling, normalised=normalised)
+    kinds: list[str] = []
+    dense: list[DenseLayer] = []
+    found_pooling: Pooling | None = None
+    normalises = False
+    for module in sorted(_json(folder / MODULES), key=lambda one: int(one["idx"])):
+        kind = str(module["type"]).rpartition(".")[2]
+        place = folder / str(module.get("path", ""))
+        kinds.append(kind)
+        if kind == "Transformer" and len(kinds) == 1:
+            _check_transformer(folder, module)
+        elif kind == "Pooling" and found_pooling is None and not dense:
+            found_pooling = _pooling(folder, place)
+        elif kind == "Dense" and found_pooling is not None:
+            if normalises:
+                raise _refusal(folder, "it has a Dense layer behind Normalize")
+            dense.append(_dense(folder, place))
+        elif kind == "Normalize" and found_pooling is not None:
+            normalises = True
+        else:
+            raise _refusal(folder, f"its module {len(kinds) - 1} is {kind}")
+    if found_pooling is None:
+        raise _refusal(folder, f"its modules are {', '.join(kinds)}, without Pooling")
+    return _with_settings(
+        folder, EmbeddingModules(found_pooling, tuple(dense), normalised=normalises)
+    )
+
+
+def _by_the_study(
+    folder: Path, pooling: Pooling | None, *, normalised: bool | None
+) -> EmbeddingModules:
+    if pooling is None:
+        raise CheckpointError(
+            f"{folder} has no {MODULES}, so nothing says how token vectors become the text's",
+            next_step=f"set the task's 'pooling' to one of {', '.join(POOLINGS)} (and "
+            "'normalised'), as the model was trained",
+        )
+    return _with_settings(folder, EmbeddingModules(pooling, normalised=bool(normalised)))
+
+
+def _check_transformer(folder: Path, module: Mapping[str, Any]) -> None:
+    if module.get("path"):
+        raise CheckpointError(
+            f"{folder}: its transformer lies in the folder {module['path']} of it",
+            next_step="save it anew with a recent sentence-transformers: the transformer then lies "
+            "beside modules.json",
+        )
+
+
+def _pooling(folder: Path, place: Path) -> Pooling:
+    settings = _json(place / "config.json")
+    modes = settings.get("pooling_mode")
+    if modes is None:
+        modes = [name for key, name in _OLD_NAMES.items() if settings.get(key)] or ["mean"]
+    modes = [modes] if isinstance(modes, str) else list(modes)
+    names = [_NAMES.get(mode, mode) for mode in modes]
+    if len(names) != 1 or names[0] not in POOLINGS:
+        raise _refusal(folder, f"it pools by {' and '.join(names)}")
+    if settings.get("include_prompt") is False:
+        raise _refusal(folder, "it leaves a prompt's tokens out of the pooling")
+    name: Pooling = names[0]
+    return name
+
+
+def _dense(folder: Path, place: Path) -> DenseLayer:
+    settings = _json(place / "config.json")
+    activation = str(settings.get("activation_function", "Tanh")).rpartition(".")[2]
+    plain = settings.get("module_input_name", "sentence_embedding") == "sentence_embedding"
+    if activation not in _ACTIVATIONS or settings.get("use_residual") or not plain:
+        raise _refusal(folder, f"its Dense layer has {activation} and settings of its own")
+    weights = place / "model.safetensors"
+    if not weights.is_file():
+        raise CheckpointError(
+            f"{place} has no model.safetensors: its weights are a pickle, which can run code",
+            next_step="if you trust its author, save the model anew with a recent "
+            "sentence-transformers",
+        )
+    return DenseLayer(weights, activation)
+
+
+def _with_settings(folder: Path, modules: EmbeddingModules) -> EmbeddingModules:
+    """With lengths, prompts and similarity."""
+    sentence = _json(folder / "sentence_bert_config.json", default={})
+    settings = _json(folder / "config_sentence_transformers.json", default={})
+    prompts = {str(name): str(text or "") for name, text in (settings.get("prompts") or {}).items()}
+    default = settings.get("default_prompt_name")
+    plain = prompts.get(default, "") if default else ""
+    similarity = str(settings.get("similarity_fn_name") or "cosine")
+    if similarity not in {"cosine", "dot"}:
+        raise _refusal(folder, f"its similarity is {similarity}")
+    document = next(
+        (prompts[name] for name in ("document", "passage", "corpus") if prompts.get(name)), ""
+    )
+    most = sentence.get("max_seq_length")
+    return EmbeddingModules(
+        modules.pooling,
+        modules.dense,
+        normalised=modules.normalised,
+        max_length=int(most) if most else None,
+        lower_case=bool(sentence.get("do_lower_case")),
+        similarity="dot" if similarity == "dot" else "cosine",
+        query_prompt=prompts.get("query") or plain,
+        document_prompt=document or plain,
+        prompt=plain,
+    )
+
+
+def _refusal(folder: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{folder}: {why}; what is served here is a transformer with one pooling "
+        f"({', '.join(POOLINGS)}), Dense layers and Normalize",
+        next_step="take a checkpoint of that form",
+    )
+
+
+def _json(path: Path, *, default: Any = None) -> Any:
+    if default is not None and not path.is_file():
+        return default
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error

@@ -1,0 +1,205 @@
+"""Texts of a study's pairs and of its retrieval set, each asked once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.tasks.data import JsonLinesData
+from harness.tasks.family import Reading
+from harness.tasks.rows import Table, read_table, read_text, refuse
+from harness.tasks.samples import Samples, digest_of, draw, read_texts
+from harness.tasks.sentence_embedding.section import RetrievalData, SentenceEmbedding
+
+
+@dataclass(frozen=True)
+class ScoredPairs:
+    """Which texts are compared, and how alike people find them."""
+
+    first: tuple[int, ...]
+    """Positions among the texts."""
+    second: tuple[int, ...]
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """A retrieval set; positions are among the texts."""
+
+    queries: tuple[int, ...]
+    documents: tuple[int, ...]
+    relevance: tuple[Mapping[int, float], ...]
+    """Of each query, relevance above 0 by place of the document in `documents`."""
+    left_out: tuple[int | None, ...]
+    """Of each query, the place of the document of the same id."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingSamples(Samples):
+    """Every text that is asked, each once for each role that it has."""
+
+    roles: tuple[str, ...]
+    """Of each text: `text`, `query` or `document`; prompts depend on it."""
+    scored: ScoredPairs | None
+    retrieval: Retrieval | None
+
+    @property
+    def identity(self) -> tuple[Hashable, ...]:
+        """The digest is of all that the data has."""
+        return (self.digest, self.seed)
+
+
+class _Texts:
+    """Texts in the order they were first asked for."""
+
+    def __init__(self) -> None:
+        self.place: dict[tuple[str, str], int] = {}
+
+    def add(self, text: str, role: str) -> int:
+        return self.place.setdefault((text, role), len(self.place))
+
+
+def read_embeddings(task: SentenceEmbedding, reading: Reading) -> EmbeddingSamples:
+    """Read, check and draw pairs or texts, and the retrieval set where there is one.
+
+    Raises:
+        DataError: with every problem of a file.
+    """
+    table = reading.table
+    names = [task.text, *([task.text_pair] if task.text_pair else [])]
+    columns = read_texts(table, names)
+    scores = _scores(table, task.score) if task.score else None
+    kept = draw(len(columns[0]), task.samples, reading.seed)
+    texts = _Texts()
+    places = [[texts.add(column[row], "text") for row in kept] for column in columns]
+    scored = None
+    if scores is not None:
+        scored = ScoredPairs(tuple(places[0]), tuple(places[1]), tuple(scores[row] for row in kept))
+        _check_scores(table, task, scored)
+    retrieval = read_retrieval(task.retrieval, texts) if task.retrieval else None
+    asked = list(texts.place)
+    return EmbeddingSamples(
+        texts=tuple(text for text, _ in asked),
+        pairs=None,
+        digest=digest_of(
+            asked,
+            (scored.first, scored.second, scored.scores) if scored else None,
+            (retrieval.queries, retrieval.documents, retrieval.relevance, retrieval.left_out)
+            if retrieval
+            else None,
+        ),
+        rows=tuple(range(len(asked))),
+        seed=reading.seed,
+        roles=tuple(role for _, role in asked),
+        scored=scored,
+        retrieval=retrieval,
+    )
+
+
+def _scores(table: Table, column: str) -> list[float]:
+    found: list[float] = []
+    problems = []
+    for row, values in enumerate(table.rows):
+        value = values.get(column)
+        number = math.nan
+        if isinstance(value, int | float | str) and not isinstance(value, bool):
+            try:
+                number = float(value)
+            except ValueError:
+                number = math.nan
+        if not math.isfinite(number):
+            problems.append(f"{table.place(row)}: '{column}' is no number: {value!r}"[:120])
+        found.append(number)
+    refuse(table.source, problems)
+    return found
+
+
+def _check_scores(table: Table, task: SentenceEmbedding, scored: ScoredPairs) -> None:
+    if len(set(scored.scores)) < 2:  # noqa: PLR2004  (ranks need two)
+        refuse(table.source, [f"every '{task.score}' is the same: nothing can be ranked by it"])
+
+
+def read_retrieval(data: RetrievalData, texts: _Texts) -> Retrieval:
+    """Read a retrieval set in BEIR's files; queries that no document answers are left out.
+
+    Raises:
+        DataError: with every problem of a file.
+    """
+    documents = _texts_by_id(data.corpus, titled=True)
+    queries = _texts_by_id(data.queries, titled=False)
+    place = {name: number for number, name in enumerate(documents)}
+    relevance = _relevance(data.relevance, queries, place)
+    asked = [name for name in queries if relevance.get(name)]
+    if not asked:
+        refuse(str(data.relevance), ["no query has a document of relevance above 0"])
+    return Retrieval(
+        queries=tuple(texts.add(queries[name], "query") for name in asked),
+        documents=tuple(texts.add(text, "document") for text in documents.values()),
+        relevance=tuple(relevance[name] for name in asked),
+        left_out=tuple(place.get(name) for name in asked),
+    )
+
+
+def _texts_by_id(path: Path, *, titled: bool) -> dict[str, str]:
+    table = read_table(JsonLinesData(source="jsonl", path=path), None)
+    found: dict[str, str] = {}
+    problems = []
+    for row, values in enumerate(table.rows):
+        name, text = values.get("_id"), values.get("text")
+        title = values.get("title") or "" if titled else ""
+        if not isinstance(name, str | int) or not isinstance(text, str):
+            problems.append(f"{table.place(row)}: '_id' and 'text' are not both there")
+        elif str(name) in found:
+            problems.append(f"{table.place(row)}: a second text has the _id {name}")
+        else:
+            whole = f"{title} {text}".strip()
+            if not whole:
+                problems.append(f"{table.place(row)}: the text of {name} is empty")
+            found[str(name)] = whole
+    refuse(table.source, problems, next_step="BEIR's files hold _id and text in each line")
+    return found
+
+
+def _relevance(
+    path: Path, queries: Mapping[str, str], documents: Mapping[str, int]
+) -> dict[str, dict[int, float]]:
+    """Of each query, relevance above 0 by place of the document."""
+    found: dict[str, dict[int, float]] = {}
+    problems = []
+    for line, content in enumerate(read_text(path).splitlines(), 1):
+        fields = content.split("\t") if "\t" in content else content.split()
+        whole = len(fields) in {3, 4}
+        if not fields or (line == 1 and whole and not _is_number(fields[-1])):
+            continue
+        if not whole or not _is_number(fields[-1]):
+            problems.append(f"line {line}: {content[:60]!r} is no query, document and score")
+            continue
+        query, document, score = fields[0], fields[-2], float(fields[-1])
+        if query not in queries:
+            problems.append(f"line {line}: no query has the _id {query}")
+        elif document not in documents:
+            problems.append(f"line {line}: no document has the _id {document}")
+        elif score > 0:
+            found.setdefault(query, {})[documents[document]] = score
+    refuse(
+        str(path),
+        problems,
+        next_step="each line holds query-id, corpus-id and score between tabs, as BEIR's qrels",
+    )
+    return found
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def with_prompts(samples: EmbeddingSamples, prompts: Mapping[str, str]) -> tuple[str, ...]:
+    """The texts as a checkpoint is asked them: behind the prompt of their role."""
+    return tuple(
+        prompts[role] + text for text, role in zip(samples.texts, samples.roles, strict=True)
+    )

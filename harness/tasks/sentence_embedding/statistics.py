@@ -1,0 +1,155 @@
+"""How good vectors are: by pairs with a score, and by what they retrieve.
+
+Retrieval is exact: every query against every document, ranked by the checkpoint's similarity, equal
+ones in the corpus' order. Of a query, nDCG@10 is trec_eval's (gain: the relevance as it is;
+discount: log2 of rank + 1), and recall@k the share of its relevant documents among the first k.
+A document is not found by the query of the same id, as BEIR counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from harness.statistics.correlations import correlates, spearman_sums
+from harness.statistics.metrics import Statistic, share_statistic
+from harness.tasks.sentence_embedding.encoding import EmbeddingDataset
+from harness.tasks.sentence_embedding.rows import ScoredPairs
+
+Floats = NDArray[np.float64]
+Vectors = NDArray[np.float32]
+Integers = NDArray[np.int64]
+NDCG_AT = 10
+RECALL_AT = (10, 100)
+_BLOCK = 256
+"""Queries ranked at once: bounds the memory."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """How each query did, (queries,) each."""
+
+    ndcg: Floats
+    """At 10, 0 to 1."""
+    recall: Mapping[int, Floats]
+    """By k, 0 to 1."""
+
+
+def cosines(first: Vectors, second: Vectors) -> Floats:
+    """Cosine of each pair of rows, (rows,); NaN where a vector has no length."""
+    a, b = first.astype(np.float64), second.astype(np.float64)
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    undefined = np.full(len(a), np.nan)
+    found: Floats = np.divide((a * b).sum(axis=1), lengths, out=undefined, where=lengths > 0)
+    return found
+
+
+def rank(
+    queries: Vectors,
+    documents: Vectors,
+    relevance: Sequence[Mapping[int, float]],
+    *,
+    left_out: Sequence[int | None],
+    dot: bool = False,
+) -> Ranked:
+    """Rank every document for every query.
+
+    Args:
+        queries: (queries, dimensions); a row of NaN finds nothing.
+        documents: (documents, dimensions); a row of NaN is never found.
+        relevance: of each query, relevance above 0 by position of the document; never empty.
+        left_out: the document that each query is, or None.
+        dot: rank by the dot product rather than the cosine.
+    """
+    q, d = _lengthened(queries, dot=dot), _lengthened(documents, dot=dot)
+    known = np.isfinite(d).all(axis=1)
+    ndcg = np.zeros(len(q))
+    recall = {k: np.zeros(len(q)) for k in RECALL_AT}
+    most = min(max(RECALL_AT), len(d))
+    for start in range(0, len(q), _BLOCK):
+        block = q[start : start + _BLOCK]
+        scores = np.where(known, np.nan_to_num(block) @ np.nan_to_num(d).T, -np.inf)
+        for place, row in enumerate(scores):
+            query = start + place
+            own = left_out[query]
+            if own is not None:
+                row[own] = -np.inf
+            if not np.isfinite(block[place]).all():
+                continue
+            found = _first(row, most)
+            ndcg[query] = _ndcg(found, relevance[query])
+            for k, values in recall.items():
+                hits = sum(int(one) in relevance[query] for one in found[:k])
+                values[query] = hits / len(relevance[query])
+    return Ranked(ndcg, recall)
+
+
+def _lengthened(vectors: Vectors, *, dot: bool) -> Floats:
+    """As they are for dot products, of length 1 for cosines."""
+    values = vectors.astype(np.float64)
+    if dot:
+        return values
+    lengths = np.linalg.norm(values, axis=1, keepdims=True)
+    undefined = np.full_like(values, np.nan)
+    found: Floats = np.divide(values, lengths, out=undefined, where=lengths > 0)
+    return found
+
+
+def _first(scores: Floats, most: int) -> Integers:
+    """Positions of the highest scores, highest first; equal ones by position; none of -inf."""
+    order = np.argsort(-scores, kind="stable")[:most]
+    return order[np.isfinite(scores[order])]
+
+
+def _ndcg(found: Integers, relevance: Mapping[int, float]) -> float:
+    discounts = np.log2(np.arange(2, NDCG_AT + 2))
+    gains = np.array([relevance.get(int(one), 0.0) for one in found[:NDCG_AT]])
+    ideal = np.array(sorted(relevance.values(), reverse=True)[:NDCG_AT])
+    best = float((ideal / discounts[: len(ideal)]).sum())
+    return float((gains / discounts[: len(gains)]).sum()) / best
+
+
+def embedding_statistics(
+    vectors: Vectors, dataset: EmbeddingDataset, kept: NDArray[np.bool_]
+) -> tuple[Statistic, ...]:
+    """Spearman's correlation of cosines with the scores of pairs, nDCG and recall.
+
+    Args:
+        vectors: of every text, (rows, dimensions); NaN where unanswered.
+        dataset: what they are judged by.
+        kept: texts that count, (rows,): a pair with another is left out, a query finds nothing,
+            a document is never found.
+    """
+    found: list[Statistic] = []
+    if dataset.scored is not None:
+        found += _of_pairs(vectors, dataset.scored, kept)
+    if dataset.retrieval is not None:
+        known = np.where(kept[:, None], vectors, np.nan).astype(np.float32)
+        one = dataset.retrieval
+        ranked = rank(
+            known[list(one.queries)],
+            known[list(one.documents)],
+            one.relevance,
+            left_out=one.left_out,
+            dot=dataset.similarity == "dot",
+        )
+        found.append(share_statistic(f"ndcg_at_{NDCG_AT}", ranked.ndcg))
+        found += [share_statistic(f"recall_at_{k}", ranked.recall[k]) for k in RECALL_AT]
+    return tuple(found)
+
+
+def _of_pairs(
+    vectors: Vectors, scored: ScoredPairs, kept: NDArray[np.bool_]
+) -> Iterator[Statistic]:
+    first, second = np.array(scored.first), np.array(scored.second)
+    both = kept[first] & kept[second]
+    near = cosines(vectors[first[both]], vectors[second[both]])
+    scores = np.array(scored.scores)[both]
+    if not np.isfinite(near).all() or not correlates(near, scores):
+        return
+    value = float(stats.spearmanr(near, scores).statistic)
+    yield Statistic("sts_spearman", value, spearman_sums(near, scores))

@@ -1,0 +1,248 @@
+"""Token classification as a task family."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from harness.statistics.metrics import Statistic
+from harness.statistics.paired import Mask, Measure
+from harness.tasks.answers import Batch, RowAnswer, Tensors
+from harness.tasks.encoding import EncodedDataset
+from harness.tasks.family import Reading, TaskFamily
+from harness.tasks.losses import LossDetails, Step
+from harness.tasks.model_inputs import ModelInputs
+from harness.tasks.outcomes import Columns, StoredOutcomes
+from harness.tasks.parity import Inputs, Probe
+from harness.tasks.rowwise import Positions
+from harness.tasks.samples import Samples
+from harness.tasks.text_in import TextAnswer
+from harness.tasks.token_classification.encoding import (
+    TaggedDataset,
+    encode_sentences,
+    glues_words,
+    library_tokens,
+)
+from harness.tasks.token_classification.losses import (
+    METRIC,
+    counts_of,
+    entity_chain,
+    tagged_measures,
+    worst_sentences,
+)
+from harness.tasks.token_classification.outcomes import (
+    TagAnswer,
+    TaggedOutcomes,
+    compared_tags,
+    read_tags,
+    restore_tags,
+    span_answer,
+    span_outcomes,
+    tagged_outcomes,
+)
+from harness.tasks.token_classification.rows import read_sentences
+from harness.tasks.token_classification.section import TokenClassification
+from harness.tasks.token_classification.statistics import tagging_statistics
+from harness.types import ModelVariant, TensorSpec
+from harness.types.losses import LossChain
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import (
+        BatchEncoding,
+        PretrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
+
+    from harness.tasks.graphs import Graph
+
+_FEWEST_TAGS = 2
+
+
+class TokenClassificationFamily(
+    TaskFamily[TokenClassification, TaggedDataset, TagAnswer, TaggedOutcomes]
+):
+    """A tag for each word, and the entities that the tags spell."""
+
+    kind = "token-classification"
+    section = TokenClassification
+    dataset = TaggedDataset
+    lacking = "tags"
+    rows_called = "sentences"
+    metrics = ("entity_f1", "entity_precision", "entity_recall", "token_accuracy")
+    loss_metric = METRIC
+    auto_class = "AutoModelForTokenClassification"
+    architectures = ("ForTokenClassification",)
+    described = "a token classifier"
+    has_pipeline = True
+
+    def problems(self, config: PretrainedConfig) -> Iterator[str]:
+        """Outputs that are not known by their place."""
+        numbers = sorted(config.id2label or ())
+        if len(numbers) < _FEWEST_TAGS:
+            yield "it has one output: there is nothing to tell a word by"
+        if numbers != list(range(len(numbers))):
+            yield (
+                f"its id2label numbers the tags {', '.join(map(str, numbers[:8]))}, and outputs "
+                "are counted from 0: which output is which tag is not certain"
+            )
+
+    def label_names(self, config: PretrainedConfig) -> tuple[str, ...] | None:
+        """The names of id2label, in the order of the outputs."""
+        names: Mapping[Any, Any] = config.id2label or {}
+        return tuple(str(names[index]) for index in sorted(names))
+
+    def columns(self, task: TokenClassification) -> Mapping[str, str | None]:
+        """Of the words and of their tags."""
+        return {"tokens": task.tokens, "tags": task.tags}
+
+    def read(self, task: TokenClassification, reading: Reading) -> Samples:
+        """Sentences with their tags."""
+        return read_sentences(task, reading)
+
+    def encode(
+        self,
+        task: TokenClassification,
+        samples: Samples,
+        tokenizer: PreTrainedTokenizerBase,
+        inputs: ModelInputs,
+    ) -> EncodedDataset:
+        """Sentences as tensors, with their tags where these are known."""
+        return encode_sentences(task, samples, tokenizer, inputs)
+
+    def tokenizer_note(
+        self,
+        task: TokenClassification,
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> str:
+        """That the library glues words together."""
+        if not glues_words(tokenizer):
+            return ""
+        return (
+            f"{type(tokenizer).__name__} gives the model a sentence's words without the space "
+            "before them, as transformers' own call does; if it was trained on running text, set "
+            "add_prefix_space in its tokenizer.json"
+        )
+
+    def graph(self, model: PreTrainedModel, task: TokenClassification) -> Graph:
+        """Token ids to the scores of every tag at every token."""
+        from harness.tasks.token_classification.graph import TaggerGraph
+
+        return TaggerGraph(model)
+
+    def probe(self, inputs: Inputs, scores: Tensor, outputs: tuple[Tensor, ...]) -> Probe:
+        """One choice for each real token."""
+        values = scores.numpy()
+        best = np.sort(values, axis=-1)
+        real = inputs["attention_mask"] == 1
+        return Probe(
+            inputs=inputs,
+            values=values,
+            choices=values.argmax(-1),
+            margins=best[..., -1] - best[..., -2],
+            value_counts=np.broadcast_to(real[:, :, None], values.shape),
+            choice_counts=real,
+            offset_free=True,
+        )
+
+    def bare_tokens(
+        self,
+        task: TokenClassification,
+        tokenizer: PreTrainedTokenizerBase,
+        text: str,
+        pair: str | None,
+        **settings: Any,
+    ) -> BatchEncoding:
+        """The call of transformers' run_ner on the words of one sentence."""
+        return library_tokens(
+            tokenizer, text.split(), truncation=True, max_length=task.max_length, **settings
+        )
+
+    def graph_values(
+        self, outputs: Sequence[NDArray[Any]], place: int, tokens: int
+    ) -> NDArray[np.float32]:
+        """The scores of a row's real tokens, (tokens, tags)."""
+        values: NDArray[np.float32] = outputs[0][place][:tokens]
+        return values
+
+    def outputs(self, width: int) -> tuple[TensorSpec, ...]:
+        """The scores of every tag at every token."""
+        return (TensorSpec("logits", "FP32", (-1, width)),)
+
+    def read_answer(self, batch: Batch, outputs: Tensors) -> TagAnswer:
+        """The likeliest tag of every token."""
+        return read_tags(batch, outputs)
+
+    def row_answers(self, batch: Batch, outputs: Tensors) -> list[RowAnswer]:
+        """Tags and scores of the real tokens."""
+        return compared_tags(batch, outputs)
+
+    def outcomes(
+        self,
+        variant: ModelVariant,
+        dataset: TaggedDataset,
+        replies: Sequence[tuple[Batch, TagAnswer | None]],
+    ) -> TaggedOutcomes:
+        """Every sentence's tags and entities; none of an unanswered sentence."""
+        return tagged_outcomes(variant, dataset, replies)
+
+    def restore(self, stored: StoredOutcomes) -> TaggedOutcomes:
+        """Read outcomes back."""
+        return restore_tags(stored)
+
+    def truth(self, dataset: TaggedDataset) -> Columns:
+        """The right tags."""
+        return {"true_tags": pa.array(dataset.tags, pa.list_(pa.string()))}
+
+    def text_answer(
+        self,
+        task: TokenClassification,
+        dataset: EncodedDataset,
+        outputs: tuple[TensorSpec, ...],
+    ) -> TextAnswer:
+        """The entities of a text as JSON."""
+        return span_answer(dataset)
+
+    def text_outcomes(
+        self,
+        variant: ModelVariant,
+        dataset: TaggedDataset,
+        replies: Sequence[tuple[Positions, Tensors | None]],
+    ) -> TaggedOutcomes:
+        """The entities that spans of characters are, by their words."""
+        return span_outcomes(variant, dataset, replies)
+
+    def statistics(
+        self,
+        outcomes: TaggedOutcomes,
+        dataset: TaggedDataset,
+        kept: Mask,
+    ) -> tuple[Statistic, ...]:
+        """Entity F1, precision and recall, and token accuracy."""
+        counts = counts_of(outcomes, kept)
+        return tagging_statistics(counts, outcomes.right_words[kept], outcomes.words[kept])
+
+    def paired_measures(
+        self, outcomes: TaggedOutcomes, teacher: TaggedOutcomes, seed: int
+    ) -> list[Measure]:
+        """Sentences that became right or wrong, and entities in common."""
+        return tagged_measures(outcomes, teacher, seed)
+
+    def loss_chain(self, steps: Sequence[Step[TaggedOutcomes]], seed: int) -> LossChain | None:
+        """The loss of entity F1, step by step."""
+        return entity_chain(steps, seed=seed)
+
+    def loss_details(
+        self,
+        outcomes: TaggedOutcomes,
+        teacher: TaggedOutcomes,
+        dataset: TaggedDataset,
+        texts: Sequence[str],
+    ) -> LossDetails:
+        """The sentences in which most was lost."""
+        return LossDetails(examples=worst_sentences(outcomes, teacher, texts))

@@ -1,0 +1,221 @@
+"""Sentence encoders: what their files say, what their graph makes of it, and how vectors score."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import ndcg_score
+
+from harness.errors import CheckpointError, DataError
+from harness.study import SentenceEmbedding
+from harness.tasks.loading import encode, load_samples
+from harness.tasks.sentence_embedding.modules import read_modules
+from harness.tasks.sentence_embedding.statistics import cosines, embedding_statistics, rank
+from tests.tiny_models import LINES, make_sentence_encoder, write_json
+
+PAIRS = [
+    {"text": a, "text_pair": b, "score": n} for n, (a, b) in enumerate(itertools.pairwise(LINES))
+]
+
+
+def beir(folder, *, relevance="query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td3\t1\nq2\td2\t0\n"):
+    """Three documents and two queries, of which one is answered."""
+    documents = [{"_id": f"d{n}", "title": "" if n else "On", "text": LINES[n]} for n in range(4)]
+    queries = [{"_id": f"q{n}", "text": LINES[n]} for n in (1, 2)]
+    folder.mkdir(exist_ok=True)
+    (folder / "corpus.jsonl").write_text("\n".join(map(json.dumps, documents)))
+    (folder / "queries.jsonl").write_text("\n".join(map(json.dumps, queries)))
+    (folder / "test.tsv").write_text(relevance)
+    return {
+        "corpus": folder / "corpus.jsonl",
+        "queries": folder / "queries.jsonl",
+        "relevance": folder / "test.tsv",
+    }
+
+
+def task_of(tmp_path, rows=PAIRS, **changes):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    columns = {"text_pair": "text_pair", "score": "score"}
+    return SentenceEmbedding.model_validate(
+        {
+            "kind": "sentence-embedding",
+            "data": {"source": "jsonl", "path": str(path)},
+            "max_length": 32,
+            **columns,
+            **changes,
+        }
+    )
+
+
+def test_every_text_is_asked_once_in_each_role(tmp_path):
+    samples = load_samples(
+        task_of(tmp_path, retrieval=beir(tmp_path / "beir")), seed=0, label_names=None
+    )
+    assert samples.texts[:6] == LINES
+    assert samples.scored.first == (0, 1, 2, 3, 4)
+    assert samples.scored.second == (1, 2, 3, 4, 5)
+    assert samples.scored.scores == (0, 1, 2, 3, 4)
+    retrieval = samples.retrieval
+    assert [samples.texts[row] for row in retrieval.queries] == [LINES[1]]
+    assert [samples.texts[row] for row in retrieval.documents] == [f"On {LINES[0]}", *LINES[1:4]]
+    assert [samples.roles[row] for row in (*retrieval.queries, *retrieval.documents)] == [
+        "query",
+        *["document"] * 4,
+    ]
+    assert retrieval.relevance == ({1: 2.0, 3: 1.0},)
+
+
+@pytest.mark.parametrize(
+    ("relevance", "fault"),
+    [
+        ("q1\td9\t1\n", "line 1: no document has the _id d9"),
+        ("q1\td1\n", "line 1: .* is no query, document and score"),
+        ("q1\td1\t0\n", "no query has a document of relevance above 0"),
+    ],
+)
+def test_relevance_that_does_not_fit_is_named(tmp_path, relevance, fault):
+    task = task_of(tmp_path, retrieval=beir(tmp_path / "beir", relevance=relevance))
+    with pytest.raises(DataError, match=fault):
+        load_samples(task, seed=0, label_names=None)
+
+
+def test_a_score_that_is_no_number_is_named(tmp_path):
+    with pytest.raises(DataError, match="line 2: 'score' is no number: 'high'"):
+        load_samples(
+            task_of(tmp_path, [PAIRS[0], {**PAIRS[1], "score": "high"}]), seed=0, label_names=None
+        )
+
+
+def test_texts_are_cut_at_the_checkpoints_own_length_and_stand_behind_its_prompts(tmp_path):
+    folder = make_sentence_encoder(tmp_path / "encoder", max_length=7)
+    prompts = {"prompts": {"query": "ask: ", "document": "say: "}, "default_prompt_name": None}
+    write_json(folder / "config_sentence_transformers.json", prompts)
+    task = task_of(tmp_path, retrieval=beir(tmp_path / "beir"))
+    samples = load_samples(task, seed=0, label_names=None)
+    dataset = encode(task, samples, folder)
+    (group,) = dataset.groups
+    lengths = group.inputs["attention_mask"].sum(axis=1)
+    assert lengths.max() == 7
+    assert group.length == 32
+
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    query = dataset.retrieval.queries[0]
+    place = group.rows.tolist().index(query)
+    wanted = tokenizer(f"ask: {LINES[1]}", truncation=True, max_length=7)["input_ids"]
+    assert group.inputs["input_ids"][place][:7].tolist() == wanted
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max", "lasttoken"])
+@pytest.mark.parametrize(("dense", "normalised"), [(None, True), (16, True), (None, False)])
+def test_a_padded_batch_is_pooled_as_each_text_alone(tmp_path, pooling, dense, normalised):
+    """Held against plain transformers and numpy, on one text at a time without padding."""
+    import torch
+    import transformers
+    from safetensors.numpy import load_file
+
+    from harness.tasks.sentence_embedding.graph import EmbeddingGraph
+
+    folder = make_sentence_encoder(
+        tmp_path / "encoder", pooling=pooling, dense=dense, normalised=normalised
+    )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    graph = EmbeddingGraph(model, read_modules(folder)).eval()
+    batch = tokenizer(list(LINES), padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        (vectors,) = graph(batch["input_ids"], batch["attention_mask"])
+        for text, vector in zip(LINES, vectors.numpy(), strict=True):
+            tokens = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].numpy()
+            wanted = {
+                "mean": tokens.mean(axis=0),
+                "cls": tokens[0],
+                "max": tokens.max(axis=0),
+                "lasttoken": tokens[-1],
+            }[pooling]
+            if dense:
+                layer = load_file(str(folder / "2_Dense" / "model.safetensors"))
+                wanted = np.tanh(layer["linear.weight"] @ wanted + layer["linear.bias"])
+            if normalised:
+                wanted = wanted / np.linalg.norm(wanted)
+            assert vector == pytest.approx(wanted, abs=2e-6)
+
+
+def test_a_pooling_or_module_that_is_not_known_is_refused_in_one_line(tmp_path):
+    folder = make_sentence_encoder(tmp_path / "weighted", pooling="weightedmean")
+    with pytest.raises(CheckpointError, match="it pools by weightedmean"):
+        read_modules(folder)
+    folder = make_sentence_encoder(tmp_path / "router")
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[2]["type"] = "sentence_transformers.models.Router"
+    write_json(folder / "modules.json", modules)
+    with pytest.raises(CheckpointError, match="its module 2 is Router"):
+        read_modules(folder)
+
+
+def test_without_modules_the_study_says_how_to_pool(tmp_path):
+    folder = make_sentence_encoder(tmp_path / "bare", pooling=None)
+    with pytest.raises(CheckpointError, match="nothing says how token vectors") as caught:
+        read_modules(folder)
+    assert "'pooling'" in caught.value.next_step
+    found = read_modules(folder, pooling="cls", normalised=True)
+    assert (found.pooling, found.normalised) == ("cls", True)
+
+
+def test_retrieval_is_scored_as_scikit_learn_and_by_counting():
+    draw = np.random.default_rng(5)
+    queries = draw.normal(size=(40, 8)).astype(np.float32)
+    documents = draw.normal(size=(150, 8)).astype(np.float32)
+    grades = draw.integers(0, 3, size=(40, 150)) * (draw.random((40, 150)) < 0.1)
+    grades[:, 0] = 1  # every query is answered by some document
+    relevance = [{int(d): float(row[d]) for d in np.flatnonzero(row)} for row in grades]
+    found = rank(queries, documents, relevance, left_out=[None] * 40)
+
+    unit = documents / np.linalg.norm(documents, axis=1, keepdims=True)
+    scores = queries @ unit.T
+    wanted = [ndcg_score(grades[[q]], scores[[q]], k=10) for q in range(40)]
+    assert found.ndcg == pytest.approx(wanted, abs=1e-9)
+    for k in (10, 100):
+        first = np.argsort(-scores, axis=1)[:, :k]
+        hits = [(grades[q, first[q]] > 0).sum() / (grades[q] > 0).sum() for q in range(40)]
+        assert found.recall[k] == pytest.approx(hits)
+
+
+def test_unanswered_queries_find_nothing_and_a_querys_own_document_does_not_count():
+    vectors = np.eye(3, dtype=np.float32)
+    lost = vectors.copy()
+    lost[0] = np.nan
+    relevance = [{1: 1.0}, {1: 1.0}, {2: 1.0}]
+    found = rank(lost, vectors, relevance, left_out=[None, None, 2])
+    assert found.ndcg.tolist() == [0.0, 1.0, 0.0]
+    assert found.recall[10].tolist() == [0.0, 1.0, 0.0]
+
+
+def test_dot_products_rank_long_vectors_first_where_the_checkpoint_says_so():
+    queries = np.array([[1.0, 0.0]], dtype=np.float32)
+    documents = np.array([[1.0, 0.0], [3.0, 3.0]], dtype=np.float32)
+    relevance = [{1: 1.0}]
+    alone = {"left_out": [None]}
+    assert rank(queries, documents, relevance, **alone, dot=True).ndcg[0] == 1.0
+    assert rank(queries, documents, relevance, **alone).ndcg[0] == pytest.approx(1 / np.log2(3))
+
+
+def test_pairs_are_scored_as_scipy_ranks_them(tmp_path):
+    folder = make_sentence_encoder(tmp_path / "encoder")
+    task = task_of(tmp_path, retrieval=beir(tmp_path / "beir"))
+    dataset = encode(task, load_samples(task, seed=0, label_names=None), folder)
+    vectors = np.random.default_rng(1).normal(size=(dataset.size, 8)).astype(np.float32)
+    found = {
+        one.metric: one
+        for one in embedding_statistics(vectors, dataset, np.ones(dataset.size, dtype=bool))
+    }
+    near = cosines(vectors[:5], vectors[1:6])
+    assert found["sts_spearman"].value == pytest.approx(
+        stats.spearmanr(near, range(5)).statistic, abs=1e-12
+    )
+    assert set(found) == {"sts_spearman", "ndcg_at_10", "recall_at_10", "recall_at_100"}
+    assert found["recall_at_100"].value == 1.0

@@ -1,0 +1,190 @@
+"""Sentences with a tag a word: read for a checkpoint, cut into pieces, scored as seqeval scores."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_score
+from seqeval.scheme import IOB2
+
+from harness.errors import DataError
+from harness.study import TokenClassification
+from harness.tasks.loading import encode, load_samples
+from harness.tasks.token_classification.encoding import MISSED
+from harness.tasks.token_classification.statistics import count_entities, tagging_statistics
+from harness.tasks.token_classification.tags import TagNames, TagScheme
+from tests.tiny_models import TAGS, make_token_classifier
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+ROWS = [
+    {"tokens": ["Ada", "Lovelace", "met", "London"], "ner_tags": ["B-PER", "I-PER", "O", "B-LOC"]},
+    {"tokens": ["The", "quickest", "fox"], "ner_tags": ["O", "O", "B-PER"]},
+]
+
+
+def task_of(tmp_path, rows=ROWS, **changes):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    data = {"source": "jsonl", "path": str(path)}
+    return TokenClassification.model_validate(
+        {"kind": "token-classification", "data": data, **changes}
+    )
+
+
+def samples_of(tmp_path, rows=ROWS, names=TAGS, teacher=None, **changes):
+    return load_samples(
+        task_of(tmp_path, rows, **changes), seed=0, label_names=names, teacher=teacher
+    )
+
+
+def refusal(tmp_path, *args, **changes):
+    with pytest.raises(DataError) as caught:
+        samples_of(tmp_path, *args, **changes)
+    return f"{caught.value}\n{caught.value.next_step}"
+
+
+def test_tags_by_name(tmp_path):
+    samples = samples_of(tmp_path)
+    assert samples.texts == ("Ada Lovelace met London", "The quickest fox")
+    assert samples.truth.entities == ({("PER", 0, 1), ("LOC", 3, 3)}, {("PER", 2, 2)})
+    assert samples.truth.tags[0] == ("B-PER", "I-PER", "O", "B-LOC")
+
+
+def test_tags_by_index_count_in_the_studys_labels_whatever_the_checkpoints_order(tmp_path):
+    rows = [{"tokens": ["a", "b", "c"], "ner_tags": [1, 2, 0]}]
+    order = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
+    samples = samples_of(tmp_path, rows, labels=order)
+    assert samples.truth.entities == ({("LOC", 0, 1)},)
+
+
+def test_tags_by_index_count_in_the_teachers_order(tmp_path):
+    rows = [{"tokens": ["a", "b", "c"], "ner_tags": [1, 2, 0]}]
+    teacher = samples_of(tmp_path, rows, names=("O", "B-LOC", "I-LOC", "B-PER", "I-PER")).reader
+    samples = samples_of(tmp_path, rows, teacher=teacher)
+    assert samples.truth.entities == ({("LOC", 0, 1)},)
+
+
+def test_indexes_that_nobody_names_are_refused(tmp_path):
+    rows = [{"tokens": ["a"], "ner_tags": [1]}]
+    said = refusal(tmp_path, rows, names=("LABEL_0", "LABEL_1", "LABEL_2"))
+    assert "nobody names them" in said
+    assert "'labels'" in said
+
+
+def test_unnamed_outputs_are_called_by_the_studys_labels(tmp_path):
+    samples = samples_of(tmp_path, names=tuple(f"LABEL_{n}" for n in range(5)), labels=list(TAGS))
+    assert samples.truth.model.names == TAGS
+
+
+def test_an_entity_that_the_checkpoint_cannot_name_is_refused(tmp_path):
+    rows = [{"tokens": ["a", "b"], "ner_tags": ["B-PERSON", "O"]}]
+    said = refusal(tmp_path, rows)
+    assert "entities of PERSON, the checkpoint knows LOC, PER" in said
+
+
+def test_data_in_another_scheme_is_compared_by_entities_and_in_the_checkpoints_tags(tmp_path):
+    rows = [{"tokens": ["a", "b", "c", "d"], "ner_tags": ["B-PER", "E-PER", "O", "S-LOC"]}]
+    samples = samples_of(tmp_path, rows)
+    assert samples.truth.tags == (("B-PER", "I-PER", "O", "B-LOC"),)
+    assert "iobes" in samples.label_note
+
+
+def test_iob1_is_recognised_and_its_tags_stay(tmp_path):
+    rows = [{"tokens": ["a", "b", "c"], "ner_tags": ["I-PER", "B-PER", "I-LOC"]}]
+    samples = samples_of(tmp_path, rows)
+    assert samples.truth.entities == ({("PER", 0, 0), ("PER", 1, 1), ("LOC", 2, 2)},)
+    assert samples.truth.model.scheme is TagScheme.IOB1
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ({"tokens": ["a", "b"], "ner_tags": ["O"]}, "2 words and 1 tags"),
+        ({"tokens": [], "ner_tags": []}, "there is no word"),
+        ({"tokens": ["a"], "ner_tags": [None]}, "a word has no tag"),
+        ({"tokens": 7, "ner_tags": ["O"]}, "'tokens' is no list of words"),
+    ],
+)
+def test_a_sentence_that_does_not_fit_is_named(tmp_path, row, fault):
+    assert f"line 3: {fault}" in refusal(tmp_path, [*ROWS, row])
+
+
+def test_the_first_piece_stands_for_a_word_and_words_beyond_are_missed(tmp_path):
+    folder = make_token_classifier(tmp_path / "bert")
+    task = task_of(tmp_path, max_length=8)
+    samples = load_samples(task, seed=0, label_names=TAGS)
+    dataset = encode(task, samples, folder)
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    for row, words in enumerate(samples.words):
+        library = tokenizer(list(words), is_split_into_words=True, truncation=True, max_length=8)
+        places = library.word_ids()
+        wanted = [places.index(word) if word in places else MISSED for word in range(len(words))]
+        assert dataset.pieces[row].tolist() == wanted
+    assert MISSED in dataset.pieces[0]
+    missed = sum(int((one == MISSED).sum()) for one in dataset.pieces)
+    assert f"{missed} of 7 words" in dataset.cut_note
+
+
+def test_robertas_words_keep_the_space_before_them(tmp_path):
+    """As transformers' run_ner opens such a tokenizer: add_prefix_space=True."""
+    import transformers
+
+    folder = make_token_classifier(tmp_path / "roberta", architecture="roberta")
+    task = task_of(tmp_path, max_length=32)
+    samples = load_samples(task, seed=0, label_names=TAGS)
+    dataset = encode(task, samples, folder)
+    library = transformers.AutoTokenizer.from_pretrained(folder, add_prefix_space=True)
+    for row, words in enumerate(samples.words):
+        wanted = library(list(words), is_split_into_words=True)["input_ids"]
+        (group,) = dataset.groups
+        place = group.rows.tolist().index(row)
+        mask = group.inputs["attention_mask"][place] == 1
+        assert group.inputs["input_ids"][place][mask].tolist() == wanted
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_scores_are_seqevals(strict):
+    draw = random.Random(3)
+    true, predicted = (
+        [[draw.choice(TAGS) for _ in range(length % 9 + 1)] for length in range(200)]
+        for _ in range(2)
+    )
+    read = TagNames(TAGS, TagScheme.IOB2)
+    found, right = (
+        tuple(read.entities(tags, strict=strict) for tags in sentences)
+        for sentences in (predicted, true)
+    )
+    words = np.array([len(tags) for tags in true])
+    alike = np.array(
+        [
+            sum(a == b for a, b in zip(x, y, strict=True))
+            for x, y in zip(predicted, true, strict=True)
+        ]
+    )
+    statistics = tagging_statistics(count_entities(found, right), alike, words)
+    mode = {"mode": "strict", "scheme": IOB2} if strict else {}
+    assert {one.metric: pytest.approx(one.value, abs=1e-12) for one in statistics} == {
+        "entity_f1": f1_score(true, predicted, **mode),
+        "entity_precision": precision_score(true, predicted, **mode),
+        "entity_recall": recall_score(true, predicted, **mode),
+        "token_accuracy": accuracy_score(true, predicted),
+    }
+    for one in statistics:
+        span = one.bounds(seed=0)
+        assert span.low < one.value < span.high
+        assert span.units == 200
+
+
+def test_no_entity_found_is_a_score_of_zero_with_an_interval():
+    nothing, true = (frozenset(),) * 40, (frozenset({("PER", 0, 0)}),) * 40
+    words = np.full(40, 3)
+    f1, precision, recall, accuracy = tagging_statistics(
+        count_entities(nothing, true), words - 1, words
+    )
+    assert (f1.value, precision.value, recall.value) == (0.0, 0.0, 0.0)
+    assert accuracy.value == pytest.approx(2 / 3)
+    assert 0 <= f1.bounds(seed=0).low <= f1.bounds(seed=0).high < 0.2
