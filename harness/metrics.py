@@ -236,6 +236,10 @@ _QUALITY = (
         tasks=("sequence-classification", "multi-label-classification"),
         of="F1 of each class that occurs in the labels, averaged",
     ),
+    _error(
+        name="label_perplexity", title="label perplexity", tasks=("sequence-classification",),
+        example="1.5", of="exp of the mean negative log likelihood of the right class",
+    ),
     _share_of_right(
         name="micro_f1", title="micro-F1", tasks=("multi-label-classification",),
         of="F1 over all labels of all rows",

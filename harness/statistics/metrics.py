@@ -3,6 +3,7 @@
 | metric          | of sums over rows                              | better |
 |-----------------|------------------------------------------------|--------|
 | accuracy        | correct / rows                                 | higher |
+| label_perplexity| exp(-log likelihood of right classes / rows)   | lower  |
 | macro_f1        | mean over classes of 2 hits / (answers + truth)| higher |
 | exact_match, f1 | SQuAD's of each question / questions           | higher |
 | perplexity      | exp(-log likelihood / tokens)                  | lower  |

@@ -106,7 +106,7 @@ def test_evaluate_prints_scores_as_json(study, repository, tmp_path, capsys):
     command = ["evaluate", str(study), "--repository", str(repository)]
     assert run_command([*command, "--out", str(tmp_path / "run"), "--json"]) == 0
     quality = json.loads(capsys.readouterr().out)["quality"]
-    assert {score["metric"] for score in quality} == {"accuracy", "macro_f1"}
+    assert {score["metric"] for score in quality} == {"accuracy", "macro_f1", "label_perplexity"}
     assert all(score["sha256"] for score in quality)
 
 

@@ -108,7 +108,7 @@ def test_accuracy_is_the_models_own(served: Served) -> None:
     assert not outcomes.unanswered.any()
     assert outcomes.correct is not None
     assert np.array_equal(outcomes.correct, np.arange(ROWS) % 4 != 0)
-    assert {item.metric for item in scores} == {"accuracy", "macro_f1"}
+    assert {item.metric for item in scores} == {"accuracy", "macro_f1", "label_perplexity"}
     assert scores[0].value == 0.75
     assert scores[0].sha256 == "digest of classifier"
     assert scores[0].relative_to_teacher == 1

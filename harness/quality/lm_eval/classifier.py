@@ -31,6 +31,7 @@ from typing import Any
 
 from harness.errors import DataError
 from harness.study import SequenceClassification
+from harness.tasks.classification.statistics import LEAST_NATS
 from harness.tasks.label_values import is_generic
 from harness.tasks.labels import choose_reading
 
@@ -273,7 +274,10 @@ def _of_classes(
         metrics = process(document, results)
         kept = {name: one for name, one in metrics.items() if name not in _WEIGHED_BY_LENGTH}
         gold = gold_choice(task, document)
-        return kept if gold is None else {**kept, LABEL_PERPLEXITY: results[gold][0]}
+        if gold is None:
+            return kept
+        # Minus infinity, of a class that is ruled out, would leave no sum to take.
+        return {**kept, LABEL_PERPLEXITY: max(results[gold][0], LEAST_NATS)}
 
     return process_results
 

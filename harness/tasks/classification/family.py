@@ -34,8 +34,11 @@ from harness.tasks.classification.rows import (
 from harness.tasks.classification.section import SequenceClassification
 from harness.tasks.classification.shifts import class_details
 from harness.tasks.classification.statistics import (
+    answered_rows,
     classification_statistics,
     kl_to_teacher_nats,
+    label_distribution,
+    label_perplexity,
     log_probabilities,
     paired_measures,
     predictions_numbered_by,
@@ -186,9 +189,27 @@ class ClassificationFamily(
     def statistics(
         self, outcomes: LabelOutcomes, dataset: LabelledDataset, kept: Mask
     ) -> tuple[Statistic, ...]:
-        """Accuracy and macro-F1, also of a teacher that numbers the data's classes otherwise."""
+        """Accuracy, macro-F1 and label perplexity, however the model numbers the classes.
+
+        What answers with labels alone (a pipeline, the baseline) has no label perplexity.
+        """
         predictions = predictions_numbered_by(dataset.class_names, outcomes)
-        return classification_statistics(dataset.labels[kept], predictions[kept])
+        found = classification_statistics(dataset.labels[kept], predictions[kept])
+        distribution = label_distribution(outcomes, dataset.class_names)
+        if distribution is None:
+            return found
+        return (*found, *label_perplexity(distribution[kept], dataset.labels[kept]))
+
+    def comparable(self, metric: str, outcomes: LabelOutcomes, teacher: LabelOutcomes) -> bool:
+        """A likelihood compares on the same rows alone; what is right or wrong on all of them."""
+        if metric != "label_perplexity":
+            return True
+        own, theirs = label_distribution(outcomes), label_distribution(teacher)
+        return (
+            own is not None
+            and theirs is not None
+            and np.array_equal(answered_rows(own), answered_rows(theirs))
+        )
 
     def right(self, metric: str, outcomes: LabelOutcomes) -> Mask | None:
         """Accuracy is the share of right rows."""

@@ -14,12 +14,23 @@ from scipy import special
 
 from harness.errors import MissingExtraError
 from harness.statistics.intervals import RowSums
-from harness.statistics.metrics import Statistic, columns, ratio, share_statistic
+from harness.statistics.metrics import (
+    Statistic,
+    columns,
+    perplexity_sums,
+    ratio,
+    share_statistic,
+    sums_statistic,
+)
 from harness.statistics.paired import Measure, kappa_measure, mean_and_tail, share_measure
 from harness.tasks.classification.outcomes import NO_PREDICTION, ClassOutcomes, LabelOutcomes
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+LEAST_NATS = -1e300
+"""In place of minus infinity, with which no sum can be taken."""
+MAX_UNANSWERED_SHARE = 0.01
+"""Of the rows, beyond which there is no likelihood to tell."""
 _MOST_CLASSES = 30
 """Among which the worst and the best row are sought: the rarest, whose F1 a row moves most."""
 
@@ -44,6 +55,35 @@ def classification_statistics(labels: Integers, predictions: Integers) -> tuple[
             _f1_sums(labels[:, None] == classes, predictions[:, None] == classes),
         ),
     )
+
+
+def answered_rows(log_distribution: Floats) -> NDArray[np.bool_]:
+    """Rows that have a distribution, (rows,)."""
+    return np.asarray(~np.isnan(log_distribution).any(axis=1))
+
+
+def label_perplexity(log_distribution: Floats, labels: Integers) -> tuple[Statistic, ...]:
+    """The exponential of the mean negative log likelihood of the right class.
+
+    An unanswered row has no likelihood: it is left out, and where more than
+    `MAX_UNANSWERED_SHARE` are, the rest is no longer the same data and nothing is told. All is done
+    with logarithms: a probability that is 0 in floating point has a finite one, and a model that
+    gives the right class none at all has the largest perplexity there is.
+
+    Args:
+        log_distribution: natural logarithm of the probability of each class, (rows, classes); NaN
+            in an unanswered row.
+        labels: index of the right class, (rows,).
+
+    Returns:
+        Nothing where it cannot be told.
+    """
+    answered = answered_rows(log_distribution)
+    if not answered.any() or (~answered).mean() > MAX_UNANSWERED_SHARE:
+        return ()
+    found = log_distribution[np.arange(len(labels)), labels]
+    nats = np.where(answered, np.maximum(found, LEAST_NATS), 0.0)
+    return (sums_statistic("label_perplexity", perplexity_sums(nats, answered)),)
 
 
 def _sklearn_metrics() -> ModuleType:
@@ -101,6 +141,25 @@ def predictions_numbered_by(names: tuple[str, ...], outcomes: LabelOutcomes) -> 
     return np.where(answered, order[outcomes.predictions], NO_PREDICTION).astype(np.int64)
 
 
+def logits_in_order(outcomes: ClassOutcomes, order: tuple[str, ...] = ()) -> Floats | None:
+    """A classifier's logits, (rows, classes), in the order of classes wanted.
+
+    Args:
+        outcomes: of a classifier.
+        order: class names; none takes the classifier's own.
+
+    Returns:
+        None where it knows other classes.
+    """
+    logits = outcomes.logits.astype(np.float64)
+    own = outcomes.label_names
+    if order and own and own != order:
+        if sorted(own) != sorted(order):
+            return None
+        logits = logits[:, [own.index(name) for name in order]]
+    return logits
+
+
 def log_probabilities(outcomes: LabelOutcomes, order: tuple[str, ...] = ()) -> Floats | None:
     """Natural logarithm of a classifier's distribution, (rows, classes); NaN where unanswered.
 
@@ -113,13 +172,26 @@ def log_probabilities(outcomes: LabelOutcomes, order: tuple[str, ...] = ()) -> F
     """
     if not isinstance(outcomes, ClassOutcomes):
         return None
-    logits = outcomes.logits.astype(np.float64)
-    own = outcomes.label_names
-    if order and own and own != order:
-        if sorted(own) != sorted(order):
-            return None
-        logits = logits[:, [own.index(name) for name in order]]
-    usable = np.isfinite(logits).all(axis=1)
+    logits = logits_in_order(outcomes, order)
+    if logits is None:
+        return None
+    return _log_softmax(logits, np.asarray(np.isfinite(logits).all(axis=1)))
+
+
+def label_distribution(outcomes: LabelOutcomes, order: tuple[str, ...] = ()) -> Floats | None:
+    """As `log_probabilities`, with minus infinity for a class that a row's logits rule out.
+
+    NaN where a row is unanswered, or has a logit that is no number or plus infinity.
+    """
+    logits = logits_in_order(outcomes, order) if isinstance(outcomes, ClassOutcomes) else None
+    if logits is None:
+        return None
+    usable = (logits < np.inf).all(axis=1) & np.isfinite(logits).any(axis=1)
+    return _log_softmax(logits, np.asarray(usable))
+
+
+def _log_softmax(logits: Floats, usable: NDArray[np.bool_]) -> Floats:
+    """Of the usable rows; NaN in the others."""
     found = np.full_like(logits, np.nan)
     found[usable] = special.log_softmax(logits[usable], axis=1)
     return found
