@@ -26,7 +26,7 @@ def add_arguments(parser: LocustArgumentParser) -> None:
     _add_open_loop(parser)
     _add_user_counts(parser)
     _add_connection(parser)
-    _add_evidence(parser)
+    _add_outputs(parser)
     _add_metrics(parser)
 
 
@@ -68,7 +68,7 @@ def _add_choice(parser: LocustArgumentParser) -> None:
         default="",
         help="requests/s of the whole test, split over the workers; the user count does not matter",
     )
-    parser.add_argument("--client-batch-size", default="", help="rows a request; 1 by default")
+    parser.add_argument("--client-batch-size", default="", help="rows per request; 1 by default")
     parser.add_argument("--length-mix", default="", help="padded lengths, such as 16:1,32:2")
 
 
@@ -130,7 +130,7 @@ def _add_user_counts(parser: LocustArgumentParser) -> None:
         "--users-shape", default="", help="factor of the user count, such as spike:1..5/10min"
     )
     parser.add_argument("--sweep", default="", help="requests in flight, in steps: 1,2,4,8,16")
-    parser.add_argument("--step-time", default="10", help="seconds a step of the sweep")
+    parser.add_argument("--step-time", default="10", help="seconds per step of the sweep")
 
 
 def _add_connection(parser: LocustArgumentParser) -> None:
@@ -160,7 +160,7 @@ def _add_connection(parser: LocustArgumentParser) -> None:
     )
 
 
-def _add_evidence(parser: LocustArgumentParser) -> None:
+def _add_outputs(parser: LocustArgumentParser) -> None:
     parser.add_argument(
         "--histograms", default="", help="JSON file for HDR histograms and totals of each phase"
     )
@@ -171,7 +171,7 @@ def _add_evidence(parser: LocustArgumentParser) -> None:
         help="new run folder for every test of this session; harness report reads it",
     )
     parser.add_argument(
-        "--records", default="", help="folder for a Parquet file of every request, one a worker"
+        "--records", default="", help="folder for a Parquet file of every request, one per worker"
     )
 
 

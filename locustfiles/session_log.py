@@ -79,13 +79,13 @@ class SessionLog:
             self._write(self._folder, watched, trials)
 
     def trials_csv(self) -> str:
-        """One row a trial of every test that is over, in the columns of a run's trials.csv."""
+        """One row per trial of every test that is over, in the columns of a run's trials.csv."""
         from harness.runs.tables import trials_table
 
         return str(trials_table(self._trials, ()).to_csv(index=False))
 
     def series_csv(self) -> str:
-        """One row a second (more for a long test) of every test that is over."""
+        """One row per second (more for a long test) of every test that is over."""
         import pandas as pd
 
         return str(pd.DataFrame(self._series).to_csv(index=False))

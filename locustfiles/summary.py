@@ -57,7 +57,7 @@ def outcome_rows(results: Results, now_s: float) -> list[Row]:
 
 
 def phase_rows(results: Results, now_s: float) -> list[Row]:
-    """A row a phase, or a step of a sweep."""
+    """One row per phase, or a step of a sweep."""
     return [_phase_row(one) for one in results.phases(now_s) if one.duration_s]
 
 

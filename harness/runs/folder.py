@@ -72,7 +72,7 @@ class StoredRun:
     relabellings: tuple[Relabelling, ...] = ()
     """Of variants whose outputs seem to stand for other classes than they are called by."""
     tasks: tuple[TaskEntry, ...] = ()
-    """lm-eval's, one a variant; their scores are among `scores`."""
+    """lm-eval's, one per variant; their scores are among `scores`."""
 
 
 class RunFolder:

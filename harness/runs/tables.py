@@ -45,7 +45,7 @@ def write_tables(run: StoredRun, folder: Path) -> None:
 
 
 def trials_table(trials: Sequence[TrialResult], variants: Sequence[ModelVariant]) -> pd.DataFrame:
-    """One row a trial, in the order they were measured."""
+    """One row per trial, in the order they were measured."""
     by_name = {variant.name: variant for variant in variants}
     rows = [_trial_row(result, by_name.get(result.trial.variant)) for result in trials]
     columns = None if rows else ["trial_id", "variant", "valid", "decision"]
@@ -53,7 +53,7 @@ def trials_table(trials: Sequence[TrialResult], variants: Sequence[ModelVariant]
 
 
 def quality_table(scores: Sequence[QualityScore]) -> pd.DataFrame:
-    """One row a variant and metric."""
+    """One row per variant and metric."""
     rows = [
         {key: str(value) if key == "role" else value for key, value in asdict(score).items()}
         for score in scores
@@ -63,13 +63,13 @@ def quality_table(scores: Sequence[QualityScore]) -> pd.DataFrame:
 
 
 def pairs_table(pairs: Sequence[PairedMeasure]) -> pd.DataFrame:
-    """One row a variant and measure."""
+    """One row per variant and measure."""
     columns = [field.name for field in fields(PairedMeasure)]
     return pd.DataFrame([asdict(one) for one in pairs], columns=columns)
 
 
 def losses_table(losses: Sequence[LossEntry]) -> pd.DataFrame:
-    """One row a variant and step of its chain, then one for the total; a loss is positive."""
+    """One row per variant and step of its chain, then one for the total; a loss is positive."""
     columns = ["variant", "family", "step", "metric", "quality"]
     columns += ["loss", "loss_low", "loss_high", "changed", "samples", "left_out"]
     rows = []
@@ -86,7 +86,7 @@ def losses_table(losses: Sequence[LossEntry]) -> pd.DataFrame:
 
 
 def slices_table(losses: Sequence[LossEntry]) -> pd.DataFrame:
-    """One row a variant and slice."""
+    """One row per variant and slice."""
     columns = ["variant", "family", "slicing", "slice", "samples", "teacher_quality", "quality"]
     columns += ["loss", "loss_low", "loss_high", "excess", "p_value_holm", "training_samples"]
     rows = [
@@ -102,7 +102,7 @@ def slices_table(losses: Sequence[LossEntry]) -> pd.DataFrame:
 
 
 def cold_starts_table(cold_starts: Sequence[ColdStart]) -> pd.DataFrame:
-    """One row a variant, with the serving configuration it was loaded with."""
+    """One row per variant, with the serving configuration it was loaded with."""
     rows = []
     for one in cold_starts:
         row = asdict(one)
@@ -117,7 +117,7 @@ def _trial_row(result: TrialResult, variant: ModelVariant | None) -> dict[str, A
 
 
 def _asked_columns(trial: Trial, variant: ModelVariant | None) -> dict[str, Any]:
-    """What is known of the artefact is None where somebody else's server was measured."""
+    """What is known of the artefact is None where an external server was measured."""
     serving, workload = trial.serving, trial.workload
     return {
         "trial_id": trial.trial_id,

@@ -56,7 +56,7 @@ class CpuReading:
     ours_s: Mapping[ProcessKey, float] = field(default_factory=dict)
     """User and system time of the server's processes, the generators' and the harness's own."""
     threads: Mapping[tuple[int, int], ThreadTimes] = field(default_factory=dict)
-    """The server's, by process and thread; empty where they are not told."""
+    """The server's, by process and thread; empty where the machine does not say."""
     pressure_s: float | None = None
     """For how long some process of the machine waited for a core (PSI)."""
     group_pressure_s: float | None = None
@@ -200,7 +200,7 @@ def _existing(pids: Iterable[int]) -> Iterable[psutil.Process]:
 
 
 def _affinity(process: psutil.Process) -> frozenset[int] | None:
-    """The cores that a process may use; None where that is not told."""
+    """The cores that a process may use; None where the machine does not say."""
     try:
         return frozenset(process.cpu_affinity())
     except (psutil.Error, AttributeError):

@@ -186,7 +186,7 @@ def with_parts(ensemble: ServerMetrics, parts: Mapping[str, ServerMetrics]) -> S
     Queue and computation of the whole become the sums over the parts, so that what is shown adds
     up; Triton's counters of the ensemble itself do not tell the parts' queues apart. A part that
     was restarted, or that does not tell, leaves all of them out; one of which another version was
-    loaded is told as if it were the ensemble's.
+    loaded is reported as if it were the ensemble's.
     """
     for name, part in parts.items():
         if part.exchanged:

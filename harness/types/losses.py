@@ -153,7 +153,7 @@ class LossEntry:
     teacher_sha256: str = ""
     """Of the teacher it was held against: beside another it is traced anew."""
     metric: str = ""
-    """That chain and slices are in; empty in runs from before it was told."""
+    """That chain and slices are in; empty in runs from before it was kept."""
     examples_in: str = ""
     """What the examples' losses are counted in, where that is not how probable the right answer
     is."""

@@ -32,7 +32,7 @@ class QualityScore:
     """Per-sample outcomes, relative to the run folder."""
     units: int | None = None
     """What of the samples is independent: documents of windows, contexts of questions, else the
-    samples themselves. None in runs from before it was told."""
+    samples themselves. None in runs from before it was kept."""
     standard_error: float | None = None
     """Of the value; 0 where all units agree, None where it is not to be had."""
     relative_standard_error: float | None = None

@@ -19,7 +19,7 @@ class Accelerator(StrEnum):
 
 @dataclass(frozen=True)
 class ServingConfig:
-    """Triton's side of a trial; 0 is what a server of somebody else's does not tell."""
+    """Triton's side of a trial; 0 is what an external server does not say."""
 
     max_batch_size: int = 16
     queue_delay_us: int = 0
@@ -35,7 +35,7 @@ class ServingConfig:
 
     @property
     def told(self) -> bool:
-        """Whether it is known: some servers of somebody else's tell nothing."""
+        """Whether the configuration is known: some external servers do not say."""
         return self.instance_count > 0 or self.max_batch_size > 0
 
     @property

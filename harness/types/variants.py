@@ -89,7 +89,7 @@ class ModelVariant:
     source: str
     """The checkpoint it was exported from, as the study names it."""
     sha256: str
-    """Of the artefact's file (`model.onnx`, `model.plan`); where only somebody else's server has
+    """Of the artefact's file (`model.onnx`, `model.plan`); where only an external server has
     it, `remote:` and a digest of the address, of what that says of it and of what it answers."""
     path: Path
     inputs: tuple[TensorSpec, ...]
@@ -97,7 +97,7 @@ class ModelVariant:
     parameters: int
     """Number of trained weights of the checkpoint."""
     size_bytes: int | None
-    """Size of the artefact's file; None where only somebody else's server has it."""
+    """Size of the artefact's file; None where only an external server has it."""
     parity: Mapping[str, float] = field(default_factory=dict)
     """Largest absolute difference from the checkpoint, by output name."""
     pipeline_of: str = ""
@@ -105,7 +105,7 @@ class ModelVariant:
     batches: bool = True
     """False of a model whose configuration has `max_batch_size` 0, and keeps it."""
     served_as: str = ""
-    """The model's name on a server of somebody else's, where that is another."""
+    """The model's name on an external server, where that is another."""
 
     @property
     def served_name(self) -> str:

@@ -120,15 +120,15 @@ class LoadGenerators:
             job: the trial.
             watcher: opens the window and ends it.
             check: called every second of the load; what it raises ends the trial at once.
-            listen: told of every report, and which process it came from, as it comes.
+            listen: called with every report as it comes, and with the index of its process.
 
         Raises:
             GeneratorError: a process died, failed or hung. The trial is lost, the generators are
                 not: the next `run` works.
         """
-        crew = self._revive()
-        shares = split_concurrency(job.workload.concurrency, len(crew))
-        busy = [process for process, share in zip(crew, shares, strict=True) if share]
+        processes = self._revive()
+        shares = split_concurrency(job.workload.concurrency, len(processes))
+        busy = [process for process, share in zip(processes, shares, strict=True) if share]
         try:
             self._prepare(job, busy, shares)
             protocol = job.workload.protocol

@@ -37,7 +37,7 @@ def arrival_times_ns(
 
     Args:
         process: which kind, and its shape.
-        rate_per_s: nominal requests a second; None for a trace.
+        rate_per_s: nominal requests per second; None for a trace.
         seed: the same seed gives the same arrivals.
 
     Raises:
@@ -50,7 +50,9 @@ def arrival_times_ns(
         times_ns = read_trace(process.trace, process.trace_unit).times_ns
         return (times_ns[start : start + CHUNK] for start in range(0, len(times_ns), CHUNK))
     if rate_per_s is None:
-        raise UsageError("an open loop without a rate", next_step="name one, in requests a second")
+        raise UsageError(
+            "an open loop without a rate", next_step="name one, in requests per second"
+        )
     return _timed(process, rate_per_s, np.random.default_rng([_STREAM, seed]))
 
 

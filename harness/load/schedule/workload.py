@@ -71,7 +71,7 @@ def _check_open_loop(workload: Workload) -> None:
         return
     if rate_per_s is None:
         raise UsageError(
-            "an open loop without a rate", next_step="name one, in requests a second, or a trace"
+            "an open loop without a rate", next_step="name one, in requests per second, or a trace"
         )
     if not (isfinite(rate_per_s) and rate_per_s > 0):
         raise UsageError(f"a rate of {rate_per_s:g} requests/s: it must be above 0")

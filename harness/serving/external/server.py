@@ -104,7 +104,7 @@ class ServerFacts:
 
 
 class RemoteServer(Protocol):
-    """A running server of somebody else's. All methods raise ServerError without answer."""
+    """A running external server. All methods raise ServerError where it does not answer."""
 
     @property
     def endpoint(self) -> Endpoint:
