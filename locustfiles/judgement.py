@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from harness import hdr
 from harness.types import SCHEDULE_DELAY, TimeSlice
 from harness.types.limits import GENERATOR_CPU_LIMIT, allowed_late_ms
+from harness.words.numbers import latency, percent, seconds
 from results import Results, WorkerState
 
 _REMEDIES = (
@@ -73,7 +74,7 @@ def in_locust_words(reason: str) -> str:
 def lost_words(state: WorkerState) -> str:
     """When a process was lost, and what that means for the numbers."""
     return (
-        f"{state.name} was lost {state.reported_s:.0f} s into the test: what it had reported "
+        f"{state.name} was lost {seconds(state.reported_s)} s into the test: what it had reported "
         "by then is counted, and its share of the load is missing since"
     )
 
@@ -88,8 +89,8 @@ def _troubles_of(state: WorkerState, results: Results, now_s: float) -> Iterator
         )
     if state.stood_still_s > STANDSTILL_SHARE * results.whole(now_s).duration_s:
         yield (
-            f"{state.name} stood still for {state.stood_still_s:.1f} s: its share of the load was "
-            "missing for so long"
+            f"{state.name} stood still for {seconds(state.stood_still_s)} s: its share of the load "
+            "was missing for so long"
         )
 
 
@@ -101,18 +102,19 @@ def _of_worker(state: WorkerState, allowed_ms: float) -> Iterator[str]:
     health = state.health
     if health.cpu_cores >= GENERATOR_CPU_LIMIT:
         yield (
-            f"{state.name} was the limit (it used {health.cpu_cores:.0%} of a core): {MORE_WORKERS}"
+            f"{state.name} was the limit (it used {percent(health.cpu_cores)} of a core): "
+            f"{MORE_WORKERS}"
         )
     if state.clock_error_s > CLOCK_KNOWN_S:
         yield (
-            f"the clock of {state.name} is known to within {1000 * state.clock_error_s:.0f} ms "
+            f"the clock of {state.name} is known to within {latency(1000 * state.clock_error_s)} "
             "only: its part of every second may be off by as much"
         )
     lag_ms = hdr.value_at(health.loop_lag, 0.99) or 0.0
     if lag_ms > allowed_ms:
         yield (
-            f"{state.name} woke late (p99 of its event loop's lag {lag_ms:.1f} ms, "
-            f"{allowed_ms:.1f} ms are tolerated): give it a core of its own, or {MORE_WORKERS}"
+            f"{state.name} woke late (p99 of its event loop's lag {latency(lag_ms)}, "
+            f"{latency(allowed_ms)} are tolerated): give it a core of its own, or {MORE_WORKERS}"
         )
 
 
@@ -121,6 +123,6 @@ def _of_load(total: TimeSlice, allowed_ms: float) -> Iterator[str]:
     late_ms = hdr.value_at(delays, 0.99) or 0.0
     if late_ms > allowed_ms:
         yield (
-            f"requests were sent late (p99 {late_ms:.1f} ms after they fell due, "
-            f"{allowed_ms:.1f} ms are tolerated): {MORE_WORKERS}"
+            f"requests were sent late (p99 {latency(late_ms)} after they fell due, "
+            f"{latency(allowed_ms)} are tolerated): {MORE_WORKERS}"
         )

@@ -11,6 +11,7 @@ from harness import hdr
 from harness.metrics import PERCENTILES, SHOWN_PERCENTILES
 from harness.system.storage import storage_errors
 from harness.types import SPANS, Latencies, SparseHistogram
+from harness.words.numbers import milliseconds, number, percent, seconds
 from judgement import remark_on, warnings_of
 from plan import Plan
 from results import PhaseResult, Results
@@ -49,8 +50,8 @@ def outcome_rows(results: Results, now_s: float) -> list[Row]:
         {
             "outcome": outcome,
             "requests": count,
-            "share": f"{count / together:.2%}" if together else NOT_SEEN,
-            "per_second": f"{count / whole.duration_s:,.1f}" if whole.duration_s else NOT_SEEN,
+            "share": percent(count / together) if together else NOT_SEEN,
+            "per_second": number(count / whole.duration_s) if whole.duration_s else NOT_SEEN,
         }
         for outcome, count in counts.items()
     ]
@@ -66,7 +67,7 @@ def worker_rows(results: Results, now_s: float) -> list[Row]:
     return [
         {
             "process": state.name,
-            "cpu": f"{state.health.cpu_cores:.0%}",
+            "cpu": percent(state.health.cpu_cores),
             "lag_p99": _ms(hdr.value_at(state.loop_lag, 0.99)),
             "memory": f"{state.memory_bytes / _MEBI:,.0f} MiB",
             "remark": remark_on(state, results, now_s),
@@ -140,9 +141,9 @@ def _phase_row(phase: PhaseResult) -> Row:
     shown = {name: latencies[name] for name in SHOWN_PERCENTILES}
     return {
         "phase": phase.name,
-        "seconds": f"{phase.duration_s:.1f}",
-        "requests_per_s": f"{phase.requests_per_s:,.1f}",
-        "inferences_per_s": f"{phase.inferences_per_s:,.1f}",
+        "seconds": seconds(phase.duration_s),
+        "requests_per_s": number(phase.requests_per_s),
+        "inferences_per_s": number(phase.inferences_per_s),
         **shown,
         "failed": sum(phase.total.failures.values()),
         "dropped": phase.total.dropped,
@@ -184,7 +185,7 @@ def _percentiles(histogram: SparseHistogram) -> dict[str, str | int]:
 
 
 def _ms(value: float | None) -> str:
-    return NOT_SEEN if value is None else f"{value:,.3f}"
+    return NOT_SEEN if value is None else milliseconds(value)
 
 
 def _table(rows: Sequence[Row]) -> str:

@@ -14,6 +14,7 @@ from harness.errors import EXIT_ENVIRONMENT, EXIT_OBJECTIVE_NOT_MET, EXIT_OK, EX
 from harness.planning.assessment import Assessment
 from harness.study.objective import load_clauses, quality_clauses
 from harness.types import Decision
+from harness.words.numbers import number
 from judgement import in_locust_words
 from plan import Plan
 from results import TRANSIENT, Results
@@ -56,7 +57,7 @@ def verdict_lines(watched: Watched) -> Iterator[str]:
         said = _said(verdicts[name]) if name in verdicts else f"invalid: {_NOTHING}"
         yield f"Verdict{of} on {objective}: {said}"
     if needed_s := watched.needed_s():
-        yield f"A test of about {needed_s:,.0f} s would tell."
+        yield f"A test of about {number(needed_s)} s would tell."
     if left_out := ", ".join(one.text for one in quality_clauses(watched.plan.slo)):
         yield f"Not judged here: {left_out} (a load test measures no quality)"
 

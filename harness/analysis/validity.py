@@ -41,6 +41,7 @@ from harness.types.limits import (
     lost_share,
     stolen_per_second,
 )
+from harness.words.numbers import asked, latency, number, percent, seconds
 
 GENERATOR_CPU_AIM = 0.60
 """Cores per process that the number of workers in a remedy aims at."""
@@ -129,14 +130,16 @@ def _server_short_of_cores(load: LoadResult, host: HostMetrics) -> Iterator[str]
     if lost is None or lost <= LOST_SHARE:
         return
     stolen = stolen_per_second(host) * (host.server_run_cores or 0.0)
-    by_whom = f"other processes used {host.foreign_cpu or 0.0:.2f} cores there"
+    by_whom = f"other processes used {number(host.foreign_cpu or 0.0)} cores there"
     if stolen > (host.server_foreign_wait_cores or 0.0):
-        by_whom = f"the hypervisor took {host.cpu_steal or 0.0:.0%} of its machine's time (steal)"
+        by_whom = (
+            f"the hypervisor took {percent(host.cpu_steal or 0.0)} of its machine's time (steal)"
+        )
     waited_ms = 1000 * (host.server_wait_cores or 0.0) * load.duration_s / max(load.completed, 1)
     yield (
-        f"the server was short of a core for {lost:.0%} of its time ({by_whom}; its threads waited "
-        f"{waited_ms:.2g} ms for each request): keep other work off its machine, or give the "
-        "server cores that nobody else uses, and measure again"
+        f"the server was short of a core for {percent(lost)} of its time ({by_whom}; its threads "
+        f"waited {latency(waited_ms)} for each request): keep other work off its machine, or give "
+        "the server cores that nobody else uses, and measure again"
     )
 
 
@@ -144,7 +147,7 @@ def _generator_saturated(load: LoadResult, _: ServerMetrics, __: Workload) -> It
     if load.generator_cpu >= GENERATOR_CPU_LIMIT:
         yield (
             f"the load generator was the limit (its busiest process used "
-            f"{load.generator_cpu:.0%} of a core): {_more_workers(load)}"
+            f"{percent(load.generator_cpu)} of a core): {_more_workers(load)}"
         )
 
 
@@ -152,8 +155,8 @@ def _generator_late(load: LoadResult, _: ServerMetrics, __: Workload) -> Iterato
     late_ms, allowed_ms = _send_delay_p99_ms(load), _allowed_late_ms(load)
     if late_ms > allowed_ms:
         yield (
-            f"the load generator sent late (p99 {late_ms:.1f} ms after the scheduled time; "
-            f"{allowed_ms:.1f} ms are tolerated): {_more_room(load)}"
+            f"the load generator sent late (p99 {latency(late_ms)} after the scheduled time; "
+            f"{latency(allowed_ms)} are tolerated): {_more_room(load)}"
         )
 
 
@@ -179,8 +182,9 @@ def _slots_idle(load: LoadResult, _: ServerMetrics, workload: Workload) -> Itera
     idle_ms = 1000 * idle * load.duration_s / load.completed
     if idle > IDLE_SHARE * workload.concurrency and idle_ms > IDLE_FLOOR_MS:
         yield (
-            f"the load generator was slow to send the next request ({idle_ms:.1f} ms on average, "
-            f"so that {in_flight:.1f} of {workload.concurrency} were in flight): {_more_room(load)}"
+            f"the load generator was slow to send the next request ({latency(idle_ms)} on "
+            f"average, so that {number(in_flight)} of {workload.concurrency} were in flight): "
+            f"{_more_room(load)}"
         )
 
 
@@ -192,8 +196,8 @@ def _event_loop_late(load: LoadResult, _: ServerMetrics, __: Workload) -> Iterat
     lag_ms, allowed_ms = _loop_lag_p99_ms(load), _allowed_late_ms(load)
     if lag_ms > allowed_ms and not load.answers_stamped:
         yield (
-            f"the load generator woke late (p99 of its event loop's lag {lag_ms:.1f} ms; "
-            f"{allowed_ms:.1f} ms are tolerated): {_more_room(load)}"
+            f"the load generator woke late (p99 of its event loop's lag {latency(lag_ms)}; "
+            f"{latency(allowed_ms)} are tolerated): {_more_room(load)}"
         )
 
 
@@ -207,14 +211,14 @@ def _rate_missed(load: LoadResult, _: ServerMetrics, workload: Workload) -> Iter
     flat = arrivals.kind is not ArrivalKind.TRACE and arrivals.shape.kind is ShapeKind.FLAT
     if workload.load_mode is LoadMode.CLOSED or workload.rate_per_s is None or not flat:
         return
-    asked = workload.rate_per_s * load.duration_s
+    expected = workload.rate_per_s * load.duration_s
     due = _sent(load) + load.dropped
     variation = {ArrivalKind.CONSTANT: 0.0, ArrivalKind.GAMMA: arrivals.burstiness_cv}
-    noise = RATE_NOISE_DEVIATIONS * variation.get(arrivals.kind, 1.0) * math.sqrt(asked)
-    if due < (1 - RATE_SHORTFALL) * asked - noise:
+    noise = RATE_NOISE_DEVIATIONS * variation.get(arrivals.kind, 1.0) * math.sqrt(expected)
+    if due < (1 - RATE_SHORTFALL) * expected - noise:
         yield (
-            f"the load generator did not keep to the rate ({due / load.duration_s:,.0f} of "
-            f"{workload.rate_per_s:,.0f} requests/s fell due): {_more_workers(load)}, "
+            f"the load generator did not keep to the rate ({number(due / load.duration_s)} of "
+            f"{asked(workload.rate_per_s)} requests/s fell due): {_more_workers(load)}, "
             "or lower the rate"
         )
 
@@ -246,7 +250,8 @@ def _still_warming(load: LoadResult, _: ServerMetrics, __: Workload) -> Iterator
     if longer_s is not None:
         yield (
             f"the load was not steady yet when the window opened (latency fell for another "
-            f"{(longer_s - load.warmup_s) / 2:.2g} s): raise warmup_s to {longer_s:.2g} or more"
+            f"{seconds((longer_s - load.warmup_s) / 2)} s): raise warmup_s to "
+            f"{seconds(longer_s)} or more"
         )
 
 

@@ -20,6 +20,7 @@ from harness.export.tensorrt import plan_home
 from harness.serving.embedded.environment import ensure_server_environment, find_server_environment
 from harness.system import machine
 from harness.system.cache import cache_root
+from harness.words.numbers import number
 
 NEEDED_GIB = 4
 GENERATOR_SHARE = 4
@@ -122,7 +123,7 @@ def _pinning() -> Check:
 def _other_load() -> Check:
     """Whether something else has kept the machine busy over the last minute."""
     average, cores = os.getloadavg()[0], os.cpu_count() or 1
-    words = f"load average {average:.2f} on {cores} cores"
+    words = f"load average {number(average)} on {cores} cores"
     if average < BUSY_SHARE * cores:
         return Check("other work", "ok", words)
     return Check(

@@ -31,6 +31,7 @@ from harness.tasks.encoding import EncodedDataset
 from harness.tasks.family import AnyFamily
 from harness.tasks.parity import Inputs, Probe
 from harness.types import Precision
+from harness.words.numbers import asked_percent, percent
 
 if TYPE_CHECKING:
     from harness.tasks.graphs import Graph
@@ -165,8 +166,8 @@ def _faults(parity: Parity, tolerance: Tolerance) -> list[str]:
         )
     if parity.agreement < tolerance.agreement:
         faults.append(
-            f"keeps {parity.agreement:.1%} of {parity.clear_predictions} clear predictions, "
-            f"required {tolerance.agreement:.0%}"
+            f"keeps {percent(parity.agreement)} of {parity.clear_predictions} clear predictions, "
+            f"required {asked_percent(tolerance.agreement)}"
         )
     return faults
 

@@ -54,6 +54,7 @@ from harness.types import (
     TrialResult,
     Workload,
 )
+from harness.words.numbers import seconds
 
 KNOWN_REQUESTS = 4
 """Of a pool of 256: every 64th answer is decoded and compared, which costs under a microsecond a
@@ -148,7 +149,7 @@ class TrialRunner:
             return result
         self._machinery.warn(
             f"{trial.trial_id}: the load was not steady yet when the window opened; it is measured "
-            f"again after {steadier.workload.min_warmup_s:.2g} s of warm-up"
+            f"again after {seconds(steadier.workload.min_warmup_s)} s of warm-up"
         )
         result = self.measure(steadier, slo)
         self._folder.journal.add(result)
@@ -227,7 +228,7 @@ class TrialRunner:
             self._machinery.warn(f"{trial.trial_id}: no figures of the server: {server.problem}")
         elif server.requests is not None and late_s > LATE_READING_S:
             self._machinery.warn(
-                f"{trial.trial_id}: the server's counters were read {late_s:.1f} s off the "
+                f"{trial.trial_id}: the server's counters were read {seconds(late_s)} s off the "
                 "window's edges: its figures are of another stretch of the load, and its count of "
                 "requests is compared with the clients' only roughly"
             )

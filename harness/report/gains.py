@@ -10,7 +10,7 @@ from harness.report.selection import FamilyResults, best_of_variant, percentile_
 from harness.report.tables.model import Cell, Column, Table, numeric, words
 from harness.types import Role, TrialResult
 from harness.words.amounts import heading, metric_value, relative_value
-from harness.words.numbers import MISSING, factor, milliseconds, number
+from harness.words.numbers import MISSING, factor, milliseconds, number, percent
 
 _Value = float | None
 _SAME = 0.005
@@ -126,7 +126,7 @@ def _longer(share: float) -> str:
     change = abs(share - 1)
     if change < _SAME:
         return "the same"
-    return f"{change:.0%} {'longer' if share > 1 else 'shorter'}"
+    return f"{percent(change)} {'longer' if share > 1 else 'shorter'}"
 
 
 def _smaller(share: float) -> str:

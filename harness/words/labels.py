@@ -15,7 +15,7 @@ from harness.types import (
     Workload,
 )
 from harness.words.loads import load_words
-from harness.words.numbers import TIMES, asked
+from harness.words.numbers import TIMES, asked, seconds
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,9 @@ def again_words(trial: Trial) -> str:
     if not trial.after_longer_warm_up:
         return ""
     least_s = trial.workload.min_warmup_s
-    return f"measured again after a warm-up of {least_s:.2g} s, because it was not steady before"
+    return (
+        f"measured again after a warm-up of {seconds(least_s)} s, because it was not steady before"
+    )
 
 
 def shortened(name: str, most: int = 24) -> str:

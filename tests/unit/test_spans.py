@@ -242,7 +242,7 @@ def test_it_is_a_row_of_locusts_page(load: LoadResult) -> None:
     rows = [one for one in latency_rows(results, 10.0) if one["window"] == "whole test"]
     assert [one["latency"] for one in rows] == [span.title for span in SPANS.values()]
     gap = rows[-1]
-    assert (gap["count"], gap["p50"], gap["p95"]) == (2 * 198, "3.001", "7.003")
+    assert (gap["count"], gap["p50"], gap["p95"]) == (2 * 198, "3.00", "7.00")
 
 
 def test_a_span_between_two_moments_needs_no_values_and_takes_none(

@@ -187,7 +187,7 @@ def _shares(result: TrialResult, sizes: Sequence[int]) -> list[float]:
 def _share_text(share: float) -> str:
     if share == 0:
         return ""
-    return f"{share:.0%}" if share >= _SMALLEST_SHARE else "<1%"
+    return percent(share) if share >= _SMALLEST_SHARE else "<1%"
 
 
 def _batch_hover(result: TrialResult, size: int) -> str:

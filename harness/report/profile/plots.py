@@ -18,7 +18,7 @@ from harness.report.plots.base import (
 from harness.report.profile.findings import RUNTIMES, bound_of, by_kind
 from harness.types.card import Runtime
 from harness.types.profiles import OperatorProfile, Scaling, VariantProfile
-from harness.words.numbers import number
+from harness.words.numbers import number, percent
 
 COLOURS = {Runtime.PYTORCH: "--c-blue", Runtime.ONNX_RUNTIME: "--c-vermillion"}
 _MOST_KINDS = 10
@@ -50,7 +50,7 @@ def kinds_plot(profiles: list[OperatorProfile]) -> Plot:
                 },
                 "hovertext": [
                     f"<b>{safe(kind)}</b><br>batch {profile.batch_size}: "
-                    f"{number(times.get(kind, 0.0))} µs a call ({share:.1f}%)"
+                    f"{number(times.get(kind, 0.0))} µs a call ({percent(share / 100)})"
                     for kind, share in zip(kinds, shares, strict=True)
                 ],
                 "hoverinfo": "text",

@@ -27,6 +27,7 @@ from harness.types.limits import (
 from harness.words.loads import asked_rate, cached_words, is_open, lost_words, offered_words
 from harness.words.numbers import (
     MISSING,
+    asked_percent,
     count,
     milliseconds,
     number,
@@ -92,7 +93,7 @@ def _generator_rows(result: TrialResult) -> Iterator[_Row]:
     yield (
         "Load generator's CPU, busiest process",
         f"{percent(result.generator_cpu)} of a core",
-        f"under {GENERATOR_CPU_LIMIT:.0%}",
+        f"under {asked_percent(GENERATOR_CPU_LIMIT)}",
         "a saturated generator measures its own queue",
     )
     yield (
@@ -116,11 +117,14 @@ def _traffic_rows(result: TrialResult) -> Iterator[_Row]:
         yield (
             "In flight on average",
             f"{number(result.in_flight_mean)} of {count(workload.concurrency)}",
-            f"at least {1 - IDLE_SHARE:.0%}, where an idle slot rests over {IDLE_FLOOR_MS:g} ms",
+            (
+                f"at least {asked_percent(1 - IDLE_SHARE)}, where an idle slot rests over "
+                f"{IDLE_FLOOR_MS:g} ms"
+            ),
             "the load is lighter than it claims to be",
         )
     if is_open(workload):
-        asked = f"at least {1 - RATE_SHORTFALL:.0%}, chance apart"
+        asked = f"at least {asked_percent(1 - RATE_SHORTFALL)}, chance apart"
         yield (
             "Offered load",
             offered_words(workload, result.offered_requests_per_s),
@@ -136,7 +140,7 @@ def _traffic_rows(result: TrialResult) -> Iterator[_Row]:
     yield (
         "Failures of those sent",
         f"{count(sent - result.requests)} of {count(sent)}",
-        f"at most {BROKEN_FAILURE_SHARE:.0%}; below it the error rate is judged",
+        f"at most {asked_percent(BROKEN_FAILURE_SHARE)}; below it the error rate is judged",
         "a broken server answers fast",
     )
     if result.server.requests is not None:
@@ -144,7 +148,7 @@ def _traffic_rows(result: TrialResult) -> Iterator[_Row]:
         yield (
             "Answered, by Triton's count and the client's",
             f"{count(result.server.requests)} and {count(answered)}",
-            f"{COUNT_TOLERANCE:.0%} apart, and what lies between their clocks",
+            f"{asked_percent(COUNT_TOLERANCE)} apart, and what lies between their clocks",
             "somebody else's traffic was in it",
         )
 
@@ -155,14 +159,14 @@ def _server_rows(result: TrialResult) -> Iterator[_Row]:
         yield (
             "Answered by the response cache",
             cached_words(result),
-            "any: it is what was measured" if wanted else f"at most {CACHED_SHARE:.0%}",
+            "any: it is what was measured" if wanted else f"at most {asked_percent(CACHED_SHARE)}",
             "the cache would be measured, not the model",
         )
     if words := lost_words(result):
         yield (
             "Server short of a core because of others",
             words,
-            f"at most {LOST_SHARE:.0%}",
+            f"at most {asked_percent(LOST_SHARE)}",
             "other work on its machine would be measured with it",
         )
 

@@ -130,16 +130,16 @@ def test_a_healthy_trial_is_valid():
         ),
         (
             {"host": dataclasses.replace(BUSY, foreign_cpu=1.3)},
-            "short of a core for 30% of its time (other processes used 1.30 cores there; its",
+            "short of a core for 30.0% of its time (other processes used 1.30 cores there; its",
             "keep other work off its machine",
         ),
         (
             {"host": dataclasses.replace(BUSY, server_foreign_wait_cores=0.0, cpu_steal=0.2)},
-            "the hypervisor took 20% of its machine's time (steal)",
+            "the hypervisor took 20.0% of its machine's time (steal)",
             "measure again",
         ),
-        ({"measured": load(cpu=(0.9,))}, "90% of a core", "add workers: --workers 2"),
-        ({"measured": load(cpu=(0.95, 0.97))}, "97% of a core", "add workers: --workers 4"),
+        ({"measured": load(cpu=(0.9,))}, "90.0% of a core", "add workers: --workers 2"),
+        ({"measured": load(cpu=(0.95, 0.97))}, "97.0% of a core", "add workers: --workers 4"),
         (
             {"measured": load(lambda index: {"delay_us": 19_000})},
             "sent late (p99 19.0 ms",
@@ -152,7 +152,7 @@ def test_a_healthy_trial_is_valid():
         ),
         (
             {"workload": dataclasses.replace(CLOSED, concurrency=6)},
-            "slow to send the next request (4.0 ms on average, so that 4.0 of 6 were in flight)",
+            "slow to send the next request (4.00 ms on average, so that 4.00 of 6 were in flight)",
             "--cpus-generator 1",
         ),
         ({"measured": load(lag_us=20_000)}, "woke late", "--cpus-server 0 --cpus-generator 1"),
@@ -259,7 +259,7 @@ def test_constant_arrivals_keep_to_their_rate():
 def test_every_reason_is_told():
     _, reason = judge(load(cpu=(0.95,)), server=ServerMetrics(counters_reset=True))
     assert "counters were reset" in reason
-    assert "95% of a core" in reason
+    assert "95.0% of a core" in reason
 
 
 def test_what_a_restart_brings_about_is_told_as_the_restart_alone():
