@@ -19,6 +19,7 @@ from load_rig import Rig, load_rig
 from harness.cli.main import run_command
 from harness.load.transports.opening import GrpcImplementation
 from harness.types import WireProtocol
+from tests.held_up import unhurried
 from tests.local_study import HARMLESS, add_language_model_family, write_local_study
 
 HERE = Path(__file__).parent
@@ -37,6 +38,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.xdist_group(groups.get(item.path, item.path.stem)))
+
+
+@pytest.fixture
+def undisturbed() -> Iterator[None]:
+    """No trial of a run in this process is invalid, or measured twice, because of other work."""
+    with unhurried():
+        yield
 
 
 @pytest.fixture(scope="session")

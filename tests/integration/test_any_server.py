@@ -21,6 +21,8 @@ RENAMED = ["--model-name", "own-student-fp32=student"]
 ENDED = {0, 3, 4}
 """Decided, or not: a busy machine makes trials invalid; what was counted must be right even so."""
 
+pytestmark = pytest.mark.usefixtures("undisturbed")
+
 
 def harness(*arguments):
     return run_command([str(argument) for argument in arguments])

@@ -15,7 +15,7 @@ from harness.load.requests.payloads import REPOSITORY_FILE, read_payloads
 from harness.runs.folder import read_run
 from tests.held_up import HELD_UP
 
-pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("server_environment")]
+pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("server_environment", "undisturbed")]
 
 
 @pytest.fixture(scope="module")

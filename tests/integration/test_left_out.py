@@ -14,6 +14,8 @@ from tests.local_study import write_local_study
 
 REASON = "it differs by more than its precision explains: " + "0123456789 " * 30
 
+pytestmark = pytest.mark.usefixtures("undisturbed")
+
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):

@@ -28,7 +28,7 @@ from harness.runs.folder import read_manifest, read_run
 from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("undisturbed")]
 
 MEASURED = {EXIT_OK, EXIT_ENVIRONMENT}
 """A busy machine makes a trial invalid, with a reason; what was counted must be right even so."""

@@ -27,6 +27,8 @@ MEASURED = {0, EXIT_ENVIRONMENT}
 """Measured; a busy machine makes a trial invalid, and what was counted must be right even so."""
 SHORT = ["--concurrency", 2, "--duration", 0.5, "--warmup", 0.1, "--json"]
 
+pytestmark = pytest.mark.usefixtures("undisturbed")
+
 
 def load(*arguments: object) -> int:
     return run_command(["load", *map(str, arguments)])

@@ -20,7 +20,7 @@ from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
 from tests.local_study import write_pair_study
 
-pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("server_environment")]
+pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("server_environment", "undisturbed")]
 
 MEASURED = {EXIT_OK, EXIT_OBJECTIVE_NOT_MET, EXIT_UNDECIDED, EXIT_ENVIRONMENT}
 """By the study's objective, which these tests are not about."""

@@ -17,7 +17,7 @@ from harness.errors import (
 from harness.runs.folder import read_run
 from tests.local_study import question_rows, write_question_study
 
-pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("server_environment")]
+pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("server_environment", "undisturbed")]
 
 MEASURED = {EXIT_OK, EXIT_OBJECTIVE_NOT_MET, EXIT_UNDECIDED, EXIT_ENVIRONMENT}
 """By the study's objective, which these tests are not about."""
