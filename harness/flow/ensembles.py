@@ -1,4 +1,4 @@
-"""The pipelines of a family that asks for them: text in, label out, around each variant."""
+"""The ensembles of a family that asks for them: text in, label out, around each variant."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 PIPELINE_STAGE = "pipeline"
-"""Stage of the trial that measures a winner's whole pipeline."""
+"""Stage of the trial that measures a winner's ensemble."""
 
 
 @dataclass(frozen=True)
 class PreparedPipeline:
-    """A pipeline in the model repository, and the texts to send it."""
+    """An ensemble in the model repository, and the texts to send it."""
 
     pipeline: Pipeline
     texts: tuple[Mapping[str, NDArray[np.object_]], ...]
@@ -46,7 +46,7 @@ def prepare_pipeline(
     *,
     trust_remote_code: bool,
 ) -> PreparedPipeline:
-    """Describe a variant's pipeline with its checkpoint's tokenizer.
+    """Describe a variant's ensemble with its checkpoint's tokenizer.
 
     Args:
         family: whose task it does.
@@ -115,12 +115,12 @@ def text_groups(
 
 
 def is_pipeline(study: Study, variant: str) -> bool:
-    """Whether a name is that of a pipeline rather than of a variant."""
-    return variant.endswith(PIPELINE_SUFFIX) and study.family_of(variant).pipeline
+    """Whether a name is that of an ensemble rather than of a variant."""
+    return variant.endswith(PIPELINE_SUFFIX) and study.family_of(variant).ensemble
 
 
 def pipeline_trial(result: TrialResult, pipeline: Pipeline) -> Trial:
-    """The same load on the whole pipeline, as long as the model alone was measured at most."""
+    """The same load on the ensemble, as long as the model alone was measured at most."""
     trial = result.trial
     return dataclasses.replace(trial, variant=pipeline.variant.name, stage=PIPELINE_STAGE, repeat=0)
 
@@ -129,7 +129,7 @@ ROWS = 256
 """Of the study's own, at even distances."""
 _SHOWN_TOKENS = 12
 _ADVICE = (
-    "leave pipeline out of the family: the model itself is served and measured without it; or "
+    "leave `ensemble` out of the family: the model itself is served and measured without it; or "
     "save the tokenizer so that its tokenizer.json alone makes its tokens"
 )
 _Row = tuple[str, str | None]
@@ -163,7 +163,7 @@ def travelling_tokenizer(
         definition = backend.to_str()
     except Exception as error:  # the tokenizers package raises nothing narrower
         raise CheckpointError(
-            f"{folder}: {type(tokenizer).__name__} cannot be put into a pipeline: {error}",
+            f"{folder}: {type(tokenizer).__name__} cannot be put into an ensemble: {error}",
             next_step=_ADVICE,
         ) from error
     return TextTokenizer(
@@ -216,7 +216,7 @@ def check_travel(
         for name in names:
             if list(wanted[name]) != list(got[name]):
                 raise CheckpointError(
-                    f"the pipeline of {folder} would be served with other tokens than its own: "
+                    f"the ensemble of {folder} would be served with other tokens than its own: "
                     f"{name} of {_named(text, pair)} are {_start(got[name])} inside the server "
                     f"and {_start(wanted[name])} by {type(bare).__name__}",
                     next_step=_ADVICE,

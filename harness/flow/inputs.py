@@ -116,7 +116,7 @@ def _encoding(
     trust = model.trust_remote_code
     try:
         dataset = inputs.encoded(family.task, samples, model, folder)
-        if family.pipeline:
+        if family.ensemble:
             checked_tokenizer(family, samples, dataset, folder, trust_remote_code=trust)
     except UsageError as error:
         yield f"family {family.name}, model {model.name}: {_with_step(error)}"

@@ -305,7 +305,7 @@ def _export_family(
         for variant in made:
             write_config(variant, serving)
             by_variant[variant.name] = opened
-            if family.pipeline:
+            if family.ensemble:
                 try:
                     pipelines.append(_pipeline(family, variant, opened, serving))
                 except CheckpointError as error:

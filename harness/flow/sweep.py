@@ -168,7 +168,7 @@ def _measure_pipeline(
         trial = pipeline_trial(winner, one.pipeline)
         known = folder.journal.trials.get(trial.trial_id)
         if known is None or known.sha256 != runner.sha256(trial):
-            progress(Progress(f"pipeline of {prepared.family.name}", 0, 1, trial.trial_id))
+            progress(Progress(f"ensemble of {prepared.family.name}", 0, 1, trial.trial_id))
             runner.settle(trial, slo)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from harness.errors import StudyError
 from harness.metrics import quality_metrics
@@ -36,10 +36,11 @@ class Family(Strict):
     teacher_counts: bool | None = Field(None, description="Default: the study's.")
     serving: ServingSpace | None = Field(None, description="Default: the study's.")
     traffic: Traffic | None = Field(None, description="Default: the study's.")
-    pipeline: bool = Field(
+    ensemble: bool = Field(
         False,
-        description="Serve each variant as a whole pipeline too, text in and answer out, with the "
-        "tokenizer inside the server: scored, and measured at the winner's load.",
+        validation_alias=AliasChoices("ensemble", "pipeline"),
+        description="Also serve each variant as an ensemble, text in and answer out, with the "
+        "tokenizer inside the server: it is scored, and measured at the winner's load.",
     )
 
     @model_validator(mode="after")
@@ -52,10 +53,10 @@ class Family(Strict):
         return self
 
     @model_validator(mode="after")
-    def _pipeline_has_labels(self) -> Self:
-        if self.pipeline and not family_of(self.task).has_pipeline:
+    def _ensemble_has_labels(self) -> Self:
+        if self.ensemble and not family_of(self.task).has_pipeline:
             raise ValueError(
-                "pipeline: true answers texts with labels, entities or vectors, and a "
+                "ensemble: true answers texts with labels, entities or vectors, and a "
                 f"{self.task.kind} task has none: leave it out"
             )
         return self
@@ -137,7 +138,7 @@ class Study(Strict):
         """
         for family in self.families:
             own = [name for model in family.models for name in variants_of(model)]
-            if family.pipeline:
+            if family.ensemble:
                 own += [f"{name}{PIPELINE_SUFFIX}" for name in own]
             if variant in own:
                 return family

@@ -216,7 +216,7 @@ Parts = dict[str, float]
 
 
 def pipeline_plot(family: FamilyResults) -> Plot | None:
-    """Stacked bars; None where no pipeline's parts are known."""
+    """Stacked bars; None where no ensemble's parts are known."""
     bars: list[tuple[str, Parts]] = []
     for result in family.pipeline_trials:
         pipeline = next(one for one in family.pipelines if one.name == result.trial.variant)
@@ -229,12 +229,12 @@ def pipeline_plot(family: FamilyResults) -> Plot | None:
     totals = [sum(parts.values()) for _, parts in bars]
     return Plot(
         key=f"{family.name}-pipeline",
-        title="The model alone and the whole pipeline",
+        title="The model alone and the ensemble",
         summary=f"Mean latency of {len(bars)} trials by part; the table beside has the numbers.",
         height_px=_ENSEMBLE_FRAME_PX + _ENSEMBLE_ROW_PX * len(bars),
         traces=(*_traces(bars), bar_totals(totals)),
         layout=stacked_layout(
-            totals, ["model alone" if not at % 2 else "pipeline" for at in range(len(bars))]
+            totals, ["model alone" if not at % 2 else "ensemble" for at in range(len(bars))]
         ),
     )
 

@@ -1,4 +1,4 @@
-"""What pre- and post-processing cost: the whole served pipeline beside the model alone."""
+"""What pre- and post-processing cost: the served ensemble beside the model alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NOTE = (
 
 
 def pipeline_table(family: FamilyResults) -> Table | None:
-    """A row a part of each measured pipeline; None where none was measured."""
+    """One row per part of each measured ensemble; None where none was measured."""
     measured = [result for result in family.pipeline_trials if result.latency]
     if not measured:
         return None
@@ -38,7 +38,7 @@ def pipeline_table(family: FamilyResults) -> Table | None:
 
 
 def pipeline_quality(family: FamilyResults) -> str:
-    """A sentence on what the pipelines answered; empty where none was scored."""
+    """A sentence on what the ensembles answered; empty where none was scored."""
     said = []
     for pipeline in family.pipelines:
         own = [score for score in family.pipeline_scores if score.variant == pipeline.name]
@@ -88,7 +88,7 @@ def _rows(family: FamilyResults, result: TrialResult) -> Iterator[tuple[Cell, ..
             numeric(percent(share), share),
         )
     alone = alone_of(family, result)
-    yield _whole_row("whole pipeline", result, _against(result, alone))
+    yield _whole_row("whole ensemble", result, _against(result, alone))
     if alone is not None:
         yield _whole_row("model alone, same load", alone, "")
 

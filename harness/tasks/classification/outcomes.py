@@ -123,14 +123,14 @@ def label_answer(dataset: EncodedDataset) -> TextAnswer:
     """
     if not isinstance(dataset, LabelledDataset):
         raise DataError(
-            "a pipeline answers with the names of classes, and there are none",
+            "an ensemble answers with the names of classes, and there are none",
             next_step="give the task's labels",
         )
     labels = dataset.label_names
     repeated = sorted({name for name in labels if labels.count(name) > 1})
     if repeated:
         raise DataError(
-            f"a pipeline answers with the names of classes, and two have the same: "
+            f"an ensemble answers with the names of classes, and two have the same: "
             f"{', '.join(repeated)}",
             next_step="name each class once in the checkpoint's id2label",
         )
