@@ -1,4 +1,4 @@
-"""Samples a second of an lm-eval task: through the endpoint, and by stock lm-eval in process.
+"""Samples per second of an lm-eval task: through the endpoint, and by stock lm-eval in process.
 
 Both score the same checkpoint on the same documents and cores, in alternation, and must come to
 the same score. Loading is left out on both sides (checkpoint, export, server); making tokens and
@@ -64,7 +64,7 @@ def main() -> int:
                 skip("lm-eval-hf", error)
             for task in tasks:
                 rows += _compare(task, clients, options)
-    show(f"lm-eval samples a second (median of {options.rounds} rounds)", rows, options.json)
+    show(f"lm-eval samples per second (median of {options.rounds} rounds)", rows, options.json)
     return 0
 
 

@@ -75,7 +75,7 @@ class ModelAnalyzer:
         folder: Path,
         timeout_s: float,
     ) -> Answer:
-        """Its brute search over the space, by gRPC, one row a request.
+        """Its brute search over the space, by gRPC, one row per request.
 
         Args:
             endpoint: Of a Triton under explicit model control that serves `repository`.

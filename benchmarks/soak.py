@@ -1,7 +1,7 @@
 """Whether a long load stays what it was: memory of every process of ours, percentiles by minute.
 
 An open loop at a share of the most that a short closed loop finds possible, on the cached model.
-A row a minute; the last line says how far memory and percentiles moved after the first minute,
+A row per minute; the last line says how far memory and percentiles moved after the first minute,
 which allows what is filled once (pools, caches, the interpreter's arenas).
 
     python benchmarks/soak.py --minutes 10 --json rows.json
@@ -79,7 +79,7 @@ def _soak(
 
 
 def _rows(result: LoadResult, memory: MemoryByMinute, minute_s: float) -> list[Row]:
-    """A row a minute: the harness's own process, its workers, and what they saw."""
+    """A row per minute: the harness's own process, its workers, and what they saw."""
     slices = round(minute_s / result.slice_s)
     rows: list[Row] = []
     for minute, resident in enumerate(memory):

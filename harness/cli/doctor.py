@@ -1,4 +1,4 @@
-"""harness doctor: what this machine has, what is missing, the command that mends it."""
+"""harness doctor: what this machine has, what is missing, and how to get it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def doctor(
     ] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Say what this machine has, what is missing, and the command that mends it."""
+    """Say what this machine has, what is missing, and how to get it."""
     if prepare:
         with ProgressDisplay() as progress:
             ensure_server_environment(progress)
@@ -159,7 +159,7 @@ def _server() -> Check:
 
 def _table(findings: list[Check]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for column in ("", "subject", "what was found", "mend it with"):
+    for column in ("", "subject", "what was found", "how to fix it"):
         table.add_column(column, overflow="fold")
     for finding in findings:
         style = {"ok": "green", "missing": "bold red"}.get(finding.state, "yellow")

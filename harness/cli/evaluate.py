@@ -44,19 +44,26 @@ class TaskOptions:
     include_paths: Annotated[
         list[Path],
         typer.Option(
-            "--include-path", help="Folder with task files; may be given again.", show_default=False
+            "--include-path", help="Folder with task files; may be repeated.", show_default=False
         ),
     ] = field(default_factory=list)
     limit: Annotated[
         int | None,
-        typer.Option(min=1, help="First documents of each lm-eval task.", show_default=False),
+        typer.Option(
+            min=1,
+            help="How many documents of each lm-eval task, from the first.",
+            show_default=False,
+        ),
     ] = None
     num_fewshot: Annotated[
         int | None,
-        typer.Option(min=0, help="Examples in the prompt, as lm-eval has it.", show_default=False),
+        typer.Option(
+            min=0, help="Examples in the prompt; default: the task's own.", show_default=False
+        ),
     ] = None
     no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Ask everything, whatever was answered before.")
+        bool,
+        typer.Option("--no-cache", help="Ask every question again, whatever was answered before."),
     ] = False
 
     def request(self) -> TaskRequest:

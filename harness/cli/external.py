@@ -1,4 +1,4 @@
-"""A server that somebody else runs, as it stands on the command line."""
+"""The options that name an external server: its address, headers and certificates."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class RemoteOptions:
     url: Annotated[
         str | None,
         typer.Option(
-            help="A server that is up, in place of one of our own: http://H:P, https://, grpc://, "
+            help="An external server, instead of the embedded one: http://H:P, https://, grpc://, "
             "grpcs://.",
             show_default=False,
         ),
@@ -35,21 +35,21 @@ class RemoteOptions:
         list[str],
         typer.Option(
             "--header",
-            help="With --url: 'NAME: VALUE', sent along; repeatable.",
+            help="With --url: a header 'NAME: VALUE' for every request; may be repeated.",
             show_default=False,
         ),
     ] = field(default_factory=list)
     ca_file: Annotated[
         Path | None,
         typer.Option(
-            help="With --url: certificates to trust, PEM.",
+            help="With --url: PEM file of certificates to trust.",
             exists=True,
             dir_okay=False,
             show_default=False,
         ),
     ] = None
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="With --url: take any certificate.")
+        bool, typer.Option("--insecure", help="With --url: accept any certificate.")
     ] = False
     metrics_url: Annotated[
         str | None,
@@ -93,14 +93,15 @@ class RemoteStudyOptions:
         typer.Option(
             "--model-name",
             metavar="VARIANT=NAME",
-            help="With --url: what a variant is called there; default: its own name. Repeatable.",
+            help="With --url: what a variant is called there, if otherwise; may be repeated.",
             show_default=False,
         ),
     ] = field(default_factory=list)
     as_is: Annotated[
         bool,
         typer.Option(
-            "--as-is", help="With --url: load and configure nothing there, even where it could be."
+            "--as-is",
+            help="With --url: load and configure nothing there, even where that is possible.",
         ),
     ] = False
 

@@ -41,7 +41,7 @@ def load(
     slo: Annotated[
         str | None,
         typer.Option(
-            help="Objective to judge by, in place of the study's. [default: the study's]",
+            help="Objective to judge by; default: the study's.",
             show_default=False,
         ),
     ] = None,

@@ -19,7 +19,8 @@ Out = Annotated[
     typer.Option(help="Run folder; default: runs/<study>-<UTC time>.", show_default=False),
 ]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on with --out, or with the study's latest run.")
+    bool,
+    typer.Option("--resume", help="Continue the run in --out, or else the study's latest run."),
 ]
 Repository = Annotated[
     Path, typer.Option(help="Triton model repository that export writes.", file_okay=False)

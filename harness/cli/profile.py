@@ -20,17 +20,19 @@ def profile(
     study_file: StudyFile,
     variant: Annotated[str, typer.Option(help="Variant of the study.", show_default=False)],
     batch_size: Annotated[
-        int, typer.Option(min=2, max=512, help="Profiled at this batch, beside batch 1.")
+        int, typer.Option(min=2, max=512, help="Also profile at this batch size, beside 1.")
     ] = 16,
     least_growth: Annotated[
         float,
         typer.Option(
-            min=0.01, max=0.9, help="What doubling the batch has to bring, as a share, to go on."
+            min=0.01,
+            max=0.9,
+            help="Share of throughput that doubling the batch has to add to go on.",
         ),
     ] = 0.1,
     measure_roofline: Annotated[
         bool,
-        typer.Option("--measure-roofline", help="Measure this machine again, though it is known."),
+        typer.Option("--measure-roofline", help="Measure this machine's peak rates again."),
     ] = False,
     out: Annotated[
         Path | None,

@@ -34,7 +34,7 @@ class GeneratorOptions:
     ] = None
     transport: Annotated[
         GrpcImplementation,
-        typer.Option(help="What speaks gRPC: native is the harness's own, grpcio the reference."),
+        typer.Option(help="gRPC client: native is the harness's own, grpcio the reference."),
     ] = GrpcImplementation.NATIVE
     records: Annotated[
         bool, typer.Option("--records", help="Also write every request to Parquet, in records/.")

@@ -61,7 +61,7 @@ class FolderOptions:
         list[Tracker],
         typer.Option(
             "--track",
-            help="Also tell the run to this tracker, once it is complete; may be given again.",
+            help="Also send the complete run to this tracker; may be repeated.",
             show_default=False,
         ),
     ] = field(default_factory=list)

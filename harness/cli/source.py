@@ -28,13 +28,13 @@ class ServingOptions:
         int | None, typer.Option(min=1, help="Triton's max_batch_size. [default: 16]")
     ] = None
     queue_delay_us: Annotated[
-        int | None, typer.Option(min=0, help="Dynamic batcher's delay. [default: 0]")
+        int | None, typer.Option(min=0, help="Dynamic batcher's queue delay. [default: 0]")
     ] = None
     instances: Annotated[int | None, typer.Option(min=1, help="Model instances. [default: 1]")] = (
         None
     )
     intra_op_threads: Annotated[
-        int | None, typer.Option(min=1, help="ONNX Runtime's threads an instance. [default: 1]")
+        int | None, typer.Option(min=1, help="ONNX Runtime's threads per instance. [default: 1]")
     ] = None
 
     @property
@@ -64,7 +64,7 @@ class Source:
             exists=True,
             dir_okay=False,
             show_default=False,
-            help="The study file; without one, --url, --model and --payloads say what to send.",
+            help="The study file; without one, give --url, --model and --payloads.",
         ),
     ] = None
     variant: Annotated[
@@ -73,7 +73,7 @@ class Source:
     model: Annotated[
         str | None,
         typer.Option(
-            help="With --url: a model there, or what the variant is called there.",
+            help="With --url: a model there, or the name that the variant has there.",
             show_default=False,
         ),
     ] = None
@@ -89,12 +89,14 @@ class Source:
     remote: RemoteOptions = field(default_factory=RemoteOptions)
     protocol: Annotated[
         WireProtocol | None,
-        typer.Option(help="http or grpc (default; --url says its own).", show_default=False),
+        typer.Option(
+            help="http or grpc (default); with --url it is that of the address.", show_default=False
+        ),
     ] = None
 
     @property
     def url(self) -> str | None:
-        """Of a server that is up."""
+        """Options that concern an external server."""
         return self.remote.url
 
     def address(self) -> RemoteAddress | None:

@@ -25,7 +25,7 @@ class TelemetryOptions:
     prometheus: Annotated[
         str | None,
         typer.Option(
-            help="Ask this Prometheus for the server's figures, not the server: http://HOST:9090.",
+            help="Take the server's figures from this Prometheus: http://HOST:9090.",
             show_default=False,
         ),
     ] = None
@@ -33,7 +33,7 @@ class TelemetryOptions:
         list[str],
         typer.Option(
             "--prometheus-header",
-            help="With --prometheus: 'NAME: VALUE', sent along; repeatable.",
+            help="With --prometheus: a header 'NAME: VALUE'; may be repeated.",
             show_default=False,
         ),
     ] = field(default_factory=list)

@@ -15,10 +15,10 @@ from harness.tracking.sinks import track as tell
 def track(
     run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
     to: Annotated[
-        list[Tracker], typer.Option(help="The tracker; may be given again.", show_default=False)
+        list[Tracker], typer.Option(help="The tracker; may be repeated.", show_default=False)
     ],
 ) -> None:
-    """Tell a run that exists to Weights & Biases or MLflow."""
+    """Send a finished run to Weights & Biases or MLflow."""
     check_trackers(to)
     for tracker in to:
         print_line(f"{tracker}: {tell(run, tracker)}")

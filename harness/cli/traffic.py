@@ -32,53 +32,63 @@ class TrafficOptions:
     """As they stand on the command line; None was not given."""
 
     concurrency: Annotated[
-        int | None, typer.Option(help="Requests in flight: a closed loop. [default: 4]")
+        int | None, typer.Option(help="Closed loop: requests in flight. [default: 4]")
     ] = None
     rate: Annotated[
-        float | None, typer.Option(help="Requests a second: an open loop.", show_default=False)
+        float | None, typer.Option(help="Open loop: requests per second.", show_default=False)
     ] = None
     arrivals: Annotated[
         str | None,
-        typer.Option(help="Open loop: poisson (default), constant, gamma:CV or trace:FILE."),
+        typer.Option(
+            help="Open loop: arrivals, poisson (default), constant, gamma:CV or trace:FILE."
+        ),
     ] = None
     trace_unit: Annotated[
         TraceUnit | None,
-        typer.Option(help="Of a trace's numbers, where its column does not name it."),
+        typer.Option(help="Unit of a trace's numbers, where its column does not name one."),
     ] = None
     shape: Annotated[
         str | None,
-        typer.Option(help="Open loop: ramp, step, spike or sine, as in ramp:0.2..1/60s."),
+        typer.Option(
+            help="Open loop: rate over time, ramp, step, spike or sine, as in ramp:0.2..1/60s."
+        ),
     ] = None
     max_in_flight: Annotated[
-        int | None, typer.Option(help="Open loop: more are dropped and counted. [default: 512]")
+        int | None,
+        typer.Option(
+            help="Open loop: requests beyond this many in flight are dropped. [default: 512]"
+        ),
     ] = None
     client_batch_size: Annotated[
-        int | None, typer.Option(help="Samples a request. [default: 1]")
+        int | None, typer.Option(help="Samples per request. [default: 1]")
     ] = None
     batch_mix: Annotated[
-        str | None, typer.Option(help="Or sizes by weight: 1:0.7,8:0.3.", show_default=False)
+        str | None,
+        typer.Option(help="Client batch sizes by weight: 1:0.7,8:0.3.", show_default=False),
     ] = None
     length_mix: Annotated[
         str | None,
         typer.Option(help="Padded lengths by weight: 16:1,32:2; default: the data's own."),
     ] = None
-    duration_s: Annotated[float, typer.Option("--duration", help="Measured seconds.")] = 10.0
+    duration_s: Annotated[float, typer.Option("--duration", help="Seconds that are measured.")] = (
+        10.0
+    )
     warmup_s: Annotated[
-        float, typer.Option("--warmup", help="Longest warm-up, in seconds, cut before.")
+        float, typer.Option("--warmup", help="Longest warm-up in seconds; it is cut.")
     ] = 2.0
     until_decided: Annotated[
         bool,
-        typer.Option("--until-decided", help="End once the objective is decided; then as --slo."),
+        typer.Option("--until-decided", help="End once the objective is decided."),
     ] = False
     response_cache: Annotated[
         bool,
         typer.Option(
             "--response-cache",
-            help="Answers of Triton's response cache count; a server of our own has one then.",
+            help="Count answers from Triton's response cache; gives the embedded server one.",
         ),
     ] = False
     seed: Annotated[
-        int | None, typer.Option(help="Draws requests and arrivals; default: the study's, or 0.")
+        int | None, typer.Option(help="Seed of requests and arrivals; default: the study's, or 0.")
     ] = None
 
     def workload(self, protocol: WireProtocol, default_seed: int) -> Workload:

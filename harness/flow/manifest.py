@@ -29,7 +29,7 @@ def new_manifest(study: Study) -> dict[str, Any]:
 
 
 def bare_manifest(name: str, seed: int) -> dict[str, Any]:
-    """The manifest of a run without a study: one trial of a model that somebody else serves."""
+    """The manifest of a run without a study: one trial of a model on an external server."""
     return {
         "schema_version": SCHEMA_VERSION,
         "created_utc": utc_now(),

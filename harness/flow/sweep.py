@@ -236,7 +236,7 @@ def _without_batching(configs: Iterable[ServingConfig]) -> tuple[ServingConfig, 
 
 
 def _write_payloads(served: Served, folder: RunFolder) -> dict[str, Path]:
-    """One payload file a tokenization: variants whose inputs are the same share it."""
+    """One payload file per tokenization: variants whose inputs are the same share it."""
     paths = {}
     for family in served.families:
         for name, dataset in family.datasets.items():

@@ -244,13 +244,13 @@ def _spoiled_point(winner: Assessment, spoiled: Assessment) -> _OpenPoint:
         f"trusted, so it may be the better one: {spoiled.trial.variant} "
         f"({trial_words(spoiled.trial)}): {spoiled.reason}."
     )
-    return _OpenPoint(problem, "mend what made the trial invalid, then run the study again")
+    return _OpenPoint(problem, "fix what made the trial invalid, then run the study again")
 
 
 def _invalid_point(candidates: Candidates, invalid: Assessment) -> _OpenPoint:
     name = f"{invalid.trial.variant} ({trial_words(invalid.trial)})"
     problem = f"no measurement that counts is left open; {name} is invalid: {invalid.reason}."
-    step = "mend what made trials invalid, then run the study again"
+    step = "fix what made trials invalid, then run the study again"
     quality, why = candidates.quality[invalid.trial.variant]
     if quality is Decision.PASS:
         return _OpenPoint(problem, step)

@@ -229,7 +229,7 @@ class BisectionSearch(PlannedSearch):
             return False
         why = (
             f"{trial.variant} gave at most {number(capacity)} inferences/s on "
-            f"{base.trial.serving.label}, too little for another configuration to mend"
+            f"{base.trial.serving.label}, too little for another configuration to make up"
         )
         self._leave_out(trial, why, rival)
         return True

@@ -197,7 +197,7 @@ def _serving_settings(result: TrialResult) -> tuple[Setting, ...]:
         Setting("Max batch size", count(serving.max_batch_size)),
         Setting("Queue delay", f"{count(serving.queue_delay_us)} µs"),
         Setting("Instances", f"{count(serving.instance_count)} ({serving.instance_kind})"),
-        Setting("Threads an instance", count(serving.intra_op_threads)),
+        Setting("Threads per instance", count(serving.intra_op_threads)),
         *(
             ()
             if serving.accelerator is Accelerator.NONE

@@ -320,7 +320,7 @@ def service_ms(result: TrialResult, name: str) -> float | None:
 
 @dataclass(frozen=True)
 class LatencySplit:
-    """Mean milliseconds a request spent where; the three add up to the client's mean."""
+    """Mean milliseconds per request in each part; the three add up to the client's mean."""
 
     client_ms: float
     queue_ms: float

@@ -16,7 +16,7 @@ _LISTED = 20
 
 
 def warnings_of(family: FamilyResults) -> tuple[str, ...]:
-    """One a variant that is left out, with its whole reason, or whose classes seem mixed up."""
+    """One per variant that is left out, with its whole reason, or whose classes seem mixed up."""
     return (*map(_left_out, family.failed), *map(_mixed_up, family.relabellings))
 
 
@@ -44,6 +44,6 @@ def _mixed_up(one: Relabelling) -> str:
     return (
         f"the classes of {one.variant} look mixed up: by what it answers, its outputs stand "
         f"{listed}{more}. Called like that, its accuracy would be {percent(one.mended)} instead of "
-        f"{percent(one.accuracy)}. Scores and verdict are of what is served: mend id2label in its "
-        "checkpoint, or the labels of the data, and run again"
+        f"{percent(one.accuracy)}. Scores and verdict are of what is served: correct "
+        "id2label in its checkpoint, or the labels of the data, and run again"
     )

@@ -78,7 +78,7 @@ class Traffic(Strict):
         "most as its bounds, the search grid each.",
     )
     rates_per_s: list[Rate] = Field(
-        [], description="Open loop: requests a second, bounds or grid likewise."
+        [], description="Open loop: requests per second, bounds or grid likewise."
     )
     arrivals: Arrivals = Field(
         ArrivalProcess(),
@@ -147,7 +147,7 @@ class Traffic(Strict):
                 if is_given
             ]
         if not self.rates_per_s:
-            return ["load: open needs rates_per_s (requests a second), or arrivals: trace:FILE"]
+            return ["load: open needs rates_per_s (requests per second), or arrivals: trace:FILE"]
         return []
 
     def _open_leftovers(self) -> list[str]:

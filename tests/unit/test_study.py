@@ -249,3 +249,16 @@ def test_the_teacher_counts_where_the_study_says_so_or_where_it_is_alone():
     assert counts(True, False, *pair) is False
     assert counts(False, True, *pair) is True
     assert counts(False, None, "teacher", "control") is True
+
+
+@pytest.mark.parametrize("key", ["ensemble", "pipeline"])
+def test_a_family_s_ensemble_is_asked_for_by_its_key_or_by_the_former_one(key):
+    document = yaml.safe_load((ROOT / "studies" / "sst2-distilbert.yaml").read_text())
+    family = document["families"][0]
+    family.pop("ensemble", None)
+    assert not parse_study(document, source="study").families[0].ensemble
+    study = parse_study(document | {"families": [family | {key: True}]}, source="study")
+    assert study.families[0].ensemble
+    dumped = study.model_dump(mode="json")
+    assert dumped["families"][0]["ensemble"] is True
+    assert parse_study(dumped, source="study") == study

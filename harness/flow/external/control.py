@@ -1,4 +1,4 @@
-"""Control of models on a server of somebody else's: reloaded for a sweep, put back at the end."""
+"""Control of models on an external server: reloaded for a sweep, put back at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which model a server of somebody else's answers with, where its file cannot be read.
+"""Which model an external server answers with, where its file cannot be read.
 
 What a server says of a model does not tell its weights: two servers may have two models of one
 name and one shape, and an owner may put other weights under the same version. So a model's identity

@@ -1,4 +1,4 @@
-"""A study's tensors under the names, and in the datatypes, that somebody else's model has."""
+"""A study's tensors under the names, and in the datatypes, that an external server's model has."""
 
 from __future__ import annotations
 

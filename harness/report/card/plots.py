@@ -25,7 +25,7 @@ _SYMBOLS = {"p95": "line-ns", "p99": "line-ns"}
 
 
 def latency_plot(card: FamilyCard, styles: dict[str, VariantStyle]) -> Plot:
-    """A line a model from p50 to p99, the mark at p50."""
+    """A line per model from p50 to p99, the mark at p50."""
     short = short_names([entry.name for entry in card.entries])
     labels = [f"{short[entry.name]}  {_short_runtime(entry)}" for entry in card.entries]
     traces = [
@@ -93,7 +93,7 @@ def _latency_trace(entry: CardEntry, label: str, style: VariantStyle | None) -> 
 
 
 def batch_plots(card: FamilyCard, styles: dict[str, VariantStyle]) -> tuple[Plot, ...]:
-    """Throughput by batch size at the longest length, a plot a runtime on the same axes."""
+    """Throughput by batch size at the longest length, a plot per runtime on the same axes."""
     rates = [p.per_s.value for e in card.entries for p in e.throughput if p.length == card.longest]
     plots = []
     for runtime in Runtime:

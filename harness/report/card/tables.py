@@ -31,7 +31,7 @@ def entry_words(entry: CardEntry) -> str:
 
 
 def card_table(card: FamilyCard) -> Table:
-    """A row a model and runtime; in small the spread, and the difference from the teacher."""
+    """A row per model and runtime; in small the spread, and the difference from the teacher."""
     metrics = card.family.metrics
     return Table(
         caption="Report card",
@@ -97,7 +97,7 @@ def _card_note(card: FamilyCard) -> str:
 
 
 def throughput_table(card: FamilyCard) -> Table:
-    """Samples a second by batch at the longest length, then at the shorter ones."""
+    """Samples per second by batch at the longest length, then at the shorter ones."""
     shapes = _shapes(card)
     return Table(
         caption="Throughput in process",
@@ -116,7 +116,7 @@ def throughput_table(card: FamilyCard) -> Table:
             for entry in card.entries
         ),
         note=(
-            "Samples a second, call after call for "
+            "Samples per second, call after call for "
             f"{number(card.entries[0].plan.window_s * 1e3)} ms or two calls at least: the median "
             f"of {card.entries[0].plan.rounds} rounds, in small their range, then the factor of "
             "the teacher's. Rows shorter than the data's shortest bucket are cut from longer ones."

@@ -143,7 +143,7 @@ _WORSE, _BETTER, _WHOLE = "--c-vermillion", "--c-green", "--c-blue"
 
 
 def waterfall_plots(family: FamilyResults) -> tuple[Plot, ...]:
-    """A waterfall a variant that is not the teacher in its first precision."""
+    """A waterfall per variant that is not the teacher in its first precision."""
     chains = [
         (entry.variant, entry.chain)
         for entry in family.losses
@@ -180,7 +180,7 @@ class _Bar:
 
 
 def _bars(chain: LossChain) -> list[_Bar]:
-    """One a step, each from where the one before it ended, and their sum."""
+    """One per step, each from where the one before it ended, and their sum."""
     bars: list[_Bar] = []
     for link in chain.links[1:]:
         colour = _WORSE if link.loss.value > 0 else _BETTER

@@ -212,7 +212,7 @@ _COLOURS = {
 """Colour and hatch: the hatch tells them apart without colour."""
 
 Parts = dict[str, float]
-"""Mean milliseconds a request, by part."""
+"""Mean milliseconds per request, by part."""
 
 
 def pipeline_plot(family: FamilyResults) -> Plot | None:

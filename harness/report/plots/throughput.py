@@ -1,4 +1,4 @@
-"""Throughput against latency, one small plot a client batch size, a line a variant."""
+"""Throughput against latency, one small plot per client batch size, a line per variant."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Sweep = tuple[TrialResult, ...]
 
 
 def throughput_plots(family: FamilyResults, styles: dict[str, VariantStyle]) -> tuple[Plot, ...]:
-    """One plot a client batch size, all on the same axes so that they compare."""
+    """One plot per client batch size, all on the same axes so that they compare."""
     trials = [result for result in measured(family.trials) if _latency(family, result)]
     sizes = sorted({result.trial.workload.client_batch_size for result in trials})
     return tuple(_plot(family, styles, trials, size) for size in sizes)

@@ -174,7 +174,7 @@ def _roofline_table(profile: VariantProfile) -> Table:
         (
             words(f"{RUNTIMES[peak.runtime]}, {peak.datatype}, product of 1024 x 1024"),
             numeric(number(peak.operations_per_s / 1e9), peak.operations_per_s),
-            words("billion operations a second"),
+            words("billion operations per second"),
         )
         for peak in roofline.peaks
     ]
@@ -186,7 +186,7 @@ def _roofline_table(profile: VariantProfile) -> Table:
             (
                 words(f"{name}, triad over three arrays of {number(size / 1e6)} MB"),
                 numeric(number(bytes_per_s / 1e9), bytes_per_s),
-                words("billion bytes a second"),
+                words("billion bytes per second"),
             )
         )
     return Table(

@@ -100,7 +100,7 @@ def roofline_plot(profile: VariantProfile, runtime: Runtime) -> Plot:
     y_values += [(cost.operations_per_s or 0.0) / _GIGA for cost in points]
     layout = base_layout(
         xaxis=log_axis("operations a byte", [low * 1.3, high / 1.5]),
-        yaxis=log_axis("billion operations a second", y_values),
+        yaxis=log_axis("billion operations per second", y_values),
         margin={"l": 52, "r": 16, "t": 10, "b": 42},
     )
     layout["annotations"] = [
@@ -190,7 +190,7 @@ def _model_traces(
 
 
 def scaling_plot(profile: VariantProfile) -> Plot:
-    """Samples a second by batch in both runtimes; a ring marks where returns diminish."""
+    """Samples per second by batch in both runtimes; a ring marks where returns diminish."""
     steps = [step for scaling in profile.scaling for step in scaling.steps]
     rings = [
         {**ring(step.batch_size, step.per_s.value, 20), "name": "knee", "showlegend": False}
@@ -211,7 +211,7 @@ def scaling_plot(profile: VariantProfile) -> Plot:
     return Plot(
         key="scaling",
         title="Throughput by batch",
-        summary="Samples a second by batch size in both runtimes, with the range of the rounds.",
+        summary="Samples per second by batch size in both runtimes, with the range of the rounds.",
         height_px=360,
         traces=(*map(_scaling_trace, profile.scaling), *rings),
         layout=layout,

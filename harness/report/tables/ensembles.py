@@ -12,7 +12,7 @@ from harness.words.labels import workload_words
 from harness.words.numbers import MISSING, factor, milliseconds, percent, signed
 
 _NOTE = (
-    "Means a request, from Triton's statistics of each composing model over the trial's window. "
+    "Means per request, from Triton's statistics of each composing model over the trial's window. "
     "The part named client, network and ensemble is what no composing model accounts for."
 )
 

@@ -33,7 +33,7 @@ _WRONG_ANSWERS = frozenset(
 
 
 def pairs_table(family: FamilyResults) -> Table | None:
-    """A row a variant, a column a measure; None where nothing was compared."""
+    """A row per variant, a column per measure; None where nothing was compared."""
     shown = [name for name in MEASURES if any(one.measure == name for one in family.pairs)]
     if not shown:
         return None
@@ -88,7 +88,7 @@ def pairs_by_chance(family: FamilyResults, table: Table) -> Table:
 
 
 def chain_table(family: FamilyResults) -> Table | None:
-    """A row a variant, a column a step of its making; None where no chain was asked."""
+    """A row per variant, a column per step of its making; None where no chain was asked."""
     entries = [entry for entry in family.losses if entry.chain or entry.problem]
     chains = [entry.chain for entry in entries if entry.chain]
     if not chains:
@@ -275,7 +275,7 @@ def examples_table(entry: LossEntry) -> Table | None:
     columns = [Column("Row", numeric=False), Column("Text", numeric=False)]
     if labelled:
         columns += [Column(title, numeric=False) for title in ("Class", "Teacher", "Variant")]
-    unit = entry.examples_in or ("nats" if labelled else "nats a token")
+    unit = entry.examples_in or ("nats" if labelled else "nats per token")
     columns.append(Column("Lost", unit))
     rows = []
     for one in entry.examples:

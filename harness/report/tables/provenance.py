@@ -21,7 +21,7 @@ from harness.types.load_texts import arrivals_text, mix_text, shape_text
 from harness.words.numbers import MISSING, megabytes, number
 
 _REMOTE_NOTE = (
-    " remote: the file lies on somebody else's server, where it cannot be read; in place of its "
+    " remote: the file lies on an external server, where it cannot be read; in place of its "
     "digest stands that of its address, of what the server says of the model (its version, tensors "
     "and configuration) and of what it answers to fixed rows: the same when it was scored and "
     "before each trial."

@@ -178,7 +178,7 @@ def _consistency_cell(check: BatchConsistency | None) -> Cell:
 
 
 def task_table(family: FamilyResults) -> Table | None:
-    """A row a task and metric, a column a variant; None where no task was asked."""
+    """A row per task and metric, a column per variant; None where no task was asked."""
     metrics = family.task_metrics
     if not metrics:
         return None

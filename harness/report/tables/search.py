@@ -14,7 +14,7 @@ from harness.words.numbers import MISSING, count, factor, milliseconds, number, 
 
 
 def cold_start_table(family: FamilyResults) -> Table | None:
-    """A row a variant; None where no cold start was measured."""
+    """A row per variant; None where no cold start was measured."""
     if not family.cold_starts:
         return None
     return Table(

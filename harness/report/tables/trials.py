@@ -160,7 +160,7 @@ def _cache_cell(result: TrialResult) -> Cell:
 
 
 def _told_cell(value: int | None) -> Cell:
-    """Missing where a server of somebody else's does not tell it."""
+    """A dash where an external server does not report it."""
     return numeric(MISSING if value is None else count(value), value)
 
 

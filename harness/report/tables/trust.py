@@ -149,7 +149,7 @@ def _traffic_rows(result: TrialResult) -> Iterator[_Row]:
             "Answered, by Triton's count and the client's",
             f"{count(result.server.requests)} and {count(answered)}",
             f"{asked_percent(COUNT_TOLERANCE)} apart, and what lies between their clocks",
-            "somebody else's traffic was in it",
+            "other clients sent traffic",
         )
 
 

@@ -15,7 +15,7 @@ from harness.words.numbers import MISSING, factor, megabytes, millions, millisec
 
 
 def card_table(run: StoredRun) -> Table:
-    """A row a model and runtime, in process: what it takes, how fast it is, beside the teacher."""
+    """One row per model and runtime, in process: what it takes and how fast it is."""
     table = plain_table("Report card: in this process, without a server")
     table.add_column("Model", no_wrap=True)
     titles = ("M", "MB", "Mem MB", "Quality", "p50 ms", "p95", "p99", "vs t.", "b1/s", "max/s")

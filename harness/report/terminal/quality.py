@@ -45,7 +45,7 @@ _MAKING = {
 
 
 def quality_table(run: StoredRun) -> Table:
-    """A row a variant and metric, beside the teacher's."""
+    """A row per variant and metric, beside the teacher's."""
     table = plain_table("Quality through the endpoint")
     for title in ("Variant", "Metric"):
         table.add_column(title, no_wrap=True)
@@ -60,7 +60,7 @@ def quality_table(run: StoredRun) -> Table:
 
 
 def pairs_table(run: StoredRun) -> Table:
-    """A row a variant: flips, agreement and divergence beside the teacher, and calibration."""
+    """A row per variant: flips, agreement and divergence beside the teacher, and calibration."""
     families = families_of(run)
     measures = [name for name in _PAIRS if any(p.measure == name for p in run.pairs)]
     table = plain_table("Beside the teacher, sample by sample")
@@ -78,7 +78,7 @@ def pairs_table(run: StoredRun) -> Table:
 
 
 def losses_table(run: StoredRun) -> Table:
-    """A row a variant: what each step of its making lost, in points or bits per byte."""
+    """A row per variant: what each step of its making lost, in points or bits per byte."""
     chains = [(entry.variant, entry.chain) for entry in run.losses if entry.chain]
     steps = list(dict.fromkeys(s for _, c in chains for s in _MAKING if s in _steps_of(c)))
     steps.sort(key=list(_MAKING).index)

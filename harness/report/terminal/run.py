@@ -91,7 +91,7 @@ def verdict_summary(run: StoredRun) -> RenderableType:
 
 
 def cold_start_table(run: StoredRun) -> Table:
-    """A row a variant: loading, the first request, and the way to a steady latency."""
+    """A row per variant: loading, the first request, and the way to a steady latency."""
     table = plain_table("From cold to steady")
     table.add_column("Variant", no_wrap=True)
     for title in ("Load s", "First ms", "Steady after", "s from ready", "Steady ms"):

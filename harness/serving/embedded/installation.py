@@ -173,7 +173,7 @@ def explain(output: str, folder: Path) -> ServerEnvironmentError:
         )
     return ServerEnvironmentError(
         f"the embedded server's packages cannot be installed; {detail}",
-        next_step="mend what pip names, then repeat the command",
+        next_step="fix what pip names, then repeat the command",
     )
 
 

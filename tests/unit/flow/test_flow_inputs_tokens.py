@@ -59,7 +59,7 @@ def test_a_pipeline_whose_tokens_would_be_others(tmp_path, monkeypatch):
     check_inputs(asked)
     monkeypatch.setattr(ensembles, "TextTokenizer", _cut_on_the_right)
     said = problems(asked)
-    assert "family f, model m: the pipeline of" in said
+    assert "family f, model m: the ensemble of" in said
     assert "[2, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 3] (12) inside the server" in said
     assert "[2, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 3] (12) by" in said
 

@@ -147,7 +147,7 @@ def test_a_tokenizer_that_does_its_part_in_python_is_refused_with_the_text(tmp_p
     with pytest.raises(CheckpointError) as caught:
         check_travel(made, samples(), folder, INPUTS, trust_remote_code=False)
     assert "would be served with other tokens than its own: input_ids of" in str(caught.value)
-    assert "leave pipeline out of the family" in caught.value.next_step
+    assert "leave `ensemble` out of the family" in caught.value.next_step
 
 
 def test_a_part_that_cannot_be_written_down_is_refused(tmp_path, monkeypatch):
@@ -164,5 +164,5 @@ def test_a_part_that_cannot_be_written_down_is_refused(tmp_path, monkeypatch):
         return tokenizer
 
     monkeypatch.setattr(ensembles, "load_tokenizer", with_python_inside)
-    with pytest.raises(CheckpointError, match="cannot be put into a pipeline: Custom PreTokenizer"):
+    with pytest.raises(CheckpointError, match="be put into an ensemble: Custom PreTokenizer"):
         travelling(tmp_path)

@@ -24,7 +24,9 @@ def test_what_cannot_win_is_left_out_with_a_reason():
         assert rejection.trial_id not in measured
         assert rejection.cause == "dominated"
         assert rejection.reason.startswith("not measured: ")
-    assert "too little for another configuration to mend; student-int8 (" in reasons["teacher-fp32"]
+    assert (
+        "too little for another configuration to make up; student-int8 (" in reasons["teacher-fp32"]
+    )
     slow = [one for one in results if one.trial.variant == "teacher-fp32"]
     assert {one.trial.serving for one in slow} == {demo_space()[1][0]}
 
