@@ -44,7 +44,9 @@ def samples(pairs=None):
 
 
 def travelling(folder, *, pairs=False):
-    return travelling_tokenizer(task(pairs=pairs), folder, trust_remote_code=False)
+    return travelling_tokenizer(
+        task(pairs=pairs), folder, is_pair=pairs, tells_words=False, trust_remote_code=False
+    )
 
 
 def served_rows(folder, pairs=None):
