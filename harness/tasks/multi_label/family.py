@@ -18,11 +18,13 @@ from harness.tasks.model_inputs import ModelInputs
 from harness.tasks.multi_label.outcomes import (
     LabelSetAnswer,
     LabelSetOutcomes,
+    ScoredLabelSets,
     compared_label_sets,
     label_set_outcomes,
     read_label_logits,
     restore_label_sets,
 )
+from harness.tasks.multi_label.relabelling import find_relabelling
 from harness.tasks.multi_label.rows import (
     LabelSetDataset,
     LabelSetSamples,
@@ -41,7 +43,7 @@ from harness.tasks.outcomes import Columns, StoredOutcomes, matrix_column
 from harness.tasks.parity import Inputs, Probe
 from harness.tasks.samples import Samples
 from harness.types import ModelVariant, TensorSpec
-from harness.types.losses import LossChain
+from harness.types.losses import LossChain, Relabelling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -160,7 +162,7 @@ class MultiLabelFamily(
         return label_set_outcomes(variant, dataset, replies)
 
     def restore(self, stored: StoredOutcomes) -> LabelSetOutcomes:
-        """Scores, threshold and names of the labels."""
+        """With scores where the file has them."""
         return restore_label_sets(stored)
 
     def truth(self, dataset: LabelSetDataset) -> Columns:
@@ -190,6 +192,17 @@ class MultiLabelFamily(
         divergence = kl_to_teacher_nats(outcomes, teacher)
         return {} if divergence is None else {"kl_to_teacher_nats": divergence}
 
+    def relabelling(
+        self,
+        outcomes: LabelSetOutcomes,
+        dataset: LabelSetDataset,
+        family: str,
+        teacher: LabelSetOutcomes | None,
+        of_teacher: Relabelling | None,
+    ) -> Relabelling | None:
+        """Labels in another order than they are called."""
+        return find_relabelling(outcomes, dataset, family)
+
     def paired_rows(
         self, outcomes: LabelSetOutcomes, teacher: LabelSetOutcomes, seed: int
     ) -> PairedRows | None:
@@ -216,6 +229,8 @@ class MultiLabelFamily(
 
     def confidence(self, teacher: LabelSetOutcomes) -> Confidence | None:
         """How probable the teacher finds the labels that it gave, all together."""
+        if not isinstance(teacher, ScoredLabelSets):
+            return None
         return Confidence("teacher confidence", certainty(teacher), lambda share: f"{share:.1%}")
 
 

@@ -24,39 +24,39 @@ Mask = NDArray[np.bool_]
 @rowwise
 @dataclass(frozen=True, kw_only=True)
 class LabelSetOutcomes(Outcomes):
-    """The labels of each row, and the scores they were chosen by."""
+    """The labels of each row alone: of an ensemble, which names them without their scores."""
 
     kind = "multi-label-classification"
 
-    logits: NDArray[np.float32] = field(metadata=PER_ROW)
-    """(rows, labels), in the order of `label_names`; NaN where unanswered."""
+    given: Mask = field(metadata=PER_ROW)
+    """Whether each label is given, (rows, labels); none to an unanswered row."""
     correct: Mask = field(metadata=PER_ROW)
     """Whether exactly the right labels were given; not of an unanswered row, (rows,)."""
     label_names: tuple[str, ...] = field(metadata=OF_ALL)
     """What each of the checkpoint's outputs stands for, in the words of the family's teacher:
     equal for equal labels, whatever the checkpoints call them."""
-    threshold: float = field(metadata=OF_ALL)
-    """From which probability on a label is given, between 0 and 1."""
-
-    @property
-    def given(self) -> Mask:
-        """Whether each label is given, (rows, labels); none to an unanswered row."""
-        return given_labels(self.logits, self.threshold)
 
     def columns(self) -> Columns:
-        """`logits` and `given`, a list a row each, and `correct`."""
-        return {
-            "logits": matrix_column(self.logits),
-            "given": matrix_column(self.given),
-            "correct": pa.array(self.correct),
-        }
+        """`given`, a list of zeros and ones a row, and `correct`."""
+        given = matrix_column(self.given.astype(np.uint8))
+        return {"given": given, "correct": pa.array(self.correct)}
 
     def file_metadata(self) -> Mapping[str, str]:
-        """The names of the labels, and the threshold."""
-        return {
-            "label_names": json.dumps(self.label_names),
-            "threshold": repr(self.threshold),
-        }
+        """The names of the labels."""
+        return {"label_names": json.dumps(self.label_names)}
+
+
+@rowwise
+@dataclass(frozen=True, kw_only=True)
+class ScoredLabelSets(LabelSetOutcomes):
+    """The labels of each row, and the scores of all labels."""
+
+    logits: NDArray[np.float32] = field(metadata=PER_ROW)
+    """(rows, labels), in the order of `label_names`; NaN where unanswered."""
+
+    def columns(self) -> Columns:
+        """`given`, `correct` and `logits`, a list a row."""
+        return {**super().columns(), "logits": matrix_column(self.logits)}
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def label_set_outcomes(
     variant: ModelVariant,
     dataset: LabelSetDataset,
     replies: Iterable[tuple[Batch, LabelSetAnswer | None]],
-) -> LabelSetOutcomes:
+) -> ScoredLabelSets:
     """Every row's scores; a row without a usable answer has none, and is not right."""
     logits = np.full((dataset.size, variant.outputs[0].shape[-1]), np.nan, dtype=np.float32)
     unanswered = np.ones(dataset.size, dtype=np.bool_)
@@ -103,27 +103,29 @@ def label_set_outcomes(
             rows = batch.rows[answer.usable]
             logits[rows] = answer.logits[answer.usable]
             unanswered[rows] = False
-    right = (given_labels(logits, dataset.threshold) == dataset.labels).all(axis=1)
-    return LabelSetOutcomes(
+    given = given_labels(logits, dataset.threshold)
+    return ScoredLabelSets(
         variant=variant.name,
         sha256=variant.sha256,
         unanswered=unanswered,
+        given=given,
+        correct=(given == dataset.labels).all(axis=1) & ~unanswered,
         logits=logits,
-        correct=right & ~unanswered,
         label_names=dataset.class_names,
-        threshold=dataset.threshold,
     )
 
 
 def restore_label_sets(stored: StoredOutcomes) -> LabelSetOutcomes:
-    """Read outcomes back from their file."""
-    return LabelSetOutcomes(
+    """Read outcomes back from their file; those of an ensemble have no logits."""
+    common = {
         **stored.common,
-        logits=stored.matrix("logits"),
-        correct=stored.array("correct"),
-        label_names=stored.names("label_names"),
-        threshold=float(stored.metadata["threshold"]),
-    )
+        "given": stored.matrix("given").astype(np.bool_),
+        "correct": stored.array("correct"),
+        "label_names": stored.names("label_names"),
+    }
+    if not stored.has("logits"):
+        return LabelSetOutcomes(**common)
+    return ScoredLabelSets(**common, logits=stored.matrix("logits"))
 
 
 def in_order(

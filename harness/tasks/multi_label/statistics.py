@@ -26,7 +26,7 @@ from harness.statistics.intervals import RowSums, bounds
 from harness.statistics.metrics import Statistic, columns, mean_sums, ratio, share_statistic
 from harness.statistics.paired import Measure, mean_and_tail, share_measure
 from harness.tasks.losses import MOST_EXAMPLES, LossDetails, shortened
-from harness.tasks.multi_label.outcomes import LabelSetOutcomes, in_order
+from harness.tasks.multi_label.outcomes import LabelSetOutcomes, ScoredLabelSets, in_order
 from harness.tasks.multi_label.rows import NO_LABEL, LabelSetDataset
 from harness.types.losses import ConfusionShift, WorstExample
 
@@ -62,13 +62,14 @@ def label_set_statistics(
             Statistic("micro_f1", float(micro), micro_f1_sums(truth, given)),
             Statistic("macro_f1", float(macro), macro_f1_sums(truth[:, occurs], given[:, occurs])),
             *statistics,
-            _average_precision(outcomes, names, truth, kept),
         ]
+        if isinstance(outcomes, ScoredLabelSets):
+            statistics.append(_average_precision(outcomes, names, truth, kept))
     return tuple(statistics)
 
 
 def _average_precision(
-    outcomes: LabelSetOutcomes, names: tuple[str, ...], truth: Mask, kept: Mask
+    outcomes: ScoredLabelSets, names: tuple[str, ...], truth: Mask, kept: Mask
 ) -> Statistic:
     """Of the labels that occur; an unanswered row ranks below all others."""
     occurs = truth.any(axis=0)
@@ -180,8 +181,11 @@ def _sklearn_metrics() -> ModuleType:
 def kl_to_teacher_nats(outcomes: LabelSetOutcomes, teacher: LabelSetOutcomes) -> Floats | None:
     """KL(teacher || variant) of each row, summed over its labels, (rows,); NaN where unanswered.
 
-    Each label is there or not, on its own. None where the two know different labels.
+    Each label is there or not, on its own. None where the two know different labels, or an ensemble
+    names them alone.
     """
+    if not isinstance(outcomes, ScoredLabelSets) or not isinstance(teacher, ScoredLabelSets):
+        return None
     if sorted(outcomes.label_names) != sorted(teacher.label_names):
         return None
     order = teacher.label_names
@@ -219,7 +223,7 @@ def paired_measures(
     return measures
 
 
-def certainty(outcomes: LabelSetOutcomes) -> Floats:
+def certainty(outcomes: ScoredLabelSets) -> Floats:
     """How probable a model finds the very labels it gave, all together, (rows,)."""
     logits = outcomes.logits.astype(np.float64)
     return np.asarray(np.exp(_log_likelihood(logits, outcomes.given)))
@@ -246,6 +250,8 @@ def label_set_details(
         dataset: as the teacher takes it: its labels and their names.
         texts: a row each.
     """
+    if not isinstance(outcomes, ScoredLabelSets) or not isinstance(teacher, ScoredLabelSets):
+        return LossDetails()
     if set(dataset.class_names) - set(outcomes.label_names):
         return LossDetails()
     names = dataset.class_names
@@ -270,8 +276,8 @@ def _sum(mask: Mask) -> int:
 
 
 def _worst(
-    outcomes: LabelSetOutcomes,
-    teacher: LabelSetOutcomes,
+    outcomes: ScoredLabelSets,
+    teacher: ScoredLabelSets,
     dataset: LabelSetDataset,
     texts: tuple[str, ...],
     given: tuple[Mask, Mask],

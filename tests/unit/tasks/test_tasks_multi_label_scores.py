@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import sklearn.metrics
@@ -14,7 +12,8 @@ from harness.statistics import intervals
 from harness.statistics.intervals import bounds, side_by_side
 from harness.tasks.encoding import EncodedGroup
 from harness.tasks.multi_label.family import MultiLabelFamily
-from harness.tasks.multi_label.outcomes import LabelSetOutcomes, given_labels
+from harness.tasks.multi_label.outcomes import ScoredLabelSets, given_labels
+from harness.tasks.multi_label.relabelling import find_relabelling
 from harness.tasks.multi_label.rows import LabelSetDataset
 from harness.tasks.multi_label.statistics import (
     average_precision_sums,
@@ -51,15 +50,15 @@ def outcomes_of(logits, dataset, variant="student", unanswered=()):
     logits = np.array(logits, dtype=np.float32)
     missing = np.isin(np.arange(len(logits)), unanswered)
     logits[missing] = np.nan
-    right = (given_labels(logits, dataset.threshold) == dataset.labels).all(axis=1)
-    return LabelSetOutcomes(
+    given = given_labels(logits, dataset.threshold)
+    return ScoredLabelSets(
         variant=variant,
         sha256="s",
         unanswered=missing,
+        given=given,
         logits=logits,
-        correct=right & ~missing,
+        correct=(given == dataset.labels).all(axis=1) & ~missing,
         label_names=dataset.class_names,
-        threshold=dataset.threshold,
     )
 
 
@@ -156,7 +155,7 @@ def test_the_divergence_is_scipys_of_each_label_summed():
     np.testing.assert_allclose(found, stats.entropy(*each, axis=0).sum(axis=1), rtol=1e-6)
 
 
-def test_outcomes_come_back_from_their_file_with_threshold_and_names(tmp_path):
+def test_outcomes_come_back_from_their_file(tmp_path):
     rng = np.random.default_rng(8)
     dataset = dataset_of(rng.random((12, 4)) < 0.5, threshold=0.3)
     outcomes = outcomes_of(rng.normal(size=(12, 4)), dataset, unanswered=(3,))
@@ -165,8 +164,8 @@ def test_outcomes_come_back_from_their_file_with_threshold_and_names(tmp_path):
     write_outcomes(tmp_path / "o.parquet", outcomes, dataset, family.truth(dataset), {})
     back = read_outcomes(tmp_path / "o.parquet")
 
-    assert isinstance(back, LabelSetOutcomes)
-    assert (back.threshold, back.label_names) == (0.3, NAMES)
+    assert isinstance(back, ScoredLabelSets)
+    assert back.label_names == NAMES
     np.testing.assert_array_equal(back.logits, outcomes.logits)
     np.testing.assert_array_equal(back.given, outcomes.given)
     np.testing.assert_array_equal(back.correct, outcomes.correct)
@@ -284,4 +283,36 @@ def test_right_and_taken_rows():
 
     assert family.right("subset_accuracy", outcomes).tolist() == [True, False]
     assert family.right("micro_f1", outcomes) is None
-    assert dataclasses.replace(outcomes, threshold=0.999).given.sum() == 0
+
+
+def noisy_labels(rows, seed, order=(0, 1, 2, 3), errors=0.05):
+    """Labels, and what a model gives that is nearly right but for the order of its outputs."""
+    rng = np.random.default_rng(seed)
+    truth = rng.random((rows, 4)) < [0.4, 0.3, 0.2, 0.2]
+    given = truth ^ (rng.random((rows, 4)) < errors)
+    return dataset_of(truth), np.where(given, 3.0, -3.0)[:, list(order)]
+
+
+def test_outputs_in_another_order_than_they_are_called_are_found():
+    dataset, logits = noisy_labels(200, 1, order=(1, 2, 0, 3))
+
+    found = find_relabelling(outcomes_of(logits, dataset), dataset, "f")
+
+    assert found is not None
+    assert found.called == NAMES
+    assert found.means == ("love", "anger", "joy", "fear")
+    assert found.accuracy < 0.4
+    assert found.mended > 0.7
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_good_model_a_bad_one_and_labels_that_come_together_are_not_mixed_up(seed):
+    dataset, logits = noisy_labels(200, seed)
+    bad = np.random.default_rng(seed).normal(size=logits.shape)
+    never = logits.copy()
+    never[:, 1] = -3.0  # love is never given, and joy is given wherever love is
+    together = dataset_of(np.column_stack([dataset.labels[:, 1], *dataset.labels.T[1:]]))
+    few_dataset, few = noisy_labels(6, seed, order=(1, 0, 2, 3), errors=0.0)
+
+    for one, split in ((logits, dataset), (bad, dataset), (never, together), (few, few_dataset)):
+        assert find_relabelling(outcomes_of(one, split), split, "f") is None
