@@ -95,7 +95,7 @@ def test_labels_are_the_bare_librarys_at_the_studys_threshold(topics):
 
 def test_an_int8_student_is_gated_and_scored(topics):
     run = read_run(topics)
-    assert {one.name for one in run.variants} == {
+    assert {one.name for one in run.variants if not one.pipeline_of} == {
         "topics-teacher-fp32", "topics-student-fp32", "topics-student-int8",
     }  # fmt: skip
     assert not run.failed
@@ -178,3 +178,27 @@ def test_a_load_on_each_kind_is_answered_without_failure(topics, capsys):
     result = json.loads(capsys.readouterr().out)
     assert result["requests"] > 0, result["reason"]
     assert result["failures"] == 0
+
+
+def test_texts_in_get_the_labels_of_the_model_alone_by_name(topics):
+    scores = scores_of(topics)
+    for role in ("teacher", "student"):
+        alone = outcomes_of(topics, f"topics-{role}-fp32")
+        whole = outcomes_of(topics, f"topics-{role}-fp32-pipeline")
+        np.testing.assert_array_equal(np.stack(whole.given), np.stack(alone.given))
+        for metric in ("micro_f1", "macro_f1", "subset_accuracy"):
+            found = scores[f"topics-{role}-fp32-pipeline", metric]
+            expected = scores[f"topics-{role}-fp32", metric]
+            assert found.value == expected.value
+            assert found.relative_to_teacher == pytest.approx(expected.relative_to_teacher)
+
+
+def test_texts_in_get_the_number_of_the_model_alone(grades):
+    for role in ("teacher", "student"):
+        alone = outcomes_of(grades, f"grades-{role}-fp32")
+        whole = outcomes_of(grades, f"grades-{role}-fp32-pipeline")
+        np.testing.assert_allclose(whole.prediction, alone.prediction, rtol=1e-5)
+    found = scores_of(grades)["grades-student-fp32-pipeline", "pearson"]
+    assert found.value == pytest.approx(
+        scores_of(grades)["grades-student-fp32", "pearson"].value, rel=1e-4
+    )

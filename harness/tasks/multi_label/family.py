@@ -21,6 +21,8 @@ from harness.tasks.multi_label.outcomes import (
     ScoredLabelSets,
     compared_label_sets,
     label_set_outcomes,
+    labels_answer,
+    named_label_sets,
     read_label_logits,
     restore_label_sets,
 )
@@ -41,7 +43,9 @@ from harness.tasks.multi_label.statistics import (
 )
 from harness.tasks.outcomes import Columns, StoredOutcomes, matrix_column
 from harness.tasks.parity import Inputs, Probe
+from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples
+from harness.tasks.text_in import TextAnswer
 from harness.types import ModelVariant, TensorSpec
 from harness.types.losses import LossChain, Relabelling
 
@@ -65,6 +69,7 @@ class MultiLabelFamily(
     auto_class = "AutoModelForSequenceClassification"
     architectures = ("ForSequenceClassification",)
     described = "a multi-label classifier"
+    has_pipeline = True
 
     def problems(self, config: PretrainedConfig) -> Iterator[str]:
         """Outputs that are no labels of their own each, or not known by their place."""
@@ -168,6 +173,24 @@ class MultiLabelFamily(
     def truth(self, dataset: LabelSetDataset) -> Columns:
         """`labels`: whether each output is a label of the row, a list a row."""
         return {"labels": matrix_column(dataset.labels)}
+
+    def text_answer(
+        self,
+        task: MultiLabelClassification,
+        dataset: EncodedDataset,
+        outputs: tuple[TensorSpec, ...],
+    ) -> TextAnswer:
+        """The labels that reach the threshold, by name, and how probable each of all is."""
+        return labels_answer(dataset, task.threshold)
+
+    def text_outcomes(
+        self,
+        variant: ModelVariant,
+        dataset: LabelSetDataset,
+        replies: Sequence[tuple[Positions, Tensors | None]],
+    ) -> LabelSetOutcomes:
+        """The labels that are named; a name that is none of the model's is no answer."""
+        return named_label_sets(variant, dataset, replies)
 
     def statistics(
         self, outcomes: LabelSetOutcomes, dataset: LabelSetDataset, kept: Mask

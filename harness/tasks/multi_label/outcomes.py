@@ -12,11 +12,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import special
 
+from harness.errors import DataError
 from harness.tasks.answers import Batch, RowAnswer, Tensors
+from harness.tasks.encoding import EncodedDataset
 from harness.tasks.multi_label.rows import LabelSetDataset, LabelSetGroup
 from harness.tasks.outcomes import Columns, Outcomes, StoredOutcomes, matrix_column
-from harness.tasks.rowwise import OF_ALL, PER_ROW, rowwise
-from harness.types import ModelVariant
+from harness.tasks.rowwise import OF_ALL, PER_ROW, Positions, rowwise
+from harness.tasks.text_in import TextAnswer
+from harness.types import ModelVariant, TensorSpec
 
 Mask = NDArray[np.bool_]
 
@@ -113,6 +116,74 @@ def label_set_outcomes(
         logits=logits,
         label_names=dataset.class_names,
     )
+
+
+def labels_answer(dataset: EncodedDataset, threshold: float) -> TextAnswer:
+    """What an ensemble around a multi-label classifier answers: LABELS as JSON, PROBABILITIES.
+
+    Raises:
+        DataError: nobody names the labels, or two have one name.
+    """
+    if not isinstance(dataset, LabelSetDataset):
+        raise DataError(
+            "a pipeline answers with the names of labels, and there are none",
+            next_step="give the task's labels",
+        )
+    labels = dataset.label_names
+    repeated = sorted({name for name in labels if labels.count(name) > 1})
+    if repeated:
+        raise DataError(
+            f"a pipeline answers with the names of labels, and two have the same: "
+            f"{', '.join(repeated)}",
+            next_step="name each label once in the checkpoint's id2label",
+        )
+    return TextAnswer(
+        outputs=(
+            TensorSpec("LABELS", "BYTES", (1,)),
+            TensorSpec("PROBABILITIES", "FP32", (len(labels),)),
+        ),
+        part="labels",
+        parameters={"labels": json.dumps(list(labels)), "threshold": repr(threshold)},
+    )
+
+
+def named_label_sets(
+    variant: ModelVariant,
+    dataset: LabelSetDataset,
+    replies: Iterable[tuple[Positions, Tensors | None]],
+) -> LabelSetOutcomes:
+    """Outcomes of an ensemble that answers with LABELS, (n, 1), a JSON list of names each.
+
+    An answer that is none, or with a name that is none of the model's, is no answer.
+    """
+    place = {name: index for index, name in enumerate(dataset.label_names)}
+    given = np.zeros_like(dataset.labels)
+    unanswered = np.ones(dataset.size, dtype=np.bool_)
+    for rows, outputs in replies:
+        if outputs is None:
+            continue
+        for row, written in zip(rows.tolist(), outputs["LABELS"].reshape(-1).tolist(), strict=True):
+            places = _places(written, place)
+            if places is not None:
+                given[row, places] = True
+                unanswered[row] = False
+    return LabelSetOutcomes(
+        variant=variant.name,
+        sha256=variant.sha256,
+        unanswered=unanswered,
+        given=given,
+        correct=(given == dataset.labels).all(axis=1) & ~unanswered,
+        label_names=dataset.class_names,
+    )
+
+
+def _places(written: bytes, place: Mapping[str, int]) -> list[int] | None:
+    """Outputs of the labels that an answer names; None where it is no such answer."""
+    try:
+        names = json.loads(written)
+        return [place[name] for name in names]
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def restore_label_sets(stored: StoredOutcomes) -> LabelSetOutcomes:

@@ -29,7 +29,9 @@ from harness.tasks.regression.outcomes import (
 from harness.tasks.regression.rows import NumberDataset, encode_numbered, read_numbered
 from harness.tasks.regression.section import Regression
 from harness.tasks.regression.statistics import own_measures, paired_measures, worst_numbers
+from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples
+from harness.tasks.text_in import TextAnswer
 from harness.types import ModelVariant, TensorSpec
 from harness.types.losses import LossChain
 
@@ -55,6 +57,7 @@ class RegressionFamily(TaskFamily[Regression, NumberDataset, NumberAnswer, Numbe
     auto_class = "AutoModelForSequenceClassification"
     architectures = ("ForSequenceClassification",)
     described = "a regression"
+    has_pipeline = True
 
     def problems(self, config: PretrainedConfig) -> Iterator[str]:
         """Other outputs than one number."""
@@ -113,11 +116,28 @@ class RegressionFamily(TaskFamily[Regression, NumberDataset, NumberAnswer, Numbe
         replies: Sequence[tuple[Batch, NumberAnswer | None]],
     ) -> NumberOutcomes:
         """Every row's number beside the right one."""
-        return number_outcomes(variant, dataset, replies)
+        known = ((batch.rows, answer) for batch, answer in replies)
+        return number_outcomes(variant, dataset, known)
 
     def restore(self, stored: StoredOutcomes) -> NumberOutcomes:
         """Predictions and labels."""
         return restore_numbers(stored)
+
+    def text_answer(
+        self, task: Regression, dataset: EncodedDataset, outputs: tuple[TensorSpec, ...]
+    ) -> TextAnswer:
+        """The model's own number."""
+        return TextAnswer(outputs)
+
+    def text_outcomes(
+        self,
+        variant: ModelVariant,
+        dataset: NumberDataset,
+        replies: Sequence[tuple[Positions, Tensors | None]],
+    ) -> NumberOutcomes:
+        """Every row's number beside the right one."""
+        known = ((rows, None if one is None else read_numbers(one)) for rows, one in replies)
+        return number_outcomes(variant, dataset, known)
 
     def scorable(self, outcomes: NumberOutcomes) -> Mask | None:
         """The answered rows; None where more than `MAX_UNANSWERED_SHARE` are missing."""

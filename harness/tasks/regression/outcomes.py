@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from harness.tasks.answers import Batch, RowAnswer, Tensors
+from harness.tasks.answers import RowAnswer, Tensors
 from harness.tasks.outcomes import Columns, Outcomes, StoredOutcomes
 from harness.tasks.regression.rows import NumberDataset
-from harness.tasks.rowwise import PER_ROW, rowwise
+from harness.tasks.rowwise import PER_ROW, Positions, rowwise
 from harness.types import ModelVariant
 
 Floats = NDArray[np.float64]
@@ -64,13 +64,13 @@ def compared_numbers(outputs: Tensors) -> list[RowAnswer]:
 def number_outcomes(
     variant: ModelVariant,
     dataset: NumberDataset,
-    replies: Iterable[tuple[Batch, NumberAnswer | None]],
+    replies: Iterable[tuple[Positions, NumberAnswer | None]],
 ) -> NumberOutcomes:
-    """Every row's number."""
+    """Every row's number; of the rows of each request, (n,), and the answer to them."""
     predictions = np.full(dataset.size, np.nan)
-    for batch, answer in replies:
+    for rows, answer in replies:
         if answer is not None:
-            predictions[batch.rows[answer.usable]] = answer.predictions[answer.usable]
+            predictions[rows[answer.usable]] = answer.predictions[answer.usable]
     return NumberOutcomes(
         variant=variant.name,
         sha256=variant.sha256,
