@@ -146,7 +146,7 @@ def test_numbers_are_the_bare_librarys(grades):
 @pytest.mark.parametrize(
     ("kind", "titles"),
     [
-        ("topics", ("Micro-F1", "Macro-F1", "Subset accuracy", "label agreement")),
+        ("topics", ("Micro-F1", "Macro-F1", "Subset accuracy", "same label")),
         ("grades", ("Pearson", "Spearman", "MAE", "RMSE")),
     ],
 )
