@@ -108,7 +108,7 @@ def _write(
         "families": [
             {
                 "name": name,
-                "pipeline": True,
+                "ensemble": True,
                 "task": task,
                 "models": [
                     {"name": f"{name}-teacher", "role": "teacher", "checkpoint": "./teacher"},

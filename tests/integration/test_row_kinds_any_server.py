@@ -38,7 +38,7 @@ def study(tmp_path_factory):
         (folder / name).mkdir()
         document = yaml.safe_load(write(folder / name).read_text())
         (family,) = document["families"]
-        family["pipeline"] = False
+        family["ensemble"] = False
         family["task"]["data"]["path"] = f"{name}/{family['task']['data']['path']}"
         for model in family["models"]:
             model["checkpoint"] = f"./{name}/{model['checkpoint'][2:]}"
