@@ -17,7 +17,7 @@ RUN python requirements.py export quality > requirements.txt && \
 RUN pip install --quiet --no-deps tensorrt-cu12-bindings==${TENSORRT} && \
     cd "$(python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')" && \
     ln -s tensorrt_bindings tensorrt
-COPY README.md LICENSE ./
+COPY README.md LICENSE hatch_build.py ./
 COPY studies studies
 COPY locustfiles locustfiles
 COPY harness harness

@@ -12,7 +12,7 @@ RUN pip install --quiet uv==0.13.9 && \
     uv venv --quiet /opt/harness && python requirements.py export quality > requirements.txt && \
     uv pip install --quiet --index-url ${TORCH_INDEX} "$(grep '^torch==' requirements.txt)" && \
     uv pip install --quiet -r requirements.txt && pip uninstall --quiet --yes uv
-COPY README.md LICENSE ./
+COPY README.md LICENSE hatch_build.py ./
 COPY studies studies
 COPY locustfiles locustfiles
 COPY harness harness

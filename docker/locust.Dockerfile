@@ -12,7 +12,7 @@ RUN pip install --quiet uv==0.13.9 && \
     uv pip install --quiet -r requirements.txt && \
     find /opt/harness -type d -name tests -prune -exec rm -r {} + && \
     pip uninstall --quiet --yes uv
-COPY README.md LICENSE ./
+COPY README.md LICENSE hatch_build.py ./
 COPY studies studies
 COPY locustfiles locustfiles
 COPY harness harness
