@@ -348,7 +348,8 @@ class MetricRegistry(Mapping[str, Metric]):
         return _latencies_of_all(judged) | self.entries
 
     def __getitem__(self, name: str) -> Metric:
-        return self._all()[name]
+        found = self.entries.get(name)
+        return self._all()[name] if found is None else found
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._all())

@@ -12,7 +12,7 @@ from harness import hdr
 from harness.load.records.series import HistoryPoint
 from harness.metrics import SHOWN_PERCENTILES, MetricKind, metric_named
 from harness.planning.assessment import Assessment
-from harness.planning.clauses import Judgement
+from harness.planning.clauses import DEFAULT_ERROR_RATE, Judgement
 from harness.study.objective import quality_clauses
 from harness.telemetry.running import Stretch
 from harness.types import SCHEDULE_DELAY, Decision, LatencySummary, ServerMetrics
@@ -169,7 +169,7 @@ def _verdict(watched: Watched) -> dict[str, Any]:
 def _told(assessment: Assessment) -> Sequence[Judgement]:
     """The clauses that were written, and any other that does not hold."""
     written = [one for one in assessment.findings if one.decision is not Decision.PASS]
-    return written or [one for one in assessment.findings if one.cause != "error_rate"]
+    return written or [one for one in assessment.findings if one.constraint != DEFAULT_ERROR_RATE]
 
 
 def _series(points: Sequence[HistoryPoint]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.metrics import latency_of, metric_named
+from harness.metrics import MetricKind, latency_of, metric_named
 from harness.planning.clauses import (
     FARTHEST_FACTOR,
     POWER,
@@ -186,8 +186,8 @@ class Assessment:
 
     @property
     def feasible(self) -> bool:
-        """Promising but for throughput: what more load in flight cannot mend is in order."""
-        return self._all_but("throughput") and self.decision is not Decision.INVALID
+        """Promising but for rates: what more load in flight cannot mend is in order."""
+        return self._all_but(MetricKind.RATE) and self.decision is not Decision.INVALID
 
     @property
     def overloaded(self) -> bool:
@@ -204,8 +204,13 @@ class Assessment:
         """The tightest latency clause's value in units of its bound; zero where there is none."""
         return max((f.strain for f in self.findings if f.cause == "latency"), default=0.0)
 
-    def _all_but(self, cause: str = "") -> bool:
-        return all(finding.promising for finding in self.findings if finding.cause != cause)
+    def _all_but(self, kind: MetricKind | None = None) -> bool:
+        """Whether every clause is promising, but for those on metrics of a kind."""
+        return all(
+            finding.promising
+            for finding in self.findings
+            if metric_named(finding.constraint.metric).kind is not kind
+        )
 
 
 def assess(slo: ServiceLevelObjective, result: TrialResult) -> Assessment:

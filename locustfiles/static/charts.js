@@ -5,12 +5,31 @@ const NS = "http://www.w3.org/2000/svg";
 const HEIGHT = 220;
 const MARGIN = { top: 14, right: 14, bottom: 34, left: 54 };
 
-export function number(value, digits = 3) {
-  if (value === null || value === undefined) return "–";
+const MISSING = "–", MINUS = "−";
+
+/** Three significant digits, whole from 1000 on: as `harness.words.numbers.number` has it. */
+export function number(value) {
+  if (value === null || value === undefined || Number.isNaN(value)) return MISSING;
   if (value === 0) return "0";
-  const size = Math.abs(value);
-  if (size >= 10 ** (digits - 1)) return Math.round(value).toLocaleString("en-US");
-  return Number(value.toPrecision(digits)).toString();
+  const rounded = Number(value.toFixed(decimals(value)));
+  if (Math.abs(rounded) < 1e-3) return scientific(value);
+  const places = decimals(rounded);  // Rounding may have gained a digit: 9.999 is 10.0.
+  return rounded.toLocaleString("en-US", { minimumFractionDigits: places, maximumFractionDigits: places }).replace("-", MINUS);
+}
+
+function decimals(value) {
+  return Math.min(20, Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value)))));
+}
+
+function scientific(value) {
+  const [mantissa, power] = value.toExponential(1).split("e");
+  const raised = String(Number(power)).replace(/./g, (sign) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(sign)]);
+  return `${mantissa.replace("-", MINUS)}×10${raised}`;
+}
+
+/** A whole number, exact. */
+export function count(value) {
+  return value === null || value === undefined ? MISSING : value.toLocaleString("en-US");
 }
 
 /** A latency in words; what no bound could be given for is an hour in the numbers. */
@@ -166,9 +185,9 @@ function niceSeconds(rough) {
 }
 
 function short(value) {
-  if (value >= 1e6) return `${number(value / 1e6)}M`;
-  if (value >= 1e4) return `${number(value / 1e3)}k`;
-  return number(value);
+  if (value >= 1e6) return `${plain(value / 1e6)}M`;
+  if (value >= 1e4) return `${plain(value / 1e3)}k`;
+  return plain(value);
 }
 
 function tip(shape, words) {
@@ -179,4 +198,9 @@ function element(name, attributes) {
   const made = document.createElementNS(NS, name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   return made;
+}
+
+/** Without the zeros that say how exact a measurement is: a tick is exact. */
+function plain(value) {
+  return Number(value.toPrecision(3)).toString();
 }

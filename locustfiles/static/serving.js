@@ -1,6 +1,6 @@
 // The tab 'Serving': Locust makes the tab and leaves its panel empty; this fills it.
 
-import { drawBars, drawLines, latency, number } from "./charts.js";
+import { count, drawBars, drawLines, latency, number } from "./charts.js";
 import { groupForm } from "./form.js";
 
 const EVERY_MS = 1000;
@@ -107,7 +107,7 @@ function draw() {
     return;
   }
   part("title").textContent = test.variant;
-  const seconds = `${number(Math.floor(test.elapsed_s), 9)} s`;
+  const seconds = `${count(Math.floor(test.elapsed_s))} s`;
   part("subtitle").textContent = [`test ${test.number}`, test.protocol, test.load, test.running ? `running for ${seconds}` : `over after ${seconds}`].join(" · ");
   drawVerdict(test.verdict);
   drawNotices(test);
@@ -141,7 +141,7 @@ function drawTiles({ totals }) {
   const tiles = [
     ["p50", `${number(totals.p50_ms)} ms`], ["p95", `${number(totals.p95_ms)} ms`], ["p99", `${number(totals.p99_ms)} ms`],
     ["requests/s", number(totals.requests_per_s)], ["inferences/s", number(totals.inferences_per_s)],
-    ["failed", number(totals.failed, 9)], ["dropped", number(totals.dropped, 9)], ["sent late (p99)", `${number(totals.schedule_delay_p99_ms)} ms`],
+    ["failed", count(totals.failed)], ["dropped", count(totals.dropped)], ["sent late (p99)", `${number(totals.schedule_delay_p99_ms)} ms`],
   ];
   part("tiles").replaceChildren(...tiles.map(([name, value]) => make("div", { class: "paper tile" }, make("span", { class: "faint" }, name), make("b", {}, value))));
 }
@@ -177,7 +177,7 @@ function drawServer({ server }) {
 
 function cacheWords({ cache_hits: hits, requests, version }) {
   const told = version ? ` Version ${version} of the model answered.` : "";
-  return hits ? `${told} The response cache answered ${number(hits, 9)} of ${number(requests, 9)} requests in its place.` : told;
+  return hits ? `${told} The response cache answered ${count(hits)} of ${count(requests)} requests in its place.` : told;
 }
 
 function drawGpu(server) {
@@ -202,7 +202,7 @@ function drawGenerators({ generators, totals }) {
   const rows = generators.map((one) => [
     one.process, one.lost ? "lost" : `${Math.round(100 * one.cpu_cores)}%`, `${number(one.loop_lag_p99_ms)} ms`, `${number(one.memory_bytes / 2 ** 20)} MiB`, one.remark,
   ]);
-  const note = `Requests were sent ${number(totals.schedule_delay_p99_ms)} ms late at the 99th percentile; ${number(totals.dropped, 9)} were dropped.`;
+  const note = `Requests were sent ${number(totals.schedule_delay_p99_ms)} ms late at the 99th percentile; ${count(totals.dropped)} were dropped.`;
   part("generators").replaceChildren(table(["Process", "CPU, of a core", "Event loop lag, p99", "Memory", "In words"], rows, [0, 4]), make("p", { class: "faint" }, note));
 }
 
@@ -215,7 +215,7 @@ function drawTests() {
     const choose = make("button", { class: "link", type: "button" }, `${one.number}`);
     choose.addEventListener("click", () => { asked = one.running ? null : one.number; poll(); });
     return [choose, one.variant, [one.protocol, one.load, one.phase].filter(Boolean).join(", "), one.objective || "–",
-      HEADLINES[one.decision], latency(one.p50_ms), latency(one.p95_ms), latency(one.p99_ms), number(one.requests_per_s), number(one.failed, 9)];
+      HEADLINES[one.decision], latency(one.p50_ms), latency(one.p95_ms), latency(one.p99_ms), number(one.requests_per_s), count(one.failed)];
   });
   const made = table(["Test", "Variant", "Load", "Objective", "Verdict", "p50 (ms)", "p95 (ms)", "p99 (ms)", "Requests/s", "Failed"], rows, [1, 2, 3]);
   known.tests.forEach((one, index) => made.rows[index + 1].cells[4].classList.add("tone", one.decision));

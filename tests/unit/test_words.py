@@ -1,4 +1,8 @@
+import json
 import math
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -117,3 +121,22 @@ def test_a_span_of_changes_has_the_word_between():
     low, high = numbers.points(-0.0231), numbers.points(0.004)
     assert (low, high) == (f"{MINUS}2.31 points", "+0.40 points")
     assert numbers.span(numbers.signed(-2.31), numbers.signed(0.4)) == f"{MINUS}2.3 to +0.4"
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no node to run the page's script")
+def test_locusts_page_spells_numbers_as_everything_else_does(tmp_path):
+    static = Path(__file__).parents[2] / "locustfiles" / "static"
+    shutil.copy(static / "charts.js", tmp_path / "charts.mjs")
+    values = [0, 0.01234, 0.9996, 9.876, 9.999, 99.96, 123.4, 11552.3, -2.345, 2.94e-6, None]
+    script = (
+        "import { number, count, latency } from './charts.mjs';"
+        f"console.log(JSON.stringify([{json.dumps(values)}.map(number), count(1234567),"
+        "latency(3600000)]))"
+    )
+    answer = subprocess.run(
+        ["node", "--input-type=module", "-e", script],
+        cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    page, counted, unbounded = json.loads(answer.stdout)
+    assert page == [numbers.number(value) for value in values]
+    assert (counted, unbounded) == (numbers.count(1234567), numbers.milliseconds(3_600_000.0))

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.metrics import TASK_SEPARATOR, described
 from harness.quality.lm_eval.model import RequestCounts
 from harness.quality.lm_eval.quiet import lm_eval_quiet
 from harness.quality.lm_eval.tasks import FEWSHOT_SEED, LoadedTask
@@ -147,14 +148,16 @@ def _counting(
         return {
             name: 0.0
             for name, value in metrics.items()
-            if higher.get(name) and isinstance(value, int | float) and name in _SHARES
+            if higher.get(name) and isinstance(value, int | float) and _is_right_or_wrong(name)
         }
 
     return process_results
 
 
-_SHARES = frozenset({"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match"})
-"""Metrics in which a wrong answer counts 0."""
+def _is_right_or_wrong(metric: str) -> bool:
+    """Whether a wrong answer counts 0 in one of lm-eval's metrics."""
+    known = described(f"task{TASK_SEPARATOR}{metric}")
+    return known is not None and known.whole_answers
 
 
 def _is_unanswered(result: Any) -> bool:

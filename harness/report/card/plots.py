@@ -18,7 +18,7 @@ from harness.report.plots.base import (
 from harness.report.plots.style import VariantStyle
 from harness.types.card import CardEntry, Runtime
 from harness.words.labels import short_names
-from harness.words.numbers import number
+from harness.words.numbers import number, span
 
 _ROW_PX = 30
 _SYMBOLS = {"p95": "line-ns", "p99": "line-ns"}
@@ -144,7 +144,7 @@ def _batch_trace(card: FamilyCard, entry: CardEntry, style: VariantStyle | None)
         "hovertext": [
             f"<b>{safe(entry.name)}</b><br>batch {point.batch_size}: "
             f"{number(point.per_s.value)} samples/s<br>"
-            f"{number(point.per_s.low)} to {number(point.per_s.high)}"
+            f"{span(number(point.per_s.low), number(point.per_s.high))}"
             for point in points
         ],
         "hoverinfo": "text",

@@ -29,7 +29,7 @@ from harness.report.selection import (
     percentile_of,
 )
 from harness.types import QualityScore, TrialResult
-from harness.words.amounts import metric_title, metric_value
+from harness.words.amounts import metric_span, metric_title, metric_value
 
 _STRIP = "not load-tested"
 _SCATTER_SHARE, _STRIP_START = 0.87, 0.9
@@ -173,8 +173,8 @@ def _quality_words(score: QualityScore) -> str:
     value = metric_value(score.metric, score.value)
     if score.low is None or score.high is None:
         return f"{metric_title(score.metric)} {value} (no interval)"
-    low, high = metric_value(score.metric, score.low), metric_value(score.metric, score.high)
-    return f"{metric_title(score.metric)} {value} ({low} to {high})"
+    interval = metric_span(score.metric, score.low, score.high)
+    return f"{metric_title(score.metric)} {value} ({interval})"
 
 
 def _front_trace(family: FamilyResults, metric: str, trials: Sequence[TrialResult]) -> Json:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from harness.types.card import Runtime
 from harness.types.profiles import OperatorCost, OperatorProfile, Roofline, Scaling, VariantProfile
-from harness.words.numbers import number, percent
+from harness.words.numbers import number, percent, span
 
 RUNTIMES = {Runtime.PYTORCH: "PyTorch", Runtime.ONNX_RUNTIME: "ONNX Runtime"}
 CALLING_SHARE = 0.5
@@ -119,7 +119,7 @@ def scaling_sentence(scaling: Scaling) -> str:
     at_knee = next(s for s in scaling.steps if s.batch_size == scaling.knee)
     return (
         f"{runtime}: returns diminish at batch {scaling.knee}: doubling it brings "
-        f"{percent(after.growth)} ({percent(after.growth_low)} to {percent(after.growth_high)}), "
+        f"{percent(after.growth)} ({span(percent(after.growth_low), percent(after.growth_high))}), "
         f"under the {percent(scaling.least_growth)} asked; {scaling.ended}. There it does "
         f"{number(at_knee.per_s.value * 3600)} samples an hour; {jobs}."
     )

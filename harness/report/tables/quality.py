@@ -15,7 +15,14 @@ from harness.report.selection import (
 )
 from harness.report.tables.model import Cell, Column, Table, decision_cell, numeric, words
 from harness.types import BatchConsistency, Decision, QualityScore, Role, TaskEntry
-from harness.words.amounts import heading, metric_title, metric_value, relative_value
+from harness.words.amounts import (
+    heading,
+    metric_span,
+    metric_title,
+    metric_value,
+    relative_span,
+    relative_value,
+)
 from harness.words.numbers import (
     MISSING,
     count,
@@ -89,8 +96,8 @@ def _score_cells(family: FamilyResults, name: str, metric: str) -> tuple[Cell, .
     score = family.score(name, metric)
     if score is None:
         return Cell(MISSING), Cell(MISSING)
-    low, high = metric_value(metric, score.low), metric_value(metric, score.high)
-    value = numeric(metric_value(metric, score.value), score.value, span(low, high))
+    interval = metric_span(metric, score.low, score.high)
+    value = numeric(metric_value(metric, score.value), score.value, interval)
     if score is reference_score(family, metric):
         return value, words("reference")
     relative = score.relative_to_teacher
@@ -99,9 +106,7 @@ def _score_cells(family: FamilyResults, name: str, metric: str) -> tuple[Cell, .
 
 
 def _relative_span(score: QualityScore) -> str:
-    low = relative_value(score.metric, score.relative_low)
-    high = relative_value(score.metric, score.relative_high)
-    return span(low, high)
+    return relative_span(score.metric, score.relative_low, score.relative_high)
 
 
 def _delta(family: FamilyResults, score: QualityScore) -> str:
@@ -209,7 +214,7 @@ def _cell(family: FamilyResults, name: str, metric: str) -> Cell:
     score = family.score(name, metric)
     if score is None:
         return Cell(MISSING)
-    detail = span(metric_value(metric, score.low), metric_value(metric, score.high))
+    detail = metric_span(metric, score.low, score.high)
     if score.relative_to_teacher is not None and name != family.names[0]:
         detail += f"\n{relative_value(metric, score.relative_to_teacher)} of teacher"
     return numeric(metric_value(metric, score.value), score.value, detail)

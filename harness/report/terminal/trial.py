@@ -31,6 +31,7 @@ from harness.words.loads import (
 )
 from harness.words.numbers import (
     MISSING,
+    asked,
     confidence,
     count,
     milliseconds,
@@ -79,7 +80,7 @@ def _serving(serving: ServingConfig) -> str:
     if serving.instance_count and serving.intra_op_threads:
         return serving_words(serving)
     batch = f"max batch {serving.max_batch_size}" if serving.max_batch_size else "no batching told"
-    parts = [batch, f"queue delay {serving.queue_delay_us:,} µs"]
+    parts = [batch, f"queue delay {asked(serving.queue_delay_us / 1000)} ms"]
     if serving.instance_count:
         parts.append(f"instances {serving.instance_count}")
     return f"{_AS_IT_IS}: {', '.join(parts if serving.max_batch_size else parts[:1])}"
