@@ -21,7 +21,7 @@ WITHOUT_URL = "name the server: --url http://HOST:PORT"
 
 @dataclass(frozen=True)
 class RemoteOptions:
-    """Where it is and how to speak to it; no url: the harness serves."""
+    """Address of an external server and how to reach it; without a url the harness serves."""
 
     url: Annotated[
         str | None,

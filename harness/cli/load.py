@@ -130,7 +130,7 @@ def _groups(plan: LoadPlan, machinery: Machinery) -> Sequence[Group]:
 
 @contextmanager
 def _run_folder_path(out: Path | None) -> Iterator[Path]:
-    """Where it is kept, or a place that is gone afterwards."""
+    """The folder that keeps the trial, or a temporary one that is removed afterwards."""
     if out is not None:
         yield out
         return

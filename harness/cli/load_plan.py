@@ -28,9 +28,9 @@ class LoadPlan:
     study: Study | None
     address: RemoteAddress | None
     name: str
-    """Of the variant, or of the model there."""
+    """Name of the variant, or of the model on the external server."""
     name_there: str
-    """Of the model on the server."""
+    """The model's name on the server."""
     serving: ServingConfig
     workload: Workload
     slo: ServiceLevelObjective

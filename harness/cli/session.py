@@ -53,7 +53,7 @@ EXIT_CODES = {
 
 @dataclass(frozen=True)
 class FolderOptions:
-    """Where a run is kept, and who else is told."""
+    """Where a run is kept, and which trackers get it."""
 
     out: Out = None
     resume: Resume = False

@@ -34,7 +34,7 @@ class PreparedPipeline:
 
     pipeline: Pipeline
     texts: tuple[Mapping[str, NDArray[np.object_]], ...]
-    """By input name, (n, 1): the samples of each of the data set's groups, in its order."""
+    """Texts by input name, shape (n, 1): the samples of each group of the data, in its order."""
 
 
 def prepare_pipeline(
@@ -126,7 +126,7 @@ def pipeline_trial(result: TrialResult, pipeline: Pipeline) -> Trial:
 
 
 ROWS = 256
-"""Of the study's own, at even distances."""
+"""How many of the study's own rows are compared, at even distances."""
 _SHOWN_TOKENS = 12
 _ADVICE = (
     "leave `ensemble` out of the family: the model itself is served and measured without it; or "

@@ -43,7 +43,7 @@ from harness.tasks.tokenizers import load_tokenizer
 from harness.types import Role
 
 MEASURED_ROWS = 2000
-"""Of the data, the first ones, whose tokens are counted."""
+"""How many of the data's first samples have their tokens counted."""
 _LENGTHS = (8, 16, 32, 64, 128, 256, 512, 1024)
 """Padded lengths that are proposed."""
 _NAME = re.compile(r"[^a-z0-9._-]+")
@@ -298,7 +298,7 @@ def _fits(table: Table, column: str, teacher: _Found, asked: FirstStudy) -> bool
 
 
 def _mean_length(table: Table, column: str) -> float:
-    """In characters; 0 of a column that is not all text, or all numbers."""
+    """Mean length in characters; 0 for a column that is not all text, or is all numbers."""
     values = [row.get(column) for row in table.rows[:MEASURED_ROWS]]
     if not all(isinstance(value, str) for value in values):
         return 0.0
@@ -328,7 +328,7 @@ def _with_lengths(task: _Task, found: Sequence[_Found], teacher: _Found) -> _Tas
 
 
 def _count_tokens(samples: Samples, teacher: _Found) -> NDArray[np.int64]:
-    """Of the first samples, by the teacher's tokenizer, special tokens included."""
+    """Token counts of the first samples, by the teacher's tokenizer, special tokens included."""
     tokenizer = load_tokenizer(teacher.checkpoint.folder)
     texts = list(samples.texts[:MEASURED_ROWS])
     pairs = None if samples.pairs is None else list(samples.pairs[:MEASURED_ROWS])

@@ -85,7 +85,7 @@ def evaluate_family(
 
 
 def _cache(prepared: PreparedFamily, variant: ModelVariant, serving: ServingConfig) -> AnswerCache:
-    """Of answers of this very model, with its tokenizer, on this kind of device."""
+    """The kept answers of this model, with its tokenizer, on this kind of device."""
     return AnswerCache(
         cache_root() / "answers",
         variant.sha256,
@@ -115,7 +115,7 @@ def _of_one_model(site: Site, variant: ModelVariant, cache: AnswerCache | None) 
 
 
 def _tokenizer_folder(prepared: PreparedFamily, variant: ModelVariant) -> Path:
-    """Where the artefact keeps its own; of one that lies elsewhere, its checkpoint's."""
+    """Folder of the artefact's tokenizer, else of its checkpoint's."""
     own = variant.path / "tokenizer"
     return own if own.is_dir() else prepared.opened[variant.name].checkpoint.folder
 

@@ -17,11 +17,11 @@ WarningSink = Callable[[str], None]
 
 
 def ignore_progress(_: Progress) -> None:
-    """For callers that nobody watches."""
+    """Takes progress and does nothing, where nobody watches."""
 
 
 def ignore_warning(_: str) -> None:
-    """For callers that nobody reads."""
+    """Takes warnings and does nothing, where nobody reads them."""
 
 
 @dataclass(frozen=True)

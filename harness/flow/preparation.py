@@ -59,17 +59,17 @@ class PreparedFamily:
     variants: tuple[ModelVariant, ...]
     """The teacher's first; then in the study's order."""
     datasets: Mapping[str, EncodedDataset]
-    """By variant."""
+    """The encoded data of each variant, by its name."""
     pipelines: tuple[PreparedPipeline, ...] = ()
     """Around each variant, in the same order; none unless the family asks for them."""
     baseline: tuple[str, ...] = ()
     """The embedded yardstick's predicted class names, a row of the data each."""
     opened: Mapping[str, OpenedModel] = field(default_factory=dict)
-    """By variant."""
+    """The opened checkpoint of each variant, by its name."""
     training_file: Path | None = None
-    """Of the embedded data: where its training split lies."""
+    """Where the training split of the embedded data lies."""
     failures: Mapping[str, HarnessError] = field(default_factory=dict)
-    """By variant (or pipeline) that cannot be exported: why; the others go on without it."""
+    """Why a variant (or ensemble) cannot be exported, by its name; the others go on without it."""
 
     @property
     def failed(self) -> tuple[FailedVariant, ...]:
@@ -96,7 +96,7 @@ class PreparedFamily:
 
     @property
     def checkpoints(self) -> dict[str, Checkpoint]:
-        """By model."""
+        """The checkpoints, by the model's name."""
         return {one.model.name: one.checkpoint for one in self.opened.values()}
 
     @property
@@ -154,7 +154,7 @@ class OpenedFamily:
 
     family: Family
     models: tuple[OpenedModel, ...]
-    """In the study's order."""
+    """The opened models, in the study's order."""
     bundle: ReferenceBundle | None
 
     @property
@@ -164,7 +164,7 @@ class OpenedFamily:
 
     @property
     def training_file(self) -> Path | None:
-        """Of the embedded data, unless the study names training data of its own."""
+        """Training split of the embedded data, unless the study names training data of its own."""
         task, bundle = self.family.task, self.bundle
         data = task.training_data or task.data
         if bundle is None or not isinstance(data, ReferenceData):
@@ -199,7 +199,7 @@ def open_families(
 def _open_models(
     study: Study, family: Family, bundle: ReferenceBundle | None, inputs: StudyInputs
 ) -> tuple[OpenedModel, ...]:
-    """In the study's order; the teacher is opened first, for the others' labels to agree with."""
+    """Models in the study's order; the teacher is opened first, for the others' labels."""
     opened: dict[str, OpenedModel] = {}
     teacher: LabelReader | None = None
     with inputs.reading():

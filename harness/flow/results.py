@@ -48,7 +48,7 @@ class BegunTrial:
 
     trial: Trial
     sha256: str
-    """Of the artefact that the server has loaded; empty where it is not known."""
+    """SHA-256 of the artefact that the server has loaded; empty where it is not known."""
     started_utc: str
 
 
@@ -227,7 +227,7 @@ def _summaries(
     workload: Workload,
     confidence: float,
 ) -> dict[str, LatencySummary]:
-    """By span, of the successes; a span without values is absent."""
+    """Latency summaries of the successes, by span; a span without values is absent."""
     dropped = [one.dropped for one in window]
     is_closed = workload.load_mode is LoadMode.CLOSED
     found = {

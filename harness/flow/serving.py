@@ -1,4 +1,4 @@
-"""Where a study's models are served: the embedded Triton here, or any server (`borrowed`)."""
+"""Where a study's models are served: the embedded Triton, or an external server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from harness.telemetry.triton import scrape
 from harness.types import ModelVariant, ServingConfig, WireProtocol
 
 RESPONSE_CACHE_BYTES = 2**28
-"""Of an embedded server whose models may use it: far more than a study's answers take."""
+"""Size of the embedded server's response cache: far more than a study's answers take."""
 
 
 class Server(Protocol):
@@ -37,7 +37,7 @@ class Server(Protocol):
 
     @property
     def pid(self) -> int | None:
-        """Of its process; None where it runs on another machine."""
+        """Id of the server's process; None where it runs on another machine."""
         ...
 
     def check(self) -> None:
@@ -77,7 +77,7 @@ class ModelControl(Protocol):
 
 
 class PayloadForm(Protocol):
-    """Payloads as somebody else's model takes them."""
+    """Payloads as a model on an external server takes them."""
 
     @property
     def tag(self) -> str:

@@ -59,7 +59,7 @@ class TrialWatch:
 
     @property
     def confidence(self) -> float:
-        """Of every interval: what the whole schedule of looks leaves for each of them."""
+        """Confidence of every interval: what the schedule of looks leaves for each."""
         return self._schedule.confidence_per_look
 
     def steady(self, slices: Sequence[TimeSlice]) -> bool:

@@ -234,7 +234,7 @@ class TrialRunner:
             )
 
     def _window(self, variant: ModelVariant) -> ServerReadings:
-        """Of the server itself, or of the Prometheus that scrapes it."""
+        """The reader of the server's figures: itself, or the Prometheus that scrapes it."""
         metrics_url, pid = self._server.endpoint.metrics, self._server.pid
         model = variant.served_name
         if self._machinery.prometheus is not None:

@@ -53,22 +53,22 @@ class FamilyPage:
     leading: str
     """The trial that stands for the family, in words."""
     spans: Table | None
-    """Of the leading trial."""
+    """The leading trial's latency, one row per span."""
     trust: Table | None
-    """Of the leading trial."""
+    """The checks that the leading trial had to pass to be valid."""
     cold_start: Table | None
     search: Table | None
     models: Table
     lost: LostQuality | None
     tasks: Table | None
-    """Of lm-eval."""
+    """Scores of lm-eval's tasks; None where none was asked."""
     consistency: Table | None
     pipeline: Table | None
     pipeline_quality: str
     pipeline_bars: Plot | None
     rejected: tuple[RejectedGroup, ...]
     card: CardSection | None = None
-    """In process, where it was measured."""
+    """The report card, measured in process; None where it was not."""
 
     @property
     def leading_is(self) -> str:

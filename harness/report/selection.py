@@ -48,7 +48,7 @@ class FamilyResults:
     verdict: Verdict | None
     objective: ServiceLevelObjective | None
     cold_starts: tuple[ColdStart, ...] = ()
-    """In the order of `variants`."""
+    """Cold starts that were measured, in the order of `variants`."""
     series: Mapping[str, LoadSeries] = field(default_factory=dict)
     """Loads over time, by trial; those of other families too."""
     pipelines: tuple[ModelVariant, ...] = ()
@@ -57,7 +57,7 @@ class FamilyResults:
     pipeline_trials: tuple[TrialResult, ...] = ()
     pairs: tuple[PairedMeasure, ...] = ()
     losses: tuple[LossEntry, ...] = ()
-    """In the order of `variants`."""
+    """Where each variant lost quality, in the order of `variants`."""
     failed: tuple[FailedVariant, ...] = ()
     """Left out, because they could not be made or served."""
     relabellings: tuple[Relabelling, ...] = ()
@@ -108,7 +108,7 @@ class FamilyResults:
         return next((variant for variant in self.variants if variant.name == name), None)
 
     def role(self, name: str) -> Role:
-        """Of a variant or a baseline."""
+        """The role of a variant or of a baseline."""
         variant = self.variant(name)
         if variant:
             return variant.role
@@ -325,7 +325,7 @@ class LatencySplit:
     client_ms: float
     queue_ms: float
     compute_ms: float
-    """With what the response cache took; less than a computed request's where it answered some."""
+    """Includes the response cache's time; less than a computed request's where it answered some."""
 
 
 def latency_split(result: TrialResult) -> LatencySplit | None:

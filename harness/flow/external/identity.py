@@ -28,7 +28,7 @@ from harness.serving.external.server import REMOTE_DIGEST, RemoteModel, RemoteSe
 from harness.types import ModelVariant, Precision, TensorSpec
 
 FOLDER = "probes"
-"""Of the answers, in a run folder and in the user's cache."""
+"""Name of the folder of kept answers, in a run folder and in the user's cache."""
 ROWS = 4
 """Asked of a group of equal length; of the shortest and of the longest."""
 ATTEMPTS = 3
@@ -198,7 +198,7 @@ def _difference(one: Tensors, other: Tensors) -> float:
 
 
 def _gap(before: NDArray[Any], now: NDArray[Any]) -> float:
-    """Of one output."""
+    """The greatest difference in one output, as a share of its largest number."""
     if before.shape != now.shape:
         return np.inf
     if before.dtype.kind != "f":

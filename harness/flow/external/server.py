@@ -38,13 +38,13 @@ METRICS_PORT = 8002
 
 @dataclass(frozen=True)
 class RemoteAddress:
-    """Where a server is, and what it is asked in."""
+    """Address of an external server, and the protocol it is asked in."""
 
     url: str
     target: Target
     protocol: WireProtocol
     metrics_url: str | None = None
-    """Of its metrics page; None tries Triton's usual port."""
+    """Address of its metrics page; None tries Triton's usual port."""
 
 
 @dataclass(frozen=True)

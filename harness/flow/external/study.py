@@ -47,9 +47,9 @@ class Borrowed:
 
     opened: OpenServer
     study: Study
-    """With the address's protocol as its only one."""
+    """The study, with the address's protocol as its only one."""
     models: Mapping[str, RemoteModel]
-    """By variant."""
+    """The server's models, by variant."""
     control: BorrowedModels | None
     names: Mapping[str, TensorNames]
     """How each variant's tensors are called there."""

@@ -84,7 +84,7 @@ class FamilyCard:
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        """Of the throughput at the longest length."""
+        """The batch sizes of the throughput at the longest length."""
         sizes = {p.batch_size for entry in self.entries for p in entry.throughput}
         return tuple(sorted(sizes))
 

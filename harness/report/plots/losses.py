@@ -170,7 +170,7 @@ class _Bar:
     height: float
     lowest: float
     highest: float
-    """Of the bar's end and its whisker."""
+    """The highest point of the bar's end and its whisker; `lowest` is the lowest."""
     colour: str
 
     @property
@@ -224,7 +224,7 @@ def _waterfall(chain: LossChain, *, key: str, variant: str, title: str) -> Plot:
 
 
 def _reach(bars: list[_Bar]) -> list[float]:
-    """Of the axis: all bars and whiskers, with room for the values."""
+    """The range of the axis: all bars and whiskers, with room for the values."""
     low = min(0.0, *(bar.lowest for bar in bars))
     high = max(0.0, *(bar.highest for bar in bars))
     room = (high - low) * 0.16 or 1.0

@@ -17,7 +17,7 @@ SHORTEST_START_S = 3.0
 STARTS_OVER_WARMUPS = 3.0
 """How much of a load is its start: so many times the warm-up, and at least the above."""
 FEWEST_SECONDS = 5
-"""With fewer, a line over time shows nothing."""
+"""Fewest slices that are drawn: with fewer, a line over time shows nothing."""
 _MOST_MARKS = 120
 _WHOLE_ENOUGH_S = 0.5
 """A shorter last second holds too few requests for its percentiles."""

@@ -12,7 +12,7 @@ from harness.words.labels import short_names, shortened, trial_words
 from harness.words.numbers import count, number, percent
 
 _ROOM = 0.16
-"""Of the longest bar, kept free beside it for its number."""
+"""Share of the longest bar that is kept free beside it for its number."""
 
 
 def bar_part(

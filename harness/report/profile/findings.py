@@ -10,9 +10,9 @@ from harness.words.numbers import number, percent, span
 
 RUNTIMES = {Runtime.PYTORCH: "PyTorch", Runtime.ONNX_RUNTIME: "ONNX Runtime"}
 CALLING_SHARE = 0.5
-"""Of the operators' time: with less of it in products, what lies around them is told too."""
+"""Share of the operators' time: with less of it in products, the rest is described too."""
 FAR_BELOW = 0.25
-"""Of the roof: below it neither arithmetic nor bandwidth is what the products wait for."""
+"""Share of the roof below which products wait neither for arithmetic nor for bandwidth."""
 MEMORY, COMPUTE, OVERHEAD, UNKNOWN = "memory-bound", "compute-bound", "overhead-bound", "unknown"
 AROUND = (
     " Most of the time lies around them, in operators that compute little and move what they touch."
@@ -31,9 +31,9 @@ class Bound:
     """Operations a second over the time of the counted operators."""
     roof_per_s: float | None
     ridge: float | None
-    """Operations a byte at which the two roofs meet."""
+    """Operations per byte at which the two roofs meet."""
     counted_share: float
-    """Of the operators' time."""
+    """Share of the operators' time that the counted products take."""
 
 
 def datatype_of(profile: OperatorProfile) -> str:

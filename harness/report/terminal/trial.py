@@ -192,7 +192,7 @@ def _validity(result: TrialResult) -> str:
 
 
 def _decision_rows(result: TrialResult, slo: ServiceLevelObjective) -> list[tuple[str, str]]:
-    """Of the clauses that a load can decide, and which those are that it cannot."""
+    """The decision on the clauses that a load can decide, and the names of those it cannot."""
     asked = ", ".join(one.text for one in load_clauses(slo))
     left_out = ", ".join(one.text for one in quality_clauses(slo))
     rows = []
