@@ -170,11 +170,16 @@ class _Watchdog:
         self._thread: threading.Thread | None = None
 
     def add(self, guard: Guard) -> None:
+        begun = None
         with self._lock:
             self._guards.add(guard)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
-                self._thread.start()
+                begun = threading.Thread(target=self._run, name="deadlines", daemon=True)
+                self._thread = begun
+        # Not under the lock: a greenlet's start lets others run, and the lock may be from before
+        # Locust patched the interpreter.
+        if begun is not None:
+            begun.start()
 
     def _run(self) -> None:
         while guards := self._in_use():

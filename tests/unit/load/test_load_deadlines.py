@@ -122,10 +122,10 @@ def test_one_thread_watches_and_ends_when_nothing_is_left(
     assert seen() is None
 
 
+PATCH = "from gevent import monkey; monkey.patch_all()\n"
+IMPORT = "from harness.load.transports.sockets import watch\n"
 GEVENT = """
-from gevent import monkey; monkey.patch_all()
 import socket, time, threading
-from harness.load.transports.sockets import watch
 pairs = [socket.socketpair() for _ in range(100)]
 expired = []
 def wait(ours, timeout_s):
@@ -146,8 +146,14 @@ print(sum(expired))
 """
 
 
-def test_under_gevent_a_hundred_waits_end_together() -> None:
+@pytest.mark.parametrize("first", [PATCH + IMPORT, IMPORT + PATCH], ids=["patched", "imported"])
+def test_under_gevent_a_hundred_waits_end_together(first: str) -> None:
+    """Whether or not the sockets' module was there before the interpreter was patched."""
     ended = subprocess.run(
-        [sys.executable, "-c", GEVENT], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", first + GEVENT],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (ended.stdout, ended.stderr) == ("100\n", "")
