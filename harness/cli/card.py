@@ -16,8 +16,7 @@ from harness.flow.options import Machinery
 from harness.flow.run import card_study
 from harness.flow.samples import StudyInputs
 from harness.report.card.values import cards_of
-from harness.report.terminal.card import card_table
-from harness.report.warnings import has_warnings, warning_lines
+from harness.report.terminal.run import card_table, has_warnings, warning_lines
 from harness.runs.folder import read_run
 from harness.study.file import load_study
 

@@ -22,7 +22,7 @@ from harness.quality.lm_eval.tasks import TaskRequest, load_tasks
 from harness.report.selection import families_of, lost_its_students
 from harness.report.tables.quality import known_before
 from harness.report.terminal.quality import losses_table, pairs_table, quality_table
-from harness.report.warnings import has_warnings, warning_lines
+from harness.report.terminal.run import has_warnings, warning_lines
 from harness.runs.folder import StoredRun, read_run
 from harness.study import Study
 from harness.study.file import load_study

@@ -27,9 +27,8 @@ from harness.flow.external.study import Borrowed
 from harness.flow.inputs import check_embedded, check_inputs
 from harness.flow.manifest import new_manifest, without_secrets
 from harness.flow.run import run_study, write_results
-from harness.report.terminal.card import card_table
 from harness.report.terminal.quality import losses_table
-from harness.report.terminal.run import cold_start_table, verdict_summary, verdict_table
+from harness.report.terminal.run import card_table, cold_start_table, verdict_summary, verdict_table
 from harness.runs.folder import (
     RunFolder,
     StoredRun,

@@ -15,10 +15,10 @@ from harness.report.selection import (
 from harness.report.tables.model import Table
 from harness.report.tables.provenance import load_command
 from harness.report.tables.trials import rejected_groups
-from harness.report.warnings import warnings_of
-from harness.types import Accelerator, ModelVariant, Role, TrialResult
+from harness.types import Accelerator, FailedVariant, ModelVariant, Role, TrialResult
+from harness.types.losses import Relabelling
 from harness.words.amounts import heading, metric_value, relative_title, relative_value
-from harness.words.labels import INTERRUPTED, PROTOCOLS, SIGNS, Sign, batch_words
+from harness.words.labels import INTERRUPTED, PROTOCOLS, SIGNS, Sign, batch_words, cause_title
 from harness.words.loads import arrival_words, is_open, offered_words, throughput_span
 from harness.words.numbers import (
     UNBOUNDED,
@@ -29,6 +29,7 @@ from harness.words.numbers import (
     millions,
     milliseconds,
     number,
+    percent,
     seconds,
     span,
 )
@@ -255,3 +256,30 @@ def _accelerator_text(accelerator: Accelerator) -> str:
         return ""
     named = f'gpu_execution_accelerator [ {{ name: "{accelerator}" }} ]'
     return f"\noptimization {{ execution_accelerators {{ {named} }} }}"
+
+
+_LISTED = 20
+"""Classes that a warning of mixed up ones names, at most."""
+
+
+def warnings_of(family: FamilyResults) -> tuple[str, ...]:
+    """One per variant that is left out, with its whole reason, or whose classes seem mixed up."""
+    return (*map(_left_out, family.failed), *map(_mixed_up, family.relabellings))
+
+
+def _left_out(one: FailedVariant) -> str:
+    step = f" ({one.next_step})" if one.next_step else ""
+    reason = " ".join(f"{one.reason}{step}".split())
+    return f"{one.name} is left out, because it {cause_title(one.cause)}: {reason}"
+
+
+def _mixed_up(one: Relabelling) -> str:
+    pairs = [(a, b) for a, b in zip(one.called, one.means, strict=True) if a != b]
+    listed = ", ".join(f"'{a}' for '{b}'" for a, b in pairs[:_LISTED])
+    more = f", and {len(pairs) - _LISTED} more" if len(pairs) > _LISTED else ""
+    return (
+        f"the classes of {one.variant} look mixed up: by what it answers, its outputs stand "
+        f"{listed}{more}. Called like that, its accuracy would be {percent(one.mended)} instead of "
+        f"{percent(one.accuracy)}. Scores and verdict are of what is served: correct "
+        "id2label in its checkpoint, or the labels of the data, and run again"
+    )

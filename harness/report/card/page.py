@@ -10,14 +10,13 @@ import pandas as pd
 
 from harness.report.card.section import CardSection, card_section
 from harness.report.card.values import CardRow, cards_of
-from harness.report.findings import Setting
+from harness.report.findings import Setting, warnings_of
 from harness.report.html import render_page
 from harness.report.markdown import facts_list, table_blocks, text
 from harness.report.page import machine_words
 from harness.report.plots.style import VariantStyle, styles_of
 from harness.report.tables.model import Table
 from harness.report.tables.provenance import environment_table, when
-from harness.report.warnings import warnings_of
 from harness.runs.folder import StoredRun
 from harness.system.storage import replace_text, storage_errors
 from harness.words.numbers import count

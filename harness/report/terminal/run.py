@@ -1,4 +1,4 @@
-"""What a run's commands print at their end: the verdict, one line per variant, cold starts."""
+"""What commands print of a run: verdict, one line per variant, cold starts, report card."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from harness.report.findings import Finding, finding_of
+from harness.metrics import SHOWN_PERCENTILES
+from harness.report.card.values import FamilyCard, cards_of
+from harness.report.findings import Finding, finding_of, warnings_of
 from harness.report.selection import (
     FamilyResults,
     best_of_variant,
@@ -20,10 +22,21 @@ from harness.report.tables.model import decision_cell
 from harness.report.tables.search import search_words
 from harness.runs.folder import StoredRun
 from harness.types import Decision, FailedVariant, QualityScore, Role, TrialResult
+from harness.types.card import CardEntry, Runtime
 from harness.words.amounts import metric_value, relative_value
 from harness.words.labels import PROTOCOLS
 from harness.words.loads import load_label
-from harness.words.numbers import MISSING, count, milliseconds, number, seconds, span
+from harness.words.numbers import (
+    MISSING,
+    count,
+    factor,
+    megabytes,
+    millions,
+    milliseconds,
+    number,
+    seconds,
+    span,
+)
 
 
 def plain_table(title: str) -> Table:
@@ -197,3 +210,48 @@ def _sign(decision: Decision, cause: str) -> Text:
     text = Text(f"{cell.symbol} {cell.text}", style=_TONES[cell.tone])
     shown = "" if cause == decision.value else cause
     return text.append(f" ({shown})" if shown else "", style="dim")
+
+
+def warning_lines(run: StoredRun) -> Group:
+    """The warnings of every family, as they are printed."""
+    found = [line for family in families_of(run) for line in warnings_of(family)]
+    return Group(*(Text(f"warning: {line}", style="yellow") for line in found))
+
+
+def has_warnings(run: StoredRun) -> bool:
+    """Whether any family has a warning."""
+    return any(warnings_of(family) for family in families_of(run))
+
+
+def card_table(run: StoredRun) -> Table:
+    """One row per model and runtime, in process: what it takes and how fast it is."""
+    table = plain_table("Report card: in this process, without a server")
+    table.add_column("Model", no_wrap=True)
+    titles = ("M", "MB", "Mem MB", "Quality", "p50 ms", "p95", "p99", "vs t.", "b1/s", "max/s")
+    for title in titles:
+        table.add_column(title, justify="right", no_wrap=True)
+    for card in cards_of(run):
+        for entry in card.entries:
+            table.add_row(*_card_row(card, entry), end_section=entry is card.entries[-1])
+    return table
+
+
+def _card_row(card: FamilyCard, entry: CardEntry) -> tuple[Text, ...]:
+    smallest, largest = (entry.rate(size) for size in (card.batch_sizes[0], card.batch_sizes[-1]))
+    p50 = card.row(entry.name, entry.runtime, "latency_p50", 1)
+    metric = next(iter(card.family.metrics), "")
+    quality = card.row(entry.name, entry.runtime, metric)
+    name = Text(entry.name)
+    if entry.runtime is Runtime.PYTORCH:
+        name.append(" torch", style="dim")
+    cells = (
+        millions(entry.parameters),
+        megabytes(entry.size_bytes),
+        megabytes(round(entry.cold.memory_bytes.value)),
+        metric_value(metric, quality.value) if quality else MISSING,
+        *(milliseconds(entry.latency.percentiles[name].value_ms) for name in SHOWN_PERCENTILES),
+        factor(p50.ratio if p50 else None),
+        number(smallest.per_s.value if smallest else None),
+        number(largest.per_s.value if largest else None),
+    )
+    return (name, *map(Text, cells))

@@ -7,7 +7,7 @@ from harness.report.card.page import card_frame
 from harness.report.card.tables import card_table, export_table, served_table, throughput_table
 from harness.report.card.values import cards_of
 from harness.report.page import page_of
-from harness.report.terminal.card import card_table as terminal_table
+from harness.report.terminal.run import card_table as terminal_table
 from harness.runs.journal import Journal
 from tests.sample_run import sample_run
 from tests.unit.report.test_report_terminal import printed
