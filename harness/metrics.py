@@ -130,7 +130,7 @@ class Metric:
     """Of a quality: the tasks that have it."""
     missed: str = ""
     """What is said of a trial that misses its bound: `too many failed requests`."""
-    whole_answers: bool = False
+    right_or_wrong: bool = False
     """Of a quality: each sample is right or wrong, so McNemar's test compares two models."""
 
     @property
@@ -229,7 +229,7 @@ _LOAD = (
 _QUALITY = (
     _share_of_right(
         name="accuracy", title="accuracy", tasks=("sequence-classification",),
-        of="share of the rows whose predicted class is the label", whole_answers=True,
+        of="share of the rows whose predicted class is the label", right_or_wrong=True,
     ),
     _share_of_right(
         name="macro_f1", title="macro-F1",
@@ -246,7 +246,7 @@ _QUALITY = (
     ),
     _share_of_right(
         name="subset_accuracy", title="subset accuracy", tasks=("multi-label-classification",),
-        of="share of the rows that are given exactly the right labels", whole_answers=True,
+        of="share of the rows that are given exactly the right labels", right_or_wrong=True,
     ),
     _share_of_right(
         name="mean_average_precision", title="mean average precision",
@@ -255,7 +255,7 @@ _QUALITY = (
     ),
     _share_of_right(
         name="exact_match", title="exact match", tasks=("question-answering",),
-        of="share of the questions answered word for word (SQuAD)", whole_answers=True,
+        of="share of the questions answered word for word (SQuAD)", right_or_wrong=True,
     ),
     _share_of_right(
         name="f1", title="F1", tasks=("question-answering",),

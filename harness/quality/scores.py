@@ -189,7 +189,7 @@ def _p_value(metric: str, outcomes: Outcomes, teacher: Outcomes | None) -> float
     if (
         teacher is None
         or teacher.variant == outcomes.variant
-        or not metric_named(metric).whole_answers
+        or not metric_named(metric).right_or_wrong
     ):
         return None
     task = family_of(outcomes.kind)

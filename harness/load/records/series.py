@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from harness import hdr
 from harness.load.engine.recorder import dense, merge_slices, merged_latencies
+from harness.metrics import PERCENTILES, SHOWN_PERCENTILES
 from harness.types import (
     RESPONSE,
     SPANS,
@@ -24,7 +25,7 @@ from harness.types import (
     TimeSlice,
 )
 
-_QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+_QUANTILES = {name: PERCENTILES[name] for name in SHOWN_PERCENTILES}
 
 
 class Phase(StrEnum):

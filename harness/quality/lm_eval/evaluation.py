@@ -157,7 +157,7 @@ def _counting(
 def _is_right_or_wrong(metric: str) -> bool:
     """Whether a wrong answer counts 0 in one of lm-eval's metrics."""
     known = described(f"task{TASK_SEPARATOR}{metric}")
-    return known is not None and known.whole_answers
+    return known is not None and known.right_or_wrong
 
 
 def _is_unanswered(result: Any) -> bool:
