@@ -1,7 +1,8 @@
-"""What a served variant answers to the first requests of a trial, asked row by row beforehand.
+"""One trial: the variant loaded as asked, its load driven, both sides read, the result judged.
 
-By another client than the one under load and one row at a time: an answer that the load's
-transport misreads, or that batching gives to the wrong row, is found while the load runs.
+Before the load a served variant is asked the first requests row by row, by another client than the
+one under load: an answer that the load's transport misreads, or that batching gives to the wrong
+row, is found while the load runs.
 """
 
 from __future__ import annotations
