@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rows import Row, show
 
+from harness.statistics.correlations import regression_statistics
 from harness.statistics.intervals import Bounds, bounds, side_by_side
-from harness.statistics.metrics import perplexity_sums, share_statistic
+from harness.statistics.metrics import Statistic, perplexity_sums, share_statistic
 from harness.statistics.paired import paired_loss
 from harness.tasks.classification.statistics import classification_statistics
 
@@ -30,6 +31,9 @@ SAMPLES = (20, 100, 1000)
 SHARES = (0.5, 0.9, 0.99, 1.0)
 CLASSES = ((0.5, 0.5), (0.4, 0.3, 0.3), (0.7, 0.2, 0.1))
 FEW_DOCUMENTS = (3, 5, 10)
+NUMBERS = ("normal", "grades", "log-normal")
+"""Of a regression: grades are whole numbers from 0 to 5, so that ranks are shared."""
+CORRELATIONS = (0.5, 0.9, 0.98)
 WINDOWS = 8
 """Of a document, on average."""
 _DRAWN_FOR_TRUTH = 200_000
@@ -61,7 +65,7 @@ def main() -> int:
 
 @cache
 def _cases() -> tuple[Case, ...]:
-    return (*_shares(), *_pairs(), *_f1s(), *_token_f1s(), *_perplexities())
+    return (*_shares(), *_pairs(), *_f1s(), *_token_f1s(), *_perplexities(), *_regressions())
 
 
 def _shares() -> Iterator[Case]:
@@ -98,6 +102,17 @@ def _perplexities() -> Iterator[Case]:
         own, ratio = _perplexity_truth(spread)
         yield Case("perplexity", data, documents, own, partial(_perplexity, spread))
         yield Case("x teacher's", data, documents, ratio, partial(_perplexity_ratio, spread))
+
+
+def _regressions() -> Iterator[Case]:
+    for data, correlation, samples in product(NUMBERS, CORRELATIONS, (20, 100, 500)):
+        own, shares = _regression_truth(data, correlation)
+        described = f"{data}, correlation {correlation}"
+        for metric in own:
+            study = partial(_regression, data, correlation, metric, relative=False)
+            yield Case(metric, described, samples, own[metric], study)
+            study = partial(_regression, data, correlation, metric, relative=True)
+            yield Case(f"{metric} of teacher's", described, samples, shares[metric], study)
 
 
 def _row(number: int, *, studies: int) -> Row:
@@ -228,6 +243,57 @@ def _perplexity_ratio(spread: float, rng: np.random.Generator, documents: int) -
     own, teacher, tokens, document = _windows(spread, rng, documents)
     pair = (perplexity_sums(one, tokens) for one in (own, teacher))
     return bounds(side_by_side(*pair), seed=0, groups=document.astype(np.int64))
+
+
+def _numbers(
+    data: str, correlation: float, rng: np.random.Generator, samples: int
+) -> tuple[Floats, Floats, Floats]:
+    """Right numbers, the teacher's, and the student's (of 0.9 of the teacher's correlation)."""
+    truth, *drawn = rng.standard_normal((3, samples))
+    teacher, student = (
+        r * truth + np.sqrt(1 - r**2) * noise
+        for r, noise in zip((correlation, 0.9 * correlation), drawn, strict=True)
+    )
+    if data == "log-normal":
+        return np.exp(truth), np.exp(teacher), np.exp(student)
+    if data == "grades":
+        truth = np.clip(np.round(2.5 + 1.2 * truth), 0, 5)
+    return truth, teacher, student
+
+
+def _numbers_scored(
+    data: str, correlation: float, rng: np.random.Generator, samples: int
+) -> tuple[dict[str, Statistic], dict[str, Statistic]]:
+    """The teacher's metrics, and the student's."""
+    truth, *answers = _numbers(data, correlation, rng, samples)
+    teacher, student = (
+        {one.metric: one for one in regression_statistics(truth, said)} for said in answers
+    )
+    return teacher, student
+
+
+@cache
+def _regression_truth(data: str, correlation: float) -> tuple[dict[str, float], dict[str, float]]:
+    """The teacher's metrics, and the student's as a share of them."""
+    rng = np.random.default_rng(1)
+    teacher, student = _numbers_scored(data, correlation, rng, 5 * _DRAWN_FOR_TRUTH)
+    own = {name: one.value for name, one in teacher.items()}
+    return own, {name: student[name].value / value for name, value in own.items()}
+
+
+def _regression(
+    data: str,
+    correlation: float,
+    metric: str,
+    rng: np.random.Generator,
+    samples: int,
+    *,
+    relative: bool,
+) -> Bounds:
+    teacher, student = _numbers_scored(data, correlation, rng, samples)
+    if not relative:
+        return teacher[metric].bounds(seed=0)
+    return bounds(side_by_side(student[metric].sums, teacher[metric].sums), seed=0)
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
 from harness.errors import DataError
+from harness.study.file import load_study
 from harness.tasks.data import CsvData, JsonLinesData
 from harness.tasks.family import Reading
 from harness.tasks.multi_label.rows import read_label_sets
 from harness.tasks.multi_label.section import MultiLabelClassification
 from harness.tasks.rows import Table, read_table
 
+ROOT = Path(__file__).parents[3]
 NAMES = ("joy", "love", "anger")
 
 
@@ -194,3 +198,17 @@ def test_a_draw_keeps_texts_and_labels_together(tmp_path):
     assert len(drawn.labels) == 3
     for text, labels, row in zip(drawn.texts, drawn.labels, drawn.rows, strict=True):
         assert (text, labels) == (whole.texts[row], whole.labels[row])
+
+
+def test_the_example_study_is_valid_beside_a_checkpoint_of_ones_own(tmp_path):
+    checkpoint = tmp_path / "checkpoints" / "emotions-student"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "config.json").write_text("{}")
+    (tmp_path / "studies").mkdir()
+    path = tmp_path / "studies" / "multi-label.yaml"
+    shutil.copyfile(ROOT / "studies" / "multi-label.yaml", path)
+
+    task = load_study(path).families[0].task
+
+    assert isinstance(task, MultiLabelClassification)
+    assert task.threshold == 0.5

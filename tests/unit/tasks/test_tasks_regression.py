@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from harness.errors import DataError
+from harness.study.file import load_study
 from harness.tasks.data import CsvData, JsonLinesData
 from harness.tasks.family import Reading
 from harness.tasks.regression.rows import read_numbered
@@ -70,3 +72,12 @@ def test_a_draw_keeps_texts_and_numbers_together(tmp_path):
     drawn = read(tmp_path, [1.0, 2.0, 3.0, 4.0, 5.0], samples=2)
 
     assert [f"t{label}" for label in drawn.labels] == list(drawn.texts)
+
+
+def test_the_example_study_is_valid():
+    root = Path(__file__).parents[3]
+
+    task = load_study(root / "studies" / "regression.yaml").families[0].task
+
+    assert isinstance(task, Regression)
+    assert task.text_pair == "sentence2"
