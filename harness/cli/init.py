@@ -54,7 +54,7 @@ def init(
         ),
     ] = None,
 ) -> None:
-    """Write a study of your own models: what they are and what the data holds is found, and shown.
+    """Write a commented study of your own models, from checkpoints and a data file.
 
     The file is checked as `harness run` checks it before it is written.
     """

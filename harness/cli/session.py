@@ -176,7 +176,7 @@ def print_outcome(run: StoredRun, path: Path, *, as_json: bool, verbose: bool) -
 
 
 def tell_trackers(path: Path, trackers: Sequence[Tracker]) -> None:
-    """Tell a complete run; a tracker that fails is a line, and changes nothing else."""
+    """Send a complete run to its trackers; one that fails prints a line and changes nothing."""
     for tracker in trackers:
         try:
             say(f"tracked: {tracker}: {track(path, tracker)}")

@@ -25,16 +25,16 @@ class ServingOptions:
     """Triton's side; None was not given."""
 
     max_batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Triton's max_batch_size. [default: 16]")
+        int | None, typer.Option(min=1, help="Triton's max_batch_size; default: 16.")
     ] = None
     queue_delay_us: Annotated[
-        int | None, typer.Option(min=0, help="Dynamic batcher's queue delay. [default: 0]")
+        int | None, typer.Option(min=0, help="Dynamic batcher's queue delay; default: 0.")
     ] = None
-    instances: Annotated[int | None, typer.Option(min=1, help="Model instances. [default: 1]")] = (
+    instances: Annotated[int | None, typer.Option(min=1, help="Model instances; default: 1.")] = (
         None
     )
     intra_op_threads: Annotated[
-        int | None, typer.Option(min=1, help="ONNX Runtime's threads per instance. [default: 1]")
+        int | None, typer.Option(min=1, help="ONNX Runtime's threads per instance; default: 1.")
     ] = None
 
     @property

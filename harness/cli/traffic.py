@@ -32,7 +32,7 @@ class TrafficOptions:
     """As they stand on the command line; None was not given."""
 
     concurrency: Annotated[
-        int | None, typer.Option(help="Closed loop: requests in flight. [default: 4]")
+        int | None, typer.Option(help="Closed loop: requests in flight; default: 4.")
     ] = None
     rate: Annotated[
         float | None, typer.Option(help="Open loop: requests per second.", show_default=False)
@@ -56,11 +56,11 @@ class TrafficOptions:
     max_in_flight: Annotated[
         int | None,
         typer.Option(
-            help="Open loop: requests beyond this many in flight are dropped. [default: 512]"
+            help="Open loop: requests beyond this many in flight are dropped; default: 512."
         ),
     ] = None
     client_batch_size: Annotated[
-        int | None, typer.Option(help="Samples per request. [default: 1]")
+        int | None, typer.Option(help="Samples per request; default: 1.")
     ] = None
     batch_mix: Annotated[
         str | None,

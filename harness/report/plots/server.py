@@ -72,7 +72,7 @@ def stacked_layout(totals: Sequence[float], labels: Sequence[str]) -> Json:
     return base_layout(
         barmode="stack",
         bargap=0.25,
-        xaxis=axis("mean latency of a request (ms)", range=[0, longest * (1 + _ROOM)]),
+        xaxis=axis("mean latency per request (ms)", range=[0, longest * (1 + _ROOM)]),
         yaxis=row_axis(labels),
     )
 
