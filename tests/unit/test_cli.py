@@ -230,3 +230,11 @@ def test_a_study_survives_the_way_through_its_json(reference):
 def test_the_way_to_go_on_is_the_command_as_it_was_called(called):
     wanted = "harness run a.yaml --repository r --out 'my runs/x' --resume"
     assert resume_command(called.split(), Path("my runs/x")) == wanted
+
+
+def test_the_help_shows_defaults_that_are_words_of_its_text(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    run_command(["load", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for said in ("in flight; default: 4.", "dropped; default: 512.", "per request; default: 1."):
+        assert said in text
