@@ -23,7 +23,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	$(BIN)/harness doctor --prepare
 	@failed=0; set -x; \
-	$(PYTEST) -n $(JOBS) $(REPEAT) tests/unit || failed=1; \
+	$(PYTEST) -n $(JOBS) --dist worksteal $(REPEAT) tests/unit || failed=1; \
 	$(PYTEST) -n $(JOBS) --dist loadgroup $(REPEAT) tests/integration || failed=1; \
 	exit $$failed
 
