@@ -183,6 +183,35 @@ def test_wrong_answers_do_not_pass_however_fast(
     assert result.failures > 0
 
 
+def test_a_load_that_was_not_steady_yet_is_measured_again(own_rig: Rig, tmp_path: Path) -> None:
+    """A server that is slow for its first second and a half, and a warm-up of 0.3 s."""
+    began_s: list[float] = []
+
+    def warming(_: int) -> float:
+        now_s = time.monotonic()
+        began_s.append(now_s)
+        return 0.08 if now_s - began_s[0] < 1.5 else 0.004
+
+    warned: list[str] = []
+    with make_folder(tmp_path) as folder:
+        bench = make_bench(own_rig, own_rig.server, folder, warn=warned.append)
+        own_rig.server.behaviour = Behaviour(warming)
+        settings = {"protocol": WireProtocol.HTTP, **WORKLOAD, "warmup_s": 0.3, "duration_s": 3.0}
+        trial = Trial("m", "numbers", ServingConfig(), Workload(**settings))
+        result = bench.runner.settle(trial, parse_objective("p50 < 5 s"))
+        first, second = folder.journal.trials.values()
+    assert second == result
+    assert first.trial == trial
+    assert "not steady yet when the window opened" in first.invalid_reason
+    assert first.warmup_s == pytest.approx(0.3)
+    assert first.steadier_warmup_s is not None
+    assert 1.5 < first.steadier_warmup_s < 4
+    assert second.trial.trial_id == f"{trial.trial_id}-r3"
+    assert second.warmup_s >= first.steadier_warmup_s - 1e-9
+    assert "not steady" not in second.invalid_reason
+    assert [one for one in warned if "is measured again after" in one]
+
+
 def test_a_server_that_fails_always_is_broken_and_not_slow(bench: Bench) -> None:
     result = bench.measure(Behaviour(fault=Fault.UNAVAILABLE))
     assert (result.valid, result.decision) == (False, Decision.INVALID)
