@@ -90,7 +90,7 @@ def _judged(p95_ms: float, *, valid: bool) -> dict[str, object]:
     if not valid:
         return {"decision": Decision.INVALID, "reason": INVALID_REASON}
     low, high = p95_ms * 0.97, p95_ms * 1.04
-    interval = f"p95 {p95_ms:.1f} ms (95% interval {low:.1f} to {high:.1f})"
+    interval = f"p95 {p95_ms:.1f} ms (95% interval {low:.1f}\u2013{high:.1f} ms)"
     if low >= BOUND_MS:
         return {"decision": Decision.FAIL, "reason": f"{interval} is over 50 ms"}
     if high >= BOUND_MS:

@@ -184,7 +184,7 @@ def _topics_verdict(trials: tuple[TrialResult, ...]) -> Verdict:
         "topics-tiny-fp32",
         None,
         "quality",
-        "accuracy keeps 80.0% (95% interval 77.0% to 83.0%) of the teacher's, under 90%",
+        "accuracy keeps 80.0% (95% interval 77.0\u201383.0%) of the teacher's, under 90%",
     )
     left_out = Rejection(
         "topics-teacher-fp32",
