@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import random
 from pathlib import Path
 
 import yaml
@@ -13,6 +14,8 @@ from tests.tiny_models import (
     make_classifier,
     make_language_model,
     make_question_answerer,
+    make_sentence_encoder,
+    make_token_classifier,
 )
 
 HARMLESS = "p50 < 60 s"
@@ -209,3 +212,105 @@ def add_language_model_family(study: Path) -> None:
         }
     )
     study.write_text(yaml.safe_dump(document))
+
+
+def tagged_rows(count: int = 48) -> list[dict[str, object]]:
+    """Sentences of the lines' words with IOB2 tags that have nothing to do with them."""
+    draw = random.Random(4)
+    words = " ".join(LINES).split()
+    rows = []
+    for number in range(count):
+        size = number % 9 + 1
+        tags: list[str] = []
+        for _ in range(size):
+            kind = draw.choice(("O", "PER", "LOC"))
+            inside = bool(tags) and tags[-1][2:] == kind and draw.random() < 0.5
+            tags.append("O" if kind == "O" else f"{'I' if inside else 'B'}-{kind}")
+        rows.append({"tokens": [draw.choice(words) for _ in range(size)], "ner_tags": tags})
+    return rows
+
+
+def scored_pairs(count: int = 36) -> list[dict[str, object]]:
+    """Pairs of the lines' words with a score that has nothing to do with them."""
+    draw = random.Random(5)
+    words = " ".join(LINES).split()
+
+    def text() -> str:
+        return " ".join(draw.choice(words) for _ in range(draw.randint(1, 9)))
+
+    return [{"text": text(), "text_pair": text(), "score": draw.random() * 5} for _ in range(count)]
+
+
+def write_words_study(folder: Path) -> Path:
+    """Write a study of two families, token classifiers and sentence encoders, with pipelines.
+
+    The tagger's student is DistilBERT's kind; the encoder's pools [CLS] through a Dense layer.
+    """
+    make_token_classifier(folder / "tagger", seed=0)
+    make_token_classifier(folder / "small-tagger", architecture="distilbert", seed=1)
+    make_sentence_encoder(folder / "encoder", seed=2)
+    make_sentence_encoder(folder / "small-encoder", pooling="cls", dense=16, seed=3)
+    pairs = scored_pairs()
+    documents = [{"_id": f"d{n}", "text": pair["text"]} for n, pair in enumerate(pairs)]
+    queries = [{"_id": f"q{n}", "text": pair["text_pair"]} for n, pair in enumerate(pairs[:24])]
+    relevance = [f"q{n}\td{place}\t{1 + n % 2}" for n in range(24) for place in (n, (7 * n) % 36)]
+    for name, rows in (
+        ("tagged.jsonl", tagged_rows()),
+        ("pairs.jsonl", pairs),
+        ("corpus.jsonl", documents),
+        ("queries.jsonl", queries),
+    ):
+        (folder / name).write_text("\n".join(json.dumps(row) for row in rows))
+    header = "query-id\tcorpus-id\tscore"
+    (folder / "test.tsv").write_text("\n".join([header, *dict.fromkeys(relevance)]))
+    names = {"ner": ("tagger", "small-tagger"), "search": ("encoder", "small-encoder")}
+    tasks = {
+        "ner": {
+            "kind": "token-classification",
+            "data": {"source": "jsonl", "path": "tagged.jsonl"},
+            "max_length": 24,
+            "length_buckets": [12, 24],
+        },
+        "search": {
+            "kind": "sentence-embedding",
+            "data": {"source": "jsonl", "path": "pairs.jsonl"},
+            "text_pair": "text_pair",
+            "score": "score",
+            "retrieval": {
+                "corpus": "corpus.jsonl", "queries": "queries.jsonl", "relevance": "test.tsv",
+            },
+            "max_length": 24,
+        },
+    }  # fmt: skip
+    objectives = {
+        "ner": f"{HARMLESS}, entity_f1 >= 1% of teacher",
+        "search": f"{HARMLESS}, ndcg_at_10 >= 1% of teacher",
+    }
+    families = [
+        {
+            "name": name,
+            "ensemble": True,
+            "objective": objectives[name],
+            "task": tasks[name],
+            "models": [
+                {"name": model, "role": role, "checkpoint": f"./{model}"}
+                for model, role in zip(models, ("teacher", "student"), strict=True)
+            ],
+        }
+        for name, models in names.items()
+    ]
+    document = {
+        "name": "words",
+        "families": families,
+        "search": "grid",
+        "traffic": {
+            "protocols": ["grpc"],
+            "client_batch_sizes": [2],
+            "concurrencies": [2],
+            "duration_s": 0.5,
+            "warmup_s": 0.1,
+        },
+    }
+    path = folder / "words.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path

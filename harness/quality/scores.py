@@ -118,7 +118,7 @@ def _scores(
                 value=statistic.value,
                 low=found.low,
                 high=found.high,
-                samples=int(kept.sum()),
+                samples=len(statistic.sums.table),
                 sha256=outcomes.sha256,
                 relative_to_teacher=relation.share,
                 relative_low=relation.low,

@@ -153,7 +153,11 @@ def slice_losses(
         divisions: of these samples.
         seed: of the intervals.
     """
-    rows = family_of(outcomes.kind).paired_rows(outcomes, teacher, seed)
+    task = family_of(outcomes.kind)
+    own = task.slice_losses(outcomes, teacher, divisions, seed)
+    if own is not None:
+        return own
+    rows = task.paired_rows(outcomes, teacher, seed)
     if rows is None:
         return ()
     found = [

@@ -21,7 +21,7 @@ from harness.statistics.paired import Mask, Measure, PairedRows
 from harness.tasks.answers import Answer, Batch, RowAnswer, Tensors
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.labels import LabelReader
-from harness.tasks.losses import Confidence, LossDetails, Step
+from harness.tasks.losses import Confidence, Division, LossDetails, Step
 from harness.tasks.model_inputs import ModelInputs
 from harness.tasks.outcomes import Columns, Outcomes, StoredOutcomes
 from harness.tasks.parity import Inputs, Probe
@@ -31,7 +31,7 @@ from harness.tasks.samples import Samples
 from harness.tasks.section import TaskSection
 from harness.tasks.text_in import TextAnswer
 from harness.types import ModelVariant, TensorSpec
-from harness.types.losses import LossChain, Relabelling
+from harness.types.losses import LossChain, Relabelling, SliceLoss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -425,6 +425,19 @@ class TaskFamily(ABC, Generic[S, D, A, R]):
 
     def paired_rows(self, outcomes: R, teacher: R, seed: int) -> PairedRows | None:
         """Quality of a variant and its teacher row by row; None where rows do not pair."""
+        return None
+
+    def slice_losses(
+        self, outcomes: R, teacher: R, divisions: Sequence[Division], seed: int
+    ) -> tuple[SliceLoss, ...] | None:
+        """Losses by slice of a metric that is no sum over rows; None: they are `paired_rows`'.
+
+        Args:
+            outcomes: the variant's.
+            teacher: the teacher's, on the same rows.
+            divisions: of these rows.
+            seed: of the intervals.
+        """
         return None
 
     def loss_chain(self, steps: Sequence[Step[R]], seed: int) -> LossChain | None:

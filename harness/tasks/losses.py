@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,25 @@ class Confidence:
     """(rows,); NaN where the teacher gave no answer."""
     words: Callable[[float], str]
     """How such a number is written."""
+
+
+class Division(Protocol):
+    """A division of the samples into slices."""
+
+    @property
+    def name(self) -> str:
+        """What they are divided by."""
+        ...
+
+    @property
+    def slices(self) -> tuple[str, ...]:
+        """Names of the slices."""
+        ...
+
+    @property
+    def member(self) -> NDArray[np.int64]:
+        """Which slice each sample is in, (rows,)."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ MEASURES: Mapping[str, str] = {
     "wrong_to_right": "Wrong→right",
     "agreement": "Agrees",
     "label_agreement": "Same label",
+    "entity_agreement": "Same entities (F1)",
     "cohen_kappa": "Kappa",
     "kl_mean_nats": "KL mean",
     "kl_p95_nats": "KL p95",
@@ -40,6 +41,8 @@ MEASURES: Mapping[str, str] = {
     "spearman_with_teacher": "Spearman with the teacher",
     "difference_mean": "Difference from the teacher",
     "difference_p95": "Difference p95",
+    "cosine_mean": "Cosine with the teacher",
+    "cosine_p5": "Cosine p5",
 }
 """By measure, those that a report shows, in its order."""
 UNITS: Mapping[str, str] = {
@@ -49,7 +52,7 @@ UNITS: Mapping[str, str] = {
     "log_likelihood_change_p5_nats": "nats per window",
 }
 SHARES = frozenset({"right_to_wrong", "wrong_to_right", "agreement", "greedy_agreement", "ece"})
-SHARES |= {"ece_after", "label_agreement"}
+SHARES |= {"ece_after", "label_agreement", "entity_agreement"}
 
 
 def step_title(step: str) -> str:

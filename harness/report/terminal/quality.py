@@ -19,6 +19,7 @@ _PAIRS = {
     "wrong_to_right": "wrong→right",
     "agreement": "agrees",
     "label_agreement": "same label",
+    "entity_agreement": "same entities",
     "cohen_kappa": "kappa",
     "kl_mean_nats": "KL mean",
     "ece": "ECE",
@@ -29,6 +30,7 @@ _PAIRS = {
     "mae_change": "MAE change",
     "pearson_with_teacher": "r to teacher",
     "difference_mean": "|difference|",
+    "cosine_mean": "cosine to teacher",
 }
 _MAKING = {
     "distillation": "distillation",

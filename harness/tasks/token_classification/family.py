@@ -14,7 +14,7 @@ from harness.statistics.paired import Mask, Measure
 from harness.tasks.answers import Batch, RowAnswer, Tensors
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.family import Reading, TaskFamily
-from harness.tasks.losses import LossDetails, Step
+from harness.tasks.losses import Division, LossDetails, Step
 from harness.tasks.model_inputs import ModelInputs
 from harness.tasks.outcomes import Columns, StoredOutcomes
 from harness.tasks.parity import Inputs, Probe
@@ -31,6 +31,7 @@ from harness.tasks.token_classification.losses import (
     METRIC,
     counts_of,
     entity_chain,
+    slices_of_tags,
     tagged_measures,
     worst_sentences,
 )
@@ -48,7 +49,7 @@ from harness.tasks.token_classification.rows import read_sentences
 from harness.tasks.token_classification.section import TokenClassification
 from harness.tasks.token_classification.statistics import tagging_statistics
 from harness.types import ModelVariant, TensorSpec
-from harness.types.losses import LossChain
+from harness.types.losses import LossChain, SliceLoss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -233,6 +234,18 @@ class TokenClassificationFamily(
         """Sentences that became right or wrong, and entities in common."""
         return tagged_measures(outcomes, teacher, seed)
 
+    def slice_losses(
+        self,
+        outcomes: TaggedOutcomes,
+        teacher: TaggedOutcomes,
+        divisions: Sequence[Division],
+        seed: int,
+    ) -> tuple[SliceLoss, ...] | None:
+        """By type of entity, words in the sentence, and columns of the data."""
+        if outcomes.size != teacher.size:
+            return ()
+        return slices_of_tags(outcomes, teacher, divisions, seed=seed)
+
     def loss_chain(self, steps: Sequence[Step[TaggedOutcomes]], seed: int) -> LossChain | None:
         """The loss of entity F1, step by step."""
         return entity_chain(steps, seed=seed)
@@ -245,4 +258,6 @@ class TokenClassificationFamily(
         texts: Sequence[str],
     ) -> LossDetails:
         """The sentences in which most was lost."""
-        return LossDetails(examples=worst_sentences(outcomes, teacher, texts))
+        return LossDetails(
+            examples=worst_sentences(outcomes, teacher, texts), examples_in="wrong entities"
+        )

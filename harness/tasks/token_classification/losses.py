@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from harness.statistics.intervals import bounds, side_by_side
 from harness.statistics.paired import Measure, share_measure
-from harness.tasks.losses import Step, shortened
+from harness.tasks.losses import Division, Step, shortened
 from harness.tasks.token_classification.outcomes import Entities, TaggedOutcomes
 from harness.tasks.token_classification.statistics import EntityCounts, count_entities
 from harness.types.losses import ChainLink, Estimate, LossChain, SliceLoss, WorstExample
@@ -59,10 +59,20 @@ def entity_chain(steps: Sequence[Step[TaggedOutcomes]], *, seed: int) -> LossCha
 
 
 def slices_of_tags(
-    outcomes: TaggedOutcomes, teacher: TaggedOutcomes, *, seed: int
+    outcomes: TaggedOutcomes,
+    teacher: TaggedOutcomes,
+    divisions: Sequence[Division],
+    *,
+    seed: int,
 ) -> tuple[SliceLoss, ...]:
-    """Loss of entity F1 by type of entity and by words in the sentence, the greatest first."""
+    """Loss of entity F1 by type of entity, words in the sentence and columns of the data.
+
+    The greatest comes first, what is too small for an interval last.
+    """
     found = [*_by_type(outcomes, teacher, seed), *_by_length(outcomes, teacher, seed)]
+    for division in divisions:
+        if division.name != "characters":  # words are counted
+            found += _by_division(outcomes, teacher, division, seed)
     return tuple(sorted(found, key=lambda one: (one.loss.low is None, -one.loss.value)))
 
 
@@ -134,6 +144,20 @@ def _by_length(outcomes: TaggedOutcomes, teacher: TaggedOutcomes, seed: int) -> 
         if own.true.any():
             enough = size >= FEWEST_SENTENCES
             found.append(_slice("words", name, size, own, theirs, seed, enough))
+    return found
+
+
+def _by_division(
+    outcomes: TaggedOutcomes, teacher: TaggedOutcomes, division: Division, seed: int
+) -> list[SliceLoss]:
+    found = []
+    for place, name in enumerate(division.slices):
+        inside = division.member == place
+        own, theirs = counts_of(outcomes, inside), counts_of(teacher, inside)
+        size = int(inside.sum())
+        if own.true.any():
+            enough = size >= FEWEST_SENTENCES
+            found.append(_slice(division.name, name, size, own, theirs, seed, enough))
     return found
 
 
