@@ -269,7 +269,7 @@ def test_bad_input_starts_nothing(study, tmp_path):
 
 def test_all_problems_of_data_and_checkpoints_come_at_once(study, tmp_path):
     config = study.parent / "odd" / "config.json"
-    config.parent.mkdir()
+    config.parent.mkdir(exist_ok=True)  # there already where the test is repeated
     config.write_text("{}")
     text = study.read_text().replace("label: kind", "label: sort")
     text = text.replace("checkpoint: ./lm-student", "checkpoint: ./odd")
