@@ -37,7 +37,7 @@ from harness.quality.token_scores import TokenScorer
 from harness.reference.build import build_reference
 from harness.serving.embedded.environment import ensure_server_environment
 from harness.study.file import load_study
-from harness.system.resources import bundled
+from harness.system.storage import bundled
 from harness.tasks.tokenizers import load_tokenizer
 from harness.types import Progress
 

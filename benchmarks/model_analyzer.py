@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from peers import PerfAnalyzer, described_inputs
 
 from harness.serving.endpoint import Endpoint
-from harness.system.cache import cache_root
+from harness.system.storage import cache_root
 
 MODEL_ANALYZER = "triton-model-analyzer==1.58.0"
 

@@ -23,7 +23,7 @@ from client_process import ClientProcess, PeerError
 from numpy.typing import NDArray
 
 from harness.serving.embedded.environment import ServerEnvironment
-from harness.system.cache import cache_root
+from harness.system.storage import cache_root
 
 PERF_ANALYZER_WHEEL = "tritonclient==2.50.0"
 STABLE_WINDOWS = 3

@@ -11,9 +11,8 @@ from known_queues import QUANTILE, Floats, KnownQueue
 from numpy.typing import NDArray
 
 from harness import hdr
-from harness.analysis.histograms import BlockCounts
-from harness.analysis.intervals import BLOCKS, UNBOUNDED_US, quantile_bounds_us
-from harness.analysis.stopping import LookSchedule
+from harness.analysis.intervals import BLOCKS, UNBOUNDED_US, BlockCounts, quantile_bounds_us
+from harness.analysis.steady_state import LookSchedule
 from harness.types import SparseHistogram
 
 SLICE_S = 0.05

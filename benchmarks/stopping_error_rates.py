@@ -22,7 +22,7 @@ from known_queues import KnownQueue, closed_loop, mdc, mm1
 from rows import Row, show
 from simulated_trials import Bounds, run_trials
 
-from harness.analysis.stopping import LookSchedule
+from harness.analysis.steady_state import LookSchedule
 
 UTILISATIONS = (0.5, 0.8, 0.9, 0.95)
 CASES: tuple[Callable[[], KnownQueue], ...] = (

@@ -18,7 +18,7 @@ COPY locustfiles locustfiles
 COPY harness harness
 RUN pip --python /opt/harness/bin/python install --quiet --no-deps .
 # Where the locustfile lies in an installed package, under a name that a command can be given.
-RUN ln -s "$(python -c 'from harness.system.resources import bundled; print(bundled("locustfiles"))')" /locustfiles
+RUN ln -s "$(python -c 'from harness.system.storage import bundled; print(bundled("locustfiles"))')" /locustfiles
 COPY docker/locust-master.sh /usr/local/bin/locust-master
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
 WORKDIR /

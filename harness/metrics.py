@@ -17,7 +17,7 @@ is refused (`metric_named`), never shown with a unit that was guessed.
     )
 
 A new rate, share or cost of a trial is one entry in `_LOAD`, beside its computation in
-`harness.planning.measures`.
+`harness.planning.clauses`.
 """
 
 from __future__ import annotations

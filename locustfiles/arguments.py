@@ -11,7 +11,7 @@ from pathlib import Path
 
 from locust.argument_parser import LocustArgumentParser
 
-from harness.flow.repository import variants_in
+from harness.flow.preflight import variants_in
 from harness.load.transports.opening import GrpcImplementation
 from harness.types import TraceUnit
 from plan import AUTO, NO_VARIANT

@@ -8,7 +8,7 @@ from math import inf, isfinite
 from pathlib import Path
 
 from harness.errors import UsageError
-from harness.flow.repository import payloads_of
+from harness.flow.preflight import payloads_of
 from harness.load.schedule.trace import read_trace
 from harness.load.schedule.workload import check_workload
 from harness.load.transports.address import Target, parse_target

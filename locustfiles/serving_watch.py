@@ -2,8 +2,8 @@
 
 In the process that people look at, in one greenlet of its own. Whoever looks at a running test
 whenever he likes, and stops when he likes the answer, errs more often than the interval says. So
-the evidence is judged at looks that were fixed before (`harness.analysis.stopping`), each window
-about twice the one before, and once more at the end.
+the evidence is judged at looks that were fixed before (`harness.analysis.steady_state`), each
+window about twice the one before, and once more at the end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gevent.event import Event
 
 from conductor import Conductor
 from harness import hdr
-from harness.analysis.stopping import LookSchedule, seconds_needed
+from harness.analysis.steady_state import LookSchedule, seconds_needed
 from harness.flow.external.trial import assess_load
 from harness.flow.results import BegunTrial, ServerSide
 from harness.load.transports.opening import answers_are_stamped

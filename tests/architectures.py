@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.system.extras import quiet
+from harness.system.libraries import quiet
 
 SYLLABLES = [first + second for first in "bdfgklmnprst" for second in "aeiou"]
 WORDS = [first + second for first in SYLLABLES[:15] for second in SYLLABLES[:15]]

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from harness.system.cache import cache_root
+from harness.system.storage import cache_root
 
 VERSION = "1.7.1"
 INSTALL_TIMEOUT_S = 600

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from harness.analysis.histograms import BlockCounts
 from harness.analysis.intervals import (
     BLOCKS,
+    BlockCounts,
     design_effect,
     mean_bounds_us,
     quantile_bounds_us,

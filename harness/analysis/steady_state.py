@@ -1,4 +1,4 @@
-"""Where the transient ends: MSER on the mean latency of short slices of time.
+"""Where the transient ends (MSER), and when a trial may look at its data and stop.
 
 MSER (White, Simulation 69, 1997) cuts the first d of n observations so that the confidence interval
 of the rest's mean is narrowest: it leaves out what lies far from the rest, and keeps all it can.
@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from harness.analysis.histograms import BlockCounts, Floats
+from harness.analysis.intervals import BlockCounts, Floats
 from harness.types import TimeSlice
 
 REQUESTS_A_POINT = 5
@@ -146,3 +148,48 @@ def _points_us(slices: Sequence[TimeSlice]) -> tuple[Floats, int]:
         return np.empty(0), per_point
     latest = np.maximum.accumulate(np.where(sizes > 0, np.arange(points), filled[0]))
     return sums[latest] / sizes[latest], per_point
+
+
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class LookSchedule:
+    """The looks of one trial, counted from its window's start."""
+
+    shortest_s: float
+    """Window of the first look; `longest_s` for a trial that runs its time out."""
+    longest_s: float
+    """Window of the last look, after which an undecided trial stays so."""
+    confidence: float = 0.95
+    """Probability (0 to 1) that the whole trial decides nothing wrongly."""
+
+    @cached_property
+    def looks(self) -> tuple[float, ...]:
+        """Windows in seconds: evenly spaced on a logarithmic scale, at most a factor of 2 apart."""
+        if self.shortest_s >= self.longest_s:
+            return (self.longest_s,)
+        ratio = self.longest_s / self.shortest_s
+        steps = math.ceil(math.log2(ratio) - _ROUNDING)
+        inner = (self.shortest_s * ratio ** (step / steps) for step in range(steps))
+        return (*inner, self.longest_s)
+
+    @property
+    def confidence_per_look(self) -> float:
+        """Confidence of the two-sided interval that each look judges by."""
+        return 1 - (1 - self.confidence) / len(self.looks)
+
+    def next_look(self, elapsed_s: float) -> float | None:
+        """The first look after a window of `elapsed_s`; None after the last."""
+        return next((look for look in self.looks if look > elapsed_s + _ROUNDING), None)
+
+
+def seconds_needed(elapsed_s: float, evidence_factor: float | None) -> float | None:
+    """Window that would decide, by how many times the present evidence is needed.
+
+    Evidence grows with time, and an interval shrinks with its square root: the factor is that of
+    the objective's undecided clause. None where it foretells nothing.
+    """
+    if evidence_factor is None or not math.isfinite(evidence_factor):
+        return None
+    return elapsed_s * max(1.0, evidence_factor)

@@ -1,18 +1,4 @@
-"""Confidence bounds of a throughput, from the slices of one window.
-
-*A closed loop* answers as fast as the server does: the mean of ten blocks' rates with Student's t
-(batch means; Law & Kelton, Simulation Modeling and Analysis, section 9.5.3), widened where the
-blocks remember each other, as the mean latency's is (`harness.analysis.intervals`). Clear cases are
-bounded by the blocks' extremes, with room to spare.
-
-*An open loop* answers what is asked, as long as the server keeps up: what is uncertain is not how
-many requests happened to fall due, but whether the backlog grows. So the bounds are those of the
-rate that was asked for less the growth of the backlog, a regression over the window's blocks whose
-residuals give its error; where these remember each other for long, what a backlog that does not
-grow could show by its swings. Where it grows for certain, what is answered is all that there can
-be, and the bounds are those of the blocks' rates. What failed or was dropped is taken off by its
-share, with that share's error. A trace or a shape is held to what it asked for in this window.
-"""
+"""Confidence bounds of a throughput, and how far failures come in bursts."""
 
 from __future__ import annotations
 
@@ -34,6 +20,37 @@ from harness.analysis.intervals import (
     autocorrelation,
 )
 from harness.types import ArrivalKind, LoadMode, ShapeKind, TimeSlice, Workload
+
+
+def failure_design_effect(window: Sequence[TimeSlice], confidence: float) -> float:
+    """The design effect (Kish 1965) of the share of failed and dropped requests, 1 or more.
+
+    The variance of the share, from batch means over the window's blocks, over what independence
+    would give; as for the share of slow requests, it is taken to be larger as far as ten blocks
+    leave it uncertain, and where the blocks remember each other. 1 where nothing failed, or all.
+
+    Args:
+        window: slices in time order.
+        confidence: of the interval it is for.
+    """
+    blocks = min(BLOCKS, len(window))
+    if blocks < 2:  # noqa: PLR2004  (one block has no spread)
+        return 1.0
+    place = np.arange(len(window)) * blocks // len(window)
+    lost = np.array([sum(one.failures.values()) + one.dropped for one in window], dtype=np.float64)
+    due = lost + [hdr.total(one.ok.response) for one in window]
+    lost, due = (np.bincount(place, one).astype(np.float64) for one in (lost, due))
+    total = float(due.sum())
+    share = float(lost.sum()) / total if total else 0.0
+    if share in (0.0, 1.0):
+        return 1.0
+    residuals = lost - share * due
+    variance = blocks / (blocks - 1) * float(np.square(residuals).sum()) / total**2
+    effect = ar1_inflation(autocorrelation(residuals)) * variance / (share * (1 - share) / total)
+    tail = (1 + confidence) / 2
+    unsure = (float(special.stdtrit(blocks - 1, tail)) / float(special.ndtri(tail))) ** 2
+    return min(max(1.0, effect) * unsure, total)
+
 
 STEEPEST = 1.5
 """Slope of the regression of a step from 0 to 1 in the midst of a window of length 1."""

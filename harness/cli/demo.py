@@ -13,7 +13,7 @@ from harness.flow.card import DEMO as CARD_DEMO
 from harness.flow.card import QUICK as CARD_QUICK
 from harness.study import Study
 from harness.study.file import load_study, parse_study
-from harness.system.resources import bundled
+from harness.system.storage import bundled
 
 
 @with_option_groups

@@ -19,7 +19,7 @@ from harness.errors import EXIT_ENVIRONMENT, EXIT_OK, EnvironmentFailure, Server
 from harness.export.tensorrt import plan_home
 from harness.serving.embedded.environment import ensure_server_environment, find_server_environment
 from harness.system import machine
-from harness.system.cache import cache_root
+from harness.system.storage import cache_root
 from harness.words.numbers import number
 
 NEEDED_GIB = 4

@@ -26,7 +26,7 @@ from harness.report.terminal.run import has_warnings, warning_lines
 from harness.runs.folder import StoredRun, read_run
 from harness.study import Study
 from harness.study.file import load_study
-from harness.tracking.sinks import check_trackers
+from harness.tracking.record import check_trackers
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,10 @@ from typing import Annotated
 import typer
 
 from harness.cli.console import ProgressDisplay, output, print_json, print_line, say
-from harness.cli.load_plan import LoadPlan, check_machinery, make_plan
+from harness.cli.load_plan import LoadPlan, ServingOptions, Source, check_machinery, make_plan
 from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Repository, with_option_groups
 from harness.cli.run_options import CpuOptions, GeneratorOptions, make_machinery
 from harness.cli.session import EXIT_CODES
-from harness.cli.source import ServingOptions, Source
 from harness.cli.telemetry import TelemetryOptions, watched
 from harness.cli.traffic import TrafficOptions
 from harness.errors import EXIT_ENVIRONMENT, EXIT_OK, UsageError

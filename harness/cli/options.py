@@ -1,4 +1,4 @@
-"""Options that several commands share, so that they read and behave alike."""
+"""Options that several commands share, and how a dataclass becomes a group of them."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ from harness.runs.folder import (
     verdict_document,
 )
 from harness.study import Study
-from harness.tracking.sinks import Tracker, check_trackers, track
+from harness.tracking.record import Tracker, check_trackers, track
 from harness.types import Decision
 from harness.types.card import CardPlan
 

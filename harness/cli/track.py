@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from harness.cli.console import print_line
-from harness.tracking.sinks import Tracker, check_trackers
-from harness.tracking.sinks import track as tell
+from harness.tracking.record import Tracker, check_trackers
+from harness.tracking.record import track as tell
 
 
 def track(

@@ -27,7 +27,7 @@ from harness.export.configuration import (
     task_problems,
 )
 from harness.study import Model, Task
-from harness.system.extras import require_extra
+from harness.system.libraries import require_extra
 from harness.tasks.family import AnyFamily
 from harness.tasks.vocabulary import VOCABULARY_FILES, has_tokenizer
 

@@ -1,4 +1,4 @@
-"""Files of a checkpoint on the Hugging Face hub, or in its local cache."""
+"""A checkpoint's files: found on the hub or in a folder, its weights counted and read."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import CheckpointError
 from harness.export.configuration import read_config
 from harness.study import Model
-from harness.system.extras import quiet, require_extra
-from harness.system.reasons import plain_reason
+from harness.system.libraries import plain_reason, quiet, require_extra
 from harness.system.storage import storage_errors
 from harness.tasks.family import AnyFamily
 from harness.tasks.registry import FAMILIES

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import CheckpointError
 from harness.study import Model, Task
-from harness.system.extras import quiet
-from harness.system.reasons import plain_reason
+from harness.system.libraries import plain_reason, quiet
 from harness.tasks.family import AnyFamily
 from harness.tasks.registry import FAMILIES, family_of, family_of_checkpoint
 

@@ -1,4 +1,4 @@
-"""int8 for TensorRT: explicit quantise and dequantise nodes, with ranges measured on real data.
+"""Graph files: torch to ONNX, to fp16, and to int8 for ONNX Runtime and for TensorRT.
 
 TensorRT takes no dynamic quantisation. It wants the nodes in the graph, symmetric, weights by
 channel; the ranges of the activations are taken from samples of the task's data.
@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import CheckpointError, EnvironmentFailure
-from harness.system.extras import quiet
-from harness.system.reasons import plain_reason
+from harness.system.libraries import plain_reason, quiet
 from harness.tasks.encoding import EncodedDataset
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all."""
+"""Artefact folders that appear whole or not at all, and the manifest that lies in them."""
 
 from __future__ import annotations
 

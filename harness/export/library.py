@@ -23,8 +23,7 @@ from harness.export.checkpoint import Checkpoint
 from harness.export.checkpoint_files import load_model
 from harness.export.configuration import read_config
 from harness.study import Model, Task
-from harness.system.extras import quiet
-from harness.system.reasons import plain_reason
+from harness.system.libraries import plain_reason, quiet
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.loading import encode
 from harness.tasks.model_inputs import forward_parameters, model_inputs

@@ -23,7 +23,7 @@ from harness.export.library import CheckedRows, ask_library, choose_rows
 from harness.export.library_parity import check_rows
 from harness.export.parity import make_probes, sample_batch
 from harness.study import Model, Task
-from harness.system.reasons import plain_reason
+from harness.system.libraries import plain_reason
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.family import AnyFamily
 from harness.tasks.model_inputs import forward_parameters

@@ -37,11 +37,19 @@ from harness.export.folders import (
     write_manifest,
 )
 from harness.export.parity import check_parity
-from harness.export.plans import PlanSettings, plan_recipe, probes_within, write_plan
 from harness.export.source import ExportSource
-from harness.export.tensorrt import PlanExecutor, PlanHome, moved_from, plan_home
+from harness.export.tensorrt import (
+    PlanExecutor,
+    PlanHome,
+    PlanSettings,
+    moved_from,
+    plan_home,
+    plan_recipe,
+    probes_within,
+    write_plan,
+)
 from harness.study import Model, Task, variant_name
-from harness.system.extras import require_extra
+from harness.system.libraries import require_extra
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.samples import Samples
 from harness.types import ModelFormat, ModelVariant, Precision, Progress

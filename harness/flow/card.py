@@ -1,4 +1,4 @@
-"""A family's models as they are opened in process: each checkpoint, and each of its artefacts.
+"""The report card: every model of a study in process, and through the server, to the journal.
 
 What the export knows of loading a checkpoint, and the embedded backend of opening a session, is
 handed to the profiling from here.

@@ -1,4 +1,4 @@
-"""The ensembles of a family that asks for them: text in, label out, around each variant."""
+"""The ensembles of a family that asks for them, and whether its tokenizer travels into them."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from harness.study import (
     plans_of,
     teacher_first,
 )
-from harness.system.extras import require_extra
+from harness.system.libraries import require_extra
 from harness.tasks.labels import LabelReader
 from harness.tasks.loading import load_training_samples
 from harness.tasks.samples import Samples

@@ -23,7 +23,7 @@ from harness.quality.token_scores import TokenScorer
 from harness.runs.folder import RunFolder
 from harness.serving.external.server import REMOTE_DIGEST
 from harness.study import Model, SequenceClassification, Study, variants_of
-from harness.system.cache import cache_root
+from harness.system.storage import cache_root
 from harness.tasks.classification.rows import LabelledSamples
 from harness.tasks.loading import encode
 from harness.types import ModelVariant, Progress, ServingConfig, TaskEntry

@@ -27,7 +27,7 @@ from harness.study import (
     Study,
     teacher_first,
 )
-from harness.system.extras import quiet
+from harness.system.libraries import quiet
 from harness.tasks.classification.rows import LabelledSamples
 from harness.tasks.labels import LabelReader
 from harness.tasks.registry import family_of

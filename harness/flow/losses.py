@@ -1,4 +1,4 @@
-"""Which rows every step of a variant's making is asked: all, or so many drawn by the seed."""
+"""Where a family's quality was lost: the rows each step is asked, and every slice compared."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from harness.flow.options import ProgressSink, ignore_progress
 from harness.flow.preparation import OpenedModel, PreparedFamily
 from harness.flow.scoring import SCORING_BATCH, outcomes_path, standing
 from harness.flow.serving import Served
-from harness.quality.chain import loss_chain
-from harness.quality.collection import Predictor, collect_outcomes
-from harness.quality.outcomes import read_outcomes, write_outcomes
+from harness.quality.collection import Predictor, collect_outcomes, read_outcomes, write_outcomes
+from harness.quality.pairs import loss_chain
 from harness.quality.slices import Rows, Slicing, slice_losses, slicings
 from harness.runs.folder import RunFolder
 from harness.study import Study

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from harness.errors import CheckpointError, HarnessError
 from harness.export.checkpoint import Checkpoint, open_checkpoint
-from harness.export.plans import PlanSettings
-from harness.export.tensorrt import plan_home
+from harness.export.tensorrt import PlanSettings, plan_home
 from harness.export.variants import ExportJob, export_variants
 from harness.flow.ensembles import PreparedPipeline, is_pipeline, prepare_pipeline, text_groups
 from harness.flow.left_out import EXPORT, failed_variant, leaving_out

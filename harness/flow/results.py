@@ -1,4 +1,4 @@
-"""From slices of time, and the server's counters over the same window, to a trial's result."""
+"""How a trial's result is made of time slices and counters, and what it leaves in the folder."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from typing import Any
 import pandas as pd
 
 from harness import hdr
-from harness.analysis.failures import failure_design_effect
 from harness.analysis.latency import summarise
-from harness.analysis.throughput import throughput_bounds
+from harness.analysis.throughput import failure_design_effect, throughput_bounds
 from harness.analysis.validity import COUNT_SKEW_S, mean_in_flight, steadier_warmup_s
 from harness.load.engine.recorder import merged_latencies
 from harness.load.records.series import series_rows, slice_rows

@@ -14,10 +14,8 @@ from harness.flow.options import ProgressSink
 from harness.flow.preparation import PreparedFamily
 from harness.flow.serving import Served
 from harness.planning.decision import judge_quality
-from harness.quality.collection import collect_outcomes
-from harness.quality.consistency import batch_consistency
-from harness.quality.outcomes import read_outcomes, write_outcomes
-from harness.quality.pairs import compare_with_teacher, measure_alone
+from harness.quality.collection import collect_outcomes, read_outcomes, write_outcomes
+from harness.quality.pairs import batch_consistency, compare_with_teacher, measure_alone
 from harness.quality.scores import baseline_scores, score
 from harness.quality.text_answers import collect_text_answers
 from harness.runs.folder import RunFolder

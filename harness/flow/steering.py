@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.analysis.steady_state import steady_from
-from harness.analysis.stopping import LookSchedule, seconds_needed
+from harness.analysis.steady_state import LookSchedule, seconds_needed, steady_from
 from harness.flow.results import BegunTrial, assess_trial, client_side
 from harness.planning.assessment import Assessment
 from harness.planning.rejections import CONFIRM

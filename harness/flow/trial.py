@@ -15,8 +15,7 @@ from pathlib import Path
 from harness.analysis.validity import judge_validity
 from harness.errors import DataError, GeneratorError, ServerError
 from harness.flow.cold_start import measure_cold_start
-from harness.flow.monitoring import shown_to
-from harness.flow.options import Machinery
+from harness.flow.options import Machinery, shown_to
 from harness.flow.results import (
     BegunTrial,
     ServerSide,

@@ -1,4 +1,4 @@
-"""A variant's quality scores against the quality clauses of an objective."""
+"""A variant's quality, and a trial, against a whole objective; which of several is the best."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from harness.metrics import MetricKind, latency_of, metric_named
 from harness.planning.clauses import (
     FARTHEST_FACTOR,
     POWER,
+    Interval,
     Judgement,
     decide_interval,
     judge_default_error_rate,
@@ -17,7 +18,6 @@ from harness.planning.clauses import (
     samples_needed,
     strain,
 )
-from harness.planning.measures import Interval
 from harness.study.objective import judged_latency, load_clauses, quality_clauses
 from harness.types import (
     Constraint,
@@ -27,7 +27,8 @@ from harness.types import (
     Trial,
     TrialResult,
 )
-from harness.words.amounts import (
+from harness.words.numbers import (
+    asked_percent,
     bound,
     metric_span,
     metric_title,
@@ -35,7 +36,6 @@ from harness.words.amounts import (
     relative_span,
     relative_value,
 )
-from harness.words.numbers import asked_percent
 
 
 def quality_findings(

@@ -31,9 +31,17 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from harness.planning.assessment import THROUGHPUT_TIE, Assessment, best
-from harness.planning.bracketing import Ladder, TriedLoad, calmer_load, next_load, potential
 from harness.planning.dialogue import CLEARLY_MORE, PlannedSearch, Stage
-from harness.planning.space import SearchCell, load_of, resource_ratio
+from harness.planning.space import (
+    Ladder,
+    SearchCell,
+    TriedLoad,
+    calmer_load,
+    load_of,
+    next_load,
+    potential,
+    resource_ratio,
+)
 from harness.types import Decision, LoadMode, Rejection, Trial, TrialResult
 from harness.words.labels import trial_words
 from harness.words.numbers import number

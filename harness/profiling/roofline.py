@@ -25,8 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness.profiling.subjects import Opened
 from harness.profiling.worker import Worker
-from harness.system.cache import cache_root
-from harness.system.storage import replace_text, storage_errors, utc_now
+from harness.system.storage import cache_root, replace_text, storage_errors, utc_now
 from harness.types.card import Runtime
 from harness.types.profiles import Peak, Roofline
 

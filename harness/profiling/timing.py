@@ -1,4 +1,4 @@
-"""The measurements that are carried out in a model's own process, by `time.perf_counter`."""
+"""Samples drawn by the seed in the data's shapes, and the timing of a model on them."""
 
 from __future__ import annotations
 

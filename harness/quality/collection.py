@@ -1,21 +1,59 @@
-"""Batches of the test split as requests, and answers that are fit to be scored."""
+"""The whole test split put to the endpoint; its answers in the data set's order, and in files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from harness.errors import DataError, ServerError
-from harness.tasks.answers import Batch, Tensors
+from harness.errors import DataError, RunFolderError, ServerError
+from harness.tasks import outcomes as files
 from harness.tasks.encoding import EncodedDataset, EncodedGroup
+from harness.tasks.outcomes import Batch, Outcomes, StoredOutcomes, Tensors
 from harness.tasks.registry import family_of
 from harness.tasks.rowwise import take
 from harness.types import ModelVariant, Progress, TensorSpec
+
+
+def write_outcomes(
+    path: Path, outcomes: Outcomes, dataset: EncodedDataset, *, teacher: Outcomes | None = None
+) -> None:
+    """Write one line a row (or question) of the test split, as Parquet; an older file is replaced.
+
+    Args:
+        path: of the file; its folder is made.
+        outcomes: of any family; `harness.tasks.outcomes.write_outcomes` says which columns.
+        dataset: they were collected on: the truth is kept beside them.
+        teacher: beside whose rows these are, if it is kept how they differ.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    family = family_of(outcomes.kind)
+    beside = family.beside_teacher(outcomes, teacher) if teacher is not None else {}
+    files.write_outcomes(path, outcomes, dataset, family.truth(dataset), beside)
+
+
+def read_outcomes(path: Path) -> Any:
+    """Read what `write_outcomes` wrote, to the last digit, as its family has it.
+
+    Raises:
+        RunFolderError: the file is missing or is no such file.
+    """
+    try:
+        stored = StoredOutcomes(path)
+        return family_of(stored.kind).restore(stored)
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, StopIteration) as error:
+        raise RunFolderError(
+            f"{path} holds no outcomes: {error}",
+            next_step="score the variant again, in a new run",
+        ) from error
 
 
 class Predictor(Protocol):

@@ -1,4 +1,4 @@
-"""Ways to divide the samples: by class, length, the teacher's confidence, and columns of the data.
+"""Slices of the samples, and on which of them a variant falls further behind than elsewhere.
 
 Slices of different divisions overlap: a sample has a class *and* a length.
 """

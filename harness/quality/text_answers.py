@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from harness.errors import DataError, ServerError
 from harness.quality.collection import Predictor
-from harness.tasks.answers import Tensors
 from harness.tasks.encoding import EncodedDataset
-from harness.tasks.outcomes import Outcomes
+from harness.tasks.outcomes import Outcomes, Tensors
 from harness.tasks.registry import family_of
 from harness.types import ModelVariant, Progress, TensorSpec
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from harness.errors import ServerError
 from harness.quality.answer_cache import AnswerCache
 from harness.quality.collection import Predictor, ask
-from harness.tasks.answers import Batch, Tensors
 from harness.tasks.encoding import EncodedGroup
+from harness.tasks.outcomes import Batch, Tensors
 from harness.types import ModelVariant
 
 Row = tuple[int, ...]

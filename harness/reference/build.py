@@ -15,12 +15,11 @@ from filelock import FileLock, Timeout
 from harness.errors import CheckpointError, MissingExtraError, StorageError
 from harness.reference.corpus import Split, package_folder, source_digest
 from harness.reference.data import BASELINE_FILE, split_file
-from harness.reference.job import Advanced, Job
-from harness.reference.processes import run_jobs
+from harness.reference.processes import Advanced, Job, run_jobs
 from harness.reference.recipes import FAMILIES, RECIPE_VERSION, RECIPES, TOPICS
 from harness.reference.store import is_complete, sweep
 from harness.reference.units import BuildUnit, all_units, data_name, order_missing
-from harness.system.cache import cache_root
+from harness.system.storage import cache_root
 from harness.types import Progress
 
 STAGE = "reference models"

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import DataError, MissingExtraError
 from harness.reference.corpus import Split
 from harness.reference.data import read_rows, tokenizer_folder
-from harness.reference.embeddings import prior_embeddings
 from harness.reference.recipes import TOPICS_LENGTH, TOPICS_VOCABULARY, Recipe
 from harness.reference.training import fit
+from harness.reference.vocabulary import prior_embeddings
 
 if TYPE_CHECKING:
     import torch

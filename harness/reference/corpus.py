@@ -1,4 +1,4 @@
-"""Text that every machine with the `[export]` extra has: PyTorch's own Python source files.
+"""Text that every machine with the `[export]` extra has: PyTorch's source and its docstrings.
 
 The package is pinned (`torch==2.13.0`), so the text, and with it the tasks' difficulty, is the
 same under every Python version and distribution; the standard library's source is neither.

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import MissingExtraError
 from harness.reference.corpus import Split
 from harness.reference.data import read_rows, tokenizer_folder
-from harness.reference.embeddings import prior_embeddings
 from harness.reference.recipes import PROSE_LENGTH, PROSE_VOCABULARY, Recipe
-from harness.reference.tokenizer import END
 from harness.reference.training import fit
+from harness.reference.vocabulary import END, prior_embeddings
 
 if TYPE_CHECKING:
     import torch

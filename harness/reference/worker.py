@@ -15,7 +15,7 @@ from functools import partial
 from typing import NoReturn, TextIO
 
 from harness.errors import EXIT_INTERRUPTED, HarnessError
-from harness.reference.job import Advanced, Failed, Job
+from harness.reference.processes import Advanced, Failed, Job
 from harness.reference.store import make_folder
 from harness.reference.units import BuildUnit, all_units
 

@@ -17,7 +17,6 @@ from harness.report.tables.provenance import load_command
 from harness.report.tables.trials import rejected_groups
 from harness.types import Accelerator, FailedVariant, ModelVariant, Role, TrialResult
 from harness.types.losses import Relabelling
-from harness.words.amounts import heading, metric_value, relative_title, relative_value
 from harness.words.labels import INTERRUPTED, PROTOCOLS, SIGNS, Sign, batch_words, cause_title
 from harness.words.loads import arrival_words, is_open, offered_words, throughput_span
 from harness.words.numbers import (
@@ -25,11 +24,15 @@ from harness.words.numbers import (
     confidence,
     count,
     factor,
+    heading,
     megabytes,
+    metric_value,
     millions,
     milliseconds,
     number,
     percent,
+    relative_title,
+    relative_value,
     seconds,
     span,
 )

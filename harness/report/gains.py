@@ -9,8 +9,16 @@ from harness.metrics import metric_named
 from harness.report.selection import FamilyResults, best_of_variant, percentile_of
 from harness.report.tables.model import Cell, Column, Table, numeric, words
 from harness.types import Role, TrialResult
-from harness.words.amounts import heading, metric_value, relative_value
-from harness.words.numbers import MISSING, factor, milliseconds, number, percent
+from harness.words.numbers import (
+    MISSING,
+    factor,
+    heading,
+    metric_value,
+    milliseconds,
+    number,
+    percent,
+    relative_value,
+)
 
 _Value = float | None
 _SAME = 0.005

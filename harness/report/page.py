@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from harness.report.card.section import CardSection, card_section
 from harness.report.card.values import cards_of
 from harness.report.findings import Finding, Setting, finding_of
-from harness.report.plots.base import Plot
+from harness.report.plots.base import Plot, VariantStyle, styles_of
 from harness.report.plots.quality import quality_plot
 from harness.report.plots.series import seconds_plot, start_plots
 from harness.report.plots.server import batches_plot, pipeline_plot, split_plot
-from harness.report.plots.style import VariantStyle, styles_of
 from harness.report.plots.throughput import throughput_plots
 from harness.report.selection import FamilyResults, families_of, leading_trials
 from harness.report.tables.ensembles import pipeline_quality, pipeline_table

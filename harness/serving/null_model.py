@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from harness.system.extras import require_extra
+from harness.system.libraries import require_extra
 from harness.system.storage import storage_errors
 from harness.types import ModelFormat, ModelVariant, Precision, Role, TensorSpec
 

@@ -18,8 +18,8 @@ from harness.study.tasks import Task
 from harness.study.traffic import Traffic
 from harness.tasks.causal_lm.section import CausalLanguageModelling
 from harness.tasks.classification.section import SequenceClassification
-from harness.tasks.data import ConllData, CsvData, HubData, JsonLinesData, ReferenceData
 from harness.tasks.question_answering.section import QuestionAnswering
+from harness.tasks.section import ConllData, CsvData, HubData, JsonLinesData, ReferenceData
 from harness.tasks.sentence_embedding.section import SentenceEmbedding
 from harness.tasks.token_classification.section import TokenClassification
 

@@ -1,14 +1,48 @@
-"""Writing to disk so that a failure has a name and a next step, and no file is ever half there."""
+"""Where the harness keeps files, and writing them so that a failure has a name."""
 
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness.errors import StorageError
+import platformdirs
+
+from harness.errors import EnvironmentFailure, StorageError
+
+CACHE_VARIABLE = "HARNESS_CACHE_DIR"
+
+
+def cache_root() -> Path:
+    """The user's cache folder of the harness, or `HARNESS_CACHE_DIR` where that is set.
+
+    The folder need not exist yet: who writes into it makes it.
+    """
+    override = os.environ.get(CACHE_VARIABLE)
+    if override:
+        return Path(override).expanduser().resolve()
+    return platformdirs.user_cache_path("triton-distillation-harness")
+
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def bundled(name: str) -> Path:
+    """Path of a bundled file or folder, for example `locustfiles/session.py`.
+
+    Raises:
+        EnvironmentFailure: the installation lacks it.
+    """
+    for root in (_PACKAGE / "_bundled", _PACKAGE.parent):
+        if (root / name).exists():
+            return root / name
+    raise EnvironmentFailure(
+        f"this installation of the harness lacks its file {name}",
+        next_step="install it anew: pip install --force-reinstall triton-distillation-harness",
+    )
 
 
 @contextmanager

@@ -18,12 +18,19 @@ from numpy.typing import NDArray
 from harness.errors import DataError
 from harness.statistics.metrics import Statistic
 from harness.statistics.paired import Mask, Measure, PairedRows
-from harness.tasks.answers import Answer, Batch, RowAnswer, Tensors
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.labels import LabelReader
 from harness.tasks.losses import Confidence, Division, LossDetails, Step
 from harness.tasks.model_inputs import ModelInputs
-from harness.tasks.outcomes import Columns, Outcomes, StoredOutcomes
+from harness.tasks.outcomes import (
+    Answer,
+    Batch,
+    Columns,
+    Outcomes,
+    RowAnswer,
+    StoredOutcomes,
+    Tensors,
+)
 from harness.tasks.parity import Inputs, Probe
 from harness.tasks.rows import Table
 from harness.tasks.rowwise import Positions

@@ -1,7 +1,4 @@
-"""What a variant answered to each row of the test split, and how that is kept.
-
-Each family has outcomes of its own; all of them say who answered, and which rows got no answer.
-"""
+"""Requests of a test split's rows, what came back, and the outcomes made of it."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +14,46 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from harness.system.storage import whole_file
-from harness.tasks.encoding import EncodedDataset
+from harness.tasks.encoding import EncodedDataset, EncodedGroup
 from harness.tasks.rowwise import OF_ALL, PER_ROW, rowwise
+
+Tensors = Mapping[str, NDArray[Any]]
+"""By name, a row each along the first axis."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One request: rows of equal padded length."""
+
+    group: EncodedGroup
+    """The rows, with all that the family knows of their tokens."""
+    inputs: Tensors
+    """By the model's input names and in its datatypes, (n, length)."""
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Positions in the data set, (n,)."""
+        return self.group.rows
+
+
+class Answer(Protocol):
+    """What a model said of a batch's rows, as its family reads it."""
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """False where a row's numbers are not numbers (NaN), (n,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class RowAnswer:
+    """One row's answer without its padding, for comparing two answers to the same row."""
+
+    prediction: NDArray[Any]
+    """What is answered: a class, a span, tokens; equal answers are equal arrays."""
+    numbers: NDArray[np.float64]
+    """What it was chosen by: logits, log probabilities."""
+
 
 Columns = dict[str, pa.Array]
 """By name, an entry a row."""

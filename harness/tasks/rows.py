@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import DataError
-from harness.system.extras import require_extra
-from harness.tasks.data import ConllData, CsvData, HubData, JsonLinesData, ReferenceData
+from harness.system.libraries import require_extra
+from harness.tasks.section import ConllData, CsvData, HubData, JsonLinesData, ReferenceData
 
 _SHOWN = 8
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")

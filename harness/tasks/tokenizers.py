@@ -1,4 +1,4 @@
-"""The tokenizer that a checkpoint brings."""
+"""The tokenizer that a checkpoint brings: loaded, asked row by row, and what to know of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import CheckpointError
-from harness.system.extras import quiet, require_extra
+from harness.system.libraries import quiet, require_extra
 from harness.tasks.samples import Samples
 from harness.tasks.vocabulary import (
     VOCABULARY_FILES,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import CheckpointError
-from harness.system.extras import quiet, require_extra
+from harness.system.libraries import quiet, require_extra
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -1,21 +1,75 @@
-"""What a tracker is told of a run: the same for every tracker."""
+"""The trackers by name, and what every one of them is told of a run."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from harness.errors import EnvironmentFailure, HarnessError
 from harness.hdr import UNBOUNDED_MS
 from harness.runs.folder import JOURNAL, MANIFEST, VERDICT, StoredRun, read_run
 from harness.runs.tables import quality_table, trials_table
+from harness.system.libraries import require_extra
 from harness.types import Decision, TrialResult, Verdict
+
+
+class Tracker(StrEnum):
+    """Where a run can be told."""
+
+    WANDB = "wandb"
+    MLFLOW = "mlflow"
+
+
+_SINKS = {
+    Tracker.WANDB: "harness.tracking.wandb_sink",
+    Tracker.MLFLOW: "harness.tracking.mlflow_sink",
+}
+
+
+def check_trackers(trackers: Sequence[Tracker]) -> None:
+    """Make sure that they could be told, before hours of measuring.
+
+    Raises:
+        MissingExtraError: a package is not installed.
+        UsageError: nobody is logged in.
+    """
+    for tracker in trackers:
+        require_extra(str(tracker), extra="track")
+        importlib.import_module(_SINKS[tracker]).check()
+
+
+def track(folder: Path, tracker: Tracker) -> str:
+    """Tell a tracker of a run; a run that was told before is told anew, not twice.
+
+    Returns:
+        Where it can be looked at.
+
+    Raises:
+        RunFolderError: the folder holds no run.
+        EnvironmentFailure: the tracker failed, in its own words.
+    """
+    record = record_of(folder)
+    try:
+        place: str = importlib.import_module(_SINKS[tracker]).tell(record, folder)
+    except HarnessError:
+        raise
+    except Exception as error:  # whatever a tracker raises, the measured run is complete
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise EnvironmentFailure(
+            f"{tracker} was not told of {folder}: {lines[0] if lines else repr(error)}",
+            next_step=f"the run is complete; tell it again: harness track {folder} --to {tracker}",
+        ) from error
+    return place
+
 
 ARTEFACTS = (
     "report.html", "report.md", VERDICT, MANIFEST, JOURNAL,

@@ -17,8 +17,16 @@ from harness.types.latency import (
     SparseHistogram,
 )
 from harness.types.load import GeneratorHealth, LoadResult, TimeSlice
-from harness.types.quality import BatchConsistency, QualityScore, TaskEntry
-from harness.types.serving import Accelerator, ServingConfig, answering_version
+from harness.types.quality import (
+    BatchConsistency,
+    Constraint,
+    Decision,
+    QualityScore,
+    Rejection,
+    ServiceLevelObjective,
+    TaskEntry,
+    Verdict,
+)
 from harness.types.telemetry import HostMetrics, PartMetrics, ServerMetrics
 from harness.types.trials import STEADIER_REPEAT, ColdStart, ServerOverhead, Trial, TrialResult
 from harness.types.variants import (
@@ -31,17 +39,19 @@ from harness.types.variants import (
     Role,
     TensorSpec,
 )
-from harness.types.verdicts import Constraint, Decision, Rejection, ServiceLevelObjective, Verdict
 from harness.types.workloads import (
+    Accelerator,
     ArrivalKind,
     ArrivalProcess,
     LoadMode,
     LoadShape,
     RequestRecord,
+    ServingConfig,
     ShapeKind,
     TraceUnit,
     WireProtocol,
     Workload,
+    answering_version,
 )
 
 __all__ = [

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harness.types.latency import RESPONSE, LatencySummary
-from harness.types.serving import ServingConfig
+from harness.types.quality import Decision
 from harness.types.telemetry import HostMetrics, ServerMetrics
-from harness.types.verdicts import Decision
-from harness.types.workloads import WireProtocol, Workload
+from harness.types.workloads import ServingConfig, WireProtocol, Workload
 
 STEADIER_REPEAT = 3
 """What `Trial.repeat` grows by where a trial is measured again because its load was not steady yet;

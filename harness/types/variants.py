@@ -1,4 +1,4 @@
-"""A step of a long piece of work."""
+"""What is served: a checkpoint made into an artefact; and the progress of long work."""
 
 from __future__ import annotations
 

@@ -12,12 +12,12 @@ import onnx
 import pytest
 
 from harness.errors import EnvironmentFailure, ParityError
-from harness.export import plans, variants
+from harness.export import tensorrt as plans
+from harness.export import variants
 from harness.export.checkpoint import open_checkpoint
 from harness.export.convert import calibration_batches
 from harness.export.executors import OnnxExecutor
-from harness.export.plans import PlanSettings
-from harness.export.tensorrt import PlanHome
+from harness.export.tensorrt import PlanHome, PlanSettings
 from harness.export.variants import ExportJob, export_variants
 from harness.serving.repository import model_config
 from harness.study import CsvData, Model, SequenceClassification

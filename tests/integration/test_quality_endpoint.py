@@ -14,9 +14,8 @@ from endpoint_models import CLASSES, EMBEDDING, LOG_PROBABILITY, VOCABULARY
 from numpy.typing import NDArray
 
 from harness.errors import ServerError
-from harness.quality.collection import collect_outcomes
-from harness.quality.consistency import batch_consistency
-from harness.quality.outcomes import read_outcomes, write_outcomes
+from harness.quality.collection import collect_outcomes, read_outcomes, write_outcomes
+from harness.quality.pairs import batch_consistency
 from harness.quality.scores import score
 from harness.serving.embedded.environment import ServerEnvironment
 from harness.serving.embedded.server import EmbeddedTriton

@@ -15,7 +15,7 @@ from harness.cli.traffic import TrafficOptions
 from harness.errors import ObjectiveError, StudyError, UsageError
 from harness.flow.manifest import command_line
 from harness.study.file import load_study, parse_study
-from harness.system.resources import bundled
+from harness.system.storage import bundled
 from harness.types import ArrivalKind, LoadMode, ShapeKind, WireProtocol
 from tests.samples import sample_study
 

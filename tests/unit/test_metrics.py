@@ -16,7 +16,7 @@ from harness.metrics import (
     metric_named,
     quality_metrics,
 )
-from harness.planning.measures import MEASURES
+from harness.planning.clauses import MEASURES
 from harness.statistics.metrics import share_statistic
 from harness.study.objective import parse_objective
 from harness.tasks.registry import FAMILIES

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from harness.errors import EnvironmentFailure
-from harness.system import resources
+from harness.system import storage
 
 
 @pytest.mark.parametrize("name", ["locustfiles/session.py", "locustfiles/locustfile.py", "studies"])
 def test_the_checkout_holds_them(name: str) -> None:
-    assert resources.bundled(name).exists()
+    assert storage.bundled(name).exists()
 
 
 def test_a_wheel_holds_them_inside_the_package(
@@ -21,11 +21,11 @@ def test_a_wheel_holds_them_inside_the_package(
     inside = tmp_path / "harness" / "_bundled" / "studies" / "reference.yaml"
     inside.parent.mkdir(parents=True)
     inside.write_text("name: reference")
-    monkeypatch.setattr(resources, "_PACKAGE", tmp_path / "harness")
-    assert resources.bundled("studies/reference.yaml") == inside
+    monkeypatch.setattr(storage, "_PACKAGE", tmp_path / "harness")
+    assert storage.bundled("studies/reference.yaml") == inside
 
 
 def test_a_broken_installation_is_named() -> None:
     with pytest.raises(EnvironmentFailure, match=r"lacks its file locustfiles/none\.py") as caught:
-        resources.bundled("locustfiles/none.py")
+        storage.bundled("locustfiles/none.py")
     assert "pip install" in caught.value.next_step

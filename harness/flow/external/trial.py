@@ -1,4 +1,4 @@
-"""One trial on a server that is already up, measured as it is: nothing is loaded or configured.
+"""One trial on a server that is already up, measured as it is: driven here, or only watched.
 
 The artefact behind such a server is not known: its address, what its server says of the model and
 what that answers stand in for the digest (`identity`), and no quality score is joined to the trial.
@@ -27,7 +27,7 @@ from harness.runs.folder import RunFolder, read_run
 from harness.runs.tables import write_tables
 from harness.serving.external.server import RemoteModel
 from harness.study import PIPELINE_SUFFIX, Study, variant_name
-from harness.system.cache import cache_root
+from harness.system.storage import cache_root
 from harness.types import (
     LoadResult,
     ModelFormat,

@@ -28,7 +28,7 @@ from harness.load.transports.opening import transport_opener
 from harness.runs.folder import RunFolder
 from harness.serving.external.server import RemoteModel
 from harness.study import Family, Study, Task, variant_name
-from harness.system.cache import cache_root
+from harness.system.storage import cache_root
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.registry import family_of
 from harness.types import Accelerator, ModelFormat, ModelVariant, Precision, TensorSpec

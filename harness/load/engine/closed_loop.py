@@ -1,6 +1,7 @@
-"""One request after another, from the calling thread: no Locust, no other user.
+"""Closed loop: a slot holds one request in flight and sends the next when it completes.
 
-What a cold start is measured with: there the first requests are the point, not the rate.
+Also one request after another from the calling thread, without Locust: what a cold start is
+measured with, where the first requests are the point and not the rate.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from harness.load.generators.messages import (
     decode_answer,
     encode_order,
 )
-from harness.system.resources import bundled
+from harness.system.storage import bundled
 
 SESSION = "locustfiles/session.py"
 START_TIMEOUT_S = 60.0

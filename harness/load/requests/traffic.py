@@ -1,4 +1,4 @@
-"""What the users of one process send: requests encoded once, and how each user walks them."""
+"""What the users of one process send: requests encoded once, in sizes drawn from a mix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In what unit a trace's numbers are: known, or asked for with what each unit would mean.
+"""Traces: arrival times that were recorded somewhere, read in their unit and replayed.
 
 Told by the person, by the column's name (`timestamp_ms`, `timestamp (us)`), or certain from the
 stamps themselves: those with a fraction that are seconds since 1970, or that come at least once a

@@ -1,4 +1,4 @@
-"""Recognising an answer of a known form by its length and its first bytes.
+"""Recognising answers of a known form by their length and their first bytes, without reading.
 
 What precedes the tensors of an answer (the protocol's head, the outputs' names, types and shapes)
 is the same byte for byte in all answers of one form, but for the request's id where a server

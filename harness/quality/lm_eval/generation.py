@@ -1,4 +1,4 @@
-"""Settings of a generation, and those that a graph which says its likeliest token cannot keep.
+"""Greedy text from a served language model: its settings, and many prompts at once.
 
 transformers' `generate`, which lm-eval's `hf` model calls, takes its settings from the checkpoint's
 `generation_config.json` and, above it, from the task's `generation_kwargs`. Some of them change
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from harness.quality.token_scores import ProgressOfRows, Row, TokenScorer
-from harness.system.extras import quiet
+from harness.system.libraries import quiet
 
 OWN = frozenset({"until", "do_sample", "max_gen_toks"})
 """Of a task's settings, in lm-eval's normal form: done here."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partialmethod
 
-from harness.system.extras import quiet
+from harness.system.libraries import quiet
 
 _TALKATIVE = ("lm_eval", "datasets", "huggingface_hub")
 _ONE_PROCESS = "DISABLE_MULTIPROC"

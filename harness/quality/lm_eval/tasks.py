@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from harness.errors import DataError, UsageError
 from harness.quality.lm_eval.generation import not_kept
 from harness.quality.lm_eval.quiet import lm_eval_quiet
-from harness.system.extras import require_extra
+from harness.system.libraries import require_extra
 
 FEWSHOT_SEED = 1234
 """lm-eval's own default: the same examples stand in the prompts."""

@@ -14,7 +14,7 @@ from harness.report.findings import Setting, warnings_of
 from harness.report.html import render_page
 from harness.report.markdown import facts_list, table_blocks, text
 from harness.report.page import machine_words
-from harness.report.plots.style import VariantStyle, styles_of
+from harness.report.plots.base import VariantStyle, styles_of
 from harness.report.tables.model import Table
 from harness.report.tables.provenance import environment_table, when
 from harness.runs.folder import StoredRun

@@ -8,6 +8,7 @@ from harness.report.card.values import FamilyCard
 from harness.report.plots.base import (
     Json,
     Plot,
+    VariantStyle,
     axis,
     base_layout,
     error_bars,
@@ -15,7 +16,6 @@ from harness.report.plots.base import (
     marker,
     safe,
 )
-from harness.report.plots.style import VariantStyle
 from harness.types.card import CardEntry, Runtime
 from harness.words.labels import short_names
 from harness.words.numbers import number, span

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from harness.report.card.plots import batch_plots, latency_plot
 from harness.report.card.tables import card_table, export_table, served_table, throughput_table
 from harness.report.card.values import FamilyCard
-from harness.report.plots.base import Plot
-from harness.report.plots.style import VariantStyle
+from harness.report.plots.base import Plot, VariantStyle
 from harness.report.tables.model import Table
 
 

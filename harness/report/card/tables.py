@@ -9,13 +9,14 @@ from harness.metrics import SHOWN_PERCENTILES
 from harness.report.card.values import SERVED, CardRow, FamilyCard
 from harness.report.tables.model import Cell, Column, Table, numeric, words
 from harness.types.card import CardEntry, Runtime
-from harness.words.amounts import heading, metric_value
 from harness.words.numbers import (
     MINUS,
     MISSING,
     count,
     factor,
+    heading,
     megabytes,
+    metric_value,
     millions,
     number,
     span,

@@ -1,4 +1,4 @@
-"""Pictures of where quality was lost: dots by slice, confusions by class."""
+"""Plots of lost quality: a waterfall along the chain, dots by slice, confusions by class."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from harness.metrics import metric_named
 from harness.report.plots.base import Json, Plot, axis, base_layout, error_bars, safe
 from harness.report.selection import FamilyResults, loss_metric
 from harness.types.losses import Estimate, LossChain, LossEntry
-from harness.words.amounts import metric_value
-from harness.words.labels import short_names, shortened
-from harness.words.losses import (
+from harness.words.labels import (
     changed,
     lost,
     lost_span,
+    short_names,
+    shortened,
     step_title,
     unit_in_full,
     unit_of,
 )
-from harness.words.numbers import count
+from harness.words.numbers import count, metric_value
 
 _MOST_SLICES = 16
 _SLICE_PX, _CLASS_PX, _FRAME_PX = 24, 30, 80

@@ -10,6 +10,7 @@ from harness.metrics import metric_named
 from harness.report.plots.base import (
     Json,
     Plot,
+    VariantStyle,
     axis,
     base_layout,
     bound_line,
@@ -20,7 +21,6 @@ from harness.report.plots.base import (
     ring,
     safe,
 )
-from harness.report.plots.style import VariantStyle
 from harness.report.selection import (
     FamilyResults,
     best_of_variant,
@@ -29,7 +29,7 @@ from harness.report.selection import (
     percentile_of,
 )
 from harness.types import QualityScore, TrialResult
-from harness.words.amounts import metric_span, metric_title, metric_value
+from harness.words.numbers import metric_span, metric_title, metric_value
 
 _STRIP = "not load-tested"
 _SCATTER_SHARE, _STRIP_START = 0.87, 0.9

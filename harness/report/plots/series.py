@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.report.plots.base import Json, Plot, axis, base_layout, bound_line, note, safe
-from harness.report.plots.style import VariantStyle
+from harness.report.plots.base import (
+    Json,
+    Plot,
+    VariantStyle,
+    axis,
+    base_layout,
+    bound_line,
+    note,
+    safe,
+)
 from harness.report.selection import FamilyResults, leading_trials
 from harness.runs.series import LoadSeries, SecondPoint, SlicePoint
 from harness.types import TrialResult

@@ -1,4 +1,4 @@
-"""Horizontal bars of what takes the time: parts stacked, the whole at the end."""
+"""Where the milliseconds went, as stacked bars, and which batch sizes Triton really executed."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from harness.hdr import UNBOUNDED_MS
 from harness.report.plots.base import (
     Json,
     Plot,
+    VariantStyle,
     base_layout,
     bound_line,
     hover,
@@ -17,7 +18,6 @@ from harness.report.plots.base import (
     ring,
     safe,
 )
-from harness.report.plots.style import VariantStyle
 from harness.report.selection import FamilyResults, measured, percentile_of
 from harness.types import TrialResult, Workload
 from harness.words.loads import is_open, load_amount, load_label

@@ -7,9 +7,16 @@ from collections.abc import Iterator
 from harness.report.selection import FamilyResults, alone_of, latency_split
 from harness.report.tables.model import Cell, Column, Table, numeric, words
 from harness.types import ModelVariant, TrialResult
-from harness.words.amounts import metric_title, metric_value
 from harness.words.labels import workload_words
-from harness.words.numbers import MISSING, factor, milliseconds, percent, signed
+from harness.words.numbers import (
+    MISSING,
+    factor,
+    metric_title,
+    metric_value,
+    milliseconds,
+    percent,
+    signed,
+)
 
 _NOTE = (
     "Means per request, from Triton's statistics of each composing model over the trial's window. "

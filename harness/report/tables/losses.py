@@ -10,8 +10,7 @@ from harness.report.selection import FamilyResults, loss_metric
 from harness.report.tables.model import Cell, Column, Table, numeric, words
 from harness.types import Role
 from harness.types.losses import LossEntry, PairedMeasure, SliceLoss
-from harness.words.amounts import metric_value
-from harness.words.losses import (
+from harness.words.labels import (
     MEASURES,
     UNITS,
     lost,
@@ -21,7 +20,7 @@ from harness.words.losses import (
     step_title,
     unit_of,
 )
-from harness.words.numbers import MISSING, count, number, p_value, percent
+from harness.words.numbers import MISSING, count, metric_value, number, p_value, percent
 
 _SIGNIFICANT = 0.05
 _MOST_SLICES = 12

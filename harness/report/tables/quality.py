@@ -1,4 +1,4 @@
-"""Teacher against students, and whether a variant answers alike at every batch size."""
+"""Teacher against students: metrics, lm-eval's tasks, and answers at every batch size."""
 
 from __future__ import annotations
 
@@ -15,25 +15,23 @@ from harness.report.selection import (
 )
 from harness.report.tables.model import Cell, Column, Table, decision_cell, numeric, words
 from harness.types import BatchConsistency, Decision, QualityScore, Role, TaskEntry
-from harness.words.amounts import (
-    heading,
-    metric_span,
-    metric_title,
-    metric_value,
-    relative_span,
-    relative_value,
-)
 from harness.words.numbers import (
     MISSING,
     count,
     factor,
+    heading,
     megabytes,
+    metric_span,
+    metric_title,
+    metric_value,
     millions,
     milliseconds,
     number,
     p_value,
     percent,
     points,
+    relative_span,
+    relative_value,
     span,
 )
 

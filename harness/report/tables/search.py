@@ -1,4 +1,4 @@
-"""What a rollout waits for: loading, the first request, and the way to a steady latency."""
+"""What the search spent, and what a rollout waits for on a cold start."""
 
 from __future__ import annotations
 

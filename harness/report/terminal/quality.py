@@ -10,9 +10,8 @@ from harness.report.terminal.run import plain_table, relative_words
 from harness.runs.folder import StoredRun
 from harness.types import QualityScore
 from harness.types.losses import LossChain
-from harness.words.amounts import metric_title, metric_value
-from harness.words.losses import lost, lost_span, measure_words, unit_of
-from harness.words.numbers import MISSING, count, p_value, span
+from harness.words.labels import lost, lost_span, measure_words, unit_of
+from harness.words.numbers import MISSING, count, metric_title, metric_value, p_value, span
 
 _PAIRS = {
     "right_to_wrong": "right→wrong",

@@ -23,7 +23,6 @@ from harness.report.tables.search import search_words
 from harness.runs.folder import StoredRun
 from harness.types import Decision, FailedVariant, QualityScore, Role, TrialResult
 from harness.types.card import CardEntry, Runtime
-from harness.words.amounts import metric_value, relative_value
 from harness.words.labels import PROTOCOLS
 from harness.words.loads import load_label
 from harness.words.numbers import (
@@ -31,9 +30,11 @@ from harness.words.numbers import (
     count,
     factor,
     megabytes,
+    metric_value,
     millions,
     milliseconds,
     number,
+    relative_value,
     seconds,
     span,
 )

@@ -33,7 +33,7 @@ from harness.serving.embedded.installation import (
     storage_faults,
 )
 from harness.serving.embedded.interpreters import Interpreter, choose_interpreter
-from harness.system.cache import cache_root
+from harness.system.storage import cache_root
 from harness.types import Progress
 
 LAYOUT_VERSION = 1

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from harness.statistics.metrics import Statistic
 from harness.statistics.paired import Mask, Measure, PairedRows
-from harness.tasks.answers import Batch, RowAnswer, Tensors
 from harness.tasks.causal_lm.chain import likelihood_chain
 from harness.tasks.causal_lm.outcomes import (
     TokenAnswer,
@@ -33,7 +32,7 @@ from harness.tasks.encoding import EncodedDataset
 from harness.tasks.family import Reading, TaskFamily
 from harness.tasks.losses import Confidence, LossDetails, Step
 from harness.tasks.model_inputs import ModelInputs
-from harness.tasks.outcomes import StoredOutcomes
+from harness.tasks.outcomes import Batch, RowAnswer, StoredOutcomes, Tensors
 from harness.tasks.parity import Inputs, Probe
 from harness.tasks.samples import Samples
 from harness.types import ModelVariant, TensorSpec

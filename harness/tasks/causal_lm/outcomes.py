@@ -9,10 +9,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from harness.tasks.answers import Batch, RowAnswer, Tensors
 from harness.tasks.causal_lm.rows import WindowDataset
 from harness.tasks.encoding import EncodedGroup
-from harness.tasks.outcomes import Columns, Outcomes, StoredOutcomes
+from harness.tasks.outcomes import Batch, Columns, Outcomes, RowAnswer, StoredOutcomes, Tensors
 from harness.tasks.rowwise import PER_ROW, rowwise
 from harness.types import ModelVariant
 

@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from harness.system.strict import PositiveInt
-from harness.tasks.data import Data
-from harness.tasks.section import TaskSection
+from harness.tasks.section import Data, TaskSection
 
 
 class CausalLanguageModelling(TaskSection):

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from harness.statistics.metrics import Statistic
 from harness.statistics.paired import Mask, Measure, PairedRows, paired_scores
-from harness.tasks.answers import Batch, RowAnswer, Tensors
 from harness.tasks.classification.calibration import calibration_measures
 from harness.tasks.classification.outcomes import (
     ClassAnswer,
@@ -47,7 +46,7 @@ from harness.tasks.encoding import EncodedDataset
 from harness.tasks.family import Reading, TaskFamily
 from harness.tasks.losses import Confidence, LossDetails, Step, chain_of_rows
 from harness.tasks.model_inputs import ModelInputs
-from harness.tasks.outcomes import Columns, StoredOutcomes
+from harness.tasks.outcomes import Batch, Columns, RowAnswer, StoredOutcomes, Tensors
 from harness.tasks.parity import Inputs, Probe, class_probe
 from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples

@@ -11,10 +11,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from harness.errors import DataError
-from harness.tasks.answers import Batch, RowAnswer, Tensors
 from harness.tasks.classification.rows import LabelledDataset
 from harness.tasks.encoding import EncodedDataset
-from harness.tasks.outcomes import Columns, Outcomes, StoredOutcomes, matrix_column
+from harness.tasks.outcomes import (
+    Batch,
+    Columns,
+    Outcomes,
+    RowAnswer,
+    StoredOutcomes,
+    Tensors,
+    matrix_column,
+)
 from harness.tasks.rowwise import OF_ALL, PER_ROW, rowwise
 from harness.tasks.text_in import TextAnswer
 from harness.types import ModelVariant, TensorSpec

@@ -7,8 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from harness.system.strict import PositiveInt
-from harness.tasks.data import Data
-from harness.tasks.section import PaddedSection
+from harness.tasks.section import Data, PaddedSection
 
 
 class SequenceClassification(PaddedSection):

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from harness.statistics.metrics import Statistic
 from harness.statistics.paired import Mask, Measure, PairedRows, paired_scores
-from harness.tasks.answers import Batch, RowAnswer, Tensors
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.family import Reading, TaskFamily
 from harness.tasks.losses import Confidence, LossDetails, Step, chain_of_rows
@@ -41,7 +40,7 @@ from harness.tasks.multi_label.statistics import (
     label_set_statistics,
     paired_measures,
 )
-from harness.tasks.outcomes import Columns, StoredOutcomes, matrix_column
+from harness.tasks.outcomes import Batch, Columns, RowAnswer, StoredOutcomes, Tensors, matrix_column
 from harness.tasks.parity import Inputs, Probe
 from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples

@@ -13,10 +13,17 @@ from numpy.typing import NDArray
 from scipy import special
 
 from harness.errors import DataError
-from harness.tasks.answers import Batch, RowAnswer, Tensors
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.multi_label.rows import LabelSetDataset, LabelSetGroup
-from harness.tasks.outcomes import Columns, Outcomes, StoredOutcomes, matrix_column
+from harness.tasks.outcomes import (
+    Batch,
+    Columns,
+    Outcomes,
+    RowAnswer,
+    StoredOutcomes,
+    Tensors,
+    matrix_column,
+)
 from harness.tasks.rowwise import OF_ALL, PER_ROW, Positions, rowwise
 from harness.tasks.text_in import TextAnswer
 from harness.types import ModelVariant, TensorSpec

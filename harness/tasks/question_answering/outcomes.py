@@ -10,9 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from harness.tasks.answers import Batch, RowAnswer, Tensors
 from harness.tasks.encoding import EncodedGroup
-from harness.tasks.outcomes import Columns, Outcomes, StoredOutcomes
+from harness.tasks.outcomes import Batch, Columns, Outcomes, RowAnswer, StoredOutcomes, Tensors
 from harness.tasks.question_answering.answers import Spans, answer_questions, best_spans
 from harness.tasks.question_answering.contexts import Questions
 from harness.tasks.question_answering.rows import ContextGroup, QuestionDataset

@@ -7,8 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from harness.system.strict import PositiveInt
-from harness.tasks.data import Data
-from harness.tasks.section import PaddedSection
+from harness.tasks.section import Data, PaddedSection
 
 
 class QuestionAnswering(PaddedSection):

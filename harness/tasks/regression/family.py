@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from harness.statistics.correlations import regression_statistics
 from harness.statistics.metrics import Statistic
 from harness.statistics.paired import Mask, Measure, PairedRows, paired_scores
-from harness.tasks.answers import Batch, RowAnswer, Tensors
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.family import Reading, TaskFamily
 from harness.tasks.losses import LossDetails, Step, chain_of_rows
 from harness.tasks.model_inputs import ModelInputs
-from harness.tasks.outcomes import StoredOutcomes
+from harness.tasks.outcomes import Batch, RowAnswer, StoredOutcomes, Tensors
 from harness.tasks.parity import Inputs, Probe, class_probe
 from harness.tasks.regression.outcomes import (
     NumberAnswer,

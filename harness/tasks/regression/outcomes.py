@@ -9,8 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from harness.tasks.answers import RowAnswer, Tensors
-from harness.tasks.outcomes import Columns, Outcomes, StoredOutcomes
+from harness.tasks.outcomes import Columns, Outcomes, RowAnswer, StoredOutcomes, Tensors
 from harness.tasks.regression.rows import NumberDataset
 from harness.tasks.rowwise import PER_ROW, Positions, rowwise
 from harness.types import ModelVariant

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from harness.statistics.metrics import Statistic
 from harness.statistics.paired import Mask, Measure, mean_and_tail
-from harness.tasks.answers import Batch, RowAnswer, Tensors
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.family import Reading, TaskFamily
 from harness.tasks.model_inputs import ModelInputs
-from harness.tasks.outcomes import StoredOutcomes
+from harness.tasks.outcomes import Batch, RowAnswer, StoredOutcomes, Tensors
 from harness.tasks.parity import Inputs, Probe
 from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples

@@ -8,8 +8,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.tasks.answers import Batch, RowAnswer, Tensors
-from harness.tasks.outcomes import Columns, Outcomes, StoredOutcomes, matrix_column
+from harness.tasks.outcomes import (
+    Batch,
+    Columns,
+    Outcomes,
+    RowAnswer,
+    StoredOutcomes,
+    Tensors,
+    matrix_column,
+)
 from harness.tasks.rowwise import PER_ROW, rowwise
 from harness.tasks.sentence_embedding.encoding import EmbeddingDataset
 from harness.types import ModelVariant

@@ -7,10 +7,10 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.tasks.data import JsonLinesData
 from harness.tasks.family import Reading
 from harness.tasks.rows import Table, read_table, read_text, refuse
 from harness.tasks.samples import Samples, digest_of, draw, read_texts
+from harness.tasks.section import JsonLinesData
 from harness.tasks.sentence_embedding.section import RetrievalData, SentenceEmbedding
 
 

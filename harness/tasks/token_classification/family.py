@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from harness.statistics.metrics import Statistic
 from harness.statistics.paired import Mask, Measure
-from harness.tasks.answers import Batch, RowAnswer, Tensors
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.family import Reading, TaskFamily
 from harness.tasks.losses import Division, LossDetails, Step
 from harness.tasks.model_inputs import ModelInputs
-from harness.tasks.outcomes import Columns, StoredOutcomes
+from harness.tasks.outcomes import Batch, Columns, RowAnswer, StoredOutcomes, Tensors
 from harness.tasks.parity import Inputs, Probe
 from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples

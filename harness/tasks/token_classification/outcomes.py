@@ -12,9 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from harness.errors import DataError
-from harness.tasks.answers import Batch, RowAnswer, Tensors
 from harness.tasks.encoding import EncodedDataset
-from harness.tasks.outcomes import Columns, Outcomes, StoredOutcomes
+from harness.tasks.outcomes import Batch, Columns, Outcomes, RowAnswer, StoredOutcomes, Tensors
 from harness.tasks.rowwise import PER_ROW, rowwise
 from harness.tasks.text_in import TextAnswer
 from harness.tasks.token_classification.encoding import MISSED, TaggedDataset

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.analysis.failures import failure_design_effect
+from harness.analysis.throughput import failure_design_effect
 from harness.types import RESPONSE, Latencies, SparseHistogram, TimeSlice
 
 REQUESTS = 20

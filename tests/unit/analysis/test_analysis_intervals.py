@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from harness import hdr
-from harness.analysis.histograms import BlockCounts
 from harness.analysis.intervals import (
     HIGHEST_CORRELATION,
     ROOM,
+    BlockCounts,
     autocorrelation,
     design_effect,
     fewest_requests,

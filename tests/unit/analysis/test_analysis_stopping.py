@@ -4,7 +4,7 @@ from known_queues import closed_loop, mdc, mm1
 from scipy import stats
 from simulated_trials import run_trials
 
-from harness.analysis.stopping import LookSchedule, seconds_needed
+from harness.analysis.steady_state import LookSchedule, seconds_needed
 
 TRIALS = 500
 SCHEDULE = LookSchedule(0.5, 4.0, 0.95)

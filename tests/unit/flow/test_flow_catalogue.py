@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UsageError
-from harness.flow.repository import payloads_of, variants_in
+from harness.flow.preflight import payloads_of, variants_in
 
 
 def make(folder: Path, *files: str) -> None:

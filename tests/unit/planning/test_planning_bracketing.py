@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.planning.bracketing import (
+from harness.planning.space import (
     Ladder,
     TriedLoad,
     calmer_load,

@@ -26,8 +26,8 @@ from harness.metrics import (
     as_markdown,
     metric_named,
 )
+from harness.planning.clauses import MEASURES, Interval, Measured
 from harness.planning.decision import judge_quality, judge_trial
-from harness.planning.measures import MEASURES, Interval, Measured
 from harness.report.selection import FamilyResults, families_of
 from harness.report.tables.quality import models_table
 from harness.report.terminal.trial import trial_table
@@ -38,8 +38,8 @@ from harness.study.objective import judged_latency, load_clauses, parse_objectiv
 from harness.telemetry.exposition.monitor import LoadMonitor, labels_of
 from harness.telemetry.exposition.server import MonitorCollector
 from harness.types import SPANS, Decision, LatencySpan, Moment
-from harness.words.amounts import amount, heading, metric_value, relative_value
 from harness.words.labels import cause_title
+from harness.words.numbers import amount, heading, metric_value, relative_value
 
 PASS, FAIL, UNDECIDED = Decision.PASS, Decision.FAIL, Decision.UNDECIDED
 TOY = Metric(

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.profiling.flops import Tensor, inner_size, onnx_cost, torch_cost
-from harness.profiling.operators import onnx_operators
+from harness.profiling.operators import Tensor, inner_size, onnx_cost, onnx_operators, torch_cost
 
 sizes = st.integers(1, 40)
 

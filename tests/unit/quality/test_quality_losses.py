@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from quality_samples import classified, spoken, sure, variant
 from statsmodels.stats.multitest import multipletests
 
-from harness.quality.chain import loss_chain
+from harness.quality.pairs import loss_chain
 from harness.quality.scores import score
 from harness.quality.slices import (
     FEWEST_SAMPLES,

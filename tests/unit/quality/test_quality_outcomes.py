@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from quality_samples import CLASSES, RuleEndpoint, classify, dataset, speak, variant
 
 from harness.errors import DataError, RunFolderError, ServerError, StorageError
-from harness.quality.collection import ask, batches, collect_outcomes
-from harness.quality.outcomes import read_outcomes, write_outcomes
+from harness.quality.collection import ask, batches, collect_outcomes, read_outcomes, write_outcomes
 from harness.tasks.causal_lm.outcomes import WindowOutcomes
 from harness.tasks.causal_lm.rows import WindowDataset
 from harness.tasks.classification.outcomes import NO_PREDICTION, ClassOutcomes, LabelOutcomes

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from quality_samples import RuleEndpoint, variant
 
 from harness.errors import ServerError
-from harness.quality.collection import collect_outcomes
-from harness.quality.consistency import batch_consistency
-from harness.quality.outcomes import read_outcomes, write_outcomes
+from harness.quality.collection import collect_outcomes, read_outcomes, write_outcomes
+from harness.quality.pairs import batch_consistency
 from harness.quality.scores import score
 from harness.tasks.question_answering.answers import best_spans
 from harness.tasks.question_answering.contexts import Questions

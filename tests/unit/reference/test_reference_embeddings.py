@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from harness.reference.embeddings import prior_embeddings
+from harness.reference.vocabulary import prior_embeddings
 
 
 def company(first: int, second: int, rows: int, generator: np.random.Generator) -> np.ndarray:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import DataError, EnvironmentFailure, MissingExtraError, StorageError
-from harness.reference.job import Advanced, Failed, Job, read_message
+from harness.reference.processes import Advanced, Failed, Job, read_message
 from harness.reference.recipes import RECIPES
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 from transformers import AutoTokenizer
 
-from harness.reference.tokenizer import train_classifier_tokenizer, train_language_tokenizer
+from harness.reference.vocabulary import train_classifier_tokenizer, train_language_tokenizer
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog and the dogs of the foxes.",
@@ -71,7 +71,7 @@ def test_a_saved_tokenizer_says_the_same(language_tokenizer, tmp_path):
 
 def test_another_process_makes_the_same_vocabulary(classifier_tokenizer):
     code = (
-        "import json, sys; from harness.reference.tokenizer import train_classifier_tokenizer;"
+        "import json, sys; from harness.reference.vocabulary import train_classifier_tokenizer;"
         "texts = json.load(sys.stdin);"
         "made = train_classifier_tokenizer(texts, vocabulary=400, max_length=8);"
         "print(made.backend_tokenizer.to_str())"

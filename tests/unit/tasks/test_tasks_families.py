@@ -18,17 +18,15 @@ from transformers import BertConfig
 
 from harness.errors import DataError
 from harness.export.configuration import config_problems, family_for
-from harness.quality.chain import loss_chain
-from harness.quality.collection import collect_outcomes
-from harness.quality.consistency import batch_consistency
-from harness.quality.outcomes import read_outcomes, write_outcomes
+from harness.quality.collection import collect_outcomes, read_outcomes, write_outcomes
+from harness.quality.pairs import batch_consistency, loss_chain
 from harness.quality.scores import score
 from harness.quality.slices import Slicing, slice_losses
 from harness.tasks import registry
-from harness.tasks.data import JsonLinesData
 from harness.tasks.loading import encode, load_samples
 from harness.tasks.losses import Step
 from harness.tasks.registry import FAMILIES, family_of, family_of_checkpoint
+from harness.tasks.section import JsonLinesData
 from harness.types import Role, TensorSpec
 from tests.samples import sample_variant
 from tests.toy_family import CountDataset, CountFamily, CountSection

@@ -10,11 +10,11 @@ import pytest
 
 from harness.errors import DataError
 from harness.study.file import load_study
-from harness.tasks.data import CsvData, JsonLinesData
 from harness.tasks.family import Reading
 from harness.tasks.multi_label.rows import read_label_sets
 from harness.tasks.multi_label.section import MultiLabelClassification
 from harness.tasks.rows import Table, read_table
+from harness.tasks.section import CsvData, JsonLinesData
 
 ROOT = Path(__file__).parents[3]
 NAMES = ("joy", "love", "anger")

@@ -7,7 +7,7 @@ import pytest
 import sklearn.metrics
 from scipy import special, stats
 
-from harness.quality.outcomes import read_outcomes
+from harness.quality.collection import read_outcomes
 from harness.statistics import intervals
 from harness.statistics.intervals import bounds, side_by_side
 from harness.tasks.encoding import EncodedGroup

@@ -8,7 +8,7 @@ import transformers
 
 from harness.errors import CheckpointError, DataError, MissingExtraError
 from harness.study import QuestionAnswering, SequenceClassification
-from harness.system import extras
+from harness.system import libraries
 from harness.tasks import loading as tokenizer_notes
 from harness.tasks.loading import encode
 from harness.tasks.question_answering.rows import QuestionSamples
@@ -223,9 +223,9 @@ def test_a_sentencepiece_model_alone_is_converted(tmp_path, model, name, kind):
 def test_without_the_package_the_extra_is_named_with_the_file(tmp_path, monkeypatch):
     folder = sentence_piece(tmp_path / "xlnet", "spiece.model")
     (folder / "config.json").write_text('{"model_type": "xlnet", "vocab_size": 500}')
-    there = extras.find_spec
+    there = libraries.find_spec
     monkeypatch.setattr(
-        extras, "find_spec", lambda name: None if name == "sentencepiece" else there(name)
+        libraries, "find_spec", lambda name: None if name == "sentencepiece" else there(name)
     )
     with pytest.raises(MissingExtraError) as caught:
         load_tokenizer(folder)
@@ -234,7 +234,7 @@ def test_without_the_package_the_extra_is_named_with_the_file(tmp_path, monkeypa
     (folder / "spiece.model").rename(folder / "tokenizer.model")
     (folder / "tokenizer.model").write_bytes(b"IQ== 0\nIg== 1\n")
     monkeypatch.setattr(
-        extras, "find_spec", lambda name: None if name == "tiktoken" else there(name)
+        libraries, "find_spec", lambda name: None if name == "tiktoken" else there(name)
     )
     with pytest.raises(MissingExtraError, match="needs the package 'tiktoken'"):
         load_tokenizer(folder)

@@ -12,8 +12,7 @@ from harness.flow.manifest import bare_manifest
 from harness.flow.run import write_results
 from harness.runs.folder import RunFolder
 from harness.runs.journal import QualityEntry
-from harness.tracking.record import record_of
-from harness.tracking.sinks import Tracker, check_trackers, track
+from harness.tracking.record import Tracker, check_trackers, record_of, track
 from tests.sample_run import sample_run
 
 

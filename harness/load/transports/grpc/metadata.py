@@ -1,4 +1,4 @@
-"""gRPC metadata: the headers that a user sends with every call, checked before any is sent.
+"""gRPC metadata: headers that go with every call, and what the status of an answer says.
 
 https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md, under Custom-Metadata.
 """
