@@ -27,7 +27,7 @@ from rows import Row, run_as_command, show, skip
 
 from harness.errors import HarnessError
 from harness.flow.lm_evaluation import ROWS_PER_REQUEST, evaluation_serving
-from harness.flow.options import Machinery, ignore_progress
+from harness.flow.options import RunSettings, ignore_progress
 from harness.flow.preparation import prepare
 from harness.flow.serving import serve
 from harness.quality.lm_eval.model import ServedLM
@@ -108,8 +108,8 @@ def _served(folder: Path, options: argparse.Namespace) -> Iterator[tuple[Run, Pa
     (prepared,) = prepare(study, repository=folder / "models", progress=tell, only_family=FAMILY)
     checkpoint = build_reference([MODEL], seed=study.seed, progress=tell).checkpoints[MODEL]
     environment = ensure_server_environment(tell)
-    machinery = Machinery(folder / "models", progress=tell)
-    with serve([prepared], environment, machinery, log_file=folder / "log") as served:
+    settings = RunSettings(folder / "models", progress=tell)
+    with serve([prepared], environment, settings, log_file=folder / "log") as served:
         variant = prepared.teacher
         serving = evaluation_serving("cpu")
         served.load(variant, serving)

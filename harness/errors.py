@@ -12,7 +12,7 @@ HarnessError
 └── EnvironmentFailure        exit 5   the machine or the server failed
     ├── ServerEnvironmentError exit 5  the embedded server's environment cannot be made
     ├── ServerError           exit 5   Triton did not start, died, or refused a model
-    │   └── ExchangedError    exit 5   somebody else's server has another model than at the start
+    │   └── ExchangedError    exit 5   an external server has another model than at the start
     ├── GeneratorError        exit 5   a load generator process failed
     ├── ParityError           exit 5   an exported artefact disagrees with its checkpoint
     └── StorageError          exit 5   results cannot be written (disk full, permissions)

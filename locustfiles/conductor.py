@@ -1,6 +1,6 @@
 """One Locust-driven test after another, in the process that people look at.
 
-That is the only process, or the master of several. It plans a test, has a crew run it, sums what
+That is the only process, or the master of several. It plans a test, has a fleet run it, sums what
 comes back, and says how it went.
 """
 
@@ -34,11 +34,11 @@ STOP_LEAD_S = 0.05
 logger = logging.getLogger("harness")
 
 
-class Crew(Protocol):
+class Fleet(Protocol):
     """Whoever runs the users: this process, or the workers of a master."""
 
     def check(self, plan: Plan) -> None:
-        """Refuse a plan that this crew cannot carry out (UsageError)."""
+        """Refuse a plan that this fleet cannot carry out (UsageError)."""
 
     def start(self, conductor: Conductor, plan: Plan, results: Results) -> int:
         """Make ready for users; HarnessError where that cannot be.
@@ -78,10 +78,10 @@ class Conductor:
 
     Args:
         environment: of Locust, with its runner.
-        crew: runs the users.
+        fleet: runs the users.
     """
 
-    def __init__(self, environment: Environment, crew: Crew) -> None:
+    def __init__(self, environment: Environment, fleet: Fleet) -> None:
         self.environment = environment
         self.plan: Plan | None = None
         """Of the test that runs, or of the last."""
@@ -90,7 +90,7 @@ class Conductor:
         """Told of every report of the test that runs, and which process it came from."""
         self.watchers: list[Watcher] = []
         self._next: Plan | None = None
-        self._crew = crew
+        self._fleet = fleet
         self._offered = tuple(environment.user_classes)
         """Those that the command line did not leave out."""
         self._start_ns = self._end_ns = 0
@@ -125,7 +125,7 @@ class Conductor:
         user = TritonOpenLoopUser if plan.is_open_loop else USERS[plan.workload.protocol]
         self._check_offered(user, plan)
         check_plan(plan)
-        self._crew.check(plan)
+        self._fleet.check(plan)
         self._next = plan
         # Locust keeps the last form's where this one has none, and workers are told what it keeps.
         self._options().run_time = options.run_time
@@ -202,7 +202,7 @@ class Conductor:
             self._start_ns, self._end_ns, self._stopping = time.monotonic_ns(), 0, False
             for one in self.watchers:
                 one.test_begins(self.plan)
-            self._start_ns = self._crew.start(self, self.plan, self.results)
+            self._start_ns = self._fleet.start(self, self.plan, self.results)
             self.results.start_ns = self._start_ns
         except HarnessError as error:
             self.results = None
@@ -222,7 +222,7 @@ class Conductor:
             gevent.spawn(self._begin_when_all_run, plan, results.test)
 
     def _begin_when_all_run(self, plan: Plan, test: str) -> None:
-        while not self._crew.all_run():
+        while not self._fleet.all_run():
             gevent.sleep(0.02)
             if self._stopping or self.results is None or self.results.test != test:
                 return
@@ -252,7 +252,7 @@ class Conductor:
         end_s = edge_after(self.elapsed_s + STOP_LEAD_S)
         if self.results is not None and self.results.phase_at(end_s) != DRAINING:
             self._begin_at(self.results, DRAINING, end_s)
-        self._crew.drain(self._start_ns + round(end_s * 1e9))
+        self._fleet.drain(self._start_ns + round(end_s * 1e9))
 
     def _on_test_stop(self, **_: Any) -> None:
         if self.plan is None or self.results is None or self._end_ns:

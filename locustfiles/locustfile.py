@@ -26,8 +26,8 @@ from locust.runners import MasterRunner, Runner, WorkerRunner
 from locust.web import WebUI
 
 from arguments import add_arguments
-from conductor import Conductor, Crew, exiting_on_mistakes
-from crews import LocalCrew, WorkerCrew
+from conductor import Conductor, Fleet, exiting_on_mistakes
+from fleets import LocalFleet, WorkerFleet
 from metrics_page import show_metrics
 from triton_users import TritonGrpcUser, TritonHttpUser, TritonOpenLoopUser
 from worker import LocustWorker
@@ -47,12 +47,12 @@ def on_init(environment: Environment, runner: Runner, web_ui: WebUI | None, **_:
     if isinstance(runner, WorkerRunner):
         LocustWorker(environment, runner)
         return
-    crew: Crew = (
-        WorkerCrew(environment, runner)
+    fleet: Fleet = (
+        WorkerFleet(environment, runner)
         if isinstance(runner, MasterRunner)
-        else LocalCrew(environment)
+        else LocalFleet(environment)
     )
-    conductor = Conductor(environment, crew)
+    conductor = Conductor(environment, fleet)
     show_metrics(environment, conductor, web_ui)
     options = environment.parsed_options
     out = (options and options.out) or ""

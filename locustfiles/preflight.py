@@ -23,7 +23,7 @@ from harness.load.transports.address import Target
 from harness.load.transports.contract import Transport
 from harness.load.transports.opening import transport_opener
 from harness.serving.external.http import HttpServer
-from harness.serving.external.server import BINARY_TENSORS, RemoteModel, RemoteServer
+from harness.serving.external.server import BINARY_TENSORS, ExternalModel, ExternalServer
 from harness.types import FREE_SIZE, TensorSpec, WireProtocol
 from plan import Plan
 from triton_users import befriend_grpc_and_gevent
@@ -50,7 +50,7 @@ def check_plan(plan: Plan) -> None:
 class Asked:
     """What a server said, asked for one plan."""
 
-    model: RemoteModel
+    model: ExternalModel
     target: Target
     """With JSON bodies where the server takes no others."""
 
@@ -85,7 +85,7 @@ def _opener(plan: Plan, target: Target) -> Callable[[], Transport]:
     )
 
 
-def expected_outputs(model: RemoteModel, plan: Plan) -> tuple[TensorSpec, ...]:
+def expected_outputs(model: ExternalModel, plan: Plan) -> tuple[TensorSpec, ...]:
     """What the model answers with, as the answer check wants it."""
     # Whether a model without a configuration batches is not told: nearly all declare rows.
     rows = rows_apart(model.outputs) if model.config is None else held_outputs(model, (), 1)
@@ -99,7 +99,7 @@ def _free(size: int) -> int:
     return FREE_SIZE if size < 0 else size
 
 
-def server_of(plan: Plan) -> RemoteServer:
+def server_of(plan: Plan) -> ExternalServer:
     """A client of the plan's server, in its protocol."""
     if plan.workload.protocol is WireProtocol.HTTP:
         return HttpServer(plan.target)

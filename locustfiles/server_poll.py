@@ -9,7 +9,7 @@ from contextlib import closing
 import gevent
 
 from harness.errors import HarnessError
-from harness.serving.external.server import RemoteServer, serving_of
+from harness.serving.external.server import ExternalServer, serving_of
 from harness.telemetry import triton
 from harness.telemetry.running import RunningCounters
 from harness.telemetry.triton import MetricsPage, scrape
@@ -40,7 +40,7 @@ class ServerPoll:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._server: RemoteServer | None = None
+        self._server: ExternalServer | None = None
         self.counters = RunningCounters()
         self.serving = ServingConfig(0, 0, 0, "cpu", 0)
         """As the server tells; 0 is what it does not tell."""

@@ -1,6 +1,6 @@
 """A worker's side of a test: what its master tells it, and what it tells its master.
 
-`crews.py` is the other side, and names the messages.
+`fleets.py` is the other side, and names the messages.
 """
 
 from __future__ import annotations

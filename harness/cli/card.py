@@ -12,7 +12,7 @@ from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Out, Repository, Res
 from harness.cli.session import open_folder
 from harness.flow.card import FULL
 from harness.flow.inputs import check_inputs
-from harness.flow.options import Machinery
+from harness.flow.options import RunSettings
 from harness.flow.run import card_study
 from harness.flow.samples import StudyInputs
 from harness.report.card.values import cards_of
@@ -40,8 +40,8 @@ def card(
     inputs = StudyInputs()
     check_inputs(study, inputs)
     with ProgressDisplay() as progress, open_folder(study, out, resume=resume) as folder:
-        machinery = Machinery(repository, progress=progress, warn=warn, inputs=inputs)
-        card_study(study, folder, machinery, plan)
+        settings = RunSettings(repository, progress=progress, warn=warn, inputs=inputs)
+        card_study(study, folder, settings, plan)
     run = read_run(folder.path)
     if as_json:
         rows = [row for one in cards_of(run) for row in one.rows]

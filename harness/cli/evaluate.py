@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 
 from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line, say, warn
-from harness.cli.external import RemoteStudyOptions
+from harness.cli.external import ExternalStudyOptions
 from harness.cli.options import DEFAULT_REPOSITORY, Repository, StudyFile, with_option_groups
 from harness.cli.session import FolderOptions, keep_what_there_is, open_folder, tell_trackers
 from harness.errors import EXIT_ENVIRONMENT, EXIT_OK, HarnessError
 from harness.flow.inputs import check_inputs
 from harness.flow.lm_plan import TaskEvaluation, check_somebody_answers, plan_evaluation
-from harness.flow.options import Machinery
+from harness.flow.options import RunSettings
 from harness.flow.run import score_study
 from harness.flow.samples import StudyInputs
 from harness.quality.lm_eval.tasks import TaskRequest, load_tasks
@@ -78,7 +78,7 @@ class TaskOptions:
 def evaluate(
     study_file: StudyFile,
     asked: TaskOptions,
-    there: RemoteStudyOptions,
+    there: ExternalStudyOptions,
     kept: FolderOptions,
     repository: Repository = DEFAULT_REPOSITORY,
 ) -> int:
@@ -93,13 +93,13 @@ def evaluate(
     evaluation = _evaluation(study, asked, inputs)
     with (
         ProgressDisplay() as progress,
-        there.borrowing(study) as borrowed,
-        open_folder(study, kept.out, borrowed, resume=kept.resume) as folder,
+        there.external_study(study) as external,
+        open_folder(study, kept.out, external, resume=kept.resume) as folder,
     ):
-        machinery = Machinery(repository, progress=progress, warn=warn, inputs=inputs)
-        scored = borrowed.study if borrowed else study
+        settings = RunSettings(repository, progress=progress, warn=warn, inputs=inputs)
+        scored = external.study if external else study
         try:
-            score_study(scored, folder, machinery, borrowed=borrowed, evaluation=evaluation)
+            score_study(scored, folder, settings, external=external, evaluation=evaluation)
         except (KeyboardInterrupt, HarnessError):
             keep_what_there_is(folder)
             raise

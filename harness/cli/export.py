@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.cli.console import ProgressDisplay, print_json, print_line, say, warn
 from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Repository, StudyFile
 from harness.errors import EXIT_OK
-from harness.flow.options import Machinery
+from harness.flow.options import RunSettings
 from harness.flow.run import export_study
 from harness.study.file import load_study
 from harness.words.numbers import megabytes
@@ -23,7 +23,7 @@ def export(
     """
     study = load_study(study_file)
     with ProgressDisplay() as progress:
-        families = export_study(study, Machinery(repository, progress=progress, warn=warn))
+        families = export_study(study, RunSettings(repository, progress=progress, warn=warn))
     variants = [variant for family in families for variant in family.variants]
     failures = {name: error for family in families for name, error in family.failures.items()}
     if as_json:

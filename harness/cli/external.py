@@ -12,15 +12,20 @@ import typer
 
 from harness.cli.console import say
 from harness.errors import UsageError
-from harness.flow.external.server import RemoteAddress, parse_url
-from harness.flow.external.study import Borrowed, BorrowOptions, borrow, parse_names
+from harness.flow.external.server import ExternalAddress, parse_url
+from harness.flow.external.study import (
+    ExternalOptions,
+    ExternalStudy,
+    external_server_study,
+    parse_names,
+)
 from harness.study import Study
 
 WITHOUT_URL = "name the server: --url http://HOST:PORT"
 
 
 @dataclass(frozen=True)
-class RemoteOptions:
+class ExternalServerOptions:
     """Address of an external server and how to reach it; without a url the harness serves."""
 
     url: Annotated[
@@ -60,7 +65,7 @@ class RemoteOptions:
         ),
     ] = None
 
-    def address(self) -> RemoteAddress | None:
+    def address(self) -> ExternalAddress | None:
         """Of the server; None where the harness serves.
 
         Raises:
@@ -84,10 +89,10 @@ class RemoteOptions:
 
 
 @dataclass(frozen=True)
-class RemoteStudyOptions:
+class ExternalStudyOptions:
     """That server, and which of its models are a study's."""
 
-    remote: RemoteOptions = field(default_factory=RemoteOptions)
+    remote: ExternalServerOptions = field(default_factory=ExternalServerOptions)
     model_names: Annotated[
         list[str],
         typer.Option(
@@ -106,7 +111,7 @@ class RemoteStudyOptions:
     ] = False
 
     @contextmanager
-    def borrowing(self, study: Study) -> Iterator[Borrowed | None]:
+    def external_study(self, study: Study) -> Iterator[ExternalStudy | None]:
         """The models of a study whose inputs are checked; None where the harness serves.
 
         Raises:
@@ -120,10 +125,10 @@ class RemoteStudyOptions:
         if address is None:
             yield None
             return
-        with borrow(study, address, BorrowOptions(names, self.as_is)) as borrowed:
-            for note in borrowed.notes:
+        with external_server_study(study, address, ExternalOptions(names, self.as_is)) as external:
+            for note in external.notes:
                 say(note)
-            yield borrowed
+            yield external
 
 
 def check_own_server_options(

@@ -13,16 +13,16 @@ import typer
 from harness.cli.console import ProgressDisplay, output, print_json, print_line, say
 from harness.cli.load_plan import LoadPlan, ServingOptions, Source, check_machinery, make_plan
 from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Repository, with_option_groups
-from harness.cli.run_options import CpuOptions, GeneratorOptions, make_machinery
+from harness.cli.run_options import CpuOptions, GeneratorOptions, make_settings
 from harness.cli.session import EXIT_CODES
 from harness.cli.telemetry import TelemetryOptions, watched
 from harness.cli.traffic import TrafficOptions
 from harness.errors import EXIT_ENVIRONMENT, EXIT_OK, UsageError
-from harness.flow.external.server import RemoteAddress, open_remote, settled
-from harness.flow.external.trial import measure_remote, prepare_remote
+from harness.flow.external.server import ExternalAddress, open_external, settled
+from harness.flow.external.trial import measure_external, prepare_external
 from harness.flow.inputs import check_embedded, check_inputs
 from harness.flow.manifest import bare_manifest, new_manifest
-from harness.flow.options import Machinery
+from harness.flow.options import RunSettings
 from harness.flow.preflight import check_served, find_model
 from harness.flow.preparation import payloads_for
 from harness.flow.run import measure_once
@@ -69,10 +69,10 @@ def load(
         ports=telemetry.server_ports,
     )
     with _run_folder_path(out) as path, ProgressDisplay() as progress:
-        machinery = make_machinery(repository, generators, cpus, progress=progress)
-        with watched(machinery, telemetry) as machinery:
-            result = _measure(plan, path, machinery)
-            _show_verdict(machinery, result, plan)
+        settings = make_settings(repository, generators, cpus, progress=progress)
+        with watched(settings, telemetry) as settings:
+            result = _measure(plan, path, settings)
+            _show_verdict(settings, result, plan)
     if as_json:
         print_json(result)
     else:
@@ -82,49 +82,49 @@ def load(
     return _exit_code(result, plan)
 
 
-def _show_verdict(machinery: Machinery, result: TrialResult, plan: LoadPlan) -> None:
+def _show_verdict(settings: RunSettings, result: TrialResult, plan: LoadPlan) -> None:
     """To whoever scrapes this, before the page goes."""
-    if machinery.monitor is not None and plan.judged:
-        machinery.monitor.decide(result.trial.family, result.decision)
+    if settings.monitor is not None and plan.judged:
+        settings.monitor.decide(result.trial.family, result.decision)
 
 
-def _measure(plan: LoadPlan, path: Path, machinery: Machinery) -> TrialResult:
+def _measure(plan: LoadPlan, path: Path, settings: RunSettings) -> TrialResult:
     if plan.address is not None:
-        return _measure_there(plan, plan.address, path, machinery)
+        return _measure_there(plan, plan.address, path, settings)
     if plan.study is None:
         raise UsageError("neither a study nor --url")
     family = plan.study.family_of(plan.name)
     check_served(plan.workload, plan.serving, family)
     check_embedded(plan.study)
-    check_inputs(plan.study, machinery.inputs)
+    check_inputs(plan.study, settings.inputs)
     trial = Trial(plan.name, family.name, plan.serving, plan.workload, stage="load")
     with RunFolder.create(path, new_manifest(plan.study)) as folder:
-        return measure_once(plan.study, trial, folder, machinery)
+        return measure_once(plan.study, trial, folder, settings)
 
 
 def _measure_there(
-    plan: LoadPlan, address: RemoteAddress, path: Path, machinery: Machinery
+    plan: LoadPlan, address: ExternalAddress, path: Path, settings: RunSettings
 ) -> TrialResult:
     study, workload, name = plan.study, plan.workload, plan.name_there
-    with open_remote(address) as found_server:
+    with open_external(address) as found_server:
         found = find_model(found_server.server, address.url, name)
-        groups = _groups(plan, machinery)
-        opened = settled(found_server, found, groups, workload, machinery.grpc)
+        groups = _groups(plan, settings)
+        opened = settled(found_server, found, groups, workload, settings.grpc)
         if lacks := opened.lacking(name):
             say(f"{address.url} is {opened.facts.words}; it does not offer: {', '.join(lacks)}")
-        prepared = prepare_remote(found, opened, plan.name, groups, workload, study, machinery)
+        prepared = prepare_external(found, opened, plan.name, groups, workload, study, settings)
         manifest = new_manifest(study) if study else bare_manifest(plan.name, workload.seed)
         with RunFolder.create(path, manifest) as folder:
-            return measure_remote(opened, prepared, plan.slo, folder, machinery)
+            return measure_external(opened, prepared, plan.slo, folder, settings)
 
 
-def _groups(plan: LoadPlan, machinery: Machinery) -> Sequence[Group]:
+def _groups(plan: LoadPlan, settings: RunSettings) -> Sequence[Group]:
     if plan.source.payloads is not None:
         return read_payloads(plan.source.payloads)
     if plan.study is None:
         raise UsageError("neither a study nor --payloads")
-    check_inputs(plan.study, machinery.inputs)
-    return payloads_for(plan.study, plan.name, machinery.progress, machinery.inputs)
+    check_inputs(plan.study, settings.inputs)
+    return payloads_for(plan.study, plan.name, settings.progress, settings.inputs)
 
 
 @contextmanager

@@ -10,11 +10,11 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.external import RemoteOptions, check_own_server_options
+from harness.cli.external import ExternalServerOptions, check_own_server_options
 from harness.cli.sweep import override
 from harness.cli.traffic import TrafficOptions
 from harness.errors import UsageError
-from harness.flow.external.server import RemoteAddress
+from harness.flow.external.server import ExternalAddress
 from harness.load.transports.opening import GrpcImplementation
 from harness.study import Study
 from harness.study.file import load_study
@@ -30,7 +30,7 @@ class LoadPlan:
 
     source: Source
     study: Study | None
-    address: RemoteAddress | None
+    address: ExternalAddress | None
     name: str
     """Name of the variant, or of the model on the external server."""
     name_there: str
@@ -209,7 +209,7 @@ class Source:
             show_default=False,
         ),
     ] = None
-    remote: RemoteOptions = field(default_factory=RemoteOptions)
+    remote: ExternalServerOptions = field(default_factory=ExternalServerOptions)
     protocol: Annotated[
         WireProtocol | None,
         typer.Option(
@@ -222,7 +222,7 @@ class Source:
         """Options that concern an external server."""
         return self.remote.url
 
-    def address(self) -> RemoteAddress | None:
+    def address(self) -> ExternalAddress | None:
         """Where the server that is up is; None where the harness serves.
 
         Raises:

@@ -9,7 +9,7 @@ import typer
 
 from harness.cli.console import ProgressDisplay, output, print_json, print_line, warn
 from harness.cli.options import DEFAULT_REPOSITORY, RUNS, AsJson, Repository, StudyFile
-from harness.flow.options import Machinery
+from harness.flow.options import RunSettings
 from harness.flow.profile import ProfilePlan, profile_variant
 from harness.report.profile.page import profile_summary
 from harness.runs.folder import new_run_path
@@ -53,7 +53,7 @@ def profile(
             study,
             variant,
             folder,
-            Machinery(repository, progress=progress, warn=warn),
+            RunSettings(repository, progress=progress, warn=warn),
             ProfilePlan(batch_size, least_growth, measure_roofline),
         )
     if as_json:

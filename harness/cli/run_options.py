@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from harness.errors import UsageError
-from harness.flow.options import Machinery, ProgressSink
+from harness.flow.options import ProgressSink, RunSettings
 from harness.load.transports.opening import GrpcImplementation
 
 CpusServer = Annotated[
@@ -51,15 +51,15 @@ class CpuOptions:
     ] = None
 
 
-def make_machinery(
+def make_settings(
     repository: Path, generators: GeneratorOptions, cpus: CpuOptions, *, progress: ProgressSink
-) -> Machinery:
+) -> RunSettings:
     """What the options say of it.
 
     Raises:
         UsageError: no CPU list, or cores that this process may not use.
     """
-    return Machinery(
+    return RunSettings(
         repository=repository,
         cpus_server=parse_cpus(cpus.cpus_server),
         cpus_generator=parse_cpus(cpus.cpus_generator),

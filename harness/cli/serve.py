@@ -15,7 +15,7 @@ from harness.cli.run_options import CpusServer, parse_cpus
 from harness.errors import ServerError, UsageError
 from harness.flow import serving
 from harness.flow.inputs import check_embedded
-from harness.flow.options import Machinery
+from harness.flow.options import RunSettings
 from harness.flow.run import export_study
 from harness.flow.spaces import serving_configs
 from harness.serving.embedded.environment import ensure_server_environment
@@ -41,14 +41,14 @@ def serve(
     study, wanted_ports = load_study(study_file), parse_ports(ports)
     check_embedded(study)
     with ProgressDisplay() as progress:
-        machinery = Machinery(repository, parse_cpus(cpus_server), progress=progress, warn=warn)
+        settings = RunSettings(repository, parse_cpus(cpus_server), progress=progress, warn=warn)
         environment = ensure_server_environment(progress)
-        families = export_study(study, machinery)
+        families = export_study(study, settings)
     log = log_file or Path(tempfile.mkdtemp(prefix="harness-serve-")) / "triton.log"
     with serving.serve(
         families,
         environment,
-        machinery,
+        settings,
         log_file=log,
         ports=wanted_ports,
         response_cache=serving.uses_cache(study),

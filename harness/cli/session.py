@@ -12,9 +12,9 @@ from typing import Annotated
 import typer
 
 from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line, say
-from harness.cli.external import RemoteStudyOptions, check_own_server_options
+from harness.cli.external import ExternalStudyOptions, check_own_server_options
 from harness.cli.options import DEFAULT_REPOSITORY, RUNS, AsJson, Out, Repository, Resume, Verbose
-from harness.cli.run_options import CpuOptions, GeneratorOptions, make_machinery
+from harness.cli.run_options import CpuOptions, GeneratorOptions, make_settings
 from harness.cli.telemetry import TelemetryOptions, watched
 from harness.errors import (
     EXIT_OBJECTIVE_NOT_MET,
@@ -23,7 +23,7 @@ from harness.errors import (
     HarnessError,
     RunFolderError,
 )
-from harness.flow.external.study import Borrowed
+from harness.flow.external.study import ExternalStudy
 from harness.flow.inputs import check_embedded, check_inputs
 from harness.flow.manifest import new_manifest, without_secrets
 from harness.flow.run import run_study, write_results
@@ -71,7 +71,7 @@ class FolderOptions:
 class RunOptions:
     """What a run's commands have in common."""
 
-    there: RemoteStudyOptions = field(default_factory=RemoteStudyOptions)
+    there: ExternalStudyOptions = field(default_factory=ExternalStudyOptions)
     folder: FolderOptions = field(default_factory=FolderOptions)
     repository: Repository = DEFAULT_REPOSITORY
     generators: GeneratorOptions = field(default_factory=GeneratorOptions)
@@ -99,18 +99,18 @@ def run_to_verdict(study: Study, options: RunOptions, card: CardPlan | None = No
         server_ports=options.telemetry.server_ports,
     )
     with ProgressDisplay() as progress:
-        machinery = make_machinery(
+        settings = make_settings(
             options.repository, options.generators, options.cpus, progress=progress
         )
-        check_inputs(study, machinery.inputs)
+        check_inputs(study, settings.inputs)
         with (
-            watched(machinery, options.telemetry) as machinery,
-            there.borrowing(study) as borrowed,
-            open_folder(study, kept.out, borrowed, resume=kept.resume) as folder,
+            watched(settings, options.telemetry) as settings,
+            there.external_study(study) as external,
+            open_folder(study, kept.out, external, resume=kept.resume) as folder,
         ):
-            asked = borrowed.study if borrowed else study
+            asked = external.study if external else study
             try:
-                run_study(asked, folder, machinery, borrowed=borrowed, card=card)
+                run_study(asked, folder, settings, external=external, card=card)
             except (KeyboardInterrupt, HarnessError):
                 keep_what_there_is(folder)
                 raise
@@ -121,29 +121,29 @@ def run_to_verdict(study: Study, options: RunOptions, card: CardPlan | None = No
 
 
 def open_folder(
-    study: Study, out: Path | None, borrowed: Borrowed | None = None, *, resume: bool
+    study: Study, out: Path | None, external: ExternalStudy | None = None, *, resume: bool
 ) -> RunFolder:
     """A new run folder, or the one to go on with.
 
     Args:
         study: as its file has it, its inputs checked.
         out: where; by default a new place, or the study's latest run.
-        borrowed: its models on a server of somebody else's.
+        external: its models on an external server.
         resume: go on with a run.
 
     Raises:
         UsageError: the embedded server cannot serve it.
         RunFolderError: the folder is taken, or is no run of this study on this server.
     """
-    asked = borrowed.study if borrowed else study
-    if borrowed is None:
+    asked = external.study if external else study
+    if external is None:
         check_embedded(study)
     if not resume:
-        manifest = new_manifest(asked) | ({"server": borrowed.manifest()} if borrowed else {})
+        manifest = new_manifest(asked) | ({"server": external.manifest()} if external else {})
         return RunFolder.create(out or new_run_path(RUNS, asked), manifest)
     folder = RunFolder.resume(out or latest_run(RUNS, asked), asked)
     before = read_manifest(folder.path).get("server", {}).get("url")
-    now = borrowed.opened.address.url if borrowed else None
+    now = external.opened.address.url if external else None
     if before != now:
         raise RunFolderError(
             f"{folder.path} was measured on {before or 'a server of its own'}, not on "

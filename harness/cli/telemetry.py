@@ -12,7 +12,7 @@ import typer
 from harness.cli.console import say, warn
 from harness.cli.serve import parse_ports
 from harness.errors import UsageError
-from harness.flow.options import Machinery
+from harness.flow.options import RunSettings
 from harness.telemetry.exposition.monitor import LoadMonitor
 from harness.telemetry.exposition.server import MetricsServer
 from harness.telemetry.prometheus.client import Prometheus, parse_prometheus
@@ -95,22 +95,22 @@ class TelemetryOptions:
 
 
 @contextmanager
-def watched(machinery: Machinery, options: TelemetryOptions) -> Iterator[Machinery]:
-    """The machinery, with who counts and who watches.
+def watched(settings: RunSettings, options: TelemetryOptions) -> Iterator[RunSettings]:
+    """The settings, with who counts and who watches.
 
     Raises:
         UsageError: a Prometheus that does not answer, or a port that is taken; nothing is started.
     """
-    machinery = replace(
-        machinery,
+    settings = replace(
+        settings,
         prometheus=options.source(),
         ports=parse_ports(options.server_ports),
         warn=warn,
     )
     if options.metrics_port is None:
-        yield machinery
+        yield settings
         return
     monitor = LoadMonitor()
     with MetricsServer(monitor, options.metrics_port) as page:
         say(f"metrics: http://127.0.0.1:{page.port}/metrics")
-        yield replace(machinery, monitor=monitor)
+        yield replace(settings, monitor=monitor)

@@ -194,7 +194,7 @@ class _Tracer:
 
     def _chain(self, variant: ModelVariant) -> LossChain | None:
         most = self.prepared.family.task.chain_samples
-        if not most or not variant.path.name:  # an artefact of somebody else's is out of reach
+        if not most or not variant.path.name:  # an external server's artefact is out of reach
             return None
         steps = [Step("teacher", self._checkpoint(self.prepared.teacher))]
         if variant.role is not Role.TEACHER:

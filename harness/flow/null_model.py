@@ -12,7 +12,7 @@ import statistics
 from pathlib import Path
 
 from harness.errors import HarnessError, ServerError
-from harness.flow.options import Machinery
+from harness.flow.options import RunSettings
 from harness.flow.preparation import PreparedFamily
 from harness.flow.serving import Served
 from harness.load.engine.closed_loop import drive_alone
@@ -42,7 +42,9 @@ _ROWS = 8
 _SERVING = ServingConfig(max_batch_size=_ROWS, queue_delay_us=0, instance_count=1)
 
 
-def measure_overhead(study: Study, served: Served, folder: RunFolder, machinery: Machinery) -> None:
+def measure_overhead(
+    study: Study, served: Served, folder: RunFolder, settings: RunSettings
+) -> None:
     """Measure what the journal lacks; a server that will not serve the null model is warned of."""
     wanted = {
         protocol
@@ -52,29 +54,27 @@ def measure_overhead(study: Study, served: Served, folder: RunFolder, machinery:
     missing = sorted(wanted - set(folder.journal.overheads))
     if not missing or served.site.control is None or not served.families:
         return
-    machinery.progress(Progress(STAGE, 0, len(missing), "what the server itself costs a request"))
+    settings.progress(Progress(STAGE, 0, len(missing), "what the server itself costs a request"))
     try:
-        _measure(missing, served, folder, machinery)
+        _measure(missing, served, folder, settings)
     except (HarnessError, RequestFailure) as error:
         served.site.server.check()
-        machinery.warn(
-            f"the server's own cost is not known, its null model was not served: {error}"
-        )
+        settings.warn(f"the server's own cost is not known, its null model was not served: {error}")
 
 
 def _measure(
-    protocols: list[WireProtocol], served: Served, folder: RunFolder, machinery: Machinery
+    protocols: list[WireProtocol], served: Served, folder: RunFolder, settings: RunSettings
 ) -> None:
     control = served.site.control
     assert control is not None  # noqa: S101  (asked before; tells the type checker)
     family = served.families[0]
-    variant = write_null_model(machinery.repository, family.variants[0].inputs)
+    variant = write_null_model(settings.repository, family.variants[0].inputs)
     payloads = folder.path / "payloads" / f"{variant.name}.npz"
     _write_rows(payloads, family)
     try:
         control.load(variant, _SERVING)
         for done, protocol in enumerate(protocols):
-            machinery.progress(Progress(STAGE, done, len(protocols), str(protocol)))
+            settings.progress(Progress(STAGE, done, len(protocols), str(protocol)))
             folder.journal.add(_cost(protocol, variant, served, payloads))
         control.unload(variant)
     finally:

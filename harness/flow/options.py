@@ -65,7 +65,7 @@ def ignore_warning(_: str) -> None:
 
 
 @dataclass(frozen=True)
-class Machinery:
+class RunSettings:
     """Where the model repository is, and how server and generators are placed."""
 
     repository: Path = Path("model_repository")

@@ -1,7 +1,7 @@
 """Asked before any load: what the repository offers, is the server there, do the requests fit.
 
-`harness export` leaves both beside the model that Triton loads: `<variant>/manifest.json` and
-`<variant>/payloads.npz`. Whoever has the repository then needs no run folder to send it load.
+`harness export` leaves a variant's manifest and payloads beside the model that Triton loads:
+`<variant>/manifest.json` and `<variant>/payloads.npz`. Whoever has the repository then needs no run folder to send it load.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from harness.load.transports.contract import OutputTensor, RequestFailure, Trans
 from harness.serving.external.server import (
     NO_KSERVE,
     READY,
-    RemoteModel,
-    RemoteServer,
+    ExternalModel,
+    ExternalServer,
     describe,
     header_asked_for,
     header_step,
@@ -69,7 +69,7 @@ _REFUSALS = {"http_401", "http_403", "grpc_unauthenticated", "grpc_permission_de
 _UNKNOWN = frozenset({"http_404", "http_405", "http_501"})
 
 
-def check_live(server: RemoteServer, url: str) -> None:
+def check_live(server: ExternalServer, url: str) -> None:
     """Make sure that a server answers, and does not say that it takes no requests.
 
     One that knows nothing of being asked may answer requests all the same: they will show.
@@ -83,7 +83,7 @@ def check_live(server: RemoteServer, url: str) -> None:
         raise UsageError(f"the server at {url}: {problem}", next_step=_step_for(problem))
 
 
-def find_model(server: RemoteServer, url: str, model: str) -> RemoteModel:
+def find_model(server: ExternalServer, url: str, model: str) -> ExternalModel:
     """What a server says of a model that is ready there.
 
     A server that tells neither which models are ready nor which there are may have it: then what
@@ -107,7 +107,7 @@ def find_model(server: RemoteServer, url: str, model: str) -> RemoteModel:
     raise UsageError(f"the server at {url} has no model '{model}'", next_step=those_ready(states))
 
 
-def describe_untold(server: RemoteServer, url: str, model: str) -> RemoteModel:
+def describe_untold(server: ExternalServer, url: str, model: str) -> ExternalModel:
     """A model of a server that does not tell whether it is there: its first request decides.
 
     Raises:
@@ -125,7 +125,7 @@ def those_ready(states: Mapping[str, str] | None) -> str:
     return f"models that are ready there: {shown or 'none that it tells of'}"
 
 
-def check_requests(model: RemoteModel, groups: Sequence[Group], workload: Workload) -> None:
+def check_requests(model: ExternalModel, groups: Sequence[Group], workload: Workload) -> None:
     """Make sure that a workload can be drawn from payloads, and that the model takes it.
 
     A model whose server does not say what its inputs are is asked by its first request.
@@ -147,7 +147,7 @@ def check_requests(model: RemoteModel, groups: Sequence[Group], workload: Worklo
 
 
 def try_one_request(
-    model: RemoteModel,
+    model: ExternalModel,
     groups: Sequence[Group],
     workload: Workload,
     open_transport: Callable[[], Transport],
@@ -200,7 +200,7 @@ def try_one_request(
 
 
 def takes_binary(
-    model: RemoteModel,
+    model: ExternalModel,
     groups: Sequence[Group],
     workload: Workload,
     open_transport: Callable[[], Transport],
@@ -247,7 +247,7 @@ def rows_apart(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
 
 
 def held_outputs(
-    model: RemoteModel,
+    model: ExternalModel,
     answered: Sequence[OutputTensor],
     batch_size: int,
 ) -> tuple[TensorSpec, ...]:
@@ -298,7 +298,7 @@ def _following(
 
 
 def _has_rows(
-    model: RemoteModel, spec: TensorSpec, shape: tuple[int, ...] | None, batch_size: int
+    model: ExternalModel, spec: TensorSpec, shape: tuple[int, ...] | None, batch_size: int
 ) -> bool:
     """Whether an output of a model that says nothing of batches has one row for each."""
     if any(one.shape and one.shape[0] > 1 for one in model.inputs):

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from harness.errors import RunFolderError, UsageError
 from harness.flow.card import FamilySubject, card_serving, family_subjects, preload_for
 from harness.flow.inputs import check_inputs
-from harness.flow.options import Machinery, ProgressSink
+from harness.flow.options import ProgressSink, RunSettings
 from harness.flow.preparation import PreparedFamily, prepare
 from harness.profiling.operators import profile_artefact, profile_checkpoint
 from harness.profiling.roofline import machine_roofline
@@ -54,7 +54,7 @@ def profile_variant(
     study: Study,
     variant: str,
     folder: Path,
-    machinery: Machinery,
+    settings: RunSettings,
     plan: ProfilePlan,
 ) -> VariantProfile:
     """Profile a variant at batch 1 and at a larger batch, and find where its batches level off.
@@ -72,7 +72,7 @@ def profile_variant(
             f"{variant} is a TensorRT plan, and profiles are made by PyTorch and ONNX Runtime",
             next_step=f"profile its graph: --variant {variant.removesuffix(PLAN_SUFFIX)}",
         )
-    check_inputs(study, machinery.inputs)
+    check_inputs(study, settings.inputs)
     with storage_errors(folder):
         if folder.exists() and any(folder.iterdir()):
             raise RunFolderError(
@@ -82,13 +82,13 @@ def profile_variant(
         folder.mkdir(parents=True, exist_ok=True)
     (family,) = prepare(
         study,
-        repository=machinery.repository,
-        progress=machinery.progress,
+        repository=settings.repository,
+        progress=settings.progress,
         only_family=family_of.name,
-        inputs=machinery.inputs,
+        inputs=settings.inputs,
     )
     family.demand(variant)
-    profile = _profile(study, family, variant, folder, machinery.progress, plan)
+    profile = _profile(study, family, variant, folder, settings.progress, plan)
     write_profile(profile, folder)
     return profile
 

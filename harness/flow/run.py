@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from harness.flow.card import measure_card, serve_card
-from harness.flow.external.study import Borrowed
-from harness.flow.external.variants import serve_borrowed
+from harness.flow.external.study import ExternalStudy
+from harness.flow.external.variants import serve_external
 from harness.flow.inputs import check_inputs
 from harness.flow.lm_evaluation import evaluate_family
 from harness.flow.lm_plan import TaskEvaluation
 from harness.flow.losses import trace_losses
 from harness.flow.manifest import describe_run
 from harness.flow.null_model import measure_overhead
-from harness.flow.options import Machinery
+from harness.flow.options import RunSettings
 from harness.flow.preparation import PreparedFamily, prepare
 from harness.flow.scoring import score_family
 from harness.flow.serving import Served, serve, uses_cache
@@ -34,9 +34,9 @@ from harness.types.card import CardPlan
 def run_study(
     study: Study,
     folder: RunFolder,
-    machinery: Machinery,
+    settings: RunSettings,
     *,
-    borrowed: Borrowed | None = None,
+    external: ExternalStudy | None = None,
     card: CardPlan | None = None,
 ) -> tuple[Verdict, ...]:
     """Export, serve, score, sweep, decide, report; go on where the folder's journal stops.
@@ -44,25 +44,25 @@ def run_study(
     Args:
         study: what is asked.
         folder: gets everything.
-        machinery: where and how.
-        borrowed: the study's models on a server that is up; None exports and serves them.
+        settings: where and how.
+        external: the study's models on a server that is up; None exports and serves them.
         card: of the report card that is measured at the end, when the server is gone.
 
     Raises:
         HarnessError: with the exit code its class names; finished results are in the journal.
     """
-    with _served_into(study, folder, machinery, borrowed=borrowed) as served:
-        _score(study, served, folder, machinery)
-        if borrowed is None:
-            measure_overhead(study, served, folder, machinery)
-        with trial_runner(study, served, folder, machinery) as runner:
+    with _served_into(study, folder, settings, external=external) as served:
+        _score(study, served, folder, settings)
+        if external is None:
+            measure_overhead(study, served, folder, settings)
+        with trial_runner(study, served, folder, settings) as runner:
             verdicts = tuple(
-                decide_family(study, family, runner, folder, machinery, served.served_as)
+                decide_family(study, family, runner, folder, settings, served.served_as)
                 for family in served.families
             )
     folder.write_verdicts(verdicts)
     if card is not None:
-        measure_card(study, served.families, folder, card, machinery.progress)
+        measure_card(study, served.families, folder, card, settings.progress)
     write_results(folder.path)
     return verdicts
 
@@ -70,45 +70,45 @@ def run_study(
 def score_study(
     study: Study,
     folder: RunFolder,
-    machinery: Machinery,
+    settings: RunSettings,
     *,
-    borrowed: Borrowed | None = None,
+    external: ExternalStudy | None = None,
     evaluation: TaskEvaluation | None = None,
 ) -> None:
     """Export, serve and score, without any load; then let lm-eval's tasks be answered."""
-    with _served_into(study, folder, machinery, borrowed=borrowed) as served:
-        _score(study, served, folder, machinery)
+    with _served_into(study, folder, settings, external=external) as served:
+        _score(study, served, folder, settings)
         for family in served.families:
             if evaluation is None:
                 break
-            evaluate_family(study, family, served, folder, evaluation, machinery.progress)
+            evaluate_family(study, family, served, folder, evaluation, settings.progress)
     write_results(folder.path)
 
 
-def card_study(study: Study, folder: RunFolder, machinery: Machinery, plan: CardPlan) -> None:
+def card_study(study: Study, folder: RunFolder, settings: RunSettings, plan: CardPlan) -> None:
     """Export, serve and score what the folder does not hold yet, then measure the report card."""
-    with _served_into(study, folder, machinery) as served:
+    with _served_into(study, folder, settings) as served:
         for family in served.families:
-            score_family(study, family, served, folder, machinery.progress)
-        with trial_runner(study, served, folder, machinery) as runner:
-            serve_card(study, served.families, runner, folder, plan, machinery.progress)
-    measure_card(study, served.families, folder, plan, machinery.progress)
+            score_family(study, family, served, folder, settings.progress)
+        with trial_runner(study, served, folder, settings) as runner:
+            serve_card(study, served.families, runner, folder, plan, settings.progress)
+    measure_card(study, served.families, folder, plan, settings.progress)
     write_results(folder.path)
 
 
 def measure_once(
-    study: Study, trial: Trial, folder: RunFolder, machinery: Machinery
+    study: Study, trial: Trial, folder: RunFolder, settings: RunSettings
 ) -> TrialResult:
     """Measure one trial of one variant, whatever its quality."""
     with (
         _served_into(
             study,
             folder,
-            machinery,
+            settings,
             only_family=trial.family,
             response_cache=trial.serving.response_cache,
         ) as served,
-        trial_runner(study, served, folder, machinery) as runner,
+        trial_runner(study, served, folder, settings) as runner,
     ):
         served.families[0].demand(trial.variant)
         result = runner.settle(trial, study.objective_of(study.family_of(trial.variant)))
@@ -116,7 +116,7 @@ def measure_once(
     return result
 
 
-def export_study(study: Study, machinery: Machinery) -> tuple[PreparedFamily, ...]:
+def export_study(study: Study, settings: RunSettings) -> tuple[PreparedFamily, ...]:
     """Fill the model repository, without a server.
 
     Beside each artefact lie the study's encoded samples, so that a load generator on any machine
@@ -126,13 +126,13 @@ def export_study(study: Study, machinery: Machinery) -> tuple[PreparedFamily, ..
         ParityError: an export disagrees with its checkpoint.
         StorageError: the repository cannot be written.
     """
-    check_inputs(study, machinery.inputs)
+    check_inputs(study, settings.inputs)
     families = prepare(
         study,
-        repository=machinery.repository,
-        progress=machinery.progress,
-        warn=machinery.warn,
-        inputs=machinery.inputs,
+        repository=settings.repository,
+        progress=settings.progress,
+        warn=settings.warn,
+        inputs=settings.inputs,
     )
     for family in families:
         for variant in family.variants:
@@ -148,40 +148,40 @@ def write_results(path: Path) -> None:
     build_report(run, path)
 
 
-def _score(study: Study, served: Served, folder: RunFolder, machinery: Machinery) -> None:
+def _score(study: Study, served: Served, folder: RunFolder, settings: RunSettings) -> None:
     """Every family's scores, and where its quality was lost."""
     for family in served.families:
-        score_family(study, family, served, folder, machinery.progress)
-        trace_losses(study, family, served, folder, machinery.progress)
+        score_family(study, family, served, folder, settings.progress)
+        trace_losses(study, family, served, folder, settings.progress)
 
 
 @contextmanager
 def _served_into(
     study: Study,
     folder: RunFolder,
-    machinery: Machinery,
+    settings: RunSettings,
     *,
     only_family: str | None = None,
-    borrowed: Borrowed | None = None,
+    external: ExternalStudy | None = None,
     response_cache: bool | None = None,
 ) -> Iterator[Served]:
     """Prepare and serve a study, with the artefacts in the folder's journal and manifest.
 
     The server has a response cache as the study says, or as `response_cache` does.
     """
-    if borrowed is not None:
-        served = serve_borrowed(study, borrowed, machinery, folder)
-        _write_down(study, folder, served.families, {"server": borrowed.manifest()})
+    if external is not None:
+        served = serve_external(study, external, settings, folder)
+        _write_down(study, folder, served.families, {"server": external.manifest()})
         yield served
         return
-    environment = ensure_server_environment(machinery.progress)
+    environment = ensure_server_environment(settings.progress)
     families = prepare(
         study,
-        repository=machinery.repository,
-        progress=machinery.progress,
-        warn=machinery.warn,
+        repository=settings.repository,
+        progress=settings.progress,
+        warn=settings.warn,
         only_family=only_family,
-        inputs=machinery.inputs,
+        inputs=settings.inputs,
     )
     own = {"environment": {"server_environment": environment.digest}}
     _write_down(study, folder, families, own)
@@ -189,7 +189,7 @@ def _served_into(
     if response_cache is None:
         response_cache = uses_cache(study)
     with serve(
-        families, environment, machinery, log_file=log_file, response_cache=response_cache
+        families, environment, settings, log_file=log_file, response_cache=response_cache
     ) as served:
         yield served
 

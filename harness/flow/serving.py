@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from harness.flow.options import Machinery
+from harness.flow.options import RunSettings
 from harness.flow.preparation import PreparedFamily
 from harness.load.requests.payloads import Group
 from harness.load.transports.address import Target, parse_target
@@ -174,7 +174,7 @@ def uses_cache(study: Study) -> bool:
 def serve(
     families: Sequence[PreparedFamily],
     environment: ServerEnvironment,
-    machinery: Machinery,
+    settings: RunSettings,
     *,
     log_file: Path,
     ports: tuple[int, int, int] | None = None,
@@ -190,11 +190,11 @@ def serve(
     with (
         EmbeddedTriton(
             environment,
-            machinery.repository,
+            settings.repository,
             log_file=log_file,
-            cpus=machinery.cpus_server,
+            cpus=settings.cpus_server,
             response_cache_bytes=RESPONSE_CACHE_BYTES if response_cache else 0,
-            ports=ports or machinery.ports,
+            ports=ports or settings.ports,
         ) as server,
         TritonClient(server.endpoint) as client,
     ):

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from harness.flow.ensembles import pipeline_trial
-from harness.flow.options import Machinery, ProgressSink
+from harness.flow.options import ProgressSink, RunSettings
 from harness.flow.preparation import PreparedFamily
 from harness.flow.scoring import quality_gate, standing
 from harness.flow.serving import Served
@@ -38,11 +38,11 @@ from harness.types import (
 
 @contextmanager
 def trial_runner(
-    study: Study, served: Served, folder: RunFolder, machinery: Machinery
+    study: Study, served: Served, folder: RunFolder, settings: RunSettings
 ) -> Iterator[TrialRunner]:
     """The load generators, started once for all trials of a run."""
     families = served.families
-    workers = machinery.workers or max(study.traffic_of(each.family).workers for each in families)
+    workers = settings.workers or max(study.traffic_of(each.family).workers for each in families)
     targets = served.site.targets
     only = next(iter(targets.values()))
     with LoadGenerators(
@@ -50,8 +50,8 @@ def trial_runner(
         grpc=targets.get(WireProtocol.GRPC, only),
         workers=workers,
         log_dir=folder.path / "logs",
-        cpus=machinery.cpus_generator,
-        implementation=machinery.grpc,
+        cpus=settings.cpus_generator,
+        implementation=settings.grpc,
     ) as generators:
         yield TrialRunner(
             served.site,
@@ -64,7 +64,7 @@ def trial_runner(
                 for one in each.pipelines
             },
             payloads=_write_payloads(served, folder),
-            machinery=machinery,
+            settings=settings,
         )
 
 
@@ -73,7 +73,7 @@ def decide_family(
     prepared: PreparedFamily,
     runner: TrialRunner,
     folder: RunFolder,
-    machinery: Machinery,
+    settings: RunSettings,
     served_as: Mapping[str, ServingConfig],
 ) -> Verdict:
     """Load-test what passes the quality gate, and decide.
@@ -83,7 +83,7 @@ def decide_family(
         prepared: the family.
         runner: measures.
         folder: gets every result.
-        machinery: who watches.
+        settings: who watches.
         served_as: the one serving configuration of variants that are measured as they are.
     """
     slo = study.objective_of(prepared.family)
@@ -94,7 +94,7 @@ def decide_family(
         teachers=_teachers(prepared.family),
         teacher_counts=study.teacher_counts_in(prepared.family),
     )
-    _show_scores(prepared, folder, machinery)
+    _show_scores(prepared, folder, settings)
     quality = quality_gate(study, prepared, folder)
     smallest_first = sorted(
         standing(prepared, folder),
@@ -107,24 +107,24 @@ def decide_family(
     results: list[TrialResult] = []
     while (trial := search.ask()) is not None:
         total = len(results) + search.remaining
-        machinery.progress(
+        settings.progress(
             Progress(f"load on {prepared.family.name}", len(results), total, trial.trial_id)
         )
         result = folder.journal.trials.get(trial.trial_id)
         if result is None or result.sha256 != runner.sha256(trial):
             result = runner.measure(trial, slo)
             folder.journal.add(result)
-        elif machinery.monitor is not None:
-            machinery.monitor.add_result(result)
+        elif settings.monitor is not None:
+            settings.monitor.add_result(result)
         search.tell(result)
         results.append(result)
-        if machinery.monitor is not None:
+        if settings.monitor is not None:
             so_far = judge(quality, results)
-            machinery.monitor.decide(so_far.family, so_far.decision)
+            settings.monitor.decide(so_far.family, so_far.decision)
     verdict = judge(quality, results)
-    if machinery.monitor is not None:
-        machinery.monitor.decide(verdict.family, verdict.decision)
-    _measure_pipeline(prepared, verdict, slo, runner, folder, machinery.progress)
+    if settings.monitor is not None:
+        settings.monitor.decide(verdict.family, verdict.decision)
+    _measure_pipeline(prepared, verdict, slo, runner, folder, settings.progress)
     verdict = dataclasses.replace(verdict, pruned=tuple(search.pruned))
     return with_failed(verdict, folder.journal.failed.values())
 
@@ -145,11 +145,11 @@ def with_failed(verdict: Verdict, failed: Iterable[FailedVariant]) -> Verdict:
     )
 
 
-def _show_scores(prepared: PreparedFamily, folder: RunFolder, machinery: Machinery) -> None:
-    if machinery.monitor is not None:
+def _show_scores(prepared: PreparedFamily, folder: RunFolder, settings: RunSettings) -> None:
+    if settings.monitor is not None:
         for variant in prepared.variants:
             entry = folder.journal.quality.get(variant.name)
-            machinery.monitor.add_quality(entry.scores if entry else ())
+            settings.monitor.add_quality(entry.scores if entry else ())
 
 
 def _measure_pipeline(

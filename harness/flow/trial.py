@@ -15,7 +15,7 @@ from pathlib import Path
 from harness.analysis.validity import judge_validity
 from harness.errors import DataError, GeneratorError, ServerError
 from harness.flow.cold_start import measure_cold_start
-from harness.flow.options import Machinery, shown_to
+from harness.flow.options import RunSettings, shown_to
 from harness.flow.results import (
     BegunTrial,
     ServerSide,
@@ -104,7 +104,7 @@ class TrialRunner:
         *,
         variants: Mapping[str, ModelVariant],
         payloads: Mapping[str, Path],
-        machinery: Machinery,
+        settings: RunSettings,
         pipelines: Mapping[str, Pipeline] | None = None,
     ) -> None:
         """`payloads` names the payload file of each variant, `pipelines` those that are one."""
@@ -114,7 +114,7 @@ class TrialRunner:
         self._folder = folder
         self._variants = variants
         self._payloads = payloads
-        self._machinery = machinery
+        self._settings = settings
         self._pipelines = pipelines or {}
         self._loaded: tuple[ModelVariant, ServingConfig] | None = None
 
@@ -129,8 +129,8 @@ class TrialRunner:
             ServerError: the server died.
         """
         result = self._measured(trial, slo)
-        if self._machinery.monitor is not None:
-            self._machinery.monitor.add_result(result)
+        if self._settings.monitor is not None:
+            self._settings.monitor.add_result(result)
         return result
 
     def settle(self, trial: Trial, slo: ServiceLevelObjective) -> TrialResult:
@@ -147,7 +147,7 @@ class TrialRunner:
         steadier = after_longer_warm_up(result)
         if steadier is None:
             return result
-        self._machinery.warn(
+        self._settings.warn(
             f"{trial.trial_id}: the load was not steady yet when the window opened; it is measured "
             f"again after {seconds(steadier.workload.min_warmup_s)} s of warm-up"
         )
@@ -176,7 +176,7 @@ class TrialRunner:
         try:
             with (
                 completing_records(job.records),
-                shown_to(self._machinery.monitor, trial, slo) as listen,
+                shown_to(self._settings.monitor, trial, slo) as listen,
             ):
                 load = self._generators.run(job, watch, check=self._server.check, listen=listen)
         except GeneratorError as error:
@@ -225,9 +225,9 @@ class TrialRunner:
 
     def _warn_of_telemetry(self, trial: Trial, server: ServerMetrics, late_s: float) -> None:
         if server.problem:
-            self._machinery.warn(f"{trial.trial_id}: no figures of the server: {server.problem}")
+            self._settings.warn(f"{trial.trial_id}: no figures of the server: {server.problem}")
         elif server.requests is not None and late_s > LATE_READING_S:
-            self._machinery.warn(
+            self._settings.warn(
                 f"{trial.trial_id}: the server's counters were read {seconds(late_s)} s off the "
                 "window's edges: its figures are of another stretch of the load, and its count of "
                 "requests is compared with the clients' only roughly"
@@ -237,9 +237,9 @@ class TrialRunner:
         """The reader of the server's figures: itself, or the Prometheus that scrapes it."""
         metrics_url, pid = self._server.endpoint.metrics, self._server.pid
         model = variant.served_name
-        if self._machinery.prometheus is not None:
+        if self._settings.prometheus is not None:
             return ScrapedReadings(
-                self._machinery.prometheus,
+                self._settings.prometheus,
                 metrics_url=metrics_url,
                 server_pid=pid,
                 model=model,
@@ -264,7 +264,7 @@ class TrialRunner:
             variant.outputs,
             trial.workload,
             known_answers=known_answers_file(self._site.client, variant, trial.workload, payloads),
-            records=records_folder(self._folder, trial) if self._machinery.keep_records else None,
+            records=records_folder(self._folder, trial) if self._settings.keep_records else None,
         )
 
     def _configure(self, variant: ModelVariant, trial: Trial) -> None:

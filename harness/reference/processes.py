@@ -101,10 +101,10 @@ def run_jobs(jobs: Sequence[Job], tell: Callable[[Advanced], None]) -> None:
         EnvironmentFailure: a process ended without a word; the message has its last lines.
     """
     lines: queue.Queue[tuple[_Process, str | None]] = queue.Queue()
-    crew: list[_Process] = []
+    processes: list[_Process] = []
     try:
-        crew.extend(_Process(job, lines) for job in jobs)
-        running = len(crew)
+        processes.extend(_Process(job, lines) for job in jobs)
+        running = len(processes)
         while running:
             process, line = lines.get()
             if line is None:
@@ -116,7 +116,7 @@ def run_jobs(jobs: Sequence[Job], tell: Callable[[Advanced], None]) -> None:
                 raise message.to_error()
             tell(message)
     finally:
-        for process in crew:
+        for process in processes:
             process.stop()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from samples import sample_variant
 
-from harness.flow.options import Machinery
+from harness.flow.options import RunSettings
 from harness.flow.serving import Site
 from harness.flow.trial import TrialRunner
 from harness.load.generators.pool import LoadGenerators
@@ -77,14 +77,14 @@ class BurningServer:
 
     def watched_by(self, prometheus: Prometheus) -> BurningServer:
         """The same, with a Prometheus asked for the server's side of the trials."""
-        machinery = Machinery(prometheus=prometheus)
+        settings = RunSettings(prometheus=prometheus)
         runner = TrialRunner(
             Site(self.server, self.client, None),
             self.runner._generators,
             self.folder,
             variants={MODEL: _variant()},
             payloads={MODEL: self.payloads},
-            machinery=machinery,
+            settings=settings,
         )
         return dataclasses.replace(self, runner=runner)
 
@@ -136,7 +136,7 @@ def burning_server(
             run,
             variants={MODEL: _variant()},
             payloads={MODEL: folder / "payloads.npz"},
-            machinery=Machinery(),
+            settings=RunSettings(),
         )
         yield BurningServer(triton, client, runner, run, folder / "payloads.npz")
 

@@ -15,7 +15,7 @@ from harness.cli.main import run_command
 from harness.errors import EnvironmentFailure
 from harness.flow.card import measure_card
 from harness.flow.manifest import new_manifest
-from harness.flow.options import Machinery
+from harness.flow.options import RunSettings
 from harness.flow.preparation import prepare
 from harness.flow.profile import ProfilePlan, profile_variant
 from harness.flow.run import card_study, run_study
@@ -51,7 +51,7 @@ def carded(study, repository, tmp_path_factory, server_environment):
     """A finished card's folder."""
     path = tmp_path_factory.mktemp("runs") / "card"
     with RunFolder.create(path, new_manifest(study)) as folder:
-        card_study(study, folder, Machinery(repository), PLAN)
+        card_study(study, folder, RunSettings(repository), PLAN)
     return path
 
 
@@ -108,7 +108,7 @@ def test_a_run_that_ends_with_a_card_has_it_in_its_report_beside_its_own_trials(
 ):
     plan = dataclasses.replace(PLAN, served_s=0.0)
     with RunFolder.create(tmp_path / "run", new_manifest(study)) as folder:
-        run_study(study, folder, Machinery(repository), card=plan)
+        run_study(study, folder, RunSettings(repository), card=plan)
     run = read_run(tmp_path / "run")
     assert run.verdicts
     assert len(run.card) == 4
@@ -130,7 +130,7 @@ def profiled(study, repository, tmp_path_factory):
             study,
             "own-student-fp32",
             folder,
-            Machinery(repository),
+            RunSettings(repository),
             ProfilePlan(batch_size=4, least_growth=0.9),
         )
     return folder

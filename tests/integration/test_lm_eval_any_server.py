@@ -1,4 +1,4 @@
-"""lm-eval on servers of somebody else's: a model is given its own answers, whatever its name."""
+"""lm-eval on external servers: a model is given its own answers, whatever its name."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from transformers import (
 
 from harness.errors import HarnessError
 from harness.reference import build
-from harness.reference import processes as crew
+from harness.reference import processes as fleet
 from harness.reference.build import build_reference
 from harness.reference.recipes import RECIPES
 from harness.types import Progress
@@ -174,7 +174,7 @@ def test_an_error_of_a_training_process_comes_back_as_itself(cache):
 
 def test_a_training_process_that_dies_is_said_with_its_last_words(cache, monkeypatch):
     shutil.rmtree(store(cache) / "topics-tiny")
-    monkeypatch.setattr(crew, "WORKER", "harness.reference.no_such_module")
+    monkeypatch.setattr(fleet, "WORKER", "harness.reference.no_such_module")
     with pytest.raises(HarnessError, match="No module named") as caught:
         build_reference(["topics-tiny"], seed=1, cache_dir=cache, progress=Ear())
     assert "training-topics-tiny.log" in caught.value.next_step
@@ -209,11 +209,11 @@ def test_an_interruption_keeps_finished_models_and_leaves_no_process(cache, stop
     digest = build._digest(1)
     endless = start(cache, 1_000_000, "prose-control")
     wait_for_note(endless, "prose-control")
-    crewmen = workers(endless)
-    assert crewmen
+    training = workers(endless)
+    assert training
     os.kill(endless.pid, stop)
     assert endless.wait(30) != 0
-    _, alive = psutil.wait_procs(crewmen, timeout=20)
+    _, alive = psutil.wait_procs(training, timeout=20)
     assert alive == []
     fresh = next(path for path in (cache / "reference").iterdir() if is_store(path, digest))
     assert (fresh / "prose-data" / "complete.json").is_file()

@@ -1,4 +1,4 @@
-"""Several labels, and a number, a row, of models that a server of somebody else's has."""
+"""Several labels, and a number, a row, of models that an external server has."""
 
 import json
 

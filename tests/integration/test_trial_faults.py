@@ -20,7 +20,7 @@ from samples import sample_variant
 
 from harness import hdr
 from harness.errors import ServerError
-from harness.flow.options import Machinery
+from harness.flow.options import RunSettings
 from harness.flow.serving import Site
 from harness.flow.trial import TrialRunner
 from harness.runs.folder import RunFolder
@@ -87,8 +87,8 @@ class Bench:
     def measure(self, behaviour: Behaviour, *, slo: str = OBJECTIVE, **changes: Any) -> TrialResult:
         self.rig.server.behaviour = behaviour
         self.rig.server.served.clear()
-        settings = {"protocol": WireProtocol.HTTP, **WORKLOAD, **changes}
-        trial = Trial("m", "numbers", ServingConfig(), Workload(**settings))
+        changed = {"protocol": WireProtocol.HTTP, **WORKLOAD, **changes}
+        trial = Trial("m", "numbers", ServingConfig(), Workload(**changed))
         return self.runner.measure(trial, parse_objective(slo))
 
 
@@ -120,7 +120,7 @@ def make_bench(
     folder: RunFolder,
     *,
     site: FakeSite | None = None,
-    **machinery: Any,
+    **settings: Any,
 ) -> Bench:
     site = site or FakeSite(server)
     runner = TrialRunner(
@@ -129,7 +129,7 @@ def make_bench(
         folder,
         variants={"m": variant()},
         payloads={"m": rig.payloads},
-        machinery=Machinery(keep_records=True, **machinery),
+        settings=RunSettings(keep_records=True, **settings),
     )
     return Bench(dataclasses.replace(rig, server=server), runner, folder)
 
@@ -196,8 +196,8 @@ def test_a_load_that_was_not_steady_yet_is_measured_again(own_rig: Rig, tmp_path
     with make_folder(tmp_path) as folder:
         bench = make_bench(own_rig, own_rig.server, folder, warn=warned.append)
         own_rig.server.behaviour = Behaviour(warming)
-        settings = {"protocol": WireProtocol.HTTP, **WORKLOAD, "warmup_s": 0.3, "duration_s": 3.0}
-        trial = Trial("m", "numbers", ServingConfig(), Workload(**settings))
+        changed = {"protocol": WireProtocol.HTTP, **WORKLOAD, "warmup_s": 0.3, "duration_s": 3.0}
+        trial = Trial("m", "numbers", ServingConfig(), Workload(**changed))
         result = bench.runner.settle(trial, parse_objective("p50 < 5 s"))
         first, second = folder.journal.trials.values()
     assert second == result
@@ -229,8 +229,8 @@ def test_a_server_that_fails_now_and_then_fails_its_objective(bench: Bench) -> N
 
 
 def test_what_an_open_loop_dropped_does_not_pass(bench: Bench) -> None:
-    settings = {**OPEN, "concurrency": 4}
-    result = bench.measure(Behaviour(constant(0.1)), **settings)
+    changed = {**OPEN, "concurrency": 4}
+    result = bench.measure(Behaviour(constant(0.1)), **changed)
     assert result.dropped > 20
     assert result.failures_by_kind == {}
     assert result.offered_requests_per_s == pytest.approx(200, rel=0.3)

@@ -58,7 +58,7 @@ def test_no_accelerator_changes_a_plan():
     assert [one.accelerator for one in offered[names[-1]]] == [Accelerator.NONE]
 
 
-def test_a_borrowed_model_gets_an_accelerator_as_one_of_our_own_does():
+def test_an_external_model_gets_an_accelerator_as_one_of_our_own_does():
     owned = {
         "backend": "onnxruntime",
         "optimization": {
@@ -90,7 +90,7 @@ def test_the_response_cache_is_off_unless_the_study_wants_it():
     assert {one.cached_answers for one in wanted} == {True}
 
 
-def test_a_borrowed_model_computes_its_answers_unless_the_study_wants_the_cache():
+def test_an_external_model_computes_its_answers_unless_the_study_wants_the_cache():
     owned = {"backend": "python", "response_cache": {"enable": True}}
     assert "response_cache" not in with_serving(owned, ServingConfig(), Precision.FP32)
     cached = ServingConfig(response_cache=True)

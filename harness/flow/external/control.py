@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.errors import ServerError
-from harness.serving.external.server import THREADS, RemoteServer
+from harness.serving.external.server import THREADS, ExternalServer
 from harness.serving.repository import accelerator_parameters
 from harness.types import Accelerator, ModelVariant, Precision, ServingConfig
 
 _ONNX_RUNTIME = "onnxruntime"
 
 
-class BorrowedModels:
+class ExternalModels:
     """A `ModelControl` by Triton's model repository extension.
 
     Args:
@@ -26,7 +26,7 @@ class BorrowedModels:
 
     def __init__(
         self,
-        server: RemoteServer,
+        server: ExternalServer,
         configs: Mapping[str, Mapping[str, Any]],
         not_loaded: frozenset[str],
     ) -> None:

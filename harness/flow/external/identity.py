@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from harness.errors import ExchangedError, HarnessError
 from harness.load.requests.answers import read_known_answers, write_known_answers
-from harness.serving.external.server import REMOTE_DIGEST, RemoteModel, RemoteServer, describe
+from harness.serving.external.server import REMOTE_DIGEST, ExternalModel, ExternalServer, describe
 from harness.types import ModelVariant, Precision, TensorSpec
 
 FOLDER = "probes"
@@ -65,14 +65,14 @@ class Identities:
         url: of it: part of every identity.
     """
 
-    def __init__(self, server: RemoteServer, url: str) -> None:
+    def __init__(self, server: ExternalServer, url: str) -> None:
         self._server = server
         self._url = url.rstrip("/")
         self._known: dict[str, _Known] = {}
 
     def establish(
         self,
-        model: RemoteModel,
+        model: ExternalModel,
         groups: Sequence[Tensors],
         precision: Precision,
         *,
@@ -118,7 +118,7 @@ class Identities:
         self._known[identity] = _Known(model.name, model.identity, requests, known, tolerance)
         return identity
 
-    def _established(self, model: RemoteModel) -> str | None:
+    def _established(self, model: ExternalModel) -> str | None:
         """Its identity, where it was established for another variant and answers as it did."""
         for identity, known in self._known.items():
             if (known.name, known.told) == (model.name, model.identity) and (

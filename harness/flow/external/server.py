@@ -20,7 +20,12 @@ from harness.load.transports.address import Target, parse_target
 from harness.load.transports.opening import GrpcImplementation, transport_opener
 from harness.serving.external.grpc import GrpcServer
 from harness.serving.external.http import HttpServer
-from harness.serving.external.server import BINARY_TENSORS, RemoteModel, RemoteServer, ServerFacts
+from harness.serving.external.server import (
+    BINARY_TENSORS,
+    ExternalModel,
+    ExternalServer,
+    ServerFacts,
+)
 from harness.telemetry.triton import scrape
 from harness.types import WireProtocol, Workload
 
@@ -37,7 +42,7 @@ METRICS_PORT = 8002
 
 
 @dataclass(frozen=True)
-class RemoteAddress:
+class ExternalAddress:
     """Address of an external server, and the protocol it is asked in."""
 
     url: str
@@ -51,9 +56,9 @@ class RemoteAddress:
 class OpenServer:
     """A server that answers and takes requests, and how it is to be spoken to."""
 
-    address: RemoteAddress
+    address: ExternalAddress
     """With JSON bodies where it takes no others."""
-    server: RemoteServer
+    server: ExternalServer
     facts: ServerFacts
     identities: Identities
     """Which models it has."""
@@ -116,7 +121,7 @@ def parse_url(
     ca_file: Path | None,
     verify: bool,
     metrics_url: str | None = None,
-) -> RemoteAddress:
+) -> ExternalAddress:
     """Read `grpcs://host:8001` with headers such as `Authorization: Bearer ...`.
 
     Raises:
@@ -135,11 +140,11 @@ def parse_url(
         )
     pairs = tuple((name.strip(), value.strip()) for name, value in map(_header, headers))
     target = parse_target(url, headers=pairs, ca_file=ca_file, verify=verify)
-    return RemoteAddress(url, target, PROTOCOLS[scheme], metrics_url)
+    return ExternalAddress(url, target, PROTOCOLS[scheme], metrics_url)
 
 
 @contextmanager
-def open_remote(address: RemoteAddress) -> Iterator[OpenServer]:
+def open_external(address: ExternalAddress) -> Iterator[OpenServer]:
     """A server that answers and takes requests.
 
     Raises:
@@ -164,7 +169,7 @@ def open_remote(address: RemoteAddress) -> Iterator[OpenServer]:
 
 def settled(
     opened: OpenServer,
-    model: RemoteModel,
+    model: ExternalModel,
     groups: Sequence[Group],
     workload: Workload,
     grpc: GrpcImplementation,
@@ -183,12 +188,12 @@ def settled(
     return opened if takes_binary(model, groups, workload, opener) else opened.as_json()
 
 
-def _connect(address: RemoteAddress, metrics: str) -> RemoteServer:
+def _connect(address: ExternalAddress, metrics: str) -> ExternalServer:
     is_http = address.protocol is WireProtocol.HTTP
     return (HttpServer if is_http else GrpcServer)(address.target, metrics)
 
 
-def _metrics_page(address: RemoteAddress, facts: ServerFacts) -> str:
+def _metrics_page(address: ExternalAddress, facts: ServerFacts) -> str:
     """The URL of the metrics page; empty where there is none that is known."""
     if address.metrics_url is not None:
         if _page_reader(address, address.metrics_url)(address.metrics_url) is None:
@@ -204,7 +209,7 @@ def _metrics_page(address: RemoteAddress, facts: ServerFacts) -> str:
     return usual if "nv_inference" in (_page_reader(address, usual)(usual) or "") else ""
 
 
-def _page_reader(address: RemoteAddress, url: str) -> partial[str | None]:
+def _page_reader(address: ExternalAddress, url: str) -> partial[str | None]:
     """Reads the page as the server is spoken to; a secret never goes unencrypted by a guess."""
     target = address.target
     encrypted = url.startswith("https://")

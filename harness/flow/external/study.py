@@ -1,4 +1,4 @@
-"""A study on a server of somebody else's: its models found there, checked, and never exported.
+"""A study on an external server: its models found there, checked, and never exported.
 
 The study says what is sent and what is asked for. Where the server takes orders (Triton in explicit
 mode) models are reloaded for each serving configuration and put back at the end; where it does not,
@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from harness.errors import ServerError, UsageError
-from harness.flow.external.control import BorrowedModels
-from harness.flow.external.server import OpenServer, RemoteAddress, open_remote
+from harness.flow.external.control import ExternalModels
+from harness.flow.external.server import ExternalAddress, OpenServer, open_external
 from harness.flow.external.tensors import TensorNames, names_of
 from harness.flow.preflight import as_usage, describe_untold, those_ready
 from harness.flow.spaces import serving_configs
-from harness.serving.external.server import RemoteModel, RemoteServer, describe
+from harness.serving.external.server import ExternalModel, ExternalServer, describe
 from harness.study import Family, Study, variant_name, variant_names
 from harness.tasks.registry import family_of
 
@@ -32,7 +32,7 @@ _Part = TypeVar("_Part", Study, Family)
 
 
 @dataclass(frozen=True)
-class BorrowOptions:
+class ExternalOptions:
     """What a person says of the server beside its address."""
 
     names: Mapping[str, str]
@@ -42,15 +42,15 @@ class BorrowOptions:
 
 
 @dataclass(frozen=True)
-class Borrowed:
+class ExternalStudy:
     """A study's models, found ready on the server."""
 
     opened: OpenServer
     study: Study
     """The study, with the address's protocol as its only one."""
-    models: Mapping[str, RemoteModel]
+    models: Mapping[str, ExternalModel]
     """The server's models, by variant."""
-    control: BorrowedModels | None
+    control: ExternalModels | None
     names: Mapping[str, TensorNames]
     """How each variant's tensors are called there."""
     notes: tuple[str, ...]
@@ -70,7 +70,9 @@ class Borrowed:
 
 
 @contextmanager
-def borrow(study: Study, address: RemoteAddress, options: BorrowOptions) -> Iterator[Borrowed]:
+def external_server_study(
+    study: Study, address: ExternalAddress, options: ExternalOptions
+) -> Iterator[ExternalStudy]:
     """Find a study's models on a server; whatever is changed there is put back.
 
     Raises:
@@ -78,9 +80,9 @@ def borrow(study: Study, address: RemoteAddress, options: BorrowOptions) -> Iter
         ServerError: a model could not be put back.
     """
     names = _names(study, options.names)
-    with open_remote(address) as opened:
+    with open_external(address) as opened:
         loaded_here: set[str] = set()
-        control: BorrowedModels | None = None
+        control: ExternalModels | None = None
         try:
             with as_usage():
                 _make_ready(opened, names, loaded_here, may_load=not options.as_is)
@@ -91,7 +93,7 @@ def borrow(study: Study, address: RemoteAddress, options: BorrowOptions) -> Iter
             tensor_names = dict(_tensor_names(study, models, address.url))
             own = _narrowed(study, opened, next(iter(models.values())))
             notes = tuple(_notes(study, opened, models, refusal))
-            yield Borrowed(opened, own, models, control, tensor_names, notes)
+            yield ExternalStudy(opened, own, models, control, tensor_names, notes)
         except BaseException:
             with _quietly():
                 _leave(opened.server, control, loaded_here)
@@ -149,7 +151,7 @@ def _make_ready(
 
 
 def _tensor_names(
-    study: Study, models: Mapping[str, RemoteModel], url: str
+    study: Study, models: Mapping[str, ExternalModel], url: str
 ) -> Iterator[tuple[str, TensorNames]]:
     """How each variant's tensors are called there.
 
@@ -163,7 +165,7 @@ def _tensor_names(
                 yield name, names_of(model, models[name], family_of(family.task), url)
 
 
-def _described(opened: OpenServer, name: str) -> RemoteModel:
+def _described(opened: OpenServer, name: str) -> ExternalModel:
     server, url = opened.server, opened.address.url
     if server.model_ready(name) or server.models() is not None:
         return describe(server, name)
@@ -171,18 +173,18 @@ def _described(opened: OpenServer, name: str) -> RemoteModel:
 
 
 def _control(
-    server: RemoteServer, models: Mapping[str, RemoteModel], loaded_here: set[str]
-) -> tuple[BorrowedModels | None, str]:
+    server: ExternalServer, models: Mapping[str, ExternalModel], loaded_here: set[str]
+) -> tuple[ExternalModels | None, str]:
     """What loads models there, or why nothing does."""
     configs = {model.name: model.config for model in models.values() if model.config is not None}
     if len(configs) < len({model.name for model in models.values()}):
         return None, "it has none"
-    control = BorrowedModels(server, configs, frozenset(loaded_here))
+    control = ExternalModels(server, configs, frozenset(loaded_here))
     refusal = control.try_it(next(iter(configs)))
     return (None, refusal) if refusal else (control, "")
 
 
-def _leave(server: RemoteServer, control: BorrowedModels | None, loaded_here: set[str]) -> None:
+def _leave(server: ExternalServer, control: ExternalModels | None, loaded_here: set[str]) -> None:
     if control is not None:
         control.put_back()
     for name in loaded_here:
@@ -199,7 +201,7 @@ def _quietly() -> Iterator[None]:
         return
 
 
-def _narrowed(study: Study, opened: OpenServer, model: RemoteModel) -> Study:
+def _narrowed(study: Study, opened: OpenServer, model: ExternalModel) -> Study:
     """The study with the protocol that the address speaks, and the server's kind of instance."""
     protocols = {"protocols": [opened.address.protocol]}
     kind = {"instance_kind": model.serving.instance_kind}
@@ -216,7 +218,7 @@ def _narrowed(study: Study, opened: OpenServer, model: RemoteModel) -> Study:
 
 
 def _notes(
-    study: Study, opened: OpenServer, models: Mapping[str, RemoteModel], refusal: str
+    study: Study, opened: OpenServer, models: Mapping[str, ExternalModel], refusal: str
 ) -> Iterator[str]:
     url, protocol = opened.address.url, opened.address.protocol
     first = next(iter(models.values()))

@@ -14,7 +14,7 @@ from harness.errors import UsageError
 from harness.flow.serving import ModelClient
 from harness.load.requests.fit import cast_array, cast_payloads
 from harness.load.requests.payloads import Group
-from harness.serving.external.server import RemoteModel
+from harness.serving.external.server import ExternalModel
 from harness.study import Model
 from harness.tasks.family import AnyFamily
 from harness.types import TensorSpec
@@ -86,7 +86,7 @@ class NamingClient:
         return outputs | ours
 
 
-def names_of(model: Model, found: RemoteModel, family: AnyFamily, url: str) -> TensorNames:
+def names_of(model: Model, found: ExternalModel, family: AnyFamily, url: str) -> TensorNames:
     """How a study's model is named there.
 
     Raises:
@@ -115,8 +115,8 @@ def names_of(model: Model, found: RemoteModel, family: AnyFamily, url: str) -> T
 
 
 def task_outputs(
-    found: RemoteModel, names: TensorNames, family: AnyFamily, classes: int
-) -> RemoteModel:
+    found: ExternalModel, names: TensorNames, family: AnyFamily, classes: int
+) -> ExternalModel:
     """The model with the outputs of its task alone, in the task's order.
 
     The number of classes, where it is declared as dynamic, is that of the data.

@@ -14,7 +14,7 @@ from pathlib import Path
 from harness.analysis.validity import judge_validity
 from harness.flow.external.identity import FOLDER
 from harness.flow.external.server import OpenServer
-from harness.flow.options import Machinery
+from harness.flow.options import RunSettings
 from harness.flow.preflight import check_requests, try_one_request
 from harness.flow.results import BegunTrial, ServerSide, assess_trial, client_side, generator_side
 from harness.flow.trial import TrialRunner
@@ -25,7 +25,7 @@ from harness.load.transports.opening import transport_opener
 from harness.planning.assessment import Assessment
 from harness.runs.folder import RunFolder, read_run
 from harness.runs.tables import write_tables
-from harness.serving.external.server import RemoteModel
+from harness.serving.external.server import ExternalModel
 from harness.study import PIPELINE_SUFFIX, Study, variant_name
 from harness.system.storage import cache_root
 from harness.types import (
@@ -43,7 +43,7 @@ from harness.types import (
 
 
 @dataclass(frozen=True)
-class RemoteTrial:
+class ExternalTrial:
     """A trial that passed every check before the load."""
 
     trial: Trial
@@ -51,15 +51,15 @@ class RemoteTrial:
     groups: Sequence[Group]
 
 
-def prepare_remote(
-    model: RemoteModel,
+def prepare_external(
+    model: ExternalModel,
     opened: OpenServer,
     name: str,
     groups: Sequence[Group],
     workload: Workload,
     study: Study | None,
-    machinery: Machinery,
-) -> RemoteTrial:
+    settings: RunSettings,
+) -> ExternalTrial:
     """Check that a model takes the workload's requests, and answers the first of them.
 
     Args:
@@ -69,7 +69,7 @@ def prepare_remote(
         groups: arrays (n, length) by input name.
         workload: what is to be sent.
         study: says what the model is.
-        machinery: which transport.
+        settings: which transport.
 
     Raises:
         UsageError: something does not fit; nothing was started.
@@ -78,7 +78,7 @@ def prepare_remote(
     check_requests(model, groups, workload)
     address = opened.address
     opener = transport_opener(
-        address.protocol, address.target, timeout_s=REQUEST_TIMEOUT_S, grpc=machinery.grpc
+        address.protocol, address.target, timeout_s=REQUEST_TIMEOUT_S, grpc=settings.grpc
     )
     outputs = try_one_request(model, groups, workload, opener)
     family = study.family_of(name).name if study else name
@@ -89,17 +89,17 @@ def prepare_remote(
         groups,
         variant.precision,
         folders=(cache_root() / FOLDER,),
-        warn=machinery.warn,
+        warn=settings.warn,
     )
-    return RemoteTrial(trial, dataclasses.replace(variant, sha256=identity), groups)
+    return ExternalTrial(trial, dataclasses.replace(variant, sha256=identity), groups)
 
 
-def measure_remote(
+def measure_external(
     opened: OpenServer,
-    prepared: RemoteTrial,
+    prepared: ExternalTrial,
     slo: ServiceLevelObjective,
     folder: RunFolder,
-    machinery: Machinery,
+    settings: RunSettings,
 ) -> TrialResult:
     """Drive the load and read what the server says of it."""
     name = prepared.variant.name
@@ -108,10 +108,10 @@ def measure_remote(
     with LoadGenerators(
         http=opened.address.target,
         grpc=opened.address.target,
-        workers=machinery.workers or 1,
+        workers=settings.workers or 1,
         log_dir=folder.path / "logs",
-        cpus=machinery.cpus_generator,
-        implementation=machinery.grpc,
+        cpus=settings.cpus_generator,
+        implementation=settings.grpc,
     ) as generators:
         runner = TrialRunner(
             opened.site(),
@@ -119,7 +119,7 @@ def measure_remote(
             folder,
             variants={name: prepared.variant},
             payloads={name: payloads},
-            machinery=machinery,
+            settings=settings,
         )
         result = runner.settle(prepared.trial, slo)
     write_tables(read_run(folder.path), folder.path)
@@ -128,7 +128,7 @@ def measure_remote(
 
 def _variant(
     trial: Trial,
-    model: RemoteModel,
+    model: ExternalModel,
     outputs: tuple[TensorSpec, ...],
     study: Study | None,
 ) -> ModelVariant:

@@ -1,4 +1,4 @@
-"""What a study needs of borrowed models to be scored and load-tested: data, and variants."""
+"""What a study needs of external models to be scored and load-tested: data, and variants."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from harness.errors import UsageError
 from harness.flow.external.identity import FOLDER
 from harness.flow.external.server import settled
-from harness.flow.external.study import Borrowed
+from harness.flow.external.study import ExternalStudy
 from harness.flow.external.tensors import NamingClient, TensorNames, task_outputs
-from harness.flow.options import Machinery
+from harness.flow.options import RunSettings
 from harness.flow.preflight import check_requests, try_one_request
 from harness.flow.preparation import (
     OpenedFamily,
@@ -26,7 +26,7 @@ from harness.load.generators.pool import REQUEST_TIMEOUT_S
 from harness.load.requests.payloads import Group
 from harness.load.transports.opening import transport_opener
 from harness.runs.folder import RunFolder
-from harness.serving.external.server import RemoteModel
+from harness.serving.external.server import ExternalModel
 from harness.study import Family, Study, Task, variant_name
 from harness.system.storage import cache_root
 from harness.tasks.encoding import EncodedDataset
@@ -36,8 +36,8 @@ from harness.types import Accelerator, ModelFormat, ModelVariant, Precision, Ten
 _DYNAMIC = -1
 
 
-def serve_borrowed(
-    study: Study, borrowed: Borrowed, machinery: Machinery, folder: RunFolder
+def serve_external(
+    study: Study, external: ExternalStudy, settings: RunSettings, folder: RunFolder
 ) -> Served:
     """Encode the data, and make sure that every model takes and answers it.
 
@@ -48,44 +48,44 @@ def serve_borrowed(
             asks; the server was not loaded yet.
     """
     opened_families = open_families(
-        study, study.families, machinery.progress, machinery.warn, machinery.inputs
+        study, study.families, settings.progress, settings.warn, settings.inputs
     )
-    borrowed = _with_bodies(study, opened_families, borrowed, machinery)
-    names = borrowed.names
+    external = _with_bodies(study, opened_families, external, settings)
+    names = external.names
     families = tuple(
-        _prepare(study, one, borrowed, names, machinery, folder) for one in opened_families
+        _prepare(study, one, external, names, settings, folder) for one in opened_families
     )
-    site = borrowed.opened.site()
-    by_model = {borrowed.models[variant].name: one for variant, one in names.items()}
+    site = external.opened.site()
+    by_model = {external.models[variant].name: one for variant, one in names.items()}
     client = NamingClient(site.client, by_model)
-    site = dataclasses.replace(site, client=client, control=borrowed.control)
-    if borrowed.control is not None:
+    site = dataclasses.replace(site, client=client, control=external.control)
+    if external.control is not None:
         # As on a server of our own, only the model under test is loaded.
         for family in families:
             for variant in family.variants:
-                borrowed.control.unload(variant)
+                external.control.unload(variant)
         return Served(families, site, names=names)
-    served_as = {variant: model.serving for variant, model in borrowed.models.items()}
+    served_as = {variant: model.serving for variant, model in external.models.items()}
     return Served(families, site, served_as, names)
 
 
 def _with_bodies(
-    study: Study, families: Sequence[OpenedFamily], borrowed: Borrowed, machinery: Machinery
-) -> Borrowed:
+    study: Study, families: Sequence[OpenedFamily], external: ExternalStudy, settings: RunSettings
+) -> ExternalStudy:
     """The server with the bodies that it takes, found out by one model where it does not tell."""
     family = families[0]
     first = family.teacher_first[0]
     name = variant_name(first.model, *first.model.artefacts[0])
-    groups = borrowed.names[name].groups([group.inputs for group in first.dataset.groups])
+    groups = external.names[name].groups([group.inputs for group in first.dataset.groups])
     workload = workloads(study, study.traffic_of(family.family))[0]
-    model = borrowed.models[name]
-    opened = settled(borrowed.opened, model, groups, workload, machinery.grpc)
-    return dataclasses.replace(borrowed, opened=opened)
+    model = external.models[name]
+    opened = settled(external.opened, model, groups, workload, settings.grpc)
+    return dataclasses.replace(external, opened=opened)
 
 
 def described_fully(
-    model: RemoteModel, dataset: EncodedDataset, task: Task, names: TensorNames
-) -> RemoteModel:
+    model: ExternalModel, dataset: EncodedDataset, task: Task, names: TensorNames
+) -> ExternalModel:
     """What a model is where its server does not say: what the study takes it for."""
     inputs = tuple(
         TensorSpec(names.inputs.get(name, name), "INT64", (_DYNAMIC, _DYNAMIC))
@@ -103,14 +103,14 @@ def described_fully(
 def _prepare(
     study: Study,
     opened: OpenedFamily,
-    borrowed: Borrowed,
+    external: ExternalStudy,
     names: Mapping[str, TensorNames],
-    machinery: Machinery,
+    settings: RunSettings,
     folder: RunFolder,
 ) -> PreparedFamily:
     variants: list[ModelVariant] = []
     by_variant: dict[str, OpenedModel] = {}
-    accelerated = borrowed.control is not None and any(
+    accelerated = external.control is not None and any(
         one is not Accelerator.NONE for one in study.serving_of(opened.family).accelerators
     )
     for one in opened.teacher_first:
@@ -118,20 +118,20 @@ def _prepare(
             name = variant_name(one.model, precision, form)
             groups = names[name].groups([group.inputs for group in one.dataset.groups])
             model = described_fully(
-                borrowed.models[name], one.dataset, opened.family.task, names[name]
+                external.models[name], one.dataset, opened.family.task, names[name]
             )
-            if not borrowed.models[name].outputs:
-                answered = _answered(study, opened.family, model, groups, borrowed, machinery)
+            if not external.models[name].outputs:
+                answered = _answered(study, opened.family, model, groups, external, settings)
                 model = dataclasses.replace(model, outputs=answered)
-            outputs = _try(study, opened.family, model, groups, borrowed, machinery)
+            outputs = _try(study, opened.family, model, groups, external, settings)
             by_variant[name] = one
-            identity = borrowed.opened.identities.establish(
+            identity = external.opened.identities.establish(
                 model,
                 groups,
                 precision,
                 folders=(folder.path / FOLDER, cache_root() / FOLDER),
                 accelerated=accelerated,
-                warn=machinery.warn,
+                warn=settings.warn,
             )
             found = dataclasses.replace(model, identity=identity)
             variant = _variant(name, one, opened.family, precision, found, outputs, names[name])
@@ -149,14 +149,14 @@ def _prepare(
 def _answered(
     study: Study,
     family: Family,
-    model: RemoteModel,
+    model: ExternalModel,
     groups: Sequence[Group],
-    borrowed: Borrowed,
-    machinery: Machinery,
+    external: ExternalStudy,
+    settings: RunSettings,
 ) -> tuple[TensorSpec, ...]:
     """The task's outputs in the datatypes in which a server that declares none answers them."""
     untold = dataclasses.replace(model, outputs=())
-    there = {one.name: one for one in _try(study, family, untold, groups, borrowed, machinery)}
+    there = {one.name: one for one in _try(study, family, untold, groups, external, settings)}
     missing = [one.name for one in model.outputs if one.name not in there]
     if missing:
         raise UsageError(
@@ -171,14 +171,14 @@ def _answered(
 def _try(
     study: Study,
     family: Family,
-    model: RemoteModel,
+    model: ExternalModel,
     groups: Sequence[Group],
-    borrowed: Borrowed,
-    machinery: Machinery,
+    external: ExternalStudy,
+    settings: RunSettings,
 ) -> tuple[TensorSpec, ...]:
     """Hold every kind of request against the model, and send the first of the smallest."""
     if (
-        borrowed.control is not None and model.serving.max_batch_size
+        external.control is not None and model.serving.max_batch_size
     ):  # it will be served under the study's configurations
         checked = dataclasses.replace(model.serving, max_batch_size=_largest(study, family))
     else:
@@ -186,9 +186,9 @@ def _try(
     asked = workloads(study, study.traffic_of(family))
     for workload in asked:
         check_requests(dataclasses.replace(model, serving=checked), groups, workload)
-    address = borrowed.opened.address
+    address = external.opened.address
     opener = transport_opener(
-        address.protocol, address.target, timeout_s=REQUEST_TIMEOUT_S, grpc=machinery.grpc
+        address.protocol, address.target, timeout_s=REQUEST_TIMEOUT_S, grpc=settings.grpc
     )
     smallest = min(asked, key=lambda workload: workload.client_batch_size)
     following = [one.name for one in model.outputs]
@@ -204,7 +204,7 @@ def _variant(
     opened: OpenedModel,
     family: Family,
     precision: Precision,
-    model: RemoteModel,
+    model: ExternalModel,
     outputs: tuple[TensorSpec, ...],
     names: TensorNames,
 ) -> ModelVariant:
@@ -229,7 +229,7 @@ def _variant(
 
 
 def _as_encoded(
-    dataset: EncodedDataset, model: RemoteModel, names: TensorNames
+    dataset: EncodedDataset, model: ExternalModel, names: TensorNames
 ) -> Iterator[TensorSpec]:
     """The inputs of one row by the data's names for them; payloads are sent under the model's."""
     declared = {one.name: one for one in model.inputs}
@@ -241,7 +241,7 @@ def _as_encoded(
             yield dataclasses.replace(there, name=ours, shape=there.shape[1:])
 
 
-def _format(model: RemoteModel) -> ModelFormat:
+def _format(model: ExternalModel) -> ModelFormat:
     config = model.config or {}
     told = f"{config.get('platform', '')} {config.get('backend', '')}"
     return ModelFormat.TENSORRT if "tensorrt" in told else ModelFormat.ONNX

@@ -36,7 +36,7 @@ _SILENT = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED")
 
 
 class GrpcServer:
-    """A `RemoteServer` over gRPC, with TLS where the address asks for it.
+    """A `ExternalServer` over gRPC, with TLS where the address asks for it.
 
     Args:
         address: the server.

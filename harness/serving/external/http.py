@@ -71,7 +71,7 @@ class _HttpReply:
 
 
 class HttpServer:
-    """A `RemoteServer` over HTTP or HTTPS; proxies of the environment are not used.
+    """A `ExternalServer` over HTTP or HTTPS; proxies of the environment are not used.
 
     Args:
         address: the server.

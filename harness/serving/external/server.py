@@ -103,7 +103,7 @@ class ServerFacts:
         return f"{self.name} {self.version}".strip() or "a server that does not say which"
 
 
-class RemoteServer(Protocol):
+class ExternalServer(Protocol):
     """A running external server. All methods raise ServerError where it does not answer."""
 
     @property
@@ -161,7 +161,7 @@ class RemoteServer(Protocol):
 
 
 @dataclass(frozen=True)
-class RemoteModel:
+class ExternalModel:
     """A loaded model as its server describes it."""
 
     name: str
@@ -187,7 +187,7 @@ class RemoteModel:
         return frozenset(str(one.get("name")) for one in declared if one.get("optional"))
 
 
-def describe(server: RemoteServer, model: str) -> RemoteModel:
+def describe(server: ExternalServer, model: str) -> ExternalModel:
     """Ask a server about a model that is ready; what it does not tell stays empty.
 
     Raises:
@@ -203,7 +203,7 @@ def describe(server: RemoteServer, model: str) -> RemoteModel:
             next_step="name the port of a KServe v2 server: Triton's are 8000 (HTTP), 8001 (gRPC)",
         ) from error
     config = server.config(model)
-    return RemoteModel(
+    return ExternalModel(
         model,
         inputs,
         outputs,

@@ -1,4 +1,4 @@
-"""A study's tensors as somebody else's model names and types them."""
+"""A study's tensors as an external model names and types them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 
 from harness.errors import UsageError
 from harness.flow.external.tensors import NamingClient, names_of, task_outputs
-from harness.serving.external.server import RemoteModel
+from harness.serving.external.server import ExternalModel
 from harness.tasks.registry import family_of
 from harness.types import ServingConfig, TensorSpec
 
 CLASSES = family_of("sequence-classification")
 INPUTS = (TensorSpec("ids", "INT32", (-1, -1)), TensorSpec("mask", "FP32", (-1, -1)))
 OUTPUTS = (TensorSpec("total", "FP32", (1,)), TensorSpec("scores", "FP16", (-1, -1)))
-FOUND = RemoteModel("m", INPUTS, OUTPUTS, ServingConfig(max_batch_size=0))
+FOUND = ExternalModel("m", INPUTS, OUTPUTS, ServingConfig(max_batch_size=0))
 IDS = np.array([[5, 6, 0]], np.int64)
 GROUP = {"input_ids": IDS, "attention_mask": (IDS > 0).astype(np.int64), "token_type_ids": 0 * IDS}
 

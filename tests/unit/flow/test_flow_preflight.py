@@ -8,7 +8,7 @@ from harness.errors import DataError, UsageError
 from harness.flow.preflight import check_requests, check_served, try_one_request
 from harness.load.transports.address import parse_target
 from harness.load.transports.http.transport import HttpTransport
-from harness.serving.external.server import RemoteModel
+from harness.serving.external.server import ExternalModel
 from harness.study import Family
 from harness.types import ServingConfig, TensorSpec, WireProtocol, Workload
 
@@ -19,7 +19,7 @@ NUMBERS = TensorSpec("numbers", "FP32", (-1, -1))
 
 def model(name="doubled", output=(-1, -1), **serving):
     twice = TensorSpec("twice", "FP32", output)
-    return RemoteModel(
+    return ExternalModel(
         name, (NUMBERS,), (twice,), ServingConfig(**{"max_batch_size": 0, **serving})
     )
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from harness import hdr
-from harness.flow.options import Machinery
+from harness.flow.options import RunSettings
 from harness.flow.results import BegunTrial
 from harness.flow.steering import TrialWatch
 from harness.flow.trial import TrialRunner
@@ -23,7 +23,7 @@ class Scripted(TrialRunner):
 
     def __init__(self, unsteady):
         self.warned, self.kept, self.asked = [], [], []
-        self._machinery = Machinery(warn=self.warned.append)
+        self._settings = RunSettings(warn=self.warned.append)
         self._folder = SimpleNamespace(journal=SimpleNamespace(add=self.kept.append))
         self._unsteady = unsteady
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.errors import ServerError
-from harness.flow.options import Machinery
+from harness.flow.options import RunSettings
 from harness.flow.serving import Site
 from harness.flow.trial import TrialRunner
 from harness.study.objective import parse_objective
@@ -33,7 +33,7 @@ def runner(check):
     server = SimpleNamespace(check=check)
     site = Site(server, client=None, control=Refusing())
     own = TrialRunner(
-        site, None, folder, variants={trial.variant: variant}, payloads={}, machinery=Machinery()
+        site, None, folder, variants={trial.variant: variant}, payloads={}, settings=RunSettings()
     )
     return own, trial
 

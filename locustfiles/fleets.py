@@ -50,7 +50,7 @@ NS = 1_000_000_000
 logger = logging.getLogger("harness")
 
 
-class LocalCrew:
+class LocalFleet:
     """This process runs the users."""
 
     def __init__(self, environment: Environment) -> None:
@@ -99,7 +99,7 @@ class _Aboard:
     same_machine: bool = False
 
 
-class WorkerCrew:
+class WorkerFleet:
     """The workers of a master."""
 
     def __init__(self, environment: Environment, runner: MasterRunner) -> None:
