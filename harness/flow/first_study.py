@@ -36,7 +36,7 @@ from harness.system.storage import replace_text
 from harness.tasks.labels import choose_reading
 from harness.tasks.loading import load_samples
 from harness.tasks.registry import family_of
-from harness.tasks.rows import Table, read_table
+from harness.tasks.rows import DataTable, read_table
 from harness.tasks.samples import Samples
 from harness.tasks.section import PaddedSection, TaskSection
 from harness.tasks.tokenizers import load_tokenizer
@@ -208,7 +208,7 @@ class _Task:
     """As the study says it."""
     section: TaskSection
     samples: Samples
-    table: Table
+    table: DataTable
     lengths: str = ""
     """How many tokens the samples have, in words; empty where that was not asked."""
 
@@ -236,7 +236,7 @@ def _task(asked: FirstStudy, teacher: _Found) -> _Task:
 
 
 def _columns(
-    asked: FirstStudy, keys: Mapping[str, str | None], table: Table, teacher: _Found
+    asked: FirstStudy, keys: Mapping[str, str | None], table: DataTable, teacher: _Found
 ) -> dict[str, str]:
     """The column of each of the task's keys.
 
@@ -262,7 +262,7 @@ def _columns(
 
 
 def _column(
-    key: str, default: str, table: Table, teacher: _Found, asked: FirstStudy, taken: set[str]
+    key: str, default: str, table: DataTable, teacher: _Found, asked: FirstStudy, taken: set[str]
 ) -> str:
     """By its name; a label else by fitting the teacher's classes, a text by its length."""
     free = [one for one in table.columns if one not in taken]
@@ -286,7 +286,7 @@ def _column(
     )
 
 
-def _fits(table: Table, column: str, teacher: _Found, asked: FirstStudy) -> bool:
+def _fits(table: DataTable, column: str, teacher: _Found, asked: FirstStudy) -> bool:
     """Whether a column holds nothing but the teacher's classes."""
     names = teacher.preview.label_names
     values = [row.get(column) for row in table.rows]
@@ -297,7 +297,7 @@ def _fits(table: Table, column: str, teacher: _Found, asked: FirstStudy) -> bool
     return not reading.problem and all(reading.reader.read(one) is not None for one in distinct)
 
 
-def _mean_length(table: Table, column: str) -> float:
+def _mean_length(table: DataTable, column: str) -> float:
     """Mean length in characters; 0 for a column that is not all text, or is all numbers."""
     values = [row.get(column) for row in table.rows[:MEASURED_ROWS]]
     if not all(isinstance(value, str) for value in values):

@@ -1,7 +1,8 @@
 """Asked before any load: what the repository offers, is the server there, do the requests fit.
 
 `harness export` leaves a variant's manifest and payloads beside the model that Triton loads:
-`<variant>/manifest.json` and `<variant>/payloads.npz`. Whoever has the repository then needs no run folder to send it load.
+`<variant>/manifest.json` and `<variant>/payloads.npz`. Whoever has the repository then needs no
+run folder to send it load.
 """
 
 from __future__ import annotations

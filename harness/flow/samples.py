@@ -18,7 +18,7 @@ from harness.study import Model, Task
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.labels import LabelReader
 from harness.tasks.loading import encode, load_samples
-from harness.tasks.rows import Table, read_table
+from harness.tasks.rows import DataTable, read_table
 from harness.tasks.samples import Samples
 
 _SIZES = frozenset({
@@ -41,7 +41,7 @@ class StudyInputs:
         """Nothing is read yet."""
         self._samples: dict[Hashable, Samples] = {}
         self._datasets: dict[Hashable, EncodedDataset] = {}
-        self._table: tuple[Hashable, Table] | None = None
+        self._table: tuple[Hashable, DataTable] | None = None
         self._readers = 0
 
     @contextmanager
@@ -96,7 +96,7 @@ class StudyInputs:
                 )
         return self._samples[key]
 
-    def _read(self, task: Task, data_file: Path | None) -> Table:
+    def _read(self, task: Task, data_file: Path | None) -> DataTable:
         source = task.data.model_dump_json(), data_file
         if self._table is None or self._table[0] != source:
             self._table = None  # the memory of the one before is free for this one

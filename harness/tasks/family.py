@@ -32,7 +32,7 @@ from harness.tasks.outcomes import (
     Tensors,
 )
 from harness.tasks.parity import Inputs, Probe
-from harness.tasks.rows import Table
+from harness.tasks.rows import DataTable
 from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples
 from harness.tasks.section import TaskSection
@@ -65,7 +65,7 @@ R = TypeVar("R", bound=Outcomes)
 class Reading:
     """The rows of a task, and what is known when they are read."""
 
-    table: Table
+    table: DataTable
     seed: int
     """Draws the rows where the task wants fewer than there are."""
     label_names: Sequence[str] | None = None

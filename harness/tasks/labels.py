@@ -126,7 +126,7 @@ class LabelReader:
 
 
 @dataclass(frozen=True)
-class Reading:
+class LabelReading:
     """How a column is read for a checkpoint."""
 
     reader: LabelReader
@@ -144,7 +144,7 @@ def choose_reading(
     order: Sequence[str] | None = None,
     declared: bool = False,
     teacher: LabelReader | None = None,
-) -> Reading:
+) -> LabelReading:
     """Decide how the labels of a column are read for a checkpoint.
 
     Args:
@@ -159,7 +159,7 @@ def choose_reading(
     distinct = distinct_labels(values)
     reader = LabelReader(model, tuple(outputs), tuple(order) if order else None)
     if problem := _order_problem(reader):
-        return Reading(reader, problem)
+        return LabelReading(reader, problem)
     if teacher is not None and order is None and _share_names(reader, teacher):
         reader = dataclasses.replace(reader, counted_by=teacher.outputs)
     reading = _decided(reader, distinct, declared=declared)
@@ -183,26 +183,28 @@ def mismatch(values: Sequence[object], reader: LabelReader, why: str) -> str:
     )
 
 
-def _decided(reader: LabelReader, distinct: Sequence[object], *, declared: bool) -> Reading:
+def _decided(reader: LabelReader, distinct: Sequence[object], *, declared: bool) -> LabelReading:
     """By the table above."""
     as_names = dataclasses.replace(reader, by_index=False)
     as_indexes = dataclasses.replace(reader, by_index=True)
     if declared:
-        return Reading(as_indexes)
+        return LabelReading(as_indexes)
     readings = [(value, reader.named(value), reader.indexed(value)) for value in distinct]
     apart = [one for one in readings if None not in one[1:] and one[1] != one[2]]
     all_named = all(name is not None for _, name, _ in readings)
     all_indexed = all(index is not None for _, _, index in readings)
     if all_named and not (apart and all_indexed):
-        return Reading(as_names)
+        return LabelReading(as_names)
     if all_named and _are_names(reader, distinct):
         note = "" if reader.order else _read_as("names of classes, not as indexes", apart, reader)
-        return Reading(as_names, note=note)
+        return LabelReading(as_names, note=note)
     if all_indexed and (reader.order or not all_named):
-        return Reading(as_indexes, note=_read_as("indexes, not as names of classes", apart, reader))
+        return LabelReading(
+            as_indexes, note=_read_as("indexes, not as names of classes", apart, reader)
+        )
     if apart:
-        return Reading(as_names, mismatch(distinct, reader, _two_readings(apart[0], reader)))
-    return Reading(as_names)
+        return LabelReading(as_names, mismatch(distinct, reader, _two_readings(apart[0], reader)))
+    return LabelReading(as_names)
 
 
 def _are_names(reader: LabelReader, distinct: Sequence[object]) -> bool:
@@ -256,7 +258,9 @@ def _share_names(reader: LabelReader, teacher: LabelReader) -> bool:
     return any(own.find(name) is not None for name in teacher.outputs)
 
 
-def _beside(reading: Reading, teacher: LabelReader, distinct: Sequence[object]) -> Reading:
+def _beside(
+    reading: LabelReading, teacher: LabelReader, distinct: Sequence[object]
+) -> LabelReading:
     """Make sure that a row's truth is one class, whichever model it is read for."""
     reader = reading.reader
     read = [(value, teacher.read(value), reader.read(value)) for value in distinct]

@@ -11,7 +11,7 @@ from harness.tasks.family import Reading
 from harness.tasks.labels import LabelReader
 from harness.tasks.model_inputs import model_inputs
 from harness.tasks.registry import family_of
-from harness.tasks.rows import Table, read_table, refuse
+from harness.tasks.rows import DataTable, read_table, refuse
 from harness.tasks.samples import Samples
 from harness.tasks.section import TaskSection
 from harness.tasks.tokenizers import load_tokenizer, open_bare, replaced_tokens
@@ -27,7 +27,7 @@ def load_samples(  # noqa: PLR0913  (what is read, and for whom)
     model: str = "the model",
     teacher: LabelReader | None = None,
     like: LabelReader | None = None,
-    table: Table | None = None,
+    table: DataTable | None = None,
 ) -> Samples:
     """Read and check the samples of a task.
 
@@ -78,7 +78,7 @@ def load_training_samples(
     return load_samples(whole, seed=0, label_names=label_names, data_file=data_file, like=like)
 
 
-def _check_columns(table: Table, task: TaskSection) -> None:
+def _check_columns(table: DataTable, task: TaskSection) -> None:
     named = [
         *family_of(task).columns(task).items(),
         *(("slices", one) for one in task.slices),

@@ -28,7 +28,7 @@ _UNCLOSED = "a quote that is opened in this row is never closed"
 
 
 @dataclass(frozen=True)
-class Table:
+class DataTable:
     """Named columns of equal length, and where each row was found."""
 
     source: str
@@ -47,7 +47,7 @@ class Table:
 
 def read_table(
     data: CsvData | JsonLinesData | ConllData | HubData | ReferenceData, data_file: Path | None
-) -> Table:
+) -> DataTable:
     """Read the rows that a study's `data` names.
 
     Args:
@@ -92,7 +92,7 @@ def refuse(source: str, problems: Sequence[str], *, next_step: str = "") -> None
     raise DataError("\n".join([f"{source}: {count}", *shown]), next_step=next_step)
 
 
-def _from_csv(path: Path) -> Table:
+def _from_csv(path: Path) -> DataTable:
     # The csv module and not pandas: it knows line numbers, guesses no types, and refuses short
     # rows instead of filling them.
     text = read_text(path)
@@ -121,7 +121,7 @@ def _from_csv(path: Path) -> Table:
     if repeated:
         problems.append(f"line 1: repeated columns: {', '.join(repeated)}")
     refuse(str(path), problems)
-    return Table(str(path), tuple(header), rows, lines)
+    return DataTable(str(path), tuple(header), rows, lines)
 
 
 def _lines(text: str) -> Iterator[str]:
@@ -139,7 +139,7 @@ def _fields_of_any_size() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _from_json_lines(path: Path) -> Table:
+def _from_json_lines(path: Path) -> DataTable:
     rows: list[dict[str, object]] = []
     lines: list[int] = []
     problems: list[str] = []
@@ -153,7 +153,7 @@ def _from_json_lines(path: Path) -> Table:
     one_array = text.lstrip().startswith("[")
     refuse(str(path), problems, next_step=_ARRAY if one_array else _LINES)
     columns = tuple(dict.fromkeys(name for row in rows for name in row))
-    return Table(str(path), columns, rows, lines)
+    return DataTable(str(path), columns, rows, lines)
 
 
 def _json_objects(text: str) -> Iterator[tuple[int, dict[str, object] | str]]:
@@ -186,7 +186,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return row
 
 
-def _from_conll(data: ConllData) -> Table:
+def _from_conll(data: ConllData) -> DataTable:
     """A row a sentence; each column holds a list with an entry a word."""
     text = read_text(data.path)
     names = data.columns
@@ -222,7 +222,7 @@ def _from_conll(data: ConllData) -> Table:
     rows = [
         dict(zip(columns, map(list, zip(*words, strict=True)), strict=True)) for words in sentences
     ]
-    return Table(str(data.path), columns, rows, lines)
+    return DataTable(str(data.path), columns, rows, lines)
 
 
 def _is_remark(line: str) -> bool:
@@ -230,7 +230,7 @@ def _is_remark(line: str) -> bool:
     return line.startswith("# ") and ("=" in line or line.split()[1] == "id")
 
 
-def _from_hub(data: HubData) -> Table:
+def _from_hub(data: HubData) -> DataTable:
     require_extra("datasets", "huggingface_hub")
     import datasets
 
@@ -255,7 +255,7 @@ def _from_hub(data: HubData) -> Table:
         for name, feature in features.items()
         if isinstance(feature, datasets.ClassLabel)
     }
-    return Table(
+    return DataTable(
         f"{source}, split {data.split}",
         tuple(split.column_names),
         split.to_list(),

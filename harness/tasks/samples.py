@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 
 from harness.tasks.labels import LabelReader
-from harness.tasks.rows import Table, refuse
+from harness.tasks.rows import DataTable, refuse
 from harness.tasks.section import TaskSection
 
 
@@ -48,7 +48,7 @@ class Samples:
 
 
 def slice_columns(
-    table: Table, task: TaskSection, kept: Sequence[int]
+    table: DataTable, task: TaskSection, kept: Sequence[int]
 ) -> dict[str, tuple[str, ...]]:
     """Values of the columns that a task slices by, of the rows kept; a missing one is empty."""
     return {
@@ -59,7 +59,7 @@ def slice_columns(
     }
 
 
-def read_texts(table: Table, columns: Sequence[str]) -> list[list[str]]:
+def read_texts(table: DataTable, columns: Sequence[str]) -> list[list[str]]:
     """All rows of columns of text, a list a column.
 
     Raises:

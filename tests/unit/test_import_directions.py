@@ -115,3 +115,13 @@ def test_no_modules_import_each_other():
         for path, name in names.items()
     }
     TopologicalSorter(graph).prepare()  # raises a CycleError that shows the circle
+
+
+def test_a_class_name_means_one_thing():
+    """Private ones apart; Triton itself wants `TritonPythonModel` in each of its Python models."""
+    places: dict[str, list[str]] = {}
+    for path in [*modules(), *(HARNESS.parent / "locustfiles").glob("*.py")]:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(str(path))
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}

@@ -16,7 +16,7 @@ from harness.tasks.family import Reading
 from harness.tasks.label_values import form_of
 from harness.tasks.labels import LabelReader, choose_reading, distinct_labels, mismatch
 from harness.tasks.model_inputs import ModelInputs
-from harness.tasks.rows import Table, refuse
+from harness.tasks.rows import DataTable, refuse
 from harness.tasks.rowwise import OF_ALL, PER_ROW, rowwise
 from harness.tasks.samples import Samples, digest_of, draw, read_texts, slice_columns
 
@@ -155,7 +155,7 @@ def _key(value: object) -> tuple[type, str]:
     return type(value), repr(value)
 
 
-def _refuse_unlabelled(table: Table, values: Sequence[object], unknown: Sequence[int]) -> None:
+def _refuse_unlabelled(table: DataTable, values: Sequence[object], unknown: Sequence[int]) -> None:
     """Rows without any label: missing ones, and the -1 of the hub's test splits."""
     rows = [row for row in unknown if form_of(values[row]) is None]
     step = "drop them, or give them labels"

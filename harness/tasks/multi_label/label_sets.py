@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from harness.tasks.label_values import form_of, index_of
 from harness.tasks.multi_label.section import MultiLabelClassification
-from harness.tasks.rows import Table, refuse
+from harness.tasks.rows import DataTable, refuse
 
 _LABELS_ADVICE = (
     'a row\'s labels are a list of names or of class indexes ([] for none), a text such as "a, b", '
@@ -48,7 +48,7 @@ class WrittenLabels:
 
 
 def written_labels(
-    table: Table, task: MultiLabelClassification, classes: Sequence[str]
+    table: DataTable, task: MultiLabelClassification, classes: Sequence[str]
 ) -> WrittenLabels:
     """Find the labels of each row.
 
@@ -82,7 +82,7 @@ def written_labels(
 
 
 def _of_columns(
-    table: Table, columns: Sequence[str], names: Sequence[str]
+    table: DataTable, columns: Sequence[str], names: Sequence[str]
 ) -> tuple[tuple[object, ...], ...]:
     """The names of the columns that hold a 1, a row each."""
     problems, rows = [], []
@@ -110,7 +110,7 @@ def _flag(value: object) -> bool | None:
     return bool(index) if index in {0, 1} else None
 
 
-def _of_cells(table: Table, task: MultiLabelClassification) -> tuple[tuple[object, ...], ...]:
+def _of_cells(table: DataTable, task: MultiLabelClassification) -> tuple[tuple[object, ...], ...]:
     problems, rows = [], []
     for place, row in enumerate(table.rows):
         value = row.get(task.label)
@@ -139,7 +139,7 @@ def _labels_of(value: object, separator: str) -> Sequence[object] | None:
 
 
 def _are_zeros_and_ones(
-    table: Table,
+    table: DataTable,
     task: MultiLabelClassification,
     rows: Sequence[Sequence[object]],
     classes: Sequence[str],
@@ -174,7 +174,7 @@ def _are_zeros_and_ones(
 
 
 def _refuse_repeated(
-    table: Table, task: MultiLabelClassification, rows: Sequence[Sequence[object]]
+    table: DataTable, task: MultiLabelClassification, rows: Sequence[Sequence[object]]
 ) -> None:
     problems = []
     for place, row in enumerate(rows):

@@ -16,7 +16,7 @@ from harness.tasks.labels import LabelReader, choose_reading, distinct_labels, m
 from harness.tasks.model_inputs import ModelInputs
 from harness.tasks.multi_label.label_sets import WrittenLabels, written_labels
 from harness.tasks.multi_label.section import MultiLabelClassification
-from harness.tasks.rows import Table, refuse
+from harness.tasks.rows import DataTable, refuse
 from harness.tasks.rowwise import OF_ALL, PER_ROW, rowwise
 from harness.tasks.samples import Samples, digest_of, draw, read_texts, slice_columns
 
@@ -167,7 +167,7 @@ def _reader(
 
 
 def _outputs(
-    table: Table, task: MultiLabelClassification, labels: WrittenLabels, reader: LabelReader
+    table: DataTable, task: MultiLabelClassification, labels: WrittenLabels, reader: LabelReader
 ) -> list[tuple[int, ...]]:
     """Each row's labels as outputs of the checkpoint.
 
@@ -198,7 +198,7 @@ def _outputs(
 
 
 def _refuse_untold(
-    table: Table, task: MultiLabelClassification, labels: WrittenLabels, reader: LabelReader
+    table: DataTable, task: MultiLabelClassification, labels: WrittenLabels, reader: LabelReader
 ) -> None:
     """An output without a column: nobody says whether its label is right."""
     told = {reader.read(name) for name in labels.order or ()}

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from harness.errors import DataError
 from harness.tasks.question_answering.section import QuestionAnswering
-from harness.tasks.rows import Table, refuse
+from harness.tasks.rows import DataTable, refuse
 from harness.tasks.rowwise import OF_ALL, PER_ROW, cut_by, rowwise
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Windows:
     questions: Questions
 
 
-def read_answers(table: Table, task: QuestionAnswering) -> list[tuple[str, ...]]:
+def read_answers(table: DataTable, task: QuestionAnswering) -> list[tuple[str, ...]]:
     """The right answers of each row, as SQuAD has them or more plainly.
 
     A text is one answer, a list several; `{"text": [...], "answer_start": [...]}` is SQuAD's own
@@ -114,7 +114,9 @@ def read_answers(table: Table, task: QuestionAnswering) -> list[tuple[str, ...]]
     return answers
 
 
-def check_answers(table: Table, contexts: Sequence[str], answers: Sequence[Sequence[str]]) -> None:
+def check_answers(
+    table: DataTable, contexts: Sequence[str], answers: Sequence[Sequence[str]]
+) -> None:
     """Refuse data in which nothing can be found: its columns are mixed up.
 
     Raises:

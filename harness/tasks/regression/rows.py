@@ -14,7 +14,7 @@ from harness.tasks.encoding import EncodedDataset, encode_texts, fields_of
 from harness.tasks.family import Reading
 from harness.tasks.model_inputs import ModelInputs
 from harness.tasks.regression.section import Regression
-from harness.tasks.rows import Table, refuse
+from harness.tasks.rows import DataTable, refuse
 from harness.tasks.rowwise import PER_ROW, rowwise
 from harness.tasks.samples import Samples, digest_of, draw, read_texts, slice_columns
 
@@ -72,7 +72,7 @@ def read_numbered(task: Regression, reading: Reading) -> Samples:
     )
 
 
-def _numbers(table: Table, column: str) -> list[float]:
+def _numbers(table: DataTable, column: str) -> list[float]:
     """The number of each row.
 
     Raises:

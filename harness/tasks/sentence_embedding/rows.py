@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.tasks.family import Reading
-from harness.tasks.rows import Table, read_table, read_text, refuse
+from harness.tasks.rows import DataTable, read_table, read_text, refuse
 from harness.tasks.samples import Samples, digest_of, draw, read_texts
 from harness.tasks.section import JsonLinesData
 from harness.tasks.sentence_embedding.section import RetrievalData, SentenceEmbedding
@@ -98,7 +98,7 @@ def read_embeddings(task: SentenceEmbedding, reading: Reading) -> EmbeddingSampl
     )
 
 
-def _scores(table: Table, column: str) -> list[float]:
+def _scores(table: DataTable, column: str) -> list[float]:
     found: list[float] = []
     problems = []
     for row, values in enumerate(table.rows):
@@ -116,7 +116,7 @@ def _scores(table: Table, column: str) -> list[float]:
     return found
 
 
-def _check_scores(table: Table, task: SentenceEmbedding, scored: ScoredPairs) -> None:
+def _check_scores(table: DataTable, task: SentenceEmbedding, scored: ScoredPairs) -> None:
     if len(set(scored.scores)) < 2:  # noqa: PLR2004  (ranks need two)
         refuse(table.source, [f"every '{task.score}' is the same: nothing can be ranked by it"])
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from harness.tasks.family import Reading
 from harness.tasks.label_values import form_of, index_of, is_generic
 from harness.tasks.labels import LabelReader
-from harness.tasks.rows import Table, refuse
+from harness.tasks.rows import DataTable, refuse
 from harness.tasks.samples import Samples, digest_of, draw, slice_columns
 from harness.tasks.token_classification.section import TokenClassification
 from harness.tasks.token_classification.tags import (
@@ -90,7 +90,9 @@ def read_sentences(task: TokenClassification, reading: Reading) -> TaggedSamples
     )
 
 
-def _lists(table: Table, task: TokenClassification) -> tuple[list[list[str]], list[list[object]]]:
+def _lists(
+    table: DataTable, task: TokenClassification
+) -> tuple[list[list[str]], list[list[object]]]:
     """Words and tags of every sentence."""
     problems: list[str] = []
     words: list[list[str]] = []
@@ -135,7 +137,7 @@ def _list(value: object) -> list[object] | None:
 
 
 def _named(
-    table: Table, task: TokenClassification, reading: Reading, tags: Sequence[Sequence[object]]
+    table: DataTable, task: TokenClassification, reading: Reading, tags: Sequence[Sequence[object]]
 ) -> tuple[list[list[str]], tuple[str, ...] | None]:
     """Every tag as a name, and the names that an index counts in where the data has indexes."""
     declared = tuple(task.labels or table.class_names.get(task.tags) or ())
@@ -155,7 +157,7 @@ def _named(
 
 
 def _by_index(
-    table: Table,
+    table: DataTable,
     reading: Reading,
     tags: Sequence[Sequence[object]],
     declared: tuple[str, ...],
@@ -187,7 +189,9 @@ def _by_index(
     return [[names[index or 0] for index in found] for found in indexes], names
 
 
-def _scheme(table: Table, task: TokenClassification, named: Sequence[Sequence[str]]) -> TagNames:
+def _scheme(
+    table: DataTable, task: TokenClassification, named: Sequence[Sequence[str]]
+) -> TagNames:
     try:
         found = tags_of_data(named) if task.scheme is None else None
     except ValueError as error:
@@ -203,7 +207,7 @@ def _scheme(table: Table, task: TokenClassification, named: Sequence[Sequence[st
 
 
 def _tags_of_model(
-    table: Table, reading: Reading, order: tuple[str, ...] | None
+    table: DataTable, reading: Reading, order: tuple[str, ...] | None
 ) -> tuple[TagNames, LabelReader]:
     """The names of the checkpoint's outputs: its own, else the data's."""
     outputs = tuple(reading.label_names or ())
@@ -230,7 +234,7 @@ def _tags_of_model(
     return model, LabelReader(reading.model, outputs, order=names, class_names=names)
 
 
-def _check_types(table: Table, data: TagNames, model: TagNames, reading: Reading) -> str:
+def _check_types(table: DataTable, data: TagNames, model: TagNames, reading: Reading) -> str:
     """Refuse entities that the checkpoint cannot name; returns what to know of the schemes."""
     unknown = sorted(set(data.types) - set(model.types))
     problem = (

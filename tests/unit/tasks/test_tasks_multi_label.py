@@ -13,7 +13,7 @@ from harness.study.file import load_study
 from harness.tasks.family import Reading
 from harness.tasks.multi_label.rows import read_label_sets
 from harness.tasks.multi_label.section import MultiLabelClassification
-from harness.tasks.rows import Table, read_table
+from harness.tasks.rows import DataTable, read_table
 from harness.tasks.section import CsvData, JsonLinesData
 
 ROOT = Path(__file__).parents[3]
@@ -94,7 +94,7 @@ def test_indexes_count_in_the_datas_order_where_the_study_names_it(tmp_path):
 
 def test_indexes_count_in_the_order_that_the_data_declares(tmp_path):
     table = rows_of(tmp_path, [[0, 1], [2], [0, 1, 2]])
-    declared = Table(
+    declared = DataTable(
         table.source, table.columns, table.rows, class_names={"labels": ("anger", "joy", "love")}
     )
 
