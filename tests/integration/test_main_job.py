@@ -32,7 +32,7 @@ def study(local_study):
 def small(local_study):
     """One family, and a point for each of its two models: for runs that are disturbed."""
     document = yaml.safe_load(local_study.read_text())
-    document["traffic"] |= {"protocols": ["http"], "client_batch_sizes": [4]}
+    document["traffic"] |= {"protocols": ["http"], "client_batch_sizes": [4], "duration_s": 2.0}
     path = local_study.with_name("small.yaml")
     path.write_text(yaml.safe_dump(document))
     return path
@@ -208,6 +208,8 @@ def test_a_server_killed_in_a_trial_ends_with_exit_5_and_keeps_the_rest(small, t
     process = spawn(small, folder)
     wait_for(lambda: trials_in(folder) >= 1, process)
     family = descendants(process)
+    generators = [one for one in family if "session.py" in command_of(one)]
+    wait_for(lambda: generators[0].net_connections("tcp"), process)
     next(one for one in family if one.name() == "tritonserver").kill()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 5, errors
