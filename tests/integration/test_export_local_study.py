@@ -85,7 +85,7 @@ def test_a_checkout_without_the_folders_is_told_all_that_is_missing():
 def test_the_hub_studies_of_sentences_and_questions_are_sound_studies():
     (sentences,) = load_study(STUDIES / "sst2-distilbert.yaml").families
     assert sentences.task.text_pair is None
-    assert sentences.pipeline
+    assert sentences.ensemble
     (questions,) = load_study(STUDIES / "squad-distilbert.yaml").families
     assert questions.task.buckets == (128, 192, 256, 384)
     assert questions.task.answers == "answers"

@@ -25,6 +25,7 @@ from harness.report.build import build_report
 from harness.runs.folder import RunFolder, read_run
 from harness.study.file import load_study
 from harness.types.card import CardPlan, Runtime
+from tests.held_up import unhurried
 
 PLAN = CardPlan(
     samples=40, rounds=2, fresh_processes=1, window_s=0.001, batch_sizes=(1, 4), served_s=1.5
@@ -50,7 +51,7 @@ def repository(study_file):
 def carded(study, repository, tmp_path_factory, server_environment):
     """A finished card's folder."""
     path = tmp_path_factory.mktemp("runs") / "card"
-    with RunFolder.create(path, new_manifest(study)) as folder:
+    with unhurried(), RunFolder.create(path, new_manifest(study)) as folder:
         card_study(study, folder, RunSettings(repository), PLAN)
     return path
 
