@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,10 +108,21 @@ class Counted:
     rows: int
 
 
+def at_rest(client: TritonClient) -> dict[str, Any]:
+    """The statistics once they no longer move: Triton books a request just after it answered."""
+    seen = client.statistics("tiny")
+    while True:
+        time.sleep(0.1)
+        again = client.statistics("tiny")
+        if again == seen:
+            return again
+        seen = again
+
+
 def counted(client: TritonClient, load: Callable[[], LoadResult]) -> tuple[LoadResult, Counted]:
-    before = client.statistics("tiny")
+    before = at_rest(client)
     result = load()
-    after = client.statistics("tiny")
+    after = at_rest(client)
     requests = [one["inference_stats"]["success"]["count"] for one in (before, after)]
     rows = [one["inference_count"] for one in (before, after)]
     return result, Counted(requests[1] - requests[0], rows[1] - rows[0])
