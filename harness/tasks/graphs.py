@@ -61,6 +61,34 @@ class PaddedModel(Graph):
         shown = torch.where(attention_mask.bool(), input_ids, self.pad_token_id)
         return self.model(input_ids=shown, attention_mask=attention_mask, **types)
 
+    def answer(
+        self,
+        scores: Tensor,
+        input_ids: Tensor,  # noqa: ARG002  (a graph that scores its tokens needs them)
+        attention_mask: Tensor,  # noqa: ARG002
+    ) -> tuple[Tensor, ...]:
+        """The outputs made of the scores: these, as they are, are the only one."""
+        return (scores,)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """See `answer`; rows are right-padded, (batch, sequence)."""
+        scores = self.scores(input_ids, attention_mask, token_type_ids)
+        return self.answer(scores, input_ids, attention_mask)
+
     def _look_up_another(self, _: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
         (ids,) = inputs
         return (torch.where(ids == self.pad_token_id, 0, ids),)
+
+
+class LogitsGraph(PaddedModel):
+    """Token ids to the checkpoint's logits: of a row's classes, or of the tags at every token."""
+
+    output_names = ("logits",)
+
+    def scores(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        """Logits in single precision, (batch, classes) or (batch, sequence, tags)."""
+        return self.ask(input_ids, attention_mask, token_type_ids).logits.float()  # type: ignore[no-any-return]

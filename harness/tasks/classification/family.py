@@ -124,9 +124,9 @@ class ClassificationFamily(
 
     def graph(self, model: PreTrainedModel, task: SequenceClassification) -> Graph:
         """Logits of the classes."""
-        from harness.tasks.classification.graph import ClassifierGraph
+        from harness.tasks.graphs import LogitsGraph
 
-        return ClassifierGraph(model)
+        return LogitsGraph(model)
 
     def probe(self, inputs: Inputs, scores: Tensor, outputs: tuple[Tensor, ...]) -> Probe:
         """The logits, and the likeliest class."""

@@ -122,9 +122,9 @@ class MultiLabelFamily(
 
     def graph(self, model: PreTrainedModel, task: MultiLabelClassification) -> Graph:
         """Logits of the labels; a client takes the sigmoid, as of any served classifier."""
-        from harness.tasks.classification.graph import ClassifierGraph
+        from harness.tasks.graphs import LogitsGraph
 
-        return ClassifierGraph(model)
+        return LogitsGraph(model)
 
     def probe(self, inputs: Inputs, scores: Tensor, outputs: tuple[Tensor, ...]) -> Probe:
         """The logits, and whether each label is more probable than not."""

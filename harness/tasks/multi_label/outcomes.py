@@ -133,14 +133,14 @@ def labels_answer(dataset: EncodedDataset, threshold: float) -> TextAnswer:
     """
     if not isinstance(dataset, LabelSetDataset):
         raise DataError(
-            "a pipeline answers with the names of labels, and there are none",
+            "an ensemble answers with the names of labels, and there are none",
             next_step="give the task's labels",
         )
     labels = dataset.label_names
     repeated = sorted({name for name in labels if labels.count(name) > 1})
     if repeated:
         raise DataError(
-            f"a pipeline answers with the names of labels, and two have the same: "
+            f"an ensemble answers with the names of labels, and two have the same: "
             f"{', '.join(repeated)}",
             next_step="name each label once in the checkpoint's id2label",
         )

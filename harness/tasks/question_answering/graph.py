@@ -31,13 +31,6 @@ class SpanGraph(PaddedModel):
         """`start_logits` and `end_logits`, (batch, sequence) each."""
         return scores[:, 0], scores[:, 1]
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """See `answer`."""
-        scores = self.scores(input_ids, attention_mask, token_type_ids)
-        return self.answer(scores, input_ids, attention_mask)
-
 
 def span_probe(inputs: Inputs, scores: Tensor) -> Probe:
     """Start and end are chosen among a row's real tokens: padding is nobody's answer."""

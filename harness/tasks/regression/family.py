@@ -88,9 +88,9 @@ class RegressionFamily(TaskFamily[Regression, NumberDataset, NumberAnswer, Numbe
 
     def graph(self, model: PreTrainedModel, task: Regression) -> Graph:
         """The number, as a classifier's one logit."""
-        from harness.tasks.classification.graph import ClassifierGraph
+        from harness.tasks.graphs import LogitsGraph
 
-        return ClassifierGraph(model)
+        return LogitsGraph(model)
 
     def probe(self, inputs: Inputs, scores: Tensor, outputs: tuple[Tensor, ...]) -> Probe:
         """The numbers; nothing is chosen among them."""

@@ -33,22 +33,6 @@ class EmbeddingGraph(PaddedModel):
         vectors = self.dense(self._pooled(tokens, attention_mask))
         return nn.functional.normalize(vectors, dim=-1) if self.normalised else vectors
 
-    def answer(
-        self,
-        scores: Tensor,
-        input_ids: Tensor,  # noqa: ARG002  (the scoring graph's needs them)
-        attention_mask: Tensor,  # noqa: ARG002
-    ) -> tuple[Tensor]:
-        """The vectors, as they are."""
-        return (scores,)
-
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
-    ) -> tuple[Tensor]:
-        """Vectors, (batch, dimensions), as the only output."""
-        scores = self.scores(input_ids, attention_mask, token_type_ids)
-        return self.answer(scores, input_ids, attention_mask)
-
     def _pooled(self, tokens: Tensor, attention_mask: Tensor) -> Tensor:
         """One vector a row, of right-padded token vectors (batch, sequence, hidden)."""
         real = attention_mask[:, :, None]

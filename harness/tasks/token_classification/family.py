@@ -131,9 +131,9 @@ class TokenClassificationFamily(
 
     def graph(self, model: PreTrainedModel, task: TokenClassification) -> Graph:
         """Token ids to the scores of every tag at every token."""
-        from harness.tasks.token_classification.graph import TaggerGraph
+        from harness.tasks.graphs import LogitsGraph
 
-        return TaggerGraph(model)
+        return LogitsGraph(model)
 
     def probe(self, inputs: Inputs, scores: Tensor, outputs: tuple[Tensor, ...]) -> Probe:
         """One choice for each real token."""
