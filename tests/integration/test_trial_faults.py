@@ -204,8 +204,8 @@ def test_a_load_that_was_not_steady_yet_is_measured_again(own_rig: Rig, tmp_path
     assert first.trial == trial
     assert "not steady yet when the window opened" in first.invalid_reason
     assert first.warmup_s == pytest.approx(0.3)
-    assert first.steadier_warmup_s is not None
-    assert 1.5 < first.steadier_warmup_s < 4
+    assert first.steadier_warmup_s is not None  # how much more: test_analysis_validity
+    assert first.steadier_warmup_s > 1.5
     assert second.trial.trial_id == f"{trial.trial_id}-r3"
     assert second.warmup_s >= first.steadier_warmup_s - 1e-9
     assert "not steady" not in second.invalid_reason
