@@ -28,12 +28,15 @@ test: $(VENV)/.dev
 	exit $$failed
 
 # What takes minutes or a machine of its own: trained reference models, every architecture really
-# exported, error rates over many drawn studies, benchmarks, property tests with all their examples.
+# exported, error rates over many drawn studies, benchmarks, property tests with four times as many
+# examples. The benchmarks' smoke tests come last, with nothing beside them.
+TIMED := tests/integration/test_benchmarks_load.py tests/integration/test_server_overhead.py
 check-slow: $(VENV)/.dev
 	$(BIN)/harness doctor --prepare
 	@failed=0; set -x; \
-	$(PYTEST) -n $(JOBS) -m "slow or hypothesis" --hypothesis-profile thorough $(REPEAT) tests/unit || failed=1; \
-	$(PYTEST) -m slow $(REPEAT) tests/integration || failed=1; \
+	$(PYTEST) -n $(JOBS) --dist worksteal -m "slow or hypothesis" --hypothesis-profile thorough $(REPEAT) tests/unit || failed=1; \
+	$(PYTEST) -n $(JOBS) --dist worksteal -m slow $(REPEAT) $(TIMED:%=--ignore=%) tests/integration || failed=1; \
+	$(PYTEST) -m slow $(REPEAT) $(TIMED) || failed=1; \
 	exit $$failed
 
 # The container stack, where there is an engine; docs/stack.md says how without a registry of images.

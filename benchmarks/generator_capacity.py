@@ -54,8 +54,9 @@ YARDSTICK = ("perf_analyzer", "grpc")
 SETTLE_S = 1.0
 """From a client's first answers to the window."""
 START_UP_S = 30.0
-TAIL_S = 1.0
-"""The client goes on for so long after the window, whatever its start-up took of its time."""
+TAILS_S = (1.0, 10.0)
+"""The client goes on for so long after the window, whatever its start-up took of its time; where
+it ended before the window did all the same, it is tried once more with the longer one."""
 
 _FIRST_ANSWERS = 20
 
@@ -140,7 +141,7 @@ def _measure(
                 if key in given_up or (name, protocol) in options.left_out:
                     continue
                 try:
-                    seen[key].append(_watch(drive, key, client, options.seconds))
+                    seen[key].append(_seen(drive, key, client, options.seconds))
                 except (PeerError, GeneratorError) as reason:
                     given_up.add(key)
                     seen.pop(key, None)
@@ -152,11 +153,20 @@ def _measure(
     return seen
 
 
-def _watch(drive: Drive, key: Key, client: TritonClient, seconds: float) -> Seen:
+def _seen(drive: Drive, key: Key, client: TritonClient, seconds: float) -> Seen:
+    """A client over a window; tried again for longer where it fails or ends too early."""
+    try:
+        return _watch(drive, key, client, seconds, TAILS_S[0])
+    except PeerError as reason:
+        print(f"again for longer: {', '.join(map(str, key))}: {reason}", file=sys.stderr)
+        return _watch(drive, key, client, seconds, TAILS_S[1])
+
+
+def _watch(drive: Drive, key: Key, client: TritonClient, seconds: float, tail_s: float) -> Seen:
     """Let a client run and look at it over a window."""
     _, protocol, in_flight = key
     idle = _answered(client)
-    with drive(Point(protocol, in_flight, SETTLE_S + seconds + TAIL_S)) as run:
+    with drive(Point(protocol, in_flight, SETTLE_S + seconds + tail_s)) as run:
         _wait_for_answers(run, client, more_than=idle + _FIRST_ANSWERS)
         time.sleep(SETTLE_S)
         before = _Mark.of(run, client)

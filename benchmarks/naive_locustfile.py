@@ -27,6 +27,18 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--per-user", type=float, default=0, help="requests/s a user; 0: no pause")
 
 
+@events.init.add_listener  # type: ignore[untyped-decorator]
+def load_tritonclient(environment: Any, **_: Any) -> None:
+    """Import the client of the host's protocol before Locust's run time begins."""
+    if (environment.host or "").startswith("grpc://"):
+        import grpc.experimental.gevent
+        import tritonclient.grpc
+
+        grpc.experimental.gevent.init_gevent()
+    else:
+        import tritonclient.http  # noqa: F401
+
+
 @events.quit.add_listener  # type: ignore[untyped-decorator]
 def leave(exit_code: int, **_: Any) -> None:
     """End without waiting for gRPC's threads; the report is written by now."""
@@ -45,10 +57,7 @@ class TritonUser(User):
         """Open a client."""
         scheme, _, address = (self.host or "").partition("://")
         if scheme == "grpc":
-            import grpc.experimental.gevent
             import tritonclient.grpc as triton
-
-            grpc.experimental.gevent.init_gevent()
         else:
             import tritonclient.http as triton
         self.triton = triton

@@ -32,6 +32,7 @@ def rows_of(benchmark: str, tmp_path: Path, *options: str) -> list[dict[str, Any
     done = subprocess.run(
         [*command, *options], capture_output=True, text=True, timeout=240, check=False
     )
+    print(done.stderr)  # noqa: T201  (who was skipped, and why: shown where a test fails)
     assert done.returncode == 0, done.stderr
     return json.loads(rows.read_text())
 

@@ -12,6 +12,7 @@ from scipy import special, stats
 from sklearn.metrics import cohen_kappa_score
 
 from harness.quality.pairs import compare_with_teacher
+from harness.statistics import intervals
 from harness.statistics.intervals import bounds
 from harness.statistics.metrics import mean_sums
 from harness.tasks.causal_lm.statistics import log_likelihood_change_nats
@@ -113,17 +114,18 @@ def test_intervals_of_flips_cover_at_least_as_often_as_they_say():
     labels = np.zeros(rows, dtype=np.int64)
     right, wrong = np.array([1.0, 0.0]), np.array([0.0, 1.0])
     teacher = sure(labels, np.tile(right, (rows, 1)), "teacher")
-    intervals = {}
+    held = {}
     counts = np.random.default_rng(2).binomial(rows, truth, STUDIES)
     for count in set(counts.tolist()):
         student = sure(labels, np.where(np.arange(rows)[:, None] < count, wrong, right))
         found = measures(student, teacher)["right_to_wrong"]
-        intervals[count] = found.low <= truth <= found.high
-    assert np.mean([intervals[count] for count in counts.tolist()]) > 0.94
+        held[count] = found.low <= truth <= found.high
+    assert np.mean([held[count] for count in counts.tolist()]) > 0.94
 
 
 @pytest.mark.slow
-def test_intervals_of_the_mean_divergence_cover_as_often_as_they_say():
+def test_intervals_of_the_mean_divergence_cover_as_often_as_they_say(monkeypatch):
+    monkeypatch.setattr(intervals, "MOST_DRAWS", 4000)
     rng = np.random.default_rng(3)
     held = 0
     for _ in range(STUDIES // 3):
