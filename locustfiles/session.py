@@ -8,10 +8,8 @@ log. The process ends when its input ends, and the kernel kills it when its pare
 from __future__ import annotations
 
 import argparse
-import ctypes
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,10 +30,8 @@ from harness.load.generators.messages import (
     decode_order,
     encode_answer,
 )
+from harness.system.parents import die_with
 from session_trial import SessionTrial
-
-PR_SET_PDEATHSIG = 1
-"""From <sys/prctl.h>."""
 
 logger = logging.getLogger("harness.session")
 
@@ -112,13 +108,6 @@ def reserve_standard_output() -> BinaryIO:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     answers: BinaryIO = FileObjectPosix(own, "wb", buffering=0)
     return answers
-
-
-def die_with(parent: int) -> None:
-    """Ask the kernel to kill this process when its parent dies, however it dies."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        raise SystemExit("the parent died before this process was up")
 
 
 def stay_on(cpus: set[int]) -> None:

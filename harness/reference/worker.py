@@ -1,4 +1,4 @@
-"""A training process: `python -m harness.reference.worker`, a `Job` on standard input.
+"""A training process: `python -m harness.reference.worker PARENT`, a `Job` on standard input.
 
 A process of its own, because torch's thread count and random state belong to a process, and two
 families that train side by side with one thread each use two cores better than one after the
@@ -18,6 +18,7 @@ from harness.errors import EXIT_INTERRUPTED, HarnessError
 from harness.reference.processes import Advanced, Failed, Job
 from harness.reference.store import make_folder
 from harness.reference.units import BuildUnit, all_units
+from harness.system.parents import die_with
 
 MESSAGE_INTERVAL_S = 0.25
 
@@ -47,7 +48,7 @@ class _Voice:
             self.flush()
 
     def flush(self) -> None:
-        """Says what has gathered; a parent that is gone ends this process through the pipe."""
+        """Says what has gathered."""
         _send(self._messages, Advanced(self._unit, self._cost_ms))
         self._cost_ms = 0.0
         self._told = time.monotonic()
@@ -71,6 +72,7 @@ def _interrupt(*_: object) -> NoReturn:
 
 def main() -> int:
     """Runs the job of standard input; its errors go out as a message."""
+    die_with(int(sys.argv[1]))
     signal.signal(signal.SIGTERM, _interrupt)
     messages = _claim_standard_output()
     try:
