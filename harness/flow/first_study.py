@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from harness.errors import StudyError, UsageError
+from harness.errors import ObjectiveError, StudyError, UsageError
 from harness.export.checkpoint import (
     Checkpoint,
     CheckpointPreview,
@@ -31,7 +32,8 @@ from harness.export.configuration import positions_held, read_config
 from harness.flow.inputs import check_inputs
 from harness.metrics import quality_metrics
 from harness.study import Model, Study
-from harness.study.file import parse_study
+from harness.study.file import parse_study, problems_of
+from harness.study.objective import EXAMPLE, parse_objective
 from harness.system.storage import replace_text
 from harness.tasks.labels import choose_reading
 from harness.tasks.loading import load_samples
@@ -116,6 +118,7 @@ def write_first_study(asked: FirstStudy) -> tuple[Study, str]:
             f"{asked.out} is there already, and nothing is overwritten",
             next_step="name another file: --out OTHER.yaml",
         )
+    _check_objective(asked.objective)
     try:
         found = _opened(asked)
         teacher = _teacher(found, asked)
@@ -129,11 +132,23 @@ def write_first_study(asked: FirstStudy) -> tuple[Study, str]:
     return study, text
 
 
+def _check_objective(objective: str | None) -> None:
+    """Raises UsageError, in one line, before any checkpoint is opened."""
+    try:
+        parse_objective(objective or EXAMPLE)
+    except ObjectiveError as error:
+        problem, *_, expected = (line.strip() for line in str(error).splitlines())
+        raise UsageError(
+            f"--slo {objective}: {problem}; {expected}", next_step=error.next_step
+        ) from error
+
+
 def _opened(asked: FirstStudy) -> list[_Found]:
     """Every checkpoint, in the order given."""
     names = _distinct_names([Path(one).name for one in asked.checkpoints])
     found: list[_Found] = []
     for name, given in zip(names, asked.checkpoints, strict=True):
+        _check_folder(given)
         written = _beside(Path(given), asked.out) if Path(given).is_dir() else given
         location = str(Path(given).resolve()) if Path(given).is_dir() else given
         model = Model(name=name, role=Role.STUDENT, checkpoint=location)
@@ -149,6 +164,24 @@ def _opened(asked: FirstStudy) -> list[_Found]:
         positions = positions_held(read_config(model, checkpoint.folder))
         found.append(_Found(model, written, preview, checkpoint, positions))
     return found
+
+
+def _check_folder(given: str) -> None:
+    """Raises UsageError for a path that is no checkpoint; a hub name is asked for elsewhere."""
+    path = Path(given)
+    if not path.exists() and not given.startswith((".", "/", "~")):
+        return
+    if (path / "config.json").is_file():
+        return
+    step = "name the folder that save_pretrained wrote, which holds config.json; or a hub name"
+    if path.is_file():
+        raise UsageError(f"{given} is a file, and a checkpoint is a folder", next_step=step)
+    if not path.is_dir():
+        raise UsageError(f"no such folder: {given}", next_step=step)
+    inner = sorted(one.parent.name for one in path.glob("*/config.json"))
+    if inner:
+        step = f"name one of the folders in it: {_listed(inner)}"
+    raise UsageError(f"no checkpoint there: {given} has no config.json", next_step=step)
 
 
 def _distinct_names(names: Sequence[str]) -> list[str]:
@@ -220,10 +253,16 @@ def _task(asked: FirstStudy, teacher: _Found) -> _Task:
     common = {"kind": family.kind, "data": {"source": source, "path": str(asked.data.resolve())}}
     blank = family.section.model_validate(common)
     table = read_table(blank.data, None)
-    own: dict[str, Any] = dict(_columns(asked, family.columns(blank), table, teacher))
+    own: dict[str, Any] = _columns(asked, family.columns(blank), table, teacher)
     if asked.labels:
         own["labels"] = list(asked.labels)
-    section = family.section.model_validate(common | own)
+    try:
+        section = family.section.model_validate(common | own)
+    except ValidationError as error:
+        raise UsageError(
+            f"{table.source}: {'; '.join(problems_of(error))}",
+            next_step=f"say the columns: --column KEY=COLUMN, with KEY one of {', '.join(own)}",
+        ) from error
     samples = load_samples(
         section,
         seed=0,
@@ -237,8 +276,8 @@ def _task(asked: FirstStudy, teacher: _Found) -> _Task:
 
 def _columns(
     asked: FirstStudy, keys: Mapping[str, str | None], table: DataTable, teacher: _Found
-) -> dict[str, str]:
-    """The column of each of the task's keys.
+) -> dict[str, Any]:
+    """The column of each of the task's keys; of a column for each label, all of them.
 
     Raises:
         UsageError: a key or column that does not exist, or a key for which no column is found.
@@ -255,10 +294,25 @@ def _columns(
     if "text_pair" in keys and not {"text", "text_pair"} & set(said):
         pair = next((pair for pair in PAIRS if set(pair) <= set(table.columns)), None)
         said |= dict(zip(("text", "text_pair"), pair, strict=True)) if pair else {}
+    labels = _label_columns(said, table, teacher)
     for key, default in keys.items():
-        if key not in said and default is not None:
-            said[key] = _column(key, default, table, teacher, asked, taken=set(said.values()))
-    return {key: said[key] for key in keys if key in said}
+        if key in said or (labels and key == "label"):
+            continue
+        taken = set(said.values()) | set(labels)
+        if default is not None:
+            said[key] = _column(key, default, table, teacher, asked, taken)
+        elif key == "score" and "text_pair" in said:
+            said[key] = _column(key, key, table, teacher, asked, taken)
+    found: dict[str, Any] = {key: said[key] for key in keys if key in said}
+    return found | ({"label_columns": labels} if labels else {})
+
+
+def _label_columns(said: Mapping[str, str], table: DataTable, teacher: _Found) -> list[str]:
+    """One column for each of the labels of a task that may give several; none where they lack."""
+    names = teacher.preview.label_names or ()
+    several = "label_columns" in family_of(teacher.preview.family.kind).section.model_fields
+    whole = bool(names) and set(names) <= set(table.columns)
+    return list(names) if several and whole and "label" not in said else []
 
 
 def _column(
@@ -273,7 +327,12 @@ def _column(
     if key == "label":
         fitting = [one for one in free if _fits(table, one, teacher, asked)]
         if len(fitting) == 1:
+            _check_header(table, fitting[0])
             return fitting[0]
+    if key in {"label", "score"}:
+        numbers = [one for one in free if _is_numeric(table, one)]
+        if teacher.preview.label_names is None and len(numbers) == 1:
+            return numbers[0]
     if key == "text":
         lengths = {one: _mean_length(table, one) for one in free}
         longest = max(lengths, key=lambda one: lengths[one], default="")
@@ -295,6 +354,25 @@ def _fits(table: DataTable, column: str, teacher: _Found, asked: FirstStudy) -> 
     reading = choose_reading(values, teacher.model.name, names, order=asked.labels or None)
     distinct = {(type(value), value): value for value in values}.values()
     return not reading.problem and all(reading.reader.read(one) is not None for one in distinct)
+
+
+def _check_header(table: DataTable, column: str) -> None:
+    """Raises UsageError where a column that was found by its values is called like one of them."""
+    if any(row.get(column) == column for row in table.rows):
+        raise UsageError(
+            f"{table.source}: the first line should name the columns, and '{column}' there is "
+            "also a value of its column: is the line missing?",
+            next_step=f"put one above it, such as text,label; or say --column label={column}",
+        )
+
+
+def _is_numeric(table: DataTable, column: str) -> bool:
+    """Whether a column holds nothing but numbers, not all of them whole: no ids."""
+    try:
+        values = [float(str(row.get(column))) for row in table.rows]
+    except ValueError:
+        return False
+    return not all(value.is_integer() for value in values)
 
 
 def _mean_length(table: DataTable, column: str) -> float:
@@ -393,9 +471,11 @@ def _task_lines(task: _Task, teacher: _Found) -> Iterator[str]:
     labels = Counter(family_of(task.section).row_labels(task.samples))
     notes = {
         "kind": f"of {teacher.written}",
-        "data": f"{len(task.table.rows):,} rows",
+        "data": f"{len(task.table.rows):,} {'row' if len(task.table.rows) == 1 else 'rows'}",
         "text": f"of the columns {_listed(task.table.columns)}",
-        "label": _listed([f"{one} {count:,}" for one, count in labels.most_common()]),
+        "label": _listed(
+            [f"{one.replace(', ', ' + ')} {count:,}" for one, count in labels.most_common()]
+        ),
         "max_length": task.lengths or "tokens",
         "length_buckets": "a sample is padded to the next of these: Triton joins equal shapes",
     }
@@ -460,6 +540,6 @@ def _next_step(error: UsageError) -> str:
             "name the classes in the order of the model's outputs: --labels NAME,NAME,...; or the "
             "right column: --column label=COLUMN"
         )
-    return (
-        error.next_step or "mend it and run harness init again; --column KEY=COLUMN names a column"
-    )
+    if "modules.json" in str(error):
+        return "write the study by hand, with 'pooling': studies/sts-minilm.yaml is one to copy"
+    return error.next_step or "correct it and run harness init again"

@@ -55,10 +55,11 @@ def parse_study(
             json.dumps(document, default=str), strict=True, context={"base": base or Path.cwd()}
         )
     except ValidationError as error:
-        raise StudyError(source, _problems(error, tree)) from error
+        raise StudyError(source, problems_of(error, tree)) from error
 
 
-def _problems(error: ValidationError, tree: yaml.Node | None) -> list[str]:
+def problems_of(error: ValidationError, tree: yaml.Node | None = None) -> list[str]:
+    """Each problem in words, with its place; with its line where the composed YAML is given."""
     problems = []
     for item in error.errors():
         place, line = _place(item["loc"], tree)

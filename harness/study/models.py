@@ -55,6 +55,10 @@ class Model(Strict):
     @classmethod
     def _folder_exists(cls, checkpoint: str, info: ValidationInfo) -> str:
         if not checkpoint.startswith((".", "/", "~")):
+            if (resolve(Path(checkpoint), info) / "config.json").is_file():
+                raise ValueError(
+                    f"a hub name or a folder? A folder of that name is there: write ./{checkpoint}"
+                )
             return checkpoint
         folder = resolve(Path(checkpoint), info)
         if not (folder / "config.json").is_file():

@@ -256,6 +256,10 @@ class _Parser:
             return
         named = ", ".join(name for name in scales if name)
         problem = f"{metric.name} needs a unit"
+        # A word behind the number was meant as one, unless a clause could begin with it.
+        foreign = self._next.kind == "word" and self._next.text not in {"and", "at", *METRICS}
+        if foreign:
+            amount, unit = self._next, self._next.text
         if unit:
             problem = f"{metric.name} is not measured in '{unit}'"
         rule = f"expected {named}" if named else "expected a bare number"
@@ -263,9 +267,8 @@ class _Parser:
 
     def _check_value(self, amount: _Token, metric: Metric, value: float, *, relative: bool) -> None:
         if not 0 < value < math.inf:
-            raise self._error(
-                amount, f"no measurement can show {metric.name} to be so", "expected more than 0"
-            )
+            problem = f"no measurement can show {metric.name} to be so"
+            raise self._error(amount, problem, "expected more than 0, and not infinite")
         if not relative and value > metric.unit.largest:
             most = "is a share and cannot exceed 1 (100%)"
             if not metric.unit.is_share:

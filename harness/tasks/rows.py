@@ -105,6 +105,7 @@ def _from_csv(path: Path) -> DataTable:
     try:
         with _fields_of_any_size():
             header = next(reader, [])
+            _check_separator(path, header)
             line = reader.line_num + 1
             for values in reader:
                 if len(values) == len(header):
@@ -122,6 +123,23 @@ def _from_csv(path: Path) -> DataTable:
         problems.append(f"line 1: repeated columns: {', '.join(repeated)}")
     refuse(str(path), problems)
     return DataTable(str(path), tuple(header), rows, lines)
+
+
+_SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "bars"}
+
+
+def _check_separator(path: Path, header: Sequence[str]) -> None:
+    """Raises DataError for a header without a comma that has another separator in it."""
+    if len(header) != 1:
+        return
+    for sign, called in _SEPARATORS.items():
+        if sign in header[0]:
+            raise DataError(
+                f"{path}: line 1: the columns are separated by {called}, and a CSV's by commas",
+                next_step='convert it: python -c "import pandas as p; '
+                f"p.read_csv('{path.name}', sep={sign!r}, dtype=str, keep_default_na=False)"
+                f".to_csv('{path.stem}-commas.csv', index=False)\"",
+            )
 
 
 def _lines(text: str) -> Iterator[str]:

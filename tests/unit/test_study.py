@@ -262,3 +262,12 @@ def test_a_family_s_ensemble_is_asked_for_by_its_key_or_by_the_former_one(key):
     dumped = study.model_dump(mode="json")
     assert dumped["families"][0]["ensemble"] is True
     assert parse_study(dumped, source="study") == study
+
+
+def test_a_folder_is_not_taken_for_a_hub_name(tmp_path):
+    (tmp_path / "models" / "teacher").mkdir(parents=True)
+    (tmp_path / "models" / "teacher" / "config.json").write_text("{}")
+    document = yaml.safe_load((ROOT / "studies" / "local-checkpoint.yaml").read_text())
+    document["families"][0]["models"][0]["checkpoint"] = "models/teacher"
+    with pytest.raises(StudyError, match=r"write \./models/teacher"):
+        parse_study(document, source="study", base=tmp_path)

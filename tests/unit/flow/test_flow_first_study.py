@@ -154,6 +154,10 @@ def test_the_first_problem_is_one_line_with_the_next_step(models, tmp_path):
         ((models / "large",), {"columns": {"answer": "kind"}}, "the task has no such key"),
         ((models / "qa",), {}, "which column is the task's 'question' cannot be told"),
         ((models / "large",), {"objective": "speed < 5"}, "unknown metric 'speed'"),
+        ((models / "large",), {"objective": "p95 < 5 min"}, "not measured in 'min'; expected us"),
+        ((models / "absent",), {}, "no such folder: .*absent"),
+        ((models,), {}, "no checkpoint there: .*models0 has no config.json"),
+        ((data,), {}, "test.csv is a file, and a checkpoint is a folder"),
     ]
     for checkpoints, said, problem in cases:
         with pytest.raises(UsageError, match=problem) as caught:
@@ -175,3 +179,46 @@ def test_checkpoints_of_one_name_get_two(models, tmp_path):
     study, text = written(tmp_path, rows(tmp_path, "sentence", "kind"), models / "large", other)
     assert [one.name for one in study.families[0].models] == ["large", "large-2"]
     assert yaml.safe_load(text)["families"][0]["models"][1]["checkpoint"] == "./more/large"
+
+
+@pytest.mark.parametrize("separator", ["\t", ";", "|"])
+def test_a_file_that_is_not_separated_by_commas_says_how_to_convert_it(
+    models, tmp_path, monkeypatch, separator
+):
+    path = tmp_path / "test.csv"
+    lines = [f"a line, the {number}th{separator}{LABELS[number % 3]}" for number in range(9)]
+    path.write_text("\n".join([f"text{separator}kind", *lines]) + "\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="the columns are separated by") as caught:
+        written(tmp_path, path, models / "large")
+    _, step = caught.value.next_step.split(": ", 1)
+    monkeypatch.chdir(tmp_path)
+    exec(step.removeprefix('python -c "').removesuffix('"'), {})
+    study, _ = written(tmp_path, tmp_path / "test-commas.csv", models / "large")
+    assert (study.families[0].task.text, study.families[0].task.label) == ("text", "kind")
+
+
+def test_a_row_is_not_taken_for_the_names_of_the_columns(models, tmp_path):
+    path = rows(tmp_path, "sentence", "kind")
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]), encoding="utf-8")
+    with pytest.raises(UsageError, match="'code' there is also a value of its column"):
+        written(tmp_path, path, models / "large")
+
+
+def test_the_numbers_of_a_regression_are_found(tmp_path):
+    make_classifier(tmp_path / "model", ("score",), seed=9, problem_type="regression")
+    path = tmp_path / "rated.csv"
+    lines = [f"{number},line {number},{number / 4}" for number in range(12)]
+    path.write_text("\n".join(["id,sentence,rating", *lines]) + "\n", encoding="utf-8")
+    study, _ = written(tmp_path, path, tmp_path / "model")
+    assert (study.families[0].task.kind, study.families[0].task.label) == ("regression", "rating")
+
+
+def test_a_column_for_each_label_is_found(tmp_path):
+    kind = "multi_label_classification"
+    make_classifier(tmp_path / "model", LABELS, seed=9, problem_type=kind)
+    path = tmp_path / "tagged.csv"
+    lines = [f"line {number},{number % 2},{1 - number % 2},0" for number in range(12)]
+    path.write_text("\n".join(["text,code,prose,other", *lines]) + "\n", encoding="utf-8")
+    study, text = written(tmp_path, path, tmp_path / "model")
+    assert study.families[0].task.label_columns == list(LABELS)
+    assert "label:" not in text
