@@ -137,9 +137,11 @@ def _artefact(
 
 
 FULL = CardPlan()
-DEMO = CardPlan(samples=200, rounds=2, fresh_processes=2, window_s=0.01, served_s=0.0)
+DEMO = CardPlan(
+    samples=100, rounds=2, fresh_processes=1, window_s=0.01, batch_sizes=(1, 16), served_s=0.0
+)
 """Part of a run that has load-tested its variants already: their trials are its served side."""
-QUICK = CardPlan(samples=100, rounds=3, fresh_processes=1, window_s=0.004, served_s=0.0)
+QUICK = dataclasses.replace(DEMO, window_s=0.004)
 PRELOADED, FROZEN = "harness.flow.preloaded", "harness.profiling.frozen"
 SERVED_WARMUP_S = 1.0
 CARD_REPEAT = 1000

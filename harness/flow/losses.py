@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from harness.flow.options import ProgressSink, ignore_progress
 from harness.flow.preparation import OpenedModel, PreparedFamily
 from harness.flow.scoring import SCORING_BATCH, outcomes_path, standing
 from harness.flow.serving import Served
+from harness.flow.side_by_side import SharedProgress, at_once, side_by_side
 from harness.quality.collection import Predictor, collect_outcomes, read_outcomes, write_outcomes
 from harness.quality.pairs import loss_chain
 from harness.quality.slices import Rows, Slicing, slice_losses, slicings
@@ -29,7 +32,7 @@ from harness.tasks.losses import Step
 from harness.tasks.outcomes import Outcomes
 from harness.tasks.registry import family_of
 from harness.tasks.rowwise import take
-from harness.types import ModelVariant, Precision, Progress, Role, ServingConfig
+from harness.types import ModelVariant, Precision, Role, ServingConfig
 from harness.types.losses import LossChain, LossEntry
 
 Windows = tuple[tuple[int, int, int], ...]
@@ -113,10 +116,33 @@ def trace_losses(
     if not todo:
         return
     tracer = _Tracer(study, prepared, served, folder)
-    for number, variant in enumerate(todo):
-        stage = f"where {prepared.family.name} lost quality"
-        progress(Progress(stage, number, len(todo), variant.name))
-        folder.journal.add(tracer.entry(variant))
+    tracer.ask_teacher()
+    shared = SharedProgress(progress, f"where {prepared.family.name} lost quality", len(todo))
+
+    def traced(variants: Sequence[ModelVariant]) -> list[LossEntry]:
+        entries = []
+        for variant in variants:
+            shared.told(variant.name, 0.0)
+            entries.append(tracer.entry(variant))
+            shared.told(variant.name, 1.0)
+        return entries
+
+    most = at_once(todo) if served.takes_several else 1
+    tasks = [partial(traced, each) for each in _by_model(prepared, todo)]
+    with side_by_side(tasks, most) as results:
+        for entries in results:
+            for entry in entries():
+                folder.journal.add(entry)
+
+
+def _by_model(
+    prepared: PreparedFamily, variants: Sequence[ModelVariant]
+) -> list[list[ModelVariant]]:
+    """A list for each model, because its variants share what was asked of it."""
+    grouped: dict[str, list[ModelVariant]] = {}
+    for variant in variants:
+        grouped.setdefault(prepared.opened[variant.name].model.name, []).append(variant)
+    return list(grouped.values())
 
 
 @dataclass(frozen=True)
@@ -127,6 +153,17 @@ class _Tracer:
     prepared: PreparedFamily
     served: Served
     folder: RunFolder
+    pytorch: Lock = field(default_factory=Lock)
+    """Held while a checkpoint is loaded and asked: transformers changes PyTorch's global settings
+    while it loads one."""
+
+    def ask_teacher(self) -> None:
+        """Ask what every entry needs, before several are made at once; `entry` tells problems."""
+        if self.prepared.family.task.chain_samples and self.prepared.teacher.path.name:
+            with suppress(CheckpointError, ServerError):
+                self._checkpoint(self.prepared.teacher)
+        if len(self.prepared.variants) > 1:
+            _ = self._teacher_outcomes, self._slicings
 
     def entry(self, variant: ModelVariant) -> LossEntry:
         family = self.prepared.family.name
@@ -235,11 +272,12 @@ class _Tracer:
             variant, name=f"{opened.model.name}.checkpoint", sha256=opened.checkpoint.digest
         )
         task = self.prepared.family.task
-        return self._asked(
-            asked,
-            opened,
-            lambda: CheckpointPredictor(opened.model, opened.checkpoint, task, opened.dataset),
-        )
+        with self.pytorch:
+            return self._asked(
+                asked,
+                opened,
+                lambda: CheckpointPredictor(opened.model, opened.checkpoint, task, opened.dataset),
+            )
 
     def _artefact(self, variant: ModelVariant) -> Outcomes:
         """Row by row where a row's answer depends on its batch, so that batching shows apart."""

@@ -13,6 +13,7 @@ from harness.flow.left_out import SERVING, failed_variant, needed, tell
 from harness.flow.options import ProgressSink
 from harness.flow.preparation import PreparedFamily
 from harness.flow.serving import Served
+from harness.flow.side_by_side import SharedProgress, at_once, side_by_side
 from harness.planning.decision import judge_quality
 from harness.quality.collection import collect_outcomes, read_outcomes, write_outcomes
 from harness.quality.pairs import batch_consistency, compare_with_teacher, measure_alone
@@ -22,7 +23,7 @@ from harness.runs.folder import RunFolder
 from harness.runs.journal import QualityEntry
 from harness.study import Study
 from harness.tasks.registry import family_of
-from harness.types import BatchConsistency, Decision, ModelVariant, Progress, Role, ServingConfig
+from harness.types import BatchConsistency, Decision, ModelVariant, Role, ServingConfig
 
 # Scored at the server's own maximum, so that the dynamic batcher never joins two requests: with
 # dynamic int8 activations a row's answer depends on its batch, and a score must not on chance.
@@ -40,23 +41,15 @@ def score_family(
     folder: RunFolder,
     progress: ProgressSink,
 ) -> None:
-    """Score what the journal does not hold yet; the teacher comes first.
+    """Score what the journal does not hold yet: the teacher first, then two variants at a time.
 
-    A variant that the server does not load or answer is left out and told, with its reason.
+    Large models, and those on a server that is not the harness's own, are scored one at a time. A
+    variant that the server does not load or answer is left out and told, with its reason.
 
     Raises:
         ServerError: the server died, or does not serve what the others are compared with.
     """
-    for number, variant in enumerate(prepared.variants):
-        if not _is_scored(variant, prepared, folder):
-            stage = f"quality of {prepared.family.name}"
-            step = Progress(stage, number, len(prepared.variants), variant.name)
-            progress(step)
-            relay = partial(_relay, progress, step)
-            with _left_out_if_not_served(variant, prepared, served, folder, progress):
-                folder.journal.add(
-                    _score_variant(study, variant, prepared, served, folder, progress=relay)
-                )
+    _score_variants(study, prepared, served, folder, progress)
     for one in prepared.pipelines:
         variant = one.pipeline.variant
         if one.pipeline.model.name in folder.journal.failed:
@@ -66,6 +59,39 @@ def score_family(
                 folder.journal.add(_score_pipeline(study, one, prepared, served, folder, progress))
     if prepared.baseline:
         _score_baseline(study, prepared, folder)
+
+
+def _score_variants(
+    study: Study,
+    prepared: PreparedFamily,
+    served: Served,
+    folder: RunFolder,
+    progress: ProgressSink,
+) -> None:
+    todo = [each for each in prepared.variants if not _is_scored(each, prepared, folder)]
+    shared = SharedProgress(
+        progress,
+        f"quality of {prepared.family.name}",
+        len(prepared.variants),
+        done=len(prepared.variants) - len(todo),
+    )
+
+    def scored(variant: ModelVariant) -> QualityEntry:
+        shared.told(variant.name, 0.0)
+        return _score_variant(
+            study, variant, prepared, served, folder, progress=shared.of(variant.name)
+        )
+
+    # The teacher alone and first: the others are paired with its answers.
+    teacher = [each for each in todo if each.name == prepared.teacher.name]
+    others = [each for each in todo if each not in teacher]
+    most = at_once(prepared.variants) if served.takes_several else 1
+    for variants in (teacher, others):
+        tasks = [partial(scored, each) for each in variants]
+        with side_by_side(tasks, most) as results:
+            for variant, result in zip(variants, results, strict=True):
+                with _left_out_if_not_served(variant, prepared, served, folder, progress):
+                    folder.journal.add(result())
 
 
 @contextmanager
@@ -206,12 +232,6 @@ def _score_pipeline(
         tuple(scores),
         teacher_sha256=prepared.teacher.sha256,
     )
-
-
-def _relay(sink: ProgressSink, step: Progress, within: Progress) -> None:
-    """Show progress inside one variant as a fraction of its step."""
-    done = step.done + within.done / within.total
-    sink(Progress(step.stage, done, step.total, within.note))
 
 
 def _score_baseline(study: Study, prepared: PreparedFamily, folder: RunFolder) -> None:

@@ -144,6 +144,10 @@ class Served:
     names: Mapping[str, PayloadForm] = field(default_factory=dict)
     """How each variant takes its payloads, where that is not as they are encoded."""
 
+    takes_several: bool = False
+    """Whether variants may be loaded beside each other while nothing is timed: on the embedded
+    server, which nobody else uses."""
+
     def load(self, variant: ModelVariant, serving: ServingConfig) -> None:
         """Load a variant; where the server is measured as it is, it is there already."""
         if self.site.control is not None:
@@ -204,4 +208,5 @@ def serve(
         }
         pipelines = [one.pipeline for family in families for one in family.pipelines]
         control = OwnModels(client, {one.variant.name: one for one in pipelines})
-        yield Served(tuple(families), Site(server, client, control, targets))
+        site = Site(server, client, control, targets)
+        yield Served(tuple(families), site, takes_several=True)

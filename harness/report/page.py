@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.report.card.section import CardSection, card_section
@@ -121,7 +121,7 @@ def page_of(run: StoredRun) -> Page:
         families=tuple(
             _family_page(run, family, number) for number, family in enumerate(families, start=1)
         ),
-        trials=trials_table(run.trials, run.overheads),
+        trials=trials_table(run.trials, run.overheads, _judged(families)),
         artefacts=artefacts_table(run.variants),
         environment=environment_table(run.manifest),
         study=study_yaml(run.manifest),
@@ -159,6 +159,10 @@ def _family_page(run: StoredRun, family: FamilyResults, number: int) -> FamilyPa
         rejected=rejected_groups(family),
         card=card_section(card, styles) if card else None,
     )
+
+
+def _judged(families: Sequence[FamilyResults]) -> list[str]:
+    return list(dict.fromkeys(name for one in families for name in one.judged_latencies))
 
 
 def _facts(run: StoredRun) -> tuple[Setting, ...]:

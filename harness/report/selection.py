@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.metrics import PERCENTILES, TASK_SEPARATOR, latency_of, metric_named
+from harness.metrics import PERCENTILES, TASK_SEPARATOR, MetricKind, latency_of, metric_named
 from harness.runs.folder import StoredRun
 from harness.runs.series import LoadSeries
 from harness.study.objective import judged_latency
@@ -96,6 +96,13 @@ class FamilyResults:
     def percentile(self) -> str:
         """The latency that this family is judged on, by its metric's name: p95, mean."""
         return judged_latency(self.objective).name
+
+    @property
+    def judged_latencies(self) -> tuple[str, ...]:
+        """Every latency that the objective bounds, by its metric's name; p95 where it has none."""
+        kinds = {c.metric: metric_named(c.metric).kind for c in self.constraints}
+        bounded = [name for name, kind in kinds.items() if kind is MetricKind.LATENCY]
+        return tuple(bounded or [self.percentile])
 
     @property
     def recommended(self) -> TrialResult | None:

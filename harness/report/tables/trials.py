@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.hdr import UNBOUNDED_MS
+from harness.metrics import DEFAULT_LATENCY, SHOWN_PERCENTILES, metric_named
 from harness.report.selection import (
     FamilyResults,
     latency_split,
@@ -42,11 +44,8 @@ from harness.words.numbers import (
     span,
 )
 
-_COLUMNS = (
-    Column("Variant", numeric=False),
-    Column("Decision", numeric=False),
-    Column("Throughput", "inferences/s"),
-    Column("p95", "ms"),
+_FIRST = (Column("Variant", numeric=False), Column("Decision", numeric=False))
+_LOAD_AND_SERVING = (
     Column("Protocol", numeric=False),
     Column("Client batch"),
     Column("Load"),
@@ -54,9 +53,8 @@ _COLUMNS = (
     Column("Queue delay", "µs"),
     Column("Instances"),
     Column("Threads"),
-    Column("p50", "ms"),
-    Column("p99", "ms"),
-    Column("Mean", "ms"),
+)
+_LAST = (
     Column("Client", "ms"),
     Column("Queue", "ms"),
     Column("Compute", "ms"),
@@ -72,17 +70,37 @@ _COLUMNS = (
     Column("Stage", numeric=False),
     Column("Reason", numeric=False),
 )
+_LATENCIES = (*SHOWN_PERCENTILES, "mean")
 
 
-def trials_table(trials: Sequence[TrialResult], overheads: Sequence[ServerOverhead] = ()) -> Table:
+def trials_table(
+    trials: Sequence[TrialResult],
+    overheads: Sequence[ServerOverhead] = (),
+    judged: Sequence[str] = (DEFAULT_LATENCY,),
+) -> Table:
     """One row per trial, in the order they were measured.
 
     A latency that reads more than a tenth lower when it is timed from the send has that beside it.
+
+    Args:
+        trials: of every family.
+        overheads: what the server itself costs a request, by protocol.
+        judged: the latencies that the objectives bound, by their metrics' names. They stand in
+            front, beside the throughput.
     """
+    others = [name for name in _LATENCIES if name not in judged]
+    columns = (
+        *_FIRST,
+        Column("Throughput", "inferences/s"),
+        *map(_latency_column, judged),
+        *_LOAD_AND_SERVING,
+        *map(_latency_column, others),
+        *_LAST,
+    )
     return Table(
         caption="Every trial",
-        columns=_COLUMNS,
-        rows=tuple(_trial_row(result, overheads) for result in trials),
+        columns=columns,
+        rows=tuple(_trial_row(result, overheads, judged, others) for result in trials),
         note=_note(trials, overheads),
         sortable=True,
     )
@@ -108,7 +126,16 @@ def _joined(*details: str) -> str:
     return "\n".join(detail for detail in details if detail)
 
 
-def _trial_row(result: TrialResult, overheads: Sequence[ServerOverhead]) -> tuple[Cell, ...]:
+def _latency_column(name: str) -> Column:
+    return Column(metric_named(name).title, "ms")
+
+
+def _trial_row(
+    result: TrialResult,
+    overheads: Sequence[ServerOverhead],
+    judged: Sequence[str],
+    others: Sequence[str],
+) -> tuple[Cell, ...]:
     trial = result.trial
     serving, workload = trial.serving, trial.workload
     batch = result.server.batch_mean
@@ -118,7 +145,7 @@ def _trial_row(result: TrialResult, overheads: Sequence[ServerOverhead]) -> tupl
         words(trial.variant),
         decision_cell(result.decision),
         numeric(number(rate), rate, _joined(throughput_span(result), _offered(result))),
-        _percentile_cell(result, "p95"),
+        *(_latency_cell(result, name) for name in judged),
         words(PROTOCOLS[workload.protocol]),
         numeric(batch_words(workload), workload.client_batch_size),
         _load_cell(workload),
@@ -126,8 +153,7 @@ def _trial_row(result: TrialResult, overheads: Sequence[ServerOverhead]) -> tupl
         _told_cell(serving.queue_delay_us if serving.max_batch_size else None),
         _told_cell(serving.instance_count or None),
         _told_cell(serving.intra_op_threads or None),
-        _percentile_cell(result, "p50"),
-        _percentile_cell(result, "p99"),
+        *(_latency_cell(result, name) for name in others),
         *_split_cells(result),
         _overhead_cell(result, overheads),
         numeric(number(batch), batch),
@@ -181,11 +207,12 @@ def _failures_cell(result: TrialResult) -> Cell:
     return numeric(count(result.failures), result.failures, kinds)
 
 
-def _percentile_cell(result: TrialResult, name: str) -> Cell:
+def _latency_cell(result: TrialResult, name: str) -> Cell:
     found = percentile_of(result, name)
     if found is None:
         return numeric(milliseconds(None), None)
-    lines = [span(milliseconds(found.low_ms), milliseconds(found.high_ms))]
+    known = found.high_ms < UNBOUNDED_MS or found.low_ms > 0
+    lines = [span(milliseconds(found.low_ms), milliseconds(found.high_ms))] if known else []
     from_sent = service_ms(result, name)
     if from_sent is not None:
         lines.append(f"sent {milliseconds(from_sent)}")
@@ -193,10 +220,8 @@ def _percentile_cell(result: TrialResult, name: str) -> Cell:
 
 
 def _split_cells(result: TrialResult) -> tuple[Cell, ...]:
-    mean = result.latency.mean_ms if result.latency else None
     split = latency_split(result)
     values = (
-        mean,
         split.client_ms if split else None,
         result.server.queue_ms,
         result.server.compute_ms,

@@ -75,12 +75,12 @@ def verdict_table(run: StoredRun) -> Table:
     table.add_column("vs teacher", no_wrap=True)
     table.add_column("Load", no_wrap=True)
     table.add_column("Inf/s", justify="right", no_wrap=True)
-    percentiles = "/".join(dict.fromkeys(family.percentile for family in families))
-    table.add_column(f"{percentiles or 'p95'} ms", no_wrap=True)
+    judged = list(dict.fromkeys(family.percentile for family in families))
+    table.add_column(f"{judged[0]} ms" if len(judged) == 1 else "Latency ms", no_wrap=True)
     table.add_column("Decision")
     for family in families:
         for name in family.names:
-            table.add_row(*_verdict_row(family, name))
+            table.add_row(*_verdict_row(family, name, named=len(judged) > 1))
         for one in _never_made(family):
             table.add_row(Text(one.name), *(Text(MISSING) for _ in range(5)), _left_out(one))
     return table
@@ -140,14 +140,14 @@ def _summary(finding: Finding, family: FamilyResults, search: str) -> list[Rende
     return [head, *(Padding(line, (0, 0, 0, 2)) for line in lines)]
 
 
-def _verdict_row(family: FamilyResults, name: str) -> tuple[Text, ...]:
+def _verdict_row(family: FamilyResults, name: str, *, named: bool) -> tuple[Text, ...]:
     best = best_of_variant(family, name)
     return (
         Text(name, style="bold" if _is_recommended(family, name) else ""),
         *_quality(family, name),
         _load(best),
         Text(number(best.throughput_inferences_per_s) if best else MISSING),
-        _latency(family, best),
+        _latency(family, best, named=named),
         _decision(family, name, best),
     )
 
@@ -177,12 +177,14 @@ def _load(best: TrialResult | None) -> Text:
     )
 
 
-def _latency(family: FamilyResults, best: TrialResult | None) -> Text:
+def _latency(family: FamilyResults, best: TrialResult | None, *, named: bool) -> Text:
+    """The judged latency with its interval, and its name where the families differ in it."""
     found = percentile_of(best, family.percentile) if best else None
     if found is None:
         return Text(MISSING)
     interval = span(milliseconds(found.low_ms), milliseconds(found.high_ms))
-    return _with_interval(milliseconds(found.value_ms), interval)
+    name = f"{family.percentile} " if named else ""
+    return _with_interval(f"{name}{milliseconds(found.value_ms)}", interval)
 
 
 def _with_interval(value: str, interval: str) -> Text:
