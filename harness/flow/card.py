@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from harness.flow.spaces import serving_configs
 from harness.flow.trial import TrialRunner
 from harness.profiling.rounds import InProcess, measure_side_by_side
 from harness.profiling.subjects import ArtefactSubject, CheckpointSubject, Subject, runtime_version
-from harness.profiling.worker import preload
+from harness.profiling.worker import preload, start_forkserver
 from harness.runs.folder import RunFolder
 from harness.study import Model, Study, Task, variants_of
 from harness.system.storage import utc_now
@@ -138,10 +139,10 @@ def _artefact(
 
 FULL = CardPlan()
 DEMO = CardPlan(
-    samples=100, rounds=2, fresh_processes=1, window_s=0.01, batch_sizes=(1, 16), served_s=0.0
+    samples=200, rounds=2, fresh_processes=1, window_s=0.01, batch_sizes=(1, 16), served_s=0.0
 )
 """Part of a run that has load-tested its variants already: their trials are its served side."""
-QUICK = dataclasses.replace(DEMO, window_s=0.004)
+QUICK = dataclasses.replace(DEMO, samples=100, window_s=0.004)
 PRELOADED, FROZEN = "harness.flow.preloaded", "harness.profiling.frozen"
 SERVED_WARMUP_S = 1.0
 CARD_REPEAT = 1000
@@ -195,6 +196,18 @@ def preload_for(families: Sequence[PreparedFamily]) -> None:
             kind = str(config.get("model_type", "")).replace("-", "_")
             architectures.add(f"transformers.models.{kind}.modeling_{kind}")
     preload(PRELOADED, *sorted(architectures), FROZEN)
+
+
+def begin_preloading(families: Sequence[PreparedFamily]) -> Thread:
+    """Import what the card's measuring processes need, in the background.
+
+    Returns:
+        The thread that waits for it; join it before anything is timed.
+    """
+    preload_for(families)
+    thread = Thread(target=start_forkserver, name="preloading", daemon=True)
+    thread.start()
+    return thread
 
 
 def serve_card(

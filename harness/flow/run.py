@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness.flow.card import measure_card, serve_card
+from harness.flow.card import begin_preloading, measure_card, serve_card
 from harness.flow.external.study import ExternalStudy
 from harness.flow.external.variants import serve_external
 from harness.flow.inputs import check_inputs
@@ -52,7 +52,10 @@ def run_study(
         HarnessError: with the exit code its class names; finished results are in the journal.
     """
     with _served_into(study, folder, settings, external=external) as served:
+        preloading = begin_preloading(served.families) if card is not None else None
         _score(study, served, folder, settings)
+        if preloading is not None:
+            preloading.join()
         if external is None:
             measure_overhead(study, served, folder, settings)
         with trial_runner(study, served, folder, settings) as runner:

@@ -47,6 +47,16 @@ def preload(*modules: str) -> None:
     multiprocessing.get_context("forkserver").set_forkserver_preload(["__main__", *modules])
 
 
+def start_forkserver() -> None:
+    """Start the process that measuring processes are forked from.
+
+    Returns when it has imported what `preload` named.
+    """
+    process = multiprocessing.get_context("forkserver").Process(target=gc.collect, daemon=True)
+    process.start()
+    process.join()
+
+
 class Worker:
     """A subject in its own process; a context manager.
 

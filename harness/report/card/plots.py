@@ -38,7 +38,7 @@ def latency_plot(card: FamilyCard, styles: dict[str, VariantStyle]) -> Plot:
         for name in SHOWN_PERCENTILES
     ]
     layout = base_layout(
-        xaxis=log_axis("milliseconds a call, batch 1", values),
+        xaxis=log_axis("milliseconds per call, batch 1", values),
         yaxis=axis(
             "",
             type="category",

@@ -94,7 +94,7 @@ def bound_of(profile: OperatorProfile, roofline: Roofline) -> Bound:
 def _ideal_s(
     cost: OperatorCost, profile: OperatorProfile, roofline: Roofline, bytes_per_s: float
 ) -> float:
-    """The least time that the machine could take for an operator, a call of the model."""
+    """The least time that the machine could take for an operator, per call of the model."""
     moving_s = (cost.moved_bytes or 0.0) / bytes_per_s
     peak = roofline.peak(profile.runtime, cost.datatype)
     return max(moving_s, (cost.operations or 0.0) / peak.operations_per_s if peak else 0.0)

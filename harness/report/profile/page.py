@@ -131,7 +131,7 @@ def _operators_table(one: OperatorProfile) -> Table:
         columns=(
             Column("Operator", numeric=False),
             Column("Type", numeric=False),
-            Column("Time", "µs a call"),
+            Column("Time", "µs per call"),
             Column("Share"),
             Column("Calls"),
             Column("Operations", "million"),

@@ -50,7 +50,7 @@ def kinds_plot(profiles: list[OperatorProfile]) -> Plot:
                 },
                 "hovertext": [
                     f"<b>{safe(kind)}</b><br>batch {profile.batch_size}: "
-                    f"{number(times.get(kind, 0.0))} µs a call ({percent(share / 100)})"
+                    f"{number(times.get(kind, 0.0))} µs per call ({percent(share / 100)})"
                     for kind, share in zip(kinds, shares, strict=True)
                 ],
                 "hoverinfo": "text",
@@ -163,7 +163,7 @@ def _model_traces(
             f"<b>{safe(cost.name)}</b><br>batch {one.batch_size}, {cost.datatype}<br>"
             f"{number(cost.intensity)} operations a byte<br>"
             f"{number((cost.operations_per_s or 0.0) / _GIGA)} billion operations/s<br>"
-            f"{number(cost.time_us)} µs a call"
+            f"{number(cost.time_us)} µs per call"
             for cost in counted
         ],
         "hoverinfo": "text",

@@ -174,7 +174,7 @@ def slices_table(family: FamilyResults, entry: LossEntry) -> Table | None:
         Column("Samples"),
         Column("Teacher"),
         Column("Variant"),
-        Column("Loss", unit_of(metric)),
+        Column("Change", unit_of(metric)),
         Column("Further than elsewhere", "Holm p"),
     ]
     columns += [Column("Training samples")] if trained else []
@@ -250,7 +250,7 @@ def shifts_table(entry: LossEntry) -> Table | None:
         caption=f"Confusions that {entry.variant} makes more often",
         columns=(
             Column("Class", numeric=False),
-            Column("taken for", numeric=False),
+            Column("Taken for", numeric=False),
             Column("Teacher", "samples"),
             Column("Variant", "samples"),
         ),

@@ -18,8 +18,9 @@ from harness.types import (
     Workload,
 )
 from harness.types.load_texts import arrivals_text, mix_text, shape_text
-from harness.words.numbers import MISSING, megabytes, number
+from harness.words.numbers import MISSING, megabytes, number, percent
 
+_GIGABYTE = 10**9
 _REMOTE_NOTE = (
     " remote: the file lies on an external server, where it cannot be read; in place of its "
     "digest stands that of its address, of what the server says of the model (its version, tensors "
@@ -88,7 +89,9 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
     elif isinstance(value, list | tuple):
         yield name, ", ".join(str(item) for item in value)
     elif name.endswith(" bytes") and isinstance(value, int):
-        yield name.removesuffix(" bytes"), f"{number(value / 1e9)} GB"
+        yield name.removesuffix(" bytes"), _size_words(value)
+    elif name.endswith(" share") and isinstance(value, float):
+        yield name, percent(value)
     else:
         yield name, MISSING if value is None else str(value)
 
@@ -98,6 +101,12 @@ def study_yaml(manifest: Mapping[str, Any]) -> str:
     return yaml.safe_dump(
         _plain(manifest.get("study", {})), sort_keys=False, allow_unicode=True, width=88
     )
+
+
+def _size_words(size_bytes: int) -> str:
+    if size_bytes < _GIGABYTE:
+        return f"{megabytes(size_bytes)} MB"
+    return f"{number(size_bytes / _GIGABYTE)} GB"
 
 
 def _plain(value: Any) -> Any:

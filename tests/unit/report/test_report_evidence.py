@@ -9,8 +9,10 @@ from unusual_runs import interrupted, no_evidence_over_time, nothing_yet, open_l
 
 from harness.report.page import page_of
 from harness.report.selection import families_of, leading_trials, service_ms
+from harness.report.tables.provenance import environment_table
 from harness.report.tables.search import cold_start_table, ended_early, search_table, search_words
 from harness.report.tables.trust import trust_table
+from harness.study.objective import parse_objective
 from harness.types import (
     RESPONSE,
     SERVICE,
@@ -43,6 +45,29 @@ def rows_of(table):
     return {
         what.text: (measured.text, tolerated.text) for what, measured, tolerated, _ in table.rows
     }
+
+
+def test_the_latency_that_is_judged_stands_beside_the_throughput():
+    run = sample_run()
+    judged = parse_objective("p90 < 30 ms, p50 < 10 ms, accuracy >= 90% of teacher")
+    prose = parse_objective("mean < 30 ms")
+    page = page_of(replace(run, objectives={"topics": judged, "prose": prose}))
+    titles = [column.title for column in page.trials.columns]
+    assert titles[2:7] == ["Throughput", "p90", "p50", "mean", "Protocol"]
+    assert sorted(titles.count(name) for name in ("p50", "p90", "p95", "p99", "mean")) == [1] * 5
+    first = run.trials[0]
+    p90_ms = first.latency.percentiles["p90"].value_ms
+    assert page.trials.rows[0][titles.index("p90")].sort == p90_ms
+    assert page.trials.rows[0][titles.index("mean")].sort == first.latency.mean_ms
+
+
+def test_sizes_and_shares_of_the_environment_read_as_elsewhere():
+    manifest = {"artefacts": {"small": {"size_bytes": 342_000}, "large": {"size_bytes": 8 * 10**9}}}
+    manifest |= {"data": {"padding_share": 0.14652}}
+    rows = {what.text: value.text for what, value in environment_table(manifest).rows}
+    assert rows["artefacts · small · size"] == "0.342 MB"
+    assert rows["artefacts · large · size"] == "8.00 GB"
+    assert rows["data · padding share"] == "14.7%"
 
 
 def test_lateness_is_tolerated_by_the_latency_that_was_measured(topics):

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,12 @@ from sample_run import sample_run
 from unusual_runs import UNUSUAL
 
 from harness.cli.session import print_outcome
-from harness.report.selection import families_of
+from harness.report.selection import best_of_variant, families_of
 from harness.report.terminal.quality import quality_table
 from harness.report.terminal.run import cold_start_table, verdict_summary, verdict_table
 from harness.report.terminal.trial import trial_table
-from harness.words.numbers import MISSING
+from harness.study.objective import parse_objective
+from harness.words.numbers import MISSING, milliseconds
 
 RUNS = {"sample_run": sample_run, **UNUSUAL}
 
@@ -44,6 +46,16 @@ def test_a_variant_is_one_line():
     names = {name for family in families_of(run) for name in family.names}
     lines = printed(verdict_table(run)).splitlines()
     assert len(lines) == 2 + len(names)  # under the title and the columns' names
+
+
+def test_families_judged_on_different_latencies_say_which():
+    run = sample_run()
+    prose = parse_objective("p90 < 30 ms")
+    table = printed(verdict_table(replace(run, objectives={**run.objectives, "prose": prose})))
+    assert "Latency ms" in table
+    line = next(one for one in table.splitlines() if one.startswith("prose-student-fp32"))
+    best = best_of_variant(families_of(run)[1], "prose-student-fp32")
+    assert f"p90 {milliseconds(best.latency.percentiles['p90'].value_ms)} " in line
 
 
 def test_a_row_says_quality_best_trial_latency_and_decision():
