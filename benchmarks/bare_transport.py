@@ -1,7 +1,7 @@
 """Our transports without Locust: so many greenlets that send, and nothing else.
 
-A script of its own, because gevent has to patch the interpreter before anything is imported. It
-drives load for so many seconds and prints its percentiles as one JSON object.
+A separate script, because gevent has to patch the interpreter before anything is imported. It
+drives load for this many seconds and prints its percentiles as one JSON object.
 
     python benchmarks/bare_transport.py grpc 127.0.0.1:8001 cached payloads.npz 16 5
 """

@@ -50,7 +50,7 @@ class Case:
     samples: int
     truth: float
     study: Callable[[np.random.Generator, int], Bounds]
-    """Draws a study of so many samples, and gives its interval."""
+    """Draws a study of this many samples, and gives its interval."""
 
 
 def main() -> int:

@@ -61,7 +61,7 @@ def mm1(service_s: float, utilisation: float) -> KnownQueue:
         waiting = rng.geometric(1 - utilisation, trials) - 1
         services[:, 0] += np.where(waiting > 0, rng.gamma(np.maximum(waiting, 1), service_s), 0.0)
         departures = _fifo(arrivals, services)
-        # That request carries the backlog, which is no latency of its own to speak of.
+        # That request carries the backlog, so its own latency means little.
         return arrivals[:, 1:], (departures - arrivals)[:, 1:]
 
     truth_s = -math.log(1 - QUANTILE) * service_s / (1 - utilisation)

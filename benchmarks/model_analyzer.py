@@ -1,6 +1,6 @@
 """NVIDIA's Model Analyzer, the peer that searches serving configurations.
 
-It lives in an environment of its own in the cache, drives the same perf_analyzer as the other
+It lives in its own environment in the cache, drives the same perf_analyzer as the other
 benchmarks, and talks to an embedded Triton that serves the model's own repository (its 'remote'
 mode: each configuration is loaded by name, with an override).
 """

@@ -5,7 +5,7 @@ Above a table stand the command that printed it, the day and the machine.
 
     python benchmarks/page.py                              # everything: about 40 minutes
     python benchmarks/page.py --only generator_capacity fidelity
-    python benchmarks/page.py --from runs/benchmarks       # only writes the page anew
+    python benchmarks/page.py --from runs/benchmarks       # only writes the page again
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 SAMPLE_EVERY_S = 0.02
 LOST_NS = 200_000
-"""In one sample: more is a stretch in which client or server stood still."""
+"""In one sample: more is a stretch in which client or server stalled."""
 MEDIAN_LIMIT_US, P99_LIMIT_US = 50.0, 200.0
 
 

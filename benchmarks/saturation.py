@@ -58,7 +58,7 @@ class _Connection:
 def answers_per_s(
     address: str, request: bytes, *, in_flight: int, warmup_s: float, seconds: float
 ) -> float:
-    """Answers a second with so many requests always in flight.
+    """Answers per second with this many requests always in flight.
 
     Raises:
         ConnectionError: an answer that is not 200, or none.

@@ -76,7 +76,7 @@ def main() -> int:
 
 def measure(study_file: Path) -> StartUp:
     """Check and open a study in this process."""
-    import torch  # noqa: F401  (imported before the measurement: it is no part of it)
+    import torch  # noqa: F401  (imported before the measurement: it is not part of it)
     import transformers  # noqa: F401
 
     from harness.flow.inputs import check_inputs

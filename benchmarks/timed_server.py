@@ -1,6 +1,6 @@
 """A KServe v2 server with known latencies: the truth that `fidelity` measures against.
 
-A process of its own, so that it shares no interpreter with a client. It answers every inference
+A separate process, so that it shares no interpreter with a client. It answers every inference
 alike, after a time drawn from the case's distribution, and writes down what each one *really*
 took: from the moment the kernel received its bytes (`SO_TIMESTAMPNS`, socket(7)) to the moment its
 answer was handed to the kernel. What it takes to wake this process, the timer, Python and the

@@ -1,4 +1,4 @@
-"""Print what pyproject.toml requires, one a line; arguments are the extras wanted beside it.
+"""Print what pyproject.toml requires, one per line; arguments are the extras wanted beside it.
 
 An image installs these before it sees the source, so that a changed line of code costs no second
 download.

@@ -1,7 +1,7 @@
 """Every metric that an objective can name, defined once: the one place to add another.
 
 A latency is a *span* of a request's time and a *statistic* of it: `p95` is the 95th percentile of
-the span that counts (from the scheduled time to the answer), and a span of its own, named `ttft`,
+the span that counts (from the scheduled time to the answer), and its own span, named `ttft`,
 would make `ttft_p95` and the rest of `STATISTICS` with one entry of `harness.types.SPANS` whose
 `judged` is true. All other metrics are entries of their own.
 
@@ -152,7 +152,7 @@ class Metric:
 
     @property
     def quantile(self) -> float | None:
-        """Of a latency's percentile; None of a mean, and of all that is no latency."""
+        """Of a latency's percentile; None of a mean, and of all that is not a latency."""
         return PERCENTILES.get(self.statistic)
 
 
@@ -333,7 +333,7 @@ _QUALITY = (
 class MetricRegistry(Mapping[str, Metric]):
     """All metrics by name: those of the spans that are judged, then the entries of this module.
 
-    Spans are looked up anew each time, so that a span is a metric from the moment it is entered.
+    Spans are looked up again each time, so that a span is a metric from the moment it is entered.
     """
 
     def __init__(self, entries: Iterable[Metric]) -> None:

@@ -46,7 +46,7 @@ def _add_choice(parser: LocustArgumentParser) -> None:
         default=NO_VARIANT if variants else "",
         choices=[NO_VARIANT, *variants] if variants else None,
         include_in_web_ui=bool(variants),
-        help="of the repository; it is loaded where the server has not done so yet",
+        help="variant in the repository; it is loaded if the server has not loaded it",
     )
     parser.add_argument(
         "--objective", default="", help="judged while the test runs, such as p95 < 50 ms"
@@ -55,7 +55,7 @@ def _add_choice(parser: LocustArgumentParser) -> None:
         "--protocol",
         default=AUTO,
         choices=[AUTO, "http", "grpc"],
-        help="auto: as the host is written",
+        help="auto: by the scheme of the host",
     )
     parser.add_argument(
         "--load-mode",
@@ -90,17 +90,19 @@ def _add_traffic(parser: LocustArgumentParser) -> None:
     parser.add_argument(
         "--payloads", default="", help="payload file (.npz) of a harness run, for --model"
     )
-    parser.add_argument("--batch-mix", default="", help="rows drawn instead, such as 1:0.7,8:0.3")
     parser.add_argument(
-        "--seed", "--payload-seed", default="0", help="draws the payloads and the arrivals"
+        "--batch-mix", default="", help="draw rows per request instead, such as 1:0.7,8:0.3"
+    )
+    parser.add_argument(
+        "--seed", "--payload-seed", default="0", help="seed for drawing payloads and arrivals"
     )
     parser.add_argument(
         "--response-cache",
         action="store_true",
-        help="answers of the server's response cache count: caching is what is measured",
+        help="count answers from the server's response cache",
     )
     parser.add_argument(
-        "--known-answers", default="", help="file (.npz) of answers to hold the model's against"
+        "--known-answers", default="", help="file (.npz) of answers to compare the model's with"
     )
 
 
@@ -113,15 +115,15 @@ def _add_open_loop(parser: LocustArgumentParser) -> None:
         "--trace-unit",
         default=AUTO,
         choices=[AUTO, *map(str, TraceUnit)],
-        help="of a trace's numbers; auto: as its column is named",
+        help="unit of a trace's numbers; auto: by the name of its column",
     )
     parser.add_argument(
-        "--shape", default="", help="of the rate over time, such as ramp:0.2..1/60s, sine:0..1/1h"
+        "--shape", default="", help="rate over time, such as ramp:0.2..1/60s, sine:0..1/1h"
     )
     parser.add_argument(
         "--max-in-flight",
         default="1000",
-        help="beyond so many in flight what falls due is dropped, and counted",
+        help="requests beyond this many in flight are dropped, and counted",
     )
 
 
@@ -138,10 +140,12 @@ def _add_connection(parser: LocustArgumentParser) -> None:
         "--transport",
         default=str(GrpcImplementation.NATIVE),
         choices=[str(one) for one in GrpcImplementation],
-        help="what speaks gRPC",
+        help="gRPC client",
     )
     parser.add_argument(
-        "--request-timeout", default="30", help="seconds without an answer that are a failure"
+        "--request-timeout",
+        default="30",
+        help="seconds after which a request without an answer has failed",
     )
     parser.add_argument(
         "--metrics-url",
@@ -149,7 +153,7 @@ def _add_connection(parser: LocustArgumentParser) -> None:
         help="Prometheus page of the server; port 8002 of the host by default",
     )
     parser.add_argument("--ca-file", default="", help="certificates to trust, in PEM")
-    parser.add_argument("--insecure", action="store_true", help="take any certificate")
+    parser.add_argument("--insecure", action="store_true", help="do not verify certificates")
     parser.add_argument(
         "--header",
         action="append",

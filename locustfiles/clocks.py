@@ -49,7 +49,7 @@ def offset_of(exchanges: Sequence[Exchange], *, same_machine: bool = False) -> C
     Args:
         exchanges: at least one.
         same_machine: both processes run under one kernel, whose clock is one, unless somebody gave
-            a container a time of its own: that shows.
+            a container its own time: that shows.
     """
     low_ns = max(one.shown_ns - one.answered_ns for one in exchanges)
     high_ns = min(one.shown_ns - one.asked_ns for one in exchanges)

@@ -64,7 +64,7 @@ class Watcher(Protocol):
         """The clock of a test has started."""
 
     def results_replaced(self, results: Results) -> None:
-        """From here on its numbers are counted anew."""
+        """From here on its numbers are counted again."""
 
     def phase_changed(self) -> None:
         """When another of its phases begins was decided just now."""
@@ -133,7 +133,7 @@ class Conductor:
         self.environment.shape_class = shape_of(self.environment, plan, self.begin_phase)
 
     def prepare_or_exit(self) -> None:
-        """The same for a test that nobody can mend on a page: a mistake is one line, and exit 2."""
+        """The same for a test that nobody can fix on a page: a mistake is one line, and exit 2."""
         with exiting_on_mistakes(self):
             self.prepare(self._options(), self.environment.host)
 
@@ -188,7 +188,7 @@ class Conductor:
         asked = "an open loop" if plan.is_open_loop else f"--host {plan.host}"
         raise UsageError(
             f"{names} is not the user for {asked}: that is {user.__name__}",
-            next_step="leave the user's name away: the host's scheme and --rate choose it",
+            next_step="leave the user's name out: the host's scheme and --rate choose it",
         )
 
     def _on_test_start(self, **_: Any) -> None:

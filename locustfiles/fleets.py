@@ -244,7 +244,7 @@ class WorkerFleet:
         """Tell a worker when the test has started, or will."""
         state, name = self._aboard[client_id], self._name(client_id)
         if not state.exchanges:
-            logger.error("%s does not say what its clock shows: it takes no part", name)
+            logger.error("%s does not report its clock and is left out", name)
             return
         state.clock = offset_of(state.exchanges, same_machine=state.same_machine)
         results.worker(name).clock_error_s = state.clock.error_ns / NS
@@ -275,7 +275,7 @@ class WorkerFleet:
     def _note_gone(self, client_id: str, *, gone: bool) -> None:
         name = self._name(client_id)
         if gone:
-            logger.warning("%s is gone; the test goes on, and what it had reported stays", name)
+            logger.warning("%s is gone; the test goes on, and what it had reported is kept", name)
         else:
             logger.warning("%s is back", name)
         if self._conductor is not None and self._conductor.results is not None:

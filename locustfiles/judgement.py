@@ -85,11 +85,11 @@ def _troubles_of(state: WorkerState, results: Results, now_s: float) -> Iterator
     if missing := results.attendance.missing(state.name):
         yield (
             f"{missing} of {results.attendance.made(state.name)} reports of {state.name} did not "
-            "arrive: what it saw in so many seconds is not counted"
+            "arrive: what it saw in this many seconds is not counted"
         )
     if state.stood_still_s > STANDSTILL_SHARE * results.whole(now_s).duration_s:
         yield (
-            f"{state.name} stood still for {seconds(state.stood_still_s)} s: its share of the load "
+            f"{state.name} stalled for {seconds(state.stood_still_s)} s: its share of the load "
             "was missing for so long"
         )
 
@@ -114,7 +114,7 @@ def _of_worker(state: WorkerState, allowed_ms: float) -> Iterator[str]:
     if lag_ms > allowed_ms:
         yield (
             f"{state.name} woke late (p99 of its event loop's lag {latency(lag_ms)}, "
-            f"{latency(allowed_ms)} are tolerated): give it a core of its own, or {MORE_WORKERS}"
+            f"{latency(allowed_ms)} are tolerated): give it its own core, or {MORE_WORKERS}"
         )
 
 

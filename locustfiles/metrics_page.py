@@ -1,4 +1,4 @@
-"""The test's metrics for a Prometheus: `/metrics` beside Locust's page, or on a port of its own.
+"""The test's metrics for a Prometheus: `/metrics` beside Locust's page, or on its own port.
 
 Of a master they are the merged results of all workers. Counters go on over resets and from test to
 test. docs/telemetry.md lists every metric.
@@ -30,7 +30,7 @@ def show_metrics(environment: Environment, conductor: Conductor, web_ui: WebUI |
     """Serve them wherever this process is looked at.
 
     Raises:
-        SystemExit: `--metrics-port` is no port, or taken (exit code 2).
+        SystemExit: `--metrics-port` is not a port, or taken (exit code 2).
     """
     monitor = LoadMonitor()
     _Feed(environment, conductor, monitor)

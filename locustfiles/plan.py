@@ -36,7 +36,7 @@ TRITON_PORTS = {"http": "8000", "grpc": "8001"}
 METRICS_PORT = "8002"
 NO_OBJECTIVE = ServiceLevelObjective("", ())
 SHORTEST_STEP_S = 3.0
-"""Locust changes the number of users once a second, and a step is left a second to settle."""
+"""Locust changes the number of users once per second, and a step is left a second to settle."""
 LEAD_S = 1.0
 """Time for Locust to start a user in each process: none of them may begin late."""
 _MOMENT_S = 0.001
@@ -73,7 +73,7 @@ class Plan:
 
     @property
     def is_open_loop(self) -> bool:
-        """Whether requests fall due by a schedule of their own."""
+        """Whether requests fall due by their own schedule."""
         return self.workload.load_mode is LoadMode.OPEN
 
     @property
@@ -134,13 +134,13 @@ def make_plan(options: Namespace, host: str | None) -> Plan:
 
 
 def _objective(text: str) -> ServiceLevelObjective:
-    """Quality is no load test's business: beside other clauses it is left to others."""
+    """Quality is not a load test's business: beside other clauses it is left to others."""
     if not text.strip():
         return NO_OBJECTIVE
     slo = parse_objective(text)
     if not load_clauses(slo):
         raise UsageError(
-            f"--objective {text!r}: a load test measures no quality, and nothing else is asked for",
+            f"--objective {text!r}: a load test does not measure quality",
             next_step="name a latency, a throughput or an error rate, such as p95 < 50 ms",
         )
     return slo
@@ -152,7 +152,7 @@ def _what_to_send(options: Namespace) -> tuple[str, Path]:
     if variant and options.model and options.model != variant:
         raise UsageError(
             f"the variant {variant} and the model {options.model}",
-            next_step="choose one: --variant is of the repository, --model anybody's",
+            next_step="choose one: --variant from the repository, --model any on the server",
         )
     if variant and options.payloads:
         return variant, Path(options.payloads)
@@ -208,7 +208,7 @@ def _workload(options: Namespace, host: str) -> Workload:
     mix = parse_mix(options.batch_mix) if options.batch_mix else ()
     if mix and options.client_batch_size:
         raise UsageError(
-            "a client batch size and a mix of them", next_step="leave --client-batch-size away"
+            "a client batch size and a mix of them", next_step="leave --client-batch-size out"
         )
     batch_size = _whole("--client-batch-size", options.client_batch_size or "1")
     return Workload(
@@ -235,7 +235,7 @@ def _check_load_mode(asked: str, *, is_open: bool) -> None:
     if asked == LoadMode.CLOSED and is_open:
         raise UsageError(
             "a closed loop with a rate",
-            next_step="leave --rate and the trace away, or choose an open loop",
+            next_step="leave --rate and the trace out, or choose an open loop",
         )
 
 
@@ -253,7 +253,7 @@ def _check_exclusive(
     if workload.load_mode is LoadMode.OPEN and (sweep or users_shape):
         raise UsageError(
             "a rate with a sweep or a shape of the users: these are for a closed loop",
-            next_step="leave --rate away, or shape the rate with --shape",
+            next_step="leave --rate out, or shape the rate with --shape",
         )
 
 
@@ -267,7 +267,7 @@ def _target(options: Namespace, host: str) -> Target:
     for text in options.header:
         name, colon, value = text.partition(":")
         if not colon:
-            raise UsageError(f"'{text}' is no header", next_step="write it as 'NAME: VALUE'")
+            raise UsageError(f"'{text}' is not a header", next_step="write it as 'NAME: VALUE'")
         headers.append((name.strip(), value.strip()))
     return parse_target(
         host.rstrip("/"),
@@ -303,11 +303,11 @@ def _number(name: str, text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise UsageError(f"{name} '{text}' is no number") from error
+        raise UsageError(f"{name} '{text}' is not a number") from error
 
 
 def _whole(name: str, text: str) -> int:
     try:
         return int(text)
     except ValueError as error:
-        raise UsageError(f"{name} '{text}' is no whole number") from error
+        raise UsageError(f"{name} '{text}' is not a whole number") from error

@@ -144,7 +144,7 @@ class Results:
     """CLOCK_MONOTONIC of the process that sums up, at the start of slice 0."""
 
     def continued(self, now_s: float) -> Results:
-        """The same test counted anew, from the next slice on: its phases go on as they were."""
+        """The same test counted again, from the next slice on: its phases go on as they were."""
         fresh = Results(self.test, attendance=self.attendance, start_ns=self.start_ns)
         if (phase := self.phase_at(now_s)) != RAMP_UP:
             fresh.begin(phase, now_s + SLICE_S)
@@ -262,7 +262,7 @@ class Results:
         """Reports are due every second: of one that is overdue the rest was spent not running.
 
         A process that is stopped, or starved, wakes at the end of that time: only what lies in a
-        phase that counts is held against it.
+        phase that counts is compared with it.
         """
         start_s = report.elapsed_s - report.interval_s + REPORT_EVERY_S
         if report.elapsed_s - start_s < STANDSTILL_S:

@@ -1,4 +1,4 @@
-"""The server's side of a running test, read about once a second by the process people look at."""
+"""The server's side of a running test, read about once per second by the process people look at."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SERIES = ("nv_gpu_", "nv_inference_request_failure")
 REFUSED = "connection refused"
 """In the words of every transport where no process listens: the server has ended."""
 BEGUN_ANEW = (
-    "the server's counters began anew: it or the model was restarted; totals go on from what was "
+    "the server's counters were reset: it or the model was restarted; totals go on from what was "
     "read before"
 )
 
@@ -118,9 +118,9 @@ class ServerPoll:
         lines = [one for one in (text or "").splitlines() if one.startswith(SERIES)]
         page = MetricsPage.parse("\n".join(lines) + "\n")
         if not url:
-            self.gpu_problem = "no metrics page is known: --metrics-url names it"
+            self.gpu_problem = "the metrics page is unknown: give it with --metrics-url"
         elif text is None:
-            self.gpu_problem = f"no metrics page answers at {url}: --metrics-url names it"
+            self.gpu_problem = f"no metrics page answers at {url}: give it with --metrics-url"
         elif not page.values("nv_gpu_utilization") and not page.values("nv_gpu_memory_used_bytes"):
             self.gpu_problem = "the server's metrics show no GPU"
         else:
@@ -138,5 +138,5 @@ class ServerPoll:
 
     def _note_back(self, at_s: float) -> None:
         if self.problem and self.counters.stretches:
-            self.notices.append((at_s, "server statistics are back"))
+            self.notices.append((at_s, "server statistics are available again"))
         self.problem = ""

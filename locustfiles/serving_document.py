@@ -21,7 +21,7 @@ from results import Results
 from serving_watch import Watched, confidence_of
 from summary import QUANTILES
 
-NO_OBJECTIVE = "No objective was asked for: the form takes one, such as p95 < 50 ms."
+NO_OBJECTIVE = "No objective was given: enter one in the form, such as p95 < 50 ms."
 
 
 def test_document(watched: Watched, now_s: float) -> dict[str, Any]:

@@ -28,7 +28,7 @@ DOWNLOADS = [
     {"href": "./serving/series.csv", "title": "Download per-second series (CSV)"},
 ]
 FRESH_S = 0.9
-"""However many pages are open, the document is made about once a second."""
+"""However many pages are open, the document is made about once per second."""
 _SCRIPT = b'<script type="module" src="./serving/static/serving.js"></script>'
 
 
@@ -55,7 +55,7 @@ def add_serving_tab(
 
 
 class _Documents:
-    """The document, made anew only when it is asked for and old."""
+    """The document, made again only when it is asked for and old."""
 
     def __init__(self, conductor: Conductor, watch: ServingWatch, log: SessionLog) -> None:
         self._conductor, self._watch, self._log = conductor, watch, log

@@ -277,7 +277,7 @@ def _trial(watched: Watched, phase: PhaseResult, duration_s: float) -> Trial:
 
 
 def _judged_workload(plan: Plan, trial: Trial) -> Workload:
-    """Users that come and go by a shape are not held against one number of them."""
+    """Users that come and go by a shape are not compared with one number of them."""
     if plan.users_shape is None:
         return trial.workload
     return replace(trial.workload, concurrency=1)

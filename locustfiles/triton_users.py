@@ -27,7 +27,7 @@ from harness.load.transports.contract import RequestFailure
 from harness.types import WireProtocol
 
 REQUESTS_A_TASK = 200
-"""Locust's own work between two tasks costs as much as a request: it is done once in so many."""
+"""Locust's own work between two tasks costs as much as a request: it is done once in this many."""
 MOST_BLOCKING_CALLS = 10_000
 """Cap of gevent's native thread pool; threads are made as they are needed."""
 _READ = 1

@@ -22,7 +22,7 @@ from results import SETTLING
 SETTLE_SHARE = 0.2
 """Of a sweep's step, left out of its result: the queue of the step before has to go."""
 SHORTEST_SETTLE_S = 1.0
-"""Locust looks at a shape once a second, and workers hear of a change a little later."""
+"""Locust looks at a shape once per second, and workers hear of a change a little later."""
 ALL_AT_ONCE = 100.0
 """Users started per second: Locust warns above."""
 
@@ -97,7 +97,7 @@ class UserSweep(PlannedShape):
         self._step = -1
 
     def reset_time(self) -> None:
-        """The test starts anew."""
+        """The test starts again."""
         super().reset_time()  # type: ignore[no-untyped-call]  # Locust's
         self._step = -1
 
@@ -125,7 +125,7 @@ def step_name(users: int) -> str:
 
 
 def users_of_step(name: str) -> int | None:
-    """The other way round; None for a phase that is no step of a sweep."""
+    """The other way round; None for a phase that is not a step of a sweep."""
     return int(name.removesuffix(_STEP)) if name.endswith(_STEP) else None
 
 

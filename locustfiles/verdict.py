@@ -59,7 +59,7 @@ def verdict_lines(watched: Watched) -> Iterator[str]:
     if needed_s := watched.needed_s():
         yield f"A test of about {number(needed_s)} s would tell."
     if left_out := ", ".join(one.text for one in quality_clauses(watched.plan.slo)):
-        yield f"Not judged here: {left_out} (a load test measures no quality)"
+        yield f"Not judged here: {left_out} (a load test does not measure quality)"
 
 
 def _judged_phases(watched: Watched) -> list[str]:

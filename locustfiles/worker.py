@@ -130,7 +130,7 @@ class LocustWorker:
 def spare_the_users() -> None:
     """Have Locust do twice what it does often and slowly, in this process.
 
-    For each of its hundred options a worker makes Locust's whole parser anew, whenever it is told
+    For each of its hundred options a worker makes Locust's whole parser again, whenever it is told
     of users: half a second in which no user runs. Its statistics go to the master every three
     seconds, and the page moves no faster.
     """

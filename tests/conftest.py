@@ -24,7 +24,7 @@ sys.path.append(str(Path(harness.serving.__file__).parent / "backends" / "onnxru
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# No test may fail because the machine stood still: examples have no deadline.
+# No test may fail because the machine stalled: examples have no deadline.
 UNHURRIED = settings(
     deadline=None,
     max_examples=25,
@@ -61,7 +61,7 @@ def server_environment() -> ServerEnvironment:
 
 @pytest.fixture(scope="session")
 def tiny_variant(tmp_path_factory: pytest.TempPathFactory) -> ModelVariant:
-    """The tiny model in a repository of its own; its folder's parent is the repository."""
+    """The tiny model in its own repository; its folder's parent is the repository."""
     return make_tiny_variant(tmp_path_factory.mktemp("model_repository"))
 
 

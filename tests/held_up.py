@@ -3,7 +3,7 @@
 A trial says it of itself: its reason has one of `HELD_UP`. Of a test, the tests' conftest says it:
 while the test ran, a thread that only sleeps woke late by more than `LOST_S` in all. Only then is
 its failure a `HeldUp`, which `make test` and `make check-slow` repeat, and say so; what fails on a
-machine that did not stand still is a fault, and so is what fails each time (docs/tests.md).
+machine that did not stall is a fault, and so is what fails each time (docs/tests.md).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ LATE_S = 0.01
 
 
 class HeldUp(AssertionError):  # noqa: N818  (no error: a reason to measure again)
-    """A test failed while the machine stood still or worked for others."""
+    """A test failed while the machine stalled or worked for others."""
 
 
 @contextmanager

@@ -111,7 +111,7 @@ class ScriptedServer:
     """Listens; the n-th connection plays the n-th script and is then closed.
 
     Args:
-        scripts: one a connection; connections beyond them are closed at once.
+        scripts: one per connection; connections beyond them are closed at once.
         host: where to listen.
         tls: its certificate, for encryption.
     """

@@ -44,7 +44,7 @@ class Peer:
         self.got: list[Any] = []
         """Every frame that came, in order."""
         self.split = 0
-        """Send in pieces of so many bytes; 0 in one."""
+        """Send in pieces of this many bytes; 0 in one."""
 
     def greet(self, settings: dict[int, int] | None = None) -> None:
         """Take the client's preface, send our settings."""

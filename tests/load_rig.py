@@ -35,7 +35,7 @@ from harness.types import (
 ROWS = 20
 LENGTHS = (8, 16)
 REQUEST_TIMEOUT_S = 20.0
-"""A busy machine stalls for seconds, and that is no failure of what is tested."""
+"""A busy machine stalls for seconds, and that is not a failure of what is tested."""
 WORKLOAD: dict[str, Any] = {
     "concurrency": 4,
     "client_batch_size": 2,

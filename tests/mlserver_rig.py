@@ -1,4 +1,4 @@
-"""MLServer, a KServe v2 server that nobody here wrote, in an environment of its own."""
+"""MLServer, a KServe v2 server that nobody here wrote, in its own environment."""
 
 from __future__ import annotations
 

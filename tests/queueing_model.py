@@ -1,4 +1,4 @@
-"""What a small closed queueing model says of a trial, in place of a server.
+"""What a small closed queueing model says of a trial, instead of a server.
 
 N requests in flight, batches joined up to the maximum batch, one service time a batch: latencies
 and throughputs bend where real ones do. Seeded by the trial: the same numbers every time.
@@ -25,7 +25,7 @@ from harness.types import (
 )
 
 BOUND_MS = 50.0
-# name -> (family, role, precision, parameters, megabytes, ms a batch, ms a sample)
+# name -> (family, role, precision, parameters, megabytes, ms per batch, ms per sample)
 MODELS = {
     "topics-teacher-fp32": ("topics", Role.TEACHER, Precision.FP32, 2_140_000, 8.61, 0.9, 1.15),
     "topics-teacher-int8": ("topics", Role.TEACHER, Precision.INT8, 2_140_000, 2.31, 0.8, 0.72),

@@ -21,7 +21,7 @@ _FUNCTIONS = (
 def copy_bindings(package: Path, folder: Path) -> Path:
     """Copy an installed `tensorrt_bindings` as the package `tensorrt` that can be imported.
 
-    Import it in a process of its own, after `sys.setdlopenflags(os.RTLD_LAZY)`.
+    Import it in its own process, after `sys.setdlopenflags(os.RTLD_LAZY)`.
     """
     copied = Path(shutil.copytree(package, folder / "tensorrt"))
     (module,) = copied.glob("tensorrt*.so")

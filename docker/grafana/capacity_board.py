@@ -27,12 +27,12 @@ CAPACITY = Dashboard(
             "Within the objective",
             (
                 Panel(
-                    "Capacity, inferences a second",
+                    "Capacity, inferences per second",
                     (Query(f"harness_capacity_inferences_per_second{{{CHOSEN}}}", PER_LOAD),),
                     kind="stat", width=8, height=5,
                 ),
                 Panel(
-                    "Capacity, requests a second",
+                    "Capacity, requests per second",
                     (Query(f"harness_capacity_requests_per_second{{{CHOSEN}}}", PER_LOAD),),
                     unit="reqps", kind="stat", width=8, height=5,
                 ),
@@ -89,7 +89,7 @@ CAPACITY = Dashboard(
                     "Busy model instances",
                     (Query(BUSY_INSTANCES, "{{model}}"),),
                     width=8,
-                    description="Inference seconds a second, each execution counted once.",
+                    description="Inference seconds per second, each execution counted once.",
                 ),
                 Panel(
                     "Executed batch, mean",

@@ -28,7 +28,7 @@ COMPARED = Dashboard(
                     "Capacity within the objective",
                     (Query(f"harness_capacity_inferences_per_second{{{CHOSEN}}}", PER_LOAD),),
                     unit="short", kind="bargauge", width=8,
-                    description="Most inferences a second of a trial that passed.",
+                    description="Most inferences per second of a trial that passed.",
                 ),
                 Panel(
                     "p95 of the last trial",
@@ -61,7 +61,7 @@ COMPARED = Dashboard(
                     unit="s",
                 ),
                 Panel(
-                    "Inferences a second",
+                    "Inferences per second",
                     (Query(f"sum by (variant) ({rate('harness_inferences_total', CHOSEN)})",
                            "{{variant}}"),),
                 ),

@@ -41,7 +41,7 @@ class BlockCounts:
     def of(
         cls, slices: Sequence[SparseHistogram], dropped: Sequence[int] = (), *, blocks: int
     ) -> Self:
-        """Merge a window's slices into at most so many blocks; slices may be empty.
+        """Merge a window's slices into at most this many blocks; slices may be empty.
 
         Args:
             slices: equally long, in time order.

@@ -93,7 +93,8 @@ def still_warming(window: Sequence[TimeSlice]) -> int:
     """How many of a window's first slices belong to a warm-up that outlasted its time; else 0.
 
     Only a start that is slower than all that follows, by far, is called so: a queue near its limit
-    swings by itself, and that is what the bounds are for. Latency that grows is no warm-up either.
+    swings by itself, and that is what the bounds are for. Latency that grows is not a warm-up
+    either.
     """
     points, per_point = _points_us(window)
     if len(points) < FEWEST_POINTS:

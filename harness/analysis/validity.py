@@ -46,7 +46,7 @@ from harness.words.numbers import asked, latency, number, percent, seconds
 GENERATOR_CPU_AIM = 0.60
 """Cores per process that the number of workers in a remedy aims at."""
 RATE_NOISE_DEVIATIONS = 4.0
-"""Of random arrivals: by so many an open loop may miss its rate beyond RATE_SHORTFALL."""
+"""Of random arrivals: by this many an open loop may miss its rate beyond RATE_SHORTFALL."""
 COUNT_SKEW_S = 0.10
 """Server and client cut the window at their own moments; so much traffic may lie between them."""
 
@@ -310,7 +310,7 @@ def _more_workers(load: LoadResult) -> str:
 
 
 def _more_room(load: LoadResult) -> str:
-    """More processes help one that was busy; one that was not lacked a core of its own."""
+    """More processes help one that was busy; one that was not lacked its own core."""
     if load.generator_cpu >= GENERATOR_CPU_AIM:
         return _more_workers(load)
     return (

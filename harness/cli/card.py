@@ -24,16 +24,16 @@ from harness.study.file import load_study
 def card(
     study_file: StudyFile,
     samples: Annotated[
-        int, typer.Option(min=20, help="Batch-1 calls that are timed of each model.")
+        int, typer.Option(min=20, help="Timed calls at batch 1 per model.")
     ] = FULL.samples,
     out: Out = None,
     resume: Resume = False,
     repository: Repository = DEFAULT_REPOSITORY,
     as_json: AsJson = False,
 ) -> None:
-    """Measure each model by itself: size, memory, quality, latency and throughput, and served.
+    """Measure each model by itself, in process and served: size, memory, quality and speed.
 
-    With --resume on a finished run its scores are kept, and the card joins its report.
+    With --resume on a finished run, its scores are kept and the card is added to its report.
     """
     study = load_study(study_file)
     plan = dataclasses.replace(FULL, samples=samples)

@@ -27,7 +27,7 @@ def demo(
     repository: Repository = DEFAULT_REPOSITORY,
     verbose: Verbose = False,
 ) -> int:
-    """Train, distil, export, serve and measure the embedded models, and decide."""
+    """Train, distil, export, serve and measure small example models, and decide."""
     study = load_study(bundled("studies/reference.yaml"))
     if quick:
         study = quick_study(study)

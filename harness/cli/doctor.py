@@ -24,7 +24,7 @@ from harness.words.numbers import number
 
 NEEDED_GIB = 4
 GENERATOR_SHARE = 4
-"""One of so many cores goes to the load generators, which need far less than the server."""
+"""One of this many cores goes to the load generators, which need far less than the server."""
 BUSY_SHARE = 0.25
 """Load average a core from which on the machine counts as busy."""
 EXTRAS = {"export": "torch", "quality": "sklearn"}
@@ -43,11 +43,11 @@ class Check:
 
 def doctor(
     prepare: Annotated[
-        bool, typer.Option("--prepare", help="Make the embedded server's environment now.")
+        bool, typer.Option("--prepare", help="Install the embedded server's environment now.")
     ] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Say what this machine has, what is missing, and how to get it."""
+    """Show what this machine has, what is missing, and how to get it."""
     if prepare:
         with ProgressDisplay() as progress:
             ensure_server_environment(progress)
@@ -128,8 +128,8 @@ def _other_load() -> Check:
         return Check("other work", "ok", words)
     return Check(
         "other work", "note",
-        f"{words}: something else is running, and what is measured now would be its doing too",
-        "end it (see top), or wait until the load average has fallen",
+        f"{words}: something else is running and would disturb the measurements",
+        "stop it (see top), or wait until the load average has fallen",
     )  # fmt: skip
 
 
@@ -151,7 +151,7 @@ def _server() -> Check:
         return Check("embedded Triton", "missing", str(error), error.next_step)
     if environment is None:
         return Check(
-            "embedded Triton", "note", "not made yet (made on first use)",
+            "embedded Triton", "note", "not installed yet (installed on first use)",
             "harness doctor --prepare",
         )  # fmt: skip
     return Check("embedded Triton", "ok", str(environment.tritonserver))

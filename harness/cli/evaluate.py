@@ -36,8 +36,8 @@ class TaskOptions:
     tasks: Annotated[
         str | None,
         typer.Option(
-            help="lm-evaluation-harness tasks for the language models, and for the classifiers "
-            "those that choose among classes: names, patterns or YAML files, as in mnli,wikitext.",
+            help="lm-evaluation-harness tasks, as names, patterns or YAML files: mnli,wikitext. "
+            "Classifiers answer those that choose among classes.",
             show_default=False,
         ),
     ] = None
@@ -51,7 +51,7 @@ class TaskOptions:
         int | None,
         typer.Option(
             min=1,
-            help="How many documents of each lm-eval task, from the first.",
+            help="Use only the first N documents of each lm-eval task.",
             show_default=False,
         ),
     ] = None
@@ -63,7 +63,7 @@ class TaskOptions:
     ] = None
     no_cache: Annotated[
         bool,
-        typer.Option("--no-cache", help="Ask every question again, whatever was answered before."),
+        typer.Option("--no-cache", help="Do not reuse answers from earlier runs."),
     ] = False
 
     def request(self) -> TaskRequest:
@@ -82,9 +82,9 @@ def evaluate(
     kept: FolderOptions,
     repository: Repository = DEFAULT_REPOSITORY,
 ) -> int:
-    """Export, serve and score every variant through the endpoint, beside its teacher.
+    """Export, serve and score every variant through the endpoint, compared with its teacher.
 
-    A variant that cannot be exported or served is left out, and said. The exit code is 5 where
+    A variant that cannot be exported or served is left out, with a warning. The exit code is 5 if
     that leaves a family's teacher without any of its students.
     """
     check_trackers(kept.trackers)
@@ -122,7 +122,7 @@ def _print_scores(run: StoredRun, path: Path, *, as_json: bool) -> None:
         *([warning_lines(run)] if has_warnings(run) else []),
     )
     for known in known_before(run.tasks):
-        print_line(f"{known} (--no-cache asks anew)")
+        print_line(f"{known} (--no-cache asks again)")
     print_line(f"run: {path}")
 
 

@@ -18,8 +18,8 @@ def export(
 ) -> int:
     """Export every variant of a study with its config.pbtxt, ready for any Triton.
 
-    What cannot be exported is printed with its reason; the others are there all the same, and the
-    exit code is that of the first failure.
+    Variants that cannot be exported are printed with the reason; the others are exported all the
+    same. The exit code is that of the first failure.
     """
     study = load_study(study_file)
     with ProgressDisplay() as progress:

@@ -31,8 +31,8 @@ class ExternalServerOptions:
     url: Annotated[
         str | None,
         typer.Option(
-            help="An external server, instead of the embedded one: http://H:P, https://, grpc://, "
-            "grpcs://.",
+            help="Measure a server that is already up instead of the embedded one: http://H:P, "
+            "https://, grpc:// or grpcs://.",
             show_default=False,
         ),
     ] = None
@@ -47,20 +47,19 @@ class ExternalServerOptions:
     ca_file: Annotated[
         Path | None,
         typer.Option(
-            help="With --url: PEM file of certificates to trust.",
+            help="With --url: PEM file with the certificates to trust.",
             exists=True,
             dir_okay=False,
             show_default=False,
         ),
     ] = None
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="With --url: accept any certificate.")
+        bool, typer.Option("--insecure", help="With --url: do not verify certificates.")
     ] = False
     metrics_url: Annotated[
         str | None,
         typer.Option(
-            help="With --url: its metrics page; default: Triton's at port 8002, where there is "
-            "one.",
+            help="With --url: the server's metrics page; default: port 8002, if Triton's is there.",
             show_default=False,
         ),
     ] = None
@@ -81,8 +80,7 @@ class ExternalServerOptions:
             )
         if self.headers or self.ca_file or self.insecure or self.metrics_url:
             raise UsageError(
-                "--header, --ca-file, --insecure and --metrics-url go with --url, and there is "
-                "none",
+                "--header, --ca-file, --insecure and --metrics-url are only used with --url",
                 next_step=WITHOUT_URL,
             )
         return None
@@ -98,7 +96,8 @@ class ExternalStudyOptions:
         typer.Option(
             "--model-name",
             metavar="VARIANT=NAME",
-            help="With --url: what a variant is called there, if otherwise; may be repeated.",
+            help="With --url: the model's name on the server, if it is not the variant's; may be "
+            "repeated.",
             show_default=False,
         ),
     ] = field(default_factory=list)
@@ -106,7 +105,7 @@ class ExternalStudyOptions:
         bool,
         typer.Option(
             "--as-is",
-            help="With --url: load and configure nothing there, even where that is possible.",
+            help="With --url: do not load or reconfigure models on the server.",
         ),
     ] = False
 
@@ -120,7 +119,7 @@ class ExternalStudyOptions:
         address, names = self.remote.address(), parse_names(self.model_names)
         if address is None and (names or self.as_is):
             raise UsageError(
-                "--model-name and --as-is go with --url, and there is none", next_step=WITHOUT_URL
+                "--model-name and --as-is are only used with --url", next_step=WITHOUT_URL
             )
         if address is None:
             yield None
@@ -145,11 +144,11 @@ def check_own_server_options(
         UsageError: there is one.
     """
     told = {
-        "--cpus-server places": cpus_server,
-        "--server-ports are for": server_ports,
+        "--cpus-server": cpus_server,
+        "--server-ports": server_ports,
     }
     for what in (words for words, value in told.items() if remote and value is not None):
         raise UsageError(
-            f"{what} a server that the harness starts, and --url is up already",
+            f"{what} applies only to a server that the harness starts, not to --url",
             next_step="leave it out",
         )

@@ -20,13 +20,13 @@ def init(
         ),
     ],
     data: Annotated[Path, typer.Option(help="CSV or JSON lines file with the test split.")],
-    out: Annotated[Path, typer.Option(help="The study's file; it must not exist.")] = Path(
-        "study.yaml"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="The study file to write; it must not exist yet.")
+    ] = Path("study.yaml"),
     teacher: Annotated[
         str | None,
         typer.Option(
-            help="Which checkpoint is the teacher; default: the one with the most parameters.",
+            help="The checkpoint that is the teacher; default: the one with the most parameters.",
             show_default=False,
         ),
     ] = None,
@@ -35,15 +35,15 @@ def init(
         typer.Option(
             "--column",
             metavar="KEY=COLUMN",
-            help="A column by the task's key, as in text=body or label=topic; default: found by "
-            "name and content. May be given again.",
+            help="Which column is which, as in text=body or label=topic; default: found by name "
+            "and content. May be repeated.",
             show_default=False,
         ),
     ] = None,
     labels: Annotated[
         str | None,
         typer.Option(
-            help="Names of the classes in the data's order, where the checkpoints have none.",
+            help="Class names in the order of the models' outputs, if the checkpoints have none.",
             show_default=False,
         ),
     ] = None,
@@ -56,7 +56,7 @@ def init(
 ) -> None:
     """Write a commented study of your own models, from checkpoints and a data file.
 
-    The file is checked as `harness run` checks it before it is written.
+    Before it is written, the file goes through the same checks as in `harness run`.
     """
     study, text = write_first_study(
         FirstStudy(

@@ -46,7 +46,7 @@ def load(
     ] = None,
     serving: ServingOptions,
     out: Annotated[
-        Path | None, typer.Option(help="Keep the run folder here.", show_default=False)
+        Path | None, typer.Option(help="Keep the run folder at this path.", show_default=False)
     ] = None,
     repository: Repository = DEFAULT_REPOSITORY,
     generators: GeneratorOptions,
@@ -54,10 +54,10 @@ def load(
     telemetry: TelemetryOptions,
     as_json: AsJson = False,
 ) -> int:
-    """Drive one model once; prints what both sides saw, and exits by the objective's verdict.
+    """Run one trial on one model; the exit code is the verdict on the objective.
 
-    Without --url a variant of the study is exported and served first. Clauses on quality are not
-    judged: harness run is for those. Without an objective the exit code is 0, or 5 where the
+    Without --url, a variant of the study is exported and served first. Quality clauses are not
+    judged: use harness run for those. Without an objective, the exit code is 0, or 5 if the
     measurement was not valid.
     """
     plan = make_plan(source, traffic, serving, slo)

@@ -54,7 +54,7 @@ def make_plan(
         source: what is measured.
         traffic: what it is sent.
         serving: how it is served, where the harness serves.
-        slo: the objective in place of the study's.
+        slo: the objective instead of the study's.
 
     Raises:
         UsageError: options that contradict each other, or a study file that is wrong.
@@ -63,8 +63,8 @@ def make_plan(
     study, address = _study(source, slo), source.address()
     if address and serving.given:
         raise UsageError(
-            "the server at --url is measured as it is: --max-batch-size, --queue-delay-us, "
-            "--instances and --intra-op-threads are for one that the harness starts",
+            "--max-batch-size, --queue-delay-us, --instances and --intra-op-threads apply only "
+            "to a server that the harness starts, not to --url",
             next_step="leave them out",
         )
     protocol = address.protocol if address else source.protocol or WireProtocol.GRPC
@@ -80,12 +80,12 @@ def make_plan(
     )
     if traffic.until_decided and not plan.judged:
         raise UsageError(
-            "--until-decided, and no objective to decide",
+            "--until-decided needs an objective",
             next_step="name one: --slo 'p95 < 50 ms'",
         )
     if slo is not None and not plan.judged:
         raise UsageError(
-            f"--slo {slo!r}: a load test measures no quality, and nothing else is asked for",
+            f"--slo {slo!r}: a load test does not measure quality",
             next_step="name a latency, a throughput or an error rate: --slo 'p95 < 50 ms'",
         )
     return plan
@@ -126,20 +126,19 @@ def check_machinery(
     """
     if records:
         raise UsageError(
-            "--records without --out: they would be thrown away with the run folder",
-            next_step="name where the run folder is kept: --out runs/mine",
+            "--records needs --out: without it the run folder is deleted",
+            next_step="say where to keep the run folder: --out runs/mine",
         )
     check_own_server_options(remote=plan.address is not None, cpus_server=cpus, server_ports=ports)
     if transport is GrpcImplementation.GRPCIO and plan.workload.protocol is WireProtocol.HTTP:
         raise UsageError(
-            "--transport grpcio speaks gRPC, and the load is HTTP",
+            "--transport grpcio is for gRPC, but the load is HTTP",
             next_step="leave it out, or use --protocol grpc or a grpc:// address",
         )
 
 
 NOTHING_NAMED = (
-    "it is not said what to send where: a study file and --variant are missing, "
-    "or all of --url, --model and --payloads"
+    "nothing to measure: give a study file and --variant, or all of --url, --model and --payloads"
 )
 
 
@@ -187,7 +186,7 @@ class Source:
             exists=True,
             dir_okay=False,
             show_default=False,
-            help="The study file; without one, give --url, --model and --payloads.",
+            help="The study file; without one, --url, --model and --payloads are required.",
         ),
     ] = None
     variant: Annotated[
@@ -196,14 +195,14 @@ class Source:
     model: Annotated[
         str | None,
         typer.Option(
-            help="With --url: a model there, or the name that the variant has there.",
+            help="With --url: the name of the model on the server.",
             show_default=False,
         ),
     ] = None
     payloads: Annotated[
         Path | None,
         typer.Option(
-            help="With --model: an .npz of arrays GROUP/INPUT, each (rows, ...).",
+            help="With --model: an .npz file with one array (rows, ...) per input.",
             exists=True,
             dir_okay=False,
             show_default=False,
@@ -213,7 +212,7 @@ class Source:
     protocol: Annotated[
         WireProtocol | None,
         typer.Option(
-            help="http or grpc (default); with --url it is that of the address.", show_default=False
+            help="http or grpc (default); with --url, the address decides.", show_default=False
         ),
     ] = None
 
@@ -231,8 +230,8 @@ class Source:
         address = self.remote.address()
         if address is not None and self.protocol not in {None, address.protocol}:
             raise UsageError(
-                f"--protocol {self.protocol} and --url {self.url} say different things",
-                next_step="leave --protocol away: the address names it",
+                f"--protocol {self.protocol} and --url {self.url} contradict each other",
+                next_step="leave --protocol out: the address names it",
             )
         return address
 
@@ -249,7 +248,7 @@ class Source:
         whole = "harness load --url http://HOST:PORT --model NAME --payloads FILE.npz"
         if self.study_file is None:
             if self.variant is not None:
-                yield "--variant names one of a study, and no study file is given", whole
+                yield "--variant is given without a study file", whole
             if self.url is None or self.model is None or self.payloads is None:
                 yield NOTHING_NAMED, whole
         elif self.variant is None:
@@ -259,6 +258,6 @@ class Source:
             )
         elif self.payloads is not None or (self.model is not None and self.url is None):
             yield (
-                "a study says what is sent: --payloads is for one without, --model for --url",
+                "with a study file, --payloads is not used, and --model only with --url",
                 "leave them out, or leave the study file out",
             )

@@ -30,7 +30,7 @@ from harness.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, HarnessError
 
 app = typer.Typer(
     name="harness",
-    help="Decides, from measurement, whether a distilled model can replace its teacher on Triton.",
+    help="Decide by measurement whether a distilled model can replace its teacher on Triton.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

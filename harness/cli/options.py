@@ -16,14 +16,15 @@ StudyFile = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(help="Run folder; default: runs/<study>-<UTC time>.", show_default=False),
+    typer.Option(help="Run folder to write; default: runs/<study>-<UTC time>.", show_default=False),
 ]
 Resume = Annotated[
     bool,
-    typer.Option("--resume", help="Continue the run in --out, or else the study's latest run."),
+    typer.Option("--resume", help="Continue the run in --out, or the study's latest run."),
 ]
 Repository = Annotated[
-    Path, typer.Option(help="Triton model repository that export writes.", file_okay=False)
+    Path,
+    typer.Option(help="Triton model repository to export into and serve from.", file_okay=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Verbose = Annotated[
@@ -31,7 +32,7 @@ Verbose = Annotated[
     typer.Option(
         "--verbose",
         "-v",
-        help="Also print the report card, where quality was lost and the cold starts.",
+        help="Also print the report card, the quality losses and the cold starts.",
     ),
 ]
 DEFAULT_REPOSITORY = Path("model_repository")

@@ -20,14 +20,14 @@ def profile(
     study_file: StudyFile,
     variant: Annotated[str, typer.Option(help="Variant of the study.", show_default=False)],
     batch_size: Annotated[
-        int, typer.Option(min=2, max=512, help="Also profile at this batch size, beside 1.")
+        int, typer.Option(min=2, max=512, help="Also profile at this batch size, in addition to 1.")
     ] = 16,
     least_growth: Annotated[
         float,
         typer.Option(
             min=0.01,
             max=0.9,
-            help="Share of throughput that doubling the batch has to add to go on.",
+            help="Stop growing the batch when doubling it adds less than this share of throughput.",
         ),
     ] = 0.1,
     measure_roofline: Annotated[

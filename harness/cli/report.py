@@ -16,7 +16,7 @@ from harness.runs.tables import write_tables
 def report(
     run_folder: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
 ) -> None:
-    """Write trials, quality, report.html and report.md from the run's journal."""
+    """Rebuild the tables, report.html and report.md of a run from its journal."""
     run = read_run(run_folder)
     write_tables(run, run_folder)
     html, markdown = build_report(run, run_folder)

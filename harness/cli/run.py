@@ -9,5 +9,5 @@ from harness.study.file import load_study
 
 @with_option_groups
 def run(study_file: StudyFile, options: RunOptions) -> int:
-    """Export, serve, score, sweep, decide, report."""
+    """Run a whole study: export, serve, score, sweep, decide, report."""
     return run_to_verdict(load_study(study_file), options)

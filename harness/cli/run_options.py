@@ -15,7 +15,7 @@ from harness.flow.options import ProgressSink, RunSettings
 from harness.load.transports.opening import GrpcImplementation
 
 CpusServer = Annotated[
-    str | None, typer.Option(help="Cores for the server, as in 0-3,8.", show_default=False)
+    str | None, typer.Option(help="Pin the server to these cores, as in 0-3,8.", show_default=False)
 ]
 
 
@@ -28,16 +28,17 @@ class GeneratorOptions:
         typer.Option(
             min=1,
             max=64,
-            help="Load generator processes, in place of the study's.",
+            help="Number of load generator processes; default: the study's.",
             show_default=False,
         ),
     ] = None
     transport: Annotated[
         GrpcImplementation,
-        typer.Option(help="gRPC client: native is the harness's own, grpcio the reference."),
+        typer.Option(help="gRPC client: native is the harness's fast one, grpcio the reference."),
     ] = GrpcImplementation.NATIVE
     records: Annotated[
-        bool, typer.Option("--records", help="Also write every request to Parquet, in records/.")
+        bool,
+        typer.Option("--records", help="Also write every request to Parquet files in records/."),
     ] = False
 
 
@@ -47,7 +48,7 @@ class CpuOptions:
 
     cpus_server: CpusServer = None
     cpus_generator: Annotated[
-        str | None, typer.Option(help="Cores for the load generators.", show_default=False)
+        str | None, typer.Option(help="Pin the load generators to these cores.", show_default=False)
     ] = None
 
 

@@ -15,7 +15,7 @@ def schema(
     *,
     metrics: Annotated[
         bool,
-        typer.Option("--metrics", help="Print what an objective may ask instead, as Markdown."),
+        typer.Option("--metrics", help="Print the metrics for an objective instead, as Markdown."),
     ] = False,
 ) -> None:
     """Print the study file's JSON Schema, for editors."""

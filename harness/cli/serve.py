@@ -37,7 +37,7 @@ def serve(
     cpus_server: CpusServer = None,
     as_json: AsJson = False,
 ) -> None:
-    """Export what is missing, start Triton, load every variant, and stay until Ctrl-C."""
+    """Export what is missing, start Triton with every variant loaded, and run until Ctrl-C."""
     study, wanted_ports = load_study(study_file), parse_ports(ports)
     check_embedded(study)
     with ProgressDisplay() as progress:

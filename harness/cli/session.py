@@ -123,17 +123,17 @@ def run_to_verdict(study: Study, options: RunOptions, card: CardPlan | None = No
 def open_folder(
     study: Study, out: Path | None, external: ExternalStudy | None = None, *, resume: bool
 ) -> RunFolder:
-    """A new run folder, or the one to go on with.
+    """A new run folder, or the one to continue.
 
     Args:
         study: as its file has it, its inputs checked.
         out: where; by default a new place, or the study's latest run.
         external: its models on an external server.
-        resume: go on with a run.
+        resume: continue a run.
 
     Raises:
         UsageError: the embedded server cannot serve it.
-        RunFolderError: the folder is taken, or is no run of this study on this server.
+        RunFolderError: the folder is taken, or is not a run of this study on this server.
     """
     asked = external.study if external else study
     if external is None:
@@ -146,8 +146,8 @@ def open_folder(
     now = external.opened.address.url if external else None
     if before != now:
         raise RunFolderError(
-            f"{folder.path} was measured on {before or 'a server of its own'}, not on "
-            f"{now or 'a server of its own'}",
+            f"{folder.path} was measured on {before or 'the embedded server'}, not on "
+            f"{now or 'the embedded server'}",
             next_step="start a new run without --resume",
         )
     return folder
@@ -179,7 +179,7 @@ def tell_trackers(path: Path, trackers: Sequence[Tracker]) -> None:
     """Send a complete run to its trackers; one that fails prints a line and changes nothing."""
     for tracker in trackers:
         try:
-            say(f"tracked: {tracker}: {track(path, tracker)}")
+            say(f"sent to {tracker}: {track(path, tracker)}")
         except HarnessError as error:
             say(f"warning: {error}\nnext: {error.next_step}")
 
@@ -194,12 +194,12 @@ def keep_what_there_is(folder: RunFolder) -> None:
     say(
         f"kept: {len(journal.quality)} scores, {len(journal.tasks)} lm-eval tasks and "
         f"{len(journal.trials)} trials in {folder.path}\n"
-        f"go on with: {resume_command(sys.argv[1:], folder.path)}"
+        f"continue with: {resume_command(sys.argv[1:], folder.path)}"
     )
 
 
 def resume_command(arguments: Sequence[str], path: Path) -> str:
-    """The command line that goes on with a run: as it was called, on the run's folder."""
+    """The command line that continues a run: as it was called, on the run's folder."""
     kept = []
     rest = iter(without_secrets(arguments))
     for argument in rest:

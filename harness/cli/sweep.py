@@ -17,11 +17,11 @@ from harness.study.objective import parse_objective
 def sweep(
     study_file: StudyFile,
     slo: Annotated[
-        str | None, typer.Option(help="Objective, in place of the study's.", show_default=False)
+        str | None, typer.Option(help="Objective; default: the study's.", show_default=False)
     ] = None,
     search: Annotated[
         Literal["bisect", "grid"] | None,
-        typer.Option(help="Search, in place of the study's.", show_default=False),
+        typer.Option(help="Search; default: the study's.", show_default=False),
     ] = None,
     *,
     options: RunOptions,

@@ -25,7 +25,7 @@ class TelemetryOptions:
     prometheus: Annotated[
         str | None,
         typer.Option(
-            help="Take the server's figures from this Prometheus: http://HOST:9090.",
+            help="Read the server-side figures from this Prometheus: http://HOST:9090.",
             show_default=False,
         ),
     ] = None
@@ -33,22 +33,23 @@ class TelemetryOptions:
         list[str],
         typer.Option(
             "--prometheus-header",
-            help="With --prometheus: a header 'NAME: VALUE'; may be repeated.",
+            help="With --prometheus: a header 'NAME: VALUE' for every query; may be repeated.",
             show_default=False,
         ),
     ] = field(default_factory=list)
     prometheus_match: Annotated[
         str | None,
         typer.Option(
-            help="With --prometheus: matchers of the server's series, as in 'job=\"triton\"'; all "
-            "that match are summed.",
+            help="With --prometheus: label matchers of the server's series, as in "
+            "'job=\"triton\"'; all series that match are summed.",
             show_default=False,
         ),
     ] = None
     prometheus_host: Annotated[
         str | None,
         typer.Option(
-            help="With --prometheus: matchers of node_exporter's and DCGM's series of its machine.",
+            help="With --prometheus: label matchers of the node_exporter and DCGM series of the "
+            "server's machine.",
             show_default=False,
         ),
     ] = None
@@ -57,15 +58,15 @@ class TelemetryOptions:
         typer.Option(
             min=1,
             max=65535,
-            help="Show the harness's own metrics at http://HOST:N/metrics while it runs.",
+            help="Serve the harness's own metrics at http://HOST:N/metrics while it runs.",
             show_default=False,
         ),
     ] = None
     server_ports: Annotated[
         str | None,
         typer.Option(
-            help="HTTP,gRPC,metrics ports of the server that is started here, for a Prometheus "
-            "that must know them; default: free ones.",
+            help="HTTP,gRPC,metrics ports for the embedded server, so that a Prometheus can scrape "
+            "it; default: free ports.",
             show_default=False,
         ),
     ] = None
@@ -79,8 +80,8 @@ class TelemetryOptions:
         if self.prometheus is None:
             if any((self.prometheus_headers, self.prometheus_match, self.prometheus_host)):
                 raise UsageError(
-                    "--prometheus-header, --prometheus-match and --prometheus-host say what to "
-                    "ask a Prometheus",
+                    "--prometheus-header, --prometheus-match and --prometheus-host are only used "
+                    "with --prometheus",
                     next_step="name it: --prometheus http://HOST:9090",
                 )
             return None

@@ -45,7 +45,7 @@ class TrafficOptions:
     ] = None
     trace_unit: Annotated[
         TraceUnit | None,
-        typer.Option(help="Unit of a trace's numbers, where its column does not name one."),
+        typer.Option(help="Unit of a trace's numbers, if its column name does not say."),
     ] = None
     shape: Annotated[
         str | None,
@@ -70,21 +70,19 @@ class TrafficOptions:
         str | None,
         typer.Option(help="Padded lengths by weight: 16:1,32:2; default: the data's own."),
     ] = None
-    duration_s: Annotated[float, typer.Option("--duration", help="Seconds that are measured.")] = (
-        10.0
-    )
+    duration_s: Annotated[float, typer.Option("--duration", help="Seconds to measure.")] = 10.0
     warmup_s: Annotated[
-        float, typer.Option("--warmup", help="Longest warm-up in seconds; it is cut.")
+        float, typer.Option("--warmup", help="Longest warm-up, in seconds; it is not counted.")
     ] = 2.0
     until_decided: Annotated[
         bool,
-        typer.Option("--until-decided", help="End once the objective is decided."),
+        typer.Option("--until-decided", help="Stop as soon as the objective is decided."),
     ] = False
     response_cache: Annotated[
         bool,
         typer.Option(
             "--response-cache",
-            help="Count answers from Triton's response cache; gives the embedded server one.",
+            help="Turn on Triton's response cache and count its answers.",
         ),
     ] = False
     seed: Annotated[
@@ -132,7 +130,7 @@ class TrafficOptions:
             raise _contradiction("--concurrency", "an open loop (--rate, --arrivals, --shape)")
         if not is_open and self.max_in_flight is not None:
             raise UsageError(
-                "--max-in-flight bounds an open loop, and there is none",
+                "--max-in-flight applies only to an open loop",
                 next_step="name a --rate, or use --concurrency",
             )
         given = self.max_in_flight if is_open else self.concurrency
@@ -148,9 +146,9 @@ class TrafficOptions:
             raise UsageError(
                 "--until-decided with a load that changes: what is still to come may differ from "
                 "what was seen",
-                next_step="leave --until-decided away: the whole of it is measured then",
+                next_step="leave --until-decided out: the whole of it is measured then",
             )
 
 
 def _contradiction(one: str, other: str) -> UsageError:
-    return UsageError(f"{one} and {other} say different things", next_step="leave one of them out")
+    return UsageError(f"{one} and {other} contradict each other", next_step="leave one of them out")

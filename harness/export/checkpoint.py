@@ -146,7 +146,7 @@ def _file_problems(folder: Path, *, local: bool) -> Iterator[str]:
     if not has_tokenizer(folder):
         yield f"{folder} has no tokenizer (none of {', '.join(VOCABULARY_FILES)})"
     if (folder / _ADAPTER).is_file():
-        yield f"it has an adapter ({_ADAPTER}), which would be left out without a word"
+        yield f"it has an adapter ({_ADAPTER}), which would be ignored silently"
     if not local or any(folder.glob("*.safetensors")):
         return
     pickles = sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern))

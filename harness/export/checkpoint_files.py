@@ -156,7 +156,7 @@ def load_model(
     if other_sizes:
         name, held, built = other_sizes[0]
         raise CheckpointError(
-            f"checkpoint {model.checkpoint}: its config.json is not that of its weights: {name} "
+            f"checkpoint {model.checkpoint}: its config.json does not match its weights: {name} "
             f"has the shape {list(held)}, and {list(built)} by config.json",
             next_step="look at the number of classes (id2label), of tokens and of positions there",
         )

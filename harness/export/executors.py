@@ -1,4 +1,4 @@
-"""What runs an artefact in this process, so that its answers can be held against its source."""
+"""What runs an artefact in this process, so that its answers can be compared with its source."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def staged_folder(target: Path) -> Iterator[Path]:
     killed process left is removed by the next.
 
     Raises:
-        StorageError: in place of OSError.
+        StorageError: instead of OSError.
     """
     fresh = target.with_name(f".{target.name}.new")
     replaced = target.with_name(f".{target.name}.old")
@@ -133,7 +133,7 @@ def read_manifest(folder: Path) -> ArtefactManifest | None:
             )
         return ArtefactManifest(**fields)
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # missing, cut short, or of another version: the artefact is made anew
+        return None  # missing, cut short, or of another version: the artefact is made again
 
 
 def digest_files(files: Sequence[Path]) -> str:

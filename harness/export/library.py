@@ -288,11 +288,11 @@ def foresight(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
 
 
 def foresight_error(name: str, tokens: int, moved: float) -> CheckpointError:
-    """That a model is no causal language model."""
+    """That a model is not a causal language model."""
     return CheckpointError(
         f"{name} sees the tokens that it is to predict: changing the last of {tokens} moves the "
         f"log probability of an earlier one by {moved:.2g}, so its perplexity means nothing",
-        next_step="a model of masked words (BERT's) is no causal language model; one that was "
+        next_step="a masked language model (BERT's) is not a causal language model; one that was "
         "trained as a decoder needs is_decoder: true in its config.json",
     )
 

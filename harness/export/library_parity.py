@@ -1,4 +1,4 @@
-"""The exported graph held against the bare library, row by row: padded, and in batches, as served.
+"""The exported graph compared with the bare library, row by row: padded, and in batches, as served.
 
 Single precision on both sides, so the differences allowed are of rounding: 1e-3, relative to the
 row's largest value where that is above 1; and, for models whose answers hardly differ from text to
@@ -95,7 +95,7 @@ def _scaled_difference(expected: NDArray[np.float32], got: NDArray[np.float32]) 
 
 def _differs(expected: NDArray[np.float32], got: NDArray[np.float32], spread: float) -> bool:
     scaled = _scaled_difference(expected, got)
-    if not scaled <= DIFFERENCE:  # also where it is no number
+    if not scaled <= DIFFERENCE:  # also where it is not a number
         return True
     typical = float(np.sqrt(np.mean((got - expected) ** 2)))
     noise = NOISE * float(np.abs(expected).max(initial=0))
@@ -131,7 +131,7 @@ def _refusal(
             "batches: take another architecture",
         )
     return ParityError(
-        f"{name} would be served otherwise than transformers runs it: {told}",
+        f"{name} would be served differently from how transformers runs it: {told}",
         next_step="report it with the checkpoint's config.json and tokenizer_config.json",
     )
 

@@ -89,7 +89,7 @@ def check_parity(
         name: of the variant, for messages.
 
     Raises:
-        ParityError: it answers with something that is no number, or differs by more than its
+        ParityError: it answers with something that is not a number, or differs by more than its
             precision explains.
     """
     answers = [family.probe_answer(executor.run(probe.inputs), probe) for probe in probes]

@@ -100,7 +100,7 @@ class ExportSource:
 
     @cached_property
     def rows(self) -> CheckedRows:
-        """The rows on which the graph is held against the library's own answers."""
+        """The rows on which the graph is compared with the library's own answers."""
         return choose_rows(self.task, self.samples, self.encoded)
 
     @cached_property

@@ -246,7 +246,7 @@ def build_plan(
     config.add_optimization_profile(shapes)
     known = timing_cache.read_bytes() if timing_cache.is_file() else b""
     cache = config.create_timing_cache(known)
-    # Measured on another kind of GPU it would be wrong: TensorRT refuses it, and starts afresh.
+    # Measured on another kind of GPU it would be wrong: TensorRT refuses it, and starts again.
     config.set_timing_cache(cache, ignore_mismatch=False)
     plan = builder.build_serialized_network(network, config)
     if plan is None:

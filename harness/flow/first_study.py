@@ -167,7 +167,7 @@ def _opened(asked: FirstStudy) -> list[_Found]:
 
 
 def _check_folder(given: str) -> None:
-    """Raises UsageError for a path that is no checkpoint; a hub name is asked for elsewhere."""
+    """Raises UsageError for a path that is not a checkpoint; a hub name is asked for elsewhere."""
     path = Path(given)
     if not path.exists() and not given.startswith((".", "/", "~")):
         return
@@ -430,9 +430,9 @@ def _text(asked: FirstStudy, found: Sequence[_Found], teacher: _Found, task: _Ta
     made_of = f"{_listed([one.written for one in found])} and {asked.data.name}"
     lines = [
         f"# Written by harness init from {made_of}.",
-        f"# Check it, change what you know better, and run it: harness run {asked.out}",
+        f"# Check it, correct it where needed, and run it: harness run {asked.out}",
         f"name: {name}",
-        "# What a model must reach to replace the teacher; all of it must hold.",
+        "# What a model must achieve to replace the teacher; every clause must hold.",
         f"objective: {_scalar(objective)}",
         "families:",
         f"  - name: {name}",
@@ -454,11 +454,11 @@ def _name_of(data: Path) -> str:
 
 _SPLITS = frozenset({"test", "dev", "val", "valid", "validation", "eval", "data", "train"})
 _SWEEP = (
-    "# What Triton is told: each combination is a configuration of the sweep.",
+    "# Serving configurations: the sweep tries each combination.",
     "serving:",
     "  max_batch_sizes: [16]",
     "  queue_delays_us: [0]",
-    "# What clients do: so many requests in flight; the most that meets the objective is sought.",
+    "# Traffic: requests in flight; the sweep looks for the most that meet the objective.",
     "traffic:",
     "  protocols: [grpc]",
     "  client_batch_sizes: [1]",

@@ -239,7 +239,7 @@ def _classifier(
     served: Served,
     tell: Callable[[int, int], None],
 ) -> ServedClassifier:
-    """Raises DataError where a choice is no class of the model; known before for all but ours."""
+    """Raise DataError if a choice is not a class of the model."""
     from harness.quality.lm_eval.served_classifier import ChosenTask, ServedClassifier
 
     section, opened = prepared.family.task, prepared.opened[variant.name]

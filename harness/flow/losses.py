@@ -49,8 +49,8 @@ def drawn_rows(
     """Positions of the rows, ascending.
 
     Models of one family are asked the same samples. Where their tokenizers cut a text into other
-    windows, the same stretches of text: whole documents in an order drawn by the seed, the last one
-    cut where the reference has as many windows as are wanted.
+    windows, the same stretches of text: whole documents in an order drawn with the seed, the last
+    one cut where the reference has as many windows as are wanted.
 
     Args:
         dataset: of the model that is asked.

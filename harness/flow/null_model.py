@@ -1,7 +1,7 @@
-"""What the server itself costs a request: a null model, measured once for each protocol of a run.
+"""The server's own cost per request: a null model, measured once for each protocol of a run.
 
-Only on the embedded server, whose repository is ours to write to. It is no bound that a trial is
-held against: it stands beside each trial, so that a reader sees how much of a small student's
+Only on the embedded server, whose repository is ours to write to. It is not a bound that a trial is
+compared with: it stands beside each trial, so that a reader sees how much of a small student's
 latency is the server's.
 """
 
@@ -54,7 +54,7 @@ def measure_overhead(
     missing = sorted(wanted - set(folder.journal.overheads))
     if not missing or served.site.control is None or not served.families:
         return
-    settings.progress(Progress(STAGE, 0, len(missing), "what the server itself costs a request"))
+    settings.progress(Progress(STAGE, 0, len(missing), "the server's own cost per request"))
     try:
         _measure(missing, served, folder, settings)
     except (HarnessError, RequestFailure) as error:

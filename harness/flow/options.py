@@ -26,7 +26,7 @@ def shown_to(
     Args:
         monitor: takes them.
         trial: that runs.
-        slo: the objective it is held against.
+        slo: the objective it is compared with.
     """
     if monitor is None:
         yield lambda _worker, _report: None
@@ -72,7 +72,7 @@ class RunSettings:
     cpus_server: Sequence[int] | None = None
     cpus_generator: Sequence[int] | None = None
     workers: int | None = None
-    """Load generator processes, in place of the study's."""
+    """Load generator processes, instead of the study's."""
     grpc: GrpcImplementation = GrpcImplementation.NATIVE
     keep_records: bool = False
     """Write every request of every trial to Parquet."""
@@ -80,7 +80,7 @@ class RunSettings:
     warn: WarningSink = field(default=ignore_warning)
     """What a person should read at once, a line."""
     prometheus: Prometheus | None = None
-    """Asked for the server's side of a window, in place of the server."""
+    """Asked for the server's side of a window, instead of the server."""
     monitor: LoadMonitor | None = None
     """Told of every load while it runs, for whoever scrapes it."""
     ports: tuple[int, int, int] | None = None

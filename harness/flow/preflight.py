@@ -59,7 +59,7 @@ def payloads_of(repository: Path, variant: str) -> Path:
         raise UsageError(problem, next_step="export it again: harness export STUDY writes both")
     known = ", ".join(found) or "none: harness export STUDY makes them"
     raise UsageError(
-        f"{repository} has no variant '{variant}'", next_step=f"those that it has: {known}"
+        f"{repository} has no variant '{variant}'", next_step=f"variants there: {known}"
     )
 
 
@@ -102,8 +102,8 @@ def find_model(server: ExternalServer, url: str, model: str) -> ExternalModel:
     if states and model in states:
         raise UsageError(
             f"the server at {url} has not loaded the model '{model}' "
-            f"({states[model] or 'it only lies in its repository'})",
-            next_step="load it there: this command leaves the server as it is",
+            f"({states[model] or 'it is only in its repository'})",
+            next_step="load it there: this command does not change the server",
         )
     raise UsageError(f"the server at {url} has no model '{model}'", next_step=those_ready(states))
 
@@ -115,7 +115,7 @@ def describe_untold(server: ExternalServer, url: str, model: str) -> ExternalMod
         ServerError: the server does not answer.
     """
     problem = server.not_live()
-    doubt = f"{url}: {problem}" if problem else f"{url} has no model '{model}' that it tells of"
+    doubt = f"{url}: {problem}" if problem else f"{url} does not list a model '{model}'"
     return dataclasses.replace(describe(server, model), doubt=f"the server at {doubt}")
 
 
@@ -123,7 +123,7 @@ def those_ready(states: Mapping[str, str] | None) -> str:
     """The models that a server has ready, in words."""
     ready = sorted(name for name, state in (states or {}).items() if state == READY)
     shown = ", ".join(ready[:NAMES_SHOWN]) + (", ..." if len(ready) > NAMES_SHOWN else "")
-    return f"models that are ready there: {shown or 'none that it tells of'}"
+    return f"models that are ready there: {shown or 'none that it lists'}"
 
 
 def check_requests(model: ExternalModel, groups: Sequence[Group], workload: Workload) -> None:
@@ -187,7 +187,7 @@ def try_one_request(
         if failure.kind in _UNKNOWN:
             step = (
                 "check the address and the model's name: nothing takes KServe v2's inference "
-                "requests there (Triton's metrics, for one, have a port of their own)"
+                "requests there (Triton's metrics, for one, have their own port)"
             )
         if failure.kind.lower() in _REFUSALS or header_asked_for(str(failure)):
             step = header_step(str(failure))
@@ -252,7 +252,7 @@ def held_outputs(
     answered: Sequence[OutputTensor],
     batch_size: int,
 ) -> tuple[TensorSpec, ...]:
-    """What every answer is held against: the outputs as they are declared, rows apart.
+    """What every answer is compared with: the outputs as they are declared, rows apart.
 
     Of a model that batches each has the batch dimension. Of another one it has it where it is
     declared with a dynamic first size that was answered with the request's rows.

@@ -106,7 +106,9 @@ def _profile(
     subjects = _subjects(family_subjects(family, serving), name)
     threads = serving.intra_op_threads
     artefact = next(one.subject for one in subjects if isinstance(one.subject, ArtefactSubject))
-    progress(Progress("machine's roofline", 0, 1, "large products and triads; once a machine"))
+    progress(
+        Progress("machine's roofline", 0, 1, "large matrix products and triads; once per machine")
+    )
     roofline = machine_roofline(
         cpu_model(), threads, artefact.make_options, afresh=plan.roofline_afresh
     )

@@ -103,7 +103,7 @@ def client_side(
     Args:
         window: slices in order of time, at least one.
         slice_s: the length of each.
-        workload: that the load is held against.
+        workload: that the load is compared with.
         confidence: of every interval; 0 to 1.
         only_judged: leave out the spans that no objective speaks of.
     """

@@ -68,7 +68,7 @@ class ModelControl(Protocol):
     """Loads models as a trial asks. Both raise ServerError with the server's own message."""
 
     def load(self, variant: ModelVariant, serving: ServingConfig) -> None:
-        """Load a variant, or load it anew under another serving configuration."""
+        """Load a variant, or reload it with another serving configuration."""
         ...
 
     def unload(self, variant: ModelVariant) -> None:

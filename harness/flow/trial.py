@@ -225,7 +225,7 @@ class TrialRunner:
 
     def _warn_of_telemetry(self, trial: Trial, server: ServerMetrics, late_s: float) -> None:
         if server.problem:
-            self._settings.warn(f"{trial.trial_id}: no figures of the server: {server.problem}")
+            self._settings.warn(f"{trial.trial_id}: no server-side figures: {server.problem}")
         elif server.requests is not None and late_s > LATE_READING_S:
             self._settings.warn(
                 f"{trial.trial_id}: the server's counters were read {seconds(late_s)} s off the "

@@ -186,7 +186,7 @@ class Assessment:
 
     @property
     def feasible(self) -> bool:
-        """Promising but for rates: what more load in flight cannot mend is in order."""
+        """Promising but for rates: what more load in flight cannot fix is in order."""
         return self._all_but(MetricKind.RATE) and self.decision is not Decision.INVALID
 
     @property
@@ -239,7 +239,7 @@ def would_hold(slo: ServiceLevelObjective, result: TrialResult) -> bool:
 
 
 def best(assessments: Iterable[Assessment]) -> Assessment | None:
-    """The one to recommend: most inferences a second, among equals the least latency.
+    """The one to recommend: most inferences per second, among equals the least latency.
 
     Among equals in both it is the first that was measured: searches begin with the simplest.
     Trials that are promising come before those that only lack throughput, and these before all

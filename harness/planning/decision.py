@@ -1,7 +1,7 @@
 """The decision: quality first, then each trial, then one verdict for the family.
 
 Only a trial of the confirming stage is ever recommended. The best of many noisy measurements is
-partly the luckiest (the winner's curse), so the search measures it afresh, and the fresh numbers
+partly the luckiest (the winner's curse), so the search measures it again, and the fresh numbers
 are what the verdict rests on.
 """
 
@@ -96,7 +96,7 @@ def decide(
         family: name of the family.
         slo: the objective.
         quality: what `judge_quality` said of each model; a variant that is not in here (control,
-            baseline) is no candidate, whatever was measured of it.
+            baseline) is not a candidate, whatever was measured of it.
         results: all trials, in the order they were measured.
         teachers: which of the models are the teacher.
         teacher_counts: the teacher is a candidate like the students: where it comes out best, the
@@ -222,7 +222,7 @@ def _open_point(candidates: Candidates) -> _OpenPoint:
     unsettled = [one for one in candidates.current if one.decision is not Decision.FAIL]
     if not unsettled:
         problem = f"no trial was measured of {', '.join(candidates.untried)}."
-        return _OpenPoint(problem, "go on with --resume, or run the study again")
+        return _OpenPoint(problem, "continue with --resume, or run the study again")
     first = best(one for one in unsettled if one.decision is not Decision.INVALID)
     if first is None:
         return _invalid_point(candidates, unsettled[0])
@@ -232,7 +232,7 @@ def _open_point(candidates: Candidates) -> _OpenPoint:
         return _OpenPoint(f"the best candidate, {name}, {why}.", _MORE_SAMPLES)
     if first.decision is Decision.PASS:
         problem = f"{name} met it when first measured, but no fresh measurement confirms that."
-        return _OpenPoint(problem, "measure it afresh: run the study again, or go on with --resume")
+        return _OpenPoint(problem, "run the study again, or continue with --resume")
     return _OpenPoint(f"the best candidate, {name}: {first.reason}.", _longer(first))
 
 

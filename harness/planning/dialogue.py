@@ -36,7 +36,7 @@ AGAIN_TRIES = 3
 AGAIN_REPEAT = 2
 """Of a trial that is measured again; the confirming one is 1."""
 CLEARLY_MORE = 1.10
-"""What an unconfirmed candidate must promise over a confirmed one to be measured afresh too: the
+"""What an unconfirmed candidate must promise over a confirmed one to be measured again too: the
 sweep's numbers flatter those that come out on top, by about as much as windows differ."""
 
 Measured = Generator[Trial, None, Assessment]
@@ -59,7 +59,7 @@ class PlannedSearch(ABC):
     """A search whose plan is a generator of trials that reads what was measured so far.
 
     It explores, measures an invalid trial again that would have been the best, then measures the
-    winner afresh. What does not hold up is taken for a load that does not hold; with that in mind
+    winner again. What does not hold up is taken for a load that does not hold; with that in mind
     it explores on, for the next candidate.
     """
 

@@ -159,7 +159,7 @@ def _why_not(candidates: Candidates, one: Assessment, winner: Assessment | None)
     if fresh is not None and fresh.decision is not Decision.PASS:
         return _not_confirmed(fresh)
     if winner is None:
-        return "undecided", "met the objective once, but was not measured afresh"
+        return "undecided", "met the objective once, but was not measured again"
     return _behind(one, winner, candidates.swept.get(configuration(winner.trial), winner))
 
 
@@ -184,5 +184,5 @@ def _behind(one: Assessment, winner: Assessment, winner_swept: Assessment) -> tu
     swept_rate = winner_swept.inferences_per_s
     return "slower", (
         f"{meets}; in the same stage the recommended one gave {number(swept_rate)}, and "
-        f"{number(best_rate)} when measured afresh"
+        f"{number(best_rate)} when measured again"
     )

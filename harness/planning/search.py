@@ -12,7 +12,7 @@ for the highest load that meets the objective (`bracketing.py`):
 4. *refine*: the leader's other protocols and batch sizes, if another serving configuration leads:
    what limited all of them alike may not do so any more. Then the leader at half its load, as
    often as that costs no throughput: among equals the lower latency wins.
-5. *confirm*: the winner afresh and for longer. If it does not hold up, the search goes on.
+5. *confirm*: the winner again and for longer. If it does not hold up, the search goes on.
 
 A cell begins at the load that has served best so far, and is left as soon as it cannot win: no
 load that meets the objective there can reach the throughput of one that passed elsewhere. So most
@@ -158,7 +158,7 @@ class BisectionSearch(PlannedSearch):
         """The best that has a request in service and one waiting for every instance there may be.
 
         A few large requests in flight would not show what more instances can do. Where none that
-        is nearly as good has so many, the best all the same.
+        is nearly as good has this many, the best all the same.
         """
         top = best(known)
         if top is None or not top.promising:

@@ -35,7 +35,7 @@ RATE_RUNGS = 14
 
 @dataclass(frozen=True)
 class Ladder:
-    """The loads that may be tried, ascending: requests in flight, or requests a second."""
+    """The loads that may be tried, ascending: requests in flight, or requests per second."""
 
     loads: tuple[float, ...]
     is_open: bool = False
@@ -151,7 +151,7 @@ def _geometric(lowest: float, highest: float, rungs_a_doubling: int) -> list[flo
 
 
 def load_of(workload: Workload) -> float:
-    """What a ladder goes up in: requests in flight, or requests a second (0: a trace's own)."""
+    """What a ladder goes up in: requests in flight, or requests per second (0: a trace's own)."""
     if workload.load_mode is LoadMode.OPEN:
         return workload.rate_per_s or 0.0
     return float(workload.concurrency)
@@ -265,7 +265,7 @@ class SearchSpace:
 
 
 def takes(serving: ServingConfig, batch: int) -> bool:
-    """Whether a request of so many rows is taken; a server that tells no maximum may take any."""
+    """Whether a request of this many rows is taken; a server that tells no maximum may take any."""
     return batch <= serving.max_batch_size or not serving.max_batch_size
 
 

@@ -185,7 +185,7 @@ def profile_artefact(
 ) -> Profiled:
     """Profile an artefact with ONNX Runtime's profiler; the trace is Chrome's.
 
-    A session of its own is made for it, from the same options.
+    A separate session is made for it, from the same options.
 
     Args:
         subject: the artefact.

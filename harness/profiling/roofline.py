@@ -1,9 +1,9 @@
 """What this machine gives: arithmetic by a large matrix product, bandwidth by STREAM's triad.
 
-The roofline of Williams, Waterman and Patterson (CACM 52, 2009): a kernel of so many operations a
+The roofline of Williams, Waterman and Patterson (CACM 52, 2009): a kernel of this many operations a
 byte can at best reach the lower of the machine's arithmetic and of its bandwidth times that number.
-Both are measured with the threads and the libraries that the models get. It is done once a machine
-and kept in the user's cache.
+Both are measured with the threads and the libraries that the models get. It is done once per
+machine and kept in the user's cache.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _ROOFLINE = TypeAdapter(Roofline)
 
 @dataclass(frozen=True)
 class BareSubject:
-    """No model: a process of its own for the machine's measurements."""
+    """No model: its own process for the machine's measurements."""
 
     make_options: Callable[[], Any]
     """ONNX Runtime's session options, threads among them."""

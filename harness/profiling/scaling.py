@@ -1,4 +1,4 @@
-"""The offline mode: how many samples a second at growing batches, until doubling brings little.
+"""The offline mode: how many samples per second at growing batches, until doubling brings little.
 
 Each batch is measured in the same rounds as its double, one right after the other, so that a drift
 of the machine cancels in their ratio. Student's t over the logarithms of the rounds' ratios gives

@@ -1,4 +1,4 @@
-"""Samples drawn by the seed in the data's shapes, and the timing of a model on them."""
+"""Samples drawn with the seed in the data's shapes, and the timing of a model on them."""
 
 from __future__ import annotations
 

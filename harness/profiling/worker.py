@@ -1,4 +1,4 @@
-"""A model in a fresh process of its own, and the orders that are carried out there.
+"""A model in its own fresh process, and the orders that are carried out there.
 
 Processes are forked from one that has the libraries imported (`multiprocessing`'s forkserver), so
 what a loading costs in time and memory is the model's, and one model's threads and allocator never
@@ -135,7 +135,7 @@ class Worker:
         return EnvironmentFailure(
             f"the process that measured {self.subject.name} in {self.subject.runtime} died "
             f"(exit code {self._process.exitcode})",
-            next_step="the kernel may have killed it for its memory: see dmesg",
+            next_step="the kernel may have killed it for using too much memory: see dmesg",
         )
 
 

@@ -24,7 +24,7 @@ from harness.types import ModelVariant, Progress, TensorSpec
 def write_outcomes(
     path: Path, outcomes: Outcomes, dataset: EncodedDataset, *, teacher: Outcomes | None = None
 ) -> None:
-    """Write one line a row (or question) of the test split, as Parquet; an older file is replaced.
+    """Write one line per row (or question) of the test split as Parquet, replacing an older file.
 
     Args:
         path: of the file; its folder is made.
@@ -154,7 +154,7 @@ def collect_outcomes(
         variant: the loaded model.
         dataset: the encoded test split.
         predictor: the way to the endpoint.
-        batch_size: rows a request.
+        batch_size: rows per request.
         in_flight: requests at once.
         progress: told after every answer.
 

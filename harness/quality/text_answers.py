@@ -41,10 +41,10 @@ def collect_text_answers(
 
     Args:
         variant: the loaded pipeline.
-        dataset: the split as the model alone takes it, with what its answers are held against.
+        dataset: the split as the model alone takes it, with what its answers are compared with.
         texts: the same groups as `dataset.groups`, as texts.
         predictor: the way to the endpoint.
-        batch_size: rows a request.
+        batch_size: rows per request.
         in_flight: requests at once.
         progress: told after every answer.
 

@@ -19,7 +19,7 @@ from harness.types import ModelVariant
 Row = tuple[int, ...]
 """Token numbers, unpadded."""
 ProgressOfRows = Callable[[int, int], None]
-"""Told of rows done, of so many."""
+"""Told of rows done and their number."""
 
 LENGTH_STEP = 8
 """Requests are padded to the next multiple, so that those of similar length have equal shapes and
@@ -190,7 +190,7 @@ def _split(rows: Sequence[Row], outputs: Tensors) -> Iterator[TokenScores]:
 
 
 def _keep(cache: AnswerCache, scores: Mapping[Row, TokenScores]) -> None:
-    """An answer that is no number is not kept: the next run asks again."""
+    """An answer that is not a number is not kept: the next run asks again."""
     sound = {row: one for row, one in scores.items() if np.isfinite(one.logprobs).all()}
     cache.add({_request(row): one.to_bytes() for row, one in sound.items()})
 

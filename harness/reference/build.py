@@ -1,4 +1,4 @@
-"""Makes the reference models that are missing, once a machine, and says where they lie."""
+"""Makes the reference models that are missing, once per machine, and says where they lie."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def build_reference(
 ) -> ReferenceBundle:
     """Trains what of `names` is not in the cache yet; the same seed gives the same weights.
 
-    Each model is a folder of its own, put in place when it is whole: what an interruption leaves
+    Each model has its own folder, put in place when it is whole: what an interruption leaves
     is kept and not made again. Two processes take turns.
 
     Args:

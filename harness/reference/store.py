@@ -20,7 +20,7 @@ def is_complete(folder: Path) -> bool:
         sealed = json.loads((folder / SEAL_FILE).read_text(encoding="utf-8"))["files"]
         return bool(sealed == _digests(folder))
     except (OSError, ValueError, KeyError, TypeError):
-        # Missing, unreadable or damaged: for the caller it is all the same, it makes it anew.
+        # Missing, unreadable or damaged: for the caller it is all the same, it makes it again.
         return False
 
 

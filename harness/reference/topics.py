@@ -121,7 +121,7 @@ def _choose_labels(pools: Mapping[tuple[str, Split], list[str]]) -> list[str]:
 def _sample(
     pools: Mapping[tuple[str, Split], list[str]], labels: list[str], split: Split, seed: int
 ) -> tuple[LabelledText, ...]:
-    """Equally many rows a class, shuffled; the same for the same seed."""
+    """Equally many rows per class, shuffled; the same for the same seed."""
     generator = np.random.default_rng([seed, list(Split).index(split)])
     rows = [
         LabelledText(pools[label, split][index], label)

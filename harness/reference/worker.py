@@ -1,6 +1,6 @@
 """A training process: `python -m harness.reference.worker PARENT`, a `Job` on standard input.
 
-A process of its own, because torch's thread count and random state belong to a process, and two
+A separate process, because torch's thread count and random state belong to a process, and two
 families that train side by side with one thread each use two cores better than one after the
 other with two.
 """
@@ -34,7 +34,7 @@ def run_job(job: Job, messages: TextIO) -> None:
 
 
 class _Voice:
-    """Gathers a unit's small steps into a few lines a second."""
+    """Gathers a unit's small steps into a few lines per second."""
 
     def __init__(self, unit: BuildUnit, messages: TextIO) -> None:
         self._unit = unit.name

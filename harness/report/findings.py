@@ -90,7 +90,7 @@ def finding_of(family: FamilyResults) -> Finding:
         sign=SIGNS[verdict.decision] if verdict else INTERRUPTED,
         objective=verdict.slo if verdict else objective,
         summary=verdict.summary if verdict else _unfinished(family),
-        next_step=verdict.next_step if verdict else "Resume the run to go on where it stopped.",
+        next_step=verdict.next_step if verdict else "Resume the run to continue where it stopped.",
         variant=trial.trial.variant if trial else "",
         tiles=_tiles(family, trial) if trial else (),
         serving=_serving_settings(trial) if trial else (),
@@ -282,7 +282,7 @@ def _mixed_up(one: Relabelling) -> str:
     more = f", and {len(pairs) - _LISTED} more" if len(pairs) > _LISTED else ""
     return (
         f"the classes of {one.variant} look mixed up: by what it answers, its outputs stand "
-        f"{listed}{more}. Called like that, its accuracy would be {percent(one.mended)} instead of "
+        f"{listed}{more}. Called like that, its accuracy would be {percent(one.fixed)} instead of "
         f"{percent(one.accuracy)}. Scores and verdict are of what is served: correct "
         "id2label in its checkpoint, or the labels of the data, and run again"
     )

@@ -46,14 +46,14 @@ def gains_table(family: FamilyResults, trial: TrialResult) -> Table | None:
     ]
     teacher = family.role(own) is Role.TEACHER
     return Table(
-        caption="Beside the other models" if teacher else "What it buys over the teacher",
+        caption="Compared with the other models" if teacher else "What it gains over the teacher",
         columns=(
             Column("", numeric=False),
             Column(own, "recommended"),
             *(Column(name, "its best trial") for name in others),
         ),
         rows=tuple(rows),
-        note="Each at its own best configuration. In small: the recommended one against it.",
+        note="Each at its own best configuration. In small type: the recommended one against it.",
     )
 
 

@@ -246,7 +246,7 @@ def best_of_variant(family: FamilyResults, name: str) -> TrialResult | None:
 def standing(family: FamilyResults, result: TrialResult) -> tuple[Decision, str]:
     """What the verdict makes of a variant's best trial, and the cause it recorded against it.
 
-    A trial that met the objective once is no pass where its fresh measurement did not, or where
+    A trial that met the objective once is not a pass where its fresh measurement did not, or where
     the variant's quality is not decided: one row says one thing.
     """
     rejected = family.verdict.rejected if family.verdict else ()

@@ -58,7 +58,7 @@ class StoredRun:
     """By family, parsed: a report draws their bounds even where no verdict was reached."""
     cold_starts: tuple[ColdStart, ...] = ()
     overheads: tuple[ServerOverhead, ...] = ()
-    """What the server itself costs a request, by protocol; none in older runs."""
+    """The server's own cost per request, by protocol; none in older runs."""
     series: Mapping[str, LoadSeries] = field(default_factory=dict)
     """Loads over time, by trial; a trial may have none."""
     pairs: tuple[PairedMeasure, ...] = ()
@@ -95,7 +95,7 @@ class RunFolder:
             if path.exists() and any(path.iterdir()):
                 raise RunFolderError(
                     f"{path} is not empty, and nothing measured is ever overwritten",
-                    next_step="choose another --out, or add --resume to go on with that run",
+                    next_step="choose another --out, or add --resume to continue that run",
                 )
             for part in ("histograms", "samples", "payloads", "logs"):
                 (path / part).mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ class RunFolder:
 
     @classmethod
     def resume(cls, path: Path, study: Study) -> Self:
-        """Open the run of the same study to go on where it stopped.
+        """Open the run of the same study to continue where it stopped.
 
         Raises:
             RunFolderError: no run there, or the run of another study.

@@ -47,11 +47,11 @@ class QualityEntry:
     scores: tuple[QualityScore, ...]
     consistency: tuple[BatchConsistency, ...] = ()
     pairs: tuple[PairedMeasure, ...] = ()
-    """Beside the teacher, sample by sample, and calibration."""
+    """Compared with the teacher, sample by sample, and calibration."""
     relabelling: Relabelling | None = None
     """Where its outputs seem to stand for other classes than they are called by."""
     teacher_sha256: str = ""
-    """Of the teacher it was held against: beside another it is scored anew."""
+    """Of the teacher it was compared with: beside another it is scored again."""
 
 
 Entry = (
@@ -84,7 +84,7 @@ class _Kind:
 
 
 def _trial_of_today(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A trial's data; until each span had a summary of its own, two had some of their values."""
+    """A trial's data; until each span had its own summary, two had some of their values."""
     if "latencies" in data:
         return data
     service, delay_ms = data.get("service") or {}, data.get("schedule_delay_p99_ms")
@@ -175,7 +175,7 @@ class Journal:
         self._append(kind.name, kind.adapter.dump_python(entry, mode="json"))
 
     def cut_torn_line(self) -> None:
-        """Drop an unfinished last line, so that the next append starts on a line of its own."""
+        """Drop an unfinished last line, so that the next append starts on its own line."""
         if not self.path.is_file():
             return
         data = self.path.read_bytes()

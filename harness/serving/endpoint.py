@@ -75,7 +75,7 @@ class TritonClient:
             return False
 
     def load(self, model: str, config: str | None = None) -> None:
-        """Load a model, or load it anew with another configuration, and wait until it is ready.
+        """Load a model, or reload it with another configuration, and wait until it is ready.
 
         A model that is loaded already and whose files have not changed stays as it is, an override
         included: to return to the repository's `config.pbtxt`, unload it first.

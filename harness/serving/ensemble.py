@@ -44,7 +44,7 @@ class ModelLoader(Protocol):
     """Whatever loads and unloads models; both raise ServerError."""
 
     def load(self, model: str, config: str | None = None) -> None:
-        """Load a model, with a configuration of its own."""
+        """Load a model, with its own configuration."""
         ...
 
     def unload(self, model: str) -> None:

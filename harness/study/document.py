@@ -76,7 +76,7 @@ class Study(Strict):
     objective: Objective = Field(parse_objective(EXAMPLE), json_schema_extra=describe_objective)
     teacher_counts: bool = Field(
         False,
-        description="Whether the teacher may be what is recommended. By default only a student is: "
+        description="Whether the teacher itself may be recommended. By default only a student is: "
         "where none meets the objective, the verdict is a fail that says 'keep the teacher'. A "
         "family without students always asks about its teacher.",
     )

@@ -33,8 +33,8 @@ class Model(Strict):
     )
     calibration_samples: PositiveInt = Field(
         256,
-        description="int8 plans: so many samples of the data, drawn by the seed, set the ranges "
-        "of the activations. Their labels are not read.",
+        description="int8 plans: how many samples, drawn with the seed, set the ranges of the "
+        "activations. Their labels are not read.",
     )
     inputs: dict[str, str] = Field(
         {},
@@ -48,7 +48,7 @@ class Model(Strict):
     )
     revision: str | None = None
     trust_remote_code: bool = Field(
-        False, description="Run Python code that the checkpoint brings. Off unless you say so."
+        False, description="Run the checkpoint's own Python code. Off by default."
     )
 
     @field_validator("checkpoint")

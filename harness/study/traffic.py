@@ -70,7 +70,7 @@ class Traffic(Strict):
     client_batch_sizes: Annotated[list[PositiveInt], Field(min_length=1)] = DEFAULT_CLIENT_BATCHES
     load: LoadMode = Field(
         LoadMode.CLOSED,
-        description="closed: so many requests in flight; open: requests fall due at a rate.",
+        description="closed: N requests in flight; open: requests fall due at a rate.",
     )
     concurrencies: Annotated[list[PositiveInt], Field(min_length=1)] = Field(
         [1, 4, 16, 64],
@@ -97,12 +97,12 @@ class Traffic(Strict):
         "its levels and period: sine:0.5..1.5/60s.",
     )
     max_in_flight: PositiveInt = Field(
-        512, description="Open loop: what falls due with so many in flight is dropped, and counted."
+        512, description="Open loop: requests beyond this many in flight are dropped, and counted."
     )
     batch_mix: Weights = Field(
         (),
         json_schema_extra={"default": {}},
-        description="Client batch sizes drawn by weight, in place of client_batch_sizes.",
+        description="Client batch sizes drawn by weight, instead of client_batch_sizes.",
     )
     length_mix: Weights = Field(
         (),
@@ -110,16 +110,17 @@ class Traffic(Strict):
         description="Padded lengths drawn by weight; default: as often as the data has them.",
     )
     duration_s: Annotated[float, Field(gt=0, le=86400)] = Field(
-        5.0, description="Longest a trial measures; it ends as soon as the objective is decided."
+        5.0,
+        description="Longest measurement of a trial; it ends as soon as the objective is decided.",
     )
     min_duration_s: Annotated[float, Field(gt=0, le=86400)] = Field(
-        0.5, description="Earliest that a trial is decided; at most duration_s."
+        0.5, description="Earliest time at which a trial may be decided; at most duration_s."
     )
     warmup_s: Annotated[float, Field(ge=0, le=3600)] = Field(
         1.0, description="Longest warm-up; it ends as soon as the load is steady."
     )
     confirm_duration_s: Annotated[float, Field(gt=0, le=86400)] | None = Field(
-        None, description="Longest the winner is measured afresh; default: twice duration_s."
+        None, description="Longest fresh measurement of the winner; default: twice duration_s."
     )
     workers: Annotated[int, Field(ge=1, le=64)] = Field(1, description="Load generator processes.")
 

@@ -1,7 +1,7 @@
-"""Connections: a name is asked for once a process, and nothing waits for it beyond its own time.
+"""Connections: a name is asked for once per process, and nothing waits for it beyond its own time.
 
 `socket.create_connection` asks the name server for every connection, and waits for it without a
-limit: with a slow one, users that connect again would measure it in place of the model's server, a
+limit: with a slow one, users that connect again would measure it instead of the model's server, a
 trial would outlive the time in which its last request must have ended, and the server's counters
 would be read long after the window's edge.
 """
@@ -85,7 +85,7 @@ def resolve(host: str, port: int, *, timeout_s: float) -> Sequence[Address]:
 
 
 def forget(host: str, port: int) -> None:
-    """Ask anew next time: nobody could be reached at the addresses that were found."""
+    """Ask again next time: nobody could be reached at the addresses that were found."""
     with _lock:
         _lookups.pop((host, port), None)
 

@@ -40,7 +40,7 @@ def bundled(name: str) -> Path:
         if (root / name).exists():
             return root / name
     raise EnvironmentFailure(
-        f"this installation of the harness lacks its file {name}",
+        f"this installation of the harness lacks the file {name}",
         next_step="install it anew: pip install --force-reinstall triton-distillation-harness",
     )
 
@@ -50,7 +50,7 @@ def storage_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's word on a failed write into a line with a next step.
 
     Raises:
-        StorageError: in place of OSError.
+        StorageError: instead of OSError.
     """
     try:
         yield
@@ -59,7 +59,7 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise StorageError(
             f"cannot write to {path}: {error.strerror or error}",
             next_step=(
-                "free some space, then go on with --resume: finished trials are kept"
+                "free some space, then continue with --resume: finished trials are kept"
                 if full
                 else "check the folder's permissions, or choose another --out"
             ),
@@ -74,7 +74,7 @@ def whole_file(path: Path, *, parents: bool = False) -> Iterator[Path]:
     parent folders are made only with `parents`.
 
     Raises:
-        StorageError: in place of OSError.
+        StorageError: instead of OSError.
     """
     unfinished = path.with_name(f".{path.name}.new")
     with storage_errors(path):

@@ -40,7 +40,7 @@ class EncodedGroup:
 
     @property
     def length(self) -> int:
-        """Padded tokens a sample."""
+        """Padded tokens per sample."""
         return int(self.inputs["input_ids"].shape[1])
 
 
@@ -61,7 +61,7 @@ def _taken_digest(dataset: EncodedDataset, rows: NDArray[np.int64]) -> str:
 class EncodedDataset:
     """All samples of a task, as one checkpoint's tokenizer makes them.
 
-    A family's own data set adds what its answers are held against.
+    A family's own data set adds what its answers are compared with.
     """
 
     groups: tuple[EncodedGroup, ...] = field(metadata=cut_by(_taken_groups))
@@ -221,7 +221,8 @@ def bucketed(
 ) -> list[EncodedGroup]:
     """Each row padded to the next bucket, a group a bucket, ascending.
 
-    A column that is no input of the tokenizer's (say which tokens begin a word) is padded with 0.
+    A column that is not an input of the tokenizer's (say which tokens begin a word) is padded with
+    0.
     """
     lengths = np.array([len(ids) for ids in columns["input_ids"]])
     edges = np.array(buckets)
@@ -253,7 +254,7 @@ def make_dataset(
     *,
     truncated: int = 0,
 ) -> EncodedDataset:
-    """The data set of these groups, without what its answers are held against."""
+    """The data set of these groups, without what its answers are compared with."""
     return EncodedDataset(
         groups=tuple(groups),
         size=sum(len(group.rows) for group in groups),

@@ -271,7 +271,7 @@ class TaskFamily(ABC, Generic[S, D, A, R]):
         """Outputs of the served model, in order.
 
         Args:
-            width: last size of the first of them, where that is no sequence: classes.
+            width: last size of the first of them, where that is not a sequence: classes.
         """
 
     @abstractmethod
@@ -319,7 +319,7 @@ class TaskFamily(ABC, Generic[S, D, A, R]):
         raise DataError(f"a task of {self.kind} has no yardstick such as {name}")
 
     def truth(self, dataset: D) -> Columns:
-        """What the answers are held against, as columns of the same file."""
+        """What the answers are compared with, as columns of the same file."""
         return {}
 
     # Texts in, by an ensemble with the tokenizer before the model
@@ -437,7 +437,7 @@ class TaskFamily(ABC, Generic[S, D, A, R]):
     def slice_losses(
         self, outcomes: R, teacher: R, divisions: Sequence[Division], seed: int
     ) -> tuple[SliceLoss, ...] | None:
-        """Losses by slice of a metric that is no sum over rows; None: they are `paired_rows`'.
+        """Losses by slice of a metric that is not a sum over rows; None: they are `paired_rows`'.
 
         Args:
             outcomes: the variant's.

@@ -27,7 +27,7 @@ _SAID = {True: {"true", "yes", "positive", "pos", "on"}, False: {"false", "no", 
 
 
 def form_of(value: object) -> Form | None:
-    """What a label says; None for what is no label (missing, empty, a list, not a number)."""
+    """What a label says; None for what is not a label (missing, empty, a list, not a number)."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, bool):

@@ -66,7 +66,7 @@ class LabelReader:
         return self.order if unnamed and whole and self.order else self.outputs
 
     def read(self, value: object) -> int | None:
-        """Index of the checkpoint's output, or None when the value is no label of it."""
+        """Index of the checkpoint's output, or None when the value is not a label of it."""
         first, second = self.named, self.indexed
         if self.by_index:
             first, second = second, first

@@ -73,7 +73,7 @@ def model_inputs(
 
     Token types are among them where the model's forward pass takes them and it has more than one;
     a language model is asked without (they would all be zero, which is the default). A forward
-    pass that takes them without a table of its own (GPT-2's adds the *word* of that number) gets
+    pass that takes them without its own table (GPT-2's adds the *word* of that number) gets
     them only where the tokenizer says so, as in the library's own plain call.
     """
     names: tuple[str, ...] = ("input_ids", "attention_mask")

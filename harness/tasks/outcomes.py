@@ -56,13 +56,13 @@ class RowAnswer:
 
 
 Columns = dict[str, pa.Array]
-"""By name, an entry a row."""
+"""By name, an entry per row."""
 
 
 @rowwise
 @dataclass(frozen=True, kw_only=True)
 class Outcomes:
-    """One entry a row (or question) of the test split, in the data set's order."""
+    """One entry per row (or question) of the test split, in the data set's order."""
 
     kind: ClassVar[str]
     """Of the family."""
@@ -99,7 +99,7 @@ def write_outcomes(
     truth: Mapping[str, pa.Array],
     beside_teacher: Mapping[str, NDArray[np.float64]],
 ) -> None:
-    """Write one line a row (or question) of the test split, as Parquet; an older file is replaced.
+    """Write one line per row (or question) of the test split as Parquet, replacing an older file.
 
     Columns of every family: row, unanswered, padded_length (of the request; the longest of a
     question's), group (rows of one document or context, null where each stands alone). Then the

@@ -22,8 +22,8 @@ from harness.tasks.section import ConllData, CsvData, HubData, JsonLinesData, Re
 
 _SHOWN = 8
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
-_LINES = "JSON lines hold one JSON object a line"
-_ARRAY = "JSON lines hold one JSON object a line; an array becomes them by: jq -c '.[]' FILE"
+_LINES = "JSON lines hold one JSON object per line"
+_ARRAY = "JSON lines hold one JSON object per line; an array becomes them by: jq -c '.[]' FILE"
 _UNCLOSED = "a quote that is opened in this row is never closed"
 
 
@@ -363,7 +363,7 @@ def _check_kind(path: Path, data: bytes) -> None:
             raise DataError(
                 f"{path}: is {kind}, not text",
                 next_step="save the rows as CSV or as JSON lines (of pandas: "
-                "frame.to_json(FILE, orient='records', lines=True)); gzip is read as it is",
+                "frame.to_json(FILE, orient='records', lines=True)); gzip is read directly",
             )
     start = data[:_LOOKED_AT]
     encoding = next((name for mark, name in _BYTE_ORDERS.items() if data.startswith(mark)), "")

@@ -40,7 +40,7 @@ def _by_row(values: Any, rows: Positions) -> Any:
 
 
 def cut_by(cut: Callable[[Any, Positions], Any]) -> Mapping[str, Any]:
-    """Metadata of a field that is made anew.
+    """Metadata of a field that is made again.
 
     Args:
         cut: takes the whole container and the positions, gives the field's value.
@@ -49,7 +49,7 @@ def cut_by(cut: Callable[[Any, Positions], Any]) -> Mapping[str, Any]:
 
 
 PER_ROW: Mapping[str, Any] = {_CUT: _by_row}
-"""Of a field with an entry a row: an array, a sequence, a mapping of those or another such
+"""Of a field with an entry per row: an array, a sequence, a mapping of those or another such
 dataclass; or None."""
 OF_ALL: Mapping[str, Any] = {_CUT: None}
 """Of a field that says the same of any of the rows."""
@@ -75,7 +75,7 @@ def take(container: T, rows: NDArray[Any]) -> T:
 
     Args:
         container: of a class that `rowwise` checked.
-        rows: positions, or a mask with an entry a row.
+        rows: positions, or a mask with an entry per row.
 
     Raises:
         ValueError: the container's own fields differ in their number of rows.

@@ -86,11 +86,11 @@ def _fault(value: object) -> str:
     if value is None:
         return "is missing"
     if not isinstance(value, str):
-        return f"is no text but {json.dumps(value, default=str)[:40]}"
+        return f"is not text but {json.dumps(value, default=str)[:40]}"
     try:
         value.encode()
     except UnicodeEncodeError:
-        return "holds half a surrogate pair, which is no character"
+        return "holds half a surrogate pair, which is not a character"
     return ""
 
 

@@ -86,7 +86,7 @@ class TaskSection(Strict):
     )
     chain_samples: Annotated[int, Field(ge=0)] = Field(
         2000,
-        description="At most so many samples, drawn by the seed, on which the loss is split into "
+        description="At most this many samples, drawn with the seed, for splitting the loss into "
         "distillation, export, quantisation, serving and batching; 0 leaves that out.",
     )
 

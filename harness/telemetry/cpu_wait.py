@@ -88,7 +88,7 @@ def read_cpu(
         time_s: of the reading, monotonic.
         server: its processes, the root first.
         clients: the load generators' pids; this process is counted with them. What else this
-            process may have started is foreign: it is no part of what is measured.
+            process may have started is foreign: it is not part of what is measured.
     """
     tree = list(server)
     cores = _affinity(tree[0]) if tree else None

@@ -1,4 +1,4 @@
-"""A model's counters over a test that is still running: read about once a second, never lost.
+"""A model's counters over a test that is still running: read about once per second, never lost.
 
 Differences of neighbouring readings are kept and added up, so that a total stays right when the
 server or the model is restarted in between: counters begin at zero again, and what they have
@@ -35,7 +35,7 @@ class Stretch:
     end_s: float
     grown: ModelCounters
     reset: bool = False
-    """Counters began anew."""
+    """Counters were reset."""
     exchanged: str = ""
     """Which version answered first and which last, in words, where that changed."""
     gpu_utilization: float | None = None
@@ -57,7 +57,7 @@ class RunningCounters:
 
     @property
     def resets(self) -> int:
-        """Readings at which counters had begun anew."""
+        """Readings at which counters had been reset."""
         return sum(one.reset for one in self.stretches)
 
     def take(

@@ -1,1 +1,1 @@
-"""A finished run, told to the experiment trackers that teams keep: Weights & Biases, MLflow."""
+"""A finished run, sent to the experiment trackers that teams use: Weights & Biases, MLflow."""

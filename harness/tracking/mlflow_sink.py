@@ -56,7 +56,7 @@ def tell(record: RunRecord, folder: Path) -> str:  # noqa: ARG001  (every sink i
 
 
 def _new_run(client: Any, record: RunRecord) -> tuple[str, int]:
-    """A run of this record, in place of the one that was told before."""
+    """Write a run of this record, replacing the one that was sent before."""
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", record.study)
     experiment = client.get_experiment_by_name(name)
     number = experiment.experiment_id if experiment else client.create_experiment(name)

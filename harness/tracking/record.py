@@ -1,4 +1,4 @@
-"""The trackers by name, and what every one of them is told of a run."""
+"""The trackers by name, and what is sent to each of them about a run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check_trackers(trackers: Sequence[Tracker]) -> None:
 
     Raises:
         MissingExtraError: a package is not installed.
-        UsageError: nobody is logged in.
+        UsageError: there is no login.
     """
     for tracker in trackers:
         require_extra(str(tracker), extra="track")
@@ -48,7 +48,7 @@ def check_trackers(trackers: Sequence[Tracker]) -> None:
 
 
 def track(folder: Path, tracker: Tracker) -> str:
-    """Tell a tracker of a run; a run that was told before is told anew, not twice.
+    """Send a run to a tracker; a run that was sent before is replaced, not duplicated.
 
     Returns:
         Where it can be looked at.
@@ -65,8 +65,8 @@ def track(folder: Path, tracker: Tracker) -> str:
     except Exception as error:  # whatever a tracker raises, the measured run is complete
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise EnvironmentFailure(
-            f"{tracker} was not told of {folder}: {lines[0] if lines else repr(error)}",
-            next_step=f"the run is complete; tell it again: harness track {folder} --to {tracker}",
+            f"{folder} was not sent to {tracker}: {lines[0] if lines else repr(error)}",
+            next_step=f"the run is complete; send it again: harness track {folder} --to {tracker}",
         ) from error
     return place
 

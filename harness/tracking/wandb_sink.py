@@ -32,7 +32,7 @@ def check() -> None:
         known = None
     if known is None:
         raise UsageError(
-            "--track wandb: nobody is logged in to Weights & Biases",
+            "--track wandb: not logged in to Weights & Biases",
             next_step="wandb login, or set WANDB_API_KEY; without a network: WANDB_MODE=offline",
         )
 

@@ -38,7 +38,7 @@ class CardPlan:
     rounds: int = 10
     """The subjects take turns so often, so that a drift of the machine hits all alike."""
     fresh_processes: int = 3
-    """Cold starts, each in a process of its own."""
+    """Cold starts, each in its own process."""
     window_s: float = 0.1
     """Of one measurement of throughput; there is one a round, batch and length."""
     batch_sizes: tuple[int, ...] = (1, 4, 8, 16)

@@ -59,7 +59,7 @@ def parse_arrivals(text: str, trace_unit: TraceUnit | None = None) -> ArrivalPro
         cv = float(argument if kind == ArrivalKind.GAMMA else "")
     except ValueError as error:
         raise UsageError(
-            f"'{text}' is no arrival process",
+            f"'{text}' is not an arrival process",
             next_step="write constant, poisson, gamma:CV (gamma:2 is burstier than poisson), "
             "or trace:FILE",
         ) from error
@@ -103,7 +103,7 @@ def parse_shape(text: str) -> LoadShape:
         period_s = float(found["period"]) * _SECONDS[found["unit"]]
     except ValueError as error:
         raise UsageError(
-            f"'{text}' is no shape of a load",
+            f"'{text}' is not a shape of a load",
             next_step="write flat, or ramp, step, spike or sine as KIND:LOW..HIGH/PERIOD "
             "with s, min or h, for example ramp:0.2..1/60s",
         ) from error
@@ -148,7 +148,7 @@ def parse_mix(text: str) -> Mix:
             mix.append((int(size), float(weight if colon else "")))
         except ValueError as error:
             raise UsageError(
-                f"'{text}' is no mix: '{part}'",
+                f"'{text}' is not a mix: '{part}'",
                 next_step="write it as SIZE:WEIGHT,SIZE:WEIGHT, for example 1:0.7,8:0.3",
             ) from error
     check_mix("the mix", mix)

@@ -151,7 +151,7 @@ class LossEntry:
     problem: str = ""
     """Why there is no chain, where there is none."""
     teacher_sha256: str = ""
-    """Of the teacher it was held against: beside another it is traced anew."""
+    """Of the teacher it was compared with: beside another it is traced again."""
     metric: str = ""
     """That chain and slices are in; empty in runs from before it was kept."""
     examples_in: str = ""

@@ -136,7 +136,7 @@ class TaskEntry:
     asked: int = 0
     """Answers that were asked for: a request may take several, or share one."""
     teacher_sha256: str = ""
-    """Of the teacher it was held against: beside another it is scored anew."""
+    """Of the teacher it was compared with: beside another it is scored again."""
 
     @property
     def key(self) -> str:

@@ -138,7 +138,7 @@ class ColdStart:
 
 @dataclass(frozen=True)
 class ServerOverhead:
-    """What the server itself costs a request: a null model's, one request in flight."""
+    """The server's own cost per request: a null model's, one request in flight."""
 
     protocol: WireProtocol
     requests: int

@@ -53,7 +53,7 @@ class ServingConfig:
 
 
 def answering_version(versions: Iterable[str]) -> str:
-    """The version that answers a request which names none: the highest number.
+    """The version that answers a request that names none: the highest number.
 
     Names that are no numbers come before all numbers, the last by the alphabet first; empty of
     none at all.

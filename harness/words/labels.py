@@ -154,7 +154,7 @@ _OTHER_CAUSES: Mapping[str, str] = {
     "invalid": "invalid, the measurement cannot be trusted",
     "slower": "within the objective, but with less throughput",
     "teacher": "within the load clauses, and the teacher's own",
-    "dominated": "not measured, could not win any more",
+    "dominated": "not measured, could no longer win",
 }
 
 

@@ -28,7 +28,7 @@ def is_open(workload: Workload) -> bool:
 
 
 def throughput_span(result: TrialResult) -> str:
-    """Bounds of the inferences a second; empty where there are none."""
+    """Bounds of the inferences per second; empty where there are none."""
     return span(
         number(result.throughput_low_inferences_per_s),
         number(result.throughput_high_inferences_per_s),

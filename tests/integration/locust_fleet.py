@@ -22,7 +22,7 @@ class Fleet:
         worker_cwd: Path | None = None,
         locustfile: Path | None = None,
     ) -> None:
-        """`locustfile` is the first worker's, in place of the product's."""
+        """`locustfile` is the first worker's, instead of the product's."""
         port = str(free_port())
         self.log = folder / "master.log"
         self.workers = [

@@ -1,4 +1,4 @@
-"""A real Prometheus (Debian's) for a test, on a port of its own."""
+"""A real Prometheus (Debian's) for a test, on its own port."""
 
 from __future__ import annotations
 

@@ -153,11 +153,11 @@ def test_as_is_touches_nothing_and_says_what_is_not_there(own_triton, study, tmp
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--model-name", "nobody=x"], "'nobody', which is no variant of the study"),
+        (["--model-name", "nobody=x"], "'nobody', which is not a variant of the study"),
         (["--model-name", "x"], "it is not VARIANT=NAME"),
-        (["--metrics-url", "host:8002"], "is no address of a page"),
-        (["--cpus-server", "0"], "--cpus-server places a server that the harness starts"),
-        (["--server-ports", "1,2,3"], "--server-ports are for a server that the harness starts"),
+        (["--metrics-url", "host:8002"], "is not an address of a page"),
+        (["--cpus-server", "0"], "--cpus-server applies only to a server that the harness"),
+        (["--server-ports", "1,2,3"], "--server-ports applies only to a server that the harness"),
     ],
 )
 @pytest.mark.parametrize("command", ["run", "sweep"])
@@ -171,7 +171,7 @@ def test_options_that_cannot_be_are_said_before_anything_starts(
 def test_options_of_a_server_that_is_not_named(study, capsys):
     for options in (["--as-is"], ["--header", "a: b"], ["--metrics-url", "http://h/metrics"]):
         assert harness("run", study, *options) == 2
-        assert "go with --url" in capsys.readouterr().err
+        assert "only used with --url" in capsys.readouterr().err
 
 
 def test_a_refusal_names_the_headers_that_were_sent(study, tmp_path, capsys):

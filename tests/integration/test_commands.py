@@ -77,7 +77,7 @@ def test_export_again_changes_nothing(study, repository):
 def test_serve_answers_until_it_is_interrupted(study, repository):
     ports = free_ports(3)
     process = serve(study, repository, ports)
-    # The JSON document ends in a line of its own: everything is loaded by then.
+    # The JSON document ends in its own line: everything is loaded by then.
     lines = iter(process.stdout.readline, "}\n")
     document = json.loads("".join(lines) + "}")
     assert document["http"] == f"127.0.0.1:{ports[0]}"

@@ -1,4 +1,4 @@
-"""studies/local-checkpoint.yaml as a user would use it: beside folders and a CSV of their own."""
+"""studies/local-checkpoint.yaml as a user would use it: beside folders and their own CSV."""
 
 import csv
 import shutil

@@ -114,10 +114,10 @@ def test_a_plan_stays_until_tensorrt_or_the_gpu_is_another(job, monkeypatch):
     told = []
     before = export(job)
     assert export(job, told.append) == before
-    assert not [step for step in told if "made anew" in step.note]
+    assert not [step for step in told if "made again" in step.note]
     monkeypatch.setattr(variants, "plan_home", lambda: PlanHome("10.6.0", "NVIDIA L4", "8.9"))
     after = export(job, told.append)
-    anew = [step.note for step in told if "made anew" in step.note]
+    anew = [step.note for step in told if "made again" in step.note]
     assert len(anew) == 3
     assert "built by TensorRT 10.5.0 for compute capability 9.0 (NVIDIA H100); here are" in anew[0]
     assert after["tiny-fp32"] == before["tiny-fp32"]

@@ -253,7 +253,7 @@ def test_a_second_export_does_nothing_and_a_harmed_artefact_is_made_again(pairs)
     model.write_bytes(sound[:-1])
     shutil.rmtree(pairs.repository / "pairs-fp16" / "warmup")
     assert pairs.export() == pairs.variants
-    # Made anew from the checkpoint, and the same to the last byte.
+    # Made again from the checkpoint, and the same to the last byte.
     assert model.read_bytes() == sound
     assert (pairs.repository / "pairs-fp16" / "warmup" / "input_ids").is_file()
     assert snapshot(pairs.repository / "pairs-fp32") == before

@@ -123,7 +123,7 @@ def test_a_run_that_ends_with_a_card_has_it_in_its_report_beside_its_own_trials(
 
 @pytest.fixture(scope="module")
 def profiled(study, repository, tmp_path_factory):
-    """A profile's folder, with a roofline in a cache of its own."""
+    """A profile's folder, with a roofline in its own cache."""
     folder = tmp_path_factory.mktemp("profiles") / "student"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HARNESS_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))

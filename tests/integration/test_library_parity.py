@@ -37,7 +37,9 @@ def test_token_types_that_are_left_out_are_refused_with_the_row(
     untyped = ModelInputs(("input_ids", "attention_mask"))
     monkeypatch.setattr(harness.tasks.loading, "model_inputs", lambda *_, **__: untyped)
     case.encoded = encode(case.task, case.samples, case.folder)
-    with pytest.raises(ParityError, match=r"otherwise than transformers runs it: .*tokens padded"):
+    with pytest.raises(
+        ParityError, match=r"differently from how transformers runs it: .*tokens padded"
+    ):
         case.gate()
 
 
@@ -72,7 +74,7 @@ def test_positions_counted_from_elsewhere_are_refused(
     case.open()
     assert case.gate() < 1e-4
     monkeypatch.setattr(harness.tasks.causal_lm.graph.ScoringGraph, "scores", from_zero)
-    with pytest.raises(ParityError, match="otherwise than transformers runs it"):
+    with pytest.raises(ParityError, match="differently from how transformers runs it"):
         case.gate()
 
 
@@ -156,7 +158,7 @@ def test_the_rows_are_short_and_long_and_one_fills_the_length(tmp_path: Path) ->
 def test_attention_that_is_sparse_from_some_length_on_is_refused_beyond_it(tmp_path: Path) -> None:
     """BigBird's own: (5 + 2 x random blocks) x block size tokens, here 28 of 48."""
     case = Case(tmp_path, "big-bird", Sides(), block_size=4, num_random_blocks=1)
-    with pytest.raises(ParityError, match="otherwise than transformers runs it"):
+    with pytest.raises(ParityError, match="differently from how transformers runs it"):
         case.gate()
     shorter = case.task.model_copy(update={"max_length": 28, "length_buckets": [28]})
     case.task = shorter
@@ -165,7 +167,7 @@ def test_attention_that_is_sparse_from_some_length_on_is_refused_beyond_it(tmp_p
 
 
 def test_other_rows_are_another_recipe(tmp_path: Path) -> None:
-    """So an artefact that was made for other data is made, and held against the library, anew."""
+    """So an artefact that was made for other data is made, and compared with the library, again."""
     case = Case(tmp_path, "bert", Sides())
 
     def recipe(samples: Samples) -> Any:

@@ -179,7 +179,7 @@ def test_every_end_token_of_the_generation_settings_ends_it(tmp_path: Path) -> N
     ours, stock = checkpoint.both({"until": ["go"]})
 
     assert ours == stock
-    # One that is no special token stands in the text, as transformers leaves it there.
+    # One that is not a special token stands in the text, as transformers leaves it there.
     assert sum(text.endswith("p") for text in ours) >= 2
     assert ours != plain.both({"until": ["go"]})[0]
 

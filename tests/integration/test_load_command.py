@@ -121,7 +121,11 @@ def test_a_decided_objective_ends_the_trial_and_is_the_exit_code(addresses, payl
         ("p95 < 60 s", "pass", "Pass, p95 < 60 s"),
         ("p50 < 0.001 ms", "fail", "is over 0.001 ms"),
         ("error_rate < 0.0001%", "undecided", "cannot yet be told from 0.0001%"),
-        ("p95 < 60 s, accuracy >= 90%", "pass", "accuracy >= 90%: a load test measures no quality"),
+        (
+            "p95 < 60 s, accuracy >= 90%",
+            "pass",
+            "accuracy >= 90%: a load test does not measure quality",
+        ),
     ],
 )
 def test_the_verdict_is_said_and_is_the_exit_code(addresses, payloads, slo, verdict, said, capsys):
@@ -216,7 +220,7 @@ def test_a_study_s_variant_is_served_and_loaded(study, repository, transport, ca
     asked = [study, "--variant", "own-student-fp32", "--repository", repository]
     code = load(*asked, "--rate", 80, "--transport", transport, "--max-batch-size", 4, *SHORT)
     result = json.loads(capsys.readouterr().out)
-    assert code == BY_VERDICT[result["decision"]], "the study has an objective of its own"
+    assert code == BY_VERDICT[result["decision"]], "the study has its own objective"
     assert result["requests"] > 0, result["reason"]
     assert result["sha256"]
     assert result["trial"]["serving"]["max_batch_size"] == 4
@@ -229,9 +233,12 @@ def test_a_study_s_variant_is_served_and_loaded(study, repository, transport, ca
         (["--variant", "nobody"], "no variant 'nobody'"),
         (["--variant", "own-student-fp32", "--client-batch-size", "17"], "max_batch_size, 16"),
         (["--variant", "own-student-fp32", "--length-mix", "9:1"], "padded lengths there are: 16"),
-        (["--variant", "own-student-fp32", "--model", "x"], "a study says what is sent"),
+        (
+            ["--variant", "own-student-fp32", "--model", "x"],
+            "with a study file, --payloads is not used",
+        ),
         (["--variant", "own-student-fp32", "--slo", "perplexity < 3"], "asks for perplexity"),
-        (["--variant", "own-student-fp32", "--slo", "accuracy >= 9%"], "measures no quality"),
+        (["--variant", "own-student-fp32", "--slo", "accuracy >= 9%"], "does not measure quality"),
     ],
 )
 def test_what_a_study_cannot_have_is_said_before_anything_starts(study, options, said, capsys):
@@ -283,13 +290,13 @@ def test_nobody_there(scheme, payloads, capsys):
         (["--warmup", "-1"], "a warm-up of -1 s: it must be 0 or more"),
         (["--concurrency", "0"], "at least one is needed"),
         (["--protocol", "smtp"], "smtp"),
-        (["--arrivals", "uniform"], "'uniform' is no arrival process"),
+        (["--arrivals", "uniform"], "'uniform' is not an arrival process"),
         (["--arrivals", "trace:/nowhere.csv"], "/nowhere.csv: no trace can be read"),
-        (["--rate", "9", "--shape", "zigzag"], "'zigzag' is no shape"),
+        (["--rate", "9", "--shape", "zigzag"], "'zigzag' is not a shape"),
         (["--header", "Content-Length: 3"], "Content-Length"),
-        (["--instances", "2"], "measured as it is"),
-        (["--until-decided"], "no objective to decide"),
-        (["--records"], "--records without --out"),
+        (["--instances", "2"], "apply only to a server that the harness starts"),
+        (["--until-decided"], "--until-decided needs an objective"),
+        (["--records"], "--records needs --out"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_starts(

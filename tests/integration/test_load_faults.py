@@ -171,7 +171,7 @@ def test_a_server_that_is_down_is_asked_with_restraint(wired: Rig) -> None:
 
 @contextmanager
 def shared_server(rig: Rig, behaviour: Behaviour) -> Iterator[FakeServer]:
-    """A server of its own for a test that ends it, and the rig aims at it."""
+    """A separate server for a test that ends it, and the rig aims at it."""
     server = FakeServer(behaviour)
     server.start()
     address = server.http if rig.protocol is WireProtocol.HTTP else server.grpc

@@ -241,7 +241,7 @@ PARENT = """
 
 @pytest.fixture
 def parent(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another Python that drives load for a minute, in a process group of its own."""
+    """Another Python that drives load for a minute, in its own process group."""
     command = [sys.executable, "-c", textwrap.dedent(PARENT), str(tmp_path)]
     with subprocess.Popen(
         command,

@@ -1,7 +1,7 @@
-"""Workers that hear late, stand still or come back: what is told is right, or said not to be.
+"""Workers that hear late, stall or come back: what is told is right, or said not to be.
 
 Every request that the server answered stands in the workers' own records (Parquet, by the kernel's
-one clock): what the master tells of any stretch of time is held against those.
+one clock): what the master tells of any stretch of time is compared with those.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def test_a_worker_that_stood_still_around_the_end_has_its_reports_taken_in(
     document = read(tmp_path / "histograms.json")
     assert hdr.total(response_of(document)) == len(server.served)
     assert [one["lost"] for one in document["workers"]] == [False, False]
-    assert any("stood still for" in one for one in document["warnings"])
+    assert any("stalled for" in one for one in document["warnings"])
 
 
 def test_the_verdict_on_a_test_with_workers_is_said_kept_and_the_exit_code(
@@ -269,7 +269,7 @@ def test_a_worker_that_comes_back_in_the_middle_of_the_next_test_takes_its_part(
 
 
 def test_the_page_moves_every_second_with_workers(site: Site) -> None:
-    """Numbers that change once a second change more often than those that do every third."""
+    """Numbers that change once per second change more often than those that do every third."""
     site.begin(2)
     wait_until(lambda: site.shown["totals"]["requests"] > 20)
     settled, deadline_s = set(), time.monotonic() + 60

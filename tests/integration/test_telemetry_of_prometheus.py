@@ -127,7 +127,7 @@ def test_a_prometheus_that_dies_in_a_trial_costs_its_figures_and_nothing_else(si
             load.kill()
     assert "harness_response_latency_seconds_bucket" in page
     assert 'harness_objective_bound_seconds{constraint="p95 < 20 s"' in page
-    line = next(one for one in err.splitlines() if "no figures of the server" in one)
+    line = next(one for one in err.splitlines() if "no server-side figures" in one)
     assert line.startswith("warning: classifier--")
     assert "does not answer" in line
     result = json.loads(out)

@@ -61,7 +61,7 @@ def legal(line: str) -> str:
 
 
 def errors_of(source: Path, stubs: Path, cache: Path) -> list[str]:
-    """What mypy says of a file, with TensorRT's types in place of Any."""
+    """What mypy says of a file, with TensorRT's types instead of Any."""
     done = subprocess.run(
         [
             *(sys.executable, "-m", "mypy", "--strict", "--config-file=", str(source)),

@@ -33,7 +33,7 @@ SERVICES = ("export", "triton", "locust-master", "locust-worker", "prometheus")
 
 @dataclass
 class Stack:
-    """A stack of its own name and ports, out of a checkout of its own."""
+    """A stack with its own name and ports, from its own checkout."""
 
     engine: Engine
     checkout: Path

@@ -80,7 +80,7 @@ def main() -> int:
         parser.error("no command")
     times = 0
     with busy(options.busy):
-        # In a group of its own, so that a terminal's Ctrl-C is handed on once, by us.
+        # In its own group, so that a terminal's Ctrl-C is handed on once, by us.
         command = subprocess.Popen(options.command, start_new_session=True)
         try:
             while True:

@@ -170,9 +170,9 @@ def test_traffic_is_a_closed_loop_unless_something_falls_due():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"rate": 5.0, "concurrency": 2}, "say different things"),
-        ({"client_batch_size": 2, "batch_mix": "1:1"}, "say different things"),
-        ({"max_in_flight": 2}, "there is none"),
+        ({"rate": 5.0, "concurrency": 2}, "contradict each other"),
+        ({"client_batch_size": 2, "batch_mix": "1:1"}, "contradict each other"),
+        ({"max_in_flight": 2}, "applies only to an open loop"),
         ({"max_in_flight": 0, "rate": 5.0}, "at least one"),
         ({"arrivals": "constant"}, "without a rate"),
         ({"rate": 5.0, "shape": "sine:0..1/9s", "until_decided": True}, "a load that changes"),

@@ -1,4 +1,4 @@
-"""Names: asked for once, bounded in time, and asked anew where it did not help."""
+"""Names: asked for once, bounded in time, and asked again where it did not help."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ ALLOWED = {
 
 
 def modules() -> list[Path]:
-    served = {"backends", "ensemble_models"}  # run by Triton, in an environment of its own
+    served = {"backends", "ensemble_models"}  # run by Triton, in its own environment
     return sorted(path for path in HARNESS.rglob("*.py") if not served & set(path.parts))
 
 

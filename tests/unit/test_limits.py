@@ -27,7 +27,8 @@ def test_one_request_at_a_time_loses_its_own_wait():
 
 
 def test_a_model_that_hardly_computes_is_hardly_delayed():
-    """It sleeps, or waits for a GPU: 20 ms a request, of which 0.2 on a processor, 0.2 waiting."""
+    """It sleeps, or waits for a GPU: 20 ms per request, of which 0.2 on a processor, 0.2
+    waiting."""
     assert lost_share(host(used=0.01, waited=0.01, foreign=0.01), 1.0) == pytest.approx(0.01)
 
 

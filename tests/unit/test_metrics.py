@@ -64,7 +64,7 @@ def test_lm_evals_own_metrics_read_like_ours_where_they_are_the_same() -> None:
     assert of("wikitext/word_perplexity,none") is metric_named("word_perplexity")
     assert of("squad/exact_match") is metric_named("exact_match")
     assert of("cola/mcc,none") is None
-    assert of("anything/p95") is None, "a load's metric is no score of a task"
+    assert of("anything/p95") is None, "a load's metric is not a score of a task"
     with pytest.raises(UnknownMetricError):
         of("mcc")
 

@@ -73,7 +73,7 @@ class ExternalModels:
                     self._server.unload(name)
             except ServerError as error:
                 failed = failed or ServerError(
-                    f"the model '{name}' could not be put back as it was: {error}",
+                    f"the model '{name}' could not be restored: {error}",
                     next_step="load it there by hand",
                 )
         if failed:
@@ -89,7 +89,7 @@ def with_serving(
     which makes its shapes whole ones, and with it no batcher can be. Preferred batch sizes and
     warm-ups above the new maximum go, as Triton would refuse them. The response cache is on where
     the serving configuration says so, and off otherwise: a model is to be measured. An accelerator
-    is set as on a server of our own; where the serving configuration names none, the owner's
+    is set as on our own server; where the serving configuration names none, the owner's
     stays.
     """
     changed = copy.deepcopy(dict(config))

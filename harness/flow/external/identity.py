@@ -80,7 +80,7 @@ class Identities:
         accelerated: bool = False,
         warn: Callable[[str], None],
     ) -> str:
-        """The model's identity: `remote:` and a digest, in place of its file's.
+        """The model's identity: `remote:` and a digest, instead of its file's.
 
         A model that stands for several variants has one, by the rows of the first of them.
 
@@ -91,7 +91,7 @@ class Identities:
             folders: where answers that were seen before are kept; the first that knows them says
                 which model it is.
             accelerated: a serving configuration will change who executes the graph.
-            warn: told of a model that cannot be known by its answers.
+            warn: called with a model that cannot be known by its answers.
 
         Raises:
             ServerError: it does not answer.
@@ -106,7 +106,7 @@ class Identities:
         known: Answers | None = answers
         if spread > UNSTEADY or not any(answers):
             warn(
-                f"the model '{model.name}' at {self._url} cannot be told by its answers "
+                f"the model '{model.name}' at {self._url} cannot be identified by its answers "
                 f"({_why(answers, spread)}): nothing of it is taken from an earlier run or from "
                 "the answer cache, and only its version and configuration are watched"
             )
@@ -172,7 +172,7 @@ class Identities:
         return ExchangedError(
             f"the model '{variant.served_name}' at {self._url} was exchanged while it was "
             f"measured: {how}",
-            next_step="go on with --resume: what was taken of the one before is taken anew",
+            next_step="continue with --resume: what was taken of the one before is taken again",
         )
 
 
@@ -241,7 +241,7 @@ def _known_as(key: str, answers: Answers, tolerance: float, folders: Sequence[Pa
             try:
                 kept = read_known_answers(file).answers
             except (HarnessError, OSError, ValueError):
-                continue  # nobody's word: it is asked and kept anew
+                continue  # nobody's word: it is asked and kept again
             if found is None and difference(kept, answers) <= tolerance:
                 found = file.stem.removeprefix(f"{key}-")
     name = found or _digest_of(answers)

@@ -130,12 +130,12 @@ def parse_url(
     scheme = url.partition("://")[0] if "://" in url else ""
     if scheme not in PROTOCOLS:
         raise UsageError(
-            f"'{url}' names no protocol that is known here",
+            f"'{url}' has no known protocol",
             next_step="write it as http://HOST:PORT[/PREFIX], https://, grpc:// or grpcs://",
         )
     if metrics_url is not None and urlsplit(metrics_url).scheme not in {"http", "https"}:
         raise UsageError(
-            f"--metrics-url {metrics_url} is no address of a page",
+            f"--metrics-url {metrics_url} is not an address of a page",
             next_step="write it as http://HOST:8002/metrics",
         )
     pairs = tuple((name.strip(), value.strip()) for name, value in map(_header, headers))
@@ -199,7 +199,7 @@ def _metrics_page(address: ExternalAddress, facts: ServerFacts) -> str:
         if _page_reader(address, address.metrics_url)(address.metrics_url) is None:
             raise UsageError(
                 f"there is no metrics page at {address.metrics_url}",
-                next_step="check the address, or leave --metrics-url away: it is not needed",
+                next_step="check the address, or leave --metrics-url out: it is not needed",
             )
         return address.metrics_url
     if facts.name != TRITON:

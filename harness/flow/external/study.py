@@ -8,7 +8,7 @@ The artefact's file is out of reach, so its digest is too. What stands in for it
 digest of the address, of what the server says of the model and of what it answers to fixed rows
 (`harness.flow.external.identity`). All of that is asked for again after scoring and before every
 trial, so a score and a latency that share a row were taken of a model that answered alike; and
-the known answers, asked for once, are held against every trial's.
+the known answers, asked for once, are compared with every trial's.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _names(study: Study, renamed: Mapping[str, str]) -> dict[str, str]:
     unknown = sorted(renamed.keys() - set(variants))
     if unknown:
         raise UsageError(
-            f"--model-name names '{unknown[0]}', which is no variant of the study",
+            f"--model-name names '{unknown[0]}', which is not a variant of the study",
             next_step=f"its variants are: {', '.join(variants)}",
         )
     return {variant: renamed.get(variant, variant) for variant in variants}

@@ -182,7 +182,7 @@ def assess_load(
         begun: which trial it is.
         load: what the clients saw.
         slo: the objective; without clauses only the measurement itself is judged.
-        workload: that the load is held against.
+        workload: that the load is compared with.
         served: what the server counted in about the same time, and its machine.
         confidence: of every interval.
         spoilt: what else the measurement suffered, such as a lost process; empty for nothing.

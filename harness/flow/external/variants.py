@@ -60,7 +60,7 @@ def serve_external(
     client = NamingClient(site.client, by_model)
     site = dataclasses.replace(site, client=client, control=external.control)
     if external.control is not None:
-        # As on a server of our own, only the model under test is loaded.
+        # As on our own server, only the model under test is loaded.
         for family in families:
             for variant in family.variants:
                 external.control.unload(variant)

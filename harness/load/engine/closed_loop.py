@@ -52,7 +52,7 @@ def drive_alone(
 
 BACKOFF_S = 0.02
 """Pause after a failure: a dead server refuses in microseconds, and nobody gains from asking
-it fifty thousand times a second."""
+it fifty thousand times per second."""
 MOST_IN_A_ROW = 16
 """Requests of one slot without another's in between. On a busy machine the kernel often runs the
 server right in `send`, and the answer is there before anybody had to wait for it: a slot that never

@@ -1,6 +1,6 @@
 """Open loop: requests are sent when they fall due, whatever the server does.
 
-One dispatcher walks the arrivals and hands each to a slot: a connection with a thread of its own (a
+One dispatcher walks the arrivals and hands each to a slot: a connection with its own thread (a
 greenlet in a Locust process). A slot that was just in use is taken first, so that there are only as
 many connections as the load needs. Where as many requests are in flight as may be, a request that
 falls due is dropped, and counted: it is never sent late, because a queue in the client would hide

@@ -24,7 +24,7 @@ from harness.load.transports.contract import RequestFailure
 from harness.types import SPANS, Latencies, LatencySpan, Moment, SparseHistogram, TimeSlice
 
 MOST_HELD = 100_000
-"""Requests held unsummed. `take` comes several times a second and finds far fewer; the bound is
+"""Requests held unsummed. `take` comes several times per second and finds far fewer; the bound is
 for a process whose reports are held up."""
 _MOMENTS = len(Moment)
 """Scheduled, sent, completed: in this order throughout."""

@@ -181,7 +181,7 @@ def _whole_slices(seconds: float, slice_ns: int) -> int:
 
 _BUCKETS = tuple(range(1 << hdr.INDEX_BITS))
 """Every bucket index there is, once: a load of minutes holds each of them thousands of times, and
-as an object of its own each time it would take twice what the slices themselves take."""
+as its own object each time it would take twice what the slices themselves take."""
 
 
 class Collector:

@@ -49,7 +49,7 @@ class LoadJob:
 class LoadGenerators:
     """Drives load from `workers` Locust processes; a context manager.
 
-    They are started once and reused over trials; one that died or was killed is started anew by
+    They are started once and reused over trials; one that died or was killed is started again by
     the next `run`. None outlives its parent: they leave when their standard input ends, and the
     kernel kills them when the thread that started them dies.
 
@@ -157,7 +157,7 @@ class LoadGenerators:
             self._processes[index] = None
 
     def _revive(self) -> list[GeneratorProcess]:
-        """The processes, those that are gone started anew."""
+        """The processes, those that are gone started again."""
         for index, process in enumerate(self._processes):
             if process is None or not process.alive:
                 if process is not None:

@@ -77,7 +77,7 @@ class GeneratorProcess:
             self._process.stdin.write(encode_order(order))
             self._process.stdin.flush()
         except OSError as error:
-            raise self.failure("cannot be spoken to") from error
+            raise self.failure("cannot be reached") from error
 
     def receive(self) -> None:
         """Read what has come; `take_answer` has it once it is whole.
@@ -174,7 +174,7 @@ def gather(processes: Sequence[GeneratorProcess], *, deadline_ns: int) -> list[G
     while len(answers) < len(processes):
         waiting = [process for process in processes if process.index not in answers]
         if time.monotonic_ns() >= deadline_ns:
-            raise waiting[0].failure("hangs: no answer to an order")
+            raise waiting[0].failure("hangs: it does not answer")
         answers.update(take_answers(waiting, until_ns=deadline_ns, most=1))
     return [answers[process.index] for process in processes]
 

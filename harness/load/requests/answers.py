@@ -56,7 +56,7 @@ class AnswerCheck:
 
     Args:
         outputs: what the model answers with; others that it sends besides are not looked at. None
-            when it is not known, and then an answer is only held against its request and itself.
+            when it is not known, and then an answer is only compared with its request and itself.
     """
 
     def __init__(self, outputs: Sequence[TensorSpec] = ()) -> None:

@@ -82,7 +82,8 @@ def from_archive(path: Path) -> dict[str, NDArray[Any]]:
     Raises:
         DataError: Python objects other than bytes and texts, or a tensor of bytes in pieces that
             do not fit each other.
-        OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile: it is no archive of numpy's.
+        OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile: it is not an archive of
+            numpy's.
     """
     arrays = dict(_arrays(path))
     for name in [one.removesuffix(_LENGTHS) for one in arrays if one.endswith(_LENGTHS)]:

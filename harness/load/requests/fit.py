@@ -123,7 +123,7 @@ def _check_names(group: Group, declared: dict[str, TensorSpec], optional: Contai
     extra = ", ".join(sorted(group.keys() - declared.keys()))
     if extra:
         names = ", ".join(declared)
-        raise DataError(f"the payloads have {extra}, which is no input of the model: {names}")
+        raise DataError(f"the payloads have {extra}, which is not an input of the model: {names}")
 
 
 def _check_tensor(spec: TensorSpec, array: NDArray[Any], shape: tuple[int, ...]) -> None:

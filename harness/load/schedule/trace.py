@@ -73,7 +73,7 @@ def unit_of_numbers(
     """
     if named and told and named is not told:
         raise DataError(
-            f"{path}: the trace's unit is said to be {told}, and its column's name says {named}",
+            f"{path}: the trace's unit is given as {told}, but its column's name says {named}",
             next_step="leave the unit out, or rename the column",
         )
     known = told or named
@@ -167,7 +167,7 @@ def _of_json(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[Stamp]:
         if key is None and len(names) == 1:
             key = names[0]
         if key is None or key not in names:
-            raise bad_line(path, number, f'is no JSON object with a "{key or "timestamp"}"')
+            raise bad_line(path, number, f'is not a JSON object with a "{key or "timestamp"}"')
         yield Stamp(number, str(row[key]).strip(), unit_in_name(key)[1])
 
 
@@ -263,8 +263,8 @@ def read_trace(path: Path, unit: TraceUnit | None = None) -> Trace:
         unit: of its numbers, where the person knows it; None takes what the file says.
 
     Raises:
-        DataError: no such file, the first line that is no arrival or out of order, numbers whose
-            unit nobody states, or a unit that the file contradicts.
+        DataError: no such file, the first line that is not an arrival or out of order, numbers
+            whose unit nobody states, or a unit that the file contradicts.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -288,7 +288,7 @@ def read_trace(path: Path, unit: TraceUnit | None = None) -> Trace:
 def _check_no_unit(path: Path, told: TraceUnit | None) -> None:
     if told is not None:
         raise DataError(
-            f"{path}: the trace's unit is said to be {told}, and its stamps are ISO 8601 times",
+            f"{path}: the trace's unit is given as {told}, but its stamps are ISO 8601 times",
             next_step="leave the unit out: such times have none to be told",
         )
 
@@ -331,7 +331,7 @@ def _moment(path: Path, stamp: Stamp) -> _Moment:
     except InvalidOperation:
         return _clock_moment(path, stamp)
     if not value.is_finite() or value.adjusted() > MOST_DIGITS:
-        raise bad_line(path, stamp.number, f"'{stamp.text}' is no time")
+        raise bad_line(path, stamp.number, f"'{stamp.text}' is not a time")
     if value < 0:
         raise bad_line(path, stamp.number, f"'{stamp.text}' is negative")
     return _Moment(stamp, value, is_clock=False)

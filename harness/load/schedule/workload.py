@@ -29,7 +29,7 @@ def check_workload(workload: Workload) -> None:
     elif workload.rate_per_s is not None:
         raise UsageError(
             f"a closed loop at {workload.rate_per_s:g} requests/s: only an open loop has a rate",
-            next_step="leave the rate away, or ask for an open loop",
+            next_step="leave the rate out, or ask for an open loop",
         )
 
 
@@ -91,7 +91,7 @@ def _check_trace(workload: Workload) -> None:
     if workload.rate_per_s is not None or workload.arrivals.shape.kind != "flat":
         raise UsageError(
             f"the trace {path} with a rate or a shape besides",
-            next_step="leave both away: a trace has its own",
+            next_step="leave both out: a trace has its own",
         )
     trace = read_trace(path, workload.arrivals.trace_unit)
     needed_s = workload.warmup_s + workload.duration_s

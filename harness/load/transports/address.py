@@ -57,7 +57,7 @@ class Target:
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
         except OSError as error:  # ssl.SSLError is one
-            raise UsageError(f"{self.ca_file}: no certificates to trust: {error}") from error
+            raise UsageError(f"{self.ca_file}: no usable certificates: {error}") from error
         if not self.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
@@ -84,25 +84,25 @@ def parse_target(
         host, port = parts.hostname, parts.port
         (host or "").encode("idna")  # as name resolution will, which would not say it as well
     except ValueError as error:
-        raise UsageError(f"'{address}' is no server address: {error}") from error
+        raise UsageError(f"'{address}' is not a server address: {error}") from error
     if parts.scheme == "https" and port is None:
         port = 443
     known = parts.scheme in PLAIN_SCHEMES + ENCRYPTED_SCHEMES
     prefix = parts.path.rstrip("/")
     if prefix.endswith("/v2"):
         raise UsageError(
-            f"'{address}' is no server address: /v2 is added to it",
+            f"'{address}' is not a server address: /v2 is added to it",
             next_step=f"write {address[: address.rindex('/v2')]}",
         )
     surplus = parts.query or parts.fragment or parts.username
     if prefix and parts.scheme in {"grpc", "grpcs"}:
         raise UsageError(
             f"'{address}' has a path, and gRPC knows none",
-            next_step="leave the path away, or use http://HOST:PORT/PATH",
+            next_step="leave the path out, or use http://HOST:PORT/PATH",
         )
     if not known or not host or not host.isascii() or port is None or surplus:
         raise UsageError(
-            f"'{address}' is no server address that the load generator can use",
+            f"'{address}' is not a server address that the load generator can use",
             next_step="write it as HOST:PORT, http://HOST:PORT[/PREFIX], grpc://HOST:PORT, or "
             "https/grpcs",
         )
@@ -115,7 +115,7 @@ def _check_headers(headers: tuple[tuple[str, str], ...]) -> None:
     for name, value in headers:
         if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
             raise UsageError(
-                f"'{name}: {value}' is no header",
+                f"'{name}: {value}' is not a header",
                 next_step="write it as NAME: VALUE, in one line",
             )
         if name.lower() in _FRAMING:

@@ -88,7 +88,7 @@ def check_echo(echoed: object, sent: bytes) -> None:
 
     Args:
         echoed: the answer's id.
-        sent: the request's; empty if it had none, and then nothing is held against it.
+        sent: the request's; empty if it had none, and then nothing is compared with it.
 
     Raises:
         AnotherAnswer: it answers another request.
@@ -168,10 +168,10 @@ class Transport(Protocol):
         """
 
     def send(self, request: bytes) -> WireAnswer:
-        """Send an encoded request under an id of its own, and wait for its answer.
+        """Send an encoded request under its own id, and wait for its answer.
 
         Raises:
-            RequestFailure: no answer, or one that says no. The next `send` starts afresh.
+            RequestFailure: no answer, or one that says no. The next `send` starts again.
         """
 
     def close(self) -> None:

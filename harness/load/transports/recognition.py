@@ -145,7 +145,7 @@ class WholeAnswers:
 def _form_of(
     piece: bytes, layout: Layout, is_settled: Callable[[bytes], bool], identity: bytes
 ) -> _Form | None:
-    """What a piece has in common with others of its form; None if it is no ordinary answer."""
+    """What a piece has in common with others of its form; None if it is not an ordinary answer."""
     parts: list[bytes] = []
     order: list[tuple[int, int]] = []
     within, data_bytes = layout, 0

@@ -109,7 +109,7 @@ def document_form(task: Any, section: SequenceClassification) -> DocumentForm:
     if form is None:
         raise DataError(
             f"which column is the text, and which class each of its choices ({_listed(choices)}) "
-            f"is, nobody says; its columns are {_listed(sorted(columns))}",
+            f"is, is not stated; its columns are {_listed(sorted(columns))}",
             next_step="write into the task's file: metadata: {classifier: {text: COLUMN, "
             "text_pair: COLUMN, classes: [...]}}, the classes in the order of the choices",
         )
@@ -181,7 +181,7 @@ def check_documents(task: Any, form: DocumentForm) -> None:
     documents = documents_of(task)
     columns = [one for one in (form.text, form.text_pair) if one]
     faults = [
-        f"'{column}' of document {place} is no text"
+        f"'{column}' of document {place} is not text"
         for place, document in enumerate(documents)
         for column in columns
         if not isinstance(document[column], str)

@@ -115,7 +115,7 @@ def _json(document: object, indent: int | None = None) -> str:
     from lm_eval.utils import handle_non_serializable
 
     text = json.dumps(document, indent=indent, default=handle_non_serializable, ensure_ascii=False)
-    # NaN stands for an unanswered request, and is no JSON: only then is the document walked.
+    # NaN stands for an unanswered request, and is not JSON: only then is the document walked.
     return text if "NaN" not in text else json.dumps(_without_nan(json.loads(text)), indent=indent)
 
 

@@ -197,7 +197,7 @@ def generate_greedily(
         scorer: the way to the model.
         decode: token numbers to text, special tokens kept.
         end_tokens: end a generation.
-        progress: told of prompts finished.
+        progress: called with prompts finished.
 
     Returns:
         The new tokens of each prompt, the one that ended it included. They may go past the first

@@ -31,7 +31,7 @@ MAX_GENERATED_TOKENS = 256
 """Where a task names no bound of its own; as `HFLM`."""
 _MORE_TOKENS = 2
 UNANSWERED = (float("nan"), False)
-"""In place of (log likelihood, greedy): not a number, so it can't be mistaken for one."""
+"""Instead of (log likelihood, greedy): not a number, so it can't be mistaken for one."""
 
 TokenRequest = tuple[Any, list[int], list[int]]
 """What it is called, its context and its continuation, in tokens."""
@@ -43,7 +43,7 @@ class RequestCounts:
 
     requests: int = 0
     unanswered: int = 0
-    """The request failed, the answer was no number, or the continuation is longer than the model
+    """The request failed, the answer was not a number, or the continuation is longer than the model
     takes (`HFLM` stops there)."""
     truncated: int = 0
     """The context was longer than the model takes: cut from the left, as `HFLM` cuts it."""
@@ -60,7 +60,7 @@ class ServedLM(TemplateLM):  # type: ignore[misc]  # lm_eval comes without types
         max_length: tokens the model takes; its configuration's word.
         end_tokens: that end a generation by the checkpoint's own settings; the tokenizer's end of
             text is a stop string, as `HFLM` has it.
-        progress: told of rows (or prompts) done, of so many.
+        progress: called with rows (or prompts) done and their number.
     """
 
     def __init__(

@@ -2,8 +2,8 @@
 
 The metric is lm-eval's own (its aggregation over its per-document values). Where it is a mean, or a
 ratio of sums (perplexities, bits per byte), its interval is as everywhere in the harness: exact for
-what is 0 or 1 a document. Other aggregations (F1, Matthews, BLEU) are computed anew on resamples of
-the documents, with about one document more whose answer is another document's: so that a model
+what is 0 or 1 per document. Other aggregations (F1, Matthews, BLEU) are computed again on resamples
+of the documents, with about one document more whose answer is another document's: so that a model
 without an error has an interval too.
 """
 
@@ -114,7 +114,7 @@ class _Aggregate:
 
     of_items: Callable[[Sequence[Any]], float]
     of_sums: Callable[[Floats], Floats] | None = None
-    """Of (value, weight) summed, (..., 2) -> (...); None where it is no function of sums."""
+    """Of (value, weight) summed, (..., 2) -> (...); None where it is not a function of sums."""
     plain_mean: bool = False
 
     def value(self, items: Sequence[Any]) -> float:

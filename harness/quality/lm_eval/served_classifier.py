@@ -54,7 +54,7 @@ class ServedClassifier(LM):  # type: ignore[misc]  # lm_eval comes without types
         encode: makes the model's inputs of samples.
         max_length: tokens the study lets a text have.
         batch_size: rows of a request: the served `max_batch_size`.
-        progress: told of documents done, of so many.
+        progress: called with documents done and their number.
     """
 
     def __init__(  # noqa: PLR0913  (one model, and everything that is asked of it)

@@ -202,7 +202,7 @@ def _reason(error: Exception, *, hub_missing: bool) -> str:
 
 
 def _absent_columns(task: Any) -> Iterator[str]:
-    """A bare word that is no column would be taken for the text itself."""
+    """A bare word that is not a column would be taken for the text itself."""
     features = getattr(task, "features", None) or ()
     for key in ("doc_to_text", "doc_to_target", "doc_to_choice"):
         value = task.get_config(key)

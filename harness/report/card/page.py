@@ -1,4 +1,4 @@
-"""The report card as a page of its own: `card.html`, `card.md` and `card.csv`."""
+"""The report card as its own page: `card.html`, `card.md` and `card.csv`."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def _card_note(card: FamilyCard) -> str:
         f"rounds in which all models took turns. Cold: {cold} with the libraries imported and "
         "nothing of the model there; memory is what the loading and the first call added to the "
         "resident size, the runtime's own code that they touch among it. "
-        "In small: 95% intervals of latencies and scores, else the range of the "
+        "In small type: 95% intervals of latencies and scores, else the range of the "
         "repetitions; then the difference from the teacher in the same runtime, and the factor of "
         "its value. Quality is the endpoint's, of the artefact; a checkpoint was not scored."
     )
@@ -117,7 +117,7 @@ def throughput_table(card: FamilyCard) -> Table:
             for entry in card.entries
         ),
         note=(
-            "Samples per second, call after call for "
+            "Samples per second, calling repeatedly for "
             f"{number(card.entries[0].plan.window_s * 1e3)} ms or two calls at least: the median "
             f"of {card.entries[0].plan.rounds} rounds, in small their range, then the factor of "
             "the teacher's. Rows shorter than the data's shortest bucket are cut from longer ones."

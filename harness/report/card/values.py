@@ -17,7 +17,7 @@ from harness.types import LatencySummary, Role, TrialResult
 from harness.types.card import CardEntry, RepeatedMeasure, Runtime, ServedPoint
 
 SERVED = "served"
-"""What stands in place of a runtime for numbers taken through the server."""
+"""What stands instead of a runtime for numbers taken through the server."""
 
 Key = tuple[str, str, str, int | None, int | None]
 """(name, runtime, metric, batch size, length)."""

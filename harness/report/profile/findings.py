@@ -83,7 +83,7 @@ def bound_of(profile: OperatorProfile, roofline: Roofline) -> Bound:
     word, why = _word(reached=achieved / roof, above=intensity >= ridge)
     shares = (
         f"Its matrix products ({datatype}) take {percent(share)} of the operators' time; at "
-        f"{number(intensity)} operations a byte they lie {side} the ridge of {number(ridge)} "
+        f"{number(intensity)} operations per byte they lie {side} the ridge of {number(ridge)} "
         f"(bandwidth of {place}) and reach {percent(achieved / roof)} of their roof: {why}."
     )
     around = "" if share >= CALLING_SHARE else AROUND
@@ -104,15 +104,15 @@ def _word(*, reached: float, above: bool) -> tuple[str, str]:
     if reached < FAR_BELOW:
         return OVERHEAD, "too small a shape to fill the machine, starting them is what it costs"
     if above:
-        return COMPUTE, "more arithmetic a second is what would speed them up"
-    return MEMORY, "more bandwidth, or fewer bytes, is what would speed them up"
+        return COMPUTE, "more arithmetic per second would speed them up"
+    return MEMORY, "more bandwidth, or fewer bytes, would speed them up"
 
 
 def scaling_sentence(scaling: Scaling) -> str:
     """Where throughput levels off, and what that makes an hour."""
     runtime = RUNTIMES[scaling.runtime]
     best = scaling.best
-    jobs = f"at best {number(best.per_s.value * 3600)} samples an hour (batch {best.batch_size})"
+    jobs = f"at best {number(best.per_s.value * 3600)} samples per hour (batch {best.batch_size})"
     if scaling.knee is None:
         return f"{runtime}: doubling the batch went on paying; {scaling.ended}; {jobs}."
     after = next(s for s in scaling.steps if s.batch_size == 2 * scaling.knee)
@@ -121,7 +121,7 @@ def scaling_sentence(scaling: Scaling) -> str:
         f"{runtime}: returns diminish at batch {scaling.knee}: doubling it brings "
         f"{percent(after.growth)} ({span(percent(after.growth_low), percent(after.growth_high))}), "
         f"under the {percent(scaling.least_growth)} asked; {scaling.ended}. There it does "
-        f"{number(at_knee.per_s.value * 3600)} samples an hour; {jobs}."
+        f"{number(at_knee.per_s.value * 3600)} samples per hour; {jobs}."
     )
 
 

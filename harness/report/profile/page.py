@@ -136,7 +136,7 @@ def _operators_table(one: OperatorProfile) -> Table:
             Column("Calls"),
             Column("Operations", "million"),
             Column("Moved", "kB"),
-            Column("Intensity", "operations a byte"),
+            Column("Intensity", "operations per byte"),
             Column("Achieved", "billion operations/s"),
         ),
         rows=tuple(
@@ -228,12 +228,12 @@ def _scaling_table(profile: VariantProfile) -> Table:
             Column("Runtime", numeric=False),
             Column("Batch"),
             Column("Throughput", "samples/s"),
-            Column("Jobs", "samples an hour"),
+            Column("Jobs", "samples per hour"),
             Column("Growth", "over half the batch"),
             Column("Rounds"),
         ),
         rows=tuple(rows),
-        note="In small the range of the rounds, and the growth's interval: Student's t over "
+        note="In small type the range of the rounds, and the growth's interval: Student's t over "
         "rounds in which a batch and its double ran one after the other, 95% over up to three "
         "looks.",
     )

@@ -75,7 +75,7 @@ def kinds_plot(profiles: list[OperatorProfile]) -> Plot:
 
 
 def roofline_plot(profile: VariantProfile, runtime: Runtime) -> Plot:
-    """Operations a second over operations a byte: roofs, operators, and each whole model."""
+    """Operations a second over operations per byte: roofs, operators, and each whole model."""
     own = [one for one in profile.operators if one.runtime is runtime]
     roofline, colour = profile.roofline, COLOURS[runtime]
     points = [c for one in own for c in one.operators if c.intensity and c.operations_per_s]
@@ -99,7 +99,7 @@ def roofline_plot(profile: VariantProfile, runtime: Runtime) -> Plot:
     y_values = [p.operations_per_s / _GIGA for p in peaks]
     y_values += [(cost.operations_per_s or 0.0) / _GIGA for cost in points]
     layout = base_layout(
-        xaxis=log_axis("operations a byte", [low * 1.3, high / 1.5]),
+        xaxis=log_axis("operations per byte", [low * 1.3, high / 1.5]),
         yaxis=log_axis("billion operations per second", y_values),
         margin={"l": 52, "r": 16, "t": 10, "b": 42},
     )
@@ -161,7 +161,7 @@ def _model_traces(
         },
         "hovertext": [
             f"<b>{safe(cost.name)}</b><br>batch {one.batch_size}, {cost.datatype}<br>"
-            f"{number(cost.intensity)} operations a byte<br>"
+            f"{number(cost.intensity)} operations per byte<br>"
             f"{number((cost.operations_per_s or 0.0) / _GIGA)} billion operations/s<br>"
             f"{number(cost.time_us)} µs per call"
             for cost in counted

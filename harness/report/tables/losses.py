@@ -39,7 +39,7 @@ def pairs_table(family: FamilyResults) -> Table | None:
     known = {(one.variant, one.measure): one for one in family.pairs}
     variants = [n for n in family.names if any((n, measure) in known for measure in shown)]
     return Table(
-        caption=f"Beside the teacher, sample by sample: {family.name}",
+        caption=f"Compared with the teacher, sample by sample: {family.name}",
         columns=(
             Column("Variant", numeric=False),
             *(Column(MEASURES[name], UNITS.get(name, "")) for name in shown),
@@ -53,7 +53,7 @@ def pairs_table(family: FamilyResults) -> Table | None:
 
 
 def _pairs_note(shown: list[str]) -> str:
-    note = "In small: 95% intervals, both models on the same samples."
+    note = "In small type: 95% intervals, both models on the same samples."
     if "ece" in shown:
         note += (
             " Kappa is Cohen's; KL the divergence from the teacher's distribution. ECE: 15 bins of "
@@ -109,7 +109,7 @@ def chain_table(family: FamilyResults) -> Table | None:
         rows=tuple(_chain_row(family, entry, steps) for entry in entries),
         note=f"Each step on the same {samples} samples, against the step before; the steps add up "
         "to the whole. Export and quantisation are asked in this process, serving is the endpoint "
-        "at batch 1, batching at batch 16. In small: 95% intervals, and samples that changed. "
+        "at batch 1, batching at batch 16. In small type: 95% intervals, and samples that changed. "
         "Under load every answer's form was checked, and those to the requests at the head of the "
         "pool were compared with what an independent client had been answered.",
     )

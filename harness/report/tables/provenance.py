@@ -22,7 +22,7 @@ from harness.words.numbers import MISSING, megabytes, number, percent
 
 _GIGABYTE = 10**9
 _REMOTE_NOTE = (
-    " remote: the file lies on an external server, where it cannot be read; in place of its "
+    " remote: the file lies on an external server, where it cannot be read; instead of its "
     "digest stands that of its address, of what the server says of the model (its version, tensors "
     "and configuration) and of what it answers to fixed rows: the same when it was scored and "
     "before each trial."
@@ -55,7 +55,7 @@ def artefacts_table(variants: Sequence[ModelVariant]) -> Table:
             Column("SHA-256", numeric=False),
         ),
         rows=tuple(rows),
-        note="Quality and latency were taken of the artefact with this digest. Parity: the largest "
+        note="Quality and latency were measured on this digest. Parity: the largest "
         "absolute difference of an output from the checkpoint's."
         + (_REMOTE_NOTE if any(one.sha256.startswith("remote:") for one in variants) else ""),
     )

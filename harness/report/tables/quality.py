@@ -36,9 +36,9 @@ from harness.words.numbers import (
 )
 
 _UNSERVED_NOTE = (
-    "Baselines are not served: they are yardsticks for the quality alone. Controls are served "
+    "Baselines are not served: they are reference points for quality only. Controls are served "
     "and scored to judge the distillation itself; neither is ever a candidate. "
-    "In small: 95% intervals."
+    "In small type: 95% intervals."
 )
 
 
@@ -173,7 +173,7 @@ def _consistency_cell(check: BatchConsistency | None) -> Cell:
     detail = f"differs by at most {number(difference)}" if difference else "identical outputs"
     samples = count(check.samples)
     if check.changed_predictions == 0:
-        others = 1 - 0.025 ** (1 / max(1, check.samples))  # exact upper bound of none of so many
+        others = 1 - 0.025 ** (1 / max(1, check.samples))  # exact upper bound of none of this many
         detail += f"; of other samples at most {percent(others)} change (95%)"
         return Cell(f"all {samples} the same", detail=detail, tone="pass", symbol="✓")
     changed = f"{count(check.changed_predictions)} of {samples} changed"
@@ -192,14 +192,14 @@ def task_table(family: FamilyResults) -> Table | None:
         rows=tuple(
             (words(metric), *(_cell(family, name, metric) for name in names)) for metric in metrics
         ),
-        note="Asked through the endpoint. In small: 95% intervals, then the value over the "
+        note="Scored through the endpoint. In small type: 95% intervals, then the value over the "
         "teacher's, on the same documents."
         + "".join(f" {one}." for one in known_before(family.tasks)),
     )
 
 
 def known_before(tasks: Sequence[TaskEntry]) -> tuple[str, ...]:
-    """What was not asked anew, in words, a task and variant each; nothing where all was."""
+    """What was not asked again, in words, a task and variant each; nothing where all was."""
     return tuple(
         f"{one.variant}, {one.task}: {one.from_cache} of {one.from_cache + one.asked} answers were "
         "known from an earlier run of the same model"

@@ -103,7 +103,7 @@ def search_words(family: FamilyResults, *, resumed: bool) -> str:
         words += f", {count(early)} of them ended early, decided"
     pruned = family.verdict.pruned if family.verdict else ()
     if pruned:
-        words += f"; {count(len(pruned))} left out, which could not win any more"
+        words += f"; {count(len(pruned))} skipped because they could no longer win"
     return f"{words}."
 
 

@@ -111,7 +111,9 @@ def _note(trials: Sequence[TrialResult], overheads: Sequence[ServerOverhead]) ->
     levels = sorted({result.latency.confidence for result in trials if result.latency})
     if levels:
         named = " to ".join(dict.fromkeys(confidence(one) for one in (levels[0], levels[-1])))
-        words += f" In small beside throughput and percentiles: intervals at {named} confidence."
+        words += (
+            f" In small type beside throughput and percentiles: intervals at {named} confidence."
+        )
     if any(map(service_differs, trials)):
         words += " Sent: timed from the send instead of from when the request fell due."
     if overheads:

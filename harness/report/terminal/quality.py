@@ -64,7 +64,7 @@ def pairs_table(run: StoredRun) -> Table:
     """A row per variant: flips, agreement and divergence beside the teacher, and calibration."""
     families = families_of(run)
     measures = [name for name in _PAIRS if any(p.measure == name for p in run.pairs)]
-    table = plain_table("Beside the teacher, sample by sample")
+    table = plain_table("Compared with the teacher, sample by sample")
     table.add_column("Variant", no_wrap=True)
     for name in measures:
         table.add_column(_PAIRS[name], justify="right", no_wrap=True)

@@ -201,5 +201,5 @@ def _decision_rows(result: TrialResult, slo: ServiceLevelObjective) -> list[tupl
         reason = f": {result.reason}" if result.reason and result.valid else ""
         rows.append(("decision", f"{sign.symbol} {sign.word}, {asked}{reason}"))
     if left_out:
-        rows.append(("not judged here", f"{left_out}: a load test measures no quality"))
+        rows.append(("not judged here", f"{left_out}: a load test does not measure quality"))
     return rows

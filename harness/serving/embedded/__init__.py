@@ -1,1 +1,1 @@
-"""The embedded Triton: a real server from a wheel, with a Python environment of its own."""
+"""The embedded Triton: a real server from a wheel, with its own Python environment."""

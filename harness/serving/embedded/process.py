@@ -20,7 +20,7 @@ class ServerProcess:
     """A started server.
 
     The kernel sends the parent-death signal that `launcher.py` asks for when the *thread* that
-    started the child ends. So each server has a thread of its own, which starts it and waits.
+    started the child ends. So each server has its own thread, which starts it and waits.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class ServerProcess:
     def _start_and_wait(self, started: Future[subprocess.Popen[bytes]]) -> None:
         try:
             with self._log_file.open("ab") as log:
-                # A session of its own: Ctrl-C in the terminal is for the harness to handle.
+                # A separate session: Ctrl-C in the terminal is for the harness to handle.
                 process = subprocess.Popen(
                     self._command,
                     env=self._environment,

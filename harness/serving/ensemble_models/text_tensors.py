@@ -37,7 +37,7 @@ class TextTensors:
             split_special_tokens: whether special tokens that a text holds are text like any other.
             buckets: padded lengths, ascending; the last is `max_length`.
             pads: what stands after a row's own tokens, by input name.
-            unk_token_id: the token of what is not in the vocabulary: a word of its own.
+            unk_token_id: the token of what is not in the vocabulary: its own word.
         """
         self._buckets, self._pads, self._unknown = buckets, pads, unk_token_id
         self._tokenizer = Tokenizer.from_str(definition)

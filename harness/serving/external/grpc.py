@@ -152,7 +152,7 @@ class GrpcServer:
         return self._triton.infer(model, inputs)
 
     def load(self, model: str, config: str | None = None) -> None:
-        """Load a model, or load it anew with a whole configuration in JSON."""
+        """Load a model, or reload it with a whole configuration in JSON."""
         self._triton.load(model, config)
 
     def unload(self, model: str) -> None:

@@ -191,7 +191,7 @@ class HttpServer:
             raise ServerError(f"'{model}' answered with no KServe v2 tensors: {error!r}") from error
 
     def load(self, model: str, config: str | None = None) -> None:
-        """Load a model, or load it anew with a whole configuration in JSON.
+        """Load a model, or reload it with a whole configuration in JSON.
 
         Raises:
             ServerError: with the server's own message.
@@ -303,7 +303,7 @@ def decode(body: bytes, header_length: int | None) -> dict[str, NDArray[Any]]:
     """Outputs by name; bfloat16 as float32, and BYTES, which are no numbers, left out.
 
     Raises:
-        KeyError, TypeError, ValueError: it is no answer of KServe v2.
+        KeyError, TypeError, ValueError: it is not an answer of KServe v2.
     """
     at = len(body) if header_length is None else header_length
     outputs = {}

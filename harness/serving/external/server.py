@@ -154,7 +154,7 @@ class ExternalServer(Protocol):
         """One request; outputs that are not numbers are left out."""
 
     def load(self, model: str, config: str | None = None) -> None:
-        """Load a model, or load it anew with a whole configuration in JSON (Triton's extension)."""
+        """Load a model, or reload it with a whole configuration in JSON (Triton's extension)."""
 
     def unload(self, model: str) -> None:
         """Unload a model (Triton's extension)."""
@@ -191,7 +191,7 @@ def describe(server: ExternalServer, model: str) -> ExternalModel:
     """Ask a server about a model that is ready; what it does not tell stays empty.
 
     Raises:
-        ServerError: it does not answer, or with something that is no metadata.
+        ServerError: it does not answer, or with something that is not metadata.
     """
     metadata = server.metadata(model) or {"name": model}
     try:
@@ -199,7 +199,7 @@ def describe(server: ExternalServer, model: str) -> ExternalModel:
         inputs, outputs = (_specs(metadata.get(side) or ()) for side in ("inputs", "outputs"))
     except (KeyError, TypeError, ValueError) as error:
         raise ServerError(
-            f"what is answered for the model '{model}' is no metadata of KServe v2",
+            f"what is answered for the model '{model}' is not metadata of KServe v2",
             next_step="name the port of a KServe v2 server: Triton's are 8000 (HTTP), 8001 (gRPC)",
         ) from error
     config = server.config(model)

@@ -28,7 +28,7 @@ class WindowOutcomes(Outcomes):
     log_likelihood: NDArray[np.float64] = field(metadata=PER_ROW)
     """Natural logarithm, of a window's scored tokens; NaN where unanswered, (rows,)."""
     tokens: Integers = field(metadata=PER_ROW)
-    """Scored tokens a window: all real ones but the first, which nothing precedes, (rows,)."""
+    """Scored tokens per window: all real ones but the first, which nothing precedes, (rows,)."""
     bytes: Integers = field(metadata=PER_ROW)
     """UTF-8 bytes that the scored tokens stand for, (rows,)."""
     words: Integers = field(metadata=PER_ROW)

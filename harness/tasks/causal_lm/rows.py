@@ -47,7 +47,7 @@ def read_documents(task: CausalLanguageModelling, reading: Reading) -> Samples:
     """Every row: a language model's windows are drawn when they are cut.
 
     Raises:
-        DataError: with every row that is no text.
+        DataError: with every row that is not text.
     """
     (texts,) = read_texts(reading.table, (task.text,))
     rows = range(len(texts))
@@ -64,7 +64,7 @@ def read_documents(task: CausalLanguageModelling, reading: Reading) -> Samples:
 def encode_windows(
     task: CausalLanguageModelling, samples: Samples, tokenizer: PreTrainedTokenizerBase
 ) -> WindowDataset:
-    """Documents cut into windows; where the task wants fewer, those drawn by the seed.
+    """Documents cut into windows; where the task wants fewer, those drawn with the seed.
 
     Raises:
         DataError: no text has two tokens.

@@ -17,8 +17,8 @@ class CausalLanguageModelling(TaskSection):
     data: Data
     text: str = Field("text", description="Column of the text.")
     max_length: Annotated[int, Field(ge=2)] = Field(
-        64, description="Tokens a window; a document longer than this is cut into windows."
+        64, description="Tokens per window; a document longer than this is cut into windows."
     )
     samples: PositiveInt | None = Field(
-        None, description="At most so many windows, drawn by the seed."
+        None, description="At most this many windows, drawn with the seed."
     )

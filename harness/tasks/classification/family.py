@@ -89,7 +89,7 @@ class ClassificationFamily(
                 "are counted from 0: which output is which class is not certain"
             )
         if config.problem_type == "multi_label_classification":
-            yield "it gives several labels a text; the task has one"
+            yield "it gives several labels per text; the task has one"
         if config.problem_type == "regression":
             yield "it was trained for a regression, not as a classifier"
 
@@ -182,7 +182,7 @@ class ClassificationFamily(
         dataset: LabelledDataset,
         replies: Sequence[tuple[Positions, Tensors | None]],
     ) -> LabelOutcomes:
-        """The class that each label names; a label that is none of the data's is no answer."""
+        """The class that each label names; a label that is none of the data's is not an answer."""
         return named_outcomes(variant, dataset, replies)
 
     def statistics(

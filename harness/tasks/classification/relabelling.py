@@ -1,4 +1,4 @@
-"""A model whose outputs stand for other classes than they are called by: found, never mended.
+"""A model whose outputs stand for other classes than they are called by: found, never fixed.
 
 A student that was trained with its classes in another order, or a checkpoint whose id2label is
 another's, is right about the text and wrong about the name: accuracy near 0, and looks like a bad
@@ -9,10 +9,10 @@ other class, each for another. The relabelling that makes most rows right (Kuhn 
 - it moves at least two classes, each of at least `FEWEST_ROWS` rows, and no class that it moves
   is taken by two: what a bad model confuses goes one way, what is mixed up goes both;
 - of each of them at most a fifth is right as it stands, and most are afterwards;
-- over all of them it is right as far above chance as the model that it is held against is
+- over all of them it is right as far above chance as the model that it is compared with is
   (at least `ENOUGH` of that), chance being what the two margins alone give;
-- so many hits by chance (binomial) would come, over all the permutations that there are of so many
-  classes, less than once in a thousand such models.
+- so many hits by chance (binomial) would come, over all the permutations that there are of this
+  many classes, less than once in a thousand such models.
 
 The score is not touched: what is served says what it says.
 """
@@ -36,7 +36,7 @@ MOST_RIGHT_BEFORE = 0.2
 FEWEST_RIGHT_AFTER = 0.5
 ENOUGH = 0.7
 USUAL = 0.7
-"""Accuracy that is asked for where there is no other model to be held against."""
+"""Accuracy that is asked for where there is no other model to be compared with."""
 LUCK = 1e-3
 
 Integers = NDArray[np.int64]
@@ -62,7 +62,7 @@ def find_relabelling(
         called: what the checkpoint calls its outputs, in their order.
         family: it belongs to.
         teacher: outcomes of the teacher; None for the teacher itself.
-        reference: accuracy of what it is held against: its teacher's.
+        reference: accuracy of what it is compared with: its teacher's.
     """
     names, predictions = names_of(outcomes), outcomes.predictions
     if not names:

@@ -22,4 +22,4 @@ class SequenceClassification(PaddedSection):
         None, description="Class names in the data's order; default: the checkpoint's id2label."
     )
     max_length: PositiveInt = Field(128, description="Tokens; longer samples are truncated.")
-    samples: PositiveInt | None = Field(None, description="At most so many, drawn by the seed.")
+    samples: PositiveInt | None = Field(None, description="At most this many, drawn with the seed.")

@@ -28,7 +28,7 @@ from harness.tasks.classification.outcomes import NO_PREDICTION, ClassOutcomes, 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 LEAST_NATS = -1e300
-"""In place of minus infinity, with which no sum can be taken."""
+"""Instead of minus infinity, with which no sum can be taken."""
 MAX_UNANSWERED_SHARE = 0.01
 """Of the rows, beyond which there is no likelihood to tell."""
 _MOST_CLASSES = 30
@@ -130,7 +130,7 @@ def predictions_numbered_by(names: tuple[str, ...], outcomes: LabelOutcomes) -> 
     """A classifier's predictions in the numbering of these names of classes, (rows,).
 
     Two checkpoints may number the same classes differently; names decide where both have them. A
-    class that is not among the names becomes a number of its own, beyond theirs.
+    class that is not among the names becomes its own number, beyond theirs.
     """
     own = names_of(outcomes)
     if not own or not names or own == names:
@@ -181,7 +181,7 @@ def log_probabilities(outcomes: LabelOutcomes, order: tuple[str, ...] = ()) -> F
 def label_distribution(outcomes: LabelOutcomes, order: tuple[str, ...] = ()) -> Floats | None:
     """As `log_probabilities`, with minus infinity for a class that a row's logits rule out.
 
-    NaN where a row is unanswered, or has a logit that is no number or plus infinity.
+    NaN where a row is unanswered, or has a logit that is not a number or plus infinity.
     """
     logits = logits_in_order(outcomes, order) if isinstance(outcomes, ClassOutcomes) else None
     if logits is None:

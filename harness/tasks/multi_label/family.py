@@ -188,7 +188,7 @@ class MultiLabelFamily(
         dataset: LabelSetDataset,
         replies: Sequence[tuple[Positions, Tensors | None]],
     ) -> LabelSetOutcomes:
-        """The labels that are named; a name that is none of the model's is no answer."""
+        """The labels that are named; a name that is none of the model's is not an answer."""
         return named_label_sets(variant, dataset, replies)
 
     def statistics(

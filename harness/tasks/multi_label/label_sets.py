@@ -98,7 +98,7 @@ def _of_columns(
     refuse(
         table.source,
         problems,
-        next_step="each of label_columns holds 0 or 1; drop rows that nobody labelled (-1)",
+        next_step="each of label_columns holds 0 or 1; drop rows without a label (-1)",
     )
     return tuple(rows)
 
@@ -165,7 +165,7 @@ def _are_zeros_and_ones(
     what = f"every '{task.label}' has {length} numbers, all of them 0 or 1"
     if not repeats:
         problem = f"{what}: one for each of {length} classes, or the indexes of classes?"
-        step = "write names, or give each class a column of its own (label_columns)"
+        step = "write names, or give each class its own column (label_columns)"
     else:
         problem = f"{what}, but there are {len(classes)} classes: {', '.join(classes[:20])}"
         step = "name the classes of the data, in its order, in the task's 'labels'"

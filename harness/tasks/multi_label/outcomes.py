@@ -80,7 +80,7 @@ class LabelSetAnswer:
 
 
 def given_labels(logits: NDArray[np.floating], threshold: float) -> Mask:
-    """Whether a label's probability reaches the threshold; never where the logit is no number."""
+    """Whether a label's probability reaches the threshold; False if the logit is not a number."""
     return np.asarray(special.expit(logits.astype(np.float64)) >= threshold)
 
 
@@ -161,7 +161,7 @@ def named_label_sets(
 ) -> LabelSetOutcomes:
     """Outcomes of an ensemble that answers with LABELS, (n, 1), a JSON list of names each.
 
-    An answer that is none, or with a name that is none of the model's, is no answer.
+    An answer that is none, or with a name that is none of the model's, is not an answer.
     """
     place = {name: index for index, name in enumerate(dataset.label_names)}
     given = np.zeros_like(dataset.labels)

@@ -1,4 +1,4 @@
-"""A model whose outputs stand for other labels than they are called by: found, never mended.
+"""A model whose outputs stand for other labels than they are called by: found, never fixed.
 
 A student that was trained with its labels in another order, or a checkpoint whose id2label is
 another's, gives the right labels under wrong names: its F1 is what chance gives, and looks like a
@@ -10,7 +10,7 @@ makes their sum greatest (Kuhn 1955, by scipy's `linear_sum_assignment`) is told
   goes both;
 - each of them has a kappa of at most a fifth as it stands, and of more than a half afterwards;
 - so many hits by chance (hypergeometric, label by label) would come, over all the permutations that
-  there are of so many labels, less than once in a thousand such models.
+  there are of this many labels, less than once in a thousand such models.
 
 The score is not touched: what is served says what it says.
 """

@@ -23,11 +23,11 @@ class MultiLabelClassification(PaddedSection):
         "0 or 1 for each class, or a text in which `separator` stands between the names.",
     )
     separator: Annotated[str, Field(min_length=1)] = Field(
-        ",", description="What stands between the labels where a row's labels are one text."
+        ",", description="Separator between the labels, if a row's labels are one string."
     )
     label_columns: list[str] | None = Field(
         None,
-        description="In the place of `label`: one column for each class, which holds 0 or 1.",
+        description="Instead of `label`: one column per class, holding 0 or 1.",
     )
     labels: list[str] | None = Field(
         None,
@@ -35,10 +35,10 @@ class MultiLabelClassification(PaddedSection):
         "checkpoint's id2label.",
     )
     threshold: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.5, description="A label is given from this probability on (the sigmoid of its logit)."
+        0.5, description="A label is assigned from this probability on (the sigmoid of its logit)."
     )
     max_length: PositiveInt = Field(128, description="Tokens; longer samples are truncated.")
-    samples: PositiveInt | None = Field(None, description="At most so many, drawn by the seed.")
+    samples: PositiveInt | None = Field(None, description="At most this many, drawn with the seed.")
 
     @model_validator(mode="after")
     def _columns_fit(self) -> Self:

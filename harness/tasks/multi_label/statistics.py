@@ -113,10 +113,10 @@ def macro_f1_sums(truth: Mask, given: Mask) -> RowSums:
 def average_precision_sums(truth: Mask, scores: Floats) -> RowSums:
     """The average precision of each label, averaged; (rows, labels) each.
 
-    A row moves the precision at every row that scores less, so that this is no function of sums; it
-    is one up to terms that vanish with the rows, of what each row adds (its own precision, and what
-    it does to those of the rows below it). The worst row that there could have been scores highest
-    on the rarest labels and has none of them, the best has them.
+    A row moves the precision at every row that scores less, so that this is not a function of sums;
+    it is one up to terms that vanish with the rows, of what each row adds (its own precision, and
+    what it does to those of the rows below it). The worst row that there could have been scores
+    highest on the rarest labels and has none of them, the best has them.
     """
     added = [_added_precision(truth[:, one], scores[:, one]) for one in range(truth.shape[1])]
     table = columns(np.column_stack([one for one, _ in added]), truth, np.ones(len(truth)))

@@ -97,7 +97,7 @@ def best_spans(
 def answer_questions(
     questions: Questions, spans: Spans, answered: NDArray[np.bool_]
 ) -> AnsweredQuestions:
-    """Each question's answer over its windows, held against the right ones.
+    """Each question's answer over its windows, compared with the right ones.
 
     Args:
         questions: what was asked.

@@ -93,7 +93,7 @@ def read_answers(table: DataTable, task: QuestionAnswering) -> list[tuple[str, .
     refuse(
         table.source,
         [
-            f"{table.place(row)}: '{task.answers}' is no answer: "
+            f"{table.place(row)}: '{task.answers}' is not an answer: "
             f"{json.dumps(table.rows[row].get(task.answers), default=str)[:60]}"
             for row, texts in enumerate(found)
             if texts is None

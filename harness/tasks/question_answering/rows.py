@@ -32,7 +32,7 @@ class QuestionSamples(Samples):
     """Questions (`texts`) and contexts (`pairs`) with the right answers."""
 
     answers: tuple[tuple[str, ...], ...]
-    """Those that count as right, a question each; none where there is no answer."""
+    """Those that count as right, one entry per question; none where there is no answer."""
 
 
 @rowwise
@@ -43,7 +43,7 @@ class ContextGroup(EncodedGroup):
     context: NDArray[np.bool_] = field(metadata=PER_ROW)
     """The context's tokens, (n, length)."""
     longest_answer: int = field(metadata=OF_ALL)
-    """Most tokens of an answer."""
+    """Maximum number of tokens in an answer."""
 
 
 @rowwise
@@ -81,7 +81,7 @@ class QuestionDataset(EncodedDataset):
 
 
 def read_questions(task: QuestionAnswering, reading: Reading) -> QuestionSamples:
-    """Questions, contexts and right answers, at most so many drawn by the seed.
+    """Questions, contexts and right answers, at most this many drawn with the seed.
 
     Raises:
         DataError: with every problem of the data.

@@ -27,17 +27,17 @@ class QuestionAnswering(PaddedSection):
     doc_stride: Annotated[int, Field(ge=0)] = Field(
         128, description="Tokens that neighbouring windows of one context share."
     )
-    max_answer_length: PositiveInt = Field(30, description="Most tokens of an answer.")
+    max_answer_length: PositiveInt = Field(30, description="Maximum number of tokens in an answer.")
     context_first: bool = Field(
         False,
         description="Ask with the context before the question, as transformers' own training "
         "script does where a tokenizer pads on the left.",
     )
     unanswerable: bool = Field(
-        False, description="Questions may have no answer (SQuAD 2), and a model may say so."
+        False, description="Questions may be unanswerable (SQuAD 2), and a model may say so."
     )
     samples: PositiveInt | None = Field(
-        None, description="At most so many questions, drawn by the seed."
+        None, description="At most this many questions, drawn with the seed."
     )
 
     @model_validator(mode="after")

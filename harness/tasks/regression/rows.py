@@ -85,7 +85,7 @@ def _numbers(table: DataTable, column: str) -> list[float]:
            for place in wrong):  # fmt: skip
         step = "write decimals with a point, and thousands without a separator: 1234.5"
     problems = [
-        f"{table.place(place)}: '{column}' is no number: {_shown(table.rows[place].get(column))}"
+        f"{table.place(place)}: '{column}' is not a number: {_shown(table.rows[place].get(column))}"
         for place in wrong
     ]
     refuse(table.source, problems, next_step=step)

@@ -21,4 +21,4 @@ class Regression(PaddedSection):
         "label", description="Column of the right number, in the unit that the model answers in."
     )
     max_length: PositiveInt = Field(128, description="Tokens; longer samples are truncated.")
-    samples: PositiveInt | None = Field(None, description="At most so many, drawn by the seed.")
+    samples: PositiveInt | None = Field(None, description="At most this many, drawn with the seed.")

@@ -142,8 +142,8 @@ def _by_the_study(
 def _check_transformer(folder: Path, module: Mapping[str, Any]) -> None:
     if module.get("path"):
         raise CheckpointError(
-            f"{folder}: its transformer lies in the folder {module['path']} of it",
-            next_step="save it anew with a recent sentence-transformers: the transformer then lies "
+            f"{folder}: its transformer is in the subfolder {module['path']}",
+            next_step="save it with a recent sentence-transformers, which puts the transformer "
             "beside modules.json",
         )
 
@@ -173,7 +173,7 @@ def _dense(folder: Path, place: Path) -> DenseLayer:
     if not weights.is_file():
         raise CheckpointError(
             f"{place} has no model.safetensors: its weights are a pickle, which can run code",
-            next_step="if you trust its author, save the model anew with a recent "
+            next_step="if you trust its author, save the model again with a recent "
             "sentence-transformers",
         )
     return DenseLayer(weights, activation)

@@ -110,7 +110,7 @@ def _scores(table: DataTable, column: str) -> list[float]:
             except ValueError:
                 number = math.nan
         if not math.isfinite(number):
-            problems.append(f"{table.place(row)}: '{column}' is no number: {value!r}"[:120])
+            problems.append(f"{table.place(row)}: '{column}' is not a number: {value!r}"[:120])
         found.append(number)
     refuse(table.source, problems)
     return found
@@ -174,7 +174,7 @@ def _relevance(
         if not fields or (line == 1 and whole and not _is_number(fields[-1])):
             continue
         if not whole or not _is_number(fields[-1]):
-            problems.append(f"line {line}: {content[:60]!r} is no query, document and score")
+            problems.append(f"line {line}: {content[:60]!r} is not a query, document and score")
             continue
         query, document, score = fields[0], fields[-2], float(fields[-1])
         if query not in queries:

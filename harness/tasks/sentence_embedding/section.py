@@ -37,7 +37,8 @@ class SentenceEmbedding(PaddedSection):
     text: str = Field("text", description="Column of the text (of a pair: the first).")
     text_pair: str | None = Field(None, description="Column of the pair's second text.")
     score: str | None = Field(
-        None, description="Column of how alike the two are: a number, the higher the more (STS)."
+        None,
+        description="Column of the similarity of the two: a number, higher is more similar (STS).",
     )
     retrieval: RetrievalData | None = Field(
         None, description="Queries, documents, and which of them answer which."
@@ -56,7 +57,7 @@ class SentenceEmbedding(PaddedSection):
         "is less to that.",
     )
     samples: PositiveInt | None = Field(
-        None, description="At most so many pairs (or texts) of `data`, drawn by the seed."
+        None, description="At most this many pairs (or texts) of `data`, drawn with the seed."
     )
 
     @model_validator(mode="after")

@@ -140,7 +140,7 @@ def span_answer(dataset: EncodedDataset) -> TextAnswer:
     """
     if not isinstance(dataset, TaggedDataset):
         raise DataError(
-            "an ensemble answers with the types of entities, and nobody names the model's tags",
+            "an ensemble answers with the types of entities, and the model's tags have no names",
             next_step="give the task's labels",
         )
     read = dataset.model_tags

@@ -102,9 +102,9 @@ def _lists(
         own = _list(values.get(task.tokens))
         theirs = _list(values.get(task.tags))
         if own is None or not all(isinstance(one, str) for one in own):
-            problems.append(f"{place}: '{task.tokens}' is no list of words")
+            problems.append(f"{place}: '{task.tokens}' is not a list of words")
         elif theirs is None:
-            problems.append(f"{place}: '{task.tags}' is no list of tags")
+            problems.append(f"{place}: '{task.tags}' is not a list of tags")
         elif len(own) != len(theirs):
             problems.append(f"{place}: {len(own)} words and {len(theirs)} tags")
         elif not own:
@@ -177,7 +177,7 @@ def _by_index(
         problems.append(f"tags {shown} are no indexes of the {len(names)} tags {', '.join(names)}")
     elif is_generic(names):
         problems.append(
-            f"the tags are indexes, and nobody names them: {reading.model} calls its outputs "
+            f"the tags are indexes without names: {reading.model} calls its outputs "
             f"{names[0]} to {names[-1]}"
         )
     refuse(

@@ -34,5 +34,5 @@ class TokenClassification(PaddedSection):
         128, description="Tokens; the words of a longer sentence that lie beyond count as missed."
     )
     samples: PositiveInt | None = Field(
-        None, description="At most so many sentences, drawn by the seed."
+        None, description="At most this many sentences, drawn with the seed."
     )

@@ -48,7 +48,7 @@ class TagNames:
     scheme: TagScheme
 
     def parse(self, tag: str) -> tuple[str, str]:
-        """Prefix (O, B, I, E or S) and type; what is no tag of the scheme ([CLS]) is outside.
+        """Prefix (O, B, I, E or S) and type; what is not a tag of the scheme ([CLS]) is outside.
 
         So is the empty text, which stands for a word without a tag.
         """

@@ -54,14 +54,14 @@ def families(monitor: LoadMonitor, rates: Rates | None) -> Iterator[Metric]:
 
 
 def _info() -> Iterator[Metric]:
-    family = GaugeMetricFamily("harness_info", "Which harness this is.", labels=["version"])
+    family = GaugeMetricFamily("harness_info", "Version of the harness.", labels=["version"])
     family.add_metric([_version()], 1)
     yield family
 
 
 def _requests(monitor: LoadMonitor) -> Iterator[Metric]:
     yield _counter(
-        monitor, "harness_requests", "Requests that were answered as they should be.",
+        monitor, "harness_requests", "Requests that were answered correctly.",
         lambda totals: totals.requests,
     )  # fmt: skip
     yield _counter(
@@ -70,7 +70,7 @@ def _requests(monitor: LoadMonitor) -> Iterator[Metric]:
     )  # fmt: skip
     yield _counter(
         monitor, "harness_dropped_requests",
-        "Requests of an open loop that fell due with the bound of requests in flight reached.",
+        "Requests of an open loop that fell due when the limit of requests in flight was reached.",
         lambda totals: totals.dropped,
     )  # fmt: skip
     failures = CounterMetricFamily(
@@ -140,7 +140,7 @@ def _generators(monitor: LoadMonitor) -> Iterator[Metric]:
     )
     lag = HistogramMetricFamily(
         "harness_generator_loop_lag_seconds",
-        "How much later than asked a load-generating process woke.",
+        "How much later than requested a load-generating process woke.",
         labels=["worker"],
     )
     for name, totals in monitor.generators.items():
@@ -196,7 +196,7 @@ def _trials(monitor: LoadMonitor) -> Iterator[Metric]:
     )
     latency = GaugeMetricFamily(
         "harness_trial_latency_seconds",
-        "Response latency of the last finished trial that counts.",
+        "Response latency of the last valid finished trial.",
         labels=[*LOAD, "quantile"],
     )
     for labels, totals in monitor.loads.items():
@@ -215,12 +215,12 @@ def _trials(monitor: LoadMonitor) -> Iterator[Metric]:
     )  # fmt: skip
     yield _of_trial(
         monitor, "harness_trial_inferences_per_second",
-        "Throughput of the last finished trial that counts.",
+        "Throughput of the last valid finished trial.",
         lambda totals: totals.latest, lambda result: result.throughput_inferences_per_s,
     )  # fmt: skip
     yield _of_trial(
         monitor, "harness_trial_offered_requests_per_second",
-        "Load of the last finished trial that counts.",
+        "Load of the last valid finished trial.",
         lambda totals: totals.latest, lambda result: result.offered_requests_per_s,
     )  # fmt: skip
     yield _of_trial(

@@ -1,7 +1,7 @@
 """What a session's loads come to, kept up to date while they run, for whoever scrapes it.
 
 Reports are folded in as they arrive; nothing here is on a request's path. Counters are kept for
-the whole session: they go on over the end of a test, its start anew, and Locust's reset.
+the whole session: they go on over the end of a test, its start again, and Locust's reset.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class MonitorCollector(Collector):
 
 
 class MetricsServer:
-    """Serves a monitor from a thread of its own; a context manager.
+    """Serves a monitor from its own thread; a context manager.
 
     At its end it waits for one more scrape, where scrapes had been coming: the last figures of a
     run would else be seen by nobody.

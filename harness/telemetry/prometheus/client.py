@@ -124,7 +124,7 @@ def parse_prometheus(
 
 
 def _series(entry: dict[str, Any]) -> Series:
-    """One entry of a range vector; NaN is no sample."""
+    """One entry of a range vector; NaN is not a sample."""
     pairs = [(float(at_s), float(value)) for at_s, value in entry["values"]]
     known = [(at_s, value) for at_s, value in pairs if math.isfinite(value)]
     return Series(

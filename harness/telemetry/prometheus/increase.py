@@ -47,7 +47,7 @@ class Increase:
     uncertainty: float = 0.0
     """At most how far it may be off."""
     reset: bool = False
-    """The counter began anew inside the window: then the value is worth nothing."""
+    """The counter was reset inside the window: then the value is worth nothing."""
 
 
 def problem_of(series: Series, start_s: float, end_s: float) -> str:

@@ -253,7 +253,7 @@ def _answering(found: Sequence[Series], start_s: float, end_s: float) -> list[Se
 
 
 def _exchange_words(versions: Iterable[tuple[str, str]]) -> str:
-    """What answered in place of one version; empty where it was one and the same."""
+    """What answered instead of one version; empty where it was one and the same."""
     pairs = sorted(versions)
     for first, last in pairs:
         if first != last:

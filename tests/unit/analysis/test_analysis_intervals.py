@@ -21,8 +21,8 @@ def blocks_of(rows, dropped=()):
 
 @pytest.mark.parametrize(("slow", "samples"), [(0, 90), (10, 398), (50, 1372)])
 def test_the_upper_bound_is_loadgen_s_early_stopping(slow, samples):
-    # MLPerf LoadGen, p95 at 99 %: so many samples pass with so many over the bound. One-sided 99 %
-    # is the upper end of a two-sided 98 %.
+    # MLPerf LoadGen, p95 at 99 %: so many samples pass with this many over the bound. One-sided 99
+    # % is the upper end of a two-sided 98 %.
     def slower_than_the_bound(n):
         return n - order_statistic_ranks(n, 0.95, 0.98)[1]
 

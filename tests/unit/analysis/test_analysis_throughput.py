@@ -24,7 +24,7 @@ from harness.types import (
 SLICE_S, WARMUP_S = 0.05, 4.0
 STUDIES = 200
 LEAST = 0.93
-"""Of intervals that say 95%, with so many studies."""
+"""Of intervals that say 95%, with this many studies."""
 CLOSED = Workload(WireProtocol.GRPC, 1, 4, 8.0, WARMUP_S, seed=1)
 OPEN = dataclasses.replace(CLOSED, load_mode=LoadMode.OPEN, rate_per_s=200.0)
 
@@ -127,7 +127,7 @@ def test_a_trace_is_held_to_what_it_asked_for() -> None:
 
 @pytest.mark.parametrize("window_s", [1.0, 8.0])
 def test_a_closed_loop_is_bounded_by_its_blocks(window_s: float) -> None:
-    """One server of 5 ms, random: 200 answers a second whatever waits."""
+    """One server of 5 ms, random: 200 answers per second whatever waits."""
     rng = np.random.default_rng(6)
     held = 0
     for _ in range(STUDIES):

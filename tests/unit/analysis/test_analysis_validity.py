@@ -263,7 +263,7 @@ def test_every_reason_is_told():
 
 
 def test_what_a_restart_brings_about_is_told_as_the_restart_alone():
-    """Failures, slots that rest, counts that differ and a warm-up anew all follow from it."""
+    """Failures, slots that rest, counts that differ and a warm-up again all follow from it."""
     shaken = load(
         lambda index: {
             "failures": {"connection": 60} if index > 5 else {},

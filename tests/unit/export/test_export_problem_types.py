@@ -21,7 +21,7 @@ MULTI, ONE, NUMBER = (
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """Makes a checkpoint of so many outputs whose configuration says a problem type."""
+    """Makes a checkpoint of this many outputs whose configuration says a problem type."""
     made = {}
 
     def make(labels, problem_type):

@@ -114,7 +114,7 @@ def test_weights_exchanged_while_measuring_are_seen_though_all_is_told_alike(
 
     with pytest.raises(ServerError, match="version and configuration are as they were") as ended:
         identities.check(variant)
-    assert "'m' at http://one:8000 was exchanged while it was measured" in str(ended.value)
+    assert "'m' at http://one:8000 was replaced while it was measured" in str(ended.value)
     assert "--resume" in ended.value.next_step
 
 
@@ -147,7 +147,7 @@ def test_a_model_that_does_not_repeat_itself_is_never_taken_for_an_earlier_one(
     _, again = establish(server, tmp_path)
 
     assert variant.sha256 != again.sha256
-    assert "cannot be told by its answers" in warned[0]
+    assert "cannot be identified by its answers" in warned[0]
     identities.check(variant)  # what is told of it is still watched
     server.versions = ["2"]
     with pytest.raises(ServerError, match="exchanged"):

@@ -12,7 +12,7 @@ DOCUMENTS, CHARACTERS = 40, 60
 
 
 def cut(step: int, documents: int = DOCUMENTS) -> WindowDataset:
-    """Every document in windows of so many characters."""
+    """Every document in windows of this many characters."""
     windows = tuple(
         (document, begin, min(begin + step, CHARACTERS))
         for document in range(documents)

@@ -1,4 +1,4 @@
-"""Before the load: a first request tells which outputs every answer can be held against."""
+"""Before the load: a first request tells which outputs every answer can be compared with."""
 
 import numpy as np
 import pytest

@@ -20,7 +20,7 @@ BOTH = pytest.mark.parametrize("transport_class", [GrpcTransport, GrpcioTranspor
 def send(
     target: Target, transport_class: type, *, timeout_s: float = 10, count: int = 1
 ) -> WireAnswer:
-    """The last answer to so many equal requests."""
+    """The last answer to this many equal requests."""
     transport = transport_class(target, timeout_s=timeout_s)
     try:
         request = transport.encode("m", {"input_ids": IDS})

@@ -156,7 +156,7 @@ def test_arrivals_are_named(text: str, process: ArrivalProcess) -> None:
     "text", ["", "uniform", "gamma", "gamma:", "gamma:much", "poisson:2", "trace", "trace:"]
 )
 def test_what_is_no_arrival_process_shows_those_there_are(text: str) -> None:
-    with pytest.raises(UsageError, match="is no arrival process") as caught:
+    with pytest.raises(UsageError, match="is not an arrival process") as caught:
         parse_arrivals(text)
     assert "gamma:CV" in caught.value.next_step
 

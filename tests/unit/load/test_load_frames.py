@@ -1,4 +1,4 @@
-"""Frames and header blocks, held against `hyperframe` and `hpack` encoders of our peers."""
+"""Frames and header blocks, compared with `hyperframe` and `hpack` encoders of our peers."""
 
 from __future__ import annotations
 

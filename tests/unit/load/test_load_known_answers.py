@@ -1,4 +1,4 @@
-"""Known answers: asked for row by row, kept in a file, held against what the load is answered."""
+"""Known answers: asked for row by row, kept in a file, compared with what the load is answered."""
 
 from __future__ import annotations
 

@@ -152,11 +152,11 @@ def test_a_chosen_protocol_moves_between_tritons_own_ports_and_no_others() -> No
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"rate": "fast"}, "--rate 'fast' is no number"),
+        ({"rate": "fast"}, "--rate 'fast' is not a number"),
         ({"load_mode": "open"}, "an open loop without a rate"),
         ({"load_mode": "closed", "rate": "5"}, "a closed loop with a rate"),
         ({"objective": "p96 < 50 ms"}, "unknown metric 'p96'"),
-        ({"objective": "accuracy >= 90%"}, "a load test measures no quality"),
+        ({"objective": "accuracy >= 90%"}, "a load test does not measure quality"),
         ({"model": "", "payloads": "", "variant": "v"}, "nowhere has no variant 'v'"),
         ({"model": "", "payloads": "", "variant": "none"}, "nothing to send"),
         ({"variant": "v"}, "the variant v and the model m"),
@@ -164,15 +164,15 @@ def test_a_chosen_protocol_moves_between_tritons_own_ports_and_no_others() -> No
         ({"rate": "-1"}, "a rate of -1"),
         ({"rate": "5", "sweep": "1,2"}, "these are for a closed loop"),
         ({"arrivals": "poisson"}, "without a rate"),
-        ({"arrivals": "weekly", "rate": "5"}, "'weekly' is no arrival process"),
-        ({"sweep": "1,x"}, "--sweep 'x' is no whole number"),
+        ({"arrivals": "weekly", "rate": "5"}, "'weekly' is not an arrival process"),
+        ({"sweep": "1,x"}, "--sweep 'x' is not a whole number"),
         ({"sweep": "0"}, "at least one user"),
         ({"sweep": "1", "step_time": "1"}, "3 s are the shortest"),
         ({"sweep": "1", "users_shape": "ramp:0..1/9s"}, "choose one"),
-        ({"client_batch_size": "2", "batch_mix": "1:1,2:1"}, "leave --client-batch-size away"),
+        ({"client_batch_size": "2", "batch_mix": "1:1,2:1"}, "leave --client-batch-size out"),
         ({"client_batch_size": "0"}, "at least one row"),
         ({"request_timeout": "0"}, "must be above 0"),
-        ({"header": ["nothing"]}, "'nothing' is no header"),
+        ({"header": ["nothing"]}, "'nothing' is not a header"),
     ],
 )
 def test_what_cannot_be_is_said_in_words(changes: dict[str, object], words: str) -> None:
@@ -182,5 +182,5 @@ def test_what_cannot_be_is_said_in_words(changes: dict[str, object], words: str)
 
 
 def test_an_unknown_scheme_is_refused() -> None:
-    with pytest.raises(UsageError, match="no server address"):
+    with pytest.raises(UsageError, match="is not a server address"):
         make_plan(options({}), "ftp://h:1")

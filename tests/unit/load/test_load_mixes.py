@@ -23,7 +23,7 @@ def test_sizes_with_weights(text: str, mix: tuple[tuple[int, float], ...]) -> No
 
 @pytest.mark.parametrize("text", ["", "1", "1:", ":1", "a:1", "1:b", "1.5:1", "1:1,", "1:1;2:1"])
 def test_what_is_no_mix_shows_how_to_write_one(text: str) -> None:
-    with pytest.raises(UsageError, match="is no mix") as caught:
+    with pytest.raises(UsageError, match="is not a mix") as caught:
         parse_mix(text)
     assert "1:0.7,8:0.3" in caught.value.next_step
 

@@ -1,4 +1,4 @@
-"""Payloads held against the inputs that a model declares."""
+"""Payloads compared with the inputs that a model declares."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_model_that_does_not_batch_declares_whole_shapes() -> None:
     ("inputs", "why"),
     [
         ([IDS, MASK, TensorSpec("token_type_ids", "INT64", (-1,))], "lack .* token_type_ids$"),
-        ([IDS], "have attention_mask, which is no input of the model: input_ids$"),
+        ([IDS], "have attention_mask, which is not an input of the model: input_ids$"),
         ([TensorSpec("input_ids", "INT32", (-1,)), MASK], "input_ids: .* hold INT64, not INT32"),
         ([TensorSpec("input_ids", "INT64", (-1, 4)), MASK], r"\[8\], the model's \[-1, 4\]"),
         ([TensorSpec("input_ids", "INT64", (32,)), MASK], r"\[8\], the model's \[32\]"),

@@ -1,4 +1,4 @@
-"""Every request bears an id of its own, and its answer, where it repeats one, bears the same."""
+"""Every request bears its own id, and its answer, where it repeats one, bears the same."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ START_NS = 3_000_000_000
 
 
 def load_of(recorder: Recorder, *, window: tuple[int, int], count: int) -> LoadResult:
-    """A load of so many slices; the window is given in slices."""
+    """A load of this many slices; the window is given in slices."""
     return LoadResult(
         start_ns=START_NS,
         slice_s=SLICE_NS / 1e9,
@@ -28,7 +28,7 @@ def load_of(recorder: Recorder, *, window: tuple[int, int], count: int) -> LoadR
 
 
 def steady_load(*, window: tuple[int, int], count: int) -> LoadResult:
-    """A hundred requests a second of 3 rows and 20 ms, in every slice."""
+    """A hundred requests per second of 3 rows and 20 ms, in every slice."""
     recorder = Recorder(START_NS, SLICE_NS)
     for request in range(count * 5):
         scheduled_ns = START_NS + request * 10_000_000

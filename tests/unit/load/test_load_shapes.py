@@ -112,7 +112,7 @@ def test_a_shape_reads_back_as_it_was_written(shape: LoadShape) -> None:
      "wave:1..2/60s", "flat:1..2/60s", "ramp:a..b/60s", "ramp:1.2.3..2/60s"],
 )  # fmt: skip
 def test_what_is_no_shape_shows_how_to_write_one(text: str) -> None:
-    with pytest.raises(UsageError, match="is no shape") as caught:
+    with pytest.raises(UsageError, match="is not a shape") as caught:
         parse_shape(text)
     assert "ramp:0.2..1/60s" in caught.value.next_step
 

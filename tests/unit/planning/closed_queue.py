@@ -71,7 +71,7 @@ def measure(trial, models=DEMO_MODELS, **changes):
 
 
 def operate(model, serving, workload):
-    """Inferences a second and mean latency in ms."""
+    """Inferences per second and mean latency in ms."""
     batch, in_flight = workload.client_batch_size, workload.concurrency
     front_ms = (0.35 if workload.protocol is WireProtocol.HTTP else 0.25) + 0.004 * batch
     instances = min(serving.instance_count, CORES)

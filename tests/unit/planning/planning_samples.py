@@ -26,7 +26,7 @@ def make_trial(variant="student", *, batch=4, concurrency=4, stage="workload", s
 def make_result(
     trial=None, *, p95_ms=40.0, width=0.05, rate=1000.0, failures=0, requests=2000, invalid=""
 ):
-    """A result whose p95 is known to +-`width` of itself; `rate` is in inferences a second."""
+    """A result whose p95 is known to +-`width` of itself; `rate` is in inferences per second."""
     trial = trial or make_trial()
     shares = {"p50": 0.5, "p90": 0.9, "p95": 1.0, "p99": 1.4}
     latency = LatencySummary(

@@ -38,7 +38,7 @@ def test_what_does_not_hold_up_gives_way_to_the_next_three_times():
 
 
 def test_a_lucky_cell_is_not_recommended():
-    """One load seems to give three times what it does; measured afresh it is too slow."""
+    """One load seems to give three times what it does; measured again it is too slow."""
     lucky = "student-int8--mb16-qd0-i1-t1--http-b8-c8"
 
     def system(trial):

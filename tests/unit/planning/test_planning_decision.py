@@ -87,7 +87,7 @@ def test_a_sweep_s_pass_alone_is_not_recommended():
     decided = verdict(student(1500))
     assert decided.decision is UNDECIDED
     assert decided.recommended is None
-    assert "afresh" in decided.next_step
+    assert "run the study again" in decided.next_step
 
 
 def test_what_fails_when_measured_afresh_is_not_recommended():
@@ -180,7 +180,7 @@ def test_an_invalid_trial_of_the_teacher_that_could_not_win_changes_nothing():
 
 
 def spoiled_beside(result):
-    """The result in a configuration of its own."""
+    """The result in its own configuration."""
     trial = make_trial("teacher", batch=16)
     return dataclasses.replace(result, trial=trial)
 

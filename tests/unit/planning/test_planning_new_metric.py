@@ -243,7 +243,7 @@ def test_the_terminal_and_the_report_show_it():
     result = with_ttft(make_result())
     Console(file=text, width=120, color_system=None).print(trial_table(result, asked))
     assert "ttft_p95 < 20 ms" in text.getvalue()
-    assert "toy_score >= 90% of teacher: a load test measures no quality" in text.getvalue()
+    assert "toy_score >= 90% of teacher: a load test does not measure quality" in text.getvalue()
 
 
 def test_prometheus_gets_its_bound_under_its_kind():

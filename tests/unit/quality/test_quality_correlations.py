@@ -16,7 +16,7 @@ from harness.statistics.intervals import bounds, side_by_side
 
 STUDIES = 150
 LEAST = 0.9
-"""Of intervals that say 95%: nearly three standard deviations of so many studies below."""
+"""Of intervals that say 95%: nearly three standard deviations of this many studies below."""
 
 Floats = NDArray[np.float64]
 few_values = st.lists(

@@ -158,7 +158,7 @@ def test_the_interval_of_macro_f1_covers_it(share: float, rows: int) -> None:
         found = classification_statistics(labels, answers)[1].bounds(seed=3)
         held += holds(found, share)  # classes as frequent as each other, errors as well
 
-    assert held / studies >= LEAST - 0.015  # one standard error of so many studies
+    assert held / studies >= LEAST - 0.015  # one standard error of this many studies
 
 
 def test_macro_f1_of_twenty_right_rows_is_not_known_to_be_perfect() -> None:

@@ -1,4 +1,4 @@
-"""Classes that are mixed up are found with the permutation that mends it; bad models are not."""
+"""Classes that are mixed up are found with the permutation that fixes it; bad models are not."""
 
 import numpy as np
 import pytest

@@ -137,7 +137,7 @@ def test_the_page_opens_with_verdict_and_pictures_and_folds_the_rest(built):
 def test_the_verdict_stands_first_by_word_and_symbol(built):
     words = Page(built["sample_run"][0]).words
     assert words.index("✓ Pass") < words.index("Evidence: topics")
-    order = ["What to run", "What it buys", "Evidence", "Rejected candidates", "Every trial"]
+    order = ["What to run", "What it gains", "Evidence", "Rejected candidates", "Every trial"]
     places = [words.index(title) for title in order]
     assert places == sorted(places)
     assert "8.72\u00d7 the best of topics-teacher-int8" in words
@@ -278,7 +278,7 @@ def test_a_recommended_teacher_stands_beside_its_students():
     teacher = next(r for r in run.trials if r.trial.variant == "topics-teacher-fp32")
     verdict = replace(run.verdicts[0], recommended=teacher.trial.trial_id)
     finding = page_of(replace(run, verdicts=(verdict,))).families[0].finding
-    assert finding.gains.caption == "Beside the other models"
+    assert finding.gains.caption == "Compared with the other models"
     titles = [column.title for column in finding.gains.columns]
     assert titles[1:3] == ["topics-teacher-fp32", "topics-teacher-int8"]
     assert "topics-student-int8" in titles

@@ -94,7 +94,7 @@ def scaling(runtime):
 
 def test_the_knee_is_told_with_what_doubling_brings_and_jobs_an_hour():
     text = scaling_sentence(scaling(Runtime.PYTORCH))
-    for part in ("batch 4", "3.0%", "3,960,000 samples an hour", "4,068,000"):
+    for part in ("batch 4", "3.0%", "3,960,000 samples per hour", "4,068,000"):
         assert part in text
     endless = dataclasses.replace(scaling(Runtime.PYTORCH), knee=None, ended="it was enough")
     assert "it was enough" in scaling_sentence(endless)

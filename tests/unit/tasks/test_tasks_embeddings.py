@@ -72,7 +72,7 @@ def test_every_text_is_asked_once_in_each_role(tmp_path):
     ("relevance", "fault"),
     [
         ("q1\td9\t1\n", "line 1: no document has the _id d9"),
-        ("q1\td1\n", "line 1: .* is no query, document and score"),
+        ("q1\td1\n", "line 1: .* is not a query, document and score"),
         ("q1\td1\t0\n", "no query has a document of relevance above 0"),
     ],
 )
@@ -83,7 +83,7 @@ def test_relevance_that_does_not_fit_is_named(tmp_path, relevance, fault):
 
 
 def test_a_score_that_is_no_number_is_named(tmp_path):
-    with pytest.raises(DataError, match="line 2: 'score' is no number: 'high'"):
+    with pytest.raises(DataError, match="line 2: 'score' is not a number: 'high'"):
         load_samples(
             task_of(tmp_path, [PAIRS[0], {**PAIRS[1], "score": "high"}]), seed=0, label_names=None
         )

@@ -68,7 +68,7 @@ def test_a_csv_with_own_column_names_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("row", "told", "step"),
     [
-        ({"answers": 3}, "line 2: 'answers' is no answer: 3", "SQuAD"),
+        ({"answers": 3}, "line 2: 'answers' is not an answer: 3", "SQuAD"),
         ({"answers": []}, "line 2: the question has no answer", "unanswerable: true"),
         ({"context": None}, "line 2: 'context' is missing", ""),
     ],

@@ -60,7 +60,7 @@ def test_what_is_no_number_is_refused_with_its_line(tmp_path, value, said, step)
     with pytest.raises(DataError) as caught:
         read(tmp_path, [1.0, value])
 
-    assert f"line 2: 'label' is no number: {said}" in str(caught.value)
+    assert f"line 2: 'label' is not a number: {said}" in str(caught.value)
     assert step in caught.value.next_step
 
 

@@ -165,7 +165,7 @@ def test_the_studys_labels_must_be_the_checkpoints(tmp_path):
         (b'{"text": "a", "label": 0}\n{"text": "b"\n', "line 2: not JSON"),
         (b'{"text": "a", "label": 0}\n[1]\n', "line 2: not a JSON object"),
         (b'{"text": "a", "label": 0}\n{"label": 0}\n', "line 2: 'text' is missing"),
-        (b'\n{"text": 7, "label": 0}\n', "line 2: 'text' is no text but 7"),
+        (b'\n{"text": 7, "label": 0}\n', "line 2: 'text' is not text but 7"),
         (b'{"text": "\\ud800", "label": 0}\n', "half a surrogate pair"),
         (b'{"text": "a", "label": 0}\n{"text": "caf\xe9"}\n', "line 2: not UTF-8 (byte 0xe9)"),
         (b'{"text": " ", "label": 0}\n', "every 'text' is empty"),

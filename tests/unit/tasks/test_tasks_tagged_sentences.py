@@ -69,7 +69,7 @@ def test_tags_by_index_count_in_the_teachers_order(tmp_path):
 def test_indexes_that_nobody_names_are_refused(tmp_path):
     rows = [{"tokens": ["a"], "ner_tags": [1]}]
     said = refusal(tmp_path, rows, names=("LABEL_0", "LABEL_1", "LABEL_2"))
-    assert "nobody names them" in said
+    assert "indexes without names" in said
     assert "'labels'" in said
 
 
@@ -104,7 +104,7 @@ def test_iob1_is_recognised_and_its_tags_stay(tmp_path):
         ({"tokens": ["a", "b"], "ner_tags": ["O"]}, "2 words and 1 tags"),
         ({"tokens": [], "ner_tags": []}, "there is no word"),
         ({"tokens": ["a"], "ner_tags": [None]}, "a word has no tag"),
-        ({"tokens": 7, "ner_tags": ["O"]}, "'tokens' is no list of words"),
+        ({"tokens": 7, "ner_tags": ["O"]}, "'tokens' is not a list of words"),
     ],
 )
 def test_a_sentence_that_does_not_fit_is_named(tmp_path, row, fault):

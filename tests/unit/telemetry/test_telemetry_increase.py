@@ -49,7 +49,7 @@ def test_the_truth_lies_within_the_uncertainty_whatever_the_load_did(
 
 
 def test_a_load_that_starts_or_ends_between_two_scrapes_is_bounded_by_them() -> None:
-    """40 requests a second from 0.8 s to 4.2 s; the window is just that."""
+    """40 requests per second from 0.8 s to 4.2 s; the window is just that."""
     times_s = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
     series = Series({}, times_s, (0.0, 8.0, 48.0, 88.0, 128.0, 136.0))
     found = increase(series, 0.8, 4.2)

@@ -1,4 +1,4 @@
-"""A run told to the real wandb (off line) and the real MLflow (a local store)."""
+"""A run sent to the real wandb (offline) and the real MLflow (a local store)."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_tracker_that_fails_says_so_and_leaves_the_run(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     before = sorted(path.name for path in folder.iterdir())
 
-    with pytest.raises(EnvironmentFailure, match="mlflow was not told of") as failed:
+    with pytest.raises(EnvironmentFailure, match="was not sent to mlflow") as failed:
         track(folder, Tracker.MLFLOW)
 
     assert f"harness track {folder} --to mlflow" in failed.value.next_step
@@ -121,7 +121,7 @@ def test_nobody_logged_in_is_said_before_anything_runs(
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
 
-    with pytest.raises(UsageError, match="nobody is logged in"):
+    with pytest.raises(UsageError, match="not logged in"):
         check_trackers([Tracker.WANDB])
 
 

@@ -21,7 +21,7 @@ HEADER_BYTES = 9
 SMALLEST_MAX_FRAME_BYTES = 16_384
 """No peer may ask for smaller frames, so frames of this size suit every peer."""
 OUR_MAX_FRAME_BYTES = 2**20
-"""What the server may send. Far less than text in place of a frame would seem to announce."""
+"""What the server may send. Far less than text instead of a frame would seem to announce."""
 LARGEST_WINDOW_BYTES = 2**31 - 1
 FIRST_WINDOW_BYTES = 65_535
 LARGEST_STREAM_ID = 2**31 - 1
@@ -255,7 +255,7 @@ class FrameSocket:
     """Entered for each request: what is sent and received inside has `timeout_s`.
 
     Inside, OSError says that the connection broke. Leaving after too long raises TimeoutError in
-    its place, or in place of success; the socket has then been shut.
+    its place, or instead of success; the socket has then been shut.
 
     Args:
         connected: in blocking mode.
@@ -304,7 +304,7 @@ class FrameSocket:
 
         Raises:
             OSError: the connection broke or was closed.
-            Http2Violation: what came is no frame.
+            Http2Violation: what came is not a frame.
         """
         while (frame := self._reader.next()) is None:
             self._reader.feed(self._receive_piece(self._reader.missing_bytes))
@@ -351,7 +351,7 @@ class FrameSocket:
         """The frames that have been taken in already.
 
         Raises:
-            Http2Violation: what came is no frame.
+            Http2Violation: what came is not a frame.
         """
         while not self._reader.is_empty and (frame := self._reader.next()) is not None:
             yield frame

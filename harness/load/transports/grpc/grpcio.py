@@ -80,7 +80,7 @@ class GrpcioTransport:
                 raise self._failure(error) from error
 
     def send(self, request: bytes) -> WireAnswer:
-        """Call `ModelInfer` under an id of its own."""
+        """Call `ModelInfer` under its own id."""
         if self._infer is None:
             self._open()
         request, identity = stamped(request)

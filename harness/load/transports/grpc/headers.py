@@ -100,7 +100,7 @@ class HeaderMemory:
         """The fields of a block; every block of the connection must come here, in order.
 
         Raises:
-            Http2Violation: it is no header block.
+            Http2Violation: it is not a header block.
         """
         known = self._known.get(block)
         return self._decode(block) if known is None else known

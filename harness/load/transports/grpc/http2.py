@@ -1,6 +1,6 @@
 """HTTP/2 over one socket, one request at a time: just what unary gRPC needs, and cheap.
 
-After RFC 9113. A general client (grpcio, h2 under httpx) costs several times the CPU a request,
+After RFC 9113. A general client (grpcio, h2 under httpx) costs several times the CPU per request,
 which would be taken from the server under test wherever both share a machine. What makes this
 one cheap: requests come framed already and only get their stream's number; the windows for
 answers are opened so wide that they are topped up once a gigabyte; equal header blocks are decoded

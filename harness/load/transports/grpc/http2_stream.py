@@ -136,7 +136,7 @@ def frames_within(framed: bytearray, at: int, window: int) -> tuple[int, int]:
 
 
 def split_frame(framed: bytearray, at: int, size: int) -> bytes:
-    """Cut the first bytes of DATA off a frame that is larger; they come as a frame of their own.
+    """Cut the first bytes of DATA off a frame that is larger; they come as their own frame.
 
     What is left gets its header in their place, so that it starts `size` bytes further on.
     """

@@ -40,7 +40,7 @@ def read_metadata(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         name = given.lower()
         if not _NAME.fullmatch(name):
             raise UsageError(
-                f"'{given}' is no name of gRPC metadata",
+                f"'{given}' is not a name of gRPC metadata",
                 next_step="use letters, digits, and the signs - _ .",
             )
         if name in _RESERVED or name.startswith(_RESERVED_PREFIX):

@@ -1,4 +1,4 @@
-"""KServe v2 over gRPC on HTTP/2 frames of our own: a fraction of grpcio's CPU a request.
+"""KServe v2 over gRPC on HTTP/2 frames of our own: a fraction of grpcio's CPU per request.
 
 `grpcio.py` is the reference that tests compare this with. Answers and failures are the same, but
 for a server that cannot be reached, which here is a `connection` as it is over HTTP.
@@ -67,7 +67,7 @@ class GrpcTransport:
             raise self._broken(error) from error
 
     def send(self, request: bytes) -> WireAnswer:
-        """Call `ModelInfer` under an id of its own."""
+        """Call `ModelInfer` under its own id."""
         self.identity = b""
         try:
             connection = self._open()
@@ -135,7 +135,7 @@ class GrpcTransport:
         if self._connection is not None:
             self._connection.close(code)
             self._connection = None
-        # The next connection has a header memory of its own.
+        # The next connection has its own header memory.
         self._good_headers, self._good_trailers = {}, {}
 
 

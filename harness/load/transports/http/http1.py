@@ -132,7 +132,7 @@ def _fields(lines: list[bytes]) -> dict[bytes, bytes]:
         name, colon, value = line.partition(b":")
         name = name.strip().lower()
         if not colon or not name:
-            raise ProtocolViolation(f"{line[:40]!r} is no header field")
+            raise ProtocolViolation(f"{line[:40]!r} is not a header field")
         value = value.strip().lower()
         fields[name] = fields[name] + b"," + value if name in fields else value
     return fields
@@ -140,7 +140,7 @@ def _fields(lines: list[bytes]) -> dict[bytes, bytes]:
 
 def _is_chunked(coding: bytes | None) -> bool:
     if coding not in {None, b"chunked", b"identity"}:
-        raise ProtocolViolation(f"transfer coding {coding!r}, which nobody asked for")
+        raise ProtocolViolation(f"transfer coding {coding!r}, which was not requested")
     return coding == b"chunked"
 
 
@@ -150,7 +150,7 @@ def _length(value: bytes | None) -> int | None:
         return None
     first, *others = (part.strip() for part in value.split(b","))
     if _DIGITS.fullmatch(first) is None or any(other != first for other in others):
-        raise ProtocolViolation(f"{value[:40]!r} is no length")
+        raise ProtocolViolation(f"{value[:40]!r} is not a length")
     return _bounded(int(first))
 
 
@@ -173,7 +173,7 @@ def _chunks(stream: _Stream) -> Iterator[bytes]:
 def _chunk_size(line: bytes) -> int:
     match = _CHUNK_SIZE.fullmatch(line)
     if match is None:
-        raise ProtocolViolation(f"{line[:40]!r} is no chunk size")
+        raise ProtocolViolation(f"{line[:40]!r} is not a chunk size")
     return int(match[1], 16)
 
 

@@ -182,7 +182,7 @@ def read_json(body: bytes, identity: bytes = b"") -> WireAnswer:
         identity: the request's id, empty if it had none.
 
     Raises:
-        RequestFailure: `malformed`, when it is no answer of KServe v2, or another request's.
+        RequestFailure: `malformed`, when it is not an answer of KServe v2, or another request's.
     """
     outputs, parts, start = [], [], 0
     try:
@@ -198,7 +198,7 @@ def read_json(body: bytes, identity: bytes = b"") -> WireAnswer:
             start += len(raw)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise RequestFailure(
-            "malformed", f"the answer is no KServe v2 JSON ({error}): {body[:200]!r}"
+            "malformed", f"the answer is not KServe v2 JSON ({error}): {body[:200]!r}"
         ) from error
     check_echo(answer.get("id"), identity)
     return WireAnswer(layout_of(tuple(outputs)), b"".join(parts))

@@ -2,7 +2,7 @@
 
 Bodies are binary, or JSON for a target whose server takes no other; those answers are parsed.
 
-A general client (requests, tritonclient) costs several times the CPU a request, which would be
+A general client (requests, tritonclient) costs several times the CPU per request, which would be
 taken from the server under test wherever both share a machine.
 
 Nothing is ever sent twice: a request whose connection breaks has failed, and is counted. Only a
@@ -76,7 +76,7 @@ class HttpTransport:
         self._ready()
 
     def send(self, request: bytes) -> WireAnswer:
-        """Send a request under an id of its own, and recognise its answer, or read it."""
+        """Send a request under its own id, and recognise its answer, or read it."""
         self.identity = b""
         connection = self._ready()
         request, identity = stamped(request)
@@ -109,7 +109,7 @@ class HttpTransport:
             self._connection = None
 
     def _ready(self) -> _Connection:
-        """The connection, opened anew if there is none that stands."""
+        """The connection, opened again if there is none that stands."""
         if self._connection is not None and self._connection.usable():
             return self._connection
         self.close()
