@@ -282,7 +282,7 @@ def _mixed_up(one: Relabelling) -> str:
     more = f", and {len(pairs) - _LISTED} more" if len(pairs) > _LISTED else ""
     return (
         f"the classes of {one.variant} look mixed up: by what it answers, its outputs stand "
-        f"{listed}{more}. Called like that, its accuracy would be {percent(one.fixed)} instead of "
+        f"{listed}{more}. Called like that, its accuracy would be {percent(one.mended)} instead of "
         f"{percent(one.accuracy)}. Scores and verdict are of what is served: correct "
         "id2label in its checkpoint, or the labels of the data, and run again"
     )

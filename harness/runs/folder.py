@@ -147,14 +147,18 @@ def read_run(path: Path) -> StoredRun:
     """Read a run folder, finished or not.
 
     Raises:
-        RunFolderError: the folder holds no run.
+        RunFolderError: the folder holds no run, or one of its files is damaged or missing.
     """
     manifest = read_manifest(path)
     journal = Journal.read(path / JOURNAL)
     document = _read_json(path / VERDICT) if (path / VERDICT).is_file() else None
-    verdicts = tuple(
-        _VERDICT.validate_python(verdict) for verdict in (document or {}).get("families", ())
-    )
+    if not (journal.variants or journal.trials or journal.quality) and _has_rows(path):
+        raise RunFolderError(
+            f"{path / JOURNAL} holds nothing, although the run has tables",
+            next_step="put the journal back from where the folder was copied; tables and report "
+            "are left as they are",
+        )
+    verdicts = _verdicts(document or {}, path)
     return StoredRun(
         manifest=manifest,
         variants=tuple(journal.variants.values()),
@@ -179,6 +183,24 @@ def read_run(path: Path) -> StoredRun:
         relabellings=tuple(e.relabelling for e in journal.quality.values() if e.relabelling),
         tasks=tuple(journal.tasks.values()),
     )
+
+
+def _has_rows(path: Path) -> bool:
+    """Whether a table of the run has a line below that of its columns."""
+    for table in (path / "trials.csv", path / "quality.csv"):
+        if table.is_file() and table.read_bytes().strip().count(b"\n"):
+            return True
+    return False
+
+
+def _verdicts(document: Mapping[str, Any], path: Path) -> tuple[Verdict, ...]:
+    try:
+        return tuple(_VERDICT.validate_python(one) for one in document.get("families", ()))
+    except (ValueError, TypeError) as error:
+        raise RunFolderError(
+            f"{path / VERDICT} is damaged: {error}",
+            next_step="delete it: the run then counts as interrupted, and --resume decides anew",
+        ) from error
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -270,6 +292,8 @@ def _objectives(study: Mapping[str, Any]) -> dict[str, ServiceLevelObjective]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise RunFolderError(f"{path} cannot be read: {error}") from error
+    if not isinstance(document, dict):
+        raise RunFolderError(f"{path} cannot be read: it is not a JSON object")
     return document

@@ -15,7 +15,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from harness.errors import RunFolderError
 from harness.system.storage import storage_errors, utc_now
@@ -148,16 +148,18 @@ class Journal:
         """Read a journal; one that does not exist yet is empty.
 
         Raises:
-            RunFolderError: a line other than the last cannot be read.
+            RunFolderError: a line cannot be read, other than an unfinished last one.
         """
         journal = cls(path)
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        lines = path.read_bytes().split(b"\n") if path.is_file() else [b""]
         for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
             try:
                 journal._take(json.loads(line))
-            except (json.JSONDecodeError, KeyError, ValidationError) as error:
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
                 if number == len(lines):
-                    break  # torn by a crash; that result is measured again
+                    break  # no line end: torn by a crash; that result is measured again
                 raise RunFolderError(
                     f"{path}, line {number}: not a journal line of schema {SCHEMA_VERSION}",
                     next_step="the journal was edited or is of another version: start a new run",

@@ -113,6 +113,55 @@ def test_a_broken_line_in_the_middle_is_no_crash_s_doing(folder):
         Journal.read(path)
 
 
+@pytest.mark.parametrize("line", [b"\xad\xff", b"5", b"[]", b'{"kind": "trial", "data": 5}'])
+def test_a_line_of_anything_is_named(folder, line):
+    with folder:
+        folder.journal.add(sample_trial_result())
+    path = folder.path / JOURNAL
+    path.write_bytes(path.read_bytes() + line + b"\n")
+    with pytest.raises(RunFolderError, match="line 2"):
+        Journal.read(path)
+
+
+def test_what_a_crash_left_of_a_last_line_need_not_be_text(folder):
+    with folder:
+        folder.journal.add(sample_trial_result())
+    path = folder.path / JOURNAL
+    path.write_bytes(path.read_bytes() + b'{"kind": "tri\xff\x00\x00')
+    assert len(Journal.read(path).trials) == 1
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_run_whose_journal_is_lost_keeps_its_tables(folder, keep):
+    with folder:
+        folder.journal.add(sample_variant())
+        folder.journal.add(sample_trial_result())
+    write_tables(read_run(folder.path), folder.path)
+    before = (folder.path / "trials.csv").read_bytes()
+    (folder.path / JOURNAL).unlink()
+    if keep:
+        (folder.path / JOURNAL).touch()
+    with pytest.raises(RunFolderError, match=r"journal\.jsonl holds nothing, although"):
+        read_run(folder.path)
+    assert (folder.path / "trials.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("families", [[{}], [5], 5])
+def test_a_damaged_verdict_is_named(folder, families):
+    with folder:
+        folder.journal.add(sample_variant())
+    (folder.path / "verdict.json").write_text(json.dumps({"families": families}))
+    with pytest.raises(RunFolderError, match=r"verdict\.json is damaged"):
+        read_run(folder.path)
+
+
+@pytest.mark.parametrize("content", [b"[]", b"5", b"\xff\xfe", b"{"])
+def test_a_damaged_manifest_is_named(folder, content):
+    (folder.path / "manifest.json").write_bytes(content)
+    with pytest.raises(RunFolderError, match=r"manifest\.json cannot be read"):
+        read_run(folder.path)
+
+
 def test_a_folder_with_something_in_it_is_never_overwritten(folder):
     with pytest.raises(RunFolderError, match="not empty"):
         RunFolder.create(folder.path, {})
