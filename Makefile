@@ -1,4 +1,5 @@
-# Two commands matter: `make demo` (the main job on the embedded default) and `make test`.
+# Two commands matter: `make demo` (the main job on the embedded default) and `make test`;
+# `make setup` installs what the first one needs, for studies of one's own.
 # Each target sets up what it needs in .venv.
 
 PYTHON ?= python3
@@ -13,7 +14,10 @@ JOBS ?= 2
 # A test that fails while the machine holds it up is repeated; tests/held_up.py says when that is.
 REPEAT := --reruns 3 --only-rerun HeldUp -rR
 
-.PHONY: demo test check-slow test-stack lint format bench clean
+.PHONY: setup demo test check-slow test-stack lint format bench clean
+
+setup: $(VENV)/.demo
+	$(BIN)/harness doctor --prepare
 
 demo: $(VENV)/.demo
 	$(BIN)/harness doctor --prepare
