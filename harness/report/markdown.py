@@ -142,7 +142,8 @@ def table_blocks(table: Table) -> Iterator[str]:
     ]
     yield "\n".join(lines)
     if table.note:
-        yield text(table.note)
+        # What the page sets in small type, Markdown has in brackets.
+        yield text(table.note.replace("In small type", "In brackets"))
 
 
 def _row(cells: list[str]) -> str:
