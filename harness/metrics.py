@@ -66,7 +66,7 @@ class Unit:
     suffix: str = ""
     """What stands behind a number that is shown: ` ms`."""
     is_share: bool = False
-    """Of one, and shown as a percentage."""
+    """Whether it is a share (0 to 1), shown as a percentage."""
     largest: float = math.inf
     """No measurement exceeds it."""
 
@@ -111,23 +111,23 @@ class Metric:
     """One metric: its name, its kind, and how it is bounded, written and shown."""
 
     name: str
-    """As an objective writes it."""
+    """Name, as an objective writes it."""
     kind: MetricKind
     title: str
     """As it stands in a sentence, a table's head and a plot's axis: `macro-F1`."""
     of: str
     """What it is a measure of, for a list of metrics."""
     lower_is_better: bool
-    """Then its bound is an upper one."""
+    """Whether lower values are better; its bound is then an upper one."""
     unit: Unit
     example: str
     """An amount, as a user would write it."""
     span: str = ""
-    """Of a latency: the key of its span."""
+    """For a latency, the key of its span."""
     statistic: str = ""
-    """Of a latency: p50, p90, p95, p99 or mean."""
+    """For a latency: p50, p90, p95, p99 or mean."""
     tasks: tuple[str, ...] = ()
-    """Of a quality: the tasks that have it."""
+    """For a quality metric, the tasks that have it."""
     missed: str = ""
     """What is said of a trial that misses its bound: `too many failed requests`."""
     right_or_wrong: bool = False

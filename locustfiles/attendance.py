@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class _Kept:
-    """Of one process; its size is that of its gaps."""
+    """The reports of one process; its size is that of its gaps."""
 
     next_number: int = 0
     gaps: set[int] = field(default_factory=set)
@@ -18,7 +18,7 @@ class _Kept:
 
 
 class Attendance:
-    """Of all processes of one test."""
+    """Which reports of all processes of one test have arrived."""
 
     def __init__(self) -> None:
         self._kept: dict[str, _Kept] = {}

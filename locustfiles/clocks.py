@@ -19,11 +19,11 @@ class Exchange:
     """One question and its answer; nanoseconds of CLOCK_MONOTONIC."""
 
     asked_ns: int
-    """Here, before the question went."""
+    """Our clock before the question was sent."""
     shown_ns: int
-    """There."""
+    """The other clock's reading."""
     answered_ns: int
-    """Here, when the answer was read."""
+    """Our clock when the answer was read."""
 
 
 @dataclass(frozen=True)

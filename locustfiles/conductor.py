@@ -84,7 +84,7 @@ class Conductor:
     def __init__(self, environment: Environment, fleet: Fleet) -> None:
         self.environment = environment
         self.plan: Plan | None = None
-        """Of the test that runs, or of the last."""
+        """Plan of the current or last test."""
         self.results: Results | None = None
         self.listeners: list[Callable[[str, WorkerReport], None]] = []
         """Told of every report of the test that runs, and which process it came from."""
@@ -106,7 +106,7 @@ class Conductor:
 
     @property
     def elapsed_s(self) -> float:
-        """Of the test that runs, or ran."""
+        """Seconds since the start of the current or last test."""
         return ((self._end_ns or time.monotonic_ns()) - self._start_ns) / 1e9
 
     @property

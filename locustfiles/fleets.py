@@ -109,7 +109,7 @@ class WorkerFleet:
         self._test = ""
         """That has begun to prepare and is not drained yet; empty for none."""
         self._start_ns = 0
-        """Of that test; 0 while it prepares."""
+        """Start of that test; 0 while it prepares."""
         self._greeted: set[str] = set()
         """Client ids of the workers that understand us."""
         self._aboard: dict[str, _Aboard] = {}
@@ -195,7 +195,7 @@ class WorkerFleet:
         ]
 
     def _awaited(self) -> list[str]:
-        """Those whose last report may still come."""
+        """The processes whose last report may still arrive."""
         return [
             client_id
             for client_id, state in list(self._aboard.items())
@@ -341,7 +341,7 @@ def _all_have(answers: Iterable[Sized], count: int) -> bool:
 
 
 def _wait(true: Callable[[], bool], longest_s: float) -> None:
-    """Until it is true, or so long."""
+    """Wait until the condition is true, at most `longest_s`."""
     deadline_s = time.monotonic() + longest_s
     while not true() and time.monotonic() < deadline_s:
         gevent.sleep(0.01)

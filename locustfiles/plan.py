@@ -48,7 +48,7 @@ class Plan:
     """A test, before it is known which process does which part of it."""
 
     host: str
-    """As it was given."""
+    """The host as given."""
     target: Target
     grpc: GrpcImplementation
     model: str
@@ -66,7 +66,7 @@ class Plan:
     histograms: Path | None
     records: Path | None
     slo: ServiceLevelObjective
-    """Without clauses where nothing was asked for."""
+    """The objective; without clauses if none was given."""
     from_repository: bool
     """The variant was chosen from the server's repository: it may be loaded."""
     metrics_url: str

@@ -97,7 +97,7 @@ class ServingWatch:
         self._wake = Event()
         self._greenlet: gevent.Greenlet | None = None
         self._poll: ServerPoll | None = None
-        """Of the test that begins."""
+        """The poll of the server for the current test."""
         self.current: Watched | None = None
         """The test that runs, or the last."""
         conductor.watchers.append(self)

@@ -39,7 +39,7 @@ class SessionLog:
     def __init__(self, conductor: Conductor, watch: ServingWatch, folder: RunFolder | None) -> None:
         self._conductor, self._watch, self._folder = conductor, watch, folder
         self.documents: dict[int, dict[str, Any]] = {}
-        """By the test's number."""
+        """The document of each test, by its number."""
         self.rows: list[dict[str, Any]] = []
         self._trials: list[TrialResult] = []
         self._series: list[dict[str, Any]] = []

@@ -61,7 +61,7 @@ class TritonUser(User):
     patience_s: ClassVar[float] = 0.0
     """How long they wait for it: a worker's may be started before it is known where they begin."""
     ending: Ending
-    """Of this user: it sends nothing from then on."""
+    """The end of this user: it sends nothing from then on."""
 
     loop: ClosedLoop
 

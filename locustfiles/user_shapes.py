@@ -82,7 +82,7 @@ class UserCurve(PlannedShape):
         self._shape = shape
 
     def users_at(self, run_s: float) -> Tick:
-        """At least one."""
+        """How many users at this time; at least one."""
         options = self._environment.parsed_options
         peak = (options.num_users if options else None) or 1
         return max(1, round(peak * level(self._shape, run_s))), ALL_AT_ONCE
@@ -120,7 +120,7 @@ _STEP = " in flight"
 
 
 def step_name(users: int) -> str:
-    """Of a sweep's phase."""
+    """Name of a sweep's phase."""
     return f"{users}{_STEP}"
 
 

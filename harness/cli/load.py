@@ -83,7 +83,7 @@ def load(
 
 
 def _show_verdict(settings: RunSettings, result: TrialResult, plan: LoadPlan) -> None:
-    """To whoever scrapes this, before the page goes."""
+    """Export the verdict to scrapers before the metrics page closes."""
     if settings.monitor is not None and plan.judged:
         settings.monitor.decide(result.trial.family, result.decision)
 

@@ -177,7 +177,7 @@ class ServingOptions:
 
 @dataclass(frozen=True)
 class Source:
-    """As it stands on the command line."""
+    """What to measure, as given on the command line."""
 
     study_file: Annotated[
         Path | None,

@@ -20,7 +20,7 @@ from harness.telemetry.prometheus.client import Prometheus, parse_prometheus
 
 @dataclass(frozen=True)
 class TelemetryOptions:
-    """As they stand on the command line."""
+    """Options of the telemetry, as given on the command line."""
 
     prometheus: Annotated[
         str | None,

@@ -29,7 +29,7 @@ FIRST_LOOK_S = 0.5
 
 @dataclass(frozen=True)
 class TrafficOptions:
-    """As they stand on the command line; None was not given."""
+    """Options of the traffic, as given on the command line; None was not given."""
 
     concurrency: Annotated[
         int | None, typer.Option(help="Closed loop: requests in flight; default: 4.")

@@ -75,22 +75,22 @@ class ExportSource:
 
     @property
     def input_names(self) -> list[str]:
-        """Of the served model, in order."""
+        """Input names of the served model, in order."""
         return list(self.encoded.groups[-1].inputs)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """Of the served model."""
+        """Inputs of the served model."""
         return tuple(TensorSpec(name, "INT64", (-1,)) for name in self.input_names)
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        """Of the served model."""
+        """Outputs of the served model."""
         return self.family.outputs(self.probes[0].values.shape[-1])
 
     @property
     def family(self) -> AnyFamily:
-        """Of the task."""
+        """The task's family."""
         return family_of(self.task)
 
     @cached_property

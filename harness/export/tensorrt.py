@@ -31,7 +31,7 @@ class PlanSettings:
     """What a study says of its plans."""
 
     max_batch_sizes: Sequence[int] = (1,)
-    """Of every serving configuration."""
+    """max_batch_size of every serving configuration."""
     seed: int = 0
     """Draws the rows that int8's ranges are measured on."""
 

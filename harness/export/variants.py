@@ -134,7 +134,7 @@ class _Making:
     form: ModelFormat
     plans: PlanSettings
     home: PlanHome | None
-    """Of plans."""
+    """What plans built here are bound to; None where no plan is asked for."""
 
     @property
     def recipe(self) -> dict[str, Any]:

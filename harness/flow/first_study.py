@@ -238,7 +238,7 @@ class _Task:
     """The study's section of the task, and what was found for it."""
 
     written: Mapping[str, Any]
-    """As the study says it."""
+    """The checkpoint's entry as the study writes it."""
     section: TaskSection
     samples: Samples
     table: DataTable

@@ -85,7 +85,7 @@ class PayloadForm(Protocol):
         ...
 
     def groups(self, groups: Sequence[Group]) -> list[Group]:
-        """Under its names, in its datatypes."""
+        """The groups under the model's own input names and datatypes."""
         ...
 
 

@@ -187,7 +187,7 @@ class SearchSpace:
 
     @property
     def most_instances(self) -> int:
-        """Of any serving configuration."""
+        """The largest instance count of any serving configuration."""
         return max((serving.instance_count for serving in self.serving), default=1)
 
     def combinations(self) -> list[tuple[str, ServingConfig, Workload]]:

@@ -51,7 +51,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one call."""
+    """What one call of an operator costs."""
 
     operations: float | None
     moved_bytes: float

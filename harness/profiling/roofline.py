@@ -101,7 +101,7 @@ def machine_roofline(
 
 
 def fingerprint(machine: str, threads: int) -> str:
-    """Of all that decides what is measured."""
+    """Digest of everything that the measurement depends on."""
     identity = {
         "revision": REVISION,
         "machine": machine,
@@ -114,7 +114,7 @@ def fingerprint(machine: str, threads: int) -> str:
 
 
 def last_level_cache_bytes() -> int:
-    """Of the first core, as the kernel tells it."""
+    """Size of the first core's last-level cache, as the kernel reports it."""
     sizes = []
     for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
         text = index.read_text(encoding="ascii").strip()

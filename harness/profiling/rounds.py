@@ -34,7 +34,7 @@ class InProcess:
     cold: ColdCalls
     memory_in_use_bytes: int
     spans_ns: tuple[int, ...]
-    """Of every timed batch-1 call, in order."""
+    """Duration of every timed call at batch 1, in order."""
     distinct_samples: int
     throughput: tuple[ThroughputPoint, ...]
 

@@ -38,7 +38,7 @@ class Subject(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the variant or model."""
+        """Name of the variant or model."""
         ...
 
     @property

@@ -37,12 +37,12 @@ class TokenScores:
     """The likeliest next token at each position, (tokens,)."""
 
     def to_bytes(self) -> bytes:
-        """As the answer cache keeps it."""
+        """The scores as the answer cache stores them."""
         return self.logprobs.astype("<f4").tobytes() + self.greedy.astype("<i4").tobytes()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> TokenScores:
-        """From `to_bytes`."""
+        """The scores that `to_bytes` wrote."""
         half = len(data) // 2
         return cls(np.frombuffer(data[:half], "<f4"), np.frombuffer(data[half:], "<i4"))
 

@@ -29,7 +29,7 @@ class Job:
     recipes: tuple[Recipe, ...]
 
     def to_json(self) -> str:
-        """As the process reads it on its standard input."""
+        """The order as JSON, as the process reads it from standard input."""
         return json.dumps(asdict(self) | {"root": str(self.root)})
 
     @classmethod

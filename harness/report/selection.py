@@ -218,7 +218,7 @@ def percentile_of(result: TrialResult, name: str) -> Percentile | None:
 
 
 def measured(results: Iterable[TrialResult]) -> list[TrialResult]:
-    """Those that are valid and have latencies."""
+    """The results that are valid and have latencies."""
     return [result for result in results if result.valid and result.latency]
 
 

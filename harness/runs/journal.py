@@ -74,7 +74,7 @@ class _Kind:
     """How one kind of entry is written, and where and under which name it is found again."""
 
     name: str
-    """In the journal."""
+    """Name of the entry in the journal."""
     adapter: TypeAdapter[Any]
     place: str
     """`Journal`'s field."""
@@ -141,7 +141,7 @@ class Journal:
     """By variant (or model) and runtime."""
     served: dict[str, ServedEntry] = field(default_factory=dict)
     overheads: dict[str, ServerOverhead] = field(default_factory=dict)
-    """By protocol."""
+    """The server's own overhead, by protocol."""
 
     @classmethod
     def read(cls, path: Path) -> Self:

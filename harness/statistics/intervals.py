@@ -49,7 +49,7 @@ class Bounds:
     """None, as is `high`, where the data allows no interval."""
     high: float | None
     standard_error: float | None
-    """Of the metric; 0 where all units agree."""
+    """Standard error of the metric; 0 where all units agree."""
     units: int
     """Rows, or groups of rows that belong together."""
 
@@ -99,7 +99,7 @@ class RowSums:
     scale: Scale = Scale.PLAIN
     """Where the jackknife is taken."""
     limits: tuple[float, float] = (-np.inf, np.inf)
-    """Of the metric."""
+    """Lowest and highest possible value of the metric."""
     apart: int | None = None
     """Of two models side by side, the columns of the first."""
 

@@ -45,7 +45,7 @@ class Statistic:
     sums: RowSums
     """How it follows from the rows."""
     hits: NDArray[np.bool_] | None = None
-    """Of a plain share: which rows count, (rows,)."""
+    """For a plain share, which rows count, (rows,)."""
 
     def __post_init__(self) -> None:
         if not metric_named(self.metric).is_quality:

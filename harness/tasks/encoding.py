@@ -65,7 +65,7 @@ class EncodedDataset:
     """
 
     groups: tuple[EncodedGroup, ...] = field(metadata=cut_by(_taken_groups))
-    """By ascending length."""
+    """The groups, by ascending length."""
     size: int = field(metadata=cut_by(lambda _, rows: len(rows)))
     """Samples (or windows) over all groups."""
     truncated: int = field(metadata=OF_ALL)
@@ -75,7 +75,7 @@ class EncodedDataset:
     )
     """Padded positions over all positions, 0 to 1."""
     digest: str = field(metadata=cut_by(_taken_digest))
-    """Of samples and tensors."""
+    """Digest of samples and tensors."""
     pad_token_id: int = field(metadata=OF_ALL)
 
     @property

@@ -184,7 +184,7 @@ def mismatch(values: Sequence[object], reader: LabelReader, why: str) -> str:
 
 
 def _decided(reader: LabelReader, distinct: Sequence[object], *, declared: bool) -> LabelReading:
-    """By the table above."""
+    """How the labels are read, by the table above."""
     as_names = dataclasses.replace(reader, by_index=False)
     as_indexes = dataclasses.replace(reader, by_index=True)
     if declared:

@@ -64,7 +64,7 @@ class LossDetails:
     examples: tuple[WorstExample, ...] = ()
     shifts: tuple[ConfusionShift, ...] = ()
     classes: tuple[str, ...] = ()
-    """Of `confusion_change`'s rows and columns."""
+    """Class names of `confusion_change`'s rows and columns."""
     confusion_change: tuple[tuple[int, ...], ...] = ()
     """Samples by class (rows) and answer (columns): the variant's less the teacher's."""
     examples_in: str = ""

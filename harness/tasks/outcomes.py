@@ -65,7 +65,7 @@ class Outcomes:
     """One entry per row (or question) of the test split, in the data set's order."""
 
     kind: ClassVar[str]
-    """Of the family."""
+    """The family's kind, as a study's `task` names it."""
 
     variant: str = field(metadata=OF_ALL)
     sha256: str = field(metadata=OF_ALL)

@@ -17,11 +17,11 @@ class TextAnswer:
     """What an ensemble answers to texts, and the part behind the model that makes it."""
 
     outputs: tuple[TensorSpec, ...]
-    """Of the ensemble."""
+    """Outputs of the ensemble."""
     part: str = ""
     """`label` or `spans`, which runs `ensemble_models/<part>_model.py`; empty where the model's own
     outputs are the answer."""
     parameters: Mapping[str, str] = field(default_factory=dict)
-    """Of that part."""
+    """Parameters of that part's configuration."""
     takes_places: bool = False
     """Whether that part also takes `PLACES`."""

@@ -20,7 +20,7 @@ class TimeSlice:
     """
 
     index: int
-    """From the load's start, warm-up included."""
+    """Number of the slice, counted from the load's start, warm-up included."""
     ok: Latencies = _NONE
     failed: Latencies = _NONE
     failures: Mapping[str, int] = field(default_factory=dict)

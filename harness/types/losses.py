@@ -49,7 +49,7 @@ class Relabelling:
     """What each seems to stand for, in the words of the family's teacher; where that is what it is
     called, as in `called`."""
     accuracy: float
-    """As it is served; 0 to 1."""
+    """Accuracy as served, 0 to 1."""
     mended: float
     """If the outputs were called by what they seem to stand for."""
     samples: int
@@ -83,7 +83,7 @@ class LossChain:
     wrong."""
     links: tuple[ChainLink, ...]
     total: Estimate
-    """From the first link to the last."""
+    """Loss from the first link of the chain to the last."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Roofline:
     memory_bytes_per_s: float
     """Triad over arrays that no cache holds."""
     memory_array_bytes: int
-    """Of each of the three."""
+    """Size of each of the three arrays."""
     cache_bytes_per_s: float
     """Triad over arrays that the last-level cache holds."""
     cache_array_bytes: int
@@ -148,7 +148,7 @@ class VariantProfile:
     operators: tuple[OperatorProfile, ...]
     scaling: tuple[Scaling, ...]
     versions: Mapping[str, str]
-    """Of the runtimes."""
+    """Versions of the runtimes, by name."""
     instructions: tuple[str, ...] = ()
     """What the processor has for products of 8-bit integers: avx512_vnni, avx_vnni, amx_int8."""
     environment: Mapping[str, Any] = field(default_factory=dict)

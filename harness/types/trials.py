@@ -144,7 +144,7 @@ class ServerOverhead:
     requests: int
     """Measured, one row each, after the first ones were left out."""
     median_ms: float
-    """From send to answer, as the client sees it."""
+    """Median latency from send to answer, as the client sees it."""
     server_ms: float | None
     """Mean per request inside the server, queue and compute, by Triton's statistics; None where
     it has none."""

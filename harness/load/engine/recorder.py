@@ -341,7 +341,7 @@ class _Sums:
         ]
 
     def _latencies(self) -> dict[int, Latencies]:
-        """By slice and outcome."""
+        """The latencies seen, by slice and outcome."""
         group = self.keys >> hdr.INDEX_BITS
         edges = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(group)]
         buckets = (self.keys & ((1 << hdr.INDEX_BITS) - 1)).tolist()

@@ -128,7 +128,7 @@ class Stamp:
     """One arrival as it stands in the file."""
 
     number: int
-    """Of the line."""
+    """Number of the line, from 1."""
     text: str
     unit: TraceUnit | None
     """As its column is named; None where that names none."""

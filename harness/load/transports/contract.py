@@ -104,7 +104,7 @@ class OutputTensor(NamedTuple):
     name: str
     datatype: str
     shape: tuple[int, ...]
-    """With the batch dimension."""
+    """Shape, with the batch dimension."""
     start: int
     """Offset of its raw little-endian elements in the answer's data."""
     end: int

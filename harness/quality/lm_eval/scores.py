@@ -110,7 +110,7 @@ def _by_metric(samples: Samples) -> dict[tuple[str, str], dict[int, Any]]:
 
 @dataclass(frozen=True)
 class _Aggregate:
-    """From per-document values to the metric."""
+    """How per-document values become the metric."""
 
     of_items: Callable[[Sequence[Any]], float]
     of_sums: Callable[[Floats], Floats] | None = None

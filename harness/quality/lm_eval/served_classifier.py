@@ -164,9 +164,9 @@ class _Answers:
     predictions: NDArray[np.int64]
     """The likeliest class, (documents,)."""
     outputs: tuple[int, ...]
-    """Of each choice."""
+    """The output that stands for each choice."""
     rows: Mapping[int, int]
-    """Of each document, by lm-eval's number."""
+    """The row of each document, by lm-eval's number."""
 
     def of_choice(self, document: int, place: int) -> tuple[float, bool]:
         """Log probability of a choice, and whether it is the likeliest."""

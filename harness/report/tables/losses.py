@@ -313,7 +313,7 @@ class VariantLosses:
 
     @property
     def plots(self) -> tuple[Plot, ...]:
-        """Those there are."""
+        """The plots that there are."""
         return tuple(plot for plot in (self.slices, self.confusions) if plot)
 
 

@@ -53,7 +53,7 @@ class Address(Protocol):
 
     @property
     def port(self) -> int:
-        """Of the protocol that is spoken."""
+        """Port of the protocol in use."""
 
     @property
     def authority(self) -> str:
@@ -77,7 +77,7 @@ class Address(Protocol):
 
     @property
     def prefix(self) -> str:
-        """Of every path over HTTP."""
+        """Prefix of every HTTP path."""
 
     @property
     def binary(self) -> bool:

@@ -67,7 +67,7 @@ class CausalLmFamily(
     typed = False  # they would all be zero, which is the default
 
     def columns(self, task: CausalLanguageModelling) -> Mapping[str, str | None]:
-        """Of the text."""
+        """The column of the text."""
         return {"text": task.text}
 
     def read(self, task: CausalLanguageModelling, reading: Reading) -> Samples:

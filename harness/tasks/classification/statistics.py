@@ -191,7 +191,7 @@ def label_distribution(outcomes: LabelOutcomes, order: tuple[str, ...] = ()) -> 
 
 
 def _log_softmax(logits: Floats, usable: NDArray[np.bool_]) -> Floats:
-    """Of the usable rows; NaN in the others."""
+    """Log softmax of the usable rows; NaN in the others."""
     found = np.full_like(logits, np.nan)
     found[usable] = special.log_softmax(logits[usable], axis=1)
     return found

@@ -43,7 +43,7 @@ class EmbeddingDataset(EncodedDataset):
     scored: ScoredPairs | None = field(metadata=cut_by(_nothing))
     retrieval: Retrieval | None = field(metadata=cut_by(_nothing))
     similarity: Similarity = field(metadata=OF_ALL)
-    """By which documents are ranked."""
+    """The similarity that ranks documents."""
 
 
 def modules_of(task: SentenceEmbedding, folder: Path) -> EmbeddingModules:

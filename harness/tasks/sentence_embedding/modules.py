@@ -71,7 +71,7 @@ class EmbeddingModules:
     lower_case: bool = False
     """Whether texts are to be lowered before they are tokenised."""
     similarity: Similarity = "cosine"
-    """By which texts are ranked."""
+    """The similarity that ranks texts."""
     query_prompt: str = ""
     """Put before a query."""
     document_prompt: str = ""
@@ -180,7 +180,7 @@ def _dense(folder: Path, place: Path) -> DenseLayer:
 
 
 def _with_settings(folder: Path, modules: EmbeddingModules) -> EmbeddingModules:
-    """With lengths, prompts and similarity."""
+    """The modules with the folder's lengths, prompts and similarity."""
     sentence = _json(folder / "sentence_bert_config.json", default={})
     settings = _json(folder / "config_sentence_transformers.json", default={})
     prompts = {str(name): str(text or "") for name, text in (settings.get("prompts") or {}).items()}

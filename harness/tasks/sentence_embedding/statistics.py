@@ -34,9 +34,9 @@ class Ranked:
     """How each query did, (queries,) each."""
 
     ndcg: Floats
-    """At 10, 0 to 1."""
+    """nDCG at 10 of each query, 0 to 1."""
     recall: Mapping[int, Floats]
-    """By k, 0 to 1."""
+    """Recall of each query, by k, 0 to 1."""
 
 
 def cosines(first: Vectors, second: Vectors) -> Floats:

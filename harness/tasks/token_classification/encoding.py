@@ -39,7 +39,7 @@ class TaggedDataset(EncodedDataset):
     tags: tuple[tuple[str, ...], ...] = field(metadata=PER_ROW)
     """The right ones of each sentence's words, in the checkpoint's names."""
     words: tuple[tuple[str, ...], ...] = field(metadata=PER_ROW)
-    """Of each sentence."""
+    """The words of each sentence."""
     model_tags: TagNames = field(metadata=OF_ALL)
     """The checkpoint's, in the order of its outputs."""
     strict: bool = field(metadata=OF_ALL)

@@ -98,7 +98,7 @@ class TokenClassificationFamily(
         return tuple(str(names[index]) for index in sorted(names))
 
     def columns(self, task: TokenClassification) -> Mapping[str, str | None]:
-        """Of the words and of their tags."""
+        """The columns of the words and of their tags."""
         return {"tokens": task.tokens, "tags": task.tags}
 
     def read(self, task: TokenClassification, reading: Reading) -> Samples:

@@ -64,7 +64,7 @@ class TagAnswer:
     """A batch's likeliest tags."""
 
     tags: NDArray[np.int64]
-    """Of every token, (n, length)."""
+    """Tag of every token, (n, length)."""
     usable: NDArray[np.bool_]
     """False where the score of some real token is not a number, (n,)."""
 

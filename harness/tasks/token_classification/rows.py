@@ -26,7 +26,7 @@ class Truth:
     """The right tags of the sentences, and how a checkpoint's own are read beside them."""
 
     entities: tuple[frozenset[Entity], ...]
-    """Of each sentence."""
+    """The entities of each sentence."""
     tags: tuple[tuple[str, ...], ...]
     """Of each sentence's words, in the checkpoint's names."""
     model: TagNames

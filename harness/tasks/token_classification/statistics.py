@@ -32,7 +32,7 @@ class EntityCounts:
 
     @property
     def sums(self) -> RowSums:
-        """Of F1."""
+        """The sums that F1 is computed from, by row."""
         return self.sums_of(f1_of)
 
     @property

@@ -135,7 +135,7 @@ class LoadMonitor:
         self.clauses: dict[Clause, None] = {}
         """The clauses of every objective so far, in the order they came (a set)."""
         self.verdicts: dict[str, Decision] = {}
-        """By family."""
+        """The current decision of each family."""
         self.quality: dict[tuple[str, str], QualityScore] = {}
         """By variant and metric."""
         self._now_s = now_s
