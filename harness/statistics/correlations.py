@@ -18,8 +18,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from harness.statistics.intervals import RowSums, Scale
 from harness.statistics.metrics import Statistic
@@ -45,12 +45,12 @@ def regression_statistics(truth: Floats, predictions: Floats) -> tuple[Statistic
     return (
         Statistic(
             "pearson",
-            float(stats.pearsonr(truth, predictions).statistic),
+            float(scipy.stats.pearsonr(truth, predictions).statistic),
             pearson_sums(truth, predictions),
         ),
         Statistic(
             "spearman",
-            float(stats.spearmanr(truth, predictions).statistic),
+            float(scipy.stats.spearmanr(truth, predictions).statistic),
             spearman_sums(truth, predictions),
         ),
         *statistics,
@@ -94,7 +94,7 @@ class _Ranks:
 
     def __init__(self, values: Floats) -> None:
         self._size = len(values)
-        self.rank: Floats = (stats.rankdata(values) - (self._size + 1) / 2) / self._size
+        self.rank: Floats = (scipy.stats.rankdata(values) - (self._size + 1) / 2) / self._size
         self._distinct, self._place = np.unique(self.rank, return_inverse=True)
 
     def raised(self, weights: Floats) -> Floats:

@@ -25,8 +25,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special, stats
 
 CONFIDENCE = 0.95
 MOST_DRAWS, FEWEST_DRAWS = 10_000, 2_000
@@ -107,7 +107,7 @@ class RowSums:
 def share_bounds(hits: int, total: int) -> Bounds:
     """The exact interval of a share of independent rows (Clopper and Pearson 1934)."""
     share = hits / total
-    exact = stats.binomtest(hits, total).proportion_ci(CONFIDENCE, method="exact")
+    exact = scipy.stats.binomtest(hits, total).proportion_ci(CONFIDENCE, method="exact")
     error = float(np.sqrt(share * (1 - share) / total))
     return Bounds(float(exact.low), float(exact.high), error, total)
 
@@ -340,5 +340,5 @@ def _jackknife_error(scale: Scale, without: Floats | None, counts: Integers) -> 
 
 def _students(scale: Scale, value: float, error: float, units: int) -> tuple[float, float]:
     centre = float(scale.taken(np.array([value]))[0])
-    half = float(special.stdtrit(units - 1, (1 + CONFIDENCE) / 2)) * error
+    half = float(scipy.special.stdtrit(units - 1, (1 + CONFIDENCE) / 2)) * error
     return scale.back(centre - half), scale.back(centre + half)

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
-from scipy.stats import binomtest
 
 from harness.statistics.intervals import CONFIDENCE, Bounds, RowSums, bounds, share_bounds
 from harness.statistics.metrics import mean_sums
@@ -37,7 +36,7 @@ def mcnemar_p_value(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> floa
     only_second = int((second & ~first).sum())
     if only_first + only_second == 0:
         return 1.0
-    return float(binomtest(only_first, only_first + only_second, 0.5).pvalue)
+    return float(scipy.stats.binomtest(only_first, only_first + only_second, 0.5).pvalue)
 
 
 def paired_loss(
@@ -162,7 +161,7 @@ def mean_and_tail(
     if together is not None and len(np.unique(together)) < len(together):
         yield names[1], value, None, None, len(known)
         return
-    interval = stats.quantile_test(known, q=value, p=share).confidence_interval(CONFIDENCE)
+    interval = scipy.stats.quantile_test(known, q=value, p=share).confidence_interval(CONFIDENCE)
     # Beyond the largest value order statistics have no bound to give.
     yield names[1], value, *_finite(float(interval.low), float(interval.high)), len(known)
 

@@ -1,6 +1,7 @@
 """Holds the two lines of docs/design.md: who may import whom, and what stays out of the harness."""
 
 import ast
+import os
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -94,6 +95,23 @@ def test_a_report_rebuilds_without_the_training_and_serving_stack():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert answer.stdout.strip() == "[]"
+
+
+def test_a_worker_of_locust_starts_without_what_only_judging_needs():
+    """It takes longer than the rest of its start, on every machine that generates load."""
+    code = (
+        "import locustfile, sys;"
+        "print({'scipy.stats', 'scipy.optimize', 'pandas'} & set(sys.modules))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=HARNESS.parent / "locustfiles",
+        env={**os.environ, "PYTHONPATH": str(HARNESS.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert answer.stdout.strip() == "set()"
 
 
 def test_no_modules_import_each_other():

@@ -19,8 +19,8 @@ the likelihood; it is judged on rows it was not fitted on. Unanswered rows are l
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, special
 
 from harness.statistics.intervals import bounds
 from harness.statistics.metrics import mean_sums
@@ -50,7 +50,7 @@ def calibration_measures(outcomes: LabelOutcomes, labels: Integers, seed: int) -
     logits, labels = outcomes.logits[usable].astype(np.float64), labels[usable]
     if len(labels) < FEWEST_ROWS or logits.shape[1] < 2:  # noqa: PLR2004  (one class is no choice)
         return []
-    probabilities = special.softmax(logits, axis=1)
+    probabilities = scipy.special.softmax(logits, axis=1)
     squares = _squared_errors(probabilities, labels)
     found = bounds(mean_sums(squares, limits=(0.0, 2.0)), seed=seed)
     return [
@@ -82,10 +82,10 @@ def fitted_temperature(logits: Floats, labels: Integers) -> float:
     rows = np.arange(len(labels))
 
     def loss(log_temperature: float) -> float:
-        tempered = special.log_softmax(logits / np.exp(log_temperature), axis=1)
+        tempered = scipy.special.log_softmax(logits / np.exp(log_temperature), axis=1)
         return float(-tempered[rows, labels].mean())
 
-    found = optimize.minimize_scalar(loss, bounds=_LOG_TEMPERATURES, method="bounded")
+    found = scipy.optimize.minimize_scalar(loss, bounds=_LOG_TEMPERATURES, method="bounded")
     return float(np.exp(found.x))
 
 
@@ -94,8 +94,8 @@ def _tempered(logits: Floats, labels: Integers, seed: int) -> list[tuple[str, fl
     fitted_on, judged_on = np.array_split(order, 2)
     temperature = fitted_temperature(logits[fitted_on], labels[fitted_on])
     held_out = labels[judged_on]
-    before = special.softmax(logits[judged_on], axis=1)
-    after = special.softmax(logits[judged_on] / temperature, axis=1)
+    before = scipy.special.softmax(logits[judged_on], axis=1)
+    after = scipy.special.softmax(logits[judged_on] / temperature, axis=1)
     return [
         ("temperature", temperature, len(fitted_on)),
         ("ece_before", calibration_error(before, held_out), len(held_out)),

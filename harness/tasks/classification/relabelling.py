@@ -24,8 +24,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, stats
 
 from harness.tasks.classification.outcomes import NO_PREDICTION, LabelOutcomes
 from harness.tasks.classification.statistics import names_of, predictions_in_order_of
@@ -109,7 +109,7 @@ def _beside(
 
 def _assignment(counts: Integers) -> list[int]:
     """By class, the output that stands for it where most rows come out right; its own in a tie."""
-    rows, outputs = optimize.linear_sum_assignment(
+    rows, outputs = scipy.optimize.linear_sum_assignment(
         2 * counts + np.eye(len(counts), dtype=np.int64), maximize=True
     )
     return [int(outputs[place]) for place in np.argsort(rows)]
@@ -166,7 +166,7 @@ def _beyond_luck(evidence: _Evidence, reference: float) -> bool:
     wanted = ENOUGH * max((reference - chance) / (1 - chance), 0.0)
     if wanted <= 0 or skill < wanted:
         return False
-    return bool(stats.binom.logsf(hits - 1, rows, chance) + permutations < math.log(LUCK))
+    return bool(scipy.stats.binom.logsf(hits - 1, rows, chance) + permutations < math.log(LUCK))
 
 
 def _with_the_displaced(

@@ -9,8 +9,8 @@ from types import ModuleType
 from typing import cast
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from harness.errors import MissingExtraError
 from harness.statistics.intervals import RowSums
@@ -193,7 +193,7 @@ def label_distribution(outcomes: LabelOutcomes, order: tuple[str, ...] = ()) -> 
 def _log_softmax(logits: Floats, usable: NDArray[np.bool_]) -> Floats:
     """Log softmax of the usable rows; NaN in the others."""
     found = np.full_like(logits, np.nan)
-    found[usable] = special.log_softmax(logits[usable], axis=1)
+    found[usable] = scipy.special.log_softmax(logits[usable], axis=1)
     return found
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from harness.errors import DataError
 from harness.tasks.encoding import EncodedDataset
@@ -81,7 +81,7 @@ class LabelSetAnswer:
 
 def given_labels(logits: NDArray[np.floating], threshold: float) -> Mask:
     """Whether a label's probability reaches the threshold; False if the logit is not a number."""
-    return np.asarray(special.expit(logits.astype(np.float64)) >= threshold)
+    return np.asarray(scipy.special.expit(logits.astype(np.float64)) >= threshold)
 
 
 def read_label_logits(outputs: Tensors) -> LabelSetAnswer:

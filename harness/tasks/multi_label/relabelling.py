@@ -20,8 +20,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, stats
 
 from harness.tasks.multi_label.outcomes import LabelSetOutcomes, in_order
 from harness.tasks.multi_label.rows import LabelSetDataset
@@ -89,7 +89,7 @@ def _kappas(hits: Integers, truth: NDArray[np.bool_], given: NDArray[np.bool_]) 
 def _assignment(kappas: Floats) -> list[int]:
     """By label, the output that stands for it where the kappas sum up to most; its own in a tie."""
     tie = 1e-9 * np.eye(len(kappas))
-    labels, outputs = optimize.linear_sum_assignment(kappas + tie, maximize=True)
+    labels, outputs = scipy.optimize.linear_sum_assignment(kappas + tie, maximize=True)
     return [int(outputs[place]) for place in np.argsort(labels)]
 
 
@@ -121,7 +121,7 @@ def _beyond_luck(
     rows, support, answers = len(truth), truth.sum(axis=0), given.sum(axis=0)
     chance = sum(
         float(
-            stats.hypergeom.logsf(
+            scipy.stats.hypergeom.logsf(
                 hits[label, taken_for[label]] - 1, rows, support[label], answers[taken_for[label]]
             )
         )

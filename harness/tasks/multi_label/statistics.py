@@ -18,8 +18,8 @@ from types import ModuleType
 from typing import cast
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from harness.errors import MissingExtraError
 from harness.statistics.intervals import RowSums, bounds
@@ -191,9 +191,9 @@ def kl_to_teacher_nats(outcomes: LabelSetOutcomes, teacher: LabelSetOutcomes) ->
     order = teacher.label_names
     own = in_order(outcomes.logits, outcomes.label_names, order, missing=np.nan)
     mine, theirs = own.astype(np.float64), teacher.logits.astype(np.float64)
-    there = special.expit(theirs)
-    yes = there * (special.log_expit(theirs) - special.log_expit(mine))
-    no = (1 - there) * (special.log_expit(-theirs) - special.log_expit(-mine))
+    there = scipy.special.expit(theirs)
+    yes = there * (scipy.special.log_expit(theirs) - scipy.special.log_expit(mine))
+    no = (1 - there) * (scipy.special.log_expit(-theirs) - scipy.special.log_expit(-mine))
     divergence: Floats = np.maximum((yes + no).sum(axis=1), 0.0)
     return divergence
 
@@ -233,7 +233,7 @@ def _log_likelihood(logits: Floats, labels: Mask) -> Floats:
     """Natural logarithm of the probability of each row's labels, (rows,)."""
     # Where a model is next to certain its logit only measures how it was trained.
     bounded = np.clip(logits, -_SURE, _SURE)
-    return np.asarray(special.log_expit(np.where(labels, bounded, -bounded)).sum(axis=1))
+    return np.asarray(scipy.special.log_expit(np.where(labels, bounded, -bounded)).sum(axis=1))
 
 
 def label_set_details(

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from harness.statistics.correlations import correlates, spearman_sums
 from harness.statistics.metrics import Statistic, share_statistic
@@ -151,5 +151,5 @@ def _of_pairs(
     scores = np.array(scored.scores)[both]
     if not np.isfinite(near).all() or not correlates(near, scores):
         return
-    value = float(stats.spearmanr(near, scores).statistic)
+    value = float(scipy.stats.spearmanr(near, scores).statistic)
     yield Statistic("sts_spearman", value, spearman_sums(near, scores))
