@@ -36,13 +36,19 @@ from mlserver.types import InferenceRequest, InferenceResponse
 class Summing(MLModel):
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         arrays = {one.name: NumpyCodec.decode_input(one) for one in payload.inputs}
-        totals = (arrays["input_ids"] * arrays["attention_mask"]).sum(axis=1, keepdims=True)
+        kept = arrays["input_ids"] * arrays["attention_mask"]
+        totals = kept.sum(axis=1, keepdims=True).astype(np.float32)
         weights = np.array([WEIGHTS], np.float32)
-        logits = (totals.astype(np.float32) % 97) * weights
+        logits = LOGITS
         return InferenceResponse(
             model_name=self.name, outputs=[NumpyCodec.encode_output("logits", logits)]
         )
 """
+
+LINEAR = "(totals % 97) * weights"
+"""Logits in proportion to each other: weights of one sign make one class of all rows."""
+SCATTERED = "(totals * weights) % 97"
+"""Logits of whole numbers, of which each row's total makes another class the largest."""
 
 
 def mlserver_python() -> Path:
@@ -71,8 +77,16 @@ def mlserver_python() -> Path:
 
 
 @contextmanager
-def mlserver(folder: Path, models: Mapping[str, tuple[float, ...]]) -> Iterator[Mapping[str, str]]:
-    """Run it with models of these weights; yields its addresses by protocol."""
+def mlserver(
+    folder: Path, models: Mapping[str, tuple[float, ...]], logits: str = LINEAR
+) -> Iterator[Mapping[str, str]]:
+    """Run it with models of these weights; yields its addresses by protocol.
+
+    Args:
+        folder: of its files.
+        models: weights of each class, by model.
+        logits: how they follow from `weights` and the `totals` of each row's token ids, in Python.
+    """
     python = mlserver_python()
     with ExitStack() as held:
         sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
@@ -83,7 +97,7 @@ def mlserver(folder: Path, models: Mapping[str, tuple[float, ...]]) -> Iterator[
     for name, weights in models.items():
         (folder / name).mkdir()
         module = f"summing_{name.replace('-', '_')}"
-        source = MODEL.replace("WEIGHTS", ", ".join(map(str, weights)))
+        source = MODEL.replace("WEIGHTS", ", ".join(map(str, weights))).replace("LOGITS", logits)
         (folder / name / f"{module}.py").write_text(source)
         about = {"name": name, "implementation": f"{module}.Summing"}
         (folder / name / "model-settings.json").write_text(json.dumps(about))

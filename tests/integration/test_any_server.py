@@ -2,22 +2,29 @@
 
 import csv
 import json
+import random
 
 import numpy as np
 import pytest
+import transformers
+import yaml
 from kserve_server import kserve_server
-from mlserver_rig import mlserver
+from mlserver_rig import SCATTERED, mlserver
 
 from harness.cli.main import run_command
 from harness.errors import EXIT_ENVIRONMENT
 from harness.load.requests.payloads import write_payloads
+from harness.quality.collection import read_outcomes
 from harness.runs.folder import read_manifest, read_run
 from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
-from tests.local_study import write_local_study
+from tests.local_study import LABELS, write_local_study
+from tests.tiny_models import LINES
 
-MODELS = {"own-teacher-fp32": (1.0, -0.5, 2.0), "student": (2.0, -1.0, 0.5)}
-RENAMED = ["--model-name", "own-student-fp32=student"]
+ROWS = 60
+MODELS = {"own-teacher-fp32": (1, 5, 7), "student": (2, 3, 11)}
+RENAMED_PAIR = ("own-student-fp32", "student")
+RENAMED = ["--model-name", "=".join(RENAMED_PAIR)]
 ENDED = {0, 3, 4}
 """Decided, or not: a busy machine makes trials invalid; what was counted must be right even so."""
 
@@ -28,20 +35,50 @@ def harness(*arguments):
     return run_command([str(argument) for argument in arguments])
 
 
+SERVING = {"max_batch_sizes": [8], "queue_delays_us": [0, 500]}
+"""Two serving configurations, which only a server with model control can be put through."""
+TRAFFIC = {"protocols": ["http"], "client_batch_sizes": [1, 4], "concurrencies": [2],
+           "duration_s": 0.5, "warmup_s": 0.1}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """Two serving configurations, which only a server with model control can be put through."""
-    return write_local_study(
-        tmp_path_factory.mktemp("study"),
-        serving={"max_batch_sizes": [8], "queue_delays_us": [0, 500]},
-        traffic={"protocols": ["http"], "client_batch_sizes": [1, 4], "concurrencies": [2],
-                 "duration_s": 0.5, "warmup_s": 0.1},
-    )  # fmt: skip
+    """Of rows of which no two have the same words: an answer shows whose it is."""
+    path = write_local_study(tmp_path_factory.mktemp("study"), serving=SERVING, traffic=TRAFFIC)
+    draw = random.Random(7)
+    words = sorted({word for line in LINES for word in line.split()})
+    with (path.parent / "test.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["sentence", "kind"])
+        for number in range(ROWS):
+            writer.writerow([" ".join(draw.sample(words, 3)), LABELS[number % 3]])
+    document = yaml.safe_load(path.read_text())
+    document["families"][0]["task"]["max_length"] = 64
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+@pytest.fixture(scope="module")
+def own_study(local_study):
+    """Of models that are exported."""
+    document = yaml.safe_load(local_study.read_text())
+    path = local_study.parent / "two_configurations.yaml"
+    path.write_text(yaml.safe_dump({**document, "serving": SERVING, "traffic": TRAFFIC}))
+    return path
+
+
+def bare_logits(study, checkpoint, weights):
+    """What `SCATTERED` makes of each row's own tokens, without the harness and any server."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(study.parent / checkpoint)
+    rows = list(csv.DictReader((study.parent / "test.csv").open(encoding="utf-8")))
+    totals = [sum(tokenizer(row["sentence"])["input_ids"]) for row in rows]
+    labels = np.array([LABELS.index(row["kind"]) for row in rows])
+    return np.outer(totals, weights) % 97, labels
 
 
 @pytest.fixture(scope="module")
 def mlserver_urls(tmp_path_factory):
-    with mlserver(tmp_path_factory.mktemp("mlserver"), MODELS) as urls:
+    with mlserver(tmp_path_factory.mktemp("mlserver"), MODELS, SCATTERED) as urls:
         yield urls
 
 
@@ -86,18 +123,21 @@ def test_mlserver_is_scored_and_swept_as_it_is(mlserver_urls, study, protocol, t
     assert all(result.failures == 0 for result in run.trials)
     assert bool(run.trials) == (command == "sweep")
     assert read_manifest(out)["server"]["name"] == "mlserver"
-    # Weights of one sign pattern choose one class for all rows but those of a total of nought.
-    assert 0.2 < scores["own-teacher-fp32"].value < 0.5
+    for variant, served in (("own-teacher-fp32", "own-teacher-fp32"), RENAMED_PAIR):
+        checkpoint = variant.removeprefix("own-").removesuffix("-fp32")
+        logits, labels = bare_logits(study, checkpoint, MODELS[served])
+        answered = read_outcomes(out / "samples" / f"{variant}.parquet")
+        np.testing.assert_array_equal(answered.logits, logits)
+        assert scores[variant].value == np.mean(logits.argmax(axis=1) == labels)
     assert "as its server has it" in (out / "report.html").read_text() or not run.trials
     assert {variant.size_bytes for variant in run.variants} == {None}
 
 
 @pytest.fixture(scope="module")
-def own_triton(study, server_environment):
+def own_triton(own_study, server_environment):
     """With the study's models in its repository, one of them loaded."""
-    repository = study.parent / "model_repository"
-    assert harness("export", study, "--repository", repository) == 0
-    log_file = study.parent / "triton.log"
+    repository = own_study.parent / "model_repository"
+    log_file = own_study.parent / "triton.log"
     with EmbeddedTriton(server_environment, repository, log_file=log_file) as server:
         with TritonClient(server.endpoint) as client:
             client.load("own-teacher-fp32")
@@ -106,11 +146,11 @@ def own_triton(study, server_environment):
 
 @pytest.mark.triton
 def test_a_triton_with_model_control_is_swept_and_left_as_it_was(
-    own_triton, study, tmp_path, capsys
+    own_triton, own_study, tmp_path, capsys
 ):
     url, out = f"http://{own_triton.endpoint.http}", tmp_path / "run"
     metrics = ["--metrics-url", own_triton.endpoint.metrics]
-    code = harness("sweep", study, "--url", url, *metrics, "--search", "grid", "--out", out)
+    code = harness("sweep", own_study, "--url", url, *metrics, "--search", "grid", "--out", out)
     said = capsys.readouterr().err
     assert code in ENDED, said
     assert "reloaded for each serving configuration, and put back at the end" in said
@@ -129,21 +169,21 @@ def test_a_triton_with_model_control_is_swept_and_left_as_it_was(
         config = client._client.get_model_config("own-teacher-fp32").config
     assert config.dynamic_batching.max_queue_delay_microseconds == 0
     # The same run on the embedded server would be another run.
-    assert harness("sweep", study, "--search", "grid", "--resume", "--out", out) == 2
+    assert harness("sweep", own_study, "--search", "grid", "--resume", "--out", out) == 2
     assert "was measured on http://" in capsys.readouterr().err
 
 
 @pytest.mark.triton
-def test_as_is_touches_nothing_and_says_what_is_not_there(own_triton, study, tmp_path, capsys):
+def test_as_is_touches_nothing_and_says_what_is_not_there(own_triton, own_study, tmp_path, capsys):
     url = f"grpc://{own_triton.endpoint.grpc}"
     out = tmp_path / "run"
-    assert harness("run", study, "--url", url, "--as-is", "--out", out) == 2
+    assert harness("run", own_study, "--url", url, "--as-is", "--out", out) == 2
     said = capsys.readouterr().err
     assert "'own-student-fp32' (not loaded)" in said
     assert "models that are ready there: own-teacher-fp32" in said
     assert not out.exists()
     twice = ["--model-name", "own-student-fp32=own-teacher-fp32"]
-    assert harness("evaluate", study, "--url", url, "--as-is", *twice, "--out", out) == 0
+    assert harness("evaluate", own_study, "--url", url, "--as-is", *twice, "--out", out) == 0
     run = read_run(out)
     one, other = (one.sha256 for one in run.variants)
     assert one == other
