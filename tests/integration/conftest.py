@@ -1,7 +1,7 @@
-"""Load generators and a fake server, started once for each file of tests that uses them.
+"""Load generators and a fake server, a study and its exported models: made once for many files.
 
-With several test processes a file is run by one of them, and all files that ask for the shared
-server by the same one, so that it is started once.
+With several test processes (`--dist loadfile`) each file is run by one of them. What is made here
+is made once for each process, and what takes long, once for all.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from harness.types import WireProtocol
 from tests.held_up import unhurried
 from tests.local_study import HARMLESS, add_language_model_family, write_local_study
 
-HERE = Path(__file__).parent
-SHARED = {"embedded_triton": "server"}
-"""The group of all files that use such a fixture."""
+LONGEST = (
+    *("test_main_job", "test_load_faults", "test_load_generators", "test_commands"),
+    *("test_load_workers", "test_load_locustfile", "test_load_command", "test_load_processes"),
+    *("test_in_process", "test_words_and_vectors", "test_row_kinds", "test_reference_build"),
+    *("test_load_distributed", "test_load_web", "test_load_open_loop_processes", "test_left_out"),
+    *("test_tensorrt_api", "test_perplexity", "test_own_study", "test_dashboards"),
+    *("test_architectures", "test_embedded_environment", "test_trial_faults", "test_load_triton"),
+)
+"""The files that take longest, which begin first: no process works alone at the end."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give every file its group, before pytest-xdist reads it."""
-    groups: dict[Path, str] = {}
-    for item in items:
-        for fixture in getattr(item, "fixturenames", ()):
-            if fixture in SHARED:
-                groups[item.path] = SHARED[fixture]
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.xdist_group(groups.get(item.path, item.path.stem)))
+    """Put the files that take longest first; `--dist loadfile` hands them out in this order."""
+    place = {name: at for at, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 
 @pytest.fixture
@@ -79,14 +79,14 @@ def local_study(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder / "study.yaml"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """Three workers that speak the harness's own HTTP and gRPC."""
     with load_rig(tmp_path_factory.mktemp("rig"), workers=3) as made:
         yield made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def grpcio_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """Two workers that leave gRPC to grpcio."""
     grpcio = GrpcImplementation.GRPCIO
