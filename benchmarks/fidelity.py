@@ -82,7 +82,7 @@ def main() -> int:
         folder = Path(name)
         write_payloads(folder / "payloads.npz", [rows(_PAYLOAD_ROWS)])
         if "known" in options.parts:
-            for case in STEADY_CASES:
+            for case in options.cases:
                 rows_found, errors = _known_latencies(case, folder, options)
                 found += rows_found
                 by_request += errors
@@ -288,6 +288,9 @@ def _word(errors: RequestErrors) -> str:
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument(
+        "--cases", nargs="+", choices=STEADY_CASES, default=list(STEADY_CASES), help="of `known`"
+    )
     parser.add_argument("--seconds", type=float, default=8.0, help="of each run but the stall's")
     parser.add_argument("--stall-s", type=float, default=1.0)
     parser.add_argument("--period-s", type=float, default=10.0, help="from stall to stall")
