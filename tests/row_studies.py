@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from tests.local_study import HARMLESS
 from tests.tiny_models import LINES, make_alike, make_classifier
 
 TOPICS = ("animals", "servers", "code", "models")
@@ -76,7 +77,7 @@ def write_multi_label_study(folder: Path, **changes: Any) -> Path:
         "max_length": 24,
         "length_buckets": [12, 24],
     }
-    objective = "p95 < 500 ms, micro_f1 >= 50% of teacher, subset_accuracy >= 1%"
+    objective = f"{HARMLESS}, micro_f1 >= 50% of teacher, subset_accuracy >= 1%"
     return _write(folder, "topics", task, objective, changes)
 
 
@@ -95,7 +96,7 @@ def write_regression_study(folder: Path, **changes: Any) -> Path:
         "max_length": 24,
         "length_buckets": [12, 24],
     }
-    objective = "p95 < 500 ms, pearson >= 50% of teacher, mae <= 2x teacher"
+    objective = f"{HARMLESS}, pearson >= 50% of teacher, mae <= 2x teacher"
     return _write(folder, "grades", task, objective, changes)
 
 
@@ -121,6 +122,7 @@ def _write(
                 ],
             }
         ],
+        "search": "grid",
         "traffic": TRAFFIC,
         **changes,
     }

@@ -17,8 +17,9 @@ from harness.errors import CheckpointError
 from harness.export.checkpoint import Checkpoint
 from harness.export.checkpoint_files import load_model
 from harness.export.configuration import length_problems, read_config, vocabulary_size
-from harness.export.convert import OPSET, write_fp32
+from harness.export.convert import OPSET, artefact_files, write_fp32
 from harness.export.executors import OnnxExecutor
+from harness.export.folders import digest_files, read_manifest
 from harness.export.library import CheckedRows, ask_library, choose_rows
 from harness.export.library_parity import check_rows
 from harness.export.parity import make_probes, sample_batch
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from harness.tasks.graphs import Graph
 
+ONNX_FILE = "model.onnx"
 REVISION = 3
 """Of the recipe: raise it when the same checkpoint would export to another graph."""
 EXAMPLE_SHAPE = (3, 17)
@@ -57,6 +59,9 @@ class ExportSource:
     """The same, as this checkpoint's tokenizer makes them."""
     scratch: Path
     """A folder for the single-precision graph that all precisions are made from."""
+    artefact: Path | None = None
+    """The folder of the model's single-precision artefact, which an earlier export may have left:
+    its graph is that graph."""
 
     def recipe(self, precision: Precision) -> dict[str, Any]:
         """All that decides what the artefact is, as JSON has it."""
@@ -144,12 +149,25 @@ class ExportSource:
 
     @cached_property
     def fp32(self) -> Path:
-        """The single-precision graph, exported on first use."""
-        path = self.scratch / "model.onnx"
+        """The single-precision graph: the artefact's, if unharmed, or exported on first use."""
+        if (kept := self._kept_graph()) is not None:
+            return kept
+        path = self.scratch / ONNX_FILE
         batch, length = EXAMPLE_SHAPE
         example = sample_batch(self.encoded, batch, max(2, min(length, self.task.max_length)))
         write_fp32(self.graph, example, path)
         return path
+
+    def _kept_graph(self) -> Path | None:
+        """The graph of `artefact`; None where that is of another recipe, harmed or not there."""
+        if self.artefact is None:
+            return None
+        manifest = read_manifest(self.artefact)
+        if manifest is None or manifest.recipe != self.recipe(Precision.FP32):
+            return None
+        path = self.artefact / "1" / ONNX_FILE
+        files = artefact_files(path)
+        return path if files and digest_files(files) == manifest.sha256 else None
 
 
 def load_graph(model: Model, checkpoint: Checkpoint, task: Task, encoded: EncodedDataset) -> Graph:

@@ -37,7 +37,7 @@ from harness.export.folders import (
     write_manifest,
 )
 from harness.export.parity import check_parity
-from harness.export.source import ExportSource
+from harness.export.source import ONNX_FILE, ExportSource
 from harness.export.tensorrt import (
     PlanExecutor,
     PlanHome,
@@ -54,7 +54,7 @@ from harness.tasks.encoding import EncodedDataset
 from harness.tasks.samples import Samples
 from harness.types import ModelFormat, ModelVariant, Precision, Progress
 
-FILES = {ModelFormat.ONNX: "model.onnx", ModelFormat.TENSORRT: "model.plan"}
+FILES = {ModelFormat.ONNX: ONNX_FILE, ModelFormat.TENSORRT: "model.plan"}
 """What Triton loads, inside the version's folder."""
 
 
@@ -83,7 +83,7 @@ def export_variants(
     """Make every artefact of a model exist in the repository, checked against its checkpoint.
 
     What is there already, unharmed and from an equal recipe, stays. The checkpoint is exported
-    once; the other precisions and formats are made from that graph.
+    once; the other precisions and formats are made from that graph, later ones from the one kept.
 
     Args:
         job: the model.
@@ -107,7 +107,15 @@ def export_variants(
     home = plan_home() if ModelFormat.TENSORRT in model.formats else None
     total = len(model.artefacts)
     with repository_lock(job.repository), scratch_folder(job.repository) as scratch:
-        source = ExportSource(model, job.checkpoint, job.task, job.samples, job.encoded, scratch)
+        source = ExportSource(
+            model,
+            job.checkpoint,
+            job.task,
+            job.samples,
+            job.encoded,
+            scratch,
+            artefact=job.repository / variant_name(model, Precision.FP32, ModelFormat.ONNX),
+        )
         for number, (precision, form) in enumerate(model.artefacts):
             name = variant_name(model, precision, form)
             progress(Progress("export", number, total, name))

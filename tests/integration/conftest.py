@@ -20,6 +20,7 @@ from harness.cli.main import run_command
 from harness.load.transports.opening import GrpcImplementation
 from harness.types import WireProtocol
 from tests.held_up import unhurried
+from tests.kept_graphs import kept_graphs
 from tests.local_study import HARMLESS, add_language_model_family, write_local_study
 
 LONGEST = (
@@ -31,6 +32,7 @@ LONGEST = (
     *("test_architectures", "test_embedded_environment", "test_trial_faults", "test_load_triton"),
 )
 """The files that take longest, which begin first: no process works alone at the end."""
+EXPORT_ITSELF = ("test_architectures", "test_export_local_study", "test_export_variants")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -38,6 +40,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files that take longest first; `--dist loadfile` hands them out in this order."""
     place = {name: at for at, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the whole run: with pytest-xdist each process has one of its own in it."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="module", autouse=True)
+def graphs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """A made checkpoint is exported once per run, except where the export is what is tested."""
+    if request.path.stem in EXPORT_ITSELF:
+        yield
+        return
+    with kept_graphs(run_folder(tmp_path_factory) / "graphs"):
+        yield
 
 
 @pytest.fixture
@@ -54,9 +74,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     The folder has two studies, `study.yaml` of the classifiers and `both.yaml` of all four, and
     their `model_repository`. Tests take a copy: see `local_study`.
     """
-    # The folder of the whole run: with pytest-xdist each process has one of its own in it.
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exported"
+    folder = run_folder(tmp_path_factory) / "exported"
     with FileLock(folder.with_suffix(".lock")):
         if not folder.exists():
             making = folder.with_name("exporting")
@@ -66,7 +84,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
             both = shutil.copy(classifiers, making / "both.yaml")
             add_language_model_family(both)
             repository = str(making / "model_repository")
-            assert run_command(["export", str(both), "--repository", repository]) == 0
+            with kept_graphs(folder.with_name("graphs")):
+                assert run_command(["export", str(both), "--repository", repository]) == 0
             making.rename(folder)
     return folder
 

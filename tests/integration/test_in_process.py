@@ -10,6 +10,7 @@ import time
 import pandas as pd
 import psutil
 import pytest
+import yaml
 
 from harness.cli.main import run_command
 from harness.errors import EnvironmentFailure
@@ -105,8 +106,13 @@ def test_a_resumed_card_measures_only_what_is_missing(carded, study, repository)
 
 @pytest.mark.triton
 def test_a_run_that_ends_with_a_card_has_it_in_its_report_beside_its_own_trials(
-    study, repository, tmp_path
+    study_file, repository, tmp_path, undisturbed
 ):
+    document = yaml.safe_load(study_file.read_text())
+    document["traffic"] |= {"protocols": ["http"], "client_batch_sizes": [4]}
+    small = study_file.with_name("small.yaml")
+    small.write_text(yaml.safe_dump(document))
+    study = load_study(small)
     plan = dataclasses.replace(PLAN, served_s=0.0)
     with RunFolder.create(tmp_path / "run", new_manifest(study)) as folder:
         run_study(study, folder, RunSettings(repository), card=plan)

@@ -191,7 +191,9 @@ def test_ctrl_c_in_the_sweep_keeps_finished_trials_and_resumes(small, tmp_path):
     assert read_run(folder).trials[: len(kept)] == kept
 
 
-@pytest.mark.parametrize("started", ["manifest.json", "logs/triton.log"])
+@pytest.mark.parametrize(
+    "started", [pytest.param("manifest.json", marks=pytest.mark.slow), "logs/triton.log"]
+)
 def test_ctrl_c_before_the_first_trial_leaves_no_process(small, tmp_path, started):
     folder = tmp_path / "run"
     process = spawn(small, folder)
@@ -254,7 +256,7 @@ def test_a_full_disk_is_exit_5_with_the_next_step(small, tmp_path):
     assert "free some space" in errors
 
 
-def test_bad_input_starts_nothing(study, tmp_path):
+def test_bad_input_starts_nothing(study, tmp_path, capsys):
     text = (
         study.read_text()
         .replace("label: kind", "label: sort")
@@ -262,14 +264,12 @@ def test_bad_input_starts_nothing(study, tmp_path):
     )
     broken = study.parent / "broken.yaml"
     broken.write_text(text)
-    process = spawn(broken, tmp_path / "run")
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert "max_length" in errors
+    assert run_command(arguments(broken, tmp_path / "run")) == 2
+    assert "max_length" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
-def test_all_problems_of_data_and_checkpoints_come_at_once(study, tmp_path):
+def test_all_problems_of_data_and_checkpoints_come_at_once(study, tmp_path, capsys):
     config = study.parent / "odd" / "config.json"
     config.parent.mkdir(exist_ok=True)  # there already where the test is repeated
     config.write_text("{}")
@@ -277,9 +277,8 @@ def test_all_problems_of_data_and_checkpoints_come_at_once(study, tmp_path):
     text = text.replace("checkpoint: ./lm-student", "checkpoint: ./odd")
     broken = study.parent / "broken-data.yaml"
     broken.write_text(text)
-    process = spawn(broken, tmp_path / "run")
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 2
+    assert run_command(arguments(broken, tmp_path / "run")) == 2
+    errors = capsys.readouterr().err
     assert "sort" in errors, "the missing column"
     assert "sentence" in errors, "those there are"
     assert "lm-student" in errors

@@ -54,14 +54,14 @@ def windows_of(tokenizer: Any, texts: Sequence[str], length: int) -> Iterator[li
                 yield window
 
 
-def nats_of(model: Any, window: Sequence[int]) -> float:
-    """Of all tokens but the first, one window by itself, unpadded."""
+def nats_of(model: Any, *windows: Sequence[int]) -> float:
+    """Of all tokens but the first, windows of one length, unpadded."""
     import torch
 
-    ids = torch.tensor([window])
+    ids = torch.tensor(windows)
     with torch.inference_mode():
-        scores = model(ids).logits[0].double().log_softmax(-1)
-    return float(-scores[:-1].gather(-1, ids[0, 1:, None]).sum())
+        scores = model(ids).logits.double().log_softmax(-1)
+    return float(-scores[:, :-1].gather(-1, ids[:, 1:, None]).sum())
 
 
 def scored(checkpoint: Path, texts: Sequence[str]) -> dict[str, float]:
@@ -196,7 +196,8 @@ def test_more_windows_than_the_chain_asks_go_through_scoring_losses_and_report(
         model = AutoModelForCausalLM.from_pretrained(folder).eval()
         windows = list(windows_of(tokenizer, texts, LENGTH))
         assert len(windows) > 2000
-        nats = sum(nats_of(model, window) for window in windows)
+        lengths = {len(window) for window in windows}
+        nats = sum(nats_of(model, *(w for w in windows if len(w) == size)) for size in lengths)
         tokens = sum(len(window) - 1 for window in windows)
         (found,) = (
             one.value

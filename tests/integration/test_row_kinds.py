@@ -16,6 +16,7 @@ from harness.errors import (
     EXIT_UNDECIDED,
 )
 from harness.runs.folder import read_run
+from tests.held_up import unhurried
 from tests.row_studies import (
     STUDENTS_ORDER,
     THRESHOLD,
@@ -35,7 +36,8 @@ MEASURED = {EXIT_OK, EXIT_OBJECTIVE_NOT_MET, EXIT_UNDECIDED, EXIT_ENVIRONMENT}
 def run_of(study):
     folder = study.parent / "run"
     repository = ["--repository", str(study.parent / "repository")]
-    assert run_command(["run", str(study), "--out", str(folder), *repository]) in MEASURED
+    with unhurried():
+        assert run_command(["run", str(study), "--out", str(folder), *repository]) in MEASURED
     return folder
 
 

@@ -23,6 +23,7 @@ from harness.errors import (
 from harness.runs.folder import read_run
 from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
+from tests.held_up import unhurried
 from tests.local_study import scored_pairs, tagged_rows, write_words_study
 from tests.tiny_models import LINES
 
@@ -46,7 +47,8 @@ def run(study):
     """The folder of a whole run."""
     folder = study.parent / "run"
     repository = ["--repository", str(study.parent / "repository")]
-    assert run_command(["run", str(study), "--out", str(folder), *repository]) in MEASURED
+    with unhurried():
+        assert run_command(["run", str(study), "--out", str(folder), *repository]) in MEASURED
     return folder
 
 
