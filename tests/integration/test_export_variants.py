@@ -252,15 +252,10 @@ def test_a_second_export_does_nothing_and_a_harmed_artefact_is_made_again(pairs)
     sound = model.read_bytes()
     model.write_bytes(sound[:-1])
     shutil.rmtree(pairs.repository / "pairs-fp16" / "warmup")
-<<<<<<< HEAD
-    assert pairs.export() == pairs.variants
-    # Made again from the checkpoint, and the same to the last byte.
-=======
     with pytest.MonkeyPatch.context() as patch:
         # The single-precision graph is there: the checkpoint is not traced again.
         patch.setattr(harness.export.source, "write_fp32", None)
         assert pairs.export() == pairs.variants
->>>>>>> 6d52963 (The bindings' check is one run of mypy, and made checkpoints are exported once per run of the tests; other precisions are made from a single-precision artefact that is there)
     assert model.read_bytes() == sound
     assert (pairs.repository / "pairs-fp16" / "warmup" / "input_ids").is_file()
     assert snapshot(pairs.repository / "pairs-fp32") == before
@@ -273,7 +268,7 @@ def test_a_harmed_graph_is_exported_again_and_nothing_is_made_from_it(pairs, tmp
     for one, content in zip(harmed, sound, strict=True):
         one.write_bytes(content[:-1])
     pairs.export(repository)
-    # Made anew from the checkpoint, and the same to the last byte.
+    # Made again from the checkpoint, and the same to the last byte.
     assert [one.read_bytes() for one in harmed] == sound
 
 
