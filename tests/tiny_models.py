@@ -285,7 +285,7 @@ def make_language_model(
 
 
 def word_piece_tokenizer() -> Any:
-    """A BERT-like tokenizer, the same each time: lower case, [CLS], [SEP], pad token, token types."""
+    """A BERT-like tokenizer, the same each time: lower case, [CLS] and [SEP], a pad token."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
