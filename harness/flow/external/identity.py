@@ -170,7 +170,7 @@ class Identities:
 
     def _exchanged(self, variant: ModelVariant, how: str) -> ExchangedError:
         return ExchangedError(
-            f"the model '{variant.served_name}' at {self._url} was exchanged while it was "
+            f"the model '{variant.served_name}' at {self._url} was replaced while it was "
             f"measured: {how}",
             next_step="continue with --resume: what was taken of the one before is taken again",
         )

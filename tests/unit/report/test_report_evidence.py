@@ -147,7 +147,7 @@ def test_the_search_says_how_long_it_took_unless_it_was_interrupted(topics):
     span_s = round(4 * (len(topics.trials) - 1) + 12.45)
     words = search_words(topics, resumed=False)
     assert f"{len(topics.trials)} trials in {span_s // 60} min {span_s % 60} s" in words
-    assert "1 left out" in words
+    assert "1 skipped" in words
     assert " in " not in search_words(topics, resumed=True).partition(";")[0]
 
 
