@@ -61,7 +61,7 @@ def serve(
                     if control is not None:
                         control.load(variant, serving_configs(study.serving_of(family.family))[0])
                 except ServerError as error:
-                    server.check()
+                    serving.check_after_failure(server)
                     warn(f"{variant.name} cannot be served: {error}")
                 else:
                     names.append(variant.name)

@@ -14,7 +14,7 @@ from harness.flow.lm_plan import TaskEvaluation, open_tokenizer
 from harness.flow.options import ProgressSink
 from harness.flow.preparation import PreparedFamily
 from harness.flow.scoring import standing
-from harness.flow.serving import Served, Site
+from harness.flow.serving import Served, Site, check_after_failure
 from harness.quality.answer_cache import AnswerCache
 from harness.quality.lm_eval.classifier import choice_outputs, document_form
 from harness.quality.lm_eval.generation import end_tokens, generation_settings
@@ -106,7 +106,7 @@ def _of_one_model(site: Site, variant: ModelVariant, cache: AnswerCache | None) 
         yield
     finally:
         try:
-            site.server.check()
+            check_after_failure(site.server)
             site.check_model(variant)
         except ServerError:
             if cache is not None and variant.sha256.startswith(REMOTE_DIGEST):

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import CheckpointError, ServerError
+from harness.errors import CheckpointError, DataError, ServerError
 from harness.export.in_process import ArtefactPredictor, CheckpointPredictor
 from harness.flow.options import ProgressSink, ignore_progress
 from harness.flow.preparation import OpenedModel, PreparedFamily
 from harness.flow.scoring import SCORING_BATCH, outcomes_path, standing
-from harness.flow.serving import Served
+from harness.flow.serving import Served, check_after_failure
 from harness.flow.side_by_side import SharedProgress, at_once, side_by_side
 from harness.quality.collection import Predictor, collect_outcomes, read_outcomes, write_outcomes
 from harness.quality.pairs import loss_chain
@@ -170,8 +170,9 @@ class _Tracer:
         chain, problem = None, ""
         try:
             chain = self._chain(variant)
-        except (CheckpointError, ServerError) as error:
-            self.served.site.server.check()  # a dead server ends the run; this is about one step
+        except (CheckpointError, DataError, ServerError) as error:
+            # A dead server ends the run; this is about one step.
+            check_after_failure(self.served.site.server)
             problem = str(error)
         entry = LossEntry(
             variant.name,
@@ -180,7 +181,7 @@ class _Tracer:
             chain,
             problem=problem,
             teacher_sha256=self.prepared.teacher.sha256,
-            metric=family_of(self.prepared.family.task).loss_metric,
+            metric=family_of(self.prepared.family.task).loss_metric_of(self.prepared.family.task),
         )
         if variant.name == self.prepared.teacher.name:
             return entry
@@ -196,7 +197,9 @@ class _Tracer:
         details = family.loss_details(own, teacher, opened.dataset, texts)
         return dataclasses.replace(
             entry,
-            slices=slice_losses(own, teacher, self._slicings, seed=self.study.seed),
+            slices=slice_losses(
+                own, teacher, self._slicings, seed=self.study.seed, dataset=opened.dataset
+            ),
             examples=details.examples,
             examples_in=details.examples_in,
             shifts=details.shifts,
@@ -233,7 +236,9 @@ class _Tracer:
         most = self.prepared.family.task.chain_samples
         if not most or not variant.path.name:  # an external server's artefact is out of reach
             return None
-        steps = [Step("teacher", self._checkpoint(self.prepared.teacher))]
+        teacher = self.prepared.opened[self.prepared.teacher.name].dataset
+        asked = take_rows(teacher, self._drawn(self.prepared.teacher))
+        steps = [Step("teacher", self._checkpoint(self.prepared.teacher), asked)]
         if variant.role is not Role.TEACHER:
             step = "training" if variant.role is Role.CONTROL else "distillation"
             steps.append(Step(step, self._checkpoint(variant)))
@@ -349,10 +354,8 @@ def _origins(entry: LossEntry) -> tuple[str, str]:
 
 
 def _draw(study: Study, prepared: PreparedFamily, dataset: EncodedDataset) -> NDArray[np.int64]:
-    return drawn_rows(
-        dataset,
-        prepared.datasets[prepared.teacher.name],
-        prepared.datasets.values(),
-        most=prepared.family.task.chain_samples,
-        seed=study.seed,
-    )
+    teacher, most = prepared.datasets[prepared.teacher.name], prepared.family.task.chain_samples
+    own = family_of(prepared.family.task).chain_rows(teacher, most, study.seed)
+    if own is not None:
+        return own
+    return drawn_rows(dataset, teacher, prepared.datasets.values(), most=most, seed=study.seed)

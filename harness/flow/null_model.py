@@ -14,7 +14,7 @@ from pathlib import Path
 from harness.errors import HarnessError, ServerError
 from harness.flow.options import RunSettings
 from harness.flow.preparation import PreparedFamily
-from harness.flow.serving import Served
+from harness.flow.serving import Served, check_after_failure
 from harness.load.engine.closed_loop import drive_alone
 from harness.load.requests.payloads import write_payloads
 from harness.load.requests.traffic import make_traffic
@@ -58,7 +58,7 @@ def measure_overhead(
     try:
         _measure(missing, served, folder, settings)
     except (HarnessError, RequestFailure) as error:
-        served.site.server.check()
+        check_after_failure(served.site.server)
         settings.warn(f"the server's own cost is not known, its null model was not served: {error}")
 
 

@@ -12,7 +12,7 @@ from harness.flow.ensembles import PreparedPipeline
 from harness.flow.left_out import SERVING, failed_variant, needed, tell
 from harness.flow.options import ProgressSink
 from harness.flow.preparation import PreparedFamily
-from harness.flow.serving import Served
+from harness.flow.serving import Served, check_after_failure
 from harness.flow.side_by_side import SharedProgress, at_once, side_by_side
 from harness.planning.decision import judge_quality
 from harness.quality.collection import collect_outcomes, read_outcomes, write_outcomes
@@ -108,7 +108,7 @@ def _left_out_if_not_served(
     except ExchangedError:
         raise  # it serves well, and is another model
     except ServerError as error:
-        served.site.server.check()
+        check_after_failure(served.site.server)
         served.site.check_model(variant)
         if variant.name == prepared.teacher.name:
             raise needed(prepared.family, variant.name, error) from error
@@ -171,7 +171,7 @@ def _score_variant(
             batch_sizes=[size for size in CONSISTENCY_BATCHES if size <= largest],
             samples=min(CONSISTENCY_SAMPLES, dataset.size),
         )
-    site.server.check()
+    check_after_failure(site.server)  # some rows may have gone unanswered
     site.check_model(variant)
     served.unload(variant)
     is_teacher = variant.name == prepared.teacher.name
@@ -221,7 +221,7 @@ def _score_pipeline(
         batch_size=SCORING_BATCH,
         progress=progress,
     )
-    served.site.server.check()
+    check_after_failure(served.site.server)
     served.unload(pipeline.variant)
     write_outcomes(outcomes_path(folder, pipeline.variant.name), outcomes, dataset)
     teacher = read_outcomes(_teacher_path(folder, prepared))

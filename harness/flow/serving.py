@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,13 +11,14 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from harness.errors import ServerError
 from harness.flow.options import RunSettings
 from harness.flow.preparation import PreparedFamily
 from harness.load.requests.payloads import Group
 from harness.load.transports.address import Target, parse_target
 from harness.serving.embedded.environment import ServerEnvironment
 from harness.serving.embedded.server import EmbeddedTriton
-from harness.serving.endpoint import Endpoint, TritonClient
+from harness.serving.endpoint import Endpoint, TritonClient, is_live
 from harness.serving.ensemble import Pipeline, load_pipeline, unload_pipeline
 from harness.serving.repository import config_override
 from harness.study import Study
@@ -47,6 +49,34 @@ class Server(Protocol):
             ServerError: it does not.
         """
         ...
+
+
+DEATH_TIMEOUT_S = 10.0
+"""How long a server that answers nothing is waited for: to answer again, or to be seen dead."""
+_POLL_S = 0.05
+
+
+def check_after_failure(server: Server, *, timeout_s: float = DEATH_TIMEOUT_S) -> None:
+    """Make sure that a server still runs and answers, after a request to it has failed.
+
+    A killed server refuses requests a while before the end of its process can be seen, so `check`
+    alone may be too early. An external server's process is unknown here: its `check` has to do.
+
+    Raises:
+        ServerError: it died, or it answers nothing for `timeout_s`.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        server.check()
+        if server.pid is None or is_live(server.endpoint):
+            return
+        if time.monotonic() > deadline:
+            raise ServerError(
+                f"Triton (process {server.pid}) still runs, but has answered nothing for "
+                f"{timeout_s:.0f} s",
+                next_step="look at the end of its log: logs/triton.log in the run folder",
+            )
+        time.sleep(_POLL_S)
 
 
 class ModelClient(Protocol):

@@ -29,7 +29,7 @@ from harness.flow.results import (
     without_measurement,
     write_load,
 )
-from harness.flow.serving import ModelClient, Site
+from harness.flow.serving import ModelClient, Site, check_after_failure
 from harness.flow.steering import TrialWatch
 from harness.load.generators.driver import SLICE_S
 from harness.load.generators.pool import LoadGenerators, LoadJob
@@ -162,7 +162,7 @@ class TrialRunner:
             self._configure(variant, trial)
         except ServerError as error:
             # A configuration that is refused is this trial's alone; a dead server ends the run.
-            self._server.check()
+            check_after_failure(self._server)
             return without_measurement(begun, slo, f"it could not be served like this: {error}")
         self._site.check_model(variant)
         telemetry = self._window(variant)
@@ -171,7 +171,7 @@ class TrialRunner:
             job = self._job(trial, variant)
         except (DataError, ServerError) as error:
             # No answer, or none that is a number, to the first requests asked one by one.
-            self._server.check()
+            check_after_failure(self._server)
             return without_measurement(begun, slo, f"it does not answer known requests: {error}")
         try:
             with (
@@ -181,9 +181,9 @@ class TrialRunner:
                 load = self._generators.run(job, watch, check=self._server.check, listen=listen)
         except GeneratorError as error:
             # A generator's failure spoils this trial only; a dead server ends the run.
-            self._server.check()
+            check_after_failure(self._server)
             return without_measurement(begun, slo, str(error))
-        self._server.check()
+        check_after_failure(self._server)
         server, host = telemetry.figures()
         self._site.check_model(variant)
         late_s = reading_lateness_s(load, telemetry.edges_ns)

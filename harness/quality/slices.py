@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from harness.statistics.paired import PairedRows, holm
+from harness.tasks.encoding import EncodedDataset
 from harness.tasks.outcomes import Outcomes
 from harness.tasks.registry import family_of
 from harness.types.losses import Estimate, SliceLoss
@@ -140,7 +141,12 @@ Mask = NDArray[np.bool_]
 
 
 def slice_losses(
-    outcomes: Outcomes, teacher: Outcomes, divisions: Sequence[Slicing], *, seed: int
+    outcomes: Outcomes,
+    teacher: Outcomes,
+    divisions: Sequence[Slicing],
+    *,
+    seed: int,
+    dataset: EncodedDataset | None = None,
 ) -> tuple[SliceLoss, ...]:
     """Every slice that holds a sample, the greatest loss first, too small ones last.
 
@@ -152,9 +158,10 @@ def slice_losses(
         teacher: the teacher's.
         divisions: of these samples.
         seed: of the intervals.
+        dataset: the test split as the teacher takes it, where it is at hand.
     """
     task = family_of(outcomes.kind)
-    own = task.slice_losses(outcomes, teacher, divisions, seed)
+    own = task.slice_losses(outcomes, teacher, divisions, seed, dataset)
     if own is not None:
         return own
     rows = task.paired_rows(outcomes, teacher, seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.report.gains import gains_table, ratio, size_words
@@ -15,6 +16,7 @@ from harness.report.selection import (
 from harness.report.tables.model import Table
 from harness.report.tables.provenance import load_command
 from harness.report.tables.trials import rejected_groups
+from harness.tasks.registry import family_of
 from harness.types import Accelerator, FailedVariant, ModelVariant, Role, TrialResult
 from harness.types.losses import Relabelling
 from harness.words.labels import INTERRUPTED, PROTOCOLS, SIGNS, Sign, batch_words, cause_title
@@ -266,8 +268,31 @@ _LISTED = 20
 
 
 def warnings_of(family: FamilyResults) -> tuple[str, ...]:
-    """One per variant that is left out, with its whole reason, or whose classes seem mixed up."""
-    return (*map(_left_out, family.failed), *map(_mixed_up, family.relabellings))
+    """What is missing, each with its whole reason, and variants whose classes seem mixed up."""
+    return (
+        *map(_left_out, family.failed),
+        *map(_mixed_up, family.relabellings),
+        *_not_compared(family),
+        *_not_traced(family),
+    )
+
+
+def _not_compared(family: FamilyResults) -> Iterator[str]:
+    """Variants that lack a measure beside the teacher."""
+    teacher = next((one for one in family.variants if one.role is Role.TEACHER), None)
+    if teacher is None:
+        return
+    for variant in family.variants:
+        if reason := family_of(variant.task).not_compared(variant, teacher):
+            yield reason
+
+
+def _not_traced(family: FamilyResults) -> Iterator[str]:
+    """Why nothing is known of where quality was lost, each reason once."""
+    if any(entry.chain for entry in family.losses):
+        return  # the table of chains has the reason beside each variant
+    for reason in dict.fromkeys(entry.problem for entry in family.losses if entry.problem):
+        yield f"where {family.name} lost quality is not known: {' '.join(reason.split())}"
 
 
 def _left_out(one: FailedVariant) -> str:

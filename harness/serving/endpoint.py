@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +37,21 @@ class Endpoint:
     """host:port, likewise."""
     metrics: str
     """URL of the Prometheus page; empty where it is not known."""
+
+
+LIVE_TIMEOUT_S = 2.0
+
+
+def is_live(endpoint: Endpoint) -> bool:
+    """Whether a server answers `GET /v2/health/live` with 200, over HTTP, within 2 s."""
+    connection = http.client.HTTPConnection(endpoint.http, timeout=LIVE_TIMEOUT_S)
+    try:
+        connection.request("GET", "/v2/health/live")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 class TritonClient:

@@ -405,6 +405,10 @@ class TaskFamily(ABC, Generic[S, D, A, R]):
         """What is measured of a variant beside its teacher on the same rows: agreement."""
         return []
 
+    def not_compared(self, variant: ModelVariant, teacher: ModelVariant) -> str:
+        """Why a variant lacks a measure beside its teacher; empty where it lacks none."""
+        return ""
+
     def beside_teacher(self, outcomes: R, teacher: R) -> dict[str, NDArray[np.float64]]:
         """What is kept of every row beside the teacher, by the column's name."""
         return {}
@@ -435,7 +439,12 @@ class TaskFamily(ABC, Generic[S, D, A, R]):
         return None
 
     def slice_losses(
-        self, outcomes: R, teacher: R, divisions: Sequence[Division], seed: int
+        self,
+        outcomes: R,
+        teacher: R,
+        divisions: Sequence[Division],
+        seed: int,
+        dataset: D | None = None,
     ) -> tuple[SliceLoss, ...] | None:
         """Losses by slice of a metric that is not a sum over rows; None: they are `paired_rows`'.
 
@@ -444,6 +453,24 @@ class TaskFamily(ABC, Generic[S, D, A, R]):
             teacher: the teacher's, on the same rows.
             divisions: of these rows.
             seed: of the intervals.
+            dataset: the test split as the teacher takes it, where it is at hand.
+        """
+        return None
+
+    def loss_metric_of(self, task: S) -> str:
+        """The metric that losses are told in, of such a task; empty where there is none."""
+        return self.loss_metric
+
+    def chain_rows(self, dataset: D, most: int, seed: int) -> NDArray[np.int64] | None:
+        """Rows that the steps of a chain are asked, ascending; None: any `most` rows will do.
+
+        Args:
+            dataset: the test split as the teacher takes it.
+            most: rows.
+            seed: of the draw.
+
+        Raises:
+            DataError: there can be no chain of so many rows; with the reason.
         """
         return None
 

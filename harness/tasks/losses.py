@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.statistics.paired import PairedRows
+from harness.tasks.encoding import EncodedDataset
 from harness.tasks.outcomes import Outcomes
 from harness.types.losses import ChainLink, ConfusionShift, Estimate, LossChain, WorstExample
 
@@ -25,6 +26,8 @@ class Step(Generic[O_co]):
 
     name: str
     outcomes: O_co
+    dataset: EncodedDataset | None = None
+    """The rows that were asked, where they are at hand: what vectors are judged by lies there."""
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,11 @@ class ChainLink:
     loss: Estimate
     """Against the step before; 0 for the first."""
     changed: int
-    """Samples whose correctness (a language model: whose likelihood, visibly) changed."""
+    """Samples whose correctness (a language model: whose likelihood, visibly; a sentence encoder:
+    texts whose vector) changed."""
+    cosine: float | None = None
+    """Of a sentence encoder: mean cosine of its vectors with those of the step before; None where
+    the two have other dimensions."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class LossChain:
     """A variant's loss, split; the steps' losses add up to `total` exactly."""
 
     metric: str
-    """accuracy or bits_per_byte."""
+    """Of `harness.metrics`."""
     samples: int
     """How many samples every step was asked."""
     left_out: int

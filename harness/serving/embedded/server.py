@@ -109,9 +109,12 @@ class EmbeddedTriton:
         """
         status = self._started().exit_status()
         if status is not None:
+            memory = "the kernel does that when memory is short (dmesg tells); " * (
+                "KILL" in status
+            )
             raise ServerError(
                 f"Triton ended {status}; its log's last lines:\n{self._last_log_lines()}",
-                next_step=f"the whole log: {self._log_file}",
+                next_step=f"{memory}the whole log: {self._log_file}",
             )
 
     def _started(self) -> ServerProcess:

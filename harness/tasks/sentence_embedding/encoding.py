@@ -31,17 +31,42 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def _nothing(_: EncodedDataset, __: NDArray[np.int64]) -> None:
-    """What some of the texts are judged by: their pairs and documents are not among them."""
+def _places(rows: NDArray[np.int64]) -> dict[int, int]:
+    return {old: new for new, old in enumerate(rows.tolist())}
+
+
+def _scored_among(dataset: EmbeddingDataset, rows: NDArray[np.int64]) -> ScoredPairs | None:
+    """The pairs of which both texts are taken; None where there are none."""
+    if dataset.scored is None:
+        return None
+    place = _places(rows)
+    pairs = zip(dataset.scored.first, dataset.scored.second, dataset.scored.scores, strict=True)
+    kept = [(place[a], place[b], score) for a, b, score in pairs if a in place and b in place]
+    if not kept:
+        return None
+    first, second, scores = zip(*kept, strict=True)
+    return ScoredPairs(first, second, scores)
+
+
+def _retrieval_among(dataset: EmbeddingDataset, rows: NDArray[np.int64]) -> Retrieval | None:
+    """The whole retrieval set; None where a query or document is not taken."""
+    one, place = dataset.retrieval, _places(rows)
+    if one is None or not all(text in place for text in (*one.queries, *one.documents)):
+        return None
+    return replace(
+        one,
+        queries=tuple(place[text] for text in one.queries),
+        documents=tuple(place[text] for text in one.documents),
+    )
 
 
 @rowwise
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingDataset(EncodedDataset):
-    """The encoded texts, and what their vectors are judged by; of some of the rows by nothing."""
+    """The encoded texts, and what their vectors are judged by."""
 
-    scored: ScoredPairs | None = field(metadata=cut_by(_nothing))
-    retrieval: Retrieval | None = field(metadata=cut_by(_nothing))
+    scored: ScoredPairs | None = field(metadata=cut_by(_scored_among))
+    retrieval: Retrieval | None = field(metadata=cut_by(_retrieval_among))
     similarity: Similarity = field(metadata=OF_ALL)
     """The similarity that ranks documents."""
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.errors import DataError
 from harness.statistics.metrics import Statistic
 from harness.statistics.paired import Mask, Measure, mean_and_tail
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.family import Reading, TaskFamily
+from harness.tasks.losses import Division, LossDetails, Step
 from harness.tasks.model_inputs import ModelInputs
 from harness.tasks.outcomes import Batch, RowAnswer, StoredOutcomes, Tensors
 from harness.tasks.parity import Inputs, Probe
@@ -24,6 +26,14 @@ from harness.tasks.sentence_embedding.encoding import (
     longest,
     modules_of,
     prompts,
+)
+from harness.tasks.sentence_embedding.losses import (
+    OF_PAIRS,
+    OF_QUERIES,
+    slices_of_vectors,
+    unit_texts,
+    vector_chain,
+    vector_details,
 )
 from harness.tasks.sentence_embedding.modules import FILES, has_modules
 from harness.tasks.sentence_embedding.outcomes import (
@@ -44,6 +54,7 @@ from harness.tasks.sentence_embedding.section import SentenceEmbedding
 from harness.tasks.sentence_embedding.statistics import cosines, embedding_statistics
 from harness.tasks.text_in import TextAnswer
 from harness.types import ModelVariant, TensorSpec
+from harness.types.losses import LossChain, SliceLoss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,7 +83,6 @@ class SentenceEmbeddingFamily(
     architectures = ("Model",)
     described = "a sentence encoder"
     has_pipeline = True
-    traces_losses = False
     checkpoint_files = FILES
     unused_weights = ("pooler.",)
 
@@ -218,3 +228,77 @@ class SentenceEmbeddingFamily(
         if outcomes.vectors.shape != teacher.vectors.shape:
             return {}
         return {"cosine_to_teacher": cosines(outcomes.vectors, teacher.vectors)}
+
+    def not_compared(self, variant: ModelVariant, teacher: ModelVariant) -> str:
+        """That vectors of other dimensions have no cosine."""
+        own, theirs = (one.outputs[0].shape[-1] for one in (variant, teacher))
+        if own == theirs:
+            return ""
+        return (
+            f"{variant.name} has no cosine with the teacher: its vectors have {own} dimensions, "
+            f"the teacher's {theirs}"
+        )
+
+    def row_texts(self, dataset: EncodedDataset, samples: Samples) -> tuple[str, ...]:
+        """Of each pair, or of each query: what losses are counted in."""
+        return unit_texts(cast("EmbeddingDataset", dataset), samples.texts)
+
+    def loss_metric_of(self, task: SentenceEmbedding) -> str:
+        """Of the pairs where they have a score, else of the retrieval set."""
+        if task.score:
+            return OF_PAIRS
+        return OF_QUERIES if task.retrieval else ""
+
+    def chain_rows(
+        self, dataset: EmbeddingDataset, most: int, seed: int
+    ) -> NDArray[np.int64] | None:
+        """Both texts of as many pairs as there is room for; a retrieval set is whole or nothing."""
+        if dataset.scored is None and dataset.retrieval is None:
+            raise DataError(
+                "the data has neither pairs with a score nor a retrieval set: no metric could be "
+                "lost",
+                next_step="name the columns text_pair and score, or a retrieval set",
+            )
+        if dataset.size <= most:
+            return None
+        if dataset.scored is None:
+            raise DataError(
+                f"the retrieval set has {dataset.size:,} texts, and chain_samples is {most:,}: of "
+                "a part of the documents nDCG would be another number",
+                next_step=f"set chain_samples: {dataset.size}",
+            )
+        pairs = np.column_stack([dataset.scored.first, dataset.scored.second])
+        rows: set[int] = set()
+        for number in np.random.default_rng(seed).permutation(len(pairs)).tolist():
+            wanted = rows | set(pairs[number].tolist())
+            if len(wanted) > most:
+                break
+            rows = wanted
+        return np.array(sorted(rows), dtype=np.int64)
+
+    def loss_chain(self, steps: Sequence[Step[EmbeddingOutcomes]], seed: int) -> LossChain | None:
+        """In STS Spearman or nDCG@10, over the pairs or queries that every step answered."""
+        return vector_chain(steps, seed=seed)
+
+    def slice_losses(
+        self,
+        outcomes: EmbeddingOutcomes,
+        teacher: EmbeddingOutcomes,
+        divisions: Sequence[Division],
+        seed: int,
+        dataset: EmbeddingDataset | None = None,
+    ) -> tuple[SliceLoss, ...] | None:
+        """By length of pairs or queries."""
+        if dataset is None or outcomes.size != teacher.size:
+            return ()
+        return slices_of_vectors(outcomes, teacher, divisions, dataset, seed=seed)
+
+    def loss_details(
+        self,
+        outcomes: EmbeddingOutcomes,
+        teacher: EmbeddingOutcomes,
+        dataset: EmbeddingDataset,
+        texts: Sequence[str],
+    ) -> LossDetails:
+        """The pairs or queries that lost most."""
+        return vector_details(outcomes, teacher, dataset, texts)

@@ -8,7 +8,7 @@ A document is not found by the query of the same id, as BEIR counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,30 +126,62 @@ def embedding_statistics(
     """
     found: list[Statistic] = []
     if dataset.scored is not None:
-        found += _of_pairs(vectors, dataset.scored, kept)
+        first, second = np.array(dataset.scored.first), np.array(dataset.scored.second)
+        pairs = pairs_statistic(vectors, dataset.scored, kept[first] & kept[second])
+        found += [pairs] if pairs is not None else []
     if dataset.retrieval is not None:
         known = np.where(kept[:, None], vectors, np.nan).astype(np.float32)
-        one = dataset.retrieval
-        ranked = rank(
-            known[list(one.queries)],
-            known[list(one.documents)],
-            one.relevance,
-            left_out=one.left_out,
-            dot=dataset.similarity == "dot",
-        )
+        ranked = rank_queries(known, dataset)
         found.append(share_statistic(f"ndcg_at_{NDCG_AT}", ranked.ndcg))
         found += [share_statistic(f"recall_at_{k}", ranked.recall[k]) for k in RECALL_AT]
     return tuple(found)
 
 
-def _of_pairs(
-    vectors: Vectors, scored: ScoredPairs, kept: NDArray[np.bool_]
-) -> Iterator[Statistic]:
-    first, second = np.array(scored.first), np.array(scored.second)
-    both = kept[first] & kept[second]
-    near = cosines(vectors[first[both]], vectors[second[both]])
-    scores = np.array(scored.scores)[both]
+def pairs_statistic(
+    vectors: Vectors, scored: ScoredPairs, inside: NDArray[np.bool_]
+) -> Statistic | None:
+    """Spearman's correlation of cosines with scores over some pairs.
+
+    Args:
+        vectors: of every text, (rows, dimensions).
+        scored: the pairs.
+        inside: those that count, (pairs,); both texts of each are answered.
+
+    Returns:
+        None where it is not defined: of fewer than three pairs, where all are alike, or where a
+        vector has no length.
+    """
+    first, second = np.array(scored.first)[inside], np.array(scored.second)[inside]
+    near = cosines(vectors[first], vectors[second])
+    scores = np.array(scored.scores)[inside]
     if not np.isfinite(near).all() or not correlates(near, scores):
-        return
+        return None
     value = float(scipy.stats.spearmanr(near, scores).statistic)
-    yield Statistic("sts_spearman", value, spearman_sums(near, scores))
+    return Statistic("sts_spearman", value, spearman_sums(near, scores))
+
+
+def retrieval_statistic(
+    vectors: Vectors, dataset: EmbeddingDataset, inside: NDArray[np.bool_]
+) -> Statistic | None:
+    """nDCG@10 over some queries, (queries,), against all documents; None where there are none."""
+    if not inside.any():
+        return None
+    return share_statistic(f"ndcg_at_{NDCG_AT}", rank_queries(vectors, dataset).ndcg[inside])
+
+
+def rank_queries(vectors: Vectors, dataset: EmbeddingDataset) -> Ranked:
+    """How each query of a data set's retrieval set does.
+
+    Args:
+        vectors: of every text, (rows, dimensions); a row of NaN finds nothing and is not found.
+        dataset: which has a retrieval set.
+    """
+    one = dataset.retrieval
+    assert one is not None  # noqa: S101  (the caller's promise; tells the type checker)
+    return rank(
+        vectors[list(one.queries)],
+        vectors[list(one.documents)],
+        one.relevance,
+        left_out=one.left_out,
+        dot=dataset.similarity == "dot",
+    )

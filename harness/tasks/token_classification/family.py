@@ -239,6 +239,7 @@ class TokenClassificationFamily(
         teacher: TaggedOutcomes,
         divisions: Sequence[Division],
         seed: int,
+        dataset: TaggedDataset | None = None,
     ) -> tuple[SliceLoss, ...] | None:
         """By type of entity, words in the sentence, and columns of the data."""
         if outcomes.size != teacher.size:
