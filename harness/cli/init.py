@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
 
 from harness.cli.console import print_line, say
 from harness.errors import UsageError
@@ -19,7 +20,13 @@ def init(
             metavar="FOLDER|HUB-NAME...", help="Checkpoints: the teacher and its students."
         ),
     ],
-    data: Annotated[Path, typer.Option(help="CSV or JSON lines file with the test split.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="The test split: a CSV, JSON lines or CoNLL file; of sentence encoders also a "
+            "folder with a retrieval set in BEIR's files."
+        ),
+    ],
     out: Annotated[
         Path, typer.Option(help="The study file to write; it must not exist yet.")
     ] = Path("study.yaml"),
@@ -37,6 +44,16 @@ def init(
             metavar="KEY=COLUMN",
             help="Which column is which, as in text=body or label=topic; default: found by name "
             "and content. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Another key of the study's task, as in pooling=mean or threshold=0.3. May be "
+            "given again.",
             show_default=False,
         ),
     ] = None,
@@ -64,7 +81,13 @@ def init(
             data=data,
             out=out,
             teacher=teacher,
-            columns=_columns(columns or []),
+            columns=_pairs(columns or [], "--column", "KEY=COLUMN", "text=body"),
+            settings={
+                key: yaml.safe_load(value)
+                for key, value in _pairs(
+                    settings or [], "--set", "KEY=VALUE", "pooling=mean"
+                ).items()
+            },
             labels=tuple(filter(None, (one.strip() for one in (labels or "").split(",")))),
             objective=slo,
         )
@@ -73,13 +96,13 @@ def init(
     say(f"written: {out} (study {study.name}); next: harness run {out}")
 
 
-def _columns(given: list[str]) -> dict[str, str]:
+def _pairs(given: list[str], option: str, form: str, example: str) -> dict[str, str]:
     found = {}
     for one in given:
-        key, equals, column = one.partition("=")
-        if not (key and equals and column):
+        key, equals, value = one.partition("=")
+        if not (key and equals and value):
             raise UsageError(
-                f"--column {one}: it is not KEY=COLUMN", next_step="write it as text=body"
+                f"{option} {one}: it is not {form}", next_step=f"write it as {example}"
             )
-        found[key] = column
+        found[key] = value
     return found

@@ -106,6 +106,9 @@ def check_parity(
     parity = _measure(probes, answers, TOLERANCES[precision])
     faults = _faults(parity, TOLERANCES[precision])
     if faults:
+        expected = [probe.values for probe in probes]
+        if seen := family.deviation(expected, [values for values, _ in answers]):
+            faults.append(seen)
         raise ParityError(
             f"{name} disagrees with its checkpoint: {'; '.join(faults)}",
             next_step=_advice(precision),

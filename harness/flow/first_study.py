@@ -12,7 +12,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,15 @@ from harness.export.checkpoint import (
     open_checkpoint,
 )
 from harness.export.configuration import positions_held, read_config
+from harness.flow.columns import MEASURED_ROWS, Labels, find_columns
 from harness.flow.inputs import check_inputs
 from harness.metrics import quality_metrics
 from harness.study import Model, Study
 from harness.study.file import parse_study, problems_of
 from harness.study.objective import EXAMPLE, parse_objective
 from harness.system.storage import replace_text
-from harness.tasks.labels import choose_reading
+from harness.tasks.family import AnyFamily
+from harness.tasks.label_values import listed
 from harness.tasks.loading import load_samples
 from harness.tasks.registry import family_of
 from harness.tasks.rows import DataTable, read_table
@@ -44,31 +46,9 @@ from harness.tasks.section import PaddedSection, TaskSection
 from harness.tasks.tokenizers import load_tokenizer
 from harness.types import Role
 
-MEASURED_ROWS = 2000
-"""How many of the data's first samples have their tokens counted."""
 _LENGTHS = (8, 16, 32, 64, 128, 256, 512, 1024)
 """Padded lengths that are proposed."""
 _NAME = re.compile(r"[^a-z0-9._-]+")
-_SHOWN = 8
-
-SYNONYMS: Mapping[str, tuple[str, ...]] = {
-    "text": ("text", "sentence", "review", "content", "body", "message", "document", "comment"),
-    "label": ("label", "labels", "class", "category", "target", "sentiment", "topic", "kind"),
-    "question": ("question", "query"),
-    "context": ("context", "passage", "paragraph"),
-    "answers": ("answers", "answer"),
-    "tokens": ("tokens", "words"),
-    "tags": ("tags", "ner_tags", "labels"),
-    "score": ("score", "similarity", "label"),
-}
-"""What columns are called elsewhere, by a section's key; the section's own default comes first."""
-PAIRS = (
-    ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"),
-    ("question", "sentence"), ("question", "passage"), ("query", "passage"),
-    ("query", "document"), ("text1", "text2"), ("text_a", "text_b"), ("text", "text_pair"),
-    ("first", "second"), ("anchor", "positive"),
-)  # fmt: skip
-"""Columns that are the two texts of a pair where both are there."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +67,8 @@ class FirstStudy:
     labels: tuple[str, ...] = ()
     """Names of the classes in the data's order, where the checkpoints do not name them."""
     objective: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Other keys of the task's section, as `pooling`."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +162,7 @@ def _check_folder(given: str) -> None:
         raise UsageError(f"no such folder: {given}", next_step=step)
     inner = sorted(one.parent.name for one in path.glob("*/config.json"))
     if inner:
-        step = f"name one of the folders in it: {_listed(inner)}"
+        step = f"name one of the folders in it: {listed(inner)}"
     raise UsageError(f"no checkpoint there: {given} has no config.json", next_step=step)
 
 
@@ -249,20 +231,20 @@ class _Task:
 def _task(asked: FirstStudy, teacher: _Found) -> _Task:
     """The columns, and the samples as the teacher's labels have them."""
     family = family_of(teacher.preview.family.kind)
-    source = _source(asked.data)
-    common = {"kind": family.kind, "data": {"source": source, "path": str(asked.data.resolve())}}
+    file = _data_file(asked.data, family)
+    source = _source(file)
+    common = {"kind": family.kind, "data": {"source": source, "path": str(file.resolve())}}
     blank = family.section.model_validate(common)
     table = read_table(blank.data, None)
-    own: dict[str, Any] = _columns(asked, family.columns(blank), table, teacher)
+    labels = Labels(teacher.model.name, teacher.preview.label_names, asked.labels)
+    own: dict[str, Any] = dict(
+        find_columns(family, family.columns(blank), table, asked.columns or {}, labels)
+    )
+    own |= asked.settings
     if asked.labels:
         own["labels"] = list(asked.labels)
-    try:
-        section = family.section.model_validate(common | own)
-    except ValidationError as error:
-        raise UsageError(
-            f"{table.source}: {'; '.join(problems_of(error))}",
-            next_step=f"say the columns: --column KEY=COLUMN, with KEY one of {', '.join(own)}",
-        ) from error
+    beside = {key: value for key, value in family.beside(file).items() if key not in own}
+    section = _section(family, common | own | beside)
     samples = load_samples(
         section,
         seed=0,
@@ -270,119 +252,42 @@ def _task(asked: FirstStudy, teacher: _Found) -> _Task:
         model=teacher.model.name,
         table=table,
     )
-    data = {"source": source, "path": _beside(asked.data, asked.out)}
-    return _Task({"kind": family.kind, "data": data} | own, section, samples, table)
+    data = {"source": source, "path": _beside(file, asked.out)}
+    files = {
+        key: {name: _beside(path, asked.out) for name, path in files.items()}
+        for key, files in beside.items()
+    }
+    return _Task({"kind": family.kind, "data": data} | own | files, section, samples, table)
 
 
-def _columns(
-    asked: FirstStudy, keys: Mapping[str, str | None], table: DataTable, teacher: _Found
-) -> dict[str, Any]:
-    """The column of each of the task's keys; of a column for each label, all of them.
+def _data_file(data: Path, family: AnyFamily) -> Path:
+    """The file itself; of a folder the one whose rows such a task is asked."""
+    if not data.is_dir():
+        return data
+    found = family.data_in(data)
+    if found is None:
+        raise UsageError(
+            f"{data} is a folder, and a {family.kind} task has its rows in a file",
+            next_step="name the CSV or JSON lines file: --data FILE",
+        )
+    return found
+
+
+def _section(family: AnyFamily, said: Mapping[str, Any]) -> TaskSection:
+    """The task's section.
 
     Raises:
-        UsageError: a key or column that does not exist, or a key for which no column is found.
+        UsageError: a setting that it does not have, or not like this.
     """
-    said = dict(asked.columns or {})
-    unknown = [f"{key}={column}" for key, column in said.items() if key not in keys]
-    absent = [f"{key}={one}" for key, one in said.items() if one not in table.columns]
-    if unknown or absent:
-        raise UsageError(
-            f"--column {(unknown or absent)[0]}: "
-            + ("the task has no such key" if unknown else "the data has no such column"),
-            next_step=f"KEY is one of {', '.join(keys)}; COLUMN one of {', '.join(table.columns)}",
-        )
-    if "text_pair" in keys and not {"text", "text_pair"} & set(said):
-        pair = next((pair for pair in PAIRS if set(pair) <= set(table.columns)), None)
-        said |= dict(zip(("text", "text_pair"), pair, strict=True)) if pair else {}
-    labels = _label_columns(said, table, teacher)
-    for key, default in keys.items():
-        if key in said or (labels and key == "label"):
-            continue
-        taken = set(said.values()) | set(labels)
-        if default is not None:
-            said[key] = _column(key, default, table, teacher, asked, taken)
-        elif key == "score" and "text_pair" in said:
-            said[key] = _column(key, key, table, teacher, asked, taken)
-    found: dict[str, Any] = {key: said[key] for key in keys if key in said}
-    return found | ({"label_columns": labels} if labels else {})
-
-
-def _label_columns(said: Mapping[str, str], table: DataTable, teacher: _Found) -> list[str]:
-    """One column for each of the labels of a task that may give several; none where they lack."""
-    names = teacher.preview.label_names or ()
-    several = "label_columns" in family_of(teacher.preview.family.kind).section.model_fields
-    whole = bool(names) and set(names) <= set(table.columns)
-    return list(names) if several and whole and "label" not in said else []
-
-
-def _column(
-    key: str, default: str, table: DataTable, teacher: _Found, asked: FirstStudy, taken: set[str]
-) -> str:
-    """By its name; a label else by fitting the teacher's classes, a text by its length."""
-    free = [one for one in table.columns if one not in taken]
-    by_name = {one.casefold(): one for one in reversed(free)}
-    for name in (default, *SYNONYMS.get(key, ())):
-        if name in by_name:
-            return by_name[name]
-    if key == "label":
-        fitting = [one for one in free if _fits(table, one, teacher, asked)]
-        if len(fitting) == 1:
-            _check_header(table, fitting[0])
-            return fitting[0]
-    if key in {"label", "score"}:
-        numbers = [one for one in free if _is_numeric(table, one)]
-        if teacher.preview.label_names is None and len(numbers) == 1:
-            return numbers[0]
-    if key == "text":
-        lengths = {one: _mean_length(table, one) for one in free}
-        longest = max(lengths, key=lambda one: lengths[one], default="")
-        if lengths.get(longest):
-            return longest
-    raise UsageError(
-        f"{table.source}: which column is the task's '{key}' cannot be told; its columns are "
-        f"{', '.join(table.columns)}",
-        next_step=f"say it: --column {key}=COLUMN",
-    )
-
-
-def _fits(table: DataTable, column: str, teacher: _Found, asked: FirstStudy) -> bool:
-    """Whether a column holds nothing but the teacher's classes."""
-    names = teacher.preview.label_names
-    values = [row.get(column) for row in table.rows]
-    if names is None or any(isinstance(value, list | dict) for value in values):
-        return False
-    reading = choose_reading(values, teacher.model.name, names, order=asked.labels or None)
-    distinct = {(type(value), value): value for value in values}.values()
-    return not reading.problem and all(reading.reader.read(one) is not None for one in distinct)
-
-
-def _check_header(table: DataTable, column: str) -> None:
-    """Raises UsageError where a column that was found by its values is called like one of them."""
-    if any(row.get(column) == column for row in table.rows):
-        raise UsageError(
-            f"{table.source}: the first line should name the columns, and '{column}' there is "
-            "also a value of its column: is the line missing?",
-            next_step=f"put one above it, such as text,label; or say --column label={column}",
-        )
-
-
-def _is_numeric(table: DataTable, column: str) -> bool:
-    """Whether a column holds nothing but numbers, not all of them whole: no ids."""
     try:
-        values = [float(str(row.get(column))) for row in table.rows]
-    except ValueError:
-        return False
-    return not all(value.is_integer() for value in values)
-
-
-def _mean_length(table: DataTable, column: str) -> float:
-    """Mean length in characters; 0 for a column that is not all text, or is all numbers."""
-    values = [row.get(column) for row in table.rows[:MEASURED_ROWS]]
-    if not all(isinstance(value, str) for value in values):
-        return 0.0
-    if not any(letter.isalpha() for value in values for letter in str(value)):
-        return 0.0
-    return float(np.mean([len(str(value)) for value in values]))
+        section: TaskSection = family.section.model_validate(said)
+    except ValidationError as error:
+        raise UsageError(
+            f"the task: {'; '.join(problems_of(error))}",
+            next_step=f"the keys of a {family.kind} task: "
+            f"{', '.join(sorted(family.section.model_fields))}",
+        ) from error
+    return section
 
 
 def _with_lengths(task: _Task, found: Sequence[_Found], teacher: _Found) -> _Task:
@@ -396,7 +301,8 @@ def _with_lengths(task: _Task, found: Sequence[_Found], teacher: _Found) -> _Tas
         if in_windows and limit < default:
             bounded["doc_stride"] = limit // 4
         return replace(task, written={**task.written, **bounded})
-    tokens = _count_tokens(task.samples, teacher)
+    limit = max(_longest(task, one, limit) for one in found)
+    tokens = _count_tokens(task, teacher)
     typical, longest = (int(np.quantile(tokens, share)) for share in (0.5, 0.99))
     most = min(next((one for one in _LENGTHS if one >= longest), _LENGTHS[-1]), limit)
     shorter = [one for one in _LENGTHS if typical <= one < most]
@@ -405,13 +311,20 @@ def _with_lengths(task: _Task, found: Sequence[_Found], teacher: _Found) -> _Tas
     return replace(task, written={**task.written, **own}, lengths=_length_words(tokens, most))
 
 
-def _count_tokens(samples: Samples, teacher: _Found) -> NDArray[np.int64]:
-    """Token counts of the first samples, by the teacher's tokenizer, special tokens included."""
-    tokenizer = load_tokenizer(teacher.checkpoint.folder)
-    texts = list(samples.texts[:MEASURED_ROWS])
-    pairs = None if samples.pairs is None else list(samples.pairs[:MEASURED_ROWS])
-    encoded = tokenizer(texts, pairs, truncation=False, verbose=False)["input_ids"]
-    return np.array([len(ids) for ids in encoded], dtype=np.int64)
+def _longest(task: _Task, one: _Found, limit: int) -> int:
+    """Tokens of the longest text that a checkpoint's own settings allow, `limit` at most."""
+    asked = task.section.model_copy(update={"max_length": limit, "length_buckets": None})
+    return family_of(task.section).longest_text(asked, one.checkpoint.folder)
+
+
+def _count_tokens(task: _Task, teacher: _Found) -> NDArray[np.int64]:
+    """Tokens of samples from all over the data, by the teacher's tokenizer, special ones too."""
+    family, folder = family_of(task.section), teacher.checkpoint.folder
+    tokenizer = load_tokenizer(folder)
+    size = len(task.samples.texts)
+    rows = np.unique(np.linspace(0, size - 1, min(size, MEASURED_ROWS)).astype(int)).tolist()
+    counts = family.token_counts(task.section, task.samples, rows, tokenizer, folder)
+    return np.array(counts, dtype=np.int64)
 
 
 def _length_words(tokens: NDArray[np.int64], most: int) -> str:
@@ -424,15 +337,14 @@ def _length_words(tokens: NDArray[np.int64], most: int) -> str:
 def _text(asked: FirstStudy, found: Sequence[_Found], teacher: _Found, task: _Task) -> str:
     """The study's file, with what was found in comments."""
     (name,) = _distinct_names([_name_of(asked.data)])
-    metric = quality_metrics(task.section.kind)[0]
-    bound = "<= 1.1x teacher" if metric.lower_is_better else ">= 90% of teacher"
-    objective = asked.objective or f"p95 < 50 ms, {metric.name} {bound}"
-    made_of = f"{_listed([one.written for one in found])} and {asked.data.name}"
+    objective = asked.objective or _objective(task.section)
+    made_of = f"{listed([one.written for one in found])} and {asked.data.name}"
     lines = [
         f"# Written by harness init from {made_of}.",
         f"# Check it, correct it where needed, and run it: harness run {asked.out}",
         f"name: {name}",
         "# What a model must achieve to replace the teacher; every clause must hold.",
+        *_unscored(task.section, asked),
         f"objective: {_scalar(objective)}",
         "families:",
         f"  - name: {name}",
@@ -445,6 +357,29 @@ def _text(asked: FirstStudy, found: Sequence[_Found], teacher: _Found, task: _Ta
     return "\n".join([*lines, *_SWEEP]) + "\n"
 
 
+def _unscored(section: TaskSection, asked: FirstStudy) -> list[str]:
+    """That the data has no metric of quality, where it has none."""
+    if asked.objective or "," in _objective(section):
+        return []
+    family = family_of(section)
+    wanted = dict.fromkeys(family.lacks(section, one.name) for one in quality_metrics(section.kind))
+    return [
+        "# No metric of quality is among it, because the data has none: that takes the task's",
+        f"# {' or '.join(wanted)}. The report shows how near each model is to the teacher.",
+    ]
+
+
+def _objective(section: TaskSection) -> str:
+    """A latency, and the first metric that the data allows beside the teacher's."""
+    family = family_of(section)
+    scored = (one for one in quality_metrics(section.kind) if not family.lacks(section, one.name))
+    metric = next(scored, None)
+    if metric is None:
+        return "p95 < 50 ms"
+    bound = "<= 1.1x teacher" if metric.lower_is_better else ">= 90% of teacher"
+    return f"p95 < 50 ms, {metric.name} {bound}"
+
+
 def _name_of(data: Path) -> str:
     """The data file's; of one that is called after its split, its folder's."""
     name = data.name.split(".")[0]
@@ -452,7 +387,9 @@ def _name_of(data: Path) -> str:
     return folder if name.casefold() in _SPLITS and folder else name
 
 
-_SPLITS = frozenset({"test", "dev", "val", "valid", "validation", "eval", "data", "train"})
+_SPLITS = frozenset(
+    {"queries", "test", "dev", "val", "valid", "validation", "eval", "data", "train"}
+)
 _SWEEP = (
     "# Serving configurations: the sweep tries each combination.",
     "serving:",
@@ -468,14 +405,13 @@ _SWEEP = (
 
 
 def _task_lines(task: _Task, teacher: _Found) -> Iterator[str]:
-    labels = Counter(family_of(task.section).row_labels(task.samples))
+    labels = family_of(task.section).label_words(task.samples)
     notes = {
         "kind": f"of {teacher.written}",
         "data": f"{len(task.table.rows):,} {'row' if len(task.table.rows) == 1 else 'rows'}",
-        "text": f"of the columns {_listed(task.table.columns)}",
-        "label": _listed(
-            [f"{one.replace(', ', ' + ')} {count:,}" for one, count in labels.most_common()]
-        ),
+        "text": f"of the columns {listed(task.table.columns)}",
+        **dict.fromkeys(("label", "labels", "tags", "score"), labels),
+        "retrieval": "the files beside the data",
         "max_length": task.lengths or "tokens",
         "length_buckets": "a sample is padded to the next of these: Triton joins equal shapes",
     }
@@ -501,13 +437,6 @@ def _scalar(value: Any) -> str:
     """A value as YAML on one line."""
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
     return text.removesuffix("\n").removesuffix("...").removesuffix("\n").strip()
-
-
-def _listed(names: Sequence[str]) -> str:
-    """So many of them that a line holds, on one line."""
-    shown = [" ".join(str(one).split()) for one in names[:_SHOWN]]
-    more = len(names) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
 def _checked(asked: FirstStudy, text: str) -> Study:
@@ -540,6 +469,9 @@ def _next_step(error: UsageError) -> str:
             "name the classes in the order of the model's outputs: --labels NAME,NAME,...; or the "
             "right column: --column label=COLUMN"
         )
-    if "modules.json" in str(error):
-        return "write the study by hand, with 'pooling': studies/sts-minilm.yaml is one to copy"
+    if "'pooling'" in error.next_step or "has no modules.json" in str(error):
+        return (
+            "say it as the model was trained: --set pooling=mean (or cls, max, last), and --set "
+            "normalised=true where its vectors have length 1"
+        )
     return error.next_step or "correct it and run harness init again"

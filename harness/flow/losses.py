@@ -160,13 +160,13 @@ class _Tracer:
     def ask_teacher(self) -> None:
         """Ask what every entry needs, before several are made at once; `entry` tells problems."""
         if self.prepared.family.task.chain_samples and self.prepared.teacher.path.name:
-            with suppress(CheckpointError, ServerError):
+            with suppress(CheckpointError, DataError, ServerError):
                 self._checkpoint(self.prepared.teacher)
         if len(self.prepared.variants) > 1:
             _ = self._teacher_outcomes, self._slicings
 
     def entry(self, variant: ModelVariant) -> LossEntry:
-        family = self.prepared.family.name
+        family, task = self.prepared.family.name, self.prepared.family.task
         chain, problem = None, ""
         try:
             chain = self._chain(variant)
@@ -181,7 +181,8 @@ class _Tracer:
             chain,
             problem=problem,
             teacher_sha256=self.prepared.teacher.sha256,
-            metric=family_of(self.prepared.family.task).loss_metric_of(self.prepared.family.task),
+            metric=family_of(task).loss_metric_of(task),
+            not_compared=family_of(task).not_compared(variant, self.prepared.teacher),
         )
         if variant.name == self.prepared.teacher.name:
             return entry

@@ -27,7 +27,7 @@ from harness.runs.folder import RunFolder, read_run
 from harness.runs.tables import write_tables
 from harness.serving.embedded.environment import ensure_server_environment
 from harness.study import Study
-from harness.types import Trial, TrialResult, Verdict
+from harness.types import ModelVariant, Trial, TrialResult, Verdict
 from harness.types.card import CardPlan
 
 
@@ -174,7 +174,7 @@ def _served_into(
     """
     if external is not None:
         served = serve_external(study, external, settings, folder)
-        _write_down(study, folder, served.families, {"server": external.manifest()})
+        _write_down(study, folder, served.families, {"server": external.manifest()}, settings)
         yield served
         return
     environment = ensure_server_environment(settings.progress)
@@ -187,7 +187,7 @@ def _served_into(
         inputs=settings.inputs,
     )
     own = {"environment": {"server_environment": environment.digest}}
-    _write_down(study, folder, families, own)
+    _write_down(study, folder, families, own, settings)
     log_file = folder.path / "logs" / "triton.log"
     if response_cache is None:
         response_cache = uses_cache(study)
@@ -202,10 +202,26 @@ def _write_down(
     folder: RunFolder,
     families: Sequence[PreparedFamily],
     server: Mapping[str, Mapping[str, Any]],
+    settings: RunSettings,
 ) -> None:
     for family in families:
         for variant in family.served:
+            _tell_if_exchanged(variant, folder, settings)
             folder.journal.add(variant)
         for failed in family.failed:
             folder.journal.add(failed)
     folder.write_manifest(describe_run(study, folder.path, families, server))
+
+
+def _tell_if_exchanged(variant: ModelVariant, folder: RunFolder, settings: RunSettings) -> None:
+    """Say why a resumed run measures again what it had measured of a variant."""
+    known = folder.journal.variants.get(variant.name)
+    if known is None or known.sha256 == variant.sha256:
+        return
+    trials = sum(one.trial.variant == variant.name for one in folder.journal.trials.values())
+    finished = "1 finished trial" if trials == 1 else f"{trials} finished trials"
+    settings.warn(
+        f"{variant.name} is another file than when this run was begun (SHA-256 "
+        f"{known.sha256[:12]} then, {variant.sha256[:12]} now): its score and {finished} are "
+        "measured again"
+    )

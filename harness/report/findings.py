@@ -16,7 +16,6 @@ from harness.report.selection import (
 from harness.report.tables.model import Table
 from harness.report.tables.provenance import load_command
 from harness.report.tables.trials import rejected_groups
-from harness.tasks.registry import family_of
 from harness.types import Accelerator, FailedVariant, ModelVariant, Role, TrialResult
 from harness.types.losses import Relabelling
 from harness.words.labels import INTERRUPTED, PROTOCOLS, SIGNS, Sign, batch_words, cause_title
@@ -279,12 +278,7 @@ def warnings_of(family: FamilyResults) -> tuple[str, ...]:
 
 def _not_compared(family: FamilyResults) -> Iterator[str]:
     """Variants that lack a measure beside the teacher."""
-    teacher = next((one for one in family.variants if one.role is Role.TEACHER), None)
-    if teacher is None:
-        return
-    for variant in family.variants:
-        if reason := family_of(variant.task).not_compared(variant, teacher):
-            yield reason
+    yield from (entry.not_compared for entry in family.losses if entry.not_compared)
 
 
 def _not_traced(family: FamilyResults) -> Iterator[str]:

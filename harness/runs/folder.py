@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from filelock import FileLock, Timeout
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
-from harness.errors import RunFolderError
+from harness.errors import HarnessError, RunFolderError
 from harness.runs.journal import SCHEMA_VERSION, Journal
 from harness.runs.series import LoadSeries, StoredSeries
 from harness.study import Study
@@ -111,7 +111,7 @@ class RunFolder:
             RunFolderError: no run there, or the run of another study.
         """
         manifest = read_manifest(path)
-        if manifest.get("study_digest") != study_digest(study):
+        if not _is_of(manifest, study):
             name = manifest.get("study", {}).get("name")
             raise RunFolderError(
                 f"{path} is a run of a study that has since changed, or of another ('{name}')",
@@ -230,11 +230,10 @@ def latest_run(root: Path, study: Study) -> Path:
     Raises:
         RunFolderError: there is none.
     """
-    digest = study_digest(study)
     found = [
         path.parent
         for path in sorted(root.glob(f"{study.name}-*/{MANIFEST}"))
-        if _read_json(path).get("study_digest") == digest
+        if _is_of(_read_json(path), study)
     ]
     if not found:
         raise RunFolderError(
@@ -248,6 +247,21 @@ def study_digest(study: Study) -> str:
     """SHA-256 of the resolved study."""
     text = json.dumps(study.model_dump(mode="json"), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_of(manifest: Mapping[str, Any], study: Study) -> bool:
+    """Whether a run is of this very study, whichever version of the harness wrote it down.
+
+    An earlier version wrote some values otherwise (`gamma:2.0`) and lacked some keys, so its
+    digest is another: then its study is read, and compared as this version writes it.
+    """
+    digest = study_digest(study)
+    if manifest.get("study_digest") == digest:
+        return True
+    try:
+        return study_digest(Study.model_validate(manifest.get("study"))) == digest
+    except (ValidationError, HarnessError):
+        return False
 
 
 def verdict_document(verdicts: tuple[Verdict, ...]) -> dict[str, Any]:

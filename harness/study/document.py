@@ -226,4 +226,10 @@ def _foreign_metrics(study: Study, family: Family) -> list[str]:
         f"{family.task.kind} task does not have (it has {', '.join(own)})"
         for constraint in quality_clauses(study.objective_of(family))
         if constraint.metric not in own
+    ] + [
+        f"family {family.name}: the objective asks for {constraint.metric}, which is not scored "
+        f"without the task's {lacking}"
+        for constraint in quality_clauses(study.objective_of(family))
+        if constraint.metric in own
+        and (lacking := family_of(family.task).lacks(family.task, constraint.metric))
     ]

@@ -7,6 +7,7 @@ this file, one line in `registry.py`, and its metrics in the registry of metrics
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from harness.errors import DataError
 from harness.statistics.metrics import Statistic
 from harness.statistics.paired import Mask, Measure, PairedRows
 from harness.tasks.encoding import EncodedDataset
+from harness.tasks.label_values import listed
 from harness.tasks.labels import LabelReader
 from harness.tasks.losses import Confidence, Division, LossDetails, Step
 from harness.tasks.model_inputs import ModelInputs
@@ -161,6 +163,65 @@ class TaskFamily(ABC, Generic[S, D, A, R]):
             return samples.texts
         return tuple(f"{a} | {b}" for a, b in zip(samples.texts, samples.pairs, strict=True))
 
+    # A first study, written from checkpoints and data
+
+    def recognise(
+        self, table: DataTable, named: Mapping[str, str], label_names: Sequence[str] | None
+    ) -> Mapping[str, str]:
+        """Columns that are found by what they hold, by the section's key.
+
+        What is not found here is looked for by its name, and a text by its length.
+
+        Args:
+            table: the data.
+            named: columns that are known already, by key.
+            label_names: of the teacher's outputs; None where they have none.
+
+        Raises:
+            DataError: they cannot be told; with the next step.
+        """
+        return {}
+
+    def data_in(self, folder: Path) -> Path | None:
+        """The file of a folder whose rows are asked; None where a task has no such folders."""
+        return None
+
+    def beside(self, data: Path) -> Mapping[str, Mapping[str, Path]]:
+        """Keys of the section that lie in files beside the data, each with its files by key."""
+        return {}
+
+    def label_words(self, samples: Samples) -> str:
+        """What the right answers are and how many of each, in words; empty where there are none."""
+        counts = Counter(self.row_labels(samples)).most_common()
+        return listed([f"{name.replace(', ', ' + ')} {count:,}" for name, count in counts])
+
+    def token_counts(
+        self,
+        task: S,
+        samples: Samples,
+        rows: Sequence[int],
+        tokenizer: PreTrainedTokenizerBase,
+        folder: Path,
+    ) -> Sequence[int]:
+        """Tokens of some samples, special ones included, however many a model takes.
+
+        Args:
+            task: the section.
+            samples: all of them.
+            rows: positions of those that are counted.
+            tokenizer: counts.
+            folder: of its checkpoint.
+        """
+        asked = self.asked_texts(task, samples, folder)
+        texts = [asked[row] for row in rows]
+        pairs = None if samples.pairs is None else [samples.pairs[row] for row in rows]
+        encoded = tokenizer(texts, pairs, truncation=False, verbose=False)["input_ids"]
+        return [len(ids) for ids in encoded]
+
+    def lacks(self, task: S, metric: str) -> str:
+        """The section's keys without which a metric is not scored; empty where it is."""
+        return ""
+
     def row_labels(self, samples: Samples) -> Sequence[str]:
         """The class of each sample, to divide them by; none where they have none."""
         return ()
@@ -197,6 +258,18 @@ class TaskFamily(ABC, Generic[S, D, A, R]):
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """An artefact's values and choices, shaped as the probe's."""
         return outputs[0], outputs[0].argmax(-1)
+
+    def deviation(self, expected: Sequence[NDArray[Any]], answered: Sequence[NDArray[Any]]) -> str:
+        """How far an artefact is from its checkpoint in the terms of such a task, in words.
+
+        Args:
+            expected: the checkpoint's values, of each probe.
+            answered: the artefact's, shaped alike.
+
+        Returns:
+            Empty where the error says it all.
+        """
+        return ""
 
     def filled(
         self,

@@ -26,6 +26,16 @@ _SAID = {True: {"true", "yes", "positive", "pos", "on"}, False: {"false", "no", 
          "off"}}  # fmt: skip
 
 
+_MOST_LISTED = 8
+
+
+def listed(names: Sequence[str]) -> str:
+    """So many of them that a line holds, on one line."""
+    shown = [" ".join(str(one).split()) for one in names[:_MOST_LISTED]]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
 def form_of(value: object) -> Form | None:
     """What a label says; None for what is not a label (missing, empty, a list, not a number)."""
     if isinstance(value, np.generic):

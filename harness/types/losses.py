@@ -154,6 +154,8 @@ class LossEntry:
     examples: tuple[WorstExample, ...] = ()
     problem: str = ""
     """Why there is no chain, where there is none."""
+    not_compared: str = ""
+    """Why the variant lacks a measure beside its teacher, where it lacks one."""
     teacher_sha256: str = ""
     """Of the teacher it was compared with: beside another it is traced again."""
     metric: str = ""

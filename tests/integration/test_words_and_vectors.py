@@ -194,6 +194,40 @@ def test_where_entities_were_lost_is_told_by_step_and_by_slice(run):
     assert entry.chain.total.value == pytest.approx(lost, abs=1e-9)
 
 
+def test_where_vectors_were_lost_starts_where_sentence_transformers_stands(study, run):
+    from sentence_transformers import SentenceTransformer
+
+    pairs = scored_pairs()
+    values = {}
+    for model in ("encoder", "small-encoder"):
+        library = SentenceTransformer(str(study.parent / model), device="cpu")
+        library.max_seq_length = 24
+        first, second = (
+            library.encode([pair[key] for pair in pairs], batch_size=1)
+            for key in ("text", "text_pair")
+        )
+        near = library.similarity_pairwise(first, second).numpy()
+        values[model] = stats.spearmanr(near, [pair["score"] for pair in pairs]).statistic
+    stored = read_run(run)
+    (entry,) = (one for one in stored.losses if one.variant == "small-encoder-fp32")
+    assert entry.chain is not None, entry.problem
+    links = {link.step: link for link in entry.chain.links}
+    assert [*links] == ["teacher", "distillation", "export", "serving", "batching"]
+    assert entry.chain.metric == "sts_spearman"
+    assert links["teacher"].quality == pytest.approx(values["encoder"], abs=1e-6)
+    assert links["distillation"].quality == pytest.approx(values["small-encoder"], abs=1e-6)
+    served = scores_of(run, "small-encoder-fp32")["sts_spearman"].value
+    assert links["batching"].quality == pytest.approx(served, abs=1e-9)
+    assert links["distillation"].cosine is None  # 16 dimensions beside 32
+    for step in ("export", "serving", "batching"):
+        assert links[step].cosine == pytest.approx(1.0, abs=1e-5)
+        assert links[step].changed == 0
+    assert {one.slicing for one in entry.slices} == {"characters"}
+    told = "small-encoder-fp32 has no cosine with the teacher: its vectors have 16 dimensions"
+    assert told in (run / "report.html").read_text(encoding="utf-8")
+    assert told in (run / "report.md").read_text(encoding="utf-8")
+
+
 def test_a_text_is_answered_with_the_entities_that_transformers_pipeline_finds(study, client):
     import transformers
 

@@ -5,6 +5,7 @@ import errno
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -171,6 +172,35 @@ def test_a_changed_study_does_not_resume(folder):
     other = parse_study(sample_study(seed=99), source="study")
     with pytest.raises(RunFolderError, match="since changed"):
         RunFolder.resume(folder.path, other)
+
+
+def former_study(**changes):
+    """The study of `tests/former_study.json`, as a person wrote it then and writes it today."""
+    traffic = {
+        "load": "open",
+        "rates_per_s": [20],
+        "arrivals": "gamma:2.0",
+        "shape": "sine:0.50..1.5/60s",
+        "batch_mix": {4: 1, 1: 3},
+    }
+    return parse_study(sample_study(traffic=traffic | changes), source="study")
+
+
+def test_a_run_that_an_earlier_version_wrote_goes_on_with_what_it_measured(tmp_path):
+    """Revision 43f05e2 wrote `gamma:2.0` as it was given, and had no `ensemble`."""
+    file = Path(__file__).parents[1] / "former_study.json"
+    manifest = json.loads(file.read_text()) | {"schema_version": 1, "artefacts": {}}
+    study = former_study()
+    assert study_digest(study) != manifest["study_digest"]
+    result = sample_trial_result()
+    with RunFolder.create(tmp_path / "small-1", manifest) as folder:
+        folder.journal.add(result)
+    assert latest_run(tmp_path, study) == tmp_path / "small-1"
+    resumed = RunFolder.resume(tmp_path / "small-1", study)
+    assert list(resumed.journal.trials) == [result.trial.trial_id]
+    for changes in ({"arrivals": "gamma:3"}, {"shape": "flat"}, {"rates_per_s": [21]}):
+        with pytest.raises(RunFolderError, match="since changed"):
+            RunFolder.resume(tmp_path / "small-1", former_study(**changes))
 
 
 def test_two_processes_do_not_write_one_run(folder, study):

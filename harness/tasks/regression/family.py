@@ -25,7 +25,12 @@ from harness.tasks.regression.outcomes import (
     read_numbers,
     restore_numbers,
 )
-from harness.tasks.regression.rows import NumberDataset, encode_numbered, read_numbered
+from harness.tasks.regression.rows import (
+    NumberDataset,
+    NumberedSamples,
+    encode_numbered,
+    read_numbered,
+)
 from harness.tasks.regression.section import Regression
 from harness.tasks.regression.statistics import own_measures, paired_measures, worst_numbers
 from harness.tasks.rowwise import Positions
@@ -75,6 +80,12 @@ class RegressionFamily(TaskFamily[Regression, NumberDataset, NumberAnswer, Numbe
     def read(self, task: Regression, reading: Reading) -> Samples:
         """Texts or pairs with their numbers."""
         return read_numbered(task, reading)
+
+    def label_words(self, samples: Samples) -> str:
+        """From where to where the right numbers reach."""
+        if not isinstance(samples, NumberedSamples):
+            return ""
+        return f"from {min(samples.labels):.4g} to {max(samples.labels):.4g}"
 
     def encode(
         self,

@@ -18,6 +18,7 @@ from harness.tasks.losses import Division, LossDetails, Step
 from harness.tasks.model_inputs import ModelInputs
 from harness.tasks.outcomes import Batch, RowAnswer, StoredOutcomes, Tensors
 from harness.tasks.parity import Inputs, Probe
+from harness.tasks.rows import DataTable
 from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples
 from harness.tasks.sentence_embedding.encoding import (
@@ -44,6 +45,11 @@ from harness.tasks.sentence_embedding.outcomes import (
     restore_vectors,
     text_vector_outcomes,
     vector_outcomes,
+)
+from harness.tasks.sentence_embedding.recognition import (
+    queries_in,
+    recognise_score,
+    retrieval_beside,
 )
 from harness.tasks.sentence_embedding.rows import (
     EmbeddingSamples,
@@ -100,6 +106,33 @@ class SentenceEmbeddingFamily(
         """Every text of the pairs and of the retrieval set."""
         return read_embeddings(task, reading)
 
+    def recognise(
+        self, table: DataTable, named: Mapping[str, str], label_names: Sequence[str] | None
+    ) -> Mapping[str, str]:
+        """How alike two texts are, where there are pairs."""
+        return recognise_score(table, named)
+
+    def data_in(self, folder: Path) -> Path | None:
+        """The queries of a retrieval set."""
+        return queries_in(folder)
+
+    def beside(self, data: Path) -> Mapping[str, Mapping[str, Path]]:
+        """A retrieval set in BEIR's files."""
+        return retrieval_beside(data)
+
+    def label_words(self, samples: Samples) -> str:
+        """From where to where the scores of pairs reach."""
+        if not isinstance(samples, EmbeddingSamples) or samples.scored is None:
+            return ""
+        scores = samples.scored.scores
+        return f"from {min(scores):.4g} to {max(scores):.4g}"
+
+    def lacks(self, task: SentenceEmbedding, metric: str) -> str:
+        """Scores of pairs, or a retrieval set."""
+        if metric == OF_PAIRS:
+            return "" if task.score else "'text_pair' and 'score'"
+        return "" if task.retrieval else "'retrieval'"
+
     def encode(
         self,
         task: SentenceEmbedding,
@@ -127,6 +160,14 @@ class SentenceEmbeddingFamily(
             margins=np.zeros(len(values), np.float32),
             value_counts=np.ones_like(values, dtype=bool),
             choice_counts=np.zeros(len(values), dtype=bool),
+        )
+
+    def deviation(self, expected: Sequence[NDArray[Any]], answered: Sequence[NDArray[Any]]) -> str:
+        """The cosines of the vectors with the checkpoint's."""
+        near = cosines(np.concatenate(expected), np.concatenate(answered))
+        return (
+            f"its vectors have a mean cosine of {near.mean():.3f} with the checkpoint's, the "
+            f"lowest {near.min():.3f}, over {len(near)} texts"
         )
 
     def recipe(self, task: SentenceEmbedding) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from harness.statistics.intervals import bounds, side_by_side
 from harness.statistics.metrics import Statistic
@@ -214,7 +214,7 @@ def _worst_pairs(
 def _ranks(values: Floats, inside: Mask) -> Floats:
     """Mean ranks of some values as a share of them, 0 to 1; NaN of the others."""
     found = np.full(len(values), np.nan)
-    found[inside] = (stats.rankdata(values[inside]) - 0.5) / max(1, int(inside.sum()))
+    found[inside] = (scipy.stats.rankdata(values[inside]) - 0.5) / max(1, int(inside.sum()))
     return found
 
 

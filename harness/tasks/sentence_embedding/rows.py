@@ -103,17 +103,23 @@ def _scores(table: DataTable, column: str) -> list[float]:
     problems = []
     for row, values in enumerate(table.rows):
         value = values.get(column)
-        number = math.nan
-        if isinstance(value, int | float | str) and not isinstance(value, bool):
-            try:
-                number = float(value)
-            except ValueError:
-                number = math.nan
-        if not math.isfinite(number):
+        number = number_of(value)
+        if number is None:
             problems.append(f"{table.place(row)}: '{column}' is not a number: {value!r}"[:120])
-        found.append(number)
+        found.append(math.nan if number is None else number)
     refuse(table.source, problems)
     return found
+
+
+def number_of(value: object) -> float | None:
+    """A finite number, also where it is written as a text; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _check_scores(table: DataTable, task: SentenceEmbedding, scored: ScoredPairs) -> None:

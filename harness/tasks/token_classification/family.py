@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +15,12 @@ from harness.statistics.metrics import Statistic
 from harness.statistics.paired import Mask, Measure
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.family import Reading, TaskFamily
+from harness.tasks.label_values import listed
 from harness.tasks.losses import Division, LossDetails, Step
 from harness.tasks.model_inputs import ModelInputs
 from harness.tasks.outcomes import Batch, Columns, RowAnswer, StoredOutcomes, Tensors
 from harness.tasks.parity import Inputs, Probe
+from harness.tasks.rows import DataTable
 from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples
 from harness.tasks.text_in import TextAnswer
@@ -25,6 +29,7 @@ from harness.tasks.token_classification.encoding import (
     encode_sentences,
     glues_words,
     library_tokens,
+    wants_spaces,
 )
 from harness.tasks.token_classification.losses import (
     METRIC,
@@ -44,7 +49,8 @@ from harness.tasks.token_classification.outcomes import (
     span_outcomes,
     tagged_outcomes,
 )
-from harness.tasks.token_classification.rows import read_sentences
+from harness.tasks.token_classification.recognition import recognise_words
+from harness.tasks.token_classification.rows import TaggedSamples, read_sentences
 from harness.tasks.token_classification.section import TokenClassification
 from harness.tasks.token_classification.statistics import tagging_statistics
 from harness.types import ModelVariant, TensorSpec
@@ -104,6 +110,35 @@ class TokenClassificationFamily(
     def read(self, task: TokenClassification, reading: Reading) -> Samples:
         """Sentences with their tags."""
         return read_sentences(task, reading)
+
+    def recognise(
+        self, table: DataTable, named: Mapping[str, str], label_names: Sequence[str] | None
+    ) -> Mapping[str, str]:
+        """Lists of words, and as many tags."""
+        return recognise_words(table, named, label_names)
+
+    def label_words(self, samples: Samples) -> str:
+        """Types of entities and how many there are of each."""
+        if not isinstance(samples, TaggedSamples) or samples.truth is None:
+            return ""
+        kinds = Counter(kind for found in samples.truth.entities for kind, _, _ in found)
+        ordered = sorted(kinds.items(), key=lambda one: (-one[1], one[0]))
+        return listed([f"{kind} {count:,}" for kind, count in ordered]) or "no entity"
+
+    def token_counts(
+        self,
+        task: TokenClassification,
+        samples: Samples,
+        rows: Sequence[int],
+        tokenizer: PreTrainedTokenizerBase,
+        folder: Path,
+    ) -> Sequence[int]:
+        """Word pieces of some sentences, as transformers' run_ner cuts their words."""
+        if not isinstance(samples, TaggedSamples) or wants_spaces(tokenizer):
+            return super().token_counts(task, samples, rows, tokenizer, folder)
+        words = [list(samples.words[row]) for row in rows]
+        encoded = tokenizer(words, is_split_into_words=True, truncation=False, verbose=False)
+        return [len(ids) for ids in encoded["input_ids"]]
 
     def encode(
         self,

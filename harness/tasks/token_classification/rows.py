@@ -99,8 +99,8 @@ def _lists(
     tags: list[list[object]] = []
     for row, values in enumerate(table.rows):
         place = table.place(row)
-        own = _list(values.get(task.tokens))
-        theirs = _list(values.get(task.tags))
+        own = as_list(values.get(task.tokens))
+        theirs = as_list(values.get(task.tags))
         if own is None or not all(isinstance(one, str) for one in own):
             problems.append(f"{place}: '{task.tokens}' is not a list of words")
         elif theirs is None:
@@ -123,8 +123,8 @@ def _lists(
     return words, tags
 
 
-def _list(value: object) -> list[object] | None:
-    """A list as it is, as JSON in a CSV's field, or as words between white space."""
+def as_list(value: object) -> list[object] | None:
+    """A list as it is, as JSON in a CSV's field, or as words between white space; else None."""
     if isinstance(value, str):
         try:
             found = json.loads(value) if value.lstrip().startswith("[") else value.split()

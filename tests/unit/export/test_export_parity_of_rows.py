@@ -86,3 +86,12 @@ def test_rounding_passes_and_more_does_not():
         check(NUMBER, values, values + 1e-3, Precision.FP32)
     noise = 0.1 * np.random.default_rng(1).normal(size=values.shape).astype(np.float32)
     assert check(NUMBER, values, values + noise, Precision.INT8).relative_rms < 0.1
+
+
+def test_vectors_that_are_refused_are_told_by_their_cosines():
+    family = family_of("sentence-embedding")
+    values = np.eye(4, dtype=np.float32)
+    turned = np.roll(values, 1, axis=1)
+    turned[:3] = values[:3]  # of four, one is at a right angle
+    with pytest.raises(ParityError, match=r"mean cosine of 0\.750 .* the lowest 0\.000, over 4"):
+        check(family, values, turned, Precision.INT8)

@@ -15,12 +15,14 @@ from harness.flow.inputs import check_inputs
 from harness.study import Study
 from harness.study.file import load_study
 from harness.types import Precision, Role
-from tests.local_study import question_rows
+from tests.local_study import question_rows, scored_pairs, tagged_rows
 from tests.tiny_models import (
     LINES,
     make_classifier,
     make_language_model,
     make_question_answerer,
+    make_sentence_encoder,
+    make_token_classifier,
 )
 
 LABELS = ("code", "prose", "other")
@@ -35,6 +37,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_classifier(folder / "unnamed", None, seed=3)
     make_language_model(folder / "lm", seed=4)
     make_question_answerer(folder / "qa", seed=5)
+    make_token_classifier(folder / "tagger", seed=6)
+    make_sentence_encoder(folder / "encoder", seed=7)
+    make_sentence_encoder(folder / "headless", pooling=None, seed=8)
     return folder
 
 
@@ -222,3 +227,129 @@ def test_a_column_for_each_label_is_found(tmp_path):
     study, text = written(tmp_path, path, tmp_path / "model")
     assert study.families[0].task.label_columns == list(LABELS)
     assert "label:" not in text
+
+
+def lines_of(path: Path, rows_of_it: list[dict[str, object]]) -> Path:
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows_of_it), encoding="utf-8")
+    return path
+
+
+def refused(folder: Path, data: Path, *checkpoints: Path, **said) -> UsageError:
+    with pytest.raises(UsageError) as caught:
+        written(folder, data, *checkpoints, **said)
+    assert not (folder / "study.yaml").exists()
+    return caught.value
+
+
+def test_words_and_tags_are_found_by_their_names(models, tmp_path):
+    study, text = written(
+        tmp_path, lines_of(tmp_path / "ner.jsonl", tagged_rows()), models / "tagger"
+    )
+    task = study.families[0].task
+    assert (task.kind, task.tokens, task.tags) == ("token-classification", "tokens", "ner_tags")
+    assert "entity_f1 >= 90% of teacher" in text
+    assert "PER 71, LOC 62" in text  # counted by hand from the rows' B- tags
+    assert "half have at most 8 tokens" in text
+
+
+def test_words_and_tags_are_found_by_what_they_hold(models, tmp_path):
+    """Parts of speech are lists of texts as well, and chunks are spelled as entities are."""
+    odd = [
+        {
+            "pos": ["NN"] * len(row["tokens"]),
+            "chunks": ["B-NP"] * len(row["tokens"]),
+            "w": row["tokens"],
+            "e": row["ner_tags"],
+        }
+        for row in tagged_rows()
+    ]
+    study, _ = written(tmp_path, lines_of(tmp_path / "ner.jsonl", odd), models / "tagger")
+    assert (study.families[0].task.tokens, study.families[0].task.tags) == ("w", "e")
+
+
+def test_a_file_of_conll_needs_nothing_said(models, tmp_path):
+    sentences = [
+        "\n".join(f"{word} {tag}" for word, tag in zip(row["tokens"], row["ner_tags"], strict=True))
+        for row in tagged_rows()
+    ]
+    path = tmp_path / "test.conll"
+    path.write_text("\n\n".join(sentences) + "\n", encoding="utf-8")
+    study, _ = written(tmp_path, path, models / "tagger")
+    assert study.families[0].task.data.source == "conll"
+
+
+def test_running_text_has_no_tags(models, tmp_path):
+    data = lines_of(tmp_path / "rows.jsonl", [{"text": one, "y": 1} for one in LINES])
+    error = refused(tmp_path, data, models / "tagger")
+    assert "no column holds a sentence's words with one of as many tags" in str(error)
+    assert "--column tokens=COLUMN --column tags=COLUMN" in error.next_step
+
+
+def test_pairs_with_a_score_are_found(models, tmp_path):
+    pairs = [
+        {"sentence1": one["text"], "sentence2": one["text_pair"], "mark": one["score"]}
+        for one in scored_pairs()
+    ]
+    study, text = written(tmp_path, lines_of(tmp_path / "sts.jsonl", pairs), models / "encoder")
+    task = study.families[0].task
+    assert (task.text, task.text_pair, task.score) == ("sentence1", "sentence2", "mark")
+    assert "sts_spearman >= 90% of teacher" in text
+    low, high = (pick(one["mark"] for one in pairs) for pick in (min, max))
+    assert f"from {low:.4g} to {high:.4g}" in text
+
+
+def test_pairs_without_a_score_are_asked_about(models, tmp_path):
+    pairs = [{"sentence1": one, "sentence2": one[::-1], "who": "me"} for one in LINES]
+    data = lines_of(tmp_path / "sts.jsonl", pairs)
+    error = refused(tmp_path, data, models / "encoder")
+    assert "no column holds numbers" in str(error)
+    assert "--column score=COLUMN" in error.next_step
+    study, text = written(tmp_path, data, models / "encoder", columns={"text": "sentence1"})
+    assert study.objective.text == "p95 < 50 ms"
+    assert "No metric of quality is among it" in text
+
+
+def test_a_folder_with_a_retrieval_set_is_taken_whole(models, tmp_path):
+    folder = tmp_path / "beir"
+    (folder / "qrels").mkdir(parents=True)
+    lines_of(folder / "corpus.jsonl", [{"_id": f"d{n}", "text": t} for n, t in enumerate(LINES)])
+    lines_of(folder / "queries.jsonl", [{"_id": "q", "text": "which line"}])
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td1\t1\n")
+    study, text = written(tmp_path, folder, models / "encoder")
+    retrieval = study.families[0].task.retrieval
+    assert (retrieval.corpus, retrieval.queries) == (
+        folder / "corpus.jsonl", folder / "queries.jsonl",
+    )  # fmt: skip
+    assert retrieval.relevance == folder / "qrels" / "test.tsv"
+    assert "ndcg_at_10 >= 90% of teacher" in text
+    assert yaml.safe_load(text)["name"] == "beir"
+    other = tmp_path / "other"
+    other.mkdir()
+    error = refused(other, folder, models / "tagger")
+    assert "--data FILE" in error.next_step
+
+
+def test_pooling_that_no_file_tells_is_asked_for(models, tmp_path):
+    data = lines_of(tmp_path / "sts.jsonl", scored_pairs())
+    error = refused(tmp_path, data, models / "headless")
+    assert "modules.json" in str(error)
+    assert "--set pooling=mean" in error.next_step
+    study, _ = written(tmp_path, data, models / "headless", settings={"pooling": "cls"})
+    assert study.families[0].task.pooling == "cls"
+
+
+def test_a_setting_that_does_not_exist_is_named(models, tmp_path):
+    data = lines_of(tmp_path / "sts.jsonl", scored_pairs())
+    error = refused(tmp_path, data, models / "encoder", settings={"pooling": "median"})
+    assert "pooling" in str(error)
+    assert "normalised" in error.next_step
+
+
+def test_a_label_that_is_no_class_is_named_with_its_line(models, tmp_path):
+    lines = [{"body": f"{LINES[n % 6]} {n}", "what": LABELS[n % 3]} for n in range(12)]
+    lines[4]["what"] = "alien"
+    data = lines_of(tmp_path / "rows.jsonl", lines)
+    error = refused(tmp_path, data, models / "large")
+    assert "'what' holds classes of large but for 1 of 12 rows, the first line 5: 'alien'" in str(
+        error
+    )

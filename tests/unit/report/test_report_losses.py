@@ -7,7 +7,9 @@ from rich.console import Console
 from sample_run import sample_run
 
 from harness.report.build import build_report
+from harness.report.findings import warnings_of
 from harness.report.page import page_of
+from harness.report.selection import FamilyResults
 from harness.report.tables.losses import augmentation_hint
 from harness.report.terminal.quality import losses_table, pairs_table
 from harness.runs.tables import losses_table as losses_frame
@@ -99,3 +101,23 @@ def test_the_terminal_fits_and_the_tables_are_tidy():
     frame = losses_frame(run_with_losses().losses)
     assert frame["step"].tolist() == [*(link.step for link in LINKS), "total"]
     assert slices_table([ENTRY])["training_samples"].isna().tolist() == [False, True]
+
+
+def test_why_a_cosine_or_a_chain_is_absent_is_said_once() -> None:
+    reason, other = "the retrieval set has 9,000 texts", "small has no cosine with the teacher"
+    failed = [LossEntry(f"{n}-fp32", "d", "search", None, problem=reason) for n in "ab"]
+    failed[1] = replace(failed[1], not_compared=other)
+    family = FamilyResults("search", (), (), (), None, None, losses=tuple(failed))
+    assert warnings_of(family) == (other, f"where search lost quality is not known: {reason}")
+    told = LossEntry("c-fp32", "d", "search", CHAIN)
+    # The table of chains then has the reason beside each variant.
+    assert warnings_of(replace(family, losses=(told, failed[0]))) == ()
+
+
+def test_the_cosine_of_each_step_stands_in_the_table(tmp_path: Path) -> None:
+    link = replace(LINKS[2], cosine=0.99876)
+    chain = replace(CHAIN, links=(*LINKS[:2], link, *LINKS[3:]))
+    run = replace(sample_run(), losses=(replace(ENTRY, chain=chain),))
+    html, markdown = build_report(run, tmp_path)
+    for path in (html, markdown):
+        assert "cosine 0.9988" in path.read_text(encoding="utf-8")

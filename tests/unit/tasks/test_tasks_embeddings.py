@@ -8,8 +8,9 @@ import pytest
 from scipy import stats
 from sklearn.metrics import ndcg_score
 
-from harness.errors import CheckpointError, DataError
+from harness.errors import CheckpointError, DataError, StudyError
 from harness.study import SentenceEmbedding
+from harness.study.file import parse_study
 from harness.tasks.loading import encode, load_samples
 from harness.tasks.sentence_embedding.modules import read_modules
 from harness.tasks.sentence_embedding.statistics import cosines, embedding_statistics, rank
@@ -219,3 +220,22 @@ def test_pairs_are_scored_as_scipy_ranks_them(tmp_path):
     )
     assert set(found) == {"sts_spearman", "ndcg_at_10", "recall_at_10", "recall_at_100"}
     assert found["recall_at_100"].value == 1.0
+
+
+def test_an_objective_that_the_data_cannot_answer_is_refused(tmp_path):
+    task = task_of(tmp_path).model_dump(mode="json")
+    document = {
+        "name": "search",
+        "objective": "p95 < 50 ms, ndcg_at_10 >= 0.5",
+        "families": [
+            {
+                "name": "search",
+                "task": task,
+                "models": [{"name": "one", "role": "teacher", "checkpoint": "a/b"}],
+            }
+        ],
+    }
+    with pytest.raises(StudyError, match="ndcg_at_10, which is not scored without the task's 'ret"):
+        parse_study(document, source="study")
+    document["objective"] = "p95 < 50 ms, sts_spearman >= 0.5"
+    assert parse_study(document, source="study").name == "search"
