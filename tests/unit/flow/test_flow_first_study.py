@@ -6,8 +6,10 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from transformers import AutoTokenizer
 
 from harness.errors import UsageError
 from harness.flow.first_study import FirstStudy, write_first_study
@@ -249,7 +251,13 @@ def test_words_and_tags_are_found_by_their_names(models, tmp_path):
     assert (task.kind, task.tokens, task.tags) == ("token-classification", "tokens", "ner_tags")
     assert "entity_f1 >= 90% of teacher" in text
     assert "PER 71, LOC 62" in text  # counted by hand from the rows' B- tags
-    assert "half have at most 8 tokens" in text
+    tokenizer = AutoTokenizer.from_pretrained(models / "tagger")
+    sizes = [
+        len(tokenizer(row["tokens"], is_split_into_words=True)["input_ids"])
+        for row in tagged_rows()
+    ]
+    assert f"half have at most {int(np.median(sizes))} tokens" in text
+    assert f"the longest {max(sizes)}" in text
 
 
 def test_words_and_tags_are_found_by_what_they_hold(models, tmp_path):
