@@ -150,7 +150,7 @@ def test_a_model_that_does_not_repeat_itself_is_never_taken_for_an_earlier_one(
     assert "cannot be identified by its answers" in warned[0]
     identities.check(variant)  # what is told of it is still watched
     server.versions = ["2"]
-    with pytest.raises(ServerError, match="exchanged"):
+    with pytest.raises(ServerError, match="was replaced"):
         identities.check(variant)
 
 
