@@ -26,6 +26,6 @@ def test_a_wheel_holds_them_inside_the_package(
 
 
 def test_a_broken_installation_is_named() -> None:
-    with pytest.raises(EnvironmentFailure, match=r"lacks its file locustfiles/none\.py") as caught:
+    with pytest.raises(EnvironmentFailure, match=r"lacks the file locustfiles/none\.py") as caught:
         storage.bundled("locustfiles/none.py")
     assert "pip install" in caught.value.next_step

@@ -108,8 +108,8 @@ def document_form(task: Any, section: SequenceClassification) -> DocumentForm:
         form = DocumentForm(section.text, section.text_pair, choices)
     if form is None:
         raise DataError(
-            f"which column is the text, and which class each of its choices ({_listed(choices)}) "
-            f"is, is not stated; its columns are {_listed(sorted(columns))}",
+            "nothing says which column is the text, and which class each of its choices "
+            f"({_listed(choices)}) is; its columns are {_listed(sorted(columns))}",
             next_step="write into the task's file: metadata: {classifier: {text: COLUMN, "
             "text_pair: COLUMN, classes: [...]}}, the classes in the order of the choices",
         )

@@ -98,10 +98,10 @@ def test_a_unit_that_is_not_certain_is_asked_for(tmp_path: Path, lines: list[str
 def test_a_unit_is_not_told_twice(tmp_path: Path) -> None:
     named = trace_file(tmp_path, "timestamp_ms", "3", "6")
     assert read_trace(named, TraceUnit.MS).times_ns.tolist() == [0, 3_000_000]
-    with pytest.raises(DataError, match="said to be us, and its column's name says ms"):
+    with pytest.raises(DataError, match="given as us, but its column's name says ms"):
         read_trace(named, TraceUnit.US)
     clock = trace_file(tmp_path, "2026-01-05T08:00:00Z", "2026-01-05T08:00:01Z")
-    with pytest.raises(DataError, match="said to be ms, and its stamps are ISO 8601"):
+    with pytest.raises(DataError, match="given as ms, but its stamps are ISO 8601"):
         read_trace(clock, TraceUnit.MS)
 
 
