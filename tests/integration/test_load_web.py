@@ -168,7 +168,7 @@ def watch_it_run(page: Page) -> None:
     page.wait_for(lambda: page.browser.find_elements(By.CSS_SELECTOR, ".serving polyline"))
     missing = page.wait_for(lambda: page.text('[data-part="where"]'))
     assert "server's statistics are missing" in missing
-    assert "Missing: no metrics page is known" in page.text('[data-part="gpu"]')
+    assert "Missing: the metrics page is unknown" in page.text('[data-part="gpu"]')
     before = page.get("serving/data.json")["shown"]["totals"]["requests"]
     page.wait_for(
         lambda: page.get("serving/data.json")["shown"]["totals"]["requests"] > before + 20
