@@ -200,7 +200,10 @@ def test_of_a_sweep_every_step_has_its_verdict(server: FakeServer, model: tuple[
         ([], "--model and --payloads say what"),
         (["--model", "m", "--payloads", "none.npz"], "none.npz: not a payload file"),
         (["--rate", "0", "--model", "m", "--payloads", "x"], "a rate of 0 requests/s"),
-        (["--shape", "up", "--rate", "9", "--model", "m", "--payloads", "x"], "'up' is not a"),
+        (
+            ["--shape", "up", "--rate", "9", "--model", "m", "--payloads", "x"],
+            "'up' is not a shape of a load",
+        ),
         (["TritonGrpcUser", "--model", "m", "--payloads", "x"], "that is TritonHttpUser"),
     ],
 )
