@@ -285,7 +285,7 @@ def test_the_tables_form_holds_for_the_tables_choices_alone(folder, tmp_path):
     own = write_class_tasks(tmp_path / "tasks")
     with pytest.raises(
         DataError,
-        match=r"which class each of its choices \(.*\) is; its columns are hypothesis, label, premise",
+        match=r"each of its choices \(.*\) is; its columns are hypothesis, label, premise",
     ):
         form_of(own, mnli(own, doc_to_choice=["True", "False", "Neither"]))
     told = SECTION.model_copy(update={"text": "premise", "text_pair": "hypothesis"})
