@@ -189,7 +189,7 @@ def _kept(
     if manifest is None or manifest.recipe != making.recipe:
         built = manifest.recipe.get("plan") if manifest else None
         if built and making.home and (why := moved_from(built, making.home)):
-            progress(Progress("plans", 1, 1, f"{folder.name} is made anew: {why}"))
+            progress(Progress("plans", 1, 1, f"{folder.name} is made again: {why}"))
         return None
     files = artefact_files(folder / "1" / FILES[making.form])
     whole = (folder / "tokenizer").is_dir() and all(
