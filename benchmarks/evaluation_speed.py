@@ -31,8 +31,7 @@ from harness.flow.options import RunSettings, ignore_progress
 from harness.flow.preparation import prepare
 from harness.flow.serving import serve
 from harness.quality.lm_eval.model import ServedLM
-from harness.quality.lm_eval.quiet import lm_eval_quiet
-from harness.quality.lm_eval.tasks import LoadedTask, TaskRequest, load_tasks
+from harness.quality.lm_eval.tasks import LoadedTask, TaskRequest, lm_eval_quiet, load_tasks
 from harness.quality.token_scores import TokenScorer
 from harness.reference.build import build_reference
 from harness.serving.embedded.environment import ensure_server_environment

@@ -21,9 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rows import Row, show
 
-from harness.statistics.correlations import regression_statistics
 from harness.statistics.intervals import Bounds, bounds, side_by_side
-from harness.statistics.metrics import Statistic, perplexity_sums, share_statistic
+from harness.statistics.metrics import (
+    Statistic,
+    perplexity_sums,
+    regression_statistics,
+    share_statistic,
+)
 from harness.statistics.paired import paired_loss
 from harness.tasks.classification.statistics import classification_statistics
 

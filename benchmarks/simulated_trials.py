@@ -11,7 +11,7 @@ from known_queues import QUANTILE, Floats, KnownQueue
 from numpy.typing import NDArray
 
 from harness import hdr
-from harness.analysis.intervals import BLOCKS, UNBOUNDED_US, BlockCounts, quantile_bounds_us
+from harness.analysis.percentiles import BLOCKS, UNBOUNDED_US, BlockCounts, quantile_bounds_us
 from harness.analysis.steady_state import LookSchedule
 from harness.types import SparseHistogram
 
@@ -48,7 +48,7 @@ class Bounds:
 
 
 def run_trials(queue: KnownQueue, schedule: LookSchedule, *, trials: int, seed: int) -> Bounds:
-    """Simulate trials and bound p95 at every look, as `harness.analysis.latency` does."""
+    """Simulate trials and bound p95 at every look, as `harness.analysis.percentiles` does."""
     rng = np.random.default_rng(seed)
     seen: list[list[tuple[float, float]]] = []
     while len(seen) < trials:

@@ -18,7 +18,7 @@ from prometheus_client.exposition import choose_encoder
 from conductor import Conductor, one_line
 from harness.errors import UsageError
 from harness.telemetry.exposition.monitor import LoadMonitor, labels_of
-from harness.telemetry.exposition.server import MetricsServer, MonitorCollector
+from harness.telemetry.exposition.page import MetricsServer, MonitorCollector
 from results import WorkerReport
 
 PATH = "/metrics"

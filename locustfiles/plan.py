@@ -9,8 +9,8 @@ from pathlib import Path
 
 from harness.errors import UsageError
 from harness.flow.preflight import payloads_of
+from harness.load.schedule.arrivals import check_workload
 from harness.load.schedule.trace import read_trace
-from harness.load.schedule.workload import check_workload
 from harness.load.transports.address import Target, parse_target
 from harness.load.transports.opening import GrpcImplementation
 from harness.study.objective import load_clauses, parse_objective
@@ -25,7 +25,7 @@ from harness.types import (
     WireProtocol,
     Workload,
 )
-from harness.types.load_texts import parse_arrivals, parse_mix, parse_shape
+from harness.types.workloads import parse_arrivals, parse_mix, parse_shape
 
 AUTO = "auto"
 """Of the protocol, the load mode and a trace's unit: as the host, the rate and the file say."""

@@ -11,7 +11,7 @@ import gevent
 from harness.errors import HarnessError
 from harness.serving.external.server import ExternalServer, serving_of
 from harness.telemetry import triton
-from harness.telemetry.running import RunningCounters
+from harness.telemetry.readings import RunningCounters
 from harness.telemetry.triton import MetricsPage, scrape
 from harness.types import HostMetrics, ServingConfig
 from plan import Plan

@@ -14,7 +14,7 @@ from harness.metrics import SHOWN_PERCENTILES, MetricKind, metric_named
 from harness.planning.assessment import Assessment
 from harness.planning.clauses import DEFAULT_ERROR_RATE, Judgement
 from harness.study.objective import quality_clauses
-from harness.telemetry.running import Stretch
+from harness.telemetry.readings import Stretch
 from harness.types import SCHEDULE_DELAY, Decision, LatencySummary, ServerMetrics
 from judgement import brief_remark, in_locust_words, is_told, warnings_of
 from results import Results

@@ -19,7 +19,7 @@ from functools import cached_property
 
 import numpy as np
 
-from harness.analysis.intervals import BlockCounts, Floats
+from harness.analysis.percentiles import BlockCounts, Floats
 from harness.types import TimeSlice
 
 REQUESTS_A_POINT = 5

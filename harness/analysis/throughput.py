@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from harness import hdr
-from harness.analysis.intervals import (
+from harness.analysis.percentiles import (
     BLOCKS,
     CLOSED_ROOM,
     CYCLES_A_BLOCK,

@@ -11,10 +11,9 @@ from harness.cli.console import ProgressDisplay, print_blocks, print_json, print
 from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Out, Repository, Resume, StudyFile
 from harness.cli.session import open_folder
 from harness.flow.card import FULL
-from harness.flow.inputs import check_inputs
+from harness.flow.inputs import StudyInputs, check_inputs
 from harness.flow.options import RunSettings
 from harness.flow.run import card_study
-from harness.flow.samples import StudyInputs
 from harness.report.card.values import cards_of
 from harness.report.terminal.run import card_table, has_warnings, warning_lines
 from harness.runs.folder import read_run

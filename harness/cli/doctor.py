@@ -13,8 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.cli.console import ProgressDisplay, output, print_json
-from harness.cli.options import AsJson
-from harness.cli.run_options import cpu_list
+from harness.cli.options import AsJson, cpu_list
 from harness.errors import EXIT_ENVIRONMENT, EXIT_OK, EnvironmentFailure, ServerEnvironmentError
 from harness.export.tensorrt import plan_home
 from harness.serving.embedded.environment import ensure_server_environment, find_server_environment

@@ -13,16 +13,20 @@ from harness.cli.external import ExternalStudyOptions
 from harness.cli.options import DEFAULT_REPOSITORY, Repository, StudyFile, with_option_groups
 from harness.cli.session import FolderOptions, keep_what_there_is, open_folder, tell_trackers
 from harness.errors import EXIT_ENVIRONMENT, EXIT_OK, HarnessError
-from harness.flow.inputs import check_inputs
+from harness.flow.inputs import StudyInputs, check_inputs
 from harness.flow.lm_plan import TaskEvaluation, check_somebody_answers, plan_evaluation
 from harness.flow.options import RunSettings
 from harness.flow.run import score_study
-from harness.flow.samples import StudyInputs
 from harness.quality.lm_eval.tasks import TaskRequest, load_tasks
 from harness.report.selection import families_of, lost_its_students
 from harness.report.tables.quality import known_before
-from harness.report.terminal.quality import losses_table, pairs_table, quality_table
-from harness.report.terminal.run import has_warnings, warning_lines
+from harness.report.terminal.run import (
+    has_warnings,
+    losses_table,
+    pairs_table,
+    quality_table,
+    warning_lines,
+)
 from harness.runs.folder import StoredRun, read_run
 from harness.study import Study
 from harness.study.file import load_study

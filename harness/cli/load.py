@@ -11,12 +11,25 @@ from typing import Annotated
 import typer
 
 from harness.cli.console import ProgressDisplay, output, print_json, print_line, say
-from harness.cli.load_plan import LoadPlan, ServingOptions, Source, check_machinery, make_plan
-from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Repository, with_option_groups
-from harness.cli.run_options import CpuOptions, GeneratorOptions, make_settings
+from harness.cli.load_plan import (
+    LoadPlan,
+    ServingOptions,
+    Source,
+    TrafficOptions,
+    check_machinery,
+    make_plan,
+)
+from harness.cli.options import (
+    DEFAULT_REPOSITORY,
+    AsJson,
+    CpuOptions,
+    GeneratorOptions,
+    Repository,
+    make_settings,
+    with_option_groups,
+)
 from harness.cli.session import EXIT_CODES
 from harness.cli.telemetry import TelemetryOptions, watched
-from harness.cli.traffic import TrafficOptions
 from harness.errors import EXIT_ENVIRONMENT, EXIT_OK, UsageError
 from harness.flow.external.server import ExternalAddress, open_external, settled
 from harness.flow.external.trial import measure_external, prepare_external

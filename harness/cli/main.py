@@ -11,19 +11,15 @@ import typer
 
 from harness.cli import (
     card,
-    demo,
     doctor,
     evaluate,
     export,
-    init,
     load,
     profile,
     report,
     run,
-    schema,
     serve,
-    sweep,
-    track,
+    study_file,
 )
 from harness.cli.console import say
 from harness.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, HarnessError
@@ -35,8 +31,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("demo")(demo.demo)
-app.command("init")(init.init)
+app.command("demo")(run.demo)
+app.command("init")(study_file.init)
 app.command("run")(run.run)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)
@@ -44,10 +40,10 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("card")(card.card)
 app.command("profile")(profile.profile)
 app.command("load")(load.load)
-app.command("sweep")(sweep.sweep)
+app.command("sweep")(run.sweep)
 app.command("report")(report.report)
-app.command("track")(track.track)
-app.command("schema")(schema.schema)
+app.command("track")(report.track)
+app.command("schema")(study_file.schema)
 app.command("doctor")(doctor.doctor)
 
 

@@ -1,4 +1,4 @@
-"""harness report: rebuild the tables and the report of a run, on any machine."""
+"""harness report and track: a run that exists, written up again, or sent to a tracker."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from harness.cli.console import print_line
 from harness.report.build import build_report
 from harness.runs.folder import read_run
 from harness.runs.tables import write_tables
+from harness.tracking.record import Tracker, check_trackers
+from harness.tracking.record import track as tell
 
 
 def report(
@@ -21,3 +23,15 @@ def report(
     write_tables(run, run_folder)
     html, markdown = build_report(run, run_folder)
     print_line(f"{html}\n{markdown}")
+
+
+def track(
+    run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
+    to: Annotated[
+        list[Tracker], typer.Option(help="The tracker; may be repeated.", show_default=False)
+    ],
+) -> None:
+    """Send a finished run to Weights & Biases or MLflow."""
+    check_trackers(to)
+    for tracker in to:
+        print_line(f"{tracker}: {tell(run, tracker)}")

@@ -1,10 +1,83 @@
-"""harness run: the whole job on the user's study."""
+"""harness run, demo and sweep: the whole job, on the user's study or on the embedded default."""
 
 from __future__ import annotations
 
-from harness.cli.options import StudyFile, with_option_groups
-from harness.cli.session import RunOptions, run_to_verdict
-from harness.study.file import load_study
+from typing import Annotated, Literal
+
+import typer
+
+from harness.cli.options import (
+    DEFAULT_REPOSITORY,
+    GeneratorOptions,
+    Repository,
+    StudyFile,
+    Verbose,
+    with_option_groups,
+)
+from harness.cli.session import FolderOptions, RunOptions, run_to_verdict
+from harness.flow.card import DEMO as CARD_DEMO
+from harness.flow.card import QUICK as CARD_QUICK
+from harness.study import Study
+from harness.study.file import load_study, parse_study
+from harness.study.objective import parse_objective
+from harness.system.storage import bundled
+
+
+@with_option_groups
+def sweep(
+    study_file: StudyFile,
+    slo: Annotated[
+        str | None, typer.Option(help="Objective; default: the study's.", show_default=False)
+    ] = None,
+    search: Annotated[
+        Literal["bisect", "grid"] | None,
+        typer.Option(help="Search; default: the study's.", show_default=False),
+    ] = None,
+    *,
+    options: RunOptions,
+) -> int:
+    """Run a study with another objective or search; the exit code is the verdict."""
+    return run_to_verdict(override(load_study(study_file), slo, search), options)
+
+
+def override(study: Study, slo: str | None, search: str | None) -> Study:
+    """The study with the objective of every family, and the search, replaced.
+
+    Raises:
+        ObjectiveError: the objective does not parse.
+        StudyError: it names a metric that a family's task does not have.
+    """
+    objective = None if slo is None else parse_objective(slo)
+    return study.asked_otherwise(objective=objective, search=search)
+
+
+@with_option_groups
+def demo(
+    *,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Shorter trials at fewer points; a first look.")
+    ] = False,
+    folder: FolderOptions,
+    generators: GeneratorOptions,
+    repository: Repository = DEFAULT_REPOSITORY,
+    verbose: Verbose = False,
+) -> int:
+    """Train, distil, export, serve and measure small example models, and decide."""
+    study = load_study(bundled("studies/reference.yaml"))
+    if quick:
+        study = quick_study(study)
+    options = RunOptions(
+        folder=folder, generators=generators, repository=repository, verbose=verbose
+    )
+    return run_to_verdict(study, options, CARD_QUICK if quick else CARD_DEMO)
+
+
+def quick_study(study: Study) -> Study:
+    """The same models with a coarser sweep of shorter trials."""
+    document = study.model_dump(mode="json")
+    document["traffic"] |= {"concurrencies": [1, 8], "duration_s": 1.0, "warmup_s": 0.3}
+    document["serving"] |= {"queue_delays_us": [0], "instance_counts": [1]}
+    return parse_study(document, source="--quick")
 
 
 @with_option_groups

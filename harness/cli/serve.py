@@ -10,8 +10,14 @@ from typing import Annotated
 import typer
 
 from harness.cli.console import ProgressDisplay, print_json, say, warn
-from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Repository, StudyFile
-from harness.cli.run_options import CpusServer, parse_cpus
+from harness.cli.options import (
+    DEFAULT_REPOSITORY,
+    AsJson,
+    CpusServer,
+    Repository,
+    StudyFile,
+    parse_cpus,
+)
 from harness.errors import ServerError, UsageError
 from harness.flow import serving
 from harness.flow.inputs import check_embedded

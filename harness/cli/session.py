@@ -13,8 +13,18 @@ import typer
 
 from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line, say
 from harness.cli.external import ExternalStudyOptions, check_own_server_options
-from harness.cli.options import DEFAULT_REPOSITORY, RUNS, AsJson, Out, Repository, Resume, Verbose
-from harness.cli.run_options import CpuOptions, GeneratorOptions, make_settings
+from harness.cli.options import (
+    DEFAULT_REPOSITORY,
+    RUNS,
+    AsJson,
+    CpuOptions,
+    GeneratorOptions,
+    Out,
+    Repository,
+    Resume,
+    Verbose,
+    make_settings,
+)
 from harness.cli.telemetry import TelemetryOptions, watched
 from harness.errors import (
     EXIT_OBJECTIVE_NOT_MET,
@@ -27,8 +37,13 @@ from harness.flow.external.study import ExternalStudy
 from harness.flow.inputs import check_embedded, check_inputs
 from harness.flow.manifest import new_manifest, without_secrets
 from harness.flow.run import run_study, write_results
-from harness.report.terminal.quality import losses_table
-from harness.report.terminal.run import card_table, cold_start_table, verdict_summary, verdict_table
+from harness.report.terminal.run import (
+    card_table,
+    cold_start_table,
+    losses_table,
+    verdict_summary,
+    verdict_table,
+)
 from harness.runs.folder import (
     RunFolder,
     StoredRun,

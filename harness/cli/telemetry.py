@@ -14,7 +14,7 @@ from harness.cli.serve import parse_ports
 from harness.errors import UsageError
 from harness.flow.options import RunSettings
 from harness.telemetry.exposition.monitor import LoadMonitor
-from harness.telemetry.exposition.server import MetricsServer
+from harness.telemetry.exposition.page import MetricsServer
 from harness.telemetry.prometheus.client import Prometheus, parse_prometheus
 
 

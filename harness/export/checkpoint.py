@@ -17,11 +17,9 @@ from harness.export.checkpoint_files import (
     CODE_FILES,
     SMALL_FILES,
     WEIGHT_FILES,
+    config_problems,
     count_parameters,
     download,
-)
-from harness.export.configuration import (
-    config_problems,
     family_for,
     read_config,
     task_problems,
@@ -29,7 +27,7 @@ from harness.export.configuration import (
 from harness.study import Model, Task
 from harness.system.libraries import require_extra
 from harness.tasks.family import AnyFamily
-from harness.tasks.vocabulary import VOCABULARY_FILES, has_tokenizer
+from harness.tasks.tokenizers import VOCABULARY_FILES, has_tokenizer
 
 _ADAPTER = "adapter_config.json"
 """Of the package peft: transformers adds the adapter where that is installed, and only there."""

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from harness.errors import CheckpointError
 from harness.export.checkpoint import Checkpoint
-from harness.export.checkpoint_files import load_model
-from harness.export.configuration import read_config
+from harness.export.checkpoint_files import load_model, read_config
 from harness.study import Model, Task
 from harness.system.libraries import plain_reason, quiet
 from harness.tasks.encoding import EncodedDataset

@@ -1,32 +1,38 @@
-"""The gate every artefact passes: it answers as its checkpoint does, within its precision.
+"""The gate every artefact passes: it answers as its checkpoint and as the bare library do.
 
 What the gate is for: an export that dropped a mask, swapped an input, mixed up weights, or
-overflowed. How much quality a precision costs is *not* judged here but through the endpoint, on
-the whole test split, where it has a confidence interval.
+overflowed. How much quality a precision costs is *not* judged here but through the endpoint, on the
+whole test split, where it has a confidence interval.
 
 fp32 and fp16 compute the same function, so each value is compared: the difference may be at most
-1e-4 (2e-2 for fp16, which has three decimals), relative to the value where it is above 1; and
-every prediction whose margin is wider than the differences allowed must be the same.
+1e-4 (2e-2 for fp16, which has three decimals), relative to the value where it is above 1; and every
+prediction whose margin is wider than the differences allowed must be the same.
 
 int8 is another function, near the first, and its largest single difference says little: it grows
 with the number of values compared. So two things are asked. The root mean square of the difference
-is at most a quarter of the spread of the checkpoint's own values (a signal-to-noise ratio of
-12 dB; sound dynamic quantisation gives 20 dB or more, a broken scale or a saturated matrix falls
-below 0). And of the predictions that the checkpoint makes with a margin above that quarter, nine
-in ten are kept; narrower ones may fall either way without the quantisation being wrong.
+is at most a quarter of the spread of the checkpoint's own values (a signal-to-noise ratio of 12 dB;
+sound dynamic quantisation gives 20 dB or more, a broken scale or a saturated matrix falls below 0).
+And of the predictions that the checkpoint makes with a margin above that quarter, nine in ten are
+kept; narrower ones may fall either way without the quantisation being wrong.
+
+The exported graph compared with the bare library, row by row: padded, and in batches, as served.
+Single precision on both sides, so the differences allowed are of rounding: 1e-3, relative to the
+row's largest value where that is above 1; and, for models whose answers hardly differ from text to
+text, a fiftieth of how much they do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import ParityError
-from harness.export.executors import Executor
+from harness.export.library import LibraryAnswer, foresight, foresight_error, other_end
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.family import AnyFamily
 from harness.tasks.parity import Inputs, Probe
@@ -35,6 +41,39 @@ from harness.words.numbers import asked_percent, percent
 
 if TYPE_CHECKING:
     from harness.tasks.graphs import Graph
+
+
+class Executor(Protocol):
+    """An opened artefact."""
+
+    def run(self, inputs: Mapping[str, NDArray[np.int64]]) -> Sequence[NDArray[Any]]:
+        """Answer one batch.
+
+        Args:
+            inputs: (batch, sequence) by input name.
+
+        Returns:
+            Every output, in the artefact's own order.
+        """
+        ...
+
+
+class OnnxExecutor:
+    """A graph on ONNX Runtime's CPU provider."""
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors: its warnings are about speed
+        self._session = onnxruntime.InferenceSession(
+            path, options, providers=["CPUExecutionProvider"]
+        )
+
+    def run(self, inputs: Mapping[str, NDArray[np.int64]]) -> Sequence[NDArray[Any]]:
+        """Answer one batch."""
+        outputs: Sequence[NDArray[Any]] = self._session.run(None, dict(inputs))
+        return outputs
 
 
 @dataclass(frozen=True)
@@ -228,3 +267,146 @@ def _probe(graph: Graph, family: AnyFamily, inputs: Inputs) -> Probe:
         scores = graph.scores(**tensors)
         outputs = graph.answer(scores, tensors["input_ids"], tensors["attention_mask"])
         return family.probe(inputs, scores, outputs)
+
+
+DIFFERENCE = 1e-3
+"""Largest difference, times the row's largest value where that is above 1."""
+SHARE_OF_SPREAD = 0.02
+"""Root mean square of a row's difference over the spread of all rows' values."""
+NOISE = 1e-5
+"""Of the largest value: less than this is rounding, however small the spread."""
+
+
+def check_rows(
+    executor: Executor, family: AnyFamily, answers: Sequence[LibraryAnswer], name: str
+) -> float:
+    """Ask a graph the same rows: each in its own bucket, and all padded to the longest.
+
+    Args:
+        executor: the graph, in single precision.
+        family: whose outputs it has.
+        answers: the bare library's.
+        name: of the checkpoint, for messages.
+
+    Returns:
+        The largest difference, relative to the row's largest value where that is above 1.
+
+    Raises:
+        ParityError: a row is answered otherwise, with what would differ.
+        CheckpointError: a language model sees what it is to predict.
+    """
+    spread = _spread(answers)
+    largest = 0.0
+    longest = max(len(one.inputs["input_ids"]) for one in answers)
+    buckets = {len(one.inputs["input_ids"]) for one in answers}
+    batches = [
+        ([one for one in answers if len(one.inputs["input_ids"]) == length], length)
+        for length in sorted(buckets)
+    ]
+    for batch, length in [*batches, (list(answers), longest)]:
+        for one, got in zip(batch, _ask(executor, family, batch, length), strict=True):
+            scaled = _scaled_difference(one.values, got)
+            if _differs(one.values, got, spread):
+                raise _refusal(executor, family, one, got, length, spread, name)
+            largest = max(largest, scaled)
+    if family.causal:
+        _check_foresight(executor, family, answers, longest, name)
+    return largest
+
+
+def _ask(
+    executor: Executor, family: AnyFamily, answers: Sequence[LibraryAnswer], length: int
+) -> list[NDArray[np.float32]]:
+    """What a graph answers to rows padded to a length, shaped as the library's values."""
+    found: list[NDArray[np.float32]] = []
+    size = max(2, LARGEST_TOKENS // length)
+    for start in range(0, len(answers), size):
+        batch = answers[start : start + size]
+        names = batch[0].inputs
+        rows = {name: np.stack([_padded(one, name, length) for one in batch]) for name in names}
+        outputs = executor.run(rows)
+        found += [
+            family.graph_values(outputs, place, one.tokens) for place, one in enumerate(batch)
+        ]
+    return found
+
+
+def _padded(answer: LibraryAnswer, name: str, length: int) -> NDArray[np.int64]:
+    """A row cut or padded further, with the padding that it has; with zeros where it has none."""
+    values = answer.inputs[name][:length]
+    end = values[-1] if answer.tokens < len(values) else 0
+    return np.pad(values, (0, length - len(values)), constant_values=end)
+
+
+def _scaled_difference(expected: NDArray[np.float32], got: NDArray[np.float32]) -> float:
+    size = max(1.0, float(np.abs(expected).max(initial=0)))
+    return float(np.abs(got - expected).max(initial=0)) / size
+
+
+def _differs(expected: NDArray[np.float32], got: NDArray[np.float32], spread: float) -> bool:
+    scaled = _scaled_difference(expected, got)
+    if not scaled <= DIFFERENCE:  # also where it is not a number
+        return True
+    typical = float(np.sqrt(np.mean((got - expected) ** 2)))
+    noise = NOISE * float(np.abs(expected).max(initial=0))
+    return typical > max(SHARE_OF_SPREAD * spread, noise)
+
+
+def _spread(answers: Sequence[LibraryAnswer]) -> float:
+    """How much the library's answers differ: of a class from row to row, else from token to token.
+
+    A row alone has no other to differ from: then its values among themselves.
+    """
+    values = [one.values for one in answers]
+    if len(values) > 1 and len({one.shape for one in values}) == 1:
+        return float(np.std(np.stack(values), axis=0).max())
+    return float(np.std(np.concatenate([one.ravel() for one in values])))
+
+
+def _refusal(
+    executor: Executor,
+    family: AnyFamily,
+    answer: LibraryAnswer,
+    got: NDArray[np.float32],
+    length: int,
+    spread: float,
+    name: str,
+) -> ParityError:
+    (alone,) = _ask(executor, family, [answer], answer.tokens)
+    told = f"{answer.name}, {answer.tokens} tokens padded to {length}: {_how(answer.values, got)}"
+    if not _differs(answer.values, alone, spread):
+        return ParityError(
+            f"{name} answers otherwise where a row is padded, and all that is served is: {told}",
+            next_step="its architecture does not leave padding out; it cannot be served in "
+            "batches: take another architecture",
+        )
+    return ParityError(
+        f"{name} would be served differently from how transformers runs it: {told}",
+        next_step="report it with the checkpoint's config.json and tokenizer_config.json",
+    )
+
+
+def _how(expected: NDArray[np.float32], got: NDArray[np.float32]) -> str:
+    difference = float(np.abs(got - expected).max())
+    if expected.ndim == 1 and got.shape == expected.shape and len(expected):
+        ours, theirs = int(got.argmax()), int(expected.argmax())
+        if ours != theirs:
+            return f"output {ours} is its highest, for the library output {theirs}"
+    return f"off by up to {difference:.2g}, where the values reach {np.abs(expected).max():.2g}"
+
+
+def _check_foresight(
+    executor: Executor,
+    family: AnyFamily,
+    answers: Sequence[LibraryAnswer],
+    length: int,
+    name: str,
+) -> None:
+    """Language models: another last token changes no log probability before it."""
+    one = max(answers, key=lambda answer: answer.tokens)
+    ids = one.inputs["input_ids"].copy()
+    ids[: one.tokens] = other_end(ids[: one.tokens])
+    changed = LibraryAnswer(one.name, {**one.inputs, "input_ids": ids}, one.values)
+    before, after = (_ask(executor, family, [row], length)[0] for row in (one, changed))
+    if moved := foresight(before, after):
+        raise foresight_error(f"what was exported of {name}", one.tokens, moved)

@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import CheckpointError
 from harness.export.checkpoint import Checkpoint
-from harness.export.checkpoint_files import load_model
-from harness.export.configuration import length_problems, read_config, vocabulary_size
+from harness.export.checkpoint_files import (
+    length_problems,
+    load_model,
+    read_config,
+    vocabulary_size,
+)
 from harness.export.convert import OPSET, artefact_files, write_fp32
-from harness.export.executors import OnnxExecutor
 from harness.export.folders import digest_files, read_manifest
 from harness.export.library import CheckedRows, ask_library, choose_rows
-from harness.export.library_parity import check_rows
-from harness.export.parity import make_probes, sample_batch
+from harness.export.parity import OnnxExecutor, check_rows, make_probes, sample_batch
 from harness.study import Model, Task
 from harness.system.libraries import plain_reason
 from harness.tasks.encoding import EncodedDataset
@@ -31,12 +33,14 @@ from harness.tasks.model_inputs import forward_parameters
 from harness.tasks.parity import Probe
 from harness.tasks.registry import family_of
 from harness.tasks.samples import Samples
+from harness.tasks.section import TaskSection
 from harness.types import Precision, TensorSpec
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from harness.tasks.graphs import Graph
+
 
 ONNX_FILE = "model.onnx"
 REVISION = 3
@@ -176,8 +180,6 @@ def load_graph(model: Model, checkpoint: Checkpoint, task: Task, encoded: Encode
     Raises:
         CheckpointError: it cannot be read, or does not fit the samples.
     """
-    from harness.export.graphs import make_graph
-
     check_fit(model, checkpoint, task, encoded)
     return make_graph(load_model(model, checkpoint.folder, family_of(task)), task)
 
@@ -209,3 +211,15 @@ def _misfits(config: PretrainedConfig, encoded: EncodedDataset) -> Iterator[str]
             f"its tokenizer makes token {largest}, but its vocabulary ends at "
             f"{size - 1}: the tokenizer is another model's"
         )
+
+
+def make_graph(model: PreTrainedModel, task: TaskSection) -> Graph:
+    """Wrap a loaded model for its task, ready for inference.
+
+    Args:
+        model: the checkpoint with its weights.
+        task: what it is asked to do.
+    """
+    graph: Graph = family_of(task).graph(model, task)
+    graph.requires_grad_(requires_grad=False)
+    return graph.eval()

@@ -26,7 +26,6 @@ from harness.errors import CheckpointError, EnvironmentFailure, HarnessError, St
 from harness.export.checkpoint import Checkpoint
 from harness.export.checkpoint_files import CODE_FILES, SMALL_FILES
 from harness.export.convert import artefact_files, write_fp16, write_int8
-from harness.export.executors import Executor, OnnxExecutor
 from harness.export.folders import (
     ArtefactManifest,
     digest_files,
@@ -36,7 +35,7 @@ from harness.export.folders import (
     staged_folder,
     write_manifest,
 )
-from harness.export.parity import check_parity
+from harness.export.parity import Executor, OnnxExecutor, check_parity
 from harness.export.source import ONNX_FILE, ExportSource
 from harness.export.tensorrt import (
     PlanExecutor,

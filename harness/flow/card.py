@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness import hdr
-from harness.analysis.latency import summarise
+from harness.analysis.percentiles import summarise
 from harness.errors import EnvironmentFailure
 from harness.flow.options import ProgressSink
 from harness.flow.preparation import PreparedFamily
 from harness.flow.scoring import standing
 from harness.flow.spaces import serving_configs
 from harness.flow.trial import TrialRunner
-from harness.profiling.rounds import InProcess, measure_side_by_side
 from harness.profiling.subjects import ArtefactSubject, CheckpointSubject, Subject, runtime_version
+from harness.profiling.timing import InProcess, measure_side_by_side
 from harness.profiling.worker import preload, start_forkserver
 from harness.runs.folder import RunFolder
 from harness.study import Model, Study, Task, variants_of
@@ -85,7 +85,7 @@ def family_subjects(family: PreparedFamily, serving: ServingConfig) -> list[Fami
 def load_graph(model: Model, folder: Path, task: Task) -> Any:
     """The checkpoint as the export takes it: the weights, wrapped to answer the task."""
     from harness.export.checkpoint_files import load_model
-    from harness.export.graphs import make_graph
+    from harness.export.source import make_graph
 
     return make_graph(load_model(model, folder, family_of(task)), task)
 

@@ -28,7 +28,7 @@ from harness.export.checkpoint import (
     inspect_checkpoint,
     open_checkpoint,
 )
-from harness.export.configuration import positions_held, read_config
+from harness.export.checkpoint_files import positions_held, read_config
 from harness.flow.columns import MEASURED_ROWS, Labels, find_columns
 from harness.flow.inputs import check_inputs
 from harness.metrics import quality_metrics

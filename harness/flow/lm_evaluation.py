@@ -15,11 +15,10 @@ from harness.flow.options import ProgressSink
 from harness.flow.preparation import PreparedFamily
 from harness.flow.scoring import standing
 from harness.flow.serving import Served, Site, check_after_failure
-from harness.quality.answer_cache import AnswerCache
 from harness.quality.lm_eval.classifier import choice_outputs, document_form
 from harness.quality.lm_eval.generation import end_tokens, generation_settings
 from harness.quality.lm_eval.tasks import LoadedTask
-from harness.quality.token_scores import TokenScorer
+from harness.quality.token_scores import AnswerCache, TokenScorer
 from harness.runs.folder import RunFolder
 from harness.serving.external.server import REMOTE_DIGEST
 from harness.study import Model, SequenceClassification, Study, variants_of

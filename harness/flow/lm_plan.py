@@ -9,8 +9,8 @@ from typing import Any
 
 from harness.errors import DataError, StudyError, UsageError
 from harness.export.checkpoint import inspect_checkpoint
-from harness.export.configuration import positions_held, vocabulary_size
-from harness.flow.samples import StudyInputs
+from harness.export.checkpoint_files import positions_held, vocabulary_size
+from harness.flow.inputs import StudyInputs
 from harness.quality.lm_eval.classifier import (
     DocumentForm,
     check_documents,

@@ -22,8 +22,7 @@ from harness.flow.scoring import SCORING_BATCH, outcomes_path, standing
 from harness.flow.serving import Served, check_after_failure
 from harness.flow.side_by_side import SharedProgress, at_once, side_by_side
 from harness.quality.collection import Predictor, collect_outcomes, read_outcomes, write_outcomes
-from harness.quality.pairs import loss_chain
-from harness.quality.slices import Rows, Slicing, slice_losses, slicings
+from harness.quality.losses import Rows, Slicing, loss_chain, slice_losses, slicings
 from harness.runs.folder import RunFolder
 from harness.study import Study
 from harness.tasks.encoding import EncodedDataset, row_columns, take_rows

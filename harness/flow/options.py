@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.flow.samples import StudyInputs
+from harness.flow.inputs import StudyInputs
 from harness.load.generators.messages import LoadProgress
 from harness.load.transports.opening import GrpcImplementation
 from harness.telemetry.exposition.monitor import LoadMonitor

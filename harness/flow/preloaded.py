@@ -14,7 +14,7 @@ for _name in (
     "safetensors.torch",
     "transformers.modeling_utils",
     "transformers.models.auto.modeling_auto",
-    "harness.export.graphs",
+    "harness.export.source",
     "harness.export.checkpoint_files",
     "harness.flow.card",
     "harness.profiling.timing",

@@ -17,10 +17,9 @@ from harness.flow.options import ProgressSink, RunSettings
 from harness.flow.preparation import PreparedFamily, prepare
 from harness.profiling.operators import profile_artefact, profile_checkpoint
 from harness.profiling.roofline import machine_roofline
-from harness.profiling.rounds import spread
 from harness.profiling.scaling import measure_scaling
 from harness.profiling.subjects import ArtefactSubject, runtime_version
-from harness.profiling.timing import SETTLING_CALLS, batch_of, lengths_of, time_calls
+from harness.profiling.timing import SETTLING_CALLS, batch_of, lengths_of, spread, time_calls
 from harness.profiling.worker import Worker
 from harness.report.profile.page import PROFILE, build_profile
 from harness.study import PLAN_SUFFIX, Study, plans_of

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from harness import hdr
-from harness.analysis.latency import summarise
+from harness.analysis.percentiles import summarise
 from harness.analysis.throughput import failure_design_effect, throughput_bounds
 from harness.analysis.validity import COUNT_SKEW_S, mean_in_flight, steadier_warmup_s
 from harness.load.engine.recorder import merged_latencies

@@ -9,16 +9,19 @@ from pathlib import Path
 
 from harness.errors import ExchangedError, ServerError
 from harness.flow.ensembles import PreparedPipeline
-from harness.flow.left_out import SERVING, failed_variant, needed, tell
 from harness.flow.options import ProgressSink
-from harness.flow.preparation import PreparedFamily
+from harness.flow.preparation import SERVING, PreparedFamily, failed_variant, needed, tell
 from harness.flow.serving import Served, check_after_failure
 from harness.flow.side_by_side import SharedProgress, at_once, side_by_side
 from harness.planning.decision import judge_quality
-from harness.quality.collection import collect_outcomes, read_outcomes, write_outcomes
-from harness.quality.pairs import batch_consistency, compare_with_teacher, measure_alone
+from harness.quality.collection import (
+    collect_outcomes,
+    collect_text_answers,
+    read_outcomes,
+    write_outcomes,
+)
+from harness.quality.losses import batch_consistency, compare_with_teacher, measure_alone
 from harness.quality.scores import baseline_scores, score
-from harness.quality.text_answers import collect_text_answers
 from harness.runs.folder import RunFolder
 from harness.runs.journal import QualityEntry
 from harness.study import Study

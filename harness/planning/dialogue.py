@@ -1,4 +1,4 @@
-"""What searches share: the dialogue of ask and tell, the estimate, and the confirming stage."""
+"""What searches share: the dialogue of ask and tell, the estimate, repeats and confirmations."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from harness.planning.assessment import (
 )
 from harness.planning.rejections import CONFIRM, Configuration, configuration
 from harness.planning.space import SearchSpace
-from harness.planning.steadiness import after_longer_warm_up
 from harness.types import (
+    STEADIER_REPEAT,
     Decision,
     Rejection,
     ServiceLevelObjective,
@@ -28,6 +28,26 @@ from harness.types import (
     TrialResult,
     Workload,
 )
+
+
+def after_longer_warm_up(result: TrialResult) -> Trial | None:
+    """The same trial with the longer warm-up that its result asks for.
+
+    Once: a load that is not steady after that either is a matter for the person who reads it.
+
+    Returns:
+        None where the load was steady, or the trial is the second already.
+    """
+    trial, longer_s = result.trial, result.steadier_warmup_s
+    if longer_s is None or trial.after_longer_warm_up:
+        return None
+    workload = dataclasses.replace(
+        trial.workload,
+        min_warmup_s=longer_s,
+        warmup_s=max(longer_s, trial.workload.warmup_s),
+    )
+    return dataclasses.replace(trial, workload=workload, repeat=trial.repeat + STEADIER_REPEAT)
+
 
 CONFIRM_TRIES = 3
 """Each try is another chance for luck: after three the sweep was too noisy to choose by."""

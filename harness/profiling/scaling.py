@@ -14,9 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from harness.profiling.rounds import spread
 from harness.profiling.subjects import Inputs
-from harness.profiling.timing import batch_of, time_rates
+from harness.profiling.timing import batch_of, spread, time_rates
 from harness.profiling.worker import Worker
 from harness.tasks.encoding import EncodedDataset
 from harness.types import Progress

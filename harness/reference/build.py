@@ -13,12 +13,17 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from harness.errors import CheckpointError, MissingExtraError, StorageError
-from harness.reference.corpus import Split, package_folder, source_digest
-from harness.reference.data import BASELINE_FILE, split_file
+from harness.reference.corpus import BASELINE_FILE, Split, package_folder, source_digest, split_file
 from harness.reference.processes import Advanced, Job, run_jobs
 from harness.reference.recipes import FAMILIES, RECIPE_VERSION, RECIPES, TOPICS
-from harness.reference.store import is_complete, sweep
-from harness.reference.units import BuildUnit, all_units, data_name, order_missing
+from harness.reference.units import (
+    BuildUnit,
+    all_units,
+    data_name,
+    is_complete,
+    order_missing,
+    sweep,
+)
 from harness.system.storage import cache_root
 from harness.types import Progress
 

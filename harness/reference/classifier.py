@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import DataError, MissingExtraError
-from harness.reference.corpus import Split
-from harness.reference.data import read_rows, tokenizer_folder
+from harness.reference.corpus import Split, read_rows, tokenizer_folder
 from harness.reference.recipes import TOPICS_LENGTH, TOPICS_VOCABULARY, Recipe
 from harness.reference.training import fit
 from harness.reference.vocabulary import prior_embeddings

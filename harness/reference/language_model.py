@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import MissingExtraError
-from harness.reference.corpus import Split
-from harness.reference.data import read_rows, tokenizer_folder
+from harness.reference.corpus import Split, read_rows, tokenizer_folder
 from harness.reference.recipes import PROSE_LENGTH, PROSE_VOCABULARY, Recipe
 from harness.reference.training import fit
 from harness.reference.vocabulary import END, prior_embeddings

@@ -16,8 +16,7 @@ from typing import NoReturn, TextIO
 
 from harness.errors import EXIT_INTERRUPTED, HarnessError
 from harness.reference.processes import Advanced, Failed, Job
-from harness.reference.store import make_folder
-from harness.reference.units import BuildUnit, all_units
+from harness.reference.units import BuildUnit, all_units, make_folder
 from harness.system.parents import die_with
 
 MESSAGE_INTERVAL_S = 0.25

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.report.card.page import build_card
-from harness.report.html import render_html
 from harness.report.markdown import render_markdown
-from harness.report.page import page_of
+from harness.report.page import page_of, render_html
 from harness.runs.folder import StoredRun
 from harness.system.storage import replace_text
 

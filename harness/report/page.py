@@ -1,20 +1,32 @@
-"""All that a report shows, in the order it shows it, ready for HTML and for Markdown."""
+"""All that a report shows, in the order it shows it, and the page as one self-contained file."""
 
 from __future__ import annotations
 
+import gzip
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from harness.errors import EnvironmentFailure
 from harness.report.card.section import CardSection, card_section
 from harness.report.card.values import cards_of
 from harness.report.findings import Finding, Setting, finding_of
 from harness.report.plots.base import Plot, VariantStyle, styles_of
-from harness.report.plots.quality import quality_plot
 from harness.report.plots.series import seconds_plot, start_plots
 from harness.report.plots.server import batches_plot, pipeline_plot, split_plot
-from harness.report.plots.throughput import throughput_plots
+from harness.report.plots.tradeoffs import quality_plot, throughput_plots
 from harness.report.selection import FamilyResults, families_of, leading_trials
-from harness.report.tables.ensembles import pipeline_quality, pipeline_table
+from harness.report.tables.costs import (
+    cold_start_table,
+    pipeline_quality,
+    pipeline_table,
+    search_table,
+)
 from harness.report.tables.losses import LostQuality, lost_quality
 from harness.report.tables.model import Table
 from harness.report.tables.provenance import (
@@ -25,7 +37,6 @@ from harness.report.tables.provenance import (
     when,
 )
 from harness.report.tables.quality import consistency_table, models_table, task_table
-from harness.report.tables.search import cold_start_table, search_table
 from harness.report.tables.trials import RejectedGroup, rejected_groups, trials_table
 from harness.report.tables.trust import spans_table, trust_table
 from harness.runs.folder import StoredRun
@@ -187,3 +198,54 @@ def machine_words(environment: object) -> str:
     gpus = environment.get("gpus") or ()
     parts = (environment.get("cpu"), f"{cores} cores" if cores else "", *gpus)
     return ", ".join(str(part) for part in parts if part)
+
+
+_TEMPLATES = files("harness.report") / "templates"
+
+
+def render_html(page: Page) -> str:
+    """The report as HTML; everything that comes from the study is escaped."""
+    return render_page("report.html.j2", page, plots=bool(page.plots))
+
+
+def render_page(template: str, page: object, *, plots: bool) -> str:
+    """Any page of the harness.
+
+    Args:
+        template: its template's name.
+        page: what the template shows, under the name `page`.
+        plots: whether the page has plots, so that plotly.js has to come along.
+    """
+    environment = Environment(
+        loader=PackageLoader("harness.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    return environment.get_template(template).render(
+        page=page,
+        css=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
+        script=(_TEMPLATES / "report.js").read_text(encoding="utf-8"),
+        plotly=b64encode(compressed_plotly()).decode() if plots else "",
+    )
+
+
+def compressed_plotly() -> bytes:
+    """plotly.js as gzip: the bundle of the installation, else the one of an installed `plotly`.
+
+    Raises:
+        EnvironmentFailure: there is neither, as in a checkout that was never installed.
+    """
+    own = _TEMPLATES / "plotly.min.js.gz"
+    if own.is_file():
+        return own.read_bytes()
+    found = find_spec("plotly")
+    if found is None or found.origin is None:
+        raise EnvironmentFailure(
+            "plotly.js, which draws the report's plots, is not in this installation",
+            next_step="install the harness again: pip install -e . (it fetches plotly.js)",
+        )
+    full = Path(found.origin).parent / "package_data" / "plotly.min.js"
+    return gzip.compress(full.read_bytes(), compresslevel=9, mtime=0)

@@ -27,7 +27,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from harness.serving.repository import CONFIG_FILE, config_override
 from harness.study import PIPELINE_SUFFIX
 from harness.system.storage import storage_errors
-from harness.tasks.text_in import PLACES, TextAnswer
+from harness.tasks.outcomes import PLACES, TextAnswer
 from harness.types import ModelVariant, ServingConfig, TensorSpec
 
 TEXT, TEXT_PAIR = "TEXT", "TEXT_PAIR"

@@ -4,24 +4,27 @@ Strict pydantic: unknown keys and wrong types are refused. Validation has no sid
 looks whether named files exist.
 """
 
-from harness.study.document import Family, Study, plans_of, study_schema, variant_names
-from harness.study.models import (
+from harness.study.document import (
     PIPELINE_SUFFIX,
     PLAN_SUFFIX,
+    Family,
     Model,
+    Study,
+    Task,
+    plans_of,
+    study_schema,
     teacher_first,
     variant_name,
+    variant_names,
     variants_of,
 )
-from harness.study.serving import ServingSpace
-from harness.study.tasks import Task
-from harness.study.traffic import Traffic
-from harness.tasks.causal_lm.section import CausalLanguageModelling
-from harness.tasks.classification.section import SequenceClassification
-from harness.tasks.question_answering.section import QuestionAnswering
+from harness.study.sweep import ServingSpace, Traffic
+from harness.tasks.causal_lm.rows import CausalLanguageModelling
+from harness.tasks.classification.rows import SequenceClassification
+from harness.tasks.question_answering.rows import QuestionAnswering
 from harness.tasks.section import ConllData, CsvData, HubData, JsonLinesData, ReferenceData
-from harness.tasks.sentence_embedding.section import SentenceEmbedding
-from harness.tasks.token_classification.section import TokenClassification
+from harness.tasks.sentence_embedding.rows import SentenceEmbedding
+from harness.tasks.token_classification.rows import TokenClassification
 
 __all__ = [
     "PIPELINE_SUFFIX",

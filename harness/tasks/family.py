@@ -32,13 +32,13 @@ from harness.tasks.outcomes import (
     RowAnswer,
     StoredOutcomes,
     Tensors,
+    TextAnswer,
 )
 from harness.tasks.parity import Inputs, Probe
 from harness.tasks.rows import DataTable
 from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples
 from harness.tasks.section import TaskSection
-from harness.tasks.text_in import TextAnswer
 from harness.types import ModelVariant, TensorSpec
 from harness.types.losses import LossChain, Relabelling, SliceLoss
 

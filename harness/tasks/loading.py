@@ -14,8 +14,7 @@ from harness.tasks.registry import family_of
 from harness.tasks.rows import DataTable, read_table, refuse
 from harness.tasks.samples import Samples
 from harness.tasks.section import TaskSection
-from harness.tasks.tokenizers import load_tokenizer, open_bare, replaced_tokens
-from harness.tasks.vocabulary import check_tokens
+from harness.tasks.tokenizers import check_tokens, load_tokenizer, open_bare, replaced_tokens
 
 
 def load_samples(  # noqa: PLR0913  (what is read, and for whom)

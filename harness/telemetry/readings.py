@@ -1,16 +1,32 @@
-"""Two readings of the server and its machine, at the edges of what is measured."""
+"""Readings of the server and its machine: at the edges of a window, or all through a test.
+
+Differences of neighbouring readings are kept and added up, so that a total stays right when the
+server or the model is restarted in between: counters begin at zero again, and what they have
+reached since is what happened since. What was counted after the last reading before a restart is
+lost with the server, a second's worth at most.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Any, Protocol
 
 from harness.errors import ServerError
 from harness.telemetry import host, triton
-from harness.telemetry.triton import MetricsPage, scrape
+from harness.telemetry.triton import (
+    MetricsPage,
+    ModelCounters,
+    difference,
+    exchange_words,
+    scrape,
+    was_reset,
+)
 from harness.types import HostMetrics, ServerMetrics
 
 
@@ -168,3 +184,159 @@ def _version(reading: _Reading) -> str:
 def _read_part(reading: _Reading, part: str) -> triton.ModelCounters:
     """A composing model's counters."""
     return triton.read_counters(reading.parts[part])
+
+
+MOST = 512
+"""Stretches kept; where there would be more, every two become one."""
+NEAR_S = 0.1
+_NOTHING = ModelCounters(
+    requests=0, failed=0, inferences=0, executions=0, cache_hits=0, cache_misses=0
+)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What a server did between two readings."""
+
+    start_s: float
+    """From the test's start, as is the end."""
+    end_s: float
+    grown: ModelCounters
+    reset: bool = False
+    """Counters were reset."""
+    exchanged: str = ""
+    """Which version answered first and which last, in words, where that changed."""
+    gpu_utilization: float | None = None
+    """0 to 1, at its end, as is the memory; None where there is no GPU to read."""
+    gpu_memory_bytes: int | None = None
+
+    @property
+    def metrics(self) -> ServerMetrics:
+        """Means and counts of this stretch."""
+        return _metrics(self.grown, reset=self.reset, exchanged=self.exchanged)
+
+
+class RunningCounters:
+    """Takes readings in order of time."""
+
+    def __init__(self) -> None:
+        self._last: tuple[float, ModelCounters] | None = None
+        self.stretches: list[Stretch] = []
+
+    @property
+    def resets(self) -> int:
+        """Readings at which counters had been reset."""
+        return sum(one.reset for one in self.stretches)
+
+    def take(
+        self,
+        at_s: float,
+        counters: ModelCounters,
+        *,
+        restarted: bool = False,
+        gpu_utilization: float | None = None,
+        gpu_memory_bytes: int | None = None,
+    ) -> None:
+        """Take in a reading; one that a server did not answer is left away by the caller.
+
+        `restarted` says that nobody listened there since the last reading: under load the new
+        server's counters may have passed the old one's by now, and do not show it.
+        """
+        if counters.requests is None:
+            return
+        if self._last is not None:
+            before_s, before = self._last
+            exchanged = exchange_words(before, counters)
+            reset = restarted or (not exchanged and was_reset(before, counters))
+            grown = _minus(counters, _NOTHING if reset or exchanged else before)
+            self.stretches.append(
+                Stretch(
+                    before_s, at_s, grown, reset, exchanged, gpu_utilization, gpu_memory_bytes
+                )
+            )  # fmt: skip
+        self._last = at_s, counters
+        if len(self.stretches) > MOST:
+            self._join_pairs()
+
+    def total(self, start_s: float = 0.0, end_s: float = inf) -> ServerMetrics:
+        """What happened in the stretches whose middle lies within; None where nothing was read."""
+        within = [one for one in self.stretches if start_s <= (one.start_s + one.end_s) / 2 < end_s]
+        if not within:
+            return ServerMetrics()
+        grown = within[0].grown
+        for one in within[1:]:
+            grown = _plus(grown, one.grown)
+        exchanged = next((one.exchanged for one in reversed(within) if one.exchanged), "")
+        return _metrics(grown, reset=any(one.reset for one in within), exchanged=exchanged)
+
+    def cut_at(self, at_s: float) -> bool:
+        """Whether a reading lies near enough to an instant for counts to be cut there."""
+        return self.nearest_s(at_s) <= NEAR_S
+
+    def nearest_s(self, at_s: float) -> float:
+        """How far the nearest reading lies from an instant; infinite where there is none."""
+        edges = {one.start_s for one in self.stretches} | {one.end_s for one in self.stretches}
+        return min((abs(one - at_s) for one in edges), default=inf)
+
+    def _join_pairs(self) -> None:
+        joined = [
+            dataclasses.replace(
+                second,
+                start_s=first.start_s,
+                grown=_plus(first.grown, second.grown),
+                reset=first.reset or second.reset,
+                exchanged=second.exchanged or first.exchanged,
+            )
+            for first, second in zip(self.stretches[::2], self.stretches[1::2], strict=False)
+        ]
+        rest = self.stretches[len(joined) * 2 :]
+        self.stretches = [*joined, *rest]
+
+
+def _metrics(grown: ModelCounters, *, reset: bool, exchanged: str) -> ServerMetrics:
+    start = dataclasses.replace(
+        _NOTHING,
+        version=grown.version,
+        duration_ns=dict.fromkeys(grown.duration_ns, 0),
+        failed_by_reason=None if grown.failed_by_reason is None else {},
+    )
+    return dataclasses.replace(
+        difference(start, grown), counters_reset=reset, exchanged=exchanged
+    )  # fmt: skip
+
+
+def _minus(after: ModelCounters, before: ModelCounters) -> ModelCounters:
+    return _combined(after, before, -1)
+
+
+def _plus(one: ModelCounters, other: ModelCounters) -> ModelCounters:
+    return _combined(one, other, 1)
+
+
+def _combined(one: ModelCounters, other: ModelCounters, sign: int) -> ModelCounters:
+    reasons = None
+    if one.failed_by_reason is not None:
+        reasons = _added(one.failed_by_reason, other.failed_by_reason or {}, sign)
+    return ModelCounters(
+        requests=_number(one.requests, other.requests, sign),
+        failed=_number(one.failed, other.failed, sign),
+        inferences=_number(one.inferences, other.inferences, sign),
+        executions=_number(one.executions, other.executions, sign),
+        duration_ns=_added(one.duration_ns, other.duration_ns, sign),
+        executions_by_batch=_added(one.executions_by_batch, other.executions_by_batch, sign),
+        failed_by_reason=reasons,
+        cache_hits=_number(one.cache_hits, other.cache_hits, sign),
+        cache_misses=_number(one.cache_misses, other.cache_misses, sign),
+        version=(one if sign < 0 else other).version,
+    )
+
+
+def _number(one: int | None, other: int | None, sign: int) -> int | None:
+    return None if one is None else one + sign * (other or 0)
+
+
+def _added(one: Mapping[Any, int], other: Mapping[Any, int], sign: int) -> dict[Any, int]:
+    sums = Counter(dict(one))
+    for key, count in other.items():
+        sums[key] += sign * count
+    return dict(sums)

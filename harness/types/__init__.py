@@ -16,28 +16,36 @@ from harness.types.latency import (
     Percentile,
     SparseHistogram,
 )
-from harness.types.load import GeneratorHealth, LoadResult, TimeSlice
-from harness.types.quality import (
+from harness.types.trials import (
+    STEADIER_REPEAT,
+    ColdStart,
+    GeneratorHealth,
+    HostMetrics,
+    LoadResult,
+    PartMetrics,
+    ServerMetrics,
+    ServerOverhead,
+    TimeSlice,
+    Trial,
+    TrialResult,
+)
+from harness.types.variants import (
+    FREE_SIZE,
     BatchConsistency,
     Constraint,
     Decision,
-    QualityScore,
-    Rejection,
-    ServiceLevelObjective,
-    TaskEntry,
-    Verdict,
-)
-from harness.types.telemetry import HostMetrics, PartMetrics, ServerMetrics
-from harness.types.trials import STEADIER_REPEAT, ColdStart, ServerOverhead, Trial, TrialResult
-from harness.types.variants import (
-    FREE_SIZE,
     FailedVariant,
     ModelFormat,
     ModelVariant,
     Precision,
     Progress,
+    QualityScore,
+    Rejection,
     Role,
+    ServiceLevelObjective,
+    TaskEntry,
     TensorSpec,
+    Verdict,
 )
 from harness.types.workloads import (
     Accelerator,

@@ -1,4 +1,4 @@
-"""What is served: a checkpoint made into an artefact; and the progress of long work."""
+"""What is served, what it is worth, what is asked of it, and what is decided."""
 
 from __future__ import annotations
 
@@ -111,3 +111,139 @@ class ModelVariant:
     def served_name(self) -> str:
         """The model's name on the server."""
         return self.served_as or self.name
+
+
+class Decision(StrEnum):
+    """What the evidence says of an objective."""
+
+    PASS = "pass"  # noqa: S105  (a verdict, not a password)
+    FAIL = "fail"
+    UNDECIDED = "undecided"
+    INVALID = "invalid"
+    """The measurement itself cannot be trusted; it decides nothing."""
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """One clause of an objective, for example `p95 < 50 ms`."""
+
+    metric: str
+    """p50, p90, p95, p99, mean, error_rate, throughput, or a quality metric's name."""
+    operator: str
+    """<, <=, >, >=."""
+    value: float
+    """In the metric's own unit (ms; a share; 1/s), or the factor of the teacher's value."""
+    relative_to_teacher: bool
+    text: str
+    """The clause as it was written."""
+
+
+@dataclass(frozen=True)
+class ServiceLevelObjective:
+    """All clauses must hold."""
+
+    text: str
+    constraints: tuple[Constraint, ...]
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A candidate that is not recommended, and why."""
+
+    variant: str
+    trial_id: str | None
+    """None for a variant that was ruled out before any load."""
+    cause: str
+    """export, serving, quality, latency, throughput, error_rate, invalid, undecided, slower,
+    teacher."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the evidence says of one family."""
+
+    family: str
+    slo: str
+    decision: Decision
+    recommended: str | None
+    """Identifier of the recommended trial."""
+    summary: str
+    """One sentence for a person."""
+    rejected: tuple[Rejection, ...]
+    next_step: str = ""
+    """What would decide it, where it is undecided."""
+    pruned: tuple[Rejection, ...] = ()
+    """Points never measured, because a measured one already ruled them out."""
+
+
+@dataclass(frozen=True)
+class QualityScore:
+    """One metric of one variant, taken through the endpoint, beside the teacher's."""
+
+    variant: str
+    family: str
+    role: Role
+    metric: str
+    """One of `harness.metrics`; of an lm-eval task `TASK/METRIC`."""
+    value: float
+    low: float | None
+    """Of the 95% interval; None where the data allows none (a single document)."""
+    high: float | None
+    samples: int
+    sha256: str
+    """Of the artefact that answered; empty for a baseline that is not served."""
+    relative_to_teacher: float | None = None
+    relative_low: float | None = None
+    relative_high: float | None = None
+    p_value: float | None = None
+    """McNemar's exact test for accuracy and what else is 0 or 1 a sample; None for the rest."""
+    outcomes_file: str = ""
+    """Per-sample outcomes, relative to the run folder."""
+    units: int | None = None
+    """What of the samples is independent: documents of windows, contexts of questions, else the
+    samples themselves. None in runs from before it was kept."""
+    standard_error: float | None = None
+    """Of the value; 0 where all units agree, None where it is not to be had."""
+    relative_standard_error: float | None = None
+
+
+@dataclass(frozen=True)
+class BatchConsistency:
+    """Whether a variant answers alike at every batch size, against batch 1."""
+
+    variant: str
+    batch_size: int
+    samples: int
+    changed_predictions: int
+    max_abs_difference: float
+
+
+@dataclass(frozen=True)
+class TaskEntry:
+    """One lm-eval task (or group of tasks) as one variant answered it."""
+
+    variant: str
+    sha256: str
+    task: str
+    """As it was asked for."""
+    digest: str
+    """SHA-256 of every request it made."""
+    scores: tuple[QualityScore, ...]
+    requests: int
+    unanswered: int
+    truncated: int
+    """Requests whose context was cut from the left to the model's length."""
+    windowed: int
+    """Texts that took more than one window."""
+    from_cache: int = 0
+    """Answers that were known from an earlier run, and not asked for again."""
+    asked: int = 0
+    """Answers that were asked for: a request may take several, or share one."""
+    teacher_sha256: str = ""
+    """Of the teacher it was compared with: beside another it is scored again."""
+
+    @property
+    def key(self) -> str:
+        """What a later entry of the same name replaces."""
+        return f"{self.variant}/{self.task}"

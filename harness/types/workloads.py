@@ -1,11 +1,24 @@
-"""Both sides of a trial: how Triton serves, and how requests fall due."""
+"""Both sides of a trial: how Triton serves, how requests fall due, and how a load is written.
+
+    arrivals   constant | poisson | gamma:CV | trace:FILE        gamma:2
+    shape      flat | KIND:LOW..HIGH/PERIOD                      sine:0.5..1.5/60s
+    mix        SIZE:WEIGHT,SIZE:WEIGHT,...                       1:0.7,8:0.3
+
+What is written of a value reads back as that value.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
+from math import isfinite
 from pathlib import Path
+
+from harness.errors import UsageError
 
 
 class Accelerator(StrEnum):
@@ -203,3 +216,165 @@ class RequestRecord:
     completed_ns: int
     status: str
     """`ok` or the kind of failure."""
+
+
+Mix = tuple[tuple[int, float], ...]
+"""(size, weight) of each size, by which sizes are drawn."""
+
+LOWEST_CV = 0.01
+"""Below it a gamma process is a constant one."""
+HIGHEST_CV = 10.0
+"""Above it nearly all gaps are too small for a floating-point number."""
+_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
+_SHAPE = re.compile(
+    r"(?P<kind>ramp|step|spike|sine):(?P<low>[\d.]+)\.\.(?P<high>[\d.]+)"
+    r"/(?P<period>\d+(?:\.\d+)?)(?P<unit>s|min|h)"
+)
+
+
+def parse_arrivals(text: str, trace_unit: TraceUnit | None = None) -> ArrivalProcess:
+    """Read `constant`, `poisson`, `gamma:CV` (its burstiness) or `trace:FILE`.
+
+    A trace's file is not opened: whether it can be driven is asked by `check_workload`.
+
+    Args:
+        text: as it was given.
+        trace_unit: of the trace's numbers, where that was given too.
+
+    Raises:
+        UsageError: none of these, a burstiness out of range, or the unit of no trace.
+    """
+    kind, _, argument = text.partition(":")
+    if trace_unit is not None and kind != ArrivalKind.TRACE:
+        raise UsageError(
+            f"the unit of a trace ({trace_unit}), and the arrivals are {text}",
+            next_step="leave the unit out, or name a trace:FILE",
+        )
+    if text in {ArrivalKind.CONSTANT, ArrivalKind.POISSON}:
+        return ArrivalProcess(ArrivalKind(text))
+    if kind == ArrivalKind.TRACE and argument:
+        return ArrivalProcess(ArrivalKind.TRACE, trace=Path(argument), trace_unit=trace_unit)
+    try:
+        cv = float(argument if kind == ArrivalKind.GAMMA else "")
+    except ValueError as error:
+        raise UsageError(
+            f"'{text}' is not an arrival process",
+            next_step="write constant, poisson, gamma:CV (gamma:2 is burstier than poisson), "
+            "or trace:FILE",
+        ) from error
+    check_burstiness(cv)
+    return ArrivalProcess(ArrivalKind.GAMMA, burstiness_cv=cv)
+
+
+def arrivals_text(process: ArrivalProcess) -> str:
+    """What `parse_arrivals` reads as this process; its shape and a trace's unit stand apart."""
+    if process.kind is ArrivalKind.GAMMA:
+        return f"gamma:{_plain(process.burstiness_cv)}"
+    return f"trace:{process.trace}" if process.trace is not None else str(process.kind)
+
+
+def check_burstiness(cv: float) -> None:
+    """Refuse a coefficient of variation that no gamma process can be drawn with.
+
+    Raises:
+        UsageError: it is out of range, or no number.
+    """
+    if not LOWEST_CV <= cv <= HIGHEST_CV:
+        raise UsageError(
+            f"gamma arrivals with a coefficient of variation of {cv:g}",
+            next_step=f"choose one from {LOWEST_CV:g} to {HIGHEST_CV:g}; 1 is poisson",
+        )
+
+
+def parse_shape(text: str) -> LoadShape:
+    """Read `flat` or KIND:LOW..HIGH/PERIOD: `ramp:0.2..1/60s`, `spike:1..5/10min`, `sine:0..1/1h`.
+
+    Raises:
+        UsageError: not of that form, or factors and a period that nothing can be sent by.
+    """
+    if text == ShapeKind.FLAT:
+        return LoadShape()
+    found = _SHAPE.fullmatch(text)
+    try:
+        if found is None:
+            raise ValueError(text)
+        low, high = float(found["low"]), float(found["high"])
+        period_s = float(found["period"]) * _SECONDS[found["unit"]]
+    except ValueError as error:
+        raise UsageError(
+            f"'{text}' is not a shape of a load",
+            next_step="write flat, or ramp, step, spike or sine as KIND:LOW..HIGH/PERIOD "
+            "with s, min or h, for example ramp:0.2..1/60s",
+        ) from error
+    shape = LoadShape(ShapeKind(found["kind"]), low, high, period_s)
+    check_shape(shape)
+    return shape
+
+
+def shape_text(shape: LoadShape) -> str:
+    """What `parse_shape` reads as this shape."""
+    if shape.kind is ShapeKind.FLAT:
+        return str(shape.kind)
+    low, high, period_s = (_plain(one) for one in (shape.low, shape.high, shape.period_s))
+    return f"{shape.kind}:{low}..{high}/{period_s}s"
+
+
+def check_shape(shape: LoadShape) -> None:
+    """Refuse a shape that nothing can be sent by.
+
+    Raises:
+        UsageError: a factor that is negative or no number, both 0, or no time to change in.
+    """
+    factors = (shape.low, shape.high)
+    if not all(isfinite(one) and one >= 0 for one in factors) or not any(factors):
+        raise UsageError(
+            f"a shape from {shape.low:g} to {shape.high:g}: factors are 0 or more, one above 0"
+        )
+    if not (isfinite(shape.period_s) and shape.period_s > 0):
+        raise UsageError(f"a shape's period of {shape.period_s:g} s: it must be above 0")
+
+
+def parse_mix(text: str) -> Mix:
+    """Read `1:0.7,8:0.3`; weights need not add up to one.
+
+    Raises:
+        UsageError: not of that form, or a mix that `check_mix` refuses.
+    """
+    mix = []
+    for part in text.split(","):
+        size, colon, weight = part.partition(":")
+        try:
+            mix.append((int(size), float(weight if colon else "")))
+        except ValueError as error:
+            raise UsageError(
+                f"'{text}' is not a mix: '{part}'",
+                next_step="write it as SIZE:WEIGHT,SIZE:WEIGHT, for example 1:0.7,8:0.3",
+            ) from error
+    check_mix("the mix", mix)
+    return tuple(mix)
+
+
+def mix_text(mix: Mix) -> str:
+    """What `parse_mix` reads as this mix."""
+    return ",".join(f"{size}:{_plain(weight)}" for size, weight in mix)
+
+
+def check_mix(what: str, mix: Sequence[tuple[int, float]]) -> None:
+    """Refuse sizes and weights that nothing can be drawn by.
+
+    Raises:
+        UsageError: a size below 1, a size twice, or a weight that is not above 0.
+    """
+    for size, weight in mix:
+        if size < 1:
+            raise UsageError(f"{what} has a size of {size}: it must be 1 or more")
+        if not (isfinite(weight) and weight > 0):
+            raise UsageError(f"{what} gives {size} a weight of {weight:g}: it must be above 0")
+    for size, times in Counter(size for size, _ in mix).items():
+        if times > 1:
+            raise UsageError(f"{what} names {size} more than once")
+
+
+def _plain(number: float) -> str:
+    """All digits of a number, without an exponent: `0.00001`, `600`."""
+    return format(Decimal(repr(float(number))).normalize(), "f")

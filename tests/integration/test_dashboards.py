@@ -30,7 +30,7 @@ from harness.serving.embedded.environment import ServerEnvironment
 from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
 from harness.telemetry.exposition.monitor import LoadMonitor
-from harness.telemetry.exposition.server import MetricsServer
+from harness.telemetry.exposition.page import MetricsServer
 from tests.sample_run import sample_run
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(480)]

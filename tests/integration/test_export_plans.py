@@ -16,7 +16,7 @@ from harness.export import tensorrt as plans
 from harness.export import variants
 from harness.export.checkpoint import open_checkpoint
 from harness.export.convert import calibration_batches
-from harness.export.executors import OnnxExecutor
+from harness.export.parity import OnnxExecutor
 from harness.export.tensorrt import PlanHome, PlanSettings
 from harness.export.variants import ExportJob, export_variants
 from harness.serving.repository import model_config

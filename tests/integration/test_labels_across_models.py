@@ -17,10 +17,9 @@ from harness.flow.inputs import check_inputs
 from harness.flow.options import ignore_progress
 from harness.flow.preparation import open_families
 from harness.quality.collection import collect_outcomes
-from harness.quality.pairs import compare_with_teacher
+from harness.quality.losses import compare_with_teacher
 from harness.study.file import load_study
-from harness.tasks.classification.relabelling import find_relabelling
-from harness.tasks.classification.shifts import confusions
+from harness.tasks.classification.confusions import confusions, find_relabelling
 from harness.types import ModelFormat, ModelVariant, Precision, TensorSpec
 from tests.tiny_models import LINES, make_classifier
 

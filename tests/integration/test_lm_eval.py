@@ -14,12 +14,10 @@ import pytest
 from harness.errors import ServerError
 from harness.export.checkpoint import open_checkpoint
 from harness.export.variants import ExportJob, export_variants
-from harness.quality.answer_cache import AnswerCache
 from harness.quality.lm_eval.evaluation import evaluate_task
 from harness.quality.lm_eval.model import ServedLM
-from harness.quality.lm_eval.quiet import lm_eval_quiet
-from harness.quality.lm_eval.tasks import LoadedTask, TaskRequest, load_tasks
-from harness.quality.token_scores import TokenScorer
+from harness.quality.lm_eval.tasks import LoadedTask, TaskRequest, lm_eval_quiet, load_tasks
+from harness.quality.token_scores import AnswerCache, TokenScorer
 from harness.serving.embedded.environment import ServerEnvironment
 from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient

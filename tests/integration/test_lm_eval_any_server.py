@@ -14,7 +14,7 @@ import yaml
 
 from harness.cli.main import run_command
 from harness.errors import EXIT_ENVIRONMENT, EXIT_USAGE
-from harness.quality.lm_eval.quiet import lm_eval_quiet
+from harness.quality.lm_eval.tasks import lm_eval_quiet
 from harness.runs.folder import read_run
 from tests.bare_language_model import Bare, LanguageServer, language_server
 from tests.lm_tasks import multiple_choice, write_task

@@ -17,7 +17,7 @@ import pytest
 
 from harness.quality.lm_eval.generation import end_tokens, generation_settings
 from harness.quality.lm_eval.model import ServedLM
-from harness.quality.lm_eval.quiet import lm_eval_quiet
+from harness.quality.lm_eval.tasks import lm_eval_quiet
 from harness.quality.token_scores import TokenScorer
 from harness.tasks.tokenizers import load_tokenizer
 from harness.types import ModelFormat, ModelVariant, Precision, Role, TensorSpec

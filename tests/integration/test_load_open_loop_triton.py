@@ -30,7 +30,7 @@ from harness.load.transports.opening import transport_opener
 from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
 from harness.types import ModelVariant, WireProtocol
-from harness.types.load_texts import parse_arrivals
+from harness.types.workloads import parse_arrivals
 
 pytestmark = pytest.mark.triton
 

@@ -14,7 +14,7 @@ import yaml
 
 from harness.cli.main import run_command
 from harness.quality.collection import collect_outcomes
-from harness.quality.lm_eval.quiet import lm_eval_quiet
+from harness.quality.lm_eval.tasks import lm_eval_quiet
 from harness.quality.scores import score
 from harness.runs.folder import read_run
 from harness.study import CausalLanguageModelling, CsvData

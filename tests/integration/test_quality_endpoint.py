@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from harness.errors import ServerError
 from harness.quality.collection import collect_outcomes, read_outcomes, write_outcomes
-from harness.quality.pairs import batch_consistency
+from harness.quality.losses import batch_consistency
 from harness.quality.scores import score
 from harness.serving.embedded.environment import ServerEnvironment
 from harness.serving.embedded.server import EmbeddedTriton

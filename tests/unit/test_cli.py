@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.demo import quick_study
+from harness.cli.load_plan import TrafficOptions
 from harness.cli.main import run_command
-from harness.cli.run_options import cpu_list, parse_cpus
+from harness.cli.options import cpu_list, parse_cpus
+from harness.cli.run import override, quick_study
 from harness.cli.serve import parse_ports
 from harness.cli.session import resume_command
-from harness.cli.sweep import override
-from harness.cli.traffic import TrafficOptions
 from harness.errors import ObjectiveError, StudyError, UsageError
 from harness.flow.manifest import command_line
 from harness.study.file import load_study, parse_study

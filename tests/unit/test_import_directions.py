@@ -87,7 +87,7 @@ def test_files_that_go_on_the_path_hide_no_package(folder):
 def test_a_report_rebuilds_without_the_training_and_serving_stack():
     """On a laptop with the base install alone, from a run folder."""
     code = (
-        "import sys, harness.report.build, harness.analysis.latency, harness.planning.search;"
+        "import sys, harness.report.build, harness.analysis.percentiles, harness.planning.search;"
         "heavy = {'torch', 'transformers', 'tritonclient', 'locust', 'gevent', 'grpc'};"
         "print(sorted(heavy & set(sys.modules)))"
     )

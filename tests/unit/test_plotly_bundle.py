@@ -12,7 +12,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from harness.errors import EnvironmentFailure
-from harness.report import html
+from harness.report import page
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = b"/* plotly.js, cartesian */"
@@ -86,10 +86,10 @@ def test_a_bundle_that_is_there_is_left_alone(build, monkeypatch, tmp_path):
 
 
 def test_an_installation_without_any_bundle_says_what_to_do(monkeypatch, tmp_path):
-    monkeypatch.setattr(html, "_TEMPLATES", tmp_path)
-    monkeypatch.setattr(html, "find_spec", lambda name: None)
+    monkeypatch.setattr(page, "_TEMPLATES", tmp_path)
+    monkeypatch.setattr(page, "find_spec", lambda name: None)
     with pytest.raises(EnvironmentFailure, match=r"plotly\.js") as caught:
-        html.compressed_plotly()
+        page.compressed_plotly()
     assert "pip install" in caught.value.next_step
 
 

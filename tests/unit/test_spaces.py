@@ -3,10 +3,10 @@
 import pytest
 
 from harness.errors import UsageError
-from harness.flow.external.control import with_serving
+from harness.flow.external.study import with_serving
 from harness.flow.spaces import serving_configs, workloads
 from harness.flow.sweep import offered_configs
-from harness.load.schedule.workload import check_workload
+from harness.load.schedule.arrivals import check_workload
 from harness.serving.repository import accelerator_parameters
 from harness.study import ServingSpace, variants_of
 from harness.study.file import parse_study

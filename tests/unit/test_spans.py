@@ -34,7 +34,7 @@ from harness.runs.folder import RunFolder, read_run
 from harness.runs.tables import trials_table
 from harness.study.objective import parse_objective
 from harness.telemetry.exposition.monitor import LoadMonitor, labels_of
-from harness.telemetry.exposition.server import MonitorCollector
+from harness.telemetry.exposition.page import MonitorCollector
 from harness.types import (
     SPANS,
     Decision,

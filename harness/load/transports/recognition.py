@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from harness.load.transports.contract import Layout, WireAnswer, layout_of
+from harness.load.transports.contract import MARK, WIDTH, Layout, WireAnswer, holes_of, layout_of
 from harness.load.transports.grpc.frames import (
     DATA,
     END_HEADERS,
@@ -21,7 +21,6 @@ from harness.load.transports.grpc.frames import (
     WINDOW_UPDATE,
     read_header,
 )
-from harness.load.transports.request_ids import MARK, WIDTH, holes_of
 
 LENGTHS = 256
 FORMS_PER_LENGTH = 4

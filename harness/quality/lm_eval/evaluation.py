@@ -12,8 +12,7 @@ from typing import Any, Protocol
 
 from harness.metrics import TASK_SEPARATOR, described
 from harness.quality.lm_eval.model import RequestCounts
-from harness.quality.lm_eval.quiet import lm_eval_quiet
-from harness.quality.lm_eval.tasks import FEWSHOT_SEED, LoadedTask
+from harness.quality.lm_eval.tasks import FEWSHOT_SEED, LoadedTask, lm_eval_quiet
 from harness.quality.token_scores import ScoringCounts
 from harness.system.storage import replace_text, storage_errors, utc_now
 from harness.types import ModelVariant

@@ -9,20 +9,52 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import logging
 import os
 import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from harness.errors import DataError, UsageError
 from harness.quality.lm_eval.generation import not_kept
-from harness.quality.lm_eval.quiet import lm_eval_quiet
-from harness.system.libraries import require_extra
+from harness.system.libraries import quiet, require_extra
+
+_TALKATIVE = ("lm_eval", "datasets", "huggingface_hub")
+_ONE_PROCESS = "DISABLE_MULTIPROC"
+"""lm-eval's: its bootstrap would fork this process, which holds gRPC channels."""
+
+
+@contextmanager
+def lm_eval_quiet() -> Iterator[None]:
+    """Mute log lines below error and every bar; keep lm-eval's bootstrap in this process."""
+    from tqdm import tqdm
+
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    levels = [logger.level for logger in loggers]
+    drawing = tqdm.__init__
+    before = os.environ.get(_ONE_PROCESS)
+    os.environ[_ONE_PROCESS] = "1"
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        tqdm.__init__ = partialmethod(drawing, disable=True)
+        with quiet():
+            yield
+    finally:
+        tqdm.__init__ = drawing
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if before is None:
+            os.environ.pop(_ONE_PROCESS, None)
+        else:
+            os.environ[_ONE_PROCESS] = before
+
 
 FEWSHOT_SEED = 1234
 """lm-eval's own default: the same examples stand in the prompts."""

@@ -11,9 +11,8 @@ import pandas as pd
 from harness.report.card.section import CardSection, card_section
 from harness.report.card.values import CardRow, cards_of
 from harness.report.findings import Setting, warnings_of
-from harness.report.html import render_page
 from harness.report.markdown import facts_list, table_blocks, text
-from harness.report.page import machine_words
+from harness.report.page import machine_words, render_page
 from harness.report.plots.base import VariantStyle, styles_of
 from harness.report.tables.model import Table
 from harness.report.tables.provenance import environment_table, when

@@ -17,8 +17,7 @@ from harness.report.plots.base import (
 from harness.report.selection import FamilyResults, leading_trials
 from harness.runs.series import LoadSeries, SecondPoint, SlicePoint
 from harness.types import TrialResult
-from harness.words.labels import shortened
-from harness.words.loads import load_words
+from harness.words.labels import load_words, shortened
 from harness.words.numbers import milliseconds, number, seconds
 
 SHORTEST_START_S = 3.0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from harness.report.plots.base import Json, Plot, axis, base_layout, safe
 from harness.report.selection import FamilyResults, alone_of, best_by_batch, latency_split
-from harness.report.tables.ensembles import part_title
+from harness.report.tables.costs import part_title
 from harness.types import ModelVariant, TrialResult
 from harness.words.labels import short_names, shortened, trial_words
 from harness.words.numbers import count, number, percent

@@ -9,8 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from harness.report.findings import Setting
-from harness.report.html import render_page
-from harness.report.page import machine_words
+from harness.report.page import machine_words, render_page
 from harness.report.plots.base import Plot
 from harness.report.profile.findings import (
     RUNTIMES,

@@ -17,7 +17,7 @@ from harness.types import (
     Trial,
     Workload,
 )
-from harness.types.load_texts import arrivals_text, mix_text, shape_text
+from harness.types.workloads import arrivals_text, mix_text, shape_text
 from harness.words.numbers import MISSING, megabytes, number, percent
 
 _GIGABYTE = 10**9

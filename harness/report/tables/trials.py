@@ -24,14 +24,12 @@ from harness.words.labels import (
     batch_words,
     cause_title,
     causes,
-    trial_words,
-)
-from harness.words.loads import (
     is_open,
     load_amount,
     load_parts,
     offered_words,
     throughput_span,
+    trial_words,
 )
 from harness.words.numbers import (
     MISSING,

@@ -24,7 +24,7 @@ from harness.types.limits import (
     RATE_SHORTFALL,
     allowed_late_ms,
 )
-from harness.words.loads import asked_rate, cached_words, is_open, lost_words, offered_words
+from harness.words.labels import asked_rate, cached_words, is_open, lost_words, offered_words
 from harness.words.numbers import (
     MISSING,
     asked_percent,

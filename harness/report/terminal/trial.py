@@ -21,13 +21,16 @@ from harness.types import (
     ServingConfig,
     TrialResult,
 )
-from harness.words.labels import SIGNS, again_words, serving_words, workload_words
-from harness.words.loads import (
+from harness.words.labels import (
+    SIGNS,
+    again_words,
     cached_words,
     is_open,
     lost_words,
     offered_words,
+    serving_words,
     throughput_span,
+    workload_words,
 )
 from harness.words.numbers import (
     MISSING,

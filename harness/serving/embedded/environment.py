@@ -27,12 +27,13 @@ from filelock import FileLock, Timeout
 
 from harness.serving.embedded.installation import (
     STAGE,
+    Interpreter,
     check_room,
+    choose_interpreter,
     install,
     step_count,
     storage_faults,
 )
-from harness.serving.embedded.interpreters import Interpreter, choose_interpreter
 from harness.system.storage import cache_root
 from harness.types import Progress
 

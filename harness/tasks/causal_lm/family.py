@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from harness.statistics.metrics import Statistic
 from harness.statistics.paired import Mask, Measure, PairedRows
-from harness.tasks.causal_lm.chain import likelihood_chain
 from harness.tasks.causal_lm.outcomes import (
     TokenAnswer,
     WindowOutcomes,
@@ -19,10 +18,15 @@ from harness.tasks.causal_lm.outcomes import (
     restore_windows,
     window_outcomes,
 )
-from harness.tasks.causal_lm.rows import WindowDataset, encode_windows, read_documents
-from harness.tasks.causal_lm.section import CausalLanguageModelling
+from harness.tasks.causal_lm.rows import (
+    CausalLanguageModelling,
+    WindowDataset,
+    encode_windows,
+    read_documents,
+)
 from harness.tasks.causal_lm.statistics import (
     language_statistics,
+    likelihood_chain,
     log_likelihood_change_nats,
     paired_bits,
     paired_measures,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from harness.statistics.metrics import Statistic
 from harness.statistics.paired import Mask, Measure, PairedRows, paired_scores
-from harness.tasks.classification.calibration import calibration_measures
+from harness.tasks.classification.confusions import USUAL, class_details, find_relabelling
 from harness.tasks.classification.outcomes import (
     ClassAnswer,
     LabelOutcomes,
@@ -23,17 +23,16 @@ from harness.tasks.classification.outcomes import (
     read_logits,
     restore_classes,
 )
-from harness.tasks.classification.relabelling import USUAL, find_relabelling
 from harness.tasks.classification.rows import (
     LabelledDataset,
     LabelledSamples,
+    SequenceClassification,
     encode_labelled,
     read_labelled,
 )
-from harness.tasks.classification.section import SequenceClassification
-from harness.tasks.classification.shifts import class_details
 from harness.tasks.classification.statistics import (
     answered_rows,
+    calibration_measures,
     classification_statistics,
     kl_to_teacher_nats,
     label_distribution,
@@ -46,11 +45,10 @@ from harness.tasks.encoding import EncodedDataset
 from harness.tasks.family import Reading, TaskFamily
 from harness.tasks.losses import Confidence, LossDetails, Step, chain_of_rows
 from harness.tasks.model_inputs import ModelInputs
-from harness.tasks.outcomes import Batch, Columns, RowAnswer, StoredOutcomes, Tensors
+from harness.tasks.outcomes import Batch, Columns, RowAnswer, StoredOutcomes, Tensors, TextAnswer
 from harness.tasks.parity import Inputs, Probe, class_probe
 from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples
-from harness.tasks.text_in import TextAnswer
 from harness.types import ModelVariant, TensorSpec
 from harness.types.losses import LossChain, Relabelling
 

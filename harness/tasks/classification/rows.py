@@ -1,16 +1,17 @@
-"""The rows of a classification: texts or pairs with one label each, read and encoded."""
+"""The rows of a classification: its section of the study, texts with a label read and encoded."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from harness.tasks.classification.section import SequenceClassification
+from harness.system.strict import PositiveInt
 from harness.tasks.encoding import EncodedDataset, encode_texts, fields_of
 from harness.tasks.family import Reading
 from harness.tasks.label_values import form_of
@@ -19,9 +20,25 @@ from harness.tasks.model_inputs import ModelInputs
 from harness.tasks.rows import DataTable, refuse
 from harness.tasks.rowwise import OF_ALL, PER_ROW, rowwise
 from harness.tasks.samples import Samples, digest_of, draw, read_texts, slice_columns
+from harness.tasks.section import Data, PaddedSection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+class SequenceClassification(PaddedSection):
+    """One label for a text or a pair of texts."""
+
+    kind: Literal["sequence-classification"]
+    data: Data
+    text: str = Field("text", description="Column of the text (of a pair: the first).")
+    text_pair: str | None = Field(None, description="Column of the pair's second text.")
+    label: str = Field("label", description="Column of the label: a name or a class index.")
+    labels: list[str] | None = Field(
+        None, description="Class names in the data's order; default: the checkpoint's id2label."
+    )
+    max_length: PositiveInt = Field(128, description="Tokens; longer samples are truncated.")
+    samples: PositiveInt | None = Field(None, description="At most this many, drawn with the seed.")
 
 
 @dataclass(frozen=True, kw_only=True)

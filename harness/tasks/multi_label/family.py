@@ -29,10 +29,10 @@ from harness.tasks.multi_label.relabelling import find_relabelling
 from harness.tasks.multi_label.rows import (
     LabelSetDataset,
     LabelSetSamples,
+    MultiLabelClassification,
     encode_label_sets,
     read_label_sets,
 )
-from harness.tasks.multi_label.section import MultiLabelClassification
 from harness.tasks.multi_label.statistics import (
     certainty,
     kl_to_teacher_nats,
@@ -40,11 +40,18 @@ from harness.tasks.multi_label.statistics import (
     label_set_statistics,
     paired_measures,
 )
-from harness.tasks.outcomes import Batch, Columns, RowAnswer, StoredOutcomes, Tensors, matrix_column
+from harness.tasks.outcomes import (
+    Batch,
+    Columns,
+    RowAnswer,
+    StoredOutcomes,
+    Tensors,
+    TextAnswer,
+    matrix_column,
+)
 from harness.tasks.parity import Inputs, Probe
 from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples
-from harness.tasks.text_in import TextAnswer
 from harness.types import ModelVariant, TensorSpec
 from harness.types.losses import LossChain, Relabelling
 

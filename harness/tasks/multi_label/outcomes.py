@@ -22,10 +22,10 @@ from harness.tasks.outcomes import (
     RowAnswer,
     StoredOutcomes,
     Tensors,
+    TextAnswer,
     matrix_column,
 )
 from harness.tasks.rowwise import OF_ALL, PER_ROW, Positions, rowwise
-from harness.tasks.text_in import TextAnswer
 from harness.types import ModelVariant, TensorSpec
 
 Mask = NDArray[np.bool_]

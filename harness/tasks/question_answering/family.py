@@ -15,21 +15,21 @@ from harness.tasks.family import Reading, TaskFamily
 from harness.tasks.model_inputs import ModelInputs
 from harness.tasks.outcomes import Batch, RowAnswer, StoredOutcomes, Tensors
 from harness.tasks.parity import Inputs, Probe
-from harness.tasks.question_answering.answers import question_statistics
 from harness.tasks.question_answering.outcomes import (
     QuestionOutcomes,
     SpanAnswer,
     compared_spans,
     question_outcomes,
+    question_statistics,
     read_spans,
     restore_questions,
 )
 from harness.tasks.question_answering.rows import (
+    QuestionAnswering,
     QuestionDataset,
     encode_questions,
     read_questions,
 )
-from harness.tasks.question_answering.section import QuestionAnswering
 from harness.tasks.samples import Samples
 from harness.types import ModelVariant, TensorSpec
 

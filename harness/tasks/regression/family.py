@@ -8,34 +8,34 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.statistics.correlations import regression_statistics
-from harness.statistics.metrics import Statistic
+from harness.statistics.metrics import Statistic, regression_statistics
 from harness.statistics.paired import Mask, Measure, PairedRows, paired_scores
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.family import Reading, TaskFamily
 from harness.tasks.losses import LossDetails, Step, chain_of_rows
 from harness.tasks.model_inputs import ModelInputs
-from harness.tasks.outcomes import Batch, RowAnswer, StoredOutcomes, Tensors
+from harness.tasks.outcomes import Batch, RowAnswer, StoredOutcomes, Tensors, TextAnswer
 from harness.tasks.parity import Inputs, Probe, class_probe
 from harness.tasks.regression.outcomes import (
     NumberAnswer,
     NumberOutcomes,
     compared_numbers,
     number_outcomes,
+    own_measures,
+    paired_measures,
     read_numbers,
     restore_numbers,
+    worst_numbers,
 )
 from harness.tasks.regression.rows import (
     NumberDataset,
     NumberedSamples,
+    Regression,
     encode_numbered,
     read_numbered,
 )
-from harness.tasks.regression.section import Regression
-from harness.tasks.regression.statistics import own_measures, paired_measures, worst_numbers
 from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples
-from harness.tasks.text_in import TextAnswer
 from harness.types import ModelVariant, TensorSpec
 from harness.types.losses import LossChain
 

@@ -1,25 +1,41 @@
-"""The rows of a regression: texts or pairs with a number each, read and encoded."""
+"""The rows of a regression: its section of the study, texts with a number read and encoded."""
 
 from __future__ import annotations
 
 import json
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from harness.system.strict import PositiveInt
 from harness.tasks.encoding import EncodedDataset, encode_texts, fields_of
 from harness.tasks.family import Reading
 from harness.tasks.model_inputs import ModelInputs
-from harness.tasks.regression.section import Regression
 from harness.tasks.rows import DataTable, refuse
 from harness.tasks.rowwise import PER_ROW, rowwise
 from harness.tasks.samples import Samples, digest_of, draw, read_texts, slice_columns
+from harness.tasks.section import Data, PaddedSection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+class Regression(PaddedSection):
+    """A number for a text or a pair of texts: a grade, a similarity, a price."""
+
+    kind: Literal["regression"]
+    data: Data
+    text: str = Field("text", description="Column of the text (of a pair: the first).")
+    text_pair: str | None = Field(None, description="Column of the pair's second text.")
+    label: str = Field(
+        "label", description="Column of the right number, in the unit that the model answers in."
+    )
+    max_length: PositiveInt = Field(128, description="Tokens; longer samples are truncated.")
+    samples: PositiveInt | None = Field(None, description="At most this many, drawn with the seed.")
 
 
 @dataclass(frozen=True, kw_only=True)

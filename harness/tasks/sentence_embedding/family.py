@@ -16,18 +16,11 @@ from harness.tasks.encoding import EncodedDataset
 from harness.tasks.family import Reading, TaskFamily
 from harness.tasks.losses import Division, LossDetails, Step
 from harness.tasks.model_inputs import ModelInputs
-from harness.tasks.outcomes import Batch, RowAnswer, StoredOutcomes, Tensors
+from harness.tasks.outcomes import Batch, RowAnswer, StoredOutcomes, Tensors, TextAnswer
 from harness.tasks.parity import Inputs, Probe
 from harness.tasks.rows import DataTable
 from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples
-from harness.tasks.sentence_embedding.encoding import (
-    EmbeddingDataset,
-    encode_embeddings,
-    longest,
-    modules_of,
-    prompts,
-)
 from harness.tasks.sentence_embedding.losses import (
     OF_PAIRS,
     OF_QUERIES,
@@ -41,6 +34,8 @@ from harness.tasks.sentence_embedding.outcomes import (
     EmbeddingOutcomes,
     VectorAnswer,
     compared_vectors,
+    cosines,
+    embedding_statistics,
     read_vectors,
     restore_vectors,
     text_vector_outcomes,
@@ -52,13 +47,16 @@ from harness.tasks.sentence_embedding.recognition import (
     retrieval_beside,
 )
 from harness.tasks.sentence_embedding.rows import (
+    EmbeddingDataset,
     EmbeddingSamples,
+    SentenceEmbedding,
+    encode_embeddings,
+    longest,
+    modules_of,
+    prompts,
     read_embeddings,
     with_prompts,
 )
-from harness.tasks.sentence_embedding.section import SentenceEmbedding
-from harness.tasks.sentence_embedding.statistics import cosines, embedding_statistics
-from harness.tasks.text_in import TextAnswer
 from harness.types import ModelVariant, TensorSpec
 from harness.types.losses import LossChain, SliceLoss
 

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from harness.statistics.intervals import bounds, side_by_side
 from harness.statistics.metrics import Statistic
 from harness.tasks.losses import MOST_EXAMPLES, Division, LossDetails, Step, shortened
-from harness.tasks.sentence_embedding.encoding import EmbeddingDataset
-from harness.tasks.sentence_embedding.outcomes import EmbeddingOutcomes
-from harness.tasks.sentence_embedding.statistics import (
+from harness.tasks.sentence_embedding.outcomes import (
+    EmbeddingOutcomes,
     cosines,
     pairs_statistic,
     rank_queries,
     retrieval_statistic,
 )
+from harness.tasks.sentence_embedding.rows import EmbeddingDataset
 from harness.types.losses import ChainLink, Estimate, LossChain, SliceLoss, WorstExample
 
 OF_PAIRS, OF_QUERIES = "sts_spearman", "ndcg_at_10"

@@ -1,13 +1,21 @@
-"""The vectors that a model answered, and how they are kept."""
+"""The vectors that a model answered, how they are kept, and how good they are.
+
+Retrieval is exact: every query against every document, ranked by the checkpoint's similarity, equal
+ones in the corpus' order. Of a query, nDCG@10 is trec_eval's (gain: the relevance as it is;
+discount: log2 of rank + 1), and recall@k the share of its relevant documents among the first k. A
+document is not found by the query of the same id, as BEIR counts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 
+from harness.statistics.metrics import Statistic, correlates, share_statistic, spearman_sums
 from harness.tasks.outcomes import (
     Batch,
     Columns,
@@ -18,7 +26,7 @@ from harness.tasks.outcomes import (
     matrix_column,
 )
 from harness.tasks.rowwise import PER_ROW, rowwise
-from harness.tasks.sentence_embedding.encoding import EmbeddingDataset
+from harness.tasks.sentence_embedding.rows import EmbeddingDataset, ScoredPairs
 from harness.types import ModelVariant
 
 
@@ -100,3 +108,170 @@ def text_vector_outcomes(
 def restore_vectors(stored: StoredOutcomes) -> EmbeddingOutcomes:
     """Read outcomes back."""
     return EmbeddingOutcomes(**stored.common, vectors=stored.matrix("embedding"))
+
+
+Floats = NDArray[np.float64]
+Vectors = NDArray[np.float32]
+Integers = NDArray[np.int64]
+NDCG_AT = 10
+RECALL_AT = (10, 100)
+_BLOCK = 256
+"""Queries ranked at once: bounds the memory."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """How each query did, (queries,) each."""
+
+    ndcg: Floats
+    """nDCG at 10 of each query, 0 to 1."""
+    recall: Mapping[int, Floats]
+    """Recall of each query, by k, 0 to 1."""
+
+
+def cosines(first: Vectors, second: Vectors) -> Floats:
+    """Cosine of each pair of rows, (rows,); NaN where a vector has no length."""
+    a, b = first.astype(np.float64), second.astype(np.float64)
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    undefined = np.full(len(a), np.nan)
+    found: Floats = np.divide((a * b).sum(axis=1), lengths, out=undefined, where=lengths > 0)
+    return found
+
+
+def rank(
+    queries: Vectors,
+    documents: Vectors,
+    relevance: Sequence[Mapping[int, float]],
+    *,
+    left_out: Sequence[int | None],
+    dot: bool = False,
+) -> Ranked:
+    """Rank every document for every query.
+
+    Args:
+        queries: (queries, dimensions); a row of NaN finds nothing.
+        documents: (documents, dimensions); a row of NaN is never found.
+        relevance: of each query, relevance above 0 by position of the document; never empty.
+        left_out: the document that each query is, or None.
+        dot: rank by the dot product rather than the cosine.
+    """
+    q, d = _lengthened(queries, dot=dot), _lengthened(documents, dot=dot)
+    known = np.isfinite(d).all(axis=1)
+    ndcg = np.zeros(len(q))
+    recall = {k: np.zeros(len(q)) for k in RECALL_AT}
+    most = min(max(RECALL_AT), len(d))
+    for start in range(0, len(q), _BLOCK):
+        block = q[start : start + _BLOCK]
+        scores = np.where(known, np.nan_to_num(block) @ np.nan_to_num(d).T, -np.inf)
+        for place, row in enumerate(scores):
+            query = start + place
+            own = left_out[query]
+            if own is not None:
+                row[own] = -np.inf
+            if not np.isfinite(block[place]).all():
+                continue
+            found = _first(row, most)
+            ndcg[query] = _ndcg(found, relevance[query])
+            for k, values in recall.items():
+                hits = sum(int(one) in relevance[query] for one in found[:k])
+                values[query] = hits / len(relevance[query])
+    return Ranked(ndcg, recall)
+
+
+def _lengthened(vectors: Vectors, *, dot: bool) -> Floats:
+    """As they are for dot products, of length 1 for cosines."""
+    values = vectors.astype(np.float64)
+    if dot:
+        return values
+    lengths = np.linalg.norm(values, axis=1, keepdims=True)
+    undefined = np.full_like(values, np.nan)
+    found: Floats = np.divide(values, lengths, out=undefined, where=lengths > 0)
+    return found
+
+
+def _first(scores: Floats, most: int) -> Integers:
+    """Positions of the highest scores, highest first; equal ones by position; none of -inf."""
+    order = np.argsort(-scores, kind="stable")[:most]
+    return order[np.isfinite(scores[order])]
+
+
+def _ndcg(found: Integers, relevance: Mapping[int, float]) -> float:
+    discounts = np.log2(np.arange(2, NDCG_AT + 2))
+    gains = np.array([relevance.get(int(one), 0.0) for one in found[:NDCG_AT]])
+    ideal = np.array(sorted(relevance.values(), reverse=True)[:NDCG_AT])
+    best = float((ideal / discounts[: len(ideal)]).sum())
+    return float((gains / discounts[: len(gains)]).sum()) / best
+
+
+def embedding_statistics(
+    vectors: Vectors, dataset: EmbeddingDataset, kept: NDArray[np.bool_]
+) -> tuple[Statistic, ...]:
+    """Spearman's correlation of cosines with the scores of pairs, nDCG and recall.
+
+    Args:
+        vectors: of every text, (rows, dimensions); NaN where unanswered.
+        dataset: what they are judged by.
+        kept: texts that count, (rows,): a pair with another is left out, a query finds nothing,
+            a document is never found.
+    """
+    found: list[Statistic] = []
+    if dataset.scored is not None:
+        first, second = np.array(dataset.scored.first), np.array(dataset.scored.second)
+        pairs = pairs_statistic(vectors, dataset.scored, kept[first] & kept[second])
+        found += [pairs] if pairs is not None else []
+    if dataset.retrieval is not None:
+        known = np.where(kept[:, None], vectors, np.nan).astype(np.float32)
+        ranked = rank_queries(known, dataset)
+        found.append(share_statistic(f"ndcg_at_{NDCG_AT}", ranked.ndcg))
+        found += [share_statistic(f"recall_at_{k}", ranked.recall[k]) for k in RECALL_AT]
+    return tuple(found)
+
+
+def pairs_statistic(
+    vectors: Vectors, scored: ScoredPairs, inside: NDArray[np.bool_]
+) -> Statistic | None:
+    """Spearman's correlation of cosines with scores over some pairs.
+
+    Args:
+        vectors: of every text, (rows, dimensions).
+        scored: the pairs.
+        inside: those that count, (pairs,); both texts of each are answered.
+
+    Returns:
+        None where it is not defined: of fewer than three pairs, where all are alike, or where a
+        vector has no length.
+    """
+    first, second = np.array(scored.first)[inside], np.array(scored.second)[inside]
+    near = cosines(vectors[first], vectors[second])
+    scores = np.array(scored.scores)[inside]
+    if not np.isfinite(near).all() or not correlates(near, scores):
+        return None
+    value = float(scipy.stats.spearmanr(near, scores).statistic)
+    return Statistic("sts_spearman", value, spearman_sums(near, scores))
+
+
+def retrieval_statistic(
+    vectors: Vectors, dataset: EmbeddingDataset, inside: NDArray[np.bool_]
+) -> Statistic | None:
+    """nDCG@10 over some queries, (queries,), against all documents; None where there are none."""
+    if not inside.any():
+        return None
+    return share_statistic(f"ndcg_at_{NDCG_AT}", rank_queries(vectors, dataset).ndcg[inside])
+
+
+def rank_queries(vectors: Vectors, dataset: EmbeddingDataset) -> Ranked:
+    """How each query of a data set's retrieval set does.
+
+    Args:
+        vectors: of every text, (rows, dimensions); a row of NaN finds nothing and is not found.
+        dataset: which has a retrieval set.
+    """
+    one = dataset.retrieval
+    assert one is not None  # noqa: S101  (the caller's promise; tells the type checker)
+    return rank(
+        vectors[list(one.queries)],
+        vectors[list(one.documents)],
+        one.relevance,
+        left_out=one.left_out,
+        dot=dataset.similarity == "dot",
+    )

@@ -1,17 +1,92 @@
-"""Texts of a study's pairs and of its retrieval set, each asked once."""
+"""The rows of sentence embeddings: their section of the study, texts read once and encoded."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from harness.errors import CheckpointError
+from harness.system.strict import PositiveInt, Strict, resolve
+from harness.tasks.encoding import EncodedDataset, encode_texts, fields_of
 from harness.tasks.family import Reading
+from harness.tasks.model_inputs import ModelInputs
 from harness.tasks.rows import DataTable, read_table, read_text, refuse
+from harness.tasks.rowwise import OF_ALL, cut_by, rowwise
 from harness.tasks.samples import Samples, digest_of, draw, read_texts
-from harness.tasks.section import JsonLinesData
-from harness.tasks.sentence_embedding.section import RetrievalData, SentenceEmbedding
+from harness.tasks.section import JsonLinesData, PaddedSection
+from harness.tasks.sentence_embedding.modules import (
+    EmbeddingModules,
+    Similarity,
+    read_modules,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class RetrievalData(Strict):
+    """A small retrieval set in the files of BEIR."""
+
+    corpus: Path = Field(description="JSON lines with _id, text and perhaps title.")
+    queries: Path = Field(description="JSON lines with _id and text.")
+    relevance: Path = Field(
+        description="Which document answers which query: tab-separated query-id, corpus-id, score "
+        "with a header (BEIR's qrels), or TREC's four columns."
+    )
+
+    @field_validator("corpus", "queries", "relevance")
+    @classmethod
+    def _file_exists(cls, path: Path, info: ValidationInfo) -> Path:
+        resolved = resolve(path, info)
+        if not resolved.is_file():
+            raise ValueError(f"no such data file: {resolved}")
+        return resolved
+
+
+class SentenceEmbedding(PaddedSection):
+    """A vector for each text, judged by pairs with a score, by retrieval, or by the teacher's."""
+
+    kind: Literal["sentence-embedding"]
+    text: str = Field("text", description="Column of the text (of a pair: the first).")
+    text_pair: str | None = Field(None, description="Column of the pair's second text.")
+    score: str | None = Field(
+        None,
+        description="Column of the similarity of the two: a number, higher is more similar (STS).",
+    )
+    retrieval: RetrievalData | None = Field(
+        None, description="Queries, documents, and which of them answer which."
+    )
+    pooling: Literal["mean", "cls", "max", "last"] | None = Field(
+        None,
+        description="How token vectors become the text's, of checkpoints without modules.json; "
+        "default: what the checkpoint's own files say.",
+    )
+    normalised: bool | None = Field(
+        None, description="Whether vectors have length 1, of checkpoints without modules.json."
+    )
+    max_length: PositiveInt = Field(
+        256,
+        description="Tokens; longer texts are truncated, where a checkpoint's own max_seq_length "
+        "is less to that.",
+    )
+    samples: PositiveInt | None = Field(
+        None, description="At most this many pairs (or texts) of `data`, drawn with the seed."
+    )
+
+    @model_validator(mode="after")
+    def _score_is_of_a_pair(self) -> Self:
+        if (self.score is None) != (self.text_pair is None):
+            raise ValueError("'text_pair' and 'score' belong together: name both columns, or none")
+        if self.slices:
+            raise ValueError("'slices' are of rows with an answer, which an embedding is not")
+        return self
 
 
 @dataclass(frozen=True)
@@ -209,3 +284,101 @@ def with_prompts(samples: EmbeddingSamples, prompts: Mapping[str, str]) -> tuple
     return tuple(
         prompts[role] + text for text, role in zip(samples.texts, samples.roles, strict=True)
     )
+
+
+def _places(rows: NDArray[np.int64]) -> dict[int, int]:
+    return {old: new for new, old in enumerate(rows.tolist())}
+
+
+def _scored_among(dataset: EmbeddingDataset, rows: NDArray[np.int64]) -> ScoredPairs | None:
+    """The pairs of which both texts are taken; None where there are none."""
+    if dataset.scored is None:
+        return None
+    place = _places(rows)
+    pairs = zip(dataset.scored.first, dataset.scored.second, dataset.scored.scores, strict=True)
+    kept = [(place[a], place[b], score) for a, b, score in pairs if a in place and b in place]
+    if not kept:
+        return None
+    first, second, scores = zip(*kept, strict=True)
+    return ScoredPairs(first, second, scores)
+
+
+def _retrieval_among(dataset: EmbeddingDataset, rows: NDArray[np.int64]) -> Retrieval | None:
+    """The whole retrieval set; None where a query or document is not taken."""
+    one, place = dataset.retrieval, _places(rows)
+    if one is None or not all(text in place for text in (*one.queries, *one.documents)):
+        return None
+    return replace(
+        one,
+        queries=tuple(place[text] for text in one.queries),
+        documents=tuple(place[text] for text in one.documents),
+    )
+
+
+@rowwise
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingDataset(EncodedDataset):
+    """The encoded texts, and what their vectors are judged by."""
+
+    scored: ScoredPairs | None = field(metadata=cut_by(_scored_among))
+    retrieval: Retrieval | None = field(metadata=cut_by(_retrieval_among))
+    similarity: Similarity = field(metadata=OF_ALL)
+    """The similarity that ranks documents."""
+
+
+def modules_of(task: SentenceEmbedding, folder: Path) -> EmbeddingModules:
+    """A checkpoint's way from token vectors to the text's.
+
+    Raises:
+        CheckpointError: a module that is not known here, or no word on the pooling.
+    """
+    return read_modules(folder, pooling=task.pooling, normalised=task.normalised)
+
+
+def encode_embeddings(
+    task: SentenceEmbedding,
+    samples: Samples,
+    tokenizer: PreTrainedTokenizerBase,
+    inputs: ModelInputs,
+) -> EmbeddingDataset:
+    """Texts as tensors.
+
+    Raises:
+        DataError: they cannot be encoded.
+        CheckpointError: the checkpoint's modules are not known here.
+    """
+    modules = modules_of(task, Path(tokenizer.name_or_path))
+    _check_case(modules, tokenizer)
+    shorter = task.model_copy(update={"max_length": longest(task, modules)})
+    own = samples if isinstance(samples, EmbeddingSamples) else None
+    asked = replace(own, texts=with_prompts(own, prompts(modules))) if own else samples
+    encoded = encode_texts(shorter, asked, tokenizer, inputs, buckets=task.buckets)
+    return EmbeddingDataset(
+        **fields_of(encoded),
+        scored=own.scored if own else None,
+        retrieval=own.retrieval if own else None,
+        similarity=modules.similarity,
+    )
+
+
+def longest(task: SentenceEmbedding, modules: EmbeddingModules) -> int:
+    """Tokens of a text: the task's max_length, or the checkpoint's own where that is less."""
+    return min(task.max_length, modules.max_length or task.max_length)
+
+
+def prompts(modules: EmbeddingModules) -> dict[str, str]:
+    """What stands before a text of each role."""
+    return {
+        "text": modules.prompt,
+        "query": modules.query_prompt,
+        "document": modules.document_prompt,
+    }
+
+
+def _check_case(modules: EmbeddingModules, tokenizer: PreTrainedTokenizerBase) -> None:
+    if modules.lower_case and tokenizer("A")["input_ids"] != tokenizer("a")["input_ids"]:
+        raise CheckpointError(
+            f"{tokenizer.name_or_path}: sentence_bert_config.json says do_lower_case, and its "
+            "tokenizer tells A from a",
+            next_step="save it with a tokenizer that lowers texts itself",
+        )

@@ -14,8 +14,7 @@ from harness.tasks.encoding import EncodedDataset, bucketed, fields_of, make_dat
 from harness.tasks.model_inputs import ModelInputs
 from harness.tasks.rowwise import OF_ALL, PER_ROW, rowwise
 from harness.tasks.samples import Samples
-from harness.tasks.token_classification.rows import TaggedSamples
-from harness.tasks.token_classification.section import TokenClassification
+from harness.tasks.token_classification.rows import TaggedSamples, TokenClassification
 from harness.tasks.token_classification.tags import Entity, TagNames
 
 if TYPE_CHECKING:

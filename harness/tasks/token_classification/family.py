@@ -18,26 +18,17 @@ from harness.tasks.family import Reading, TaskFamily
 from harness.tasks.label_values import listed
 from harness.tasks.losses import Division, LossDetails, Step
 from harness.tasks.model_inputs import ModelInputs
-from harness.tasks.outcomes import Batch, Columns, RowAnswer, StoredOutcomes, Tensors
+from harness.tasks.outcomes import Batch, Columns, RowAnswer, StoredOutcomes, Tensors, TextAnswer
 from harness.tasks.parity import Inputs, Probe
 from harness.tasks.rows import DataTable
 from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples
-from harness.tasks.text_in import TextAnswer
 from harness.tasks.token_classification.encoding import (
     TaggedDataset,
     encode_sentences,
     glues_words,
     library_tokens,
     wants_spaces,
-)
-from harness.tasks.token_classification.losses import (
-    METRIC,
-    counts_of,
-    entity_chain,
-    slices_of_tags,
-    tagged_measures,
-    worst_sentences,
 )
 from harness.tasks.token_classification.outcomes import (
     TagAnswer,
@@ -50,9 +41,20 @@ from harness.tasks.token_classification.outcomes import (
     tagged_outcomes,
 )
 from harness.tasks.token_classification.recognition import recognise_words
-from harness.tasks.token_classification.rows import TaggedSamples, read_sentences
-from harness.tasks.token_classification.section import TokenClassification
-from harness.tasks.token_classification.statistics import tagging_statistics
+from harness.tasks.token_classification.rows import (
+    TaggedSamples,
+    TokenClassification,
+    read_sentences,
+)
+from harness.tasks.token_classification.statistics import (
+    METRIC,
+    counts_of,
+    entity_chain,
+    slices_of_tags,
+    tagged_measures,
+    tagging_statistics,
+    worst_sentences,
+)
 from harness.types import ModelVariant, TensorSpec
 from harness.types.losses import LossChain, SliceLoss
 

@@ -13,9 +13,16 @@ from numpy.typing import NDArray
 
 from harness.errors import DataError
 from harness.tasks.encoding import EncodedDataset
-from harness.tasks.outcomes import Batch, Columns, Outcomes, RowAnswer, StoredOutcomes, Tensors
+from harness.tasks.outcomes import (
+    Batch,
+    Columns,
+    Outcomes,
+    RowAnswer,
+    StoredOutcomes,
+    Tensors,
+    TextAnswer,
+)
 from harness.tasks.rowwise import PER_ROW, rowwise
-from harness.tasks.text_in import TextAnswer
 from harness.tasks.token_classification.encoding import MISSED, TaggedDataset
 from harness.tasks.token_classification.tags import NO_TAG, Entity
 from harness.types import ModelVariant, TensorSpec

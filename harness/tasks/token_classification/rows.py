@@ -1,17 +1,21 @@
-"""Tagged sentences as a study's data has them, read for one checkpoint."""
+"""The rows of a token classification: its section of the study, and tagged sentences."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from pydantic import Field
+
+from harness.system.strict import PositiveInt
 from harness.tasks.family import Reading
 from harness.tasks.label_values import form_of, index_of, is_generic
 from harness.tasks.labels import LabelReader
 from harness.tasks.rows import DataTable, refuse
 from harness.tasks.samples import Samples, digest_of, draw, slice_columns
-from harness.tasks.token_classification.section import TokenClassification
+from harness.tasks.section import PaddedSection
 from harness.tasks.token_classification.tags import (
     Entity,
     TagNames,
@@ -19,6 +23,33 @@ from harness.tasks.token_classification.tags import (
     tags_of_data,
     tags_of_model,
 )
+
+
+class TokenClassification(PaddedSection):
+    """A tag for each word of a sentence, and the entities that the tags spell (NER)."""
+
+    kind: Literal["token-classification"]
+    tokens: str = Field("tokens", description="Column of a sentence's words: a list.")
+    tags: str = Field("ner_tags", description="Column of their tags: names (B-PER) or indexes.")
+    labels: list[str] | None = Field(
+        None,
+        description="Names of the tags in the order of the data's indexes; default: those that "
+        "the data declares, else the checkpoint's id2label.",
+    )
+    scheme: TagScheme | None = Field(
+        None, description="How the data's tags spell entities; default: recognised."
+    )
+    mode: Literal["default", "strict"] = Field(
+        "default",
+        description="default: every tagged word belongs to an entity, as conlleval and seqeval "
+        "count; strict: only what the scheme would have written is one (seqeval's mode='strict').",
+    )
+    max_length: PositiveInt = Field(
+        128, description="Tokens; the words of a longer sentence that lie beyond count as missed."
+    )
+    samples: PositiveInt | None = Field(
+        None, description="At most this many sentences, drawn with the seed."
+    )
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,13 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from harness.telemetry.prometheus.client import Prometheus
-from harness.telemetry.prometheus.increase import Series, increase, last_inside, problem_of
+from harness.telemetry.prometheus.client import (
+    Prometheus,
+    Series,
+    increase,
+    last_inside,
+    problem_of,
+)
 from harness.types import HostMetrics
 
 Window = tuple[float, float]

@@ -2,7 +2,7 @@
 
 The figures are those of `DirectReadings`, as far as Triton's metrics page has them: it has no
 histogram of executed batches, so `batch_sizes` stays empty. Of a model with several versions loaded
-they are of the highest, which answers. `harness.telemetry.prometheus.increase` has the
+they are of the highest, which answers. `harness.telemetry.prometheus.client` has the
 method and its error.
 """
 
@@ -17,10 +17,11 @@ from urllib.parse import urlsplit
 from harness.telemetry import host
 from harness.telemetry.host import HostReading
 from harness.telemetry.prometheus import host as scraped_host
-from harness.telemetry.prometheus.client import Prometheus, QueryFailure
-from harness.telemetry.prometheus.increase import (
+from harness.telemetry.prometheus.client import (
     FEWEST_SCRAPES,
     Increase,
+    Prometheus,
+    QueryFailure,
     Series,
     increase,
     last_inside,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from harness import hdr
-from harness.analysis.intervals import (
+from harness.analysis.percentiles import (
     HIGHEST_CORRELATION,
     ROOM,
     BlockCounts,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import hdr
-from harness.analysis.latency import summarise
+from harness.analysis.percentiles import summarise
 from harness.hdr import UNBOUNDED_MS
 from harness.metrics import PERCENTILES
 

@@ -8,14 +8,14 @@ import transformers
 
 from harness.errors import CheckpointError
 from harness.export.checkpoint import inspect_checkpoint
-from harness.export.configuration import (
+from harness.export.checkpoint_files import (
     config_problems,
     length_problems,
     positions_held,
     vocabulary_size,
 )
 from harness.export.convert import write_fp32
-from harness.export.graphs import make_graph
+from harness.export.source import make_graph
 from harness.study import Model
 from harness.tasks.registry import family_of
 from tests.architectures import ARCHITECTURES, Sides, make_checkpoint, make_tokenizer

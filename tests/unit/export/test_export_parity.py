@@ -5,8 +5,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from harness.errors import ParityError
-from harness.export.executors import OnnxExecutor
-from harness.export.parity import check_parity
+from harness.export.parity import OnnxExecutor, check_parity
 from harness.tasks.parity import Probe
 from harness.tasks.registry import family_of
 from harness.types import Precision

@@ -16,8 +16,8 @@ from harness.serving.ensemble import TextTokenizer, make_pipeline
 from harness.study.file import load_study, parse_study
 from harness.study.objective import parse_objective
 from harness.tasks.encoding import EncodedDataset, EncodedGroup
+from harness.tasks.outcomes import TextAnswer
 from harness.tasks.samples import Samples
-from harness.tasks.text_in import TextAnswer
 from harness.types import Decision, ServingConfig, Trial, Verdict, WireProtocol, Workload
 from tests.sample_run import sample_run
 

@@ -9,8 +9,7 @@ import pytest
 from harness import hdr
 from harness.flow.options import RunSettings
 from harness.flow.results import BegunTrial
-from harness.flow.steering import TrialWatch
-from harness.flow.trial import TrialRunner
+from harness.flow.trial import TrialRunner, TrialWatch
 from harness.study.objective import parse_objective
 from harness.types import RESPONSE, Latencies, TimeSlice
 from tests.samples import sample_trial_result

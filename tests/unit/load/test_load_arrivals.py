@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from harness.errors import DataError, UsageError
-from harness.load.schedule.arrivals import arrival_times_ns, share
+from harness.load.schedule.arrivals import arrival_times_ns, check_workload, share
 from harness.load.schedule.shapes import nominal_seconds
-from harness.load.schedule.workload import check_workload
 from harness.types import (
     ArrivalKind,
     ArrivalProcess,
@@ -24,7 +23,7 @@ from harness.types import (
     WireProtocol,
     Workload,
 )
-from harness.types.load_texts import arrivals_text, parse_arrivals
+from harness.types.workloads import arrivals_text, parse_arrivals
 
 CONSTANT = ArrivalProcess(ArrivalKind.CONSTANT)
 POISSON = ArrivalProcess(ArrivalKind.POISSON)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from harness.load.transports.address import parse_target
 from harness.load.transports.contract import (
+    MARK,
     Layout,
     OutputTensor,
     RequestFailure,
@@ -22,7 +23,6 @@ from harness.load.transports.contract import (
 from harness.load.transports.http.tensors import read_layout
 from harness.load.transports.http.transport import HttpTransport
 from harness.load.transports.recognition import FORMS_PER_LENGTH, LONGEST_PREFIX, KnownForms
-from harness.load.transports.request_ids import MARK
 
 IDS = np.arange(8, dtype=np.int64).reshape(2, 4)
 

@@ -27,11 +27,10 @@ from tritonclient.grpc._utils import _get_inference_request
 from tritonclient.grpc.service_pb2 import InferParameter
 
 from harness.load.transports.address import Target
-from harness.load.transports.contract import RequestFailure
+from harness.load.transports.contract import MARK, RequestFailure, next_id
 from harness.load.transports.grpc.frames import FrameReader
 from harness.load.transports.grpc.messages import AnswerForms
 from harness.load.transports.grpc.transport import GrpcTransport
-from harness.load.transports.request_ids import MARK, next_id
 
 
 def message_of(request: bytes) -> service_pb2.ModelInferRequest:

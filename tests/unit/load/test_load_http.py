@@ -9,9 +9,8 @@ import pytest
 from http1_server import Peer, ScriptedServer, kserve_answer
 from http_client import ONE, TWO, WIDE, ask, kind_of_failure, talking_to, values
 
-from harness.load.transports.contract import RequestFailure
+from harness.load.transports.contract import MARK, WIDTH, RequestFailure
 from harness.load.transports.http import transport as http
-from harness.load.transports.request_ids import MARK, WIDTH
 
 
 def test_answers_of_one_form_are_recognised_and_not_read_again(

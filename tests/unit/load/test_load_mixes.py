@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.errors import UsageError
-from harness.types.load_texts import mix_text, parse_mix
+from harness.types.workloads import mix_text, parse_mix
 
 
 @pytest.mark.parametrize(

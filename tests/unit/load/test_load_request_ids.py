@@ -18,7 +18,17 @@ from http2_server import Peer, envelope, infer_response, scripted_server
 from tritonclient.grpc import service_pb2
 
 from harness.load.transports.address import Target, parse_target
-from harness.load.transports.contract import Layout, RequestFailure, Transport, WireAnswer
+from harness.load.transports.contract import (
+    MARK,
+    WIDTH,
+    Layout,
+    RequestFailure,
+    Transport,
+    WireAnswer,
+    holes_of,
+    next_id,
+    stamped,
+)
 from harness.load.transports.grpc import http2
 from harness.load.transports.grpc.grpcio import GrpcioTransport
 from harness.load.transports.grpc.messages import AnswerForms
@@ -26,7 +36,6 @@ from harness.load.transports.grpc.transport import GrpcTransport
 from harness.load.transports.http import transport as http
 from harness.load.transports.http.transport import HttpTransport
 from harness.load.transports.recognition import KnownForms
-from harness.load.transports.request_ids import MARK, WIDTH, holes_of, next_id, stamped
 
 Echo = Callable[[str], str]
 """A request's id to its answer's."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from harness.errors import UsageError
 from harness.load.schedule.shapes import elapsed_at, level, nominal_seconds, peak
 from harness.types import LoadShape, ShapeKind
-from harness.types.load_texts import parse_shape, shape_text
+from harness.types.workloads import parse_shape, shape_text
 
 RAMP = LoadShape(ShapeKind.RAMP, 0.2, 1.0, 10)
 STEP = LoadShape(ShapeKind.STEP, 0.5, 2.0, 10)

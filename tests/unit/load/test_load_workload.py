@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.errors import UsageError
-from harness.load.schedule.workload import check_workload
+from harness.load.schedule.arrivals import check_workload
 from harness.types import (
     ArrivalKind,
     ArrivalProcess,

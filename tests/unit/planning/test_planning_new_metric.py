@@ -36,7 +36,7 @@ from harness.study import study_schema
 from harness.study.file import load_study
 from harness.study.objective import judged_latency, load_clauses, parse_objective, quality_clauses
 from harness.telemetry.exposition.monitor import LoadMonitor, labels_of
-from harness.telemetry.exposition.server import MonitorCollector
+from harness.telemetry.exposition.page import MonitorCollector
 from harness.types import SPANS, Decision, LatencySpan, Moment
 from harness.words.labels import cause_title
 from harness.words.numbers import amount, heading, metric_value, relative_value

@@ -6,7 +6,7 @@ from closed_queue import measure
 from planning_samples import make_result
 from search_drive import drive, make_search, recommended
 
-from harness.planning.steadiness import after_longer_warm_up
+from harness.planning.dialogue import after_longer_warm_up
 
 UNSTEADY = "the load was not steady yet when the window opened"
 

@@ -5,7 +5,7 @@ import pytest
 from quality_samples import classified, sure
 from scipy import special
 
-from harness.tasks.classification.calibration import (
+from harness.tasks.classification.statistics import (
     BINS,
     FEWEST_ROWS,
     calibration_error,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from quality_samples import RuleEndpoint, classify, dataset, speak, variant
 
 from harness.errors import ServerError
-from harness.quality.pairs import batch_consistency
+from harness.quality.losses import batch_consistency
 
 LANGUAGE = variant("causal-lm")
 

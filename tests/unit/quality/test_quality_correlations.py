@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from harness.statistics import intervals
-from harness.statistics.correlations import correlates, regression_statistics, spearman_sums
 from harness.statistics.intervals import bounds, side_by_side
+from harness.statistics.metrics import correlates, regression_statistics, spearman_sums
 
 STUDIES = 150
 LEAST = 0.9

@@ -12,19 +12,19 @@ from hypothesis.extra.numpy import arrays
 from quality_samples import classified, spoken, sure, variant
 from statsmodels.stats.multitest import multipletests
 
-from harness.quality.pairs import loss_chain
-from harness.quality.scores import score
-from harness.quality.slices import (
+from harness.quality.losses import (
     FEWEST_SAMPLES,
     MOST_VALUES,
     OTHER,
     Rows,
     Slicing,
+    loss_chain,
     slice_losses,
     slicings,
 )
+from harness.quality.scores import score
 from harness.statistics.paired import holm, paired_loss
-from harness.tasks.classification.shifts import confusion_shifts, confusions, worst_examples
+from harness.tasks.classification.confusions import confusion_shifts, confusions, worst_examples
 from harness.tasks.losses import MOST_CHARACTERS, Step, shortened
 from harness.tasks.rowwise import take
 

@@ -24,8 +24,8 @@ from harness.tasks.causal_lm.outcomes import WindowOutcomes
 from harness.tasks.causal_lm.rows import WindowDataset
 from harness.tasks.classification.outcomes import NO_PREDICTION, ClassOutcomes, LabelOutcomes
 from harness.tasks.encoding import EncodedDataset
-from harness.tasks.question_answering.contexts import Questions
 from harness.tasks.question_answering.outcomes import QuestionOutcomes, numbered_contexts
+from harness.tasks.question_answering.rows import Questions
 from harness.types import ModelVariant, Progress, TensorSpec
 
 LANGUAGE = variant("causal-lm")

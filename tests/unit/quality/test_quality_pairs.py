@@ -11,7 +11,7 @@ from quality_samples import spoken, sure
 from scipy import special, stats
 from sklearn.metrics import cohen_kappa_score
 
-from harness.quality.pairs import compare_with_teacher
+from harness.quality.losses import compare_with_teacher
 from harness.statistics import intervals
 from harness.statistics.intervals import bounds
 from harness.statistics.metrics import mean_sums

@@ -16,11 +16,10 @@ from quality_samples import RuleEndpoint, variant
 
 from harness.errors import ServerError
 from harness.quality.collection import collect_outcomes, read_outcomes, write_outcomes
-from harness.quality.pairs import batch_consistency
+from harness.quality.losses import batch_consistency
 from harness.quality.scores import score
-from harness.tasks.question_answering.answers import best_spans
-from harness.tasks.question_answering.contexts import Questions
-from harness.tasks.question_answering.rows import ContextGroup, QuestionDataset
+from harness.tasks.question_answering.outcomes import best_spans
+from harness.tasks.question_answering.rows import ContextGroup, QuestionDataset, Questions
 from harness.types import Progress, TensorSpec
 
 CONTEXTS = ("The red fox, it jumps.", "A lazy dog sleeps here", "nothing to see")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from quality_samples import sure
 
-from harness.tasks.classification.relabelling import find_relabelling
+from harness.tasks.classification.confusions import find_relabelling
 
 
 def outcomes(labels, predictions, names, variant="student"):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from quality_samples import CLASSES, dataset, variant
 
 from harness.errors import DataError, ServerError
-from harness.quality.text_answers import collect_text_answers
+from harness.quality.collection import collect_text_answers
 from harness.types import Progress, TensorSpec
 
 SPLIT = dataset(rows=20)

@@ -1,6 +1,6 @@
 """The yardstick learns what can be learnt and stays aligned."""
 
-from harness.reference.data import predict_baseline
+from harness.reference.corpus import predict_baseline
 
 TRAIN = [("tensor shape stride", "math"), ("socket port address", "net")] * 10
 

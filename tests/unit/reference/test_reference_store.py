@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import StorageError
-from harness.reference.store import SEAL_FILE, is_complete, make_folder
+from harness.reference.units import SEAL_FILE, is_complete, make_folder
 
 
 def fill(text: str = "weights"):

@@ -8,9 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import DataError
-from harness.reference import topics
-from harness.reference.corpus import SourceFile, Split, package_folder, read_sources
-from harness.reference.topics import CANDIDATES, build_topics, label_of, split_words
+from harness.reference import corpus as topics
+from harness.reference.corpus import (
+    CANDIDATES,
+    SourceFile,
+    Split,
+    build_topics,
+    label_of,
+    package_folder,
+    read_sources,
+    split_words,
+)
 
 SMALL = {Split.TRAIN: 30, Split.VALIDATION: 3, Split.TEST: 6}
 

@@ -11,7 +11,7 @@ from unusual_runs import HOSTILE, UNUSUAL
 
 from harness.errors import StorageError
 from harness.report.build import build_report
-from harness.report.gains import size_words
+from harness.report.findings import size_words
 from harness.report.page import page_of
 from harness.report.tables.provenance import load_command, run_command
 from harness.types import (
@@ -25,7 +25,7 @@ from harness.types import (
     WireProtocol,
     Workload,
 )
-from harness.types.load_texts import parse_arrivals, parse_mix, parse_shape
+from harness.types.workloads import parse_arrivals, parse_mix, parse_shape
 
 RUNS = {"sample_run": sample_run, **UNUSUAL}
 VOID = {"meta", "link", "img", "br", "hr", "input", "line", "path"}

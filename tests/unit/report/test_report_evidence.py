@@ -9,8 +9,8 @@ from unusual_runs import interrupted, no_evidence_over_time, nothing_yet, open_l
 
 from harness.report.page import page_of
 from harness.report.selection import families_of, leading_trials, service_ms
+from harness.report.tables.costs import cold_start_table, ended_early, search_table, search_words
 from harness.report.tables.provenance import environment_table
-from harness.report.tables.search import cold_start_table, ended_early, search_table, search_words
 from harness.report.tables.trust import trust_table
 from harness.study.objective import parse_objective
 from harness.types import (
@@ -26,7 +26,7 @@ from harness.types import (
     WireProtocol,
     Workload,
 )
-from harness.words.loads import load_label, load_words
+from harness.words.labels import load_label, load_words
 from harness.words.numbers import confidence, seconds
 
 

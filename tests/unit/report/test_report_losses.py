@@ -11,7 +11,7 @@ from harness.report.findings import warnings_of
 from harness.report.page import page_of
 from harness.report.selection import FamilyResults
 from harness.report.tables.losses import augmentation_hint
-from harness.report.terminal.quality import losses_table, pairs_table
+from harness.report.terminal.run import losses_table, pairs_table
 from harness.runs.tables import losses_table as losses_frame
 from harness.runs.tables import slices_table
 from harness.types.losses import (

@@ -9,7 +9,7 @@ from harness.report.markdown import render_markdown
 from harness.report.page import page_of
 from harness.report.plots.server import pipeline_plot
 from harness.report.selection import families_of
-from harness.report.tables.ensembles import pipeline_quality, pipeline_table
+from harness.report.tables.costs import pipeline_quality, pipeline_table
 from harness.types import RESPONSE, PartMetrics
 from harness.words.numbers import factor
 

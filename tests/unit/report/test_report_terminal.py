@@ -10,8 +10,12 @@ from unusual_runs import UNUSUAL
 
 from harness.cli.session import print_outcome
 from harness.report.selection import best_of_variant, families_of
-from harness.report.terminal.quality import quality_table
-from harness.report.terminal.run import cold_start_table, verdict_summary, verdict_table
+from harness.report.terminal.run import (
+    cold_start_table,
+    quality_table,
+    verdict_summary,
+    verdict_table,
+)
 from harness.report.terminal.trial import trial_table
 from harness.study.objective import parse_objective
 from harness.words.numbers import MISSING, milliseconds

@@ -15,7 +15,7 @@ from harness.serving.ensemble import (
     unload_pipeline,
     write_pipeline,
 )
-from harness.tasks.text_in import TextAnswer
+from harness.tasks.outcomes import TextAnswer
 from harness.types import (
     ModelFormat,
     ModelVariant,

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import ServerEnvironmentError
-from harness.serving.embedded import interpreters
-from harness.serving.embedded.interpreters import Interpreter, choose_interpreter, probe
+from harness.serving.embedded import installation
+from harness.serving.embedded.installation import Interpreter, choose_interpreter, probe
 
 
 def fake_python(folder: Path, name: str, answer: str) -> Path:
@@ -65,7 +65,7 @@ def test_a_newer_harness_takes_an_older_interpreter(tmp_path: Path, monkeypatch)
 def test_no_interpreter_names_each_one_and_the_remedy(tmp_path: Path, monkeypatch):
     running = fake_python(tmp_path, "python3.13", facts("3.13"))
     monkeypatch.setattr(sys, "executable", str(running))
-    monkeypatch.setattr(interpreters, "SYSTEM_PATH", str(tmp_path))
+    monkeypatch.setattr(installation, "SYSTEM_PATH", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ServerEnvironmentError, match=r"python3\.13: ") as caught:
         choose_interpreter()

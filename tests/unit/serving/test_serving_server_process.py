@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.serving.embedded.process import ServerProcess
+from harness.serving.embedded.server import ServerProcess
 
 
 def wait_until(condition: Callable[[], object]) -> None:

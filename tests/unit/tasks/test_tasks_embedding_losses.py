@@ -8,14 +8,12 @@ from scipy import stats
 from sklearn.metrics import ndcg_score
 
 from harness.errors import DataError
-from harness.quality.pairs import loss_chain
-from harness.quality.slices import Rows, slice_losses, slicings
+from harness.quality.losses import Rows, loss_chain, slice_losses, slicings
 from harness.tasks.encoding import take_rows
 from harness.tasks.losses import Step
 from harness.tasks.registry import family_of
-from harness.tasks.sentence_embedding.encoding import EmbeddingDataset
 from harness.tasks.sentence_embedding.outcomes import EmbeddingOutcomes
-from harness.tasks.sentence_embedding.rows import Retrieval, ScoredPairs
+from harness.tasks.sentence_embedding.rows import EmbeddingDataset, Retrieval, ScoredPairs
 
 FAMILY = family_of("sentence-embedding")
 PAIRS = 80

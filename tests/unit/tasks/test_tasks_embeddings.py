@@ -13,7 +13,7 @@ from harness.study import SentenceEmbedding
 from harness.study.file import parse_study
 from harness.tasks.loading import encode, load_samples
 from harness.tasks.sentence_embedding.modules import read_modules
-from harness.tasks.sentence_embedding.statistics import cosines, embedding_statistics, rank
+from harness.tasks.sentence_embedding.outcomes import cosines, embedding_statistics, rank
 from tests.tiny_models import LINES, make_sentence_encoder, write_json
 
 PAIRS = [

@@ -6,8 +6,7 @@ from tiny_models import LINES, byte_level_tokenizer, word_piece_tokenizer
 
 from harness.errors import CheckpointError, DataError
 from harness.study import CausalLanguageModelling, SequenceClassification
-from harness.tasks.causal_lm.rows import WindowDataset
-from harness.tasks.causal_lm.windows import cut_windows
+from harness.tasks.causal_lm.rows import WindowDataset, cut_windows
 from harness.tasks.classification.rows import LabelledSamples
 from harness.tasks.loading import encode
 from harness.tasks.samples import Samples

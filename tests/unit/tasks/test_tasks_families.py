@@ -17,11 +17,10 @@ from tiny_models import word_piece_tokenizer
 from transformers import BertConfig
 
 from harness.errors import DataError
-from harness.export.configuration import config_problems, family_for
+from harness.export.checkpoint_files import config_problems, family_for
 from harness.quality.collection import collect_outcomes, read_outcomes, write_outcomes
-from harness.quality.pairs import batch_consistency, loss_chain
+from harness.quality.losses import Slicing, batch_consistency, loss_chain, slice_losses
 from harness.quality.scores import score
-from harness.quality.slices import Slicing, slice_losses
 from harness.tasks import registry
 from harness.tasks.loading import encode, load_samples
 from harness.tasks.losses import Step

@@ -11,8 +11,7 @@ import pytest
 from harness.errors import DataError
 from harness.study.file import load_study
 from harness.tasks.family import Reading
-from harness.tasks.multi_label.rows import read_label_sets
-from harness.tasks.multi_label.section import MultiLabelClassification
+from harness.tasks.multi_label.rows import MultiLabelClassification, read_label_sets
 from harness.tasks.rows import DataTable, read_table
 from harness.tasks.section import CsvData, JsonLinesData
 

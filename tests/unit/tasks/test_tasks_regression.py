@@ -10,8 +10,7 @@ import pytest
 from harness.errors import DataError
 from harness.study.file import load_study
 from harness.tasks.family import Reading
-from harness.tasks.regression.rows import read_numbered
-from harness.tasks.regression.section import Regression
+from harness.tasks.regression.rows import Regression, read_numbered
 from harness.tasks.rows import read_table
 from harness.tasks.section import CsvData, JsonLinesData
 

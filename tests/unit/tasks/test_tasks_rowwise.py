@@ -13,9 +13,8 @@ from harness.tasks.causal_lm.rows import WindowDataset
 from harness.tasks.classification.outcomes import ClassOutcomes
 from harness.tasks.classification.rows import LabelledDataset
 from harness.tasks.encoding import EncodedGroup, take_rows
-from harness.tasks.question_answering.contexts import Questions
 from harness.tasks.question_answering.outcomes import QuestionOutcomes
-from harness.tasks.question_answering.rows import ContextGroup, QuestionDataset
+from harness.tasks.question_answering.rows import ContextGroup, QuestionDataset, Questions
 from harness.tasks.rowwise import OF_ALL, PER_ROW, cut_by, rowwise, take
 
 

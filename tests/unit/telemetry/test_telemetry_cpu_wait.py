@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.telemetry import cpu_wait
-from harness.telemetry.cpu_wait import CpuContention, CpuReading, ProcessKey, ThreadTimes
+from harness.telemetry import host
+from harness.telemetry.host import CpuContention, CpuReading, ProcessKey, ThreadTimes
 
 SERVER, GENERATOR, LATER = ProcessKey(10, 1.0), ProcessKey(11, 1.0), ProcessKey(12, 9.0)
 START = CpuReading(
@@ -42,7 +42,7 @@ def after(
 
 def test_a_thread_waits_behind_two_busy_loops() -> None:
     """Three want two cores: each gets two thirds of one, and the wait is the loops' doing."""
-    found = cpu_wait.difference(START, after(4.0, 1.3, 0.1, (1.3, 0.6)))
+    found = host.cpu_contention(START, after(4.0, 1.3, 0.1, (1.3, 0.6)))
     assert found.foreign_cores == pytest.approx(1.3)
     assert found.wait_cores == pytest.approx(0.3)
     assert found.foreign_wait_cores == pytest.approx(0.3 * 2.6 / 2.7)
@@ -50,13 +50,13 @@ def test_a_thread_waits_behind_two_busy_loops() -> None:
 
 def test_threads_that_wait_for_each_other_accuse_nobody() -> None:
     """Four threads of the server on two cores, and next to nothing beside them."""
-    found = cpu_wait.difference(START, after(4.0, 3.8, 0.16, *[(0.95, 0.9)] * 4))
+    found = host.cpu_contention(START, after(4.0, 3.8, 0.16, *[(0.95, 0.9)] * 4))
     assert found.wait_cores == pytest.approx(1.8)
     assert found.foreign_wait_cores == pytest.approx(1.8 * 0.04 / 3.05)
 
 
 def test_the_generators_are_not_foreign() -> None:
-    found = cpu_wait.difference(START, after(4.0, 2.0, 2.0, (2.0, 1.0)))
+    found = host.cpu_contention(START, after(4.0, 2.0, 2.0, (2.0, 1.0)))
     assert (found.foreign_cores, found.foreign_wait_cores) == (0.0, 0.0)
 
 
@@ -66,7 +66,7 @@ def test_one_of_ours_that_ended_or_began_does_not_hide_the_others() -> None:
         after(4.0, 1.3, 0.1, (1.3, 0.6)), ours_s={SERVER: 6.3, GENERATOR: 7.1, LATER: 0.2}
     )
     before = replace(START, ours_s={**START.ours_s, ProcessKey(13, 1.0): 50.0})
-    found = cpu_wait.difference(before, ended)
+    found = host.cpu_contention(before, ended)
     assert found.foreign_cores == pytest.approx((4.0 - 1.3 - 0.1 - 0.2) / 2)
     assert found.run_cores == pytest.approx(0.65)
     assert found.wait_cores == pytest.approx(0.3)
@@ -77,7 +77,7 @@ def test_steal_pressure_and_limits_are_shares_of_the_window() -> None:
         after(2.0, 1.0, 0.1, (1.0, 0.0)),
         steal_s=1.4, pressure_s=3.5, group_pressure_s=2.2, throttled_s=0.9,
     )  # fmt: skip
-    found = cpu_wait.difference(START, told)
+    found = host.cpu_contention(START, told)
     assert found.steal == pytest.approx(0.1)
     assert found.pressure == pytest.approx(0.25)
     assert found.group_pressure == pytest.approx(0.1)
@@ -85,7 +85,7 @@ def test_steal_pressure_and_limits_are_shares_of_the_window() -> None:
 
 
 def test_what_a_system_does_not_offer_is_missing_and_not_zero() -> None:
-    found = cpu_wait.difference(CpuReading(0.0), CpuReading(2.0))
+    found = host.cpu_contention(CpuReading(0.0), CpuReading(2.0))
     assert found == CpuContention()
 
 
@@ -95,13 +95,13 @@ def test_files_as_the_kernel_writes_them(tmp_path: Path) -> None:
         "some avg10=0.67 avg60=1.68 avg300=1.26 total=18304474\n"
         "full avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"
     )
-    assert cpu_wait._pressure_s(pressure) == pytest.approx(18.304474)
+    assert host._pressure_s(pressure) == pytest.approx(18.304474)
     stat = tmp_path / "cpu.stat"
     stat.write_text("usage_usec 5\nnr_throttled 2\nthrottled_usec 1500000\n")
-    assert cpu_wait._throttled_s(stat) == pytest.approx(1.5)
+    assert host._throttled_s(stat) == pytest.approx(1.5)
     stat.write_text("usage_usec 5\n")
-    assert cpu_wait._throttled_s(stat) is None
-    assert cpu_wait._pressure_s(tmp_path / "none") is None
+    assert host._throttled_s(stat) is None
+    assert host._pressure_s(tmp_path / "none") is None
 
 
 @pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="no schedstat here")
@@ -123,15 +123,15 @@ def test_two_processes_on_one_core_wait_for_each_other() -> None:
     ):
         both = (server, other)
         _tell(both)
-        before = cpu_wait.read_cpu(0.0, [psutil.Process(server.pid)])
+        before = host.read_cpu(0.0, [psutil.Process(server.pid)])
         for one in both:
             one.stdin.write("\n")
             one.stdin.flush()
         _tell(both)
-        after_it = cpu_wait.read_cpu(1.0, [psutil.Process(server.pid)])
+        after_it = host.read_cpu(1.0, [psutil.Process(server.pid)])
         for one in both:
             one.stdin.close()
-    found = cpu_wait.difference(before, after_it)
+    found = host.cpu_contention(before, after_it)
     assert found.wait_cores is not None
     assert found.wait_cores > 0.2
     assert after_it.ours_s.keys() >= {

@@ -21,7 +21,7 @@ from harness.telemetry.exposition.monitor import (
     LoadMonitor,
     labels_of,
 )
-from harness.telemetry.exposition.server import MonitorCollector
+from harness.telemetry.exposition.page import MonitorCollector
 from harness.types import (
     SPANS,
     Decision,

@@ -8,13 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from harness.telemetry.prometheus.increase import (
-    Increase,
-    Series,
-    increase,
-    last_inside,
-    problem_of,
-)
+from harness.telemetry.prometheus.client import Increase, Series, increase, last_inside, problem_of
 
 STEADY = Series({}, tuple(float(at) for at in range(20)), tuple(7.0 * at for at in range(20)))
 """Seven a second, scraped every second."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.telemetry.running import MOST, RunningCounters
+from harness.telemetry.readings import MOST, RunningCounters
 from harness.telemetry.triton import ModelCounters
 
 

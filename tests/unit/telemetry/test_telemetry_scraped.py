@@ -13,8 +13,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from harness.errors import UsageError
-from harness.telemetry.prometheus.client import Prometheus, QueryFailure, parse_prometheus
-from harness.telemetry.prometheus.increase import Series
+from harness.telemetry.prometheus.client import Prometheus, QueryFailure, Series, parse_prometheus
 from harness.telemetry.prometheus.readings import ScrapedReadings, await_scrape, server_metrics
 from harness.types import HostMetrics, ServerMetrics
 

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from harness.telemetry.prometheus.client import Prometheus
+from harness.telemetry.prometheus.client import Prometheus, Series
 from harness.telemetry.prometheus.host import host_metrics
-from harness.telemetry.prometheus.increase import Series
 from harness.types import HostMetrics
 
 SECONDS = tuple(float(at) for at in range(12))

@@ -16,15 +16,14 @@ from numpy.typing import NDArray
 
 from harness.errors import UsageError
 from harness.load.transports.address import Target
-from harness.load.transports.contract import RequestFailure, WireAnswer
+from harness.load.transports.contract import RequestFailure, WireAnswer, stamped
+from harness.load.transports.grpc.headers import BINARY_SUFFIX, decode_binary, read_metadata
 from harness.load.transports.grpc.messages import (
     MODEL_INFER,
     SERVICE,
     AnswerForms,
     encode_infer_request,
 )
-from harness.load.transports.grpc.metadata import BINARY_SUFFIX, decode_binary, read_metadata
-from harness.load.transports.request_ids import stamped
 
 _OPTIONS = [
     ("grpc.max_send_message_length", -1),

@@ -14,7 +14,7 @@ lists, priorities, push. An answer of more than 2 GiB would not fit its stream's
 from __future__ import annotations
 
 from harness.load.transports.address import Target
-from harness.load.transports.contract import Layout
+from harness.load.transports.contract import Layout, next_id, stamped
 from harness.load.transports.grpc import frames
 from harness.load.transports.grpc.frames import (
     CONTINUATION,
@@ -38,7 +38,6 @@ from harness.load.transports.grpc.http2_stream import (
     split_frame,
 )
 from harness.load.transports.recognition import WholeAnswers
-from harness.load.transports.request_ids import next_id, stamped
 from harness.load.transports.sockets import ReadWaiter, open_socket
 
 TOP_UP_BYTES = 2**30

@@ -5,11 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-from harness.load.transports.contract import WireAnswer
+from harness.load.transports.contract import MARK, WireAnswer
 from harness.load.transports.grpc import frames
 from harness.load.transports.grpc.frames import Http2Violation
 from harness.load.transports.grpc.headers import Headers
-from harness.load.transports.request_ids import MARK
 
 
 class Stream:

@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
 from harness.load.transports.contract import (
+    MARK,
     Layout,
     OutputTensor,
     RequestFailure,
     check_echo,
     datatype_of,
+    holes_of,
     layout_of,
     tensor_bytes,
 )
-from harness.load.transports.request_ids import MARK, holes_of
 
 SERVICE = "/inference.GRPCInferenceService"
 MODEL_INFER = f"{SERVICE}/ModelInfer"

@@ -17,16 +17,17 @@ from harness.load.transports.address import Target
 from harness.load.transports.contract import RequestFailure, WireAnswer
 from harness.load.transports.grpc import frames
 from harness.load.transports.grpc.frames import ErrorCode, Http2Violation
-from harness.load.transports.grpc.headers import Headers, encode_headers
-from harness.load.transports.grpc.http2 import Http2Connection
-from harness.load.transports.grpc.http2_stream import Stream, frame_request
-from harness.load.transports.grpc.messages import MODEL_INFER, AnswerForms, encode_infer_request
-from harness.load.transports.grpc.metadata import (
+from harness.load.transports.grpc.headers import (
+    Headers,
     check_headers,
     check_trailers,
+    encode_headers,
     read_metadata,
     reset_failure,
 )
+from harness.load.transports.grpc.http2 import Http2Connection
+from harness.load.transports.grpc.http2_stream import Stream, frame_request
+from harness.load.transports.grpc.messages import MODEL_INFER, AnswerForms, encode_infer_request
 from harness.load.transports.sockets import ReadWaiter
 
 _ENVELOPE = struct.Struct(">BI")

@@ -21,6 +21,7 @@ from pydantic_core import from_json
 from harness.errors import DataError
 from harness.load.transports.contract import (
     DATATYPES,
+    MARK,
     Layout,
     OutputTensor,
     RequestFailure,
@@ -30,7 +31,6 @@ from harness.load.transports.contract import (
     layout_of,
     tensor_bytes,
 )
-from harness.load.transports.request_ids import MARK
 
 
 class Body(NamedTuple):

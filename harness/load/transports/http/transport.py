@@ -21,11 +21,16 @@ from urllib.parse import quote
 from numpy.typing import NDArray
 
 from harness.load.transports.address import Target
-from harness.load.transports.contract import AnotherAnswer, Layout, RequestFailure, WireAnswer
+from harness.load.transports.contract import (
+    AnotherAnswer,
+    Layout,
+    RequestFailure,
+    WireAnswer,
+    stamped,
+)
 from harness.load.transports.http.http1 import Message, ProtocolViolation, StreamEnd, read_message
 from harness.load.transports.http.tensors import encode_body, encode_json, read_json, read_layout
 from harness.load.transports.recognition import KnownForms
-from harness.load.transports.request_ids import stamped
 from harness.load.transports.sockets import Inbox, ReadWaiter, open_socket, stands, watch
 
 ALPN = "http/1.1"

@@ -1,9 +1,9 @@
-"""The client's side of a sweep: protocols, batches, and closed or open loops."""
+"""Both sides of a sweep: Triton's settings, and the client's protocols, batches and loads."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, GetPydanticSchema, ValidationInfo, model_validator
 from pydantic_core import core_schema
@@ -11,6 +11,7 @@ from pydantic_core import core_schema
 from harness.errors import UsageError
 from harness.system.strict import PositiveInt, Strict, resolve, written, written_with_paths
 from harness.types import (
+    Accelerator,
     ArrivalKind,
     ArrivalProcess,
     LoadMode,
@@ -19,13 +20,37 @@ from harness.types import (
     TraceUnit,
     WireProtocol,
 )
-from harness.types.load_texts import (
-    Mix,
-    arrivals_text,
-    parse_arrivals,
-    parse_shape,
-    shape_text,
-)
+from harness.types.workloads import Mix, arrivals_text, parse_arrivals, parse_shape, shape_text
+
+
+class ServingSpace(Strict):
+    """Triton's side of the sweep: every combination is a serving configuration."""
+
+    max_batch_sizes: Annotated[list[PositiveInt], Field(min_length=1)] = Field([16])
+    queue_delays_us: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = Field([0])
+    instance_counts: Annotated[list[PositiveInt], Field(min_length=1)] = Field([1])
+    intra_op_threads: Annotated[list[PositiveInt], Field(min_length=1)] = Field([1])
+    instance_kind: Literal["cpu", "gpu"] = "cpu"
+    accelerators: Annotated[list[Accelerator], Field(min_length=1)] = Field(
+        [Accelerator.NONE],
+        description="How an ONNX graph is run on a GPU: none (the CUDA provider's defaults), cuda, "
+        "tensorrt. TensorRT plans are served as they are.",
+    )
+    response_cache: bool = Field(
+        False,
+        description="Let Triton's response cache answer repeated inputs, and count its answers: "
+        "for a service that is meant to be cached. Otherwise a trial that it answered is invalid.",
+    )
+
+    @model_validator(mode="after")
+    def _accelerators_have_a_gpu(self) -> Self:
+        asked = [str(one) for one in self.accelerators if one is not Accelerator.NONE]
+        if asked and self.instance_kind != "gpu":
+            raise ValueError(
+                f"accelerators {asked} run on a GPU: write instance_kind: gpu, or leave them out"
+            )
+        return self
+
 
 Rate = Annotated[float, Field(gt=0, le=1e6)]
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]

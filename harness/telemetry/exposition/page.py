@@ -1,4 +1,4 @@
-"""What the harness tells a Prometheus of itself: from a session's sums to metric families.
+"""The harness's own metrics page: from a session's sums to `http://HOST:PORT/metrics`.
 
 `docs/telemetry.md` lists every metric. Units are Prometheus' base units; labels have few values
 each.
@@ -6,17 +6,23 @@ each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from math import inf
+from types import TracebackType
+from typing import Any, Self
 
+from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
 )
 from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
+from harness.errors import UsageError
 from harness.hdr import UNBOUNDED_MS
 from harness.metrics import PERCENTILES, MetricKind
 from harness.telemetry.exposition.buckets import FoldedHistogram
@@ -295,3 +301,92 @@ def _version() -> str:
         return version("triton-distillation-harness")
     except PackageNotFoundError:
         return "unknown"
+
+
+ALL_INTERFACES = "0.0.0.0"  # noqa: S104  (a Prometheus is elsewhere, as for every exporter)
+LONGEST_LINGER_S = 60.0
+LATE_SCRAPES = 1.5
+"""Scrape intervals that the page waits for its last reader."""
+_POLL_S = 0.05
+
+
+class MonitorCollector(Collector):
+    """Gives a monitor's families to `prometheus_client`, and knows when it was asked."""
+
+    def __init__(self, monitor: LoadMonitor, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._monitor = monitor
+        self._now_s = now_s
+        self.scraped_s: list[float] = []
+        """The last two times."""
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing ahead of time: registering is no scrape."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        """Every family, as of now."""
+        self.scraped_s = [*self.scraped_s[-1:], self._now_s()]
+        with self._monitor.standing_still() as rates:
+            return list(families(self._monitor, rates))
+
+    @property
+    def interval_s(self) -> float | None:
+        """Between the last two scrapes; None before there were two."""
+        return self.scraped_s[1] - self.scraped_s[0] if len(self.scraped_s) > 1 else None
+
+
+class MetricsServer:
+    """Serves a monitor from its own thread; a context manager.
+
+    At its end it waits for one more scrape, where scrapes had been coming: the last figures of a
+    run would else be seen by nobody.
+
+    Args:
+        monitor: what is served.
+        port: 0 takes a free one.
+    """
+
+    def __init__(self, monitor: LoadMonitor, port: int) -> None:
+        self._collector = MonitorCollector(monitor)
+        self.port = port
+        self._server: Any = None
+
+    def __enter__(self) -> Self:
+        """Serve.
+
+        Raises:
+            UsageError: the port is taken, or not to be had.
+        """
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self._collector)
+        try:
+            self._server, _ = start_http_server(self.port, ALL_INTERFACES, registry)
+        except (OSError, OverflowError) as error:
+            raise UsageError(
+                f"--metrics-port {self.port}: {error}", next_step="name a port that is free"
+            ) from error
+        self.port = self._server.server_port
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Wait for the last reader, unless something went wrong; end."""
+        try:
+            if kind is None:
+                self._linger()
+        finally:
+            self._server.shutdown()
+            self._server.server_close()
+
+    def _linger(self) -> None:
+        interval_s = self._collector.interval_s
+        if interval_s is None:
+            return
+        scraped_s = self._collector.scraped_s[-1]
+        deadline_s = scraped_s + min(LATE_SCRAPES * interval_s, LONGEST_LINGER_S)
+        while time.monotonic() < deadline_s and self._collector.scraped_s[-1] == scraped_s:
+            time.sleep(_POLL_S)

@@ -1,4 +1,4 @@
-"""harness init: a commented study from checkpoints and a data file."""
+"""harness init and schema: a commented study to begin with, and what a study file may say."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 import yaml
 
-from harness.cli.console import print_line, say
+from harness.cli.console import print_json, print_line, say
 from harness.errors import UsageError
 from harness.flow.first_study import FirstStudy, write_first_study
+from harness.metrics import as_markdown
+from harness.study import study_schema
 
 
 def init(
@@ -106,3 +108,17 @@ def _pairs(given: list[str], option: str, form: str, example: str) -> dict[str, 
             )
         found[key] = value
     return found
+
+
+def schema(
+    *,
+    metrics: Annotated[
+        bool,
+        typer.Option("--metrics", help="Print the metrics for an objective instead, as Markdown."),
+    ] = False,
+) -> None:
+    """Print the study file's JSON Schema, for editors."""
+    if metrics:
+        typer.echo(as_markdown(), nl=False)
+    else:
+        print_json(study_schema())
