@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from harness.serving.endpoint import TritonClient
 from harness.serving.repository import write_config
 from harness.types import (
     ModelFormat,
@@ -82,3 +85,19 @@ def make_tiny_variant(repository: Path, name: str = TINY_MODEL) -> ModelVariant:
     )
     write_config(variant, ServingConfig())
     return variant
+
+
+def counters_at_rest(client: TritonClient, model: str = TINY_MODEL) -> dict[str, Any]:
+    """The model's statistics once they no longer move: a request is booked just after its answer.
+
+    Args:
+        client: of a server that has the model loaded, and no traffic.
+        model: its name there.
+    """
+    seen = client.statistics(model)
+    while True:
+        time.sleep(0.1)
+        again = client.statistics(model)
+        if again == seen:
+            return again
+        seen = again

@@ -33,13 +33,14 @@ def small(local_study):
 
 
 def kill_server():
-    (server,) = (one for one in psutil.Process().children() if one.name() == "tritonserver")
-    os.kill(server.pid, signal.SIGKILL)
+    """Kill the command's own server: the last that was started, others may serve other tests."""
+    servers = [one for one in psutil.Process().children() if one.name() == "tritonserver"]
+    os.kill(max(servers, key=lambda one: one.create_time()).pid, signal.SIGKILL)
 
 
 @contextmanager
 def killed_before(owner, name, *, call=1):
-    """Kill the server right before so-many-th call of a function."""
+    """Kill the server right before the `call`-th call of a function."""
     real, calls = getattr(owner, name), []
 
     def killing(*arguments, **settings):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from tiny_model import make_tiny_variant
+from tiny_model import counters_at_rest, make_tiny_variant
 
 from harness.errors import ServerError
 from harness.serving.embedded.server import EmbeddedTriton
@@ -70,7 +70,7 @@ def all_at_once(client: TritonClient, model: str, requests: list[dict]) -> list:
 
 def executed(client: TritonClient, variant: ModelVariant) -> dict[int, int]:
     """Executions by batch size, the warm-up's own included (Triton counts them)."""
-    statistics = client.statistics(variant.name)["batch_stats"]
+    statistics = counters_at_rest(client, variant.name)["batch_stats"]
     return {item["batch_size"]: item["compute_infer"]["count"] for item in statistics}
 
 

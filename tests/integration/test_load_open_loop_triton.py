@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from load_rig import make_payloads
+from tiny_model import counters_at_rest
 
 from harness import hdr
 from harness.errors import DataError
@@ -77,10 +78,10 @@ def test_triton_gets_every_arrival_and_each_answer_is_the_known_one(
         most_in_flight=256,
         timer=timer,
     )
-    before = client.statistics("tiny")
+    before = counters_at_rest(client)
     loop.run(start_ns, Ending(start_ns + SECONDS * 1_000_000_000))
     timer.close()
-    after = client.statistics("tiny")
+    after = counters_at_rest(client)
 
     slices = merge_slices([recorder.take()])
     assert recorder.first_failure == ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 from endpoint_models import language_model
 from load_rig import OPEN, WORKLOAD, Watcher, count_ok, failures_in, make_payloads, make_workload
+from tiny_model import counters_at_rest
 
 from harness.load.generators.pool import LoadGenerators, LoadJob
 from harness.load.requests.answers import make_known_answers, write_known_answers
@@ -108,21 +108,10 @@ class Counted:
     rows: int
 
 
-def at_rest(client: TritonClient) -> dict[str, Any]:
-    """The statistics once they no longer move: Triton books a request just after it answered."""
-    seen = client.statistics("tiny")
-    while True:
-        time.sleep(0.1)
-        again = client.statistics("tiny")
-        if again == seen:
-            return again
-        seen = again
-
-
 def counted(client: TritonClient, load: Callable[[], LoadResult]) -> tuple[LoadResult, Counted]:
-    before = at_rest(client)
+    before = counters_at_rest(client)
     result = load()
-    after = at_rest(client)
+    after = counters_at_rest(client)
     requests = [one["inference_stats"]["success"]["count"] for one in (before, after)]
     rows = [one["inference_count"] for one in (before, after)]
     return result, Counted(requests[1] - requests[0], rows[1] - rows[0])
