@@ -324,6 +324,7 @@ def _combined(one: ModelCounters, other: ModelCounters, sign: int) -> ModelCount
         executions=_number(one.executions, other.executions, sign),
         duration_ns=_added(one.duration_ns, other.duration_ns, sign),
         executions_by_batch=_added(one.executions_by_batch, other.executions_by_batch, sign),
+        compute_ns_by_batch=_added(one.compute_ns_by_batch, other.compute_ns_by_batch, sign),
         failed_by_reason=reasons,
         cache_hits=_number(one.cache_hits, other.cache_hits, sign),
         cache_misses=_number(one.cache_misses, other.cache_misses, sign),

@@ -61,6 +61,8 @@ class ModelCounters:
     duration_ns: Mapping[str, int] = field(default_factory=dict)
     """Summed over successful requests, by phase: queue, compute_input, ..."""
     executions_by_batch: Mapping[int, int] = field(default_factory=dict)
+    compute_ns_by_batch: Mapping[int, int] = field(default_factory=dict)
+    """Input copy, execution and output copy of all executions of a batch size together."""
     failed_by_reason: Mapping[str, int] | None = None
     """From the metrics page: the statistics know no reasons."""
     cache_hits: int | None = None
@@ -96,6 +98,10 @@ def read_counters(
         },
         executions_by_batch={
             int(entry["batch_size"]): _number(entry, "compute_infer", "count") or 0
+            for entry in statistics.get("batch_stats", ())
+        },
+        compute_ns_by_batch={
+            int(entry["batch_size"]): sum(_number(entry, phase, "ns") or 0 for phase in _COMPUTED)
             for entry in statistics.get("batch_stats", ())
         },
         failed_by_reason=failed_by_reason,
@@ -165,7 +171,14 @@ def difference(before: ModelCounters, after: ModelCounters) -> ServerMetrics:
         compute_input_ms=means["compute_input"],
         compute_infer_ms=means["compute_infer"],
         compute_output_ms=means["compute_output"],
-        batch_sizes=_grown(before.executions_by_batch, after.executions_by_batch),
+        batch_sizes=(executed := _grown(before.executions_by_batch, after.executions_by_batch)),
+        batch_compute_ms={
+            size: (after.compute_ns_by_batch[size] - before.compute_ns_by_batch.get(size, 0))
+            / count
+            / _NS_PER_MS
+            for size, count in executed.items()
+            if size in after.compute_ns_by_batch
+        },
         cache_hits=hits,
         cache_misses=_minus(after.cache_misses, before.cache_misses),
         cache_ms=sum(in_cache) if in_cache else None,
@@ -243,6 +256,7 @@ def was_reset(before: ModelCounters, after: ModelCounters) -> bool:
         _fell(_scalars(before), _scalars(after))
         or _fell(before.duration_ns, after.duration_ns)
         or _fell(before.executions_by_batch, after.executions_by_batch)
+        or _fell(before.compute_ns_by_batch, after.compute_ns_by_batch)
         or (
             after.failed_by_reason is not None
             and _fell(before.failed_by_reason or {}, after.failed_by_reason)

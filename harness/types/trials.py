@@ -155,6 +155,8 @@ class ServerMetrics:
     compute_output_ms: float | None = None
     batch_sizes: Mapping[int, int] = field(default_factory=dict)
     """Executed batch size -> executions."""
+    batch_compute_ms: Mapping[int, float] = field(default_factory=dict)
+    """Executed batch size -> mean time of one execution: input copy, inference, output copy."""
     counters_reset: bool = False
     """The server or the model restarted inside the window."""
     requests_uncertainty: int = 0

@@ -42,8 +42,13 @@ USED = {
         "compute_output": {"count": "6", "ns": "300000"},
     },
     "batch_stats": [
-        {"batch_size": "2", "compute_infer": {"count": "1", "ns": "9"}},
-        {"batch_size": "5", "compute_infer": {"count": "2", "ns": "9"}},
+        {
+            "batch_size": "2",
+            "compute_input": {"count": "1", "ns": "200000"},
+            "compute_infer": {"count": "1", "ns": "4000000"},
+            "compute_output": {"count": "1", "ns": "100000"},
+        },
+        {"batch_size": "5", "compute_infer": {"count": "2", "ns": "13000000"}},
     ],
 }
 
@@ -55,6 +60,7 @@ def test_a_window_from_a_fresh_model_holds_all_it_did() -> None:
     assert metrics.inferences == 12
     assert metrics.executions == 3
     assert metrics.batch_sizes == {2: 1, 5: 2}
+    assert metrics.batch_compute_ms == pytest.approx({2: 4.3, 5: 6.5})  # of one execution
     assert metrics.batch_mean == 4.0
     assert metrics.queue_ms == pytest.approx(2.0)
     assert metrics.compute_input_ms == pytest.approx(0.1)
