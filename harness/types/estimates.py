@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.types.workloads import ArrivalProcess
 
@@ -24,7 +24,7 @@ class Demand:
     """Requests per second, mean over the day or over whatever the arrivals repeat."""
     peak_factor: float = 1.0
     """The busiest minutes' rate over the mean rate; at least 1."""
-    arrivals: ArrivalProcess = ArrivalProcess()
+    arrivals: ArrivalProcess = field(default_factory=ArrivalProcess)
     """How requests are spread within a stretch of constant rate."""
     batch_mix: tuple[tuple[int, float], ...] = ((1, 1.0),)
     """Rows per request, and the weight of each."""

@@ -147,6 +147,7 @@ counters = st.builds(
         )
     ),
     executions_by_batch=st.dictionaries(st.integers(1, 64), st.integers(1, 10**9), min_size=1),
+    compute_ns_by_batch=st.dictionaries(st.integers(1, 64), st.integers(1, 10**9), min_size=1),
     failed_by_reason=st.dictionaries(st.sampled_from("ABCD"), st.integers(1, 99), min_size=1),
     cache_hits=st.integers(1, 10**12),
     cache_misses=st.integers(1, 10**12),
