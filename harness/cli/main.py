@@ -15,6 +15,7 @@ from harness.cli import (
     evaluate,
     export,
     load,
+    plan,
     profile,
     report,
     run,
@@ -41,6 +42,7 @@ app.command("card")(card.card)
 app.command("profile")(profile.profile)
 app.command("load")(load.load)
 app.command("sweep")(run.sweep)
+app.command("plan")(plan.plan)
 app.command("report")(report.report)
 app.command("track")(report.track)
 app.command("schema")(study_file.schema)

@@ -10,7 +10,6 @@ from harness.metrics import MetricKind, latency_of, metric_named
 from harness.planning.clauses import (
     FARTHEST_FACTOR,
     POWER,
-    Interval,
     Judgement,
     decide_interval,
     judge_default_error_rate,
@@ -27,6 +26,7 @@ from harness.types import (
     Trial,
     TrialResult,
 )
+from harness.types.estimates import Interval
 from harness.words.numbers import (
     asked_percent,
     bound,

@@ -18,18 +18,10 @@ from scipy import optimize, stats
 from harness.hdr import UNBOUNDED_MS
 from harness.metrics import Metric, MetricKind, latency_of, metric_named, summary_of
 from harness.types import Constraint, Decision, TrialResult
+from harness.types.estimates import Interval
 from harness.words.numbers import amount, confidence, metric_span, metric_value, with_unit
 
 CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A measured value and its confidence bounds."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,10 @@ from pathlib import Path
 from harness.report.card.page import build_card
 from harness.report.markdown import render_markdown
 from harness.report.page import page_of, render_html
+from harness.runs.documents import read_document
 from harness.runs.folder import StoredRun
 from harness.system.storage import replace_text
+from harness.types.capacity import CapacityPlan
 
 
 def build_report(run: StoredRun, folder: Path) -> tuple[Path, Path]:
@@ -22,9 +24,10 @@ def build_report(run: StoredRun, folder: Path) -> tuple[Path, Path]:
         The paths of the HTML and of the Markdown file.
 
     Raises:
+        RunFolderError: the folder has a plan that cannot be read.
         StorageError: they cannot be written.
     """
-    page = page_of(run)
+    page = page_of(run, read_document(folder, "plan", CapacityPlan))
     html, markdown = folder / "report.html", folder / "report.md"
     replace_text(html, render_html(page))
     replace_text(markdown, render_markdown(page))

@@ -22,6 +22,7 @@ def render_markdown(page: Page) -> str:
     blocks.append(f"The whole run again: {_code(page.command)}")
     for family in page.families:
         blocks += _evidence(family)
+    blocks += _capacity(page)
     blocks += _rejected(page)
     blocks += ["## Every trial", *table_blocks(page.trials)]
     blocks += [
@@ -72,6 +73,15 @@ def _verdict(finding: Finding) -> Iterator[str]:
     if finding.gains:
         yield f"### {text(finding.gains.caption)}"
         yield from table_blocks(finding.gains)
+
+
+def _capacity(page: Page) -> Iterator[str]:
+    if page.capacity:
+        yield "## Capacity"
+        yield from table_blocks(page.capacity.replicas)
+        yield from table_blocks(page.capacity.trust)
+        for line in page.capacity.left_out:
+            yield f"Without a plan: {text(line)}"
 
 
 def _evidence(family: FamilyPage) -> Iterator[str]:

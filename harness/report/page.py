@@ -13,6 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from harness.errors import EnvironmentFailure
+from harness.report.capacity.section import CapacitySection, capacity_section
 from harness.report.card.section import CardSection, card_section
 from harness.report.card.values import cards_of
 from harness.report.findings import Finding, Setting, finding_of
@@ -40,6 +41,7 @@ from harness.report.tables.quality import consistency_table, models_table, task_
 from harness.report.tables.trials import RejectedGroup, rejected_groups, trials_table
 from harness.report.tables.trust import spans_table, trust_table
 from harness.runs.folder import StoredRun
+from harness.types.capacity import CapacityPlan
 from harness.words.labels import INTERRUPTED, SIGNS, Sign, trial_words
 from harness.words.numbers import count
 
@@ -113,15 +115,24 @@ class Page:
     artefacts: Table
     environment: Table
     study: str
+    capacity: CapacitySection | None = None
+    """The newest plan for a demand; None where none was asked for."""
 
     @property
     def plots(self) -> dict[str, object]:
         """What plotly draws for every plot, by key."""
-        return {plot.key: plot.figure for family in self.families for plot in family.plots}
+        planned = self.capacity.plots if self.capacity else ()
+        every = (*(plot for family in self.families for plot in family.plots), *planned)
+        return {plot.key: plot.figure for plot in every}
 
 
-def page_of(run: StoredRun) -> Page:
-    """Choose and word everything; whatever the run did not reach is left out or said."""
+def page_of(run: StoredRun, plan: CapacityPlan | None = None) -> Page:
+    """Choose and word everything; whatever the run did not reach is left out or said.
+
+    Args:
+        run: as it was read.
+        plan: the newest one made from it; None where there is none.
+    """
     study = run.manifest.get("study", {})
     families = families_of(run)
     return Page(
@@ -136,6 +147,7 @@ def page_of(run: StoredRun) -> Page:
         artefacts=artefacts_table(run.variants),
         environment=environment_table(run.manifest),
         study=study_yaml(run.manifest),
+        capacity=capacity_section(plan) if plan else None,
     )
 
 

@@ -1,0 +1,160 @@
+"""A stored run in, a capacity plan out: the demand's replicas, per variant and configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.errors import UsageError
+from harness.load.schedule.arrivals import arrival_times_ns
+from harness.planning.capacity.judging import planned_clauses
+from harness.planning.capacity.plan import Surroundings, candidates_of, plan_deployments
+from harness.report.build import build_report
+from harness.runs.documents import write_document
+from harness.runs.folder import StoredRun, read_run
+from harness.study.objective import parse_objective
+from harness.types import Progress, ServiceLevelObjective
+from harness.types.capacity import CapacityPlan, DeploymentPlan
+from harness.types.estimates import Demand
+
+CONFIDENCE = 0.95
+PLAN = "plan"
+"""Name of the document that a plan is kept in."""
+
+
+@dataclass(frozen=True)
+class PlanQuestion:
+    """What a plan is asked."""
+
+    demand: Demand
+    surroundings: Surroundings = Surroundings()
+    slo: ServiceLevelObjective | None = None
+    """None: each family's own objective."""
+    variants: tuple[str, ...] = ()
+    """Empty: every variant with valid trials."""
+    queue_limit: int | None = None
+    """Requests that may wait in a replica; None: any number."""
+    confidence: float = CONFIDENCE
+    seed: int | None = None
+    """None: the study's."""
+
+
+def plan_capacity(
+    folder: Path, question: PlanQuestion, progress: Callable[[Progress], None]
+) -> tuple[CapacityPlan, Path]:
+    """Plan from a run folder, keep the plan there, and write its report anew.
+
+    Returns:
+        The plan, and the path of its document.
+
+    Raises:
+        RunFolderError: no run, or one that cannot be read.
+        UsageError: nothing to plan from, or a question that cannot be answered.
+        StorageError: the plan cannot be written.
+    """
+    run = read_run(folder)
+    plan = plan_run(run, question, progress)
+    path = write_document(folder, PLAN, plan)
+    build_report(run, folder)
+    return plan, path
+
+
+def plan_run(
+    run: StoredRun, question: PlanQuestion, progress: Callable[[Progress], None]
+) -> CapacityPlan:
+    """Plan from a run as it was read.
+
+    Raises:
+        UsageError: nothing to plan from, or a question that cannot be answered.
+    """
+    trials = [
+        one for one in run.trials if not question.variants or one.trial.variant in question.variants
+    ]
+    known = sorted({one.trial.variant for one in run.trials})
+    unknown = sorted(set(question.variants) - set(known))
+    if unknown and known:
+        raise UsageError(
+            f"the run has no trial of {', '.join(unknown)}",
+            next_step=f"plan for one of: {', '.join(known)}",
+        )
+    total = len(candidates_of(trials, question.demand))
+    seed = question.seed if question.seed is not None else _seed(run)
+    shown = _objective(run, question, trials[0].trial.family)
+    deployments: list[DeploymentPlan] = []
+    for one in plan_deployments(
+        trials,
+        run.cold_starts,
+        lambda family: _objective(run, question, family),
+        question.demand,
+        question.surroundings,
+        arrivals=arrival_times_ns,
+        confidence=question.confidence,
+        seed=seed,
+        queue_limit=question.queue_limit,
+    ):
+        deployments.append(_with_verdict(run, one))
+        progress(Progress("planning", len(deployments), total, one.variant))
+    clause = planned_clauses(shown)[0]
+    return CapacityPlan(
+        objective=shown.text,
+        statistic=clause.metric,
+        bound_ms=clause.value,
+        demand=question.demand,
+        zones=question.surroundings.zones,
+        max_unavailable=question.surroundings.max_unavailable,
+        ramp_s=question.surroundings.ramp_s,
+        confidence=question.confidence,
+        seed=seed,
+        deployments=tuple(deployments),
+        left_out=_left_out(run, question, {one.variant for one in deployments}),
+    )
+
+
+def _objective(run: StoredRun, question: PlanQuestion, family: str) -> ServiceLevelObjective:
+    if question.slo is not None:
+        return question.slo
+    if family in run.objectives:
+        return run.objectives[family]
+    text = str(run.manifest.get("study", {}).get("objective") or "")
+    if not text:
+        raise UsageError(
+            "the run has no objective to plan for", next_step='name one: --slo "p95 < 50 ms"'
+        )
+    return parse_objective(text)
+
+
+def _seed(run: StoredRun) -> int:
+    seeds = run.manifest.get("seeds") or {}
+    return int(seeds.get("study") or 0)
+
+
+def _with_verdict(run: StoredRun, plan: DeploymentPlan) -> DeploymentPlan:
+    """Say of a variant that the run rejected for its quality that it is out."""
+    reasons = [
+        rejection.reason
+        for verdict in run.verdicts
+        for rejection in verdict.rejected
+        if rejection.variant == plan.variant and rejection.cause == "quality"
+    ]
+    if not reasons:
+        return plan
+    return replace(plan, note="; ".join([f"rejected for its quality: {reasons[0]}", plan.note]))
+
+
+def _left_out(run: StoredRun, question: PlanQuestion, planned: set[str]) -> tuple[str, ...]:
+    """Variants of the run that have no plan, each with its reason."""
+    found = []
+    for variant in run.variants:
+        asked = not question.variants or variant.name in question.variants
+        if variant.name in planned or variant.pipeline_of or not asked:
+            continue
+        own = [one for one in run.trials if one.trial.variant == variant.name]
+        if not own:
+            why = "no trial measured it"
+        elif not any(one.valid for one in own):
+            why = f"none of its {len(own)} trials is valid: {own[0].invalid_reason}"
+        else:
+            why = "its valid trials hold no execution times, or only smaller batches"
+        found.append(f"{variant.name}: {why}")
+    return tuple(found)

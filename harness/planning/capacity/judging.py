@@ -1,0 +1,165 @@
+"""Whether a prediction meets an objective, and up to which rate one replica does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.errors import UsageError
+from harness.hdr import UNBOUNDED_MS
+from harness.metrics import Metric, MetricKind, metric_named
+from harness.planning.capacity.model import STATISTICS, CapacityModel
+from harness.planning.clauses import DEFAULT_ERROR_RATE, decide_interval
+from harness.study.objective import load_clauses
+from harness.types import RESPONSE, Constraint, Decision, ServiceLevelObjective
+from harness.types.capacity import Prediction
+from harness.types.estimates import Demand, Interval
+from harness.words.numbers import amount, latency, span
+
+SHARES = (0.1, 0.25, 0.4, 0.55, 0.68, 0.78, 0.86, 0.92, 0.97, 1.02)
+"""Of one replica's saturation, the rates that a curve is simulated at."""
+
+
+@dataclass(frozen=True)
+class Foretold:
+    """What a prediction says of an objective's load clauses."""
+
+    decision: Decision
+    reason: str
+    """Each clause with its predicted value and interval."""
+
+
+def planned_clauses(slo: ServiceLevelObjective) -> tuple[Constraint, ...]:
+    """The clauses that a prediction decides: latencies of the response, and the errors.
+
+    Quality does not depend on the load, and throughput is what the demand says.
+
+    Raises:
+        UsageError: the objective bounds no latency that is foretold.
+    """
+    clauses = tuple(load_clauses(slo))
+    latencies = tuple(one for one in clauses if _is_foretold(metric_named(one.metric)))
+    if not latencies:
+        raise UsageError(
+            f"the objective '{slo.text}' bounds no latency, so any rate short of saturation "
+            "meets it",
+            next_step='name one: --slo "p95 < 50 ms"',
+        )
+    others = [
+        one.metric
+        for one in clauses
+        if metric_named(one.metric).kind is MetricKind.LATENCY and one not in latencies
+    ]
+    if others:
+        raise UsageError(
+            f"{', '.join(others)} cannot be foretold from the trials",
+            next_step=f"plan for one of: {', '.join(STATISTICS)}",
+        )
+    errors = tuple(one for one in clauses if one.metric == DEFAULT_ERROR_RATE.metric)
+    return latencies + (errors or (DEFAULT_ERROR_RATE,))
+
+
+def _is_foretold(metric: Metric) -> bool:
+    return (
+        metric.kind is MetricKind.LATENCY
+        and metric.span == RESPONSE
+        and metric.statistic in STATISTICS
+    )
+
+
+def meets(prediction: Prediction, slo: ServiceLevelObjective) -> Foretold:
+    """Pass where every clause holds at its unfavourable bound, fail where one is missed at its
+    favourable bound, else undecided.
+
+    Raises:
+        UsageError: the objective bounds no latency that is foretold.
+    """
+    found: list[Decision] = []
+    reasons: list[str] = []
+    for clause in planned_clauses(slo):
+        interval = _value(prediction, clause)
+        decision = decide_interval(clause, interval)
+        found.append(decision)
+        if clause is not DEFAULT_ERROR_RATE or decision is not Decision.PASS:
+            reasons.append(_reason(clause, interval, decision))
+    for worst in (Decision.FAIL, Decision.UNDECIDED):
+        if worst in found:
+            return Foretold(worst, "; ".join(reasons))
+    return Foretold(Decision.PASS, "; ".join(reasons))
+
+
+def _value(prediction: Prediction, clause: Constraint) -> Interval:
+    if clause.metric == DEFAULT_ERROR_RATE.metric:
+        return prediction.rejected_share
+    return prediction.latency_ms[metric_named(clause.metric).statistic]
+
+
+def _reason(clause: Constraint, interval: Interval, decision: Decision) -> str:
+    word = {
+        Decision.PASS: "meets",
+        Decision.FAIL: "misses",
+        Decision.UNDECIDED: "cannot be told from",
+    }[decision]
+    if clause.metric == DEFAULT_ERROR_RATE.metric:
+        return f"rejected {interval.value:.1%} {word} {amount(clause)}"
+    bounds = span(latency(interval.low), latency(interval.high))
+    return f"{clause.metric} {latency(interval.value)} ({bounds}) {word} {amount(clause)}"
+
+
+def highest_rate(
+    model: CapacityModel,
+    slo: ServiceLevelObjective,
+    demand: Demand,
+    curve: Sequence[Prediction] | None = None,
+) -> Interval:
+    """Requests per second of one replica that meet the objective; 0 where none does.
+
+    `low` is the rate up to which the unfavourable bounds meet it: what a plan may count on. `high`
+    is the rate from which on the favourable bounds miss it: beyond it there is no hope.
+
+    Args:
+        model: of the replica.
+        slo: its clauses on latency and errors.
+        demand: how requests arrive, and their rows; its rate does not matter.
+        curve: predictions of one replica at rising rates; None: simulated here.
+
+    Raises:
+        UsageError: the objective bounds no latency that is foretold.
+    """
+    clauses = planned_clauses(slo)
+    known = curve if curve is not None else model.curve(demand, SHARES)
+
+    def reach(bound: Callable[[Interval], float]) -> float:
+        return min(
+            _last_rate(
+                [one.rate_per_s for one in known],
+                [bound(_value(one, clause)) for one in known],
+                clause.value,
+            )
+            for clause in clauses
+        )
+
+    value = reach(lambda one: one.value)
+    return Interval(
+        value, min(value, reach(lambda one: one.high)), max(value, reach(lambda one: one.low))
+    )
+
+
+def _last_rate(rates: Sequence[float], values: Sequence[float], bound: float) -> float:
+    """The highest rate at which a value is within its bound, on a line through the logarithms.
+
+    Towards a point without a steady state nothing is interpolated: the last point with one counts.
+    """
+    within = [place for place, value in enumerate(values) if value <= bound]
+    if not within:
+        return 0.0
+    last = within[-1]
+    if last + 1 == len(values) or values[last + 1] >= UNBOUNDED_MS:
+        return rates[last]
+    below, above = np.log(max(values[last], 1e-9)), np.log(values[last + 1])
+    if above <= below:
+        return rates[last]
+    share = float((np.log(bound) - below) / (above - below))
+    return rates[last] + share * (rates[last + 1] - rates[last])

@@ -1,0 +1,302 @@
+"""From a demand to numbers of replicas: per variant and serving configuration, with headroom."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from harness.errors import UsageError
+from harness.metrics import metric_named
+from harness.planning.capacity.judging import SHARES, highest_rate, meets, planned_clauses
+from harness.planning.capacity.model import (
+    ArrivalSource,
+    CapacityModel,
+    at_rate,
+    fit_capacity,
+    is_usable,
+)
+from harness.types import (
+    ColdStart,
+    LoadMode,
+    ServiceLevelObjective,
+    ServingConfig,
+    TrialResult,
+    WireProtocol,
+)
+from harness.types.capacity import DeploymentPlan, Headroom, MeasuredPoint, Prediction
+from harness.types.estimates import Demand, Interval
+
+BUDGET = 1_500_000
+"""Requests that all curves of a plan may simulate, so that it answers within seconds."""
+_LEAST, _MOST = 400, 2000
+MOST_CONFIGURATIONS = 3
+"""Per variant and protocol: the ones with the highest throughput measured."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the replicas live in, and what may happen to them."""
+
+    zones: int = 3
+    max_unavailable: float = 0.25
+    """0 to 1: of the replicas, those that a rolling update takes away at a time."""
+    ramp_s: float = 600.0
+    """How long the demand takes from its mean to its peak."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A variant in a serving configuration over a protocol, which some valid trial measured."""
+
+    variant: str
+    family: str
+    serving: ServingConfig
+    protocol: WireProtocol
+
+
+def candidates_of(trials: Sequence[TrialResult], demand: Demand) -> list[Candidate]:
+    """What can be planned: per variant, the protocol and the configurations that gave most.
+
+    Raises:
+        UsageError: no valid trial, or none whose largest batch holds the demand's requests.
+    """
+    usable = [one for one in trials if is_usable(one)]
+    if not usable:
+        raise UsageError(_why_none(trials), next_step=_measure(trials))
+    largest = max(rows for rows, _ in demand.batch_mix)
+    fits = [one for one in usable if one.trial.serving.max_batch_size >= largest]
+    if not fits:
+        most = max(one.trial.serving.max_batch_size for one in usable)
+        raise UsageError(
+            f"requests of {largest} rows exceed the largest batch of every measured "
+            f"configuration, {most}",
+            next_step=f"ask for at most --batch {most}, or measure a configuration with more",
+        )
+    best: dict[Candidate, float] = {}
+    for one in fits:
+        trial = one.trial
+        key = Candidate(trial.variant, trial.family, trial.serving, trial.workload.protocol)
+        best[key] = max(best.get(key, 0.0), one.throughput_inferences_per_s)
+    chosen: list[Candidate] = []
+    for variant in dict.fromkeys(one.variant for one in best):
+        ranked = sorted((one for one in best if one.variant == variant), key=lambda c: -best[c])
+        protocol = ranked[0].protocol
+        chosen += [one for one in ranked if one.protocol is protocol][:MOST_CONFIGURATIONS]
+    return chosen
+
+
+def _why_none(trials: Sequence[TrialResult]) -> str:
+    if not trials:
+        return "the run has no trials, so nothing is known of the time an execution takes"
+    invalid = [one for one in trials if not one.valid]
+    if len(invalid) == len(trials):
+        return (
+            f"none of the run's {len(trials)} trials is valid, so they say nothing of capacity; "
+            f"the first: {invalid[0].invalid_reason}"
+        )
+    return (
+        "the run's valid trials hold no execution times (Triton's statistics of the model), "
+        "without which nothing can be foretold"
+    )
+
+
+def _measure(trials: Sequence[TrialResult]) -> str:
+    name = trials[0].trial.variant if trials else "VARIANT"
+    return (
+        f"measure: harness load STUDY --variant {name} --concurrency 8 --out RUN, "
+        "or run the study again on a quiet machine: harness sweep STUDY"
+    )
+
+
+def plan_deployments(
+    trials: Sequence[TrialResult],
+    cold_starts: Sequence[ColdStart],
+    slo_of: Callable[[str], ServiceLevelObjective],
+    demand: Demand,
+    surroundings: Surroundings,
+    *,
+    arrivals: ArrivalSource,
+    confidence: float,
+    seed: int,
+    queue_limit: int | None = None,
+) -> Iterator[DeploymentPlan]:
+    """A plan for each candidate, one after the other (each takes a part of a second).
+
+    Args:
+        trials: of the run; invalid ones are left out.
+        cold_starts: of the run.
+        slo_of: each family's objective.
+        demand: its peak is what the replicas have to carry.
+        surroundings: zones, rolling updates, how fast demand rises.
+        arrivals: where simulated arrivals come from.
+        confidence: of every interval.
+        seed: of everything that is drawn.
+        queue_limit: requests that may wait in a replica; None: any number.
+
+    Raises:
+        UsageError: nothing to plan from (`candidates_of`), or an objective without a latency.
+    """
+    candidates = candidates_of(trials, demand)
+    each = BUDGET // (len(candidates) * len(SHARES) * 16)
+    for one in candidates:
+        own = [result for result in trials if result.trial.variant == one.variant]
+        model = fit_capacity(
+            own,
+            arrivals=arrivals,
+            serving=one.serving,
+            protocol=one.protocol,
+            queue_limit=queue_limit,
+            confidence=confidence,
+            seed=seed,
+        )
+        start = next((c for c in cold_starts if c.variant == one.variant), None)
+        requests = min(_MOST, max(_LEAST, each))
+        yield _deployment(
+            one, model, own, start, slo_of(one.family), demand, surroundings, requests
+        )
+
+
+def _deployment(
+    candidate: Candidate,
+    model: CapacityModel,
+    trials: Sequence[TrialResult],
+    start: ColdStart | None,
+    slo: ServiceLevelObjective,
+    demand: Demand,
+    surroundings: Surroundings,
+    requests: int,
+) -> DeploymentPlan:
+    curve = model.curve(demand, SHARES, requests=requests)
+    reached = highest_rate(model, slo, demand, curve)
+    most = model.highest_measured_inferences_per_s / demand.rows_per_request
+    rate = Interval(*(min(most, one) for one in (reached.value, reached.low, reached.high)))
+    statistic = metric_named(planned_clauses(slo)[0].metric).statistic
+    cold_start_s = cold_start_seconds(start)
+    replicas = at_peak = None
+    foretold = meets(curve[0], slo)
+    if rate.low > 0:
+        replicas = headroom(demand, rate.low, surroundings, cold_start_s)
+        at_peak = model.predict(demand, replicas=replicas.peak, requests=requests)
+        foretold = meets(at_peak, slo)
+    return DeploymentPlan(
+        variant=candidate.variant,
+        family=candidate.family,
+        serving=candidate.serving,
+        protocol=candidate.protocol,
+        highest_rate_per_s=rate,
+        limited_by="measured range" if reached.low > most else "objective",
+        replicas=replicas,
+        latency_at_peak_ms=at_peak.latency_ms[statistic] if at_peak else None,
+        decision=foretold.decision,
+        curve=curve,
+        measured=_points(candidate, model, trials, statistic),
+        error=model.error,
+        cold_start_s=cold_start_s,
+        note=_note(
+            model, reached, most, at_peak or curve[0], foretold.reason, planned=rate.low > 0
+        ),
+    )
+
+
+def _note(
+    model: CapacityModel,
+    reached: Interval,
+    most: float,
+    prediction: Prediction,
+    reason: str,
+    *,
+    planned: bool,
+) -> str:
+    """What a reader has to know of a row."""
+    parts = []
+    if not planned:
+        parts.append(f"no rate is sure to meet the objective: at the lowest simulated, {reason}")
+    if reached.low > most:
+        parts.append(
+            f"{reached.low:,.0f} requests/s might do, {reached.low / most - 1:.0%} above the "
+            f"highest that was measured ({most:,.0f}), which is what is planned with"
+        )
+    return "; ".join([*parts, *(prediction.outside if planned else model.limits)])
+
+
+def _points(
+    candidate: Candidate, model: CapacityModel, trials: Sequence[TrialResult], statistic: str
+) -> tuple[MeasuredPoint, ...]:
+    """Valid trials of the candidate, with what the model says of each."""
+    points = []
+    for one in trials:
+        trial, summary = one.trial, one.latency
+        key = (trial.serving, trial.workload.protocol)
+        value = summary.value_ms(statistic) if summary else None
+        if key != (candidate.serving, candidate.protocol) or not is_usable(one) or value is None:
+            continue
+        low, high = _bounds(one, statistic, value)
+        check = (model.checks or {}).get(trial.trial_id, {}).get(statistic)
+        points.append(
+            MeasuredPoint(
+                trial_id=trial.trial_id,
+                rate_per_s=one.throughput_requests_per_s,
+                latency_ms=Interval(value, low, high),
+                open_loop=trial.workload.load_mode is LoadMode.OPEN,
+                predicted_ms=check[1] if check else None,
+            )
+        )
+    return tuple(sorted(points, key=lambda point: point.rate_per_s))
+
+
+def _bounds(result: TrialResult, statistic: str, value: float) -> tuple[float, float]:
+    summary = result.latency
+    if summary and statistic in summary.percentiles:
+        found = summary.percentiles[statistic]
+        return found.low_ms, found.high_ms
+    if summary and summary.mean_low_ms is not None and summary.mean_high_ms is not None:
+        return summary.mean_low_ms, summary.mean_high_ms
+    return value, value
+
+
+def cold_start_seconds(start: ColdStart | None) -> float | None:
+    """From the order to load until the steady state; None where either was not found."""
+    if start is None or start.steady_after_s is None:
+        return None
+    return start.load_s + start.steady_after_s
+
+
+def headroom(
+    demand: Demand, rate_per_s: float, surroundings: Surroundings, cold_start_s: float | None
+) -> Headroom:
+    """Replicas for the peak, and for what may happen to them.
+
+    Args:
+        demand: mean and peak.
+        rate_per_s: requests per second that one replica is sure to carry, above 0.
+        surroundings: zones (replicas are spread evenly), the rolling update, the rise.
+        cold_start_s: until a new replica carries its part; None: not known, counted as the whole
+            rise.
+    """
+    peak = _whole(demand.peak_rate_per_s / rate_per_s)
+    zones, away = surroundings.zones, surroundings.max_unavailable
+    rise = demand.peak_rate_per_s - demand.rate_per_s
+    share = 1.0 if cold_start_s is None else min(1.0, cold_start_s / surroundings.ramp_s)
+    return Headroom(
+        peak=peak,
+        lost_replica=peak + 1,
+        lost_zone=_least(peak, lambda count: count - math.ceil(count / zones))
+        if zones > 1
+        else peak,
+        rolling_update=_least(peak, lambda count: count - math.floor(count * away)),
+        cold_start=_whole((demand.rate_per_s + share * rise) / rate_per_s),
+    )
+
+
+def _whole(replicas: float) -> int:
+    """Rounded up, but not for a rounding error's sake."""
+    return max(1, math.ceil(replicas - 1e-9))
+
+
+def _least(needed: int, left: Callable[[int], int]) -> int:
+    """The smallest number of which as many as needed are left."""
+    count = needed
+    while left(count) < needed:
+        count += 1
+    return count

@@ -1,0 +1,120 @@
+"""What is foretold of a replica's load, and the plan that rests on it (`plan.json`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from harness.types.estimates import Demand, Interval
+from harness.types.quality import Decision
+from harness.types.workloads import ServingConfig, WireProtocol
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a number of equal replicas would show under a demand; nothing here was measured."""
+
+    rate_per_s: float
+    """Requests per second over all replicas."""
+    replicas: int
+    latency_ms: Mapping[str, Interval]
+    """Of the response span (as a client sees it), by statistic: mean, p50, p90, p95, p99. Where the
+    queue would grow for ever the value is `harness.hdr.UNBOUNDED_MS`."""
+    throughput_inferences_per_s: Interval
+    batch_mean: Interval
+    """Rows per execution."""
+    batch_sizes: Mapping[int, float]
+    """Rows of an execution -> share of the executions."""
+    rejected_share: Interval
+    """0 to 1: of the requests, those that meet a full queue."""
+    utilization: Interval
+    """0 to 1: of the instances' time, what is spent executing."""
+    confidence: float
+    """Of every interval here."""
+    beyond_measured: float = 0.0
+    """By how much a replica's load exceeds the highest that was measured: 0.2 is 20% above it, 0 is
+    inside the measured range."""
+    outside: tuple[str, ...] = ()
+    """In words, each way in which the question leaves the measured range."""
+
+
+@dataclass(frozen=True)
+class MeasuredPoint:
+    """A trial, as it stands beside the predictions."""
+
+    trial_id: str
+    rate_per_s: float
+    """Requests per second, completed."""
+    latency_ms: Interval
+    """The planned statistic."""
+    open_loop: bool
+    predicted_ms: float | None = None
+    """The model's value for this very trial; None where it was not simulated."""
+
+
+@dataclass(frozen=True)
+class Headroom:
+    """Replicas that still carry the peak within the objective, by what happens to them."""
+
+    peak: int
+    """All of them working."""
+    lost_replica: int
+    lost_zone: int
+    rolling_update: int
+    cold_start: int
+    """Working at the mean rate, so that a rise to the peak is carried while others start."""
+
+    @property
+    def recommended(self) -> int:
+        """Enough for each of these alone, not for two at once."""
+        return max(self.peak, self.lost_replica, self.lost_zone, self.rolling_update)
+
+
+@dataclass(frozen=True)
+class DeploymentPlan:
+    """One variant in one serving configuration: what a replica carries, and how many it takes."""
+
+    variant: str
+    family: str
+    serving: ServingConfig
+    protocol: WireProtocol
+    highest_rate_per_s: Interval
+    """Requests per second of one replica that meet the objective; the planned number is `low`."""
+    limited_by: str
+    """`objective`, or `measured range` where a higher rate might meet it but none was measured."""
+    replicas: Headroom | None
+    """None where no rate is sure to meet the objective."""
+    latency_at_peak_ms: Interval | None
+    """The planned statistic with the peak spread over `replicas.peak`."""
+    decision: Decision
+    """Of the objective at the peak on `replicas.peak`."""
+    curve: tuple[Prediction, ...]
+    """One replica at rising rates."""
+    measured: tuple[MeasuredPoint, ...]
+    error: Mapping[str, float]
+    """By statistic: median of |predicted / measured - 1| over the trials that were simulated."""
+    cold_start_s: float | None
+    """From the order to load to the steady state; None where it was not measured."""
+    note: str = ""
+    """What a reader has to know of this row: out by its quality, or asked beyond what is known."""
+
+
+@dataclass(frozen=True)
+class CapacityPlan:
+    """What `harness plan` answers."""
+
+    objective: str
+    statistic: str
+    """The latency that is planned for, such as p95."""
+    bound_ms: float
+    demand: Demand
+    zones: int
+    max_unavailable: float
+    """0 to 1: of the replicas, those that a rolling update takes away at a time."""
+    ramp_s: float
+    """How long the demand takes from its mean to its peak."""
+    confidence: float
+    seed: int
+    deployments: tuple[DeploymentPlan, ...]
+    left_out: tuple[str, ...] = field(default=())
+    """Variants and configurations without a plan, each with its reason."""
