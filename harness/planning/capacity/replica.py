@@ -313,10 +313,14 @@ def simulate_clients(
         heapreplace(free, end)
         executed.append(len(taken) * rows)
         for place, arrived in enumerate(taken, start=1):
-            back = end + own_s + 2 * each_s * place
+            back = end + own_s + place * max(2 * each_s, _APART_S)
             latencies.append(back - arrived)
             heappush(coming, back)
     return ClosedRun(np.array(latencies), np.array(executed, dtype=np.int64), end)
+
+
+_APART_S = 1e-6
+"""Answers of one batch never leave at one instant: the first client's next request starts alone."""
 
 
 def _queue_until(coming: list[float], waiting: list[float], until_s: float) -> None:

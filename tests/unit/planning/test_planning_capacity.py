@@ -1,0 +1,208 @@
+"""The capacity model, against a made-up server whose execution times are known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from harness.errors import UsageError
+from harness.hdr import UNBOUNDED_MS
+from harness.load.schedule.arrivals import arrival_times_ns
+from harness.planning.capacity.judging import highest_rate, meets
+from harness.planning.capacity.model import at_rate, fit_capacity
+from harness.planning.capacity.service import Observation, fit_client, fit_service, fit_spread
+from harness.study.objective import parse_objective
+from harness.types import Decision, ServingConfig
+from harness.types.estimates import Demand, Interval
+from tests.simulated_server import SimulatedServer, measure
+
+SERVING = ServingConfig(max_batch_size=8)
+CLIENTS = (1, 2, 4, 8, 16)
+
+
+def true_ms(rows):
+    return 3.0 + 1.0 * rows
+
+
+def server(seed, serving=SERVING, sharing=0.0):
+    """Executions of `true_ms`, spread by 10%, longer by `sharing` for each other busy instance."""
+    generator = np.random.default_rng([9, seed])
+
+    def seconds(rows, others):
+        spread = 1 + 0.1 * generator.uniform(-1.7, 1.7)
+        return true_ms(rows) / 1e3 * spread * (1 + sharing * others)
+
+    return SimulatedServer(serving, seconds)
+
+
+@pytest.fixture(scope="module")
+def trials():
+    return [measure(server(n), seed=n, clients=n, requests=2500) for n in CLIENTS]
+
+
+@pytest.fixture(scope="module")
+def model(trials):
+    return fit_capacity(trials, arrivals=arrival_times_ns, seed=3)
+
+
+def test_the_fit_finds_the_time_of_every_size(trials, model):
+    table = model.best_guess.curve.table_ms(8)
+    assert table == pytest.approx([true_ms(rows) for rows in range(1, 9)], rel=0.03)
+    assert fit_client(trials)[model.protocol].own_ms == pytest.approx(0.2, abs=0.05)
+    assert model.best_guess.curve.largest_rows == 8
+
+
+def test_means_per_request_will_do_where_times_by_size_are_missing():
+    older = [
+        measure(server(n), seed=n, clients=n, requests=2500, by_size=False) for n in CLIENTS
+    ]
+    model = fit_capacity(older, arrivals=arrival_times_ns)
+    table = model.best_guess.curve.table_ms(8)
+    assert table == pytest.approx([true_ms(rows) for rows in range(1, 9)], rel=0.08)
+    assert any("inferred from means" in line for line in model.limits)
+
+
+def test_a_size_that_stalled_once_bends_nothing():
+    """One execution of 5 rows took ten times as long; 999 others of 1, 4 and 8 did not."""
+    often = [Observation(0, rows, 333, true_ms(rows), 0.0) for rows in (1, 4, 8)]
+    stalled = Observation(0, 5, 1, 10 * true_ms(5), 0.0)
+    table = fit_service([*often, stalled]).table_ms(8)
+    assert table == pytest.approx([true_ms(rows) for rows in range(1, 9)], rel=0.03)
+
+
+def test_no_execution_time_is_negative_or_falls_with_the_rows():
+    falling = [Observation(0, 1, 100, 9.0, 0.0), Observation(0, 2, 100, 3.0, 0.0)]
+    table = fit_service(falling).table_ms(16)
+    assert min(table) > 0
+    assert list(table) == sorted(table)
+
+
+def test_instances_that_share_cores_are_slower_by_what_they_share():
+    """Half as long again while the other is busy: 0.5, from trials of one and of two instances."""
+    two = replace(SERVING, instance_count=2)
+    trials = [measure(server(n), seed=n, clients=n, requests=2000) for n in (1, 4, 8)]
+    trials += [
+        measure(server(20 + n, two, sharing=0.5), seed=n, clients=n, requests=2000)
+        for n in (1, 4, 16)
+    ]
+    model = fit_capacity(trials, arrivals=arrival_times_ns, serving=two)
+    assert model.best_guess.curve.sharing == pytest.approx(0.5, abs=0.1)
+
+
+def test_the_spread_is_that_of_a_single_request_in_flight(trials):
+    """Uniform over 17% to either side: its 95th percentile is 15.3% above the mean."""
+    spread = fit_spread(trials)
+    drawn = spread.draw(np.random.default_rng(0), 20_000)
+    assert spread.known
+    assert drawn.mean() == pytest.approx(1.0, abs=0.005)
+    assert np.quantile(drawn, 0.95) == pytest.approx(1.153, abs=0.015)
+    assert not fit_spread(trials[2:]).known
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.85])
+def test_open_loops_that_were_not_seen_lie_within_the_interval(model, share):
+    """Fitted to closed loops alone; the truth is simulated event by event at a Poisson rate."""
+    demand = Demand(1.0)
+    rate = share * model.saturation_per_s(demand)
+    truth = measure(server(100), seed=50, rate_per_s=rate, requests=6000)
+    found = model.predict(at_rate(demand, rate), requests=3000)
+    for name, limit in (("p50", 0.15), ("p95", 0.15 if share <= 0.7 else 0.25)):
+        measured, foretold = truth.latency.value_ms(name), found.latency_ms[name]
+        assert foretold.value == pytest.approx(measured, rel=limit)
+        assert foretold.low <= measured <= foretold.high
+    assert found.batch_mean.low <= truth.server.batch_mean <= found.batch_mean.high
+    assert found.throughput_inferences_per_s.value == pytest.approx(rate)
+    assert sum(found.batch_sizes.values()) == pytest.approx(1.0)
+
+
+def test_saturation_is_the_largest_batch_without_a_pause(model):
+    """8 rows in 11 ms: 727 a second."""
+    assert model.saturation_per_s(Demand(1.0)) == pytest.approx(8 / 0.011, rel=0.05)
+
+
+def test_beyond_saturation_no_latency_is_named(model):
+    found = model.predict(Demand(1200.0))
+    assert found.latency_ms["p95"].value == UNBOUNDED_MS
+    assert found.throughput_inferences_per_s.value == pytest.approx(8 / 0.011, rel=0.05)
+    assert meets(found, parse_objective("p95 < 50 ms")).decision is Decision.FAIL
+
+
+def test_a_question_beyond_the_measured_range_says_by_how_much(model):
+    inside = model.predict(Demand(300.0), requests=400)
+    assert (inside.beyond_measured, inside.outside) == (0.0, ())
+    half_more = 1.5 * model.highest_measured_inferences_per_s
+    outside = model.predict(Demand(half_more), requests=400)
+    assert outside.beyond_measured == pytest.approx(0.5)
+    assert "50% above the highest that was measured" in outside.outside[0]
+    assert model.predict(Demand(half_more), replicas=2, requests=400).beyond_measured == 0.0
+
+
+@pytest.mark.parametrize(
+    ("interval", "decision"),
+    [
+        (Interval(20, 15, 29), Decision.PASS),
+        (Interval(20, 15, 31), Decision.UNDECIDED),
+        (Interval(40, 31, 50), Decision.FAIL),
+    ],
+)
+def test_an_interval_that_straddles_the_objective_decides_nothing(model, interval, decision):
+    found = model.predict(Demand(100.0), requests=400)
+    found = replace(found, latency_ms={**found.latency_ms, "p95": interval})
+    assert meets(found, parse_objective("p95 < 30 ms, accuracy >= 90% of teacher")).decision is decision
+
+
+def test_the_highest_rate_meets_the_objective_and_a_higher_one_does_not(model):
+    slo = parse_objective("p95 < 25 ms")
+    rate = highest_rate(model, slo, Demand(1.0))
+    assert 0 < rate.low <= rate.value <= rate.high
+    below = model.predict(Demand(0.93 * rate.low), requests=3000)
+    assert meets(below, slo).decision is Decision.PASS
+    above = model.predict(Demand(1.1 * rate.high), requests=3000)
+    assert meets(above, slo).decision is not Decision.PASS
+    assert highest_rate(model, parse_objective("p95 < 1 ms"), Demand(1.0)).high == 0.0
+
+
+def test_bursts_take_longer_than_even_arrivals(model):
+    from harness.types.load_texts import parse_arrivals
+
+    p95 = {
+        text: model.predict(Demand(400.0, arrivals=parse_arrivals(text))).latency_ms["p95"].value
+        for text in ("constant", "poisson", "gamma:3")
+    }
+    assert p95["constant"] < p95["poisson"] < p95["gamma:3"]
+
+
+def test_a_bounded_queue_rejects_what_it_cannot_hold(trials):
+    model = fit_capacity(trials, arrivals=arrival_times_ns, queue_limit=8)
+    found = model.predict(Demand(1200.0))
+    served = found.throughput_inferences_per_s.value
+    assert served == pytest.approx(8 / 0.011, rel=0.1)
+    assert found.rejected_share.value == pytest.approx(1 - served / 1200, abs=0.02)
+    assert found.latency_ms["p95"].high < UNBOUNDED_MS
+
+
+def test_the_same_seed_foretells_the_same(model):
+    again = model.predict(Demand(300.0), requests=400)
+    assert again == model.predict(Demand(300.0), requests=400)
+
+
+@pytest.mark.parametrize(
+    ("demand", "words"),
+    [
+        (Demand(10.0, batch_mix=((16, 1.0),)), "16 rows exceed the largest batch"),
+        (Demand(0.0), "a rate above 0"),
+    ],
+)
+def test_what_cannot_be_foretold_is_refused(model, demand, words):
+    with pytest.raises(UsageError, match=words):
+        model.predict(demand)
+
+
+def test_an_objective_without_a_latency_cannot_be_planned_for(model):
+    with pytest.raises(UsageError, match="bounds no latency"):
+        meets(model.predict(Demand(10.0), requests=400), parse_objective("error_rate < 1%"))
+
+
+def test_invalid_trials_teach_nothing(trials):
+    with pytest.raises(UsageError, match="no valid trial"):
+        fit_capacity([replace(one, valid=False) for one in trials], arrivals=arrival_times_ns)
