@@ -46,6 +46,8 @@ class SimulatedServer:
     serving: ServingConfig
     seconds: Callable[[int, int], float]
     queue_limit: int | None = None
+    turnaround_s: float = 0.0
+    """What an instance is occupied with after it has answered."""
     environment: simpy.Environment = field(default_factory=simpy.Environment)
 
     def __post_init__(self):
@@ -92,12 +94,14 @@ class SimulatedServer:
         started = self.environment.now
         took = self.seconds(rows, self.serving.instance_count - self.idle - 1)
         yield self.environment.timeout(took)
-        self.idle += 1
         self.executions.append((rows, len(batch), took))
         for request in batch:
             self.queued_s.append(started - request.arrived_s)
             self.computed_s.append(took)
             request.answered.succeed()
+        if self.turnaround_s:
+            yield self.environment.timeout(self.turnaround_s)
+        self.idle += 1
         self.dispatch()
 
 

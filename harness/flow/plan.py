@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.errors import UsageError
@@ -28,7 +28,7 @@ class PlanQuestion:
     """What a plan is asked."""
 
     demand: Demand
-    surroundings: Surroundings = Surroundings()
+    surroundings: Surroundings = field(default_factory=Surroundings)
     slo: ServiceLevelObjective | None = None
     """None: each family's own objective."""
     variants: tuple[str, ...] = ()

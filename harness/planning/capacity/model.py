@@ -69,7 +69,7 @@ UNKNOWN_ERROR = 0.15
 """Relative error of the model where no trial could be simulated as it was measured."""
 _MOST_CHECKED = 8
 _MOST_THINNED = 50
-_TURNAROUNDS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
+_TURNAROUNDS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8)
 
 
 class ArrivalSource(Protocol):
@@ -96,7 +96,8 @@ class Draw:
         """The replica that this draw makes of a serving configuration."""
         table = self.curve.table_ms(max(1, serving.max_batch_size))
         return Replica(
-            batch_s=tuple((one * self.scale + self.turnaround_ms) / 1e3 for one in table),
+            batch_s=tuple(one * self.scale / 1e3 for one in table),
+            turnaround_s=self.turnaround_ms / 1e3,
             instances=max(1, serving.instance_count),
             queue_delay_s=serving.queue_delay_us / 1e6,
             sharing=self.curve.sharing,
@@ -336,7 +337,7 @@ def fit_capacity(
     if not usable:
         raise UsageError(
             "no valid trial tells how long executions take (Triton's statistics of the model)",
-            next_step="measure some: harness load STUDY --variant NAME --concurrency 8",
+            next_step="measure some: harness load STUDY --variant NAME --concurrency 8 --out FOLDER",
         )
     best = max(usable, key=lambda one: one.throughput_inferences_per_s)
     serving, protocol = serving or best.trial.serving, protocol or best.trial.workload.protocol
@@ -446,7 +447,10 @@ def _with_turnaround(
     arrivals: ArrivalSource,
     seed: int,
 ) -> Draw:
-    """The guess with the turnaround that explains the trials' mean latencies best."""
+    """The guess with the turnaround that explains the trials' mean latencies best.
+
+    None, unless one leaves at most half of what stays unexplained without.
+    """
     waiting = [one for one in trials if one.server.queue_ms][:4]
     if not waiting:
         return guess
@@ -456,7 +460,10 @@ def _with_turnaround(
         candidate = replace(guess, turnaround_ms=share * alone_ms)
         checks = [_check_of(one, candidate, spread, arrivals, seed, 500) for one in waiting]
         losses.append(sum(np.log(c["mean"][0] / c["mean"][1]) ** 2 for c in checks if c))
-    return replace(guess, turnaround_ms=_TURNAROUNDS[int(np.argmin(losses))] * alone_ms)
+    best = int(np.argmin(losses))
+    if losses[best] > losses[0] / 2:
+        return guess
+    return replace(guess, turnaround_ms=_TURNAROUNDS[best] * alone_ms)
 
 
 def _check_of(

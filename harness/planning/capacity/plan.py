@@ -104,8 +104,8 @@ def _why_none(trials: Sequence[TrialResult]) -> str:
 def _measure(trials: Sequence[TrialResult]) -> str:
     name = trials[0].trial.variant if trials else "VARIANT"
     return (
-        f"measure: harness load STUDY --variant {name} --concurrency 8 --out RUN, "
-        "or run the study again on a quiet machine: harness sweep STUDY"
+        f"measure, on a quiet machine: harness load STUDY --variant {name} --concurrency 8 "
+        "--out runs/capacity, then plan from runs/capacity"
     )
 
 

@@ -39,6 +39,8 @@ class Replica:
     """Mean seconds of one execution that has its cores to itself, by rows: entry 0 is of one row.
     Its length is the largest batch."""
     instances: int = 1
+    turnaround_s: float = 0.0
+    """How long an instance is occupied after it has answered, before it takes the next batch."""
     queue_delay_s: float = 0.0
     """How long an incomplete batch waits for more requests."""
     preferred_sizes: tuple[int, ...] = ()
@@ -140,7 +142,7 @@ def _unbounded(
         took = table[rows - 1] * factors[len(batches)]
         if sharing:
             took *= 1 + sharing * sum(1 for other in free[1:] if other > start)
-        heapreplace(free, start + took)
+        heapreplace(free, start + took + replica.turnaround_s)
         batches.append((end - head, rows, start, took))
         head, before = end, before + rows
     return batches
@@ -224,7 +226,7 @@ def _bounded(
             end = _preferred_end(sums, 0, end, 0, preferred, overdue=overdue)
         took = replica.batch_s[sums[end - 1] - 1] * factors[len(batches)]
         took *= 1 + replica.sharing * sum(1 for other in free[1:] if other > start)
-        heapreplace(free, start + took)
+        heapreplace(free, start + took + replica.turnaround_s)
         batches.append((end, sums[end - 1], start, took))
         served += waiting[:end]
         del waiting[:end]
@@ -310,7 +312,7 @@ def simulate_clients(
         took = replica.batch_s[len(taken) * rows - 1] * factors[len(executed)]
         took *= 1 + replica.sharing * sum(1 for other in free[1:] if other > start)
         end = start + took
-        heapreplace(free, end)
+        heapreplace(free, end + replica.turnaround_s)
         executed.append(len(taken) * rows)
         for place, arrived in enumerate(taken, start=1):
             back = end + own_s + place * max(2 * each_s, _APART_S)

@@ -81,9 +81,9 @@ def _note(plan: CapacityPlan) -> str:
 def demand_words(plan: CapacityPlan) -> str:
     """`2,000 requests/s, peak 3 times that, Poisson arrivals, 1 row per request`."""
     demand = plan.demand
-    rows = number(demand.rows_per_request)
+    rows = asked(demand.rows_per_request)
     peak = f", peak {asked(demand.peak_factor)} times that" if demand.peak_factor > 1 else ""
-    unit = "row" if rows == number(1.0) else "rows"
+    unit = "row" if rows == asked(1.0) else "rows"
     arrivals = arrival_words(demand.arrivals)
     return f"{asked(demand.rate_per_s)} requests/s{peak}, {arrivals}, {rows} {unit} per request"
 

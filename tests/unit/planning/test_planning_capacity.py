@@ -14,6 +14,7 @@ from harness.planning.capacity.service import Observation, fit_client, fit_servi
 from harness.study.objective import parse_objective
 from harness.types import Decision, ServingConfig
 from harness.types.estimates import Demand, Interval
+from harness.types.load_texts import parse_arrivals
 from tests.simulated_server import SimulatedServer, measure
 
 SERVING = ServingConfig(max_batch_size=8)
@@ -53,9 +54,7 @@ def test_the_fit_finds_the_time_of_every_size(trials, model):
 
 
 def test_means_per_request_will_do_where_times_by_size_are_missing():
-    older = [
-        measure(server(n), seed=n, clients=n, requests=2500, by_size=False) for n in CLIENTS
-    ]
+    older = [measure(server(n), seed=n, clients=n, requests=2500, by_size=False) for n in CLIENTS]
     model = fit_capacity(older, arrivals=arrival_times_ns)
     table = model.best_guess.curve.table_ms(8)
     assert table == pytest.approx([true_ms(rows) for rows in range(1, 9)], rel=0.08)
@@ -97,6 +96,18 @@ def test_the_spread_is_that_of_a_single_request_in_flight(trials):
     assert drawn.mean() == pytest.approx(1.0, abs=0.005)
     assert np.quantile(drawn, 0.95) == pytest.approx(1.153, abs=0.015)
     assert not fit_spread(trials[2:]).known
+
+
+def test_what_an_instance_does_after_an_answer_is_found():
+    """1.6 ms after executions of 4 ms and more: saturation is 8 rows in 12.6 ms, not in 11 ms."""
+    trials = []
+    for clients in CLIENTS:
+        slow = server(clients)
+        slow.turnaround_s = 1.6e-3
+        trials.append(measure(slow, seed=clients, clients=clients, requests=2000))
+    model = fit_capacity(trials, arrivals=arrival_times_ns)
+    assert model.best_guess.turnaround_ms == pytest.approx(1.6, abs=0.3)
+    assert model.saturation_per_s(Demand(1.0)) == pytest.approx(8 / 0.0126, rel=0.05)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.85])
@@ -148,7 +159,10 @@ def test_a_question_beyond_the_measured_range_says_by_how_much(model):
 def test_an_interval_that_straddles_the_objective_decides_nothing(model, interval, decision):
     found = model.predict(Demand(100.0), requests=400)
     found = replace(found, latency_ms={**found.latency_ms, "p95": interval})
-    assert meets(found, parse_objective("p95 < 30 ms, accuracy >= 90% of teacher")).decision is decision
+    assert (
+        meets(found, parse_objective("p95 < 30 ms, accuracy >= 90% of teacher")).decision
+        is decision
+    )
 
 
 def test_the_highest_rate_meets_the_objective_and_a_higher_one_does_not(model):
@@ -163,8 +177,6 @@ def test_the_highest_rate_meets_the_objective_and_a_higher_one_does_not(model):
 
 
 def test_bursts_take_longer_than_even_arrivals(model):
-    from harness.types.load_texts import parse_arrivals
-
     p95 = {
         text: model.predict(Demand(400.0, arrivals=parse_arrivals(text))).latency_ms["p95"].value
         for text in ("constant", "poisson", "gamma:3")

@@ -50,9 +50,7 @@ def test_several_instances_are_m_m_c():
     busy = load**3 / 6 * instances / (instances - load)
     waits = busy / (sum(load**k / math.factorial(k) for k in range(3)) + busy)
     assert waits == pytest.approx(0.6472, abs=1e-4)
-    mean, half = mean_time(
-        Replica((1.0,), instances=instances), load, exponential=True, seed=3
-    )
+    mean, half = mean_time(Replica((1.0,), instances=instances), load, exponential=True, seed=3)
     assert half < NARROW * mean
     assert mean == pytest.approx(1 + waits / (instances - load), abs=half)
 
@@ -102,7 +100,7 @@ def test_every_answer_comes_when_the_event_by_event_server_gives_it(
     server = SimulatedServer(serving, seconds, queue_limit)
     expected = completions(server, arrivals.tolist(), rows.tolist())
     run = simulate_arrivals(
-        Replica(table, instances, delay_us / 1e6, queue_limit=queue_limit, sharing=0.4),
+        Replica(table, instances, queue_delay_s=delay_us / 1e6, queue_limit=queue_limit, sharing=0.4),
         arrivals,
         rows,
         np.ones(600),
@@ -120,9 +118,7 @@ def test_a_batch_is_cut_at_a_preferred_size_unless_its_delay_is_over():
 
 
 def test_requests_with_several_rows_are_never_split():
-    run = simulate_arrivals(
-        Replica((1.0,) * 4), np.zeros(3), np.array([3, 2, 2]), np.ones(3)
-    )
+    run = simulate_arrivals(Replica((1.0,) * 4), np.zeros(3), np.array([3, 2, 2]), np.ones(3))
     assert run.executed_rows.tolist() == [3, 4]
     assert run.completed_s.tolist() == [1.0, 2.0, 2.0]
     assert run.joined.tolist() == [1, 2, 2]
@@ -137,12 +133,10 @@ def test_a_request_larger_than_the_largest_batch_is_refused():
 def test_clients_see_what_the_event_by_event_server_shows_them(clients, instances, delay_us):
     """A closed loop: throughput times mean latency is the number of clients (Little's law)."""
     table = tuple(0.003 + 0.001 * size for size in range(1, 9))
-    server = SimulatedServer(
-        ServingConfig(8, delay_us, instances), lambda size, _: table[size - 1]
-    )
+    server = SimulatedServer(ServingConfig(8, delay_us, instances), lambda size, _: table[size - 1])
     trial = measure(server, seed=7, clients=clients, requests=3000)
     run = simulate_clients(
-        Replica(table, instances, delay_us / 1e6),
+        Replica(table, instances, queue_delay_s=delay_us / 1e6),
         clients,
         1,
         requests=3000,

@@ -1,0 +1,128 @@
+"""harness plan: from a run folder to plan.json, a table and the report's section."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.cli.main import run_command
+from harness.flow.plan import PlanQuestion, plan_run
+from harness.planning.capacity.demand import parse_rate
+from harness.report.capacity.section import capacity_section
+from harness.report.page import page_of
+from harness.runs.documents import read_document
+from harness.runs.folder import RunFolder, read_run
+from harness.types import ServingConfig
+from harness.types.capacity import CapacityPlan
+from harness.types.estimates import Demand
+from tests.simulated_server import SimulatedServer, measure
+
+MANIFEST = {
+    "schema_version": 1,
+    "study_digest": "",
+    "artefacts": {},
+    "seeds": {"study": 4},
+    "study": {"name": "s", "objective": "p95 < 30 ms", "families": [{"name": "family"}]},
+}
+
+
+def trial(clients, **changes):
+    server = SimulatedServer(ServingConfig(8), lambda rows, _: (3.0 + rows) / 1e3)
+    return replace(measure(server, seed=clients, clients=clients, requests=1500), **changes)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A run of one variant: an execution of n rows takes 3 + n ms, 727 inferences/s at most."""
+    with RunFolder.create(tmp_path / "run", MANIFEST) as run:
+        for clients in (1, 4, 16):
+            run.journal.add(trial(clients))
+    return tmp_path / "run"
+
+
+def test_a_plan_is_kept_shown_and_part_of_the_report(folder, capsys):
+    assert run_command(["plan", str(folder), "--demand", "2000/s", "--peak", "3x"]) == 0
+    plan = read_document(folder, "plan", CapacityPlan)
+    (one,) = plan.deployments
+    # 6,000/s by 727 at the very most: no fewer than 9, and not twice as many.
+    assert 9 <= one.replicas.peak <= 14
+    assert one.replicas.lost_replica == one.replicas.peak + 1
+    assert one.highest_rate_per_s.low <= 727
+    assert (plan.statistic, plan.bound_ms, plan.seed) == ("p95", 30.0, 4)
+    shown = capsys.readouterr().out
+    assert "student" in shown
+    assert str(one.replicas.lost_zone) in shown
+    html = (folder / "report.html").read_text()
+    assert 'id="capacity"' in html
+    assert 'data-plot="capacity-1"' in html
+    assert "## Capacity" in (folder / "report.md").read_text()
+
+
+def test_the_picture_has_every_measured_point_and_the_bound(folder):
+    run = read_run(folder)
+    plan = plan_run(run, PlanQuestion(Demand(100.0)), lambda _: None)
+    (plot,) = capacity_section(plan).plots
+    measured = next(one for one in plot.traces if one["name"] == "measured, closed loop")
+    assert measured["x"] == sorted(one.throughput_requests_per_s for one in run.trials)
+    predicted = next(one for one in plot.traces if one["name"] == "predicted")
+    assert predicted["x"] == sorted(predicted["x"])
+    assert plot.layout["shapes"][0]["y0"] == 30.0
+    assert "capacity-1" in page_of(run, plan).plots
+    assert page_of(run).capacity is None
+
+
+def test_another_demand_is_another_document(folder):
+    for demand in ("2000/s", "4000/s", "4000/s"):
+        assert run_command(["plan", str(folder), "--demand", demand, "--json"]) == 0
+    assert json.loads((folder / "plan-2.json").read_text())["demand"]["rate_per_s"] == 4000.0
+    assert not (folder / "plan-3.json").exists()
+
+
+def test_a_run_written_before_execution_times_by_size_is_planned_too(tmp_path):
+    former = tmp_path / "former"
+    shutil.copytree(Path(__file__).parents[1] / "former_run", former)
+    assert run_command(["plan", str(former), "--demand", "2000/s"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--demand", "2000"], "'2000' is not a rate"),
+        (["--demand", "5/s", "--peak", "0.5x"], "below the mean"),
+        (["--demand", "5/s", "--batch", "many"], "no number of rows"),
+        (["--demand", "5/s", "--batch", "16"], "16 rows exceed the largest batch"),
+        (["--demand", "5/s", "--slo", "error_rate < 1%"], "bounds no latency"),
+        (["--demand", "5/s", "--arrivals", "trace:no.csv"], "constant rate"),
+        (["--demand", "5/s", "--variant", "nobody"], "no trial of nobody"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_clear_line(folder, capsys, arguments, words):
+    assert run_command(["plan", str(folder), *arguments]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert words in said
+    assert "next: " in said
+    assert not (folder / "plan.json").exists()
+
+
+def test_a_run_without_a_valid_trial_says_what_to_measure(tmp_path, capsys):
+    with RunFolder.create(tmp_path / "run", MANIFEST) as run:
+        run.journal.add(trial(1, valid=False, invalid_reason="the server was short"))
+    assert run_command(["plan", str(tmp_path / "run"), "--demand", "5/s"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "none of the run's 1 trials is valid" in said
+    assert "the server was short" in said
+    assert "harness load STUDY --variant student --concurrency 8" in said
+
+
+def test_a_demand_beyond_the_measured_range_is_planned_with_what_was_measured(tmp_path):
+    """Only one request in flight: 238/s were measured, though a replica could carry twice that."""
+    with RunFolder.create(tmp_path / "run", MANIFEST) as run:
+        run.journal.add(trial(1))
+    question = PlanQuestion(Demand(parse_rate("1000/s")))
+    (one,) = plan_run(read_run(tmp_path / "run"), question, lambda _: None).deployments
+    assert one.limited_by == "measured range"
+    assert one.highest_rate_per_s.low == pytest.approx(1 / 0.0042, rel=0.01)
+    assert one.replicas.peak == 5
+    assert "above the highest that was measured (238)" in one.note
