@@ -124,7 +124,7 @@ def completions(
     return done
 
 
-def measure(
+def measure(  # noqa: PLR0913  (each setting of a trial by its name)
     server: SimulatedServer,
     *,
     seed: int,

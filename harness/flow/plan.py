@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.errors import UsageError
 from harness.load.schedule.arrivals import arrival_times_ns
 from harness.planning.capacity.judging import planned_clauses
-from harness.planning.capacity.plan import Surroundings, candidates_of, plan_deployments
+from harness.planning.capacity.plan import PlanTerms, Surroundings, candidates_of, plan_deployments
 from harness.report.build import build_report
 from harness.runs.documents import write_document
 from harness.runs.folder import StoredRun, read_run
@@ -86,12 +86,14 @@ def plan_run(
         trials,
         run.cold_starts,
         lambda family: _objective(run, question, family),
-        question.demand,
-        question.surroundings,
-        arrivals=arrival_times_ns,
-        confidence=question.confidence,
-        seed=seed,
-        queue_limit=question.queue_limit,
+        PlanTerms(
+            question.demand,
+            question.surroundings,
+            arrival_times_ns,
+            question.confidence,
+            seed,
+            question.queue_limit,
+        ),
     ):
         deployments.append(_with_verdict(run, one))
         progress(Progress("planning", len(deployments), total, one.variant))

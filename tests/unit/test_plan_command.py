@@ -14,9 +14,10 @@ from harness.report.capacity.section import capacity_section
 from harness.report.page import page_of
 from harness.runs.documents import read_document
 from harness.runs.folder import RunFolder, read_run
-from harness.types import ServingConfig
+from harness.types import Role, ServingConfig
 from harness.types.capacity import CapacityPlan
 from harness.types.estimates import Demand
+from tests.samples import sample_variant
 from tests.simulated_server import SimulatedServer, measure
 
 MANIFEST = {
@@ -37,6 +38,7 @@ def trial(clients, **changes):
 def folder(tmp_path):
     """A run of one variant: an execution of n rows takes 3 + n ms, 727 inferences/s at most."""
     with RunFolder.create(tmp_path / "run", MANIFEST) as run:
+        run.journal.add(replace(sample_variant("student", Role.STUDENT), family="family"))
         for clients in (1, 4, 16):
             run.journal.add(trial(clients))
     return tmp_path / "run"

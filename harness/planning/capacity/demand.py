@@ -88,9 +88,10 @@ def parse_share(text: str) -> float:
         UsageError: not a percentage, or 100% and more.
     """
     found = _SHARE.fullmatch(text.strip())
-    if not found or float(found["number"]) >= 100:
+    share = float(found["number"]) / 100 if found else 1.0
+    if share >= 1:
         raise UsageError(
             f"'{text}' is not a share of the replicas that may be away at a time",
             next_step="write it as 25%; it must be below 100%",
         )
-    return float(found["number"]) / 100
+    return share

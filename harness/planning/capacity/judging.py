@@ -70,7 +70,9 @@ def _is_foretold(metric: Metric) -> bool:
 
 
 def meets(prediction: Prediction, slo: ServiceLevelObjective) -> Foretold:
-    """Pass where every clause holds at its unfavourable bound, fail where one is missed at its
+    """Whether a prediction meets an objective: pass, fail or undecided, with the reason.
+
+    Pass where every clause holds at its unfavourable bound, fail where one is missed at its
     favourable bound, else undecided.
 
     Raises:

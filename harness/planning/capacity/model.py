@@ -290,7 +290,8 @@ class CapacityModel:
                 f"measured ({self.highest_measured_inferences_per_s:,.0f})"
             )
         largest = self.best_guess.curve.largest_rows
-        needed = max(max(rows for rows, _ in demand.batch_mix), round(float(np.mean(batch_means))))
+        executed = round(float(np.mean(batch_means)))
+        needed = max(executed, *(rows for rows, _ in demand.batch_mix))
         if needed > largest:
             words.append(f"executions of {needed} rows, where the largest measured had {largest}")
         return beyond, tuple(words)
@@ -337,7 +338,7 @@ def fit_capacity(
     if not usable:
         raise UsageError(
             "no valid trial tells how long executions take (Triton's statistics of the model)",
-            next_step="measure some: harness load STUDY --variant NAME --concurrency 8 --out FOLDER",
+            next_step="measure: harness load STUDY --variant NAME --concurrency 8 --out FOLDER",
         )
     best = max(usable, key=lambda one: one.throughput_inferences_per_s)
     serving, protocol = serving or best.trial.serving, protocol or best.trial.workload.protocol

@@ -12,7 +12,6 @@ from harness.planning.capacity.judging import SHARES, highest_rate, meets, plann
 from harness.planning.capacity.model import (
     ArrivalSource,
     CapacityModel,
-    at_rate,
     fit_capacity,
     is_usable,
 )
@@ -43,6 +42,22 @@ class Surroundings:
     """0 to 1: of the replicas, those that a rolling update takes away at a time."""
     ramp_s: float = 600.0
     """How long the demand takes from its mean to its peak."""
+
+
+@dataclass(frozen=True)
+class PlanTerms:
+    """What a plan is asked, and how it is simulated."""
+
+    demand: Demand
+    """Its peak is what the replicas have to carry."""
+    surroundings: Surroundings
+    arrivals: ArrivalSource
+    confidence: float
+    """Of every interval, between 0 and 1."""
+    seed: int
+    """Of everything that is drawn."""
+    queue_limit: int | None = None
+    """Requests that may wait in a replica; None: any number."""
 
 
 @dataclass(frozen=True)
@@ -113,13 +128,7 @@ def plan_deployments(
     trials: Sequence[TrialResult],
     cold_starts: Sequence[ColdStart],
     slo_of: Callable[[str], ServiceLevelObjective],
-    demand: Demand,
-    surroundings: Surroundings,
-    *,
-    arrivals: ArrivalSource,
-    confidence: float,
-    seed: int,
-    queue_limit: int | None = None,
+    terms: PlanTerms,
 ) -> Iterator[DeploymentPlan]:
     """A plan for each candidate, one after the other (each takes a part of a second).
 
@@ -127,34 +136,27 @@ def plan_deployments(
         trials: of the run; invalid ones are left out.
         cold_starts: of the run.
         slo_of: each family's objective.
-        demand: its peak is what the replicas have to carry.
-        surroundings: zones, rolling updates, how fast demand rises.
-        arrivals: where simulated arrivals come from.
-        confidence: of every interval.
-        seed: of everything that is drawn.
-        queue_limit: requests that may wait in a replica; None: any number.
+        terms: what is asked, and how it is simulated.
 
     Raises:
         UsageError: nothing to plan from (`candidates_of`), or an objective without a latency.
     """
-    candidates = candidates_of(trials, demand)
+    candidates = candidates_of(trials, terms.demand)
     each = BUDGET // (len(candidates) * len(SHARES) * 16)
     for one in candidates:
         own = [result for result in trials if result.trial.variant == one.variant]
         model = fit_capacity(
             own,
-            arrivals=arrivals,
+            arrivals=terms.arrivals,
             serving=one.serving,
             protocol=one.protocol,
-            queue_limit=queue_limit,
-            confidence=confidence,
-            seed=seed,
+            queue_limit=terms.queue_limit,
+            confidence=terms.confidence,
+            seed=terms.seed,
         )
         start = next((c for c in cold_starts if c.variant == one.variant), None)
         requests = min(_MOST, max(_LEAST, each))
-        yield _deployment(
-            one, model, own, start, slo_of(one.family), demand, surroundings, requests
-        )
+        yield _deployment(one, model, own, start, slo_of(one.family), terms, requests)
 
 
 def _deployment(
@@ -163,10 +165,10 @@ def _deployment(
     trials: Sequence[TrialResult],
     start: ColdStart | None,
     slo: ServiceLevelObjective,
-    demand: Demand,
-    surroundings: Surroundings,
+    terms: PlanTerms,
     requests: int,
 ) -> DeploymentPlan:
+    demand = terms.demand
     curve = model.curve(demand, SHARES, requests=requests)
     reached = highest_rate(model, slo, demand, curve)
     most = model.highest_measured_inferences_per_s / demand.rows_per_request
@@ -176,7 +178,7 @@ def _deployment(
     replicas = at_peak = None
     foretold = meets(curve[0], slo)
     if rate.low > 0:
-        replicas = headroom(demand, rate.low, surroundings, cold_start_s)
+        replicas = headroom(demand, rate.low, terms.surroundings, cold_start_s)
         at_peak = model.predict(demand, replicas=replicas.peak, requests=requests)
         foretold = meets(at_peak, slo)
     return DeploymentPlan(

@@ -33,6 +33,8 @@ may have been held up."""
 DEFAULT_CV = 0.15
 """Spread of one execution where no trial with one request in flight shows it."""
 _HUBER = 1.345
+_PASSED_THROUGH = 2
+"""So many sizes the curve passes through: none of them lies off it."""
 _SHARINGS = np.linspace(0.0, 1.5, 31)
 _QUANTILES = (0.0, 0.5, 0.9, 0.95, 0.99, 1.0)
 
@@ -201,7 +203,7 @@ def _levels(
     sizes = [size for size in np.unique(rows) if float(size).is_integer()]
     means = np.array([np.average(residuals[rows == s], weights=weights[rows == s]) for s in sizes])
     noise = np.array([1 / np.sum(1 / scatter[rows == s]) for s in sizes])
-    if len(sizes) < 3:  # with one or two sizes the curve passes through them
+    if len(sizes) <= _PASSED_THROUGH:
         return ()
     between = max(0.0, float(np.average(means**2 - noise, weights=1 / noise)))
     if not between:
@@ -216,7 +218,7 @@ def _trial_spread(trials: Floats | NDArray[np.int64], residuals: Floats, counts:
         float(np.average(residuals[trials == one], weights=counts[trials == one]))
         for one in np.unique(trials)
     ]
-    if len(by_trial) < 2:
+    if len(by_trial) == 1:
         return UNKNOWN_SPREAD
     return max(TRIAL_SPREAD / 2, float(np.std(by_trial, ddof=1)))
 
@@ -231,7 +233,8 @@ def fit_client(trials: Sequence[TrialResult]) -> dict[WireProtocol, ClientTime]:
             by_protocol[result.trial.workload.protocol].append((joined, result.client_ms))
     fitted = {}
     for protocol, points in by_protocol.items():
-        joined, spent = (np.array(one) for one in zip(*points, strict=True))
+        joined = np.array([one for one, _ in points])
+        spent = np.array([one for _, one in points])
         scale = 1 / np.maximum(spent, 1e-3)
         shapes = np.column_stack((np.ones_like(joined), joined)) * scale[:, None]
         (own, each), _norm = nnls(shapes, spent * scale)

@@ -100,7 +100,9 @@ def test_every_answer_comes_when_the_event_by_event_server_gives_it(
     server = SimulatedServer(serving, seconds, queue_limit)
     expected = completions(server, arrivals.tolist(), rows.tolist())
     run = simulate_arrivals(
-        Replica(table, instances, queue_delay_s=delay_us / 1e6, queue_limit=queue_limit, sharing=0.4),
+        Replica(
+            table, instances, queue_delay_s=delay_us / 1e6, queue_limit=queue_limit, sharing=0.4
+        ),
         arrivals,
         rows,
         np.ones(600),

@@ -65,7 +65,7 @@ def test_headroom_by_what_may_happen():
 
 
 def test_headroom_of_a_single_zone_and_of_an_unknown_cold_start():
-    """Nothing helps against the loss of the only zone; an unknown start counts as the whole rise."""
+    """Nothing helps against the loss of the only zone; an unknown start counts as all of it."""
     found = headroom(Demand(100.0, 2.0), 100.0, Surroundings(1, 0.0, 600.0), None)
     assert found == Headroom(2, 3, 2, 2, 2)
 
