@@ -8,7 +8,6 @@ from pathlib import Path
 
 from harness.errors import UsageError
 from harness.load.schedule.arrivals import arrival_times_ns
-from harness.planning.capacity.judging import planned_clauses
 from harness.planning.capacity.plan import PlanTerms, Surroundings, candidates_of, plan_deployments
 from harness.report.build import build_report
 from harness.runs.documents import write_document
@@ -80,7 +79,6 @@ def plan_run(
         )
     total = len(candidates_of(trials, question.demand))
     seed = question.seed if question.seed is not None else _seed(run)
-    shown = _objective(run, question, trials[0].trial.family)
     deployments: list[DeploymentPlan] = []
     for one in plan_deployments(
         trials,
@@ -97,11 +95,7 @@ def plan_run(
     ):
         deployments.append(_with_verdict(run, one))
         progress(Progress("planning", len(deployments), total, one.variant))
-    clause = planned_clauses(shown)[0]
     return CapacityPlan(
-        objective=shown.text,
-        statistic=clause.metric,
-        bound_ms=clause.value,
         demand=question.demand,
         zones=question.surroundings.zones,
         max_unavailable=question.surroundings.max_unavailable,

@@ -78,6 +78,11 @@ class DeploymentPlan:
     family: str
     serving: ServingConfig
     protocol: WireProtocol
+    objective: str
+    """What is planned for: the family's own, unless one was given."""
+    statistic: str
+    """The first latency that the objective bounds, such as p95."""
+    bound_ms: float
     highest_rate_per_s: Interval
     """Requests per second of one replica that meet the objective; the planned number is `low`."""
     limited_by: str
@@ -103,10 +108,6 @@ class DeploymentPlan:
 class CapacityPlan:
     """What `harness plan` answers."""
 
-    objective: str
-    statistic: str
-    """The latency that is planned for, such as p95."""
-    bound_ms: float
     demand: Demand
     zones: int
     max_unavailable: float

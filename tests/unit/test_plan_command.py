@@ -14,6 +14,7 @@ from harness.report.capacity.section import capacity_section
 from harness.report.page import page_of
 from harness.runs.documents import read_document
 from harness.runs.folder import RunFolder, read_run
+from harness.study.objective import parse_objective
 from harness.types import Role, ServingConfig
 from harness.types.capacity import CapacityPlan
 from harness.types.estimates import Demand
@@ -52,7 +53,7 @@ def test_a_plan_is_kept_shown_and_part_of_the_report(folder, capsys):
     assert 9 <= one.replicas.peak <= 14
     assert one.replicas.lost_replica == one.replicas.peak + 1
     assert one.highest_rate_per_s.low <= 727
-    assert (plan.statistic, plan.bound_ms, plan.seed) == ("p95", 30.0, 4)
+    assert (one.statistic, one.bound_ms, plan.seed) == ("p95", 30.0, 4)
     shown = capsys.readouterr().out
     assert "student" in shown
     assert str(one.replicas.lost_zone) in shown
@@ -73,6 +74,21 @@ def test_the_picture_has_every_measured_point_and_the_bound(folder):
     assert plot.layout["shapes"][0]["y0"] == 30.0
     assert "capacity-1" in page_of(run, plan).plots
     assert page_of(run).capacity is None
+
+
+def test_each_family_is_planned_for_its_own_objective(folder):
+    """A name for two latencies would put the wrong bound beside one of them."""
+    other = trial(8, trial=replace(trial(8).trial, variant="other", family="second"))
+    run = read_run(folder)
+    run = replace(
+        run,
+        trials=(*run.trials, other),
+        objectives={**run.objectives, "second": parse_objective("p99 < 80 ms")},
+    )
+    first, second = plan_run(run, PlanQuestion(Demand(100.0)), lambda _: None).deployments
+    assert (first.statistic, first.bound_ms) == ("p95", 30.0)
+    assert (second.statistic, second.bound_ms) == ("p99", 80.0)
+    assert second.measured[0].latency_ms.value == other.latency.value_ms("p99")
 
 
 def test_another_demand_is_another_document(folder):

@@ -173,7 +173,8 @@ def _deployment(
     reached = highest_rate(model, slo, demand, curve)
     most = model.highest_measured_inferences_per_s / demand.rows_per_request
     rate = Interval(*(min(most, one) for one in (reached.value, reached.low, reached.high)))
-    statistic = metric_named(planned_clauses(slo)[0].metric).statistic
+    clause = planned_clauses(slo)[0]
+    statistic = metric_named(clause.metric).statistic
     cold_start_s = cold_start_seconds(start)
     replicas = at_peak = None
     foretold = meets(curve[0], slo)
@@ -186,6 +187,9 @@ def _deployment(
         family=candidate.family,
         serving=candidate.serving,
         protocol=candidate.protocol,
+        objective=slo.text,
+        statistic=statistic,
+        bound_ms=clause.value,
         highest_rate_per_s=rate,
         limited_by="measured range" if reached.low > most else "objective",
         replicas=replicas,

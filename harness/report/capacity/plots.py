@@ -24,17 +24,17 @@ _COLOUR, _MEASURED = "--c-blue", "--c-vermillion"
 
 def rate_plots(plan: CapacityPlan) -> tuple[Plot, ...]:
     """One plot per variant and serving configuration."""
-    return tuple(_plot(plan, one, number) for number, one in enumerate(plan.deployments, start=1))
+    return tuple(_plot(one, number) for number, one in enumerate(plan.deployments, start=1))
 
 
-def _plot(plan: CapacityPlan, one: DeploymentPlan, place: int) -> Plot:
-    known = [point for point in one.curve if _of(plan, point).value < UNBOUNDED_MS]
-    band = [point for point in known if _of(plan, point).high < UNBOUNDED_MS]
+def _plot(one: DeploymentPlan, place: int) -> Plot:
+    known = [point for point in one.curve if _of(one, point).value < UNBOUNDED_MS]
+    band = [point for point in known if _of(one, point).high < UNBOUNDED_MS]
     rates = [point.rate_per_s for point in known]
-    values = [_of(plan, point) for point in known]
+    values = [_of(one, point) for point in known]
     traces: list[Json] = []
     if band:
-        traces.append(_band([p.rate_per_s for p in band], [_of(plan, p) for p in band]))
+        traces.append(_band([p.rate_per_s for p in band], [_of(one, p) for p in band]))
     traces.append(
         {
             "type": "scatter",
@@ -45,29 +45,29 @@ def _plot(plan: CapacityPlan, one: DeploymentPlan, place: int) -> Plot:
             "line": {"color": _COLOUR, "width": 1.8},
             "marker": {"symbol": "circle", "size": 4, "color": _COLOUR},
             "hovertext": [
-                _hover(plan, "predicted", rate, value)
+                _hover(one, "predicted", rate, value)
                 for rate, value in zip(rates, values, strict=True)
             ],
             "hoverinfo": "text",
         }
     )
-    traces += _measured_traces(plan, one)
+    traces += _measured_traces(one)
     shown = [value for point in values for value in (point.low, point.value)]
     shown += [p.latency_ms.value for p in one.measured if p.latency_ms.value < UNBOUNDED_MS]
     most = max([*rates, *(p.rate_per_s for p in one.measured)], default=1.0)
     return Plot(
         key=f"capacity-{place}",
         title=f"{one.variant}, {serving_words(one.serving)}",
-        summary=f"{plan.statistic} of one replica over requests per second: {len(known)} "
+        summary=f"{one.statistic} of one replica over requests per second: {len(known)} "
         f"predictions with their interval, {len(one.measured)} measured trials, and the bound.",
         height_px=280,
         traces=tuple(traces),
-        layout=_layout(plan, one, [*shown, plan.bound_ms], most),
+        layout=_layout(one, [*shown, one.bound_ms], most),
     )
 
 
-def _of(plan: CapacityPlan, point: Prediction) -> Interval:
-    return point.latency_ms[plan.statistic]
+def _of(one: DeploymentPlan, point: Prediction) -> Interval:
+    return point.latency_ms[one.statistic]
 
 
 def _band(rates: list[float], values: list[Interval]) -> Json:
@@ -86,7 +86,7 @@ def _band(rates: list[float], values: list[Interval]) -> Json:
     }
 
 
-def _measured_traces(plan: CapacityPlan, one: DeploymentPlan) -> list[Json]:
+def _measured_traces(one: DeploymentPlan) -> list[Json]:
     """Open loops as filled marks, closed ones as hollow ones."""
     traces = []
     for is_open, name in ((False, "measured, closed loop"), (True, "measured, open loop")):
@@ -118,7 +118,7 @@ def _measured_traces(plan: CapacityPlan, one: DeploymentPlan) -> list[Json]:
                     _MEASURED,
                 ),
                 "hovertext": [
-                    _hover(plan, name, point.rate_per_s, point.latency_ms, point.predicted_ms)
+                    _hover(one, name, point.rate_per_s, point.latency_ms, point.predicted_ms)
                     for point in points
                 ],
                 "hoverinfo": "text",
@@ -128,27 +128,27 @@ def _measured_traces(plan: CapacityPlan, one: DeploymentPlan) -> list[Json]:
 
 
 def _hover(
-    plan: CapacityPlan, head: str, rate: float, value: Interval, predicted: float | None = None
+    one: DeploymentPlan, head: str, rate: float, value: Interval, predicted: float | None = None
 ) -> str:
     bounds = span(milliseconds(value.low), milliseconds(value.high))
     lines = [
         f"<b>{safe(head)}</b>",
         safe(f"{number(rate)} requests/s"),
-        safe(f"{plan.statistic} {latency(value.value)} ({bounds})"),
+        safe(f"{one.statistic} {latency(value.value)} ({bounds})"),
     ]
     if predicted is not None:
         lines.append(safe(f"the model says {latency(predicted)} of this trial"))
     return "<br>".join(lines)
 
 
-def _layout(plan: CapacityPlan, one: DeploymentPlan, shown: list[float], most: float) -> Json:
+def _layout(one: DeploymentPlan, shown: list[float], most: float) -> Json:
     planned = one.highest_rate_per_s.low
     layout = base_layout(
         xaxis=axis("requests/s of one replica", range=[0, 1.05 * most], rangemode="tozero"),
-        yaxis=log_axis(f"{plan.statistic} (ms)", shown),
+        yaxis=log_axis(f"{one.statistic} (ms)", shown),
         margin={"l": 48, "r": 10, "t": 8, "b": 42},
     )
-    shapes = [bound_line(xref="paper", yref="y", x0=0, x1=1, y0=plan.bound_ms, y1=plan.bound_ms)]
+    shapes = [bound_line(xref="paper", yref="y", x0=0, x1=1, y0=one.bound_ms, y1=one.bound_ms)]
     if planned > 0:
         line = bound_line(xref="x", yref="paper", x0=planned, x1=planned, y0=0, y1=1)
         shapes.append({**line, "line": {"color": "--ink-soft", "width": 1.2, "dash": "dot"}})

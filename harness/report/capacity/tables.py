@@ -33,7 +33,7 @@ def replicas_table(plan: CapacityPlan) -> Table:
             Column("Zone lost"),
             Column("Update"),
             Column("At the mean", "cold start"),
-            Column(f"{plan.statistic} at peak", "ms"),
+            Column(f"{planned_statistic(plan)} at peak", "ms"),
             Column("Objective", numeric=False),
         ),
         rows=tuple(_row(one) for one in plan.deployments),
@@ -69,13 +69,24 @@ def _row(one: DeploymentPlan) -> tuple[Cell, ...]:
 def _note(plan: CapacityPlan) -> str:
     away = asked_percent(plan.max_unavailable)
     return (
-        f"Predicted, not measured: simulated from the run's trials, for {plan.objective}. One "
+        f"Predicted, not measured: simulated from the run's trials, for {objectives(plan)}. One "
         f"replica is planned with the rate up to which the unfavourable bound of "
         f"{confidence(plan.confidence)} intervals meets it. One lost, zone lost ({plan.zones} "
         f"zones) and update ({away} away at a time) are numbers of replicas of which enough for "
         f"the peak are left, one such event at a time. At the mean: enough at the mean rate that a "
         f"rise to the peak within {seconds(plan.ramp_s)} s is carried while others start."
     )
+
+
+def objectives(plan: CapacityPlan) -> str:
+    """What is planned for: one objective, or those of several families."""
+    return " and ".join(dict.fromkeys(one.objective for one in plan.deployments))
+
+
+def planned_statistic(plan: CapacityPlan) -> str:
+    """`p95`, where all rows are planned for it, else `latency`."""
+    names = {one.statistic for one in plan.deployments}
+    return names.pop() if len(names) == 1 else "latency"
 
 
 def demand_words(plan: CapacityPlan) -> str:
@@ -90,7 +101,8 @@ def demand_words(plan: CapacityPlan) -> str:
 
 def trust_table(plan: CapacityPlan) -> Table:
     """How far the model is from the trials that it was fitted to, and what stays assumed."""
-    statistics = tuple(dict.fromkeys(("p50", plan.statistic)))
+    planned = (one.statistic for one in plan.deployments)
+    statistics = tuple(dict.fromkeys(("p50", *planned)))
     return Table(
         caption="How far the model is from what was measured",
         columns=(

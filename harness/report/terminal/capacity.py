@@ -6,7 +6,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from harness.report.capacity.tables import demand_words
+from harness.report.capacity.tables import demand_words, objectives, planned_statistic
 from harness.report.terminal.run import plain_table
 from harness.types.capacity import CapacityPlan, DeploymentPlan
 from harness.words.labels import SIGNS
@@ -18,16 +18,25 @@ def plan_table(plan: CapacityPlan) -> Table:
     table = plain_table(f"Replicas for {demand_words(plan)}")
     table.add_column("Variant", no_wrap=True)
     table.add_column("Serving", no_wrap=True)
-    titles = ("One/s", "Peak", "-1", "-zone", "update", "mean", f"{plan.statistic} ms", "off")
+    titles = (
+        "One/s",
+        "Peak",
+        "-1",
+        "-zone",
+        "update",
+        "mean",
+        f"{planned_statistic(plan)} ms",
+        "off",
+    )
     for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for one in plan.deployments:
-        table.add_row(*_row(plan, one))
+        table.add_row(*_row(one))
     return table
 
 
-def _row(plan: CapacityPlan, one: DeploymentPlan) -> tuple[Text, ...]:
+def _row(one: DeploymentPlan) -> tuple[Text, ...]:
     head, latency, sign = one.replicas, one.latency_at_peak_ms, SIGNS[one.decision]
     counts = (
         (head.peak, head.lost_replica, head.lost_zone, head.rolling_update, head.cold_start)
@@ -44,7 +53,7 @@ def _row(plan: CapacityPlan, one: DeploymentPlan) -> tuple[Text, ...]:
         Text(number(one.highest_rate_per_s.low)),
         *(Text(count(value)) for value in counts),
         Text(foretold),
-        Text(percent(one.error.get(plan.statistic))),
+        Text(percent(one.error.get(one.statistic))),
         Text(f"{sign.symbol} {sign.word}"),
     )
 
@@ -53,7 +62,7 @@ def plan_notes(plan: CapacityPlan) -> Group:
     """What the columns are, and what to know of each row."""
     lines = [
         Text(
-            f"Predicted from the run's trials for {plan.objective}, with "
+            f"Predicted from the run's trials for {objectives(plan)}, with "
             f"{confidence(plan.confidence)} intervals. One/s: requests/s of one replica that are "
             "sure to meet it. Then replicas: for the peak, with one of them lost, with one of "
             f"{plan.zones} zones lost, during an update, and at the mean so that a rise is carried "
