@@ -16,7 +16,7 @@ from harness.planning.capacity.plan import Surroundings
 from harness.report.terminal.capacity import plan_notes, plan_table
 from harness.study.objective import parse_objective
 from harness.types.estimates import Demand
-from harness.types.load_texts import check_mix, parse_arrivals, parse_mix
+from harness.types.workloads import check_mix, parse_arrivals, parse_mix
 
 
 def plan(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harness.types.estimates import Demand, Interval
-from harness.types.quality import Decision
+from harness.types.variants import Decision
 from harness.types.workloads import ServingConfig, WireProtocol
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from harness.report.tables.model import Cell, Column, Table, decision_cell, numeric, words
 from harness.types.capacity import CapacityPlan, DeploymentPlan
-from harness.words.labels import serving_words
-from harness.words.loads import arrival_words
+from harness.words.labels import arrival_words, serving_words
 from harness.words.numbers import (
     MISSING,
     asked,

@@ -14,7 +14,7 @@ from harness.planning.capacity.service import Observation, fit_client, fit_servi
 from harness.study.objective import parse_objective
 from harness.types import Decision, ServingConfig
 from harness.types.estimates import Demand, Interval
-from harness.types.load_texts import parse_arrivals
+from harness.types.workloads import parse_arrivals
 from tests.simulated_server import SimulatedServer, measure
 
 SERVING = ServingConfig(max_batch_size=8)
