@@ -229,8 +229,8 @@ def fit_client(trials: Sequence[TrialResult]) -> dict[WireProtocol, ClientTime]:
     for result in trials:
         mean_rows = result.server.batch_mean
         if result.client_ms is not None and mean_rows:
-            joined = max(1.0, mean_rows / max(1, _rows_per_request(result)))
-            by_protocol[result.trial.workload.protocol].append((joined, result.client_ms))
+            per_execution = max(1.0, mean_rows / max(1, _rows_per_request(result)))
+            by_protocol[result.trial.workload.protocol].append((per_execution, result.client_ms))
     fitted = {}
     for protocol, points in by_protocol.items():
         joined = np.array([one for one, _ in points])
