@@ -1,0 +1,1 @@
+"""A student takes over the teacher's traffic step by step, and is taken back when it does harm."""

@@ -1,0 +1,331 @@
+"""What must not get worse while a student takes over: each a share of bad requests and its limit.
+
+An error rate is a share of requests that failed, a latency objective one of requests that were
+slower than its bound (`p95 < 50 ms` is 'at most 5% over 50 ms'), agreement one of answers that are
+another than the teacher's, a metric of the user's two counters of a Prometheus (bad and all). So
+one kind of evidence serves all of them, and none rests on a mean without a distribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from functools import partial
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from harness.errors import DataError, UsageError
+from harness.planning.rollout.evidence import (
+    bound,
+    log_e_mean,
+    log_e_share,
+    log_e_two_shares,
+)
+from harness.types.estimates import Interval
+
+Floats = NDArray[np.float64]
+
+
+class BadOutcome(StrEnum):
+    """What makes a request a bad one."""
+
+    FAILED = "failed"
+    """No usable answer came."""
+    SLOW = "slow"
+    """It took longer than `Guardrail.bound_ms`."""
+    DISAGREES = "disagrees"
+    """The student's answer is another than the teacher's, to the same request."""
+    WRONG = "wrong"
+    """The answer is not the true one, which the traffic must tell."""
+    OWN = "own"
+    """The user's: counted by a Prometheus, say."""
+
+
+class Comparison(StrEnum):
+    """What the student's share of bad requests is held against."""
+
+    LIMIT = "limit"
+    """A share: student <= limit."""
+    TEACHER = "teacher"
+    """The teacher's share among its own, other requests: student <= factor x teacher + limit."""
+    PAIRED = "paired"
+    """The teacher's share of the same requests: student <= factor x teacher + limit."""
+
+
+@dataclass(frozen=True)
+class Guardrail:
+    """A share of bad requests that the student must keep to."""
+
+    name: str
+    """Unique within a rollout."""
+    outcome: BadOutcome
+    comparison: Comparison
+    limit: float
+    """A share; in a comparison with the teacher a difference of shares, which may be negative."""
+    factor: float = 1.0
+    """Of the teacher's share, where the student is compared with it."""
+    roll_back_over: float | None = None
+    """The student is taken back only where it is certainly beyond this; None: beyond `limit`."""
+    bound_ms: float | None = None
+    """Latency beyond which a request is slow."""
+
+    @property
+    def alarm(self) -> float:
+        """The limit that a rollback is decided on."""
+        return self.limit if self.roll_back_over is None else self.roll_back_over
+
+    @property
+    def needs_pairs(self) -> bool:
+        """Whether it can be judged only where both models answer the same requests."""
+        return self.comparison is Comparison.PAIRED or self.outcome is BadOutcome.DISAGREES
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether it can be judged only while the teacher serves requests of its own."""
+        return self.comparison is Comparison.TEACHER
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The least and the greatest value of what is held against the limit."""
+        return (0.0, 1.0) if self.comparison is Comparison.LIMIT else (-self.factor, 1.0)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Counts of requests for one guardrail; those not needed for its comparison are 0."""
+
+    student_bad: int = 0
+    student_total: int = 0
+    teacher_bad: int = 0
+    """Of requests that the teacher alone served, as is `teacher_total`."""
+    teacher_total: int = 0
+    pairs_neither_bad: int = 0
+    """Of requests that both models answered, as are the three that follow."""
+    pairs_student_bad: int = 0
+    """The student's answer was bad and the teacher's was not."""
+    pairs_teacher_bad: int = 0
+    pairs_both_bad: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(Tally)))
+
+    def seen(self, guardrail: Guardrail) -> int:
+        """Requests of the student that bear on a guardrail; 0 where a side it needs is missing."""
+        if guardrail.comparison is Comparison.PAIRED:
+            return sum(self.pairs)
+        if guardrail.comparison is Comparison.TEACHER and not self.teacher_total:
+            return 0
+        return self.student_total
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """All counts in the order of the fields, (8,)."""
+        return np.array([getattr(self, one.name) for one in fields(Tally)])
+
+    @property
+    def pairs(self) -> tuple[int, int, int, int]:
+        """Neither bad, only the student's, only the teacher's, both."""
+        return (
+            self.pairs_neither_bad,
+            self.pairs_student_bad,
+            self.pairs_teacher_bad,
+            self.pairs_both_bad,
+        )
+
+    def check(self, guardrail: str) -> None:
+        """Refuse counts that cannot be.
+
+        Raises:
+            DataError: a negative count, or more bad requests than requests.
+        """
+        counts = [getattr(self, one.name) for one in fields(Tally)]
+        if (
+            min(counts) < 0
+            or self.student_bad > self.student_total
+            or self.teacher_bad > self.teacher_total
+        ):
+            raise DataError(
+                f"guardrail '{guardrail}': {self} counts more bad requests than requests, or a "
+                "negative number",
+                next_step="a counter may have been reset between two looks: hand in increases",
+            )
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the evidence says of one guardrail at one look."""
+
+    guardrail: str
+    requests: int
+    """Requests of the student that bear on it, since the stage began."""
+    value: Interval | None
+    """The student's share of bad requests; in a comparison, less factor x the teacher's. Its upper
+    bound holds with the confidence of a promotion, its lower one with that of a rollback, each at
+    all looks together. None without requests."""
+    passes: bool
+    """Certainly within the limit."""
+    breaches: bool
+    """Certainly beyond the limit that a rollback is decided on."""
+
+
+def find(guardrail: Guardrail, tally: Tally, *, pass_error: float, breach_error: float) -> Finding:
+    """Judge one guardrail on all that was counted since its stage began.
+
+    Args:
+        guardrail: what is judged.
+        tally: counts, of any number of looks together.
+        pass_error: probability that a student beyond the limit ever passes.
+        breach_error: probability that a student within it is ever found beyond.
+
+    Raises:
+        DataError: the counts cannot be.
+    """
+    tally.check(guardrail.name)
+    requests = tally.seen(guardrail)
+    if not requests:
+        return Finding(guardrail.name, 0, None, passes=False, breaches=False)
+    at_least, at_most = (
+        partial(log_evidence, guardrail, tally.counts, above=above) for above in (True, False)
+    )
+    limits = guardrail.limits
+    return Finding(
+        guardrail.name,
+        requests,
+        Interval(
+            _value(guardrail, tally),
+            bound(at_most, limits, error=breach_error, upper=False),
+            bound(at_least, limits, error=pass_error, upper=True),
+        ),
+        passes=_reaches(at_least, guardrail.limit, pass_error),
+        breaches=_reaches(at_most, guardrail.alarm, breach_error),
+    )
+
+
+def log_evidence(
+    guardrail: Guardrail, counts: ArrayLike, limit: ArrayLike, *, above: bool
+) -> Floats:
+    """Logarithm of the e-process against 'beyond the limit' (`above`), or against 'within it'.
+
+    Args:
+        guardrail: whose comparison it is; its own limits are not used.
+        counts: as `Tally.counts` has them, (..., 8).
+        limit: what to hold the student against, (...).
+        above: the hypothesis: at least the limit; if false, at most.
+    """
+    numbers = np.asarray(counts)
+    if guardrail.comparison is Comparison.LIMIT:
+        return log_e_share(numbers[..., 0], numbers[..., 1], limit, above=above)
+    if guardrail.comparison is Comparison.TEACHER:
+        arms = np.moveaxis(numbers[..., :4], -1, 0)
+        return log_e_two_shares(*arms, factor=guardrail.factor, margin=limit, above=above)
+    return log_e_mean(numbers[..., 4:], pair_values(guardrail.factor), limit, above=above)
+
+
+def pair_values(factor: float) -> tuple[float, float, float, float]:
+    """Student's less factor x teacher's bad answers to one request, in the order of the pairs."""
+    return 0.0, 1.0, -factor, 1.0 - factor
+
+
+def check_guardrails(guardrails: Sequence[Guardrail], *, mirrored: bool) -> None:
+    """Refuse guardrails that are no limits, or that contradict each other.
+
+    Args:
+        guardrails: of one rollout.
+        mirrored: whether some requests go to both models.
+
+    Raises:
+        UsageError: with every problem.
+    """
+    problems = [
+        *(problem for one in guardrails for problem in _own_problems(one, mirrored=mirrored)),
+        *_contradictions(guardrails),
+    ]
+    if not guardrails:
+        problems.append("there is no guardrail: nothing would ever stop a bad student")
+    if problems:
+        raise UsageError(
+            "the guardrails cannot be kept to:\n" + "\n".join(f"  - {one}" for one in problems),
+            next_step="change or take out one of those that are named",
+        )
+
+
+def _reaches(evidence: Callable[[Floats], Floats], limit: float, error: float) -> bool:
+    return bool(evidence(np.asarray(limit)) >= -np.log(error))
+
+
+def _value(guardrail: Guardrail, tally: Tally) -> float:
+    if guardrail.comparison is Comparison.PAIRED:
+        worth = np.asarray(pair_values(guardrail.factor))
+        return float(np.average(worth, weights=tally.pairs))
+    share = tally.student_bad / tally.student_total
+    if guardrail.comparison is Comparison.LIMIT:
+        return share
+    return share - guardrail.factor * tally.teacher_bad / tally.teacher_total
+
+
+def _own_problems(one: Guardrail, *, mirrored: bool) -> Iterator[str]:
+    low, high = one.limits
+    if not one.factor > 0:
+        yield f"'{one.name}': a factor of {one.factor:g} of the teacher's share is none"
+    elif not (low < one.limit < high and low < one.alarm < high):
+        yield (
+            f"'{one.name}': a limit of {one.limit:g} is always kept or never; it must lie between "
+            f"{low:g} and {high:g}"
+        )
+    if one.alarm < one.limit:
+        yield (
+            f"'{one.name}': it would promote up to {one.limit:g} and roll back from "
+            f"{one.alarm:g} on, so between them both"
+        )
+    if one.outcome is BadOutcome.SLOW and not (one.bound_ms and one.bound_ms > 0):
+        yield f"'{one.name}': a request is slow beyond some milliseconds, and none are given"
+    if one.outcome is BadOutcome.DISAGREES and one.comparison is not Comparison.LIMIT:
+        yield f"'{one.name}': the teacher always agrees with itself; give a limit alone"
+    if one.needs_pairs and not mirrored:
+        yield (
+            f"'{one.name}': it compares two answers to one request, and no request goes to both "
+            "models (shadow mode does that)"
+        )
+
+
+def _contradictions(guardrails: Sequence[Guardrail]) -> Iterator[str]:
+    names = [one.name for one in guardrails]
+    for name in sorted({one for one in names if names.count(one) > 1}):
+        yield f"'{name}' is the name of {names.count(name)} guardrails"
+    for place, one in enumerate(guardrails):
+        for other in guardrails[place + 1 :]:
+            if one.outcome is not BadOutcome.OWN and _same_question(one, other):
+                yield (
+                    f"'{one.name}' ({one.limit:g}) and '{other.name}' ({other.limit:g}) are two "
+                    "limits of the same"
+                )
+    for one in guardrails:
+        for other in guardrails:
+            if _asks_too_much(one, other):
+                yield (
+                    f"'{one.name}' wants {-one.limit:.3g} fewer wrong answers per request than the "
+                    f"teacher's, and '{other.name}' lets only {other.limit:.3g} of them differ"
+                )
+
+
+def _same_question(one: Guardrail, other: Guardrail) -> bool:
+    return (one.outcome, one.comparison, one.factor, one.bound_ms) == (
+        other.outcome,
+        other.comparison,
+        other.factor,
+        other.bound_ms,
+    )
+
+
+def _asks_too_much(one: Guardrail, other: Guardrail) -> bool:
+    """Better than the teacher by more than it may differ from the teacher."""
+    return (
+        one.outcome is BadOutcome.WRONG
+        and one.comparison is not Comparison.LIMIT
+        and one.factor == 1
+        and other.outcome is BadOutcome.DISAGREES
+        and other.comparison is Comparison.LIMIT
+        and -one.limit > other.limit
+    )
