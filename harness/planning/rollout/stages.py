@@ -306,7 +306,8 @@ def _words(guardrail: Guardrail, finding: Finding) -> str:
         shown = f"{percent(value)} ({span(percent(low), percent(high))})"
         limit_words = asked_percent(limit)
     else:
-        shown = f"{points(value)} against the teacher ({span(points(low), points(high))})"
+        interval = span(points(low).removesuffix(" points"), points(high))
+        shown = f"{points(value)} against the teacher ({interval})"
         limit_words = points(limit)
     requests = f"{count(finding.requests)} requests"
     return f"{guardrail.name} {shown}, limit {limit_words}, {requests}"
