@@ -18,6 +18,7 @@ from harness.cli import (
     plan,
     profile,
     report,
+    route,
     run,
     serve,
     study_file,
@@ -43,6 +44,7 @@ app.command("profile")(profile.profile)
 app.command("load")(load.load)
 app.command("sweep")(run.sweep)
 app.command("plan")(plan.plan)
+app.command("route")(route.route)
 app.command("report")(report.report)
 app.command("track")(report.track)
 app.command("schema")(study_file.schema)

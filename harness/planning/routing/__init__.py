@@ -1,0 +1,1 @@
+"""The student answers; below a threshold of its confidence the teacher does."""

@@ -1,0 +1,133 @@
+"""What a router does at every threshold: share routed, quality, and what a request then costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.planning.routing.guarantee import THRESHOLDS, CalibratedThreshold
+from harness.planning.routing.rows import RoutedRows
+from harness.statistics.intervals import Bounds, bounds, share_bounds, side_by_side
+from harness.statistics.metrics import mean_sums
+from harness.types.estimates import Interval
+
+EVERYTHING = 2.0
+"""A threshold above every confidence: all rows go to the teacher."""
+_STEP = 0.05
+"""Of the share routed, from one point of the curve to the next at the least."""
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What a request costs that a model answers alone; None where it is not known."""
+
+    latency_ms: float | None = None
+    """Mean per request."""
+    usd_per_million: float | None = None
+    """Per million inferences."""
+
+
+@dataclass(frozen=True)
+class RoutePoint:
+    """A threshold, and what the router does there to rows that it was not chosen on."""
+
+    threshold: float
+    routed: Interval
+    """Share of the rows that go to the teacher."""
+    accuracy: Interval
+    kept: Interval | None
+    """The router's accuracy over the teacher's; None where that has no interval, as where the
+    teacher is hardly ever right."""
+    gained: float
+    """Share of the rows that the teacher gets right and the student would not have, of those that
+    are routed, as a share of all."""
+    lost: float
+    """The reverse: routed, and only the student would have been right."""
+    latency_ms: float | None
+    """Mean per request: the student answers first, and the teacher after it where it is asked."""
+    usd_per_million: float | None
+
+
+@dataclass(frozen=True)
+class Route:
+    """A router's threshold and its curve: what `route.json` holds."""
+
+    family: str
+    student: str
+    teacher: str
+    student_sha256: str
+    teacher_sha256: str
+    chosen: CalibratedThreshold
+    at: RoutePoint
+    """The chosen threshold on the rows held out."""
+    curve: tuple[RoutePoint, ...]
+    """From the student alone to the teacher alone, on the rows held out."""
+    held_out_rows: int
+    seed: int
+    """Of the split into calibration rows and rows held out."""
+    served: tuple[ServedModel, ServedModel]
+    """The student's and the teacher's."""
+    trials: tuple[str, str]
+    """Where their latency was measured; empty where it was not."""
+
+
+def point_at(
+    rows: RoutedRows, threshold: float, served: tuple[ServedModel, ServedModel], *, seed: int
+) -> RoutePoint:
+    """What the router does at a threshold.
+
+    Args:
+        rows: that the threshold was not chosen on.
+        threshold: below it a row goes to the teacher.
+        served: the student's numbers and the teacher's.
+        seed: of the interval of the share kept.
+    """
+    deferred, right = rows.deferred(threshold), rows.right(threshold)
+    routed = float(deferred.mean())
+    student, teacher = served
+    return RoutePoint(
+        threshold,
+        routed=_interval(routed, share_bounds(int(deferred.sum()), rows.size)),
+        accuracy=_interval(float(right.mean()), share_bounds(int(right.sum()), rows.size)),
+        kept=_kept(rows, threshold, seed),
+        gained=float((deferred & rows.teacher_right & ~rows.student_right).mean()),
+        lost=float((deferred & ~rows.teacher_right & rows.student_right).mean()),
+        latency_ms=_mixed(student.latency_ms, teacher.latency_ms, routed),
+        usd_per_million=_mixed(student.usd_per_million, teacher.usd_per_million, routed),
+    )
+
+
+def curve_of(
+    rows: RoutedRows, served: tuple[ServedModel, ServedModel], *, seed: int
+) -> tuple[RoutePoint, ...]:
+    """Points at least 5% of the rows apart, from the student alone to the teacher alone."""
+    places, last = [0.0], 0.0
+    for threshold in reversed(THRESHOLDS):
+        routed = float(rows.deferred(threshold).mean())
+        if last + _STEP <= routed < 1:
+            places.append(threshold)
+            last = routed
+    return tuple(point_at(rows, one, served, seed=seed) for one in [*places, EVERYTHING])
+
+
+def _kept(rows: RoutedRows, threshold: float, seed: int) -> Interval | None:
+    if not rows.teacher_right.any():
+        return None
+    router, teacher = (
+        mean_sums(one, limits=(0.0, 1.0)) for one in (rows.right(threshold), rows.teacher_right)
+    )
+    value = float(rows.right(threshold).mean() / rows.teacher_right.mean())
+    found = bounds(side_by_side(router, teacher), seed=seed)
+    return _interval(value, found) if found.low is not None else None
+
+
+def _interval(value: float, found: Bounds) -> Interval:
+    """A value and bounds that are known."""
+    assert found.low is not None  # noqa: S101  (told the types, which know both or neither)
+    assert found.high is not None  # noqa: S101
+    return Interval(value, found.low, found.high)
+
+
+def _mixed(student: float | None, teacher: float | None, routed: float) -> float | None:
+    if student is None or teacher is None:
+        return None
+    return student + routed * teacher
