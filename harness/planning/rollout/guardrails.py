@@ -154,7 +154,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Finding:
+class GuardrailFinding:
     """What the evidence says of one guardrail at one look."""
 
     guardrail: str
@@ -170,7 +170,9 @@ class Finding:
     """Certainly beyond the limit that a rollback is decided on."""
 
 
-def find(guardrail: Guardrail, tally: Tally, *, pass_error: float, breach_error: float) -> Finding:
+def find(
+    guardrail: Guardrail, tally: Tally, *, pass_error: float, breach_error: float
+) -> GuardrailFinding:
     """Judge one guardrail on all that was counted since its stage began.
 
     Args:
@@ -185,12 +187,12 @@ def find(guardrail: Guardrail, tally: Tally, *, pass_error: float, breach_error:
     tally.check(guardrail.name)
     requests = tally.seen(guardrail)
     if not requests:
-        return Finding(guardrail.name, 0, None, passes=False, breaches=False)
+        return GuardrailFinding(guardrail.name, 0, None, passes=False, breaches=False)
     at_least, at_most = (
         partial(log_evidence, guardrail, tally.counts, above=above) for above in (True, False)
     )
     limits = guardrail.limits
-    return Finding(
+    return GuardrailFinding(
         guardrail.name,
         requests,
         Interval(

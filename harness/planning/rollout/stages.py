@@ -24,8 +24,8 @@ from pydantic import TypeAdapter, ValidationError
 from harness.errors import RunFolderError, UsageError
 from harness.planning.rollout.guardrails import (
     Comparison,
-    Finding,
     Guardrail,
+    GuardrailFinding,
     Tally,
     check_guardrails,
     find,
@@ -125,7 +125,7 @@ class RolloutLook:
     """Position among the plan's stages, from 0."""
     step: RolloutStep
     reason: str
-    findings: tuple[Finding, ...]
+    findings: tuple[GuardrailFinding, ...]
 
 
 @dataclass(frozen=True)
@@ -270,7 +270,7 @@ def _changed(state: RolloutState, done: RolloutLook) -> RolloutState:
 
 
 def _decide(
-    state: RolloutState, findings: tuple[Finding, ...], observed: Mapping[str, Tally]
+    state: RolloutState, findings: tuple[GuardrailFinding, ...], observed: Mapping[str, Tally]
 ) -> tuple[RolloutStep, str]:
     """A breach first, then what is missing, then what is not certain yet."""
     guardrails = {one.name: one for one in state.plan.guardrails}
@@ -296,7 +296,7 @@ def _decide(
     return RolloutStep.PROMOTE, f"certainly within every limit: {'; '.join(words.values())}"
 
 
-def _words(guardrail: Guardrail, finding: Finding) -> str:
+def _words(guardrail: Guardrail, finding: GuardrailFinding) -> str:
     """`errors 0.4% (0.1-0.9%), limit 1%, 2,000 requests`."""
     if finding.value is None:
         return f"{guardrail.name}: no requests"
