@@ -54,6 +54,8 @@ class MetricKind(StrEnum):
     """How good the answers are; no load decides it."""
     COST = "cost"
     """What an answer costs."""
+    ARTEFACT = "artefact"
+    """What a variant is, whatever its load: no clause of an objective speaks of it."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ SHARE = Unit(MappingProxyType({"%": 0.01, "": 1.0}), is_share=True, largest=1.0)
 CORRELATION = Unit(MappingProxyType({"": 1.0}), largest=1.0)
 """A coefficient from -1 to 1; not a share of anything, so no percentage."""
 PLAIN = Unit(MappingProxyType({"": 1.0}))
+MEGABYTES = Unit(MappingProxyType({"MB": 1.0}), " MB")
+SECONDS = Unit(MappingProxyType({"s": 1.0}), " s")
 
 
 @dataclass(frozen=True)
@@ -364,17 +368,32 @@ def _latencies_of_all(spans: tuple[LatencySpan, ...]) -> dict[str, Metric]:
 
 
 METRICS = MetricRegistry((*_LOAD, *_QUALITY))
+"""What an objective may ask."""
+OF_ARTEFACTS = MetricRegistry(
+    (
+        Metric(
+            name="size", kind=MetricKind.ARTEFACT, title="size", unit=MEGABYTES,
+            of="size of the served file, in MB (10^6 bytes)", lower_is_better=True, example="25 MB",
+        ),
+        Metric(
+            name="cold_start", kind=MetricKind.ARTEFACT, title="cold start", unit=SECONDS,
+            of="time from the order to load the model to its first answer", lower_is_better=True,
+            example="5 s",
+        ),
+    )
+)  # fmt: skip
+"""What is compared and weighed beside what an objective may ask."""
 
 
 def metric_named(name: str) -> Metric:
-    """The metric of a name.
+    """The metric of a name, of an objective or of an artefact.
 
     Raises:
         UnknownMetricError: none is called so.
     """
-    found = METRICS.get(name)
+    found = METRICS.get(name) or OF_ARTEFACTS.get(name)
     if found is None:
-        raise UnknownMetricError(name, list(METRICS))
+        raise UnknownMetricError(name, [*METRICS, *OF_ARTEFACTS.entries])
     return found
 
 

@@ -11,6 +11,8 @@ import typer
 
 from harness.cli import (
     card,
+    compare,
+    decide,
     doctor,
     evaluate,
     export,
@@ -48,6 +50,8 @@ app.command("route")(route.route)
 app.command("report")(report.report)
 app.command("track")(report.track)
 app.command("schema")(study_file.schema)
+app.command("compare")(compare.compare)
+app.command("decide")(decide.decide)
 app.command("doctor")(doctor.doctor)
 
 

@@ -165,4 +165,6 @@ def _heading(column: Column) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    return _code(cell.text) if cell.tone == "code" else text(cell.plain)
+    if cell.tone == "code":
+        return _code(cell.text)
+    return f"[{text(cell.plain)}]({cell.link})" if cell.link else text(cell.plain)

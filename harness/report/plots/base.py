@@ -20,8 +20,8 @@ from harness.words.labels import serving_words, workload_words
 from harness.words.numbers import latency, milliseconds, number, span
 
 TEACHER_COLOUR, CONTROL_COLOUR, BASELINE_COLOUR = "--c-blue", "--c-purple", "--ink-soft"
-_STUDENT_COLOURS = ("--c-vermillion", "--c-green", "--c-orange", "--c-sky")
-_STUDENT_SHAPES = ("circle", "triangle-up", "triangle-down", "pentagon")
+STUDENT_COLOURS = ("--c-vermillion", "--c-green", "--c-orange", "--c-sky")
+STUDENT_SHAPES = ("circle", "triangle-up", "triangle-down", "pentagon")
 
 SHAPE_PATHS: Mapping[str, str] = {
     "square": "M-4,-4H4V4H-4Z",
@@ -66,7 +66,7 @@ def styles_of(family: FamilyResults) -> dict[str, VariantStyle]:
     """A look for each variant and baseline of a family, by name."""
     styles: dict[str, VariantStyle] = {}
     looks: dict[str, tuple[str, str]] = {}
-    students = zip(cycle(_STUDENT_COLOURS), cycle(_STUDENT_SHAPES), strict=False)
+    students = zip(cycle(STUDENT_COLOURS), cycle(STUDENT_SHAPES), strict=False)
     for variant in family.variants:
         if variant.source not in looks:
             looks[variant.source] = (

@@ -29,6 +29,10 @@ class Cell:
     tone: str = ""
     """CSS class of a decision, or `code` for a digest."""
     symbol: str = ""
+    link: str = ""
+    """Where it came from: an address relative to the page."""
+    anchor: str = ""
+    """Of a row's first cell: what links call the row."""
 
     @property
     def missing(self) -> bool:
@@ -69,6 +73,16 @@ def numeric(text: str, value: float | None, detail: str = "") -> Cell:
 def words(text: str, detail: str = "") -> Cell:
     """A text; nothing known reads as an en dash."""
     return Cell(text or MISSING, detail=detail)
+
+
+def trial_anchor(trial_id: str) -> str:
+    """What links call a trial's row in a report."""
+    return f"trial-{trial_id}"
+
+
+def model_anchor(variant: str) -> str:
+    """What links call a variant's row in a report."""
+    return f"model-{variant}"
 
 
 def decision_cell(decision: Decision | None, detail: str = "") -> Cell:

@@ -13,7 +13,15 @@ from harness.report.selection import (
     standing,
     strongest_teacher,
 )
-from harness.report.tables.model import Cell, Column, Table, decision_cell, numeric, words
+from harness.report.tables.model import (
+    Cell,
+    Column,
+    Table,
+    decision_cell,
+    model_anchor,
+    numeric,
+    words,
+)
 from harness.types import BatchConsistency, Decision, QualityScore, Role, TaskEntry
 from harness.words.numbers import (
     MISSING,
@@ -84,7 +92,7 @@ def _model_row(family: FamilyResults, name: str, *, paired: bool) -> tuple[Cell,
     size = (numeric(millions(parameters), parameters), numeric(megabytes(size_bytes), size_bytes))
     known = [s.p_value for s in family.scores if s.variant == name and s.p_value is not None]
     tested = [numeric(p_value(known[0]), known[0]) if known else Cell(MISSING)] if paired else []
-    name_cell = words(name, str(family.role(name)))
+    name_cell = Cell(name, detail=str(family.role(name)), anchor=model_anchor(name))
     return (name_cell, *first, *speed, *size, *tested, *(cell for own in others for cell in own))
 
 

@@ -15,7 +15,15 @@ from harness.report.selection import (
     service_differs,
     service_ms,
 )
-from harness.report.tables.model import Cell, Column, Table, decision_cell, numeric, words
+from harness.report.tables.model import (
+    Cell,
+    Column,
+    Table,
+    decision_cell,
+    numeric,
+    trial_anchor,
+    words,
+)
 from harness.types import Rejection, ServerOverhead, TrialResult, Workload
 from harness.types.limits import lost_share
 from harness.words.labels import (
@@ -142,7 +150,7 @@ def _trial_row(
     rate = result.throughput_inferences_per_s
     lost = lost_share(result.host, result.in_flight_mean)
     return (
-        words(trial.variant),
+        Cell(trial.variant, anchor=trial_anchor(trial.trial_id)),
         decision_cell(result.decision),
         numeric(number(rate), rate, _joined(throughput_span(result), _offered(result))),
         *(_latency_cell(result, name) for name in judged),

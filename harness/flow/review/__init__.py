@@ -1,0 +1,1 @@
+"""Stored runs made into what is compared and weighed."""

@@ -1,0 +1,1 @@
+"""The pages of a review: a decision to sign, and a run against an earlier one."""
