@@ -1,0 +1,263 @@
+"""`harness decide` on run folders: the matrix, its links, weights, risks, other documents."""
+
+import copy
+import json
+import re
+from dataclasses import dataclass, replace
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+from stored_folder import ROWS, topics_manifest, write_topics
+
+from harness.cli.main import run_command
+from harness.flow.review import contributions
+from harness.flow.review.contributions import Contribution, Contributor, VariantFigure
+from harness.flow.review.decisions import review_runs
+from harness.report.build import build_report
+from harness.report.review.plots import front_of, pareto_plots
+from harness.runs.documents import read_document, write_document
+from harness.runs.folder import read_run
+from harness.runs.journal import Journal
+from harness.types import Decision
+from harness.types.losses import Estimate, LossEntry, SliceLoss
+from harness.types.review import DecisionReview, Figure, FigureBasis, PlannedFact
+
+TEACHER, STUDENT, TINY = "topics-teacher-fp32", "topics-student-fp32", "topics-tiny-fp32"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_topics(tmp_path / "run")
+
+
+def matrix(*folders, **options):
+    return review_runs(folders, **options).matrices[0]
+
+
+def test_the_matrix_has_every_candidate_with_its_figures_and_trial(folder):
+    found = matrix(folder)
+    names = [one.name for one in found.candidates]
+    assert names == [
+        TEACHER,
+        "topics-teacher-int8",
+        STUDENT,
+        "topics-student-int8",
+        TINY,
+    ]
+    assert found.metrics == ("accuracy", "p95", "throughput", "size", "cold_start")
+    student = found.candidate(STUDENT)
+    assert student.figure("accuracy").estimate == Estimate(0.9724, 0.9513, 0.9935)
+    assert student.figure("accuracy").relative
+    assert student.figure("size").estimate.value == pytest.approx(2.33)
+    assert student.figure("p95").trial_id.startswith(f"{STUDENT}--")
+    assert found.candidate(TEACHER).figure("accuracy").estimate == Estimate(1.0, 1.0, 1.0)
+
+
+def test_hard_limits_come_first_and_the_front_is_not_filtered_by_them(folder):
+    found = matrix(folder)
+    tiny = found.candidate(TINY)
+    assert tiny.decision is Decision.FAIL
+    quality = next(one for one in tiny.limits if one.metric == "accuracy")
+    assert quality.decision is Decision.FAIL
+    assert "80.0%" in quality.reason
+    # Without a load there is no place; the same variant with one is placed, though it fails
+    assert found.place(TINY).probability is None
+    drawn = {trace["name"] for trace in pareto_plots(found, 1)[0].traces}
+    assert {TEACHER, STUDENT} <= drawn
+
+
+def test_the_recommendation_is_the_verdicts(folder, capsys):
+    assert run_command(["decide", str(folder)]) == 0
+    found = matrix(folder)
+    assert found.decision is Decision.PASS
+    assert found.candidate(found.recommended).confirmed
+    assert found.sentence.startswith(f"Serve {found.recommended}")
+    assert "Pareto front with a probability of" in found.sentence
+    assert found.recommended in capsys.readouterr().out
+
+
+def test_every_link_of_the_page_leads_to_a_row_of_a_report(folder):
+    build_report(read_run(folder), folder)
+    assert run_command(["decide", str(folder)]) == 0
+    report = (folder / "report.html").read_text()
+    rows = set(re.findall(r'<tr id="([^"]+)"', report))
+    html, markdown = (folder / "decision.html").read_text(), (folder / "decision.md").read_text()
+    links = re.findall(r'href="(report\.html#[^"]+)"', html)
+    targets = {unquote(link.partition("#")[2]) for link in links}
+    assert targets <= rows
+    found = matrix(folder)
+    for one in found.candidates:
+        assert f"model-{one.variant}" in targets
+        for figure in one.figures:
+            if figure.trial_id:
+                assert f"trial-{figure.trial_id}" in targets
+                assert f"report.html#trial-{figure.trial_id}" in markdown
+
+
+def test_links_of_a_page_elsewhere_start_there(folder, tmp_path):
+    out = tmp_path / "elsewhere"
+    assert run_command(["decide", str(folder), "--out", str(out)]) == 0
+    assert 'href="../run/report.html#trial-' in (out / "decision.html").read_text()
+
+
+def test_the_document_is_read_back_as_it_was(folder):
+    assert run_command(["decide", str(folder), "--weights", "accuracy=1,throughput=1"]) == 0
+    stored = read_document(folder, "decide", DecisionReview)
+    assert stored == review_runs([folder], weights={"accuracy": 1.0, "throughput": 1.0})
+
+
+def test_no_weights_no_ranking_and_weights_rank_with_their_sensitivity(folder):
+    assert matrix(folder).ranking is None
+    ranking = matrix(folder, weights={"accuracy": 20.0, "throughput": 1.0}).ranking
+    names = [one.candidate for one in ranking.ranked]
+    assert TINY not in names  # a hard limit rules it out
+    assert TEACHER in names  # the yardstick
+    assert ranking.reference == TEACHER
+    assert next(one.score for one in ranking.ranked if one.candidate == TEACHER) == 1.0
+    assert [one.metric for one in ranking.ranges] == ["accuracy", "throughput"]
+    # All for accuracy: the teacher, whose share is 1 by definition
+    assert matrix(folder, weights={"accuracy": 1.0}).ranking.ranked[0].candidate == TEACHER
+
+
+def test_weights_that_prefer_another_are_said_and_overrule_nothing(folder):
+    found = matrix(folder, weights={"accuracy": 1.0})
+    assert found.recommended.startswith("topics-student")
+    assert any("the weights prefer" in risk.text for risk in found.risks)
+
+
+def test_the_weights_of_the_study_count_where_none_are_asked_for(tmp_path):
+    manifest = copy.deepcopy(topics_manifest())
+    manifest["study"]["weights"] = {"throughput": 1.0}
+    folder = write_topics(tmp_path / "run", manifest=manifest)
+    assert matrix(folder).ranking.weights == {"throughput": 1.0}
+    assert matrix(folder, weights={"size": 1.0}).ranking.weights == {"size": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("extra", "problem"),
+    [
+        (["--weights", "accuracy=0"], "sum to nothing"),
+        (["--weights", "accuracy=-1"], "0 or more"),
+        (["--weights", "rmse=1"], "nothing is known of it"),
+        (["--kpi", "speed"], "speed"),
+    ],
+)
+def test_bad_options_are_exit_2(folder, capsys, extra, problem):
+    assert run_command(["decide", str(folder), *extra]) == 2
+    assert problem in " ".join(capsys.readouterr().err.split())
+    assert not (folder / "decide.json").exists()
+
+
+def test_no_run_folder_or_one_twice_is_exit_2(folder, tmp_path, capsys):
+    assert run_command(["decide", str(folder), str(folder)]) == 2
+    assert run_command(["decide", str(tmp_path)]) == 2
+    assert run_command(["decide"]) == 2
+    assert "named twice" in capsys.readouterr().err
+
+
+def test_quality_is_drawn_by_one_weighting_of_the_rows(tmp_path):
+    """The int8 student is wrong wherever the fp32 one is: it is surely no better in quality."""
+    rng = np.random.default_rng(3)
+    teacher = rng.random(ROWS) < 0.82
+    student = teacher & (rng.random(ROWS) < 0.97)
+    worse = student.copy()
+    worse[np.flatnonzero(student)[:2]] = False
+    quantised = teacher.copy()
+    quantised[np.flatnonzero(teacher)[:2]] = False
+    right = {TEACHER: teacher, STUDENT: student, "topics-student-int8": worse}
+    right["topics-teacher-int8"] = quantised
+    folder = write_topics(tmp_path / "run", right=right)
+    found = matrix(folder, kpis=["accuracy"])
+    assert found.place(TEACHER).probability == pytest.approx(1.0)
+    assert found.place("topics-student-int8").probability == 0.0
+    # By the intervals apart, which overlap, it would lie above the other in half of the draws
+
+
+def test_two_runs_of_one_study_stand_in_one_matrix(folder, tmp_path):
+    manifest = copy.deepcopy(topics_manifest())
+    manifest["environment"]["cpu"] = "Another"
+    other = write_topics(tmp_path / "gpu", manifest=manifest)
+    review = review_runs([folder, other])
+    assert len(review.matrices) == 1
+    found = review.matrices[0]
+    assert {one.name for one in found.candidates} >= {f"{STUDENT} [run]", f"{STUDENT} [gpu]"}
+    assert any(risk.kind == "machine" for risk in found.risks)
+    manifest["data"] = {"topics": {"digest": "other"}}
+    third = write_topics(tmp_path / "third", manifest=manifest)
+    assert len(review_runs([folder, third]).matrices) == 2
+
+
+def test_risks_name_what_is_invalid_small_or_lost_by_slice(tmp_path):
+    slices = (
+        SliceLoss("class", "sport", 200, 0.9, 0.7, Estimate(0.2, 0.12, 0.28), 0.15, 0.001, None),
+        SliceLoss("class", "law", 200, 0.9, 0.88, Estimate(0.02, -0.03, 0.07), 0.0, 0.6, None),
+    )
+
+    def change(run):
+        scores = tuple(replace(one, units=90) for one in run.scores)
+        return replace(run, scores=scores)
+
+    folder = write_topics(tmp_path / "run", change=change)
+    for name in (STUDENT, "topics-student-int8"):
+        entry = LossEntry(name, "x", "topics", None, slices=slices, metric="accuracy")
+        Journal.read(folder / "journal.jsonl").add(entry)
+    risks = matrix(folder).risks
+    told = [risk.text for risk in risks if risk.kind == "slice"]
+    assert len(told) == 1  # of the recommended variant, and the slice that is surely worse
+    assert "class is sport" in told[0]
+    assert "\u221220.00 accuracy points" in told[0]
+    assert any("90 independent samples" in r.text for r in risks if r.kind == "small sample")
+    invalid = next(risk for risk in risks if risk.kind == "invalid")
+    assert invalid.trial_id
+
+
+@dataclass(frozen=True)
+class ToyPlan:
+    """What another command leaves in a run folder."""
+
+    error_rates: dict[str, float]
+
+
+def test_another_document_adds_figures_facts_and_risks_by_one_entry(folder, monkeypatch):
+    """A toy plan that estimates error rates, and brings a fact for the page."""
+
+    def contribute(plan, run):
+        figures = tuple(
+            VariantFigure(
+                name,
+                Figure(
+                    "error_rate", Estimate(v, v / 2, v * 2), run, basis=FigureBasis.ESTIMATE,
+                    note="scaled from another machine",
+                ),
+            )
+            for name, v in plan.error_rates.items()
+        )  # fmt: skip
+        fact = PlannedFact("Return on investment", "Break-even", "14 days", run)
+        return Contribution(figures, facts=(("topics", fact),))
+
+    monkeypatch.setattr(contributions, "CONTRIBUTORS", [Contributor("toy", ToyPlan, contribute)])
+    assert "error_rate" not in matrix(folder).metrics
+    write_document(folder, "toy", ToyPlan({STUDENT: 0.01, TEACHER: 0.02}))
+    found = matrix(folder)
+    assert found.candidate(STUDENT).figure("error_rate").estimate == Estimate(0.01, 0.005, 0.02)
+    assert "error_rate" in found.metrics
+    extrapolated = [risk.text for risk in found.risks if risk.kind == "extrapolated"]
+    assert any(STUDENT in text and "scaled from another machine" in text for text in extrapolated)
+    assert run_command(["decide", str(folder)]) == 0
+    assert "14 days" in (folder / "decision.html").read_text()
+    assert "Return on investment" in (folder / "decision.md").read_text()
+
+
+def test_json_is_the_document(folder, capsys):
+    capsys.readouterr()
+    assert run_command(["decide", str(folder), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["matrices"][0]["family"] == "topics"
+
+
+def test_a_plots_front_is_that_of_all_points():
+    points = [(1.0, 5.0), (2.0, 7.0), (3.0, 6.0), (4.0, 9.0)]
+    assert front_of(points, low_x=True, low_y=False) == [(1.0, 5.0), (2.0, 7.0), (4.0, 9.0)]
+    assert front_of(points, low_x=False, low_y=False) == [(4.0, 9.0)]
+    assert front_of(points, low_x=True, low_y=True) == [(1.0, 5.0)]
