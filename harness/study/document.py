@@ -18,6 +18,7 @@ from harness.study.objective import (
     quality_clauses,
 )
 from harness.study.sweep import ServingSpace, Traffic
+from harness.study.weights import Weights
 from harness.system.strict import Name, PositiveInt, Strict, resolve
 from harness.tasks.registry import FAMILIES, family_of
 from harness.tasks.section import TaskSection
@@ -175,6 +176,7 @@ class Study(Strict):
         description="bisect: the highest load that meets the objective, by bisection, for each "
         "variant and serving configuration that can still win; grid: every combination.",
     )
+    weights: Weights = None
     families: Annotated[list[Family], Field(min_length=1)]
     serving: ServingSpace = ServingSpace()
     traffic: Traffic = Traffic()

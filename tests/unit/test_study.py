@@ -1,5 +1,6 @@
 """The study file: what it refuses, and that it says everything at once."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from harness.errors import StudyError
 from harness.study import plans_of, study_schema, variant_name, variants_of
 from harness.study.file import load_study, parse_study
+from harness.system.storage import bundled
 from harness.types import (
     ArrivalKind,
     ArrivalProcess,
@@ -271,3 +273,21 @@ def test_a_folder_is_not_taken_for_a_hub_name(tmp_path):
     document["families"][0]["models"][0]["checkpoint"] = "models/teacher"
     with pytest.raises(StudyError, match=r"write \./models/teacher"):
         parse_study(document, source="study", base=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("weights", "problem"),
+    [
+        ({"accuracy": 0.0, "p95": 0}, "sum to nothing"),
+        ({"accuracy": -1.0}, "0 or more"),
+        ({"acuracy": 1.0}, "did you mean accuracy?"),
+        ({}, "sum to nothing"),
+    ],
+)
+def test_weights_of_a_study_mean_something(weights, problem):
+    document = {**load_study(bundled("studies/reference.yaml")).model_dump(mode="json")}
+    with pytest.raises(StudyError, match=re.escape(problem)):
+        parse_study({**document, "weights": weights}, source="study")
+    study = parse_study({**document, "weights": {"accuracy": 2, "size": 0.5}}, source="study")
+    assert study.weights == {"accuracy": 2.0, "size": 0.5}
+    assert parse_study(document, source="study").weights is None

@@ -15,7 +15,6 @@ Operations Research 49, 444-454).
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -23,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import UsageError
-from harness.metrics import METRICS, OF_ARTEFACTS, metric_named
+from harness.metrics import metric_named
+from harness.study.weights import weights_problem
 from harness.types.review import DecisionCandidate, Ranked, Ranking, WeightRange
 from harness.words.numbers import metric_title
 
@@ -67,21 +67,8 @@ def checked_weights(weights: Mapping[str, float], source: str) -> dict[str, floa
     Raises:
         UsageError: an unknown metric, a weight that is negative or no number, or all of them zero.
     """
-    known = [*METRICS, *OF_ARTEFACTS.entries]
-    for name, weight in weights.items():
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            raise UsageError(
-                f"{source}: there is no metric '{name}'",
-                next_step=f"did you mean {close[0]}?" if close else f"one of: {', '.join(known)}",
-            )
-        if not 0 <= weight < math.inf:
-            raise UsageError(f"{source}: the weight of {name} must be 0 or more, and finite")
-    if not sum(weights.values()) > 0:
-        raise UsageError(
-            f"{source}: the weights sum to nothing, so they rank nothing",
-            next_step="give at least one metric a weight above 0",
-        )
+    if problem := weights_problem(weights):
+        raise UsageError(f"{source}: {problem}")
     return dict(weights)
 
 
