@@ -158,7 +158,7 @@ class FrontPlace:
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedCandidate:
     """A candidate's place by the weights."""
 
     candidate: str
@@ -191,7 +191,7 @@ class Ranking:
     weights: Mapping[str, float]
     reference: str
     """The candidate whose score is 1 by definition."""
-    ranked: tuple[Ranked, ...]
+    ranked: tuple[RankedCandidate, ...]
     """The best first."""
     ranges: tuple[WeightRange, ...]
     left_out: tuple[str, ...]

@@ -10,7 +10,7 @@ from stored_folder import ROWS, topics_manifest, write_topics
 
 from harness.cli.main import run_command
 from harness.flow.review.releases import compare_runs
-from harness.planning.review.differences import Tolerance, parse_tolerance
+from harness.planning.review.differences import WorseningTolerance, parse_tolerance
 from harness.statistics.paired import paired_loss
 from harness.types.review import Change
 
@@ -18,7 +18,7 @@ STUDENT = "topics-student-fp32"
 
 
 def compared(before, after, tolerance=None, only=()):
-    return compare_runs(before, after, tolerance=tolerance or Tolerance(), only=only)
+    return compare_runs(before, after, tolerance=tolerance or WorseningTolerance(), only=only)
 
 
 def row(comparison, metric, variant=STUDENT):

@@ -15,7 +15,7 @@ from harness.planning.review.comparison import (
     ReleasedFamily,
     compare,
 )
-from harness.planning.review.differences import Tolerance
+from harness.planning.review.differences import WorseningTolerance
 from harness.quality.collection import read_outcomes
 from harness.report.page import machine_words
 from harness.report.selection import FamilyResults, families_of
@@ -29,7 +29,7 @@ from harness.words.numbers import count
 
 
 def compare_runs(
-    before: Path, after: Path, *, tolerance: Tolerance, only: Collection[str] = ()
+    before: Path, after: Path, *, tolerance: WorseningTolerance, only: Collection[str] = ()
 ) -> RunComparison:
     """Compare two run folders.
 

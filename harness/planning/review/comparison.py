@@ -13,7 +13,11 @@ from dataclasses import dataclass, field
 from harness.hdr import UNBOUNDED_MS
 from harness.metrics import METRICS, TASK_SEPARATOR, MetricKind, metric_named
 from harness.planning.clauses import measure
-from harness.planning.review.differences import Tolerance, change_of, independent_difference
+from harness.planning.review.differences import (
+    WorseningTolerance,
+    change_of,
+    independent_difference,
+)
 from harness.study.objective import judged_latency
 from harness.types import (
     ColdStart,
@@ -75,7 +79,7 @@ def compare(
     after: Release,
     *,
     paired: PairedDifference,
-    tolerance: Tolerance,
+    tolerance: WorseningTolerance,
     only: Collection[str] = (),
 ) -> RunComparison:
     """Compare two runs.
@@ -121,7 +125,7 @@ class _Pair:
     before: ReleasedFamily
     after: ReleasedFamily
     paired: PairedDifference
-    tolerance: Tolerance
+    tolerance: WorseningTolerance
 
     def _figure(self, metric: str, value: Estimate, trial: TrialResult | None, *, later: bool
                 ) -> Figure:  # fmt: skip

@@ -44,7 +44,7 @@ def _distance(
 
 
 @dataclass(frozen=True)
-class Tolerance:
+class WorseningTolerance:
     """By how much a metric may get worse, as a share of its earlier value."""
 
     everywhere: float | None = None
@@ -63,7 +63,7 @@ class Tolerance:
         return ", ".join([*general, *own])
 
 
-def parse_tolerance(texts: list[str]) -> Tolerance:
+def parse_tolerance(texts: list[str]) -> WorseningTolerance:
     """Read `5%` for every metric and `accuracy=1%` for one.
 
     Raises:
@@ -83,7 +83,7 @@ def parse_tolerance(texts: list[str]) -> Tolerance:
                 f"--tolerate {text}: there is no metric '{name}'",
                 next_step=f"name one of: {', '.join([*METRICS, *OF_ARTEFACTS.entries])}",
             )
-    return Tolerance(everywhere, by_metric)
+    return WorseningTolerance(everywhere, by_metric)
 
 
 def _share(amount: str, text: str) -> float:

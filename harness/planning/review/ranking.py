@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from harness.errors import UsageError
 from harness.metrics import metric_named
 from harness.study.weights import weights_problem
-from harness.types.review import DecisionCandidate, Ranked, Ranking, WeightRange
+from harness.types.review import DecisionCandidate, RankedCandidate, Ranking, WeightRange
 from harness.words.numbers import metric_title
 
 Floats = NDArray[np.float64]
@@ -127,7 +127,7 @@ def rank(
     by_weighting = _shares_first(every @ gains.T)
     order = np.argsort(-scores, kind="stable")
     ranked = tuple(
-        Ranked(
+        RankedCandidate(
             names[place],
             float(np.exp(scores[place])),
             float(first[place]),

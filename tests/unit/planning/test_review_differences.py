@@ -6,7 +6,7 @@ import scipy
 from harness.errors import UsageError
 from harness.metrics import metric_named
 from harness.planning.review.differences import (
-    Tolerance,
+    WorseningTolerance,
     change_of,
     independent_difference,
     parse_tolerance,
@@ -68,9 +68,9 @@ def test_a_change_follows_from_its_interval(metric, difference, tolerated, expec
 
 def test_tolerances_are_read():
     read = parse_tolerance(["5%", "accuracy=0.5%", "cold_start=50%"])
-    assert read == Tolerance(0.05, {"accuracy": 0.005, "cold_start": 0.5})
+    assert read == WorseningTolerance(0.05, {"accuracy": 0.005, "cold_start": 0.5})
     assert (read.of("accuracy"), read.of("p95")) == (0.005, 0.05)
-    assert Tolerance().of("p95") is None
+    assert WorseningTolerance().of("p95") is None
 
 
 @pytest.mark.parametrize("text", ["5", "-5%", "nan%", "much", "acuracy=1%", "inf%", ""])
