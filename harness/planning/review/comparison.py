@@ -157,7 +157,7 @@ class _Pair:
         """Every metric of every variant that both runs scored on the study's own rows."""
         later = {(score.variant, score.metric): score for score in self.after.scores}
         for score in self.before.scores:
-            own = TASK_SEPARATOR not in score.metric
+            own = TASK_SEPARATOR not in score.metric and score.variant in self.before.variants
             other = later.get((score.variant, score.metric))
             if own and other is not None:
                 yield self._scores(score, other)
@@ -208,10 +208,11 @@ class _Pair:
         before, after = self.before.recommended, self.after.recommended
         if before is None and after is None:
             return
-        point = " → ".join(
+        told = [
             f"{one.trial.variant} ({trial_words(one.trial)})" if one else "none"
             for one in (before, after)
-        )
+        ]
+        point = " → ".join(dict.fromkeys(told))
         figures = (
             self._load_figure("throughput", before, later=False),
             self._load_figure("throughput", after, later=True),

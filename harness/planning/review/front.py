@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.metrics import metric_named
+from harness.metrics import MetricKind, metric_named
 from harness.types.losses import Estimate
 from harness.types.review import DecisionCandidate, FrontPlace
 
@@ -127,15 +127,20 @@ def surely_dominates(
 
 
 def _worst(metric: str, estimate: Estimate) -> float | None:
-    """The unfavourable bound, higher is better; a value without an interval is its own bound."""
-    if estimate.low is None and estimate.high is None:
+    """The unfavourable bound, higher is better; None where there is none."""
+    if estimate.low is None and estimate.high is None and _once(metric):
         return direction(metric) * estimate.value
     bound = estimate.high if direction(metric) < 0 else estimate.low
     return None if bound is None else direction(metric) * bound
 
 
+def _once(metric: str) -> bool:
+    """Whether a value without an interval is its own bound: of what is measured once."""
+    return metric_named(metric).kind is MetricKind.ARTEFACT
+
+
 def _best(metric: str, estimate: Estimate) -> float | None:
-    if estimate.low is None and estimate.high is None:
+    if estimate.low is None and estimate.high is None and _once(metric):
         return direction(metric) * estimate.value
     bound = estimate.low if direction(metric) < 0 else estimate.high
     return None if bound is None else direction(metric) * bound

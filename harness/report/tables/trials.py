@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.hdr import UNBOUNDED_MS
 from harness.metrics import DEFAULT_LATENCY, SHOWN_PERCENTILES, metric_named
@@ -106,9 +106,18 @@ def trials_table(
     return Table(
         caption="Every trial",
         columns=columns,
-        rows=tuple(_trial_row(result, overheads, judged, others) for result in trials),
+        rows=_once_anchored([_trial_row(one, overheads, judged, others) for one in trials]),
         note=_note(trials, overheads),
         sortable=True,
+    )
+
+
+def _once_anchored(rows: Sequence[tuple[Cell, ...]]) -> tuple[tuple[Cell, ...], ...]:
+    """Links lead to the first row of a name, so that no name is there twice."""
+    first = {row[0].anchor: place for place, row in reversed(list(enumerate(rows)))}
+    return tuple(
+        row if first[row[0].anchor] == place else (replace(row[0], anchor=""), *row[1:])
+        for place, row in enumerate(rows)
     )
 
 

@@ -136,3 +136,10 @@ def test_shares_drawn_together_keep_what_two_models_share():
 def test_brute_force_knows_a_textbook_case():
     pairs = list(itertools.product((1, 2), (1, 2)))
     assert brute_force(pairs) == [False, False, False, True]
+
+
+def test_a_rate_without_an_interval_proves_no_dominance():
+    fast, slow = candidate("a", throughput=(100.0,)), candidate("b", throughput=(50.0,))
+    assert not surely_dominates(fast, slow, ("throughput",))
+    quick, late = candidate("a", cold_start=(1.0,)), candidate("b", cold_start=(2.0,))
+    assert surely_dominates(quick, late, ("cold_start",))  # measured once: its value counts
