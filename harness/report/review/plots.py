@@ -108,10 +108,12 @@ def _shown(figure: Figure) -> float:
 def candidate_styles(candidates: Sequence[DecisionCandidate]) -> dict[str, VariantStyle]:
     """A look for each candidate: blue squares are teachers, diamonds routers."""
     looks = zip(cycle(STUDENT_COLOURS), cycle(STUDENT_SHAPES), strict=False)
-    styles, students = {}, 0
+    styles: dict[str, VariantStyle] = {}
+    students = 0
     for one in candidates:
         if one.role is Role.TEACHER:
-            colour, shape, hollow = TEACHER_COLOUR, "square", one.name in styles
+            others = any(style.role is Role.TEACHER for style in styles.values())
+            colour, shape, hollow = TEACHER_COLOUR, "square", others
         elif one.role is None:
             colour, shape, hollow = _ROUTER_COLOUR, "diamond", False
         else:
