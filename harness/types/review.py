@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from harness.types.losses import Estimate
-from harness.types.quality import Decision
-from harness.types.variants import Role
+from harness.types.variants import Decision, Role
 
 
 class FigureBasis(StrEnum):

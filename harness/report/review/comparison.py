@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.report.findings import Setting
-from harness.report.html import render_page
 from harness.report.markdown import facts_list, table_blocks, text
+from harness.report.page import render_page
 from harness.report.review.figures import (
     difference_words,
     figure_cell,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.report.findings import Setting
-from harness.report.html import render_page
 from harness.report.markdown import facts_list, table_blocks, text
+from harness.report.page import render_page
 from harness.report.plots.base import Plot
 from harness.report.review.plots import pareto_plots
 from harness.report.review.tables import (
