@@ -64,7 +64,7 @@ def write_topics(
 def _scored(score: QualityScore, right: Mapping[str, np.ndarray] | None) -> QualityScore:
     if right is None or score.variant not in right or score.metric != "accuracy":
         return replace(score, outcomes_file="")
-    return replace(score, value=float(right[score.variant].mean()))
+    return replace(score, value=float(right[score.variant].mean()), outcomes_file="")
 
 
 def write_right(path: Path, name: str, mask: np.ndarray) -> None:

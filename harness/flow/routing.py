@@ -13,7 +13,7 @@ from harness.planning.routing.guarantee import calibrate
 from harness.planning.routing.rows import RoutedRows, confidence_of, split_rows
 from harness.quality.collection import read_outcomes
 from harness.report.selection import FamilyResults, best_of_variant, families_of
-from harness.runs.folder import StoredRun, read_run
+from harness.runs.folder import StoredRun, read_run, samples_file
 from harness.tasks.classification.outcomes import ClassOutcomes
 from harness.types import ModelVariant, Role
 
@@ -79,9 +79,7 @@ def read_rows(folder: Path, student: str, teacher: str) -> RoutedRows:
         RunFolderError: a file is missing or damaged, or the two are not of the same rows.
         UsageError: the models are no classifiers, or their scores were not kept.
     """
-    own, theirs = (
-        read_outcomes(folder / "samples" / f"{name}.parquet") for name in (student, teacher)
-    )
+    own, theirs = (read_outcomes(samples_file(folder, name)) for name in (student, teacher))
     if not isinstance(own, ClassOutcomes) or theirs.kind != ClassOutcomes.kind:
         raise UsageError(
             f"{student} answers a task of kind {own.kind} or without scores of its classes: a "

@@ -22,7 +22,7 @@ from harness.quality.collection import (
 )
 from harness.quality.losses import batch_consistency, compare_with_teacher, measure_alone
 from harness.quality.scores import baseline_scores, score
-from harness.runs.folder import RunFolder
+from harness.runs.folder import RunFolder, samples_file
 from harness.runs.journal import QualityEntry
 from harness.study import Study
 from harness.tasks.registry import family_of
@@ -256,4 +256,4 @@ def _teacher_path(folder: RunFolder, prepared: PreparedFamily) -> Path:
 
 def outcomes_path(folder: RunFolder, variant: str) -> Path:
     """Where a variant's answers to every sample lie."""
-    return folder.path / "samples" / f"{variant}.parquet"
+    return samples_file(folder.path, variant)

@@ -143,6 +143,11 @@ class RunFolder:
         replace_text(self.path / VERDICT, json.dumps(document, indent=2) + "\n")
 
 
+def samples_file(folder: Path, variant: str) -> Path:
+    """Where a variant's answers to every scored sample lie in a run folder, as Parquet."""
+    return folder / "samples" / f"{variant}.parquet"
+
+
 def read_run(path: Path) -> StoredRun:
     """Read a run folder, finished or not.
 

@@ -29,7 +29,7 @@ from harness.report.selection import (
     families_of,
     reference_score,
 )
-from harness.runs.folder import StoredRun, read_run
+from harness.runs.folder import StoredRun, read_run, samples_file
 from harness.tasks.registry import family_of
 from harness.types import Decision, ModelVariant, QualityScore, Role, TrialResult
 from harness.types.losses import Estimate
@@ -305,9 +305,8 @@ def _shared_draws(part: _Part, metrics: Sequence[str], seed: int) -> SharedDraws
     for metric in (name for name in metrics if metric_named(name).right_or_wrong):
         right = {}
         for variant in part.family.variants:
-            score = part.family.score(variant.name, metric)
-            path = part.folder / score.outcomes_file if score and score.outcomes_file else None
-            if path is None or not path.is_file():
+            path = samples_file(part.folder, variant.name)
+            if part.family.score(variant.name, metric) is None or not path.is_file():
                 continue
             outcomes = read_outcomes(path)
             mask = family_of(outcomes.kind).right(metric, outcomes)

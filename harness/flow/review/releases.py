@@ -19,7 +19,7 @@ from harness.planning.review.differences import WorseningTolerance
 from harness.quality.collection import read_outcomes
 from harness.report.page import machine_words
 from harness.report.selection import FamilyResults, families_of
-from harness.runs.folder import StoredRun, read_run
+from harness.runs.folder import StoredRun, read_run, samples_file
 from harness.statistics.paired import PairedRows, paired_scores
 from harness.tasks.registry import family_of
 from harness.types import QualityScore
@@ -133,12 +133,16 @@ class _Outcomes:
     known: dict[str, Any]
 
     def of(self, score: QualityScore) -> Any | None:
-        """What a variant answered; None where that was not kept."""
-        file = score.outcomes_file
-        if file not in self.known:
-            path = self.folder / file
-            self.known[file] = read_outcomes(path) if file and path.is_file() else None
-        return self.known[file]
+        """What a variant answered to the family's rows; None where that was not kept.
+
+        A score with a file of its own is of other rows, those of an lm-eval task.
+        """
+        if score.outcomes_file:
+            return None
+        if score.variant not in self.known:
+            path = samples_file(self.folder, score.variant)
+            self.known[score.variant] = read_outcomes(path) if path.is_file() else None
+        return self.known[score.variant]
 
 
 def _by_sample(before: Path, after: Path, seed: int) -> PairedDifference:
