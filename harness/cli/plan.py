@@ -51,7 +51,7 @@ def plan(
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Foretell how many replicas a demand takes, with headroom, from the trials of a run.
+    """Predict how many replicas a demand takes, with headroom, from the trials of a run.
 
     Nothing is measured: each variant's replica is simulated at other rates. The plan is kept in
     the run folder as plan.json, and shown in its report.
