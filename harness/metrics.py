@@ -430,11 +430,6 @@ def quality_metrics(task: str | None = None) -> tuple[Metric, ...]:
     return tuple(one for one in every if task is None or task in one.tasks)
 
 
-def latency_metrics() -> tuple[Metric, ...]:
-    """All metrics of latency, span by span."""
-    return tuple(one for one in METRICS.values() if one.kind is MetricKind.LATENCY)
-
-
 def summary_of(metric: Metric, result: TrialResult) -> LatencySummary | None:
     """The summary of a latency's span; None where no request of the trial has that span."""
     return result.latencies.get(metric.span)

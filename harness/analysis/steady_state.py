@@ -189,7 +189,7 @@ def seconds_needed(elapsed_s: float, evidence_factor: float | None) -> float | N
     """Window that would decide, by how many times the present evidence is needed.
 
     Evidence grows with time, and an interval shrinks with its square root: the factor is that of
-    the objective's undecided clause. None where it foretells nothing.
+    the objective's undecided clause. None where it predicts nothing.
     """
     if evidence_factor is None or not math.isfinite(evidence_factor):
         return None

@@ -1,4 +1,4 @@
-"""harness plan: replicas for a demand, foretold from a run's trials."""
+"""harness plan: replicas for a demand, predicted from a run's trials."""
 
 from __future__ import annotations
 

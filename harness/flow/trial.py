@@ -300,7 +300,7 @@ class TrialRunner:
 
 
 HOPELESS = 2.0
-"""Times its limit that a trial must be foretold to need, to be given up before it."""
+"""Times its limit that a trial must be predicted to need, to be given up before it."""
 FIRST_HOPELESS_LOOK = 2
 """The first look's forecast rests on half a second."""
 _PATIENT = frozenset({CONFIRM, "load"})

@@ -147,7 +147,7 @@ class Judgement:
     strain: float
     """The measured value in units of the bound: 1 is at the bound, above 1 beyond it."""
     evidence_factor: float | None = None
-    """How many times the evidence would decide; None where decided or not to be foretold."""
+    """How many times the evidence would decide; None where decided or not to be predicted."""
 
     @property
     def promising(self) -> bool:

@@ -258,7 +258,7 @@ def _invalid_point(candidates: Candidates, invalid: Assessment) -> _OpenPoint:
 
 
 def _longer(undecided: Assessment) -> str:
-    """Which duration to raise, and to what, as far as that can be foretold."""
+    """Which duration to raise, and to what, as far as that can be predicted."""
     stage = undecided.trial.stage
     key = "confirm_duration_s" if stage == "confirm" else "duration_s"
     factors = [f.evidence_factor for f in undecided.findings if f.decision is Decision.UNDECIDED]

@@ -31,7 +31,6 @@ INTEGER_PRODUCTS = frozenset(
     {"MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul"}
 )
 TORCH_PRODUCTS = frozenset({"aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm"})
-COUNTED = tuple(sorted(FLOAT_PRODUCTS | INTEGER_PRODUCTS | TORCH_PRODUCTS))
 _MATRIX = 2
 
 

@@ -1,4 +1,4 @@
-"""What is foretold of a replica's load, and the plan that rests on it (`plan.json`)."""
+"""What is predicted of a replica's load, and the plan that rests on it (`plan.json`)."""
 
 from __future__ import annotations
 

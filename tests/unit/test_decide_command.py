@@ -20,6 +20,7 @@ from harness.runs.documents import read_document, write_document
 from harness.runs.folder import read_run
 from harness.runs.journal import Journal
 from harness.types import Decision
+from harness.types.capacity import CapacityPlan
 from harness.types.losses import Estimate, LossEntry, SliceLoss
 from harness.types.review import DecisionReview, Figure, FigureBasis, PlannedFact
 
@@ -248,6 +249,19 @@ def test_another_document_adds_figures_facts_and_risks_by_one_entry(folder, monk
     assert run_command(["decide", str(folder)]) == 0
     assert "14 days" in (folder / "decision.html").read_text()
     assert "Return on investment" in (folder / "decision.md").read_text()
+
+
+def test_what_plan_says_of_replicas_is_on_the_page(folder):
+    assert run_command(["plan", str(folder), "--demand", "300/s", "--peak", "2x"]) == 0
+    plan = read_document(folder, "plan", CapacityPlan)
+    assert run_command(["decide", str(folder)]) == 0
+    page = (folder / "decision.md").read_text()
+    assert "Replicas for 600 requests/s at the peak" in page
+    planned = [one for one in plan.deployments if one.replicas is not None]
+    assert planned
+    for one in planned:
+        replicas = f"{one.replicas.peak}, or {one.replicas.recommended} with headroom; predicted"
+        assert f"| {one.variant} ({one.serving.label}) | {replicas}" in page
 
 
 def test_json_is_the_document(folder, capsys):

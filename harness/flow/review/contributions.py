@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.planning.routing.curve import Route
 from harness.runs.documents import read_document
+from harness.types.capacity import CapacityPlan, DeploymentPlan
 from harness.types.review import DecisionCandidate, Figure, PlannedFact, Risk
+from harness.words.numbers import asked_percent, count, percent, span
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,6 @@ class Contributor:
     """Its frozen dataclass."""
     contribute: Callable[[Any, str], Contribution]
     """From the document and the run folder's path."""
-
-
-CONTRIBUTORS: list[Contributor] = []
-"""Every kind that is known."""
 
 
 @dataclass(frozen=True)
@@ -87,3 +86,56 @@ def contributions_of(folder: Path) -> Contributions:
     return Contributions(
         tuple(one.contribute(found, str(folder)) for one, found in read if found is not None)
     )
+
+
+def _of_plan(plan: CapacityPlan, run: str) -> Contribution:
+    """Replicas of each deployment that meets the objective at the peak; what limits the rest."""
+    heading = f"Replicas for {count(round(plan.demand.peak_rate_per_s))} requests/s at the peak"
+    return Contribution(
+        facts=tuple(
+            (
+                one.family,
+                PlannedFact(heading, f"{one.variant} ({one.serving.label})", _replicas(one), run),
+            )
+            for one in plan.deployments
+        ),
+        risks=tuple(
+            (one.family, Risk("extrapolated", f"{one.variant}, replicas: {one.note}", run))
+            for one in plan.deployments
+            if one.note
+        ),
+    )
+
+
+def _replicas(deployment: DeploymentPlan) -> str:
+    headroom = deployment.replicas
+    if headroom is None:
+        return "no rate is sure to meet the objective"
+    return (
+        f"{count(headroom.peak)}, or {count(headroom.recommended)} with headroom; predicted, "
+        f"{deployment.decision}"
+    )
+
+
+def _of_route(route: Route, run: str) -> Contribution:
+    """How much of the traffic a router sends to the teacher, and what that keeps."""
+    at = route.at
+    kept = "not known" if at.kept is None else percent(at.kept.value)
+    if at.kept is not None:
+        kept += f" ({span(percent(at.kept.low), percent(at.kept.high))})"
+    fact = PlannedFact(
+        "Router",
+        f"{route.student}, and {route.teacher} where it is unsure",
+        f"{percent(at.routed.value)} of the rows go to the teacher; keeps {kept} of its "
+        f"accuracy on {count(route.held_out_rows)} rows held out, "
+        f"asked: {asked_percent(route.chosen.keep)}",
+        run,
+    )
+    return Contribution(facts=((route.family, fact),))
+
+
+CONTRIBUTORS: list[Contributor] = [
+    Contributor("plan", CapacityPlan, _of_plan),
+    Contributor("route", Route, _of_route),
+]
+"""Every kind that is known."""

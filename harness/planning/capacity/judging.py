@@ -23,7 +23,7 @@ SHARES = (0.1, 0.25, 0.4, 0.55, 0.68, 0.78, 0.86, 0.92, 0.97, 1.02)
 
 
 @dataclass(frozen=True)
-class Foretold:
+class Predicted:
     """What a prediction says of an objective's load clauses."""
 
     decision: Decision
@@ -37,10 +37,10 @@ def planned_clauses(slo: ServiceLevelObjective) -> tuple[Constraint, ...]:
     Quality does not depend on the load, and throughput is what the demand says.
 
     Raises:
-        UsageError: the objective bounds no latency that is foretold.
+        UsageError: the objective bounds no latency that is predicted.
     """
     clauses = tuple(load_clauses(slo))
-    latencies = tuple(one for one in clauses if _is_foretold(metric_named(one.metric)))
+    latencies = tuple(one for one in clauses if _is_predicted(metric_named(one.metric)))
     if not latencies:
         raise UsageError(
             f"the objective '{slo.text}' bounds no latency, so any rate short of saturation "
@@ -54,14 +54,14 @@ def planned_clauses(slo: ServiceLevelObjective) -> tuple[Constraint, ...]:
     ]
     if others:
         raise UsageError(
-            f"{', '.join(others)} cannot be foretold from the trials",
+            f"{', '.join(others)} cannot be predicted from the trials",
             next_step=f"plan for one of: {', '.join(STATISTICS)}",
         )
     errors = tuple(one for one in clauses if one.metric == DEFAULT_ERROR_RATE.metric)
     return latencies + (errors or (DEFAULT_ERROR_RATE,))
 
 
-def _is_foretold(metric: Metric) -> bool:
+def _is_predicted(metric: Metric) -> bool:
     return (
         metric.kind is MetricKind.LATENCY
         and metric.span == RESPONSE
@@ -69,14 +69,14 @@ def _is_foretold(metric: Metric) -> bool:
     )
 
 
-def meets(prediction: Prediction, slo: ServiceLevelObjective) -> Foretold:
+def meets(prediction: Prediction, slo: ServiceLevelObjective) -> Predicted:
     """Whether a prediction meets an objective: pass, fail or undecided, with the reason.
 
     Pass where every clause holds at its unfavourable bound, fail where one is missed at its
     favourable bound, else undecided.
 
     Raises:
-        UsageError: the objective bounds no latency that is foretold.
+        UsageError: the objective bounds no latency that is predicted.
     """
     found: list[Decision] = []
     reasons: list[str] = []
@@ -88,8 +88,8 @@ def meets(prediction: Prediction, slo: ServiceLevelObjective) -> Foretold:
             reasons.append(_reason(clause, interval, decision))
     for worst in (Decision.FAIL, Decision.UNDECIDED):
         if worst in found:
-            return Foretold(worst, "; ".join(reasons))
-    return Foretold(Decision.PASS, "; ".join(reasons))
+            return Predicted(worst, "; ".join(reasons))
+    return Predicted(Decision.PASS, "; ".join(reasons))
 
 
 def _value(prediction: Prediction, clause: Constraint) -> Interval:
@@ -128,7 +128,7 @@ def highest_rate(
         curve: predictions of one replica at rising rates; None: simulated here.
 
     Raises:
-        UsageError: the objective bounds no latency that is foretold.
+        UsageError: the objective bounds no latency that is predicted.
     """
     clauses = planned_clauses(slo)
     known = curve if curve is not None else model.curve(demand, SHARES)

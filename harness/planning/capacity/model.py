@@ -57,7 +57,7 @@ STATISTICS: Mapping[str, float | None] = {
     "p95": 0.95,
     "p99": 0.99,
 }
-"""What is foretold of latency, with its quantile; None: the mean."""
+"""What is predicted of latency, with its quantile; None: the mean."""
 DRAWS = 16
 REQUESTS = 1500
 """Requests of each draw, by default; as many as a trial of a second or two has."""
@@ -325,7 +325,7 @@ def fit_capacity(
     Args:
         trials: of one variant, in any configurations and over any protocols.
         arrivals: where simulated arrivals come from.
-        serving: the configuration to foretell; None: that of the trial with most inferences/s.
+        serving: the configuration to predict; None: that of the trial with most inferences/s.
         protocol: None: that of the same trial.
         queue_limit: requests that may wait in a replica; None: any number, as the harness serves.
         confidence: of every interval, between 0 and 1.

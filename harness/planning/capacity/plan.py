@@ -112,7 +112,7 @@ def _why_none(trials: Sequence[TrialResult]) -> str:
         )
     return (
         "the run's valid trials hold no execution times (Triton's statistics of the model), "
-        "without which nothing can be foretold"
+        "without which nothing can be predicted"
     )
 
 
@@ -177,11 +177,11 @@ def _deployment(
     statistic = metric_named(clause.metric).statistic
     cold_start_s = cold_start_seconds(start)
     replicas = at_peak = None
-    foretold = meets(curve[0], slo)
+    predicted = meets(curve[0], slo)
     if rate.low > 0:
         replicas = headroom(demand, rate.low, terms.surroundings, cold_start_s)
         at_peak = model.predict(demand, replicas=replicas.peak, requests=requests)
-        foretold = meets(at_peak, slo)
+        predicted = meets(at_peak, slo)
     return DeploymentPlan(
         variant=candidate.variant,
         family=candidate.family,
@@ -194,13 +194,13 @@ def _deployment(
         limited_by="measured range" if reached.low > most else "objective",
         replicas=replicas,
         latency_at_peak_ms=at_peak.latency_ms[statistic] if at_peak else None,
-        decision=foretold.decision,
+        decision=predicted.decision,
         curve=curve,
         measured=_points(candidate, model, trials, statistic),
         error=model.error,
         cold_start_s=cold_start_s,
         note=_note(
-            model, reached, most, at_peak or curve[0], foretold.reason, planned=rate.low > 0
+            model, reached, most, at_peak or curve[0], predicted.reason, planned=rate.low > 0
         ),
     )
 

@@ -235,6 +235,6 @@ def _answer(scores: TokenScores | None, continuation: Sequence[int]) -> tuple[fl
         return UNANSWERED
     count = len(continuation)
     value = float(scores.logprobs[-count:].sum(dtype=np.float64))
-    # The token at a position was foretold at the one before it.
+    # The token at a position was predicted at the one before it.
     greedy = np.array_equal(scores.greedy[-count - 1 : -1], continuation)
     return (value, bool(greedy)) if np.isfinite(value) else UNANSWERED

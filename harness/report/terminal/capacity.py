@@ -43,16 +43,16 @@ def _row(one: DeploymentPlan) -> tuple[Text, ...]:
         if head
         else (None,) * 5
     )
-    foretold = MISSING
+    predicted = MISSING
     if latency is not None:
         bounds = span(milliseconds(latency.low), milliseconds(latency.high))
-        foretold = f"{milliseconds(latency.value)} ({bounds})"
+        predicted = f"{milliseconds(latency.value)} ({bounds})"
     return (
         Text(one.variant),
         Text(one.serving.label),
         Text(number(one.highest_rate_per_s.low)),
         *(Text(count(value)) for value in counts),
-        Text(foretold),
+        Text(predicted),
         Text(percent(one.error.get(one.statistic))),
         Text(f"{sign.symbol} {sign.word}"),
     )
