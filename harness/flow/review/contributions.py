@@ -6,7 +6,7 @@ says what it adds. Nothing else has to know of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,11 +100,20 @@ def _of_plan(plan: CapacityPlan, run: str) -> Contribution:
             for one in plan.deployments
         ),
         risks=tuple(
-            (one.family, Risk("extrapolated", f"{one.variant}, replicas: {one.note}", run))
-            for one in plan.deployments
-            if one.note
+            (family, Risk("extrapolated", f"replicas of {', '.join(variants)}: {note}", run))
+            for (family, note), variants in _noted(plan.deployments).items()
         ),
     )
+
+
+def _noted(deployments: Iterable[DeploymentPlan]) -> dict[tuple[str, str], list[str]]:
+    """By family and note, the variants that it is said of: each note stands once."""
+    noted: dict[tuple[str, str], list[str]] = {}
+    for one in deployments:
+        variants = noted.setdefault((one.family, one.note), [])
+        if one.note and one.variant not in variants:
+            variants.append(one.variant)
+    return {key: variants for key, variants in noted.items() if variants}
 
 
 def _replicas(deployment: DeploymentPlan) -> str:
