@@ -253,7 +253,9 @@ def test_counters_that_are_read_late_are_allowed_for_and_said(own_rig: Rig, tmp_
     assert result.server.requests is not None
     assert result.server.requests_uncertainty > result.throughput_requests_per_s
     (warning,) = warnings
-    assert re.search(r"the server's counters were read [34]\.\d s off the window's edges", warning)
+    said = re.search(r"the server's counters were read ([\d.]+) s off the window's edges", warning)
+    assert said
+    assert float(said[1]) >= 2.5
 
 
 def test_a_server_that_dies_ends_the_run(own_rig: Rig, tmp_path: Path) -> None:
