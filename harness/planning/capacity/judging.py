@@ -10,7 +10,8 @@ import numpy as np
 from harness.errors import UsageError
 from harness.hdr import UNBOUNDED_MS
 from harness.metrics import Metric, MetricKind, metric_named
-from harness.planning.capacity.model import STATISTICS, CapacityModel
+from harness.planning.capacity.draws import STATISTICS
+from harness.planning.capacity.model import CapacityModel
 from harness.planning.clauses import DEFAULT_ERROR_RATE, decide_interval
 from harness.study.objective import load_clauses
 from harness.types import RESPONSE, Constraint, Decision, ServiceLevelObjective

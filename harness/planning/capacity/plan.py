@@ -8,13 +8,10 @@ from dataclasses import dataclass
 
 from harness.errors import UsageError
 from harness.metrics import metric_named
+from harness.planning.capacity.draws import ArrivalSource
+from harness.planning.capacity.fit import fit_capacity, is_usable
 from harness.planning.capacity.judging import SHARES, highest_rate, meets, planned_clauses
-from harness.planning.capacity.model import (
-    ArrivalSource,
-    CapacityModel,
-    fit_capacity,
-    is_usable,
-)
+from harness.planning.capacity.model import CapacityModel
 from harness.types import (
     ColdStart,
     LoadMode,

@@ -8,8 +8,9 @@ import pytest
 from harness.errors import UsageError
 from harness.hdr import UNBOUNDED_MS
 from harness.load.schedule.arrivals import arrival_times_ns
+from harness.planning.capacity.fit import fit_capacity
 from harness.planning.capacity.judging import highest_rate, meets
-from harness.planning.capacity.model import at_rate, fit_capacity
+from harness.planning.capacity.model import at_rate
 from harness.planning.capacity.service import Observation, fit_client, fit_service, fit_spread
 from harness.study.objective import parse_objective
 from harness.types import Decision, ServingConfig
@@ -144,7 +145,7 @@ def test_a_question_beyond_the_measured_range_says_by_how_much(model):
     half_more = 1.5 * model.highest_measured_inferences_per_s
     outside = model.predict(Demand(half_more), requests=400)
     assert outside.beyond_measured == pytest.approx(0.5)
-    assert "50% above the highest that was measured" in outside.outside[0]
+    assert "50.0% above the highest that was measured" in outside.outside[0]
     assert model.predict(Demand(half_more), replicas=2, requests=400).beyond_measured == 0.0
 
 

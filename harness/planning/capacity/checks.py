@@ -1,0 +1,119 @@
+"""The capacity model held against the trials it was fitted to: each one simulated as measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.hdr import UNBOUNDED_MS
+from harness.planning.capacity.draws import (
+    NEAR_SATURATION,
+    REQUESTS,
+    STATISTICS,
+    ArrivalSource,
+    Draw,
+    Floats,
+    first_arrivals_s,
+    saturation_per_s,
+    statistics_of,
+    without_warm_up,
+)
+from harness.planning.capacity.replica import Replica, simulate_arrivals, simulate_clients
+from harness.planning.capacity.service import Spread
+from harness.types import RESPONSE, ArrivalKind, LoadMode, ShapeKind, TrialResult, Workload
+
+TrialCheck = Mapping[str, tuple[float, float]]
+"""By statistic, what was measured in a trial and what the model says of it, in ms."""
+_MOST_CHECKED = 8
+
+
+def trials_to_check(
+    own: Sequence[TrialResult], alike: Sequence[TrialResult]
+) -> tuple[TrialResult, ...]:
+    """Which trials the model is held against, at most 8 of them.
+
+    Args:
+        own: those in the configuration that is to be predicted; they come first, busiest first.
+        alike: all trials that the model is fitted to, `own` among them.
+    """
+    others = [one for one in alike if one not in own]
+    ordered = [
+        *sorted(own, key=lambda one: -one.throughput_inferences_per_s),
+        *sorted(others, key=lambda one: -one.throughput_inferences_per_s),
+    ]
+    fit = [one for one in ordered if one.latency and not one.trial.workload.batch_mix]
+    return tuple(fit[:_MOST_CHECKED])
+
+
+@dataclass(frozen=True)
+class TrialReplay:
+    """Simulates trials under the load that they were measured with."""
+
+    spread: Spread
+    arrivals: ArrivalSource
+    seed: int
+
+    def check(self, result: TrialResult, draw: Draw, requests: int = REQUESTS) -> TrialCheck:
+        """A trial's latency as measured and as the draw has it.
+
+        Empty where it cannot be simulated: a changing rate, a trace, a load near saturation, or
+        requests larger than the largest batch.
+        """
+        workload, summary = result.trial.workload, result.latencies.get(RESPONSE)
+        replica = draw.replica(result.trial.serving)
+        if summary is None or workload.client_batch_size > replica.max_batch:
+            return {}
+        if workload.load_mode is LoadMode.CLOSED:
+            latency_ms = self._of_clients(workload, replica, draw, requests)
+        else:
+            rate = result.offered_requests_per_s or workload.rate_per_s or 0.0
+            if not _is_steady(workload, replica, rate):
+                return {}
+            latency_ms = self._of_arrivals(workload, replica, draw, rate, requests)
+        predicted = statistics_of(without_warm_up(latency_ms))
+        measured = {name: summary.value_ms(name) for name in STATISTICS}
+        return {
+            name: (value, predicted[name])
+            for name, value in measured.items()
+            if value and 0 < value < UNBOUNDED_MS
+        }
+
+    def _of_clients(
+        self, workload: Workload, replica: Replica, draw: Draw, requests: int
+    ) -> Floats:
+        """Latencies in ms of a number of clients that each wait for an answer before they ask."""
+        run = simulate_clients(
+            replica,
+            workload.concurrency,
+            workload.client_batch_size,
+            requests=requests,
+            client_s=(draw.client.own_ms / 1e3, draw.client.each_ms / 1e3),
+            noise=self.spread.draw(self._generator(), requests),
+        )
+        return 1e3 * run.latency_s
+
+    def _of_arrivals(
+        self, workload: Workload, replica: Replica, draw: Draw, rate_per_s: float, requests: int
+    ) -> Floats:
+        """Latencies in ms of requests that arrive at a rate, whether or not others are answered."""
+        generator = self._generator()
+        chunks_ns = self.arrivals(workload.arrivals, rate_per_s=rate_per_s, seed=self.seed)
+        times_s = first_arrivals_s(chunks_ns, requests)[: 2 * requests]
+        rows = np.full(len(times_s), workload.client_batch_size)
+        noise = self.spread.draw(generator, len(times_s))
+        run = simulate_arrivals(replica, times_s, rows, noise)
+        return draw.latency_ms(times_s, run, generator)
+
+    def _generator(self) -> np.random.Generator:
+        return np.random.default_rng([self.seed, 11])
+
+
+def _is_steady(workload: Workload, replica: Replica, rate_per_s: float) -> bool:
+    """Whether the rate is known, constant, and one at which the queue stays finite."""
+    arrivals = workload.arrivals
+    if not rate_per_s or arrivals.kind is ArrivalKind.TRACE:
+        return False
+    most = saturation_per_s(replica, ((workload.client_batch_size, 1.0),))
+    return arrivals.shape.kind is ShapeKind.FLAT and rate_per_s < NEAR_SATURATION * most
