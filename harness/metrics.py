@@ -75,6 +75,7 @@ class Unit:
 
 MILLISECONDS = Unit(MappingProxyType({"us": 1e-3, "ms": 1.0, "s": 1e3}), " ms")
 INFERENCES_PER_S = Unit(MappingProxyType({"/s": 1.0}), " inferences/s")
+USD_PER_MILLION = Unit(MappingProxyType({"/1m": 1.0, "/1k": 1e3}), " USD/1M")
 SHARE = Unit(MappingProxyType({"%": 0.01, "": 1.0}), is_share=True, largest=1.0)
 CORRELATION = Unit(MappingProxyType({"": 1.0}), largest=1.0)
 """A coefficient from -1 to 1; not a share of anything, so no percentage."""
@@ -104,6 +105,8 @@ PERCENTILES: Mapping[str, float] = MappingProxyType(
     {one.name: one.quantile for one in STATISTICS if one.quantile is not None}
 )
 """The percentiles that a latency is summarised by, with their quantiles, ascending."""
+COST = "cost"
+"""The metric that is priced on the machine that a study names."""
 SHOWN_PERCENTILES = ("p50", "p95", "p99")
 """Those that are shown where there is little room."""
 DEFAULT_LATENCY = "p95"
@@ -227,6 +230,16 @@ _LOAD = (
         unit=INFERENCES_PER_S,
         example="200/s",
         missed="too little throughput",
+    ),
+    Metric(
+        name=COST,
+        kind=MetricKind.COST,
+        title="cost",
+        of="US dollars per million inferences, on the machine that the study's `cost` names",
+        lower_is_better=True,
+        unit=USD_PER_MILLION,
+        example="0.20/1M",
+        missed="too expensive",
     ),
 )
 

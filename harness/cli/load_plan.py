@@ -14,11 +14,12 @@ from harness.cli.external import ExternalServerOptions, check_own_server_options
 from harness.cli.run import override
 from harness.errors import UsageError
 from harness.flow.external.server import ExternalAddress
+from harness.flow.pricing import priced_study
 from harness.load.schedule.arrivals import check_workload
 from harness.load.transports.opening import GrpcImplementation
 from harness.study import Study
 from harness.study.file import load_study
-from harness.study.objective import load_clauses, parse_objective
+from harness.study.objective import check_priced, load_clauses, parse_objective
 from harness.types import (
     ArrivalKind,
     ArrivalProcess,
@@ -106,12 +107,15 @@ def _study(source: Source, slo: str | None) -> Study | None:
     if source.study_file is None:
         return None
     study = load_study(source.study_file)
-    return study if slo is None else override(study, slo, None)
+    asked = study if slo is None else override(study, slo, None)
+    return priced_study(asked, external=source.url is not None)
 
 
 def _objective(study: Study | None, variant: str | None, slo: str | None) -> ServiceLevelObjective:
     if study is None or variant is None:
-        return parse_objective(slo) if slo is not None else NO_OBJECTIVE
+        alone = parse_objective(slo) if slo is not None else NO_OBJECTIVE
+        check_priced(alone)
+        return alone
     return study.objective_of(study.family_of(variant))
 
 

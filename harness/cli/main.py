@@ -12,6 +12,7 @@ import typer
 from harness.cli import (
     card,
     compare,
+    cost,
     decide,
     doctor,
     evaluate,
@@ -52,6 +53,7 @@ app.command("track")(report.track)
 app.command("schema")(study_file.schema)
 app.command("compare")(compare.compare)
 app.command("decide")(decide.decide)
+app.command("cost")(cost.cost)
 app.command("doctor")(doctor.doctor)
 
 

@@ -36,6 +36,7 @@ from harness.errors import (
 from harness.flow.external.study import ExternalStudy
 from harness.flow.inputs import check_embedded, check_inputs
 from harness.flow.manifest import new_manifest, without_secrets
+from harness.flow.pricing import priced_study
 from harness.flow.run import run_study, write_results
 from harness.report.terminal.run import (
     card_table,
@@ -108,6 +109,7 @@ def run_to_verdict(study: Study, options: RunOptions, card: CardPlan | None = No
     """
     kept, there = options.folder, options.there
     check_trackers(kept.trackers)
+    study = priced_study(study, external=there.remote.url is not None)
     check_own_server_options(
         remote=there.remote.url is not None,
         cpus_server=options.cpus.cpus_server,

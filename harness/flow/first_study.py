@@ -34,7 +34,7 @@ from harness.flow.inputs import check_inputs
 from harness.metrics import quality_metrics
 from harness.study import Model, Study
 from harness.study.file import parse_study, problems_of
-from harness.study.objective import EXAMPLE, parse_objective
+from harness.study.objective import EXAMPLE, check_priced, parse_objective
 from harness.system.storage import replace_text
 from harness.tasks.family import AnyFamily
 from harness.tasks.label_values import listed
@@ -117,7 +117,7 @@ def write_first_study(asked: FirstStudy) -> tuple[Study, str]:
 def _check_objective(objective: str | None) -> None:
     """Raises UsageError, in one line, before any checkpoint is opened."""
     try:
-        parse_objective(objective or EXAMPLE)
+        check_priced(parse_objective(objective or EXAMPLE))
     except ObjectiveError as error:
         problem, *_, expected = (line.strip() for line in str(error).splitlines())
         raise UsageError(

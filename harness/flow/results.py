@@ -183,6 +183,7 @@ def assess_trial(
         valid=not invalid_reason,
         invalid_reason=invalid_reason,
         histogram_file=histogram_file,
+        pricing=slo.pricing,
     )
     judged = assess(slo, result)
     result = dataclasses.replace(result, decision=judged.decision, reason=judged.reason)

@@ -186,8 +186,11 @@ class Assessment:
 
     @property
     def feasible(self) -> bool:
-        """Promising but for rates: what more load in flight cannot fix is in order."""
-        return self._all_but(MetricKind.RATE) and self.decision is not Decision.INVALID
+        """Promising but for rates and costs: what more load in flight cannot fix is in order."""
+        return (
+            self._all_but(MetricKind.RATE, MetricKind.COST)
+            and self.decision is not Decision.INVALID
+        )
 
     @property
     def overloaded(self) -> bool:
@@ -204,12 +207,12 @@ class Assessment:
         """The tightest latency clause's value in units of its bound; zero where there is none."""
         return max((f.strain for f in self.findings if f.cause == "latency"), default=0.0)
 
-    def _all_but(self, kind: MetricKind | None = None) -> bool:
-        """Whether every clause is promising, but for those on metrics of a kind."""
+    def _all_but(self, *kinds: MetricKind) -> bool:
+        """Whether every clause is promising, but for those on metrics of some kinds."""
         return all(
             finding.promising
             for finding in self.findings
-            if metric_named(finding.constraint.metric).kind is not kind
+            if metric_named(finding.constraint.metric).kind not in kinds
         )
 
 

@@ -16,7 +16,8 @@ from typing import Final
 from scipy import optimize, stats
 
 from harness.hdr import UNBOUNDED_MS
-from harness.metrics import Metric, MetricKind, latency_of, metric_named, summary_of
+from harness.metrics import COST, Metric, MetricKind, latency_of, metric_named, summary_of
+from harness.planning.cost.money import usd_per_million
 from harness.types import Constraint, Decision, TrialResult
 from harness.types.estimates import Interval
 from harness.words.numbers import amount, confidence, metric_span, metric_value, with_unit
@@ -37,6 +38,8 @@ class Measured:
     """What the value is a part of: `3 of 2,000 requests`."""
     evidence: Callable[[Constraint], float | None] | None = None
     """How many times the evidence would decide, where that does not follow from the interval."""
+    remedy: str = ""
+    """What would decide, where more requests would not."""
 
 
 Measure = Callable[[TrialResult], Measured | None]
@@ -97,7 +100,31 @@ def throughput(result: TrialResult) -> Measured:
     return Measured(reached, known, _confidence_of(result))
 
 
-MEASURES: Final[dict[str, Measure]] = {"error_rate": error_rate, "throughput": throughput}
+def cost(result: TrialResult) -> Measured | None:
+    """US dollars per million inferences on the machine that the trial is priced on.
+
+    The interval has the bounds of the throughput, and those of the scaling to that machine where
+    another one was measured.
+    """
+    pricing, rate = result.pricing, throughput(result)
+    if pricing is None or rate.value <= 0:
+        return None
+    value = usd_per_million(pricing, Interval(rate.value, rate.value, rate.value)).value
+    on = f"{pricing.instance} at {pricing.usd_per_hour:g} USD/h"
+    return Measured(
+        value,
+        None if rate.interval is None else usd_per_million(pricing, rate.interval),
+        rate.confidence,
+        f"estimate for {on}" if pricing.is_estimate else f"on {on}",
+        remedy=f"a run on {pricing.instance} would tell" if pricing.is_estimate else "",
+    )
+
+
+MEASURES: Final[dict[str, Measure]] = {
+    "error_rate": error_rate,
+    "throughput": throughput,
+    COST: cost,
+}
 """By metric, all that a load decides but the latencies."""
 
 
@@ -251,8 +278,9 @@ def judge_load(constraint: Constraint, result: TrialResult) -> Judgement:
         decision = decide_interval(constraint, measured.interval)
         reason = f"{_stated(metric, measured)} "
         if decision is Decision.UNDECIDED:
-            factor = _evidence(constraint, measured)
-            reason += f"cannot yet be told from {amount(constraint)}: {more_evidence(factor)}"
+            factor = None if measured.remedy else _evidence(constraint, measured)
+            told = measured.remedy or more_evidence(factor)
+            reason += f"cannot yet be told from {amount(constraint)}: {told}"
         else:
             under = metric.lower_is_better is (decision is Decision.PASS)
             reason += f"is {'under' if under else 'over'} {amount(constraint)}"
@@ -320,5 +348,7 @@ def _never_drained(constraint: Constraint, measured: Measured) -> Judgement:
 def _nothing_known(constraint: Constraint, result: TrialResult) -> Judgement:
     metric = metric_named(constraint.metric)
     why = "no answered request has it" if result.requests else "no request was answered"
+    if metric.name == COST and result.requests and result.pricing is None:
+        why = "no machine was named to price it on (`cost: {instance: ...}` in the study)"
     reason = f"{why}, so nothing is known of {metric.title}"
     return Judgement(constraint, metric.cause, Decision.UNDECIDED, reason, strain=math.inf)

@@ -4,6 +4,7 @@ Strict pydantic: unknown keys and wrong types are refused. Validation has no sid
 looks whether named files exist.
 """
 
+from harness.study.cost import CostBasis
 from harness.study.document import (
     PIPELINE_SUFFIX,
     PLAN_SUFFIX,
@@ -31,6 +32,7 @@ __all__ = [
     "PLAN_SUFFIX",
     "CausalLanguageModelling",
     "ConllData",
+    "CostBasis",
     "CsvData",
     "Family",
     "HubData",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
@@ -10,9 +11,13 @@ from pydantic import AliasChoices, Field, ValidationInfo, field_validator, model
 
 from harness.errors import StudyError
 from harness.metrics import quality_metrics
+from harness.study.cost import CostBasis
 from harness.study.objective import (
     EXAMPLE,
+    NAME_A_MACHINE,
+    UNPRICED,
     Objective,
+    cost_clause,
     describe_objective,
     parse_objective,
     quality_clauses,
@@ -180,6 +185,9 @@ class Study(Strict):
     families: Annotated[list[Family], Field(min_length=1)]
     serving: ServingSpace = ServingSpace()
     traffic: Traffic = Traffic()
+    cost: CostBasis | None = Field(
+        None, description="The machine that a clause on cost is priced on: cost < 0.20/1M."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -188,8 +196,12 @@ class Study(Strict):
         return self
 
     def objective_of(self, family: Family) -> ServiceLevelObjective:
-        """The family's own objective, or the study's."""
-        return family.objective or self.objective
+        """The family's own objective, or the study's, with what its cost is priced on."""
+        slo = family.objective or self.objective
+        if self.cost is None:
+            return slo
+        pricing = self.cost.pricing.get(self.serving_of(family).instance_kind)
+        return dataclasses.replace(slo, pricing=pricing)
 
     def asked_otherwise(
         self, *, objective: ServiceLevelObjective | None = None, search: str | None = None
@@ -268,6 +280,7 @@ def _contradictions(study: Study) -> list[str]:
         problems += _sweep_contradictions(study, family)
         problems += _foreign_metrics(study, family)
         problems += _plans_without_gpu(study, family)
+        problems += _costs_without_a_machine(study, family)
     return problems
 
 
@@ -309,6 +322,13 @@ def _plans_without_gpu(study: Study, family: Family) -> list[str]:
         for model in family.models
         if ModelFormat.TENSORRT in model.formats
     ]
+
+
+def _costs_without_a_machine(study: Study, family: Family) -> list[str]:
+    clause = cost_clause(study.objective_of(family))
+    if clause is None or study.cost is not None:
+        return []
+    return [f"family {family.name}: {UNPRICED.format(clause.text)}: {NAME_A_MACHINE}"]
 
 
 def _foreign_metrics(study: Study, family: Family) -> list[str]:

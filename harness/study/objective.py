@@ -28,8 +28,9 @@ from typing import Annotated
 
 from pydantic.config import JsonDict
 
-from harness.errors import ObjectiveError
+from harness.errors import ObjectiveError, UsageError
 from harness.metrics import (
+    COST,
     DEFAULT_LATENCY,
     METRICS,
     Metric,
@@ -302,3 +303,23 @@ def judged_latency(slo: ServiceLevelObjective | None) -> Metric:
     named = (metric_named(one.metric) for one in slo.constraints) if slo else iter(())
     latencies = (metric for metric in named if metric.kind is MetricKind.LATENCY)
     return next(latencies, metric_named(DEFAULT_LATENCY))
+
+
+UNPRICED = "the objective asks for {}, and no machine is named to price it on"
+NAME_A_MACHINE = "write cost: {instance: g5.xlarge} in the study"
+
+
+def cost_clause(slo: ServiceLevelObjective) -> Constraint | None:
+    """The clause on cost; None where there is none."""
+    return next((one for one in slo.constraints if one.metric == COST), None)
+
+
+def check_priced(slo: ServiceLevelObjective) -> None:
+    """Refuse a clause on cost that nothing prices: without a study there is no machine.
+
+    Raises:
+        UsageError: there is one.
+    """
+    clause = cost_clause(slo)
+    if clause is not None and slo.pricing is None:
+        raise UsageError(UNPRICED.format(clause.text), next_step=NAME_A_MACHINE)

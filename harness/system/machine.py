@@ -23,6 +23,7 @@ _PACKAGES = (
 def describe_machine() -> dict[str, Any]:
     """CPU, memory, kernel, Python and package versions, as JSON values."""
     return {
+        "instance": cloud_instance(),
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)),
@@ -33,6 +34,24 @@ def describe_machine() -> dict[str, Any]:
         "harness": harness.__version__,
         "packages": package_versions(),
     }
+
+
+DMI = Path("/sys/class/dmi/id")
+
+
+def cloud_instance(dmi: Path = DMI) -> str:
+    """The cloud's instance type, as the firmware gives it; empty where it does not.
+
+    Amazon's does (`g5.xlarge`); Google's and Microsoft's name the cloud alone.
+    """
+    try:
+        vendor, product = (
+            (dmi / name).read_text(encoding="utf-8").strip()
+            for name in ("sys_vendor", "product_name")
+        )
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return product if vendor == "Amazon EC2" else ""
 
 
 def cpu_model() -> str:

@@ -1,4 +1,4 @@
-"""A number with its interval, and the traffic that a plan is asked for."""
+"""A number with its interval, the traffic that a plan is asked for, what a machine costs."""
 
 from __future__ import annotations
 
@@ -39,3 +39,22 @@ class Demand:
         """Mean inferences that a request carries."""
         total = sum(weight for _, weight in self.batch_mix)
         return sum(rows * weight for rows, weight in self.batch_mix) / total
+
+
+@dataclass(frozen=True)
+class Pricing:
+    """The machine that answers are priced on, and how fast it is beside the one measured."""
+
+    instance: str
+    """Instance type, such as `g5.xlarge`."""
+    usd_per_hour: float
+    """Price of one machine in US dollars per hour."""
+    scaling: Interval = Interval(1.0, 1.0, 1.0)
+    """Throughput there over the throughput of the machine that was measured."""
+    rule: str = ""
+    """How the scaling was estimated, in words; empty where that very type was measured."""
+
+    @property
+    def is_estimate(self) -> bool:
+        """Whether the throughput there was not measured."""
+        return bool(self.rule)

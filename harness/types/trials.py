@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from harness.types.estimates import Pricing
 from harness.types.latency import RESPONSE, Latencies, LatencySummary, SparseHistogram
 from harness.types.variants import Decision
 from harness.types.workloads import ServingConfig, WireProtocol, Workload
@@ -334,6 +335,9 @@ class TrialResult:
     values_ms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """By span and statistic, values that have no interval: in runs from before every span had its
     summary. `latency_ms` reads both."""
+    pricing: Pricing | None = None
+    """The machine that its cost is counted on; None where the study names none, and in older
+    runs."""
 
     @property
     def latency(self) -> LatencySummary | None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from harness.types.estimates import Pricing
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -144,6 +146,8 @@ class ServiceLevelObjective:
 
     text: str
     constraints: tuple[Constraint, ...]
+    pricing: Pricing | None = None
+    """What a clause on cost is priced on; None where nobody named a machine."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,204 @@
+"""harness cost: what a run's variants cost to serve, the teacher beside its students."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.console import print_blocks, print_json, print_line, warn
+from harness.cli.options import AsJson, with_option_groups
+from harness.errors import UsageError
+from harness.planning.cost.catalogue import read_catalogue
+from harness.planning.cost.costs import HORIZON_MONTHS, CostQuestion, costs_of
+from harness.report.terminal.cost import cost_table, savings_table
+from harness.runs.documents import write_document
+from harness.runs.folder import read_run
+from harness.study.objective import parse_objective
+from harness.types.costs import CostReport
+from harness.types.estimates import Demand
+
+DOCUMENT = "cost"
+_RATE = re.compile(r"\s*([0-9.eE+]+)\s*(?:/\s*(s|min|h|day))?\s*")
+_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "day": 86400.0}
+_FACTOR = re.compile(r"\s*([0-9.eE+]+)\s*[x\u00d7]?\s*")
+
+
+@dataclass(frozen=True)
+class MachineOptions:
+    """What it is priced on."""
+
+    instance: Annotated[
+        list[str],
+        typer.Option(
+            help="Instance type to price; may be repeated. Default: the one that was measured, and "
+            "the cheapest comparable one of each cloud.",
+            show_default=False,
+        ),
+    ] = field(default_factory=list)
+    measured_on: Annotated[
+        str,
+        typer.Option(
+            help="Instance type that the run was measured on; default: as detected.",
+            show_default=False,
+        ),
+    ] = ""
+    spot: Annotated[bool, typer.Option("--spot", help="Take spot prices.")] = False
+    prices: Annotated[
+        Path | None,
+        typer.Option(help="CSV file of your own prices, over the catalogue's.", show_default=False),
+    ] = None
+
+
+@dataclass(frozen=True)
+class DemandOptions:
+    """The traffic to carry."""
+
+    demand: Annotated[
+        str | None,
+        typer.Option(
+            help="Mean requests per second, such as 2000/s; also /min, /h, /day.",
+            show_default=False,
+        ),
+    ] = None
+    peak: Annotated[
+        str, typer.Option(help="The busiest minutes' rate over the mean rate, such as 3x.")
+    ] = "1x"
+    rows_per_request: Annotated[
+        int, typer.Option(min=1, help="Inferences that a request of the demand carries.")
+    ] = 1
+
+    def given(self) -> Demand | None:
+        """The demand; None where none was given.
+
+        Raises:
+            UsageError: it is no rate, or the peak is no factor of at least 1.
+        """
+        if self.demand is None:
+            return None
+        return Demand(
+            parse_rate(self.demand),
+            peak_factor=parse_peak(self.peak),
+            batch_mix=((self.rows_per_request, 1.0),),
+        )
+
+
+@dataclass(frozen=True)
+class InvestmentOptions:
+    """What the distillation cost, and what else money is counted in."""
+
+    training_cost: Annotated[float, typer.Option(help="USD that training the students cost.")] = 0.0
+    engineering_cost: Annotated[
+        float, typer.Option(help="USD of engineering for the distillation.")
+    ] = 0.0
+    horizon: Annotated[float, typer.Option(help="Months over which the return is counted.")] = (
+        HORIZON_MONTHS
+    )
+    tokens_per_inference: Annotated[
+        float | None,
+        typer.Option(help="Tokens of one row, for a cost per million tokens.", show_default=False),
+    ] = None
+
+
+@with_option_groups
+def cost(
+    run_folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)
+    ],
+    slo: Annotated[
+        str | None,
+        typer.Option(help="Objective to meet; default: the study's.", show_default=False),
+    ] = None,
+    *,
+    machine: MachineOptions,
+    traffic: DemandOptions,
+    invested: InvestmentOptions,
+    as_json: AsJson = False,
+) -> None:
+    """Price a run's variants at the highest load that meets the objective."""
+    today = datetime.now(UTC).date()
+    question = CostQuestion(
+        today=today,
+        instances=tuple(machine.instance),
+        measured_on=machine.measured_on,
+        spot=machine.spot,
+        tokens_per_inference=invested.tokens_per_inference,
+        training_usd=invested.training_cost,
+        engineering_usd=invested.engineering_cost,
+        horizon_months=invested.horizon,
+        slo=None if slo is None else parse_objective(slo),
+    )
+    demand = traffic.given()
+    catalogue = read_catalogue(machine.prices, today=today)
+    found = costs_of(read_run(run_folder), demand, catalogue, question)
+    _check_any(found)
+    written = write_document(run_folder, DOCUMENT, found)
+    if as_json:
+        print_json(found)
+        return
+    print_blocks(cost_table(found), *([savings_table(found)] if found.savings else []))
+    for one in found.unpriced:
+        on = f" on {one.instance}" if one.instance else ""
+        warn(f"{one.variant} has no cost{on}: {one.reason}; {one.next_step}")
+    for note in found.notes:
+        warn(note)
+    print_line(str(written))
+
+
+def _check_any(found: CostReport) -> None:
+    if found.costs:
+        return
+    reasons = [
+        f"  - {one.variant}{f' on {one.instance}' if one.instance else ''}: {one.reason}"
+        for one in found.unpriced
+    ]
+    if not reasons:
+        raise UsageError(
+            "the run has no variant to price", next_step="name a run of a study: harness run STUDY"
+        )
+    raise UsageError(
+        "nothing of this run can be priced\n" + "\n".join(reasons),
+        next_step=found.unpriced[0].next_step,
+    )
+
+
+def parse_rate(text: str) -> float:
+    """Read a rate such as `2000/s` or `5e6/day`: requests per second.
+
+    Raises:
+        UsageError: it is none, or not above 0.
+    """
+    match = _RATE.fullmatch(text)
+    value = _number(match[1]) / _SECONDS[match[2] or "s"] if match else math.nan
+    if not 0 < value < math.inf:
+        raise UsageError(
+            f"--demand '{text}' is no rate", next_step="write it like 2000/s, 500/min or 5e6/day"
+        )
+    return value
+
+
+def parse_peak(text: str) -> float:
+    """Read a factor such as `3x`.
+
+    Raises:
+        UsageError: it is none, or below 1.
+    """
+    match = _FACTOR.fullmatch(text)
+    value = _number(match[1]) if match else math.nan
+    if not 1 <= value < math.inf:
+        raise UsageError(
+            f"--peak '{text}' is no factor of at least 1", next_step="write it like 3x"
+        )
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

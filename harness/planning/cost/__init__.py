@@ -1,0 +1,1 @@
+"""What serving costs: prices of instance types, throughput on them, money per million answers."""

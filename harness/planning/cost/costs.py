@@ -1,0 +1,287 @@
+"""What a run's variants cost to serve: per million, per month, teacher against students."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+
+from harness.errors import UsageError
+from harness.planning.cost.catalogue import Catalogue, InstanceType, age_notes
+from harness.planning.cost.money import (
+    break_even,
+    difference,
+    fleet_of,
+    per_tokens,
+    scaled,
+    share_saved,
+    usd_per_million,
+)
+from harness.planning.cost.rates import MeasuredRun, SustainedRate, WithoutRate, sustained_rate
+from harness.planning.cost.scaling import (
+    InstanceScaling,
+    machine_of,
+    scaling_between,
+)
+from harness.types import ModelVariant, Role, ServiceLevelObjective
+from harness.types.costs import CostReport, MeasuredMachine, Saving, Unpriced, VariantCost
+from harness.types.estimates import Demand, Pricing
+
+HORIZON_MONTHS = 12.0
+
+
+@dataclass(frozen=True)
+class CostQuestion:
+    """What is asked beside the run, the demand and the catalogue."""
+
+    today: date
+    instances: tuple[str, ...] = ()
+    """Instance types; none: the one that was measured, and the cheapest of each cloud."""
+    measured_on: str = ""
+    """Instance type that the run was measured on; empty: as detected, or unknown."""
+    spot: bool = False
+    tokens_per_inference: float | None = None
+    training_usd: float = 0.0
+    engineering_usd: float = 0.0
+    horizon_months: float = HORIZON_MONTHS
+    slo: ServiceLevelObjective | None = None
+    """In place of the objective of every family."""
+    machines: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """How many machines a capacity plan found, by variant and instance type."""
+
+
+def costs_of(
+    run: MeasuredRun, demand: Demand | None, catalogue: Catalogue, question: CostQuestion
+) -> CostReport:
+    """Price every variant of a run at the highest load that meets the objective.
+
+    Args:
+        run: a stored run.
+        demand: the traffic, for costs per month; None leaves those out.
+        catalogue: prices.
+        question: the rest.
+
+    Raises:
+        UsageError: an instance type that the catalogue does not have, or whose spot price it lacks;
+            a run on somebody else's server without the machine's name.
+    """
+    _check_numbers(question)
+    environment = run.manifest.get("environment", {})
+    if "server" in run.manifest and not question.measured_on:
+        raise UsageError(
+            "the run measured an external server, whose machine its manifest does not know",
+            next_step="name its instance type: --measured-on g5.xlarge",
+        )
+    machine = machine_of(environment, catalogue, question.measured_on)
+    asked = [catalogue.named(one) for one in question.instances]
+    for one in asked:
+        one.usd_per_hour(spot=question.spot)
+    costs: list[VariantCost] = []
+    unpriced: list[Unpriced] = []
+    for variant in _candidates(run.variants):
+        slo = question.slo or run.objectives.get(variant.family) or ServiceLevelObjective("", ())
+        rate = sustained_rate(run, variant, slo, demand)
+        if isinstance(rate, WithoutRate):
+            unpriced.append(Unpriced(variant.family, variant.name, "", rate.reason, rate.next_step))
+            continue
+        comparable = asked or _comparable(catalogue, machine, rate, spot=question.spot)
+        if not comparable:
+            unpriced.append(_incomparable(variant, machine))
+        for instance in comparable:
+            try:
+                scaling = scaling_between(machine, instance, on_accelerator=rate.on_accelerator)
+            except UsageError as error:
+                unpriced.append(
+                    Unpriced(
+                        variant.family, variant.name, instance.name, str(error), error.next_step
+                    )
+                )
+                continue
+            costs.append(_cost(variant, rate, instance, scaling, demand, question))
+    costs.sort(key=lambda one: (one.family, one.usd_per_million_inferences.value))
+    used = [catalogue.named(one) for one in dict.fromkeys(one.instance for one in costs)]
+    notes = (
+        *_machine_notes(machine, environment, question.measured_on),
+        *age_notes(used, question.today),
+        *_rate_notes(costs, demand),
+    )
+    savings = _savings(costs, _first_teachers(run.variants), question)
+    return CostReport(machine, demand, tuple(costs), tuple(savings), tuple(unpriced), notes)
+
+
+def _check_numbers(question: CostQuestion) -> None:
+    for what, value in (
+        ("the training cost", question.training_usd),
+        ("the engineering cost", question.engineering_usd),
+    ):
+        if not 0 <= value < float("inf"):
+            raise UsageError(f"{what} is {value:g} USD", next_step="it is 0 or more")
+    tokens = question.tokens_per_inference
+    if tokens is not None and not 0 < tokens < float("inf"):
+        raise UsageError(f"{tokens:g} tokens per inference", next_step="it is more than 0")
+    if not 0 < question.horizon_months < float("inf"):
+        raise UsageError(
+            f"a horizon of {question.horizon_months:g} months", next_step="it is more than 0"
+        )
+
+
+def _candidates(variants: Sequence[ModelVariant]) -> Iterator[ModelVariant]:
+    """Teachers and students; ensembles and controls are no candidates."""
+    for one in variants:
+        if one.role in {Role.TEACHER, Role.STUDENT} and not one.pipeline_of:
+            yield one
+
+
+def _comparable(
+    catalogue: Catalogue, machine: MeasuredMachine, rate: SustainedRate, *, spot: bool
+) -> list[InstanceType]:
+    """The measured type, and of each cloud the one that is expected to be cheapest."""
+    found: dict[str, tuple[float, InstanceType]] = {}
+    own: list[InstanceType] = []
+    for one in catalogue.types:
+        if spot and one.spot_usd_per_hour is None:
+            continue
+        try:
+            scaling = scaling_between(machine, one, on_accelerator=rate.on_accelerator)
+        except UsageError:
+            continue
+        if not scaling.rule:
+            own.append(one)
+            continue
+        each = one.usd_per_hour(spot=spot) / scaling.factor.value
+        if one.cloud not in found or each < found[one.cloud][0]:
+            found[one.cloud] = (each, one)
+    return own + [one for _, one in found.values()]
+
+
+def _incomparable(variant: ModelVariant, machine: MeasuredMachine) -> Unpriced:
+    return Unpriced(
+        variant.family,
+        variant.name,
+        "",
+        f"it was measured on {machine.title}, and no instance type compares with that",
+        "name the type that it was measured on: --measured-on TYPE",
+    )
+
+
+def _cost(
+    variant: ModelVariant,
+    rate: SustainedRate,
+    instance: InstanceType,
+    scaling: InstanceScaling,
+    demand: Demand | None,
+    question: CostQuestion,
+) -> VariantCost:
+    usd_per_hour = instance.usd_per_hour(spot=question.spot)
+    pricing = Pricing(instance.name, usd_per_hour, scaling.factor, scaling.rule)
+    million = usd_per_million(pricing, rate.inferences_per_s)
+    there = scaled(rate.inferences_per_s, scaling.factor)
+    tokens = question.tokens_per_inference
+    fleet = None
+    if demand is not None:
+        fleet = fleet_of(
+            demand.rate_per_s * demand.rows_per_request,
+            demand.peak_rate_per_s * demand.rows_per_request,
+            there,
+            usd_per_hour,
+            machines=question.machines.get((variant.name, instance.name)),
+        )
+    return VariantCost(
+        family=variant.family,
+        variant=variant.name,
+        role=variant.role,
+        trial_id=rate.trial_id,
+        confirmed=rate.confirmed,
+        rows_per_request=rate.rows_per_request,
+        cloud=instance.cloud,
+        region=instance.region,
+        pricing=pricing,
+        price_date=instance.date,
+        inferences_per_s=there,
+        usd_per_million_inferences=million,
+        usd_per_million_tokens=None if tokens is None else per_tokens(million, tokens),
+        fleet=fleet,
+    )
+
+
+def _first_teachers(variants: Sequence[ModelVariant]) -> dict[str, str]:
+    """By family, the teacher's first variant: that which students are compared with everywhere."""
+    found: dict[str, str] = {}
+    for one in _candidates(variants):
+        if one.role is Role.TEACHER:
+            found.setdefault(one.family, one.name)
+    return found
+
+
+def _savings(
+    costs: Sequence[VariantCost], teachers: Mapping[str, str], question: CostQuestion
+) -> Iterator[Saving]:
+    """Each student beside its family's teacher, on the same instance type."""
+    by_place = {(one.variant, one.instance): one for one in costs}
+    for student in costs:
+        teacher = by_place.get((teachers.get(student.family, ""), student.instance))
+        if student.role is Role.STUDENT and teacher is not None:
+            yield _saving(teacher, student, question)
+
+
+def _saving(teacher: VariantCost, student: VariantCost, question: CostQuestion) -> Saving:
+    before, after = teacher.usd_per_million_inferences, student.usd_per_million_inferences
+    monthly = None
+    if teacher.fleet is not None and student.fleet is not None:
+        monthly = difference(teacher.fleet.usd_per_month, student.fleet.usd_per_month)
+    invested = question.training_usd + question.engineering_usd
+    paid_back = None
+    if monthly is not None and invested > 0:
+        paid_back = break_even(monthly, invested, question.horizon_months)
+    return Saving(
+        student.family,
+        teacher.variant,
+        student.variant,
+        student.instance,
+        teacher.is_estimate or student.is_estimate,
+        difference(before, after),
+        share_saved(before, after),
+        monthly,
+        paid_back,
+    )
+
+
+def _machine_notes(
+    machine: MeasuredMachine, environment: Mapping[str, object], measured_on: str
+) -> Iterator[str]:
+    """Where what the manifest shows is not what was named."""
+    if not machine.instance:
+        yield (
+            f"the run was measured on {machine.title} of unknown type, so every throughput is an "
+            "estimate: name the type with --measured-on"
+        )
+        return
+    seen, gpus = environment.get("usable_cores"), environment.get("gpus")
+    if measured_on and isinstance(seen, int) and seen != machine.vcpu:
+        yield (
+            f"{machine.instance} has {machine.vcpu} vCPUs, and the run could use {seen}: what was "
+            "measured may not be what that machine gives"
+        )
+    if measured_on and machine.accelerator and not gpus:
+        yield f"{machine.instance} has a {machine.accelerator}, and the run saw no GPU"
+
+
+def _rate_notes(costs: Sequence[VariantCost], demand: Demand | None) -> Iterator[str]:
+    unconfirmed = list(dict.fromkeys(one.variant for one in costs if not one.confirmed))
+    if unconfirmed:
+        yield (
+            f"the throughput of {', '.join(unconfirmed)} is the best of the search, which was not "
+            "measured again: the best of many is partly luck"
+        )
+    if demand is None:
+        return
+    other = {
+        one.variant: one.rows_per_request
+        for one in costs
+        if one.rows_per_request != demand.rows_per_request
+    }
+    for variant, rows in other.items():
+        yield (
+            f"{variant} was measured with {rows:g} rows per request and the demand has "
+            f"{demand.rows_per_request:g}: its cost is that of {rows:g} rows"
+        )

@@ -1,0 +1,155 @@
+"""The highest load that meets the objective, by variant: what a machine can be paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from harness.planning.assessment import assess
+from harness.types import (
+    Decision,
+    ModelVariant,
+    ServiceLevelObjective,
+    Trial,
+    TrialResult,
+    Verdict,
+    Workload,
+)
+from harness.types.estimates import Demand, Interval
+
+CONFIRMING = "confirm"
+"""The stage whose trials are measured afresh: the best of many is partly the luckiest."""
+
+
+class MeasuredRun(Protocol):
+    """What is read of a stored run."""
+
+    @property
+    def manifest(self) -> Mapping[str, Any]: ...  # noqa: D102
+    @property
+    def variants(self) -> Sequence[ModelVariant]: ...  # noqa: D102
+    @property
+    def trials(self) -> Sequence[TrialResult]: ...  # noqa: D102
+    @property
+    def verdicts(self) -> Sequence[Verdict]: ...  # noqa: D102
+    @property
+    def objectives(self) -> Mapping[str, ServiceLevelObjective]: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class SustainedRate:
+    """What one machine gives of a variant while the objective holds."""
+
+    variant: str
+    trial_id: str
+    inferences_per_s: Interval
+    basis: Literal["measured", "predicted"] = "measured"
+    confirmed: bool = True
+    """Whether it was measured afresh after it had been found, so that its luck is not counted."""
+    rows_per_request: float = 1.0
+    on_accelerator: bool = False
+    """Whether the model ran on the machine's accelerators."""
+
+
+@dataclass(frozen=True)
+class WithoutRate:
+    """A variant of which no sustained rate is known, and what would tell."""
+
+    variant: str
+    reason: str
+    next_step: str
+
+
+def sustained_rate(
+    run: MeasuredRun,
+    variant: ModelVariant,
+    slo: ServiceLevelObjective,
+    demand: Demand | None = None,
+) -> SustainedRate | WithoutRate:
+    """The highest throughput of a variant in a trial that meets the objective.
+
+    Trials of the confirming stage count before all others, and, where a demand is given, those
+    with its rows per request before those with other ones.
+
+    Args:
+        run: a stored run.
+        variant: one of its.
+        slo: the objective; its clauses on quality are not judged here.
+        demand: what the requests of the traffic are like; None: any.
+    """
+    trials = [one for one in run.trials if one.trial.variant == variant.name]
+    judged = [assess(slo, one) for one in trials]
+    passing = [one.result for one in judged if one.decision is Decision.PASS]
+    if not passing:
+        for decision in (Decision.UNDECIDED, Decision.INVALID, Decision.FAIL):
+            against = [one.reason for one in judged if one.decision is decision]
+            if against:
+                return WithoutRate(variant.name, *_unsettled(decision, against, run))
+        return WithoutRate(variant.name, *_never_measured(variant, run))
+    bounded = [one for one in passing if _bounds(one) is not None]
+    if not bounded:
+        return WithoutRate(
+            variant.name,
+            "its trials that meet the objective have no interval of their throughput: their "
+            "windows are too short for one",
+            _longer(run),
+        )
+    rows = demand.rows_per_request if demand else None
+    alike = [one for one in bounded if _rows(one.trial.workload) == rows]
+    confirmed = [one for one in alike or bounded if one.trial.stage == CONFIRMING]
+    best = max(confirmed or alike or bounded, key=lambda one: one.throughput_inferences_per_s)
+    return _rate(best, confirmed=bool(confirmed))
+
+
+def _rate(result: TrialResult, *, confirmed: bool) -> SustainedRate:
+    trial: Trial = result.trial
+    low, high = _bounds(result) or (0.0, 0.0)
+    return SustainedRate(
+        trial.variant,
+        trial.trial_id,
+        Interval(result.throughput_inferences_per_s, low, high),
+        confirmed=confirmed,
+        rows_per_request=_rows(trial.workload),
+        on_accelerator=trial.serving.instance_kind == "gpu",
+    )
+
+
+def _bounds(result: TrialResult) -> tuple[float, float] | None:
+    """Of the throughput; None where the window was too short for any above 0."""
+    low, high = result.throughput_low_inferences_per_s, result.throughput_high_inferences_per_s
+    return None if low is None or high is None or low <= 0 else (low, high)
+
+
+def _rows(workload: Workload) -> float:
+    mix = workload.batch_mix
+    if not mix:
+        return float(workload.client_batch_size)
+    return sum(rows * weight for rows, weight in mix) / sum(weight for _, weight in mix)
+
+
+def _unsettled(decision: Decision, reasons: Sequence[str], run: MeasuredRun) -> tuple[str, str]:
+    """Why no trial passes, and what to do: of the decision that is nearest to a pass."""
+    if decision is Decision.FAIL:
+        return f"no trial of it meets the objective: {reasons[0]}", "ask for less with --slo"
+    trials = "trial is" if len(reasons) == 1 else "trials are"
+    return (
+        f"no trial of it meets the objective, and {len(reasons)} {trials} {decision}: {reasons[0]}",
+        _longer(run),
+    )
+
+
+def _never_measured(variant: ModelVariant, run: MeasuredRun) -> tuple[str, str]:
+    rejected = [one for verdict in run.verdicts for one in verdict.rejected]
+    why = next((one.reason for one in rejected if one.variant == variant.name), "")
+    if why:
+        return f"it was ruled out before any load: {why}", "serve another model"
+    return "no trial of it was measured", f"harness run {_study_name(run)}.yaml --resume"
+
+
+def _longer(run: MeasuredRun) -> str:
+    return f"raise duration_s in the study's traffic, then: harness run {_study_name(run)}.yaml"
+
+
+def _study_name(run: MeasuredRun) -> str:
+    return str(run.manifest.get("study", {}).get("name", "STUDY"))

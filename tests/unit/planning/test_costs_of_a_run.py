@@ -1,0 +1,262 @@
+"""A run's variants priced, by hand: c7i.large has 2 vCPUs and costs 0.08925 USD per hour."""
+
+import dataclasses
+from datetime import date
+
+import pytest
+from cost_samples import STUDENT, TEACHER, result, run_of, variant
+
+from harness.errors import UsageError
+from harness.planning.cost.catalogue import Catalogue, InstanceType, read_catalogue
+from harness.planning.cost.costs import CostQuestion, costs_of
+from harness.runs.documents import read_document, write_document
+from harness.study.objective import parse_objective
+from harness.types import Decision, Rejection, Role, Verdict
+from harness.types.costs import CostReport
+from harness.types.estimates import Demand
+
+DAY = date(2026, 11, 29)
+ONE_DOLLAR = Catalogue(
+    (
+        InstanceType("any", "two", "", 0, 2, 4.0, 1.0, 0.3, "here", DAY, "a test"),
+        InstanceType("any", "four", "", 0, 4, 8.0, 2.0, None, "here", DAY, "a test"),
+        InstanceType("any", "gpu", "T4", 1, 4, 8.0, 2.0, None, "here", DAY, "a test"),
+    )
+)
+RUN = run_of(result(TEACHER, 250.0), result(STUDENT, 1000.0))
+
+
+def ask(run=RUN, demand=None, catalogue=ONE_DOLLAR, **question):
+    question = {"instances": ("two",), "measured_on": "two", **question}
+    return costs_of(run, demand, catalogue, CostQuestion(today=DAY, **question))
+
+
+def cost(report, name, instance="two"):
+    (found,) = [one for one in report.costs if (one.variant, one.instance) == (name, instance)]
+    return found
+
+
+def bounds(interval):
+    return (interval.value, interval.low, interval.high)
+
+
+def test_a_thousand_per_second_at_a_dollar_an_hour():
+    found = cost(ask(), STUDENT)
+    assert round(found.usd_per_million_inferences.value, 4) == 0.2778
+    assert bounds(found.usd_per_million_inferences) == pytest.approx(
+        (1 / 3.6, 1 / 3.6 / 1.1, 1 / 3.6 / 0.9)
+    )
+    assert not found.is_estimate
+    assert found.trial_id == RUN.trials[1].trial.trial_id
+    assert round(cost(ask(), TEACHER).usd_per_million_inferences.value, 4) == 1.1111
+
+
+def test_tokens_are_counted_where_their_number_is_given():
+    found = cost(ask(tokens_per_inference=100.0), STUDENT)
+    assert found.usd_per_million_tokens.value == pytest.approx(1 / 360)
+    assert cost(ask(), STUDENT).usd_per_million_tokens is None
+
+
+def test_a_month_at_the_demand_and_what_the_student_saves():
+    report = ask(demand=Demand(500.0, peak_factor=2.0), training_usd=1000.0, engineering_usd=3380.0)
+    teacher, student = cost(report, TEACHER).fleet, cost(report, STUDENT).fleet
+    assert bounds(teacher.machines) == (4, 4, 5)  # 1000 / (250, 275, 225)
+    assert bounds(student.machines) == (1, 1, 2)  # 1000 / (1000, 1100, 900)
+    assert bounds(teacher.usd_per_month) == (2920, 2920, 3650)
+    (saved,) = report.savings
+    assert bounds(saved.usd_per_month) == (2190, 1460, 2920)
+    assert saved.share.value == pytest.approx(0.75)
+    paid = saved.break_even
+    assert (paid.months, paid.earliest_months, paid.latest_months) == (2.0, 1.5, 3.0)
+    assert paid.return_on_investment.value == pytest.approx(5.0)  # 12 * 2190 / 4380 - 1
+
+
+def test_a_plans_machines_are_taken():
+    report = ask(demand=Demand(500.0), machines={(STUDENT, "two"): 3})
+    assert cost(report, STUDENT).fleet.usd_per_month.value == 3 * 730
+
+
+def test_another_machine_is_an_estimate_with_its_bounds_and_its_rule():
+    found = cost(ask(instances=("four",)), STUDENT, "four")
+    band = 1.5 * 1.15
+    assert found.is_estimate
+    assert found.pricing.rule.startswith("estimate from two: 2 vCPUs to 4 vCPUs")
+    assert bounds(found.inferences_per_s) == pytest.approx(
+        (2000, 2000 * 0.9 / band, 2000 * 1.1 * band)
+    )
+    # twice the price at twice the throughput
+    assert found.usd_per_million_inferences.value == pytest.approx(1 / 3.6)
+    assert found.usd_per_million_inferences.high == pytest.approx(band / 3.6 / 0.9)
+
+
+def test_a_machine_that_is_not_known_measures_nothing():
+    run = run_of(*RUN.trials, environment={"usable_cores": 2, "gpus": []})
+    report = ask(run, measured_on="")
+    assert cost(report, STUDENT).is_estimate
+    assert any("of unknown type, so every throughput is an estimate" in one for one in report.notes)
+
+
+def test_the_spot_price_is_taken_where_it_is_known():
+    found = cost(ask(spot=True), STUDENT)
+    assert found.usd_per_million_inferences.value == pytest.approx(0.3 / 3.6)
+    with pytest.raises(UsageError, match="spot price of four is not known"):
+        ask(spot=True, instances=("two", "four"))
+
+
+def test_what_no_rule_reaches_is_told_for_that_machine_alone():
+    report = ask(instances=("two", "gpu"))
+    assert {one.instance for one in report.costs} == {"two"}
+    assert [(one.variant, one.instance) for one in report.unpriced] == [
+        (TEACHER, "gpu"), (STUDENT, "gpu"),
+    ]  # fmt: skip
+    assert report.unpriced[0].next_step == "run the study on gpu, then add --measured-on gpu"
+
+
+@pytest.mark.parametrize(
+    ("trials", "rate"),
+    [
+        # a higher load that misses the objective does not count
+        ([result(STUDENT, 900.0), result(STUDENT, 2000.0, p95_ms=80.0, concurrency=8)], 900.0),
+        # one that cannot be told from the bound does not either
+        ([result(STUDENT, 900.0), result(STUDENT, 2000.0, p95_ms=49.0, concurrency=8)], 900.0),
+        ([result(STUDENT, 900.0), result(STUDENT, 2000.0, invalid="why", concurrency=8)], 900.0),
+        ([result(STUDENT, 900.0), result(STUDENT, 950.0, concurrency=8)], 950.0),
+        # measured afresh before the search's luckiest
+        ([result(STUDENT, 900.0), result(STUDENT, 950.0, stage="workload")], 900.0),
+    ],
+)
+def test_the_highest_load_that_meets_the_objective(trials, rate):
+    found = cost(ask(run_of(result(TEACHER, 250.0), *trials)), STUDENT)
+    assert found.inferences_per_s.value == rate
+
+
+def test_the_objective_can_be_another():
+    run = run_of(
+        result(TEACHER, 250.0),
+        result(STUDENT, 900.0),
+        result(STUDENT, 2000.0, p95_ms=80.0, concurrency=8),
+    )
+    found = cost(ask(run, slo=parse_objective("p95 < 100 ms")), STUDENT)
+    assert found.inferences_per_s.value == 2000.0
+
+
+def test_trials_with_the_demands_rows_count_before_others():
+    run = run_of(
+        result(TEACHER, 250.0), result(STUDENT, 3000.0, batch=16), result(STUDENT, 900.0, batch=1)
+    )
+    assert cost(ask(run), STUDENT).inferences_per_s.value == 3000.0
+    report = ask(run, demand=Demand(100.0))
+    assert cost(report, STUDENT).inferences_per_s.value == 900.0
+    assert report.notes == ()
+    eights = ask(run, demand=Demand(100.0, batch_mix=((8, 1.0),)))
+    assert cost(eights, STUDENT).inferences_per_s.value == 3000.0
+    assert (
+        "student was measured with 16 rows per request and the demand has 8: its cost is that of "
+        "16 rows"
+    ) in eights.notes
+
+
+def test_the_best_of_a_search_alone_is_noted():
+    report = ask(run_of(result(TEACHER, 250.0), result(STUDENT, 900.0, stage="workload")))
+    assert not cost(report, STUDENT).confirmed
+    assert any(
+        one.startswith("the throughput of student is the best of the search")
+        for one in report.notes
+    )
+
+
+def unpriced(*trials, verdicts=()):
+    report = ask(run_of(result(TEACHER, 250.0), *trials, verdicts=verdicts))
+    (found,) = report.unpriced
+    assert (found.variant, found.instance) == (STUDENT, "")
+    return found.reason, found.next_step
+
+
+def test_a_variant_whose_trials_decide_nothing_has_no_cost():
+    reason, step = unpriced(result(STUDENT, 900.0, p95_ms=49.0))
+    assert reason.startswith("no trial of it meets the objective, and 1 trial is undecided: p95 49")
+    assert step == "raise duration_s in the study's traffic, then: harness run topics.yaml"
+    reason, _ = unpriced(result(STUDENT, 900.0, invalid="the generator was the bottleneck"))
+    assert reason.endswith("1 trial is invalid: the generator was the bottleneck")
+    reason, _ = unpriced(result(STUDENT, 900.0, p95_ms=80.0))
+    assert reason.startswith("no trial of it meets the objective: p95 80")
+
+
+def test_a_throughput_without_an_interval_has_no_cost():
+    without = dataclasses.replace(
+        result(STUDENT, 900.0),
+        throughput_low_inferences_per_s=None,
+        throughput_high_inferences_per_s=None,
+    )
+    assert "no interval of their throughput" in unpriced(without)[0]
+
+
+def test_a_variant_that_was_never_measured_says_why():
+    assert unpriced() == ("no trial of it was measured", "harness run topics.yaml --resume")
+    rejected = Rejection(STUDENT, None, "quality", "keeps 80% of the teacher's accuracy")
+    verdict = Verdict("topics", "", Decision.FAIL, None, "", (rejected,))
+    reason, _ = unpriced(verdicts=(verdict,))
+    assert reason == "it was ruled out before any load: keeps 80% of the teacher's accuracy"
+
+
+def test_without_a_choice_the_measured_type_and_the_cheapest_of_each_cloud():
+    report = ask(catalogue=read_catalogue(today=DAY), instances=(), measured_on="c7i.xlarge")
+    found = {one.instance: one.cloud for one in report.costs}
+    assert found.pop("c7i.xlarge") == "aws"
+    # per vCPU and hour: c7i 0.0446, F4s_v2 0.0423 (F2s_v2 and F8s_v2 as near), c3-highcpu 0.0425
+    assert sorted(found.values()) == ["aws", "azure", "gcp"]
+    assert all(one.is_estimate is (one.instance != "c7i.xlarge") for one in report.costs)
+
+
+def test_the_students_are_compared_with_the_teachers_first_variant():
+    other = variant("teacher-int8", Role.TEACHER)
+    run = run_of(*RUN.trials, result("teacher-int8", 500.0), variants=(*RUN.variants, other))
+    (saved,) = ask(run).savings
+    assert (saved.teacher, saved.student) == (TEACHER, STUDENT)
+
+
+def test_controls_and_ensembles_are_no_candidates():
+    others = (variant("control", Role.CONTROL), variant("text", Role.STUDENT, pipeline_of=STUDENT))
+    run = run_of(
+        *RUN.trials, result("control", 500.0), result("text", 500.0),
+        variants=(*RUN.variants, *others),
+    )  # fmt: skip
+    assert {one.variant for one in ask(run).costs} == {TEACHER, STUDENT}
+
+
+def test_old_prices_and_a_machine_that_does_not_fit_are_noted():
+    run = run_of(*RUN.trials, environment={"usable_cores": 8, "gpus": []})
+    old = Catalogue((dataclasses.replace(ONE_DOLLAR.types[0], date=date(2026, 1, 1)),))
+    notes = ask(run, catalogue=old).notes
+    assert notes[0].startswith("two has 2 vCPUs, and the run could use 8")
+    assert notes[1].startswith("the price of two is 332 days old")
+
+
+@pytest.mark.parametrize(
+    ("question", "told"),
+    [
+        ({"training_usd": -1.0}, "the training cost is -1 USD"),
+        ({"engineering_usd": float("nan")}, "the engineering cost is nan USD"),
+        ({"tokens_per_inference": 0.0}, "0 tokens per inference"),
+        ({"horizon_months": 0.0}, "a horizon of 0 months"),
+        ({"instances": ("twoo",)}, "unknown instance type 'twoo': did you mean two?"),
+    ],
+)
+def test_what_cannot_be_is_exit_2(question, told):
+    with pytest.raises(UsageError) as caught:
+        ask(**question)
+    assert str(caught.value) == told
+    assert caught.value.exit_code == 2
+
+
+def test_an_external_servers_machine_has_to_be_named():
+    run = run_of(*RUN.trials, server={"url": "http://there"})
+    with pytest.raises(UsageError, match="whose machine its manifest does not know"):
+        ask(run, measured_on="")
+    assert ask(run).costs
+
+
+def test_it_is_stored_and_read_back_equal(tmp_path):
+    report = ask(demand=Demand(500.0, 2.0), training_usd=100.0, instances=("two", "four", "gpu"))
+    write_document(tmp_path, "cost", report)
+    assert read_document(tmp_path, "cost", CostReport) == report
