@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +12,7 @@ import typer
 from harness.cli.console import print_blocks, print_json, print_line, warn
 from harness.cli.options import AsJson, with_option_groups
 from harness.errors import UsageError
+from harness.planning.capacity.demand import parse_peak, parse_rate
 from harness.planning.cost.catalogue import read_catalogue
 from harness.planning.cost.costs import HORIZON_MONTHS, CostQuestion, costs_of
 from harness.report.terminal.cost import cost_table, savings_table
@@ -24,9 +23,6 @@ from harness.types.costs import CostReport
 from harness.types.estimates import Demand
 
 DOCUMENT = "cost"
-_RATE = re.compile(r"\s*([0-9.eE+]+)\s*(?:/\s*(s|min|h|day))?\s*")
-_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "day": 86400.0}
-_FACTOR = re.compile(r"\s*([0-9.eE+]+)\s*[x\u00d7]?\s*")
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,7 @@ class DemandOptions:
     demand: Annotated[
         str | None,
         typer.Option(
-            help="Mean requests per second, such as 2000/s; also /min, /h, /day.",
+            help="Mean rate of requests: 2000/s, 120k/min, 5M/day.",
             show_default=False,
         ),
     ] = None
@@ -165,40 +161,3 @@ def _check_any(found: CostReport) -> None:
         "nothing of this run can be priced\n" + "\n".join(reasons),
         next_step=found.unpriced[0].next_step,
     )
-
-
-def parse_rate(text: str) -> float:
-    """Read a rate such as `2000/s` or `5e6/day`: requests per second.
-
-    Raises:
-        UsageError: it is none, or not above 0.
-    """
-    match = _RATE.fullmatch(text)
-    value = _number(match[1]) / _SECONDS[match[2] or "s"] if match else math.nan
-    if not 0 < value < math.inf:
-        raise UsageError(
-            f"--demand '{text}' is no rate", next_step="write it like 2000/s, 500/min or 5e6/day"
-        )
-    return value
-
-
-def parse_peak(text: str) -> float:
-    """Read a factor such as `3x`.
-
-    Raises:
-        UsageError: it is none, or below 1.
-    """
-    match = _FACTOR.fullmatch(text)
-    value = _number(match[1]) if match else math.nan
-    if not 1 <= value < math.inf:
-        raise UsageError(
-            f"--peak '{text}' is no factor of at least 1", next_step="write it like 3x"
-        )
-    return value
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan

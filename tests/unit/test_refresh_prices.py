@@ -1,6 +1,6 @@
 """The script that makes the snapshot of prices anew, on a catalogue made here."""
 
-import csv
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 import pytest
@@ -9,10 +9,23 @@ from harness.planning.cost import catalogue
 from harness.planning.cost.catalogue import parse_prices
 from scripts import refresh_prices
 
-COLUMNS = (
-    "instance_name", "location", "price", "cpu", "memory", "gpu_count", "gpu_name", "gpu_memory",
-    "spot", "disk_size", "gpu_vendor",
-)  # fmt: skip
+
+@dataclass
+class MadeUpOffer:
+    """As gpuhunt has them."""
+
+    provider: str
+    instance_name: str
+    location: str
+    price: float
+    cpu: int = 2
+    memory: float = 4.0
+    gpu_count: int = 0
+    gpu_name: str | None = None
+    gpu_memory: float | None = None
+    spot: bool = False
+
+
 SNAPSHOT = f"""{",".join(catalogue.COLUMNS)}
 aws,g5.xlarge,A10G,1,4,16,1.006,,us-east-1,2026-01-02,before
 aws,c7i.large,,0,2,4,0.08925,0.03,us-east-1,2026-01-02,before
@@ -23,40 +36,34 @@ azure,Standard_F2s_v2,,0,2,4,0.0846,,eastus,2026-01-02,before
 TODAY = datetime.now(UTC).date()
 
 
-def gpu(name, location, price, accelerator, memory, *, spot=False):
-    return [name, location, price, 4, 16, 1, accelerator, memory, spot, "", "nvidia"]
+def gpu(cloud, name, location, price, kind, *, spot=False, shape=(4, 16.0)):
+    return MadeUpOffer(cloud, name, location, price, *shape, 1, *kind, spot)
 
 
-def cpu(name, location, price, *, spot=False):
-    return [name, location, price, 2, 4, 0, "", "", spot, "", ""]
+def cpu(cloud, name, location, price, *, spot=False):
+    return MadeUpOffer(cloud, name, location, price, spot=spot)
 
 
-OFFERS = {
-    "aws": [
-        gpu("g5.xlarge", "us-east-1", 1.1, "A10G", 22.4),
-        gpu("g5.xlarge", "eu-west-1", 1.3, "A10G", 22.4),
-        gpu("g5.xlarge", "us-east-1a", 0.40, "A10G", 22.4, spot=True),
-        gpu("g5.xlarge", "us-east-1b", 0.50, "A10G", 22.4, spot=True),
-        gpu("g5.xlarge", "us-east-1c", 0.90, "A10G", 22.4, spot=True),
-        cpu("c7i.large", "us-east-1", 0.09),
-        cpu("c7i.large", "us-east-1a", 0.0001, spot=True),
-    ],
-    "gcp": [
-        cpu("n1-standard-4", "us-central1", 0.19),
-        gpu("n1-standard-4", "us-central1", 0.55, "T4", 16),
-        gpu("a2-ultragpu-1g", "us-central1", 3.67, "A100", 40),
-        gpu("a2-ultragpu-1g", "us-central1", 5.1, "A100", 80),
-    ],
-    "azure": [cpu("Standard_F2s_v2", "eastus", 0.0)],
-}
+OFFERS = [
+    gpu("aws", "g5.xlarge", "us-east-1", 1.1, ("A10G", 22.4)),
+    gpu("aws", "g5.xlarge", "eu-west-1", 1.3, ("A10G", 22.4)),
+    gpu("aws", "g5.xlarge", "us-east-1a", 0.40, ("A10G", 22.4), spot=True),
+    gpu("aws", "g5.xlarge", "us-east-1b", 0.50, ("A10G", 22.4), spot=True),
+    gpu("aws", "g5.xlarge", "us-east-1c", 0.90, ("A10G", 22.4), spot=True),
+    cpu("aws", "c7i.large", "us-east-1", 0.09),
+    cpu("aws", "c7i.large", "us-east-1a", 0.0001, spot=True),
+    cpu("gcp", "n1-standard-4", "us-central1", 0.19),
+    gpu("gcp", "n1-standard-4", "us-central1", 0.55, ("T4", 16), shape=(4, 15.0)),
+    gpu("gcp", "a2-ultragpu-1g", "us-central1", 3.67, ("A100", 40)),
+    gpu("gcp", "a2-ultragpu-1g", "us-central1", 5.1, ("A100", 80), shape=(12, 180.0)),
+    cpu("azure", "Standard_F2s_v2", "eastus", 0.0),
+]
 
 
 @pytest.fixture
 def snapshot(tmp_path, monkeypatch):
-    for cloud, rows in OFFERS.items():
-        with (tmp_path / f"{cloud}.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([COLUMNS, *rows])
-    monkeypatch.setenv("GPUHUNT_CATALOG_DIR", str(tmp_path))
+    monkeypatch.delenv("GPUHUNT_CATALOG_DIR", raising=False)
+    monkeypatch.setattr(refresh_prices, "offers", lambda: OFFERS)
     path = tmp_path / "instances.csv"
     path.write_text(SNAPSHOT)
     return path
@@ -82,11 +89,28 @@ def test_prices_of_the_same_machine_in_the_same_region_are_taken(snapshot, capsy
     assert f"4 of 5 prices are of {TODAY}" in told
 
 
-def test_a_snapshot_that_would_not_read_is_not_written(snapshot):
-    broken = snapshot.parent / "aws.csv"
-    with broken.open("w", newline="") as file:
-        rows = [gpu("g5.xlarge", "us-east-1", 700.0, "A10G", 24)]
-        csv.writer(file).writerows([COLUMNS, *rows])
+def test_a_machine_that_has_changed_shape_is_named_and_its_new_shape_taken(snapshot, capsys):
+    refresh_prices.main(["--file", str(snapshot)])
+    rows = {one.name: one for one in parse_prices(snapshot.read_text(), "new", today=TODAY)}
+    assert (rows["a2-ultragpu-1g"].vcpu, rows["a2-ultragpu-1g"].memory_gb) == (12, 180.0)
+    said = "a2-ultragpu-1g: 12 vCPUs and 180 GB, where the file had 12 and 170"
+    assert [line for line in capsys.readouterr().out.splitlines() if "vCPUs" in line] == [said]
+
+
+def test_files_have_the_day_that_is_named_and_none_is_refused(snapshot, monkeypatch, capsys):
+    monkeypatch.setenv("GPUHUNT_CATALOG_DIR", str(snapshot.parent))
+    with pytest.raises(SystemExit, match="2"):
+        refresh_prices.main(["--file", str(snapshot)])
+    assert "do not say which day they are of" in capsys.readouterr().err
+    assert snapshot.read_text() == SNAPSHOT
+    refresh_prices.main(["--file", str(snapshot), "--date", "2026-08-19"])
+    days = {one.date for one in parse_prices(snapshot.read_text(), "new", today=TODAY)}
+    assert days == {date(2026, 8, 19), date(2026, 1, 2)}
+
+
+def test_a_snapshot_that_would_not_read_is_not_written(snapshot, monkeypatch):
+    dear = [gpu("aws", "g5.xlarge", "us-east-1", 700.0, ("A10G", 24))]
+    monkeypatch.setattr(refresh_prices, "offers", lambda: dear)
     with pytest.raises(refresh_prices.UsageError, match="is 700 USD per accelerator and hour"):
         refresh_prices.main(["--file", str(snapshot)])
     assert snapshot.read_text() == SNAPSHOT
