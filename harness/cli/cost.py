@@ -11,18 +11,14 @@ import typer
 
 from harness.cli.console import print_blocks, print_json, print_line, warn
 from harness.cli.options import AsJson, with_option_groups
-from harness.errors import UsageError
+from harness.flow.costing import price_run
 from harness.planning.capacity.demand import parse_peak, parse_rate
 from harness.planning.cost.catalogue import read_catalogue
-from harness.planning.cost.costs import HORIZON_MONTHS, CostQuestion, costs_of
-from harness.report.terminal.cost import cost_table, savings_table
-from harness.runs.documents import write_document
-from harness.runs.folder import read_run
+from harness.planning.cost.costs import HORIZON_MONTHS, CostQuestion
+from harness.report.terminal.cost import cost_table, savings_table, tokens_table
 from harness.study.objective import parse_objective
 from harness.types.costs import CostReport
 from harness.types.estimates import Demand
-
-DOCUMENT = "cost"
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ class DemandOptions:
     demand: Annotated[
         str | None,
         typer.Option(
-            help="Mean rate of requests: 2000/s, 120k/min, 5M/day.",
+            help="Mean rate of requests: 2000/s, 120k/min, 5M/day; default: the newest plan's.",
             show_default=False,
         ),
     ] = None
@@ -97,7 +93,11 @@ class InvestmentOptions:
     )
     tokens_per_inference: Annotated[
         float | None,
-        typer.Option(help="Tokens of one row, for a cost per million tokens.", show_default=False),
+        typer.Option(
+            help="Tokens of one row, for the cost per million tokens; default: the mean of what "
+            "was sent, where the run kept it.",
+            show_default=False,
+        ),
     ] = None
 
 
@@ -131,33 +131,24 @@ def cost(
     )
     demand = traffic.given()
     catalogue = read_catalogue(machine.prices, today=today)
-    found = costs_of(read_run(run_folder), demand, catalogue, question)
-    _check_any(found)
-    written = write_document(run_folder, DOCUMENT, found)
+    found, written = price_run(run_folder, demand, catalogue, question)
     if as_json:
         print_json(found)
         return
-    print_blocks(cost_table(found), *([savings_table(found)] if found.savings else []))
+    print_costs(found)
+    print_line(f"costs: {written}\nreport: {run_folder / 'report.html'}#cost")
+
+
+def print_costs(found: CostReport) -> None:
+    """The tables of costs and savings, then what has none and what to know, on standard error."""
+    tokens = any(one.usd_per_million_tokens for one in found.costs)
+    print_blocks(
+        cost_table(found),
+        *([tokens_table(found)] if tokens else []),
+        *([savings_table(found)] if found.savings else []),
+    )
     for one in found.unpriced:
         on = f" on {one.instance}" if one.instance else ""
         warn(f"{one.variant} has no cost{on}: {one.reason}; {one.next_step}")
     for note in found.notes:
         warn(note)
-    print_line(str(written))
-
-
-def _check_any(found: CostReport) -> None:
-    if found.costs:
-        return
-    reasons = [
-        f"  - {one.variant}{f' on {one.instance}' if one.instance else ''}: {one.reason}"
-        for one in found.unpriced
-    ]
-    if not reasons:
-        raise UsageError(
-            "the run has no variant to price", next_step="name a run of a study: harness run STUDY"
-        )
-    raise UsageError(
-        "nothing of this run can be priced\n" + "\n".join(reasons),
-        next_step=found.unpriced[0].next_step,
-    )

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line
+from harness.cli.cost import print_costs
 from harness.cli.options import AsJson
 from harness.errors import EXIT_OK, UsageError
+from harness.flow.costing import price_run
 from harness.flow.plan import PlanQuestion, plan_capacity
 from harness.planning.capacity.demand import parse_peak, parse_rate, parse_seconds, parse_share
 from harness.planning.capacity.plan import Surroundings
+from harness.planning.cost.catalogue import read_catalogue
+from harness.planning.cost.costs import CostQuestion
 from harness.report.terminal.capacity import plan_notes, plan_table
 from harness.study.objective import parse_objective
 from harness.types.estimates import Demand
@@ -49,6 +54,15 @@ def plan(
     variant: Annotated[
         list[str] | None, typer.Option(help="Only this variant; may be repeated.")
     ] = None,
+    instance: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also price the plan on this instance type, as harness cost does; may be repeated."
+        ),
+    ] = None,
+    measured_on: Annotated[
+        str, typer.Option(help="Instance type that the run was measured on; default: as detected.")
+    ] = "",
     as_json: AsJson = False,
 ) -> int:
     """Predict how many replicas a demand takes, with headroom, from the trials of a run.
@@ -68,12 +82,20 @@ def plan(
         variants=tuple(variant or ()),
         queue_limit=queue_limit,
     )
+    today = datetime.now(UTC).date()
+    catalogue = read_catalogue(today=today)
+    types = tuple(catalogue.named(one).name for one in instance or ())
     with ProgressDisplay() as progress:
         found, path = plan_capacity(run_folder, question, progress)
     if as_json:
         print_json(found)
         return EXIT_OK
     print_blocks(plan_table(found), plan_notes(found))
+    if types:
+        asked = CostQuestion(
+            today=today, instances=types, measured_on=measured_on, slo=question.slo
+        )
+        print_costs(price_run(run_folder, found.demand, catalogue, asked)[0])
     print_line(f"plan: {path}\nreport: {run_folder / 'report.html'}#capacity")
     return EXIT_OK
 

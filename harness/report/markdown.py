@@ -23,6 +23,7 @@ def render_markdown(page: Page) -> str:
     for family in page.families:
         blocks += _evidence(family)
     blocks += _capacity(page)
+    blocks += _cost(page)
     blocks += _rejected(page)
     blocks += ["## Every trial", *table_blocks(page.trials)]
     blocks += [
@@ -82,6 +83,17 @@ def _capacity(page: Page) -> Iterator[str]:
         yield from table_blocks(page.capacity.trust)
         for line in page.capacity.left_out:
             yield f"Without a plan: {text(line)}"
+
+
+def _cost(page: Page) -> Iterator[str]:
+    if page.cost:
+        yield "## Cost"
+        yield from table_blocks(page.cost.costs)
+        yield from _titled("Saved by a student in the teacher's place", page.cost.savings)
+        for line in page.cost.unpriced:
+            yield f"Without a cost: {text(line)}"
+        for line in page.cost.notes:
+            yield f"Note: {text(line)}"
 
 
 def _evidence(family: FamilyPage) -> Iterator[str]:

@@ -16,6 +16,7 @@ from harness.errors import EnvironmentFailure
 from harness.report.capacity.section import CapacitySection, capacity_section
 from harness.report.card.section import CardSection, card_section
 from harness.report.card.values import cards_of
+from harness.report.cost.section import CostSection, cost_section
 from harness.report.findings import Finding, Setting, finding_of
 from harness.report.plots.base import Plot, VariantStyle, styles_of
 from harness.report.plots.series import seconds_plot, start_plots
@@ -42,6 +43,7 @@ from harness.report.tables.trials import RejectedGroup, rejected_groups, trials_
 from harness.report.tables.trust import spans_table, trust_table
 from harness.runs.folder import StoredRun
 from harness.types.capacity import CapacityPlan
+from harness.types.costs import CostReport
 from harness.words.labels import INTERRUPTED, SIGNS, Sign, trial_words
 from harness.words.numbers import count
 
@@ -117,21 +119,27 @@ class Page:
     study: str
     capacity: CapacitySection | None = None
     """The newest plan for a demand; None where none was asked for."""
+    cost: CostSection | None = None
+    """The newest costs; None where none were asked for."""
 
     @property
     def plots(self) -> dict[str, object]:
         """What plotly draws for every plot, by key."""
         planned = self.capacity.plots if self.capacity else ()
-        every = (*(plot for family in self.families for plot in family.plots), *planned)
+        priced = self.cost.plots if self.cost else ()
+        every = (*(plot for family in self.families for plot in family.plots), *planned, *priced)
         return {plot.key: plot.figure for plot in every}
 
 
-def page_of(run: StoredRun, plan: CapacityPlan | None = None) -> Page:
+def page_of(
+    run: StoredRun, plan: CapacityPlan | None = None, costs: CostReport | None = None
+) -> Page:
     """Choose and word everything; whatever the run did not reach is left out or said.
 
     Args:
         run: as it was read.
         plan: the newest one made from it; None where there is none.
+        costs: likewise.
     """
     study = run.manifest.get("study", {})
     families = families_of(run)
@@ -148,6 +156,7 @@ def page_of(run: StoredRun, plan: CapacityPlan | None = None) -> Page:
         environment=environment_table(run.manifest),
         study=study_yaml(run.manifest),
         capacity=capacity_section(plan) if plan else None,
+        cost=cost_section(costs) if costs else None,
     )
 
 

@@ -79,8 +79,11 @@ class VariantCost:
     """Of one machine of that type; estimated where the pricing says so."""
     usd_per_million_inferences: Interval
     usd_per_million_tokens: Interval | None
+    """None where the tokens of a row are not known."""
     fleet: MachineFleet | None
     """None where no demand was given."""
+    tokens_per_inference: float | None = None
+    """Mean tokens of a row, padding not counted; None where they are not known."""
 
     @property
     def instance(self) -> str:
@@ -116,7 +119,8 @@ class Saving:
     is_estimate: bool
     usd_per_million_inferences: Interval
     share: Interval
-    """Of the teacher's cost per million."""
+    """Of the teacher's cost per million, by the throughputs that were measured: scaling to another
+    type is taken to be the same for both."""
     usd_per_month: Interval | None
     """None where no demand was given."""
     break_even: BreakEven | None
@@ -133,3 +137,5 @@ class CostReport:
     savings: tuple[Saving, ...]
     unpriced: tuple[Unpriced, ...]
     notes: tuple[str, ...]
+    planned: bool = False
+    """Whether machines are a capacity plan's, headroom included; else as many as the peak fills."""

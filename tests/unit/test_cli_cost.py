@@ -5,12 +5,14 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.append(str(Path(__file__).parent / "planning"))
 from cost_samples import STUDENT, TEACHER, result, variant
 
 from harness.cli.main import run_command
+from harness.report.page import page_of
 from harness.runs.documents import read_document
 from harness.runs.folder import RunFolder, read_run
 from harness.system.machine import cloud_instance
@@ -53,13 +55,34 @@ def test_costs_are_printed_and_left_in_the_folder(run, prices, capsys):
     assert run_command([*command, "--prices", prices, *demand]) == 0
     found = capsys.readouterr()
     # 0.9 USD/h: 1 USD per million at 250/s, 0.25 at 1,000/s; 4 and 1 machines of 657 USD a month
-    for said in ("rack-1", "measured", "1.00", "0.250", "2,628", "657", "75.0%", "1.0 months"):
+    for said in ("rack-1", "measured", "1.00", "0.250", "2,628", "657", "75.0%", "1.00 months"):
         assert said in found.out, said
     stored = read_document(run, "cost", CostReport)
     assert [one.variant for one in stored.costs] == [STUDENT, TEACHER]
     assert stored.costs[0].usd_per_million_inferences.value == pytest.approx(0.25)
     assert stored.savings[0].break_even.months == pytest.approx(1.0)
     assert str(run / "cost.json") in found.out
+    for page in ("report.html", "report.md"):
+        shown = (run / page).read_text()
+        assert "Cost at the highest load" in shown or "## Cost" in shown, page
+        assert "1.00 months" in shown, page
+    assert 'id="cost"' in (run / "report.html").read_text()
+    assert "cost-1" in page_of(read_run(run), costs=stored).plots
+
+
+def test_tokens_are_those_of_the_requests_that_were_kept(run, prices, capsys):
+    digest = read_run(run).variants[0].sha256[:12]
+    masks = {"0/attention_mask": np.array([[1, 1, 0], [1, 1, 1]])}  # 2.5 tokens of a row
+    np.savez(run / "payloads" / "pool.npz", **masks)
+    np.savez(run / "payloads" / f"pool-{digest}-1.answers.npz", tolerance=1.0)
+    command = ["cost", str(run), "--instance", "rack-1", "--measured-on", "rack-1"]
+    assert run_command([*command, "--prices", prices]) == 0
+    assert "Cost per million tokens" in capsys.readouterr().out
+    (student,) = (
+        one for one in read_document(run, "cost", CostReport).costs if one.variant == STUDENT
+    )
+    assert student.tokens_per_inference == 2.5
+    assert student.usd_per_million_tokens.value == pytest.approx(0.25 / 2.5)
 
 
 def test_an_estimate_is_marked(run, capsys):

@@ -11,7 +11,7 @@ import pytest
 from stored_folder import ROWS, topics_manifest, write_topics
 
 from harness.cli.main import run_command
-from harness.flow.review import contributions
+from harness.flow.review import contributions, decisions
 from harness.flow.review.contributions import Contribution, Contributor, VariantFigure
 from harness.flow.review.decisions import review_runs
 from harness.report.build import build_report
@@ -21,6 +21,8 @@ from harness.runs.folder import read_run
 from harness.runs.journal import Journal
 from harness.types import Decision
 from harness.types.capacity import CapacityPlan
+from harness.types.costs import CostReport
+from harness.types.estimates import Pricing
 from harness.types.losses import Estimate, LossEntry, SliceLoss
 from harness.types.review import DecisionReview, Figure, FigureBasis, PlannedFact
 
@@ -30,6 +32,31 @@ TEACHER, STUDENT, TINY = "topics-teacher-fp32", "topics-student-fp32", "topics-t
 @pytest.fixture
 def folder(tmp_path):
     return write_topics(tmp_path / "run")
+
+
+@pytest.fixture
+def priceable(folder):
+    """The same run, whose throughputs have intervals: 10% either way."""
+    journal = folder / "journal.jsonl"
+    entries = [json.loads(line) for line in journal.read_text().splitlines()]
+    changed = [one for entry in entries for one in _with_throughput(entry)]
+    assert changed
+    for one in changed:
+        rate = one["throughput_inferences_per_s"]
+        one["throughput_low_inferences_per_s"] = 0.9 * rate
+        one["throughput_high_inferences_per_s"] = 1.1 * rate
+    journal.write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
+    return folder
+
+
+def _with_throughput(value):
+    if isinstance(value, dict):
+        if "throughput_inferences_per_s" in value:
+            yield value
+        value = list(value.values())
+    if isinstance(value, list):
+        for one in value:
+            yield from _with_throughput(one)
 
 
 def matrix(*folders, **options):
@@ -262,6 +289,79 @@ def test_what_plan_says_of_replicas_is_on_the_page(folder):
     for one in planned:
         replicas = f"{one.replicas.peak}, or {one.replicas.recommended} with headroom; predicted"
         assert f"| {one.variant} ({one.serving.label}) | {replicas}" in page
+
+
+def test_costs_and_what_is_saved_are_on_the_page(priceable):
+    """On the measured type, though another was priced too; the figures are those of cost.json."""
+    before = matrix(priceable)
+    assert "cost" not in before.metrics
+    command = ["cost", str(priceable), "--measured-on", "c7i.large", "--demand", "300/s"]
+    types = ["--instance", "c7i.xlarge", "--instance", "c7i.large"]
+    assert run_command([*command, *types, "--training-cost", "1000"]) == 0
+    costs = read_document(priceable, "cost", CostReport)
+    found = matrix(priceable)
+    assert "cost" in found.metrics
+    here = {one.variant: one for one in costs.costs if one.instance == "c7i.large"}
+    assert STUDENT in here
+    for name, one in here.items():
+        figure = found.candidate(name).figure("cost")
+        amount = one.usd_per_million_inferences
+        assert figure.estimate == Estimate(amount.value, amount.low, amount.high)
+        assert (figure.trial_id, figure.basis) == (one.trial_id, FigureBasis.MEASURED)
+        assert figure.note == "on c7i.large"
+    assert {fact.heading for fact in found.facts} == {
+        "Cost per month on c7i.large for 300 requests/s at the peak, none of them spare",
+        "Return on investment",
+    }
+    assert all("c7i.xlarge" not in fact.name + fact.value for fact in found.facts)
+    plots = {plot.key for plot in pareto_plots(found, 1)}
+    assert {"decision-1-cost-accuracy", "decision-1-cost-p95"} <= plots
+    assert run_command(["decide", str(priceable)]) == 0
+    page = (priceable / "decision.md").read_text()
+    assert "1,000 USD paid back after" in page
+    assert run_command(["decide", str(priceable), "--weights", "accuracy=1,cost=1"]) == 0
+
+
+def test_a_study_that_prices_its_trials_has_their_cost_and_no_other(priceable, monkeypatch):
+    command = ["cost", str(priceable), "--measured-on", "c7i.large", "--instance", "c7i.large"]
+    assert run_command(command) == 0
+    run = read_run(priceable)
+    priced = tuple(replace(one, pricing=Pricing("rack-1", 3.6)) for one in run.trials)
+    monkeypatch.setattr(decisions, "read_run", lambda _: replace(run, trials=priced))
+    student = matrix(priceable).candidate(STUDENT)
+    figures = [one for one in student.figures if one.metric == "cost"]
+    assert [one.note for one in figures] == ["on rack-1"]
+    rate = student.figure("throughput").estimate.value
+    assert figures[0].estimate.value == pytest.approx(
+        1000.0 / rate
+    )  # 3.6 USD/h: 0.001 USD a second
+
+
+def test_a_plan_is_priced_with_its_headroom(priceable, capsys):
+    plan = ["plan", str(priceable), "--demand", "300/s", "--peak", "2x"]
+    assert run_command([*plan, "--instance", "c7i.lrge"]) == 2
+    assert "did you mean c7i.large" in capsys.readouterr().err
+    assert read_document(priceable, "plan", CapacityPlan) is None
+    assert run_command([*plan, "--instance", "c7i.large", "--measured-on", "c7i.large"]) == 0
+    assert "USD/month" in capsys.readouterr().out
+    planned = read_document(priceable, "plan", CapacityPlan)
+    costs = read_document(priceable, "cost", CostReport)
+    assert costs.planned
+    assert costs.demand == planned.demand
+    replicas = {}
+    for one in planned.deployments:
+        if one.replicas:
+            replicas.setdefault(one.variant, []).append(one.replicas.recommended)
+    for one in costs.costs:
+        if one.variant in replicas:
+            fewest = min(replicas[one.variant])
+            assert one.fleet.machines.value == fewest
+            assert one.fleet.usd_per_month.value == pytest.approx(fewest * 0.08925 * 730)
+    assert run_command(["cost", str(priceable), "--measured-on", "c7i.large"]) == 0
+    assert read_document(priceable, "cost", CostReport).planned  # the plan's demand is the default
+    other = ["cost", str(priceable), "--measured-on", "c7i.large", "--demand", "301/s"]
+    assert run_command(other) == 0
+    assert not read_document(priceable, "cost", CostReport).planned
 
 
 def test_json_is_the_document(folder, capsys):

@@ -6,16 +6,21 @@ says what it adds. Nothing else has to know of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.metrics import COST
+from harness.planning.cost.costs import leading_instance
 from harness.planning.routing.curve import Route
+from harness.report.cost.words import basis, bounded, machines, paid_back, returned
 from harness.runs.documents import read_document
 from harness.types.capacity import CapacityPlan, DeploymentPlan
-from harness.types.review import DecisionCandidate, Figure, PlannedFact, Risk
-from harness.words.numbers import asked_percent, count, percent, span
+from harness.types.costs import CostReport, Saving, VariantCost
+from harness.types.losses import Estimate
+from harness.types.review import DecisionCandidate, Figure, FigureBasis, PlannedFact, Risk
+from harness.words.numbers import asked, asked_percent, count, percent, span
 
 
 @dataclass(frozen=True)
@@ -143,8 +148,75 @@ def _of_route(route: Route, run: str) -> Contribution:
     return Contribution(facts=((route.family, fact),))
 
 
+def _of_cost(report: CostReport, run: str) -> Contribution:
+    """Each family's costs on one instance type, the same for all of its variants, and savings."""
+    by_family: dict[str, list[VariantCost]] = {}
+    for one in report.costs:
+        by_family.setdefault(one.family, []).append(one)
+    chosen = {family: leading_instance(costs) for family, costs in by_family.items()}
+    costs = [one for one in report.costs if one.instance == chosen[one.family]]
+    savings = [one for one in report.savings if one.instance == chosen[one.family]]
+    return Contribution(
+        figures=tuple(VariantFigure(one.variant, _cost_figure(one, run)) for one in costs),
+        facts=(*_monthly(report, costs, run), *(_saved(one, run) for one in savings)),
+        risks=(
+            *(("", Risk("other", f"cost: {note}", run)) for note in report.notes),
+            *(
+                (one.family, Risk("other", f"{one.variant} has no cost: {one.reason}", run))
+                for one in report.unpriced
+                if one.instance in {"", chosen.get(one.family)}
+            ),
+        ),
+    )
+
+
+def _cost_figure(one: VariantCost, run: str) -> Figure:
+    cost = one.usd_per_million_inferences
+    return Figure(
+        COST,
+        Estimate(cost.value, cost.low, cost.high),
+        run,
+        one.trial_id,
+        basis=FigureBasis.ESTIMATE if one.is_estimate else FigureBasis.MEASURED,
+        note=f"on {one.instance}",
+    )
+
+
+def _monthly(
+    report: CostReport, costs: Iterable[VariantCost], run: str
+) -> Iterator[tuple[str, PlannedFact]]:
+    if report.demand is None:
+        return
+    many = ", headroom included" if report.planned else ", none of them spare"
+    peak = count(round(report.demand.peak_rate_per_s))
+    for one in costs:
+        if one.fleet is None:
+            continue
+        heading = f"Cost per month on {one.instance} for {peak} requests/s at the peak{many}"
+        value = (
+            f"{bounded(one.fleet.usd_per_month)} USD for {machines(one.fleet)}; "
+            f"{basis(is_estimate=one.is_estimate)}"
+        )
+        yield one.family, PlannedFact(heading, one.variant, value, run, one.trial_id)
+
+
+def _saved(one: Saving, run: str) -> tuple[str, PlannedFact]:
+    parts = [f"saves {bounded(one.share, percent)} of the cost per million"]
+    if one.usd_per_month is not None:
+        parts.append(f"{bounded(one.usd_per_month)} USD per month")
+    if (paid := one.break_even) is not None:
+        months, ends = paid_back(paid)
+        within = f" ({ends})" if ends else ""
+        parts.append(f"{asked(paid.invested_usd)} USD paid back after {months}{within}")
+        parts.append(f"return over {asked(paid.horizon_months)} months {returned(paid)}")
+    parts.append(basis(is_estimate=one.is_estimate))
+    name = f"{one.student} in place of {one.teacher} on {one.instance}"
+    return one.family, PlannedFact("Return on investment", name, "; ".join(parts), run)
+
+
 CONTRIBUTORS: list[Contributor] = [
     Contributor("plan", CapacityPlan, _of_plan),
+    Contributor("cost", CostReport, _of_cost),
     Contributor("route", Route, _of_route),
 ]
 """Every kind that is known."""

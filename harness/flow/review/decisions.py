@@ -14,7 +14,7 @@ from harness.errors import UsageError
 from harness.flow.review.contributions import Contributions, contributions_of
 from harness.flow.review.releases import check_measured, machine_of, rows_of
 from harness.hdr import UNBOUNDED_MS
-from harness.metrics import MetricKind, metric_named
+from harness.metrics import COST, MetricKind, metric_named
 from harness.planning.assessment import assess, quality_findings
 from harness.planning.clauses import Judgement, measure
 from harness.planning.review.comparison import first_answer_s
@@ -38,6 +38,7 @@ from harness.types.review import (
     DecisionMatrix,
     DecisionReview,
     Figure,
+    FigureBasis,
     HardLimit,
     Risk,
 )
@@ -207,12 +208,20 @@ def _candidate(part: _Part, variant: ModelVariant, name: str) -> DecisionCandida
         figures=(
             *_quality(part, variant),
             *_load(part, best),
-            *part.added.figures(variant.name),
+            *_added(part, variant),
             *_artefact(part, variant),
         ),
         limits=tuple(_limits(part, variant, best)),
         confirmed=best is not None and (best.trial.stage == _CONFIRMED or best is recommended),
     )
+
+
+def _added(part: _Part, variant: ModelVariant) -> Iterator[Figure]:
+    """What other documents say, but no second cost where the study prices its own trials."""
+    priced = any(one.pricing is not None for one in part.family.trials)
+    for figure in part.added.figures(variant.name):
+        if not (priced and figure.metric == COST):
+            yield figure
 
 
 def _quality_metrics(family: FamilyResults) -> list[str]:
@@ -245,14 +254,23 @@ def _load(part: _Part, best: TrialResult | None) -> Iterator[Figure]:
     """At the variant's best trial: what it would be deployed as."""
     if best is None:
         return
-    for name in dict.fromkeys([*part.family.judged_latencies, "throughput"]):
+    pricing = best.pricing
+    for name in dict.fromkeys([*part.family.judged_latencies, "throughput", COST]):
         found = measure(metric_named(name), best)
         if found is None or found.value >= UNBOUNDED_MS:
             continue
         known = found.interval
         high = known.high if known and known.high < UNBOUNDED_MS else None
         estimate = Estimate(found.value, known.low if known else None, high)
-        yield Figure(name, estimate, str(part.folder), best.trial.trial_id)
+        elsewhere = name == COST and pricing is not None and pricing.is_estimate
+        yield Figure(
+            name,
+            estimate,
+            str(part.folder),
+            best.trial.trial_id,
+            basis=FigureBasis.ESTIMATE if elsewhere else FigureBasis.MEASURED,
+            note=f"on {pricing.instance}" if name == COST and pricing is not None else "",
+        )
 
 
 def _artefact(part: _Part, variant: ModelVariant) -> Iterator[Figure]:

@@ -11,8 +11,10 @@ from harness.planning.cost.catalogue import Catalogue, InstanceType, age_notes
 from harness.planning.cost.money import (
     break_even,
     difference,
+    filled_machines,
     fleet_of,
     per_tokens,
+    planned_machines,
     scaled,
     share_saved,
     usd_per_million,
@@ -24,8 +26,9 @@ from harness.planning.cost.scaling import (
     scaling_between,
 )
 from harness.types import ModelVariant, Role, ServiceLevelObjective
+from harness.types.capacity import Headroom
 from harness.types.costs import CostReport, MeasuredMachine, Saving, Unpriced, VariantCost
-from harness.types.estimates import Demand, Pricing
+from harness.types.estimates import Demand, Interval, Pricing
 
 HORIZON_MONTHS = 12.0
 
@@ -41,13 +44,16 @@ class CostQuestion:
     """Instance type that the run was measured on; empty: as detected, or unknown."""
     spot: bool = False
     tokens_per_inference: float | None = None
+    """Of every variant; None: as `tokens` has them."""
+    tokens: Mapping[str, float] = field(default_factory=dict)
+    """Mean tokens of a row, by variant; one that is not there has no cost per token."""
     training_usd: float = 0.0
     engineering_usd: float = 0.0
     horizon_months: float = HORIZON_MONTHS
     slo: ServiceLevelObjective | None = None
     """In place of the objective of every family."""
-    machines: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """How many machines a capacity plan found, by variant and instance type."""
+    replicas: Mapping[str, Headroom] = field(default_factory=dict)
+    """What a capacity plan found for the demand on the measured machine, by variant."""
 
 
 def costs_of(
@@ -104,9 +110,34 @@ def costs_of(
         *_machine_notes(machine, environment, question.measured_on),
         *age_notes(used, question.today),
         *_rate_notes(costs, demand),
+        *_plan_notes(costs, demand, question),
     )
-    savings = _savings(costs, _first_teachers(run.variants), question)
-    return CostReport(machine, demand, tuple(costs), tuple(savings), tuple(unpriced), notes)
+    return CostReport(
+        machine,
+        demand,
+        tuple(costs),
+        tuple(_savings(costs, question)),
+        tuple(unpriced),
+        notes,
+        planned=demand is not None and bool(question.replicas),
+    )
+
+
+def leading_instance(costs: Sequence[VariantCost]) -> str:
+    """The one type that a comparison of variants is made on; empty for no costs.
+
+    The one that was measured, else that on which most variants have a cost, else the cheapest.
+    """
+    by_type: dict[str, list[VariantCost]] = {}
+    for one in costs:
+        by_type.setdefault(one.instance, []).append(one)
+
+    def place(instance: str) -> tuple[bool, int, float]:
+        there = by_type[instance]
+        cheapest = min(one.usd_per_million_inferences.value for one in there)
+        return any(one.is_estimate for one in there), -len(there), cheapest
+
+    return min(by_type, key=place, default="")
 
 
 def _check_numbers(question: CostQuestion) -> None:
@@ -176,16 +207,15 @@ def _cost(
     pricing = Pricing(instance.name, usd_per_hour, scaling.factor, scaling.rule)
     million = usd_per_million(pricing, rate.inferences_per_s)
     there = scaled(rate.inferences_per_s, scaling.factor)
-    tokens = question.tokens_per_inference
+    tokens = question.tokens_per_inference or question.tokens.get(variant.name)
     fleet = None
     if demand is not None:
-        fleet = fleet_of(
-            demand.rate_per_s * demand.rows_per_request,
-            demand.peak_rate_per_s * demand.rows_per_request,
-            there,
-            usd_per_hour,
-            machines=question.machines.get((variant.name, instance.name)),
-        )
+        rows, planned = demand.rows_per_request, question.replicas.get(variant.name)
+        if planned is not None:
+            machines = planned_machines(planned, scaling.factor)
+        else:
+            machines = filled_machines(demand.peak_rate_per_s * rows, there)
+        fleet = fleet_of(demand.rate_per_s * rows, machines, there, usd_per_hour)
     return VariantCost(
         family=variant.family,
         variant=variant.name,
@@ -201,25 +231,18 @@ def _cost(
         usd_per_million_inferences=million,
         usd_per_million_tokens=None if tokens is None else per_tokens(million, tokens),
         fleet=fleet,
+        tokens_per_inference=tokens,
     )
 
 
-def _first_teachers(variants: Sequence[ModelVariant]) -> dict[str, str]:
-    """By family, the teacher's first variant: that which students are compared with everywhere."""
-    found: dict[str, str] = {}
-    for one in _candidates(variants):
+def _savings(costs: Sequence[VariantCost], question: CostQuestion) -> Iterator[Saving]:
+    """Each student beside its teacher's cheapest variant, on the same instance type."""
+    teachers: dict[tuple[str, str], VariantCost] = {}
+    for one in costs:  # the cheapest of a family comes first
         if one.role is Role.TEACHER:
-            found.setdefault(one.family, one.name)
-    return found
-
-
-def _savings(
-    costs: Sequence[VariantCost], teachers: Mapping[str, str], question: CostQuestion
-) -> Iterator[Saving]:
-    """Each student beside its family's teacher, on the same instance type."""
-    by_place = {(one.variant, one.instance): one for one in costs}
+            teachers.setdefault((one.family, one.instance), one)
     for student in costs:
-        teacher = by_place.get((teachers.get(student.family, ""), student.instance))
+        teacher = teachers.get((student.family, student.instance))
         if student.role is Role.STUDENT and teacher is not None:
             yield _saving(teacher, student, question)
 
@@ -240,10 +263,19 @@ def _saving(teacher: VariantCost, student: VariantCost, question: CostQuestion) 
         student.instance,
         teacher.is_estimate or student.is_estimate,
         difference(before, after),
-        share_saved(before, after),
+        share_saved(_as_measured(teacher), _as_measured(student)),
         monthly,
         paid_back,
     )
+
+
+def _as_measured(one: VariantCost) -> Interval:
+    """Its cost per million if the machine were as fast as the measured one."""
+    there, scaling = one.inferences_per_s, one.pricing.scaling
+    measured = Interval(
+        there.value / scaling.value, there.low / scaling.low, there.high / scaling.high
+    )
+    return usd_per_million(Pricing(one.instance, one.pricing.usd_per_hour), measured)
 
 
 def _machine_notes(
@@ -284,4 +316,18 @@ def _rate_notes(costs: Sequence[VariantCost], demand: Demand | None) -> Iterator
         yield (
             f"{variant} was measured with {rows:g} rows per request and the demand has "
             f"{demand.rows_per_request:g}: its cost is that of {rows:g} rows"
+        )
+
+
+def _plan_notes(
+    costs: Sequence[VariantCost], demand: Demand | None, question: CostQuestion
+) -> Iterator[str]:
+    """Which variants a plan does not reach, where it reaches others."""
+    if demand is None or not question.replicas:
+        return
+    without = [one.variant for one in costs if one.variant not in question.replicas]
+    if without:
+        yield (
+            f"the plan has no replicas of {', '.join(dict.fromkeys(without))}: its machines are as "
+            "many as the peak fills, without a spare one"
         )

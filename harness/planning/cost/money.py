@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+from harness.types.capacity import Headroom
 from harness.types.costs import BreakEven, MachineFleet
 from harness.types.estimates import Interval, Pricing
 
@@ -56,37 +57,57 @@ def times(amount: Interval, factor: float) -> Interval:
     return Interval(amount.value * factor, amount.low * factor, amount.high * factor)
 
 
+def filled_machines(peak_inferences_per_s: float, rate: Interval) -> Interval:
+    """As many machines as the peak fills, without a spare one.
+
+    Args:
+        peak_inferences_per_s: of the demand in its busiest minutes.
+        rate: inferences per second of one machine; its bounds above 0.
+    """
+    return Interval(
+        *(_whole(peak_inferences_per_s / one) for one in (rate.value, rate.high, rate.low))
+    )
+
+
+def planned_machines(headroom: Headroom, scaling: Interval) -> Interval:
+    """A plan's replicas, one for each machine, on machines of another throughput.
+
+    What carries the peak and what is spare are scaled apart, so that a spare replica stays at
+    least one machine: 6 for the peak and 2 spare ones are 3 + 1 machines of twice the throughput.
+
+    Args:
+        headroom: the plan's, on the machine that was measured.
+        scaling: throughput of the other machine over that of the measured one.
+    """
+    spare = headroom.recommended - headroom.peak
+    return Interval(
+        *(
+            _whole(headroom.peak / one) + (_whole(spare / one) if spare else 0.0)
+            for one in (scaling.value, scaling.high, scaling.low)
+        )
+    )
+
+
+def _whole(machines: float) -> float:
+    # A quotient that is whole but for rounding (6 / (1 / 3)) is that many.
+    return float(max(1, math.ceil(machines - 1e-9)))
+
+
 def fleet_of(
-    mean_inferences_per_s: float,
-    peak_inferences_per_s: float,
-    rate: Interval,
-    usd_per_hour: float,
-    *,
-    machines: int | None = None,
+    mean_inferences_per_s: float, machines: Interval, rate: Interval, usd_per_hour: float
 ) -> MachineFleet:
-    """A fixed fleet that carries the peak, paid for all month.
+    """A fixed fleet, paid for all month.
 
     Args:
         mean_inferences_per_s: of the demand.
-        peak_inferences_per_s: of the demand in its busiest minutes.
+        machines: how many.
         rate: inferences per second of one machine; its bounds above 0.
         usd_per_hour: of one machine.
-        machines: how many a capacity plan found, headroom included; by default as many as the
-            peak fills, without a spare one.
     """
-    if machines is None:
-        counts = Interval(
-            *(
-                float(max(1, math.ceil(peak_inferences_per_s / one)))
-                for one in (rate.value, rate.high, rate.low)
-            )
-        )
-    else:
-        counts = Interval(float(machines), float(machines), float(machines))
     return MachineFleet(
-        counts,
-        times(counts, usd_per_hour * HOURS_PER_MONTH),
-        mean_inferences_per_s / (counts.value * rate.value),
+        machines,
+        times(machines, usd_per_hour * HOURS_PER_MONTH),
+        mean_inferences_per_s / (machines.value * rate.value),
     )
 
 

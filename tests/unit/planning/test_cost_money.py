@@ -7,11 +7,14 @@ import pytest
 from harness.planning.cost.money import (
     break_even,
     difference,
+    filled_machines,
     fleet_of,
     per_tokens,
+    planned_machines,
     share_saved,
     usd_per_million,
 )
+from harness.types.capacity import Headroom
 from harness.types.estimates import Interval, Pricing
 
 
@@ -49,21 +52,27 @@ def test_tokens_share_the_cost_of_their_inference():
     assert bounds(per_tokens(Interval(0.5, 0.25, 1.0), 50.0)) == pytest.approx((0.01, 0.005, 0.02))
 
 
-def test_a_fleet_carries_the_peak_in_whole_machines():
-    found = fleet_of(2000.0, 6000.0, Interval(1000.0, 900.0, 1250.0), 2.0)
-    assert bounds(found.machines) == (6, 5, 7)  # 6000/1000, 6000/1250 = 4.8, 6000/900 = 6.67
+def test_the_peak_fills_whole_machines():
+    rate = Interval(1000.0, 900.0, 1250.0)
+    machines = filled_machines(6000.0, rate)
+    assert bounds(machines) == (6, 5, 7)  # 6000/1000, 6000/1250 = 4.8, 6000/900 = 6.67
+    found = fleet_of(2000.0, machines, rate, 2.0)
     assert bounds(found.usd_per_month) == (8760.0, 7300.0, 10220.0)  # 730 h of 2 USD each
     assert found.utilisation == pytest.approx(2000 / 6000)
 
 
 def test_the_least_fleet_is_one_machine():
-    assert fleet_of(1.0, 1.0, exactly(1000.0), 1.0).machines.value == 1
+    assert filled_machines(1.0, exactly(1000.0)).value == 1
 
 
-def test_a_plans_machines_count_before_what_the_peak_fills():
-    found = fleet_of(2000.0, 6000.0, Interval(1000.0, 900.0, 1250.0), 2.0, machines=9)
-    assert bounds(found.machines) == (9, 9, 9)
-    assert found.usd_per_month.value == 9 * 2 * 730
+def test_a_plans_spare_replicas_stay_spare_on_larger_machines():
+    plan = Headroom(peak=6, lost_replica=7, lost_zone=9, rolling_update=8, cold_start=7)
+    assert bounds(planned_machines(plan, exactly(1.0))) == (9, 9, 9)
+    assert planned_machines(plan, exactly(2.0)).value == 3 + 2
+    assert planned_machines(plan, exactly(100.0)).value == 1 + 1
+    assert planned_machines(plan, exactly(1 / 3)).value == 18 + 9  # not 19 for rounding
+    without = Headroom(peak=1, lost_replica=1, lost_zone=1, rolling_update=1, cold_start=1)
+    assert planned_machines(without, exactly(0.5)).value == 2
 
 
 def test_savings_have_the_widest_bounds_of_both():

@@ -8,10 +8,11 @@ from cost_samples import STUDENT, TEACHER, result, run_of, variant
 
 from harness.errors import UsageError
 from harness.planning.cost.catalogue import Catalogue, InstanceType, read_catalogue
-from harness.planning.cost.costs import CostQuestion, costs_of
+from harness.planning.cost.costs import CostQuestion, costs_of, leading_instance
 from harness.runs.documents import read_document, write_document
 from harness.study.objective import parse_objective
 from harness.types import Decision, Rejection, Role, Verdict
+from harness.types.capacity import Headroom
 from harness.types.costs import CostReport
 from harness.types.estimates import Demand
 
@@ -71,9 +72,49 @@ def test_a_month_at_the_demand_and_what_the_student_saves():
     assert paid.return_on_investment.value == pytest.approx(5.0)  # 12 * 2190 / 4380 - 1
 
 
-def test_a_plans_machines_are_taken():
-    report = ask(demand=Demand(500.0), machines={(STUDENT, "two"): 3})
-    assert cost(report, STUDENT).fleet.usd_per_month.value == 3 * 730
+def test_a_plans_replicas_are_taken_headroom_included():
+    """6 replicas for the peak and 2 spare: 8 machines, or 3 + 1 of twice the throughput."""
+    plan = {STUDENT: Headroom(6, 7, 8, 8, 7)}
+    report = ask(demand=Demand(500.0), replicas=plan, instances=("two", "four"))
+    assert report.planned
+    assert bounds(cost(report, STUDENT).fleet.machines) == (8, 8, 8)
+    assert cost(report, STUDENT).fleet.usd_per_month.value == 8 * 730
+    there = cost(report, STUDENT, "four").fleet.machines
+    band = 1.5 * 1.15  # ratios of 2 / 1.725 and 2 * 1.725: 6 and 5.17 fill, 2 and 1.7 are spare
+    assert (there.value, there.low, there.high) == (4, 3, 8)
+    assert 6 / (2 * band) < 2 < 6 / (2 / band) < 6
+    assert bounds(cost(report, TEACHER).fleet.machines) == (2, 2, 3)  # 500 / (250, 275, 225)
+    assert any(one.startswith("the plan has no replicas of teacher") for one in report.notes)
+
+
+def test_without_a_demand_a_plan_buys_nothing():
+    report = ask(replicas={STUDENT: Headroom(6, 7, 8, 8, 7)})
+    assert not report.planned
+    assert cost(report, STUDENT).fleet is None
+
+
+def test_tokens_differ_by_variant_and_a_number_that_is_given_goes_before():
+    report = ask(tokens={STUDENT: 50.0})
+    assert cost(report, STUDENT).usd_per_million_tokens.value == pytest.approx(1 / 3.6 / 50)
+    assert cost(report, STUDENT).tokens_per_inference == 50.0
+    assert cost(report, TEACHER).usd_per_million_tokens is None
+    given = ask(tokens={STUDENT: 50.0}, tokens_per_inference=100.0)
+    assert cost(given, STUDENT).usd_per_million_tokens.value == pytest.approx(1 / 360)
+    assert cost(given, TEACHER).usd_per_million_tokens.value == pytest.approx(1 / 90)
+
+
+def test_variants_are_compared_on_the_measured_type_else_where_most_have_a_cost():
+    report = ask(instances=("two", "four"))
+    assert leading_instance(report.costs) == "two"
+    elsewhere = [one for one in report.costs if one.instance == "four"]
+    assert leading_instance(elsewhere) == "four"
+    two_estimated = [
+        dataclasses.replace(one, pricing=dataclasses.replace(one.pricing, rule="estimate"))
+        for one in report.costs
+        if (one.variant, one.instance) != (TEACHER, "two")
+    ]
+    assert leading_instance(two_estimated) == "four"
+    assert leading_instance([]) == ""
 
 
 def test_another_machine_is_an_estimate_with_its_bounds_and_its_rule():
@@ -208,11 +249,22 @@ def test_without_a_choice_the_measured_type_and_the_cheapest_of_each_cloud():
     assert all(one.is_estimate is (one.instance != "c7i.xlarge") for one in report.costs)
 
 
-def test_the_students_are_compared_with_the_teachers_first_variant():
+def test_the_students_are_compared_with_the_teachers_cheapest_variant():
+    """Quantising the teacher saves too, and costs no distillation."""
     other = variant("teacher-int8", Role.TEACHER)
     run = run_of(*RUN.trials, result("teacher-int8", 500.0), variants=(*RUN.variants, other))
     (saved,) = ask(run).savings
-    assert (saved.teacher, saved.student) == (TEACHER, STUDENT)
+    assert (saved.teacher, saved.student) == ("teacher-int8", STUDENT)
+    assert saved.share.value == pytest.approx(0.5)
+
+
+def test_the_share_saved_does_not_depend_on_how_fast_another_machine_is():
+    """1 - 250/1000, and 1 - 275/900 to 1 - 225/1100: the scaling's bounds are the same for both."""
+    report = ask(instances=("two", "four"))
+    shares = {one.instance: bounds(one.share) for one in report.savings}
+    expected = (0.75, 1 - 275 / 900, 1 - 225 / 1100)
+    assert shares["two"] == pytest.approx(expected)
+    assert shares["four"] == pytest.approx(expected)
 
 
 def test_controls_and_ensembles_are_no_candidates():

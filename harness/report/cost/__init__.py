@@ -1,0 +1,1 @@
+"""What serving costs, as a section of the report."""

@@ -1,0 +1,126 @@
+"""A run's costs as tables: per million and per month, and what a student saves."""
+
+from __future__ import annotations
+
+from harness.report.cost.words import basis, bounds, paid_back, returned, whole
+from harness.report.tables.model import Cell, Column, Table, numeric, trial_anchor, words
+from harness.types.costs import CostReport, Saving, VariantCost
+from harness.types.estimates import Interval
+from harness.words.numbers import MISSING, asked, number, percent
+
+
+def costs_table(report: CostReport) -> Table:
+    """A row per variant and instance type; of a variant the cheapest first."""
+    tokens = any(one.usd_per_million_tokens for one in report.costs)
+    monthly = report.demand is not None
+    ordered = sorted(report.costs, key=lambda one: (one.family, one.variant))
+    return Table(
+        caption="Cost at the highest load that meets the objective",
+        columns=(
+            Column("Variant", numeric=False),
+            Column("Instance type", "USD per hour", numeric=False),
+            Column("Throughput", "inferences/s"),
+            Column("Per million inferences", "USD"),
+            *((Column("Per million tokens", "USD"),) if tokens else ()),
+            *((Column("Machines"), Column("Per month", "USD")) if monthly else ()),
+            Column("Throughput there is", numeric=False),
+        ),
+        rows=tuple(_row(one, tokens=tokens, monthly=monthly) for one in ordered),
+        note=_note(report),
+        sortable=True,
+    )
+
+
+def _row(one: VariantCost, *, tokens: bool, monthly: bool) -> tuple[Cell, ...]:
+    price = f"{one.pricing.usd_per_hour:,.4g} USD/h, {one.region or 'own price'}, {one.price_date}"
+    fleet = one.fleet
+    extra: list[Cell] = []
+    if tokens:
+        extra.append(_amount(one.usd_per_million_tokens))
+    if monthly:
+        extra += [Cell(MISSING), Cell(MISSING)]
+    if monthly and fleet is not None:
+        many = numeric(whole(fleet.machines.value), fleet.machines.value)
+        extra[-2:] = [
+            Cell(many.text, bounds(fleet.machines, whole), many.sort),
+            _amount(fleet.usd_per_month),
+        ]
+    return (
+        Cell(one.variant, link=f"#{trial_anchor(one.trial_id)}"),
+        words(one.instance, price),
+        _amount(one.inferences_per_s),
+        _amount(one.usd_per_million_inferences),
+        *extra,
+        words(basis(is_estimate=one.is_estimate), one.pricing.rule.partition(": ")[2]),
+    )
+
+
+def _amount(amount: Interval | None) -> Cell:
+    if amount is None:
+        return Cell(MISSING)
+    return numeric(number(amount.value), amount.value, bounds(amount))
+
+
+def _note(report: CostReport) -> str:
+    said = (
+        f"Measured on {report.measured_on.title}. Each variant at its own best trial that meets "
+        "the objective, which its name is linked to, on a machine that is always at that load; in "
+        "small type the interval, with the bounds of the estimate where there is one."
+    )
+    demand = report.demand
+    if demand is None:
+        return said
+    peak = f", {asked(demand.peak_factor)} times that at the peak" if demand.peak_factor > 1 else ""
+    many = "those of the plan, headroom included" if report.planned else "as many as the peak fills"
+    return (
+        f"{said} Per month of 730 hours, for {asked(demand.rate_per_s)} requests/s on average"
+        f"{peak}; machines are {many}."
+    )
+
+
+def savings_table(report: CostReport) -> Table:
+    """A row per student and instance type."""
+    monthly = report.demand is not None
+    paid = any(one.break_even for one in report.savings)
+    first = next((one.break_even for one in report.savings if one.break_even), None)
+    invested = f" {asked(first.invested_usd)} USD were invested." if first else ""
+    horizon = f"over {asked(first.horizon_months)} months" if first else ""
+    return Table(
+        caption="Saved by a student in the teacher's place",
+        columns=(
+            Column("Student", numeric=False),
+            Column("Teacher", numeric=False),
+            Column("Instance type", numeric=False),
+            Column("Saved", "of the cost per million"),
+            *((Column("Saved", "USD per month"),) if monthly else ()),
+            *((Column("Paid back after"), Column("Return", horizon)) if paid else ()),
+        ),
+        rows=tuple(_saved(one, monthly=monthly, paid=paid) for one in report.savings),
+        note="Beside the teacher's cheapest variant that meets the objective, because quantising "
+        "the teacher costs less than a distillation. The share is that of the measured throughputs "
+        "(another type is taken to be as much faster for both); bounds combine the least and the "
+        f"most favourable of both, so they are wide.{invested}",
+    )
+
+
+def _saved(one: Saving, *, monthly: bool, paid: bool) -> tuple[Cell, ...]:
+    extra: list[Cell] = []
+    if monthly:
+        extra.append(_amount(one.usd_per_month))
+    if paid and one.break_even is not None:
+        months, ends = paid_back(one.break_even)
+        value, _, rest = returned(one.break_even).partition(" (")
+        gained = one.break_even.return_on_investment
+        extra += [
+            numeric(months, one.break_even.months, ends),
+            numeric(value or MISSING, gained.value if gained else None, rest.removesuffix(")")),
+        ]
+    elif paid:
+        extra += [Cell(MISSING), Cell(MISSING)]
+    return (
+        words(one.student),
+        words(one.teacher),
+        words(one.instance, basis(is_estimate=one.is_estimate)),
+        numeric(percent(one.share.value), one.share.value, bounds(one.share, percent)),
+        *extra,
+    )
