@@ -91,6 +91,8 @@ def test_an_estimate_is_marked(run, capsys):
     assert "estimate" in found.out
     assert "measured" not in found.out
     assert "name the type with --measured-on" in found.err
+    rule = "Note: c7i.xlarge: estimate from a machine with 2 vCPUs: 2 vCPUs to 4 vCPUs"
+    assert rule in (run / "report.md").read_text()
 
 
 def test_it_is_printed_as_json(run, capsys):

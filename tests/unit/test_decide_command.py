@@ -308,7 +308,7 @@ def test_costs_and_what_is_saved_are_on_the_page(priceable):
         amount = one.usd_per_million_inferences
         assert figure.estimate == Estimate(amount.value, amount.low, amount.high)
         assert (figure.trial_id, figure.basis) == (one.trial_id, FigureBasis.MEASURED)
-        assert figure.note == "on c7i.large"
+        assert figure.note == "on c7i.large, 1 per request"
     assert {fact.heading for fact in found.facts} == {
         "Cost per month on c7i.large for 300 requests/s at the peak, none of them spare",
         "Return on investment",

@@ -178,7 +178,7 @@ def _cost_figure(one: VariantCost, run: str) -> Figure:
         run,
         one.trial_id,
         basis=FigureBasis.ESTIMATE if one.is_estimate else FigureBasis.MEASURED,
-        note=f"on {one.instance}",
+        note=f"on {one.instance}, {asked(one.rows_per_request)} per request",
     )
 
 

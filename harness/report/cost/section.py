@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.report.cost.plots import cost_plots
-from harness.report.cost.tables import costs_table, savings_table
+from harness.report.cost.tables import costs_table, rules_of, savings_table
 from harness.report.plots.base import Plot
 from harness.report.tables.model import Table
 from harness.types.costs import CostReport, Unpriced
@@ -30,7 +30,7 @@ def cost_section(report: CostReport) -> CostSection:
         plots=cost_plots(report),
         savings=savings_table(report) if report.savings else None,
         unpriced=tuple(_words(one) for one in report.unpriced),
-        notes=report.notes,
+        notes=(*rules_of(report), *report.notes),
     )
 
 

@@ -18,12 +18,11 @@ def costs_table(report: CostReport) -> Table:
         caption="Cost at the highest load that meets the objective",
         columns=(
             Column("Variant", numeric=False),
-            Column("Instance type", "USD per hour", numeric=False),
+            Column("Instance type", numeric=False),
             Column("Throughput", "inferences/s"),
             Column("Per million inferences", "USD"),
             *((Column("Per million tokens", "USD"),) if tokens else ()),
             *((Column("Machines"), Column("Per month", "USD")) if monthly else ()),
-            Column("Throughput there is", numeric=False),
         ),
         rows=tuple(_row(one, tokens=tokens, monthly=monthly) for one in ordered),
         note=_note(report),
@@ -32,7 +31,10 @@ def costs_table(report: CostReport) -> Table:
 
 
 def _row(one: VariantCost, *, tokens: bool, monthly: bool) -> tuple[Cell, ...]:
-    price = f"{one.pricing.usd_per_hour:,.4g} USD/h, {one.region or 'own price'}, {one.price_date}"
+    price = (
+        f"{basis(is_estimate=one.is_estimate)}; {one.pricing.usd_per_hour:,.4g} USD/h\n"
+        f"{one.region or 'own price'}, {one.price_date}"
+    )
     fleet = one.fleet
     extra: list[Cell] = []
     if tokens:
@@ -51,7 +53,6 @@ def _row(one: VariantCost, *, tokens: bool, monthly: bool) -> tuple[Cell, ...]:
         _amount(one.inferences_per_s),
         _amount(one.usd_per_million_inferences),
         *extra,
-        words(basis(is_estimate=one.is_estimate), one.pricing.rule.partition(": ")[2]),
     )
 
 
@@ -76,6 +77,12 @@ def _note(report: CostReport) -> str:
         f"{said} Per month of 730 hours, for {asked(demand.rate_per_s)} requests/s on average"
         f"{peak}; machines are {many}."
     )
+
+
+def rules_of(report: CostReport) -> tuple[str, ...]:
+    """How the throughput on each type that was not measured was estimated, once for each."""
+    rules = (f"{one.instance}: {one.pricing.rule}" for one in report.costs if one.is_estimate)
+    return tuple(dict.fromkeys(rules))
 
 
 def savings_table(report: CostReport) -> Table:
