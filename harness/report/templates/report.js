@@ -23,7 +23,8 @@
 
   const drawBox = (box, css) => {
     const figure = resolved(figures[box.dataset.plot], css);
-    const family = box.closest(".family").id;
+    /* A plan and its costs are of the whole run, and have no key of variants. */
+    const family = box.closest(".family")?.id ?? "";
     for (const trace of figure.data) {
       if (trace.meta) trace.visible = !hidden.has(`${family} ${trace.meta}`);
     }
