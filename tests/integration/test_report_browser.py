@@ -1,6 +1,8 @@
 """The report as people see it: opened in Chromium, on a laptop and on a phone."""
 
 import shutil
+from dataclasses import replace
+from datetime import date
 
 import pytest
 from sample_card import run_with_card
@@ -9,8 +11,13 @@ from selenium import webdriver
 from selenium.webdriver.support.wait import WebDriverWait
 from unusual_runs import UNUSUAL
 
+from harness.planning.cost.catalogue import read_catalogue
+from harness.planning.cost.costs import CostQuestion, costs_of
 from harness.report.build import build_report
 from harness.report.page import page_of
+from harness.runs.documents import write_document
+from harness.types import Role
+from harness.types.estimates import Demand
 
 pytestmark = pytest.mark.browser
 
@@ -246,3 +253,35 @@ def test_unusual_runs_open_without_complaint_on_a_phone(browser, tmp_path, name)
     assert browser.title != "1"
     for plot in browser.execute_script(DRAWN):
         assert plot["marks"] > 0, plot
+
+
+@pytest.mark.parametrize("size", [LAPTOP, PHONE])
+def test_what_is_planned_of_the_whole_run_is_drawn_too(browser, tmp_path, size):
+    """Costs belong to no family, and their plots come last: none before them may fail either."""
+    run = priceable(sample_run())
+    variant = next(one.name for one in run.variants if one.role is Role.STUDENT)
+    question = CostQuestion(
+        date(2026, 11, 29), ("c7i.large", "c7i.xlarge"), measured_on="c7i.large"
+    )
+    costs = costs_of(run, Demand(300.0), read_catalogue(today=question.today), question)
+    assert variant in {one.variant for one in costs.costs}
+    write_document(tmp_path, "cost", costs)
+    assert show(browser, build_report(run, tmp_path)[0], size) == []
+    unfold(browser)
+    drawn = {plot["key"]: plot for plot in browser.execute_script(DRAWN)}
+    first = [one for one in costs.costs if one.family == costs.costs[0].family]
+    assert drawn["cost-1"]["marks"] == len(first)
+    assert overflow(browser) <= 0
+
+
+def priceable(run):
+    """The run with throughputs that have intervals, as costs need them."""
+    trials = tuple(
+        replace(
+            one,
+            throughput_low_inferences_per_s=0.9 * one.throughput_inferences_per_s,
+            throughput_high_inferences_per_s=1.1 * one.throughput_inferences_per_s,
+        )
+        for one in run.trials
+    )
+    return replace(run, trials=trials)
