@@ -12,7 +12,8 @@ import yaml
 from transformers import AutoTokenizer
 
 from harness.errors import UsageError
-from harness.flow.first_study import FirstStudy, write_first_study
+from harness.flow.first_study.asked import FirstStudy
+from harness.flow.first_study.write import write_first_study
 from harness.flow.inputs import check_inputs
 from harness.study import Study
 from harness.study.file import load_study
