@@ -32,6 +32,8 @@ from harness.types import TensorSpec
 LOGITS = TensorSpec("logits", "FP32", (4,))
 TOKEN_LOGPROBS = TensorSpec("token_logprobs", "FP32", (-1,))
 _TYPES = {"FP32": "<f4", "INT64": "<i8"}
+PATIENCE_S = 120.0
+"""For what its thread does at once, where the machine lets it."""
 
 
 class Fault(StrEnum):
@@ -98,6 +100,8 @@ class Served:
     rows: bytes
     """Raw bytes of its first input."""
     shape: tuple[int, ...]
+    identity: str
+    """The id that it bore."""
 
     @property
     def latency_ms(self) -> float:
@@ -129,12 +133,15 @@ class FakeServer:
     def __post_init__(self) -> None:
         self.served: list[Served] = []
         self.connections = 0
+        self.held = 0
+        """Requests that wait for `release`."""
         self.http = self.grpc = ""
         self._ordinal = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._up = threading.Event()
         self._stop: asyncio.Event
+        self._answering: asyncio.Event
 
     def __enter__(self) -> Self:
         self.start()
@@ -145,11 +152,30 @@ class FakeServer:
 
     def start(self) -> None:
         self._thread.start()
-        assert self._up.wait(20)
+        assert self._up.wait(PATIENCE_S)
 
     @property
     def running(self) -> bool:
         return self._thread.is_alive()
+
+    def begin(self, behaviour: Behaviour) -> None:
+        """Behave anew, answer, and keep apart what is received from now on."""
+        self.release()
+        self.behaviour, self.served = behaviour, []
+
+    def hold(self) -> None:
+        """Answer nobody until `release`; holds by the time it returns."""
+        self._let("clear")
+
+    def release(self) -> None:
+        """Answer again, those first that wait."""
+        self._let("set")
+
+    def _let(self, action: str) -> None:
+        done = threading.Event()
+        self._loop.call_soon_threadsafe(getattr(self._answering, action))
+        self._loop.call_soon_threadsafe(done.set)
+        assert done.wait(PATIENCE_S)
 
     def stop_soon(self) -> None:
         """Begin to stop; a behaviour may call it from within."""
@@ -158,7 +184,7 @@ class FakeServer:
     def stop(self) -> None:
         if self._thread.is_alive():
             self.stop_soon()
-            self._thread.join(20)
+            self._thread.join(PATIENCE_S)
             assert not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -167,7 +193,8 @@ class FakeServer:
         self._loop.close()
 
     async def _serve(self) -> None:
-        self._stop = asyncio.Event()
+        self._stop, self._answering = asyncio.Event(), asyncio.Event()
+        self._answering.set()
         http = await asyncio.start_server(self._http_connection, "127.0.0.1", self.ports[0])
         self.http = f"127.0.0.1:{http.sockets[0].getsockname()[1]}"
         rpc = grpc.aio.server()
@@ -189,18 +216,24 @@ class FakeServer:
         return self._ordinal, self.behaviour.fault_of(self._ordinal)
 
     async def answers(
-        self, shape: tuple[int, ...], rows: bytes, ordinal: int, fault: Fault | None
+        self, shape: tuple[int, ...], rows: bytes, identity: str, ordinal: int, fault: Fault | None
     ) -> list[_Answer]:
         """Take the time it takes, and make the outputs."""
-        received_ns = time.monotonic_ns()
+        received_ns, served = time.monotonic_ns(), self.served
         delay_s = self.behaviour.latency_s(ordinal)
         if delay_s:
             await asyncio.sleep(delay_s)
+        if not self._answering.is_set():
+            self.held += 1
+            try:
+                await self._answering.wait()
+            finally:
+                self.held -= 1
         if fault is Fault.STALL:
             await self._stop.wait()
         numbers = np.frombuffer(rows, "<i8").reshape(shape)[:, 0]
         made = [_make(spec, shape, numbers, fault) for spec in self.behaviour.outputs]
-        self.served.append(Served(received_ns, time.monotonic_ns(), rows, shape))
+        served.append(Served(received_ns, time.monotonic_ns(), rows, shape, identity))
         return made[1:] if fault is Fault.MISSING_OUTPUT else made
 
     async def _http_connection(
@@ -235,7 +268,8 @@ class FakeServer:
         tensor = asked["inputs"][0]
         ordinal, fault = self.next_fault()
         rows = body[split : split + tensor["parameters"]["binary_data_size"]]
-        answers = await self.answers(tuple(tensor["shape"]), rows, ordinal, fault)
+        identity = asked.get("id", "")
+        answers = await self.answers(tuple(tensor["shape"]), rows, identity, ordinal, fault)
         if fault is Fault.RESET:
             _reset(writer)
         elif fault is Fault.GARBAGE:
@@ -243,7 +277,7 @@ class FakeServer:
         elif fault is Fault.UNAVAILABLE:
             writer.write(_http_answer(503, b'{"error":"overloaded"}', None, chunked=False))
         else:
-            told = {"id": asked["id"]} if "id" in asked else {}
+            told: dict[str, Any] = {"id": identity} if identity else {}
             told["outputs"] = [_described(answer) for answer in answers]
             header = json.dumps(told).encode()
             raw = b"".join(answer.data for answer in answers)
@@ -264,7 +298,7 @@ class _Servicer(DescribingServicer):
         ordinal, fault = self._server.next_fault()
         shape = tuple(request.inputs[0].shape)
         rows = request.raw_input_contents[0]
-        answers = await self._server.answers(shape, rows, ordinal, fault)
+        answers = await self._server.answers(shape, rows, request.id, ordinal, fault)
         if fault is Fault.UNAVAILABLE:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "overloaded")
         response = service_pb2.ModelInferResponse(model_name=request.model_name, id=request.id)

@@ -7,17 +7,19 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from fake_server import LOGITS, Behaviour, FakeServer, Served
+from fake_server import LOGITS, Behaviour, FakeServer
 from numpy.typing import NDArray
 
 from harness import hdr
+from harness.load.engine.recorder import dense, merge_slices
+from harness.load.generators.messages import LoadProgress
 from harness.load.generators.pool import LoadGenerators, LoadJob
 from harness.load.requests.payloads import write_payloads
 from harness.load.transports.address import parse_target
@@ -34,8 +36,14 @@ from harness.types import (
 
 ROWS = 20
 LENGTHS = (8, 16)
-REQUEST_TIMEOUT_S = 20.0
+REQUEST_TIMEOUT_S = 120.0
 """A busy machine stalls for seconds, and that is not a failure of what is tested."""
+PATIENCE_S = 120.0
+"""For what comes at once where it comes at all; a busy machine takes its time."""
+LONGEST_S = 600.0
+"""Of a warm-up or window that ends by what is seen in it: one that does not makes its test hang."""
+ENOUGH = 20
+"""Requests that a window lasts for where a test does not say otherwise."""
 WORKLOAD: dict[str, Any] = {
     "concurrency": 4,
     "client_batch_size": 2,
@@ -57,14 +65,37 @@ def never(_: Sequence[TimeSlice]) -> bool:
     return False
 
 
+def outcomes(slices: Sequence[TimeSlice]) -> int:
+    """Successes and failures that were scheduled in these slices."""
+    return count_ok(slices) + failures_in(slices).total()
+
+
+def enough(count: int = ENOUGH) -> Callable[[Sequence[TimeSlice]], bool]:
+    """Whether so many requests have ended, for either end of a window."""
+    return lambda slices: outcomes(slices) >= count
+
+
 @dataclass
 class Watcher:
-    """A `TrialWatcher` of functions; without any, the window opens and closes at its latest."""
+    """A `TrialWatcher` of functions.
+
+    Without any, the window opens and closes at its latest: then nothing is sure to be sent in it,
+    because the machine may be busy with something else for so long. Where a function says when, it
+    lasts until then, however long that takes (`LONGEST_S`).
+    """
 
     steady: Callable[[Sequence[TimeSlice]], bool] = never
     decided: Callable[[Sequence[TimeSlice]], bool] = never
     on_window_start: Callable[[], None] = nothing
     on_window_end: Callable[[], None] = nothing
+
+    @property
+    def times_s(self) -> dict[str, float]:
+        """What a workload has to say of it."""
+        times_s = {} if self.steady is never else {"warmup_s": LONGEST_S}
+        if self.decided is not never:
+            times_s |= {"duration_s": LONGEST_S, "min_duration_s": 0.1}
+        return times_s
 
 
 def make_payloads(folder: Path) -> Path:
@@ -92,6 +123,8 @@ class Rig:
     payloads: Path
     protocol: WireProtocol = WireProtocol.HTTP
     outputs: Sequence[TensorSpec] = (LOGITS,)
+    reports: list[LoadProgress] = field(default_factory=list)
+    """Of the latest trial."""
 
     def run(
         self,
@@ -101,13 +134,25 @@ class Rig:
         known_answers: Path | None = None,
         records: Path | None = None,
         check: Callable[[], None] = nothing,
+        listen: Callable[[LoadProgress], object] = lambda _: None,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
         **changes: Any,
     ) -> LoadResult:
-        """One trial; `server.served` afterwards holds this trial's requests alone."""
+        """One trial; `server.served` afterwards holds this trial's requests alone.
+
+        Without a watcher and a duration its window lasts until `ENOUGH` requests have ended in it.
+        """
+        if watcher is None:
+            watcher = Watcher() if "duration_s" in changes else Watcher(decided=enough())
+        changes = {**watcher.times_s, **changes}
         self.generators._request_timeout_s = request_timeout_s
-        self.server.behaviour = behaviour
-        self.server.served.clear()
+        self.server.begin(behaviour)
+        self.reports.clear()
+
+        def take(_: int, report: LoadProgress) -> None:
+            self.reports.append(report)
+            listen(report)
+
         job = LoadJob(
             "m",
             self.payloads,
@@ -116,12 +161,16 @@ class Rig:
             known_answers=known_answers,
             records=records,
         )
-        return self.generators.run(job, watcher or Watcher(), check=check)
+        return self.generators.run(job, watcher, check=check, listen=take)
 
-    def served_in_window(self, result: LoadResult) -> list[Served]:
-        """What the server received while the window was open."""
-        first, last = result.window_start_ns, result.window_end_ns
-        return [one for one in self.server.served if first <= one.received_ns < last]
+    def reported(self, result: LoadResult) -> list[TimeSlice]:
+        """All that was reported of the latest trial, whose result has its part of it.
+
+        A process that hears late of a window's end sends beyond it, and reports that as well.
+        """
+        slices = dense(merge_slices(one.slices for one in self.reports), len(result.slices))
+        assert tuple(slices[: len(result.slices)]) == result.slices
+        return slices
 
     @contextlib.contextmanager
     def aimed_at(self, address: str) -> Iterator[None]:
@@ -194,14 +243,38 @@ class Records:
     scheduled_ns: NDArray[np.int64]
     sent_ns: NDArray[np.int64]
     completed_ns: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    id: NDArray[Any]
+    """Empty where a request bore none."""
+
+    def spans_ns(self) -> dict[str, NDArray[np.int64]]:
+        """What each took, by span."""
+        return {
+            "schedule_delay": self.sent_ns - self.scheduled_ns,
+            "service": self.completed_ns - self.sent_ns,
+            "response": self.completed_ns - self.scheduled_ns,
+        }
 
 
-def read_records(folder: Path, status: str = "ok") -> Records:
-    """All processes' rows together."""
-    table = pq.read_table(folder).sort_by("scheduled_ns")
+def check_slices(result: LoadResult, records: Records) -> None:
+    """The result's slices have, to the nanosecond's histogram bucket, what its records say."""
+    slice_ns = round(result.slice_s * 1e9)
+    scheduled_in = (records.scheduled_ns - result.start_ns) // slice_ns
+    completed_in = (records.completed_ns - result.start_ns) // slice_ns
+    for one in result.slices:
+        for name, span_ns in records.spans_ns().items():
+            assert one.ok.of(name) == hdr.of_nanoseconds(span_ns[scheduled_in == one.index])
+        assert one.completed == (completed_in == one.index).sum()
+        assert one.inferences == records.rows[completed_in == one.index].sum()
+
+
+def read_records(path: Path, status: str = "ok") -> Records:
+    """A process's rows, or those of all in a folder."""
+    table = pq.read_table(path).sort_by("scheduled_ns")
     rows = table.filter(pc.equal(table["status"].cast("string"), status))
     names = [one.name for one in fields(Records)]
-    return Records(*(pc.fill_null(rows[name], 0).to_numpy() for name in names))
+    columns = [pc.fill_null(rows[name], "" if name == "id" else 0) for name in names]
+    return Records(*(one.to_numpy() for one in columns))
 
 
 def is_running(pid: int) -> bool:
@@ -213,14 +286,28 @@ def is_running(pid: int) -> bool:
     return status.rpartition(")")[2].split()[0] not in ("Z", "X")
 
 
-def wait_until_gone(pids: Sequence[int], *, timeout_s: float = 20.0) -> bool:
-    """Whether all of them end in time."""
-    deadline = time.monotonic() + timeout_s
-    while any(is_running(pid) for pid in pids):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
+def wait_until(true: Callable[[], object], *, patience_s: float = PATIENCE_S) -> None:
+    """Wait until something is true, which it is soon or never."""
+    deadline_s = time.monotonic() + patience_s
+    while not true():
+        assert time.monotonic() < deadline_s, "in vain"
+        time.sleep(0.01)
+
+
+def wait_until_gone(pids: Sequence[int]) -> None:
+    """Wait until all of them have ended."""
+    wait_until(lambda: not any(is_running(pid) for pid in pids))
+
+
+def wait_until_stopped(pid: int) -> None:
+    """Wait until every thread of a process has taken its SIGSTOP."""
+    wait_until(lambda: thread_states(pid) == {"T"})
+
+
+def thread_states(pid: int) -> set[str]:
+    """The kernel's letters for the states of a process's threads; T is stopped."""
+    stats = Path(f"/proc/{pid}/task").glob("*/stat")
+    return {stat.read_text().rpartition(")")[2].split()[0] for stat in stats}
 
 
 def checkout() -> Path:

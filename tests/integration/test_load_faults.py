@@ -10,14 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fake_server import Behaviour, FakeServer, Fault, constant, right_answer, stalled_until
+from fake_server import Behaviour, FakeServer, Fault, constant, right_answer
 from load_rig import (
+    LONGEST_S,
     Rig,
     Watcher,
     count_ok,
+    enough,
     failures_in,
     load_rig,
-    percentile_ms,
+    read_records,
+    wait_until,
     wait_until_gone,
 )
 
@@ -59,15 +62,14 @@ def check_share(rig: Rig, fault: Fault, kind: str, known: Path | None = None) ->
     result = rig.run(
         Behaviour(constant(0.002), fault=fault, fault_every=3),
         Watcher(decided=lambda window: failures_in(window).total() >= ENOUGH_FAILURES),
-        duration_s=20.0,
-        min_duration_s=0.1,
         warmup_s=0.05,
         known_answers=known,
     )
     assert set(result.failures) == {kind}
     assert result.first_failure.startswith(f"{kind}: ")
-    right = count_ok(result.slices)
-    failed = failures_in(result.slices)[kind]
+    everything = rig.reported(result)
+    right = count_ok(everything)
+    failed = failures_in(everything)[kind]
     assert right > 0
     assert abs(failed - right / 2) <= 2
 
@@ -102,7 +104,7 @@ def test_grpc_at_a_door_of_http_is_no_answer(rig: Rig) -> None:
     """A frequent mistake: the two ports swapped."""
     grpc = dataclasses.replace(rig, protocol=WireProtocol.GRPC)
     with rig.aimed_at(rig.server.http):
-        result = grpc.run(Behaviour(), duration_s=0.3)
+        result = grpc.run(Behaviour())
     assert count_ok(result.slices) == 0
     assert sum(result.failures.values()) > 0
     assert set(result.failures) <= {"malformed", "grpc_UNAVAILABLE", "connection"}
@@ -110,55 +112,71 @@ def test_grpc_at_a_door_of_http_is_no_answer(rig: Rig) -> None:
 
 def test_http_at_a_door_of_grpc_is_no_answer(rig: Rig) -> None:
     with rig.aimed_at(rig.server.grpc):
-        result = rig.run(Behaviour(), duration_s=0.3)
+        result = rig.run(Behaviour())
     assert count_ok(result.slices) == 0
     assert sum(result.failures.values()) > 0
     assert set(result.failures) <= {"malformed", "connection"}
 
 
-def test_a_server_that_never_answers_is_a_timeout_and_delays_nobody_else(wired: Rig) -> None:
+def test_a_server_that_never_answers_is_a_timeout_and_delays_nobody_else(
+    wired: Rig, tmp_path: Path
+) -> None:
     behaviour = Behaviour(constant(0.005), fault=Fault.STALL, fault_every=40)
-    result = wired.run(behaviour, concurrency=6, duration_s=0.8, request_timeout_s=SHORT_TIMEOUT_S)
+    result = wired.run(
+        behaviour,
+        Watcher(decided=lambda window: bool(failures_in(window)) and count_ok(window) > 0),
+        concurrency=6,
+        request_timeout_s=SHORT_TIMEOUT_S,
+        records=tmp_path,
+    )
     assert set(result.failures) == {"timeout"}
     assert f"in {SHORT_TIMEOUT_S:g} s" in result.first_failure
-    assert percentile_ms(result, 50) < SHORT_TIMEOUT_S * 1000 / 2
-    assert percentile_ms(result, 100) < SHORT_TIMEOUT_S * 1000
+    late, ok = read_records(tmp_path, "timeout"), read_records(tmp_path)
+    assert (late.completed_ns - late.sent_ns >= SHORT_TIMEOUT_S * 1e9).all()
+    # While the first of them waited, others were sent and answered.
+    meanwhile = (ok.sent_ns > late.sent_ns[0]) & (ok.completed_ns < late.completed_ns[0])
+    assert meanwhile.any()
 
 
-def test_a_stall_shorter_than_the_timeout_is_latency(native: Rig) -> None:
+def test_a_stall_shorter_than_the_timeout_is_latency(native: Rig, tmp_path: Path) -> None:
+    stall_s, server = 0.3, native.server
+
     def stall() -> None:
-        until_ns = time.monotonic_ns() + 600_000_000
-        native.server.behaviour = Behaviour(stalled_until(until_ns, 0.005))
+        server.hold()
+        wait_until(lambda: server.held == 4)
+        time.sleep(stall_s)
+        server.release()
 
-    result = native.run(
-        Behaviour(constant(0.005)),
-        Watcher(on_window_start=stall),
-        duration_s=0.8,
-        request_timeout_s=SHORT_TIMEOUT_S,
-    )
+    watcher = Watcher(decided=enough(8), on_window_start=stall)
+    result = native.run(Behaviour(constant(0.005)), watcher, records=tmp_path)
     assert result.failures == {}
-    assert 500 <= percentile_ms(result, 100) < SHORT_TIMEOUT_S * 1000
-    assert count_ok(result.slices) == len(native.server.served)
+    response_ns = read_records(tmp_path).spans_ns()["response"]
+    assert (response_ns >= stall_s * 1e9).sum() >= 4
+    assert count_ok(native.reported(result)) == len(server.served)
 
 
-def test_a_stall_longer_than_the_timeout_is_failures_until_it_ends(native: Rig) -> None:
-    """Two seconds; then the connections that timed out are replaced, and the load goes on."""
+def test_a_stall_longer_than_the_timeout_is_failures_until_it_ends(
+    native: Rig, tmp_path: Path
+) -> None:
+    """Until each slot has failed; then connections are replaced, and the load goes on."""
+    server = native.server
+    shown: list[Sequence[TimeSlice]] = []
 
-    def stall() -> None:
-        until_ns = time.monotonic_ns() + 2_000_000_000
-        native.server.behaviour = Behaviour(stalled_until(until_ns, 0.005))
+    def recovered(window: Sequence[TimeSlice]) -> bool:
+        if failures_in(window)["timeout"] >= 4:
+            server.release()
+        shown.append(window)
+        return failures_in(window)["timeout"] >= 4 and all_is_well(window)
 
+    watcher = Watcher(decided=recovered, on_window_start=server.hold)
     result = native.run(
-        Behaviour(constant(0.005)),
-        Watcher(on_window_start=stall),
-        duration_s=2.6,
-        request_timeout_s=SHORT_TIMEOUT_S,
+        Behaviour(constant(0.005)), watcher, request_timeout_s=0.5, records=tmp_path
     )
-    failures = failures_in(result.slices)
-    assert set(failures) == {"timeout"}
-    assert 4 <= failures["timeout"] <= 12  # four in flight, for one to three timeouts
-    assert count_ok(result.window[-5:]) > 0
-    assert not failures_in(result.window[-5:])
+    assert set(result.failures) == {"timeout"}
+    assert result.duration_s < LONGEST_S
+    late = read_records(tmp_path, "timeout")
+    assert (late.completed_ns - late.sent_ns >= 0.5e9).all()  # nobody was asked again sooner
+    assert all_is_well(shown[-1])
 
 
 def test_a_server_that_is_down_is_asked_with_restraint(wired: Rig) -> None:
@@ -166,7 +184,7 @@ def test_a_server_that_is_down_is_asked_with_restraint(wired: Rig) -> None:
         result = wired.run(Behaviour())
     assert set(result.failures) <= BROKEN[wired.protocol]
     assert result.completed == count_ok(result.slices) == 0
-    assert 4 <= sum(result.failures.values()) <= 4 * (0.5 / BACKOFF_S + 1)
+    assert 4 <= sum(result.failures.values()) <= 4 * (result.duration_s / BACKOFF_S + 1)
 
 
 @contextmanager
@@ -184,9 +202,12 @@ def shared_server(rig: Rig, behaviour: Behaviour) -> Iterator[FakeServer]:
 
 def test_a_server_that_dies_leaves_failures_and_keeps_what_it_answered(wired: Rig) -> None:
     with shared_server(wired, Behaviour(constant(0.01))) as server:
-        result = wired.run(
-            Behaviour(), Watcher(on_window_start=server.stop), warmup_s=0.2, duration_s=0.4
+        watcher = Watcher(
+            steady=lambda slices: count_ok(slices) >= 4,
+            decided=lambda window: failures_in(window).total() >= 4,
+            on_window_start=server.stop,
         )
+        result = wired.run(Behaviour(), watcher)
     assert set(result.failures) <= BROKEN[wired.protocol]
     assert sum(result.failures.values()) >= 4
     # An answer that was on its way when the server ended its connections may be lost.
@@ -200,11 +221,10 @@ def test_the_runs_own_check_ends_a_load_on_a_dead_server(rig: Rig) -> None:
 
     pids = rig.generators.pids
     with shared_server(rig, Behaviour(constant(0.01))) as server:
-        started = time.monotonic()
+        watcher = Watcher(steady=enough(), on_window_start=server.stop)
         with pytest.raises(ServerError, match="the server is dead"):
-            rig.run(Behaviour(), Watcher(on_window_start=server.stop), duration_s=60.0, check=check)
-    assert time.monotonic() - started < 15
-    assert wait_until_gone(pids)  # nobody goes on sending
+            rig.run(Behaviour(), watcher, duration_s=LONGEST_S, check=check)
+    wait_until_gone(pids)  # nobody goes on sending
     assert rig.run(Behaviour()).completed > 0
 
 
@@ -225,12 +245,12 @@ def test_a_server_that_dies_and_comes_back_is_met_again(wired: Rig) -> None:
             decided=lambda window: bool(failures_in(window)) and all_is_well(window),
         )
         try:
-            result = wired.run(Behaviour(), watcher, duration_s=20.0, min_duration_s=0.1)
+            result = wired.run(Behaviour(), watcher)
         finally:
             successor.stop()
     assert successor.served
     assert set(result.failures) <= BROKEN[wired.protocol]
-    assert result.duration_s < 10
+    assert result.duration_s < LONGEST_S
 
 
 def all_is_well(window: Sequence[TimeSlice]) -> bool:
@@ -241,12 +261,12 @@ def all_is_well(window: Sequence[TimeSlice]) -> bool:
 
 def wait_until_refused(port: int) -> None:
     """grpcio closes its listening socket a while after the server has stopped."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
+
+    def refused() -> bool:
         with socket.socket() as knock:
-            if knock.connect_ex(("127.0.0.1", port)):
-                return
-        time.sleep(0.02)
+            return knock.connect_ex(("127.0.0.1", port)) != 0
+
+    wait_until(refused)
 
 
 def test_a_server_that_comes_up_late_is_met(native: Rig) -> None:
@@ -259,10 +279,10 @@ def test_a_server_that_comes_up_late_is_met(native: Rig) -> None:
     with native.aimed_at(f"127.0.0.1:{port}"):
         try:
             watcher = Watcher(on_window_start=late.start, decided=all_is_well)
-            result = native.run(Behaviour(), watcher, duration_s=20.0, min_duration_s=0.1)
+            result = native.run(Behaviour(), watcher)
         finally:
             late.stop()
-    assert result.duration_s < 10
+    assert result.duration_s < LONGEST_S
     assert set(failures_in(result.slices)) <= BROKEN[native.protocol]
     assert failures_in(result.slices)
 
@@ -273,8 +293,8 @@ def test_connections_that_fail_are_not_leaked(tmp_path: Path) -> None:
         (pid,) = own.generators.pids
         before = open_files(pid)
         for fault in (Fault.RESET, Fault.GARBAGE, Fault.UNAVAILABLE):
-            own.run(Behaviour(fault=fault, fault_every=2), concurrency=32, duration_s=0.2)
-        assert open_files(pid) <= before + 4
+            own.run(Behaviour(fault=fault, fault_every=2), concurrency=32)
+        wait_until(lambda: open_files(pid) <= before + 4)
 
 
 def open_files(pid: int) -> int:
