@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -10,59 +11,114 @@ import typer
 
 from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line
 from harness.cli.cost import print_costs
-from harness.cli.options import AsJson
+from harness.cli.options import AsJson, with_option_groups
 from harness.errors import EXIT_OK, UsageError
 from harness.flow.costing import price_run
 from harness.flow.plan import PlanQuestion, plan_capacity
 from harness.planning.capacity.demand import parse_peak, parse_rate, parse_seconds, parse_share
 from harness.planning.capacity.plan import Surroundings
-from harness.planning.cost.catalogue import read_catalogue
+from harness.planning.cost.catalogue import Catalogue, read_catalogue
 from harness.planning.cost.costs import CostQuestion
 from harness.report.terminal.capacity import plan_notes, plan_table
 from harness.study.objective import parse_objective
+from harness.types import ServiceLevelObjective
 from harness.types.estimates import Demand
 from harness.types.workloads import check_mix, parse_arrivals, parse_mix
 
 
-def plan(
-    run_folder: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
+@dataclass(frozen=True)
+class PlannedTraffic:
+    """The demand that the replicas carry."""
+
     demand: Annotated[
         str,
         typer.Option(help="Mean rate of requests: 2000/s, 120k/min, 5M/day.", show_default=False),
-    ],
-    peak: Annotated[str, typer.Option(help="Peak over the mean.")] = "1x",
-    slo: Annotated[
-        str | None, typer.Option(help="Objective; default: the run's.", show_default=False)
-    ] = None,
+    ]
+    peak: Annotated[str, typer.Option(help="Peak over the mean.")] = "1x"
     batch: Annotated[
         str, typer.Option(help="Rows per request, or a mix by weight: 1:0.7,8:0.3.")
-    ] = "1",
+    ] = "1"
     arrivals: Annotated[
         str, typer.Option(help="Arrivals at a constant rate: poisson, constant or gamma:CV.")
-    ] = "poisson",
-    zones: Annotated[int, typer.Option(min=1, help="Zones that the replicas are spread over.")] = 3,
-    max_unavailable: Annotated[
-        str, typer.Option(help="Replicas that a rolling update takes away at a time.")
-    ] = "25%",
+    ] = "poisson"
     ramp: Annotated[
         str, typer.Option(help="How long the demand takes from its mean to its peak.")
-    ] = "10min",
+    ] = "10min"
+
+    def parsed(self) -> Demand:
+        """The demand, without its ramp.
+
+        Raises:
+            UsageError: a rate, a factor, a mix or arrivals that are none.
+        """
+        return Demand(
+            rate_per_s=parse_rate(self.demand),
+            peak_factor=parse_peak(self.peak),
+            arrivals=parse_arrivals(self.arrivals),
+            batch_mix=_mix(self.batch),
+        )
+
+
+@dataclass(frozen=True)
+class PlannedDeployment:
+    """What the replicas run in."""
+
+    zones: Annotated[int, typer.Option(min=1, help="Zones that the replicas are spread over.")] = 3
+    max_unavailable: Annotated[
+        str, typer.Option(help="Replicas that a rolling update takes away at a time.")
+    ] = "25%"
     queue_limit: Annotated[
         int | None,
         typer.Option(min=1, help="Requests that may wait in a replica; default: any number."),
-    ] = None,
+    ] = None
     variant: Annotated[
-        list[str] | None, typer.Option(help="Only this variant; may be repeated.")
-    ] = None,
+        list[str], typer.Option(help="Only this variant; may be repeated.", show_default=False)
+    ] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class PlanPrices:
+    """The machines that the plan is priced on, if it is."""
+
     instance: Annotated[
-        list[str] | None,
+        list[str],
         typer.Option(
-            help="Also price the plan on this instance type, as harness cost does; may be repeated."
+            help="Also price the plan on this instance type, as harness cost does; may be "
+            "repeated. With --json the costs are in cost.json alone.",
+            show_default=False,
         ),
-    ] = None,
+    ] = field(default_factory=list)
     measured_on: Annotated[
         str, typer.Option(help="Instance type that the run was measured on; default: as detected.")
-    ] = "",
+    ] = ""
+
+    def question(self, slo: ServiceLevelObjective | None) -> tuple[Catalogue, CostQuestion] | None:
+        """What is to be priced, and by which prices; None where no type is named.
+
+        Raises:
+            UsageError: a type that the catalogue does not have.
+        """
+        today = datetime.now(UTC).date()
+        catalogue = read_catalogue(today=today)
+        for name in (*self.instance, *filter(None, [self.measured_on])):
+            catalogue.named(name)
+        if not self.instance:
+            return None
+        return catalogue, CostQuestion(
+            today=today, instances=tuple(self.instance), measured_on=self.measured_on, slo=slo
+        )
+
+
+@with_option_groups
+def plan(
+    run_folder: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
+    slo: Annotated[
+        str | None, typer.Option(help="Objective; default: the run's.", show_default=False)
+    ] = None,
+    *,
+    traffic: PlannedTraffic,
+    deployment: PlannedDeployment,
+    prices: PlanPrices,
     as_json: AsJson = False,
 ) -> int:
     """Predict how many replicas a demand takes, with headroom, from the trials of a run.
@@ -71,32 +127,29 @@ def plan(
     the run folder as plan.json, and shown in its report.
     """
     question = PlanQuestion(
-        demand=Demand(
-            rate_per_s=parse_rate(demand),
-            peak_factor=parse_peak(peak),
-            arrivals=parse_arrivals(arrivals),
-            batch_mix=_mix(batch),
+        demand=traffic.parsed(),
+        surroundings=Surroundings(
+            deployment.zones,
+            parse_share(deployment.max_unavailable),
+            parse_seconds(traffic.ramp),
         ),
-        surroundings=Surroundings(zones, parse_share(max_unavailable), parse_seconds(ramp)),
         slo=parse_objective(slo) if slo is not None else None,
-        variants=tuple(variant or ()),
-        queue_limit=queue_limit,
+        variants=tuple(deployment.variant),
+        queue_limit=deployment.queue_limit,
     )
-    today = datetime.now(UTC).date()
-    catalogue = read_catalogue(today=today)
-    types = tuple(catalogue.named(one).name for one in instance or ())
+    priced = prices.question(question.slo)
     with ProgressDisplay() as progress:
         found, path = plan_capacity(run_folder, question, progress)
     if as_json:
         print_json(found)
-        return EXIT_OK
-    print_blocks(plan_table(found), plan_notes(found))
-    if types:
-        asked = CostQuestion(
-            today=today, instances=types, measured_on=measured_on, slo=question.slo
-        )
-        print_costs(price_run(run_folder, found.demand, catalogue, asked)[0])
-    print_line(f"plan: {path}\nreport: {run_folder / 'report.html'}#capacity")
+    else:
+        print_blocks(plan_table(found), plan_notes(found))
+    if priced is not None:
+        costs, _ = price_run(run_folder, found.demand, *priced)
+        if not as_json:
+            print_costs(costs)
+    if not as_json:
+        print_line(f"plan: {path}\nreport: {run_folder / 'report.html'}#capacity")
     return EXIT_OK
 
 

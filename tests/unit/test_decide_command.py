@@ -341,6 +341,8 @@ def test_a_plan_is_priced_with_its_headroom(priceable, capsys):
     plan = ["plan", str(priceable), "--demand", "300/s", "--peak", "2x"]
     assert run_command([*plan, "--instance", "c7i.lrge"]) == 2
     assert "did you mean c7i.large" in capsys.readouterr().err
+    assert run_command([*plan, "--measured-on", "c7i.lrge"]) == 2
+    assert "did you mean c7i.large" in capsys.readouterr().err
     assert read_document(priceable, "plan", CapacityPlan) is None
     assert run_command([*plan, "--instance", "c7i.large", "--measured-on", "c7i.large"]) == 0
     assert "USD/month" in capsys.readouterr().out
@@ -348,6 +350,7 @@ def test_a_plan_is_priced_with_its_headroom(priceable, capsys):
     costs = read_document(priceable, "cost", CostReport)
     assert costs.planned
     assert costs.demand == planned.demand
+    assert any("sure to carry the demand" in note for note in costs.notes)
     replicas = {}
     for one in planned.deployments:
         if one.replicas:
@@ -376,3 +379,12 @@ def test_a_plots_front_is_that_of_all_points():
     assert front_of(points, low_x=True, low_y=False) == [(1.0, 5.0), (2.0, 7.0), (4.0, 9.0)]
     assert front_of(points, low_x=False, low_y=False) == [(4.0, 9.0)]
     assert front_of(points, low_x=True, low_y=True) == [(1.0, 5.0)]
+
+
+def test_a_plan_that_is_printed_as_json_is_priced_all_the_same(priceable, capsys):
+    machine = ["--instance", "c7i.large", "--measured-on", "c7i.large"]
+    assert run_command(["plan", str(priceable), "--demand", "300/s", *machine, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["demand"]["rate_per_s"] == 300.0
+    assert {one.instance for one in read_document(priceable, "cost", CostReport).costs} == {
+        "c7i.large"
+    }

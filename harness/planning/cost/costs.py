@@ -29,6 +29,7 @@ from harness.types import ModelVariant, Role, ServiceLevelObjective
 from harness.types.capacity import Headroom
 from harness.types.costs import CostReport, MeasuredMachine, Saving, Unpriced, VariantCost
 from harness.types.estimates import Demand, Interval, Pricing
+from harness.words.numbers import asked
 
 HORIZON_MONTHS = 12.0
 
@@ -73,14 +74,9 @@ def costs_of(
     """
     _check_numbers(question)
     environment = run.manifest.get("environment", {})
-    if "server" in run.manifest and not question.measured_on:
-        raise UsageError(
-            "the run measured an external server, whose machine its manifest does not know",
-            next_step="name its instance type: --measured-on g5.xlarge",
-        )
-    machine = machine_of(environment, catalogue, question.measured_on)
-    asked = [catalogue.named(one) for one in question.instances]
-    for one in asked:
+    machine = _machine(run, environment, catalogue, question)
+    named = [catalogue.named(one) for one in question.instances]
+    for one in named:
         one.usd_per_hour(spot=question.spot)
     costs: list[VariantCost] = []
     unpriced: list[Unpriced] = []
@@ -90,18 +86,15 @@ def costs_of(
         if isinstance(rate, WithoutRate):
             unpriced.append(Unpriced(variant.family, variant.name, "", rate.reason, rate.next_step))
             continue
-        comparable = asked or _comparable(catalogue, machine, rate, spot=question.spot)
+        comparable = named or _comparable(catalogue, machine, rate, spot=question.spot)
         if not comparable:
             unpriced.append(_incomparable(variant, machine))
         for instance in comparable:
             try:
                 scaling = scaling_between(machine, instance, on_accelerator=rate.on_accelerator)
             except UsageError as error:
-                unpriced.append(
-                    Unpriced(
-                        variant.family, variant.name, instance.name, str(error), error.next_step
-                    )
-                )
+                where = (variant.family, variant.name, instance.name)
+                unpriced.append(Unpriced(*where, str(error), error.next_step))
                 continue
             costs.append(_cost(variant, rate, instance, scaling, demand, question))
     costs.sort(key=lambda one: (one.family, one.usd_per_million_inferences.value))
@@ -121,6 +114,20 @@ def costs_of(
         notes,
         planned=demand is not None and bool(question.replicas),
     )
+
+
+def _machine(
+    run: MeasuredRun,
+    environment: Mapping[str, object],
+    catalogue: Catalogue,
+    question: CostQuestion,
+) -> MeasuredMachine:
+    if "server" in run.manifest and not question.measured_on:
+        raise UsageError(
+            "the run measured an external server, whose machine its manifest does not know",
+            next_step="name its instance type: --measured-on g5.xlarge",
+        )
+    return machine_of(environment, catalogue, question.measured_on)
 
 
 def leading_instance(costs: Sequence[VariantCost]) -> str:
@@ -314,17 +321,23 @@ def _rate_notes(costs: Sequence[VariantCost], demand: Demand | None) -> Iterator
     }
     for variant, rows in other.items():
         yield (
-            f"{variant} was measured with {rows:g} rows per request and the demand has "
-            f"{demand.rows_per_request:g}: its cost is that of {rows:g} rows"
+            f"{variant} was measured with {asked(rows)} rows per request and the demand has "
+            f"{asked(demand.rows_per_request)}: its cost is that of {asked(rows)} rows"
         )
 
 
 def _plan_notes(
     costs: Sequence[VariantCost], demand: Demand | None, question: CostQuestion
 ) -> Iterator[str]:
-    """Which variants a plan does not reach, where it reaches others."""
+    """How sure a plan's machines are, and which variants it does not reach."""
     if demand is None or not question.replicas:
         return
+    if any(one.variant in question.replicas for one in costs):
+        yield (
+            "a plan's machines are as many as are sure to carry the demand: that number has no "
+            "interval but the estimate's, and neither have the costs per month and the months to "
+            "break even that follow from it"
+        )
     without = [one.variant for one in costs if one.variant not in question.replicas]
     if without:
         yield (
