@@ -7,11 +7,9 @@ from datetime import date
 
 from harness.errors import UsageError
 from harness.planning.cost.catalogue import read_catalogue
-from harness.planning.cost.scaling import InstanceScaling, machine_of, scaling_between
+from harness.planning.cost.scaling import machine_of, scaling_between
 from harness.study import CostBasis, Study
-from harness.types.estimates import Interval, Pricing
-
-HERE = InstanceScaling(Interval(1.0, 1.0, 1.0), "")
+from harness.types.estimates import Pricing
 
 
 def priced(
@@ -50,7 +48,7 @@ def _pricing(
     catalogue = read_catalogue(cost.prices, today=today)
     own_price = cost.usd_per_hour
     if own_price is not None and cost.measured_on == cost.instance:
-        return Pricing(cost.instance, own_price, HERE.factor, HERE.rule)
+        return Pricing(cost.instance, own_price)
     instance = catalogue.named(cost.instance)
     usd_per_hour = instance.usd_per_hour(spot=cost.spot) if own_price is None else own_price
     machine = machine_of(environment, catalogue, cost.measured_on or "")

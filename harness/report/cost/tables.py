@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from harness.report.cost.words import basis, bounds, paid_back, returned, whole
+from harness.report.cost.words import basis, bounds, paid_back, whole
 from harness.report.tables.model import Cell, Column, Table, numeric, trial_anchor, words
-from harness.types.costs import CostReport, Saving, VariantCost
+from harness.types.costs import BreakEven, CostReport, MachineFleet, Saving, VariantCost
 from harness.types.estimates import Interval
 from harness.words.numbers import MISSING, asked, number, percent
 
@@ -35,18 +35,11 @@ def _row(one: VariantCost, *, tokens: bool, monthly: bool) -> tuple[Cell, ...]:
         f"{basis(is_estimate=one.is_estimate)}; {one.pricing.usd_per_hour:,.4g} USD/h\n"
         f"{one.region or 'own price'}, {one.price_date}"
     )
-    fleet = one.fleet
     extra: list[Cell] = []
     if tokens:
         extra.append(_amount(one.usd_per_million_tokens))
     if monthly:
-        extra += [Cell(MISSING), Cell(MISSING)]
-    if monthly and fleet is not None:
-        many = numeric(whole(fleet.machines.value), fleet.machines.value)
-        extra[-2:] = [
-            Cell(many.text, bounds(fleet.machines, whole), many.sort),
-            _amount(fleet.usd_per_month),
-        ]
+        extra += _fleet(one.fleet)
     return (
         Cell(one.variant, link=f"#{trial_anchor(one.trial_id)}"),
         words(one.instance, price),
@@ -54,6 +47,14 @@ def _row(one: VariantCost, *, tokens: bool, monthly: bool) -> tuple[Cell, ...]:
         _amount(one.usd_per_million_inferences),
         *extra,
     )
+
+
+def _fleet(fleet: MachineFleet | None) -> tuple[Cell, Cell]:
+    """Machines, and what they cost per month."""
+    if fleet is None:
+        return Cell(MISSING), Cell(MISSING)
+    many = fleet.machines
+    return numeric(whole(many.value), many.value, bounds(many, whole)), _amount(fleet.usd_per_month)
 
 
 def _amount(amount: Interval | None) -> Cell:
@@ -114,20 +115,26 @@ def _saved(one: Saving, *, monthly: bool, paid: bool) -> tuple[Cell, ...]:
     extra: list[Cell] = []
     if monthly:
         extra.append(_amount(one.usd_per_month))
-    if paid and one.break_even is not None:
-        months, ends = paid_back(one.break_even)
-        value, _, rest = returned(one.break_even).partition(" (")
-        gained = one.break_even.return_on_investment
-        extra += [
-            numeric(months, one.break_even.months, ends),
-            numeric(value or MISSING, gained.value if gained else None, rest.removesuffix(")")),
-        ]
-    elif paid:
-        extra += [Cell(MISSING), Cell(MISSING)]
+    if paid:
+        extra += _paid_back(one.break_even)
     return (
         words(one.student),
         words(one.teacher),
         words(one.instance, basis(is_estimate=one.is_estimate)),
         numeric(percent(one.share.value), one.share.value, bounds(one.share, percent)),
         *extra,
+    )
+
+
+def _paid_back(one: BreakEven | None) -> tuple[Cell, Cell]:
+    """Months, and the return on what was invested."""
+    if one is None:
+        return Cell(MISSING), Cell(MISSING)
+    months, ends = paid_back(one)
+    gained = one.return_on_investment
+    return (
+        numeric(months, one.months, ends),
+        Cell(MISSING)
+        if gained is None
+        else numeric(percent(gained.value), gained.value, bounds(gained, percent)),
     )
