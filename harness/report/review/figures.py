@@ -14,6 +14,7 @@ from harness.types.review import Figure, FigureBasis
 from harness.words.numbers import (
     MISSING,
     TIMES,
+    UNBOUNDED,
     factor,
     metric_span,
     metric_value,
@@ -41,7 +42,7 @@ def figure_span(figure: Figure) -> str:
         return ""
     ends = (low if low is not None else -math.inf, high if high is not None else math.inf)
     if low is None or high is None:
-        shown = [MISSING if math.isinf(end) else _end(figure, end) for end in ends]
+        shown = [UNBOUNDED if math.isinf(end) else _end(figure, end) for end in ends]
         return span(*shown)
     spelled = relative_span if figure.relative else metric_span
     return spelled(figure.metric, low, high)
@@ -60,7 +61,7 @@ def figure_cell(figure: Figure | None, page_folder: Path) -> Cell:
     if figure.basis is not FigureBasis.MEASURED:
         marks.append(figure.basis.value)
     if figure.note:
-        marks.append(figure.note)
+        marks += figure.note.split(", ")  # a line each: the matrix has many columns
     return Cell(
         figure_value(figure),
         detail="\n".join(mark for mark in marks if mark),

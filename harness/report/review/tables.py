@@ -52,7 +52,7 @@ def _matrix_row(
     place = matrix.place(one.name)
     mark = "recommended" if one.name == matrix.recommended else ""
     role = str(one.role) if one.role else "router"
-    missing = ", ".join(metric_title(name) for name in place.missing)
+    missing = "\n".join(metric_title(name) for name in place.missing)
     front = percent(place.probability) if place.probability is not None else MISSING
     return (
         Cell(
