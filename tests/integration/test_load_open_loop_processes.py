@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from harness.types import (
     LoadResult,
     LoadShape,
     ShapeKind,
+    TimeSlice,
     WireProtocol,
 )
 
@@ -162,10 +164,12 @@ def test_a_stall_of_the_server_is_in_every_request_that_falls_due_in_it(
         wired.server.behaviour = Behaviour(stalled_until(ends[0], 0.001))
         begins.append(time.monotonic_ns())
 
+    def over(_: Sequence[TimeSlice]) -> bool:
+        return bool(ends) and time.monotonic_ns() > ends[0]
+
     result = wired.run(
         Behaviour(constant(0.001)),
-        Watcher(on_window_start=stall),
-        duration_s=0.5,
+        Watcher(decided=over, on_window_start=stall),
         arrivals=PROCESSES["constant"],
         records=tmp_path,
         **WIDE,
@@ -175,6 +179,7 @@ def test_a_stall_of_the_server_is_in_every_request_that_falls_due_in_it(
     records = read_records(tmp_path)
     np.testing.assert_array_equal(records.scheduled_ns, due_ns)
     inside = (due_ns >= begins[0]) & (due_ns < ends[0])
+    assert inside.any()
     # None was answered before the stall's end: their response times are a ramp, or more than one.
     assert (records.completed_ns[inside] >= ends[0] - 1_000_000).all()
     check_slices(result, records)
@@ -199,15 +204,19 @@ def test_a_stall_of_the_generator_counts_as_latency_but_not_as_service(
         instants_ns.append(time.monotonic_ns())
         threading.Timer(0.3, go_on).start()
 
+    def over(_: Sequence[TimeSlice]) -> bool:
+        return len(instants_ns) == 2
+
     wired = dataclasses.replace(rig, protocol=WireProtocol(protocol))
+    watcher = Watcher(decided=over, on_window_start=stop_for_a_while)
     result = wired.run(
-        Behaviour(), Watcher(on_window_start=stop_for_a_while), duration_s=0.5,
-        arrivals=PROCESSES["constant"], records=tmp_path, **WIDE,
-    )  # fmt: skip
+        Behaviour(), watcher, arrivals=PROCESSES["constant"], records=tmp_path, **WIDE
+    )
     stopped_ns, went_on_ns = instants_ns
     assert (result.failures, result.dropped) == ({}, 0)
     records = read_records(tmp_path / "worker-0.parquet")
     due = (records.scheduled_ns >= stopped_ns) & (records.scheduled_ns < went_on_ns)
+    assert due.any()
     assert (records.sent_ns[due] >= went_on_ns).all()
     # Schedule delay, service and response of every slice are these moments' differences.
     check_slices(result, read_records(tmp_path))
