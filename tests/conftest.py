@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,11 @@ from harness.types import ModelVariant, Progress
 
 # The backend's files import each other by bare name, as Triton's stub has them on its path.
 sys.path.append(str(Path(harness.serving.__file__).parent / "backends" / "onnxruntime"))
+
+# Models of a few thousand weights gain nothing from threads, and where processes share the cores
+# OpenMP's threads wait for each other by spinning: four times the processor time was measured.
+# torch, which no test process has imported yet, reads this once; what tests start inherits it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell that starts a job in the background lets it ignore Ctrl-C, and so would all its children.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

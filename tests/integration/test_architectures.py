@@ -225,7 +225,7 @@ UNUSUAL: dict[str, tuple[dict[str, Any], Callable[[Case], None] | None, bool]] =
 
 
 @pytest.mark.parametrize("unusual", UNUSUAL)
-@pytest.mark.parametrize("name", map(case_of, POOLED))
+@pytest.mark.parametrize("name", [case_of(name) for name in POOLED])
 def test_the_pooled_token_is_the_librarys_whatever_pads(
     tmp_path: Path, name: str, unusual: str
 ) -> None:
