@@ -38,6 +38,8 @@ def unhurried() -> Iterator[None]:
         yield
 
 
+PATIENCE_S = 240.0
+"""How long a test waits for what must come; what comes sooner is not waited for."""
 LOST_S = 0.25
 """How much later than asked a sleeper may wake in all, before a failure is the machine's."""
 STEP_S = 0.02

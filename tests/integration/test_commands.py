@@ -13,7 +13,7 @@ import pytest
 from harness.cli.main import run_command
 from harness.load.requests.payloads import REPOSITORY_FILE, read_payloads
 from harness.runs.folder import read_run
-from tests.held_up import HELD_UP
+from tests.held_up import HELD_UP, PATIENCE_S
 
 pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("server_environment", "undisturbed")]
 
@@ -87,9 +87,9 @@ def test_serve_answers_until_it_is_interrupted(study, repository):
             assert answer.status == 200
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, errors
-    assert not psutil.wait_procs(family, timeout=10)[1], "a process is left"
+    assert not psutil.wait_procs(family, timeout=PATIENCE_S)[1], "a process is left"
 
 
 def test_serve_on_a_taken_port_says_so(study, repository, capsys):
@@ -113,7 +113,7 @@ def test_evaluate_prints_scores_as_json(study, repository, tmp_path, capsys):
 def test_load_prints_both_sides_of_one_trial(study, repository, tmp_path, capsys):
     capsys.readouterr()
     command = ["load", str(study), "--variant", "own-student-fp32", "--protocol", "http",
-               "--concurrency", "2", "--client-batch-size", "4", "--duration", "1",
+               "--concurrency", "2", "--client-batch-size", "4", "--duration", "2",
                "--repository", str(repository), "--out", str(tmp_path / "run")]  # fmt: skip
     code = run_command([*command, "--json"])
     result = json.loads(capsys.readouterr().out)
@@ -122,8 +122,10 @@ def test_load_prints_both_sides_of_one_trial(study, repository, tmp_path, capsys
     # Other work on the machine may make the trial invalid, and nothing else here may.
     held_up = any(word in result["invalid_reason"] for word in HELD_UP)
     assert held_up or result["decision"] != "invalid", result["invalid_reason"]
-    assert result["server"]["inferences"] == pytest.approx(result["requests"] * 4, rel=0.05)
     (stored,) = read_run(tmp_path / "run").trials
+    late = stored.server.requests_uncertainty  # 0 unless the counters were read late
+    server, client = result["server"]["inferences"], result["requests"] * 4
+    assert abs(server - client) <= 0.05 * client + 4 * late
     assert stored.requests == result["requests"]
 
 

@@ -24,6 +24,7 @@ from harness.serving.embedded.environment import (
 from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
 from harness.types import Progress
+from tests.held_up import PATIENCE_S
 
 pytestmark = pytest.mark.triton
 
@@ -192,9 +193,9 @@ def test_interrupted_while_it_is_made_leaves_nothing(tmp_path: Path):
         if line.startswith(("Collecting", "Processing")):
             break
     process.send_signal(2)
-    _, complaint = process.communicate(timeout=60)
+    _, complaint = process.communicate(timeout=PATIENCE_S)
     assert "KeyboardInterrupt" in complaint
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while list(cache.glob("server-*/")) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not list(cache.glob("server-*/"))

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from harness.serving.embedded.environment import ServerEnvironment
+from tests.held_up import PATIENCE_S
 
 pytestmark = pytest.mark.triton
 
@@ -75,7 +76,7 @@ def thread_states(pid: int) -> set[str]:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -89,7 +90,7 @@ def test_killed_harness_leaves_no_process(
     assert len(processes) >= 2
     harness.kill()
     harness.wait()
-    _, alive = psutil.wait_procs(processes, timeout=20)
+    _, alive = psutil.wait_procs(processes, timeout=PATIENCE_S)
     assert alive == []
 
 
@@ -97,8 +98,8 @@ def test_harness_that_forgets_to_stop_leaves_no_process(
     server_environment: ServerEnvironment, tiny_repository: Path, tmp_path: Path
 ):
     harness, processes = start_harness(tiny_repository, tmp_path, "exit")
-    harness.wait(timeout=30)
-    _, alive = psutil.wait_procs(processes, timeout=20)
+    harness.wait(timeout=PATIENCE_S)
+    _, alive = psutil.wait_procs(processes, timeout=PATIENCE_S)
     assert alive == []
 
 
@@ -112,9 +113,9 @@ def test_killed_server_takes_its_models_along_even_as_a_zombie(
         wait_until(lambda: thread_states(harness.pid) == {"T"})
         os.kill(server.pid, signal.SIGKILL)
         wait_until(lambda: server.status() == psutil.STATUS_ZOMBIE)
-        _, alive = psutil.wait_procs(stubs, timeout=10)
+        _, alive = psutil.wait_procs(stubs, timeout=PATIENCE_S)
         assert alive == []
     finally:
         # It wakes up, sees that the server ended, and cleans up as it ends.
         harness.send_signal(signal.SIGCONT)
-        harness.wait(timeout=30)
+        harness.wait(timeout=PATIENCE_S)

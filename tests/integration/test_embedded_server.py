@@ -23,6 +23,7 @@ from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
 from harness.serving.repository import config_override, write_config
 from harness.types import ModelVariant, ServingConfig, TensorSpec
+from tests.held_up import PATIENCE_S
 
 pytestmark = pytest.mark.triton
 
@@ -133,14 +134,14 @@ def test_killed_server_is_told(
         with pytest.raises(ServerError):
             client.infer("tiny", tiny_inputs([[1]]))
         assert not client.ready()
-        gone, alive = psutil.wait_procs(stubs, timeout=10)
+        gone, alive = psutil.wait_procs(stubs, timeout=PATIENCE_S)
         assert gone
         assert not alive
     assert not list(Path("/dev/shm").glob(f"{server._shared_memory_prefix}*"))
 
 
 def wait_for_death(server: EmbeddedTriton) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         server.check()
         time.sleep(0.05)

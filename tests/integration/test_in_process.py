@@ -26,7 +26,7 @@ from harness.report.build import build_report
 from harness.runs.folder import RunFolder, read_run
 from harness.study.file import load_study
 from harness.types.card import CardPlan, Runtime
-from tests.held_up import unhurried
+from tests.held_up import PATIENCE_S, unhurried
 
 PLAN = CardPlan(
     samples=40, rounds=2, fresh_processes=1, window_s=0.001, batch_sizes=(1, 4), served_s=1.5
@@ -201,13 +201,13 @@ def test_ctrl_c_leaves_no_measuring_process(study_file, repository, tmp_path):
                "own-student-fp32", "--out", str(tmp_path / "out"), "--repository",
                str(repository)]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_S
     while not (tmp_path / "out" / "traces").is_dir():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
-    assert not psutil.wait_procs(family, timeout=15)[1], "a process is left"
+    assert not psutil.wait_procs(family, timeout=PATIENCE_S)[1], "a process is left"

@@ -16,7 +16,7 @@ import yaml
 from harness.cli.main import run_command
 from harness.runs.folder import read_run
 from harness.types import Decision
-from tests.held_up import unhurried
+from tests.held_up import PATIENCE_S, unhurried
 from tests.load_rig import environment
 
 pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("server_environment")]
@@ -53,7 +53,7 @@ def arguments(study, folder, *more):
 
 UNHURRIED = """
 from harness.cli.main import main
-from tests.held_up import unhurried
+from tests.held_up import PATIENCE_S, unhurried
 from tests.load_rig import environment
 with unhurried():
     main()
@@ -71,7 +71,7 @@ def trials_in(folder: Path) -> int:
     return journal.read_text().count('"kind": "trial"') if journal.is_file() else 0
 
 
-def wait_for(condition, process, timeout_s=120):
+def wait_for(condition, process, timeout_s=PATIENCE_S):
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -179,10 +179,10 @@ def test_ctrl_c_in_the_sweep_keeps_finished_trials_and_resumes(small, tmp_path):
     wait_for(lambda: trials_in(folder) >= 2, process)
     family = descendants(process)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, errors
     assert "--resume" in errors
-    assert not psutil.wait_procs(family, timeout=10)[1], "a process is left"
+    assert not psutil.wait_procs(family, timeout=PATIENCE_S)[1], "a process is left"
     kept = read_run(folder).trials
     assert len(kept) >= 2
     assert (folder / "report.html").is_file()
@@ -200,9 +200,9 @@ def test_ctrl_c_before_the_first_trial_leaves_no_process(small, tmp_path, starte
     wait_for((folder / started).is_file, process)
     family = descendants(process)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, errors
-    assert not psutil.wait_procs(family, timeout=10)[1], "a process is left"
+    assert not psutil.wait_procs(family, timeout=PATIENCE_S)[1], "a process is left"
 
 
 def test_a_server_killed_in_a_trial_ends_with_exit_5_and_keeps_the_rest(small, tmp_path):
@@ -213,11 +213,11 @@ def test_a_server_killed_in_a_trial_ends_with_exit_5_and_keeps_the_rest(small, t
     generators = [one for one in family if "session.py" in command_of(one)]
     wait_for(lambda: generators[0].net_connections("tcp"), process)
     next(one for one in family if one.name() == "tritonserver").kill()
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 5, errors
     assert "server" in errors
     assert "--resume" in errors
-    assert not psutil.wait_procs(family, timeout=10)[1], "a process is left"
+    assert not psutil.wait_procs(family, timeout=PATIENCE_S)[1], "a process is left"
     assert len(read_run(folder).trials) >= 1
 
 
@@ -250,7 +250,7 @@ def test_a_full_disk_is_exit_5_with_the_next_step(small, tmp_path):
     process = spawn(small, folder)
     wait_for((folder / "manifest.json").is_file, process)
     (folder / "journal.jsonl").symlink_to("/dev/full")
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 5, errors
     assert "No space left on device" in errors
     assert "free some space" in errors

@@ -18,6 +18,7 @@ from harness.report.page import page_of
 from harness.runs.documents import write_document
 from harness.types import Role
 from harness.types.estimates import Demand
+from tests.held_up import PATIENCE_S
 
 pytestmark = pytest.mark.browser
 
@@ -82,7 +83,7 @@ def show(browser, path, size=LAPTOP, scheme="light"):
 
 
 def wait(browser, until):
-    WebDriverWait(browser, 20).until(lambda _: until())
+    WebDriverWait(browser, PATIENCE_S).until(lambda _: until())
 
 
 def unfold(browser):
@@ -156,7 +157,7 @@ def test_plots_follow_the_colour_scheme_on_load_and_on_change(browser, report):
     assert backgrounds(browser) == {DARK}
     emulate(browser, "light")
     # The browser tells the page of the change with its next frame.
-    WebDriverWait(browser, 10).until(lambda chrome: backgrounds(chrome) == {LIGHT})
+    WebDriverWait(browser, PATIENCE_S).until(lambda chrome: backgrounds(chrome) == {LIGHT})
 
 
 def test_print_is_light_whatever_the_reader_prefers(browser, report):
