@@ -30,6 +30,8 @@ LONGEST = (
     *("test_load_distributed", "test_load_web", "test_load_open_loop_processes", "test_left_out"),
     *("test_tensorrt_api", "test_perplexity", "test_own_study", "test_dashboards"),
     *("test_architectures", "test_embedded_environment", "test_trial_faults", "test_load_triton"),
+    *("test_report_browser", "test_lm_eval_generation", "test_trial_on_triton", "test_lm_eval"),
+    "test_load_web_options",
 )
 """The files that take longest, which begin first: no process works alone at the end."""
 EXPORT_ITSELF = ("test_architectures", "test_export_local_study", "test_export_variants")
