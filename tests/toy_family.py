@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from harness.statistics.metrics import Statistic, share_statistic
 from harness.statistics.paired import Mask, PairedRows, paired_scores
 from harness.tasks.encoding import EncodedDataset, encode_texts, fields_of
-from harness.tasks.family import Reading, TaskFamily
+from harness.tasks.family import TaskFamily
 from harness.tasks.losses import Step, chain_of_rows
 from harness.tasks.outcomes import Batch, Columns, Outcomes, RowAnswer, StoredOutcomes, Tensors
 from harness.tasks.parity import Inputs, Probe, class_probe
+from harness.tasks.roles.reading import Reading
 from harness.tasks.rowwise import PER_ROW, rowwise
 from harness.tasks.samples import Samples, digest_of, draw, read_texts, slice_columns
 from harness.tasks.section import PaddedSection

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from harness.errors import CheckpointError
 from harness.tasks.encoding import EncodedDataset
-from harness.tasks.family import Reading
 from harness.tasks.labels import LabelReader
 from harness.tasks.model_inputs import model_inputs
 from harness.tasks.registry import family_of
+from harness.tasks.roles.reading import Reading
 from harness.tasks.rows import DataTable, read_table, refuse
 from harness.tasks.samples import Samples
 from harness.tasks.section import TaskSection

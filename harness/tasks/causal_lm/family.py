@@ -33,11 +33,12 @@ from harness.tasks.causal_lm.statistics import (
     worst_windows,
 )
 from harness.tasks.encoding import EncodedDataset
-from harness.tasks.family import Reading, TaskFamily
+from harness.tasks.family import TaskFamily
 from harness.tasks.losses import Confidence, LossDetails, Step
 from harness.tasks.model_inputs import ModelInputs
 from harness.tasks.outcomes import Batch, RowAnswer, StoredOutcomes, Tensors
 from harness.tasks.parity import Inputs, Probe
+from harness.tasks.roles.reading import Reading
 from harness.tasks.samples import Samples
 from harness.types import ModelVariant, TensorSpec
 from harness.types.losses import LossChain

@@ -13,7 +13,7 @@ from pydantic import Field
 from harness.errors import DataError
 from harness.system.strict import PositiveInt
 from harness.tasks.encoding import EncodedDataset, fields_of, make_dataset, pad_rows
-from harness.tasks.family import Reading
+from harness.tasks.roles.reading import Reading
 from harness.tasks.rowwise import PER_ROW, rowwise
 from harness.tasks.samples import Samples, digest_of, read_texts, slice_columns
 from harness.tasks.section import Data, TaskSection

@@ -42,11 +42,12 @@ from harness.tasks.classification.statistics import (
     predictions_numbered_by,
 )
 from harness.tasks.encoding import EncodedDataset
-from harness.tasks.family import Reading, TaskFamily
+from harness.tasks.family import TaskFamily
 from harness.tasks.losses import Confidence, LossDetails, Step, chain_of_rows
 from harness.tasks.model_inputs import ModelInputs
 from harness.tasks.outcomes import Batch, Columns, RowAnswer, StoredOutcomes, Tensors, TextAnswer
 from harness.tasks.parity import Inputs, Probe, class_probe
+from harness.tasks.roles.reading import Reading
 from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples
 from harness.types import ModelVariant, TensorSpec

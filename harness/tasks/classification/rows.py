@@ -13,10 +13,10 @@ from pydantic import Field
 
 from harness.system.strict import PositiveInt
 from harness.tasks.encoding import EncodedDataset, encode_texts, fields_of
-from harness.tasks.family import Reading
 from harness.tasks.label_values import form_of
 from harness.tasks.labels import LabelReader, choose_reading, distinct_labels, mismatch
 from harness.tasks.model_inputs import ModelInputs
+from harness.tasks.roles.reading import Reading
 from harness.tasks.rows import DataTable, refuse
 from harness.tasks.rowwise import OF_ALL, PER_ROW, rowwise
 from harness.tasks.samples import Samples, digest_of, draw, read_texts, slice_columns

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from harness.statistics.metrics import Statistic
 from harness.statistics.paired import Mask, Measure, PairedRows, paired_scores
 from harness.tasks.encoding import EncodedDataset
-from harness.tasks.family import Reading, TaskFamily
+from harness.tasks.family import TaskFamily
 from harness.tasks.losses import Confidence, LossDetails, Step, chain_of_rows
 from harness.tasks.model_inputs import ModelInputs
 from harness.tasks.multi_label.outcomes import (
@@ -50,6 +50,7 @@ from harness.tasks.outcomes import (
     matrix_column,
 )
 from harness.tasks.parity import Inputs, Probe
+from harness.tasks.roles.reading import Reading
 from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples
 from harness.types import ModelVariant, TensorSpec

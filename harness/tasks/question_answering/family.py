@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from harness.statistics.metrics import Statistic
 from harness.statistics.paired import Mask
 from harness.tasks.encoding import EncodedDataset
-from harness.tasks.family import Reading, TaskFamily
+from harness.tasks.family import TaskFamily
 from harness.tasks.model_inputs import ModelInputs
 from harness.tasks.outcomes import Batch, RowAnswer, StoredOutcomes, Tensors
 from harness.tasks.parity import Inputs, Probe
@@ -30,6 +30,7 @@ from harness.tasks.question_answering.rows import (
     encode_questions,
     read_questions,
 )
+from harness.tasks.roles.reading import Reading
 from harness.tasks.samples import Samples
 from harness.types import ModelVariant, TensorSpec
 

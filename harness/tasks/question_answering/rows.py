@@ -20,8 +20,8 @@ from pydantic import Field, model_validator
 from harness.errors import DataError
 from harness.system.strict import PositiveInt
 from harness.tasks.encoding import EncodedDataset, EncodedGroup, bucketed, fields_of, make_dataset
-from harness.tasks.family import Reading
 from harness.tasks.model_inputs import ModelInputs
+from harness.tasks.roles.reading import Reading
 from harness.tasks.rows import DataTable, refuse
 from harness.tasks.rowwise import OF_ALL, PER_ROW, cut_by, rowwise
 from harness.tasks.samples import Samples, digest_of, draw, read_texts

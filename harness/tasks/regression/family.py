@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from harness.statistics.metrics import Statistic, regression_statistics
 from harness.statistics.paired import Mask, Measure, PairedRows, paired_scores
 from harness.tasks.encoding import EncodedDataset
-from harness.tasks.family import Reading, TaskFamily
+from harness.tasks.family import TaskFamily
 from harness.tasks.losses import LossDetails, Step, chain_of_rows
 from harness.tasks.model_inputs import ModelInputs
 from harness.tasks.outcomes import Batch, RowAnswer, StoredOutcomes, Tensors, TextAnswer
@@ -34,6 +34,7 @@ from harness.tasks.regression.rows import (
     encode_numbered,
     read_numbered,
 )
+from harness.tasks.roles.reading import Reading
 from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples
 from harness.types import ModelVariant, TensorSpec

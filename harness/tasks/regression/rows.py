@@ -13,8 +13,8 @@ from pydantic import Field
 
 from harness.system.strict import PositiveInt
 from harness.tasks.encoding import EncodedDataset, encode_texts, fields_of
-from harness.tasks.family import Reading
 from harness.tasks.model_inputs import ModelInputs
+from harness.tasks.roles.reading import Reading
 from harness.tasks.rows import DataTable, refuse
 from harness.tasks.rowwise import PER_ROW, rowwise
 from harness.tasks.samples import Samples, digest_of, draw, read_texts, slice_columns

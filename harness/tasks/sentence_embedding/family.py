@@ -13,11 +13,12 @@ from harness.errors import DataError
 from harness.statistics.metrics import Statistic
 from harness.statistics.paired import Mask, Measure, mean_and_tail
 from harness.tasks.encoding import EncodedDataset
-from harness.tasks.family import Reading, TaskFamily
+from harness.tasks.family import TaskFamily
 from harness.tasks.losses import Division, LossDetails, Step
 from harness.tasks.model_inputs import ModelInputs
 from harness.tasks.outcomes import Batch, RowAnswer, StoredOutcomes, Tensors, TextAnswer
 from harness.tasks.parity import Inputs, Probe
+from harness.tasks.roles.reading import Reading
 from harness.tasks.rows import DataTable
 from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples

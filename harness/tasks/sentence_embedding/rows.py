@@ -15,8 +15,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from harness.errors import CheckpointError
 from harness.system.strict import PositiveInt, Strict, resolve
 from harness.tasks.encoding import EncodedDataset, encode_texts, fields_of
-from harness.tasks.family import Reading
 from harness.tasks.model_inputs import ModelInputs
+from harness.tasks.roles.reading import Reading
 from harness.tasks.rows import DataTable, read_table, read_text, refuse
 from harness.tasks.rowwise import OF_ALL, cut_by, rowwise
 from harness.tasks.samples import Samples, digest_of, draw, read_texts

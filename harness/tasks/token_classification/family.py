@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from harness.statistics.metrics import Statistic
 from harness.statistics.paired import Mask, Measure
 from harness.tasks.encoding import EncodedDataset
-from harness.tasks.family import Reading, TaskFamily
+from harness.tasks.family import TaskFamily
 from harness.tasks.label_values import listed
 from harness.tasks.losses import Division, LossDetails, Step
 from harness.tasks.model_inputs import ModelInputs
 from harness.tasks.outcomes import Batch, Columns, RowAnswer, StoredOutcomes, Tensors, TextAnswer
 from harness.tasks.parity import Inputs, Probe
+from harness.tasks.roles.reading import Reading
 from harness.tasks.rows import DataTable
 from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples

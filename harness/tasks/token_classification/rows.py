@@ -10,9 +10,9 @@ from typing import Literal
 from pydantic import Field
 
 from harness.system.strict import PositiveInt
-from harness.tasks.family import Reading
 from harness.tasks.label_values import form_of, index_of, is_generic
 from harness.tasks.labels import LabelReader
+from harness.tasks.roles.reading import Reading
 from harness.tasks.rows import DataTable, refuse
 from harness.tasks.samples import Samples, digest_of, draw, slice_columns
 from harness.tasks.section import PaddedSection

@@ -9,8 +9,8 @@ import pytest
 
 from harness.errors import DataError
 from harness.study.file import load_study
-from harness.tasks.family import Reading
 from harness.tasks.regression.rows import Regression, read_numbered
+from harness.tasks.roles.reading import Reading
 from harness.tasks.rows import read_table
 from harness.tasks.section import CsvData, JsonLinesData
 
