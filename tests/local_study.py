@@ -52,6 +52,7 @@ def write_local_study(folder: Path, **changes) -> Path:
             }
         ],
         "traffic": {
+            "saturation_shares": [],
             "protocols": ["http", "grpc"],
             "client_batch_sizes": [1, 4],
             "concurrencies": [2],
@@ -112,6 +113,7 @@ def write_pair_study(folder: Path, data: str = "pairs.jsonl", **changes) -> Path
             }
         ],
         "traffic": {
+            "saturation_shares": [],
             "protocols": ["http", "grpc"],
             "client_batch_sizes": [4],
             "concurrencies": [2],
@@ -175,6 +177,7 @@ def write_question_study(folder: Path, **changes) -> Path:
             }
         ],
         "traffic": {
+            "saturation_shares": [],
             "protocols": ["http"],
             "client_batch_sizes": [4],
             "concurrencies": [2],
@@ -304,6 +307,7 @@ def write_words_study(folder: Path) -> Path:
         "families": families,
         "search": "grid",
         "traffic": {
+            "saturation_shares": [],
             "protocols": ["grpc"],
             "client_batch_sizes": [2],
             "concurrencies": [2],

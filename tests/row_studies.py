@@ -29,6 +29,7 @@ TRAFFIC = {
     "concurrencies": [2],
     "duration_s": 0.5,
     "warmup_s": 0.1,
+    "saturation_shares": [],
 }
 
 

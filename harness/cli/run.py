@@ -14,7 +14,7 @@ from harness.cli.options import (
     Verbose,
     with_option_groups,
 )
-from harness.cli.session import FolderOptions, RunOptions, run_to_verdict
+from harness.cli.session import FolderOptions, NoSaturation, RunOptions, run_to_verdict
 from harness.flow.card import DEMO as CARD_DEMO
 from harness.flow.card import QUICK as CARD_QUICK
 from harness.study import Study
@@ -60,6 +60,7 @@ def demo(
     folder: FolderOptions,
     generators: GeneratorOptions,
     repository: Repository = DEFAULT_REPOSITORY,
+    no_saturation: NoSaturation = False,
     verbose: Verbose = False,
 ) -> int:
     """Train, distil, export, serve and measure small example models, and decide."""
@@ -67,7 +68,11 @@ def demo(
     if quick:
         study = quick_study(study)
     options = RunOptions(
-        folder=folder, generators=generators, repository=repository, verbose=verbose
+        folder=folder,
+        generators=generators,
+        repository=repository,
+        no_saturation=no_saturation,
+        verbose=verbose,
     )
     return run_to_verdict(study, options, CARD_QUICK if quick else CARD_DEMO)
 
@@ -76,6 +81,7 @@ def quick_study(study: Study) -> Study:
     """The same models with a coarser sweep of shorter trials."""
     document = study.model_dump(mode="json")
     document["traffic"] |= {"concurrencies": [1, 8], "duration_s": 1.0, "warmup_s": 0.3}
+    document["traffic"] |= {"saturation_shares": [0.4, 0.8]}
     document["serving"] |= {"queue_delays_us": [0], "instance_counts": [1]}
     return parse_study(document, source="--quick")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -59,6 +59,13 @@ from harness.tracking.record import Tracker, check_trackers, track
 from harness.types import Decision
 from harness.types.card import CardPlan
 
+NoSaturation = Annotated[
+    bool,
+    typer.Option(
+        "--no-saturation",
+        help="Do not measure latency over rate after the verdict (the study's saturation_shares).",
+    ),
+]
 EXIT_CODES = {
     Decision.PASS: EXIT_OK,
     Decision.FAIL: EXIT_OBJECTIVE_NOT_MET,
@@ -93,6 +100,7 @@ class RunOptions:
     generators: GeneratorOptions = field(default_factory=GeneratorOptions)
     cpus: CpuOptions = field(default_factory=CpuOptions)
     telemetry: TelemetryOptions = field(default_factory=TelemetryOptions)
+    no_saturation: NoSaturation = False
     verbose: Verbose = False
 
 
@@ -119,6 +127,7 @@ def run_to_verdict(study: Study, options: RunOptions, card: CardPlan | None = No
         settings = make_settings(
             options.repository, options.generators, options.cpus, progress=progress
         )
+        settings = replace(settings, saturation=not options.no_saturation)
         check_inputs(study, settings.inputs)
         with (
             watched(settings, options.telemetry) as settings,

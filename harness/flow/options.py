@@ -74,6 +74,8 @@ class RunSettings:
     workers: int | None = None
     """Load generator processes, instead of the study's."""
     grpc: GrpcImplementation = GrpcImplementation.NATIVE
+    saturation: bool = True
+    """Measure latency over rate after the verdict, where the study names shares to measure at."""
     keep_records: bool = False
     """Write every request of every trial to Parquet."""
     progress: ProgressSink = field(default=ignore_progress)

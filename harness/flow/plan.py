@@ -67,10 +67,9 @@ def plan_run(
     Raises:
         UsageError: nothing to plan from, or a question that cannot be answered.
     """
-    trials = [
-        one for one in run.trials if not question.variants or one.trial.variant in question.variants
-    ]
-    known = sorted({one.trial.variant for one in run.trials})
+    asked = question.variants
+    trials = [one for one in run.every_trial if not asked or one.trial.variant in asked]
+    known = sorted({one.trial.variant for one in run.every_trial})
     unknown = sorted(set(question.variants) - set(known))
     if unknown and known:
         raise UsageError(
@@ -145,7 +144,7 @@ def _left_out(run: StoredRun, question: PlanQuestion, planned: set[str]) -> tupl
         asked = not question.variants or variant.name in question.variants
         if variant.name in planned or variant.pipeline_of or not asked:
             continue
-        own = [one for one in run.trials if one.trial.variant == variant.name]
+        own = [one for one in run.every_trial if one.trial.variant == variant.name]
         if not own:
             why = "no trial measured it"
         elif not any(one.valid for one in own):

@@ -18,6 +18,7 @@ from harness.flow.manifest import describe_run
 from harness.flow.null_model import measure_overhead
 from harness.flow.options import RunSettings
 from harness.flow.preparation import PreparedFamily, prepare
+from harness.flow.saturation import measure_saturation
 from harness.flow.scoring import score_family
 from harness.flow.serving import Served, serve, uses_cache
 from harness.flow.sweep import decide_family, trial_runner
@@ -63,7 +64,9 @@ def run_study(
                 decide_family(study, family, runner, folder, settings, served.served_as)
                 for family in served.families
             )
-    folder.write_verdicts(verdicts)
+            folder.write_verdicts(verdicts)
+            if settings.saturation:
+                measure_saturation(study, served.families, verdicts, runner, folder, settings)
     if card is not None:
         measure_card(study, served.families, folder, card, settings.progress)
     write_results(folder.path)

@@ -136,7 +136,7 @@ class TrialRunner:
         return result
 
     def settle(self, trial: Trial, slo: ServiceLevelObjective) -> TrialResult:
-        """Measure a trial that no search asks for, and put it into the journal.
+        """A trial that no search asks for: measured and journalled, unless the journal has it.
 
         Where its load was not steady yet it is measured once more, after a longer warm-up: the
         journal keeps both, and the second counts.
@@ -144,16 +144,22 @@ class TrialRunner:
         Raises:
             ServerError: the server died.
         """
-        result = self.measure(trial, slo)
-        self._folder.journal.add(result)
+        result = self._journalled(trial, slo)
         steadier = after_longer_warm_up(result)
         if steadier is None:
             return result
-        self._settings.warn(
-            f"{trial.trial_id}: the load was not steady yet when the window opened; it is measured "
-            f"again after {seconds(steadier.workload.min_warmup_s)} s of warm-up"
-        )
-        result = self.measure(steadier, slo)
+        if steadier.trial_id not in self._folder.journal.trials:
+            self._settings.warn(
+                f"{trial.trial_id}: the load was not steady yet when the window opened; it is "
+                f"measured again after {seconds(steadier.workload.min_warmup_s)} s of warm-up"
+            )
+        return self._journalled(steadier, slo)
+
+    def _journalled(self, trial: Trial, slo: ServiceLevelObjective) -> TrialResult:
+        known = self._folder.journal.trials.get(trial.trial_id)
+        if known is not None and known.sha256 == self.sha256(trial):
+            return known
+        result = self.measure(trial, slo)
         self._folder.journal.add(result)
         return result
 

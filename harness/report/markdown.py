@@ -99,6 +99,7 @@ def _cost(page: Page) -> Iterator[str]:
 def _evidence(family: FamilyPage) -> Iterator[str]:
     yield f"## Evidence: {text(family.name)}"
     yield from _quality(family)
+    yield from _titled("Latency over rate", family.rates)
     yield from _titled("Cold start", family.cold_start)
     for table in family.card.tables if family.card else ():
         yield from _titled(table.caption, table)

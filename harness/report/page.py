@@ -19,6 +19,7 @@ from harness.report.card.values import cards_of
 from harness.report.cost.section import CostSection, cost_section
 from harness.report.findings import Finding, Setting, finding_of
 from harness.report.plots.base import Plot, VariantStyle, styles_of
+from harness.report.plots.saturation import saturation_plot
 from harness.report.plots.series import seconds_plot, start_plots
 from harness.report.plots.server import batches_plot, pipeline_plot, split_plot
 from harness.report.plots.tradeoffs import quality_plot, throughput_plots
@@ -39,6 +40,7 @@ from harness.report.tables.provenance import (
     when,
 )
 from harness.report.tables.quality import consistency_table, models_table, task_table
+from harness.report.tables.saturation import saturation_table
 from harness.report.tables.trials import RejectedGroup, rejected_groups, trials_table
 from harness.report.tables.trust import spans_table, trust_table
 from harness.runs.folder import StoredRun
@@ -59,6 +61,10 @@ class FamilyPage:
     styles: tuple[VariantStyle, ...]
     quality: Plot | None
     throughput: tuple[Plot, ...]
+    over_rate: Plot | None
+    """Latency over rate in open loops, measured after the verdict; None where it was not."""
+    rates: Table | None
+    """The same as a table."""
     split: Plot | None
     batches: Plot | None
     starts: tuple[Plot, ...]
@@ -97,7 +103,7 @@ class FamilyPage:
     @property
     def plots(self) -> tuple[Plot, ...]:
         """Every plot of the family."""
-        throughput = (self.quality, *self.throughput, self.split, self.batches)
+        throughput = (self.quality, *self.throughput, self.over_rate, self.split, self.batches)
         lost = self.lost.plots if self.lost else ()
         card = self.card.plots if self.card else ()
         last = (self.pipeline_bars, *self.starts, self.seconds, *lost, *card)
@@ -151,7 +157,7 @@ def page_of(
         families=tuple(
             _family_page(run, family, number) for number, family in enumerate(families, start=1)
         ),
-        trials=trials_table(run.trials, run.overheads, _judged(families)),
+        trials=trials_table(run.every_trial, run.overheads, _judged(families)),
         artefacts=artefacts_table(run.variants),
         environment=environment_table(run.manifest),
         study=study_yaml(run.manifest),
@@ -172,6 +178,8 @@ def _family_page(run: StoredRun, family: FamilyResults, number: int) -> FamilyPa
         styles=tuple(styles.values()),
         quality=quality_plot(family, styles),
         throughput=throughput_plots(family, styles),
+        over_rate=saturation_plot(family, styles),
+        rates=saturation_table(family),
         split=split_plot(family),
         batches=batches_plot(family),
         starts=start_plots(family, styles),
@@ -200,8 +208,8 @@ def _judged(families: Sequence[FamilyResults]) -> list[str]:
 def _facts(run: StoredRun) -> tuple[Setting, ...]:
     """The line under the title."""
     environment = run.manifest.get("environment") or {}
-    invalid = sum(not result.valid for result in run.trials)
-    trials = count(len(run.trials)) + (f" ({count(invalid)} invalid)" if invalid else "")
+    invalid = sum(not result.valid for result in run.every_trial)
+    trials = count(len(run.every_trial)) + (f" ({count(invalid)} invalid)" if invalid else "")
     known = (
         ("Started", when(run.manifest.get("created_utc"))),
         ("Variants served", count(len(run.variants))),

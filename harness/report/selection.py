@@ -63,6 +63,9 @@ class FamilyResults:
     relabellings: tuple[Relabelling, ...] = ()
     tasks: tuple[TaskEntry, ...] = ()
     """lm-eval's, as each variant answered them."""
+    saturation: tuple[TrialResult, ...] = ()
+    """Open loops after the verdict by variant and rising rate; where one was measured again after
+    a longer warm-up, that one."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -178,7 +181,15 @@ def _family(run: StoredRun, name: str) -> FamilyResults:
         failed=tuple(one for one in run.failed if one.family == name),
         relabellings=tuple(one for one in run.relabellings if one.family == name),
         tasks=tuple(one for one in run.tasks if one.variant in {v.name for v in variants}),
+        saturation=_saturation(run, name),
     )
+
+
+def _saturation(run: StoredRun, name: str) -> tuple[TrialResult, ...]:
+    own = [one for one in run.saturation if one.trial.family == name]
+    last = {(one.trial.variant, one.trial.workload.rate_per_s or 0.0): one for one in own}
+    order = list(dict.fromkeys(one.trial.variant for one in own))
+    return tuple(last[key] for key in sorted(last, key=lambda key: (order.index(key[0]), key[1])))
 
 
 def alone_of(family: FamilyResults, pipeline: TrialResult) -> TrialResult | None:

@@ -20,6 +20,7 @@ from harness.study import Study
 from harness.study.objective import parse_objective
 from harness.system.storage import replace_text, storage_errors
 from harness.types import (
+    SATURATION,
     BatchConsistency,
     ColdStart,
     Decision,
@@ -50,6 +51,7 @@ class StoredRun:
     scores: tuple[QualityScore, ...]
     consistency: tuple[BatchConsistency, ...]
     trials: tuple[TrialResult, ...]
+    """What the search asked for; in the run of `harness load`, its one trial."""
     verdicts: tuple[Verdict, ...]
     decision: Decision
     interrupted: bool = False
@@ -73,6 +75,14 @@ class StoredRun:
     """Of variants whose outputs seem to stand for other classes than they are called by."""
     tasks: tuple[TaskEntry, ...] = ()
     """lm-eval's, one per variant; their scores are among `scores`."""
+    saturation: tuple[TrialResult, ...] = ()
+    """Open loops of the winners and the teachers after the verdict, for planning; none in older
+    runs."""
+
+    @property
+    def every_trial(self) -> tuple[TrialResult, ...]:
+        """The search's trials, then those that followed it."""
+        return (*self.trials, *self.saturation)
 
 
 class RunFolder:
@@ -172,7 +182,7 @@ def read_run(path: Path) -> StoredRun:
             *(score for task in journal.tasks.values() for score in task.scores),
         ),
         consistency=tuple(c for entry in journal.quality.values() for c in entry.consistency),
-        trials=tuple(journal.trials.values()),
+        trials=tuple(t for t in journal.trials.values() if t.trial.stage != SATURATION),
         verdicts=verdicts,
         decision=overall_decision(verdicts),
         interrupted=document is None,
@@ -187,6 +197,7 @@ def read_run(path: Path) -> StoredRun:
         failed=tuple(journal.failed.values()),
         relabellings=tuple(e.relabelling for e in journal.quality.values() if e.relabelling),
         tasks=tuple(journal.tasks.values()),
+        saturation=tuple(t for t in journal.trials.values() if t.trial.stage == SATURATION),
     )
 
 

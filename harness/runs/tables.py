@@ -32,7 +32,7 @@ def write_tables(run: StoredRun, folder: Path) -> None:
         StorageError: they cannot be written.
     """
     for name, table in (
-        ("trials", trials_table(run.trials, run.variants)),
+        ("trials", trials_table(run.every_trial, run.variants)),
         ("quality", quality_table(run.scores)),
         ("pairs", pairs_table(run.pairs)),
         ("losses", losses_table(run.losses)),

@@ -54,6 +54,7 @@ class ServingSpace(Strict):
 
 Rate = Annotated[float, Field(gt=0, le=1e6)]
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, le=1.5)]
 DEFAULT_CLIENT_BATCHES = [1, 4, 8, 16]
 
 
@@ -147,6 +148,16 @@ class Traffic(Strict):
     confirm_duration_s: Annotated[float, Field(gt=0, le=86400)] | None = Field(
         None, description="Longest fresh measurement of the winner; default: twice duration_s."
     )
+    saturation_shares: list[Share] = Field(
+        [0.3, 0.5, 0.7, 0.85],
+        description="After the verdict each family's winner and its teacher are measured once more "
+        "in an open loop (Poisson arrivals), at these shares of the highest throughput that the "
+        "search found for them: latency over rate, for planning. They decide nothing. An empty "
+        "list measures none.",
+    )
+    saturation_duration_s: Annotated[float, Field(gt=0, le=86400)] | None = Field(
+        None, description="Length of each of these measurements; default: duration_s."
+    )
     workers: Annotated[int, Field(ge=1, le=64)] = Field(1, description="Load generator processes.")
 
     @model_validator(mode="after")
@@ -154,6 +165,8 @@ class Traffic(Strict):
         problems = self._open_gaps() if self.load is LoadMode.OPEN else self._open_leftovers()
         if self.trace_unit is not None and not self.is_trace:
             problems.append("trace_unit: only for arrivals: trace:FILE")
+        if len(set(self.saturation_shares)) < len(self.saturation_shares):
+            problems.append("saturation_shares: the same share twice")
         if self.batch_mix and self.client_batch_sizes != DEFAULT_CLIENT_BATCHES:
             problems.append("batch_mix draws the client batch sizes: leave client_batch_sizes out")
         if problems:

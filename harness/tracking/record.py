@@ -131,7 +131,7 @@ def record_of(folder: Path) -> RunRecord:
         tags=_tags(run),
         parameters=dict(_flat(study)),
         metrics=dict(_metrics(run)),
-        trials=trials_table(run.trials, run.variants),
+        trials=trials_table(run.every_trial, run.variants),
         quality=quality_table(run.scores),
         artefacts=tuple(folder / name for name in ARTEFACTS if (folder / name).is_file()),
     )
@@ -157,8 +157,8 @@ def _metrics(run: StoredRun) -> Iterator[tuple[str, float]]:
         # Not below the value's own name: MLflow's stores make a folder of what has something below.
         if score.relative_to_teacher is not None:
             yield f"quality_vs_teacher/{name}", score.relative_to_teacher
-    yield "trials", len(run.trials)
-    yield "trials_invalid", sum(not result.valid for result in run.trials)
+    yield "trials", len(run.every_trial)
+    yield "trials_invalid", sum(not result.valid for result in run.every_trial)
 
 
 def _verdict_metrics(

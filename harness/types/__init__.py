@@ -17,6 +17,7 @@ from harness.types.latency import (
     SparseHistogram,
 )
 from harness.types.trials import (
+    SATURATION,
     STEADIER_REPEAT,
     ColdStart,
     GeneratorHealth,
@@ -65,6 +66,7 @@ from harness.types.workloads import (
 __all__ = [
     "FREE_SIZE",
     "RESPONSE",
+    "SATURATION",
     "SCHEDULE_DELAY",
     "SERVICE",
     "SPANS",

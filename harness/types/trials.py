@@ -260,6 +260,11 @@ STEADIER_REPEAT = 3
 smaller repeats are the search's own."""
 
 
+SATURATION = "saturation"
+"""Stage of the open loops that follow a verdict, for planning: no search and no verdict reads
+them."""
+
+
 @dataclass(frozen=True)
 class Trial:
     """variant x serving config x workload: a point to be measured."""
@@ -270,14 +275,18 @@ class Trial:
     workload: Workload
     stage: str = "sweep"
     """Which part of the search asked for it: workload, protocol, serving, refine, confirm,
-    grid."""
+    grid; or `SATURATION`, after the search."""
     repeat: int = 0
 
     @property
     def trial_id(self) -> str:
-        """Deterministic, so that a resumed run finds what it measured."""
+        """Deterministic, so that a resumed run finds what it measured.
+
+        What follows the search has its stage in its name: a search never takes it for its own.
+        """
+        stage = f"-{self.stage}" if self.stage == SATURATION else ""
         repeat = f"-r{self.repeat}" if self.repeat else ""
-        return f"{self.variant}--{self.serving.label}--{self.workload.label}{repeat}"
+        return f"{self.variant}--{self.serving.label}--{self.workload.label}{stage}{repeat}"
 
     @property
     def after_longer_warm_up(self) -> bool:

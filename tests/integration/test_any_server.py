@@ -38,7 +38,7 @@ def harness(*arguments):
 SERVING = {"max_batch_sizes": [8], "queue_delays_us": [0, 500]}
 """Two serving configurations, which only a server with model control can be put through."""
 TRAFFIC = {"protocols": ["http"], "client_batch_sizes": [1, 4], "concurrencies": [2],
-           "duration_s": 0.5, "warmup_s": 0.1}  # fmt: skip
+           "duration_s": 0.5, "warmup_s": 0.1, "saturation_shares": [0.4]}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,10 @@ def test_a_triton_with_model_control_is_swept_and_left_as_it_was(
     measured = [one for one in run.trials if one.requests]
     assert all(one.server.requests and one.failures == 0 for one in measured)
     digests = {variant.name: variant.sha256 for variant in run.variants}
-    assert all(one.sha256 == digests[one.trial.variant] for one in run.trials)
+    assert all(one.sha256 == digests[one.trial.variant] for one in run.every_trial)
+    rates = [one.trial.workload.rate_per_s for one in run.saturation]
+    assert len(rates) >= 2, "the winner and the teacher, in open loops"
+    assert all(rates)
     with TritonClient(own_triton.endpoint) as client:
         states = {one.name: one.state for one in client._client.get_model_repository_index().models}
         assert states["own-teacher-fp32"] == "READY"

@@ -24,8 +24,12 @@ pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("server_environment")]
 
 @pytest.fixture(scope="module")
 def study(local_study):
-    """Of two families, already exported."""
-    return local_study.with_name("both.yaml")
+    """Of two families, already exported; an open loop follows each verdict."""
+    document = yaml.safe_load(local_study.with_name("both.yaml").read_text())
+    document["traffic"] |= {"saturation_shares": [0.4], "saturation_duration_s": 0.4}
+    path = local_study.with_name("with_rates.yaml")
+    path.write_text(yaml.safe_dump(document))
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +131,25 @@ def test_the_sweep_covers_batches_and_protocols_and_confirms_the_winner(finished
     verdict = json.loads((finished[1] / "verdict.json").read_text())
     recommended = trials[trials.trial_id == verdict["recommended"]].iloc[0]
     assert recommended["stage"] == "confirm"
+
+
+def test_winner_and_teacher_are_measured_in_open_loops_after_the_verdict(finished):
+    run = read_run(finished[1])
+    winners = {one.recommended for one in run.verdicts}
+    wanted = {one.trial.variant for one in run.trials if one.trial.trial_id in winners}
+    wanted |= {"own-teacher-fp32", "lm-teacher-fp32"}
+    assert {one.trial.variant for one in run.saturation} == wanted
+    for one in run.saturation:
+        asked = one.trial.workload
+        alike = [r for r in run.trials if r.trial.variant == one.trial.variant and r.valid]
+        highest = max(r.throughput_requests_per_s for r in alike)
+        assert asked.rate_per_s <= 0.4 * highest * 1.01
+        assert one.requests
+    listed = pd.read_csv(finished[1] / "trials.csv")
+    assert set(listed[listed.stage == "saturation"].trial_id) == {
+        one.trial.trial_id for one in run.saturation
+    }
+    assert "### Latency over rate" in (finished[1] / "report.md").read_text(encoding="utf-8")
 
 
 def test_what_the_server_itself_costs_stands_beside_each_trial(finished):

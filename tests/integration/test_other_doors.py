@@ -206,7 +206,7 @@ def strangers_study(folder: Path, **named: dict[str, str]) -> Path:
         folder,
         serving={"max_batch_sizes": [8], "queue_delays_us": [0, 500], "instance_counts": [1]},
         traffic={"protocols": ["http"], "client_batch_sizes": [4], "concurrencies": [2],
-                 "duration_s": 0.5, "warmup_s": 0.1},
+                 "duration_s": 0.5, "warmup_s": 0.1, "saturation_shares": []},
     )  # fmt: skip
     document = yaml.safe_load(study.read_text())
     for model in document["families"][0]["models"]:

@@ -31,6 +31,8 @@ _SWEEP = (
     "  client_batch_sizes: [1]",
     "  concurrencies: [1, 64]",
     "  duration_s: 5           # at most: a trial ends as soon as it is decided",
+    "  # After the verdict: latency over rate, at shares of the highest throughput found.",
+    "  saturation_shares: [0.3, 0.5, 0.7, 0.85]",
 )
 
 

@@ -54,6 +54,9 @@ class Runner:
         return self.digest
 
     def settle(self, trial, slo):
+        known = self.trials.get(trial.trial_id)
+        if known is not None and known.sha256 == self.digest:
+            return known
         self.asked.append(trial)
         result = dataclasses.replace(measure(TRIAL), trial=trial, sha256=self.digest)
         self.trials[trial.trial_id] = result

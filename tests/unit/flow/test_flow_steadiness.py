@@ -41,7 +41,7 @@ class Scripted(TrialRunner):
     def __init__(self, unsteady):
         self.warned, self.kept, self.asked = [], [], []
         self._settings = RunSettings(warn=self.warned.append)
-        self._folder = SimpleNamespace(journal=SimpleNamespace(add=self.kept.append))
+        self._folder = SimpleNamespace(journal=SimpleNamespace(add=self.kept.append, trials={}))
         self._unsteady = unsteady
 
     def measure(self, trial, slo):

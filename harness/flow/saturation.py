@@ -1,0 +1,59 @@
+"""The open loops that follow the verdicts, measured where the journal lacks them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.flow.options import RunSettings
+from harness.flow.preparation import PreparedFamily
+from harness.flow.trial import TrialRunner
+from harness.planning.saturation import SaturationTerms, saturation_trials
+from harness.runs.folder import RunFolder
+from harness.study import Study, variants_of
+from harness.types import SATURATION, Progress, Trial, Verdict
+
+
+def measure_saturation(
+    study: Study,
+    families: Sequence[PreparedFamily],
+    verdicts: Sequence[Verdict],
+    runner: TrialRunner,
+    folder: RunFolder,
+    settings: RunSettings,
+) -> None:
+    """Measure each family's winner and teacher at shares of the throughput that was found.
+
+    Every trial is in the journal before the next one begins, and a resumed run measures only what
+    is missing. Nothing is decided by them.
+
+    Raises:
+        ServerError: the server died.
+    """
+    for prepared, verdict in zip(families, verdicts, strict=True):
+        trials = trials_after(study, prepared, verdict, folder)
+        for done, trial in enumerate(trials):
+            stage = f"latency over rate of {prepared.family.name}"
+            settings.progress(Progress(stage, done, len(trials), trial.trial_id))
+            runner.settle(trial, study.objective_of(prepared.family))
+
+
+def trials_after(
+    study: Study, prepared: PreparedFamily, verdict: Verdict, folder: RunFolder
+) -> list[Trial]:
+    """The open loops that follow a family's verdict; of variants that are served."""
+    traffic = study.traffic_of(prepared.family)
+    served = {variant.name for variant in prepared.variants}
+    return saturation_trials(
+        verdict,
+        [
+            one
+            for one in folder.journal.trials.values()
+            if one.trial.variant in served and one.trial.stage != SATURATION
+        ],
+        variants_of(prepared.family.teacher),
+        SaturationTerms(
+            shares=traffic.saturation_shares,
+            duration_s=traffic.saturation_duration_s or traffic.duration_s,
+            max_in_flight=traffic.max_in_flight,
+        ),
+    )
