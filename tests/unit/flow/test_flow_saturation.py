@@ -1,4 +1,4 @@
-"""The open loops after the verdicts: journalled one by one, and only what is missing is measured."""
+"""The open loops after the verdicts: each in the journal, and only what is missing is measured."""
 
 import dataclasses
 from types import SimpleNamespace
