@@ -13,9 +13,10 @@ from harness.planning.capacity.demand import parse_rate
 from harness.report.capacity.section import capacity_section
 from harness.report.page import page_of
 from harness.runs.documents import read_document
-from harness.runs.folder import RunFolder, read_run
+from harness.runs.folder import JOURNAL, RunFolder, read_run
+from harness.runs.journal import Journal
 from harness.study.objective import parse_objective
-from harness.types import Role, ServingConfig
+from harness.types import SATURATION, Role, ServingConfig
 from harness.types.capacity import CapacityPlan
 from harness.types.estimates import Demand
 from tests.samples import sample_variant
@@ -74,6 +75,20 @@ def test_the_picture_has_every_measured_point_and_the_bound(folder):
     assert plot.layout["shapes"][0]["y0"] == 30.0
     assert "capacity-1" in page_of(run, plan).plots
     assert page_of(run).capacity is None
+
+
+def test_open_loops_after_the_verdict_are_fitted_to_and_drawn_as_measured(folder):
+    server = SimulatedServer(ServingConfig(8), lambda rows, _: (3.0 + rows) / 1e3)
+    after = measure(server, seed=9, rate_per_s=200.0, requests=1500, stage=SATURATION)
+    with RunFolder(folder, Journal.read(folder / JOURNAL)) as run:
+        run.journal.add(after)
+    stored = read_run(folder)
+    assert [one.trial.trial_id for one in stored.saturation] == [after.trial.trial_id]
+    (one,) = plan_run(stored, PlanQuestion(Demand(100.0)), lambda _: None).deployments
+    (point,) = (point for point in one.measured if point.open_loop)
+    assert point.trial_id == after.trial.trial_id
+    assert point.latency_ms.value == after.latency.percentiles["p95"].value_ms
+    assert point.predicted_ms == pytest.approx(point.latency_ms.value, rel=0.25)
 
 
 def test_each_family_is_planned_for_its_own_objective(folder):
