@@ -28,7 +28,7 @@ from rows import Row, run_as_command, show, skip
 from harness.errors import HarnessError
 from harness.flow.lm_evaluation import ROWS_PER_REQUEST, evaluation_serving
 from harness.flow.options import RunSettings, ignore_progress
-from harness.flow.preparation import prepare
+from harness.flow.preparation import prepare_alone
 from harness.flow.serving import serve
 from harness.quality.lm_eval.model import ServedLM
 from harness.quality.lm_eval.tasks import LoadedTask, TaskRequest, lm_eval_quiet, load_tasks
@@ -38,7 +38,7 @@ from harness.serving.embedded.environment import ensure_server_environment
 from harness.study.file import load_study
 from harness.system.storage import bundled
 from harness.tasks.tokenizers import load_tokenizer
-from harness.types import Progress
+from harness.types import Precision, Progress
 
 FAMILY, MODEL = "prose", "prose-teacher"
 FEWEST_WORDS = 12
@@ -104,12 +104,13 @@ def _served(folder: Path, options: argparse.Namespace) -> Iterator[tuple[Run, Pa
     def tell(step: Progress) -> None:
         print(step.stage, step.note, file=sys.stderr)
 
-    (prepared,) = prepare(study, repository=folder / "models", progress=tell, only_family=FAMILY)
+    alone = f"{MODEL}-{Precision.FP32}"
+    prepared = prepare_alone(study, alone, repository=folder / "models", progress=tell)
     checkpoint = build_reference([MODEL], seed=study.seed, progress=tell).checkpoints[MODEL]
     environment = ensure_server_environment(tell)
     settings = RunSettings(folder / "models", progress=tell)
     with serve([prepared], environment, settings, log_file=folder / "log") as served:
-        variant = prepared.teacher
+        (variant,) = prepared.variants
         serving = evaluation_serving("cpu")
         served.load(variant, serving)
         tokenizer = load_tokenizer(checkpoint)

@@ -108,8 +108,8 @@ def _measure(plan: LoadPlan, path: Path, settings: RunSettings) -> TrialResult:
         raise UsageError("neither a study nor --url")
     family = plan.study.family_of(plan.name)
     check_served(plan.workload, plan.serving, family)
-    check_embedded(plan.study)
-    check_inputs(plan.study, settings.inputs)
+    check_embedded(plan.study.alone(plan.name))
+    check_inputs(plan.study, settings.inputs, only=plan.name)
     trial = Trial(plan.name, family.name, plan.serving, plan.workload, stage="load")
     with RunFolder.create(path, new_manifest(plan.study)) as folder:
         return measure_once(plan.study, trial, folder, settings)
@@ -136,7 +136,7 @@ def _groups(plan: LoadPlan, settings: RunSettings) -> Sequence[Group]:
         return read_payloads(plan.source.payloads)
     if plan.study is None:
         raise UsageError("neither a study nor --payloads")
-    check_inputs(plan.study, settings.inputs)
+    check_inputs(plan.study, settings.inputs, only=plan.name)
     return payloads_for(plan.study, plan.name, settings.progress, settings.inputs)
 
 

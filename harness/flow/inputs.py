@@ -172,23 +172,31 @@ def _without_sizes(config: Any) -> Any:
 REFERENCE_COLUMNS = {"topics": ("text", "label"), "prose": ("text",)}
 
 
-def check_inputs(study: Study, inputs: StudyInputs | None = None) -> None:
+def check_inputs(
+    study: Study, inputs: StudyInputs | None = None, *, only: str | None = None
+) -> None:
     """Look at every checkpoint and data file of the user's own; the embedded ones are ours.
 
     Args:
         study: what is about to be run.
         inputs: keeps the samples that were read, for the preparation of the models.
+        only: one variant, where nothing else of the study is to be started. Of the family's
+            teacher only the classes are then looked at, and neither other models, nor the study's
+            traffic, nor training data.
 
     Raises:
         StudyError: with every problem of all of them.
         MissingExtraError: the packages that open and export them are not installed.
     """
     require_extra("torch", "transformers", "onnx")
-    problems = [problem for family in study.families for problem in _traffic(study, family)]
     inputs = inputs or StudyInputs()
-    for family in study.families:
+    problems: list[str] = []
+    if only is None:
+        problems += [problem for family in study.families for problem in _traffic(study, family)]
+    model = None if only is None else study.alone(only).families[0].models[0].name
+    for family in study.families if only is None else [study.family_of(only)]:
         with inputs.reading():
-            problems += _problems(study, family, inputs)
+            problems += _problems(study, family, inputs, model)
     if problems:
         raise StudyError(f"study {study.name}", list(dict.fromkeys(problems)))
 
@@ -217,14 +225,18 @@ def _traffic(study: Study, family: Family) -> Iterator[str]:
         yield f"family {family.name}, traffic: {_with_step(error)}"
 
 
-def _problems(study: Study, family: Family, inputs: StudyInputs) -> Iterator[str]:
-    """Each checkpoint, and the data against each checkpoint's own labels."""
+def _problems(study: Study, family: Family, inputs: StudyInputs, only: str | None) -> Iterator[str]:
+    """Each checkpoint, and the data against each checkpoint's own labels.
+
+    With `only` it is that model's, and of the teacher what its classes say of the labels.
+    """
     own_data = not isinstance(family.task.data, ReferenceData)
     yield from _unknown_slices(family)
     teacher_labels: Sequence[str] | None = None
     reader: LabelReader | None = None
     for model in teacher_first(family.models):
-        if model.reference_name:
+        is_asked = only in {None, model.name}
+        if model.reference_name or not (is_asked or model.role is Role.TEACHER):
             continue
         folder, labels = None, None
         try:
@@ -245,11 +257,12 @@ def _problems(study: Study, family: Family, inputs: StudyInputs) -> Iterator[str
                 yield f"family {family.name}, data: {_with_step(error)}"
             else:
                 reader = reader or (samples.reader if model.role is Role.TEACHER else None)
-                if folder is not None:
+                if folder is not None and is_asked:
                     yield from _encoding(family, model, folder, samples, inputs)
         if model.role is Role.TEACHER:
             teacher_labels = labels
-    yield from _training(family, teacher_labels, reader)
+    if only is None:
+        yield from _training(family, teacher_labels, reader)
 
 
 def _encoding(

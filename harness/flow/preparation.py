@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import CheckpointError, HarnessError
-from harness.export.checkpoint import Checkpoint, open_checkpoint
+from harness.export.checkpoint import Checkpoint, inspect_checkpoint, open_checkpoint
 from harness.export.tensorrt import PlanSettings, plan_home
 from harness.export.variants import ExportJob, export_variants
 from harness.flow.ensembles import PreparedPipeline, is_pipeline, prepare_pipeline, text_groups
@@ -138,16 +138,6 @@ class PreparedFamily:
             for name, error in self.failures.items()
         )
 
-    def demand(self, variant: str) -> None:
-        """Make sure that a variant is there.
-
-        Raises:
-            HarnessError: why it could not be exported.
-        """
-        for name in (variant, variant.removesuffix(PIPELINE_SUFFIX)):
-            if name in self.failures:
-                raise self.failures[name]
-
     @property
     def served(self) -> tuple[ModelVariant, ...]:
         """Every model that can be asked: the variants, and their pipelines."""
@@ -171,10 +161,9 @@ def prepare(
     repository: Path,
     progress: ProgressSink,
     warn: WarningSink = ignore_warning,
-    only_family: str | None = None,
     inputs: StudyInputs | None = None,
 ) -> tuple[PreparedFamily, ...]:
-    """Make every artefact of the study (or of one family of it) exist in the repository.
+    """Make every artefact of the study exist in the repository.
 
     A variant that cannot be exported is left out and told, with its reason. Samples that `inputs`
     already holds are not read again.
@@ -184,27 +173,40 @@ def prepare(
         ParityError: it disagrees with its checkpoint.
         EnvironmentFailure: a TensorRT plan is asked for where none can be built.
     """
-    families = [family for family in study.families if only_family in {None, family.name}]
-    if any(plans_of(family) for family in families):
+    if any(plans_of(family) for family in study.families):
         plan_home()  # before models are trained in vain
-    opened = open_families(study, families, progress, warn, inputs)
+    opened = open_families(study, study.families, progress, warn, inputs)
     for one in opened:
         _tell_what_is_cut(one.models, progress)
-    return tuple(
-        _export_family(
-            one,
-            repository,
-            serving=serving_configs(study.serving_of(one.family))[0],
-            plans=_plan_settings(study, one.family),
-            progress=progress,
-        )
-        for one in opened
-    )
+    return tuple(_export_family(study, one, repository, progress) for one in opened)
 
 
-def _plan_settings(study: Study, family: Family) -> PlanSettings:
-    space = study.serving_of(family)
-    return PlanSettings(tuple(space.max_batch_sizes), study.seed)
+def prepare_alone(
+    study: Study,
+    variant: str,
+    *,
+    repository: Path,
+    progress: ProgressSink,
+    warn: WarningSink = ignore_warning,
+    inputs: StudyInputs | None = None,
+) -> PreparedFamily:
+    """Make one variant (or the ensemble around one) exist in the repository, and nothing else.
+
+    No other model is trained, opened or exported; of the teacher only the names of its classes
+    are read, by which the labels are.
+
+    Raises:
+        StudyError: no model of the study has such a variant.
+        CheckpointError: it cannot be exported.
+        ParityError: it disagrees with its checkpoint.
+        EnvironmentFailure: it is a TensorRT plan, and none can be built here.
+    """
+    if variant in plans_of(study.family_of(variant)):
+        plan_home()
+    opened = _open_alone(study, variant, progress, inputs or StudyInputs())
+    _warn_of([opened], warn)
+    _tell_what_is_cut(opened.models, progress)
+    return _export_family(study, opened, repository, progress, leave_out=False)
 
 
 @dataclass(frozen=True)
@@ -249,10 +251,15 @@ def open_families(
         OpenedFamily(family, _open_models(study, family, bundle, inputs), bundle)
         for family in families
     ]
+    _warn_of(opened, warn)
+    return opened
+
+
+def _warn_of(opened: Sequence[OpenedFamily], warn: WarningSink) -> None:
+    """Say what to know of each tokenizer, and of labels that could have been read otherwise."""
     for model in (model for family in opened for model in family.models):
         for note in filter(None, (model.tokenizer_note, model.samples.label_note)):
             warn(f"{model.model.name}: {note}")
-    return opened
 
 
 def _open_models(
@@ -276,17 +283,33 @@ def payloads_for(
     Raises:
         StudyError: no model of the study has such a variant.
     """
-    family = study.family_of(variant)
-    bare = variant.removesuffix(PIPELINE_SUFFIX) if is_pipeline(study, variant) else variant
-    model = next(one for one in family.models if bare in variants_of(one))
-    alone = family.model_copy(update={"models": [model]})
-    bundle = _reference_bundle(study, [alone], progress)
-    opened = _open_model(study, family, model, bundle, inputs or StudyInputs())
-    if bare != variant:
-        task, samples = family.task, opened.samples
+    (opened,) = _open_alone(study, variant, progress, inputs or StudyInputs()).models
+    if is_pipeline(study, variant):
+        task, samples = study.family_of(variant).task, opened.samples
         texts = family_of(task).asked_texts(task, samples, opened.checkpoint.folder)
         return text_groups(texts, samples.pairs, opened.dataset)
     return [group.inputs for group in opened.dataset.groups]
+
+
+def _open_alone(
+    study: Study, variant: str, progress: ProgressSink, inputs: StudyInputs
+) -> OpenedFamily:
+    """The family of a variant with its model alone, the labels read as for the family's teacher."""
+    (family,) = study.alone(variant).families
+    (model,) = family.models
+    teacher = study.family_of(variant).teacher
+    # An embedded model's classes are known by name, so its teacher need not be trained for them.
+    named_by = [] if model.reference_name or teacher.name == model.name else [teacher]
+    needed = family.model_copy(update={"models": [*named_by, model]})
+    bundle = _reference_bundle(study, [needed], progress)
+    with inputs.reading():
+        reader = None
+        for one in named_by:
+            folder = _embedded_folder(one, bundle)
+            names = inspect_checkpoint(one, folder, task=family.task).label_names
+            reader = _samples(study, family, one, names, bundle, inputs).reader
+        opened = _open_model(study, family, model, bundle, inputs, reader)
+    return OpenedFamily(family, (opened,), bundle)
 
 
 def _reference_bundle(
@@ -308,24 +331,39 @@ def _open_model(
     teacher: LabelReader | None = None,
 ) -> OpenedModel:
     """Open a checkpoint and encode the data with its own tokenizer and its own order of labels."""
-    data = family.task.data
-    name = model.reference_name
-    own_folder = bundle.checkpoints[name] if bundle and name else None
-    data_file = bundle.data[data.name] if bundle and isinstance(data, ReferenceData) else None
-    checkpoint = open_checkpoint(model, folder=own_folder, task=family.task)
-    samples = inputs.samples(
-        family.task,
-        seed=study.seed,
-        label_names=checkpoint.label_names,
-        data_file=data_file,
-        model=model.name,
-        teacher=teacher,
-    )
+    checkpoint = open_checkpoint(model, folder=_embedded_folder(model, bundle), task=family.task)
+    samples = _samples(study, family, model, checkpoint.label_names, bundle, inputs, teacher)
     dataset = inputs.encoded(family.task, samples, model, checkpoint.folder)
     note = tokenizer_note(
         family.task, samples, checkpoint.folder, trust_remote_code=model.trust_remote_code
     )
     return OpenedModel(model, checkpoint, samples, dataset, note)
+
+
+def _embedded_folder(model: Model, bundle: ReferenceBundle | None) -> Path | None:
+    """Where an embedded model lies; None for the user's own."""
+    return bundle.checkpoints[model.reference_name] if bundle and model.reference_name else None
+
+
+def _samples(
+    study: Study,
+    family: Family,
+    model: Model,
+    label_names: Sequence[str] | None,
+    bundle: ReferenceBundle | None,
+    inputs: StudyInputs,
+    teacher: LabelReader | None = None,
+) -> Samples:
+    """The rows of a family's data, with the labels as a model's classes have them."""
+    data = family.task.data
+    return inputs.samples(
+        family.task,
+        seed=study.seed,
+        label_names=label_names,
+        data_file=bundle.data[data.name] if bundle and isinstance(data, ReferenceData) else None,
+        model=model.name,
+        teacher=teacher,
+    )
 
 
 def _tell_what_is_cut(models: Sequence[OpenedModel], progress: ProgressSink) -> None:
@@ -336,19 +374,23 @@ def _tell_what_is_cut(models: Sequence[OpenedModel], progress: ProgressSink) -> 
 
 
 def _export_family(
+    study: Study,
     opened_family: OpenedFamily,
     repository: Path,
-    *,
-    serving: ServingConfig,
-    plans: PlanSettings,
     progress: ProgressSink,
+    *,
+    leave_out: bool = True,
 ) -> PreparedFamily:
+    """Export a family; without `leave_out` the first artefact that fails ends it."""
     family = opened_family.family
+    space = study.serving_of(family)
+    serving = serving_configs(space)[0]
+    plans = PlanSettings(tuple(space.max_batch_sizes), study.seed)
     variants: list[ModelVariant] = []
     by_variant: dict[str, OpenedModel] = {}
     pipelines: list[PreparedPipeline] = []
     failures: dict[str, HarnessError] = {}
-    leave_out = leaving_out(family, failures, progress)
+    failed = leaving_out(family, failures, progress) if leave_out else None
     for opened in opened_family.teacher_first:
         job = ExportJob(
             opened.model,
@@ -360,7 +402,7 @@ def _export_family(
             repository=repository,
             plans=plans,
         )
-        made = export_variants(job, progress, leave_out)
+        made = export_variants(job, progress, failed)
         for variant in made:
             write_config(variant, serving)
             by_variant[variant.name] = opened
@@ -368,7 +410,9 @@ def _export_family(
                 try:
                     pipelines.append(_pipeline(family, variant, opened, serving))
                 except CheckpointError as error:
-                    leave_out(f"{variant.name}{PIPELINE_SUFFIX}", error)
+                    if failed is None:
+                        raise
+                    failed(f"{variant.name}{PIPELINE_SUFFIX}", error)
         variants += made
     return PreparedFamily(
         family=family,

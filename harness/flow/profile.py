@@ -14,7 +14,7 @@ from harness.errors import RunFolderError, UsageError
 from harness.flow.card import FamilySubject, card_serving, family_subjects, preload_for
 from harness.flow.inputs import check_inputs
 from harness.flow.options import ProgressSink, RunSettings
-from harness.flow.preparation import PreparedFamily, prepare
+from harness.flow.preparation import PreparedFamily, prepare_alone
 from harness.profiling.operators import profile_artefact, profile_checkpoint
 from harness.profiling.roofline import machine_roofline
 from harness.profiling.scaling import measure_scaling
@@ -65,13 +65,12 @@ def profile_variant(
         RunFolderError: the folder holds something already.
         EnvironmentFailure: the model cannot be loaded or run.
     """
-    family_of = study.family_of(variant)
-    if variant in plans_of(family_of):
+    if variant in plans_of(study.family_of(variant)):
         raise UsageError(
             f"{variant} is a TensorRT plan, and profiles are made by PyTorch and ONNX Runtime",
             next_step=f"profile its graph: --variant {variant.removesuffix(PLAN_SUFFIX)}",
         )
-    check_inputs(study, settings.inputs)
+    check_inputs(study, settings.inputs, only=variant)
     with storage_errors(folder):
         if folder.exists() and any(folder.iterdir()):
             raise RunFolderError(
@@ -79,14 +78,13 @@ def profile_variant(
                 next_step="choose another --out",
             )
         folder.mkdir(parents=True, exist_ok=True)
-    (family,) = prepare(
+    family = prepare_alone(
         study,
+        variant,
         repository=settings.repository,
         progress=settings.progress,
-        only_family=family_of.name,
         inputs=settings.inputs,
     )
-    family.demand(variant)
     profile = _profile(study, family, variant, folder, settings.progress, plan)
     write_profile(profile, folder)
     return profile

@@ -17,7 +17,7 @@ from harness.flow.losses import trace_losses
 from harness.flow.manifest import describe_run
 from harness.flow.null_model import measure_overhead
 from harness.flow.options import RunSettings
-from harness.flow.preparation import PreparedFamily, prepare
+from harness.flow.preparation import PreparedFamily, prepare, prepare_alone
 from harness.flow.saturation import measure_saturation
 from harness.flow.scoring import score_family
 from harness.flow.serving import Served, serve, uses_cache
@@ -105,18 +105,17 @@ def card_study(study: Study, folder: RunFolder, settings: RunSettings, plan: Car
 def measure_once(
     study: Study, trial: Trial, folder: RunFolder, settings: RunSettings
 ) -> TrialResult:
-    """Measure one trial of one variant, whatever its quality."""
+    """Measure one trial of one variant, whatever its quality; nothing else is exported."""
     with (
         _served_into(
             study,
             folder,
             settings,
-            only_family=trial.family,
+            only=trial.variant,
             response_cache=trial.serving.response_cache,
         ) as served,
         trial_runner(study, served, folder, settings) as runner,
     ):
-        served.families[0].demand(trial.variant)
         result = runner.settle(trial, study.objective_of(study.family_of(trial.variant)))
     write_tables(read_run(folder.path), folder.path)
     return result
@@ -133,13 +132,7 @@ def export_study(study: Study, settings: RunSettings) -> tuple[PreparedFamily, .
         StorageError: the repository cannot be written.
     """
     check_inputs(study, settings.inputs)
-    families = prepare(
-        study,
-        repository=settings.repository,
-        progress=settings.progress,
-        warn=settings.warn,
-        inputs=settings.inputs,
-    )
+    families = _prepared(study, settings)
     for family in families:
         for variant in family.variants:
             groups = [group.inputs for group in family.datasets[variant.name].groups]
@@ -167,12 +160,13 @@ def _served_into(
     folder: RunFolder,
     settings: RunSettings,
     *,
-    only_family: str | None = None,
+    only: str | None = None,
     external: ExternalStudy | None = None,
     response_cache: bool | None = None,
 ) -> Iterator[Served]:
     """Prepare and serve a study, with the artefacts in the folder's journal and manifest.
 
+    With `only` it is one variant, or one ensemble, and what that needs.
     The server has a response cache as the study says, or as `response_cache` does.
     """
     if external is not None:
@@ -181,14 +175,7 @@ def _served_into(
         yield served
         return
     environment = ensure_server_environment(settings.progress)
-    families = prepare(
-        study,
-        repository=settings.repository,
-        progress=settings.progress,
-        warn=settings.warn,
-        only_family=only_family,
-        inputs=settings.inputs,
-    )
+    families = _prepared(study, settings, only)
     own = {"environment": {"server_environment": environment.digest}}
     _write_down(study, folder, families, own, settings)
     log_file = folder.path / "logs" / "triton.log"
@@ -198,6 +185,20 @@ def _served_into(
         families, environment, settings, log_file=log_file, response_cache=response_cache
     ) as served:
         yield served
+
+
+def _prepared(
+    study: Study, settings: RunSettings, only: str | None = None
+) -> tuple[PreparedFamily, ...]:
+    """Every family with its artefacts in the repository; with `only` that variant alone."""
+    repository, progress = settings.repository, settings.progress
+    warn, inputs = settings.warn, settings.inputs
+    if only is None:
+        return prepare(study, repository=repository, progress=progress, warn=warn, inputs=inputs)
+    alone = prepare_alone(
+        study, only, repository=repository, progress=progress, warn=warn, inputs=inputs
+    )
+    return (alone,)
 
 
 def _write_down(

@@ -226,6 +226,28 @@ class Study(Strict):
         own = family.teacher_counts
         return not students or (self.teacher_counts if own is None else own)
 
+    def alone(self, variant: str) -> Self:
+        """The study with one variant and nothing else: one family, one model, one artefact.
+
+        Args:
+            variant: of a model of the study, or the ensemble around one.
+
+        Raises:
+            StudyError: no model of the study has such a variant.
+        """
+        family = self.family_of(variant)
+        bare = variant.removesuffix(PIPELINE_SUFFIX) if family.ensemble else variant
+        model, precision, form = next(
+            (model, *artefact)
+            for model in family.models
+            for artefact in model.artefacts
+            if variant_name(model, *artefact) in {variant, bare}
+        )
+        own = model.model_copy(update={"precisions": [precision], "formats": [form]})
+        is_ensemble = variant_name(model, precision, form) != variant
+        family = family.model_copy(update={"models": [own], "ensemble": is_ensemble})
+        return self.model_copy(update={"families": [family]})
+
     def serving_of(self, family: Family) -> ServingSpace:
         """The family's own serving space, or the study's."""
         return family.serving or self.serving
