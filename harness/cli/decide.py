@@ -11,10 +11,9 @@ from harness.cli.console import print_blocks, print_json, print_line
 from harness.cli.options import AsJson
 from harness.errors import EXIT_OBJECTIVE_NOT_MET, EXIT_OK, EXIT_UNDECIDED
 from harness.flow.review.decisions import review_runs
+from harness.flow.review.page import write_decision
 from harness.planning.review.ranking import parse_weights
-from harness.report.review.decision import build_decision
 from harness.report.terminal.review import decision_blocks
-from harness.runs.documents import write_document
 from harness.types import Decision
 
 
@@ -48,14 +47,12 @@ def decide(
     asked = parse_weights(weights) if weights is not None else None
     review = review_runs(run_folders, weights=asked, kpis=kpi or ())
     folder = out or run_folders[-1]
-    folder.mkdir(parents=True, exist_ok=True)
-    document = write_document(folder, "decide", review)
-    html, markdown = build_decision(review, folder)
+    written = write_decision(review, folder)
     if as_json:
         print_json(review)
     else:
         print_blocks(*decision_blocks(review, folder))
-        print_line(f"{html}\n{markdown}\n{document}")
+        print_line(f"{written.html}\n{written.markdown}\n{written.document}")
     decisions = {matrix.decision for matrix in review.matrices}
     if Decision.FAIL in decisions:
         return EXIT_OBJECTIVE_NOT_MET

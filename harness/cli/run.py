@@ -17,10 +17,14 @@ from harness.cli.options import (
 from harness.cli.session import FolderOptions, NoSaturation, RunOptions, run_to_verdict
 from harness.flow.card import DEMO as CARD_DEMO
 from harness.flow.card import QUICK as CARD_QUICK
+from harness.flow.plan import PlanQuestion
 from harness.study import Study
 from harness.study.file import load_study, parse_study
 from harness.study.objective import parse_objective
 from harness.system.storage import bundled
+from harness.types.estimates import Demand
+
+DEMO_DEMAND = Demand(rate_per_s=2000.0, peak_factor=3.0)
 
 
 @with_option_groups
@@ -63,7 +67,11 @@ def demo(
     no_saturation: NoSaturation = False,
     verbose: Verbose = False,
 ) -> int:
-    """Train, distil, export, serve and measure small example models, and decide."""
+    """Train, distil, export, serve and measure small example models, decide, and plan.
+
+    The plan is for an example demand, 2,000 requests/s and 3 times that at the peak; harness plan
+    answers for another one.
+    """
     study = load_study(bundled("studies/reference.yaml"))
     if quick:
         study = quick_study(study)
@@ -74,7 +82,8 @@ def demo(
         no_saturation=no_saturation,
         verbose=verbose,
     )
-    return run_to_verdict(study, options, CARD_QUICK if quick else CARD_DEMO)
+    card = CARD_QUICK if quick else CARD_DEMO
+    return run_to_verdict(study, options, card, PlanQuestion(DEMO_DEMAND))
 
 
 def quick_study(study: Study) -> Study:

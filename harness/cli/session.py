@@ -33,11 +33,14 @@ from harness.errors import (
     HarnessError,
     RunFolderError,
 )
+from harness.flow.conclusion import Conclusion, conclude_run
 from harness.flow.external.study import ExternalStudy
 from harness.flow.inputs import check_embedded, check_inputs
 from harness.flow.manifest import new_manifest, without_secrets
+from harness.flow.plan import PlanQuestion
 from harness.flow.pricing import priced_study
 from harness.flow.run import run_study, write_results
+from harness.report.terminal.capacity import plan_table
 from harness.report.terminal.run import (
     card_table,
     cold_start_table,
@@ -104,13 +107,19 @@ class RunOptions:
     verbose: Verbose = False
 
 
-def run_to_verdict(study: Study, options: RunOptions, card: CardPlan | None = None) -> int:
+def run_to_verdict(
+    study: Study,
+    options: RunOptions,
+    card: CardPlan | None = None,
+    question: PlanQuestion | None = None,
+) -> int:
     """Run the whole study and print how it ended.
 
     Args:
         study: what is run.
         options: how.
         card: ends the run with a report card.
+        question: ends it with a plan that answers this, and with the decision page.
 
     Returns:
         The exit code of its verdict.
@@ -140,8 +149,9 @@ def run_to_verdict(study: Study, options: RunOptions, card: CardPlan | None = No
             except (KeyboardInterrupt, HarnessError):
                 keep_what_there_is(folder)
                 raise
+        concluded = conclude_run(folder.path, question, progress) if question else None
     run = read_run(folder.path)
-    print_outcome(run, folder.path, as_json=kept.as_json, verbose=options.verbose)
+    print_outcome(run, folder.path, concluded, as_json=kept.as_json, verbose=options.verbose)
     tell_trackers(folder.path, kept.trackers)
     return EXIT_CODES[run.decision]
 
@@ -179,7 +189,14 @@ def open_folder(
     return folder
 
 
-def print_outcome(run: StoredRun, path: Path, *, as_json: bool, verbose: bool) -> None:
+def print_outcome(
+    run: StoredRun,
+    path: Path,
+    concluded: Conclusion | None = None,
+    *,
+    as_json: bool,
+    verbose: bool,
+) -> None:
     """Print how a run ended.
 
     For a person: the verdict, one line per variant and the report's path, after the long tables
@@ -187,8 +204,14 @@ def print_outcome(run: StoredRun, path: Path, *, as_json: bool, verbose: bool) -
     """
     if as_json:
         document = verdict_document(run.verdicts)
-        found = {"pairs": run.pairs, "losses": run.losses, "failed": run.failed}
-        found |= {"relabellings": run.relabellings}
+        found: dict[str, object] = {
+            "pairs": run.pairs,
+            "losses": run.losses,
+            "failed": run.failed,
+            "relabellings": run.relabellings,
+        }
+        if concluded is not None:
+            found |= {"plan": concluded.plan_file, "decision": concluded.decision.html}
         print_json({"run": str(path), **document, **found})
         return
     if verbose:
@@ -198,7 +221,12 @@ def print_outcome(run: StoredRun, path: Path, *, as_json: bool, verbose: bool) -
             *([cold_start_table(run)] if run.cold_starts else []),
         )
     print_blocks(verdict_summary(run), verdict_table(run))
+    if concluded is not None and concluded.plan is not None:
+        print_blocks(plan_table(concluded.plan))
     print_line(f"report: {path / 'report.html'}")
+    if concluded is not None:
+        print_line(f"plan: {concluded.plan_file or f'none: {concluded.why_no_plan}'}")
+        print_line(f"decision page: {concluded.decision.html}")
 
 
 def tell_trackers(path: Path, trackers: Sequence[Tracker]) -> None:
