@@ -41,7 +41,7 @@ from harness.types.limits import (
     lost_share,
     stolen_per_second,
 )
-from harness.words.numbers import asked, latency, number, percent, seconds
+from harness.words.numbers import asked, count, latency, number, percent, seconds
 
 GENERATOR_CPU_AIM = 0.60
 """Cores per process that the number of workers in a remedy aims at."""
@@ -88,7 +88,7 @@ def _server_broken(load: LoadResult, _: ServerMetrics, __: Workload) -> Iterator
     if not total:
         yield "no request completed within the window: raise duration_s"
     elif failed > BROKEN_FAILURE_SHARE * total:
-        yield f"{failed:,} of {total:,} requests failed{first}: see the server's log"
+        yield f"{count(failed)} of {count(total)} requests failed{first}: see the server's log"
 
 
 def _counters_reset(_: LoadResult, server: ServerMetrics, __: Workload) -> Iterator[str]:
@@ -115,9 +115,10 @@ def _answered_from_cache(
     answered = max(load.completed if server.requests is None else server.requests, hits)
     if hits > CACHED_SHARE * answered and not workload.cached_answers:
         yield (
-            f"the response cache answered {hits:,} of {answered:,} requests in the model's place: "
-            "switch it off for this model (response_cache { enable: false }), or say that it is "
-            "what you measure (--response-cache; in a study serving: {response_cache: true})"
+            f"the response cache answered {count(hits)} of {count(answered)} requests in the "
+            "model's place: switch it off for this model (response_cache { enable: false }), or "
+            "say that it is what you measure (--response-cache; in a study serving: "
+            "{response_cache: true})"
         )
 
 
@@ -230,8 +231,9 @@ def _dropped_by_generator(load: LoadResult, _: ServerMetrics, __: Workload) -> I
     ) > _allowed_late_ms(load)
     if load.dropped and lagging:
         yield (
-            f"{load.dropped:,} of {load.dropped + _sent(load):,} requests were dropped while the "
-            f"load generator lagged, so that this says nothing of the server: {_more_room(load)}"
+            f"{count(load.dropped)} of {count(load.dropped + _sent(load))} requests were "
+            "dropped while the load generator lagged, so that this says nothing of the server: "
+            f"{_more_room(load)}"
         )
 
 
@@ -267,11 +269,13 @@ def _counts_disagree(load: LoadResult, server: ServerMetrics, workload: Workload
     slack = COUNT_TOLERANCE * load.completed + COUNT_SKEW_S * rate_per_s
     slack += min(workload.concurrency, load.completed) if _is_closed(workload) else 1
     slack += server.requests_uncertainty
-    numbers = f"Triton answered {server.requests:,} requests, the load generator saw"
+    numbers = f"Triton answered {count(server.requests)} requests, the load generator saw"
     if server.requests > load.completed + sum(load.failures.values()) + slack:
-        yield f"{numbers} {load.completed:,}: keep other clients away from this server"
+        yield f"{numbers} {count(load.completed)}: keep other clients away from this server"
     elif server.requests < load.completed - slack:
-        yield f"{numbers} {load.completed:,}: another server answers too, or counts are missing"
+        yield (
+            f"{numbers} {count(load.completed)}: another server answers too, or counts are missing"
+        )
 
 
 def _is_closed(workload: Workload) -> bool:

@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 
 from harness.types import Progress
+from harness.words.numbers import whole
 
 LOG_COLUMNS = 110
 """Where nobody looks at a terminal, tables keep a width that holds them."""
@@ -119,8 +120,9 @@ class ProgressDisplay:
         left = ""
         if progress.done > 0 and progress.total > progress.done:
             per_step_s = (now - self._stage_started_s) / progress.done
-            left = f", about {per_step_s * (progress.total - progress.done):.0f} s left"
-        say(f"{progress.stage}: {progress.done:.0f}/{progress.total:.0f}{left}  {progress.note}")
+            left = f", about {whole(per_step_s * (progress.total - progress.done))} s left"
+        done = f"{whole(progress.done)}/{whole(progress.total)}"
+        say(f"{progress.stage}: {done}{left}  {progress.note}")
 
     def _finish_stage(self, *, completed: bool) -> None:
         if self._task is not None:
@@ -128,5 +130,5 @@ class ProgressDisplay:
             self._task = None
         if self._stage and completed:
             seconds = time.monotonic() - self._stage_started_s
-            say(f"{self._stage}: done in {seconds:.0f} s")
+            say(f"{self._stage}: done in {whole(seconds)} s")
         self._stage = ""

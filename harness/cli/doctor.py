@@ -19,7 +19,7 @@ from harness.export.tensorrt import plan_home
 from harness.serving.embedded.environment import ensure_server_environment, find_server_environment
 from harness.system import machine
 from harness.system.storage import cache_root
-from harness.words.numbers import number
+from harness.words.numbers import number, whole
 
 NEEDED_GIB = 4
 GENERATOR_SHARE = 4
@@ -138,7 +138,7 @@ def _disk() -> Check:
     free_gib = shutil.disk_usage(parent).free / 2**30
     enough = free_gib >= NEEDED_GIB
     return Check(
-        "disk", "ok" if enough else "missing", f"{free_gib:.0f} GiB free at {root}",
+        "disk", "ok" if enough else "missing", f"{whole(free_gib)} GiB free at {root}",
         "" if enough else f"free {NEEDED_GIB} GiB, or point HARNESS_CACHE_DIR elsewhere",
     )  # fmt: skip
 

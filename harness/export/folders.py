@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from harness.errors import StorageError
 from harness.system.storage import storage_errors
 from harness.types import TensorSpec
+from harness.words.numbers import asked
 
 LOCK_TIMEOUT_S = 1800
 
@@ -35,7 +36,7 @@ def repository_lock(repository: Path, *, timeout_s: float = LOCK_TIMEOUT_S) -> I
             lock.acquire(timeout=timeout_s)
         except Timeout as error:
             raise StorageError(
-                f"another harness has been exporting into {repository} for {timeout_s:.0f} s",
+                f"another harness has been exporting into {repository} for {asked(timeout_s)} s",
                 next_step="wait for it to end, or choose another --repository",
             ) from error
     try:

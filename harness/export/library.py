@@ -29,6 +29,7 @@ from harness.tasks.model_inputs import forward_parameters, model_inputs
 from harness.tasks.registry import family_of
 from harness.tasks.samples import Samples
 from harness.tasks.tokenizers import open_bare
+from harness.words.numbers import number
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -290,7 +291,7 @@ def foresight_error(name: str, tokens: int, moved: float) -> CheckpointError:
     """That a model is not a causal language model."""
     return CheckpointError(
         f"{name} sees the tokens that it is to predict: changing the last of {tokens} moves the "
-        f"log probability of an earlier one by {moved:.2g}, so its perplexity means nothing",
+        f"log probability of an earlier one by {number(moved)}, so its perplexity means nothing",
         next_step="a masked language model (BERT's) is not a causal language model; one that was "
         "trained as a decoder needs is_decoder: true in its config.json",
     )

@@ -37,7 +37,7 @@ from harness.tasks.encoding import EncodedDataset
 from harness.tasks.family import AnyFamily
 from harness.tasks.parity import Inputs, Probe
 from harness.types import Precision
-from harness.words.numbers import asked_percent, percent
+from harness.words.numbers import asked_percent, number, percent
 
 if TYPE_CHECKING:
     from harness.tasks.graphs import Graph
@@ -199,12 +199,13 @@ def _faults(parity: Parity, tolerance: Tolerance) -> list[str]:
     faults = []
     if tolerance.difference is not None and parity.max_scaled_difference > tolerance.difference:
         faults.append(
-            f"largest difference {parity.max_scaled_difference:.2g}, allowed "
-            f"{tolerance.difference:.2g}"
+            f"largest difference {number(parity.max_scaled_difference)}, allowed "
+            f"{number(tolerance.difference)}"
         )
     if tolerance.relative_rms is not None and parity.relative_rms > tolerance.relative_rms:
         faults.append(
-            f"relative error {parity.relative_rms:.2g}, allowed {tolerance.relative_rms:.2g}"
+            f"relative error {number(parity.relative_rms)}, "
+            f"allowed {number(tolerance.relative_rms)}"
         )
     if parity.agreement < tolerance.agreement:
         faults.append(
@@ -392,7 +393,8 @@ def _how(expected: NDArray[np.float32], got: NDArray[np.float32]) -> str:
         ours, theirs = int(got.argmax()), int(expected.argmax())
         if ours != theirs:
             return f"output {ours} is its highest, for the library output {theirs}"
-    return f"off by up to {difference:.2g}, where the values reach {np.abs(expected).max():.2g}"
+    reach = number(np.abs(expected).max())
+    return f"off by up to {number(difference)}, where the values reach {reach}"
 
 
 def _check_foresight(

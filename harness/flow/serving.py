@@ -24,6 +24,7 @@ from harness.serving.repository import config_override
 from harness.study import Study
 from harness.telemetry.triton import scrape
 from harness.types import ModelVariant, ServingConfig, WireProtocol
+from harness.words.numbers import asked
 
 RESPONSE_CACHE_BYTES = 2**28
 """Size of the embedded server's response cache: far more than a study's answers take."""
@@ -73,7 +74,7 @@ def check_after_failure(server: Server, *, timeout_s: float = DEATH_TIMEOUT_S) -
         if time.monotonic() > deadline:
             raise ServerError(
                 f"Triton (process {server.pid}) still runs, but has answered nothing for "
-                f"{timeout_s:.0f} s",
+                f"{asked(timeout_s)} s",
                 next_step="look at the end of its log: logs/triton.log in the run folder",
             )
         time.sleep(_POLL_S)

@@ -30,6 +30,7 @@ from harness.types.estimates import Interval
 from harness.words.numbers import (
     asked_percent,
     bound,
+    count,
     metric_span,
     metric_title,
     metric_value,
@@ -106,7 +107,11 @@ def _without_interval(constraint: Constraint, score: QualityScore) -> str:
         shown = f"{relative_value(metric, score.relative_to_teacher)} of the teacher's"
     has = f"has {metric_title(metric)} {shown}"
     if score.units == 1:
-        of = "a single sample" if score.samples == 1 else f"one text ({score.samples:,} samples)"
+        of = (
+            "a single sample"
+            if score.samples == 1
+            else f"one text ({count(score.samples)} samples)"
+        )
         return (
             f"{has}, of {of}: that has no interval, so it cannot be told from "
             f"{bound(constraint)}; more texts would tell"
@@ -121,11 +126,11 @@ def _more(needed: float, score: QualityScore) -> str:
     """How many samples would decide, in words; rounded up, for it is an estimate."""
     now = score.samples
     if needed > FARTHEST_FACTOR * now:
-        return f"it lies at the bound, which no number of samples (now {now:,}) will change"
+        return f"it lies at the bound, which no number of samples (now {count(now)}) will change"
     step = 10 ** max(0, math.floor(math.log10(needed)) - 1)
     rounded = max(now + 1, math.ceil(needed / step) * step)
     return (
-        f"about {rounded:,} samples (now {now:,}) decide it with a chance of "
+        f"about {count(rounded)} samples (now {count(now)}) decide it with a chance of "
         f"{asked_percent(POWER)}, if what was measured is the truth"
     )
 

@@ -20,7 +20,15 @@ from harness.metrics import COST, Metric, MetricKind, latency_of, metric_named, 
 from harness.planning.cost.money import usd_per_million
 from harness.types import Constraint, Decision, TrialResult
 from harness.types.estimates import Interval
-from harness.words.numbers import amount, confidence, metric_span, metric_value, with_unit
+from harness.words.numbers import (
+    amount,
+    asked,
+    confidence,
+    count,
+    metric_span,
+    metric_value,
+    with_unit,
+)
 
 CONFIDENCE = 0.95
 
@@ -78,7 +86,7 @@ def error_rate(result: TrialResult) -> Measured | None:
     hits = share * effective
     low = float(stats.beta.ppf(tail, hits, effective - hits + 1)) if failures else 0.0
     high = float(stats.beta.isf(tail, hits + 1, effective - hits)) if failures < total else 1.0
-    dropped = f", {result.dropped:,} of them dropped" if result.dropped else ""
+    dropped = f", {count(result.dropped)} of them dropped" if result.dropped else ""
 
     def without_failures(constraint: Constraint) -> float:
         return -math.log(tail) / constraint.value / total  # none of n bounds it by -ln(tail) / n
@@ -87,7 +95,7 @@ def error_rate(result: TrialResult) -> Measured | None:
         share,
         Interval(share, min(low, share), max(high, share)),
         confidence,
-        f"{failures:,} of {total:,} requests{dropped}",
+        f"{count(failures)} of {count(total)} requests{dropped}",
         None if failures else without_failures,
     )
 
@@ -110,7 +118,7 @@ def cost(result: TrialResult) -> Measured | None:
     if pricing is None or rate.value <= 0:
         return None
     value = usd_per_million(pricing, Interval(rate.value, rate.value, rate.value)).value
-    on = f"{pricing.instance} at {pricing.usd_per_hour:g} USD/h"
+    on = f"{pricing.instance} at {asked(pricing.usd_per_hour)} USD/h"
     return Measured(
         value,
         None if rate.interval is None else usd_per_million(pricing, rate.interval),

@@ -21,6 +21,7 @@ from harness.tasks.encoding import EncodedDataset
 from harness.types import Progress
 from harness.types.card import RepeatedMeasure
 from harness.types.profiles import Scaling, ScalingStep
+from harness.words.numbers import asked, asked_percent
 
 FEWEST_ROUNDS = 6
 MOST_ROUNDS = 24
@@ -103,7 +104,7 @@ def find_knee(
                 len(growth.pairs),
             )
         )
-        wanted = f"{least_growth:.0%}"
+        wanted = f"{asked_percent(least_growth)}"
         if growth.high < least_growth:
             return tuple(steps), batch, f"doubling brings less than {wanted}, with confidence"
         if growth.low < least_growth and growth.value < least_growth:
@@ -112,7 +113,7 @@ def find_knee(
         if batch >= LARGEST_BATCH:
             return tuple(steps), None, f"batch {batch} is the largest that is tried"
         if batch / steps[-1].per_s.value > LONGEST_CALL_S:
-            return tuple(steps), None, f"a call takes over {LONGEST_CALL_S:g} s"
+            return tuple(steps), None, f"a call takes over {asked(LONGEST_CALL_S)} s"
 
 
 def measure_growth(pair: Callable[[], tuple[float, float]], least_growth: float) -> Growth:

@@ -24,6 +24,7 @@ from harness.tasks.registry import family_of
 from harness.tasks.rowwise import take
 from harness.types import BatchConsistency, ModelVariant
 from harness.types.losses import Estimate, LossChain, PairedMeasure, SliceLoss
+from harness.words.numbers import number, whole
 
 
 def loss_chain(steps: Sequence[Step[Any]], *, seed: int) -> LossChain | None:
@@ -191,7 +192,7 @@ def slicings(rows: Rows, teacher: Outcomes, training: Rows | None) -> list[Slici
         found.append(_by_column(name, values, known))
     task, lengths = family_of(teacher.kind), _lengths(rows.texts)
     known_lengths = _lengths(training.texts) if training and task.whole_texts else None
-    found.append(_by_band("characters", lengths, known_lengths, lambda x: f"{x:,.0f}"))
+    found.append(_by_band("characters", lengths, known_lengths, whole))
     if sure := task.confidence(teacher):
         found.append(_by_band(sure.name, sure.values, None, sure.words))
     return [slicing for slicing in found if slicing is not None and len(slicing.slices) > 1]
@@ -206,7 +207,7 @@ def _by_column(name: str, values: Sequence[str], training: Sequence[str] | None)
     numbers = _numbers(values)
     if numbers is not None and len(set(values)) > MOST_VALUES:
         known = _numbers(training) if training else None
-        return _by_band(name, numbers, known, lambda x: f"{x:,.4g}")
+        return _by_band(name, numbers, known, number)
     return _by_value(name, values, training)
 
 

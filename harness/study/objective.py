@@ -40,6 +40,7 @@ from harness.metrics import (
 )
 from harness.system.strict import written
 from harness.types import Constraint, ServiceLevelObjective
+from harness.words.numbers import asked
 
 EXAMPLE = "p95 < 50 ms, accuracy >= 90% of teacher"
 """Also what a study asks for that names no objective."""
@@ -273,7 +274,7 @@ class _Parser:
         if not relative and value > metric.unit.largest:
             most = "is a share and cannot exceed 1 (100%)"
             if not metric.unit.is_share:
-                most = f"cannot exceed {metric.unit.largest:g}"
+                most = f"cannot exceed {asked(metric.unit.largest)}"
             expected = f"expected an amount such as {metric.example}"
             raise self._error(amount, f"{metric.name} {most}", expected)
 

@@ -120,6 +120,11 @@ def count(value: int | None) -> str:
     return MISSING if value is None else f"{value:,}"
 
 
+def whole(value: float | None) -> str:
+    """A number of things or a rough length, rounded to a whole one: `12,345`."""
+    return MISSING if value is None else f"{value:,.0f}"
+
+
 def percent(share: float | None) -> str:
     """A share of one as a percentage with one decimal: `97.2%`.
 

@@ -28,8 +28,8 @@ ALLOWED = {
     # What every task family counts with: no task, no file, no server.
     "statistics": {"errors", "metrics"},
     # Families bring their own sections: a study lies above them.
-    "tasks": {"errors", "metrics", "statistics", "system", "types"},
-    "study": {"errors", "metrics", "system", "tasks", "types"},
+    "tasks": {"errors", "metrics", "statistics", "system", "types", "words"},
+    "study": {"errors", "metrics", "system", "tasks", "types", "words"},
     "runs": {"errors", "metrics", "study", "system", "types"},
     **dict.fromkeys(STAGES, GROUND),
     "report": GROUND | {"runs"},

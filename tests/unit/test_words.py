@@ -1,8 +1,10 @@
+import ast
 import json
 import math
+import re
 import shutil
 import subprocess
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import given
@@ -140,3 +142,39 @@ def test_locusts_page_spells_numbers_as_everything_else_does(tmp_path):
     page, counted, unbounded = json.loads(answer.stdout)
     assert page == [numbers.number(value) for value in values]
     assert (counted, unbounded) == (numbers.count(1234567), numbers.milliseconds(3_600_000.0))
+
+
+NOT_SHOWN = {
+    "types",  # lies below the words; its errors repeat what somebody asked for
+    "cli/route.py",  # a threshold, to be copied into a client: more exact than it need read
+    "planning/rollout",  # guardrails in their owner's own figures
+    "planning/saturation.py",  # rates that will be asked for
+    "planning/space.py",  # a rate that will be asked for
+    "report/tables/provenance.py",  # options of a command, to be typed again
+    "study/objective.py",  # a bound read back from its text
+    "telemetry/exposition/page.py",  # a label of Prometheus
+    "telemetry/prometheus/client.py",  # a time in a query
+}
+ROUNDS = re.compile(r",|,?g|[,+]?\.\d+[fge%]|,?\.?\d*[fge%]")
+
+
+def spelled_outside_the_words():
+    root = Path(numbers.__file__).parents[1]
+    for path in root.rglob("*.py"):
+        name = path.relative_to(root).as_posix()
+        if name.startswith("words/"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FormattedValue) and isinstance(node.format_spec, ast.JoinedStr):
+                spec = "".join(str(getattr(one, "value", "?")) for one in node.format_spec.values)
+                if ROUNDS.fullmatch(spec):
+                    yield name, node.lineno, spec
+
+
+def test_numbers_that_are_shown_are_spelled_by_the_words_alone():
+    found = list(spelled_outside_the_words())
+    kept = {one: {one[0], *map(str, PurePosixPath(one[0]).parents)} & NOT_SHOWN for one in found}
+    shown = [one for one, by in kept.items() if not by]
+    assert not shown, f"use harness.words.numbers: {shown}"
+    unused = NOT_SHOWN.difference(*kept.values())
+    assert not unused, f"nothing to except any more: {sorted(unused)}"

@@ -26,6 +26,7 @@ from harness.errors import ExchangedError, HarnessError
 from harness.load.requests.answers import read_known_answers, write_known_answers
 from harness.serving.external.server import REMOTE_DIGEST, ExternalModel, ExternalServer, describe
 from harness.types import ModelVariant, Precision, TensorSpec
+from harness.words.numbers import number
 
 FOLDER = "probes"
 """Name of the folder of kept answers, in a run folder and in the user's cache."""
@@ -154,8 +155,8 @@ class Identities:
         raise self._exchanged(
             variant,
             "its version and configuration are as they were, but it answers the same rows "
-            f"otherwise than at the start (by {min(differences):.2g} of the largest number in an "
-            f"answer; equal models differ by {known.tolerance:.2g} at most)",
+            f"otherwise than at the start (by {number(min(differences))} of the largest number in "
+            f"an answer; equal models differ by {number(known.tolerance)} at most)",
         )
 
     def _ask(self, model: str, requests: Sequence[Tensors]) -> Answers:
@@ -255,7 +256,7 @@ def _known_as(key: str, answers: Answers, tolerance: float, folders: Sequence[Pa
 def _why(answers: Answers, spread: float) -> str:
     if not any(answers):
         return "it answers no numbers"
-    return f"equal requests are answered differently, by {spread:.2g} of the largest number"
+    return f"equal requests are answered differently, by {number(spread)} of the largest number"
 
 
 def _digest(parts: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ from harness.tasks.rows import DataTable, read_table
 from harness.tasks.samples import Samples
 from harness.tasks.section import PaddedSection, TaskSection
 from harness.tasks.tokenizers import load_tokenizer
+from harness.words.numbers import count
 
 _LENGTHS = (8, 16, 32, 64, 128, 256, 512, 1024)
 """Padded lengths that are proposed."""
@@ -164,4 +165,4 @@ def _length_words(tokens: NDArray[np.int64], most: int) -> str:
     half, usual, longest = (int(np.quantile(tokens, share)) for share in (0.5, 0.95, 1.0))
     words = f"half have at most {half} tokens, 95% at most {usual}, the longest {longest}"
     cut = int((tokens > most).sum())
-    return words + (f"; {cut:,} of {len(tokens):,} are cut" if cut else "")
+    return words + (f"; {count(cut)} of {count(len(tokens))} are cut" if cut else "")

@@ -15,6 +15,7 @@ from harness.metrics import quality_metrics
 from harness.tasks.label_values import listed
 from harness.tasks.registry import family_of
 from harness.tasks.section import TaskSection
+from harness.words.numbers import count, percent
 
 _SPLITS = frozenset(
     {"queries", "test", "dev", "val", "valid", "validation", "eval", "data", "train"}
@@ -95,7 +96,7 @@ def _task_lines(task: FoundTask, teacher: FoundCheckpoint) -> Iterator[str]:
     labels = family_of(task.section).label_words(task.samples)
     notes = {
         "kind": f"of {teacher.written}",
-        "data": f"{len(task.table.rows):,} {'row' if len(task.table.rows) == 1 else 'rows'}",
+        "data": f"{count(len(task.table.rows))} {'row' if len(task.table.rows) == 1 else 'rows'}",
         "text": f"of the columns {listed(task.table.columns)}",
         **dict.fromkeys(("label", "labels", "tags", "score"), labels),
         "retrieval": "the files beside the data",
@@ -114,9 +115,9 @@ def _model_lines(
     yield f"- name: {one.model.name}"
     if one is teacher:
         why = "as you said" if asked.teacher else "the largest"
-        yield f"  role: teacher  # {why}: {own:,} parameters"
+        yield f"  role: teacher  # {why}: {count(own)} parameters"
     else:
-        yield f"  role: student  # {own:,} parameters, {own / most:.0%} of the teacher's"
+        yield f"  role: student  # {count(own)} parameters, {percent(own / most)} of the teacher's"
     yield f"  checkpoint: {_scalar(one.written)}"
     if one is not teacher:
         yield "  precisions: [fp32, int8]  # a variant each"

@@ -24,6 +24,7 @@ from harness.types import (
     TimeSlice,
     Workload,
 )
+from harness.words.numbers import asked
 
 LEAD_S = 0.05
 """From an order to the instant it names: time for it to reach every process."""
@@ -153,7 +154,8 @@ class LoadDriver:
         while missing := [one for one in self._busy if one.index not in self._measured]:
             if self._clock.now_ns() >= deadline_ns:
                 raise missing[0].failure(
-                    f"hangs: its load ended {drain_s:g} s ago, and not all of its requests have"
+                    f"hangs: its load ended {asked(drain_s)} s ago, and not all of its requests "
+                    "have"
                 )
             self._take(until_ns=deadline_ns)
 

@@ -28,6 +28,7 @@ from harness.load.requests.payloads import EncodedRequest, KnownAnswers, Payload
 from harness.load.transports.contract import OutputTensor, RequestFailure, WireAnswer
 from harness.system.storage import whole_file
 from harness.types import FREE_SIZE, Precision, TensorSpec
+from harness.words.numbers import number
 
 _ELEMENTS: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
@@ -178,8 +179,8 @@ def _check_known(
         raise _wrong(
             "wrong_answer",
             output,
-            f"differs by {difference:.3g} from what an independent client was answered "
-            f"(at most {allowed:.3g} is rounding)",
+            f"differs by {number(difference)} from what an independent client was answered "
+            f"(at most {number(allowed)} is rounding)",
         )
 
 

@@ -22,6 +22,7 @@ from harness.load.schedule.shapes import MOST_PER_S, elapsed_at, peak
 from harness.load.schedule.trace import read_trace
 from harness.types import ArrivalKind, ArrivalProcess, LoadMode, Workload
 from harness.types.workloads import check_burstiness, check_mix, check_shape
+from harness.words.numbers import asked, count, seconds
 
 CHUNK = 4096
 """Arrivals drawn at a time: what is in memory of a load that may have millions."""
@@ -111,24 +112,26 @@ def check_workload(workload: Workload) -> None:
         _check_open_loop(workload)
     elif workload.rate_per_s is not None:
         raise UsageError(
-            f"a closed loop at {workload.rate_per_s:g} requests/s: only an open loop has a rate",
+            f"a closed loop at {asked(workload.rate_per_s)} requests/s: only an open loop has "
+            "a rate",
             next_step="leave the rate out, or ask for an open loop",
         )
 
 
 def _check_durations(workload: Workload) -> None:
     if not (isfinite(workload.duration_s) and workload.duration_s > 0):
-        raise UsageError(f"a duration of {workload.duration_s:g} s: it must be above 0")
+        raise UsageError(f"a duration of {asked(workload.duration_s)} s: it must be above 0")
     if not (isfinite(workload.warmup_s) and workload.warmup_s >= 0):
-        raise UsageError(f"a warm-up of {workload.warmup_s:g} s: it must be 0 or more")
+        raise UsageError(f"a warm-up of {asked(workload.warmup_s)} s: it must be 0 or more")
     shortest_s = workload.min_duration_s
     if shortest_s is None:
         return
     if not shortest_s > 0:
-        raise UsageError(f"a shortest duration of {shortest_s:g} s: it must be above 0")
+        raise UsageError(f"a shortest duration of {asked(shortest_s)} s: it must be above 0")
     if shortest_s > workload.duration_s:
         raise UsageError(
-            f"a shortest duration of {shortest_s:g} s in a trial of {workload.duration_s:g} s",
+            f"a shortest duration of {asked(shortest_s)} s in a trial of "
+            f"{asked(workload.duration_s)} s",
             next_step="make the duration longer, or its minimum shorter",
         )
 
@@ -157,11 +160,11 @@ def _check_open_loop(workload: Workload) -> None:
             "an open loop without a rate", next_step="name one, in requests per second, or a trace"
         )
     if not (isfinite(rate_per_s) and rate_per_s > 0):
-        raise UsageError(f"a rate of {rate_per_s:g} requests/s: it must be above 0")
+        raise UsageError(f"a rate of {asked(rate_per_s)} requests/s: it must be above 0")
     peak_per_s = rate_per_s * peak(arrivals.shape)
     if peak_per_s > MOST_PER_S:
         raise UsageError(
-            f"a rate of {peak_per_s:g} requests/s: at most {MOST_PER_S:,} can be asked"
+            f"a rate of {asked(peak_per_s)} requests/s: at most {count(MOST_PER_S)} can be asked"
         )
     if arrivals.kind is ArrivalKind.GAMMA:
         check_burstiness(arrivals.burstiness_cv)
@@ -180,7 +183,7 @@ def _check_trace(workload: Workload) -> None:
     needed_s = workload.warmup_s + workload.duration_s
     if trace.duration_s < needed_s:
         raise UsageError(
-            f"the trace {path} lasts {trace.duration_s:.4g} s, the trial up to {needed_s:.4g} s "
-            f"with its warm-up",
+            f"the trace {path} lasts {seconds(trace.duration_s)} s, the trial up to "
+            f"{seconds(needed_s)} s with its warm-up",
             next_step="make the duration or the warm-up shorter: where a trace ends, the load ends",
         )

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from harness.errors import DataError
 from harness.load.schedule.shapes import MOST_PER_S
 from harness.types import TraceUnit
+from harness.words.numbers import number
 
 NS_PER_UNIT = {
     TraceUnit.S: 10**9,
@@ -110,7 +111,7 @@ def _readings(values: Sequence[Decimal]) -> str:
     """What rate each unit would make of it: `333/s if ms, 0.333/s if s`; what nobody sends last."""
     rates = {unit: _rate_per_s(values, unit) for unit in NS_PER_UNIT}
     likely = {unit: rate for unit, rate in rates.items() if rate <= MOST_PER_S} or rates
-    return ", ".join(f"{rate:,.3g}/s if {unit}" for unit, rate in likely.items())
+    return ", ".join(f"{number(rate)}/s if {unit}" for unit, rate in likely.items())
 
 
 FORMS = (
@@ -157,7 +158,7 @@ def bad_line(path: Path, number: int, why: str) -> DataError:
 
 def _of_json(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[Stamp]:
     key = None
-    for number, line in lines:
+    for at, line in lines:
         try:
             # Text as it stands: a double holds an epoch in nanoseconds to a quarter of a thousand.
             row = json.loads(line, parse_float=str, parse_int=str)
@@ -167,8 +168,8 @@ def _of_json(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[Stamp]:
         if key is None and len(names) == 1:
             key = names[0]
         if key is None or key not in names:
-            raise bad_line(path, number, f'is not a JSON object with a "{key or "timestamp"}"')
-        yield Stamp(number, str(row[key]).strip(), unit_in_name(key)[1])
+            raise bad_line(path, at, f'is not a JSON object with a "{key or "timestamp"}"')
+        yield Stamp(at, str(row[key]).strip(), unit_in_name(key)[1])
 
 
 def _of_csv(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[Stamp]:
@@ -185,16 +186,16 @@ def _of_csv(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[Stamp]:
     else:
         column, unit, width, fraction = 0, None, 1, _HEADERLESS_FRACTION
         lines = chain([first], lines)
-    for number, line in lines:
+    for at, line in lines:
         cells = _with_fraction(_cells(line, delimiter), column, width, fraction)
         if not ours and len(cells) > 1:
-            raise bad_line(path, number, "names no column 'timestamp'")
+            raise bad_line(path, at, "names no column 'timestamp'")
         if column >= len(cells):
-            raise bad_line(path, number, f"has no column {column + 1}, '{names[column]}'")
+            raise bad_line(path, at, f"has no column {column + 1}, '{names[column]}'")
         if len(cells) > width and any(cells[width:]):
             why = f"has {len(cells)} fields for {width} columns: what holds a comma is quoted"
-            raise bad_line(path, number, why)
-        yield Stamp(number, _decimal_point(cells[column], delimiter), unit)
+            raise bad_line(path, at, why)
+        yield Stamp(at, _decimal_point(cells[column], delimiter), unit)
 
 
 def _cells(line: str, delimiter: str) -> list[str]:

@@ -17,7 +17,7 @@ from harness.study.objective import load_clauses
 from harness.types import RESPONSE, Constraint, Decision, ServiceLevelObjective
 from harness.types.capacity import Prediction
 from harness.types.estimates import Demand, Interval
-from harness.words.numbers import amount, latency, span
+from harness.words.numbers import amount, latency, percent, span
 
 SHARES = (0.1, 0.25, 0.4, 0.55, 0.68, 0.78, 0.86, 0.92, 0.97, 1.02)
 """Of one replica's saturation, the rates that a curve is simulated at."""
@@ -106,7 +106,7 @@ def _reason(clause: Constraint, interval: Interval, decision: Decision) -> str:
         Decision.UNDECIDED: "cannot be told from",
     }[decision]
     if clause.metric == DEFAULT_ERROR_RATE.metric:
-        return f"rejected {interval.value:.1%} {word} {amount(clause)}"
+        return f"rejected {percent(interval.value)} {word} {amount(clause)}"
     bounds = span(latency(interval.low), latency(interval.high))
     return f"{clause.metric} {latency(interval.value)} ({bounds}) {word} {amount(clause)}"
 

@@ -22,6 +22,7 @@ from harness.types import (
 )
 from harness.types.capacity import DeploymentPlan, Headroom, MeasuredPoint, Prediction
 from harness.types.estimates import Demand, Interval
+from harness.words.numbers import number, percent
 
 BUDGET = 1_500_000
 """Requests that all curves of a plan may simulate, so that it answers within seconds."""
@@ -217,8 +218,8 @@ def _note(
         parts.append(f"no rate is sure to meet the objective: at the lowest simulated, {reason}")
     if reached.low > most:
         parts.append(
-            f"{reached.low:,.0f} requests/s might do, {reached.low / most - 1:.0%} above the "
-            f"highest that was measured ({most:,.0f}), which is what is planned with"
+            f"{number(reached.low)} requests/s might do, {percent(reached.low / most - 1)} above "
+            f"the highest that was measured ({number(most)}), which is what is planned with"
         )
     return "; ".join([*parts, *(prediction.outside if planned else model.limits)])
 

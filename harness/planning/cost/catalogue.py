@@ -19,6 +19,7 @@ from importlib import resources
 from pathlib import Path
 
 from harness.errors import UsageError
+from harness.words.numbers import asked, asked_percent, number
 
 SHIPPED = "instances.csv"
 COLUMNS = (
@@ -244,18 +245,18 @@ def _implausible(made: InstanceType) -> Iterator[str]:
     each = made.on_demand_usd_per_hour / per
     if not least <= each <= most:
         yield (
-            f"on_demand_usd_per_hour of {made.name} is {each:g} USD per {unit} and hour, where "
-            f"{least:g} to {most:g} is plausible"
+            f"on_demand_usd_per_hour of {made.name} is {number(each)} USD per {unit} and hour, "
+            f"where {asked(least)} to {asked(most)} is plausible"
         )
     spot = made.spot_usd_per_hour
     if spot is None:
         return
     if spot > made.on_demand_usd_per_hour:
-        yield f"spot_usd_per_hour of {made.name} is {spot:g}, more than on demand"
+        yield f"spot_usd_per_hour of {made.name} is {asked(spot)}, more than on demand"
     elif spot < LEAST_SPOT_SHARE * made.on_demand_usd_per_hour:
         yield (
-            f"spot_usd_per_hour of {made.name} is {spot:g}, less than "
-            f"{LEAST_SPOT_SHARE:.0%} of on demand: that is a bid floor, not a price"
+            f"spot_usd_per_hour of {made.name} is {asked(spot)}, less than "
+            f"{asked_percent(LEAST_SPOT_SHARE)} of on demand: that is a bid floor, not a price"
         )
 
 

@@ -153,13 +153,13 @@ def _check_numbers(question: CostQuestion) -> None:
         ("the engineering cost", question.engineering_usd),
     ):
         if not 0 <= value < float("inf"):
-            raise UsageError(f"{what} is {value:g} USD", next_step="it is 0 or more")
+            raise UsageError(f"{what} is {asked(value)} USD", next_step="it is 0 or more")
     tokens = question.tokens_per_inference
     if tokens is not None and not 0 < tokens < float("inf"):
-        raise UsageError(f"{tokens:g} tokens per inference", next_step="it is more than 0")
+        raise UsageError(f"{asked(tokens)} tokens per inference", next_step="it is more than 0")
     if not 0 < question.horizon_months < float("inf"):
         raise UsageError(
-            f"a horizon of {question.horizon_months:g} months", next_step="it is more than 0"
+            f"a horizon of {asked(question.horizon_months)} months", next_step="it is more than 0"
         )
 
 

@@ -29,6 +29,7 @@ from harness.errors import UsageError
 from harness.planning.cost.catalogue import Catalogue, InstanceType
 from harness.types.costs import MeasuredMachine
 from harness.types.estimates import Interval
+from harness.words.numbers import number
 
 BAND = 1.5
 BAND_PER_DOUBLING = 1.15
@@ -140,7 +141,7 @@ def _by_vcpu(measured: MeasuredMachine, to: InstanceType) -> InstanceScaling:
     return InstanceScaling(
         Interval(ratio, ratio / band, ratio * band),
         f"estimate from {measured.title}: {_vcpus(measured.vcpu)} to {_vcpus(to.vcpu)}, "
-        f"within a factor of {band:.2g}",
+        f"within a factor of {number(band)}",
     )
 
 
@@ -157,9 +158,9 @@ def _by_accelerator(measured: MeasuredMachine, to: InstanceType) -> InstanceScal
     return InstanceScaling(
         Interval(count * value, count * low, count * high),
         f"estimate from {measured.title}: {measured.accelerators} {measured.accelerator} to "
-        f"{to.accelerators} {to.accelerator}, {ratios[0]:.2g} times the memory bandwidth and "
-        f"{ratios[1]:.2g} times the FP16 throughput each, within {count * low:.2g} to "
-        f"{count * high:.2g} times",
+        f"{to.accelerators} {to.accelerator}, {number(ratios[0])} times the memory bandwidth and "
+        f"{number(ratios[1])} times the FP16 throughput each, within {number(count * low)} to "
+        f"{number(count * high)} times",
     )
 
 

@@ -30,7 +30,7 @@ from harness.types import (
 from harness.types.losses import Estimate
 from harness.types.review import Change, ComparedMetric, Figure, RunComparison
 from harness.words.labels import trial_words
-from harness.words.numbers import asked_percent, factor
+from harness.words.numbers import asked_percent, factor, number
 
 SAME_SIZE = 0.001
 """Sizes this close are one: an export writes names and dates of a few bytes into its file."""
@@ -402,8 +402,8 @@ def _notes(before: Release, after: Release, metrics: Collection[ComparedMetric])
     chance = 0.025 * sum(one.metric != "size" for one in judged)
     if chance:
         yield (
-            f"{len(judged)} differences have an interval at 95%: about {chance:.1f} of them would "
-            "read as worse by chance alone if nothing had changed"
+            f"{len(judged)} differences have an interval at 95%: about {number(chance)} of them "
+            "would read as worse by chance alone if nothing had changed"
         )
     if any(one.point and one.difference for one in metrics):
         yield (

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from harness.report.cost.words import basis, bounds, paid_back, whole
+from harness.report.cost.words import basis, bounds, paid_back
 from harness.report.tables.model import Cell, Column, Table, numeric, trial_anchor, words
 from harness.types.costs import BreakEven, CostReport, MachineFleet, Saving, VariantCost
 from harness.types.estimates import Interval
-from harness.words.numbers import MISSING, asked, number, percent
+from harness.words.numbers import MISSING, asked, number, percent, whole
 
 
 def costs_table(report: CostReport) -> Table:
@@ -32,7 +32,7 @@ def costs_table(report: CostReport) -> Table:
 
 def _row(one: VariantCost, *, tokens: bool, monthly: bool) -> tuple[Cell, ...]:
     price = (
-        f"{basis(is_estimate=one.is_estimate)}; {one.pricing.usd_per_hour:,.4g} USD/h\n"
+        f"{basis(is_estimate=one.is_estimate)}; {asked(one.pricing.usd_per_hour)} USD/h\n"
         f"{one.region or 'own price'}, {one.price_date}"
     )
     extra: list[Cell] = []

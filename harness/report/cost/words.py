@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from harness.types.costs import BreakEven, MachineFleet
 from harness.types.estimates import Interval
-from harness.words.numbers import count, number, percent, span
+from harness.words.numbers import number, percent, span, whole
 
 ESTIMATE, MEASURED, NEVER = "estimate", "measured", "never"
 
@@ -31,11 +31,6 @@ def machines(fleet: MachineFleet) -> str:
     """`12 (7-23) machines`, with an en dash."""
     said = bounded(fleet.machines, whole)
     return f"{said} {'machine' if said == '1' else 'machines'}"
-
-
-def whole(value: float) -> str:
-    """A number of machines."""
-    return count(round(value))
 
 
 def paid_back(one: BreakEven) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from typing import Any
 from harness.report.selection import FamilyResults, percentile_of
 from harness.types import ModelVariant, Precision, Role, TrialResult
 from harness.words.labels import serving_words, workload_words
-from harness.words.numbers import latency, milliseconds, number, span
+from harness.words.numbers import count, latency, milliseconds, number, span
 
 TEACHER_COLOUR, CONTROL_COLOUR, BASELINE_COLOUR = "--c-blue", "--c-purple", "--ink-soft"
 STUDENT_COLOURS = ("--c-vermillion", "--c-green", "--c-orange", "--c-sky")
@@ -167,7 +167,7 @@ def log_axis(title: str, values: Iterable[float], **own: Any) -> Json:
         type="log",
         range=[math.log10(low), math.log10(high)],
         tickvals=ticks,
-        ticktext=[number(tick) if tick < 1 else f"{tick:,.0f}" for tick in ticks],
+        ticktext=[number(tick) if tick < 1 else f"{count(round(tick))}" for tick in ticks],
         **own,
     )
 

@@ -41,7 +41,7 @@ def kinds_plot(profiles: list[OperatorProfile]) -> Plot:
                 "name": f"batch {profile.batch_size}",
                 "x": shares,
                 "y": [safe(kind) for kind in kinds],
-                "text": [f"{share:.0f}%" if share >= 1 else "" for share in shares],
+                "text": [percent(share / 100) if share >= 1 else "" for share in shares],
                 "textposition": "outside",
                 "cliponaxis": False,
                 "marker": {

@@ -136,7 +136,7 @@ def _chain_row(family: FamilyResults, entry: LossEntry, steps: list[str]) -> tup
             continue
         detail = lost_span(chain.metric, link.loss)
         detail += f"\n{count(link.changed)} changed" if link.changed else ""
-        detail += "" if link.cosine is None else f"\ncosine {link.cosine:.4f}"
+        detail += "" if link.cosine is None else f"\ncosine {number(link.cosine)}"
         cells.append(numeric(lost(chain.metric, link.loss.value), link.loss.value, detail))
     total = chain.total
     cells.append(

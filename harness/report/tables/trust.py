@@ -27,6 +27,7 @@ from harness.types.limits import (
 from harness.words.labels import asked_rate, cached_words, is_open, lost_words, offered_words
 from harness.words.numbers import (
     MISSING,
+    asked,
     asked_percent,
     count,
     milliseconds,
@@ -119,16 +120,16 @@ def _traffic_rows(result: TrialResult) -> Iterator[_Row]:
             f"{number(result.in_flight_mean)} of {count(workload.concurrency)}",
             (
                 f"at least {asked_percent(1 - IDLE_SHARE)}, where an idle slot rests over "
-                f"{IDLE_FLOOR_MS:g} ms"
+                f"{asked(IDLE_FLOOR_MS)} ms"
             ),
             "the load is lighter than it claims to be",
         )
     if is_open(workload):
-        asked = f"at least {asked_percent(1 - RATE_SHORTFALL)}, chance apart"
+        wanted = f"at least {asked_percent(1 - RATE_SHORTFALL)}, chance apart"
         yield (
             "Offered load",
             offered_words(workload, result.offered_requests_per_s),
-            MISSING if asked_rate(workload) is None else asked,
+            MISSING if asked_rate(workload) is None else wanted,
             "the load is lighter than it claims to be",
         )
         yield (

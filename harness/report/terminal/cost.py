@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from rich.table import Table
 
-from harness.report.cost.words import basis, bounds, paid_back, whole
+from harness.report.cost.words import basis, bounds, paid_back
 from harness.types.costs import CostReport, VariantCost
 from harness.types.estimates import Interval
-from harness.words.numbers import MISSING, number, percent
+from harness.words.numbers import MISSING, asked, number, percent, whole
 
 
 def cost_table(report: CostReport) -> Table:
@@ -43,7 +43,7 @@ def _row(one: VariantCost, report: CostReport) -> list[str]:
     cells = [
         one.variant,
         _place(one.instance, is_estimate=one.is_estimate),
-        f"{one.pricing.usd_per_hour:,.4g}",
+        f"{asked(one.pricing.usd_per_hour)}",
         _bounded(one.inferences_per_s),
         _bounded(one.usd_per_million_inferences),
     ]

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from harness.errors import ServerEnvironmentError
 from harness.types import Progress
+from harness.words.numbers import megabytes
 
 SUPPORTED_VERSIONS = ("3.11", "3.12", "3.10")
 """In the order of preference after the interpreter that runs the harness."""
@@ -159,7 +160,7 @@ def check_room(folder: Path) -> None:
     """
     free = shutil.disk_usage(folder).free
     if free < REQUIRED_BYTES:
-        raise _no_space(folder, f"{free / 1e6:.0f} MB are free")
+        raise _no_space(folder, f"{megabytes(free)} MB are free")
 
 
 def install(
@@ -294,7 +295,7 @@ def explain(output: str, folder: Path) -> ServerEnvironmentError:
 
 def _no_space(folder: Path, detail: str) -> ServerEnvironmentError:
     return ServerEnvironmentError(
-        f"disk full: the embedded server's environment needs {REQUIRED_BYTES / 1e6:.0f} MB in "
+        f"disk full: the embedded server's environment needs {megabytes(REQUIRED_BYTES)} MB in "
         f"{folder.parent} ({detail})",
         next_step="free some space there, or set HARNESS_CACHE_DIR to a folder with room",
     )

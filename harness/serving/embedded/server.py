@@ -28,6 +28,7 @@ import psutil
 from harness.errors import ServerError
 from harness.serving.embedded.environment import ServerEnvironment
 from harness.serving.endpoint import Endpoint
+from harness.words.numbers import asked
 
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 
@@ -302,8 +303,8 @@ class EmbeddedTriton:
             self.check()
             if time.monotonic() > deadline:
                 raise ServerError(
-                    f"Triton was not ready after {START_TIMEOUT_S:.0f} s; its log's last lines:\n"
-                    f"{self._last_log_lines()}",
+                    f"Triton was not ready after {asked(START_TIMEOUT_S)} s; its log's last "
+                    f"lines:\n{self._last_log_lines()}",
                     next_step=f"the whole log: {self._log_file}",
                 )
             time.sleep(_POLL_INTERVAL_S)

@@ -42,6 +42,7 @@ from harness.tasks.roles.reading import Reading
 from harness.tasks.samples import Samples
 from harness.types import ModelVariant, TensorSpec
 from harness.types.losses import LossChain
+from harness.words.numbers import number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -211,4 +212,4 @@ class CausalLmFamily(
     def confidence(self, teacher: WindowOutcomes) -> Confidence | None:
         """How many bits the teacher takes for a byte of each window."""
         bits = -teacher.log_likelihood / (np.maximum(teacher.bytes, 1) * np.log(2))
-        return Confidence("teacher's bits per byte", bits, lambda value: f"{value:.2f}")
+        return Confidence("teacher's bits per byte", bits, number)

@@ -36,6 +36,7 @@ from harness.tasks.classification.statistics import (
 )
 from harness.tasks.losses import MOST_EXAMPLES, LossDetails, shortened
 from harness.types.losses import ConfusionShift, Relabelling, WorstExample
+from harness.words.numbers import percent
 
 FEWEST_ROWS = 5
 MOST_RIGHT_BEFORE = 0.2
@@ -280,7 +281,7 @@ def worst_examples(
 
 def _says(names: Sequence[str], distribution: NDArray[np.float64]) -> str:
     best = int(distribution.argmax())
-    return f"{names[best]} ({np.exp(distribution[best]):.0%})"
+    return f"{names[best]} ({percent(np.exp(distribution[best]))})"
 
 
 def class_details(

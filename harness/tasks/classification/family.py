@@ -52,6 +52,7 @@ from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples
 from harness.types import ModelVariant, TensorSpec
 from harness.types.losses import LossChain, Relabelling
+from harness.words.numbers import percent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -283,4 +284,4 @@ class ClassificationFamily(
         if distribution is None:
             return None
         sure = np.exp(distribution).max(axis=1)
-        return Confidence("teacher confidence", sure, lambda share: f"{share:.1%}")
+        return Confidence("teacher confidence", sure, percent)

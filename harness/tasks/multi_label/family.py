@@ -55,6 +55,7 @@ from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples
 from harness.types import ModelVariant, TensorSpec
 from harness.types.losses import LossChain, Relabelling
+from harness.words.numbers import percent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -261,7 +262,7 @@ class MultiLabelFamily(
         """How probable the teacher finds the labels that it gave, all together."""
         if not isinstance(teacher, ScoredLabelSets):
             return None
-        return Confidence("teacher confidence", certainty(teacher), lambda share: f"{share:.1%}")
+        return Confidence("teacher confidence", certainty(teacher), percent)
 
 
 def _more_probable_than_not(logits: NDArray[Any]) -> NDArray[np.int64]:

@@ -39,6 +39,7 @@ from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples
 from harness.types import ModelVariant, TensorSpec
 from harness.types.losses import LossChain
+from harness.words.numbers import asked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,7 +87,7 @@ class RegressionFamily(TaskFamily[Regression, NumberDataset, NumberAnswer, Numbe
         """From where to where the right numbers reach."""
         if not isinstance(samples, NumberedSamples):
             return ""
-        return f"from {min(samples.labels):.4g} to {max(samples.labels):.4g}"
+        return f"from {asked(min(samples.labels))} to {asked(max(samples.labels))}"
 
     def encode(
         self,

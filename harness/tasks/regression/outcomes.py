@@ -26,6 +26,7 @@ from harness.tasks.regression.rows import NumberDataset
 from harness.tasks.rowwise import PER_ROW, Positions, rowwise
 from harness.types import ModelVariant
 from harness.types.losses import WorstExample
+from harness.words.numbers import number
 
 Floats = NDArray[np.float64]
 
@@ -146,9 +147,9 @@ def worst_numbers(
         WorstExample(
             row=int(row),
             text=shortened(texts[row]),
-            label=f"{outcomes.truth[row]:.4g}",
-            teacher_says=f"{teacher.predictions[row]:.4g}",
-            variant_says=f"{outcomes.predictions[row]:.4g}",
+            label=f"{number(outcomes.truth[row])}",
+            teacher_says=f"{number(teacher.predictions[row])}",
+            variant_says=f"{number(outcomes.predictions[row])}",
             loss=float(growth[row]),
         )
         for row in order[:MOST_EXAMPLES]

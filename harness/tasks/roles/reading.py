@@ -16,6 +16,7 @@ from harness.tasks.model_inputs import ModelInputs
 from harness.tasks.roles.base import D, FamilyRole, S
 from harness.tasks.rows import DataTable
 from harness.tasks.samples import Samples
+from harness.words.numbers import count
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -131,7 +132,7 @@ class ReadsRows(FamilyRole, Generic[S, D]):
     def label_words(self, samples: Samples) -> str:
         """What the right answers are and how many of each, in words; empty if there are none."""
         counts = Counter(self.row_labels(samples)).most_common()
-        return listed([f"{name.replace(', ', ' + ')} {count:,}" for name, count in counts])
+        return listed([f"{name.replace(', ', ' + ')} {count(found)}" for name, found in counts])
 
     def token_counts(
         self,

@@ -60,6 +60,7 @@ from harness.tasks.sentence_embedding.rows import (
 )
 from harness.types import ModelVariant, TensorSpec
 from harness.types.losses import LossChain, SliceLoss
+from harness.words.numbers import asked, count, number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -124,7 +125,7 @@ class SentenceEmbeddingFamily(
         if not isinstance(samples, EmbeddingSamples) or samples.scored is None:
             return ""
         scores = samples.scored.scores
-        return f"from {min(scores):.4g} to {max(scores):.4g}"
+        return f"from {asked(min(scores))} to {asked(max(scores))}"
 
     def lacks(self, task: SentenceEmbedding, metric: str) -> str:
         """Scores of pairs, or a retrieval set."""
@@ -165,8 +166,8 @@ class SentenceEmbeddingFamily(
         """The cosines of the vectors with the checkpoint's."""
         near = cosines(np.concatenate(expected), np.concatenate(answered))
         return (
-            f"its vectors have a mean cosine of {near.mean():.3f} with the checkpoint's, the "
-            f"lowest {near.min():.3f}, over {len(near)} texts"
+            f"its vectors have a mean cosine of {number(near.mean())} with the checkpoint's, the "
+            f"lowest {number(near.min())}, over {len(near)} texts"
         )
 
     def recipe(self, task: SentenceEmbedding) -> dict[str, Any]:
@@ -303,14 +304,14 @@ class SentenceEmbeddingFamily(
             return None
         if dataset.scored is None:
             raise DataError(
-                f"the retrieval set has {dataset.size:,} texts, and chain_samples is {most:,}: of "
-                "a part of the documents nDCG would be another number",
+                f"the retrieval set has {count(dataset.size)} texts, and chain_samples is "
+                f"{count(most)}: of a part of the documents nDCG would be another number",
                 next_step=f"set chain_samples: {dataset.size}",
             )
         pairs = np.column_stack([dataset.scored.first, dataset.scored.second])
         rows: set[int] = set()
-        for number in np.random.default_rng(seed).permutation(len(pairs)).tolist():
-            wanted = rows | set(pairs[number].tolist())
+        for place in np.random.default_rng(seed).permutation(len(pairs)).tolist():
+            wanted = rows | set(pairs[place].tolist())
             if len(wanted) > most:
                 break
             rows = wanted

@@ -25,6 +25,7 @@ from harness.tasks.sentence_embedding.outcomes import (
 )
 from harness.tasks.sentence_embedding.rows import EmbeddingDataset
 from harness.types.losses import ChainLink, Estimate, LossChain, SliceLoss, WorstExample
+from harness.words.numbers import number
 
 OF_PAIRS, OF_QUERIES = "sts_spearman", "ndcg_at_10"
 FEWEST = 30
@@ -206,7 +207,7 @@ def _worst_pairs(
     true = _ranks(np.array(scored.scores), both)
     own, theirs = (cosines(one.vectors[first], one.vectors[second]) for one in (outcomes, teacher))
     off = [np.abs(_ranks(one, both) - true) for one in (own, theirs)]
-    labels = [f"{score:.4g}" for score in scored.scores]
+    labels = [f"{number(score)}" for score in scored.scores]
     examples = _worst(np.where(both, off[0] - off[1], 0.0), texts, labels, theirs, own)
     return LossDetails(examples=examples, examples_in="rank among the pairs, 0 to 1")
 
@@ -227,8 +228,8 @@ def _worst(
             row=row,
             text=shortened(texts[row]),
             label=labels[row],
-            teacher_says=f"{theirs[row]:.3f}",
-            variant_says=f"{own[row]:.3f}",
+            teacher_says=f"{number(theirs[row])}",
+            variant_says=f"{number(own[row])}",
             loss=float(loss[row]),
         )
         for row in order

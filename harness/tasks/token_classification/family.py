@@ -58,6 +58,7 @@ from harness.tasks.token_classification.statistics import (
 )
 from harness.types import ModelVariant, TensorSpec
 from harness.types.losses import LossChain, SliceLoss
+from harness.words.numbers import count
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -126,7 +127,7 @@ class TokenClassificationFamily(
             return ""
         kinds = Counter(kind for found in samples.truth.entities for kind, _, _ in found)
         ordered = sorted(kinds.items(), key=lambda one: (-one[1], one[0]))
-        return listed([f"{kind} {count:,}" for kind, count in ordered]) or "no entity"
+        return listed([f"{kind} {count(found)}" for kind, found in ordered]) or "no entity"
 
     def token_counts(
         self,

@@ -31,6 +31,7 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.system.connections import url_opener
+from harness.words.numbers import seconds
 
 FEWEST_SCRAPES = 2
 """Inside the window: one sample tells no rate."""
@@ -68,9 +69,9 @@ class Increase:
 def problem_of(series: Series, start_s: float, end_s: float) -> str:
     """Why a window's increase cannot be told from these samples; empty where it can."""
     first, last = _inside(series, start_s, end_s)
-    window = f"the window of {end_s - start_s:.1f} s"
+    window = f"the window of {seconds(end_s - start_s)} s"
     interval_s = series.interval_s
-    every = f", one every {interval_s:.3g} s" if interval_s else ""
+    every = f", one every {seconds(interval_s)} s" if interval_s else ""
     if last - first < FEWEST_SCRAPES:
         count = {0: "no scrape", 1: "one scrape"}[last - first]
         return f"{window} holds {count} of Prometheus{every}: it takes two"
@@ -78,10 +79,10 @@ def problem_of(series: Series, start_s: float, end_s: float) -> str:
     late_s = LATE_SCRAPES * interval_s
     begins_s = series.times_s[first] - start_s
     if first == 0 and begins_s > late_s:
-        return f"Prometheus' samples begin {begins_s:.1f} s into {window}"
+        return f"Prometheus' samples begin {seconds(begins_s)} s into {window}"
     ends_s = end_s - series.times_s[last - 1]
     if last == len(series.times_s) and ends_s > late_s:
-        return f"Prometheus' samples end {ends_s:.1f} s before {window} does"
+        return f"Prometheus' samples end {seconds(ends_s)} s before {window} does"
     return ""
 
 

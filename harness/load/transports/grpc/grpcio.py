@@ -24,6 +24,7 @@ from harness.load.transports.grpc.messages import (
     AnswerForms,
     encode_infer_request,
 )
+from harness.words.numbers import asked
 
 _OPTIONS = [
     ("grpc.max_send_message_length", -1),
@@ -113,7 +114,9 @@ class GrpcioTransport:
         code = error.code()
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             where = self._target.authority
-            return RequestFailure("timeout", f"no answer from {where} in {self._timeout_s:g} s")
+            return RequestFailure(
+                "timeout", f"no answer from {where} in {asked(self._timeout_s)} s"
+            )
         return RequestFailure(f"grpc_{code.name}", f"{self._target.authority}: {error.details()}")
 
 

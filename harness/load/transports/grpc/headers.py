@@ -26,6 +26,7 @@ from harness.load.transports.grpc.frames import (
     name_of,
     without_padding,
 )
+from harness.words.numbers import asked
 
 Headers = dict[str, str]
 """By lower-case name; of equal blocks the same object, so that it need be judged only once."""
@@ -255,7 +256,9 @@ def check_trailers(trailers: Headers, timeout_s: float) -> None:
     name = _STATUS_NAMES[int(status)] if known else "UNKNOWN"
     words = unquote(trailers.get("grpc-message", ""), errors="replace") or "(no message)"
     if name == _DEADLINE_EXCEEDED:
-        raise RequestFailure("timeout", f"no answer in {timeout_s:g} s, says the server: {words}")
+        raise RequestFailure(
+            "timeout", f"no answer in {asked(timeout_s)} s, says the server: {words}"
+        )
     raise RequestFailure(f"grpc_{name}", words)
 
 

@@ -29,6 +29,7 @@ from harness.load.transports.grpc.http2 import Http2Connection
 from harness.load.transports.grpc.http2_stream import Stream, frame_request
 from harness.load.transports.grpc.messages import MODEL_INFER, AnswerForms, encode_infer_request
 from harness.load.transports.sockets import ReadWaiter
+from harness.words.numbers import asked
 
 _ENVELOPE = struct.Struct(">BI")
 """Before every message: whether it is compressed, and its length."""
@@ -128,7 +129,7 @@ class GrpcTransport:
         self._drop(ErrorCode.CANCEL)
         if isinstance(error, TimeoutError):
             why = f": {error}" if str(error) else ""
-            text = f"no answer from {where} in {self._timeout_s:g} s{why}"
+            text = f"no answer from {where} in {asked(self._timeout_s)} s{why}"
             return RequestFailure("timeout", text)
         return RequestFailure("connection", f"{where}: {error}")
 

@@ -32,6 +32,7 @@ from harness.load.transports.http.http1 import Message, ProtocolViolation, Strea
 from harness.load.transports.http.tensors import encode_body, encode_json, read_json, read_layout
 from harness.load.transports.recognition import KnownForms
 from harness.load.transports.sockets import Inbox, ReadWaiter, open_socket, stands, watch
+from harness.words.numbers import asked
 
 ALPN = "http/1.1"
 RECEIVE_BYTES = 65536
@@ -161,7 +162,7 @@ class HttpTransport:
 
     def _too_late(self, what: str, why: str = "") -> RequestFailure:
         where = self._target.authority
-        return RequestFailure("timeout", f"no {what} {where} in {self._timeout_s:g} s{why}")
+        return RequestFailure("timeout", f"no {what} {where} in {asked(self._timeout_s)} s{why}")
 
 
 class _Connection:
