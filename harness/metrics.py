@@ -22,10 +22,7 @@ A new rate, share or cost of a trial is one entry in `_LOAD`, beside its computa
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from functools import cache, partial
 from types import MappingProxyType
 
@@ -39,128 +36,26 @@ from harness.types import (
     Percentile,
     TrialResult,
 )
-
-
-class MetricKind(StrEnum):
-    """What a metric is a measure of."""
-
-    LATENCY = "latency"
-    """A statistic of a span of each request's time."""
-    RATE = "rate"
-    """So many a second."""
-    SHARE = "share"
-    """A part of the requests."""
-    QUALITY = "quality"
-    """How good the answers are; no load decides it."""
-    COST = "cost"
-    """What an answer costs."""
-    ARTEFACT = "artefact"
-    """What a variant is, whatever its load: no clause of an objective speaks of it."""
-
-
-@dataclass(frozen=True)
-class Unit:
-    """How amounts of a metric are written by a user and shown to one."""
-
-    scales: Mapping[str, float]
-    """What may stand behind a number, and its factor to the metric's own unit. The empty string:
-    a bare number will do."""
-    suffix: str = ""
-    """What stands behind a number that is shown: ` ms`."""
-    is_share: bool = False
-    """Whether it is a share (0 to 1), shown as a percentage."""
-    largest: float = math.inf
-    """No measurement exceeds it."""
-
-
-MILLISECONDS = Unit(MappingProxyType({"us": 1e-3, "ms": 1.0, "s": 1e3}), " ms")
-INFERENCES_PER_S = Unit(MappingProxyType({"/s": 1.0}), " inferences/s")
-USD_PER_MILLION = Unit(MappingProxyType({"/1m": 1.0, "/1k": 1e3}), " USD/1M")
-SHARE = Unit(MappingProxyType({"%": 0.01, "": 1.0}), is_share=True, largest=1.0)
-CORRELATION = Unit(MappingProxyType({"": 1.0}), largest=1.0)
-"""A coefficient from -1 to 1; not a share of anything, so no percentage."""
-PLAIN = Unit(MappingProxyType({"": 1.0}))
-MEGABYTES = Unit(MappingProxyType({"MB": 1.0}), " MB")
-SECONDS = Unit(MappingProxyType({"s": 1.0}), " s")
-
-
-@dataclass(frozen=True)
-class LatencyStatistic:
-    """What a span's latencies are summarised by."""
-
-    name: str
-    quantile: float | None
-    """None: the mean."""
-    words: str
-
-
-STATISTICS: tuple[LatencyStatistic, ...] = (
-    LatencyStatistic("p50", 0.50, "median"),
-    LatencyStatistic("p90", 0.90, "90th percentile"),
-    LatencyStatistic("p95", 0.95, "95th percentile"),
-    LatencyStatistic("p99", 0.99, "99th percentile"),
-    LatencyStatistic("mean", None, "mean"),
+from harness.types.metrics import (
+    CORRELATION,
+    INFERENCES_PER_S,
+    MEGABYTES,
+    MILLISECONDS,
+    PLAIN,
+    SECONDS,
+    SHARE,
+    STATISTICS,
+    USD_PER_MILLION,
+    Metric,
+    MetricKind,
 )
-PERCENTILES: Mapping[str, float] = MappingProxyType(
-    {one.name: one.quantile for one in STATISTICS if one.quantile is not None}
-)
-"""The percentiles that a latency is summarised by, with their quantiles, ascending."""
+
 COST = "cost"
 """The metric that is priced on the machine that a study names."""
 SHOWN_PERCENTILES = ("p50", "p95", "p99")
 """Those that are shown where there is little room."""
 DEFAULT_LATENCY = "p95"
 """What a result is ranked and shown by where the objective bounds no latency."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One metric: its name, its kind, and how it is bounded, written and shown."""
-
-    name: str
-    """Name, as an objective writes it."""
-    kind: MetricKind
-    title: str
-    """As it stands in a sentence, a table's head and a plot's axis: `macro-F1`."""
-    of: str
-    """What it is a measure of, for a list of metrics."""
-    lower_is_better: bool
-    """Whether lower values are better; its bound is then an upper one."""
-    unit: Unit
-    example: str
-    """An amount, as a user would write it."""
-    span: str = ""
-    """For a latency, the key of its span."""
-    statistic: str = ""
-    """For a latency: p50, p90, p95, p99 or mean."""
-    tasks: tuple[str, ...] = ()
-    """For a quality metric, the tasks that have it."""
-    missed: str = ""
-    """What is said of a trial that misses its bound: `too many failed requests`."""
-    right_or_wrong: bool = False
-    """Of a quality: each sample is right or wrong, so McNemar's test compares two models."""
-
-    @property
-    def is_quality(self) -> bool:
-        """Whether no load decides it, and whether it may be relative to the teacher's."""
-        return self.kind is MetricKind.QUALITY
-
-    @property
-    def cause(self) -> str:
-        """What a rejection by it is filed under: latency, quality, or the metric's own name."""
-        if self.kind in {MetricKind.LATENCY, MetricKind.QUALITY}:
-            return str(self.kind)
-        return self.name
-
-    @property
-    def clause(self) -> str:
-        """An example of a clause: `p95 < 50 ms`."""
-        return f"{self.name} {'<' if self.lower_is_better else '>='} {self.example}"
-
-    @property
-    def quantile(self) -> float | None:
-        """Of a latency's percentile; None of a mean, and of all that is not a latency."""
-        return PERCENTILES.get(self.statistic)
 
 
 def latencies_of(span: LatencySpan) -> list[Metric]:
@@ -463,31 +358,3 @@ def latency_of(metric: Metric, result: TrialResult) -> Percentile | None:
     if low is None or high is None:
         return Percentile(summary.mean_ms, 0.0, UNBOUNDED_MS)
     return Percentile(summary.mean_ms, low, high)
-
-
-_MARKDOWN = """# What an objective may ask
-
-{what}
-
-| metric | what it is | better | for example | of the task |
-|---|---|---|---|---|
-{rows}
-
-A quality may be bounded by the teacher's own, taken on the same samples: `accuracy >= 90% of
-teacher`, `perplexity <= 1.1x teacher`. All clauses must hold. This page is printed by
-`harness schema --metrics` from `harness/metrics.py`.
-"""
-_WHAT = (
-    "An objective is a list of clauses, such as `p95 < 50 ms, accuracy >= 90% of teacher`: a "
-    "metric, a comparison, an amount with its unit."
-)
-
-
-def as_markdown() -> str:
-    """Every metric in a Markdown table: docs/metrics.md."""
-    rows = (
-        f"| `{one.name}` | {one.of} | {'lower' if one.lower_is_better else 'higher'} "
-        f"| `{one.clause}` | {', '.join(one.tasks) if one.is_quality else 'any'} |"
-        for one in METRICS.values()
-    )
-    return _MARKDOWN.format(what=_WHAT, rows="\n".join(rows))

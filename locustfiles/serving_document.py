@@ -10,12 +10,13 @@ from typing import Any
 
 from harness import hdr
 from harness.load.records.series import HistoryPoint
-from harness.metrics import SHOWN_PERCENTILES, MetricKind, metric_named
+from harness.metrics import SHOWN_PERCENTILES, metric_named
 from harness.planning.assessment import Assessment
 from harness.planning.clauses import DEFAULT_ERROR_RATE, Judgement
 from harness.study.objective import quality_clauses
 from harness.telemetry.readings import Stretch
 from harness.types import SCHEDULE_DELAY, Decision, LatencySummary, ServerMetrics
+from harness.types.metrics import MetricKind
 from judgement import brief_remark, in_locust_words, is_told, warnings_of
 from results import Results
 from serving_watch import Watched, confidence_of

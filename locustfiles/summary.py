@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from harness import hdr
-from harness.metrics import PERCENTILES, SHOWN_PERCENTILES
+from harness.metrics import SHOWN_PERCENTILES
 from harness.system.storage import storage_errors
 from harness.types import SPANS, Latencies, SparseHistogram
+from harness.types.metrics import PERCENTILES
 from harness.words.numbers import milliseconds, number, percent, seconds
 from judgement import remark_on, warnings_of
 from plan import Plan

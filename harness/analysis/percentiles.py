@@ -17,8 +17,9 @@ from scipy import special, stats
 
 from harness import hdr
 from harness.hdr import UNBOUNDED_MS
-from harness.metrics import DEFAULT_LATENCY, PERCENTILES
+from harness.metrics import DEFAULT_LATENCY
 from harness.types import LatencySummary, Percentile, SparseHistogram
+from harness.types.metrics import PERCENTILES
 
 Floats = NDArray[np.float64]
 

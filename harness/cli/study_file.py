@@ -12,8 +12,8 @@ from harness.cli.console import print_json, print_line, say
 from harness.errors import UsageError
 from harness.flow.first_study.asked import FirstStudy
 from harness.flow.first_study.write import write_first_study
-from harness.metrics import as_markdown
 from harness.study import study_schema
+from harness.words.metrics import as_markdown
 
 
 def init(

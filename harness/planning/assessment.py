@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.metrics import MetricKind, latency_of, metric_named
+from harness.metrics import latency_of, metric_named
 from harness.planning.clauses import (
     FARTHEST_FACTOR,
     POWER,
@@ -27,6 +27,7 @@ from harness.types import (
     TrialResult,
 )
 from harness.types.estimates import Interval
+from harness.types.metrics import MetricKind
 from harness.words.numbers import (
     asked_percent,
     bound,

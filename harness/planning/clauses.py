@@ -16,10 +16,11 @@ from typing import Final
 from scipy import optimize, stats
 
 from harness.hdr import UNBOUNDED_MS
-from harness.metrics import COST, Metric, MetricKind, latency_of, metric_named, summary_of
+from harness.metrics import COST, latency_of, metric_named, summary_of
 from harness.planning.cost.money import usd_per_million
 from harness.types import Constraint, Decision, TrialResult
 from harness.types.estimates import Interval
+from harness.types.metrics import Metric, MetricKind
 from harness.words.numbers import (
     amount,
     asked,

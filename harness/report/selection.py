@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.metrics import PERCENTILES, TASK_SEPARATOR, MetricKind, latency_of, metric_named
+from harness.metrics import TASK_SEPARATOR, latency_of, metric_named
 from harness.runs.folder import StoredRun
 from harness.runs.series import LoadSeries
 from harness.study.objective import judged_latency
@@ -28,6 +28,7 @@ from harness.types import (
     Verdict,
 )
 from harness.types.losses import LossEntry, PairedMeasure, Relabelling
+from harness.types.metrics import PERCENTILES, MetricKind
 
 _STILL_PASSES = frozenset({"", "slower", "teacher"})
 """Causes recorded against a trial that meets the objective all the same."""

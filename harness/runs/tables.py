@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from harness.metrics import PERCENTILES
 from harness.runs.folder import StoredRun
 from harness.system.storage import storage_errors
 from harness.types import (
@@ -23,6 +22,7 @@ from harness.types import (
     TrialResult,
 )
 from harness.types.losses import LossEntry, PairedMeasure
+from harness.types.metrics import PERCENTILES
 
 
 def write_tables(run: StoredRun, folder: Path) -> None:

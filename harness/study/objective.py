@@ -29,17 +29,10 @@ from typing import Annotated
 from pydantic.config import JsonDict
 
 from harness.errors import ObjectiveError, UsageError
-from harness.metrics import (
-    COST,
-    DEFAULT_LATENCY,
-    METRICS,
-    Metric,
-    MetricKind,
-    metric_named,
-    quality_metrics,
-)
+from harness.metrics import COST, DEFAULT_LATENCY, METRICS, metric_named, quality_metrics
 from harness.system.strict import written
 from harness.types import Constraint, ServiceLevelObjective
+from harness.types.metrics import Metric, MetricKind
 from harness.words.numbers import asked
 
 EXAMPLE = "p95 < 50 ms, accuracy >= 90% of teacher"

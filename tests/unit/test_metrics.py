@@ -6,21 +6,14 @@ import numpy as np
 import pytest
 
 from harness.errors import UnknownMetricError
-from harness.metrics import (
-    METRICS,
-    Metric,
-    MetricKind,
-    MetricRegistry,
-    as_markdown,
-    described,
-    metric_named,
-    quality_metrics,
-)
+from harness.metrics import METRICS, MetricRegistry, described, metric_named, quality_metrics
 from harness.planning.clauses import MEASURES
 from harness.statistics.metrics import share_statistic
 from harness.study.objective import parse_objective
 from harness.tasks.registry import FAMILIES
 from harness.telemetry.exposition.page import BOUNDS
+from harness.types.metrics import Metric, MetricKind
+from harness.words.metrics import as_markdown
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,12 +4,13 @@ from hypothesis import strategies as st
 from local_study import write_local_study
 
 from harness.errors import ObjectiveError, StudyError
-from harness.metrics import METRICS, MetricKind, quality_metrics
+from harness.metrics import METRICS, quality_metrics
 from harness.study import objective
 from harness.study.file import load_study
 from harness.study.objective import parse_objective
 from harness.tasks.registry import FAMILIES
 from harness.types import Constraint
+from harness.types.metrics import MetricKind
 
 
 def only_clause(text):

@@ -14,7 +14,7 @@ from harness.errors import UsageError
 from harness.flow.review.contributions import Contributions, contributions_of
 from harness.flow.review.releases import check_measured, machine_of, rows_of
 from harness.hdr import UNBOUNDED_MS
-from harness.metrics import COST, MetricKind, metric_named
+from harness.metrics import COST, metric_named
 from harness.planning.assessment import assess, quality_findings
 from harness.planning.clauses import Judgement, measure
 from harness.planning.review.comparison import first_answer_s
@@ -33,6 +33,7 @@ from harness.runs.folder import StoredRun, read_run, samples_file
 from harness.tasks.registry import family_of
 from harness.types import Decision, ModelVariant, QualityScore, Role, TrialResult
 from harness.types.losses import Estimate
+from harness.types.metrics import MetricKind
 from harness.types.review import (
     DecisionCandidate,
     DecisionMatrix,

@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from harness import hdr
 from harness.load.engine.recorder import dense, merge_slices, merged_latencies
-from harness.metrics import PERCENTILES, SHOWN_PERCENTILES
+from harness.metrics import SHOWN_PERCENTILES
 from harness.types import (
     RESPONSE,
     SPANS,
@@ -24,6 +24,7 @@ from harness.types import (
     SparseHistogram,
     TimeSlice,
 )
+from harness.types.metrics import PERCENTILES
 
 _QUANTILES = {name: PERCENTILES[name] for name in SHOWN_PERCENTILES}
 

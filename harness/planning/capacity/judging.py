@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.errors import UsageError
 from harness.hdr import UNBOUNDED_MS
-from harness.metrics import Metric, MetricKind, metric_named
+from harness.metrics import metric_named
 from harness.planning.capacity.draws import STATISTICS
 from harness.planning.capacity.model import CapacityModel
 from harness.planning.clauses import DEFAULT_ERROR_RATE, decide_interval
@@ -17,6 +17,7 @@ from harness.study.objective import load_clauses
 from harness.types import RESPONSE, Constraint, Decision, ServiceLevelObjective
 from harness.types.capacity import Prediction
 from harness.types.estimates import Demand, Interval
+from harness.types.metrics import Metric, MetricKind
 from harness.words.numbers import amount, latency, percent, span
 
 SHARES = (0.1, 0.25, 0.4, 0.55, 0.68, 0.78, 0.86, 0.92, 0.97, 1.02)

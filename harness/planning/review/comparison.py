@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from harness.hdr import UNBOUNDED_MS
-from harness.metrics import METRICS, TASK_SEPARATOR, MetricKind, metric_named
+from harness.metrics import METRICS, TASK_SEPARATOR, metric_named
 from harness.planning.clauses import measure
 from harness.planning.review.differences import (
     WorseningTolerance,
@@ -28,6 +28,7 @@ from harness.types import (
     TrialResult,
 )
 from harness.types.losses import Estimate
+from harness.types.metrics import MetricKind
 from harness.types.review import Change, ComparedMetric, Figure, RunComparison
 from harness.words.labels import trial_words
 from harness.words.numbers import asked_percent, factor, number

@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harness.errors import UsageError
-from harness.metrics import METRICS, OF_ARTEFACTS, Metric
+from harness.metrics import METRICS, OF_ARTEFACTS
 from harness.types.losses import Estimate
+from harness.types.metrics import Metric
 from harness.types.review import Change
 from harness.words.numbers import asked_percent
 

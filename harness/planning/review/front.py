@@ -18,8 +18,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.metrics import MetricKind, metric_named
+from harness.metrics import metric_named
 from harness.types.losses import Estimate
+from harness.types.metrics import MetricKind
 from harness.types.review import DecisionCandidate, FrontPlace
 
 Floats = NDArray[np.float64]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import cycle
 
-from harness.metrics import MetricKind, metric_named
+from harness.metrics import metric_named
 from harness.report.plots.base import (
     STUDENT_COLOURS,
     STUDENT_SHAPES,
@@ -24,6 +24,7 @@ from harness.report.plots.base import (
 )
 from harness.report.review.figures import figure_span, figure_value
 from harness.types import Role
+from harness.types.metrics import MetricKind
 from harness.types.review import DecisionCandidate, DecisionMatrix, Figure
 from harness.words.labels import short_names
 from harness.words.numbers import heading, metric_title

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.metrics import PERCENTILES
 from harness.report.selection import (
     bounds_ms,
     percentile_of,
@@ -24,6 +23,7 @@ from harness.types.limits import (
     RATE_SHORTFALL,
     allowed_late_ms,
 )
+from harness.types.metrics import PERCENTILES
 from harness.words.labels import asked_rate, cached_words, is_open, lost_words, offered_words
 from harness.words.numbers import (
     MISSING,

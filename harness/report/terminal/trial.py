@@ -9,7 +9,6 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.hdr import UNBOUNDED_MS
-from harness.metrics import PERCENTILES
 from harness.report.selection import latency_split, percentile_of, spans_of
 from harness.study.objective import load_clauses, quality_clauses
 from harness.types import (
@@ -21,6 +20,7 @@ from harness.types import (
     ServingConfig,
     TrialResult,
 )
+from harness.types.metrics import PERCENTILES
 from harness.words.labels import (
     SIGNS,
     again_words,

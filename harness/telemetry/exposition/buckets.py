@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from prometheus_client.utils import floatToGoString
 
 from harness import hdr
-from harness.metrics import MetricKind, metric_named
+from harness.metrics import metric_named
 from harness.types import SPANS, Constraint, LatencySpan, ServiceLevelObjective, SparseHistogram
+from harness.types.metrics import MetricKind
 
 R20 = (
     "1.00", "1.12", "1.25", "1.40", "1.60", "1.80", "2.00", "2.24", "2.50", "2.80",

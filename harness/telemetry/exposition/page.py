@@ -24,10 +24,10 @@ from prometheus_client.registry import Collector
 
 from harness.errors import UsageError
 from harness.hdr import UNBOUNDED_MS
-from harness.metrics import PERCENTILES, MetricKind
 from harness.telemetry.exposition.buckets import FoldedHistogram
 from harness.telemetry.exposition.monitor import LoadMonitor, LoadTotals, Rates
 from harness.types import SPANS, Decision, TrialResult
+from harness.types.metrics import PERCENTILES, MetricKind
 
 LOAD = ["variant", "protocol", "load_mode", "client_batch_size"]
 BOUNDS: Mapping[MetricKind, tuple[str, str]] = {

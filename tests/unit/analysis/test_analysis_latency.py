@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from harness import hdr
 from harness.analysis.percentiles import summarise
 from harness.hdr import UNBOUNDED_MS
-from harness.metrics import PERCENTILES
+from harness.types.metrics import PERCENTILES
 
 LOG_SPREAD = 0.5
 

@@ -16,16 +16,7 @@ from rich.console import Console
 from sample_run import sample_run
 
 from harness.errors import ObjectiveError, StudyError
-from harness.metrics import (
-    METRICS,
-    PLAIN,
-    SHARE,
-    Metric,
-    MetricKind,
-    Unit,
-    as_markdown,
-    metric_named,
-)
+from harness.metrics import METRICS, metric_named
 from harness.planning.clauses import MEASURES, Interval, Measured
 from harness.planning.decision import judge_quality, judge_trial
 from harness.report.selection import FamilyResults, families_of
@@ -38,7 +29,9 @@ from harness.study.objective import judged_latency, load_clauses, parse_objectiv
 from harness.telemetry.exposition.monitor import LoadMonitor, labels_of
 from harness.telemetry.exposition.page import MonitorCollector
 from harness.types import SPANS, Decision, LatencySpan, Moment
+from harness.types.metrics import PLAIN, SHARE, Metric, MetricKind, Unit
 from harness.words.labels import cause_title
+from harness.words.metrics import as_markdown
 from harness.words.numbers import amount, heading, metric_value, relative_value
 
 PASS, FAIL, UNDECIDED = Decision.PASS, Decision.FAIL, Decision.UNDECIDED
