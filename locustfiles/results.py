@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from attendance import Attendance
 from harness import hdr
-from harness.load.engine.recorder import merge_slices
+from harness.load.engine.slices import merge_slices
 from harness.load.records.series import LoadHistory
 from harness.types import GeneratorHealth, SparseHistogram, TimeSlice
 

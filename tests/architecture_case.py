@@ -9,7 +9,7 @@ from typing import Any
 from harness.export.checkpoint import open_checkpoint
 from harness.export.in_process import ArtefactPredictor, CheckpointPredictor
 from harness.export.library import ask_library, choose_rows
-from harness.export.parity import check_rows
+from harness.export.library_parity import check_rows
 from harness.export.variants import ExportJob, export_variants
 from harness.study import CausalLanguageModelling, Model, SequenceClassification, Task
 from harness.tasks.loading import encode

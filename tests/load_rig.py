@@ -18,7 +18,7 @@ from fake_server import LOGITS, Behaviour, FakeServer
 from numpy.typing import NDArray
 
 from harness import hdr
-from harness.load.engine.recorder import dense, merge_slices
+from harness.load.engine.slices import dense, merge_slices
 from harness.load.generators.messages import LoadProgress
 from harness.load.generators.pool import LoadGenerators, LoadJob
 from harness.load.requests.payloads import write_payloads

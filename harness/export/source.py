@@ -24,7 +24,8 @@ from harness.export.checkpoint_files import (
 from harness.export.convert import OPSET, artefact_files, write_fp32
 from harness.export.folders import digest_files, read_manifest
 from harness.export.library import CheckedRows, ask_library, choose_rows
-from harness.export.parity import OnnxExecutor, check_rows, make_probes, sample_batch
+from harness.export.library_parity import check_rows
+from harness.export.parity import OnnxExecutor, make_probes, sample_batch
 from harness.study import Model, Task
 from harness.system.libraries import plain_reason
 from harness.tasks.encoding import EncodedDataset

@@ -18,7 +18,7 @@ from harness import hdr
 from harness.analysis.percentiles import summarise
 from harness.analysis.throughput import failure_design_effect, throughput_bounds
 from harness.analysis.validity import COUNT_SKEW_S, mean_in_flight, steadier_warmup_s
-from harness.load.engine.recorder import merged_latencies
+from harness.load.engine.slices import merged_latencies
 from harness.load.records.series import series_rows, slice_rows
 from harness.planning.assessment import Assessment, assess
 from harness.runs.folder import RunFolder

@@ -15,7 +15,7 @@ import harness.tasks.graphs
 import harness.tasks.loading
 from harness.errors import CheckpointError, ParityError
 from harness.export.library import LibraryAnswer, ask_library, choose_rows
-from harness.export.parity import check_rows
+from harness.export.library_parity import check_rows
 from harness.export.source import ExportSource, check_fit
 from harness.study import QuestionAnswering
 from harness.tasks.loading import encode

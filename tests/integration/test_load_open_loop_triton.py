@@ -16,7 +16,8 @@ from harness import hdr
 from harness.errors import DataError
 from harness.load.engine.closed_loop import Ending
 from harness.load.engine.open_loop import OpenLoop, Timer, requests_in_turn
-from harness.load.engine.recorder import Recorder, merge_slices
+from harness.load.engine.recorder import Recorder
+from harness.load.engine.slices import merge_slices
 from harness.load.requests.answers import AnswerCheck, make_known_answers
 from harness.load.requests.fit import check_payloads_fit
 from harness.load.requests.payloads import (

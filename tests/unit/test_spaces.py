@@ -3,7 +3,7 @@
 import pytest
 
 from harness.errors import UsageError
-from harness.flow.external.study import with_serving
+from harness.flow.external.models import with_serving
 from harness.flow.spaces import serving_configs, workloads
 from harness.flow.sweep import offered_configs
 from harness.load.schedule.arrivals import check_workload

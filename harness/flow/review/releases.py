@@ -9,13 +9,9 @@ from typing import Any
 
 from harness.errors import RunFolderError, UsageError
 from harness.metrics import METRICS, OF_ARTEFACTS, metric_named
-from harness.planning.review.comparison import (
-    PairedDifference,
-    Release,
-    ReleasedFamily,
-    compare,
-)
+from harness.planning.review.comparison import PairedDifference, compare
 from harness.planning.review.differences import WorseningTolerance
+from harness.planning.review.release import Release, ReleasedFamily
 from harness.quality.collection import read_outcomes
 from harness.report.page import machine_words
 from harness.report.selection import FamilyResults, families_of

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from harness import hdr
 from harness.load.engine.clock import MONOTONIC, Clock
-from harness.load.engine.recorder import dense, merge_slices
+from harness.load.engine.slices import dense, merge_slices
 from harness.load.generators.messages import LoadEnded, LoadProgress, Measure, StopLoad
 from harness.load.generators.process import GeneratorProcess, take_answers
 from harness.types import (

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 
 from harness import hdr
-from harness.load.engine.recorder import dense, merge_slices, merged_latencies
+from harness.load.engine.slices import dense, merge_slices, merged_latencies
 from harness.metrics import SHOWN_PERCENTILES
 from harness.types import (
     RESPONSE,

@@ -7,8 +7,8 @@ comparable, with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 
 from harness.hdr import UNBOUNDED_MS
 from harness.metrics import METRICS, TASK_SEPARATOR, metric_named
@@ -18,12 +18,12 @@ from harness.planning.review.differences import (
     change_of,
     independent_difference,
 )
+from harness.planning.review.release import Release, ReleasedFamily
 from harness.study.objective import judged_latency
 from harness.types import (
     ColdStart,
     Decision,
     QualityScore,
-    ServiceLevelObjective,
     Trial,
     TrialResult,
 )
@@ -38,36 +38,6 @@ SAME_SIZE = 0.001
 NOTABLE_START = 1.5
 """A cold start that takes so many times as long is worth a note, though it has no interval."""
 _MEASURED_ONCE = "measured once in each run, so it has no interval"
-
-
-@dataclass(frozen=True)
-class ReleasedFamily:
-    """What a run says of one family."""
-
-    name: str
-    task: str
-    """The kind of its family; empty where it is not known."""
-    rows: str
-    """Digest of the rows that were scored; empty where it is not known."""
-    objective: ServiceLevelObjective | None
-    recommended: TrialResult | None
-    variants: tuple[str, ...]
-    scores: tuple[QualityScore, ...]
-    trials: tuple[TrialResult, ...]
-    sizes_bytes: Mapping[str, int] = field(default_factory=dict)
-    cold_starts: Mapping[str, ColdStart] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Release:
-    """What a run says, as far as it is compared."""
-
-    run: str
-    """Run folder."""
-    study: str
-    machine: str
-    """In words; equal for equal machines, empty where it is not known."""
-    families: tuple[ReleasedFamily, ...]
 
 
 PairedDifference = Callable[[QualityScore, QualityScore], "tuple[Estimate, str] | None"]

@@ -29,10 +29,10 @@ from harness.tasks.multi_label.relabelling import find_relabelling
 from harness.tasks.multi_label.rows import (
     LabelSetDataset,
     LabelSetSamples,
-    MultiLabelClassification,
     encode_label_sets,
     read_label_sets,
 )
+from harness.tasks.multi_label.section import MultiLabelClassification
 from harness.tasks.multi_label.statistics import (
     certainty,
     kl_to_teacher_nats,

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.load.engine.recorder import Recorder, dense
+from harness.load.engine.recorder import Recorder
+from harness.load.engine.slices import dense
 from harness.load.records.series import Phase, per_second, per_slice, series_rows, slice_rows
 from harness.load.transports.contract import RequestFailure
 from harness.types import LoadResult

@@ -11,7 +11,7 @@ from unusual_runs import HOSTILE, UNUSUAL
 
 from harness.errors import StorageError
 from harness.report.build import build_report
-from harness.report.findings import size_words
+from harness.report.gains import size_words
 from harness.report.page import page_of
 from harness.report.tables.provenance import load_command, run_command
 from harness.types import (

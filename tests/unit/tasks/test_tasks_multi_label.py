@@ -10,7 +10,8 @@ import pytest
 
 from harness.errors import DataError
 from harness.study.file import load_study
-from harness.tasks.multi_label.rows import MultiLabelClassification, read_label_sets
+from harness.tasks.multi_label.rows import read_label_sets
+from harness.tasks.multi_label.section import MultiLabelClassification
 from harness.tasks.roles.reading import Reading
 from harness.tasks.rows import DataTable, read_table
 from harness.tasks.section import CsvData, JsonLinesData
