@@ -11,7 +11,7 @@ from harness.errors import DataError, MissingExtraError
 from harness.reference.corpus import Split, read_rows, tokenizer_folder
 from harness.reference.recipes import TOPICS_LENGTH, TOPICS_VOCABULARY, Recipe
 from harness.reference.training import fit
-from harness.reference.vocabulary import prior_embeddings
+from harness.reference.vocabulary import set_embeddings
 
 if TYPE_CHECKING:
     import torch
@@ -82,7 +82,8 @@ def train_classifier(
     """
     train = encode_rows(data, Split.TRAIN)
     model = _new_model(recipe, label_names(data))
-    _set_embeddings(model, train, seed)
+    ids, mask = train.token_ids.numpy(), train.mask.numpy()
+    set_embeddings(model, ids, mask, deviation=EMBEDDING_DEVIATION, seed=seed)
     soft = None if answers is None else _read_answers(answers, len(train.labels))
     losses = fit(model, recipe, len(train.labels), _loss(model, train, soft), on_step)
     validation = encode_rows(data, Split.VALIDATION)
@@ -142,22 +143,6 @@ def _new_model(recipe: Recipe, names: list[str]) -> Any:
         label2id={name: number for number, name in enumerate(names)},
     )
     return BertForSequenceClassification(config)
-
-
-def _set_embeddings(model: Any, train: EncodedRows, seed: int) -> None:
-    import torch
-
-    weight = model.get_input_embeddings().weight
-    embeddings = prior_embeddings(
-        train.token_ids.numpy(),
-        train.mask.numpy(),
-        vocabulary=weight.shape[0],
-        dimensions=weight.shape[1],
-        deviation=EMBEDDING_DEVIATION,
-        seed=seed,
-    )
-    with torch.no_grad():
-        weight.copy_(torch.from_numpy(embeddings))
 
 
 def _read_answers(answers: Path, rows: int) -> torch.Tensor:

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from harness.errors import MissingExtraError
 from harness.reference.corpus import Split, read_rows, tokenizer_folder
 from harness.reference.recipes import PROSE_LENGTH, PROSE_VOCABULARY, Recipe
 from harness.reference.training import fit
-from harness.reference.vocabulary import END, prior_embeddings
+from harness.reference.vocabulary import END, set_embeddings
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +61,8 @@ def train_language_model(
 
     train = windows(data, Split.TRAIN)
     model = _new_model(recipe)
-    _set_embeddings(model, train, seed)
+    text = train.reshape(1, -1).numpy()
+    set_embeddings(model, text, np.ones_like(text), deviation=EMBEDDING_DEVIATION, seed=seed)
     guide = None if teacher is None else AutoModelForCausalLM.from_pretrained(teacher)
     losses = fit(model, recipe, len(train), _loss(model, train, guide), on_step)
     perplexity = round(perplexity_of(model, windows(data, Split.VALIDATION)), 3)
@@ -108,23 +111,6 @@ def _new_model(recipe: Recipe) -> Any:
 def _gated_size(hidden: int) -> int:
     """8/3 of the hidden size, so that three matrices weigh what two of 4x do; a multiple of 16."""
     return int(8 * hidden / 3) // 16 * 16
-
-
-def _set_embeddings(model: Any, train: torch.Tensor, seed: int) -> None:
-    import torch
-
-    weight = model.get_input_embeddings().weight
-    ids = train.reshape(1, -1).numpy()
-    embeddings = prior_embeddings(
-        ids,
-        (ids >= 0).astype(ids.dtype),
-        vocabulary=weight.shape[0],
-        dimensions=weight.shape[1],
-        deviation=EMBEDDING_DEVIATION,
-        seed=seed,
-    )
-    with torch.no_grad():
-        weight.copy_(torch.from_numpy(embeddings))
 
 
 def _loss(

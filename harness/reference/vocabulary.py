@@ -62,6 +62,38 @@ def prior_embeddings(
     return scaled
 
 
+def set_embeddings(
+    model: Any,
+    token_ids: NDArray[np.int64],
+    mask: NDArray[np.int64],
+    *,
+    deviation: float,
+    seed: int,
+) -> None:
+    """Start a model's word embeddings from `prior_embeddings` of its training text, in place.
+
+    Args:
+        model: a model of transformers.
+        token_ids: the training text, (rows, length).
+        mask: 1 for real tokens, 0 for padding, (rows, length).
+        deviation: standard deviation that the embeddings are scaled to.
+        seed: seed of the randomised SVD.
+    """
+    import torch
+
+    weight = model.get_input_embeddings().weight
+    embeddings = prior_embeddings(
+        token_ids,
+        mask,
+        vocabulary=weight.shape[0],
+        dimensions=weight.shape[1],
+        deviation=deviation,
+        seed=seed,
+    )
+    with torch.no_grad():
+        weight.copy_(torch.from_numpy(embeddings))
+
+
 def _neighbour_counts(
     token_ids: NDArray[np.int64], mask: NDArray[np.int64], vocabulary: int
 ) -> Any:

@@ -20,11 +20,10 @@ from harness.serving.external.server import (
     CALL_TIMEOUT_S,
     NO_KSERVE,
     Address,
+    KserveClient,
     ServerFacts,
     Tensors,
-    check_alive,
     connecting_step,
-    header_asked_for,
     refusal,
     states_of,
 )
@@ -35,7 +34,7 @@ _REFUSED = ("StatusCode.UNAUTHENTICATED", "StatusCode.PERMISSION_DENIED")
 _SILENT = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED")
 
 
-class GrpcServer:
+class GrpcServer(KserveClient):
     """A `ExternalServer` over gRPC, with TLS where the address asks for it.
 
     Args:
@@ -47,24 +46,12 @@ class GrpcServer:
             not shown.
     """
 
-    pid: int | None = None
-
     def __init__(self, address: Address, metrics: str = "") -> None:
-        self._address = address
+        super().__init__(address)
         self.endpoint = Endpoint(http="", grpc=address.authority, metrics=metrics)
         self._client = _connection(address)
-        self._asked_for: dict[str, None] = {}
         self._client.register_plugin(_Metadata(address.headers))
         self._triton = TritonClient(self.endpoint, self._client)
-
-    @property
-    def asked_for(self) -> tuple[str, ...]:
-        """Headers without which something was refused so far."""
-        return tuple(self._asked_for)
-
-    def check(self) -> None:
-        """Make sure that it still accepts connections."""
-        check_alive(self._address)
 
     def close(self) -> None:
         """Close the channel."""
@@ -162,12 +149,6 @@ class GrpcServer:
     def _is_restricted(self, error: InferenceServerException) -> bool:
         """Whether this one thing is refused: Triton's word for it is UNAVAILABLE."""
         return error.status() == "StatusCode.PERMISSION_DENIED" or self._note(_words(error))
-
-    def _note(self, words: str) -> bool:
-        header = header_asked_for(words)
-        if header:
-            self._asked_for[header] = None
-        return bool(header)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -27,11 +27,10 @@ from harness.serving.external.server import (
     CALL_TIMEOUT_S,
     NO_KSERVE,
     Address,
+    KserveClient,
     ServerFacts,
     Tensors,
-    check_alive,
     connecting_step,
-    header_asked_for,
     header_step,
     refusal,
     states_of,
@@ -70,7 +69,7 @@ class _HttpReply:
         return header_step(self.words()) if self.status == HTTPStatus.FORBIDDEN else ""
 
 
-class HttpServer:
+class HttpServer(KserveClient):
     """A `ExternalServer` over HTTP or HTTPS; proxies of the environment are not used.
 
     Args:
@@ -81,24 +80,12 @@ class HttpServer:
         UsageError: the certificates to trust cannot be read.
     """
 
-    pid: int | None = None
-
     def __init__(self, address: Address, metrics: str = "") -> None:
-        self._address = address
+        super().__init__(address)
         scheme = "https" if address.encrypted else "http"
         self._base = f"{scheme}://{address.authority}{address.prefix}"
-        self._asked_for: dict[str, None] = {}
         self.endpoint = Endpoint(http=address.authority, grpc="", metrics=metrics)
         self._opener = url_opener(address.tls_context("http/1.1") if address.encrypted else None)
-
-    @property
-    def asked_for(self) -> tuple[str, ...]:
-        """Headers without which something was refused so far."""
-        return tuple(self._asked_for)
-
-    def check(self) -> None:
-        """Make sure that it still accepts connections."""
-        check_alive(self._address)
 
     def close(self) -> None:
         """Nothing stays open."""
@@ -236,8 +223,8 @@ class HttpServer:
                 return _HttpReply(answer.status, answer.headers, answer.read())
         except urllib.error.HTTPError as error:
             reply = _HttpReply(error.code, error.headers, error.read())
-            if reply.status == HTTPStatus.FORBIDDEN and (asked := header_asked_for(reply.words())):
-                self._asked_for[asked] = None
+            if reply.status == HTTPStatus.FORBIDDEN:
+                self._note(reply.words())
             if reply.status == HTTPStatus.UNAUTHORIZED:
                 challenge = str(reply.headers.get("WWW-Authenticate") or "")
                 raise refusal(self._address, reply.words(), challenge) from error

@@ -329,6 +329,37 @@ def check_alive(address: Address) -> None:
         return
 
 
+class KserveClient:
+    """What the clients of both protocols share; which headers were asked for is remembered.
+
+    Args:
+        address: the server.
+    """
+
+    pid: int | None = None
+    """The process of an external server is not known here."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._asked_for: dict[str, None] = {}
+
+    @property
+    def asked_for(self) -> tuple[str, ...]:
+        """Headers without which the server refused something so far."""
+        return tuple(self._asked_for)
+
+    def check(self) -> None:
+        """Make sure that the server still accepts connections."""
+        check_alive(self._address)
+
+    def _note(self, words: str) -> bool:
+        """Remember the header that a refusal asks for; False where it asks for none."""
+        header = header_asked_for(words)
+        if header:
+            self._asked_for[header] = None
+        return bool(header)
+
+
 def _specs(tensors: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
     return tuple(
         TensorSpec(one["name"], one["datatype"], tuple(int(size) for size in one["shape"]))

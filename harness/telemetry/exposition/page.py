@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from math import inf
+from operator import attrgetter
 from types import TracebackType
 from typing import Any, Self
 
@@ -196,6 +198,51 @@ def _objective(monitor: LoadMonitor) -> Iterator[Metric]:
     yield from (events, bad)
 
 
+@dataclass(frozen=True)
+class TrialGauge:
+    """A number of one finished trial of each load: of the last, or of the best."""
+
+    name: str
+    text: str
+    which: Callable[[LoadTotals], TrialResult | None]
+    value: Callable[[TrialResult], float | None]
+
+
+_LATEST, _BEST = attrgetter("latest"), attrgetter("best")
+TRIAL_GAUGES = (
+    TrialGauge(
+        "harness_trial_inferences_per_second",
+        "Throughput of the last valid finished trial.",
+        _LATEST,
+        attrgetter("throughput_inferences_per_s"),
+    ),
+    TrialGauge(
+        "harness_trial_offered_requests_per_second",
+        "Load of the last valid finished trial.",
+        _LATEST,
+        attrgetter("offered_requests_per_s"),
+    ),
+    TrialGauge(
+        "harness_capacity_inferences_per_second",
+        "Most inferences per second of a finished trial that met the objective.",
+        _BEST,
+        attrgetter("throughput_inferences_per_s"),
+    ),
+    TrialGauge(
+        "harness_capacity_requests_per_second",
+        "Requests per second of that trial.",
+        _BEST,
+        attrgetter("throughput_requests_per_s"),
+    ),
+    TrialGauge(
+        "harness_capacity_in_flight_requests",
+        "Mean requests in flight of that trial.",
+        _BEST,
+        attrgetter("in_flight_mean"),
+    ),
+)
+
+
 def _trials(monitor: LoadMonitor) -> Iterator[Metric]:
     finished = CounterMetricFamily(
         "harness_trials", "Finished trials, by their decision.", labels=[*LOAD, "decision"]
@@ -219,31 +266,8 @@ def _trials(monitor: LoadMonitor) -> Iterator[Metric]:
         "Requests of finished trials' windows that the server's response cache answered.",
         lambda totals: totals.cached,
     )  # fmt: skip
-    yield _of_trial(
-        monitor, "harness_trial_inferences_per_second",
-        "Throughput of the last valid finished trial.",
-        lambda totals: totals.latest, lambda result: result.throughput_inferences_per_s,
-    )  # fmt: skip
-    yield _of_trial(
-        monitor, "harness_trial_offered_requests_per_second",
-        "Load of the last valid finished trial.",
-        lambda totals: totals.latest, lambda result: result.offered_requests_per_s,
-    )  # fmt: skip
-    yield _of_trial(
-        monitor, "harness_capacity_inferences_per_second",
-        "Most inferences per second of a finished trial that met the objective.",
-        lambda totals: totals.best, lambda result: result.throughput_inferences_per_s,
-    )  # fmt: skip
-    yield _of_trial(
-        monitor, "harness_capacity_requests_per_second",
-        "Requests per second of that trial.",
-        lambda totals: totals.best, lambda result: result.throughput_requests_per_s,
-    )  # fmt: skip
-    yield _of_trial(
-        monitor, "harness_capacity_in_flight_requests",
-        "Mean requests in flight of that trial.",
-        lambda totals: totals.best, lambda result: result.in_flight_mean,
-    )  # fmt: skip
+    for gauge in TRIAL_GAUGES:
+        yield _of_trial(monitor, gauge)
 
 
 def _verdict(monitor: LoadMonitor) -> Iterator[Metric]:
@@ -280,17 +304,11 @@ def _add_histogram(
     family.add_metric(labels, buckets=histogram.cumulative(), sum_value=histogram.sum_s)
 
 
-def _of_trial(
-    monitor: LoadMonitor,
-    name: str,
-    text: str,
-    which: Callable[[LoadTotals], TrialResult | None],
-    value: Callable[[TrialResult], float | None],
-) -> Metric:
-    family = GaugeMetricFamily(name, text, labels=LOAD)
+def _of_trial(monitor: LoadMonitor, gauge: TrialGauge) -> Metric:
+    family = GaugeMetricFamily(gauge.name, gauge.text, labels=LOAD)
     for labels, totals in monitor.loads.items():
-        result = which(totals)
-        number = value(result) if result is not None else None
+        result = gauge.which(totals)
+        number = gauge.value(result) if result is not None else None
         if number is not None:
             family.add_metric(labels, number)
     return family
