@@ -23,47 +23,85 @@ HARMLESS = "p50 < 60 s"
 LABELS = ("code", "prose", "other")
 
 
+def write_study(
+    folder: Path,
+    name: str,
+    families: list[dict],
+    *,
+    protocols: list[str],
+    batches: list[int],
+    **changes,
+) -> Path:
+    """Write `<name>.yaml`: a study of one short trial a point.
+
+    Args:
+        folder: where checkpoints and data lie.
+        name: the study's name.
+        families: its families, as a study's file has them.
+        protocols: of its trials.
+        batches: client batch sizes of its trials.
+        changes: further keys of the document, or others in their place.
+    """
+    traffic = {
+        "saturation_shares": [],
+        "protocols": protocols,
+        "client_batch_sizes": batches,
+        "concurrencies": [2],
+        "duration_s": 0.5,
+        "warmup_s": 0.1,
+    }
+    path = folder / f"{name}.yaml"
+    path.write_text(
+        yaml.safe_dump({"name": name, "families": families, "traffic": traffic, **changes})
+    )
+    return path
+
+
+def model_entries(teacher: str, student: str) -> list[dict]:
+    """Two models of a study whose checkpoints lie in folders of their names."""
+    return [
+        {"name": name, "role": role, "checkpoint": f"./{name}"}
+        for name, role in ((teacher, "teacher"), (student, "student"))
+    ]
+
+
+def write_rows(path: Path, rows: list[dict]) -> None:
+    """Write rows as CSV or as lines of JSON, by the file's ending."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        if path.suffix == ".csv":
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+        else:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
 def write_local_study(folder: Path, **changes) -> Path:
     """Write two classifiers, their data and a study of one short trial a point."""
     make_classifier(folder / "teacher", LABELS, seed=0)
     make_classifier(folder / "student", LABELS, seed=1)
-    with (folder / "test.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["sentence", "kind"])
-        for number in range(60):
-            writer.writerow([f"{LINES[number % len(LINES)]} {number}", LABELS[number % 3]])
-    document = {
-        "name": "local",
-        "objective": "p95 < 500 ms",
-        "families": [
-            {
-                "name": "sentences",
-                "task": {
-                    "kind": "sequence-classification",
-                    "data": {"source": "csv", "path": "test.csv"},
-                    "text": "sentence",
-                    "label": "kind",
-                    "max_length": 16,
-                },
-                "models": [
-                    {"name": "own-teacher", "role": "teacher", "checkpoint": "./teacher"},
-                    {"name": "own-student", "role": "student", "checkpoint": "./student"},
-                ],
-            }
-        ],
-        "traffic": {
-            "saturation_shares": [],
-            "protocols": ["http", "grpc"],
-            "client_batch_sizes": [1, 4],
-            "concurrencies": [2],
-            "duration_s": 0.5,
-            "warmup_s": 0.1,
-        },
-        **changes,
+    rows = [
+        {"sentence": f"{LINES[number % len(LINES)]} {number}", "kind": LABELS[number % 3]}
+        for number in range(60)
+    ]
+    write_rows(folder / "test.csv", rows)
+    task = {
+        "kind": "sequence-classification",
+        "data": {"source": "csv", "path": "test.csv"},
+        "text": "sentence",
+        "label": "kind",
+        "max_length": 16,
     }
-    path = folder / "study.yaml"
-    path.write_text(yaml.safe_dump(document))
-    return path
+    models = [
+        {"name": "own-teacher", "role": "teacher", "checkpoint": "./teacher"},
+        {"name": "own-student", "role": "student", "checkpoint": "./student"},
+    ]
+    family = {"name": "sentences", "task": task, "models": models}
+    settings = {"objective": "p95 < 500 ms", **changes}
+    path = write_study(
+        folder, "local", [family], protocols=["http", "grpc"], batches=[1, 4], **settings
+    )
+    return path.rename(folder / "study.yaml")
 
 
 def write_pair_study(folder: Path, data: str = "pairs.jsonl", **changes) -> Path:
@@ -82,49 +120,22 @@ def write_pair_study(folder: Path, data: str = "pairs.jsonl", **changes) -> Path
         }
         for number in range(48)
     ]
-    with (folder / data).open("w", encoding="utf-8", newline="") as file:
-        if data.endswith(".csv"):
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
-        else:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    models = [
-        {"name": f"pair-{role}", "role": role, "checkpoint": f"./pair-{role}"}
-        for role in ("teacher", "student")
-    ]
-    document = {
-        "name": "pairs",
-        "objective": "p95 < 500 ms",
-        "families": [
-            {
-                "name": "pairs",
-                "pipeline": True,
-                "task": {
-                    "kind": "sequence-classification",
-                    "data": {"source": data.rpartition(".")[2], "path": data},
-                    "text": "first",
-                    "text_pair": "second",
-                    "label": "verdict",
-                    "max_length": 48,
-                    "length_buckets": [32, 48],
-                },
-                "models": models,
-            }
-        ],
-        "traffic": {
-            "saturation_shares": [],
-            "protocols": ["http", "grpc"],
-            "client_batch_sizes": [4],
-            "concurrencies": [2],
-            "duration_s": 0.5,
-            "warmup_s": 0.1,
-        },
-        **changes,
+    write_rows(folder / data, rows)
+    task = {
+        "kind": "sequence-classification",
+        "data": {"source": data.rpartition(".")[2], "path": data},
+        "text": "first",
+        "text_pair": "second",
+        "label": "verdict",
+        "max_length": 48,
+        "length_buckets": [32, 48],
     }
-    path = folder / "pairs.yaml"
-    path.write_text(yaml.safe_dump(document))
-    return path
+    models = model_entries("pair-teacher", "pair-student")
+    family = {"name": "pairs", "pipeline": True, "task": task, "models": models}
+    settings = {"objective": "p95 < 500 ms", **changes}
+    return write_study(
+        folder, "pairs", [family], protocols=["http", "grpc"], batches=[4], **settings
+    )
 
 
 def question_rows() -> list[dict[str, object]]:
@@ -148,47 +159,20 @@ def write_question_study(folder: Path, **changes) -> Path:
     """Write two question answerers, their data and a study of one short trial a point."""
     make_question_answerer(folder / "qa-teacher", seed=4)
     make_question_answerer(folder / "qa-student", architecture="distilbert", seed=5)
-    (folder / "questions.jsonl").write_text(
-        "".join(json.dumps(row) + "\n" for row in question_rows()), encoding="utf-8"
-    )
-    document = {
-        "name": "questions",
-        "objective": "p95 < 500 ms, exact_match >= 0.1%",
-        "families": [
-            {
-                "name": "questions",
-                "task": {
-                    "kind": "question-answering",
-                    "data": {"source": "jsonl", "path": "questions.jsonl"},
-                    "max_length": 32,
-                    "doc_stride": 6,
-                    "length_buckets": [24, 32],
-                    "max_answer_length": 8,
-                },
-                "models": [
-                    {
-                        "name": "qa-teacher",
-                        "role": "teacher",
-                        "checkpoint": "./qa-teacher",
-                        "precisions": ["fp32", "int8"],
-                    },
-                    {"name": "qa-student", "role": "student", "checkpoint": "./qa-student"},
-                ],
-            }
-        ],
-        "traffic": {
-            "saturation_shares": [],
-            "protocols": ["http"],
-            "client_batch_sizes": [4],
-            "concurrencies": [2],
-            "duration_s": 0.5,
-            "warmup_s": 0.1,
-        },
-        **changes,
+    write_rows(folder / "questions.jsonl", question_rows())
+    task = {
+        "kind": "question-answering",
+        "data": {"source": "jsonl", "path": "questions.jsonl"},
+        "max_length": 32,
+        "doc_stride": 6,
+        "length_buckets": [24, 32],
+        "max_answer_length": 8,
     }
-    path = folder / "questions.yaml"
-    path.write_text(yaml.safe_dump(document))
-    return path
+    teacher, student = model_entries("qa-teacher", "qa-student")
+    teacher["precisions"] = ["fp32", "int8"]
+    family = {"name": "questions", "task": task, "models": [teacher, student]}
+    settings = {"objective": "p95 < 500 ms, exact_match >= 0.1%", **changes}
+    return write_study(folder, "questions", [family], protocols=["http"], batches=[4], **settings)
 
 
 def add_language_model_family(study: Path) -> None:
@@ -208,10 +192,7 @@ def add_language_model_family(study: Path) -> None:
                 "data": {"source": "jsonl", "path": "texts.jsonl"},
                 "max_length": 16,
             },
-            "models": [
-                {"name": "lm-teacher", "role": "teacher", "checkpoint": "./lm-teacher"},
-                {"name": "lm-student", "role": "student", "checkpoint": "./lm-student"},
-            ],
+            "models": model_entries("lm-teacher", "lm-student"),
         }
     )
     study.write_text(yaml.safe_dump(document))
@@ -249,72 +230,59 @@ def write_words_study(folder: Path) -> Path:
 
     The tagger's student is DistilBERT's kind; the encoder's pools [CLS] through a Dense layer.
     """
+    families = [_tagging_family(folder), _search_family(folder)]
+    return write_study(folder, "words", families, protocols=["grpc"], batches=[2], search="grid")
+
+
+def _tagging_family(folder: Path) -> dict:
     make_token_classifier(folder / "tagger", seed=0)
     make_token_classifier(folder / "small-tagger", architecture="distilbert", seed=1)
+    write_rows(folder / "tagged.jsonl", tagged_rows())
+    task = {
+        "kind": "token-classification",
+        "data": {"source": "jsonl", "path": "tagged.jsonl"},
+        "max_length": 24,
+        "length_buckets": [12, 24],
+    }
+    return {
+        "name": "ner",
+        "ensemble": True,
+        "objective": f"{HARMLESS}, entity_f1 >= 1% of teacher",
+        "task": task,
+        "models": model_entries("tagger", "small-tagger"),
+    }
+
+
+def _search_family(folder: Path) -> dict:
     make_sentence_encoder(folder / "encoder", seed=2)
     make_sentence_encoder(folder / "small-encoder", pooling="cls", dense=16, seed=3)
     pairs = scored_pairs()
-    documents = [{"_id": f"d{n}", "text": pair["text"]} for n, pair in enumerate(pairs)]
-    queries = [{"_id": f"q{n}", "text": pair["text_pair"]} for n, pair in enumerate(pairs[:24])]
+    write_rows(folder / "pairs.jsonl", pairs)
+    write_rows(
+        folder / "corpus.jsonl",
+        [{"_id": f"d{n}", "text": pair["text"]} for n, pair in enumerate(pairs)],
+    )
+    write_rows(
+        folder / "queries.jsonl",
+        [{"_id": f"q{n}", "text": pair["text_pair"]} for n, pair in enumerate(pairs[:24])],
+    )
     relevance = [f"q{n}\td{place}\t{1 + n % 2}" for n in range(24) for place in (n, (7 * n) % 36)]
-    for name, rows in (
-        ("tagged.jsonl", tagged_rows()),
-        ("pairs.jsonl", pairs),
-        ("corpus.jsonl", documents),
-        ("queries.jsonl", queries),
-    ):
-        (folder / name).write_text("\n".join(json.dumps(row) for row in rows))
     header = "query-id\tcorpus-id\tscore"
     (folder / "test.tsv").write_text("\n".join([header, *dict.fromkeys(relevance)]))
-    names = {"ner": ("tagger", "small-tagger"), "search": ("encoder", "small-encoder")}
-    tasks = {
-        "ner": {
-            "kind": "token-classification",
-            "data": {"source": "jsonl", "path": "tagged.jsonl"},
-            "max_length": 24,
-            "length_buckets": [12, 24],
+    task = {
+        "kind": "sentence-embedding",
+        "data": {"source": "jsonl", "path": "pairs.jsonl"},
+        "text_pair": "text_pair",
+        "score": "score",
+        "retrieval": {
+            "corpus": "corpus.jsonl", "queries": "queries.jsonl", "relevance": "test.tsv",
         },
-        "search": {
-            "kind": "sentence-embedding",
-            "data": {"source": "jsonl", "path": "pairs.jsonl"},
-            "text_pair": "text_pair",
-            "score": "score",
-            "retrieval": {
-                "corpus": "corpus.jsonl", "queries": "queries.jsonl", "relevance": "test.tsv",
-            },
-            "max_length": 24,
-        },
+        "max_length": 24,
     }  # fmt: skip
-    objectives = {
-        "ner": f"{HARMLESS}, entity_f1 >= 1% of teacher",
-        "search": f"{HARMLESS}, ndcg_at_10 >= 1% of teacher",
+    return {
+        "name": "search",
+        "ensemble": True,
+        "objective": f"{HARMLESS}, ndcg_at_10 >= 1% of teacher",
+        "task": task,
+        "models": model_entries("encoder", "small-encoder"),
     }
-    families = [
-        {
-            "name": name,
-            "ensemble": True,
-            "objective": objectives[name],
-            "task": tasks[name],
-            "models": [
-                {"name": model, "role": role, "checkpoint": f"./{model}"}
-                for model, role in zip(models, ("teacher", "student"), strict=True)
-            ],
-        }
-        for name, models in names.items()
-    ]
-    document = {
-        "name": "words",
-        "families": families,
-        "search": "grid",
-        "traffic": {
-            "saturation_shares": [],
-            "protocols": ["grpc"],
-            "client_batch_sizes": [2],
-            "concurrencies": [2],
-            "duration_s": 0.5,
-            "warmup_s": 0.1,
-        },
-    }
-    path = folder / "words.yaml"
-    path.write_text(yaml.safe_dump(document))
-    return path
