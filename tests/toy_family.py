@@ -84,7 +84,7 @@ class CountFamily(TaskFamily[CountSection, CountDataset, CountAnswer, CountOutco
             digest=digest_of(drawn, counts),
             rows=tuple(kept),
             seed=reading.seed,
-            columns=slice_columns(reading.table, task, kept),
+            columns=slice_columns(reading.table, task.slices, kept),
             counts=counts,
         )
 

@@ -6,12 +6,12 @@ import hashlib
 import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any, Protocol
 
 import numpy as np
 
 from harness.tasks.labels import LabelReader
 from harness.tasks.rows import DataTable, refuse
-from harness.tasks.section import TaskSection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,15 +47,82 @@ class Samples:
         return (self.digest, self.rows, self.seed, names, *own)
 
 
+class TextsTask(Protocol):
+    """A section of a study whose rows are texts or pairs of texts."""
+
+    @property
+    def text(self) -> str:
+        """Column of the text; of a pair: the first."""
+
+    @property
+    def text_pair(self) -> str | None:
+        """Column of the second text of a pair; None for single texts."""
+
+    @property
+    def samples(self) -> int | None:
+        """The most rows that are drawn; None: all."""
+
+    @property
+    def slices(self) -> Sequence[str]:
+        """Columns by whose values quality is divided."""
+
+
+@dataclass(frozen=True)
+class DrawnTexts:
+    """The texts or pairs of a table, with the rows that were drawn."""
+
+    kept: Sequence[int]
+    """Positions of the rows that were drawn, ascending."""
+    texts: tuple[str, ...]
+    pairs: tuple[str, ...] | None
+    seed: int
+    columns: Mapping[str, tuple[str, ...]]
+    """Values of the columns that the task slices by, aligned with `texts`."""
+
+    def fields(self, written: Sequence[object]) -> dict[str, Any]:
+        """The fields of `Samples`, but for those of labels.
+
+        Args:
+            written: the label of each drawn row as the data writes it, for the digest.
+        """
+        return {
+            "texts": self.texts,
+            "pairs": self.pairs,
+            "digest": digest_of(self.texts, self.pairs, written),
+            "rows": tuple(self.kept),
+            "seed": self.seed,
+            "columns": self.columns,
+        }
+
+
+def draw_texts(task: TextsTask, table: DataTable, seed: int) -> DrawnTexts:
+    """Check the texts of all rows, and draw as many as the task wants.
+
+    Raises:
+        DataError: with every row that holds no text.
+    """
+    texts, *pairs = read_texts(
+        table, (task.text, task.text_pair) if task.text_pair else (task.text,)
+    )
+    kept = draw(len(texts), task.samples, seed)
+    return DrawnTexts(
+        kept=kept,
+        texts=tuple(texts[row] for row in kept),
+        pairs=tuple(pairs[0][row] for row in kept) if pairs else None,
+        seed=seed,
+        columns=slice_columns(table, task.slices, kept),
+    )
+
+
 def slice_columns(
-    table: DataTable, task: TaskSection, kept: Sequence[int]
+    table: DataTable, columns: Sequence[str], kept: Sequence[int]
 ) -> dict[str, tuple[str, ...]]:
     """Values of the columns that a task slices by, of the rows kept; a missing one is empty."""
     return {
         column: tuple(
             "" if (value := table.rows[row].get(column)) is None else str(value) for row in kept
         )
-        for column in task.slices
+        for column in columns
     }
 
 

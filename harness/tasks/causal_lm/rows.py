@@ -166,7 +166,7 @@ def read_documents(task: CausalLanguageModelling, reading: Reading) -> Samples:
         digest=digest_of(texts),
         rows=tuple(rows),
         seed=reading.seed,
-        columns=slice_columns(reading.table, task, rows),
+        columns=slice_columns(reading.table, task.slices, rows),
     )
 
 

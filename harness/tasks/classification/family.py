@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from harness.statistics.metrics import Statistic
-from harness.statistics.paired import Mask, Measure, PairedRows, paired_scores
+from harness.statistics.paired import Mask, Measure
 from harness.tasks.classification.confusions import USUAL, class_details, find_relabelling
 from harness.tasks.classification.outcomes import (
     ClassAnswer,
@@ -41,9 +41,9 @@ from harness.tasks.classification.statistics import (
     paired_measures,
     predictions_numbered_by,
 )
+from harness.tasks.classifiers import ClassifierFamily
 from harness.tasks.encoding import EncodedDataset
-from harness.tasks.family import TaskFamily
-from harness.tasks.losses import Confidence, LossDetails, Step, chain_of_rows
+from harness.tasks.losses import Confidence, LossDetails
 from harness.tasks.model_inputs import ModelInputs
 from harness.tasks.outcomes import Batch, Columns, RowAnswer, StoredOutcomes, Tensors, TextAnswer
 from harness.tasks.parity import Inputs, Probe, class_probe
@@ -51,52 +51,37 @@ from harness.tasks.roles.reading import Reading
 from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples
 from harness.types import ModelVariant, TensorSpec
-from harness.types.losses import LossChain, Relabelling
+from harness.types.losses import Relabelling
 from harness.words.numbers import percent
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-    from harness.tasks.graphs import Graph
 
 _FEWEST_CLASSES = 2
 
 
 class ClassificationFamily(
-    TaskFamily[SequenceClassification, LabelledDataset, ClassAnswer, LabelOutcomes]
+    ClassifierFamily[SequenceClassification, LabelledDataset, ClassAnswer, LabelOutcomes]
 ):
     """One label for a text or a pair of texts."""
 
     kind = "sequence-classification"
     section = SequenceClassification
     dataset = LabelledDataset
-    lacking = "labels"
     loss_metric = "accuracy"
-    auto_class = "AutoModelForSequenceClassification"
-    architectures = ("ForSequenceClassification",)
-    has_pipeline = True
     described = "a sequence classifier"
 
     def problems(self, config: PretrainedConfig) -> Iterator[str]:
         """Outputs that are no classes, or not known by their place."""
         if (config.num_labels or 0) < _FEWEST_CLASSES:
             yield "it has one output: a regression, not a classifier"
-        numbers = sorted(config.id2label or ())
-        if numbers != list(range(len(numbers))):
-            yield (
-                f"its id2label numbers the classes {', '.join(map(str, numbers[:8]))}, and outputs "
-                "are counted from 0: which output is which class is not certain"
-            )
+        yield from super().problems(config)
         if config.problem_type == "multi_label_classification":
             yield "it gives several labels per text; the task has one"
         if config.problem_type == "regression":
             yield "it was trained for a regression, not as a classifier"
-
-    def label_names(self, config: PretrainedConfig) -> tuple[str, ...] | None:
-        """The names of id2label, in the order of the outputs."""
-        names: dict[Any, str] = dict(config.id2label or {})
-        return tuple(str(names[index]) for index in sorted(names))
 
     def columns(self, task: SequenceClassification) -> Mapping[str, str | None]:
         """Of the text, the pair's second text, and the label."""
@@ -122,19 +107,9 @@ class ClassificationFamily(
             return ()
         return [samples.label_names[label] for label in samples.labels]
 
-    def graph(self, model: PreTrainedModel, task: SequenceClassification) -> Graph:
-        """Logits of the classes."""
-        from harness.tasks.graphs import LogitsGraph
-
-        return LogitsGraph(model)
-
     def probe(self, inputs: Inputs, scores: Tensor, outputs: tuple[Tensor, ...]) -> Probe:
         """The logits, and the likeliest class."""
         return class_probe(inputs, scores)
-
-    def outputs(self, width: int) -> tuple[TensorSpec, ...]:
-        """`logits`, (classes,)."""
-        return (TensorSpec("logits", "FP32", (width,)),)
 
     def read_answer(self, batch: Batch, outputs: Tensors) -> ClassAnswer:
         """The classes and logits of a batch."""
@@ -210,10 +185,6 @@ class ClassificationFamily(
             and np.array_equal(answered_rows(own), answered_rows(theirs))
         )
 
-    def right(self, metric: str, outcomes: LabelOutcomes) -> Mask | None:
-        """Accuracy is the share of right rows."""
-        return outcomes.correct if metric == "accuracy" else None
-
     def own_measures(
         self, outcomes: LabelOutcomes, dataset: LabelledDataset, seed: int
     ) -> list[Measure]:
@@ -252,20 +223,6 @@ class ClassificationFamily(
             family=family,
             teacher=teacher,
             reference=reference,
-        )
-
-    def paired_rows(
-        self, outcomes: LabelOutcomes, teacher: LabelOutcomes, seed: int
-    ) -> PairedRows | None:
-        """Right or wrong."""
-        return paired_scores(teacher.correct, outcomes.correct, seed=seed)
-
-    def loss_chain(self, steps: Sequence[Step[LabelOutcomes]], seed: int) -> LossChain | None:
-        """In accuracy; an unanswered row is wrong."""
-        return chain_of_rows(
-            self.loss_metric,
-            steps,
-            lambda before, after: paired_scores(before.correct, after.correct, seed=seed),
         )
 
     def loss_details(

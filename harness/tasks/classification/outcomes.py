@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from harness.errors import DataError
 from harness.tasks.classification.rows import LabelledDataset
+from harness.tasks.classifiers import JudgedOutcomes, distinct_names, unnamed
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.outcomes import (
     Batch,
     Columns,
-    Outcomes,
     RowAnswer,
     StoredOutcomes,
     Tensors,
@@ -32,15 +32,13 @@ NO_PREDICTION = -1
 
 @rowwise
 @dataclass(frozen=True, kw_only=True)
-class LabelOutcomes(Outcomes):
+class LabelOutcomes(JudgedOutcomes):
     """A class a row, without what it was chosen by: of a pipeline, which answers with labels."""
 
     kind = "sequence-classification"
 
     predictions: NDArray[np.int64] = field(metadata=PER_ROW)
     """Class indices, `NO_PREDICTION` where unanswered, (rows,)."""
-    correct: NDArray[np.bool_] = field(metadata=PER_ROW)
-    """An unanswered row is not correct, (rows,)."""
 
     def columns(self) -> Columns:
         """`prediction` and `correct`."""
@@ -129,18 +127,9 @@ def label_answer(dataset: EncodedDataset) -> TextAnswer:
         DataError: nobody names the classes, or two have one name.
     """
     if not isinstance(dataset, LabelledDataset):
-        raise DataError(
-            "an ensemble answers with the names of classes, and there are none",
-            next_step="give the task's labels",
-        )
+        raise unnamed("class")
     labels = dataset.label_names
-    repeated = sorted({name for name in labels if labels.count(name) > 1})
-    if repeated:
-        raise DataError(
-            f"an ensemble answers with the names of classes, and two have the same: "
-            f"{', '.join(repeated)}",
-            next_step="name each class once in the checkpoint's id2label",
-        )
+    distinct_names(labels, "class")
     return TextAnswer(
         outputs=(TensorSpec("LABEL", "BYTES", (1,)), TensorSpec("SCORE", "FP32", (1,))),
         part="label",

@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from harness.system.strict import PositiveInt
+from harness.tasks.classifiers import ClassDataset, ClassSamples, label_key, labels_advice
 from harness.tasks.encoding import EncodedDataset, encode_texts, fields_of
 from harness.tasks.label_values import form_of
 from harness.tasks.labels import LabelReader, choose_reading, distinct_labels, mismatch
 from harness.tasks.model_inputs import ModelInputs
 from harness.tasks.roles.reading import Reading
 from harness.tasks.rows import DataTable, refuse
-from harness.tasks.rowwise import OF_ALL, PER_ROW, rowwise
-from harness.tasks.samples import Samples, digest_of, draw, read_texts, slice_columns
+from harness.tasks.rowwise import PER_ROW, rowwise
+from harness.tasks.samples import Samples, draw_texts
 from harness.tasks.section import Data, PaddedSection
 
 if TYPE_CHECKING:
@@ -42,37 +43,20 @@ class SequenceClassification(PaddedSection):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelledSamples(Samples):
+class LabelledSamples(ClassSamples):
     """Texts or pairs with a label each."""
 
     labels: tuple[int, ...]
     """Indexes into the checkpoint's outputs."""
-    label_names: tuple[str, ...]
-    """What the checkpoint calls its outputs (else the data), in their order."""
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """What each output stands for, in the words of the family's teacher."""
-        return self.reader.class_names if self.reader else self.label_names
 
 
 @rowwise
 @dataclass(frozen=True, kw_only=True)
-class LabelledDataset(EncodedDataset):
+class LabelledDataset(ClassDataset):
     """The encoded texts with their labels."""
 
     labels: NDArray[np.int64] = field(metadata=PER_ROW)
     """Indexes of the checkpoint's outputs, (size,)."""
-    label_names: tuple[str, ...] = field(metadata=OF_ALL)
-    """What the checkpoint calls its outputs (else the data), in their order."""
-    class_names: tuple[str, ...] = field(metadata=OF_ALL)
-    """What each output stands for in the words of the family's teacher, by which models are
-    compared."""
-
-    @property
-    def width(self) -> int:
-        """Number of classes."""
-        return len(self.label_names)
 
 
 def encode_labelled(
@@ -104,27 +88,14 @@ def read_labelled(task: SequenceClassification, reading: Reading) -> Samples:
         DataError: with every problem of the data.
     """
     table = reading.table
-    texts, *pairs = read_texts(
-        table, (task.text, task.text_pair) if task.text_pair else (task.text,)
-    )
+    drawn = draw_texts(task, table, reading.seed)
     found = _labels(task, reading, reading.label_names) if reading.label_names else None
-    kept = draw(len(texts), task.samples, reading.seed)
-    written = [table.rows[row][task.label] for row in kept]
-    drawn_pairs = tuple(pairs[0][row] for row in kept) if pairs else None
-    drawn = tuple(texts[row] for row in kept)
-    common: dict[str, Any] = {
-        "texts": drawn,
-        "pairs": drawn_pairs,
-        "digest": digest_of(drawn, drawn_pairs, written),
-        "rows": tuple(kept),
-        "seed": reading.seed,
-        "columns": slice_columns(table, task, kept),
-    }
+    common = drawn.fields([table.rows[row][task.label] for row in drawn.kept])
     if found is None:
         return Samples(**common)
     return LabelledSamples(
         **common,
-        labels=tuple(found.outputs[row] for row in kept),
+        labels=tuple(found.outputs[row] for row in drawn.kept),
         label_names=found.reader.names,
         reader=found.reader,
         label_note=found.note,
@@ -156,20 +127,16 @@ def _labels(task: SequenceClassification, reading: Reading, label_names: Sequenc
         reader, problem, note = chosen.reader, chosen.problem, chosen.note
     else:
         reader, problem, note = reading.like, "", ""
-    known = {_key(value): reader.read(value) for value in distinct_labels(values)}
-    found = [known[_key(value)] for value in values]
+    known = {label_key(value): reader.read(value) for value in distinct_labels(values)}
+    found = [known[label_key(value)] for value in values]
     unknown = [row for row, output in enumerate(found) if output is None]
     _refuse_unlabelled(table, values, unknown)
     if unknown and not problem:
         first = f"{table.place(unknown[0])}: {json.dumps(values[unknown[0]], default=str)}"
         why = f"{len(unknown)} of {len(values)} rows hold none of them, the first {first}"
         problem = mismatch(distinct_labels(values), reader, why)
-    refuse(table.source, [problem] if problem else [], next_step=_label_advice(reader, teacher))
+    refuse(table.source, [problem] if problem else [], next_step=labels_advice(reader, teacher))
     return _Labels([output for output in found if output is not None], reader, note)
-
-
-def _key(value: object) -> tuple[type, str]:
-    return type(value), repr(value)
 
 
 def _refuse_unlabelled(table: DataTable, values: Sequence[object], unknown: Sequence[int]) -> None:
@@ -184,13 +151,3 @@ def _refuse_unlabelled(table: DataTable, values: Sequence[object], unknown: Sequ
         first = f"{table.place(rows[0])}: {shown}"
         problem = f"{len(rows)} of {len(values)} rows have no label, the first {first}"
         refuse(table.source, [problem], next_step=step)
-
-
-def _label_advice(reader: LabelReader, teacher: LabelReader | None) -> str:
-    """What the task's `labels` would have to say."""
-    named = teacher if teacher and teacher.is_named and not reader.is_named else reader
-    example = ", ".join(named.names)
-    return (
-        "a label is a name of a class or an index; set the task's 'labels' to the names of the "
-        f"classes, in the data's order: a permutation of [{example}]"
-    )

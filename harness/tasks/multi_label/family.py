@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.statistics.metrics import Statistic
-from harness.statistics.paired import Mask, Measure, PairedRows, paired_scores
+from harness.statistics.paired import Mask, Measure
+from harness.tasks.classifiers import ClassifierFamily
 from harness.tasks.encoding import EncodedDataset
-from harness.tasks.family import TaskFamily
-from harness.tasks.losses import Confidence, LossDetails, Step, chain_of_rows
+from harness.tasks.losses import Confidence, LossDetails
 from harness.tasks.model_inputs import ModelInputs
 from harness.tasks.multi_label.outcomes import (
     LabelSetAnswer,
@@ -54,30 +54,24 @@ from harness.tasks.roles.reading import Reading
 from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples
 from harness.types import ModelVariant, TensorSpec
-from harness.types.losses import LossChain, Relabelling
+from harness.types.losses import Relabelling
 from harness.words.numbers import percent
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-    from harness.tasks.graphs import Graph
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 
 class MultiLabelFamily(
-    TaskFamily[MultiLabelClassification, LabelSetDataset, LabelSetAnswer, LabelSetOutcomes]
+    ClassifierFamily[MultiLabelClassification, LabelSetDataset, LabelSetAnswer, LabelSetOutcomes]
 ):
     """Any number of labels for a text or a pair of texts."""
 
     kind = "multi-label-classification"
     section = MultiLabelClassification
     dataset = LabelSetDataset
-    lacking = "labels"
     loss_metric = "subset_accuracy"
-    auto_class = "AutoModelForSequenceClassification"
-    architectures = ("ForSequenceClassification",)
     described = "a multi-label classifier"
-    has_pipeline = True
 
     def problems(self, config: PretrainedConfig) -> Iterator[str]:
         """Outputs that are no labels of their own each, or not known by their place."""
@@ -92,17 +86,7 @@ class MultiLabelFamily(
                 "it has one output and no problem_type: a regression, unless its config.json says "
                 "problem_type multi_label_classification"
             )
-        numbers = sorted(config.id2label or ())
-        if numbers != list(range(len(numbers))):
-            yield (
-                f"its id2label numbers the classes {', '.join(map(str, numbers[:8]))}, and outputs "
-                "are counted from 0: which output is which class is not certain"
-            )
-
-    def label_names(self, config: PretrainedConfig) -> tuple[str, ...] | None:
-        """The names of id2label, in the order of the outputs."""
-        names: dict[Any, str] = dict(config.id2label or {})
-        return tuple(str(names[index]) for index in sorted(names))
+        yield from super().problems(config)
 
     def columns(self, task: MultiLabelClassification) -> Mapping[str, str | None]:
         """Of the text, the pair's second text, and the labels."""
@@ -129,12 +113,6 @@ class MultiLabelFamily(
         """The names of each sample's labels, in one text."""
         return samples.label_texts if isinstance(samples, LabelSetSamples) else ()
 
-    def graph(self, model: PreTrainedModel, task: MultiLabelClassification) -> Graph:
-        """Logits of the labels; a client takes the sigmoid, as of any served classifier."""
-        from harness.tasks.graphs import LogitsGraph
-
-        return LogitsGraph(model)
-
     def probe(self, inputs: Inputs, scores: Tensor, outputs: tuple[Tensor, ...]) -> Probe:
         """The logits, and whether each label is more probable than not."""
         values = scores.numpy()
@@ -152,10 +130,6 @@ class MultiLabelFamily(
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """An artefact's logits, and whether each label is more probable than not."""
         return outputs[0], _more_probable_than_not(outputs[0])
-
-    def outputs(self, width: int) -> tuple[TensorSpec, ...]:
-        """`logits`, (labels,)."""
-        return (TensorSpec("logits", "FP32", (width,)),)
 
     def read_answer(self, batch: Batch, outputs: Tensors) -> LabelSetAnswer:
         """The logits of a batch."""
@@ -206,10 +180,6 @@ class MultiLabelFamily(
         """Micro-F1, macro-F1, subset accuracy and mean average precision."""
         return label_set_statistics(outcomes, dataset, kept)
 
-    def right(self, metric: str, outcomes: LabelSetOutcomes) -> Mask | None:
-        """Subset accuracy is the share of rows that were given exactly the right labels."""
-        return outcomes.correct if metric == "subset_accuracy" else None
-
     def paired_measures(
         self, outcomes: LabelSetOutcomes, teacher: LabelSetOutcomes, seed: int
     ) -> list[Measure]:
@@ -233,20 +203,6 @@ class MultiLabelFamily(
     ) -> Relabelling | None:
         """Labels in another order than they are called."""
         return find_relabelling(outcomes, dataset, family)
-
-    def paired_rows(
-        self, outcomes: LabelSetOutcomes, teacher: LabelSetOutcomes, seed: int
-    ) -> PairedRows | None:
-        """Whether exactly the right labels were given."""
-        return paired_scores(teacher.correct, outcomes.correct, seed=seed)
-
-    def loss_chain(self, steps: Sequence[Step[LabelSetOutcomes]], seed: int) -> LossChain | None:
-        """In subset accuracy; an unanswered row is wrong."""
-        return chain_of_rows(
-            self.loss_metric,
-            steps,
-            lambda before, after: paired_scores(before.correct, after.correct, seed=seed),
-        )
 
     def loss_details(
         self,

@@ -12,13 +12,12 @@ import pyarrow as pa
 import scipy
 from numpy.typing import NDArray
 
-from harness.errors import DataError
+from harness.tasks.classifiers import JudgedOutcomes, distinct_names, unnamed
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.multi_label.rows import LabelSetDataset, LabelSetGroup
 from harness.tasks.outcomes import (
     Batch,
     Columns,
-    Outcomes,
     RowAnswer,
     StoredOutcomes,
     Tensors,
@@ -33,15 +32,16 @@ Mask = NDArray[np.bool_]
 
 @rowwise
 @dataclass(frozen=True, kw_only=True)
-class LabelSetOutcomes(Outcomes):
-    """The labels of each row alone: of an ensemble, which names them without their scores."""
+class LabelSetOutcomes(JudgedOutcomes):
+    """The labels of each row alone: of an ensemble, which names them without their scores.
+
+    A row is right where exactly the right labels were given.
+    """
 
     kind = "multi-label-classification"
 
     given: Mask = field(metadata=PER_ROW)
     """Whether each label is given, (rows, labels); none to an unanswered row."""
-    correct: Mask = field(metadata=PER_ROW)
-    """Whether exactly the right labels were given; not of an unanswered row, (rows,)."""
     label_names: tuple[str, ...] = field(metadata=OF_ALL)
     """What each of the checkpoint's outputs stands for, in the words of the family's teacher:
     equal for equal labels, whatever the checkpoints call them."""
@@ -132,18 +132,9 @@ def labels_answer(dataset: EncodedDataset, threshold: float) -> TextAnswer:
         DataError: nobody names the labels, or two have one name.
     """
     if not isinstance(dataset, LabelSetDataset):
-        raise DataError(
-            "an ensemble answers with the names of labels, and there are none",
-            next_step="give the task's labels",
-        )
+        raise unnamed("label")
     labels = dataset.label_names
-    repeated = sorted({name for name in labels if labels.count(name) > 1})
-    if repeated:
-        raise DataError(
-            f"an ensemble answers with the names of labels, and two have the same: "
-            f"{', '.join(repeated)}",
-            next_step="name each label once in the checkpoint's id2label",
-        )
+    distinct_names(labels, "label")
     return TextAnswer(
         outputs=(
             TensorSpec("LABELS", "BYTES", (1,)),

@@ -20,11 +20,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.tasks.classifiers import ClassDataset, ClassSamples, label_key, labels_advice
 from harness.tasks.encoding import EncodedDataset, EncodedGroup, encode_texts, fields_of
 from harness.tasks.labels import LabelReader, choose_reading, distinct_labels, mismatch
 from harness.tasks.model_inputs import ModelInputs
@@ -33,7 +34,7 @@ from harness.tasks.multi_label.written import WrittenLabels, written_labels
 from harness.tasks.roles.reading import Reading
 from harness.tasks.rows import DataTable, refuse
 from harness.tasks.rowwise import OF_ALL, PER_ROW, rowwise
-from harness.tasks.samples import Samples, digest_of, draw, read_texts, slice_columns
+from harness.tasks.samples import Samples, draw_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,18 +44,11 @@ NO_LABEL = "(no label)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelSetSamples(Samples):
+class LabelSetSamples(ClassSamples):
     """Texts or pairs with any number of labels each."""
 
     labels: tuple[tuple[int, ...], ...]
     """Indexes of the checkpoint's outputs, ascending; a row without a label has none."""
-    label_names: tuple[str, ...]
-    """What the checkpoint calls its outputs (else the data), in their order."""
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """What each output stands for, in the words of the family's teacher."""
-        return self.reader.class_names if self.reader else self.label_names
 
     @property
     def label_texts(self) -> tuple[str, ...]:
@@ -74,23 +68,13 @@ class LabelSetGroup(EncodedGroup):
 
 @rowwise
 @dataclass(frozen=True, kw_only=True)
-class LabelSetDataset(EncodedDataset):
+class LabelSetDataset(ClassDataset):
     """The encoded texts with their labels."""
 
     labels: NDArray[np.bool_] = field(metadata=PER_ROW)
     """Whether each of the checkpoint's outputs is a label of the row, (size, labels)."""
-    label_names: tuple[str, ...] = field(metadata=OF_ALL)
-    """What the checkpoint calls its outputs (else the data), in their order."""
-    class_names: tuple[str, ...] = field(metadata=OF_ALL)
-    """What each output stands for in the words of the family's teacher, by which models are
-    compared."""
     threshold: float = field(metadata=OF_ALL)
     """From which probability on a label is given, between 0 and 1."""
-
-    @property
-    def width(self) -> int:
-        """Number of labels."""
-        return len(self.label_names)
 
 
 def encode_label_sets(
@@ -129,22 +113,11 @@ def read_label_sets(task: MultiLabelClassification, reading: Reading) -> Samples
         DataError: with every problem of the data.
     """
     table = reading.table
-    texts, *pairs = read_texts(
-        table, (task.text, task.text_pair) if task.text_pair else (task.text,)
-    )
-    kept = draw(len(texts), task.samples, reading.seed)
-    drawn = tuple(texts[row] for row in kept)
-    drawn_pairs = tuple(pairs[0][row] for row in kept) if pairs else None
+    drawn = draw_texts(task, table, reading.seed)
     columns = task.label_columns or [task.label]
-    written = [[table.rows[row].get(column) for column in columns] for row in kept]
-    common: dict[str, Any] = {
-        "texts": drawn,
-        "pairs": drawn_pairs,
-        "digest": digest_of(drawn, drawn_pairs, written),
-        "rows": tuple(kept),
-        "seed": reading.seed,
-        "columns": slice_columns(table, task, kept),
-    }
+    common = drawn.fields(
+        [[table.rows[row].get(column) for column in columns] for row in drawn.kept]
+    )
     if not reading.label_names:
         return Samples(**common)
     labels = written_labels(table, task, reading.label_names)
@@ -152,7 +125,7 @@ def read_label_sets(task: MultiLabelClassification, reading: Reading) -> Samples
     outputs = _outputs(table, task, labels, reader)
     return LabelSetSamples(
         **common,
-        labels=tuple(outputs[row] for row in kept),
+        labels=tuple(outputs[row] for row in drawn.kept),
         label_names=reader.names,
         reader=reader,
         label_note=note,
@@ -177,7 +150,7 @@ def _reader(
         refuse(
             reading.table.source,
             [chosen.problem],
-            next_step=_advice(chosen.reader, reading.teacher),
+            next_step=labels_advice(chosen.reader, reading.teacher),
         )
     return chosen.reader, chosen.note
 
@@ -191,11 +164,11 @@ def _outputs(
         DataError: a label is none of the checkpoint's; or an output has no column of its own.
     """
     distinct = distinct_labels(labels.every)
-    known = {_key(value): reader.read(value) for value in distinct}
+    known = {label_key(value): reader.read(value) for value in distinct}
     unknown = [
         row
         for row, values in enumerate(labels.rows)
-        if any(known[_key(value)] is None for value in values)
+        if any(known[label_key(value)] is None for value in values)
     ]
     if unknown:
         shown = json.dumps(list(labels.rows[unknown[0]]), default=str, ensure_ascii=False)
@@ -203,13 +176,13 @@ def _outputs(
             f"{len(unknown)} of {len(labels.rows)} rows have others, the first "
             f"{table.place(unknown[0])}: {shown}"
         )
-        step = _advice(reader, None)
+        step = labels_advice(reader, None)
         if task.label_columns is None and any(isinstance(value, str) for value in distinct):
             step += f"; in a text the task's separator, {task.separator!r}, stands between labels"
         refuse(table.source, [mismatch(distinct, reader, why)], next_step=step)
     if task.label_columns is not None:
         _refuse_untold(table, task, labels, reader)
-    places = [{known[_key(value)] for value in values} for values in labels.rows]
+    places = [{known[label_key(value)] for value in values} for values in labels.rows]
     return [tuple(sorted(place for place in row if place is not None)) for row in places]
 
 
@@ -224,17 +197,4 @@ def _refuse_untold(
         [f"no column of label_columns says whether '{name}' is a label" for name in untold],
         next_step=f"it has {', '.join(task.label_columns or ())}: add the columns of the model's "
         "other classes, or take a model of these classes alone",
-    )
-
-
-def _key(value: object) -> tuple[type, str]:
-    return type(value), repr(value)
-
-
-def _advice(reader: LabelReader, teacher: LabelReader | None) -> str:
-    """What the task's `labels` would have to say."""
-    named = teacher if teacher and teacher.is_named and not reader.is_named else reader
-    return (
-        "a label is a name of a class or an index; set the task's 'labels' to the names of the "
-        f"classes, in the data's order: a permutation of [{', '.join(named.names)}]"
     )

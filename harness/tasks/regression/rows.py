@@ -17,7 +17,7 @@ from harness.tasks.model_inputs import ModelInputs
 from harness.tasks.roles.reading import Reading
 from harness.tasks.rows import DataTable, refuse
 from harness.tasks.rowwise import PER_ROW, rowwise
-from harness.tasks.samples import Samples, digest_of, draw, read_texts, slice_columns
+from harness.tasks.samples import Samples, draw_texts
 from harness.tasks.section import Data, PaddedSection
 
 if TYPE_CHECKING:
@@ -67,25 +67,11 @@ def read_numbered(task: Regression, reading: Reading) -> Samples:
         DataError: with every problem of the data.
     """
     table = reading.table
-    texts, *pairs = read_texts(
-        table, (task.text, task.text_pair) if task.text_pair else (task.text,)
-    )
+    drawn = draw_texts(task, table, reading.seed)
     numbers = _numbers(table, task.label)
-    kept = draw(len(texts), task.samples, reading.seed)
-    drawn = tuple(texts[row] for row in kept)
-    drawn_pairs = tuple(pairs[0][row] for row in kept) if pairs else None
-    labels = tuple(numbers[row] for row in kept)
+    labels = tuple(numbers[row] for row in drawn.kept)
     note = "every label is the same number: there is no correlation" if len(set(labels)) < 2 else ""  # noqa: PLR2004
-    return NumberedSamples(
-        texts=drawn,
-        pairs=drawn_pairs,
-        digest=digest_of(drawn, drawn_pairs, labels),
-        rows=tuple(kept),
-        seed=reading.seed,
-        columns=slice_columns(table, task, kept),
-        labels=labels,
-        label_note=note,
-    )
+    return NumberedSamples(**drawn.fields(labels), labels=labels, label_note=note)
 
 
 def _numbers(table: DataTable, column: str) -> list[float]:

@@ -113,7 +113,7 @@ def read_sentences(task: TokenClassification, reading: Reading) -> TaggedSamples
         digest=digest_of(drawn, written),
         rows=tuple(kept),
         seed=reading.seed,
-        columns=slice_columns(table, task, kept),
+        columns=slice_columns(table, task.slices, kept),
         reader=reader,
         label_note=note,
         words=tuple(tuple(one) for one in drawn),
