@@ -36,7 +36,7 @@ from harness.tasks.encoding import EncodedDataset
 from harness.tasks.family import AnyFamily
 from harness.tasks.parity import Inputs, Probe
 from harness.types import Precision
-from harness.words.numbers import asked_percent, number, percent
+from harness.words.numbers import asked, asked_percent, number, percent
 
 if TYPE_CHECKING:
     from harness.tasks.graphs import Graph
@@ -199,12 +199,11 @@ def _faults(parity: Parity, tolerance: Tolerance) -> list[str]:
     if tolerance.difference is not None and parity.max_scaled_difference > tolerance.difference:
         faults.append(
             f"largest difference {number(parity.max_scaled_difference)}, allowed "
-            f"{number(tolerance.difference)}"
+            f"{asked(tolerance.difference)}"
         )
     if tolerance.relative_rms is not None and parity.relative_rms > tolerance.relative_rms:
         faults.append(
-            f"relative error {number(parity.relative_rms)}, "
-            f"allowed {number(tolerance.relative_rms)}"
+            f"relative error {number(parity.relative_rms)}, allowed {asked(tolerance.relative_rms)}"
         )
     if parity.agreement < tolerance.agreement:
         faults.append(

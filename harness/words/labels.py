@@ -27,6 +27,7 @@ from harness.words.numbers import (
     POINT_DECIMALS,
     TIMES,
     asked,
+    cosine,
     count,
     metric_title,
     number,
@@ -79,6 +80,7 @@ UNITS: Mapping[str, str] = {
     "log_likelihood_change_p5_nats": "nats per window",
 }
 SHARES = frozenset({"right_to_wrong", "wrong_to_right", "agreement", "greedy_agreement", "ece"})
+COSINES = frozenset({"cosine_mean", "cosine_p5"})
 SHARES |= {"ece_after", "label_agreement", "entity_agreement"}
 
 
@@ -128,6 +130,8 @@ def lost_span(metric: str, estimate: Estimate) -> str:
 
 def measure_words(measure: str, value: float | None) -> str:
     """A measure's value: shares in percent."""
+    if measure in COSINES:
+        return cosine(value)
     return percent(value) if measure in SHARES else number(value)
 
 

@@ -212,6 +212,11 @@ POINT_DECIMALS = 2
 """Of a difference in percentage points."""
 
 
+def cosine(value: float | None) -> str:
+    """The cosine of two vectors, to four decimals: near 1 is where they are told apart."""
+    return MISSING if value is None or math.isnan(value) else f"{value:.4f}".replace("-", MINUS)
+
+
 def points(share: float | None) -> str:
     """A difference of two shares in percentage points, with its sign."""
     return signed(None if share is None else 100 * share, " points", decimals=POINT_DECIMALS)

@@ -79,6 +79,14 @@ def test_a_difference_shows_its_sign(value, text):
     assert numbers.signed(value, " points") == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1.0, "1.0000"), (0.99876, "0.9988"), (-1.0, "\u22121.0000"), (None, "\u2013")],
+)
+def test_cosines_near_one_are_told_apart(value, text):
+    assert numbers.cosine(value) == text
+
+
 def test_p_values_below_a_thousandth_say_only_that():
     assert [numbers.p_value(p) for p in (0.0004, 0.0118, None)] == ["<0.001", "0.012", EN_DASH]
 

@@ -20,7 +20,7 @@ from harness.words.labels import (
     step_title,
     unit_of,
 )
-from harness.words.numbers import MISSING, count, metric_value, number, p_value, percent
+from harness.words.numbers import MISSING, cosine, count, metric_value, number, p_value, percent
 
 _SIGNIFICANT = 0.05
 _MOST_SLICES = 12
@@ -136,7 +136,7 @@ def _chain_row(family: FamilyResults, entry: LossEntry, steps: list[str]) -> tup
             continue
         detail = lost_span(chain.metric, link.loss)
         detail += f"\n{count(link.changed)} changed" if link.changed else ""
-        detail += "" if link.cosine is None else f"\ncosine {number(link.cosine)}"
+        detail += "" if link.cosine is None else f"\ncosine {cosine(link.cosine)}"
         cells.append(numeric(lost(chain.metric, link.loss.value), link.loss.value, detail))
     total = chain.total
     cells.append(

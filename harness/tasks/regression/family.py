@@ -39,7 +39,7 @@ from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples
 from harness.types import ModelVariant, TensorSpec
 from harness.types.losses import LossChain
-from harness.words.numbers import asked
+from harness.words.numbers import number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,7 +87,7 @@ class RegressionFamily(TaskFamily[Regression, NumberDataset, NumberAnswer, Numbe
         """From where to where the right numbers reach."""
         if not isinstance(samples, NumberedSamples):
             return ""
-        return f"from {asked(min(samples.labels))} to {asked(max(samples.labels))}"
+        return f"from {number(min(samples.labels))} to {number(max(samples.labels))}"
 
     def encode(
         self,

@@ -60,7 +60,7 @@ from harness.tasks.sentence_embedding.rows import (
 )
 from harness.types import ModelVariant, TensorSpec
 from harness.types.losses import LossChain, SliceLoss
-from harness.words.numbers import asked, count, number
+from harness.words.numbers import cosine, count, number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,7 +125,7 @@ class SentenceEmbeddingFamily(
         if not isinstance(samples, EmbeddingSamples) or samples.scored is None:
             return ""
         scores = samples.scored.scores
-        return f"from {asked(min(scores))} to {asked(max(scores))}"
+        return f"from {number(min(scores))} to {number(max(scores))}"
 
     def lacks(self, task: SentenceEmbedding, metric: str) -> str:
         """Scores of pairs, or a retrieval set."""
@@ -166,8 +166,8 @@ class SentenceEmbeddingFamily(
         """The cosines of the vectors with the checkpoint's."""
         near = cosines(np.concatenate(expected), np.concatenate(answered))
         return (
-            f"its vectors have a mean cosine of {number(near.mean())} with the checkpoint's, the "
-            f"lowest {number(near.min())}, over {len(near)} texts"
+            f"its vectors have a mean cosine of {cosine(near.mean())} with the checkpoint's, the "
+            f"lowest {cosine(near.min())}, over {len(near)} texts"
         )
 
     def recipe(self, task: SentenceEmbedding) -> dict[str, Any]:

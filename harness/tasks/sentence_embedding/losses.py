@@ -25,7 +25,7 @@ from harness.tasks.sentence_embedding.outcomes import (
 )
 from harness.tasks.sentence_embedding.rows import EmbeddingDataset
 from harness.types.losses import ChainLink, Estimate, LossChain, SliceLoss, WorstExample
-from harness.words.numbers import number
+from harness.words.numbers import cosine, number
 
 OF_PAIRS, OF_QUERIES = "sts_spearman", "ndcg_at_10"
 FEWEST = 30
@@ -228,8 +228,8 @@ def _worst(
             row=row,
             text=shortened(texts[row]),
             label=labels[row],
-            teacher_says=f"{number(theirs[row])}",
-            variant_says=f"{number(own[row])}",
+            teacher_says=f"{cosine(theirs[row])}",
+            variant_says=f"{cosine(own[row])}",
             loss=float(loss[row]),
         )
         for row in order

@@ -93,5 +93,5 @@ def test_vectors_that_are_refused_are_told_by_their_cosines():
     values = np.eye(4, dtype=np.float32)
     turned = np.roll(values, 1, axis=1)
     turned[:3] = values[:3]  # of four, one is at a right angle
-    with pytest.raises(ParityError, match=r"mean cosine of 0\.750 .* the lowest 0\.000, over 4"):
+    with pytest.raises(ParityError, match=r"mean cosine of 0\.7500 .* the lowest 0\.0000, over 4"):
         check(family, values, turned, Precision.INT8)

@@ -18,6 +18,7 @@ from harness.flow.inputs import check_inputs
 from harness.study import Study
 from harness.study.file import load_study
 from harness.types import Precision, Role
+from harness.words.numbers import number
 from tests.local_study import question_rows, scored_pairs, tagged_rows
 from tests.tiny_models import (
     LINES,
@@ -304,7 +305,7 @@ def test_pairs_with_a_score_are_found(models, tmp_path):
     assert (task.text, task.text_pair, task.score) == ("sentence1", "sentence2", "mark")
     assert "sts_spearman >= 90% of teacher" in text
     low, high = (pick(one["mark"] for one in pairs) for pick in (min, max))
-    assert f"from {low:.4g} to {high:.4g}" in text
+    assert f"from {number(low)} to {number(high)}" in text
 
 
 def test_pairs_without_a_score_are_asked_about(models, tmp_path):

@@ -27,7 +27,7 @@ def test_the_same_size_of_an_unknown_machine_is_an_estimate_all_the_same():
     value, low, high, rule = scaled(TWO_CORES, "c7i.large")
     assert (value, low, high) == pytest.approx((1.0, 1 / 1.5, 1.5))
     assert (
-        rule == "estimate from a machine with 2 vCPUs: 2 vCPUs to 2 vCPUs, within a factor of 1.5"
+        rule == "estimate from a machine with 2 vCPUs: 2 vCPUs to 2 vCPUs, within a factor of 1.50"
     )
 
 
@@ -43,7 +43,7 @@ def test_accelerators_scale_by_both_published_figures():
     bandwidth, arithmetic = 600 / 320, 70 / 65
     assert value == pytest.approx((bandwidth * arithmetic) ** 0.5)
     assert (low, high) == pytest.approx((arithmetic / 1.5, bandwidth * 1.5))
-    assert "1 T4 to 1 A10G, 1.9 times the memory bandwidth and 1.1 times the FP16" in rule
+    assert "1 T4 to 1 A10G, 1.88 times the memory bandwidth and 1.08 times the FP16" in rule
 
 
 def test_accelerators_of_one_kind_scale_by_their_number():

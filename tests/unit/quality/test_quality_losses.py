@@ -197,7 +197,7 @@ def test_the_worst_examples_are_those_the_teacher_had_right_and_the_variant_is_s
     found = worst_examples(student, teacher, labels, ["first", "second <b>\n bold", "x", "y"])
     assert [one.row for one in found] == [1, 0]
     assert (found[0].text, found[0].label) == ("second <b> bold", "no")
-    assert found[0].teacher_says == "no (95%)"
+    assert found[0].teacher_says == "no (95.3%)"
     assert len(shortened("word " * 200)) == MOST_CHARACTERS
 
 

@@ -14,6 +14,7 @@ from harness.tasks.losses import Step
 from harness.tasks.registry import family_of
 from harness.tasks.sentence_embedding.outcomes import EmbeddingOutcomes
 from harness.tasks.sentence_embedding.rows import EmbeddingDataset, Retrieval, ScoredPairs
+from harness.words.numbers import number
 
 FAMILY = family_of("sentence-embedding")
 PAIRS = 80
@@ -173,8 +174,8 @@ def test_the_worst_pair_is_the_one_that_moved_farthest_from_its_rank():
     moved[2 * top + 1] = -moved[2 * top]  # as unlike as two texts can be
     details = FAMILY.loss_details(said(moved, "student"), said(TEACHER), dataset(), ["t"] * PAIRS)
     assert details.examples[0].row == top
-    assert details.examples[0].variant_says == "-1.000"
-    assert details.examples[0].label == f"{SCORES[top]:.4g}"
+    assert details.examples[0].variant_says == "\u22121.0000"
+    assert details.examples[0].label == number(SCORES[top])
 
 
 def test_a_part_of_the_texts_keeps_its_pairs_and_a_retrieval_set_whole_alone():

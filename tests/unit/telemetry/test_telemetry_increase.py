@@ -69,8 +69,8 @@ def test_a_fall_before_the_first_scrape_inside_is_the_models_loading() -> None:
     [
         ((3.1, 3.9), "holds no scrape"),
         ((3.1, 4.9), "holds one scrape of Prometheus, one every 1 s: it takes two"),
-        ((-5.0, 10.0), "begin 5.0 s into the window of 15.0 s"),
-        ((10.0, 30.0), "end 11.0 s before the window of 20.0 s does"),
+        ((-5.0, 10.0), "begin 5 s into the window of 15 s"),
+        ((10.0, 30.0), "end 11 s before the window of 20 s does"),
     ],
 )
 def test_a_window_without_scrapes_is_said_to_be_missing(
