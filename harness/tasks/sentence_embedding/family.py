@@ -30,7 +30,7 @@ from harness.tasks.sentence_embedding.losses import (
     vector_chain,
     vector_details,
 )
-from harness.tasks.sentence_embedding.modules import FILES, has_modules
+from harness.tasks.sentence_embedding.modules import FILES, has_modules, unshared_prompt
 from harness.tasks.sentence_embedding.outcomes import (
     EmbeddingOutcomes,
     VectorAnswer,
@@ -168,6 +168,16 @@ class SentenceEmbeddingFamily(
         return (
             f"its vectors have a mean cosine of {cosine(near.mean())} with the checkpoint's, the "
             f"lowest {cosine(near.min())}, over {len(near)} texts"
+        )
+
+    def tokenizer_note(self, task: SentenceEmbedding, tokenizer: PreTrainedTokenizerBase) -> str:
+        """That documents stand behind a prompt which sentence-transformers itself leaves out."""
+        name = unshared_prompt(Path(tokenizer.name_or_path)) if task.retrieval else ""
+        if not name:
+            return ""
+        return (
+            f"documents stand behind the checkpoint's prompt '{name}', which the encode_document "
+            "of sentence-transformers leaves out unless it is called 'document'"
         )
 
     def recipe(self, task: SentenceEmbedding) -> dict[str, Any]:

@@ -4,10 +4,11 @@
     1_Pooling/config.json               which token vectors become the text's
     2_Dense/config.json, model.safetensors   a linear layer with an activation
     2_Normalize                         to length 1
-    sentence_bert_config.json           longest text in tokens
+    sentence_bert_config.json           longest text in tokens (else tokenizer_config.json and
+                                        config.json say it)
     config_sentence_transformers.json   prompts that are put before a text, and the similarity
 
-Whatever else a folder names (a bag of words, a router, an adapter) is refused.
+Whatever else a folder names (a bag of words, a router, an adapter, a module of its own) is refused.
 """
 
 from __future__ import annotations
@@ -21,9 +22,14 @@ from typing import Any, Literal
 from harness.errors import CheckpointError
 
 MODULES = "modules.json"
+_LENGTHS = tuple(
+    f"sentence_{name}_config.json"
+    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+"""Older releases named the file after the architecture; the first that is there counts."""
 FILES = (
     MODULES,
-    "sentence_bert_config.json",
+    *_LENGTHS,
     "config_sentence_transformers.json",
     "*_Pooling/config.json",
     "*_Dense/config.json",
@@ -46,6 +52,18 @@ _OLD_NAMES = {
     "pooling_mode_lasttoken": "last",
 }
 _ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid")
+_LIBRARY = "sentence_transformers."
+_ARGUMENTS = tuple(
+    f"{of}_{kind}"
+    for of in ("model", "config", "tokenizer", "processor")
+    for kind in ("args", "kwargs")
+)
+"""What the folder has sentence-transformers pass to transformers, beside the lengths."""
+_HARMLESS = frozenset(
+    {"add_pooling_layer", "attn_implementation", "cache_dir", "device_map", "dtype", "padding_side",
+     "torch_dtype", "trust_remote_code", "use_cache", "use_safetensors"}
+)  # fmt: skip
+"""Arguments that change no vector: single precision and right padding are imposed here."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +85,7 @@ class EmbeddingModules:
     normalised: bool = False
     """Whether vectors have length 1 in the end."""
     max_length: int | None = None
-    """Longest text in tokens; None where the folder does not say."""
+    """Longest text in tokens; None where no file of the folder says."""
     lower_case: bool = False
     """Whether texts are to be lowered before they are tokenised."""
     similarity: Similarity = "cosine"
@@ -106,6 +124,8 @@ def read_modules(
     normalises = False
     for module in sorted(_json(folder / MODULES), key=lambda one: int(one["idx"])):
         kind = str(module["type"]).rpartition(".")[2]
+        if not str(module["type"]).startswith(_LIBRARY):
+            raise _refusal(folder, f"its module {len(kinds)} is code of its own, {module['type']}")
         place = folder / str(module.get("path", ""))
         kinds.append(kind)
         if kind == "Transformer" and len(kinds) == 1:
@@ -165,9 +185,10 @@ def _pooling(folder: Path, place: Path) -> Pooling:
 
 def _dense(folder: Path, place: Path) -> DenseLayer:
     settings = _json(place / "config.json")
-    activation = str(settings.get("activation_function", "Tanh")).rpartition(".")[2]
+    package, _, activation = str(settings.get("activation_function", "torch.Tanh")).rpartition(".")
     plain = settings.get("module_input_name", "sentence_embedding") == "sentence_embedding"
-    if activation not in _ACTIVATIONS or settings.get("use_residual") or not plain:
+    known = activation in _ACTIVATIONS and package.partition(".")[0] == "torch"
+    if not known or settings.get("use_residual") or not plain:
         raise _refusal(folder, f"its Dense layer has {activation} and settings of its own")
     weights = place / "model.safetensors"
     if not weights.is_file():
@@ -181,29 +202,73 @@ def _dense(folder: Path, place: Path) -> DenseLayer:
 
 def _with_settings(folder: Path, modules: EmbeddingModules) -> EmbeddingModules:
     """The modules with the folder's lengths, prompts and similarity."""
-    sentence = _json(folder / "sentence_bert_config.json", default={})
+    sentence = next((_json(one) for name in _LENGTHS if (one := folder / name).is_file()), {})
     settings = _json(folder / "config_sentence_transformers.json", default={})
-    prompts = {str(name): str(text or "") for name, text in (settings.get("prompts") or {}).items()}
-    default = settings.get("default_prompt_name")
-    plain = prompts.get(default, "") if default else ""
+    _check_arguments(folder, sentence)
     similarity = str(settings.get("similarity_fn_name") or "cosine")
     if similarity not in {"cosine", "dot"}:
         raise _refusal(folder, f"its similarity is {similarity}")
-    document = next(
-        (prompts[name] for name in ("document", "passage", "corpus") if prompts.get(name)), ""
-    )
     most = sentence.get("max_seq_length")
+    query, document, plain = _prompts(folder, settings)
     return EmbeddingModules(
         modules.pooling,
         modules.dense,
         normalised=modules.normalised,
-        max_length=int(most) if most else None,
+        max_length=int(most) if most else _longest_by_default(folder),
         lower_case=bool(sentence.get("do_lower_case")),
         similarity="dot" if similarity == "dot" else "cosine",
-        query_prompt=prompts.get("query") or plain,
-        document_prompt=document or plain,
+        query_prompt=query,
+        document_prompt=document,
         prompt=plain,
     )
+
+
+def _prompts(folder: Path, settings: Mapping[str, Any]) -> tuple[str, str, str]:
+    """What stands before a query, a document and any other text.
+
+    A query and a document never take the default prompt, as in `encode_query` and
+    `encode_document`; one that is there and empty is none.
+    """
+    prompts = {str(name): str(text or "") for name, text in (settings.get("prompts") or {}).items()}
+    default = settings.get("default_prompt_name")
+    if default and default not in {*prompts, "query", "document"}:
+        raise CheckpointError(
+            f"{folder}: its default_prompt_name is '{default}', and its prompts are "
+            f"{', '.join(prompts) or 'none'}",
+            next_step="correct its config_sentence_transformers.json",
+        )
+    document = next((prompts[one] for one in _OF_DOCUMENTS if one in prompts), "")
+    return prompts.get("query", ""), document, prompts.get(default, "") if default else ""
+
+
+_OF_DOCUMENTS = ("document", "passage", "corpus")
+
+
+def unshared_prompt(folder: Path) -> str:
+    """The name of a documents' prompt that sentence-transformers itself leaves out; else empty.
+
+    Its `encode_document` is to look for `document`, `passage` and `corpus`, in this order, and as
+    of 6.2 always finds a `document`, which is empty where the folder has none.
+    """
+    settings = _json(folder / "config_sentence_transformers.json", default={})
+    prompts = settings.get("prompts") or {}
+    named = next((one for one in _OF_DOCUMENTS if one in prompts), "document")
+    return named if named != "document" and prompts[named] else ""
+
+
+def _longest_by_default(folder: Path) -> int | None:
+    """What sentence-transformers truncates at where nothing says `max_seq_length`."""
+    written = _json(folder / "tokenizer_config.json", default={}).get("model_max_length")
+    positions = _json(folder / "config.json", default={}).get("max_position_embeddings")
+    known = [int(one) for one in (written, positions) if one and one > 0]
+    return min(known) if known else None
+
+
+def _check_arguments(folder: Path, sentence: Mapping[str, Any]) -> None:
+    """Refuse arguments to transformers that are not followed here."""
+    given = {name for one in _ARGUMENTS for name in sentence.get(one) or {}}
+    if strange := sorted(given - _HARMLESS):
+        raise _refusal(folder, f"it opens its transformer with {', '.join(strange)}")
 
 
 def _refusal(folder: Path, why: str) -> CheckpointError:

@@ -26,6 +26,7 @@ from harness.tasks.sentence_embedding.modules import (
     Similarity,
     read_modules,
 )
+from harness.tasks.tokenizers import PROBE_TEXTS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -376,9 +377,12 @@ def prompts(modules: EmbeddingModules) -> dict[str, str]:
 
 
 def _check_case(modules: EmbeddingModules, tokenizer: PreTrainedTokenizerBase) -> None:
-    if modules.lower_case and tokenizer("A")["input_ids"] != tokenizer("a")["input_ids"]:
+    lowered = all(
+        tokenizer(text)["input_ids"] == tokenizer(text.lower())["input_ids"] for text in PROBE_TEXTS
+    )
+    if modules.lower_case and not lowered:
         raise CheckpointError(
             f"{tokenizer.name_or_path}: sentence_bert_config.json says do_lower_case, and its "
-            "tokenizer tells A from a",
+            "tokenizer tells upper from lower case",
             next_step="save it with a tokenizer that lowers texts itself",
         )

@@ -11,10 +11,11 @@ from sklearn.metrics import ndcg_score
 from harness.errors import CheckpointError, DataError, StudyError
 from harness.study import SentenceEmbedding
 from harness.study.file import parse_study
-from harness.tasks.loading import encode, load_samples
+from harness.tasks.loading import encode, load_samples, tokenizer_note
 from harness.tasks.sentence_embedding.modules import read_modules
 from harness.tasks.sentence_embedding.outcomes import cosines, embedding_statistics, rank
 from tests.tiny_models import LINES, make_sentence_encoder, write_json
+from tests.tiny_tokenizers import amend
 
 PAIRS = [
     {"text": a, "text_pair": b, "score": n} for n, (a, b) in enumerate(itertools.pairwise(LINES))
@@ -239,3 +240,145 @@ def test_an_objective_that_the_data_cannot_answer_is_refused(tmp_path):
         parse_study(document, source="study")
     document["objective"] = "p95 < 50 ms, sts_spearman >= 0.5"
     assert parse_study(document, source="study").name == "search"
+
+
+def settings_of(folder, prompts=None, default=None):
+    content = {"prompts": prompts or {}, "default_prompt_name": default}
+    write_json(folder / "config_sentence_transformers.json", content)
+    return read_modules(folder)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "default", "expected"),
+    [
+        ({"query": "ask: ", "document": "say: "}, None, ("ask: ", "say: ", "")),
+        ({"s2s": "alike: "}, "s2s", ("", "", "alike: ")),
+        ({"query": "", "document": "", "s2s": "alike: "}, "s2s", ("", "", "alike: ")),
+        ({"document": "", "passage": "say: "}, None, ("", "", "")),
+        ({"query": "ask: ", "passage": "say: "}, "query", ("ask: ", "say: ", "ask: ")),
+    ],
+)
+def test_queries_and_documents_never_take_the_default_prompt(tmp_path, prompts, default, expected):
+    """As sentence-transformers' encode_query and encode_document."""
+    modules = settings_of(make_sentence_encoder(tmp_path / "encoder"), prompts, default)
+    assert (modules.query_prompt, modules.document_prompt, modules.prompt) == expected
+
+
+def test_a_default_prompt_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="default_prompt_name is 's2s', and its prompts are"):
+        settings_of(make_sentence_encoder(tmp_path / "encoder"), {"query": "ask: "}, "s2s")
+
+
+@pytest.mark.parametrize(
+    ("prompts", "retrieval", "noted"),
+    [
+        ({"passage": "say: "}, True, True),
+        ({"passage": "say: "}, False, False),
+        ({"passage": "say: ", "document": ""}, True, False),
+        ({"document": "say: "}, True, False),
+        ({}, True, False),
+    ],
+)
+def test_a_prompt_that_sentence_transformers_leaves_out_is_told(
+    tmp_path, prompts, retrieval, noted
+):
+    folder = make_sentence_encoder(tmp_path / "encoder")
+    settings_of(folder, prompts)
+    one = {"retrieval": beir(tmp_path / "beir")} if retrieval else {}
+    task = task_of(tmp_path, **one)
+    samples = load_samples(task, seed=0, label_names=None)
+    assert ("prompt 'passage'" in tokenizer_note(task, samples, folder)) is noted
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("sentence_bert_config.json", 7),
+        ("sentence_roberta_config.json", 7),
+        ("sentence_xlm-roberta_config.json", 7),
+        ("another.json", 40),
+    ],
+)
+def test_the_longest_text_is_what_sentence_transformers_would_cut_at(tmp_path, name, expected):
+    """Else the tokenizer's length, or the model's positions where they are fewer."""
+    folder = make_sentence_encoder(tmp_path / "encoder", max_length=7)
+    (folder / "sentence_bert_config.json").rename(folder / name)
+    amend(folder, model_max_length=40)
+    assert read_modules(folder).max_length == expected
+    amend(folder, model_max_length=10**30)
+    assert read_modules(folder).max_length == (64 if expected == 40 else expected)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "fault"),
+    [
+        ("sentence_bert_config.json", {"config_args": {"num_hidden_layers": 1}}, "its transformer"),
+        ("2_Dense/config.json", {"activation_function": "mine.Tanh"}, "its Dense layer has Tanh"),
+    ],
+)
+def test_settings_that_are_not_followed_are_refused(tmp_path, file, change, fault):
+    folder = make_sentence_encoder(tmp_path / "encoder", dense=16)
+    content = json.loads((folder / file).read_text())
+    write_json(folder / file, {**content, "model_args": {"attn_implementation": "sdpa"}})
+    read_modules(folder)
+    write_json(folder / file, {**content, **change})
+    with pytest.raises(CheckpointError, match=fault):
+        read_modules(folder)
+
+
+def test_a_module_that_is_code_of_the_checkpoint_is_refused(tmp_path):
+    """It may have the name of one that is known, as jina's `custom_st.Transformer` has."""
+    folder = make_sentence_encoder(tmp_path / "encoder")
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[0]["type"] = "custom_st.Transformer"
+    write_json(folder / "modules.json", modules)
+    with pytest.raises(CheckpointError, match=r"module 0 is code of its own, custom_st\.Transf"):
+        read_modules(folder)
+
+
+def test_texts_that_are_to_be_lowered_need_a_tokenizer_that_does(tmp_path):
+    """That of the encoder lowers texts; without its normaliser it knows no capital letter."""
+    folder = make_sentence_encoder(tmp_path / "encoder")
+    write_json(folder / "sentence_bert_config.json", {"do_lower_case": True})
+    task = task_of(tmp_path)
+    samples = load_samples(task, seed=0, label_names=None)
+    encode(task, samples, folder)
+    content = json.loads((folder / "tokenizer.json").read_text())
+    write_json(folder / "tokenizer.json", {**content, "normalizer": None})
+    with pytest.raises(CheckpointError, match="tells upper from lower case"):
+        encode(task, samples, folder)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_texts_queries_and_documents_have_the_vectors_of_sentence_transformers(tmp_path):
+    """Each text asked alone of SentenceTransformer itself, by `encode` and its two sisters."""
+    import torch
+    import transformers
+    from sentence_transformers import SentenceTransformer
+
+    from harness.tasks.sentence_embedding.graph import EmbeddingGraph
+
+    folder = make_sentence_encoder(tmp_path / "encoder", dense=16, normalised=False, max_length=9)
+    (folder / "sentence_bert_config.json").rename(folder / "sentence_distilbert_config.json")
+    settings_of(folder, {"query": "ask: ", "document": "", "s2s": "alike: "}, "s2s")
+    task = task_of(tmp_path, retrieval=beir(tmp_path / "beir"))
+    samples = load_samples(task, seed=0, label_names=None)
+    (group,) = encode(task, samples, folder).groups
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    graph = EmbeddingGraph(model, read_modules(folder)).eval()
+    with torch.inference_mode():
+        (vectors,) = graph(*(torch.from_numpy(group.inputs[one]) for one in graph_inputs(group)))
+    library = SentenceTransformer(str(folder), device="cpu")
+    ask = {
+        "text": library.encode,
+        "query": library.encode_query,
+        "document": library.encode_document,
+    }
+    assert set(samples.roles) == set(ask)
+    for place, row in enumerate(group.rows.tolist()):
+        wanted = ask[samples.roles[row]](samples.texts[row])
+        assert vectors[place].numpy() == pytest.approx(wanted, abs=2e-6)
+
+
+def graph_inputs(group):
+    return [one for one in ("input_ids", "attention_mask", "token_type_ids") if one in group.inputs]
