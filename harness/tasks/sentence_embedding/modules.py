@@ -202,7 +202,8 @@ def _dense(folder: Path, place: Path) -> DenseLayer:
 
 def _with_settings(folder: Path, modules: EmbeddingModules) -> EmbeddingModules:
     """The modules with the folder's lengths, prompts and similarity."""
-    sentence = next((_json(one) for name in _LENGTHS if (one := folder / name).is_file()), {})
+    written = (folder / name for name in _LENGTHS)
+    sentence: Mapping[str, Any] = next((_json(one) for one in written if one.is_file()), {})
     settings = _json(folder / "config_sentence_transformers.json", default={})
     _check_arguments(folder, sentence)
     similarity = str(settings.get("similarity_fn_name") or "cosine")
