@@ -1,0 +1,1 @@
+"""How many replicas there are when: rules, Kubernetes' mechanics, and both over a trace."""

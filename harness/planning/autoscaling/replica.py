@@ -1,0 +1,138 @@
+"""One replica in tables: what its requests see at each load, looked up thousands of times.
+
+A trace of a day has millions of requests, and a policy is tried on it many times over, so requests
+are not simulated one by one there. Each way in which the fit may be (`CapacityModel.draws`) is
+simulated request by request at rising loads, once; over the trace, a replica has at every moment
+the latencies of a steady load at the rate that it is sent (quasi-steady state). What it cannot
+carry piles up and delays everything that comes after (a fluid queue).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.planning.capacity.model import WARM_UP, CapacityModel, Draw, at_rate
+from harness.planning.capacity.replica import ReplicaRun, simulate_arrivals
+from harness.types.estimates import Demand
+
+Floats = NDArray[np.float64]
+
+SHARES = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.78, 0.85, 0.91, 0.95)
+"""Of saturation, the loads that are simulated. Above the last, a steady state takes longer to come
+about than a load lasts: what exceeds saturation queues, and the last one's latencies hold."""
+REQUESTS = 1200
+_POINTS = 400
+"""Quantiles that a load's latencies are kept as."""
+
+
+@dataclass(frozen=True)
+class ReplicaTable:
+    """One replica at every load, by one draw of the fit; times in seconds."""
+
+    saturation_per_s: float
+    shares: tuple[float, ...]
+    latency_s: tuple[tuple[float, ...], ...]
+    """By share: latencies in ascending order."""
+    wait_s: tuple[float, ...]
+    """By share: mean time in the queue per request."""
+    execution_s: tuple[float, ...]
+    """By share: mean time in execution per request."""
+
+    def within(self, bound_s: float) -> tuple[float, ...]:
+        """By share, the share of requests that take at most so long."""
+        return tuple(bisect_right(one, bound_s) / len(one) for one in self.latency_s)
+
+    def within_late(self, bound_s: float, delay_s: float) -> float:
+        """The share of requests within the bound at the highest load, delayed by a queue."""
+        last = self.latency_s[-1]
+        return bisect_right(last, bound_s - delay_s) / len(last)
+
+    def looked_up(self, values: Sequence[float], share: float) -> float:
+        """A value at a load, on a line between those that were simulated."""
+        shares = self.shares
+        place = bisect_right(shares, share)
+        if place == 0:
+            return values[0]
+        if place == len(shares):
+            return values[-1]
+        part = (share - shares[place - 1]) / (shares[place] - shares[place - 1])
+        return values[place - 1] + part * (values[place] - values[place - 1])
+
+    def in_flight(self, share: float) -> float:
+        """Requests at a replica at a load, waiting or executing: Little's law."""
+        each_s = self.looked_up(self.wait_s, share) + self.looked_up(self.execution_s, share)
+        return share * self.saturation_per_s * each_s
+
+    def share_with_wait(self, wait_s: float) -> float:
+        """The load at which requests wait so long on average; the highest, where none does."""
+        if wait_s >= self.wait_s[-1]:
+            return self.shares[-1]
+        if wait_s <= self.wait_s[0]:
+            return self.shares[0]
+        rising = np.maximum.accumulate(np.array(self.wait_s))
+        return float(np.interp(wait_s, rising, np.array(self.shares)))
+
+
+def tables_of(model: CapacityModel, demand: Demand, draws: int) -> tuple[ReplicaTable, ...]:
+    """The best guess, then ways in which the truth may be instead.
+
+    Args:
+        model: of one replica.
+        demand: how requests arrive, and their rows; its rate does not matter.
+        draws: how many beside the best guess, at most as many as the model has.
+    """
+    generator = np.random.default_rng([model.seed, 23])
+    misses = np.exp(generator.normal(0.0, model.misfit.get("p95", 0.0), draws))
+    guess = _table(model, model.best_guess, demand, 0, 1.0)
+    others = zip(model.draws[:draws], misses, strict=True)
+    return (
+        guess,
+        *(
+            _table(model, draw, demand, number, float(miss))
+            for number, (draw, miss) in enumerate(others, start=1)
+        ),
+    )
+
+
+def _table(
+    model: CapacityModel, draw: Draw, demand: Demand, number: int, miss: float
+) -> ReplicaTable:
+    """Simulate one draw at every load; `miss` stretches latencies by what the model is off."""
+    most = replace(model, best_guess=draw).saturation_per_s(demand)
+    latencies, waits, executions = [], [], []
+    for share in SHARES:
+        generator = np.random.default_rng([model.seed, number])
+        arrivals = model.arrivals_at(
+            at_rate(demand, share * most), 1, number, REQUESTS, generator
+        )
+        rows = model.rows_of(demand, len(arrivals), generator)
+        noise = model.spread.draw(generator, len(arrivals))
+        run = simulate_arrivals(draw.replica(model.serving), arrivals, rows, noise)
+        latency_ms = model.latency_ms(draw, run, arrivals, generator)
+        kept = slice(round(WARM_UP * len(arrivals)), None)
+        taken_s = _execution_s(run)
+        spent_s = run.completed_s - arrivals
+        quantiles = (np.arange(_POINTS) + 0.5) / _POINTS
+        latencies.append(tuple(np.quantile(latency_ms[kept], quantiles) * (miss / 1e3)))
+        waits.append(float((spent_s - taken_s)[kept].mean()))
+        executions.append(float(taken_s[kept].mean()))
+    return ReplicaTable(
+        saturation_per_s=most,
+        shares=SHARES,
+        latency_s=tuple(tuple(float(value) for value in one) for one in latencies),
+        wait_s=tuple(waits),
+        execution_s=tuple(executions),
+    )
+
+
+def _execution_s(run: ReplicaRun) -> Floats:
+    """By request, how long the execution took that answered it."""
+    ended = run.started_s + run.busy_s
+    order = np.argsort(ended, kind="stable")
+    place = np.searchsorted(ended[order], run.completed_s)
+    return np.asarray(run.busy_s[order][np.minimum(place, len(order) - 1)])

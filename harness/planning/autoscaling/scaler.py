@@ -1,0 +1,146 @@
+"""What Kubernetes' HorizontalPodAutoscaler makes of recommendations: one object, simulated or live.
+
+In its order (autoscaling/v2, `pkg/controller/podautoscaler/horizontal.go`): the rule that asks for
+most counts; of what was recommended within the stabilization window the most cautious counts, the
+least for scaling up and the most for scaling down; the steps say how far the number may go within
+their period, counted from what it was when the period began; then the minimum and the maximum.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+from harness.errors import UsageError
+from harness.planning.autoscaling.rules import Observation, Seen, demand_per_s, recommend
+from harness.types.autoscaling import (
+    Behavior,
+    ForecastRule,
+    Policy,
+    ScalingLimits,
+    Select,
+)
+
+LONGEST_STABILIZATION_S = 3600
+"""Kubernetes takes no longer window."""
+
+
+def check_limits(limits: ScalingLimits) -> None:
+    """Refuse limits that a HorizontalPodAutoscaler does not take.
+
+    Raises:
+        UsageError: the first thing that is wrong with them.
+    """
+    if limits.min_replicas < 1:
+        raise UsageError(
+            f"at least {limits.min_replicas} replicas: an HPA keeps one",
+            next_step="KEDA can end the last one (idleReplicaCount); that is not simulated",
+        )
+    if limits.max_replicas < limits.min_replicas:
+        raise UsageError(
+            f"at most {limits.max_replicas} replicas, and at least {limits.min_replicas}",
+            next_step="make --max-replicas at least --min-replicas",
+        )
+    if not 0 <= limits.tolerance < 1:
+        raise UsageError(f"a tolerance of {limits.tolerance:g}: it is a share, from 0 to below 1")
+    for one in (limits.up, limits.down):
+        if not 0 <= one.stabilization_s <= LONGEST_STABILIZATION_S:
+            raise UsageError(
+                f"a stabilization window of {one.stabilization_s} s: Kubernetes takes 0 to "
+                f"{LONGEST_STABILIZATION_S} s"
+            )
+
+
+@dataclass
+class HorizontalScaler:
+    """Decides, one observation after the other, how many replicas there are to be."""
+
+    policy: Policy
+    limits: ScalingLimits
+    _recommended: deque[tuple[float, int]] = field(default_factory=deque)
+    _changes: deque[tuple[float, int]] = field(default_factory=deque)
+    """Time, and replicas added (taken away: below 0)."""
+    _past: deque[Seen] = field(default_factory=deque)
+
+    def decide(self, seen: Observation) -> int:
+        """The number of replicas that there are to be from now on."""
+        self._remember(seen)
+        if not self._recommended:
+            # Kubernetes too counts what it finds as the first recommendation.
+            self._recommended.append((seen.time_s, seen.replicas))
+        asked = max(
+            recommend(rule, seen, self._past, self.limits.tolerance) for rule in self.policy.rules
+        )
+        stable = self._stabilized(seen, asked)
+        number = self._within_steps(seen, stable)
+        number = min(self.limits.max_replicas, max(self.limits.min_replicas, number))
+        if number != seen.replicas:
+            self._changes.append((seen.time_s, number - seen.replicas))
+        return number
+
+    def _remember(self, seen: Observation) -> None:
+        """Keep the demand for trends, and forget what no window reaches."""
+        forecasts = [one for one in self.policy.rules if isinstance(one, ForecastRule)]
+        if not forecasts:
+            return
+        self._past.append(Seen(seen.time_s, demand_per_s(seen, forecasts[0].drain_s)))
+        longest_s = max(one.window_s for one in forecasts)
+        while self._past[0].time_s <= seen.time_s - longest_s:
+            self._past.popleft()
+
+    def _stabilized(self, seen: Observation, asked: int) -> int:
+        up_s, down_s = self.limits.up.stabilization_s, self.limits.down.stabilization_s
+        while self._recommended and self._recommended[0][0] <= seen.time_s - max(up_s, down_s):
+            self._recommended.popleft()
+        least = most = asked
+        for at_s, number in self._recommended:
+            if at_s > seen.time_s - up_s:
+                least = min(least, number)
+            if at_s > seen.time_s - down_s:
+                most = max(most, number)
+        self._recommended.append((seen.time_s, asked))
+        return min(max(seen.replicas, least), most)
+
+    def _within_steps(self, seen: Observation, number: int) -> int:
+        if number > seen.replicas:
+            return min(number, max(seen.replicas, self._most(self.limits.up, seen)))
+        if number < seen.replicas:
+            return max(number, min(seen.replicas, self._fewest(self.limits.down, seen)))
+        return number
+
+    def _most(self, behavior: Behavior, seen: Observation) -> int:
+        """How many there may be after scaling up."""
+        if behavior.select is Select.DISABLED:
+            return seen.replicas
+        proposed = []
+        for step in behavior.steps:
+            began = self._at_start_of(step.period_s, seen)
+            if step.type == "Pods":
+                proposed.append(began + step.value)
+            else:
+                proposed.append(math.ceil(began * (100 + step.value) / 100))
+        return max(proposed) if behavior.select is Select.MAX else min(proposed)
+
+    def _fewest(self, behavior: Behavior, seen: Observation) -> int:
+        """How few there may be after scaling down."""
+        if behavior.select is Select.DISABLED:
+            return seen.replicas
+        proposed = []
+        for step in behavior.steps:
+            began = self._at_start_of(step.period_s, seen)
+            if step.type == "Pods":
+                proposed.append(began - step.value)
+            else:
+                proposed.append(began * (100 - step.value) // 100)
+        return min(proposed) if behavior.select is Select.MAX else max(proposed)
+
+    def _at_start_of(self, period_s: float, seen: Observation) -> int:
+        """How many there were when a period that ends now began."""
+        longest_s = max(
+            step.period_s for one in (self.limits.up, self.limits.down) for step in one.steps
+        )
+        while self._changes and self._changes[0][0] <= seen.time_s - longest_s:
+            self._changes.popleft()
+        changed = sum(by for at_s, by in self._changes if at_s > seen.time_s - period_s)
+        return seen.replicas - changed

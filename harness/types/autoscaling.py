@@ -1,0 +1,292 @@
+"""Demand over time, the rules that numbers of replicas follow, and what came of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from harness.types.estimates import Interval
+from harness.types.variants import Decision
+from harness.types.workloads import ServingConfig, WireProtocol
+
+
+@dataclass(frozen=True)
+class RateTrace:
+    """Demand over time, as mean rates in equal steps."""
+
+    source: str
+    """A file, a shape or a query, for people."""
+    step_s: float
+    rates_per_s: tuple[float, ...]
+    """Requests per second, mean of each step."""
+    notes: tuple[str, ...] = ()
+    """What a reader has to know of it."""
+
+    @property
+    def duration_s(self) -> float:
+        """From the start of the first step to the end of the last."""
+        return self.step_s * len(self.rates_per_s)
+
+    @property
+    def mean_per_s(self) -> float:
+        """Mean rate, in requests per second."""
+        return sum(self.rates_per_s) / len(self.rates_per_s)
+
+    @property
+    def peak_per_s(self) -> float:
+        """Rate of the busiest step, in requests per second."""
+        return max(self.rates_per_s)
+
+    def at(self, time_s: float) -> float:
+        """The rate at a time from the start, in requests per second; 0 after the end."""
+        step = int(time_s / self.step_s)
+        return self.rates_per_s[step] if step < len(self.rates_per_s) else 0.0
+
+
+@dataclass(frozen=True)
+class UtilizationRule:
+    """As many replicas as keep each at a share of what it can serve."""
+
+    share: float
+    """0 to 1: of one replica's saturation."""
+    per_replica_per_s: float
+    """Requests per second that this share is."""
+    drain_s: float | None = 60.0
+    """Requests that wait count as demand too: as many per second as empty the queue in this time.
+    None leaves them out; what is counted is then what the replicas answer, which cannot exceed what
+    they are able to answer, whatever comes."""
+    kind: Literal["utilization"] = "utilization"
+
+
+@dataclass(frozen=True)
+class QueueRule:
+    """More replicas while a request waits longer than a target."""
+
+    target_ms: float
+    """Mean time in the queue per request."""
+    per_replica_per_s: float | None
+    """Requests per second of one replica at which they wait so long: fewer replicas than demand
+    divided by this are never asked for. None: scale-in goes by the waiting time alone, which is
+    near 0 until it is far too long, so that the number of replicas swings."""
+    drain_s: float | None = 60.0
+    most: float = 2.0
+    """The measured time counts as at most so many times the target: a queue that stands for minutes
+    says nothing of how many replicas are missing."""
+    kind: Literal["queue"] = "queue"
+
+
+@dataclass(frozen=True)
+class InFlightRule:
+    """As many replicas as leave a number of requests at each, waiting or executing."""
+
+    per_replica: float
+    kind: Literal["in_flight"] = "in_flight"
+
+
+@dataclass(frozen=True)
+class ScheduleRule:
+    """So many replicas at so many seconds of a period that repeats."""
+
+    slot_s: float
+    replicas: tuple[int, ...]
+    """One for each slot of the period."""
+    lead_s: float
+    """How long before its slot a number is asked for: replicas take time to start."""
+    kind: Literal["schedule"] = "schedule"
+
+    @property
+    def period_s(self) -> float:
+        """After which it repeats."""
+        return self.slot_s * len(self.replicas)
+
+
+@dataclass(frozen=True)
+class ForecastRule:
+    """As `UtilizationRule`, of the larger of the demand now and the demand that its trend leads to.
+
+    The trend is a straight line through the last minutes (least squares), as Prometheus'
+    `predict_linear` draws it.
+    """
+
+    share: float
+    per_replica_per_s: float
+    window_s: float
+    horizon_s: float
+    """How far ahead: until what is ordered now carries its part."""
+    drain_s: float | None = 60.0
+    kind: Literal["forecast"] = "forecast"
+
+
+@dataclass(frozen=True)
+class FixedRule:
+    """Always so many replicas: what an autoscaler is compared with."""
+
+    replicas: int
+    kind: Literal["fixed"] = "fixed"
+
+
+Rule = UtilizationRule | QueueRule | InFlightRule | ScheduleRule | ForecastRule | FixedRule
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Rules, of which the one that asks for most replicas is followed, as Kubernetes does."""
+
+    name: str
+    rules: tuple[Rule, ...]
+
+
+class Select(StrEnum):
+    """Which of several steps counts; the words are Kubernetes'."""
+
+    MAX = "Max"
+    MIN = "Min"
+    DISABLED = "Disabled"
+
+
+@dataclass(frozen=True)
+class Step:
+    """By how much the number of replicas may change within a period."""
+
+    type: Literal["Pods", "Percent"]
+    value: int
+    period_s: int
+
+
+@dataclass(frozen=True)
+class Behavior:
+    """One direction of scaling, with the fields of Kubernetes' `behavior`."""
+
+    stabilization_s: int
+    """Of what was recommended in this time, the most cautious counts; 0 to 3,600."""
+    steps: tuple[Step, ...]
+    select: Select = Select.MAX
+
+
+SCALE_UP = Behavior(0, (Step("Percent", 100, 15), Step("Pods", 4, 15)))
+"""Kubernetes' default."""
+SCALE_DOWN = Behavior(300, (Step("Percent", 100, 15),))
+"""Kubernetes' default."""
+
+
+@dataclass(frozen=True)
+class ScalingLimits:
+    """What Kubernetes' HorizontalPodAutoscaler does with a recommendation."""
+
+    min_replicas: int = 1
+    max_replicas: int = 10
+    tolerance: float = 0.1
+    """A metric this close to its target, as a share of it, changes nothing."""
+    up: Behavior = SCALE_UP
+    down: Behavior = SCALE_DOWN
+
+
+@dataclass(frozen=True)
+class ScalingTerms:
+    """Times of everything between demand and a replica that carries it."""
+
+    start_s: float
+    """From the order of a replica until it carries its part."""
+    sync_s: float = 15.0
+    """Between two decisions; Kubernetes' default."""
+    window_s: float = 60.0
+    """Over which rates are averaged: PromQL's [1m]."""
+    scrape_s: float = 15.0
+    """Between two scrapes: what is decided on is taken to be as old as that."""
+    limits: ScalingLimits = field(default_factory=ScalingLimits)
+
+
+@dataclass(frozen=True)
+class ScalingCourse:
+    """One policy over time, for a picture: equal stretches, each with its mean."""
+
+    stretch_s: float
+    demand_per_s: tuple[float, ...]
+    ordered: tuple[float, ...]
+    """Replicas that are paid for, ready or not."""
+    ready: tuple[float, ...]
+    attained: tuple[float, ...]
+    """0 to 1: of the requests that came in the stretch, those within the bound; -1 without any."""
+
+
+@dataclass(frozen=True)
+class PolicyOutcome:
+    """What a policy would do on a trace; simulated."""
+
+    policy: Policy
+    attained: Interval
+    """0 to 1: of all requests, those within the bound."""
+    needed: float
+    """0 to 1: the share that the objective asks for."""
+    decision: Decision
+    """Of all latency clauses of the objective, over the whole trace."""
+    replica_hours: Interval
+    scalings: Interval
+    """Changes of the number of replicas."""
+    most_replicas: int
+    missed_share: Interval
+    """0 to 1: of the minutes with traffic, those in which too few requests were within the
+    bound."""
+    cost_usd: Interval | None
+    """Of the whole trace; None without a price."""
+    on_front: bool = False
+    """No other policy keeps more requests within the bound with fewer replica hours."""
+    course: ScalingCourse | None = None
+
+
+@dataclass(frozen=True)
+class LiveOutcome:
+    """A policy on real replicas under a real load, beside what had been predicted of it."""
+
+    policy: str
+    duration_s: float
+    requests: int
+    failed: int
+    attained: Interval
+    """0 to 1, measured; a failed request is not within the bound."""
+    predicted: Interval
+    replica_hours: float
+    predicted_replica_hours: Interval
+    scalings: int
+    predicted_scalings: Interval
+    most_replicas: int
+    start_s: Interval
+    """How long the replicas took to start: mean, shortest, longest."""
+    course: ScalingCourse
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AutoscalePlan:
+    """What `harness autoscale` answers (`autoscale.json`)."""
+
+    variant: str
+    family: str
+    serving: ServingConfig
+    protocol: WireProtocol
+    objective: str
+    statistic: str
+    """The first latency that the objective bounds, such as p95."""
+    bound_ms: float
+    trace: RateTrace
+    terms: ScalingTerms
+    saturation_per_s: float
+    """Requests per second of one replica that never waits for work, by the best guess."""
+    price_per_hour_usd: float | None
+    """Of one replica."""
+    outcomes: tuple[PolicyOutcome, ...]
+    chosen: str | None
+    """Name of the cheapest policy that is sure to keep the objective; None where none is."""
+    reason: str
+    """Why that one, or why none."""
+    draws: int
+    """Simulations behind each interval."""
+    confidence: float
+    seed: int
+    queries: Mapping[str, str] = field(default_factory=dict)
+    """By rule, the PromQL that the manifests hold."""
+    live: LiveOutcome | None = None
+    notes: tuple[str, ...] = ()
+    """What the trials do not show, and what is assumed."""
