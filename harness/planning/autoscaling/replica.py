@@ -11,16 +11,21 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from harness.planning.capacity.model import WARM_UP, CapacityModel, Draw, at_rate
+from harness.planning.capacity.draws import (
+    Draw,
+    Floats,
+    first_arrivals_s,
+    request_rows,
+    saturation_per_s,
+    without_warm_up,
+)
+from harness.planning.capacity.model import CapacityModel
 from harness.planning.capacity.replica import ReplicaRun, simulate_arrivals
 from harness.types.estimates import Demand
-
-Floats = NDArray[np.float64]
 
 SHARES = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.78, 0.85, 0.91, 0.95)
 """Of saturation, the loads that are simulated. Above the last, a steady state takes longer to come
@@ -78,18 +83,22 @@ class ReplicaTable:
         return float(np.interp(wait_s, rising, np.array(self.shares)))
 
 
-def tables_of(model: CapacityModel, demand: Demand, draws: int) -> tuple[ReplicaTable, ...]:
+def tables_of(
+    model: CapacityModel, demand: Demand, draws: int, *, statistic: str = "p95"
+) -> tuple[ReplicaTable, ...]:
     """The best guess, then ways in which the truth may be instead.
 
     Args:
         model: of one replica.
         demand: how requests arrive, and their rows; its rate does not matter.
         draws: how many beside the best guess, at most as many as the model has.
+        statistic: of latency; by how much the model is off in it, every draw's latencies are
+            stretched or shortened at random.
     """
     generator = np.random.default_rng([model.seed, 23])
-    misses = np.exp(generator.normal(0.0, model.misfit.get("p95", 0.0), draws))
+    misses = np.exp(generator.normal(0.0, model.misfit[statistic], len(model.draws)))
     guess = _table(model, model.best_guess, demand, 0, 1.0)
-    others = zip(model.draws[:draws], misses, strict=True)
+    others = list(zip(model.draws, misses, strict=True))[:draws]
     return (
         guess,
         *(
@@ -103,31 +112,35 @@ def _table(
     model: CapacityModel, draw: Draw, demand: Demand, number: int, miss: float
 ) -> ReplicaTable:
     """Simulate one draw at every load; `miss` stretches latencies by what the model is off."""
-    most = replace(model, best_guess=draw).saturation_per_s(demand)
+    replica = draw.replica(model.serving)
+    most = saturation_per_s(replica, demand.batch_mix)
     latencies, waits, executions = [], [], []
     for share in SHARES:
         generator = np.random.default_rng([model.seed, number])
-        arrivals = model.arrivals_at(
-            at_rate(demand, share * most), 1, number, REQUESTS, generator
+        chunks = model.arrivals(
+            demand.arrivals, rate_per_s=share * most, seed=model.seed * 1000 + number
         )
-        rows = model.rows_of(demand, len(arrivals), generator)
-        noise = model.spread.draw(generator, len(arrivals))
-        run = simulate_arrivals(draw.replica(model.serving), arrivals, rows, noise)
-        latency_ms = model.latency_ms(draw, run, arrivals, generator)
-        kept = slice(round(WARM_UP * len(arrivals)), None)
+        arrivals = first_arrivals_s(chunks, REQUESTS)[:REQUESTS]
+        rows = request_rows(demand.batch_mix, len(arrivals), generator)
+        run = simulate_arrivals(
+            replica, arrivals, rows, model.spread.draw(generator, len(arrivals))
+        )
         taken_s = _execution_s(run)
-        spent_s = run.completed_s - arrivals
-        quantiles = (np.arange(_POINTS) + 0.5) / _POINTS
-        latencies.append(tuple(np.quantile(latency_ms[kept], quantiles) * (miss / 1e3)))
-        waits.append(float((spent_s - taken_s)[kept].mean()))
-        executions.append(float(taken_s[kept].mean()))
+        latencies.append(without_warm_up(draw.latency_ms(arrivals, run, generator)) * miss / 1e3)
+        waits.append(float(without_warm_up(run.completed_s - arrivals - taken_s).mean()))
+        executions.append(float(without_warm_up(taken_s).mean()))
     return ReplicaTable(
         saturation_per_s=most,
         shares=SHARES,
-        latency_s=tuple(tuple(float(value) for value in one) for one in latencies),
+        latency_s=tuple(_quantiles(one) for one in latencies),
         wait_s=tuple(waits),
         execution_s=tuple(executions),
     )
+
+
+def _quantiles(latency_s: Floats) -> tuple[float, ...]:
+    at = (np.arange(_POINTS) + 0.5) / _POINTS
+    return tuple(float(one) for one in np.quantile(latency_s, at))
 
 
 def _execution_s(run: ReplicaRun) -> Floats:

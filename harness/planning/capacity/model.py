@@ -77,7 +77,7 @@ class CapacityModel:
         return {name: float(np.median(values)) for name, values in found.items()}
 
     @cached_property
-    def _misfit(self) -> Mapping[str, float]:
+    def misfit(self) -> Mapping[str, float]:
         """By statistic, the deviation of the logarithm that the trials' own scatter leaves."""
         found = {}
         for name in STATISTICS:
@@ -110,7 +110,7 @@ class CapacityModel:
             for number, draw in enumerate(self.draws)
         ]
         latency = {
-            name: self._interval([one.latency_ms[name] for one in outcomes], self._misfit[name])
+            name: self._interval([one.latency_ms[name] for one in outcomes], self.misfit[name])
             for name in STATISTICS
         }
         beyond, outside = self._outside(demand, replicas, [one.batch_mean for one in outcomes])
