@@ -269,9 +269,23 @@ def read_trace(path: Path, unit: TraceUnit | None = None) -> Trace:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            moments = list(_in_order(path, read_stamps(path, file)))
+            return Trace(elapsed_ns(path, read_stamps(path, file), unit))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: no trace can be read: {error}", next_step=FORMS) from error
+
+
+def elapsed_ns(path: Path, stamps: Iterable[Stamp], unit: TraceUnit | None) -> NDArray[np.int64]:
+    """Nanoseconds from the first stamp to each, shape (n,), ascending.
+
+    Args:
+        path: of the file that they stand in.
+        stamps: at least two, in order and not all the same.
+        unit: of numbers, where the person knows it; None takes what the file says.
+
+    Raises:
+        DataError: as `read_trace`.
+    """
+    moments = list(_in_order(path, stamps))
     if len(moments) < 2 or moments[0].value == moments[-1].value:  # noqa: PLR2004  (a gap has two ends)
         raise DataError(
             f"{path}: a trace needs two arrivals at different times, and has {len(moments)}",
@@ -283,7 +297,7 @@ def read_trace(path: Path, unit: TraceUnit | None = None) -> Trace:
     else:
         named = moments[0].stamp.unit
         unit = unit_of_numbers(path, [one.value for one in moments], named=named, told=unit)
-    return Trace(_elapsed_ns(path, moments, NS_PER_UNIT[unit]))
+    return _elapsed_ns(path, moments, NS_PER_UNIT[unit])
 
 
 def _check_no_unit(path: Path, told: TraceUnit | None) -> None:
