@@ -10,6 +10,7 @@ from typing import NoReturn
 import typer
 
 from harness.cli import (
+    autoscale,
     card,
     compare,
     cost,
@@ -47,6 +48,7 @@ app.command("profile")(profile.profile)
 app.command("load")(load.load)
 app.command("sweep")(run.sweep)
 app.command("plan")(plan.plan)
+app.command("autoscale")(autoscale.autoscale)
 app.command("route")(route.route)
 app.command("report")(report.report)
 app.command("track")(report.track)

@@ -55,7 +55,7 @@ class PlannedTraffic:
             rate_per_s=parse_rate(self.demand),
             peak_factor=parse_peak(self.peak),
             arrivals=parse_arrivals(self.arrivals),
-            batch_mix=_mix(self.batch),
+            batch_mix=parse_rows(self.batch),
         )
 
 
@@ -153,8 +153,12 @@ def plan(
     return EXIT_OK
 
 
-def _mix(text: str) -> tuple[tuple[int, float], ...]:
-    """Rows per request: one number, or sizes by weight."""
+def parse_rows(text: str) -> tuple[tuple[int, float], ...]:
+    """Rows per request, each with its weight: from one number, or from sizes by weight.
+
+    Raises:
+        UsageError: neither.
+    """
     if ":" in text:
         return parse_mix(text)
     try:

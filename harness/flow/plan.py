@@ -77,12 +77,12 @@ def plan_run(
             next_step=f"plan for one of: {', '.join(known)}",
         )
     total = len(candidates_of(trials, question.demand))
-    seed = question.seed if question.seed is not None else _seed(run)
+    seed = question.seed if question.seed is not None else seed_of(run)
     deployments: list[DeploymentPlan] = []
     for one in plan_deployments(
         trials,
         run.cold_starts,
-        lambda family: _objective(run, question, family),
+        lambda family: objective_for(run, question.slo, family),
         PlanTerms(
             question.demand,
             question.surroundings,
@@ -106,9 +106,16 @@ def plan_run(
     )
 
 
-def _objective(run: StoredRun, question: PlanQuestion, family: str) -> ServiceLevelObjective:
-    if question.slo is not None:
-        return question.slo
+def objective_for(
+    run: StoredRun, slo: ServiceLevelObjective | None, family: str
+) -> ServiceLevelObjective:
+    """What is planned for: what was asked, else the family's own objective, else the study's.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if slo is not None:
+        return slo
     if family in run.objectives:
         return run.objectives[family]
     text = str(run.manifest.get("study", {}).get("objective") or "")
@@ -119,7 +126,8 @@ def _objective(run: StoredRun, question: PlanQuestion, family: str) -> ServiceLe
     return parse_objective(text)
 
 
-def _seed(run: StoredRun) -> int:
+def seed_of(run: StoredRun) -> int:
+    """The study's seed; 0 where the manifest holds none."""
     seeds = run.manifest.get("seeds") or {}
     return int(seeds.get("study") or 0)
 

@@ -10,6 +10,7 @@ from harness.report.page import page_of, render_html
 from harness.runs.documents import read_document
 from harness.runs.folder import StoredRun
 from harness.system.storage import replace_text
+from harness.types.autoscaling import AutoscalePlan
 from harness.types.capacity import CapacityPlan
 from harness.types.costs import CostReport
 
@@ -25,13 +26,14 @@ def build_report(run: StoredRun, folder: Path) -> tuple[Path, Path]:
         The paths of the HTML and of the Markdown file.
 
     Raises:
-        RunFolderError: the folder has a plan or costs that cannot be read.
+        RunFolderError: the folder has a plan, costs or policies that cannot be read.
         StorageError: they cannot be written.
     """
     page = page_of(
         run,
         read_document(folder, "plan", CapacityPlan),
         read_document(folder, "cost", CostReport),
+        read_document(folder, "autoscale", AutoscalePlan),
     )
     html, markdown = folder / "report.html", folder / "report.md"
     replace_text(html, render_html(page))

@@ -24,6 +24,7 @@ def render_markdown(page: Page) -> str:
         blocks += _evidence(family)
     blocks += _capacity(page)
     blocks += _cost(page)
+    blocks += _autoscaling(page)
     blocks += _rejected(page)
     blocks += ["## Every trial", *table_blocks(page.trials)]
     blocks += [
@@ -93,6 +94,17 @@ def _cost(page: Page) -> Iterator[str]:
         for line in page.cost.unpriced:
             yield f"Without a cost: {text(line)}"
         for line in page.cost.notes:
+            yield f"Note: {text(line)}"
+
+
+def _autoscaling(page: Page) -> Iterator[str]:
+    scaling = page.autoscaling
+    if scaling:
+        yield "## Autoscaling"
+        yield f"**{text(scaling.chosen)}**"
+        yield text(f"Objective: {scaling.objective}. Demand: {scaling.trace}. {scaling.terms}")
+        yield from table_blocks(scaling.policies)
+        for line in scaling.notes:
             yield f"Note: {text(line)}"
 
 

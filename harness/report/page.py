@@ -13,6 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from harness.errors import EnvironmentFailure
+from harness.report.autoscaling.section import AutoscalingSection, autoscaling_section
 from harness.report.capacity.section import CapacitySection, capacity_section
 from harness.report.card.section import CardSection, card_section
 from harness.report.card.values import cards_of
@@ -44,6 +45,7 @@ from harness.report.tables.saturation import saturation_table
 from harness.report.tables.trials import RejectedGroup, rejected_groups, trials_table
 from harness.report.tables.trust import spans_table, trust_table
 from harness.runs.folder import StoredRun
+from harness.types.autoscaling import AutoscalePlan
 from harness.types.capacity import CapacityPlan
 from harness.types.costs import CostReport
 from harness.words.labels import INTERRUPTED, SIGNS, Sign, trial_words
@@ -127,18 +129,25 @@ class Page:
     """The newest plan for a demand; None where none was asked for."""
     cost: CostSection | None = None
     """The newest costs; None where none were asked for."""
+    autoscaling: AutoscalingSection | None = None
+    """The newest policies on a trace; None where none were asked for."""
 
     @property
     def plots(self) -> dict[str, object]:
         """What plotly draws for every plot, by key."""
         planned = self.capacity.plots if self.capacity else ()
         priced = self.cost.plots if self.cost else ()
-        every = (*(plot for family in self.families for plot in family.plots), *planned, *priced)
+        scaled = self.autoscaling.plots if self.autoscaling else ()
+        families = (plot for family in self.families for plot in family.plots)
+        every = (*families, *planned, *priced, *scaled)
         return {plot.key: plot.figure for plot in every}
 
 
 def page_of(
-    run: StoredRun, plan: CapacityPlan | None = None, costs: CostReport | None = None
+    run: StoredRun,
+    plan: CapacityPlan | None = None,
+    costs: CostReport | None = None,
+    scaling: AutoscalePlan | None = None,
 ) -> Page:
     """Choose and word everything; whatever the run did not reach is left out or said.
 
@@ -146,6 +155,7 @@ def page_of(
         run: as it was read.
         plan: the newest one made from it; None where there is none.
         costs: likewise.
+        scaling: likewise.
     """
     study = run.manifest.get("study", {})
     families = families_of(run)
@@ -163,6 +173,7 @@ def page_of(
         study=study_yaml(run.manifest),
         capacity=capacity_section(plan) if plan else None,
         cost=cost_section(costs) if costs else None,
+        autoscaling=autoscaling_section(scaling) if scaling else None,
     )
 
 

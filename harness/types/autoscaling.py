@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-from harness.types.estimates import Interval
+from harness.types.estimates import Interval, Pricing
 from harness.types.variants import Decision
 from harness.types.workloads import ServingConfig, WireProtocol
 
@@ -231,31 +230,13 @@ class PolicyOutcome:
     bound."""
     cost_usd: Interval | None
     """Of the whole trace; None without a price."""
+    with_foresight: bool = False
+    """Whether the policy was made from the very hours that it is judged on: it is a yardstick, and
+    never chosen."""
     on_front: bool = False
-    """No other policy keeps more requests within the bound with fewer replica hours."""
+    """No other policy without foresight keeps more requests within the bound with fewer replica
+    hours."""
     course: ScalingCourse | None = None
-
-
-@dataclass(frozen=True)
-class LiveOutcome:
-    """A policy on real replicas under a real load, beside what had been predicted of it."""
-
-    policy: str
-    duration_s: float
-    requests: int
-    failed: int
-    attained: Interval
-    """0 to 1, measured; a failed request is not within the bound."""
-    predicted: Interval
-    replica_hours: float
-    predicted_replica_hours: Interval
-    scalings: int
-    predicted_scalings: Interval
-    most_replicas: int
-    start_s: Interval
-    """How long the replicas took to start: mean, shortest, longest."""
-    course: ScalingCourse
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -274,19 +255,17 @@ class AutoscalePlan:
     terms: ScalingTerms
     saturation_per_s: float
     """Requests per second of one replica that never waits for work, by the best guess."""
-    price_per_hour_usd: float | None
-    """Of one replica."""
+    pricing: Pricing | None
+    """Of one replica, one on each machine; None where no price was given."""
     outcomes: tuple[PolicyOutcome, ...]
     chosen: str | None
-    """Name of the cheapest policy that is sure to keep the objective; None where none is."""
+    """Name of the policy with the fewest replica hours of those that are sure to keep the
+    objective; None where none is."""
     reason: str
     """Why that one, or why none."""
     draws: int
     """Simulations behind each interval."""
     confidence: float
     seed: int
-    queries: Mapping[str, str] = field(default_factory=dict)
-    """By rule, the PromQL that the manifests hold."""
-    live: LiveOutcome | None = None
     notes: tuple[str, ...] = ()
     """What the trials do not show, and what is assumed."""

@@ -16,6 +16,7 @@ from harness.planning.cost.costs import leading_instance
 from harness.planning.routing.curve import Route
 from harness.report.cost.words import basis, bounded, machines, paid_back, returned
 from harness.runs.documents import read_document
+from harness.types.autoscaling import AutoscalePlan
 from harness.types.capacity import CapacityPlan, DeploymentPlan
 from harness.types.costs import CostReport, Saving, VariantCost
 from harness.types.losses import Estimate
@@ -214,9 +215,29 @@ def _saved(one: Saving, run: str) -> tuple[str, PlannedFact]:
     return one.family, PlannedFact("Return on investment", name, "; ".join(parts), run)
 
 
+def _of_autoscaling(plan: AutoscalePlan, run: str) -> Contribution:
+    """The policy to take, what it keeps and what it takes; or that there is none."""
+    chosen = next((one for one in plan.outcomes if one.policy.name == plan.chosen), None)
+    if chosen is None:
+        risk = Risk("other", f"autoscaling of {plan.variant}: {plan.reason}", run)
+        return Contribution(risks=((plan.family, risk),))
+    share, hours, cost = chosen.attained, chosen.replica_hours, chosen.cost_usd
+    priced = "" if cost is None else f", {bounded(cost)} USD"
+    fact = PlannedFact(
+        f"Autoscaling on {plan.trace.source}",
+        f"{plan.variant} ({plan.serving.label})",
+        f"{plan.chosen}: {percent(share.value)} ({span(percent(share.low), percent(share.high))}) "
+        f"of the requests within {asked(plan.bound_ms)} ms, {bounded(hours)} replica hours"
+        f"{priced}; simulated",
+        run,
+    )
+    return Contribution(facts=((plan.family, fact),))
+
+
 CONTRIBUTORS: list[Contributor] = [
     Contributor("plan", CapacityPlan, _of_plan),
     Contributor("cost", CostReport, _of_cost),
+    Contributor("autoscale", AutoscalePlan, _of_autoscaling),
     Contributor("route", Route, _of_route),
 ]
 """Every kind that is known."""

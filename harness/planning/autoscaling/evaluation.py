@@ -10,7 +10,7 @@ from scipy import stats
 
 from harness.errors import UsageError
 from harness.metrics import MetricKind, metric_named
-from harness.planning.autoscaling.candidates import start_replicas
+from harness.planning.autoscaling.candidates import knows_itself, start_replicas
 from harness.planning.autoscaling.replica import ReplicaTable
 from harness.planning.autoscaling.simulation import (
     Clause,
@@ -22,17 +22,19 @@ from harness.planning.capacity.draws import STATISTICS
 from harness.planning.capacity.judging import planned_clauses
 from harness.types import Decision, ServiceLevelObjective
 from harness.types.autoscaling import (
+    FixedRule,
     Policy,
     PolicyOutcome,
     RateTrace,
     ScalingCourse,
     ScalingTerms,
+    ScheduleRule,
 )
-from harness.types.estimates import Interval
+from harness.types.estimates import Interval, Pricing
 
 MOST_DRAWS, FEWEST_DRAWS = 16, 6
-BUDGET = 1_500_000
-"""Steps that all policies of an answer may simulate: about 15 s."""
+BUDGET = 500_000
+"""Steps that all policies of an answer may simulate: about 10 s."""
 COURSE_POINTS = 240
 
 
@@ -47,7 +49,8 @@ class Ground:
     clauses: tuple[Clause, ...]
     confidence: float
     seed: int
-    price_per_hour_usd: float | None = None
+    pricing: Pricing | None = None
+    """Of one replica, one on each machine."""
 
 
 def clauses_of(slo: ServiceLevelObjective) -> tuple[Clause, ...]:
@@ -87,7 +90,6 @@ def evaluate(ground: Ground, policy: Policy, *, course: bool = True) -> PolicyOu
         for number in range(len(ground.clauses))
     ]
     hours = _interval([run.replica_hours for run in runs], ground.confidence)
-    price = ground.price_per_hour_usd
     return PolicyOutcome(
         policy=policy,
         attained=shares[0],
@@ -99,21 +101,33 @@ def evaluate(ground: Ground, policy: Policy, *, course: bool = True) -> PolicyOu
         missed_share=_interval(
             [run.missed_share(first.share) for run in runs], ground.confidence, 0.0, 1.0
         ),
-        cost_usd=None
-        if price is None
-        else Interval(hours.value * price, hours.low * price, hours.high * price),
+        cost_usd=cost_of(hours, ground.pricing) if ground.pricing else None,
+        with_foresight=knows_itself(ground.trace)
+        and any(isinstance(rule, ScheduleRule) for rule in policy.rules),
         course=course_of(runs[0]) if course else None,
     )
 
 
+def cost_of(hours: Interval, pricing: Pricing) -> Interval:
+    """Replica hours in US dollars; on a machine that is twice as fast, half as many are needed."""
+    price, speed = pricing.usd_per_hour, pricing.scaling
+    return Interval(
+        hours.value * price / speed.value,
+        hours.low * price / speed.high,
+        hours.high * price / speed.low,
+    )
+
+
 def _run(ground: Ground, policy: Policy, number: int) -> PolicyRun:
+    (rule, *_) = policy.rules
+    begun = start_replicas(ground.trace, ground.terms, ground.tables[0])
     return simulate_policy(
         policy,
         ground.trace,
         ground.terms,
         ground.tables[number],
         ground.clauses,
-        start_replicas=start_replicas(ground.trace, ground.terms, ground.tables[0]),
+        start_replicas=rule.replicas if isinstance(rule, FixedRule) else begun,
         seed=ground.seed * 1000 + number,
     )
 
@@ -159,20 +173,24 @@ def _rounded(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[floa
 
 
 def with_front(outcomes: Sequence[PolicyOutcome]) -> tuple[PolicyOutcome, ...]:
-    """The outcomes, those on the front marked: none keeps as much with fewer hours.
+    """The outcomes, those on the front marked: no other keeps as much with fewer replica hours.
 
-    Two that differ in neither lie both on it.
+    Two that differ in neither are both on it. What knows the trace beforehand is left out.
     """
-    points = [(one.attained.value, -one.replica_hours.value) for one in outcomes]
 
-    def dominated(mine: tuple[float, float]) -> bool:
+    def point(one: PolicyOutcome) -> tuple[float, float]:
+        return one.attained.value, -one.replica_hours.value
+
+    points = [point(one) for one in outcomes if not one.with_foresight]
+
+    def is_dominated(mine: tuple[float, float]) -> bool:
         return any(
             other[0] >= mine[0] and other[1] >= mine[1] and other != mine for other in points
         )
 
     return tuple(
-        replace(one, on_front=not dominated(point))
-        for one, point in zip(outcomes, points, strict=True)
+        replace(one, on_front=not one.with_foresight and not is_dominated(point(one)))
+        for one in outcomes
     )
 
 
@@ -182,6 +200,7 @@ def choose(outcomes: Sequence[PolicyOutcome]) -> tuple[str | None, str]:
     Returns:
         Its name (None: there is none), and why.
     """
+    outcomes = [one for one in outcomes if not one.with_foresight]
     sure = [one for one in outcomes if one.decision is Decision.PASS]
     if sure:
         best = min(sure, key=lambda one: (one.replica_hours.value, one.scalings.value))

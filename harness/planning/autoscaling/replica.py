@@ -57,16 +57,20 @@ class ReplicaTable:
         last = self.latency_s[-1]
         return bisect_right(last, bound_s - delay_s) / len(last)
 
+    def place_of(self, share: float) -> tuple[int, float]:
+        """Where a load lies among those that were simulated: the one below, and the part to go."""
+        shares = self.shares
+        above = bisect_right(shares, share)
+        if above == 0:
+            return 0, 0.0
+        if above == len(shares):
+            return above - 2, 1.0
+        below = shares[above - 1]
+        return above - 1, (share - below) / (shares[above] - below)
+
     def looked_up(self, values: Sequence[float], share: float) -> float:
         """A value at a load, on a line between those that were simulated."""
-        shares = self.shares
-        place = bisect_right(shares, share)
-        if place == 0:
-            return values[0]
-        if place == len(shares):
-            return values[-1]
-        part = (share - shares[place - 1]) / (shares[place] - shares[place - 1])
-        return values[place - 1] + part * (values[place] - values[place - 1])
+        return between(values, *self.place_of(share))
 
     def in_flight(self, share: float) -> float:
         """Requests at a replica at a load, waiting or executing: Little's law."""
@@ -81,6 +85,12 @@ class ReplicaTable:
             return self.shares[0]
         rising = np.maximum.accumulate(np.array(self.wait_s))
         return float(np.interp(wait_s, rising, np.array(self.shares)))
+
+
+def between(values: Sequence[float], below: int, part: float) -> float:
+    """A value on the line from one place to the next."""
+    first = values[below]
+    return first + part * (values[below + 1] - first)
 
 
 def tables_of(

@@ -53,12 +53,35 @@ def check_limits(limits: ScalingLimits) -> None:
 
 
 @dataclass
+class _Window:
+    """The extreme of what was recommended within a time; each call costs the same, however long."""
+
+    length_s: float
+    sign: int
+    """1 for the most, -1 for the least."""
+    _kept: deque[tuple[float, int]] = field(default_factory=deque)
+    """Time and signed number; falling, so that the first is the extreme."""
+
+    def extreme(self, now_s: float, asked: int) -> int:
+        """Add what is recommended now, and take the extreme of the window that ends now."""
+        while self._kept and self._kept[0][0] <= now_s - self.length_s:
+            self._kept.popleft()
+        signed = self.sign * asked
+        found = max(signed, self._kept[0][1]) if self._kept else signed
+        while self._kept and self._kept[-1][1] <= signed:
+            self._kept.pop()
+        self._kept.append((now_s, signed))
+        return self.sign * found
+
+
+@dataclass
 class HorizontalScaler:
-    """Decides, one observation after the other, how many replicas there are to be."""
+    """Decides, one observation after another, how many replicas there should be."""
 
     policy: Policy
     limits: ScalingLimits
-    _recommended: deque[tuple[float, int]] = field(default_factory=deque)
+    _least: _Window | None = None
+    _most_asked: _Window | None = None
     _changes: deque[tuple[float, int]] = field(default_factory=deque)
     """Time, and replicas added (taken away: below 0)."""
     _past: deque[Seen] = field(default_factory=deque)
@@ -66,9 +89,6 @@ class HorizontalScaler:
     def decide(self, seen: Observation) -> int:
         """The number of replicas that there are to be from now on."""
         self._remember(seen)
-        if not self._recommended:
-            # Kubernetes too counts what it finds as the first recommendation.
-            self._recommended.append((seen.time_s, seen.replicas))
         asked = max(
             recommend(rule, seen, self._past, self.limits.tolerance) for rule in self.policy.rules
         )
@@ -90,16 +110,14 @@ class HorizontalScaler:
             self._past.popleft()
 
     def _stabilized(self, seen: Observation, asked: int) -> int:
-        up_s, down_s = self.limits.up.stabilization_s, self.limits.down.stabilization_s
-        while self._recommended and self._recommended[0][0] <= seen.time_s - max(up_s, down_s):
-            self._recommended.popleft()
-        least = most = asked
-        for at_s, number in self._recommended:
-            if at_s > seen.time_s - up_s:
-                least = min(least, number)
-            if at_s > seen.time_s - down_s:
-                most = max(most, number)
-        self._recommended.append((seen.time_s, asked))
+        if self._least is None or self._most_asked is None:
+            self._least = _Window(self.limits.up.stabilization_s, -1)
+            self._most_asked = _Window(self.limits.down.stabilization_s, 1)
+            # Kubernetes too counts what it finds as the first recommendation.
+            self._least.extreme(seen.time_s, seen.replicas)
+            self._most_asked.extreme(seen.time_s, seen.replicas)
+        least = self._least.extreme(seen.time_s, asked)
+        most = self._most_asked.extreme(seen.time_s, asked)
         return min(max(seen.replicas, least), most)
 
     def _within_steps(self, seen: Observation, number: int) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from harness.planning.autoscaling.replica import ReplicaTable
+from harness.planning.autoscaling.replica import ReplicaTable, between
 from harness.planning.autoscaling.rules import Observation
 from harness.planning.autoscaling.scaler import HorizontalScaler
 from harness.types.autoscaling import Policy, RateTrace, ScalingTerms
@@ -213,13 +213,11 @@ class _Load:
         self, arrived: float, carrying: float, able: float, counters: _Counters
     ) -> list[float]:
         table, share = self._table, arrived / able
-        wait_s, taken_s = (
-            table.looked_up(table.wait_s, share),
-            table.looked_up(table.execution_s, share),
-        )
+        place = table.place_of(share)
+        wait_s, taken_s = between(table.wait_s, *place), between(table.execution_s, *place)
         waiting = carrying * share * table.saturation_per_s * wait_s
         counters.add(arrived, arrived * wait_s, arrived * taken_s, waiting)
-        return [arrived * table.looked_up(one, share) for one in self._within]
+        return [arrived * between(one, *place) for one in self._within]
 
     def _late(self, arrived: float, able: float, counters: _Counters) -> list[float]:
         """More than is carried, or a queue from before: the delay changes along the step."""

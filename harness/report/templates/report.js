@@ -23,7 +23,7 @@
 
   const drawBox = (box, css) => {
     const figure = resolved(figures[box.dataset.plot], css);
-    /* A plan and its costs are of the whole run, and have no key of variants. */
+    /* What is planned is of the whole run, and has no key of variants. */
     const family = box.closest(".family")?.id ?? "";
     for (const trace of figure.data) {
       if (trace.meta) trace.visible = !hidden.has(`${family} ${trace.meta}`);

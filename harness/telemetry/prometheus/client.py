@@ -190,9 +190,25 @@ class Prometheus:
         answer = self._ask(query=f"{selector}[{milliseconds}ms]", time=f"{end_s:.3f}")
         return [_series(one) for one in answer["result"]]
 
-    def _ask(self, **form: str) -> Any:
+    def values(self, query: str, *, start_s: float, end_s: float, step_s: float) -> list[Series]:
+        """What an expression gives at equal steps (a range query), by series.
+
+        Args:
+            query: PromQL.
+            start_s: Unix time, as is the end.
+            end_s: after the start.
+            step_s: between two values.
+
+        Raises:
+            QueryFailure: it does not answer, or does not take the expression.
+        """
+        times = {"start": f"{start_s:.3f}", "end": f"{end_s:.3f}", "step": f"{step_s:.3f}"}
+        answer = self._ask("query_range", query=query, **times)
+        return [_series(one) for one in answer["result"]]
+
+    def _ask(self, endpoint: str = "query", /, **form: str) -> Any:
         request = urllib.request.Request(  # noqa: S310  (checked in parse_prometheus)
-            f"{self.url}/api/v1/query",
+            f"{self.url}/api/v1/{endpoint}",
             data=urllib.parse.urlencode(form).encode(),
             headers=dict(self.headers),
         )
@@ -237,7 +253,7 @@ def parse_prometheus(
 
 
 def _series(entry: dict[str, Any]) -> Series:
-    """One entry of a range vector; NaN is not a sample."""
+    """One entry of a range vector or of a range query; NaN is not a sample."""
     pairs = [(float(at_s), float(value)) for at_s, value in entry["values"]]
     known = [(at_s, value) for at_s, value in pairs if math.isfinite(value)]
     return Series(

@@ -1,0 +1,325 @@
+"""harness autoscale: scaling policies on a trace of demand, simulated from a run's trials."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line
+from harness.cli.options import AsJson, with_option_groups
+from harness.cli.plan import parse_rows
+from harness.errors import EXIT_OK, UsageError
+from harness.flow.autoscaling import AutoscaleQuestion, PriceQuestion
+from harness.flow.autoscaling import autoscale as autoscale_run
+from harness.flow.plan import PLAN
+from harness.load.schedule.demand import SHAPES, made_demand, read_demand, scaled_to
+from harness.planning.capacity.demand import parse_peak, parse_rate, parse_seconds, parse_share
+from harness.planning.cost.catalogue import read_catalogue
+from harness.report.terminal.autoscaling import autoscale_notes, autoscale_table
+from harness.runs.documents import read_document
+from harness.study.objective import parse_objective
+from harness.telemetry.prometheus.client import parse_prometheus
+from harness.telemetry.prometheus.demand import demand_of_query
+from harness.types import TraceUnit
+from harness.types.autoscaling import (
+    SCALE_DOWN,
+    SCALE_UP,
+    RateTrace,
+    ScalingLimits,
+    ScalingTerms,
+)
+from harness.types.capacity import CapacityPlan
+from harness.types.estimates import Demand
+from harness.types.workloads import parse_arrivals
+
+_AT_ONCE = "0s"
+
+
+@dataclass(frozen=True)
+class TraceOptions:
+    """The demand over time."""
+
+    trace: Annotated[
+        str,
+        typer.Option(
+            help="diurnal or flash-crowd (made up), a file (arrivals, rates, Azure's or "
+            "Mooncake's traces), or prometheus, with --query.",
+            show_default=False,
+        ),
+    ]
+    demand: Annotated[
+        str | None,
+        typer.Option(
+            help="Mean rate of requests, as 2000/s: of a made-up trace (default: the newest "
+            "plan's), or what a recorded one is scaled to (default: as recorded).",
+            show_default=False,
+        ),
+    ] = None
+    peak: Annotated[
+        str | None,
+        typer.Option(
+            help="Peak over the mean of a made-up trace; default: the newest plan's, else 3x.",
+            show_default=False,
+        ),
+    ] = None
+    trace_unit: Annotated[
+        TraceUnit | None,
+        typer.Option(help="Unit of a trace's times, if its column name does not say."),
+    ] = None
+    batch: Annotated[
+        str, typer.Option(help="Rows per request, or a mix by weight: 1:0.7,8:0.3.")
+    ] = "1"
+    arrivals: Annotated[
+        str, typer.Option(help="Arrivals within a step: poisson, constant or gamma:CV.")
+    ] = "poisson"
+
+    def shaped(self) -> Demand:
+        """How requests arrive, and their rows.
+
+        Raises:
+            UsageError: a mix or arrivals that are none.
+        """
+        return Demand(1.0, arrivals=parse_arrivals(self.arrivals), batch_mix=parse_rows(self.batch))
+
+
+@dataclass(frozen=True)
+class QueryOptions:
+    """Where --trace prometheus comes from."""
+
+    prometheus: Annotated[
+        str | None,
+        typer.Option(help="Its address: http://HOST:9090.", show_default=False),
+    ] = None
+    prometheus_header: Annotated[
+        list[str], typer.Option(help="A header 'NAME: VALUE'; may be repeated.", show_default=False)
+    ] = field(default_factory=list)
+    query: Annotated[
+        str,
+        typer.Option(
+            help="PromQL for requests per second, as sum(rate(http_requests_total[1m])).",
+            show_default=False,
+        ),
+    ] = ""
+    since: Annotated[str, typer.Option(help="How far back from --until.")] = "24h"
+    until: Annotated[
+        str, typer.Option(help="ISO 8601 time of the end; default: now.", show_default=False)
+    ] = ""
+    step: Annotated[str, typer.Option(help="Between two values.")] = "60s"
+
+    def given(self) -> RateTrace:
+        """The rates.
+
+        Raises:
+            UsageError: something is missing, or the Prometheus has no such data.
+        """
+        if not self.prometheus or not self.query:
+            raise UsageError(
+                "--trace prometheus needs --prometheus and --query",
+                next_step="--prometheus http://HOST:9090 "
+                "--query 'sum(rate(http_requests_total[1m]))'",
+            )
+        end_s = time.time()
+        if self.until:
+            try:
+                moment = datetime.fromisoformat(self.until)
+            except ValueError as error:
+                raise UsageError(
+                    f"--until {self.until} is no ISO 8601 time",
+                    next_step="write it as 2026-07-01T00:00:00Z",
+                ) from error
+            end_s = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        return demand_of_query(
+            parse_prometheus(self.prometheus, self.prometheus_header),
+            self.query,
+            end_s=end_s,
+            length_s=parse_seconds(self.since),
+            step_s=parse_seconds(self.step),
+        )
+
+
+@dataclass(frozen=True)
+class ScalerOptions:
+    """The autoscaler, as Kubernetes' HPA has it."""
+
+    start_time: Annotated[
+        str | None,
+        typer.Option(
+            help="From the order of a replica until it carries its part; default: the model's "
+            "cold start in the run.",
+            show_default=False,
+        ),
+    ] = None
+    min_replicas: Annotated[int, typer.Option(help="Fewest replicas.")] = 1
+    max_replicas: Annotated[
+        int | None,
+        typer.Option(help="Most replicas; default: twice what the peak needs.", show_default=False),
+    ] = None
+    tolerance: Annotated[
+        str, typer.Option(help="A metric this close to its target changes nothing.")
+    ] = "10%"
+    up_stabilization: Annotated[str, typer.Option(help="Stabilization window of scaling up.")] = (
+        _AT_ONCE
+    )
+    down_stabilization: Annotated[
+        str, typer.Option(help="Stabilization window of scaling down.")
+    ] = "300s"
+    sync: Annotated[str, typer.Option(help="Between two decisions.")] = "15s"
+
+    def terms(self) -> ScalingTerms:
+        """The terms; `start_s` is 0 where it was not given, and `max_replicas` the fewest.
+
+        Raises:
+            UsageError: a length of time or a share that is none.
+        """
+        return ScalingTerms(
+            start_s=0.0 if self.start_time is None else _seconds(self.start_time),
+            sync_s=parse_seconds(self.sync),
+            limits=ScalingLimits(
+                min_replicas=self.min_replicas,
+                max_replicas=self.min_replicas if self.max_replicas is None else self.max_replicas,
+                tolerance=parse_share(self.tolerance),
+                up=replace(SCALE_UP, stabilization_s=round(_seconds(self.up_stabilization))),
+                down=replace(SCALE_DOWN, stabilization_s=round(_seconds(self.down_stabilization))),
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class ReplicaPrice:
+    """What a replica costs; without any, hours alone are told."""
+
+    instance: Annotated[
+        str, typer.Option(help="Instance type that each replica runs on.", show_default=False)
+    ] = ""
+    measured_on: Annotated[
+        str, typer.Option(help="Instance type that the run was measured on; default: as detected.")
+    ] = ""
+    prices: Annotated[
+        Path | None,
+        typer.Option(help="CSV file of your own prices, over the catalogue's.", show_default=False),
+    ] = None
+    usd_per_hour: Annotated[
+        float | None,
+        typer.Option(help="Price of a replica, in place of --instance.", show_default=False),
+    ] = None
+
+    def question(self) -> PriceQuestion | None:
+        """What is priced, and by which prices; None without an instance type.
+
+        Raises:
+            UsageError: an unknown type, or a price that is none.
+        """
+        if self.usd_per_hour is not None and not self.usd_per_hour > 0:
+            raise UsageError(
+                f"a replica for {self.usd_per_hour:g} USD per hour: a price is above 0",
+                next_step="leave --usd-per-hour out to see hours alone",
+            )
+        if not self.instance:
+            return None
+        if self.usd_per_hour is not None:
+            raise UsageError(
+                "--instance and --usd-per-hour are two prices", next_step="give one of them"
+            )
+        catalogue = read_catalogue(self.prices, today=datetime.now(UTC).date())
+        for name in filter(None, (self.instance, self.measured_on)):
+            catalogue.named(name)
+        return PriceQuestion(catalogue, self.instance, self.measured_on)
+
+
+@with_option_groups
+def autoscale(
+    run_folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)
+    ],
+    slo: Annotated[
+        str | None, typer.Option(help="Objective; default: the run's.", show_default=False)
+    ] = None,
+    variant: Annotated[
+        str, typer.Option(help="The variant that is scaled; default: the recommended one.")
+    ] = "",
+    *,
+    course: TraceOptions,
+    asked: QueryOptions,
+    scaler: ScalerOptions,
+    price: ReplicaPrice,
+    as_json: AsJson = False,
+) -> int:
+    """Simulate autoscaling policies on a trace of demand, from the trials of a run.
+
+    Nothing is measured: replicas are simulated as the run's trials show them. The answer is kept
+    in the run folder as autoscale.json, and shown in its report.
+    """
+    question = AutoscaleQuestion(
+        trace=_trace(run_folder, course, asked),
+        terms=scaler.terms(),
+        start_is_given=scaler.start_time is not None,
+        max_is_given=scaler.max_replicas is not None,
+        demand=course.shaped(),
+        slo=parse_objective(slo) if slo is not None else None,
+        variant=variant,
+        price=price.question(),
+        usd_per_hour=price.usd_per_hour,
+    )
+    with ProgressDisplay() as progress:
+        found, path = autoscale_run(run_folder, question, progress)
+    if as_json:
+        print_json(found)
+        return EXIT_OK
+    print_blocks(autoscale_table(found), autoscale_notes(found))
+    print_line(f"policies: {path}\nreport: {run_folder / 'report.html'}#autoscaling")
+    return EXIT_OK
+
+
+def _trace(folder: Path, course: TraceOptions, asked: QueryOptions) -> RateTrace:
+    """The demand over time, from wherever it was asked to come.
+
+    Raises:
+        UsageError: options that do not belong together, or a query without data.
+        DataError: a file that cannot be read.
+    """
+    name = course.trace
+    if (asked.prometheus or asked.query) and name != "prometheus":
+        raise UsageError(
+            "--prometheus and --query are of --trace prometheus",
+            next_step="leave them out, or write --trace prometheus",
+        )
+    mean = parse_rate(course.demand) if course.demand else None
+    if name in SHAPES:
+        return _made(folder, course, mean)
+    if course.peak is not None:
+        raise UsageError(
+            "--peak is of a made-up trace: a recorded one has its own",
+            next_step=f"leave it out, or name one of: {', '.join(SHAPES)}",
+        )
+    if name == "prometheus":
+        found = asked.given()
+    elif Path(name).is_file():
+        found = read_demand(Path(name), course.trace_unit)
+    else:
+        raise UsageError(
+            f"--trace {name}: no such file",
+            next_step=f"name a file, prometheus, or one of: {', '.join(SHAPES)}",
+        )
+    return scaled_to(found, mean) if mean else found
+
+
+def _made(folder: Path, course: TraceOptions, mean: float | None) -> RateTrace:
+    plan = read_document(folder, PLAN, CapacityPlan) if mean is None and folder.is_dir() else None
+    if mean is None and plan is None:
+        raise UsageError(
+            f"--trace {course.trace} needs its mean rate",
+            next_step="say it: --demand 2000/s; of a run that was planned, the plan's is taken",
+        )
+    default = plan.demand.peak_factor if plan else 3.0
+    factor = parse_peak(course.peak) if course.peak is not None else default
+    return made_demand(course.trace, mean or (plan.demand.rate_per_s if plan else 0.0), factor)
+
+
+def _seconds(text: str) -> float:
+    """A length of time that may be 0."""
+    return 0.0 if text.strip() in {"0", "0s"} else parse_seconds(text)

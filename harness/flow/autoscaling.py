@@ -1,0 +1,298 @@
+"""A stored run and a trace in, an autoscaling plan out: attainment, hours and cost by policy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from harness.errors import UsageError
+from harness.flow.plan import CONFIDENCE, objective_for, seed_of
+from harness.load.schedule.arrivals import arrival_times_ns
+from harness.metrics import metric_named
+from harness.planning.autoscaling.candidates import knows_itself, policies_of
+from harness.planning.autoscaling.evaluation import (
+    MOST_DRAWS,
+    Ground,
+    choose,
+    clauses_of,
+    draws_for,
+    evaluations,
+    with_front,
+)
+from harness.planning.autoscaling.replica import tables_of
+from harness.planning.autoscaling.scaler import check_limits
+from harness.planning.capacity.fit import fit_capacity
+from harness.planning.capacity.judging import highest_rate, planned_clauses
+from harness.planning.capacity.model import CapacityModel
+from harness.planning.capacity.plan import Candidate, candidates_of, cold_start_seconds
+from harness.planning.cost.catalogue import Catalogue
+from harness.planning.cost.scaling import machine_of, scaling_between
+from harness.report.build import build_report
+from harness.runs.documents import write_document
+from harness.runs.folder import StoredRun, read_run
+from harness.types import Progress, ServiceLevelObjective
+from harness.types.autoscaling import (
+    AutoscalePlan,
+    PolicyOutcome,
+    RateTrace,
+    ScalingTerms,
+)
+from harness.types.estimates import Demand, Pricing
+from harness.words.numbers import asked, number, percent
+
+AUTOSCALE = "autoscale"
+"""Name of the document that the answer is kept in."""
+LONGEST_S = 8 * 86400.0
+"""Of a trace: what is simulated within seconds."""
+SPARE = 2.0
+"""Replicas allowed where nobody says how many, over those that the peak needs."""
+_NEGLIGIBLE = 0.01
+
+
+@dataclass(frozen=True)
+class PriceQuestion:
+    """What a replica runs on, one on each machine."""
+
+    catalogue: Catalogue
+    instance: str
+    measured_on: str = ""
+    """Instance type of the run's machine; empty: as its manifest says."""
+
+
+@dataclass(frozen=True)
+class AutoscaleQuestion:
+    """What is asked of a trace."""
+
+    trace: RateTrace
+    terms: ScalingTerms
+    """Its `start_s` counts only where `start_is_given`."""
+    start_is_given: bool = False
+    """Whether the start-up time was given, instead of the run's cold start."""
+    max_is_given: bool = False
+    """Whether the most replicas were given, instead of as many as the peak needs twice over."""
+    demand: Demand = field(default_factory=lambda: Demand(1.0))
+    """How requests arrive, and their rows; its rate does not matter."""
+    slo: ServiceLevelObjective | None = None
+    """None: the family's own objective."""
+    variant: str = ""
+    """Empty: the recommended one."""
+    price: PriceQuestion | None = None
+    usd_per_hour: float | None = None
+    """Of one replica; in place of a machine's price."""
+    confidence: float = CONFIDENCE
+    seed: int | None = None
+    """None: the study's."""
+
+
+def autoscale(
+    folder: Path, question: AutoscaleQuestion, progress: Callable[[Progress], None]
+) -> tuple[AutoscalePlan, Path]:
+    """Simulate policies from a run folder, keep the answer there, and write its report anew.
+
+    Returns:
+        The answer, and the path of its document.
+
+    Raises:
+        RunFolderError: no run, or one that cannot be read.
+        UsageError: nothing to simulate from, or a question that cannot be answered.
+        StorageError: the answer cannot be written.
+    """
+    run = read_run(folder)
+    plan = autoscale_run(run, question, progress)
+    path = write_document(folder, AUTOSCALE, plan)
+    build_report(run, folder)
+    return plan, path
+
+
+def autoscale_run(
+    run: StoredRun, question: AutoscaleQuestion, progress: Callable[[Progress], None]
+) -> AutoscalePlan:
+    """Simulate every policy from a run as it was read.
+
+    Raises:
+        UsageError: nothing to simulate from, or a question that cannot be answered.
+    """
+    _check(question)
+    candidate = _candidate(run, question)
+    slo = objective_for(run, question.slo, candidate.family)
+    clauses = clauses_of(slo)
+    seed = question.seed if question.seed is not None else seed_of(run)
+    progress(Progress("simulating", 0, 1, "one replica"))
+    model = fit_capacity(
+        [one for one in run.trials if one.trial.variant == candidate.variant],
+        arrivals=arrival_times_ns,
+        serving=candidate.serving,
+        protocol=candidate.protocol,
+        confidence=question.confidence,
+        seed=seed,
+    )
+    sure = highest_rate(model, slo, question.demand).low
+    terms = _terms(run, question, candidate, model, sure)
+    tables = tables_of(model, question.demand, MOST_DRAWS, statistic=_statistic(slo))
+    policies = tuple(policies_of(question.trace, terms, tables[0], clauses[0].bound_s, sure))
+    draws = draws_for(question.trace, terms, len(policies))
+    pricing = _pricing(run, question, candidate)
+    ground = Ground(
+        question.trace, terms, tables[: draws + 1], clauses, question.confidence, seed, pricing
+    )
+    outcomes: list[PolicyOutcome] = []
+    for one in evaluations(ground, policies):
+        outcomes.append(one)
+        progress(Progress("simulating", len(outcomes), len(policies), one.policy.name))
+    chosen, reason = choose(outcomes)
+    return AutoscalePlan(
+        variant=candidate.variant,
+        family=candidate.family,
+        serving=candidate.serving,
+        protocol=candidate.protocol,
+        objective=slo.text,
+        statistic=_statistic(slo),
+        bound_ms=1e3 * clauses[0].bound_s,
+        trace=question.trace,
+        terms=terms,
+        saturation_per_s=tables[0].saturation_per_s,
+        pricing=pricing,
+        outcomes=with_front(outcomes),
+        chosen=chosen,
+        reason=reason,
+        draws=len(ground.tables),
+        confidence=question.confidence,
+        seed=seed,
+        notes=tuple(_notes(run, question, candidate, model, terms, sure)),
+    )
+
+
+def _check(question: AutoscaleQuestion) -> None:
+    check_limits(question.terms.limits)
+    trace = question.trace
+    if trace.duration_s > LONGEST_S:
+        raise UsageError(
+            f"the trace is {trace.duration_s / 86400:,.1f} days long, and {LONGEST_S / 86400:g} "
+            "are simulated at most",
+            next_step="cut out the week that matters most",
+        )
+    if not trace.peak_per_s:
+        raise UsageError(
+            f"{trace.source} has no requests at all", next_step="name a trace with traffic"
+        )
+    if trace.duration_s < 2 * question.terms.sync_s:
+        raise UsageError(
+            f"the trace is {trace.duration_s:g} s long, in which nothing is ever decided: one "
+            f"decision comes every {question.terms.sync_s:g} s",
+            next_step="name a longer trace; is its unit right? (--trace-unit)",
+        )
+
+
+def _candidate(run: StoredRun, question: AutoscaleQuestion) -> Candidate:
+    """The variant and configuration that is scaled."""
+    trials = run.trials
+    if question.variant:
+        trials = tuple(one for one in trials if one.trial.variant == question.variant)
+        if run.trials and not trials:
+            names = sorted({one.trial.variant for one in run.trials})
+            raise UsageError(
+                f"the run has no trial of {question.variant}",
+                next_step=f"name one of: {', '.join(names)}",
+            )
+    candidates = candidates_of(trials, question.demand)
+    recommended = _recommended(run)
+    for one in trials:
+        trial = one.trial
+        key = Candidate(trial.variant, trial.family, trial.serving, trial.workload.protocol)
+        if trial.trial_id in recommended and key in candidates:
+            return key
+    return candidates[0]
+
+
+def _recommended(run: StoredRun) -> set[str]:
+    return {verdict.recommended for verdict in run.verdicts if verdict.recommended}
+
+
+def _statistic(slo: ServiceLevelObjective) -> str:
+    return metric_named(planned_clauses(slo)[0].metric).statistic
+
+
+def _terms(
+    run: StoredRun,
+    question: AutoscaleQuestion,
+    candidate: Candidate,
+    model: CapacityModel,
+    sure_per_s: float,
+) -> ScalingTerms:
+    """The question's terms, with what it left to the run."""
+    terms = question.terms
+    if not question.start_is_given:
+        cold = next((one for one in run.cold_starts if one.variant == candidate.variant), None)
+        start_s = cold_start_seconds(cold)
+        if start_s is None:
+            raise UsageError(
+                f"the run measured no cold start of {candidate.variant}, so nobody knows how long "
+                "a replica takes to start",
+                next_step="say it: --start-time 90s (the node, the image and the model)",
+            )
+        terms = replace(terms, start_s=start_s)
+    if not question.max_is_given:
+        carried = sure_per_s or model.saturation_per_s(question.demand)
+        most = max(2, math.ceil(SPARE * question.trace.peak_per_s / carried))
+        least = terms.limits.min_replicas
+        terms = replace(terms, limits=replace(terms.limits, max_replicas=max(least, most)))
+    return terms
+
+
+def _pricing(run: StoredRun, question: AutoscaleQuestion, candidate: Candidate) -> Pricing | None:
+    if question.usd_per_hour is not None:
+        return Pricing("a replica", question.usd_per_hour)
+    asked_price = question.price
+    if asked_price is None:
+        return None
+    instance = asked_price.catalogue.named(asked_price.instance)
+    environment = run.manifest.get("environment") or {}
+    machine = machine_of(environment, asked_price.catalogue, asked_price.measured_on)
+    on_accelerator = candidate.serving.instance_kind == "gpu"
+    scaling = scaling_between(machine, instance, on_accelerator=on_accelerator)
+    return Pricing(instance.name, instance.on_demand_usd_per_hour, scaling.factor, scaling.rule)
+
+
+def _notes(
+    run: StoredRun,
+    question: AutoscaleQuestion,
+    candidate: Candidate,
+    model: CapacityModel,
+    terms: ScalingTerms,
+    sure_per_s: float,
+) -> Iterator[str]:
+    """What a reader has to know of the answer."""
+    trace = question.trace
+    yield from trace.notes
+    if not question.variant and not _recommended(run):
+        yield (
+            f"the run recommends no variant: {candidate.variant} is scaled; --variant names another"
+        )
+    if not question.start_is_given:
+        yield (
+            f"a replica starts in {asked(round(terms.start_s, 1))} s, the model's cold start as "
+            "measured: a node, an image and the server's own start come on top (--start-time)"
+        )
+    if knows_itself(trace):
+        yield (
+            "the schedule is made from the very trace that it is judged on, so it is a yardstick "
+            "and is not chosen; a trace of two days or more gives an honest one"
+        )
+    if not sure_per_s:
+        yield "no rate of one replica is sure to meet the objective"
+    elif terms.limits.max_replicas * sure_per_s < trace.peak_per_s:
+        yield (
+            f"{terms.limits.max_replicas} replicas are sure to carry "
+            f"{number(terms.limits.max_replicas * sure_per_s)} requests/s, and the peak is "
+            f"{number(trace.peak_per_s)}"
+        )
+    most = model.saturation_per_s(question.demand) * question.demand.rows_per_request
+    beyond = most / model.highest_measured_inferences_per_s - 1
+    if beyond > _NEGLIGIBLE:
+        yield (
+            f"a replica is simulated up to {number(most)} inferences/s, {percent(beyond)} above "
+            "the highest that was measured"
+        )
+    yield from model.limits

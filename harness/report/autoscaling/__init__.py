@@ -1,0 +1,1 @@
+"""The section on autoscaling: policies as a table, their front, one of them over time."""

@@ -1,0 +1,48 @@
+"""Autoscaling policies, ready for the report's page and for Markdown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.report.autoscaling.plots import autoscaling_plots
+from harness.report.autoscaling.tables import (
+    chosen_words,
+    policies_table,
+    terms_words,
+    trace_words,
+)
+from harness.report.plots.base import Plot
+from harness.report.tables.model import Table
+from harness.types.autoscaling import AutoscalePlan
+
+
+@dataclass(frozen=True)
+class AutoscalingSection:
+    """What is shown of the policies, in order."""
+
+    objective: str
+    trace: str
+    terms: str
+    chosen: str
+    policies: Table
+    plots: tuple[Plot, ...]
+    notes: tuple[str, ...]
+
+
+def autoscaling_section(plan: AutoscalePlan) -> AutoscalingSection:
+    """Choose and word what was simulated."""
+    return AutoscalingSection(
+        objective=plan.objective,
+        trace=trace_words(plan.trace),
+        terms=terms_words(plan),
+        chosen=chosen_words(plan),
+        policies=policies_table(plan),
+        plots=autoscaling_plots(plan),
+        notes=notes_of(plan),
+    )
+
+
+def notes_of(plan: AutoscalePlan) -> tuple[str, ...]:
+    """What to know: where a price is an estimate, and what the simulation assumes."""
+    rule = plan.pricing.rule if plan.pricing else ""
+    return (*([f"the cost on {plan.pricing.instance} is an {rule}"] if rule else []), *plan.notes)
