@@ -30,7 +30,8 @@ from harness.types.estimates import Demand
 SHARES = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.78, 0.85, 0.91, 0.95)
 """Of saturation, the loads that are simulated. Above the last, a steady state takes longer to come
 about than a load lasts: what exceeds saturation queues, and the last one's latencies hold."""
-REQUESTS = 1200
+REQUESTS, REQUESTS_OF_GUESS = 2400, 12_000
+"""Simulated at each load: of every draw, and of the best guess, which stands alone."""
 _POINTS = 400
 """Quantiles that a load's latencies are kept as."""
 
@@ -124,13 +125,14 @@ def _table(
     """Simulate one draw at every load; `miss` stretches latencies by what the model is off."""
     replica = draw.replica(model.serving)
     most = saturation_per_s(replica, demand.batch_mix)
+    requests = REQUESTS if number else REQUESTS_OF_GUESS
     latencies, waits, executions = [], [], []
     for share in SHARES:
         generator = np.random.default_rng([model.seed, number])
         chunks = model.arrivals(
             demand.arrivals, rate_per_s=share * most, seed=model.seed * 1000 + number
         )
-        arrivals = first_arrivals_s(chunks, REQUESTS)[:REQUESTS]
+        arrivals = first_arrivals_s(chunks, requests)[:requests]
         rows = request_rows(demand.batch_mix, len(arrivals), generator)
         run = simulate_arrivals(
             replica, arrivals, rows, model.spread.draw(generator, len(arrivals))

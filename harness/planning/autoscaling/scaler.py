@@ -43,12 +43,16 @@ def check_limits(limits: ScalingLimits) -> None:
             next_step="make --max-replicas at least --min-replicas",
         )
     if not 0 <= limits.tolerance < 1:
-        raise UsageError(f"a tolerance of {limits.tolerance:g}: it is a share, from 0 to below 1")
+        raise UsageError(
+            f"a tolerance of {limits.tolerance:g}: it is a share, from 0 to below 1",
+            next_step="Kubernetes' own is --tolerance 10%",
+        )
     for one in (limits.up, limits.down):
         if not 0 <= one.stabilization_s <= LONGEST_STABILIZATION_S:
             raise UsageError(
                 f"a stabilization window of {one.stabilization_s} s: Kubernetes takes 0 to "
-                f"{LONGEST_STABILIZATION_S} s"
+                f"{LONGEST_STABILIZATION_S} s",
+                next_step="shorten it: --down-stabilization 300s, --up-stabilization 0s",
             )
 
 

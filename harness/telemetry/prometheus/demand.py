@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 
 from harness.errors import UsageError
@@ -11,6 +12,7 @@ from harness.types.autoscaling import RateTrace
 MOST_POINTS = 11_000
 """That Prometheus answers at once."""
 FEWEST_POINTS = 2
+_ROUNDING = 1e-6
 _ANSWERS = ("nv_inference_", "vllm:")
 """Counters of a server's answers, by the start of their names."""
 
@@ -74,8 +76,9 @@ def demand_of_query(
 def _check_whole(times_s: tuple[float, ...], start_s: float, end_s: float, step_s: float) -> None:
     """Refuse what has a gap: a step that is missing is not known to be a step without traffic."""
     expected = start_s
-    for at_s in (*times_s, end_s + step_s):
-        if at_s > min(expected, end_s) + step_s / 2:
+    after_last_s = start_s + (math.floor((end_s - start_s) / step_s + _ROUNDING) + 1) * step_s
+    for at_s in (*times_s, after_last_s):
+        if at_s > expected + step_s / 2:
             raise UsageError(
                 f"--query has no value from {_when(expected)} on, for {at_s - expected:,.0f} s",
                 next_step="choose a range without a gap, or write `(...) or vector(0)` where no "
