@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from harness.report.plots.base import (
@@ -31,6 +32,7 @@ _TITLES = {
     "fixed": "fixed number", "utilization": "target utilization", "queue": "queue time",
     "in_flight": "in flight per replica", "schedule": "schedule", "forecast": "forecast",
 }  # fmt: skip
+_TICKS = 6
 _MINUTES_BELOW_S = 2 * 3600.0
 
 
@@ -88,7 +90,12 @@ def _replicas(shown: PolicyOutcome, course: ScalingCourse) -> Plot:
             xaxis=axis(unit),
             yaxis=axis("requests/s", range=[0, 1.08 * busiest]),
             yaxis2=axis(
-                "replicas", overlaying="y", side="right", range=[0, 1.08 * most], showgrid=False
+                "replicas",
+                overlaying="y",
+                side="right",
+                range=[0, 1.08 * most],
+                showgrid=False,
+                tickvals=list(range(0, math.floor(most) + 1, max(1, math.ceil(most / _TICKS)))),
             ),
             margin={"l": 56, "r": 56, "t": 34, "b": 46},
         ),
@@ -155,7 +162,7 @@ def _front(plan: AutoscalePlan) -> Plot:
         title="Requests in time against replica hours",
         summary=f"{len(plan.outcomes)} policies by replica hours and share of requests in time, "
         f"with their intervals, and the front of {len(front)}. The same numbers are in the table.",
-        height_px=320,
+        height_px=380,
         traces=tuple(traces),
         layout=base_layout(
             showlegend=True,
