@@ -44,5 +44,7 @@ def autoscaling_section(plan: AutoscalePlan) -> AutoscalingSection:
 
 def notes_of(plan: AutoscalePlan) -> tuple[str, ...]:
     """What to know: where a price is an estimate, and what the simulation assumes."""
-    rule = plan.pricing.rule if plan.pricing else ""
-    return (*([f"the cost on {plan.pricing.instance} is an {rule}"] if rule else []), *plan.notes)
+    pricing = plan.pricing
+    if pricing is None or not pricing.is_estimate:
+        return plan.notes
+    return (f"the cost on {pricing.instance} is an {pricing.rule}", *plan.notes)
