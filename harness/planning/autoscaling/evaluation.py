@@ -13,7 +13,7 @@ from harness.metrics import MetricKind, metric_named
 from harness.planning.autoscaling.candidates import knows_itself, start_replicas
 from harness.planning.autoscaling.replica import ReplicaTable
 from harness.planning.autoscaling.simulation import (
-    Clause,
+    LatencyClause,
     PolicyRun,
     simulate_policy,
     step_of,
@@ -46,14 +46,14 @@ class Ground:
     terms: ScalingTerms
     tables: tuple[ReplicaTable, ...]
     """The best guess first."""
-    clauses: tuple[Clause, ...]
+    clauses: tuple[LatencyClause, ...]
     confidence: float
     seed: int
     pricing: Pricing | None = None
     """Of one replica, one on each machine."""
 
 
-def clauses_of(slo: ServiceLevelObjective) -> tuple[Clause, ...]:
+def clauses_of(slo: ServiceLevelObjective) -> tuple[LatencyClause, ...]:
     """The percentiles that an objective bounds, as shares of requests: `p95 < 50 ms` is 95%.
 
     Raises:
@@ -64,7 +64,7 @@ def clauses_of(slo: ServiceLevelObjective) -> tuple[Clause, ...]:
         metric = metric_named(one.metric)
         share = STATISTICS.get(metric.statistic) if metric.kind is MetricKind.LATENCY else None
         if share is not None:
-            found.append(Clause(share, one.value / 1e3))
+            found.append(LatencyClause(share, one.value / 1e3))
     if not found:
         raise UsageError(
             f"the objective '{slo.text}' bounds no percentile, so no share of requests to keep "
@@ -132,7 +132,7 @@ def _run(ground: Ground, policy: Policy, number: int) -> PolicyRun:
     )
 
 
-def _decide(shares: Sequence[Interval], clauses: Sequence[Clause]) -> Decision:
+def _decide(shares: Sequence[Interval], clauses: Sequence[LatencyClause]) -> Decision:
     """Pass where every unfavourable bound keeps its clause, fail where a favourable misses one."""
     pairs = list(zip(shares, clauses, strict=True))
     if any(share.high < clause.share for share, clause in pairs):

@@ -29,7 +29,7 @@ FEWEST_POINTS = 3
 
 
 @dataclass(frozen=True)
-class Observation:
+class FleetReading:
     """What a scaler sees of its replicas, all of them together."""
 
     time_s: float
@@ -47,7 +47,7 @@ class Observation:
     """Mean time in the queue of the requests that were answered in the window."""
 
 
-def demand_per_s(seen: Observation, drain_s: float | None) -> float:
+def demand_per_s(seen: FleetReading, drain_s: float | None) -> float:
     """Requests per second that come: those answered, and those waiting spread over a time.
 
     Answers alone are no demand: they never exceed what the replicas can give, so a rule above
@@ -64,7 +64,7 @@ class Seen:
     demand_per_s: float
 
 
-def recommend(rule: Rule, seen: Observation, past: Sequence[Seen], tolerance: float) -> int:
+def recommend(rule: Rule, seen: FleetReading, past: Sequence[Seen], tolerance: float) -> int:
     """Replicas that one rule asks for, before any limit.
 
     Args:
@@ -93,14 +93,14 @@ def recommend(rule: Rule, seen: Observation, past: Sequence[Seen], tolerance: fl
             return rule.replicas
 
 
-def _by_total(total: float, each: float, seen: Observation, tolerance: float) -> int:
+def _by_total(total: float, each: float, seen: FleetReading, tolerance: float) -> int:
     """`AverageValue`: the total over what one replica is to have of it."""
     if abs(total / (each * seen.replicas) - 1) <= tolerance + _ROUNDING:
         return seen.replicas
     return whole(total / each)
 
 
-def by_value(value: float, target: float, seen: Observation, tolerance: float) -> int:
+def by_value(value: float, target: float, seen: FleetReading, tolerance: float) -> int:
     """`Value`: the ready replicas times the value over its target."""
     ratio = value / target
     if abs(ratio - 1) <= tolerance + _ROUNDING:
@@ -108,7 +108,7 @@ def by_value(value: float, target: float, seen: Observation, tolerance: float) -
     return whole(ratio * seen.ready)
 
 
-def _by_queue(rule: QueueRule, seen: Observation, tolerance: float) -> int:
+def _by_queue(rule: QueueRule, seen: FleetReading, tolerance: float) -> int:
     value = min(seen.queue_ms, rule.most * rule.target_ms)
     asked = by_value(value, rule.target_ms, seen, tolerance)
     if rule.per_replica_per_s is None:

@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from harness.errors import UsageError
-from harness.planning.autoscaling.rules import Observation, Seen, demand_per_s, recommend
+from harness.planning.autoscaling.rules import FleetReading, Seen, demand_per_s, recommend
 from harness.types.autoscaling import (
     Behavior,
     ForecastRule,
@@ -90,7 +90,7 @@ class HorizontalScaler:
     """Time, and replicas added (taken away: below 0)."""
     _past: deque[Seen] = field(default_factory=deque)
 
-    def decide(self, seen: Observation) -> int:
+    def decide(self, seen: FleetReading) -> int:
         """The number of replicas that there are to be from now on."""
         self._remember(seen)
         asked = max(
@@ -103,7 +103,7 @@ class HorizontalScaler:
             self._changes.append((seen.time_s, number - seen.replicas))
         return number
 
-    def _remember(self, seen: Observation) -> None:
+    def _remember(self, seen: FleetReading) -> None:
         """Keep the demand for trends, and forget what no window reaches."""
         forecasts = [one for one in self.policy.rules if isinstance(one, ForecastRule)]
         if not forecasts:
@@ -113,7 +113,7 @@ class HorizontalScaler:
         while self._past[0].time_s <= seen.time_s - longest_s:
             self._past.popleft()
 
-    def _stabilized(self, seen: Observation, asked: int) -> int:
+    def _stabilized(self, seen: FleetReading, asked: int) -> int:
         if self._least is None or self._most_asked is None:
             self._least = _Window(self.limits.up.stabilization_s, -1)
             self._most_asked = _Window(self.limits.down.stabilization_s, 1)
@@ -124,14 +124,14 @@ class HorizontalScaler:
         most = self._most_asked.extreme(seen.time_s, asked)
         return min(max(seen.replicas, least), most)
 
-    def _within_steps(self, seen: Observation, number: int) -> int:
+    def _within_steps(self, seen: FleetReading, number: int) -> int:
         if number > seen.replicas:
             return min(number, max(seen.replicas, self._most(self.limits.up, seen)))
         if number < seen.replicas:
             return max(number, min(seen.replicas, self._fewest(self.limits.down, seen)))
         return number
 
-    def _most(self, behavior: Behavior, seen: Observation) -> int:
+    def _most(self, behavior: Behavior, seen: FleetReading) -> int:
         """How many there may be after scaling up."""
         if behavior.select is Select.DISABLED:
             return seen.replicas
@@ -144,7 +144,7 @@ class HorizontalScaler:
                 proposed.append(math.ceil(began * (100 + step.value) / 100))
         return max(proposed) if behavior.select is Select.MAX else min(proposed)
 
-    def _fewest(self, behavior: Behavior, seen: Observation) -> int:
+    def _fewest(self, behavior: Behavior, seen: FleetReading) -> int:
         """How few there may be after scaling down."""
         if behavior.select is Select.DISABLED:
             return seen.replicas
@@ -157,7 +157,7 @@ class HorizontalScaler:
                 proposed.append(began * (100 - step.value) // 100)
         return min(proposed) if behavior.select is Select.MAX else max(proposed)
 
-    def _at_start_of(self, period_s: float, seen: Observation) -> int:
+    def _at_start_of(self, period_s: float, seen: FleetReading) -> int:
         """How many there were when a period that ends now began."""
         longest_s = max(
             step.period_s for one in (self.limits.up, self.limits.down) for step in one.steps

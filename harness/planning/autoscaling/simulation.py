@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from harness.planning.autoscaling.replica import ReplicaTable, between
-from harness.planning.autoscaling.rules import Observation
+from harness.planning.autoscaling.rules import FleetReading
 from harness.planning.autoscaling.scaler import HorizontalScaler
 from harness.types.autoscaling import Policy, RateTrace, ScalingTerms
 
@@ -59,7 +59,7 @@ class Fleet:
 
 
 @dataclass(frozen=True)
-class Clause:
+class LatencyClause:
     """A bound of the objective: so large a share of the requests has to be so fast."""
 
     share: float
@@ -126,13 +126,13 @@ class _Counters:
 
     def seen(
         self, now_s: float, late: int, window: int, step_s: float, fleet: Fleet
-    ) -> Observation:
+    ) -> FleetReading:
         """What a scaler sees now: counters as they were `late` steps ago, over `window` steps."""
         last = max(0, len(self.completed) - 1 - late)
         first = max(0, last - window)
         span_s = (last - first) * step_s
         completed = self.completed[last] - self.completed[first]
-        return Observation(
+        return FleetReading(
             time_s=now_s,
             replicas=fleet.ordered,
             ready=fleet.ready,
@@ -150,7 +150,7 @@ def simulate_policy(
     trace: RateTrace,
     terms: ScalingTerms,
     table: ReplicaTable,
-    clauses: Sequence[Clause],
+    clauses: Sequence[LatencyClause],
     *,
     start_replicas: int,
     seed: int,
@@ -193,7 +193,9 @@ def simulate_policy(
 class _Load:
     """What waits at the replicas, and what becomes of what comes."""
 
-    def __init__(self, table: ReplicaTable, clauses: Sequence[Clause], step_s: float) -> None:
+    def __init__(
+        self, table: ReplicaTable, clauses: Sequence[LatencyClause], step_s: float
+    ) -> None:
         self._table, self._clauses, self._step_s = table, clauses, step_s
         self._within = [table.within(one.bound_s) for one in clauses]
         self._backlog = 0.0

@@ -17,7 +17,7 @@ from harness.planning.autoscaling.evaluation import (
     with_front,
 )
 from harness.planning.autoscaling.replica import ReplicaTable, tables_of
-from harness.planning.autoscaling.simulation import Clause, Fleet, simulate_policy
+from harness.planning.autoscaling.simulation import Fleet, LatencyClause, simulate_policy
 from harness.planning.capacity.fit import fit_capacity
 from harness.planning.capacity.replica import Replica, simulate_arrivals
 from harness.study.objective import parse_objective
@@ -36,7 +36,7 @@ from harness.types.estimates import Demand, Interval, Pricing
 from tests.simulated_server import SimulatedServer, measure
 
 SERVICE_S = 0.01
-CLAUSE = (Clause(0.95, 0.05),)
+CLAUSE = (LatencyClause(0.95, 0.05),)
 TERMS = ScalingTerms(start_s=30.0, limits=ScalingLimits(max_replicas=20))
 HAND = ReplicaTable(
     saturation_per_s=100.0,
@@ -89,13 +89,13 @@ def test_what_one_replica_carries_costs_its_hours_and_nothing_is_late():
 
 def test_what_exceeds_a_replica_waits_as_a_fluid_does():
     """150/s at 100/s: whoever comes after t s waits t / 2, so 20 s are kept for the first 40 s."""
-    found = run(fixed(1), [150, 150, 150], clauses=(Clause(0.95, 20.1),))
+    found = run(fixed(1), [150, 150, 150], clauses=(LatencyClause(0.95, 20.1),))
     assert found.attained() == pytest.approx(40 / 180, abs=0.03)
 
 
 def test_a_queue_is_worked_off_at_what_the_replicas_have_to_spare():
     """120 s at 150/s leave 6,000 waiting; at 50/s they are gone 120 s later."""
-    found = run(fixed(1), [150, 150, 50, 50, 50, 50], clauses=(Clause(0.95, 0.1),))
+    found = run(fixed(1), [150, 150, 50, 50, 50, 50], clauses=(LatencyClause(0.95, 0.1),))
     late = found.inside[0] / found.arrived < 0.9
     assert np.flatnonzero(late).tolist() == list(range(16))
 
@@ -222,7 +222,7 @@ def test_an_outcome_is_sure_only_where_every_draw_leaves_it_sure():
     """A replica that may have 100/s or 60/s, at 80/s on one."""
     slower = replace(HAND, saturation_per_s=60.0)
     ground = Ground(
-        RateTrace("flat", 60.0, (80.0,) * 30), TERMS, (HAND, slower), (Clause(0.6, 0.05),), 0.95, 1,
+        RateTrace("flat", 60.0, (80.0,) * 30), TERMS, (HAND, slower), (LatencyClause(0.6, 0.05),), 0.95, 1,
         Pricing("box", 2.0, Interval(2.0, 1.0, 4.0)),
     )  # fmt: skip
     found = evaluate(ground, fixed(1))
@@ -249,6 +249,6 @@ def test_a_course_keeps_what_came_and_what_was_late():
 
 def test_a_percentile_is_a_share_of_requests_and_a_mean_is_none():
     slo = parse_objective("p95 < 50 ms, p99 < 0.2 s")
-    assert clauses_of(slo) == (Clause(0.95, 0.05), Clause(0.99, 0.2))
+    assert clauses_of(slo) == (LatencyClause(0.95, 0.05), LatencyClause(0.99, 0.2))
     with pytest.raises(Exception, match="bounds no percentile"):
         clauses_of(parse_objective("mean < 50 ms"))
