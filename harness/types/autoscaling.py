@@ -146,7 +146,7 @@ class Select(StrEnum):
 
 
 @dataclass(frozen=True)
-class ScalingStep:
+class ReplicaStep:
     """By how much the number of replicas may change within a period."""
 
     type: Literal["Pods", "Percent"]
@@ -160,13 +160,13 @@ class Behavior:
 
     stabilization_s: int
     """Of what was recommended in this time, the most cautious counts; 0 to 3,600."""
-    steps: tuple[ScalingStep, ...]
+    steps: tuple[ReplicaStep, ...]
     select: Select = Select.MAX
 
 
-SCALE_UP = Behavior(0, (ScalingStep("Percent", 100, 15), ScalingStep("Pods", 4, 15)))
+SCALE_UP = Behavior(0, (ReplicaStep("Percent", 100, 15), ReplicaStep("Pods", 4, 15)))
 """Kubernetes' default."""
-SCALE_DOWN = Behavior(300, (ScalingStep("Percent", 100, 15),))
+SCALE_DOWN = Behavior(300, (ReplicaStep("Percent", 100, 15),))
 """Kubernetes' default."""
 
 

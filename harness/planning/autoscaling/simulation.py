@@ -27,7 +27,7 @@ _LATE_PARTS = 4
 
 
 @dataclass
-class Fleet:
+class SimulatedFleet:
     """How many replicas there are, and when those that start are ready."""
 
     start_s: float
@@ -125,7 +125,7 @@ class _Counters:
         self.waiting.append(waiting)
 
     def seen(
-        self, now_s: float, late: int, window: int, step_s: float, fleet: Fleet
+        self, now_s: float, late: int, window: int, step_s: float, fleet: SimulatedFleet
     ) -> FleetReading:
         """What a scaler sees now: counters as they were `late` steps ago, over `window` steps."""
         last = max(0, len(self.completed) - 1 - late)
@@ -172,7 +172,10 @@ def simulate_policy(
     late = round(terms.scrape_s / step_s)
     rates = np.array([trace.at((one + 0.5) * step_s) for one in range(steps)])
     arrivals = np.random.default_rng([seed, 41]).poisson(rates * step_s).astype(float)
-    scaler, fleet = HorizontalScaler(policy, terms.limits), Fleet(terms.start_s, start_replicas)
+    scaler, fleet = (
+        HorizontalScaler(policy, terms.limits),
+        SimulatedFleet(terms.start_s, start_replicas),
+    )
     counters, load = _Counters(), _Load(table, clauses, step_s)
     inside = np.zeros((len(clauses), steps))
     ordered, ready, scalings = np.zeros(steps), np.zeros(steps), 0

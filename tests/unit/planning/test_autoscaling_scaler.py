@@ -15,8 +15,8 @@ from harness.types.autoscaling import (
     InFlightRule,
     Policy,
     QueueRule,
+    ReplicaStep,
     ScalingLimits,
-    ScalingStep,
     ScheduleRule,
     Select,
     UtilizationRule,
@@ -113,12 +113,12 @@ def test_scaling_down_waits_for_the_highest_of_five_minutes():
 
 def test_a_step_counts_from_when_its_period_began():
     """2 pods per 60 s: 2 at once, and the next 2 only when that minute is over."""
-    slow = Behavior(0, (ScalingStep("Pods", 2, 60),))
+    slow = Behavior(0, (ReplicaStep("Pods", 2, 60),))
     assert course(scaler(up=slow), [20] * 9, replicas=4) == [6, 6, 6, 6, 8, 8, 8, 8, 10]
 
 
 def test_the_smallest_step_counts_where_that_is_selected_and_none_where_it_is_disabled():
-    steps = (ScalingStep("Pods", 4, 15), ScalingStep("Percent", 10, 15))
+    steps = (ReplicaStep("Pods", 4, 15), ReplicaStep("Percent", 10, 15))
     least = Behavior(0, steps, Select.MIN)
     assert course(scaler(up=least), [90], replicas=20) == [22]
     assert course(scaler(down=least), [1], replicas=20) == [18]
@@ -135,8 +135,8 @@ def test_the_rule_that_asks_for_most_is_followed_within_the_limits():
 def test_the_window_is_that_of_a_plain_search_over_all_recommendations():
     generator = np.random.default_rng(3)
     asks = generator.integers(1, 60, 400).tolist()
-    free = (ScalingStep("Percent", 100_000, 15),)
-    limits = {"up": Behavior(60, free), "down": Behavior(150, (ScalingStep("Pods", 10**6, 15),))}
+    free = (ReplicaStep("Percent", 100_000, 15),)
+    limits = {"up": Behavior(60, free), "down": Behavior(150, (ReplicaStep("Pods", 10**6, 15),))}
     replicas, expected = 7, []
     history = [(0.0, 7)]
     for place, asks_for in enumerate(asks):

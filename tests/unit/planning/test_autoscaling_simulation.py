@@ -17,7 +17,7 @@ from harness.planning.autoscaling.evaluation import (
     with_front,
 )
 from harness.planning.autoscaling.replica import ReplicaTable, tables_of
-from harness.planning.autoscaling.simulation import Fleet, LatencyClause, simulate_policy
+from harness.planning.autoscaling.simulation import LatencyClause, SimulatedFleet, simulate_policy
 from harness.planning.capacity.fit import fit_capacity
 from harness.planning.capacity.replica import Replica, simulate_arrivals
 from harness.study.objective import parse_objective
@@ -107,7 +107,7 @@ def test_latencies_between_two_loads_lie_on_the_line_between_them():
 
 
 def test_a_replica_carries_from_when_it_has_started_and_those_that_start_end_first():
-    fleet = Fleet(start_s=20.0, ready=2)
+    fleet = SimulatedFleet(start_s=20.0, ready=2)
     fleet.resize(4, now_s=0.0)
     assert (fleet.ordered, fleet.advance(15.0, 15.0)) == (4, 2.0)
     # Both are ready at 20 s: for two thirds of the step from 15 to 30.
@@ -222,9 +222,14 @@ def test_an_outcome_is_sure_only_where_every_draw_leaves_it_sure():
     """A replica that may have 100/s or 60/s, at 80/s on one."""
     slower = replace(HAND, saturation_per_s=60.0)
     ground = Ground(
-        RateTrace("flat", 60.0, (80.0,) * 30), TERMS, (HAND, slower), (LatencyClause(0.6, 0.05),), 0.95, 1,
+        RateTrace("flat", 60.0, (80.0,) * 30),
+        TERMS,
+        (HAND, slower),
+        (LatencyClause(0.6, 0.05),),
+        0.95,
+        1,
         Pricing("box", 2.0, Interval(2.0, 1.0, 4.0)),
-    )  # fmt: skip
+    )
     found = evaluate(ground, fixed(1))
     assert found.decision is Decision.UNDECIDED
     assert found.attained.low < 0.6 < found.attained.high
