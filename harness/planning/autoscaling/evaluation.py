@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from harness.errors import UsageError
-from harness.metrics import MetricKind, metric_named
+from harness.metrics import metric_named
 from harness.planning.autoscaling.candidates import knows_itself, start_replicas
 from harness.planning.autoscaling.replica import ReplicaTable
 from harness.planning.autoscaling.simulation import (
@@ -31,6 +31,7 @@ from harness.types.autoscaling import (
     ScheduleRule,
 )
 from harness.types.estimates import Interval, Pricing
+from harness.types.metrics import MetricKind
 
 MOST_DRAWS, FEWEST_DRAWS = 16, 6
 BUDGET = 500_000
