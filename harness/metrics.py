@@ -150,7 +150,7 @@ _QUALITY = (
     ),
     _error(
         name="label_perplexity", title="label perplexity", tasks=("sequence-classification",),
-        example="1.5", of="exp of the mean negative log likelihood of the right class",
+        example="1.5", lowest=1.0, of="exp of the mean negative log likelihood of the right class",
     ),
     _share_of_right(
         name="micro_f1", title="micro-F1", tasks=("multi-label-classification",),
@@ -190,7 +190,7 @@ _QUALITY = (
         of="root of the mean squared error of the predicted numbers, in the unit of the labels",
     ),
     _error(
-        name="perplexity", title="perplexity", tasks=("causal-lm",), example="20",
+        name="perplexity", title="perplexity", tasks=("causal-lm",), example="20", lowest=1.0,
         of="exp of the mean negative log likelihood per token",
     ),
     _error(
@@ -199,10 +199,12 @@ _QUALITY = (
     ),
     _error(
         name="word_perplexity", title="word perplexity", tasks=("causal-lm",), example="50",
+        lowest=1.0,
         of="exp of the mean negative log likelihood per word between white space",
     ),
     _error(
         name="byte_perplexity", title="byte perplexity", tasks=("causal-lm",), example="2.5",
+        lowest=1.0,
         of="exp of the mean negative log likelihood per UTF-8 byte",
     ),
     _share_of_right(

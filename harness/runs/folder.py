@@ -314,7 +314,7 @@ def new_run_path(root: Path, study: Study) -> Path:
 def _objectives(study: Mapping[str, Any]) -> dict[str, ServiceLevelObjective]:
     """Each family's objective, its own or the study's, of a resolved study."""
     return {
-        family["name"]: parse_objective(family.get("objective") or study["objective"])
+        family["name"]: parse_objective(family.get("objective") or study["objective"], judged=False)
         for family in study.get("families", ())
     }
 

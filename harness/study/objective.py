@@ -8,17 +8,20 @@ Grammar (case does not matter; all clauses must hold):
     objective = clause { separator clause }
     separator = "," ["and" | "at"] | "and" | "at"
     clause    = metric operator amount | operator relative quality
-    amount    = number [unit] | relative [quality]      quality only repeats the metric
+    amount    = ["-"] number [unit] | relative [quality]      quality only repeats the metric
     relative  = number ("%" | "x") ["of"] ["the"] ("teacher" | "teacher's")
     operator  = "<" | "<=" | "≤" | ">" | ">=" | "≥"
 
 Which metrics there are, in which units, and whether their bound is an upper or a lower one, stands
 in `harness.metrics`; a throughput counts inferences (samples), not requests.
-A relative amount is a factor of the teacher's own value, taken on the same samples.
+A relative amount is a factor of the teacher's own value, taken on the same samples. A bound that
+no model can meet, or that every model meets, is an error: each metric has the range of what it can
+be.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import math
 import re
@@ -33,7 +36,7 @@ from harness.metrics import COST, DEFAULT_LATENCY, METRICS, metric_named, qualit
 from harness.system.strict import written
 from harness.types import Constraint, ServiceLevelObjective
 from harness.types.metrics import Metric, MetricKind
-from harness.words.numbers import asked
+from harness.words.numbers import amount
 
 EXAMPLE = "p95 < 50 ms, accuracy >= 90% of teacher"
 """Also what a study asks for that names no objective."""
@@ -44,7 +47,7 @@ _SPELLINGS = {"\u00d7": "x", "\u00b5s": "us", "\u03bcs": "us"}
 """Signs that people copy in: the multiplication sign, and both of Unicode's micros."""
 
 _TOKEN = re.compile(
-    r"(?P<number>[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?|\.[0-9]+)"
+    r"(?P<number>-?[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?|\.[0-9]+)"
     r"|(?P<word>[a-z_\u00b5\u03bc][a-z0-9_]*(?:[.-][a-z0-9_]+)*(?:['\u2019]s\b)?)"
     r"|(?P<sign><=|>=|[<>≤≥]|/\s*[a-z0-9]+\b|[%\u00d7,])"
     r"|(?P<other>\S)",
@@ -52,13 +55,20 @@ _TOKEN = re.compile(
 )
 
 
-def parse_objective(text: str) -> ServiceLevelObjective:
+def parse_objective(text: str, *, judged: bool = True) -> ServiceLevelObjective:
     """Read an objective; the grammar stands at the top of this module.
+
+    Args:
+        text: as it was written.
+        judged: whether anything is still to be judged by it. What an earlier run was judged by is
+            read also where no model could have met it.
 
     Raises:
         ObjectiveError: with a caret under the place, and what was expected there.
     """
-    return ServiceLevelObjective(text=text, constraints=tuple(_Parser(text).clauses()))
+    return ServiceLevelObjective(
+        text=text, constraints=tuple(_Parser(text, judged=judged).clauses())
+    )
 
 
 def _objective_text(slo: ServiceLevelObjective) -> str:
@@ -108,8 +118,9 @@ def _normal(written: str) -> str:
 class _Parser:
     """Recursive descent over the tokens; `_next` is the one that is looked at."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, judged: bool) -> None:
         self._text = text
+        self._judged = judged
         self._tokens = _scan(text)
         self._position = 0
 
@@ -125,11 +136,13 @@ class _Parser:
     def _accept(self, words: Collection[str]) -> _Token | None:
         return self._take() if self._next.text in words else None
 
-    def _error(self, token: _Token, problem: str, expected: str) -> ObjectiveError:
+    def _error(
+        self, token: _Token, problem: str, expected: str, *, what: str = "does not parse"
+    ) -> ObjectiveError:
         shown = "".join(c if c.isprintable() else " " for c in self._text)
         caret = " " * token.start + "^" * max(1, token.end - token.start)
         return ObjectiveError(
-            f"the objective does not parse: {problem}\n  {shown}\n  {caret}\n  {expected}",
+            f"the objective {what}: {problem}\n  {shown}\n  {caret}\n  {expected}",
             next_step=f"an objective looks like: {EXAMPLE}",
         )
 
@@ -171,9 +184,11 @@ class _Parser:
         else:
             problem = f"{metric.name} cannot be relative to the teacher"
             raise self._error(amount_token, problem, f"expected a bound such as {metric.example}")
-        self._check_value(amount_token, metric, value, relative=relative)
         written = self._text[first.start : self._tokens[self._position - 1].end]
-        return Constraint(metric.name, operator, value, relative, written)
+        clause = Constraint(metric.name, operator, value, relative, written)
+        if self._judged and (idle := _idle(clause)):
+            raise self._error(amount_token, *idle, what="decides nothing")
+        return clause
 
     def _metric(self) -> str:
         token = self._next
@@ -260,16 +275,44 @@ class _Parser:
         rule = f"expected {named}" if named else "expected a bare number"
         raise self._error(amount, problem, f"{rule}, as in {metric.example}")
 
-    def _check_value(self, amount: _Token, metric: Metric, value: float, *, relative: bool) -> None:
-        if not 0 < value < math.inf:
-            problem = f"no measurement can show {metric.name} to be so"
-            raise self._error(amount, problem, "expected more than 0, and not infinite")
-        if not relative and value > metric.unit.largest:
-            most = "is a share and cannot exceed 1 (100%)"
-            if not metric.unit.is_share:
-                most = f"cannot exceed {asked(metric.unit.largest)}"
-            expected = f"expected an amount such as {metric.example}"
-            raise self._error(amount, f"{metric.name} {most}", expected)
+
+def _idle(clause: Constraint) -> tuple[str, str] | None:
+    """Why a clause decides nothing, and what was expected; None for one that decides.
+
+    Its bound lies beyond the best value that the metric can have, or at it (no interval ends
+    there), or beyond the worst.
+    """
+    metric, value = metric_named(clause.metric), clause.value
+    if not math.isfinite(value):
+        problem = f"this is no bound: {metric.title} is always finite"
+        return problem, f"expected a finite amount, as in {_example(clause)}"
+    low, high = (0.0, math.inf) if clause.relative_to_teacher else metric.possible
+    best, worst = (low, high) if metric.lower_is_better else (high, low)
+    tighter = best - value if metric.lower_is_better else value - best
+    looser = value - worst if metric.lower_is_better else worst - value
+    strict = clause.operator in {"<", ">"}
+    sides = ("below", "above") if metric.lower_is_better else ("above", "below")
+    limit = best if tighter >= 0 else worst
+    at = amount(dataclasses.replace(clause, value=limit))
+    if tighter > 0 or (tighter == 0 and strict):
+        problem = f"no model can meet this: {metric.title} is never {sides[0]} {at}"
+    elif tighter == 0:
+        problem = (
+            f"no measurement can show this: {metric.title} would have to be {at} without any doubt"
+        )
+    elif looser > 0 or (looser == 0 and not strict):
+        problem = f"every model meets this: {metric.title} is never {sides[1]} {at}"
+    else:
+        return None
+    side = "more" if limit == low else "less"
+    return problem, f"expected {side} than {at}, as in {_example(clause)}"
+
+
+def _example(clause: Constraint) -> str:
+    metric = metric_named(clause.metric)
+    if not clause.relative_to_teacher:
+        return metric.example
+    return "1.1x teacher" if metric.lower_is_better else "90% of teacher"
 
 
 def _scaled(number: float, scale: float) -> float:

@@ -40,15 +40,17 @@ class Unit:
     """What stands behind a number that is shown: ` ms`."""
     is_share: bool = False
     """Whether it is a share (0 to 1), shown as a percentage."""
-    largest: float = math.inf
-    """No measurement exceeds it."""
+    lowest: float = 0.0
+    """No measurement is below it, unless the metric says otherwise."""
+    highest: float = math.inf
+    """No measurement is above it, unless the metric says otherwise."""
 
 
 MILLISECONDS = Unit(MappingProxyType({"us": 1e-3, "ms": 1.0, "s": 1e3}), " ms")
 INFERENCES_PER_S = Unit(MappingProxyType({"/s": 1.0}), " inferences/s")
 USD_PER_MILLION = Unit(MappingProxyType({"/1m": 1.0, "/1k": 1e3}), " USD/1M")
-SHARE = Unit(MappingProxyType({"%": 0.01, "": 1.0}), is_share=True, largest=1.0)
-CORRELATION = Unit(MappingProxyType({"": 1.0}), largest=1.0)
+SHARE = Unit(MappingProxyType({"%": 0.01, "": 1.0}), is_share=True, highest=1.0)
+CORRELATION = Unit(MappingProxyType({"": 1.0}), lowest=-1.0, highest=1.0)
 """A coefficient from -1 to 1; not a share of anything, so no percentage."""
 PLAIN = Unit(MappingProxyType({"": 1.0}))
 MEGABYTES = Unit(MappingProxyType({"MB": 1.0}), " MB")
@@ -102,6 +104,10 @@ class Metric:
     """For a quality metric, the tasks that have it."""
     missed: str = ""
     """What is said of a trial that misses its bound: `too many failed requests`."""
+    lowest: float | None = None
+    """The least that it can be, in its own unit; None: as for its unit."""
+    highest: float | None = None
+    """The most that it can be, in its own unit; None: as for its unit."""
     right_or_wrong: bool = False
     """Of a quality: each sample is right or wrong, so McNemar's test compares two models."""
 
@@ -109,6 +115,12 @@ class Metric:
     def is_quality(self) -> bool:
         """Whether no load decides it, and whether it may be relative to the teacher's."""
         return self.kind is MetricKind.QUALITY
+
+    @property
+    def possible(self) -> tuple[float, float]:
+        """The lowest and the highest value that it can have, in its own unit."""
+        low = self.unit.lowest if self.lowest is None else self.lowest
+        return low, self.unit.highest if self.highest is None else self.highest
 
     @property
     def cause(self) -> str:

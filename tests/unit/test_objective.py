@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,7 +81,7 @@ def test_units(text, metric, value):
         ("p95 < 50%", "50", "p95 is not measured in '%'"),
         ("p95 > 50ms", ">", "needs an upper bound"),
         ("accuracy < 90%", "<", "needs a lower bound"),
-        ("accuracy >= 90", "90", "cannot exceed 1"),
+        ("accuracy >= 90", "90", "no model can meet this: accuracy is never above 100%"),
         ("accuracy >= 0.9 of teacher", "of", "expected 90% of teacher"),
         ("accuracy >= 90% of student", "student", "expected 'teacher'"),
         ("accuracy >= 90% of teacher perplexity", "perplexity", "began with accuracy"),
@@ -89,8 +91,8 @@ def test_units(text, metric, value):
         ("p95 < fast", "fast", "a number is missing"),
         ("p95 < 90% of teacher", "90", "cannot be relative"),
         ("perplexity <= 2x", "", "expected 'teacher'"),
-        ("error_rate <= 0%", "0", "more than 0"),
-        ("p95 < 1e999 ms", "1e999", "more than 0"),
+        ("p95 < -5 ms", "-5", "expected more than 0 ms, as in 50 ms"),
+        ("p95 < 1e999 ms", "1e999", "expected a finite amount, as in 50 ms"),
         ("p95 < 50ms,", "", "a metric is missing"),
         ("", "", "a metric is missing"),
         ("p95 < 50ms, p95 < 40ms", "p95", "bounded twice"),
@@ -108,6 +110,71 @@ def test_an_error_points_at_the_place(text, place, told):
     assert shown[start:][: len(place)] == place
     assert caret.count("^") == max(1, len(place))
     assert caught.value.next_step
+
+
+NONE, SOME, EVERY = "no model can meet", "no measurement can show", "every model meets"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("perplexity < 0.9", f"{NONE} this: perplexity is never below 1"),
+        ("perplexity < 1", NONE),
+        ("perplexity <= 1", f"{SOME} this: perplexity would have to be 1 without any doubt"),
+        ("label_perplexity < 1", NONE),
+        ("byte_perplexity < 1", NONE),
+        ("word_perplexity < 1", NONE),
+        ("bits_per_byte < 0", NONE),
+        ("bits_per_byte <= 0", SOME),
+        ("mae < 0", NONE),
+        ("mae < -0.1", NONE),
+        ("accuracy > 100%", f"{NONE} this: accuracy is never above 100%"),
+        ("accuracy >= 1", SOME),
+        ("accuracy >= 101%", NONE),
+        ("accuracy >= 0%", f"{EVERY} this: accuracy is never below 0%"),
+        ("accuracy >= -3%", EVERY),
+        ("pearson > 1", f"{NONE} this: Pearson correlation is never above 1"),
+        ("pearson > 1.2", NONE),
+        ("pearson >= 1", SOME),
+        ("pearson >= -1", f"{EVERY} this: Pearson correlation is never below -1"),
+        ("p95 < 0 ms", f"{NONE} this: p95 is never below 0 ms"),
+        ("p95 < -1 s", NONE),
+        ("p95 <= 0 us", SOME),
+        ("error_rate < 0", NONE),
+        ("error_rate <= 0%", f"{SOME} this: error rate would have to be 0% without any doubt"),
+        ("error_rate <= 100%", f"{EVERY} this: error rate is never above 100%"),
+        ("error_rate < 101%", EVERY),
+        ("throughput >= 0/s", EVERY),
+        ("throughput > -1/s", EVERY),
+        ("accuracy >= 0% of teacher", EVERY),
+        ("perplexity < 0x teacher", NONE),
+    ],
+)
+def test_a_bound_that_decides_nothing_is_refused(text, told):
+    """Each outside of what its metric can be, by the registry's range."""
+    with pytest.raises(ObjectiveError, match=re.escape(told)):
+        parse_objective(text)
+    assert parse_objective(text, judged=False).constraints[0].text == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "perplexity < 1.01", "accuracy > 0%", "accuracy >= 99.9%", "accuracy >= 0.999",
+        "pearson > 0", "pearson >= -0.2", "spearman > 0.99", "error_rate < 100%",
+        "throughput > 0/s", "p95 < 0.001 ms", "bits_per_byte < 0.1", "accuracy >= 120% of teacher",
+        "perplexity < 0.9x teacher",
+    ],
+)  # fmt: skip
+def test_a_bound_that_can_decide_is_taken(text):
+    assert only_clause(text).text == text
+
+
+def test_no_metric_has_an_empty_range_or_an_example_that_is_refused():
+    for metric in METRICS.values():
+        low, high = metric.possible
+        assert low < high
+        assert only_clause(metric.clause).metric == metric.name
 
 
 def test_each_task_has_its_own_metrics():
@@ -129,8 +196,8 @@ def clauses(draw):
     metric = METRICS[draw(st.sampled_from(list(METRICS)))]
     operator = draw(st.sampled_from(["<", "<="] if metric.lower_is_better else [">", ">="]))
     space = draw(st.sampled_from(["", " "]))
-    largest = 0.999 if metric.unit.largest == 1 else 99.999
-    number = round(draw(st.floats(0.001, largest)), 3)
+    lowest, highest = metric.possible
+    number = round(draw(st.floats(0.001 + max(lowest, 0), min(highest, 100) - 0.001)), 3)
     if metric.kind is MetricKind.QUALITY and draw(st.booleans()):
         end = draw(st.sampled_from([" teacher", " of teacher", " of the teacher's"]))
         text = f"{metric.name} {operator}{space}{number}x{end}"
@@ -181,9 +248,9 @@ def test_an_objective_is_parsed_once_when_its_study_is_read(monkeypatch, tmp_pat
     parsed = []
 
     class Counting(objective._Parser):
-        def __init__(self, text):
+        def __init__(self, text, **options):
             parsed.append(text)
-            super().__init__(text)
+            super().__init__(text, **options)
 
     monkeypatch.setattr(objective, "_Parser", Counting)
     study = load_study(write_local_study(tmp_path))

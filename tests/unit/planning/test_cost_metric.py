@@ -40,7 +40,7 @@ def test_a_clause_on_cost_is_read(text):
         ("cost < 0.2", "expected /1m, /1k, as in 0.20/1M"),
         ("cost < 0.2 ms", "cost is not measured in 'ms'"),
         ("cost > 0.2/1M", "cost needs an upper bound"),
-        ("cost < 0/1M", "no measurement can show cost to be so"),
+        ("cost < 0/1M", "no model can meet this: cost is never below 0 USD/1M"),
         ("cost < 90% of teacher", "cost cannot be relative to the teacher"),
         ("costs < 0.2/1M", "did you mean cost?"),
     ],

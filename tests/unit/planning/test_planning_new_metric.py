@@ -103,7 +103,7 @@ def test_the_grammar_knows_it(text, metric, value, said):
         ("toy_scor > 70%", "did you mean toy_score?"),
         ("toy_score < 70%", "toy_score needs a lower bound"),
         ("toy_score > 70 ms", "toy_score is not measured in 'ms'"),
-        ("toy_score > 170%", "toy_score is a share and cannot exceed 1 (100%)"),
+        ("toy_score > 170%", "no model can meet this: toy-score is never above 100%"),
         ("toy_error < 20%", "toy_error is not measured in '%'"),
         ("shed_rate < 90% of teacher", "shed_rate cannot be relative to the teacher"),
         ("price < 3", "expected c, /euro, as in 3 c"),
