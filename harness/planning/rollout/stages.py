@@ -46,6 +46,17 @@ class RolloutStep(StrEnum):
     """All traffic to the teacher, from this look on."""
 
 
+class RolloutMode(StrEnum):
+    """Which requests go to which model."""
+
+    CANARY = "canary"
+    """Each to one: the student answers the keys in its share, the teacher the others."""
+    MIRROR = "mirror"
+    """As a canary; the teacher is asked what the student answers as well, and compared."""
+    SHADOW = "shadow"
+    """The teacher answers everything; the student is asked the keys in its share as well."""
+
+
 class RolloutStatus(StrEnum):
     """Where a rollout stands."""
 
@@ -75,8 +86,7 @@ class RolloutPlan:
     teacher: str
     guardrails: tuple[Guardrail, ...]
     stages: tuple[RolloutStage, ...] = DEFAULT_STAGES
-    mirrored: bool = False
-    """Some requests go to both models, so that answers to the same request are compared."""
+    mode: RolloutMode = RolloutMode.CANARY
     error: float = 0.05
     """Probability that a student beyond a limit is ever promoted, and that one within all limits
     is ever rolled back; looked at as often as one likes."""
@@ -87,7 +97,7 @@ class RolloutPlan:
         Raises:
             UsageError: its guardrails contradict each other, or its stages are none.
         """
-        check_guardrails(self.guardrails, mirrored=self.mirrored)
+        check_guardrails(self.guardrails, mirrored=self.mode is not RolloutMode.CANARY)
         shares = [stage.share for stage in self.stages]
         if not shares or not shares[0] > 0 or sorted(set(shares)) != shares or shares[-1] > 1:
             raise UsageError(

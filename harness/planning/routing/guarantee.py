@@ -42,6 +42,10 @@ the calibration rows suggest would not be fixed beforehand."""
 _BOLDEST_BET = 0.75
 """Share of the largest bet that cannot lose everything."""
 _PRIOR_VARIANCE = 0.25
+_PRIOR_ROWS = 10
+"""How many rows the prior variance counts for: a first stretch of rows on which both models are
+right would otherwise make the next bets the boldest, and one row that is lost take most of the
+wealth. It costs or gains power alone; the p-value is valid whatever it is."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,8 @@ def _bets(loss: Floats, keep: float, error: float) -> Floats:
     size = len(loss)
     seen = np.arange(1, size + 1)
     mean = np.cumsum(loss) / (seen + 1)
-    variance = (_PRIOR_VARIANCE + np.cumsum((loss - mean) ** 2)) / (seen + 1)
+    squares = _PRIOR_ROWS * _PRIOR_VARIANCE + np.cumsum((loss - mean) ** 2)
+    variance = squares / (seen + _PRIOR_ROWS)
     before = np.concatenate([[_PRIOR_VARIANCE], variance[:-1]])
     wanted = np.sqrt(2 * np.log(1 / error) / (size * before))
     return np.asarray(np.minimum(wanted, _BOLDEST_BET / keep))
