@@ -8,14 +8,25 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from harness.cli.console import print_blocks, print_json, print_line, say
-from harness.cli.options import AsJson
-from harness.errors import UsageError
-from harness.flow.routing import RouteRequest, route_run
+from harness.cli.console import (
+    ProgressDisplay,
+    print_blocks,
+    print_json,
+    print_line,
+    say,
+    warn,
+)
+from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Repository
+from harness.cli.session import EXIT_CODES
+from harness.errors import EXIT_OK, UsageError
+from harness.flow.options import RunSettings
+from harness.flow.router import deploy_route
+from harness.flow.routing import ROUTE, RouteRequest, route_run
+from harness.flow.run import write_results
 from harness.planning.routing.curve import Route, RoutePoint
+from harness.report.routing.words import deployed_words, share_words
 from harness.report.terminal.run import plain_table
 from harness.runs.documents import write_document
-from harness.types.estimates import Interval
 from harness.words.numbers import (
     MISSING,
     asked_percent,
@@ -25,7 +36,6 @@ from harness.words.numbers import (
     number,
     percent,
     points,
-    span,
 )
 
 _OF_ALL = 100.0
@@ -54,9 +64,21 @@ def route(
     seed: Annotated[
         int | None, typer.Option(help="Of the split of the rows; default: the study's.")
     ] = None,
+    serve: Annotated[
+        bool,
+        typer.Option(
+            "--serve",
+            help="Deploy the chosen point as one Triton model, score it and load-test it.",
+        ),
+    ] = False,
+    repository: Repository = DEFAULT_REPOSITORY,
     as_json: AsJson = False,
-) -> None:
-    """Route to the teacher what the student is unsure of, keeping a share of its accuracy."""
+) -> int:
+    """Route to the teacher what the student is unsure of, keeping a share of its accuracy.
+
+    With --serve the exit code is the router's own verdict: 0 it meets the objective, 3 it does
+    not, 4 undecided.
+    """
     request = RouteRequest(
         parse_share(keep, "--keep"),
         parse_share(confidence_level, "--confidence"),
@@ -67,13 +89,21 @@ def route(
         seed,
     )
     found = route_run(run_folder, request)
-    path = write_document(run_folder, "route", found)
+    if serve:
+        with ProgressDisplay() as progress:
+            settings = RunSettings(repository, progress=progress, warn=warn)
+            found = deploy_route(run_folder, found, settings)
+    path = write_document(run_folder, ROUTE, found)
+    write_results(run_folder)
     if as_json:
         print_json(found)
-        return
-    print_blocks(curve_table(found))
-    print_line(route_words(found))
-    say(str(path))
+    else:
+        print_blocks(curve_table(found))
+        print_line(route_words(found))
+        if found.deployed is not None:
+            print_line(deployed_words(found, found.deployed))
+        say(f"route: {path}\nreport: {run_folder / 'report.html'}#router")
+    return EXIT_CODES[found.deployed.decision] if found.deployed is not None else EXIT_OK
 
 
 def parse_share(text: str, option: str) -> float:
@@ -128,7 +158,7 @@ def route_words(found: Route) -> str:
         f"{asked_of} With {confidence(chosen.confidence)} confidence "
         f"the router keeps at least {asked_percent(chosen.keep)} of the teacher's accuracy "
         f"({count(chosen.rows)} calibration rows); on the rows held out it keeps "
-        f"{_share(at.kept)}."
+        f"{share_words(at.kept)}."
     )
 
 
@@ -137,9 +167,9 @@ def _row(point: RoutePoint, *, chosen: bool) -> list[str]:
     mark = " *" if chosen else ""
     return [
         "all" if everything else f"{_threshold(point.threshold)}{mark}",
-        _share(point.routed),
-        _share(point.accuracy),
-        _share(point.kept),
+        share_words(point.routed),
+        share_words(point.accuracy),
+        share_words(point.kept),
         points(point.gained - point.lost),
         milliseconds(point.latency_ms),
         number(point.usd_per_million) if point.usd_per_million is not None else MISSING,
@@ -148,9 +178,3 @@ def _row(point: RoutePoint, *, chosen: bool) -> list[str]:
 
 def _threshold(value: float) -> str:
     return f"{value:.4g}"
-
-
-def _share(interval: Interval | None) -> str:
-    if interval is None:
-        return MISSING
-    return f"{percent(interval.value)} ({span(percent(interval.low), percent(interval.high))})"

@@ -73,6 +73,7 @@ EXIT_CODES = {
     Decision.PASS: EXIT_OK,
     Decision.FAIL: EXIT_OBJECTIVE_NOT_MET,
     Decision.UNDECIDED: EXIT_UNDECIDED,
+    Decision.INVALID: EXIT_UNDECIDED,
 }
 
 

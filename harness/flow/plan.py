@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.errors import UsageError
 from harness.load.schedule.arrivals import arrival_times_ns
 from harness.planning.capacity.plan import PlanTerms, Surroundings, candidates_of, plan_deployments
+from harness.planning.routing.deployed import ROUTER_STAGE
 from harness.report.build import build_report
 from harness.runs.documents import write_document
 from harness.runs.folder import StoredRun, read_run
@@ -67,9 +68,11 @@ def plan_run(
     Raises:
         UsageError: nothing to plan from, or a question that cannot be answered.
     """
+    # A router's latency is that of two models, one after the other: no replica of one model.
+    measured = [one for one in run.every_trial if one.trial.stage != ROUTER_STAGE]
     asked = question.variants
-    trials = [one for one in run.every_trial if not asked or one.trial.variant in asked]
-    known = sorted({one.trial.variant for one in run.every_trial})
+    trials = [one for one in measured if not asked or one.trial.variant in asked]
+    known = sorted({one.trial.variant for one in measured})
     unknown = sorted(set(question.variants) - set(known))
     if unknown and known:
         raise UsageError(
@@ -150,7 +153,7 @@ def _left_out(run: StoredRun, question: PlanQuestion, planned: set[str]) -> tupl
     found = []
     for variant in run.variants:
         asked = not question.variants or variant.name in question.variants
-        if variant.name in planned or variant.pipeline_of or not asked:
+        if variant.name in planned or variant.is_composed or not asked:
             continue
         own = [one for one in run.every_trial if one.trial.variant == variant.name]
         if not own:

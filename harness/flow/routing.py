@@ -17,6 +17,9 @@ from harness.runs.folder import StoredRun, read_run, samples_file
 from harness.tasks.classification.outcomes import ClassOutcomes
 from harness.types import ModelVariant, Role
 
+ROUTE = "route"
+"""Name of the document that a router is kept in."""
+
 
 @dataclass(frozen=True)
 class RouteRequest:
@@ -43,8 +46,8 @@ def route_run(folder: Path, request: RouteRequest) -> Route:
         UsageError: no such variant, a task without confidence, or no threshold that is supported.
     """
     run = read_run(folder)
-    family, student = _student(run, request.student)
-    teacher = _teacher(family, request.teacher)
+    family, student = chosen_student(run, request.student)
+    teacher = chosen_teacher(family, request.teacher)
     rows = read_rows(folder, student.name, teacher.name)
     seed = _seed(run) if request.seed is None else request.seed
     calibration, held_out = split_rows(rows, seed=seed)
@@ -96,8 +99,17 @@ def read_rows(folder: Path, student: str, teacher: str) -> RoutedRows:
     )
 
 
-def _student(run: StoredRun, name: str) -> tuple[FamilyResults, ModelVariant]:
-    """The student's family, and the student."""
+def family_results(run: StoredRun, name: str) -> FamilyResults:
+    """A run's family by its name."""
+    return next(family for family in families_of(run) if family.name == name)
+
+
+def chosen_student(run: StoredRun, name: str) -> tuple[FamilyResults, ModelVariant]:
+    """The family of a student by name, or of the recommended or only one; and the student.
+
+    Raises:
+        UsageError: there is no such student, or no one to choose.
+    """
     families = families_of(run)
     students = [
         (family, one) for family in families for one in family.variants if one.role is Role.STUDENT
@@ -114,7 +126,12 @@ def _student(run: StoredRun, name: str) -> tuple[FamilyResults, ModelVariant]:
     return chosen[0]
 
 
-def _teacher(family: FamilyResults, name: str) -> ModelVariant:
+def chosen_teacher(family: FamilyResults, name: str) -> ModelVariant:
+    """A family's teacher by name, or its first.
+
+    Raises:
+        UsageError: there is none.
+    """
     teachers = [one for one in family.variants if one.role is Role.TEACHER]
     chosen = [one for one in teachers if name in {"", one.name}]
     if not chosen:

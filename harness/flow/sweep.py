@@ -58,8 +58,8 @@ def trial_runner(
             generators,
             folder,
             variants={variant.name: variant for each in families for variant in each.served},
-            pipelines={
-                one.pipeline.variant.name: one.pipeline
+            parts={
+                one.pipeline.variant.name: one.pipeline.parts
                 for each in families
                 for one in each.pipelines
             },

@@ -38,8 +38,8 @@ from harness.load.requests.payloads import draw_workload, read_payloads
 from harness.planning.assessment import Assessment
 from harness.planning.dialogue import after_longer_warm_up
 from harness.planning.rejections import CONFIRM
+from harness.planning.routing.deployed import ROUTER_STAGE
 from harness.runs.folder import RunFolder
-from harness.serving.ensemble import Pipeline
 from harness.serving.external.server import REMOTE_DIGEST
 from harness.system.storage import utc_now
 from harness.telemetry.prometheus.readings import ScrapedReadings
@@ -107,9 +107,9 @@ class TrialRunner:
         variants: Mapping[str, ModelVariant],
         payloads: Mapping[str, Path],
         settings: RunSettings,
-        pipelines: Mapping[str, Pipeline] | None = None,
+        parts: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        """`payloads` names the payload file of each variant, `pipelines` those that are one."""
+        """`payloads` names the payload file of each variant, `parts` the models of an ensemble."""
         self._site = site
         self._server = site.server
         self._generators = generators
@@ -117,7 +117,7 @@ class TrialRunner:
         self._variants = variants
         self._payloads = payloads
         self._settings = settings
-        self._pipelines = pipelines or {}
+        self._parts = parts or {}
         self._loaded: tuple[ModelVariant, ServingConfig] | None = None
 
     def sha256(self, trial: Trial) -> str:
@@ -253,13 +253,12 @@ class TrialRunner:
                 model=model,
                 clients=lambda: self._generators.pids,
             )
-        pipeline = self._pipelines.get(variant.name)
         return DirectReadings(
             self._site.client,
             metrics_url=metrics_url,
             server_pid=pid,
             model=model,
-            parts=pipeline.parts if pipeline else (),
+            parts=self._parts.get(variant.name, ()),
             read_page=self._site.read_page,
             clients=lambda: self._generators.pids,
         )
@@ -280,12 +279,12 @@ class TrialRunner:
         control = self._site.control
         if control is None or self._loaded == (variant, trial.serving):
             return
-        if self._loaded and (self._loaded[0] != variant or variant.pipeline_of):
+        if self._loaded and (self._loaded[0] != variant or variant.is_composed):
             control.unload(self._loaded[0])
             self._loaded = None
         known = self._folder.journal.cold_starts.get(variant.name)
         first = known is None or known.sha256 != variant.sha256
-        if self._loaded is None and first and not variant.pipeline_of:
+        if self._loaded is None and first and not variant.is_composed:
             computing = dataclasses.replace(trial.serving, response_cache=False)
             self._folder.journal.add(
                 measure_cold_start(
@@ -309,8 +308,8 @@ HOPELESS = 2.0
 """Times its limit that a trial must be predicted to need, to be given up before it."""
 FIRST_HOPELESS_LOOK = 2
 """The first look's forecast rests on half a second."""
-_PATIENT = frozenset({CONFIRM, "load"})
-"""Stages whose trials are not given up: the second is `harness load`'s."""
+_PATIENT = frozenset({CONFIRM, ROUTER_STAGE, "load"})
+"""Stages whose trials are not given up: the last is `harness load`'s."""
 
 
 class TrialWatch:

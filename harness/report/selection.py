@@ -158,9 +158,10 @@ def families_of(run: StoredRun) -> tuple[FamilyResults, ...]:
 def _family(run: StoredRun, name: str) -> FamilyResults:
     own = [variant for variant in run.variants if variant.family == name]
     ordered = sorted(own, key=lambda variant: _ROLE_ORDER[variant.role])
-    variants = tuple(variant for variant in ordered if not variant.pipeline_of)
+    variants = tuple(variant for variant in ordered if not variant.is_composed)
     pipelines = tuple(variant for variant in ordered if variant.pipeline_of)
     around = {variant.name for variant in pipelines}
+    composed = {variant.name for variant in ordered if variant.is_composed}
     scores = [score for score in run.scores if score.family == name]
     trials = [result for result in run.trials if result.trial.family == name]
     cold_starts = {one.variant: one for one in run.cold_starts}
@@ -168,8 +169,8 @@ def _family(run: StoredRun, name: str) -> FamilyResults:
     return FamilyResults(
         name=name,
         variants=variants,
-        scores=tuple(score for score in scores if score.variant not in around),
-        trials=tuple(result for result in trials if result.trial.variant not in around),
+        scores=tuple(score for score in scores if score.variant not in composed),
+        trials=tuple(result for result in trials if result.trial.variant not in composed),
         verdict=next((v for v in run.verdicts if v.family == name), None),
         objective=run.objectives.get(name),
         cold_starts=tuple(cold_starts[v.name] for v in variants if v.name in cold_starts),

@@ -16,15 +16,21 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from harness.serving.repository import CONFIG_FILE, config_override
+from harness.serving.python_models import (
+    ModelLoader,
+    add_tensors,
+    override_of,
+    python_config,
+    version_folder,
+    write_config_file,
+)
+from harness.serving.repository import config_override
 from harness.study import PIPELINE_SUFFIX
 from harness.system.storage import storage_errors
 from harness.tasks.outcomes import PLACES, TextAnswer
@@ -37,19 +43,6 @@ _TOKENIZE = "tokenize"
 TEXT_TENSORS = "text_tensors.py"
 _BESIDE = {_TOKENIZE: TEXT_TENSORS, "spans": "entity_spans.py"}
 """What a part's model imports, by the part."""
-_DATA_TYPES = {"BYTES": pb.TYPE_STRING, "INT64": pb.TYPE_INT64, "FP32": pb.TYPE_FP32}
-
-
-class ModelLoader(Protocol):
-    """Whatever loads and unloads models; both raise ServerError."""
-
-    def load(self, model: str, config: str | None = None) -> None:
-        """Load a model, with its own configuration."""
-        ...
-
-    def unload(self, model: str) -> None:
-        """Unload a model."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -148,10 +141,8 @@ def write_pipeline(pipeline: Pipeline, serving: ServingConfig) -> None:
     """
     repository = pipeline.model.path.parent
     for name, config in _configs(pipeline, serving).items():
+        version = version_folder(repository, name)
         with storage_errors(repository):
-            version = repository / name / "1"
-            version.mkdir(parents=True, exist_ok=True)
-            _keep_as_it_is(version)
             kind = name.rpartition("-")[2]
             source = _SOURCES / f"{kind}_model.py"
             if source.is_file():
@@ -161,21 +152,7 @@ def write_pipeline(pipeline: Pipeline, serving: ServingConfig) -> None:
             if kind == _TOKENIZE:
                 definition = pipeline.tokenizer.definition
                 (version / "tokenizer.json").write_text(definition, encoding="utf-8")
-            (repository / name / CONFIG_FILE).write_text(
-                text_format.MessageToString(config), encoding="utf-8"
-            )
-
-
-def _keep_as_it_is(version: Path) -> None:
-    """Put a file where Python would make its `__pycache__`, so that it makes none.
-
-    Triton takes that for a change of the model: the load of an ensemble would take its parts from
-    their folders again, without the configuration that they were loaded with.
-    """
-    cache = version / "__pycache__"
-    if cache.is_dir():
-        shutil.rmtree(cache)
-    cache.touch()
+        write_config_file(repository, name, config)
 
 
 def load_pipeline(control: ModelLoader, pipeline: Pipeline, serving: ServingConfig) -> None:
@@ -186,8 +163,7 @@ def load_pipeline(control: ModelLoader, pipeline: Pipeline, serving: ServingConf
     """
     control.load(pipeline.model.name, config_override(pipeline.model, serving))
     for name, config in _configs(pipeline, serving).items():
-        override = json_format.MessageToJson(config, preserving_proto_field_name=True, indent=None)
-        control.load(name, override)
+        control.load(name, override_of(config))
 
 
 def unload_pipeline(control: ModelLoader, pipeline: Pipeline) -> None:
@@ -212,9 +188,9 @@ def _configs(pipeline: Pipeline, serving: ServingConfig) -> dict[str, pb.ModelCo
 
 def _tokenize_config(pipeline: Pipeline, serving: ServingConfig) -> pb.ModelConfig:
     tokenizer, name = pipeline.tokenizer, pipeline.parts[0]
-    return _python_config(
+    return python_config(
         name,
-        serving,
+        max_batch_size=serving.max_batch_size,
         inputs=pipeline.variant.inputs,
         outputs=pipeline.tensors,
         parameters={"settings": json.dumps(tokenizer.settings)},
@@ -223,35 +199,13 @@ def _tokenize_config(pipeline: Pipeline, serving: ServingConfig) -> pb.ModelConf
 
 def _last_config(pipeline: Pipeline, name: str, serving: ServingConfig) -> pb.ModelConfig:
     places = PLACES if pipeline.answer.takes_places else ()
-    return _python_config(
+    return python_config(
         name,
-        serving,
+        max_batch_size=serving.max_batch_size,
         inputs=(*pipeline.model.outputs, *places),
         outputs=pipeline.variant.outputs,
         parameters=pipeline.answer.parameters,
     )
-
-
-def _python_config(
-    name: str,
-    serving: ServingConfig,
-    *,
-    inputs: Sequence[TensorSpec],
-    outputs: Sequence[TensorSpec],
-    parameters: Mapping[str, str],
-) -> pb.ModelConfig:
-    """A Python model on the CPU. Its batcher joins what waits anyhow, and waits for nothing."""
-    config = pb.ModelConfig(
-        name=name,
-        backend="python",
-        max_batch_size=serving.max_batch_size,
-        dynamic_batching=pb.ModelDynamicBatching(),
-    )
-    config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_CPU)
-    _add_tensors(config, inputs, outputs)
-    for key, value in parameters.items():
-        config.parameters[key].string_value = value
-    return config
 
 
 def _ensemble_config(pipeline: Pipeline, serving: ServingConfig) -> pb.ModelConfig:
@@ -259,7 +213,7 @@ def _ensemble_config(pipeline: Pipeline, serving: ServingConfig) -> pb.ModelConf
     config = pb.ModelConfig(
         name=variant.name, platform="ensemble", max_batch_size=serving.max_batch_size
     )
-    _add_tensors(config, variant.inputs, variant.outputs)
+    add_tensors(config, variant.inputs, variant.outputs)
     places = PLACES if pipeline.answer.takes_places else ()
     flows = [(variant.inputs, pipeline.tensors), (model.inputs, model.outputs)]
     if pipeline.answer.part:
@@ -271,12 +225,3 @@ def _ensemble_config(pipeline: Pipeline, serving: ServingConfig) -> pb.ModelConf
         for spec in outputs:
             step.output_map[spec.name] = spec.name
     return config
-
-
-def _add_tensors(
-    config: pb.ModelConfig, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
-) -> None:
-    for spec in inputs:
-        config.input.add(name=spec.name, data_type=_DATA_TYPES[spec.datatype], dims=spec.shape)
-    for spec in outputs:
-        config.output.add(name=spec.name, data_type=_DATA_TYPES[spec.datatype], dims=spec.shape)

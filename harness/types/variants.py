@@ -108,6 +108,13 @@ class ModelVariant:
     """False of a model whose configuration has `max_batch_size` 0, and keeps it."""
     served_as: str = ""
     """The model's name on an external server, where that is another."""
+    routes_to: tuple[str, ...] = ()
+    """Of a model that passes each request on to one of two: the student and the teacher."""
+
+    @property
+    def is_composed(self) -> bool:
+        """Whether it is made of other variants (an ensemble, a router), and no candidate itself."""
+        return bool(self.pipeline_of or self.routes_to)
 
     @property
     def served_name(self) -> str:

@@ -164,9 +164,9 @@ def _check_numbers(question: CostQuestion) -> None:
 
 
 def _candidates(variants: Sequence[ModelVariant]) -> Iterator[ModelVariant]:
-    """Teachers and students; ensembles and controls are no candidates."""
+    """Teachers and students; ensembles, routers and controls are no candidates."""
     for one in variants:
-        if one.role in {Role.TEACHER, Role.STUDENT} and not one.pipeline_of:
+        if one.role in {Role.TEACHER, Role.STUDENT} and not one.is_composed:
             yield one
 
 

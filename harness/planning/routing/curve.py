@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.planning.routing.deployed import DeployedRouter
 from harness.planning.routing.guarantee import THRESHOLDS, CalibratedThreshold
-from harness.planning.routing.rows import RoutedRows
+from harness.planning.routing.rows import Mask, RoutedRows
 from harness.statistics.intervals import Bounds, bounds, share_bounds, side_by_side
 from harness.statistics.metrics import mean_sums
 from harness.types.estimates import Interval
@@ -68,6 +69,8 @@ class Route:
     """The student's and the teacher's."""
     trials: tuple[str, str]
     """Where their latency was measured; empty where it was not."""
+    deployed: DeployedRouter | None = None
+    """The chosen point served as one model and measured; None where it was not."""
 
 
 def point_at(
@@ -87,8 +90,8 @@ def point_at(
     return RoutePoint(
         threshold,
         routed=_interval(routed, share_bounds(int(deferred.sum()), rows.size)),
-        accuracy=_interval(float(right.mean()), share_bounds(int(right.sum()), rows.size)),
-        kept=_kept(rows, threshold, seed),
+        accuracy=accuracy_of(right),
+        kept=kept_share(rows.right(threshold), rows.teacher_right, seed=seed),
         gained=float((deferred & rows.teacher_right & ~rows.student_right).mean()),
         lost=float((deferred & ~rows.teacher_right & rows.student_right).mean()),
         latency_ms=_mixed(student.latency_ms, teacher.latency_ms, routed),
@@ -109,15 +112,28 @@ def curve_of(
     return tuple(point_at(rows, one, served, seed=seed) for one in [*places, EVERYTHING])
 
 
-def _kept(rows: RoutedRows, threshold: float, seed: int) -> Interval | None:
-    if not rows.teacher_right.any():
+def kept_share(right: Mask, teacher_right: Mask, *, seed: int) -> Interval | None:
+    """A router's accuracy over the teacher's on the same rows, with its 95% interval.
+
+    Args:
+        right: whether the router's answer is right, (rows,).
+        teacher_right: the teacher's likewise.
+        seed: of the interval.
+
+    Returns:
+        None where that has no interval, as where the teacher is never right.
+    """
+    if not teacher_right.any():
         return None
-    router, teacher = (
-        mean_sums(one, limits=(0.0, 1.0)) for one in (rows.right(threshold), rows.teacher_right)
-    )
-    value = float(rows.right(threshold).mean() / rows.teacher_right.mean())
+    router, teacher = (mean_sums(one, limits=(0.0, 1.0)) for one in (right, teacher_right))
+    value = float(right.mean() / teacher_right.mean())
     found = bounds(side_by_side(router, teacher), seed=seed)
     return _interval(value, found) if found.low is not None else None
+
+
+def accuracy_of(right: Mask) -> Interval:
+    """The share of right rows, with its 95% interval."""
+    return _interval(float(right.mean()), share_bounds(int(right.sum()), len(right)))
 
 
 def _interval(value: float, found: Bounds) -> Interval:

@@ -80,6 +80,12 @@ def split_rows(rows: RoutedRows, *, seed: int) -> tuple[RoutedRows, RoutedRows]:
             f"other what it does; at least {FEWEST_ROWS} are needed",
             next_step="score the models on more rows (the task's max_samples), in a new run",
         )
-    order = np.random.default_rng(seed).permutation(rows.size)
-    half = round(rows.size * _HALF)
-    return rows.of(order[:half]), rows.of(order[half:])
+    calibration, held_out = split_places(rows.size, seed=seed)
+    return rows.of(calibration), rows.of(held_out)
+
+
+def split_places(size: int, *, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions of the rows of either half: those for calibration, those held out."""
+    order = np.random.default_rng(seed).permutation(size)
+    half = round(size * _HALF)
+    return order[:half], order[half:]

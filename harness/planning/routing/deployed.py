@@ -1,0 +1,92 @@
+"""A router as it is deployed: what the server answered, and the verdict on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.planning.assessment import Assessment, assess
+from harness.study.objective import judged_latency
+from harness.types import Decision, ServiceLevelObjective, ServingConfig, TrialResult
+from harness.types.estimates import Interval
+from harness.words.labels import trial_words
+from harness.words.numbers import latency, number
+
+ROUTER_STAGE = "router"
+"""Stage of the trials that measure a router; the search never reads them."""
+
+
+@dataclass(frozen=True)
+class DeployedRouter:
+    """A router that was served as one model, scored through the endpoint and load-tested."""
+
+    variant: str
+    """Of the model in front; its scores and trials are in the run's journal under this name."""
+    sha256: str
+    student_serving: ServingConfig
+    teacher_serving: ServingConfig
+    rows: int
+    """That were scored: all of the run's, calibration rows included."""
+    routed: float
+    """Share of those rows that the teacher was asked, by the server's own count."""
+    accuracy: Interval
+    """On the rows held out, as the endpoint answered them."""
+    kept: Interval | None
+    """The same over the teacher's; None where that has no interval."""
+    otherwise: int
+    """Rows that the endpoint answered with another class than the stored answers say a router
+    would: beyond a few, the models answer otherwise than when they were scored."""
+    keeps: Decision
+    """Whether what is kept is within what was promised, on the rows held out."""
+    decision: Decision
+    """On the objective: quality and load."""
+    summary: str
+    trials: tuple[str, ...]
+    """In the order they were measured; the last is what the decision rests on."""
+    routed_under_load: float | None
+    """Share of the rows sent in the last trial that the teacher was asked."""
+
+
+def keeps_promise(kept: Interval | None, keep: float) -> Decision:
+    """Whether a measured share of the teacher's accuracy is within the promised one."""
+    if kept is None:
+        return Decision.UNDECIDED
+    if kept.low >= keep:
+        return Decision.PASS
+    return Decision.FAIL if kept.high < keep else Decision.UNDECIDED
+
+
+def judge_router(
+    slo: ServiceLevelObjective,
+    quality: tuple[Decision, str],
+    results: Sequence[TrialResult],
+) -> tuple[Decision, str]:
+    """The verdict on a router by itself.
+
+    Args:
+        slo: its family's objective.
+        quality: what `judge_quality` said of its scores.
+        results: its trials, from the highest load down; the last decides.
+
+    Returns:
+        The decision, and what it rests on in one sentence.
+    """
+    decided, why = quality
+    if decided is Decision.FAIL:
+        return Decision.FAIL, f"The router fails on quality: it {why}."
+    if not results:
+        return Decision.UNDECIDED, f"The router was not load-tested; it {why}."
+    last = assess(slo, results[-1])
+    load = _load_words(slo, last)
+    if last.decision is Decision.PASS and decided is Decision.PASS:
+        return Decision.PASS, f"The router meets the objective: {load}; it {why}."
+    if last.decision is Decision.PASS:
+        return decided, f"The router's load passes ({load}), but its quality does not: it {why}."
+    return last.decision, f"The router does not pass: {load}, {last.reason}; it {why}."
+
+
+def _load_words(slo: ServiceLevelObjective, last: Assessment) -> str:
+    return (
+        f"{number(last.inferences_per_s)} inferences/s at {judged_latency(slo).name} "
+        f"{latency(last.latency_ms)} ({trial_words(last.trial)})"
+    )
