@@ -22,6 +22,7 @@ from harness.cli import (
     plan,
     profile,
     report,
+    rollout,
     route,
     run,
     serve,
@@ -50,6 +51,7 @@ app.command("sweep")(run.sweep)
 app.command("plan")(plan.plan)
 app.command("autoscale")(autoscale.autoscale)
 app.command("route")(route.route)
+app.command("rollout")(rollout.rollout)
 app.command("report")(report.report)
 app.command("track")(report.track)
 app.command("schema")(study_file.schema)

@@ -23,10 +23,10 @@ from harness.flow.options import RunSettings
 from harness.flow.router import deploy_route
 from harness.flow.routing import ROUTE, RouteRequest, route_run
 from harness.flow.run import write_results
-from harness.planning.routing.curve import Route, RoutePoint
 from harness.report.routing.words import deployed_words, share_words
 from harness.report.terminal.run import plain_table
 from harness.runs.documents import write_document
+from harness.types.routing import Route, RoutePoint
 from harness.words.numbers import (
     MISSING,
     asked_percent,

@@ -22,13 +22,8 @@ from harness.flow.trial import TrialRunner
 from harness.load.generators.pool import LoadGenerators
 from harness.load.requests.payloads import write_payloads
 from harness.planning.decision import judge_quality
-from harness.planning.routing.curve import Route, accuracy_of, kept_share
-from harness.planning.routing.deployed import (
-    ROUTER_STAGE,
-    DeployedRouter,
-    judge_router,
-    keeps_promise,
-)
+from harness.planning.routing.curve import accuracy_of, kept_share
+from harness.planning.routing.deployed import ROUTER_STAGE, judge_router, keeps_promise
 from harness.planning.routing.rows import RoutedRows, split_places
 from harness.quality.collection import collect_outcomes, read_outcomes, write_outcomes
 from harness.quality.scores import score
@@ -50,6 +45,7 @@ from harness.types import (
     WireProtocol,
 )
 from harness.types.estimates import Interval
+from harness.types.routing import DeployedRouter, Route
 
 MOST_TRIALS = 3
 """The student's own load, and then lower ones until one passes."""

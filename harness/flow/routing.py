@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.errors import RunFolderError, UsageError
-from harness.planning.routing.curve import Route, ServedModel, curve_of, point_at
+from harness.planning.routing.curve import curve_of, point_at
 from harness.planning.routing.guarantee import calibrate
 from harness.planning.routing.rows import RoutedRows, confidence_of, split_rows
 from harness.quality.collection import read_outcomes
@@ -16,6 +16,7 @@ from harness.report.selection import FamilyResults, best_of_variant, families_of
 from harness.runs.folder import StoredRun, read_run, samples_file
 from harness.tasks.classification.outcomes import ClassOutcomes
 from harness.types import ModelVariant, Role
+from harness.types.routing import Route, ServedModel
 
 ROUTE = "route"
 """Name of the document that a router is kept in."""

@@ -6,13 +6,15 @@ from pathlib import Path
 
 from harness.report.card.page import build_card
 from harness.report.markdown import render_markdown
-from harness.report.page import page_of, render_html
+from harness.report.page import Documents, page_of, render_html
 from harness.runs.documents import read_document
 from harness.runs.folder import StoredRun
 from harness.system.storage import replace_text
 from harness.types.autoscaling import AutoscalePlan
 from harness.types.capacity import CapacityPlan
 from harness.types.costs import CostReport
+from harness.types.rollout import RolloutRecord
+from harness.types.routing import Route
 
 
 def build_report(run: StoredRun, folder: Path) -> tuple[Path, Path]:
@@ -26,15 +28,18 @@ def build_report(run: StoredRun, folder: Path) -> tuple[Path, Path]:
         The paths of the HTML and of the Markdown file.
 
     Raises:
-        RunFolderError: the folder has a plan, costs or policies that cannot be read.
+        RunFolderError: the folder has a plan, costs, policies, a router or a rollout that cannot
+            be read.
         StorageError: they cannot be written.
     """
-    page = page_of(
-        run,
-        read_document(folder, "plan", CapacityPlan),
-        read_document(folder, "cost", CostReport),
-        read_document(folder, "autoscale", AutoscalePlan),
+    documents = Documents(
+        plan=read_document(folder, "plan", CapacityPlan),
+        costs=read_document(folder, "cost", CostReport),
+        scaling=read_document(folder, "autoscale", AutoscalePlan),
+        route=read_document(folder, "route", Route),
+        rollout=read_document(folder, "rollout", RolloutRecord),
     )
+    page = page_of(run, documents)
     html, markdown = folder / "report.html", folder / "report.md"
     replace_text(html, render_html(page))
     replace_text(markdown, render_markdown(page))

@@ -25,6 +25,7 @@ def render_markdown(page: Page) -> str:
     blocks += _capacity(page)
     blocks += _cost(page)
     blocks += _autoscaling(page)
+    blocks += _taking_over(page)
     blocks += _rejected(page)
     blocks += ["## Every trial", *table_blocks(page.trials)]
     blocks += [
@@ -153,6 +154,20 @@ def _lost(part: LostQuality) -> Iterator[str]:
                 yield from table_blocks(table)
         if one.hint:
             yield text(one.hint)
+
+
+def _taking_over(page: Page) -> Iterator[str]:
+    """The router and the rollout."""
+    if page.router:
+        yield "## Router"
+        yield text(page.router.summary)
+        yield text(page.router.deployed)
+        yield from table_blocks(page.router.curve)
+    if page.rollout:
+        yield "## Rollout"
+        yield text(page.rollout.outcome)
+        yield from table_blocks(page.rollout.changes)
+        yield "\n".join(f"- {text(line)}" for line in page.rollout.notes)
 
 
 def _rejected(page: Page) -> Iterator[str]:

@@ -24,6 +24,8 @@ from harness.report.plots.saturation import saturation_plot
 from harness.report.plots.series import seconds_plot, start_plots
 from harness.report.plots.server import batches_plot, pipeline_plot, split_plot
 from harness.report.plots.tradeoffs import quality_plot, throughput_plots
+from harness.report.rollout.section import RolloutSection, rollout_section
+from harness.report.routing.section import RouterSection, router_section
 from harness.report.selection import FamilyResults, families_of, leading_trials
 from harness.report.tables.costs import (
     cold_start_table,
@@ -48,6 +50,8 @@ from harness.runs.folder import StoredRun
 from harness.types.autoscaling import AutoscalePlan
 from harness.types.capacity import CapacityPlan
 from harness.types.costs import CostReport
+from harness.types.rollout import RolloutRecord
+from harness.types.routing import Route
 from harness.words.labels import INTERRUPTED, SIGNS, Sign, trial_words
 from harness.words.numbers import count
 
@@ -131,6 +135,10 @@ class Page:
     """The newest costs; None where none were asked for."""
     autoscaling: AutoscalingSection | None = None
     """The newest policies on a trace; None where none were asked for."""
+    router: RouterSection | None = None
+    """The newest router; None where none was asked for."""
+    rollout: RolloutSection | None = None
+    """The newest rollout; None where there was none."""
 
     @property
     def plots(self) -> dict[str, object]:
@@ -138,24 +146,30 @@ class Page:
         planned = self.capacity.plots if self.capacity else ()
         priced = self.cost.plots if self.cost else ()
         scaled = self.autoscaling.plots if self.autoscaling else ()
+        routed = self.router.plots if self.router else ()
+        rolled = self.rollout.plots if self.rollout else ()
         families = (plot for family in self.families for plot in family.plots)
-        every = (*families, *planned, *priced, *scaled)
+        every = (*families, *planned, *priced, *scaled, *routed, *rolled)
         return {plot.key: plot.figure for plot in every}
 
 
-def page_of(
-    run: StoredRun,
-    plan: CapacityPlan | None = None,
-    costs: CostReport | None = None,
-    scaling: AutoscalePlan | None = None,
-) -> Page:
+@dataclass(frozen=True)
+class Documents:
+    """What was planned from a run: the newest document of each kind, None where there is none."""
+
+    plan: CapacityPlan | None = None
+    costs: CostReport | None = None
+    scaling: AutoscalePlan | None = None
+    route: Route | None = None
+    rollout: RolloutRecord | None = None
+
+
+def page_of(run: StoredRun, documents: Documents = Documents()) -> Page:
     """Choose and word everything; whatever the run did not reach is left out or said.
 
     Args:
         run: as it was read.
-        plan: the newest one made from it; None where there is none.
-        costs: likewise.
-        scaling: likewise.
+        documents: what was planned from it.
     """
     study = run.manifest.get("study", {})
     families = families_of(run)
@@ -171,9 +185,11 @@ def page_of(
         artefacts=artefacts_table(run.variants),
         environment=environment_table(run.manifest),
         study=study_yaml(run.manifest),
-        capacity=capacity_section(plan) if plan else None,
-        cost=cost_section(costs) if costs else None,
-        autoscaling=autoscaling_section(scaling) if scaling else None,
+        capacity=capacity_section(documents.plan) if documents.plan else None,
+        cost=cost_section(documents.costs) if documents.costs else None,
+        autoscaling=autoscaling_section(documents.scaling) if documents.scaling else None,
+        router=router_section(documents.route) if documents.route else None,
+        rollout=rollout_section(documents.rollout) if documents.rollout else None,
     )
 
 

@@ -42,6 +42,20 @@ def write_document(folder: Path, name: str, document: object) -> Path:
     return path
 
 
+def rewrite_document(path: Path, document: object) -> None:
+    """Replace a document that is not finished yet, whole or not at all.
+
+    Args:
+        path: as `write_document` gave it.
+        document: a frozen dataclass of the same kind.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    found = TypeAdapter(type(document)).dump_python(document, mode="json")
+    replace_text(path, json.dumps(found, indent=2) + "\n")
+
+
 def read_document(folder: Path, name: str, kind: type[Document]) -> Document | None:
     """The newest document of a name; None where there is none.
 

@@ -12,7 +12,7 @@ sys.path.append(str(Path(__file__).parent / "planning"))
 from cost_samples import STUDENT, TEACHER, result, variant
 
 from harness.cli.main import run_command
-from harness.report.page import page_of
+from harness.report.page import Documents, page_of
 from harness.runs.documents import read_document
 from harness.runs.folder import RunFolder, read_run
 from harness.system.machine import cloud_instance
@@ -67,7 +67,7 @@ def test_costs_are_printed_and_left_in_the_folder(run, prices, capsys):
         assert "Cost at the highest load" in shown or "## Cost" in shown, page
         assert "1.00 months" in shown, page
     assert 'id="cost"' in (run / "report.html").read_text()
-    assert "cost-1" in page_of(read_run(run), costs=stored).plots
+    assert "cost-1" in page_of(read_run(run), Documents(costs=stored)).plots
 
 
 def test_tokens_are_those_of_the_requests_that_were_kept(run, prices, capsys):

@@ -39,7 +39,11 @@ ALLOWED = {
 
 
 def modules() -> list[Path]:
-    served = {"backends", "ensemble_models", "router_models"}  # run by Triton, in its own environment
+    served = {
+        "backends",
+        "ensemble_models",
+        "router_models",
+    }  # run by Triton, in its own environment
     return sorted(path for path in HARNESS.rglob("*.py") if not served & set(path.parts))
 
 

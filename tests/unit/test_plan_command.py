@@ -11,7 +11,7 @@ from harness.cli.main import run_command
 from harness.flow.plan import PlanQuestion, plan_run
 from harness.planning.capacity.demand import parse_rate
 from harness.report.capacity.section import capacity_section
-from harness.report.page import page_of
+from harness.report.page import Documents, page_of
 from harness.runs.documents import read_document
 from harness.runs.folder import JOURNAL, RunFolder, read_run
 from harness.runs.journal import Journal
@@ -73,7 +73,7 @@ def test_the_picture_has_every_measured_point_and_the_bound(folder):
     predicted = next(one for one in plot.traces if one["name"] == "predicted")
     assert predicted["x"] == sorted(predicted["x"])
     assert plot.layout["shapes"][0]["y0"] == 30.0
-    assert "capacity-1" in page_of(run, plan).plots
+    assert "capacity-1" in page_of(run, Documents(plan)).plots
     assert page_of(run).capacity is None
 
 

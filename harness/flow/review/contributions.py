@@ -13,7 +13,6 @@ from typing import Any
 
 from harness.metrics import COST
 from harness.planning.cost.costs import leading_instance
-from harness.planning.routing.curve import Route
 from harness.report.cost.words import basis, bounded, machines, paid_back, returned
 from harness.runs.documents import read_document
 from harness.types.autoscaling import AutoscalePlan
@@ -21,6 +20,7 @@ from harness.types.capacity import CapacityPlan, DeploymentPlan
 from harness.types.costs import CostReport, Saving, VariantCost
 from harness.types.losses import Estimate
 from harness.types.review import DecisionCandidate, Figure, FigureBasis, PlannedFact, Risk
+from harness.types.routing import Route
 from harness.words.numbers import asked, asked_percent, count, percent, span
 
 

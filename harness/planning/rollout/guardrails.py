@@ -9,165 +9,19 @@ one kind of evidence serves all of them, and none rests on a mean without a dist
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
-from enum import StrEnum
+from dataclasses import fields
 from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from harness.errors import DataError, UsageError
-from harness.planning.rollout.evidence import (
-    bound,
-    log_e_mean,
-    log_e_share,
-    log_e_two_shares,
-)
+from harness.errors import UsageError
+from harness.planning.rollout.evidence import bound, log_e_mean, log_e_share, log_e_two_shares
 from harness.types.estimates import Interval
+from harness.types.rollout import BadOutcome, Comparison, Guardrail, GuardrailFinding, Tally
 
 Floats = NDArray[np.float64]
-
-
-class BadOutcome(StrEnum):
-    """What makes a request a bad one."""
-
-    FAILED = "failed"
-    """No usable answer came."""
-    SLOW = "slow"
-    """It took longer than `Guardrail.bound_ms`."""
-    DISAGREES = "disagrees"
-    """The student's answer is another than the teacher's, to the same request."""
-    WRONG = "wrong"
-    """The answer is not the true one, which the traffic must tell."""
-    OWN = "own"
-    """The user's: counted by a Prometheus, say."""
-
-
-class Comparison(StrEnum):
-    """What the student's share of bad requests is held against."""
-
-    LIMIT = "limit"
-    """A share: student <= limit."""
-    TEACHER = "teacher"
-    """The teacher's share among its own, other requests: student <= factor x teacher + limit."""
-    PAIRED = "paired"
-    """The teacher's share of the same requests: student <= factor x teacher + limit."""
-
-
-@dataclass(frozen=True)
-class Guardrail:
-    """A share of bad requests that the student must keep to."""
-
-    name: str
-    """Unique within a rollout."""
-    outcome: BadOutcome
-    comparison: Comparison
-    limit: float
-    """A share; in a comparison with the teacher a difference of shares, which may be negative."""
-    factor: float = 1.0
-    """Of the teacher's share, where the student is compared with it."""
-    roll_back_over: float | None = None
-    """The student is taken back only where it is certainly beyond this; None: beyond `limit`."""
-    bound_ms: float | None = None
-    """Latency beyond which a request is slow."""
-
-    @property
-    def alarm(self) -> float:
-        """The limit that a rollback is decided on."""
-        return self.limit if self.roll_back_over is None else self.roll_back_over
-
-    @property
-    def needs_pairs(self) -> bool:
-        """Whether it can be judged only where both models answer the same requests."""
-        return self.comparison is Comparison.PAIRED or self.outcome is BadOutcome.DISAGREES
-
-    @property
-    def needs_teacher(self) -> bool:
-        """Whether it can be judged only while the teacher serves requests of its own."""
-        return self.comparison is Comparison.TEACHER
-
-    @property
-    def limits(self) -> tuple[float, float]:
-        """The least and the greatest value of what is held against the limit."""
-        return (0.0, 1.0) if self.comparison is Comparison.LIMIT else (-self.factor, 1.0)
-
-
-@dataclass(frozen=True)
-class Tally:
-    """Counts of requests for one guardrail; those not needed for its comparison are 0."""
-
-    student_bad: int = 0
-    student_total: int = 0
-    teacher_bad: int = 0
-    """Of requests that the teacher alone served, as is `teacher_total`."""
-    teacher_total: int = 0
-    pairs_neither_bad: int = 0
-    """Of requests that both models answered, as are the three that follow."""
-    pairs_student_bad: int = 0
-    """The student's answer was bad and the teacher's was not."""
-    pairs_teacher_bad: int = 0
-    pairs_both_bad: int = 0
-
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(Tally)))
-
-    def seen(self, guardrail: Guardrail) -> int:
-        """Requests of the student that bear on a guardrail; 0 where a side it needs is missing."""
-        if guardrail.comparison is Comparison.PAIRED:
-            return sum(self.pairs)
-        if guardrail.comparison is Comparison.TEACHER and not self.teacher_total:
-            return 0
-        return self.student_total
-
-    @property
-    def counts(self) -> NDArray[np.int64]:
-        """All counts in the order of the fields, (8,)."""
-        return np.array([getattr(self, one.name) for one in fields(Tally)])
-
-    @property
-    def pairs(self) -> tuple[int, int, int, int]:
-        """Neither bad, only the student's, only the teacher's, both."""
-        return (
-            self.pairs_neither_bad,
-            self.pairs_student_bad,
-            self.pairs_teacher_bad,
-            self.pairs_both_bad,
-        )
-
-    def check(self, guardrail: str) -> None:
-        """Refuse counts that cannot be.
-
-        Raises:
-            DataError: a negative count, or more bad requests than requests.
-        """
-        counts = [getattr(self, one.name) for one in fields(Tally)]
-        if (
-            min(counts) < 0
-            or self.student_bad > self.student_total
-            or self.teacher_bad > self.teacher_total
-        ):
-            raise DataError(
-                f"guardrail '{guardrail}': {self} counts more bad requests than requests, or a "
-                "negative number",
-                next_step="a counter may have been reset between two looks: hand in increases",
-            )
-
-
-@dataclass(frozen=True)
-class GuardrailFinding:
-    """What the evidence says of one guardrail at one look."""
-
-    guardrail: str
-    requests: int
-    """Requests of the student that bear on it, since the stage began."""
-    value: Interval | None
-    """The student's share of bad requests; in a comparison, less factor x the teacher's. Its upper
-    bound holds with the confidence of a promotion, its lower one with that of a rollback, each at
-    all looks together. None without requests."""
-    passes: bool
-    """Certainly within the limit."""
-    breaches: bool
-    """Certainly beyond the limit that a rollback is decided on."""
+_MOST_EVIDENCE = 1000.0
 
 
 def find(
@@ -189,9 +43,11 @@ def find(
     if not requests:
         return GuardrailFinding(guardrail.name, 0, None, passes=False, breaches=False)
     at_least, at_most = (
-        partial(log_evidence, guardrail, tally.counts, above=above) for above in (True, False)
+        partial(log_evidence, guardrail, counts_of(tally), above=above) for above in (True, False)
     )
     limits = guardrail.limits
+    within = _evidence(at_least, guardrail.limit, pass_error)
+    beyond = _evidence(at_most, guardrail.alarm, breach_error)
     return GuardrailFinding(
         guardrail.name,
         requests,
@@ -200,8 +56,10 @@ def find(
             bound(at_most, limits, error=breach_error, upper=False),
             bound(at_least, limits, error=pass_error, upper=True),
         ),
-        passes=_reaches(at_least, guardrail.limit, pass_error),
-        breaches=_reaches(at_most, guardrail.alarm, breach_error),
+        passes=within >= 1,
+        breaches=beyond >= 1,
+        within=within,
+        beyond=beyond,
     )
 
 
@@ -212,7 +70,7 @@ def log_evidence(
 
     Args:
         guardrail: whose comparison it is; its own limits are not used.
-        counts: as `Tally.counts` has them, (..., 8).
+        counts: as `counts_of` has them, (..., 8).
         limit: what to hold the student against, (...).
         above: the hypothesis: at least the limit; if false, at most.
     """
@@ -223,6 +81,11 @@ def log_evidence(
         arms = np.moveaxis(numbers[..., :4], -1, 0)
         return log_e_two_shares(*arms, factor=guardrail.factor, margin=limit, above=above)
     return log_e_mean(numbers[..., 4:], pair_values(guardrail.factor), limit, above=above)
+
+
+def counts_of(tally: Tally) -> NDArray[np.int64]:
+    """All counts of a tally in the order of its fields, (8,)."""
+    return np.array([getattr(tally, one.name) for one in fields(Tally)])
 
 
 def pair_values(factor: float) -> tuple[float, float, float, float]:
@@ -253,8 +116,10 @@ def check_guardrails(guardrails: Sequence[Guardrail], *, mirrored: bool) -> None
         )
 
 
-def _reaches(evidence: Callable[[Floats], Floats], limit: float, error: float) -> bool:
-    return bool(evidence(np.asarray(limit)) >= -np.log(error))
+def _evidence(evidence: Callable[[Floats], Floats], limit: float, error: float) -> float:
+    """Over what suffices; at most `_MOST_EVIDENCE` either way, as JSON has no infinity."""
+    share = float(evidence(np.asarray(limit))) / -np.log(error)
+    return float(np.clip(share, -_MOST_EVIDENCE, _MOST_EVIDENCE))
 
 
 def _value(guardrail: Guardrail, tally: Tally) -> float:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.planning.rollout.guardrails import Comparison, Guardrail, log_evidence
-from harness.planning.rollout.stages import RolloutPlan
+from harness.planning.rollout.guardrails import log_evidence
+from harness.planning.rollout.stages import check_plan
+from harness.types.rollout import Comparison, Guardrail, RolloutPlan
 
 Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -50,7 +51,7 @@ def simulate(
     Raises:
         UsageError: the plan cannot be carried out.
     """
-    plan.check()
+    check_plan(plan)
     judged = np.array(
         [
             [one in plan.judged(stage) for one in plan.guardrails]

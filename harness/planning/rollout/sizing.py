@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import UsageError
-from harness.planning.rollout.guardrails import Comparison, Guardrail, log_evidence
+from harness.planning.rollout.guardrails import log_evidence
+from harness.types.rollout import Comparison, Guardrail
 
 POWER = 0.8
 _ROLLOUTS = 400

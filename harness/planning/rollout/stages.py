@@ -15,150 +15,50 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from pathlib import Path
+from dataclasses import replace
 
-from pydantic import TypeAdapter, ValidationError
-
-from harness.errors import RunFolderError, UsageError
-from harness.planning.rollout.guardrails import (
+from harness.errors import UsageError
+from harness.planning.rollout.guardrails import check_guardrails, find
+from harness.types.rollout import (
     Comparison,
     Guardrail,
     GuardrailFinding,
+    RolloutLook,
+    RolloutMode,
+    RolloutPlan,
+    RolloutState,
+    RolloutStatus,
+    RolloutStep,
     Tally,
-    check_guardrails,
-    find,
 )
-from harness.system.storage import replace_text
 from harness.words.numbers import asked_percent, count, percent, points, span
 
 _BUCKETS = 2**64
 
 
-class RolloutStep(StrEnum):
-    """What a look decides."""
+def check_plan(plan: RolloutPlan) -> None:
+    """Refuse a plan that cannot be carried out.
 
-    PROMOTE = "promote"
-    """On to the next stage; at the last one, the student has taken over."""
-    HOLD = "hold"
-    ROLL_BACK = "roll back"
-    """All traffic to the teacher, from this look on."""
-
-
-class RolloutMode(StrEnum):
-    """Which requests go to which model."""
-
-    CANARY = "canary"
-    """Each to one: the student answers the keys in its share, the teacher the others."""
-    MIRROR = "mirror"
-    """As a canary; the teacher is asked what the student answers as well, and compared."""
-    SHADOW = "shadow"
-    """The teacher answers everything; the student is asked the keys in its share as well."""
-
-
-class RolloutStatus(StrEnum):
-    """Where a rollout stands."""
-
-    RUNNING = "running"
-    TAKEN_OVER = "taken over"
-    ROLLED_BACK = "rolled back"
-
-
-@dataclass(frozen=True)
-class RolloutStage:
-    """A share of the traffic that the student serves until it is promoted."""
-
-    share: float
-    """Above 0; 1 is all of it."""
-    least_requests: int = 1
-    """Requests of the student, for each guardrail, before it can be promoted."""
-
-
-DEFAULT_STAGES = tuple(RolloutStage(share) for share in (0.01, 0.05, 0.25, 0.5, 1.0))
-
-
-@dataclass(frozen=True)
-class RolloutPlan:
-    """What a rollout is to do; fixed before it starts."""
-
-    student: str
-    teacher: str
-    guardrails: tuple[Guardrail, ...]
-    stages: tuple[RolloutStage, ...] = DEFAULT_STAGES
-    mode: RolloutMode = RolloutMode.CANARY
-    error: float = 0.05
-    """Probability that a student beyond a limit is ever promoted, and that one within all limits
-    is ever rolled back; looked at as often as one likes."""
-
-    def check(self) -> None:
-        """Refuse a plan that cannot be carried out.
-
-        Raises:
-            UsageError: its guardrails contradict each other, or its stages are none.
-        """
-        check_guardrails(self.guardrails, mirrored=self.mode is not RolloutMode.CANARY)
-        shares = [stage.share for stage in self.stages]
-        if not shares or not shares[0] > 0 or sorted(set(shares)) != shares or shares[-1] > 1:
-            raise UsageError(
-                f"the stages {', '.join(map(asked_percent, shares)) or 'are none'}: shares of the "
-                "traffic must grow from above 0% to at most 100%",
-                next_step="for example 1%, 5%, 25%, 50%, 100%",
-            )
-        if not 0 < self.error < 1:
-            raise UsageError(f"an error of {self.error:g} is not a probability above 0 and below 1")
-        if not any(self.judged(stage) for stage in range(len(self.stages))):
-            raise UsageError(
-                "no stage can be judged: at 100% the teacher has no requests of its own",
-                next_step="put a stage below 100% before it",
-            )
-        if any(stage.least_requests < 1 for stage in self.stages):
-            raise UsageError("a stage cannot be passed on fewer than 1 request")
-
-    def judged(self, stage: int) -> tuple[Guardrail, ...]:
-        """The guardrails of a stage: at 100% the teacher has no requests of its own."""
-        alone = self.stages[stage].share >= 1
-        return tuple(one for one in self.guardrails if not (alone and one.needs_teacher))
-
-    @property
-    def breach_error(self) -> float:
-        """Of each guardrail at each stage, so that a good student's rollback has `error` in all."""
-        return self.error / sum(len(self.judged(stage)) for stage in range(len(self.stages)))
-
-
-@dataclass(frozen=True)
-class RolloutLook:
-    """One look and what it decided."""
-
-    number: int
-    stage: int
-    """Position among the plan's stages, from 0."""
-    step: RolloutStep
-    reason: str
-    findings: tuple[GuardrailFinding, ...]
-
-
-@dataclass(frozen=True)
-class RolloutState:
-    """All that a rollout has to remember: whole after every look, and enough to go on from."""
-
-    plan: RolloutPlan
-    status: RolloutStatus = RolloutStatus.RUNNING
-    stage: int = 0
-    tallies: Mapping[str, Tally] = field(default_factory=dict)
-    """By guardrail, since the stage began."""
-    looks: int = 0
-    """Number of the last look."""
-    last: RolloutLook | None = None
-    changes: tuple[RolloutLook, ...] = ()
-    """The looks that promoted or rolled back."""
-
-    @property
-    def share(self) -> float:
-        """Of the traffic that the student is to serve now."""
-        if self.status is RolloutStatus.ROLLED_BACK:
-            return 0.0
-        return self.plan.stages[self.stage].share
+    Raises:
+        UsageError: its guardrails contradict each other, or its stages are none.
+    """
+    check_guardrails(plan.guardrails, mirrored=plan.mode is not RolloutMode.CANARY)
+    shares = [stage.share for stage in plan.stages]
+    if not shares or not shares[0] > 0 or sorted(set(shares)) != shares or shares[-1] > 1:
+        raise UsageError(
+            f"the stages {', '.join(map(asked_percent, shares)) or 'are none'}: shares of the "
+            "traffic must grow from above 0% to at most 100%",
+            next_step="for example 1%, 5%, 25%, 50%, 100%",
+        )
+    if not 0 < plan.error < 1:
+        raise UsageError(f"an error of {plan.error:g} is not a probability above 0 and below 1")
+    if not any(plan.judged(stage) for stage in range(len(plan.stages))):
+        raise UsageError(
+            "no stage can be judged: at 100% the teacher has no requests of its own",
+            next_step="put a stage below 100% before it",
+        )
+    if any(stage.least_requests < 1 for stage in plan.stages):
+        raise UsageError("a stage cannot be passed on fewer than 1 request")
 
 
 def begin(plan: RolloutPlan) -> RolloutState:
@@ -167,7 +67,7 @@ def begin(plan: RolloutPlan) -> RolloutState:
     Raises:
         UsageError: the plan cannot be carried out.
     """
-    plan.check()
+    check_plan(plan)
     return RolloutState(plan)
 
 
@@ -226,44 +126,6 @@ def in_student_share(key: str, share: float, *, salt: str = "") -> bool:
     """
     digest = hashlib.blake2b(f"{salt}\0{key}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") < share * _BUCKETS
-
-
-def save_state(path: Path, state: RolloutState) -> None:
-    """Write a rollout's state, whole or not at all.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    replace_text(path, _STATE.dump_json(state, indent=2).decode() + "\n")
-
-
-def load_state(path: Path, plan: RolloutPlan | None = None) -> RolloutState:
-    """Read a rollout's state back.
-
-    Args:
-        path: where it was written.
-        plan: what it is to go on with; None for whatever it was begun with.
-
-    Raises:
-        RunFolderError: there is none, or it is damaged.
-        UsageError: it was begun with another plan.
-    """
-    try:
-        state = _STATE.validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise RunFolderError(
-            f"{path} holds no rollout that this version wrote: {error}",
-            next_step="begin the rollout anew",
-        ) from error
-    if plan is not None and plan != state.plan:
-        raise UsageError(
-            f"{path} is of a rollout with another plan, and its error holds for that alone",
-            next_step="go on with the plan that it was begun with, or begin anew",
-        )
-    return state
-
-
-_STATE = TypeAdapter(RolloutState)
 
 
 def _changed(state: RolloutState, done: RolloutLook) -> RolloutState:

@@ -2,75 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from harness.planning.routing.deployed import DeployedRouter
-from harness.planning.routing.guarantee import THRESHOLDS, CalibratedThreshold
+from harness.planning.routing.guarantee import THRESHOLDS
 from harness.planning.routing.rows import Mask, RoutedRows
 from harness.statistics.intervals import Bounds, bounds, share_bounds, side_by_side
 from harness.statistics.metrics import mean_sums
 from harness.types.estimates import Interval
+from harness.types.routing import RoutePoint, ServedModel
 
 EVERYTHING = 2.0
 """A threshold above every confidence: all rows go to the teacher."""
 _STEP = 0.05
 """Of the share routed, from one point of the curve to the next at the least."""
-
-
-@dataclass(frozen=True)
-class ServedModel:
-    """What a request costs that a model answers alone; None where it is not known."""
-
-    latency_ms: float | None = None
-    """Mean per request."""
-    usd_per_million: float | None = None
-    """Per million inferences."""
-
-
-@dataclass(frozen=True)
-class RoutePoint:
-    """A threshold, and what the router does there to rows that it was not chosen on."""
-
-    threshold: float
-    routed: Interval
-    """Share of the rows that go to the teacher."""
-    accuracy: Interval
-    kept: Interval | None
-    """The router's accuracy over the teacher's; None where that has no interval, as where the
-    teacher is hardly ever right."""
-    gained: float
-    """Share of the rows that the teacher gets right and the student would not have, of those that
-    are routed, as a share of all."""
-    lost: float
-    """The reverse: routed, and only the student would have been right."""
-    latency_ms: float | None
-    """Mean per request: the student answers first, and the teacher after it where it is asked."""
-    usd_per_million: float | None
-
-
-@dataclass(frozen=True)
-class Route:
-    """A router's threshold and its curve: what `route.json` holds."""
-
-    family: str
-    student: str
-    teacher: str
-    student_sha256: str
-    teacher_sha256: str
-    chosen: CalibratedThreshold
-    at: RoutePoint
-    """The chosen threshold on the rows held out."""
-    curve: tuple[RoutePoint, ...]
-    """From the student alone to the teacher alone, on the rows held out."""
-    held_out_rows: int
-    seed: int
-    """Of the split into calibration rows and rows held out."""
-    served: tuple[ServedModel, ServedModel]
-    """The student's and the teacher's."""
-    trials: tuple[str, str]
-    """Where their latency was measured; empty where it was not."""
-    deployed: DeployedRouter | None = None
-    """The chosen point served as one model and measured; None where it was not."""
 
 
 def point_at(

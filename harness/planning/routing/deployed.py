@@ -3,48 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from harness.planning.assessment import Assessment, assess
 from harness.study.objective import judged_latency
-from harness.types import Decision, ServiceLevelObjective, ServingConfig, TrialResult
+from harness.types import Decision, ServiceLevelObjective, TrialResult
 from harness.types.estimates import Interval
 from harness.words.labels import trial_words
 from harness.words.numbers import latency, number
 
 ROUTER_STAGE = "router"
 """Stage of the trials that measure a router; the search never reads them."""
-
-
-@dataclass(frozen=True)
-class DeployedRouter:
-    """A router that was served as one model, scored through the endpoint and load-tested."""
-
-    variant: str
-    """Of the model in front; its scores and trials are in the run's journal under this name."""
-    sha256: str
-    student_serving: ServingConfig
-    teacher_serving: ServingConfig
-    rows: int
-    """That were scored: all of the run's, calibration rows included."""
-    routed: float
-    """Share of those rows that the teacher was asked, by the server's own count."""
-    accuracy: Interval
-    """On the rows held out, as the endpoint answered them."""
-    kept: Interval | None
-    """The same over the teacher's; None where that has no interval."""
-    otherwise: int
-    """Rows that the endpoint answered with another class than the stored answers say a router
-    would: beyond a few, the models answer otherwise than when they were scored."""
-    keeps: Decision
-    """Whether what is kept is within what was promised, on the rows held out."""
-    decision: Decision
-    """On the objective: quality and load."""
-    summary: str
-    trials: tuple[str, ...]
-    """In the order they were measured; the last is what the decision rests on."""
-    routed_under_load: float | None
-    """Share of the rows sent in the last trial that the teacher was asked."""
 
 
 def keeps_promise(kept: Interval | None, keep: float) -> Decision:

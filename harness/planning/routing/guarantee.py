@@ -22,14 +22,13 @@ makes this sharper than Hoeffding's and Bentkus's bounds for rows that mostly ag
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import scipy
 from numpy.typing import NDArray
 
 from harness.errors import UsageError
 from harness.planning.routing.rows import FEWEST_ROWS, RoutedRows
+from harness.types.routing import CalibratedThreshold
 from harness.words.numbers import asked_percent, confidence, count, percent
 
 Floats = NDArray[np.float64]
@@ -46,24 +45,6 @@ _PRIOR_ROWS = 10
 """How many rows the prior variance counts for: a first stretch of rows on which both models are
 right would otherwise make the next bets the boldest, and one row that is lost take most of the
 wealth. It costs or gains power alone; the p-value is valid whatever it is."""
-
-
-@dataclass(frozen=True)
-class CalibratedThreshold:
-    """The boldest threshold whose guarantee holds."""
-
-    threshold: float
-    """A row whose confidence is below goes to the teacher."""
-    keep: float
-    """Share of the teacher's accuracy that the router keeps at least."""
-    confidence: float
-    """Probability, over the calibration rows, that it does."""
-    p_value: float
-    """Of the hypothesis that it keeps less."""
-    rows: int
-    """It was calibrated on."""
-    tested: int
-    """Thresholds, until one was not rejected."""
 
 
 def calibrate(rows: RoutedRows, *, keep: float, confidence_level: float) -> CalibratedThreshold:

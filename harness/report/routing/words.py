@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from harness.planning.routing.curve import Route
-from harness.planning.routing.deployed import DeployedRouter
 from harness.types import Decision
 from harness.types.estimates import Interval
+from harness.types.routing import DeployedRouter, Route
 from harness.words.numbers import MISSING, asked_percent, count, percent, span
 
 _KEPT = {

@@ -206,6 +206,20 @@ class Prometheus:
         answer = self._ask("query_range", query=query, **times)
         return [_series(one) for one in answer["result"]]
 
+    def value(self, query: str) -> float | None:
+        """The sum of the series that an expression gives now; None where it gives none.
+
+        Raises:
+            QueryFailure: it does not answer, or does not take the expression.
+        """
+        answer = self._ask(query=query)
+        if answer["resultType"] == "scalar":
+            values = [float(answer["result"][1])]
+        else:
+            values = [float(one["value"][1]) for one in answer["result"] if "value" in one]
+        known = [value for value in values if math.isfinite(value)]
+        return sum(known) if known else None
+
     def _ask(self, endpoint: str = "query", /, **form: str) -> Any:
         request = urllib.request.Request(  # noqa: S310  (checked in parse_prometheus)
             f"{self.url}/api/v1/{endpoint}",

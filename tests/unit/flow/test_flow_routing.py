@@ -15,9 +15,9 @@ from sample_run import MANIFEST, sample_run
 from harness.cli.main import run_command
 from harness.errors import RunFolderError, UsageError
 from harness.flow.routing import RouteRequest, read_rows, route_run
-from harness.planning.routing.curve import Route
 from harness.runs.documents import documents_of, read_document
 from harness.runs.folder import RunFolder
+from harness.types.routing import Route
 
 STUDENT, TEACHER = "topics-student-fp32", "topics-teacher-fp32"
 ROWS = 4000

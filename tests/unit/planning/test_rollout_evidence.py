@@ -9,12 +9,7 @@ import numpy as np
 import pytest
 import scipy
 
-from harness.planning.rollout.evidence import (
-    bound,
-    log_e_mean,
-    log_e_share,
-    log_e_two_shares,
-)
+from harness.planning.rollout.evidence import bound, log_e_mean, log_e_share, log_e_two_shares
 
 JEFFREYS = scipy.stats.beta(0.5, 0.5)
 

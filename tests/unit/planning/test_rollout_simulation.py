@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.planning.rollout.guardrails import BadOutcome, Comparison, Guardrail, Tally
 from harness.planning.rollout.simulation import SimulatedRollouts, Traffic, simulate
-from harness.planning.rollout.stages import (
+from harness.planning.rollout.stages import begin, look
+from harness.types.rollout import (
+    BadOutcome,
+    Comparison,
+    Guardrail,
     RolloutMode,
     RolloutPlan,
     RolloutStage,
     RolloutStatus,
-    begin,
-    look,
+    Tally,
 )
 
 ERRORS = Guardrail("errors", BadOutcome.FAILED, Comparison.LIMIT, 0.02)

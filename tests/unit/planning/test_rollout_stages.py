@@ -8,26 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.errors import DataError, RunFolderError, UsageError
-from harness.planning.rollout.guardrails import (
+from harness.errors import DataError, UsageError
+from harness.planning.rollout.guardrails import log_evidence
+from harness.planning.rollout.sizing import ExpectedShares, planned_requests
+from harness.planning.rollout.stages import begin, in_student_share, look
+from harness.runs.documents import read_document, rewrite_document, write_document
+from harness.types.rollout import (
     BadOutcome,
     Comparison,
     Guardrail,
-    Tally,
-    log_evidence,
-)
-from harness.planning.rollout.sizing import ExpectedShares, planned_requests
-from harness.planning.rollout.stages import (
     RolloutMode,
     RolloutPlan,
     RolloutStage,
+    RolloutState,
     RolloutStatus,
     RolloutStep,
-    begin,
-    in_student_share,
-    load_state,
-    look,
-    save_state,
+    Tally,
 )
 
 ERRORS = Guardrail("errors", BadOutcome.FAILED, Comparison.LIMIT, 0.02)
@@ -150,26 +146,16 @@ def test_the_whole_of_the_traffic_is_still_watched_where_it_can_be() -> None:
 
 def test_a_state_is_the_same_after_a_restart(tmp_path: Path) -> None:
     """Written after each look and read back; a look that is repeated counts once."""
-    path = tmp_path / "rollout.json"
-    kept, restarted = begin(PLAN), begin(PLAN)
+    path = write_document(tmp_path, "rollout", begin(PLAN))
+    kept = begin(PLAN)
     for number, observed in enumerate([{}, GOOD, {"errors": Tally(1, 50)}, GOOD, GOOD], start=1):
         kept = look(kept, number, observed)
-        save_state(path, restarted)
-        restarted = look(load_state(path, PLAN), number, observed)
-        save_state(path, restarted)
-        restarted = look(load_state(path), number, observed)
-    assert restarted == kept
+        for _ in range(2):
+            restarted = read_document(tmp_path, "rollout", RolloutState)
+            assert restarted is not None
+            rewrite_document(path, look(restarted, number, observed))
+    assert read_document(tmp_path, "rollout", RolloutState) == kept
     assert kept.looks == 5
-
-
-def test_a_state_of_another_plan_or_none_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "rollout.json"
-    save_state(path, begin(PLAN))
-    with pytest.raises(UsageError, match="another plan"):
-        load_state(path, replace(PLAN, error=0.2))
-    path.write_text(path.read_text()[:200])
-    with pytest.raises(RunFolderError, match="holds no rollout"):
-        load_state(path)
 
 
 def test_looks_come_one_after_the_other() -> None:

@@ -9,9 +9,10 @@ import pytest
 import scipy
 
 from harness.errors import DataError, UsageError
-from harness.planning.routing.curve import EVERYTHING, ServedModel, curve_of, point_at
+from harness.planning.routing.curve import EVERYTHING, curve_of, point_at
 from harness.planning.routing.guarantee import THRESHOLDS, calibrate, keeps_less_p_value
 from harness.planning.routing.rows import RoutedRows, confidence_of, split_rows
+from harness.types.routing import ServedModel
 
 KNOWN = ServedModel(10.0, 1.0), ServedModel(40.0, 8.0)
 
