@@ -33,7 +33,7 @@ from harness.types.rollout import RolloutMode, RolloutTraffic
 
 
 @dataclass(frozen=True)
-class PlanOptions:
+class RolloutPlanOptions:
     """What the student is held to, stage by stage."""
 
     student: Annotated[
@@ -85,7 +85,7 @@ class PlanOptions:
 
 
 @dataclass(frozen=True)
-class TrafficOptions:
+class RolloutTrafficOptions:
     """What is sent."""
 
     requests: Annotated[int, typer.Option(min=1, help="Requests of a look.")] = 500
@@ -109,8 +109,8 @@ class TrafficOptions:
 def rollout(
     run_folder: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
     *,
-    plan: PlanOptions,
-    traffic: TrafficOptions,
+    plan: RolloutPlanOptions,
+    traffic: RolloutTrafficOptions,
     repository: Repository = DEFAULT_REPOSITORY,
     cpus_server: CpusServer = None,
     resume: Annotated[
@@ -152,7 +152,7 @@ def rollout(
     return EXIT_CODES[record.decision]
 
 
-def _request(plan: PlanOptions, traffic: TrafficOptions) -> RolloutRequest:
+def _request(plan: RolloutPlanOptions, traffic: RolloutTrafficOptions) -> RolloutRequest:
     """What was asked for.
 
     Raises:

@@ -182,7 +182,7 @@ def unload_router(control: ModelLoader, router: Router) -> None:
 
 
 @dataclass(frozen=True)
-class Split:
+class TrafficSplitter:
     """A rollout's split of the traffic between two models, as one servable model."""
 
     variant: ModelVariant
@@ -211,7 +211,7 @@ class Split:
         )
 
 
-def make_split(pair: ServedPair, *, mode: str, salt: str) -> Split:
+def make_split(pair: ServedPair, *, mode: str, salt: str) -> TrafficSplitter:
     """Describe a split; nothing is written.
 
     Raises:
@@ -230,10 +230,10 @@ def make_split(pair: ServedPair, *, mode: str, salt: str) -> Split:
             TensorSpec(MODEL_MS, "FP32", (2,)),
         ),
     )
-    return Split(variant, pair, mode, salt)
+    return TrafficSplitter(variant, pair, mode, salt)
 
 
-def write_split(split: Split, share: float) -> None:
+def write_split(split: TrafficSplitter, share: float) -> None:
     """Write the split's folder into the model repository.
 
     Raises:
@@ -243,7 +243,7 @@ def write_split(split: Split, share: float) -> None:
     write_python_model(repository, split.config(share), _SOURCES / _SPLIT)
 
 
-def load_split(control: ModelLoader, split: Split, share: float) -> None:
+def load_split(control: ModelLoader, split: TrafficSplitter, share: float) -> None:
     """Load the split with a share, in place of the one before.
 
     Triton answers by the former one until the new one is ready, so no request is lost; when this

@@ -202,7 +202,8 @@ class Risk:
     """Something that whoever signs should know."""
 
     kind: str
-    """undecided, invalid, unconfirmed, extrapolated, small sample, slice, machine, other."""
+    """undecided, invalid, unconfirmed, extrapolated, small sample, slice, machine, router, rollout,
+    other."""
     text: str
     run: str = ""
     trial_id: str = ""

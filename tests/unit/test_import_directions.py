@@ -39,11 +39,8 @@ ALLOWED = {
 
 
 def modules() -> list[Path]:
-    served = {
-        "backends",
-        "ensemble_models",
-        "router_models",
-    }  # run by Triton, in its own environment
+    # Run by Triton, in its own environment.
+    served = {"backends", "ensemble_models", "router_models"}
     return sorted(path for path in HARNESS.rglob("*.py") if not served & set(path.parts))
 
 

@@ -11,15 +11,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.flow.review.routers import router_candidates
 from harness.metrics import COST
 from harness.planning.cost.costs import leading_instance
 from harness.report.cost.words import basis, bounded, machines, paid_back, returned
+from harness.report.rollout.words import outcome_words
+from harness.report.routing.words import deployed_words
 from harness.runs.documents import read_document
+from harness.types import Decision
 from harness.types.autoscaling import AutoscalePlan
 from harness.types.capacity import CapacityPlan, DeploymentPlan
 from harness.types.costs import CostReport, Saving, VariantCost
 from harness.types.losses import Estimate
 from harness.types.review import DecisionCandidate, Figure, FigureBasis, PlannedFact, Risk
+from harness.types.rollout import RolloutRecord, RolloutStatus
 from harness.types.routing import Route
 from harness.words.numbers import asked, asked_percent, count, percent, span
 
@@ -146,7 +151,36 @@ def _of_route(route: Route, run: str) -> Contribution:
         f"asked: {asked_percent(route.chosen.keep)}",
         run,
     )
-    return Contribution(facts=((route.family, fact),))
+    facts = [(route.family, fact)]
+    risks = []
+    found = route.deployed
+    if found is None:
+        told = "the router was not served (harness route --serve): what it keeps is predicted"
+        risks.append(Risk("router", told, run))
+    else:
+        deployed = PlannedFact(
+            "Router", f"{found.variant}, as deployed", deployed_words(route, found), run
+        )
+        facts.append((route.family, deployed))
+        if found.keeps is Decision.FAIL:
+            kept = f"{found.variant} keeps less of the teacher's accuracy than was promised"
+            risks.append(Risk("router", kept, run))
+    return Contribution(
+        candidates=tuple((route.family, one) for one in router_candidates(route, run)),
+        facts=tuple(facts),
+        risks=tuple((route.family, risk) for risk in risks),
+    )
+
+
+def _of_rollout(record: RolloutRecord, run: str) -> Contribution:
+    """Where a rollout stands, and why; one that did not end well is a risk."""
+    plan = record.plan
+    name = f"{plan.student} in place of {plan.teacher}, {plan.mode}"
+    fact = PlannedFact("Rollout", name, outcome_words(record), run)
+    risks: tuple[tuple[str, Risk], ...] = ()
+    if record.state.status is not RolloutStatus.TAKEN_OVER:
+        risks = ((record.family, Risk("rollout", outcome_words(record), run)),)
+    return Contribution(facts=((record.family, fact),), risks=risks)
 
 
 def _of_cost(report: CostReport, run: str) -> Contribution:
@@ -239,5 +273,6 @@ CONTRIBUTORS: list[Contributor] = [
     Contributor("cost", CostReport, _of_cost),
     Contributor("autoscale", AutoscalePlan, _of_autoscaling),
     Contributor("route", Route, _of_route),
+    Contributor("rollout", RolloutRecord, _of_rollout),
 ]
 """Every kind that is known."""

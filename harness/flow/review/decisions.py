@@ -12,11 +12,9 @@ from pathlib import Path
 
 from harness.errors import UsageError
 from harness.flow.review.contributions import Contributions, contributions_of
+from harness.flow.review.figures import hard_limits, load_figures
 from harness.flow.review.releases import check_measured, machine_of, rows_of
-from harness.hdr import UNBOUNDED_MS
 from harness.metrics import COST, metric_named
-from harness.planning.assessment import assess, quality_findings
-from harness.planning.clauses import Judgement, measure
 from harness.planning.review.comparison import first_answer_s
 from harness.planning.review.front import SharedDraws, shared_share_draws
 from harness.planning.review.matrix import FamilyEvidence, matrix_of
@@ -39,7 +37,6 @@ from harness.types.review import (
     DecisionMatrix,
     DecisionReview,
     Figure,
-    FigureBasis,
     HardLimit,
     Risk,
 )
@@ -208,7 +205,7 @@ def _candidate(part: _Part, variant: ModelVariant, name: str) -> DecisionCandida
         role=variant.role,
         figures=(
             *_quality(part, variant),
-            *_load(part, best),
+            *load_figures(part.family, best, str(part.folder)),
             *_added(part, variant),
             *_artefact(part, variant),
         ),
@@ -251,29 +248,6 @@ def _quality(part: _Part, variant: ModelVariant) -> Iterator[Figure]:
         yield Figure(metric, estimate, str(part.folder), relative=relative, note=note)
 
 
-def _load(part: _Part, best: TrialResult | None) -> Iterator[Figure]:
-    """At the variant's best trial: what it would be deployed as."""
-    if best is None:
-        return
-    pricing = best.pricing
-    for name in dict.fromkeys([*part.family.judged_latencies, "throughput", COST]):
-        found = measure(metric_named(name), best)
-        if found is None or found.value >= UNBOUNDED_MS:
-            continue
-        known = found.interval
-        high = known.high if known and known.high < UNBOUNDED_MS else None
-        estimate = Estimate(found.value, known.low if known else None, high)
-        elsewhere = name == COST and pricing is not None and pricing.is_estimate
-        yield Figure(
-            name,
-            estimate,
-            str(part.folder),
-            best.trial.trial_id,
-            basis=FigureBasis.ESTIMATE if elsewhere else FigureBasis.MEASURED,
-            note=f"on {pricing.instance}" if name == COST and pricing is not None else "",
-        )
-
-
 def _artefact(part: _Part, variant: ModelVariant) -> Iterator[Figure]:
     if variant.size_bytes is not None:
         megabytes = variant.size_bytes / 1e6
@@ -286,32 +260,19 @@ def _artefact(part: _Part, variant: ModelVariant) -> Iterator[Figure]:
 
 
 def _limits(part: _Part, variant: ModelVariant, best: TrialResult | None) -> Iterator[HardLimit]:
-    """Every clause of the objective: by the house's rule, on intervals."""
-    slo = part.family.objective
-    if slo is None:
-        return
-    teacher, own = _teacher(part), _scores(part, variant.name)
-    for finding in quality_findings(slo, own, _scores(part, teacher) if teacher else ()):
-        yield _limit(finding)
-    loads = [one for one in slo.constraints if not metric_named(one.metric).is_quality]
-    if best is None:
-        measured = part.family.trials_of(variant.name)
-        decision = Decision.INVALID if measured else Decision.UNDECIDED
-        reason = "no valid trial" if measured else "not load-tested"
-        for clause in loads:
-            yield HardLimit(clause.text, clause.metric, decision, reason)
-        return
-    for finding in assess(slo, best).findings:
-        yield _limit(finding, best.trial.trial_id)
+    """Every clause of the objective, judged for a variant."""
+    teacher = _teacher(part)
+    return hard_limits(
+        part.family,
+        _scores(part, variant.name),
+        _scores(part, teacher) if teacher else (),
+        best,
+        measured=bool(part.family.trials_of(variant.name)),
+    )
 
 
 def _scores(part: _Part, variant: str) -> tuple[QualityScore, ...]:
     return tuple(score for score in part.family.scores if score.variant == variant)
-
-
-def _limit(finding: Judgement, trial_id: str = "") -> HardLimit:
-    clause = finding.constraint
-    return HardLimit(clause.text, clause.metric, finding.decision, finding.reason, trial_id)
 
 
 def _shared_draws(part: _Part, metrics: Sequence[str], seed: int) -> SharedDraws:

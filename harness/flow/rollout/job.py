@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.errors import RunFolderError, UsageError
 from harness.flow.options import RunSettings
-from harness.flow.rollout.traffic import ClientSplit, RouterSplit, RowTraffic, TrafficSplit
+from harness.flow.rollout.traffic import ClientSplit, RouterSplit, RowTraffic, SplitsTraffic
 from harness.flow.routing import chosen_student, chosen_teacher
 from harness.flow.served_pair import PairAtWork, serve_pair, study_of
 from harness.planning.rollout.asked import OwnCounters, agreement_guardrail, guardrails_of
@@ -229,7 +229,7 @@ def _traffic(
         TritonClient(work.served.site.server.endpoint) as client,
     ):
         work.pair.load(client)
-        split: TrafficSplit = ClientSplit(client, work.pair, plan.mode, salt)
+        split: SplitsTraffic = ClientSplit(client, work.pair, plan.mode, salt)
         if record.traffic.through_router:
             model = make_split(work.pair, mode=plan.mode, salt=salt)
             write_split(model, 0.0)
@@ -240,7 +240,7 @@ def _traffic(
 class _CheckedTraffic(RowTraffic):
     """Traffic that ends with the server's own error where the server died."""
 
-    def __init__(self, split: TrafficSplit, work: PairAtWork, record: RolloutRecord) -> None:
+    def __init__(self, split: SplitsTraffic, work: PairAtWork, record: RolloutRecord) -> None:
         super().__init__(split, work.dataset, work.pair, record.traffic)
         self._server = work.served.site.server
 

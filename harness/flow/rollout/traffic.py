@@ -28,7 +28,7 @@ from harness.serving.router import (
     OTHER,
     SERVED_BY,
     ServedPair,
-    Split,
+    TrafficSplitter,
     load_split,
 )
 from harness.tasks.classification.rows import LabelledDataset
@@ -49,7 +49,7 @@ class ModelAnswer:
 
 
 @dataclass(frozen=True)
-class Answer:
+class SplitAnswer:
     """What both did."""
 
     teacher: ModelAnswer
@@ -57,7 +57,7 @@ class Answer:
     served_by_student: bool
 
 
-class TrafficSplit(Protocol):
+class SplitsTraffic(Protocol):
     """Whatever sends a request to the one model, to the other, or to both."""
 
     def set_share(self, share: float) -> None:
@@ -68,7 +68,7 @@ class TrafficSplit(Protocol):
         """
         ...
 
-    def ask(self, inputs: Inputs, key: str) -> Answer:
+    def ask(self, inputs: Inputs, key: str) -> SplitAnswer:
         """Send one request; a failure is part of the answer."""
         ...
 
@@ -80,7 +80,7 @@ class RouterSplit:
     client waits for the slower; then each model's own time inside the server counts.
     """
 
-    def __init__(self, client: TritonClient, split: Split) -> None:
+    def __init__(self, client: TritonClient, split: TrafficSplitter) -> None:
         self._client = client
         self._split = split
         self._teacher = ClientSplit(client, split.pair, RolloutMode.MIRROR, split.salt)
@@ -91,7 +91,7 @@ class RouterSplit:
         load_split(self._client, self._split, share)
         self._share = share
 
-    def ask(self, inputs: Inputs, key: str) -> Answer:
+    def ask(self, inputs: Inputs, key: str) -> SplitAnswer:
         """Ask the model in front."""
         began = time.monotonic()
         name = self._split.variant.name
@@ -110,9 +110,9 @@ class RouterSplit:
         if self._split.mode == RolloutMode.CANARY:
             which = _STUDENT if by_student else _TEACHER
             found[which] = ModelAnswer(True, waited_ms, logits)
-        return Answer(found[_TEACHER], found[_STUDENT], by_student)
+        return SplitAnswer(found[_TEACHER], found[_STUDENT], by_student)
 
-    def _failed(self, inputs: Inputs, key: str) -> Answer:
+    def _failed(self, inputs: Inputs, key: str) -> SplitAnswer:
         """The model that was to answer the key failed; of a copy nothing is known.
 
         A failure of the student stays in the comparison: the same rows are asked of the teacher
@@ -122,8 +122,8 @@ class RouterSplit:
         if chosen and self._split.mode != RolloutMode.SHADOW:
             compared = self._split.mode == RolloutMode.MIRROR
             teacher = self._teacher.ask_teacher(inputs) if compared else ModelAnswer()
-            return Answer(teacher, ModelAnswer(asked=True), served_by_student=True)
-        return Answer(ModelAnswer(asked=True), ModelAnswer(), served_by_student=False)
+            return SplitAnswer(teacher, ModelAnswer(asked=True), served_by_student=True)
+        return SplitAnswer(ModelAnswer(asked=True), ModelAnswer(), served_by_student=False)
 
 
 def _model_answer(took_ms: float, logits: NDArray[Any]) -> ModelAnswer:
@@ -150,13 +150,13 @@ class ClientSplit:
         """Send the student this share of the keys from now on."""
         self._share = share
 
-    def ask(self, inputs: Inputs, key: str) -> Answer:
+    def ask(self, inputs: Inputs, key: str) -> SplitAnswer:
         """Ask whom the key goes to."""
         chosen = in_student_share(key, self._share, salt=self._salt)
         student = self._ask_student(inputs) if chosen else ModelAnswer()
         to_teacher = not chosen or self._mode is not RolloutMode.CANARY
         teacher = self.ask_teacher(inputs) if to_teacher else ModelAnswer()
-        return Answer(teacher, student, chosen and self._mode is not RolloutMode.SHADOW)
+        return SplitAnswer(teacher, student, chosen and self._mode is not RolloutMode.SHADOW)
 
     def _ask_student(self, inputs: Inputs) -> ModelAnswer:
         return self._ask(self._pair.student.name, inputs, list(range(len(self._pair.columns))))
@@ -181,7 +181,7 @@ class RowTraffic:
 
     def __init__(
         self,
-        split: TrafficSplit,
+        split: SplitsTraffic,
         dataset: LabelledDataset,
         pair: ServedPair,
         traffic: RolloutTraffic,
@@ -228,7 +228,7 @@ class RowTraffic:
         )
         return found, sum(one.served_by_student for one in answers)
 
-    def _ask(self, row: int, user: int) -> Answer:
+    def _ask(self, row: int, user: int) -> SplitAnswer:
         inputs, place = self._places[row]
         own = {
             spec.name: inputs[spec.name][place : place + 1].astype(spec.datatype.lower())
