@@ -22,6 +22,7 @@ from harness.flow.trial import TrialRunner
 from harness.load.generators.pool import LoadGenerators
 from harness.load.requests.payloads import write_payloads
 from harness.planning.decision import judge_quality
+from harness.planning.dialogue import after_longer_warm_up
 from harness.planning.routing.curve import accuracy_of, kept_share
 from harness.planning.routing.deployed import ROUTER_STAGE, judge_router, keeps_promise
 from harness.planning.routing.rows import RoutedRows, split_places
@@ -259,8 +260,8 @@ def _load_test(
     shares: list[float | None] = []
     for number, trial in enumerate(trials_of(router, work, results), start=1):
         settings.progress(Progress("router", number, 1 + MOST_TRIALS, trial.trial_id))
-        known = kept.journal.trials.get(trial.trial_id)
-        if known is not None and known.sha256 == router.variant.sha256:
+        known = _known(kept, trial, router)
+        if known is not None:
             measured.append(known)
             shares.append(None)
         else:
@@ -270,6 +271,15 @@ def _load_test(
             break
     settings.progress(Progress("router", 1 + MOST_TRIALS, 1 + MOST_TRIALS, "measured"))
     return measured, shares
+
+
+def _known(kept: RunFolder, trial: Trial, router: Router) -> TrialResult | None:
+    """The valid result of a trial, or of its repetition after a longer warm-up; None without."""
+    found = kept.journal.trials.get(trial.trial_id)
+    if found is not None and (steadier := after_longer_warm_up(found)) is not None:
+        found = kept.journal.trials.get(steadier.trial_id)
+    usable = found is not None and found.valid and found.sha256 == router.variant.sha256
+    return found if usable else None
 
 
 def trials_of(router: Router, work: PairAtWork, results: FamilyResults) -> list[Trial]:

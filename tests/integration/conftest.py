@@ -22,6 +22,7 @@ from harness.types import WireProtocol
 from tests.held_up import unhurried
 from tests.kept_graphs import kept_graphs
 from tests.local_study import HARMLESS, add_language_model_family, write_local_study
+from tests.routed_study import write_routed_study
 
 LONGEST = (
     *("test_main_job", "test_load_faults", "test_load_generators", "test_commands"),
@@ -98,6 +99,23 @@ def local_study(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     folder = tmp_path_factory.mktemp("local") / "study"
     shutil.copytree(exported, folder)
     return folder / "study.yaml"
+
+
+@pytest.fixture(scope="session")
+def routed(tmp_path_factory: pytest.TempPathFactory, server_environment: object) -> Path:
+    """A teacher and three students, exported and scored once for all test processes.
+
+    The folder has `repository`, the models, and `scored`, the run; tests work on a copy of the run.
+    """
+    folder = run_folder(tmp_path_factory) / "routed"
+    with FileLock(folder.with_suffix(".lock")):
+        if not (folder / "scored" / "manifest.json").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            study, repository = write_routed_study(folder), folder / "repository"
+            scored = ["evaluate", str(study), "--out", str(folder / "scored")]
+            assert run_command([*scored, "--repository", str(repository)]) == 0
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,9 @@ def judge_router(
         return Decision.PASS, f"The router meets the objective: {load}; it {why}."
     if last.decision is Decision.PASS:
         return decided, f"The router's load passes ({load}), but its quality does not: it {why}."
-    return last.decision, f"The router does not pass: {load}, {last.reason}; it {why}."
+    failed = last.decision is Decision.FAIL
+    opening = "The router fails" if failed else "Whether the router passes is undecided"
+    return last.decision, f"{opening}: {load}, {last.reason}; it {why}."
 
 
 def _load_words(slo: ServiceLevelObjective, last: Assessment) -> str:
