@@ -19,6 +19,8 @@ from tests.row_studies import bare_logits
 from tests.tiny_models import LINES, make_alike, make_classifier
 
 ROWS = 240
+LONGEST = 48
+"""Tokens that a text may have; no text has as many."""
 TEACHER = "teacher"
 STUDENTS = {"fair": 0.1, "poor": 0.4}
 """By student the noise on its head: right on about 81 and 48% of the rows."""
@@ -51,8 +53,8 @@ def write_routed_study(folder: Path) -> Path:
                 "task": {
                     "kind": "sequence-classification",
                     "data": {"source": "jsonl", "path": "rows.jsonl"},
-                    "max_length": 24,
-                    "length_buckets": [8, 24],
+                    "max_length": LONGEST,
+                    "length_buckets": [12, LONGEST],
                 },
                 "models": [
                     {"name": name, "role": role, "checkpoint": f"./{name}"}

@@ -67,7 +67,8 @@ class RolloutPlanOptions:
         list[str],
         typer.Option(
             help="Guardrail on two counters: 'NAME < 2%; bad: PROMQL; all: PROMQL'; may be "
-            "repeated.",
+            "repeated. No series is no data: write 'sum(x) or vector(0)' for a counter that "
+            "begins with its first increase.",
             show_default=False,
         ),
     ] = field(default_factory=list)

@@ -27,7 +27,7 @@ from harness.serving.router import ServedPair, load_router, make_router, write_r
 from harness.types import Decision, ServingConfig
 from harness.types.routing import DeployedRouter, Route
 from tests.held_up import unhurried
-from tests.routed_study import ROWS, STUDENTS_ORDER, TEACHER, bare_answers
+from tests.routed_study import LONGEST, ROWS, STUDENTS_ORDER, TEACHER, bare_answers, texts
 
 pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("server_environment", "undisturbed")]
 
@@ -178,13 +178,11 @@ def payloads(routed: Path, rows: int) -> dict[str, np.ndarray]:
     """The tensors of the first texts, as the bare tokenizer makes them."""
     import transformers
 
-    from tests.routed_study import texts
-
     tokenizer = transformers.AutoTokenizer.from_pretrained(routed / TEACHER)
     encoded = tokenizer(
         texts()[:rows],
         truncation=True,
-        max_length=24,
+        max_length=LONGEST,
         padding="max_length",
         return_token_type_ids=True,
         return_tensors="np",

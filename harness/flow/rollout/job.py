@@ -332,8 +332,7 @@ def _read(prometheus: Prometheus | None, counters: Sequence[OwnCounters]) -> Rea
             bad, all_ = prometheus.value(one.bad), prometheus.value(one.all)
         except QueryFailure:
             bad = all_ = None
-        # A counter that nothing has increased yet has no series: none bad, where others are.
-        found[one.guardrail] = None if all_ is None else (bad or 0.0, all_)
+        found[one.guardrail] = None if bad is None or all_ is None else (bad, all_)
     return found
 
 

@@ -12,8 +12,8 @@ from harness.types import Constraint, ServiceLevelObjective
 from harness.types.rollout import BadOutcome, Comparison, Guardrail, RolloutMode, RolloutStage
 
 _OWN = re.compile(
-    r"\s*(?P<name>[\w .-]+?)\s*<\s*(?P<limit>[^;%]+)(?P<percent>%?)\s*;\s*bad:\s*(?P<bad>.+?)\s*;"
-    r"\s*all:\s*(?P<all>.+?)\s*",
+    r"\s*(?P<name>[\w .-]+?)\s*<\s*(?P<limit>[^;%]+)(?P<percent>%?)\s*;\s*bad:\s*(?P<bad>\S.*?)\s*;"
+    r"\s*all:\s*(?P<all>\S.*?)\s*",
     re.DOTALL,
 )
 _BELOW = {"<", "<="}

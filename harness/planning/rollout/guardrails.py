@@ -153,7 +153,7 @@ def _own_problems(one: Guardrail, *, mirrored: bool) -> Iterator[str]:
     if one.needs_pairs and not mirrored:
         yield (
             f"'{one.name}': it compares two answers to one request, and no request goes to both "
-            "models (shadow mode does that)"
+            "models (the modes mirror and shadow do that)"
         )
 
 

@@ -20,6 +20,7 @@ from dataclasses import replace
 from harness.errors import UsageError
 from harness.planning.rollout.guardrails import check_guardrails, find
 from harness.types.rollout import (
+    BadOutcome,
     Comparison,
     Guardrail,
     GuardrailFinding,
@@ -31,7 +32,7 @@ from harness.types.rollout import (
     RolloutStep,
     Tally,
 )
-from harness.words.numbers import asked_percent, count, percent, points, span
+from harness.words.numbers import asked_percent, count, latency, percent, points, span
 
 _BUCKETS = 2**64
 
@@ -169,17 +170,28 @@ def _decide(
 
 
 def _words(guardrail: Guardrail, finding: GuardrailFinding) -> str:
-    """`errors 0.4% (0.1-0.9%), limit 1%, 2,000 requests`."""
+    """`errors: 0.4% failed (0.1-0.9%), limit 1%, 2,000 requests`."""
     if finding.value is None:
         return f"{guardrail.name}: no requests"
     limit = guardrail.alarm if finding.breaches else guardrail.limit
     value, low, high = finding.value.value, finding.value.low, finding.value.high
-    if guardrail.comparison is Comparison.LIMIT:
-        shown = f"{percent(value)} ({span(percent(low), percent(high))})"
-        limit_words = asked_percent(limit)
-    else:
-        interval = span(points(low).removesuffix(" points"), points(high))
-        shown = f"{points(value)} against the teacher ({interval})"
-        limit_words = points(limit)
     requests = f"{count(finding.requests)} requests"
-    return f"{guardrail.name} {shown}, limit {limit_words}, {requests}"
+    if guardrail.comparison is Comparison.LIMIT:
+        shown = f"{percent(value)} {_bad_words(guardrail)} ({span(percent(low), percent(high))})"
+        return f"{guardrail.name}: {shown}, limit {asked_percent(limit)}, {requests}"
+    times = "" if guardrail.factor == 1 else f"{guardrail.factor:.4g} times "
+    interval = span(points(low).removesuffix(" points"), points(high))
+    shown = f"share {_bad_words(guardrail)} less {times}the teacher's {points(value)} ({interval})"
+    return f"{guardrail.name}: {shown}, limit {points(limit)}, {requests}"
+
+
+def _bad_words(guardrail: Guardrail) -> str:
+    """What a bad request is, after a share of them."""
+    if guardrail.outcome is BadOutcome.SLOW:
+        return f"not within {latency(guardrail.bound_ms)}"
+    return {
+        BadOutcome.FAILED: "failed",
+        BadOutcome.DISAGREES: "answered otherwise than by the teacher",
+        BadOutcome.WRONG: "wrong",
+        BadOutcome.OWN: "bad",
+    }[guardrail.outcome]

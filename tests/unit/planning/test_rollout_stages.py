@@ -47,7 +47,9 @@ def test_a_good_student_goes_through_every_stage() -> None:
     assert shares == [0.01, 0.05, 0.25, 0.5, 1.0]
     assert state.status is RolloutStatus.TAKEN_OVER
     assert [one.step for one in state.changes] == [RolloutStep.PROMOTE] * 5
-    assert state.changes[0].reason.startswith("certainly within every limit: errors 0.10% (")
+    assert state.changes[0].reason.startswith(
+        "certainly within every limit: errors: 0.10% failed ("
+    )
 
 
 def test_a_look_gives_the_share_its_bounds_and_the_limit_in_words() -> None:
@@ -60,7 +62,8 @@ def test_a_look_gives_the_share_its_bounds_and_the_limit_in_words() -> None:
     assert finding.value.value == 0.15
     assert 0.1 < finding.value.low < 0.15 < finding.value.high < 0.2
     assert state.last.reason == (
-        "certainly beyond the limit: errors 15.0% (11.8\u201317.8%), limit 2%, 2,000 requests"
+        "certainly beyond the limit: "
+        "errors: 15.0% failed (11.8\u201317.8%), limit 2%, 2,000 requests"
     )
 
 
@@ -84,7 +87,9 @@ def test_one_bad_guardrail_is_enough_and_a_promotion_wants_all() -> None:
     state = look(begin(PLAN), 1, undecided)
     assert state.last is not None
     assert (state.stage, state.last.step) == (0, RolloutStep.HOLD)
-    assert state.last.reason.startswith("not certain yet: refunds +1.33 points against the teacher")
+    assert state.last.reason.startswith(
+        "not certain yet: refunds: share bad less the teacher's +1.33 points ("
+    )
 
 
 @pytest.mark.parametrize(
