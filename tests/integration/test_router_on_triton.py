@@ -105,8 +105,9 @@ def test_it_is_load_tested_as_deployed_and_the_search_never_reads_it(
     own = [each for each in stored.trials if each.trial.variant == ROUTER]
     assert {(each.trial.stage, each.sha256) for each in own} == {("router", one.sha256)}
     trial = next(each for each in own if each.trial.trial_id == one.trials[-1])
-    assert trial.completed > 0
-    assert trial.inferences == 4 * trial.completed
+    assert trial.requests > 0
+    assert trial.failures == 0
+    assert trial.throughput_inferences_per_s == pytest.approx(4 * trial.throughput_requests_per_s)
     # Payloads are drawn from all rows, so the teacher is asked about as many of them.
     assert one.routed_under_load == pytest.approx(one.routed, abs=0.15)
     assert one.decision is Decision.PASS

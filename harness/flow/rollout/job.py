@@ -26,6 +26,7 @@ from harness.planning.rollout.outcomes import (
 from harness.planning.rollout.sizing import planned_requests
 from harness.planning.rollout.stages import begin, check_plan, look
 from harness.quality.collection import read_outcomes
+from harness.report.rollout.words import sizes_words
 from harness.report.selection import FamilyResults
 from harness.runs.documents import (
     documents_of,
@@ -267,11 +268,15 @@ class _Rollout:
         self._traffic = traffic
         self._request = request
         self._settings = settings
+        self._last = record.state.looks + request.most_looks
 
     def run(self) -> RolloutRecord:
         """Take looks until the student has taken over, was rolled back, or there were enough."""
         share = self._record.state.share
         self._traffic.set_share(share)
+        if not self._record.state.looks:
+            planned = "; ".join(sizes_words(self._record))
+            self._settings.progress(Progress("rollout", 0, self._last, planned))
         for _ in range(self._request.most_looks):
             if self._record.state.status is not RolloutStatus.RUNNING:
                 break
@@ -309,8 +314,7 @@ class _Rollout:
         rewrite_document(self._path, self._record)
         stage = self._record.plan.stages[state.last.stage]
         note = f"{stage.share:.4g} of the traffic: {state.last.step}, {state.last.reason}"
-        total = max(number, self._request.most_looks)
-        self._settings.progress(Progress("rollout", number, total, note))
+        self._settings.progress(Progress("rollout", number, self._last, note))
 
     def _check_rollback(self) -> None:
         """Whether the student still answers anything."""
