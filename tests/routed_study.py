@@ -8,6 +8,7 @@ another order than the teacher.
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,7 @@ def write_routed_study(folder: Path) -> Path:
     return path
 
 
+@cache
 def bare_answers(folder: Path, name: str) -> NDArray[np.float64]:
     """What the checkpoint alone answers to each text, in the students' order, (rows, classes)."""
     found = bare_logits(folder / name, texts())
