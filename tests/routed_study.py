@@ -7,20 +7,18 @@ another order than the teacher.
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
-from tests.local_study import HARMLESS, LABELS
+from tests.local_study import HARMLESS, LABELS, write_rows, write_study
 from tests.row_studies import bare_logits
 from tests.tiny_models import LINES, make_alike, make_classifier
 
 ROWS = 240
-LONGEST = 48
+LONGEST = 32
 """Tokens that a text may have; no text has as many."""
 TEACHER = "teacher"
 STUDENTS = {"fair": 0.1, "poor": 0.4}
@@ -42,42 +40,30 @@ def write_routed_study(folder: Path) -> Path:
     for name, noise in STUDENTS.items():
         make_alike(folder / name, folder / TEACHER, order=STUDENTS_ORDER, noise=noise)
     labels = bare_logits(folder / TEACHER, texts()).argmax(axis=1)
-    with (folder / "rows.jsonl").open("w") as file:
-        for text, label in zip(texts(), labels.tolist(), strict=True):
-            file.write(json.dumps({"text": text, "label": LABELS[label]}) + "\n")
-    document = {
-        "name": "routed",
-        "objective": f"{HARMLESS}, accuracy >= 70% of teacher",
-        "families": [
-            {
-                "name": "texts",
-                "task": {
-                    "kind": "sequence-classification",
-                    "data": {"source": "jsonl", "path": "rows.jsonl"},
-                    "max_length": LONGEST,
-                    "length_buckets": [12, LONGEST],
-                },
-                "models": [
-                    {"name": name, "role": role, "checkpoint": f"./{name}"}
-                    for name, role in {
-                        TEACHER: "teacher",
-                        **dict.fromkeys(STUDENTS, "student"),
-                    }.items()
-                ],
-            }
-        ],
-        "serving": {"max_batch_sizes": [4], "instance_counts": [1]},
-        "traffic": {
-            "protocols": ["http"],
-            "client_batch_sizes": [4],
-            "concurrencies": [2],
-            "duration_s": 0.5,
-            "warmup_s": 0.1,
-        },
+    rows = [
+        {"text": text, "label": LABELS[label]}
+        for text, label in zip(texts(), labels.tolist(), strict=True)
+    ]
+    write_rows(folder / "rows.jsonl", rows)
+    task = {
+        "kind": "sequence-classification",
+        "data": {"source": "jsonl", "path": "rows.jsonl"},
+        "max_length": LONGEST,
+        "length_buckets": [12, LONGEST],
     }
-    path = folder / "study.yaml"
-    path.write_text(yaml.safe_dump(document))
-    return path
+    roles = {TEACHER: "teacher", **dict.fromkeys(STUDENTS, "student")}
+    models = [
+        {"name": name, "role": role, "checkpoint": f"./{name}"} for name, role in roles.items()
+    ]
+    return write_study(
+        folder,
+        "routed",
+        [{"name": "texts", "task": task, "models": models}],
+        protocols=["http"],
+        batches=[4],
+        objective=f"{HARMLESS}, accuracy >= 70% of teacher",
+        serving={"max_batch_sizes": [4], "instance_counts": [1]},
+    )
 
 
 @cache

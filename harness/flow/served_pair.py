@@ -82,12 +82,12 @@ def serve_pair(
     run = read_run(folder)
     study = study_of(run, folder)
     environment = ensure_server_environment(settings.progress)
+    own = [one for one in study.families if one.name == results.name]
     (family,) = prepare(
-        study,
+        study.model_copy(update={"families": own}),
         repository=settings.repository,
         progress=settings.progress,
         warn=settings.warn,
-        only_family=results.name,
         inputs=settings.inputs,
     )
     pair = pair_of(folder, study, family, results, student, teacher)
@@ -106,11 +106,13 @@ def pair_of(
     """The two models, each in the configuration of its best trial.
 
     Raises:
+        HarnessError: why a model cannot be exported.
         RunFolderError: an artefact is another file than the run measured.
         UsageError: the models take other tensors of a row, or know other classes.
     """
     for name in (student, teacher):
-        family.demand(name)
+        if name in family.failures:
+            raise family.failures[name]
     own, theirs = (_variant(folder, family, results, name) for name in (student, teacher))
     pair = ServedPair(
         own,

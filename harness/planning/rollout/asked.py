@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.errors import UsageError
-from harness.metrics import PERCENTILES, MetricKind, metric_named
+from harness.metrics import metric_named
 from harness.types import Constraint, ServiceLevelObjective
+from harness.types.metrics import PERCENTILES, MetricKind
 from harness.types.rollout import BadOutcome, Comparison, Guardrail, RolloutMode, RolloutStage
 
 _OWN = re.compile(
