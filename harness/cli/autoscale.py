@@ -18,6 +18,7 @@ from harness.flow.autoscaling import AutoscaleQuestion, PriceQuestion
 from harness.flow.autoscaling import autoscale as autoscale_run
 from harness.flow.plan import PLAN
 from harness.load.schedule.demand import SHAPES, made_demand, read_demand, scaled_to
+from harness.planning.autoscaling.manifests import ScaledDeployment
 from harness.planning.capacity.demand import parse_peak, parse_rate, parse_seconds, parse_share
 from harness.planning.cost.catalogue import read_catalogue
 from harness.report.terminal.autoscaling import autoscale_notes, autoscale_table
@@ -231,6 +232,27 @@ class ReplicaPrice:
         return PriceQuestion(catalogue, self.instance, self.measured_on)
 
 
+@dataclass(frozen=True)
+class ManifestOptions:
+    """What the chosen policy's manifests are for."""
+
+    deployment: Annotated[str, typer.Option(help="The Deployment that is scaled.")] = "triton"
+    namespace: Annotated[str, typer.Option(help="Its namespace; default: none is written.")] = ""
+    metrics_match: Annotated[
+        str,
+        typer.Option(help="Further label matchers of its series, as in 'namespace=\"ml\"'."),
+    ] = ""
+    cluster_prometheus: Annotated[str, typer.Option(help="The Prometheus that KEDA asks.")] = (
+        ScaledDeployment.prometheus
+    )
+
+    def scaled(self) -> ScaledDeployment:
+        """The deployment; its model is filled in later."""
+        return ScaledDeployment(
+            "", self.deployment, self.namespace, self.metrics_match, self.cluster_prometheus
+        )
+
+
 @with_option_groups
 def autoscale(
     run_folder: Annotated[
@@ -247,12 +269,14 @@ def autoscale(
     asked: QueryOptions,
     scaler: ScalerOptions,
     price: ReplicaPrice,
+    manifests: ManifestOptions,
     as_json: AsJson = False,
 ) -> int:
     """Simulate autoscaling policies on a trace of demand, from the trials of a run.
 
     Nothing is measured: replicas are simulated as the run's trials show them. The answer is kept
-    in the run folder as autoscale.json, and shown in its report.
+    in the run folder as autoscale.json, with the chosen policy's manifests for KEDA and for an HPA
+    beside it, and shown in its report.
     """
     question = AutoscaleQuestion(
         trace=_trace(run_folder, course, asked),
@@ -264,6 +288,7 @@ def autoscale(
         variant=variant,
         price=price.question(),
         usd_per_hour=price.usd_per_hour,
+        scaled=manifests.scaled(),
     )
     with ProgressDisplay() as progress:
         found, path = autoscale_run(run_folder, question, progress)
@@ -271,6 +296,8 @@ def autoscale(
         print_json(found)
         return EXIT_OK
     print_blocks(autoscale_table(found), autoscale_notes(found))
+    for name in found.manifests:
+        print_line(f"manifest: {path.with_suffix(f'.{name}')}")
     print_line(f"policies: {path}\nreport: {run_folder / 'report.html'}#autoscaling")
     return EXIT_OK
 

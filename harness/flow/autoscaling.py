@@ -21,6 +21,7 @@ from harness.planning.autoscaling.evaluation import (
     evaluations,
     with_front,
 )
+from harness.planning.autoscaling.manifests import ScaledDeployment, manifests_of
 from harness.planning.autoscaling.replica import tables_of
 from harness.planning.autoscaling.scaler import check_limits
 from harness.planning.capacity.fit import fit_capacity
@@ -32,6 +33,7 @@ from harness.planning.cost.scaling import machine_of, scaling_between
 from harness.report.build import build_report
 from harness.runs.documents import write_document
 from harness.runs.folder import StoredRun, read_run
+from harness.system.storage import replace_text
 from harness.types import Progress, ServiceLevelObjective
 from harness.types.autoscaling import (
     AutoscalePlan,
@@ -40,7 +42,7 @@ from harness.types.autoscaling import (
     ScalingTerms,
 )
 from harness.types.estimates import Demand, Pricing
-from harness.words.numbers import asked, number, percent
+from harness.words.numbers import asked, number, percent, span
 
 AUTOSCALE = "autoscale"
 """Name of the document that the answer is kept in."""
@@ -81,6 +83,8 @@ class AutoscaleQuestion:
     price: PriceQuestion | None = None
     usd_per_hour: float | None = None
     """Of one replica; in place of a machine's price."""
+    scaled: ScaledDeployment | None = None
+    """What the manifests are for; its model is the variant. None: the usual names."""
     confidence: float = CONFIDENCE
     seed: int | None = None
     """None: the study's."""
@@ -92,7 +96,7 @@ def autoscale(
     """Simulate policies from a run folder, keep the answer there, and write its report anew.
 
     Returns:
-        The answer, and the path of its document.
+        The answer, and the path of its document; the manifests lie beside it.
 
     Raises:
         RunFolderError: no run, or one that cannot be read.
@@ -102,6 +106,8 @@ def autoscale(
     run = read_run(folder)
     plan = autoscale_run(run, question, progress)
     path = write_document(folder, AUTOSCALE, plan)
+    for name, text in plan.manifests.items():
+        replace_text(path.with_suffix(f".{name}"), text)
     build_report(run, folder)
     return plan, path
 
@@ -142,6 +148,8 @@ def autoscale_run(
         outcomes.append(one)
         progress(Progress("simulating", len(outcomes), len(policies), one.policy.name))
     chosen, reason = choose(outcomes)
+    scaled = replace(question.scaled or ScaledDeployment(""), model=candidate.variant)
+    taken = next((one for one in outcomes if one.policy.name == chosen), None)
     return AutoscalePlan(
         variant=candidate.variant,
         family=candidate.family,
@@ -161,7 +169,27 @@ def autoscale_run(
         confidence=question.confidence,
         seed=seed,
         notes=tuple(_notes(run, question, candidate, model, terms, sure)),
+        manifests=_manifests(taken, slo, question.trace, terms, scaled) if taken else {},
     )
+
+
+def _manifests(
+    taken: PolicyOutcome,
+    slo: ServiceLevelObjective,
+    trace: RateTrace,
+    terms: ScalingTerms,
+    scaled: ScaledDeployment,
+) -> dict[str, str]:
+    """The policy that is taken as YAML, which carries what was simulated of it."""
+    share = taken.attained
+    ends = span(percent(share.low), percent(share.high))
+    facts = {
+        "objective": slo.text,
+        "policy": taken.policy.name,
+        "simulated-in-time": f"{percent(share.value)} ({ends}) of the requests",
+        "simulated-on": trace.source,
+    }
+    return manifests_of(taken.policy, terms, scaled, facts)
 
 
 def _check(question: AutoscaleQuestion) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
@@ -269,3 +270,5 @@ class AutoscalePlan:
     seed: int
     notes: tuple[str, ...] = ()
     """What the trials do not show, and what is assumed."""
+    manifests: Mapping[str, str] = field(default_factory=dict)
+    """By file name, the chosen policy as Kubernetes' YAML; none for a fixed number of replicas."""

@@ -7,6 +7,7 @@ from datetime import date
 import pytest
 from sample_card import run_with_card
 from sample_run import sample_run
+from sample_scaling import sample_scaling
 from selenium import webdriver
 from selenium.webdriver.support.wait import WebDriverWait
 from unusual_runs import UNUSUAL
@@ -258,7 +259,7 @@ def test_unusual_runs_open_without_complaint_on_a_phone(browser, tmp_path, name)
 
 @pytest.mark.parametrize("size", [LAPTOP, PHONE])
 def test_what_is_planned_of_the_whole_run_is_drawn_too(browser, tmp_path, size):
-    """Costs belong to no family, and their plots come last: none before them may fail either."""
+    """Costs and policies belong to no family, and come last: no plot before them may fail."""
     run = priceable(sample_run())
     variant = next(one.name for one in run.variants if one.role is Role.STUDENT)
     question = CostQuestion(
@@ -267,11 +268,14 @@ def test_what_is_planned_of_the_whole_run_is_drawn_too(browser, tmp_path, size):
     costs = costs_of(run, Demand(300.0), read_catalogue(today=question.today), question)
     assert variant in {one.variant for one in costs.costs}
     write_document(tmp_path, "cost", costs)
+    write_document(tmp_path, "autoscale", scaling := sample_scaling())
     assert show(browser, build_report(run, tmp_path)[0], size) == []
     unfold(browser)
     drawn = {plot["key"]: plot for plot in browser.execute_script(DRAWN)}
     first = [one for one in costs.costs if one.family == costs.costs[0].family]
     assert drawn["cost-1"]["marks"] == len(first)
+    assert drawn["autoscaling-front"]["marks"] == len(scaling.outcomes) + 1  # the chosen, twice
+    assert {"autoscaling-course", "autoscaling-in-time"} <= drawn.keys()
     assert overflow(browser) <= 0
 
 

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import yaml
 
 from harness.cli.main import run_command
 from harness.flow.autoscaling import AutoscaleQuestion, autoscale_run
@@ -74,6 +75,11 @@ def test_policies_are_kept_shown_and_part_of_the_report(folder, capsys):
     assert fixed.cost_usd.value == pytest.approx(fixed.replica_hours.value * 0.1785, rel=0.001)
     shown = capsys.readouterr().out
     assert plan.chosen in shown
+    keda = yaml.safe_load((folder / "autoscale.keda.yaml").read_text())
+    assert keda["metadata"]["annotations"]["harness/policy"] == plan.chosen
+    assert keda["spec"]["maxReplicaCount"] == plan.terms.limits.max_replicas
+    assert 'model="student"' in keda["spec"]["triggers"][0]["metadata"]["query"]
+    assert yaml.safe_load((folder / "autoscale.hpa.yaml").read_text())["kind"].startswith("Hori")
     html = (folder / "report.html").read_text()
     assert 'id="autoscaling"' in html
     assert 'data-plot="autoscaling-course"' in html

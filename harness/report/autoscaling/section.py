@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.report.autoscaling.plots import autoscaling_plots
@@ -27,6 +28,8 @@ class AutoscalingSection:
     policies: Table
     plots: tuple[Plot, ...]
     notes: tuple[str, ...]
+    manifests: Mapping[str, str]
+    """By file name."""
 
 
 def autoscaling_section(plan: AutoscalePlan) -> AutoscalingSection:
@@ -39,6 +42,7 @@ def autoscaling_section(plan: AutoscalePlan) -> AutoscalingSection:
         policies=policies_table(plan),
         plots=autoscaling_plots(plan),
         notes=notes_of(plan),
+        manifests=plan.manifests,
     )
 
 

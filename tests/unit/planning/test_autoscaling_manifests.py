@@ -1,0 +1,199 @@
+"""Manifests of policies: against Kubernetes' schemas, KEDA's documented fields, and themselves.
+
+KEDA's own schema is not shipped here; `ScaledObject` below is written from its documentation
+(https://keda.sh/docs/latest/reference/scaledobject-spec/, release 2.16), and refuses what it does
+not name. What it holds of the HPA (`behavior`) is checked by Kubernetes' schema.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+import kubernetes_validate
+import pytest
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from harness.errors import UsageError
+from harness.planning.autoscaling.manifests import (
+    ADAPTER,
+    HPA,
+    KEDA,
+    ScaledDeployment,
+    manifests_of,
+)
+from harness.planning.autoscaling.queries import metrics_of
+from harness.types.autoscaling import (
+    FixedRule,
+    ForecastRule,
+    InFlightRule,
+    Policy,
+    QueueRule,
+    ScalingLimits,
+    ScalingTerms,
+    ScheduleRule,
+    UtilizationRule,
+)
+
+RELEASES = ("1.29", "1.32")
+TERMS = ScalingTerms(start_s=40.0, limits=ScalingLimits(min_replicas=2, max_replicas=12))
+SCALED = ScaledDeployment("topics-student", "triton", "ml", 'namespace="ml"')
+FACTS = {"objective": "p95 < 30 ms", "simulated-in-time": "99.1% (98.5\u201399.6%) of the requests"}
+UTILIZATION = UtilizationRule(0.7, 509.0909, 60.0)
+POLICIES = {
+    "utilization": (UTILIZATION,),
+    "queue": (QueueRule(7.5, 400.0),),
+    "queue alone": (QueueRule(7.5, None),),
+    "in flight": (InFlightRule(5.3),),
+    "forecast": (ForecastRule(0.6, 436.0, 300.0, 115.0),),
+}
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class TargetReference(Strict):
+    apiVersion: str = "apps/v1"  # noqa: N815
+    kind: str = "Deployment"
+    name: str
+
+
+class PrometheusMetadata(Strict):
+    serverAddress: str  # noqa: N815
+    query: str
+    threshold: str
+
+
+class PrometheusTrigger(Strict):
+    type: Literal["prometheus"]
+    name: str
+    metricType: Literal["AverageValue", "Value"]  # noqa: N815
+    metadata: PrometheusMetadata
+
+
+class CronMetadata(Strict):
+    timezone: str
+    start: str
+    end: str
+    desiredReplicas: str  # noqa: N815
+
+
+class CronTrigger(Strict):
+    type: Literal["cron"]
+    metadata: CronMetadata
+
+
+class HpaConfig(Strict):
+    behavior: dict[str, Any]
+
+
+class Advanced(Strict):
+    horizontalPodAutoscalerConfig: HpaConfig  # noqa: N815
+
+
+class ScaledObjectSpec(Strict):
+    scaleTargetRef: TargetReference  # noqa: N815
+    pollingInterval: int  # noqa: N815
+    minReplicaCount: int  # noqa: N815
+    maxReplicaCount: int  # noqa: N815
+    advanced: Advanced
+    triggers: list[Annotated[PrometheusTrigger | CronTrigger, Field(discriminator="type")]]
+
+
+class ScaledObject(Strict):
+    apiVersion: Literal["keda.sh/v1alpha1"]  # noqa: N815
+    kind: Literal["ScaledObject"]
+    metadata: dict[str, Any]
+    spec: ScaledObjectSpec
+
+
+def made(rules, terms=TERMS, scaled=SCALED):
+    found = manifests_of(Policy("policy", tuple(rules)), terms, scaled, FACTS)
+    return {name: yaml.safe_load(text) for name, text in found.items()}
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("rules", POLICIES.values(), ids=POLICIES)
+def test_every_policy_is_an_hpa_that_kubernetes_knows(rules, release):
+    hpa = made(rules)[HPA]
+    kubernetes_validate.validate(hpa, release, strict=True)
+    assert (hpa["spec"]["minReplicas"], hpa["spec"]["maxReplicas"]) == (2, 12)
+    assert hpa["metadata"]["annotations"]["harness/objective"] == "p95 < 30 ms"
+
+
+@pytest.mark.parametrize("rules", POLICIES.values(), ids=POLICIES)
+def test_every_policy_is_a_scaled_object_with_the_hpas_behaviour(rules):
+    documents = made(rules)
+    keda = ScaledObject.model_validate(documents[KEDA])
+    behavior = keda.spec.advanced.horizontalPodAutoscalerConfig.behavior
+    assert behavior == documents[HPA]["spec"]["behavior"]
+    assert len(keda.spec.triggers) == len(documents[HPA]["spec"]["metrics"])
+
+
+def test_trap_scaling_in_is_slowed_by_the_window_and_not_by_kedas_cooldown():
+    """`cooldownPeriod` only governs going from one replica to none."""
+    terms = replace(TERMS, limits=replace(TERMS.limits, down=replace(
+        TERMS.limits.down, stabilization_s=900
+    )))  # fmt: skip
+    spec = made((UTILIZATION,), terms)[KEDA]["spec"]
+    behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    assert behavior["scaleDown"]["stabilizationWindowSeconds"] == 900
+    assert behavior["scaleUp"]["policies"] == [
+        {"type": "Percent", "value": 100, "periodSeconds": 15},
+        {"type": "Pods", "value": 4, "periodSeconds": 15},
+    ]
+    assert "cooldownPeriod" not in spec
+    assert "idleReplicaCount" not in spec
+
+
+def test_targets_are_the_policys_in_both_forms():
+    documents = made((QueueRule(7.5, 400.0),))
+    queue, demand = documents[KEDA]["spec"]["triggers"]
+    assert (queue["metricType"], queue["metadata"]["threshold"]) == ("Value", "7.5")
+    assert (demand["metricType"], demand["metadata"]["threshold"]) == ("AverageValue", "400")
+    targets = [one["external"]["target"] for one in documents[HPA]["spec"]["metrics"]]
+    assert targets == [
+        {"type": "Value", "value": "7500m"},
+        {"type": "AverageValue", "averageValue": "400000m"},
+    ]
+
+
+def test_the_adapter_knows_every_metric_of_the_hpa_by_its_name():
+    documents = made((QueueRule(7.5, 400.0),))
+    names = [one["external"]["metric"]["name"] for one in documents[HPA]["spec"]["metrics"]]
+    rules = documents[ADAPTER]["rules"]["external"]
+    assert [one["name"]["as"] for one in rules] == names
+    assert names[0] == "triton_topics_student_queue_ms"
+    queries = [one["metadata"]["query"] for one in documents[KEDA]["spec"]["triggers"]]
+    assert [one["metricsQuery"] for one in rules] == queries
+
+
+def test_every_counter_is_summed_and_of_the_same_model():
+    """A quotient of sums over different series is a number of nothing."""
+    for rules in POLICIES.values():
+        for metric in metrics_of(Policy("", rules), TERMS, SCALED.model, SCALED.match):
+            series = metric.query.count("{")
+            assert metric.query.count('model="topics-student",namespace="ml"}') == series
+            assert metric.query.count("sum(") == series
+            assert "avg" not in metric.query
+
+
+def test_a_schedule_is_written_as_stretches_of_a_day_and_only_for_keda():
+    numbers = [2] * 16 + [6] * 4 + [9] * 8 + [2] * 20
+    rule = ScheduleRule(1800.0, tuple(numbers), lead_s=90.0)
+    documents = made((rule, UTILIZATION))
+    assert set(documents) == {KEDA}
+    keda = ScaledObject.model_validate(documents[KEDA])
+    crons = [one.metadata for one in keda.spec.triggers if isinstance(one, CronTrigger)]
+    assert [(one.start, one.end, one.desiredReplicas) for one in crons] == [
+        ("58 7 * * *", "0 10 * * *", "6"),
+        ("58 9 * * *", "0 14 * * *", "9"),
+    ]
+    with pytest.raises(UsageError, match="cannot be written as cron"):
+        made((ScheduleRule(300.0, (2, 3), 15.0),))
+
+
+def test_a_fixed_number_needs_no_autoscaler():
+    assert made((FixedRule(4),)) == {}
