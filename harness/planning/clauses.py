@@ -22,6 +22,7 @@ from harness.types import Constraint, Decision, TrialResult
 from harness.types.estimates import Interval
 from harness.types.metrics import Metric, MetricKind
 from harness.words.numbers import (
+    NO_INTERVAL,
     amount,
     asked,
     confidence,
@@ -327,7 +328,8 @@ def _stated(metric: Metric, measured: Measured) -> str:
     known, rests_on = measured.interval, [measured.counted] if measured.counted else []
     if known is not None:
         interval = with_unit(metric.name, metric_span(metric.name, known.low, known.high))
-        rests_on.append(f"{confidence(measured.confidence)} interval {interval}")
+        level = "" if interval == NO_INTERVAL else f"{confidence(measured.confidence)} interval "
+        rests_on.append(f"{level}{interval}")
     return f"{metric.title} {value}" + (f" ({', '.join(rests_on)})" if rests_on else "")
 
 

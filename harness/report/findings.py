@@ -31,6 +31,7 @@ from harness.words.labels import (
     throughput_span,
 )
 from harness.words.numbers import (
+    NO_INTERVAL,
     UNBOUNDED,
     confidence,
     count,
@@ -144,7 +145,8 @@ def _latency_tile(family: FamilyResults, trial: TrialResult) -> Tile:
     interval = ""
     if found and trial.latency:
         bounds = span(milliseconds(found.low_ms), milliseconds(found.high_ms))
-        interval = f"{bounds} ({confidence(trial.latency.confidence)} interval)"
+        level = confidence(trial.latency.confidence)
+        interval = bounds if bounds == NO_INTERVAL else f"{bounds} ({level} interval)"
     from_sent = service_ms(trial, name)
     sent = f"{milliseconds(from_sent)} timed from the send" if from_sent is not None else ""
     value = milliseconds(found.value_ms if found else None)

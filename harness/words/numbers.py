@@ -79,6 +79,9 @@ def bound(constraint: Constraint) -> str:
 EN_DASH, TIMES, MINUS = "\u2013", "\u00d7", "\u2212"
 MISSING = EN_DASH
 UNBOUNDED = "unbounded"
+NO_INTERVAL = "interval unknown"
+"""Where neither end is known: from nothing to unbounded tells nobody anything."""
+_NOTHING_YET = frozenset({"0", "0.0%", MISSING, UNBOUNDED})
 _SMALLEST_P_VALUE = 0.001
 _SMALLEST_PLAIN = 1e-3
 _NOTHING = 1e-6
@@ -236,10 +239,17 @@ def span(low: str, high: str) -> str:
     """An interval of two formatted numbers; nothing where neither is known, or bounded.
 
     An en dash stands between them, the word where one has a sign; a unit that both carry is written
-    once.
+    once. With one end unknown it says what the other does: `at least 3.33`.
+
+    >>> span("3.33", UNBOUNDED), span("0", UNBOUNDED)
+    ('at least 3.33', 'interval unknown')
     """
     if low == high and low in {MISSING, UNBOUNDED}:
         return ""
+    if high in {MISSING, UNBOUNDED}:
+        return NO_INTERVAL if low in _NOTHING_YET else f"at least {low}"
+    if low in {MISSING, UNBOUNDED}:
+        return f"at most {high}"
     if low[-1:] == high[-1:] and low[-1:] in {"%", TIMES}:
         low = low[:-1]
     has_sign = {low[:1], high[:1]} & {MINUS, "+"}

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -80,7 +81,10 @@ def earlier(tmp_path):
 def test_a_run_against_its_copy_is_exit_0(earlier, tmp_path, capsys):
     later = write_topics(tmp_path / "later", change=slower(1.0))
     assert run_command(["compare", str(earlier), str(later)]) == 0
-    assert "0 worse" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "0 worse" not in said
+    assert "✓ Nothing got worse: " in said
+    assert "Difference" not in said, "what shows no difference is in the page alone"
     found = compared(earlier, later)
     assert {one.change for one in found.metrics} == {Change.SAME}
     names = {one.metric for one in found.metrics}
@@ -99,7 +103,13 @@ def test_twice_the_latency_is_exit_3_and_says_where(earlier, tmp_path, capsys):
     assert rate.change is Change.WORSE
     assert rate.difference.value == pytest.approx(-rate.before.estimate.value / 2)
     assert latency.before.trial_id == latency.after.trial_id
-    assert "worse" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    worse = len(found.changed(Change.WORSE))
+    assert f"✕ Something got worse: {worse} worse" in said
+    (table,) = re.findall(r"^Change .*?\n\n", said, re.DOTALL | re.MULTILINE)
+    assert table.count("✕ worse") == worse
+    same = len(found.changed(Change.SAME))
+    assert f"topics: {same} of {len(found.metrics)} show no difference" in said
     # The other way round it is better, and nothing is worse
     back = compared(later, earlier)
     assert row(back, "p95").change is Change.BETTER

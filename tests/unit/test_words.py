@@ -65,10 +65,14 @@ def test_an_upper_bound_that_could_not_be_given_reads_unbounded():
         (f"1.55{TIMES}", f"1.68{TIMES}", f"1.55{EN_DASH}1.68{TIMES}"),
         (EN_DASH, EN_DASH, ""),
         ("unbounded", "unbounded", ""),
-        ("3.33", "unbounded", f"3.33{EN_DASH}unbounded"),
+        ("3.33", "unbounded", "at least 3.33"),
+        (EN_DASH, "3.33", "at most 3.33"),
+        ("92.1%", EN_DASH, "at least 92.1%"),
+        ("0", "unbounded", "interval unknown"),
+        ("0", "3.33", f"0{EN_DASH}3.33"),
     ],
 )
-def test_a_span_writes_its_unit_once(low, high, text):
+def test_a_span_writes_its_unit_once_and_says_what_is_known(low, high, text):
     assert numbers.span(low, high) == text
 
 

@@ -18,7 +18,7 @@ from harness.types import RESPONSE, Constraint, Decision, ServiceLevelObjective
 from harness.types.capacity import Prediction
 from harness.types.estimates import Demand, Interval
 from harness.types.metrics import Metric, MetricKind
-from harness.words.numbers import amount, latency, percent, span
+from harness.words.numbers import amount, latency, milliseconds, percent, span, with_unit
 
 SHARES = (0.1, 0.25, 0.4, 0.55, 0.68, 0.78, 0.86, 0.92, 0.97, 1.02)
 """Of one replica's saturation, the rates that a curve is simulated at."""
@@ -108,7 +108,8 @@ def _reason(clause: Constraint, interval: Interval, decision: Decision) -> str:
     }[decision]
     if clause.metric == DEFAULT_ERROR_RATE.metric:
         return f"rejected {percent(interval.value)} {word} {amount(clause)}"
-    bounds = span(latency(interval.low), latency(interval.high))
+    between = span(milliseconds(interval.low), milliseconds(interval.high))
+    bounds = with_unit(clause.metric, between)
     return f"{clause.metric} {latency(interval.value)} ({bounds}) {word} {amount(clause)}"
 
 

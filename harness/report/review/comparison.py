@@ -30,7 +30,7 @@ _TONES = {
     Change.UNDECIDED: ("undecided", "?"),
     Change.NOT_COMPARABLE: ("invalid", "⊘"),
 }
-_WORDS = {
+WORDS = {
     Decision.PASS: "Nothing got worse",
     Decision.FAIL: "Something got worse",
     Decision.UNDECIDED: "Not decided",
@@ -70,7 +70,7 @@ def comparison_page(comparison: RunComparison, page_folder: Path) -> ComparisonP
     families = dict.fromkeys(one.family for one in comparison.metrics)
     return ComparisonPage(
         title=f"{Path(comparison.after).name} against {Path(comparison.before).name}",
-        sign=Sign(_WORDS[comparison.decision], sign.symbol, sign.tone),
+        sign=Sign(WORDS[comparison.decision], sign.symbol, sign.tone),
         facts=facts,
         summary=summary_words(comparison),
         tables=tuple(comparison_table(comparison, name, page_folder) for name in families),
