@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 _OF_ANY_MODEL = frozenset({"TokenizersBackend", "PreTrainedTokenizerFast"})
 """Classes of tokenizers that have no habit of their own with words."""
 MISSED = -1
-"""Stands where a word's first token would."""
+"""Stands where a word's first token would, of a word that lies beyond max_length."""
+DROPPED = -2
+"""Likewise, of a word that the tokenizer makes no token of (a control character)."""
 
 
 @rowwise
@@ -32,9 +34,10 @@ class TaggedDataset(EncodedDataset):
     """The encoded sentences with their right tags."""
 
     pieces: tuple[NDArray[np.int64], ...] = field(metadata=PER_ROW)
-    """First token of each word, `MISSED` of one that lies beyond max_length, (words,) each."""
+    """First token of each word, else `MISSED` or `DROPPED`, (words,) each."""
     entities: tuple[frozenset[Entity], ...] = field(metadata=PER_ROW)
-    """The right ones of each sentence."""
+    """The right ones of each sentence, from the first to the last of their words that the
+    tokenizer makes tokens of."""
     tags: tuple[tuple[str, ...], ...] = field(metadata=PER_ROW)
     """The right ones of each sentence's words, in the checkpoint's names."""
     words: tuple[tuple[str, ...], ...] = field(metadata=PER_ROW)
@@ -50,15 +53,18 @@ class TaggedDataset(EncodedDataset):
 
     @property
     def cut_note(self) -> str:
-        """How many words lie beyond the tokens that are sent."""
-        missed = [int((one == MISSED).sum()) for one in self.pieces]
+        """How many words lie beyond the tokens that are sent, or have no token."""
         words = sum(len(one) for one in self.pieces)
-        if not any(missed):
-            return ""
-        return (
-            f"{sum(missed)} of {words} words, in {sum(map(bool, missed))} of {self.size} "
-            "sentences, lie beyond max_length and count as missed"
-        )
+        notes = []
+        for kind, what in (
+            (MISSED, "lie beyond max_length and count as missed"),
+            (DROPPED, "have no token, as the tokenizer drops their characters, and do not count"),
+        ):
+            absent = [int((one == kind).sum()) for one in self.pieces]
+            if any(absent):
+                where = f"in {sum(map(bool, absent))} of {self.size} sentences"
+                notes.append(f"{sum(absent)} of {words} words, {where}, {what}")
+        return "; ".join(notes)
 
 
 def encode_sentences(
@@ -106,13 +112,14 @@ def encode_sentences(
     plain = make_dataset(groups, samples, tokenizer, truncated=truncated)
     if not isinstance(samples, TaggedSamples) or samples.truth is None:
         return plain
+    pieces = tuple(
+        _first_pieces(encoded.word_ids(row), len(words), cut=bool(one.overflowing))
+        for row, (words, one) in enumerate(zip(samples.words, encoded.encodings, strict=True))
+    )
     return TaggedDataset(
         **fields_of(plain),
-        pieces=tuple(
-            _first_pieces(encoded.word_ids(row), len(words))
-            for row, words in enumerate(samples.words)
-        ),
-        entities=samples.truth.entities,
+        pieces=pieces,
+        entities=tuple(map(_without_dropped, samples.truth.entities, pieces)),
         tags=samples.truth.tags,
         words=samples.words,
         model_tags=samples.truth.model,
@@ -127,9 +134,11 @@ def spaced(words: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[str
     together that come without. transformers' run_ner opens them with add_prefix_space=True, which
     puts it there.
     """
-    if wants_spaces(tokenizer):
-        return [word if word[:1].isspace() else f" {word}" for word in words]
-    return list(words)
+    if not wants_spaces(tokenizer):
+        return list(words)
+    # The library puts none before a special token either, nor does another space count as one.
+    without = (" ", *tokenizer.get_added_vocab())
+    return [word if word.startswith(without) else f" {word}" for word in words]
 
 
 def library_tokens(
@@ -167,10 +176,34 @@ def _prefixes(tokenizer: PreTrainedTokenizerBase) -> bool:
     return "add_prefix_space=True" in repr(tokenizer.backend_tokenizer.pre_tokenizer)
 
 
-def _first_pieces(words_of_tokens: Sequence[int | None], words: int) -> NDArray[np.int64]:
-    """The first token of each word, (words,)."""
-    pieces = np.full(words, MISSED, dtype=np.int64)
+def _first_pieces(
+    words_of_tokens: Sequence[int | None], words: int, *, cut: bool
+) -> NDArray[np.int64]:
+    """The first token of each word, (words,).
+
+    Args:
+        words_of_tokens: the word of each token; None of a special token.
+        words: in the sentence.
+        cut: whether tokens are left out at its end.
+    """
+    pieces = np.full(words, DROPPED, dtype=np.int64)
     for token, word in enumerate(words_of_tokens):
-        if word is not None and pieces[word] == MISSED:
+        if word is not None and pieces[word] == DROPPED:
             pieces[word] = token
+    if cut:
+        last = int(np.flatnonzero(pieces >= 0).max(initial=-1))
+        pieces[last + 1 :] = MISSED
     return pieces
+
+
+def _without_dropped(entities: frozenset[Entity], pieces: NDArray[np.int64]) -> frozenset[Entity]:
+    """Entities from their first to their last word that has a token; one without stays as it is.
+
+    transformers' run_ner takes words without a token out of the sentence, and seqeval never sees
+    them.
+    """
+    found = []
+    for kind, first, last in entities:
+        there = np.flatnonzero(pieces[first : last + 1] != DROPPED) + first
+        found.append((kind, int(there[0]), int(there[-1])) if len(there) else (kind, first, last))
+    return frozenset(found)

@@ -23,8 +23,8 @@ from harness.tasks.outcomes import (
     TextAnswer,
 )
 from harness.tasks.rowwise import PER_ROW, rowwise
-from harness.tasks.token_classification.encoding import MISSED, TaggedDataset
-from harness.tasks.token_classification.tags import NO_TAG, Entity
+from harness.tasks.token_classification.encoding import DROPPED, TaggedDataset
+from harness.tasks.token_classification.tags import NO_TAG, Entity, TagNames
 from harness.types import ModelVariant, TensorSpec
 
 Entities = tuple[frozenset[Entity], ...]
@@ -41,11 +41,11 @@ class TaggedOutcomes(Outcomes):
     """Found; none in an unanswered sentence."""
     true_entities: Entities = field(metadata=PER_ROW)
     tags: tuple[tuple[str, ...], ...] = field(metadata=PER_ROW)
-    """Of each word in the checkpoint's names; empty for one beyond max_length, or unanswered."""
+    """Of each word in the checkpoint's names; empty for one without a token, or unanswered."""
     right_words: NDArray[np.int64] = field(metadata=PER_ROW)
     """Words with the right tag, (rows,)."""
     words: NDArray[np.int64] = field(metadata=PER_ROW)
-    """(rows,)."""
+    """Words that count: all but those that the tokenizer makes no token of, (rows,)."""
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -107,12 +107,24 @@ def tagged_outcomes(
         for place in np.flatnonzero(answer.usable).tolist():
             row = int(batch.rows[place])
             pieces = dataset.pieces[row]
-            outputs = np.where(pieces == MISSED, len(names) - 1, answer.tags[place][pieces])
+            outputs = np.where(pieces < 0, len(names) - 1, answer.tags[place][pieces])
             tags[row] = tuple(names[output] for output in outputs.tolist())
             unanswered[row] = False
     read = dataset.model_tags
-    found = tuple(read.entities(one, strict=dataset.strict) for one in tags)
+    found = tuple(
+        _entities(read, one, pieces, strict=dataset.strict)
+        for one, pieces in zip(tags, dataset.pieces, strict=True)
+    )
     return made_outcomes(variant, dataset, tags, found, unanswered)
+
+
+def _entities(
+    read: TagNames, tags: tuple[str, ...], pieces: NDArray[np.int64], *, strict: bool
+) -> frozenset[Entity]:
+    """The entities of a sentence; a word that the tokenizer drops parts none in two."""
+    there = np.flatnonzero(pieces != DROPPED).tolist()
+    found = read.entities([tags[word] for word in there], strict=strict)
+    return frozenset((kind, there[first], there[last]) for kind, first, last in found)
 
 
 def made_outcomes(
@@ -135,7 +147,7 @@ def made_outcomes(
         true_entities=dataset.entities,
         tags=tuple(tags),
         right_words=np.array(right, dtype=np.int64),
-        words=np.array([len(one) for one in dataset.tags], dtype=np.int64),
+        words=np.array([int((one != DROPPED).sum()) for one in dataset.pieces], dtype=np.int64),
     )
 
 
@@ -180,7 +192,7 @@ def span_outcomes(
             words = dataset.words[row]
             found[row] = _by_words(words, json.loads(said))
             spelt = dataset.model_tags.write(list(found[row]), len(words))
-            asked = (dataset.pieces[row] != MISSED).tolist()
+            asked = (dataset.pieces[row] >= 0).tolist()
             pairs = zip(spelt, asked, strict=True)
             tags[row] = tuple(tag if known else NO_TAG for tag, known in pairs)
             unanswered[row] = False

@@ -20,6 +20,7 @@ from harness.tasks.token_classification.tags import (
     Entity,
     TagNames,
     TagScheme,
+    strange_tags,
     tags_of_data,
     tags_of_model,
 )
@@ -234,7 +235,16 @@ def _scheme(
         )
         raise
     names = tuple(sorted({tag for sentence in named for tag in sentence}))
-    return found or TagNames(names, task.scheme or TagScheme.IOB2)
+    source = found or TagNames(names, task.scheme or TagScheme.IOB2)
+    strange = strange_tags(source)
+    refuse(
+        table.source,
+        [f"tags {', '.join(strange[:8])} are neither O nor begin with a letter such as B-"]
+        if strange
+        else [],
+        next_step="write each tag as O, or as a letter and a type: B-PER, I-PER",
+    )
+    return source
 
 
 def _tags_of_model(

@@ -1,4 +1,4 @@
-"""Tags of words, and the entities that they spell: IO, IOB1, IOB2, IOBES and BILOU.
+"""Tags of words, and the entities that they spell: IO, IOB1, IOB2, IOBES, BILOU and BMES.
 
 A tag is `O`, or a prefix and a type (`B-PER`). Read leniently, as conlleval and seqeval's default
 do, every tagged word belongs to an entity whatever its prefix; read strictly, only what its scheme
@@ -16,10 +16,13 @@ from functools import cached_property
 OUTSIDE = "O"
 NO_TAG = ""
 """Of a word that a model was not asked about: it lies beyond the tokens that are sent."""
-_PREFIXED = re.compile(r"([BIESLU])(?:[-_](.+))?", re.DOTALL)
-_SUFFIXED = re.compile(r".+[-_][BIESLU]", re.DOTALL)
-_SINGLE = {"U": "S", "L": "E"}
-"""BILOU's letters in those of IOBES."""
+_PREFIXED = re.compile(r"([BIESLUMW])(?:[-_](.+))?", re.DOTALL)
+_SUFFIXED = re.compile(r".+[-_][BIESLUMW]", re.DOTALL)
+_SMALL = re.compile(r"[bi][-_].+", re.DOTALL)
+_MARK = re.compile(r"[\[<].*[\]>]|x|pad|none|null|nan|other|o|_|-", re.DOTALL | re.IGNORECASE)
+"""What stands beside tags for a word that is in no entity, or for no word at all."""
+_OTHER_LETTERS = {"U": "S", "W": "S", "L": "E", "M": "I"}
+"""BILOU's U and L, the M of BMES and the W of BMEWO, in the letters of IOBES."""
 
 Entity = tuple[str, int, int]
 """Type, first word and last word (included)."""
@@ -35,7 +38,7 @@ class TagScheme(StrEnum):
     IOB2 = "iob2"
     """B- on every first word."""
     IOBES = "iobes"
-    """B-, I-, E- of several words, S- of a single one; also called BIOES."""
+    """B-, I-, E- of several words, S- of a single one; also called BIOES. BMES has M- for I-."""
     BILOU = "bilou"
     """The same with L- for E- and U- for S-."""
 
@@ -59,7 +62,7 @@ class TagNames:
         match = _PREFIXED.fullmatch(tag)
         if match is None:
             return OUTSIDE, ""
-        return _SINGLE.get(match[1], match[1]), match[2] or "_"
+        return _OTHER_LETTERS.get(match[1], match[1]), match[2] or "_"
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -118,7 +121,7 @@ def tags_of_model(names: Sequence[str]) -> TagNames:
     """What a model's outputs spell; those with B- and I- alone are taken for IOB2.
 
     Raises:
-        ValueError: the type stands before the letter (`PER-B`).
+        ValueError: the type stands before the letter (`PER-B`), or the letter is a small one.
     """
     return TagNames(tuple(names), _scheme_of_names(names) or TagScheme.IOB2)
 
@@ -136,10 +139,26 @@ def tags_of_data(sentences: Sequence[Sequence[str]]) -> TagNames:
     return TagNames(tuple(names), scheme)
 
 
+def strange_tags(read: TagNames) -> tuple[str, ...]:
+    """The tags of a data set that say nothing in its scheme: neither outside nor of a type."""
+    outside = (name for name in read.names if read.parse(name)[0] == OUTSIDE)
+    return tuple(
+        one for one in outside if one not in {OUTSIDE, NO_TAG} and not _MARK.fullmatch(one)
+    )
+
+
 def _scheme_of_names(names: Sequence[str]) -> TagScheme | None:
     """None where B- and I- alone leave open which IOB it is."""
-    tagged = [name for name in names if name != OUTSIDE]
-    matches = [match for match in map(_PREFIXED.fullmatch, tagged) if match and match[2]]
+    tagged = [name for name in names if name != OUTSIDE and not _MARK.fullmatch(name)]
+    lettered = [match for match in map(_PREFIXED.fullmatch, tagged) if match]
+    matches = [match for match in lettered if match[2]]
+    if not matches and len(lettered) == len(tagged):  # of one type, which has no name: B, I, O
+        matches = lettered
+    if not matches and (small := [name for name in tagged if _SMALL.fullmatch(name)]):
+        raise ValueError(
+            f"tags such as {small[0]} begin with a small letter; they are read with a capital one "
+            "(B-PER)"
+        )
     suffixed = [name for name in tagged if _SUFFIXED.fullmatch(name)]
     if len(matches) < len(tagged) == len(suffixed):
         raise ValueError(
@@ -151,7 +170,7 @@ def _scheme_of_names(names: Sequence[str]) -> TagScheme | None:
         return TagScheme.IO
     if letters & {"L", "U"}:
         return TagScheme.BILOU
-    if letters & {"E", "S"}:
+    if letters & {"E", "S", "M", "W"}:
         return TagScheme.IOBES
     return None if "B" in letters else TagScheme.IO
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from seqeval.scheme import IOB2
 from harness.errors import DataError
 from harness.study import TokenClassification
 from harness.tasks.loading import encode, load_samples
-from harness.tasks.token_classification.encoding import MISSED
+from harness.tasks.token_classification.encoding import DROPPED, MISSED
+from harness.tasks.token_classification.outcomes import TagAnswer, tagged_outcomes
 from harness.tasks.token_classification.statistics import count_entities, tagging_statistics
 from harness.tasks.token_classification.tags import TagNames, TagScheme
 from tests.tiny_models import TAGS, make_token_classifier
@@ -134,7 +136,9 @@ def test_robertas_words_keep_the_space_before_them(tmp_path):
     import transformers
 
     folder = make_token_classifier(tmp_path / "roberta", architecture="roberta")
-    task = task_of(tmp_path, max_length=32)
+    odd = ["\u00a0shy", "<unk>", "met", " spaced", "\tA"]
+    rows = [*ROWS, {"tokens": odd, "ner_tags": ["O"] * len(odd)}]
+    task = task_of(tmp_path, rows, max_length=48)
     samples = load_samples(task, seed=0, label_names=TAGS)
     dataset = encode(task, samples, folder)
     library = transformers.AutoTokenizer.from_pretrained(folder, add_prefix_space=True)
@@ -188,3 +192,53 @@ def test_no_entity_found_is_a_score_of_zero_with_an_interval():
     assert (f1.value, precision.value, recall.value) == (0.0, 0.0, 0.0)
     assert accuracy.value == pytest.approx(2 / 3)
     assert 0 <= f1.bounds(seed=0).low <= f1.bounds(seed=0).high < 0.2
+
+
+@pytest.mark.parametrize("scheme", [None, "iob2"])
+def test_tags_that_say_nothing_are_refused_and_never_outside(tmp_path, scheme):
+    rows = [*ROWS, {"tokens": ["a", "b"], "ner_tags": ["MISC", "O"]}]
+    assert "tags MISC are neither O nor begin with a letter" in refusal(
+        tmp_path, rows, scheme=scheme
+    )
+
+
+class Answer:
+    """The tags of every word's first piece, as a model would have answered with."""
+
+    def __init__(self, dataset, tags, names=TAGS):
+        (self.group,) = dataset.groups
+        self.rows = self.group.rows
+        self.tags = np.zeros(self.group.inputs["input_ids"].shape, dtype=np.int64)
+        for place, row in enumerate(self.rows.tolist()):
+            for word, piece in enumerate(dataset.pieces[row].tolist()):
+                if piece >= 0:
+                    self.tags[place, piece] = names.index(tags[row][word])
+        self.usable = np.ones(len(self.rows), dtype=bool)
+
+
+def test_a_word_that_the_tokenizer_drops_neither_parts_an_entity_nor_counts(tmp_path):
+    """As in transformers' run_ner, where such a word has no token and seqeval never sees it."""
+    folder = make_token_classifier(tmp_path / "bert")
+    zero_width, control = "\u200b", "\x07"
+    rows = [
+        {
+            "tokens": ["Ada", zero_width, "Lovelace", "met", "London", control],
+            "ner_tags": ["B-PER", "I-PER", "I-PER", "O", "B-LOC", "I-LOC"],
+        },
+        {"tokens": [control, "The", zero_width], "ner_tags": ["B-PER", "O", "O"]},
+    ]
+    task = task_of(tmp_path, rows, max_length=32)
+    samples = load_samples(task, seed=0, label_names=TAGS)
+    dataset = encode(task, samples, folder)
+    absent = [(one == DROPPED).tolist() for one in dataset.pieces]
+    assert absent == [[False, True, False, False, False, True], [True, False, True]]
+    # The entity that nobody can find stays to be missed.
+    assert dataset.entities == ({("PER", 0, 2), ("LOC", 4, 4)}, {("PER", 0, 0)})
+    assert dataset.cut_note.startswith("4 of 9 words, in 2 of 2 sentences, have no token")
+
+    answer = Answer(dataset, [row["ner_tags"] for row in rows])
+    variant = SimpleNamespace(name="right", sha256="0")
+    outcomes = tagged_outcomes(variant, dataset, [(answer, TagAnswer(answer.tags, answer.usable))])
+    assert outcomes.entities == ({("PER", 0, 2), ("LOC", 4, 4)}, frozenset())
+    assert outcomes.words.tolist() == [4, 1]
+    assert outcomes.right_words.tolist() == [4, 1]

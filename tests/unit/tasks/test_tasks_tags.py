@@ -9,6 +9,7 @@ from seqeval.scheme import BILOU, IOB2, IOBES, Tokens
 from harness.tasks.token_classification.tags import (
     TagNames,
     TagScheme,
+    strange_tags,
     tags_of_data,
     tags_of_model,
 )
@@ -98,6 +99,10 @@ def test_other_marks_of_a_model_are_outside():
         ([["S-A", "B-B", "E-B"]], TagScheme.IOBES),
         ([["U-A", "B-B", "L-B"]], TagScheme.BILOU),
         ([["B-A", "O"]], TagScheme.IOB2),
+        ([["B-A", "M-A", "E-A"], ["S-A"]], TagScheme.IOBES),
+        ([["B-A", "M-A", "E-A"], ["W-A"]], TagScheme.IOBES),
+        ([["B", "I", "O", "B"]], TagScheme.IOB2),
+        ([["I", "I", "O", "I", "B"]], TagScheme.IOB1),
         ([["NN", "VB"]], TagScheme.IO),
     ],
 )
@@ -113,3 +118,48 @@ def test_a_mixture_of_both_iob_is_not_guessed():
 def test_letters_behind_the_type_are_refused():
     with pytest.raises(ValueError, match="behind the type"):
         tags_of_model(("O", "PER-B", "PER-I"))
+
+
+@pytest.mark.parametrize("letters", ["BMES", "BMEW"])
+@pytest.mark.parametrize("strict", [False, True])
+def test_bmes_reads_as_iobes_does(letters, strict):
+    """Chinese corpora write M- for what others call I-, and some W- for S-."""
+    others = dict(zip("BIES", letters, strict=True))
+    names = ("O", *(f"{letter}-{kind}" for letter in letters for kind in ("PER", "LOC")))
+    read = tags_of_model(names)
+    assert read.scheme is TagScheme.IOBES
+    assert read.types == ("LOC", "PER")
+    plain = TagNames(names_of(TagScheme.IOBES), TagScheme.IOBES)
+    for tags in sequences(TagScheme.IOBES, 500):
+        spelt = [others.get(tag[0], tag[0]) + tag[1:] for tag in tags]
+        entities = plain.entities(tags, strict=strict)
+        assert read.entities(spelt, strict=strict) == entities, spelt
+        assert read.entities(read.write(sorted(entities), len(tags))) == entities
+
+
+def test_entities_of_one_type_without_a_name():
+    read = tags_of_model(("B", "I", "O"))
+    tags = ["B", "I", "B", "O", "I"]
+    assert read.entities(tags) == {("_", 0, 1), ("_", 2, 2), ("_", 4, 4)}
+    assert read.entities(tags, strict=True) == {("_", 0, 1), ("_", 2, 2)}
+    assert read.write([("_", 0, 1), ("_", 2, 2)], 4) == ["B", "I", "B", "O"]
+
+
+def test_small_letters_before_the_type_are_refused():
+    """Read as types of their own, b-per and i-per would part every entity of two words."""
+    with pytest.raises(ValueError, match="b-per begin with a small letter"):
+        tags_of_data([["b-per", "i-per", "O"]])
+    assert tags_of_data([["e-mail", "phone", "O"]]).types == ("e-mail", "phone")
+
+
+def test_tags_of_a_data_set_that_say_nothing_are_named():
+    read = tags_of_data([["B-PER", "I-PER", "O", "MISC", "[CLS]", "X"]])
+    assert strange_tags(read) == ("MISC",)
+    assert strange_tags(TagNames(("b-per", "O"), TagScheme.IOB2)) == ("b-per",)
+    assert strange_tags(tags_of_data([["PER", "MISC", "O"]])) == ()
+
+
+def test_marks_beside_the_tags_of_one_type_do_not_hide_the_scheme():
+    read = tags_of_model(("[PAD]", "[CLS]", "[SEP]", "X", "O", "B-Disease", "I-Disease"))
+    assert (read.scheme, read.types) == (TagScheme.IOB2, ("Disease",))
+    assert tags_of_data([["NOUN", "X", "OTHER"]]).types == ("NOUN", "OTHER", "X")
