@@ -102,6 +102,7 @@ class Conductor:
         events.test_stopping.add_listener(self._on_test_stopping)
         events.test_stop.add_listener(self._on_test_stop)
         events.reset_stats.add_listener(self._on_reset_stats)
+        events.quitting.add_listener(self._on_quitting)
         events.quit.add_listener(self._on_quit)
 
     @property
@@ -281,6 +282,14 @@ class Conductor:
         self.results = fresh = self.results.continued(self.elapsed_s)
         for one in self.watchers:
             one.results_replaced(fresh)
+
+    def _on_quitting(self, **_: Any) -> None:
+        """End the test before Locust settles on its exit code: Ctrl-C finds the test still running.
+
+        Its failures and its verdict are known only when all of it was reported.
+        """
+        if self.running and self.environment.runner is not None:
+            self.environment.runner.stop()
 
     def _on_quit(self, **_: Any) -> None:
         """After Locust's own tables; standard output is the JSON's where that was asked for."""

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from load_rig import checkout, environment
+from fake_server import FakeServer
+from load_rig import PATIENCE_S, checkout, environment, wait_until
 
 from harness import hdr
 from harness.types import SparseHistogram
 
-LIMIT_S = 90
+LIMIT_S = 300
+"""For a Locust that ends by itself. It takes seconds to start, and a busy machine minutes."""
 
 
 def command(*arguments: str, locustfile: Path | None = None) -> list[str]:
@@ -22,12 +27,49 @@ def command(*arguments: str, locustfile: Path | None = None) -> list[str]:
     return [sys.executable, "-m", "locust", "-f", str(locustfile), "--only-summary", *arguments]
 
 
-def locust(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run to the end, without the page."""
-    return subprocess.run(
-        command("--headless", *arguments), capture_output=True, text=True, timeout=LIMIT_S,
-        env=environment(), check=False, cwd=cwd,
-    )  # fmt: skip
+def locust(
+    *arguments: str, cwd: Path | None = None, until: Callable[[str], object] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run to the end, without the page.
+
+    Args:
+        arguments: beside `--headless`.
+        cwd: where it runs.
+        until: asked with what it has said on standard error; once that is true, Ctrl-C ends it.
+    """
+    asked = command("--headless", *arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        with out.open("w") as stdout, err.open("w") as stderr:
+            process = subprocess.Popen(
+                asked, stdout=stdout, stderr=stderr, text=True, env=environment(), cwd=cwd
+            )
+        try:
+            if until is not None:
+                wait_until(lambda: process.poll() is not None or until(err.read_text()))
+                interrupt(process)
+            process.wait(LIMIT_S)
+        finally:
+            end(process)
+        return subprocess.CompletedProcess(
+            asked, process.returncode, out.read_text(), err.read_text()
+        )
+
+
+def interrupt(process: subprocess.Popen[str]) -> None:
+    """Ctrl-C, where there is still somebody to press it for."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+
+
+def served(server: FakeServer, count: int, *, for_s: float = 0.0) -> Callable[[str], bool]:
+    """For `locust(until=)`: so many requests were answered, from the first to the last so long."""
+
+    def enough(_: str) -> bool:
+        known = server.served
+        return len(known) >= count and known[-1].answered_ns - known[0].received_ns >= for_s * 1e9
+
+    return enough
 
 
 def start(
@@ -45,7 +87,7 @@ def end(*processes: subprocess.Popen[str]) -> None:
     """Kill what is left."""
     for process in processes:
         process.kill()
-        process.wait(10)
+        process.wait(PATIENCE_S)
 
 
 def free_port() -> int:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 from fake_server import FakeServer
-from load_rig import make_payloads
-from locust_command import LIMIT_S, end, free_port, start
+from load_rig import checkout, make_payloads, wait_until
+from locust_command import LIMIT_S, end, free_port, interrupt, start
 
 WORKERS = 2
+_BACK_WITHIN = """
+import sys
+sys.path.insert(0, {locustfiles!r})
+from locustfile import *
+import fleets
+
+fleets.BACK_WITHIN_S = {seconds}
+"""
 
 
 class Fleet:
@@ -21,6 +29,7 @@ class Fleet:
         *arguments: str,
         worker_cwd: Path | None = None,
         locustfile: Path | None = None,
+        masters_locustfile: Path | None = None,
     ) -> None:
         """`locustfile` is the first worker's, instead of the product's."""
         port = str(free_port())
@@ -35,14 +44,24 @@ class Fleet:
         self.master = start(
             *("--headless", "--master", "--master-bind-port", port),
             *("--expect-workers", str(WORKERS), *arguments),
-            log=self.log, cwd=folder,
+            log=self.log, cwd=folder, locustfile=masters_locustfile,
         )  # fmt: skip
+
+    def end_when(self, true: Callable[[], object]) -> int:
+        """Press Ctrl-C on the master once something is true; its exit code."""
+        try:
+            wait_until(lambda: self.master.poll() is not None or true())
+            interrupt(self.master)
+        except BaseException:
+            end(self.master, *self.workers)
+            raise
+        return self.wait()
 
     def wait(self) -> int:
         try:
             code = self.master.wait(LIMIT_S)
             for worker in self.workers:
-                worker.wait(20)
+                worker.wait(LIMIT_S)
         finally:
             end(self.master, *self.workers)
         return code
@@ -51,18 +70,23 @@ class Fleet:
         return self.log.read_text()
 
     def wait_until_said(self, words: str) -> None:
-        deadline_s = time.monotonic() + LIMIT_S
-        while words not in self.said():
-            assert time.monotonic() < deadline_s, self.said()
+        def said() -> bool:
             assert self.master.poll() is None, self.said()
-            time.sleep(0.1)
+            return words in self.said()
+
+        wait_until(said, patience_s=LIMIT_S)
+
+
+def master_that_waits(folder: Path, seconds: float) -> Path:
+    """A locustfile whose master waits so long for the last word of a worker that is missing."""
+    path = folder / "patient.py"
+    locustfiles = str(checkout() / "locustfiles")
+    path.write_text(_BACK_WITHIN.format(locustfiles=locustfiles, seconds=seconds))
+    return path
 
 
 def wait_until_served(server: FakeServer, count: int) -> None:
-    deadline_s = time.monotonic() + LIMIT_S
-    while len(server.served) < count:
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
+    wait_until(lambda: len(server.served) >= count, patience_s=LIMIT_S)
 
 
 def plan(server: FakeServer, folder: Path, *more: str, protocol: str = "http") -> list[str]:

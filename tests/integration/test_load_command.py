@@ -39,6 +39,8 @@ BY_VERDICT = {
     "invalid": EXIT_ENVIRONMENT,
 }
 SHORT = ["--duration", "0.6", "--warmup", "0.4", "--json"]
+UNTIL_DECIDED = ["--until-decided", "--duration", "600", "--warmup", "0.4"]
+"""However slow the machine is: a trial that does not end makes its test hang."""
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +94,7 @@ def test_an_open_loop_with_mixes_keeps_every_request(addresses, payloads, tmp_pa
     out = tmp_path / "run"
     where = ["--url", addresses["grpc"], "--model", "tiny", "--payloads", payloads]
     traffic = ["--rate", 200, "--arrivals", "constant", "--batch-mix", "1:0.5,4:0.5",
-               "--length-mix", "16:1,32:2", "--max-in-flight", 50, "--workers", 2]  # fmt: skip
+               "--length-mix", "16:1,32:2", "--max-in-flight", 400, "--workers", 2]  # fmt: skip
     assert load(*where, *traffic, *SHORT, "--records", "--out", out) in MEASURED
     result = json.loads(capsys.readouterr().out)
     assert result["offered_requests_per_s"] == pytest.approx(200, rel=0.02)
@@ -106,10 +108,10 @@ def test_an_open_loop_with_mixes_keeps_every_request(addresses, payloads, tmp_pa
 
 def test_a_decided_objective_ends_the_trial_and_is_the_exit_code(addresses, payloads, capsys):
     where = ["--url", addresses["http"], "--model", "tiny", "--payloads", payloads, "--json"]
-    hopeless = ["--slo", "p50 < 0.01 ms", "--until-decided", "--duration", "60"]
-    code = load(*where, *hopeless, "--warmup", "0.4", "--concurrency", 1)
+    hopeless = ["--slo", "p50 < 0.01 ms", *UNTIL_DECIDED]
+    code = load(*where, *hopeless, "--concurrency", 1)
     result = json.loads(capsys.readouterr().out)
-    assert result["duration_s"] < 20
+    assert result["duration_s"] < 600
     if result["valid"]:
         assert code == EXIT_OBJECTIVE_NOT_MET
         assert "p50" in result["reason"]
@@ -118,11 +120,11 @@ def test_a_decided_objective_ends_the_trial_and_is_the_exit_code(addresses, payl
 @pytest.mark.parametrize(
     ("slo", "verdict", "said"),
     [
-        ("p95 < 60 s", "pass", "Pass, p95 < 60 s"),
+        ("p50 < 60 s", "pass", "Pass, p50 < 60 s"),
         ("p50 < 0.001 ms", "fail", "is over 0.001 ms"),
         ("error_rate < 0.0001%", "undecided", "cannot yet be told from 0.0001%"),
         (
-            "p95 < 60 s, accuracy >= 90%",
+            "p50 < 60 s, accuracy >= 90%",
             "pass",
             "accuracy >= 90%: a load test does not measure quality",
         ),
@@ -131,7 +133,8 @@ def test_a_decided_objective_ends_the_trial_and_is_the_exit_code(addresses, payl
 def test_the_verdict_is_said_and_is_the_exit_code(addresses, payloads, slo, verdict, said, capsys):
     """60 s of a busy machine's time are more than any request takes; 1 us is less."""
     where = ["--url", addresses["http"], "--model", "tiny", "--payloads", payloads]
-    code = load(*where, "--slo", slo, "--concurrency", 1, *SHORT[:-1])
+    lasts = SHORT[:-1] if verdict == "undecided" else UNTIL_DECIDED
+    code = load(*where, "--slo", slo, "--concurrency", 1, *lasts)
     text = " ".join(capsys.readouterr().out.split())
     if code != EXIT_ENVIRONMENT:
         assert code == BY_VERDICT[verdict]
@@ -179,7 +182,7 @@ def test_a_header_s_value_stays_out_of_the_run_folder(addresses, payloads, tmp_p
     command = [sys.executable, "-m", "harness", "load", "--url", addresses["http"], "--model",
                "tiny", "--payloads", str(payloads), "--header", "Authorization: Bearer sesame",
                "--out", str(out), *SHORT]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode in MEASURED, done.stderr
     assert "'Authorization: ...'" in read_manifest(out)["command"]
 

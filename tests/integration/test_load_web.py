@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from fake_server import Behaviour, FakeServer, constant
 from load_rig import checkout, make_payloads
 from locust_command import end, free_port, response_of, start
+from locust_fleet import master_that_waits
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from web_rig import CACHED_S, PATIENCE_S, Page, chromium, wait_until
@@ -41,18 +41,9 @@ def page(browser: webdriver.Chrome, tmp_path: Path) -> Iterator[Page]:
     process = start("--web-host", "127.0.0.1", "--web-port", port, log=tmp_path / "locust.log")
     made = Page(browser, f"http://127.0.0.1:{port}")
     try:
-        deadline_s = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                made.get("exceptions")
-                break
-            except (OSError, urllib.error.URLError):
-                assert time.monotonic() < deadline_s, (tmp_path / "locust.log").read_text()
-                time.sleep(0.2)
+        wait_until(lambda: "exceptions" in made.get("exceptions"))
         yield made
     finally:
-        process.terminate()
-        process.wait(20)
         end(process)
 
 
@@ -77,21 +68,23 @@ def test_a_test_is_started_watched_reset_stopped_and_started_again(
     page.show("?tab=hdr-latency")
     shown = page.wait_for(lambda: "schedule delay" in (found := page.text("table")) and found)
     assert "p99.9 (ms)" in shown
-    first = page.rows("hdr-latency")[0]
+    tables = page.tables()
+    first = tables["hdr-latency"][0]
     assert (first["latency"], first["window"]) == ("response", "whole test")
-    assert 20 <= float(first["p50"]) < 50
-    assert page.rows("generators")[0]["process"] == "this process"
+    assert float(first["p50"]) >= 20
+    assert tables["generators"][0]["process"] == "this process"
+    assert tables["outcomes"][0]["requests"] > 50
 
-    before = page.rows("outcomes")[0]["requests"]
-    assert before > 50
+    before = len(server.served)
     page.press("Reset")
-    assert page.rows("outcomes")[0]["requests"] < before
+    counted = page.tables()["outcomes"][0]["requests"]
+    assert counted <= len(server.served) - before
 
     page.press("Stop")
     page.wait_for(lambda: page.get("stats/requests")["state"] == "stopped")
     server.served.clear()
     form = f"user_count=3&spawn_rate=3&host=grpc://{server.grpc}".encode()
-    with urllib.request.urlopen(f"{page.address}/swarm", data=form, timeout=20) as answer:
+    with urllib.request.urlopen(f"{page.address}/swarm", data=form, timeout=PATIENCE_S) as answer:
         assert json.loads(answer.read())["success"]
     page.wait_for(lambda: len(server.served) > 50)
     time.sleep(CACHED_S)
@@ -117,6 +110,7 @@ def test_the_serving_tab_shows_a_test_of_two_workers_of_which_one_dies(
     master = start(
         "--master", "--master-bind-port", bind, "--web-host", "127.0.0.1", "--web-port", web,
         "--repository", str(repository), "--out", str(out), log=tmp_path / "master.log",
+        locustfile=master_that_waits(tmp_path, seconds=1.0),
     )  # fmt: skip
     workers = [
         start("--worker", "--master-port", bind, log=tmp_path / f"worker-{one}.log")
@@ -153,10 +147,10 @@ def start_after_a_refusal(page: Page, server: FakeServer, payloads: Path) -> Non
     page.submit()
     alert = page.wait_for(lambda: page.text(".MuiAlert-message"))
     assert "the objective does not parse" in alert
-    form = f"user_count=4&spawn_rate=4&host=http://{server.http}&objective=p95 < 500 ms"
+    form = f"user_count=4&spawn_rate=4&host=http://{server.http}&objective=p95 < 60 s"
     form += "&variant=m&model=&payloads="
     url = f"{page.address}/swarm"
-    with urllib.request.urlopen(url, data=form.encode(), timeout=20) as answer:
+    with urllib.request.urlopen(url, data=form.encode(), timeout=PATIENCE_S) as answer:
         assert json.loads(answer.read())["success"]
 
 
@@ -182,7 +176,7 @@ def check_what_is_kept(page: Page, out: Path) -> None:
     assert page.read("serving/series.csv").count("measured") > 2
     shown = page.get("serving/data.json")["shown"]["totals"]["requests"]
     (line,) = (out / "journal.jsonl").read_text().splitlines()
-    assert abs(json.loads(line)["data"]["requests"] - shown) <= shown / 4
+    assert json.loads(line)["data"]["requests"] == shown > 0
 
 
 SLOW_STYLE = """
@@ -196,8 +190,11 @@ from flask import request
 def slow(web_ui, **_):
     @web_ui.app.before_request
     def wait():
-        if request.path.endswith(".css"):
-            time.sleep(4)
+        if request.path.endswith(".css") and request.path not in seen:
+            seen.add(request.path)
+            time.sleep(3)  # once: by then the charts are drawn
+
+seen = set()
 """
 STROKES = """
 return [...document.querySelectorAll('.serving polyline')].map(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,13 +19,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from fake_server import Behaviour, FakeServer, constant
-from load_rig import checkout, make_payloads
-from locust_command import end, free_port, read, response_of, start
-from locust_fleet import Fleet, plan, wait_until_served
+from load_rig import checkout, make_payloads, wait_until, wait_until_stopped
+from locust_command import LIMIT_S, end, free_port, interrupt, read, response_of, served, start
+from locust_fleet import Fleet, master_that_waits, plan, wait_until_served
 from numpy.typing import NDArray
-from web_rig import wait_until
 
 from harness import hdr
+from harness.load.records.requests import histogram_of_records
 from harness.runs.folder import read_run
 
 LATE = """
@@ -68,16 +69,21 @@ def completed_ns(records: Path) -> NDArray[np.int64]:
     return np.concatenate(parts)
 
 
-@pytest.mark.parametrize("load", [("--users", "4", "--spawn-rate", "4"), ("--rate", "120")])
+CLOSED = ("--users", "4", "--spawn-rate", "4")
+OPEN = ("--rate", "120", "--arrivals", "constant", "--run-time", "2s")
+
+
+@pytest.mark.parametrize("load", [CLOSED, OPEN], ids=["closed", "open"])
 def test_what_a_phase_holds_is_what_ended_in_it_though_a_worker_hears_late(
     server: FakeServer, tmp_path: Path, load: tuple[str, ...]
 ) -> None:
     late = tmp_path / "late.py"
     late.write_text(LATE.format(locustfiles=str(checkout() / "locustfiles")))
     records = tmp_path / "records"
-    arguments = plan(server, tmp_path, "--records", str(records), "--run-time", "5s", *load)
+    arguments = plan(server, tmp_path, "--records", str(records), *load)
     fleet = Fleet(tmp_path, *arguments, worker_cwd=tmp_path, locustfile=late)
-    assert fleet.wait() == 0, fleet.said()
+    code = fleet.wait() if load is OPEN else fleet.end_when(lambda: len(server.served) >= 400)
+    assert code == 0, fleet.said()
     document = read(tmp_path / "histograms.json")
     ended = completed_ns(records)
     told = {phase["name"]: phase["completed"] for phase in document["phases"]}
@@ -88,7 +94,7 @@ def test_what_a_phase_holds_is_what_ended_in_it_though_a_worker_hears_late(
             within |= ended >= first_ns
         assert phase["completed"] == within.sum(), phase["name"]
     assert sum(told.values()) == len(ended) == len(server.served)
-    assert told["measured"] > 50
+    assert len(ended) == 240 if load is OPEN else told["measured"] > 0
     assert all(one["clock_error_s"] == 0 for one in document["workers"])
 
 
@@ -100,16 +106,16 @@ def test_a_worker_on_another_machine_is_counted_by_its_clock_to_within_what_is_k
     locustfiles = str(checkout() / "locustfiles")
     elsewhere.write_text(ELSEWHERE.format(offset_ns=OFFSET_NS, locustfiles=locustfiles))
     records = tmp_path / "records"
-    asked = ["--records", str(records), "--users", "4", "--spawn-rate", "4", "--run-time", "5s"]
+    asked = ["--records", str(records), *CLOSED]
     fleet = Fleet(
         tmp_path, *plan(server, tmp_path, *asked), worker_cwd=tmp_path, locustfile=elsewhere
     )
-    assert fleet.wait() == 0, fleet.said()
+    assert fleet.end_when(lambda: len(server.served) >= 400) == 0, fleet.said()
     document = read(tmp_path / "histograms.json")
     start_ns = document["start_monotonic_ns"]
     shown = completed_ns(records)
     there = shown > start_ns + OFFSET_NS // 2
-    assert 50 < there.sum() < len(shown)
+    assert 0 < there.sum() < len(shown)
     ended = np.where(there, shown - OFFSET_NS, shown)
     errors_s = sorted(one["clock_error_s"] for one in document["workers"])
     assert errors_s[0] == 0.0 < errors_s[1]
@@ -119,20 +125,22 @@ def test_a_worker_on_another_machine_is_counted_by_its_clock_to_within_what_is_k
     last_ns = first_ns + phase["duration_s"] * 1e9
     surely = ((ended >= first_ns + slack_ns) & (ended < last_ns - slack_ns)).sum()
     perhaps = ((ended >= first_ns - slack_ns) & (ended < last_ns + slack_ns)).sum()
-    assert 50 < surely <= phase["completed"] <= perhaps
+    assert surely <= phase["completed"] <= perhaps
     assert sum(one["completed"] for one in document["phases"]) == len(server.served)
 
 
 def test_a_worker_that_stood_still_around_the_end_has_its_reports_taken_in(
     server: FakeServer, tmp_path: Path
 ) -> None:
-    arguments = plan(server, tmp_path, "--users", "4", "--spawn-rate", "4", "--run-time", "6s")
-    fleet = Fleet(tmp_path, *arguments, worker_cwd=tmp_path)
+    patient = master_that_waits(tmp_path, seconds=LIMIT_S)
+    arguments = plan(server, tmp_path, *CLOSED)
+    fleet = Fleet(tmp_path, *arguments, worker_cwd=tmp_path, masters_locustfile=patient)
     try:
         wait_until_served(server, 100)
         fleet.workers[0].send_signal(signal.SIGSTOP)
         fleet.wait_until_said("is gone; the test goes on")
-        time.sleep(1.5)
+        interrupt(fleet.master)
+        wait_until_at_rest(server)
         fleet.workers[0].send_signal(signal.SIGCONT)
     except BaseException:
         end(fleet.master, *fleet.workers)
@@ -144,15 +152,20 @@ def test_a_worker_that_stood_still_around_the_end_has_its_reports_taken_in(
     assert any("stalled for" in one for one in document["warnings"])
 
 
+def wait_until_at_rest(server: FakeServer) -> None:
+    """Until nothing more comes: the other worker has heard of the end."""
+    seen = -1
+    while seen != (seen := len(server.served)):
+        time.sleep(0.5)
+
+
 def test_the_verdict_on_a_test_with_workers_is_said_kept_and_the_exit_code(
     server: FakeServer, tmp_path: Path
 ) -> None:
     """The server takes 20 ms: no machine makes that 5."""
-    asked = ["--objective", "p50 < 5 ms", "--out", "run", "--users", "2", "--spawn-rate", "2"]
-    fleet = Fleet(
-        tmp_path, *plan(server, tmp_path, *asked, "--run-time", "5s"), worker_cwd=tmp_path
-    )
-    code = fleet.wait()
+    asked = ["--objective", "p50 < 5 ms", "--out", "run", *CLOSED]
+    fleet = Fleet(tmp_path, *plan(server, tmp_path, *asked), worker_cwd=tmp_path)
+    code = fleet.end_when(lambda: served(server, 300, for_s=2.0)(""))
     (stored,) = read_run(tmp_path / "run").trials
     assert code == {"fail": 3, "invalid": 5}[stored.decision], fleet.said()
     assert f"Verdict on p50 < 5 ms: {stored.decision}: " in fleet.said()
@@ -174,18 +187,32 @@ class Site:
             start("--worker", "--master-port", bind, log=folder / f"worker-{one}.log")
             for one in range(2)
         ]
-        wait_until(lambda: self.get("worker-count")["worker_count"] == 2)
+        self.wait_for_both()
+
+    def wait_for_both(self) -> None:
+        """Until Locust has both workers."""
+        wait_until(lambda: self.workers_there() == 2, patience_s=LIMIT_S)
+
+    def workers_there(self) -> int:
+        """As Locust counts them; none while its page is not up yet."""
+        try:
+            return int(self.get("worker-count")["worker_count"])
+        except OSError:
+            return 0
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=60) as answer:
+        url = f"http://127.0.0.1:{self.port}/{path}"
+        with urllib.request.urlopen(url, timeout=LIMIT_S) as answer:
             return json.loads(answer.read())
 
-    def begin(self, users: int, spawn_rate: int = 100) -> None:
-        form = (
-            f"user_count={users}&spawn_rate={spawn_rate}&host=http://{self.server.http}&model=m"
-            f"&payloads={self.payloads}&objective=p95 < 5 s"
-        )
-        self.post("swarm", form)
+    def begin(self, users: int, protocol: str = "http", **form: str | int) -> None:
+        """Fill the whole form in: Locust keeps what the last one said."""
+        fields: dict[str, object] = {
+            "user_count": users, "spawn_rate": 100, "model": "m", "payloads": self.payloads,
+            "host": f"{protocol}://{getattr(self.server, protocol)}", "objective": "p95 < 5 s",
+            "rate": "", "arrivals": "", "records": "", "run_time": "", **form,
+        }  # fmt: skip
+        self.post("swarm", urllib.parse.urlencode(fields))
 
     def stop(self) -> None:
         """Returns when all was reported that will be."""
@@ -194,8 +221,13 @@ class Site:
 
     def post(self, path: str, form: str) -> None:
         url = f"http://127.0.0.1:{self.port}/{path}"
-        with urllib.request.urlopen(url, data=form.encode(), timeout=60) as answer:
+        with urllib.request.urlopen(url, data=form.encode(), timeout=LIMIT_S) as answer:
             assert json.loads(answer.read())["success"]
+
+    def wake(self) -> None:
+        """Let the workers go on."""
+        for one in self.workers:
+            one.send_signal(signal.SIGCONT)
 
     @property
     def shown(self) -> Any:
@@ -203,29 +235,76 @@ class Site:
         return self.get("serving/data.json")["shown"] or {"number": 0, "totals": {"requests": 0}}
 
 
+@pytest.fixture(scope="module")
+def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Started once: its processes outlive each test and what happens in it."""
+    with FakeServer(Behaviour(constant(0.02))) as server:
+        made = Site(tmp_path_factory.mktemp("site"), server)
+        try:
+            yield made
+        finally:
+            made.wake()
+            end(made.master, *made.workers)
+
+
 @pytest.fixture
-def site(server: FakeServer, tmp_path: Path) -> Iterator[Site]:
-    made = Site(tmp_path, server)
-    try:
-        yield made
-    finally:
-        for one in made.workers:
-            one.send_signal(signal.SIGCONT)
-        end(made.master, *made.workers)
+def site(shared_site: Site) -> Iterator[Site]:
+    shared_site.wait_for_both()
+    shared_site.server.begin(Behaviour(constant(0.02)))
+    yield shared_site
+    shared_site.wake()
+    if not shared_site.shown.get("verdict", {"final": True})["final"]:
+        shared_site.stop()
 
 
-def in_flight_of(server: FakeServer, last: int) -> float:
-    """How many requests the server had in its hands on average, of the last so many."""
-    served = sorted(server.served, key=lambda one: one.answered_ns)[-last:]
-    length_ns = served[-1].answered_ns - served[0].received_ns
-    return sum(one.answered_ns - one.received_ns for one in served) / length_ns
+def check_in_flight(server: FakeServer, count: int) -> None:
+    """So many requests are in the server's hands where it answers nobody, and no more."""
+    server.hold()
+    wait_until(lambda: server.held == count)
+    time.sleep(0.3)
+    assert server.held == count
+    server.release()
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_the_masters_histogram_is_the_union_of_all_requests(
+    site: Site, tmp_path: Path, protocol: str
+) -> None:
+    site.begin(5, protocol, records=str(tmp_path))
+    wait_until(lambda: len(site.server.served) > 200)
+    site.stop()
+    wait_until(lambda: len(list(tmp_path.glob("*.parquet"))) == 2)
+    document = site.get("hdr-histograms.json")
+    merged = response_of(document)
+    assert merged == histogram_of_records(tmp_path)
+    assert hdr.total(merged) == len(site.server.served)
+    assert len(document["workers"]) == 2
+    # Locust's own table, which its page is told two seconds late.
+    wait_until(
+        lambda: site.get("stats/requests")["stats"][-1]["num_requests"] == len(site.server.served)
+    )
+
+
+def test_an_open_loop_is_split_over_the_workers_exactly(site: Site, tmp_path: Path) -> None:
+    site.begin(1, records=str(tmp_path), rate=100, arrivals="constant", run_time="2s")
+    wait_until(lambda: site.shown["number"] and site.shown["verdict"]["final"])
+    wait_until(lambda: len(list(tmp_path.glob("*.parquet"))) == 2)
+    scheduled_ns = [pq.read_table(one)["scheduled_ns"] for one in tmp_path.glob("*.parquet")]
+    for mine in scheduled_ns:
+        gaps_ns = np.diff(np.sort(mine.to_numpy()))
+        assert len(gaps_ns) == 99
+        assert (abs(gaps_ns - 20_000_000) <= 1000).all()
+    merged = response_of(site.get("hdr-histograms.json"))
+    assert merged == histogram_of_records(tmp_path)
+    assert hdr.total(merged) == len(site.server.served) == 200
 
 
 def test_a_worker_lost_over_the_end_is_named_with_what_is_missing_and_is_there_for_the_next_test(
-    server: FakeServer, site: Site
+    site: Site,
 ) -> None:
     site.begin(4)
     wait_until(lambda: site.shown["totals"]["requests"] > 100)
+    number = site.shown["number"]
     site.workers[0].send_signal(signal.SIGSTOP)
     site.stop()
     first = site.shown
@@ -235,55 +314,58 @@ def test_a_worker_lost_over_the_end_is_named_with_what_is_missing_and_is_there_f
 
     site.workers[0].send_signal(signal.SIGCONT)
     wait_until(lambda: "which is over: not counted" in site.log.read_text())
-    wait_until(lambda: site.get("worker-count")["worker_count"] == 2)
+    site.wait_for_both()
     site.begin(4)
-    wait_until(lambda: site.shown["number"] == 2 and site.shown["totals"]["requests"] > 200)
-    second = site.shown
-    assert [one["lost"] for one in second["generators"]] == [False, False]
-    assert 3.0 < in_flight_of(server, 150) <= 4.01
+    wait_until(lambda: site.shown["number"] == number + 1 and site.shown["totals"]["requests"] > 20)
+    wait_until(lambda: [one["lost"] for one in site.shown["generators"]] == [False, False])
+    check_in_flight(site.server, 4)
     site.stop()
 
 
 def test_a_worker_that_comes_back_in_the_middle_of_the_next_test_takes_its_part(
-    server: FakeServer, site: Site
+    site: Site,
 ) -> None:
     """The first test leaves it standing still; the second begins without it."""
     site.begin(4)
     wait_until(lambda: site.shown["totals"]["requests"] > 50)
+    number = site.shown["number"]
     site.workers[0].send_signal(signal.SIGSTOP)
+    wait_until_stopped(site.workers[0].pid)
     site.stop()
+    wait_until(lambda: site.workers_there() == 1)
     site.begin(4)
-    wait_until(lambda: site.shown["number"] == 2 and site.shown["totals"]["requests"] > 200)
-    assert 3.0 < in_flight_of(server, 150) <= 4.01, "the other worker runs all of them"
+    wait_until(lambda: site.shown["number"] == number + 1 and site.shown["totals"]["requests"] > 20)
+    check_in_flight(site.server, 4)  # the other worker runs all of them
     assert len(site.shown["generators"]) == 1
 
     site.workers[0].send_signal(signal.SIGCONT)
     wait_until(lambda: len(site.shown["generators"]) == 2)
     wait_until(lambda: site.get("stats/requests")["user_count"] == 4)
-    before = len(server.served)
-    wait_until(lambda: len(server.served) > before + 300)
-    assert 3.0 < in_flight_of(server, 150) <= 4.01
-    seen = site.shown["series"]["at_s"]
-    assert seen
+    before = len(site.server.served)
+    wait_until(lambda: len(site.server.served) > before + 50)
+    check_in_flight(site.server, 4)
+    wait_until(lambda: site.shown["series"]["at_s"])
     site.stop()
 
 
 def test_the_page_moves_every_second_with_workers(site: Site) -> None:
-    """Numbers that change once per second change more often than those that do every third."""
+    """Where numbers changed every third second, no two that follow each other were ever seen."""
     site.begin(2)
     wait_until(lambda: site.shown["totals"]["requests"] > 20)
-    settled, deadline_s = set(), time.monotonic() + 60
-    while len(settled) < 8 and time.monotonic() < deadline_s:
-        settled.add(len(site.shown["series"]["at_s"]))
-        time.sleep(0.2)
-    steps = np.diff(sorted(settled))
-    assert np.median(steps) == 1
+    seen: set[int] = set()
+
+    def moved_by_one() -> bool:
+        seen.add(len(site.shown["series"]["at_s"]))
+        return int((np.diff(sorted(seen)) == 1).sum()) >= 3
+
+    wait_until(moved_by_one)
     site.stop()
 
 
 def test_a_test_that_is_stopped_before_its_users_have_started_says_that_nothing_was_measured(
-    server: FakeServer, site: Site
+    site: Site,
 ) -> None:
+    server = site.server
     site.begin(1000, spawn_rate=1)
     wait_until_served(server, 50)
     site.stop()

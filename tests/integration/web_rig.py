@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
+import load_rig
 import pytest
 from selenium import webdriver
 from selenium.common.exceptions import TimeoutException
@@ -24,7 +25,7 @@ Object.getOwnPropertyDescriptor(kind.prototype, 'value').set.call(field, text);
 field.dispatchEvent(new Event('input', {bubbles: true}));
 field.dispatchEvent(new Event('change', {bubbles: true}));
 """
-PATIENCE_S = 40
+PATIENCE_S = 180
 CACHED_S = 2.1
 """Locust gives the statistics of up to two seconds ago."""
 WINDOW = "--window-size=1440,900"
@@ -52,7 +53,7 @@ class Page:
         self.browser, self.address = browser, address
 
     def read(self, path: str) -> str:
-        with urllib.request.urlopen(f"{self.address}/{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.address}/{path}", timeout=PATIENCE_S) as answer:
             text: str = answer.read().decode()
         return text
 
@@ -95,20 +96,20 @@ class Page:
     def text(self, selector: str) -> str:
         return self.browser.find_element(By.CSS_SELECTOR, selector).text
 
-    def rows(self, tab: str) -> list[dict[str, Any]]:
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """What is shown beneath each tab, by its name."""
         time.sleep(CACHED_S)
         tables = self.get("stats/requests")["extended_stats"]
-        return next(table["data"] for table in tables if table["key"] == tab)
+        return {table["key"]: table["data"] for table in tables}
 
 
-def wait_until(true: Callable[[], bool], *, patience_s: float = 3 * PATIENCE_S) -> None:
+def wait_until(true: Callable[[], object], *, patience_s: float = 2 * PATIENCE_S) -> None:
     """Until it is true, whatever refuses to answer before."""
-    deadline_s = time.monotonic() + patience_s
-    while True:
+
+    def answered() -> object:
         try:
-            if true():
-                return
+            return true()
         except OSError:
-            pass
-        assert time.monotonic() < deadline_s
-        time.sleep(0.2)
+            return False
+
+    load_rig.wait_until(answered, patience_s=patience_s)
