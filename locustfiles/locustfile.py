@@ -15,10 +15,12 @@ request in flight; `--rate` takes `TritonOpenLoopUser`. On several machines: the
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+import gevent
 from locust import events
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
@@ -44,6 +46,7 @@ def on_init_command_line_parser(parser: LocustArgumentParser) -> None:
 @events.init.add_listener  # type: ignore[untyped-decorator]  # Locust's hooks are untyped
 def on_init(environment: Environment, runner: Runner, web_ui: WebUI | None, **_: Any) -> None:
     """Take the part that this process has: worker, master, or all of it."""
+    _hear_of_ctrl_c()
     if isinstance(runner, WorkerRunner):
         LocustWorker(environment, runner)
         return
@@ -61,6 +64,16 @@ def on_init(environment: Environment, runner: Runner, web_ui: WebUI | None, **_:
     if options is not None and (options.headless or options.autostart):
         # Before Locust starts: its dispatcher keeps the user classes that it finds by then.
         conductor.prepare_or_exit()
+
+
+def _hear_of_ctrl_c() -> None:
+    """Have it end Locust wherever it comes.
+
+    Python raises it in the code that runs just then. That may be a thread of gevent's kind, which
+    would end in its stead while Locust went on.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        gevent.signal_handler(signal.SIGINT, signal.default_int_handler, signal.SIGINT, None)
 
 
 def _watch(conductor: Conductor, web_ui: WebUI | None, out: str) -> None:

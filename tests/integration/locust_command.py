@@ -28,7 +28,10 @@ def command(*arguments: str, locustfile: Path | None = None) -> list[str]:
 
 
 def locust(
-    *arguments: str, cwd: Path | None = None, until: Callable[[str], object] | None = None
+    *arguments: str,
+    cwd: Path | None = None,
+    until: Callable[[str], object] | None = None,
+    locustfile: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run to the end, without the page.
 
@@ -36,8 +39,9 @@ def locust(
         arguments: beside `--headless`.
         cwd: where it runs.
         until: asked with what it has said on standard error; once that is true, Ctrl-C ends it.
+        locustfile: instead of the product's.
     """
-    asked = command("--headless", *arguments)
+    asked = command("--headless", *arguments, locustfile=locustfile)
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         with out.open("w") as stdout, err.open("w") as stderr:

@@ -89,6 +89,32 @@ def test_failures_stand_in_all_tables_by_kind(
     assert document["first_failure"].startswith("empty_output: output logits")
 
 
+CTRL_C_IN_A_THREAD = """
+import signal
+import sys
+import threading
+from locust import events
+sys.path.insert(0, {locustfiles!r})
+from locustfile import *
+
+
+@events.spawning_complete.add_listener
+def press(**_):
+    threading.Thread(target=signal.raise_signal, args=[signal.SIGINT]).start()
+"""
+
+
+def test_ctrl_c_ends_the_test_wherever_it_comes(
+    server: FakeServer, model: tuple[str, ...], tmp_path: Path
+) -> None:
+    locustfile = tmp_path / "pressed.py"
+    locustfile.write_text(CTRL_C_IN_A_THREAD.format(locustfiles=str(checkout() / "locustfiles")))
+    done = locust(*host_of(server, "http"), *model, *FOUR_USERS, locustfile=locustfile)
+    assert done.returncode == 0, done.stderr
+    assert "Shutting down (exit code 0)" in done.stderr
+    assert "Exception in thread" not in done.stderr
+
+
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_an_open_loop_sends_what_falls_due_within_the_run_time(
     server: FakeServer, model: tuple[str, ...], tmp_path: Path, protocol: str
@@ -172,11 +198,11 @@ def most_in_flight(server: FakeServer, document: dict[str, Any], step: dict[str,
     first_ns = document["start_monotonic_ns"] + step["start_s"] * 1e9
     last_ns = first_ns + step["duration_s"] * 1e9
     inside = [one for one in server.served if first_ns <= one.received_ns < last_ns]
-    in_flight = [
+    in_flight: list[int] = [
         sum(other.received_ns <= one.received_ns < other.answered_ns for other in inside)
         for one in inside
     ]
-    return max(in_flight)
+    return max(in_flight, default=0)
 
 
 def test_a_shape_moves_the_users(server: FakeServer, model: tuple[str, ...]) -> None:
