@@ -224,7 +224,6 @@ EXIT_OF = {"pass": 0, "fail": 3, "undecided": 4, "invalid": 5}
     [
         ("p50 < 10 ms", "fail", "10 ms"),  # the server takes 30 ms
         ("error_rate < 0.0001%", "undecided", "would tell"),
-        ("p50 < 60 s", "pass", "is under 60,000 ms"),
     ],
 )
 def test_the_verdict_is_said_in_words_and_is_the_exit_code(
@@ -253,11 +252,14 @@ def test_failures_that_the_objective_allows_are_no_failed_test(
     done = locust(
         *(*host_of(server, "http"), *model, *MANY),
         *("--objective", "p50 < 60 s, error_rate < 45%"),
-        until=served(server, 300, for_s=2.0),
+        until=served(server, 1000, for_s=4.0),
     )
     (said,) = [line for line in done.stdout.splitlines() if line.startswith("Verdict on ")]
-    assert done.returncode == EXIT_OF[said.split(": ", 1)[1].split(":")[0]]
-    assert done.returncode in {0, 5}, done.stdout
+    told = said.split(": ", 1)[1].split(":")[0]
+    assert told in {"pass", "invalid"}, done.stdout
+    assert done.returncode == EXIT_OF[told]
+    if told == "pass":
+        assert "is under 60,000 ms" in said
 
 
 @pytest.mark.parametrize(
