@@ -206,13 +206,15 @@ class Site:
             return json.loads(answer.read())
 
     def begin(self, users: int, protocol: str = "http", **form: str | int) -> None:
-        """Fill the whole form in: Locust keeps what the last one said."""
+        """Fill the whole form in, for Locust keeps what the last one said; returns once it runs."""
+        before = self.shown["number"]
         fields: dict[str, object] = {
             "user_count": users, "spawn_rate": 100, "model": "m", "payloads": self.payloads,
             "host": f"{protocol}://{getattr(self.server, protocol)}", "objective": "p95 < 5 s",
             "rate": "", "arrivals": "", "records": "", "run_time": "", **form,
         }  # fmt: skip
         self.post("swarm", urllib.parse.urlencode(fields))
+        wait_until(lambda: self.shown["number"] > before)
 
     def stop(self) -> None:
         """Returns when all was reported that will be."""
@@ -287,7 +289,7 @@ def test_the_masters_histogram_is_the_union_of_all_requests(
 
 def test_an_open_loop_is_split_over_the_workers_exactly(site: Site, tmp_path: Path) -> None:
     site.begin(1, records=str(tmp_path), rate=100, arrivals="constant", run_time="2s")
-    wait_until(lambda: site.shown["number"] and site.shown["verdict"]["final"])
+    wait_until(lambda: site.shown["verdict"]["final"])
     wait_until(lambda: len(list(tmp_path.glob("*.parquet"))) == 2)
     scheduled_ns = [pq.read_table(one)["scheduled_ns"] for one in tmp_path.glob("*.parquet")]
     for mine in scheduled_ns:
@@ -304,7 +306,6 @@ def test_a_worker_lost_over_the_end_is_named_with_what_is_missing_and_is_there_f
 ) -> None:
     site.begin(4)
     wait_until(lambda: site.shown["totals"]["requests"] > 100)
-    number = site.shown["number"]
     site.workers[0].send_signal(signal.SIGSTOP)
     site.stop()
     first = site.shown
@@ -316,7 +317,7 @@ def test_a_worker_lost_over_the_end_is_named_with_what_is_missing_and_is_there_f
     wait_until(lambda: "which is over: not counted" in site.log.read_text())
     site.wait_for_both()
     site.begin(4)
-    wait_until(lambda: site.shown["number"] == number + 1 and site.shown["totals"]["requests"] > 20)
+    wait_until(lambda: site.shown["totals"]["requests"] > 20)
     wait_until(lambda: [one["lost"] for one in site.shown["generators"]] == [False, False])
     check_in_flight(site.server, 4)
     site.stop()
@@ -328,13 +329,12 @@ def test_a_worker_that_comes_back_in_the_middle_of_the_next_test_takes_its_part(
     """The first test leaves it standing still; the second begins without it."""
     site.begin(4)
     wait_until(lambda: site.shown["totals"]["requests"] > 50)
-    number = site.shown["number"]
     site.workers[0].send_signal(signal.SIGSTOP)
     wait_until_stopped(site.workers[0].pid)
     site.stop()
     wait_until(lambda: site.workers_there() == 1)
     site.begin(4)
-    wait_until(lambda: site.shown["number"] == number + 1 and site.shown["totals"]["requests"] > 20)
+    wait_until(lambda: site.shown["totals"]["requests"] > 20)
     check_in_flight(site.server, 4)  # the other worker runs all of them
     assert len(site.shown["generators"]) == 1
 
