@@ -3,7 +3,7 @@
 Every table stands between two markers that name its benchmark; the text around it is left alone.
 Above a table stand the command that printed it, the day and the machine.
 
-    python benchmarks/page.py                              # everything: about 40 minutes
+    python benchmarks/page.py                              # everything: about an hour
     python benchmarks/page.py --only generator_capacity fidelity
     python benchmarks/page.py --from runs/benchmarks       # only writes the page again
 """
@@ -35,6 +35,7 @@ COMMANDS = {
     "evaluation_speed": "evaluation_speed.py --samples 100 --rounds 3",
     "scale_out": "scale_out.py",
     "server_overhead": "server_overhead.py",
+    "capacity_accuracy": "capacity_accuracy.py --seeds 1 2",
     "soak": "soak.py --minutes 10",
 }
 """What the page shows, and how each is run; every one writes its rows with --json."""

@@ -48,6 +48,8 @@ class SimulatedServer:
     queue_limit: int | None = None
     turnaround_s: float = 0.0
     """What an instance is occupied with after it has answered."""
+    each_request_s: float = 0.0
+    """What every request but the first adds to an execution."""
     environment: simpy.Environment = field(default_factory=simpy.Environment)
 
     def __post_init__(self):
@@ -93,6 +95,7 @@ class SimulatedServer:
     def _execute(self, batch: Sequence[Request], rows: int):
         started = self.environment.now
         took = self.seconds(rows, self.serving.instance_count - self.idle - 1)
+        took += self.each_request_s * (len(batch) - 1)
         yield self.environment.timeout(took)
         self.executions.append((rows, len(batch), took))
         for request in batch:

@@ -21,7 +21,6 @@ from harness.planning.capacity.draws import (
     without_warm_up,
 )
 from harness.planning.capacity.replica import Replica, simulate_arrivals, simulate_clients
-from harness.planning.capacity.service import Spread
 from harness.types import RESPONSE, ArrivalKind, LoadMode, ShapeKind, TrialResult, Workload
 
 TrialCheck = Mapping[str, tuple[float, float]]
@@ -51,7 +50,6 @@ def trials_to_check(
 class TrialReplay:
     """Simulates trials under the load that they were measured with."""
 
-    spread: Spread
     arrivals: ArrivalSource
     seed: int
 
@@ -90,7 +88,7 @@ class TrialReplay:
             workload.client_batch_size,
             requests=requests,
             client_s=(draw.client.own_ms / 1e3, draw.client.each_ms / 1e3),
-            noise=self.spread.draw(self._generator(), requests),
+            noise=draw.spread.draw(self._generator(), requests),
         )
         return 1e3 * run.latency_s
 
@@ -102,7 +100,7 @@ class TrialReplay:
         chunks_ns = self.arrivals(workload.arrivals, rate_per_s=rate_per_s, seed=self.seed)
         times_s = first_arrivals_s(chunks_ns, requests)[: 2 * requests]
         rows = np.full(len(times_s), workload.client_batch_size)
-        noise = self.spread.draw(generator, len(times_s))
+        noise = draw.spread.draw(generator, len(times_s))
         run = simulate_arrivals(replica, times_s, rows, noise)
         return draw.latency_ms(times_s, run, generator)
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.planning.capacity.replica import Replica, ReplicaRun, simulate_arrivals
-from harness.planning.capacity.service import ClientTime, ServiceCurve
+from harness.planning.capacity.service import ClientTime, ServiceCurve, Spread
 from harness.types import ArrivalProcess, ServingConfig
 
 Floats = NDArray[np.float64]
@@ -55,12 +55,15 @@ class Draw:
     client: ClientTime
     turnaround_ms: float
     """What an instance is occupied with after an execution, before it takes the next batch."""
+    spread: Spread
+    """Of single executions."""
 
     def replica(self, serving: ServingConfig) -> Replica:
         """The replica that this draw makes of a serving configuration."""
         table = self.curve.table_ms(max(1, serving.max_batch_size))
         return Replica(
             batch_s=tuple(one * self.scale / 1e3 for one in table),
+            each_request_s=self.curve.each_request_ms * self.scale / 1e3,
             turnaround_s=self.turnaround_ms / 1e3,
             instances=max(1, serving.instance_count),
             queue_delay_s=serving.queue_delay_us / 1e6,

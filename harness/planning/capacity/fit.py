@@ -13,12 +13,12 @@ from harness.planning.capacity.draws import ArrivalSource, Draw
 from harness.planning.capacity.model import CapacityModel
 from harness.planning.capacity.service import (
     ClientTime,
-    Spread,
     fit_client,
     fit_service,
     fit_spread,
     observations_of,
 )
+from harness.planning.capacity.variation import SpreadChoice, choose_spread
 from harness.types import ServingConfig, TrialResult, WireProtocol
 
 DRAWS = 16
@@ -57,23 +57,24 @@ def fit_capacity(
     protocol = protocol or best.trial.workload.protocol
     spread, clients = fit_spread(alike), fit_client(alike)
     client = clients.get(protocol) or next(iter(clients.values()), ClientTime(0.0, 0.0))
-    replay, checked = TrialReplay(spread, arrivals, seed), trials_to_check(own, alike)
-    guess = Draw(fit_service(observations_of(alike)), 1.0, client, 0.0)
+    replay, checked = TrialReplay(arrivals, seed), trials_to_check(own, alike)
+    guess = Draw(fit_service(observations_of(alike)), 1.0, client, 0.0, spread)
     guess = _with_turnaround(guess, checked, replay)
+    choice = choose_spread(guess, spread, checked, replay)
+    guess = replace(guess, spread=choice.best())
     checks = {one.trial.trial_id: replay.check(one, guess) for one in checked}
     return CapacityModel(
         variant=best.trial.variant,
         serving=own[0].trial.serving,
         protocol=protocol,
         best_guess=guess,
-        draws=_draws(alike, guess, protocol, seed),
-        spread=spread,
+        draws=_draws(alike, guess, choice, protocol, seed),
         highest_measured_inferences_per_s=max(one.throughput_inferences_per_s for one in own),
         confidence=confidence,
         seed=seed,
         arrivals=arrivals,
         queue_limit=queue_limit,
-        limits=_limits(spread, alike, clients, protocol),
+        limits=_limits(guess, alike, clients, protocol),
         checks={trial_id: check for trial_id, check in checks.items() if check},
     )
 
@@ -140,7 +141,11 @@ def _with_turnaround(guess: Draw, trials: Sequence[TrialResult], replay: TrialRe
 
 
 def _draws(
-    trials: Sequence[TrialResult], guess: Draw, protocol: WireProtocol, seed: int
+    trials: Sequence[TrialResult],
+    guess: Draw,
+    choice: SpreadChoice,
+    protocol: WireProtocol,
+    seed: int,
 ) -> tuple[Draw, ...]:
     generator = np.random.default_rng([seed, 7])
     observations = observations_of(trials)
@@ -154,20 +159,24 @@ def _draws(
         client = fit_client(drawn).get(protocol, guess.client)
         curve = replace(fit_service(observations, weights), sharing=guess.curve.sharing)
         level = float(np.exp(generator.normal(0.0, guess.curve.trial_spread)))
-        draws.append(Draw(curve, level, client, guess.turnaround_ms))
+        weight_of = {
+            one.trial.trial_id: weight for one, weight in zip(trials, weights, strict=True)
+        }
+        own = np.array([weight_of[name] for name in choice.trials])
+        draws.append(Draw(curve, level, client, guess.turnaround_ms, choice.best(own)))
     return tuple(draws)
 
 
 def _limits(
-    spread: Spread,
+    guess: Draw,
     trials: Sequence[TrialResult],
     clients: Mapping[WireProtocol, ClientTime],
     protocol: WireProtocol,
 ) -> tuple[str, ...]:
     """What no trial shows, so that a stated assumption stands in for it."""
     found = []
-    if not spread.known:
-        found.append("the spread of single executions is assumed: no trial with 1 in flight")
+    if not guess.spread.known:
+        found.append("the spread of single executions is assumed: no trial shows it")
     if not any(one.server.batch_compute_ms for one in trials):
         found.append("execution times by size are inferred from means per request")
     if protocol not in clients:

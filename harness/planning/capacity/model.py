@@ -34,7 +34,6 @@ from harness.planning.capacity.draws import (
     without_warm_up,
 )
 from harness.planning.capacity.replica import simulate_arrivals
-from harness.planning.capacity.service import Spread
 from harness.types import ArrivalKind, ServingConfig, ShapeKind, WireProtocol
 from harness.types.capacity import Prediction
 from harness.types.estimates import Demand, Interval
@@ -43,6 +42,8 @@ from harness.words.numbers import number, percent
 UNKNOWN_ERROR = 0.15
 """Relative error of the model where no trial could be simulated as it was measured."""
 _MOST_THINNED = 50
+_FAR = 1.5
+"""Beyond so many times the requests that executions joined when measured, a plan says so."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,6 @@ class CapacityModel:
     protocol: WireProtocol
     best_guess: Draw
     draws: tuple[Draw, ...]
-    spread: Spread
     highest_measured_inferences_per_s: float
     """Of one replica, in any valid trial of the variant in this configuration."""
     confidence: float
@@ -158,7 +158,7 @@ class CapacityModel:
         replica = replace(replica, queue_limit=self.queue_limit)
         arrivals = self._arrivals(demand, replicas, number, requests, generator)
         rows = request_rows(demand.batch_mix, len(arrivals), generator)
-        noise = self.spread.draw(generator, len(arrivals))
+        noise = draw.spread.draw(generator, len(arrivals))
         run = simulate_arrivals(replica, arrivals, rows, noise)
         kept = without_warm_up(draw.latency_ms(arrivals, run, generator))
         found = statistics_of(kept[~np.isnan(kept)])
@@ -229,6 +229,12 @@ class CapacityModel:
         needed = max(executed, *(rows for rows, _ in demand.batch_mix))
         if needed > largest:
             words.append(f"executions of {needed} rows, where the largest measured had {largest}")
+        joined, most = executed / demand.rows_per_request, self.best_guess.curve.most_requests
+        if joined > _FAR * most:
+            words.append(
+                f"executions of {joined:.0f} requests, where those measured joined at most "
+                f"{most:.0f}, so what each of them adds is not known"
+            )
         return beyond, tuple(words)
 
 

@@ -24,7 +24,7 @@ from harness.types.capacity import DeploymentPlan, Headroom, MeasuredPoint, Pred
 from harness.types.estimates import Demand, Interval
 from harness.words.numbers import number, percent
 
-BUDGET = 1_500_000
+BUDGET = 1_200_000
 """Requests that all curves of a plan may simulate, so that it answers within seconds."""
 _LEAST, _MOST = 400, 2000
 MOST_CONFIGURATIONS = 3

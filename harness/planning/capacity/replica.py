@@ -50,6 +50,12 @@ class Replica:
     sharing: float = 0.0
     """How much longer an execution takes for every other instance that is busy when it starts: 0
     where each has cores of its own, 1 where two take twice as long."""
+    each_request_s: float = 0.0
+    """What every request but the first adds to an execution, beside its rows."""
+
+    def execution_s(self, rows: int, requests: int) -> float:
+        """Mean seconds of an execution of so many requests, with so many rows in all."""
+        return self.batch_s[rows - 1] + self.each_request_s * (requests - 1)
 
     @property
     def max_batch(self) -> int:
@@ -126,6 +132,7 @@ def _unbounded(
     free, total, head, before = [0.0] * replica.instances, len(arrivals), 0, 0
     factors, largest = noise.tolist(), replica.max_batch
     table, sharing, delay = replica.batch_s, replica.sharing, replica.queue_delay_s
+    each = replica.each_request_s
     preferred = frozenset(replica.preferred_sizes)
     while head < total:
         oldest = arrivals[head]
@@ -139,7 +146,7 @@ def _unbounded(
             overdue = delay > 0 and start >= oldest + delay
             end = _preferred_end(rows_until, head, end, before, preferred, overdue=overdue)
         rows = rows_until[end - 1] - before
-        took = table[rows - 1] * factors[len(batches)]
+        took = (table[rows - 1] + each * (end - head - 1)) * factors[len(batches)]
         if sharing:
             took *= 1 + sharing * sum(1 for other in free[1:] if other > start)
         heapreplace(free, start + took + replica.turnaround_s)
@@ -224,7 +231,7 @@ def _bounded(
         if preferred:
             overdue = replica.queue_delay_s > 0 and start >= deadline
             end = _preferred_end(sums, 0, end, 0, preferred, overdue=overdue)
-        took = replica.batch_s[sums[end - 1] - 1] * factors[len(batches)]
+        took = replica.execution_s(sums[end - 1], end) * factors[len(batches)]
         took *= 1 + replica.sharing * sum(1 for other in free[1:] if other > start)
         heapreplace(free, start + took + replica.turnaround_s)
         batches.append((end, sums[end - 1], start, took))
@@ -309,7 +316,7 @@ def simulate_clients(
             start = max(start, deadline)
         taken = waiting[:most]
         del waiting[:most]
-        took = replica.batch_s[len(taken) * rows - 1] * factors[len(executed)]
+        took = replica.execution_s(len(taken) * rows, len(taken)) * factors[len(executed)]
         took *= 1 + replica.sharing * sum(1 for other in free[1:] if other > start)
         end = start + took
         heapreplace(free, end + replica.turnaround_s)

@@ -2,11 +2,13 @@
 
 An execution's time over its rows is a sum of four shapes with weights of at least 0 (a constant,
 the square root, the rows, their square), so it rises with the rows, bends either way, and never
-falls below what was measured to zero or less between sizes. It is fitted to *relative* deviations
-by non-negative least squares (Lawson and Hanson 1974) with Huber's weights (1964), so a size that
-stalled once does not bend it; a size seen often then gets its own level back, as far as its
-evidence goes beyond the trials' scatter (empirical Bayes). Where instances share cores the time is
-longer by a factor that rises with the number of others that are busy.
+falls below what was measured to zero or less between sizes. Beside them stands what each request
+but the first adds: sixteen requests of one row take longer than one request of sixteen. All is
+fitted to *relative* deviations by non-negative least squares (Lawson and Hanson 1974) with Huber's
+weights (1964), so a size that stalled once does not bend it; a size seen often then gets its own
+level back, as far as its evidence goes beyond the trials' scatter (empirical Bayes). Where
+instances share cores the time is longer by a factor that rises with the number of others that are
+busy.
 """
 
 from __future__ import annotations
@@ -35,6 +37,10 @@ DEFAULT_CV = 0.15
 _HUBER = 1.345
 _PASSED_THROUGH = 2
 """So many sizes the curve passes through: none of them lies off it."""
+_OFTEN = 20
+"""Executions of a size from which on it counts as seen."""
+_TOLD_APART = 0.5
+"""By so many requests an execution has to leave the line through its rows, somewhere."""
 _SHARINGS = np.linspace(0.0, 1.5, 31)
 _QUANTILES = (0.0, 0.5, 0.9, 0.95, 0.99, 1.0)
 
@@ -50,13 +56,17 @@ class Observation:
     mean_ms: float
     others_busy: float
     """How many other instances were busy at a time, on average."""
+    requests: float = 1.0
+    """In one execution, on average."""
 
 
 @dataclass(frozen=True)
 class ServiceCurve:
-    """Milliseconds of one execution over its rows."""
+    """Milliseconds of one execution over its rows, and over the requests that share it."""
 
     weights: tuple[float, ...]
+    each_request_ms: float
+    """What every request but the first adds; 0 where the trials do not tell it from the rows."""
     levels: tuple[tuple[int, float], ...]
     """(rows, factor) of sizes that have a level of their own."""
     sharing: float
@@ -65,9 +75,11 @@ class ServiceCurve:
     """Standard deviation of the logarithm between trials."""
     largest_rows: int
     """Largest execution that was seen."""
+    most_requests: float
+    """Most requests of an execution that was seen often."""
 
     def table_ms(self, largest: int) -> tuple[float, ...]:
-        """Mean times for 1 to `largest` rows."""
+        """Mean times for 1 to `largest` rows that one request brings."""
         rows = np.arange(1, largest + 1, dtype=np.float64)
         values = _features(rows) @ np.array(self.weights)
         for size, factor in self.levels:
@@ -104,16 +116,19 @@ def observations_of(trials: Sequence[TrialResult]) -> list[Observation]:
     found: list[Observation] = []
     for number, result in enumerate(trials):
         server, others = result.server, _others_busy(result)
+        each = max(1.0, _rows_per_request(result))
         for rows, mean_ms in server.batch_compute_ms.items():
             executions = server.batch_sizes.get(rows, 0)
             if executions > 0 and mean_ms > 0:
-                found.append(Observation(number, rows, executions, mean_ms, others))
+                joined = max(1.0, rows / each)
+                found.append(Observation(number, rows, executions, mean_ms, others, joined))
         if server.batch_compute_ms or not server.compute_ms or not server.executions:
             continue
         rows_met = _rows_met(result)
         if rows_met is not None:
+            joined = max(1.0, rows_met / each)
             found.append(
-                Observation(number, rows_met, server.executions, server.compute_ms, others)
+                Observation(number, rows_met, server.executions, server.compute_ms, others, joined)
             )
     return found
 
@@ -153,6 +168,7 @@ def fit_service(
         trial_weights: by trial, for the bootstrap; None: all alike.
     """
     rows = np.array([one.rows for one in observations], dtype=np.float64)
+    joined = np.array([one.requests for one in observations], dtype=np.float64)
     counts = np.array([one.executions for one in observations], dtype=np.float64)
     measured = np.array([one.mean_ms for one in observations])
     others = np.array([one.others_busy for one in observations])
@@ -161,19 +177,23 @@ def fit_service(
     weights = 1 / scatter
     if trial_weights is not None:
         weights = weights * trial_weights[trials]
+    shapes = _shapes(rows, joined)
     sharing = 0.0
     if others.any():
-        losses = [_weighted(rows, measured / (1 + s * others), weights)[1] for s in _SHARINGS]
+        losses = [_weighted(shapes, measured / (1 + s * others), weights)[1] for s in _SHARINGS]
         sharing = float(_SHARINGS[int(np.argmin(losses))])
     alone = measured / (1 + sharing * others)
-    coefficients, _ = _weighted(rows, alone, weights)
-    residuals = np.log(alone / (_features(rows) @ coefficients))
+    coefficients, _ = _weighted(shapes, alone, weights)
+    residuals = np.log(alone / (shapes @ coefficients))
+    *by_rows, each = (float(one) for one in coefficients)
     return ServiceCurve(
-        weights=tuple(float(one) for one in coefficients),
+        weights=tuple(by_rows),
+        each_request_ms=each,
         levels=_levels(rows, residuals, weights, scatter),
         sharing=sharing,
         trial_spread=_trial_spread(trials, residuals, counts),
         largest_rows=int(np.ceil(rows.max())),
+        most_requests=float(joined[counts >= min(_OFTEN, counts.max())].max()),
     )
 
 
@@ -181,9 +201,19 @@ def _features(rows: Floats) -> Floats:
     return np.column_stack((np.ones_like(rows), np.sqrt(rows), rows, rows**2 / 64))
 
 
-def _weighted(rows: Floats, values: Floats, weights: Floats) -> tuple[Floats, float]:
+def _shapes(rows: Floats, joined: Floats) -> Floats:
+    """What the time is a sum of; requests count for nothing where they rise with the rows alone."""
+    further = joined - 1
+    line = np.column_stack((np.ones_like(rows), rows))
+    left = further - line @ np.linalg.lstsq(line, further, rcond=None)[0]
+    if float(np.abs(left).max()) < _TOLD_APART:
+        further = np.zeros_like(further)
+    return np.column_stack((_features(rows), further))
+
+
+def _weighted(all_shapes: Floats, values: Floats, weights: Floats) -> tuple[Floats, float]:
     """Weights of the shapes, and the loss: relative deviations, large ones damped."""
-    shapes, own = _features(rows) / values[:, None], weights
+    shapes, own = all_shapes / values[:, None], weights
     coefficients = np.zeros(shapes.shape[1])
     loss = 0.0
     for _ in range(4):
@@ -268,14 +298,16 @@ def fit_spread(trials: Sequence[TrialResult]) -> Spread:
         found.append(np.maximum.accumulate(np.maximum(times / compute_ms, 0.2)))
         evidence.append(summary.count)
     if not found:
-        return Spread(_unit_mean(_normal_quantiles()), known=False)
-    return Spread(_unit_mean(np.average(found, axis=0, weights=evidence)), known=True)
+        return Spread(unit_mean(normal_quantiles(DEFAULT_CV)), known=False)
+    return Spread(unit_mean(np.average(found, axis=0, weights=evidence)), known=True)
 
 
-def _normal_quantiles() -> Floats:
-    return np.exp(DEFAULT_CV * np.array([-2.5, 0.0, 1.2816, 1.6449, 2.3263, 3.0]))
+def normal_quantiles(width: float) -> Floats:
+    """At `Spread`'s shares, of a log-normal distribution with this deviation of the logarithm."""
+    return np.exp(width * np.array([-2.5, 0.0, 1.2816, 1.6449, 2.3263, 3.0]))
 
 
-def _unit_mean(values: Floats) -> tuple[float, ...]:
+def unit_mean(values: Floats) -> tuple[float, ...]:
+    """Values at `Spread`'s shares, brought to a mean of 1."""
     mean = float(np.trapezoid(values, _QUANTILES))
     return tuple(float(one / mean) for one in values)

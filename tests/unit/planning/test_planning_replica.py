@@ -97,11 +97,18 @@ def test_every_answer_comes_when_the_event_by_event_server_gives_it(
     def seconds(size, others_busy):
         return table[size - 1] * (1 + 0.4 * others_busy)
 
-    server = SimulatedServer(serving, seconds, queue_limit)
+    # Sharing multiplies what the rows take alone in the made-up server: not beside each request.
+    each_s = 0.0005 if instances == 1 else 0.0
+    server = SimulatedServer(serving, seconds, queue_limit, each_request_s=each_s)
     expected = completions(server, arrivals.tolist(), rows.tolist())
     run = simulate_arrivals(
         Replica(
-            table, instances, queue_delay_s=delay_us / 1e6, queue_limit=queue_limit, sharing=0.4
+            table,
+            instances,
+            queue_delay_s=delay_us / 1e6,
+            queue_limit=queue_limit,
+            sharing=0.4,
+            each_request_s=each_s,
         ),
         arrivals,
         rows,
@@ -135,10 +142,14 @@ def test_a_request_larger_than_the_largest_batch_is_refused():
 def test_clients_see_what_the_event_by_event_server_shows_them(clients, instances, delay_us):
     """A closed loop: throughput times mean latency is the number of clients (Little's law)."""
     table = tuple(0.003 + 0.001 * size for size in range(1, 9))
-    server = SimulatedServer(ServingConfig(8, delay_us, instances), lambda size, _: table[size - 1])
+    server = SimulatedServer(
+        ServingConfig(8, delay_us, instances),
+        lambda size, _: table[size - 1],
+        each_request_s=0.0004,
+    )
     trial = measure(server, seed=7, clients=clients, requests=3000)
     run = simulate_clients(
-        Replica(table, instances, queue_delay_s=delay_us / 1e6),
+        Replica(table, instances, queue_delay_s=delay_us / 1e6, each_request_s=0.0004),
         clients,
         1,
         requests=3000,

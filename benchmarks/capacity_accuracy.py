@@ -1,0 +1,360 @@
+"""How right the capacity model is: predicted first, then measured on the embedded server.
+
+For each variant and seed the model is fitted to what a run has (closed loops, then open loops at
+40, 60 and 80% of the highest throughput found). It predicts p50 and p95 at 30, 50, 70 and 85% of
+its own saturation, with Poisson arrivals and with bursts (gamma, coefficient of variation 2), which
+no trial had; then each is measured. Beside it stand what one would use without a model:
+
+- little: Little's law on the closed loops, in flight over throughput, at the rate asked for. It
+  knows a mean, which has to do for p50 and p95.
+- mm1: M/M/1 with the highest throughput found as its service rate: exponential sojourn times.
+
+    python benchmarks/capacity_accuracy.py --seeds 1 2 --json rows.json
+    python benchmarks/capacity_accuracy.py --from runs/capacity-accuracy     # scores it again
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from rows import Row, run_as_command, show, write_rows
+
+from harness.errors import UsageError
+from harness.flow.inputs import check_inputs
+from harness.flow.manifest import new_manifest
+from harness.flow.options import RunSettings
+from harness.flow.preparation import prepare
+from harness.flow.serving import serve
+from harness.flow.sweep import trial_runner
+from harness.flow.trial import TrialRunner
+from harness.load.schedule.arrivals import arrival_times_ns
+from harness.planning.capacity.fit import fit_capacity
+from harness.planning.capacity.model import CapacityModel
+from harness.runs.folder import RunFolder, read_run
+from harness.serving.embedded.environment import ensure_server_environment
+from harness.study import Study
+from harness.study.file import load_study
+from harness.study.objective import parse_objective
+from harness.system.storage import bundled
+from harness.types import (
+    SATURATION,
+    ArrivalKind,
+    ArrivalProcess,
+    LoadMode,
+    ServingConfig,
+    Trial,
+    TrialResult,
+    WireProtocol,
+    Workload,
+)
+from harness.types.capacity import Prediction
+from harness.types.estimates import Demand
+from harness.types.workloads import arrivals_text
+
+VARIANTS = ("topics-teacher-fp32", "topics-student-int8", "prose-student-fp32")
+CLOSED = (1, 2, 4, 8, 16)
+FITTED_SHARES = (0.4, 0.6, 0.8)
+"""Of the highest throughput found; as after a run's verdict."""
+ASKED_SHARES = (0.3, 0.5, 0.7, 0.85)
+"""Of the fitted model's saturation."""
+ASKED_ARRIVALS = (ArrivalProcess(), ArrivalProcess(ArrivalKind.GAMMA, burstiness_cv=2.0))
+STATISTICS = ("p50", "p95")
+MODELS = ("model", "little", "mm1")
+SEARCH, HELD_OUT = "search", "held-out"
+_NOTHING_DECIDES = parse_objective("p95 < 1000000 ms")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A variant in a configuration, with what was measured of it at one seed."""
+
+    variant: str
+    serving: ServingConfig
+    seed: int
+    fitted: tuple[TrialResult, ...]
+    held_out: tuple[TrialResult, ...]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One held-out trial: what was measured, what each model said, and whether it held."""
+
+    case: Case
+    share: float
+    trial: TrialResult
+    statistic: str
+    measured_ms: float
+    said_ms: dict[str, float]
+    low_ms: float
+    high_ms: float
+
+    def error(self, model: str) -> float:
+        """Predicted over measured, less 1."""
+        return self.said_ms[model] / self.measured_ms - 1
+
+    @property
+    def held(self) -> bool:
+        """Whether the measured value lies inside the stated interval."""
+        return self.low_ms <= self.measured_ms <= self.high_ms
+
+
+def main() -> int:
+    """Measure where that is asked, score, and show the rows."""
+    options = _parse(sys.argv[1:])
+    folder: Path = options.results or options.out
+    if options.results is None:
+        _measure(options, folder)
+    cases = _cases(folder, with_invalid=options.with_invalid)
+    scores = [one for case in cases for one in _scores(case)]
+    if not scores:
+        raise UsageError(
+            "no held-out trial is valid beside a variant that could be fitted",
+            next_step="measure on a quiet machine, or score --with-invalid and say so",
+        )
+    show("Each prediction, and what was measured then", [_row(one) for one in scores])
+    summary = _summary(scores)
+    show("By share of saturation: median and greatest error, and how often the interval held",
+         summary)  # fmt: skip
+    write_rows(summary, options.json)
+    return 0
+
+
+def _measure(options: argparse.Namespace, folder: Path) -> None:
+    """Every case's trials, into the folder's journal; a trial that is there is not repeated."""
+    study = load_study(options.study or bundled("studies/reference.yaml"))
+    settings = RunSettings(
+        repository=options.repository,
+        cpus_server=options.cpus_server,
+        cpus_generator=options.cpus_generator,
+    )
+    check_inputs(study, settings.inputs)
+    environment = ensure_server_environment(lambda step: print(step.note, file=sys.stderr))
+    prepared = prepare(
+        study,
+        repository=settings.repository,
+        progress=lambda _: None,
+        warn=lambda line: print(line, file=sys.stderr),
+        inputs=settings.inputs,
+    )
+    with (
+        _folder(folder, study) as run,
+        serve(prepared, environment, settings, log_file=folder / "logs" / "triton.log") as served,
+        trial_runner(study, served, run, settings) as runner,
+    ):
+        families = {v.name: v.family for each in prepared for v in each.served}
+        for variant, instances, seed in product(options.variants, options.instances, options.seeds):
+            if variant not in families:
+                raise UsageError(
+                    f"the study has no variant {variant}",
+                    next_step=f"name some of: {', '.join(families)}",
+                )
+            base = _base_trial(variant, families[variant], instances, seed, options.seconds)
+            _measure_case(runner, base)
+
+
+def _folder(folder: Path, study: Study) -> RunFolder:
+    if folder.exists():
+        return RunFolder.resume(folder, study)
+    return RunFolder.create(folder, new_manifest(study))
+
+
+def _base_trial(variant: str, family: str, instances: int, seed: int, seconds: float) -> Trial:
+    workload = Workload(
+        protocol=WireProtocol.HTTP,
+        client_batch_size=1,
+        concurrency=1,
+        duration_s=seconds,
+        warmup_s=1.0,
+        seed=seed,
+        min_duration_s=seconds,
+    )
+    serving = ServingConfig(instance_count=instances)
+    return Trial(variant=variant, family=family, serving=serving, workload=workload, stage=SEARCH)
+
+
+def _measure_case(runner: TrialRunner, base: Trial) -> None:
+    """What the model is fitted to, then, predicted from that, what it is held against."""
+    fitted = [_settled(runner, _closed(base, clients)) for clients in CLOSED]
+    found = max(one.throughput_requests_per_s for one in fitted)
+    fitted += [
+        _settled(runner, _open(base, SATURATION, ArrivalProcess(), share * found, place))
+        for place, share in enumerate(FITTED_SHARES, start=1)
+    ]
+    model = _model(tuple(replace(one, valid=True) for one in fitted), base.workload.seed)
+    for place, (share, arrivals) in enumerate(product(ASKED_SHARES, ASKED_ARRIVALS), start=11):
+        rate = share * model.saturation_per_s(Demand(1.0))
+        _settled(runner, _open(base, HELD_OUT, arrivals, rate, place))
+
+
+def _settled(runner: TrialRunner, trial: Trial) -> TrialResult:
+    print(trial.trial_id, file=sys.stderr, flush=True)
+    return runner.settle(trial, _NOTHING_DECIDES)
+
+
+def _closed(base: Trial, clients: int) -> Trial:
+    return replace(base, workload=replace(base.workload, concurrency=clients))
+
+
+def _open(base: Trial, stage: str, arrivals: ArrivalProcess, rate_per_s: float, at: int) -> Trial:
+    """An open loop; each has arrivals of its own."""
+    workload = replace(
+        base.workload,
+        load_mode=LoadMode.OPEN,
+        arrivals=arrivals,
+        rate_per_s=float(f"{rate_per_s:.3g}"),
+        concurrency=512,
+        seed=base.workload.seed * 100 + at,
+    )
+    return replace(base, stage=stage, workload=workload)
+
+
+def _model(fitted: tuple[TrialResult, ...], seed: int) -> CapacityModel:
+    return fit_capacity(fitted, arrivals=arrival_times_ns, seed=seed)
+
+
+def _cases(folder: Path, *, with_invalid: bool) -> Iterator[Case]:
+    """The stored trials by variant, configuration and seed."""
+    grouped: dict[tuple[str, ServingConfig, int], list[TrialResult]] = {}
+    left_out = 0
+    for one in read_run(folder).every_trial:
+        if not one.valid and not with_invalid:
+            left_out += 1
+            continue
+        trial, seed = one.trial, one.trial.workload.seed
+        key = (trial.variant, trial.serving, seed if seed < 100 else seed // 100)  # noqa: PLR2004
+        grouped.setdefault(key, []).append(replace(one, valid=True))
+    if left_out:
+        print(f"{left_out} invalid trials are left out", file=sys.stderr)
+    for (variant, serving, seed), trials in grouped.items():
+        fitted = tuple(one for one in trials if one.trial.stage != HELD_OUT)
+        held_out = tuple(one for one in trials if one.trial.stage == HELD_OUT)
+        if any(one.trial.workload.load_mode is LoadMode.CLOSED for one in fitted):
+            yield Case(variant, serving, seed, fitted, held_out)
+
+
+def _scores(case: Case) -> Iterator[Score]:
+    model = _model(case.fitted, case.seed)
+    for one in case.held_out:
+        workload, summary = one.trial.workload, one.latency
+        rate = one.offered_requests_per_s or workload.rate_per_s or 0.0
+        demand = Demand(rate, arrivals=workload.arrivals)
+        said = model.predict(demand)
+        share = (workload.rate_per_s or rate) / model.saturation_per_s(demand)
+        for statistic in STATISTICS:
+            measured = summary.value_ms(statistic) if summary else None
+            if not measured:
+                continue
+            interval = said.latency_ms[statistic]
+            yield Score(
+                case,
+                min(ASKED_SHARES, key=lambda asked: abs(asked - share)),
+                one,
+                statistic,
+                measured,
+                {name: _said(name, said, case, rate, statistic) for name in MODELS},
+                interval.low,
+                interval.high,
+            )
+
+
+def _said(name: str, said: Prediction, case: Case, rate_per_s: float, statistic: str) -> float:
+    if name == "model":
+        return said.latency_ms[statistic].value
+    closed = [one for one in case.fitted if one.trial.workload.load_mode is LoadMode.CLOSED]
+    if name == "little":
+        return little_ms(closed, rate_per_s)
+    most = max(one.throughput_requests_per_s for one in closed)
+    return mm1_ms(rate_per_s, most, float(statistic.removeprefix("p")) / 100)
+
+
+def little_ms(closed: Sequence[TrialResult], rate_per_s: float) -> float:
+    """In flight over throughput, in ms, on a line through the closed loops at rising throughput."""
+    points = sorted(
+        (one.throughput_requests_per_s, one.trial.workload.concurrency) for one in closed
+    )
+    rates = [rate for rate, _ in points]
+    times = [1e3 * clients / rate for rate, clients in points]
+    return float(np.interp(rate_per_s, rates, times))
+
+
+def mm1_ms(rate_per_s: float, served_per_s: float, at: float) -> float:
+    """A quantile of M/M/1's sojourn time in ms; infinite from saturation on."""
+    left = served_per_s - rate_per_s
+    return 1e3 * -math.log(1 - at) / left if left > 0 else math.inf
+
+
+def _row(score: Score) -> Row:
+    trial = score.trial.trial
+    said = {f"{name}_error": _finite(score.error(name)) for name in MODELS}
+    return {
+        "variant": trial.variant,
+        "instances": trial.serving.instance_count,
+        "seed": score.case.seed,
+        "arrivals": arrivals_text(trial.workload.arrivals),
+        "share": score.share,
+        "rate_per_s": trial.workload.rate_per_s or 0.0,
+        "statistic": score.statistic,
+        "measured_ms": score.measured_ms,
+        "predicted_ms": score.said_ms["model"],
+        "low_ms": score.low_ms,
+        "high_ms": score.high_ms,
+        "held": "yes" if score.held else "no",
+        **said,
+    }
+
+
+def _summary(scores: Sequence[Score]) -> list[Row]:
+    rows: list[Row] = []
+    for statistic, share in product(STATISTICS, ASKED_SHARES):
+        own = [one for one in scores if one.statistic == statistic and one.share == share]
+        if not own:
+            continue
+        row: dict[str, str | int | float] = {
+            "statistic": statistic,
+            "share_of_saturation": share,
+            "cases": len(own),
+        }
+        for name in MODELS:
+            row[f"{name}_error"] = statistics.median(abs(one.error(name)) for one in own)
+        row["model_greatest"] = max(abs(one.error("model")) for one in own)
+        row["interval_held"] = sum(one.held for one in own) / len(own)
+        row["interval_width"] = statistics.median(one.high_ms / one.low_ms for one in own)
+        rows.append({key: _finite(value) for key, value in row.items()})
+    return rows
+
+
+def _finite(value: str | float) -> str | float:
+    return math.nan if isinstance(value, float) and math.isinf(value) else value
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--study", type=Path, help="default: the demo's")
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
+    parser.add_argument("--instances", type=int, nargs="+", default=[1])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each trial")
+    parser.add_argument("--cpus-server", type=int, nargs="+")
+    parser.add_argument("--cpus-generator", type=int, nargs="+")
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"))
+    parser.add_argument("--out", type=Path, default=Path("runs/capacity-accuracy"))
+    parser.add_argument("--from", dest="results", type=Path, metavar="DIR")
+    parser.add_argument(
+        "--with-invalid",
+        action="store_true",
+        help="also count trials that were disturbed, as by other work on the machine",
+    )
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    run_as_command(main)
