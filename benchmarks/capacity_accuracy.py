@@ -113,14 +113,14 @@ def main() -> int:
     if options.results is None:
         _measure(options, folder)
     cases = _cases(folder, with_invalid=options.with_invalid)
-    scores = [one for case in cases for one in _scores(case)]
+    scores = [one for case in cases for one in scores_of(case)]
     if not scores:
         raise UsageError(
             "no held-out trial is valid beside a variant that could be fitted",
             next_step="measure on a quiet machine, or score --with-invalid and say so",
         )
     show("Each prediction, and what was measured then", [_row(one) for one in scores])
-    summary = _summary(scores)
+    summary = summary_of(scores)
     show("By share of saturation: median and greatest error, and how often the interval held",
          summary)  # fmt: skip
     write_rows(summary, options.json)
@@ -240,7 +240,8 @@ def _cases(folder: Path, *, with_invalid: bool) -> Iterator[Case]:
             yield Case(variant, serving, seed, fitted, held_out)
 
 
-def _scores(case: Case) -> Iterator[Score]:
+def scores_of(case: Case) -> Iterator[Score]:
+    """Every statistic of every held-out trial, beside what each model says of it."""
     model = _model(case.fitted, case.seed)
     for one in case.held_out:
         workload, summary = one.trial.workload, one.latency
@@ -311,7 +312,8 @@ def _row(score: Score) -> Row:
     }
 
 
-def _summary(scores: Sequence[Score]) -> list[Row]:
+def summary_of(scores: Sequence[Score]) -> list[Row]:
+    """A row per statistic and share of saturation."""
     rows: list[Row] = []
     for statistic, share in product(STATISTICS, ASKED_SHARES):
         own = [one for one in scores if one.statistic == statistic and one.share == share]
