@@ -134,9 +134,7 @@ def _table(
         )
         arrivals = first_arrivals_s(chunks, requests)[:requests]
         rows = request_rows(demand.batch_mix, len(arrivals), generator)
-        run = simulate_arrivals(
-            replica, arrivals, rows, model.spread.draw(generator, len(arrivals))
-        )
+        run = simulate_arrivals(replica, arrivals, rows, draw.spread.draw(generator, len(arrivals)))
         taken_s = _execution_s(run)
         latencies.append(without_warm_up(draw.latency_ms(arrivals, run, generator)) * miss / 1e3)
         waits.append(float(without_warm_up(run.completed_s - arrivals - taken_s).mean()))
