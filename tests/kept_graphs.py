@@ -3,9 +3,10 @@
 What is kept is the graph that `write_fp32` writes, by all that decides it. Of a checkpoint that
 differs from an earlier one in its weights alone (a teacher and a student of one architecture, as
 most made studies have them) the earlier graph is taken with the weights exchanged, if ONNX Runtime
-then answers the example as torch does; otherwise it is exported. The gates that follow an export
-still hold it against the checkpoint and the bare library each time. Files whose subject is the
-export itself do without.
+then answers the example as torch does; otherwise it is exported. How long the example is decides
+nothing: both its axes are dynamic. The gates that follow an export still hold it against the
+checkpoint and the bare library each time. Files whose subject is the export itself export each
+time, and what they exported is kept for the others.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,29 +32,34 @@ from harness.export.convert import write_fp32
 Example = Mapping[str, NDArray[Any]]
 Weights = Mapping[str, NDArray[Any]]
 
-NOT_IN_THE_GRAPH = ("_name_or_path", "id2label", "label2id")
+NOT_IN_THE_GRAPH = ("_name_or_path", "id2label", "label2id", "max_position_embeddings")
+"""Nothing in a graph comes of these. A table of positions is a weight, and has its shape."""
 CONSTANTS = 8
 """A float tensor of more values than this is made of weights."""
 
 
 @contextmanager
-def kept_graphs(folder: Path) -> Iterator[None]:
+def kept_graphs(folder: Path, *, fresh: bool = False) -> Iterator[None]:
     """In this process, an export that one of this run has made already is copied.
 
     Args:
         folder: of all test processes; what is kept lies in it.
+        fresh: whether to export all the same, and to keep that.
     """
 
     def write(graph: Any, example: Example, path: Path) -> None:
+        _build_operators_once(patch)
         weights = {name: one.detach().cpu().numpy() for name, one in graph.state_dict().items()}
         shape = _digest_of_shape(graph, example)
         kept = folder / f"{_digest_of_weights(shape, weights)}.onnx"
         alike, its_weights = folder / f"{shape}.alike", folder / f"{shape}.npz"
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{shape}.lock"):
-            if not kept.exists():
-                if not (alike.exists() and _exchange(alike, its_weights, weights, path)) or (
-                    not _answers_as(graph, example, path)
+            if fresh or not kept.exists():
+                if (
+                    fresh
+                    or not (alike.exists() and _exchange(alike, its_weights, weights, path))
+                    or (not _answers_as(graph, example, path))
                 ):
                     write_fp32(graph, example, path)
                 _put(path, kept)
@@ -64,6 +71,15 @@ def kept_graphs(folder: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(harness.export.source, "write_fp32", write)
         yield
+
+
+def _build_operators_once(patch: pytest.MonkeyPatch) -> None:
+    """Let torch's exporter build its table of operators, the same each time, once a process."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    if not hasattr(ONNXRegistry.from_torchlib, "cache_info"):
+        once = staticmethod(cache(ONNXRegistry.from_torchlib))
+        patch.setattr(ONNXRegistry, "from_torchlib", once)
 
 
 def _put(path: Path, kept: Path) -> None:
@@ -121,7 +137,7 @@ def _answers_as(graph: Any, example: Example, path: Path) -> bool:
 
 
 def _digest_of_shape(graph: Any, example: Example) -> str:
-    """Of the model's configuration, the graph around it, and all shapes."""
+    """Of the model's configuration, the graph around it, its inputs, and the weights' shapes."""
     config = graph.model.config.to_dict()
     plain = {k: v for k, v in vars(graph).items() if isinstance(v, bool | int | float | str)}
     told = [
@@ -129,7 +145,7 @@ def _digest_of_shape(graph: Any, example: Example) -> str:
         str(graph),
         plain,
         {key: value for key, value in config.items() if key not in NOT_IN_THE_GRAPH},
-        {name: values.shape for name, values in example.items()},
+        {name: str(values.dtype) for name, values in example.items()},
         {name: tuple(one.shape) for name, one in graph.state_dict().items()},
     ]
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()

@@ -8,6 +8,7 @@ weights keeps most of it.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def write_multi_label_study(folder: Path, **changes: Any) -> Path:
         "length_buckets": [12, 24],
     }
     objective = f"{HARMLESS}, micro_f1 >= 50% of teacher, subset_accuracy >= 1%"
-    return _write(folder, "topics", task, objective, changes)
+    return _write(folder, "topics", task, objective, changes, precisions=("fp32", "int8"))
 
 
 def write_regression_study(folder: Path, **changes: Any) -> Path:
@@ -102,7 +103,13 @@ def write_regression_study(folder: Path, **changes: Any) -> Path:
 
 
 def _write(
-    folder: Path, name: str, task: dict[str, Any], objective: str, changes: dict[str, Any]
+    folder: Path,
+    name: str,
+    task: dict[str, Any],
+    objective: str,
+    changes: dict[str, Any],
+    *,
+    precisions: Sequence[str] = ("fp32",),
 ) -> Path:
     document = {
         "name": name,
@@ -118,7 +125,7 @@ def _write(
                         "name": f"{name}-student",
                         "role": "student",
                         "checkpoint": "./student",
-                        "precisions": ["fp32", "int8"],
+                        "precisions": [*precisions],
                     },
                 ],
             }

@@ -80,7 +80,7 @@ def make_alike(
         folder: where it is saved.
         like: the other's.
         order: which of the other's outputs stands in each place; None for the same.
-        noise: standard deviation of what is added to every weight of the head.
+        noise: standard deviation of what is added to the head's matrix.
     """
     import torch
     import transformers
@@ -90,8 +90,9 @@ def make_alike(
     places = list(order or range(model.config.num_labels))
     names = [model.config.id2label[place] for place in places]
     with torch.no_grad():
-        for weights in (model.classifier.weight, model.classifier.bias):
-            weights.copy_(weights[places] + noise * torch.randn_like(weights))
+        weight, bias = model.classifier.weight, model.classifier.bias
+        weight.copy_(weight[places] + noise * torch.randn_like(weight))
+        bias.copy_(bias[places])
     model.config.id2label = dict(enumerate(names))
     model.config.label2id = {name: place for place, name in enumerate(names)}
     return _save(model, transformers.AutoTokenizer.from_pretrained(like), folder)

@@ -17,6 +17,7 @@ from filelock import FileLock
 from load_rig import Rig, load_rig
 
 from harness.cli.main import run_command
+from harness.flow import cold_start, null_model
 from harness.load.transports.opening import GrpcImplementation
 from harness.types import WireProtocol
 from tests.held_up import unhurried
@@ -25,17 +26,20 @@ from tests.local_study import HARMLESS, add_language_model_family, write_local_s
 from tests.routed_study import write_routed_study
 
 LONGEST = (
-    *("test_main_job", "test_load_faults", "test_load_generators", "test_commands"),
-    *("test_load_workers", "test_load_locustfile", "test_load_command", "test_load_processes"),
-    *("test_in_process", "test_words_and_vectors", "test_row_kinds", "test_reference_build"),
-    *("test_load_distributed", "test_load_web", "test_load_open_loop_processes", "test_left_out"),
-    *("test_tensorrt_api", "test_perplexity", "test_own_study", "test_dashboards"),
-    *("test_architectures", "test_embedded_environment", "test_trial_faults", "test_load_triton"),
-    *("test_report_browser", "test_lm_eval_generation", "test_trial_on_triton", "test_lm_eval"),
-    "test_load_web_options",
+    *("test_main_job", "test_load_locustfile", "test_export_variants", "test_load_workers"),
+    *("test_in_process", "test_words_and_vectors", "test_load_faults", "test_load_generators"),
+    *("test_own_study", "test_load_web", "test_other_doors", "test_architectures"),
+    *("test_report_browser", "test_load_distributed", "test_embedded_environment"),
+    *("test_row_kinds", "test_question_answering", "test_load_command", "test_dashboards"),
+    *("test_pairs_and_pipelines", "test_commands", "test_trial_on_triton", "test_perplexity"),
+    *("test_load_processes", "test_left_out", "test_lm_eval_any_server", "test_load_web_triton"),
+    *("test_telemetry_of_prometheus", "test_load_web_options", "test_lm_eval", "test_any_server"),
+    *("test_load_open_loop_processes", "test_reference_build", "test_tensorrt_api"),
+    *("test_trial_faults", "test_load_triton", "test_lm_eval_generation"),
 )
 """The files that take longest, which begin first: no process works alone at the end."""
-EXPORT_ITSELF = ("test_architectures", "test_export_local_study", "test_export_variants")
+EXPORT_ITSELF = ("test_architectures", "test_export_variants")
+"""Their subject is the export: they export all that they ask."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -56,10 +60,21 @@ def graphs(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
     """A made checkpoint is exported once per run, except where the export is what is tested."""
-    if request.path.stem in EXPORT_ITSELF:
+    fresh = request.path.stem in EXPORT_ITSELF
+    with kept_graphs(run_folder(tmp_path_factory) / "graphs", fresh=fresh):
         yield
-        return
-    with kept_graphs(run_folder(tmp_path_factory) / "graphs"):
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_lone_requests() -> Iterator[None]:
+    """A cold start and the null model are measured with fewer requests, one after the other.
+
+    What is told of them is the same; on two cores that are shared, hundreds take seconds a run.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cold_start, "MOST_REQUESTS", 60)
+        patch.setattr(null_model, "MOST_REQUESTS", 60)
+        patch.setattr(null_model, "WARM_UP_REQUESTS", 20)
         yield
 
 

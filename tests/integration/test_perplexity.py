@@ -167,7 +167,7 @@ def test_more_windows_than_the_chain_asks_go_through_scoring_losses_and_report(
     words = sorted({word for line in LINES for word in line.split()})
     texts = [" ".join(rng.choice(words, 3)) for _ in range(2030)]
     folders = {
-        role: make_language_model(tmp_path / role, max_positions=16, seed=seed)
+        role: make_language_model(tmp_path / role, seed=seed)
         for seed, role in enumerate(("teacher", "student"))
     }
     (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))

@@ -60,8 +60,8 @@ def exporter(monkeypatch):
     return made
 
 
-def exported(graph, path):
-    kept_graphs.harness.export.source.write_fp32(graph, EXAMPLE, path)
+def exported(graph, path, example=EXAMPLE):
+    kept_graphs.harness.export.source.write_fp32(graph, example, path)
     return {one.name: numpy_helper.to_array(one) for one in onnx.load(path).graph.initializer}
 
 
@@ -75,6 +75,26 @@ def test_other_weights_take_the_places_of_those_that_were_exported(exporter, tmp
     np.testing.assert_array_equal(found["val_1"], other.linear.weight.detach().numpy().T)
     np.testing.assert_array_equal(found["linear.bias"], [0.25, 0.25, 0.25])
     np.testing.assert_array_equal(again["val_1"], Layer(1).linear.weight.detach().numpy().T)
+
+
+def test_an_example_of_another_length_needs_no_export_of_its_own(exporter, tmp_path):
+    other = Layer(2)
+    with kept(tmp_path / "kept"):
+        exported(Layer(1), tmp_path / "first.onnx")
+        found = exported(other, tmp_path / "second.onnx", {"x": EXAMPLE["x"][:2]})
+    assert exporter.exports == 1
+    np.testing.assert_array_equal(found["val_1"], other.linear.weight.detach().numpy().T)
+
+
+def test_who_tests_the_export_exports_each_time_and_leaves_it_for_the_others(exporter, tmp_path):
+    with kept(tmp_path / "kept", fresh=True):
+        first = exported(Layer(1), tmp_path / "first.onnx")
+        exported(Layer(1), tmp_path / "second.onnx")
+    assert exporter.exports == 2
+    with kept(tmp_path / "kept"):
+        found = exported(Layer(1), tmp_path / "third.onnx")
+    assert exporter.exports == 2
+    np.testing.assert_array_equal(found["val_1"], first["val_1"])
 
 
 def test_what_the_first_export_left_out_is_exported(exporter, tmp_path):
