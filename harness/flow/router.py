@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from harness.errors import RunFolderError
 from harness.flow.options import RunSettings
-from harness.flow.routing import family_results, read_rows
+from harness.flow.routing import ROUTE, family_results, read_rows
 from harness.flow.scoring import outcomes_path
 from harness.flow.served_pair import PairAtWork, serve_pair, study_of
 from harness.flow.serving import check_after_failure
@@ -29,6 +29,7 @@ from harness.planning.routing.rows import RoutedRows, split_places
 from harness.quality.collection import collect_outcomes, read_outcomes, write_outcomes
 from harness.quality.scores import score
 from harness.report.selection import FamilyResults, best_of_variant
+from harness.runs.documents import read_document
 from harness.runs.folder import RunFolder, read_run
 from harness.runs.journal import QualityEntry
 from harness.serving.endpoint import TritonClient
@@ -95,7 +96,9 @@ def deploy_route(folder: Path, route: Route, settings: RunSettings) -> Route:
         decision=decision,
         summary=summary,
         trials=tuple(one.trial.trial_id for one in trials),
-        routed_under_load=shares[-1] if shares else None,
+        routed_under_load=shares[-1]
+        if shares[-1] is not None
+        else _routed_before(folder, trials[-1]),
     )
     return dataclasses.replace(route, deployed=deployed)
 
@@ -280,6 +283,15 @@ def _known(kept: RunFolder, trial: Trial, router: Router) -> TrialResult | None:
         found = kept.journal.trials.get(steadier.trial_id)
     usable = found is not None and found.valid and found.sha256 == router.variant.sha256
     return found if usable else None
+
+
+def _routed_before(folder: Path, trial: TrialResult) -> float | None:
+    """What the newest router's document says was routed in a trial that is not measured again."""
+    found = read_document(folder, ROUTE, Route)
+    earlier = found.deployed if found is not None else None
+    if earlier is None or earlier.sha256 != trial.sha256:
+        return None
+    return earlier.routed_under_load if earlier.trials[-1] == trial.trial.trial_id else None
 
 
 def trials_of(router: Router, work: PairAtWork, results: FamilyResults) -> list[Trial]:

@@ -124,7 +124,7 @@ def test_report_and_decision_page_show_what_was_measured(
     assert run_command(["decide", str(run), "--json"]) == 4  # no variant was load-tested
     page = json.loads(capsys.readouterr().out)
     (candidate,) = [
-        one for family in page["families"] for one in family["candidates"] if one["name"] == ROUTER
+        one for matrix in page["matrices"] for one in matrix["candidates"] if one["name"] == ROUTER
     ]
     kept = next(one for one in candidate["figures"] if one["metric"] == "accuracy")
     one = deployed(found)
@@ -143,6 +143,7 @@ def test_a_second_time_nothing_is_measured_again(
     again = json.loads(capsys.readouterr().out)
     assert again["deployed"]["sha256"] == deployed(found).sha256
     assert again["deployed"]["trials"] == list(deployed(found).trials)
+    assert again["deployed"]["routed_under_load"] == deployed(found).routed_under_load
     assert len(read_run(run).trials) == before
 
 

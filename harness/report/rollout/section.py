@@ -138,12 +138,13 @@ def _evidence_plot(record: RolloutRecord) -> Plot:
         traces=tuple(traces),
         layout=base_layout(
             showlegend=len(record.guardrails) > 1,
+            legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
             xaxis=axis("look"),
             yaxis=axis(
                 "roll back below, promote above",
                 range=[-_SHOWN_EVIDENCE - 0.1, _SHOWN_EVIDENCE + 0.1],
             ),
-            margin={"l": 48, "r": 10, "t": 8, "b": 42},
+            margin={"l": 48, "r": 10, "t": 34, "b": 42},
             shapes=lines,
         ),
     )

@@ -142,9 +142,10 @@ def _plot(route: Route) -> Plot:
         traces=tuple(traces),
         layout=base_layout(
             showlegend=True,
+            legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
             xaxis=axis("rows to the teacher (%)", range=[-2, 102]),
             yaxis=axis("of the teacher's accuracy (%)"),
-            margin={"l": 48, "r": 10, "t": 8, "b": 42},
+            margin={"l": 48, "r": 10, "t": 34, "b": 42},
             shapes=[bound_line(xref="paper", yref="y", x0=0, x1=1, y0=promised, y1=promised)],
         ),
     )
