@@ -14,16 +14,19 @@ was given no label, and is never right as a whole.
 
 from __future__ import annotations
 
-from types import ModuleType
-from typing import cast
-
 import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from harness.errors import MissingExtraError
 from harness.statistics.intervals import RowSums, bounds
-from harness.statistics.metrics import Statistic, columns, mean_sums, ratio, share_statistic
+from harness.statistics.metrics import (
+    Statistic,
+    columns,
+    mean_sums,
+    ratio,
+    share_statistic,
+    sums_statistic,
+)
 from harness.statistics.paired import Measure, mean_and_tail, share_measure
 from harness.tasks.losses import MOST_EXAMPLES, LossDetails, shortened
 from harness.tasks.multi_label.outcomes import LabelSetOutcomes, ScoredLabelSets, in_order
@@ -43,10 +46,9 @@ def label_set_statistics(
 ) -> tuple[Statistic, ...]:
     """Micro-F1, macro-F1, subset accuracy and mean average precision over some rows.
 
-    Raises:
-        MissingExtraError: scikit-learn is not installed.
+    The values follow from the sums: of a single column scikit-learn's `f1_score` takes an average
+    over its zeros and its ones.
     """
-    metrics = _sklearn_metrics()
     names = tuple(dict.fromkeys((*dataset.class_names, *outcomes.label_names)))
     truth = in_order(dataset.labels, dataset.class_names, names, missing=False)[kept]
     given = in_order(outcomes.given, outcomes.label_names, names, missing=False)[kept]
@@ -54,13 +56,9 @@ def label_set_statistics(
     statistics = [share_statistic("subset_accuracy", right)]
     if truth.any():
         occurs = truth.any(axis=0)
-        macro = metrics.f1_score(
-            truth[:, occurs], given[:, occurs], average="macro", zero_division=0
-        )
-        micro = metrics.f1_score(truth, given, average="micro", zero_division=0)
         statistics = [
-            Statistic("micro_f1", float(micro), micro_f1_sums(truth, given)),
-            Statistic("macro_f1", float(macro), macro_f1_sums(truth[:, occurs], given[:, occurs])),
+            sums_statistic("micro_f1", micro_f1_sums(truth, given)),
+            sums_statistic("macro_f1", macro_f1_sums(truth[:, occurs], given[:, occurs])),
             *statistics,
         ]
         if isinstance(outcomes, ScoredLabelSets):
@@ -75,9 +73,9 @@ def _average_precision(
     occurs = truth.any(axis=0)
     logits = in_order(outcomes.logits, outcomes.label_names, names, missing=np.nan)[kept]
     scores = np.nan_to_num(logits[:, occurs].astype(np.float64), nan=-np.inf, neginf=-np.inf)
-    sums = average_precision_sums(truth[:, occurs], scores)
-    value = float(sums.of_sums(sums.table.sum(axis=0)))
-    return Statistic("mean_average_precision", value, sums)
+    return sums_statistic(
+        "mean_average_precision", average_precision_sums(truth[:, occurs], scores)
+    )
 
 
 def micro_f1_sums(truth: Mask, given: Mask) -> RowSums:
@@ -168,14 +166,6 @@ def _macro_f1(sums: Floats) -> Floats:
     hits, labels = np.split(sums[..., :-1], 2, axis=-1)
     # A label that no weighted row has, and that none was given, has no F1, and is left out.
     return np.asarray(np.nanmean(ratio(2 * hits, labels), axis=-1))
-
-
-def _sklearn_metrics() -> ModuleType:
-    try:
-        import sklearn.metrics
-    except ImportError as error:
-        raise MissingExtraError("scikit-learn", "quality") from error
-    return cast(ModuleType, sklearn.metrics)
 
 
 def kl_to_teacher_nats(outcomes: LabelSetOutcomes, teacher: LabelSetOutcomes) -> Floats | None:

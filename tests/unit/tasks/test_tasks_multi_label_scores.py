@@ -67,6 +67,24 @@ def scores(outcomes, dataset):
     return {one.metric: one for one in label_set_statistics(outcomes, dataset, kept)}
 
 
+def test_a_single_label_is_scored_as_one_of_several_is():
+    """scikit-learn averages a single column's F1 over its zeros and ones: 3 of 5 here, not 1/2."""
+    labels, logits = [[1], [1], [0], [0], [0]], [[1], [-1], [1], [-1], [-1]]
+    dataset = dataset_of(labels, ("joy",))
+    found = scores(outcomes_of(logits, dataset), dataset)
+    assert found["micro_f1"].value == pytest.approx(1 / 2)
+    assert found["macro_f1"].value == pytest.approx(1 / 2)
+
+    several = dataset_of([[*row, 0, 0] for row in labels], NAMES[:3])
+    given = outcomes_of([[*row, 1, -1] for row in logits], several)
+    found = scores(given, several)
+    assert found["micro_f1"].value == pytest.approx(2 / 9)  # love was given to all, wrongly
+    assert found["macro_f1"].value == pytest.approx(1 / 2)
+    for one in found.values():
+        span = one.bounds(seed=0)
+        assert span.low <= one.value <= span.high
+
+
 @pytest.mark.parametrize("threshold", [0.2, 0.5, 0.7])
 def test_values_are_scikit_learns_at_the_studys_threshold(threshold):
     rng = np.random.default_rng(5)
