@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from harness.errors import StudyError
 from harness.study import Study
+from harness.study.document import study_schema
 
 
 def load_study(path: Path) -> Study:
@@ -25,6 +30,11 @@ def load_study(path: Path) -> Study:
         data = yaml.safe_load(text)
     except OSError as error:
         raise StudyError(str(path), [f"cannot be read: {error.strerror}"]) from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f"line {mark.line + 1}: " if mark else ""
+        said = ", ".join(filter(None, (error.context, error.problem)))
+        raise StudyError(str(path), [f"{line}is not YAML: {said}"]) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise StudyError(str(path), [f"is not YAML: {error}"]) from error
     if not isinstance(data, dict):
@@ -63,12 +73,68 @@ def problems_of(error: ValidationError, tree: yaml.Node | None = None) -> list[s
     problems = []
     for item in error.errors():
         place, line = _place(item["loc"], tree)
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = "unknown key"
+        message = _message(item)
         at = f"line {line}: " if line else ""
         problems.append(f"{at}{place}{message}".replace("\n", "\n      "))
     return problems
+
+
+_QUOTED = re.compile(r"'([^']+)'")
+
+
+def _message(item: ErrorDetails) -> str:
+    """What is wrong, in words; a name that is none, with the one that was probably meant."""
+    kind, context = item["type"], item.get("ctx", {})
+    if kind == "extra_forbidden":
+        return "unknown key" + _meant(str(item["loc"][-1]), _known_keys(item["loc"][:-1]))
+    if kind == "missing":
+        return "is missing"
+    if kind in {"enum", "literal_error", "union_tag_invalid"}:
+        given = context.get("tag", item["input"])
+        of = f"{context['discriminator']} " if "discriminator" in context else ""
+        expected = str(context.get("expected", context.get("expected_tags", "")))
+        meant = _meant(str(given), _QUOTED.findall(expected))
+        return f"{of}{given!r} is not known, only {expected}{meant}"
+    return item["msg"].removeprefix("Value error, ")
+
+
+def _meant(word: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f": did you mean {close[0]}?" if close else ""
+
+
+def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
+    """The keys of a section, from the study's JSON schema."""
+    whole = study_schema()
+    nodes = list(_alternatives(whole, whole))
+    for part in loc:
+        inner = [found for node in nodes for found in _inside(node, part, whole)]
+        nodes = inner or nodes  # the name of a union's member is a part without a node
+    return sorted({key for node in nodes for key in node.get("properties", {})})
+
+
+def _inside(node: dict[str, Any], part: int | str, whole: dict[str, Any]) -> Iterator[Any]:
+    """What a schema says of one of its keys or items, or of the member of a union so called."""
+    if isinstance(part, int):
+        child = node.get("items")
+    else:
+        mapping = node.get("discriminator", {}).get("mapping", {})
+        child = node.get("properties", {}).get(part) or (
+            {"$ref": mapping[part]} if part in mapping else None
+        )
+    if isinstance(child, dict):
+        yield from _alternatives(child, whole)
+
+
+def _alternatives(node: dict[str, Any], whole: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A schema, and each of those that it refers to or is a choice of."""
+    yield node
+    if name := node.get("$ref"):
+        yield from _alternatives(whole["$defs"][name.removeprefix("#/$defs/")], whole)
+    # A union that is told apart by a key is gone into by the member's name.
+    either = () if "discriminator" in node else node.get("oneOf", ())
+    for one in (*node.get("anyOf", ()), *either):
+        yield from _alternatives(one, whole)
 
 
 def _place(loc: tuple[int | str, ...], tree: yaml.Node | None) -> tuple[str, int | None]:

@@ -20,6 +20,7 @@ from harness.types import (
     Role,
     ShapeKind,
 )
+from tests.local_study import write_local_study
 from tests.samples import sample_study
 
 ROOT = Path(__file__).parents[2]
@@ -80,6 +81,33 @@ def test_every_problem_is_reported_at_once_with_its_line(tmp_path):
         + 1
     ]
     assert "^" in caret
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("objective:", "objectve:", "objectve: unknown key: did you mean objective?"),
+        ("task:", "taks:", "families[0].taks: unknown key: did you mean task?"),
+        ("label:", "lable:", "families[0].task.lable: unknown key: did you mean label?"),
+        ("path:", "pth:", "families[0].task.data.pth: unknown key: did you mean path?"),
+        ("role:", "rolle:", "families[0].models[0].rolle: unknown key: did you mean role?"),
+        ("concurrencies:", "concurency:", "unknown key: did you mean concurrencies?"),
+        ("role: student", "role: studnet", "'studnet' is not known, only 'teacher', "),
+        ("- http", "- htp", "traffic.protocols[0]: 'htp' is not known, only 'http' or 'grpc': did"),
+        ("sequence-classification", "sequence-clasification", "did you mean sequence-classif"),
+        ("models:", "modells:", "families[0].models: is missing"),
+        ("  task:", "\ttask:", ": is not YAML: "),
+    ],
+)
+def test_a_slip_of_the_pen_is_told_with_what_was_meant(tmp_path, right, wrong, said):
+    path = write_local_study(tmp_path)
+    whole = path.read_text()
+    assert right in whole
+    path.write_text(whole.replace(right, wrong, 1))
+    with pytest.raises(StudyError) as caught:
+        load_study(path)
+    assert said in str(caught.value)
+    assert caught.value.exit_code == 2
 
 
 @pytest.mark.parametrize(
