@@ -223,7 +223,12 @@ class Assessment:
 
 
 def assess(slo: ServiceLevelObjective, result: TrialResult) -> Assessment:
-    """Judge a trial by the load clauses of an objective."""
+    """Judge a trial by the load clauses of an objective.
+
+    Latency is judged by its confidence interval, a named error_rate by Clopper and Pearson's
+    interval, throughput by the value achieved. Where the objective names no error_rate, more than
+    1% of failed requests fails the trial all the same.
+    """
     latency_ms = _latency_ms(slo, result)
     if not result.valid:
         return Assessment(

@@ -63,20 +63,6 @@ def judge_quality(
     return Decision.PASS, " and ".join(dict.fromkeys(finding.reason for finding in findings))
 
 
-def judge_trial(slo: ServiceLevelObjective, result: TrialResult) -> tuple[Decision, str]:
-    """Judge a trial by the load clauses of an objective.
-
-    Latency is judged by its confidence interval, a named error_rate by Clopper and Pearson's
-    interval, throughput by the value achieved. Where the objective names no error_rate, more than
-    1% of failed requests fails the trial all the same.
-
-    Returns:
-        The decision, and why it is not a pass (empty for a pass).
-    """
-    assessment = assess(slo, result)
-    return assessment.decision, assessment.reason
-
-
 def decide(
     family: str,
     slo: ServiceLevelObjective,

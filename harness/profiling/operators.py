@@ -12,7 +12,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +215,6 @@ class _Node:
     counted: bool = False
     moved_bytes: float = 0.0
     datatype: str = ""
-    durations: list[float] = field(default_factory=list)
 
 
 def onnx_operators(events: Sequence[Mapping[str, Any]], runs: int) -> tuple[OperatorCost, ...]:

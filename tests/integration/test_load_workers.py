@@ -25,8 +25,8 @@ from locust_fleet import Fleet, master_that_waits, plan, wait_until_served
 from numpy.typing import NDArray
 
 from harness import hdr
-from harness.load.records.requests import histogram_of_records
 from harness.runs.folder import read_run
+from tests.stored_records import histogram_of_records
 
 LATE = """
 import sys, time

@@ -14,11 +14,11 @@ import pytest
 
 from harness import hdr
 from harness.cli.report import report
-from harness.load.records.requests import histogram_of_records
 from harness.report.tables.trust import spans_table, trust_table
 from harness.runs.folder import StoredRun, read_run
 from harness.runs.tables import trials_table
 from harness.types import RESPONSE, SCHEDULE_DELAY, SERVICE, Decision, Percentile
+from tests.stored_records import histogram_of_records
 
 FORMER = Path(__file__).parents[1] / "former_run"
 CLOSED = "topics-student-fp32--mb16-qd0-i1-t1--grpc-b2-c4"

@@ -16,7 +16,6 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.ipc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -25,7 +24,7 @@ from harness import hdr
 from harness.errors import StorageError
 from harness.load.engine.recorder import RecordedBatch
 from harness.system.storage import storage_errors, whole_file
-from harness.types import SPANS, SparseHistogram
+from harness.types import SPANS
 
 OK = "ok"
 DROPPED = "dropped"
@@ -186,18 +185,6 @@ def recover_records(folder: Path) -> list[Path]:
             _to_parquet(stream_path, path)
         made.append(path)
     return made
-
-
-def histogram_of_records(folder: Path) -> SparseHistogram:
-    """Response latencies of all successes in a folder of records, for comparison with a trial's."""
-    files = [str(path) for path in sorted(folder.glob("*.parquet"))]
-    successes = ds.dataset(files, schema=record_schema()).to_batches(
-        columns=["scheduled_ns", "completed_ns"], filter=ds.field("status") == OK
-    )
-    return hdr.merge(
-        hdr.of_nanoseconds(_numbers(one, "completed_ns") - _numbers(one, "scheduled_ns"))
-        for one in successes
-    )
 
 
 def _span_column(batch: RecordedBatch, name: str) -> pa.ListArray:

@@ -90,7 +90,7 @@ def elapsed_at(shape: LoadShape, nominal_s: NDArray[np.float64]) -> NDArray[np.f
     if shape.kind is ShapeKind.FLAT:
         return np.asarray(nominal_s, dtype=np.float64)
     edges_s = np.linspace(0.0, shape.period_s, _CELLS + 1)
-    through_s = _within_period(shape, edges_s / shape.period_s) * shape.period_s
+    through_s = nominal_seconds(shape, edges_s)
     period = through_s[-1]
     if shape.kind in _REPEATED:
         whole, rest = np.divmod(nominal_s, period)

@@ -18,8 +18,9 @@ from harness.errors import StorageError
 from harness.load.engine.recorder import RecordedBatch, Recorder
 from harness.load.engine.slices import merge_slices, merged_latencies
 from harness.load.records import requests as records
-from harness.load.records.requests import RecordWriter, histogram_of_records, recover_records
+from harness.load.records.requests import RecordWriter, recover_records
 from harness.load.transports.contract import RequestFailure
+from tests.stored_records import histogram_of_records
 
 SLICE_NS = 50_000_000
 WHOLE_BATCH = 300

@@ -1,5 +1,6 @@
 """Trials and scores with given numbers, for the tests of planning."""
 
+from harness.planning.assessment import assess
 from harness.types import (
     RESPONSE,
     SCHEDULE_DELAY,
@@ -84,3 +85,9 @@ def make_score(
         relative_low=None if relative is None else relative - spread,
         relative_high=None if relative is None else relative + spread,
     )
+
+
+def judge_trial(slo, result):
+    """The decision on a trial, and why it is not a pass (empty for a pass)."""
+    assessment = assess(slo, result)
+    return assessment.decision, assessment.reason

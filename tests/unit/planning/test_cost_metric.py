@@ -5,13 +5,13 @@ from datetime import date
 
 import pytest
 from cost_samples import STUDENT, result
+from planning_samples import judge_trial
 from pydantic import TypeAdapter
 
 from harness.errors import ObjectiveError, StudyError, UsageError
 from harness.flow.results import BegunTrial, ClientSide, assess_trial
 from harness.planning.assessment import assess
 from harness.planning.cost.pricing import priced
-from harness.planning.decision import judge_trial
 from harness.study import study_schema
 from harness.study.file import parse_study
 from harness.study.objective import check_priced, parse_objective

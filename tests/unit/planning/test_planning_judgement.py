@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from planning_samples import make_result, make_score
+from planning_samples import judge_trial, make_result, make_score
 from scipy import stats
 
-from harness.planning.decision import judge_quality, judge_trial
+from harness.planning.decision import judge_quality
 from harness.study.objective import parse_objective
 from harness.types import RESPONSE, Decision, Percentile
 

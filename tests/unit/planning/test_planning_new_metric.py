@@ -10,7 +10,7 @@ import json
 import numpy as np
 import pytest
 from local_study import write_local_study
-from planning_samples import make_result, make_score, make_trial
+from planning_samples import judge_trial, make_result, make_score, make_trial
 from prometheus_client import CollectorRegistry, generate_latest
 from rich.console import Console
 from sample_run import sample_run
@@ -18,7 +18,7 @@ from sample_run import sample_run
 from harness.errors import ObjectiveError, StudyError
 from harness.metrics import METRICS, metric_named
 from harness.planning.clauses import MEASURES, Interval, Measured
-from harness.planning.decision import judge_quality, judge_trial
+from harness.planning.decision import judge_quality
 from harness.report.selection import FamilyResults, families_of
 from harness.report.tables.quality import models_table
 from harness.report.terminal.trial import trial_table

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from closed_queue import DEMO_MODELS, ServedModel, demo_space, measure
 from open_queue import CAPACITY_PER_S, highest_rate_per_s, measure_open, open_space
-from planning_samples import make_result
+from planning_samples import judge_trial, make_result
 from search_drive import SLO, drive, make_search, recommended, reloads, true_best
 
-from harness.planning.decision import decide, judge_trial
+from harness.planning.decision import decide
 from harness.planning.search import BisectionSearch, GridSearch
 from harness.study.objective import parse_objective
 from harness.types import (
