@@ -9,6 +9,7 @@ from harness.load.engine.closed_loop import BACKOFF_S, ClosedLoop, Ending
 from harness.load.requests.answers import AnswerCheck
 from harness.load.requests.payloads import EncodedRequest
 from harness.load.transports.contract import OutputTensor, RequestFailure, WireAnswer, layout_of
+from tests.load_sink import Seen
 from tests.virtual_time import VirtualClock
 
 RIGHT = WireAnswer(layout_of((OutputTensor("logits", "FP32", (2, 1), 0, 8),)), bytes(8))
@@ -57,34 +58,8 @@ class Script:
         return answer
 
 
-class Sink:
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.ok: list[tuple[int, int, int, int]] = []
-        self.failed: list[tuple[int, int, int, RequestFailure]] = []
-        self.identities: list[bytes] = []
-
-    def add(
-        self, scheduled_ns: int, sent_ns: int, completed_ns: int, rows: int, identity: bytes
-    ) -> None:
-        self.identities.append(identity)
-        self.ok.append((scheduled_ns, sent_ns, completed_ns, rows))
-
-    def fail(
-        self,
-        scheduled_ns: int,
-        sent_ns: int,
-        completed_ns: int,
-        failure: RequestFailure,
-        identity: bytes,
-    ) -> None:
-        self.identities.append(identity)
-        self.failed.append((scheduled_ns, sent_ns, completed_ns, failure))
-
-
-def run(script: Script, *, first: int = 0, most: int) -> Sink:
-    sink = Sink()
+def run(script: Script, *, first: int = 0, most: int) -> Seen:
+    sink = Seen()
     loop = ClosedLoop(script, requests(), AnswerCheck(), sink, first=first, clock=script.clock)
     script.loop = loop
     loop.run(Ending(), most=most)
@@ -103,7 +78,7 @@ def test_a_request_ends_when_its_answer_came_and_the_next_is_scheduled_when_it_w
 
 def test_it_walks_round_from_its_own_place_and_goes_on_where_it_stopped() -> None:
     script = Script(*[RIGHT] * 5)
-    loop = ClosedLoop(script, requests(), AnswerCheck(), Sink(), first=5)
+    loop = ClosedLoop(script, requests(), AnswerCheck(), Seen(), first=5)
     loop.run(Ending(), most=2)
     loop.run(Ending(), most=3)
     assert script.sent == [2, 0, 1, 2, 0]
@@ -133,7 +108,7 @@ def test_a_form_that_was_accepted_is_not_checked_again_but_another_is() -> None:
 
 def test_nothing_is_scheduled_from_the_ending_on_and_it_may_be_moved() -> None:
     ending = Ending(10**12)
-    sink = Sink()
+    sink = Seen()
 
     class Mover(Script):
         def send(self, request: bytes) -> WireAnswer:

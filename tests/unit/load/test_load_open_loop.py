@@ -22,6 +22,7 @@ from harness.load.requests.payloads import EncodedRequest
 from harness.load.schedule.arrivals import arrival_times_ns, share
 from harness.load.transports.contract import Layout, OutputTensor, RequestFailure, WireAnswer
 from harness.types import ArrivalKind, ArrivalProcess
+from tests.load_sink import Seen
 from tests.virtual_time import VirtualClock, VirtualTimer
 
 MS = 1_000_000
@@ -66,36 +67,6 @@ class Server:
 
 def right(_: bytes) -> WireAnswer:
     return WireAnswer(RIGHT, b"\0\0\0\0")
-
-
-@dataclass
-class Seen:
-    """A sink that keeps everything."""
-
-    ok: list[tuple[int, int, int, int]] = field(default_factory=list)
-    failed: list[tuple[int, int, int, RequestFailure]] = field(default_factory=list)
-    dropped: list[int] = field(default_factory=list)
-    identities: list[bytes] = field(default_factory=list)
-
-    def add(
-        self, scheduled_ns: int, sent_ns: int, completed_ns: int, rows: int, identity: bytes
-    ) -> None:
-        self.identities.append(identity)
-        self.ok.append((scheduled_ns, sent_ns, completed_ns, rows))
-
-    def fail(
-        self,
-        scheduled_ns: int,
-        sent_ns: int,
-        completed_ns: int,
-        failure: RequestFailure,
-        identity: bytes,
-    ) -> None:
-        self.identities.append(identity)
-        self.failed.append((scheduled_ns, sent_ns, completed_ns, failure))
-
-    def drop(self, scheduled_ns: int) -> None:
-        self.dropped.append(scheduled_ns)
 
 
 @pytest.fixture
