@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.metrics import metric_named
 from harness.report.plots.base import Json, Plot, axis, base_layout, error_bars, safe
 from harness.report.selection import FamilyResults, loss_metric
-from harness.types.losses import Estimate, LossChain, LossEntry
+from harness.types.losses import Estimate, LossChain, LossEntry, SliceLoss
 from harness.words.labels import (
     changed,
     lost,
@@ -31,12 +32,38 @@ def slices_plot(family: FamilyResults, entry: LossEntry) -> Plot | None:
     if not known:
         return None
     metric = loss_metric(family, entry)
+    return Plot(
+        key=f"{family.name}-slices-{entry.variant}",
+        title=f"{entry.variant} against the teacher, by slice",
+        summary=f"Loss of {entry.variant} on {len(known)} slices with intervals; the table below "
+        "holds the numbers.",
+        height_px=_FRAME_PX + _SLICE_PX * len(known),
+        traces=(_slices_trace(metric, known),),
+        layout=base_layout(
+            xaxis=axis(
+                f"change from the teacher ({unit_in_full(metric)})",
+                zeroline=True,
+                zerolinecolor="--rule-strong",
+            ),
+            yaxis=axis(
+                "",
+                range=[len(known) - 0.5, -0.5],
+                tickvals=list(range(len(known))),
+                ticktext=[safe(shortened(f"{one.slicing}: {one.name}", 44)) for one in known],
+                showgrid=False,
+            ),
+        ),
+    )
+
+
+def _slices_trace(metric: str, known: Sequence[SliceLoss]) -> Json:
+    """A point for each slice with its interval; red where its loss is beyond chance."""
     values = [changed(metric, one.loss.value) for one in known]
     ends = [
         sorted(changed(metric, b or 0.0) for b in (one.loss.low, one.loss.high)) for one in known
     ]
     further = [one.p_value is not None and one.p_value < 0.05 for one in known]  # noqa: PLR2004
-    trace: Json = {
+    return {
         "type": "scatter",
         "mode": "markers",
         "name": "slices",
@@ -59,28 +86,6 @@ def slices_plot(family: FamilyResults, entry: LossEntry) -> Plot | None:
         ],
         "hoverinfo": "text",
     }
-    return Plot(
-        key=f"{family.name}-slices-{entry.variant}",
-        title=f"{entry.variant} against the teacher, by slice",
-        summary=f"Loss of {entry.variant} on {len(known)} slices with intervals; the table below "
-        "holds the numbers.",
-        height_px=_FRAME_PX + _SLICE_PX * len(known),
-        traces=(trace,),
-        layout=base_layout(
-            xaxis=axis(
-                f"change from the teacher ({unit_in_full(metric)})",
-                zeroline=True,
-                zerolinecolor="--rule-strong",
-            ),
-            yaxis=axis(
-                "",
-                range=[len(known) - 0.5, -0.5],
-                tickvals=list(range(len(known))),
-                ticktext=[safe(shortened(f"{one.slicing}: {one.name}", 44)) for one in known],
-                showgrid=False,
-            ),
-        ),
-    )
 
 
 def confusions_plot(family: FamilyResults, entry: LossEntry) -> Plot | None:
