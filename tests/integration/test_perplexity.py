@@ -155,56 +155,62 @@ def test_where_the_definitions_coincide_it_is_lm_evals_own_rolling_likelihood(
     assert found["bits_per_byte"] == pytest.approx(-total / whole / np.log(2), rel=1e-4)
 
 
-@pytest.mark.triton
-@pytest.mark.timeout(900)
-def test_more_windows_than_the_chain_asks_go_through_scoring_losses_and_report(
-    tmp_path: Path, server_environment: Any
-) -> None:
-    """As a real corpus has them: `chain_samples` is left at its default, 2,000."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
+def many_windows(folder: Path) -> list[str]:
+    """Write a study of two language models with more windows than a chain asks; its texts."""
     rng = np.random.default_rng(3)
     words = sorted({word for line in LINES for word in line.split()})
     texts = [" ".join(rng.choice(words, 3)) for _ in range(2030)]
-    folders = {
-        role: make_language_model(tmp_path / role, seed=seed)
-        for seed, role in enumerate(("teacher", "student"))
-    }
-    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+    (folder / "texts.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+    models = []
+    for seed, role in enumerate(("teacher", "student")):
+        checkpoint = make_language_model(folder / role, seed=seed)
+        models.append({"name": role, "role": role, "checkpoint": str(checkpoint)})
     task = {
         "kind": "causal-lm",
         "data": {"source": "jsonl", "path": "texts.jsonl"},
         "text": "text",
         "max_length": LENGTH,
     }
-    models = [{"name": r, "role": r, "checkpoint": str(folder)} for r, folder in folders.items()]
     study = {
         "name": "many",
         "seed": 1,
         "objective": "p95 < 1000 ms",
         "families": [{"name": "texts", "task": task, "models": models}],
     }
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    (folder / "study.yaml").write_text(yaml.safe_dump(study))
+    return texts
+
+
+def bare_perplexity(checkpoint: Path, texts: list[str]) -> float:
+    """By transformers alone, over all windows of the texts."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint).eval()
+    windows = list(windows_of(tokenizer, texts, LENGTH))
+    assert len(windows) > 2000
+    lengths = {len(window) for window in windows}
+    nats = sum(nats_of(model, *(w for w in windows if len(w) == size)) for size in lengths)
+    return float(np.exp(nats / sum(len(window) - 1 for window in windows)))
+
+
+@pytest.mark.triton
+@pytest.mark.timeout(900)
+def test_more_windows_than_the_chain_asks_go_through_scoring_losses_and_report(
+    tmp_path: Path, server_environment: Any
+) -> None:
+    """As a real corpus has them: `chain_samples` is left at its default, 2,000."""
+    texts = many_windows(tmp_path)
     out, repository = tmp_path / "run", tmp_path / "repository"
 
     asked = [str(tmp_path / "study.yaml"), "--out", str(out), "--repository", str(repository)]
     assert run_command(["evaluate", *asked]) == 0
 
     run = read_run(out)
-    for role, folder in folders.items():
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder).eval()
-        windows = list(windows_of(tokenizer, texts, LENGTH))
-        assert len(windows) > 2000
-        lengths = {len(window) for window in windows}
-        nats = sum(nats_of(model, *(w for w in windows if len(w) == size)) for size in lengths)
-        tokens = sum(len(window) - 1 for window in windows)
-        (found,) = (
-            one.value
-            for one in run.scores
-            if (one.variant, one.metric) == (f"{role}-fp32", "perplexity")
-        )
-        assert found == pytest.approx(np.exp(nats / tokens), rel=1e-4)
+    perplexities = {one.variant: one.value for one in run.scores if one.metric == "perplexity"}
+    for role in ("teacher", "student"):
+        expected = bare_perplexity(tmp_path / role, texts)
+        assert perplexities[f"{role}-fp32"] == pytest.approx(expected, rel=1e-4)
     chains = {entry.variant: entry.chain for entry in run.losses}
     assert {name: chain.samples for name, chain in chains.items()} == dict.fromkeys(
         ("teacher-fp32", "student-fp32"), 2000
