@@ -37,6 +37,7 @@ from harness.types.autoscaling import (
 from harness.types.capacity import CapacityPlan
 from harness.types.estimates import Demand
 from harness.types.workloads import parse_arrivals
+from harness.words.numbers import asked
 
 _AT_ONCE = "0s"
 
@@ -217,7 +218,7 @@ class ReplicaPrice:
         """
         if self.usd_per_hour is not None and not self.usd_per_hour > 0:
             raise UsageError(
-                f"a replica for {self.usd_per_hour:g} USD per hour: a price is above 0",
+                f"a replica for {asked(self.usd_per_hour)} USD per hour: a price is above 0",
                 next_step="leave --usd-per-hour out to see hours alone",
             )
         if not self.instance:

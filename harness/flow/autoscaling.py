@@ -197,8 +197,8 @@ def _check(question: AutoscaleQuestion) -> None:
     trace = question.trace
     if trace.duration_s > LONGEST_S:
         raise UsageError(
-            f"the trace is {trace.duration_s / 86400:,.1f} days long, and {LONGEST_S / 86400:g} "
-            "are simulated at most",
+            f"the trace is {number(trace.duration_s / 86400)} days long, and "
+            f"{asked(LONGEST_S / 86400)} are simulated at most",
             next_step="cut out the week that matters most",
         )
     if not trace.peak_per_s:
@@ -207,8 +207,8 @@ def _check(question: AutoscaleQuestion) -> None:
         )
     if trace.duration_s < 2 * question.terms.sync_s:
         raise UsageError(
-            f"the trace is {trace.duration_s:g} s long, in which nothing is ever decided: one "
-            f"decision comes every {question.terms.sync_s:g} s",
+            f"the trace is {asked(trace.duration_s)} s long, in which nothing is ever decided: one "
+            f"decision comes every {asked(question.terms.sync_s)} s",
             next_step="name a longer trace; is its unit right? (--trace-unit)",
         )
 

@@ -33,6 +33,7 @@ from harness.load.schedule.trace import (
 )
 from harness.types import TraceUnit
 from harness.types.autoscaling import RateTrace
+from harness.words.numbers import asked, number, whole
 
 RATE_NAMES = ("rate", "rate_per_s", "requests_per_s", "rps", "qps")
 COUNT_NAMES = ("requests", "count", "invocations")
@@ -100,8 +101,8 @@ def _of_arrivals(path: Path, unit: TraceUnit | None) -> RateTrace:
     notes = []
     if silences[longest] > max(_SILENCE_GAPS / trace.rate_per_s, 2 * step_s):
         notes.append(
-            f"{path.name}: no arrivals for {silences[longest]:,.0f} s, from {times_s[longest]:,.0f}"
-            " s on; taken as no traffic"
+            f"{path.name}: no arrivals for {whole(silences[longest])} s, from "
+            f"{whole(times_s[longest])} s on; taken as no traffic"
         )
     return RateTrace(str(path), step_s, _tuple(counts / step_s), tuple(notes))
 
@@ -112,11 +113,11 @@ def _of_rates(path: Path, names: Sequence[str], unit: TraceUnit | None) -> RateT
     assert value_at is not None  # noqa: S101  (the caller has found it)
     named = unit_in_name(names[time_at])[1]
     stamps, values = [], []
-    for number, cells in _rows(path):
+    for at, cells in _rows(path):
         if len(cells) <= max(time_at, value_at):
-            raise bad_line(path, number, f"has no column '{names[max(time_at, value_at)]}'")
-        stamps.append(Stamp(number, cells[time_at].strip(), named))
-        values.append(_value(path, number, cells[value_at], names[value_at]))
+            raise bad_line(path, at, f"has no column '{names[max(time_at, value_at)]}'")
+        stamps.append(Stamp(at, cells[time_at].strip(), named))
+        values.append(_value(path, at, cells[value_at], names[value_at]))
     at_s = (elapsed_ns(path, stamps, unit) / 1e9).tolist()
     step_s = even_step_s(at_s, lambda place: f"{path}, line {stamps[place].number}", "row")
     per_s = np.array(values) / (step_s if names[value_at] in COUNT_NAMES else 1.0)
@@ -141,19 +142,21 @@ def even_step_s(at_s: Sequence[float], where: Callable[[int], str], what: str) -
             raise DataError(f"{where(place)}: the same time as the {what} before")
         if gap > _GAP_STEPS * step_s:
             raise DataError(
-                f"{where(place)}: a gap of {gap:,.6g} s, where {what}s come every {step_s:,.6g} s",
+                f"{where(place)}: a gap of {asked(gap)} s, where {what}s come every "
+                f"{asked(step_s)} s",
                 next_step=f"fill it (0 where there was no traffic), or cut the trace there: a "
                 f"missing {what} is not known to be no traffic",
             )
         if abs(gap - step_s) > _JITTER * step_s:
             raise DataError(
-                f"{where(place)}: {gap:,.6g} s after the {what} before, where the others are "
-                f"{step_s:,.6g} s apart",
+                f"{where(place)}: {asked(gap)} s after the {what} before, where the others are "
+                f"{asked(step_s)} s apart",
                 next_step="write the rates in equal steps",
             )
     if not SHORTEST_STEP_S <= step_s <= LONGEST_STEP_S:
         raise DataError(
-            f"{where(1)}: {what}s every {step_s:,.6g} s are no rates over time: is the unit right?",
+            f"{where(1)}: {what}s every {asked(step_s)} s are no rates over time: is the unit "
+            "right?",
             next_step="name the unit of the times: --trace-unit ms (or s, us, ns)",
         )
     return step_s
@@ -162,14 +165,14 @@ def even_step_s(at_s: Sequence[float], where: Callable[[int], str], what: str) -
 def _of_functions(path: Path) -> RateTrace:
     total = np.zeros(_MINUTES)
     first = 0
-    for number, cells in _rows(path):
+    for at, cells in _rows(path):
         first = first or len(cells) - _MINUTES
         if first < 0 or len(cells) != first + _MINUTES:
-            raise bad_line(path, number, f"has {len(cells)} fields, and not a column per minute")
+            raise bad_line(path, at, f"has {len(cells)} fields, and not a column per minute")
         try:
             total += np.array([float(cell or 0) for cell in cells[first:]])
         except ValueError as error:
-            raise bad_line(path, number, f"holds a count that is none: {error}") from error
+            raise bad_line(path, at, f"holds a count that is none: {error}") from error
     return RateTrace(str(path), 60.0, _tuple(total / 60.0))
 
 
@@ -217,7 +220,7 @@ def made_demand(shape: str, rate_per_s: float, peak_factor: float) -> RateTrace:
         raise UsageError(f"no shape '{shape}'", next_step=f"name a file or: {', '.join(SHAPES)}")
     step_s = 60.0 if shape == "diurnal" else 15.0
     factors = _diurnal(peak_factor) if shape == "diurnal" else _flash_crowd(peak_factor, step_s)
-    words = f"{shape}, {rate_per_s:g}/s, peak {peak_factor:g} times that"
+    words = f"{shape}, {asked(rate_per_s)}/s, peak {asked(peak_factor)} times that"
     return RateTrace(words, step_s, _tuple(rate_per_s * factors))
 
 
@@ -257,7 +260,7 @@ def scaled_to(trace: RateTrace, mean_per_s: float) -> RateTrace:
             f"{trace.source} has no requests at all", next_step="name a trace with traffic"
         )
     factor = mean_per_s / trace.mean_per_s
-    note = f"the trace's rates times {factor:.4g}, for a mean of {mean_per_s:g}/s"
+    note = f"the trace's rates times {number(factor)}, for a mean of {asked(mean_per_s)}/s"
     return replace(
         trace,
         rates_per_s=tuple(factor * one for one in trace.rates_per_s),

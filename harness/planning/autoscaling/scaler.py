@@ -21,6 +21,7 @@ from harness.types.autoscaling import (
     ScalingLimits,
     Select,
 )
+from harness.words.numbers import asked
 
 LONGEST_STABILIZATION_S = 3600
 """Kubernetes takes no longer window."""
@@ -44,7 +45,7 @@ def check_limits(limits: ScalingLimits) -> None:
         )
     if not 0 <= limits.tolerance < 1:
         raise UsageError(
-            f"a tolerance of {limits.tolerance:g}: it is a share, from 0 to below 1",
+            f"a tolerance of {asked(limits.tolerance)}: it is a share, from 0 to below 1",
             next_step="Kubernetes' own is --tolerance 10%",
         )
     for one in (limits.up, limits.down):

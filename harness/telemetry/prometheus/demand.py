@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from harness.errors import UsageError
 from harness.telemetry.prometheus.client import Prometheus, QueryFailure
 from harness.types.autoscaling import RateTrace
+from harness.words.numbers import count, number, whole
 
 MOST_POINTS = 11_000
 """That Prometheus answers at once."""
@@ -35,8 +36,8 @@ def demand_of_query(
     """
     if length_s / step_s > MOST_POINTS:
         raise UsageError(
-            f"{length_s / step_s:,.0f} values are more than the {MOST_POINTS:,} that Prometheus "
-            "gives at once",
+            f"{whole(length_s / step_s)} values are more than the {count(MOST_POINTS)} that "
+            "Prometheus gives at once",
             next_step="ask for a longer --step, or a shorter --since",
         )
     start_s = end_s - length_s
@@ -61,7 +62,7 @@ def demand_of_query(
     _check_whole(series.times_s, start_s, end_s, step_s)
     if min(series.values) < 0:
         raise UsageError(
-            f"--query gives {min(series.values):g} at times, and a rate is never below 0",
+            f"--query gives {number(min(series.values))} at times, and a rate is never below 0",
             next_step="take rate() of a counter, not deriv() or delta()",
         )
     notes = [f"asked of {source.url}, {span}"]
@@ -80,7 +81,7 @@ def _check_whole(times_s: tuple[float, ...], start_s: float, end_s: float, step_
     for at_s in (*times_s, after_last_s):
         if at_s > expected + step_s / 2:
             raise UsageError(
-                f"--query has no value from {_when(expected)} on, for {at_s - expected:,.0f} s",
+                f"--query has no value from {_when(expected)} on, for {whole(at_s - expected)} s",
                 next_step="choose a range without a gap, or write `(...) or vector(0)` where no "
                 "value means no traffic",
             )
