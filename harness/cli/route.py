@@ -36,6 +36,7 @@ from harness.words.numbers import (
     number,
     percent,
     points,
+    threshold,
 )
 
 _OF_ALL = 100.0
@@ -139,9 +140,9 @@ def curve_table(found: Route) -> Table:
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("USD/1M", justify="right", no_wrap=True)
     shown = {one.threshold: one for one in (*found.curve, found.at)}
-    for threshold in sorted(shown):
-        style = "bold" if threshold == found.at.threshold else ""
-        table.add_row(*_row(shown[threshold], chosen=bool(style)), style=style)
+    for below in sorted(shown):
+        style = "bold" if below == found.at.threshold else ""
+        table.add_row(*_row(shown[below], chosen=bool(style)), style=style)
     return table
 
 
@@ -151,7 +152,7 @@ def route_words(found: Route) -> str:
     asked_of = "No row needs the teacher: the student alone is enough."
     if at.routed.value:
         asked_of = (
-            f"Below a confidence of {_threshold(chosen.threshold)} the teacher answers: "
+            f"Below a confidence of {threshold(chosen.threshold)} the teacher answers: "
             f"{percent(at.routed.value)} of the rows."
         )
     return (
@@ -166,7 +167,7 @@ def _row(point: RoutePoint, *, chosen: bool) -> list[str]:
     everything = point.threshold > 1
     mark = " *" if chosen else ""
     return [
-        "all" if everything else f"{_threshold(point.threshold)}{mark}",
+        "all" if everything else f"{threshold(point.threshold)}{mark}",
         share_words(point.routed),
         share_words(point.accuracy),
         share_words(point.kept),
@@ -174,7 +175,3 @@ def _row(point: RoutePoint, *, chosen: bool) -> list[str]:
         milliseconds(point.latency_ms),
         number(point.usd_per_million) if point.usd_per_million is not None else MISSING,
     ]
-
-
-def _threshold(value: float) -> str:
-    return f"{value:.4g}"

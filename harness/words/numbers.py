@@ -215,6 +215,11 @@ POINT_DECIMALS = 2
 """Of a difference in percentage points."""
 
 
+def threshold(value: float) -> str:
+    """A confidence below which another model is asked, to four digits: it will be copied."""
+    return f"{value:.4g}"
+
+
 def cosine(value: float | None) -> str:
     """The cosine of two vectors, to four decimals: near 1 is where they are told apart."""
     return MISSING if value is None or math.isnan(value) else f"{value:.4f}".replace("-", MINUS)

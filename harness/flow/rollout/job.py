@@ -53,6 +53,7 @@ from harness.types.rollout import (
     RolloutTraffic,
     Tally,
 )
+from harness.words.numbers import asked_percent
 
 ROLLOUT = "rollout"
 """Name of the document that a rollout is kept in."""
@@ -313,7 +314,9 @@ class _Rollout:
         )
         rewrite_document(self._path, self._record)
         stage = self._record.plan.stages[state.last.stage]
-        note = f"{stage.share:.4g} of the traffic: {state.last.step}, {state.last.reason}"
+        note = (
+            f"{asked_percent(stage.share)} of the traffic: {state.last.step}, {state.last.reason}"
+        )
         self._settings.progress(Progress("rollout", number, self._last, note))
 
     def _check_rollback(self) -> None:

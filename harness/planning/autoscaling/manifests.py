@@ -17,6 +17,7 @@ from harness.errors import UsageError
 from harness.planning.autoscaling.candidates import DAY_S
 from harness.planning.autoscaling.queries import ScalingMetric, metrics_of
 from harness.types.autoscaling import Behavior, FixedRule, Policy, ScalingTerms, ScheduleRule
+from harness.words.numbers import asked
 
 Json = dict[str, Any]
 KEDA, HPA, ADAPTER = "keda.yaml", "hpa.yaml", "prometheus-adapter.yaml"
@@ -108,7 +109,8 @@ def _cron_triggers(rule: ScheduleRule, least: int) -> Iterator[Json]:
     """One trigger for each stretch of slots with the same number above the least."""
     if rule.period_s != DAY_S:
         raise UsageError(
-            f"a schedule that repeats every {rule.period_s:g} s cannot be written as cron triggers",
+            f"a schedule that repeats every {asked(rule.period_s)} s cannot be written as cron "
+            "triggers",
             next_step="name a trace of two days or more, so that the schedule is one of a day",
         )
     slots = rule.replicas

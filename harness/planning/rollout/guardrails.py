@@ -19,6 +19,7 @@ from harness.errors import UsageError
 from harness.planning.rollout.evidence import bound, log_e_mean, log_e_share, log_e_two_shares
 from harness.types.estimates import Interval
 from harness.types.rollout import BadOutcome, Comparison, Guardrail, GuardrailFinding, Tally
+from harness.words.numbers import asked
 
 Floats = NDArray[np.float64]
 _MOST_EVIDENCE = 1000.0
@@ -135,16 +136,16 @@ def _value(guardrail: Guardrail, tally: Tally) -> float:
 def _own_problems(one: Guardrail, *, mirrored: bool) -> Iterator[str]:
     low, high = one.limits
     if not one.factor > 0:
-        yield f"'{one.name}': a factor of {one.factor:g} of the teacher's share is none"
+        yield f"'{one.name}': a factor of {asked(one.factor)} of the teacher's share is none"
     elif not (low < one.limit < high and low < one.alarm < high):
         yield (
-            f"'{one.name}': a limit of {one.limit:g} is always kept or never; it must lie between "
-            f"{low:g} and {high:g}"
+            f"'{one.name}': a limit of {asked(one.limit)} is always kept or never; it must lie "
+            f"between {asked(low)} and {asked(high)}"
         )
     if one.alarm < one.limit:
         yield (
-            f"'{one.name}': it would promote up to {one.limit:g} and roll back from "
-            f"{one.alarm:g} on, so between them both"
+            f"'{one.name}': it would promote up to {asked(one.limit)} and roll back from "
+            f"{asked(one.alarm)} on, so between them both"
         )
     if one.outcome is BadOutcome.SLOW and not (one.bound_ms and one.bound_ms > 0):
         yield f"'{one.name}': a request is slow beyond some milliseconds, and none are given"
@@ -165,15 +166,16 @@ def _contradictions(guardrails: Sequence[Guardrail]) -> Iterator[str]:
         for other in guardrails[place + 1 :]:
             if one.outcome is not BadOutcome.OWN and _same_question(one, other):
                 yield (
-                    f"'{one.name}' ({one.limit:g}) and '{other.name}' ({other.limit:g}) are two "
-                    "limits of the same"
+                    f"'{one.name}' ({asked(one.limit)}) and '{other.name}' ({asked(other.limit)}) "
+                    "are two limits of the same"
                 )
     for one in guardrails:
         for other in guardrails:
             if _asks_too_much(one, other):
                 yield (
-                    f"'{one.name}' wants {-one.limit:.3g} fewer wrong answers per request than the "
-                    f"teacher's, and '{other.name}' lets only {other.limit:.3g} of them differ"
+                    f"'{one.name}' wants {asked(-one.limit)} fewer wrong answers per request than "
+                    f"the teacher's, and '{other.name}' lets only {asked(other.limit)} of them "
+                    "differ"
                 )
 
 

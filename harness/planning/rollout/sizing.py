@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from harness.errors import UsageError
 from harness.planning.rollout.guardrails import log_evidence
 from harness.types.rollout import Comparison, Guardrail
+from harness.words.numbers import asked, count, number
 
 POWER = 0.8
 _ROLLOUTS = 400
@@ -50,9 +51,9 @@ class ExpectedShares:
             value -= guardrail.factor * self.teacher_bad
         if not value < guardrail.limit:
             raise UsageError(
-                f"guardrail '{guardrail.name}': offline the student is at {value:.4g}, which is "
-                f"not within the limit of {guardrail.limit:.4g}: no number of requests shows that "
-                "it is",
+                f"guardrail '{guardrail.name}': offline the student is at {number(value)}, which "
+                f"is not within the limit of {asked(guardrail.limit)}: no number of requests shows "
+                "that it is",
                 next_step="widen the limit, or do not roll this student out",
             )
 
@@ -95,7 +96,7 @@ def planned_requests(
         if passed.mean() >= power:
             return size
     raise UsageError(
-        f"guardrail '{guardrail.name}': more than {_MOST:,} requests of the student would be "
+        f"guardrail '{guardrail.name}': more than {count(_MOST)} requests of the student would be "
         "needed",
         next_step="widen the limit",
     )

@@ -32,7 +32,7 @@ from harness.types.rollout import (
     RolloutStep,
     Tally,
 )
-from harness.words.numbers import asked_percent, count, latency, percent, points, span
+from harness.words.numbers import asked, asked_percent, count, latency, percent, points, span
 
 _BUCKETS = 2**64
 
@@ -52,7 +52,9 @@ def check_plan(plan: RolloutPlan) -> None:
             next_step="for example 1%, 5%, 25%, 50%, 100%",
         )
     if not 0 < plan.error < 1:
-        raise UsageError(f"an error of {plan.error:g} is not a probability above 0 and below 1")
+        raise UsageError(
+            f"an error of {asked(plan.error)} is not a probability above 0 and below 1"
+        )
     if not any(plan.judged(stage) for stage in range(len(plan.stages))):
         raise UsageError(
             "no stage can be judged: at 100% the teacher has no requests of its own",
@@ -179,7 +181,7 @@ def _words(guardrail: Guardrail, finding: GuardrailFinding) -> str:
     if guardrail.comparison is Comparison.LIMIT:
         shown = f"{percent(value)} {_bad_words(guardrail)} ({span(percent(low), percent(high))})"
         return f"{guardrail.name}: {shown}, limit {asked_percent(limit)}, {requests}"
-    times = "" if guardrail.factor == 1 else f"{guardrail.factor:.4g} times "
+    times = "" if guardrail.factor == 1 else f"{asked(guardrail.factor)} times "
     interval = span(points(low).removesuffix(" points"), points(high))
     shown = f"share {_bad_words(guardrail)} less {times}the teacher's {points(value)} ({interval})"
     return f"{guardrail.name}: {shown}, limit {points(limit)}, {requests}"

@@ -17,7 +17,7 @@ from harness.report.rollout.words import outcome_words, sizes_words
 from harness.report.tables.model import Cell, Column, Table, decision_cell, numeric, words
 from harness.types import Decision
 from harness.types.rollout import RolloutLook, RolloutRecord, RolloutStep
-from harness.words.numbers import asked_percent, count
+from harness.words.numbers import asked, asked_percent, count, number
 
 _HEIGHT_PX = 260
 _SHOWN_EVIDENCE = 1.5
@@ -86,8 +86,8 @@ def _weight_plot(record: RolloutRecord) -> Plot:
     return Plot(
         key="rollout-weight",
         title="The student's share of the traffic",
-        summary=f"Share over {count(len(looks))} looks; after the last one it is {end:.4g}%. Each "
-        "decision is in the table.",
+        summary=f"Share over {count(len(looks))} looks; after the last one it is {asked(end)}%. "
+        "Each decision is in the table.",
         height_px=_HEIGHT_PX,
         traces=(
             {
@@ -100,10 +100,10 @@ def _weight_plot(record: RolloutRecord) -> Plot:
                 "marker": {"color": "--c-blue", "size": 5},
                 "hovertext": [
                     *(
-                        f"look {one.number}<br>{share:.4g}%<br>{one.step}"
+                        f"look {one.number}<br>{asked(share)}%<br>{one.step}"
                         for one, share in zip(record.looks, shares, strict=True)
                     ),
-                    f"from then on<br>{end:.4g}%",
+                    f"from then on<br>{asked(end)}%",
                 ],
                 "hoverinfo": "text",
             },
@@ -164,14 +164,14 @@ def _evidence_trace(record: RolloutRecord, name: str, colour: str, sign: int, da
         "legendgroup": name,
         "showlegend": sign > 0,
         "mode": "lines+markers" if len(seen) < 60 else "lines",  # noqa: PLR2004
-        "x": [number for number, _ in seen],
+        "x": [look for look, _ in seen],
         "y": [sign * min(max(0.0, value), _SHOWN_EVIDENCE) for _, value in seen],
         "line": {"color": colour, "width": 1.6, "dash": dash},
         "marker": {"color": colour, "size": 4},
         "hovertext": [
-            f"<b>{safe(name)}</b><br>look {number}<br>{value:.2f} of what shows it {towards} the "
-            "limit"
-            for number, value in seen
+            f"<b>{safe(name)}</b><br>look {look}<br>{number(value)} of what shows it {towards} "
+            "the limit"
+            for look, value in seen
         ],
         "hoverinfo": "text",
     }

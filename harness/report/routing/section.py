@@ -18,7 +18,7 @@ from harness.report.routing.words import deployed_words, share_words
 from harness.report.tables.model import Cell, Column, Table, numeric, trial_anchor, words
 from harness.types.routing import Route, RoutePoint
 from harness.words.labels import SIGNS, Sign
-from harness.words.numbers import MISSING, milliseconds, number, percent, points
+from harness.words.numbers import MISSING, milliseconds, number, percent, points, threshold
 
 _HEIGHT_PX = 300
 _OF_ALL = 100.0
@@ -43,8 +43,8 @@ def router_section(route: Route) -> RouterSection:
     found = route.deployed
     return RouterSection(
         summary=f"{route.student} answers, and {route.teacher} below a confidence of "
-        f"{route.chosen.threshold:.4g}: {percent(route.at.routed.value)} of the rows. On the rows "
-        f"held out it keeps {share_words(route.at.kept)} of the teacher's accuracy.",
+        f"{threshold(route.chosen.threshold)}: {percent(route.at.routed.value)} of the rows. On "
+        f"the rows held out it keeps {share_words(route.at.kept)} of the teacher's accuracy.",
         deployed=deployed_words(route, found) if found else "",
         sign=SIGNS[found.decision] if found else None,
         trials=tuple((one, trial_anchor(one)) for one in found.trials) if found else (),
@@ -74,7 +74,7 @@ def _curve(route: Route) -> Table:
 
 def _row(route: Route, point: RoutePoint) -> tuple[Cell, ...]:
     mark = " (chosen)" if point.threshold == route.at.threshold else ""
-    below = "all" if point.threshold > 1 else f"{point.threshold:.4g}{mark}"
+    below = "all" if point.threshold > 1 else f"{threshold(point.threshold)}{mark}"
     cost = point.usd_per_million
     return (
         numeric(below, point.threshold),
@@ -152,7 +152,7 @@ def _plot(route: Route) -> Plot:
 
 
 def _hover(point: RoutePoint) -> str:
-    below = "all rows" if point.threshold > 1 else f"confidence below {point.threshold:.4g}"
+    below = "all rows" if point.threshold > 1 else f"confidence below {threshold(point.threshold)}"
     return (
         f"<b>{below}</b><br>{share_words(point.routed)} to the teacher<br>"
         f"keeps {share_words(point.kept)}<br>accuracy {share_words(point.accuracy)}"
