@@ -37,7 +37,7 @@ from harness.planning.capacity.replica import simulate_arrivals
 from harness.types import ArrivalKind, ServingConfig, ShapeKind, WireProtocol
 from harness.types.capacity import Prediction
 from harness.types.estimates import Demand, Interval
-from harness.words.numbers import number, percent
+from harness.words.numbers import number, percent, whole
 
 UNKNOWN_ERROR = 0.15
 """Relative error of the model where no trial could be simulated as it was measured."""
@@ -232,8 +232,8 @@ class CapacityModel:
         joined, most = executed / demand.rows_per_request, self.best_guess.curve.most_requests
         if joined > _FAR * most:
             words.append(
-                f"executions of {joined:.0f} requests, where those measured joined at most "
-                f"{most:.0f}, so what each of them adds is not known"
+                f"executions of {whole(joined)} requests, where those measured joined at most "
+                f"{whole(most)}, so what each of them adds is not known"
             )
         return beyond, tuple(words)
 
