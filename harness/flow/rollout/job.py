@@ -145,7 +145,7 @@ def _planned(folder: Path, plan: RolloutPlan) -> Iterator[PlannedSize]:
     for one in plan.guardrails:
         expected = expected_shares(one, offline)
         if expected is None:
-            yield PlannedSize(one.name, None, "no stored answer tells")
+            yield PlannedSize(one.name, None, "the stored answers say nothing of it")
             continue
         try:
             size = planned_requests(

@@ -183,8 +183,8 @@ def _words(guardrail: Guardrail, finding: GuardrailFinding) -> str:
         return f"{guardrail.name}: {shown}, limit {asked_percent(limit)}, {requests}"
     times = "" if guardrail.factor == 1 else f"{asked(guardrail.factor)} times "
     interval = span(points(low).removesuffix(" points"), points(high))
-    shown = f"share {_bad_words(guardrail)} less {times}the teacher's {points(value)} ({interval})"
-    return f"{guardrail.name}: {shown}, limit {points(limit)}, {requests}"
+    shown = f"share {_bad_words(guardrail)} less {times}the teacher's is {points(value)}"
+    return f"{guardrail.name}: {shown} ({interval}), limit {points(limit)}, {requests}"
 
 
 def _bad_words(guardrail: Guardrail) -> str:

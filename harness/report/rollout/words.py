@@ -42,6 +42,6 @@ def sizes_words(record: RolloutRecord) -> tuple[str, ...]:
         f"{one.guardrail}: about {count(one.requests)} requests of the student pass the {stage} "
         "stage with 80% probability, by the offline scores"
         if one.requests is not None
-        else f"{one.guardrail}: not planned, {one.reason}"
+        else f"{one.guardrail}: no planned size, as {one.reason}"
         for one in record.planned
     )

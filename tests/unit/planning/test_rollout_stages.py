@@ -88,7 +88,7 @@ def test_one_bad_guardrail_is_enough_and_a_promotion_wants_all() -> None:
     assert state.last is not None
     assert (state.stage, state.last.step) == (0, RolloutStep.HOLD)
     assert state.last.reason.startswith(
-        "not certain yet: refunds: share bad less the teacher's +1.33 points ("
+        "not certain yet: refunds: share bad less the teacher's is +1.33 points ("
     )
 
 

@@ -54,7 +54,7 @@ def record(*observed: dict[str, Tally]) -> RolloutRecord:
         traffic=RolloutTraffic(1000, 8, 0, 0, through_router=True),
         planned=(
             PlannedSize("error_rate < 2%", 630),
-            PlannedSize("accuracy", None, "no stored answer tells"),
+            PlannedSize("accuracy", None, "the stored answers say nothing of it"),
         ),
         notes=("`mean < 5 ms` is no guardrail: it says nothing of a single request",),
         state=state,
@@ -133,7 +133,7 @@ def test_planned_sizes_are_said_and_why_there_is_none() -> None:
             "error_rate < 2%: about 630 requests of the student pass the 10% stage with 80% "
             "probability, by the offline scores"
         ),
-        "accuracy: not planned, no stored answer tells",
+        "accuracy: no planned size, as the stored answers say nothing of it",
     )
 
 
