@@ -1,0 +1,1 @@
+"""Several embedded servers of one model on this machine, behind one address."""
