@@ -11,17 +11,18 @@ from typing import Annotated
 import typer
 
 from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line
-from harness.cli.options import AsJson, with_option_groups
+from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Repository, with_option_groups
 from harness.cli.plan import parse_rows
 from harness.errors import EXIT_OK, UsageError
 from harness.flow.autoscaling import AutoscaleQuestion, PriceQuestion
 from harness.flow.autoscaling import autoscale as autoscale_run
+from harness.flow.live_scaling import resume_live, scale_live
 from harness.flow.plan import PLAN
 from harness.load.schedule.demand import SHAPES, made_demand, read_demand, scaled_to
 from harness.planning.autoscaling.manifests import ScaledDeployment
 from harness.planning.capacity.demand import parse_peak, parse_rate, parse_seconds, parse_share
 from harness.planning.cost.catalogue import read_catalogue
-from harness.report.terminal.autoscaling import autoscale_notes, autoscale_table
+from harness.report.terminal.autoscaling import autoscale_notes, autoscale_table, live_table
 from harness.runs.documents import read_document
 from harness.study.objective import parse_objective
 from harness.telemetry.prometheus.client import parse_prometheus
@@ -30,6 +31,7 @@ from harness.types import TraceUnit
 from harness.types.autoscaling import (
     SCALE_DOWN,
     SCALE_UP,
+    AutoscalePlan,
     RateTrace,
     ScalingLimits,
     ScalingTerms,
@@ -40,6 +42,9 @@ from harness.types.workloads import parse_arrivals
 from harness.words.numbers import asked
 
 _AT_ONCE = "0s"
+SHORTEST_LIVE_S = 30.0
+_LIVE_SYNC_S, _LIVE_SCRAPE_S, _LIVE_REPLICAS = 5.0, 1.0, 3
+"""Of a live run: Kubernetes' own times would need hours."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +52,13 @@ class TraceOptions:
     """The demand over time."""
 
     trace: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="diurnal or flash-crowd (made up), a file (arrivals, rates, Azure's or "
             "Mooncake's traces), or prometheus, with --query.",
             show_default=False,
         ),
-    ]
+    ] = None
     demand: Annotated[
         str | None,
         typer.Option(
@@ -170,20 +175,34 @@ class ScalerOptions:
     down_stabilization: Annotated[
         str, typer.Option(help="Stabilization window of scaling down.")
     ] = "300s"
-    sync: Annotated[str, typer.Option(help="Between two decisions.")] = "15s"
+    sync: Annotated[
+        str | None,
+        typer.Option(help="Between two decisions; default: 15s, and 5s live.", show_default=False),
+    ] = None
 
-    def terms(self) -> ScalingTerms:
+    def terms(self, *, live: bool) -> ScalingTerms:
         """The terms; `start_s` is 0 where it was not given, and `max_replicas` the fewest.
+
+        A live run has shorter times: a scrape every second, and rates over three decisions.
 
         Raises:
             UsageError: a length of time or a share that is none.
         """
+        usual = ScalingTerms(0.0)
+        sync_s = _LIVE_SYNC_S if live else usual.sync_s
+        if self.sync is not None:
+            sync_s = parse_seconds(self.sync)
+        most = self.max_replicas
+        if most is None:
+            most = max(_LIVE_REPLICAS, self.min_replicas) if live else self.min_replicas
         return ScalingTerms(
             start_s=0.0 if self.start_time is None else _seconds(self.start_time),
-            sync_s=parse_seconds(self.sync),
+            sync_s=sync_s,
+            window_s=3 * sync_s if live else usual.window_s,
+            scrape_s=_LIVE_SCRAPE_S if live else usual.scrape_s,
             limits=ScalingLimits(
                 min_replicas=self.min_replicas,
-                max_replicas=self.min_replicas if self.max_replicas is None else self.max_replicas,
+                max_replicas=most,
                 tolerance=parse_share(self.tolerance),
                 up=replace(SCALE_UP, stabilization_s=round(_seconds(self.up_stabilization))),
                 down=replace(SCALE_DOWN, stabilization_s=round(_seconds(self.down_stabilization))),
@@ -234,6 +253,40 @@ class ReplicaPrice:
 
 
 @dataclass(frozen=True)
+class LiveOptions:
+    """The chosen policy on real replicas."""
+
+    live: Annotated[
+        str | None,
+        typer.Option(
+            help="Also run the policy on embedded replicas on this machine, with the trace "
+            "squeezed into this time, as 3min. Decisions then come every 5 s.",
+            show_default=False,
+        ),
+    ] = None
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the newest live run that was interrupted.")
+    ] = False
+
+    @property
+    def length_s(self) -> float | None:
+        """How long it lasts; None where nothing is started.
+
+        Raises:
+            UsageError: no length of time, or too short for the scaler to do anything.
+        """
+        if self.live is None:
+            return None
+        length_s = parse_seconds(self.live)
+        if length_s < SHORTEST_LIVE_S:
+            raise UsageError(
+                f"--live {self.live} is too short for a scaler to do anything",
+                next_step=f"give it {SHORTEST_LIVE_S:g} s or more: --live 3min",
+            )
+        return length_s
+
+
+@dataclass(frozen=True)
 class ManifestOptions:
     """What the chosen policy's manifests are for."""
 
@@ -271,19 +324,24 @@ def autoscale(
     scaler: ScalerOptions,
     price: ReplicaPrice,
     manifests: ManifestOptions,
+    live: LiveOptions,
+    repository: Repository = DEFAULT_REPOSITORY,
     as_json: AsJson = False,
 ) -> int:
     """Simulate autoscaling policies on a trace of demand, from the trials of a run.
 
-    Nothing is measured: replicas are simulated as the run's trials show them. The answer is kept
-    in the run folder as autoscale.json, with the chosen policy's manifests for KEDA and for an HPA
-    beside it, and shown in its report.
+    Without --live nothing is measured: replicas are simulated as the run's trials show them. The
+    answer is kept in the run folder as autoscale.json, with the chosen policy's manifests for KEDA
+    and for an HPA beside it, and shown in its report.
     """
+    if live.resume:
+        return _show(run_folder, *_resumed(run_folder, repository), as_json=as_json)
+    length_s = live.length_s
     question = AutoscaleQuestion(
         trace=_trace(run_folder, course, asked),
-        terms=scaler.terms(),
+        terms=scaler.terms(live=length_s is not None),
         start_is_given=scaler.start_time is not None,
-        max_is_given=scaler.max_replicas is not None,
+        max_is_given=scaler.max_replicas is not None or length_s is not None,
         demand=course.shaped(),
         slo=parse_objective(slo) if slo is not None else None,
         variant=variant,
@@ -292,11 +350,25 @@ def autoscale(
         scaled=manifests.scaled(),
     )
     with ProgressDisplay() as progress:
-        found, path = autoscale_run(run_folder, question, progress)
+        found, path = (
+            autoscale_run(run_folder, question, progress)
+            if length_s is None
+            else scale_live(run_folder, question, length_s, repository, progress)
+        )
+    return _show(run_folder, found, path, as_json=as_json)
+
+
+def _resumed(run_folder: Path, repository: Path) -> tuple[AutoscalePlan, Path]:
+    with ProgressDisplay() as progress:
+        return resume_live(run_folder, repository, progress)
+
+
+def _show(run_folder: Path, found: AutoscalePlan, path: Path, *, as_json: bool) -> int:
     if as_json:
         print_json(found)
         return EXIT_OK
-    print_blocks(autoscale_table(found), autoscale_notes(found))
+    live = [live_table(found.live)] if found.live else []
+    print_blocks(autoscale_table(found), autoscale_notes(found), *live)
     for name in found.manifests:
         print_line(f"manifest: {path.with_suffix(f'.{name}')}")
     print_line(f"policies: {path}\nreport: {run_folder / 'report.html'}#autoscaling")
@@ -311,6 +383,11 @@ def _trace(folder: Path, course: TraceOptions, asked: QueryOptions) -> RateTrace
         DataError: a file that cannot be read.
     """
     name = course.trace
+    if name is None:
+        raise UsageError(
+            "no trace of demand",
+            next_step=f"name a file, prometheus, or one of: --trace {', '.join(SHAPES)}",
+        )
     if (asked.prometheus or asked.query) and name != "prometheus":
         raise UsageError(
             "--prometheus and --query are of --trace prometheus",
@@ -345,7 +422,9 @@ def _made(folder: Path, course: TraceOptions, mean: float | None) -> RateTrace:
         )
     default = plan.demand.peak_factor if plan else 3.0
     factor = parse_peak(course.peak) if course.peak is not None else default
-    return made_demand(course.trace, mean or (plan.demand.rate_per_s if plan else 0.0), factor)
+    return made_demand(
+        course.trace or "", mean or (plan.demand.rate_per_s if plan else 0.0), factor
+    )
 
 
 def _seconds(text: str) -> float:

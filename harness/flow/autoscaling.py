@@ -121,7 +121,7 @@ def autoscale_run(
         UsageError: nothing to simulate from, or a question that cannot be answered.
     """
     _check(question)
-    candidate = _candidate(run, question)
+    candidate = candidate_of(run, question)
     slo = objective_for(run, question.slo, candidate.family)
     clauses = clauses_of(slo)
     seed = question.seed if question.seed is not None else seed_of(run)
@@ -213,8 +213,12 @@ def _check(question: AutoscaleQuestion) -> None:
         )
 
 
-def _candidate(run: StoredRun, question: AutoscaleQuestion) -> Candidate:
-    """The variant and configuration that is scaled."""
+def candidate_of(run: StoredRun, question: AutoscaleQuestion) -> Candidate:
+    """The variant and configuration that is scaled.
+
+    Raises:
+        UsageError: the run has no usable trial of it.
+    """
     trials = run.trials
     if question.variant:
         trials = tuple(one for one in trials if one.trial.variant == question.variant)

@@ -105,6 +105,9 @@ def _autoscaling(page: Page) -> Iterator[str]:
         yield f"**{text(scaling.chosen)}**"
         yield text(f"Objective: {scaling.objective}. Demand: {scaling.trace}. {scaling.terms}")
         yield from table_blocks(scaling.policies)
+        if scaling.measured:
+            yield f"### {text(scaling.measured.caption)}"
+            yield from table_blocks(scaling.measured)
         for line in scaling.notes:
             yield f"Note: {text(line)}"
 

@@ -241,6 +241,46 @@ class PolicyOutcome:
 
 
 @dataclass(frozen=True)
+class LiveOutcome:
+    """A policy on real replicas under a real load, beside what had been predicted of it."""
+
+    policy: str
+    length_s: float
+    """Of the trace, squeezed."""
+    requests: int
+    failed: int
+    """Without a right answer, or never sent: not in time either."""
+    attained: Interval
+    """0 to 1, measured; the bounds are exact for independent requests (Clopper-Pearson)."""
+    predicted: Interval
+    replica_hours: float
+    predicted_replica_hours: Interval
+    scalings: int
+    predicted_scalings: Interval
+    most_replicas: int
+    predicted_most: int
+    start_s: Interval
+    """How long replicas took to start: mean, shortest, longest."""
+    course: ScalingCourse
+    resumed: int = 0
+    """How often it was killed and gone on with."""
+
+
+@dataclass(frozen=True)
+class LiveStep:
+    """One decision of a live scaler, and what was seen up to it."""
+
+    at_s: float
+    """From the start of the trace."""
+    ordered: int
+    ready: int
+    requests: int
+    """Since the start, whose outcome is known."""
+    in_time: int
+    failed: int
+
+
+@dataclass(frozen=True)
 class AutoscalePlan:
     """What `harness autoscale` answers (`autoscale.json`)."""
 
@@ -272,3 +312,18 @@ class AutoscalePlan:
     """What the trials do not show, and what is assumed."""
     manifests: Mapping[str, str] = field(default_factory=dict)
     """By file name, the chosen policy as Kubernetes' YAML; none for a fixed number of replicas."""
+    live: LiveOutcome | None = None
+    """The policy run on real replicas; None where it was only simulated."""
+
+
+@dataclass(frozen=True)
+class LiveState:
+    """A live run that goes on (`autoscale-live.json`): all that a resumed one needs."""
+
+    plan: AutoscalePlan
+    policy: Policy
+    length_s: float
+    steps: tuple[LiveStep, ...] = ()
+    start_times_s: tuple[float, ...] = ()
+    resumed: int = 0
+    finished: bool = False

@@ -40,7 +40,12 @@ def autoscaling_plots(plan: AutoscalePlan) -> tuple[Plot, ...]:
     """The front, then the shown policy over time."""
     shown = shown_outcome(plan)
     course = shown.course
-    over_time = (_replicas(shown, course), _in_time(plan, shown, course)) if course else ()
+    over_time = (
+        (_replicas(shown.policy.name, course), _in_time(plan, shown, course)) if course else ()
+    )
+    live = plan.live
+    if live is not None:
+        over_time += (_replicas(live.policy, live.course, measured=True),)
     return (*over_time, _front(plan))
 
 
@@ -60,7 +65,7 @@ def _times(course: ScalingCourse) -> tuple[list[float], str]:
     return [round(place * course.stretch_s / unit_s, 4) for place in range(len(course.ready))], unit
 
 
-def _replicas(shown: PolicyOutcome, course: ScalingCourse) -> Plot:
+def _replicas(policy: str, course: ScalingCourse, *, measured: bool = False) -> Plot:
     times, unit = _times(course)
     busiest, most = max(course.demand_per_s), max(course.ordered)
 
@@ -74,8 +79,8 @@ def _replicas(shown: PolicyOutcome, course: ScalingCourse) -> Plot:
         }  # fmt: skip
 
     return Plot(
-        key="autoscaling-course",
-        title=f"{shown.policy.name}: rate and replicas over time",
+        key="autoscaling-live" if measured else "autoscaling-course",
+        title=f"{policy}: rate and replicas over time, {'measured' if measured else 'simulated'}",
         summary=f"Requests per second and replicas over {len(times)} stretches of the trace: the "
         f"rate reaches {number(busiest)} per second, the replicas {number(most)}.",
         height_px=300,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from harness.report.autoscaling.plots import autoscaling_plots
 from harness.report.autoscaling.tables import (
     chosen_words,
+    measured_table,
     policies_table,
     terms_words,
     trace_words,
@@ -28,6 +29,8 @@ class AutoscalingSection:
     policies: Table
     plots: tuple[Plot, ...]
     notes: tuple[str, ...]
+    measured: Table | None
+    """The policy on real replicas; None where it was only simulated."""
     manifests: Mapping[str, str]
     """By file name."""
 
@@ -42,6 +45,7 @@ def autoscaling_section(plan: AutoscalePlan) -> AutoscalingSection:
         policies=policies_table(plan),
         plots=autoscaling_plots(plan),
         notes=notes_of(plan),
+        measured=measured_table(plan.live) if plan.live else None,
         manifests=plan.manifests,
     )
 

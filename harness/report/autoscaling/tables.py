@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness.report.tables.model import Cell, Column, Table, decision_cell, numeric
-from harness.types.autoscaling import AutoscalePlan, PolicyOutcome, RateTrace
+from harness.types.autoscaling import AutoscalePlan, LiveOutcome, PolicyOutcome, RateTrace
 from harness.types.estimates import Interval
 from harness.words.labels import serving_words
 from harness.words.numbers import (
@@ -75,6 +75,41 @@ def _note(plan: AutoscalePlan) -> str:
         f"with {confidence(plan.confidence)} intervals over them. On the front: no other policy "
         "has as many requests in time with fewer replica hours. Minutes missed: those in which "
         "too few requests were in time. Replica hours count from the order of a replica."
+    )
+
+
+def measured_table(live: LiveOutcome) -> Table:
+    """What was measured on real replicas, beside what had been predicted."""
+
+    def row(title: str, measured: Cell, predicted: Cell) -> tuple[Cell, ...]:
+        return (Cell(title), measured, predicted)
+
+    return Table(
+        caption=f"{live.policy} on real replicas, and as it was predicted",
+        columns=(Column("", numeric=False), Column("Measured"), Column("Predicted")),
+        rows=(
+            row("in time", _interval(live.attained, percent), _interval(live.predicted, percent)),
+            row(
+                "replica hours",
+                numeric(number(live.replica_hours), live.replica_hours),
+                _interval(live.predicted_replica_hours),
+            ),
+            row(
+                "scalings",
+                numeric(count(live.scalings), live.scalings),
+                _interval(live.predicted_scalings),
+            ),
+            row(
+                "most replicas",
+                numeric(count(live.most_replicas), live.most_replicas),
+                numeric(count(live.predicted_most), live.predicted_most),
+            ),
+        ),
+        note=f"{count(live.requests)} requests in {number(live.length_s)} s, "
+        f"{count(live.failed)} of them failed; replicas started in {number(live.start_s.value)} s "
+        f"({span(number(live.start_s.low), number(live.start_s.high))}). All replicas, the "
+        "balancer and the load share this machine, which the prediction does not know: its "
+        "replicas have a machine each.",
     )
 
 

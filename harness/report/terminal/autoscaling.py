@@ -9,17 +9,25 @@ from rich.text import Text
 from harness.report.autoscaling.section import notes_of
 from harness.report.autoscaling.tables import (
     chosen_words,
+    measured_table,
     policies_table,
     terms_words,
     trace_words,
 )
 from harness.report.terminal.review import rich_table
-from harness.types.autoscaling import AutoscalePlan
+from harness.types.autoscaling import AutoscalePlan, LiveOutcome
 
 
 def autoscale_table(plan: AutoscalePlan) -> Table:
     """A row per policy."""
     return rich_table(policies_table(plan))
+
+
+def live_table(live: LiveOutcome) -> Table:
+    """Measured beside predicted."""
+    table = rich_table(found := measured_table(live))
+    table.caption, table.caption_justify = found.note, "left"
+    return table
 
 
 def autoscale_notes(plan: AutoscalePlan) -> Group:
