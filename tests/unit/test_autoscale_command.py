@@ -134,6 +134,9 @@ def test_a_made_up_trace_takes_the_demand_of_the_newest_plan(folder, capsys):
         (["--usd-per-hour", "1", "--instance", "c7i.xlarge"], "two prices"),
         (["--query", "up"], "are of --trace prometheus"),
         (["--batch", "16"], "16 rows exceed the largest batch"),
+        (["--live", "5s"], "too short for a scaler"),
+        (["--live", "1min"], "is not in its repository any more"),
+        (["--resume"], "no live run that was interrupted"),
     ],
 )
 def test_what_cannot_be_simulated_is_one_clear_line(folder, capsys, arguments, words):

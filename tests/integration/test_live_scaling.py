@@ -1,0 +1,127 @@
+"""A live scaler on real servers: killed, it leaves none behind, and goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import endpoint_models
+import numpy as np
+import psutil
+import pytest
+from load_rig import environment
+from prometheus_process import wait_until
+
+from harness.export.convert import artefact_files
+from harness.export.folders import digest_files
+from harness.flow.live_scaling import LIVE, arrivals_of
+from harness.load.requests.payloads import REPOSITORY_FILE, write_payloads
+from harness.runs.documents import read_document
+from harness.runs.folder import RunFolder
+from harness.serving.embedded.environment import ServerEnvironment
+from harness.types import ServingConfig
+from harness.types.autoscaling import AutoscalePlan, LiveState
+from tests.simulated_server import SimulatedServer, measure
+
+pytestmark = pytest.mark.triton
+
+LENGTH_S = 40
+MANIFEST = {
+    "schema_version": 1,
+    "study_digest": "",
+    "artefacts": {},
+    "seeds": {"study": 4},
+    "study": {"name": "s", "objective": "p95 < 300 ms", "families": [{"name": "family"}]},
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A run of the tiny classifier whose trials say that a replica carries 25 requests/s."""
+    variant = endpoint_models.classifier(tmp_path / "repository")
+    ids = np.arange(320, dtype=np.int64).reshape(40, 8) % 50
+    tensors = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    write_payloads(variant.path / REPOSITORY_FILE, [tensors])
+    sha256 = digest_files(artefact_files(variant.path / "1" / "model.onnx"))
+    serving = ServingConfig(1)
+    with RunFolder.create(tmp_path / "run", MANIFEST) as run:
+        run.journal.add(replace(variant, sha256=sha256, family="family"))
+        for clients in (1, 2, 4):
+            server = SimulatedServer(serving, lambda *_: 0.04)
+            one = measure(server, seed=clients, clients=clients, requests=400, variant=variant.name)
+            run.journal.add(replace(one, sha256=sha256))
+    rates = "".join(f"{10 * n},{rate}\n" for n, rate in enumerate([10] * 2 + [45] * 4 + [10] * 2))
+    (tmp_path / "rates.csv").write_text(f"timestamp_s,rps\n{rates}")
+    return tmp_path / "run"
+
+
+def command(folder: Path, *arguments: str) -> list[str]:
+    repository = ["--repository", str(folder.parent / "repository")]
+    return [sys.executable, "-m", "harness", "autoscale", str(folder), *arguments, *repository]
+
+
+def servers(folder: Path) -> list[int]:
+    """Of the Tritons on this folder's repository."""
+    repository = str(folder.parent / "repository")
+    return [
+        one.pid
+        for one in psutil.process_iter(["cmdline"])
+        if any(f"--model-repository={repository}" in word for word in one.info["cmdline"] or [])
+    ]
+
+
+def test_a_live_run_that_is_killed_leaves_no_replica_and_goes_on(
+    server_environment: ServerEnvironment, folder: Path
+) -> None:
+    begun = subprocess.Popen(
+        command(
+            folder, "--trace", str(folder.parent / "rates.csv"), "--live", f"{LENGTH_S}s",
+            "--down-stabilization", "5s", "--start-time", "3s",
+        ),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment(),
+    )  # fmt: skip
+
+    def scaled() -> LiveState | None:
+        assert begun.poll() is None, begun.stderr and begun.stderr.read()
+        state = read_document(folder, LIVE, LiveState)
+        return state if state and state.steps and state.steps[-1].ready >= 2 else None
+
+    try:
+        killed = wait_until(scaled, lambda: "it never had two replicas")
+        assert len(servers(folder)) >= 2
+    finally:
+        begun.send_signal(signal.SIGKILL)
+        begun.wait(60)
+    wait_until(lambda: not servers(folder), lambda: f"left behind: {servers(folder)}")
+
+    done = subprocess.run(
+        command(folder, "--resume", "--json"),
+        capture_output=True, text=True, env=environment(), timeout=400, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not servers(folder)
+    state = read_document(folder, LIVE, LiveState)
+    plan = read_document(folder, "autoscale", AutoscalePlan)
+    assert (state.finished, state.resumed) == (True, 1)
+    assert state.steps[: len(killed.steps)] == killed.steps
+    live = plan.live
+    assert json.loads(done.stdout)["live"]["requests"] == live.requests
+    # What fell due between the last look of the killed run and its end is lost, no more.
+    due = len(arrivals_of(plan.trace, plan.seed))
+    lost = due - live.requests
+    assert 0 <= lost < due - killed.steps[0].requests
+    assert live.failed == 0
+    assert live.scalings >= 1
+    assert live.most_replicas >= 2
+    assert "on real replicas, and as it was predicted" in (folder / "report.html").read_text()
+
+    again = subprocess.run(
+        command(folder, "--resume"), capture_output=True, text=True, env=environment(), timeout=100,
+        check=False,
+    )  # fmt: skip
+    assert again.returncode == 2
+    assert "no live run that was interrupted" in again.stderr

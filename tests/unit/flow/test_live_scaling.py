@@ -1,0 +1,62 @@
+"""What a live scaler counts, and what is told of it; the servers are another test's."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sample_scaling import sample_scaling
+
+from harness.errors import GeneratorError
+from harness.flow.live_scaling import arrivals_of, outcome_of, squeezed
+from harness.types.autoscaling import LiveState, LiveStep, RateTrace
+
+
+def test_a_squeezed_trace_has_the_same_rates_in_less_time():
+    found = squeezed(RateTrace("day", 3600.0, (1.0, 5.0, 2.0, 2.0)), 120.0)
+    assert (found.duration_s, found.rates_per_s) == (120.0, (1.0, 5.0, 2.0, 2.0))
+    assert "14,400 s squeezed into 120 s" in found.notes[-1]
+
+
+def test_arrivals_are_poisson_at_the_traces_rates_and_the_seeds_own():
+    trace = RateTrace("steps", 10.0, (100.0, 0.0, 400.0))
+    times = arrivals_of(trace, 3)
+    assert np.array_equal(times, arrivals_of(trace, 3))
+    assert not np.array_equal(times, arrivals_of(trace, 4))
+    counts, _ = np.histogram(times, [0, 10, 20, 30])
+    assert counts[1] == 0
+    # Four deviations of a Poisson count either way.
+    assert counts[0] == pytest.approx(1000, abs=4 * 1000**0.5)
+    assert counts[2] == pytest.approx(4000, abs=4 * 4000**0.5)
+
+
+def state(*steps):
+    plan = sample_scaling()
+    policy = next(one.policy for one in plan.outcomes if one.policy.name == plan.chosen)
+    return LiveState(plan, policy, 60.0, tuple(steps), start_times_s=(2.0, 4.0))
+
+
+def test_measured_and_predicted_stand_side_by_side():
+    """2 replicas for 20 s, 3 for 20 s: 100 replica seconds; 950 of 1,000 in time."""
+    found = outcome_of(
+        state(
+            LiveStep(10.0, 2, 1, 300, 300, 0),
+            LiveStep(20.0, 3, 2, 600, 580, 5),
+            LiveStep(40.0, 2, 3, 1000, 950, 8),
+        )
+    )
+    assert found.attained.value == 0.95
+    # Clopper-Pearson, 950 of 1,000 at 95%.
+    assert (found.attained.low, found.attained.high) == pytest.approx((0.9346, 0.9627), abs=1e-4)
+    assert found.replica_hours == pytest.approx((20 * 2 + 20 * 3) / 3600)
+    assert (found.scalings, found.most_replicas, found.failed) == (2, 3, 8)
+    assert (found.start_s.value, found.start_s.low, found.start_s.high) == (3.0, 2.0, 4.0)
+    predicted = next(one for one in sample_scaling().outcomes if one.policy.name == found.policy)
+    assert found.predicted == predicted.attained
+    assert found.course.attained == (1.0, 280 / 300, 370 / 400)
+
+
+def test_a_live_run_without_a_request_says_nothing():
+    with pytest.raises(GeneratorError, match="sent nothing"):
+        outcome_of(state())
+    with pytest.raises(GeneratorError, match="sent nothing"):
+        outcome_of(replace(state(), steps=(LiveStep(5.0, 1, 1, 0, 0, 0),)))
