@@ -24,6 +24,7 @@ from harness.planning.autoscaling.evaluation import (
 from harness.planning.autoscaling.manifests import ScaledDeployment, manifests_of
 from harness.planning.autoscaling.replica import tables_of
 from harness.planning.autoscaling.scaler import check_limits
+from harness.planning.autoscaling.simulation import LatencyClause
 from harness.planning.capacity.fit import fit_capacity
 from harness.planning.capacity.judging import highest_rate, planned_clauses
 from harness.planning.capacity.model import CapacityModel
@@ -120,10 +121,7 @@ def autoscale_run(
     Raises:
         UsageError: nothing to simulate from, or a question that cannot be answered.
     """
-    _check(question)
-    candidate = candidate_of(run, question)
-    slo = objective_for(run, question.slo, candidate.family)
-    clauses = clauses_of(slo)
+    candidate, slo, clauses = checked(run, question)
     seed = question.seed if question.seed is not None else seed_of(run)
     progress(Progress("simulating", 0, 1, "one replica"))
     model = fit_capacity(
@@ -192,6 +190,20 @@ def _manifests(
     return manifests_of(taken.policy, terms, scaled, facts)
 
 
+def checked(
+    run: StoredRun, question: AutoscaleQuestion
+) -> tuple[Candidate, ServiceLevelObjective, tuple[LatencyClause, ...]]:
+    """What is scaled, for which objective, and its percentile clauses.
+
+    Raises:
+        UsageError: a question that cannot be answered, whatever the simulation says.
+    """
+    _check(question)
+    candidate = _candidate(run, question)
+    slo = objective_for(run, question.slo, candidate.family)
+    return candidate, slo, clauses_of(slo)
+
+
 def _check(question: AutoscaleQuestion) -> None:
     check_limits(question.terms.limits)
     trace = question.trace
@@ -213,12 +225,8 @@ def _check(question: AutoscaleQuestion) -> None:
         )
 
 
-def candidate_of(run: StoredRun, question: AutoscaleQuestion) -> Candidate:
-    """The variant and configuration that is scaled.
-
-    Raises:
-        UsageError: the run has no usable trial of it.
-    """
+def _candidate(run: StoredRun, question: AutoscaleQuestion) -> Candidate:
+    """The variant and configuration that is scaled."""
     trials = run.trials
     if question.variant:
         trials = tuple(one for one in trials if one.trial.variant == question.variant)

@@ -23,7 +23,7 @@ from harness.errors import GeneratorError, RunFolderError
 from harness.export.convert import artefact_files
 from harness.export.folders import digest_files
 from harness.export.variants import FILES
-from harness.flow.autoscaling import AUTOSCALE, AutoscaleQuestion, autoscale_run, candidate_of
+from harness.flow.autoscaling import AUTOSCALE, AutoscaleQuestion, autoscale_run, checked
 from harness.hdr import highest_value_us, integers, total
 from harness.load.generators.pool import LoadGenerators, LoadJob
 from harness.load.requests.payloads import REPOSITORY_FILE
@@ -102,7 +102,7 @@ def scale_live(
     """
     run = read_run(folder)
     asked = replace(question, trace=squeezed(question.trace, length_s))
-    candidate = candidate_of(run, question)
+    candidate, _, _ = checked(run, asked)
     variant = _variant(run, folder, candidate.variant, repository)
     environment = ensure_server_environment(progress)
     launch = _Launch(environment, variant, candidate.serving, folder / "logs")

@@ -135,6 +135,7 @@ def test_a_made_up_trace_takes_the_demand_of_the_newest_plan(folder, capsys):
         (["--query", "up"], "are of --trace prometheus"),
         (["--batch", "16"], "16 rows exceed the largest batch"),
         (["--live", "5s"], "too short for a scaler"),
+        (["--live", "1min", "--min-replicas", "9", "--max-replicas", "2"], "and at least 9"),
         (["--live", "1min"], "is not in its repository any more"),
         (["--resume"], "no live run that was interrupted"),
     ],
