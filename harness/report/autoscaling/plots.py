@@ -40,13 +40,12 @@ def autoscaling_plots(plan: AutoscalePlan) -> tuple[Plot, ...]:
     """The front, then the shown policy over time."""
     shown = shown_outcome(plan)
     course = shown.course
-    over_time = (
-        (_replicas(shown.policy.name, course), _in_time(plan, shown, course)) if course else ()
-    )
-    live = plan.live
-    if live is not None:
-        over_time += (_replicas(live.policy, live.course, measured=True),)
-    return (*over_time, _front(plan))
+    plots: list[Plot] = []
+    if course is not None:
+        plots += [_replicas(shown.policy.name, course), _in_time(plan, shown, course)]
+    if plan.live is not None:
+        plots.append(_replicas(plan.live.policy, plan.live.course, measured=True))
+    return (*plots, _front(plan))
 
 
 def shown_outcome(plan: AutoscalePlan) -> PolicyOutcome:
