@@ -16,6 +16,9 @@ The whole column decides how it is read, never one row:
 | some names, some indexes, no doubt which    | each as what it is                             |
 | anything else, or two readings that differ  | refused; the study's `labels` settles it       |
 
+Numbers that stand in the names of classes are a reading as well: of `1 star` to `5 stars`, labels
+from 1 to 4 may be the names' numbers or indexes.
+
 An index counts in the order of the study's `labels`, else of the teacher's classes where teacher
 and student share names, else of the checkpoint's own.
 """
@@ -23,6 +26,7 @@ and student share names, else of the checkpoint's own.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,6 +42,7 @@ from harness.tasks.label_values import (
 )
 
 _LISTED = 20
+_NUMBER_IN_NAME = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -199,8 +204,11 @@ def _decided(reader: LabelReader, distinct: Sequence[object], *, declared: bool)
         note = "" if reader.order else _read_as("names of classes, not as indexes", apart, reader)
         return LabelReading(as_names, note=note)
     if all_indexed and (reader.order or not all_named):
+        why = "" if reader.order else _other_numbers(readings, reader)
+        if why:
+            why = mismatch(distinct, reader, why)
         return LabelReading(
-            as_indexes, note=_read_as("indexes, not as names of classes", apart, reader)
+            as_indexes, why, note=_read_as("indexes, not as names of classes", apart, reader)
         )
     if apart:
         return LabelReading(as_names, mismatch(distinct, reader, _two_readings(apart[0], reader)))
@@ -233,6 +241,32 @@ def _two_readings(one: _Apart, reader: LabelReader) -> str:
         f"{_shown(value)} may be the name of '{reader.outputs[name or 0]}' or the index of "
         f"'{reader.outputs[index or 0]}', and the column does not say which"
     )
+
+
+def _other_numbers(
+    readings: Sequence[tuple[object, int | None, int | None]], reader: LabelReader
+) -> str:
+    """That indexes may as well be the numbers in the names of other classes; empty if they cannot.
+
+    Args:
+        readings: each label, its output by name, and its output by index.
+        reader: whose classes they are.
+    """
+    found = [_NUMBER_IN_NAME.findall(name) for name in reader.outputs]
+    numbers = [int(one[0]) for one in found if len(one) == 1]
+    if len(set(numbers)) < len(reader.outputs):
+        return ""
+    labels = [(value, index_of(value), index) for value, _, index in readings]
+    if not all(number in numbers for _, number, _ in labels):
+        return ""
+    for value, number, index in labels:
+        named = numbers.index(number or 0)
+        if named != index:
+            return (
+                f"{_shown(value)} may be the number in '{reader.outputs[named]}' or the index of "
+                f"'{reader.outputs[index or 0]}', and the column does not say which"
+            )
+    return ""
 
 
 def _order_problem(reader: LabelReader) -> str:

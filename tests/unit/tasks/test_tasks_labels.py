@@ -70,6 +70,19 @@ def test_the_whole_column_says_whether_numbers_are_stars_or_indexes():
     assert read([3, 3], STARS) == [2, 2]
 
 
+RATINGS = ("1 star", "2 stars", "3 stars", "4 stars", "5 stars")
+
+
+def test_indexes_that_may_be_the_numbers_in_the_names_are_refused():
+    """Reviews of one to four stars would each be counted as one star more."""
+    found = reading([1, 2, 3, 4], RATINGS)
+    assert "1 may be the number in '1 star' or the index of '2 stars'" in found.problem
+    assert read([0, 1, 2, 3, 4], RATINGS) == [0, 1, 2, 3, 4]
+    assert read([1, 2, 3, 4], RATINGS, order=RATINGS) == [1, 2, 3, 4]
+    assert read([1, 0], ("topic 0", "topic 1", "topic 2")) == [1, 0]
+    assert read([1, 0], ("2 of 3", "1 of 3")) == [1, 0]
+
+
 def test_numbers_that_are_names_in_one_row_and_indexes_in_another_are_refused_once():
     problem = reading([0, 1, 5], STARS).problem
     assert "the classes of student" in problem
