@@ -13,7 +13,7 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 from harness import hdr
 from harness.hdr import UNBOUNDED_MS
@@ -247,8 +247,19 @@ def order_statistic_ranks(samples: int, quantile: float, confidence: float) -> t
     / 2. A rank of 0, or of `samples` + 1, says that the sample is too small for that bound.
     """
     tail = (1 - confidence) / 2
-    low, above = stats.binom.ppf([tail, 1 - tail], samples, quantile)
-    return int(low), int(above) + 1
+    low, above = (_binomial_quantile(share, samples, quantile) for share in (tail, 1 - tail))
+    return low, above + 1
+
+
+def _binomial_quantile(share: float, trials: int, chance: float) -> int:
+    """The least number of successes whose distribution function reaches a share.
+
+    As `scipy.stats.binom.ppf`, without the second that importing `scipy.stats` takes.
+    """
+    found: int = max(0, math.ceil(special.bdtrik(share, trials, chance)))
+    # The inverse is continuous, and rounding may put it just above a whole number.
+    fewer = max(0, found - 1)
+    return fewer if special.bdtr(fewer, trials, chance) >= share else found
 
 
 def _order_statistics_us(blocks: BlockCounts, quantile: float, confidence: float) -> Bounds:

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from harness import hdr
 from harness.analysis.percentiles import summarise
 from harness.analysis.throughput import failure_design_effect, throughput_bounds
@@ -264,6 +262,8 @@ def write_load(
     Raises:
         StorageError: it cannot be written.
     """
+    import pandas as pd  # half a second of every start, for its end
+
     name = trial.trial_id
     for part in ("histograms", "series"):
         with storage_errors(folder.path):

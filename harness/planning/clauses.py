@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from scipy import optimize, stats
+import scipy
 
 from harness.hdr import UNBOUNDED_MS
 from harness.metrics import COST, latency_of, metric_named, summary_of
@@ -86,8 +86,12 @@ def error_rate(result: TrialResult) -> Measured | None:
     share, tail = failures / total, (1 - confidence) / 2
     effective = max(1.0, total / result.failure_design_effect)
     hits = share * effective
-    low = float(stats.beta.ppf(tail, hits, effective - hits + 1)) if failures else 0.0
-    high = float(stats.beta.isf(tail, hits + 1, effective - hits)) if failures < total else 1.0
+    low = float(scipy.special.betaincinv(hits, effective - hits + 1, tail)) if failures else 0.0
+    high = (
+        float(scipy.special.betainccinv(hits + 1, effective - hits, tail))
+        if failures < total
+        else 1.0
+    )
     dropped = f", {count(result.dropped)} of them dropped" if result.dropped else ""
 
     def without_failures(constraint: Constraint) -> float:
@@ -244,7 +248,7 @@ def samples_needed(
     half = measured.value - measured.low if below else measured.high - measured.value
     if not gap or gap <= sys.float_info.epsilon * abs(measured.value):
         return math.inf
-    z_confidence, z_power = (float(z) for z in stats.norm.ppf([(1 + CONFIDENCE) / 2, POWER]))
+    z_confidence, z_power = (float(z) for z in scipy.special.ndtri([(1 + CONFIDENCE) / 2, POWER]))
     error = half / z_confidence if standard_error is None else standard_error
     unseen = max(0.0, half - z_confidence * error)
 
@@ -258,7 +262,7 @@ def samples_needed(
         return math.inf
     if distance(1.0) <= 0:
         return float(samples)
-    return samples * float(optimize.brentq(distance, 1.0, most))
+    return samples * float(scipy.optimize.brentq(distance, 1.0, most))
 
 
 def more_evidence(factor: float | None) -> str:

@@ -98,10 +98,11 @@ def test_a_report_rebuilds_without_the_training_and_serving_stack():
     assert answer.stdout.strip() == "[]"
 
 
-def test_a_worker_of_locust_starts_without_what_only_judging_needs():
-    """It takes longer than the rest of its start, on every machine that generates load."""
+@pytest.mark.parametrize("modules", ["locustfile", "locustfile, serving_watch, verdict"])
+def test_locust_starts_without_what_takes_longest_to_import(modules):
+    """Neither to generate load nor to judge it."""
     code = (
-        "import locustfile, sys;"
+        f"import {modules}, sys;"
         "print({'scipy.stats', 'scipy.optimize', 'pandas'} & set(sys.modules))"
     )
     answer = subprocess.run(

@@ -24,7 +24,6 @@ from harness.load.requests.payloads import Group, write_payloads
 from harness.load.transports.opening import transport_opener
 from harness.planning.assessment import Assessment
 from harness.runs.folder import RunFolder, read_run
-from harness.runs.tables import write_tables
 from harness.serving.external.server import ExternalModel
 from harness.study import PIPELINE_SUFFIX, Study, variant_name
 from harness.system.storage import cache_root
@@ -122,6 +121,8 @@ def measure_external(
             settings=settings,
         )
         result = runner.settle(prepared.trial, slo)
+    from harness.runs.tables import write_tables  # pandas: nothing else of a trial needs it
+
     write_tables(read_run(folder.path), folder.path)
     return result
 

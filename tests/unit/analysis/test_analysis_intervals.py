@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import scipy
 
 from harness import hdr
 from harness.analysis.percentiles import (
@@ -35,6 +36,15 @@ def test_fewest_requests_are_those_with_an_upper_order_statistic(quantile):
     fewest = fewest_requests(quantile, 0.95)
     assert order_statistic_ranks(fewest, quantile, 0.95)[1] <= fewest
     assert order_statistic_ranks(fewest - 1, quantile, 0.95)[1] > fewest - 1
+
+
+@pytest.mark.parametrize("quantile", [0.5, 0.9, 0.95, 0.99, 0.999])
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99, 0.9999])
+def test_ranks_are_the_quantiles_of_the_binomial_distribution(quantile, confidence):
+    tail = (1 - confidence) / 2
+    for samples in (*range(1, 41), 90, 398, 1372, 10_000, 1_000_003):
+        low, above = scipy.stats.binom.ppf([tail, 1 - tail], samples, quantile)
+        assert order_statistic_ranks(samples, quantile, confidence) == (low, above + 1)
 
 
 def test_slices_merge_into_blocks_and_nothing_is_lost():
