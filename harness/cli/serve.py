@@ -25,9 +25,11 @@ from harness.flow.options import RunSettings
 from harness.flow.run import export_study
 from harness.flow.spaces import serving_configs
 from harness.serving.embedded.environment import ensure_server_environment
+from harness.serving.embedded.server import require_free
 from harness.study.file import load_study
 
 POLL_S = 0.5
+_LAST_PORT = 65535
 
 
 def serve(
@@ -46,6 +48,8 @@ def serve(
     """Export what is missing, start Triton with every variant loaded, and run until Ctrl-C."""
     study, wanted_ports = load_study(study_file), parse_ports(ports)
     check_embedded(study)
+    if wanted_ports is not None:
+        require_free(wanted_ports)
     with ProgressDisplay() as progress:
         settings = RunSettings(repository, parse_cpus(cpus_server), progress=progress, warn=warn)
         environment = ensure_server_environment(progress)
@@ -87,11 +91,15 @@ def serve(
             say("stopping")
 
 
-def parse_ports(text: str | None) -> tuple[int, int, int] | None:
+def parse_ports(text: str | None, option: str = "--ports") -> tuple[int, int, int] | None:
     """Read `8000,8001,8002`.
 
+    Args:
+        text: as it was given; None where it was not.
+        option: that it was given to.
+
     Raises:
-        UsageError: it is not three port numbers.
+        UsageError: it is not three different port numbers.
     """
     if text is None:
         return None
@@ -99,6 +107,12 @@ def parse_ports(text: str | None) -> tuple[int, int, int] | None:
         http, grpc, metrics = (int(part) for part in text.split(","))
     except ValueError as error:
         raise UsageError(
-            f"--ports {text}: three numbers are needed", next_step="--ports 8000,8001,8002"
+            f"{option} {text}: three numbers are needed", next_step=f"{option} 8000,8001,8002"
         ) from error
-    return http, grpc, metrics
+    ports = http, grpc, metrics
+    if len(set(ports)) != len(ports) or not all(0 < one <= _LAST_PORT for one in ports):
+        raise UsageError(
+            f"{option} {text}: three different numbers from 1 to {_LAST_PORT} are needed",
+            next_step=f"{option} 8000,8001,8002",
+        )
+    return ports

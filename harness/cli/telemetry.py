@@ -105,7 +105,7 @@ def watched(settings: RunSettings, options: TelemetryOptions) -> Iterator[RunSet
     settings = replace(
         settings,
         prometheus=options.source(),
-        ports=parse_ports(options.server_ports),
+        ports=parse_ports(options.server_ports, "--server-ports"),
         warn=warn,
     )
     if options.metrics_port is None:

@@ -122,8 +122,12 @@ def chosen_student(run: StoredRun, name: str) -> tuple[FamilyResults, ModelVaria
         chosen = [pair for pair in students if pair[1].name in best] or students
     if len(chosen) != 1:
         known = ", ".join(one.name for _, one in students) or "none"
-        problem = f"has no student '{name}'" if name else "has no one student to route from"
-        raise UsageError(f"the run {problem}: it has {known}", next_step="name one with --student")
+        problem = f"the run has no student '{name}': it has {known}"
+        if not name and students:
+            problem = f"which student is the first to be asked? The run has {known}"
+        elif not name:
+            problem = "the run has no student to ask first"
+        raise UsageError(problem, next_step="name one with --student")
     return chosen[0]
 
 

@@ -27,6 +27,7 @@ from harness.report.build import build_report
 from harness.runs.folder import RunFolder, read_run
 from harness.runs.tables import write_tables
 from harness.serving.embedded.environment import ensure_server_environment
+from harness.serving.embedded.server import require_free
 from harness.study import Study
 from harness.types import ModelVariant, Trial, TrialResult, Verdict
 from harness.types.card import CardPlan
@@ -174,6 +175,8 @@ def _served_into(
         _write_down(study, folder, served.families, {"server": external.manifest()}, settings)
         yield served
         return
+    if settings.ports is not None:
+        require_free(settings.ports)  # before anything is exported in vain
     environment = ensure_server_environment(settings.progress)
     families = _prepared(study, settings, only)
     own = {"environment": {"server_environment": environment.digest}}

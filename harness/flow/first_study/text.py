@@ -87,7 +87,7 @@ def _objective(section: TaskSection) -> str:
 
 def _name_of(data: Path) -> str:
     """The data file's; of one that is called after its split, its folder's."""
-    name = data.name.split(".")[0]
+    name = data.resolve().name.split(".")[0]
     folder = data.resolve().parent.name
     return folder if name.casefold() in _SPLITS and folder else name
 

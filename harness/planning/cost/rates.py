@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -144,12 +145,16 @@ def _never_measured(variant: ModelVariant, run: MeasuredRun) -> tuple[str, str]:
     why = next((one.reason for one in rejected if one.variant == variant.name), "")
     if why:
         return f"it was ruled out before any load: {why}", "serve another model"
-    return "no trial of it was measured", f"harness run {_study_name(run)}.yaml --resume"
+    return "no trial of it was measured", f"harness run {_study_file(run)} --out RUN --resume"
 
 
 def _longer(run: MeasuredRun) -> str:
-    return f"raise duration_s in the study's traffic, then: harness run {_study_name(run)}.yaml"
+    return f"raise duration_s in the study's traffic, then: harness run {_study_file(run)}"
 
 
-def _study_name(run: MeasuredRun) -> str:
-    return str(run.manifest.get("study", {}).get("name", "STUDY"))
+def _study_file(run: MeasuredRun) -> str:
+    """The file that the run's command named, or one called as the study is."""
+    command = str(run.manifest.get("command", ""))
+    named = (part for part in shlex.split(command) if part.endswith((".yaml", ".yml")))
+    called = run.manifest.get("study", {}).get("name", "STUDY")
+    return shlex.quote(next(named, f"{called}.yaml"))

@@ -122,8 +122,8 @@ def scaling_between(
     if on_accelerator != bool(to.accelerator):
         was, wanted = ("accelerator", "CPUs") if on_accelerator else ("CPUs", "accelerator")
         raise UsageError(
-            f"measured on {measured.title}'s {was}, the throughput on {to.name}'s {wanted} "
-            "cannot be estimated",
+            f"measured on the {was} of {measured.title}, the throughput on the {wanted} of "
+            f"{to.name} cannot be estimated",
             next_step=f"run the study on {to.name}, then add --measured-on {to.name}",
         )
     return _by_accelerator(measured, to) if on_accelerator else _by_vcpu(measured, to)

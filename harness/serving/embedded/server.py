@@ -237,7 +237,7 @@ class EmbeddedTriton:
             )
         self._log_file.parent.mkdir(parents=True, exist_ok=True)
         if self._ports is not None:
-            _require_free(self._ports)
+            require_free(self._ports)
             self._launch(self._ports)
             return
         # Between choosing a free port and Triton's taking it, another program may have been faster.
@@ -354,7 +354,12 @@ def _free_ports() -> Ports:
     return http_port, grpc_port, metrics_port
 
 
-def _require_free(ports: Ports) -> None:
+def require_free(ports: Ports) -> None:
+    """Make sure that nobody listens on the ports that a server is to have.
+
+    Raises:
+        ServerError: somebody does.
+    """
     for port in ports:
         with socket.socket() as probe:
             # As servers do: a port whose last connection is still winding down is free.

@@ -217,6 +217,9 @@ def test_a_variant_whose_trials_decide_nothing_has_no_cost():
     reason, step = unpriced(result(STUDENT, 900.0, p95_ms=49.0))
     assert reason.startswith("no trial of it meets the objective, and 1 trial is undecided: p95 49")
     assert step == "raise duration_s in the study's traffic, then: harness run topics.yaml"
+    named = run_of(result(TEACHER, 250.0), command="harness run 'my studies/a.yaml' --out run1")
+    (found,) = ask(named).unpriced
+    assert found.next_step == "harness run 'my studies/a.yaml' --out RUN --resume"
     reason, _ = unpriced(result(STUDENT, 900.0, invalid="the generator was the bottleneck"))
     assert reason.endswith("1 trial is invalid: the generator was the bottleneck")
     reason, _ = unpriced(result(STUDENT, 900.0, p95_ms=80.0))
@@ -233,7 +236,10 @@ def test_a_throughput_without_an_interval_has_no_cost():
 
 
 def test_a_variant_that_was_never_measured_says_why():
-    assert unpriced() == ("no trial of it was measured", "harness run topics.yaml --resume")
+    assert unpriced() == (
+        "no trial of it was measured",
+        "harness run topics.yaml --out RUN --resume",
+    )
     rejected = Rejection(STUDENT, None, "quality", "keeps 80% of the teacher's accuracy")
     verdict = Verdict("topics", "", Decision.FAIL, None, "", (rejected,))
     reason, _ = unpriced(verdicts=(verdict,))
