@@ -29,6 +29,7 @@ LONGEST = (
     *("test_main_job", "test_load_locustfile", "test_export_variants", "test_load_workers"),
     *("test_in_process", "test_words_and_vectors", "test_load_faults", "test_load_generators"),
     *("test_own_study", "test_load_web", "test_other_doors", "test_architectures"),
+    *("test_rollout_on_triton", "test_router_on_triton"),
     *("test_report_browser", "test_load_distributed", "test_embedded_environment"),
     *("test_row_kinds", "test_question_answering", "test_load_command", "test_dashboards"),
     *("test_pairs_and_pipelines", "test_commands", "test_trial_on_triton", "test_perplexity"),
