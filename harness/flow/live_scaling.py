@@ -25,6 +25,7 @@ from harness.export.folders import digest_files
 from harness.export.variants import FILES
 from harness.flow.autoscaling import AUTOSCALE, AutoscaleQuestion, autoscale_run, checked
 from harness.hdr import highest_value_us, integers, total
+from harness.load.generators.driver import SLICE_S
 from harness.load.generators.pool import LoadGenerators, LoadJob
 from harness.load.requests.payloads import REPOSITORY_FILE
 from harness.load.transports.address import parse_target
@@ -69,7 +70,7 @@ from harness.types.workloads import ArrivalKind, ArrivalProcess
 LIVE = "autoscale-live"
 """Name of the document that a live run's state is kept in."""
 MOST_IN_FLIGHT = 512
-_TAIL_S, _WARMUP_S = 1.0, 0.2
+_TAIL_S = 1.0
 _SHORTEST_S = 5.0
 
 
@@ -223,15 +224,16 @@ def _go_on(
     progress: Callable[[Progress], None],
 ) -> tuple[AutoscalePlan, Path]:
     plan = state.plan
-    done_s = state.steps[-1].at_s if state.steps else 0.0
+    done_s = state.steps[-1].counted_s if state.steps else 0.0
     times_s = arrivals_of(plan.trace, plan.seed)
-    left_s = times_s[times_s >= done_s] - done_s
+    left_s = times_s[times_s >= done_s]
+    begins_s = float(left_s[0]) if len(left_s) else done_s
     begins = state.steps[-1].ordered if state.steps else _begin_with(plan)
     with Balancer() as balancer, ReplicaSet(launch, balancer) as replicas:
         replicas.resize(begins)
         replicas.wait_for(begins)
-        session = _Session(state, path, replicas, done_s, progress)
-        if len(left_s) > 1 and left_s[-1] > _SHORTEST_S:
+        session = _Session(state, path, replicas, begins_s, progress)
+        if len(left_s) > 1 and left_s[-1] - left_s[0] > _SHORTEST_S:
             _drive(folder, launch.variant, left_s, balancer.address, session)
         state = session.finished()
     outcome = outcome_of(state)
@@ -265,8 +267,9 @@ def _drive(
         WireProtocol.HTTP,
         1,
         MOST_IN_FLIGHT,
-        duration_s=float(times_s[-1] - times_s[0]) - _TAIL_S - _WARMUP_S,
-        warmup_s=_WARMUP_S,
+        duration_s=float(times_s[-1] - times_s[0]) - _TAIL_S,
+        warmup_s=0.0,
+        min_duration_s=SLICE_S,
         seed=session.state.plan.seed,
         load_mode=LoadMode.OPEN,
         arrivals=ArrivalProcess(ArrivalKind.TRACE, trace=file, trace_unit=TraceUnit.S),
@@ -289,7 +292,7 @@ class _Session:
     path: Path
     replicas: ReplicaSet
     offset_s: float
-    """Of the trace, done before this session."""
+    """When, in the trace, this session's first request falls due: its load's slice 0 begins."""
     progress: Callable[[Progress], None]
     _ended: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -304,9 +307,9 @@ class _Session:
         self._before = self._requests, self._in_time, self._failed
         self._known_starts = self.state.start_times_s
 
-    def steady(self, slices: Sequence[TimeSlice]) -> bool:
-        """The window opens at once: everything counts."""
-        return bool(slices)
+    def steady(self, _slices: Sequence[TimeSlice]) -> bool:
+        """Never asked: without a warm-up the window opens with the load, and everything counts."""
+        return True
 
     def decided(self, window: Sequence[TimeSlice]) -> bool:
         """Count what is new; the load ends with the trace alone."""
@@ -339,6 +342,7 @@ class _Session:
     def count_rest(self, slices: Sequence[TimeSlice]) -> None:
         """Count the whole load anew, now that every request has ended."""
         self._requests, self._in_time, self._failed = self._before
+        self._seen = len(slices)
         for one in slices:
             self._count(one)
         self._record(self.offset_s + time.monotonic() - self._began_s)
@@ -405,6 +409,7 @@ class _Session:
             self._requests,
             self._in_time,
             self._failed,
+            self.offset_s + self._seen * SLICE_S,
         )
         self.state = replace(
             self.state,
@@ -450,7 +455,10 @@ def outcome_of(state: LiveState) -> LiveOutcome:
 def _replica_hours(steps: Sequence[LiveStep]) -> float:
     """Of all that were ordered; each number holds from its decision to the next."""
     held = [steps[0].ordered * steps[0].at_s]
-    held += [sooner.ordered * (later.at_s - sooner.at_s) for sooner, later in pairwise(steps)]
+    # A resumed run begins where requests were counted up to, a little before its last decision.
+    held += [
+        sooner.ordered * max(0.0, later.at_s - sooner.at_s) for sooner, later in pairwise(steps)
+    ]
     return sum(held) / 3600
 
 

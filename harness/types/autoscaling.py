@@ -275,9 +275,11 @@ class LiveStep:
     ordered: int
     ready: int
     requests: int
-    """Since the start, whose outcome is known."""
+    """That fell due before `counted_s`, since the start of the trace."""
     in_time: int
     failed: int
+    counted_s: float = 0.0
+    """From the start of the trace: where a resumed run goes on, so that no request counts twice."""
 
 
 @dataclass(frozen=True)

@@ -160,6 +160,7 @@ def _front(plan: AutoscalePlan) -> Plot:
         mark = ring(shown.replica_hours.value, 100 * shown.attained.value, 20)
         traces.append({**mark, "name": "chosen"})
     needed = plan.outcomes[0].needed
+    most_hours = max(one.replica_hours.value for one in plan.outcomes)
     lowest = min([100 * needed, *(100 * one.attained.value for one in plan.outcomes)])
     return Plot(
         key="autoscaling-front",
@@ -172,7 +173,7 @@ def _front(plan: AutoscalePlan) -> Plot:
             showlegend=True,
             legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
             margin={"l": 56, "r": 12, "t": 50, "b": 46},
-            xaxis=axis("replica hours"),
+            xaxis=axis("replica hours", range=[0, 1.1 * most_hours]),
             yaxis=axis("requests in time (%)", range=[lowest - 3, 101]),
             shapes=[
                 bound_line(xref="paper", yref="y", x0=0, x1=1, y0=100 * needed, y1=100 * needed)
