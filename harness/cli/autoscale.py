@@ -281,7 +281,7 @@ class LiveOptions:
         if length_s < SHORTEST_LIVE_S:
             raise UsageError(
                 f"--live {self.live} is too short for a scaler to do anything",
-                next_step=f"give it {SHORTEST_LIVE_S:g} s or more: --live 3min",
+                next_step=f"give it {asked(SHORTEST_LIVE_S)} s or more: --live 3min",
             )
         return length_s
 

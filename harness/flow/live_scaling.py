@@ -66,6 +66,7 @@ from harness.types.autoscaling import (
 )
 from harness.types.estimates import Interval
 from harness.types.workloads import ArrivalKind, ArrivalProcess
+from harness.words.numbers import asked_percent, whole
 
 LIVE = "autoscale-live"
 """Name of the document that a live run's state is kept in."""
@@ -79,7 +80,7 @@ def squeezed(trace: RateTrace, length_s: float) -> RateTrace:
     return replace(
         trace,
         step_s=length_s / len(trace.rates_per_s),
-        notes=(*trace.notes, f"{trace.duration_s:,.0f} s squeezed into {length_s:,.0f} s"),
+        notes=(*trace.notes, f"{whole(trace.duration_s)} s squeezed into {whole(length_s)} s"),
     )
 
 
@@ -171,7 +172,7 @@ def _variant(run: StoredRun, folder: Path, name: str, repository: Path) -> Model
 
 def _policy_of(plan: AutoscalePlan) -> Policy:
     """The chosen policy; where that is a fixed number, or none, the one of 70% utilization."""
-    usual = f"utilization {100 * UTILIZATIONS[3]:g}%"
+    usual = f"utilization {asked_percent(UTILIZATIONS[3])}"
     by_name = {one.policy.name: one.policy for one in plan.outcomes}
     chosen = by_name.get(plan.chosen or usual, by_name[usual])
     return by_name[usual] if isinstance(chosen.rules[0], FixedRule) else chosen

@@ -158,6 +158,7 @@ def test_locusts_page_spells_numbers_as_everything_else_does(tmp_path):
 
 NOT_SHOWN = {
     "types",  # lies below the words; its errors repeat what somebody asked for
+    "flow/live_scaling.py",  # a file of stamps
     "planning/autoscaling/candidates.py",  # a target that is tried
     "planning/autoscaling/manifests.py",  # fields of Kubernetes' objects
     "planning/autoscaling/queries.py",  # PromQL

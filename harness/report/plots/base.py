@@ -167,7 +167,7 @@ def log_axis(title: str, values: Iterable[float], **own: Any) -> Json:
         type="log",
         range=[math.log10(low), math.log10(high)],
         tickvals=ticks,
-        ticktext=[number(tick) if tick < 1 else f"{count(round(tick))}" for tick in ticks],
+        ticktext=[number(tick) if tick < 1 else count(round(tick)) for tick in ticks],
         **own,
     )
 

@@ -147,9 +147,9 @@ def worst_numbers(
         WorstExample(
             row=int(row),
             text=shortened(texts[row]),
-            label=f"{number(outcomes.truth[row])}",
-            teacher_says=f"{number(teacher.predictions[row])}",
-            variant_says=f"{number(outcomes.predictions[row])}",
+            label=number(outcomes.truth[row]),
+            teacher_says=number(teacher.predictions[row]),
+            variant_says=number(outcomes.predictions[row]),
             loss=float(growth[row]),
         )
         for row in order[:MOST_EXAMPLES]

@@ -207,7 +207,7 @@ def _worst_pairs(
     true = _ranks(np.array(scored.scores), both)
     own, theirs = (cosines(one.vectors[first], one.vectors[second]) for one in (outcomes, teacher))
     off = [np.abs(_ranks(one, both) - true) for one in (own, theirs)]
-    labels = [f"{number(score)}" for score in scored.scores]
+    labels = [number(score) for score in scored.scores]
     examples = _worst(np.where(both, off[0] - off[1], 0.0), texts, labels, theirs, own)
     return LossDetails(examples=examples, examples_in="rank among the pairs, 0 to 1")
 
@@ -228,8 +228,8 @@ def _worst(
             row=row,
             text=shortened(texts[row]),
             label=labels[row],
-            teacher_says=f"{cosine(theirs[row])}",
-            variant_says=f"{cosine(own[row])}",
+            teacher_says=cosine(theirs[row]),
+            variant_says=cosine(own[row]),
             loss=float(loss[row]),
         )
         for row in order
