@@ -55,6 +55,7 @@ from harness.runs.folder import (
     new_run_path,
     read_manifest,
     read_run,
+    require_new,
     verdict_document,
 )
 from harness.study import Study
@@ -133,6 +134,8 @@ def run_to_verdict(
         cpus_server=options.cpus.cpus_server,
         server_ports=options.telemetry.server_ports,
     )
+    if kept.out is not None and not kept.resume:
+        require_new(kept.out)  # before the inputs are read, which takes its time
     with ProgressDisplay() as progress:
         settings = make_settings(
             options.repository, options.generators, options.cpus, progress=progress

@@ -85,6 +85,21 @@ class StoredRun:
         return (*self.trials, *self.saturation)
 
 
+def require_new(path: Path) -> None:
+    """Make sure that a new run would overwrite nothing.
+
+    Raises:
+        RunFolderError: the folder holds something already.
+        StorageError: it cannot be read.
+    """
+    with storage_errors(path):
+        if path.exists() and any(path.iterdir()):
+            raise RunFolderError(
+                f"{path} is not empty, and nothing measured is ever overwritten",
+                next_step="choose another --out, or add --resume to continue that run",
+            )
+
+
 class RunFolder:
     """A run folder held open for writing by this process alone; a context manager."""
 
@@ -101,12 +116,8 @@ class RunFolder:
             RunFolderError: the folder holds something already.
             StorageError: it cannot be written.
         """
+        require_new(path)
         with storage_errors(path):
-            if path.exists() and any(path.iterdir()):
-                raise RunFolderError(
-                    f"{path} is not empty, and nothing measured is ever overwritten",
-                    next_step="choose another --out, or add --resume to continue that run",
-                )
             for part in ("histograms", "samples", "payloads", "logs"):
                 (path / part).mkdir(parents=True, exist_ok=True)
         folder = cls(path, Journal(path / JOURNAL))

@@ -1,4 +1,4 @@
-"""Ports that a server is to have: read, and found to be taken, before anything is exported."""
+"""What is told at once: ports that are taken, and a run folder that holds something."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from harness.cli.main import run_command
 from harness.cli.serve import parse_ports
-from harness.errors import EXIT_ENVIRONMENT, UsageError
+from harness.errors import EXIT_ENVIRONMENT, EXIT_USAGE, UsageError
 from tests.local_study import write_local_study
 
 pytest.importorskip("transformers")
@@ -41,3 +41,12 @@ def test_a_port_in_use_is_told_before_anything_is_exported(tmp_path, command, ca
     said = capsys.readouterr().err
     assert f"port {taken} of 127.0.0.1 is in use" in said
     assert not repository.exists()
+
+
+def test_a_folder_that_holds_something_is_told_before_the_inputs_are_read(tmp_path, capsys):
+    study = write_local_study(tmp_path)
+    (tmp_path / "test.csv").write_text("sentence\nno labels\n")
+    assert run_command(["run", str(study), "--out", str(tmp_path)]) == EXIT_USAGE
+    assert f"{tmp_path} is not empty" in capsys.readouterr().err
+    assert run_command(["run", str(study), "--out", str(tmp_path / "new")]) == EXIT_USAGE
+    assert "no column 'kind'" in capsys.readouterr().err
