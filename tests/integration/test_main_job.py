@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -228,29 +229,60 @@ def test_ctrl_c_before_the_first_trial_leaves_no_process(small, tmp_path, starte
     assert not psutil.wait_procs(family, timeout=PATIENCE_S)[1], "a process is left"
 
 
-def test_a_server_killed_in_a_trial_ends_with_exit_5_and_keeps_the_rest(small, tmp_path):
+class KilledInATrial(threading.Thread):
+    """Kills one of this process's own once a trial is over, in the next.
+
+    Between two trials a generator would be replaced without harm.
+
+    Args:
+        folder: the run's.
+        which: whether a process is the one.
+    """
+
+    def __init__(self, folder: Path, which: Callable[[psutil.Process], bool]) -> None:
+        super().__init__(daemon=True)
+        self._folder = folder
+        self._which = which
+        self.family: list[psutil.Process] = []
+        """All that ran when it was killed."""
+
+    def run(self) -> None:
+        while trials_in(self._folder) < 1:
+            time.sleep(0.02)
+        family = psutil.Process().children(recursive=True)
+        generators = [one for one in family if is_generator(one)]
+        while not generators[0].net_connections("tcp"):
+            time.sleep(0.005)
+        next(one for one in family if self._which(one)).kill()
+        self.family = family
+
+
+def is_generator(process: psutil.Process) -> bool:
+    return "session.py" in command_of(process)
+
+
+def test_a_server_killed_in_a_trial_ends_with_exit_5_and_keeps_the_rest(small, tmp_path, capsys):
     folder = tmp_path / "run"
-    process = spawn(small, folder)
-    wait_for(lambda: trials_in(folder) >= 1, process)
-    family = descendants(process)
-    generators = [one for one in family if "session.py" in command_of(one)]
-    wait_for(lambda: generators[0].net_connections("tcp"), process)
-    next(one for one in family if one.name() == "tritonserver").kill()
-    _, errors = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 5, errors
+    killer = KilledInATrial(folder, lambda one: one.name() == "tritonserver")
+    killer.start()
+    capsys.readouterr()
+    with unhurried():
+        assert run_command(arguments(small, folder)) == 5
+    errors = capsys.readouterr().err
     assert "server" in errors
     assert "--resume" in errors
-    assert not psutil.wait_procs(family, timeout=PATIENCE_S)[1], "a process is left"
+    assert killer.family, "no server was killed"
+    assert not psutil.wait_procs(killer.family, timeout=PATIENCE_S)[1], "a process is left"
     assert len(read_run(folder).trials) >= 1
 
 
 def test_a_killed_generator_spoils_one_trial_only(small, tmp_path):
     folder = tmp_path / "run"
-    killer = threading.Thread(target=kill_generator_in_a_trial, args=(folder,), daemon=True)
+    killer = KilledInATrial(folder, is_generator)
     killer.start()
     with unhurried():
         code = run_command(arguments(small, folder))
-    assert not killer.is_alive(), "no generator was killed"
+    assert killer.family, "no generator was killed"
     reasons = [result.invalid_reason for result in read_run(folder).trials if not result.valid]
     assert code in {0, 4}
     (reason,) = reasons
@@ -258,23 +290,18 @@ def test_a_killed_generator_spoils_one_trial_only(small, tmp_path):
     assert "died" in reason
 
 
-def kill_generator_in_a_trial(folder: Path) -> None:
-    """Once a trial is over, in the next: between two it would be replaced without harm."""
-    while trials_in(folder) < 1:
-        time.sleep(0.02)
-    generators = [one for one in psutil.Process().children() if "session.py" in command_of(one)]
-    while not generators[0].net_connections("tcp"):
-        time.sleep(0.005)
-    generators[0].kill()
-
-
-def test_a_full_disk_is_exit_5_with_the_next_step(small, tmp_path):
+def test_a_full_disk_is_exit_5_with_the_next_step(small, tmp_path, capsys):
     folder = tmp_path / "run"
-    process = spawn(small, folder)
-    wait_for((folder / "manifest.json").is_file, process)
-    (folder / "journal.jsonl").symlink_to("/dev/full")
-    _, errors = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 5, errors
+
+    def fill() -> None:
+        while not (folder / "manifest.json").is_file():
+            time.sleep(0.005)
+        (folder / "journal.jsonl").symlink_to("/dev/full")
+
+    threading.Thread(target=fill, daemon=True).start()
+    capsys.readouterr()
+    assert run_command(arguments(small, folder)) == 5
+    errors = capsys.readouterr().err
     assert "No space left on device" in errors
     assert "free some space" in errors
 
