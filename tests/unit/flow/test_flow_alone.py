@@ -15,6 +15,7 @@ from harness.flow.preparation import payloads_for, prepare, prepare_alone
 from harness.study import Study, variant_names
 from harness.study.file import load_study, parse_study
 from harness.types import ModelFormat, Precision
+from tests.kept_graphs import kept_graphs
 from tests.local_study import LABELS, write_local_study, write_pair_study
 from tests.tiny_models import make_classifier
 
@@ -94,13 +95,14 @@ def test_labels_are_read_by_the_teacher_s_classes(study, tmp_path):
 
 def test_it_is_exported_as_in_the_whole_study_and_nothing_beside_it(study, tmp_path):
     sentences = study.model_copy(update={"families": study.families[:1]})
-    (whole,) = prepare(sentences, repository=tmp_path / "whole", progress=ignore_progress)
-    name = "own-student-int8"
-    alone = prepare_alone(study, name, repository=tmp_path / "alone", progress=ignore_progress)
-    assert [one.name for one in alone.variants] == [name]
-    assert [one.name for one in (tmp_path / "alone").iterdir() if one.is_dir()] == [name]
-    same = next(one for one in whole.variants if one.name == name)
-    assert alone.variants[0].sha256 == same.sha256
-    assert alone.datasets[name].digest == whole.datasets[name].digest
-    again = prepare_alone(study, name, repository=tmp_path / "whole", progress=ignore_progress)
-    assert again.variants[0].sha256 == same.sha256
+    with kept_graphs(tmp_path / "graphs"):
+        (whole,) = prepare(sentences, repository=tmp_path / "whole", progress=ignore_progress)
+        name = "own-student-int8"
+        alone = prepare_alone(study, name, repository=tmp_path / "alone", progress=ignore_progress)
+        assert [one.name for one in alone.variants] == [name]
+        assert [one.name for one in (tmp_path / "alone").iterdir() if one.is_dir()] == [name]
+        same = next(one for one in whole.variants if one.name == name)
+        assert alone.variants[0].sha256 == same.sha256
+        assert alone.datasets[name].digest == whole.datasets[name].digest
+        again = prepare_alone(study, name, repository=tmp_path / "whole", progress=ignore_progress)
+        assert again.variants[0].sha256 == same.sha256
