@@ -11,7 +11,6 @@ from pathlib import Path
 
 import endpoint_models
 import numpy as np
-import psutil
 import pytest
 from load_rig import environment
 from prometheus_process import wait_until
@@ -25,6 +24,7 @@ from harness.runs.folder import RunFolder
 from harness.serving.embedded.environment import ServerEnvironment
 from harness.types import ServingConfig
 from harness.types.autoscaling import AutoscalePlan, LiveState
+from tests.server_processes import servers_on
 from tests.simulated_server import SimulatedServer, measure
 
 pytestmark = pytest.mark.triton
@@ -65,13 +65,7 @@ def command(folder: Path, *arguments: str) -> list[str]:
 
 
 def servers(folder: Path) -> list[int]:
-    """Of the Tritons on this folder's repository."""
-    repository = str(folder.parent / "repository")
-    return [
-        one.pid
-        for one in psutil.process_iter(["cmdline"])
-        if any(f"--model-repository={repository}" in word for word in one.info["cmdline"] or [])
-    ]
+    return servers_on(folder.parent / "repository")
 
 
 def test_a_live_run_that_is_killed_leaves_no_replica_and_goes_on(

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import scipy
 
@@ -28,6 +27,7 @@ from harness.types import Decision, ServingConfig
 from harness.types.routing import DeployedRouter, Route
 from tests.held_up import unhurried
 from tests.routed_study import LONGEST, ROWS, STUDENTS_ORDER, TEACHER, bare_answers, texts
+from tests.server_processes import servers_on
 
 pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("server_environment", "undisturbed")]
 
@@ -147,10 +147,9 @@ def test_a_second_time_nothing_is_measured_again(
     assert len(read_run(run).trials) == before
 
 
-def test_no_server_is_left(run: Path) -> None:
-    del run
-    names = [one.info["name"] for one in psutil.Process().children(recursive=True)]
-    assert "tritonserver" not in names
+@pytest.mark.usefixtures("run")
+def test_no_server_is_left(routed: Path) -> None:
+    assert not servers_on(routed / "repository")
 
 
 @pytest.fixture(scope="module")
