@@ -9,8 +9,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
-# Test processes at a time.
+# Test processes at a time: unit tests compute, and integration tests also wait for their servers.
 JOBS ?= 2
+SERVED_JOBS ?= 3
 # A file's tests share what they start, so one process runs all of them.
 BY_FILE := --dist loadfile --no-loadscope-reorder
 # A test that fails while the machine holds it up is repeated; tests/held_up.py says when that is.
@@ -30,7 +31,7 @@ test: $(VENV)/.dev
 	$(BIN)/harness doctor --prepare
 	@failed=0; set -x; \
 	$(PYTEST) -n $(JOBS) --dist worksteal $(REPEAT) tests/unit || failed=1; \
-	$(PYTEST) -n $(JOBS) $(BY_FILE) $(REPEAT) tests/integration || failed=1; \
+	$(PYTEST) -n $(SERVED_JOBS) $(BY_FILE) $(REPEAT) tests/integration || failed=1; \
 	exit $$failed
 
 # What takes minutes or a machine of its own: trained reference models, every architecture really
