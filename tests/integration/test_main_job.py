@@ -243,13 +243,16 @@ class KilledInATrial(threading.Thread):
         super().__init__(daemon=True)
         self._folder = folder
         self._which = which
+        self._before = {one.pid for one in psutil.Process().children(recursive=True)}
+        """They serve other tests."""
         self.family: list[psutil.Process] = []
         """All that ran when it was killed."""
 
     def run(self) -> None:
         while trials_in(self._folder) < 1:
             time.sleep(0.02)
-        family = psutil.Process().children(recursive=True)
+        everything = psutil.Process().children(recursive=True)
+        family = [one for one in everything if one.pid not in self._before]
         generators = [one for one in family if is_generator(one)]
         while not generators[0].net_connections("tcp"):
             time.sleep(0.005)

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import scipy
 
@@ -149,7 +150,7 @@ def test_a_second_time_nothing_is_measured_again(
 
 @pytest.mark.usefixtures("run")
 def test_no_server_is_left(routed: Path) -> None:
-    assert not servers_on(routed / "repository")
+    assert not servers_on(routed / "repository", below=psutil.Process())
 
 
 @pytest.fixture(scope="module")
