@@ -14,7 +14,7 @@ from harness.report.build import build_report
 from harness.runs.documents import write_document
 from harness.runs.folder import StoredRun, read_run
 from harness.study.objective import parse_objective
-from harness.types import Progress, ServiceLevelObjective
+from harness.types import BATCHES, Progress, ServiceLevelObjective
 from harness.types.capacity import CapacityPlan, DeploymentPlan
 from harness.types.estimates import Demand
 
@@ -69,7 +69,9 @@ def plan_run(
         UsageError: nothing to plan from, or a question that cannot be answered.
     """
     # A router's latency is that of two models, one after the other: no replica of one model.
-    measured = [one for one in run.every_trial if one.trial.stage != ROUTER_STAGE]
+    # Those at growing batch sizes are of configurations that nobody serves requests with.
+    apart = {ROUTER_STAGE, BATCHES}
+    measured = [one for one in run.every_trial if one.trial.stage not in apart]
     asked = question.variants
     trials = [one for one in measured if not asked or one.trial.variant in asked]
     known = sorted({one.trial.variant for one in measured})

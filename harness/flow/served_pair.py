@@ -49,7 +49,7 @@ def study_of(run: StoredRun, folder: Path) -> Study:
     """
     if url := run.manifest.get("server", {}).get("url"):
         raise RunFolderError(
-            f"{folder} was measured on {url}: the harness cannot load a router there",
+            f"{folder} was measured on {url}: the harness cannot load models there",
             next_step="run the study on the embedded server first",
         )
     try:

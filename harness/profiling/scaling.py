@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy import special
@@ -23,12 +24,22 @@ from harness.types.card import RepeatedMeasure
 from harness.types.profiles import Scaling, ScalingStep
 from harness.words.numbers import asked, asked_percent
 
-FEWEST_ROUNDS = 6
-MOST_ROUNDS = 24
 CONFIDENCE = 0.95
 WINDOW_S = 0.05
 LONGEST_CALL_S = 4.0
 LARGEST_BATCH = 512
+
+@dataclass(frozen=True)
+class Walk:
+    """How far and how carefully the doublings are walked up."""
+
+    looks: tuple[int, ...] = (6, 12, 24)
+    """Rounds after which a growth is judged; those of the last are the most."""
+    largest_batch: int = LARGEST_BATCH
+    longest_call_s: float = LONGEST_CALL_S
+
+
+IN_PROCESS = Walk()
 
 Rates = Callable[[int, int], tuple[float, float]]
 """Samples a second of two batch sizes, measured one after the other."""
@@ -79,7 +90,10 @@ def measure_scaling(
 
 
 def find_knee(
-    rates: Rates, least_growth: float, told: Callable[[int], None] = lambda _: None
+    rates: Rates,
+    least_growth: float,
+    told: Callable[[int], None] = lambda _: None,
+    walk: Walk = IN_PROCESS,
 ) -> tuple[tuple[ScalingStep, ...], int | None, str]:
     """Walk up the doublings; what is measured is behind `rates`.
 
@@ -91,7 +105,7 @@ def find_knee(
     batch = 1
     while True:
         told(batch)
-        growth = measure_growth(lambda batch=batch: rates(batch, 2 * batch), least_growth)  # type: ignore[misc]  # bound by default
+        growth = measure_growth(partial(rates, batch, 2 * batch), least_growth, walk.looks)
         if not steps:
             steps.append(ScalingStep(1, _rates(growth, 0), rounds=len(growth.pairs)))
         steps.append(
@@ -110,24 +124,23 @@ def find_knee(
         if growth.low < least_growth and growth.value < least_growth:
             return tuple(steps), batch, f"doubling brings less than {wanted}, by the mean alone"
         batch *= 2
-        if batch >= LARGEST_BATCH:
+        if batch >= walk.largest_batch:
             return tuple(steps), None, f"batch {batch} is the largest that is tried"
-        if batch / steps[-1].per_s.value > LONGEST_CALL_S:
-            return tuple(steps), None, f"a call takes over {asked(LONGEST_CALL_S)} s"
+        if batch / steps[-1].per_s.value > walk.longest_call_s:
+            return tuple(steps), None, f"a call takes over {asked(walk.longest_call_s)} s"
 
 
-def measure_growth(pair: Callable[[], tuple[float, float]], least_growth: float) -> Growth:
+def measure_growth(
+    pair: Callable[[], tuple[float, float]],
+    least_growth: float,
+    looks: Sequence[int] = IN_PROCESS.looks,
+) -> Growth:
     """Take rounds until the growth is known to be above or below what is asked, or there are many.
 
-    It is looked at twice as seldom as it could be: at 6, 12 and 24 rounds, each at a third of the
-    error (Bonferroni).
+    It is looked at after the rounds that `looks` names, each time at an equal part of the error
+    (Bonferroni).
     """
     pairs: list[tuple[float, float]] = []
-    looks = []
-    at = FEWEST_ROUNDS
-    while at <= MOST_ROUNDS:
-        looks.append(at)
-        at *= 2
     confidence = 1 - (1 - CONFIDENCE) / len(looks)
     growth = Growth(0.0, -1.0, math.inf, ())
     for look in looks:

@@ -20,6 +20,7 @@ from harness.study import Study
 from harness.study.objective import parse_objective
 from harness.system.storage import replace_text, storage_errors
 from harness.types import (
+    BATCHES,
     SATURATION,
     BatchConsistency,
     ColdStart,
@@ -78,11 +79,13 @@ class StoredRun:
     saturation: tuple[TrialResult, ...] = ()
     """Open loops of the winners and the teachers after the verdict, for planning; none in older
     runs."""
+    batches: tuple[TrialResult, ...] = ()
+    """Closed loops at growing batch sizes, for jobs with a deadline; none in older runs."""
 
     @property
     def every_trial(self) -> tuple[TrialResult, ...]:
         """The search's trials, then those that followed it."""
-        return (*self.trials, *self.saturation)
+        return (*self.trials, *self.saturation, *self.batches)
 
 
 def require_new(path: Path) -> None:
@@ -193,7 +196,9 @@ def read_run(path: Path) -> StoredRun:
             *(score for task in journal.tasks.values() for score in task.scores),
         ),
         consistency=tuple(c for entry in journal.quality.values() for c in entry.consistency),
-        trials=tuple(t for t in journal.trials.values() if t.trial.stage != SATURATION),
+        trials=tuple(
+            t for t in journal.trials.values() if t.trial.stage not in {SATURATION, BATCHES}
+        ),
         verdicts=verdicts,
         decision=overall_decision(verdicts),
         interrupted=document is None,
@@ -209,6 +214,7 @@ def read_run(path: Path) -> StoredRun:
         relabellings=tuple(e.relabelling for e in journal.quality.values() if e.relabelling),
         tasks=tuple(journal.tasks.values()),
         saturation=tuple(t for t in journal.trials.values() if t.trial.stage == SATURATION),
+        batches=tuple(t for t in journal.trials.values() if t.trial.stage == BATCHES),
     )
 
 

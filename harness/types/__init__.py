@@ -17,6 +17,7 @@ from harness.types.latency import (
     SparseHistogram,
 )
 from harness.types.trials import (
+    BATCHES,
     SATURATION,
     STEADIER_REPEAT,
     ColdStart,
@@ -64,6 +65,7 @@ from harness.types.workloads import (
 )
 
 __all__ = [
+    "BATCHES",
     "FREE_SIZE",
     "RESPONSE",
     "SATURATION",

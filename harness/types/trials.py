@@ -256,13 +256,16 @@ def _of_all(compute_ms: float | None, requests: int | None, hits: int | None) ->
 
 
 STEADIER_REPEAT = 3
-"""What `Trial.repeat` grows by where a trial is measured again because its load was not steady yet;
-smaller repeats are the search's own."""
+"""What `Trial.repeat` grows by where a trial is measured again because its load was not steady yet:
+whoever numbers repetitions counts 0 to 2, 6 to 8, 12 to 14 and so on."""
 
 
 SATURATION = "saturation"
 """Stage of the open loops that follow a verdict, for planning: no search and no verdict reads
 them."""
+
+BATCHES = "batch"
+"""Stage of the closed loops at growing batch sizes, for jobs with a deadline; likewise."""
 
 
 @dataclass(frozen=True)
@@ -275,7 +278,7 @@ class Trial:
     workload: Workload
     stage: str = "sweep"
     """Which part of the search asked for it: workload, protocol, serving, refine, confirm,
-    grid; or `SATURATION`, after the search."""
+    grid; or `SATURATION` or `BATCHES`, after the search."""
     repeat: int = 0
 
     @property
@@ -284,14 +287,14 @@ class Trial:
 
         What follows the search has its stage in its name: a search never takes it for its own.
         """
-        stage = f"-{self.stage}" if self.stage == SATURATION else ""
+        stage = f"-{self.stage}" if self.stage in {SATURATION, BATCHES} else ""
         repeat = f"-r{self.repeat}" if self.repeat else ""
         return f"{self.variant}--{self.serving.label}--{self.workload.label}{stage}{repeat}"
 
     @property
     def after_longer_warm_up(self) -> bool:
         """Whether it is a second measurement, because the first one's load was not steady yet."""
-        return self.repeat in range(STEADIER_REPEAT, 2 * STEADIER_REPEAT)
+        return self.repeat % (2 * STEADIER_REPEAT) >= STEADIER_REPEAT
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from typing import Any
 
 from harness.errors import UsageError
 from harness.planning.cost.catalogue import Catalogue, InstanceType, age_notes
@@ -74,13 +75,13 @@ def costs_of(
     """
     _check_numbers(question)
     environment = run.manifest.get("environment", {})
-    machine = _machine(run, environment, catalogue, question)
+    machine = measured_machine(run.manifest, catalogue, question.measured_on)
     named = [catalogue.named(one) for one in question.instances]
     for one in named:
         one.usd_per_hour(spot=question.spot)
     costs: list[VariantCost] = []
     unpriced: list[Unpriced] = []
-    for variant in _candidates(run.variants):
+    for variant in judged_candidates(run.variants):
         slo = question.slo or run.objectives.get(variant.family) or ServiceLevelObjective("", ())
         rate = sustained_rate(run, variant, slo, demand)
         if isinstance(rate, WithoutRate):
@@ -116,18 +117,20 @@ def costs_of(
     )
 
 
-def _machine(
-    run: MeasuredRun,
-    environment: Mapping[str, object],
-    catalogue: Catalogue,
-    question: CostQuestion,
+def measured_machine(
+    manifest: Mapping[str, Any], catalogue: Catalogue, measured_on: str
 ) -> MeasuredMachine:
-    if "server" in run.manifest and not question.measured_on:
+    """The machine of a run: as the user names it, else as its manifest describes it.
+
+    Raises:
+        UsageError: a type that the catalogue does not have, or an external server without one.
+    """
+    if "server" in manifest and not measured_on:
         raise UsageError(
             "the run measured an external server, whose machine its manifest does not know",
             next_step="name its instance type: --measured-on g5.xlarge",
         )
-    return machine_of(environment, catalogue, question.measured_on)
+    return machine_of(manifest.get("environment", {}), catalogue, measured_on)
 
 
 def leading_instance(costs: Sequence[VariantCost]) -> str:
@@ -163,7 +166,7 @@ def _check_numbers(question: CostQuestion) -> None:
         )
 
 
-def _candidates(variants: Sequence[ModelVariant]) -> Iterator[ModelVariant]:
+def judged_candidates(variants: Sequence[ModelVariant]) -> Iterator[ModelVariant]:
     """Teachers and students; ensembles, routers and controls are no candidates."""
     for one in variants:
         if one.role in {Role.TEACHER, Role.STUDENT} and not one.is_composed:

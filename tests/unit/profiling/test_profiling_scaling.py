@@ -4,9 +4,8 @@ import random
 import pytest
 
 from harness.profiling.scaling import (
-    FEWEST_ROUNDS,
+    IN_PROCESS,
     LARGEST_BATCH,
-    MOST_ROUNDS,
     find_knee,
     growth_of,
     measure_growth,
@@ -44,10 +43,10 @@ def test_noise_asks_for_more_rounds_and_not_for_another_answer(seed):
 
 def test_clear_growth_takes_few_rounds_and_unclear_growth_all():
     clear = measure_growth(lambda: (100.0, 190.0), 0.1)
-    assert len(clear.pairs) == FEWEST_ROUNDS
+    assert len(clear.pairs) == IN_PROCESS.looks[0]
     swings = itertools.cycle([0.8, 1.2])
     unclear = measure_growth(lambda: (100.0, 110.0 * next(swings)), 0.1)
-    assert len(unclear.pairs) == MOST_ROUNDS
+    assert len(unclear.pairs) == IN_PROCESS.looks[-1]
     assert unclear.low < 0.1 < unclear.high
 
 

@@ -1,0 +1,1 @@
+"""A job with a deadline: its questions answered from a stored run, or measured first."""

@@ -1,0 +1,153 @@
+"""Batch sizes doubled in process and through the embedded server, on a stored run's artefacts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.errors import RunFolderError
+from harness.flow.card import card_serving, family_subjects, preload_for
+from harness.flow.offline.ladder import SERVED, growths_of, walk_up
+from harness.flow.options import RunSettings
+from harness.flow.preparation import PreparedFamily, prepare
+from harness.flow.served_pair import study_of
+from harness.flow.serving import serve
+from harness.flow.sweep import trial_runner
+from harness.profiling.scaling import measure_scaling
+from harness.profiling.subjects import ArtefactSubject
+from harness.profiling.timing import lengths_of
+from harness.profiling.worker import Worker
+from harness.runs.folder import RunFolder, StoredRun
+from harness.serving.embedded.environment import ensure_server_environment
+from harness.study import Study
+from harness.types import ModelVariant, Progress, Trial
+from harness.types.estimates import Interval
+from harness.types.offline import BatchCurve, BatchPoint, CurveSource
+from harness.types.profiles import Scaling
+
+
+def measure_batches(
+    folder: Path,
+    run: StoredRun,
+    variants: Sequence[ModelVariant],
+    bases: dict[str, Trial],
+    least_growth: float,
+    settings: RunSettings,
+) -> dict[str, BatchCurve]:
+    """Double the batch of each variant in process, then through the server.
+
+    Trials through the server go to the run's journal under a stage of their own, each before the
+    next begins; what is there already is not measured again.
+
+    Args:
+        folder: of the run.
+        run: as it was read.
+        variants: which of its variants.
+        bases: by variant, the trial whose configuration is taken.
+        least_growth: what a doubling has to bring.
+        settings: where the model repository is, and who watches.
+
+    Returns:
+        By variant, throughput over batch size in process; none of what only a server can open.
+
+    Raises:
+        RunFolderError: the run is of an external server, in use, or its artefacts have changed.
+        ServerError: the server died, or does not load a model.
+    """
+    study = study_of(run, folder)
+    environment = ensure_server_environment(settings.progress)
+    names = {one.family for one in variants}
+    own = [one for one in study.families if one.name in names]
+    with RunFolder.resume(folder, study) as kept:
+        families = prepare(
+            study.model_copy(update={"families": own}),
+            repository=settings.repository,
+            progress=settings.progress,
+            warn=settings.warn,
+            inputs=settings.inputs,
+        )
+        for one in variants:
+            _check_same(folder, families, one)
+        in_process = _in_process(study, families, variants, least_growth, settings)
+        narrowed = study.model_copy(update={"families": own})
+        log_file = folder / "logs" / "triton.log"
+        with (
+            serve(families, environment, settings, log_file=log_file) as served,
+            trial_runner(narrowed, served, kept, settings) as runner,
+        ):
+            for one in variants:
+                if not one.batches:
+                    continue
+                slo = study.objective_of(_family(families, one.family).family)
+                walk_up(
+                    bases[one.name],
+                    lambda trial, slo=slo: runner.settle(trial, slo),  # type: ignore[misc]  # bound by default
+                    least_growth,
+                    lambda batch, name=one.name: _tell(settings, name, batch),  # type: ignore[misc]
+                )
+    return in_process
+
+
+def _tell(settings: RunSettings, name: str, batch: int) -> None:
+    at, most = batch.bit_length() - 1, SERVED.largest_batch.bit_length() - 1
+    settings.progress(Progress(f"batch sizes of {name}", at, most, f"batch {batch}"))
+
+
+def _family(families: Sequence[PreparedFamily], name: str) -> PreparedFamily:
+    return next(one for one in families if one.family.name == name)
+
+
+def _check_same(folder: Path, families: Sequence[PreparedFamily], variant: ModelVariant) -> None:
+    family = _family(families, variant.family)
+    if variant.name in family.failures:
+        raise family.failures[variant.name]
+    found = next((one for one in family.variants if one.name == variant.name), None)
+    if found is None or found.sha256 != variant.sha256:
+        raise RunFolderError(
+            f"{variant.name} is another file than {folder} measured: its batches would not be "
+            "those of the run",
+            next_step="run the study again, or name its --repository",
+        )
+
+
+def _in_process(
+    study: Study,
+    families: Sequence[PreparedFamily],
+    variants: Sequence[ModelVariant],
+    least_growth: float,
+    settings: RunSettings,
+) -> dict[str, BatchCurve]:
+    """Throughput over batch size of each artefact that ONNX Runtime opens, nothing else running."""
+    names = {one.name for one in variants}
+    found: dict[str, BatchCurve] = {}
+    preload_for(families)
+    for family in families:
+        serving = card_serving(study, family)
+        for one in family_subjects(family, serving):
+            if not isinstance(one.subject, ArtefactSubject) or one.subject.name not in names:
+                continue
+            with Worker(one.subject, serving.intra_op_threads) as worker:
+                scaling = measure_scaling(
+                    worker,
+                    one.dataset,
+                    lengths_of(one.dataset)[-1],
+                    least_growth=least_growth,
+                    seed=study.seed,
+                    progress=settings.progress,
+                )
+            found[one.subject.name] = curve_in_process(scaling)
+    return found
+
+
+def curve_in_process(scaling: Scaling) -> BatchCurve:
+    """A walk in process as a curve; its rates are the median and the range of the rounds."""
+    growths = growths_of(scaling.steps)
+    points = tuple(
+        BatchPoint(
+            one.batch_size,
+            Interval(one.per_s.value, one.per_s.low, one.per_s.high),
+            growths.get(one.batch_size),
+        )
+        for one in scaling.steps
+    )
+    return BatchCurve(CurveSource.PROCESS, points, scaling.knee, scaling.ended)

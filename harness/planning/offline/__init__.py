@@ -1,0 +1,1 @@
+"""A nightly job of many documents: the batch worth while, machines by the deadline, its cost."""

@@ -1,0 +1,162 @@
+"""Throughput over batch size from stored trials, and how trials of one load differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from harness.types import LoadMode, ServingConfig, TrialResult, WireProtocol
+from harness.types.estimates import Interval
+from harness.types.offline import BatchCurve, BatchPoint, CurveSource, OfflineSpread
+from harness.words.numbers import asked_percent, count, percent
+
+CONFIDENCE = 0.95
+FEWEST_REPEATS = 3
+"""Degrees of freedom below which trials say too little of how machines differ."""
+ASSUMED_SPREAD = Interval(0.10, 0.05, 0.20)
+"""Taken where nothing is known: a judgement."""
+
+
+@dataclass(frozen=True)
+class ClosedLoad:
+    """What makes trials repetitions of each other."""
+
+    variant: str
+    serving: ServingConfig
+    protocol: WireProtocol
+    batch_size: int
+    in_flight: int
+
+
+def by_load(trials: Iterable[TrialResult]) -> dict[ClosedLoad, list[TrialResult]]:
+    """The valid closed loops of one batch size, by what they were asked to do."""
+    found: dict[ClosedLoad, list[TrialResult]] = {}
+    for one in trials:
+        trial, workload = one.trial, one.trial.workload
+        if not one.valid or one.throughput_inferences_per_s <= 0:
+            continue
+        if workload.load_mode is not LoadMode.CLOSED or workload.batch_mix:
+            continue
+        load = ClosedLoad(
+            trial.variant,
+            trial.serving,
+            workload.protocol,
+            workload.client_batch_size,
+            workload.concurrency,
+        )
+        found.setdefault(load, []).append(one)
+    return found
+
+
+def rate_of(results: Sequence[TrialResult]) -> Interval | None:
+    """Inferences per second of one load.
+
+    Of several trials the geometric mean, with Student's t interval of the logarithms; of one its
+    own interval. None for one without.
+    """
+    rates = [one.throughput_inferences_per_s for one in results]
+    if len(rates) > 1:
+        return repeated(rates)
+    low = results[0].throughput_low_inferences_per_s
+    high = results[0].throughput_high_inferences_per_s
+    return None if low is None or high is None or low <= 0 else Interval(rates[0], low, high)
+
+
+def repeated(rates: Sequence[float]) -> Interval:
+    """Geometric mean of two values or more, all above 0, with its 95% interval."""
+    logs = np.log(rates)
+    error = float(logs.std(ddof=1)) / math.sqrt(len(logs))
+    half = float(special.stdtrit(len(logs) - 1, (1 + CONFIDENCE) / 2)) * error
+    mean = float(logs.mean())
+    return Interval(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
+
+
+def growth_between(before: BatchPoint, after: BatchPoint) -> Interval:
+    """What each doubling between two batch sizes brought, as a share.
+
+    The bounds combine the least and the most favourable ends of both rates.
+    """
+    doublings = math.log2(after.batch_size / before.batch_size)
+    old, new = before.inferences_per_s, after.inferences_per_s
+
+    def each(ratio: float) -> float:
+        return math.expm1(math.log(ratio) / doublings)
+
+    return Interval(each(new.value / old.value), each(new.low / old.high), each(new.high / old.low))
+
+
+def curve_of(
+    source: CurveSource,
+    rates: Mapping[int, Interval],
+    least_growth: float,
+    trials: Mapping[int, int] | None = None,
+) -> BatchCurve:
+    """Throughput over batch sizes as they were visited, and the one from which growth is too small.
+
+    Args:
+        source: where the rates come from.
+        rates: by batch size; at least one, each bound above 0.
+        least_growth: what a doubling has to bring.
+        trials: how many each rests on; None in process.
+    """
+    points: list[BatchPoint] = []
+    for size in sorted(rates):
+        point = BatchPoint(size, rates[size], None, (trials or {}).get(size, 0))
+        growth = growth_between(points[-1], point) if points else None
+        points.append(BatchPoint(size, point.inferences_per_s, growth, point.trials))
+    wanted = asked_percent(least_growth)
+    for before, after in zip(points, points[1:], strict=False):
+        growth = after.growth
+        if growth is None or growth.value >= least_growth:
+            continue
+        sure = "with confidence" if growth.high < least_growth else "by the mean alone"
+        ended = f"doubling brings less than {wanted}, {sure}"
+        return BatchCurve(source, tuple(points), before.batch_size, ended)
+    last = points[-1].batch_size
+    ended = f"batch {count(last)} is the largest that was measured"
+    return BatchCurve(source, tuple(points), None, ended)
+
+
+def spread_of(
+    trials: Iterable[TrialResult], given: float | None, seconds: float = 0.0
+) -> OfflineSpread:
+    """How machines that do the same work differ, from how trials of one load did.
+
+    The variances of the logarithms within each load are pooled; their interval is the chi-squared
+    distribution's. Few repetitions tell nothing: then a spread is assumed, and that is said.
+
+    Args:
+        trials: of the run, of all its variants.
+        given: by the user, in place of that.
+        seconds: of the throughput from second to second.
+    """
+    if given is not None:
+        stated = Interval(given, given, given)
+        return OfflineSpread(stated, seconds, f"{percent(given)}, as given")
+    groups = [
+        np.log([one.throughput_inferences_per_s for one in group])
+        for group in by_load(trials).values()
+        if len(group) > 1
+    ]
+    freedom = sum(len(one) - 1 for one in groups)
+    if freedom < FEWEST_REPEATS:
+        return OfflineSpread(
+            ASSUMED_SPREAD,
+            seconds,
+            f"{percent(ASSUMED_SPREAD.value)}, assumed: the run repeats too few trials to tell",
+        )
+    squares = float(sum(np.square(one - one.mean()).sum() for one in groups))
+    tail = (1 - CONFIDENCE) / 2
+    ends = (float(special.chdtri(freedom, 1 - tail)), float(special.chdtri(freedom, tail)))
+    value, high, low = (_variation(squares / one) for one in (freedom, *ends))
+    basis = f"{percent(value)}, as {count(freedom + len(groups))} repeated trials differ"
+    return OfflineSpread(Interval(value, low, high), seconds, basis)
+
+
+def _variation(variance_of_logs: float) -> float:
+    """The coefficient of variation of a log-normal variable."""
+    return math.sqrt(math.expm1(variance_of_logs))
