@@ -43,9 +43,9 @@ class JobOptions:
     jobs_per_day: Annotated[
         float, typer.Option(help="Such jobs per day, for the cost per month.")
     ] = 1.0
-    chance: Annotated[
-        str, typer.Option(help="Chance with which the deadline is to be kept.")
-    ] = "95%"
+    chance: Annotated[str, typer.Option(help="Chance with which the deadline is to be kept.")] = (
+        "95%"
+    )
     start_time: Annotated[
         str | None,
         typer.Option(

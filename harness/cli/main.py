@@ -11,6 +11,7 @@ import typer
 
 from harness.cli import (
     autoscale,
+    batch,
     card,
     compare,
     cost,
@@ -50,6 +51,7 @@ app.command("load")(load.load)
 app.command("sweep")(run.sweep)
 app.command("plan")(plan.plan)
 app.command("autoscale")(autoscale.autoscale)
+app.command("batch")(batch.batch)
 app.command("route")(route.route)
 app.command("rollout")(rollout.rollout)
 app.command("report")(report.report)

@@ -29,6 +29,7 @@ WINDOW_S = 0.05
 LONGEST_CALL_S = 4.0
 LARGEST_BATCH = 512
 
+
 @dataclass(frozen=True)
 class Walk:
     """How far and how carefully the doublings are walked up."""

@@ -13,6 +13,7 @@ from harness.system.storage import replace_text
 from harness.types.autoscaling import AutoscalePlan
 from harness.types.capacity import CapacityPlan
 from harness.types.costs import CostReport
+from harness.types.offline import OfflinePlan
 from harness.types.rollout import RolloutRecord
 from harness.types.routing import Route
 
@@ -28,14 +29,15 @@ def build_report(run: StoredRun, folder: Path) -> tuple[Path, Path]:
         The paths of the HTML and of the Markdown file.
 
     Raises:
-        RunFolderError: the folder has a plan, costs, policies, a router or a rollout that cannot
-            be read.
+        RunFolderError: the folder has a plan, costs, policies, a job, a router or a rollout that
+            cannot be read.
         StorageError: they cannot be written.
     """
     documents = Documents(
         plan=read_document(folder, "plan", CapacityPlan),
         costs=read_document(folder, "cost", CostReport),
         scaling=read_document(folder, "autoscale", AutoscalePlan),
+        offline=read_document(folder, "batch", OfflinePlan),
         route=read_document(folder, "route", Route),
         rollout=read_document(folder, "rollout", RolloutRecord),
     )

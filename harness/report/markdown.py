@@ -25,6 +25,7 @@ def render_markdown(page: Page) -> str:
     blocks += _capacity(page)
     blocks += _cost(page)
     blocks += _autoscaling(page)
+    blocks += _offline(page)
     blocks += _taking_over(page)
     blocks += _rejected(page)
     blocks += ["## Every trial", *table_blocks(page.trials)]
@@ -109,6 +110,24 @@ def _autoscaling(page: Page) -> Iterator[str]:
             yield f"### {text(scaling.measured.caption)}"
             yield from table_blocks(scaling.measured)
         for line in scaling.notes:
+            yield f"Note: {text(line)}"
+
+
+def _offline(page: Page) -> Iterator[str]:
+    job = page.offline
+    if job:
+        yield "## Job with a deadline"
+        for line in job.choices:
+            yield f"**{text(line)}**"
+        for line in job.beside:
+            yield f"{text(line)}."
+        yield from table_blocks(job.needs)
+        yield from _titled(job.curves.caption, job.curves)
+        for line in job.variants:
+            yield text(line)
+        for line in job.left_out:
+            yield f"Without machines: {text(line)}"
+        for line in job.notes:
             yield f"Note: {text(line)}"
 
 

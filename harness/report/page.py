@@ -19,6 +19,7 @@ from harness.report.card.section import CardSection, card_section
 from harness.report.card.values import cards_of
 from harness.report.cost.section import CostSection, cost_section
 from harness.report.findings import Finding, Setting, finding_of
+from harness.report.offline.section import OfflineSection, offline_section
 from harness.report.plots.base import Plot, VariantStyle, styles_of
 from harness.report.plots.saturation import saturation_plot
 from harness.report.plots.series import seconds_plot, start_plots
@@ -50,6 +51,7 @@ from harness.runs.folder import StoredRun
 from harness.types.autoscaling import AutoscalePlan
 from harness.types.capacity import CapacityPlan
 from harness.types.costs import CostReport
+from harness.types.offline import OfflinePlan
 from harness.types.rollout import RolloutRecord
 from harness.types.routing import Route
 from harness.words.labels import INTERRUPTED, SIGNS, Sign, trial_words
@@ -135,6 +137,8 @@ class Page:
     """The newest costs; None where none were asked for."""
     autoscaling: AutoscalingSection | None = None
     """The newest policies on a trace; None where none were asked for."""
+    offline: OfflineSection | None = None
+    """The newest job with a deadline; None where none was asked for."""
     router: RouterSection | None = None
     """The newest router; None where none was asked for."""
     rollout: RolloutSection | None = None
@@ -146,10 +150,11 @@ class Page:
         planned = self.capacity.plots if self.capacity else ()
         priced = self.cost.plots if self.cost else ()
         scaled = self.autoscaling.plots if self.autoscaling else ()
+        offline = self.offline.plots if self.offline else ()
         routed = self.router.plots if self.router else ()
         rolled = self.rollout.plots if self.rollout else ()
         families = (plot for family in self.families for plot in family.plots)
-        every = (*families, *planned, *priced, *scaled, *routed, *rolled)
+        every = (*families, *planned, *priced, *scaled, *offline, *routed, *rolled)
         return {plot.key: plot.figure for plot in every}
 
 
@@ -160,6 +165,7 @@ class Documents:
     plan: CapacityPlan | None = None
     costs: CostReport | None = None
     scaling: AutoscalePlan | None = None
+    offline: OfflinePlan | None = None
     route: Route | None = None
     rollout: RolloutRecord | None = None
 
@@ -188,6 +194,7 @@ def page_of(run: StoredRun, documents: Documents = Documents()) -> Page:
         capacity=capacity_section(documents.plan) if documents.plan else None,
         cost=cost_section(documents.costs) if documents.costs else None,
         autoscaling=autoscaling_section(documents.scaling) if documents.scaling else None,
+        offline=offline_section(documents.offline) if documents.offline else None,
         router=router_section(documents.route) if documents.route else None,
         rollout=rollout_section(documents.rollout) if documents.rollout else None,
     )

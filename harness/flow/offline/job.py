@@ -26,9 +26,9 @@ from harness.planning.offline.plan import (
     asked_for,
     best_loads,
     offline_plan,
+    quality_of,
     variation_of_seconds,
 )
-from harness.planning.decision import judge_quality
 from harness.report.build import build_report
 from harness.runs.documents import read_document, write_document
 from harness.runs.folder import StoredRun, read_run
@@ -146,15 +146,8 @@ def _earlier_in_process(folder: Path) -> Known:
 
 def _worth(run: StoredRun, variant: ModelVariant, question: BatchQuestion) -> bool:
     """Whether a variant is measured: all that were named, else those whose quality may pass."""
-    if question.variants:
-        return True
-    slo = question.slo or run.objectives.get(variant.family)
-    if slo is None:
-        return True
-    own = [one for one in run.scores if one.variant == variant.name]
-    teachers = [one for one in run.scores if one.family == variant.family and one.role == "teacher"]
-    decision, _ = judge_quality(slo, own, teachers)
-    return decision is not Decision.FAIL
+    decision, _ = quality_of(run, variant, question.slo)
+    return bool(question.variants) or decision is not Decision.FAIL
 
 
 def _base(run: StoredRun, study: Study, variant: ModelVariant) -> Trial:

@@ -15,6 +15,7 @@ from harness.flow.review.routers import router_candidates
 from harness.metrics import COST
 from harness.planning.cost.costs import leading_instance
 from harness.report.cost.words import basis, bounded, machines, paid_back, returned
+from harness.report.offline.tables import job_words
 from harness.report.rollout.words import outcome_words
 from harness.report.routing.words import deployed_words
 from harness.runs.documents import read_document
@@ -23,10 +24,11 @@ from harness.types.autoscaling import AutoscalePlan
 from harness.types.capacity import CapacityPlan, DeploymentPlan
 from harness.types.costs import CostReport, Saving, VariantCost
 from harness.types.losses import Estimate
+from harness.types.offline import OfflinePlan
 from harness.types.review import DecisionCandidate, Figure, FigureBasis, PlannedFact, Risk
 from harness.types.rollout import RolloutRecord, RolloutStatus
 from harness.types.routing import Route
-from harness.words.numbers import asked, asked_percent, count, percent, span
+from harness.words.numbers import asked, asked_percent, count, percent, span, whole
 
 
 @dataclass(frozen=True)
@@ -268,10 +270,36 @@ def _of_autoscaling(plan: AutoscalePlan, run: str) -> Contribution:
     return Contribution(facts=((plan.family, fact),))
 
 
+def _of_batch(plan: OfflinePlan, run: str) -> Contribution:
+    """The machines and the cost of a job, of every variant; that none is recommended is a risk."""
+    heading = f"Job of {job_words(plan.terms)}"
+    facts = []
+    for one in plan.variants:
+        for need in one.needs:
+            where = f" on {need.instance}" if need.instance else ""
+            cost = "" if need.usd_per_job is None else f", {bounded(need.usd_per_job)} USD per job"
+            value = (
+                f"{count(need.recommended)} machines, one of which may be lost "
+                f"({bounded(need.even, whole)} if all were equally fast){cost}; "
+                f"{basis(is_estimate=need.is_estimate)}"
+            )
+            name = f"{one.variant}{where}, batch {count(one.batch_size)}, quality {one.quality}"
+            facts.append(
+                (one.family, PlannedFact(heading, name, value, run, next(iter(one.trial_ids), "")))
+            )
+    risks = tuple(
+        (one.family, Risk("other", f"{heading.lower()}: {one.reason}", run))
+        for one in plan.choices
+        if not one.variant
+    )
+    return Contribution(facts=tuple(facts), risks=risks)
+
+
 CONTRIBUTORS: list[Contributor] = [
     Contributor("plan", CapacityPlan, _of_plan),
     Contributor("cost", CostReport, _of_cost),
     Contributor("autoscale", AutoscalePlan, _of_autoscaling),
+    Contributor("batch", OfflinePlan, _of_batch),
     Contributor("route", Route, _of_route),
     Contributor("rollout", RolloutRecord, _of_rollout),
 ]

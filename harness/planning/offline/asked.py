@@ -11,7 +11,9 @@ from harness.types.offline import DAY_S, OfflineTerms
 from harness.words.numbers import asked
 
 _THOUSANDS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
-_COUNT = re.compile(r"(?P<number>[0-9][0-9,_]*(?:\.[0-9]+)?)\s*(?P<thousands>[kmbg]?)", re.IGNORECASE)
+_COUNT = re.compile(
+    r"(?P<number>[0-9][0-9,_]*(?:\.[0-9]+)?)\s*(?P<thousands>[kmbg]?)", re.IGNORECASE
+)
 MOST_DOCUMENTS = 10**12
 
 

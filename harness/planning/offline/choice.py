@@ -19,12 +19,7 @@ def choices_of(variants: Sequence[OfflineVariant]) -> tuple[OfflineChoice, ...]:
 
 
 def _choice(family: str, variants: Sequence[OfflineVariant]) -> OfflineChoice:
-    able = [
-        (one, need)
-        for one in variants
-        if one.quality is Decision.PASS
-        for need in one.needs
-    ]
+    able = [(one, need) for one in variants if one.quality is Decision.PASS for need in one.needs]
     if not able:
         return OfflineChoice(family, "", "", _why_none(variants))
     best, need = min(able, key=lambda pair: measure_of(pair[1]).value)

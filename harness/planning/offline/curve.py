@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy import special
@@ -109,7 +110,7 @@ def curve_of(
         growth = growth_between(points[-1], point) if points else None
         points.append(BatchPoint(size, point.inferences_per_s, growth, point.trials))
     wanted = asked_percent(least_growth)
-    for before, after in zip(points, points[1:], strict=False):
+    for before, after in pairwise(points):
         growth = after.growth
         if growth is None or growth.value >= least_growth:
             continue

@@ -32,7 +32,7 @@ DAYS_PER_MONTH = 365 / 12
 AS_MEASURED = Interval(1.0, 1.0, 1.0)
 
 
-class NoMachines(UsageError):
+class NoMachinesError(UsageError):
     """No number of machines that is worth naming does the job in time."""
 
 
@@ -57,12 +57,12 @@ def machines_for(work: OfflineWork, pricing: Pricing | None, seed: int) -> Machi
         seed: draws the simulated jobs.
 
     Raises:
-        NoMachines: the machines' start takes the time up, or more than 10,000 are needed.
+        NoMachinesError: the machines' start takes the time up, or more than 10,000 are needed.
     """
     terms = work.terms
     time_s = terms.deadline_s - work.start_s
     if time_s <= 0:
-        raise NoMachines(
+        raise NoMachinesError(
             f"a machine starts in {seconds(work.start_s)} s, and the deadline is after "
             f"{asked(terms.deadline_s)} s",
             next_step="give the job more time: --deadline",
@@ -98,11 +98,11 @@ def _counted(found: Sequence[int | None], terms: OfflineTerms) -> Interval:
     """Numbers of machines as measured, at the favourable bounds and at the unfavourable ones.
 
     Raises:
-        NoMachines: one of them is too many.
+        NoMachinesError: one of them is too many.
     """
     known = [float(one) for one in found if one is not None]
     if len(known) < len(found):
-        raise NoMachines(
+        raise NoMachinesError(
             f"more than {count(MOST_MACHINES)} machines would be needed for a chance of "
             f"{asked_percent(terms.chance)}",
             next_step="give the job more time (--deadline), or narrow what is uncertain: "
@@ -111,9 +111,7 @@ def _counted(found: Sequence[int | None], terms: OfflineTerms) -> Interval:
     return Interval(*known)
 
 
-def _usd_per_job(
-    work: OfflineWork, rate: Interval, machines: int, usd_per_hour: float
-) -> Interval:
+def _usd_per_job(work: OfflineWork, rate: Interval, machines: int, usd_per_hour: float) -> Interval:
     """Each machine is paid for from its order until its own shard is done; none of them is lost."""
     starting_s = machines * work.start_s
     value, low, high = (

@@ -29,9 +29,10 @@ from harness.planning.offline.curve import (
     rate_of,
     spread_of,
 )
-from harness.planning.offline.needs import DRAWS, NoMachines, OfflineWork, machines_for
+from harness.planning.offline.needs import DRAWS, OfflineWork, machines_for
 from harness.types import (
     ColdStart,
+    Decision,
     ModelVariant,
     QualityScore,
     Role,
@@ -109,10 +110,10 @@ def offline_plan(run: OfflineRun, question: OfflineQuestion) -> OfflinePlan:
         if isinstance(measured, OfflineLeftOut):
             left_out.append(measured)
             continue
-        needs = []
-        for need in _needs(variant, measured, question):
-            (needs if isinstance(need, MachineNeed) else left_out).append(need)  # type: ignore[attr-defined]
-        found.append(_variant(run, variant, measured, tuple(needs), question))
+        answers = list(_needs(variant, measured, question))
+        needs = tuple(one for one in answers if isinstance(one, MachineNeed))
+        left_out += [one for one in answers if isinstance(one, OfflineLeftOut)]
+        found.append(_variant(run, variant, measured, needs, question))
         notes += measured.notes
     if not any(one.needs for one in found):
         _refuse(left_out)
@@ -238,15 +239,17 @@ def _start(
         return question.terms.start_s, ()
     cold = next((one for one in run.cold_starts if one.variant == variant.name), None)
     start_s = cold_start_seconds(cold)
-    if start_s is not None:
-        return start_s, (
-            "a machine starts in the model's cold start as measured: a node, an image and the "
-            "server's own start come on top (--start-time)",
+    if start_s is None:
+        told = (
+            f"the run measured no cold start of {variant.name}: its machines are taken to work at "
+            "once (--start-time)"
         )
-    return 0.0, (
-        f"the run measured no cold start of {variant.name}: its machines are taken to work at once "
-        "(--start-time)",
+        return 0.0, (told,)
+    told = (
+        "a machine starts in the model's cold start as measured: a node, an image and the server's "
+        "own start come on top (--start-time)"
     )
+    return start_s, (told,)
 
 
 def _curve_notes(name: str, served: BatchCurve, trials: int, measure: str) -> Iterator[str]:
@@ -290,7 +293,7 @@ def _needs(
                 measured.spread,
             )
             yield machines_for(work, pricing, question.seed)
-        except (UsageError, NoMachines) as error:
+        except UsageError as error:
             next_step = error.next_step
             yield OfflineLeftOut(variant.family, variant.name, name, str(error), next_step)
 
@@ -302,9 +305,7 @@ def _variant(
     needs: tuple[MachineNeed, ...],
     question: OfflineQuestion,
 ) -> OfflineVariant:
-    slo = question.slo or run.objectives.get(variant.family) or ServiceLevelObjective("", ())
-    own = [one for one in run.scores if one.variant == variant.name]
-    decision, reason = judge_quality(slo, own, _teacher_scores(run, variant.family))
+    decision, reason = quality_of(run, variant, question.slo)
     load = measured.load
     return OfflineVariant(
         family=variant.family,
@@ -327,10 +328,23 @@ def _variant(
     )
 
 
-def _teacher_scores(run: OfflineRun, family: str) -> list[QualityScore]:
-    """Of the teacher's variant that others are compared with: the first that was served."""
+def quality_of(
+    run: OfflineRun, variant: ModelVariant, slo: ServiceLevelObjective | None
+) -> tuple[Decision, str]:
+    """What a variant's scores say of the objective's clauses on quality, and why.
+
+    Args:
+        run: a stored run.
+        variant: one of its.
+        slo: in place of its family's objective; None: that.
+    """
+    family = variant.family
+    objective = slo or run.objectives.get(family) or ServiceLevelObjective("", ())
+    own = [one for one in run.scores if one.variant == variant.name]
+    # The teacher's variant that others are compared with: the first that was served.
     teachers = [v.name for v in run.variants if v.family == family and v.role is Role.TEACHER]
-    return [one for one in run.scores if teachers and one.variant == teachers[0]]
+    reference = [one for one in run.scores if teachers and one.variant == teachers[0]]
+    return judge_quality(objective, own, reference)
 
 
 def _machine_notes(question: OfflineQuestion) -> Iterator[str]:
