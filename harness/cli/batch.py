@@ -162,6 +162,7 @@ def batch(
     if as_json:
         print_json(found)
         return EXIT_OK
-    print_blocks(curves_table(found), offline_table(found), offline_notes(found))
+    curves = [curves_table(found)] if measuring.measure else []
+    print_blocks(*curves, offline_table(found), offline_notes(found))
     print_line(f"batch: {path}\nreport: {run_folder / 'report.html'}#batch")
     return EXIT_OK

@@ -75,10 +75,18 @@ class BatchCurve:
 
     source: CurveSource
     points: tuple[BatchPoint, ...]
+    least: float
+    """What a doubling has to bring, as a share."""
     knee: int | None
     """The batch from which doubling brings too little; None where none was found."""
     ended: str
     """Why it is the knee, or why there is none."""
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the interval of what the knee's doubling brings excludes that it is enough."""
+        after = next((p for p in self.points if self.knee and p.batch_size > self.knee), None)
+        return after is not None and after.growth is not None and after.growth.high < self.least
 
     def at(self, batch_size: int) -> BatchPoint | None:
         """The point of a batch size; None where it was not measured."""

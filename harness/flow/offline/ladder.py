@@ -122,7 +122,9 @@ def walk_up(
         for size, results in sorted(ladder.found.items())
         if (rate := rate_of(results)) is not None
     ]
-    return BatchCurve(CurveSource.LADDER, tuple(points), knee, ended) if points else None
+    if not points:
+        return None
+    return BatchCurve(CurveSource.LADDER, tuple(points), least_growth, knee, ended)
 
 
 def growths_of(steps: tuple[ScalingStep, ...]) -> dict[int, Interval]:

@@ -150,4 +150,6 @@ def curve_in_process(scaling: Scaling) -> BatchCurve:
         )
         for one in scaling.steps
     )
-    return BatchCurve(CurveSource.PROCESS, points, scaling.knee, scaling.ended)
+    return BatchCurve(
+        CurveSource.PROCESS, points, scaling.least_growth, scaling.knee, scaling.ended
+    )

@@ -13,7 +13,7 @@ from scipy import special
 from harness.types import LoadMode, ServingConfig, TrialResult, WireProtocol
 from harness.types.estimates import Interval
 from harness.types.offline import BatchCurve, BatchPoint, CurveSource, OfflineSpread
-from harness.words.numbers import asked_percent, count, percent
+from harness.words.numbers import asked_percent, count, percent, span
 
 CONFIDENCE = 0.95
 FEWEST_REPEATS = 3
@@ -53,26 +53,55 @@ def by_load(trials: Iterable[TrialResult]) -> dict[ClosedLoad, list[TrialResult]
     return found
 
 
-def rate_of(results: Sequence[TrialResult]) -> Interval | None:
+@dataclass(frozen=True)
+class Scatter:
+    """How the logarithms of the rates of one load differ from trial to trial."""
+
+    deviation: float
+    """Standard deviation, pooled over all loads that were repeated."""
+    freedom: int
+    """Degrees of freedom behind it."""
+    trials: int
+
+
+def scatter_of(trials: Iterable[TrialResult]) -> Scatter | None:
+    """Pooled over a run's repeated closed loops; None where they are too few to tell."""
+    groups = [
+        np.log([one.throughput_inferences_per_s for one in group])
+        for group in by_load(trials).values()
+        if len(group) > 1
+    ]
+    count_of = sum(len(one) for one in groups)
+    freedom = count_of - len(groups)
+    if freedom < FEWEST_REPEATS:
+        return None
+    squares = float(sum(np.square(one - one.mean()).sum() for one in groups))
+    return Scatter(math.sqrt(squares / freedom), freedom, count_of)
+
+
+def rate_of(results: Sequence[TrialResult], scatter: Scatter | None = None) -> Interval | None:
     """Inferences per second of one load.
 
-    Of several trials the geometric mean, with Student's t interval of the logarithms; of one its
-    own interval. None for one without.
+    Of several trials the geometric mean, with Student's t interval of the logarithms: by their own
+    scatter, or by the run's where more is known of that. Of one trial its own interval; None where
+    it has none.
     """
     rates = [one.throughput_inferences_per_s for one in results]
     if len(rates) > 1:
-        return repeated(rates)
+        return repeated(rates, scatter)
     low = results[0].throughput_low_inferences_per_s
     high = results[0].throughput_high_inferences_per_s
     return None if low is None or high is None or low <= 0 else Interval(rates[0], low, high)
 
 
-def repeated(rates: Sequence[float]) -> Interval:
+def repeated(rates: Sequence[float], scatter: Scatter | None = None) -> Interval:
     """Geometric mean of two values or more, all above 0, with its 95% interval."""
     logs = np.log(rates)
-    error = float(logs.std(ddof=1)) / math.sqrt(len(logs))
-    half = float(special.stdtrit(len(logs) - 1, (1 + CONFIDENCE) / 2)) * error
-    mean = float(logs.mean())
+    deviation, freedom = float(logs.std(ddof=1)), len(logs) - 1
+    if scatter is not None and scatter.freedom > freedom:
+        deviation, freedom = scatter.deviation, scatter.freedom
+    reach = float(special.stdtrit(freedom, (1 + CONFIDENCE) / 2))
+    half, mean = reach * deviation / math.sqrt(len(logs)), float(logs.mean())
     return Interval(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
 
 
@@ -116,10 +145,10 @@ def curve_of(
             continue
         sure = "with confidence" if growth.high < least_growth else "by the mean alone"
         ended = f"doubling brings less than {wanted}, {sure}"
-        return BatchCurve(source, tuple(points), before.batch_size, ended)
+        return BatchCurve(source, tuple(points), least_growth, before.batch_size, ended)
     last = points[-1].batch_size
     ended = f"batch {count(last)} is the largest that was measured"
-    return BatchCurve(source, tuple(points), None, ended)
+    return BatchCurve(source, tuple(points), least_growth, None, ended)
 
 
 def spread_of(
@@ -138,23 +167,21 @@ def spread_of(
     if given is not None:
         stated = Interval(given, given, given)
         return OfflineSpread(stated, seconds, f"{percent(given)}, as given")
-    groups = [
-        np.log([one.throughput_inferences_per_s for one in group])
-        for group in by_load(trials).values()
-        if len(group) > 1
-    ]
-    freedom = sum(len(one) - 1 for one in groups)
-    if freedom < FEWEST_REPEATS:
+    scatter = scatter_of(trials)
+    if scatter is None:
         return OfflineSpread(
             ASSUMED_SPREAD,
             seconds,
             f"{percent(ASSUMED_SPREAD.value)}, assumed: the run repeats too few trials to tell",
         )
-    squares = float(sum(np.square(one - one.mean()).sum() for one in groups))
+    freedom, squares = scatter.freedom, scatter.freedom * scatter.deviation**2
     tail = (1 - CONFIDENCE) / 2
     ends = (float(special.chdtri(freedom, 1 - tail)), float(special.chdtri(freedom, tail)))
     value, high, low = (_variation(squares / one) for one in (freedom, *ends))
-    basis = f"{percent(value)}, as {count(freedom + len(groups))} repeated trials differ"
+    basis = (
+        f"{percent(value)} ({span(percent(low), percent(high))}), as {count(scatter.trials)} "
+        "repeated trials differ"
+    )
     return OfflineSpread(Interval(value, low, high), seconds, basis)
 
 

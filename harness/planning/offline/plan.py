@@ -24,9 +24,11 @@ from harness.planning.offline.choice import choices_of
 from harness.planning.offline.curve import (
     ASSUMED_SPREAD,
     ClosedLoad,
+    Scatter,
     by_load,
     curve_of,
     rate_of,
+    scatter_of,
     spread_of,
 )
 from harness.planning.offline.needs import DRAWS, OfflineWork, machines_for
@@ -104,7 +106,6 @@ def offline_plan(run: OfflineRun, question: OfflineQuestion) -> OfflinePlan:
     """
     found: list[OfflineVariant] = []
     left_out: list[OfflineLeftOut] = []
-    notes: list[str] = []
     for variant in asked_for(run, question.variants):
         measured = _measured(run, variant, question)
         if isinstance(measured, OfflineLeftOut):
@@ -114,7 +115,6 @@ def offline_plan(run: OfflineRun, question: OfflineQuestion) -> OfflinePlan:
         needs = tuple(one for one in answers if isinstance(one, MachineNeed))
         left_out += [one for one in answers if isinstance(one, OfflineLeftOut)]
         found.append(_variant(run, variant, measured, needs, question))
-        notes += measured.notes
     if not any(one.needs for one in found):
         _refuse(left_out)
     return OfflinePlan(
@@ -125,7 +125,7 @@ def offline_plan(run: OfflineRun, question: OfflineQuestion) -> OfflinePlan:
         choices_of(found),
         DRAWS,
         question.seed,
-        tuple(dict.fromkeys([*notes, *_machine_notes(question)])),
+        (*_variant_notes(found, question), *_machine_notes(question)),
     )
 
 
@@ -170,7 +170,6 @@ class _Measured:
     served: BatchCurve
     start_s: float
     spread: OfflineSpread
-    notes: tuple[str, ...]
 
 
 def _measured(
@@ -178,7 +177,8 @@ def _measured(
 ) -> _Measured | OfflineLeftOut:
     curves = question.curves.get(variant.name, VariantCurves())
     trials = run.batches if curves.ladder else run.trials
-    best = best_loads(one for one in trials if one.trial.variant == variant.name)
+    scatter = scatter_of((*run.trials, *run.batches))
+    best = best_loads((one for one in trials if one.trial.variant == variant.name), scatter)
     if not best:
         return _without_rate(run, variant, question.measure)
     rates = {size: rate for size, (_, _, rate) in best.items()}
@@ -187,18 +187,14 @@ def _measured(
     served = curves.ladder or curve_of(CurveSource.SEARCH, rates, least, repeats)
     size = served.knee if served.knee in best else max(rates, key=lambda one: rates[one].value)
     load, results, rate = best[size]
-    start_s, start_notes = _start(run, variant, question)
+    start_s = _start_seconds(run, variant, question)
     spread = spread_of((*run.trials, *run.batches), question.terms.spread, curves.seconds)
-    notes = (
-        *start_notes,
-        *_curve_notes(variant.name, served, len(results), question.measure),
-        *_spread_notes(spread, question.measure),
-    )
-    return _Measured(load, tuple(results), rate, served, start_s, spread, notes)
+    return _Measured(load, tuple(results), rate, served, start_s, spread)
 
 
 def best_loads(
     trials: Iterable[TrialResult],
+    scatter: Scatter | None = None,
 ) -> dict[int, tuple[ClosedLoad, list[TrialResult], Interval]]:
     """By batch size the load of the highest rate, its trials and that rate.
 
@@ -206,7 +202,7 @@ def best_loads(
     """
     found: dict[int, tuple[ClosedLoad, list[TrialResult], Interval]] = {}
     for load, results in by_load(trials).items():
-        rate = rate_of(results)
+        rate = rate_of(results, scatter)
         known = found.get(load.batch_size)
         if rate is not None and (known is None or rate.value > known[2].value):
             found[load.batch_size] = (load, results, rate)
@@ -231,42 +227,55 @@ def _without_rate(run: OfflineRun, variant: ModelVariant, measure: str) -> Offli
     return OfflineLeftOut(variant.family, variant.name, "", reason, next_step)
 
 
-def _start(
-    run: OfflineRun, variant: ModelVariant, question: OfflineQuestion
-) -> tuple[float, tuple[str, ...]]:
-    """Seconds until a machine works, and what to know of them."""
+def _start_seconds(run: OfflineRun, variant: ModelVariant, question: OfflineQuestion) -> float:
+    """Until a machine works: as asked, else the cold start as measured, else 0."""
     if question.terms.start_s is not None:
-        return question.terms.start_s, ()
+        return question.terms.start_s
     cold = next((one for one in run.cold_starts if one.variant == variant.name), None)
-    start_s = cold_start_seconds(cold)
-    if start_s is None:
-        told = (
-            f"the run measured no cold start of {variant.name}: its machines are taken to work at "
+    return cold_start_seconds(cold) or 0.0
+
+
+def _variant_notes(found: Sequence[OfflineVariant], question: OfflineQuestion) -> Iterator[str]:
+    """What is unsure of the variants' numbers, and the command that would tell."""
+    measure = question.measure
+
+    def named(variants: Iterable[OfflineVariant]) -> str:
+        return ", ".join(one.variant for one in variants)
+
+    growing = [one for one in found if one.served.knee is None]
+    if growing:
+        why = "; ".join(dict.fromkeys(one.served.ended for one in growing))
+        yield f"no batch of diminishing returns of {named(growing)} ({why}): {measure} looks for it"
+    searched = [one for one in found if one.served.source is CurveSource.SEARCH]
+    unsure = [one for one in searched if not one.served.is_sure and one.served.knee is not None]
+    if unsure:
+        yield (
+            f"the batch of {named(unsure)} is that of the mean growth, whose interval is wide: "
+            f"{measure} narrows it"
+        )
+    lucky = [one for one in searched if len(one.trial_ids) == 1]
+    if lucky:
+        yield (
+            f"the rate of {named(lucky)} is one trial of the search, the best of several and so "
+            f"partly luck: {measure} repeats it"
+        )
+    if any(one.spread.machines == ASSUMED_SPREAD for one in found):
+        yield (
+            "how machines differ is assumed, for the run repeats too few trials to tell: --spread "
+            f"states it, {measure} measures how trials differ"
+        )
+    if question.terms.start_s is not None:
+        return
+    at_once = [one for one in found if not one.start_s]
+    if at_once:
+        yield (
+            f"the run measured no cold start of {named(at_once)}: machines are taken to work at "
             "once (--start-time)"
         )
-        return 0.0, (told,)
-    told = (
-        "a machine starts in the model's cold start as measured: a node, an image and the server's "
-        "own start come on top (--start-time)"
-    )
-    return start_s, (told,)
-
-
-def _curve_notes(name: str, served: BatchCurve, trials: int, measure: str) -> Iterator[str]:
-    if served.knee is None:
-        yield f"{name}: no batch of diminishing returns, {served.ended}; {measure} looks for it"
-    if trials == 1 and served.source is CurveSource.SEARCH:
+    if len(at_once) < len(found):
         yield (
-            f"the rate of {name} is one trial of the search, the best of several and so partly "
-            f"luck; {measure} repeats it"
-        )
-
-
-def _spread_notes(spread: OfflineSpread, measure: str) -> Iterator[str]:
-    if spread.machines == ASSUMED_SPREAD:
-        yield (
-            f"that machines differ by {spread.basis} (--spread states it, {measure} measures how "
-            "trials differ)"
+            "a machine starts in the model's cold start as measured: a node, an image and the "
+            "server's own start come on top (--start-time)"
         )
 
 

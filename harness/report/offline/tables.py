@@ -28,36 +28,43 @@ from harness.words.numbers import (
 )
 
 RECOMMENDED = "recommended"
-_HOUR_S, _MINUTE_S = 3600.0, 60.0
+_HOUR_S, _MINUTE_S, _MILLION = 3600.0, 60.0, 1e6
 
 
-def needs_table(plan: OfflinePlan) -> Table:
-    """A row per variant and instance type: the teacher beside its students."""
+def needs_table(plan: OfflinePlan, *, brief: bool = False) -> Table:
+    """A row per variant and instance type: the teacher beside its students.
+
+    Args:
+        plan: the answer.
+        brief: without what a terminal has no room for.
+    """
     priced = any(need.usd_per_job for one in plan.variants for need in one.needs)
     rows = [(one, need) for one in plan.variants for need in one.needs]
+    full = not brief
     return Table(
         caption=f"Machines for {job_words(plan.terms)}",
         columns=(
             Column("Variant", numeric=False),
             *((Column("Instance type", numeric=False),) if priced else ()),
             Column("Quality", numeric=False),
-            Column("Documents", "per machine and hour"),
-            Column("Jobs", "per machine and hour"),
-            Column("Machines", "all equally fast"),
+            Column("Documents", "million per hour"),
+            Column("Jobs", "per hour"),
+            *((Column("Machines", "all equally fast"),) if full else ()),
             Column("Machines", "with stragglers"),
             Column("Machines", "one of them lost"),
             Column("Take", "machines"),
             Column("Done after", "one lost"),
-            *((Column("Cost of a job", "USD"), Column("Per month", "USD")) if priced else ()),
+            *((Column("Cost of a job", "USD"),) if priced else ()),
+            *((Column("Per month", "USD"),) if priced and full else ()),
         ),
-        rows=tuple(_row(plan, one, need, priced=priced) for one, need in rows),
+        rows=tuple(_row(plan, one, need, priced=priced, full=full) for one, need in rows),
         note=_note(plan),
         sortable=True,
     )
 
 
 def _row(
-    plan: OfflinePlan, one: OfflineVariant, need: MachineNeed, *, priced: bool
+    plan: OfflinePlan, one: OfflineVariant, need: MachineNeed, *, priced: bool, full: bool
 ) -> tuple[Cell, ...]:
     chosen = any(
         (choice.family, choice.variant, choice.instance) == (one.family, one.variant, need.instance)
@@ -65,23 +72,22 @@ def _row(
     )
     standing = f"\n{RECOMMENDED}" if chosen else ""
     link = f"#{trial_anchor(one.trial_ids[0])}" if one.trial_ids else ""
-    documents = _times(need.jobs_per_hour, plan.terms.documents)
+    after = need.finish_with_loss_s
     return (
         Cell(one.variant, detail=f"batch {count(one.batch_size)}{standing}", link=link),
         *([_instance(need)] if priced else []),
         decision_cell(one.quality),
-        _cell(documents),
+        _cell(_times(need.jobs_per_hour, plan.terms.documents / _MILLION)),
         _cell(need.jobs_per_hour),
-        _machines(need.even),
+        *([_machines(need.even)] if full else []),
         _machines(need.with_stragglers),
         _machines(need.with_loss),
         numeric(count(need.recommended), need.recommended),
         numeric(
-            duration(need.finish_with_loss_s.value),
-            need.finish_with_loss_s.value,
-            span(duration(need.finish_with_loss_s.low), duration(need.finish_with_loss_s.high)),
+            duration(after.value), after.value, span(duration(after.low), duration(after.high))
         ),
-        *([_cell(need.usd_per_job), _cell(need.usd_per_month)] if priced else []),
+        *([_cell(need.usd_per_job)] if priced else []),
+        *([_cell(need.usd_per_month)] if priced and full else []),
     )
 
 
@@ -107,7 +113,8 @@ def _machines(value: Interval) -> Cell:
 def _note(plan: OfflinePlan) -> str:
     return (
         "Small type: the interval; of machines, at the favourable and at the unfavourable bounds "
-        "of the rate and of how machines differ. With stragglers: the slowest is in time with "
+        "of the rate and of how machines differ. Documents and jobs per hour are those of one "
+        "machine. With stragglers: the slowest is in time with "
         f"{asked_percent(plan.terms.chance)} chance. One of them lost: just before it has "
         "finished, and the others do its work again. Take: as many as are sure to do that at the "
         "unfavourable bounds. A job costs each machine until its own share is done."
@@ -211,7 +218,7 @@ def beside_teacher(plan: OfflinePlan) -> tuple[str, ...]:
         if student is None or student.role is Role.TEACHER or not pairs:
             continue
         its = next(need for need in student.needs if need.instance == choice.instance)
-        teacher, theirs = min(pairs, key=lambda pair: pair[1].with_loss.value)
+        teacher, theirs = min(pairs, key=_least)
         words = f"{teacher.variant} needs {bounded(theirs.with_loss, whole)} machines"
         words += f" where {student.variant} needs {bounded(its.with_loss, whole)}"
         if theirs.usd_per_job and its.usd_per_job:
@@ -221,6 +228,11 @@ def beside_teacher(plan: OfflinePlan) -> tuple[str, ...]:
             )
         lines.append(words)
     return tuple(lines)
+
+
+def _least(pair: tuple[OfflineVariant, MachineNeed]) -> float:
+    """By the cost of a job, or the machines where none is priced."""
+    return (pair[1].usd_per_job or pair[1].with_loss).value
 
 
 def variant_words(one: OfflineVariant) -> str:

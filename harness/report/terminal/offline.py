@@ -14,7 +14,7 @@ from harness.types.offline import OfflinePlan
 
 def offline_table(plan: OfflinePlan) -> Table:
     """A row per variant and instance type."""
-    return rich_table(tables.needs_table(plan))
+    return rich_table(tables.needs_table(plan, brief=True))
 
 
 def curves_table(plan: OfflinePlan) -> Table:
