@@ -31,7 +31,7 @@ LARGEST_BATCH = 512
 
 
 @dataclass(frozen=True)
-class Walk:
+class WalkTerms:
     """How far and how carefully the doublings are walked up."""
 
     looks: tuple[int, ...] = (6, 12, 24)
@@ -40,7 +40,7 @@ class Walk:
     longest_call_s: float = LONGEST_CALL_S
 
 
-IN_PROCESS = Walk()
+IN_PROCESS = WalkTerms()
 
 Rates = Callable[[int, int], tuple[float, float]]
 """Samples a second of two batch sizes, measured one after the other."""
@@ -94,7 +94,7 @@ def find_knee(
     rates: Rates,
     least_growth: float,
     told: Callable[[int], None] = lambda _: None,
-    walk: Walk = IN_PROCESS,
+    walk: WalkTerms = IN_PROCESS,
 ) -> tuple[tuple[ScalingStep, ...], int | None, str]:
     """Walk up the doublings; what is measured is behind `rates`.
 

@@ -63,14 +63,24 @@ def read_document(folder: Path, name: str, kind: type[Document]) -> Document | N
         RunFolderError: it cannot be read as one of its kind.
     """
     known = documents_of(folder, name)
-    if not known:
-        return None
-    newest = known[max(known)]
+    return _read(known[max(known)], name, kind) if known else None
+
+
+def read_documents(folder: Path, name: str, kind: type[Document]) -> list[Document]:
+    """All documents of a name, the newest last.
+
+    Raises:
+        RunFolderError: one cannot be read as one of its kind.
+    """
+    return [_read(path, name, kind) for _, path in sorted(documents_of(folder, name).items())]
+
+
+def _read(path: Path, name: str, kind: type[Document]) -> Document:
     try:
-        return TypeAdapter(kind).validate_json(newest.read_bytes())
+        return TypeAdapter(kind).validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise RunFolderError(
-            f"{newest} is not a {name} that this version wrote: {error}",
+            f"{path} is not a {name} that this version wrote: {error}",
             next_step=f"make it again with harness {name}, or delete it",
         ) from error
 

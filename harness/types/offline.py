@@ -44,7 +44,7 @@ class CurveSource(StrEnum):
 
     SEARCH = "the run's trials"
     """Through the server, at the batch sizes that the search visited."""
-    LADDER = "trials at growing batch sizes"
+    WALK = "trials at growing batch sizes"
     """Through the server, each size beside its double."""
     CARD = "the report card"
     """In process, at the card's batch sizes."""

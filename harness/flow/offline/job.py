@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from harness.flow.offline.ladder import walk_up
 from harness.flow.offline.measuring import measure_batches
+from harness.flow.offline.walk import walk_up
 from harness.flow.options import RunSettings
 from harness.flow.plan import seed_of
+from harness.flow.run import write_results
 from harness.flow.served_pair import study_of
 from harness.flow.spaces import serving_configs, workloads
 from harness.planning.cost.catalogue import Catalogue
@@ -29,8 +30,7 @@ from harness.planning.offline.plan import (
     quality_of,
     variation_of_seconds,
 )
-from harness.report.build import build_report
-from harness.runs.documents import read_document, write_document
+from harness.runs.documents import read_documents, write_document
 from harness.runs.folder import StoredRun, read_run
 from harness.study import Study
 from harness.types import (
@@ -43,6 +43,7 @@ from harness.types import (
     TrialResult,
 )
 from harness.types.card import Runtime
+from harness.types.costs import MeasuredMachine
 from harness.types.estimates import Interval
 from harness.types.offline import BatchCurve, CurveSource, OfflinePlan, OfflineTerms
 
@@ -104,7 +105,7 @@ def plan_batch(
     curves = curves_of(run, earlier, question.terms.least_growth)
     plan = offline_plan(run, dataclasses.replace(asked, curves=curves))
     path = write_document(folder, BATCH, plan)
-    build_report(run, folder)
+    write_results(folder)
     return plan, path
 
 
@@ -114,7 +115,9 @@ def _asked(folder: Path, run: StoredRun, question: BatchQuestion) -> OfflineQues
     instances = tuple(question.catalogue.named(one) for one in question.instances)
     for one in instances:
         one.usd_per_hour(spot=question.spot)
-    machine = measured_machine(run.manifest, question.catalogue, question.measured_on)
+    machine = MeasuredMachine("", 0, "", 0)
+    if instances or question.measured_on or "server" not in run.manifest:
+        machine = measured_machine(run.manifest, question.catalogue, question.measured_on)
     if not instances and machine.instance:
         instances = (question.catalogue.named(machine.instance),)
     return OfflineQuestion(
@@ -135,11 +138,11 @@ Known = dict[tuple[str, str], BatchCurve]
 
 
 def _earlier_in_process(folder: Path) -> Known:
-    """What an earlier answer of this folder measured in process."""
-    found = read_document(folder, BATCH, OfflinePlan)
+    """What earlier answers of this folder measured in process, the newest of each artefact."""
     return {
         (one.variant, one.sha256): one.in_process
-        for one in (found.variants if found else ())
+        for found in read_documents(folder, BATCH, OfflinePlan)
+        for one in found.variants
         if one.in_process is not None and one.in_process.source is CurveSource.PROCESS
     }
 
@@ -151,7 +154,10 @@ def _worth(run: StoredRun, variant: ModelVariant, question: BatchQuestion) -> bo
 
 
 def _base(run: StoredRun, study: Study, variant: ModelVariant) -> Trial:
-    """The configuration that a variant gave most in; of one that was never loaded the first."""
+    """What a walk begins from: one that was begun, else the load that gave most, else the first."""
+    begun = next((one for one in run.batches if _is_of(one, variant)), None)
+    if begun is not None:
+        return begun.trial
     best = best_loads(one for one in run.trials if one.trial.variant == variant.name)
     if best:
         _, results, _ = max(best.values(), key=lambda one: one[2].value)
@@ -174,28 +180,29 @@ def curves_of(run: StoredRun, in_process: Known, least_growth: float) -> dict[st
     """
     found = {}
     for one in judged_candidates(run.variants):
-        ladder = _stored_walk(run, one, least_growth)
+        walked = _stored_walk(run, one, least_growth)
         process = in_process.get((one.name, one.sha256)) or _of_card(run, one, least_growth)
-        trials = run.batches if ladder else run.trials
+        trials = run.batches if walked else run.trials
         best = best_loads(result for result in trials if result.trial.variant == one.name)
         results: Sequence[TrialResult] = ()
         if best:
             _, results, _ = max(best.values(), key=lambda load: load[2].value)
-        found[one.name] = VariantCurves(ladder, process, _seconds(run, results))
+        found[one.name] = VariantCurves(walked, process, _seconds(run, results))
     return found
+
+
+def _is_of(result: TrialResult, variant: ModelVariant) -> bool:
+    """Whether a trial was of this very artefact."""
+    return (result.trial.variant, result.sha256) == (variant.name, variant.sha256)
 
 
 def _stored_walk(run: StoredRun, variant: ModelVariant, least_growth: float) -> BatchCurve | None:
     """The walk through the server again, from the journal alone."""
-    stored = {
-        one.trial.trial_id: one
-        for one in run.batches
-        if one.trial.variant == variant.name and one.sha256 == variant.sha256
-    }
+    stored = {one.trial.trial_id: one for one in run.batches if _is_of(one, variant)}
     first = next(iter(stored.values()), None)
     if first is None:
         return None
-    return walk_up(first.trial, _stored(stored), least_growth)
+    return walk_up(first.trial, _stored(stored), least_growth, known=set(stored))
 
 
 def _stored(known: Mapping[str, TrialResult]) -> Callable[[Trial], TrialResult | None]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.errors import RunFolderError
 from harness.flow.card import card_serving, family_subjects, preload_for
-from harness.flow.offline.ladder import SERVED, growths_of, walk_up
+from harness.flow.offline.walk import SERVED, growths_of, walk_up
 from harness.flow.options import RunSettings
 from harness.flow.preparation import PreparedFamily, prepare
 from harness.flow.served_pair import study_of
@@ -84,6 +84,7 @@ def measure_batches(
                     lambda trial, slo=slo: runner.settle(trial, slo),  # type: ignore[misc]  # bound by default
                     least_growth,
                     lambda batch, name=one.name: _tell(settings, name, batch),  # type: ignore[misc]
+                    {result.trial.trial_id for result in run.batches},
                 )
     return in_process
 

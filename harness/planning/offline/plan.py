@@ -71,7 +71,7 @@ class OfflineRun(MeasuredRun, Protocol):
 class VariantCurves:
     """What was measured of a variant beyond the search's trials."""
 
-    ladder: BatchCurve | None = None
+    walked: BatchCurve | None = None
     """Through the server, each batch size beside its double; None where that was not measured."""
     in_process: BatchCurve | None = None
     seconds: float = 0.0
@@ -176,7 +176,7 @@ def _measured(
     run: OfflineRun, variant: ModelVariant, question: OfflineQuestion
 ) -> _Measured | OfflineLeftOut:
     curves = question.curves.get(variant.name, VariantCurves())
-    trials = run.batches if curves.ladder else run.trials
+    trials = run.batches if curves.walked else run.trials
     scatter = scatter_of((*run.trials, *run.batches))
     best = best_loads((one for one in trials if one.trial.variant == variant.name), scatter)
     if not best:
@@ -184,7 +184,7 @@ def _measured(
     rates = {size: rate for size, (_, _, rate) in best.items()}
     least = question.terms.least_growth
     repeats = {size: len(results) for size, (_, results, _) in best.items()}
-    served = curves.ladder or curve_of(CurveSource.SEARCH, rates, least, repeats)
+    served = curves.walked or curve_of(CurveSource.SEARCH, rates, least, repeats)
     size = served.knee if served.knee in best else max(rates, key=lambda one: rates[one].value)
     load, results, rate = best[size]
     start_s = _start_seconds(run, variant, question)

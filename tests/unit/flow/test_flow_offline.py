@@ -7,8 +7,8 @@ import pytest
 from offline_samples import base_trial, made_up_result
 
 from harness.flow.offline.job import curves_of
-from harness.flow.offline.ladder import Ladder, NotMeasuredError, walk_up
 from harness.flow.offline.measuring import curve_in_process
+from harness.flow.offline.walk import BatchWalk, NotMeasuredError, walk_up
 from harness.profiling.scaling import growth_of
 from harness.runs.folder import RunFolder, read_run
 from harness.types import BATCHES, Role
@@ -39,7 +39,7 @@ class MadeUpServer:
 def test_the_knee_is_found_and_each_batch_has_its_rate():
     server = MadeUpServer()
     curve = walk_up(base_trial(), server.take, 0.1)
-    assert (curve.source, curve.knee) == (CurveSource.LADDER, 8)
+    assert (curve.source, curve.knee) == (CurveSource.WALK, 8)
     assert curve.ended == "doubling brings less than 10%, with confidence"
     assert [one.batch_size for one in curve.points] == [1, 2, 4, 8, 16]
     assert curve.at(8).inferences_per_s.value == pytest.approx(800.0, rel=0.02)
@@ -63,11 +63,11 @@ def test_trials_have_a_stage_and_names_of_their_own():
 
 def test_windows_hold_enough_requests():
     """Of batch 64 at 100 inferences/s one request takes 0.64 s: 20 of its double are 25.6 s."""
-    ladder = Ladder(base_trial(), lambda trial: made_up_result(trial, 100.0))
-    ladder.rates(1, 2)
-    ladder.found[64] = ladder.found[1]
-    assert ladder.trial(64, 128, 0).workload.duration_s == pytest.approx(25.6)
-    assert ladder.trial(1, 2, 0).workload.duration_s == 2.0
+    walked = BatchWalk(base_trial(), lambda trial: made_up_result(trial, 100.0))
+    walked.rates(1, 2)
+    walked.found[64] = walked.found[1]
+    assert walked.trial(64, 128, 0).workload.duration_s == pytest.approx(25.6)
+    assert walked.trial(1, 2, 0).workload.duration_s == 2.0
 
 
 def test_a_pair_with_an_invalid_trial_is_taken_again_and_three_end_the_walk():
@@ -81,8 +81,25 @@ def test_a_pair_with_an_invalid_trial_is_taken_again_and_three_end_the_walk():
     def take(trial):
         return made_up_result(trial, 100.0, invalid=next(tries))
 
-    assert Ladder(base_trial(), take).rates(1, 2) == (100.0, 100.0)
+    assert BatchWalk(base_trial(), take).rates(1, 2) == (100.0, 100.0)
     assert next(tries, None) is None
+
+
+def test_pairs_that_were_spoiled_before_do_not_end_a_later_walk():
+    server = MadeUpServer(spoiled=[1])
+    stored = {}
+
+    def measured(trial):
+        found = stored.get(trial.trial_id) or server.take(trial)
+        stored[trial.trial_id] = found
+        return found
+
+    assert walk_up(base_trial(), measured, 0.1).ended == "trials at batch 1 are invalid: no CPU"
+    server = MadeUpServer()
+    assert walk_up(base_trial(), measured, 0.1, known=set(stored)).knee == 8
+    # Read again, the spoiled pairs are passed over.
+    again = walk_up(base_trial(), lambda one: stored.get(one.trial_id), 0.1, known=set(stored))
+    assert again.knee == 8
 
 
 def test_what_was_measured_is_read_again_without_a_server():
@@ -107,7 +124,7 @@ def test_what_was_measured_is_read_again_without_a_server():
 
 def test_nothing_stored_is_told():
     with pytest.raises(NotMeasuredError):
-        Ladder(base_trial(), lambda _: None).rates(1, 2)
+        BatchWalk(base_trial(), lambda _: None).rates(1, 2)
 
 
 def test_a_run_folder_keeps_the_walk_apart_from_the_search(tmp_path):
@@ -129,7 +146,7 @@ def test_a_run_folder_keeps_the_walk_apart_from_the_search(tmp_path):
     assert [one.trial.trial_id for one in run.trials] == [searched.trial.trial_id]
     assert len(run.batches) == len(server.asked)
     assert len(run.every_trial) == len(run.batches) + 1
-    assert curves_of(run, {}, 0.1)["student"].ladder == expected
+    assert curves_of(run, {}, 0.1)["student"].walked == expected
 
 
 def test_a_walk_in_process_is_a_curve():
