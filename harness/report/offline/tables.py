@@ -54,7 +54,7 @@ def needs_table(plan: OfflinePlan, *, brief: bool = False) -> Table:
             Column("Jobs", "per hour"),
             *((Column("Machines", "all equally fast"),) if full else ()),
             Column("Machines", "with stragglers"),
-            Column("Machines", "one of them lost"),
+            *((Column("Machines", "one of them lost"),) if full else ()),
             *((Column("Per month", "USD"),) if priced and full else ()),
         ),
         rows=tuple(_row(plan, one, need, priced=priced, full=full) for one, need in rows),
@@ -86,7 +86,7 @@ def _row(
         _cell(need.jobs_per_hour),
         *([_machines(need.even)] if full else []),
         _machines(need.with_stragglers),
-        _machines(need.with_loss),
+        *([_machines(need.with_loss)] if full else []),
         *([_cell(need.usd_per_month)] if priced and full else []),
     )
 
