@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import RunFolderError
 from harness.flow.card import card_serving, family_subjects, preload_for
 from harness.flow.offline.walk import SERVED, growths_of, walk_up
-from harness.flow.options import RunSettings
+from harness.flow.options import ProgressSink, RunSettings
 from harness.flow.preparation import PreparedFamily, prepare
 from harness.flow.served_pair import study_of
 from harness.flow.serving import serve
@@ -134,10 +135,15 @@ def _in_process(
                     lengths_of(one.dataset)[-1],
                     least_growth=least_growth,
                     seed=study.seed,
-                    progress=settings.progress,
+                    progress=_named(settings, one.subject.name),
                 )
             found[one.subject.name] = curve_in_process(scaling)
     return found
+
+
+def _named(settings: RunSettings, name: str) -> ProgressSink:
+    """The walk's progress under the variant's name: there is a walk for each."""
+    return lambda told: settings.progress(replace(told, stage=f"batch sizes of {name} in process"))
 
 
 def curve_in_process(scaling: Scaling) -> BatchCurve:
