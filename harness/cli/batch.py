@@ -12,7 +12,7 @@ import typer
 
 from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line, warn
 from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Repository, with_option_groups
-from harness.errors import EXIT_OK
+from harness.errors import EXIT_OK, UsageError
 from harness.flow.offline.job import BatchQuestion, plan_batch
 from harness.flow.options import RunSettings
 from harness.planning.capacity.demand import parse_seconds
@@ -118,8 +118,22 @@ class BatchMeasuring:
         ),
     ] = False
     variant: Annotated[
-        list[str], typer.Option(help="Only this variant; may be repeated.", show_default=False)
+        list[str],
+        typer.Option(help="Measure only this variant; may be repeated.", show_default=False),
     ] = field(default_factory=list)
+
+    def only(self) -> tuple[str, ...]:
+        """The variants that are measured; none: all.
+
+        Raises:
+            UsageError: some are named, and nothing is measured.
+        """
+        if self.variant and not self.measure:
+            raise UsageError(
+                "--variant says what --measure measures",
+                next_step="add --measure, or leave --variant out: every variant is shown",
+            )
+        return tuple(self.variant)
 
 
 @with_option_groups
@@ -153,7 +167,7 @@ def batch(
         measured_on=machines.measured_on,
         spot=machines.spot,
         slo=None if slo is None else parse_objective(slo),
-        variants=tuple(measuring.variant),
+        measured=measuring.only(),
         asked_again=shlex.join(again),
     )
     with ProgressDisplay() as progress:

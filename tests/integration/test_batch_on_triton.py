@@ -34,10 +34,11 @@ def test_a_scored_run_is_measured_and_counted_with(
     """Few and small rounds: how fast it is does not matter here."""
     monkeypatch.setattr(walk, "SERVED", WalkTerms(looks=(3,), largest_batch=2))
     monkeypatch.setattr(walk, "WINDOW_S", 0.6)
-    named = ["--variant", "fair-fp32", "--repository", str(routed / "repository")]
+    named = ["--measure", "--variant", "fair-fp32"]
+    named += ["--repository", str(routed / "repository")]
     assert run_command(["batch", str(run), *JOB, *SLO]) == 2
     assert "--measure --variant" in " ".join(capsys.readouterr().err.split())
-    assert run_command(["batch", str(run), *JOB, *SLO, *named, "--measure"]) == 0
+    assert run_command(["batch", str(run), *JOB, *SLO, *named]) == 0
     stored = read_run(run)
     assert stored.batches
     assert not stored.trials
@@ -54,5 +55,5 @@ def test_a_scored_run_is_measured_and_counted_with(
     assert found.in_process.at(1) is not None
     assert plan.choices[0].variant == "fair-fp32"
     capsys.readouterr()
-    assert run_command(["batch", str(run), *JOB, *SLO, *named]) == 0
+    assert run_command(["batch", str(run), *JOB, *SLO]) == 0
     assert len(read_run(run).batches) == len(stored.batches)

@@ -20,7 +20,7 @@ from harness.planning.cost.catalogue import Catalogue
 from harness.planning.cost.costs import judged_candidates, measured_machine
 from harness.planning.dialogue import after_longer_warm_up
 from harness.planning.offline.asked import check_terms
-from harness.planning.offline.curve import curve_of
+from harness.planning.offline.curve import curve_of, judged
 from harness.planning.offline.plan import (
     OfflineQuestion,
     VariantCurves,
@@ -29,6 +29,7 @@ from harness.planning.offline.plan import (
     offline_plan,
     quality_of,
     variation_of_seconds,
+    walked_trials,
 )
 from harness.runs.documents import read_documents, write_document
 from harness.runs.folder import StoredRun, read_run
@@ -63,7 +64,8 @@ class BatchQuestion:
     measured_on: str = ""
     spot: bool = False
     slo: ServiceLevelObjective | None = None
-    variants: tuple[str, ...] = ()
+    measured: tuple[str, ...] = ()
+    """What is measured, where anything is; empty: all whose quality may pass."""
     asked_again: str = ""
     """Options of the same question, for what to run next."""
 
@@ -93,7 +95,7 @@ def plan_batch(
     asked = _asked(folder, run, question)
     earlier = _earlier_in_process(folder)
     if measure:
-        variants = [one for one in asked_for(run, question.variants) if _worth(run, one, question)]
+        variants = [one for one in asked_for(run, question.measured) if _worth(run, one, question)]
         study = study_of(run, folder)
         bases = {one.name: _base(run, study, one) for one in variants}
         least = question.terms.least_growth
@@ -111,7 +113,7 @@ def plan_batch(
 
 def _asked(folder: Path, run: StoredRun, question: BatchQuestion) -> OfflineQuestion:
     """The question with its instance types looked up; its curves are filled in later."""
-    asked_for(run, question.variants)
+    asked_for(run, question.measured)
     instances = tuple(question.catalogue.named(one) for one in question.instances)
     for one in instances:
         one.usd_per_hour(spot=question.spot)
@@ -127,7 +129,6 @@ def _asked(folder: Path, run: StoredRun, question: BatchQuestion) -> OfflineQues
         instances=instances,
         spot=question.spot,
         slo=question.slo,
-        variants=question.variants,
         measure=f"harness batch {shlex.quote(str(folder))} {question.asked_again} --measure",
         seed=seed_of(run),
     )
@@ -150,14 +151,13 @@ def _earlier_in_process(folder: Path) -> Known:
 def _worth(run: StoredRun, variant: ModelVariant, question: BatchQuestion) -> bool:
     """Whether a variant is measured: all that were named, else those whose quality may pass."""
     decision, _ = quality_of(run, variant, question.slo)
-    return bool(question.variants) or decision is not Decision.FAIL
+    return bool(question.measured) or decision is not Decision.FAIL
 
 
 def _base(run: StoredRun, study: Study, variant: ModelVariant) -> Trial:
     """What a walk begins from: one that was begun, else the load that gave most, else the first."""
-    begun = next((one for one in run.batches if _is_of(one, variant)), None)
-    if begun is not None:
-        return begun.trial
+    if begun := walked_trials(run, variant):
+        return begun[0].trial
     best = best_loads(one for one in run.trials if one.trial.variant == variant.name)
     if best:
         _, results, _ = max(best.values(), key=lambda one: one[2].value)
@@ -182,7 +182,9 @@ def curves_of(run: StoredRun, in_process: Known, least_growth: float) -> dict[st
     for one in judged_candidates(run.variants):
         walked = _stored_walk(run, one, least_growth)
         process = in_process.get((one.name, one.sha256)) or _of_card(run, one, least_growth)
-        trials = run.batches if walked else run.trials
+        if process is not None and process.least != least_growth:
+            process = judged(process.source, process.points, least_growth)
+        trials = walked_trials(run, one) if walked else run.trials
         best = best_loads(result for result in trials if result.trial.variant == one.name)
         results: Sequence[TrialResult] = ()
         if best:
@@ -191,14 +193,9 @@ def curves_of(run: StoredRun, in_process: Known, least_growth: float) -> dict[st
     return found
 
 
-def _is_of(result: TrialResult, variant: ModelVariant) -> bool:
-    """Whether a trial was of this very artefact."""
-    return (result.trial.variant, result.sha256) == (variant.name, variant.sha256)
-
-
 def _stored_walk(run: StoredRun, variant: ModelVariant, least_growth: float) -> BatchCurve | None:
     """The walk through the server again, from the journal alone."""
-    stored = {one.trial.trial_id: one for one in run.batches if _is_of(one, variant)}
+    stored = {one.trial.trial_id: one for one in walked_trials(run, variant)}
     first = next(iter(stored.values()), None)
     if first is None:
         return None

@@ -93,6 +93,7 @@ class BatchWalk:
             base.workload,
             client_batch_size=batch,
             batch_mix=(),
+            cached_answers=False,
             concurrency=2 * max(1, serving.instance_count),
             duration_s=max(WINDOW_S, LEAST_REQUESTS * larger / self._known_per_s(batch, larger)),
             min_duration_s=None,

@@ -34,13 +34,18 @@ class ClosedLoad:
 
 
 def by_load(trials: Iterable[TrialResult]) -> dict[ClosedLoad, list[TrialResult]]:
-    """The valid closed loops of one batch size, by what they were asked to do."""
+    """The valid closed loops of one batch size that the model answered, by what they asked for.
+
+    Where a response cache may answer, the rate is not the model's.
+    """
     found: dict[ClosedLoad, list[TrialResult]] = {}
     for one in trials:
         trial, workload = one.trial, one.trial.workload
         if not one.valid or one.throughput_inferences_per_s <= 0:
             continue
         if workload.load_mode is not LoadMode.CLOSED or workload.batch_mix:
+            continue
+        if workload.cached_answers or trial.serving.response_cache:
             continue
         load = ClosedLoad(
             trial.variant,
@@ -138,6 +143,11 @@ def curve_of(
         point = BatchPoint(size, rates[size], None, (trials or {}).get(size, 0))
         growth = growth_between(points[-1], point) if points else None
         points.append(BatchPoint(size, point.inferences_per_s, growth, point.trials))
+    return judged(source, points, least_growth)
+
+
+def judged(source: CurveSource, points: Sequence[BatchPoint], least_growth: float) -> BatchCurve:
+    """A curve with the batch from which a doubling brings too little, by its points' growths."""
     wanted = asked_percent(least_growth)
     for before, after in pairwise(points):
         growth = after.growth

@@ -90,8 +90,6 @@ class OfflineQuestion:
     spot: bool = False
     slo: ServiceLevelObjective | None = None
     """In place of the objective of every family."""
-    variants: tuple[str, ...] = ()
-    """Only these; empty: all."""
     curves: Mapping[str, VariantCurves] = field(default_factory=dict)
     measure: str = ""
     """The command that would measure what is missing."""
@@ -102,11 +100,11 @@ def offline_plan(run: OfflineRun, question: OfflineQuestion) -> OfflinePlan:
     """Machines and cost of the job for every variant of a run.
 
     Raises:
-        UsageError: a variant that the run does not have, or nothing that could be counted with.
+        UsageError: nothing that could be counted with.
     """
     found: list[OfflineVariant] = []
     left_out: list[OfflineLeftOut] = []
-    for variant in asked_for(run, question.variants):
+    for variant in judged_candidates(run.variants):
         measured = _measured(run, variant, question)
         if isinstance(measured, OfflineLeftOut):
             left_out.append(measured)
@@ -176,7 +174,7 @@ def _measured(
     run: OfflineRun, variant: ModelVariant, question: OfflineQuestion
 ) -> _Measured | OfflineLeftOut:
     curves = question.curves.get(variant.name, VariantCurves())
-    trials = run.batches if curves.walked else run.trials
+    trials = walked_trials(run, variant) if curves.walked else run.trials
     scatter = scatter_of((*run.trials, *run.batches))
     best = best_loads((one for one in trials if one.trial.variant == variant.name), scatter)
     if not best:
@@ -190,6 +188,15 @@ def _measured(
     start_s = _start_seconds(run, variant, question)
     spread = spread_of((*run.trials, *run.batches), question.terms.spread, curves.seconds)
     return _Measured(load, tuple(results), rate, served, start_s, spread)
+
+
+def walked_trials(run: OfflineRun, variant: ModelVariant) -> list[TrialResult]:
+    """The closed loops at growing batch sizes of this very artefact."""
+    return [
+        one
+        for one in run.batches
+        if (one.trial.variant, one.sha256) == (variant.name, variant.sha256)
+    ]
 
 
 def best_loads(

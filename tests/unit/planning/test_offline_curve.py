@@ -12,6 +12,7 @@ from harness.planning.offline.curve import (
     by_load,
     curve_of,
     growth_between,
+    judged,
     rate_of,
     repeated,
     scatter_of,
@@ -61,6 +62,13 @@ def test_the_knee_is_the_batch_from_which_doubling_brings_too_little():
     assert unsure.ended == "doubling brings less than 10%, by the mean alone"
 
 
+def test_a_curve_is_judged_again_by_another_growth():
+    found = curve(b1=100.0, b4=196.0, b8=210.0, b16=213.0)
+    assert judged(found.source, found.points, 0.05).knee == 8
+    assert judged(found.source, found.points, 0.5).knee == 1
+    assert judged(found.source, found.points, 0.1) == found
+
+
 def test_the_mean_of_repeated_trials_has_students_interval():
     rates = [90.0, 100.0, 110.0]
     logs = np.log(rates)
@@ -108,7 +116,7 @@ def test_too_few_repetitions_tell_nothing_and_what_is_given_counts():
     assert spread_of(few, 0.07).machines == exactly(0.07)
 
 
-def test_invalid_trials_open_loops_and_mixes_count_for_nothing():
+def test_invalid_trials_open_loops_mixes_and_caches_count_for_nothing():
     one = result(STUDENT, 1000.0)
     assert len(by_load([one])) == 1
     mixed = dataclasses.replace(
@@ -117,8 +125,11 @@ def test_invalid_trials_open_loops_and_mixes_count_for_nothing():
     opened = dataclasses.replace(
         one.trial, workload=dataclasses.replace(one.trial.workload, load_mode="open")
     )
+    cached = dataclasses.replace(
+        one.trial, serving=dataclasses.replace(one.trial.serving, response_cache=True)
+    )
     refused = [result(STUDENT, 1000.0, invalid="why")]
-    refused += [dataclasses.replace(one, trial=trial) for trial in (mixed, opened)]
+    refused += [dataclasses.replace(one, trial=trial) for trial in (mixed, opened, cached)]
     assert not by_load(refused)
 
 

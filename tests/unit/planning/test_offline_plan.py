@@ -10,7 +10,7 @@ from planning_samples import make_score
 from harness.errors import UsageError
 from harness.planning.cost.catalogue import InstanceType
 from harness.planning.offline.asked import check_terms, parse_deadline, parse_documents, parse_part
-from harness.planning.offline.plan import OfflineQuestion, offline_plan
+from harness.planning.offline.plan import OfflineQuestion, asked_for, offline_plan
 from harness.types import ColdStart, Decision, Rejection, Role, ServingConfig, Verdict
 from harness.types.costs import MeasuredMachine
 from harness.types.offline import OfflinePlan, OfflineTerms
@@ -197,7 +197,7 @@ def test_nothing_at_all_is_refused_with_a_command():
         ask(run(result(STUDENT, 1000.0, invalid="no CPU")))
     assert told.value.next_step == "harness batch RUN --measure --variant teacher"
     with pytest.raises(UsageError, match="no teacher or student studnet") as told:
-        ask(variants=("studnet",))
+        asked_for(run(), ("studnet",))
     assert told.value.next_step == "name one of: teacher, student"
 
 
