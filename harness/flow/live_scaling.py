@@ -8,30 +8,26 @@ with this process, however it ends.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
-from harness.errors import GeneratorError, RunFolderError
+from harness.errors import RunFolderError
 from harness.export.convert import artefact_files
 from harness.export.folders import digest_files
 from harness.export.variants import FILES
 from harness.flow.autoscaling import AUTOSCALE, AutoscaleQuestion, autoscale_run, checked
-from harness.hdr import highest_value_us, integers, total
+from harness.flow.live_session import LiveSession
 from harness.load.generators.driver import SLICE_S
 from harness.load.generators.pool import LoadGenerators, LoadJob
 from harness.load.requests.payloads import REPOSITORY_FILE
 from harness.load.transports.address import parse_target
 from harness.planning.autoscaling.candidates import UTILIZATIONS
-from harness.planning.autoscaling.rules import FleetReading
-from harness.planning.autoscaling.scaler import HorizontalScaler
+from harness.planning.autoscaling.outcome import outcome_of
 from harness.report.build import build_report
 from harness.runs.documents import documents_of, read_document, rewrite_document, write_document
 from harness.runs.folder import StoredRun, read_run
@@ -42,14 +38,11 @@ from harness.serving.replicas.balancer import Balancer
 from harness.serving.replicas.replica_set import ReplicaSet, RunningReplica
 from harness.serving.repository import config_override
 from harness.system.storage import replace_text
-from harness.telemetry.fleet import FleetHistory, ReplicaCounters
-from harness.telemetry.triton import scrape
 from harness.types import (
     LoadMode,
     ModelVariant,
     Progress,
     ServingConfig,
-    TimeSlice,
     TraceUnit,
     WireProtocol,
     Workload,
@@ -57,14 +50,10 @@ from harness.types import (
 from harness.types.autoscaling import (
     AutoscalePlan,
     FixedRule,
-    LiveOutcome,
     LiveState,
-    LiveStep,
     Policy,
     RateTrace,
-    ScalingCourse,
 )
-from harness.types.estimates import Interval
 from harness.types.workloads import ArrivalKind, ArrivalProcess
 from harness.words.numbers import asked_percent, whole
 
@@ -233,7 +222,7 @@ def _go_on(
     with Balancer() as balancer, ReplicaSet(launch, balancer) as replicas:
         replicas.resize(begins)
         replicas.wait_for(begins)
-        session = _Session(state, path, replicas, begins_s, progress)
+        session = LiveSession(state, path, replicas, begins_s, progress)
         if len(left_s) > 1 and left_s[-1] - left_s[0] > _SHORTEST_S:
             _drive(folder, launch.variant, left_s, balancer.address, session)
         state = session.finished()
@@ -258,7 +247,7 @@ def _drive(
     variant: ModelVariant,
     times_s: np.ndarray[tuple[int], np.dtype[np.float64]],
     address: str,
-    session: _Session,
+    session: LiveSession,
 ) -> None:
     """Send the arrivals to the balancer while the session scales."""
     file = folder / "logs" / "live-arrivals.csv"
@@ -283,198 +272,3 @@ def _drive(
         finally:
             session.stop()
     session.count_rest(result.slices)
-
-
-@dataclass
-class _Session:
-    """A load that is watched, and the replicas that are scaled under it."""
-
-    state: LiveState
-    path: Path
-    replicas: ReplicaSet
-    offset_s: float
-    """When, in the trace, this session's first request falls due: its load's slice 0 begins."""
-    progress: Callable[[Progress], None]
-    _ended: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
-    _error: BaseException | None = None
-    _began_s: float = 0.0
-    _seen: int = 0
-    """Slices of the window that are counted."""
-
-    def __post_init__(self) -> None:
-        last = self.state.steps[-1] if self.state.steps else LiveStep(0.0, 0, 0, 0, 0, 0)
-        self._requests, self._in_time, self._failed = last.requests, last.in_time, last.failed
-        self._before = self._requests, self._in_time, self._failed
-        self._known_starts = self.state.start_times_s
-
-    def steady(self, _slices: Sequence[TimeSlice]) -> bool:
-        """Never asked: without a warm-up the window opens with the load, and everything counts."""
-        return True
-
-    def decided(self, window: Sequence[TimeSlice]) -> bool:
-        """Count what is new; the load ends with the trace alone."""
-        for one in window[self._seen :]:
-            self._count(one)
-        self._seen = len(window)
-        return False
-
-    def on_window_start(self) -> None:
-        """Begin to scale."""
-        self._began_s = time.monotonic()
-        self._thread = threading.Thread(target=self._scale, name="scaler", daemon=True)
-        self._thread.start()
-
-    def on_window_end(self) -> None:
-        """The trace is over."""
-
-    def check(self) -> None:
-        """Raise what a replica or the scaler ended with."""
-        self.replicas.check()
-        if self._error is not None:
-            raise self._error
-
-    def stop(self) -> None:
-        """End scaling, and wait until it has."""
-        self._ended.set()
-        if self._thread is not None:
-            self._thread.join()
-
-    def count_rest(self, slices: Sequence[TimeSlice]) -> None:
-        """Count the whole load anew, now that every request has ended."""
-        self._requests, self._in_time, self._failed = self._before
-        self._seen = len(slices)
-        for one in slices:
-            self._count(one)
-        self._record(self.offset_s + time.monotonic() - self._began_s)
-
-    def finished(self) -> LiveState:
-        """The state, written as one that is not gone on with."""
-        self.state = replace(self.state, finished=True)
-        rewrite_document(self.path, self.state)
-        return self.state
-
-    def _count(self, one: TimeSlice) -> None:
-        answered, failed = total(one.ok.response), sum(one.failures.values()) + one.dropped
-        buckets = integers(one.ok.response.buckets)
-        within = highest_value_us(buckets) <= 1e3 * self.state.plan.bound_ms
-        self._in_time += int(integers(one.ok.response.counts)[within].sum())
-        self._requests += answered + failed
-        self._failed += failed
-
-    def _scale(self) -> None:
-        plan = self.state.plan
-        terms, model = plan.terms, plan.variant
-        scaler = HorizontalScaler(self.state.policy, terms.limits)
-        history = FleetHistory(terms.window_s)
-        next_decision_s = terms.sync_s
-        try:
-            while not self._ended.wait(terms.scrape_s):
-                now_s = time.monotonic() - self._began_s
-                history.add(now_s, self._scraped(model))
-                if now_s >= next_decision_s:
-                    next_decision_s += terms.sync_s
-                    self._decide(scaler, history, now_s)
-        except BaseException as error:  # noqa: BLE001  (raised by `check`, in the caller's thread)
-            self._error = error
-
-    def _scraped(self, model: str) -> dict[str, ReplicaCounters]:
-        pages = {one.address: scrape(one.metrics) for one in self.replicas.running}
-        return {name: ReplicaCounters.of_page(page, model) for name, page in pages.items() if page}
-
-    def _decide(self, scaler: HorizontalScaler, history: FleetHistory, now_s: float) -> None:
-        seen = history.rates()
-        at_s = self.offset_s + now_s
-        reading = FleetReading(
-            time_s=at_s,
-            replicas=self.replicas.ordered,
-            ready=len(self.replicas.running),
-            completed_per_s=seen.completed_per_s,
-            waiting=seen.waiting,
-            executing=seen.executing,
-            queue_ms=seen.queue_ms,
-        )
-        self.replicas.resize(scaler.decide(reading))
-        self._record(at_s)
-        length = self.state.length_s
-        self.progress(
-            Progress("scaling", min(round(at_s), round(length)), round(length),
-                     f"{len(self.replicas.running)} of {self.replicas.ordered} replicas")
-        )  # fmt: skip
-
-    def _record(self, at_s: float) -> None:
-        step = LiveStep(
-            at_s,
-            self.replicas.ordered,
-            len(self.replicas.running),
-            self._requests,
-            self._in_time,
-            self._failed,
-            self.offset_s + self._seen * SLICE_S,
-        )
-        self.state = replace(
-            self.state,
-            steps=(*self.state.steps, step),
-            start_times_s=(*self._known_starts, *self.replicas.start_times_s),
-        )
-        rewrite_document(self.path, self.state)
-
-
-def outcome_of(state: LiveState) -> LiveOutcome:
-    """What was measured, beside what was simulated of the same policy.
-
-    Raises:
-        GeneratorError: nothing was sent.
-    """
-    plan, steps = state.plan, state.steps
-    if not steps or not steps[-1].requests:
-        raise GeneratorError("the live run sent nothing", next_step="make it longer: --live 3min")
-    last = steps[-1]
-    predicted = next(one for one in plan.outcomes if one.policy.name == state.policy.name)
-    share = stats.binomtest(last.in_time, last.requests).proportion_ci(plan.confidence)
-    starts = state.start_times_s or (0.0,)
-    ordered = [one.ordered for one in steps]
-    return LiveOutcome(
-        policy=state.policy.name,
-        length_s=state.length_s,
-        requests=last.requests,
-        failed=last.failed,
-        attained=Interval(last.in_time / last.requests, float(share.low), float(share.high)),
-        predicted=predicted.attained,
-        replica_hours=_replica_hours(steps),
-        predicted_replica_hours=predicted.replica_hours,
-        scalings=sum(one != other for one, other in pairwise(ordered)),
-        predicted_scalings=predicted.scalings,
-        most_replicas=max(ordered),
-        predicted_most=predicted.most_replicas,
-        start_s=Interval(sum(starts) / len(starts), min(starts), max(starts)),
-        course=_course(state),
-        resumed=state.resumed,
-    )
-
-
-def _replica_hours(steps: Sequence[LiveStep]) -> float:
-    """Of all that were ordered; each number holds from its decision to the next."""
-    held = [steps[0].ordered * steps[0].at_s]
-    # A resumed run begins where requests were counted up to, a little before its last decision.
-    held += [
-        sooner.ordered * max(0.0, later.at_s - sooner.at_s) for sooner, later in pairwise(steps)
-    ]
-    return sum(held) / 3600
-
-
-def _course(state: LiveState) -> ScalingCourse:
-    """From decision to decision; requests count where their outcome became known."""
-    steps, stretch_s = state.steps, state.plan.terms.sync_s
-    starts = (LiveStep(0.0, steps[0].ordered, steps[0].ready, 0, 0, 0), *steps)
-    came = [later.requests - sooner.requests for sooner, later in pairwise(starts)]
-    inside = [later.in_time - sooner.in_time for sooner, later in pairwise(starts)]
-    return ScalingCourse(
-        stretch_s=stretch_s,
-        demand_per_s=tuple(one / stretch_s for one in came),
-        ordered=tuple(float(one.ordered) for one in starts[:-1]),
-        ready=tuple(float(one.ready) for one in starts[:-1]),
-        attained=tuple(
-            right / count if count else -1.0 for right, count in zip(inside, came, strict=True)
-        ),
-    )

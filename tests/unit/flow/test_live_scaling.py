@@ -7,7 +7,8 @@ import pytest
 from sample_scaling import sample_scaling
 
 from harness.errors import GeneratorError
-from harness.flow.live_scaling import arrivals_of, outcome_of, squeezed
+from harness.flow.live_scaling import arrivals_of, squeezed
+from harness.planning.autoscaling.outcome import outcome_of
 from harness.types.autoscaling import LiveState, LiveStep, RateTrace
 
 
