@@ -2,309 +2,36 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from harness.cli.autoscale_options import (
+    LiveOptions,
+    ManifestOptions,
+    QueryOptions,
+    ReplicaPrice,
+    ScalerOptions,
+    TraceOptions,
+)
 from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line
 from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Repository, with_option_groups
-from harness.cli.plan import parse_rows
 from harness.errors import EXIT_OK, UsageError
-from harness.flow.autoscaling import AutoscaleQuestion, PriceQuestion
+from harness.flow.autoscaling import AutoscaleQuestion
 from harness.flow.autoscaling import autoscale as autoscale_run
 from harness.flow.live_scaling import resume_live, scale_live
 from harness.flow.plan import PLAN
 from harness.load.schedule.demand import SHAPES, made_demand, read_demand, scaled_to
-from harness.planning.autoscaling.manifests import ScaledDeployment
-from harness.planning.capacity.demand import parse_peak, parse_rate, parse_seconds, parse_share
-from harness.planning.cost.catalogue import read_catalogue
+from harness.planning.capacity.demand import parse_peak, parse_rate
 from harness.report.terminal.autoscaling import autoscale_notes, autoscale_table, live_table
 from harness.runs.documents import read_document
 from harness.study.objective import parse_objective
-from harness.telemetry.prometheus.client import parse_prometheus
-from harness.telemetry.prometheus.demand import demand_of_query
-from harness.types import TraceUnit
 from harness.types.autoscaling import (
-    SCALE_DOWN,
-    SCALE_UP,
     AutoscalePlan,
     RateTrace,
-    ScalingLimits,
-    ScalingTerms,
 )
 from harness.types.capacity import CapacityPlan
-from harness.types.estimates import Demand
-from harness.types.workloads import parse_arrivals
-from harness.words.numbers import asked
-
-_AT_ONCE = "0s"
-SHORTEST_LIVE_S = 30.0
-_LIVE_SYNC_S, _LIVE_SCRAPE_S, _LIVE_REPLICAS = 5.0, 1.0, 3
-"""Of a live run: Kubernetes' own times would need hours."""
-
-
-@dataclass(frozen=True)
-class TraceOptions:
-    """The demand over time."""
-
-    trace: Annotated[
-        str | None,
-        typer.Option(
-            help="diurnal or flash-crowd (made up), a file (arrivals, rates, Azure's or "
-            "Mooncake's traces), or prometheus, with --query.",
-            show_default=False,
-        ),
-    ] = None
-    demand: Annotated[
-        str | None,
-        typer.Option(
-            help="Mean rate of requests, as 2000/s: of a made-up trace (default: the newest "
-            "plan's), or what a recorded one is scaled to (default: as recorded).",
-            show_default=False,
-        ),
-    ] = None
-    peak: Annotated[
-        str | None,
-        typer.Option(
-            help="Peak over the mean of a made-up trace; default: the newest plan's, else 3x.",
-            show_default=False,
-        ),
-    ] = None
-    trace_unit: Annotated[
-        TraceUnit | None,
-        typer.Option(help="Unit of a trace's times, if its column name does not say."),
-    ] = None
-    batch: Annotated[
-        str, typer.Option(help="Rows per request, or a mix by weight: 1:0.7,8:0.3.")
-    ] = "1"
-    arrivals: Annotated[
-        str, typer.Option(help="Arrivals within a step: poisson, constant or gamma:CV.")
-    ] = "poisson"
-
-    def shaped(self) -> Demand:
-        """How requests arrive, and their rows.
-
-        Raises:
-            UsageError: a mix or arrivals that are none.
-        """
-        return Demand(1.0, arrivals=parse_arrivals(self.arrivals), batch_mix=parse_rows(self.batch))
-
-
-@dataclass(frozen=True)
-class QueryOptions:
-    """Where --trace prometheus comes from."""
-
-    prometheus: Annotated[
-        str | None,
-        typer.Option(help="Its address: http://HOST:9090.", show_default=False),
-    ] = None
-    prometheus_header: Annotated[
-        list[str], typer.Option(help="A header 'NAME: VALUE'; may be repeated.", show_default=False)
-    ] = field(default_factory=list)
-    query: Annotated[
-        str,
-        typer.Option(
-            help="PromQL for requests per second, as sum(rate(http_requests_total[1m])).",
-            show_default=False,
-        ),
-    ] = ""
-    since: Annotated[str, typer.Option(help="How far back from --until.")] = "24h"
-    until: Annotated[
-        str, typer.Option(help="ISO 8601 time of the end; default: now.", show_default=False)
-    ] = ""
-    step: Annotated[str, typer.Option(help="Between two values.")] = "60s"
-
-    def given(self) -> RateTrace:
-        """The rates.
-
-        Raises:
-            UsageError: something is missing, or the Prometheus has no such data.
-        """
-        if not self.prometheus or not self.query:
-            raise UsageError(
-                "--trace prometheus needs --prometheus and --query",
-                next_step="--prometheus http://HOST:9090 "
-                "--query 'sum(rate(http_requests_total[1m]))'",
-            )
-        end_s = time.time()
-        if self.until:
-            try:
-                moment = datetime.fromisoformat(self.until)
-            except ValueError as error:
-                raise UsageError(
-                    f"--until {self.until} is no ISO 8601 time",
-                    next_step="write it as 2026-07-01T00:00:00Z",
-                ) from error
-            end_s = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-        return demand_of_query(
-            parse_prometheus(self.prometheus, self.prometheus_header),
-            self.query,
-            end_s=end_s,
-            length_s=parse_seconds(self.since),
-            step_s=parse_seconds(self.step),
-        )
-
-
-@dataclass(frozen=True)
-class ScalerOptions:
-    """The autoscaler, as Kubernetes' HPA has it."""
-
-    start_time: Annotated[
-        str | None,
-        typer.Option(
-            help="From the order of a replica until it carries its part; default: the model's "
-            "cold start in the run.",
-            show_default=False,
-        ),
-    ] = None
-    min_replicas: Annotated[int, typer.Option(help="Fewest replicas.")] = 1
-    max_replicas: Annotated[
-        int | None,
-        typer.Option(help="Most replicas; default: twice what the peak needs.", show_default=False),
-    ] = None
-    tolerance: Annotated[
-        str, typer.Option(help="A metric this close to its target changes nothing.")
-    ] = "10%"
-    up_stabilization: Annotated[str, typer.Option(help="Stabilization window of scaling up.")] = (
-        _AT_ONCE
-    )
-    down_stabilization: Annotated[
-        str, typer.Option(help="Stabilization window of scaling down.")
-    ] = "300s"
-    sync: Annotated[
-        str | None,
-        typer.Option(help="Between two decisions; default: 15s, and 5s live.", show_default=False),
-    ] = None
-
-    def terms(self, *, live: bool) -> ScalingTerms:
-        """The terms; `start_s` is 0 where it was not given, and `max_replicas` the fewest.
-
-        A live run has shorter times: a scrape every second, and rates over three decisions.
-
-        Raises:
-            UsageError: a length of time or a share that is none.
-        """
-        usual = ScalingTerms(0.0)
-        sync_s = _LIVE_SYNC_S if live else usual.sync_s
-        if self.sync is not None:
-            sync_s = parse_seconds(self.sync)
-        most = self.max_replicas
-        if most is None:
-            most = max(_LIVE_REPLICAS, self.min_replicas) if live else self.min_replicas
-        return ScalingTerms(
-            start_s=0.0 if self.start_time is None else _seconds(self.start_time),
-            sync_s=sync_s,
-            window_s=3 * sync_s if live else usual.window_s,
-            scrape_s=_LIVE_SCRAPE_S if live else usual.scrape_s,
-            limits=ScalingLimits(
-                min_replicas=self.min_replicas,
-                max_replicas=most,
-                tolerance=parse_share(self.tolerance),
-                up=replace(SCALE_UP, stabilization_s=round(_seconds(self.up_stabilization))),
-                down=replace(SCALE_DOWN, stabilization_s=round(_seconds(self.down_stabilization))),
-            ),
-        )
-
-
-@dataclass(frozen=True)
-class ReplicaPrice:
-    """What a replica costs; without any, hours alone are told."""
-
-    instance: Annotated[
-        str, typer.Option(help="Instance type that each replica runs on.", show_default=False)
-    ] = ""
-    measured_on: Annotated[
-        str, typer.Option(help="Instance type that the run was measured on; default: as detected.")
-    ] = ""
-    prices: Annotated[
-        Path | None,
-        typer.Option(help="CSV file of your own prices, over the catalogue's.", show_default=False),
-    ] = None
-    usd_per_hour: Annotated[
-        float | None,
-        typer.Option(help="Price of a replica, in place of --instance.", show_default=False),
-    ] = None
-
-    def question(self) -> PriceQuestion | None:
-        """What is priced, and by which prices; None without an instance type.
-
-        Raises:
-            UsageError: an unknown type, or a price that is none.
-        """
-        if self.usd_per_hour is not None and not self.usd_per_hour > 0:
-            raise UsageError(
-                f"a replica for {asked(self.usd_per_hour)} USD per hour: a price is above 0",
-                next_step="leave --usd-per-hour out to see hours alone",
-            )
-        if not self.instance:
-            return None
-        if self.usd_per_hour is not None:
-            raise UsageError(
-                "--instance and --usd-per-hour are two prices", next_step="give one of them"
-            )
-        catalogue = read_catalogue(self.prices, today=datetime.now(UTC).date())
-        for name in filter(None, (self.instance, self.measured_on)):
-            catalogue.named(name)
-        return PriceQuestion(catalogue, self.instance, self.measured_on)
-
-
-@dataclass(frozen=True)
-class LiveOptions:
-    """The chosen policy on real replicas."""
-
-    live: Annotated[
-        str | None,
-        typer.Option(
-            help="Also run the policy on embedded replicas on this machine, with the trace "
-            "squeezed into this time, as 3min. Decisions then come every 5 s.",
-            show_default=False,
-        ),
-    ] = None
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the newest live run that was interrupted.")
-    ] = False
-
-    @property
-    def length_s(self) -> float | None:
-        """How long it lasts; None where nothing is started.
-
-        Raises:
-            UsageError: no length of time, or too short for the scaler to do anything.
-        """
-        if self.live is None:
-            return None
-        length_s = parse_seconds(self.live)
-        if length_s < SHORTEST_LIVE_S:
-            raise UsageError(
-                f"--live {self.live} is too short for a scaler to do anything",
-                next_step=f"give it {asked(SHORTEST_LIVE_S)} s or more: --live 3min",
-            )
-        return length_s
-
-
-@dataclass(frozen=True)
-class ManifestOptions:
-    """What the chosen policy's manifests are for."""
-
-    deployment: Annotated[str, typer.Option(help="The Deployment that is scaled.")] = "triton"
-    namespace: Annotated[str, typer.Option(help="Its namespace; default: none is written.")] = ""
-    metrics_match: Annotated[
-        str,
-        typer.Option(help="Further label matchers of its series, as in 'namespace=\"ml\"'."),
-    ] = ""
-    cluster_prometheus: Annotated[str, typer.Option(help="The Prometheus that KEDA asks.")] = (
-        ScaledDeployment.prometheus
-    )
-
-    def scaled(self) -> ScaledDeployment:
-        """The deployment; its model is filled in later."""
-        return ScaledDeployment(
-            "", self.deployment, self.namespace, self.metrics_match, self.cluster_prometheus
-        )
 
 
 @with_option_groups
@@ -320,7 +47,7 @@ def autoscale(
     ] = "",
     *,
     course: TraceOptions,
-    asked: QueryOptions,
+    query: QueryOptions,
     scaler: ScalerOptions,
     price: ReplicaPrice,
     manifests: ManifestOptions,
@@ -335,10 +62,15 @@ def autoscale(
     and for an HPA beside it, and shown in its report.
     """
     if live.resume:
+        if course.trace is not None or live.live is not None:
+            raise UsageError(
+                "--resume goes on with what the interrupted run was asked",
+                next_step="leave --trace and --live out",
+            )
         return _show(run_folder, *_resumed(run_folder, repository), as_json=as_json)
     length_s = live.length_s
     question = AutoscaleQuestion(
-        trace=_trace(run_folder, course, asked),
+        trace=_trace(run_folder, course, query),
         terms=scaler.terms(live=length_s is not None),
         start_is_given=scaler.start_time is not None,
         max_is_given=scaler.max_replicas is not None or length_s is not None,
@@ -375,7 +107,7 @@ def _show(run_folder: Path, found: AutoscalePlan, path: Path, *, as_json: bool) 
     return EXIT_OK
 
 
-def _trace(folder: Path, course: TraceOptions, asked: QueryOptions) -> RateTrace:
+def _trace(folder: Path, course: TraceOptions, query: QueryOptions) -> RateTrace:
     """The demand over time, from wherever it was asked to come.
 
     Raises:
@@ -388,7 +120,7 @@ def _trace(folder: Path, course: TraceOptions, asked: QueryOptions) -> RateTrace
             "no trace of demand",
             next_step=f"name a file, prometheus, or one of: --trace {', '.join(SHAPES)}",
         )
-    if (asked.prometheus or asked.query) and name != "prometheus":
+    if (query.prometheus or query.query) and name != "prometheus":
         raise UsageError(
             "--prometheus and --query are of --trace prometheus",
             next_step="leave them out, or write --trace prometheus",
@@ -402,7 +134,7 @@ def _trace(folder: Path, course: TraceOptions, asked: QueryOptions) -> RateTrace
             next_step=f"leave it out, or name one of: {', '.join(SHAPES)}",
         )
     if name == "prometheus":
-        found = asked.given()
+        found = query.given()
     elif Path(name).is_file():
         found = read_demand(Path(name), course.trace_unit)
     else:
@@ -425,8 +157,3 @@ def _made(folder: Path, course: TraceOptions, mean: float | None) -> RateTrace:
     return made_demand(
         course.trace or "", mean or (plan.demand.rate_per_s if plan else 0.0), factor
     )
-
-
-def _seconds(text: str) -> float:
-    """A length of time that may be 0."""
-    return 0.0 if text.strip() in {"0", "0s"} else parse_seconds(text)

@@ -11,13 +11,19 @@ from typing import Annotated
 import typer
 
 from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line, warn
-from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Repository, with_option_groups
+from harness.cli.options import (
+    DEFAULT_REPOSITORY,
+    AsJson,
+    Repository,
+    parse_share,
+    with_option_groups,
+)
 from harness.errors import EXIT_OK, UsageError
 from harness.flow.offline.job import BatchQuestion, plan_batch
 from harness.flow.options import RunSettings
 from harness.planning.capacity.demand import parse_seconds
 from harness.planning.cost.catalogue import read_catalogue
-from harness.planning.offline.asked import parse_deadline, parse_documents, parse_part
+from harness.planning.offline.asked import parse_deadline, parse_documents
 from harness.report.terminal.offline import curves_table, offline_notes, offline_table
 from harness.study.objective import parse_objective
 from harness.types.offline import OfflineTerms
@@ -77,10 +83,10 @@ class JobOptions:
             deadline_s=parse_deadline(self.deadline),
             rows_per_document=self.rows_per_document,
             jobs_per_day=self.jobs_per_day,
-            chance=parse_part(self.chance, "--chance"),
+            chance=parse_share(self.chance, "--chance"),
             start_s=None if self.start_time is None else parse_seconds(self.start_time),
-            spread=None if self.spread is None else parse_part(self.spread, "--spread"),
-            least_growth=parse_part(self.least_growth, "--least-growth"),
+            spread=None if self.spread is None else parse_share(self.spread, "--spread"),
+            least_growth=parse_share(self.least_growth, "--least-growth"),
         )
 
 

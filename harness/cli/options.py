@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
@@ -42,6 +43,31 @@ Verbose = Annotated[
 ]
 DEFAULT_REPOSITORY = Path("model_repository")
 RUNS = Path("runs")
+
+
+def parse_share(text: str, option: str, *, none_too: bool = False) -> float:
+    """A share above 0% and below 100%, typed as `95%` or `0.95`.
+
+    Args:
+        text: as it was typed.
+        option: after which.
+        none_too: whether 0% is one.
+
+    Raises:
+        UsageError: it is none.
+    """
+    bare, is_percent = text.strip().removesuffix("%"), text.strip().endswith("%")
+    try:
+        share = float(bare) / (100.0 if is_percent else 1.0)
+    except ValueError:
+        share = math.nan
+    if not (0 < share < 1 or (none_too and share == 0)):
+        least = "0% or more" if none_too else "above 0%"
+        raise UsageError(
+            f"{option} {text}: a share is {least} and below 100%",
+            next_step=f"write it as {option} {'10' if none_too else '95'}%",
+        )
+    return share
 
 
 def with_option_groups(command: Callable[..., int | None]) -> Callable[..., int | None]:

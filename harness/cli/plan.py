@@ -15,7 +15,12 @@ from harness.cli.options import AsJson, with_option_groups
 from harness.errors import EXIT_OK, UsageError
 from harness.flow.costing import price_run
 from harness.flow.plan import PlanQuestion, plan_capacity
-from harness.planning.capacity.demand import parse_peak, parse_rate, parse_seconds, parse_share
+from harness.planning.capacity.demand import (
+    parse_peak,
+    parse_rate,
+    parse_seconds,
+    parse_unavailable,
+)
 from harness.planning.capacity.plan import Surroundings
 from harness.planning.cost.catalogue import Catalogue, read_catalogue
 from harness.planning.cost.costs import CostQuestion
@@ -130,7 +135,7 @@ def plan(
         demand=traffic.parsed(),
         surroundings=Surroundings(
             deployment.zones,
-            parse_share(deployment.max_unavailable),
+            parse_unavailable(deployment.max_unavailable),
             parse_seconds(traffic.ramp),
         ),
         slo=parse_objective(slo) if slo is not None else None,

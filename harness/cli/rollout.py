@@ -16,9 +16,9 @@ from harness.cli.options import (
     CpusServer,
     Repository,
     parse_cpus,
+    parse_share,
     with_option_groups,
 )
-from harness.cli.route import parse_share
 from harness.cli.session import EXIT_CODES
 from harness.flow.manifest import command_line
 from harness.flow.options import RunSettings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -16,9 +17,15 @@ from harness.cli.console import (
     say,
     warn,
 )
-from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Repository
+from harness.cli.options import (
+    DEFAULT_REPOSITORY,
+    AsJson,
+    Repository,
+    parse_share,
+    with_option_groups,
+)
 from harness.cli.session import EXIT_CODES
-from harness.errors import EXIT_OK, UsageError
+from harness.errors import EXIT_OK
 from harness.flow.options import RunSettings
 from harness.flow.router import deploy_route
 from harness.flow.routing import ROUTE, RouteRequest, route_run
@@ -39,32 +46,46 @@ from harness.words.numbers import (
     threshold,
 )
 
-_OF_ALL = 100.0
 
+@dataclass(frozen=True)
+class Pair:
+    """Who answers first, and who answers the rest."""
 
-def route(
-    run_folder: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
-    keep: Annotated[
-        str, typer.Option(help="Share of the teacher's accuracy that is kept at least.")
-    ] = "95%",
-    confidence_level: Annotated[
-        str, typer.Option("--confidence", help="Confidence with which it is kept.")
-    ] = "95%",
     student: Annotated[
         str, typer.Option(help="Variant that answers first; default: the recommended one.")
-    ] = "",
+    ] = ""
     teacher: Annotated[
         str, typer.Option(help="Variant that answers below the threshold; default: the first.")
-    ] = "",
+    ] = ""
     student_cost: Annotated[
         float | None, typer.Option(help="US dollars per million inferences of the student.", min=0)
-    ] = None,
+    ] = None
     teacher_cost: Annotated[
         float | None, typer.Option(help="US dollars per million inferences of the teacher.", min=0)
-    ] = None,
+    ] = None
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """What is kept of the teacher's accuracy, and how surely."""
+
+    keep: Annotated[
+        str, typer.Option(help="Share of the teacher's accuracy that is kept at least.")
+    ] = "95%"
+    confidence_level: Annotated[
+        str, typer.Option("--confidence", help="Confidence with which it is kept.")
+    ] = "95%"
     seed: Annotated[
         int | None, typer.Option(help="Of the split of the rows; default: the study's.")
-    ] = None,
+    ] = None
+
+
+@with_option_groups
+def route(
+    run_folder: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
+    *,
+    guarantee: Guarantee,
+    pair: Pair,
     serve: Annotated[
         bool,
         typer.Option(
@@ -80,16 +101,18 @@ def route(
     With --serve the exit code is the router's own verdict: 0 it meets the objective, 3 it does
     not, 4 undecided.
     """
-    request = RouteRequest(
-        parse_share(keep, "--keep"),
-        parse_share(confidence_level, "--confidence"),
-        student,
-        teacher,
-        student_cost,
-        teacher_cost,
-        seed,
+    found = route_run(
+        run_folder,
+        RouteRequest(
+            parse_share(guarantee.keep, "--keep"),
+            parse_share(guarantee.confidence_level, "--confidence"),
+            pair.student,
+            pair.teacher,
+            pair.student_cost,
+            pair.teacher_cost,
+            guarantee.seed,
+        ),
     )
-    found = route_run(run_folder, request)
     if serve:
         with ProgressDisplay() as progress:
             settings = RunSettings(repository, progress=progress, warn=warn)
@@ -105,22 +128,6 @@ def route(
             print_line(deployed_words(found, found.deployed))
         say(f"route: {path}\nreport: {run_folder / 'report.html'}#router")
     return EXIT_CODES[found.deployed.decision] if found.deployed is not None else EXIT_OK
-
-
-def parse_share(text: str, option: str) -> float:
-    """`95%` or `0.95`.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    number_text, is_percent = text.strip().removesuffix("%"), text.strip().endswith("%")
-    try:
-        share = float(number_text) / (_OF_ALL if is_percent else 1.0)
-    except ValueError:
-        share = float("nan")
-    if not 0 < share < 1:
-        raise UsageError(f"{option} {text}: a share is above 0% and below 100%, such as 95%")
-    return share
 
 
 def curve_table(found: Route) -> Table:

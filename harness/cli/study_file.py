@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +11,7 @@ import typer
 import yaml
 
 from harness.cli.console import print_json, print_line, say
+from harness.cli.options import with_option_groups
 from harness.errors import UsageError
 from harness.flow.first_study.asked import FirstStudy
 from harness.flow.first_study.write import write_first_study
@@ -16,6 +19,71 @@ from harness.study import study_schema
 from harness.words.metrics import as_markdown
 
 
+@dataclass(frozen=True)
+class Corrections:
+    """What `init` would find otherwise, said by hand."""
+
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            help="The checkpoint that is the teacher; default: the one with the most parameters.",
+            show_default=False,
+        ),
+    ] = None
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            metavar="KEY=COLUMN",
+            help="Which column is which, as in text=body or label=topic; default: found by name "
+            "and content. May be repeated.",
+            show_default=False,
+        ),
+    ] = None
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Another key of the study's task, as in pooling=mean or threshold=0.3. May be "
+            "given again.",
+            show_default=False,
+        ),
+    ] = None
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="Class names in the order of the models' outputs, if the checkpoints have none.",
+            show_default=False,
+        ),
+    ] = None
+    slo: Annotated[
+        str | None,
+        typer.Option(
+            help="The objective; default: p95 and 90% of the teacher.", show_default=False
+        ),
+    ] = None
+
+    def first_study(self, checkpoints: Sequence[str], data: Path, out: Path) -> FirstStudy:
+        """What the study is written from.
+
+        Raises:
+            UsageError: a column or setting that is no pair.
+        """
+        settings = _pairs(self.settings or [], "--set", "KEY=VALUE", "pooling=mean")
+        return FirstStudy(
+            checkpoints=tuple(checkpoints),
+            data=data,
+            out=out,
+            teacher=self.teacher,
+            columns=_pairs(self.columns or [], "--column", "KEY=COLUMN", "text=body"),
+            settings={key: yaml.safe_load(value) for key, value in settings.items()},
+            labels=tuple(filter(None, (one.strip() for one in (self.labels or "").split(",")))),
+            objective=self.slo,
+        )
+
+
+@with_option_groups
 def init(
     checkpoints: Annotated[
         list[str],
@@ -33,68 +101,14 @@ def init(
     out: Annotated[
         Path, typer.Option(help="The study file to write; it must not exist yet.")
     ] = Path("study.yaml"),
-    teacher: Annotated[
-        str | None,
-        typer.Option(
-            help="The checkpoint that is the teacher; default: the one with the most parameters.",
-            show_default=False,
-        ),
-    ] = None,
-    columns: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--column",
-            metavar="KEY=COLUMN",
-            help="Which column is which, as in text=body or label=topic; default: found by name "
-            "and content. May be repeated.",
-            show_default=False,
-        ),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Another key of the study's task, as in pooling=mean or threshold=0.3. May be "
-            "given again.",
-            show_default=False,
-        ),
-    ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            help="Class names in the order of the models' outputs, if the checkpoints have none.",
-            show_default=False,
-        ),
-    ] = None,
-    slo: Annotated[
-        str | None,
-        typer.Option(
-            help="The objective; default: p95 and 90% of the teacher.", show_default=False
-        ),
-    ] = None,
+    *,
+    corrections: Corrections,
 ) -> None:
     """Write a commented study of your own models, from checkpoints and a data file.
 
     Before it is written, the file goes through the same checks as in `harness run`.
     """
-    study, text = write_first_study(
-        FirstStudy(
-            checkpoints=tuple(checkpoints),
-            data=data,
-            out=out,
-            teacher=teacher,
-            columns=_pairs(columns or [], "--column", "KEY=COLUMN", "text=body"),
-            settings={
-                key: yaml.safe_load(value)
-                for key, value in _pairs(
-                    settings or [], "--set", "KEY=VALUE", "pooling=mean"
-                ).items()
-            },
-            labels=tuple(filter(None, (one.strip() for one in (labels or "").split(",")))),
-            objective=slo,
-        )
-    )
+    study, text = write_first_study(corrections.first_study(checkpoints, data, out))
     print_line(text.rstrip())
     say(f"written: {out} (study {study.name}); next: harness run {out}")
 

@@ -137,7 +137,7 @@ def test_a_made_up_trace_takes_the_demand_of_the_newest_plan(folder, capsys):
         (["--live", "5s"], "too short for a scaler"),
         (["--live", "1min", "--min-replicas", "9", "--max-replicas", "2"], "and at least 9"),
         (["--live", "1min"], "is not in its repository any more"),
-        (["--resume"], "no live run that was interrupted"),
+        (["--resume"], "--resume goes on with what the interrupted run was asked"),
     ],
 )
 def test_what_cannot_be_simulated_is_one_clear_line(folder, capsys, arguments, words):
@@ -146,6 +146,11 @@ def test_what_cannot_be_simulated_is_one_clear_line(folder, capsys, arguments, w
     assert words in said
     assert "next: " in said
     assert not (folder / "autoscale.json").exists()
+
+
+def test_where_no_live_run_was_interrupted_there_is_none_to_go_on_with(folder, capsys):
+    assert run_command(["autoscale", str(folder), "--resume"]) == 2
+    assert "no live run that was interrupted" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

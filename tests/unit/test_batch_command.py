@@ -114,7 +114,7 @@ def test_it_is_printed_as_json(run, capsys):
         (["--instance", "c7i.xlarge", "--spot"], "the spot price of c7i.xlarge is not known"),
         (["--variant", "student"], "--variant says what --measure measures"),
         (["--measure", "--variant", "studnet"], "name one of: teacher, student"),
-        (["--chance", "100%"], "--chance 100%: a share lies above 0%"),
+        (["--chance", "100%"], "--chance 100%: a share is above 0%"),
         (["--documents", "1000B"], "more than 10,000 machines"),
     ],
 )

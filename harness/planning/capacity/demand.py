@@ -81,7 +81,7 @@ def parse_seconds(text: str) -> float:
     return float(found["number"]) * _SECONDS[unit]
 
 
-def parse_share(text: str) -> float:
+def parse_unavailable(text: str) -> float:
     """A share of the replicas, as in Kubernetes' `maxUnavailable`: `25%`.
 
     Raises:

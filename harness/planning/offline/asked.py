@@ -53,25 +53,6 @@ def parse_deadline(text: str) -> float:
         ) from error
 
 
-def parse_part(text: str, option: str) -> float:
-    """A share above 0% and below 100%, as `95%` or `0.95`.
-
-    Raises:
-        UsageError: it is none.
-    """
-    bare, is_percent = text.strip().removesuffix("%"), text.strip().endswith("%")
-    try:
-        share = float(bare) / (100.0 if is_percent else 1.0)
-    except ValueError:
-        share = math.nan
-    if not 0 < share < 1:
-        raise UsageError(
-            f"{option} {text}: a share lies above 0% and below 100%",
-            next_step=f"write it as {option} 95%",
-        )
-    return share
-
-
 def check_terms(terms: OfflineTerms) -> None:
     """Refuse a job that no machines could do as asked.
 

@@ -9,7 +9,7 @@ from planning_samples import make_score
 
 from harness.errors import UsageError
 from harness.planning.cost.catalogue import InstanceType
-from harness.planning.offline.asked import check_terms, parse_deadline, parse_documents, parse_part
+from harness.planning.offline.asked import check_terms, parse_deadline, parse_documents
 from harness.planning.offline.plan import OfflineQuestion, asked_for, offline_plan
 from harness.types import ColdStart, Decision, Rejection, Role, ServingConfig, Verdict
 from harness.types.costs import MeasuredMachine
@@ -236,11 +236,7 @@ def test_what_is_no_deadline_is_refused(text):
     assert parse_deadline("90min") == 5400.0
 
 
-def test_shares_are_read_and_jobs_have_to_fit_into_a_day():
-    assert (parse_part("95%", "--chance"), parse_part("0.95", "--chance")) == (0.95, 0.95)
-    for text in ("0%", "100%", "nan", "much"):
-        with pytest.raises(UsageError, match="a share lies above 0% and below 100%"):
-            parse_part(text, "--chance")
+def test_jobs_have_to_fit_into_a_day():
     check_terms(dataclasses.replace(TERMS, jobs_per_day=4.0))
     with pytest.raises(UsageError, match="do not fit into a day"):
         check_terms(dataclasses.replace(TERMS, jobs_per_day=4.1))

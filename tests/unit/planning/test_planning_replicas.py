@@ -3,7 +3,12 @@
 import pytest
 
 from harness.errors import UsageError
-from harness.planning.capacity.demand import parse_peak, parse_rate, parse_seconds, parse_share
+from harness.planning.capacity.demand import (
+    parse_peak,
+    parse_rate,
+    parse_seconds,
+    parse_unavailable,
+)
 from harness.planning.capacity.plan import Surroundings, headroom
 from harness.types.capacity import Headroom
 from harness.types.estimates import Demand
@@ -36,7 +41,11 @@ def test_a_bad_rate_says_how_to_write_one(text):
 
 def test_peaks_times_and_shares_are_read():
     assert (parse_peak("3x"), parse_peak("1.5"), parse_peak("2\u00d7")) == (3.0, 1.5, 2.0)
-    assert (parse_seconds("10min"), parse_seconds("90s"), parse_share("25%")) == (600, 90, 0.25)
+    assert (parse_seconds("10min"), parse_seconds("90s"), parse_unavailable("25%")) == (
+        600,
+        90,
+        0.25,
+    )
 
 
 @pytest.mark.parametrize(
@@ -46,8 +55,8 @@ def test_peaks_times_and_shares_are_read():
         (parse_peak, "triple"),
         (parse_seconds, "10"),
         (parse_seconds, "0s"),
-        (parse_share, "0.25"),
-        (parse_share, "100%"),
+        (parse_unavailable, "0.25"),
+        (parse_unavailable, "100%"),
     ],
 )
 def test_bad_spellings_are_refused_with_a_right_one(read, text):
