@@ -80,7 +80,7 @@ def measure(study_file: Path) -> StartUp:
     import transformers  # noqa: F401
 
     from harness.flow.inputs import StudyInputs, check_inputs
-    from harness.flow.preparation import open_families
+    from harness.flow.opening import open_families
     from harness.study.file import load_study
 
     imports_mib = _peak_mib()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from harness.cli.options import parse_share
+from harness.cli.options import MeasuredOn, OwnPrices, parse_share
 from harness.cli.plan import parse_rows
 from harness.errors import UsageError
 from harness.flow.autoscaling import PriceQuestion
@@ -207,13 +206,8 @@ class ReplicaPrice:
     instance: Annotated[
         str, typer.Option(help="Instance type that each replica runs on.", show_default=False)
     ] = ""
-    measured_on: Annotated[
-        str, typer.Option(help="Instance type that the run was measured on; default: as detected.")
-    ] = ""
-    prices: Annotated[
-        Path | None,
-        typer.Option(help="CSV file of your own prices, over the catalogue's.", show_default=False),
-    ] = None
+    measured_on: MeasuredOn = ""
+    prices: OwnPrices = None
     usd_per_hour: Annotated[
         float | None,
         typer.Option(help="Price of a replica, in place of --instance.", show_default=False),

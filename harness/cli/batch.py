@@ -14,7 +14,10 @@ from harness.cli.console import ProgressDisplay, print_blocks, print_json, print
 from harness.cli.options import (
     DEFAULT_REPOSITORY,
     AsJson,
+    MeasuredOn,
+    OwnPrices,
     Repository,
+    Spot,
     parse_share,
     with_option_groups,
 )
@@ -101,14 +104,9 @@ class JobMachines:
             show_default=False,
         ),
     ] = field(default_factory=list)
-    measured_on: Annotated[
-        str, typer.Option(help="Instance type that the run was measured on; default: as detected.")
-    ] = ""
-    spot: Annotated[bool, typer.Option("--spot", help="Take spot prices.")] = False
-    prices: Annotated[
-        Path | None,
-        typer.Option(help="CSV file of your own prices, over the catalogue's.", show_default=False),
-    ] = None
+    measured_on: MeasuredOn = ""
+    spot: Spot = False
+    prices: OwnPrices = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.console import print_blocks, print_json, print_line, warn
-from harness.cli.options import AsJson, with_option_groups
+from harness.cli.options import AsJson, MeasuredOn, OwnPrices, Spot, with_option_groups
 from harness.flow.costing import price_run
 from harness.planning.capacity.demand import parse_peak, parse_rate
 from harness.planning.cost.catalogue import read_catalogue
@@ -33,18 +33,9 @@ class MachineOptions:
             show_default=False,
         ),
     ] = field(default_factory=list)
-    measured_on: Annotated[
-        str,
-        typer.Option(
-            help="Instance type that the run was measured on; default: as detected.",
-            show_default=False,
-        ),
-    ] = ""
-    spot: Annotated[bool, typer.Option("--spot", help="Take spot prices.")] = False
-    prices: Annotated[
-        Path | None,
-        typer.Option(help="CSV file of your own prices, over the catalogue's.", show_default=False),
-    ] = None
+    measured_on: MeasuredOn = ""
+    spot: Spot = False
+    prices: OwnPrices = None
 
 
 @dataclass(frozen=True)

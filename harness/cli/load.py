@@ -35,9 +35,9 @@ from harness.flow.external.server import ExternalAddress, open_external, settled
 from harness.flow.external.trial import measure_external, prepare_external
 from harness.flow.inputs import check_embedded, check_inputs
 from harness.flow.manifest import bare_manifest, new_manifest
+from harness.flow.opening import payloads_for
 from harness.flow.options import RunSettings
 from harness.flow.preflight import check_served, find_model
-from harness.flow.preparation import payloads_for
 from harness.flow.run import measure_once
 from harness.load.requests.payloads import Group, read_payloads
 from harness.report.terminal.trial import trial_table

@@ -41,6 +41,18 @@ Verbose = Annotated[
         help="Also print the report card, the quality losses and the cold starts.",
     ),
 ]
+MeasuredOn = Annotated[
+    str,
+    typer.Option(
+        help="Instance type that the run was measured on; default: as detected.",
+        show_default=False,
+    ),
+]
+Spot = Annotated[bool, typer.Option("--spot", help="Take spot prices.")]
+OwnPrices = Annotated[
+    Path | None,
+    typer.Option(help="CSV file of your own prices, over the catalogue's.", show_default=False),
+]
 DEFAULT_REPOSITORY = Path("model_repository")
 RUNS = Path("runs")
 

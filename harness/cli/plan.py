@@ -11,7 +11,7 @@ import typer
 
 from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line
 from harness.cli.cost import print_costs
-from harness.cli.options import AsJson, with_option_groups
+from harness.cli.options import AsJson, MeasuredOn, with_option_groups
 from harness.errors import EXIT_OK, UsageError
 from harness.flow.costing import price_run
 from harness.flow.plan import PlanQuestion, plan_capacity
@@ -93,9 +93,7 @@ class PlanPrices:
             show_default=False,
         ),
     ] = field(default_factory=list)
-    measured_on: Annotated[
-        str, typer.Option(help="Instance type that the run was measured on; default: as detected.")
-    ] = ""
+    measured_on: MeasuredOn = ""
 
     def question(self, slo: ServiceLevelObjective | None) -> tuple[Catalogue, CostQuestion] | None:
         """What is to be priced, and by which prices; None where no type is named.

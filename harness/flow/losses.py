@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from harness.errors import CheckpointError, DataError, ServerError
 from harness.export.in_process import ArtefactPredictor, CheckpointPredictor
+from harness.flow.opening import OpenedModel
 from harness.flow.options import ProgressSink, ignore_progress
-from harness.flow.preparation import OpenedModel, PreparedFamily
+from harness.flow.preparation import PreparedFamily
 from harness.flow.scoring import SCORING_BATCH, outcomes_path, standing
 from harness.flow.serving import Served, check_after_failure
 from harness.flow.side_by_side import SharedProgress, at_once, side_by_side

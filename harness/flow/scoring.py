@@ -9,8 +9,9 @@ from pathlib import Path
 
 from harness.errors import ExchangedError, ServerError
 from harness.flow.ensembles import PreparedPipeline
+from harness.flow.left_out import SERVING, failed_variant, needed, tell
 from harness.flow.options import ProgressSink
-from harness.flow.preparation import SERVING, PreparedFamily, failed_variant, needed, tell
+from harness.flow.preparation import PreparedFamily
 from harness.flow.serving import Served, check_after_failure
 from harness.flow.side_by_side import SharedProgress, at_once, side_by_side
 from harness.planning.decision import judge_quality

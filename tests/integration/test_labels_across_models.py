@@ -14,8 +14,8 @@ import yaml
 from harness.errors import StudyError
 from harness.export.in_process import CheckpointPredictor
 from harness.flow.inputs import check_inputs
+from harness.flow.opening import open_families
 from harness.flow.options import ignore_progress
-from harness.flow.preparation import open_families
 from harness.quality.collection import collect_outcomes
 from harness.quality.losses import compare_with_teacher
 from harness.study.file import load_study

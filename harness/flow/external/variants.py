@@ -11,15 +11,10 @@ from harness.flow.external.identity import FOLDER
 from harness.flow.external.server import settled
 from harness.flow.external.study import ExternalStudy
 from harness.flow.external.tensors import NamingClient, TensorNames, task_outputs
+from harness.flow.opening import OpenedFamily, OpenedModel, baseline_of, open_families
 from harness.flow.options import RunSettings
 from harness.flow.preflight import check_requests, try_one_request
-from harness.flow.preparation import (
-    OpenedFamily,
-    OpenedModel,
-    PreparedFamily,
-    baseline_of,
-    open_families,
-)
+from harness.flow.preparation import PreparedFamily
 from harness.flow.serving import Served
 from harness.flow.spaces import workloads
 from harness.load.generators.pool import REQUEST_TIMEOUT_S

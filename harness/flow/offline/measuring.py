@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from harness.flow.preparation import PreparedFamily, prepare
 from harness.flow.served_pair import study_of
 from harness.flow.serving import serve
 from harness.flow.sweep import trial_runner
+from harness.flow.trial import TrialRunner
 from harness.profiling.scaling import measure_scaling
 from harness.profiling.subjects import ArtefactSubject
 from harness.profiling.timing import lengths_of
@@ -21,7 +22,7 @@ from harness.profiling.worker import Worker
 from harness.runs.folder import RunFolder, StoredRun
 from harness.serving.embedded.environment import ensure_server_environment
 from harness.study import Study
-from harness.types import ModelVariant, Progress, Trial
+from harness.types import ModelVariant, Progress, ServiceLevelObjective, Trial
 from harness.types.estimates import Interval
 from harness.types.offline import BatchCurve, BatchPoint, CurveSource
 from harness.types.profiles import Scaling
@@ -58,10 +59,12 @@ def measure_batches(
     study = study_of(run, folder)
     environment = ensure_server_environment(settings.progress)
     names = {one.family for one in variants}
-    own = [one for one in study.families if one.name in names]
+    narrowed = study.model_copy(
+        update={"families": [one for one in study.families if one.name in names]}
+    )
     with RunFolder.resume(folder, study) as kept:
         families = prepare(
-            study.model_copy(update={"families": own}),
+            narrowed,
             repository=settings.repository,
             progress=settings.progress,
             warn=settings.warn,
@@ -70,29 +73,35 @@ def measure_batches(
         for one in variants:
             _check_same(folder, families, one)
         in_process = _in_process(study, families, variants, least_growth, settings)
-        narrowed = study.model_copy(update={"families": own})
         log_file = folder / "logs" / "triton.log"
         with (
             serve(families, environment, settings, log_file=log_file) as served,
             trial_runner(narrowed, served, kept, settings) as runner,
         ):
+            known = {result.trial.trial_id for result in run.batches}
             for one in variants:
-                if not one.batches:
-                    continue
-                slo = study.objective_of(_family(families, one.family).family)
-                walk_up(
-                    bases[one.name],
-                    lambda trial, slo=slo: runner.settle(trial, slo),  # type: ignore[misc]  # bound by default
-                    least_growth,
-                    lambda batch, name=one.name: _tell(settings, name, batch),  # type: ignore[misc]
-                    {result.trial.trial_id for result in run.batches},
-                )
+                if one.batches:
+                    slo = study.objective_of(_family(families, one.family).family)
+                    _walk(runner, slo, bases[one.name], least_growth, known, settings)
     return in_process
 
 
-def _tell(settings: RunSettings, name: str, batch: int) -> None:
-    at, most = batch.bit_length() - 1, SERVED.largest_batch.bit_length() - 1
-    settings.progress(Progress(f"batch sizes of {name}", at, most, f"batch {batch}"))
+def _walk(
+    runner: TrialRunner,
+    slo: ServiceLevelObjective,
+    base: Trial,
+    least_growth: float,
+    known: Container[str],
+    settings: RunSettings,
+) -> None:
+    """Double one variant's batch through the server, and tell of every step."""
+    most = SERVED.largest_batch.bit_length() - 1
+
+    def tell(batch: int) -> None:
+        at = batch.bit_length() - 1
+        settings.progress(Progress(f"batch sizes of {base.variant}", at, most, f"batch {batch}"))
+
+    walk_up(base, lambda trial: runner.settle(trial, slo), least_growth, tell, known)
 
 
 def _family(families: Sequence[PreparedFamily], name: str) -> PreparedFamily:

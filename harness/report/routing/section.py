@@ -16,7 +16,8 @@ from harness.report.plots.base import (
 )
 from harness.report.routing.words import deployed_words, share_words
 from harness.report.tables.model import Cell, Column, Table, numeric, trial_anchor, words
-from harness.types.routing import Route, RoutePoint
+from harness.types.estimates import Interval
+from harness.types.routing import DeployedRouter, Route, RoutePoint
 from harness.words.labels import SIGNS, Sign
 from harness.words.numbers import MISSING, milliseconds, number, percent, points, threshold
 
@@ -89,55 +90,19 @@ def _row(route: Route, point: RoutePoint) -> tuple[Cell, ...]:
 
 def _plot(route: Route) -> Plot:
     """What is kept over the share that goes to the teacher."""
-    known = [(one, one.kept) for one in route.curve if one.kept is not None]
-    traces: list[Json] = [
-        {
-            "type": "scatter",
-            "name": "on the rows held out",
-            "mode": "lines+markers",
-            "x": [_OF_ALL * one.routed.value for one, _ in known],
-            "y": [_OF_ALL * kept.value for _, kept in known],
-            "error_y": error_bars(
-                [_OF_ALL * (kept.value - kept.low) for _, kept in known],
-                [_OF_ALL * (kept.high - kept.value) for _, kept in known],
-                "--c-blue",
-            ),
-            "line": {"color": "--c-blue", "width": 1.8},
-            "marker": {"color": "--c-blue", "size": 5},
-            "hovertext": [_hover(one) for one, _ in known],
-            "hoverinfo": "text",
-        }
-    ]
+    traces = [_held_out(route)]
     if route.at.kept is not None:
         chosen = ring(_OF_ALL * route.at.routed.value, _OF_ALL * route.at.kept.value, 14)
         traces.append({**chosen, "name": "chosen"})
-    if (found := route.deployed) is not None and found.kept is not None:
-        traces.append(
-            {
-                "type": "scatter",
-                "name": "deployed, through the endpoint",
-                "mode": "markers",
-                "x": [_OF_ALL * found.routed],
-                "y": [_OF_ALL * found.kept.value],
-                "marker": {"symbol": "square", "size": 9, "color": "--c-vermillion"},
-                "hovertext": [
-                    "<br>".join(
-                        [
-                            f"<b>{safe(found.variant)}</b>",
-                            f"{percent(found.routed)} to the teacher",
-                            f"keeps {share_words(found.kept)}",
-                        ]
-                    )
-                ],
-                "hoverinfo": "text",
-            }
-        )
+    if route.deployed is not None and route.deployed.kept is not None:
+        traces.append(_served(route.deployed, route.deployed.kept))
     promised = _OF_ALL * route.chosen.keep
     return Plot(
         key="router-curve",
         title="Quality over the share that goes to the teacher",
-        summary=f"Share of the teacher's accuracy that is kept, at {len(known)} thresholds from "
-        "the student alone to the teacher alone. The same numbers are in the table.",
+        summary="Share of the teacher's accuracy that is kept, at "
+        f"{len(_known(route))} thresholds from the student alone to the teacher alone. The same "
+        "numbers are in the table.",
         height_px=_HEIGHT_PX,
         traces=tuple(traces),
         layout=base_layout(
@@ -149,6 +114,50 @@ def _plot(route: Route) -> Plot:
             shapes=[bound_line(xref="paper", yref="y", x0=0, x1=1, y0=promised, y1=promised)],
         ),
     )
+
+
+def _known(route: Route) -> list[tuple[RoutePoint, Interval]]:
+    return [(one, one.kept) for one in route.curve if one.kept is not None]
+
+
+def _held_out(route: Route) -> Json:
+    """Every threshold on the rows held out, with its interval."""
+    known = _known(route)
+    return {
+        "type": "scatter",
+        "name": "on the rows held out",
+        "mode": "lines+markers",
+        "x": [_OF_ALL * one.routed.value for one, _ in known],
+        "y": [_OF_ALL * kept.value for _, kept in known],
+        "error_y": error_bars(
+            [_OF_ALL * (kept.value - kept.low) for _, kept in known],
+            [_OF_ALL * (kept.high - kept.value) for _, kept in known],
+            "--c-blue",
+        ),
+        "line": {"color": "--c-blue", "width": 1.8},
+        "marker": {"color": "--c-blue", "size": 5},
+        "hovertext": [_hover(one) for one, _ in known],
+        "hoverinfo": "text",
+    }
+
+
+def _served(found: DeployedRouter, kept: Interval) -> Json:
+    """The router as it answered through the endpoint."""
+    said = [
+        f"<b>{safe(found.variant)}</b>",
+        f"{percent(found.routed)} to the teacher",
+        f"keeps {share_words(kept)}",
+    ]
+    return {
+        "type": "scatter",
+        "name": "deployed, through the endpoint",
+        "mode": "markers",
+        "x": [_OF_ALL * found.routed],
+        "y": [_OF_ALL * kept.value],
+        "marker": {"symbol": "square", "size": 9, "color": "--c-vermillion"},
+        "hovertext": ["<br>".join(said)],
+        "hoverinfo": "text",
+    }
 
 
 def _hover(point: RoutePoint) -> str:

@@ -10,8 +10,9 @@ import pytest
 
 from harness.errors import StudyError
 from harness.flow.inputs import StudyInputs, check_inputs
+from harness.flow.opening import payloads_for
 from harness.flow.options import ignore_progress
-from harness.flow.preparation import payloads_for, prepare, prepare_alone
+from harness.flow.preparation import prepare, prepare_alone
 from harness.study import Study, variant_names
 from harness.study.file import load_study, parse_study
 from harness.types import ModelFormat, Precision

@@ -12,8 +12,8 @@ import pytest
 
 from harness.flow import inputs as kept
 from harness.flow.inputs import StudyInputs, check_inputs, tokenizer_fingerprint
+from harness.flow.opening import open_families
 from harness.flow.options import ignore_progress
-from harness.flow.preparation import open_families
 from harness.study import Study
 from harness.study.file import load_study, parse_study
 from harness.tasks.loading import encode
