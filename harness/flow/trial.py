@@ -37,7 +37,6 @@ from harness.load.requests.answers import TOLERANCE, make_known_answers, write_k
 from harness.load.requests.payloads import draw_workload, read_payloads
 from harness.planning.assessment import Assessment
 from harness.planning.dialogue import after_longer_warm_up
-from harness.planning.rejections import CONFIRM
 from harness.planning.routing.deployed import ROUTER_STAGE
 from harness.runs.folder import RunFolder
 from harness.serving.external.server import REMOTE_DIGEST
@@ -45,6 +44,7 @@ from harness.system.storage import utc_now
 from harness.telemetry.prometheus.readings import ScrapedReadings
 from harness.telemetry.readings import DirectReadings, ServerReadings
 from harness.types import (
+    CONFIRM,
     Decision,
     LoadResult,
     ModelVariant,

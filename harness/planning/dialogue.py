@@ -16,9 +16,10 @@ from harness.planning.assessment import (
     best,
     would_hold,
 )
-from harness.planning.rejections import CONFIRM, Configuration, configuration
+from harness.planning.rejections import Configuration
 from harness.planning.space import SearchSpace
 from harness.types import (
+    CONFIRM,
     STEADIER_REPEAT,
     Decision,
     Rejection,
@@ -156,7 +157,7 @@ class PlannedSearch(ABC):
         """
         if self._pending is None or result.trial.trial_id != self._pending.trial_id:
             raise ValueError(f"{result.trial.trial_id} is not the trial that was asked for")
-        self._known(result.trial)[configuration(result.trial)] = assess(self._slo, result)
+        self._known(result.trial)[result.trial.configuration] = assess(self._slo, result)
         self._pending = None
 
     @abstractmethod
@@ -170,7 +171,7 @@ class PlannedSearch(ABC):
     def _stages(self) -> Stage:
         yield from self._explore()
         while (spoiled := self._spoiled()) is not None:
-            self._again.add(configuration(spoiled.trial))
+            self._again.add(spoiled.trial.configuration)
             yield dataclasses.replace(spoiled.trial, repeat=AGAIN_REPEAT)
             yield from self._explore()  # it may hold, and then a heavier load may too
         for _ in range(CONFIRM_TRIES):
@@ -189,7 +190,7 @@ class PlannedSearch(ABC):
 
         Where the load was not steady yet it is measured once more, and that is what counts.
         """
-        known, key = self._known(trial), configuration(trial)
+        known, key = self._known(trial), trial.configuration
         if key not in known:
             yield trial
             steadier = after_longer_warm_up(known[key].result)
@@ -225,13 +226,13 @@ class PlannedSearch(ABC):
             if one.decision is Decision.INVALID
             and one.inferences_per_s >= least
             and would_hold(self._slo, one.result)
-            and configuration(one.trial) not in self._again
+            and one.trial.configuration not in self._again
         )
         return max(worth, key=lambda one: one.inferences_per_s, default=None)
 
     def _undoing(self, one: Assessment) -> Assessment | None:
         """The fresh measurement that does not bear out what exploring measured, if there is one."""
-        fresh = self._fresh.get(configuration(one.trial))
+        fresh = self._fresh.get(one.trial.configuration)
         if fresh is None or fresh.decision in {Decision.PASS, Decision.INVALID}:
             return None
         return fresh
@@ -264,7 +265,7 @@ class PlannedSearch(ABC):
             one
             for one in proven or candidates
             if one.inferences_per_s > CLEARLY_MORE * confirmed_per_s
-            and configuration(one.trial) not in self._fresh
+            and one.trial.configuration not in self._fresh
         ]
         passing = [one for one in worth if one.decision is Decision.PASS]
         return best(passing or worth)

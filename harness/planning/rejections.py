@@ -5,18 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from harness.planning.assessment import THROUGHPUT_TIE, Assessment, best, would_hold
-from harness.types import Decision, Rejection, ServiceLevelObjective, Trial
+from harness.types import CONFIRM, Decision, Rejection, ServiceLevelObjective
 from harness.words.numbers import latency, number
 
-CONFIRM = "confirm"
-"""The stage whose trials may be recommended."""
-
 Configuration = tuple[str, str, str]
-
-
-def configuration(trial: Trial) -> Configuration:
-    """What is served and driven, whichever time it is measured."""
-    return trial.variant, trial.serving.label, trial.workload.label
 
 
 class Candidates:
@@ -48,9 +40,9 @@ class Candidates:
             decision, _ = quality.get(one.trial.variant, (Decision.FAIL, ""))
             if decision is not Decision.FAIL:
                 kind = self.fresh if one.trial.stage == CONFIRM else self.swept
-                earlier = kind.get(configuration(one.trial))
+                earlier = kind.get(one.trial.configuration)
                 self.superseded += [earlier] if earlier is not None else []
-                kind[configuration(one.trial)] = one
+                kind[one.trial.configuration] = one
 
     @property
     def asked(self) -> dict[str, tuple[Decision, str]]:
@@ -135,7 +127,7 @@ def rejections(candidates: Candidates, winner: Assessment | None) -> Iterator[Re
             "invalid",
             f"{one.reason}; it was measured again",
         )
-    chosen = configuration(winner.trial) if winner else None
+    chosen = winner.trial.configuration if winner else None
     for kind in (candidates.swept, candidates.fresh):
         for key, one in kind.items():
             if key != chosen:
@@ -155,12 +147,12 @@ def _why_not(candidates: Candidates, one: Assessment, winner: Assessment | None)
         )
     if not candidates.proven(variant):
         return "undecided", f"meets the load clauses, but {candidates.quality[variant][1]}"
-    fresh = candidates.fresh.get(configuration(one.trial))
+    fresh = candidates.fresh.get(one.trial.configuration)
     if fresh is not None and fresh.decision is not Decision.PASS:
         return _not_confirmed(fresh)
     if winner is None:
         return "undecided", "met the objective once, but was not measured again"
-    return _behind(one, winner, candidates.swept.get(configuration(winner.trial), winner))
+    return _behind(one, winner, candidates.swept.get(winner.trial.configuration, winner))
 
 
 def _not_confirmed(fresh: Assessment) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from harness.runs.folder import StoredRun
 from harness.runs.series import LoadSeries
 from harness.study.objective import judged_latency
 from harness.types import (
+    CONFIRM,
     SERVICE,
     SPANS,
     ColdStart,
@@ -249,11 +250,23 @@ def best_trial(results: Sequence[TrialResult], percentile: str) -> TrialResult |
 
 
 def best_of_variant(family: FamilyResults, name: str) -> TrialResult | None:
-    """A variant's best trial; the recommended one where it is the variant's."""
+    """A variant's best trial; the recommended one where it is the variant's.
+
+    Where its configuration was measured again before it would have been recommended, that fresh
+    measurement stands for it: the search's own is the luckiest of many.
+    """
     recommended = family.recommended
     if recommended and recommended.trial.variant == name:
         return recommended
-    return best_trial(family.trials_of(name), family.percentile)
+    best = best_trial(family.trials_of(name), family.percentile)
+    if best is None:
+        return None
+    fresh = [
+        one
+        for one in measured(family.trials_of(name))
+        if one.trial.stage == CONFIRM and one.trial.configuration == best.trial.configuration
+    ]
+    return fresh[-1] if fresh else best
 
 
 def standing(family: FamilyResults, result: TrialResult) -> tuple[Decision, str]:

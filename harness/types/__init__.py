@@ -18,6 +18,7 @@ from harness.types.latency import (
 )
 from harness.types.trials import (
     BATCHES,
+    CONFIRM,
     SATURATION,
     STEADIER_REPEAT,
     ColdStart,
@@ -66,6 +67,7 @@ from harness.types.workloads import (
 
 __all__ = [
     "BATCHES",
+    "CONFIRM",
     "FREE_SIZE",
     "RESPONSE",
     "SATURATION",

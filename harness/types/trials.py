@@ -260,6 +260,10 @@ STEADIER_REPEAT = 3
 whoever numbers repetitions counts 0 to 2, 6 to 8, 12 to 14 and so on."""
 
 
+CONFIRM = "confirm"
+"""Stage of the trials that measure afresh what a search found, for the best of many is partly the
+luckiest: these may be recommended."""
+
 SATURATION = "saturation"
 """Stage of the open loops that follow a verdict, for planning: no search and no verdict reads
 them."""
@@ -290,6 +294,11 @@ class Trial:
         stage = f"-{self.stage}" if self.stage in {SATURATION, BATCHES} else ""
         repeat = f"-r{self.repeat}" if self.repeat else ""
         return f"{self.variant}--{self.serving.label}--{self.workload.label}{stage}{repeat}"
+
+    @property
+    def configuration(self) -> tuple[str, str, str]:
+        """What is served and driven, whichever time it is measured."""
+        return self.variant, self.serving.label, self.workload.label
 
     @property
     def after_longer_warm_up(self) -> bool:

@@ -29,7 +29,7 @@ from harness.report.selection import (
 )
 from harness.runs.folder import StoredRun, read_run, samples_file
 from harness.tasks.registry import family_of
-from harness.types import Decision, ModelVariant, QualityScore, Role, TrialResult
+from harness.types import CONFIRM, Decision, ModelVariant, QualityScore, Role, TrialResult
 from harness.types.losses import Estimate
 from harness.types.metrics import MetricKind
 from harness.types.review import (
@@ -49,7 +49,6 @@ WIDE = 0.05
 """Half an interval's width, of a share of the teacher's quality, that is worth a warning."""
 MOST_SLICES = 3
 ALPHA = 0.05
-_CONFIRMED = "confirm"
 
 
 @dataclass(frozen=True)
@@ -210,7 +209,7 @@ def _candidate(part: _Part, variant: ModelVariant, name: str) -> DecisionCandida
             *_artefact(part, variant),
         ),
         limits=tuple(_limits(part, variant, best)),
-        confirmed=best is not None and (best.trial.stage == _CONFIRMED or best is recommended),
+        confirmed=best is not None and (best.trial.stage == CONFIRM or best is recommended),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 from harness.planning.assessment import assess
 from harness.types import (
+    CONFIRM,
     Decision,
     ModelVariant,
     ServiceLevelObjective,
@@ -18,9 +19,6 @@ from harness.types import (
     Workload,
 )
 from harness.types.estimates import Demand, Interval
-
-CONFIRMING = "confirm"
-"""The stage whose trials are measured afresh: the best of many is partly the luckiest."""
 
 
 class MeasuredRun(Protocol):
@@ -98,7 +96,7 @@ def sustained_rate(
         )
     rows = demand.rows_per_request if demand else None
     alike = [one for one in bounded if _rows(one.trial.workload) == rows]
-    confirmed = [one for one in alike or bounded if one.trial.stage == CONFIRMING]
+    confirmed = [one for one in alike or bounded if one.trial.stage == CONFIRM]
     best = max(confirmed or alike or bounded, key=lambda one: one.throughput_inferences_per_s)
     return _rate(best, confirmed=bool(confirmed))
 

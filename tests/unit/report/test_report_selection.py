@@ -7,7 +7,7 @@ from sample_run import sample_run
 from unusual_runs import interrupted, no_server_metrics, single_variant
 
 from harness.report import selection
-from harness.types import Decision, Rejection, Role, ServerMetrics
+from harness.types import CONFIRM, Decision, Rejection, Role, ServerMetrics
 from harness.words.labels import short_names
 
 POINTS = st.lists(
@@ -66,6 +66,24 @@ def test_a_recommended_teacher_is_what_students_are_compared_with(topics):
 
 def test_the_recommended_trial_stands_for_its_variant(topics):
     assert selection.best_of_variant(topics, "topics-student-int8") is topics.recommended
+
+
+def test_a_fresh_measurement_stands_for_what_the_search_found(topics):
+    """It says less of the configuration than the search's lucky trial, and is what is shown."""
+    name = "topics-student-fp32"
+    lucky = selection.best_of_variant(topics, name)
+    assert lucky.decision is Decision.PASS
+    fresh = replace(
+        lucky,
+        trial=replace(lucky.trial, stage=CONFIRM, repeat=1),
+        decision=Decision.UNDECIDED,
+        throughput_inferences_per_s=lucky.throughput_inferences_per_s / 2,
+    )
+    family = replace(topics, trials=(*topics.trials, fresh))
+    assert selection.best_of_variant(family, name) is fresh
+    invalid = replace(fresh, valid=False)
+    family = replace(topics, trials=(*topics.trials, invalid))
+    assert selection.best_of_variant(family, name) is lucky
 
 
 def test_one_best_trial_for_each_variant_and_client_batch(topics):
