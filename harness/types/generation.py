@@ -1,0 +1,162 @@
+"""A generating model's tensors, and what a request may ask of it.
+
+The names are those of Triton's vLLM backend, so that one client drives both; `input_ids` and
+`token_ids` are additions. This file is also copied beside the served model, into an environment
+without the harness (Python 3.10 in NVIDIA's container): it needs the standard library alone.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+TEXT_INPUT = "text_input"
+"""BYTES [1]: the prompt."""
+INPUT_IDS = "input_ids"
+"""INT32 [-1], optional: the prompt's tokens, in place of its text."""
+STREAM = "stream"
+"""BOOL [1], optional, default true: one response for each step rather than one in all."""
+SAMPLING_PARAMETERS = "sampling_parameters"
+"""BYTES [1], optional: a JSON object with the fields of `SamplingParameters`."""
+EXCLUDE_INPUT_IN_OUTPUT = "exclude_input_in_output"
+"""BOOL [1], optional, default true; false: the first text of the answer begins with the prompt."""
+RETURN_FINISH_REASON = "return_finish_reason"
+RETURN_NUM_INPUT_TOKENS = "return_num_input_tokens"
+RETURN_NUM_OUTPUT_TOKENS = "return_num_output_tokens"
+"""BOOL [1], optional, default false: whether responses have the output of that name."""
+
+TEXT_OUTPUT = "text_output"
+"""BYTES [1]: the text that this response adds."""
+FINISH_REASON = "finish_reason"
+"""BYTES [1]: a `FinishReason`."""
+NUM_INPUT_TOKENS = "num_input_tokens"
+"""UINT32 [1]: tokens of the prompt, special tokens included."""
+NUM_OUTPUT_TOKENS = "num_output_tokens"
+"""UINT32 [1]: generated tokens that this response brings; their sum is the whole answer's."""
+TOKEN_IDS = "token_ids"  # noqa: S105  (a tensor's name)
+"""INT32 [-1]: those tokens. The end-of-sequence token is one of them, though it has no text."""
+
+
+class FinishReason(str, Enum):  # noqa: UP042  (StrEnum is not in Python 3.10)
+    """Why a stream ended."""
+
+    NONE = ""
+    """It goes on."""
+    STOP = "stop"
+    """The model's own end token, or a stop string."""
+    LENGTH = "length"
+    """`max_tokens`, or the end of the model's context."""
+    CANCELLED = "cancelled"
+    """The client went away."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class ParameterError(ValueError):
+    """Sampling parameters that mean nothing, in words for the client."""
+
+
+@dataclass(frozen=True)
+class SamplingParameters:
+    """How an answer is drawn, and where it ends."""
+
+    max_tokens: int = 16
+    """Generated tokens at most; 0 reads the prompt and generates none."""
+    temperature: float = 0.0
+    """Divides the logits; 0 takes the likeliest token (greedy)."""
+    top_k: int = 0
+    """Only the likeliest k tokens are drawn from; 0 (or -1) is all of them."""
+    top_p: float = 1.0
+    """Only the likeliest tokens that have this probability together are drawn from."""
+    seed: int | None = None
+    """Of the draws: the same seed and prompt give the same answer. None: a new one each time."""
+    stop: tuple[str, ...] = ()
+    """The answer ends before the first of these strings; special tokens count by their text."""
+    ignore_eos: bool = False
+    """The model's end token ends nothing."""
+    min_tokens: int = 0
+    """Neither the end token nor a stop string ends the answer before so many tokens."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ParameterError: one is out of its range.
+        """
+        for name, is_right, wanted in (
+            ("max_tokens", self.max_tokens >= 0, "0 or more"),
+            ("temperature", 0 <= self.temperature < float("inf"), "0 (greedy) or more"),
+            ("top_k", self.top_k >= -1, "the number of tokens to draw from, or 0 for all"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("min_tokens", 0 <= self.min_tokens <= self.max_tokens, "from 0 to max_tokens"),
+            ("stop", all(self.stop), "strings that are not empty"),
+        ):
+            if not is_right:
+                raise ParameterError(
+                    f"{name} is {_shown(getattr(self, name))}: it must be {wanted}"
+                )
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "SamplingParameters":
+        """Read the tensor `sampling_parameters`; an empty one has every default.
+
+        Raises:
+            ParameterError: it is no JSON object, has a field that is not one of these, or a value
+                of another type or out of its range.
+        """
+        try:
+            fields = json.loads(text or "{}")
+        except ValueError as error:
+            raise ParameterError(f"{SAMPLING_PARAMETERS} is not JSON: {error}") from None
+        if not isinstance(fields, dict):
+            raise ParameterError(f"{SAMPLING_PARAMETERS} must be a JSON object")
+        return cls(**{name: _field(name, value) for name, value in fields.items()})
+
+    def to_json(self) -> str:
+        """What `from_json` reads: the fields that are not at their default."""
+        default = SamplingParameters()
+        fields: dict[str, Any] = {}
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            if value != getattr(default, name):
+                fields[name] = list(value) if name == "stop" else value
+        return json.dumps(fields)
+
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "max_tokens": (int,),
+    "temperature": (int, float),
+    "top_k": (int,),
+    "top_p": (int, float),
+    "seed": (int, type(None)),
+    "stop": (str, list, type(None)),
+    "ignore_eos": (bool,),
+    "min_tokens": (int,),
+}
+
+
+def _field(name: str, value: Any) -> Any:
+    if name not in _TYPES:
+        known = ", ".join(_TYPES)
+        raise ParameterError(f"{SAMPLING_PARAMETERS} has no {_shown(name)}; it takes {known}")
+    types = _TYPES[name]
+    # To Python a bool is an int; to JSON it is not.
+    if not any(type(value) is one for one in types):
+        wanted = " or ".join("null" if one is type(None) else one.__name__ for one in types)
+        raise ParameterError(f"{name} is {_shown(value)}: it must be of type {wanted}")
+    if name != "stop":
+        return value
+    strings = [value] if isinstance(value, str) else value or []
+    if not all(isinstance(one, str) for one in strings):
+        raise ParameterError(f"stop is {_shown(value)}: it must be a string or a list of strings")
+    return tuple(strings)
+
+
+def _shown(value: Any) -> str:
+    text = repr(list(value) if isinstance(value, tuple) else value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+
+
+_SHOWN_CHARACTERS = 80
