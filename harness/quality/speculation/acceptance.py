@@ -1,0 +1,154 @@
+"""How many of a draft's tokens its teacher accepts, by their position in the draft.
+
+A teacher's greedy text is known before anything is drafted, because speculation does not change
+it. So it is enough to ask the draft once for its own likeliest token in each place of that text:
+a draft that begins at any place is accepted as far as the two are the same from there on. Every
+round of every draft length follows exactly from that, without another run of either model.
+
+With a temperature a token is accepted at random, with probability 1 less the total variation
+distance of the two distributions (Leviathan et al. 2023, section 3.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy
+from numpy.typing import NDArray
+
+from harness.statistics.intervals import Bounds, RowSums, bounds
+from harness.statistics.metrics import columns, ratio
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Matches = NDArray[np.bool_]
+"""Whether the draft's likeliest token is the teacher's in each place of one text, (tokens,)."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Drafts of one length on the teacher's texts, as greedy speculation would go."""
+
+    draft_tokens: int
+    """Tokens that are proposed in a round, at most."""
+    tokens: Integers
+    """Length of each text, (texts,)."""
+    rounds: Integers
+    """Runs of the teacher for each text, (texts,)."""
+    proposed: Integers
+    """Of each text, how often a token was proposed at each position of a draft whose earlier ones
+    were all accepted, (texts, draft_tokens). Those behind a rejected one are not counted."""
+    accepted: Integers
+    """Of these, the accepted ones, (texts, draft_tokens)."""
+    drafted: Integers
+    """Tokens that the draft made for each text, whatever came of them, (texts,)."""
+
+    @property
+    def tokens_per_run(self) -> float:
+        """Mean number of tokens that a run of the teacher adds: 1 is the teacher alone."""
+        return float(self.tokens.sum() / self.rounds.sum())
+
+    @property
+    def by_position(self) -> Floats:
+        """Share accepted at each position of a draft, given that those before it were accepted.
+
+        (draft_tokens,); NaN where no draft got so far.
+        """
+        proposed = self.proposed.sum(axis=0).astype(np.float64)
+        return ratio(self.accepted.sum(axis=0).astype(np.float64), proposed)
+
+
+def replay(matches: Sequence[Matches], draft_tokens: int) -> Replay:
+    """Go through the rounds of greedy speculation on texts that the teacher wrote.
+
+    Args:
+        matches: of each text, none of them empty.
+        draft_tokens: proposed in a round, at most; at least 1.
+    """
+    count = len(matches)
+    proposed = np.zeros((count, draft_tokens), dtype=np.int64)
+    accepted = np.zeros_like(proposed)
+    rounds, drafted = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
+    for text, same in enumerate(matches):
+        place = 0
+        while place < len(same):
+            # The round's last token is the teacher's own: what is proposed leaves room for it.
+            ahead = same[place : place + min(draft_tokens, len(same) - place - 1)]
+            kept = int(np.logical_and.accumulate(ahead).sum())
+            proposed[text, : min(kept + 1, len(ahead))] += 1
+            accepted[text, :kept] += 1
+            drafted[text] += len(ahead)
+            rounds[text] += 1
+            place += kept + 1
+    lengths = np.array([len(same) for same in matches], dtype=np.int64)
+    return Replay(draft_tokens, lengths, rounds, proposed, accepted, drafted)
+
+
+def acceptance_bounds(
+    matches: Sequence[Matches], *, seed: int, groups: Integers | None = None
+) -> tuple[float, Bounds]:
+    """The share of places in which the draft says what the teacher wrote, and its 95% interval.
+
+    It is the paper's alpha at temperature 0: a text is a unit, because its places are not
+    independent.
+
+    Args:
+        matches: of each text, none of them empty.
+        seed: of the interval's weights.
+        groups: texts that belong together, (texts,).
+    """
+    same = np.array([one.sum() for one in matches], dtype=np.float64)
+    lengths = np.array([len(one) for one in matches], dtype=np.float64)
+    return _share_of(same, lengths, seed=seed, groups=groups)
+
+
+def _share_of(
+    part: Floats, whole: Floats, *, seed: int, groups: Integers | None
+) -> tuple[float, Bounds]:
+    mean = float(whole.mean())
+    share = RowSums(
+        columns(part, whole),
+        lambda sums: ratio(sums[..., 0], sums[..., 1]),
+        possible=np.array([[0.0, mean], [mean, mean]]),
+        limits=(0.0, 1.0),
+    )
+    unit = np.arange(len(part)) if groups is None else groups
+    return float(part.sum() / whole.sum()), bounds(share, seed=seed, groups=unit)
+
+
+def acceptance_probability(
+    draft_logits: NDArray[np.floating],
+    teacher_logits: NDArray[np.floating],
+    *,
+    temperature: float = 1.0,
+) -> Floats:
+    """The chance that a sampled token of the draft is accepted, in each place.
+
+    Args:
+        draft_logits: of the next token in each place, (..., vocabulary).
+        teacher_logits: likewise.
+        temperature: of both; 0 takes the likeliest token.
+
+    Returns:
+        Sum over the vocabulary of the lesser of the two probabilities, (...).
+
+    Raises:
+        ValueError: the vocabularies differ, or the temperature is below 0.
+    """
+    if draft_logits.shape != teacher_logits.shape:
+        raise ValueError(
+            f"logits of shape {draft_logits.shape} and {teacher_logits.shape}: a draft has its "
+            "teacher's vocabulary"
+        )
+    if temperature < 0:
+        raise ValueError(f"a temperature of {temperature}")
+    if temperature == 0:
+        same = draft_logits.argmax(axis=-1) == teacher_logits.argmax(axis=-1)
+        return np.asarray(same, dtype=np.float64)
+    own, theirs = (
+        scipy.special.softmax(one.astype(np.float64) / temperature, axis=-1)
+        for one in (draft_logits, teacher_logits)
+    )
+    return np.asarray(np.minimum(own, theirs).sum(axis=-1))

@@ -1,0 +1,226 @@
+"""Speculation: the text is the teacher's, and the acceptance rate tells the runs that it takes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from harness.quality.speculation.acceptance import (
+    acceptance_bounds,
+    acceptance_probability,
+    replay,
+)
+from harness.quality.speculation.decoding import (
+    NextLogits,
+    Round,
+    write_greedily,
+    write_speculatively,
+)
+from harness.quality.speculation.speed import best_draft, predicted, speedup, tokens_per_run
+
+VOCABULARY = 11
+END = 10
+
+
+def _model(seed: int, *, unlike: int = 0, of: int = 0) -> NextLogits:
+    """A model whose next token is decided by all tokens before it.
+
+    Args:
+        seed: of the model.
+        unlike: in about one place of so many it says what the model of seed `of` does not.
+        of: the seed of another model; everywhere else it says what that one says.
+    """
+
+    def after(context: Sequence[int]) -> int:
+        digest = hashlib.sha256(repr((of, tuple(context))).encode()).digest()
+        own = hashlib.sha256(repr((seed, tuple(context))).encode()).digest()
+        # The end is rarer than the other tokens: one context in 40.
+        token = END if digest[1] % 40 == 0 else digest[0] % END
+        if unlike and own[0] % unlike == 0:
+            return (token + 1 + own[1] % END) % VOCABULARY
+        return token
+
+    def logits(tokens: Sequence[int]) -> NDArray[np.floating]:
+        said = [after(tokens[: place + 1]) for place in range(len(tokens))]
+        return np.eye(VOCABULARY)[said]
+
+    return logits
+
+
+TEACHER = _model(0)
+
+
+@pytest.mark.parametrize("draft_tokens", [0, 1, 2, 5, 9])
+@pytest.mark.parametrize("unlike", [0, 1, 2, 5])
+def test_the_text_is_the_teachers_however_bad_the_draft(draft_tokens: int, unlike: int) -> None:
+    draft = _model(1, unlike=unlike)
+    for first in range(12):
+        alone = write_greedily(TEACHER, [first, 3], max_new_tokens=23, end_tokens=[END])
+        found = write_speculatively(
+            TEACHER,
+            draft,
+            [first, 3],
+            draft_tokens=draft_tokens,
+            max_new_tokens=23,
+            end_tokens=[END],
+        )
+        assert found.tokens == alone
+
+
+def test_some_of_these_texts_end_by_themselves_and_some_at_the_limit() -> None:
+    texts = [
+        write_greedily(TEACHER, [first, 3], max_new_tokens=23, end_tokens=[END])
+        for first in range(12)
+    ]
+    assert {text[-1] == END for text in texts} == {True, False}
+
+
+def test_the_first_token_of_a_draft_is_not_kept_unverified() -> None:
+    never_right = _model(1, unlike=1)
+    found = write_speculatively(TEACHER, never_right, [4], draft_tokens=3, max_new_tokens=6)
+    assert found.tokens == write_greedily(TEACHER, [4], max_new_tokens=6)
+    assert found.rounds == (Round(3, 0), Round(3, 0), Round(3, 0), Round(2, 0), Round(1, 0),
+                            Round(0, 0))  # fmt: skip
+
+
+def test_a_draft_like_its_teacher_is_accepted_whole() -> None:
+    found = write_speculatively(TEACHER, TEACHER, [4], draft_tokens=3, max_new_tokens=8)
+    assert found.rounds == (Round(3, 3), Round(3, 3))  # four tokens a run
+
+
+def test_nothing_behind_the_end_is_kept() -> None:
+    def says(*text: int) -> NextLogits:
+        return lambda tokens: np.eye(VOCABULARY)[list((*text, *[1] * 9)[: len(tokens)])]
+
+    teacher, draft = says(5, END, 7, 7), says(5, END, 7, 7)
+    found = write_speculatively(
+        teacher, draft, [0], draft_tokens=4, max_new_tokens=9, end_tokens=[END]
+    )
+    assert found.tokens == (5, END)
+
+
+def test_a_prompt_that_ends_with_the_end_token_is_continued() -> None:
+    found = write_speculatively(
+        TEACHER, TEACHER, [4, END], draft_tokens=2, max_new_tokens=5, end_tokens=[END]
+    )
+    assert found.tokens == write_greedily(TEACHER, [4, END], max_new_tokens=5, end_tokens=[END])
+    assert found.tokens
+
+
+def _matches(text: Sequence[int], prompt: Sequence[int], draft: NextLogits) -> NDArray[np.bool_]:
+    said = draft([*prompt, *text])[len(prompt) - 1 : -1].argmax(axis=-1)
+    return np.asarray(said == np.asarray(text))
+
+
+@pytest.mark.parametrize("draft_tokens", [1, 2, 4, 7])
+def test_a_replay_has_the_rounds_of_the_speculation_itself(draft_tokens: int) -> None:
+    draft = _model(1, unlike=4)
+    prompts = [[first, 5] for first in range(10)]
+    rounds: list[tuple[Round, ...]] = []
+    matches = []
+    for prompt in prompts:
+        found = write_speculatively(
+            TEACHER, draft, prompt, draft_tokens=draft_tokens, max_new_tokens=25
+        )
+        rounds.append(found.rounds)
+        matches.append(_matches(found.tokens, prompt, draft))
+    told = replay(matches, draft_tokens)
+    assert told.rounds.tolist() == [len(one) for one in rounds]
+    assert told.drafted.tolist() == [sum(each.proposed for each in one) for one in rounds]
+    assert told.accepted.sum(axis=1).tolist() == [
+        sum(each.accepted for each in one) for one in rounds
+    ]
+
+
+def test_a_replay_by_position() -> None:
+    # Drafts of two: [T T] 3 tokens, [F ...] 1, [T F] 2, then one place left: nothing to propose.
+    same = np.array([True, True, False, False, True, False, True])
+    found = replay([same], 2)
+    assert found.rounds.tolist() == [4]
+    assert found.proposed.tolist() == [[3, 2]]
+    assert found.accepted.tolist() == [[2, 1]]
+    assert found.drafted.tolist() == [6]
+    assert found.by_position.tolist() == [pytest.approx(2 / 3), 0.5]
+    assert found.tokens_per_run == 7 / 4
+
+
+def test_a_position_that_no_draft_reached_has_no_share() -> None:
+    found = replay([np.array([False, False, False])], 2)
+    assert found.by_position[0] == 0.0
+    assert np.isnan(found.by_position[1])
+
+
+def test_acceptance_is_of_all_places_and_its_interval_of_texts() -> None:
+    texts = [np.array([True] * 3 + [False]), np.array([True] * 9 + [False] * 3)]
+    value, found = acceptance_bounds(texts, seed=0)
+    assert value == 0.75
+    assert found.units == 2
+    alone, of_one = acceptance_bounds(texts[:1], seed=0)
+    assert (alone, of_one.low, of_one.high) == (0.75, None, None)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_acceptance_at_a_temperature_is_how_often_rejection_sampling_accepts(
+    temperature: float,
+) -> None:
+    generator = np.random.default_rng(3)
+    own, theirs = generator.normal(size=(2, 1, 7))
+    found = float(acceptance_probability(own, theirs, temperature=temperature)[0])
+    q, p = (np.exp(one[0] / temperature) for one in (own, theirs))
+    q, p = q / q.sum(), p / p.sum()
+    drawn = generator.choice(7, 200_000, p=q)
+    accepted = generator.random(200_000) < np.minimum(1, p[drawn] / q[drawn])
+    assert found == pytest.approx(accepted.mean(), abs=0.005)
+
+
+def test_acceptance_at_temperature_0_is_the_same_likeliest_token() -> None:
+    own = np.array([[1.0, 2.0], [3.0, 1.0]])
+    theirs = np.array([[0.0, 9.0], [0.0, 9.0]])
+    assert acceptance_probability(own, theirs, temperature=0).tolist() == [1.0, 0.0]
+
+
+def test_another_vocabulary_is_refused() -> None:
+    with pytest.raises(ValueError, match="vocabulary"):
+        acceptance_probability(np.zeros((2, 5)), np.zeros((2, 6)))
+
+
+@pytest.mark.parametrize(
+    ("acceptance", "draft_tokens", "tokens"),
+    # The paper's figure 2 and its closed form, (1 - a^(d + 1)) / (1 - a).
+    [(0.8, 5, 3.68928), (0.5, 3, 1.875), (0.0, 4, 1.0), (1.0, 4, 5.0)],
+)
+def test_tokens_of_a_run(acceptance: float, draft_tokens: int, tokens: float) -> None:
+    assert tokens_per_run(acceptance, draft_tokens) == pytest.approx(tokens)
+
+
+def test_tokens_of_a_run_are_those_of_drafts_accepted_by_chance() -> None:
+    generator = np.random.default_rng(5)
+    found = replay([generator.random(200_000) < 0.7], 4)
+    assert found.tokens_per_run == pytest.approx(tokens_per_run(0.7, 4), rel=0.01)
+    assert found.by_position == pytest.approx(np.full(4, 0.7), abs=0.01)
+
+
+def test_the_papers_speedup() -> None:
+    # Table 1 of the paper: alpha 0.8, 5 draft tokens of c near 0: 3.69 operations' worth.
+    assert predicted(0.8, draft_cost=1e-9, draft_tokens=5).factor == pytest.approx(3.68928)
+    assert predicted(0.8, draft_cost=0.1, draft_tokens=5).factor == pytest.approx(3.68928 / 1.5)
+    assert speedup(2.0, 3, draft_cost=0.1, verification_cost=1.7) == pytest.approx(1.0)
+
+
+def test_a_draft_that_costs_more_than_it_saves_is_not_used() -> None:
+    # By the paper's corollary 3.9 there is a gain only where the acceptance exceeds the cost.
+    assert best_draft(0.3, draft_cost=0.4).draft_tokens == 0
+    assert best_draft(0.3, draft_cost=0.4).factor == 1.0
+    assert best_draft(0.5, draft_cost=0.4).draft_tokens > 0
+    assert best_draft(0.5, draft_cost=0.4).factor > 1.0
+
+
+@pytest.mark.parametrize("wrong", [{"draft_cost": 0.0}, {"draft_cost": 1, "verification_cost": 0}])
+def test_a_cost_of_nothing_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        speedup(1.0, 1, **wrong)
