@@ -1,1 +1,1 @@
-"""A student as the draft of its teacher: it proposes tokens, and the teacher checks them at once."""
+"""A student as its teacher's draft: it proposes tokens, and the teacher checks them at once."""
