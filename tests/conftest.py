@@ -6,11 +6,14 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from held_up import told_apart
+from held_up import LOST_S, Sleeper, told_apart
 from hypothesis import HealthCheck, settings
+from shared_servers import SharedServers
 from tiny_model import make_tiny_variant
 
 import harness.serving
@@ -41,18 +44,64 @@ settings.register_profile("thorough", UNHURRIED, max_examples=100)
 settings.load_profile("quick")
 
 
+LOST = pytest.StashKey[float]()
+"""How many seconds the machine lost while a test ran, its fixtures included."""
+SERVERS = SharedServers()
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_setup() -> Iterator[None]:
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
     """Tell a fixture's failure from the machine's."""
-    with told_apart():
+    item.stash[LOST] = 0.0
+    with counted(item):
         return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call() -> Iterator[None]:
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """Tell a test's failure from the machine's."""
-    with told_apart():
+    with counted(item):
         return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Tell a failure to tidy up from the machine's; no dead server is left to the next test."""
+    try:
+        with counted(item):
+            return (yield)
+    finally:
+        if item.stash[LOST] >= LOST_S:
+            SERVERS.end_fixtures_of_the_dead()
+
+
+@contextmanager
+def counted(item: pytest.Item) -> Iterator[None]:
+    """Sum up what the machine lost in the block; a failure of it is then the machine's."""
+    sleeper = Sleeper()
+    try:
+        with told_apart(sleeper):
+            yield
+    finally:
+        item.stash[LOST] += sleeper.lost_s
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Iterator[None]:
+    """Remember which fixture has started which servers; a test's own end with it."""
+    if fixturedef.scope == "function":
+        return (yield)
+    before = SERVERS.running()
+    made = yield
+    SERVERS.started(fixturedef, request, SERVERS.running() - before)
+    return made
+
+
+def pytest_fixture_post_finalizer(fixturedef: pytest.FixtureDef[Any]) -> None:
+    """A fixture has ended, and its servers with it."""
+    SERVERS.ended(fixturedef)
 
 
 @pytest.fixture(scope="session")

@@ -52,16 +52,20 @@ class HeldUp(AssertionError):  # noqa: N818  (no error: a reason to measure agai
 
 
 @contextmanager
-def told_apart() -> Iterator[None]:
-    """Raise a failure of the block as `HeldUp` where the machine lost too much of its time."""
-    with Sleeper() as sleeper:
-        try:
+def told_apart(sleeper: Sleeper) -> Iterator[None]:
+    """Raise a failure of the block as `HeldUp` where the machine lost too much of its time.
+
+    Args:
+        sleeper: a fresh one; it runs as long as the block.
+    """
+    try:
+        with sleeper:
             yield
-        except (Exception, pytest.fail.Exception) as failure:
-            # A test that hung would only hang again.
-            if sleeper.lost_s < LOST_S or str(failure).startswith("Timeout"):
-                raise
-            raise HeldUp(f"while it ran the machine lost {sleeper.lost_s:.1f} s") from failure
+    except (Exception, pytest.fail.Exception) as failure:
+        # A test that hung would only hang again.
+        if sleeper.lost_s < LOST_S or str(failure).startswith("Timeout"):
+            raise
+        raise HeldUp(f"while it ran the machine lost {sleeper.lost_s:.1f} s") from failure
 
 
 class Sleeper:
@@ -92,6 +96,8 @@ class Sleeper:
         before_s = self._now_s()
         while not self._over.wait(STEP_S):
             before_s = self.woken(before_s)
+        # A test may fail right after a standstill, before this thread has been woken.
+        self.woken(before_s)
 
     def woken(self, before_s: float) -> float:
         """Take a waking into account; the time of it.

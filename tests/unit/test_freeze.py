@@ -48,3 +48,16 @@ def test_what_somebody_else_has_stopped_stays_so(freeze):
     finally:
         child.kill()
         child.wait()
+
+
+def test_those_without_children_go_on_first(freeze, monkeypatch):
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE)
+    parent.stdout.readline()
+    (child,) = psutil.Process(parent.pid).children()
+    went_on, resume = [], psutil.Process.resume
+    monkeypatch.setattr(
+        psutil.Process, "resume", lambda one: (went_on.append(one.pid), resume(one))
+    )
+    assert freeze(parent.pid, 0.0) == 2
+    assert went_on == [child.pid, parent.pid]
+    parent.communicate(timeout=60)

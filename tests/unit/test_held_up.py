@@ -2,7 +2,6 @@
 
 import pytest
 
-from tests import held_up
 from tests.held_up import LATE_S, LOST_S, STEP_S, HeldUp, Sleeper, told_apart
 
 
@@ -26,7 +25,8 @@ def test_what_a_sleeper_lost_is_all_beyond_its_step_and_an_ordinary_waking(woken
 class Lost:
     """A sleeper that has lost what a test says."""
 
-    lost_s = 0.0
+    def __init__(self, lost_s):
+        self.lost_s = lost_s
 
     def __enter__(self):
         return self
@@ -38,18 +38,22 @@ class Lost:
 @pytest.mark.parametrize(
     ("lost_s", "kind"), [(0.0, ValueError), (LOST_S * 0.99, ValueError), (LOST_S, HeldUp)]
 )
-def test_only_a_machine_that_lost_its_time_excuses_a_failure(lost_s, kind, monkeypatch):
-    monkeypatch.setattr(held_up, "Sleeper", Lost)
-    monkeypatch.setattr(Lost, "lost_s", lost_s)
-    with pytest.raises((ValueError, HeldUp)) as caught, told_apart():
+def test_only_a_machine_that_lost_its_time_excuses_a_failure(lost_s, kind):
+    with pytest.raises((ValueError, HeldUp)) as caught, told_apart(Lost(lost_s)):
         raise ValueError("wrong")
     assert type(caught.value) is kind
-    with told_apart():
+    with told_apart(Lost(lost_s)):
         pass  # a test that passes has nothing to be excused
 
 
-def test_a_test_that_hung_is_no_machines_fault(monkeypatch):
-    monkeypatch.setattr(held_up, "Sleeper", Lost)
-    monkeypatch.setattr(Lost, "lost_s", 60.0)
-    with pytest.raises(pytest.fail.Exception, match="Timeout"), told_apart():
+def test_a_test_that_hung_is_no_machines_fault():
+    with pytest.raises(pytest.fail.Exception, match="Timeout"), told_apart(Lost(60.0)):
         pytest.fail("Timeout (>300.0s) from pytest-timeout.")
+
+
+def test_a_standstill_counts_whose_end_the_test_sees_before_the_sleeper():
+    times = iter([0.0, 1.2])
+    sleeper = Sleeper(lambda: next(times))
+    sleeper._over.set()  # the block is over when the sleeper is woken for the first time
+    sleeper._sleep()
+    assert sleeper.lost_s == pytest.approx(1.2 - STEP_S - LATE_S)
