@@ -1,9 +1,9 @@
 """Every metric that an objective can name, defined once: the one place to add another.
 
 A latency is a *span* of a request's time and a *statistic* of it: `p95` is the 95th percentile of
-the span that counts (from the scheduled time to the answer), and its own span, named `ttft`,
-would make `ttft_p95` and the rest of `STATISTICS` with one entry of `harness.types.SPANS` whose
-`judged` is true. All other metrics are entries of their own.
+the span that counts (from the scheduled time to the answer), and the span named `ttft` makes
+`ttft_p95` and the rest of `STATISTICS` by its entry in `harness.types.SPANS`, whose `judged` is
+true. All other metrics are entries of their own.
 
 A new quality metric is one entry in `_QUALITY`, beside its computation: the task's family returns
 a `Statistic` of that name. Everything else follows from the entry: the objective's grammar and its
@@ -42,9 +42,11 @@ from harness.types.metrics import (
     MEGABYTES,
     MILLISECONDS,
     PLAIN,
+    REQUESTS_PER_S,
     SECONDS,
     SHARE,
     STATISTICS,
+    TOKENS_PER_S,
     USD_PER_MILLION,
     Metric,
     MetricKind,
@@ -52,6 +54,8 @@ from harness.types.metrics import (
 
 COST = "cost"
 """The metric that is priced on the machine that a study names."""
+GOODPUT = "goodput"
+"""The metric that is counted by the other clauses of its objective."""
 SHOWN_PERCENTILES = ("p50", "p95", "p99")
 """Those that are shown where there is little room."""
 DEFAULT_LATENCY = "p95"
@@ -66,7 +70,7 @@ def latencies_of(span: LatencySpan) -> list[Metric]:
             name=f"{prefix}{one.name}",
             kind=MetricKind.LATENCY,
             title=f"{title}{one.name}",
-            of=f"{one.words} of the {span.title} latency, from {span.start} to {span.end}",
+            of=f"{one.words} of the {span.in_words}, from {span.start} to {span.end}",
             lower_is_better=True,
             unit=MILLISECONDS,
             example="50 ms",
@@ -125,6 +129,26 @@ _LOAD = (
         unit=INFERENCES_PER_S,
         example="200/s",
         missed="too little throughput",
+    ),
+    Metric(
+        name="output_tokens_per_s",
+        kind=MetricKind.RATE,
+        title="output tokens/s",
+        of="tokens of successful answers per second, of all streams together",
+        lower_is_better=False,
+        unit=TOKENS_PER_S,
+        example="500/s",
+        missed="too few tokens",
+    ),
+    Metric(
+        name=GOODPUT,
+        kind=MetricKind.RATE,
+        title="goodput",
+        of="requests per second that meet all of the objective's clauses on latencies together",
+        lower_is_better=False,
+        unit=REQUESTS_PER_S,
+        example="5/s",
+        missed="too little goodput",
     ),
     Metric(
         name=COST,

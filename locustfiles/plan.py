@@ -13,7 +13,7 @@ from harness.load.schedule.arrivals import check_workload
 from harness.load.schedule.trace import read_trace
 from harness.load.transports.address import Target, parse_target
 from harness.load.transports.opening import GrpcImplementation
-from harness.study.objective import check_priced, load_clauses, parse_objective
+from harness.study.objective import check_counted, check_priced, load_clauses, parse_objective
 from harness.types import (
     ArrivalKind,
     ArrivalProcess,
@@ -139,6 +139,7 @@ def _objective(text: str) -> ServiceLevelObjective:
         return NO_OBJECTIVE
     slo = parse_objective(text)
     check_priced(slo)
+    check_counted(slo)
     if not load_clauses(slo):
         raise UsageError(
             f"--objective {text!r}: a load test does not measure quality",

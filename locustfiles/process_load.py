@@ -23,6 +23,7 @@ from harness.load.requests.traffic import EncodedTraffic, Place, make_traffic
 from harness.load.schedule.arrivals import arrival_times_ns
 from harness.load.transports.contract import DATATYPES
 from harness.load.transports.opening import GrpcImplementation, transport_opener
+from harness.study.objective import request_bounds
 from harness.types import TensorSpec
 from locust_counts import LocustCounts
 from loop_lag import LoopLag
@@ -177,6 +178,7 @@ class ProcessLoad:
             int(SLICE_S * _NS),
             listeners=listeners,
             keep_ids=self._writer is not None,
+            bounds=request_bounds(self._plan.slo),
         )
 
     def _open_loop(self, recorder: Recorder, timer: Timer) -> OpenLoop:

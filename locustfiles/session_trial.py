@@ -109,6 +109,7 @@ class SessionTrial:
             order.slice_ns,
             listeners=listeners,
             keep_ids=self._writer is not None,
+            bounds=self._order.bounds,
         )
         lag = LoopLag()
         self._begin.set((order.start_ns, recorder))

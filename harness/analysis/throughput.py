@@ -57,6 +57,8 @@ STEEPEST = 1.5
 LONG_MEMORY = 2.0
 """Of residuals: variance beyond that of independent ones from which the swing counts instead."""
 _FEWEST_BLOCKS = 4
+_ROUNDING = 1e-9
+"""Relative differences of rates that are but rounding."""
 
 Floats = NDArray[np.float64]
 Bounds = tuple[float, float]
@@ -91,7 +93,7 @@ def throughput_bounds(
     else:
         lost = _by_block([rows * _lost(one) for one in window], blocks)
         due = lost + _by_block([rows * hdr.total(one.ok.response) for one in window], blocks)
-        nominal = _nominal_per_s(workload)
+        nominal = nominal_per_s(workload)
         asked = float(due.sum() / seconds.sum()) if nominal is None else nominal * rows
         found = _of_open(_Blocks(due, lost, answered, seconds), asked, confidence)
     if found is None:
@@ -99,6 +101,54 @@ def throughput_bounds(
     value, length_s = float(answered.sum() / seconds.sum()), float(seconds.sum())
     one_request = rows / length_s  # whichever side of the window's edge it came to
     return max(0.0, min(found[0], value - one_request)), max(found[1], value + one_request)
+
+
+def rate_bounds(
+    counts: Sequence[int],
+    slice_s: float,
+    *,
+    confidence: float,
+    due: Sequence[int] = (),
+    nominal_per_s: float | None = None,
+) -> Bounds | None:
+    """Two-sided bounds of how often something happens a second, by batch means.
+
+    Args:
+        counts: how often in each slice, in time order.
+        slice_s: the length of each.
+        confidence: of the interval.
+        due: requests that were scheduled in each slice, where the counts are of these; with
+            `nominal_per_s` the share of them is bounded, and not the noise of their arrivals.
+        nominal_per_s: the rate at which an open loop's requests fall due.
+
+    Returns:
+        None where the window is too short for any.
+    """
+    blocks = min(BLOCKS, len(counts))
+    if blocks < _FEWEST_BLOCKS:
+        return None
+    if not any(counts):  # none of a Poisson process bounds its rate by -ln(tail) over the time
+        return 0.0, -math.log((1 - confidence) / 2) / (len(counts) * slice_s)
+    counted, seconds = _by_block(counts, blocks), _by_block([slice_s] * len(counts), blocks)
+    one = 1 / float(seconds.sum())
+    if nominal_per_s is None or not due:
+        found, value = _of_rates(counted / seconds, confidence), float(counted.sum()) * one
+    else:
+        fell_due = _by_block(due, blocks)
+        share = _of_rates(counted / np.maximum(fell_due, 1.0), confidence)
+        found = share and (share[0] * nominal_per_s, min(share[1], 1.0) * nominal_per_s)
+        value = float(counted.sum()) * one
+    if found is None:
+        return None
+    return max(0.0, min(found[0], value - one)), max(found[1], value + one)
+
+
+def nominal_per_s(workload: Workload) -> float | None:
+    """The rate of an open loop's requests; None where it has no single one."""
+    arrivals = workload.arrivals
+    if arrivals.kind is ArrivalKind.TRACE or arrivals.shape.kind is not ShapeKind.FLAT:
+        return None
+    return workload.rate_per_s
 
 
 @dataclass(frozen=True)
@@ -133,6 +183,8 @@ def _of_blocks(rates: Floats, block_s: float, confidence: float, mean_s: float) 
 def _of_rates(rates: Floats, confidence: float) -> Bounds | None:
     count, mean = len(rates), float(rates.mean())
     deviations = rates - mean
+    if float(np.abs(deviations).max()) <= _ROUNDING * abs(mean):  # no memory is to be read of that
+        return mean, mean
     variance = float(np.square(deviations).sum()) / (count - 1) / count
     half = _half(deviations, variance, confidence)
     return None if half is None else (mean - half, mean + half)
@@ -165,13 +217,6 @@ def _growth(backlog: Floats, seconds: Floats, confidence: float) -> Bounds | Non
         half = steepest
     half = min(half, steepest)
     return growth - half, growth + half
-
-
-def _nominal_per_s(workload: Workload) -> float | None:
-    arrivals = workload.arrivals
-    if arrivals.kind is ArrivalKind.TRACE or arrivals.shape.kind is not ShapeKind.FLAT:
-        return None
-    return workload.rate_per_s
 
 
 def _half(deviations: Floats, variance: float, confidence: float) -> float | None:

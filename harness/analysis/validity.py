@@ -284,7 +284,8 @@ def _is_closed(workload: Workload) -> bool:
 
 def _sent(load: LoadResult) -> int:
     """Requests scheduled inside the window and sent, whatever became of them."""
-    return sum(hdr.total(one.ok.response) for one in load.window) + sum(load.failures.values())
+    answered = sum(hdr.total(one.ok.response) for one in load.window)
+    return answered + sum(load.failures.values()) + load.left
 
 
 def _send_delay_p99_ms(load: LoadResult) -> float:

@@ -19,7 +19,7 @@ from harness.load.schedule.arrivals import check_workload
 from harness.load.transports.opening import GrpcImplementation
 from harness.study import Study
 from harness.study.file import load_study
-from harness.study.objective import check_priced, load_clauses, parse_objective
+from harness.study.objective import check_counted, check_priced, load_clauses, parse_objective
 from harness.types import (
     ArrivalKind,
     ArrivalProcess,
@@ -115,6 +115,7 @@ def _objective(study: Study | None, variant: str | None, slo: str | None) -> Ser
     if study is None or variant is None:
         alone = parse_objective(slo) if slo is not None else NO_OBJECTIVE
         check_priced(alone)
+        check_counted(alone)
         return alone
     return study.objective_of(study.family_of(variant))
 

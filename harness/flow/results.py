@@ -14,9 +14,14 @@ from typing import Any
 
 from harness import hdr
 from harness.analysis.percentiles import summarise
-from harness.analysis.throughput import failure_design_effect, throughput_bounds
+from harness.analysis.throughput import (
+    failure_design_effect,
+    nominal_per_s,
+    rate_bounds,
+    throughput_bounds,
+)
 from harness.analysis.validity import COUNT_SKEW_S, mean_in_flight, steadier_warmup_s
-from harness.load.engine.slices import merged_latencies
+from harness.load.engine.slices import merged_latencies, merged_streams
 from harness.load.records.series import series_rows, slice_rows
 from harness.planning.assessment import Assessment, assess
 from harness.runs.folder import RunFolder
@@ -25,18 +30,23 @@ from harness.types import (
     RESPONSE,
     SPANS,
     GeneratorHealth,
+    Goodput,
     HostMetrics,
     LatencySpan,
     LatencySummary,
     LoadMode,
     LoadResult,
+    RequestBound,
     ServerMetrics,
     ServiceLevelObjective,
+    StreamFigures,
     TimeSlice,
     Trial,
     TrialResult,
     Workload,
 )
+from harness.types.estimates import Interval
+from harness.types.trials import NO_STREAMS
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,8 @@ class ClientSide:
     throughput_high_inferences_per_s: float | None
     latencies: Mapping[str, LatencySummary]
     failure_design_effect: float
+    streams: StreamFigures | None = None
+    goodput: Goodput | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +104,7 @@ def client_side(
     confidence: float,
     *,
     only_judged: bool = False,
+    bounds: Sequence[RequestBound] = (),
 ) -> ClientSide:
     """Sum up what the clients saw in a window's slices.
 
@@ -104,6 +117,7 @@ def client_side(
         workload: that the load is compared with.
         confidence: of every interval; 0 to 1.
         only_judged: leave out the spans that no objective speaks of.
+        bounds: the clauses by which the generators counted what is `good`; empty: by none.
     """
     duration_s = round(len(window) * slice_s, 6)
     spans = [span for span in SPANS.values() if span.judged or not only_judged]
@@ -130,7 +144,46 @@ def client_side(
         throughput_high_inferences_per_s=high_per_s,
         latencies=latencies,
         failure_design_effect=failure_design_effect(window, confidence),
+        streams=_stream_figures(window, slice_s, confidence),
+        goodput=_goodput(window, slice_s, workload, confidence, bounds) if bounds else None,
     )
+
+
+def _stream_figures(
+    window: Sequence[TimeSlice], slice_s: float, confidence: float
+) -> StreamFigures | None:
+    counts = merged_streams(window)
+    if counts == NO_STREAMS:
+        return None
+    tokens = [one.streams.output_tokens for one in window]
+    value = sum(tokens) / (len(window) * slice_s)
+    found = rate_bounds(tokens, slice_s, confidence=confidence)
+    return StreamFigures(counts, value, found and Interval(value, *found))
+
+
+def _goodput(
+    window: Sequence[TimeSlice],
+    slice_s: float,
+    workload: Workload,
+    confidence: float,
+    bounds: Sequence[RequestBound],
+) -> Goodput:
+    good = [one.good for one in window]
+    value = sum(good) / (len(window) * slice_s)
+    found = rate_bounds(
+        good,
+        slice_s,
+        confidence=confidence,
+        due=[_due(one) for one in window],
+        nominal_per_s=nominal_per_s(workload) if workload.load_mode is LoadMode.OPEN else None,
+    )
+    return Goodput(value, found and Interval(value, *found), tuple(bounds))
+
+
+def _due(one: TimeSlice) -> int:
+    """Requests that fell due in a slice, whatever became of them."""
+    lost = sum(one.failures.values()) + one.dropped + one.streams.left
+    return hdr.total(one.ok.response) + lost
 
 
 def generator_side(load: LoadResult) -> GeneratorSide:
@@ -170,7 +223,8 @@ def assess_trial(
         The assessment; its `result` carries decision and reason.
     """
     failures = sum(clients.failures_by_kind.values())
-    offered = clients.requests + failures + clients.dropped
+    left = clients.streams.counts.left if clients.streams else 0
+    offered = clients.requests + failures + clients.dropped + left
     result = TrialResult(
         **_fields(begun),
         **_fields(clients),

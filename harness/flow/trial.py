@@ -40,6 +40,7 @@ from harness.planning.dialogue import after_longer_warm_up
 from harness.planning.routing.deployed import ROUTER_STAGE
 from harness.runs.folder import RunFolder
 from harness.serving.external.server import REMOTE_DIGEST
+from harness.study.objective import request_bounds
 from harness.system.storage import utc_now
 from harness.telemetry.prometheus.readings import ScrapedReadings
 from harness.telemetry.readings import DirectReadings, ServerReadings
@@ -176,7 +177,7 @@ class TrialRunner:
         telemetry = self._window(variant)
         watch = TrialWatch(begun, slo, telemetry, SLICE_S)
         try:
-            job = self._job(trial, variant)
+            job = self._job(trial, variant, slo)
         except (DataError, ServerError) as error:
             # No answer, or none that is a number, to the first requests asked one by one.
             check_after_failure(self._server)
@@ -217,7 +218,13 @@ class TrialRunner:
             return assess_trial(
                 begun,
                 slo,
-                client_side(window, load.slice_s, trial.workload, watch.confidence),
+                client_side(
+                    window,
+                    load.slice_s,
+                    trial.workload,
+                    watch.confidence,
+                    bounds=request_bounds(slo),
+                ),
                 generators=generator_side(load),
                 served=served,
                 invalid_reason=invalid_reason,
@@ -263,7 +270,7 @@ class TrialRunner:
             clients=lambda: self._generators.pids,
         )
 
-    def _job(self, trial: Trial, variant: ModelVariant) -> LoadJob:
+    def _job(self, trial: Trial, variant: ModelVariant, slo: ServiceLevelObjective) -> LoadJob:
         payloads = self._payloads[variant.name]
         return LoadJob(
             variant.served_name,
@@ -272,6 +279,7 @@ class TrialRunner:
             trial.workload,
             known_answers=known_answers_file(self._site.client, variant, trial.workload, payloads),
             records=records_folder(self._folder, trial) if self._settings.keep_records else None,
+            bounds=request_bounds(slo),
         )
 
     def _configure(self, variant: ModelVariant, trial: Trial) -> None:
@@ -365,7 +373,14 @@ class TrialWatch:
             return False
         self._looks_taken += 1
         workload = self._begun.trial.workload
-        clients = client_side(window, self._slice_s, workload, self.confidence, only_judged=True)
+        clients = client_side(
+            window,
+            self._slice_s,
+            workload,
+            self.confidence,
+            only_judged=True,
+            bounds=request_bounds(self._slo),
+        )
         assessment = assess_trial(self._begun, self._slo, clients)
         if assessment.decision in {Decision.PASS, Decision.FAIL} or self._is_hopeless(assessment):
             self.shown = tuple(window)

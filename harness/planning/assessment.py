@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.metrics import latency_of, metric_named
 from harness.planning.clauses import (
@@ -17,7 +17,12 @@ from harness.planning.clauses import (
     samples_needed,
     strain,
 )
-from harness.study.objective import judged_latency, load_clauses, quality_clauses
+from harness.study.objective import (
+    judged_latency,
+    load_clauses,
+    quality_clauses,
+    request_bounds,
+)
 from harness.types import (
     Constraint,
     Decision,
@@ -272,6 +277,9 @@ def best(assessments: Iterable[Assessment]) -> Assessment | None:
 def _findings(slo: ServiceLevelObjective, result: TrialResult) -> list[Judgement]:
     """A finding for each load clause, and for the errors where no clause names them."""
     clauses = load_clauses(slo)
+    if result.goodput is not None and result.goodput.clauses != request_bounds(slo):
+        # Counted request by request by another objective's clauses: it says nothing of these.
+        result = replace(result, goodput=None)
     findings = [judge_load(clause, result) for clause in clauses]
     if all(clause.metric != "error_rate" for clause in clauses):
         findings.append(judge_default_error_rate(result))

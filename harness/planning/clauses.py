@@ -16,7 +16,7 @@ from typing import Final
 import scipy
 
 from harness.hdr import UNBOUNDED_MS
-from harness.metrics import COST, latency_of, metric_named, summary_of
+from harness.metrics import COST, GOODPUT, latency_of, metric_named, summary_of
 from harness.planning.cost.money import usd_per_million
 from harness.types import Constraint, Decision, TrialResult
 from harness.types.estimates import Interval
@@ -114,6 +114,24 @@ def throughput(result: TrialResult) -> Measured:
     return Measured(reached, known, _confidence_of(result))
 
 
+def output_tokens(result: TrialResult) -> Measured | None:
+    """Output tokens per second of all streams together; None where there were no streams."""
+    found = result.streams
+    if found is None:
+        return None
+    return Measured(
+        found.output_tokens_per_s, found.output_tokens_per_s_bounds, _confidence_of(result)
+    )
+
+
+def goodput(result: TrialResult) -> Measured | None:
+    """Requests per second that meet every clause on latencies; None where none was counted."""
+    found = result.goodput
+    if found is None:
+        return None
+    return Measured(found.requests_per_s, found.bounds, _confidence_of(result))
+
+
 def cost(result: TrialResult) -> Measured | None:
     """US dollars per million inferences on the machine that the trial is priced on.
 
@@ -137,6 +155,8 @@ def cost(result: TrialResult) -> Measured | None:
 MEASURES: Final[dict[str, Measure]] = {
     "error_rate": error_rate,
     "throughput": throughput,
+    "output_tokens_per_s": output_tokens,
+    GOODPUT: goodput,
     COST: cost,
 }
 """By metric, all that a load decides but the latencies."""
@@ -363,6 +383,8 @@ def _never_drained(constraint: Constraint, measured: Measured) -> Judgement:
 def _nothing_known(constraint: Constraint, result: TrialResult) -> Judgement:
     metric = metric_named(constraint.metric)
     why = "no answered request has it" if result.requests else "no request was answered"
+    if metric.name == GOODPUT and result.requests:
+        why = "it was not counted by the clauses of this objective: measure again with it"
     if metric.name == COST and result.requests and result.pricing is None:
         why = "no machine was named to price it on (`cost: {instance: ...}` in the study)"
     reason = f"{why}, so nothing is known of {metric.title}"

@@ -162,6 +162,7 @@ def _seen_columns(result: TrialResult) -> dict[str, Any]:
         "throughput_high_inferences_per_s": result.throughput_high_inferences_per_s,
         **_latency_columns(result),
         **_span_columns(result),
+        **_generation_columns(result),
         "client_ms": result.client_ms,
         "server_queue_ms": server.queue_ms,
         "server_compute_ms": server.compute_ms,
@@ -214,6 +215,29 @@ def _latency_columns(result: TrialResult) -> dict[str, float | None]:
         columns[f"latency_{name}_ms"] = percentile.value_ms if percentile else None
         columns[f"latency_{name}_low_ms"] = percentile.low_ms if percentile else None
         columns[f"latency_{name}_high_ms"] = percentile.high_ms if percentile else None
+    return columns
+
+
+def _generation_columns(result: TrialResult) -> dict[str, float | None]:
+    """Of streams and of an objective's good requests; a load that has neither has no columns."""
+    columns: dict[str, float | None] = {}
+    if (found := result.streams) is not None:
+        bounds = found.output_tokens_per_s_bounds
+        columns |= {
+            "input_tokens": found.counts.input_tokens,
+            "output_tokens": found.counts.output_tokens,
+            "output_tokens_per_s": found.output_tokens_per_s,
+            "output_tokens_per_s_low": bounds.low if bounds else None,
+            "output_tokens_per_s_high": bounds.high if bounds else None,
+            "left": found.counts.left,
+            "irregular": sum(found.counts.irregular.values()),
+        }
+    if (good := result.goodput) is not None:
+        columns |= {
+            "goodput_requests_per_s": good.requests_per_s,
+            "goodput_low_requests_per_s": good.bounds.low if good.bounds else None,
+            "goodput_high_requests_per_s": good.bounds.high if good.bounds else None,
+        }
     return columns
 
 

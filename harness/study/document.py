@@ -14,11 +14,14 @@ from harness.metrics import quality_metrics
 from harness.study.cost import CostBasis
 from harness.study.objective import (
     EXAMPLE,
+    NAME_A_LATENCY,
     NAME_A_MACHINE,
+    UNCOUNTED,
     UNPRICED,
     Objective,
     cost_clause,
     describe_objective,
+    lacks_clauses_of_goodput,
     parse_objective,
     quality_clauses,
 )
@@ -303,6 +306,7 @@ def _contradictions(study: Study) -> list[str]:
         problems += _foreign_metrics(study, family)
         problems += _plans_without_gpu(study, family)
         problems += _costs_without_a_machine(study, family)
+        problems += _goodput_of_nothing(study, family)
     return problems
 
 
@@ -351,6 +355,11 @@ def _costs_without_a_machine(study: Study, family: Family) -> list[str]:
     if clause is None or study.cost is not None:
         return []
     return [f"family {family.name}: {UNPRICED.format(clause.text)}: {NAME_A_MACHINE}"]
+
+
+def _goodput_of_nothing(study: Study, family: Family) -> list[str]:
+    lacks = lacks_clauses_of_goodput(study.objective_of(family))
+    return [f"family {family.name}: {UNCOUNTED}: {NAME_A_LATENCY}"] if lacks else []
 
 
 def _foreign_metrics(study: Study, family: Family) -> list[str]:

@@ -8,6 +8,7 @@ Grammar (case does not matter; all clauses must hold):
     objective = clause { separator clause }
     separator = "," ["and" | "at"] | "and" | "at"
     clause    = metric operator amount | operator relative quality
+    metric    = name | span statistic                         ttft p95 is ttft_p95
     amount    = ["-"] number [unit] | relative [quality]      quality only repeats the metric
     relative  = number ("%" | "x") ["of"] ["the"] ("teacher" | "teacher's")
     operator  = "<" | "<=" | "≤" | ">" | ">=" | "≥"
@@ -32,9 +33,17 @@ from typing import Annotated
 from pydantic.config import JsonDict
 
 from harness.errors import ObjectiveError, UsageError
-from harness.metrics import COST, DEFAULT_LATENCY, METRICS, metric_named, quality_metrics
+from harness.metrics import (
+    COST,
+    DEFAULT_LATENCY,
+    GOODPUT,
+    METRICS,
+    latencies_of,
+    metric_named,
+    quality_metrics,
+)
 from harness.system.strict import written
-from harness.types import Constraint, ServiceLevelObjective
+from harness.types import SPANS, Constraint, LatencySpan, RequestBound, ServiceLevelObjective
 from harness.types.metrics import Metric, MetricKind
 from harness.words.numbers import amount
 
@@ -194,12 +203,22 @@ class _Parser:
         token = self._next
         if token.text in METRICS:
             return self._take().text
+        if (span := SPANS.get(token.text)) is not None and span.judged:
+            return self._statistic(span)
         known = f"expected one of: {', '.join(METRICS)}"
         if token.kind == "word":
             raise self._error(
                 token, f"unknown metric '{token.text}'", _hint(token.text, METRICS) + known
             )
         raise self._error(token, "a metric is missing here", known)
+
+    def _statistic(self, span: LatencySpan) -> str:
+        """The metric that a span and one of its statistics make, written apart: `ttft p95`."""
+        token, by_statistic = self._take(), {one.statistic: one for one in latencies_of(span)}
+        if self._next.text in by_statistic:
+            return by_statistic[self._take().text].name
+        problem = f"which statistic of the {span.in_words}?"
+        raise self._error(token, problem, f"expected one of: {', '.join(by_statistic)}")
 
     def _operator(self) -> str:
         if self._next.text in _OPERATORS:
@@ -330,6 +349,24 @@ def load_clauses(slo: ServiceLevelObjective) -> tuple[Constraint, ...]:
     return tuple(one for one in slo.constraints if not metric_named(one.metric).is_quality)
 
 
+def request_bounds(slo: ServiceLevelObjective) -> tuple[RequestBound, ...]:
+    """The clauses on latencies as one request meets them or not, in the objective's order.
+
+    A request meets a clause on a span of which it has one value if that value is within the bound,
+    whichever statistic the clause names; one on a span of which it has several (`itl p99`) if that
+    statistic of its own values is.
+    """
+    metrics = [(one, metric_named(one.metric)) for one in slo.constraints if _is_latency(one)]
+    return tuple(
+        RequestBound(metric.span, metric.quantile, round(one.value * 1e6), "=" in one.operator)
+        for one, metric in metrics
+    )
+
+
+def _is_latency(clause: Constraint) -> bool:
+    return metric_named(clause.metric).kind is MetricKind.LATENCY
+
+
 def quality_clauses(slo: ServiceLevelObjective) -> tuple[Constraint, ...]:
     """The clauses on quality, which no load decides."""
     return tuple(one for one in slo.constraints if metric_named(one.metric).is_quality)
@@ -340,6 +377,25 @@ def judged_latency(slo: ServiceLevelObjective | None) -> Metric:
     named = (metric_named(one.metric) for one in slo.constraints) if slo else iter(())
     latencies = (metric for metric in named if metric.kind is MetricKind.LATENCY)
     return next(latencies, metric_named(DEFAULT_LATENCY))
+
+
+UNCOUNTED = "goodput counts the requests that meet all clauses on latencies, and there is none"
+NAME_A_LATENCY = "add one: ttft p95 < 200 ms, goodput >= 5/s"
+
+
+def lacks_clauses_of_goodput(slo: ServiceLevelObjective) -> bool:
+    """Whether a goodput is asked for, and nothing says which requests are good."""
+    return any(one.metric == GOODPUT for one in slo.constraints) and not request_bounds(slo)
+
+
+def check_counted(slo: ServiceLevelObjective) -> None:
+    """Refuse a clause on goodput beside which there is none on a latency.
+
+    Raises:
+        UsageError: there is one.
+    """
+    if lacks_clauses_of_goodput(slo):
+        raise UsageError(f"'{slo.text}': {UNCOUNTED}", next_step=NAME_A_LATENCY)
 
 
 UNPRICED = "the objective asks for {}, and no machine is named to price it on"

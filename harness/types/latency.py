@@ -43,6 +43,13 @@ class LatencySpan:
     exposed in fine buckets."""
     counts_dropped: bool = False
     """A request that an open loop never sent counts as slower than any other."""
+    words: str = ""
+    """As it stands in a sentence: `time to first token`; empty: the title and `latency`."""
+
+    @property
+    def in_words(self) -> str:
+        """As it stands in a sentence."""
+        return self.words or f"{self.title} latency"
 
     @property
     def is_between_moments(self) -> bool:
@@ -52,6 +59,8 @@ class LatencySpan:
 
 RESPONSE, SERVICE, SCHEDULE_DELAY = "response", "service", "schedule_delay"
 """Names of the spans that every request has; the first is the latency that counts."""
+TTFT, ITL, TPOT = "ttft", "itl", "tpot"
+"""Names of the spans of a stream, an answer that comes token by token."""
 
 SPANS: dict[str, LatencySpan] = {
     span.name: span
@@ -82,9 +91,54 @@ SPANS: dict[str, LatencySpan] = {
             "harness_schedule_delay_seconds",
             "From the instant a request was scheduled to its send, of successes.",
         ),
+        LatencySpan(
+            TTFT,
+            "TTFT",
+            Moment.SCHEDULED,
+            "first token",
+            "harness_time_to_first_token_seconds",
+            "From the instant a request was scheduled to its first token, of successes.",
+            judged=True,
+            counts_dropped=True,
+            words="time to first token",
+        ),
+        LatencySpan(
+            ITL,
+            "ITL",
+            "token",
+            "next token",
+            "harness_inter_token_latency_seconds",
+            "From each token of an answer to the next, of successes; where an event carries "
+            "several tokens, the time since the last event is divided over them.",
+            judged=True,
+            words="inter-token latency",
+        ),
+        LatencySpan(
+            TPOT,
+            "TPOT",
+            "first token",
+            "last token",
+            "harness_time_per_output_token_seconds",
+            "From the first token of an answer to its last, over the number of tokens after the "
+            "first, of successes.",
+            judged=True,
+            words="time per output token",
+        ),
     )
 }
 """Every span by its name, in the order in which they are shown; the default comes first."""
+
+
+@dataclass(frozen=True)
+class RequestBound:
+    """A clause on a latency as a single request meets it or not, for goodput."""
+
+    span: str
+    quantile: float | None
+    """Of the request's own values, where the span gives it several; None takes their mean."""
+    bound_ns: int
+    inclusive: bool
+    """Whether a value at the bound meets it."""
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,8 @@ class Unit:
 
 MILLISECONDS = Unit(MappingProxyType({"us": 1e-3, "ms": 1.0, "s": 1e3}), " ms")
 INFERENCES_PER_S = Unit(MappingProxyType({"/s": 1.0}), " inferences/s")
+REQUESTS_PER_S = Unit(MappingProxyType({"/s": 1.0}), " requests/s")
+TOKENS_PER_S = Unit(MappingProxyType({"/s": 1.0}), " tokens/s")
 USD_PER_MILLION = Unit(MappingProxyType({"/1m": 1.0, "/1k": 1e3}), " USD/1M")
 SHARE = Unit(MappingProxyType({"%": 0.01, "": 1.0}), is_share=True, highest=1.0)
 CORRELATION = Unit(MappingProxyType({"": 1.0}), lowest=-1.0, highest=1.0)

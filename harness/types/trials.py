@@ -6,12 +6,44 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from harness.types.estimates import Pricing
-from harness.types.latency import RESPONSE, Latencies, LatencySummary, SparseHistogram
+from harness.types.estimates import Interval, Pricing
+from harness.types.latency import (
+    RESPONSE,
+    Latencies,
+    LatencySummary,
+    RequestBound,
+    SparseHistogram,
+)
 from harness.types.variants import Decision
 from harness.types.workloads import ServingConfig, WireProtocol, Workload
 
 _NONE = Latencies()
+
+
+@dataclass(frozen=True)
+class StreamCounts:
+    """What was seen of the streams (answers that come token by token) of a slice or a window."""
+
+    input_tokens: int = 0
+    """Tokens of the prompts that were answered, by the slice in which their answer ended."""
+    output_tokens: int = 0
+    """Tokens of the answers, by the slice in which each arrived."""
+    left: int = 0
+    """Clients that went away in the middle of their answer because the workload said so."""
+    irregular: Mapping[str, int] = field(default_factory=dict)
+    """Answers that count as successes and yet were not as they should be, by kind."""
+
+    def __add__(self, other: StreamCounts) -> StreamCounts:
+        """Both together."""
+        return StreamCounts(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.left + other.left,
+            dict(Counter(self.irregular) + Counter(other.irregular)),
+        )
+
+
+NO_STREAMS = StreamCounts()
 
 
 @dataclass(frozen=True)
@@ -34,6 +66,10 @@ class TimeSlice:
     """Successes that completed inside the slice, whenever they were scheduled."""
     inferences: int = 0
     """Samples in the requests of `completed`."""
+    good: int = 0
+    """Of the successes scheduled inside the slice, those that meet every clause on a latency; 0
+    where no objective was given."""
+    streams: StreamCounts = NO_STREAMS
 
 
 @dataclass(frozen=True)
@@ -110,6 +146,11 @@ class LoadResult:
         for one in self.window:
             by_kind.update(one.failures)
         return dict(by_kind)
+
+    @property
+    def left(self) -> int:
+        """Clients that went away on purpose, of requests scheduled inside the window."""
+        return sum(one.streams.left for one in self.window)
 
     @property
     def generator_cpu(self) -> float:
@@ -307,6 +348,30 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class StreamFigures:
+    """What a trial says of the tokens of its answers."""
+
+    counts: StreamCounts
+    """Of the window."""
+    output_tokens_per_s: float
+    """Tokens of successful answers that arrived inside the window, over its length."""
+    output_tokens_per_s_bounds: Interval | None = None
+    """None where the window is too short for any."""
+
+
+@dataclass(frozen=True)
+class Goodput:
+    """Requests per second that meet all of an objective's clauses on latencies together."""
+
+    requests_per_s: float
+    """By when they were scheduled, over the window's length."""
+    bounds: Interval | None
+    """None where the window is too short for any."""
+    clauses: tuple[RequestBound, ...]
+    """What each of them meets."""
+
+
+@dataclass(frozen=True)
 class TrialResult:
     """A trial and all that was measured of it."""
 
@@ -359,6 +424,10 @@ class TrialResult:
     pricing: Pricing | None = None
     """The machine that its cost is counted on; None where the study names none, and in older
     runs."""
+    streams: StreamFigures | None = None
+    """Of answers that came token by token; None where none did, and in older runs."""
+    goodput: Goodput | None = None
+    """None where the objective bounds no latency, and in older runs."""
 
     @property
     def latency(self) -> LatencySummary | None:

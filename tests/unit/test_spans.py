@@ -64,6 +64,8 @@ GAP = LatencySpan(
 TO_THE_END = LatencySpan(
     "last_leg", "last leg", Moment.SENT, Moment.COMPLETED, "", "Measured by the recorder."
 )
+MEASURED_SPANS = [*(name for name, span in SPANS.items() if span.is_between_moments), GAP.name]
+"""That the requests of this file have: no stream is among them."""
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +130,7 @@ def test_it_is_in_each_slice_apart_by_outcome(load: LoadResult) -> None:
     assert load.slices[0].failed.of("gap") == SparseHistogram()
     last = load.slices[-1]
     assert (last.ok.of("gap"), last.failed.of("gap")) == (of_ms(3, 3, 3, 3, 7, 7, 7, 7), of_ms(9))
-    assert [*last.ok.names()] == [*SPANS]
+    assert [*last.ok.names()] == MEASURED_SPANS
 
 
 def test_the_other_spans_are_what_they_would_be_without_it(load: LoadResult) -> None:
@@ -162,7 +164,7 @@ def test_it_is_in_the_histograms_file_by_phase_and_outcome(
     phases = json.loads(written.read_text(encoding="utf-8"))
     assert hdr.decode(phases["measured"]["ok"]["gap"]) == of_ms(*[3] * 99, *[7] * 99)
     assert hdr.decode(phases["warmup"]["failed"]["gap"]) == of_ms(9)
-    assert {*phases["measured"]["ok"]} == {*SPANS}
+    assert {*phases["measured"]["ok"]} == {*MEASURED_SPANS}
 
 
 def test_its_values_stand_in_the_records_by_request(load: LoadResult, tmp_path: Path) -> None:
@@ -210,7 +212,7 @@ def test_an_objective_may_bound_it_and_its_events_are_its_values(
 
 def test_it_is_a_row_of_the_report_and_a_column_of_the_terminal(result: TrialResult) -> None:
     rows = {row[0].text: row for row in spans_table(result).rows}
-    assert [*rows] == [span.title for span in SPANS.values()]
+    assert [*rows] == [SPANS[name].title for name in MEASURED_SPANS]
     assert [cell.text for cell in rows["gap between parts"][1:4]] == ["5.00", "3.00", "7.00"]
     assert rows["gap between parts"][0].detail == GAP.meaning
     stream = io.StringIO()
@@ -240,7 +242,7 @@ def test_it_is_a_row_of_locusts_page(load: LoadResult) -> None:
     results.begin(MEASURED, 0.0)
     results.add("w", WorkerReport("t", 2.0, 2.0, load.slices, 0.1, SparseHistogram(), 1))
     rows = [one for one in latency_rows(results, 10.0) if one["window"] == "whole test"]
-    assert [one["latency"] for one in rows] == [span.title for span in SPANS.values()]
+    assert [one["latency"] for one in rows] == [SPANS[name].title for name in MEASURED_SPANS]
     gap = rows[-1]
     assert (gap["count"], gap["p50"], gap["p95"]) == (2 * 198, "3.00", "7.00")
 

@@ -26,6 +26,7 @@ from harness.planning.assessment import Assessment
 from harness.runs.folder import RunFolder, read_run
 from harness.serving.external.server import ExternalModel
 from harness.study import PIPELINE_SUFFIX, Study, variant_name
+from harness.study.objective import request_bounds
 from harness.system.storage import cache_root
 from harness.types import (
     LoadResult,
@@ -197,7 +198,7 @@ def assess_load(
     return assess_trial(
         begun,
         slo,
-        client_side(load.window, load.slice_s, workload, confidence),
+        client_side(load.window, load.slice_s, workload, confidence, bounds=request_bounds(slo)),
         generators=generator_side(load),
         served=served,
         invalid_reason="; ".join(filter(None, [spoilt, reason])),

@@ -166,7 +166,8 @@ class ClosedLoop:
                 ended_ns = completed_ns or now_ns()
                 self._sink.fail(free_ns, sent_ns, ended_ns, failure, transport.identity)
                 self.scheduled_ns = 0
-                self._clock.sleep(BACKOFF_S)
+                if failure.pauses:
+                    self._clock.sleep(BACKOFF_S)
                 free_ns = now_ns()
             else:
                 add(free_ns, sent_ns, completed_ns, request.batch_size, transport.identity)

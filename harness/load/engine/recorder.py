@@ -10,7 +10,6 @@ them (`Recorder.add_with_spans`).
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +19,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import hdr
-from harness.load.transports.contract import RequestFailure
-from harness.types import SPANS, Latencies, LatencySpan, Moment, SparseHistogram, TimeSlice
+from harness.load.engine.goodput import meets_all
+from harness.load.transports.contract import LEFT, NO_TOKENS, RequestFailure, StreamTokens
+from harness.types import (
+    ITL,
+    SPANS,
+    TTFT,
+    Latencies,
+    LatencySpan,
+    Moment,
+    RequestBound,
+    SparseHistogram,
+    StreamCounts,
+    TimeSlice,
+)
+from harness.types.trials import NO_STREAMS
 
 MOST_HELD = 100_000
 """Requests held unsummed. `take` comes several times per second and finds far fewer; the bound is
@@ -46,6 +58,8 @@ class FailedRequest(NamedTuple):
     """By span, what was measured before it failed."""
     identity: bytes = b""
     """The id that it bore."""
+    tokens: StreamTokens = NO_TOKENS
+    """Of a stream, what had come before it failed."""
 
     @property
     def moments_ns(self) -> tuple[int, int, int]:
@@ -81,6 +95,16 @@ class RecordedBatch:
     """The same of the failures."""
     identities: tuple[bytes, ...] = ()
     """The ids of the successes; none unless the recorder keeps them."""
+    tokens: Mapping[int, StreamTokens] = field(default_factory=dict)
+    """Of the successes that are streams, by their place."""
+
+    def moments_of(self, span: LatencySpan) -> NDArray[np.int64]:
+        """(n,) a span between two moments, of the successes."""
+        moments = dict(
+            zip(Moment, (self.scheduled_ns, self.sent_ns, self.completed_ns), strict=True)
+        )
+        lasted: NDArray[np.int64] = moments[Moment(span.end)] - moments[Moment(span.start)]
+        return lasted
 
 
 Listener = Callable[[RecordedBatch], None]
@@ -98,6 +122,7 @@ class Recorder:
         slice_ns: length of a slice.
         listeners: called with every batch, from `take` or from the request that fills a batch.
         keep_ids: hand the requests' ids on to the listeners.
+        bounds: the clauses that a request has to meet to be `good`; empty counts none.
     """
 
     def __init__(
@@ -107,12 +132,14 @@ class Recorder:
         *,
         listeners: Sequence[Listener] = (),
         keep_ids: bool = False,
+        bounds: Sequence[RequestBound] = (),
     ) -> None:
         self.first_failure = ""
         """The first failure's own words."""
         self.first_failure_ns = 0
         self._start_ns, self._slice_ns = start_ns, slice_ns
         self._listeners = tuple(listeners)
+        self._bounds = tuple(bounds)
         self._spans = tuple(SPANS.values())
         self._place_of_span = {span.name: place for place, span in enumerate(self._spans)}
         moments = list(Moment)
@@ -126,8 +153,10 @@ class Recorder:
         """Four numbers per success, flat: a tuple each would cost the garbage collector's time."""
         self._identities: list[bytes] | None = [] if keep_ids else None
         """One per success."""
-        self._noted: defaultdict[str, list[int]] = defaultdict(list)
-        """By span: a success's place in the log and a value, flat."""
+        self._noted: defaultdict[str, tuple[list[int], list[int]]] = defaultdict(_two_lists)
+        """By span: of each value the success's place in the log, and the value."""
+        self._tokens: dict[int, StreamTokens] = {}
+        """By a success's place in the log."""
         self._failures: list[FailedRequest] = []
         self._dropped: list[int] = []
         self._sums = _Sums(self._spans)
@@ -156,6 +185,7 @@ class Recorder:
         rows: int,
         spans_ns: Mapping[str, Sequence[int]],
         identity: bytes = b"",
+        tokens: StreamTokens = NO_TOKENS,
     ) -> None:
         """A request that was answered as it should be, and of which more is known.
 
@@ -167,6 +197,7 @@ class Recorder:
             spans_ns: values by the name of their span, as many as the request has: a time to the
                 first token is one, the times between tokens are many.
             identity: the id that it bore.
+            tokens: of a stream, what came.
 
         Raises:
             KeyError: `SPANS` has no such span, or the recorder measures it itself.
@@ -174,9 +205,11 @@ class Recorder:
         self._check_spans(spans_ns)
         place = len(self._log) // _FIELDS
         for name, values in spans_ns.items():
-            noted = self._noted[name]
-            for value in values:
-                noted += (place, value)
+            places, noted = self._noted[name]
+            places += [place] * len(values)
+            noted += values
+        if tokens is not NO_TOKENS:
+            self._tokens[place] = tokens
         self.add(scheduled_ns, sent_ns, completed_ns, rows, identity)
 
     def fail(
@@ -187,20 +220,22 @@ class Recorder:
         failure: RequestFailure,
         identity: bytes = b"",
         spans_ns: Mapping[str, Sequence[int]] = _NO_SPANS,
+        tokens: StreamTokens = NO_TOKENS,
     ) -> None:
         """A request that was not, with the spans that were measured before it failed.
+
+        A client that left on purpose (`ClientLeft`) comes here too, and is counted apart.
 
         Raises:
             KeyError: as `add_with_spans`.
         """
         if spans_ns:
             self._check_spans(spans_ns)
-        if not self.first_failure:
+        if not self.first_failure and failure.kind != LEFT:
             self.first_failure = str(failure)
             self.first_failure_ns = completed_ns
-        self._failures.append(
-            FailedRequest(scheduled_ns, sent_ns, completed_ns, failure, spans_ns, identity)
-        )
+        moments = (scheduled_ns, sent_ns, completed_ns)
+        self._failures.append(FailedRequest(*moments, failure, spans_ns, identity, tokens))
         if len(self._failures) >= MOST_HELD:
             self._flush()
 
@@ -224,7 +259,8 @@ class Recorder:
         if not (self._log or self._failures or self._dropped):
             return
         log, self._log = self._log, []
-        noted, self._noted = self._noted, defaultdict(list)
+        noted, self._noted = self._noted, defaultdict(_two_lists)
+        tokens, self._tokens = self._tokens, {}
         identities, self._identities = self._identities, None if self._identities is None else []
         failures, self._failures = self._failures, []
         dropped, self._dropped = self._dropped, []
@@ -238,9 +274,10 @@ class Recorder:
             rows,
             tuple(failures),
             hdr.integers(dropped),
-            {name: SpanValues(*_columns(flat, 2)) for name, flat in noted.items()},
+            {name: SpanValues(*map(hdr.integers, two)) for name, two in noted.items()},
             _spans_of(failures),
             tuple(identities or ()),
+            tokens,
         )
         self._sum(batch)
         for listener in self._listeners:
@@ -261,7 +298,31 @@ class Recorder:
         sums.inferences.update(_by_slice(ended, batch.rows))
         sums.dropped.update(_by_slice(self._slice_of(batch.dropped_ns)))
         for index, one in zip(self._slice_of(failed[0]).tolist(), batch.failures, strict=True):
-            sums.failures[index][one.failure.kind] += 1
+            if one.failure.kind == LEFT:
+                sums.left[index] += 1
+            else:
+                sums.failures[index][one.failure.kind] += 1
+        if self._bounds:
+            sums.good.update(_by_slice(self._slice_of(batch.scheduled_ns[self._meeting(batch)])))
+        if batch.tokens:
+            self._sum_tokens(batch)
+
+    def _meeting(self, batch: RecordedBatch) -> NDArray[np.bool_]:
+        """(n,) which of the successes meet every clause."""
+        moments = {one.name: batch.moments_of(one) for one in self._spans if one.is_between_moments}
+        spans = {name: (one.request, one.values_ns) for name, one in batch.spans.items()}
+        return meets_all(self._bounds, len(batch.rows), moments, spans)
+
+    def _sum_tokens(self, batch: RecordedBatch) -> None:
+        sums = self._sums
+        sums.output_tokens.update(_by_slice(self._slice_of(token_arrivals_ns(batch))))
+        places = hdr.integers(batch.tokens)
+        asked = hdr.integers(one.input_tokens for one in batch.tokens.values())
+        ended = self._slice_of(batch.completed_ns[places])
+        sums.input_tokens.update(_by_slice(ended, asked))
+        due = self._slice_of(batch.scheduled_ns[places]).tolist()
+        for index, one in zip(due, batch.tokens.values(), strict=True):
+            sums.irregular[index].update(one.irregular)
 
     def _keys(
         self,
@@ -313,6 +374,11 @@ class _Sums:
     dropped: Counter[int] = field(default_factory=Counter)
     completed: Counter[int] = field(default_factory=Counter)
     inferences: Counter[int] = field(default_factory=Counter)
+    good: Counter[int] = field(default_factory=Counter)
+    left: Counter[int] = field(default_factory=Counter)
+    input_tokens: Counter[int] = field(default_factory=Counter)
+    output_tokens: Counter[int] = field(default_factory=Counter)
+    irregular: defaultdict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
     def add_latencies(self, keys: NDArray[np.int64]) -> None:
         distinct, counts = np.unique(keys, return_counts=True)
@@ -325,7 +391,7 @@ class _Sums:
 
     def slices(self) -> list[TimeSlice]:
         latencies = self._latencies()
-        changed = {*self.failures, *self.dropped, *self.completed}
+        changed = {*self.failures, *self.dropped, *self.completed, *self.output_tokens, *self.left}
         changed |= {group // _OUTCOMES for group in latencies}
         return [
             TimeSlice(
@@ -336,9 +402,16 @@ class _Sums:
                 dropped=self.dropped[index],
                 completed=self.completed[index],
                 inferences=self.inferences[index],
+                good=self.good[index],
+                streams=self._streams(index),
             )
             for index in sorted(changed)
         ]
+
+    def _streams(self, index: int) -> StreamCounts:
+        irregular = dict(self.irregular.get(index, {}))
+        counts = (self.input_tokens[index], self.output_tokens[index], self.left[index])
+        return StreamCounts(*counts, irregular) if irregular or any(counts) else NO_STREAMS
 
     def _latencies(self) -> dict[int, Latencies]:
         """The latencies seen, by slice and outcome."""
@@ -356,16 +429,46 @@ class _Sums:
         return {key: Latencies(spans) for key, spans in found.items()}
 
 
+def token_arrivals_ns(batch: RecordedBatch) -> NDArray[np.int64]:
+    """(tokens,) when each token of the successes arrived, by their spans.
+
+    Tokens that came with the first one have no gap of their own: they arrived with it.
+    """
+    first, gaps = batch.spans.get(TTFT), batch.spans.get(ITL)
+    if first is None:
+        return hdr.integers(())
+    begun_ns = np.zeros(len(batch.rows), dtype=np.int64)
+    begun_ns[first.request] = batch.scheduled_ns[first.request] + first.values_ns
+    at_once = np.zeros(len(batch.rows), dtype=np.int64)
+    places = hdr.integers(batch.tokens)
+    at_once[places] = hdr.integers(one.output_tokens for one in batch.tokens.values())
+    later = hdr.integers(())
+    if gaps is not None:
+        at_once -= np.bincount(gaps.request, minlength=len(batch.rows))
+        since = np.cumsum(gaps.values_ns)
+        having, start = np.unique(gaps.request, return_index=True)
+        before = np.zeros(len(batch.rows), dtype=np.int64)
+        before[having] = since[start] - gaps.values_ns[start]
+        later = begun_ns[gaps.request] + since - before[gaps.request]
+    return np.concatenate([np.repeat(begun_ns, np.maximum(at_once, 0)), later])
+
+
+def _two_lists() -> tuple[list[int], list[int]]:
+    return [], []
+
+
 def _keyed(groups: NDArray[np.int64], spans_ns: NDArray[np.int64]) -> NDArray[np.int64]:
     return (groups << hdr.INDEX_BITS) + hdr.bucket_of_nanoseconds(spans_ns)
 
 
 def _spans_of(failures: Sequence[FailedRequest]) -> dict[str, SpanValues]:
-    noted: defaultdict[str, list[int]] = defaultdict(list)
+    noted: defaultdict[str, tuple[list[int], list[int]]] = defaultdict(_two_lists)
     for place, one in enumerate(failures):
         for name, values in one.spans_ns.items():
-            noted[name] += itertools.chain.from_iterable((place, value) for value in values)
-    return {name: SpanValues(*_columns(flat, 2)) for name, flat in noted.items()}
+            places, held = noted[name]
+            places += [place] * len(values)
+            held += values
+    return {name: SpanValues(*map(hdr.integers, two)) for name, two in noted.items()}
 
 
 def _columns(flat: list[int], width: int) -> tuple[NDArray[np.int64], ...]:

@@ -6,7 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from harness import hdr
-from harness.types import Latencies, SparseHistogram, TimeSlice
+from harness.types import Latencies, SparseHistogram, StreamCounts, TimeSlice
+from harness.types.trials import NO_STREAMS
 
 
 def merge_slices(parts: Iterable[Iterable[TimeSlice]]) -> list[TimeSlice]:
@@ -36,7 +37,14 @@ def _merged(index: int, parts: Sequence[TimeSlice]) -> TimeSlice:
         dropped=sum(one.dropped for one in parts),
         completed=sum(one.completed for one in parts),
         inferences=sum(one.inferences for one in parts),
+        good=sum(one.good for one in parts),
+        streams=merged_streams(parts),
     )
+
+
+def merged_streams(slices: Iterable[TimeSlice]) -> StreamCounts:
+    """What was seen of the streams of several slices."""
+    return sum((one.streams for one in slices if one.streams != NO_STREAMS), start=NO_STREAMS)
 
 
 def merged_latencies(parts: Iterable[Latencies]) -> Latencies:

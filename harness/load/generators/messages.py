@@ -15,7 +15,7 @@ from pydantic import Field, TypeAdapter
 
 from harness.load.transports.address import Target
 from harness.load.transports.opening import GrpcImplementation
-from harness.types import SparseHistogram, TensorSpec, TimeSlice, Workload
+from harness.types import RequestBound, SparseHistogram, TensorSpec, TimeSlice, Workload
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class Prepare:
     request_timeout_s: float
     records: Path | None = None
     """Where this process writes every request, as Parquet; None keeps histograms only."""
+    bounds: tuple[RequestBound, ...] = ()
+    """The clauses by which requests are counted as good."""
     order: Literal["prepare"] = "prepare"
 
 

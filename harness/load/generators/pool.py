@@ -21,7 +21,7 @@ from harness.load.generators.messages import LoadProgress, Prepare
 from harness.load.generators.process import START_TIMEOUT_S, GeneratorProcess, gather
 from harness.load.transports.address import Target
 from harness.load.transports.opening import GrpcImplementation, answers_are_stamped
-from harness.types import LoadResult, TensorSpec, WireProtocol, Workload
+from harness.types import LoadResult, RequestBound, TensorSpec, WireProtocol, Workload
 
 REQUEST_TIMEOUT_S = 30.0
 PREPARE_TIMEOUT_S = 60.0
@@ -44,6 +44,8 @@ class LoadJob:
     """A file of `harness.load.requests.answers.write_known_answers`."""
     records: Path | None = None
     """Folder where each process writes all its requests (Parquet); None keeps histograms only."""
+    bounds: tuple[RequestBound, ...] = ()
+    """The objective's clauses on latencies, by which requests are counted as good."""
 
 
 class LoadGenerators:
@@ -184,6 +186,7 @@ class LoadGenerators:
                 workers=len(busy),
                 request_timeout_s=self._request_timeout_s,
                 records=records,
+                bounds=job.bounds,
             )
             process.send(order)
         allowed_s = START_TIMEOUT_S + PREPARE_TIMEOUT_S + self._request_timeout_s

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from harness import hdr
 from harness.errors import StorageError
 from harness.load.engine.recorder import RecordedBatch
+from harness.load.transports.contract import NO_TOKENS, StreamTokens
 from harness.system.storage import storage_errors, whole_file
 from harness.types import SPANS
 
@@ -37,10 +38,15 @@ _EVERY_REQUEST = (
     pa.field("rows", pa.int32()),
     pa.field("status", pa.dictionary(pa.int16(), pa.string()), nullable=False),
     pa.field("id", pa.string()),
+    pa.field("input_tokens", pa.int32()),
+    pa.field("output_tokens", pa.int32()),
+    pa.field("reported_output_tokens", pa.int32()),
 )
 """`rows` is known of successes; `status` is `ok`, `dropped` or the kind of failure; `id` is the
 KServe id that a request bore, by which the server's log and trace have it, null where none went
-out."""
+out. Tokens are known of streams: `output_tokens` as they came, `reported_output_tokens` as the
+server's usage has it. A client that went away on purpose has the status `left`."""
+_TOKEN_COLUMNS = 3
 _MOMENTS = ("scheduled_ns", "sent_ns", "completed_ns")
 _ENCODING: dict[str, Any] = {
     "compression": "zstd",
@@ -147,6 +153,7 @@ class RecordWriter:
             pa.array(rows.astype(np.int32), mask=unanswered),
             self._statuses_of(batch),
             _identities(batch, answered + failed + dropped),
+            *_token_columns(batch),
             *(_span_column(batch, name) for name in _spans_beside_moments()),
         ]
         return pa.RecordBatch.from_arrays(columns, schema=self._schema)
@@ -167,6 +174,24 @@ def _identities(batch: RecordedBatch, requests: int) -> pa.StringArray:
     answered += [None] * (len(batch.rows) - len(answered))
     ids = answered + [one.identity.decode() or None for one in batch.failures]
     return pa.array(ids + [None] * (requests - len(ids)), type=pa.string())
+
+
+def _token_columns(batch: RecordedBatch) -> list[pa.Int32Array]:
+    """Input, output and reported output tokens: successes, failures, and what was dropped."""
+    if not batch.tokens and all(one.tokens is NO_TOKENS for one in batch.failures):
+        requests = len(batch.rows) + len(batch.failures) + len(batch.dropped_ns)
+        return [pa.nulls(requests, type=pa.int32())] * _TOKEN_COLUMNS
+    rows: list[StreamTokens | None] = [
+        *(batch.tokens.get(place) for place in range(len(batch.rows))),
+        *(None if one.tokens is NO_TOKENS else one.tokens for one in batch.failures),
+        *([None] * len(batch.dropped_ns)),
+    ]
+    columns = [
+        [one and one.input_tokens for one in rows],
+        [one and one.output_tokens for one in rows],
+        [one and one.reported_tokens for one in rows],
+    ]
+    return [pa.array(column, type=pa.int32()) for column in columns]
 
 
 def recover_records(folder: Path) -> list[Path]:

@@ -24,7 +24,7 @@ import secrets
 import struct
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
@@ -126,9 +126,42 @@ class RequestFailure(Exception):  # noqa: N818  (the term of serving: a failed r
         super().__init__(f"{kind}: {message}")
         self.kind = kind
 
+    pauses: ClassVar[bool] = True
+    """Whether a slot of a closed loop rests after it: a dead server refuses at once."""
+
     def __repr__(self) -> str:
         """Alike for failures that differ only in their request's id: Locust counts them by it."""
         return without_ids(super().__repr__())
+
+
+LEFT = "left"
+"""The kind of a request whose client went away in the middle of its answer, on purpose."""
+
+
+class ClientLeft(RequestFailure):
+    """The client went away because the workload said so: neither a success nor a failure."""
+
+    pauses = False
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__(LEFT, f"the client went away after {tokens} tokens, as it was to")
+
+
+class StreamTokens(NamedTuple):
+    """The tokens of an answer that came token by token."""
+
+    input_tokens: int = 0
+    """Of the prompt, as the server counts them; else as the workload does; 0 where neither does."""
+    output_tokens: int = 0
+    """Of the answer, as far as it came."""
+    reported_tokens: int | None = None
+    """Of the answer, as the server's usage has it; None where it gave none."""
+    irregular: tuple[str, ...] = ()
+    """What was not as it should be, though the answer counts as a success, by kind."""
+
+
+NO_TOKENS = StreamTokens()
+"""Of an answer that is no stream."""
 
 
 class AnotherAnswer(RequestFailure):

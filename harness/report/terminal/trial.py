@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.hdr import UNBOUNDED_MS
+from harness.metrics import GOODPUT
 from harness.report.selection import latency_split, percentile_of, spans_of
 from harness.study.objective import load_clauses, quality_clauses
 from harness.types import (
@@ -20,6 +21,7 @@ from harness.types import (
     ServingConfig,
     TrialResult,
 )
+from harness.types.estimates import Interval
 from harness.types.metrics import PERCENTILES
 from harness.words.labels import (
     SIGNS,
@@ -37,11 +39,14 @@ from harness.words.numbers import (
     asked,
     confidence,
     count,
+    metric_span,
+    metric_value,
     milliseconds,
     number,
     percent,
     seconds,
     span,
+    with_unit,
 )
 
 _AS_IT_IS = "as the server has it"
@@ -139,6 +144,7 @@ def _load_rows(result: TrialResult) -> list[tuple[str, str]]:
         ("requests", _requests(result)),
         *_rates(result),
         ("throughput", _throughput(result)),
+        *_stream_rows(result),
         ("client, queue, compute", parts),
         *(
             (f"  of {part.model}", f"{number(part.queue_ms)} + {number(part.compute_ms)} ms")
@@ -154,6 +160,31 @@ def _throughput(result: TrialResult) -> str:
     return f"{number(result.throughput_inferences_per_s)} inferences/s" + (
         f" ({bounds})" if bounds else ""
     )
+
+
+def _stream_rows(result: TrialResult) -> list[tuple[str, str]]:
+    """Of answers that came token by token; the goodput, where an objective says what is good."""
+    rows, found = [], result.streams
+    if found is not None:
+        rate = _rate(
+            "output_tokens_per_s", found.output_tokens_per_s, found.output_tokens_per_s_bounds
+        )
+        tokens = f"{count(found.counts.input_tokens)} in, {count(found.counts.output_tokens)} out"
+        rows += [("tokens", tokens), ("output tokens", rate)]
+        if found.counts.left:
+            rows.append(("left on purpose", f"{count(found.counts.left)} clients"))
+        if irregular := found.counts.irregular:
+            said = ", ".join(f"{kind} {count(n)}" for kind, n in sorted(irregular.items()))
+            rows.append(("irregular answers", said))
+    if result.goodput is not None:
+        good = result.goodput
+        rows.append(("goodput", _rate(GOODPUT, good.requests_per_s, good.bounds)))
+    return rows
+
+
+def _rate(metric: str, value: float, bounds: Interval | None) -> str:
+    interval = f" ({metric_span(metric, bounds.low, bounds.high)})" if bounds else ""
+    return f"{with_unit(metric, metric_value(metric, value))}{interval}"
 
 
 def _requests(result: TrialResult) -> str:
