@@ -36,6 +36,13 @@ NUM_OUTPUT_TOKENS = "num_output_tokens"
 """UINT32 [1]: generated tokens that this response brings; their sum is the whole answer's."""
 TOKEN_IDS = "token_ids"  # noqa: S105  (a tensor's name)
 """INT32 [-1]: those tokens. The end-of-sequence token is one of them, though it has no text."""
+PROMPT_LOGPROBS = "prompt_logprobs"
+"""FP32 [-1], in the first response where `SamplingParameters.prompt_logprobs` asks for it: natural
+logarithm of each prompt token's probability after those before it; the first, which nothing
+precedes, is 0."""
+PROMPT_RANKS = "prompt_ranks"
+"""INT32 [-1], with it: how many tokens were likelier in the place of each prompt token, plus 1: 1
+where it is the greedy one. The first is 0."""
 
 
 class FinishReason(str, Enum):  # noqa: UP042  (StrEnum is not in Python 3.10)
@@ -78,6 +85,9 @@ class SamplingParameters:
     """The model's end token ends nothing."""
     min_tokens: int = 0
     """Neither the end token nor a stop string ends the answer before so many tokens."""
+    prompt_logprobs: bool = False
+    """The answer tells how probable the prompt's own tokens are (`PROMPT_LOGPROBS` and
+    `PROMPT_RANKS`); with `max_tokens` 0 that is all it does."""
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -134,6 +144,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "stop": (str, list, type(None)),
     "ignore_eos": (bool,),
     "min_tokens": (int,),
+    "prompt_logprobs": (bool,),
 }
 
 
