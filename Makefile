@@ -15,7 +15,7 @@ SERVED_JOBS ?= 3
 # A file's tests share what they start, so one process runs all of them.
 BY_FILE := --dist loadfile --no-loadscope-reorder
 # A test that fails while the machine holds it up is repeated; tests/held_up.py says when that is.
-REPEAT := --reruns 3 --only-rerun HeldUp -rR
+REPEAT := --reruns 3 --only-rerun HeldUp -raR
 
 .PHONY: setup demo test check-slow test-stack lint format bench clean
 

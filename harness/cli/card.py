@@ -9,7 +9,7 @@ import typer
 
 from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line, warn
 from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Out, Repository, Resume, StudyFile
-from harness.cli.session import open_folder
+from harness.cli.session import kept_when_cut_short, open_folder
 from harness.flow.card import FULL
 from harness.flow.inputs import StudyInputs, check_inputs
 from harness.flow.options import RunSettings
@@ -40,7 +40,8 @@ def card(
     check_inputs(study, inputs)
     with ProgressDisplay() as progress, open_folder(study, out, resume=resume) as folder:
         settings = RunSettings(repository, progress=progress, warn=warn, inputs=inputs)
-        card_study(study, folder, settings, plan)
+        with kept_when_cut_short(folder):
+            card_study(study, folder, settings, plan)
     run = read_run(folder.path)
     if as_json:
         rows = [row for one in cards_of(run) for row in one.rows]

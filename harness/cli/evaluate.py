@@ -11,8 +11,8 @@ import typer
 from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line, say, warn
 from harness.cli.external import ExternalStudyOptions
 from harness.cli.options import DEFAULT_REPOSITORY, Repository, StudyFile, with_option_groups
-from harness.cli.session import FolderOptions, keep_what_there_is, open_folder, tell_trackers
-from harness.errors import EXIT_ENVIRONMENT, EXIT_OK, HarnessError
+from harness.cli.session import FolderOptions, kept_when_cut_short, open_folder, tell_trackers
+from harness.errors import EXIT_ENVIRONMENT, EXIT_OK
 from harness.flow.inputs import StudyInputs, check_inputs
 from harness.flow.lm_plan import TaskEvaluation, check_somebody_answers, plan_evaluation
 from harness.flow.options import RunSettings
@@ -102,11 +102,8 @@ def evaluate(
     ):
         settings = RunSettings(repository, progress=progress, warn=warn, inputs=inputs)
         scored = external.study if external else study
-        try:
+        with kept_when_cut_short(folder):
             score_study(scored, folder, settings, external=external, evaluation=evaluation)
-        except (KeyboardInterrupt, HarnessError):
-            keep_what_there_is(folder)
-            raise
     run = read_run(folder.path)
     tell_trackers(folder.path, kept.trackers)
     _print_scores(run, folder.path, as_json=kept.as_json)

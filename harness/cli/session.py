@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -148,11 +149,8 @@ def run_to_verdict(
             open_folder(study, kept.out, external, resume=kept.resume) as folder,
         ):
             asked = external.study if external else study
-            try:
+            with kept_when_cut_short(folder):
                 run_study(asked, folder, settings, external=external, card=card)
-            except (KeyboardInterrupt, HarnessError):
-                keep_what_there_is(folder)
-                raise
         concluded = conclude_run(folder.path, question, progress) if question else None
     run = read_run(folder.path)
     print_outcome(run, folder.path, concluded, as_json=kept.as_json, verbose=options.verbose)
@@ -242,7 +240,17 @@ def tell_trackers(path: Path, trackers: Sequence[Tracker]) -> None:
             say(f"warning: {error}\nnext: {error.next_step}")
 
 
-def keep_what_there_is(folder: RunFolder) -> None:
+@contextmanager
+def kept_when_cut_short(folder: RunFolder) -> Iterator[None]:
+    """Where the block fails or is interrupted, write the finished part and say how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, HarnessError):
+        _keep_what_there_is(folder)
+        raise
+
+
+def _keep_what_there_is(folder: RunFolder) -> None:
     """Tables and report of the finished part, and how to go on."""
     journal = folder.journal
     try:
