@@ -9,6 +9,9 @@ no trial had; then each is measured. Beside it stand what one would use without 
   knows a mean, which has to do for p50 and p95.
 - mm1: M/M/1 with the highest throughput found as its service rate: exponential sojourn times.
 
+`repeat` says what of the error is the machine's: each held-out load is measured twice, with the
+very same requests, and the first foretells the second. No model can be expected to do better.
+
     python benchmarks/capacity_accuracy.py --seeds 1 2 --json rows.json
     python benchmarks/capacity_accuracy.py --from runs/capacity-accuracy     # scores it again
 """
@@ -19,7 +22,7 @@ import argparse
 import math
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -95,10 +98,17 @@ class Score:
     said_ms: dict[str, float]
     low_ms: float
     high_ms: float
+    repeated_ms: float | None
+    """The same load, measured once more."""
 
     def error(self, model: str) -> float:
         """Predicted over measured, less 1."""
         return self.said_ms[model] / self.measured_ms - 1
+
+    @property
+    def repeat_error(self) -> float | None:
+        """The first measurement over the second, less 1; for the first alone."""
+        return self.measured_ms / self.repeated_ms - 1 if self.repeated_ms else None
 
     @property
     def held(self) -> bool:
@@ -157,7 +167,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
                     next_step=f"name some of: {', '.join(families)}",
                 )
             base = _base_trial(variant, families[variant], instances, seed, options.seconds)
-            _measure_case(runner, base)
+            _measure_case(runner, base, options.repeats)
 
 
 def _folder(folder: Path, study: Study) -> RunFolder:
@@ -180,7 +190,7 @@ def _base_trial(variant: str, family: str, instances: int, seed: int, seconds: f
     return Trial(variant=variant, family=family, serving=serving, workload=workload, stage=SEARCH)
 
 
-def _measure_case(runner: TrialRunner, base: Trial) -> None:
+def _measure_case(runner: TrialRunner, base: Trial, repeats: int) -> None:
     """What the model is fitted to, then, predicted from that, what it is held against."""
     fitted = [_settled(runner, _closed(base, clients)) for clients in CLOSED]
     found = max(one.throughput_requests_per_s for one in fitted)
@@ -191,7 +201,9 @@ def _measure_case(runner: TrialRunner, base: Trial) -> None:
     model = _model(tuple(replace(one, valid=True) for one in fitted), base.workload.seed)
     for place, (share, arrivals) in enumerate(product(ASKED_SHARES, ASKED_ARRIVALS), start=11):
         rate = share * model.saturation_per_s(Demand(1.0))
-        _settled(runner, _open(base, HELD_OUT, arrivals, rate, place))
+        asked = _open(base, HELD_OUT, arrivals, rate, place)
+        for number in range(repeats):
+            _settled(runner, replace(asked, repeat=number))
 
 
 def _settled(runner: TrialRunner, trial: Trial) -> TrialResult:
@@ -243,12 +255,14 @@ def _cases(folder: Path, *, with_invalid: bool) -> Iterator[Case]:
 def scores_of(case: Case) -> Iterator[Score]:
     """Every statistic of every held-out trial, beside what each model says of it."""
     model = _model(case.fitted, case.seed)
+    again = {_load(one): one for one in case.held_out if one.trial.repeat}
     for one in case.held_out:
         workload, summary = one.trial.workload, one.latency
         rate = one.offered_requests_per_s or workload.rate_per_s or 0.0
         demand = Demand(rate, arrivals=workload.arrivals)
         said = model.predict(demand)
         share = (workload.rate_per_s or rate) / model.saturation_per_s(demand)
+        second = again.get(_load(one)) if not one.trial.repeat else None
         for statistic in STATISTICS:
             measured = summary.value_ms(statistic) if summary else None
             if not measured:
@@ -263,7 +277,12 @@ def scores_of(case: Case) -> Iterator[Score]:
                 {name: _said(name, said, case, rate, statistic) for name in MODELS},
                 interval.low,
                 interval.high,
+                second.latency.value_ms(statistic) if second and second.latency else None,
             )
+
+
+def _load(result: TrialResult) -> tuple[float | None, ArrivalProcess]:
+    return result.trial.workload.rate_per_s, result.trial.workload.arrivals
 
 
 def _said(name: str, said: Prediction, case: Case, rate_per_s: float, statistic: str) -> float:
@@ -326,11 +345,17 @@ def summary_of(scores: Sequence[Score]) -> list[Row]:
         }
         for name in MODELS:
             row[f"{name}_error"] = statistics.median(abs(one.error(name)) for one in own)
+        row["repeat_error"] = _median_of(one.repeat_error for one in own)
         row["model_greatest"] = max(abs(one.error("model")) for one in own)
         row["interval_held"] = sum(one.held for one in own) / len(own)
         row["interval_width"] = statistics.median(one.high_ms / one.low_ms for one in own)
         rows.append({key: _finite(value) for key, value in row.items()})
     return rows
+
+
+def _median_of(errors: Iterable[float | None]) -> float:
+    known = [abs(one) for one in errors if one is not None]
+    return statistics.median(known) if known else math.nan
 
 
 def _finite(value: str | float) -> str | float:
@@ -344,6 +369,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--instances", type=int, nargs="+", default=[1])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--seconds", type=float, default=4.0, help="of each trial")
+    parser.add_argument("--repeats", type=int, default=2, help="of each held-out trial")
     parser.add_argument("--cpus-server", type=int, nargs="+")
     parser.add_argument("--cpus-generator", type=int, nargs="+")
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))

@@ -50,6 +50,8 @@ class SimulatedServer:
     """What an instance is occupied with after it has answered."""
     each_request_s: float = 0.0
     """What every request but the first adds to an execution."""
+    stalls: Sequence[tuple[float, float]] = ()
+    """From when until when, in seconds, nothing moves; in order."""
     environment: simpy.Environment = field(default_factory=simpy.Environment)
 
     def __post_init__(self):
@@ -76,6 +78,10 @@ class SimulatedServer:
         self.dispatch()
 
     def dispatch(self) -> None:
+        stalled = self._moves_again_after()
+        if stalled:
+            self.environment.process(self._remind(stalled))
+            return
         while self.idle and self.queue:
             batch, rows, full = [], 0, False
             for request in self.queue:
@@ -92,11 +98,23 @@ class SimulatedServer:
             self.idle -= 1
             self.environment.process(self._execute(batch, rows))
 
+    def _moves_again_after(self) -> float:
+        now = self.environment.now
+        return max((end - now for begin, end in self.stalls if begin <= now < end), default=0.0)
+
+    def _with_stalls(self, took: float) -> float:
+        """How long something takes from now on that needs so much time without a stall."""
+        now = self.environment.now
+        for begin, end in self.stalls:
+            if now < begin < now + took:
+                took += end - begin
+        return took
+
     def _execute(self, batch: Sequence[Request], rows: int):
         started = self.environment.now
         took = self.seconds(rows, self.serving.instance_count - self.idle - 1)
         took += self.each_request_s * (len(batch) - 1)
-        yield self.environment.timeout(took)
+        yield self.environment.timeout(self._with_stalls(took))
         self.executions.append((rows, len(batch), took))
         for request in batch:
             self.queued_s.append(started - request.arrived_s)

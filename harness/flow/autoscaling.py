@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.errors import UsageError
-from harness.flow.plan import CONFIDENCE, objective_for, seed_of
+from harness.flow.plan import CONFIDENCE, measured_loads, objective_for, seed_of
 from harness.load.schedule.arrivals import arrival_times_ns
 from harness.metrics import metric_named
 from harness.planning.autoscaling.candidates import knows_itself, policies_of
@@ -125,7 +125,7 @@ def autoscale_run(
     seed = question.seed if question.seed is not None else seed_of(run)
     progress(Progress("simulating", 0, 1, "one replica"))
     model = fit_capacity(
-        [one for one in run.trials if one.trial.variant == candidate.variant],
+        [one for one in measured_loads(run) if one.trial.variant == candidate.variant],
         arrivals=arrival_times_ns,
         serving=candidate.serving,
         protocol=candidate.protocol,

@@ -14,7 +14,7 @@ from harness.report.build import build_report
 from harness.runs.documents import write_document
 from harness.runs.folder import StoredRun, read_run
 from harness.study.objective import parse_objective
-from harness.types import BATCHES, Progress, ServiceLevelObjective
+from harness.types import BATCHES, Progress, ServiceLevelObjective, TrialResult
 from harness.types.capacity import CapacityPlan, DeploymentPlan
 from harness.types.estimates import Demand
 
@@ -68,10 +68,7 @@ def plan_run(
     Raises:
         UsageError: nothing to plan from, or a question that cannot be answered.
     """
-    # A router's latency is that of two models, one after the other: no replica of one model.
-    # Those at growing batch sizes are of configurations that nobody serves requests with.
-    apart = {ROUTER_STAGE, BATCHES}
-    measured = [one for one in run.every_trial if one.trial.stage not in apart]
+    measured = measured_loads(run)
     asked = question.variants
     trials = [one for one in measured if not asked or one.trial.variant in asked]
     known = sorted({one.trial.variant for one in measured})
@@ -109,6 +106,15 @@ def plan_run(
         deployments=tuple(deployments),
         left_out=_left_out(run, question, {one.variant for one in deployments}),
     )
+
+
+def measured_loads(run: StoredRun) -> tuple[TrialResult, ...]:
+    """The trials that a replica is fitted to: closed loops, and open loops after the verdict.
+
+    A router's latency is that of two models, one after the other: no replica of one model. Those at
+    growing batch sizes are of configurations that nobody serves requests with.
+    """
+    return tuple(one for one in run.every_trial if one.trial.stage not in {ROUTER_STAGE, BATCHES})
 
 
 def objective_for(

@@ -10,7 +10,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from capacity_accuracy import HELD_OUT, Case, little_ms, mm1_ms, scores_of, summary_of
 
-from harness.types import ServingConfig
+from harness.types import RESPONSE, ServingConfig
 from tests.simulated_server import SimulatedServer, measure
 
 
@@ -49,3 +49,22 @@ def test_a_held_out_loop_is_scored_at_its_share_with_its_interval(closed):
     assert [row["interval_held"] for row in summary_of(scores)] == [1.0, 1.0]
     wrong = replace(scores[0], low_ms=0.01, high_ms=0.1)
     assert summary_of([wrong, scores[0]])[0]["interval_held"] == 0.5
+
+
+def test_a_second_measurement_of_the_same_load_says_what_no_model_can_foretell(closed):
+    held_out = trial(30, rate_per_s=360.0)
+    first = replace(held_out, trial=replace(held_out.trial, stage=HELD_OUT))
+    summary = first.latency
+    slower = {
+        name: replace(one, value_ms=1.25 * one.value_ms)
+        for name, one in summary.percentiles.items()
+    }
+    second = replace(
+        first,
+        trial=replace(first.trial, repeat=1),
+        latencies={RESPONSE: replace(summary, percentiles=slower)},
+    )
+    scores = list(scores_of(Case("student", ServingConfig(8), 1, closed, (first, second))))
+    # The first is 1 / 1.25 of the second; each pair counts once.
+    assert [one.repeat_error for one in scores] == [pytest.approx(-0.2)] * 2 + [None] * 2
+    assert [row["repeat_error"] for row in summary_of(scores)] == [pytest.approx(0.2)] * 2

@@ -24,7 +24,7 @@ from harness.planning.capacity.draws import (
     without_warm_up,
 )
 from harness.planning.capacity.model import CapacityModel
-from harness.planning.capacity.replica import ReplicaRun, simulate_arrivals
+from harness.planning.capacity.replica import ReplicaRun
 from harness.types.estimates import Demand
 
 SHARES = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.78, 0.85, 0.91, 0.95)
@@ -103,26 +103,26 @@ def tables_of(
         model: of one replica.
         demand: how requests arrive, and their rows; its rate does not matter.
         draws: how many beside the best guess, at most as many as the model has.
-        statistic: of latency; by how much the model is off in it, every draw's latencies are
-            stretched or shortened at random.
+        statistic: of latency; its correction stretches or shortens every latency, and what is
+            not sure of it does so at random, for each draw.
     """
     generator = np.random.default_rng([model.seed, 23])
-    misses = np.exp(generator.normal(0.0, model.misfit[statistic], len(model.draws)))
-    guess = _table(model, model.best_guess, demand, 0, 1.0)
+    misses = generator.standard_normal(len(model.draws))
+    guess = _table(model, model.best_guess, demand, 0, statistic, 0.0)
     others = list(zip(model.draws, misses, strict=True))[:draws]
     return (
         guess,
         *(
-            _table(model, draw, demand, number, float(miss))
+            _table(model, draw, demand, number, statistic, float(miss))
             for number, (draw, miss) in enumerate(others, start=1)
         ),
     )
 
 
 def _table(
-    model: CapacityModel, draw: Draw, demand: Demand, number: int, miss: float
+    model: CapacityModel, draw: Draw, demand: Demand, number: int, statistic: str, miss: float
 ) -> ReplicaTable:
-    """Simulate one draw at every load; `miss` stretches latencies by what the model is off."""
+    """Simulate one draw at every load; `miss` is in deviations of what its correction leaves."""
     replica = draw.replica(model.serving)
     most = saturation_per_s(replica, demand.batch_mix)
     requests = REQUESTS if number else REQUESTS_OF_GUESS
@@ -134,9 +134,11 @@ def _table(
         )
         arrivals = first_arrivals_s(chunks, requests)[:requests]
         rows = request_rows(demand.batch_mix, len(arrivals), generator)
-        run = simulate_arrivals(replica, arrivals, rows, draw.spread.draw(generator, len(arrivals)))
+        run = draw.serve(replica, arrivals, rows, generator)
         taken_s = _execution_s(run)
-        latencies.append(without_warm_up(draw.latency_ms(arrivals, run, generator)) * miss / 1e3)
+        shift, deviation = model.correction(statistic, share * most, demand)
+        factor = float(np.exp(shift + miss * deviation))
+        latencies.append(without_warm_up(draw.latency_ms(arrivals, run, generator)) * factor / 1e3)
         waits.append(float(without_warm_up(run.completed_s - arrivals - taken_s).mean()))
         executions.append(float(without_warm_up(taken_s).mean()))
     return ReplicaTable(

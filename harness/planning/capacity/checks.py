@@ -20,7 +20,7 @@ from harness.planning.capacity.draws import (
     statistics_of,
     without_warm_up,
 )
-from harness.planning.capacity.replica import Replica, simulate_arrivals, simulate_clients
+from harness.planning.capacity.replica import Replica, simulate_clients
 from harness.types import RESPONSE, ArrivalKind, LoadMode, ShapeKind, TrialResult, Workload
 
 TrialCheck = Mapping[str, tuple[float, float]]
@@ -100,8 +100,7 @@ class TrialReplay:
         chunks_ns = self.arrivals(workload.arrivals, rate_per_s=rate_per_s, seed=self.seed)
         times_s = first_arrivals_s(chunks_ns, requests)[: 2 * requests]
         rows = np.full(len(times_s), workload.client_batch_size)
-        noise = draw.spread.draw(generator, len(times_s))
-        run = simulate_arrivals(replica, times_s, rows, noise)
+        run = draw.serve(replica, times_s, rows, generator)
         return draw.latency_ms(times_s, run, generator)
 
     def _generator(self) -> np.random.Generator:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from harness.planning.capacity.replica import Replica, ReplicaRun, simulate_arrivals
 from harness.planning.capacity.service import ClientTime, ServiceCurve, Spread
+from harness.planning.capacity.stalls import NO_STALLS, Stalls
 from harness.types import ArrivalProcess, ServingConfig
 
 Floats = NDArray[np.float64]
@@ -57,6 +58,8 @@ class Draw:
     """What an instance is occupied with after an execution, before it takes the next batch."""
     spread: Spread
     """Of single executions."""
+    stalls: Stalls = NO_STALLS
+    """Of the machine, as open loops meet them."""
 
     def replica(self, serving: ServingConfig) -> Replica:
         """The replica that this draw makes of a serving configuration."""
@@ -69,6 +72,28 @@ class Draw:
             queue_delay_s=serving.queue_delay_us / 1e6,
             sharing=self.curve.sharing,
         )
+
+    def serve(
+        self,
+        replica: Replica,
+        arrivals_s: Floats,
+        rows: NDArray[np.int64],
+        generator: np.random.Generator,
+    ) -> ReplicaRun:
+        """Requests that come whatever the replica does, on a machine that stalls now and then.
+
+        Args:
+            replica: what serves them.
+            arrivals_s: ascending, shape (requests,).
+            rows: of each, shape (requests,).
+            generator: of executions' spread and stalls.
+        """
+        noise = self.spread.draw(generator, len(arrivals_s))
+        if not self.stalls.per_s:
+            return simulate_arrivals(replica, arrivals_s, rows, noise)
+        clock = self.stalls.clock(2 * float(arrivals_s[-1]), generator)
+        run = simulate_arrivals(replica, clock.running_s(arrivals_s), rows, noise)
+        return clock.run_on_wall(run)
 
     def latency_ms(
         self, arrivals_s: Floats, run: ReplicaRun, generator: np.random.Generator

@@ -10,7 +10,7 @@ of them is simulated as it was measured, and the deviation is published (`Capaci
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -20,6 +20,7 @@ from scipy import stats
 from harness.errors import UsageError
 from harness.hdr import UNBOUNDED_MS
 from harness.planning.capacity.checks import TrialCheck
+from harness.planning.capacity.discrepancy import Discrepancy
 from harness.planning.capacity.draws import (
     NEAR_SATURATION,
     REQUESTS,
@@ -33,7 +34,6 @@ from harness.planning.capacity.draws import (
     statistics_of,
     without_warm_up,
 )
-from harness.planning.capacity.replica import simulate_arrivals
 from harness.types import ArrivalKind, ServingConfig, ShapeKind, WireProtocol
 from harness.types.capacity import Prediction
 from harness.types.estimates import Demand, Interval
@@ -66,6 +66,8 @@ class CapacityModel:
     """What the trials do not show, in words."""
     checks: Mapping[str, TrialCheck] | None = None
     """By trial, how it was measured and what the model says of it."""
+    discrepancy: Mapping[str, Discrepancy] = field(default_factory=dict)
+    """By statistic, what the model misses of the open loops over the load; empty: too few."""
 
     @cached_property
     def error(self) -> Mapping[str, float]:
@@ -93,6 +95,23 @@ class CapacityModel:
             found[name] = float(np.sqrt(max(0.0, square - own)))
         return found
 
+    def correction(self, statistic: str, rate_per_s: float, demand: Demand) -> tuple[float, float]:
+        """What to add to the logarithm of a simulated latency, and how sure that is.
+
+        Args:
+            statistic: of latency.
+            rate_per_s: of one replica.
+            demand: how requests arrive, and their rows.
+
+        Returns:
+            0 where too few open loops were measured; and the deviation of the logarithm that one
+            measurement has about the corrected value (without open loops: what the model is off).
+        """
+        known = self.discrepancy.get(statistic)
+        if known is None:
+            return 0.0, self.misfit[statistic]
+        return known.at(rate_per_s / self.saturation_per_s(demand))
+
     def predict(self, demand: Demand, *, replicas: int = 1, requests: int = REQUESTS) -> Prediction:
         """What equal replicas show when the demand's peak is spread over them at random.
 
@@ -110,9 +129,10 @@ class CapacityModel:
             for number, draw in enumerate(self.draws)
         ]
         latency = {
-            name: self._interval([one.latency_ms[name] for one in outcomes], self.misfit[name])
+            name: self._latency([one.latency_ms[name] for one in outcomes], name, demand, replicas)
             for name in STATISTICS
         }
+        latency |= _in_order({name: latency[name] for name in STATISTICS if name != "mean"})
         beyond, outside = self._outside(demand, replicas, [one.batch_mean for one in outcomes])
         sizes = np.sum([one.sizes for one in outcomes], axis=0)
         rate, rows = demand.peak_rate_per_s, demand.rows_per_request
@@ -158,8 +178,7 @@ class CapacityModel:
         replica = replace(replica, queue_limit=self.queue_limit)
         arrivals = self._arrivals(demand, replicas, number, requests, generator)
         rows = request_rows(demand.batch_mix, len(arrivals), generator)
-        noise = draw.spread.draw(generator, len(arrivals))
-        run = simulate_arrivals(replica, arrivals, rows, noise)
+        run = draw.serve(replica, arrivals, rows, generator)
         kept = without_warm_up(draw.latency_ms(arrivals, run, generator))
         found = statistics_of(kept[~np.isnan(kept)])
         rejected = float(np.isnan(kept).mean())
@@ -192,6 +211,21 @@ class CapacityModel:
         )
         own = (times[generator.random(len(times)) * thinned < 1] for times in source)
         return first_arrivals_s(own, requests)[:requests]
+
+    def _latency(
+        self, values_ms: Sequence[float], statistic: str, demand: Demand, replicas: int
+    ) -> Interval:
+        """A statistic of the draws, corrected by what open loops showed."""
+        rate = demand.peak_rate_per_s / replicas
+        shift, deviation = self.correction(statistic, rate, at_rate(demand, rate))
+        factor = float(np.exp(shift))
+        corrected = [one if one >= UNBOUNDED_MS else one * factor for one in values_ms]
+        if statistic in self.discrepancy:
+            # The scatter of the draws and that about the open loops both hold that between trials.
+            known = [float(np.log(one)) for one in corrected if one < UNBOUNDED_MS]
+            scatter = float(np.std(known, ddof=1)) if len(known) > 1 else 0.0
+            deviation = float(np.sqrt(max(0.0, deviation**2 - scatter**2)))
+        return self._interval(corrected, deviation)
 
     def _interval(self, values: Sequence[float], misfit: float, most: float = np.inf) -> Interval:
         """The middle of the draws, and bounds by their scatter and the model's own error.
@@ -246,6 +280,18 @@ class _Outcome:
     batch_mean: float
     sizes: NDArray[np.int64]
     utilization: float
+
+
+def _in_order(quantiles: Mapping[str, Interval]) -> dict[str, Interval]:
+    """Each at least as long as the one before: every quantile has a correction of its own."""
+    found: dict[str, Interval] = {}
+    before = Interval(0.0, 0.0, 0.0)
+    for name, one in quantiles.items():
+        before = Interval(
+            max(one.value, before.value), max(one.low, before.low), max(one.high, before.high)
+        )
+        found[name] = before
+    return found
 
 
 def _share_interval(shares: Sequence[float], confidence: float) -> Interval:

@@ -269,6 +269,8 @@ class ClosedRun:
     """From the moment a client was free until it had taken the answer, shape (requests,)."""
     executed_rows: Ints
     duration_s: float
+    busy_s: float
+    """Of all executions together."""
 
     @property
     def requests_per_s(self) -> float:
@@ -301,7 +303,7 @@ def simulate_clients(
     free, factors = [0.0] * replica.instances, noise.tolist()
     latencies: list[float] = []
     executed: list[int] = []
-    end = 0.0
+    end = busy_s = 0.0
     own_s, each_s = client_s
     heapify(coming)
     while len(latencies) < requests:
@@ -318,14 +320,14 @@ def simulate_clients(
         del waiting[:most]
         took = replica.execution_s(len(taken) * rows, len(taken)) * factors[len(executed)]
         took *= 1 + replica.sharing * sum(1 for other in free[1:] if other > start)
-        end = start + took
+        end, busy_s = start + took, busy_s + took
         heapreplace(free, end + replica.turnaround_s)
         executed.append(len(taken) * rows)
         for place, arrived in enumerate(taken, start=1):
             back = end + own_s + place * max(2 * each_s, _APART_S)
             latencies.append(back - arrived)
             heappush(coming, back)
-    return ClosedRun(np.array(latencies), np.array(executed, dtype=np.int64), end)
+    return ClosedRun(np.array(latencies), np.array(executed, dtype=np.int64), end, busy_s)
 
 
 _APART_S = 1e-6
