@@ -219,6 +219,26 @@ def test_a_shape_moves_the_users(server: FakeServer, model: tuple[str, ...]) -> 
 EXIT_OF = {"pass": 0, "fail": 3, "undecided": 4, "invalid": 5}
 
 
+def judged(
+    server: FakeServer, verdict: str, *arguments: str
+) -> tuple[subprocess.CompletedProcess[str], str]:
+    """A session and the verdict that it ends with, as long as it takes to tell.
+
+    Where a window was too short for what is expected of it, which a slow machine makes of any, the
+    product says "undecided" and how much longer would tell: then it is measured longer, as advised.
+    """
+    for lasting_s in (2.0, 8.0, 32.0):
+        server.served.clear()
+        done = locust(
+            *host_of(server, "http"), *arguments, until=served(server, 1000, for_s=lasting_s)
+        )
+        (said,) = [line for line in done.stdout.splitlines() if line.startswith("Verdict on ")]
+        told = said.split(": ", 1)[1].split(":")[0]
+        if told != "undecided" or verdict == "undecided":
+            break
+    return done, told
+
+
 @pytest.mark.parametrize(
     ("objective", "verdict", "words"),
     [
@@ -231,13 +251,8 @@ def test_the_verdict_is_said_in_words_and_is_the_exit_code(
 ) -> None:
     """A machine that stalls may spoil the measurement: then that is said, and is the exit code."""
     both = f"{objective}, accuracy >= 90%"
-    done = locust(
-        *(*host_of(server, "http"), *model, *MANY, "--objective", both),
-        until=served(server, 300, for_s=2.0),
-    )
-    (said,) = [line for line in done.stdout.splitlines() if line.startswith("Verdict on ")]
-    told = said.split(": ", 1)[1].split(":")[0]
-    assert told in {verdict, "invalid"}, said
+    done, told = judged(server, verdict, *model, *MANY, "--objective", both)
+    assert told in {verdict, "invalid"}, done.stdout
     assert done.returncode == EXIT_OF[told], done.stdout
     assert "Not judged here: accuracy >= 90%" in done.stdout
     if told != "invalid":
@@ -249,17 +264,12 @@ def test_failures_that_the_objective_allows_are_no_failed_test(
 ) -> None:
     """Locust's own exit code is 1 after any failure; the objective's says how many there may be."""
     server.behaviour = Behaviour(constant(0.02), fault=Fault.EMPTY_OUTPUT, fault_every=20)
-    done = locust(
-        *(*host_of(server, "http"), *model, *MANY),
-        *("--objective", "p50 < 60 s, error_rate < 45%"),
-        until=served(server, 1000, for_s=4.0),
-    )
-    (said,) = [line for line in done.stdout.splitlines() if line.startswith("Verdict on ")]
-    told = said.split(": ", 1)[1].split(":")[0]
+    objective = "p50 < 60 s, error_rate < 45%"
+    done, told = judged(server, "pass", *model, *MANY, "--objective", objective)
     assert told in {"pass", "invalid"}, done.stdout
     assert done.returncode == EXIT_OF[told]
     if told == "pass":
-        assert "is under 60,000 ms" in said
+        assert "is under 60,000 ms" in done.stdout
 
 
 @pytest.mark.parametrize(

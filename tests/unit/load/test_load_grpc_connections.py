@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +67,41 @@ def test_a_server_that_comes_back(transport_class: type) -> None:
     with FakeServer(ports=(0, port)):
         time.sleep(1.2)  # grpcio's back-off
         assert transport.send(request)
+        transport.close()
+
+
+@contextmanager
+def slow_to_accept(port: int, wait_s: float) -> Iterator[int]:
+    """A port whose connections are taken up late, and then passed on to a server's."""
+
+    def pass_on(source: socket.socket, target: socket.socket) -> None:
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        client, _ = listener.accept()
+        time.sleep(wait_s)
+        with client, socket.create_connection(("127.0.0.1", port)) as server:
+            back = threading.Thread(target=pass_on, args=(server, client))
+            back.start()
+            pass_on(client, server)
+            back.join()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = threading.Thread(target=serve)
+        serving.start()
+        yield listener.getsockname()[1]
+        serving.join()
+
+
+@BOTH
+def test_a_server_that_is_slow_to_accept(transport_class: type) -> None:
+    """Such as a distant one, or one whose machine stalls: only the request's own limit counts."""
+    with grpcio_server() as port, slow_to_accept(port, 0.5) as slow:
+        transport = transport_class(Target("127.0.0.1", slow), timeout_s=30)
+        transport.connect()
+        assert transport.send(transport.encode("m", {"input_ids": IDS}))
         transport.close()
 
 

@@ -31,9 +31,10 @@ _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     # A connection a user, as over HTTP, and no back-off inherited from an earlier trial.
     ("grpc.use_local_subchannel_pool", 1),
-    # A dead server that comes back is noticed within a second, not within two minutes.
+    # A dead server that comes back is noticed within a second, not within two minutes. The least
+    # back-off stays at its default: it also bounds how long one attempt to connect may take, and a
+    # distant or stalled server needs longer than a tenth of a second.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     # A retry would hide a failure and pass two latencies off as one.
     ("grpc.enable_retries", 0),
