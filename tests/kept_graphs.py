@@ -1,4 +1,4 @@
-"""Made checkpoints are exported once per run of the tests, however many studies have them.
+"""Made checkpoints are exported once by the same code, however many studies have them.
 
 What is kept is the graph that `write_fp32` writes, by all that decides it. Of a checkpoint that
 differs from an earlier one in its weights alone (a teacher and a student of one architecture, as
@@ -6,7 +6,8 @@ most made studies have them) the earlier graph is taken with the weights exchang
 then answers the example as torch does; otherwise it is exported. How long the example is decides
 nothing: both its axes are dynamic. The gates that follow an export still hold it against the
 checkpoint and the bare library each time. Files whose subject is the export itself export each
-time, and what they exported is kept for the others.
+time, and what they exported is kept for the others. What is kept lies in the user's cache, for the
+next run of the tests too: an export takes four seconds of a core.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,7 @@ from numpy.typing import NDArray
 
 import harness.export.source
 from harness.export.convert import write_fp32
+from harness.system.storage import cache_root
 
 Example = Mapping[str, NDArray[Any]]
 Weights = Mapping[str, NDArray[Any]]
@@ -36,6 +41,33 @@ NOT_IN_THE_GRAPH = ("_name_or_path", "id2label", "label2id", "max_position_embed
 """Nothing in a graph comes of these. A table of positions is a weight, and has its shape."""
 CONSTANTS = 8
 """A float tensor of more values than this is made of weights."""
+
+
+EXPORTERS = ("torch", "transformers", "onnx", "onnxscript", "onnx_ir", "onnxruntime")
+"""What a graph comes of, beside the harness."""
+UNUSED_S = 7 * 24 * 3600.0
+"""Graphs of code that was not tested for so long are thrown away."""
+
+
+@cache
+def graphs_folder() -> Path:
+    """Where the graphs are kept that this very code and these libraries export."""
+    package = Path(harness.export.source.__file__).parents[1]
+    digest = hashlib.sha256(platform.python_version().encode())
+    for name in EXPORTERS:
+        digest.update(f"{name}=={version(name)}".encode())
+    for part in (package / "export", package / "tasks"):
+        for file in sorted(part.rglob("*.py")):
+            digest.update(file.read_bytes())
+    digest.update(Path(__file__).read_bytes())
+    home = cache_root() / "test-graphs"
+    folder = home / digest.hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.touch()
+    for other in home.iterdir():
+        if other.stat().st_mtime < time.time() - UNUSED_S:
+            shutil.rmtree(other, ignore_errors=True)
+    return folder
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import gzip
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -279,6 +280,21 @@ def render_page(template: str, page: object, *, plots: bool) -> str:
         page: what the template shows, under the name `page`.
         plots: whether the page has plots, so that plotly.js has to come along.
     """
+    return (
+        _templates()
+        .get_template(template)
+        .render(
+            page=page,
+            css=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
+            script=(_TEMPLATES / "report.js").read_text(encoding="utf-8"),
+            plotly=b64encode(compressed_plotly()).decode() if plots else "",
+        )
+    )
+
+
+@cache
+def _templates() -> Environment:
+    """The templates, each compiled once per process: that takes longer than to render a page."""
     environment = Environment(
         loader=PackageLoader("harness.report"),
         autoescape=True,
@@ -287,12 +303,7 @@ def render_page(template: str, page: object, *, plots: bool) -> str:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    return environment.get_template(template).render(
-        page=page,
-        css=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
-        script=(_TEMPLATES / "report.js").read_text(encoding="utf-8"),
-        plotly=b64encode(compressed_plotly()).decode() if plots else "",
-    )
+    return environment
 
 
 def compressed_plotly() -> bytes:

@@ -1,6 +1,6 @@
 """Load generators and a fake server, a study and its exported models: made once for many files.
 
-With several test processes (`--dist loadfile`) each file is run by one of them. What is made here
+With several test processes (`--dist loadgroup`) each file is run by one of them. What is made here
 is made once for each process, and what takes long, once for all.
 """
 
@@ -21,7 +21,8 @@ from harness.flow import cold_start, null_model
 from harness.load.transports.opening import GrpcImplementation
 from harness.types import WireProtocol
 from tests.held_up import unhurried
-from tests.kept_graphs import kept_graphs
+from tests.kept_generators import KeptGenerators
+from tests.kept_graphs import graphs_folder, kept_graphs
 from tests.local_study import HARMLESS, add_language_model_family, write_local_study
 from tests.routed_study import write_routed_study
 
@@ -39,15 +40,29 @@ LONGEST = (
     *("test_trial_faults", "test_load_triton", "test_lm_eval_generation"),
 )
 """The files that take longest, which begin first: no process works alone at the end."""
+ON_ONE_RIG = (
+    *("test_load_faults", "test_load_generators", "test_load_processes"),
+    "test_load_open_loop_processes",
+)
+"""One process runs all of them: they share five load generators, which take 10 s to start."""
 EXPORT_ITSELF = ("test_architectures", "test_export_variants")
 """Their subject is the export: they export all that they ask."""
+START_GENERATORS = (
+    *("test_load_faults", "test_load_generators", "test_load_open_loop_processes"),
+    *("test_load_processes", "test_main_job", "test_trial_faults"),
+)
+"""Their subject is the load generators' processes, which they count, stop and kill: they start
+their own."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files that take longest first; `--dist loadfile` hands them out in this order."""
+    """Put the files that take longest first; `--dist loadgroup` hands them out in this order."""
     place = {name: at for at, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+    for item in items:
+        name = item.path.stem
+        item.add_marker(pytest.mark.xdist_group("rig" if name in ON_ONE_RIG else name))
 
 
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -57,12 +72,28 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def graphs(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
-    """A made checkpoint is exported once per run, except where the export is what is tested."""
+def graphs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A made checkpoint is exported once, except where the export is what is tested."""
     fresh = request.path.stem in EXPORT_ITSELF
-    with kept_graphs(run_folder(tmp_path_factory) / "graphs", fresh=fresh):
+    with kept_graphs(graphs_folder(), fresh=fresh):
+        yield
+
+
+@pytest.fixture(scope="session")
+def kept_generators() -> Iterator[KeptGenerators]:
+    """The load generators that tests of this process have started and need no more."""
+    kept = KeptGenerators()
+    yield kept
+    kept.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def generators(request: pytest.FixtureRequest, kept_generators: KeptGenerators) -> Iterator[None]:
+    """Commands that a file calls in this process take their load generators from each other."""
+    if request.path.stem in START_GENERATORS:
+        yield
+        return
+    with kept_generators.in_use():
         yield
 
 
@@ -103,7 +134,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
             both = shutil.copy(classifiers, making / "both.yaml")
             add_language_model_family(both)
             repository = str(making / "model_repository")
-            with kept_graphs(folder.with_name("graphs")):
+            with kept_graphs(graphs_folder()):
                 assert run_command(["export", str(both), "--repository", repository]) == 0
             making.rename(folder)
     return folder

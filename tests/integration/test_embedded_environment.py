@@ -95,6 +95,7 @@ def test_a_damaged_backend_is_replaced(copy: Path):
     assert os.access(again.backends / "python" / "triton_python_backend_stub", os.X_OK)
 
 
+@pytest.mark.slow
 def test_a_broken_environment_is_repaired_by_one_of_two(
     copy: Path, tiny_repository: Path, tmp_path: Path
 ):
@@ -167,6 +168,7 @@ def test_full_disk_is_seen_before_anything_is_fetched(small_disk: Path):
     assert "HARNESS_CACHE_DIR" in caught.value.next_step
 
 
+@pytest.mark.slow
 def test_disk_that_fills_up_meanwhile_is_named(small_disk: Path, monkeypatch):
     monkeypatch.setattr(installation, "REQUIRED_BYTES", 0)
     with pytest.raises(ServerEnvironmentError, match="disk full"):

@@ -1,6 +1,7 @@
 """studies/local-checkpoint.yaml as a user would use it: beside folders and their own CSV."""
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -11,8 +12,11 @@ from tiny_models import LINES, make_classifier
 from harness.errors import DataError, StudyError
 from harness.export.checkpoint import inspect_checkpoint, open_checkpoint
 from harness.export.variants import ExportJob, export_variants
-from harness.study.file import load_study
+from harness.flow.options import ignore_progress
+from harness.flow.preparation import prepare, prepare_alone
+from harness.study.file import load_study, parse_study
 from harness.tasks.loading import encode, load_samples
+from tests.local_study import write_local_study
 
 STUDIES = Path(__file__).parents[2] / "studies"
 TOPICS = ("billing", "delivery", "other")
@@ -95,3 +99,19 @@ def test_the_hub_study_is_a_sound_study():
     (family,) = load_study(STUDIES / "mnli-tinybert.yaml").families
     assert family.task.labels == ["entailment", "neutral", "contradiction"]
     assert family.task.text_pair == "hypothesis"
+
+
+def test_one_variant_is_exported_as_in_the_whole_study_and_nothing_beside_it(tmp_path):
+    document = json.loads(load_study(write_local_study(tmp_path)).model_dump_json())
+    document["families"][0]["models"][1]["precisions"] = ["fp32", "int8"]
+    study = parse_study(document, source="test")
+    (whole,) = prepare(study, repository=tmp_path / "whole", progress=ignore_progress)
+    name = "own-student-int8"
+    alone = prepare_alone(study, name, repository=tmp_path / "alone", progress=ignore_progress)
+    assert [one.name for one in alone.variants] == [name]
+    assert [one.name for one in (tmp_path / "alone").iterdir() if one.is_dir()] == [name]
+    same = next(one for one in whole.variants if one.name == name)
+    assert alone.variants[0].sha256 == same.sha256
+    assert alone.datasets[name].digest == whole.datasets[name].digest
+    again = prepare_alone(study, name, repository=tmp_path / "whole", progress=ignore_progress)
+    assert again.variants[0].sha256 == same.sha256

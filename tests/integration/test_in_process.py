@@ -104,6 +104,7 @@ def test_a_resumed_card_measures_only_what_is_missing(carded, study, repository)
         assert journal.read_text().count('"kind": "card"') == lines + 1
 
 
+@pytest.mark.slow
 @pytest.mark.triton
 def test_a_run_that_ends_with_a_card_has_it_in_its_report_beside_its_own_trials(
     study_file, repository, tmp_path, undisturbed
@@ -196,6 +197,7 @@ def test_wrong_usage_is_one_line_and_exit_2(study_file, arguments, told, capsys)
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_no_measuring_process(study_file, repository, tmp_path):
     command = [sys.executable, "-m", "harness", "profile", str(study_file), "--variant",
                "own-student-fp32", "--out", str(tmp_path / "out"), "--repository",

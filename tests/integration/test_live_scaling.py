@@ -27,7 +27,7 @@ from harness.types.autoscaling import AutoscalePlan, LiveState
 from tests.server_processes import servers_on
 from tests.simulated_server import SimulatedServer, measure
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.slow]
 
 LENGTH_S = 40
 MANIFEST = {

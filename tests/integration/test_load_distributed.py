@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from fake_server import Behaviour, FakeServer, constant
 from load_rig import wait_until
 from locust_command import LIMIT_S, end, free_port, read, response_of
-from locust_fleet import WORKERS, Fleet, master_that_waits, plan, wait_until_served
+from locust_fleet import WORKERS, Fleet, master_that_waits, plan
 
 from harness import hdr
 
@@ -74,20 +73,3 @@ def test_a_worker_that_lacks_the_payloads_ends_the_test_with_exit_2(
     assert "payloads.npz: not a payload file" in fleet.said()
     assert "worker " in fleet.said()
     assert not server.served
-
-
-def test_processes_are_gone_after_ctrl_c_on_the_master(server: FakeServer, tmp_path: Path) -> None:
-    arguments = plan(server, tmp_path, "--users", "2", "--run-time", "600s")
-    fleet = Fleet(tmp_path, *arguments, worker_cwd=tmp_path)
-    try:
-        fleet.wait_until_said("Shape test updating to 2 users")
-        wait_until_served(server, 20)
-        fleet.master.send_signal(signal.SIGINT)
-        assert fleet.master.wait(LIMIT_S) in {0, 1}
-        for worker in fleet.workers:
-            worker.wait(LIMIT_S)
-    except subprocess.TimeoutExpired:
-        pytest.fail(fleet.said())
-    finally:
-        end(fleet.master, *fleet.workers)
-    assert hdr.total(response_of(read(tmp_path / "histograms.json"))) == len(server.served) > 0

@@ -35,8 +35,6 @@ from harness.load.requests.payloads import draw_payloads, read_payloads
 from harness.load.transports.address import Target
 from harness.types import TimeSlice
 
-TOLERANCE_MS = {50: 10.0, 90: 30.0}
-"""By percentile: what two schedulers, the server's and the client's, may add on a quiet machine."""
 LATENCIES = {
     "constant": constant(0.02),
     "bimodal": bimodal(0.005, 0.08, slow_share=0.25),
@@ -64,18 +62,6 @@ def test_no_request_is_faster_than_the_server_was(
     assert (records.sent_ns <= [one.received_ns for one in truth]).all()
     assert (records.completed_ns + 100_000 >= [one.answered_ns for one in truth]).all()
     check_slices(result, records)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("latency_s", LATENCIES.values(), ids=LATENCIES)
-def test_a_known_latency_is_recovered(wired: Rig, latency_s: Callable[[int], float]) -> None:
-    result = wired.run(Behaviour(latency_s), concurrency=6, duration_s=3.0)
-    served = wired.server.served
-    for percentile, tolerance_ms in TOLERANCE_MS.items():
-        truth_ms = float(np.percentile([one.latency_ms for one in served], percentile))
-        seen_ms = hdr.value_at(response_of(result.slices), percentile / 100)
-        assert seen_ms is not None
-        assert truth_ms * 0.98 <= seen_ms <= truth_ms * 1.01 + tolerance_ms
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 17])

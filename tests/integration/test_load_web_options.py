@@ -42,7 +42,13 @@ def answer_of(url: str) -> tuple[int, str]:
     return found[0]
 
 
-@pytest.mark.parametrize("distributed", [False, True], ids=["one process", "master and workers"])
+@pytest.mark.parametrize(
+    "distributed",
+    [
+        pytest.param(False, id="one process"),
+        pytest.param(True, id="master and workers", marks=pytest.mark.slow),
+    ],
+)
 def test_autostart_sends_the_rate_and_no_more(
     server: FakeServer, tmp_path: Path, distributed: bool
 ) -> None:

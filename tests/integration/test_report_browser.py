@@ -24,6 +24,9 @@ from tests.held_up import PATIENCE_S
 pytestmark = pytest.mark.browser
 
 LAPTOP, PHONE = (1440, 900), (390, 844)
+UNUSUAL_ALWAYS = ("no_trials", "nothing_answered", "hostile", "unbounded")
+"""Nothing to draw, nothing to draw a trial by, names that are markup, bounds without an end. A
+browser takes five seconds for each; `make check-slow` opens the others too."""
 DRAWN = """
 return [...document.querySelectorAll('[data-plot]')].filter(
   (box) => box.querySelector('.main-svg')).map((box) => ({
@@ -123,8 +126,15 @@ def test_the_verdict_is_on_the_first_screen(browser, report):
     assert summary.rect["y"] + summary.rect["height"] < LAPTOP[1]
 
 
-@pytest.mark.parametrize("size", [LAPTOP, PHONE], ids=["laptop", "phone"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("size", "scheme"),
+    [
+        pytest.param(LAPTOP, "light", id="light-laptop"),
+        pytest.param(PHONE, "dark", id="dark-phone"),
+        pytest.param(PHONE, "light", id="light-phone", marks=pytest.mark.slow),
+        pytest.param(LAPTOP, "dark", id="dark-laptop", marks=pytest.mark.slow),
+    ],
+)
 def test_every_plot_is_drawn_with_data_and_nothing_overflows(browser, report, size, scheme):
     assert show(browser, report, size, scheme) == []
     assert 0 < len(browser.execute_script(DRAWN)) < len(page_of(sample_run()).plots)
@@ -247,7 +257,13 @@ def test_a_variant_is_hidden_and_shown_in_all_plots_of_its_family(browser, repor
     assert browser.execute_script(count) == before
 
 
-@pytest.mark.parametrize("name", UNUSUAL)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in UNUSUAL_ALWAYS else pytest.mark.slow)
+        for name in UNUSUAL
+    ],
+)
 def test_unusual_runs_open_without_complaint_on_a_phone(browser, tmp_path, name):
     page = build_report(UNUSUAL[name](), tmp_path)[0]
     assert show(browser, page, PHONE) == []
@@ -257,7 +273,7 @@ def test_unusual_runs_open_without_complaint_on_a_phone(browser, tmp_path, name)
         assert plot["marks"] > 0, plot
 
 
-@pytest.mark.parametrize("size", [LAPTOP, PHONE])
+@pytest.mark.parametrize("size", [pytest.param(LAPTOP, marks=pytest.mark.slow), PHONE])
 def test_what_is_planned_of_the_whole_run_is_drawn_too(browser, tmp_path, size):
     """Costs and policies belong to no family, and come last: no plot before them may fail."""
     run = priceable(sample_run())

@@ -1,4 +1,7 @@
-"""One variant of a study alone: what `harness load` and `harness profile` look at and export."""
+"""One variant of a study alone: what `harness load` and `harness profile` look at.
+
+That it is exported as in the whole study: tests/integration/test_export_local_study.py.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,11 @@ import pytest
 
 from harness.errors import StudyError
 from harness.flow.inputs import StudyInputs, check_inputs
-from harness.flow.opening import payloads_for
+from harness.flow.opening import open_alone, payloads_for
 from harness.flow.options import ignore_progress
-from harness.flow.preparation import prepare, prepare_alone
 from harness.study import Study, variant_names
 from harness.study.file import load_study, parse_study
 from harness.types import ModelFormat, Precision
-from tests.kept_graphs import kept_graphs
 from tests.local_study import LABELS, write_local_study, write_pair_study
 from tests.tiny_models import make_classifier
 
@@ -80,30 +81,9 @@ def test_its_own_checkpoint_may_not(study, tmp_path):
         check_inputs(study, only="own-student-fp32")
 
 
-def test_labels_are_read_by_the_teacher_s_classes(study, tmp_path):
+def test_labels_are_read_by_the_teacher_s_classes(study):
     """An index counts in the teacher's order: the first class is the student's last."""
     inputs = StudyInputs()
     check_inputs(study, inputs, only="turned-fp32")
-    alone = prepare_alone(
-        study,
-        "turned-fp32",
-        repository=tmp_path / "alone",
-        progress=ignore_progress,
-        inputs=inputs,
-    )
-    assert list(alone.opened["turned-fp32"].samples.labels) == [2, 1, 0] * 4
-
-
-def test_it_is_exported_as_in_the_whole_study_and_nothing_beside_it(study, tmp_path):
-    sentences = study.model_copy(update={"families": study.families[:1]})
-    with kept_graphs(tmp_path / "graphs"):
-        (whole,) = prepare(sentences, repository=tmp_path / "whole", progress=ignore_progress)
-        name = "own-student-int8"
-        alone = prepare_alone(study, name, repository=tmp_path / "alone", progress=ignore_progress)
-        assert [one.name for one in alone.variants] == [name]
-        assert [one.name for one in (tmp_path / "alone").iterdir() if one.is_dir()] == [name]
-        same = next(one for one in whole.variants if one.name == name)
-        assert alone.variants[0].sha256 == same.sha256
-        assert alone.datasets[name].digest == whole.datasets[name].digest
-        again = prepare_alone(study, name, repository=tmp_path / "whole", progress=ignore_progress)
-        assert again.variants[0].sha256 == same.sha256
+    (opened,) = open_alone(study, "turned-fp32", ignore_progress, inputs).models
+    assert list(opened.samples.labels) == [2, 1, 0] * 4
