@@ -44,9 +44,9 @@ from peers import perf_analyzer
 from rows import Row, run_as_command, show, skip
 
 from harness.errors import GeneratorError, ServerError
-from harness.load.transports.opening import GrpcImplementation
 from harness.serving.embedded.environment import ServerEnvironment, ensure_server_environment
 from harness.serving.endpoint import TritonClient
+from harness.types import GrpcImplementation
 
 CLIENTS = ("harness-locust", "harness-grpcio", "harness", "locust-tritonclient", "perf_analyzer")
 PROTOCOLS = ("http", "grpc")

@@ -11,10 +11,10 @@ from pathlib import Path
 from harness import hdr
 from harness.load.generators.pool import LoadGenerators, LoadJob
 from harness.load.transports.address import parse_target
-from harness.load.transports.opening import GrpcImplementation
 from harness.types import (
     ArrivalKind,
     ArrivalProcess,
+    GrpcImplementation,
     LoadMode,
     LoadResult,
     TimeSlice,

@@ -18,14 +18,10 @@ from hdrh.histogram import HdrHistogram
 from numpy.typing import NDArray
 
 from harness.types import SparseHistogram
+from harness.types.latency import UNBOUNDED_MS
 
 LOWEST_US = 1
-HIGHEST_US = 3_600_000_000
-UNBOUNDED_MS = HIGHEST_US / 1e3
-"""The largest latency that can be recorded; as a bound it says that none could be given.
-
-JSON has no infinity, and an objective compared with an hour stays undecided, as it should.
-"""
+HIGHEST_US = round(UNBOUNDED_MS * 1000)
 SIGNIFICANT_FIGURES = 3
 INDEX_BITS = 15
 """Every bucket index is below 2**15, so an index leaves room for more in one integer key."""

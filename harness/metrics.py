@@ -27,7 +27,6 @@ from functools import cache, partial
 from types import MappingProxyType
 
 from harness.errors import UnknownMetricError
-from harness.hdr import UNBOUNDED_MS
 from harness.types import (
     RESPONSE,
     SPANS,
@@ -36,6 +35,7 @@ from harness.types import (
     Percentile,
     TrialResult,
 )
+from harness.types.latency import UNBOUNDED_MS
 from harness.types.metrics import (
     CORRELATION,
     INFERENCES_PER_S,

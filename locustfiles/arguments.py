@@ -12,8 +12,7 @@ from pathlib import Path
 from locust.argument_parser import LocustArgumentParser
 
 from harness.flow.preflight import variants_in
-from harness.load.transports.opening import GrpcImplementation
-from harness.types import TraceUnit
+from harness.types import GrpcImplementation, TraceUnit
 from plan import AUTO, NO_VARIANT
 
 DEFAULT_REPOSITORY = Path("model_repository")

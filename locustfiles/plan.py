@@ -12,11 +12,11 @@ from harness.flow.preflight import payloads_of
 from harness.load.schedule.arrivals import check_workload
 from harness.load.schedule.trace import read_trace
 from harness.load.transports.address import Target, parse_target
-from harness.load.transports.opening import GrpcImplementation
 from harness.study.objective import check_counted, check_priced, load_clauses, parse_objective
 from harness.types import (
     ArrivalKind,
     ArrivalProcess,
+    GrpcImplementation,
     LoadMode,
     LoadShape,
     ServiceLevelObjective,

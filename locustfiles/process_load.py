@@ -22,9 +22,9 @@ from harness.load.requests.payloads import EncodedRequest, read_payloads
 from harness.load.requests.traffic import EncodedTraffic, Place, make_traffic
 from harness.load.schedule.arrivals import arrival_times_ns
 from harness.load.transports.contract import DATATYPES
-from harness.load.transports.opening import GrpcImplementation, transport_opener
+from harness.load.transports.opening import transport_opener
 from harness.study.objective import request_bounds
-from harness.types import TensorSpec
+from harness.types import GrpcImplementation, TensorSpec
 from locust_counts import LocustCounts
 from loop_lag import LoopLag
 from plan import Plan

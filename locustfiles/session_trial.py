@@ -26,8 +26,8 @@ from harness.load.generators.messages import LoadEnded, LoadProgress, Measure, P
 from harness.load.requests.traffic import Place, make_traffic
 from harness.load.schedule.arrivals import arrival_times_ns
 from harness.load.transports.contract import RequestFailure
-from harness.load.transports.opening import GrpcImplementation, transport_opener
-from harness.types import LoadMode
+from harness.load.transports.opening import transport_opener
+from harness.types import GrpcImplementation, LoadMode
 from locust_counts import LocustCounts
 from loop_lag import LoopLag
 from record_files import open_records

@@ -23,8 +23,8 @@ from harness.load.generators.messages import LoadProgress
 from harness.load.generators.pool import LoadGenerators, LoadJob
 from harness.load.requests.payloads import write_payloads
 from harness.load.transports.address import parse_target
-from harness.load.transports.opening import GrpcImplementation
 from harness.types import (
+    GrpcImplementation,
     LoadMode,
     LoadResult,
     SparseHistogram,

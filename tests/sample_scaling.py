@@ -10,11 +10,17 @@ from harness.planning.autoscaling.evaluation import (
     evaluations,
     with_front,
 )
-from harness.planning.autoscaling.manifests import ScaledDeployment, manifests_of
+from harness.planning.autoscaling.manifests import manifests_of
 from harness.planning.autoscaling.replica import ReplicaTable
 from harness.study.objective import parse_objective
 from harness.types import ServingConfig, WireProtocol
-from harness.types.autoscaling import AutoscalePlan, RateTrace, ScalingLimits, ScalingTerms
+from harness.types.autoscaling import (
+    AutoscalePlan,
+    RateTrace,
+    ScaledDeployment,
+    ScalingLimits,
+    ScalingTerms,
+)
 from harness.types.estimates import Pricing
 
 

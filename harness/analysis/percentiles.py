@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from scipy import special
 
 from harness import hdr
-from harness.hdr import UNBOUNDED_MS
 from harness.metrics import DEFAULT_LATENCY
 from harness.types import LatencySummary, Percentile, SparseHistogram
+from harness.types.latency import UNBOUNDED_MS
 from harness.types.metrics import PERCENTILES
 
 Floats = NDArray[np.float64]

@@ -13,7 +13,6 @@ from harness.cli.options import MeasuredOn, OwnPrices, parse_share
 from harness.cli.plan import parse_rows
 from harness.errors import UsageError
 from harness.flow.autoscaling import PriceQuestion
-from harness.planning.autoscaling.manifests import ScaledDeployment
 from harness.planning.capacity.demand import parse_seconds
 from harness.planning.cost.catalogue import read_catalogue
 from harness.telemetry.prometheus.client import parse_prometheus
@@ -23,6 +22,7 @@ from harness.types.autoscaling import (
     SCALE_DOWN,
     SCALE_UP,
     RateTrace,
+    ScaledDeployment,
     ScalingLimits,
     ScalingTerms,
 )

@@ -14,10 +14,10 @@ from harness.cli.options import AsJson, MeasuredOn, OwnPrices, Spot, with_option
 from harness.flow.costing import price_run
 from harness.planning.capacity.demand import parse_peak, parse_rate
 from harness.planning.cost.catalogue import read_catalogue
-from harness.planning.cost.costs import HORIZON_MONTHS, CostQuestion
+from harness.planning.cost.costs import CostQuestion
 from harness.report.terminal.cost import cost_table, savings_table, tokens_table
 from harness.study.objective import parse_objective
-from harness.types.costs import CostReport
+from harness.types.costs import HORIZON_MONTHS, CostReport
 from harness.types.estimates import Demand
 
 

@@ -30,7 +30,7 @@ from harness.report.terminal.run import (
 from harness.runs.folder import StoredRun, read_run
 from harness.study import Study
 from harness.study.file import load_study
-from harness.tracking.record import check_trackers
+from harness.tracking.trackers import check_trackers
 
 
 @dataclass(frozen=True)

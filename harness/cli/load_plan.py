@@ -16,13 +16,13 @@ from harness.errors import UsageError
 from harness.flow.external.server import ExternalAddress
 from harness.flow.pricing import priced_study
 from harness.load.schedule.arrivals import check_workload
-from harness.load.transports.opening import GrpcImplementation
 from harness.study import Study
 from harness.study.file import load_study
 from harness.study.objective import check_counted, check_priced, load_clauses, parse_objective
 from harness.types import (
     ArrivalKind,
     ArrivalProcess,
+    GrpcImplementation,
     LoadMode,
     ServiceLevelObjective,
     ServingConfig,

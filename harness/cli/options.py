@@ -15,7 +15,7 @@ import typer
 
 from harness.errors import UsageError
 from harness.flow.options import ProgressSink, RunSettings
-from harness.load.transports.opening import GrpcImplementation
+from harness.types import GrpcImplementation
 
 StudyFile = Annotated[
     Path, typer.Argument(help="The study file.", exists=True, dir_okay=False, show_default=False)

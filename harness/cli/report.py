@@ -11,8 +11,8 @@ from harness.cli.console import print_line
 from harness.report.build import build_report
 from harness.runs.folder import read_run
 from harness.runs.tables import write_tables
-from harness.tracking.record import Tracker, check_trackers
 from harness.tracking.record import track as tell
+from harness.tracking.trackers import Tracker, check_trackers
 
 
 def report(

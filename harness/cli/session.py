@@ -60,7 +60,8 @@ from harness.runs.folder import (
     verdict_document,
 )
 from harness.study import Study
-from harness.tracking.record import Tracker, check_trackers, track
+from harness.tracking.record import track
+from harness.tracking.trackers import Tracker, check_trackers
 from harness.types import Decision
 from harness.types.card import CardPlan
 

@@ -21,7 +21,7 @@ from harness.planning.autoscaling.evaluation import (
     evaluations,
     with_front,
 )
-from harness.planning.autoscaling.manifests import ScaledDeployment, manifests_of
+from harness.planning.autoscaling.manifests import manifests_of
 from harness.planning.autoscaling.replica import tables_of
 from harness.planning.autoscaling.scaler import check_limits
 from harness.planning.autoscaling.simulation import LatencyClause
@@ -40,6 +40,7 @@ from harness.types.autoscaling import (
     AutoscalePlan,
     PolicyOutcome,
     RateTrace,
+    ScaledDeployment,
     ScalingTerms,
 )
 from harness.types.estimates import Demand, Pricing

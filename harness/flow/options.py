@@ -9,10 +9,9 @@ from pathlib import Path
 
 from harness.flow.inputs import StudyInputs
 from harness.load.generators.messages import LoadProgress
-from harness.load.transports.opening import GrpcImplementation
 from harness.telemetry.exposition.monitor import LoadMonitor
 from harness.telemetry.prometheus.client import Prometheus
-from harness.types import Progress, ServiceLevelObjective, Trial
+from harness.types import GrpcImplementation, Progress, ServiceLevelObjective, Trial
 
 Listener = Callable[[int, LoadProgress], None]
 

@@ -15,11 +15,11 @@ from typing import Final
 
 import scipy
 
-from harness.hdr import UNBOUNDED_MS
 from harness.metrics import COST, GOODPUT, latency_of, metric_named, summary_of
 from harness.planning.cost.money import usd_per_million
 from harness.types import Constraint, Decision, TrialResult
 from harness.types.estimates import Interval
+from harness.types.latency import UNBOUNDED_MS
 from harness.types.metrics import Metric, MetricKind
 from harness.words.numbers import (
     NO_INTERVAL,

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.hdr import UNBOUNDED_MS
 from harness.metrics import latency_of, summary_of
 from harness.planning.assessment import (
     THROUGHPUT_TIE,
@@ -29,6 +28,7 @@ from harness.types import (
     TrialResult,
     Verdict,
 )
+from harness.types.latency import UNBOUNDED_MS
 from harness.words.labels import trial_words
 from harness.words.numbers import confidence, latency, number
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from scipy import special
+import scipy
 
 from harness.profiling.subjects import Inputs
 from harness.profiling.timing import batch_of, spread, time_rates
@@ -161,7 +161,7 @@ def growth_of(pairs: Sequence[tuple[float, float]], confidence: float) -> Growth
     half = 0.0
     if count > 1:
         error = float(logs.std(ddof=1)) / math.sqrt(count)
-        half = float(special.stdtrit(count - 1, (1 + confidence) / 2)) * error
+        half = float(scipy.special.stdtrit(count - 1, (1 + confidence) / 2)) * error
     low, value, high = (math.expm1(mean + offset) for offset in (-half, 0.0, half))
     return Growth(value, low, high, tuple(pairs))
 

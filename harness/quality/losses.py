@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from harness.quality.collection import Predictor, ask, batches
 from harness.statistics.paired import PairedRows, holm
@@ -333,7 +333,7 @@ def _excess(inside: Floats, outside: Floats) -> tuple[float, float]:
     excess = float(inside.mean() - outside.mean())
     if not inside.std() and not outside.std():  # all rows alike: there is nothing to tell apart
         return excess, 1.0
-    test = stats.ttest_ind(inside, outside, equal_var=False, alternative="greater")
+    test = scipy.stats.ttest_ind(inside, outside, equal_var=False, alternative="greater")
     return excess, float(test.pvalue)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from harness.hdr import UNBOUNDED_MS
 from harness.metrics import metric_named
 from harness.report.selection import (
     FamilyResults,
@@ -13,6 +12,7 @@ from harness.report.selection import (
 )
 from harness.report.tables.model import Cell, Column, Table, numeric, words
 from harness.types import Role, TrialResult
+from harness.types.latency import UNBOUNDED_MS
 from harness.words.numbers import (
     MISSING,
     factor,

@@ -1,4 +1,4 @@
-"""The trackers by name, and what is sent to each of them about a run."""
+"""What is sent to a tracker about a run."""
 
 from __future__ import annotations
 
@@ -6,45 +6,19 @@ import hashlib
 import importlib
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from harness.errors import EnvironmentFailure, HarnessError
-from harness.hdr import UNBOUNDED_MS
 from harness.runs.folder import JOURNAL, MANIFEST, VERDICT, StoredRun, read_run
 from harness.runs.tables import quality_table, trials_table
-from harness.system.libraries import require_extra
+from harness.tracking.trackers import SINKS, Tracker
 from harness.types import Decision, TrialResult, Verdict
-
-
-class Tracker(StrEnum):
-    """Where a run can be told."""
-
-    WANDB = "wandb"
-    MLFLOW = "mlflow"
-
-
-_SINKS = {
-    Tracker.WANDB: "harness.tracking.wandb_sink",
-    Tracker.MLFLOW: "harness.tracking.mlflow_sink",
-}
-
-
-def check_trackers(trackers: Sequence[Tracker]) -> None:
-    """Make sure that they could be told, before hours of measuring.
-
-    Raises:
-        MissingExtraError: a package is not installed.
-        UsageError: there is no login.
-    """
-    for tracker in trackers:
-        require_extra(str(tracker), extra="track")
-        importlib.import_module(_SINKS[tracker]).check()
+from harness.types.latency import UNBOUNDED_MS
 
 
 def track(folder: Path, tracker: Tracker) -> str:
@@ -59,7 +33,7 @@ def track(folder: Path, tracker: Tracker) -> str:
     """
     record = record_of(folder)
     try:
-        place: str = importlib.import_module(_SINKS[tracker]).tell(record, folder)
+        place: str = importlib.import_module(SINKS[tracker]).tell(record, folder)
     except HarnessError:
         raise
     except Exception as error:  # whatever a tracker raises, the measured run is complete

@@ -184,6 +184,20 @@ class ScalingLimits:
 
 
 @dataclass(frozen=True)
+class ScaledDeployment:
+    """What is scaled in a cluster, and who knows its metrics there."""
+
+    model: str
+    deployment: str = "triton"
+    namespace: str = ""
+    """Empty: none is written, and the manifests go where kubectl says."""
+    match: str = ""
+    """Further label matchers of its series, such as `namespace="ml"`."""
+    prometheus: str = "http://prometheus-operated.monitoring:9090"
+    """As KEDA reaches it."""
+
+
+@dataclass(frozen=True)
 class ScalingTerms:
     """Times of everything between demand and a replica that carries it."""
 

@@ -8,6 +8,9 @@ from datetime import date
 from harness.types.estimates import Demand, Interval, Pricing
 from harness.types.variants import Role
 
+HORIZON_MONTHS = 12.0
+"""Over which an investment in distillation is to have paid for itself, unless another is asked."""
+
 
 @dataclass(frozen=True)
 class MeasuredMachine:

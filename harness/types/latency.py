@@ -11,6 +11,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+UNBOUNDED_MS = 3_600_000.0
+"""The largest latency that is recorded, an hour; as a bound it says that none could be given.
+
+JSON has no infinity, and an objective compared with an hour stays undecided, as it should.
+"""
+
 
 class Moment(StrEnum):
     """An instant that a load generator notes of every request."""

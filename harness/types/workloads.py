@@ -85,6 +85,15 @@ class WireProtocol(StrEnum):
     GRPC = "grpc"
 
 
+class GrpcImplementation(StrEnum):
+    """Which implementation of gRPC sends the requests."""
+
+    NATIVE = "native"
+    """The harness's own HTTP/2 path."""
+    GRPCIO = "grpcio"
+    """The reference implementation, at several times the CPU per request."""
+
+
 class LoadMode(StrEnum):
     """What makes the next request due."""
 

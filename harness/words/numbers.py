@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 
-from harness.hdr import UNBOUNDED_MS
 from harness.metrics import TASK_SEPARATOR, described, metric_named
 from harness.types import Constraint, QualityScore
+from harness.types.latency import UNBOUNDED_MS
 from harness.types.metrics import MILLISECONDS
 
 _OPERATORS = {"<": "under", "<=": "at most", ">": "over", ">=": "at least"}

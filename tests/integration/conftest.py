@@ -18,8 +18,7 @@ from load_rig import Rig, load_rig
 
 from harness.cli.main import run_command
 from harness.flow import cold_start, null_model
-from harness.load.transports.opening import GrpcImplementation
-from harness.types import WireProtocol
+from harness.types import GrpcImplementation, WireProtocol
 from tests.held_up import unhurried
 from tests.kept_generators import KeptGenerators
 from tests.kept_graphs import graphs_folder, kept_graphs

@@ -30,11 +30,17 @@ from harness.load.generators.pool import LoadGenerators, LoadJob
 from harness.load.requests.answers import make_known_answers, write_known_answers
 from harness.load.requests.payloads import draw_payloads, read_payloads
 from harness.load.transports.address import parse_target
-from harness.load.transports.opening import GrpcImplementation
 from harness.serving.embedded.environment import ServerEnvironment
 from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import Endpoint, TritonClient
-from harness.types import LoadResult, ModelVariant, TensorSpec, TimeSlice, WireProtocol
+from harness.types import (
+    GrpcImplementation,
+    LoadResult,
+    ModelVariant,
+    TensorSpec,
+    TimeSlice,
+    WireProtocol,
+)
 
 pytestmark = pytest.mark.triton
 REFUSED = {WireProtocol.HTTP: "http_400", WireProtocol.GRPC: "grpc_INVALID_ARGUMENT"}

@@ -17,7 +17,7 @@ from harness.flow.serving import Site
 from harness.load.generators.pool import REQUEST_TIMEOUT_S
 from harness.load.requests.payloads import Group
 from harness.load.transports.address import Target, parse_target
-from harness.load.transports.opening import GrpcImplementation, transport_opener
+from harness.load.transports.opening import transport_opener
 from harness.serving.external.grpc import GrpcServer
 from harness.serving.external.http import HttpServer
 from harness.serving.external.server import (
@@ -27,7 +27,7 @@ from harness.serving.external.server import (
     ServerFacts,
 )
 from harness.telemetry.triton import scrape
-from harness.types import WireProtocol, Workload
+from harness.types import GrpcImplementation, WireProtocol, Workload
 
 PROTOCOLS = {
     "http": WireProtocol.HTTP,

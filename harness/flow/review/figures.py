@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from harness.hdr import UNBOUNDED_MS
 from harness.metrics import COST, metric_named
 from harness.planning.assessment import assess, quality_findings
 from harness.planning.clauses import Judgement, measure
 from harness.report.selection import FamilyResults
 from harness.types import Decision, QualityScore, TrialResult
+from harness.types.latency import UNBOUNDED_MS
 from harness.types.losses import Estimate
 from harness.types.review import Figure, FigureBasis, HardLimit
 

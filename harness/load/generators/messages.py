@@ -14,8 +14,14 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from harness.load.transports.address import Target
-from harness.load.transports.opening import GrpcImplementation
-from harness.types import RequestBound, SparseHistogram, TensorSpec, TimeSlice, Workload
+from harness.types import (
+    GrpcImplementation,
+    RequestBound,
+    SparseHistogram,
+    TensorSpec,
+    TimeSlice,
+    Workload,
+)
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,15 @@ from harness.load.generators.driver import LoadDriver, TrialWatcher
 from harness.load.generators.messages import LoadProgress, Prepare
 from harness.load.generators.process import START_TIMEOUT_S, GeneratorProcess, gather
 from harness.load.transports.address import Target
-from harness.load.transports.opening import GrpcImplementation, answers_are_stamped
-from harness.types import LoadResult, RequestBound, TensorSpec, WireProtocol, Workload
+from harness.load.transports.opening import answers_are_stamped
+from harness.types import (
+    GrpcImplementation,
+    LoadResult,
+    RequestBound,
+    TensorSpec,
+    WireProtocol,
+    Workload,
+)
 
 REQUEST_TIMEOUT_S = 30.0
 PREPARE_TIMEOUT_S = 60.0

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
 from functools import partial
 
 from harness.load.transports.address import Target
 from harness.load.transports.contract import Transport
 from harness.load.transports.sockets import ReadWaiter, kernel_stamps
-from harness.types import WireProtocol
-
-
-class GrpcImplementation(StrEnum):
-    """Which implementation of gRPC sends the requests."""
-
-    NATIVE = "native"
-    """The harness's own HTTP/2 path."""
-    GRPCIO = "grpcio"
-    """The reference implementation, at several times the CPU per request."""
+from harness.types import GrpcImplementation, WireProtocol
 
 
 def answers_are_stamped(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from harness.errors import UsageError
 from harness.metrics import metric_named
@@ -149,7 +149,7 @@ def _interval(
     """The mean over the draws, and bounds within which another draw lies with the confidence."""
     mean, count = float(np.mean(values)), len(values)
     deviation = float(np.std(values, ddof=1)) if count > 1 else 0.0
-    half = float(stats.t.ppf((1 + confidence) / 2, max(1, count - 1))) * deviation
+    half = float(scipy.stats.t.ppf((1 + confidence) / 2, max(1, count - 1))) * deviation
     return Interval(mean, max(least, mean - half), min(most, mean + half))
 
 

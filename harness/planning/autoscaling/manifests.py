@@ -8,7 +8,6 @@ KEDA makes, so its `behavior` holds the stabilization windows here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -16,26 +15,19 @@ import yaml
 from harness.errors import UsageError
 from harness.planning.autoscaling.candidates import DAY_S
 from harness.planning.autoscaling.queries import ScalingMetric, metrics_of
-from harness.types.autoscaling import Behavior, FixedRule, Policy, ScalingTerms, ScheduleRule
+from harness.types.autoscaling import (
+    Behavior,
+    FixedRule,
+    Policy,
+    ScaledDeployment,
+    ScalingTerms,
+    ScheduleRule,
+)
 from harness.words.numbers import asked
 
 Json = dict[str, Any]
 KEDA, HPA, ADAPTER = "keda.yaml", "hpa.yaml", "prometheus-adapter.yaml"
 """File names, behind the document's own."""
-
-
-@dataclass(frozen=True)
-class ScaledDeployment:
-    """What is scaled in a cluster, and who knows its metrics there."""
-
-    model: str
-    deployment: str = "triton"
-    namespace: str = ""
-    """Empty: none is written, and the manifests go where kubectl says."""
-    match: str = ""
-    """Further label matchers of its series, such as `namespace="ml"`."""
-    prometheus: str = "http://prometheus-operated.monitoring:9090"
-    """As KEDA reaches it."""
 
 
 def manifests_of(

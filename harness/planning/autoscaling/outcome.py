@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from scipy import stats
+import scipy
 
 from harness.errors import GeneratorError
 from harness.types.autoscaling import LiveOutcome, LiveState, LiveStep, ScalingCourse
@@ -23,7 +23,7 @@ def outcome_of(state: LiveState) -> LiveOutcome:
         raise GeneratorError("the live run sent nothing", next_step="make it longer: --live 3min")
     last = steps[-1]
     predicted = next(one for one in plan.outcomes if one.policy.name == state.policy.name)
-    share = stats.binomtest(last.in_time, last.requests).proportion_ci(plan.confidence)
+    share = scipy.stats.binomtest(last.in_time, last.requests).proportion_ci(plan.confidence)
     starts = state.start_times_s or (0.0,)
     ordered = [one.ordered for one in steps]
     return LiveOutcome(

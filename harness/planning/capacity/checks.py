@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.hdr import UNBOUNDED_MS
 from harness.planning.capacity.draws import (
     NEAR_SATURATION,
     REQUESTS,
@@ -22,6 +21,7 @@ from harness.planning.capacity.draws import (
 )
 from harness.planning.capacity.replica import Replica, simulate_clients
 from harness.types import RESPONSE, ArrivalKind, LoadMode, ShapeKind, TrialResult, Workload
+from harness.types.latency import UNBOUNDED_MS
 
 TrialCheck = Mapping[str, tuple[float, float]]
 """By statistic, what was measured in a trial and what the model says of it, in ms."""

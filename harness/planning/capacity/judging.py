@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.errors import UsageError
-from harness.hdr import UNBOUNDED_MS
 from harness.metrics import metric_named
 from harness.planning.capacity.draws import STATISTICS
 from harness.planning.capacity.model import CapacityModel
@@ -17,6 +16,7 @@ from harness.study.objective import load_clauses
 from harness.types import RESPONSE, Constraint, Decision, ServiceLevelObjective
 from harness.types.capacity import Prediction
 from harness.types.estimates import Demand, Interval
+from harness.types.latency import UNBOUNDED_MS
 from harness.types.metrics import Metric, MetricKind
 from harness.words.numbers import amount, latency, milliseconds, percent, span, with_unit
 

@@ -14,11 +14,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from harness.errors import UsageError
-from harness.hdr import UNBOUNDED_MS
 from harness.planning.capacity.checks import TrialCheck
 from harness.planning.capacity.discrepancy import Discrepancy
 from harness.planning.capacity.draws import (
@@ -37,6 +36,7 @@ from harness.planning.capacity.draws import (
 from harness.types import ArrivalKind, ServingConfig, ShapeKind, WireProtocol
 from harness.types.capacity import Prediction
 from harness.types.estimates import Demand, Interval
+from harness.types.latency import UNBOUNDED_MS
 from harness.words.numbers import number, percent, whole
 
 UNKNOWN_ERROR = 0.15
@@ -238,7 +238,7 @@ class CapacityModel:
             return Interval(UNBOUNDED_MS, UNBOUNDED_MS, UNBOUNDED_MS)
         logs = np.log(np.maximum(known, 1e-9))
         deviation = float(np.std(logs, ddof=1)) if len(logs) > 1 else 0.0
-        quantile = float(stats.t.ppf((1 + self.confidence) / 2, max(1, len(self.draws) - 1)))
+        quantile = float(scipy.stats.t.ppf((1 + self.confidence) / 2, max(1, len(self.draws) - 1)))
         half = quantile * float(np.hypot(deviation, misfit))
         middle = float(np.median(logs))
         lost = len(values) - len(known)
@@ -297,7 +297,7 @@ def _in_order(quantiles: Mapping[str, Interval]) -> dict[str, Interval]:
 def _share_interval(shares: Sequence[float], confidence: float) -> Interval:
     """The mean of the draws' shares, with bounds by their scatter."""
     mean, deviation = float(np.mean(shares)), float(np.std(shares, ddof=1))
-    half = float(stats.t.ppf((1 + confidence) / 2, len(shares) - 1)) * deviation
+    half = float(scipy.stats.t.ppf((1 + confidence) / 2, len(shares) - 1)) * deviation
     return Interval(mean, max(0.0, mean - half), min(1.0, mean + half))
 
 

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from harness.types import LoadMode, TrialResult, WireProtocol
 
@@ -218,7 +218,7 @@ def _weighted(all_shapes: Floats, values: Floats, weights: Floats) -> tuple[Floa
     loss = 0.0
     for _ in range(4):
         root = np.sqrt(own)
-        coefficients, _norm = nnls(shapes * root[:, None], root)
+        coefficients, _norm = scipy.optimize.nnls(shapes * root[:, None], root)
         deviation = np.abs(shapes @ coefficients - 1) * np.sqrt(weights)
         damped = np.minimum(1.0, _HUBER / np.maximum(deviation, 1e-12))
         loss = float(np.sum(damped * deviation**2))
@@ -267,7 +267,7 @@ def fit_client(trials: Sequence[TrialResult]) -> dict[WireProtocol, ClientTime]:
         spent = np.array([one for _, one in points])
         scale = 1 / np.maximum(spent, 1e-3)
         shapes = np.column_stack((np.ones_like(joined), joined)) * scale[:, None]
-        (own, each), _norm = nnls(shapes, spent * scale)
+        (own, each), _norm = scipy.optimize.nnls(shapes, spent * scale)
         fitted[protocol] = ClientTime(float(own), float(each))
     return fitted
 

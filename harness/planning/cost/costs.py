@@ -28,11 +28,16 @@ from harness.planning.cost.scaling import (
 )
 from harness.types import ModelVariant, Role, ServiceLevelObjective
 from harness.types.capacity import Headroom
-from harness.types.costs import CostReport, MeasuredMachine, Saving, Unpriced, VariantCost
+from harness.types.costs import (
+    HORIZON_MONTHS,
+    CostReport,
+    MeasuredMachine,
+    Saving,
+    Unpriced,
+    VariantCost,
+)
 from harness.types.estimates import Demand, Interval, Pricing
 from harness.words.numbers import asked
-
-HORIZON_MONTHS = 12.0
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy import special
+import scipy
 
 from harness.types import LoadMode, ServingConfig, TrialResult, WireProtocol
 from harness.types.estimates import Interval
@@ -105,7 +105,7 @@ def repeated(rates: Sequence[float], scatter: Scatter | None = None) -> Interval
     deviation, freedom = float(logs.std(ddof=1)), len(logs) - 1
     if scatter is not None and scatter.freedom > freedom:
         deviation, freedom = scatter.deviation, scatter.freedom
-    reach = float(special.stdtrit(freedom, (1 + CONFIDENCE) / 2))
+    reach = float(scipy.special.stdtrit(freedom, (1 + CONFIDENCE) / 2))
     half, mean = reach * deviation / math.sqrt(len(logs)), float(logs.mean())
     return Interval(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
 
@@ -186,7 +186,10 @@ def spread_of(
         )
     freedom, squares = scatter.freedom, scatter.freedom * scatter.deviation**2
     tail = (1 - CONFIDENCE) / 2
-    ends = (float(special.chdtri(freedom, 1 - tail)), float(special.chdtri(freedom, tail)))
+    ends = (
+        float(scipy.special.chdtri(freedom, 1 - tail)),
+        float(scipy.special.chdtri(freedom, tail)),
+    )
     value, high, low = (_variation(squares / one) for one in (freedom, *ends))
     basis = (
         f"{percent(value)} ({span(percent(low), percent(high))}), as {count(scatter.trials)} "

@@ -17,8 +17,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from harness.types.estimates import Interval
 from harness.types.offline import OfflineSpread
@@ -72,7 +72,7 @@ def _within(limit: Floats, sigma: Floats) -> Floats:
     """Chance that a log-normal factor of mean 1 is at most `limit`."""
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(np.maximum(limit, 0.0))
-    found: Floats = special.ndtr((logs + _ROUNDING + sigma**2 / 2) / sigma)
+    found: Floats = scipy.special.ndtr((logs + _ROUNDING + sigma**2 / 2) / sigma)
     return found
 
 
@@ -94,7 +94,7 @@ def chance_with_loss(job: ShardedJob, machines: Floats) -> Floats:
     shard_s = job.shard_rows(machines) / job.inferences_per_s
     again_s = job.redone_rows(machines) / job.inferences_per_s
     sigma = job.sigma(shard_s)
-    normal = special.ndtri((np.arange(_NODES) + 0.5) / _NODES)[:, None]
+    normal = scipy.special.ndtri((np.arange(_NODES) + 0.5) / _NODES)[:, None]
     lost_s = shard_s * np.exp(sigma * normal - sigma**2 / 2)
     own = job.time_s / (shard_s + again_s)
     after = (job.time_s - lost_s + _ROUNDING * job.time_s) / again_s
@@ -168,7 +168,7 @@ def drawn_rates(rate: Interval, draws: int, seed: int) -> Floats:
     their 2.5th and 97.5th percentile.
     """
     normal = np.random.default_rng([seed, 1]).standard_normal(draws)
-    reach = float(special.ndtri(0.975))
+    reach = float(scipy.special.ndtri(0.975))
     down, up = math.log(rate.value / rate.low) / reach, math.log(rate.high / rate.value) / reach
     return np.exp(np.where(normal < 0, down, up) * normal)
 

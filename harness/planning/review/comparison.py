@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
-from harness.hdr import UNBOUNDED_MS
 from harness.metrics import METRICS, TASK_SEPARATOR, metric_named
 from harness.planning.clauses import measure
 from harness.planning.review.differences import (
@@ -27,6 +26,7 @@ from harness.types import (
     Trial,
     TrialResult,
 )
+from harness.types.latency import UNBOUNDED_MS
 from harness.types.losses import Estimate
 from harness.types.metrics import MetricKind
 from harness.types.review import Change, ComparedMetric, Figure, RunComparison

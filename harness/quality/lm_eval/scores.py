@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from harness.quality.lm_eval.classifier import LABEL_PERPLEXITY, label_perplexity
 from harness.statistics.intervals import (
@@ -210,8 +210,8 @@ def _expanded_interval(values: Floats, count: int) -> tuple[float | None, float 
     """
     if count == 1 or not np.isfinite(values).any() or not np.ptp(values[np.isfinite(values)]):
         return None, None
-    student = float(special.stdtrit(count - 1, (1 + CONFIDENCE) / 2))
-    tail = float(special.ndtr(-student * np.sqrt(count / (count - 1))))
+    student = float(scipy.special.stdtrit(count - 1, (1 + CONFIDENCE) / 2))
+    tail = float(scipy.special.ndtr(-student * np.sqrt(count / (count - 1))))
     low, high = np.nanquantile(values, [tail, 1 - tail], axis=1)
     return float(np.nanmin(low)), float(np.nanmax(high))
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from numpy.typing import NDArray
-from scipy.special import log_softmax
 
 from harness.errors import UsageError
 from harness.quality.collection import Predictor, collect_outcomes
@@ -145,7 +145,7 @@ class ServedClassifier(LM):  # type: ignore[misc]  # lm_eval comes without types
         self.answers.asked += len(texts)
         self.counts.truncated += dataset.truncated
         return _Answers(
-            log_softmax(outcomes.logits.astype(np.float64), axis=1),
+            scipy.special.log_softmax(outcomes.logits.astype(np.float64), axis=1),
             outcomes.predictions,
             asked.choices.outputs,
             {number: row for row, number in enumerate(document_ids(asked.task))},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from harness.hdr import UNBOUNDED_MS
 from harness.report.plots.base import (
     Json,
     Plot,
@@ -16,6 +15,7 @@ from harness.report.plots.base import (
 )
 from harness.types.capacity import CapacityPlan, DeploymentPlan, Prediction
 from harness.types.estimates import Interval
+from harness.types.latency import UNBOUNDED_MS
 from harness.words.labels import serving_words
 from harness.words.numbers import latency, milliseconds, number, span
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from harness.hdr import UNBOUNDED_MS
 from harness.metrics import SHOWN_PERCENTILES
 from harness.report.card.values import SERVED, CardRow, FamilyCard
 from harness.report.tables.model import Cell, Column, Table, numeric, words
 from harness.types.card import CardEntry, Runtime
+from harness.types.latency import UNBOUNDED_MS
 from harness.words.numbers import (
     MINUS,
     MISSING,

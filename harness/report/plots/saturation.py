@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.hdr import UNBOUNDED_MS
 from harness.report.plots.base import (
     Json,
     Plot,
@@ -20,6 +19,7 @@ from harness.report.plots.base import (
 )
 from harness.report.selection import FamilyResults, percentile_of
 from harness.types import Percentile, TrialResult
+from harness.types.latency import UNBOUNDED_MS
 
 _FARTHEST = 10.0
 """An interval's end beyond so many times its value is drawn no farther."""

@@ -6,7 +6,6 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
-from harness.hdr import UNBOUNDED_MS
 from harness.metrics import metric_named
 from harness.report.plots.base import (
     Json,
@@ -30,6 +29,7 @@ from harness.report.selection import (
     percentile_of,
 )
 from harness.types import QualityScore, TrialResult, Workload
+from harness.types.latency import UNBOUNDED_MS
 from harness.words.labels import is_open, load_amount, load_label
 from harness.words.numbers import metric_span, metric_title, metric_value
 

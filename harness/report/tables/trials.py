@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.hdr import UNBOUNDED_MS
 from harness.metrics import DEFAULT_LATENCY, SHOWN_PERCENTILES, metric_named
 from harness.report.selection import (
     FamilyResults,
@@ -25,6 +24,7 @@ from harness.report.tables.model import (
     words,
 )
 from harness.types import Rejection, ServerOverhead, TrialResult, Workload
+from harness.types.latency import UNBOUNDED_MS
 from harness.types.limits import lost_share
 from harness.words.labels import (
     PROTOCOLS,

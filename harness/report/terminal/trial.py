@@ -8,7 +8,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.hdr import UNBOUNDED_MS
 from harness.metrics import GOODPUT
 from harness.report.selection import latency_split, percentile_of, spans_of
 from harness.study.objective import load_clauses, quality_clauses
@@ -22,6 +21,7 @@ from harness.types import (
     TrialResult,
 )
 from harness.types.estimates import Interval
+from harness.types.latency import UNBOUNDED_MS
 from harness.types.metrics import PERCENTILES
 from harness.words.labels import (
     SIGNS,

@@ -25,10 +25,10 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from harness.errors import UsageError
-from harness.hdr import UNBOUNDED_MS
 from harness.telemetry.exposition.buckets import FoldedHistogram
 from harness.telemetry.exposition.monitor import LoadMonitor, LoadTotals, Rates
 from harness.types import SPANS, Decision, TrialResult
+from harness.types.latency import UNBOUNDED_MS
 from harness.types.metrics import PERCENTILES, MetricKind
 
 LOAD = ["variant", "protocol", "load_mode", "client_batch_size"]

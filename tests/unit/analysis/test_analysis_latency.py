@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from harness import hdr
 from harness.analysis.percentiles import summarise
-from harness.hdr import UNBOUNDED_MS
+from harness.types.latency import UNBOUNDED_MS
 from harness.types.metrics import PERCENTILES
 
 LOG_SPREAD = 0.5

@@ -26,11 +26,11 @@ from harness.load.generators.messages import (
 )
 from harness.load.generators.pool import split_concurrency
 from harness.load.transports.address import parse_target
-from harness.load.transports.opening import GrpcImplementation
 from harness.types import (
     SPANS,
     ArrivalKind,
     ArrivalProcess,
+    GrpcImplementation,
     Latencies,
     LoadMode,
     LoadShape,

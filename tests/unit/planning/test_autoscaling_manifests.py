@@ -16,13 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.errors import UsageError
-from harness.planning.autoscaling.manifests import (
-    ADAPTER,
-    HPA,
-    KEDA,
-    ScaledDeployment,
-    manifests_of,
-)
+from harness.planning.autoscaling.manifests import ADAPTER, HPA, KEDA, manifests_of
 from harness.planning.autoscaling.queries import metrics_of
 from harness.types.autoscaling import (
     FixedRule,
@@ -30,6 +24,7 @@ from harness.types.autoscaling import (
     InFlightRule,
     Policy,
     QueueRule,
+    ScaledDeployment,
     ScalingLimits,
     ScalingTerms,
     ScheduleRule,

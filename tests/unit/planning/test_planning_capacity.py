@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from harness.errors import UsageError
-from harness.hdr import UNBOUNDED_MS
 from harness.load.schedule.arrivals import arrival_times_ns
 from harness.planning.capacity.fit import fit_capacity
 from harness.planning.capacity.judging import highest_rate, meets
@@ -15,6 +14,7 @@ from harness.planning.capacity.service import Observation, fit_client, fit_servi
 from harness.study.objective import parse_objective
 from harness.types import Decision, ServingConfig
 from harness.types.estimates import Demand, Interval
+from harness.types.latency import UNBOUNDED_MS
 from harness.types.workloads import parse_arrivals
 from tests.simulated_server import SimulatedServer, measure
 

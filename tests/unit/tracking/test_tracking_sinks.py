@@ -12,7 +12,8 @@ from harness.flow.manifest import bare_manifest
 from harness.flow.run import write_results
 from harness.runs.folder import RunFolder
 from harness.runs.journal import QualityEntry
-from harness.tracking.record import Tracker, check_trackers, record_of, track
+from harness.tracking.record import record_of, track
+from harness.tracking.trackers import Tracker, check_trackers
 from tests.sample_run import sample_run
 
 

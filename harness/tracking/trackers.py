@@ -1,0 +1,35 @@
+"""The trackers by name, and whether they can be told."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from enum import StrEnum
+
+from harness.system.libraries import require_extra
+
+
+class Tracker(StrEnum):
+    """Where a run can be told."""
+
+    WANDB = "wandb"
+    MLFLOW = "mlflow"
+
+
+SINKS = {
+    Tracker.WANDB: "harness.tracking.wandb_sink",
+    Tracker.MLFLOW: "harness.tracking.mlflow_sink",
+}
+"""The module that tells each; it imports the tracker's package."""
+
+
+def check_trackers(trackers: Sequence[Tracker]) -> None:
+    """Make sure that they could be told, before hours of measuring.
+
+    Raises:
+        MissingExtraError: a package is not installed.
+        UsageError: there is no login.
+    """
+    for tracker in trackers:
+        require_extra(str(tracker), extra="track")
+        importlib.import_module(SINKS[tracker]).check()
