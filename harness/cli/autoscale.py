@@ -16,17 +16,9 @@ from harness.cli.autoscale_options import (
     TraceOptions,
 )
 from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line
-from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Repository, with_option_groups
+from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Repository, RunPath, with_option_groups
 from harness.errors import EXIT_OK, UsageError
-from harness.flow.autoscaling import AutoscaleQuestion
-from harness.flow.autoscaling import autoscale as autoscale_run
-from harness.flow.live_scaling import resume_live, scale_live
-from harness.flow.plan import PLAN
-from harness.load.schedule.demand import SHAPES, made_demand, read_demand, scaled_to
 from harness.planning.capacity.demand import parse_peak, parse_rate
-from harness.report.terminal.autoscaling import autoscale_notes, autoscale_table, live_table
-from harness.runs.documents import read_document
-from harness.study.objective import parse_objective
 from harness.types.autoscaling import (
     AutoscalePlan,
     RateTrace,
@@ -36,9 +28,7 @@ from harness.types.capacity import CapacityPlan
 
 @with_option_groups
 def autoscale(
-    run_folder: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)
-    ],
+    run_folder: RunPath,
     slo: Annotated[
         str | None, typer.Option(help="Objective; default: the run's.", show_default=False)
     ] = None,
@@ -69,12 +59,17 @@ def autoscale(
             )
         return _show(run_folder, *_resumed(run_folder, repository), as_json=as_json)
     length_s = live.length_s
+    terms, demand = scaler.terms(live=length_s is not None), course.shaped()
+    from harness.flow.autoscaling import AutoscaleQuestion
+    from harness.flow.autoscaling import autoscale as autoscale_run
+    from harness.study.objective import parse_objective
+
     question = AutoscaleQuestion(
         trace=_trace(run_folder, course, query),
-        terms=scaler.terms(live=length_s is not None),
+        terms=terms,
         start_is_given=scaler.start_time is not None,
         max_is_given=scaler.max_replicas is not None or length_s is not None,
-        demand=course.shaped(),
+        demand=demand,
         slo=parse_objective(slo) if slo is not None else None,
         variant=variant,
         price=price.question(),
@@ -82,20 +77,25 @@ def autoscale(
         scaled=manifests.scaled(),
     )
     with ProgressDisplay() as progress:
-        found, path = (
-            autoscale_run(run_folder, question, progress)
-            if length_s is None
-            else scale_live(run_folder, question, length_s, repository, progress)
-        )
+        if length_s is None:
+            found, path = autoscale_run(run_folder, question, progress)
+        else:
+            from harness.flow.live_scaling import scale_live
+
+            found, path = scale_live(run_folder, question, length_s, repository, progress)
     return _show(run_folder, found, path, as_json=as_json)
 
 
 def _resumed(run_folder: Path, repository: Path) -> tuple[AutoscalePlan, Path]:
+    from harness.flow.live_scaling import resume_live
+
     with ProgressDisplay() as progress:
         return resume_live(run_folder, repository, progress)
 
 
 def _show(run_folder: Path, found: AutoscalePlan, path: Path, *, as_json: bool) -> int:
+    from harness.report.terminal.autoscaling import autoscale_notes, autoscale_table, live_table
+
     if as_json:
         print_json(found)
         return EXIT_OK
@@ -114,6 +114,8 @@ def _trace(folder: Path, course: TraceOptions, query: QueryOptions) -> RateTrace
         UsageError: options that do not belong together, or a query without data.
         DataError: a file that cannot be read.
     """
+    from harness.load.schedule.demand import SHAPES, read_demand, scaled_to
+
     name = course.trace
     if name is None:
         raise UsageError(
@@ -146,6 +148,10 @@ def _trace(folder: Path, course: TraceOptions, query: QueryOptions) -> RateTrace
 
 
 def _made(folder: Path, course: TraceOptions, mean: float | None) -> RateTrace:
+    from harness.flow.plan import PLAN
+    from harness.load.schedule.demand import made_demand
+    from harness.runs.documents import read_document
+
     plan = read_document(folder, PLAN, CapacityPlan) if mean is None and folder.is_dir() else None
     if mean is None and plan is None:
         raise UsageError(

@@ -5,18 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.options import MeasuredOn, OwnPrices, parse_share
 from harness.cli.plan import parse_rows
 from harness.errors import UsageError
-from harness.flow.autoscaling import PriceQuestion
 from harness.planning.capacity.demand import parse_seconds
-from harness.planning.cost.catalogue import read_catalogue
-from harness.telemetry.prometheus.client import parse_prometheus
-from harness.telemetry.prometheus.demand import demand_of_query
 from harness.types import TraceUnit
 from harness.types.autoscaling import (
     SCALE_DOWN,
@@ -29,6 +25,9 @@ from harness.types.autoscaling import (
 from harness.types.estimates import Demand
 from harness.types.workloads import parse_arrivals
 from harness.words.numbers import asked
+
+if TYPE_CHECKING:
+    from harness.flow.autoscaling import PriceQuestion
 
 _AT_ONCE = "0s"
 SHORTEST_LIVE_S = 30.0
@@ -113,6 +112,9 @@ class QueryOptions:
         Raises:
             UsageError: something is missing, or the Prometheus has no such data.
         """
+        from harness.telemetry.prometheus.client import parse_prometheus
+        from harness.telemetry.prometheus.demand import demand_of_query
+
         if not self.prometheus or not self.query:
             raise UsageError(
                 "--trace prometheus needs --prometheus and --query",
@@ -219,6 +221,9 @@ class ReplicaPrice:
         Raises:
             UsageError: an unknown type, or a price that is none.
         """
+        from harness.flow.autoscaling import PriceQuestion
+        from harness.planning.cost.catalogue import read_catalogue
+
         if self.usd_per_hour is not None and not self.usd_per_hour > 0:
             raise UsageError(
                 f"a replica for {asked(self.usd_per_hour)} USD per hour: a price is above 0",

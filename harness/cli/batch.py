@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,18 +16,14 @@ from harness.cli.options import (
     MeasuredOn,
     OwnPrices,
     Repository,
+    RunPath,
     Spot,
     parse_share,
     with_option_groups,
 )
 from harness.errors import EXIT_OK, UsageError
-from harness.flow.offline.job import BatchQuestion, plan_batch
-from harness.flow.options import RunSettings
 from harness.planning.capacity.demand import parse_seconds
-from harness.planning.cost.catalogue import read_catalogue
 from harness.planning.offline.asked import parse_deadline, parse_documents
-from harness.report.terminal.offline import curves_table, offline_notes, offline_table
-from harness.study.objective import parse_objective
 from harness.types.offline import OfflineTerms
 
 
@@ -142,9 +137,7 @@ class BatchMeasuring:
 
 @with_option_groups
 def batch(
-    run_folder: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)
-    ],
+    run_folder: RunPath,
     slo: Annotated[
         str | None,
         typer.Option(help="Objective whose quality has to pass; default: the study's."),
@@ -161,17 +154,24 @@ def batch(
     Without --measure nothing is measured: the rates are those of the run's trials. The answer is
     kept in the run folder as batch.json, and shown in its report.
     """
+    terms, only = job.terms(), measuring.only()
+    from harness.flow.offline.job import BatchQuestion, plan_batch
+    from harness.flow.options import RunSettings
+    from harness.planning.cost.catalogue import read_catalogue
+    from harness.report.terminal.offline import curves_table, offline_notes, offline_table
+    from harness.study.objective import parse_objective
+
     today = datetime.now(UTC).date()
     again = ["--documents", job.documents, "--deadline", job.deadline]
     question = BatchQuestion(
-        terms=job.terms(),
+        terms=terms,
         catalogue=read_catalogue(machines.prices, today=today),
         today=today,
         instances=tuple(machines.instance),
         measured_on=machines.measured_on,
         spot=machines.spot,
         slo=None if slo is None else parse_objective(slo),
-        measured=measuring.only(),
+        measured=only,
         asked_again=shlex.join(again),
     )
     with ProgressDisplay() as progress:

@@ -8,23 +8,24 @@ from typing import Annotated
 import typer
 
 from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line, warn
-from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Out, Repository, Resume, StudyFile
+from harness.cli.options import (
+    DEFAULT_REPOSITORY,
+    AsJson,
+    Out,
+    Repository,
+    Resume,
+    StudyFile,
+    read_study,
+)
 from harness.cli.session import kept_when_cut_short, open_folder
-from harness.flow.card import FULL
-from harness.flow.inputs import StudyInputs, check_inputs
-from harness.flow.options import RunSettings
-from harness.flow.run import card_study
-from harness.report.card.values import cards_of
-from harness.report.terminal.run import card_table, has_warnings, warning_lines
-from harness.runs.folder import read_run
-from harness.study.file import load_study
+from harness.types.card import CardPlan
 
 
 def card(
     study_file: StudyFile,
     samples: Annotated[
         int, typer.Option(min=20, help="Timed calls at batch 1 per model.")
-    ] = FULL.samples,
+    ] = CardPlan.samples,
     out: Out = None,
     resume: Resume = False,
     repository: Repository = DEFAULT_REPOSITORY,
@@ -34,8 +35,15 @@ def card(
 
     With --resume on a finished run, its scores are kept and the card is added to its report.
     """
-    study = load_study(study_file)
-    plan = dataclasses.replace(FULL, samples=samples)
+    study = read_study(study_file)
+    from harness.flow.inputs import StudyInputs, check_inputs
+    from harness.flow.options import RunSettings
+    from harness.flow.run import card_study
+    from harness.report.card.values import cards_of
+    from harness.report.terminal.run import card_table, has_warnings, warning_lines
+    from harness.runs.folder import read_run
+
+    plan = dataclasses.replace(CardPlan(), samples=samples)
     inputs = StudyInputs()
     check_inputs(study, inputs)
     with ProgressDisplay() as progress, open_folder(study, out, resume=resume) as folder:

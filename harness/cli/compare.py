@@ -10,18 +10,33 @@ import typer
 from harness.cli.console import print_blocks, print_json, print_line
 from harness.cli.options import AsJson
 from harness.errors import EXIT_OBJECTIVE_NOT_MET, EXIT_OK, EXIT_UNDECIDED
-from harness.flow.review.releases import compare_runs
 from harness.planning.review.differences import parse_tolerance
-from harness.report.review.comparison import build_comparison
-from harness.report.terminal.review import comparison_blocks
 from harness.types import Decision
 
 _EXITS = {Decision.FAIL: EXIT_OBJECTIVE_NOT_MET, Decision.PASS: EXIT_OK}
 
 
 def compare(
-    before: Annotated[Path, typer.Argument(help="The earlier run folder.", show_default=False)],
-    after: Annotated[Path, typer.Argument(help="The later run folder.", show_default=False)],
+    before: Annotated[
+        Path,
+        typer.Argument(
+            metavar="BEFORE",
+            help="The earlier run folder.",
+            exists=True,
+            file_okay=False,
+            show_default=False,
+        ),
+    ],
+    after: Annotated[
+        Path,
+        typer.Argument(
+            metavar="AFTER",
+            help="The later run folder.",
+            exists=True,
+            file_okay=False,
+            show_default=False,
+        ),
+    ],
     tolerate: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,6 +61,10 @@ def compare(
     --tolerate), 4 not decided: something may be worse by more than is tolerated, or could not be
     compared.
     """
+    from harness.flow.review.releases import compare_runs
+    from harness.report.review.comparison import build_comparison
+    from harness.report.terminal.review import comparison_blocks
+
     tolerance = parse_tolerance(tolerate or [])
     comparison = compare_runs(before, after, tolerance=tolerance, only=metric or ())
     folder = out or after

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from harness.cli.console import print_blocks, print_json, print_line, warn
-from harness.cli.options import AsJson, MeasuredOn, OwnPrices, Spot, with_option_groups
-from harness.flow.costing import price_run
+from harness.cli.options import AsJson, MeasuredOn, OwnPrices, RunPath, Spot, with_option_groups
 from harness.planning.capacity.demand import parse_peak, parse_rate
-from harness.planning.cost.catalogue import read_catalogue
-from harness.planning.cost.costs import CostQuestion
-from harness.report.terminal.cost import cost_table, savings_table, tokens_table
-from harness.study.objective import parse_objective
 from harness.types.costs import HORIZON_MONTHS, CostReport
 from harness.types.estimates import Demand
 
@@ -94,9 +88,7 @@ class InvestmentOptions:
 
 @with_option_groups
 def cost(
-    run_folder: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)
-    ],
+    run_folder: RunPath,
     slo: Annotated[
         str | None,
         typer.Option(help="Objective to meet; default: the study's.", show_default=False),
@@ -108,6 +100,12 @@ def cost(
     as_json: AsJson = False,
 ) -> None:
     """Price a run's variants at the highest load that meets the objective."""
+    demand = traffic.given()
+    from harness.flow.costing import price_run
+    from harness.planning.cost.catalogue import read_catalogue
+    from harness.planning.cost.costs import CostQuestion
+    from harness.study.objective import parse_objective
+
     today = datetime.now(UTC).date()
     question = CostQuestion(
         today=today,
@@ -120,7 +118,6 @@ def cost(
         horizon_months=invested.horizon,
         slo=None if slo is None else parse_objective(slo),
     )
-    demand = traffic.given()
     catalogue = read_catalogue(machine.prices, today=today)
     found, written = price_run(run_folder, demand, catalogue, question)
     if as_json:
@@ -132,6 +129,8 @@ def cost(
 
 def print_costs(found: CostReport) -> None:
     """The tables of costs and savings, then what has none and what to know, on standard error."""
+    from harness.report.terminal.cost import cost_table, savings_table, tokens_table
+
     tokens = any(one.usd_per_million_tokens for one in found.costs)
     print_blocks(
         cost_table(found),

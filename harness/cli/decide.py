@@ -10,15 +10,20 @@ import typer
 from harness.cli.console import print_blocks, print_json, print_line
 from harness.cli.options import AsJson
 from harness.errors import EXIT_OBJECTIVE_NOT_MET, EXIT_OK, EXIT_UNDECIDED
-from harness.flow.review.decisions import review_runs
-from harness.flow.review.page import write_decision
-from harness.planning.review.ranking import parse_weights
-from harness.report.terminal.review import decision_blocks
 from harness.types import Decision
 
 
 def decide(
-    run_folders: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
+    run_folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="Run folders.",
+            exists=True,
+            file_okay=False,
+            show_default=False,
+        ),
+    ],
     weights: Annotated[
         str | None,
         typer.Option(
@@ -44,6 +49,11 @@ def decide(
 
     Exit code: 0 every family has a recommendation, 3 a family keeps its teacher, 4 undecided.
     """
+    from harness.flow.review.decisions import review_runs
+    from harness.flow.review.page import write_decision
+    from harness.planning.review.ranking import parse_weights
+    from harness.report.terminal.review import decision_blocks
+
     asked = parse_weights(weights) if weights is not None else None
     review = review_runs(run_folders, weights=asked, kpis=kpi or ())
     folder = out or run_folders[-1]

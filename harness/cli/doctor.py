@@ -15,8 +15,6 @@ from rich.table import Table
 from harness.cli.console import ProgressDisplay, output, print_json
 from harness.cli.options import AsJson, cpu_list
 from harness.errors import EXIT_ENVIRONMENT, EXIT_OK, EnvironmentFailure, ServerEnvironmentError
-from harness.export.tensorrt import plan_home
-from harness.serving.embedded.environment import ensure_server_environment, find_server_environment
 from harness.system import machine
 from harness.system.storage import cache_root
 from harness.words.numbers import number, whole
@@ -47,6 +45,8 @@ def doctor(
     as_json: AsJson = False,
 ) -> int:
     """Show what this machine has, what is missing, and how to get it."""
+    from harness.serving.embedded.environment import ensure_server_environment
+
     if prepare:
         with ProgressDisplay() as progress:
             ensure_server_environment(progress)
@@ -87,6 +87,8 @@ def examine() -> list[Check]:
 
 def _tensorrt() -> Check:
     """Whether plans can be built here."""
+    from harness.export.tensorrt import plan_home
+
     try:
         home = plan_home()
     except EnvironmentFailure as error:
@@ -144,6 +146,8 @@ def _disk() -> Check:
 
 
 def _server() -> Check:
+    from harness.serving.embedded.environment import find_server_environment
+
     try:
         environment = find_server_environment()
     except ServerEnvironmentError as error:

@@ -4,33 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line, say, warn
 from harness.cli.external import ExternalStudyOptions
-from harness.cli.options import DEFAULT_REPOSITORY, Repository, StudyFile, with_option_groups
+from harness.cli.options import (
+    DEFAULT_REPOSITORY,
+    Repository,
+    StudyFile,
+    read_study,
+    with_option_groups,
+)
 from harness.cli.session import FolderOptions, kept_when_cut_short, open_folder, tell_trackers
 from harness.errors import EXIT_ENVIRONMENT, EXIT_OK
-from harness.flow.inputs import StudyInputs, check_inputs
-from harness.flow.lm_plan import TaskEvaluation, check_somebody_answers, plan_evaluation
-from harness.flow.options import RunSettings
-from harness.flow.run import score_study
-from harness.quality.lm_eval.tasks import TaskRequest, load_tasks
-from harness.report.selection import families_of, lost_its_students
-from harness.report.tables.quality import known_before
-from harness.report.terminal.run import (
-    has_warnings,
-    losses_table,
-    pairs_table,
-    quality_table,
-    warning_lines,
-)
-from harness.runs.folder import StoredRun, read_run
-from harness.study import Study
-from harness.study.file import load_study
 from harness.tracking.trackers import check_trackers
+
+if TYPE_CHECKING:
+    from harness.flow.inputs import StudyInputs
+    from harness.flow.lm_plan import TaskEvaluation
+    from harness.quality.lm_eval.tasks import TaskRequest
+    from harness.runs.folder import StoredRun
+    from harness.study import Study
 
 
 @dataclass(frozen=True)
@@ -72,6 +68,8 @@ class TaskOptions:
 
     def request(self) -> TaskRequest:
         """The same as lm-eval's loader takes it."""
+        from harness.quality.lm_eval.tasks import TaskRequest
+
         names = (name.strip() for name in (self.tasks or "").split(","))
         return TaskRequest(
             tuple(filter(None, names)), tuple(self.include_paths), self.limit, self.num_fewshot
@@ -91,8 +89,14 @@ def evaluate(
     A variant that cannot be exported or served is left out, with a warning. The exit code is 5 if
     that leaves a family's teacher without any of its students.
     """
+    study = read_study(study_file)
     check_trackers(kept.trackers)
-    study = load_study(study_file)
+    from harness.flow.inputs import StudyInputs
+    from harness.flow.options import RunSettings
+    from harness.flow.run import score_study
+    from harness.report.selection import families_of, lost_its_students
+    from harness.runs.folder import read_run
+
     inputs = StudyInputs()
     evaluation = _evaluation(study, asked, inputs)
     with (
@@ -111,6 +115,15 @@ def evaluate(
 
 
 def _print_scores(run: StoredRun, path: Path, *, as_json: bool) -> None:
+    from harness.report.tables.quality import known_before
+    from harness.report.terminal.run import (
+        has_warnings,
+        losses_table,
+        pairs_table,
+        quality_table,
+        warning_lines,
+    )
+
     if as_json:
         found = {"quality": run.scores, "pairs": run.pairs, "losses": run.losses}
         found |= {"failed": run.failed, "relabellings": run.relabellings}
@@ -135,6 +148,10 @@ def _evaluation(study: Study, asked: TaskOptions, inputs: StudyInputs) -> TaskEv
         UsageError: nobody in the study answers tasks.
         DataError: a task that cannot be loaded.
     """
+    from harness.flow.inputs import check_inputs
+    from harness.flow.lm_plan import check_somebody_answers, plan_evaluation
+    from harness.quality.lm_eval.tasks import load_tasks
+
     request = asked.request()
     if not request.names:
         check_inputs(study, inputs)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from harness.cli.console import ProgressDisplay, print_json, print_line, say, warn
-from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Repository, StudyFile
+from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Repository, StudyFile, read_study
 from harness.errors import EXIT_OK
-from harness.flow.options import RunSettings
-from harness.flow.run import export_study
-from harness.study.file import load_study
 from harness.words.numbers import megabytes
 
 
@@ -21,7 +18,10 @@ def export(
     Variants that cannot be exported are printed with the reason; the others are exported all the
     same. The exit code is that of the first failure.
     """
-    study = load_study(study_file)
+    study = read_study(study_file)
+    from harness.flow.options import RunSettings
+    from harness.flow.run import export_study
+
     with ProgressDisplay() as progress:
         families = export_study(study, RunSettings(repository, progress=progress, warn=warn))
     variants = [variant for family in families for variant in family.variants]

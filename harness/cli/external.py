@@ -6,20 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.console import say
 from harness.errors import UsageError
-from harness.flow.external.server import ExternalAddress, parse_url
-from harness.flow.external.study import (
-    ExternalOptions,
-    ExternalStudy,
-    external_server_study,
-    parse_names,
-)
-from harness.study import Study
+
+if TYPE_CHECKING:
+    from harness.flow.external.server import ExternalAddress
+    from harness.flow.external.study import ExternalStudy
+    from harness.study import Study
 
 WITHOUT_URL = "name the server: --url http://HOST:PORT"
 
@@ -70,6 +67,8 @@ class ExternalServerOptions:
         Raises:
             UsageError: an address that cannot be, or options of a server that is not named.
         """
+        from harness.flow.external.server import parse_url
+
         if self.url is not None:
             return parse_url(
                 self.url,
@@ -116,6 +115,8 @@ class ExternalStudyOptions:
         Raises:
             UsageError: no such server, or not with these models; nothing was started.
         """
+        from harness.flow.external.study import ExternalOptions, external_server_study, parse_names
+
         address, names = self.remote.address(), parse_names(self.model_names)
         if address is None and (names or self.as_is):
             raise UsageError(

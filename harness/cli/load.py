@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -31,18 +31,12 @@ from harness.cli.options import (
 from harness.cli.session import EXIT_CODES
 from harness.cli.telemetry import TelemetryOptions, watched
 from harness.errors import EXIT_ENVIRONMENT, EXIT_OK, UsageError
-from harness.flow.external.server import ExternalAddress, open_external, settled
-from harness.flow.external.trial import measure_external, prepare_external
-from harness.flow.inputs import check_embedded, check_inputs
-from harness.flow.manifest import bare_manifest, new_manifest
-from harness.flow.opening import payloads_for
-from harness.flow.options import RunSettings
-from harness.flow.preflight import check_served, find_model
-from harness.flow.run import measure_once
-from harness.load.requests.payloads import Group, read_payloads
-from harness.report.terminal.trial import trial_table
-from harness.runs.folder import RunFolder
 from harness.types import Trial, TrialResult
+
+if TYPE_CHECKING:
+    from harness.flow.external.server import ExternalAddress
+    from harness.flow.options import RunSettings
+    from harness.load.requests.payloads import Group
 
 
 @with_option_groups
@@ -81,6 +75,8 @@ def load(
         cpus=cpus.cpus_server,
         ports=telemetry.server_ports,
     )
+    from harness.report.terminal.trial import trial_table
+
     with _run_folder_path(out) as path, ProgressDisplay() as progress:
         settings = make_settings(repository, generators, cpus, progress=progress)
         with watched(settings, telemetry) as settings:
@@ -102,6 +98,12 @@ def _show_verdict(settings: RunSettings, result: TrialResult, plan: LoadPlan) ->
 
 
 def _measure(plan: LoadPlan, path: Path, settings: RunSettings) -> TrialResult:
+    from harness.flow.inputs import check_embedded, check_inputs
+    from harness.flow.manifest import new_manifest
+    from harness.flow.preflight import check_served
+    from harness.flow.run import measure_once
+    from harness.runs.folder import RunFolder
+
     if plan.address is not None:
         return _measure_there(plan, plan.address, path, settings)
     if plan.study is None:
@@ -118,6 +120,12 @@ def _measure(plan: LoadPlan, path: Path, settings: RunSettings) -> TrialResult:
 def _measure_there(
     plan: LoadPlan, address: ExternalAddress, path: Path, settings: RunSettings
 ) -> TrialResult:
+    from harness.flow.external.server import open_external, settled
+    from harness.flow.external.trial import measure_external, prepare_external
+    from harness.flow.manifest import bare_manifest, new_manifest
+    from harness.flow.preflight import find_model
+    from harness.runs.folder import RunFolder
+
     study, workload, name = plan.study, plan.workload, plan.name_there
     with open_external(address) as found_server:
         found = find_model(found_server.server, address.url, name)
@@ -132,6 +140,10 @@ def _measure_there(
 
 
 def _groups(plan: LoadPlan, settings: RunSettings) -> Sequence[Group]:
+    from harness.flow.inputs import check_inputs
+    from harness.flow.opening import payloads_for
+    from harness.load.requests.payloads import read_payloads
+
     if plan.source.payloads is not None:
         return read_payloads(plan.source.payloads)
     if plan.study is None:

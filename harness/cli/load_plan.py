@@ -6,19 +6,14 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.external import ExternalServerOptions, check_own_server_options
+from harness.cli.options import read_study
 from harness.cli.run import override
 from harness.errors import UsageError
-from harness.flow.external.server import ExternalAddress
-from harness.flow.pricing import priced_study
-from harness.load.schedule.arrivals import check_workload
-from harness.study import Study
-from harness.study.file import load_study
-from harness.study.objective import check_counted, check_priced, load_clauses, parse_objective
 from harness.types import (
     ArrivalKind,
     ArrivalProcess,
@@ -32,6 +27,10 @@ from harness.types import (
     Workload,
 )
 from harness.types.workloads import parse_arrivals, parse_mix, parse_shape
+
+if TYPE_CHECKING:
+    from harness.flow.external.server import ExternalAddress
+    from harness.study import Study
 
 NO_OBJECTIVE = ServiceLevelObjective("", ())
 
@@ -54,6 +53,8 @@ class LoadPlan:
     @property
     def judged(self) -> bool:
         """Whether there is an objective that a load decides."""
+        from harness.study.objective import load_clauses
+
         return bool(load_clauses(self.slo))
 
 
@@ -106,12 +107,16 @@ def make_plan(
 def _study(source: Source, slo: str | None) -> Study | None:
     if source.study_file is None:
         return None
-    study = load_study(source.study_file)
+    study = read_study(source.study_file)
+    from harness.flow.pricing import priced_study
+
     asked = study if slo is None else override(study, slo, None)
     return priced_study(asked, external=source.url is not None)
 
 
 def _objective(study: Study | None, variant: str | None, slo: str | None) -> ServiceLevelObjective:
+    from harness.study.objective import check_counted, check_priced, parse_objective
+
     if study is None or variant is None:
         alone = parse_objective(slo) if slo is not None else NO_OBJECTIVE
         check_priced(alone)
@@ -357,6 +362,8 @@ class TrafficOptions:
         Raises:
             UsageError: options that contradict each other, or that nothing can be measured with.
         """
+        from harness.load.schedule.arrivals import check_workload
+
         is_open = any(one is not None for one in (self.rate, self.arrivals, self.shape))
         batch_mix = parse_mix(self.batch_mix) if self.batch_mix is not None else ()
         if batch_mix and self.client_batch_size is not None:

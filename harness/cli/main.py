@@ -9,58 +9,22 @@ from typing import NoReturn
 
 import typer
 
-from harness.cli import (
-    autoscale,
-    batch,
-    card,
-    compare,
-    cost,
-    decide,
-    doctor,
-    evaluate,
-    export,
-    load,
-    plan,
-    profile,
-    report,
-    rollout,
-    route,
-    run,
-    serve,
-    study_file,
-)
+from harness.cli.commands import Commands
 from harness.cli.console import say
 from harness.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, HarnessError
 
 app = typer.Typer(
     name="harness",
-    help="Decide by measurement whether a distilled model can replace its teacher on Triton.",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("demo")(run.demo)
-app.command("init")(study_file.init)
-app.command("run")(run.run)
-app.command("export")(export.export)
-app.command("serve")(serve.serve)
-app.command("evaluate")(evaluate.evaluate)
-app.command("card")(card.card)
-app.command("profile")(profile.profile)
-app.command("load")(load.load)
-app.command("sweep")(run.sweep)
-app.command("plan")(plan.plan)
-app.command("autoscale")(autoscale.autoscale)
-app.command("batch")(batch.batch)
-app.command("route")(route.route)
-app.command("rollout")(rollout.rollout)
-app.command("report")(report.report)
-app.command("track")(report.track)
-app.command("schema")(study_file.schema)
-app.command("compare")(compare.compare)
-app.command("decide")(decide.decide)
-app.command("cost")(cost.cost)
-app.command("doctor")(doctor.doctor)
+
+
+@app.callback()
+def harness() -> None:
+    """Decide by measurement whether a distilled model can replace its teacher on Triton."""
 
 
 def main() -> NoReturn:

@@ -9,16 +9,28 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, TypeGuard, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeGuard, get_type_hints
 
 import typer
 
 from harness.errors import UsageError
-from harness.flow.options import ProgressSink, RunSettings
 from harness.types import GrpcImplementation
 
+if TYPE_CHECKING:
+    from harness.flow.options import ProgressSink, RunSettings
+    from harness.study import Study
+
 StudyFile = Annotated[
-    Path, typer.Argument(help="The study file.", exists=True, dir_okay=False, show_default=False)
+    Path,
+    typer.Argument(
+        metavar="STUDY", help="The study file.", exists=True, dir_okay=False, show_default=False
+    ),
+]
+RunPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN", help="A run folder.", exists=True, file_okay=False, show_default=False
+    ),
 ]
 Out = Annotated[
     Path | None,
@@ -149,6 +161,17 @@ CpusServer = Annotated[
 ]
 
 
+def read_study(path: Path) -> Study:
+    """Read and check a study file, before a command imports what does its work.
+
+    Raises:
+        StudyError: with every problem of the file, each with its place.
+    """
+    from harness.study.file import load_study
+
+    return load_study(path)
+
+
 @dataclass(frozen=True)
 class GeneratorOptions:
     """How the load is generated."""
@@ -190,6 +213,8 @@ def make_settings(
     Raises:
         UsageError: no CPU list, or cores that this process may not use.
     """
+    from harness.flow.options import RunSettings
+
     return RunSettings(
         repository=repository,
         cpus_server=parse_cpus(cpus.cpus_server),

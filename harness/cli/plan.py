@@ -4,31 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line
 from harness.cli.cost import print_costs
-from harness.cli.options import AsJson, MeasuredOn, with_option_groups
+from harness.cli.options import AsJson, MeasuredOn, RunPath, with_option_groups
 from harness.errors import EXIT_OK, UsageError
-from harness.flow.costing import price_run
-from harness.flow.plan import PlanQuestion, plan_capacity
 from harness.planning.capacity.demand import (
     parse_peak,
     parse_rate,
     parse_seconds,
     parse_unavailable,
 )
-from harness.planning.capacity.plan import Surroundings
-from harness.planning.cost.catalogue import Catalogue, read_catalogue
-from harness.planning.cost.costs import CostQuestion
-from harness.report.terminal.capacity import plan_notes, plan_table
-from harness.study.objective import parse_objective
 from harness.types import ServiceLevelObjective
 from harness.types.estimates import Demand
 from harness.types.workloads import check_mix, parse_arrivals, parse_mix
+
+if TYPE_CHECKING:
+    from harness.planning.cost.catalogue import Catalogue
+    from harness.planning.cost.costs import CostQuestion
 
 
 @dataclass(frozen=True)
@@ -101,6 +97,9 @@ class PlanPrices:
         Raises:
             UsageError: a type that the catalogue does not have.
         """
+        from harness.planning.cost.catalogue import read_catalogue
+        from harness.planning.cost.costs import CostQuestion
+
         today = datetime.now(UTC).date()
         catalogue = read_catalogue(today=today)
         for name in (*self.instance, *filter(None, [self.measured_on])):
@@ -114,7 +113,7 @@ class PlanPrices:
 
 @with_option_groups
 def plan(
-    run_folder: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
+    run_folder: RunPath,
     slo: Annotated[
         str | None, typer.Option(help="Objective; default: the run's.", show_default=False)
     ] = None,
@@ -129,13 +128,17 @@ def plan(
     Nothing is measured: each variant's replica is simulated at other rates. The plan is kept in
     the run folder as plan.json, and shown in its report.
     """
+    demand = traffic.parsed()
+    unavailable, ramp_s = parse_unavailable(deployment.max_unavailable), parse_seconds(traffic.ramp)
+    from harness.flow.costing import price_run
+    from harness.flow.plan import PlanQuestion, plan_capacity
+    from harness.planning.capacity.plan import Surroundings
+    from harness.report.terminal.capacity import plan_notes, plan_table
+    from harness.study.objective import parse_objective
+
     question = PlanQuestion(
-        demand=traffic.parsed(),
-        surroundings=Surroundings(
-            deployment.zones,
-            parse_unavailable(deployment.max_unavailable),
-            parse_seconds(traffic.ramp),
-        ),
+        demand=demand,
+        surroundings=Surroundings(deployment.zones, unavailable, ramp_s),
         slo=parse_objective(slo) if slo is not None else None,
         variants=tuple(deployment.variant),
         queue_limit=deployment.queue_limit,

@@ -8,12 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.console import ProgressDisplay, output, print_json, print_line, warn
-from harness.cli.options import DEFAULT_REPOSITORY, RUNS, AsJson, Repository, StudyFile
-from harness.flow.options import RunSettings
-from harness.flow.profile import ProfilePlan, profile_variant
-from harness.report.profile.page import profile_summary
-from harness.runs.folder import new_run_path
-from harness.study.file import load_study
+from harness.cli.options import DEFAULT_REPOSITORY, RUNS, AsJson, Repository, StudyFile, read_study
 
 
 def profile(
@@ -44,8 +39,13 @@ def profile(
     as_json: AsJson = False,
 ) -> None:
     """Profile a variant and its checkpoint: operators, roofline, batch scaling."""
-    study = load_study(study_file)
+    study = read_study(study_file)
     study.family_of(variant)
+    from harness.flow.options import RunSettings
+    from harness.flow.profile import ProfilePlan, profile_variant
+    from harness.report.profile.page import profile_summary
+    from harness.runs.folder import new_run_path
+
     start = new_run_path(RUNS, study)
     folder = out or start.with_name(f"{start.name}-profile-{variant}")
     with ProgressDisplay() as progress:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,21 +14,18 @@ from harness.cli.options import (
     AsJson,
     CpusServer,
     Repository,
+    RunPath,
     parse_cpus,
     parse_share,
     with_option_groups,
 )
 from harness.cli.session import EXIT_CODES
-from harness.flow.manifest import command_line
-from harness.flow.options import RunSettings
-from harness.flow.rollout.job import RolloutRequest, roll_out
-from harness.flow.run import write_results
 from harness.planning.rollout.asked import parse_own, parse_stages
-from harness.report.rollout.words import outcome_words
-from harness.report.terminal.rollout import changes_table, planned_lines
-from harness.study.objective import parse_objective
-from harness.telemetry.prometheus.client import Prometheus, parse_prometheus
 from harness.types.rollout import RolloutMode, RolloutTraffic
+
+if TYPE_CHECKING:
+    from harness.flow.rollout.job import RolloutRequest
+    from harness.telemetry.prometheus.client import Prometheus
 
 
 @dataclass(frozen=True)
@@ -108,7 +104,7 @@ class RolloutTrafficOptions:
 
 @with_option_groups
 def rollout(
-    run_folder: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
+    run_folder: RunPath,
     *,
     plan: RolloutPlanOptions,
     traffic: RolloutTrafficOptions,
@@ -127,6 +123,13 @@ def rollout(
     """
     request = _request(plan, traffic)
     prometheus = _prometheus(plan.prometheus)
+    from harness.flow.manifest import command_line
+    from harness.flow.options import RunSettings
+    from harness.flow.rollout.job import roll_out
+    from harness.flow.run import write_results
+    from harness.report.rollout.words import outcome_words
+    from harness.report.terminal.rollout import changes_table, planned_lines
+
     with ProgressDisplay() as progress:
         settings = RunSettings(
             repository,
@@ -159,6 +162,9 @@ def _request(plan: RolloutPlanOptions, traffic: RolloutTrafficOptions) -> Rollou
     Raises:
         UsageError: an option that cannot be read.
     """
+    from harness.flow.rollout.job import RolloutRequest
+    from harness.study.objective import parse_objective
+
     return RolloutRequest(
         traffic=RolloutTraffic(
             requests=traffic.requests,
@@ -186,6 +192,8 @@ def _prometheus(url: str | None) -> Prometheus | None:
     Raises:
         UsageError: it does not.
     """
+    from harness.telemetry.prometheus.client import parse_prometheus
+
     if url is None:
         return None
     found = parse_prometheus(url)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,18 +20,12 @@ from harness.cli.options import (
     DEFAULT_REPOSITORY,
     AsJson,
     Repository,
+    RunPath,
     parse_share,
     with_option_groups,
 )
 from harness.cli.session import EXIT_CODES
 from harness.errors import EXIT_OK
-from harness.flow.options import RunSettings
-from harness.flow.router import deploy_route
-from harness.flow.routing import ROUTE, RouteRequest, route_run
-from harness.flow.run import write_results
-from harness.report.routing.words import deployed_words, share_words
-from harness.report.terminal.run import plain_table
-from harness.runs.documents import write_document
 from harness.types.routing import Route, RoutePoint
 from harness.words.numbers import (
     MISSING,
@@ -82,7 +75,7 @@ class Guarantee:
 
 @with_option_groups
 def route(
-    run_folder: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
+    run_folder: RunPath,
     *,
     guarantee: Guarantee,
     pair: Pair,
@@ -101,11 +94,20 @@ def route(
     With --serve the exit code is the router's own verdict: 0 it meets the objective, 3 it does
     not, 4 undecided.
     """
+    keep = parse_share(guarantee.keep, "--keep")
+    level = parse_share(guarantee.confidence_level, "--confidence")
+    from harness.flow.options import RunSettings
+    from harness.flow.router import deploy_route
+    from harness.flow.routing import ROUTE, RouteRequest, route_run
+    from harness.flow.run import write_results
+    from harness.report.routing.words import deployed_words
+    from harness.runs.documents import write_document
+
     found = route_run(
         run_folder,
         RouteRequest(
-            parse_share(guarantee.keep, "--keep"),
-            parse_share(guarantee.confidence_level, "--confidence"),
+            keep,
+            level,
             pair.student,
             pair.teacher,
             pair.student_cost,
@@ -132,6 +134,8 @@ def route(
 
 def curve_table(found: Route) -> Table:
     """A row per threshold, the chosen one among them."""
+    from harness.report.terminal.run import plain_table
+
     table = plain_table(
         f"{found.student}, and {found.teacher} below a confidence: {count(found.held_out_rows)} "
         "rows that the threshold was not chosen on, 95% intervals"
@@ -155,6 +159,8 @@ def curve_table(found: Route) -> Table:
 
 def route_words(found: Route) -> str:
     """What was chosen, and what it promises."""
+    from harness.report.routing.words import share_words
+
     chosen, at = found.chosen, found.at
     asked_of = "No row needs the teacher: the student alone is enough."
     if at.routed.value:
@@ -171,6 +177,8 @@ def route_words(found: Route) -> str:
 
 
 def _row(point: RoutePoint, *, chosen: bool) -> list[str]:
+    from harness.report.routing.words import share_words
+
     everything = point.threshold > 1
     mark = " *" if chosen else ""
     return [

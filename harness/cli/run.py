@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,17 +12,15 @@ from harness.cli.options import (
     Repository,
     StudyFile,
     Verbose,
+    read_study,
     with_option_groups,
 )
 from harness.cli.session import FolderOptions, NoSaturation, RunOptions, run_to_verdict
-from harness.flow.card import DEMO as CARD_DEMO
-from harness.flow.card import QUICK as CARD_QUICK
-from harness.flow.plan import PlanQuestion
-from harness.study import Study
-from harness.study.file import load_study, parse_study
-from harness.study.objective import parse_objective
 from harness.system.storage import bundled
 from harness.types.estimates import Demand
+
+if TYPE_CHECKING:
+    from harness.study import Study
 
 DEMO_DEMAND = Demand(rate_per_s=2000.0, peak_factor=3.0)
 
@@ -41,7 +39,7 @@ def sweep(
     options: RunOptions,
 ) -> int:
     """Run a study with another objective or search; the exit code is the verdict."""
-    return run_to_verdict(override(load_study(study_file), slo, search), options)
+    return run_to_verdict(override(read_study(study_file), slo, search), options)
 
 
 def override(study: Study, slo: str | None, search: str | None) -> Study:
@@ -51,6 +49,8 @@ def override(study: Study, slo: str | None, search: str | None) -> Study:
         ObjectiveError: the objective does not parse.
         StudyError: it names a metric that a family's task does not have.
     """
+    from harness.study.objective import parse_objective
+
     objective = None if slo is None else parse_objective(slo)
     return study.asked_otherwise(objective=objective, search=search)
 
@@ -72,7 +72,11 @@ def demo(
     The plan is for an example demand, 2,000 requests/s and 3 times that at the peak; harness plan
     answers for another one.
     """
-    study = load_study(bundled("studies/reference.yaml"))
+    from harness.flow.card import DEMO as CARD_DEMO
+    from harness.flow.card import QUICK as CARD_QUICK
+    from harness.flow.plan import PlanQuestion
+
+    study = read_study(bundled("studies/reference.yaml"))
     if quick:
         study = quick_study(study)
     options = RunOptions(
@@ -88,6 +92,8 @@ def demo(
 
 def quick_study(study: Study) -> Study:
     """The same models with a coarser sweep of shorter trials."""
+    from harness.study.file import parse_study
+
     document = study.model_dump(mode="json")
     document["traffic"] |= {"concurrencies": [1, 8], "duration_s": 1.0, "warmup_s": 0.3}
     document["traffic"] |= {"saturation_shares": [0.4, 0.8]}
@@ -98,4 +104,4 @@ def quick_study(study: Study) -> Study:
 @with_option_groups
 def run(study_file: StudyFile, options: RunOptions) -> int:
     """Run a whole study: export, serve, score, sweep, decide, report."""
-    return run_to_verdict(load_study(study_file), options)
+    return run_to_verdict(read_study(study_file), options)

@@ -17,16 +17,9 @@ from harness.cli.options import (
     Repository,
     StudyFile,
     parse_cpus,
+    read_study,
 )
 from harness.errors import ServerError, UsageError
-from harness.flow import serving
-from harness.flow.inputs import check_embedded
-from harness.flow.options import RunSettings
-from harness.flow.run import export_study
-from harness.flow.spaces import serving_configs
-from harness.serving.embedded.environment import ensure_server_environment
-from harness.serving.embedded.server import require_free
-from harness.study.file import load_study
 
 POLL_S = 0.5
 _LAST_PORT = 65535
@@ -46,12 +39,21 @@ def serve(
     as_json: AsJson = False,
 ) -> None:
     """Export what is missing, start Triton with every variant loaded, and run until Ctrl-C."""
-    study, wanted_ports = load_study(study_file), parse_ports(ports)
+    wanted_ports, cores = parse_ports(ports), parse_cpus(cpus_server)
+    study = read_study(study_file)
+    from harness.flow import serving
+    from harness.flow.inputs import check_embedded
+    from harness.flow.options import RunSettings
+    from harness.flow.run import export_study
+    from harness.flow.spaces import serving_configs
+    from harness.serving.embedded.environment import ensure_server_environment
+    from harness.serving.embedded.server import require_free
+
     check_embedded(study)
     if wanted_ports is not None:
         require_free(wanted_ports)
     with ProgressDisplay() as progress:
-        settings = RunSettings(repository, parse_cpus(cpus_server), progress=progress, warn=warn)
+        settings = RunSettings(repository, cores, progress=progress, warn=warn)
         environment = ensure_server_environment(progress)
         families = export_study(study, settings)
     log = log_file or Path(tempfile.mkdtemp(prefix="harness-serve-")) / "triton.log"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -34,36 +34,16 @@ from harness.errors import (
     HarnessError,
     RunFolderError,
 )
-from harness.flow.conclusion import Conclusion, conclude_run
-from harness.flow.external.study import ExternalStudy
-from harness.flow.inputs import check_embedded, check_inputs
-from harness.flow.manifest import new_manifest, without_secrets
-from harness.flow.plan import PlanQuestion
-from harness.flow.pricing import priced_study
-from harness.flow.run import run_study, write_results
-from harness.report.terminal.capacity import plan_table
-from harness.report.terminal.run import (
-    card_table,
-    cold_start_table,
-    losses_table,
-    verdict_summary,
-    verdict_table,
-)
-from harness.runs.folder import (
-    RunFolder,
-    StoredRun,
-    latest_run,
-    new_run_path,
-    read_manifest,
-    read_run,
-    require_new,
-    verdict_document,
-)
-from harness.study import Study
-from harness.tracking.record import track
 from harness.tracking.trackers import Tracker, check_trackers
 from harness.types import Decision
 from harness.types.card import CardPlan
+
+if TYPE_CHECKING:
+    from harness.flow.conclusion import Conclusion
+    from harness.flow.external.study import ExternalStudy
+    from harness.flow.plan import PlanQuestion
+    from harness.runs.folder import RunFolder, StoredRun
+    from harness.study import Study
 
 NoSaturation = Annotated[
     bool,
@@ -129,13 +109,19 @@ def run_to_verdict(
         The exit code of its verdict.
     """
     kept, there = options.folder, options.there
-    check_trackers(kept.trackers)
-    study = priced_study(study, external=there.remote.url is not None)
     check_own_server_options(
         remote=there.remote.url is not None,
         cpus_server=options.cpus.cpus_server,
         server_ports=options.telemetry.server_ports,
     )
+    check_trackers(kept.trackers)
+    from harness.flow.conclusion import conclude_run
+    from harness.flow.inputs import check_inputs
+    from harness.flow.pricing import priced_study
+    from harness.flow.run import run_study
+    from harness.runs.folder import read_run, require_new
+
+    study = priced_study(study, external=there.remote.url is not None)
     if kept.out is not None and not kept.resume:
         require_new(kept.out)  # before the inputs are read, which takes its time
     with ProgressDisplay() as progress:
@@ -174,6 +160,10 @@ def open_folder(
         UsageError: the embedded server cannot serve it.
         RunFolderError: the folder is taken, or is not a run of this study on this server.
     """
+    from harness.flow.inputs import check_embedded
+    from harness.flow.manifest import new_manifest
+    from harness.runs.folder import RunFolder, latest_run, new_run_path, read_manifest
+
     asked = external.study if external else study
     if external is None:
         check_embedded(study)
@@ -205,6 +195,16 @@ def print_outcome(
     For a person: the verdict, one line per variant and the report's path, after the long tables
     where `verbose` asks for them. For a machine: one JSON object.
     """
+    from harness.report.terminal.capacity import plan_table
+    from harness.report.terminal.run import (
+        card_table,
+        cold_start_table,
+        losses_table,
+        verdict_summary,
+        verdict_table,
+    )
+    from harness.runs.folder import verdict_document
+
     if as_json:
         document = verdict_document(run.verdicts)
         found: dict[str, object] = {
@@ -234,6 +234,8 @@ def print_outcome(
 
 def tell_trackers(path: Path, trackers: Sequence[Tracker]) -> None:
     """Send a complete run to its trackers; one that fails prints a line and changes nothing."""
+    from harness.tracking.record import track
+
     for tracker in trackers:
         try:
             say(f"sent to {tracker}: {track(path, tracker)}")
@@ -253,6 +255,8 @@ def kept_when_cut_short(folder: RunFolder) -> Iterator[None]:
 
 def _keep_what_there_is(folder: RunFolder) -> None:
     """Tables and report of the finished part, and how to go on."""
+    from harness.flow.run import write_results
+
     journal = folder.journal
     try:
         write_results(folder.path)
@@ -267,6 +271,8 @@ def _keep_what_there_is(folder: RunFolder) -> None:
 
 def resume_command(arguments: Sequence[str], path: Path) -> str:
     """The command line that continues a run: as it was called, on the run's folder."""
+    from harness.flow.manifest import without_secrets
+
     kept = []
     rest = iter(without_secrets(arguments))
     for argument in rest:

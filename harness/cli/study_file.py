@@ -14,8 +14,6 @@ from harness.cli.console import print_json, print_line, say
 from harness.cli.options import with_option_groups
 from harness.errors import UsageError
 from harness.flow.first_study.asked import FirstStudy
-from harness.flow.first_study.write import write_first_study
-from harness.study import study_schema
 from harness.words.metrics import as_markdown
 
 
@@ -108,6 +106,8 @@ def init(
 
     Before it is written, the file goes through the same checks as in `harness run`.
     """
+    from harness.flow.first_study.write import write_first_study
+
     study, text = write_first_study(corrections.first_study(checkpoints, data, out))
     print_line(text.rstrip())
     say(f"written: {out} (study {study.name}); next: harness run {out}")
@@ -133,6 +133,8 @@ def schema(
     ] = False,
 ) -> None:
     """Print the study file's JSON Schema, for editors."""
+    from harness.study import study_schema
+
     if metrics:
         typer.echo(as_markdown(), nl=False)
     else:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.console import say, warn
 from harness.cli.serve import parse_ports
 from harness.errors import UsageError
-from harness.flow.options import RunSettings
-from harness.telemetry.exposition.monitor import LoadMonitor
-from harness.telemetry.exposition.page import MetricsServer
-from harness.telemetry.prometheus.client import Prometheus, parse_prometheus
+
+if TYPE_CHECKING:
+    from harness.flow.options import RunSettings
+    from harness.telemetry.prometheus.client import Prometheus
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ class TelemetryOptions:
         Raises:
             UsageError: it does not answer, or options that go with it stand alone.
         """
+        from harness.telemetry.prometheus.client import parse_prometheus
+
         if self.prometheus is None:
             if any((self.prometheus_headers, self.prometheus_match, self.prometheus_host)):
                 raise UsageError(
@@ -102,6 +104,9 @@ def watched(settings: RunSettings, options: TelemetryOptions) -> Iterator[RunSet
     Raises:
         UsageError: a Prometheus that does not answer, or a port that is taken; nothing is started.
     """
+    from harness.telemetry.exposition.monitor import LoadMonitor
+    from harness.telemetry.exposition.page import MetricsServer
+
     settings = replace(
         settings,
         prometheus=options.source(),
