@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+import scipy
 
 from harness.planning.capacity.replica import ReplicaRun
 
@@ -44,7 +44,7 @@ class Stalls:
             return StallClock(np.empty(0), np.empty(0))
         begins = (np.arange(count) + generator.random(count)) / self.per_s
         shares = (generator.permutation(count) + generator.random(count)) / count
-        return StallClock(begins, stats.gamma.ppf(shares, _SHAPE, scale=self.mean_s / _SHAPE))
+        return StallClock(begins, scipy.stats.gamma.ppf(shares, _SHAPE, scale=self.mean_s / _SHAPE))
 
 
 NO_STALLS = Stalls(0.0, 0.0)
