@@ -20,7 +20,7 @@ from harness.load.requests.answers import read_known_answers
 from harness.load.requests.fit import cast_payloads
 from harness.load.requests.payloads import Group, read_payloads
 from harness.load.transports.address import Target
-from harness.load.transports.contract import Transport
+from harness.load.transports.contract import TensorTransport
 from harness.load.transports.opening import transport_opener
 from harness.serving.external.http import HttpServer
 from harness.serving.external.server import BINARY_TENSORS, ExternalModel, ExternalServer
@@ -78,7 +78,7 @@ def ask_about(plan: Plan, payloads: Sequence[Group]) -> Asked:
     return Asked(model, replace(plan.target, binary=binary))
 
 
-def _opener(plan: Plan, target: Target) -> Callable[[], Transport]:
+def _opener(plan: Plan, target: Target) -> Callable[[], TensorTransport]:
     """Of transports that need no event loop of their own: for one request."""
     return transport_opener(
         plan.workload.protocol, target, timeout_s=plan.request_timeout_s, grpc=plan.grpc

@@ -23,10 +23,15 @@ from harness.load.engine.closed_loop import FOREVER_NS
 from harness.load.engine.open_loop import OpenLoop, Timer
 from harness.load.engine.recorder import Recorder
 from harness.load.generators.messages import LoadEnded, LoadProgress, Measure, Prepare
-from harness.load.requests.traffic import Place, make_traffic
+from harness.load.requests.traffic import (
+    EncodedTraffic,
+    Place,
+    make_stream_traffic,
+    make_traffic,
+)
 from harness.load.schedule.arrivals import arrival_times_ns
 from harness.load.transports.contract import RequestFailure
-from harness.load.transports.opening import transport_opener
+from harness.load.transports.opening import stream_opener, transport_opener
 from harness.types import GrpcImplementation, LoadMode
 from locust_counts import LocustCounts
 from loop_lag import LoopLag
@@ -55,17 +60,7 @@ class SessionTrial:
         if order.grpc is GrpcImplementation.GRPCIO:
             befriend_grpc_and_gevent()
         workload = order.workload
-        opener = transport_opener(
-            workload.protocol,
-            order.target,
-            timeout_s=order.request_timeout_s,
-            grpc=order.grpc,
-            waiter=read_waiter,
-        )
-        self._traffic = make_traffic(
-            order.model, opener, workload, order.payloads,
-            outputs=order.outputs, known_answers=order.known_answers,
-        )  # fmt: skip
+        self._traffic = traffic_of(order)
         self._traffic.next_user = order.first_user
         self.ending = self._traffic.ending
         self._open = workload.load_mode is LoadMode.OPEN
@@ -214,6 +209,27 @@ class SessionTrial:
     def _raise_problem(self) -> None:
         if self._problem:
             raise RuntimeError(f"a user failed:\n{self._problem}")
+
+
+def traffic_of(order: Prepare) -> EncodedTraffic:
+    """What the users of an order send."""
+    workload, timeout_s = order.workload, order.request_timeout_s
+    if workload.generation is not None:
+        opener = stream_opener(
+            workload.generation,
+            workload.protocol,
+            order.target,
+            timeout_s=timeout_s,
+            waiter=read_waiter,
+        )
+        return make_stream_traffic(order.model, opener, workload, order.target, order.payloads)
+    opener = transport_opener(
+        workload.protocol, order.target, timeout_s=timeout_s, grpc=order.grpc, waiter=read_waiter
+    )
+    return make_traffic(
+        order.model, opener, workload, order.payloads,
+        outputs=order.outputs, known_answers=order.known_answers,
+    )  # fmt: skip
 
 
 def sleep_until(instant_ns: int) -> None:

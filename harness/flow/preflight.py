@@ -16,7 +16,12 @@ from harness.errors import ServerError, UsageError
 from harness.load.requests.answers import AnswerCheck
 from harness.load.requests.fit import check_payloads_fit
 from harness.load.requests.payloads import EncodedRequest, Group, draw_workload, encode_payloads
-from harness.load.transports.contract import OutputTensor, RequestFailure, Transport, WireAnswer
+from harness.load.transports.contract import (
+    OutputTensor,
+    RequestFailure,
+    TensorTransport,
+    WireAnswer,
+)
 from harness.serving.external.server import (
     NO_KSERVE,
     READY,
@@ -151,7 +156,7 @@ def try_one_request(
     model: ExternalModel,
     groups: Sequence[Group],
     workload: Workload,
-    open_transport: Callable[[], Transport],
+    open_transport: Callable[[], TensorTransport],
     following: Container[str] = (),
 ) -> tuple[TensorSpec, ...]:
     """Send the load's first request, by the load's own transport, and look at the answer.
@@ -204,7 +209,7 @@ def takes_binary(
     model: ExternalModel,
     groups: Sequence[Group],
     workload: Workload,
-    open_transport: Callable[[], Transport],
+    open_transport: Callable[[], TensorTransport],
 ) -> bool:
     """Whether a server that says nothing of it takes binary tensors: asked with one request.
 

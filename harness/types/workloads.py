@@ -94,6 +94,44 @@ class GrpcImplementation(StrEnum):
     """The reference implementation, at several times the CPU per request."""
 
 
+class StreamApi(StrEnum):
+    """By which interface a model is asked to generate."""
+
+    TRITON = "triton"
+    """The tensors of Triton's vLLM backend: `ModelStreamInfer` over gRPC, `/generate_stream` over
+    HTTP."""
+    CHAT = "chat"
+    """OpenAI's `/v1/chat/completions`."""
+    COMPLETIONS = "completions"
+    """OpenAI's `/v1/completions`."""
+
+    @property
+    def is_openai(self) -> bool:
+        """Whether it is OpenAI's."""
+        return self is not StreamApi.TRITON
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a load asks a generating model for; the prompts themselves are in the payload file."""
+
+    api: StreamApi
+    traffic: str = ""
+    """Prompts and lengths in words: `128 tokens in, 64 out`."""
+    sampling: str = ""
+    """JSON object of sampling parameters beside `max_tokens`; empty: the server's defaults."""
+    tokenizer: Path | None = None
+    """By which the tokens of answers are counted; None counts as the server says."""
+    inputs: tuple[str, ...] = ()
+    """Of a model on Triton, the names of its inputs."""
+    batched: bool = False
+    """Of a model on Triton, whether its tensors have a batch dimension."""
+    turns: int = 1
+    """Requests of one conversation, each with the answers before it in its prompt."""
+    think_s: float = 0.0
+    """Between an answer and the next request of its conversation."""
+
+
 class LoadMode(StrEnum):
     """What makes the next request due."""
 
@@ -200,6 +238,8 @@ class Workload:
     """(padded length, weight): sequence lengths are drawn from it; empty: the data set's own."""
     cached_answers: bool = False
     """Answers of the server's response cache count as the model's: that is what is measured."""
+    generation: Generation | None = None
+    """Answers are streams of tokens; None: they come in one."""
     min_warmup_s: float = 0.0
     """Shortest: of a trial that is measured again because its load was not steady yet."""
 
@@ -207,7 +247,8 @@ class Workload:
     def label(self) -> str:
         """Short and unique, as it stands in trial identifiers."""
         batch = "mix" if self.batch_mix else ""
-        parts = [str(self.protocol), f"b{self.client_batch_size}{batch}"]
+        rows = f"b{self.client_batch_size}{batch}"
+        parts = [str(self.protocol), str(self.generation.api) if self.generation else rows]
         if self.load_mode is LoadMode.OPEN:
             rate = "" if self.rate_per_s is None else f"r{self.rate_per_s:g}-"
             parts.append(f"{rate}{self.arrivals.label}")

@@ -158,6 +158,8 @@ class OpenLoop:
         most_in_flight: int,
         timer: DispatchTimer,
     ) -> None:
+        self.sink_of: Callable[[Transport], OpenLoopSink] = lambda _: sink
+        """What a slot records its requests in, given its transport; may be set before `run`."""
         self._arrivals = arrivals
         self._requests = requests
         self._check = check
@@ -255,7 +257,8 @@ class OpenLoop:
             self._sink.drop(scheduled_ns)
 
     def _open_slot(self, transport: Transport) -> Slot:
-        slot = Slot(transport, self._check, self._sink, self._idle, self._clock)
+        sink = self.sink_of(transport)
+        slot = Slot(transport, self._check, sink, self._idle, self._clock)
         thread = threading.Thread(target=self._serve, args=(slot,), daemon=True)
         self._slots.append(slot)
         self._threads.append(thread)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from harness.errors import DataError
 from harness.load.requests.arrays import as_tensor, from_archive, row_bytes, to_archive
-from harness.load.transports.contract import Layout, Transport
+from harness.load.transports.contract import Layout, TensorTransport
 from harness.system.storage import whole_file
 from harness.types import Workload
 
@@ -192,7 +192,7 @@ def draw_workload(groups: Sequence[Group], workload: Workload) -> list[Payload]:
 
 def encode_payloads(
     payloads: Sequence[Payload],
-    transport: Transport,
+    transport: TensorTransport,
     model: str,
     known: KnownAnswers | None = None,
 ) -> list[EncodedRequest]:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.load.engine.closed_loop import ClosedLoop, Ending, RequestSink, Turns
+from harness.load.engine.closed_loop import ClosedLoop, Ending, Turns
 from harness.load.engine.open_loop import OpenLoop, OpenLoopSink, Timer, requests_in_turn
+from harness.load.engine.recorder import Recorder
+from harness.load.engine.streams import StreamSink, StreamTransport
 from harness.load.requests.answers import AnswerCheck, read_known_answers
 from harness.load.requests.fit import cast_payloads
+from harness.load.requests.generation import encode_requests, read_requests
 from harness.load.requests.payloads import (
     EncodedRequest,
     draw_workload,
@@ -20,7 +24,8 @@ from harness.load.requests.payloads import (
     read_payloads,
 )
 from harness.load.schedule.arrivals import share
-from harness.load.transports.contract import Transport
+from harness.load.transports.address import Target
+from harness.load.transports.contract import TensorTransport, Transport
 from harness.types import TensorSpec, Workload
 
 GOLDEN_RATIO = 0.6180339887498949
@@ -48,15 +53,18 @@ class EncodedTraffic:
     """Users before the next one, in all processes."""
     ending: Ending = field(default_factory=Ending)
     turns: Turns = field(default_factory=Turns)
+    sink_of: Callable[[Transport, OpenLoopSink], OpenLoopSink] = lambda _, sink: sink
+    """What a slot records its requests in."""
 
-    def closed_loop(self, transport: Transport, sink: RequestSink) -> ClosedLoop:
+    def closed_loop(self, transport: Transport, sink: OpenLoopSink) -> ClosedLoop:
         """The next user's walk through the requests.
 
         Users start at multiples of the golden ratio: apart, however many there will be.
         """
         first = int(self.next_user * GOLDEN_RATIO * len(self.requests)) % len(self.requests)
         self.next_user += 1
-        return ClosedLoop(transport, self.requests, self.check, sink, first=first, turns=self.turns)
+        own = self.sink_of(transport, sink)
+        return ClosedLoop(transport, self.requests, self.check, own, first=first, turns=self.turns)
 
     def open_loop(
         self,
@@ -73,7 +81,7 @@ class EncodedTraffic:
             sink: records every request.
             timer: wakes the dispatcher.
         """
-        return OpenLoop(
+        loop = OpenLoop(
             share(arrivals, place.worker, place.workers),
             requests_in_turn(self.requests, place.worker, place.workers),
             self.check,
@@ -82,11 +90,13 @@ class EncodedTraffic:
             most_in_flight=place.share,
             timer=timer,
         )
+        loop.sink_of = lambda transport: self.sink_of(transport, sink)
+        return loop
 
 
 def make_traffic(
     model: str,
-    open_transport: Callable[[], Transport],
+    open_transport: Callable[[], TensorTransport],
     workload: Workload,
     payloads: Path,
     *,
@@ -105,3 +115,32 @@ def make_traffic(
     known = read_known_answers(known_answers) if known_answers else None
     requests = encode_payloads(drawn, open_transport(), model, known)
     return EncodedTraffic(model, open_transport, requests, AnswerCheck(outputs))
+
+
+def make_stream_traffic(
+    model: str,
+    open_transport: Callable[[], Transport],
+    workload: Workload,
+    target: Target,
+    requests: Path,
+) -> EncodedTraffic:
+    """Encode a workload's requests for streams: the same ones in every process.
+
+    Args:
+        model: its name on the server.
+        open_transport: opens a `StreamTransport`.
+        workload: whose `generation` is known.
+        target: the server.
+        requests: the pool, of `write_requests`.
+
+    Raises:
+        DataError: the pool cannot be read.
+    """
+    assert workload.generation is not None  # noqa: S101  (the caller's business)
+    pool = read_requests(requests)
+    encoded = encode_requests(pool, workload.generation, workload.protocol, target, model)
+    return EncodedTraffic(model, open_transport, encoded, AnswerCheck(), sink_of=_records_streams)
+
+
+def _records_streams(transport: Transport, sink: OpenLoopSink) -> OpenLoopSink:
+    return StreamSink(cast("Recorder", sink), cast("StreamTransport", transport))

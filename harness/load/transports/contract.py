@@ -242,12 +242,6 @@ class Transport(Protocol):
     identity: bytes
     """The id of the request that was last sent; empty where it bore none, or never went out."""
 
-    def encode(self, model: str, inputs: Mapping[str, NDArray[Any]]) -> bytes:
-        """The whole request as it goes over the wire, but for a mark where its id will stand.
-
-        Every array has the batch dimension.
-        """
-
     def connect(self) -> None:
         """Connect now; without it `send` connects when it needs to.
 
@@ -264,3 +258,13 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Give the connection up; closing twice is fine."""
+
+
+class TensorTransport(Transport, Protocol):
+    """A transport of requests whose inputs and outputs are tensors."""
+
+    def encode(self, model: str, inputs: Mapping[str, NDArray[Any]]) -> bytes:
+        """The whole request as it goes over the wire, but for a mark where its id will stand.
+
+        Every array has the batch dimension.
+        """

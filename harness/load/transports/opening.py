@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import partial
 
 from harness.load.transports.address import Target
-from harness.load.transports.contract import Transport
+from harness.load.transports.contract import TensorTransport, Transport
 from harness.load.transports.sockets import ReadWaiter, kernel_stamps
-from harness.types import GrpcImplementation, WireProtocol
+from harness.types import Generation, GrpcImplementation, WireProtocol
 
 
 def answers_are_stamped(
@@ -26,7 +26,7 @@ def transport_opener(
     timeout_s: float,
     grpc: GrpcImplementation = GrpcImplementation.NATIVE,
     waiter: ReadWaiter | None = None,
-) -> Callable[[], Transport]:
+) -> Callable[[], TensorTransport]:
     """What makes a transport for one user; it connects when it is asked to.
 
     Args:
@@ -47,3 +47,47 @@ def transport_opener(
     from harness.load.transports.grpc.transport import GrpcTransport
 
     return partial(GrpcTransport, target, timeout_s=timeout_s, waiter=waiter)
+
+
+def stream_opener(
+    generation: Generation,
+    protocol: WireProtocol,
+    target: Target,
+    *,
+    timeout_s: float,
+    waiter: ReadWaiter | None = None,
+) -> Callable[[], Transport]:
+    """What makes a transport for one user whose answers come token by token.
+
+    Args:
+        generation: by which interface, and what counts the tokens.
+        protocol: of Triton's interface; OpenAI's is HTTP.
+        target: the server.
+        timeout_s: for each gap of an answer.
+        waiter: of the process's event loop, where it has one.
+
+    Raises:
+        UsageError, MissingExtraError: the tokenizer cannot be read.
+    """
+    from harness.load.transports.streams.counting import token_counter
+
+    counter = token_counter(generation.tokenizer) if generation.tokenizer else None
+    if protocol is WireProtocol.GRPC:
+        from harness.load.transports.streams.grpc import GrpcStreamTransport
+
+        return partial(
+            GrpcStreamTransport, target, timeout_s=timeout_s, waiter=waiter, counter=counter
+        )
+    from harness.load.transports.streams import events
+    from harness.load.transports.streams.http import HttpStreamTransport
+
+    openai = generation.api.is_openai
+    return partial(
+        HttpStreamTransport,
+        target,
+        events.parse_openai if openai else events.parse_generate,
+        events.finish_openai if openai else events.finish_generate,
+        timeout_s=timeout_s,
+        waiter=waiter,
+        counter=counter,
+    )

@@ -288,6 +288,10 @@ class FrameSocket:
             raise TimeoutError from error
         self._last_used_s = time.monotonic()
 
+    def extend(self) -> None:
+        """Begin the time anew: something came that was waited for."""
+        self._guard.start(self._timeout_s)
+
     def send(self, data: bytes | bytearray | memoryview) -> None:
         """Send whole frames.
 

@@ -13,6 +13,8 @@ lists, priorities, push. An answer of more than 2 GiB would not fit its stream's
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from harness.load.transports.address import Target
 from harness.load.transports.contract import Layout, next_id, stamped
 from harness.load.transports.grpc import frames
@@ -120,6 +122,35 @@ class Http2Connection:
         with self._wire:
             self._send(request, stream)
             self._receive(stream)
+        return stream
+
+    def exchange_as_it_comes(self, request: bytes, take: Callable[[bytes, int], bool]) -> Stream:
+        """Send a request on the next stream, and hand its body on piece by piece until it ends.
+
+        The time that is given to a connection's exchange is here given to each gap between pieces.
+
+        Args:
+            request: as `exchange` takes it.
+            take: given a piece, and when its last bytes came (CLOCK_MONOTONIC); false cancels the
+                stream. What it raises leaves the connection of no use.
+
+        Raises:
+            OSError, Http2Violation: as `exchange`.
+        """
+        stream = self._stream = Stream(self._stream.number + 2, self._new_stream_window)
+        with self._wire:
+            self._send(request, stream)
+            while not stream.ended:
+                self._act(self._wire.receive())
+                if stream.pieces:
+                    came, stream.pieces = stream.pieces, []
+                    stays = [take(piece, self.received_ns) for piece in came]
+                    if not all(stays):
+                        self._wire.send(frames.make_rst_stream(stream.number, ErrorCode.CANCEL))
+                        stream.take_reset(ErrorCode.CANCEL)
+                    self._wire.extend()
+            for frame in self._wire.received():
+                self._act(frame)
         return stream
 
     def learn(self, stream: Stream, layout: Layout) -> None:

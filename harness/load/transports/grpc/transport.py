@@ -31,7 +31,7 @@ from harness.load.transports.grpc.messages import MODEL_INFER, AnswerForms, enco
 from harness.load.transports.sockets import ReadWaiter
 from harness.words.numbers import asked
 
-_ENVELOPE = struct.Struct(">BI")
+ENVELOPE = struct.Struct(">BI")
 """Before every message: whether it is compressed, and its length."""
 _LARGEST_TIMEOUT = 99_999_999
 """`grpc-timeout` has eight digits."""
@@ -40,7 +40,7 @@ _LARGEST_TIMEOUT = 99_999_999
 class GrpcTransport:
     """A `Transport` over one HTTP/2 connection."""
 
-    _forms: ClassVar = AnswerForms(envelope_bytes=_ENVELOPE.size)
+    _forms: ClassVar = AnswerForms(envelope_bytes=ENVELOPE.size)
 
     def __init__(
         self, target: Target, *, timeout_s: float, waiter: ReadWaiter | None = None
@@ -49,7 +49,7 @@ class GrpcTransport:
         self._timeout_s = timeout_s
         self._waiter = waiter
         self._connection: Http2Connection | None = None
-        self._header_block = _request_headers(target, timeout_s)
+        self._header_block = request_headers(target, timeout_s)
         self.received_ns = 0
         self.identity = b""
         self._good_headers: Headers = {}
@@ -59,7 +59,7 @@ class GrpcTransport:
     def encode(self, model: str, inputs: Mapping[str, NDArray[Any]]) -> bytes:
         """Frames of a `ModelInfer` call that lack only the stream's number."""
         message = encode_infer_request(model, inputs)
-        return frame_request(self._header_block, _ENVELOPE.pack(0, len(message)) + message)
+        return frame_request(self._header_block, ENVELOPE.pack(0, len(message)) + message)
 
     def connect(self) -> None:
         """Connect and exchange HTTP/2's settings."""
@@ -141,12 +141,17 @@ class GrpcTransport:
         self._good_headers, self._good_trailers = {}, {}
 
 
-def _request_headers(target: Target, timeout_s: float) -> bytes:
+def request_headers(target: Target, timeout_s: float, path: str = MODEL_INFER) -> bytes:
+    """The header block of a call, with the target's own metadata.
+
+    Raises:
+        UsageError: metadata that gRPC cannot carry, or too much of it.
+    """
     block = encode_headers(
         [
             (":method", "POST"),
             (":scheme", "https" if target.encrypted else "http"),
-            (":path", MODEL_INFER),
+            (":path", path),
             (":authority", target.authority),
             ("te", "trailers"),
             ("content-type", "application/grpc"),
@@ -168,11 +173,11 @@ def _timeout_text(timeout_s: float) -> str:
 
 
 def _check_envelope(data: bytes) -> None:
-    if len(data) < _ENVELOPE.size:
+    if len(data) < ENVELOPE.size:
         raise RequestFailure("malformed", "an answer without a message")
-    compressed, length = _ENVELOPE.unpack_from(data)
+    compressed, length = ENVELOPE.unpack_from(data)
     if compressed:
         raise RequestFailure("malformed", "a compressed message, which was not asked for")
-    if length != len(data) - _ENVELOPE.size:
-        came = len(data) - _ENVELOPE.size
+    if length != len(data) - ENVELOPE.size:
+        came = len(data) - ENVELOPE.size
         raise RequestFailure("malformed", f"a message of {length} bytes announced, {came} came")

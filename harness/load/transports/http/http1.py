@@ -44,6 +44,10 @@ class Head(NamedTuple):
     """Whether the connection may carry another request."""
     header_length: int | None
     """`Inference-Header-Content-Length`: bytes of JSON before the raw tensors."""
+    content_type: bytes = b""
+    """In lower case; empty where the answer has none."""
+    retry_after: bytes = b""
+    """`Retry-After` of a refusal: seconds, or a date."""
 
     @property
     def interim(self) -> bool:
@@ -118,6 +122,8 @@ def parse_head(head: bytes) -> Head:
         chunked=chunked,
         keep_alive=delimited and _persists(version, fields.get(b"connection", b"")),
         header_length=_length(fields.get(b"inference-header-content-length")),
+        content_type=fields.get(b"content-type", b""),
+        retry_after=fields.get(b"retry-after", b""),
     )
 
 
@@ -161,7 +167,7 @@ def _persists(version: int, connection: bytes) -> bool:
 
 def _chunks(stream: _Stream) -> Iterator[bytes]:
     total = 0
-    while size := _chunk_size(stream.until(LINE_END)):
+    while size := chunk_size(stream.until(LINE_END)):
         total = _bounded(total + size)
         yield stream.exactly(size)
         if stream.exactly(len(LINE_END)) != LINE_END:
@@ -170,7 +176,12 @@ def _chunks(stream: _Stream) -> Iterator[bytes]:
         pass  # trailer fields
 
 
-def _chunk_size(line: bytes) -> int:
+def chunk_size(line: bytes) -> int:
+    """The size that stands before a chunk.
+
+    Raises:
+        ProtocolViolation: none does.
+    """
     match = _CHUNK_SIZE.fullmatch(line)
     if match is None:
         raise ProtocolViolation(f"{line[:40]!r} is not a chunk size")

@@ -53,7 +53,7 @@ class HttpTransport:
         self._target = target
         self._timeout_s = timeout_s
         self._waiter = waiter
-        self._connection: _Connection | None = None
+        self._connection: KeptConnection | None = None
         self.received_ns = 0
         self.identity = b""
 
@@ -98,7 +98,7 @@ class HttpTransport:
         connection.guard.clear()
         if connection.guard.expired:
             self.close()
-            raise self._too_late("answer from")
+            raise too_late(self._target, "answer from", self._timeout_s)
         self.received_ns = connection.inbox.received_ns
         if isinstance(found, Layout):
             return WireAnswer(found, received)
@@ -114,18 +114,16 @@ class HttpTransport:
             self._connection.close()
             self._connection = None
 
-    def _ready(self) -> _Connection:
+    def _ready(self) -> KeptConnection:
         """The connection, opened again if there is none that stands."""
         if self._connection is not None and self._connection.usable():
             return self._connection
         self.close()
         try:
             connected = open_socket(self._target, alpn=ALPN, timeout_s=self._timeout_s)
-        except TimeoutError as error:
-            raise self._too_late("connection to", f": {error}") from error
         except OSError as error:
-            raise RequestFailure("connection", f"{self._target.authority}: {error}") from error
-        self._connection = _Connection(connected, self._waiter)
+            raise broken(self._target, error, self._timeout_s) from error
+        self._connection = KeptConnection(connected, self._waiter)
         return self._connection
 
     def _read(self, message: Message, identity: bytes) -> WireAnswer:
@@ -152,20 +150,29 @@ class HttpTransport:
             _forms.remember(message.data, tensors_start, layout, identity)
         return WireAnswer(layout, message.data)
 
-    def _broken(self, connection: _Connection, error: Exception) -> RequestFailure:
+    def _broken(self, connection: KeptConnection, error: Exception) -> RequestFailure:
         connection.guard.clear()
         self.close()
         if connection.guard.expired:
-            return self._too_late("answer from")
-        kind = "malformed" if isinstance(error, ProtocolViolation) else "connection"
-        return RequestFailure(kind, f"{self._target.authority}: {error}")
-
-    def _too_late(self, what: str, why: str = "") -> RequestFailure:
-        where = self._target.authority
-        return RequestFailure("timeout", f"no {what} {where} in {asked(self._timeout_s)} s{why}")
+            return too_late(self._target, "answer from", self._timeout_s)
+        return broken(self._target, error, self._timeout_s)
 
 
-class _Connection:
+def broken(target: Target, error: Exception, timeout_s: float) -> RequestFailure:
+    """The failure of a request whose connection could not be made, or broke."""
+    if isinstance(error, TimeoutError):
+        return too_late(target, "connection to", timeout_s, f": {error}")
+    kind = "malformed" if isinstance(error, ProtocolViolation) else "connection"
+    return RequestFailure(kind, f"{target.authority}: {error}")
+
+
+def too_late(target: Target, what: str, timeout_s: float, why: str = "") -> RequestFailure:
+    """The failure of a request that had no `what` (`answer from`) in time."""
+    where = f"{target.authority} in {asked(timeout_s)} s"
+    return RequestFailure("timeout", f"no {what} {where}{why}")
+
+
+class KeptConnection:
     """An open socket and the deadline of what it carries."""
 
     def __init__(self, connected: socket.socket, waiter: ReadWaiter | None) -> None:
@@ -198,8 +205,12 @@ class _Connection:
         return received
 
     def receive(self) -> bytes:
-        """Wait for more bytes; empty when the server has closed."""
+        """Take what may be there already, or wait for it; empty when the server has closed."""
         return self.inbox.receive(RECEIVE_BYTES)
+
+    def wait(self) -> bytes:
+        """Wait for what is not there yet; empty when the server has closed."""
+        return self.inbox.wait(RECEIVE_BYTES)
 
     def close(self) -> None:
         """Close the socket."""

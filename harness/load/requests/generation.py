@@ -1,0 +1,192 @@
+"""What a load asks a generating model: prompts with the lengths of their answers, on disk and wire.
+
+The whole pool is drawn before the load and written as JSON lines, so that every process sends the
+same requests in the same order and none needs a tokenizer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from harness.errors import DataError
+from harness.load.requests.payloads import EncodedRequest
+from harness.load.transports.address import Target
+from harness.load.transports.contract import MARK
+from harness.load.transports.grpc.messages import encode_infer_request
+from harness.load.transports.streams.grpc import GrpcStreamTransport
+from harness.load.transports.streams.http import STREAMED
+from harness.load.transports.streams.tokens import StreamRequest
+from harness.system.storage import whole_file
+from harness.types import Generation, StreamApi, WireProtocol
+from harness.types.generation import (
+    EXCLUDE_INPUT_IN_OUTPUT,
+    RETURN_FINISH_REASON,
+    RETURN_NUM_INPUT_TOKENS,
+    RETURN_NUM_OUTPUT_TOKENS,
+    SAMPLING_PARAMETERS,
+    STREAM,
+    TEXT_INPUT,
+)
+
+_OPTIONAL = (
+    EXCLUDE_INPUT_IN_OUTPUT,
+    RETURN_FINISH_REASON,
+    RETURN_NUM_INPUT_TOKENS,
+    RETURN_NUM_OUTPUT_TOKENS,
+)
+"""Inputs that are asked of a model on Triton where it has them; all of them true."""
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """One prompt, and how long an answer is asked for."""
+
+    prompt: str
+    """Empty where `messages` holds it."""
+    max_tokens: int
+    messages: tuple[Mapping[str, Any], ...] = ()
+    """Of a chat; empty makes the prompt one message of a user."""
+    input_tokens: int = 0
+    """Of the prompt, where a tokenizer has counted them."""
+    leave_after: int = 0
+    """Tokens after which the client goes away; 0: it stays."""
+
+
+def write_requests(path: Path, requests: Sequence[GenerationRequest]) -> None:
+    """Write a pool, whole or not at all.
+
+    Raises:
+        DataError: there are none.
+        StorageError: the file cannot be written.
+    """
+    if not requests:
+        raise DataError(f"{path}: there are no prompts to send")
+    with whole_file(path, parents=True) as unfinished:
+        lines = (json.dumps(asdict(one), ensure_ascii=False) for one in requests)
+        unfinished.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def read_requests(path: Path) -> list[GenerationRequest]:
+    """Read a pool back.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines]
+        return [
+            GenerationRequest(**(row | {"messages": tuple(row.get("messages", ()))}))
+            for row in rows
+        ]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: no pool of prompts: {error}") from error
+
+
+def encode_requests(
+    requests: Sequence[GenerationRequest],
+    generation: Generation,
+    protocol: WireProtocol,
+    target: Target,
+    model: str,
+) -> list[EncodedRequest]:
+    """Every request as it goes over the wire, but for a mark where its id will stand.
+
+    Args:
+        requests: the pool.
+        generation: by which interface, with which sampling parameters.
+        protocol: of Triton's interface; OpenAI's is HTTP.
+        target: the server.
+        model: its name there.
+    """
+    transport = None
+    if protocol is WireProtocol.GRPC:
+        transport = GrpcStreamTransport(target, timeout_s=1.0)
+
+    def encoded(one: GenerationRequest) -> EncodedRequest:
+        if transport is not None:
+            inputs = _tensors(one, generation)
+            body = transport.encode_message(encode_infer_request(model, inputs))
+        else:
+            body = _over_http(one, generation, target, model)
+        request = StreamRequest(body)
+        request.max_tokens, request.leave_after = one.max_tokens, one.leave_after
+        request.input_tokens = one.input_tokens
+        return EncodedRequest(request, 1, frozenset(), layout=STREAMED.layout)
+
+    return [encoded(one) for one in requests]
+
+
+def _over_http(one: GenerationRequest, generation: Generation, target: Target, model: str) -> bytes:
+    if generation.api is StreamApi.TRITON:
+        path = f"/v2/models/{quote(model, safe='')}/generate_stream"
+        body = _fields(one, generation)
+    else:
+        chat = generation.api is StreamApi.CHAT
+        path = "/v1/chat/completions" if chat else "/v1/completions"
+        body = {
+            "model": model,
+            **({"messages": _messages(one)} if chat else {"prompt": one.prompt}),
+            "max_tokens": one.max_tokens,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **_sampling(generation),
+        }
+    return http_request(target, path, body)
+
+
+def http_request(target: Target, path: str, body: Mapping[str, Any]) -> bytes:
+    """Head and body of a request in JSON, with a mark for its id in `X-Request-Id`."""
+    content = json.dumps(body, ensure_ascii=False).encode()
+    own = (
+        ("Host", target.authority),
+        ("Content-Type", "application/json"),
+        ("Accept", "text/event-stream"),
+        ("X-Request-Id", MARK.decode()),
+        ("Content-Length", str(len(content))),
+    )
+    given = {name.lower() for name, _ in target.headers}
+    fields = [field for field in own if field[0].lower() not in given]
+    lines = "".join(f"{name}: {value}\r\n" for name, value in [*fields, *target.headers])
+    head = f"POST {target.prefix}{path} HTTP/1.1\r\n{lines}\r\n"
+    return head.encode("latin-1") + content
+
+
+def _messages(one: GenerationRequest) -> list[Mapping[str, Any]]:
+    return list(one.messages) or [{"role": "user", "content": one.prompt}]
+
+
+def _sampling(generation: Generation) -> dict[str, Any]:
+    parameters: dict[str, Any] = json.loads(generation.sampling or "{}")
+    return parameters
+
+
+def _fields(one: GenerationRequest, generation: Generation) -> dict[str, Any]:
+    """Inputs by name, as `/generate_stream` takes them and `ModelStreamInfer` has as tensors."""
+    parameters = {"max_tokens": one.max_tokens, **_sampling(generation)}
+    fields: dict[str, Any] = {TEXT_INPUT: one.prompt}
+    optional = {
+        STREAM: True,
+        SAMPLING_PARAMETERS: json.dumps(parameters),
+        **dict.fromkeys(_OPTIONAL, True),
+    }
+    known = generation.inputs or (STREAM, SAMPLING_PARAMETERS)
+    return fields | {name: value for name, value in optional.items() if name in known}
+
+
+def _tensors(one: GenerationRequest, generation: Generation) -> dict[str, np.ndarray[Any, Any]]:
+    shape = (1, 1) if generation.batched else (1,)
+    return {
+        name: np.array(
+            value.encode() if isinstance(value, str) else value,
+            dtype=object if isinstance(value, str) else np.bool_,
+        ).reshape(shape)
+        for name, value in _fields(one, generation).items()
+    }

@@ -1,0 +1,259 @@
+"""What a stream's events say: OpenAI's chunks and the events of Triton's `/generate_stream`.
+
+Events of one answer differ in their text alone, nearly always. So the first one that is read in
+full lends its bytes before and behind the text, and whatever has both around another text is
+recognised without being parsed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic_core import from_json
+
+from harness.load.transports.contract import RequestFailure
+from harness.load.transports.streams.tokens import BAD_TEXT, NO_DONE, TokenStream
+from harness.types.generation import (
+    FINISH_REASON,
+    NUM_INPUT_TOKENS,
+    NUM_OUTPUT_TOKENS,
+    TEXT_OUTPUT,
+    TOKEN_IDS,
+)
+
+DONE = b"[DONE]"
+_LONGEST_QUOTE = 300
+_TEXTS = ("content", "reasoning", "reasoning_content", "refusal")
+"""Fields of a chat chunk's delta whose text is of tokens: vLLM and SGLang name the reasoning so."""
+
+
+class EventReader:
+    """Reads the events of one answer into its `TokenStream`.
+
+    Args:
+        stream: what is filled in.
+        parse: takes an event that is not recognised: the stream, its JSON, when it came. Returns
+            what the form may be learnt by; None where it may not.
+    """
+
+    __slots__ = ("_parse", "_prefix", "_suffix", "_tokens", "stream")
+
+    def __init__(self, stream: TokenStream, parse: Parse) -> None:
+        self.stream = stream
+        self._parse = parse
+        self._prefix = self._suffix = b""
+        self._tokens = 0
+        """That each event of the form carries."""
+
+    def take(self, data: bytes, at_ns: int) -> None:
+        """Take in the data of an event.
+
+        Raises:
+            RequestFailure: it says that the request failed, or is no JSON.
+        """
+        prefix, suffix = self._prefix, self._suffix
+        if prefix and data.startswith(prefix) and data.endswith(suffix):
+            text = data[len(prefix) : -len(suffix)]
+            # A quote would end the string; a backslash at its end would escape the one behind it.
+            if text and b'"' not in text and b"\\" not in text:
+                self.stream.add(at_ns, self._tokens, text)
+                return
+        if data == DONE:
+            self.stream.done = True
+            return
+        found = self._parse(self.stream, self._json_of(data), at_ns)
+        if found is not None:
+            self._learn(data, *found)
+
+    def _json_of(self, data: bytes) -> Mapping[str, Any]:
+        try:
+            value = from_json(data)
+        except ValueError:
+            value = self._mended(data)
+        if not isinstance(value, dict):
+            raise RequestFailure("malformed", f"an event that is no JSON object: {_quoted(data)}")
+        return value
+
+    def _mended(self, data: bytes) -> Any:
+        """The JSON of an event whose text is no UTF-8: a server cut a character in two."""
+        try:
+            value = from_json(data.decode(errors="replace"))
+        except ValueError as error:
+            said = f"an event that is not JSON ({error}): {_quoted(data)}"
+            raise RequestFailure("malformed", said) from error
+        self.stream.irregular.add(BAD_TEXT)
+        return value
+
+    def _learn(self, data: bytes, field: str, text: str, tokens: int) -> None:
+        """Recognise from now on what has these bytes around another text."""
+        key = f'"{field}":'.encode()
+        start = data.find(key) + len(key)
+        if start < len(key):
+            return
+        start = data.find(b'"', start) + 1
+        end = data.find(b'"', start)
+        if start and end > start and data[start:end] == text.encode():
+            self._prefix, self._suffix, self._tokens = data[:start], data[end:], tokens
+
+
+Learnt = tuple[str, str, int]
+"""A field, its text, and the tokens of the event."""
+Parse = Callable[[TokenStream, Mapping[str, Any], int], Learnt | None]
+
+
+def parse_openai(stream: TokenStream, event: Mapping[str, Any], at_ns: int) -> Learnt | None:
+    """A chunk of chat completions or of completions.
+
+    Raises:
+        RequestFailure: `stream_error`: it is an error, under whatever status the answer began.
+    """
+    check_error(event)
+    usage = event.get("usage")
+    choices = event.get("choices") or ()
+    choice = choices[0] if choices else {}
+    learnt, text = _text_of(choice)
+    told = _tokens_told(choice)
+    if usage:
+        if choice and told is None and (text or stream.told):
+            # A running usage: what it has grown by since the last event.
+            told = usage.get("completion_tokens", 0) - sum(stream.tokens)
+        stream.reported_tokens = usage.get("completion_tokens")
+        stream.input_tokens = usage.get("prompt_tokens") or stream.input_tokens
+    if choice.get("finish_reason"):
+        stream.finish_reason = choice["finish_reason"]
+    if told is not None:
+        stream.told = True
+        if told > 0:
+            stream.add(at_ns, told, text.encode(errors="replace"))
+        return None
+    if not text:
+        return None
+    stream.add(at_ns, 1, text.encode(errors="replace"))
+    # With a finish reason or a usage it is not the form of the others.
+    return None if usage or choice.get("finish_reason") or learnt is None else (*learnt, 1)
+
+
+def _text_of(choice: Mapping[str, Any]) -> tuple[tuple[str, str] | None, str]:
+    """Field and text to learn the form by, where there is one only; and all text of tokens."""
+    delta = choice.get("delta")
+    if delta is None:
+        text = choice.get("text") or ""
+        return ("text", text), text
+    found = [(name, delta[name]) for name in _TEXTS if delta.get(name)]
+    calls = [
+        call.get("function", {}).get("arguments") or call.get("function", {}).get("name") or ""
+        for call in delta.get("tool_calls") or ()
+    ]
+    text = "".join([*(text for _, text in found), *calls])
+    return (found[0] if len(found) == 1 and not calls else None), text
+
+
+def _tokens_told(choice: Mapping[str, Any]) -> int | None:
+    """How many tokens a chunk carries, where it says so."""
+    if (ids := choice.get("token_ids")) is not None:
+        return len(ids)
+    logprobs = choice.get("logprobs") or {}
+    for name in ("content", "tokens"):
+        if logprobs.get(name) is not None:
+            return len(logprobs[name])
+    return None
+
+
+def finish_openai(stream: TokenStream) -> None:
+    """Hold the end of an OpenAI stream against what it should be.
+
+    Raises:
+        RequestFailure: `unfinished`: nothing says that the answer is whole.
+    """
+    if stream.done:
+        return
+    if stream.finish_reason is None:
+        raise RequestFailure(
+            "unfinished", "the stream ended without [DONE] and without a finish reason"
+        )
+    stream.irregular.add(NO_DONE)
+
+
+def parse_generate(stream: TokenStream, event: Mapping[str, Any], at_ns: int) -> Learnt | None:
+    """An event of `/generate_stream`: a response's outputs by name.
+
+    Raises:
+        RequestFailure: `stream_error`.
+    """
+    check_error(event)
+    text = event.get(TEXT_OUTPUT) or ""
+    alone = isinstance(text, str)
+    if not alone:
+        text = "".join(map(str, text))
+    ids = event.get(TOKEN_IDS)
+    count = add_response(
+        stream,
+        at_ns,
+        text.encode(errors="replace"),
+        tokens=_first(event.get(NUM_OUTPUT_TOKENS)),
+        ids=None if ids is None else len(ids) if isinstance(ids, list) else 1,
+        reason=str(_first(event.get(FINISH_REASON)) or ""),
+        input_tokens=_first(event.get(NUM_INPUT_TOKENS)),
+    )
+    is_last = stream.finish_reason is not None
+    return (TEXT_OUTPUT, text, count) if alone and text and count and not is_last else None
+
+
+def add_response(
+    stream: TokenStream,
+    at_ns: int,
+    text: bytes,
+    *,
+    tokens: int | None,
+    ids: int | None,
+    reason: str,
+    input_tokens: int | None,
+) -> int:
+    """Take in a response of a generating model on Triton.
+
+    Args:
+        stream: what is filled in.
+        at_ns: when it came.
+        text: its `text_output`.
+        tokens: its `num_output_tokens`, where it has that.
+        ids: how many its `token_ids` are, where it has those.
+        reason: its `finish_reason`; empty while it goes on.
+        input_tokens: its `num_input_tokens`.
+
+    Returns:
+        How many tokens it carries.
+    """
+    told = ids if tokens is None else tokens
+    stream.told |= told is not None
+    stream.finish_reason = reason or stream.finish_reason
+    stream.input_tokens = input_tokens or stream.input_tokens
+    count = int(bool(text)) if told is None else told
+    if count > 0:
+        stream.add(at_ns, count, text)
+    return count
+
+
+def finish_generate(stream: TokenStream) -> None:
+    """What the events told of their tokens is the server's usage."""
+    if stream.told:
+        stream.reported_tokens = sum(stream.tokens)
+
+
+def _first(value: Any) -> Any:
+    return (value[0] if value else None) if isinstance(value, list) else value
+
+
+def check_error(event: Mapping[str, Any]) -> None:
+    """Refuse an event that says that the request failed.
+
+    Raises:
+        RequestFailure: `stream_error`.
+    """
+    if error := event.get("error"):
+        said = error.get("message") if isinstance(error, dict) else error
+        raise RequestFailure("stream_error", str(said or error)[:_LONGEST_QUOTE])
+
+
+def _quoted(data: bytes) -> str:
+    return repr(data[:_LONGEST_QUOTE].decode(errors="replace"))

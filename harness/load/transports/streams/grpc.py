@@ -1,0 +1,200 @@
+"""Triton's `ModelStreamInfer` on HTTP/2 frames of our own: one call for each request.
+
+The request goes out and the client's side of the call is closed with it; the call's end is the end
+of the answer. Each message is timed by the kernel's stamp of the bytes that completed it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+from google.protobuf.message import DecodeError
+from tritonclient.grpc import service_pb2
+
+from harness.load.transports.address import Target
+from harness.load.transports.contract import ClientLeft, RequestFailure, WireAnswer
+from harness.load.transports.grpc.frames import Http2Violation
+from harness.load.transports.grpc.http2_stream import frame_request
+from harness.load.transports.grpc.messages import SERVICE
+from harness.load.transports.grpc.transport import ENVELOPE, GrpcTransport, request_headers
+from harness.load.transports.sockets import ReadWaiter
+from harness.load.transports.streams.events import add_response, finish_generate
+from harness.load.transports.streams.http import LONGEST_S, STREAMED, late_token
+from harness.load.transports.streams.tokens import (
+    NOTHING_CAME,
+    StreamRequest,
+    TokenCounter,
+    TokenStream,
+)
+from harness.types.generation import (
+    FINISH_REASON,
+    NUM_INPUT_TOKENS,
+    NUM_OUTPUT_TOKENS,
+    TEXT_OUTPUT,
+    TOKEN_IDS,
+)
+
+MODEL_STREAM_INFER = f"{SERVICE}/ModelStreamInfer"
+_LENGTH = struct.Struct("<I")
+_INT32_BYTES = 4
+_LONGEST_QUOTE = 300
+
+
+class GrpcStreamTransport(GrpcTransport):
+    """A `StreamTransport` over one HTTP/2 connection.
+
+    Args:
+        target: the server.
+        timeout_s: for the connection, and for each gap of an answer.
+        waiter: of the process's event loop.
+        counter: counts tokens where the server does not say how many a response carries.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        timeout_s: float,
+        waiter: ReadWaiter | None = None,
+        counter: TokenCounter | None = None,
+    ) -> None:
+        super().__init__(target, timeout_s=timeout_s, waiter=waiter)
+        self._header_block = request_headers(target, LONGEST_S, MODEL_STREAM_INFER)
+        self._counter = counter
+        self.stream = NOTHING_CAME
+
+    def encode_message(self, message: bytes) -> bytes:
+        """Frames of a call that sends one serialised `ModelInferRequest`."""
+        return frame_request(self._header_block, ENVELOPE.pack(0, len(message)) + message)
+
+    def send(self, request: bytes) -> WireAnswer:
+        """Call `ModelStreamInfer` under the request's own id, and read its answer into `stream`."""
+        self.identity, self.stream = b"", NOTHING_CAME
+        plan = request if isinstance(request, StreamRequest) else StreamRequest(request)
+        try:
+            connection = self._open()
+            self.stream = TokenStream(plan.input_tokens)
+            reader = ResponseReader(self.stream, plan.leave_after)
+            call = connection.exchange_as_it_comes(request, reader.take)
+        except (OSError, Http2Violation) as error:
+            if self._connection is not None:
+                self.identity = self._connection.identity
+            if isinstance(error, TimeoutError) and self.stream is not NOTHING_CAME:
+                self.close()
+                raise late_token(self._target, self.stream, self._timeout_s) from error
+            raise self._broken(error) from error
+        except BaseException:
+            self.close()
+            raise
+        self.identity = call.identity
+        if reader.left:
+            raise ClientLeft(sum(self.stream.tokens))
+        self._judge(call)
+        reader.check_whole()
+        finish_generate(self.stream)
+        self.stream.settle(plan.max_tokens, self._counter)
+        self.received_ns = self.stream.completed_ns
+        return STREAMED
+
+
+class ResponseReader:
+    """Reads one call's messages (`ModelStreamInferResponse`) into its `TokenStream`.
+
+    Args:
+        stream: what is filled in.
+        leave_after: tokens after which the client goes away; 0: it stays.
+    """
+
+    def __init__(self, stream: TokenStream, leave_after: int = 0) -> None:
+        self._stream = stream
+        self._leave_after = leave_after
+        self._rest = b""
+        self.left = False
+
+    def take(self, data: bytes, at_ns: int) -> bool:
+        """Take in a piece of the call's body; false: the client goes away now.
+
+        Raises:
+            RequestFailure: `stream_error`, or `malformed`.
+        """
+        data = self._rest + data if self._rest else data
+        at = 0
+        while len(data) - at >= ENVELOPE.size:
+            compressed, length = ENVELOPE.unpack_from(data, at)
+            if compressed:
+                raise RequestFailure("malformed", "a compressed message, which was not asked for")
+            end = at + ENVELOPE.size + length
+            if end > len(data):
+                break
+            self._read(data[at + ENVELOPE.size : end], at_ns)
+            at = end
+        self._rest = data[at:]
+        self.left = (
+            0 < self._leave_after <= sum(self._stream.tokens) if self._leave_after else False
+        )
+        return not self.left
+
+    def check_whole(self) -> None:
+        """Make sure that the body did not end within a message.
+
+        Raises:
+            RequestFailure: `malformed`.
+        """
+        if self._rest:
+            raise RequestFailure("malformed", f"{len(self._rest)} bytes of an unfinished message")
+
+    def _read(self, message: bytes, at_ns: int) -> None:
+        try:
+            told = service_pb2.ModelStreamInferResponse.FromString(message)
+        except DecodeError as error:
+            raise RequestFailure("malformed", f"no ModelStreamInferResponse: {error}") from error
+        if told.error_message:
+            raise RequestFailure("stream_error", told.error_message[:_LONGEST_QUOTE])
+        response = told.infer_response
+        raw = response.raw_output_contents
+        places = {output.name: place for place, output in enumerate(response.outputs)}
+
+        def number(name: str) -> int | None:
+            return (
+                _number(raw, place, response) if (place := places.get(name)) is not None else None
+            )
+
+        def text(name: str) -> bytes:
+            return _text(raw, place, response) if (place := places.get(name)) is not None else b""
+
+        ids = places.get(TOKEN_IDS)
+        add_response(
+            self._stream,
+            at_ns,
+            text(TEXT_OUTPUT),
+            tokens=number(NUM_OUTPUT_TOKENS),
+            ids=None if ids is None or ids >= len(raw) else len(raw[ids]) // _INT32_BYTES,
+            reason=text(FINISH_REASON).decode(errors="replace"),
+            input_tokens=number(NUM_INPUT_TOKENS),
+        )
+
+
+def _text(raw: Sequence[bytes], place: int, response: Any) -> bytes:
+    """The elements of a BYTES tensor, joined."""
+    if place >= len(raw):
+        return b"".join(response.outputs[place].contents.bytes_contents)
+    data, at, elements = raw[place], 0, []
+    while at + _LENGTH.size <= len(data):
+        (length,) = _LENGTH.unpack_from(data, at)
+        at += _LENGTH.size + length
+        elements.append(data[at - length : at])
+    if at != len(data):
+        name = response.outputs[place].name
+        raise RequestFailure("malformed", f"{name} is no tensor of BYTES")
+    return elements[0] if len(elements) == 1 else b"".join(elements)
+
+
+def _number(raw: Sequence[bytes], place: int, response: Any) -> int:
+    """The one element of a UINT32 or INT32 tensor; 0 where it has none."""
+    if place >= len(raw):
+        contents = response.outputs[place].contents
+        held = [*contents.uint_contents, *contents.int_contents]
+        return held[0] if held else 0
+    return int.from_bytes(raw[place][:_INT32_BYTES], "little")

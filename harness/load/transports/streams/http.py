@@ -1,0 +1,213 @@
+"""Streams over HTTP/1.1: OpenAI's API and Triton's `/generate_stream`, on one kept-alive socket.
+
+As the unary transport (`http/transport.py`): requests encoded once, bytes stamped by the kernel. A
+request's time limit holds for each gap of its answer: until the first token it is a `timeout`,
+after that the answer has `stalled`. Keep-alives do not lengthen it. The whole has `LONGEST_S`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from harness.load.transports.address import Target
+from harness.load.transports.contract import (
+    ClientLeft,
+    RequestFailure,
+    WireAnswer,
+    layout_of,
+    stamped,
+)
+from harness.load.transports.http.http1 import (
+    HEAD_END,
+    Head,
+    ProtocolViolation,
+    StreamEnd,
+    parse_head,
+    read_message,
+)
+from harness.load.transports.http.transport import ALPN, KeptConnection, broken, too_late
+from harness.load.transports.sockets import ReadWaiter, open_socket
+from harness.load.transports.streams.body import Body, body_of
+from harness.load.transports.streams.events import EventReader, Parse
+from harness.load.transports.streams.sse import EventStream
+from harness.load.transports.streams.tokens import (
+    NOTHING_CAME,
+    StreamRequest,
+    TokenCounter,
+    TokenStream,
+)
+from harness.words.numbers import asked
+
+LONGEST_S = 600.0
+"""Of a whole answer, however steadily its tokens come: a server that ignores `max_tokens` may never
+end."""
+EVENT_STREAM = b"text/event-stream"
+STREAMED = WireAnswer(layout_of(()), b"")
+"""What `send` returns: all that is known of the answer is in `stream`."""
+_OK = 200
+_WORDS_OF_A_REFUSAL = 500
+
+
+class HttpStreamTransport:
+    """A `StreamTransport` over one kept-alive connection.
+
+    Args:
+        target: the server.
+        parse: reads an event (`events.py`).
+        finish: holds a stream that has ended against what it should be.
+        timeout_s: for the connection, and for each gap of an answer.
+        waiter: of the process's event loop.
+        counter: counts tokens where the server does not say how many an event carries.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        parse: Parse,
+        finish: Callable[[TokenStream], None],
+        *,
+        timeout_s: float,
+        waiter: ReadWaiter | None = None,
+        counter: TokenCounter | None = None,
+    ) -> None:
+        self._target = target
+        self._parse, self._finish = parse, finish
+        self._timeout_s = timeout_s
+        self._waiter = waiter
+        self._counter = counter
+        self._connection: KeptConnection | None = None
+        self.received_ns = 0
+        self.identity = b""
+        self.stream = NOTHING_CAME
+
+    def connect(self) -> None:
+        """Open the connection, unless there is one that stands."""
+        self._ready()
+
+    def send(self, request: bytes) -> WireAnswer:
+        """Send a request under its own id, and read its answer to the end into `stream`."""
+        self.identity, self.stream = b"", NOTHING_CAME
+        connection = self._ready()
+        plan = request if isinstance(request, StreamRequest) else StreamRequest(request)
+        marked, self.identity = stamped(request)
+        stream = self.stream = TokenStream(plan.input_tokens)
+        try:
+            received = connection.ask(marked, self._timeout_s)
+            head = self._read(connection, received, stream, plan)
+        except (OSError, ProtocolViolation) as error:
+            raise self._broken(connection, error) from error
+        except BaseException:  # what was refused, or a killed greenlet: more may be under way
+            self.close()
+            raise
+        connection.guard.clear()
+        if connection.guard.expired:
+            self.close()
+            raise self._too_late()
+        if not head.keep_alive:
+            self.close()
+        self._finish(stream)
+        stream.settle(plan.max_tokens, self._counter)
+        self.received_ns = stream.completed_ns
+        return STREAMED
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _ready(self) -> KeptConnection:
+        if self._connection is not None and self._connection.usable():
+            return self._connection
+        self.close()
+        try:
+            connected = open_socket(self._target, alpn=ALPN, timeout_s=self._timeout_s)
+        except OSError as error:
+            raise broken(self._target, error, self._timeout_s) from error
+        self._connection = KeptConnection(connected, self._waiter)
+        return self._connection
+
+    def _read(
+        self, connection: KeptConnection, received: bytes, stream: TokenStream, plan: StreamRequest
+    ) -> Head:
+        """Read an answer's events as they come, to its end."""
+        head, piece = self._read_head(connection, received)
+        body, events = body_of(head), EventStream()
+        take, inbox, guard = (
+            EventReader(stream, self._parse).take,
+            connection.inbox,
+            connection.guard,
+        )
+        timeout_s, leave_after = self._timeout_s, plan.leave_after
+        last_ns = time.monotonic_ns() + int(LONGEST_S * 1e9)
+        while True:
+            at_ns = inbox.received_ns
+            came = events.feed(body.feed(piece)) if piece else ()
+            for data in came:
+                take(data, at_ns)
+            if came:
+                guard.start(timeout_s)
+            if leave_after and stream.times_ns and sum(stream.tokens) >= leave_after:
+                raise ClientLeft(sum(stream.tokens))
+            if body.ended:
+                return head
+            if at_ns > last_ns:
+                said = f"the answer has not ended in {asked(LONGEST_S)} s"
+                raise RequestFailure("timeout", said)
+            piece = connection.wait()
+            if not piece:
+                return self._closed(body, head)
+
+    def _read_head(self, connection: KeptConnection, received: bytes) -> tuple[Head, bytes]:
+        """The head of an answer that is a stream, and what came of its body.
+
+        Raises:
+            RequestFailure: `http_STATUS`, or `not_streamed`.
+        """
+        data = received
+        while True:
+            while (end := data.find(HEAD_END)) < 0:
+                if not (piece := connection.wait()):
+                    raise StreamEnd("the server closed the connection before it answered")
+                data += piece
+            end += len(HEAD_END)
+            head = parse_head(data[:end])
+            if not head.interim:
+                break
+            data = data[end:]
+        if head.status == _OK and head.content_type.startswith(EVENT_STREAM):
+            return head, data[end:]
+        message = read_message(data, connection.wait)
+        words = message.body[:_WORDS_OF_A_REFUSAL].decode(errors="replace") or "(no message)"
+        if head.status != _OK:
+            later = head.retry_after.decode(errors="replace")
+            wait = f" (Retry-After: {later})" if later else ""
+            raise RequestFailure(f"http_{head.status}", words + wait)
+        kind = head.content_type.decode(errors="replace") or "no content type"
+        said = f"a stream was asked for, and the answer came in one ({kind}): {words}"
+        raise RequestFailure("not_streamed", said)
+
+    def _closed(self, body: Body, head: Head) -> Head:
+        if not body.close():
+            raise StreamEnd("the server closed the connection in the middle of its answer")
+        return head
+
+    def _broken(self, connection: KeptConnection, error: Exception) -> RequestFailure:
+        connection.guard.clear()
+        self.close()
+        if connection.guard.expired:
+            return self._too_late()
+        return broken(self._target, error, self._timeout_s)
+
+    def _too_late(self) -> RequestFailure:
+        return late_token(self._target, self.stream, self._timeout_s)
+
+
+def late_token(target: Target, stream: TokenStream, timeout_s: float) -> RequestFailure:
+    """The failure of an answer whose next token did not come in time: `timeout` or `stalled`."""
+    if not stream.times_ns:
+        return too_late(target, "token from", timeout_s)
+    had = sum(stream.tokens)
+    said = f"{target.authority}: no token for {asked(timeout_s)} s after {had} had come"
+    return RequestFailure("stalled", said)

@@ -1,0 +1,173 @@
+"""One answer as it came token by token: its instants, how many tokens each event carried, its end.
+
+**Several tokens in one event.** An event with k tokens makes k gaps, each a k-th of the time since
+the last event: so does SGLang's `bench_serving` (`adjust_itl`), and AIPerf's inter-token latency
+agrees with it in the mean. Tokens that come with the very first one make no gap: they belong to the
+time to first token. TPOT is (last - first) / (tokens - 1), as vLLM's `bench serve` and MLPerf have
+it.
+
+**How many tokens an event carries** is taken from the best source there is: the server says it of
+each event (Triton's `num_output_tokens` or `token_ids`; OpenAI's `logprobs`, `token_ids` or a
+running `usage`); else the model's own tokenizer on the whole text, each token belonging to the
+event that brought its last character; else one for each event that has text. Where the server's
+usage then counts more tokens than there were events, and not only the end token, which has no text,
+the usage is spread over the events by the length of their text, and the answer is marked
+`tokens_estimated`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from harness.load.transports.contract import RequestFailure, StreamTokens
+from harness.types import ITL, TPOT, TTFT
+
+TokenCounter = Callable[[Sequence[bytes]], list[int]]
+"""How many tokens each of an answer's pieces of text (UTF-8) carries, by the model's tokenizer."""
+
+NO_DONE, NO_FINISH_REASON, NO_USAGE = "no_done", "no_finish_reason", "no_usage"
+USAGE_DIFFERS, ESTIMATED = "usage_differs", "tokens_estimated"
+TOO_MANY, BAD_TEXT = "max_tokens_ignored", "invalid_utf8"
+"""Kinds of answers that count as successes and yet are not as they should be."""
+END_TOKEN = 1
+"""The end-of-sequence token is in the usage, and in no event's text."""
+
+
+class StreamRequest(bytes):
+    """A request in its protocol's bytes, and what its transport must know of its answer."""
+
+    max_tokens: int = 0
+    """What the request asks for; 0: nothing was asked."""
+    leave_after: int = 0
+    """Tokens after which the client goes away; 0: it stays."""
+    input_tokens: int = 0
+    """Of the prompt, where that is known beforehand."""
+
+
+class TokenStream:
+    """What has come of one answer; an event without a token is not in it."""
+
+    __slots__ = (
+        "done",
+        "finish_reason",
+        "input_tokens",
+        "irregular",
+        "reported_tokens",
+        "texts",
+        "times_ns",
+        "tokens",
+        "told",
+    )
+
+    def __init__(self, input_tokens: int = 0) -> None:
+        self.times_ns: list[int] = []
+        """CLOCK_MONOTONIC at which each event with tokens had come."""
+        self.tokens: list[int] = []
+        """How many each of them carried."""
+        self.texts: list[bytes] = []
+        """Their texts, UTF-8."""
+        self.told = False
+        """The server itself says how many tokens an event carries."""
+        self.input_tokens = input_tokens
+        self.reported_tokens: int | None = None
+        """Of the answer, by the server's usage."""
+        self.finish_reason: str | None = None
+        self.done = False
+        """The protocol's own mark of the end has come."""
+        self.irregular: set[str] = set()
+
+    def add(self, at_ns: int, tokens: int, text: bytes) -> None:
+        """An event that carried tokens."""
+        self.times_ns.append(at_ns)
+        self.tokens.append(tokens)
+        self.texts.append(text)
+
+    @property
+    def completed_ns(self) -> int:
+        """When the last token had come; 0 without any."""
+        return self.times_ns[-1] if self.times_ns else 0
+
+    @property
+    def summary(self) -> StreamTokens:
+        """The counts of tokens, and what was irregular."""
+        total, irregular = sum(self.tokens), tuple(sorted(self.irregular))
+        return StreamTokens(self.input_tokens, total, self.reported_tokens, irregular)
+
+    def settle(self, max_tokens: int, counter: TokenCounter | None) -> None:
+        """Count the tokens once the answer is whole, and say what is irregular about them.
+
+        Raises:
+            RequestFailure: `empty_answer`: it ended without a token.
+        """
+        if not self.times_ns:
+            why = f" (finish reason {self.finish_reason})" if self.finish_reason else ""
+            raise RequestFailure("empty_answer", f"the stream ended without a token{why}")
+        reported = self.reported_tokens
+        if not self.told and counter is not None:
+            self.tokens = counter(self.texts)
+        elif not self.told and reported is not None and reported > len(self.tokens) + END_TOKEN:
+            self.tokens = spread(reported, [len(text) for text in self.texts])
+            self.irregular.add(ESTIMATED)
+        counted = sum(self.tokens)
+        if reported is None:
+            self.irregular.add(NO_USAGE)
+        elif not counted <= reported <= counted + END_TOKEN:
+            self.irregular.add(USAGE_DIFFERS)
+        if self.finish_reason is None:
+            self.irregular.add(NO_FINISH_REASON)
+        if 0 < max_tokens < (counted if reported is None else reported):
+            self.irregular.add(TOO_MANY)
+
+    def spans_ns(self, scheduled_ns: int) -> dict[str, list[int]]:
+        """By span: the time to the first token, every gap, and the time per token after the first.
+
+        Args:
+            scheduled_ns: when the request fell due.
+        """
+        times = self.times_ns
+        if not times:
+            return {}
+        spans = {TTFT: [times[0] - scheduled_ns], ITL: self._gaps_ns()}
+        total = sum(self.tokens)
+        if total > 1:
+            spans[TPOT] = [(times[-1] - times[0]) // (total - 1)]
+        return spans
+
+    def _gaps_ns(self) -> list[int]:
+        times, tokens = self.times_ns, self.tokens
+        if max(tokens) == min(tokens) == 1:
+            return [later - sooner for sooner, later in pairwise(times)]
+        gaps: list[int] = []
+        last_ns = times[0]
+        for at_ns, count in zip(times[1:], tokens[1:], strict=True):
+            if count:
+                # Whole nanoseconds that add up to the time between the events.
+                edges = [(at_ns - last_ns) * part // count for part in range(count + 1)]
+                gaps += [later - sooner for sooner, later in pairwise(edges)]
+                last_ns = at_ns
+        return gaps
+
+
+NOTHING_CAME = TokenStream()
+"""Of a request to which no answer has begun; never written to."""
+
+
+def spread(total: int, weights: Sequence[int]) -> list[int]:
+    """A number of tokens over events by their weights, at least one for each.
+
+    By largest remainders of the running sum, so that no stretch of events is off by more than one.
+
+    Args:
+        total: at least as many as there are events.
+        weights: one for each event, not negative.
+    """
+    left, whole = total - len(weights), max(1, sum(weights))
+    given, before, parts = 0, 0, []
+    for weight in weights:
+        before += weight
+        upto = round(left * before / whole)
+        parts.append(1 + upto - given)
+        given = upto
+    parts[-1] += left - given
+    return parts
