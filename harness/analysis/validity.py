@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from harness import hdr
 from harness.analysis.steady_state import still_warming
 from harness.types import (
+    ITL,
     SCHEDULE_DELAY,
     SERVICE,
     ArrivalKind,
@@ -37,6 +38,7 @@ from harness.types.limits import (
     IDLE_SHARE,
     LOST_SHARE,
     RATE_SHORTFALL,
+    READ_TOGETHER_FLOOR_MS,
     allowed_late_ms,
     lost_share,
     stolen_per_second,
@@ -202,6 +204,22 @@ def _event_loop_late(load: LoadResult, _: ServerMetrics, __: Workload) -> Iterat
         )
 
 
+def _tokens_read_together(load: LoadResult, _: ServerMetrics, __: Workload) -> Iterator[str]:
+    """Bytes that wait to be read are merged by the kernel, and have the latest one's stamp.
+
+    So a process that wakes later than tokens follow one another gives several of them one instant,
+    whatever the kernel stamped.
+    """
+    gap_ms = hdr.value_at(hdr.merge(one.ok.of(ITL) for one in load.window), 0.5)
+    lag_ms = _loop_lag_p99_ms(load)
+    if gap_ms is not None and lag_ms > max(READ_TOGETHER_FLOOR_MS, gap_ms):
+        yield (
+            f"the load generator woke late (p99 of its event loop's lag {latency(lag_ms)}, where "
+            f"tokens follow one another in {latency(gap_ms)}), so that tokens were read together: "
+            f"{_more_room(load)}"
+        )
+
+
 def _rate_missed(load: LoadResult, _: ServerMetrics, workload: Workload) -> Iterator[str]:
     """What fell due against what was asked; whether the server answered in time is another matter.
 
@@ -333,6 +351,7 @@ _CHECKS: tuple[_Check, ...] = (
     _generator_saturated,
     _generator_late,
     _event_loop_late,
+    _tokens_read_together,
     _slots_idle,
     _rate_missed,
     _dropped_by_generator,

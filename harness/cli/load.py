@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.console import ProgressDisplay, output, print_json, print_line, say
+from harness.cli.generation_options import GenerationOptions
 from harness.cli.load_plan import (
     LoadPlan,
     ServingOptions,
@@ -44,6 +45,7 @@ def load(
     *,
     source: Source,
     traffic: TrafficOptions,
+    generation: GenerationOptions,
     slo: Annotated[
         str | None,
         typer.Option(
@@ -63,11 +65,13 @@ def load(
 ) -> int:
     """Run one trial on one model; the exit code is the verdict on the objective.
 
+    With --generate, the model's answers are read token by token: time to first token, every gap
+    between tokens, tokens per second and goodput.
     Without --url, a variant of the study is exported and served first. Quality clauses are not
     judged: use harness run for those. Without an objective, the exit code is 0, or 5 if the
     measurement was not valid.
     """
-    plan = make_plan(source, traffic, serving, slo)
+    plan = make_plan(source, traffic, serving, slo, generation)
     check_machinery(
         plan,
         generators.transport,
@@ -127,6 +131,8 @@ def _measure_there(
     from harness.runs.folder import RunFolder
 
     study, workload, name = plan.study, plan.workload, plan.name_there
+    if workload.generation is not None:
+        return _measure_streams(plan, address, path, settings)
     with open_external(address) as found_server:
         found = find_model(found_server.server, address.url, name)
         groups = _groups(plan, settings)
@@ -137,6 +143,22 @@ def _measure_there(
         manifest = new_manifest(study) if study else bare_manifest(plan.name, workload.seed)
         with RunFolder.create(path, manifest) as folder:
             return measure_external(opened, prepared, plan.slo, folder, settings)
+
+
+def _measure_streams(
+    plan: LoadPlan, address: ExternalAddress, path: Path, settings: RunSettings
+) -> TrialResult:
+    from harness.flow.external.generation import measure_generation, prepared_generation
+    from harness.flow.manifest import bare_manifest
+    from harness.runs.folder import RunFolder
+
+    workload, name = plan.workload, plan.name_there
+    requests = plan.generation.requests(workload.seed)
+    timeout_s = plan.generation.stall_timeout_s
+    with prepared_generation(address, name, workload, requests, timeout_s=timeout_s) as prepared:
+        manifest = bare_manifest(plan.name, workload.seed)
+        with RunFolder.create(path, manifest) as folder:
+            return measure_generation(prepared, plan.slo, folder, settings)
 
 
 def _groups(plan: LoadPlan, settings: RunSettings) -> Sequence[Group]:

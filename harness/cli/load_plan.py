@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.external import ExternalServerOptions, check_own_server_options
+from harness.cli.generation_options import GenerationOptions
 from harness.cli.options import read_study
 from harness.cli.run import override
 from harness.errors import UsageError
 from harness.types import (
     ArrivalKind,
     ArrivalProcess,
+    Generation,
     GrpcImplementation,
     LoadMode,
     ServiceLevelObjective,
@@ -49,6 +51,7 @@ class LoadPlan:
     serving: ServingConfig
     workload: Workload
     slo: ServiceLevelObjective
+    generation: GenerationOptions = field(default_factory=GenerationOptions)
 
     @property
     def judged(self) -> bool:
@@ -59,7 +62,11 @@ class LoadPlan:
 
 
 def make_plan(
-    source: Source, traffic: TrafficOptions, serving: ServingOptions, slo: str | None
+    source: Source,
+    traffic: TrafficOptions,
+    serving: ServingOptions,
+    slo: str | None,
+    generation: GenerationOptions,
 ) -> LoadPlan:
     """Read every option and hold them against each other; nothing is started.
 
@@ -68,11 +75,13 @@ def make_plan(
         traffic: what it is sent.
         serving: how it is served, where the harness serves.
         slo: the objective instead of the study's.
+        generation: how a model that generates is asked.
 
     Raises:
         UsageError: options that contradict each other, or a study file that is wrong.
     """
-    source.check()
+    generation.check()
+    source.check(generates=generation.generate is not None)
     study, address = _study(source, slo), source.address()
     if address and serving.given:
         raise UsageError(
@@ -88,8 +97,9 @@ def make_plan(
         source.variant or source.model or "",
         source.model or source.variant or "",
         dataclasses.replace(serving.config(), response_cache=traffic.response_cache),
-        traffic.workload(protocol, study.seed if study else 0),
+        traffic.workload(protocol, study.seed if study else 0, generation.generation(protocol)),
         _objective(study, source.variant, slo),
+        generation,
     )
     if traffic.until_decided and not plan.judged:
         raise UsageError(
@@ -256,14 +266,30 @@ class Source:
             )
         return address
 
-    def check(self) -> None:
+    def check(self, *, generates: bool = False) -> None:
         """Make sure that it says what to measure, and only that.
+
+        Args:
+            generates: whether the model is asked for streams: it takes prompts then.
 
         Raises:
             UsageError: the first thing that is missing, or that has no meaning here.
         """
-        for problem, next_step in self._problems():
+        problems = self._problems_of_streams() if generates else self._problems()
+        for problem, next_step in problems:
             raise UsageError(problem, next_step=next_step)
+
+    def _problems_of_streams(self) -> Iterator[tuple[str, str]]:
+        whole = "harness load --url http://HOST:PORT --model NAME --generate chat"
+        if self.url is None or self.model is None:
+            yield "--generate needs --url and --model: the server, and its model", whole
+        if self.study_file is not None or self.variant is not None:
+            yield "--generate measures a server's model by its name, not a study's variant", whole
+        if self.payloads is not None:
+            yield (
+                "--payloads holds tensors, and --generate sends prompts",
+                "name them with --prompts",
+            )
 
     def _problems(self) -> Iterator[tuple[str, str]]:
         whole = "harness load --url http://HOST:PORT --model NAME --payloads FILE.npz"
@@ -352,12 +378,15 @@ class TrafficOptions:
         int | None, typer.Option(help="Seed of requests and arrivals; default: the study's, or 0.")
     ] = None
 
-    def workload(self, protocol: WireProtocol, default_seed: int) -> Workload:
+    def workload(
+        self, protocol: WireProtocol, default_seed: int, generation: Generation | None = None
+    ) -> Workload:
         """The one workload that they say.
 
         Args:
             protocol: what is spoken.
             default_seed: the study's.
+            generation: what a model that generates is asked for.
 
         Raises:
             UsageError: options that contradict each other, or that nothing can be measured with.
@@ -382,10 +411,27 @@ class TrafficOptions:
             batch_mix=batch_mix,
             length_mix=parse_mix(self.length_mix) if self.length_mix is not None else (),
             cached_answers=self.response_cache,
+            generation=generation,
         )
+        if generation is not None:
+            self._check_streams()
         check_workload(workload)
         self._check_early_end(workload.arrivals)
         return workload
+
+    def _check_streams(self) -> None:
+        """Refuse what is of tensors where prompts are sent."""
+        told = {
+            "--client-batch-size": self.client_batch_size,
+            "--batch-mix": self.batch_mix,
+            "--length-mix": self.length_mix,
+            "--response-cache": self.response_cache or None,
+        }
+        for flag in (flag for flag, value in told.items() if value is not None):
+            raise UsageError(
+                f"{flag} does not apply to --generate: a request is one prompt",
+                next_step="leave it out; --prompt-tokens and --output-tokens say the lengths",
+            )
 
     def _batch_size(self) -> int:
         return 1 if self.client_batch_size is None else self.client_batch_size

@@ -272,6 +272,20 @@ def allowing_for_lateness(server: ServerMetrics, load: LoadResult, late_s: float
     return dataclasses.replace(server, requests_uncertainty=server.requests_uncertainty + unsure)
 
 
+def without_durations(server: ServerMetrics) -> ServerMetrics:
+    """What Triton counts of a model that streams: its durations and executions mean nothing there.
+
+    They end with the first response, and a request counts when its last has gone.
+    """
+    kept = ServerMetrics(failures=server.failures, version=server.version)
+    return dataclasses.replace(
+        kept,
+        counters_reset=server.counters_reset,
+        exchanged=server.exchanged,
+        problem=server.problem,
+    )
+
+
 def _summaries(
     spans: Iterable[LatencySpan],
     window: Sequence[TimeSlice],

@@ -27,6 +27,7 @@ from harness.flow.results import (
     generator_side,
     reading_lateness_s,
     records_folder,
+    without_durations,
     without_measurement,
     write_load,
 )
@@ -197,6 +198,8 @@ class TrialRunner:
         self._site.check_model(variant)
         late_s = reading_lateness_s(load, telemetry.edges_ns)
         server = allowing_for_lateness(server, load, late_s)
+        if trial.workload.generation is not None:
+            server = without_durations(server)
         self._warn_of_telemetry(trial, server, late_s)
         return self._result(begun, slo, load, watch, ServerSide(server, host))
 
@@ -272,12 +275,15 @@ class TrialRunner:
 
     def _job(self, trial: Trial, variant: ModelVariant, slo: ServiceLevelObjective) -> LoadJob:
         payloads = self._payloads[variant.name]
+        generates = trial.workload.generation is not None
         return LoadJob(
             variant.served_name,
             payloads,
             variant.outputs,
             trial.workload,
-            known_answers=known_answers_file(self._site.client, variant, trial.workload, payloads),
+            known_answers=None
+            if generates
+            else known_answers_file(self._site.client, variant, trial.workload, payloads),
             records=records_folder(self._folder, trial) if self._settings.keep_records else None,
             bounds=request_bounds(slo),
         )

@@ -16,6 +16,8 @@ hundred that is 10 ms late moves no p95 of an objective of tens of milliseconds.
 IDLE_SHARE, IDLE_FLOOR_MS = 0.20, 1.0
 """A closed loop's slot may rest between an answer and its next request for so much of its time, or
 for so long on average: beyond both the load is lighter than it claims to be."""
+READ_TOGETHER_FLOOR_MS = 2.0
+"""How late a generator may wake (p99) however closely tokens follow one another."""
 BROKEN_FAILURE_SHARE = 0.50
 """Above it the server is broken rather than unreliable; below it error_rate judges."""
 RATE_SHORTFALL = 0.05

@@ -217,6 +217,9 @@ def batch_words(workload: Workload) -> str:
 def workload_words(workload: Workload) -> str:
     """The client's side in one line."""
     protocol, batch = PROTOCOLS[workload.protocol], batch_words(workload)
+    if (asked_for := workload.generation) is not None:
+        api = f"OpenAI {asked_for.api}" if asked_for.api.is_openai else f"{protocol} streams"
+        return f"{api}, {asked_for.traffic}, {load_words(workload)}"
     return f"{protocol}, client batch {batch}, {load_words(workload)}"
 
 

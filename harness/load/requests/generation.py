@@ -80,8 +80,9 @@ def read_requests(path: Path) -> list[GenerationRequest]:
         DataError: it is none.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines]
+        # Not `splitlines`: a prompt may hold what Unicode calls the end of a line.
+        lines = path.read_text(encoding="utf-8").split("\n")
+        rows = [json.loads(line) for line in lines if line]
         return [
             GenerationRequest(**(row | {"messages": tuple(row.get("messages", ()))}))
             for row in rows

@@ -1,0 +1,175 @@
+"""The pool of prompts that a load sends: from a data set, or made up to lengths.
+
+Made-up prompts are rows of common English words in random order, each of which nearly every
+tokenizer has as one token; with the model's tokenizer their lengths are exact. No two prompts begin
+alike unless they are to, so that a server's prefix cache answers none by chance.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.errors import DataError
+from harness.load.requests.generation import GenerationRequest
+from harness.load.requests.lengths import BLOCK_TOKENS, Lengths, TracedLengths
+from harness.load.requests.payloads import POOL_REQUESTS
+
+MOST_REQUESTS = 20_000
+"""Of a data set or a trace, as many are sent in turn; after the last comes the first again."""
+_WORDS = """
+    time year people way day man thing woman life child world school state family student
+    group country problem hand part place case week company system program question work
+    government number night point home water room mother area money story fact month lot
+    right study book eye job word business issue side kind head house service friend
+    father power hour game line end member law car city community name president team
+    minute idea kid body information back parent face others level office door health
+    person art war history party result change morning reason research girl guy moment air
+    teacher force education
+""".split()  # noqa: SIM905  (prose, and 900 signs of it)
+_PROMPT_STREAM, _LEAVE_STREAM = 2, 3
+"""Keep these random numbers apart from those of the arrivals, drawn by the same seed."""
+
+Tokenize = Callable[[str], Sequence[int]]
+"""The tokens of a text, by the model's tokenizer, without special ones."""
+
+
+@dataclass(frozen=True)
+class PromptShape:
+    """How prompts are made up."""
+
+    prompt: Lengths
+    answer: Lengths
+    shared_prefix: int = 0
+    """Tokens with which every prompt begins alike."""
+
+
+def made_up(shape: PromptShape, seed: int, tokenize: Tokenize | None) -> list[GenerationRequest]:
+    """A pool of prompts of drawn lengths: the same for the same seed."""
+    generator = np.random.default_rng([_PROMPT_STREAM, seed])
+    inputs = shape.prompt.draw(POOL_REQUESTS, generator).tolist()
+    outputs = shape.answer.draw(POOL_REQUESTS, generator).tolist()
+    prefix = _words(shape.shared_prefix, np.random.default_rng([_PROMPT_STREAM, seed, 1]))
+    return [
+        _request(
+            [*prefix[:tokens], *_words(max(0, tokens - len(prefix)), generator)],
+            tokens,
+            most,
+            tokenize,
+        )
+        for tokens, most in zip(inputs, outputs, strict=True)
+    ]
+
+
+def traced(
+    lengths: Sequence[TracedLengths], seed: int, tokenize: Tokenize | None
+) -> list[GenerationRequest]:
+    """A prompt for each request of a trace; blocks of one id are the same text in all of them."""
+    generator = np.random.default_rng([_PROMPT_STREAM, seed])
+    return [
+        _request(
+            list(_of_blocks(one, seed, generator)), one.input_tokens, one.output_tokens, tokenize
+        )
+        for one in lengths
+    ]
+
+
+def _of_blocks(one: TracedLengths, seed: int, generator: np.random.Generator) -> Iterator[str]:
+    left = one.input_tokens
+    for block in one.blocks:
+        yield from _words(
+            min(left, BLOCK_TOKENS), np.random.default_rng([_PROMPT_STREAM, seed, 2, block])
+        )
+        left -= min(left, BLOCK_TOKENS)
+    yield from _words(left, generator)
+
+
+def _words(count: int, generator: np.random.Generator) -> list[str]:
+    return [_WORDS[place] for place in generator.integers(len(_WORDS), size=count).tolist()]
+
+
+def _request(
+    words: list[str], tokens: int, max_tokens: int, tokenize: Tokenize | None
+) -> GenerationRequest:
+    """A prompt of so many tokens; of so many words where no tokenizer counts."""
+    if tokenize is None:
+        return GenerationRequest(" ".join(words), max_tokens)
+    kept = len(words)
+    while (found := len(tokenize(" ".join(words[:kept])))) > tokens and kept > 1:
+        kept -= max(1, (found - tokens) // 2)
+    return GenerationRequest(" ".join(words[:kept]), max_tokens, input_tokens=found)
+
+
+def read_prompts(
+    path: Path, answer: Lengths, seed: int, tokenize: Tokenize | None
+) -> list[GenerationRequest]:
+    """A data set of prompts: JSON lines, in their order.
+
+    A row has `prompt` (or `text_input`, or `text`), or `messages` of a chat; and `max_tokens` (or
+    `output_tokens`, or `output_length`), where it has not, a length is drawn.
+
+    Raises:
+        DataError: no such file, or the first line that has no prompt.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            lines = [(at, line) for at, line in enumerate(file, 1) if line.strip()][:MOST_REQUESTS]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: no data set can be read: {error}") from error
+    if not lines:
+        raise DataError(f"{path}: the data set is empty", next_step=_ROW)
+    drawn = answer.draw(len(lines), np.random.default_rng([_PROMPT_STREAM, seed])).tolist()
+    found = [
+        _of_row(f"{path}, line {at}", line, most)
+        for (at, line), most in zip(lines, drawn, strict=True)
+    ]
+    if tokenize is None:
+        return found
+    return [
+        replace(one, input_tokens=len(tokenize(one.prompt))) if one.prompt else one for one in found
+    ]
+
+
+_ROW = 'write a JSON object on each line: {"prompt": "...", "max_tokens": 64}'
+_PROMPTS = ("prompt", "text_input", "text")
+_LENGTHS = ("max_tokens", "output_tokens", "output_length")
+
+
+def _of_row(where: str, line: str, drawn: int) -> GenerationRequest:
+    try:
+        row: Mapping[str, Any] = json.loads(line)
+        prompt = next((row[name] for name in _PROMPTS if name in row), "")
+        messages = tuple(row.get("messages", ()))
+        most = next((row[name] for name in _LENGTHS if name in row), drawn)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"{where}: is no JSON object: {error}", next_step=_ROW) from error
+    if not isinstance(prompt, str) or not (prompt.strip() or messages):
+        raise DataError(f"{where}: has no prompt that says anything", next_step=_ROW)
+    if type(most) is not int or most < 1:
+        raise DataError(f"{where}: {most!r} is no number of tokens: it must be 1 or more")
+    return GenerationRequest(prompt, most, messages)
+
+
+def some_leave(
+    requests: Sequence[GenerationRequest], share: float, seed: int
+) -> list[GenerationRequest]:
+    """The same requests, of which a share's clients go away, each at a place of its answer.
+
+    Args:
+        requests: the pool.
+        share: 0 to 1, of the pool, as nearly as whole requests allow.
+        seed: draws whose clients, and after how many tokens, each number equally likely.
+    """
+    generator = np.random.default_rng([_LEAVE_STREAM, seed])
+    leaving = set(generator.permutation(len(requests))[: round(share * len(requests))].tolist())
+    return [
+        replace(one, leave_after=int(generator.integers(1, one.max_tokens, endpoint=True)))
+        if place in leaving
+        else one
+        for place, one in enumerate(requests)
+    ]
