@@ -161,6 +161,11 @@ def check_machinery(
             next_step="say where to keep the run folder: --out runs/mine",
         )
     check_own_server_options(remote=plan.address is not None, cpus_server=cpus, server_ports=ports)
+    if transport is GrpcImplementation.GRPCIO and plan.workload.generation is not None:
+        raise UsageError(
+            "--transport grpcio reads no streams: it cannot tell when a token came",
+            next_step="leave it out",
+        )
     if transport is GrpcImplementation.GRPCIO and plan.workload.protocol is WireProtocol.HTTP:
         raise UsageError(
             "--transport grpcio is for gRPC, but the load is HTTP",

@@ -126,10 +126,6 @@ class Generation:
     """Of a model on Triton, the names of its inputs."""
     batched: bool = False
     """Of a model on Triton, whether its tensors have a batch dimension."""
-    turns: int = 1
-    """Requests of one conversation, each with the answers before it in its prompt."""
-    think_s: float = 0.0
-    """Between an answer and the next request of its conversation."""
 
 
 class LoadMode(StrEnum):

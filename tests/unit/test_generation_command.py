@@ -46,6 +46,7 @@ def load(server: FakeTokenServer, *more: str, api: str = "chat", url: str = "") 
         (["--payloads", "README.md"], "--payloads holds tensors"),
         (["--slo", "goodput > 1/s"], "goodput counts the requests that meet all clauses"),
         (["--tokenizer", "README.md"], "README.md: no tokenizer"),
+        (["--transport", "grpcio"], "grpcio reads no streams"),
     ],
 )
 def test_what_makes_no_sense_is_refused(
