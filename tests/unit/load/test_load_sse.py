@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from harness.load.transports.http.http1 import ProtocolViolation, parse_head
 from harness.load.transports.streams import sse
-from harness.load.transports.streams.body import Body, body_of
+from harness.load.transports.streams.body import ArrivingBody, body_of
 from harness.load.transports.streams.sse import EventStream
 
 END = {"\n": b"\n", "\r\n": b"\r\n", "\r": b"\r"}
@@ -74,7 +74,7 @@ def test_an_event_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         EventStream().feed(b"data: " + b"x" * 200)
 
 
-def body(head: str) -> Body:
+def body(head: str) -> ArrivingBody:
     return body_of(parse_head(f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n".encode()))
 
 

@@ -12,7 +12,7 @@ from harness.load.transports.http.http1 import LINE_END, Head, ProtocolViolation
 _LONGEST_SIZE_LINE = 1024
 
 
-class Body(Protocol):
+class ArrivingBody(Protocol):
     """One answer's body."""
 
     ended: bool
@@ -29,7 +29,7 @@ class Body(Protocol):
         """The server has closed the connection; whether the body may end so."""
 
 
-def body_of(head: Head) -> Body:
+def body_of(head: Head) -> ArrivingBody:
     """The body that an answer's head announces."""
     if head.chunked:
         return ChunkedBody()
@@ -44,7 +44,7 @@ class PlainBody:
         self.ended = length == 0
 
     def feed(self, piece: bytes) -> bytes:
-        """As `Body` says."""
+        """As `ArrivingBody` says."""
         if self._left is not None:
             if len(piece) > self._left:
                 raise ProtocolViolation(f"{len(piece) - self._left} bytes follow the answer's end")
@@ -53,7 +53,7 @@ class PlainBody:
         return piece
 
     def close(self) -> bool:
-        """As `Body` says."""
+        """As `ArrivingBody` says."""
         self.ended = self._left in {None, 0}
         return self.ended
 
@@ -76,7 +76,7 @@ class ChunkedBody:
         self.ended = False
 
     def feed(self, piece: bytes) -> bytes:
-        """As `Body` says."""
+        """As `ArrivingBody` says."""
         data = self._rest + piece if self._rest else piece
         at, size, parts = 0, len(data), []
         while at < size and not self._last:
@@ -106,7 +106,7 @@ class ChunkedBody:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def close(self) -> bool:
-        """As `Body` says."""
+        """As `ArrivingBody` says."""
         return self.ended
 
     def _read_trailer(self, data: bytes, at: int) -> int:

@@ -28,7 +28,7 @@ from harness.load.transports.http.http1 import (
 )
 from harness.load.transports.http.transport import ALPN, KeptConnection, broken, too_late
 from harness.load.transports.sockets import ReadWaiter, open_socket
-from harness.load.transports.streams.body import Body, body_of
+from harness.load.transports.streams.body import ArrivingBody, body_of
 from harness.load.transports.streams.events import EventReader, Parse
 from harness.load.transports.streams.sse import EventStream
 from harness.load.transports.streams.tokens import (
@@ -188,7 +188,7 @@ class HttpStreamTransport:
         said = f"a stream was asked for, and the answer came in one ({kind}): {words}"
         raise RequestFailure("not_streamed", said)
 
-    def _closed(self, body: Body, head: Head) -> Head:
+    def _closed(self, body: ArrivingBody, head: Head) -> Head:
         if not body.close():
             raise StreamEnd("the server closed the connection in the middle of its answer")
         return head
