@@ -60,7 +60,8 @@ def test_generator_capacity(server_environment: ServerEnvironment, tmp_path: Pat
 def test_scale_out(server_environment: ServerEnvironment, tmp_path: Path):
     rows = rows_of("scale_out.py", tmp_path, "--workers", "1", "2")
     assert [(row["workers"], row["merged_equals_union"]) for row in rows] == [(1, True), (2, True)]
-    assert all(row["requests_per_s"] > 0 for row in rows)
+    # Of the load as a whole: a machine that works for others may give none in the window of 1 s.
+    assert all(row["requests"] > 0 for row in rows)
 
 
 @pytest.mark.slow
