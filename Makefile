@@ -48,7 +48,7 @@ check-slow: $(VENV)/.dev
 
 # The container stack, where there is an engine; docs/stack.md says how without a registry of images.
 test-stack: $(VENV)/.dev
-	$(PYTEST) tests/stack
+	$(PYTEST) $(REPEAT) tests/stack
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from stack import Stack
 
 from harness.runs.folder import read_run
 from harness.types import Decision
+from tests.held_up import HELD_UP, HeldUp
 
 URL = ("--url", "grpc://triton:8001")
 
@@ -27,11 +30,26 @@ def harness(stack: Stack, *arguments: str, exit_code: int = 0) -> str:
     return stack.compose(*command, exit_code=exit_code)
 
 
+@contextmanager
+def judged_by_its_trials(run: Path) -> Iterator[None]:
+    """A failure is the machine's where the run's own trials say that other work disturbed them."""
+    shutil.rmtree(run, ignore_errors=True)  # of the attempt before
+    try:
+        yield
+    except AssertionError as failure:
+        reasons = [one.invalid_reason for one in read_run(run).trials] if run.exists() else []
+        disturbed = [one for one in reasons if any(words in one for words in HELD_UP)]
+        if disturbed:
+            raise HeldUp(disturbed[0]) from failure
+        raise
+
+
 def test_load_measures_the_stack_and_leaves_its_run_outside(stack: Stack, runs: Path) -> None:
-    harness(
-        stack, "load", "studies/study.yaml", "--variant", VARIANTS[1], *URL,
-        "--duration", "3", "--slo", "p95 < 60 s", "--out", "runs/load",
-    )  # fmt: skip
+    with judged_by_its_trials(runs / "load"):
+        harness(
+            stack, "load", "studies/study.yaml", "--variant", VARIANTS[1], *URL,
+            "--duration", "3", "--slo", "p95 < 60 s", "--out", "runs/load",
+        )  # fmt: skip
     (trial,) = read_run(runs / "load").trials
     assert trial.requests > 0
 
@@ -54,10 +72,11 @@ def test_a_sweep_of_the_stack_ends_with_its_verdict_and_a_report(
     decision: Decision,
 ) -> None:
     out = f"sweep-{exit_code}"
-    told = harness(
-        stack, "sweep", "studies/study.yaml", *URL, "--slo", slo, "--out", f"runs/{out}",
-        exit_code=exit_code,
-    )  # fmt: skip
+    with judged_by_its_trials(runs / out):
+        told = harness(
+            stack, "sweep", "studies/study.yaml", *URL, "--slo", slo, "--out", f"runs/{out}",
+            exit_code=exit_code,
+        )  # fmt: skip
     tell(told[told.rindex("  sentences: ") :])
     run = read_run(runs / out)
     assert run.decision is decision
