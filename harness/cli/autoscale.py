@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -82,6 +83,7 @@ def autoscale(
         else:
             from harness.flow.live_scaling import scale_live
 
+            question = replace(question, own_machines=live.own_machines)
             found, path = scale_live(run_folder, question, length_s, repository, progress)
     return _show(run_folder, found, path, as_json=as_json)
 
@@ -99,7 +101,7 @@ def _show(run_folder: Path, found: AutoscalePlan, path: Path, *, as_json: bool) 
     if as_json:
         print_json(found)
         return EXIT_OK
-    live = [live_table(found.live)] if found.live else []
+    live = [live_table(found.live, found.terms.machine)] if found.live else []
     print_blocks(autoscale_table(found), autoscale_notes(found), *live)
     for name in found.manifests:
         print_line(f"manifest: {path.with_suffix(f'.{name}')}")

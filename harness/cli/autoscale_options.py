@@ -256,6 +256,14 @@ class LiveOptions:
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the newest live run that was interrupted.")
     ] = False
+    own_machines: Annotated[
+        bool,
+        typer.Option(
+            "--own-machines",
+            help="Simulate each replica of a live run as if it had a machine of its own, instead "
+            "of measuring before what one and two of them carry here.",
+        ),
+    ] = False
 
     @property
     def length_s(self) -> float | None:

@@ -85,6 +85,8 @@ class AutoscaleQuestion:
     price: PriceQuestion | None = None
     usd_per_hour: float | None = None
     """Of one replica; in place of a machine's price."""
+    own_machines: bool = False
+    """Whether a live run is simulated as if each replica had a machine of its own."""
     scaled: ScaledDeployment | None = None
     """What the manifests are for; its model is the variant. None: the usual names."""
     confidence: float = CONFIDENCE
@@ -134,13 +136,23 @@ def autoscale_run(
         seed=seed,
     )
     sure = highest_rate(model, slo, question.demand).low
-    terms = _terms(run, question, candidate, model, sure)
     tables = tables_of(model, question.demand, MOST_DRAWS, statistic=_statistic(slo))
+    machine = question.terms.machine
+    if machine is not None:
+        speed = machine.alone_per_s / tables[0].saturation_per_s
+        sure, tables = sure * speed, tuple(one.at_speed(speed) for one in tables)
+    terms = _terms(run, question, candidate, model, sure)
     policies = tuple(policies_of(question.trace, terms, tables[0], clauses[0].bound_s, sure))
     draws = draws_for(question.trace, terms, len(policies))
     pricing = _pricing(run, question, candidate)
     ground = Ground(
-        question.trace, terms, tables[: draws + 1], clauses, question.confidence, seed, pricing
+        question.trace,
+        terms,
+        tables[: draws + 1],
+        clauses,
+        question.confidence,
+        seed,
+        pricing,
     )
     outcomes: list[PolicyOutcome] = []
     for one in evaluations(ground, policies):

@@ -1,7 +1,9 @@
 """A scaling policy for real: embedded replicas that come and go under a load, on this machine.
 
 The trace is squeezed into the length asked for. The same scaler as in the simulation reads the
-replicas' own counters and orders replicas; how long they take to start is measured. After every
+replicas' own counters, and the balancer's of what has not reached them, and orders replicas. What
+one and two of them carry here, and how long one takes to start beside another that is loaded, is
+measured before, and simulated with. After every
 decision the state is written, so that a run that was killed goes on from there. The replicas end
 with this process, however it ends.
 """
@@ -21,6 +23,7 @@ from harness.export.convert import artefact_files
 from harness.export.folders import digest_files
 from harness.export.variants import FILES
 from harness.flow.autoscaling import AUTOSCALE, AutoscaleQuestion, autoscale_run, checked
+from harness.flow.live_machine import measure_machine, unresting
 from harness.flow.live_session import LiveSession
 from harness.load.generators.driver import SLICE_S
 from harness.load.generators.pool import LoadGenerators, LoadJob
@@ -60,6 +63,9 @@ from harness.words.numbers import asked_percent, whole
 LIVE = "autoscale-live"
 """Name of the document that a live run's state is kept in."""
 MOST_IN_FLIGHT = 512
+BATCHES_EACH, MOST_MEASURED = 2, 128
+"""While the machine is measured: largest batches in flight at each of two replicas, and at most so
+many requests."""
 _TAIL_S = 1.0
 _SHORTEST_S = 5.0
 
@@ -97,17 +103,35 @@ def scale_live(
     variant = _variant(run, folder, candidate.variant, repository)
     environment = ensure_server_environment(progress)
     launch = _Launch(environment, variant, candidate.serving, folder / "logs")
-    progress(Progress("starting a replica", 0, 1, variant.name))
+    if not question.own_machines:
+        progress(Progress("measuring this machine", 0, 1, "one replica, then two"))
+        load = _unresting(folder, variant, candidate.serving)
+        machine, start_s = measure_machine(launch, load, folder / "logs")
+        asked = replace(asked, terms=replace(asked.terms, machine=machine))
+    elif not question.start_is_given:
+        progress(Progress("starting a replica", 0, 1, variant.name))
+        start_s = _start_s(launch)
     if not question.start_is_given:
-        began_s = time.monotonic()
-        with launch(0):
-            start_s = time.monotonic() - began_s
         terms = replace(asked.terms, start_s=start_s)
         asked = replace(asked, terms=terms, start_is_given=True)
     plan = autoscale_run(run, asked, progress)
     state = LiveState(plan, _policy_of(plan), length_s)
     path = write_document(folder, LIVE, state)
     return _go_on(run, folder, state, path, launch, progress)
+
+
+def _start_s(launch: _Launch) -> float:
+    """Until a replica serves, with nothing else to do for this machine."""
+    began_s = time.monotonic()
+    with launch(0):
+        return time.monotonic() - began_s
+
+
+def _unresting(folder: Path, variant: ModelVariant, serving: ServingConfig) -> LoadJob:
+    """A load with always enough in flight for two replicas."""
+    in_flight = min(MOST_MEASURED, 2 * BATCHES_EACH * max(1, serving.max_batch_size))
+    payloads = _payloads(folder, variant)
+    return LoadJob(variant.served_name, payloads, variant.outputs, unresting(in_flight))
 
 
 def resume_live(
@@ -222,7 +246,7 @@ def _go_on(
     with Balancer() as balancer, ReplicaSet(launch, balancer) as replicas:
         replicas.resize(begins)
         replicas.wait_for(begins)
-        session = LiveSession(state, path, replicas, begins_s, progress)
+        session = LiveSession(state, path, replicas, lambda: balancer.in_flight, begins_s, progress)
         if len(left_s) > 1 and left_s[-1] - left_s[0] > _SHORTEST_S:
             _drive(folder, launch.variant, left_s, balancer.address, session)
         state = session.finished()

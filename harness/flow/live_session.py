@@ -27,6 +27,8 @@ class LiveSession:
     state: LiveState
     path: Path
     replicas: ReplicaSet
+    in_flight: Callable[[], int]
+    """Requests at the balancer that are not answered."""
     offset_s: float
     """When, in the trace, this session's first request falls due: its load's slice 0 begins."""
     progress: Callable[[Progress], None]
@@ -125,7 +127,7 @@ class LiveSession:
             replicas=self.replicas.ordered,
             ready=len(self.replicas.running),
             completed_per_s=seen.completed_per_s,
-            waiting=seen.waiting,
+            waiting=seen.waiting_of(self.in_flight()),
             executing=seen.executing,
             queue_ms=seen.queue_ms,
         )

@@ -53,6 +53,14 @@ class FleetRates:
     queue_ms: float
     """Mean per request."""
 
+    def waiting_of(self, in_flight: float) -> float:
+        """Requests that wait, where so many came and are not answered.
+
+        Those in the replicas' own queues, and those on the way to them: a busy balancer or a full
+        connection holds requests that no replica has counted yet.
+        """
+        return max(self.waiting, in_flight - self.executing)
+
 
 @dataclass
 class FleetHistory:

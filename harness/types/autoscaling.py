@@ -198,6 +198,28 @@ class ScaledDeployment:
 
 
 @dataclass(frozen=True)
+class SharedMachine:
+    """What replicas carry on one machine that the balancer and the load generator use too."""
+
+    alone_per_s: float
+    """Requests per second of one replica that always had work."""
+    pair_per_s: float
+    """Of two together."""
+    starting_share: float
+    """0 to 1: of one replica's throughput, what was left while another one started beside it."""
+
+    @property
+    def contention(self) -> float:
+        """How much longer each takes for every other one: 0 where two carry twice as much."""
+        return max(0.0, 2 * self.alone_per_s / self.pair_per_s - 1)
+
+    def speed(self, replicas: float, *, starting: bool) -> float:
+        """0 to 1: how fast each of so many is, one alone being 1."""
+        shared = 1 + self.contention * max(0.0, replicas - 1)
+        return (self.starting_share if starting else 1.0) / shared
+
+
+@dataclass(frozen=True)
 class ScalingTerms:
     """Times of everything between demand and a replica that carries it."""
 
@@ -210,6 +232,8 @@ class ScalingTerms:
     scrape_s: float = 15.0
     """Between two scrapes: what is decided on is taken to be as old as that."""
     limits: ScalingLimits = field(default_factory=ScalingLimits)
+    machine: SharedMachine | None = None
+    """That all replicas share, as it was measured; None: each has a machine of its own."""
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def test_a_live_run_that_is_killed_leaves_no_replica_and_goes_on(
     begun = subprocess.Popen(
         command(
             folder, "--trace", str(folder.parent / "rates.csv"), "--live", f"{LENGTH_S}s",
-            "--down-stabilization", "5s", "--start-time", "3s",
+            "--down-stabilization", "5s", "--start-time", "3s", "--own-machines",
         ),
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment(),
     )  # fmt: skip

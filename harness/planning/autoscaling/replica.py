@@ -69,6 +69,16 @@ class ReplicaTable:
         below = shares[above - 1]
         return above - 1, (share - below) / (shares[above] - below)
 
+    def at_speed(self, speed: float) -> ReplicaTable:
+        """The same replica on a machine that is so many times as fast."""
+        return ReplicaTable(
+            saturation_per_s=self.saturation_per_s * speed,
+            shares=self.shares,
+            latency_s=tuple(tuple(one / speed for one in row) for row in self.latency_s),
+            wait_s=tuple(one / speed for one in self.wait_s),
+            execution_s=tuple(one / speed for one in self.execution_s),
+        )
+
     def looked_up(self, values: Sequence[float], share: float) -> float:
         """A value at a load, on a line between those that were simulated."""
         return between(values, *self.place_of(share))

@@ -18,7 +18,7 @@ import numpy as np
 from harness.planning.autoscaling.replica import ReplicaTable, between
 from harness.planning.autoscaling.rules import FleetReading
 from harness.planning.autoscaling.scaler import HorizontalScaler
-from harness.types.autoscaling import Policy, RateTrace, ScalingTerms
+from harness.types.autoscaling import Policy, RateTrace, ScalingTerms, SharedMachine
 
 LONGEST_STEP_S = 15.0
 _MINUTE_S = 60.0
@@ -161,7 +161,7 @@ def simulate_policy(
         policy: decides.
         trace: what comes; the number of requests of a step is Poisson about its rate.
         terms: how long everything takes, and the scaler's limits.
-        table: one replica.
+        table: one replica; where the terms have a machine that all share, alone on it.
         clauses: bounds that are counted against, the first being the one that is shown.
         start_replicas: ready at the start.
         seed: of the numbers of requests.
@@ -176,7 +176,7 @@ def simulate_policy(
         HorizontalScaler(policy, terms.limits),
         SimulatedFleet(terms.start_s, start_replicas),
     )
-    counters, load = _Counters(), _Load(table, clauses, step_s)
+    counters, load = _Counters(), _Load(table, clauses, step_s, terms.machine)
     inside = np.zeros((len(clauses), steps))
     ordered, ready, scalings = np.zeros(steps), np.zeros(steps), 0
     for step, arrived in enumerate(arrivals.tolist()):
@@ -187,8 +187,9 @@ def simulate_policy(
                 number = scaler.decide(seen)
                 scalings += number != fleet.ordered
                 fleet.resize(number, now_s)
+        starting = bool(fleet.starting)
         carrying = fleet.advance(now_s + step_s, step_s)
-        inside[:, step] = load.serve(arrived, carrying, counters)
+        inside[:, step] = load.serve(arrived, carrying, counters, starting=starting)
         ordered[step], ready[step] = fleet.ordered, carrying
     return PolicyRun(step_s, arrivals, inside, ordered, ready, scalings)
 
@@ -197,14 +198,24 @@ class _Load:
     """What waits at the replicas, and what becomes of what comes."""
 
     def __init__(
-        self, table: ReplicaTable, clauses: Sequence[LatencyClause], step_s: float
+        self,
+        table: ReplicaTable,
+        clauses: Sequence[LatencyClause],
+        step_s: float,
+        machine: SharedMachine | None,
     ) -> None:
-        self._table, self._clauses, self._step_s = table, clauses, step_s
-        self._within = [table.within(one.bound_s) for one in clauses]
+        self._alone, self._clauses, self._step_s = table, clauses, step_s
+        self._machine = machine
+        self._at_speed: dict[float, tuple[ReplicaTable, list[tuple[float, ...]]]] = {}
+        self._table, self._within = self._tables_at(1.0)
         self._backlog = 0.0
 
-    def serve(self, arrived: float, carrying: float, counters: _Counters) -> list[float]:
+    def serve(
+        self, arrived: float, carrying: float, counters: _Counters, *, starting: bool
+    ) -> list[float]:
         """One step; how many of the requests that came in it are within each bound."""
+        speed = self._machine.speed(carrying, starting=starting) if self._machine else 1.0
+        self._table, self._within = self._tables_at(round(speed, 2))
         able = carrying * self._table.saturation_per_s * self._step_s
         if not able:
             self._backlog += arrived
@@ -213,6 +224,14 @@ class _Load:
         if not self._backlog and arrived <= able * self._table.shares[-1]:
             return self._steady(arrived, carrying, able, counters)
         return self._late(arrived, able, counters)
+
+    def _tables_at(self, speed: float) -> tuple[ReplicaTable, list[tuple[float, ...]]]:
+        """One replica at a speed, and its share of requests within each bound by load."""
+        if speed not in self._at_speed:
+            table = self._alone if speed == 1.0 else self._alone.at_speed(speed)
+            within = [table.within(one.bound_s) for one in self._clauses]
+            self._at_speed[speed] = table, within
+        return self._at_speed[speed]
 
     def _steady(
         self, arrived: float, carrying: float, able: float, counters: _Counters

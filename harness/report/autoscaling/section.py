@@ -45,7 +45,7 @@ def autoscaling_section(plan: AutoscalePlan) -> AutoscalingSection:
         policies=policies_table(plan),
         plots=autoscaling_plots(plan),
         notes=notes_of(plan),
-        measured=measured_table(plan.live) if plan.live else None,
+        measured=measured_table(plan.live, plan.terms.machine) if plan.live else None,
         manifests=plan.manifests,
     )
 

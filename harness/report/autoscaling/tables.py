@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness.report.tables.model import Cell, Column, Table, decision_cell, numeric
-from harness.types.autoscaling import AutoscalePlan, LiveOutcome, PolicyOutcome, RateTrace
+from harness.types.autoscaling import (
+    AutoscalePlan,
+    LiveOutcome,
+    PolicyOutcome,
+    RateTrace,
+    SharedMachine,
+)
 from harness.types.estimates import Interval
 from harness.words.labels import serving_words
 from harness.words.numbers import (
@@ -78,8 +84,13 @@ def _note(plan: AutoscalePlan) -> str:
     )
 
 
-def measured_table(live: LiveOutcome) -> Table:
-    """What was measured on real replicas, beside what had been predicted."""
+def measured_table(live: LiveOutcome, machine: SharedMachine | None) -> Table:
+    """What was measured on real replicas, beside what had been predicted.
+
+    Args:
+        live: both.
+        machine: that all replicas shared, as far as the prediction knew it.
+    """
 
     def row(title: str, measured: Cell, predicted: Cell) -> tuple[Cell, ...]:
         return (Cell(title), measured, predicted)
@@ -107,9 +118,22 @@ def measured_table(live: LiveOutcome) -> Table:
         ),
         note=f"{count(live.requests)} requests in {number(live.length_s)} s, "
         f"{count(live.failed)} of them failed; replicas started in {number(live.start_s.value)} s "
-        f"({span(number(live.start_s.low), number(live.start_s.high))}). All replicas, the "
-        "balancer and the load share this machine, which the prediction does not know: its "
-        "replicas have a machine each.",
+        f"({span(number(live.start_s.low), number(live.start_s.high))}). {_machine_words(machine)}",
+    )
+
+
+def _machine_words(machine: SharedMachine | None) -> str:
+    """What the prediction knew of the machine that everything shares."""
+    if machine is None:
+        return (
+            "All replicas, the balancer and the load share this machine, which the prediction does "
+            "not know: its replicas have a machine each."
+        )
+    return (
+        "All replicas, the balancer and the load share this machine. Measured before and simulated "
+        f"with: {number(machine.alone_per_s)} requests/s of one replica, "
+        f"{number(machine.pair_per_s)} of two, and {percent(machine.starting_share)} of one's "
+        "while another starts."
     )
 
 

@@ -15,7 +15,7 @@ from harness.report.autoscaling.tables import (
     trace_words,
 )
 from harness.report.terminal.review import rich_table
-from harness.types.autoscaling import AutoscalePlan, LiveOutcome
+from harness.types.autoscaling import AutoscalePlan, LiveOutcome, SharedMachine
 
 
 def autoscale_table(plan: AutoscalePlan) -> Table:
@@ -23,9 +23,9 @@ def autoscale_table(plan: AutoscalePlan) -> Table:
     return rich_table(policies_table(plan))
 
 
-def live_table(live: LiveOutcome) -> Table:
-    """Measured beside predicted."""
-    table = rich_table(found := measured_table(live))
+def live_table(live: LiveOutcome, machine: SharedMachine | None) -> Table:
+    """Measured beside predicted; by what was known of the machine that all replicas shared."""
+    table = rich_table(found := measured_table(live, machine))
     table.caption, table.caption_justify = found.note, "left"
     return table
 

@@ -52,6 +52,7 @@ class Balancer:
         self._changed = asyncio.Condition()
         self._clients: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
+        self._in_flight = 0
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -73,6 +74,11 @@ class Balancer:
     def address(self) -> str:
         """Where it listens: host and port."""
         return f"{HOST}:{self.port}"
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that came and are not answered, whether or not a server has them yet."""
+        return self._in_flight
 
     def add(self, address: str) -> None:
         """From now on a server at this address gets requests."""
@@ -132,6 +138,13 @@ class Balancer:
             writer.close()
 
     async def _answer(self, request: bytes) -> bytes:
+        self._in_flight += 1
+        try:
+            return await self._answer_of_one(request)
+        finally:
+            self._in_flight -= 1
+
+    async def _answer_of_one(self, request: bytes) -> bytes:
         try:
             backend = await asyncio.wait_for(self._least_busy(), PATIENCE_S)
         except TimeoutError:

@@ -31,6 +31,10 @@ class RunningReplica:
     """Address of its page of metrics."""
 
 
+ReplicaLaunch = Callable[[int], AbstractContextManager[RunningReplica]]
+"""Brings up the replica of a number, as a context manager that ends it."""
+
+
 @dataclass(eq=False)
 class _Member:
     retired: threading.Event = field(default_factory=threading.Event)
@@ -49,9 +53,7 @@ class ReplicaSet:
         frontend: is told of those that serve.
     """
 
-    def __init__(
-        self, launch: Callable[[int], AbstractContextManager[RunningReplica]], frontend: Frontend
-    ) -> None:
+    def __init__(self, launch: ReplicaLaunch, frontend: Frontend) -> None:
         self._launch, self._frontend = launch, frontend
         self._members: list[_Member] = []
         self._all: list[_Member] = []

@@ -7,9 +7,14 @@ import pytest
 from sample_scaling import sample_scaling
 
 from harness.errors import GeneratorError
+from harness.flow.live_machine import MEASURED_S, SETTLE_S, Phases
 from harness.flow.live_scaling import arrivals_of, squeezed
+from harness.load.generators.driver import SLICE_S
 from harness.planning.autoscaling.outcome import outcome_of
-from harness.types.autoscaling import LiveState, LiveStep, RateTrace
+from harness.planning.autoscaling.rules import FleetReading, recommend
+from harness.telemetry.fleet import FleetHistory, ReplicaCounters
+from harness.types import TimeSlice
+from harness.types.autoscaling import LiveState, LiveStep, RateTrace, UtilizationRule
 
 
 def test_a_squeezed_trace_has_the_same_rates_in_less_time():
@@ -61,3 +66,64 @@ def test_a_live_run_without_a_request_says_nothing():
         outcome_of(state())
     with pytest.raises(GeneratorError, match="sent nothing"):
         outcome_of(replace(state(), steps=(LiveStep(5.0, 1, 1, 0, 0, 0),)))
+
+
+class Fleet:
+    """Replicas that serve when the test says so."""
+
+    def __init__(self):
+        self.ordered = 1
+        self.running = ["one"]
+
+    def resize(self, number):
+        self.ordered = number
+
+
+def slices(*completed):
+    return [TimeSlice(index, completed=one) for index, one in enumerate(completed)]
+
+
+def test_a_machine_is_measured_with_one_replica_then_one_beside_a_start_then_two():
+    """1,000, 600 and 1,200 requests/s; the first second of a load that is new does not count."""
+    second, last = round(1 / SLICE_S), round((SETTLE_S + MEASURED_S) / SLICE_S)
+    fleet = Fleet()
+    phases = Phases(fleet)
+    per_slice = [round(rate * SLICE_S) for rate in (1000, 600, 1200)]
+    done = [0] * second + [per_slice[0]] * (last - second)
+    assert not phases.decided(slices(*done[:-1]))
+    assert fleet.ordered == 1
+    assert not phases.decided(slices(*done))
+    assert fleet.ordered == 2
+    done += [per_slice[1]] * 10
+    assert not phases.decided(slices(*done))
+    fleet.running.append("two")
+    assert not phases.decided(slices(*done))
+    done += [0] * second + [per_slice[2]] * (last - second)
+    assert not phases.decided(slices(*done[:-1]))
+    assert phases.decided(slices(*done))
+    machine = phases.machine()
+    assert (machine.alone_per_s, machine.pair_per_s) == (1000.0, 1200.0)
+    assert machine.starting_share == pytest.approx(0.6)
+
+
+def test_replicas_that_answer_nothing_are_no_measurement():
+    with pytest.raises(GeneratorError, match="answered nothing"):
+        Phases(Fleet()).machine()
+
+
+def waiting_demand(in_flight):
+    """What a rule at 70% of 100/s makes of 100 answers per second, by what is in flight."""
+    history = FleetHistory(10.0)
+    history.add(0.0, {"a": ReplicaCounters(0.0, 0.0, 0.0, 0.0)})
+    history.add(10.0, {"a": ReplicaCounters(1000.0, 1.0, 11.0, 2.0)})
+    seen = history.rates()
+    reading = FleetReading(
+        10.0, 1, 1, seen.completed_per_s, seen.waiting_of(in_flight), seen.executing, seen.queue_ms
+    )
+    return recommend(UtilizationRule(0.7, 70.0, drain_s=10.0), reading, (), 0.1)
+
+
+def test_an_overload_that_waits_before_the_replicas_is_seen():
+    """One replica answers its 100/s whatever comes; 900 requests wait at the balancer."""
+    assert waiting_demand(in_flight=3) == 2
+    assert waiting_demand(in_flight=901) == 3

@@ -30,6 +30,7 @@ from harness.types.autoscaling import (
     RateTrace,
     ScalingLimits,
     ScalingTerms,
+    SharedMachine,
     UtilizationRule,
 )
 from harness.types.estimates import Demand, Interval, Pricing
@@ -50,6 +51,21 @@ HAND = ReplicaTable(
 def run(policy, rates, *, step_s=60.0, table=HAND, terms=TERMS, clauses=CLAUSE, start=1):
     trace = RateTrace("by hand", step_s, tuple(map(float, rates)))
     return simulate_policy(policy, trace, terms, table, clauses, start_replicas=start, seed=1)
+
+
+def shared(alone, pair, rates, *, starting_share=1.0, start=2, policy=None, terms=TERMS):
+    """As `run`, on one machine on which one replica and two carry so many requests per second."""
+    trace = RateTrace("by hand", 60.0, tuple(map(float, rates)))
+    machine = SharedMachine(alone, pair, starting_share)
+    return simulate_policy(
+        policy or fixed(start),
+        trace,
+        replace(terms, machine=machine),
+        HAND,
+        CLAUSE,
+        start_replicas=start,
+        seed=1,
+    )
 
 
 def fixed(number):
@@ -257,3 +273,40 @@ def test_a_percentile_is_a_share_of_requests_and_a_mean_is_none():
     assert clauses_of(slo) == (LatencyClause(0.95, 0.05), LatencyClause(0.99, 0.2))
     with pytest.raises(Exception, match="bounds no percentile"):
         clauses_of(parse_objective("mean < 50 ms"))
+
+
+def test_two_replicas_on_one_machine_carry_what_two_were_measured_to():
+    """100/s alone and 120/s together: 110/s are carried by two and late on one."""
+    machine = SharedMachine(100.0, 120.0, 0.5)
+    assert machine.speed(1, starting=False) == 1.0
+    assert 2 * machine.speed(2, starting=False) == pytest.approx(1.2)
+    assert 3 * machine.speed(3, starting=False) == pytest.approx(3 / (1 + 2 * 2 / 3))
+    assert machine.speed(1, starting=True) == 0.5
+    assert SharedMachine(100.0, 210.0, 1.0).speed(2, starting=False) == 1.0
+    # 180/s: two of their own carry them; two that share 120/s fall behind for good.
+    assert run(fixed(2), [180] * 10, start=2).attained() > 0.3
+    assert shared(100.0, 120.0, [180] * 10).attained() < 0.05
+
+
+def test_at_half_of_the_speed_everything_takes_twice_as_long():
+    """50/s on two that carry 100/s together: half of it, whose 10 and 30 ms become 20 and 60."""
+    assert shared(100.0, 100.0, [50] * 60).attained() == pytest.approx(0.75, abs=0.01)
+    assert run(fixed(2), [100] * 60, start=2).attained() > 0.98
+
+
+def test_a_replica_that_starts_takes_from_those_that_serve():
+    """70/s on one that is left with half of its 100/s for the 30 s that another takes to start."""
+    rates = [70] * 10
+    kept = [
+        shared(
+            100.0,
+            200.0,
+            rates,
+            starting_share=share,
+            start=1,
+            policy=utilized(0.5),
+            terms=replace(TERMS, start_s=30.0),
+        ).attained()
+        for share in (1.0, 0.5)
+    ]
+    assert kept[1] < kept[0] - 0.04

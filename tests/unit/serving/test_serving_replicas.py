@@ -98,6 +98,20 @@ def test_requests_wait_for_the_first_server(servers):
         assert waiting.result(60) == b"a:x"
 
 
+def test_what_waits_for_a_server_and_what_is_at_one_are_in_flight(servers):
+    with Balancer() as balancer, ThreadPoolExecutor(3) as pool:
+        assert balancer.in_flight == 0
+        waiting = [pool.submit(ask, balancer) for _ in range(2)]
+        until(lambda: balancer.in_flight == 2)
+        servers[0].gate.clear()
+        balancer.add(servers[0].address)
+        assert servers[0].arrived.acquire(timeout=60)
+        assert balancer.in_flight == 2
+        servers[0].gate.set()
+        assert [one.result(60) for one in waiting] == [b"a:x"] * 2
+        until(lambda: balancer.in_flight == 0)
+
+
 def test_a_server_is_removed_when_its_requests_have_ended(servers):
     one, _ = servers
     with Balancer() as balancer, ThreadPoolExecutor(2) as pool:

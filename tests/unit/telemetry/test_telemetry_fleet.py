@@ -40,6 +40,16 @@ def test_rates_are_increases_over_the_window_and_queues_those_of_now():
     assert found.queue_ms == pytest.approx(10.0)
 
 
+def test_what_waits_on_the_way_to_the_replicas_waits_too():
+    """3 in their queues and 1 executing: of 40 in flight 39 wait, of 2 still the 3."""
+    history = FleetHistory(10.0)
+    history.add(0.0, {"a": at(1000, 5.0, 50.0, 9.0)})
+    history.add(10.0, {"a": at(1200, 7.0, 62.0, 3.0)})
+    found = history.rates()
+    assert found.waiting_of(40) == pytest.approx(39.0)
+    assert found.waiting_of(2) == 3.0
+
+
 def test_a_replica_that_comes_or_goes_is_no_jump_of_the_sum():
     history = FleetHistory(10.0)
     history.add(0.0, {"a": at(5000)})
