@@ -38,7 +38,9 @@ from harness.words.numbers import asked, number, whole
 RATE_NAMES = ("rate", "rate_per_s", "requests_per_s", "rps", "qps")
 COUNT_NAMES = ("requests", "count", "invocations")
 SHAPES = ("diurnal", "flash-crowd")
-SHORTEST_STEP_S, LONGEST_STEP_S = 1.0, 86400.0
+SHORTEST_STEP_S, LONGEST_STEP_S = 1.0, 2 * 3600.0
+"""Between two rows of rates: minutes in milliseconds that are read as seconds are no demand over
+time, and a scaler decides within minutes."""
 _GAP_STEPS = 1.5
 """Steps between two rows beyond which one is missing."""
 _JITTER = 0.01

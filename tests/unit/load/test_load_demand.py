@@ -73,6 +73,7 @@ def test_a_long_silence_among_arrivals_is_said(tmp_path):
         ("timestamp,rps\n0,1\n60000,1\n120000,1\n", "unit of its stamps"),
         ("timestamp_ms,rps\n0,1\n60,1\n120,1\n", "is the unit right"),
         ("timestamp_s,rps\n0,1\n6000000,1\n12000000,1\n", "is the unit right"),
+        ("timestamp_s,rps\n0,1\n60000,1\n120000,1\n", "is the unit right"),
         ("", "empty"),
     ],
 )
