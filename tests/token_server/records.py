@@ -28,6 +28,9 @@ class SentEvent:
     """Of CLOCK_MONOTONIC, just before the write that completed it."""
     text: str
     tokens: int
+    written_ns: int = 0
+    """When that write had returned: the kernel had the bytes by then, and on this machine the
+    client's side of it too."""
 
 
 @dataclass
@@ -51,9 +54,11 @@ class Played:
     late_s: float = 0.0
     """The most by which an event was sent after it was due: the machine's doing."""
 
-    def note(self, pieces: Iterable[Piece], sent_ns: int) -> None:
+    def note(self, pieces: Iterable[Piece], sent_ns: int, written_ns: int = 0) -> None:
         """These have been sent, all at one instant."""
-        self.sent.extend(SentEvent(sent_ns, piece.text, piece.tokens) for piece in pieces)
+        self.sent.extend(
+            SentEvent(sent_ns, piece.text, piece.tokens, written_ns or sent_ns) for piece in pieces
+        )
 
     @property
     def token_ns(self) -> list[int]:

@@ -149,4 +149,4 @@ class Packets:
                 await asyncio.sleep(self._script.packet_gap_s)
             sent_ns = time.monotonic_ns()
             await self._wire.write(data[start : start + size])
-        self._played.note(pieces, sent_ns)
+        self._played.note(pieces, sent_ns, time.monotonic_ns())

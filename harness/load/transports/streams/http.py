@@ -144,9 +144,8 @@ class HttpStreamTransport:
         while True:
             at_ns = inbox.received_ns
             came = events.feed(body.feed(piece)) if piece else ()
-            for data in came:
-                take(data, at_ns)
             if came:
+                take(came, at_ns)
                 guard.start(timeout_s)
             if leave_after and stream.times_ns and sum(stream.tokens) >= leave_after:
                 raise ClientLeft(sum(stream.tokens))

@@ -50,13 +50,12 @@ class EventStream:
         self._rest = blocks.pop()
         if len(self._rest) > MAX_EVENT_BYTES:
             raise ProtocolViolation(f"an event of more than {MAX_EVENT_BYTES} bytes")
-        events = []
-        for block in blocks:
-            if block.startswith(_USUAL) and b"\n" not in block:
-                events.append(block[len(_USUAL) :])
-            elif (data := _data_of(block)) is not None:
-                events.append(data)
-        return events
+        begin = len(_USUAL)
+        found = [
+            block[begin:] if block.startswith(_USUAL) and b"\n" not in block else _data_of(block)
+            for block in blocks
+        ]
+        return [data for data in found if data is not None]
 
     def _with_line_feeds(self, piece: bytes) -> bytes:
         if self._after_cr and piece:

@@ -83,6 +83,11 @@ class TokenStream:
         self.tokens.append(tokens)
         self.texts.append(text)
 
+    def extend(self, at_ns: int, tokens: int, events: int) -> None:
+        """Events that came at one instant, each with as many tokens; their texts are there."""
+        self.times_ns += [at_ns] * events
+        self.tokens += [tokens] * events
+
     @property
     def completed_ns(self) -> int:
         """When the last token had come; 0 without any."""
