@@ -1,4 +1,4 @@
-"""A generating model's tensors, and what a request may ask of it.
+"""A generating model: its tensors, what a request may ask, and what its decoder is like.
 
 The names are those of Triton's vLLM backend, so that one client drives both; `input_ids` and
 `token_ids` are additions. This file is also copied beside the served model, into an environment
@@ -7,7 +7,7 @@ without the harness (Python 3.10 in NVIDIA's container): it needs the standard l
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
@@ -133,6 +133,39 @@ class SamplingParameters:
             if value != getattr(default, name):
                 fields[name] = list(value) if name == "stop" else value
         return json.dumps(fields)
+
+
+SETTINGS_FILE = "generation.json"
+TOKENIZER_FILE = "tokenizer.json"
+"""Beside a decoder's graph: `GeneratorSettings`, and the tokenizer as transformers built it."""
+
+
+@dataclass(frozen=True)
+class GeneratorSettings:
+    """What whoever runs an exported decoder must know of it: what lies beside the graph."""
+
+    layers: int
+    heads: int
+    """Of keys and values; several heads of a query may share one."""
+    head_size: int
+    vocabulary: int
+    """Logits of a token."""
+    context: int
+    """Tokens of prompt and answer together at most."""
+    end_tokens: tuple[int, ...]
+    """Each ends an answer; none: only length and stop strings do."""
+    start_token: int | None
+    """What stands for a prompt without any token; None: such a prompt is refused."""
+
+    @classmethod
+    def from_json(cls, text: str) -> "GeneratorSettings":
+        """Read what `to_json` wrote."""
+        fields = json.loads(text)
+        return cls(**{**fields, "end_tokens": tuple(fields["end_tokens"])})
+
+    def to_json(self) -> str:
+        """As it lies beside the graph."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True)
 
 
 _TYPES: Mapping[str, tuple[type, ...]] = {

@@ -1,0 +1,249 @@
+"""The gate of a decoder: it writes what the checkpoint's own library writes, token for token.
+
+The library is `generate()` of a model loaded for this alone, greedy, asked each prompt by itself
+and all prompts as one batch padded on the left. The graph is given all prompts in one batch, each
+row behind its own length, and then token by token. In single precision every token must be the
+library's. A token may differ only where the library itself was undecided: where its two best
+logits are closer than rounding moves them; the row is compared up to there.
+
+int8 is another function: it is given the library's tokens, and asked what it would have written at
+each place. Of the tokens that the library chose by a margin it must keep nine in ten (the rule of
+`harness/export/parity.py`); how much quality that costs is measured through the endpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import CheckpointError, ParityError
+from harness.export.generation.convert import INPUTS, LOGITS, buffer_names
+from harness.export.parity import TOLERANCES
+from harness.system.libraries import plain_reason, quiet
+from harness.types import Precision
+from harness.types.generation import GeneratorSettings
+from harness.words.numbers import asked_percent, number, percent
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+NEW_TOKENS = 24
+"""Written behind each prompt."""
+_ROUNDING = 1e-3
+"""Of the largest logit: what single precision may move, as the gate of other graphs has it."""
+
+
+@dataclass(frozen=True)
+class GreedyText:
+    """What the library writes behind one prompt."""
+
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+    logits: NDArray[np.float32]
+    """(tokens, vocabulary), before each token was chosen."""
+
+    @property
+    def margins(self) -> NDArray[np.float32]:
+        """Between the best and the second best logit, (tokens,)."""
+        best = np.sort(self.logits, axis=-1)[:, -2:]
+        return best[:, 1] - best[:, 0]
+
+
+@dataclass(frozen=True)
+class GenerationParity:
+    """How a decoder compares with its checkpoint."""
+
+    prompts: int
+    tokens: int
+    """Compared, over all prompts."""
+    agreement: float
+    """Share of them that are the library's."""
+    max_difference: float
+    """Largest absolute difference of a logit, given the library's tokens."""
+
+
+def ask_generate(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], new_tokens: int = NEW_TOKENS
+) -> list[GreedyText]:
+    """Ask the bare library, each prompt alone and all as one batch padded on the left.
+
+    The end token ends nothing here, so that every prompt has as many tokens.
+
+    Raises:
+        CheckpointError: the library cannot run it, or writes other tokens in a padded batch than
+            alone where it was sure of them.
+    """
+    try:
+        with quiet():
+            alone = [_generate(model, [prompt], new_tokens)[0] for prompt in prompts]
+            together = _generate(model, prompts, new_tokens)
+    except Exception as error:  # a model's own code, which fails as it likes
+        raise CheckpointError(
+            f"{type(model).__name__}: transformers' own generate() fails: {plain_reason(error)}"
+        ) from error
+    for one, other in zip(alone, together, strict=True):
+        if _differs_at(one, other.tokens) is not None:
+            raise CheckpointError(
+                f"{type(model).__name__}: transformers itself writes other tokens behind a prompt "
+                f"of {len(one.prompt)} tokens when it is padded on the left than alone"
+            )
+    return alone
+
+
+def _generate(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], new_tokens: int
+) -> list[GreedyText]:
+    import torch
+
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.zeros(len(prompts), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    with torch.inference_mode():
+        answer: Any = model.generate(  # type: ignore[operator]
+            ids,
+            attention_mask=mask,
+            max_new_tokens=new_tokens,
+            do_sample=False,
+            num_beams=1,
+            eos_token_id=None,
+            pad_token_id=0,
+            repetition_penalty=1.0,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    logits = torch.stack(answer.logits, dim=1).float().numpy()
+    tokens = answer.sequences[:, width:].tolist()
+    return [
+        GreedyText(tuple(prompt), tuple(tokens[row]), logits[row])
+        for row, prompt in enumerate(prompts)
+    ]
+
+
+class DecoderSession:
+    """A decoder on ONNX Runtime, its buffers passed by value: slow, and plain."""
+
+    def __init__(self, path: Path, settings: GeneratorSettings, rows: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors: its warnings are about speed
+        self._session = onnxruntime.InferenceSession(
+            path, options, providers=["CPUExecutionProvider"]
+        )
+        self._names = buffer_names(settings.layers)
+        shape = (rows, settings.heads, settings.context, settings.head_size)
+        self._past = [np.zeros(shape, np.float32) for _ in self._names]
+
+    def step(
+        self, ids: NDArray[np.int64], start: NDArray[np.int64], at: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Logits (rows, answers, vocabulary); see `DecoderGraph.forward`."""
+        span = np.arange(int(start.max()) + ids.shape[1])
+        inputs = dict(zip(INPUTS, (ids, start, span, at), strict=True))
+        inputs |= {f"past.{name}": one for name, one in zip(self._names, self._past, strict=True)}
+        names = [LOGITS, *(f"present.{name}" for name in self._names)]
+        logits, *self._past = self._session.run(names, inputs)
+        return np.asarray(logits, np.float32)
+
+
+def check_decoder(
+    path: Path,
+    settings: GeneratorSettings,
+    library: Sequence[GreedyText],
+    precision: Precision,
+    name: str,
+) -> GenerationParity:
+    """Run a decoder behind the same prompts and hold it against the library.
+
+    Raises:
+        ParityError: it writes other tokens than its precision explains.
+    """
+    forced = _forced_logits(path, settings, library)
+    difference = max(
+        float(np.abs(ours - one.logits).max()) for ours, one in zip(forced, library, strict=True)
+    )
+    written = [tuple(ours.argmax(-1).tolist()) for ours in forced]
+    count = sum(len(one.tokens) for one in library)
+    same = sum(
+        ours == token
+        for row, one in zip(written, library, strict=True)
+        for ours, token in zip(row, one.tokens, strict=True)
+    )
+    parity = GenerationParity(len(library), count, same / count, difference)
+    if not np.isfinite(difference):
+        raise ParityError(f"{name} answers with logits that are no numbers")
+    if precision is Precision.INT8:
+        _check_clear_tokens(forced, library, name)
+        return parity
+    for row, one in zip(written, library, strict=True):
+        place = _differs_at(one, row)
+        if place is not None:
+            raise ParityError(
+                f"{name} writes token {row[place]} where transformers' generate() writes "
+                f"{one.tokens[place]}: place {place} behind a prompt of {len(one.prompt)} tokens, "
+                f"where the library's margin is {number(float(one.margins[place]))}"
+            )
+    return parity
+
+
+def _forced_logits(
+    path: Path, settings: GeneratorSettings, library: Sequence[GreedyText]
+) -> list[NDArray[np.float32]]:
+    """Logits before each of the library's tokens, (tokens, vocabulary) a prompt.
+
+    As long as every token is the library's, that is what writing freely gives: the first token
+    that differs shows either way.
+    """
+    rows, width = len(library), max(len(one.prompt) for one in library)
+    session = DecoderSession(path, settings, rows)
+    ids = np.zeros((rows, width), np.int64)
+    lengths = np.array([len(one.prompt) for one in library])
+    for row, one in enumerate(library):
+        ids[row, : len(one.prompt)] = one.prompt
+    steps = [session.step(ids, np.zeros(rows, np.int64), lengths[:, None] - 1)]
+    for place in range(len(library[0].tokens) - 1):
+        new = np.array([[one.tokens[place]] for one in library])
+        steps.append(session.step(new, lengths + place, np.zeros((rows, 1), np.int64)))
+    return list(np.concatenate(steps, axis=1))
+
+
+def _differs_at(one: GreedyText, tokens: Sequence[int]) -> int | None:
+    """The first place where other tokens differ from the library's; None if it was undecided."""
+    for place, (token, other) in enumerate(zip(one.tokens, tokens, strict=True)):
+        if token != other:
+            tied = one.margins[place] <= _ROUNDING * max(1.0, float(np.abs(one.logits).max()))
+            return None if tied else place
+    return None
+
+
+def _check_clear_tokens(
+    forced: Sequence[NDArray[np.float32]], library: Sequence[GreedyText], name: str
+) -> None:
+    tolerance = TOLERANCES[Precision.INT8]
+    expected = np.concatenate([one.logits for one in library])
+    answered = np.concatenate(list(forced))
+    # Of each token's logits the mean says nothing: softmax does not see it.
+    centred = expected - expected.mean(-1, keepdims=True)
+    off = answered - answered.mean(-1, keepdims=True) - centred
+    relative = float(np.sqrt((off**2).mean() / (centred**2).mean()))
+    limit = tolerance.relative_rms or 0.0
+    margins = np.concatenate([one.margins for one in library])
+    clear = margins > limit * np.sqrt((centred**2).mean())
+    kept = (answered.argmax(-1) == expected.argmax(-1))[clear]
+    share = float(kept.mean()) if clear.any() else 1.0
+    if relative > limit or share < tolerance.agreement:
+        raise ParityError(
+            f"{name} is not the model it was made of: its logits differ by "
+            f"{percent(relative)} of their spread (at most {asked_percent(limit)}), and it keeps "
+            f"{percent(share)} of the tokens that the checkpoint is sure of (at least "
+            f"{asked_percent(tolerance.agreement)})",
+            next_step="serve it in fp32",
+        )

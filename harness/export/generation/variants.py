@@ -1,0 +1,354 @@
+"""From a checkpoint to the generating variants that are served: the export, top to bottom.
+
+An artefact's folder in the model repository:
+
+    <variant>/1/model.onnx        the decoder (with model.onnx.data beside it above 1.8 GB)
+    <variant>/1/generation.json   what whoever runs it must know of it
+    <variant>/1/tokenizer.json    as transformers built it
+    <variant>/tokenizer/          the checkpoint's tokenizer, chat template and configuration
+    <variant>/manifest.json       digests, tensors, parity, versions
+
+`config.pbtxt`, and the Python that Triton runs, join them when serving writes them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import CheckpointError, EnvironmentFailure, HarnessError, StorageError
+from harness.export.checkpoint import Checkpoint
+from harness.export.checkpoint_files import (
+    CODE_FILES,
+    SMALL_FILES,
+    load_model,
+    positions_held,
+    read_config,
+)
+from harness.export.convert import OPSET, artefact_files, write_int8
+from harness.export.folders import (
+    ArtefactManifest,
+    digest_files,
+    read_manifest,
+    repository_lock,
+    scratch_folder,
+    staged_folder,
+    write_manifest,
+)
+from harness.export.generation.convert import write_decoder
+from harness.export.generation.parity import (
+    NEW_TOKENS,
+    GenerationParity,
+    GreedyText,
+    ask_generate,
+    check_decoder,
+)
+from harness.export.source import ONNX_FILE
+from harness.study import Model, variant_name
+from harness.system.libraries import require_extra
+from harness.tasks.registry import family_of
+from harness.tasks.tokenizers import load_tokenizer, open_bare
+from harness.types import ModelFormat, ModelVariant, Precision, Progress, TensorSpec
+from harness.types import generation as tensors
+from harness.types.generation import SETTINGS_FILE, TOKENIZER_FILE, GeneratorSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+KIND = "generation"
+DEFAULT_CONTEXT = 1024
+"""Tokens of prompt and answer, where nobody says: memory grows with it, and so does each slot."""
+REVISION = 1
+"""Of the recipe: raise it when the same checkpoint would export to another graph."""
+_TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
+_PROMPTS = 6
+INPUTS = (
+    TensorSpec(tensors.TEXT_INPUT, "BYTES", (1,)),
+    TensorSpec(tensors.INPUT_IDS, "INT32", (-1,)),
+    TensorSpec(tensors.STREAM, "BOOL", (1,)),
+    TensorSpec(tensors.SAMPLING_PARAMETERS, "BYTES", (1,)),
+    TensorSpec(tensors.EXCLUDE_INPUT_IN_OUTPUT, "BOOL", (1,)),
+    TensorSpec(tensors.RETURN_FINISH_REASON, "BOOL", (1,)),
+    TensorSpec(tensors.RETURN_NUM_INPUT_TOKENS, "BOOL", (1,)),
+    TensorSpec(tensors.RETURN_NUM_OUTPUT_TOKENS, "BOOL", (1,)),
+)
+"""All optional, except that there must be a text or tokens."""
+OUTPUTS = (
+    TensorSpec(tensors.TEXT_OUTPUT, "BYTES", (-1,)),
+    TensorSpec(tensors.FINISH_REASON, "BYTES", (1,)),
+    TensorSpec(tensors.NUM_INPUT_TOKENS, "UINT32", (1,)),
+    TensorSpec(tensors.NUM_OUTPUT_TOKENS, "UINT32", (1,)),
+    TensorSpec(tensors.TOKEN_IDS, "INT32", (-1,)),
+)
+
+
+@dataclass(frozen=True)
+class GeneratorJob:
+    """A model that is to be served for generation, and where its variants go."""
+
+    model: Model
+    checkpoint: Checkpoint
+    family: str
+    repository: Path
+    prompts: Sequence[str] = ()
+    """Texts that the library is asked to go on with; a few are taken, from short to long."""
+    context: int | None = None
+    """Tokens of prompt and answer; None: the model's positions, `DEFAULT_CONTEXT` at most."""
+
+
+def export_generators(
+    job: GeneratorJob,
+    progress: Callable[[Progress], None],
+    failed: Callable[[str, HarnessError], None] | None = None,
+) -> tuple[ModelVariant, ...]:
+    """Make every precision of a generating model exist in the repository, checked.
+
+    What is there already, unharmed and from an equal recipe, stays.
+
+    Args:
+        job: the model.
+        progress: told about each artefact.
+        failed: takes the name of an artefact that cannot be made, with its error, and the others
+            go on; None ends the export with the first such error.
+
+    Returns:
+        One variant an artefact that is there, in the study's order.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be exported for generation.
+        ParityError: an artefact writes other tokens than the checkpoint.
+        StorageError: the repository cannot be written.
+        MissingExtraError: torch or an ONNX package is not installed.
+    """
+    require_extra("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
+    variants = []
+    with repository_lock(job.repository), scratch_folder(job.repository) as scratch:
+        source = _Source(job, scratch)
+        artefacts = job.model.artefacts
+        for number, (precision, form) in enumerate(artefacts):
+            name = variant_name(job.model, precision, form)
+            progress(Progress("export", number, len(artefacts), name))
+            try:
+                manifest = _manifest(source, job.repository / name, precision, form)
+            except (CheckpointError, EnvironmentFailure) as error:
+                if failed is None or isinstance(error, StorageError):
+                    raise
+                failed(name, error)
+            else:
+                variants.append(_variant(manifest, job.repository / name, job, precision))
+        progress(Progress("export", len(artefacts), len(artefacts), job.model.name))
+    return tuple(variants)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A checkpoint while it is exported: loaded once, asked once, traced once."""
+
+    job: GeneratorJob
+    scratch: Path
+
+    def load(self) -> PreTrainedModel:
+        """The bare checkpoint, with the library's own choice of attention."""
+        model, folder = self.job.model, self.job.checkpoint.folder
+        return load_model(model, folder, family_of("causal-lm"), attention=None)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The checkpoint's own."""
+        trusted = self.job.model.trust_remote_code
+        load_tokenizer(self.job.checkpoint.folder, trust_remote_code=trusted)  # refuses a slow one
+        return open_bare(self.job.checkpoint.folder, trust_remote_code=trusted)
+
+    @cached_property
+    def context(self) -> int:
+        """Tokens of prompt and answer.
+
+        Raises:
+            CheckpointError: more are asked for than the model has positions.
+        """
+        held = positions_held(read_config(self.job.model, self.job.checkpoint.folder))
+        wanted = self.job.context or min(held or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+        if held is not None and wanted > held:
+            raise CheckpointError(
+                f"checkpoint {self.job.checkpoint.name} has {held} positions; a context of "
+                f"{wanted} tokens is asked for"
+            )
+        return wanted
+
+    @cached_property
+    def prompts(self) -> tuple[tuple[int, ...], ...]:
+        """Tokens of a few prompts, of lengths from one token to most of the context."""
+        room = max(1, self.context - NEW_TOKENS)
+        rows = [self.tokenizer(text)["input_ids"] for text in self.job.prompts]
+        joined: list[int] = [token for row in rows for token in row]
+        if not joined:
+            joined = list(range(min(len(self.tokenizer), 64)))
+        lengths = {1, *(min(room, max(1, len(row))) for row in _spread(rows)), min(room, 48)}
+        repeats = -(-max(lengths) // len(joined))
+        tokens = joined * repeats
+        return tuple(tuple(tokens[:length]) for length in sorted(lengths))
+
+    @cached_property
+    def written(self) -> tuple[GeneratorSettings, list[GreedyText], Path]:
+        """The decoder in single precision, and what the library writes behind the prompts."""
+        from harness.export.generation.graph import cache_shape
+
+        model = self.load()
+        library = ask_generate(model, self.prompts, min(NEW_TOKENS, self.context - 1))
+        shape = cache_shape(model)
+        path = self.scratch / ONNX_FILE
+        settings = GeneratorSettings(
+            *shape,
+            vocabulary=library[0].logits.shape[-1],
+            context=self.context,
+            end_tokens=_end_tokens(model),
+            start_token=_start_token(model),
+        )
+        write_decoder(model, shape, path)
+        check_decoder(path, settings, library, Precision.FP32, self.job.checkpoint.name)
+        return settings, library, path
+
+    def recipe(self, precision: Precision) -> dict[str, Any]:
+        """All that decides what the artefact is, as JSON has it."""
+        return {
+            "revision": REVISION,
+            "checkpoint": self.job.checkpoint.digest,
+            "kind": KIND,
+            "precision": str(precision),
+            "context": self.context,
+            "prompts": [list(one) for one in self.prompts],
+            "opset": OPSET,
+            "versions": {tool: version(tool) for tool in _TOOLS},
+        }
+
+
+def _spread(rows: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+    """A few rows from the shortest to the longest."""
+    ordered = sorted(rows, key=len)
+    if len(ordered) <= _PROMPTS:
+        return ordered
+    step = (len(ordered) - 1) / (_PROMPTS - 1)
+    return [ordered[round(place * step)] for place in range(_PROMPTS)]
+
+
+def _end_tokens(model: PreTrainedModel) -> tuple[int, ...]:
+    """The tokens at which `generate()` stops."""
+    configured: Any = model.generation_config.eos_token_id
+    if configured is None:
+        return ()
+    return tuple(configured) if isinstance(configured, list) else (int(configured),)
+
+
+def _start_token(model: PreTrainedModel) -> int | None:
+    start: int | None = model.generation_config.bos_token_id
+    return start
+
+
+def _manifest(
+    source: _Source, folder: Path, precision: Precision, form: ModelFormat
+) -> ArtefactManifest:
+    manifest = read_manifest(folder)
+    if manifest is not None and manifest.recipe == source.recipe(precision):
+        files = _files(folder / "1")
+        if files and (folder / "tokenizer").is_dir() and digest_files(files) == manifest.sha256:
+            return manifest
+    if form is not ModelFormat.ONNX or precision is Precision.FP16:
+        raise CheckpointError(
+            f"{folder.name}: a generating model is exported as ONNX in fp32 or int8",
+            next_step="for other formats serve it with vLLM or TensorRT-LLM "
+            "(docs/generation.md says how)",
+        )
+    try:
+        return _made(source, folder, precision)
+    except (HarnessError, OSError):
+        raise
+    except Exception as error:
+        # Quantisers and runtimes raise what they like.
+        raise CheckpointError(
+            f"{folder.name} cannot be made of checkpoint {source.job.checkpoint.name}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _files(version_folder: Path) -> list[Path]:
+    """The files that decide what is answered; empty if one is missing."""
+    others = [version_folder / SETTINGS_FILE, version_folder / TOKENIZER_FILE]
+    graph = artefact_files(version_folder / ONNX_FILE)
+    return [*graph, *others] if graph and all(one.is_file() for one in others) else []
+
+
+def _made(source: _Source, target: Path, precision: Precision) -> ArtefactManifest:
+    with staged_folder(target) as folder:
+        path = folder / "1" / ONNX_FILE
+        path.parent.mkdir()
+        settings, library, decoder = source.written
+        if precision is Precision.INT8:
+            write_int8(decoder, path)
+        else:
+            for file in artefact_files(decoder):
+                shutil.copyfile(file, path.parent / file.name)
+        parity = check_decoder(path, settings, library, precision, target.name)
+        (path.parent / SETTINGS_FILE).write_text(settings.to_json(), encoding="utf-8")
+        definition = source.tokenizer.backend_tokenizer.to_str()
+        (path.parent / TOKENIZER_FILE).write_text(definition, encoding="utf-8")
+        files = _files(path.parent)
+        manifest = ArtefactManifest(
+            variant=target.name,
+            source=source.job.checkpoint.name,
+            recipe=source.recipe(precision),
+            sha256=digest_files(files),
+            size_bytes=sum(file.stat().st_size for file in artefact_files(path)),
+            parameters=source.job.checkpoint.parameters,
+            inputs=INPUTS,
+            outputs=OUTPUTS,
+            parity=_parity_fields(parity),
+            warmup={},
+        )
+        _copy_tokenizer(source, folder / "tokenizer")
+        write_manifest(folder, manifest)
+    return manifest
+
+
+def _parity_fields(parity: GenerationParity) -> dict[str, Any]:
+    return dataclasses.asdict(parity)
+
+
+def _copy_tokenizer(source: _Source, folder: Path) -> None:
+    folder.mkdir()
+    code = CODE_FILES if source.job.model.trust_remote_code else ()
+    for pattern in (*SMALL_FILES, *CHAT_FILES, *code):
+        for file in source.job.checkpoint.folder.glob(pattern):
+            copy = folder / file.relative_to(source.job.checkpoint.folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
+
+
+CHAT_FILES = ("chat_template.jinja", "chat_template.json")
+"""Where transformers keeps a chat template, if not in the tokenizer's configuration."""
+
+
+def _variant(
+    manifest: ArtefactManifest, folder: Path, job: GeneratorJob, precision: Precision
+) -> ModelVariant:
+    return ModelVariant(
+        name=folder.name,
+        family=job.family,
+        role=job.model.role,
+        task=KIND,
+        format=ModelFormat.ONNX,
+        precision=precision,
+        source=job.model.checkpoint,
+        sha256=manifest.sha256,
+        path=folder,
+        inputs=manifest.inputs,
+        outputs=manifest.outputs,
+        parameters=manifest.parameters,
+        size_bytes=manifest.size_bytes,
+        parity={"logits": manifest.parity["max_difference"]},
+    )
