@@ -1,0 +1,342 @@
+"""Continuous batching: requests come and go between two steps of the model.
+
+A request waits in a bounded queue until a slot is free. Its prompt is read into the slot, in parts
+if it is long, so that those who are being answered wait for a part only. Then it is one row of each
+step: every row gets one token, at a position of its own, until its answer ends and the slot goes to
+the next. Rows are kept side by side in the first slots; one that leaves is replaced by the last.
+
+Greedy answers do not depend on who else is in the batch: each row is computed for itself, over its
+own tokens, and ONNX Runtime computes a row of a matrix product alike whatever stands beside it.
+
+Nothing here knows Triton: time is handed in, and answers go to a function. Runs in the server's
+environment.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.serving.generation.sampler import Sampler
+from harness.serving.generation.text import AnswerText, Decodes
+from harness.types.generation import FinishReason, GeneratorSettings, SamplingParameters
+
+Logits = NDArray[np.float32]
+
+
+class RejectedRequestError(ValueError):
+    """A request that is not taken, in words for the client."""
+
+
+class Decoder(Protocol):
+    """What runs the model; see `SlotDecoder`."""
+
+    slots: int
+    context: int
+
+    def read(self, first: int, rows: list[NDArray[np.int64]], start: list[int]) -> Logits:
+        """Read several new tokens of neighbouring slots; logits behind each row's last."""
+        ...
+
+    def write(self, tokens: list[int], lengths: list[int]) -> Logits:
+        """Read one new token of each of the first slots; logits behind each."""
+        ...
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy a slot's first tokens to another slot."""
+        ...
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one step adds to an answer."""
+
+    text: str
+    tokens: tuple[int, ...]
+    reason: FinishReason
+    """Not NONE: this is the last piece."""
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """One prompt, and what is to be done with the answer."""
+
+    prompt: Sequence[int]
+    parameters: SamplingParameters
+    emit: Callable[[Piece], None]
+    """Called once for each step; must return at once."""
+    is_cancelled: Callable[[], bool] = lambda: False
+    """Whether the client went away; asked between steps."""
+
+
+@dataclass
+class EngineCounters:
+    """What the engine has done since it started; sums only grow."""
+
+    queued: int = 0
+    """Requests that wait now."""
+    running: int = 0
+    """Requests that hold a slot now."""
+    prompt_tokens: int = 0
+    """Read."""
+    output_tokens: int = 0
+    """Written."""
+    finished: int = 0
+    cancelled: int = 0
+    rejected: int = 0
+    read_steps: int = 0
+    write_steps: int = 0
+    read_s: float = 0.0
+    """Time in which prompts were read (prefill)."""
+    write_s: float = 0.0
+    """Time in which tokens were written (decode)."""
+    queue_s: float = 0.0
+    """Time that requests waited for a slot, over all that got one."""
+
+
+@dataclass
+class _Row:
+    """A request that holds a slot."""
+
+    request: GenerationRequest
+    prompt: NDArray[np.int64]
+    sampler: Sampler
+    answer: AnswerText
+    most: int
+    """Tokens that the answer may have."""
+    slot: int = -1
+    seen: int = 0
+    """Tokens in the slot."""
+    last: int = -1
+    """The token that was written and not yet read."""
+    written: int = 0
+    ended: bool = False
+
+    @property
+    def rest(self) -> NDArray[np.int64]:
+        """What of the prompt is not read yet."""
+        return self.prompt[self.seen :]
+
+
+@dataclass
+class GenerationEngine:
+    """The queue, the slots, and what a step does with them."""
+
+    decoder: Decoder
+    tokenizer: Decodes
+    settings: GeneratorSettings
+    specials: dict[int, str] = field(default_factory=dict)
+    """The model's special tokens and what they are called."""
+    queue_size: int = 128
+    """Requests that may wait; one more is rejected."""
+    read_tokens: int = 256
+    """Of prompts, at most, between two steps of the answers that are being written."""
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        """Start with nothing in flight."""
+        self.counters = EngineCounters()
+        self._lock = threading.Condition()
+        self._queue: deque[tuple[GenerationRequest, float]] = deque()
+        self._rows: list[_Row] = []
+        """By slot: those that write first, then those whose prompt is being read."""
+        self._writing = 0
+        """How many of them write."""
+
+    def submit(self, request: GenerationRequest) -> None:
+        """Take a request; may be called from any thread.
+
+        Raises:
+            RejectedRequestError: the queue is full, the prompt has no token, or it leaves no room
+                in the context.
+        """
+        with self._lock:
+            try:
+                self._check(request)
+            except RejectedRequestError:
+                self.counters.rejected += 1
+                raise
+            if request.parameters.max_tokens == 0:
+                self.counters.finished += 1
+            else:
+                self._queue.append((request, self.clock()))
+                self.counters.queued = len(self._queue)
+                self._lock.notify()
+                return
+        request.emit(Piece("", (), FinishReason.LENGTH))
+
+    def _check(self, request: GenerationRequest) -> None:
+        tokens, context = len(request.prompt), self.decoder.context
+        if not tokens:
+            raise RejectedRequestError("the prompt is empty: it has no token to begin with")
+        least, most = min(request.prompt), max(request.prompt)
+        if least < 0 or most >= self.settings.vocabulary:
+            raise RejectedRequestError(
+                f"the prompt has a token {least if least < 0 else most}; the model knows "
+                f"0 to {self.settings.vocabulary - 1}"
+            )
+        if tokens >= context:
+            raise RejectedRequestError(
+                f"the prompt has {tokens} tokens; prompt and answer have room for {context}"
+            )
+        if len(self._queue) >= self.queue_size:
+            raise RejectedRequestError(
+                f"the queue is full: {len(self._queue)} requests wait, and {len(self._rows)} are "
+                "being answered; try again later"
+            )
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until there is something to do; False where the time is over first."""
+        with self._lock:
+            return self._lock.wait_for(lambda: bool(self._queue or self._rows), timeout_s)
+
+    def step(self) -> bool:
+        """Drop who went away, admit who waits, read a part of the prompts, write a token each.
+
+        Returns:
+            Whether anything is left to do.
+        """
+        self._drop_cancelled()
+        self._admit()
+        if self._writing < len(self._rows):
+            self._read()
+        # Those whose prompt was read to its end have their first token, and go on at once.
+        self._drop_ended()
+        if self._writing:
+            self._write()
+            self._drop_ended()
+        with self._lock:
+            self.counters.running = len(self._rows)
+            return bool(self._queue or self._rows)
+
+    def fail(self) -> list[GenerationRequest]:
+        """Give up everything in flight, after an error in a step; returns whose it was."""
+        with self._lock:
+            requests = [row.request for row in self._rows] + [one for one, _ in self._queue]
+            self._rows, self._writing = [], 0
+            self._queue.clear()
+            self.counters.queued = self.counters.running = 0
+        return requests
+
+    def _drop_cancelled(self) -> None:
+        for row in self._rows:
+            if row.request.is_cancelled():
+                self._cancel(row.request)
+                row.ended = True
+        self._drop_ended()
+        with self._lock:
+            waiting = list(self._queue)
+        gone = [entry for entry in waiting if entry[0].is_cancelled()]
+        for entry in gone:
+            self._cancel(entry[0])
+        if gone:
+            with self._lock:
+                for entry in gone:
+                    self._queue.remove(entry)
+                self.counters.queued = len(self._queue)
+
+    def _cancel(self, request: GenerationRequest) -> None:
+        self.counters.cancelled += 1
+        request.emit(Piece("", (), FinishReason.CANCELLED))
+
+    def _admit(self) -> None:
+        with self._lock:
+            while self._queue and len(self._rows) < self.decoder.slots:
+                request, since = self._queue.popleft()
+                self.counters.queue_s += self.clock() - since
+                self._rows.append(self._row(request, slot=len(self._rows)))
+            self.counters.queued, self.counters.running = len(self._queue), len(self._rows)
+
+    def _row(self, request: GenerationRequest, slot: int) -> _Row:
+        parameters = request.parameters
+        ends = () if parameters.ignore_eos else self.settings.end_tokens
+        answer = AnswerText(self.tokenizer, parameters.stop, self.specials, parameters.min_tokens)
+        room = self.decoder.context - len(request.prompt)
+        return _Row(
+            request,
+            np.asarray(request.prompt, np.int64),
+            Sampler(parameters, ends),
+            answer,
+            most=min(parameters.max_tokens, room),
+            slot=slot,
+        )
+
+    def _read(self) -> None:
+        """Read the next prompt, or a part of it, and as many others beside it as fit."""
+        began = self.clock()
+        waiting = self._rows[self._writing :]
+        rows = [waiting[0]]
+        parts = [waiting[0].rest[: self.read_tokens]]
+        if len(parts[0]) == len(waiting[0].rest):
+            for row in waiting[1:]:
+                width = max(len(row.rest), *map(len, parts))
+                fits = max(row.seen, *(one.seen for one in rows)) + width <= self.decoder.context
+                if not fits or width * (len(rows) + 1) > self.read_tokens:
+                    break
+                rows.append(row)
+                parts.append(row.rest)
+        logits = self.decoder.read(self._writing, parts, [row.seen for row in rows])
+        for row, part in zip(rows, parts, strict=True):
+            row.seen += len(part)
+        self.counters.read_steps += 1
+        self.counters.prompt_tokens += sum(map(len, parts))
+        self.counters.read_s += self.clock() - began
+        if not len(rows[0].rest):
+            self._writing += len(rows)
+            self._choose(rows, logits)
+
+    def _write(self) -> None:
+        """One token more for every row that writes."""
+        began = self.clock()
+        rows = self._rows[: self._writing]
+        logits = self.decoder.write([row.last for row in rows], [row.seen for row in rows])
+        for row in rows:
+            row.seen += 1
+        self.counters.write_steps += 1
+        self._choose(rows, logits)
+        self.counters.write_s += self.clock() - began
+
+    def _choose(self, rows: Sequence[_Row], logits: Logits) -> None:
+        likeliest = logits.argmax(axis=-1)
+        for row, token, one in zip(rows, likeliest.tolist(), logits, strict=True):
+            simple = row.sampler.is_greedy and row.written >= row.request.parameters.min_tokens
+            self._add(row, token if simple else row.sampler.choose(one, row.written))
+        self.counters.output_tokens += len(rows)
+
+    def _add(self, row: _Row, token: int) -> None:
+        row.last = token
+        row.written += 1
+        is_end = token in self.settings.end_tokens and not row.request.parameters.ignore_eos
+        text = "" if is_end else row.answer.push(token)
+        row.ended = is_end or row.answer.stopped or row.written >= row.most
+        reason = FinishReason.NONE
+        if row.ended:
+            text += row.answer.finish()
+            stopped = is_end or row.answer.stopped
+            reason = FinishReason.STOP if stopped else FinishReason.LENGTH
+            self.counters.finished += 1
+        row.request.emit(Piece(text, (token,), reason))
+
+    def _drop_ended(self) -> None:
+        """Free the slots of ended rows, and close the gaps."""
+        if not any(row.ended for row in self._rows):
+            return
+        writing = [row for row in self._rows[: self._writing] if not row.ended]
+        reading = [row for row in self._rows[self._writing :] if not row.ended]
+        # Rows in the first slots stay where they are; the last ones fill what became free.
+        staying = {row.slot: row for row in writing if row.slot < len(writing)}
+        moving = [row for row in writing if row.slot >= len(writing)]
+        placed = [staying.get(slot) or moving.pop() for slot in range(len(writing))]
+        self._rows = placed + reading
+        self._writing = len(writing)
+        for slot, row in enumerate(self._rows):
+            if row.slot != slot and row.seen:
+                self.decoder.move(row.slot, slot, row.seen)
+            row.slot = slot
