@@ -34,6 +34,11 @@ Logits = NDArray[np.float32]
 class RejectedRequestError(ValueError):
     """A request that is not taken, in words for the client."""
 
+    def __init__(self, message: str, *, is_busy: bool = False) -> None:
+        super().__init__(message)
+        self.is_busy = is_busy
+        """Whether it would be taken at another time."""
+
 
 class Decoder(Protocol):
     """What runs the model; see `SlotDecoder`."""
@@ -189,7 +194,8 @@ class GenerationEngine:
         if len(self._queue) >= self.queue_size:
             raise RejectedRequestError(
                 f"the queue is full: {len(self._queue)} requests wait, and {len(self._rows)} are "
-                "being answered; try again later"
+                "being answered; try again later",
+                is_busy=True,
             )
 
     def wait(self, timeout_s: float | None = None) -> bool:

@@ -1,0 +1,332 @@
+"""The decoupled model that Triton's Python backend runs around the engine.
+
+Written into the model repository as `<variant>/1/model.py`, with the harness's own modules that it
+needs beside it; it runs in the server's environment. In NVIDIA's container: `pip install
+onnxruntime tokenizers`.
+
+Triton's thread only takes requests: it tokenises and queues them. One thread runs the engine's
+steps. A third sends, because handing a response to Triton takes a while in which the next step can
+be computed; it also asks Triton who went away, and reports the metrics.
+"""
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from tokenizers import Tokenizer
+
+from harness.serving.generation.decoder import SlotDecoder
+from harness.serving.generation.engine import (
+    GenerationEngine,
+    GenerationRequest,
+    Piece,
+    RejectedRequestError,
+)
+from harness.types import generation as names
+from harness.types.generation import (
+    FinishReason,
+    GeneratorSettings,
+    ParameterError,
+    SamplingParameters,
+)
+
+_LOOK_INTERVAL_S = 0.05
+"""Between two looks at who went away."""
+_REPORT_INTERVAL_S = 0.2
+_METRICS = {
+    "generation_queued": ("queued", "Requests that wait for a slot now"),
+    "generation_running": ("running", "Requests that hold a slot now"),
+    "generation_prompt_tokens_total": ("prompt_tokens", "Tokens of prompts that were read"),
+    "generation_output_tokens_total": ("output_tokens", "Tokens that were written"),
+    "generation_finished_total": ("finished", "Requests that were answered to their end"),
+    "generation_cancelled_total": ("cancelled", "Requests whose client went away"),
+    "generation_rejected_total": ("rejected", "Requests that were not taken"),
+    "generation_prefill_steps_total": ("read_steps", "Steps that read prompts"),
+    "generation_decode_steps_total": ("write_steps", "Steps that wrote a token for every row"),
+    "generation_prefill_seconds_total": ("read_s", "Time in which prompts were read"),
+    "generation_decode_seconds_total": ("write_s", "Time in which tokens were written"),
+    "generation_queue_seconds_total": ("queue_s", "Time that requests waited for a slot"),
+}
+"""Name on the metrics page: field of the engine's counters, and what it says."""
+
+
+@dataclass
+class _Stream:
+    """One request, as Triton knows it."""
+
+    sender: Any
+    outputs: Sequence[str]
+    """Names of the outputs to send."""
+    prompt_tokens: int
+    prefix: str
+    """What the first text begins with: the prompt, or nothing."""
+    streamed: bool
+    is_cancelled: bool = False
+    looked_s: float = 0.0
+    kept: list[Piece] = field(default_factory=list)
+    """Of an answer that is sent in one: what there is so far."""
+
+
+class TritonPythonModel:
+    """One instance of a generating model."""
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        """Open the decoder, and start the threads.
+
+        Args:
+            args: Triton's description of the instance; the configuration's parameters are `slots`,
+                `threads`, `context`, `queue_size` and `read_tokens`.
+        """
+        folder = Path(__file__).parent
+        config = json.loads(args["model_config"])
+        given = {key: one["string_value"] for key, one in config.get("parameters", {}).items()}
+        settings = GeneratorSettings.from_json((folder / names.SETTINGS_FILE).read_text("utf-8"))
+        self._settings = settings
+        self._tokenizer = Tokenizer.from_file(str(folder / names.TOKENIZER_FILE))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        specials = {
+            number: token.content
+            for number, token in self._tokenizer.get_added_tokens_decoder().items()
+            if token.special
+        }
+        decoder = SlotDecoder(
+            folder / "model.onnx",
+            settings,
+            slots=int(given["slots"]),
+            threads=int(given["threads"]),
+            context=int(given["context"]),
+        )
+        _warm_up(decoder)
+        self._engine = GenerationEngine(
+            decoder,
+            self._tokenizer,
+            settings,
+            specials,
+            queue_size=int(given["queue_size"]),
+            read_tokens=int(given["read_tokens"]),
+        )
+        self._ending = False
+        self._streams: dict[int, _Stream] = {}
+        self._pieces: queue.SimpleQueue[tuple[_Stream, Piece]] = queue.SimpleQueue()
+        self._metrics = _Metrics(args["model_name"])
+        self._threads = [
+            threading.Thread(target=work, name=name, daemon=True)
+            for name, work in (("steps", self._run_steps), ("responses", self._send_pieces))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def execute(self, requests: Sequence[Any]) -> None:
+        """Take requests; their responses come from the threads."""
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                self._take(request, sender)
+            except RejectedRequestError as error:
+                codes = pb_utils.TritonError
+                _refuse(
+                    sender, str(error), codes.UNAVAILABLE if error.is_busy else codes.INVALID_ARG
+                )
+            except ParameterError as error:
+                _refuse(sender, str(error), pb_utils.TritonError.INVALID_ARG)
+            except Exception as error:  # noqa: BLE001  (whatever it is, the client is told it)
+                _refuse(sender, f"{type(error).__name__}: {error}", pb_utils.TritonError.INTERNAL)
+
+    def finalize(self) -> None:
+        """End the threads; what is in flight is cancelled."""
+        self._ending = True
+        for thread in self._threads:
+            thread.join(timeout=5)
+
+    def _take(self, request: Any, sender: Any) -> None:
+        inputs = {one.name(): one.as_numpy() for one in request.inputs()}
+        given = inputs.get(names.SAMPLING_PARAMETERS)
+        parameters = SamplingParameters.from_json(b"" if given is None else _bytes(given))
+        prompt = self._prompt(inputs)
+        flags = {name: _flag(inputs, name, default=True) for name in (names.STREAM, _EXCLUDE)}
+        prefix = "" if flags[_EXCLUDE] else self._prompt_text(inputs, prompt)
+        stream = _Stream(
+            sender, _outputs(request, inputs), len(prompt), prefix, flags[names.STREAM]
+        )
+        self._streams[id(stream)] = stream
+        try:
+            self._engine.submit(
+                GenerationRequest(
+                    prompt,
+                    parameters,
+                    emit=lambda piece: self._pieces.put((stream, piece)),
+                    is_cancelled=lambda: stream.is_cancelled or self._ending,
+                )
+            )
+        except RejectedRequestError:
+            del self._streams[id(stream)]
+            raise
+
+    def _prompt(self, inputs: Mapping[str, Any]) -> list[int]:
+        tokens = inputs.get(names.INPUT_IDS)
+        if (tokens is None) == (names.TEXT_INPUT not in inputs):
+            raise ParameterError(f"give either {names.TEXT_INPUT} or {names.INPUT_IDS}")
+        if tokens is not None:
+            return [int(one) for one in tokens.reshape(-1)]
+        try:
+            text = _bytes(inputs[names.TEXT_INPUT]).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ParameterError(f"{names.TEXT_INPUT} is not UTF-8: {error}") from error
+        encoded: list[int] = self._tokenizer.encode(text).ids
+        start = self._settings.start_token
+        return encoded or ([] if start is None else [start])
+
+    def _prompt_text(self, inputs: Mapping[str, Any], prompt: Sequence[int]) -> str:
+        if names.TEXT_INPUT in inputs:
+            return _bytes(inputs[names.TEXT_INPUT]).decode("utf-8")
+        return str(self._tokenizer.decode(prompt))
+
+    def _run_steps(self) -> None:
+        while not self._ending:
+            if not self._engine.wait(_REPORT_INTERVAL_S):
+                continue
+            try:
+                self._engine.step()
+            except Exception as error:  # noqa: BLE001  (clients are told, and the others served)
+                pb_utils.Logger.log_error(f"a step failed: {type(error).__name__}: {error}")
+                self._give_up(f"a step failed: {type(error).__name__}: {error}")
+        self._engine.step()  # cancels what is in flight
+
+    def _give_up(self, reason: str) -> None:
+        self._engine.fail()
+        for key in list(self._streams):
+            stream = self._streams.pop(key, None)
+            if stream is not None:
+                _refuse(stream.sender, reason, pb_utils.TritonError.INTERNAL)
+
+    def _send_pieces(self) -> None:
+        reported = 0.0
+        while not (self._ending and not self._threads[0].is_alive() and self._pieces.empty()):
+            try:
+                stream, piece = self._pieces.get(timeout=_LOOK_INTERVAL_S)
+            except queue.Empty:
+                pass
+            else:
+                self._send(stream, piece)
+            now = time.monotonic()
+            self._look_who_left(now)
+            if now - reported > _REPORT_INTERVAL_S:
+                reported = now
+                self._metrics.report(self._engine.counters)
+
+    def _send(self, stream: _Stream, piece: Piece) -> None:
+        is_last = piece.reason is not FinishReason.NONE
+        if not stream.streamed:
+            stream.kept.append(piece)
+            if not is_last:
+                return
+            piece = _joined(stream.kept)
+        if is_last and self._streams.pop(id(stream), None) is None:
+            return  # it was told of a failure
+        flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if is_last else 0
+        stream.sender.send(_response(stream, piece), flags=flags)
+        stream.prefix = ""
+
+    def _look_who_left(self, now: float) -> None:
+        """Ask Triton; each question is a round trip, so not at every step."""
+        for stream in list(self._streams.values()):
+            if now - stream.looked_s > _LOOK_INTERVAL_S and not stream.is_cancelled:
+                stream.looked_s = now
+                stream.is_cancelled = stream.sender.is_cancelled()
+
+
+class _Metrics:
+    """The engine's counters on Triton's metrics page."""
+
+    def __init__(self, model: str) -> None:
+        self._metrics = {}
+        for name, (counter, description) in _METRICS.items():
+            grows = name.endswith("_total")
+            kind = pb_utils.MetricFamily.COUNTER if grows else pb_utils.MetricFamily.GAUGE
+            family = pb_utils.MetricFamily(name=name, description=description, kind=kind)
+            self._metrics[counter] = (family, family.Metric(labels={"model": model}), grows)
+        self._reported: dict[str, float] = dict.fromkeys(self._metrics, 0.0)
+
+    def report(self, counters: Any) -> None:
+        """Set the gauges, and add to the counters what is new."""
+        for counter, (_, metric, grows) in self._metrics.items():
+            value = float(getattr(counters, counter))
+            difference = value - self._reported[counter]
+            if not difference:
+                continue
+            self._reported[counter] = value
+            if grows:
+                metric.increment(difference)
+            else:
+                metric.set(value)
+
+
+_EXCLUDE = names.EXCLUDE_INPUT_IN_OUTPUT
+_RETURNED = {
+    names.FINISH_REASON: names.RETURN_FINISH_REASON,
+    names.NUM_INPUT_TOKENS: names.RETURN_NUM_INPUT_TOKENS,
+    names.NUM_OUTPUT_TOKENS: names.RETURN_NUM_OUTPUT_TOKENS,
+}
+
+
+def _outputs(request: Any, inputs: Mapping[str, Any]) -> list[str]:
+    """What the client wants: of those it can ask for by an input, what it asked for."""
+    return [
+        name
+        for name in request.requested_output_names()
+        if name not in _RETURNED or _flag(inputs, _RETURNED[name], default=False)
+    ]
+
+
+def _flag(inputs: Mapping[str, Any], name: str, *, default: bool) -> bool:
+    return bool(inputs[name].reshape(-1)[0]) if name in inputs else default
+
+
+def _bytes(tensor: Any) -> bytes:
+    first = tensor.reshape(-1)[0]
+    return first if isinstance(first, bytes) else str(first).encode()
+
+
+def _joined(pieces: Sequence[Piece]) -> Piece:
+    tokens = tuple(token for piece in pieces for token in piece.tokens)
+    return Piece("".join(piece.text for piece in pieces), tokens, pieces[-1].reason)
+
+
+def _response(stream: _Stream, piece: Piece) -> Any:
+    values: dict[str, Callable[[], Any]] = {
+        names.TEXT_OUTPUT: lambda: np.array(
+            [(stream.prefix + piece.text).encode("utf-8")], dtype=np.object_
+        ),
+        names.FINISH_REASON: lambda: np.array(
+            [piece.reason.value.encode("utf-8")], dtype=np.object_
+        ),
+        names.NUM_INPUT_TOKENS: lambda: np.array([stream.prompt_tokens], np.uint32),
+        names.NUM_OUTPUT_TOKENS: lambda: np.array([len(piece.tokens)], np.uint32),
+        names.TOKEN_IDS: lambda: np.array(piece.tokens, np.int32),
+    }
+    tensors = [pb_utils.Tensor(name, values[name]()) for name in stream.outputs]
+    return pb_utils.InferenceResponse(tensors)
+
+
+def _refuse(sender: Any, message: str, code: Any) -> None:
+    error = pb_utils.TritonError(message, code)
+    sender.send(
+        pb_utils.InferenceResponse(error=error),
+        flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL,
+    )
+
+
+def _warm_up(decoder: SlotDecoder) -> None:
+    """Run what will be run, so that the first requests find memory and code ready."""
+    prompt = np.zeros(min(16, decoder.context - 1), np.int64)
+    decoder.read(0, [prompt], [0])
+    for rows in range(1, decoder.slots + 1):
+        decoder.write([0] * rows, [len(prompt)] * rows)
