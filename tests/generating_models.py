@@ -18,6 +18,7 @@ from harness.types import ModelVariant, Progress
 
 SHAPES = ("gpt2", "llama", "mistral", "qwen3", "opt", "gpt_neox", "phi", "gemma2")
 POSITIONS = 96
+BOTH = {"precisions": ["fp32", "int8"]}
 
 
 def make_generator(folder: Path, shape: str = "llama", *, seed: int = 0, layers: int = 2) -> Path:

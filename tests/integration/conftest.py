@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from generating_models import BOTH, export_generator, make_generator
 from load_rig import Rig, load_rig
 
 from harness.cli.main import run_command
 from harness.flow import cold_start, null_model
-from harness.types import GrpcImplementation, WireProtocol
+from harness.types import GrpcImplementation, ModelVariant, WireProtocol
 from tests.held_up import unhurried
 from tests.kept_generators import KeptGenerators
 from tests.kept_graphs import graphs_folder, kept_graphs
@@ -137,6 +138,26 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 assert run_command(["export", str(both), "--repository", repository]) == 0
             making.rename(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ModelVariant]:
+    """A checkpoint that writes, and its fp32 variant in a repository, which has an int8 one too.
+
+    Of Llama's shape; exported once by the same code, as `kept_graphs` are.
+    """
+    kept = graphs_folder() / "generator"
+    with FileLock(kept.with_suffix(".lock")):
+        if not kept.exists():
+            making = kept.with_name("generator-making")
+            shutil.rmtree(making, ignore_errors=True)
+            checkpoint = make_generator(making / "checkpoint", "llama")
+            export_generator(checkpoint, making / "model_repository", **BOTH)
+            making.rename(kept)
+        folder = tmp_path_factory.mktemp("generator") / "copy"
+        shutil.copytree(kept, folder)
+    checkpoint = folder / "checkpoint"
+    return checkpoint, export_generator(checkpoint, folder / "model_repository", **BOTH)
 
 
 @pytest.fixture(scope="module")

@@ -85,6 +85,8 @@ OUTPUTS = (
     TensorSpec(tensors.NUM_INPUT_TOKENS, "UINT32", (1,)),
     TensorSpec(tensors.NUM_OUTPUT_TOKENS, "UINT32", (1,)),
     TensorSpec(tensors.TOKEN_IDS, "INT32", (-1,)),
+    TensorSpec(tensors.PROMPT_LOGPROBS, "FP32", (-1,)),
+    TensorSpec(tensors.PROMPT_RANKS, "INT32", (-1,)),
 )
 
 

@@ -88,6 +88,26 @@ class SlotDecoder:
         self._session.run_with_iobinding(binding)
         return self._logits[: len(rows), 0]
 
+    def read_all(self, slot: int, tokens: Tokens, start: int) -> NDArray[np.float32]:
+        """Read several new tokens of one slot.
+
+        Args:
+            slot: the row's.
+            tokens: new ones, (length,).
+            start: tokens that the row has already.
+
+        Returns:
+            Logits behind each token, (length, vocabulary).
+        """
+        at = np.arange(len(tokens), dtype=np.int64)[None]
+        logits = np.empty((1, len(tokens), self.vocabulary), np.float32)
+        starts, ids = np.array([start], np.int64), np.ascontiguousarray(tokens)[None]
+        binding = self._bind(ids, starts, at, slot, logits)  # kept until it has run
+        self._bind_span(binding, start + len(tokens))
+        self._session.run_with_iobinding(binding)
+        behind: NDArray[np.float32] = logits[0]
+        return behind
+
     def write(self, tokens: list[int], lengths: list[int]) -> NDArray[np.float32]:
         """Read one new token of each of the first slots.
 
@@ -114,14 +134,21 @@ class SlotDecoder:
         for buffer in self._buffers.values():
             buffer[target, :, :length] = buffer[source, :, :length]
 
-    def _bind(self, ids: Tokens, start: Tokens, at: Tokens, first: int) -> ort.IOBinding:
+    def _bind(
+        self,
+        ids: Tokens,
+        start: Tokens,
+        at: Tokens,
+        first: int,
+        logits: NDArray[np.float32] | None = None,
+    ) -> ort.IOBinding:
         """Bind all but the span; addresses are bound, so the arrays must outlive the run."""
         rows = len(ids)
         binding = self._session.io_binding()
         for name, array in (("input_ids", ids), ("start", start), ("at", at)):
             binding.bind_input(name, "cpu", 0, np.int64, array.shape, array.ctypes.data)
-        answers = (rows, 1, self.vocabulary)
-        address = self._logits.ctypes.data
+        answers = (rows, at.shape[1], self.vocabulary)
+        address = (self._logits if logits is None else logits).ctypes.data
         binding.bind_output("logits", "cpu", 0, np.float32, answers, address)
         for name, buffer in self._buffers.items():
             shape, address = (rows, *buffer.shape[1:]), buffer[first:].ctypes.data

@@ -50,6 +50,10 @@ class Decoder(Protocol):
         """Read several new tokens of neighbouring slots; logits behind each row's last."""
         ...
 
+    def read_all(self, slot: int, tokens: NDArray[np.int64], start: int) -> Logits:
+        """Read several new tokens of one slot; logits behind each, (tokens, vocabulary)."""
+        ...
+
     def write(self, tokens: list[int], lengths: list[int]) -> Logits:
         """Read one new token of each of the first slots; logits behind each."""
         ...
@@ -60,6 +64,16 @@ class Decoder(Protocol):
 
 
 @dataclass(frozen=True)
+class PromptScores:
+    """How probable the model found a prompt's own tokens."""
+
+    logprobs: NDArray[np.float32]
+    """Natural logarithms, (tokens,); 0 for the first, which nothing precedes."""
+    ranks: NDArray[np.int32]
+    """1 where a token was the likeliest, (tokens,); 0 for the first."""
+
+
+@dataclass(frozen=True)
 class Piece:
     """What one step adds to an answer."""
 
@@ -67,6 +81,8 @@ class Piece:
     tokens: tuple[int, ...]
     reason: FinishReason
     """Not NONE: this is the last piece."""
+    prompt: PromptScores | None = None
+    """In the first piece, if the request asks for it."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +139,13 @@ class _Row:
     """The token that was written and not yet read."""
     written: int = 0
     ended: bool = False
+    scores: list[PromptScores] = field(default_factory=list)
+    """Of the prompt's parts, if the request asks for them and they are not told yet."""
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether the request asks how probable its prompt is."""
+        return self.request.parameters.prompt_logprobs
 
     @property
     def rest(self) -> NDArray[np.int64]:
@@ -168,7 +191,7 @@ class GenerationEngine:
             except RejectedRequestError:
                 self.counters.rejected += 1
                 raise
-            if request.parameters.max_tokens == 0:
+            if request.parameters.max_tokens == 0 and not request.parameters.prompt_logprobs:
                 self.counters.finished += 1
             else:
                 self._queue.append((request, self.clock()))
@@ -187,7 +210,7 @@ class GenerationEngine:
                 f"the prompt has a token {least if least < 0 else most}; the model knows "
                 f"0 to {self.settings.vocabulary - 1}"
             )
-        if tokens >= context:
+        if tokens + min(1, request.parameters.max_tokens) > context:
             raise RejectedRequestError(
                 f"the prompt has {tokens} tokens; prompt and answer have room for {context}"
             )
@@ -277,6 +300,22 @@ class GenerationEngine:
     def _read(self) -> None:
         """Read the next prompt, or a part of it, and as many others beside it as fit."""
         began = self.clock()
+        first = self._rows[self._writing]
+        if first.is_scored:
+            rows, logits = [first], self._read_scored(first)
+        else:
+            rows, logits = self._read_several()
+        self.counters.read_steps += 1
+        self.counters.read_s += self.clock() - began
+        if len(first.rest):
+            return
+        if first.most == 0:
+            self._end_unwritten(first)
+            return
+        self._writing += len(rows)
+        self._choose(rows, logits)
+
+    def _read_several(self) -> tuple[list[_Row], Logits]:
         waiting = self._rows[self._writing :]
         rows = [waiting[0]]
         parts = [waiting[0].rest[: self.read_tokens]]
@@ -284,19 +323,32 @@ class GenerationEngine:
             for row in waiting[1:]:
                 width = max(len(row.rest), *map(len, parts))
                 fits = max(row.seen, *(one.seen for one in rows)) + width <= self.decoder.context
-                if not fits or width * (len(rows) + 1) > self.read_tokens:
+                if row.is_scored or not fits or width * (len(rows) + 1) > self.read_tokens:
                     break
                 rows.append(row)
                 parts.append(row.rest)
         logits = self.decoder.read(self._writing, parts, [row.seen for row in rows])
         for row, part in zip(rows, parts, strict=True):
             row.seen += len(part)
-        self.counters.read_steps += 1
         self.counters.prompt_tokens += sum(map(len, parts))
-        self.counters.read_s += self.clock() - began
-        if not len(rows[0].rest):
-            self._writing += len(rows)
-            self._choose(rows, logits)
+        return rows, logits
+
+    def _read_scored(self, row: _Row) -> Logits:
+        """Read a part of one prompt and keep how probable its tokens are: logits of the last."""
+        part = row.rest[: min(self.read_tokens, _SCORED_TOKENS)]
+        logits = self.decoder.read_all(row.slot, part, row.seen)
+        if not row.seen:
+            row.scores.append(PromptScores(np.zeros(1, np.float32), np.zeros(1, np.int32)))
+        following = row.prompt[row.seen + 1 : row.seen + len(part) + 1]
+        row.scores.append(_scores(logits[: len(following)], following))
+        row.seen += len(part)
+        self.counters.prompt_tokens += len(part)
+        return logits[-1:]
+
+    def _end_unwritten(self, row: _Row) -> None:
+        row.ended = True
+        self.counters.finished += 1
+        row.request.emit(Piece("", (), FinishReason.LENGTH, _told(row)))
 
     def _write(self) -> None:
         """One token more for every row that writes."""
@@ -328,7 +380,7 @@ class GenerationEngine:
             stopped = is_end or row.answer.stopped
             reason = FinishReason.STOP if stopped else FinishReason.LENGTH
             self.counters.finished += 1
-        row.request.emit(Piece(text, (token,), reason))
+        row.request.emit(Piece(text, (token,), reason, _told(row)))
 
     def _drop_ended(self) -> None:
         """Free the slots of ended rows, and close the gaps."""
@@ -346,3 +398,26 @@ class GenerationEngine:
             if row.slot != slot and row.seen:
                 self.decoder.move(row.slot, slot, row.seen)
             row.slot = slot
+
+
+_SCORED_TOKENS = 64
+"""Of a prompt at a time: the logits behind each are as many as the vocabulary."""
+
+
+def _scores(logits: Logits, tokens: NDArray[np.int64]) -> PromptScores:
+    """How probable tokens were, each by the logits before it."""
+    chosen = np.take_along_axis(logits, tokens[:, None], axis=-1)
+    most = logits.max(axis=-1, keepdims=True)
+    total = np.log(np.exp(logits - most).sum(axis=-1, keepdims=True, dtype=np.float64)) + most
+    ranks = (logits > chosen).sum(axis=-1) + 1
+    return PromptScores((chosen - total)[:, 0].astype(np.float32), ranks.astype(np.int32))
+
+
+def _told(row: _Row) -> PromptScores | None:
+    """The scores of a whole prompt, once."""
+    if not row.scores:
+        return None
+    logprobs = np.concatenate([one.logprobs for one in row.scores])
+    ranks = np.concatenate([one.ranks for one in row.scores])
+    row.scores = []
+    return PromptScores(logprobs, ranks)

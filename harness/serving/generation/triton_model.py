@@ -297,7 +297,8 @@ def _bytes(tensor: Any) -> bytes:
 
 def _joined(pieces: Sequence[Piece]) -> Piece:
     tokens = tuple(token for piece in pieces for token in piece.tokens)
-    return Piece("".join(piece.text for piece in pieces), tokens, pieces[-1].reason)
+    text = "".join(piece.text for piece in pieces)
+    return Piece(text, tokens, pieces[-1].reason, pieces[0].prompt)
 
 
 def _response(stream: _Stream, piece: Piece) -> Any:
@@ -312,7 +313,10 @@ def _response(stream: _Stream, piece: Piece) -> Any:
         names.NUM_OUTPUT_TOKENS: lambda: np.array([len(piece.tokens)], np.uint32),
         names.TOKEN_IDS: lambda: np.array(piece.tokens, np.int32),
     }
-    tensors = [pb_utils.Tensor(name, values[name]()) for name in stream.outputs]
+    if piece.prompt is not None:
+        logprobs, ranks = piece.prompt.logprobs, piece.prompt.ranks
+        values |= {names.PROMPT_LOGPROBS: lambda: logprobs, names.PROMPT_RANKS: lambda: ranks}
+    tensors = [pb_utils.Tensor(name, values[name]()) for name in stream.outputs if name in values]
     return pb_utils.InferenceResponse(tensors)
 
 

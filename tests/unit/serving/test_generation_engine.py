@@ -44,6 +44,12 @@ class SummingModel:
             [begin + len(row) for row, begin in zip(rows, start, strict=True)],
         )
 
+    def read_all(self, slot, tokens, start):
+        self.calls.append(("read all", len(tokens)))
+        self.memory[slot, start : start + len(tokens)] = tokens
+        places = range(start + 1, start + len(tokens) + 1)
+        return self._logits([slot] * len(tokens), list(places))
+
     def write(self, tokens, lengths):
         self.calls.append(("write", len(tokens)))
         for slot, (token, length) in enumerate(zip(tokens, lengths, strict=True)):
@@ -259,6 +265,39 @@ def test_zero_tokens_are_answered_without_the_model():
     assert (client.text, client.tokens, client.reason) == ("", [], FinishReason.LENGTH)
     assert not engine.step()
     assert engine.decoder.calls == []
+
+
+@pytest.mark.parametrize("read_tokens", [2, 64])
+@pytest.mark.parametrize("max_tokens", [0, 3])
+def test_how_probable_the_prompt_is_is_told_with_the_first_piece(read_tokens, max_tokens):
+    """The made-up model gives one token a logit of 1 and the others 0."""
+    engine = make_engine(read_tokens=read_tokens)
+    prompt = [3, 3, 9, 5]  # behind 3 comes 3, behind 3 3 comes 9, behind 3 3 9 comes 36
+    assert [following(prompt[:1]), following(prompt[:2]), following(prompt[:3])] == [3, 9, 36]
+    asked = Client(prompt, max_tokens=max_tokens, prompt_logprobs=True)
+    other = Client([7], max_tokens=6)
+    engine.submit(other.request)
+    engine.submit(asked.request)
+    run(engine)
+    told = [piece.prompt for piece in asked.pieces if piece.prompt is not None]
+    assert len(told) == 1
+    assert asked.pieces[0].prompt is told[0]
+    likely = 1 - np.log(np.e + VOCABULARY - 1)
+    unlikely = -np.log(np.e + VOCABULARY - 1)
+    np.testing.assert_allclose(told[0].logprobs, [0, likely, likely, unlikely], atol=1e-6)
+    assert told[0].ranks.tolist() == [0, 1, 1, 2]
+    assert asked.tokens == written_alone(prompt, max_tokens)
+    assert asked.reason is FinishReason.LENGTH
+    assert other.tokens == written_alone([7], 6)
+    assert engine.counters.finished == 2
+
+
+def test_a_prompt_that_is_read_alone_may_fill_the_context():
+    engine = make_engine(SummingModel(context=8))
+    client = Client([1] * 8, max_tokens=0, prompt_logprobs=True)
+    engine.submit(client.request)
+    run(engine)
+    assert len(client.pieces[0].prompt.ranks) == 8
 
 
 class ScriptedModel(SummingModel):

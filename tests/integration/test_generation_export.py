@@ -1,0 +1,200 @@
+"""A decoder with its slots writes what transformers' own generate() writes, token for token."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from generating_models import BOTH, POSITIONS, export_generator, make_generator
+from tiny_models import LINES
+
+from harness.errors import CheckpointError, ParityError
+from harness.export.generation.parity import DecoderSession, ask_generate, check_decoder
+from harness.export.generation.variants import GeneratorJob
+from harness.serving.generation.decoder import SlotDecoder
+from harness.types import Precision
+from harness.types.generation import GeneratorSettings
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def made(request, tmp_path_factory):
+    """A checkpoint and its variants in fp32 and int8: Llama's shape has rotary positions and
+    heads that share keys, GPT-2's a table of positions."""
+    folder = tmp_path_factory.mktemp("generators") / request.param
+    checkpoint = make_generator(folder / "checkpoint", request.param)
+    return checkpoint, export_generator(checkpoint, folder / "repository", **BOTH)
+
+
+def library(checkpoint):
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint).eval()
+    return model, transformers.AutoTokenizer.from_pretrained(checkpoint)
+
+
+def settings_of(variant):
+    return GeneratorSettings.from_json((variant.path / "1" / "generation.json").read_text())
+
+
+def generated(checkpoint, prompts, count):
+    """generate() itself, each prompt alone."""
+    import torch
+
+    model, _ = library(checkpoint)
+    return [
+        model.generate(
+            torch.tensor([prompt]), max_new_tokens=count, do_sample=False, eos_token_id=None
+        )[0, len(prompt) :].tolist()
+        for prompt in prompts
+    ]
+
+
+def prompts_of(checkpoint):
+    _, tokenizer = library(checkpoint)
+    return [tokenizer(line)["input_ids"][:length] for line, length in zip(
+        LINES, (1, 2, 7, 20, 33, 48), strict=True
+    )]  # fmt: skip
+
+
+def test_every_token_is_that_of_generate_whatever_stands_beside(made):
+    """Rows begin at different times, in slots that move, and are written together."""
+    checkpoint, variant = made
+    prompts = prompts_of(checkpoint)
+    wanted = generated(checkpoint, prompts, 30)
+    decoder = SlotDecoder(variant.path / "1" / "model.onnx", settings_of(variant), slots=6)
+    first = decoder.read(0, [np.array(one) for one in prompts[:3]], [0, 0, 0])
+    written = [[int(row.argmax())] for row in first]
+    lengths = [len(one) for one in prompts[:3]]
+
+    def write():
+        logits = decoder.write([one[-1] for one in written], lengths)
+        for row, one in enumerate(written):
+            lengths[row] += 1
+            one.append(int(logits[row].argmax()))
+
+    for _ in range(4):
+        write()
+    for slot in (3, 4, 5):  # a part of a prompt behind another
+        prompt = np.array(prompts[slot])
+        decoder.read(slot, [prompt[:9]], [0])
+        last = decoder.read(slot, [prompt[9:]], [len(prompt[:9])])
+        written.append([int(last[0].argmax())])
+        lengths.append(len(prompt))
+    for _ in range(25):
+        write()
+    assert [one[:26] for one in written] == [one[:26] for one in wanted]
+    assert all(len(set(one)) > 5 for one in wanted)  # no text that says the same again and again
+    # The last row moves to the second slot and goes on there.
+    decoder.move(5, 1, lengths[5])
+    rows, lengths = [written[0], written[5]], [lengths[0], lengths[5]]
+    logits = decoder.write([rows[0][-1], rows[1][-1]], lengths)
+    assert int(logits[1].argmax()) == wanted[5][len(rows[1])]
+
+
+def test_logits_behind_every_token_are_the_library_s(made):
+    import torch
+
+    checkpoint, variant = made
+    model, _ = library(checkpoint)
+    prompt = prompts_of(checkpoint)[-1]
+    with torch.inference_mode():
+        expected = model(torch.tensor([prompt])).logits[0].numpy()
+    decoder = SlotDecoder(variant.path / "1" / "model.onnx", settings_of(variant), slots=2)
+    decoder.read_all(1, np.array(prompt[:10]), 0)
+    answered = decoder.read_all(1, np.array(prompt[10:]), 10)
+    np.testing.assert_allclose(answered, expected[10:], atol=1e-3 * np.abs(expected).max())
+
+
+def test_a_row_is_computed_alike_to_the_last_bit_alone_and_in_a_batch(made):
+    """So a greedy answer cannot depend on who else is in the batch."""
+    checkpoint, variant = made
+    prompts = [np.array(one) for one in prompts_of(checkpoint)]
+    path, settings = variant.path / "1" / "model.onnx", settings_of(variant)
+
+    def logits_of(rows, which):
+        decoder = SlotDecoder(path, settings, slots=6)
+        read = decoder.read(0, [prompts[row] for row in rows], [0] * len(rows))[which].copy()
+        write = decoder.write([5] * len(rows), [len(prompts[row]) for row in rows])
+        return read, write[which].copy()
+
+    for row in (1, 3):
+        alone, together = logits_of([row], 0), logits_of(range(6), row)
+        for one, other in zip(alone, together, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_the_gate_s_session_and_the_engine_s_decoder_agree(made):
+    checkpoint, variant = made
+    path, settings = variant.path / "1" / "model.onnx", settings_of(variant)
+    prompt = np.array([prompts_of(checkpoint)[3]])
+    at = np.array([[prompt.shape[1] - 1]])
+    plain = DecoderSession(path, settings, 1).step(prompt, np.zeros(1, np.int64), at)
+    bound = SlotDecoder(path, settings, slots=1).read(0, [prompt[0]], [0])
+    np.testing.assert_array_equal(plain[0, 0], bound[0])
+
+
+def test_what_is_written_down_of_an_export(made):
+    checkpoint, variant = made
+    manifest = json.loads((variant.path / "manifest.json").read_text())
+    assert manifest["parity"]["agreement"] == 1.0
+    assert manifest["parity"]["prompts"] == len(manifest["recipe"]["prompts"]) >= 5
+    assert manifest["recipe"]["context"] == settings_of(variant).context == POSITIONS
+    int8 = variant.path.with_name("writer-int8")
+    assert (int8 / "1" / "model.onnx").stat().st_size < variant.size_bytes
+    # The same checkpoint again: nothing is made anew.
+    before = (variant.path / "1" / "model.onnx").stat().st_mtime_ns
+    again = export_generator(checkpoint, variant.path.parent, **BOTH)
+    assert again == variant
+    assert (variant.path / "1" / "model.onnx").stat().st_mtime_ns == before
+
+
+def test_a_graph_with_other_weights_does_not_pass_the_gate(made, tmp_path):
+    checkpoint, variant = made
+    texts = ask_generate(library(checkpoint)[0], prompts_of(checkpoint), 8)
+    graph = onnx.load(variant.path / "1" / "model.onnx")
+    matrices = [one for one in graph.graph.initializer if len(one.dims) == 2 and one.dims[1] > 8]
+    spoiled = matrices[-1]
+    values = onnx.numpy_helper.to_array(spoiled)
+    spoiled.CopyFrom(onnx.numpy_helper.from_array(np.roll(values, 1, axis=0), spoiled.name))
+    path = tmp_path / "model.onnx"
+    path.write_bytes(graph.SerializeToString())
+    for precision in (Precision.FP32, Precision.INT8):
+        with pytest.raises(ParityError, match=r"generate\(\) writes|not the model"):
+            check_decoder(path, settings_of(variant), texts, precision, "spoiled")
+
+
+def test_a_longer_context_than_the_model_has_is_refused(made, tmp_path):
+    from harness.export.checkpoint import open_checkpoint
+    from harness.export.generation.variants import export_generators
+    from harness.study import Model
+
+    model = Model.model_validate({"name": "m", "role": "student", "checkpoint": str(made[0])})
+    job = GeneratorJob(model, open_checkpoint(model, folder=None), "f", tmp_path, context=97)
+    with pytest.raises(CheckpointError, match="has 96 positions; a context of 97 tokens"):
+        export_generators(job, lambda _: None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["mistral", "qwen3", "opt", "gpt_neox", "phi", "gemma2"])
+def test_other_architectures_write_what_generate_writes(shape, tmp_path):
+    """The gate says so, or refuses; sliding windows and capped scores are among them."""
+    checkpoint = make_generator(tmp_path / "checkpoint", shape)
+    variant = export_generator(checkpoint, tmp_path / "repository")
+    assert json.loads((variant.path / "manifest.json").read_text())["parity"]["agreement"] == 1.0
+
+
+@pytest.mark.slow
+def test_a_model_whose_attention_is_its_own_code_is_refused(tmp_path):
+    import torch
+    import transformers
+    from tiny_models import byte_level_tokenizer
+
+    torch.manual_seed(0)
+    tokenizer = byte_level_tokenizer()
+    model = transformers.BloomForCausalLM(
+        transformers.BloomConfig(vocab_size=len(tokenizer), hidden_size=32, n_layer=1, n_head=2)
+    )
+    for one in (model, tokenizer):
+        one.save_pretrained(tmp_path / "checkpoint")
+    with pytest.raises(CheckpointError, match="Bloom"):
+        export_generator(tmp_path / "checkpoint", tmp_path / "repository")
