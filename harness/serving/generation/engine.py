@@ -86,7 +86,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class GenerationRequest:
+class QueuedRequest:
     """One prompt, and what is to be done with the answer."""
 
     prompt: Sequence[int]
@@ -126,7 +126,7 @@ class EngineCounters:
 class _Row:
     """A request that holds a slot."""
 
-    request: GenerationRequest
+    request: QueuedRequest
     prompt: NDArray[np.int64]
     sampler: Sampler
     answer: AnswerText
@@ -172,13 +172,13 @@ class GenerationEngine:
         """Start with nothing in flight."""
         self.counters = EngineCounters()
         self._lock = threading.Condition()
-        self._queue: deque[tuple[GenerationRequest, float]] = deque()
+        self._queue: deque[tuple[QueuedRequest, float]] = deque()
         self._rows: list[_Row] = []
         """By slot: those that write first, then those whose prompt is being read."""
         self._writing = 0
         """How many of them write."""
 
-    def submit(self, request: GenerationRequest) -> None:
+    def submit(self, request: QueuedRequest) -> None:
         """Take a request; may be called from any thread.
 
         Raises:
@@ -200,7 +200,7 @@ class GenerationEngine:
                 return
         request.emit(Piece("", (), FinishReason.LENGTH))
 
-    def _check(self, request: GenerationRequest) -> None:
+    def _check(self, request: QueuedRequest) -> None:
         tokens, context = len(request.prompt), self.decoder.context
         if not tokens:
             raise RejectedRequestError("the prompt is empty: it has no token to begin with")
@@ -245,7 +245,7 @@ class GenerationEngine:
             self.counters.running = len(self._rows)
             return bool(self._queue or self._rows)
 
-    def fail(self) -> list[GenerationRequest]:
+    def fail(self) -> list[QueuedRequest]:
         """Give up everything in flight, after an error in a step; returns whose it was."""
         with self._lock:
             requests = [row.request for row in self._rows] + [one for one, _ in self._queue]
@@ -271,7 +271,7 @@ class GenerationEngine:
                     self._queue.remove(entry)
                 self.counters.queued = len(self._queue)
 
-    def _cancel(self, request: GenerationRequest) -> None:
+    def _cancel(self, request: QueuedRequest) -> None:
         self.counters.cancelled += 1
         request.emit(Piece("", (), FinishReason.CANCELLED))
 
@@ -283,7 +283,7 @@ class GenerationEngine:
                 self._rows.append(self._row(request, slot=len(self._rows)))
             self.counters.queued, self.counters.running = len(self._queue), len(self._rows)
 
-    def _row(self, request: GenerationRequest, slot: int) -> _Row:
+    def _row(self, request: QueuedRequest, slot: int) -> _Row:
         parameters = request.parameters
         ends = () if parameters.ignore_eos else self.settings.end_tokens
         answer = AnswerText(self.tokenizer, parameters.stop, self.specials, parameters.min_tokens)

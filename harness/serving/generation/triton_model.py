@@ -25,8 +25,8 @@ from tokenizers import Tokenizer
 from harness.serving.generation.decoder import SlotDecoder
 from harness.serving.generation.engine import (
     GenerationEngine,
-    GenerationRequest,
     Piece,
+    QueuedRequest,
     RejectedRequestError,
 )
 from harness.types import generation as names
@@ -159,7 +159,7 @@ class TritonPythonModel:
         self._streams[id(stream)] = stream
         try:
             self._engine.submit(
-                GenerationRequest(
+                QueuedRequest(
                     prompt,
                     parameters,
                     emit=lambda piece: self._pieces.put((stream, piece)),

@@ -13,7 +13,7 @@ import pytest
 
 from harness.serving.generation.engine import (
     GenerationEngine,
-    GenerationRequest,
+    QueuedRequest,
     RejectedRequestError,
 )
 from harness.types.generation import FinishReason, GeneratorSettings, SamplingParameters
@@ -96,9 +96,7 @@ class Client:
 
     @property
     def request(self):
-        return GenerationRequest(
-            self.prompt, self.parameters, self.pieces.append, lambda: self.gone
-        )
+        return QueuedRequest(self.prompt, self.parameters, self.pieces.append, lambda: self.gone)
 
     @property
     def tokens(self):
