@@ -29,6 +29,11 @@ sys.path.append(str(Path(harness.serving.__file__).parent / "backends" / "onnxru
 # torch, which no test process has imported yet, reads this once; what tests start inherits it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Where nobody may write bytecode, each of the hundreds of processes that tests start would compile
+# the harness anew, and each test process the tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # A shell that starts a job in the background lets it ignore Ctrl-C, and so would all its children.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
