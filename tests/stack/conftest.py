@@ -22,12 +22,12 @@ from tests.local_study import write_local_study
 REPOSITORY = Path(__file__).parents[2]
 IN_LAB = bool(os.environ.get("STACK_LAB"))
 PATIENCE_S = 1200
-"""For a test, the stack's start before the first included."""
+"""For a test; images and the stack's start have bounds of their own."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        item.add_marker(pytest.mark.timeout(PATIENCE_S))
+        item.add_marker(pytest.mark.timeout(PATIENCE_S, func_only=True))
 
 
 @pytest.fixture(scope="session")

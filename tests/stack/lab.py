@@ -25,6 +25,8 @@ IMAGES = {
     "localhost/harness-export:local": "docker/export.Dockerfile",
     "localhost/harness-lab-triton:local": "tests/stack/triton.Dockerfile",
 }
+PATIENCE_S = 3600
+"""For each step; most of what it takes is the network's."""
 DEFAULT_INDEX = "https://pypi.org/simple"
 
 
@@ -54,7 +56,7 @@ def _run(command: list[str], **where: Any) -> None:
     """To the end; what it printed, where it fails."""
     done = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-        stdin=subprocess.DEVNULL, **where,
+        stdin=subprocess.DEVNULL, timeout=PATIENCE_S, **where,
     )  # fmt: skip
     assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout[-6000:]}"
 
