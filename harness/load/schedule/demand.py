@@ -12,7 +12,6 @@ Mooncake: https://github.com/kvcache-ai/Mooncake
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -73,17 +72,7 @@ def read_demand(path: Path, unit: TraceUnit | None = None) -> RateTrace:
         return _of_functions(path)
     if _value_column(names) is not None and any(unit_in_name(name)[0] for name in names):
         return _of_rates(path, names, unit)
-    if _is_mooncake(head):
-        return _of_arrivals(path, unit or TraceUnit.MS)
     return _of_arrivals(path, unit)
-
-
-def _is_mooncake(line: str) -> bool:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return False
-    return isinstance(row, dict) and {"timestamp", "hash_ids"} <= row.keys()
 
 
 def _value_column(names: Sequence[str]) -> int | None:

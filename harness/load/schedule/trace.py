@@ -261,7 +261,8 @@ def read_trace(path: Path, unit: TraceUnit | None = None) -> Trace:
 
     Args:
         path: the file.
-        unit: of its numbers, where the person knows it; None takes what the file says.
+        unit: of its numbers, where the person knows it; None takes what the file says. Mooncake's
+            traces are known by their `hash_ids`, and count milliseconds.
 
     Raises:
         DataError: no such file, the first line that is not an arrival or out of order, numbers
@@ -269,9 +270,20 @@ def read_trace(path: Path, unit: TraceUnit | None = None) -> Trace:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
+            if unit is None and _is_mooncake(next((line for line in file if line.strip()), "")):
+                unit = TraceUnit.MS
+            file.seek(0)
             return Trace(elapsed_ns(path, read_stamps(path, file), unit))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: no trace can be read: {error}", next_step=FORMS) from error
+
+
+def _is_mooncake(line: str) -> bool:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(row, dict) and {"timestamp", "hash_ids"} <= row.keys()
 
 
 def elapsed_ns(path: Path, stamps: Iterable[Stamp], unit: TraceUnit | None) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -168,3 +169,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(DataError, match="no trace can be read"):
         read_trace(tmp_path / "binary")
+
+
+def test_mooncake_s_traces_count_milliseconds_unless_they_are_said_not_to(tmp_path):
+    path = tmp_path / "mooncake.jsonl"
+    rows = [{"timestamp": at, "input_length": 9, "hash_ids": [1]} for at in (0, 3000, 4500)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert read_trace(path).times_ns.tolist() == [0, 3_000_000_000, 4_500_000_000]
+    assert read_trace(path, TraceUnit.S).times_ns.tolist() == [0, 3 * 10**12, 4500 * 10**9]

@@ -123,6 +123,24 @@ class FrameReader:
         self._at = end
         return length_and_kind & 0xFF, flags, stream_id & LARGEST_STREAM_ID, self._data[start:end]
 
+    def next_data(self, stream_id: int) -> list[bytes]:
+        """The payloads of a stream's plain DATA frames that come next and are there as a whole.
+
+        What `next` would give of them, without a call for each: an answer that comes token by token
+        has a frame per token. A frame of any other kind, or with flags, is left to `next`.
+        """
+        data, at, size = self._data, self._at, len(self._data)
+        payloads, start = [], at + HEADER_BYTES
+        while start <= size:
+            length_and_kind, flags, number = _HEADER.unpack_from(data, at)
+            end = start + (length_and_kind >> 8)
+            if length_and_kind & 0xFF or flags or number != stream_id or end > size:
+                break
+            payloads.append(data[start:end])
+            at, start = end, end + HEADER_BYTES
+        self._at = at
+        return payloads
+
     @property
     def is_empty(self) -> bool:
         """Whether everything that was fed has been taken out."""
@@ -313,6 +331,10 @@ class FrameSocket:
         while (frame := self._reader.next()) is None:
             self._reader.feed(self._receive_piece(self._reader.missing_bytes))
         return frame
+
+    def received_data(self, stream_id: int) -> list[bytes]:
+        """The payloads of a stream's plain DATA frames that have been taken in already."""
+        return self._reader.next_data(stream_id)
 
     def receive_whole(self) -> bytes | None:
         """What the next wait brings, to be looked at in one piece; None if there is a rest before.

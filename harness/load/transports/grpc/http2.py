@@ -13,7 +13,7 @@ lists, priorities, push. An answer of more than 2 GiB would not fit its stream's
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from harness.load.transports.address import Target
 from harness.load.transports.contract import Layout, next_id, stamped
@@ -124,14 +124,16 @@ class Http2Connection:
             self._receive(stream)
         return stream
 
-    def exchange_as_it_comes(self, request: bytes, take: Callable[[bytes, int], bool]) -> Stream:
+    def exchange_as_it_comes(
+        self, request: bytes, take: Callable[[Sequence[bytes], int], bool]
+    ) -> Stream:
         """Send a request on the next stream, and hand its body on piece by piece until it ends.
 
         The time that is given to a connection's exchange is here given to each gap between pieces.
 
         Args:
             request: as `exchange` takes it.
-            take: given a piece, and when its last bytes came (CLOCK_MONOTONIC); false cancels the
+            take: given the pieces that came together, and when (CLOCK_MONOTONIC); false cancels the
                 stream. What it raises leaves the connection of no use.
 
         Raises:
@@ -142,13 +144,17 @@ class Http2Connection:
             self._send(request, stream)
             while not stream.ended:
                 self._act(self._wire.receive())
-                if stream.pieces:
-                    came, stream.pieces = stream.pieces, []
-                    stays = [take(piece, self.received_ns) for piece in came]
-                    if not all(stays):
-                        self._wire.send(frames.make_rst_stream(stream.number, ErrorCode.CANCEL))
-                        stream.take_reset(ErrorCode.CANCEL)
-                    self._wire.extend()
+                if not stream.pieces:
+                    continue
+                came, stream.pieces = stream.pieces, []
+                if not stream.ended:
+                    more = self._wire.received_data(stream.number)
+                    self._count_received(sum(map(len, more)))
+                    came += more
+                if not take(came, self.received_ns):
+                    self._wire.send(frames.make_rst_stream(stream.number, ErrorCode.CANCEL))
+                    stream.take_reset(ErrorCode.CANCEL)
+                self._wire.extend()
             for frame in self._wire.received():
                 self._act(frame)
         return stream

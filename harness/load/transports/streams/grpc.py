@@ -111,15 +111,32 @@ class ResponseReader:
         self._stream = stream
         self._leave_after = leave_after
         self._rest = b""
+        self._forms: dict[int, _Form] = {}
+        """By length, the messages of this answer that differ in their text alone."""
         self.left = False
 
-    def take(self, data: bytes, at_ns: int) -> bool:
-        """Take in a piece of the call's body; false: the client goes away now.
+    def take(self, pieces: Sequence[bytes], at_ns: int) -> bool:
+        """Take in pieces of the call's body that came together; false: the client goes away now.
 
         Raises:
             RequestFailure: `stream_error`, or `malformed`.
         """
-        data = self._rest + data if self._rest else data
+        stream, forms = self._stream, self._forms
+        for piece in pieces:
+            form = forms.get(len(piece))
+            if form is not None and not self._rest:
+                prefix, suffix, tokens = form
+                if piece.startswith(prefix) and piece.endswith(suffix):
+                    stream.add(at_ns, tokens, piece[len(prefix) : len(piece) - len(suffix)])
+                    continue
+            self._take(piece, at_ns)
+        if self._leave_after:
+            self.left = sum(stream.tokens) >= self._leave_after
+        return not self.left
+
+    def _take(self, piece: bytes, at_ns: int) -> None:
+        """Read the messages that end in a piece."""
+        data = self._rest + piece if self._rest else piece
         at = 0
         while len(data) - at >= ENVELOPE.size:
             compressed, length = ENVELOPE.unpack_from(data, at)
@@ -128,13 +145,18 @@ class ResponseReader:
             end = at + ENVELOPE.size + length
             if end > len(data):
                 break
-            self._read(data[at + ENVELOPE.size : end], at_ns)
+            text, tokens = self._read(data[at + ENVELOPE.size : end], at_ns)
+            if end == len(data) == len(piece) and at == 0:
+                self._learn(piece, text, tokens)
             at = end
         self._rest = data[at:]
-        self.left = (
-            0 < self._leave_after <= sum(self._stream.tokens) if self._leave_after else False
-        )
-        return not self.left
+
+    def _learn(self, piece: bytes, text: bytes, tokens: int) -> None:
+        """Recognise from now on what has the same bytes around a text of the same length."""
+        raw = _LENGTH.pack(len(text)) + text
+        if text and tokens and not self._stream.finish_reason and piece.count(raw) == 1:
+            start = piece.index(raw) + _LENGTH.size
+            self._forms[len(piece)] = piece[:start], piece[start + len(text) :], tokens
 
     def check_whole(self) -> None:
         """Make sure that the body did not end within a message.
@@ -145,7 +167,8 @@ class ResponseReader:
         if self._rest:
             raise RequestFailure("malformed", f"{len(self._rest)} bytes of an unfinished message")
 
-    def _read(self, message: bytes, at_ns: int) -> None:
+    def _read(self, message: bytes, at_ns: int) -> tuple[bytes, int]:
+        """Take in a message; its text, and how many tokens it carries."""
         try:
             told = service_pb2.ModelStreamInferResponse.FromString(message)
         except DecodeError as error:
@@ -164,16 +187,21 @@ class ResponseReader:
         def text(name: str) -> bytes:
             return _text(raw, place, response) if (place := places.get(name)) is not None else b""
 
-        ids = places.get(TOKEN_IDS)
-        add_response(
+        ids, said = places.get(TOKEN_IDS), text(TEXT_OUTPUT)
+        tokens = add_response(
             self._stream,
             at_ns,
-            text(TEXT_OUTPUT),
+            said,
             tokens=number(NUM_OUTPUT_TOKENS),
             ids=None if ids is None or ids >= len(raw) else len(raw[ids]) // _INT32_BYTES,
             reason=text(FINISH_REASON).decode(errors="replace"),
             input_tokens=number(NUM_INPUT_TOKENS),
         )
+        return said, tokens
+
+
+_Form = tuple[bytes, bytes, int]
+"""What precedes and follows a text, and the tokens that the message carries."""
 
 
 def _text(raw: Sequence[bytes], place: int, response: Any) -> bytes:
