@@ -194,7 +194,7 @@ class ScalerOptions:
             limits=ScalingLimits(
                 min_replicas=self.min_replicas,
                 max_replicas=most,
-                tolerance=parse_share(self.tolerance, "--tolerance", none_too=True),
+                tolerance=parse_share(self.tolerance, "--tolerance", none_too=True, usual="10%"),
                 up=replace(SCALE_UP, stabilization_s=round(_seconds(self.up_stabilization))),
                 down=replace(SCALE_DOWN, stabilization_s=round(_seconds(self.down_stabilization))),
             ),

@@ -83,8 +83,10 @@ class JobOptions:
             jobs_per_day=self.jobs_per_day,
             chance=parse_share(self.chance, "--chance"),
             start_s=None if self.start_time is None else parse_seconds(self.start_time),
-            spread=None if self.spread is None else parse_share(self.spread, "--spread"),
-            least_growth=parse_share(self.least_growth, "--least-growth"),
+            spread=None
+            if self.spread is None
+            else parse_share(self.spread, "--spread", usual="10%"),
+            least_growth=parse_share(self.least_growth, "--least-growth", usual="10%"),
         )
 
 

@@ -177,7 +177,9 @@ class GenerationOptions:
 
         found = list(self._drawn(seed, self._tokenize()))
         if self.leave is not None:
-            return some_leave(found, parse_share(self.leave, "--leave", none_too=True), seed)
+            return some_leave(
+                found, parse_share(self.leave, "--leave", none_too=True, usual="10%"), seed
+            )
         return found
 
     def _drawn(self, seed: int, tokenize: Tokenize | None) -> Sequence[GenerationRequest]:

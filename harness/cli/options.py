@@ -69,13 +69,14 @@ DEFAULT_REPOSITORY = Path("model_repository")
 RUNS = Path("runs")
 
 
-def parse_share(text: str, option: str, *, none_too: bool = False) -> float:
+def parse_share(text: str, option: str, *, none_too: bool = False, usual: str = "95%") -> float:
     """A share above 0% and below 100%, typed as `95%` or `0.95`.
 
     Args:
         text: as it was typed.
         option: after which.
         none_too: whether 0% is one.
+        usual: a share that makes sense after it, for what to write instead.
 
     Raises:
         UsageError: it is none.
@@ -89,7 +90,7 @@ def parse_share(text: str, option: str, *, none_too: bool = False) -> float:
         least = "0% or more" if none_too else "above 0%"
         raise UsageError(
             f"{option} {text}: a share is {least} and below 100%",
-            next_step=f"write it as {option} {'10' if none_too else '95'}%",
+            next_step=f"write it as {option} {usual}",
         )
     return share
 

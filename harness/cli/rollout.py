@@ -176,7 +176,7 @@ def _request(plan: RolloutPlanOptions, traffic: RolloutTrafficOptions) -> Rollou
         ),
         stages=parse_stages(plan.stages),
         mode=plan.mode,
-        error=parse_share(plan.error, "--error"),
+        error=parse_share(plan.error, "--error", usual="5%"),
         most_looks=traffic.looks,
         slo=parse_objective(plan.slo) if plan.slo is not None else None,
         agreement=parse_share(plan.agreement, "--agreement") if plan.agreement else None,

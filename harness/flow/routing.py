@@ -124,9 +124,9 @@ def chosen_student(run: StoredRun, name: str) -> tuple[FamilyResults, ModelVaria
         known = ", ".join(one.name for _, one in students) or "none"
         problem = f"the run has no student '{name}': it has {known}"
         if not name and students:
-            problem = f"which student is the first to be asked? The run has {known}"
+            problem = f"the run has several students that could be meant: {known}"
         elif not name:
-            problem = "the run has no student to ask first"
+            problem = "the run has no student"
         raise UsageError(problem, next_step="name one with --student")
     return chosen[0]
 

@@ -24,3 +24,9 @@ def test_what_is_no_share_is_refused_with_a_right_one(text):
 def test_where_none_is_a_share_less_is_not(text):
     with pytest.raises(UsageError, match=r"--tolerance .*: a share is 0% or more and below 100%"):
         parse_share(text, "--tolerance", none_too=True)
+
+
+def test_what_to_write_instead_is_a_share_that_makes_sense_there():
+    with pytest.raises(UsageError) as raised:
+        parse_share("0%", "--error", usual="5%")
+    assert raised.value.next_step == "write it as --error 5%"

@@ -96,6 +96,8 @@ def roll_out(
     """
     run = read_run(folder)
     study = study_of(run, folder)
+    if resume:
+        request = _of_the_latest(folder, request)
     results, student = chosen_student(run, request.student)
     teacher = chosen_teacher(results, request.teacher)
     plan, notes = _plan(request, results, student, teacher)
@@ -187,6 +189,28 @@ def _offline(folder: Path, plan: RolloutPlan) -> LookOutcomes:
     )
 
 
+def _of_the_latest(folder: Path, request: RolloutRequest) -> RolloutRequest:
+    """The request, its models those of the latest rollout where it names none."""
+    plan = _latest(folder).plan
+    return replace(
+        request, student=request.student or plan.student, teacher=request.teacher or plan.teacher
+    )
+
+
+def _latest(folder: Path) -> RolloutRecord:
+    """The latest rollout of a run folder.
+
+    Raises:
+        RunFolderError: there is none.
+    """
+    found = read_document(folder, ROLLOUT, RolloutRecord)
+    if found is None:
+        raise RunFolderError(
+            f"{folder} has no rollout to go on with", next_step="begin one without --resume"
+        )
+    return found
+
+
 def _resumed(folder: Path, fresh: RolloutRecord) -> tuple[RolloutRecord, Path]:
     """The latest rollout, if it is this one and has not ended.
 
@@ -194,11 +218,7 @@ def _resumed(folder: Path, fresh: RolloutRecord) -> tuple[RolloutRecord, Path]:
         RunFolderError: there is none.
         UsageError: it is of another plan, or has ended.
     """
-    found = read_document(folder, ROLLOUT, RolloutRecord)
-    if found is None:
-        raise RunFolderError(
-            f"{folder} has no rollout to go on with", next_step="begin one without --resume"
-        )
+    found = _latest(folder)
     same = (found.plan, found.traffic, found.student_sha256, found.teacher_sha256) == (
         fresh.plan,
         fresh.traffic,

@@ -4,23 +4,40 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from samples import sample_variant
 
-from harness.errors import ServerError
-from harness.flow.rollout.job import _increases, _read
+from harness.errors import RunFolderError, ServerError
+from harness.flow.rollout.job import (
+    ROLLOUT,
+    RolloutRequest,
+    _increases,
+    _of_the_latest,
+    _read,
+)
 from harness.flow.rollout.traffic import ClientSplit, RouterSplit, RowTraffic
 from harness.planning.rollout.asked import OwnCounters
 from harness.planning.rollout.outcomes import NO_CLASS
-from harness.planning.rollout.stages import in_student_share
+from harness.planning.rollout.stages import begin, in_student_share
+from harness.runs.documents import write_document
 from harness.serving.router import ServedPair, make_split
 from harness.tasks.classification.rows import LabelledDataset
 from harness.tasks.encoding import EncodedGroup
 from harness.types import Role, ServingConfig, TensorSpec
-from harness.types.rollout import RolloutMode, RolloutTraffic, Tally
+from harness.types.rollout import (
+    BadOutcome,
+    Comparison,
+    Guardrail,
+    RolloutMode,
+    RolloutPlan,
+    RolloutRecord,
+    RolloutTraffic,
+    Tally,
+)
 
 COLUMNS = (2, 0, 1)
 """Of the student's classes, in order, the place among the teacher's."""
@@ -255,3 +272,19 @@ def test_counters_are_differences_and_silence_is_no_data(
     own = [OwnCounters("own", "bad", "all")]
     readings = [_read(Prometheus(**values), own) for values in (before, now)]
     assert _increases(*readings) == counted
+
+
+def test_what_is_gone_on_with_needs_no_names(tmp_path: Path) -> None:
+    """The latest rollout's student and teacher, unless others are named; without one, a reason."""
+    sent = RolloutTraffic(1000, 8, 0, 0, through_router=True)
+    request = RolloutRequest(sent, (), RolloutMode.MIRROR, 0.05, 10)
+    with pytest.raises(RunFolderError, match="has no rollout to go on with"):
+        _of_the_latest(tmp_path, request)
+    errors = Guardrail("error_rate < 2%", BadOutcome.FAILED, Comparison.LIMIT, 0.02)
+    plan = RolloutPlan("student-int8", "teacher-fp32", (errors,))
+    state = begin(plan)
+    write_document(tmp_path, ROLLOUT, RolloutRecord("f", "ab", "cd", sent, (), (), state))
+    found = _of_the_latest(tmp_path, request)
+    assert (found.student, found.teacher) == ("student-int8", "teacher-fp32")
+    named = _of_the_latest(tmp_path, dataclasses.replace(request, student="other"))
+    assert (named.student, named.teacher) == ("other", "teacher-fp32")
