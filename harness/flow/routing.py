@@ -124,7 +124,8 @@ def chosen_student(run: StoredRun, name: str) -> tuple[FamilyResults, ModelVaria
         known = ", ".join(one.name for _, one in students) or "none"
         problem = f"the run has no student '{name}': it has {known}"
         if not name and students:
-            problem = f"the run has several students that could be meant: {known}"
+            meant = ", ".join(one.name for _, one in chosen)
+            problem = f"more than one student could be meant: {meant}"
         elif not name:
             problem = "the run has no student"
         raise UsageError(problem, next_step="name one with --student")
