@@ -214,11 +214,14 @@ _QUALITY = (
         of="root of the mean squared error of the predicted numbers, in the unit of the labels",
     ),
     _error(
-        name="perplexity", title="perplexity", tasks=("causal-lm",), example="20", lowest=1.0,
-        of="exp of the mean negative log likelihood per token",
+        name="perplexity", title="perplexity", tasks=("causal-lm", "generation"), example="20",
+        lowest=1.0,
+        of="exp of the mean negative log likelihood per token; of a generation task, of its "
+        "references behind their prompts",
     ),
     _error(
-        name="bits_per_byte", title="bits per byte", tasks=("causal-lm",), example="1.2",
+        name="bits_per_byte", title="bits per byte", tasks=("causal-lm", "generation"),
+        example="1.2",
         of="mean negative log2 likelihood per UTF-8 byte",
     ),
     _error(
@@ -230,6 +233,32 @@ _QUALITY = (
         name="byte_perplexity", title="byte perplexity", tasks=("causal-lm",), example="2.5",
         lowest=1.0,
         of="exp of the mean negative log likelihood per UTF-8 byte",
+    ),
+    _share_of_right(
+        name="chrf", title="chrF", tasks=("generation",), example="40%",
+        of="character n-grams (up to 6) that texts share with their references (sacrebleu's chrF2)",
+    ),
+    _share_of_right(
+        name="rouge_1", title="ROUGE-1", tasks=("generation",), example="30%",
+        of="F1 of the words that a text shares with its reference, averaged",
+    ),
+    _share_of_right(
+        name="rouge_2", title="ROUGE-2", tasks=("generation",), example="10%",
+        of="F1 of the pairs of neighbouring words that a text shares with its reference, averaged",
+    ),
+    _share_of_right(
+        name="rouge_l", title="ROUGE-L", tasks=("generation",), example="25%",
+        of="F1 of the longest sequence of words that a text shares with its reference, averaged",
+    ),
+    _share_of_right(
+        name="agreement", title="agreement with the teacher", tasks=("generation",),
+        example="60%",
+        of="share of the prompts whose greedy text is the teacher's, token for token",
+    ),
+    _share_of_right(
+        name="prefix_agreement", title="common beginning with the teacher", tasks=("generation",),
+        example="70%",
+        of="how much of the teacher's greedy text the text begins with, in tokens, averaged",
     ),
     _share_of_right(
         name="entity_f1", title="entity F1", tasks=("token-classification",),

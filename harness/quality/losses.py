@@ -102,7 +102,7 @@ def batch_consistency(
     subset = _first_rows(dataset, samples)
     reference = _answers(variant, subset, predictor, 1)
     return [
-        _compare(variant, size, reference, _answers(variant, subset, predictor, size))
+        compare_answers(variant, size, reference, _answers(variant, subset, predictor, size))
         for size in batch_sizes
     ]
 
@@ -122,12 +122,20 @@ def _answers(
     return answers
 
 
-def _compare(
+def compare_answers(
     variant: ModelVariant,
     batch_size: int,
-    reference: dict[int, RowAnswer],
-    answers: dict[int, RowAnswer],
+    reference: Mapping[int, RowAnswer],
+    answers: Mapping[int, RowAnswer],
 ) -> BatchConsistency:
+    """How far answers are from those of a batch size (or a number of streams) of 1.
+
+    Args:
+        variant: what answered.
+        batch_size: rows of a request, or streams at once, that the answers were given in.
+        reference: the answer to each row when it was alone.
+        answers: likewise, at that size.
+    """
     changed = 0
     largest = 0.0
     for row, expected in reference.items():

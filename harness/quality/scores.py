@@ -7,7 +7,7 @@ two cut a text into other windows they are paired by document.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from harness.errors import DataError
 from harness.metrics import metric_named
-from harness.statistics.intervals import bounds, on_units, side_by_side
+from harness.statistics.intervals import Bounds, bounds, on_units, side_by_side
 from harness.statistics.metrics import Statistic
 from harness.statistics.paired import mcnemar_p_value
 from harness.tasks.encoding import EncodedDataset
@@ -104,32 +104,62 @@ def _scores(
     if kept is None:
         return []
     relations = _relations(outcomes, teacher, dataset, seed)
-    scores = []
-    groups = _groups(outcomes, kept)
-    for statistic in task.statistics(outcomes, dataset, kept):
-        found = statistic.bounds(seed=seed, groups=groups)
-        relation = relations.get(statistic.metric, _Relation())
-        scores.append(
-            QualityScore(
-                variant=outcomes.variant,
-                family=family,
-                role=role,
-                metric=statistic.metric,
-                value=statistic.value,
-                low=found.low,
-                high=found.high,
-                samples=len(statistic.sums.table),
-                sha256=outcomes.sha256,
-                relative_to_teacher=relation.share,
-                relative_low=relation.low,
-                relative_high=relation.high,
-                p_value=_p_value(statistic.metric, outcomes, teacher),
-                units=found.units,
-                standard_error=found.standard_error,
-                relative_standard_error=relation.standard_error,
-            )
+    found = [
+        (one, bounds_of, relations.get(one.metric, _Relation()))
+        for one, bounds_of in _bounded(
+            task.statistics(outcomes, dataset, kept), outcomes, kept, seed
         )
-    return scores
+    ]
+    found += _held_against_teacher(outcomes, teacher, seed)
+    return [
+        QualityScore(
+            variant=outcomes.variant,
+            family=family,
+            role=role,
+            metric=statistic.metric,
+            value=statistic.value,
+            low=interval.low,
+            high=interval.high,
+            samples=len(statistic.sums.table),
+            sha256=outcomes.sha256,
+            relative_to_teacher=relation.share,
+            relative_low=relation.low,
+            relative_high=relation.high,
+            p_value=_p_value(statistic.metric, outcomes, teacher),
+            units=interval.units,
+            standard_error=interval.standard_error,
+            relative_standard_error=relation.standard_error,
+        )
+        for statistic, interval, relation in found
+    ]
+
+
+def _bounded(
+    statistics: Iterable[Statistic], outcomes: Outcomes, kept: NDArray[np.bool_], seed: int
+) -> Iterator[tuple[Statistic, Bounds]]:
+    groups = _groups(outcomes, kept)
+    return ((one, one.bounds(seed=seed, groups=groups)) for one in statistics)
+
+
+def _held_against_teacher(
+    outcomes: Outcomes, teacher: Outcomes | None, seed: int
+) -> list[tuple[Statistic, Bounds, _Relation]]:
+    """Metrics of which the teacher's own value is 1, so that each is its own share of that."""
+    if teacher is None:
+        return []
+    task = family_of(outcomes.kind)
+    own_rows, teacher_rows = task.scorable(outcomes), task.scorable(teacher)
+    if own_rows is None or teacher_rows is None or not task.same_rows(outcomes, teacher):
+        return []
+    kept = own_rows & teacher_rows
+    if outcomes.variant == teacher.variant:
+        found = task.teacher_statistics(outcomes, outcomes, kept)
+        return [(one, Bounds(1.0, 1.0, 0.0, int(kept.sum())), _itself(one)) for one in found]
+    found = task.teacher_statistics(outcomes, teacher, kept)
+    return [
+        (one, interval, _Relation(one.value, interval.low, interval.high, interval.standard_error))
+        for one, interval in _bounded(found, outcomes, kept, seed)
+    ]
 
 
 def _check_rows(name: str, rows: int, dataset: EncodedDataset) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from harness.tasks.causal_lm.family import CausalLmFamily
 from harness.tasks.classification.family import ClassificationFamily
 from harness.tasks.family import AnyFamily
+from harness.tasks.generation.family import GenerationFamily
 from harness.tasks.multi_label.family import MultiLabelFamily
 from harness.tasks.question_answering.family import QuestionAnsweringFamily
 from harness.tasks.regression.family import RegressionFamily
@@ -23,6 +24,7 @@ FAMILIES: list[AnyFamily] = [
     RegressionFamily(),
     QuestionAnsweringFamily(),
     CausalLmFamily(),
+    GenerationFamily(),
     TokenClassificationFamily(),
     SentenceEmbeddingFamily(),
 ]

@@ -1,7 +1,8 @@
 """How far a written text is the teacher's, token by token.
 
-A greedy text ends with a token that says so or at the limit of its length. The end is part of what
-is compared: a text that goes on where the teacher's ends is another text.
+The token that ends a text is one of its tokens, so a text that goes on where the teacher's ends is
+another text. Where two models have different vocabularies their texts are compared instead, a
+character in the place of a token.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 END = -1
-"""Stands for the end of a text that ended by itself, behind its last token."""
+"""Stands behind the last character of a text that ended by itself."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,17 @@ class Agreement:
     prefix: NDArray[np.int64]
     """Length of what both begin with, in tokens, (prompts,)."""
     share: NDArray[np.float64]
-    """That length as a share of the teacher's text, its end counted as a token, (prompts,)."""
+    """That length as a share of the teacher's text, (prompts,); 1 where both are empty."""
 
 
-def ended(tokens: Sequence[int], *, by_itself: bool) -> tuple[int, ...]:
-    """A text as it is compared.
+def characters(text: str, *, by_itself: bool) -> tuple[int, ...]:
+    """A text by its characters, for models whose tokens do not compare.
 
     Args:
-        tokens: without the token that ended it.
+        text: what was written.
         by_itself: whether the model ended it; not: it reached the limit of its length.
     """
-    return (*tokens, END) if by_itself else tuple(tokens)
+    return (*map(ord, text), END) if by_itself else tuple(map(ord, text))
 
 
 def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
@@ -49,11 +50,12 @@ def agreement(own: Sequence[Sequence[int]], teacher: Sequence[Sequence[int]]) ->
     """Compare texts with the teacher's, prompt by prompt.
 
     Args:
-        own: of each prompt, as `ended` makes it.
-        teacher: likewise, aligned; in tokens of the same vocabulary, and none is empty.
+        own: the tokens (or characters) of each prompt's text.
+        teacher: likewise, aligned, of the same vocabulary.
     """
     pairs = list(zip(own, teacher, strict=True))
     prefix = np.array([common_prefix(one, other) for one, other in pairs], dtype=np.int64)
-    lengths = np.array([len(other) for _, other in pairs], dtype=np.int64)
-    same = np.array([tuple(one) == tuple(other) for one, other in pairs], dtype=np.bool_)
-    return Agreement(same, prefix, prefix / lengths)
+    longest = np.array([len(other) for _, other in pairs], dtype=np.int64)
+    same = np.array([list(one) == list(other) for one, other in pairs], dtype=np.bool_)
+    share = np.where(longest > 0, prefix / np.maximum(longest, 1), same.astype(np.float64))
+    return Agreement(same, prefix, share)

@@ -34,6 +34,16 @@ class ScoresOutcomes(FamilyRole, Generic[D, R]):
             MissingExtraError: a package that computes them is not installed.
         """
 
+    def teacher_statistics(self, outcomes: R, teacher: R, kept: Mask) -> tuple[Statistic, ...]:
+        """Metrics that hold answers against the teacher's own: of the teacher itself each is 1.
+
+        Args:
+            outcomes: the variant's outcomes.
+            teacher: the teacher's outcomes, on the same rows.
+            kept: rows that count, (rows,).
+        """
+        return ()
+
     def same_rows(self, outcomes: R, teacher: R) -> bool:
         """Whether row i of both is the same sample, which is what pairs them.
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.tasks.generation.agreement import agreement, common_prefix, ended
+from harness.tasks.generation.agreement import agreement, characters, common_prefix
+
+END = 0
 
 
 @pytest.mark.parametrize(
@@ -23,21 +25,21 @@ def test_common_prefix(first: tuple[int, ...], second: tuple[int, ...], length: 
 
 
 def test_a_text_that_goes_on_where_the_teachers_ends_is_another_text() -> None:
-    teacher = ended([1, 2], by_itself=True)
-    found = agreement([ended([1, 2, 3], by_itself=False), teacher], [teacher, teacher])
+    found = agreement([(1, 2, 3), (1, 2, END)], [(1, 2, END), (1, 2, END)])
     assert found.same.tolist() == [False, True]
     assert found.prefix.tolist() == [2, 3]
     assert found.share.tolist() == [pytest.approx(2 / 3), 1.0]
 
 
-def test_a_text_cut_at_the_limit_agrees_with_one_cut_there_too() -> None:
-    cut = ended([1, 2, 3], by_itself=False)
-    assert agreement([cut], [cut]).same.tolist() == [True]
-    assert agreement([ended([1, 2, 3], by_itself=True)], [cut]).same.tolist() == [False]
+def test_by_character_the_end_counts_as_well() -> None:
+    teacher = characters("ab", by_itself=True)
+    others = [characters("ab", by_itself=False), characters("abc", by_itself=False), teacher]
+    found = agreement(others, [teacher] * 3)
+    assert found.same.tolist() == [False, False, True]
+    assert found.share.tolist() == [pytest.approx(2 / 3), pytest.approx(2 / 3), 1.0]
 
 
-def test_an_empty_text_agrees_with_an_empty_text() -> None:
-    nothing = ended([], by_itself=True)
-    found = agreement([nothing, ended([7], by_itself=False)], [nothing, nothing])
+def test_nothing_agrees_with_nothing_alone() -> None:
+    found = agreement([(), (7,)], [(), ()])
     assert found.same.tolist() == [True, False]
     assert found.share.tolist() == [1.0, 0.0]
