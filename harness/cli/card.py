@@ -36,7 +36,7 @@ def card(
     With --resume on a finished run, its scores are kept and the card is added to its report.
     """
     study = read_study(study_file)
-    from harness.flow.inputs import StudyInputs, check_inputs
+    from harness.flow.inputs import StudyInputs, check_driven, check_inputs
     from harness.flow.options import RunSettings
     from harness.flow.run import card_study
     from harness.report.card.values import cards_of
@@ -45,6 +45,7 @@ def card(
 
     plan = dataclasses.replace(CardPlan(), samples=samples)
     inputs = StudyInputs()
+    check_driven(study)
     check_inputs(study, inputs)
     with ProgressDisplay() as progress, open_folder(study, out, resume=resume) as folder:
         settings = RunSettings(repository, progress=progress, warn=warn, inputs=inputs)

@@ -102,7 +102,7 @@ def _show_verdict(settings: RunSettings, result: TrialResult, plan: LoadPlan) ->
 
 
 def _measure(plan: LoadPlan, path: Path, settings: RunSettings) -> TrialResult:
-    from harness.flow.inputs import check_embedded, check_inputs
+    from harness.flow.inputs import check_driven, check_embedded, check_inputs
     from harness.flow.manifest import new_manifest
     from harness.flow.preflight import check_served
     from harness.flow.run import measure_once
@@ -115,6 +115,7 @@ def _measure(plan: LoadPlan, path: Path, settings: RunSettings) -> TrialResult:
     family = plan.study.family_of(plan.name)
     check_served(plan.workload, plan.serving, family)
     check_embedded(plan.study.alone(plan.name))
+    check_driven(plan.study.alone(plan.name))
     check_inputs(plan.study, settings.inputs, only=plan.name)
     trial = Trial(plan.name, family.name, plan.serving, plan.workload, stage="load")
     with RunFolder.create(path, new_manifest(plan.study)) as folder:
@@ -162,7 +163,7 @@ def _measure_streams(
 
 
 def _groups(plan: LoadPlan, settings: RunSettings) -> Sequence[Group]:
-    from harness.flow.inputs import check_inputs
+    from harness.flow.inputs import check_driven, check_inputs
     from harness.flow.opening import payloads_for
     from harness.load.requests.payloads import read_payloads
 
@@ -170,6 +171,7 @@ def _groups(plan: LoadPlan, settings: RunSettings) -> Sequence[Group]:
         return read_payloads(plan.source.payloads)
     if plan.study is None:
         raise UsageError("neither a study nor --payloads")
+    check_driven(plan.study.alone(plan.name))
     check_inputs(plan.study, settings.inputs, only=plan.name)
     return payloads_for(plan.study, plan.name, settings.progress, settings.inputs)
 

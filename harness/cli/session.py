@@ -116,7 +116,7 @@ def run_to_verdict(
     )
     check_trackers(kept.trackers)
     from harness.flow.conclusion import conclude_run
-    from harness.flow.inputs import check_inputs
+    from harness.flow.inputs import check_driven, check_inputs
     from harness.flow.pricing import priced_study
     from harness.flow.run import run_study
     from harness.runs.folder import read_run, require_new
@@ -129,6 +129,7 @@ def run_to_verdict(
             options.repository, options.generators, options.cpus, progress=progress
         )
         settings = replace(settings, saturation=not options.no_saturation)
+        check_driven(study)
         check_inputs(study, settings.inputs)
         with (
             watched(settings, options.telemetry) as settings,

@@ -33,6 +33,7 @@ from harness.system.libraries import require_extra
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.labels import LabelReader
 from harness.tasks.loading import encode, load_samples, load_training_samples
+from harness.tasks.registry import family_of
 from harness.tasks.rows import DataTable, read_table
 from harness.tasks.samples import Samples
 from harness.types import Role
@@ -169,7 +170,11 @@ def _without_sizes(config: Any) -> Any:
     return config
 
 
-REFERENCE_COLUMNS = {"topics": ("text", "label"), "prose": ("text",)}
+REFERENCE_COLUMNS = {
+    "topics": ("text", "label"),
+    "prose": ("text",),
+    "continuations": ("prompt", "reference"),
+}
 
 
 def check_inputs(
@@ -199,6 +204,22 @@ def check_inputs(
             problems += _problems(study, family, inputs, model)
     if problems:
         raise StudyError(f"study {study.name}", list(dict.fromkeys(problems)))
+
+
+def check_driven(study: Study) -> None:
+    """Refuse families whose answers are streams, where requests with one answer each are driven.
+
+    Raises:
+        UsageError: the study has such a family.
+    """
+    writing = [family.name for family in study.families if family_of(family.task).writes]
+    if writing:
+        raise UsageError(
+            f"family {', '.join(writing)} writes text, and this command drives models that answer "
+            "a request at once",
+            next_step="harness evaluate scores what they write; their speed is measured as streams "
+            "of the server that has them (harness load --url)",
+        )
 
 
 def check_embedded(study: Study) -> None:

@@ -25,6 +25,7 @@ from harness.study import Model, SequenceClassification, Study, variants_of
 from harness.system.storage import cache_root
 from harness.tasks.classification.rows import LabelledSamples
 from harness.tasks.loading import encode
+from harness.tasks.registry import family_of
 from harness.types import ModelVariant, Progress, ServingConfig, TaskEntry
 
 if TYPE_CHECKING:
@@ -211,17 +212,24 @@ def _language_model(
     tell: Callable[[int, int], None],
 ) -> ServedLM:
     from harness.quality.lm_eval.model import ServedLM
+    from harness.quality.lm_eval.streamed import StreamScorer
 
     model = _model_of(prepared, variant)
     folder = _tokenizer_folder(prepared, variant)
     tokenizer, _, max_length = open_tokenizer(folder, model)
-    scorer = TokenScorer(
-        variant,
-        served.site.client,
-        pad_token_id=tokenizer.pad_token_id,
-        cache=cache,
-        rows_per_request=ROWS_PER_REQUEST,
-    )
+    scorer: TokenScorer | StreamScorer
+    if served.site.streams is not None and family_of(variant.task).writes:
+        scorer = StreamScorer(variant, served.site.streams)
+        # A row is a prompt there: with the token that is only predicted it must fit.
+        max_length = prepared.family.task.max_length - 1
+    else:
+        scorer = TokenScorer(
+            variant,
+            served.site.client,
+            pad_token_id=tokenizer.pad_token_id,
+            cache=cache,
+            rows_per_request=ROWS_PER_REQUEST,
+        )
     return ServedLM(
         scorer,
         tokenizer,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness.errors import CheckpointError, HarnessError
 from harness.export.checkpoint import Checkpoint
+from harness.export.generation.variants import GeneratorJob, export_generators
 from harness.export.tensorrt import PlanSettings, plan_home
 from harness.export.variants import ExportJob, export_variants
 from harness.flow.ensembles import PreparedPipeline, prepare_pipeline
@@ -24,7 +25,7 @@ from harness.flow.opening import (
 from harness.flow.options import ProgressSink, WarningSink, ignore_warning
 from harness.flow.spaces import serving_configs
 from harness.serving.ensemble import write_pipeline
-from harness.serving.repository import write_config
+from harness.serving.models import write_for_server
 from harness.study import (
     PIPELINE_SUFFIX,
     Family,
@@ -33,6 +34,7 @@ from harness.study import (
     variants_of,
 )
 from harness.tasks.encoding import EncodedDataset
+from harness.tasks.registry import family_of
 from harness.types import FailedVariant, ModelVariant, Progress, ServingConfig
 
 
@@ -161,19 +163,22 @@ def _export_family(
     failures: dict[str, HarnessError] = {}
     failed = leaving_out(family, failures, progress) if leave_out else None
     for opened in opened_family.teacher_first:
-        job = ExportJob(
-            opened.model,
-            opened.checkpoint,
-            family.task,
-            family=family.name,
-            samples=opened.samples,
-            encoded=opened.dataset,
-            repository=repository,
-            plans=plans,
-        )
-        made = export_variants(job, progress, failed)
+        if family_of(family.task).writes:
+            made = export_generators(_generator(family, opened, repository), progress, failed)
+        else:
+            job = ExportJob(
+                opened.model,
+                opened.checkpoint,
+                family.task,
+                family=family.name,
+                samples=opened.samples,
+                encoded=opened.dataset,
+                repository=repository,
+                plans=plans,
+            )
+            made = export_variants(job, progress, failed)
         for variant in made:
-            write_config(variant, serving)
+            write_for_server(variant, serving)
             by_variant[variant.name] = opened
             if family.ensemble:
                 try:
@@ -192,6 +197,17 @@ def _export_family(
         opened=by_variant,
         training_file=opened_family.training_file,
         failures=failures,
+    )
+
+
+def _generator(family: Family, opened: OpenedModel, repository: Path) -> GeneratorJob:
+    return GeneratorJob(
+        opened.model,
+        opened.checkpoint,
+        family=family.name,
+        repository=repository,
+        prompts=opened.samples.texts,
+        context=family.task.max_length,
     )
 
 

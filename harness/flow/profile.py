@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from harness.errors import RunFolderError, UsageError
 from harness.flow.card import FamilySubject, card_serving, family_subjects, preload_for
-from harness.flow.inputs import check_inputs
+from harness.flow.inputs import check_driven, check_inputs
 from harness.flow.options import ProgressSink, RunSettings
 from harness.flow.preparation import PreparedFamily, prepare_alone
 from harness.profiling.operators import profile_artefact, profile_checkpoint
@@ -70,6 +70,7 @@ def profile_variant(
             f"{variant} is a TensorRT plan, and profiles are made by PyTorch and ONNX Runtime",
             next_step=f"profile its graph: --variant {variant.removesuffix(PLAN_SUFFIX)}",
         )
+    check_driven(study.alone(variant))
     check_inputs(study, settings.inputs, only=variant)
     with storage_errors(folder):
         if folder.exists() and any(folder.iterdir()):

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from harness.errors import ExchangedError, ServerError
+from harness.errors import ExchangedError, ServerError, UsageError
 from harness.flow.ensembles import PreparedPipeline
 from harness.flow.left_out import SERVING, failed_variant, needed, tell
 from harness.flow.options import ProgressSink
 from harness.flow.preparation import PreparedFamily
-from harness.flow.serving import Served, check_after_failure
+from harness.flow.serving import Served, Site, check_after_failure
 from harness.flow.side_by_side import SharedProgress, at_once, side_by_side
 from harness.planning.decision import judge_quality
 from harness.quality.collection import (
@@ -23,9 +23,12 @@ from harness.quality.collection import (
 )
 from harness.quality.losses import batch_consistency, compare_with_teacher, measure_alone
 from harness.quality.scores import baseline_scores, score
+from harness.quality.writing import collect_texts, stream_consistency
 from harness.runs.folder import RunFolder, samples_file
 from harness.runs.journal import QualityEntry
 from harness.study import Study
+from harness.tasks.encoding import EncodedDataset
+from harness.tasks.outcomes import Outcomes
 from harness.tasks.registry import family_of
 from harness.types import BatchConsistency, Decision, ModelVariant, Role, ServingConfig
 
@@ -36,6 +39,8 @@ MOST_ROWS = 256
 """A request, on a server whose own maximum is taken as it is."""
 CONSISTENCY_BATCHES = (1, 4, 8, 16)
 CONSISTENCY_SAMPLES = 128
+CONSISTENCY_PROMPTS = 16
+"""A text takes as long as many answers of another kind."""
 
 
 def score_family(
@@ -161,20 +166,12 @@ def _score_variant(
     dataset = prepared.datasets[variant.name]
     kind = study.serving_of(prepared.family).instance_kind
     serving = ServingConfig(max_batch_size=SCORING_BATCH, instance_kind=kind)
-    site, largest = served.site, served.largest_batch(variant) or SCORING_BATCH
+    site = served.site
     served.load(variant, serving)
-    outcomes = collect_outcomes(
-        variant, dataset, site.client, batch_size=min(largest, MOST_ROWS), progress=progress
-    )
-    consistency: Sequence[BatchConsistency] = ()
-    if not served.answers_from_cache(variant):  # else the batch that an answer is of is not known
-        consistency = batch_consistency(
-            variant,
-            dataset,
-            site.client,
-            batch_sizes=[size for size in CONSISTENCY_BATCHES if size <= largest],
-            samples=min(CONSISTENCY_SAMPLES, dataset.size),
-        )
+    if family_of(variant.task).writes:
+        outcomes, consistency = _written(variant, dataset, site, progress)
+    else:
+        outcomes, consistency = _answered(variant, dataset, served, progress)
     check_after_failure(site.server)  # some rows may have gone unanswered
     site.check_model(variant)
     served.unload(variant)
@@ -201,6 +198,46 @@ def _score_variant(
         relabelling,
         teacher_sha256=prepared.teacher.sha256,
     )
+
+
+def _answered(
+    variant: ModelVariant, dataset: EncodedDataset, served: Served, progress: ProgressSink
+) -> tuple[Outcomes, Sequence[BatchConsistency]]:
+    """Every row's answer, and whether answers depend on the batch."""
+    client, largest = served.site.client, served.largest_batch(variant) or SCORING_BATCH
+    outcomes = collect_outcomes(
+        variant, dataset, client, batch_size=min(largest, MOST_ROWS), progress=progress
+    )
+    if served.answers_from_cache(variant):  # then the batch that an answer is of is not known
+        return outcomes, ()
+    consistency = batch_consistency(
+        variant,
+        dataset,
+        client,
+        batch_sizes=[size for size in CONSISTENCY_BATCHES if size <= largest],
+        samples=min(CONSISTENCY_SAMPLES, dataset.size),
+    )
+    return outcomes, consistency
+
+
+def _written(
+    variant: ModelVariant, dataset: EncodedDataset, site: Site, progress: ProgressSink
+) -> tuple[Outcomes, Sequence[BatchConsistency]]:
+    """Every prompt's text, and whether texts depend on the streams beside them."""
+    if site.streams is None:
+        raise UsageError(
+            f"{variant.name} writes, and an external server's streams cannot be scored",
+            next_step="score it on the embedded server, and drive the other with harness load",
+        )
+    outcomes = collect_texts(variant, dataset, site.streams, progress=progress)
+    consistency = stream_consistency(
+        variant,
+        dataset,
+        site.streams,
+        in_flight=CONSISTENCY_BATCHES,
+        samples=min(CONSISTENCY_PROMPTS, dataset.size),
+    )
+    return outcomes, consistency
 
 
 def _score_pipeline(

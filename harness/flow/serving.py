@@ -20,7 +20,8 @@ from harness.serving.embedded.environment import ServerEnvironment
 from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import Endpoint, TritonClient, is_live
 from harness.serving.ensemble import Pipeline, load_pipeline, unload_pipeline
-from harness.serving.repository import config_override
+from harness.serving.models import override_for
+from harness.serving.streams import TritonStreams
 from harness.study import Study
 from harness.telemetry.triton import scrape
 from harness.types import ModelVariant, ServingConfig, WireProtocol
@@ -133,7 +134,7 @@ class OwnModels:
         if variant.pipeline_of:
             load_pipeline(self._client, self._pipelines[variant.name], serving)
         else:
-            self._client.load(variant.name, config_override(variant, serving))
+            self._client.load(variant.name, override_for(variant, serving))
 
     def unload(self, variant: ModelVariant) -> None:
         """Unload a variant."""
@@ -161,6 +162,8 @@ class Site:
     """Reads the metrics page."""
     check_model: Callable[[ModelVariant], None] = _take_as_it_is
     """Makes sure that the server still has the model that a score was taken of (ServerError)."""
+    streams: TritonStreams | None = None
+    """What writes: the way to models that answer in streams; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -232,6 +235,7 @@ def serve(
             ports=ports or settings.ports,
         ) as server,
         TritonClient(server.endpoint) as client,
+        TritonStreams(server.endpoint.grpc) as streams,
     ):
         targets = {
             WireProtocol.HTTP: parse_target(server.endpoint.http),
@@ -239,5 +243,5 @@ def serve(
         }
         pipelines = [one.pipeline for family in families for one in family.pipelines]
         control = OwnModels(client, {one.variant.name: one for one in pipelines})
-        site = Site(server, client, control, targets)
+        site = Site(server, client, control, targets, streams=streams)
         yield Served(tuple(families), site, takes_several=True)

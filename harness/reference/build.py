@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from harness.errors import CheckpointError, MissingExtraError, StorageError
 from harness.reference.corpus import BASELINE_FILE, Split, package_folder, source_digest, split_file
 from harness.reference.processes import Advanced, Job, run_jobs
-from harness.reference.recipes import FAMILIES, RECIPE_VERSION, RECIPES, TOPICS
+from harness.reference.recipes import DATA_SETS, FAMILIES, RECIPE_VERSION, RECIPES, TOPICS
 from harness.reference.units import (
     BuildUnit,
     all_units,
@@ -40,12 +40,13 @@ class ReferenceBundle:
     checkpoints: Mapping[str, Path]
     """Folder by model name, for the names that were asked for."""
     data: Mapping[str, Path]
-    """`topics`, `prose` -> JSON lines of the test split: `text`, and for topics `label`."""
+    """`topics`, `prose` -> JSON lines of the test split: `text`, and for topics `label`.
+    `continuations` -> `prompt` and `reference`."""
     baseline_predictions: Path
     """JSON list of the class names that TF-IDF with logistic regression gives the topics' test
     split, row by row."""
     training_data: Mapping[str, Path]
-    """`topics`, `prose` -> JSON lines of the training split, as `data`."""
+    """By the same names, JSON lines of the training split."""
 
 
 def build_reference(
@@ -74,7 +75,7 @@ def build_reference(
     """
     _check(names)
     root = (cache_dir or cache_root()) / "reference" / _digest(seed)
-    wanted = [*(data_name(family) for family in FAMILIES), *names]
+    wanted = [*map(data_name, DATA_SETS), *names]
     units = all_units(root, RECIPES.values(), seed=seed)
 
     def missing() -> list[BuildUnit]:
@@ -84,7 +85,7 @@ def build_reference(
         with _Turn(root, progress):
             _make(missing(), root, seed, progress)
     test, training = (
-        {family: split_file(root / data_name(family), split) for family in FAMILIES}
+        {name: split_file(root / data_name(name), split) for name in DATA_SETS}
         for split in (Split.TEST, Split.TRAIN)
     )
     return ReferenceBundle(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
@@ -24,6 +24,7 @@ import numpy as np
 
 from harness.errors import DataError, MissingExtraError
 from harness.reference.recipes import (
+    NEW_TOKENS,
     PROSE_LENGTH,
     PROSE_VOCABULARY,
     TOPICS_LENGTH,
@@ -147,6 +148,39 @@ def is_prose(paragraph: str) -> bool:
         and paragraph[-1] in ".:"
         and plain >= MINIMUM_LETTER_SHARE * len(paragraph)
     )
+
+
+PROMPT_WORDS = 8
+REFERENCE_WORDS = 10
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """The beginning of a paragraph, and how it goes on."""
+
+    prompt: str
+    reference: str
+    """Begins with the space behind the prompt's last word."""
+
+
+def build_continuations(
+    paragraphs: Iterable[str], tokens: Callable[[str], int]
+) -> tuple[Continuation, ...]:
+    """Paragraphs that are long enough, as prompts with references that fit the models.
+
+    Args:
+        paragraphs: of one split.
+        tokens: number of tokens of a text.
+    """
+    rows = []
+    for paragraph in paragraphs:
+        words = paragraph.split(" ")
+        prompt = " ".join(words[:PROMPT_WORDS])
+        reference = "".join(f" {word}" for word in words[PROMPT_WORDS:][:REFERENCE_WORDS])
+        is_long = len(words) >= PROMPT_WORDS + REFERENCE_WORDS
+        if is_long and tokens(prompt) + max(NEW_TOKENS, tokens(reference)) <= PROSE_LENGTH:
+            rows.append(Continuation(prompt, reference))
+    return tuple(rows)
 
 
 CANDIDATES = (
@@ -335,6 +369,22 @@ def write_prose(folder: Path) -> None:
     train_language_tokenizer(
         splits[Split.TRAIN], vocabulary=PROSE_VOCABULARY, max_length=PROSE_LENGTH
     ).save_pretrained(tokenizer_folder(folder))
+
+
+def write_continuations(folder: Path, prose: Path) -> None:
+    """Writes the generation task, made of the language task's folder, into an existing folder."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder(prose))
+    for split in (Split.TRAIN, Split.TEST):
+        rows = build_continuations(
+            (row["text"] for row in read_rows(prose, split)),
+            lambda text: len(tokenizer(text, truncation=False, verbose=False)["input_ids"]),
+        )
+        _write_rows(
+            split_file(folder, split),
+            ({"prompt": row.prompt, "reference": row.reference} for row in rows),
+        )
 
 
 def _write_rows(path: Path, rows: Iterable[Mapping[str, str]]) -> None:

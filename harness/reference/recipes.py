@@ -18,12 +18,17 @@ RECIPE_VERSION = 1
 
 TOPICS, PROSE = "topics", "prose"
 FAMILIES = (TOPICS, PROSE)
+CONTINUATIONS = "continuations"
+"""Beginnings of the prose's paragraphs with how they go on, for the same models to write."""
+DATA_SETS = (*FAMILIES, CONTINUATIONS)
 
 TOPICS_VOCABULARY = 4096
 TOPICS_LENGTH = 32
 """Tokens; also what the reference study pads to."""
 PROSE_VOCABULARY = 2048
 PROSE_LENGTH = 64
+NEW_TOKENS = 24
+"""Longest continuation that is written in the embedded task."""
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,11 @@ from harness.reference.corpus import (
     package_folder,
     source_digest,
     tokenizer_folder,
+    write_continuations,
     write_prose,
     write_topics,
 )
-from harness.reference.recipes import FAMILIES, PROSE, TOPICS, Recipe
+from harness.reference.recipes import CONTINUATIONS, FAMILIES, PROSE, TOPICS, Recipe
 from harness.reference.training import THREADS, deterministic
 from harness.types import Role
 
@@ -88,7 +89,7 @@ def _digests(folder: Path) -> dict[str, str]:
 
 ANSWERS = "topics-answers"
 RECORD_FILE = "training.json"
-_DATA_MS: Mapping[str, float] = {TOPICS: 6000.0, PROSE: 2000.0}
+_DATA_MS: Mapping[str, float] = {TOPICS: 6000.0, PROSE: 2000.0, CONTINUATIONS: 2500.0}
 _ANSWERS_MS = 9300.0
 _START_MS = 2000.0
 """Embeddings and encoding before the first step of a model."""
@@ -116,9 +117,9 @@ class BuildUnit:
     write: Write
 
 
-def data_name(family: str) -> str:
-    """Folder of a family's splits and tokenizer."""
-    return f"{family}-data"
+def data_name(data_set: str) -> str:
+    """Folder of a data set's splits; of a family's (`recipes.FAMILIES`) with its tokenizer."""
+    return f"{data_set}-data"
 
 
 def lesson_name(recipe: Recipe) -> str | None:
@@ -139,6 +140,7 @@ def all_units(root: Path, recipes: Iterable[Recipe], *, seed: int) -> Mapping[st
     teachers = (r for r in known if r.family == TOPICS and r.role is Role.TEACHER)
     units = [
         *(_data_unit(family, seed) for family in FAMILIES),
+        _continuations_unit(root),
         *(_model_unit(root, recipe, seed) for recipe in known),
         *(_answers_unit(root, teacher) for teacher in teachers),
     ]
@@ -175,6 +177,16 @@ def _data_unit(family: str, seed: int) -> BuildUnit:
         advance(_DATA_MS[family])
 
     return BuildUnit(data_name(family), family, (), _DATA_MS[family], write)
+
+
+def _continuations_unit(root: Path) -> BuildUnit:
+    prose = data_name(PROSE)
+
+    def write(folder: Path, advance: Advance) -> None:
+        write_continuations(folder, root / prose)
+        advance(_DATA_MS[CONTINUATIONS])
+
+    return BuildUnit(data_name(CONTINUATIONS), PROSE, (prose,), _DATA_MS[CONTINUATIONS], write)
 
 
 def _answers_unit(root: Path, teacher: Recipe) -> BuildUnit:

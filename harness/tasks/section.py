@@ -59,7 +59,7 @@ class ReferenceData(Strict):
     """The test split of an embedded corpus, made on this machine from Python source text."""
 
     source: Literal["reference"]
-    name: Literal["topics", "prose"]
+    name: Literal["topics", "prose", "continuations"]
 
 
 Data = Annotated[

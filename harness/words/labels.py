@@ -63,6 +63,10 @@ MEASURES: Mapping[str, str] = {
     "log_likelihood_change_nats": "Log likelihood",
     "log_likelihood_change_p5_nats": "worst twentieth",
     "greedy_agreement": "Same next token",
+    "common_prefix_tokens": "Same beginning",
+    "common_prefix_p5_tokens": "least twentieth",
+    "reference_change_nats": "Likelihood of references",
+    "reference_change_p5_nats": "of the worst twentieth",
     "mean_error": "Mean error",
     "mae_change": "MAE less the teacher's",
     "pearson_with_teacher": "Pearson with the teacher",
@@ -78,6 +82,10 @@ UNITS: Mapping[str, str] = {
     "kl_p95_nats": "nats",
     "log_likelihood_change_nats": "nats per window",
     "log_likelihood_change_p5_nats": "nats per window",
+    "common_prefix_tokens": "tokens",
+    "common_prefix_p5_tokens": "tokens",
+    "reference_change_nats": "nats per reference",
+    "reference_change_p5_nats": "nats per reference",
 }
 SHARES = frozenset({"right_to_wrong", "wrong_to_right", "agreement", "greedy_agreement", "ece"})
 COSINES = frozenset({"cosine_mean", "cosine_p5"})

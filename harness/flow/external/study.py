@@ -79,6 +79,13 @@ def external_server_study(
         UsageError: no server, or one without the models.
         ServerError: a model could not be put back.
     """
+    writing = [family.name for family in study.families if family_of(family.task).writes]
+    if writing:
+        raise UsageError(
+            f"family {', '.join(writing)} writes text, and an external server's streams are not "
+            "scored",
+            next_step="score it on the embedded server (leave out --url)",
+        )
     names = _names(study, options.names)
     with open_external(address) as opened:
         loaded_here: set[str] = set()

@@ -25,6 +25,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from harness.errors import ServerError
 from harness.quality.lm_eval.generation import Prompt, Stop, generate_greedily
+from harness.quality.lm_eval.streamed import StreamScorer
 from harness.quality.token_scores import ScoringCounts, TokenScorer, TokenScores
 
 MAX_GENERATED_TOKENS = 256
@@ -65,7 +66,7 @@ class ServedLM(TemplateLM):  # type: ignore[misc]  # lm_eval comes without types
 
     def __init__(
         self,
-        scorer: TokenScorer,
+        scorer: TokenScorer | StreamScorer,
         tokenizer: Any,
         *,
         max_length: int,
@@ -160,13 +161,7 @@ class ServedLM(TemplateLM):  # type: ignore[misc]  # lm_eval comes without types
         end_of_text = self.tokenizer.decode(self.eot_token_id, skip_special_tokens=False)
         asked = [(request.args[0], request.args[1]) for request in requests]
         prompts = [self._prompt(context, options, end_of_text) for context, options in asked]
-        made = generate_greedily(
-            prompts,
-            self._scorer,
-            lambda tokens: str(self.tokenizer.decode(tokens, skip_special_tokens=False)),
-            end_tokens=self._end_tokens,
-            progress=self._progress,
-        )
+        made = self._continuations(prompts)
         self._count([tokens is None for tokens in made])
         return [
             postprocess_generated_text(
@@ -176,6 +171,17 @@ class ServedLM(TemplateLM):  # type: ignore[misc]  # lm_eval comes without types
             )
             for prompt, tokens in zip(prompts, made, strict=True)
         ]
+
+    def _continuations(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...] | None]:
+        if isinstance(self._scorer, StreamScorer):
+            return self._scorer.write(prompts, self._progress)
+        return generate_greedily(
+            prompts,
+            self._scorer,
+            lambda tokens: str(self.tokenizer.decode(tokens, skip_special_tokens=False)),
+            end_tokens=self._end_tokens,
+            progress=self._progress,
+        )
 
     def _loglikelihood_tokens(
         self, requests: list[TokenRequest], **_: Any

@@ -274,6 +274,8 @@ _PAIRS = {
     "temperature": "temp.",
     "log_likelihood_change_nats": "ll nats",
     "greedy_agreement": "same token",
+    "common_prefix_tokens": "same beginning",
+    "reference_change_nats": "reference nats",
     "mean_error": "mean error",
     "mae_change": "MAE change",
     "pearson_with_teacher": "r to teacher",

@@ -72,6 +72,7 @@ class GenerationFamily(TaskFamily[Generation, PromptDataset, WrittenAnswer, Writ
     described = "a causal language model that writes"
     checkpoint_files = ("chat_template.jinja", "chat_template.json")
     causal = True
+    writes = True
     typed = False  # as of every causal language model: they would all be zero
     whole_texts = False  # a training text is a prompt with its answer
 
@@ -202,9 +203,8 @@ class GenerationFamily(TaskFamily[Generation, PromptDataset, WrittenAnswer, Writ
     ) -> LossDetails:
         """The prompts on which the variant falls furthest behind."""
         examples = worst_texts(outcomes, teacher, dataset.references, texts)
-        return LossDetails(
-            examples, examples_in="ROUGE-L" if outcomes.rouge else "common beginning"
-        )
+        lost_in = "ROUGE-L" if outcomes.rouge else "common beginning"
+        return LossDetails(examples, examples_in=f"loss in {lost_in}")
 
     def confidence(self, teacher: WrittenOutcomes) -> Confidence | None:
         """How many bits the teacher takes for a byte of each reference."""

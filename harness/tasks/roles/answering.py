@@ -28,6 +28,9 @@ class ReadsAnswers(FamilyRole, Generic[S, D, A, R]):
     has_pipeline: bool = False
     """Whether a variant can be served as an ensemble too, text in and answer out."""
 
+    writes: bool = False
+    """Whether an answer is text that is written token by token, and comes in a stream."""
+
     @abstractmethod
     def outputs(self, width: int) -> tuple[TensorSpec, ...]:
         """Outputs of the served model, in order.

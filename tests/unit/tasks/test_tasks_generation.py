@@ -204,7 +204,7 @@ def test_an_empty_text_is_told_with_its_line(column: str, tmp_path: Path) -> Non
     ("settings", "said"),
     [
         ({"max_new_tokens": 48}, "no room for a prompt"),
-        ({"max_new_tokens": 0}, "greater than 0"),
+        ({"max_new_tokens": 0}, "greater than or equal to 1"),
         ({"stop": ["\n", ""]}, "end every answer at once"),
         ({"chain_samples": 5}, "should be 0"),
     ],
