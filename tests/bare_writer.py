@@ -53,13 +53,21 @@ class BareWriter:
                 max_new_tokens=sampling.max_tokens,
                 pad_token_id=0,
             )
-        tokens = whole[0, len(token_ids) :].tolist()
+        tokens = self._until(whole[0, len(token_ids) :].tolist(), sampling.stop)
         ended = tokens[-1] == self.model.generation_config.eos_token_id
+        ended |= any(stop in self.tokenizer.decode(tokens) for stop in sampling.stop)
         return StreamedAnswer(
             self.tokenizer.decode(tokens, skip_special_tokens=True),
             tuple(tokens),
             FinishReason.STOP if ended else FinishReason.LENGTH,
         )
+
+    def _until(self, tokens: list[int], stops: Sequence[str]) -> list[int]:
+        """Tokens up to the one that completes a stop string."""
+        for count in range(1, len(tokens)):
+            if any(stop in self.tokenizer.decode(tokens[:count]) for stop in stops):
+                return tokens[:count]
+        return tokens
 
     def _read(self, token_ids: Sequence[int]) -> StreamedAnswer:
         import torch

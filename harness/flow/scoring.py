@@ -23,14 +23,19 @@ from harness.quality.collection import (
 )
 from harness.quality.losses import batch_consistency, compare_with_teacher, measure_alone
 from harness.quality.scores import baseline_scores, score
-from harness.quality.writing import collect_texts, stream_consistency
+from harness.quality.speculation.acceptance import draft_measures
+from harness.quality.speculation.measure import draft_matches
+from harness.quality.writing import collect_texts, stream_consistency, tells_probabilities
 from harness.runs.folder import RunFolder, samples_file
 from harness.runs.journal import QualityEntry
 from harness.study import Study
 from harness.tasks.encoding import EncodedDataset
+from harness.tasks.generation.outcomes import WrittenOutcomes
+from harness.tasks.generation.rows import PromptDataset
 from harness.tasks.outcomes import Outcomes
 from harness.tasks.registry import family_of
 from harness.types import BatchConsistency, Decision, ModelVariant, Role, ServingConfig
+from harness.types.losses import PairedMeasure
 
 # Scored at the server's own maximum, so that the dynamic batcher never joins two requests: with
 # dynamic int8 activations a row's answer depends on its batch, and a score must not on chance.
@@ -168,14 +173,18 @@ def _score_variant(
     serving = ServingConfig(max_batch_size=SCORING_BATCH, instance_kind=kind)
     site = served.site
     served.load(variant, serving)
+    is_teacher = variant.name == prepared.teacher.name
+    drafts: tuple[PairedMeasure, ...] = ()
     if family_of(variant.task).writes:
         outcomes, consistency = _written(variant, dataset, site, progress)
+        if not is_teacher:
+            teacher = read_outcomes(_teacher_path(folder, prepared))
+            drafts = _as_draft(study, variant, dataset, teacher, site)
     else:
         outcomes, consistency = _answered(variant, dataset, served, progress)
     check_after_failure(site.server)  # some rows may have gone unanswered
     site.check_model(variant)
     served.unload(variant)
-    is_teacher = variant.name == prepared.teacher.name
     teacher = outcomes if is_teacher else read_outcomes(_teacher_path(folder, prepared))
     write_outcomes(outcomes_path(folder, variant.name), outcomes, dataset, teacher=teacher)
     scores = score(outcomes, dataset, variant=variant, teacher=teacher, seed=study.seed)
@@ -194,7 +203,7 @@ def _score_variant(
         variant.sha256,
         tuple(scores),
         tuple(consistency),
-        pairs + alone,
+        pairs + alone + drafts,
         relabelling,
         teacher_sha256=prepared.teacher.sha256,
     )
@@ -238,6 +247,27 @@ def _written(
         samples=min(CONSISTENCY_PROMPTS, dataset.size),
     )
     return outcomes, consistency
+
+
+def _as_draft(
+    study: Study,
+    variant: ModelVariant,
+    dataset: EncodedDataset,
+    teacher: WrittenOutcomes,
+    site: Site,
+) -> tuple[PairedMeasure, ...]:
+    """What a variant would be worth as its teacher's draft; nothing where it cannot be one."""
+    if site.streams is None or not isinstance(dataset, PromptDataset):
+        return ()
+    if not tells_probabilities(variant) or dataset.vocabulary != teacher.vocabulary:
+        return ()
+    written = [row for row, text in enumerate(teacher.tokens) if len(text)]
+    if not written:
+        return ()
+    matches = draft_matches(variant, dataset, teacher, site.streams)
+    groups = None if teacher.groups is None else teacher.groups[written]
+    measures = draft_measures(matches, seed=study.seed, groups=groups)
+    return tuple(PairedMeasure(variant.name, variant.family, *one) for one in measures)
 
 
 def _score_pipeline(

@@ -67,6 +67,12 @@ MEASURES: Mapping[str, str] = {
     "common_prefix_p5_tokens": "least twentieth",
     "reference_change_nats": "Likelihood of references",
     "reference_change_p5_nats": "of the worst twentieth",
+    "draft_acceptance": "Accepted as draft",
+    "draft_tokens_per_run": "Tokens a run with drafts",
+    "draft_accepted_1": "1st of a draft",
+    "draft_accepted_2": "2nd",
+    "draft_accepted_3": "3rd",
+    "draft_accepted_4": "4th",
     "mean_error": "Mean error",
     "mae_change": "MAE less the teacher's",
     "pearson_with_teacher": "Pearson with the teacher",
@@ -89,7 +95,8 @@ UNITS: Mapping[str, str] = {
 }
 SHARES = frozenset({"right_to_wrong", "wrong_to_right", "agreement", "greedy_agreement", "ece"})
 COSINES = frozenset({"cosine_mean", "cosine_p5"})
-SHARES |= {"ece_after", "label_agreement", "entity_agreement"}
+SHARES |= {"ece_after", "label_agreement", "entity_agreement", "draft_acceptance"}
+SHARES |= {f"draft_accepted_{place}" for place in range(1, 5)}
 
 
 def step_title(step: str) -> str:

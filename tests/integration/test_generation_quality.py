@@ -14,11 +14,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness.cli.main import run_command
 from harness.quality.collection import read_outcomes
+from harness.quality.lm_eval.evaluation import read_samples
+from harness.quality.lm_eval.tasks import lm_eval_quiet
 from harness.runs.folder import read_run, samples_file
 from harness.tasks.generation.outcomes import WrittenOutcomes
+from tests.lm_tasks import write_tasks
 from tests.local_study import write_study
 
 NEW_TOKENS = 8
+POSITIONS = 64
+TASKS = ("local_gen", "local_mc", "local_ppl")
 ROWS = [
     {"prompt": line[:cut], "reference": line[cut : cut + 15], "cut": str(cut)}
     for line in LINES
@@ -42,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     task = {
         "kind": "generation",
         "data": {"source": "jsonl", "path": "rows.jsonl"},
-        "max_length": 48,
+        "max_length": POSITIONS,
         "max_new_tokens": NEW_TOKENS,
         "slices": ["cut"],
     }
@@ -59,7 +64,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         objective="prefix_agreement >= 10%",
     )
     out, repository = str(folder / "run"), str(folder / "repository")
-    assert run_command(["evaluate", str(study), "--out", out, "--repository", repository]) == 0
+    tasks = str(write_tasks(folder / "tasks", documents=8))
+    asked = [str(study), "--out", out, "--repository", repository, "--include-path", tasks]
+    assert run_command(["evaluate", *asked, "--tasks", ",".join(TASKS)]) == 0
     return folder
 
 
@@ -125,3 +132,51 @@ def test_the_run_tells_agreement_slices_and_that_batching_changes_no_text(folder
     assert changed
     assert not any(changed)
     assert (folder / "run" / "report.html").is_file()
+
+
+@pytest.fixture(scope="module")
+def stock(folder: Path) -> dict[str, Any]:
+    """lm-eval's own word on the teacher's checkpoint: `--model hf`, in this process."""
+    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    with lm_eval_quiet():
+        results = simple_evaluate(
+            model="hf",
+            # A row is a prompt to the served model: the token that is only predicted must fit.
+            model_args={
+                "pretrained": str(folder / "teacher"),
+                "dtype": "float32",
+                "max_length": POSITIONS - 1,
+            },
+            tasks=list(TASKS),
+            device="cpu",
+            batch_size=1,
+            task_manager=TaskManager(include_path=str(folder / "tasks"), include_defaults=False),
+            bootstrap_iters=0,
+        )
+    assert results is not None
+    return dict(results)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_lm_evals_tasks_through_streams_are_its_own_in_process(
+    folder: Path, stock: dict[str, Any], task: str
+) -> None:
+    file = folder / "run" / "lm_eval" / "teacher-fp32" / f"samples_{task}.jsonl"
+    ours = {one["doc_id"]: one for one in read_samples(file)}
+    theirs = {one["doc_id"]: one for one in stock["samples"][task]}
+    assert ours.keys() == theirs.keys()
+    assert ours
+    for number, mine in ours.items():
+        _assert_alike(mine["filtered_resps"], theirs[number]["filtered_resps"])
+
+
+def _assert_alike(mine: Any, theirs: Any) -> None:
+    if isinstance(mine, list | tuple):
+        for one, other in zip(mine, theirs, strict=True):
+            _assert_alike(one, other)
+    elif isinstance(mine, float):
+        assert mine == pytest.approx(theirs, abs=1e-3)
+    else:
+        assert str(mine) == str(theirs)

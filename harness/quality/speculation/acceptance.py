@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from harness.statistics.intervals import Bounds, RowSums, bounds
 from harness.statistics.metrics import columns, ratio
+from harness.statistics.paired import Measure
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -116,6 +117,45 @@ def _share_of(
     )
     unit = np.arange(len(part)) if groups is None else groups
     return float(part.sum() / whole.sum()), bounds(share, seed=seed, groups=unit)
+
+
+DRAFT_TOKENS = 4
+"""Drafts that a student is judged by where nobody says how long they are."""
+
+
+def draft_measures(
+    matches: Sequence[Matches], *, seed: int, groups: Integers | None = None
+) -> list[Measure]:
+    """A student as its teacher's draft: acceptance, tokens of a run, acceptance by position.
+
+    `draft_acceptance` is of all places; `draft_tokens_per_run` how many tokens a run of the
+    teacher adds with drafts of `DRAFT_TOKENS`, which is the speed-up if drafts cost nothing;
+    `draft_accepted_1` and so on the share accepted at each position of these drafts, given that
+    the earlier ones were.
+
+    Args:
+        matches: of each text, none of them empty.
+        seed: of the intervals' weights.
+        groups: texts that belong together, (texts,).
+    """
+    told, count = replay(matches, DRAFT_TOKENS), len(matches)
+    value, found = acceptance_bounds(matches, seed=seed, groups=groups)
+    measures: list[Measure] = [("draft_acceptance", value, found.low, found.high, count)]
+    unit = np.arange(count) if groups is None else groups
+    a_run = RowSums(
+        columns(told.tokens, told.rounds),
+        lambda sums: ratio(sums[..., 0], sums[..., 1]),
+        limits=(1.0, DRAFT_TOKENS + 1.0),
+    )
+    found = bounds(a_run, seed=seed, groups=unit)
+    measures.append(("draft_tokens_per_run", told.tokens_per_run, found.low, found.high, count))
+    for place in range(DRAFT_TOKENS):
+        proposed = told.proposed[:, place].astype(np.float64)
+        if proposed.any():
+            accepted = told.accepted[:, place].astype(np.float64)
+            share, found = _share_of(accepted, proposed, seed=seed, groups=groups)
+            measures.append((f"draft_accepted_{place + 1}", share, found.low, found.high, count))
+    return measures
 
 
 def acceptance_probability(

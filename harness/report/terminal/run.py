@@ -276,6 +276,8 @@ _PAIRS = {
     "greedy_agreement": "same token",
     "common_prefix_tokens": "same beginning",
     "reference_change_nats": "reference nats",
+    "draft_acceptance": "accepted as draft",
+    "draft_tokens_per_run": "tokens a run",
     "mean_error": "mean error",
     "mae_change": "MAE change",
     "pearson_with_teacher": "r to teacher",

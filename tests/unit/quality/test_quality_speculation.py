@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from harness.quality.speculation.acceptance import (
     acceptance_bounds,
     acceptance_probability,
+    draft_measures,
     replay,
 )
 from harness.quality.speculation.decoding import (
@@ -224,3 +225,30 @@ def test_a_draft_that_costs_more_than_it_saves_is_not_used() -> None:
 def test_a_cost_of_nothing_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="above 0"):
         speedup(1.0, 1, **wrong)
+
+
+def test_measures_of_a_draft_are_those_of_its_replay() -> None:
+    generator = np.random.default_rng(1)
+    texts = [generator.random(30) < 0.6 for _ in range(40)]
+    told = replay(texts, 4)
+    found = {
+        name: (value, low, high) for name, value, low, high, _ in draft_measures(texts, seed=0)
+    }
+    assert found["draft_acceptance"][0] == pytest.approx(np.mean(np.concatenate(texts)))
+    assert found["draft_tokens_per_run"][0] == told.tokens_per_run
+    shares = [found[f"draft_accepted_{place}"][0] for place in (1, 2, 3, 4)]
+    assert shares == pytest.approx(told.by_position.tolist())
+    for value, low, high in found.values():
+        assert low is not None
+        assert high is not None
+        assert low < value < high
+    assert found["draft_acceptance"][1] < 0.6 < found["draft_acceptance"][2]
+
+
+def test_a_draft_that_is_never_right_adds_nothing_and_has_no_second_position() -> None:
+    found = {name: value for name, value, *_ in draft_measures([np.zeros(9, bool)] * 5, seed=0)}
+    assert found == {
+        "draft_acceptance": 0.0,
+        "draft_tokens_per_run": 1.0,
+        "draft_accepted_1": 0.0,
+    }
