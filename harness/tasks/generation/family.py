@@ -23,7 +23,7 @@ from harness.tasks.generation.outcomes import (
     written_outcomes,
 )
 from harness.tasks.generation.rows import (
-    Generation,
+    TextGeneration,
     PromptDataset,
     PromptSamples,
     encode_prompts,
@@ -59,11 +59,11 @@ MAX_UNANSWERED_SHARE = 0.01
 the rest is no longer the same test, and nothing is scored."""
 
 
-class GenerationFamily(TaskFamily[Generation, PromptDataset, WrittenAnswer, WrittenOutcomes]):
+class GenerationFamily(TaskFamily[TextGeneration, PromptDataset, WrittenAnswer, WrittenOutcomes]):
     """Texts that a model writes greedily, prompt by prompt beside the teacher's."""
 
     kind = "generation"
-    section = Generation
+    section = TextGeneration
     dataset = PromptDataset
     lacking = "prompts"
     rows_called = "prompts"
@@ -76,17 +76,17 @@ class GenerationFamily(TaskFamily[Generation, PromptDataset, WrittenAnswer, Writ
     typed = False  # as of every causal language model: they would all be zero
     whole_texts = False  # a training text is a prompt with its answer
 
-    def columns(self, task: Generation) -> Mapping[str, str | None]:
+    def columns(self, task: TextGeneration) -> Mapping[str, str | None]:
         """Prompt, reference and document."""
         return {"prompt": task.prompt, "reference": task.reference, "document": task.document}
 
-    def read(self, task: Generation, reading: Reading) -> Samples:
+    def read(self, task: TextGeneration, reading: Reading) -> Samples:
         """Prompts with their references."""
         return read_prompts(task, reading)
 
     def encode(
         self,
-        task: Generation,
+        task: TextGeneration,
         samples: Samples,
         tokenizer: PreTrainedTokenizerBase,
         inputs: ModelInputs,
@@ -96,12 +96,12 @@ class GenerationFamily(TaskFamily[Generation, PromptDataset, WrittenAnswer, Writ
             raise DataError("these samples are no prompts: read them by the task's own section")
         return encode_prompts(task, samples, tokenizer)
 
-    def lacks(self, task: Generation, metric: str) -> str:
+    def lacks(self, task: TextGeneration, metric: str) -> str:
         """The column of references, for what compares with them."""
         of_teacher = {"agreement", TEACHERS_METRIC}
         return "" if task.reference is not None or metric in of_teacher else "reference"
 
-    def graph(self, model: PreTrainedModel, task: Generation) -> Graph:
+    def graph(self, model: PreTrainedModel, task: TextGeneration) -> Graph:
         """One pass over a whole text; what is served has a cache of keys and values beside."""
         from harness.tasks.causal_lm.graph import ScoringGraph
 
@@ -182,7 +182,7 @@ class GenerationFamily(TaskFamily[Generation, PromptDataset, WrittenAnswer, Writ
         """How long both texts are the same, in tokens (characters of other vocabularies)."""
         return {"common_prefix": compared(outcomes, teacher).prefix.astype(np.float64)}
 
-    def loss_metric_of(self, task: Generation) -> str:
+    def loss_metric_of(self, task: TextGeneration) -> str:
         """ROUGE-L; without references how much is the teacher's."""
         return TEACHERS_METRIC if task.reference is None else LOSS_METRIC
 

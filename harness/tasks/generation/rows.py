@@ -30,7 +30,7 @@ Message = Mapping[str, str]
 _FORM = 'a prompt is a text, or a list of messages: [{"role": "user", "content": "..."}]'
 
 
-class Generation(TaskSection):
+class TextGeneration(TaskSection):
     """Text that a model writes: prompts are continued greedily and compared with references."""
 
     kind: Literal["generation"]
@@ -116,7 +116,7 @@ class PromptDataset(EncodedDataset):
     """Texts that end an answer."""
 
 
-def read_prompts(task: Generation, reading: Reading) -> PromptSamples:
+def read_prompts(task: TextGeneration, reading: Reading) -> PromptSamples:
     """Prompts and references, at most this many drawn with the seed.
 
     Raises:
@@ -212,7 +212,7 @@ def _shown(messages: Sequence[Message]) -> str:
 
 
 def encode_prompts(
-    task: Generation, samples: PromptSamples, tokenizer: PreTrainedTokenizerBase
+    task: TextGeneration, samples: PromptSamples, tokenizer: PreTrainedTokenizerBase
 ) -> PromptDataset:
     """Prompts and references as one tokenizer makes them.
 
@@ -301,7 +301,7 @@ def _reference_ids(
 
 
 def _check_lengths(
-    task: Generation,
+    task: TextGeneration,
     samples: PromptSamples,
     prompts: Sequence[tuple[int, ...]],
     references: Sequence[tuple[int, ...]] | None,

@@ -23,7 +23,7 @@ from harness.quality.speculation.measure import draft_matches
 from harness.quality.writing import collect_texts, stream_consistency
 from harness.tasks.generation.family import GenerationFamily
 from harness.tasks.generation.outcomes import STREAM_OUTPUTS, WrittenOutcomes
-from harness.tasks.generation.rows import Generation, PromptDataset
+from harness.tasks.generation.rows import TextGeneration, PromptDataset
 from harness.tasks.loading import encode, load_samples
 from harness.tasks.registry import family_of
 from harness.types import Role, TensorSpec
@@ -77,14 +77,14 @@ def student(student_folder: Path) -> BareWriter:
 
 
 @pytest.fixture(scope="module")
-def task(tmp_path_factory: pytest.TempPathFactory) -> Generation:
+def task(tmp_path_factory: pytest.TempPathFactory) -> TextGeneration:
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
     rows = [
         {"prompt": prompt, "reference": reference, "line": str(number // 3)}
         for number, (prompt, reference) in enumerate(zip(PROMPTS, REFERENCES, strict=True))
     ]
     path.write_text("\n".join(map(json.dumps, rows)))
-    return Generation.model_validate(
+    return TextGeneration.model_validate(
         {
             "kind": "generation",
             "data": {"source": "jsonl", "path": path},
@@ -96,7 +96,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Generation:
 
 
 @pytest.fixture(scope="module")
-def dataset(task: Generation, teacher_folder: Path) -> PromptDataset:
+def dataset(task: TextGeneration, teacher_folder: Path) -> PromptDataset:
     found = encode(task, load_samples(task, seed=0, label_names=None), teacher_folder)
     assert isinstance(found, PromptDataset)
     return found
@@ -285,7 +285,7 @@ def test_measures_beside_the_teacher(
 
 def test_losses_by_slice_and_the_worst_prompts_are_in_rouge(
     of_student: WrittenOutcomes, of_teacher: WrittenOutcomes, dataset: PromptDataset,
-    task: Generation,
+    task: TextGeneration,
 ) -> None:  # fmt: skip
     family = family_of(task)
     assert isinstance(family, GenerationFamily)

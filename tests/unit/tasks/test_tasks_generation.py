@@ -13,7 +13,7 @@ from tiny_models import byte_level_tokenizer, make_language_model
 from transformers import AutoTokenizer
 
 from harness.errors import DataError
-from harness.tasks.generation.rows import Generation, PromptDataset, PromptSamples
+from harness.tasks.generation.rows import TextGeneration, PromptDataset, PromptSamples
 from harness.tasks.loading import encode, load_samples
 
 TEMPLATE = (
@@ -27,21 +27,21 @@ ROWS = [
 ]
 
 
-def _task(tmp_path: Path, rows: list[Any], **settings: Any) -> Generation:
+def _task(tmp_path: Path, rows: list[Any], **settings: Any) -> TextGeneration:
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     document = {"kind": "generation", "data": {"source": "jsonl", "path": path}, "max_length": 48,
                 "max_new_tokens": 8, **settings}  # fmt: skip
-    return Generation.model_validate(document, context={"folder": tmp_path})
+    return TextGeneration.model_validate(document, context={"folder": tmp_path})
 
 
-def _samples(task: Generation) -> PromptSamples:
+def _samples(task: TextGeneration) -> PromptSamples:
     samples = load_samples(task, seed=0, label_names=None)
     assert isinstance(samples, PromptSamples)
     return samples
 
 
-def _encoded(task: Generation, folder: Path) -> PromptDataset:
+def _encoded(task: TextGeneration, folder: Path) -> PromptDataset:
     dataset = encode(task, _samples(task), folder)
     assert isinstance(dataset, PromptDataset)
     return dataset
