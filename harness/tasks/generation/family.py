@@ -23,9 +23,9 @@ from harness.tasks.generation.outcomes import (
     written_outcomes,
 )
 from harness.tasks.generation.rows import (
-    TextGeneration,
     PromptDataset,
     PromptSamples,
+    TextGeneration,
     encode_prompts,
     read_prompts,
 )

@@ -23,7 +23,7 @@ from harness.quality.speculation.measure import draft_matches
 from harness.quality.writing import collect_texts, stream_consistency
 from harness.tasks.generation.family import GenerationFamily
 from harness.tasks.generation.outcomes import STREAM_OUTPUTS, WrittenOutcomes
-from harness.tasks.generation.rows import TextGeneration, PromptDataset
+from harness.tasks.generation.rows import PromptDataset, TextGeneration
 from harness.tasks.loading import encode, load_samples
 from harness.tasks.registry import family_of
 from harness.types import Role, TensorSpec

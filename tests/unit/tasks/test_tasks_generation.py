@@ -13,7 +13,7 @@ from tiny_models import byte_level_tokenizer, make_language_model
 from transformers import AutoTokenizer
 
 from harness.errors import DataError
-from harness.tasks.generation.rows import TextGeneration, PromptDataset, PromptSamples
+from harness.tasks.generation.rows import PromptDataset, PromptSamples, TextGeneration
 from harness.tasks.loading import encode, load_samples
 
 TEMPLATE = (
