@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,7 +23,14 @@ from harness.cli.options import (
 )
 from harness.errors import ServerError, UsageError
 
+if TYPE_CHECKING:
+    from harness.flow.serving import Served
+    from harness.serving.endpoint import Endpoint
+    from harness.study import Study
+    from harness.types import ModelVariant
+
 POLL_S = 0.5
+_LOOPBACK = "127.0.0.1"
 _LAST_PORT = 65535
 
 
@@ -36,22 +45,39 @@ def serve(
         Path | None, typer.Option(help="Triton's log; default: a temporary file.")
     ] = None,
     cpus_server: CpusServer = None,
+    openai: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[HOST:]PORT",
+            help="Also serve OpenAI's API, for the models that write; on the loopback, unless a "
+            "host is given (0.0.0.0 is every network of the machine).",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Export what is missing, start Triton with every variant loaded, and run until Ctrl-C."""
     wanted_ports, cores = parse_ports(ports), parse_cpus(cpus_server)
+    place = parse_openai(openai)
     study = read_study(study_file)
     from harness.flow import serving
     from harness.flow.inputs import check_embedded
     from harness.flow.options import RunSettings
     from harness.flow.run import export_study
-    from harness.flow.spaces import serving_configs
     from harness.serving.embedded.environment import ensure_server_environment
     from harness.serving.embedded.server import require_free
 
     check_embedded(study)
     if wanted_ports is not None:
         require_free(wanted_ports)
+    if place is not None:
+        _require_writing(study)
+        if wanted_ports is not None and place[1] in wanted_ports:
+            raise UsageError(
+                f"--openai {openai}: Triton has that port (--ports {ports})",
+                next_step="choose a fourth one",
+            )
+        require_free((place[1],), host=place[0])
     with ProgressDisplay() as progress:
         settings = RunSettings(repository, cores, progress=progress, warn=warn)
         environment = ensure_server_environment(progress)
@@ -65,32 +91,107 @@ def serve(
         ports=wanted_ports,
         response_cache=serving.uses_cache(study),
     ) as served:
-        control, server = served.site.control, served.site.server
-        names = []
-        for family in families:
-            for variant in family.served:
-                try:
-                    if control is not None:
-                        control.load(variant, serving_configs(study.serving_of(family.family))[0])
-                except ServerError as error:
-                    serving.check_after_failure(server)
-                    warn(f"{variant.name} cannot be served: {error}")
-                else:
-                    names.append(variant.name)
-        endpoint = server.endpoint
-        if as_json:
-            print_json({"http": endpoint.http, "grpc": endpoint.grpc, "models": names})
-        say(
-            f"serving {', '.join(names)}\n"
-            f"http {endpoint.http}  grpc {endpoint.grpc}  metrics {endpoint.metrics}\n"
-            f"log {log}\nCtrl-C stops it"
+        loaded = _load_all(study, served)
+        with _openai(served, loaded, place) as address:
+            _show(served.site.server.endpoint, loaded, address, log, as_json=as_json)
+            try:
+                while True:
+                    served.site.server.check()
+                    time.sleep(POLL_S)
+            except KeyboardInterrupt:
+                say("stopping")
+
+
+def _require_writing(study: Study) -> None:
+    """Make sure that there is something to offer over OpenAI's API.
+
+    Raises:
+        UsageError: no model of the study writes.
+    """
+    from harness.tasks.registry import family_of
+
+    if not any(family_of(family.task).writes for family in study.families):
+        raise UsageError(
+            f"--openai: no model of the study {study.name} writes, and OpenAI's API is for those",
+            next_step="leave --openai out, or serve a study whose task kind is generation",
         )
-        try:
-            while True:
-                server.check()
-                time.sleep(POLL_S)
-        except KeyboardInterrupt:
-            say("stopping")
+
+
+def _load_all(study: Study, served: Served) -> list[ModelVariant]:
+    """Load every variant; those that cannot be served are told and left out."""
+    from harness.flow import serving
+    from harness.flow.spaces import serving_configs
+
+    control, loaded = served.site.control, []
+    for family in served.families:
+        for variant in family.served:
+            try:
+                if control is not None:
+                    control.load(variant, serving_configs(study.serving_of(family.family))[0])
+            except ServerError as error:
+                serving.check_after_failure(served.site.server)
+                warn(f"{variant.name} cannot be served: {error}")
+            else:
+                loaded.append(variant)
+    return loaded
+
+
+@contextmanager
+def _openai(
+    served: Served, loaded: Sequence[ModelVariant], place: tuple[str, int] | None
+) -> Iterator[str]:
+    """OpenAI's API before the models that write; its base URL, empty where none is wanted."""
+    if place is None:
+        yield ""
+        return
+    from harness.serving.openai.models import offered
+    from harness.serving.openai.server import OpenAIServer
+    from harness.tasks.registry import family_of
+
+    models = [offered(variant) for variant in loaded if family_of(variant.task).writes]
+    host, port = place
+    with OpenAIServer(models, served.site.server.endpoint.grpc, host=host, port=port) as server:
+        yield server.url
+
+
+def _show(
+    endpoint: Endpoint,
+    loaded: Sequence[ModelVariant],
+    openai: str,
+    log: Path,
+    *,
+    as_json: bool,
+) -> None:
+    names = [variant.name for variant in loaded]
+    if as_json:
+        told = {"openai": openai} if openai else {}
+        print_json({"http": endpoint.http, "grpc": endpoint.grpc, **told, "models": names})
+    say(
+        f"serving {', '.join(names)}\n"
+        f"http {endpoint.http}  grpc {endpoint.grpc}  metrics {endpoint.metrics}\n"
+        + (f"OpenAI's API {openai}\n" if openai else "")
+        + f"log {log}\nCtrl-C stops it"
+    )
+
+
+def parse_openai(text: str | None) -> tuple[str, int] | None:
+    """Read `8080`, `0.0.0.0:8080` or `[::]:8080`: host and port.
+
+    Args:
+        text: as it was given; None where it was not.
+
+    Raises:
+        UsageError: there is no port number in it.
+    """
+    if text is None:
+        return None
+    host, _, port = text.rpartition(":")
+    if not (port.isascii() and port.isdigit() and 0 < int(port) <= _LAST_PORT):
+        raise UsageError(
+            f"--openai {text}: a port from 1 to {_LAST_PORT} is needed",
+            next_step="--openai 8080, or --openai 0.0.0.0:8080 for clients on other machines",
+        )
+    return host.strip("[]") or _LOOPBACK, int(port)
 
 
 def parse_ports(text: str | None, option: str = "--ports") -> tuple[int, int, int] | None:

@@ -7,6 +7,7 @@ client.load("topics-teacher-fp32")
 
 from __future__ import annotations
 
+import errno
 import http.client
 import os
 import secrets
@@ -354,21 +355,31 @@ def _free_ports() -> Ports:
     return http_port, grpc_port, metrics_port
 
 
-def require_free(ports: Ports) -> None:
+def require_free(ports: Sequence[int], host: str = _HOST) -> None:
     """Make sure that nobody listens on the ports that a server is to have.
+
+    Args:
+        ports: of TCP.
+        host: the address that it is to listen on.
 
     Raises:
         ServerError: somebody does.
     """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for port in ports:
-        with socket.socket() as probe:
+        with socket.socket(family) as probe:
             # As servers do: a port whose last connection is still winding down is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((_HOST, port))
+                probe.bind((host, port))
             except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise ServerError(
+                        f"cannot listen on {host}:{port}: {error.strerror}",
+                        next_step="name an address of this machine, or leave it out",
+                    ) from error
                 raise ServerError(
-                    f"port {port} of {_HOST} is in use",
+                    f"port {port} of {host} is in use",
                     next_step="end the program that holds it (ss -ltnp shows which), or choose "
                     "other ports",
                 ) from error

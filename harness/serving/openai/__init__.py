@@ -1,0 +1,1 @@
+"""OpenAI's API in front of generating models on a Triton."""
