@@ -34,16 +34,22 @@ def trials_to_check(
     """Which trials the model is held against, at most 8 of them.
 
     Args:
-        own: those in the configuration that is to be predicted; they come first, busiest first.
+        own: those in the configuration that is to be predicted; they come first, of these the open
+            loops, and the busiest first.
         alike: all trials that the model is fitted to, `own` among them.
     """
     others = [one for one in alike if one not in own]
     ordered = [
-        *sorted(own, key=lambda one: -one.throughput_inferences_per_s),
+        *sorted(own, key=_open_and_busiest_first),
         *sorted(others, key=lambda one: -one.throughput_inferences_per_s),
     ]
     fit = [one for one in ordered if one.latency and not one.trial.workload.batch_mix]
     return tuple(fit[:_MOST_CHECKED])
+
+
+def _open_and_busiest_first(one: TrialResult) -> tuple[bool, float]:
+    is_open = one.trial.workload.load_mode is LoadMode.OPEN
+    return not is_open, -one.throughput_inferences_per_s
 
 
 @dataclass(frozen=True)

@@ -153,14 +153,18 @@ def highest_rate(
 
 
 def _last_rate(rates: Sequence[float], values: Sequence[float], bound: float) -> float:
-    """The highest rate at which a value is within its bound, on a line through the logarithms.
+    """The highest rate up to which a value stays within its bound, on a line through logarithms.
 
-    Towards a point without a steady state nothing is interpolated: the last point with one counts.
+    It counts from the first rate that is within: at the lowest ones a queue's delay may be all that
+    is seen. Beyond a rate that is not, a higher one that seems to be is chance. Towards a point
+    without a steady state nothing is interpolated: the last point with one counts.
     """
-    within = [place for place, value in enumerate(values) if value <= bound]
-    if not within:
+    within = [value <= bound for value in values]
+    if not any(within):
         return 0.0
-    last = within[-1]
+    last = within.index(True)
+    while last + 1 < len(values) and within[last + 1]:
+        last += 1
     if last + 1 == len(values) or values[last + 1] >= UNBOUNDED_MS:
         return rates[last]
     below, above = np.log(max(values[last], 1e-9)), np.log(values[last + 1])

@@ -7,8 +7,9 @@ import pytest
 
 from harness.errors import UsageError
 from harness.load.schedule.arrivals import arrival_times_ns
+from harness.planning.capacity.checks import trials_to_check
 from harness.planning.capacity.fit import fit_capacity
-from harness.planning.capacity.judging import highest_rate, meets
+from harness.planning.capacity.judging import _last_rate, highest_rate, meets
 from harness.planning.capacity.model import at_rate
 from harness.planning.capacity.service import Observation, fit_client, fit_service, fit_spread
 from harness.study.objective import parse_objective
@@ -252,6 +253,22 @@ def test_the_highest_rate_meets_the_objective_and_a_higher_one_does_not(model):
     assert highest_rate(model, parse_objective("p95 < 1 ms"), Demand(1.0)).high == 0.0
 
 
+@pytest.mark.parametrize(
+    ("values", "rate"),
+    [
+        ([10.0, 20.0, 40.0, 80.0], 300 + 100 * np.log(50 / 40) / np.log(2)),
+        # What lies beyond a miss counts for nothing.
+        ([10.0, 100.0, 40.0, 80.0], 100 + 100 * np.log(5) / np.log(10)),
+        # At the lowest rate only a queue's delay is seen.
+        ([60.0, 20.0, 40.0, 80.0], 300 + 100 * np.log(50 / 40) / np.log(2)),
+        ([10.0, 20.0, 30.0, UNBOUNDED_MS], 300.0),
+        ([60.0, 70.0, 80.0, 90.0], 0.0),
+    ],
+)
+def test_a_rate_counts_up_to_the_first_miss(values, rate):
+    assert _last_rate([100.0, 200.0, 300.0, 400.0], values, 50.0) == pytest.approx(rate)
+
+
 def test_bursts_take_longer_than_even_arrivals(model):
     p95 = {
         text: model.predict(Demand(400.0, arrivals=parse_arrivals(text))).latency_ms["p95"].value
@@ -294,3 +311,10 @@ def test_an_objective_without_a_latency_cannot_be_planned_for(model):
 def test_invalid_trials_teach_nothing(trials):
     with pytest.raises(UsageError, match="no valid trial"):
         fit_capacity([replace(one, valid=False) for one in trials], arrivals=arrival_times_ns)
+
+
+def test_open_loops_are_followed_before_closed_ones_however_many_there_are(trials):
+    many = [replace(one, trial=replace(one.trial, repeat=n)) for n in range(4) for one in trials]
+    slow = measure(server(60), seed=60, rate_per_s=80.0, requests=300)
+    assert trials_to_check([*many, slow], [*many, slow])[0] is slow
+    assert len(trials_to_check([*many, slow], [*many, slow])) == 8
