@@ -239,6 +239,7 @@ def test_risks_name_what_is_invalid_small_or_lost_by_slice(tmp_path):
     assert any("90 independent samples" in r.text for r in risks if r.kind == "small sample")
     invalid = next(risk for risk in risks if risk.kind == "invalid")
     assert invalid.trial_id
+    assert invalid.text.startswith("1 of 55 trials is invalid: ")
 
 
 @dataclass(frozen=True)

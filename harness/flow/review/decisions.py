@@ -304,7 +304,8 @@ def _risks(part: _Part, recommended: str | None) -> Iterator[Risk]:
         yield Risk("undecided", f"the run did not finish: {run}", run)
     invalid = [one for one in family.trials if not one.valid]
     if invalid:
-        text = f"{count(len(invalid))} of {count(len(family.trials))} trials are invalid: "
+        are = "is" if len(invalid) == 1 else "are"
+        text = f"{count(len(invalid))} of {count(len(family.trials))} trials {are} invalid: "
         text += invalid[0].invalid_reason
         yield Risk("invalid", text, run, invalid[0].trial.trial_id)
     own = family.recommended.trial.variant if family.recommended and recommended else None
