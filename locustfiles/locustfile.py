@@ -67,13 +67,13 @@ def on_init(environment: Environment, runner: Runner, web_ui: WebUI | None, **_:
 
 
 def _hear_of_ctrl_c() -> None:
-    """Have it end Locust wherever it comes.
+    """Have it end Locust wherever it comes, without a traceback.
 
     Python raises it in the code that runs just then. That may be a thread of gevent's kind, which
-    would end in its stead while Locust went on.
+    would end in its stead while Locust went on; so it is raised in the main one, which runs this.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        gevent.signal_handler(signal.SIGINT, signal.default_int_handler, signal.SIGINT, None)
+        gevent.signal_handler(signal.SIGINT, gevent.kill, gevent.getcurrent(), KeyboardInterrupt)
 
 
 def _watch(conductor: Conductor, web_ui: WebUI | None, out: str) -> None:

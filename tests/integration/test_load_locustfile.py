@@ -113,6 +113,7 @@ def test_ctrl_c_ends_the_test_wherever_it_comes(
     assert done.returncode == 0, done.stderr
     assert "Shutting down (exit code 0)" in done.stderr
     assert "Exception in thread" not in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
