@@ -133,8 +133,10 @@ def parse_openai(stream: TokenStream, event: Mapping[str, Any], at_ns: int) -> L
     learnt, text = _text_of(choice)
     told = _tokens_told(choice)
     if usage:
-        if choice and told is None and (text or stream.told):
-            # A running usage: what it has grown by since the last event.
+        runs = stream.told or not stream.times_ns
+        if choice and told is None and runs and (text or stream.told):
+            # A running usage, there from the first token on: what it has grown by since the last
+            # event. A total that comes with the last token only is none.
             told = usage.get("completion_tokens", 0) - sum(stream.tokens)
         stream.reported_tokens = usage.get("completion_tokens")
         stream.input_tokens = usage.get("prompt_tokens") or stream.input_tokens

@@ -1,0 +1,132 @@
+"""What events say: recognised by their bytes or read in full, it is the same."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.load.transports.contract import RequestFailure
+from harness.load.transports.streams.events import (
+    EventReader,
+    finish_generate,
+    finish_openai,
+    parse_generate,
+    parse_openai,
+)
+from harness.load.transports.streams.tokens import TokenStream
+
+
+def chunk(text: str | None = None, *, usage: int | None = None, **choice: Any) -> bytes:
+    """A chunk of a chat completion as vLLM writes it."""
+    delta = {} if text is None else {"content": text}
+    one = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None, **choice}
+    told = {} if usage is None else {"usage": {"prompt_tokens": 3, "completion_tokens": usage}}
+    body = {"id": "c-1", "created": 1, "model": "m", "choices": [one], **told}
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def read(events: list[bytes], *, at_once: bool = True) -> TokenStream:
+    stream = TokenStream()
+    reader = EventReader(stream, parse_openai)
+    for events_of_one_read in [events] if at_once else [[one] for one in events]:
+        reader.take(events_of_one_read, 7)
+    return stream
+
+
+texts = st.text(
+    st.sampled_from(list('ab "\\\n{}:,\u00e9\u4e2d\U0001f600\u2028')), min_size=1, max_size=6
+)
+
+
+@given(st.lists(texts, min_size=1, max_size=30), st.booleans())
+def test_a_recognised_event_is_the_event_read_in_full(words: list[str], at_once: bool) -> None:
+    """Quotes, backslashes and braces in a text may end no string and begin no field."""
+    stream = read([chunk(one) for one in words], at_once=at_once)
+    assert [one.decode() for one in stream.texts] == words
+    assert stream.tokens == [1] * len(words)
+    assert stream.times_ns == [7] * len(words)
+
+
+@given(st.lists(texts, min_size=1, max_size=20))
+def test_events_of_generate_stream_are_too(words: list[str]) -> None:
+    stream = TokenStream()
+    fields = {"model_name": "m", "finish_reason": "", "num_output_tokens": 2}
+    events = [json.dumps({**fields, "text_output": one}).encode() for one in words]
+    EventReader(stream, parse_generate).take(events, 7)
+    finish_generate(stream)
+    assert [one.decode() for one in stream.texts] == words
+    assert stream.tokens == [2] * len(words)
+    assert stream.reported_tokens == 2 * len(words)
+
+
+def test_an_event_of_another_form_between_is_read_and_the_order_is_kept() -> None:
+    events = [chunk("a"), chunk("b"), chunk(None, delta={"reasoning": "c"}), chunk(""), chunk("d")]
+    stream = read(events)
+    assert b"".join(stream.texts) == b"abcd"
+    assert stream.tokens == [1, 1, 1, 1]
+
+
+def test_a_running_usage_says_how_many_tokens_each_event_carries() -> None:
+    """vLLM's `continuous_usage_stats`; the opening chunk has a usage of no tokens."""
+    events = [chunk("", usage=0), chunk("a", usage=2), chunk("b", usage=5), chunk("", usage=6)]
+    stream = read(events)
+    assert (stream.tokens, stream.told, stream.reported_tokens) == ([2, 3, 1], True, 6)
+
+
+def test_a_total_that_comes_with_the_last_token_is_not_that_token_s() -> None:
+    """TGI sends it so: read as a running usage it would give the last event all the others' too."""
+    events = [chunk("a"), chunk("b"), chunk("c", usage=6, finish_reason="stop")]
+    stream = read(events)
+    assert (stream.tokens, stream.told, stream.reported_tokens) == ([1, 1, 1], False, 6)
+    stream.done = True
+    finish_openai(stream)
+    stream.settle(0, None)
+    assert (stream.tokens, stream.irregular) == ([2, 2, 2], {"tokens_estimated"})
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"logprobs": {"content": [{}, {}]}}, 2),
+        ({"logprobs": {"tokens": ["a", "b", "c"]}}, 3),
+        ({"token_ids": [1, 2]}, 2),
+        ({"token_ids": []}, 0),
+    ],
+)
+def test_the_server_may_list_the_tokens_of_a_chunk(told: dict[str, Any], expected: int) -> None:
+    stream = read([chunk("ab", **told)])
+    assert (sum(stream.tokens), stream.told) == (expected, True)
+
+
+def test_the_arguments_of_a_call_are_tokens() -> None:
+    calls = [{"index": 0, "function": {"name": "f", "arguments": '{"x"'}}]
+    stream = read([chunk(None, delta={"tool_calls": calls}), chunk(None, delta={"role": "a"})])
+    assert stream.texts == [b'{"x"']
+
+
+@pytest.mark.parametrize(
+    ("event", "kind"),
+    [
+        (b'{"error": {"message": "died"}}', "stream_error"),
+        (b'{"error": "died"}', "stream_error"),
+        (b"{", "malformed"),
+        (b"[1]", "malformed"),
+        (b"plain words", "malformed"),
+    ],
+)
+def test_an_event_that_is_none_fails_the_request(event: bytes, kind: str) -> None:
+    with pytest.raises(RequestFailure) as caught:
+        read([chunk("a"), event])
+    assert caught.value.kind == kind
+
+
+def test_events_before_one_that_fails_have_come() -> None:
+    stream = TokenStream()
+    reader = EventReader(stream, parse_openai)
+    with pytest.raises(RequestFailure):
+        reader.take([chunk("a"), chunk("b"), chunk("c"), b'{"error": "died"}'], 7)
+    assert len(stream.times_ns) == len(stream.tokens) == len(stream.texts) == 3
