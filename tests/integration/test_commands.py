@@ -101,15 +101,6 @@ def test_serve_on_a_taken_port_says_so(study, repository, capsys):
     assert str(port) in capsys.readouterr().err
 
 
-def test_evaluate_prints_scores_as_json(study, repository, tmp_path, capsys):
-    capsys.readouterr()
-    command = ["evaluate", str(study), "--repository", str(repository)]
-    assert run_command([*command, "--out", str(tmp_path / "run"), "--json"]) == 0
-    quality = json.loads(capsys.readouterr().out)["quality"]
-    assert {score["metric"] for score in quality} == {"accuracy", "macro_f1", "label_perplexity"}
-    assert all(score["sha256"] for score in quality)
-
-
 def test_load_prints_both_sides_of_one_trial(study, repository, tmp_path, capsys):
     capsys.readouterr()
     command = ["load", str(study), "--variant", "own-student-fp32", "--protocol", "http",

@@ -73,7 +73,10 @@ CLOSED = ("--users", "4", "--spawn-rate", "4")
 OPEN = ("--rate", "120", "--arrivals", "constant", "--run-time", "2s")
 
 
-@pytest.mark.parametrize("load", [CLOSED, OPEN], ids=["closed", "open"])
+@pytest.mark.parametrize(
+    "load",
+    [pytest.param(CLOSED, id="closed", marks=pytest.mark.slow), pytest.param(OPEN, id="open")],
+)
 def test_what_a_phase_holds_is_what_ended_in_it_though_a_worker_hears_late(
     server: FakeServer, tmp_path: Path, load: tuple[str, ...]
 ) -> None:

@@ -174,11 +174,17 @@ def test_quality_has_both_tasks_metrics(finished):
     assert teacher.relative_to_teacher.item() == 1.0
 
 
-def test_a_second_run_has_the_same_scores_to_the_last_digit(finished, study, tmp_path):
+def test_a_second_run_has_the_same_scores_to_the_last_digit(finished, study, tmp_path, capsys):
+    capsys.readouterr()
     command = ["evaluate", str(study), "--out", str(tmp_path / "again"), "--repository",
-               str(study.parent / "model_repository")]  # fmt: skip
+               str(study.parent / "model_repository"), "--json"]  # fmt: skip
     assert run_command(command) == 0
     assert read_run(tmp_path / "again").scores == read_run(finished[1]).scores
+    printed = json.loads(capsys.readouterr().out)["quality"]
+    assert {score["metric"] for score in printed if score["variant"].startswith("own-")} == {
+        "accuracy", "macro_f1", "label_perplexity",
+    }  # fmt: skip
+    assert all(score["sha256"] for score in printed)
 
 
 def test_resuming_a_finished_run_measures_nothing_again(finished, study):
@@ -215,9 +221,8 @@ def test_ctrl_c_in_the_sweep_keeps_finished_trials_and_resumes(small, tmp_path):
     assert read_run(folder).trials[: len(kept)] == kept
 
 
-@pytest.mark.parametrize(
-    "started", [pytest.param("manifest.json", marks=pytest.mark.slow), "logs/triton.log"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("started", ["manifest.json", "logs/triton.log"])
 def test_ctrl_c_before_the_first_trial_leaves_no_process(small, tmp_path, started):
     folder = tmp_path / "run"
     process = spawn(small, folder)
