@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.errors import UsageError
 from harness.metrics import metric_named
@@ -14,6 +14,7 @@ from harness.planning.capacity.judging import SHARES, highest_rate, meets, plann
 from harness.planning.capacity.model import CapacityModel
 from harness.types import (
     ColdStart,
+    Decision,
     LoadMode,
     ServiceLevelObjective,
     ServingConfig,
@@ -27,6 +28,8 @@ from harness.words.numbers import number, percent
 BUDGET = 1_200_000
 """Requests that all curves of a plan may simulate, so that it answers within seconds."""
 _LEAST, _MOST = 400, 2000
+_ATTEMPTS, _LESS = 5, 0.95
+"""How often the peak is tried at a rate per replica, each time at so much of the one before."""
 MOST_CONFIGURATIONS = 3
 """Per variant and protocol: the ones with the highest throughput measured."""
 
@@ -176,10 +179,15 @@ def _deployment(
     cold_start_s = cold_start_seconds(start)
     replicas = at_peak = None
     predicted = meets(curve[0], slo)
-    if rate.low > 0:
+    sure = rate.low
+    for attempt in range(_ATTEMPTS if sure > 0 else 0):
+        # It lies between two rates that were simulated, and chance may put it a little too high.
+        rate = replace(rate, low=_LESS**attempt * sure)
         replicas = headroom(demand, rate.low, terms.surroundings, cold_start_s)
         at_peak = model.predict(demand, replicas=replicas.peak, requests=requests)
         predicted = meets(at_peak, slo)
+        if predicted.decision is Decision.PASS:
+            break
     return DeploymentPlan(
         variant=candidate.variant,
         family=candidate.family,

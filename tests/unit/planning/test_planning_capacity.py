@@ -1,5 +1,6 @@
 """The capacity model, against a made-up server whose execution times are known."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -7,10 +8,12 @@ import pytest
 
 from harness.errors import UsageError
 from harness.load.schedule.arrivals import arrival_times_ns
+from harness.planning.capacity import plan
 from harness.planning.capacity.checks import trials_to_check
 from harness.planning.capacity.fit import fit_capacity
 from harness.planning.capacity.judging import _last_rate, highest_rate, meets
 from harness.planning.capacity.model import at_rate
+from harness.planning.capacity.plan import PlanTerms, Surroundings, plan_deployments
 from harness.planning.capacity.service import Observation, fit_client, fit_service, fit_spread
 from harness.study.objective import parse_objective
 from harness.types import Decision, ServingConfig
@@ -318,3 +321,20 @@ def test_open_loops_are_followed_before_closed_ones_however_many_there_are(trial
     slow = measure(server(60), seed=60, rate_per_s=80.0, requests=300)
     assert trials_to_check([*many, slow], [*many, slow])[0] is slow
     assert len(trials_to_check([*many, slow], [*many, slow])) == 8
+
+
+def test_replicas_that_are_counted_do_meet_the_objective_at_the_peak(trials, monkeypatch):
+    """A rate that chance has put a seventh too high is lowered until the peak passes with it."""
+    slo, found = parse_objective("p95 < 25 ms"), []
+
+    def too_high(*asked):
+        sure = highest_rate(*asked)
+        found.append(1.15 * sure.low)
+        return replace(sure, low=1.15 * sure.low, value=max(sure.value, 1.15 * sure.low))
+
+    monkeypatch.setattr(plan, "highest_rate", too_high)
+    terms = PlanTerms(Demand(2000.0, 3.0), Surroundings(), arrival_times_ns, 0.95, 1)
+    (one,) = plan_deployments(trials, [], lambda _: slo, terms)
+    assert one.decision is Decision.PASS
+    assert 0.75 * found[0] < one.highest_rate_per_s.low < 0.97 * found[0]
+    assert one.replicas.peak == math.ceil(6000 / one.highest_rate_per_s.low)
