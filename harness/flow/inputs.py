@@ -31,9 +31,9 @@ from harness.study import (
 )
 from harness.system.libraries import require_extra
 from harness.tasks.encoding import EncodedDataset
+from harness.tasks.generation.rows import TextGeneration
 from harness.tasks.labels import LabelReader
 from harness.tasks.loading import encode, load_samples, load_training_samples
-from harness.tasks.registry import family_of
 from harness.tasks.rows import DataTable, read_table
 from harness.tasks.samples import Samples
 from harness.types import Role
@@ -206,20 +206,30 @@ def check_inputs(
         raise StudyError(f"study {study.name}", list(dict.fromkeys(problems)))
 
 
-def check_driven(study: Study) -> None:
-    """Refuse families whose answers are streams, where requests with one answer each are driven.
+def check_driven(study: Study, *, streams: bool = False) -> None:
+    """Refuse families whose answers are streams, where those are not driven.
+
+    Args:
+        study: what is about to be measured.
+        streams: whether streams are driven, of prompts that are plain texts.
 
     Raises:
-        UsageError: the study has such a family.
+        UsageError: the study has a family that cannot be driven so.
     """
-    writing = [family.name for family in study.families if family_of(family.task).writes]
-    if writing:
-        raise UsageError(
-            f"family {', '.join(writing)} writes text, and this command drives models that answer "
-            "a request at once",
-            next_step="harness evaluate scores what they write; their speed is measured as streams "
-            "of the server that has them (harness load --url)",
-        )
+    for family in study.families:
+        if isinstance(family.task, TextGeneration) and not streams:
+            raise UsageError(
+                f"family {family.name} writes text, and this command measures models that answer "
+                "a request at once",
+                next_step="harness run and harness evaluate take such a family",
+            )
+        if isinstance(family.task, TextGeneration) and family.task.chat_template:
+            raise UsageError(
+                f"family {family.name}: prompts in a chat template are scored (harness evaluate), "
+                "but not driven",
+                next_step="harness serve --openai STUDY and harness load --generate chat drive "
+                "conversations",
+            )
 
 
 def check_embedded(study: Study) -> None:

@@ -23,6 +23,7 @@ from harness.load.transports.opening import transport_opener
 from harness.runs.folder import RunFolder
 from harness.serving.null_model import write_null_model
 from harness.study import Study
+from harness.tasks.registry import family_of
 from harness.telemetry import triton
 from harness.types import (
     ModelVariant,
@@ -46,28 +47,30 @@ def measure_overhead(
     study: Study, served: Served, folder: RunFolder, settings: RunSettings
 ) -> None:
     """Measure what the journal lacks; a server that will not serve the null model is warned of."""
+    families = [one for one in served.families if not family_of(one.family.task).writes]
     wanted = {
-        protocol
-        for family in served.families
-        for protocol in study.traffic_of(family.family).protocols
+        protocol for family in families for protocol in study.traffic_of(family.family).protocols
     }
     missing = sorted(wanted - set(folder.journal.overheads))
-    if not missing or served.site.control is None or not served.families:
+    if not missing or served.site.control is None:
         return
     settings.progress(Progress(STAGE, 0, len(missing), "the server's own cost per request"))
     try:
-        _measure(missing, served, folder, settings)
+        _measure(missing, families[0], served, folder, settings)
     except (HarnessError, RequestFailure) as error:
         check_after_failure(served.site.server)
         settings.warn(f"the server's own cost is not known, its null model was not served: {error}")
 
 
 def _measure(
-    protocols: list[WireProtocol], served: Served, folder: RunFolder, settings: RunSettings
+    protocols: list[WireProtocol],
+    family: PreparedFamily,
+    served: Served,
+    folder: RunFolder,
+    settings: RunSettings,
 ) -> None:
     control = served.site.control
     assert control is not None  # noqa: S101  (asked before; tells the type checker)
-    family = served.families[0]
     variant = write_null_model(settings.repository, family.variants[0].inputs)
     payloads = folder.path / "payloads" / f"{variant.name}.npz"
     _write_rows(payloads, family)

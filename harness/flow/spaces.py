@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
-from harness.study import ServingSpace, Study, Traffic
-from harness.types import LoadMode, ServingConfig, ShapeKind, Workload
+from harness.study import Family, ServingSpace, Study, Traffic
+from harness.tasks.generation.rows import TextGeneration
+from harness.types import Generation, LoadMode, ServingConfig, ShapeKind, StreamApi, Workload
+from harness.types.generation import STREAM_INPUTS
 
 
 def serving_configs(space: ServingSpace) -> tuple[ServingConfig, ...]:
@@ -28,8 +31,25 @@ def serving_configs(space: ServingSpace) -> tuple[ServingConfig, ...]:
     )
 
 
+def streams_of(family: Family) -> Generation | None:
+    """How a family's models are asked for streams; None where they answer in one."""
+    task = family.task
+    if not isinstance(task, TextGeneration):
+        return None
+    return Generation(
+        StreamApi.TRITON,
+        traffic=f"prompts of {family.name}, up to {task.max_new_tokens} tokens out",
+        sampling=json.dumps({"stop": task.stop}) if task.stop else "",
+        inputs=STREAM_INPUTS,
+    )
+
+
 def workloads(
-    study: Study, traffic: Traffic, *, cached_answers: bool = False
+    study: Study,
+    traffic: Traffic,
+    *,
+    cached_answers: bool = False,
+    generation: Generation | None = None,
 ) -> tuple[Workload, ...]:
     """Every combination of the traffic, batch and load ascending within a protocol.
 
@@ -37,6 +57,8 @@ def workloads(
         study: has the seed.
         traffic: its own, or a family's.
         cached_answers: whether answers of the response cache count.
+        generation: how streams are asked for; a stream answers one prompt, whatever the traffic's
+            batch sizes.
     """
     return tuple(
         dataclasses.replace(
@@ -46,9 +68,10 @@ def workloads(
             batch_mix=traffic.batch_mix,
             length_mix=traffic.length_mix,
             cached_answers=cached_answers,
+            generation=generation,
         )
         for protocol in traffic.protocols
-        for batch in traffic.batch_sizes
+        for batch in (traffic.batch_sizes if generation is None else (1,))
         for load in _loads(study, traffic)
     )
 

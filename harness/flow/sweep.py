@@ -13,15 +13,17 @@ from harness.flow.options import ProgressSink, RunSettings
 from harness.flow.preparation import PreparedFamily
 from harness.flow.scoring import quality_gate, standing
 from harness.flow.serving import Served
-from harness.flow.spaces import serving_configs, workloads
+from harness.flow.spaces import serving_configs, streams_of, workloads
 from harness.flow.trial import TrialRunner
 from harness.load.generators.pool import LoadGenerators
+from harness.load.requests.generation import GenerationRequest, write_requests
 from harness.load.requests.payloads import Group, write_payloads
 from harness.planning.decision import decide
 from harness.planning.dialogue import Reserved
 from harness.planning.search import BisectionSearch, GridSearch, Search
 from harness.runs.folder import RunFolder
 from harness.study import Family, Study, plans_of, variants_of
+from harness.tasks.generation.rows import PromptDataset
 from harness.types import (
     Accelerator,
     Decision,
@@ -189,7 +191,12 @@ def make_search(
         family.name,
         [name for name, decision in decisions.items() if decision is not Decision.FAIL],
         offered_configs(study, family, decisions, served_as, unbatched),
-        workloads(study, traffic, cached_answers=study.serving_of(family).response_cache),
+        workloads(
+            study,
+            traffic,
+            cached_answers=study.serving_of(family).response_cache,
+            generation=streams_of(family),
+        ),
         study.objective_of(family),
         confirm_duration_s=traffic.confirm_duration_s or 2 * traffic.duration_s,
         reserved=Reserved(
@@ -238,6 +245,10 @@ def _write_payloads(served: Served, folder: RunFolder) -> dict[str, Path]:
     paths = {}
     for family in served.families:
         for name, dataset in family.datasets.items():
+            if isinstance(dataset, PromptDataset):
+                opened = family.opened[name]
+                paths[name] = _write_prompts(folder, dataset, opened.samples.texts)
+                continue
             groups: Sequence[Group] = [group.inputs for group in dataset.groups]
             names, tag = served.names.get(name), ""
             if names is not None:
@@ -253,3 +264,15 @@ def _write_payloads(served: Served, folder: RunFolder) -> dict[str, Path]:
                 write_payloads(path, one.texts)
             paths[one.pipeline.variant.name] = path
     return paths
+
+
+def _write_prompts(folder: RunFolder, dataset: PromptDataset, prompts: Sequence[str]) -> Path:
+    """The prompts as streams are asked, with the longest answer that the task allows."""
+    path = folder.path / "payloads" / f"{dataset.digest[:16]}.jsonl"
+    if not path.is_file():
+        requests = [
+            GenerationRequest(prompt, dataset.max_new_tokens, input_tokens=len(tokens))
+            for prompt, tokens in zip(prompts, dataset.prompts, strict=True)
+        ]
+        write_requests(path, requests)
+    return path

@@ -298,7 +298,8 @@ class TrialRunner:
             self._loaded = None
         known = self._folder.journal.cold_starts.get(variant.name)
         first = known is None or known.sha256 != variant.sha256
-        if self._loaded is None and first and not variant.is_composed:
+        answers_once = not variant.is_composed and trial.workload.generation is None
+        if self._loaded is None and first and answers_once:
             computing = dataclasses.replace(trial.serving, response_cache=False)
             self._folder.journal.add(
                 measure_cold_start(

@@ -26,6 +26,18 @@ RETURN_NUM_INPUT_TOKENS = "return_num_input_tokens"
 RETURN_NUM_OUTPUT_TOKENS = "return_num_output_tokens"
 """BOOL [1], optional, default false: whether responses have the output of that name."""
 
+STREAM_INPUTS = (
+    TEXT_INPUT,
+    INPUT_IDS,
+    STREAM,
+    SAMPLING_PARAMETERS,
+    EXCLUDE_INPUT_IN_OUTPUT,
+    RETURN_FINISH_REASON,
+    RETURN_NUM_INPUT_TOKENS,
+    RETURN_NUM_OUTPUT_TOKENS,
+)
+"""Of a model that the harness exports."""
+
 TEXT_OUTPUT = "text_output"
 """BYTES [1]: the text that this response adds."""
 FINISH_REASON = "finish_reason"
