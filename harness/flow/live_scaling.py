@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.errors import RunFolderError
+from harness.errors import RunFolderError, UsageError
 from harness.export.convert import artefact_files
 from harness.export.folders import digest_files
 from harness.export.variants import FILES
@@ -41,6 +41,7 @@ from harness.serving.replicas.balancer import Balancer
 from harness.serving.replicas.replica_set import ReplicaSet, RunningReplica
 from harness.serving.repository import config_override
 from harness.system.storage import replace_text
+from harness.tasks.registry import family_of
 from harness.types import (
     LoadMode,
     ModelVariant,
@@ -101,6 +102,12 @@ def scale_live(
     asked = replace(question, trace=squeezed(question.trace, length_s))
     candidate, _, _ = checked(run, asked)
     variant = _variant(run, folder, candidate.variant, repository)
+    if family_of(variant.task).writes:
+        raise UsageError(
+            f"{variant.name} writes, and live replicas are driven with requests that are answered "
+            "at once",
+            next_step="leave out --live: the simulation takes such a run",
+        )
     environment = ensure_server_environment(progress)
     launch = _Launch(environment, variant, candidate.serving, folder / "logs")
     if not question.own_machines:

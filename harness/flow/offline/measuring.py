@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness.errors import RunFolderError
 from harness.flow.card import card_serving, family_subjects, preload_for
+from harness.flow.inputs import check_driven
 from harness.flow.offline.walk import SERVED, growths_of, walk_up
 from harness.flow.options import ProgressSink, RunSettings
 from harness.flow.preparation import PreparedFamily, prepare
@@ -62,6 +63,7 @@ def measure_batches(
     narrowed = study.model_copy(
         update={"families": [one for one in study.families if one.name in names]}
     )
+    check_driven(narrowed)
     with RunFolder.resume(folder, study) as kept:
         families = prepare(
             narrowed,
