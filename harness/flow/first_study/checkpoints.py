@@ -6,9 +6,10 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
-from harness.errors import UsageError
+from harness.errors import CheckpointError, UsageError
 from harness.export.checkpoint import (
     Checkpoint,
     CheckpointPreview,
@@ -46,18 +47,32 @@ def open_checkpoints(asked: FirstStudy) -> list[FoundCheckpoint]:
         written = path_beside(Path(given), asked.out) if Path(given).is_dir() else given
         location = str(Path(given).resolve()) if Path(given).is_dir() else given
         model = Model(name=name, role=Role.STUDENT, checkpoint=location)
-        preview = inspect_checkpoint(model, None)
+        preview = _inspect(model, given)
         if found and preview.family.kind != found[0].preview.family.kind:
-            first = found[0]
             raise UsageError(
-                f"{given} does {preview.family.kind}, and {first.model.checkpoint} does "
-                f"{first.preview.family.kind}: a family of models has one task",
+                f"{given} does {preview.family.kind}, and {asked.checkpoints[0]} does "
+                f"{found[0].preview.family.kind}: a family of models has one task",
                 next_step="write one study for each kind of model",
             )
         checkpoint = open_checkpoint(model, folder=None)
         positions = positions_held(read_config(model, checkpoint.folder))
         found.append(FoundCheckpoint(model, written, preview, checkpoint, positions))
     return found
+
+
+def _inspect(model: Model, given: str) -> CheckpointPreview:
+    """Look at a checkpoint; of a name that no folder here has, say so beside the hub's answer."""
+    try:
+        return inspect_checkpoint(model, None)
+    except CheckpointError as error:
+        if Path(given).exists():
+            raise
+        here = [str(one.parent) for one in Path(given).parent.glob("*/config.json")]
+        meant = get_close_matches(given, here, n=1)
+        raise CheckpointError(
+            f"no folder {given} is here ({error})",
+            next_step=f"did you mean {meant[0]}?" if meant else error.next_step,
+        ) from error
 
 
 def _check_folder(given: str) -> None:

@@ -343,10 +343,9 @@ def losses_table(run: StoredRun) -> Table:
     table.add_column("in all", justify="right", no_wrap=True)
     for variant, chain in chains:
         own = {link.step: lost(chain.metric, link.loss.value) for link in chain.links}
-        total = f"{lost(chain.metric, chain.total.value)} {unit_of(chain.metric)}"
-        cells = (*(own.get(step, MISSING) for step in steps), total)
-        name = Text(variant).append(f"\n{_interval_note(chain)}", style="dim")
-        table.add_row(name, *map(Text, cells))
+        total = Text(f"{lost(chain.metric, chain.total.value)} {unit_of(chain.metric)}")
+        total.append(f"\n{_interval_note(chain)}", style="dim")
+        table.add_row(variant, *(own.get(step, MISSING) for step in steps), total)
     return table
 
 

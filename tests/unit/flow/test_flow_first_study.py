@@ -177,6 +177,24 @@ def test_the_first_problem_is_one_line_with_the_next_step(models, tmp_path):
         assert not (tmp_path / "study.yaml").exists()
 
 
+def test_a_misspelt_folder_is_told_with_the_one_that_is_there(models, tmp_path, monkeypatch):
+    """A name without a slash may be one of the hub's, so the hub is asked before it is refused."""
+    data = rows(tmp_path, "sentence", "kind")
+    monkeypatch.chdir(models)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UsageError, match=r"no folder larg is here \(hub model larg:") as no:
+        write_first_study(FirstStudy(("larg", "Tiny_Student"), data, tmp_path / "study.yaml"))
+    assert no.value.next_step == "did you mean large?"
+
+
+def test_checkpoints_of_two_kinds_are_named_as_they_were_given(models, tmp_path, monkeypatch):
+    data = rows(tmp_path, "sentence", "kind")
+    monkeypatch.chdir(models)
+    told = "^tagger does token-classification, and large does sequence-classification: "
+    with pytest.raises(UsageError, match=told):
+        write_first_study(FirstStudy(("large", "tagger"), data, tmp_path / "study.yaml"))
+
+
 def test_numbers_are_no_text(models, tmp_path):
     (tmp_path / "numbers.csv").write_text("a,b\n1,2\n2,1\n")
     with pytest.raises(UsageError, match="the task's 'text' cannot be told"):
