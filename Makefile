@@ -17,6 +17,9 @@ BY_FILE := --dist loadgroup --no-loadscope-reorder
 # A test that fails while the machine holds it up is repeated; tests/held_up.py says when that is.
 REPEAT := --reruns 3 --only-rerun HeldUp -raR
 
+# Where it is set, each of the hundreds of processes that tests start compiles the harness again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo test check-slow test-stack lint format bench clean
 
 setup: $(VENV)/.demo

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.errors import ServerError, UsageError
 from harness.load.requests.answers import AnswerCheck
@@ -31,8 +32,10 @@ from harness.serving.external.server import (
     header_asked_for,
     header_step,
 )
-from harness.study import Family
 from harness.types import FREE_SIZE, ServingConfig, TensorSpec, Workload
+
+if TYPE_CHECKING:
+    from harness.study import Family
 
 MANIFEST, PAYLOADS = "manifest.json", "payloads.npz"
 

@@ -114,6 +114,34 @@ def test_a_stored_run_is_read_without_what_trains_or_serves(folder):
     assert not job & TRAINING  # --measure is of the same command, and serves
 
 
+@pytest.mark.parametrize("module", ["session", "locustfile"])
+def test_a_load_generator_starts_without_studies_and_statistics(module):
+    """It is started for every run: bytes and arrays are all it sends."""
+    answer = subprocess.run(
+        [sys.executable, "-c", f"import {module}, sys; print(*sys.modules)"],
+        cwd=ROOT / "locustfiles",
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    unused = TRAINING | COUNTED | {"pyarrow", "scipy", "harness.tasks", "harness.study.document"}
+    assert set(answer.stdout.split()) & unused == set()
+
+
+def test_an_objective_is_read_without_the_sections_of_studies():
+    code = (
+        "import sys; from harness.study.objective import parse_objective;"
+        "parse_objective('p95 < 50 ms, accuracy >= 90% of teacher');"
+        "print('harness.study.document' in sys.modules);"
+        "from harness.study import Study; print(Study.__module__)"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.split() == ["False", "harness.study.document"]
+
+
 def test_a_command_s_summary_is_its_docstring_s_first_line():
     for name in MODULES:
         assert imported(name).help.split("\n\n")[0] == summary(name) != ""
