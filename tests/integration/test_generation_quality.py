@@ -13,6 +13,7 @@ from tiny_models import LINES, make_language_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness.cli.main import run_command
+from harness.errors import EXIT_OK, EXIT_UNDECIDED
 from harness.quality.collection import read_outcomes
 from harness.quality.lm_eval.evaluation import read_samples
 from harness.quality.lm_eval.tasks import lm_eval_quiet
@@ -180,3 +181,25 @@ def _assert_alike(mine: Any, theirs: Any) -> None:
         assert mine == pytest.approx(theirs, abs=1e-3)
     else:
         assert str(mine) == str(theirs)
+
+
+def test_harness_run_drives_the_prompts_as_streams(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    out = tmp_path_factory.mktemp("driven") / "run"
+    document = (folder / "writing.yaml").read_text()
+    study = folder / "driven.yaml"
+    objective = "objective: prefix_agreement >= 10%"
+    assert objective in document
+    study.write_text(document.replace(objective, f"objective: ttft p50 < 60 s, {objective[11:]}"))
+    asked = ["run", str(study), "--out", str(out), "--repository", str(folder / "repository")]
+    # What a busy machine makes of the trials is undecided: what they are of, is not.
+    assert run_command([*asked, "--no-saturation"]) in {EXIT_OK, EXIT_UNDECIDED}
+    run = read_run(out)
+    assert {trial.trial.variant for trial in run.trials} >= {"student-fp32"}
+    for trial in run.trials:
+        assert trial.trial.workload.generation is not None
+        counts = {span: summary.count for span, summary in trial.latencies.items()}
+        # Every answer has NEW_TOKENS tokens, or fewer where it ended by itself.
+        assert 0 < counts["ttft"] <= counts["itl"] <= (NEW_TOKENS - 1) * counts["ttft"]
+    assert (out / "verdict.json").is_file()
