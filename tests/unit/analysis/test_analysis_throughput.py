@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.analysis.throughput import throughput_bounds
+from harness.analysis.throughput import rate_bounds, throughput_bounds
 from harness.types import (
     RESPONSE,
     ArrivalKind,
@@ -167,3 +167,31 @@ def test_nothing_answered_has_no_bounds() -> None:
     empty = window(np.array([]), np.array([]))
 
     assert throughput_bounds(empty, SLICE_S, CLOSED, confidence=0.95, mean_ms=None) is None
+
+
+def test_bounds_of_a_rate_hold_the_truth_and_those_of_a_share_are_narrower() -> None:
+    """2 requests fall due a slice (40/s), and 8 of 10 are good: 32/s, as 400 windows see them."""
+    generator = np.random.default_rng(5)
+    plain, shares = [], []
+    for _ in range(400):
+        due = generator.poisson(2.0, 400)
+        good = generator.binomial(due, 0.8).tolist()
+        plain.append(rate_bounds(good, 0.05, confidence=0.95))
+        shares.append(
+            rate_bounds(good, 0.05, confidence=0.95, due=due.tolist(), nominal_per_s=40.0)
+        )
+    known, known_shares = ([one for one in found if one] for found in (plain, shares))
+    for found in (known, known_shares):  # by chance ten blocks seem to remember each other
+        assert len(found) >= 0.93 * 400
+        assert sum(low <= 32 <= high for low, high in found) >= 0.93 * len(found)
+    widths, share_widths = (
+        np.median([high - low for low, high in found]) for found in (known, known_shares)
+    )
+    assert share_widths < 0.7 * widths
+
+
+def test_nothing_good_in_a_window_bounds_the_rate_from_above() -> None:
+    """None of a Poisson process in 20 s: below 3.69 / 20 s with 97.5% confidence."""
+    bounds = rate_bounds([0] * 400, 0.05, confidence=0.95)
+    assert bounds == pytest.approx((0.0, 3.6889 / 20), rel=1e-4)
+    assert rate_bounds([1, 1, 1], 0.05, confidence=0.95) is None

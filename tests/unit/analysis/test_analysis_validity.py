@@ -6,6 +6,7 @@ import pytest
 from harness import hdr
 from harness.analysis.validity import judge_validity, steadier_warmup_s
 from harness.types import (
+    ITL,
     RESPONSE,
     SCHEDULE_DELAY,
     SERVICE,
@@ -20,6 +21,7 @@ from harness.types import (
     PartMetrics,
     ServerMetrics,
     ShapeKind,
+    StreamCounts,
     TimeSlice,
     WireProtocol,
     Workload,
@@ -78,6 +80,17 @@ HEALTHY = load()
 
 def judge(measured=HEALTHY, *, server=SERVER, workload=CLOSED, alive=True, host=None):
     return judge_validity(measured, server, workload, server_alive=alive, host=host)
+
+
+def streaming(*, gap_us, lag_us, left=0):
+    """A load of streams, whose tokens follow one another so closely."""
+
+    def change(index):
+        one = one_slice(index, requests=25 - left)
+        spans = Latencies({**one.ok.spans, ITL: histogram(*[gap_us] * 100)})
+        return {"ok": spans, "streams": StreamCounts(left=left), "requests": 25 - left}
+
+    return load(change, lag_us=lag_us, stamped=True)
 
 
 def lost(dropped):
@@ -157,6 +170,11 @@ def test_a_healthy_trial_is_valid():
         ),
         ({"measured": load(lag_us=20_000)}, "woke late", "--cpus-server 0 --cpus-generator 1"),
         (
+            {"measured": streaming(gap_us=9000, lag_us=9600)},
+            "tokens follow one another in 9.01 ms), so that tokens were read together",
+            "--cpus-generator 1",
+        ),
+        (
             {"server": dataclasses.replace(SERVER, requests=1200)},
             "Triton answered 1,200 requests, the load generator saw 1,000",
             "keep other clients away",
@@ -204,6 +222,14 @@ def test_an_invalid_trial_says_why_and_what_to_do(changes, problem, remedy):
         {"measured": load(lambda _: {"delay_us": 8000}, lag_us=8000)},
         {"measured": load(lambda _: {"delay_us": 19_000, "latency_us": 200_000}, lag_us=19_000)},
         {"measured": load(lag_us=20_000, stamped=True)},
+        {"measured": streaming(gap_us=9000, lag_us=8500)},
+        {"measured": streaming(gap_us=100, lag_us=1900)},
+        # Clients that left on purpose were sent all the same.
+        {
+            "measured": streaming(gap_us=9000, lag_us=200, left=5),
+            "workload": OPEN,
+            "server": no_server(),
+        },
         {"workload": dataclasses.replace(CLOSED, concurrency=5)},
         {
             "measured": load(lambda _: {"latency_us": 300, "requests": 100}),
@@ -238,6 +264,8 @@ def test_an_invalid_trial_says_why_and_what_to_do(changes, problem, remedy):
         "cpu below the limit", "failures are the objective's business", "no server metrics",
         "counts within the skew", "answers that the client rejects", "a tolerable delay",
         "late, but little of a long latency", "late, but the kernel says when answers came",
+        "late by less than tokens are apart", "late, but by very little",
+        "clients that left on purpose",
         "slots that rest for a fifth of the time", "slots that rest for less than a millisecond",
         "few requests", "dropped by the server",
         "a server that falls behind", "a thin draw of Poisson", "bursts", "a ramp",
