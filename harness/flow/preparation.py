@@ -25,6 +25,7 @@ from harness.flow.opening import (
 from harness.flow.options import ProgressSink, WarningSink, ignore_warning
 from harness.flow.spaces import serving_configs
 from harness.serving.ensemble import write_pipeline
+from harness.serving.generation.vllm import VllmModel, write_vllm_model
 from harness.serving.models import write_for_server
 from harness.study import (
     PIPELINE_SUFFIX,
@@ -165,6 +166,8 @@ def _export_family(
     for opened in opened_family.teacher_first:
         if family_of(family.task).writes:
             made = export_generators(_generator(family, opened, repository), progress, failed)
+            if made:
+                write_vllm_model(repository, _for_vllm(family, opened))
         else:
             job = ExportJob(
                 opened.model,
@@ -208,6 +211,19 @@ def _generator(family: Family, opened: OpenedModel, repository: Path) -> Generat
         repository=repository,
         prompts=opened.samples.texts,
         context=family.task.max_length,
+    )
+
+
+def _for_vllm(family: Family, opened: OpenedModel) -> VllmModel:
+    """The checkpoint itself, under the study's name of the model: vLLM makes its own of it."""
+    model = opened.model
+    on_disk = model.reference_name is not None or Path(model.checkpoint).is_dir()
+    return VllmModel(
+        model.name,
+        str(opened.checkpoint.folder.resolve()) if on_disk else model.checkpoint,
+        context=family.task.max_length,
+        revision=None if on_disk else model.revision,
+        trust_remote_code=model.trust_remote_code,
     )
 
 
