@@ -6,11 +6,11 @@ import numpy as np
 import onnx
 import pytest
 from generating_models import BOTH, POSITIONS, export_generator, make_generator
-from tiny_models import LINES
+from tiny_models import LINES, byte_level_tokenizer
 
 from harness.errors import CheckpointError, ParityError
 from harness.export.generation.parity import DecoderSession, ask_generate, check_decoder
-from harness.export.generation.variants import GeneratorJob
+from harness.export.generation.variants import GeneratorJob, check_definition
 from harness.serving.generation.decoder import SlotDecoder
 from harness.types import Precision
 from harness.types.generation import GeneratorSettings
@@ -174,6 +174,15 @@ def test_a_longer_context_than_the_model_has_is_refused(made, tmp_path):
         export_generators(job, lambda _: None)
 
 
+def test_a_tokenizer_that_makes_other_tokens_in_the_server_is_refused():
+    tokenizer = byte_level_tokenizer()
+    definition = tokenizer.backend_tokenizer.to_str()
+    check_definition(definition, tokenizer, LINES)
+    begun = byte_level_tokenizer(begin_of_text=True)
+    with pytest.raises(CheckpointError, match=r"where transformers makes \[1, "):
+        check_definition(definition, begun, LINES)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", ["mistral", "qwen3", "opt", "gpt_neox", "phi", "gemma2"])
 def test_other_architectures_write_what_generate_writes(shape, tmp_path):
@@ -187,7 +196,6 @@ def test_other_architectures_write_what_generate_writes(shape, tmp_path):
 def test_a_model_whose_attention_is_its_own_code_is_refused(tmp_path):
     import torch
     import transformers
-    from tiny_models import byte_level_tokenizer
 
     torch.manual_seed(0)
     tokenizer = byte_level_tokenizer()

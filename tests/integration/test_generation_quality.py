@@ -203,3 +203,11 @@ def test_harness_run_drives_the_prompts_as_streams(
         # Every answer has NEW_TOKENS tokens, or fewer where it ended by itself.
         assert 0 < counts["ttft"] <= counts["itl"] <= (NEW_TOKENS - 1) * counts["ttft"]
     assert (out / "verdict.json").is_file()
+
+
+def test_the_checkpoints_are_written_for_vllm_too(folder):
+    for name in ("teacher", "student"):
+        written = folder / "repository-vllm" / name / "1" / "model.json"
+        arguments = json.loads(written.read_text())
+        assert arguments["model"] == str(folder / name)
+        assert arguments["max_model_len"] == POSITIONS

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -44,7 +44,6 @@ from harness.export.folders import (
 from harness.export.generation.convert import write_decoder
 from harness.export.generation.parity import (
     NEW_TOKENS,
-    GenerationParity,
     GreedyText,
     ask_generate,
     check_decoder,
@@ -298,6 +297,7 @@ def _made(source: _Source, target: Path, precision: Precision) -> ArtefactManife
         parity = check_decoder(path, settings, library, precision, target.name)
         (path.parent / SETTINGS_FILE).write_text(settings.to_json(), encoding="utf-8")
         definition = source.tokenizer.backend_tokenizer.to_str()
+        check_definition(definition, source.tokenizer, source.job.prompts)
         (path.parent / TOKENIZER_FILE).write_text(definition, encoding="utf-8")
         files = _files(path.parent)
         manifest = ArtefactManifest(
@@ -309,7 +309,7 @@ def _made(source: _Source, target: Path, precision: Precision) -> ArtefactManife
             parameters=source.job.checkpoint.parameters,
             inputs=INPUTS,
             outputs=OUTPUTS,
-            parity=_parity_fields(parity),
+            parity=dataclasses.asdict(parity),
             warmup={},
         )
         _copy_tokenizer(source, folder / "tokenizer")
@@ -317,8 +317,37 @@ def _made(source: _Source, target: Path, precision: Precision) -> ArtefactManife
     return manifest
 
 
-def _parity_fields(parity: GenerationParity) -> dict[str, Any]:
-    return dataclasses.asdict(parity)
+def check_definition(
+    definition: str, library: Callable[[str], Mapping[str, Any]], texts: Sequence[str]
+) -> None:
+    """Make sure that the tokenizer in the server makes the library's tokens of a prompt.
+
+    Args:
+        definition: `tokenizer.json`'s content, as it is served.
+        library: the checkpoint's tokenizer as transformers opens it.
+        texts: that are tried.
+
+    Raises:
+        CheckpointError: it makes other tokens of a text.
+    """
+    from tokenizers import Tokenizer
+
+    served = Tokenizer.from_str(definition)
+    served.no_truncation()
+    served.no_padding()
+    for text in texts[:_TEXTS]:
+        ours, theirs = served.encode(text).ids, list(library(text)["input_ids"])
+        if ours != theirs:
+            raise CheckpointError(
+                f"the tokenizer that would be served makes {ours[:_SHOWN]} of {text[:40]!r}, where "
+                f"transformers makes {theirs[:_SHOWN]}",
+                next_step="save the tokenizer anew: "
+                "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)",
+            )
+
+
+_TEXTS = 256
+_SHOWN = 8
 
 
 def _copy_tokenizer(source: _Source, folder: Path) -> None:

@@ -215,22 +215,31 @@ class TritonPythonModel:
             except queue.Empty:
                 pass
             else:
-                self._send(stream, piece)
+                self._try(self._send, stream, piece)
             now = time.monotonic()
-            self._look_who_left(now)
+            self._try(self._look_who_left, now)
             if now - reported > _REPORT_INTERVAL_S:
                 reported = now
-                self._metrics.report(self._engine.counters)
+                self._try(self._metrics.report, self._engine.counters)
+
+    def _try(self, what: Callable[..., None], *arguments: Any) -> None:
+        """Do it for one client; the others are served whatever becomes of it."""
+        try:
+            what(*arguments)
+        except Exception as error:  # noqa: BLE001  (Triton's own, which have no common base)
+            pb_utils.Logger.log_error(f"a response failed: {type(error).__name__}: {error}")
 
     def _send(self, stream: _Stream, piece: Piece) -> None:
+        if id(stream) not in self._streams:
+            return  # it was told of a failure
         is_last = piece.reason is not FinishReason.NONE
         if not stream.streamed:
             stream.kept.append(piece)
             if not is_last:
                 return
             piece = _joined(stream.kept)
-        if is_last and self._streams.pop(id(stream), None) is None:
-            return  # it was told of a failure
+        if is_last:
+            del self._streams[id(stream)]
         flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if is_last else 0
         stream.sender.send(_response(stream, piece), flags=flags)
         stream.prefix = ""
