@@ -63,6 +63,24 @@ def test_events_of_generate_stream_are_too(words: list[str]) -> None:
     assert stream.reported_tokens == 2 * len(words)
 
 
+ids = st.one_of(st.integers(0, 99_999), st.lists(st.integers(0, 9), min_size=2, max_size=3))
+
+
+@given(st.lists(st.tuples(texts, ids, st.integers(1, 2)), min_size=1, max_size=20), st.booleans())
+def test_events_with_the_ids_of_their_tokens_are_too(
+    told: list[tuple[str, int | list[int], int]], id_last: bool
+) -> None:
+    """Triton writes one id as a plain number, which differs from event to event."""
+    stream, events = TokenStream(), []
+    for text, of_tokens, count in told:
+        fields = {"num_output_tokens": count, "text_output": text, "token_ids": of_tokens}
+        tail = {} if id_last else {"zzz": 1}
+        events.append(json.dumps({"model_name": "m", **fields, **tail}).encode())
+    EventReader(stream, parse_generate).take(events, 7)
+    assert [one.decode() for one in stream.texts] == [text for text, *_ in told]
+    assert stream.tokens == [count for *_, count in told]
+
+
 def test_an_event_of_another_form_between_is_read_and_the_order_is_kept() -> None:
     events = [chunk("a"), chunk("b"), chunk(None, delta={"reasoning": "c"}), chunk(""), chunk("d")]
     stream = read(events)

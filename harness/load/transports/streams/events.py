@@ -7,6 +7,7 @@ recognised without being parsed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ from harness.types.generation import (
 
 DONE = b"[DONE]"
 _LONGEST_QUOTE = 300
+_ONE_ID = re.compile(rb'"token_ids":\s*(\d+)(?=\s*[,}])')
+"""Triton writes a tensor of one element as a plain value: the id of the event's one token."""
 _TEXTS = ("content", "reasoning", "reasoning_content", "refusal")
 """Fields of a chat chunk's delta whose text is of tokens: vLLM and SGLang name the reasoning so."""
 
@@ -37,12 +40,14 @@ class EventReader:
             what the form may be learnt by; None where it may not.
     """
 
-    __slots__ = ("_parse", "_prefix", "_suffix", "_tokens", "stream")
+    __slots__ = ("_number", "_parse", "_prefix", "_suffix", "_tokens", "stream")
 
     def __init__(self, stream: TokenStream, parse: Parse) -> None:
         self.stream = stream
         self._parse = parse
         self._prefix = self._suffix = b""
+        self._number: tuple[bytes, bytes] | None = None
+        """What stands before and behind the one number of the form that varies; None: none does."""
         self._tokens = 0
         """That each event of the form carries."""
 
@@ -65,6 +70,10 @@ class EventReader:
                     add(text)
                     known += 1
                     continue
+            elif self._number is not None and (text := self._beside_its_number(data)):
+                add(text)
+                known += 1
+                continue
             if known:
                 self.stream.extend(at_ns, self._tokens, known)
                 known = 0
@@ -74,6 +83,23 @@ class EventReader:
                 start, end = len(prefix), -len(suffix)
         if known:
             self.stream.extend(at_ns, self._tokens, known)
+
+    def _beside_its_number(self, data: bytes) -> bytes:
+        """The text of an event of the form whose number is another; empty where it is none."""
+        assert self._number is not None  # noqa: S101  (the caller has looked)
+        before, behind = self._number
+        start = len(self._prefix)
+        end = data.find(b'"', start)
+        number = end + len(before)
+        if not (
+            data.startswith(self._prefix)
+            and data.startswith(before, end)
+            and data.endswith(behind)
+            and data[number : len(data) - len(behind)].isdigit()
+        ):
+            return b""
+        text = data[start:end]
+        return b"" if b"\\" in text else text
 
     def _read(self, data: bytes, at_ns: int) -> None:
         """Read an event in full."""
@@ -113,6 +139,11 @@ class EventReader:
         end = data.find(b'"', start)
         if start and end > start and data[start:end] == text.encode():
             self._prefix, self._suffix, self._tokens = data[:start], data[end:], tokens
+            varies = _ONE_ID.search(self._suffix)
+            self._number = varies and (
+                self._suffix[: varies.start(1)],
+                self._suffix[varies.end(1) :],
+            )
 
 
 Learnt = tuple[str, str, int]
