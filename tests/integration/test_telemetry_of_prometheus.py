@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import endpoint_models
 import numpy as np
 import pytest
-from load_rig import Watcher, environment
+from load_rig import Watcher
 from locust_command import free_port
 from prometheus_process import PrometheusProcess, wait_until
 
+from harness.cli.main import run_command
 from harness.load.generators.pool import LoadGenerators, LoadJob
 from harness.load.requests.payloads import write_payloads
 from harness.load.transports.address import parse_target
@@ -106,25 +106,28 @@ def test_both_sources_give_the_same_figures_of_the_same_window(site: Site) -> No
     assert host.server_cpu is not None
 
 
-def test_a_prometheus_that_dies_in_a_trial_costs_its_figures_and_nothing_else(site: Site) -> None:
+def test_a_prometheus_that_dies_in_a_trial_costs_its_figures_and_nothing_else(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
     port = free_port()
-    with site.scraped("dying") as prometheus:
+    with site.scraped("dying") as prometheus, ThreadPoolExecutor() as beside:
         prometheus.wait_for("nv_inference_request_success")
-        command = [
-            sys.executable, "-m", "harness", "load", "--url", f"http://{site.server.endpoint.http}",
-            "--model", site.variant.name, "--payloads", str(site.payloads), "--rate", "50",
-            "--duration", "5", "--prometheus", prometheus.url, "--metrics-port", str(port),
-            "--slo", "p95 < 20 s", "--json",
-        ]  # fmt: skip
-        load = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
-        )
-        try:
+
+        def kill_while_it_runs() -> str:
             page = wait_until(lambda: _page_of_running(port), lambda: "the load never ran")
             prometheus.process.kill()
-            out, err = load.communicate(timeout=90)
-        finally:
-            load.kill()
+            return str(page)
+
+        killed = beside.submit(kill_while_it_runs)
+        capsys.readouterr()
+        run_command([
+            "load", "--url", f"http://{site.server.endpoint.http}", "--model", site.variant.name,
+            "--payloads", str(site.payloads), "--rate", "50", "--duration", "5",
+            "--prometheus", prometheus.url, "--metrics-port", str(port), "--slo", "p95 < 20 s",
+            "--json",
+        ])  # fmt: skip
+        page = killed.result()
+    out, err = capsys.readouterr()
     assert "harness_response_latency_seconds_bucket" in page
     assert 'harness_objective_bound_seconds{constraint="p95 < 20 s"' in page
     line = next(one for one in err.splitlines() if "no server-side figures" in one)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from burning_model import MODEL, ROWS, BurningServer, burning_server, write_version
@@ -19,7 +20,7 @@ from harness.serving.embedded.environment import ServerEnvironment
 from harness.serving.external.http import HttpServer
 from harness.telemetry.prometheus.client import Prometheus
 from harness.telemetry.readings import DirectReadings
-from harness.types import Decision
+from harness.types import Decision, LoadMode
 from harness.types.limits import LOST_SHARE, lost_share
 
 pytestmark = pytest.mark.triton
@@ -27,6 +28,8 @@ BURN_S = 0.02
 CACHE = {"response_cache": {"enable": True}}
 ALL_VERSIONS = {"version_policy": {"all": {}}}
 LOW_VERSIONS = {"version_policy": {"specific": {"versions": [1, 9]}}}
+STEADY: dict[str, Any] = {"load_mode": LoadMode.OPEN, "rate_per_s": 60.0, "concurrency": 64}
+"""What a cache answers without work; as fast as it can, it would take both cores."""
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +65,7 @@ def test_a_cached_model_is_not_measured(burning: BurningServer) -> None:
     assert result.server.compute_ms is None or result.server.compute_ms > 1000 * BURN_S * 0.9
     assert result.client_ms is not None
 
-    wanted = burning.measure(cached_answers=True)
+    wanted = burning.measure(cached_answers=True, duration_s=0.5)
     assert wanted.server.cache_hits is not None
     assert "response cache" not in wanted.invalid_reason
 
@@ -111,23 +114,20 @@ def test_another_version_inside_the_window_makes_a_trial_invalid(
 
 
 def test_a_prometheus_tells_of_the_version_that_answers_and_of_its_cache(
-    server_environment: ServerEnvironment, tmp_path: Path
+    burning: BurningServer, tmp_path: Path
 ) -> None:
-    """Version 2 is loaded beside version 1, whose counters are the higher ones, warm-up apart."""
-    with burning_server(
-        server_environment, tmp_path, burn_s=BURN_S, response_cache_bytes=1 << 20
-    ) as burning:
-        write_version(tmp_path / "repository", 2, burn_s=BURN_S)
-        burning.load(version_policy={"specific": {"versions": [1]}}, **CACHE)
-        burning.measure()
-        burning.load(**ALL_VERSIONS, **CACHE)
-        target = burning.server.endpoint.metrics.split("/")[2]
-        with PrometheusProcess(tmp_path / "p", {"triton": target}, interval="500ms") as scraping:
-            scraping.wait_for('nv_inference_request_success{version="2"}')
-            there = burning.watched_by(Prometheus(scraping.url)).measure(duration_s=6.0).server
-        direct = burning.client.statistics(MODEL)["inference_stats"]
+    """Two are loaded beside version 1, whose counters are the higher ones, warm-up apart."""
+    burning.load(version_policy={"specific": {"versions": [1]}}, **CACHE)
+    burning.measure(duration_s=1.0)
+    burning.load(**ALL_VERSIONS, **CACHE)
+    target = burning.server.endpoint.metrics.split("/")[2]
+    with PrometheusProcess(tmp_path / "p", {"triton": target}, interval="500ms") as scraping:
+        scraping.wait_for('nv_inference_request_success{version="10"}')
+        watched = burning.watched_by(Prometheus(scraping.url))
+        there = watched.measure(**STEADY, duration_s=4.0).server
+    direct = burning.client.statistics(MODEL)["inference_stats"]
     assert not there.problem, there.problem
-    assert (there.version, there.exchanged) == ("2", "")
+    assert (there.version, there.exchanged) == ("10", "")
     assert there.requests is not None
     assert 0 < there.requests <= direct["success"]["count"] + there.requests_uncertainty
     assert there.cache_hits is not None
@@ -141,7 +141,7 @@ def test_locust_says_that_the_cache_answered(
     burning.load(**CACHE)
     done = locust(
         *("--host", f"http://{burning.server.endpoint.http}", "--model", MODEL),
-        *("--payloads", str(burning.payloads), "--users", "4", "--spawn-rate", "4"),
+        *("--payloads", str(burning.payloads), "--rate", "60"),
         *("--run-time", "6s", "--objective", "p95 < 10 s"),
         *(("--response-cache",) if wanted else ()),
     )
@@ -169,7 +169,7 @@ def busy_loops(count: int) -> Iterator[None]:
 
 
 def test_others_on_its_cores_make_a_slow_model_s_trial_invalid(burning: BurningServer) -> None:
-    """What is said to be lost is what latency grew by: 20 ms of computing are 20 ms alone."""
+    """How much of its time that is, is held against host figures that are made up: test_limits."""
     burning.load()
     with busy_loops(4):
         result = burning.measure(concurrency=1, duration_s=4.0)
@@ -178,8 +178,5 @@ def test_others_on_its_cores_make_a_slow_model_s_trial_invalid(burning: BurningS
     lost = lost_share(result.host, result.in_flight_mean)
     assert lost is not None
     assert lost > LOST_SHARE
-    assert result.latency is not None
-    alone_ms = result.latency.mean_ms * (1 - lost)
-    assert 0.7 * 1000 * BURN_S < alone_ms < 1.6 * 1000 * BURN_S
     assert result.host.foreign_cpu is not None
     assert result.host.foreign_cpu > 0.5
