@@ -132,7 +132,7 @@ def _answer_all(connected: socket.socket, kind: str, gap_s: float) -> None:
         from harness.load.transports.grpc import frames
 
         connected.recv(65536)
-        connected.sendall(frames.make_settings({}))
+        connected.sendall(frames.make_settings({}) + frames.make_window_update(0, 2**30))
     while piece := connected.recv(65536):
         if len(piece) < SHORTEST_REQUEST:
             continue

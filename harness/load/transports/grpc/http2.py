@@ -142,9 +142,10 @@ class Http2Connection:
         stream = self._stream = Stream(self._stream.number + 2, self._new_stream_window)
         with self._wire:
             self._send(request, stream)
-            while not stream.ended:
-                self._act(self._wire.receive())
+            # An answer may begin, and even end, while the request still waits for a window.
+            while stream.pieces or not stream.ended:
                 if not stream.pieces:
+                    self._act(self._wire.receive())
                     continue
                 came, stream.pieces = stream.pieces, []
                 if not stream.ended:
