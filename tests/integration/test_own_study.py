@@ -18,13 +18,6 @@ from tests.tiny_models import LINES, make_classifier
 
 pytestmark = pytest.mark.triton
 
-SHORTER = {
-    "  duration_s: 5 ": "  duration_s: 0.5 ",
-    "[1, 64]": "[2]",
-    "[0.3, 0.5, 0.7, 0.85]": "[0.5]\n  saturation_duration_s: 0.5",
-}
-"""What is measured for a shorter time than `harness init` proposes."""
-
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -50,10 +43,7 @@ def study(own: Path) -> Path:
     assert run_command([*command, "--out", str(path), "--slo", HARMLESS]) == 0
     text = path.read_text()
     assert "# the largest" in text
-    for long, short in SHORTER.items():
-        assert text.count(long) == 1
-        text = text.replace(long, short)
-    path.write_text(text)
+    path.write_text(text.replace("duration_s: 5 ", "duration_s: 0.5 ").replace("[1, 64]", "[2]"))
     return path
 
 
