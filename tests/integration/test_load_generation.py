@@ -1,0 +1,62 @@
+"""`harness load --generate` from the command to its records, on a server of known instants."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from token_server import FakeTokenServer, StreamScript, evenly
+
+from harness.cli.main import run_command
+from harness.runs.folder import read_run
+
+SLO = "ttft p95 < 60 s, itl mean < 60 s, goodput > 0.1/s, error_rate < 50%"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FakeTokenServer]:
+    with FakeTokenServer() as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("api", "scheme"), [("chat", "http"), ("completions", "http"), ("triton", "http"),
+                        ("triton", "grpc")]
+)  # fmt: skip
+def test_a_trial_from_the_command_to_its_records(
+    server: FakeTokenServer, tmp_path: Path, api: str, scheme: str
+) -> None:
+    server.begin(StreamScript(evenly(6, first_s=0.02, gap_s=0.01)))
+    address = server.grpc if scheme == "grpc" else server.http
+    out = tmp_path / "run"
+    code = run_command([
+        "load", "--url", f"{scheme}://{address}", "--model", "m", "--generate", api,
+        "--concurrency", "2", "--duration", "5", "--warmup", "0.3", "--slo", SLO,
+        "--records", "--out", str(out), "--leave", "50%", "--output-tokens", "6",
+    ])  # fmt: skip
+    (result,) = read_run(out).trials[-1:]
+    assert code in {0, 4, 5}, "whatever the machine did meanwhile, nothing missed its bound"
+    assert result.trial.workload.generation is not None
+    assert result.failures == 0
+    rows = pq.read_table(out / "records").to_pylist()
+    answered = [one for one in rows if one["status"] == "ok"]
+    assert {one["output_tokens"] for one in answered} == {6}
+    assert all(len(one["itl_ns"]) == 5 for one in answered)
+    assert any(one["status"] == "left" for one in rows)
+    assert {one["status"] for one in rows} == {"ok", "left"}
+    assert result.streams is not None
+    assert result.streams.counts.left > 0
+    by_id = {played.identity: played for played in server.played}
+    for row in answered:
+        sent = by_id[row["id"]].token_ns
+        came = row["scheduled_ns"] + row["ttft_ns"][0]
+        assert came >= sent[0]
+        for gap in row["itl_ns"]:
+            came += gap
+        assert came >= sent[-1]
+        assert came == row["completed_ns"]
+    prompts = (out / "payloads" / "prompts.jsonl").read_text().splitlines()
+    assert json.loads(prompts[0])["max_tokens"] == 6
