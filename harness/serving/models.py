@@ -8,7 +8,7 @@ from harness.serving.generation.repository import (
     write_generator,
 )
 from harness.serving.repository import config_override, write_config
-from harness.tasks.registry import family_of
+from harness.tasks.registry import kind_writes
 from harness.types import ModelVariant, ServingConfig
 
 
@@ -19,7 +19,7 @@ def write_for_server(variant: ModelVariant, serving: ServingConfig) -> None:
         StorageError: the repository cannot be written.
         UsageError: the variant cannot be served so.
     """
-    if family_of(variant.task).writes:
+    if kind_writes(variant.task):
         write_generator(variant, GenerationServing.of(serving))
     else:
         write_config(variant, serving)
@@ -31,6 +31,6 @@ def override_for(variant: ModelVariant, serving: ServingConfig) -> str:
     Raises:
         UsageError: the variant cannot be served so.
     """
-    if family_of(variant.task).writes:
+    if kind_writes(variant.task):
         return generation_override(variant, GenerationServing.of(serving))
     return config_override(variant, serving)

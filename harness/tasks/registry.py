@@ -43,6 +43,11 @@ def family_of(task: TaskSection | str) -> AnyFamily:
     raise KeyError(kind)
 
 
+def kind_writes(kind: str) -> bool:
+    """Whether models of this kind write token by token; a model without a task does not."""
+    return any(family.writes for family in FAMILIES if family.kind == kind)
+
+
 def family_of_checkpoint(config: PretrainedConfig) -> AnyFamily | None:
     """The family that a checkpoint was saved for; None for any other than ours.
 
