@@ -22,6 +22,7 @@ from harness.errors import ServerError
 from harness.tasks.generation.streamed import StreamedAnswer
 from harness.types import generation as names
 from harness.types.generation import FinishReason, SamplingParameters
+from harness.words.numbers import asked
 
 STALL_TIMEOUT_S = 120.0
 """Longest wait for a stream's next response."""
@@ -123,7 +124,7 @@ class _Stream:
             except queue.Empty:
                 self.close()
                 raise ServerError(
-                    f"model {model} began an answer and sent nothing more for {stall_timeout_s:g} s"
+                    f"model {model} began an answer and sent nothing more for {asked(stall_timeout_s)} s"
                 ) from None
             if error is not None:
                 # What was under way on the stream is over with it.

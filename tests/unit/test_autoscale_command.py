@@ -161,7 +161,7 @@ def test_where_no_live_run_was_interrupted_there_is_none_to_go_on_with(folder, c
         ("timestamp,rps\n0,1\n60000,1\n", "--trace-unit"),
         ("timestamp_s,rps\n0,0\n60,0\n", "no requests at all"),
         ("timestamp_s,rps\n0,5\n5,5\n", "nothing is ever decided"),
-        ("timestamp_s,rps\n" + "".join(f"{43200 * n},5\n" for n in range(20)), "days long"),
+        ("timestamp_s,rps\n" + "".join(f"{3600 * n},5\n" for n in range(240)), "days long"),
     ],
 )
 def test_a_bad_trace_is_refused(folder, capsys, text, words):

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from harness.errors import DataError, UsageError
 from harness.types.workloads import parse_mix
+from harness.words.numbers import count
 
 MOST_TOKENS = 1_000_000
 """Of one prompt or answer: no model reads more."""
@@ -85,7 +86,7 @@ def parse_lengths(text: str) -> Lengths:
     elif found.kind == "mix":
         sizes = sizes[: len(sizes) // 2]
     if min(sizes) < 1 or max(sizes) > MOST_TOKENS:
-        raise UsageError(f"'{text}': lengths are from 1 to {MOST_TOKENS:,} tokens")
+        raise UsageError(f"'{text}': lengths are from 1 to {count(MOST_TOKENS)} tokens")
     if found.kind == "uniform" and sizes[0] > sizes[1]:
         raise UsageError(f"'{text}': the shortest length comes first", next_step=_FORMS)
     return found
@@ -176,5 +177,5 @@ def _whole(path: Path, at: int, cells: Sequence[object]) -> tuple[int, int]:
     except ValueError as error:
         raise DataError(f"{path}, line {at}: a length that is no whole number: {error}") from error
     if not all(0 <= one <= MOST_TOKENS for one in (asked, answered)):
-        raise DataError(f"{path}, line {at}: a length is from 0 to {MOST_TOKENS:,} tokens")
+        raise DataError(f"{path}, line {at}: a length is from 0 to {count(MOST_TOKENS)} tokens")
     return max(1, asked), max(1, answered)

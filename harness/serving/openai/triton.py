@@ -29,6 +29,7 @@ from harness.types.generation import (
     FinishReason,
     SamplingParameters,
 )
+from harness.words.numbers import asked
 
 SILENCE_S = 300.0
 """How long the next event of a stream is waited for."""
@@ -123,7 +124,7 @@ class GenerationClient:
             return None
         except TimeoutError:
             raise ApiError(
-                f"the model has sent nothing for {self._silence_s:g} s",
+                f"the model has sent nothing for {asked(self._silence_s)} s",
                 status=HTTPStatus.GATEWAY_TIMEOUT,
                 kind=FAILED,
             ) from None
