@@ -124,7 +124,8 @@ class _Stream:
             except queue.Empty:
                 self.close()
                 raise ServerError(
-                    f"model {model} began an answer and sent nothing more for {asked(stall_timeout_s)} s"
+                    f"model {model} began an answer and sent nothing more for "
+                    f"{asked(stall_timeout_s)} s"
                 ) from None
             if error is not None:
                 # What was under way on the stream is over with it.

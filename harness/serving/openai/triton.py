@@ -93,14 +93,14 @@ class GenerationClient:
         Raises:
             ApiError: the model refused or failed, or fell silent.
         """
-        asked = {
+        request = {
             "model_name": model,
             "inputs": _tensors(prompt, sampling),
             "request_id": request_id,
         }
 
         async def requests() -> AsyncIterator[dict[str, Any]]:
-            yield asked
+            yield request
 
         responses = self._client.stream_infer(requests(), headers=_STATUS_ERRORS)
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
