@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest
 JOBS ?= 2
 SERVED_JOBS ?= 3
 # A file's tests share what they start, so one process runs all of them (tests/integration/conftest.py).
-BY_FILE := --dist loadgroup --no-loadscope-reorder
+BY_FILE := --dist loadfile --no-loadscope-reorder
 # A test that fails while the machine holds it up is repeated; tests/held_up.py says when that is.
 REPEAT := --reruns 3 --only-rerun HeldUp -raR
 

@@ -1,6 +1,6 @@
 """Load generators and a fake server, a study and its exported models: made once for many files.
 
-With several test processes (`--dist loadgroup`) each file is run by one of them. What is made here
+With several test processes (`--dist loadfile`) each file is run by one of them. What is made here
 is made once for each process, and what takes long, once for all.
 """
 
@@ -16,6 +16,8 @@ import pytest
 from filelock import FileLock
 from generating_models import BOTH, export_generator, make_generator
 from load_rig import Rig, load_rig
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from harness.cli.main import run_command
 from harness.flow import cold_start, null_model
@@ -28,6 +30,7 @@ from tests.routed_study import write_routed_study
 
 LONGEST = (
     *("test_load_faults", "test_main_job", "test_rollout_on_triton", "test_load_workers"),
+    *("test_generation_quality", "test_generation_export", "test_generation_on_triton"),
     *("test_load_locustfile", "test_words_and_vectors", "test_row_kinds", "test_load_web"),
     *("test_report_browser", "test_load_command", "test_any_server", "test_export_variants"),
     *("test_router_on_triton", "test_in_process", "test_trial_on_triton", "test_other_doors"),
@@ -55,14 +58,23 @@ START_GENERATORS = (
 their own."""
 
 
-@pytest.hookimpl(tryfirst=True)
+class ByFile(LoadFileScheduling):
+    """`--dist loadfile`, but for the files that share a rig: they go to one process together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "rig" if Path(file).stem in ON_ONE_RIG else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    """What hands the tests out; None leaves that to xdist, where files may be split."""
+    return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files that take longest first; `--dist loadgroup` hands them out in this order."""
+    """Put the files that take longest first: they are handed out in this order."""
     place = {name: at for at, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
-    for item in items:
-        name = item.path.stem
-        item.add_marker(pytest.mark.xdist_group("rig" if name in ON_ONE_RIG else name))
 
 
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -100,13 +100,13 @@ def test_a_verdict_lists_it_and_a_resumed_run_tries_it_again(study, tmp_path, mo
 def test_a_model_that_triton_refuses_is_left_out_and_the_server_goes_on(
     study, tmp_path, monkeypatch
 ):
-    override = harness.flow.serving.config_override
+    override = harness.flow.serving.override_for
 
     def refused(variant, serving):
         config = override(variant, serving)
         return config.replace("onnxruntime", "nosuch") if "student-int8" in variant.name else config
 
-    monkeypatch.setattr(harness.flow.serving, "config_override", refused)
+    monkeypatch.setattr(harness.flow.serving, "override_for", refused)
     folder = tmp_path / "run"
     assert run_command(command(study, "evaluate", "--out", folder)) == 0
     run = read_run(folder)

@@ -67,9 +67,9 @@ class TritonPythonModel:
                 pb.Tensor("num_output_tokens", np.array([1], dtype=np.uint32)),
             ]))
             time.sleep(0.02)
-        sender.send(flags=pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-        with open(self.log, "a") as log:
+        with open(self.log, "a") as log:  # whoever has seen the end finds it here
             log.write(f"{end}\\n")
+        sender.send(flags=pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 """
 _INPUTS = {
     "text_input": ("STRING", 1),
