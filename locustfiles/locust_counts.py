@@ -16,7 +16,7 @@ from locust.env import Environment
 from locust.stats import StatsEntry, StatsError
 from numpy.typing import NDArray
 
-from harness.load.engine.recorder import FailedRequest, RecordedBatch
+from harness.load.engine.batches import FailedRequest, RecordedBatch
 
 MOST_FIRED = 100
 """Failures of one batch that the event's listeners are told of singly; those beyond are counted

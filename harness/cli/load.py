@@ -16,7 +16,6 @@ from harness.cli.load_plan import (
     LoadPlan,
     ServingOptions,
     Source,
-    TrafficOptions,
     check_machinery,
     make_plan,
 )
@@ -31,6 +30,7 @@ from harness.cli.options import (
 )
 from harness.cli.session import EXIT_CODES
 from harness.cli.telemetry import TelemetryOptions, watched
+from harness.cli.traffic_options import TrafficOptions
 from harness.errors import EXIT_ENVIRONMENT, EXIT_OK, UsageError
 from harness.types import Trial, TrialResult
 

@@ -65,19 +65,9 @@ def serve(
     from harness.flow.options import RunSettings
     from harness.flow.run import export_study
     from harness.serving.embedded.environment import ensure_server_environment
-    from harness.serving.embedded.server import require_free
 
     check_embedded(study)
-    if wanted_ports is not None:
-        require_free(wanted_ports)
-    if place is not None:
-        _require_writing(study)
-        if wanted_ports is not None and place[1] in wanted_ports:
-            raise UsageError(
-                f"--openai {openai}: Triton has that port (--ports {ports})",
-                next_step="choose a fourth one",
-            )
-        require_free((place[1],), host=place[0])
+    _check_places(study, wanted_ports, place)
     with ProgressDisplay() as progress:
         settings = RunSettings(repository, cores, progress=progress, warn=warn)
         environment = ensure_server_environment(progress)
@@ -100,6 +90,35 @@ def serve(
                     time.sleep(POLL_S)
             except KeyboardInterrupt:
                 say("stopping")
+
+
+def _check_places(
+    study: Study, ports: tuple[int, int, int] | None, openai: tuple[str, int] | None
+) -> None:
+    """Make sure that each address is free, and that there is something to offer at it.
+
+    Args:
+        study: what is served.
+        ports: Triton's: HTTP, gRPC, metrics.
+        openai: host and port of OpenAI's API.
+
+    Raises:
+        UsageError: no model of the study writes, or a port is asked for twice.
+        ServerError: a port is in use.
+    """
+    from harness.serving.embedded.server import require_free
+
+    if ports is not None:
+        require_free(ports)
+    if openai is not None:
+        _require_writing(study)
+        host, port = openai
+        if ports is not None and port in ports:
+            raise UsageError(
+                f"--openai {port}: Triton has that port (--ports {','.join(map(str, ports))})",
+                next_step="choose a fourth one",
+            )
+        require_free((port,), host=host)
 
 
 def _require_writing(study: Study) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from harness.tasks.encoding import EncodedDataset
 
 if TYPE_CHECKING:
     import onnx
+    from torch import nn
 
     from harness.tasks.graphs import Graph
 
@@ -133,22 +134,16 @@ def write_fp32(
     """
     import torch
 
-    weights_bytes = sum(one.numel() * one.element_size() for one in graph.parameters())
     try:
-        with quiet(), torch.inference_mode():
-            torch.onnx.export(
-                graph,
-                (),
-                path,
-                kwargs={name: torch.from_numpy(values) for name, values in example.items()},
-                input_names=list(example),
-                output_names=list(graph.output_names),
-                dynamic_shapes={name: {0: "batch", 1: "sequence"} for name in example},
-                dynamo=True,
-                opset_version=OPSET,
-                external_data=weights_bytes > single_file_limit_bytes,
-                verbose=False,
-            )
+        trace(
+            graph,
+            path,
+            kwargs={name: torch.from_numpy(values) for name, values in example.items()},
+            input_names=list(example),
+            output_names=list(graph.output_names),
+            dynamic_shapes={name: {0: "batch", 1: "sequence"} for name in example},
+            external_data=weights_bytes(graph) > single_file_limit_bytes,
+        )
     except OSError:
         raise  # the disk, not the model
     except Exception as error:
@@ -159,6 +154,31 @@ def write_fp32(
             "of any server (docs/external-servers.md)",
         ) from error
     finish_graph(path)
+
+
+def weights_bytes(module: nn.Module) -> int:
+    """What a module's parameters take, in bytes."""
+    return sum(one.numel() * one.element_size() for one in module.parameters())
+
+
+def trace(module: nn.Module, path: Path, arguments: tuple[Any, ...] = (), **settings: Any) -> None:
+    """Write a module as an ONNX graph with torch's exporter, in the opset of the pinned server.
+
+    Args:
+        module: ready for inference.
+        path: the file to write.
+        arguments: inputs to trace with.
+        settings: others of `torch.onnx.export`.
+
+    Raises:
+        Exception: whatever the exporter raises of a module that it cannot trace.
+    """
+    import torch
+
+    with quiet(), torch.inference_mode():
+        torch.onnx.export(
+            module, arguments, path, dynamo=True, opset_version=OPSET, verbose=False, **settings
+        )
 
 
 def write_int8(source: Path, path: Path) -> None:

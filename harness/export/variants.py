@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import CheckpointError, EnvironmentFailure, HarnessError, StorageError
+from harness.errors import CheckpointError, HarnessError
+from harness.export.artefacts import make_artefacts
 from harness.export.checkpoint import Checkpoint
 from harness.export.checkpoint_files import CODE_FILES, SMALL_FILES
 from harness.export.convert import artefact_files, write_fp16, write_int8
@@ -102,9 +103,8 @@ def export_variants(
         MissingExtraError: torch or an ONNX package is not installed.
     """
     require_extra("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
-    model, variants = job.model, []
+    model = job.model
     home = plan_home() if ModelFormat.TENSORRT in model.formats else None
-    total = len(model.artefacts)
     with repository_lock(job.repository), scratch_folder(job.repository) as scratch:
         source = ExportSource(
             model,
@@ -115,21 +115,14 @@ def export_variants(
             scratch,
             artefact=job.repository / variant_name(model, Precision.FP32, ModelFormat.ONNX),
         )
-        for number, (precision, form) in enumerate(model.artefacts):
-            name = variant_name(model, precision, form)
-            progress(Progress("export", number, total, name))
+
+        def make(name: str, precision: Precision, form: ModelFormat) -> ModelVariant:
             making = _Making(source, precision, form, job.plans, home)
             folder = job.repository / name
-            try:
-                manifest = _kept(folder, making, progress) or _made(making, folder)
-            except (CheckpointError, EnvironmentFailure) as error:
-                if failed is None or isinstance(error, StorageError):
-                    raise
-                failed(name, error)
-            else:
-                variants.append(_variant(manifest, folder, job, precision, form))
-    progress(Progress("export", total, total, model.name))
-    return tuple(variants)
+            manifest = _kept(folder, making, progress) or _made(making, folder)
+            return _variant(manifest, folder, job, precision, form)
+
+        return make_artefacts(model, make, progress, failed)
 
 
 @dataclass(frozen=True)

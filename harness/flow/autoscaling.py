@@ -22,7 +22,7 @@ from harness.planning.autoscaling.evaluation import (
     with_front,
 )
 from harness.planning.autoscaling.manifests import manifests_of
-from harness.planning.autoscaling.replica import tables_of
+from harness.planning.autoscaling.replica import ReplicaTable, tables_of
 from harness.planning.autoscaling.scaler import check_limits
 from harness.planning.autoscaling.simulation import LatencyClause
 from harness.planning.capacity.fit import fit_capacity
@@ -38,6 +38,7 @@ from harness.system.storage import replace_text
 from harness.types import Progress, ServiceLevelObjective
 from harness.types.autoscaling import (
     AutoscalePlan,
+    Policy,
     PolicyOutcome,
     RateTrace,
     ScaledDeployment,
@@ -135,12 +136,7 @@ def autoscale_run(
         confidence=question.confidence,
         seed=seed,
     )
-    sure = highest_rate(model, slo, question.demand).low
-    tables = tables_of(model, question.demand, MOST_DRAWS, statistic=_statistic(slo))
-    machine = question.terms.machine
-    if machine is not None:
-        speed = machine.alone_per_s / tables[0].saturation_per_s
-        sure, tables = sure * speed, tuple(one.at_speed(speed) for one in tables)
+    sure, tables = _replica(model, slo, question)
     terms = _terms(run, question, candidate, model, sure)
     policies = tuple(policies_of(question.trace, terms, tables[0], clauses[0].bound_s, sure))
     draws = draws_for(question.trace, terms, len(policies))
@@ -154,10 +150,7 @@ def autoscale_run(
         seed,
         pricing,
     )
-    outcomes: list[PolicyOutcome] = []
-    for one in evaluations(ground, policies):
-        outcomes.append(one)
-        progress(Progress("simulating", len(outcomes), len(policies), one.policy.name))
+    outcomes = _evaluated(ground, policies, progress)
     chosen, reason = choose(outcomes)
     scaled = replace(question.scaled or ScaledDeployment(""), model=candidate.variant)
     taken = next((one for one in outcomes if one.policy.name == chosen), None)
@@ -182,6 +175,30 @@ def autoscale_run(
         notes=tuple(_notes(run, question, candidate, model, terms, sure)),
         manifests=_manifests(taken, slo, question.trace, terms, scaled) if taken else {},
     )
+
+
+def _replica(
+    model: CapacityModel, slo: ServiceLevelObjective, question: AutoscaleQuestion
+) -> tuple[float, tuple[ReplicaTable, ...]]:
+    """The rate that one replica is sure to carry, requests/s, and its latencies by load."""
+    sure = highest_rate(model, slo, question.demand).low
+    tables = tables_of(model, question.demand, MOST_DRAWS, statistic=_statistic(slo))
+    machine = question.terms.machine
+    if machine is None:
+        return sure, tables
+    speed = machine.alone_per_s / tables[0].saturation_per_s
+    return sure * speed, tuple(one.at_speed(speed) for one in tables)
+
+
+def _evaluated(
+    ground: Ground, policies: tuple[Policy, ...], progress: Callable[[Progress], None]
+) -> list[PolicyOutcome]:
+    """What each policy does on the trace."""
+    outcomes: list[PolicyOutcome] = []
+    for one in evaluations(ground, policies):
+        outcomes.append(one)
+        progress(Progress("simulating", len(outcomes), len(policies), one.policy.name))
+    return outcomes
 
 
 def _manifests(

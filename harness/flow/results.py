@@ -46,7 +46,7 @@ from harness.types import (
     Workload,
 )
 from harness.types.estimates import Interval
-from harness.types.trials import NO_STREAMS
+from harness.types.streams import NO_STREAMS
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from harness.types.latency import (
     RequestBound,
     SparseHistogram,
 )
+from harness.types.streams import Goodput, StreamCounts, StreamFigures
 from harness.types.trials import (
     BATCHES,
     CONFIRM,
@@ -27,14 +28,11 @@ from harness.types.trials import (
     STEADIER_REPEAT,
     ColdStart,
     GeneratorHealth,
-    Goodput,
     HostMetrics,
     LoadResult,
     PartMetrics,
     ServerMetrics,
     ServerOverhead,
-    StreamCounts,
-    StreamFigures,
     TimeSlice,
     Trial,
     TrialResult,

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from harness.types.estimates import Interval, Pricing
+from harness.types.estimates import Pricing
 from harness.types.latency import (
     RESPONSE,
     Latencies,
     LatencySummary,
-    RequestBound,
     SparseHistogram,
 )
+from harness.types.streams import NO_STREAMS, Goodput, StreamCounts, StreamFigures
 from harness.types.variants import Decision
 from harness.types.workloads import ServingConfig, WireProtocol, Workload
 
@@ -21,37 +21,11 @@ _NONE = Latencies()
 
 
 @dataclass(frozen=True)
-class StreamCounts:
-    """What was seen of the streams (answers that come token by token) of a slice or a window."""
-
-    input_tokens: int = 0
-    """Tokens of the prompts that were answered, by the slice in which their answer ended."""
-    output_tokens: int = 0
-    """Tokens of the answers, by the slice in which each arrived."""
-    left: int = 0
-    """Clients that went away in the middle of their answer because the workload said so."""
-    irregular: Mapping[str, int] = field(default_factory=dict)
-    """Answers that count as successes and yet were not as they should be, by kind."""
-
-    def __add__(self, other: StreamCounts) -> StreamCounts:
-        """Both together."""
-        return StreamCounts(
-            self.input_tokens + other.input_tokens,
-            self.output_tokens + other.output_tokens,
-            self.left + other.left,
-            dict(Counter(self.irregular) + Counter(other.irregular)),
-        )
-
-
-NO_STREAMS = StreamCounts()
-
-
-@dataclass(frozen=True)
 class TimeSlice:
     """What was seen of one slice of a load's time; slices of one load are equally long.
 
     A request belongs to the slice it was scheduled in, however late it completed. Slices of
-    several processes add up exactly (`harness.load.engine.recorder.merge_slices`).
+    several processes add up exactly (`harness.load.engine.slices.merge_slices`).
     """
 
     index: int
@@ -345,30 +319,6 @@ class Trial:
     def after_longer_warm_up(self) -> bool:
         """Whether it is a second measurement, because the first one's load was not steady yet."""
         return self.repeat % (2 * STEADIER_REPEAT) >= STEADIER_REPEAT
-
-
-@dataclass(frozen=True)
-class StreamFigures:
-    """What a trial says of the tokens of its answers."""
-
-    counts: StreamCounts
-    """Of the window."""
-    output_tokens_per_s: float
-    """Tokens of successful answers that arrived inside the window, over its length."""
-    output_tokens_per_s_bounds: Interval | None = None
-    """None where the window is too short for any."""
-
-
-@dataclass(frozen=True)
-class Goodput:
-    """Requests per second that meet all of an objective's clauses on latencies together."""
-
-    requests_per_s: float
-    """By when they were scheduled, over the window's length."""
-    bounds: Interval | None
-    """None where the window is too short for any."""
-    clauses: tuple[RequestBound, ...]
-    """What each of them meets."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from locust.env import Environment
 from locust.runners import LocalRunner
 from locust.stats import PERCENTILES_TO_REPORT, StatsCSV, setup_distributed_stats_event_listeners
 
-from harness.load.engine.recorder import FailedRequest, RecordedBatch
+from harness.load.engine.batches import FailedRequest, RecordedBatch
 from harness.load.transports.contract import RequestFailure
 from locust_counts import DROPPED, LocustCounts
 

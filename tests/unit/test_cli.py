@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.load_plan import TrafficOptions
 from harness.cli.main import run_command
 from harness.cli.options import cpu_list, parse_cpus
 from harness.cli.run import override, quick_study
 from harness.cli.serve import parse_ports
 from harness.cli.session import resume_command
+from harness.cli.traffic_options import TrafficOptions
 from harness.errors import ObjectiveError, StudyError, UsageError
 from harness.flow.manifest import command_line
 from harness.study.file import load_study, parse_study

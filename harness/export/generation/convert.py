@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import CheckpointError, HarnessError
-from harness.export.convert import OPSET, SINGLE_FILE_LIMIT_BYTES, finish_graph
-from harness.system.libraries import plain_reason, quiet
+from harness.export.convert import SINGLE_FILE_LIMIT_BYTES, finish_graph, trace, weights_bytes
+from harness.system.libraries import plain_reason
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -59,21 +59,16 @@ def write_decoder(
         torch.zeros(batch, _EXAMPLE["answers"], dtype=torch.long),
         past,
     )
-    weights_bytes = sum(one.numel() * one.element_size() for one in model.parameters())
     try:
-        with quiet(), torch.inference_mode():
-            torch.onnx.export(
-                graph,
-                arguments,
-                path,
-                input_names=[*INPUTS, *(f"past.{name}" for name in names)],
-                output_names=[LOGITS, *(f"present.{name}" for name in names)],
-                dynamic_shapes=_dynamic(len(past)),
-                dynamo=True,
-                opset_version=OPSET,
-                external_data=weights_bytes > single_file_limit_bytes,
-                verbose=False,
-            )
+        trace(
+            graph,
+            path,
+            arguments,
+            input_names=[*INPUTS, *(f"past.{name}" for name in names)],
+            output_names=[LOGITS, *(f"present.{name}" for name in names)],
+            dynamic_shapes=_dynamic(len(past)),
+            external_data=weights_bytes(model) > single_file_limit_bytes,
+        )
     except OSError:
         raise  # the disk, not the model
     except Exception as error:

@@ -22,7 +22,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import CheckpointError, EnvironmentFailure, HarnessError, StorageError
+from harness.errors import CheckpointError, HarnessError
+from harness.export.artefacts import make_artefacts
 from harness.export.checkpoint import Checkpoint
 from harness.export.checkpoint_files import (
     CODE_FILES,
@@ -49,7 +50,7 @@ from harness.export.generation.parity import (
     check_decoder,
 )
 from harness.export.source import ONNX_FILE
-from harness.study import Model, variant_name
+from harness.study import Model
 from harness.system.libraries import require_extra
 from harness.tasks.registry import family_of
 from harness.tasks.tokenizers import load_tokenizer, open_bare
@@ -128,23 +129,14 @@ def export_generators(
         MissingExtraError: torch or an ONNX package is not installed.
     """
     require_extra("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
-    variants = []
     with repository_lock(job.repository), scratch_folder(job.repository) as scratch:
         source = _Source(job, scratch)
-        artefacts = job.model.artefacts
-        for number, (precision, form) in enumerate(artefacts):
-            name = variant_name(job.model, precision, form)
-            progress(Progress("export", number, len(artefacts), name))
-            try:
-                manifest = _manifest(source, job.repository / name, precision, form)
-            except (CheckpointError, EnvironmentFailure) as error:
-                if failed is None or isinstance(error, StorageError):
-                    raise
-                failed(name, error)
-            else:
-                variants.append(_variant(manifest, job.repository / name, job, precision))
-        progress(Progress("export", len(artefacts), len(artefacts), job.model.name))
-    return tuple(variants)
+
+        def make(name: str, precision: Precision, form: ModelFormat) -> ModelVariant:
+            manifest = _manifest(source, job.repository / name, precision, form)
+            return _variant(manifest, job.repository / name, job, precision)
+
+        return make_artefacts(job.model, make, progress, failed)
 
 
 @dataclass(frozen=True)

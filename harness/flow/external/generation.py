@@ -11,11 +11,11 @@ from pathlib import Path
 
 from harness.errors import UsageError
 from harness.flow.external.server import ExternalAddress, open_external
+from harness.flow.external.single import SingleLoad, drive_one
 from harness.flow.options import RunSettings
 from harness.flow.preflight import as_usage, find_model
 from harness.flow.serving import Site
-from harness.flow.trial import TrialRunner
-from harness.load.generators.pool import REQUEST_TIMEOUT_S, LoadGenerators
+from harness.load.generators.pool import REQUEST_TIMEOUT_S
 from harness.load.requests.generation import (
     GenerationRequest,
     encode_requests,
@@ -23,7 +23,7 @@ from harness.load.requests.generation import (
 )
 from harness.load.transports.contract import ClientLeft, RequestFailure
 from harness.load.transports.opening import stream_opener
-from harness.runs.folder import RunFolder, read_run
+from harness.runs.folder import RunFolder
 from harness.serving.external.openai import OpenAiServer
 from harness.serving.external.server import REMOTE_DIGEST
 from harness.types import (
@@ -96,31 +96,17 @@ def measure_generation(
     settings: RunSettings,
 ) -> TrialResult:
     """Drive the load, and judge it."""
-    name = prepared.variant.name
     payloads = folder.path / "payloads" / "prompts.jsonl"
     write_requests(payloads, prepared.requests)
-    target = prepared.address.target
-    with LoadGenerators(
-        http=target,
-        grpc=target,
-        workers=settings.workers or 1,
-        log_dir=folder.path / "logs",
-        cpus=settings.cpus_generator,
-        request_timeout_s=prepared.timeout_s,
-    ) as generators:
-        runner = TrialRunner(
-            prepared.site,
-            generators,
-            folder,
-            variants={name: prepared.variant},
-            payloads={name: payloads},
-            settings=settings,
-        )
-        result = runner.settle(prepared.trial, slo)
-    from harness.runs.tables import write_tables  # pandas: nothing else of a trial needs it
-
-    write_tables(read_run(folder.path), folder.path)
-    return result
+    load = SingleLoad(
+        prepared.site,
+        prepared.address,
+        prepared.variant,
+        payloads,
+        prepared.trial,
+        prepared.timeout_s,
+    )
+    return drive_one(load, slo, folder, settings)
 
 
 @contextmanager

@@ -14,16 +14,16 @@ from pathlib import Path
 from harness.analysis.validity import judge_validity
 from harness.flow.external.identity import FOLDER
 from harness.flow.external.server import OpenServer
+from harness.flow.external.single import SingleLoad, drive_one
 from harness.flow.options import RunSettings
 from harness.flow.preflight import check_requests, try_one_request
 from harness.flow.results import BegunTrial, ServerSide, assess_trial, client_side, generator_side
-from harness.flow.trial import TrialRunner
-from harness.load.generators.pool import REQUEST_TIMEOUT_S, LoadGenerators
+from harness.load.generators.pool import REQUEST_TIMEOUT_S
 from harness.load.requests.fit import cast_payloads
 from harness.load.requests.payloads import Group, write_payloads
 from harness.load.transports.opening import transport_opener
 from harness.planning.assessment import Assessment
-from harness.runs.folder import RunFolder, read_run
+from harness.runs.folder import RunFolder
 from harness.serving.external.server import ExternalModel
 from harness.study import PIPELINE_SUFFIX, Study, variant_name
 from harness.study.objective import request_bounds
@@ -102,30 +102,10 @@ def measure_external(
     settings: RunSettings,
 ) -> TrialResult:
     """Drive the load and read what the server says of it."""
-    name = prepared.variant.name
     payloads = folder.path / "payloads" / "remote.npz"
     write_payloads(payloads, prepared.groups)
-    with LoadGenerators(
-        http=opened.address.target,
-        grpc=opened.address.target,
-        workers=settings.workers or 1,
-        log_dir=folder.path / "logs",
-        cpus=settings.cpus_generator,
-        implementation=settings.grpc,
-    ) as generators:
-        runner = TrialRunner(
-            opened.site(),
-            generators,
-            folder,
-            variants={name: prepared.variant},
-            payloads={name: payloads},
-            settings=settings,
-        )
-        result = runner.settle(prepared.trial, slo)
-    from harness.runs.tables import write_tables  # pandas: nothing else of a trial needs it
-
-    write_tables(read_run(folder.path), folder.path)
-    return result
+    load = SingleLoad(opened.site(), opened.address, prepared.variant, payloads, prepared.trial)
+    return drive_one(load, slo, folder, settings)
 
 
 def _variant(

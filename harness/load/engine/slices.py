@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from harness import hdr
 from harness.types import Latencies, SparseHistogram, StreamCounts, TimeSlice
-from harness.types.trials import NO_STREAMS
+from harness.types.streams import NO_STREAMS
 
 
 def merge_slices(parts: Iterable[Iterable[TimeSlice]]) -> list[TimeSlice]:

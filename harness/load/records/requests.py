@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from harness import hdr
 from harness.errors import StorageError
-from harness.load.engine.recorder import RecordedBatch
+from harness.load.engine.batches import RecordedBatch
 from harness.load.transports.contract import NO_TOKENS, StreamTokens
 from harness.system.storage import storage_errors, whole_file
 from harness.types import SPANS

@@ -4,9 +4,6 @@ A teacher's greedy text is known before anything is drafted, because speculation
 it. So it is enough to ask the draft once for its own likeliest token in each place of that text:
 a draft that begins at any place is accepted as far as the two are the same from there on. Every
 round of every draft length follows exactly from that, without another run of either model.
-
-With a temperature a token is accepted at random, with probability 1 less the total variation
-distance of the two distributions (Leviathan et al. 2023, section 3.2).
 """
 
 from __future__ import annotations
@@ -15,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
 
 from harness.statistics.intervals import Bounds, RowSums, bounds
@@ -50,15 +46,6 @@ class Replay:
     def tokens_per_run(self) -> float:
         """Mean number of tokens that a run of the teacher adds: 1 is the teacher alone."""
         return float(self.tokens.sum() / self.rounds.sum())
-
-    @property
-    def by_position(self) -> Floats:
-        """Share accepted at each position of a draft, given that those before it were accepted.
-
-        (draft_tokens,); NaN where no draft got so far.
-        """
-        proposed = self.proposed.sum(axis=0).astype(np.float64)
-        return ratio(self.accepted.sum(axis=0).astype(np.float64), proposed)
 
 
 def replay(matches: Sequence[Matches], draft_tokens: int) -> Replay:
@@ -156,39 +143,3 @@ def draft_measures(
             share, found = _share_of(accepted, proposed, seed=seed, groups=groups)
             measures.append((f"draft_accepted_{place + 1}", share, found.low, found.high, count))
     return measures
-
-
-def acceptance_probability(
-    draft_logits: NDArray[np.floating],
-    teacher_logits: NDArray[np.floating],
-    *,
-    temperature: float = 1.0,
-) -> Floats:
-    """The chance that a sampled token of the draft is accepted, in each place.
-
-    Args:
-        draft_logits: of the next token in each place, (..., vocabulary).
-        teacher_logits: likewise.
-        temperature: of both; 0 takes the likeliest token.
-
-    Returns:
-        Sum over the vocabulary of the lesser of the two probabilities, (...).
-
-    Raises:
-        ValueError: the vocabularies differ, or the temperature is below 0.
-    """
-    if draft_logits.shape != teacher_logits.shape:
-        raise ValueError(
-            f"logits of shape {draft_logits.shape} and {teacher_logits.shape}: a draft has its "
-            "teacher's vocabulary"
-        )
-    if temperature < 0:
-        raise ValueError(f"a temperature of {temperature}")
-    if temperature == 0:
-        same = draft_logits.argmax(axis=-1) == teacher_logits.argmax(axis=-1)
-        return np.asarray(same, dtype=np.float64)
-    own, theirs = (
-        scipy.special.softmax(one.astype(np.float64) / temperature, axis=-1)
-        for one in (draft_logits, teacher_logits)
-    )
-    return np.asarray(np.minimum(own, theirs).sum(axis=-1))

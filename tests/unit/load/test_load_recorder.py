@@ -13,7 +13,8 @@ from pydantic import TypeAdapter
 
 from harness import hdr
 from harness.load.engine import recorder as recorder_module
-from harness.load.engine.recorder import RecordedBatch, Recorder
+from harness.load.engine.batches import RecordedBatch
+from harness.load.engine.recorder import Recorder
 from harness.load.engine.slices import dense, merge_slices, merged_latencies
 from harness.load.transports.contract import RequestFailure
 from harness.types import RESPONSE, SCHEDULE_DELAY, SERVICE, Latencies, SparseHistogram, TimeSlice

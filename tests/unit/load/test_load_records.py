@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from harness import hdr
 from harness.errors import StorageError
-from harness.load.engine.recorder import RecordedBatch, Recorder
+from harness.load.engine.batches import RecordedBatch
+from harness.load.engine.recorder import Recorder
 from harness.load.engine.slices import merge_slices, merged_latencies
 from harness.load.records import requests as records
 from harness.load.records.requests import RecordWriter, recover_records

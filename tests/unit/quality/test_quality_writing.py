@@ -18,7 +18,6 @@ from harness.quality.collection import read_outcomes, write_outcomes
 from harness.quality.losses import Slicing, compare_with_teacher, slice_losses
 from harness.quality.scores import score
 from harness.quality.speculation.acceptance import replay
-from harness.quality.speculation.decoding import write_speculatively
 from harness.quality.speculation.measure import draft_matches
 from harness.quality.writing import collect_texts, stream_consistency
 from harness.tasks.generation.family import GenerationFamily
@@ -30,6 +29,7 @@ from harness.types import Role, TensorSpec
 from harness.types import generation as names
 from tests.bare_writer import BareWriter
 from tests.samples import sample_variant
+from tests.speculative_decoding import write_speculatively
 
 NEW_TOKENS = 9
 PROMPTS = [line[:cut] for line in LINES for cut in (6, 11, 17)]

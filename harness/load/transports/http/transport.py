@@ -5,16 +5,12 @@ Bodies are binary, or JSON for a target whose server takes no other; those answe
 A general client (requests, tritonclient) costs several times the CPU per request, which would be
 taken from the server under test wherever both share a machine.
 
-Nothing is ever sent twice: a request whose connection breaks has failed, and is counted. Only a
-connection that the server hung up on while it was idle is replaced before anything is sent.
+Nothing is ever sent twice: a request whose connection breaks has failed, and is counted.
 """
 
 from __future__ import annotations
 
-import socket
-import time
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -28,16 +24,17 @@ from harness.load.transports.contract import (
     WireAnswer,
     stamped,
 )
-from harness.load.transports.http.http1 import Message, ProtocolViolation, StreamEnd, read_message
+from harness.load.transports.http.connections import (
+    HttpConnections,
+    KeptConnection,
+    broken,
+    too_late,
+)
+from harness.load.transports.http.http1 import Message, ProtocolViolation, read_message
 from harness.load.transports.http.tensors import encode_body, encode_json, read_json, read_layout
 from harness.load.transports.recognition import KnownForms
-from harness.load.transports.sockets import Inbox, ReadWaiter, open_socket, stands, watch
-from harness.words.numbers import asked
+from harness.load.transports.sockets import ReadWaiter
 
-ALPN = "http/1.1"
-RECEIVE_BYTES = 65536
-IDLE_S = 0.1
-"""A connection at rest for longer is looked at before it is used; a busy one is not."""
 _OK = 200
 _WORDS_OF_A_REFUSAL = 500
 
@@ -52,8 +49,7 @@ class HttpTransport:
     ) -> None:
         self._target = target
         self._timeout_s = timeout_s
-        self._waiter = waiter
-        self._connection: KeptConnection | None = None
+        self._connections = HttpConnections(target, timeout_s=timeout_s, waiter=waiter)
         self.received_ns = 0
         self.identity = b""
 
@@ -79,12 +75,12 @@ class HttpTransport:
 
     def connect(self) -> None:
         """Open the connection, unless there is one that stands."""
-        self._ready()
+        self._connections.ready()
 
     def send(self, request: bytes) -> WireAnswer:
         """Send a request under its own id, and recognise its answer, or read it."""
         self.identity = b""
-        connection = self._ready()
+        connection = self._connections.ready()
         request, identity = stamped(request)
         self.identity = identity
         try:
@@ -110,21 +106,7 @@ class HttpTransport:
 
     def close(self) -> None:
         """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def _ready(self) -> KeptConnection:
-        """The connection, opened again if there is none that stands."""
-        if self._connection is not None and self._connection.usable():
-            return self._connection
-        self.close()
-        try:
-            connected = open_socket(self._target, alpn=ALPN, timeout_s=self._timeout_s)
-        except OSError as error:
-            raise broken(self._target, error, self._timeout_s) from error
-        self._connection = KeptConnection(connected, self._waiter)
-        return self._connection
+        self._connections.close()
 
     def _read(self, message: Message, identity: bytes) -> WireAnswer:
         """Take an answer of an unknown form apart, and recognise its form from now on."""
@@ -156,73 +138,3 @@ class HttpTransport:
         if connection.guard.expired:
             return too_late(self._target, "answer from", self._timeout_s)
         return broken(self._target, error, self._timeout_s)
-
-
-def broken(target: Target, error: Exception, timeout_s: float) -> RequestFailure:
-    """The failure of a request whose connection could not be made, or broke."""
-    if isinstance(error, TimeoutError):
-        return too_late(target, "connection to", timeout_s, f": {error}")
-    kind = "malformed" if isinstance(error, ProtocolViolation) else "connection"
-    return RequestFailure(kind, f"{target.authority}: {error}")
-
-
-def too_late(target: Target, what: str, timeout_s: float, why: str = "") -> RequestFailure:
-    """The failure of a request that had no `what` (`answer from`) in time."""
-    where = f"{target.authority} in {asked(timeout_s)} s"
-    return RequestFailure("timeout", f"no {what} {where}{why}")
-
-
-class KeptConnection:
-    """An open socket and the deadline of what it carries."""
-
-    def __init__(self, connected: socket.socket, waiter: ReadWaiter | None) -> None:
-        self.guard = watch(connected)
-        self.inbox = Inbox(connected, waiter)
-        self._socket = connected
-        self._asked_s = time.monotonic()
-        self._gave_up = False
-
-    def usable(self) -> bool:
-        """Whether a request may be sent over it."""
-        if time.monotonic() - self._asked_s > IDLE_S and not stands(self._socket):
-            return False
-        return not self._gave_up
-
-    def ask(self, request: bytes, timeout_s: float) -> bytes:
-        """Send a request and wait for the first bytes of its answer."""
-        self.guard.start(timeout_s)
-        self._asked_s = time.monotonic()
-        try:
-            # Nearly always all of it at once; `sendall` costs more under gevent.
-            sent = self._socket.send(request)
-            if sent < len(request):
-                self._socket.sendall(memoryview(request)[sent:])
-        except ConnectionError as error:
-            return self._parting_words(error)
-        received = self.inbox.wait(RECEIVE_BYTES)
-        if not received:
-            raise StreamEnd("the server closed the connection instead of answering")
-        return received
-
-    def receive(self) -> bytes:
-        """Take what may be there already, or wait for it; empty when the server has closed."""
-        return self.inbox.receive(RECEIVE_BYTES)
-
-    def wait(self) -> bytes:
-        """Wait for what is not there yet; empty when the server has closed."""
-        return self.inbox.wait(RECEIVE_BYTES)
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
-
-    def _parting_words(self, error: ConnectionError) -> bytes:
-        """What a server said before it hung up on a request it did not read to its end.
-
-        A refusal (413, 503) says more than that sending broke (RFC 9112, 9.5).
-        """
-        self._gave_up = True
-        with suppress(OSError):
-            if received := self.inbox.receive(RECEIVE_BYTES):
-                return received
-        raise error

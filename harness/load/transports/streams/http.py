@@ -18,6 +18,12 @@ from harness.load.transports.contract import (
     layout_of,
     stamped,
 )
+from harness.load.transports.http.connections import (
+    HttpConnections,
+    KeptConnection,
+    broken,
+    too_late,
+)
 from harness.load.transports.http.http1 import (
     HEAD_END,
     Head,
@@ -26,8 +32,7 @@ from harness.load.transports.http.http1 import (
     parse_head,
     read_message,
 )
-from harness.load.transports.http.transport import ALPN, KeptConnection, broken, too_late
-from harness.load.transports.sockets import ReadWaiter, open_socket
+from harness.load.transports.sockets import ReadWaiter
 from harness.load.transports.streams.body import ArrivingBody, body_of
 from harness.load.transports.streams.events import EventReader, Parse
 from harness.load.transports.streams.sse import EventStream
@@ -74,21 +79,20 @@ class HttpStreamTransport:
         self._target = target
         self._parse, self._finish = parse, finish
         self._timeout_s = timeout_s
-        self._waiter = waiter
+        self._connections = HttpConnections(target, timeout_s=timeout_s, waiter=waiter)
         self._counter = counter
-        self._connection: KeptConnection | None = None
         self.received_ns = 0
         self.identity = b""
         self.stream = NOTHING_CAME
 
     def connect(self) -> None:
         """Open the connection, unless there is one that stands."""
-        self._ready()
+        self._connections.ready()
 
     def send(self, request: bytes) -> WireAnswer:
         """Send a request under its own id, and read its answer to the end into `stream`."""
         self.identity, self.stream = b"", NOTHING_CAME
-        connection = self._ready()
+        connection = self._connections.ready()
         plan = request if isinstance(request, StreamRequest) else StreamRequest(request)
         marked, self.identity = stamped(request)
         stream = self.stream = TokenStream(plan.input_tokens)
@@ -113,20 +117,7 @@ class HttpStreamTransport:
 
     def close(self) -> None:
         """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def _ready(self) -> KeptConnection:
-        if self._connection is not None and self._connection.usable():
-            return self._connection
-        self.close()
-        try:
-            connected = open_socket(self._target, alpn=ALPN, timeout_s=self._timeout_s)
-        except OSError as error:
-            raise broken(self._target, error, self._timeout_s) from error
-        self._connection = KeptConnection(connected, self._waiter)
-        return self._connection
+        self._connections.close()
 
     def _read(
         self, connection: KeptConnection, received: bytes, stream: TokenStream, plan: StreamRequest
