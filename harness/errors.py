@@ -120,4 +120,4 @@ class ParityError(EnvironmentFailure):
 
 
 class StorageError(EnvironmentFailure):
-    """Results cannot be written."""
+    """Results cannot be written to disk."""

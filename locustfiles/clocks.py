@@ -59,7 +59,7 @@ def offset_of(exchanges: Sequence[Exchange], *, same_machine: bool = False) -> C
 
 
 def this_machine() -> str:
-    """The same for all processes under one running kernel; empty where it cannot be told."""
+    """An id that all processes under one running kernel share; empty where it cannot be told."""
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:

@@ -64,13 +64,13 @@ class Watcher(Protocol):
         """The clock of a test has started."""
 
     def results_replaced(self, results: Results) -> None:
-        """From here on its numbers are counted again."""
+        """The test's numbers are counted anew from here on."""
 
     def phase_changed(self) -> None:
         """When another of its phases begins was decided just now."""
 
     def test_ended(self) -> None:
-        """It is over, and all of it was reported."""
+        """The test is over, and all of it was reported."""
 
 
 class Conductor:
@@ -134,12 +134,12 @@ class Conductor:
         self.environment.shape_class = shape_of(self.environment, plan, self.begin_phase)
 
     def prepare_or_exit(self) -> None:
-        """The same for a test that nobody can fix on a page: a mistake is one line, and exit 2."""
+        """Prepare a test that nobody can correct on a page: a mistake is one line, and exit 2."""
         with exiting_on_mistakes(self):
             self.prepare(self._options(), self.environment.host)
 
     def begin_phase(self, name: str, in_s: float) -> float:
-        """Of the test that runs; without one there is nothing to do.
+        """Begin a phase of the running test; without a test this does nothing.
 
         Returns:
             Seconds until it begins: phases do at the edges of slices.

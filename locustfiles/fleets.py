@@ -51,7 +51,7 @@ logger = logging.getLogger("harness")
 
 
 class LocalFleet:
-    """This process runs the users."""
+    """A fleet of one: this process runs the users."""
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
@@ -61,7 +61,7 @@ class LocalFleet:
         """One process can do any plan."""
 
     def start(self, conductor: Conductor, plan: Plan, results: Results) -> int:
-        """Make ready for users."""
+        """Make the traffic ready for the users."""
         self._load = ProcessLoad(
             self._environment,
             plan,
@@ -77,7 +77,7 @@ class LocalFleet:
         return True
 
     def drain(self, at_ns: int) -> None:
-        """End the load."""
+        """End the load and wait for what is in flight."""
         if self._load is not None:
             self._load.drain(at_ns)
             self._load.finish()
@@ -85,7 +85,7 @@ class LocalFleet:
 
 
 @dataclass
-class _Aboard:
+class _Participant:
     """A worker that has a part in the test."""
 
     late: bool = False
@@ -112,7 +112,7 @@ class WorkerFleet:
         """Start of that test; 0 while it prepares."""
         self._greeted: set[str] = set()
         """Client ids of the workers that understand us."""
-        self._aboard: dict[str, _Aboard] = {}
+        self._participants: dict[str, _Participant] = {}
         self._heard_ns: dict[str, int] = {}
         self._problem: HarnessError | None = None
         for name, listener in {
@@ -141,10 +141,10 @@ class WorkerFleet:
         reaches workers one after another, and up to half a second later.
         """
         self._conductor, self._plan, self._test = conductor, plan, results.test
-        self._problem, self._start_ns, self._aboard = None, 0, {}
+        self._problem, self._start_ns, self._participants = None, 0, {}
         _wait(lambda: self._greeted.issuperset(self._active()), HELLO_WITHIN_S)
         active = [one for one in self._active() if one in self._greeted]
-        self._aboard = {one: _Aboard() for one in active}
+        self._participants = {one: _Participant() for one in active}
         for place, client_id in enumerate(active):
             self._tell(client_id, ProcessRole(results.test, place, len(active)))
         _wait(lambda: self._problem is not None or not self._unready(), PREPARE_TIMEOUT_S)
@@ -154,7 +154,7 @@ class WorkerFleet:
             raise problem
         for client_id in self._unready():
             logger.error("%s is not ready in time: it starts late", self._name(client_id))
-        ready = [one for one, state in self._aboard.items() if state.ready]
+        ready = [one for one, state in self._participants.items() if state.ready]
         self._compare_clocks(ready)
         self._start_ns = time.monotonic_ns()
         for client_id in ready:
@@ -164,7 +164,7 @@ class WorkerFleet:
 
     def all_run(self) -> bool:
         """Whether every user of every worker has started, as far as it can be waited for."""
-        if any(one.gone for one in self._aboard.values()):
+        if any(one.gone for one in self._participants.values()):
             return True
         return self._runner.user_count >= self._runner.target_user_count
 
@@ -172,13 +172,13 @@ class WorkerFleet:
         """End the load on all workers, and wait for their last reports."""
         if self._plan is None:
             return
-        for client_id, state in list(self._aboard.items()):
+        for client_id, state in list(self._participants.items()):
             clock = state.clock or SAME_CLOCK
             message = {"test": self._test, "at_ns": clock.there(at_ns)}
             self._runner.send_message("harness_drain", message, client_id)
         longest_s = self._plan.request_timeout_s + GRACE_S
         _wait(lambda: not self._awaited(), longest_s + (at_ns - time.monotonic_ns()) / NS)
-        for client_id in list(self._aboard):
+        for client_id in list(self._participants):
             self._note_end(client_id)
         self._plan, self._test = None, ""
 
@@ -190,7 +190,7 @@ class WorkerFleet:
     def _unready(self) -> list[str]:
         return [
             client_id
-            for client_id, state in list(self._aboard.items())
+            for client_id, state in list(self._participants.items())
             if not state.ready and not self._is_gone(client_id)
         ]
 
@@ -198,15 +198,15 @@ class WorkerFleet:
         """The processes whose last report may still arrive."""
         return [
             client_id
-            for client_id, state in list(self._aboard.items())
-            if not state.drained and not self._is_beyond_hope(client_id)
+            for client_id, state in list(self._participants.items())
+            if not state.drained and not self._is_given_up(client_id)
         ]
 
     def _is_gone(self, client_id: str) -> bool:
         client = self._runner.clients.get(client_id)
         return client is None or client.state == STATE_MISSING
 
-    def _is_beyond_hope(self, client_id: str) -> bool:
+    def _is_given_up(self, client_id: str) -> bool:
         silent_ns = time.monotonic_ns() - self._heard_ns.get(client_id, 0)
         forgotten = client_id not in self._runner.clients
         return forgotten or (self._is_gone(client_id) and silent_ns > BACK_WITHIN_S * NS)
@@ -232,17 +232,17 @@ class WorkerFleet:
             asked = [
                 client_id
                 for client_id in clients
-                if question == 1 or not self._aboard[client_id].same_machine
+                if question == 1 or not self._participants[client_id].same_machine
             ]
             for client_id in asked:
                 message = {"test": self._test, "asked_ns": time.monotonic_ns()}
                 self._runner.send_message("harness_clock", message, client_id)
-            answers = [self._aboard[client_id].exchanges for client_id in asked]
+            answers = [self._participants[client_id].exchanges for client_id in asked]
             _wait(partial(_all_have, answers, question), CLOCK_WITHIN_S)
 
     def _let_begin(self, client_id: str, results: Results) -> None:
         """Tell a worker when the test has started, or will."""
-        state, name = self._aboard[client_id], self._name(client_id)
+        state, name = self._participants[client_id], self._name(client_id)
         if not state.exchanges:
             logger.error("%s does not report its clock and is left out", name)
             return
@@ -261,14 +261,14 @@ class WorkerFleet:
     def _watch(self, test: str) -> None:
         """See at once who comes and who goes: the master goes on with the others."""
         while self._test == test:
-            for client_id, state in list(self._aboard.items()):
+            for client_id, state in list(self._participants.items()):
                 if state.gone != self._is_gone(client_id):
                     state.gone = not state.gone
                     self._note_gone(client_id, gone=state.gone)
             for client_id in self._active():
-                if client_id in self._greeted and client_id not in self._aboard:
-                    place = len(self._aboard)
-                    self._aboard[client_id] = _Aboard(late=True)
+                if client_id in self._greeted and client_id not in self._participants:
+                    place = len(self._participants)
+                    self._participants[client_id] = _Participant(late=True)
                     self._tell(client_id, ProcessRole(test, place, place + 1, late=True))
             gevent.sleep(LOOK_EVERY_S)
 
@@ -283,7 +283,7 @@ class WorkerFleet:
 
     def _note_end(self, client_id: str) -> None:
         """A worker whose last report is not there is lost, whatever else it may do."""
-        state, name = self._aboard[client_id], self._name(client_id)
+        state, name = self._participants[client_id], self._name(client_id)
         if self._conductor is None or self._conductor.results is None:
             return
         results = self._conductor.results
@@ -330,10 +330,10 @@ class WorkerFleet:
             logger.error("%s", problem)
         self._problem = self._problem or problem
 
-    def _state_of(self, msg: Any) -> _Aboard | None:
-        """Of whoever sent it; None where it is not about the test that runs."""
+    def _state_of(self, msg: Any) -> _Participant | None:
+        """The state of a message's sender; None where it is not about the running test."""
         self._heard_ns[msg.node_id] = time.monotonic_ns()
-        return self._aboard.get(msg.node_id) if msg.data["test"] == self._test else None
+        return self._participants.get(msg.node_id) if msg.data["test"] == self._test else None
 
 
 def _all_have(answers: Iterable[Sized], count: int) -> bool:

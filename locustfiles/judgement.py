@@ -52,7 +52,7 @@ def remark_on(state: WorkerState, results: Results, now_s: float) -> str:
 
 
 def brief_remark(state: WorkerState, results: Results, now_s: float) -> str:
-    """The same in a few words, where the whole stands elsewhere."""
+    """The remark in a few words, where its full text stands elsewhere."""
     remark = remark_on(state, results, now_s).removeprefix(f"{state.name} ")
     return re.split(r" \(|: ", remark, maxsplit=1)[0]
 

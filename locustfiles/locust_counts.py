@@ -83,7 +83,7 @@ class LocustCounts:
             log_more(entry, latencies_ms[1:])
 
     def _log_error(self, error: Exception | str, count: int) -> None:
-        """The same for an error that occurred so many times."""
+        """Count an error in Locust's statistics as often as it occurred."""
         if not count:
             return
         self._stats.log_error(self._method, self._name, error)

@@ -39,7 +39,7 @@ __all__ = ["TritonGrpcUser", "TritonHttpUser", "TritonOpenLoopUser"]
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]  # Locust's hooks are untyped
 def on_init_command_line_parser(parser: LocustArgumentParser) -> None:
-    """Beside Locust's own arguments there are the harness's."""
+    """Add the harness's arguments to Locust's own."""
     add_arguments(parser)
 
 

@@ -78,12 +78,12 @@ class Plan:
 
     @property
     def lead_s(self) -> float:
-        """From the test's start to the arrivals' 0 of an open loop."""
+        """Seconds from the test's start to the first instant of an open loop's arrivals."""
         return LEAD_S if self.is_open_loop else 0.0
 
     @property
     def end_s(self) -> float | None:
-        """From the test's start until nothing falls due any more; None: until it is stopped."""
+        """Seconds from the test's start until nothing falls due; None: until it is stopped."""
         trace, unit = self.workload.arrivals.trace, self.workload.arrivals.trace_unit
         lasts_s = inf if trace is None else read_trace(trace, unit).duration_s
         lasts_s = min(lasts_s, self.run_time_s or inf)

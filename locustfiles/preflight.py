@@ -26,7 +26,7 @@ from harness.serving.external.http import HttpServer
 from harness.serving.external.server import BINARY_TENSORS, ExternalModel, ExternalServer
 from harness.types import FREE_SIZE, TensorSpec, WireProtocol
 from plan import Plan
-from triton_users import befriend_grpc_and_gevent
+from triton_users import make_grpc_yield
 
 
 def check_plan(plan: Plan) -> None:
@@ -79,7 +79,7 @@ def ask_about(plan: Plan, payloads: Sequence[Group]) -> Asked:
 
 
 def _opener(plan: Plan, target: Target) -> Callable[[], TensorTransport]:
-    """Of transports that need no event loop of their own: for one request."""
+    """Opens transports that need no event loop, for single requests."""
     return transport_opener(
         plan.workload.protocol, target, timeout_s=plan.request_timeout_s, grpc=plan.grpc
     )
@@ -103,7 +103,7 @@ def server_of(plan: Plan) -> ExternalServer:
     """A client of the plan's server, in its protocol."""
     if plan.workload.protocol is WireProtocol.HTTP:
         return HttpServer(plan.target)
-    befriend_grpc_and_gevent()
+    make_grpc_yield()
     from harness.serving.external.grpc import GrpcServer
 
     return GrpcServer(plan.target)

@@ -36,7 +36,7 @@ from triton_users import (
     OpenLoopShare,
     TritonOpenLoopUser,
     TritonUser,
-    befriend_grpc_and_gevent,
+    make_grpc_yield,
     read_waiter,
 )
 
@@ -150,7 +150,7 @@ class ProcessLoad:
     def _make_traffic(self) -> EncodedTraffic:
         plan = self._plan
         if plan.grpc is GrpcImplementation.GRPCIO:
-            befriend_grpc_and_gevent()
+            make_grpc_yield()
         opener = transport_opener(
             plan.workload.protocol,
             self._target,

@@ -65,7 +65,7 @@ _REPORTS = TypeAdapter(tuple[WorkerReport, ...])
 
 
 def encode_reports(reports: Iterable[WorkerReport]) -> bytes:
-    """For the way to the master."""
+    """Reports as text, for the way to the master."""
     return _REPORTS.dump_json(tuple(reports))
 
 
@@ -76,7 +76,7 @@ def decode_reports(encoded: bytes) -> tuple[WorkerReport, ...]:
 
 @dataclass
 class WorkerState:
-    """One load-generating process."""
+    """What is known of one load-generating process."""
 
     name: str
     steady_s: float = 0.0
@@ -144,7 +144,7 @@ class Results:
     """CLOCK_MONOTONIC of the process that sums up, at the start of slice 0."""
 
     def continued(self, now_s: float) -> Results:
-        """The same test counted again, from the next slice on: its phases go on as they were."""
+        """The same test counted anew from the next slice on; its phases go on as they were."""
         fresh = Results(self.test, attendance=self.attendance, start_ns=self.start_ns)
         if (phase := self.phase_at(now_s)) != RAMP_UP:
             fresh.begin(phase, now_s + SLICE_S)
@@ -158,7 +158,7 @@ class Results:
         return fresh
 
     def begin(self, name: str, at_s: float) -> None:
-        """From an instant on it is another phase; one that was to begin later is part of it."""
+        """Begin another phase at an instant; one that was to begin later becomes part of it."""
         start_s = edge_after(at_s)
         replaced = []
         while len(self._starts_s) > 1 and self._starts_s[-1] >= start_s:
@@ -198,7 +198,7 @@ class Results:
 
     @property
     def workers(self) -> tuple[WorkerState, ...]:
-        """Those that were heard of, in that order."""
+        """All processes that reported, in the order of their first reports."""
         return tuple(self._workers.values())
 
     @property

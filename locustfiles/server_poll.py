@@ -107,7 +107,7 @@ class ServerPoll:
         )
 
     def close(self) -> None:
-        """Give up the connection."""
+        """Close the connection to the server."""
         if self._server is not None:
             with closing(self._server):
                 self._server = None

@@ -82,7 +82,7 @@ def test_document(watched: Watched, now_s: float) -> dict[str, Any]:
 
 
 def heading(watched: Watched) -> dict[str, Any]:
-    """Which test it is."""
+    """The heading that says which test this is."""
     plan = watched.plan
     workload = plan.workload
     mode = "open loop" if plan.is_open_loop else f"closed loop of {watched.users}"
@@ -120,7 +120,7 @@ def summary_rows(watched: Watched) -> list[dict[str, Any]]:
 
 
 def _warnings(results: Results, now_s: float, reason: str) -> list[str]:
-    """Those that the verdict does not tell: each stands once on the page."""
+    """Warnings that the verdict does not already contain: each is shown once on the page."""
     return [one for one in warnings_of(results, now_s) if not is_told(one, reason)]
 
 

@@ -62,7 +62,7 @@ class _Documents:
         self._made: tuple[float, str] = (0.0, "")
 
     def answer(self) -> Response:
-        """Of the test that is asked for (`?test=2`), the running one or the last by default."""
+        """The document of the test asked for (`?test=2`), by default the running or last one."""
         number = request.args.get("test", type=int)
         current = self._watch.current
         if number is not None and number in self._log.documents:

@@ -213,7 +213,7 @@ def load_of(watched: Watched, phase: PhaseResult, end_s: float) -> LoadResult:
 
 
 def window_of(watched: Watched, phase: PhaseResult, load: LoadResult) -> tuple[float, float]:
-    """From when to when a phase's load was measured, in seconds of the test.
+    """When a phase's measurement began and ended, in seconds of the test.
 
     In a long test the slices that are kept are wide, and the window ends at their edges, within
     the phase: what the server counted is taken between the same edges.
@@ -253,7 +253,7 @@ def _uncounted(watched: Watched) -> Iterator[str]:
 
 
 def confidence_of(plan: Plan) -> float:
-    """That each look's interval has, so that all of them together err in one test of twenty."""
+    """Confidence of each look's interval, so that all together err in one test of twenty."""
     return _schedule(plan).confidence_per_look
 
 

@@ -54,16 +54,16 @@ class SessionLog:
         return self._folder.path if self._folder is not None else None
 
     def test_begins(self, plan: Plan) -> None:
-        """Nothing to keep."""
+        """Do nothing: there is nothing to keep yet."""
 
     def test_began(self, plan: Plan, results: Results) -> None:
-        """Nothing is known of it yet."""
+        """Do nothing: nothing is known of the test yet."""
 
     def results_replaced(self, results: Results) -> None:
-        """What is over stays."""
+        """Do nothing: tests that are over stay as they were."""
 
     def phase_changed(self) -> None:
-        """Not yet over."""
+        """Do nothing: the test is not over."""
 
     def test_ended(self) -> None:
         """Keep what it has shown."""

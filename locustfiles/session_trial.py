@@ -36,7 +36,7 @@ from harness.types import GrpcImplementation, LoadMode
 from locust_counts import LocustCounts
 from loop_lag import LoopLag
 from record_files import open_records
-from triton_users import USERS, TritonUser, befriend_grpc_and_gevent, read_waiter, run_open_loop
+from triton_users import USERS, TritonUser, make_grpc_yield, read_waiter, run_open_loop
 
 REPORT_EVERY_S = 0.1
 QUIET_NS = 4_000_000
@@ -58,7 +58,7 @@ class SessionTrial:
         """The recorder and the first instant, once the harness has named it."""
         self._problem = ""
         if order.grpc is GrpcImplementation.GRPCIO:
-            befriend_grpc_and_gevent()
+            make_grpc_yield()
         workload = order.workload
         self._traffic = traffic_of(order)
         self._traffic.next_user = order.first_user

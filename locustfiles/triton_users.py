@@ -83,7 +83,7 @@ class TritonUser(User):
             self.begun.wait(self.patience_s)
 
     def on_stop(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self in self.present:
             self.present.remove(self)
             self.transport.close()
@@ -94,7 +94,7 @@ class TritonUser(User):
         self.drive()
 
     def drive(self) -> None:
-        """One after another."""
+        """Send one request after another."""
         assert self.traffic is not None  # noqa: S101  (on_start made sure)
         if time.monotonic_ns() >= self.ending.at_ns:
             raise StopUser
@@ -118,14 +118,14 @@ class TritonUser(User):
 
 
 class TritonHttpUser(TritonUser):
-    """KServe v2 over HTTP with binary tensors."""
+    """Sends KServe v2 requests over HTTP, with binary tensors."""
 
     protocol = WireProtocol.HTTP
     request_type = "HTTP"
 
 
 class TritonGrpcUser(TritonUser):
-    """KServe v2 over gRPC."""
+    """Sends KServe v2 requests over gRPC."""
 
     protocol = WireProtocol.GRPC
     request_type = "gRPC"
@@ -197,7 +197,7 @@ def look_at_sockets() -> None:
 
 
 @cache
-def befriend_grpc_and_gevent() -> None:
+def make_grpc_yield() -> None:
     """Make grpcio's blocking calls yield to other greenlets; before the first channel, once.
 
     A blocking call holds a native thread of gevent's pool. With the ten it has by default, the

@@ -50,7 +50,7 @@ class PlannedShape(LoadTestShape):
         return self.users_at(run_s)
 
     def users_at(self, run_s: float) -> Tick:
-        """The same, before the end."""
+        """The number of users, and how many to start per second, before the test's end."""
         raise NotImplementedError
 
 
@@ -58,7 +58,7 @@ class OneUserAWorker(PlannedShape):
     """For an open loop: one dispatcher in each process, whatever the user count says."""
 
     def users_at(self, run_s: float) -> Tick:  # noqa: ARG002  (the same at all times)
-        """As many as there are workers."""
+        """One user per worker."""
         workers = self.runner.worker_count if isinstance(self.runner, MasterRunner) else 1
         return workers, max(ALL_AT_ONCE, workers)
 
@@ -97,7 +97,7 @@ class UserSweep(PlannedShape):
         self._step = -1
 
     def reset_time(self) -> None:
-        """The test starts again."""
+        """Begin with the first step again."""
         super().reset_time()  # type: ignore[no-untyped-call]  # Locust's
         self._step = -1
 
@@ -125,7 +125,7 @@ def step_name(users: int) -> str:
 
 
 def users_of_step(name: str) -> int | None:
-    """The other way round; None for a phase that is not a step of a sweep."""
+    """The number of users in a phase's name; None where it is not a step of a sweep."""
     return int(name.removesuffix(_STEP)) if name.endswith(_STEP) else None
 
 

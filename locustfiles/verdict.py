@@ -91,16 +91,16 @@ class VerdictAtEnd:
         conductor.environment.events.quit.add_listener(self._on_quit)  # type: ignore[no-untyped-call]  # Locust's
 
     def test_begins(self, plan: Plan) -> None:
-        """Nothing to keep."""
+        """Do nothing: there is nothing to keep yet."""
 
     def test_began(self, plan: Plan, results: Results) -> None:
-        """Nothing is known of it yet."""
+        """Do nothing: nothing is known of the test yet."""
 
     def results_replaced(self, results: Results) -> None:
-        """The verdict is on what is counted at the end."""
+        """Do nothing: the verdict is on what is counted at the end."""
 
     def phase_changed(self) -> None:
-        """Not yet over."""
+        """Do nothing: the test is not over."""
 
     def test_ended(self) -> None:
         """Locust exits by the verdict; by what went wrong before, where something has."""

@@ -116,7 +116,7 @@ def _template() -> dict[str, Any]:
 
 
 def _check_form(conductor: Conductor) -> Response | None:
-    """Before Locust acts on the form: a mistake is shown beneath it, and nothing is started."""
+    """Check the form before Locust acts on it: a mistake is shown, and nothing starts."""
     if not request.path.endswith("/swarm") or request.method != "POST" or conductor.running:
         return None
     try:
@@ -144,7 +144,7 @@ def _read_form(conductor: Conductor) -> tuple[Namespace, str | None]:
 
 
 def _run_time_s(text: str) -> int | None:
-    """None where Locust will say itself what is wrong with it."""
+    """The run time in seconds; None where Locust itself will say what is wrong with it."""
     try:
         seconds: int = parse_timespan(text) if text else 0
     except ValueError:

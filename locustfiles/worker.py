@@ -58,14 +58,14 @@ class LocustWorker:
         gevent.spawn(self._greet)
 
     def _greet(self) -> None:
-        """Again and again until it is answered: a master that still starts does not understand."""
+        """Greet the master until it answers: one that is still starting does not understand yet."""
         while not self._known:
             with suppress(RPCError):
                 self._runner.send_message("harness_hello", {})
             gevent.sleep(HELLO_EVERY_S)
 
     def _on_role(self, msg: Any, **_: Any) -> None:
-        """Beside, so that Locust's messages are answered meanwhile."""
+        """Take a role in a greenlet of its own, so that Locust's messages are answered."""
         self._known = True
         gevent.spawn(self._prepare, msg.data)
 
@@ -116,7 +116,7 @@ class LocustWorker:
                 load.finish()
 
     def _send(self, report: WorkerReport) -> None:
-        """At once; what a broken connection does not take goes with the next."""
+        """Send at once; what a broken connection does not take goes with the next message."""
         self._outbox.append(report)
         try:
             reports = encode_reports(self._outbox)

@@ -95,7 +95,7 @@ class BlockCounts:
 
     @cached_property
     def block_sums_us(self) -> Floats:
-        """(blocks,) latencies, added up."""
+        """(blocks,) the sum of each block's latencies, in microseconds."""
         sums: Floats = self.counts @ ((self.lower_us + self.upper_us) / 2)
         return sums
 
@@ -292,7 +292,7 @@ def _uncertainty(blocks: BlockCounts, confidence: float) -> float:
 def _sectioning_factor(
     blocks: BlockCounts, quantile: float, value_us: float, confidence: float
 ) -> float | None:
-    """By which factor the quantile may be off, from the blocks' own quantiles."""
+    """The factor by which the quantile may be off, from the spread of the blocks' own quantiles."""
     own_us = np.maximum(blocks.block_quantiles_us(quantile), hdr.LOWEST_US)
     logarithms = np.log(own_us / max(value_us, hdr.LOWEST_US))
     return _spread_factor(blocks, logarithms * blocks.block_offered / blocks.offered, confidence)
@@ -346,7 +346,7 @@ def summarise(
     dropped: Sequence[int] = (),
     closed_slice_s: float | None = None,
 ) -> LatencySummary | None:
-    """Summarise a window's latencies.
+    """Summarise the latencies of a window: percentiles with confidence bounds, mean and maximum.
 
     Args:
         slices: equally long, in time order, those without requests too. From a single one nothing

@@ -201,7 +201,7 @@ def _of_open(blocks: _Blocks, asked_per_s: float, confidence: float) -> Bounds |
 
 
 def _growth(backlog: Floats, seconds: Floats, confidence: float) -> Bounds | None:
-    """Of the backlog at the blocks' edges, a second; None where it grows for certain."""
+    """How fast the backlog grows from block to block, per second; None where it surely grows."""
     at_s = np.concatenate([[0.0], np.cumsum(seconds)])
     at_s -= at_s.mean()
     spread = float(np.square(at_s).sum())

@@ -37,7 +37,7 @@ _LIVE_SYNC_S, _LIVE_SCRAPE_S, _LIVE_REPLICAS = 5.0, 1.0, 3
 
 @dataclass(frozen=True)
 class TraceOptions:
-    """The demand over time."""
+    """Options that say how demand runs over time."""
 
     trace: Annotated[
         str | None,

@@ -29,7 +29,7 @@ from harness.types.offline import OfflineTerms
 
 @dataclass(frozen=True)
 class JobOptions:
-    """The job."""
+    """Options that describe the offline job."""
 
     documents: Annotated[
         str, typer.Option(help="Documents of one job: 10M, 250k.", show_default=False)
@@ -92,7 +92,7 @@ class JobOptions:
 
 @dataclass(frozen=True)
 class JobMachines:
-    """What it runs on."""
+    """Options for the machines that the job runs on."""
 
     instance: Annotated[
         list[str],
@@ -108,7 +108,7 @@ class JobMachines:
 
 @dataclass(frozen=True)
 class BatchMeasuring:
-    """What is measured first."""
+    """Options for what is measured before the job is planned."""
 
     measure: Annotated[
         bool,

@@ -96,7 +96,7 @@ class ProgressDisplay:
         self._bar.stop()
 
     def __call__(self, progress: Progress) -> None:
-        """Show a step."""
+        """Show the step that has just begun."""
         if progress.stage != self._stage:
             self._finish_stage(completed=True)
             self._stage, self._stage_started_s = progress.stage, time.monotonic()

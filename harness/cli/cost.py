@@ -17,7 +17,7 @@ from harness.types.estimates import Demand
 
 @dataclass(frozen=True)
 class MachineOptions:
-    """What it is priced on."""
+    """Options for the machine that answers are priced on."""
 
     instance: Annotated[
         list[str],
@@ -34,7 +34,7 @@ class MachineOptions:
 
 @dataclass(frozen=True)
 class DemandOptions:
-    """The traffic to carry."""
+    """Options for the traffic to carry."""
 
     demand: Annotated[
         str | None,

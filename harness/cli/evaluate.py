@@ -67,7 +67,7 @@ class TaskOptions:
     ] = False
 
     def request(self) -> TaskRequest:
-        """The same as lm-eval's loader takes it."""
+        """The tasks as lm-eval's own loader takes them."""
         from harness.quality.lm_eval.tasks import TaskRequest
 
         names = (name.strip() for name in (self.tasks or "").split(","))

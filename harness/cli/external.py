@@ -62,7 +62,7 @@ class ExternalServerOptions:
     ] = None
 
     def address(self) -> ExternalAddress | None:
-        """Of the server; None where the harness serves.
+        """The server's address; None where the harness starts the server itself.
 
         Raises:
             UsageError: an address that cannot be, or options of a server that is not named.
@@ -87,7 +87,7 @@ class ExternalServerOptions:
 
 @dataclass(frozen=True)
 class ExternalStudyOptions:
-    """That server, and which of its models are a study's."""
+    """Options for an external server, and for which of its models are the study's."""
 
     remote: ExternalServerOptions = field(default_factory=ExternalServerOptions)
     model_names: Annotated[

@@ -83,7 +83,7 @@ class RolloutPlanOptions:
 
 @dataclass(frozen=True)
 class RolloutTrafficOptions:
-    """What is sent."""
+    """Options for the traffic of a rollout."""
 
     requests: Annotated[int, typer.Option(min=1, help="Requests of a look.")] = 500
     looks: Annotated[int, typer.Option(min=1, help="Looks after which it ends undecided.")] = 500

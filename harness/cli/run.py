@@ -91,7 +91,7 @@ def demo(
 
 
 def quick_study(study: Study) -> Study:
-    """The same models with a coarser sweep of shorter trials."""
+    """The study with the same models, a coarser sweep and shorter trials."""
     from harness.study.file import parse_study
 
     document = study.model_dump(mode="json")

@@ -65,7 +65,7 @@ class LibraryAnswer:
 
     @property
     def tokens(self) -> int:
-        """Real ones."""
+        """Number of real tokens, without padding."""
         return int(self.inputs["attention_mask"].sum())
 
 
@@ -242,7 +242,7 @@ class _Call:
 def _log_probabilities(
     checkpoint: Checkpoint, model: PreTrainedModel, sent: Mapping[str, NDArray[np.int64]]
 ) -> NDArray[np.float32]:
-    """Of each real token but the first, given those before it."""
+    """Log probability of each real token but the first, given the tokens before it."""
     return _next_tokens(checkpoint, model, sent["input_ids"][sent["attention_mask"] == 1])
 
 
@@ -274,7 +274,7 @@ def _refuse_foresight(
 
 
 def other_end(ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The same tokens but for the last, which becomes another of them."""
+    """The same tokens with another last one."""
     others = ids[ids != ids[-1]]
     changed = ids.copy()
     changed[-1] = others[-1] if len(others) else (0 if ids[-1] else 1)
@@ -288,7 +288,7 @@ def foresight(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
 
 
 def foresight_error(name: str, tokens: int, moved: float) -> CheckpointError:
-    """That a model is not a causal language model."""
+    """The error for a model whose answers depend on later tokens: it is not a causal model."""
     return CheckpointError(
         f"{name} sees the tokens that it is to predict: changing the last of {tokens} moves the "
         f"log probability of an earlier one by {number(moved)}, so its perplexity means nothing",

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class Executor(Protocol):
-    """An opened artefact."""
+    """An opened artefact that answers batches."""
 
     def run(self, inputs: Mapping[str, NDArray[np.int64]]) -> Sequence[NDArray[Any]]:
         """Answer one batch.

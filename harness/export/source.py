@@ -100,7 +100,7 @@ class ExportSource:
 
     @property
     def family(self) -> AnyFamily:
-        """The task's family."""
+        """The task family that the export belongs to."""
         return family_of(self.task)
 
     @cached_property

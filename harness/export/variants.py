@@ -145,7 +145,7 @@ class _Making:
         return recipe | {"plan": plan_recipe(self.source, self.precision, self.plans, self.home)}
 
     def write(self, path: Path) -> None:
-        """Write what Triton loads."""
+        """Write the files that Triton loads."""
         if self.form is ModelFormat.TENSORRT:
             write_plan(self.source, path, self.precision, self.plans)
         elif self.precision is Precision.INT8:

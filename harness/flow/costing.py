@@ -62,7 +62,7 @@ def price_run(
 def planned_replicas(
     plan: CapacityPlan, demand: Demand, run: StoredRun, slo: ServiceLevelObjective | None
 ) -> dict[str, Headroom]:
-    """By variant, the fewest replicas that a plan for this very demand and objective needs.
+    """By variant, the fewest replicas that a stored plan gives for this very demand and objective.
 
     Args:
         plan: the newest.
@@ -87,7 +87,7 @@ def planned_replicas(
 
 
 def tokens_of(run: StoredRun, folder: Path) -> dict[str, float]:
-    """By variant, the mean tokens of a row of what was sent; padding does not count.
+    """By variant, the mean number of tokens per row that was sent, without padding.
 
     A variant whose requests were not kept, have no attention mask, or were drawn by a mix of
     lengths is left out.

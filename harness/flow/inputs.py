@@ -55,7 +55,7 @@ class StudyInputs:
     """Samples by task and model, and their encoded forms by task and tokenizer."""
 
     def __init__(self) -> None:
-        """Nothing is read yet."""
+        """Keep the study; nothing is read yet."""
         self._samples: dict[Hashable, Samples] = {}
         self._datasets: dict[Hashable, EncodedDataset] = {}
         self._table: tuple[Hashable, DataTable] | None = None

@@ -63,7 +63,7 @@ def leaving_out(
 
 
 def needed(family: Family, name: str, error: HarnessError) -> HarnessError:
-    """The same error, of the variant that nothing of the family can be judged without."""
+    """The error of a variant without which nothing in its family can be judged."""
     message = (
         f"{name} is what the variants of family {family.name} are compared with, so the study ends "
         f"here: {error}"

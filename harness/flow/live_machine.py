@@ -79,7 +79,7 @@ class Phases:
     """Requests answered in each slice."""
 
     def steady(self, _slices: Sequence[TimeSlice]) -> bool:
-        """At once: each phase leaves out its own beginning."""
+        """Always true: each phase leaves out its own beginning."""
         return True
 
     def decided(self, window: Sequence[TimeSlice]) -> bool:
@@ -95,10 +95,10 @@ class Phases:
         return bool(self._served_at) and over >= self._served_at + lasts
 
     def on_window_start(self) -> None:
-        """The load begins."""
+        """Note that the load has begun."""
 
     def on_window_end(self) -> None:
-        """The load is over."""
+        """Note that the load is over."""
 
     def machine(self) -> SharedMachine:
         """What the phases showed.

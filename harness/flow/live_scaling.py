@@ -72,7 +72,7 @@ _SHORTEST_S = 5.0
 
 
 def squeezed(trace: RateTrace, length_s: float) -> RateTrace:
-    """The same rates in another length of time."""
+    """The trace with the same rates, in another length of time."""
     return replace(
         trace,
         step_s=length_s / len(trace.rates_per_s),
@@ -267,7 +267,7 @@ def _go_on(
 
 
 def _begin_with(plan: AutoscalePlan) -> int:
-    """As many as the simulation begins with: the first step at 70% utilization."""
+    """How many replicas the simulation begins with: the first step's demand at 70%."""
     limits = plan.terms.limits
     needed = plan.trace.rates_per_s[0] / (0.7 * plan.saturation_per_s)
     return int(min(limits.max_replicas, max(limits.min_replicas, np.ceil(needed))))

@@ -63,7 +63,7 @@ class LiveSession:
         self._thread.start()
 
     def on_window_end(self) -> None:
-        """The trace is over."""
+        """Note that the trace is over."""
 
     def check(self) -> None:
         """Raise what a replica or the scaler ended with."""

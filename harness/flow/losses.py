@@ -189,7 +189,7 @@ class _Tracer:
         return self._compared(entry)
 
     def _compared(self, entry: LossEntry) -> LossEntry:
-        """With slices, confusions and examples beside the served teacher."""
+        """Compare with the served teacher, with slices, confusions and examples."""
         opened = self.prepared.opened[self.prepared.teacher.name]
         teacher = self._teacher_outcomes
         own = read_outcomes(outcomes_path(self.folder, entry.variant))

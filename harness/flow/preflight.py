@@ -290,7 +290,7 @@ def _following(
     request: EncodedRequest,
     known: Container[str],
 ) -> tuple[TensorSpec, ...]:
-    """The same outputs; a dynamic size that was answered unlike the request follows nothing."""
+    """The same outputs; a dynamic size that differed from the request's follows nothing."""
     shapes = {one.name: one.shape for one in answer.layout.outputs}
     following = []
     for spec in held:
@@ -334,7 +334,7 @@ def _step_for(problem: str) -> str:
 
 @contextmanager
 def as_usage(next_step: str = "") -> Iterator[None]:
-    """Before anything has started, a server that does not answer is a wrong address."""
+    """The error as a usage error: before the start, a silent server is a wrong address."""
     try:
         yield
     except ServerError as error:

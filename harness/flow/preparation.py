@@ -61,7 +61,7 @@ class PreparedFamily:
 
     @property
     def failed(self) -> tuple[FailedVariant, ...]:
-        """The same, to be written down."""
+        """The variants that could not be prepared, in the form that the journal takes."""
         return tuple(
             failed_variant(self.family, name, EXPORT, error)
             for name, error in self.failures.items()

@@ -141,7 +141,7 @@ class _RouterControl:
         return _inferences(self._client, student), _inferences(self._client, teacher)
 
     def unload(self, variant: ModelVariant) -> None:
-        """Unload all three."""
+        """Unload the router and both of its models."""
         del variant
         unload_router(self._client, self._router)
 

@@ -149,7 +149,7 @@ def _serving(
 
 
 def _columns(datasets: Mapping[str, object], student: str, teacher: str) -> tuple[int, ...]:
-    """Of each class of the student, in order, its place among the teacher's."""
+    """For each class of the student, in order, its index among the teacher's classes."""
     own, theirs = datasets[student], datasets[teacher]
     if not isinstance(own, LabelledDataset) or not isinstance(theirs, LabelledDataset):
         raise UsageError(

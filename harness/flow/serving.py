@@ -36,7 +36,7 @@ class Server(Protocol):
 
     @property
     def endpoint(self) -> Endpoint:
-        """Where it answers."""
+        """The addresses at which the server answers."""
         ...
 
     @property
@@ -92,7 +92,7 @@ class ModelClient(Protocol):
         ...
 
     def infer(self, model: str, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """One request."""
+        """Send one request and return its outputs."""
         ...
 
 

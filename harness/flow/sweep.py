@@ -207,7 +207,7 @@ def make_search(
 
 
 def _teachers(family: Family) -> tuple[str, ...]:
-    """The teacher's variants."""
+    """The variants of the family's teacher."""
     return tuple(variants_of(family.teacher))
 
 

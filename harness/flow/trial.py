@@ -409,9 +409,9 @@ class TrialWatch:
         return any(one is not None and one > HOPELESS * self._longest_s for one in needed_s)
 
     def on_window_start(self) -> None:
-        """Read the server's counters."""
+        """Read the server's counters at the start of the window."""
         self._telemetry.open()
 
     def on_window_end(self) -> None:
-        """Read them again."""
+        """Read the server's counters at the end of the window."""
         self._telemetry.close()

@@ -182,7 +182,7 @@ class Assessment:
 
     @property
     def trial(self) -> Trial:
-        """What was measured."""
+        """The trial that was measured."""
         return self.result.trial
 
     @property

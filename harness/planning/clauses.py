@@ -365,7 +365,7 @@ def _evidence(constraint: Constraint, measured: Measured) -> float | None:
 
 
 def _never_drained(constraint: Constraint, measured: Measured) -> Judgement:
-    """Of a latency that lies among the requests which were dropped, or never answered."""
+    """The judgement on a percentile that falls among requests dropped or never answered."""
     metric, known = metric_named(constraint.metric), measured.interval
     low = known.low if known else 0.0
     decision = decide_interval(constraint, known) if known else Decision.UNDECIDED

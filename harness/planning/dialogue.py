@@ -32,7 +32,7 @@ from harness.types import (
 
 
 def after_longer_warm_up(result: TrialResult) -> Trial | None:
-    """The same trial with the longer warm-up that its result asks for.
+    """The same trial with the longer warm-up that its result proposes.
 
     Once: a load that is not steady after that either is a matter for the person who reads it.
 

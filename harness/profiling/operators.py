@@ -44,7 +44,7 @@ class Tensor:
 
     @property
     def size_bytes(self) -> int:
-        """All of its elements."""
+        """Size of all elements in bytes."""
         return math.prod(self.shape) * ITEM_BYTES.get(self.item, 4)
 
 
@@ -116,7 +116,7 @@ _CALL = "model_run"
 
 @dataclass(frozen=True)
 class Profiled:
-    """What a profiler saw."""
+    """The operators and times that a profiler saw."""
 
     operators: tuple[OperatorCost, ...]
     trace: Path

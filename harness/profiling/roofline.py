@@ -53,7 +53,7 @@ class BareSubject:
     runtime: Runtime = Runtime.PYTORCH
 
     def prepare(self, threads: int) -> None:
-        """Import the libraries."""
+        """Import the libraries that the measurement needs."""
         import onnxruntime
         import torch
 
@@ -61,7 +61,7 @@ class BareSubject:
         onnxruntime.set_default_logger_severity(3)
 
     def open(self) -> Any:
-        """Nothing."""
+        """Open nothing: there is no model."""
         return None
 
 
@@ -160,7 +160,7 @@ def torch_peak(_: Opened) -> float:
 
 
 def onnx_peak(_: Opened, datatype: str, make_options: Callable[[], Any]) -> float:
-    """The same of ONNX Runtime, in single precision or of 8-bit integers, weights packed."""
+    """Peak of ONNX Runtime, in single precision or of 8-bit integers with packed weights."""
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
 

@@ -22,7 +22,7 @@ Inputs = Mapping[str, NDArray[np.int64]]
 
 
 class Opened(Protocol):
-    """A loaded model."""
+    """A model that is loaded and can be run."""
 
     def ready(self, inputs: Inputs) -> Any:
         """A batch in the runtime's own form; not part of what is timed."""
@@ -43,7 +43,7 @@ class Subject(Protocol):
 
     @property
     def runtime(self) -> Runtime:
-        """What carries it out."""
+        """The library that executes the model."""
         ...
 
     def prepare(self, threads: int) -> None:
@@ -51,13 +51,13 @@ class Subject(Protocol):
         ...
 
     def open(self) -> Opened:
-        """Load it."""
+        """Load the model."""
         ...
 
 
 @dataclass(frozen=True)
 class ArtefactSubject:
-    """An exported model."""
+    """An exported model as a subject to measure."""
 
     name: str
     path: Path
@@ -67,7 +67,7 @@ class ArtefactSubject:
 
     @property
     def runtime(self) -> Runtime:
-        """ONNX Runtime."""
+        """The name of the library: ONNX Runtime."""
         return Runtime.ONNX_RUNTIME
 
     def prepare(self, threads: int) -> None:  # noqa: ARG002  (the options hold them)
@@ -77,7 +77,7 @@ class ArtefactSubject:
         onnxruntime.set_default_logger_severity(3)  # its warnings are about speed
 
     def open(self) -> OpenedArtefact:
-        """Make the session."""
+        """Make the ONNX Runtime session."""
         return OpenedArtefact(self.session(self.make_options()))
 
     def session(self, options: Any) -> Any:
@@ -90,7 +90,7 @@ class ArtefactSubject:
 
 
 class OpenedArtefact:
-    """An ONNX Runtime session."""
+    """A loaded ONNX Runtime session."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
@@ -101,13 +101,13 @@ class OpenedArtefact:
         return {name: np.ascontiguousarray(inputs[name]) for name in self._names}
 
     def run(self, ready: Any) -> None:
-        """One call."""
+        """Run the session once."""
         self._session.run(None, ready)
 
 
 @dataclass(frozen=True)
 class CheckpointSubject:
-    """A checkpoint."""
+    """A checkpoint as a subject to measure."""
 
     name: str
     load: Callable[[], Any]
@@ -117,7 +117,7 @@ class CheckpointSubject:
 
     @property
     def runtime(self) -> Runtime:
-        """PyTorch."""
+        """The name of the library: PyTorch."""
         return Runtime.PYTORCH
 
     def prepare(self, threads: int) -> None:
@@ -128,24 +128,24 @@ class CheckpointSubject:
         self.warm_imports()
 
     def open(self) -> OpenedCheckpoint:
-        """Read the weights."""
+        """Read the weights into a module."""
         return OpenedCheckpoint(self.load())
 
 
 class OpenedCheckpoint:
-    """A PyTorch module."""
+    """A loaded PyTorch module."""
 
     def __init__(self, module: Any) -> None:
         self.module = module
 
     def ready(self, inputs: Inputs) -> Any:
-        """The arrays as tensors."""
+        """Turn the arrays into tensors."""
         import torch
 
         return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in inputs.items()}
 
     def run(self, ready: Any) -> None:
-        """One call, without gradients."""
+        """Run the module once, without gradients."""
         import torch
 
         with torch.inference_mode():

@@ -227,7 +227,7 @@ class _Bench:
         return worker
 
     def take_turn(self, number: int) -> None:
-        """This round's share of the samples, and one measurement of each shape."""
+        """Take this round's share of the samples, and measure each shape once."""
         own = self._open_worker()
         share = self.samples[number :: self.plan.rounds]
         if share:
@@ -261,5 +261,5 @@ class _Bench:
 
 
 def spread(values: Sequence[float]) -> RepeatedMeasure:
-    """Median, least and greatest."""
+    """The median, minimum and maximum of samples."""
     return RepeatedMeasure(float(median(values)), float(min(values)), float(max(values)))

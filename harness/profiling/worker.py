@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Opening:
-    """What the loading cost."""
+    """What loading a model cost: seconds, and the memory before it."""
 
     load_s: float
     memory_before_bytes: int

@@ -215,7 +215,7 @@ def _ask_all(
 
 
 def _first_failure(replies: Iterable[_Reply]) -> str:
-    """Of the first row, not of the first reply to arrive."""
+    """The failure of the first row, rather than of the first reply to arrive."""
     failed = [reply for reply in replies if reply.failure]
     if not failed:
         return "the outputs are not numbers (NaN)"

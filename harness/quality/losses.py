@@ -211,7 +211,7 @@ def _lengths(texts: Sequence[str]) -> NDArray[np.float64]:
 
 
 def _by_column(name: str, values: Sequence[str], training: Sequence[str] | None) -> Slicing | None:
-    """By value, or by quartile where the values are many numbers."""
+    """Rows grouped by value, or by quartile where the values are many numbers."""
     numbers = _numbers(values)
     if numbers is not None and len(set(values)) > MOST_VALUES:
         known = _numbers(training) if training else None

@@ -173,7 +173,7 @@ def _check_rows(name: str, rows: int, dataset: EncodedDataset) -> None:
 def _relations(
     outcomes: Outcomes, teacher: Outcomes | None, dataset: EncodedDataset, seed: int
 ) -> Mapping[str, _Relation]:
-    """By metric; a metric that does not compare is left out."""
+    """By metric, the relation to the teacher; a metric that does not compare is left out."""
     if teacher is None:
         return {}
     task = family_of(outcomes.kind)

@@ -109,7 +109,7 @@ def _check(names: Collection[str]) -> None:
 
 
 def _digest(seed: int) -> str:
-    """Of all that decides the weights: code, recipes, text, seed and torch's release."""
+    """Digest of all that decides the weights: code, recipes, text, seed and torch's release."""
     parts = (
         RECIPE_VERSION,
         sorted(repr(recipe.deciding_fields()) for recipe in RECIPES.values()),

@@ -27,7 +27,7 @@ _INFERENCE_BATCH = 128
 
 @dataclass(frozen=True)
 class EncodedRows:
-    """One split as tensors."""
+    """One split of the data as tensors."""
 
     token_ids: torch.Tensor
     """(rows, TOPICS_LENGTH)."""

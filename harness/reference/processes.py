@@ -34,7 +34,7 @@ class Job:
 
     @classmethod
     def from_json(cls, text: str) -> Job:
-        """What `to_json` wrote."""
+        """Read what `to_json` wrote."""
         fields = json.loads(text)
         recipes = tuple(
             Recipe(**{**recipe, "role": Role(recipe["role"])}) for recipe in fields["recipes"]
@@ -50,7 +50,7 @@ class Advanced:
     cost_ms: float
 
     def to_json(self) -> str:
-        """One line."""
+        """The message as one line of JSON."""
         return json.dumps({"unit": self.unit, "cost_ms": self.cost_ms})
 
 
@@ -63,7 +63,7 @@ class Failed:
     next_step: str
 
     def to_json(self) -> str:
-        """One line."""
+        """The message as one line of JSON."""
         return json.dumps({"failed": asdict(self)})
 
     def to_error(self) -> HarnessError:

@@ -47,7 +47,7 @@ class _Voice:
             self.flush()
 
     def flush(self) -> None:
-        """Says what has gathered."""
+        """Send what has gathered."""
         _send(self._messages, Advanced(self._unit, self._cost_ms))
         self._cost_ms = 0.0
         self._told = time.monotonic()

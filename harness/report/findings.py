@@ -70,7 +70,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Finding:
-    """A family's verdict, worded."""
+    """A family's verdict in words."""
 
     family: str
     sign: Sign

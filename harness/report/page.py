@@ -121,7 +121,7 @@ class FamilyPage:
 
 @dataclass(frozen=True)
 class Page:
-    """The whole report."""
+    """Everything that the report's page shows."""
 
     title: str
     sign: Sign

@@ -158,11 +158,11 @@ class RunFolder:
         self._lock.release()
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """Replace the manifest."""
+        """Write the manifest, replacing the earlier one."""
         replace_text(self.path / MANIFEST, json.dumps(manifest, indent=2, default=str) + "\n")
 
     def write_verdicts(self, verdicts: tuple[Verdict, ...]) -> None:
-        """Write verdict.json."""
+        """Write the families' verdicts to verdict.json."""
         document = verdict_document(verdicts)
         replace_text(self.path / VERDICT, json.dumps(document, indent=2) + "\n")
 
@@ -324,7 +324,7 @@ def overall_decision(verdicts: tuple[Verdict, ...]) -> Decision:
 
 
 def new_run_path(root: Path, study: Study) -> Path:
-    """`<root>/<study>-<UTC time>`."""
+    """A path for a new run: `<root>/<study>-<UTC time>`."""
     return root / f"{study.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
 
 

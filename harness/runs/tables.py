@@ -219,7 +219,7 @@ def _latency_columns(result: TrialResult) -> dict[str, float | None]:
 
 
 def _generation_columns(result: TrialResult) -> dict[str, float | None]:
-    """Of streams and of an objective's good requests; a load that has neither has no columns."""
+    """Columns of streams and of goodput; none for a load that has neither."""
     columns: dict[str, float | None] = {}
     if (found := result.streams) is not None:
         bounds = found.output_tokens_per_s_bounds
@@ -242,7 +242,7 @@ def _generation_columns(result: TrialResult) -> dict[str, float | None]:
 
 
 def _span_columns(result: TrialResult) -> dict[str, float | None]:
-    """The other spans' percentiles: those that every request has, and what else was measured."""
+    """Percentiles of the other spans that the load has."""
     return {
         f"{span.name}_{name}_ms": result.latency_ms(span.name, name)
         for span in SPANS.values()

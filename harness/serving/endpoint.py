@@ -29,7 +29,7 @@ _TEXT_FIELDS = frozenset({"name", "version"})
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a server answers."""
+    """The addresses at which a server answers."""
 
     http: str
     """host:port; empty where a server that is not ours is known by its other side alone."""

@@ -177,7 +177,7 @@ def unload_pipeline(control: ModelLoader, pipeline: Pipeline) -> None:
 
 
 def _configs(pipeline: Pipeline, serving: ServingConfig) -> dict[str, pb.ModelConfig]:
-    """By name; the ensemble comes last."""
+    """By name, the configuration of each composing model; the ensemble's own comes last."""
     tokenize, _, *last = pipeline.parts
     return {
         tokenize: _tokenize_config(pipeline, serving),

@@ -208,7 +208,7 @@ def _beside(mine: Floats, theirs: Floats, *, difference: bool) -> Floats:
 
 
 def _scale_beside(scale: Scale, *, difference: bool) -> Scale:
-    """Of a ratio that of a positive metric; of a difference, or of two correlations, none."""
+    """The scale of a ratio: the positive metric's; none for differences and correlations."""
     return scale if scale is Scale.LOGARITHM and not difference else Scale.PLAIN
 
 

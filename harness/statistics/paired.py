@@ -186,7 +186,7 @@ class PairedRows:
 
     @property
     def loss(self) -> Floats:
-        """Of each row by its weight, positive where the variant is worse."""
+        """(rows,) each row's weighted loss, positive where the variant is worse."""
         change = self.teacher - self.variant
         return (change if self.higher_is_better else -change) / self.weight
 

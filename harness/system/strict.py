@@ -39,7 +39,7 @@ def written(read: Callable[[str], _Value], write: Callable[[_Value], str]) -> Ge
 def written_with_paths(
     read: Callable[[str, ValidationInfo], _Value], write: Callable[[_Value], str]
 ) -> GetPydanticSchema:
-    """The same, of a text that may name a file: `read` finds it by `resolve`."""
+    """Write a text that may name files; `read` finds them by `resolve`."""
 
     def checked(text: str, info: ValidationInfo) -> _Value:
         try:

@@ -157,7 +157,7 @@ class ClassifierFamily(TaskFamily[S, CS, CA, CR], Generic[S, CS, CA, CR]):
         return LogitsGraph(model)
 
     def outputs(self, width: int) -> tuple[TensorSpec, ...]:
-        """`logits`, (classes,)."""
+        """The served output: `logits`, (classes,)."""
         return (TensorSpec("logits", "FP32", (width,)),)
 
     def right(self, metric: str, outcomes: CR) -> Mask | None:

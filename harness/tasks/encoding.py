@@ -40,12 +40,12 @@ class EncodedGroup:
 
     @property
     def length(self) -> int:
-        """Padded tokens per sample."""
+        """Number of tokens per sample, padding included."""
         return int(self.inputs["input_ids"].shape[1])
 
 
 def _taken_groups(dataset: EncodedDataset, rows: NDArray[np.int64]) -> tuple[EncodedGroup, ...]:
-    """Of each group the rows wanted, renumbered; a group without any is gone."""
+    """The wanted rows of each group, renumbered; a group without any is left out."""
     place = np.full(dataset.size, -1, dtype=np.int64)
     place[rows] = np.arange(len(rows))
     kept = (take(group, place[group.rows] >= 0) for group in dataset.groups)
@@ -105,7 +105,7 @@ class EncodedDataset:
 
     @property
     def cut_note(self) -> str:
-        """Of which samples a model sees a part alone, for people; empty where there is none."""
+        """A remark on samples that a model sees only in part; empty where there are none."""
         return f"{self.truncated} of {self.size} samples are truncated" if self.truncated else ""
 
 

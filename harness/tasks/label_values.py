@@ -92,7 +92,7 @@ class NameTable:
         return self._place(form) if form else None
 
     def find_loosely(self, value: object) -> int | None:
-        """As `find`, else of a name that says the same in another kind: 1, true and LABEL_1."""
+        """Find a name, else one that says the same in another form: 1, true and LABEL_1."""
         found = self.find(value)
         if found is not None:
             return found

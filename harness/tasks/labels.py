@@ -246,7 +246,7 @@ def _two_readings(one: _Apart, reader: LabelReader) -> str:
 def _other_numbers(
     readings: Sequence[tuple[object, int | None, int | None]], reader: LabelReader
 ) -> str:
-    """That indexes may as well be the numbers in the names of other classes; empty if they cannot.
+    """A remark where indexes may also be numbers in other classes' names; empty where they cannot.
 
     Args:
         readings: each label, its output by name, and its output by index.

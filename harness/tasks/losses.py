@@ -46,12 +46,12 @@ class Division(Protocol):
 
     @property
     def name(self) -> str:
-        """What they are divided by."""
+        """The name of what rows are divided by."""
         ...
 
     @property
     def slices(self) -> tuple[str, ...]:
-        """Names of the slices."""
+        """The names of the slices."""
         ...
 
     @property

@@ -167,7 +167,7 @@ class StoredOutcomes:
 
     @property
     def kind(self) -> str:
-        """Of the family; files from before it was told have the columns of one family filled."""
+        """The task kind; in files that do not name it, the family whose columns are filled."""
         if "kind" in self.metadata:
             return str(self.metadata["kind"])
         kinds = {
@@ -236,7 +236,7 @@ def matrix_column(values: NDArray[Any]) -> pa.Array:
 
 
 def _padded_lengths(dataset: EncodedDataset) -> NDArray[np.int64]:
-    """Of each row; of what is asked in several windows, the longest."""
+    """The padded length of each row; for a row asked in several windows, the longest of them."""
     lengths = np.zeros(dataset.size, dtype=np.int64)
     for group in dataset.groups:
         lengths[group.rows] = group.length

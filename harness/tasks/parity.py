@@ -39,7 +39,7 @@ class Probe:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(batch, sequence)."""
+        """The shape of the batch: (batch, sequence)."""
         batch, length = self.inputs["input_ids"].shape
         return batch, length
 

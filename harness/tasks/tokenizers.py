@@ -207,7 +207,7 @@ _Row = tuple[str, str | None]
 
 
 def replaced_tokens(library: PreTrainedTokenizerBase, folder: Path, samples: Samples) -> str:
-    """That a tokenizer makes other tokens than the folder's tokenizer.json; empty if it does not.
+    """A remark where a tokenizer departs from its folder's tokenizer.json; else empty.
 
     Args:
         library: the tokenizer as transformers opens it.

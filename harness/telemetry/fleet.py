@@ -29,7 +29,7 @@ class ReplicaCounters:
 
     @classmethod
     def of_page(cls, text: str, model: str) -> ReplicaCounters:
-        """From the text of a metrics page."""
+        """Read the counters from the text of a metrics page."""
         page = MetricsPage.parse(text)
 
         def summed(name: str) -> float:

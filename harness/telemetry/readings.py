@@ -118,11 +118,11 @@ class DirectReadings:
         self._closed: _Reading | None = None
 
     def open(self) -> None:
-        """Take the first reading."""
+        """Read at the start of the window."""
         self._opened = self._read()
 
     def close(self) -> None:
-        """Take the second reading."""
+        """Read at the end of the window."""
         self._closed = self._read()
 
     def figures(self) -> tuple[ServerMetrics, HostMetrics]:
@@ -182,7 +182,7 @@ def _version(reading: _Reading) -> str:
 
 
 def _read_part(reading: _Reading, part: str) -> triton.ModelCounters:
-    """A composing model's counters."""
+    """Read the counters of one composing model."""
     return triton.read_counters(reading.parts[part])
 
 

@@ -20,7 +20,7 @@ _MOST_PARAMETERS = 100
 
 
 def check() -> None:
-    """Nothing to log in to: the address is MLflow's own `MLFLOW_TRACKING_URI`."""
+    """Do nothing: there is no login; the address is MLflow's own `MLFLOW_TRACKING_URI`."""
 
 
 def tell(record: RunRecord, folder: Path) -> str:  # noqa: ARG001  (every sink is called alike)

@@ -78,7 +78,7 @@ class RunRecord:
     artefacts: tuple[Path, ...]
 
     def trial_metrics(self) -> Iterator[dict[str, float]]:
-        """Of each trial, in the order they were measured; what is not known is left out."""
+        """The metrics of each trial in the order measured; unknown ones are left out."""
         for row in self.trials.to_dict("records"):
             known = [(name, row.get(name)) for name in TRIAL_METRICS]
             yield {

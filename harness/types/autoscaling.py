@@ -26,7 +26,7 @@ class RateTrace:
 
     @property
     def duration_s(self) -> float:
-        """From the start of the first step to the end of the last."""
+        """Seconds from the start of the first step to the end of the last."""
         return self.step_s * len(self.rates_per_s)
 
     @property
@@ -47,7 +47,7 @@ class RateTrace:
 
 @dataclass(frozen=True)
 class UtilizationRule:
-    """As many replicas as keep each at a share of what it can serve."""
+    """Keep as many replicas as hold each at a share of what it can serve."""
 
     share: float
     """0 to 1: of one replica's saturation."""
@@ -79,7 +79,7 @@ class QueueRule:
 
 @dataclass(frozen=True)
 class InFlightRule:
-    """As many replicas as leave a number of requests at each, waiting or executing."""
+    """Keep as many replicas as leave a number of requests at each, waiting or executing."""
 
     per_replica: float
     kind: Literal["in_flight"] = "in_flight"
@@ -98,13 +98,13 @@ class ScheduleRule:
 
     @property
     def period_s(self) -> float:
-        """After which it repeats."""
+        """Seconds after which the schedule repeats."""
         return self.slot_s * len(self.replicas)
 
 
 @dataclass(frozen=True)
 class ForecastRule:
-    """As `UtilizationRule`, of the larger of the demand now and the demand that its trend leads to.
+    """Like `UtilizationRule`, for the larger of today's demand and the one its trend predicts.
 
     The trend is a straight line through the last minutes (least squares), as Prometheus'
     `predict_linear` draws it.
@@ -148,7 +148,7 @@ class Select(StrEnum):
 
 @dataclass(frozen=True)
 class ReplicaStep:
-    """By how much the number of replicas may change within a period."""
+    """How much the number of replicas may change within a period."""
 
     type: Literal["Pods", "Percent"]
     value: int

@@ -101,7 +101,7 @@ class CardEntry:
 
     @property
     def key(self) -> str:
-        """Unique in a run."""
+        """The entry's key, unique in a run."""
         return f"{self.name}/{self.runtime}"
 
     def rate(self, batch_size: int, length: int | None = None) -> ThroughputPoint | None:

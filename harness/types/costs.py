@@ -36,7 +36,7 @@ class MeasuredMachine:
 
 @dataclass(frozen=True)
 class MachineFleet:
-    """As many machines as a demand needs, and what they cost per month of 730 hours."""
+    """The machines that a demand needs, and what they cost per month of 730 hours."""
 
     machines: Interval
     """Whole machines: at the rate measured, at its upper and at its lower bound."""
@@ -90,7 +90,7 @@ class VariantCost:
 
     @property
     def instance(self) -> str:
-        """Instance type."""
+        """Name of the instance type."""
         return self.pricing.instance
 
     @property

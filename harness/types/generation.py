@@ -176,7 +176,7 @@ class GeneratorSettings:
         return cls(**{**fields, "end_tokens": tuple(fields["end_tokens"])})
 
     def to_json(self) -> str:
-        """As it lies beside the graph."""
+        """The settings as they are stored beside the graph."""
         return json.dumps(asdict(self), indent=2, sort_keys=True)
 
 

@@ -30,7 +30,7 @@ class Moment(StrEnum):
 
 @dataclass(frozen=True)
 class LatencySpan:
-    """One entry of `SPANS`."""
+    """A named part of a request's lifetime: one entry of `SPANS`."""
 
     name: str
     """As it stands in JSON, in column names and in front of a statistic: `service_p95`."""
@@ -54,7 +54,7 @@ class LatencySpan:
 
     @property
     def in_words(self) -> str:
-        """As it stands in a sentence."""
+        """The span's name as it reads in a sentence."""
         return self.words or f"{self.title} latency"
 
     @property

@@ -138,5 +138,5 @@ class Metric:
 
     @property
     def quantile(self) -> float | None:
-        """Of a latency's percentile; None of a mean, and of all that is not a latency."""
+        """The quantile of a latency percentile; None for a mean and for all other metrics."""
         return PERCENTILES.get(self.statistic)

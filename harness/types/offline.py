@@ -35,7 +35,7 @@ class OfflineTerms:
 
     @property
     def rows(self) -> float:
-        """Inferences of one job."""
+        """Number of inferences in one job."""
         return self.documents * self.rows_per_document
 
 
@@ -134,7 +134,7 @@ class MachineNeed:
 
     @property
     def recommended(self) -> int:
-        """As many machines as are sure to do it with one of them lost."""
+        """The number of machines that surely suffice with one of them lost."""
         return round(self.with_loss.high)
 
     @property

@@ -41,7 +41,7 @@ class Roofline:
     measured_utc: str
 
     def peak(self, runtime: Runtime, datatype: str) -> Peak | None:
-        """Of a runtime and datatype; None where it was not measured."""
+        """The peak of a runtime and datatype; None where it was not measured."""
         wanted = (runtime, datatype)
         return next((one for one in self.peaks if (one.runtime, one.datatype) == wanted), None)
 
@@ -67,14 +67,14 @@ class OperatorCost:
 
     @property
     def intensity(self) -> float | None:
-        """Operations a byte."""
+        """Arithmetic intensity: operations per byte moved."""
         if not self.operations or not self.moved_bytes:
             return None
         return self.operations / self.moved_bytes
 
     @property
     def operations_per_s(self) -> float | None:
-        """Arithmetic achieved."""
+        """Arithmetic operations achieved per second."""
         if not self.operations or not self.time_us:
             return None
         return self.operations / self.time_us * 1e6

@@ -132,7 +132,7 @@ class DecisionCandidate:
 
     @property
     def decision(self) -> Decision:
-        """Of all hard limits together; undecided where none was judged."""
+        """The decision of all hard limits together; undecided where none was judged."""
         found = {one.decision for one in self.limits}
         for decision in (Decision.FAIL, Decision.INVALID, Decision.UNDECIDED):
             if decision in found:
@@ -247,7 +247,7 @@ class DecisionMatrix:
         return next(one for one in self.candidates if one.name == name)
 
     def place(self, name: str) -> FrontPlace:
-        """A candidate's place."""
+        """Where a candidate stands on the front."""
         return next(one for one in self.places if one.candidate == name)
 
 

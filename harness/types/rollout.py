@@ -154,7 +154,7 @@ class GuardrailFinding:
 
 
 class RolloutStep(StrEnum):
-    """What a look decides."""
+    """What a look at the evidence decides."""
 
     PROMOTE = "promote"
     """On to the next stage; at the last one, the student has taken over."""
@@ -215,7 +215,7 @@ class RolloutPlan:
 
     @property
     def breach_error(self) -> float:
-        """Of each guardrail at each stage, so that a good student's rollback has `error` in all."""
+        """Error rate of each guardrail at each stage; together they come to `error`."""
         return self.error / sum(len(self.judged(stage)) for stage in range(len(self.stages)))
 
 
@@ -248,7 +248,7 @@ class RolloutState:
 
     @property
     def share(self) -> float:
-        """Of the traffic that the student is to serve now."""
+        """The share of the traffic that the student is to serve now."""
         if self.status is RolloutStatus.ROLLED_BACK:
             return 0.0
         return self.plan.stages[self.stage].share
@@ -311,12 +311,12 @@ class RolloutRecord:
 
     @property
     def plan(self) -> RolloutPlan:
-        """What it does, fixed before it started."""
+        """The plan, fixed before the rollout started."""
         return self.state.plan
 
     @property
     def guardrails(self) -> tuple[Guardrail, ...]:
-        """What it is held to."""
+        """The guardrails that the student is held to."""
         return self.plan.guardrails
 
     @property

@@ -24,7 +24,7 @@ class StreamCounts:
     """Answers that count as successes and yet were not as they should be, by kind."""
 
     def __add__(self, other: StreamCounts) -> StreamCounts:
-        """Both together."""
+        """The sums of both counts."""
         return StreamCounts(
             self.input_tokens + other.input_tokens,
             self.output_tokens + other.output_tokens,

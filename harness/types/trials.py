@@ -92,7 +92,7 @@ class LoadResult:
 
     @property
     def window(self) -> tuple[TimeSlice, ...]:
-        """The measured slices."""
+        """The slices of the measured window."""
         slice_ns = self.slice_s * 1e9
         first = round((self.window_start_ns - self.start_ns) / slice_ns)
         last = round((self.window_end_ns - self.start_ns) / slice_ns)
@@ -115,7 +115,7 @@ class LoadResult:
 
     @property
     def failures(self) -> dict[str, int]:
-        """By kind, of requests scheduled inside the window; those dropped are not among them."""
+        """By kind, the failures of requests scheduled inside the window, without those dropped."""
         by_kind: Counter[str] = Counter()
         for one in self.window:
             by_kind.update(one.failures)

@@ -149,7 +149,7 @@ class Constraint:
 
 @dataclass(frozen=True)
 class ServiceLevelObjective:
-    """All clauses must hold."""
+    """The parsed objective of a study: all its constraints must hold."""
 
     text: str
     constraints: tuple[Constraint, ...]

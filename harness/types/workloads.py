@@ -95,7 +95,7 @@ class GrpcImplementation(StrEnum):
 
 
 class StreamApi(StrEnum):
-    """By which interface a model is asked to generate."""
+    """The interface by which a model is asked to generate."""
 
     TRITON = "triton"
     """The tensors of Triton's vLLM backend: `ModelStreamInfer` over gRPC, `/generate_stream` over
@@ -107,7 +107,7 @@ class StreamApi(StrEnum):
 
     @property
     def is_openai(self) -> bool:
-        """Whether it is OpenAI's."""
+        """Whether the interface is one of OpenAI's."""
         return self is not StreamApi.TRITON
 
 

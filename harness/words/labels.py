@@ -110,7 +110,7 @@ def unit_of(metric: str) -> str:
 
 
 def unit_in_full(metric: str) -> str:
-    """The same where the metric is not named beside it: `accuracy points`."""
+    """The metric's unit where its name does not stand beside it: `accuracy points`."""
     return (
         f"{metric_title(metric)} points" if metric_named(metric).unit.is_share else unit_of(metric)
     )

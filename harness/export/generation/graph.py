@@ -63,7 +63,7 @@ class SlotCache:
         self._biases: dict[tuple[int, int | None], Tensor] = {}
 
     def get_seq_length(self, _layer: int = 0) -> int:
-        """Asked for where a model would count positions itself; here they are given."""
+        """Always 0: a model that would count positions itself is given them here."""
         return 0
 
     def update(

@@ -153,7 +153,7 @@ class _Source:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The checkpoint's own."""
+        """The checkpoint's own tokenizer."""
         trusted = self.job.model.trust_remote_code
         load_tokenizer(self.job.checkpoint.folder, trust_remote_code=trusted)  # refuses a slow one
         return open_bare(self.job.checkpoint.folder, trust_remote_code=trusted)

@@ -59,7 +59,7 @@ class _Known:
 
 
 class Identities:
-    """Of the models of one server that is already up.
+    """The identities of the models on one server that is already up.
 
     Args:
         server: is asked.
@@ -120,7 +120,7 @@ class Identities:
         return identity
 
     def _established(self, model: ExternalModel) -> str | None:
-        """Its identity, where it was established for another variant and answers as it did."""
+        """The identity already found for another variant, if the model answers as that one did."""
         for identity, known in self._known.items():
             if (known.name, known.told) == (model.name, model.identity) and (
                 known.answers is None

@@ -100,7 +100,7 @@ class OpenServer:
         return tuple(lacks)
 
     def as_json(self) -> OpenServer:
-        """The same, spoken to in JSON bodies."""
+        """The same server, spoken to in JSON bodies."""
         target = dataclasses.replace(self.address.target, binary=False)
         address = dataclasses.replace(self.address, target=target)
         server = _connect(address, self.server.endpoint.metrics)

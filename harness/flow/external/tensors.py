@@ -131,7 +131,7 @@ def task_outputs(
 
 
 def _sized(declared: TensorSpec, ours: TensorSpec) -> TensorSpec:
-    """With the size that is known here, where the server declares it as dynamic."""
+    """The tensor with the size known here, where the server declares it as dynamic."""
     if declared.shape[-1:] != (-1,) or ours.shape[-1:] == (-1,):
         return declared
     return dataclasses.replace(declared, shape=(*declared.shape[:-1], *ours.shape[-1:]))

@@ -98,7 +98,7 @@ def _label_columns(
 
 
 def _column(key: str, default: str, table: DataTable, labels: Labels, taken: set[str]) -> str:
-    """By its name; a label else by fitting the teacher's classes, a text by its length."""
+    """Find a column by its name, else a label by the teacher's classes, a text by its length."""
     free = [one for one in table.columns if one not in taken]
     by_name = {one.casefold(): one for one in reversed(free)}
     for name in (default, *SYNONYMS.get(key, ())):

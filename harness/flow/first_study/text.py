@@ -63,7 +63,7 @@ def study_text(
 
 
 def _unscored(section: TaskSection, asked: FirstStudy) -> list[str]:
-    """That the data has no metric of quality, where it has none."""
+    """A comment for data that no metric of quality can be computed from; empty for other data."""
     if asked.objective or "," in _objective(section):
         return []
     family = family_of(section)

@@ -171,7 +171,7 @@ def _base(run: StoredRun, study: Study, variant: ModelVariant) -> Trial:
 
 
 def curves_of(run: StoredRun, in_process: Known, least_growth: float) -> dict[str, VariantCurves]:
-    """By variant, what was measured over batch sizes beyond the search's trials.
+    """By variant, throughput over batch sizes as measured beyond the search's trials.
 
     Args:
         run: as it was read.

@@ -150,7 +150,7 @@ def walk_up(
 
 
 def growths_of(steps: tuple[ScalingStep, ...]) -> dict[int, Interval]:
-    """By batch size, what its doubling brought, from the walk's own paired rounds."""
+    """By batch size, the gain from doubling it, from the walk's own paired rounds."""
     return {
         one.batch_size: Interval(one.growth, one.growth_low, one.growth_high)
         for one in steps

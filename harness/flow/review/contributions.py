@@ -54,7 +54,7 @@ class Contribution:
 
 @dataclass(frozen=True)
 class Contributor:
-    """A kind of document."""
+    """A kind of document that adds figures to a decision."""
 
     name: str
     """Of its files: `plan` for plan.json."""
@@ -120,7 +120,7 @@ def _of_plan(plan: CapacityPlan, run: str) -> Contribution:
 
 
 def _noted(deployments: Iterable[DeploymentPlan]) -> dict[tuple[str, str], list[str]]:
-    """By family and note, the variants that it is said of: each note stands once."""
+    """By family and note, the variants that it applies to, so that it is printed once."""
     noted: dict[tuple[str, str], list[str]] = {}
     for one in deployments:
         variants = noted.setdefault((one.family, one.note), [])

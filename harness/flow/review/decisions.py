@@ -138,7 +138,7 @@ def _matrix(
 
 
 def _weights(parts: Sequence[_Part], asked: Mapping[str, float] | None) -> dict[str, float] | None:
-    """Those that were asked for, else the study's."""
+    """The weights of the command line, else the study's."""
     if asked is not None:
         return checked_weights(asked, "weights")
     for part in parts:
@@ -222,7 +222,7 @@ def _added(part: _Part, variant: ModelVariant) -> Iterator[Figure]:
 
 
 def _quality_metrics(family: FamilyResults) -> list[str]:
-    """Those of the objective, else the first that was scored."""
+    """The quality metrics of the objective, else the first that was scored."""
     asked = [one.metric for one in family.constraints if metric_named(one.metric).is_quality]
     return list(dict.fromkeys(asked)) or list(family.metrics[:1])
 

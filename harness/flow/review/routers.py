@@ -64,7 +64,7 @@ def _last_trial(run: StoredRun, found: DeployedRouter) -> TrialResult | None:
 def _quality(
     family: FamilyResults, scores: tuple[QualityScore, ...], folder: str
 ) -> Iterator[Figure]:
-    """As the variants have it: over the teacher's where that is known."""
+    """The router's quality, relative to the teacher's where that is known."""
     asked = [one.metric for one in family.constraints if metric_named(one.metric).is_quality]
     for metric in dict.fromkeys(asked or family.metrics[:1]):
         score = next((one for one in scores if one.metric == metric), None)

@@ -274,7 +274,7 @@ class _CheckedTraffic(RowTraffic):
 
 
 class _Rollout:
-    """The loop of looks."""
+    """A rollout's loop: measure, look at the evidence, promote, hold or roll back."""
 
     def __init__(
         self,
@@ -364,7 +364,7 @@ def _read(prometheus: Prometheus | None, counters: Sequence[OwnCounters]) -> Rea
 
 
 def _increases(before: Readings, now: Readings) -> dict[str, Tally]:
-    """Of each guardrail's counters; a counter that was reset in between tells nothing."""
+    """The increase of each guardrail's counters; none for a counter that was reset in between."""
     found = {}
     for name, reading in now.items():
         earlier = before[name]

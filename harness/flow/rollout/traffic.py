@@ -50,7 +50,7 @@ class ModelAnswer:
 
 @dataclass(frozen=True)
 class SplitAnswer:
-    """What both did."""
+    """What the student and the teacher answered to one request."""
 
     teacher: ModelAnswer
     student: ModelAnswer

@@ -32,7 +32,7 @@ class FailedRequest(NamedTuple):
 
     @property
     def moments_ns(self) -> tuple[int, int, int]:
-        """Scheduled, sent, completed."""
+        """When it was scheduled, sent and completed, in nanoseconds."""
         return self.scheduled_ns, self.sent_ns, self.completed_ns
 
 
@@ -68,7 +68,7 @@ class RecordedBatch:
     """Of the successes that are streams, by their place."""
 
     def moments_of(self, span: LatencySpan) -> NDArray[np.int64]:
-        """(n,) a span between two moments, of the successes."""
+        """(n,) the span between two moments, of the successes."""
         moments = dict(
             zip(Moment, (self.scheduled_ns, self.sent_ns, self.completed_ns), strict=True)
         )

@@ -17,7 +17,7 @@ class Clock(Protocol):
     """
 
     def now_ns(self) -> int:
-        """The time; nanoseconds."""
+        """The current time in nanoseconds."""
 
     def sleep(self, seconds: float) -> None:
         """Let others run for so long."""
@@ -27,7 +27,7 @@ class Clock(Protocol):
 
 
 class MonotonicClock:
-    """The kernel's."""
+    """The kernel's CLOCK_MONOTONIC."""
 
     now_ns = staticmethod(time.monotonic_ns)
 

@@ -195,7 +195,7 @@ class Recorder:
         return sums.slices()
 
     def _flush(self) -> None:
-        """Sum up what is held, and hand it to the listeners.
+        """Add the held requests to their slices and hand them to the listeners.
 
         A listener may let other greenlets run, so the recorder is whole again before it is called.
         """

@@ -202,7 +202,7 @@ class Collector:
         self._progress: dict[int, list[LoadProgress]] = defaultdict(list)
 
     def add(self, worker: int, progress: LoadProgress) -> None:
-        """Take in what a process reported."""
+        """Take in one report of a process."""
         known = [self._slices[one.index] for one in progress.slices if one.index in self._slices]
         for one in merge_slices([known, progress.slices]):
             self._slices[one.index] = _lean(one)

@@ -121,20 +121,20 @@ _ANSWERS: TypeAdapter[GeneratorAnswer] = TypeAdapter(
 
 
 def encode_order(order: Order) -> bytes:
-    """One line."""
+    """An order as one line of JSON."""
     return _ORDERS.dump_json(order) + b"\n"
 
 
 def decode_order(line: bytes) -> Order:
-    """Raises pydantic.ValidationError for anything but an order."""
+    """Read an order; raises pydantic.ValidationError for anything else."""
     return _ORDERS.validate_json(line)
 
 
 def encode_answer(answer: GeneratorAnswer) -> bytes:
-    """One line."""
+    """An answer as one line of JSON."""
     return _ANSWERS.dump_json(answer) + b"\n"
 
 
 def decode_answer(line: bytes) -> GeneratorAnswer:
-    """Raises pydantic.ValidationError for anything but an answer."""
+    """Read an answer; raises pydantic.ValidationError for anything else."""
     return _ANSWERS.validate_json(line)

@@ -107,7 +107,7 @@ class LoadGenerators:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End the processes."""
+        """End all load-generating processes."""
         self.close()
 
     @property
@@ -166,7 +166,7 @@ class LoadGenerators:
             self._processes[index] = None
 
     def _revive(self) -> list[GeneratorProcess]:
-        """The processes, those that are gone started again."""
+        """All processes; those that are gone are started again."""
         for index, process in enumerate(self._processes):
             if process is None or not process.alive:
                 if process is not None:

@@ -58,11 +58,11 @@ class GeneratorProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
+        """Whether the process is running."""
         return self._process.poll() is None
 
     def fileno(self) -> int:
-        """Of its answers, so that several processes can be waited for at once."""
+        """File descriptor of its answers, so that several processes can be waited for at once."""
         assert self._process.stdout is not None  # noqa: S101  (it was opened as a pipe)
         return self._process.stdout.fileno()
 

@@ -235,7 +235,7 @@ def _numbers(batch: pa.RecordBatch, column: str) -> NDArray[np.int64]:
 
 
 def _stream_of(path: Path) -> Path:
-    """Hidden, so that whoever reads the folder as a data set passes it over."""
+    """Path of the stream beside a records file; hidden, so that a reader of the folder skips it."""
     return path.with_name(f".{path.name}.arrows")
 
 

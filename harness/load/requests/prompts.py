@@ -158,7 +158,7 @@ def _of_row(where: str, line: str, drawn: int) -> GenerationRequest:
 def some_leave(
     requests: Sequence[GenerationRequest], share: float, seed: int
 ) -> list[GenerationRequest]:
-    """The same requests, of which a share's clients go away, each at a place of its answer.
+    """The same requests, with a share of clients that go away at a random place in the answer.
 
     Args:
         requests: the pool.

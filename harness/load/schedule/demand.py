@@ -241,7 +241,7 @@ def _flash_crowd(peak: float, step_s: float) -> NDArray[np.float64]:
 
 
 def scaled_to(trace: RateTrace, mean_per_s: float) -> RateTrace:
-    """The same course of demand with another mean rate.
+    """The same demand over time, scaled to another mean rate.
 
     Raises:
         UsageError: the trace is empty of requests.

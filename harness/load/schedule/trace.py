@@ -242,7 +242,7 @@ class Trace:
 
     @property
     def duration_s(self) -> float:
-        """From the first arrival to a mean gap after the last: how long the trace can be a load."""
+        """How long the trace lasts as a load: until one mean gap after its last arrival."""
         return len(self.times_ns) / self.rate_per_s
 
 

@@ -229,7 +229,7 @@ class WireAnswer(NamedTuple):
     """Holds every output's bytes at the offsets that the layout says."""
 
     def bytes_of(self, output: OutputTensor) -> bytes:
-        """One output's raw elements."""
+        """The raw elements of one output."""
         return self.data[output.start : output.end]
 
 

@@ -75,7 +75,7 @@ def _utilized(share: float, saturation_per_s: float, drain_s: float) -> Utilizat
 
 
 def horizon_s(terms: ScalingTerms) -> float:
-    """From what is seen to when a decision on it works: half a window old, a scrape, a start."""
+    """Seconds from a demand to the effect of a decision on it: half a window, scrape, start."""
     return terms.window_s / 2 + terms.scrape_s + terms.sync_s + terms.start_s
 
 

@@ -46,7 +46,7 @@ def outcome_of(state: LiveState) -> LiveOutcome:
 
 
 def _replica_hours(steps: Sequence[LiveStep]) -> float:
-    """Of all that were ordered; each number holds from its decision to the next."""
+    """Hours of all replicas that were ordered; each number holds from its decision to the next."""
     held = [steps[0].ordered * steps[0].at_s]
     # A resumed run begins where requests were counted up to, a little before its last decision.
     held += [
@@ -56,7 +56,7 @@ def _replica_hours(steps: Sequence[LiveStep]) -> float:
 
 
 def _course(state: LiveState) -> ScalingCourse:
-    """From decision to decision; requests count where their outcome became known."""
+    """What happened between decisions; a request counts where its outcome became known."""
     steps, stretch_s = state.steps, state.plan.terms.sync_s
     starts = (LiveStep(0.0, steps[0].ordered, steps[0].ready, 0, 0, 0), *steps)
     came = [later.requests - sooner.requests for sooner, later in pairwise(starts)]

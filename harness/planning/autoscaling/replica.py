@@ -50,7 +50,7 @@ class ReplicaTable:
     """By share: mean time in execution per request."""
 
     def within(self, bound_s: float) -> tuple[float, ...]:
-        """By share, the share of requests that take at most so long."""
+        """By share of capacity, the share of requests that take at most so long."""
         return tuple(bisect_right(one, bound_s) / len(one) for one in self.latency_s)
 
     def within_late(self, bound_s: float, delay_s: float) -> float:
@@ -70,7 +70,7 @@ class ReplicaTable:
         return above - 1, (share - below) / (shares[above] - below)
 
     def at_speed(self, speed: float) -> ReplicaTable:
-        """The same replica on a machine that is so many times as fast."""
+        """The same replica on a machine that is faster by a factor."""
         return ReplicaTable(
             saturation_per_s=self.saturation_per_s * speed,
             shares=self.shares,
@@ -166,7 +166,7 @@ def _quantiles(latency_s: Floats) -> tuple[float, ...]:
 
 
 def _execution_s(run: ReplicaRun) -> Floats:
-    """By request, how long the execution took that answered it."""
+    """For each request, how long the execution that answered it took, in seconds."""
     ended = run.started_s + run.busy_s
     order = np.argsort(ended, kind="stable")
     place = np.searchsorted(ended[order], run.completed_s)

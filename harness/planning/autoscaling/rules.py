@@ -58,7 +58,7 @@ def demand_per_s(seen: FleetReading, drain_s: float | None) -> float:
 
 @dataclass(frozen=True)
 class Seen:
-    """A past demand."""
+    """Demand as it was observed at a past instant."""
 
     time_s: float
     demand_per_s: float

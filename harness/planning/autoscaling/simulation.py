@@ -88,7 +88,7 @@ class PolicyRun:
 
     @property
     def replica_hours(self) -> float:
-        """Of all that were ordered, from their order on."""
+        """Hours of all replicas that were ordered, counted from their order."""
         return float(self.ordered.sum()) * self.step_s / 3600
 
     def missed_share(self, needed: float) -> float:

@@ -33,7 +33,7 @@ _COMMON = (0.0, 1.0)
 
 @dataclass(frozen=True)
 class Discrepancy:
-    """Of one statistic: what open loops measured over what the model says of them."""
+    """For one statistic, the ratio of what open loops measured to what the model says."""
 
     shares: tuple[float, ...]
     """Of saturation, one for each open loop."""
@@ -69,7 +69,7 @@ def _alike(these: Floats, those: Floats, common: float) -> Floats:
 def discrepancies(
     checks: Sequence[tuple[float, TrialCheck]],
 ) -> dict[str, Discrepancy]:
-    """By statistic, from open loops: the share of saturation, measured and predicted of each.
+    """By statistic, the discrepancy fitted to open loops, each with its share of saturation.
 
     Empty where there are fewer than `FEWEST`.
     """

@@ -98,7 +98,7 @@ class Draw:
     def latency_ms(
         self, arrivals_s: Floats, run: ReplicaRun, generator: np.random.Generator
     ) -> Floats:
-        """From each request's arrival until its client has the answer, shape (requests,).
+        """(requests,) latency of each request, from its arrival until its client has the answer.
 
         A client spends time of its own on every request, and more the later its answer stands among
         those that were computed together; which place that is, is drawn at random.

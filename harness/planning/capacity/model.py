@@ -80,7 +80,7 @@ class CapacityModel:
 
     @cached_property
     def misfit(self) -> Mapping[str, float]:
-        """By statistic, the deviation of the logarithm that the trials' own scatter leaves."""
+        """By statistic, the root mean square log ratio beyond the trials' own scatter."""
         found = {}
         for name in STATISTICS:
             logs = [
@@ -249,7 +249,7 @@ class CapacityModel:
     def _outside(
         self, demand: Demand, replicas: int, batch_means: Sequence[float]
     ) -> tuple[float, tuple[str, ...]]:
-        """By how much the question leaves what was measured, and in words."""
+        """How far the question lies outside the measured range, in words."""
         asked = demand.peak_rate_per_s / replicas * demand.rows_per_request
         beyond = max(0.0, asked / self.highest_measured_inferences_per_s - 1)
         words = list(self.limits)

@@ -268,7 +268,7 @@ def _bounds(result: TrialResult, statistic: str, value: float) -> tuple[float, f
 
 
 def cold_start_seconds(start: ColdStart | None) -> float | None:
-    """From the order to load until the steady state; None where either was not found."""
+    """Seconds from the order to load until the steady state; None where either was not measured."""
     if start is None or start.steady_after_s is None:
         return None
     return start.load_s + start.steady_after_s

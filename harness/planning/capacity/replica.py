@@ -274,7 +274,7 @@ class ClosedRun:
 
     @property
     def requests_per_s(self) -> float:
-        """Answers per second."""
+        """Requests answered per second."""
         return len(self.latency_s) / self.duration_s
 
 

@@ -120,7 +120,7 @@ def _stalling() -> list[Variation]:
 
 
 def _loss(replay: TrialReplay, trial: TrialResult, draw: Draw) -> float | None:
-    """None where the trial cannot be simulated."""
+    """How badly the parameters fit one trial; None where the trial cannot be simulated."""
     check = replay.check(trial, draw, _requests_of(trial))
     if "mean" not in check or not all(name in check for name in _SHAPE):
         return None

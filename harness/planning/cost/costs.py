@@ -285,7 +285,7 @@ def _saving(teacher: VariantCost, student: VariantCost, question: CostQuestion) 
 
 
 def _as_measured(one: VariantCost) -> Interval:
-    """Its cost per million if the machine were as fast as the measured one."""
+    """The cost per million on a machine as fast as the measured one."""
     there, scaling = one.inferences_per_s, one.pricing.scaling
     measured = Interval(
         there.value / scaling.value, there.low / scaling.low, there.high / scaling.high

@@ -58,7 +58,7 @@ def times(amount: Interval, factor: float) -> Interval:
 
 
 def filled_machines(peak_inferences_per_s: float, rate: Interval) -> Interval:
-    """As many machines as the peak fills, without a spare one.
+    """The number of machines that the peak fills, without a spare one.
 
     Args:
         peak_inferences_per_s: of the demand in its busiest minutes.

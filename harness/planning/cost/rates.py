@@ -115,7 +115,7 @@ def _rate(result: TrialResult, *, confirmed: bool) -> SustainedRate:
 
 
 def _bounds(result: TrialResult) -> tuple[float, float] | None:
-    """Of the throughput; None where the window was too short for any above 0."""
+    """Bounds of the throughput; None where the window was too short for a lower bound above 0."""
     low, high = result.throughput_low_inferences_per_s, result.throughput_high_inferences_per_s
     return None if low is None or high is None or low <= 0 else (low, high)
 

@@ -85,7 +85,7 @@ def chance_in_time(job: ShardedJob, machines: Floats) -> Floats:
 
 
 def chance_with_loss(job: ShardedJob, machines: Floats) -> Floats:
-    """The same where one machine is lost just before it has finished; 0 for a single one.
+    """The chance of finishing if one machine is lost just before its end; 0 for a single machine.
 
     Given the lost machine's time x, each other has to be in time with its own shard and its part of
     the lost one, begun when both its own shard and x are over. The integral over x is taken at the

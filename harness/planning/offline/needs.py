@@ -124,7 +124,7 @@ def _usd_per_job(work: OfflineWork, rate: Interval, machines: int, usd_per_hour:
 def _finish(
     work: OfflineWork, job: ShardedJob, rate: Interval, machines: int, seed: int, *, with_loss: bool
 ) -> Interval:
-    """From the order of the machines until the last document, in simulated jobs."""
+    """Seconds from ordering the machines until the last document is done, in simulated jobs."""
     draws = max(_FEWEST_DRAWS, min(DRAWS, _MOST_DRAWN // machines))
     worked_s = simulated_finish(job, machines, with_loss=with_loss, draws=draws, seed=seed)
     ends = np.percentile(worked_s / drawn_rates(rate, draws, seed), [50, 2.5, 97.5])

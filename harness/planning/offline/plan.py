@@ -203,7 +203,7 @@ def best_loads(
     trials: Iterable[TrialResult],
     scatter: Scatter | None = None,
 ) -> dict[int, tuple[ClosedLoad, list[TrialResult], Interval]]:
-    """By batch size the load of the highest rate, its trials and that rate.
+    """By batch size, the load with the highest rate, with its trials and that rate.
 
     Loads whose rate has no interval are left out.
     """

@@ -46,7 +46,7 @@ def _distance(
 
 @dataclass(frozen=True)
 class WorseningTolerance:
-    """By how much a metric may get worse, as a share of its earlier value."""
+    """How much worse a metric may get, as a share of its earlier value."""
 
     everywhere: float | None = None
     """0 to 1; None where nothing was said: then whatever is surely worse counts."""

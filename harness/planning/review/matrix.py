@@ -109,7 +109,7 @@ def _ranking(
     drawn: Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.float64]]],
     seed: int,
 ) -> Ranking:
-    """Of those that no hard limit rules out; the teacher stands in it as the yardstick."""
+    """Rank the candidates that no hard limit rules out, and the teacher as the yardstick."""
     kept = [
         place
         for place, one in enumerate(evidence.candidates)

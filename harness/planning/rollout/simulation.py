@@ -100,7 +100,7 @@ def _judged(plan: RolloutPlan, guardrail: Guardrail, counted: Integers) -> tuple
 
 
 def _seen(guardrail: Guardrail, counts: Integers) -> Integers:
-    """What `Tally.seen` says, (rollouts,)."""
+    """(rollouts,) what `Tally.seen` says of each simulated rollout."""
     if guardrail.comparison is Comparison.PAIRED:
         return np.asarray(counts[:, 4:].sum(axis=1))
     if guardrail.comparison is Comparison.TEACHER:

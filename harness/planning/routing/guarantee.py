@@ -89,7 +89,7 @@ def keeps_less_p_value(rows: RoutedRows, threshold: float, *, keep: float, error
 
 
 def _bets(loss: Floats, keep: float, error: float) -> Floats:
-    """Before each row, from those before it: sqrt(2 log(1/e) / (n s^2)), (rows,)."""
+    """(rows,) the bet before each row, from the rows before it: sqrt(2 log(1/e) / (n s^2))."""
     size = len(loss)
     seen = np.arange(1, size + 1)
     mean = np.cumsum(loss) / (seen + 1)

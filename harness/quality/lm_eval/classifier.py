@@ -133,7 +133,7 @@ def document_ids(task: Any) -> list[int]:
 
 
 def _choices_of(task: Any, documents: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The same for every document: otherwise they are texts, and no classes."""
+    """The choices shared by all documents; choices that differ are texts rather than classes."""
     choices = tuple(map(str, task.doc_to_choice(documents[0])))
     if any(tuple(map(str, task.doc_to_choice(one))) != choices for one in documents):
         raise DataError("its choices are other texts in every document, and no classes")

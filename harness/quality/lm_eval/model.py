@@ -88,7 +88,7 @@ class ServedLM(TemplateLM):  # type: ignore[misc]  # lm_eval comes without types
 
     @property
     def eot_token_id(self) -> int:
-        """End of text."""
+        """Id of the end-of-text token."""
         return int(self.tokenizer.eos_token_id)
 
     @property
@@ -99,7 +99,7 @@ class ServedLM(TemplateLM):  # type: ignore[misc]  # lm_eval comes without types
 
     @property
     def tokenizer_name(self) -> str:
-        """Of lm-eval's request cache, which is not used."""
+        """Name for lm-eval's request cache, which is not used here."""
         return str(self.tokenizer.name_or_path)
 
     def tok_encode(
@@ -214,7 +214,7 @@ class ServedLM(TemplateLM):  # type: ignore[misc]  # lm_eval comes without types
         )
 
     def _encode_prompt(self, context: str) -> list[int]:
-        """As `HFLM` encodes what is to be continued: only a begin-of-text token counts as one."""
+        """Encode a prompt as `HFLM` does: of special tokens only a begin-of-text token is kept."""
         begin = self.tokenizer.bos_token
         has_one = begin is not None and has_bos_prefix(context, begin)
         return self.tok_encode(context, add_special_tokens=not has_one)

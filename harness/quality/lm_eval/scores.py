@@ -133,7 +133,7 @@ class _Aggregate:
         return RowSums(table, self.of_sums, possible, limits=limits)
 
     def bounds(self, items: Sequence[Any], seed: int) -> Bounds:
-        """The interval over documents."""
+        """The confidence interval over documents."""
         if self.plain_mean and all(_is_plain(item) and item in (0, 1) for item in items):
             return share_bounds(int(sum(items)), len(items))
         sums = self.sums(items)
@@ -144,7 +144,7 @@ class _Aggregate:
         return Bounds(low, high, None, len(items))
 
     def relative_bounds(self, own: Sequence[Any], teacher: Sequence[Any], seed: int) -> Bounds:
-        """Of its value over the teacher's, on the same documents."""
+        """The interval of the value relative to the teacher's, on the same documents."""
         first, second = self.sums(own, teacher), self.sums(teacher, own)
         if first is not None and second is not None:
             return bounds(side_by_side(first, second), seed=seed)

@@ -277,7 +277,7 @@ PROBE_TIMEOUT_S = 3.0
 
 @dataclass(frozen=True)
 class Hub:
-    """Whether the hub answers."""
+    """Whether the data-set hub can be reached, asked once."""
 
     missing: bool
 

@@ -23,7 +23,7 @@ from harness.words.numbers import count
 
 @dataclass(frozen=True)
 class FamilyCardPage:
-    """A family's panel."""
+    """One family's panel of the card page."""
 
     name: str
     styles: tuple[VariantStyle, ...]
@@ -32,7 +32,7 @@ class FamilyCardPage:
 
 @dataclass(frozen=True)
 class CardPage:
-    """The whole page."""
+    """Everything that the card's page shows."""
 
     title: str
     facts: tuple[Setting, ...]
@@ -46,7 +46,7 @@ class CardPage:
 
 
 def card_page(run: StoredRun) -> CardPage:
-    """Choose and word everything."""
+    """Choose and word everything that the card's page shows."""
     families = []
     for card in cards_of(run):
         styles = styles_of(card.family)

@@ -185,12 +185,12 @@ class CardSection:
 
     @property
     def plots(self) -> tuple[Plot, ...]:
-        """Every plot of it."""
+        """All plots of the section."""
         return (self.latency, *self.batches)
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        """Every table of it."""
+        """All tables of the section."""
         found = (self.card, self.throughput, self.served, self.export)
         return tuple(table for table in found if table)
 

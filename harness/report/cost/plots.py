@@ -23,7 +23,7 @@ _ROW_PX, _FRAME_PX = 46, 120
 
 
 def cost_plots(report: CostReport) -> tuple[Plot, ...]:
-    """One plot per family."""
+    """The cost plots, one per family."""
     by_family: dict[str, list[VariantCost]] = {}
     for one in report.costs:
         by_family.setdefault(one.family, []).append(one)

@@ -231,7 +231,7 @@ def beside_teacher(plan: OfflinePlan) -> tuple[str, ...]:
 
 
 def _least(pair: tuple[OfflineVariant, MachineNeed]) -> float:
-    """By the cost of a job, or the machines where none is priced."""
+    """The option with the lowest cost per job, or the fewest machines where none is priced."""
     return (pair[1].usd_per_job or pair[1].with_loss).value
 
 

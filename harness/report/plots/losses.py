@@ -180,7 +180,7 @@ class _Bar:
 
     @property
     def top(self) -> float:
-        """Where the bar ends."""
+        """The value at which the bar ends."""
         return self.base + self.height
 
 

@@ -42,7 +42,7 @@ class RuntimePart:
 
 @dataclass(frozen=True)
 class ProfilePage:
-    """The whole page."""
+    """Everything that the profile's page shows."""
 
     title: str
     facts: tuple[Setting, ...]
@@ -81,7 +81,7 @@ def profile_summary(profile: VariantProfile) -> RenderableType:
 
 
 def profile_page(profile: VariantProfile) -> ProfilePage:
-    """Choose and word everything."""
+    """Choose and word everything that the profile's page shows."""
     variant = profile.variant
     threads = "1 thread" if profile.threads == 1 else f"{profile.threads} threads"
     known = (

@@ -219,7 +219,7 @@ def scaling_plot(profile: VariantProfile) -> Plot:
 
 
 def _scaling_trace(scaling: Scaling) -> Json:
-    """One runtime's line."""
+    """The scaling curve of one runtime."""
     steps, colour, name = scaling.steps, COLOURS[scaling.runtime], RUNTIMES[scaling.runtime]
     return {
         "type": "scatter",

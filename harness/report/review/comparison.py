@@ -39,7 +39,7 @@ WORDS = {
 
 @dataclass(frozen=True)
 class ComparisonPage:
-    """The whole page."""
+    """Everything that the comparison's page shows."""
 
     title: str
     sign: Sign
@@ -50,7 +50,7 @@ class ComparisonPage:
 
     @property
     def plots(self) -> dict[str, object]:
-        """None: every difference is a row."""
+        """No plots: every difference is a row of a table."""
         return {}
 
 

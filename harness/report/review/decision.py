@@ -43,7 +43,7 @@ class MatrixPage:
 
 @dataclass(frozen=True)
 class DecisionPage:
-    """The whole page."""
+    """Everything that the decision's page shows."""
 
     title: str
     facts: tuple[Setting, ...]

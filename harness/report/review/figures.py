@@ -36,7 +36,7 @@ def figure_value(figure: Figure) -> str:
 
 
 def figure_span(figure: Figure) -> str:
-    """Its interval; nothing where it has none, or is exact."""
+    """The figure's interval in words; empty where it has none or is exact."""
     low, high = figure.estimate.low, figure.estimate.high
     if (low is None and high is None) or low == high:
         return ""

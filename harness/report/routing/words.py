@@ -15,7 +15,7 @@ _KEPT = {
 
 
 def share_words(interval: Interval | None) -> str:
-    """`97.2% (95.4-99.0%)`."""
+    """A share with its interval, as `97.2% (95.4-99.0%)`."""
     if interval is None:
         return MISSING
     return f"{percent(interval.value)} ({span(percent(interval.low), percent(interval.high))})"

@@ -140,7 +140,7 @@ def _search_row(stage: str, trials: Sequence[TrialResult]) -> tuple[Cell, ...]:
 
 
 def _span_s(trials: Sequence[TrialResult]) -> float:
-    """From the first trial's start to the last one's end, the models' loading included."""
+    """Seconds from the first trial's start to the last one's end, loading of models included."""
     first, last = trials[0], trials[-1]
     between = datetime.fromisoformat(last.started_utc) - datetime.fromisoformat(first.started_utc)
     return between.total_seconds() + last.warmup_s + last.duration_s

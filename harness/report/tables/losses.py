@@ -72,7 +72,7 @@ def _measure_cell(one: PairedMeasure | None) -> Cell:
 
 
 def pairs_by_chance(family: FamilyResults, table: Table) -> Table:
-    """The same with the ECE that chance alone would show, in small."""
+    """The pairs, each with the ECE that chance alone would show."""
     place = next((i for i, c in enumerate(table.columns) if c.title == MEASURES["ece"]), None)
     chance = {o.variant: o.value for o in family.pairs if o.measure == "ece_by_chance"}
     if place is None or not chance:
@@ -320,7 +320,7 @@ class VariantLosses:
 
 @dataclass(frozen=True)
 class LostQuality:
-    """All of a family."""
+    """Where one family lost quality: all its tables."""
 
     pairs: Table | None
     waterfalls: tuple[Plot, ...]

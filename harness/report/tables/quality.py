@@ -150,7 +150,7 @@ def _no_trial_cell(family: FamilyResults, name: str) -> Cell:
 
 
 def consistency_table(family: FamilyResults, checks: Sequence[BatchConsistency]) -> Table | None:
-    """The same predictions at every batch size, or how many changed; None if not checked."""
+    """Whether batch size changed predictions, and how many; None where it was not checked."""
     names = [variant.name for variant in family.variants]
     own = [check for check in checks if check.variant in names]
     sizes = sorted({check.batch_size for check in own})

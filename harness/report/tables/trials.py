@@ -267,7 +267,7 @@ class RejectedGroup:
 
     @property
     def size(self) -> int:
-        """How many candidates."""
+        """Number of candidates in the group."""
         return len(self.table.rows)
 
 

@@ -19,7 +19,7 @@ from harness.types.autoscaling import AutoscalePlan, LiveOutcome, SharedMachine
 
 
 def autoscale_table(plan: AutoscalePlan) -> Table:
-    """A row per policy."""
+    """A table with one row per policy."""
     return rich_table(policies_table(plan))
 
 

@@ -67,7 +67,7 @@ _NOT_IN_THE_TABLE = frozenset({Change.SAME, Change.NOT_COMPARABLE})
 
 
 def _changes(data: DataTable) -> Table:
-    """Without how a difference was taken; the change stands first."""
+    """The changes in words, the change itself first."""
     variant, metric, before, after, difference, change, _ = range(len(data.columns))
     order = (change, variant, metric, before, after, difference)
     return rich_table(

@@ -43,7 +43,7 @@ from harness.words.numbers import (
 
 
 def plain_table(title: str) -> Table:
-    """Without lines, under its title."""
+    """A table without ruled lines, under its title."""
     return Table(
         title=title,
         title_justify="left",

@@ -163,7 +163,7 @@ def _throughput(result: TrialResult) -> str:
 
 
 def _stream_rows(result: TrialResult) -> list[tuple[str, str]]:
-    """Of answers that came token by token; the goodput, where an objective says what is good."""
+    """Rows for streamed answers, and for goodput where an objective defines it."""
     rows, found = [], result.streams
     if found is not None:
         rate = _rate(
@@ -194,7 +194,7 @@ def _requests(result: TrialResult) -> str:
 
 
 def _rates(result: TrialResult) -> list[tuple[str, str]]:
-    """Asked, offered and achieved: in an open loop they may all differ."""
+    """The rates asked for, offered and achieved; in an open loop all three may differ."""
     achieved = f"{number(result.throughput_requests_per_s)} requests/s answered"
     if not is_open(result.trial.workload):
         asked = count(result.trial.workload.concurrency)

@@ -92,7 +92,7 @@ class ServerProcess:
         return self._process.pid
 
     def exit_status(self) -> str | None:
-        """None while it runs, else how it ended, in words."""
+        """How the process ended, in words; None while it runs."""
         code = self._process.poll()
         if code is None:
             return None
@@ -114,7 +114,7 @@ class ServerProcess:
 
 
 def isolated_environment(python: Path, library_path: str) -> dict[str, str]:
-    """This process's environment variables without what would lead the stub's Python astray.
+    """This process's environment without the variables that would mislead the stub's Python.
 
     A `PYTHONPATH` of the harness's would give the stub numpy 2, with which Triton answers empty
     tensors. The stub finds its packages by the first `python3` on PATH.
@@ -187,7 +187,7 @@ class EmbeddedTriton:
 
     @property
     def pid(self) -> int:
-        """Of the `tritonserver` process; its children are the models' Python processes.
+        """Id of the `tritonserver` process; its children are the models' Python processes.
 
         Raises:
             ServerError: the server is not started.

@@ -71,7 +71,7 @@ class GrpcServer(KserveClient):
         return "" if live else "it says that it is not live"
 
     def facts(self) -> ServerFacts:
-        """Its name, version and extensions."""
+        """The server's name, version and extensions."""
         try:
             told = self._client.get_server_metadata(client_timeout=CALL_TIMEOUT_S)
         except InferenceServerException as error:
@@ -135,7 +135,7 @@ class GrpcServer(KserveClient):
             raise
 
     def infer(self, model: str, inputs: Tensors) -> dict[str, NDArray[Any]]:
-        """One request."""
+        """Send one request and return its outputs."""
         return self._triton.infer(model, inputs)
 
     def load(self, model: str, config: str | None = None) -> None:

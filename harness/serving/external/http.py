@@ -88,7 +88,7 @@ class HttpServer(KserveClient):
         self._opener = url_opener(address.tls_context("http/1.1") if address.encrypted else None)
 
     def close(self) -> None:
-        """Nothing stays open."""
+        """Do nothing: no connection stays open."""
 
     def not_live(self) -> str:
         """Why it takes no requests; empty where it does."""
@@ -102,7 +102,7 @@ class HttpServer(KserveClient):
         return f"it says that it is not live ({reply.words()})"
 
     def facts(self) -> ServerFacts:
-        """Its name, version and extensions."""
+        """The server's name, version and extensions."""
         reply = self._call("/v2")
         if not reply.ok:
             return ServerFacts(told=False)

@@ -82,7 +82,7 @@ class OpenAiServer:
         raise ServerError(f"{model}: an endpoint of OpenAI's API keeps no statistics")
 
     def infer(self, model: str, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """It takes no tensors.
+        """Refuse: OpenAI's API takes no tensors.
 
         Raises:
             ServerError: always.

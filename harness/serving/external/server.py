@@ -49,7 +49,7 @@ class Address(Protocol):
 
     @property
     def host(self) -> str:
-        """Name or number."""
+        """The host's name or number."""
 
     @property
     def port(self) -> int:
@@ -57,15 +57,15 @@ class Address(Protocol):
 
     @property
     def authority(self) -> str:
-        """HOST:PORT."""
+        """The address as `HOST:PORT`."""
 
     @property
     def encrypted(self) -> bool:
-        """Whether TLS is spoken."""
+        """Whether the connection uses TLS."""
 
     @property
     def headers(self) -> tuple[tuple[str, str], ...]:
-        """Sent with every request."""
+        """Headers that are sent with every request."""
 
     @property
     def ca_file(self) -> Path | None:
@@ -73,7 +73,7 @@ class Address(Protocol):
 
     @property
     def verify(self) -> bool:
-        """False accepts any certificate."""
+        """Whether the certificate is checked; False accepts any."""
 
     @property
     def prefix(self) -> str:
@@ -99,7 +99,7 @@ class ServerFacts:
 
     @property
     def words(self) -> str:
-        """Name and version."""
+        """The server's name and version."""
         return f"{self.name} {self.version}".strip() or "a server that does not say which"
 
 
@@ -112,7 +112,7 @@ class ExternalServer(Protocol):
 
     @property
     def pid(self) -> int | None:
-        """None: its process is nobody's business here."""
+        """Always None: the server's process is not watched."""
 
     def check(self) -> None:
         """Make sure that it still accepts connections."""
@@ -133,7 +133,7 @@ class ExternalServer(Protocol):
         """Headers without which it refused something so far, as Triton names them."""
 
     def facts(self) -> ServerFacts:
-        """Its name, version and extensions, as `GET /v2` gives them."""
+        """The server's name, version and extensions, as `GET /v2` gives them."""
 
     def model_ready(self, model: str) -> bool:
         """Whether it has this model loaded, as far as this client may ask."""
@@ -142,7 +142,7 @@ class ExternalServer(Protocol):
         """The state of each model of its repository; None where it has no index."""
 
     def metadata(self, model: str) -> dict[str, Any] | None:
-        """Of a model, as `GET /v2/models/M` gives it; None where the server tells none."""
+        """A model's metadata, as `GET /v2/models/M` gives it; None where the server has none."""
 
     def config(self, model: str) -> dict[str, Any] | None:
         """Triton's configuration of a model; None where the server tells none."""

@@ -32,7 +32,7 @@ class ApiAnswer:
 
     @property
     def id(self) -> str:
-        """As the client is told it."""
+        """The id of the answer that the client is told."""
         return f"{'chatcmpl' if self.is_chat else 'cmpl'}-{self.identity}"
 
     def add(self, piece: GeneratedPiece) -> bytes:
@@ -55,7 +55,7 @@ class ApiAnswer:
         return _events(chunks) + DONE
 
     def whole(self) -> dict[str, Any]:
-        """All of it."""
+        """The answer as one JSON object, not streamed."""
         choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": self.finish_reason}
         if self.is_chat:
             choice["message"] = {"role": "assistant", "content": self.text}
@@ -97,7 +97,7 @@ class ApiAnswer:
 
 
 def event(value: dict[str, Any]) -> bytes:
-    """One event."""
+    """One server-sent event with a JSON object in it."""
     return f"data: {json.dumps(value, ensure_ascii=False)}\n\n".encode()
 
 

@@ -64,7 +64,7 @@ class OpenAIFrontEnd:
 
     @cached_property
     def application(self) -> web.Application:
-        """Its routes."""
+        """The aiohttp application with all routes."""
         made = web.Application(middlewares=[_told_as_openai], client_max_size=LARGEST_BODY)
         made.router.add_get("/health", self._health)
         made.router.add_get("/v1/models", self._list)

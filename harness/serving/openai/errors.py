@@ -30,7 +30,7 @@ class ApiError(Exception):
 
     @property
     def body(self) -> dict[str, Any]:
-        """The answer's JSON."""
+        """The error as OpenAI's JSON."""
         return {
             "error": {
                 "message": self.message,

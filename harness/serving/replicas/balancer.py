@@ -81,7 +81,7 @@ class Balancer:
         return self._in_flight
 
     def add(self, address: str) -> None:
-        """From now on a server at this address gets requests."""
+        """Send requests to the server at this address from now on."""
         self._run(self._add(address)).result()
 
     def remove(self, address: str) -> None:

@@ -12,7 +12,7 @@ from typing import Protocol, Self
 
 
 class Frontend(Protocol):
-    """Where replicas are announced."""
+    """What replicas are announced to: a balancer."""
 
     def add(self, address: str) -> None:
         """A replica serves at an address."""
@@ -23,7 +23,7 @@ class Frontend(Protocol):
 
 @dataclass(frozen=True)
 class RunningReplica:
-    """A replica that serves."""
+    """A replica that is up and serves."""
 
     address: str
     """Host and port of its HTTP side."""
@@ -80,12 +80,12 @@ class ReplicaSet:
 
     @property
     def running(self) -> list[RunningReplica]:
-        """Those that serve."""
+        """The replicas that serve now."""
         return [one.running for one in self._members if one.running is not None]
 
     @property
     def start_times_s(self) -> list[float]:
-        """Of every replica that ever served: from its order until it did."""
+        """Seconds from order to service, of every replica that ever served."""
         return [one.ready_s - one.ordered_s for one in self._all if one.ready_s is not None]
 
     def resize(self, number: int) -> None:

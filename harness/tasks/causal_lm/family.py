@@ -141,7 +141,7 @@ class CausalLmFamily(
         dataset: WindowDataset,
         replies: Sequence[tuple[Batch, TokenAnswer | None]],
     ) -> WindowOutcomes:
-        """Every window's likelihood."""
+        """The likelihood of every window, as outcome rows."""
         return window_outcomes(variant, dataset, replies)
 
     def restore(self, stored: StoredOutcomes) -> WindowOutcomes:

@@ -51,7 +51,7 @@ class ScoringGraph(Graph):
         return nn.functional.pad(logprobs * scored, (1, 0)), scores.argmax(-1)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """See `answer`."""
+        """Compute what `answer` describes."""
         scores = self.scores(input_ids, attention_mask)
         return self.answer(scores, input_ids, attention_mask)
 

@@ -148,7 +148,7 @@ class WindowDataset(EncodedDataset):
 
     @property
     def spans(self) -> tuple[tuple[int, int, int], ...] | None:
-        """See `windows`."""
+        """The token spans that `windows` describes."""
         return self.windows
 
 

@@ -194,7 +194,7 @@ def _size_and_bytes(outcomes: WindowOutcomes) -> bytes:
 
 
 def _usable_windows(outcomes: Sequence[WindowOutcomes]) -> dict[bytes, NDArray[np.bool_]]:
-    """By the way of cutting, which windows every step of it answered."""
+    """By way of cutting, the windows that every step answered."""
     usable: dict[bytes, NDArray[np.bool_]] = {}
     for one in outcomes:
         key = _size_and_bytes(one)

@@ -115,7 +115,7 @@ def _beside(
 
 
 def _assignment(counts: Integers) -> list[int]:
-    """By class, the output that stands for it where most rows come out right; its own in a tie."""
+    """For each class, the output under which most rows come out right; its own in a tie."""
     rows, outputs = scipy.optimize.linear_sum_assignment(
         2 * counts + np.eye(len(counts), dtype=np.int64), maximize=True
     )

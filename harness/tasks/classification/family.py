@@ -84,7 +84,7 @@ class ClassificationFamily(
             yield "it was trained for a regression, not as a classifier"
 
     def columns(self, task: SequenceClassification) -> Mapping[str, str | None]:
-        """Of the text, the pair's second text, and the label."""
+        """Columns of the text, of the pair's second text, and of the label."""
         return {"text": task.text, "text_pair": task.text_pair, "label": task.label}
 
     def read(self, task: SequenceClassification, reading: Reading) -> Samples:
@@ -129,7 +129,7 @@ class ClassificationFamily(
         return class_outcomes(variant, dataset, replies)
 
     def restore(self, stored: StoredOutcomes) -> LabelOutcomes:
-        """With logits where the file has them."""
+        """Read outcomes back, with logits where the file has them."""
         return restore_classes(stored)
 
     def told(self, name: str, answers: Sequence[str], dataset: LabelledDataset) -> LabelOutcomes:
@@ -188,7 +188,7 @@ class ClassificationFamily(
     def own_measures(
         self, outcomes: LabelOutcomes, dataset: LabelledDataset, seed: int
     ) -> list[Measure]:
-        """Calibration of the logits."""
+        """The calibration of the model's own probabilities."""
         return calibration_measures(outcomes, dataset.labels, seed)
 
     def paired_measures(

@@ -41,7 +41,7 @@ class LabelOutcomes(JudgedOutcomes):
     """Class indices, `NO_PREDICTION` where unanswered, (rows,)."""
 
     def columns(self) -> Columns:
-        """`prediction` and `correct`."""
+        """The columns `prediction` and `correct`."""
         return {"prediction": pa.array(self.predictions), "correct": pa.array(self.correct)}
 
 

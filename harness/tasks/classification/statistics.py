@@ -197,7 +197,7 @@ def log_probabilities(outcomes: LabelOutcomes, order: tuple[str, ...] = ()) -> F
 
 
 def label_distribution(outcomes: LabelOutcomes, order: tuple[str, ...] = ()) -> Floats | None:
-    """As `log_probabilities`, with minus infinity for a class that a row's logits rule out.
+    """Log probabilities by label; minus infinity for a class that a row's logits rule out.
 
     NaN where a row is unanswered, or has a logit that is not a number or plus infinity.
     """

@@ -77,11 +77,11 @@ class GenerationFamily(TaskFamily[TextGeneration, PromptDataset, WrittenAnswer, 
     whole_texts = False  # a training text is a prompt with its answer
 
     def columns(self, task: TextGeneration) -> Mapping[str, str | None]:
-        """Prompt, reference and document."""
+        """Columns of the prompt, the reference and the document."""
         return {"prompt": task.prompt, "reference": task.reference, "document": task.document}
 
     def read(self, task: TextGeneration, reading: Reading) -> Samples:
-        """Prompts with their references."""
+        """Read prompts with their references."""
         return read_prompts(task, reading)
 
     def encode(
@@ -137,15 +137,15 @@ class GenerationFamily(TaskFamily[TextGeneration, PromptDataset, WrittenAnswer, 
         dataset: PromptDataset,
         replies: Sequence[tuple[Batch, WrittenAnswer | None]],
     ) -> WrittenOutcomes:
-        """Every prompt's text."""
+        """The text written for every prompt, as outcome rows."""
         return written_outcomes(variant, dataset, replies)
 
     def restore(self, stored: StoredOutcomes) -> WrittenOutcomes:
-        """As they were kept."""
+        """Read outcomes back."""
         return restore_written(stored)
 
     def truth(self, dataset: PromptDataset) -> Columns:
-        """The references."""
+        """The reference of every prompt."""
         return {} if dataset.references is None else {"reference": pa.array(dataset.references)}
 
     def scorable(self, outcomes: WrittenOutcomes) -> Mask | None:

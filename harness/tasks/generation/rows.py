@@ -93,7 +93,7 @@ class PromptSamples(Samples):
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        """As every sample's; messages can be compared by their texts, which hold all of them."""
+        """Digest of the prompts by their texts; the text of messages holds all of them."""
         return (self.digest, self.rows, self.seed, self.conversations is None)
 
 

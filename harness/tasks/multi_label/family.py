@@ -89,7 +89,7 @@ class MultiLabelFamily(
         yield from super().problems(config)
 
     def columns(self, task: MultiLabelClassification) -> Mapping[str, str | None]:
-        """Of the text, the pair's second text, and the labels."""
+        """Columns of the text, of the pair's second text, and of the labels."""
         found: dict[str, str | None] = {"text": task.text, "text_pair": task.text_pair}
         if task.label_columns is None:
             return {**found, "label": task.label}
@@ -149,7 +149,7 @@ class MultiLabelFamily(
         return label_set_outcomes(variant, dataset, replies)
 
     def restore(self, stored: StoredOutcomes) -> LabelSetOutcomes:
-        """With scores where the file has them."""
+        """Read outcomes back, with scores where the file has them."""
         return restore_label_sets(stored)
 
     def truth(self, dataset: LabelSetDataset) -> Columns:
@@ -183,7 +183,7 @@ class MultiLabelFamily(
     def paired_measures(
         self, outcomes: LabelSetOutcomes, teacher: LabelSetOutcomes, seed: int
     ) -> list[Measure]:
-        """Flips, agreement and divergence."""
+        """Label flips, agreement and divergence between variant and teacher."""
         return paired_measures(outcomes, teacher, seed)
 
     def beside_teacher(

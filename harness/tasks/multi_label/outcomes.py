@@ -71,7 +71,7 @@ class ScoredLabelSets(LabelSetOutcomes):
 
 @dataclass(frozen=True)
 class LabelSetAnswer:
-    """A batch's scores."""
+    """The scores that a batch was answered with."""
 
     logits: NDArray[np.float32]
     """(n, labels)."""

@@ -76,7 +76,7 @@ def find_relabelling(
 
 
 def _kappas(hits: Integers, truth: NDArray[np.bool_], given: NDArray[np.bool_]) -> Floats:
-    """Of each label (rows) with each output (columns); 0 where both are always the same."""
+    """Cohen's kappa of each label (rows) with each output (columns); 0 where both are constant."""
     rows = len(truth)
     right, said = truth.mean(axis=0)[:, None], given.mean(axis=0)[None, :]
     observed = 1 - right - said + 2 * hits / rows
@@ -87,7 +87,7 @@ def _kappas(hits: Integers, truth: NDArray[np.bool_], given: NDArray[np.bool_]) 
 
 
 def _assignment(kappas: Floats) -> list[int]:
-    """By label, the output that stands for it where the kappas sum up to most; its own in a tie."""
+    """For each label, its output in the assignment with the most kappa; its own in a tie."""
     tie = 1e-9 * np.eye(len(kappas))
     labels, outputs = scipy.optimize.linear_sum_assignment(kappas + tie, maximize=True)
     return [int(outputs[place]) for place in np.argsort(labels)]

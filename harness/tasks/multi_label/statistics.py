@@ -69,7 +69,7 @@ def label_set_statistics(
 def _average_precision(
     outcomes: ScoredLabelSets, names: tuple[str, ...], truth: Mask, kept: Mask
 ) -> Statistic:
-    """Of the labels that occur; an unanswered row ranks below all others."""
+    """Average precision of the labels that occur; an unanswered row ranks below all others."""
     occurs = truth.any(axis=0)
     logits = in_order(outcomes.logits, outcomes.label_names, names, missing=np.nan)[kept]
     scores = np.nan_to_num(logits[:, occurs].astype(np.float64), nan=-np.inf, neginf=-np.inf)

@@ -57,7 +57,7 @@ class QuestionAnsweringFamily(
     described = "an extractive question answerer"
 
     def columns(self, task: QuestionAnswering) -> Mapping[str, str | None]:
-        """Of the question, its context and the right answers."""
+        """Columns of the question, its context and the right answers."""
         return {"question": task.question, "context": task.context, "answers": task.answers}
 
     def read(self, task: QuestionAnswering, reading: Reading) -> Samples:

@@ -188,7 +188,7 @@ class QuestionOutcomes(Outcomes):
         return None if alone else self.contexts
 
     def columns(self) -> Columns:
-        """`correct`, `f1` and `answer`."""
+        """The columns `correct`, `f1` and `answer`."""
         return {
             "correct": pa.array(self.correct),
             "f1": pa.array(self.f1),

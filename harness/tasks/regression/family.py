@@ -76,7 +76,7 @@ class RegressionFamily(TaskFamily[Regression, NumberDataset, NumberAnswer, Numbe
             )
 
     def columns(self, task: Regression) -> Mapping[str, str | None]:
-        """Of the text, the pair's second text, and the right number."""
+        """Columns of the text, of the pair's second text, and of the right number."""
         return {"text": task.text, "text_pair": task.text_pair, "label": task.label}
 
     def read(self, task: Regression, reading: Reading) -> Samples:
@@ -84,7 +84,7 @@ class RegressionFamily(TaskFamily[Regression, NumberDataset, NumberAnswer, Numbe
         return read_numbered(task, reading)
 
     def label_words(self, samples: Samples) -> str:
-        """From where to where the right numbers reach."""
+        """The range of the right numbers, in words."""
         if not isinstance(samples, NumberedSamples):
             return ""
         return f"from {number(min(samples.labels))} to {number(max(samples.labels))}"
@@ -118,7 +118,7 @@ class RegressionFamily(TaskFamily[Regression, NumberDataset, NumberAnswer, Numbe
         return read_numbers(outputs)
 
     def row_answers(self, batch: Batch, outputs: Tensors) -> list[RowAnswer]:
-        """Each row's number."""
+        """The number that each row was answered with."""
         return compared_numbers(outputs)
 
     def outcomes(
@@ -132,13 +132,13 @@ class RegressionFamily(TaskFamily[Regression, NumberDataset, NumberAnswer, Numbe
         return number_outcomes(variant, dataset, known)
 
     def restore(self, stored: StoredOutcomes) -> NumberOutcomes:
-        """Predictions and labels."""
+        """Read predictions and labels back."""
         return restore_numbers(stored)
 
     def text_answer(
         self, task: Regression, dataset: EncodedDataset, outputs: tuple[TensorSpec, ...]
     ) -> TextAnswer:
-        """The model's own number."""
+        """The number that the model itself gives for a text."""
         return TextAnswer(outputs)
 
     def text_outcomes(
@@ -187,7 +187,7 @@ class RegressionFamily(TaskFamily[Regression, NumberDataset, NumberAnswer, Numbe
     def paired_rows(
         self, outcomes: NumberOutcomes, teacher: NumberOutcomes, seed: int
     ) -> PairedRows | None:
-        """Absolute errors."""
+        """Absolute errors of variant and teacher, row by row."""
         return _paired_errors(teacher, outcomes, seed)
 
     def loss_chain(self, steps: Sequence[Step[NumberOutcomes]], seed: int) -> LossChain | None:

@@ -49,13 +49,13 @@ class NumberOutcomes(Outcomes):
         return np.asarray(np.abs(self.predictions - self.truth))
 
     def columns(self) -> Columns:
-        """`prediction` and `label`."""
+        """The columns `prediction` and `label`."""
         return {"prediction": pa.array(self.predictions), "label": pa.array(self.truth)}
 
 
 @dataclass(frozen=True)
 class NumberAnswer:
-    """A batch's numbers."""
+    """The numbers that a batch was answered with."""
 
     predictions: Floats
     """(n,)."""

@@ -56,7 +56,7 @@ class NumberDataset(EncodedDataset):
 
     @property
     def width(self) -> int:
-        """One output."""
+        """Number of outputs per row: always one."""
         return 1
 
 

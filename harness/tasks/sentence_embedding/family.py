@@ -99,7 +99,7 @@ class SentenceEmbeddingFamily(
         return headless or has_modules(Path(str(config.name_or_path)))
 
     def columns(self, task: SentenceEmbedding) -> Mapping[str, str | None]:
-        """Of the text, the pair's second text, and the score."""
+        """Columns of the text, of the pair's second text, and of the score."""
         return {"text": task.text, "text_pair": task.text_pair, "score": task.score}
 
     def read(self, task: SentenceEmbedding, reading: Reading) -> Samples:
@@ -121,7 +121,7 @@ class SentenceEmbeddingFamily(
         return retrieval_beside(data)
 
     def label_words(self, samples: Samples) -> str:
-        """From where to where the scores of pairs reach."""
+        """The range of the pairs' scores, in words."""
         if not isinstance(samples, EmbeddingSamples) or samples.scored is None:
             return ""
         scores = samples.scored.scores
@@ -171,7 +171,7 @@ class SentenceEmbeddingFamily(
         )
 
     def tokenizer_note(self, task: SentenceEmbedding, tokenizer: PreTrainedTokenizerBase) -> str:
-        """That documents stand behind a prompt which sentence-transformers itself leaves out."""
+        """A remark where documents get a prompt that sentence-transformers itself leaves out."""
         name = unshared_prompt(Path(tokenizer.name_or_path)) if task.retrieval else ""
         if not name:
             return ""
@@ -205,7 +205,7 @@ class SentenceEmbeddingFamily(
         return pooled_alone(answer.last_hidden_state[0], modules)
 
     def outputs(self, width: int) -> tuple[TensorSpec, ...]:
-        """The vector."""
+        """The served output: the vector, (dimensions,)."""
         return (TensorSpec("sentence_embedding", "FP32", (width,)),)
 
     def read_answer(self, batch: Batch, outputs: Tensors) -> VectorAnswer:
@@ -222,7 +222,7 @@ class SentenceEmbeddingFamily(
         dataset: EmbeddingDataset,
         replies: Sequence[tuple[Batch, VectorAnswer | None]],
     ) -> EmbeddingOutcomes:
-        """Every text's vector."""
+        """The vector of every text, as outcome rows."""
         return vector_outcomes(variant, dataset, replies)
 
     def restore(self, stored: StoredOutcomes) -> EmbeddingOutcomes:
@@ -235,7 +235,7 @@ class SentenceEmbeddingFamily(
         dataset: EncodedDataset,
         outputs: tuple[TensorSpec, ...],
     ) -> TextAnswer:
-        """The model's own vector."""
+        """The vector that the model itself gives for a text."""
         return TextAnswer(outputs)
 
     def asked_texts(self, task: SentenceEmbedding, samples: Samples, folder: Path) -> Sequence[str]:
@@ -254,13 +254,13 @@ class SentenceEmbeddingFamily(
         dataset: EmbeddingDataset,
         replies: Sequence[tuple[Positions, Tensors | None]],
     ) -> EmbeddingOutcomes:
-        """Every text's vector."""
+        """The vector of every text, from an ensemble that takes texts."""
         return text_vector_outcomes(variant, dataset, replies)
 
     def statistics(
         self, outcomes: EmbeddingOutcomes, dataset: EmbeddingDataset, kept: Mask
     ) -> tuple[Statistic, ...]:
-        """Of pairs with a score, and of what is retrieved."""
+        """The metrics of pairs with a score, and of the retrieval set."""
         return embedding_statistics(outcomes.vectors, dataset, kept)
 
     def paired_measures(
@@ -281,7 +281,7 @@ class SentenceEmbeddingFamily(
         return {"cosine_to_teacher": cosines(outcomes.vectors, teacher.vectors)}
 
     def not_compared(self, variant: ModelVariant, teacher: ModelVariant) -> str:
-        """That vectors of other dimensions have no cosine."""
+        """Why there is no cosine with the teacher: other dimensions; empty otherwise."""
         own, theirs = (one.outputs[0].shape[-1] for one in (variant, teacher))
         if own == theirs:
             return ""
@@ -291,11 +291,11 @@ class SentenceEmbeddingFamily(
         )
 
     def row_texts(self, dataset: EncodedDataset, samples: Samples) -> tuple[str, ...]:
-        """Of each pair, or of each query: what losses are counted in."""
+        """The text of each pair or query, which losses are counted in."""
         return unit_texts(cast("EmbeddingDataset", dataset), samples.texts)
 
     def loss_metric_of(self, task: SentenceEmbedding) -> str:
-        """Of the pairs where they have a score, else of the retrieval set."""
+        """The metric of losses: the pairs' where they have a score, else the retrieval's."""
         if task.score:
             return OF_PAIRS
         return OF_QUERIES if task.retrieval else ""
@@ -339,7 +339,7 @@ class SentenceEmbeddingFamily(
         seed: int,
         dataset: EmbeddingDataset | None = None,
     ) -> tuple[SliceLoss, ...] | None:
-        """By length of pairs or queries."""
+        """Losses by length of the pairs or queries."""
         if dataset is None or outcomes.size != teacher.size:
             return ()
         return slices_of_vectors(outcomes, teacher, divisions, dataset, seed=seed)

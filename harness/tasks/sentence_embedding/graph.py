@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class EmbeddingGraph(PaddedModel):
-    """Token ids to vectors."""
+    """The exported graph: token ids in, vectors out."""
 
     output_names = ("sentence_embedding",)
 
@@ -28,7 +28,7 @@ class EmbeddingGraph(PaddedModel):
     def scores(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> Tensor:
-        """Vectors, (batch, dimensions)."""
+        """The vectors of a batch, (batch, dimensions)."""
         tokens = self.ask(input_ids, attention_mask, token_type_ids).last_hidden_state.float()
         vectors = self.dense(self._pooled(tokens, attention_mask))
         return nn.functional.normalize(vectors, dim=-1) if self.normalised else vectors

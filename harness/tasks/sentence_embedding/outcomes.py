@@ -33,7 +33,7 @@ from harness.types import ModelVariant
 @rowwise
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingOutcomes(Outcomes):
-    """A vector a text."""
+    """Outcome rows with one vector per text."""
 
     kind = "sentence-embedding"
 
@@ -47,7 +47,7 @@ class EmbeddingOutcomes(Outcomes):
 
 @dataclass(frozen=True)
 class VectorAnswer:
-    """A batch's vectors."""
+    """The vectors that a batch was answered with."""
 
     vectors: NDArray[np.float32]
     """(n, dimensions)."""
@@ -74,7 +74,7 @@ def vector_outcomes(
     dataset: EmbeddingDataset,
     replies: Iterable[tuple[Batch, VectorAnswer | None]],
 ) -> EmbeddingOutcomes:
-    """Every text's vector."""
+    """The vector of every text, as outcome rows."""
     vectors = np.full((dataset.size, variant.outputs[0].shape[-1]), np.nan, dtype=np.float32)
     for batch, answer in replies:
         if answer is not None:
@@ -179,7 +179,7 @@ def rank(
 
 
 def _lengthened(vectors: Vectors, *, dot: bool) -> Floats:
-    """As they are for dot products, of length 1 for cosines."""
+    """The vectors as they are for dot products, scaled to length 1 for cosines."""
     values = vectors.astype(np.float64)
     if dot:
         return values

@@ -247,7 +247,7 @@ def _texts_by_id(path: Path, *, titled: bool) -> dict[str, str]:
 def _relevance(
     path: Path, queries: Mapping[str, str], documents: Mapping[str, int]
 ) -> dict[str, dict[int, float]]:
-    """Of each query, relevance above 0 by place of the document."""
+    """For each query, the relevance above 0 by index of the document."""
     found: dict[str, dict[int, float]] = {}
     problems = []
     for line, content in enumerate(read_text(path).splitlines(), 1):

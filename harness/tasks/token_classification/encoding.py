@@ -48,7 +48,7 @@ class TaggedDataset(EncodedDataset):
 
     @property
     def width(self) -> int:
-        """Number of tags."""
+        """Number of different tags."""
         return len(self.model_tags.names)
 
     @property

@@ -112,7 +112,7 @@ class TokenClassificationFamily(
         return {"tokens": task.tokens, "tags": task.tags}
 
     def read(self, task: TokenClassification, reading: Reading) -> Samples:
-        """Sentences with their tags."""
+        """Read sentences with their tags."""
         return read_sentences(task, reading)
 
     def recognise(
@@ -159,7 +159,7 @@ class TokenClassificationFamily(
         task: TokenClassification,
         tokenizer: PreTrainedTokenizerBase,
     ) -> str:
-        """That the library glues words together."""
+        """A remark where the library's tokenizer joins words together; empty otherwise."""
         if not glues_words(tokenizer):
             return ""
         return (
@@ -235,7 +235,7 @@ class TokenClassificationFamily(
         return restore_tags(stored)
 
     def truth(self, dataset: TaggedDataset) -> Columns:
-        """The right tags."""
+        """The right tags of every sentence."""
         return {"true_tags": pa.array(dataset.tags, pa.list_(pa.string()))}
 
     def text_answer(
@@ -280,7 +280,7 @@ class TokenClassificationFamily(
         seed: int,
         dataset: TaggedDataset | None = None,
     ) -> tuple[SliceLoss, ...] | None:
-        """By type of entity, words in the sentence, and columns of the data."""
+        """Losses by type of entity, by words in the sentence, and by columns of the data."""
         if outcomes.size != teacher.size:
             return ()
         return slices_of_tags(outcomes, teacher, divisions, seed=seed)

@@ -68,7 +68,7 @@ class TaggedOutcomes(Outcomes):
 
 @dataclass(frozen=True)
 class TagAnswer:
-    """A batch's likeliest tags."""
+    """The likeliest tags that a batch was answered with."""
 
     tags: NDArray[np.int64]
     """Tag of every token, (n, length)."""

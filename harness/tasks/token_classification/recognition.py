@@ -59,7 +59,7 @@ def recognise_words(
 def _richest(
     fitting: Sequence[tuple[str, str]], lists: Mapping[str, Lists]
 ) -> list[tuple[str, str]]:
-    """Those with the most distinct words: parts of speech are lists of texts too, of few."""
+    """The columns with the most distinct words: parts of speech have few."""
     sizes = [len({word for row in lists[words] for word in row}) for words, _ in fitting]
     most = max(sizes, default=0)
     return [one for one, size in zip(fitting, sizes, strict=True) if size == most]

@@ -48,7 +48,7 @@ class EntityCounts:
         return float(f1_of(self.sums.table.sum(axis=0)))
 
     def sums_of(self, metric: Callable[[Floats], Floats]) -> RowSums:
-        """Of a metric of the sums (right, predicted, true, sentences)."""
+        """A metric's value from the sums (right, predicted, true, sentences)."""
         table = np.column_stack(
             [self.right, self.predicted, self.true, np.ones(len(self.true))]
         ).astype(np.float64)

@@ -66,7 +66,7 @@ class TagNames:
 
     @property
     def types(self) -> tuple[str, ...]:
-        """Types of entities, sorted."""
+        """The types of entities, sorted."""
         return tuple(sorted({kind for _, kind in map(self.parse, self.names) if kind}))
 
     def entities(self, tags: Sequence[str], *, strict: bool = False) -> frozenset[Entity]:
@@ -148,7 +148,7 @@ def strange_tags(read: TagNames) -> tuple[str, ...]:
 
 
 def _scheme_of_names(names: Sequence[str]) -> TagScheme | None:
-    """None where B- and I- alone leave open which IOB it is."""
+    """The tagging scheme by the names; None where only B- and I- leave open which IOB it is."""
     tagged = [name for name in names if name != OUTSIDE and not _MARK.fullmatch(name)]
     lettered = [match for match in map(_PREFIXED.fullmatch, tagged) if match]
     matches = [match for match in lettered if match[2]]
@@ -198,7 +198,7 @@ def _iob_of(sentences: Sequence[Sequence[str]]) -> TagScheme:
 
 
 def _lenient(read: Sequence[tuple[str, str]]) -> Iterator[Entity]:
-    """As conlleval: an entity ends where its type does, before a B or S, and behind an E or S."""
+    """Entities as conlleval reads them: ended by another type, before B or S, after E or S."""
     first = 0
     before, kind = OUTSIDE, ""
     for place, (prefix, own) in enumerate([*read, (OUTSIDE, "")]):
@@ -211,7 +211,7 @@ def _lenient(read: Sequence[tuple[str, str]]) -> Iterator[Entity]:
 
 
 def _strict(read: Sequence[tuple[str, str]], *, ends: bool) -> Iterator[Entity]:
-    """As the scheme writes them: B and then I, and to the end an E where the scheme has one."""
+    """Entities exactly as the scheme writes them: B, then I, and E at the end where it has one."""
     first: int | None = None
     kind = ""
     for place, (prefix, own) in enumerate([*read, (OUTSIDE, "")]):

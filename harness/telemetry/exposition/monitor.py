@@ -83,7 +83,7 @@ class LoadTotals:
 
 @dataclass
 class GeneratorTotals:
-    """One load-generating process."""
+    """Running totals of one load-generating process."""
 
     cpu_s: float = 0.0
     loop_lag: FoldedHistogram = field(default_factory=lambda: FoldedHistogram(COARSE_S))
@@ -161,7 +161,7 @@ class LoadMonitor:
             self._recent.clear()
 
     def begin_trial(self, trial: Trial, slo: ServiceLevelObjective) -> None:
-        """The same for the load of a trial."""
+        """Begin to show the load of a trial."""
         workload = trial.workload
         closed = workload.load_mode is LoadMode.CLOSED
         with self._lock:
@@ -215,7 +215,7 @@ class LoadMonitor:
             totals.memory_bytes = memory_bytes
 
     def add_result(self, result: TrialResult) -> None:
-        """A finished trial."""
+        """Show the result of a finished trial."""
         with self._lock:
             labels = self._bounded(labels_of(result.trial.variant, result.trial.workload))
             totals = self.loads.setdefault(labels, LoadTotals())
@@ -228,7 +228,7 @@ class LoadMonitor:
                 totals.best = result
 
     def add_quality(self, scores: Iterable[QualityScore]) -> None:
-        """A variant's scores."""
+        """Show the scores of a variant."""
         with self._lock:
             for one in scores:
                 self.quality[one.variant, one.metric] = one

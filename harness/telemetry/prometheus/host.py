@@ -64,7 +64,7 @@ def host_metrics(
 
 
 def _with_gpu(host: HostMetrics, triton: ByName, machine: ByName, window: Window) -> HostMetrics:
-    """Triton's series, else DCGM's."""
+    """The GPU's series from Triton, else from DCGM."""
     utilization = _gauge(triton, TRITON_GPU[0], window, _mean)
     memory = _gauge(triton, TRITON_GPU[1], window, sum)
     power_w = _per_second(triton.get(TRITON_GPU[2], ()), window)
@@ -120,7 +120,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _samples(prometheus: Prometheus, names: Sequence[str], matchers: str, window: Window) -> ByName:
-    """By name, with a minute on both sides for the scrapes next to the window."""
+    """By name, samples from a minute before to a minute after the window."""
     start_s, end_s = window[0] - 60, window[1] + 60
     selector = f'{{__name__=~"{"|".join(names)}",{matchers}}}'
     by_name: ByName = {}

@@ -96,7 +96,7 @@ class ScrapedReadings:
         self._opened = self._edge()
 
     def close(self) -> None:
-        """Note where it ends."""
+        """Note where the window ends."""
         self._closed = self._edge()
 
     def figures(self) -> tuple[ServerMetrics, HostMetrics]:

@@ -67,7 +67,7 @@ class GrpcioTransport:
         self.identity = b""
 
     def encode(self, model: str, inputs: Mapping[str, NDArray[Any]]) -> bytes:
-        """A serialised `ModelInferRequest`."""
+        """Encode a request as a serialised `ModelInferRequest`."""
         return encode_infer_request(model, inputs)
 
     def connect(self) -> None:

@@ -56,7 +56,7 @@ class Head(NamedTuple):
 
 
 class Message(NamedTuple):
-    """A whole answer."""
+    """A whole HTTP answer: status, headers and body."""
 
     head: Head
     data: bytes

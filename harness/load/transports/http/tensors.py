@@ -34,7 +34,7 @@ from harness.load.transports.contract import (
 
 
 class Body(NamedTuple):
-    """An encoded request's body."""
+    """The encoded body of a request."""
 
     header_length: int
     data: bytes

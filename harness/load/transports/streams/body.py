@@ -16,7 +16,7 @@ _size = lru_cache(maxsize=4096)(chunk_size)
 
 
 class ArrivingBody(Protocol):
-    """One answer's body."""
+    """The body of one answer, fed as it arrives."""
 
     ended: bool
     """Whether it is there as a whole."""

@@ -125,7 +125,7 @@ class TokenStream:
             self.irregular.add(TOO_MANY)
 
     def spans_ns(self, scheduled_ns: int) -> dict[str, list[int]]:
-        """By span: the time to the first token, every gap, and the time per token after the first.
+        """By span: time to first token, each gap between tokens, time per token after the first.
 
         Args:
             scheduled_ns: when the request fell due.
