@@ -23,7 +23,6 @@ from harness.load.transports.opening import transport_opener
 from harness.runs.folder import RunFolder
 from harness.serving.null_model import write_null_model
 from harness.study import Study
-from harness.tasks.registry import family_of
 from harness.telemetry import triton
 from harness.types import (
     ModelVariant,
@@ -47,7 +46,7 @@ def measure_overhead(
     study: Study, served: Served, folder: RunFolder, settings: RunSettings
 ) -> None:
     """Measure what the journal lacks; a server that will not serve the null model is warned of."""
-    families = [one for one in served.families if not family_of(one.family.task).writes]
+    families = [one for one in served.families if not one.writes]
     wanted = {
         protocol for family in families for protocol in study.traffic_of(family.family).protocols
     }

@@ -73,6 +73,11 @@ class PreparedFamily:
         return (*self.variants, *(one.pipeline.variant for one in self.pipelines))
 
     @property
+    def writes(self) -> bool:
+        """Whether its models answer in streams of tokens, where others answer at once."""
+        return family_of(self.family.task).writes
+
+    @property
     def checkpoints(self) -> dict[str, Checkpoint]:
         """The checkpoints, by the model's name."""
         return {one.model.name: one.checkpoint for one in self.opened.values()}

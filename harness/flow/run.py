@@ -48,13 +48,15 @@ def run_study(
         folder: gets everything.
         settings: where and how.
         external: the study's models on a server that is up; None exports and serves them.
-        card: of the report card that is measured at the end, when the server is gone.
+        card: of the report card that is measured at the end, when the server is gone; of families
+            that answer at once, because it times single runs of a model.
 
     Raises:
         HarnessError: with the exit code its class names; finished results are in the journal.
     """
     with _served_into(study, folder, settings, external=external) as served:
-        preloading = begin_preloading(served.families) if card is not None else None
+        answering = [family for family in served.families if not family.writes]
+        preloading = begin_preloading(answering) if card is not None else None
         _score(study, served, folder, settings)
         if preloading is not None:
             preloading.join()
@@ -69,7 +71,7 @@ def run_study(
             if settings.saturation:
                 measure_saturation(study, served.families, verdicts, runner, folder, settings)
     if card is not None:
-        measure_card(study, served.families, folder, card, settings.progress)
+        measure_card(study, answering, folder, card, settings.progress)
     write_results(folder.path)
     return verdicts
 

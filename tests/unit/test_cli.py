@@ -115,6 +115,15 @@ def test_an_objective_on_the_command_line_must_fit_every_task(reference):
         override(reference, "p95 << 3", None)
 
 
+def test_the_demo_has_a_family_that_writes_from_models_that_are_trained_anyway(reference):
+    _, prose, writing = reference.families
+    assert writing.task.kind == "generation"
+    trained = {model.checkpoint for model in prose.models}
+    assert {model.checkpoint for model in writing.models} <= trained
+    named = {constraint.metric for constraint in reference.objective_of(writing).constraints}
+    assert {"goodput", "perplexity"} < named
+
+
 def test_the_quick_demo_keeps_the_models_and_measures_less(reference):
     quick = quick_study(reference)
     assert quick.families[0].models == reference.families[0].models
