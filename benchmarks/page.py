@@ -36,7 +36,7 @@ COMMANDS = {
     "scale_out": "scale_out.py",
     "server_overhead": "server_overhead.py",
     "openai_front_end": "openai_front_end.py",
-    "capacity_accuracy": "capacity_accuracy.py --seeds 1 2",
+    "capacity_accuracy": "capacity_accuracy.py",
     "soak": "soak.py --minutes 10",
 }
 """What the page shows, and how each is run; every one writes its rows with --json."""
