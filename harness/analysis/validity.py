@@ -12,7 +12,7 @@ wide.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from harness import hdr
 from harness.analysis.steady_state import still_warming
@@ -24,6 +24,7 @@ from harness.types import (
     HostMetrics,
     LoadMode,
     LoadResult,
+    RequestBound,
     ServerMetrics,
     ShapeKind,
     SparseHistogram,
@@ -38,8 +39,8 @@ from harness.types.limits import (
     IDLE_SHARE,
     LOST_SHARE,
     RATE_SHORTFALL,
-    READ_TOGETHER_FLOOR_MS,
     allowed_late_ms,
+    allowed_together_ms,
     lost_share,
     stolen_per_second,
 )
@@ -60,6 +61,7 @@ def judge_validity(
     *,
     server_alive: bool,
     host: HostMetrics | None = None,
+    bounds: Sequence[RequestBound] = (),
 ) -> tuple[bool, str]:
     """Say whether a trial may decide, and if not why, with what to do about it.
 
@@ -69,6 +71,8 @@ def judge_validity(
         workload: what was asked for.
         server_alive: whether it still ran at the end.
         host: the server's machine, where that is known.
+        bounds: the objective's clauses on latencies, which say how exact gaps between tokens must
+            be; empty: as exact as can be.
 
     Returns:
         (True, "") or (False, every reason that applies, the gravest first).
@@ -79,6 +83,7 @@ def judge_validity(
     if server.counters_reset or server.exchanged:
         checks = tuple(one for one in _CHECKS if one not in _FOLLOW_A_RESTART)
     reasons = [reason for check in checks for reason in check(load, server, workload)]
+    reasons += _tokens_read_together(load, bounds)
     reasons += _server_short_of_cores(load, host or HostMetrics())
     return not reasons, "; ".join(reasons)
 
@@ -164,13 +169,17 @@ def _generator_late(load: LoadResult, _: ServerMetrics, __: Workload) -> Iterato
 
 
 def mean_in_flight(load: LoadResult) -> float | None:
-    """Requests on their way at a time, by Little's law: their rate times their mean service time.
+    """Requests on their way at a time, by Little's law: their rate times the time each took.
 
-    None where the window is empty.
+    A stream is on its way until it ends, which is after its last token. None where the window is
+    empty.
     """
     spans = [part.of(SERVICE) for one in load.window for part in (one.ok, one.failed)]
     sent, mean_ms = sum(map(hdr.total, spans)), hdr.mean_ms(hdr.merge(spans))
-    return sent * mean_ms / 1000 / load.duration_s if mean_ms and load.duration_s > 0 else None
+    if not mean_ms or load.duration_s <= 0:
+        return None
+    closing_s = sum(one.streams.closing_ns for one in load.window) / 1e9
+    return (sent * mean_ms / 1000 + closing_s) / load.duration_s
 
 
 def _slots_idle(load: LoadResult, _: ServerMetrics, workload: Workload) -> Iterator[str]:
@@ -204,20 +213,21 @@ def _event_loop_late(load: LoadResult, _: ServerMetrics, __: Workload) -> Iterat
         )
 
 
-def _tokens_read_together(load: LoadResult, _: ServerMetrics, __: Workload) -> Iterator[str]:
+def _tokens_read_together(load: LoadResult, bounds: Sequence[RequestBound]) -> Iterator[str]:
     """Bytes that wait to be read are merged by the kernel, and have the latest one's stamp.
 
     So a process that wakes later than tokens follow one another gives several of them one instant,
     whatever the kernel stamped. Compared is the mean gap: that alone stays right where tokens were.
     """
     gap_ms = hdr.mean_ms(hdr.merge(one.ok.of(ITL) for one in load.window))
-    lag_ms = _loop_lag_p99_ms(load)
-    if gap_ms is not None and lag_ms > max(READ_TOGETHER_FLOOR_MS, gap_ms):
+    if gap_ms is None:
+        return
+    lag_ms, allowed_ms = _loop_lag_p99_ms(load), allowed_together_ms(gap_ms, bounds)
+    if lag_ms > allowed_ms:
         yield (
-            f"the load generator woke late (p99 of its event loop's lag {latency(lag_ms)}, where "
-            f"tokens follow one another in {latency(gap_ms)} on average), so that tokens were read "
-            f"together: "
-            f"{_more_room(load)}"
+            f"the load generator woke late (p99 of its event loop's lag {latency(lag_ms)}; "
+            f"{latency(allowed_ms)} are tolerated where tokens follow one another in "
+            f"{latency(gap_ms)} on average), so that tokens were read together: {_more_room(load)}"
         )
 
 
@@ -352,7 +362,6 @@ _CHECKS: tuple[_Check, ...] = (
     _generator_saturated,
     _generator_late,
     _event_loop_late,
-    _tokens_read_together,
     _slots_idle,
     _rate_missed,
     _dropped_by_generator,

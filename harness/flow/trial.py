@@ -214,7 +214,12 @@ class TrialRunner:
         """Store the load, and judge the window; that of the look which ended it, where one did."""
         trial = begun.trial
         _, invalid_reason = judge_validity(
-            load, served.server, trial.workload, server_alive=True, host=served.host
+            load,
+            served.server,
+            trial.workload,
+            server_alive=True,
+            host=served.host,
+            bounds=request_bounds(slo),
         )
 
         def judged(window: Sequence[TimeSlice]) -> TrialResult:

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from harness.types import HostMetrics
+from collections.abc import Iterable
+
+from harness.types import HostMetrics, RequestBound
 
 GENERATOR_CPU_LIMIT = 0.90
 """Cores of one generator process; above it latency is the generator's own queue."""
@@ -17,7 +19,10 @@ IDLE_SHARE, IDLE_FLOOR_MS = 0.20, 1.0
 """A closed loop's slot may rest between an answer and its next request for so much of its time, or
 for so long on average: beyond both the load is lighter than it claims to be."""
 READ_TOGETHER_FLOOR_MS = 2.0
-"""How late a generator may wake (p99) however closely tokens follow one another."""
+READ_TOGETHER_SHARE_OF_BOUND = 0.10
+"""How late a generator may wake (p99) however closely tokens follow one another: the greater of the
+two, the second of the tightest bound of the objective on a latency. A token that is read with the
+next one has its instant, so a gap may be wrong by what the generator slept; no total is."""
 BROKEN_FAILURE_SHARE = 0.50
 """Above it the server is broken rather than unreliable; below it error_rate judges."""
 RATE_SHORTFALL = 0.05
@@ -36,6 +41,18 @@ high then."""
 def allowed_late_ms(p95_ms: float) -> float:
     """How late a generator may send or wake (p99), by the response latency's p95."""
     return max(LATE_FLOOR_MS, LATE_SHARE_OF_P95 * p95_ms)
+
+
+def allowed_together_ms(gap_ms: float, bounds: Iterable[RequestBound] = ()) -> float:
+    """How late a generator of streams may wake (p99) before its gaps between tokens are not judged.
+
+    Args:
+        gap_ms: between two tokens, on average. One that wakes before the next token comes gives
+            each its own instant.
+        bounds: the objective's clauses on latencies.
+    """
+    tightest_ms = min((one.bound_ns / 1e6 for one in bounds), default=0.0)
+    return max(READ_TOGETHER_FLOOR_MS, READ_TOGETHER_SHARE_OF_BOUND * tightest_ms, gap_ms)
 
 
 def lost_share(host: HostMetrics, in_flight: float | None) -> float | None:

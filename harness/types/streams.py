@@ -22,6 +22,9 @@ class StreamCounts:
     """Clients that went away in the middle of their answer because the workload said so."""
     irregular: Mapping[str, int] = field(default_factory=dict)
     """Answers that count as successes and yet were not as they should be, by kind."""
+    closing_ns: int = 0
+    """From the last token of each answer to the end of its stream, summed over the successes by the
+    slice in which they were scheduled: until then the request holds its slot."""
 
     def __add__(self, other: StreamCounts) -> StreamCounts:
         """The sums of both counts."""
@@ -30,6 +33,7 @@ class StreamCounts:
             self.output_tokens + other.output_tokens,
             self.left + other.left,
             dict(Counter(self.irregular) + Counter(other.irregular)),
+            self.closing_ns + other.closing_ns,
         )
 
 

@@ -174,11 +174,14 @@ def assess_load(
     """
     if not load.window:
         return None
-    _, reason = judge_validity(load, served.server, workload, server_alive=True, host=served.host)
+    bounds = request_bounds(slo)
+    _, reason = judge_validity(
+        load, served.server, workload, server_alive=True, host=served.host, bounds=bounds
+    )
     return assess_trial(
         begun,
         slo,
-        client_side(load.window, load.slice_s, workload, confidence, bounds=request_bounds(slo)),
+        client_side(load.window, load.slice_s, workload, confidence, bounds=bounds),
         generators=generator_side(load),
         served=served,
         invalid_reason="; ".join(filter(None, [spoilt, reason])),

@@ -266,6 +266,7 @@ class Recorder:
         due = self._slice_of(batch.scheduled_ns[places]).tolist()
         for index, one in zip(due, batch.tokens.values(), strict=True):
             sums.irregular[index].update(one.irregular)
+            sums.closing_ns[index] += one.closing_ns
 
     def _keys(
         self,
@@ -322,6 +323,7 @@ class _Sums:
     input_tokens: Counter[int] = field(default_factory=Counter)
     output_tokens: Counter[int] = field(default_factory=Counter)
     irregular: defaultdict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    closing_ns: Counter[int] = field(default_factory=Counter)
 
     def add_latencies(self, keys: NDArray[np.int64]) -> None:
         distinct, counts = np.unique(keys, return_counts=True)
@@ -354,7 +356,10 @@ class _Sums:
     def _streams(self, index: int) -> StreamCounts:
         irregular = dict(self.irregular.get(index, {}))
         counts = (self.input_tokens[index], self.output_tokens[index], self.left[index])
-        return StreamCounts(*counts, irregular) if irregular or any(counts) else NO_STREAMS
+        closing_ns = self.closing_ns[index]
+        if not (irregular or closing_ns or any(counts)):
+            return NO_STREAMS
+        return StreamCounts(*counts, irregular, closing_ns)
 
     def _latencies(self) -> dict[int, Latencies]:
         """The latencies seen, by slice and outcome."""

@@ -158,6 +158,8 @@ class StreamTokens(NamedTuple):
     """Of the answer, as the server's usage has it; None where it gave none."""
     irregular: tuple[str, ...] = ()
     """What was not as it should be, though the answer counts as a success, by kind."""
+    closing_ns: int = 0
+    """From the last token to the end of the stream; 0 where it did not come to its end."""
 
 
 NO_TOKENS = StreamTokens()

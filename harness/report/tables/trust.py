@@ -11,7 +11,7 @@ from harness.report.selection import (
     spans_of,
 )
 from harness.report.tables.model import Cell, Column, Table, numeric, words
-from harness.types import SCHEDULE_DELAY, SERVICE, TrialResult
+from harness.types import ITL, SCHEDULE_DELAY, SERVICE, TrialResult
 from harness.types.limits import (
     BROKEN_FAILURE_SHARE,
     CACHED_SHARE,
@@ -22,6 +22,7 @@ from harness.types.limits import (
     LOST_SHARE,
     RATE_SHORTFALL,
     allowed_late_ms,
+    allowed_together_ms,
 )
 from harness.types.metrics import PERCENTILES
 from harness.words.labels import asked_rate, cached_words, is_open, lost_words, offered_words
@@ -103,6 +104,15 @@ def _generator_rows(result: TrialResult) -> Iterator[_Row]:
         late,
         "latency is overstated, where the kernel does not say when answers came",
     )
+    gap_ms = result.latency_ms(ITL, "mean")
+    if gap_ms is not None:
+        bounds = result.goodput.clauses if result.goodput else ()
+        yield (
+            "The same, beside the mean gap between tokens",
+            f"{_ms(result.loop_lag_p99_ms)} and {_ms(gap_ms)}",
+            f"at most {milliseconds(allowed_together_ms(gap_ms, bounds))} ms",
+            "tokens are read together, and their gaps are wrong by as much",
+        )
     yield (
         "Schedule delay (sent after due), p99",
         _ms(result.latency_ms(SCHEDULE_DELAY, "p99")),

@@ -5,6 +5,7 @@ import pytest
 
 from harness import hdr
 from harness.analysis.validity import judge_validity, steadier_warmup_s
+from harness.study.objective import parse_objective, request_bounds
 from harness.types import (
     ITL,
     RESPONSE,
@@ -32,6 +33,7 @@ OPEN = dataclasses.replace(CLOSED, load_mode=LoadMode.OPEN, rate_per_s=500.0, co
 SERVER = ServerMetrics(requests=1005, inferences=4020, executions=500)
 SLICES = 40
 CACHED_PART = PartMetrics("m", 1005, 1.0, 5.0, cache_hits=500)
+STREAMED = "ttft p95 < 200 ms, itl p99 < 50 ms, goodput > 1/s"
 BUSY = HostMetrics(
     cpu_utilization=1.0, server_run_cores=0.7, server_wait_cores=0.3, server_foreign_wait_cores=0.3
 )
@@ -78,17 +80,22 @@ def load(
 HEALTHY = load()
 
 
-def judge(measured=HEALTHY, *, server=SERVER, workload=CLOSED, alive=True, host=None):
-    return judge_validity(measured, server, workload, server_alive=alive, host=host)
+def judge(measured=HEALTHY, *, server=SERVER, workload=CLOSED, alive=True, host=None, objective=""):
+    bounds = request_bounds(parse_objective(objective)) if objective else ()
+    return judge_validity(measured, server, workload, server_alive=alive, host=host, bounds=bounds)
 
 
-def streaming(*, gap_us, lag_us, left=0):
-    """A load of streams, whose tokens follow one another so closely."""
+def streaming(*, gap_us, lag_us, left=0, latency_us=8000, closing_us=0):
+    """A load of streams, whose tokens follow one another so closely.
+
+    Each ends so long after its last token.
+    """
 
     def change(index):
-        one = one_slice(index, requests=25 - left)
+        one = one_slice(index, requests=25 - left, latency_us=latency_us)
         spans = Latencies({**one.ok.spans, ITL: histogram(*[gap_us] * 100)})
-        return {"ok": spans, "streams": StreamCounts(left=left), "requests": 25 - left}
+        counts = StreamCounts(left=left, closing_ns=25 * closing_us * 1000)
+        return {"ok": spans, "streams": counts, "requests": 25 - left}
 
     return load(change, lag_us=lag_us, stamped=True)
 
@@ -175,6 +182,21 @@ def test_a_healthy_trial_is_valid():
             "--cpus-generator 1",
         ),
         (
+            {"measured": streaming(gap_us=500, lag_us=2200), "objective": "goodput > 1/s"},
+            "2.00 ms are tolerated where tokens follow one another in 0.500 ms",
+            "--cpus-generator 1",
+        ),
+        (
+            {"measured": streaming(gap_us=500, lag_us=5400), "objective": STREAMED},
+            "5.00 ms are tolerated where tokens follow one another in 0.500 ms",
+            "--cpus-generator 1",
+        ),
+        (
+            {"measured": streaming(gap_us=9000, lag_us=200, latency_us=6000)},
+            "2.00 ms on average, so that 3.00 of 4 were in flight",
+            "--cpus-generator 1",
+        ),
+        (
             {"server": dataclasses.replace(SERVER, requests=1200)},
             "Triton answered 1,200 requests, the load generator saw 1,000",
             "keep other clients away",
@@ -224,6 +246,10 @@ def test_an_invalid_trial_says_why_and_what_to_do(changes, problem, remedy):
         {"measured": load(lag_us=20_000, stamped=True)},
         {"measured": streaming(gap_us=9000, lag_us=8500)},
         {"measured": streaming(gap_us=100, lag_us=1900)},
+        # What is judged at 50 ms may be wrong by a tenth of it.
+        {"measured": streaming(gap_us=500, lag_us=4800), "objective": STREAMED},
+        # A stream holds its slot until it ends.
+        {"measured": streaming(gap_us=9000, lag_us=200, latency_us=6000, closing_us=2000)},
         # Clients that left on purpose were sent all the same.
         {
             "measured": streaming(gap_us=9000, lag_us=200, left=5),
@@ -265,6 +291,7 @@ def test_an_invalid_trial_says_why_and_what_to_do(changes, problem, remedy):
         "counts within the skew", "answers that the client rejects", "a tolerable delay",
         "late, but little of a long latency", "late, but the kernel says when answers came",
         "late by less than tokens are apart", "late, but by very little",
+        "late by less than a tenth of the bound", "slots that wait for a stream to end",
         "clients that left on purpose",
         "slots that rest for a fifth of the time", "slots that rest for less than a millisecond",
         "few requests", "dropped by the server",

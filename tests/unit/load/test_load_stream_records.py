@@ -50,6 +50,7 @@ def test_tokens_are_counted_in_the_slice_in_which_they_arrived() -> None:
     tokens = {index: one.streams.output_tokens for index, one in slices.items()}
     assert tokens == {0: 2, 1: 1, 2: 2}
     assert {index: one.streams.input_tokens for index, one in slices.items()} == {0: 0, 1: 0, 2: 7}
+    assert {index: one.streams.closing_ns for index, one in slices.items()} == {0: 0, 1: 0, 2: 0}
     assert slices[0].ok.of("ttft") == of_ms(20)
     assert slices[0].ok.of("itl") == of_ms(20, 60, 1)
 
@@ -89,11 +90,18 @@ def test_irregular_answers_and_clients_that_left_are_counted_apart_from_failures
     assert one.failed.of("ttft") == of_ms(4)
 
 
+def test_the_time_to_a_stream_s_end_counts_where_the_request_was_due() -> None:
+    recorder = Recorder(0, SLICE_NS)
+    add_stream(recorder, 20, 20, [60], StreamTokens(7, 2, closing_ns=3 * MS))
+    add_stream(recorder, 30, 20, [60], StreamTokens(7, 2, closing_ns=4 * MS))
+    assert {one.index: one.streams.closing_ns for one in recorder.take()} == {0: 7 * MS, 1: 0, 2: 0}
+
+
 def test_stream_counts_add_up_and_go_over_the_wire() -> None:
-    one = TimeSlice(3, good=1, streams=StreamCounts(1, 2, 3, {"no_done": 4}))
+    one = TimeSlice(3, good=1, streams=StreamCounts(1, 2, 3, {"no_done": 4}, 5))
     (both,) = merge_slices([[one], [one]])
     assert both.good == 2
-    assert both.streams == StreamCounts(2, 4, 6, {"no_done": 8})
+    assert both.streams == StreamCounts(2, 4, 6, {"no_done": 8}, 10)
     report = LoadProgress(0, 0, (both,), 0.0, SparseHistogram(), 0)
     assert decode_answer(encode_answer(report)) == report
 

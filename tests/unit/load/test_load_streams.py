@@ -63,7 +63,7 @@ def test_a_stream_is_read_token_by_token(server: FakeTokenServer, name: str) -> 
         assert (stream.input_tokens, stream.reported_tokens) == (2, 6)
         assert (stream.finish_reason, stream.irregular) == ("stop", set())
         assert client.transport.identity.decode() == played.identity
-        assert client.transport.received_ns == stream.times_ns[-1]
+        assert client.transport.received_ns == stream.times_ns[-1] <= stream.ended_ns
         assert all(late >= 0 for late in late_ms(stream, played)), "no token before it was sent"
     assert server.connections >= 1
 
@@ -139,6 +139,7 @@ def test_a_late_chunk_of_usage_does_not_stretch_the_end(server: FakeTokenServer,
     assert stream.reported_tokens == 6
     assert client.transport.received_ns == stream.times_ns[-1]
     assert client.transport.received_ns < played.ended_ns - 250_000_000
+    assert stream.summary.closing_ns > 250_000_000, "the slot is held until then"
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])

@@ -93,6 +93,7 @@ class GrpcStreamTransport(GrpcTransport):
             raise ClientLeft(sum(self.stream.tokens))
         self._judge(call)
         reader.check_whole()
+        self.stream.ended_ns = connection.received_ns
         finish_generate(self.stream)
         self.stream.settle(plan.max_tokens, self._counter)
         self.received_ns = self.stream.completed_ns

@@ -141,12 +141,14 @@ class HttpStreamTransport:
             if leave_after and stream.times_ns and sum(stream.tokens) >= leave_after:
                 raise ClientLeft(sum(stream.tokens))
             if body.ended:
+                stream.ended_ns = at_ns
                 return head
             if at_ns > last_ns:
                 said = f"the answer has not ended in {asked(LONGEST_S)} s"
                 raise RequestFailure("timeout", said)
             piece = connection.wait()
             if not piece:
+                stream.ended_ns = inbox.received_ns
                 return self._closed(body, head)
 
     def _read_head(self, connection: KeptConnection, received: bytes) -> tuple[Head, bytes]:

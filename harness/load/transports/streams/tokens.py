@@ -50,6 +50,7 @@ class TokenStream:
 
     __slots__ = (
         "done",
+        "ended_ns",
         "finish_reason",
         "input_tokens",
         "irregular",
@@ -75,6 +76,8 @@ class TokenStream:
         self.finish_reason: str | None = None
         self.done = False
         """The protocol's own mark of the end has come."""
+        self.ended_ns = 0
+        """CLOCK_MONOTONIC at which the stream's end had come; 0 where it has not."""
         self.irregular: set[str] = set()
 
     def add(self, at_ns: int, tokens: int, text: bytes) -> None:
@@ -97,7 +100,8 @@ class TokenStream:
     def summary(self) -> StreamTokens:
         """The counts of tokens, and what was irregular."""
         total, irregular = sum(self.tokens), tuple(sorted(self.irregular))
-        return StreamTokens(self.input_tokens, total, self.reported_tokens, irregular)
+        closing_ns = max(0, self.ended_ns - self.completed_ns) if self.times_ns else 0
+        return StreamTokens(self.input_tokens, total, self.reported_tokens, irregular, closing_ns)
 
     def settle(self, max_tokens: int, counter: TokenCounter | None) -> None:
         """Count the tokens once the answer is whole, and say what is irregular about them.
