@@ -289,7 +289,10 @@ class TrialRunner:
             known_answers=None
             if generates
             else known_answers_file(self._site.client, variant, trial.workload, payloads),
-            records=records_folder(self._folder, trial) if self._settings.keep_records else None,
+            # Streams are few, and the report draws single ones.
+            records=records_folder(self._folder, trial)
+            if self._settings.keep_records or generates
+            else None,
             bounds=request_bounds(slo),
         )
 

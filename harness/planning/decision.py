@@ -20,7 +20,7 @@ from harness.planning.assessment import (
     quality_findings,
 )
 from harness.planning.rejections import Candidates, rejections
-from harness.study.objective import judged_latency
+from harness.study.objective import judged_latencies
 from harness.types import (
     Decision,
     QualityScore,
@@ -29,7 +29,8 @@ from harness.types import (
     Verdict,
 )
 from harness.types.latency import UNBOUNDED_MS
-from harness.words.labels import trial_words
+from harness.types.metrics import Metric
+from harness.words.labels import throughput_words, trial_words
 from harness.words.numbers import confidence, latency, number
 
 LONGEST_ADVICE_S = 3600.0
@@ -124,8 +125,8 @@ def _recommendation(candidates: Candidates, winner: Assessment, teachers: Collec
         serve = f"Keep the teacher, {better}: {serve}"
     quality = candidates.quality[trial.variant][1]
     return (
-        f"{serve}: {number(winner.inferences_per_s)} inferences/s at "
-        f"{_latency(candidates.slo, winner)}; it {quality}.{_faster_teacher(candidates, winner)}"
+        f"{serve}: {throughput_words(winner.result)} at {_latencies(candidates.slo, winner)}; "
+        f"it {quality}.{_faster_teacher(candidates, winner)}"
     )
 
 
@@ -138,18 +139,24 @@ def _faster_teacher(candidates: Candidates, winner: Assessment) -> str:
         return ""
     return (
         f" The teacher gives more: {teacher.trial.variant} ({trial_words(teacher.trial)}) met the "
-        f"load clauses with {number(teacher.inferences_per_s)} inferences/s."
+        f"load clauses with {throughput_words(teacher.result)}."
     )
 
 
-def _latency(slo: ServiceLevelObjective, winner: Assessment) -> str:
-    metric = judged_latency(slo)
-    found, summary = latency_of(metric, winner.result), summary_of(metric, winner.result)
-    value = f"{metric.title} {latency(winner.latency_ms)}"
-    if found is None or summary is None or found.high_ms >= UNBOUNDED_MS:
+def _latencies(slo: ServiceLevelObjective, winner: Assessment) -> str:
+    """Every latency that the objective bounds, each with what it is at most."""
+    metrics = judged_latencies(slo)
+    sure = {summary.confidence for one in metrics if (summary := summary_of(one, winner.result))}
+    with_confidence = f" with {confidence(min(sure))} confidence" if sure else ""
+    return " and ".join(_latency(one, winner.result, with_confidence) for one in metrics)
+
+
+def _latency(metric: Metric, result: TrialResult, with_confidence: str) -> str:
+    found = latency_of(metric, result)
+    value = f"{metric.title} {latency(found.value_ms if found else None)}"
+    if found is None or found.high_ms >= UNBOUNDED_MS:
         return value
-    sure = confidence(summary.confidence)
-    return f"{value} (at most {latency(found.high_ms)} with {sure} confidence)"
+    return f"{value} (at most {latency(found.high_ms)}{with_confidence})"
 
 
 def _failure(family: str, candidates: Candidates, teachers: Collection[str]) -> str:
@@ -189,8 +196,8 @@ def _teacher_alone(candidates: Candidates, teachers: Collection[str]) -> str:
         return f"The teacher does not meet it either: {name}: {top.reason or why}."
     if top.decision is Decision.PASS and quality is Decision.PASS:
         return (
-            f"The teacher meets it: {name} gave {number(top.inferences_per_s)} inferences/s at "
-            f"{_latency(candidates.slo, top)}."
+            f"The teacher meets it: {name} gave {throughput_words(top.result)} at "
+            f"{_latencies(candidates.slo, top)}."
         )
     return f"It is not decided whether the teacher meets it: {name}: {top.reason or why}."
 
@@ -226,7 +233,7 @@ def _spoiled_point(winner: Assessment, spoiled: Assessment) -> _OpenPoint:
     """A candidate is confirmed, but what it is to replace may be better."""
     problem = (
         f"{winner.trial.variant} ({trial_words(winner.trial)}) does, with "
-        f"{number(winner.inferences_per_s)} inferences/s, but the teacher's best trial cannot be "
+        f"{throughput_words(winner.result)}, but the teacher's best trial cannot be "
         f"trusted, so it may be the better one: {spoiled.trial.variant} "
         f"({trial_words(spoiled.trial)}): {spoiled.reason}."
     )

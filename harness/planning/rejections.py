@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from harness.planning.assessment import THROUGHPUT_TIE, Assessment, best, would_hold
 from harness.types import CONFIRM, Decision, Rejection, ServiceLevelObjective
+from harness.words.labels import throughput_unit, throughput_words
 from harness.words.numbers import latency, number
 
 Configuration = tuple[str, str, str]
@@ -142,8 +143,8 @@ def _why_not(candidates: Candidates, one: Assessment, winner: Assessment | None)
     variant = one.trial.variant
     if variant in candidates.yardsticks:
         return "teacher", (
-            f"meets the load clauses with {number(one.inferences_per_s)} inferences/s, and is what "
-            "a student is to replace"
+            f"meets the load clauses with {throughput_words(one.result)}, and is what a student "
+            "is to replace"
         )
     if not candidates.proven(variant):
         return "undecided", f"meets the load clauses, but {candidates.quality[variant][1]}"
@@ -165,7 +166,7 @@ def _not_confirmed(fresh: Assessment) -> tuple[str, str]:
 def _behind(one: Assessment, winner: Assessment, winner_swept: Assessment) -> tuple[str, str]:
     """Why a passing configuration comes after the winner, whose two measurements are given."""
     rate, best_rate = one.inferences_per_s, winner.inferences_per_s
-    meets = f"meets the objective with {number(rate)} inferences/s"
+    meets = f"meets the objective with {number(rate)} {throughput_unit(one.trial.workload)}"
     if rate <= (1 - THROUGHPUT_TIE) * best_rate:
         return "slower", f"{meets}; the recommended one gives {number(best_rate)}"
     if one.latency_ms >= winner.latency_ms and rate * (1 - THROUGHPUT_TIE) <= best_rate:

@@ -43,7 +43,7 @@ from harness.planning.space import (
     resource_ratio,
 )
 from harness.types import Decision, LoadMode, Rejection, Trial, TrialResult
-from harness.words.labels import trial_words
+from harness.words.labels import throughput_unit, trial_words
 from harness.words.numbers import number
 
 PROBES_PER_CELL = 1.5
@@ -224,7 +224,9 @@ class BisectionSearch(PlannedSearch):
         most = potential(self._probes(cell))
         if rival is None or most >= (1 - THROUGHPUT_TIE) * rival.inferences_per_s:
             return False
-        self._leave_out(trial, f"it can give at most {number(most)} inferences/s", rival)
+        self._leave_out(
+            trial, f"it can give at most {number(most)} {throughput_unit(trial.workload)}", rival
+        )
         return True
 
     def _left_out_of_reach(self, trial: Trial, base: Assessment) -> bool:
@@ -236,7 +238,7 @@ class BisectionSearch(PlannedSearch):
         if rival is None or self._probes(SearchCell.of(trial)) or most >= rival.inferences_per_s:
             return False
         why = (
-            f"{trial.variant} gave at most {number(capacity)} inferences/s on "
+            f"{trial.variant} gave at most {number(capacity)} {throughput_unit(trial.workload)} on "
             f"{base.trial.serving.label}, too little for another configuration to make up"
         )
         self._leave_out(trial, why, rival)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from harness.metrics import metric_named, summary_of
 from harness.report.gains import gains_table, ratio, size_words
 from harness.report.selection import (
     FamilyResults,
@@ -16,7 +17,7 @@ from harness.report.selection import (
 from harness.report.tables.model import Table
 from harness.report.tables.provenance import load_command
 from harness.report.tables.trials import rejected_groups
-from harness.types import Accelerator, FailedVariant, ModelVariant, Role, TrialResult
+from harness.types import RESPONSE, Accelerator, FailedVariant, ModelVariant, Role, TrialResult
 from harness.types.losses import Relabelling
 from harness.words.labels import (
     INTERRUPTED,
@@ -29,6 +30,7 @@ from harness.words.labels import (
     is_open,
     offered_words,
     throughput_span,
+    throughput_unit,
 )
 from harness.words.numbers import (
     NO_INTERVAL,
@@ -124,7 +126,8 @@ def _unfinished(family: FamilyResults) -> str:
 
 
 def _tiles(family: FamilyResults, trial: TrialResult) -> tuple[Tile, ...]:
-    tiles = [_throughput_tile(family, trial), _latency_tile(family, trial)]
+    latencies = (_latency_tile(family, trial, name) for name in family.judged_latencies)
+    tiles = [_throughput_tile(family, trial), *latencies]
     quality = _quality_tile(family, trial.trial.variant)
     size = _size_tile(family, trial.trial.variant)
     return (*tiles, *(tile for tile in (quality, size) if tile))
@@ -132,20 +135,22 @@ def _tiles(family: FamilyResults, trial: TrialResult) -> tuple[Tile, ...]:
 
 def _throughput_tile(family: FamilyResults, trial: TrialResult) -> Tile:
     rate, teacher = trial.throughput_inferences_per_s, strongest_teacher(family)
-    detail = f"{number(trial.throughput_requests_per_s)} requests/s"
+    detail = "" if trial.streams else f"{number(trial.throughput_requests_per_s)} requests/s"
     if teacher and teacher.trial.variant != trial.trial.variant:
         times = factor(ratio(rate, teacher.throughput_inferences_per_s))
         detail = f"{times} the best of {teacher.trial.variant}"
-    known = _known(throughput_span(trial), detail, _asked(family, "throughput"))
-    return Tile("Throughput", number(rate), "inferences/s", known)
+    tokens = trial.streams and f"{number(trial.streams.output_tokens_per_s)} output tokens/s"
+    known = _known(throughput_span(trial), tokens or "", detail, _asked(family, "throughput"))
+    return Tile("Throughput", number(rate), throughput_unit(trial.trial.workload), known)
 
 
-def _latency_tile(family: FamilyResults, trial: TrialResult) -> Tile:
-    name, found = family.percentile, percentile_of(trial, family.percentile)
+def _latency_tile(family: FamilyResults, trial: TrialResult, name: str) -> Tile:
+    metric, found = metric_named(name), percentile_of(trial, name)
+    summary = summary_of(metric, trial)
     interval = ""
-    if found and trial.latency:
+    if found and summary:
         bounds = span(milliseconds(found.low_ms), milliseconds(found.high_ms))
-        level = confidence(trial.latency.confidence)
+        level = confidence(summary.confidence)
         interval = bounds if bounds == NO_INTERVAL else f"{bounds} ({level} interval)"
     from_sent = service_ms(trial, name)
     sent = f"{milliseconds(from_sent)} timed from the send" if from_sent is not None else ""
@@ -153,7 +158,8 @@ def _latency_tile(family: FamilyResults, trial: TrialResult) -> Tile:
     unit = "ms"
     if value == UNBOUNDED:
         unit, interval = "", "the queue never drained"
-    return Tile(f"Latency {name}", value, unit, _known(interval, sent, _asked(family, name)))
+    title = f"Latency {name}" if metric.span == RESPONSE else metric.title
+    return Tile(title, value, unit, _known(interval, sent, _asked(family, name)))
 
 
 def _quality_tile(family: FamilyResults, name: str) -> Tile | None:

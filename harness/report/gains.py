@@ -40,9 +40,9 @@ def gains_table(family: FamilyResults, trial: TrialResult) -> Table | None:
     if not others:
         return None
     names = (own, *others)
-    percentile = f"Latency {family.percentile}"
+    percentile = f"Latency {family.latency_title}"
     rows = [
-        _row("Throughput", "inferences/s", _rates(family, names), number, _times),
+        _row("Throughput", family.throughput_unit, _rates(family, names), number, _times),
         _row(percentile, "ms", _latencies(family, names), milliseconds, _longer),
         *(_quality_row(family, metric, names) for metric in family.metrics),
         _row("Size", "MB", _sizes(family, names), number, _smaller),

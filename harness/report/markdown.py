@@ -134,6 +134,7 @@ def _offline(page: Page) -> Iterator[str]:
 def _evidence(family: FamilyPage) -> Iterator[str]:
     yield f"## Evidence: {text(family.name)}"
     yield from _quality(family)
+    yield from _streams(family)
     yield from _titled("Latency over rate", family.rates)
     yield from _titled("Cold start", family.cold_start)
     for table in family.card.tables if family.card else ():
@@ -143,6 +144,16 @@ def _evidence(family: FamilyPage) -> Iterator[str]:
         yield text(f"Of the {family.leading_is} trial: {family.leading}.")
         yield from table_blocks(family.trust)
     yield from _titled("The search", family.search)
+
+
+def _streams(family: FamilyPage) -> Iterator[str]:
+    streams = family.streams
+    if streams:
+        yield from _titled(streams.table.caption, streams.table)
+        if streams.requests:
+            yield f"### {text(streams.requests.caption)}"
+            yield text(f"{streams.sampled}.")
+            yield from table_blocks(streams.requests)
 
 
 def _quality(family: FamilyPage) -> Iterator[str]:

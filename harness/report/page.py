@@ -29,6 +29,7 @@ from harness.report.plots.tradeoffs import quality_plot, throughput_plots
 from harness.report.rollout.section import RolloutSection, rollout_section
 from harness.report.routing.section import RouterSection, router_section
 from harness.report.selection import FamilyResults, families_of, leading_trials
+from harness.report.streams.section import StreamsSection, streams_section
 from harness.report.tables.costs import (
     cold_start_table,
     pipeline_quality,
@@ -98,6 +99,8 @@ class FamilyPage:
     rejected: tuple[RejectedGroup, ...]
     card: CardSection | None = None
     """The report card, measured in process; None where it was not."""
+    streams: StreamsSection | None = None
+    """Answers that came token by token; None where none did."""
 
     @property
     def leading_is(self) -> str:
@@ -115,7 +118,8 @@ class FamilyPage:
         throughput = (self.quality, *self.throughput, self.over_rate, self.split, self.batches)
         lost = self.lost.plots if self.lost else ()
         card = self.card.plots if self.card else ()
-        last = (self.pipeline_bars, *self.starts, self.seconds, *lost, *card)
+        streams = self.streams.plots if self.streams else ()
+        last = (self.pipeline_bars, *self.starts, self.seconds, *lost, *card, *streams)
         return tuple(plot for plot in (*throughput, *last) if plot)
 
 
@@ -208,7 +212,7 @@ def _family_page(run: StoredRun, family: FamilyResults, number: int) -> FamilyPa
     return FamilyPage(
         name=family.name,
         anchor=f"family-{number}",
-        percentile=family.percentile,
+        percentile=family.latency_title,
         finding=finding_of(family),
         styles=tuple(styles.values()),
         quality=quality_plot(family, styles),
@@ -233,6 +237,7 @@ def _family_page(run: StoredRun, family: FamilyResults, number: int) -> FamilyPa
         pipeline_bars=pipeline_plot(family),
         rejected=rejected_groups(family),
         card=card_section(card, styles) if card else None,
+        streams=streams_section(family, styles, run.records),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from harness.metrics import TASK_SEPARATOR, latency_of, metric_named
 from harness.runs.folder import StoredRun
 from harness.runs.series import LoadSeries
-from harness.study.objective import judged_latency
+from harness.study.objective import judged_latencies, judged_latency
 from harness.types import (
     CONFIRM,
     SERVICE,
@@ -29,7 +29,7 @@ from harness.types import (
     Verdict,
 )
 from harness.types.losses import LossEntry, PairedMeasure, Relabelling
-from harness.types.metrics import PERCENTILES, MetricKind
+from harness.types.metrics import PERCENTILES
 
 _STILL_PASSES = frozenset({"", "slower", "teacher"})
 """Causes recorded against a trial that meets the objective all the same."""
@@ -103,11 +103,26 @@ class FamilyResults:
         return judged_latency(self.objective).name
 
     @property
+    def latency_title(self) -> str:
+        """What that latency is called: p95, TTFT p95."""
+        return metric_named(self.percentile).title
+
+    @property
     def judged_latencies(self) -> tuple[str, ...]:
         """Every latency that the objective bounds, by its metric's name; p95 where it has none."""
-        kinds = {c.metric: metric_named(c.metric).kind for c in self.constraints}
-        bounded = [name for name, kind in kinds.items() if kind is MetricKind.LATENCY]
-        return tuple(bounded or [self.percentile])
+        if self.objective is None:
+            return (self.percentile,)
+        return tuple(metric.name for metric in judged_latencies(self.objective))
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether its answers came token by token."""
+        return any(one.streams for one in (*self.trials, *self.saturation))
+
+    @property
+    def throughput_unit(self) -> str:
+        """What its throughput counts: inferences, of streams requests."""
+        return "requests/s" if self.is_streaming else "inferences/s"
 
     @property
     def recommended(self) -> TrialResult | None:

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness.errors import HarnessError, RunFolderError
 from harness.runs.journal import SCHEMA_VERSION, Journal
+from harness.runs.records import RECORDS, RecordedStream, StoredRecords
 from harness.runs.series import LoadSeries, StoredSeries
 from harness.study import Study
 from harness.study.objective import parse_objective
@@ -64,6 +65,8 @@ class StoredRun:
     """The server's own cost per request, by protocol; none in older runs."""
     series: Mapping[str, LoadSeries] = field(default_factory=dict)
     """Loads over time, by trial; a trial may have none."""
+    records: Mapping[str, tuple[RecordedStream, ...]] = field(default_factory=dict)
+    """Single streams by trial; none without records."""
     pairs: tuple[PairedMeasure, ...] = ()
     losses: tuple[LossEntry, ...] = ()
     card: tuple[CardEntry, ...] = ()
@@ -206,6 +209,7 @@ def read_run(path: Path) -> StoredRun:
         cold_starts=tuple(journal.cold_starts.values()),
         overheads=tuple(journal.overheads.values()),
         series=StoredSeries(path / SERIES),
+        records=StoredRecords(path / RECORDS),
         pairs=tuple(p for entry in journal.quality.values() for p in entry.pairs),
         losses=tuple(journal.losses.values()),
         card=tuple(journal.card.values()),

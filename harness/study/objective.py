@@ -379,6 +379,12 @@ def judged_latency(slo: ServiceLevelObjective | None) -> Metric:
     return next(latencies, metric_named(DEFAULT_LATENCY))
 
 
+def judged_latencies(slo: ServiceLevelObjective) -> tuple[Metric, ...]:
+    """Every latency that an objective bounds, in its order; p95 where it bounds none."""
+    names = dict.fromkeys(one.metric for one in slo.constraints if _is_latency(one))
+    return tuple(map(metric_named, names or [DEFAULT_LATENCY]))
+
+
 UNCOUNTED = "goodput counts the requests that meet all clauses on latencies, and there is none"
 NAME_A_LATENCY = "add one: ttft p95 < 200 ms, goodput >= 5/s"
 

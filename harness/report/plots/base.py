@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.report.selection import FamilyResults, percentile_of
 from harness.types import ModelVariant, Precision, Role, TrialResult
-from harness.words.labels import serving_words, workload_words
+from harness.words.labels import serving_words, throughput_words, workload_words
 from harness.words.numbers import count, latency, milliseconds, number, span
 
 TEACHER_COLOUR, CONTROL_COLOUR, BASELINE_COLOUR = "--c-blue", "--c-purple", "--ink-soft"
@@ -255,8 +255,8 @@ def hover(family: FamilyResults, result: TrialResult, *extra: str) -> str:
         *extra,
         workload_words(result.trial.workload),
         serving_words(result.trial.serving),
-        f"{number(result.throughput_inferences_per_s)} inferences/s",
-        f"{family.percentile} {latency(found.value_ms if found else None)}{bounds}",
+        throughput_words(result),
+        f"{family.latency_title} {latency(found.value_ms if found else None)}{bounds}",
         f"decision: {result.decision.value}",
     )
     head = f"<b>{safe(result.trial.variant)}</b>"

@@ -36,8 +36,8 @@ def saturation_plot(family: FamilyResults, styles: dict[str, VariantStyle]) -> P
     words = f", {len(invalid)} of them invalid" if invalid else ""
     return Plot(
         key=f"{family.name}-saturation",
-        title=f"{family.percentile} over rate",
-        summary=f"{family.percentile} latency over requests per second in open loops: "
+        title=f"{family.latency_title} over rate",
+        summary=f"{family.latency_title} latency over requests per second in open loops: "
         f"{len(drawn)} trials of {len(names)} variants{words}, with intervals. The same numbers "
         "are in the table below.",
         height_px=300,
@@ -112,7 +112,7 @@ def _layout(family: FamilyResults, drawn: Sequence[TrialResult]) -> Json:
             "offered requests/s (Poisson arrivals)",
             range=[0, 1.05 * max(one.offered_requests_per_s for one in drawn)],
         ),
-        yaxis=log_axis(f"{family.percentile} (ms)", shown),
+        yaxis=log_axis(f"{family.latency_title} (ms)", shown),
         margin={"l": 48, "r": 10, "t": 8, "b": 42},
     )
     if clause:

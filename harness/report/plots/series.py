@@ -127,16 +127,18 @@ def seconds_plot(family: FamilyResults, styles: dict[str, VariantStyle]) -> Plot
         title="Second by second",
         summary=f"Throughput and latency percentiles of {style.name} over {len(points)} seconds.",
         height_px=380,
-        traces=(_rate_trace(points, style), *_latency_traces(points, style)),
+        traces=(
+            _rate_trace(points, style, family.throughput_unit),
+            *_latency_traces(points, style),
+        ),
         layout=_seconds_layout(family, points),
     )
 
 
-def _rate_trace(points: Sequence[SecondPoint], style: VariantStyle) -> Json:
+def _rate_trace(points: Sequence[SecondPoint], style: VariantStyle, unit: str) -> Json:
     return _line("throughput", points, [one.inferences_per_s for one in points], style) | {
         "hovertext": [
-            f"{seconds(one.start_s)} s: {number(one.inferences_per_s)} inferences/s"
-            for one in points
+            f"{seconds(one.start_s)} s: {number(one.inferences_per_s)} {unit}" for one in points
         ],
     }
 
@@ -180,7 +182,7 @@ def _seconds_layout(family: FamilyResults, points: Sequence[SecondPoint]) -> Jso
     most = max(one.inferences_per_s for one in points)
     layout = base_layout(
         xaxis=axis("seconds since the load began", anchor="y2"),
-        yaxis=axis("inferences/s", domain=[0.62, 1], range=[0, 1.1 * most]),
+        yaxis=axis(family.throughput_unit, domain=[0.62, 1], range=[0, 1.1 * most]),
         yaxis2=axis("latency (ms)", domain=[0, 0.53], range=[0, 1.1 * highest], anchor="x"),
         margin={"l": 56, "r": 36, "t": 8, "b": 42},
         annotations=[

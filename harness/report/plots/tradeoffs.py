@@ -54,8 +54,8 @@ def quality_plot(family: FamilyResults, styles: dict[str, VariantStyle]) -> Plot
     lower = metric_named(metric).lower_is_better
     return Plot(
         key=f"{family.name}-quality",
-        title=f"{metric_title(metric).capitalize()} against {family.percentile}",
-        summary=f"Scatter plot of {metric_title(metric)} over {family.percentile} latency for "
+        title=f"{metric_title(metric).capitalize()} against {family.latency_title}",
+        summary=f"Scatter plot of {metric_title(metric)} over {family.latency_title} latency for "
         f"{len(family.variants)} variants and {len(trials)} trials, with the objective's bounds "
         f"and the Pareto front. The same numbers are in the tables below.",
         height_px=380,
@@ -217,7 +217,7 @@ def _layout(
     direction = "lower is better, so the axis runs down" if lower else "higher is better"
     layout = base_layout(
         xaxis=log_axis(
-            f"{family.percentile} latency (ms, logarithmic)",
+            f"{family.latency_title} latency (ms, logarithmic)",
             latencies,
             domain=[0, _SCATTER_SHARE if unloaded else 1],
         ),
@@ -328,7 +328,7 @@ def _plot(
     return Plot(
         key=f"{family.name}-throughput-{size}",
         title=f"Client batch {size}",
-        summary=f"{family.percentile} latency over throughput at client batch {size}, "
+        summary=f"{family.latency_title} latency over throughput at client batch {size}, "
         f"{len(own)} trials; labels beside the points are the load.",
         height_px=270,
         traces=tuple(traces),
@@ -383,9 +383,10 @@ def _throughput_layout(family: FamilyResults, trials: Sequence[TrialResult]) -> 
     latencies += [clause.value] if clause else []
     layout = base_layout(
         xaxis=log_axis(
-            "throughput (inferences/s)", [r.throughput_inferences_per_s for r in trials]
+            f"throughput ({family.throughput_unit})",
+            [r.throughput_inferences_per_s for r in trials],
         ),
-        yaxis=log_axis(f"{family.percentile} (ms)", latencies),
+        yaxis=log_axis(f"{family.latency_title} (ms)", latencies),
         margin={"l": 48, "r": 10, "t": 8, "b": 42},
     )
     if clause:

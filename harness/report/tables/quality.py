@@ -60,8 +60,8 @@ def models_table(family: FamilyResults) -> Table:
     columns = [
         Column("Variant", numeric=False),
         *_score_columns(first),
-        Column("Best throughput", "inferences/s"),
-        Column(f"{family.percentile} then", "ms"),
+        Column("Best throughput", family.throughput_unit),
+        Column(f"{family.latency_title} then", "ms"),
         Column("Decision", "best trial", numeric=False),
         Column("Parameters", "M"),
         Column("Size", "MB"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.metrics import metric_named
 from harness.report.selection import FamilyResults, percentile_of
 from harness.report.tables.model import Cell, Column, Table, decision_cell, numeric, words
 from harness.types import TrialResult
@@ -19,8 +20,7 @@ def saturation_table(family: FamilyResults) -> Table | None:
             Column("Variant", numeric=False),
             Column("Offered", "requests/s"),
             Column("Answered", "requests/s"),
-            Column("p50", "ms"),
-            *((Column(family.percentile, "ms"),) if family.percentile != "p50" else ()),
+            *(Column(metric_named(name).title, "ms") for name in _latencies(family)),
             Column("Mean batch", "executed"),
             Column("Failed or dropped"),
             Column("Decision", numeric=False),
@@ -33,11 +33,15 @@ def saturation_table(family: FamilyResults) -> Table | None:
     )
 
 
+def _latencies(family: FamilyResults) -> tuple[str, ...]:
+    """The median, and every latency that the objective bounds."""
+    return tuple(dict.fromkeys(("p50", *family.judged_latencies)))
+
+
 def _row(family: FamilyResults, one: TrialResult) -> tuple[Cell, ...]:
     workload, offered = one.trial.workload, one.offered_requests_per_s
     lost = one.failures + one.dropped
     total = one.requests + lost
-    latencies = dict.fromkeys(("p50", family.percentile))
     return (
         words(
             one.trial.variant,
@@ -46,7 +50,7 @@ def _row(family: FamilyResults, one: TrialResult) -> tuple[Cell, ...]:
         ),
         numeric(number(offered), offered, f"asked {number(workload.rate_per_s)}"),
         numeric(number(one.throughput_requests_per_s), one.throughput_requests_per_s),
-        *(_latency(one, name) for name in latencies),
+        *(_latency(one, name) for name in _latencies(family)),
         numeric(number(one.server.batch_mean), one.server.batch_mean),
         numeric(percent(lost / total) if total else "", lost / total if total else None),
         decision_cell(one.decision),

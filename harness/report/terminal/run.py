@@ -77,7 +77,7 @@ def verdict_table(run: StoredRun) -> Table:
     table.add_column("vs teacher", no_wrap=True)
     table.add_column("Load", no_wrap=True)
     table.add_column("Inf/s", justify="right", no_wrap=True)
-    judged = list(dict.fromkeys(family.percentile for family in families))
+    judged = list(dict.fromkeys(family.latency_title for family in families))
     table.add_column(f"{judged[0]} ms" if len(judged) == 1 else "Latency ms", no_wrap=True)
     table.add_column("Decision")
     for family in families:
@@ -185,7 +185,7 @@ def _latency(family: FamilyResults, best: TrialResult | None, *, named: bool) ->
     if found is None:
         return Text(MISSING)
     interval = span(milliseconds(found.low_ms), milliseconds(found.high_ms))
-    name = f"{family.percentile} " if named else ""
+    name = f"{family.latency_title} " if named else ""
     return _with_interval(f"{name}{milliseconds(found.value_ms)}", interval)
 
 

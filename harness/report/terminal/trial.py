@@ -32,6 +32,7 @@ from harness.words.labels import (
     offered_words,
     serving_words,
     throughput_span,
+    throughput_unit,
     workload_words,
 )
 from harness.words.numbers import (
@@ -157,7 +158,8 @@ def _load_rows(result: TrialResult) -> list[tuple[str, str]]:
 
 def _throughput(result: TrialResult) -> str:
     bounds = throughput_span(result)
-    return f"{number(result.throughput_inferences_per_s)} inferences/s" + (
+    unit = throughput_unit(result.trial.workload)
+    return f"{number(result.throughput_inferences_per_s)} {unit}" + (
         f" ({bounds})" if bounds else ""
     )
 

@@ -1,0 +1,1 @@
+"""Answers that come token by token, over the load: tables, plots, and single requests."""
