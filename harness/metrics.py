@@ -54,6 +54,8 @@ from harness.types.metrics import (
 
 COST = "cost"
 """The metric that is priced on the machine that a study names."""
+WRITING_COST = "output_token_cost"
+"""The same by the tokens that are written."""
 GOODPUT = "goodput"
 """The metric that is counted by the other clauses of its objective."""
 SHOWN_PERCENTILES = ("p50", "p95", "p99")
@@ -158,6 +160,18 @@ _LOAD = (
         lower_is_better=True,
         unit=USD_PER_MILLION,
         example="0.20/1M",
+        missed="too expensive",
+    ),
+    Metric(
+        name=WRITING_COST,
+        kind=MetricKind.COST,
+        title="cost of output tokens",
+        of="US dollars per million tokens that are written, the reading of their prompts "
+        "included, on the machine that the study's `cost` names; also written "
+        "`cost < 2/1M tokens`",
+        lower_is_better=True,
+        unit=USD_PER_MILLION,
+        example="2/1M",
         missed="too expensive",
     ),
 )

@@ -129,12 +129,19 @@ def cost(
 
 def print_costs(found: CostReport) -> None:
     """The tables of costs and savings, then what has none and what to know, on standard error."""
-    from harness.report.terminal.cost import cost_table, savings_table, tokens_table
+    from harness.report.terminal.cost import (
+        cost_table,
+        savings_table,
+        streams_table,
+        tokens_table,
+    )
 
     tokens = any(one.usd_per_million_tokens for one in found.costs)
+    streams = any(one.usd_per_million_output_tokens for one in found.costs)
     print_blocks(
         cost_table(found),
         *([tokens_table(found)] if tokens else []),
+        *([streams_table(found)] if streams else []),
         *([savings_table(found)] if found.savings else []),
     )
     for one in found.unpriced:

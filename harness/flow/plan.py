@@ -8,7 +8,13 @@ from pathlib import Path
 
 from harness.errors import UsageError
 from harness.load.schedule.arrivals import arrival_times_ns
-from harness.planning.capacity.plan import PlanTerms, Surroundings, candidates_of, plan_deployments
+from harness.planning.capacity.plan import (
+    STREAMS_UNPLANNED,
+    PlanTerms,
+    Surroundings,
+    candidates_of,
+    plan_deployments,
+)
 from harness.planning.routing.deployed import ROUTER_STAGE
 from harness.report.build import build_report
 from harness.runs.documents import write_document
@@ -168,6 +174,8 @@ def _left_out(run: StoredRun, question: PlanQuestion, planned: set[str]) -> tupl
             why = "no trial measured it"
         elif not any(one.valid for one in own):
             why = f"none of its {len(own)} trials is valid: {own[0].invalid_reason}"
+        elif any(one.streams for one in own):
+            why = STREAMS_UNPLANNED
         else:
             why = "its valid trials hold no execution times, or only smaller batches"
         found.append(f"{variant.name}: {why}")

@@ -15,7 +15,7 @@ from typing import Final
 
 import scipy
 
-from harness.metrics import COST, GOODPUT, latency_of, metric_named, summary_of
+from harness.metrics import COST, GOODPUT, WRITING_COST, latency_of, metric_named, summary_of
 from harness.planning.cost.money import usd_per_million
 from harness.types import Constraint, Decision, TrialResult
 from harness.types.estimates import Interval
@@ -138,7 +138,18 @@ def cost(result: TrialResult) -> Measured | None:
     The interval has the bounds of the throughput, and those of the scaling to that machine where
     another one was measured.
     """
-    pricing, rate = result.pricing, throughput(result)
+    return _priced(result, throughput(result))
+
+
+def output_token_cost(result: TrialResult) -> Measured | None:
+    """US dollars per million tokens that were written; None where there were no streams."""
+    rate = output_tokens(result)
+    return None if rate is None else _priced(result, rate)
+
+
+def _priced(result: TrialResult, rate: Measured) -> Measured | None:
+    """The machine's price over a rate, per million."""
+    pricing = result.pricing
     if pricing is None or rate.value <= 0:
         return None
     value = usd_per_million(pricing, Interval(rate.value, rate.value, rate.value)).value
@@ -158,6 +169,7 @@ MEASURES: Final[dict[str, Measure]] = {
     "output_tokens_per_s": output_tokens,
     GOODPUT: goodput,
     COST: cost,
+    WRITING_COST: output_token_cost,
 }
 """By metric, all that a load decides but the latencies."""
 
@@ -385,7 +397,7 @@ def _nothing_known(constraint: Constraint, result: TrialResult) -> Judgement:
     why = "no answered request has it" if result.requests else "no request was answered"
     if metric.name == GOODPUT and result.requests:
         why = "it was not counted by the clauses of this objective: measure again with it"
-    if metric.name == COST and result.requests and result.pricing is None:
+    if metric.kind is MetricKind.COST and result.requests and result.pricing is None:
         why = "no machine was named to price it on (`cost: {instance: ...}` in the study)"
     reason = f"{why}, so nothing is known of {metric.title}"
     return Judgement(constraint, metric.cause, Decision.UNDECIDED, reason, strain=math.inf)

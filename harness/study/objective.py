@@ -10,6 +10,7 @@ Grammar (case does not matter; all clauses must hold):
     clause    = metric operator amount | operator relative quality
     metric    = name | span statistic                         ttft p95 is ttft_p95
     amount    = ["-"] number [unit] | relative [quality]      quality only repeats the metric
+                                                            cost: /1M tokens is output_token_cost
     relative  = number ("%" | "x") ["of"] ["the"] ("teacher" | "teacher's")
     operator  = "<" | "<=" | "≤" | ">" | ">=" | "≥"
 
@@ -38,6 +39,7 @@ from harness.metrics import (
     DEFAULT_LATENCY,
     GOODPUT,
     METRICS,
+    WRITING_COST,
     latencies_of,
     metric_named,
     quality_metrics,
@@ -184,6 +186,8 @@ class _Parser:
         amount_token = self._next
         number, unit, relative = self._amount()
         metric = metric_named(self._closing_metric(opening, relative=relative))
+        if metric.name == COST and self._next.text in {"output", "tokens"}:
+            metric = self._tokens_priced()
         self._check_direction(operator_token, metric, upper=operator.startswith("<"))
         if not relative:
             self._check_unit(amount_token, metric, unit)
@@ -271,6 +275,13 @@ class _Parser:
         expected = f"expected one of: {', '.join(qualities)}"
         hint = _hint(token.text, qualities)
         raise self._error(token, "which of the teacher's metrics?", hint + expected)
+
+    def _tokens_priced(self) -> Metric:
+        """The metric of a cost `per million tokens`; those that are written."""
+        self._accept(["output"])
+        if self._accept(["tokens"]) is None:
+            raise self._error(self._next, "output of what?", "expected 'tokens'")
+        return metric_named(WRITING_COST)
 
     def _check_direction(self, operator: _Token, metric: Metric, *, upper: bool) -> None:
         wanted = metric.lower_is_better
@@ -409,8 +420,9 @@ NAME_A_MACHINE = "write cost: {instance: g5.xlarge} in the study"
 
 
 def cost_clause(slo: ServiceLevelObjective) -> Constraint | None:
-    """The clause on cost; None where there is none."""
-    return next((one for one in slo.constraints if one.metric == COST), None)
+    """The first clause on a cost; None where there is none."""
+    priced = (c for c in slo.constraints if metric_named(c.metric).kind is MetricKind.COST)
+    return next(priced, None)
 
 
 def check_priced(slo: ServiceLevelObjective) -> None:

@@ -87,6 +87,11 @@ class VariantCost:
     """None where no demand was given."""
     tokens_per_inference: float | None = None
     """Mean tokens of a row, padding not counted; None where they are not known."""
+    usd_per_million_output_tokens: Interval | None = None
+    """Of streams, as the next: the whole machine's cost over the tokens that it writes, the reading
+    of their prompts included. The two are not to be added up."""
+    usd_per_million_input_tokens: Interval | None = None
+    """The same over the tokens of the prompts, the writing of their answers included."""
 
     @property
     def instance(self) -> str:

@@ -16,7 +16,14 @@ from harness.runs.documents import read_document
 from harness.runs.folder import JOURNAL, RunFolder, read_run
 from harness.runs.journal import Journal
 from harness.study.objective import parse_objective
-from harness.types import SATURATION, Role, ServingConfig
+from harness.types import (
+    SATURATION,
+    Role,
+    ServerMetrics,
+    ServingConfig,
+    StreamCounts,
+    StreamFigures,
+)
 from harness.types.capacity import CapacityPlan
 from harness.types.estimates import Demand
 from tests.samples import sample_variant
@@ -159,3 +166,17 @@ def test_a_demand_beyond_the_measured_range_is_planned_with_what_was_measured(tm
     assert one.highest_rate_per_s.low == pytest.approx(1 / 0.0042, rel=0.01)
     assert one.replicas.peak == 5
     assert "above the highest that was measured (238)" in one.note
+
+
+def test_streams_are_refused_with_what_tells_instead(tmp_path, capsys):
+    """A replica is simulated batch by batch, which a model that batches continuously is not."""
+    figures = StreamFigures(StreamCounts(50, 200), 100.0)
+    streaming = {"streams": figures, "server": ServerMetrics()}
+    with RunFolder.create(tmp_path / "run", MANIFEST) as run:
+        run.journal.add(replace(sample_variant("student", Role.STUDENT), family="family"))
+        run.journal.add(trial(4, **streaming))
+    assert run_command(["plan", str(tmp_path / "run"), "--demand", "20/s"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "token by token" in said
+    assert "divide the demand's peak by it" in said
+    assert not (tmp_path / "run" / "plan.json").exists()

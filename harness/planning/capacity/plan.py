@@ -78,6 +78,9 @@ def candidates_of(trials: Sequence[TrialResult], demand: Demand) -> list[Candida
         UsageError: no valid trial, or none whose largest batch holds the demand's requests.
     """
     usable = [one for one in trials if is_usable(one)]
+    valid = [one for one in trials if one.valid]
+    if not usable and valid and all(one.streams for one in valid):
+        raise UsageError(STREAMS_UNPLANNED, next_step=PLAN_STREAMS_BY)
     if not usable:
         raise UsageError(_why_none(trials), next_step=_measure(trials))
     largest = max(rows for rows, _ in demand.batch_mix)
@@ -100,6 +103,16 @@ def candidates_of(trials: Sequence[TrialResult], demand: Demand) -> list[Candida
         protocol = ranked[0].protocol
         chosen += [one for one in ranked if one.protocol is protocol][:MOST_CONFIGURATIONS]
     return chosen
+
+
+STREAMS_UNPLANNED = (
+    "the answers came token by token, and a replica is simulated as a server that executes one "
+    "batch after the other: of a model that batches continuously it would predict wrong latencies"
+)
+PLAN_STREAMS_BY = (
+    "read the highest load that meets the objective off the report, measured on one replica, and "
+    "divide the demand's peak by it; harness cost prices it per million tokens"
+)
 
 
 def _why_none(trials: Sequence[TrialResult]) -> str:

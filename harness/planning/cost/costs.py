@@ -247,7 +247,16 @@ def _cost(
         usd_per_million_tokens=None if tokens is None else per_tokens(million, tokens),
         fleet=fleet,
         tokens_per_inference=tokens,
+        usd_per_million_output_tokens=_over(pricing, rate.output_tokens_per_s),
+        usd_per_million_input_tokens=_over(pricing, rate.input_tokens_per_s),
     )
+
+
+def _over(pricing: Pricing, tokens_per_s: Interval | None) -> Interval | None:
+    """A machine's cost over the tokens that it reads or writes, per million."""
+    if tokens_per_s is None or tokens_per_s.value <= 0:
+        return None
+    return usd_per_million(pricing, tokens_per_s)
 
 
 def _savings(costs: Sequence[VariantCost], question: CostQuestion) -> Iterator[Saving]:

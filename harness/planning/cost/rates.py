@@ -49,6 +49,9 @@ class SustainedRate:
     rows_per_request: float = 1.0
     on_accelerator: bool = False
     """Whether the model ran on the machine's accelerators."""
+    output_tokens_per_s: Interval | None = None
+    """Of streams, as the next; None where answers came in one, or without an interval."""
+    input_tokens_per_s: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,22 @@ def _rate(result: TrialResult, *, confirmed: bool) -> SustainedRate:
         confirmed=confirmed,
         rows_per_request=_rows(trial.workload),
         on_accelerator=trial.serving.instance_kind == "gpu",
+        output_tokens_per_s=result.streams and result.streams.output_tokens_per_s_bounds,
+        input_tokens_per_s=_input_tokens(result),
     )
+
+
+def _input_tokens(result: TrialResult) -> Interval | None:
+    """Tokens of the prompts that were answered: as sure as the requests, at the mean of a prompt.
+
+    None where answers came in one, or nobody counts the prompts' tokens.
+    """
+    found, bounds = result.streams, _bounds(result)
+    per_s = result.throughput_inferences_per_s
+    if found is None or bounds is None or not found.counts.input_tokens:
+        return None
+    rate = found.counts.input_tokens / result.duration_s
+    return Interval(rate, rate * bounds[0] / per_s, rate * bounds[1] / per_s)
 
 
 def _bounds(result: TrialResult) -> tuple[float, float] | None:

@@ -12,6 +12,7 @@ from harness.words.numbers import MISSING, asked, number, percent, whole
 def costs_table(report: CostReport) -> Table:
     """A row per variant and instance type; of a variant the cheapest first."""
     tokens = any(one.usd_per_million_tokens for one in report.costs)
+    streams = any(one.usd_per_million_output_tokens for one in report.costs)
     monthly = report.demand is not None
     ordered = sorted(report.costs, key=lambda one: (one.family, one.variant))
     return Table(
@@ -22,15 +23,27 @@ def costs_table(report: CostReport) -> Table:
             Column("Throughput", "inferences/s"),
             Column("Per million inferences", "USD"),
             *((Column("Per million tokens", "USD"),) if tokens else ()),
+            *(_STREAMS if streams else ()),
             *((Column("Machines"), Column("Per month", "USD")) if monthly else ()),
         ),
-        rows=tuple(_row(one, tokens=tokens, monthly=monthly) for one in ordered),
-        note=_note(report),
+        rows=tuple(_row(one, tokens=tokens, streams=streams, monthly=monthly) for one in ordered),
+        note=_note(report) + (f" {_TOKENS_NOTE}" if streams else ""),
         sortable=True,
     )
 
 
-def _row(one: VariantCost, *, tokens: bool, monthly: bool) -> tuple[Cell, ...]:
+_STREAMS = (
+    Column("Per million output tokens", "USD"),
+    Column("Per million input tokens", "USD"),
+)
+_TOKENS_NOTE = (
+    "Per million output tokens: the whole machine's cost over the tokens that it writes, the "
+    "reading of their prompts included; per million input tokens: the same over the tokens that it "
+    "reads. They are two views of one cost, not to be added up. A stream is one inference."
+)
+
+
+def _row(one: VariantCost, *, tokens: bool, streams: bool, monthly: bool) -> tuple[Cell, ...]:
     price = (
         f"{basis(is_estimate=one.is_estimate)}; {asked(one.pricing.usd_per_hour)} USD/h\n"
         f"{one.region or 'own price'}, {one.price_date}"
@@ -38,6 +51,9 @@ def _row(one: VariantCost, *, tokens: bool, monthly: bool) -> tuple[Cell, ...]:
     extra: list[Cell] = []
     if tokens:
         extra.append(_amount(one.usd_per_million_tokens))
+    if streams:
+        extra.append(_amount(one.usd_per_million_output_tokens))
+        extra.append(_amount(one.usd_per_million_input_tokens))
     if monthly:
         extra += _fleet(one.fleet)
     return (

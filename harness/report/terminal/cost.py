@@ -70,6 +70,22 @@ def tokens_table(report: CostReport) -> Table:
     return table
 
 
+def streams_table(report: CostReport) -> Table:
+    """A row for each variant that writes, on each instance type: its cost by tokens."""
+    table = _table("Cost per million tokens of streams", "variant", "instance")
+    for head in ("USD per 1M output", "USD per 1M input"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.caption = (
+        "the whole machine over the tokens written, and over those read: not to be added"
+    )
+    for one in report.costs:
+        if one.usd_per_million_output_tokens is not None:
+            place = _place(one.instance, is_estimate=one.is_estimate)
+            costs = (one.usd_per_million_output_tokens, one.usd_per_million_input_tokens)
+            table.add_row(one.variant, place, *map(_bounded, costs))
+    return table
+
+
 def savings_table(report: CostReport) -> Table:
     """A row for each student in the teacher's place."""
     table = _table("Saved by a student in the teacher's place", "student", "teacher", "instance")

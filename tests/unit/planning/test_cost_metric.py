@@ -15,7 +15,7 @@ from harness.planning.cost.pricing import priced
 from harness.study import study_schema
 from harness.study.file import parse_study
 from harness.study.objective import check_priced, parse_objective
-from harness.types import Decision, TrialResult
+from harness.types import Decision, StreamCounts, StreamFigures, TrialResult
 from harness.types.estimates import Interval, Pricing
 from harness.words.numbers import amount
 from tests.samples import sample_study
@@ -49,6 +49,48 @@ def test_a_clause_on_cost_that_cannot_be_is_told(text, told):
     with pytest.raises(ObjectiveError) as caught:
         parse_objective(text)
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["cost < 2/1M tokens", "cost < 2/1M output tokens", "output_token_cost < 2/1M",
+     "output_token_cost < 0.002/1k"],
+)  # fmt: skip
+def test_a_cost_per_million_tokens_is_read(text):
+    (clause,) = parse_objective(text).constraints
+    assert (clause.metric, clause.value, clause.text) == ("output_token_cost", 2.0, text)
+
+
+def test_two_costs_may_be_asked_for_together():
+    both = parse_objective("cost < 0.2/1M, cost < 2/1M tokens and p95 < 50 ms").constraints
+    assert [one.metric for one in both] == ["cost", "output_token_cost", "p95"]
+
+
+def test_output_of_what_is_asked():
+    with pytest.raises(ObjectiveError, match="output of what"):
+        parse_objective("cost < 2/1M output cows")
+
+
+def writing(**changes):
+    """1,000 tokens/s (900 to 1,100) at 1 USD/h: 0.278 (0.253 to 0.309) USD per million."""
+    figures = StreamFigures(StreamCounts(5000, 20_000), 1000.0, Interval(1000.0, 900.0, 1100.0))
+    return {"streams": figures, **changes}
+
+
+@pytest.mark.parametrize(
+    ("bound", "decision"),
+    [("0.31", Decision.PASS), ("0.25", Decision.FAIL), ("0.3", Decision.UNDECIDED)],
+)
+def test_a_cost_per_token_is_judged_by_the_interval_of_the_tokens(bound, decision):
+    found = judged(f"cost < {bound}/1M tokens", **writing())
+    assert found.decision is decision
+
+
+def test_a_cost_per_token_needs_tokens_and_a_machine():
+    assert judged("cost < 2/1M tokens").decision is Decision.UNDECIDED
+    assert "no machine was named" in judged("cost < 2/1M tokens", None, **writing()).reason
+    with pytest.raises(UsageError, match="no machine is named to price it on"):
+        check_priced(parse_objective("cost < 2/1M tokens"))
 
 
 def judged(text, pricing=ONE_DOLLAR, **changes):

@@ -9,12 +9,20 @@ from cost_samples import STUDENT, TEACHER, result, run_of, variant
 from harness.errors import UsageError
 from harness.planning.cost.catalogue import Catalogue, InstanceType, read_catalogue
 from harness.planning.cost.costs import CostQuestion, costs_of, leading_instance
+from harness.report.cost.tables import costs_table
 from harness.runs.documents import read_document, write_document
 from harness.study.objective import parse_objective
-from harness.types import Decision, Rejection, Role, Verdict
+from harness.types import (
+    Decision,
+    Rejection,
+    Role,
+    StreamCounts,
+    StreamFigures,
+    Verdict,
+)
 from harness.types.capacity import Headroom
 from harness.types.costs import CostReport
-from harness.types.estimates import Demand
+from harness.types.estimates import Demand, Interval
 
 DAY = date(2026, 11, 29)
 ONE_DOLLAR = Catalogue(
@@ -50,6 +58,26 @@ def test_a_thousand_per_second_at_a_dollar_an_hour():
     assert not found.is_estimate
     assert found.trial_id == RUN.trials[1].trial.trial_id
     assert round(cost(ask(), TEACHER).usd_per_million_inferences.value, 4) == 1.1111
+
+
+def test_streams_cost_by_the_tokens_they_write_and_read():
+    """1,000 tokens/s at a dollar an hour: 0.278 USD per million; a quarter as many are read."""
+    figures = StreamFigures(StreamCounts(500, 2000), 1000.0, Interval(1000.0, 800.0, 1250.0))
+    streaming = dataclasses.replace(result(STUDENT, 50.0), streams=figures, duration_s=2.0)
+    found = cost(ask(run_of(result(TEACHER, 250.0), streaming)), STUDENT)
+    assert bounds(found.usd_per_million_output_tokens) == pytest.approx(
+        (1 / 3.6, 1 / 3.6 / 1.25, 1 / 3.6 / 0.8)
+    )
+    assert bounds(found.usd_per_million_input_tokens) == pytest.approx(
+        (4 / 3.6, 4 / 3.6 / 1.1, 4 / 3.6 / 0.9)
+    )
+    assert cost(ask(), STUDENT).usd_per_million_output_tokens is None
+    shown = costs_table(ask(run_of(result(TEACHER, 250.0), streaming)))
+    titles = [column.title for column in shown.columns]
+    assert titles[4:6] == ["Per million output tokens", "Per million input tokens"]
+    row = next(row for row in shown.rows if row[0].text == STUDENT)
+    assert (row[4].text, row[5].text) == ("0.278", "1.11")
+    assert "not to be added up" in shown.note
 
 
 def test_tokens_are_counted_where_their_number_is_given():
