@@ -82,13 +82,12 @@ def writing(**changes):
     [("0.31", Decision.PASS), ("0.25", Decision.FAIL), ("0.3", Decision.UNDECIDED)],
 )
 def test_a_cost_per_token_is_judged_by_the_interval_of_the_tokens(bound, decision):
-    found = judged(f"cost < {bound}/1M tokens", **writing())
-    assert found.decision is decision
+    assert judged(f"cost < {bound}/1M tokens", **writing())[0] is decision
 
 
 def test_a_cost_per_token_needs_tokens_and_a_machine():
-    assert judged("cost < 2/1M tokens").decision is Decision.UNDECIDED
-    assert "no machine was named" in judged("cost < 2/1M tokens", None, **writing()).reason
+    assert judged("cost < 2/1M tokens")[0] is Decision.UNDECIDED
+    assert "no machine was named" in judged("cost < 2/1M tokens", None, **writing())[1]
     with pytest.raises(UsageError, match="no machine is named to price it on"):
         check_priced(parse_objective("cost < 2/1M tokens"))
 
