@@ -114,7 +114,7 @@ def _rate(result: TrialResult, *, confirmed: bool) -> SustainedRate:
         confirmed=confirmed,
         rows_per_request=_rows(trial.workload),
         on_accelerator=trial.serving.instance_kind == "gpu",
-        output_tokens_per_s=result.streams and result.streams.output_tokens_per_s_bounds,
+        output_tokens_per_s=result.streams.output_tokens_per_s_bounds if result.streams else None,
         input_tokens_per_s=_input_tokens(result),
     )
 

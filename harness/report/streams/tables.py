@@ -93,7 +93,7 @@ def _note(*, has_goodput: bool) -> str:
 
 
 def _row(result: TrialResult, ttft: str, itl: str, *, has_goodput: bool) -> tuple[Cell, ...]:
-    workload, found, good = result.trial.workload, result.streams, result.goodput
+    workload, found = result.trial.workload, result.streams
     tokens = found.output_tokens_per_s if found else None
     tpot_ms = result.latency_ms("tpot", "mean")
     each = 1000 / tpot_ms if tpot_ms else None
@@ -105,14 +105,19 @@ def _row(result: TrialResult, ttft: str, itl: str, *, has_goodput: bool) -> tupl
         ),
         numeric(load_words(workload), load_amount(workload)),
         numeric(number(result.throughput_requests_per_s), result.throughput_requests_per_s),
-        *((_bounded(good and good.requests_per_s, good and good.bounds),) if has_goodput else ()),
-        _bounded(tokens, found and found.output_tokens_per_s_bounds),
+        *((_goodput(result),) if has_goodput else ()),
+        _bounded(tokens, found.output_tokens_per_s_bounds if found else None),
         numeric(number(each), each),
         _latency(result, ttft),
         _latency(result, itl),
         _tokens(result),
         decision_cell(result.decision),
     )
+
+
+def _goodput(result: TrialResult) -> Cell:
+    good = result.goodput
+    return _bounded(good.requests_per_s, good.bounds) if good else Cell(MISSING)
 
 
 def _bounded(value: float | None, bounds: Interval | None) -> Cell:
