@@ -1,13 +1,14 @@
 """Made checkpoints are exported once by the same code, however many studies have them.
 
-What is kept is the graph that `write_fp32` writes, by all that decides it. Of a checkpoint that
-differs from an earlier one in its weights alone (a teacher and a student of one architecture, as
-most made studies have them) the earlier graph is taken with the weights exchanged, if ONNX Runtime
-then answers the example as torch does; otherwise it is exported. How long the example is decides
-nothing: both its axes are dynamic. The gates that follow an export still hold it against the
-checkpoint and the bare library each time. Files whose subject is the export itself export each
-time, and what they exported is kept for the others. What is kept lies in the user's cache, for the
-next run of the tests too: an export takes four seconds of a core.
+What is kept is the graph that `write_fp32` writes, and the decoder of `write_decoder`, by all that
+decides it. Of a checkpoint that differs from an earlier one in its weights alone (a teacher and a
+student of one architecture, as most made studies have them) the earlier graph is taken with the
+weights exchanged, if ONNX Runtime then answers an example as torch does; otherwise it is exported.
+How long the example is decides nothing: its axes are dynamic. The gates that follow an export still
+hold it against the checkpoint and the bare library each time. Files whose subject is the export
+itself take nothing whose weights were exchanged: only what this very code has exported from these
+very weights. What is kept lies in the user's cache, for the next run of the tests too: an export
+takes four to ten seconds of a core.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
@@ -30,9 +31,13 @@ import pytest
 from filelock import FileLock
 from numpy.typing import NDArray
 
+import harness.export.generation.variants
 import harness.export.source
 from harness.export.convert import write_fp32
+from harness.export.generation.convert import write_decoder
+from harness.export.generation.parity import DecoderSession
 from harness.system.storage import cache_root
+from harness.types.generation import GeneratorSettings
 
 Example = Mapping[str, NDArray[Any]]
 Weights = Mapping[str, NDArray[Any]]
@@ -41,7 +46,8 @@ NOT_IN_THE_GRAPH = ("_name_or_path", "id2label", "label2id", "max_position_embed
 """Nothing in a graph comes of these. A table of positions is a weight, and has its shape."""
 CONSTANTS = 8
 """A float tensor of more values than this is made of weights."""
-
+PROMPT = 12
+"""Tokens of the text on which a decoder with exchanged weights is compared."""
 
 EXPORTERS = ("torch", "transformers", "onnx", "onnxscript", "onnx_ir", "onnxruntime")
 """What a graph comes of, beside the harness."""
@@ -71,38 +77,85 @@ def graphs_folder() -> Path:
 
 
 @contextmanager
-def kept_graphs(folder: Path, *, fresh: bool = False) -> Iterator[None]:
+def kept_graphs(folder: Path, *, own: bool = False) -> Iterator[None]:
     """In this process, an export that one of this run has made already is copied.
 
     Args:
         folder: of all test processes; what is kept lies in it.
-        fresh: whether to export all the same, and to keep that.
+        own: whether a graph whose weights were exchanged is not good enough.
     """
 
-    def write(graph: Any, example: Example, path: Path) -> None:
+    def write_graph(graph: Any, example: Example, path: Path) -> None:
         _build_operators_once(patch)
-        weights = {name: one.detach().cpu().numpy() for name, one in graph.state_dict().items()}
-        shape = _digest_of_shape(graph, example)
-        kept = folder / f"{_digest_of_weights(shape, weights)}.onnx"
-        alike, its_weights = folder / f"{shape}.alike", folder / f"{shape}.npz"
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{shape}.lock"):
-            if fresh or not kept.exists():
-                if (
-                    fresh
-                    or not (alike.exists() and _exchange(alike, its_weights, weights, path))
-                    or (not _answers_as(graph, example, path))
-                ):
-                    write_fp32(graph, example, path)
-                _put(path, kept)
-                if not alike.exists():
-                    np.savez(its_weights, **weights)  # type: ignore[arg-type]
-                    _put(path, alike)
-        shutil.copy(kept, path)
+        _Kept(folder, _told_of_graph(graph, example), _weights(graph), own=own).write(
+            path,
+            export=lambda: write_fp32(graph, example, path),
+            sound=lambda: _answers_as(graph, example, path),
+        )
+
+    def write_generator(model: Any, shape: tuple[int, int, int], path: Path) -> None:
+        _build_operators_once(patch)
+        expected = _next_token_logits(model)
+        told = [_class_of(model), _told_of_config(model.config), shape]
+        _Kept(folder, told, _weights(model), own=own).write(
+            path,
+            export=lambda: write_decoder(model, shape, path),
+            sound=lambda: _decodes_as(expected, shape, path),
+        )
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(harness.export.source, "write_fp32", write)
+        patch.setattr(harness.export.source, "write_fp32", write_graph)
+        patch.setattr(harness.export.generation.variants, "write_decoder", write_generator)
         yield
+
+
+class _Kept:
+    """The graph of some weights, and one of the same shape with others.
+
+    Args:
+        folder: where both lie.
+        told: all that decides a graph, but for its weights' values.
+        weights: by name.
+        own: whether a graph whose weights were exchanged is not good enough.
+    """
+
+    def __init__(self, folder: Path, told: Sequence[Any], weights: Weights, *, own: bool) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        shape = _digest_of_shape(told, weights)
+        same = _digest_of_weights(shape, weights)
+        self._weights = weights
+        self._lock = folder / f"{shape}.lock"
+        self._exported = folder / f"{same}.onnx"
+        self._exchanged = None if own else folder / f"{same}.exchanged"
+        self._alike = folder / f"{shape}.alike"
+        self._its_weights = folder / f"{shape}.npz"
+
+    def write(self, path: Path, export: Callable[[], None], sound: Callable[[], bool]) -> None:
+        """Write the graph.
+
+        Args:
+            path: the file to write.
+            export: writes it there anew.
+            sound: whether what lies there, its weights exchanged, answers as the checkpoint does.
+        """
+        with FileLock(self._lock):
+            for kept in (self._exported, self._exchanged):
+                if kept is not None and kept.exists():
+                    shutil.copy(kept, path)
+                    return
+            if (
+                self._exchanged is not None
+                and self._alike.exists()
+                and _exchange(self._alike, self._its_weights, self._weights, path)
+                and sound()
+            ):
+                _put(path, self._exchanged)
+                return
+            export()
+            _put(path, self._exported)
+            if not self._alike.exists():
+                np.savez(self._its_weights, **self._weights)  # type: ignore[arg-type]
+                _put(path, self._alike)
 
 
 def _build_operators_once(patch: pytest.MonkeyPatch) -> None:
@@ -168,19 +221,58 @@ def _answers_as(graph: Any, example: Example, path: Path) -> bool:
     )
 
 
-def _digest_of_shape(graph: Any, example: Example) -> str:
-    """Of the model's configuration, the graph around it, its inputs, and the weights' shapes."""
-    config = graph.model.config.to_dict()
-    plain = {k: v for k, v in vars(graph).items() if isinstance(v, bool | int | float | str)}
-    told = [
-        f"{type(graph).__module__}.{type(graph).__qualname__}",
-        str(graph),
-        plain,
-        {key: value for key, value in config.items() if key not in NOT_IN_THE_GRAPH},
-        {name: str(values.dtype) for name, values in example.items()},
-        {name: tuple(one.shape) for name, one in graph.state_dict().items()},
+def _next_token_logits(model: Any) -> NDArray[np.float32]:
+    """What the library says behind each of the first tokens of its vocabulary, in one text."""
+    import torch
+
+    with torch.inference_mode():
+        found: NDArray[np.float32] = model(torch.arange(PROMPT)[None]).logits[0].numpy()
+    return found
+
+
+def _decodes_as(expected: NDArray[np.float32], shape: tuple[int, int, int], path: Path) -> bool:
+    """Whether a decoder reads the same text in two parts and says the same behind its tokens."""
+    settings = GeneratorSettings(
+        *shape, vocabulary=expected.shape[-1], context=PROMPT, end_tokens=(), start_token=None
+    )
+    session, cut = DecoderSession(path, settings, rows=1), PROMPT // 2
+    found = [
+        session.step(
+            np.arange(*part)[None], np.array([part[0]]), np.arange(part[1] - part[0])[None]
+        )
+        for part in ((0, cut), (cut, PROMPT))
     ]
-    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+    largest = float(np.abs(expected).max())
+    return np.allclose(np.concatenate(found, axis=1)[0], expected, rtol=0.0, atol=1e-4 * largest)
+
+
+def _weights(module: Any) -> Weights:
+    return {name: one.detach().cpu().numpy() for name, one in module.state_dict().items()}
+
+
+def _told_of_graph(graph: Any, example: Example) -> list[Any]:
+    """Of the model's configuration, the graph around it, and its inputs."""
+    return [
+        _class_of(graph),
+        str(graph),
+        {k: v for k, v in vars(graph).items() if isinstance(v, bool | int | float | str)},
+        _told_of_config(graph.model.config),
+        {name: str(values.dtype) for name, values in example.items()},
+    ]
+
+
+def _class_of(module: Any) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"
+
+
+def _told_of_config(config: Any) -> dict[str, Any]:
+    return {key: value for key, value in config.to_dict().items() if key not in NOT_IN_THE_GRAPH}
+
+
+def _digest_of_shape(told: Sequence[Any], weights: Weights) -> str:
+    shapes = {name: values.shape for name, values in weights.items()}
+    text = json.dumps([*told, shapes], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _digest_of_weights(shape: str, weights: Weights) -> str:

@@ -48,8 +48,8 @@ ON_ONE_RIG = (
     "test_load_open_loop_processes",
 )
 """One process runs all of them: they share five load generators, which take 10 s to start."""
-EXPORT_ITSELF = ("test_architectures", "test_export_variants")
-"""Their subject is the export: they export all that they ask."""
+EXPORT_ITSELF = ("test_architectures", "test_export_variants", "test_generation_export")
+"""Their subject is the export: no graph that they ask got its weights from another's."""
 START_GENERATORS = (
     *("test_load_faults", "test_load_generators", "test_load_open_loop_processes"),
     *("test_load_processes", "test_main_job", "test_trial_faults"),
@@ -85,9 +85,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def graphs(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A made checkpoint is exported once, except where the export is what is tested."""
-    fresh = request.path.stem in EXPORT_ITSELF
-    with kept_graphs(graphs_folder(), fresh=fresh):
+    """A made checkpoint is exported once by the same code."""
+    with kept_graphs(graphs_folder(), own=request.path.stem in EXPORT_ITSELF):
         yield
 
 

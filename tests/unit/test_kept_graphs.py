@@ -86,15 +86,23 @@ def test_an_example_of_another_length_needs_no_export_of_its_own(exporter, tmp_p
     np.testing.assert_array_equal(found["val_1"], other.linear.weight.detach().numpy().T)
 
 
-def test_who_tests_the_export_exports_each_time_and_leaves_it_for_the_others(exporter, tmp_path):
-    with kept(tmp_path / "kept", fresh=True):
-        first = exported(Layer(1), tmp_path / "first.onnx")
-        exported(Layer(1), tmp_path / "second.onnx")
+def test_who_tests_the_export_takes_no_exchanged_weights_and_leaves_his_for_the_others(
+    exporter, tmp_path
+):
+    with kept(tmp_path / "kept"):
+        exported(Layer(1), tmp_path / "first.onnx")
+        exchanged = exported(Layer(2), tmp_path / "second.onnx")
+    assert exporter.exports == 1
+    with kept(tmp_path / "kept", own=True):
+        own = exported(Layer(2), tmp_path / "third.onnx")
+        again = exported(Layer(2), tmp_path / "fourth.onnx")
+        exported(Layer(1), tmp_path / "fifth.onnx")
     assert exporter.exports == 2
     with kept(tmp_path / "kept"):
-        found = exported(Layer(1), tmp_path / "third.onnx")
+        other = exported(Layer(2), tmp_path / "sixth.onnx")
     assert exporter.exports == 2
-    np.testing.assert_array_equal(found["val_1"], first["val_1"])
+    for found in (exchanged, again, other):
+        np.testing.assert_array_equal(found["val_1"], own["val_1"])
 
 
 def test_what_the_first_export_left_out_is_exported(exporter, tmp_path):
