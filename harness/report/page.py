@@ -326,5 +326,10 @@ def compressed_plotly() -> bytes:
             "plotly.js, which draws the report's plots, is not in this installation",
             next_step="install the harness again: pip install -e . (it fetches plotly.js)",
         )
-    full = Path(found.origin).parent / "package_data" / "plotly.min.js"
-    return gzip.compress(full.read_bytes(), compresslevel=9, mtime=0)
+    return _compressed(Path(found.origin).parent / "package_data" / "plotly.min.js")
+
+
+@cache
+def _compressed(script: Path) -> bytes:
+    """Once per process: it takes longer than to render a page."""
+    return gzip.compress(script.read_bytes(), compresslevel=9, mtime=0)

@@ -25,6 +25,7 @@ from harness.types import GrpcImplementation, ModelVariant, WireProtocol
 from tests.held_up import unhurried
 from tests.kept_generators import KeptGenerators
 from tests.kept_graphs import graphs_folder, kept_graphs
+from tests.killed_servers import killed_servers
 from tests.local_study import HARMLESS, add_language_model_family, write_local_study
 from tests.routed_study import write_routed_study
 
@@ -56,6 +57,12 @@ START_GENERATORS = (
 )
 """Their subject is the load generators' processes, which they count, stop and kill: they start
 their own."""
+
+END_SERVERS = (
+    *("test_dying_server", "test_embedded_environment", "test_embedded_orphans"),
+    *("test_embedded_server", "test_main_job"),
+)
+"""Their subject is also how servers end: in order, or with nothing left of them."""
 
 
 class ByFile(LoadFileScheduling):
@@ -105,6 +112,16 @@ def generators(request: pytest.FixtureRequest, kept_generators: KeptGenerators) 
         yield
         return
     with kept_generators.in_use():
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def servers(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A server that a file needs no more is killed, except where its end is what is tested."""
+    if request.path.stem in END_SERVERS:
+        yield
+        return
+    with killed_servers():
         yield
 
 

@@ -146,7 +146,7 @@ def test_gauges_of_a_running_load_are_its_last_seconds_and_go_with_it() -> None:
 
 
 @settings(max_examples=20)
-@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 30)), min_size=2, max_size=12))
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 30)), min_size=2, max_size=6))
 def test_counters_never_fall_over_the_tests_of_a_session(tests: list[tuple[int, int]]) -> None:
     monitor = LoadMonitor()
     before: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
