@@ -52,7 +52,7 @@ from harness.flow.serving import serve
 from harness.flow.sweep import trial_runner
 from harness.flow.trial import TrialRunner
 from harness.load.schedule.arrivals import arrival_times_ns
-from harness.planning.capacity.draws import first_arrivals_s, statistics_of, without_warm_up
+from harness.planning.capacity.draws import statistics_of, steady_arrivals_s, without_warm_up
 from harness.planning.capacity.fit import fit_capacity
 from harness.planning.capacity.model import CapacityModel
 from harness.runs.folder import RunFolder, read_run
@@ -281,7 +281,7 @@ def seed_of(trial: Trial) -> int:
 
 def _most_per_s(model: CapacityModel) -> float:
     """Requests per second of one replica, beyond which no plan goes."""
-    return min(model.saturation_per_s(Demand(1.0)), model.highest_measured_inferences_per_s)
+    return min(model.saturation_per_s(Demand(1.0)), model.highest_measured_per_s(1.0))
 
 
 def _closed(base: Trial, clients: int) -> Trial:
@@ -371,8 +371,8 @@ def chance_errors(model: CapacityModel, demand: Demand, seconds: float) -> dict[
     requests = max(2, round(demand.rate_per_s * seconds))
     for number in range(_REPLAYED):
         generator = np.random.default_rng([number, 17])
-        chunks = model.arrivals(demand.arrivals, rate_per_s=demand.rate_per_s, seed=number)
-        arrivals_s = first_arrivals_s(chunks, requests)[:requests]
+        steady_s = steady_arrivals_s(model.arrivals, demand.arrivals, number, requests)
+        arrivals_s = steady_s / demand.rate_per_s
         run = model.best_guess.serve(replica, arrivals_s, np.ones(requests, np.int64), generator)
         latency_ms = model.best_guess.latency_ms(arrivals_s, run, generator)
         for name, value in statistics_of(without_warm_up(latency_ms)).items():

@@ -358,11 +358,11 @@ def _notes(
             f"{number(terms.limits.max_replicas * sure_per_s)} requests/s, and the peak is "
             f"{number(trace.peak_per_s)}"
         )
-    most = model.saturation_per_s(question.demand) * question.demand.rows_per_request
-    beyond = most / model.highest_measured_inferences_per_s - 1
+    most = model.saturation_per_s(question.demand)
+    beyond = most / model.highest_measured_per_s(question.demand.rows_per_request) - 1
     if beyond > _NEGLIGIBLE:
         yield (
-            f"a replica is simulated up to {number(most)} inferences/s, {percent(beyond)} above "
+            f"a replica is simulated up to {number(most)} requests/s, {percent(beyond)} above "
             "the highest that was measured"
         )
     yield from model.limits

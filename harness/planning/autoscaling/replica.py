@@ -18,9 +18,10 @@ import numpy as np
 from harness.planning.capacity.draws import (
     Draw,
     Floats,
-    first_arrivals_s,
+    long_enough,
     request_rows,
     saturation_per_s,
+    steady_arrivals_s,
     without_warm_up,
 )
 from harness.planning.capacity.model import CapacityModel
@@ -139,10 +140,9 @@ def _table(
     latencies, waits, executions = [], [], []
     for share in SHARES:
         generator = np.random.default_rng([model.seed, number])
-        chunks = model.arrivals(
-            demand.arrivals, rate_per_s=share * most, seed=model.seed * 1000 + number
-        )
-        arrivals = first_arrivals_s(chunks, requests)[:requests]
+        rate, seed = share * most, model.seed * 1000 + number
+        count = long_enough(draw.stalls, rate, requests)
+        arrivals = steady_arrivals_s(model.arrivals, demand.arrivals, seed, count) / rate
         rows = request_rows(demand.batch_mix, len(arrivals), generator)
         run = draw.serve(replica, arrivals, rows, generator)
         taken_s = _execution_s(run)

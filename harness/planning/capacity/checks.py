@@ -14,9 +14,9 @@ from harness.planning.capacity.draws import (
     ArrivalSource,
     Draw,
     Floats,
-    first_arrivals_s,
     saturation_per_s,
     statistics_of,
+    steady_arrivals_s,
     without_warm_up,
 )
 from harness.planning.capacity.replica import Replica, simulate_clients
@@ -103,8 +103,8 @@ class TrialReplay:
     ) -> Floats:
         """Latencies in ms of requests that arrive at a rate, whether or not others are answered."""
         generator = self._generator()
-        chunks_ns = self.arrivals(workload.arrivals, rate_per_s=rate_per_s, seed=self.seed)
-        times_s = first_arrivals_s(chunks_ns, requests)[: 2 * requests]
+        steady_s = steady_arrivals_s(self.arrivals, workload.arrivals, self.seed, requests)
+        times_s = steady_s / rate_per_s
         rows = np.full(len(times_s), workload.client_batch_size)
         run = draw.serve(replica, times_s, rows, generator)
         return draw.latency_ms(times_s, run, generator)

@@ -6,6 +6,7 @@ loads that were measured. Both do it with what stands here, so the checks hold f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,6 +32,9 @@ STATISTICS: Mapping[str, float | None] = {
 """What is predicted of latency, with its quantile; None: the mean."""
 REQUESTS = 1500
 """Requests of one simulation, by default; as many as a trial of a second or two has."""
+MOST_REQUESTS = 5000
+"""Of one simulation that is prolonged to meet stalls."""
+_STALLS_MET = 2
 WARM_UP = 0.1
 """Share of the simulated requests that is cut: the replica starts empty."""
 NEAR_SATURATION = 0.995
@@ -115,10 +119,40 @@ def without_warm_up(latency_ms: Floats) -> Floats:
 
 def statistics_of(latency_ms: Floats) -> dict[str, float]:
     """`STATISTICS` of latencies, shape (n,)."""
+    shares = [at for at in STATISTICS.values() if at is not None]
+    quantiles = iter(np.quantile(latency_ms, shares).tolist())
     return {
-        name: float(latency_ms.mean() if at is None else np.quantile(latency_ms, at))
+        name: float(latency_ms.mean()) if at is None else next(quantiles)
         for name, at in STATISTICS.items()
     }
+
+
+def long_enough(stalls: Stalls, rate_per_s: float, requests: int, most: int = MOST_REQUESTS) -> int:
+    """Requests to simulate so that a fast replica meets its stalls as often as a slow one.
+
+    A second of 5,000 requests may hold no stall at all, and its p95 then says nothing of them.
+
+    Args:
+        stalls: of the draw.
+        rate_per_s: at which requests arrive.
+        requests: that are simulated at least.
+        most: that are simulated at most, unless `requests` are more.
+    """
+    if not stalls.per_s:
+        return requests
+    return max(requests, min(most, math.ceil(_STALLS_MET * rate_per_s / stalls.per_s)))
+
+
+@lru_cache(maxsize=256)
+def steady_arrivals_s(
+    source: ArrivalSource, process: ArrivalProcess, seed: int, count: int
+) -> Floats:
+    """The first arrivals at one request per second on average, in seconds, shape (count,).
+
+    Divided by a rate they are those at that rate, because the rate is constant. The array is
+    shared: do not write to it.
+    """
+    return first_arrivals_s(source(process, rate_per_s=1.0, seed=seed), count)[:count]
 
 
 def first_arrivals_s(chunks_ns: Iterable[NDArray[np.int64]], least: int) -> Floats:

@@ -24,9 +24,10 @@ from harness.planning.capacity.variation import VariationChoice, choose_variatio
 from harness.types import LoadMode, ServingConfig, TrialResult, WireProtocol
 
 DRAWS = 16
-FOLLOWED = 6000
-"""Requests of an open loop as the best guess has it: what the model misses of it is followed, so
-chance is to add little."""
+FOLLOWED, MOST_FOLLOWED = 6000, 24_000
+"""Requests of an open loop as the best guess has it, at least and at most: what the model misses of
+it is followed, so chance is to add little."""
+_FOLLOWED_S = 10.0
 
 
 def fit_capacity(
@@ -67,7 +68,7 @@ def fit_capacity(
     guess = choice.best().of(guess)
     opens = [one for one in checked if one.trial.workload.load_mode is LoadMode.OPEN]
     checks = {
-        one.trial.trial_id: replay.check(one, guess, FOLLOWED if one in opens else REQUESTS)
+        one.trial.trial_id: replay.check(one, guess, _followed(one) if one in opens else REQUESTS)
         for one in checked
     }
     return CapacityModel(
@@ -76,7 +77,9 @@ def fit_capacity(
         protocol=protocol,
         best_guess=guess,
         draws=_draws(alike, guess, choice, protocol, seed),
-        highest_measured_inferences_per_s=max(one.throughput_inferences_per_s for one in own),
+        measured_per_s=tuple(
+            (one.throughput_requests_per_s, one.throughput_inferences_per_s) for one in own
+        ),
         confidence=confidence,
         seed=seed,
         arrivals=arrivals,
@@ -87,6 +90,12 @@ def fit_capacity(
             [(_share(one, guess), checks[one.trial.trial_id]) for one in opens]
         ),
     )
+
+
+def _followed(result: TrialResult) -> int:
+    """Requests of an open loop that are simulated: some seconds' worth, stalls and all."""
+    asked = _FOLLOWED_S * result.throughput_requests_per_s
+    return round(min(MOST_FOLLOWED, max(FOLLOWED, asked)))
 
 
 def _share(result: TrialResult, guess: Draw) -> float:

@@ -28,9 +28,11 @@ from harness.planning.capacity.draws import (
     Draw,
     Floats,
     first_arrivals_s,
+    long_enough,
     request_rows,
     saturation_per_s,
     statistics_of,
+    steady_arrivals_s,
     without_warm_up,
 )
 from harness.types import ArrivalKind, ServingConfig, ShapeKind, WireProtocol
@@ -55,8 +57,9 @@ class CapacityModel:
     protocol: WireProtocol
     best_guess: Draw
     draws: tuple[Draw, ...]
-    highest_measured_inferences_per_s: float
-    """Of one replica, in any valid trial of the variant in this configuration."""
+    measured_per_s: tuple[tuple[float, float], ...]
+    """Requests and inferences per second of one replica, in each valid trial of the variant in this
+    configuration."""
     confidence: float
     seed: int
     arrivals: ArrivalSource
@@ -68,6 +71,16 @@ class CapacityModel:
     """By trial, how it was measured and what the model says of it."""
     discrepancy: Mapping[str, Discrepancy] = field(default_factory=dict)
     """By statistic, what the model misses of the open loops over the load; empty: too few."""
+
+    def highest_measured_per_s(self, rows: float) -> float:
+        """Requests per second that no trial goes beyond: neither in requests nor in rows.
+
+        Sixteen rows in one request are far less work than in sixteen.
+
+        Args:
+            rows: of each request.
+        """
+        return max(min(requests, every / rows) for requests, every in self.measured_per_s)
 
     @cached_property
     def error(self) -> Mapping[str, float]:
@@ -118,7 +131,8 @@ class CapacityModel:
         Args:
             demand: its peak rate, how requests arrive, and their rows.
             replicas: how many there are, at least 1.
-            requests: simulated for each of the model's draws.
+            requests: simulated at least for each of the model's draws; more where that many
+                would meet too few of the machine's stalls.
 
         Raises:
             UsageError: a changing rate or a trace; a request larger than the largest batch.
@@ -176,6 +190,7 @@ class CapacityModel:
         replica, rate = draw.replica(self.serving), demand.peak_rate_per_s / replicas
         most = saturation_per_s(replica, demand.batch_mix)
         replica = replace(replica, queue_limit=self.queue_limit)
+        requests = long_enough(draw.stalls, rate, requests)
         arrivals = self._arrivals(demand, replicas, number, requests, generator)
         rows = request_rows(demand.batch_mix, len(arrivals), generator)
         run = draw.serve(replica, arrivals, rows, generator)
@@ -206,9 +221,10 @@ class CapacityModel:
         """One replica's share of the demand, in seconds from 0, shape (requests,)."""
         rate = demand.peak_rate_per_s / replicas
         thinned = 1 if demand.arrivals.kind is ArrivalKind.POISSON else min(replicas, _MOST_THINNED)
-        source = self.arrivals(
-            demand.arrivals, rate_per_s=rate * thinned, seed=self.seed * 1000 + number
-        )
+        seed = self.seed * 1000 + number
+        if thinned == 1:
+            return steady_arrivals_s(self.arrivals, demand.arrivals, seed, requests) / rate
+        source = self.arrivals(demand.arrivals, rate_per_s=rate * thinned, seed=seed)
         own = (times[generator.random(len(times)) * thinned < 1] for times in source)
         return first_arrivals_s(own, requests)[:requests]
 
@@ -250,13 +266,14 @@ class CapacityModel:
         self, demand: Demand, replicas: int, batch_means: Sequence[float]
     ) -> tuple[float, tuple[str, ...]]:
         """How far the question lies outside the measured range, in words."""
-        asked = demand.peak_rate_per_s / replicas * demand.rows_per_request
-        beyond = max(0.0, asked / self.highest_measured_inferences_per_s - 1)
+        asked = demand.peak_rate_per_s / replicas
+        highest = self.highest_measured_per_s(demand.rows_per_request)
+        beyond = max(0.0, asked / highest - 1)
         words = list(self.limits)
         if beyond > 0:
             words.append(
-                f"{number(asked)} inferences/s per replica, {percent(beyond)} above the highest "
-                f"that was measured ({number(self.highest_measured_inferences_per_s)})"
+                f"{number(asked)} requests/s per replica, {percent(beyond)} above the highest "
+                f"that was measured ({number(highest)})"
             )
         largest = self.best_guess.curve.largest_rows
         executed = round(float(np.mean(batch_means)))

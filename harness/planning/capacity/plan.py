@@ -185,7 +185,7 @@ def _deployment(
     demand = terms.demand
     curve = model.curve(demand, SHARES, requests=requests)
     reached = highest_rate(model, slo, demand, curve)
-    most = model.highest_measured_inferences_per_s / demand.rows_per_request
+    most = model.highest_measured_per_s(demand.rows_per_request)
     rate = Interval(*(min(most, one) for one in (reached.value, reached.low, reached.high)))
     clause = planned_clauses(slo)[0]
     statistic = metric_named(clause.metric).statistic

@@ -134,18 +134,23 @@ def _unbounded(
     table, sharing, delay = replica.batch_s, replica.sharing, replica.queue_delay_s
     each = replica.each_request_s
     preferred = frozenset(replica.preferred_sizes)
+    one_row_each = rows_until[-1] == total if rows_until else True
     while head < total:
         oldest = arrivals[head]
         start = free[0] if free[0] > oldest else oldest
-        fits = bisect_right(rows_until, before + largest, head, min(total, head + largest))
+        fits = min(total, head + largest)
+        if not one_row_each:
+            fits = bisect_right(rows_until, before + largest, head, fits)
         if delay and start < oldest + delay:
             complete = _complete_at(arrivals, rows_until, fits, before, replica)
             start = max(start, min(oldest + delay, complete))
-        end = bisect_right(arrivals, start, head, fits)
+        end = head + 1
+        if end < fits and arrivals[end] <= start:
+            end = bisect_right(arrivals, start, end, fits)
         if preferred:
             overdue = delay > 0 and start >= oldest + delay
             end = _preferred_end(rows_until, head, end, before, preferred, overdue=overdue)
-        rows = rows_until[end - 1] - before
+        rows = end - head if one_row_each else rows_until[end - 1] - before
         took = (table[rows - 1] + each * (end - head - 1)) * factors[len(batches)]
         if sharing:
             took *= 1 + sharing * sum(1 for other in free[1:] if other > start)

@@ -44,7 +44,7 @@ class Stalls:
             return StallClock(np.empty(0), np.empty(0))
         begins = (np.arange(count) + generator.random(count)) / self.per_s
         shares = (generator.permutation(count) + generator.random(count)) / count
-        return StallClock(begins, scipy.stats.gamma.ppf(shares, _SHAPE, scale=self.mean_s / _SHAPE))
+        return StallClock(begins, scipy.special.gammaincinv(_SHAPE, shares) * self.mean_s / _SHAPE)
 
 
 NO_STALLS = Stalls(0.0, 0.0)

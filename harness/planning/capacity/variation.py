@@ -40,7 +40,7 @@ _MOST_STALLED = 0.15
 _SHAPE = {"p50": 1.0, "p90": 1.0, "p95": 1.0, "p99": 0.5}
 """Statistics whose ratio to the mean is compared, and how much each counts."""
 _TRIALS, _REQUESTS = 4, 500
-_OPEN_S, _MOST_REQUESTS = 4.0, 3000
+_OPEN_S, _MOST_REQUESTS = 4.0, 5000
 """An open loop is simulated for so long, so that it meets stalls; and at most so many requests."""
 
 

@@ -221,11 +221,26 @@ def test_beyond_saturation_no_latency_is_named(model):
 def test_a_question_beyond_the_measured_range_says_by_how_much(model):
     inside = model.predict(Demand(300.0), requests=400)
     assert (inside.beyond_measured, inside.outside) == (0.0, ())
-    half_more = 1.5 * model.highest_measured_inferences_per_s
+    half_more = 1.5 * model.highest_measured_per_s(1.0)
     outside = model.predict(Demand(half_more), requests=400)
     assert outside.beyond_measured == pytest.approx(0.5)
     assert "50.0% above the highest that was measured" in outside.outside[0]
     assert model.predict(Demand(half_more), replicas=2, requests=400).beyond_measured == 0.0
+
+
+def test_rows_in_large_requests_measure_nothing_of_as_many_small_ones(trials, model):
+    """Of 8 rows each 100 requests/s were measured: 800 rows, but 100 requests of one row."""
+    of_eight = replace(model, measured_per_s=((100.0, 800.0),))
+    assert of_eight.highest_measured_per_s(1.0) == 100.0
+    assert of_eight.highest_measured_per_s(8.0) == 100.0
+    assert of_eight.highest_measured_per_s(16.0) == 50.0
+    both = replace(model, measured_per_s=((100.0, 800.0), (400.0, 400.0)))
+    assert both.highest_measured_per_s(1.0) == 400.0
+    assert both.highest_measured_per_s(4.0) == 100.0
+    assert of_eight.predict(Demand(150.0), requests=400).beyond_measured == pytest.approx(0.5)
+    assert model.measured_per_s == tuple(
+        (one.throughput_requests_per_s, one.throughput_inferences_per_s) for one in trials
+    )
 
 
 @pytest.mark.parametrize(

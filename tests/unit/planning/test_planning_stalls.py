@@ -1,10 +1,13 @@
 """Machines that stand still now and then: the clock, a closed form, and the fit to open loops."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import t
 
 from harness.load.schedule.arrivals import arrival_times_ns
+from harness.planning.capacity.draws import long_enough
 from harness.planning.capacity.fit import fit_capacity
 from harness.planning.capacity.replica import Replica, simulate_arrivals
 from harness.planning.capacity.stalls import NO_STALLS, StallClock, Stalls
@@ -124,6 +127,32 @@ def test_stalls_are_told_from_open_loops(closed):
     without = fit_capacity(closed, arrivals=arrival_times_ns, seed=5)
     foretold = without.predict(Demand(rate), requests=4000).latency_ms["p95"].value
     assert foretold < 0.5 * truth.value_ms("p95")
+
+
+@pytest.mark.parametrize(
+    ("per_s", "rate_per_s", "requests"),
+    [
+        (0.0, 5000.0, 1500),
+        # Two stalls take two seconds, at whatever rate.
+        (1.0, 500.0, 1500),
+        (1.0, 1000.0, 2000),
+        (2.0, 4000.0, 4000),
+        (0.5, 5000.0, 5000),
+    ],
+)
+def test_a_fast_replica_is_simulated_until_it_has_met_stalls(per_s, rate_per_s, requests):
+    assert long_enough(Stalls(per_s, 0.05), rate_per_s, 1500) == requests
+    assert long_enough(Stalls(per_s, 0.05), rate_per_s, 6000) == 6000
+
+
+def test_stalls_show_in_what_a_fast_replica_is_foretold(closed):
+    """A tenth of the time stands still: p95 lies in it, at any number of requests asked for."""
+    model = fit_capacity(closed, arrivals=arrival_times_ns, seed=5)
+    stalled = Stalls(1.0, 0.1)
+    model = replace(model, draws=tuple(replace(one, stalls=stalled) for one in model.draws))
+    for requests in (400, 4000):
+        found = model.predict(Demand(1500.0), requests=requests).latency_ms["p95"]
+        assert 30 < found.value < 200
 
 
 def test_none_are_found_where_none_are(closed):
