@@ -49,6 +49,9 @@ class ArrivalSource(Protocol):
     ) -> Iterator[NDArray[np.int64]]:
         """Times in ascending chunks of nanoseconds."""
 
+    def __hash__(self) -> int:
+        """A function is its own key: what it gave once is kept."""
+
 
 @dataclass(frozen=True)
 class Draw:
