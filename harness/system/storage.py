@@ -97,6 +97,11 @@ def replace_text(path: Path, text: str) -> None:
         unfinished.write_text(text, encoding="utf-8")
 
 
+def in_file_names(name: str) -> str:
+    """A name that may hold slashes (`owner/model`, a path) as one that file names can hold."""
+    return name.replace("/", "-").strip("-")
+
+
 def utc_now() -> str:
     """Now, as ISO 8601 with seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")

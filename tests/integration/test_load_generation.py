@@ -60,3 +60,18 @@ def test_a_trial_from_the_command_to_its_records(
         assert came == row["completed_ns"]
     prompts = (out / "payloads" / "prompts.jsonl").read_text().splitlines()
     assert json.loads(prompts[0])["max_tokens"] == 6
+
+
+def test_a_model_s_name_may_hold_slashes(server: FakeTokenServer, tmp_path: Path) -> None:
+    """As the hub's names do, and the paths by which `transformers serve` knows its models."""
+    server.begin(StreamScript(evenly(3, first_s=0.01, gap_s=0.01)))
+    out = tmp_path / "run"
+    code = run_command([
+        "load", "--url", f"http://{server.http}", "--model", "owner/m", "--generate", "chat",
+        "--duration", "1", "--warmup", "0.2", "--out", str(out),
+    ])  # fmt: skip
+    (result,) = read_run(out).trials[-1:]
+    assert code in {0, 5}, "whatever the machine did meanwhile, it was measured"
+    assert result.failures == 0
+    assert result.trial.variant == "owner-m"
+    assert {played.asked["model"] for played in server.played} == {"owner/m"}

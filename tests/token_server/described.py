@@ -9,6 +9,8 @@ from google.protobuf import json_format
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 MODEL = "m"
+OWNED = "owner/m"
+"""The same, under a name of the kind that the Hugging Face hub gives; OpenAI's interface alone."""
 _INPUTS = [
     ("text_input", "BYTES", [1]),
     ("stream", "BOOL", [1]),
@@ -71,7 +73,10 @@ def described(path: str) -> tuple[int, bytes]:
     answers: dict[str, Any] = {
         "/v1/models": {
             "object": "list",
-            "data": [{"id": MODEL, "object": "model", "created": 0, "owned_by": "tests"}],
+            "data": [
+                {"id": one, "object": "model", "created": 0, "owned_by": "tests"}
+                for one in (MODEL, OWNED)
+            ],
         },
         "/v2": {"name": "fake", "version": "1", "extensions": ["binary_tensor_data"]},
         "/v2/repository/index": [{"name": MODEL, "version": "1", "state": "READY"}],

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from token_server.records import Played, Protocol
-from token_server.scripts import Opening, Piece, StreamScript
+from token_server.scripts import Opening, Piece, StreamScript, Usage
 from token_server.timeline import Kind
 
 CREATED = 1_700_000_000
@@ -73,6 +73,9 @@ class OpenAIEvents:
         else:
             role = kind is Kind.OPENING and self._script.opening is Opening.ROLE
             choice["delta"] = {**({"role": "assistant"} if role else {}), "content": text}
+        if finish_reason and self._script.usage is Usage.WITH_FINISH:
+            told = usage_of(self._script, self._played, self._tokens)
+            return {**self._head, "choices": [choice], "usage": told}
         return {**self._head, "choices": [choice]}
 
     def whole(self, pieces: Sequence[Piece], finish_reason: str) -> bytes:

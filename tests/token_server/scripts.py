@@ -31,11 +31,13 @@ class Finish(StrEnum):
 
 
 class Usage(StrEnum):
-    """When the counts of tokens are told, in a chunk of their own at the end (OpenAI)."""
+    """When the counts of tokens are told, mostly in a chunk of their own at the end (OpenAI)."""
 
     ASKED = "asked"
     """Where `stream_options.include_usage` asks for them."""
     ALWAYS = "always"
+    WITH_FINISH = "with_finish"
+    """In the chunk that has the finish reason, asked for or not: so does `transformers serve`."""
     NEVER = "never"
 
 

@@ -26,6 +26,7 @@ from harness.load.transports.opening import stream_opener
 from harness.runs.folder import RunFolder
 from harness.serving.external.openai import OpenAiServer
 from harness.serving.external.server import REMOTE_DIGEST
+from harness.system.storage import in_file_names
 from harness.types import (
     Generation,
     ModelFormat,
@@ -83,7 +84,8 @@ def prepared_generation(
     with _opened(address, model, generation) as (site, known, serving):
         workload = dataclasses.replace(workload, generation=known)
         _try_first(address, model, workload, requests, waits_s)
-        trial = Trial(model, model, serving, workload, stage="load")
+        name = in_file_names(model)
+        trial = Trial(name, name, serving, workload, stage="load")
         yield GenerationTrial(
             site, address, trial, _variant(address, model, known), requests, waits_s
         )
@@ -173,10 +175,10 @@ def _try_first(
 
 def _variant(address: ExternalAddress, model: str, generation: Generation) -> ModelVariant:
     """What is served, as far as it is known: its address and its name."""
-    identity = f"{address.url} {generation.api} {model}"
+    identity, name = f"{address.url} {generation.api} {model}", in_file_names(model)
     return ModelVariant(
-        name=model,
-        family=model,
+        name=name,
+        family=name,
         role=Role.STUDENT,
         task="generation",
         format=ModelFormat.ONNX,

@@ -262,6 +262,12 @@ def test_an_invalid_trial_says_why_and_what_to_do(changes, problem, remedy):
             "workload": dataclasses.replace(CLOSED, concurrency=1),
             "server": no_server(),
         },
+        # Two slots that never rest, of which each sends once within the window of 2 s.
+        {
+            "measured": load(lambda index: {"latency_us": 1_500_000, "requests": 2 * (index == 0)}),
+            "workload": dataclasses.replace(CLOSED, concurrency=2),
+            "server": no_server(),
+        },
         {"measured": load(slices=2), "server": ServerMetrics(requests=50)},
         # The server's limit, not the generator's: the error rate counts what was dropped, and
         # completions that lag behind the rate are latency.
@@ -294,6 +300,7 @@ def test_an_invalid_trial_says_why_and_what_to_do(changes, problem, remedy):
         "late by less than a tenth of the bound", "slots that wait for a stream to end",
         "clients that left on purpose",
         "slots that rest for a fifth of the time", "slots that rest for less than a millisecond",
+        "answers almost as long as the window",
         "few requests", "dropped by the server",
         "a server that falls behind", "a thin draw of Poisson", "bursts", "a ramp",
     ],

@@ -142,6 +142,21 @@ def test_a_late_chunk_of_usage_does_not_stretch_the_end(server: FakeTokenServer,
     assert stream.summary.closing_ns > 250_000_000, "the slot is held until then"
 
 
+@pytest.mark.parametrize("joined", [1, 4])
+@pytest.mark.parametrize("name", OPENAI)
+def test_the_end_as_transformers_serve_writes_it(
+    server: FakeTokenServer, name: str, joined: int
+) -> None:
+    """The usage comes with the finish reason, in a chunk that has a choice; [DONE] never does."""
+    pieces = evenly(4, first_s=0.01, gap_s=0.01)
+    script = StreamScript(pieces, opening=Opening.ROLE, joined=joined)
+    server.begin(script.but(usage=Usage.WITH_FINISH, done=False))
+    stream = StreamClient(server, name).ask()
+    assert stream.tokens == [1, 1, 1, 1]
+    assert (stream.reported_tokens, stream.finish_reason) == (4, "stop")
+    assert stream.summary.irregular == ("no_done",)
+
+
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("name", [GENERATE, CHAT, COMPLETIONS])
 def test_comments_cut_events_and_line_ends(
