@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,10 +12,11 @@ import typer
 
 from harness.cli.console import say
 from harness.errors import UsageError
+from harness.types import StreamApi
 
 if TYPE_CHECKING:
     from harness.flow.external.server import ExternalAddress
-    from harness.flow.external.study import ExternalStudy
+    from harness.flow.run import External
     from harness.study import Study
 
 WITHOUT_URL = "name the server: --url http://HOST:PORT"
@@ -107,25 +108,49 @@ class ExternalStudyOptions:
             help="With --url: do not load or reconfigure models on the server.",
         ),
     ] = False
+    generate: Annotated[
+        StreamApi | None,
+        typer.Option(
+            help="With --url, for models that write: the interface. Default: triton where the "
+            "server speaks KServe v2; else OpenAI's, chat for a task with chat_template and "
+            "completions for others.",
+            show_default=False,
+        ),
+    ] = None
 
     @contextmanager
-    def external_study(self, study: Study) -> Iterator[ExternalStudy | None]:
+    def external_study(self, study: Study) -> Iterator[External | None]:
         """The models of a study whose inputs are checked; None where the harness serves.
 
         Raises:
             UsageError: no such server, or not with these models; nothing was started.
         """
         from harness.flow.external.study import ExternalOptions, external_server_study, parse_names
+        from harness.flow.external.writing import external_writing
+        from harness.tasks.registry import family_of
 
         address, names = self.remote.address(), parse_names(self.model_names)
-        if address is None and (names or self.as_is):
+        if address is None and (names or self.as_is or self.generate):
             raise UsageError(
-                "--model-name and --as-is are only used with --url", next_step=WITHOUT_URL
+                "--model-name, --as-is and --generate are only used with --url",
+                next_step=WITHOUT_URL,
             )
         if address is None:
             yield None
             return
-        with external_server_study(study, address, ExternalOptions(names, self.as_is)) as external:
+        options = ExternalOptions(names, self.as_is)
+        writes = any(family_of(family.task).writes for family in study.families)
+        if self.generate and not writes:
+            raise UsageError(
+                "--generate is for models that write, and the study has none",
+                next_step="leave it out",
+            )
+        found: AbstractContextManager[External] = (
+            external_writing(study, address, options, self.generate)
+            if writes
+            else external_server_study(study, address, options)
+        )
+        with found as external:
             for note in external.notes:
                 say(note)
             yield external

@@ -40,8 +40,8 @@ from harness.types.card import CardPlan
 
 if TYPE_CHECKING:
     from harness.flow.conclusion import Conclusion
-    from harness.flow.external.study import ExternalStudy
     from harness.flow.plan import PlanQuestion
+    from harness.flow.run import External
     from harness.runs.folder import RunFolder, StoredRun
     from harness.study import Study
 
@@ -129,7 +129,7 @@ def run_to_verdict(
             options.repository, options.generators, options.cpus, progress=progress
         )
         settings = replace(settings, saturation=not options.no_saturation)
-        check_driven(study, streams=True)
+        check_driven(study, streams=True, conversations=there.remote.url is not None)
         check_inputs(study, settings.inputs)
         with (
             watched(settings, options.telemetry) as settings,
@@ -147,7 +147,7 @@ def run_to_verdict(
 
 
 def open_folder(
-    study: Study, out: Path | None, external: ExternalStudy | None = None, *, resume: bool
+    study: Study, out: Path | None, external: External | None = None, *, resume: bool
 ) -> RunFolder:
     """A new run folder, or the one to continue.
 
@@ -173,7 +173,7 @@ def open_folder(
         return RunFolder.create(out or new_run_path(RUNS, asked), manifest)
     folder = RunFolder.resume(out or latest_run(RUNS, asked), asked)
     before = read_manifest(folder.path).get("server", {}).get("url")
-    now = external.opened.address.url if external else None
+    now = external.url if external else None
     if before != now:
         raise RunFolderError(
             f"{folder.path} was measured on {before or 'the embedded server'}, not on "

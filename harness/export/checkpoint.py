@@ -94,13 +94,16 @@ def inspect_checkpoint(
     return CheckpointPreview(model.checkpoint, place, family, label_names)
 
 
-def open_checkpoint(model: Model, *, folder: Path | None, task: Task | None = None) -> Checkpoint:
+def open_checkpoint(
+    model: Model, *, folder: Path | None, task: Task | None = None, weights: bool = True
+) -> Checkpoint:
     """Find a checkpoint, fetch what is not on this machine, and check it.
 
     Args:
         model: the study's section.
         folder: where a `reference:` model lies; None for the user's own.
         task: what it is to be used for, checked too when given.
+        weights: false: they are on somebody's server, and are neither needed nor fetched.
 
     Raises:
         CheckpointError: with every problem found, and the next step.
@@ -108,8 +111,8 @@ def open_checkpoint(model: Model, *, folder: Path | None, task: Task | None = No
     """
     require_extra("torch", "transformers", "safetensors")
     preview = inspect_checkpoint(model, folder, task=task)
-    place = folder or _locate(model, (*SMALL_FILES, *WEIGHT_FILES))
-    problems = list(_file_problems(place, local=True))
+    place = folder or _locate(model, (*SMALL_FILES, *(WEIGHT_FILES if weights else ())))
+    problems = list(_file_problems(place, local=weights))
     if problems:
         raise _refusal(model, problems)
     return Checkpoint(

@@ -70,16 +70,19 @@ def open_families(
     progress: ProgressSink,
     warn: WarningSink = ignore_warning,
     inputs: StudyInputs | None = None,
+    *,
+    weights: bool = True,
 ) -> list[OpenedFamily]:
     """Open every checkpoint and encode the data for each; nothing is exported.
 
     `warn` is told what to know of each tokenizer, and of labels that could have been read
-    otherwise. Samples that `inputs` already holds are not read again.
+    otherwise. Samples that `inputs` already holds are not read again. Without `weights`,
+    configurations and tokenizers are enough.
     """
     bundle = _reference_bundle(study, families, progress)
     inputs = inputs or StudyInputs()
     opened = [
-        OpenedFamily(family, _open_models(study, family, bundle, inputs), bundle)
+        OpenedFamily(family, _open_models(study, family, bundle, inputs, weights=weights), bundle)
         for family in families
     ]
     warn_of(opened, warn)
@@ -131,14 +134,21 @@ def warn_of(opened: Sequence[OpenedFamily], warn: WarningSink) -> None:
 
 
 def _open_models(
-    study: Study, family: Family, bundle: ReferenceBundle | None, inputs: StudyInputs
+    study: Study,
+    family: Family,
+    bundle: ReferenceBundle | None,
+    inputs: StudyInputs,
+    *,
+    weights: bool,
 ) -> tuple[OpenedModel, ...]:
     """Models in the study's order; the teacher is opened first, for the others' labels."""
     opened: dict[str, OpenedModel] = {}
     teacher: LabelReader | None = None
     with inputs.reading():
         for model in teacher_first(family.models):
-            opened[model.name] = _open_model(study, family, model, bundle, inputs, teacher)
+            opened[model.name] = _open_model(
+                study, family, model, bundle, inputs, teacher, weights=weights
+            )
             teacher = teacher or opened[model.name].samples.reader
     return tuple(opened[model.name] for model in family.models)
 
@@ -150,9 +160,12 @@ def _open_model(
     bundle: ReferenceBundle | None,
     inputs: StudyInputs,
     teacher: LabelReader | None = None,
+    *,
+    weights: bool = True,
 ) -> OpenedModel:
     """Open a checkpoint and encode the data with its own tokenizer and its own order of labels."""
-    checkpoint = open_checkpoint(model, folder=_embedded_folder(model, bundle), task=family.task)
+    folder = _embedded_folder(model, bundle)
+    checkpoint = open_checkpoint(model, folder=folder, task=family.task, weights=weights)
     samples = _samples(study, family, model, checkpoint.label_names, bundle, inputs, teacher)
     dataset = inputs.encoded(family.task, samples, model, checkpoint.folder)
     note = tokenizer_note(

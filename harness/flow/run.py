@@ -10,6 +10,7 @@ from typing import Any
 from harness.flow.card import begin_preloading, measure_card, serve_card
 from harness.flow.external.study import ExternalStudy
 from harness.flow.external.variants import serve_external
+from harness.flow.external.writing import ExternalWriting, serve_writing
 from harness.flow.inputs import check_inputs
 from harness.flow.lm_evaluation import evaluate_family
 from harness.flow.lm_plan import TaskEvaluation
@@ -32,13 +33,16 @@ from harness.study import Study
 from harness.types import ModelVariant, Trial, TrialResult, Verdict
 from harness.types.card import CardPlan
 
+External = ExternalStudy | ExternalWriting
+"""A study's models on a server that is up."""
+
 
 def run_study(
     study: Study,
     folder: RunFolder,
     settings: RunSettings,
     *,
-    external: ExternalStudy | None = None,
+    external: External | None = None,
     card: CardPlan | None = None,
 ) -> tuple[Verdict, ...]:
     """Export, serve, score, sweep, decide, report; go on where the folder's journal stops.
@@ -64,7 +68,7 @@ def run_study(
             measure_overhead(study, served, folder, settings)
         with trial_runner(study, served, folder, settings) as runner:
             verdicts = tuple(
-                decide_family(study, family, runner, folder, settings, served.served_as)
+                decide_family(study, family, runner, folder, settings, served)
                 for family in served.families
             )
             folder.write_verdicts(verdicts)
@@ -81,10 +85,16 @@ def score_study(
     folder: RunFolder,
     settings: RunSettings,
     *,
-    external: ExternalStudy | None = None,
+    external: External | None = None,
     evaluation: TaskEvaluation | None = None,
 ) -> None:
-    """Export, serve and score, without any load; then let lm-eval's tasks be answered."""
+    """Export, serve and score, without any load; then let lm-eval's tasks be answered.
+
+    Raises:
+        UsageError: tasks, of models on a server that is asked by texts.
+    """
+    if evaluation is not None and isinstance(external, ExternalWriting):
+        external.check_tasks()
     with _served_into(study, folder, settings, external=external) as served:
         _score(study, served, folder, settings)
         for family in served.families:
@@ -164,7 +174,7 @@ def _served_into(
     settings: RunSettings,
     *,
     only: str | None = None,
-    external: ExternalStudy | None = None,
+    external: External | None = None,
     response_cache: bool | None = None,
 ) -> Iterator[Served]:
     """Prepare and serve a study, with the artefacts in the folder's journal and manifest.
@@ -173,7 +183,11 @@ def _served_into(
     The server has a response cache as the study says, or as `response_cache` does.
     """
     if external is not None:
-        served = serve_external(study, external, settings, folder)
+        served = (
+            serve_writing(study, external, settings)
+            if isinstance(external, ExternalWriting)
+            else serve_external(study, external, settings, folder)
+        )
         _write_down(study, folder, served.families, {"server": external.manifest()}, settings)
         yield served
         return

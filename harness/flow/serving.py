@@ -16,6 +16,7 @@ from harness.flow.options import RunSettings
 from harness.flow.preparation import PreparedFamily
 from harness.load.requests.payloads import Group
 from harness.load.transports.address import Target, parse_target
+from harness.quality.writing import Writer
 from harness.serving.embedded.environment import ServerEnvironment
 from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import Endpoint, TritonClient, is_live
@@ -24,7 +25,7 @@ from harness.serving.models import override_for
 from harness.serving.streams import TritonStreams
 from harness.study import Study
 from harness.telemetry.triton import scrape
-from harness.types import ModelVariant, ServingConfig, WireProtocol
+from harness.types import Generation, ModelVariant, ServingConfig, WireProtocol
 from harness.words.numbers import asked
 
 RESPONSE_CACHE_BYTES = 2**28
@@ -162,7 +163,7 @@ class Site:
     """Reads the metrics page."""
     check_model: Callable[[ModelVariant], None] = _take_as_it_is
     """Makes sure that the server still has the model that a score was taken of (ServerError)."""
-    streams: TritonStreams | None = None
+    streams: Writer | None = None
     """What writes: the way to models that answer in streams; None where there is none."""
 
 
@@ -177,6 +178,9 @@ class Served:
 
     names: Mapping[str, PayloadForm] = field(default_factory=dict)
     """How each variant takes its payloads, where that is not as they are encoded."""
+
+    generations: Mapping[str, Generation] = field(default_factory=dict)
+    """How each variant is asked for streams, where that is not as the embedded server is."""
 
     takes_several: bool = False
     """Whether variants may be loaded beside each other while nothing is timed: on the embedded

@@ -11,6 +11,7 @@ from pathlib import Path
 from harness.flow.ensembles import pipeline_trial
 from harness.flow.options import ProgressSink, RunSettings
 from harness.flow.preparation import PreparedFamily
+from harness.flow.prompts import prompt_requests
 from harness.flow.scoring import quality_gate, standing
 from harness.flow.serving import Served
 from harness.flow.spaces import serving_configs, streams_of, workloads
@@ -28,6 +29,7 @@ from harness.types import (
     Accelerator,
     Decision,
     FailedVariant,
+    Generation,
     Progress,
     Rejection,
     ServiceLevelObjective,
@@ -76,7 +78,7 @@ def decide_family(
     runner: TrialRunner,
     folder: RunFolder,
     settings: RunSettings,
-    served_as: Mapping[str, ServingConfig],
+    served: Served,
 ) -> Verdict:
     """Load-test what passes the quality gate, and decide.
 
@@ -86,7 +88,7 @@ def decide_family(
         runner: measures.
         folder: gets every result.
         settings: who watches.
-        served_as: the one serving configuration of variants that are measured as they are.
+        served: says how variants are served that are measured as they are.
     """
     slo = study.objective_of(prepared.family)
     judge = partial(
@@ -105,7 +107,9 @@ def decide_family(
     names = [variant.name for variant in smallest_first if variant.name in quality]
     unbatched = {each.name for each in prepared.variants if not each.batches}
     judged = {name: quality[name] for name in names}
-    search = make_search(study, prepared.family, judged, served_as, unbatched)
+    search = make_search(
+        study, prepared.family, judged, served.served_as, unbatched, served.generations
+    )
     results: list[TrialResult] = []
     while (trial := search.ask()) is not None:
         total = len(results) + search.remaining
@@ -178,6 +182,7 @@ def make_search(
     quality: Mapping[str, tuple[Decision, str]],
     served_as: Mapping[str, ServingConfig] | None = None,
     unbatched: Container[str] = (),
+    generations: Mapping[str, Generation] | None = None,
 ) -> Search:
     """The search that the study names, over the family's own space.
 
@@ -195,7 +200,10 @@ def make_search(
             study,
             traffic,
             cached_answers=study.serving_of(family).response_cache,
-            generation=streams_of(family),
+            generation=next(
+                (one for name, one in (generations or {}).items() if name in quality),
+                streams_of(family),
+            ),
         ),
         study.objective_of(family),
         confirm_duration_s=traffic.confirm_duration_s or 2 * traffic.duration_s,
@@ -246,8 +254,7 @@ def _write_payloads(served: Served, folder: RunFolder) -> dict[str, Path]:
     for family in served.families:
         for name, dataset in family.datasets.items():
             if isinstance(dataset, PromptDataset):
-                opened = family.opened[name]
-                paths[name] = _write_prompts(folder, dataset, opened.samples.texts)
+                paths[name] = _write_prompts(folder, dataset, prompt_requests(family.opened[name]))
                 continue
             groups: Sequence[Group] = [group.inputs for group in dataset.groups]
             names, tag = served.names.get(name), ""
@@ -266,13 +273,11 @@ def _write_payloads(served: Served, folder: RunFolder) -> dict[str, Path]:
     return paths
 
 
-def _write_prompts(folder: RunFolder, dataset: PromptDataset, prompts: Sequence[str]) -> Path:
+def _write_prompts(
+    folder: RunFolder, dataset: PromptDataset, requests: Sequence[GenerationRequest]
+) -> Path:
     """The prompts as streams are asked, with the longest answer that the task allows."""
     path = folder.path / "payloads" / f"{dataset.digest[:16]}.jsonl"
     if not path.is_file():
-        requests = [
-            GenerationRequest(prompt, dataset.max_new_tokens, input_tokens=len(tokens))
-            for prompt, tokens in zip(prompts, dataset.prompts, strict=True)
-        ]
         write_requests(path, requests)
     return path

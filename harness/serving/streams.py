@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,6 +25,7 @@ from harness.types import generation as names
 from harness.types.generation import FinishReason, SamplingParameters
 from harness.words.numbers import asked
 
+Connect = Callable[[str], triton.InferenceServerClient]
 STALL_TIMEOUT_S = 120.0
 """Longest wait for a stream's next response."""
 _ASKED_FOR = (names.RETURN_FINISH_REASON,)
@@ -35,10 +37,18 @@ class TritonStreams:
     Args:
         address: host:port of the server's gRPC side.
         stall_timeout_s: longest wait for a stream's next response.
+        connect: makes a client of it; one that knows certificates and headers, where they are
+            needed.
     """
 
-    def __init__(self, address: str, *, stall_timeout_s: float = STALL_TIMEOUT_S) -> None:
-        self._address = address
+    def __init__(
+        self,
+        address: str,
+        *,
+        stall_timeout_s: float = STALL_TIMEOUT_S,
+        connect: Connect = triton.InferenceServerClient,
+    ) -> None:
+        self._connect = partial(connect, address)
         self._stall_timeout_s = stall_timeout_s
         self._local = threading.local()
         self._streams: list[_Stream] = []
@@ -77,7 +87,7 @@ class TritonStreams:
         """
         stream: _Stream | None = getattr(self._local, "stream", None)
         if stream is None or stream.broken:
-            stream = self._local.stream = _Stream(self._address)
+            stream = self._local.stream = _Stream(self._connect())
             with self._lock:
                 self._streams.append(stream)
         return _joined(
@@ -103,8 +113,8 @@ def _inputs(token_ids: Sequence[int], sampling: SamplingParameters) -> list[Any]
 class _Stream:
     """One bidirectional stream, on which one request is answered at a time."""
 
-    def __init__(self, address: str) -> None:
-        self._client = triton.InferenceServerClient(address)
+    def __init__(self, client: triton.InferenceServerClient) -> None:
+        self._client = client
         self._events: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
         self.broken = False
         self._client.start_stream(callback=lambda result, error: self._events.put((result, error)))

@@ -25,7 +25,7 @@ from harness.load.transports.contract import ClientLeft, RequestFailure
 from harness.load.transports.opening import stream_opener
 from harness.runs.folder import RunFolder
 from harness.serving.external.openai import OpenAiServer
-from harness.serving.external.server import REMOTE_DIGEST
+from harness.serving.external.server import REMOTE_DIGEST, ExternalModel
 from harness.system.storage import in_file_names
 from harness.types import (
     Generation,
@@ -117,25 +117,39 @@ def _opened(
 ) -> Iterator[tuple[Site, Generation, ServingConfig]]:
     if generation.api.is_openai:
         server = OpenAiServer(address.target)
-        _check_model(server, address, model)
+        check_model(server, address, model)
         targets = {address.protocol: address.target}
         yield Site(server, server, None, targets), generation, ServingConfig(0, 0, 0, "cpu", 0)
         return
     with open_external(address) as opened:
         found = find_model(opened.server, address.url, model)
-        inputs = {one.name: one for one in found.inputs}
-        if inputs and TEXT_INPUT not in inputs:
-            raise UsageError(
-                f"the model '{model}' takes no {TEXT_INPUT}: its inputs are {', '.join(inputs)}",
-                next_step="leave --generate out for a model that answers in one, or name another",
-            )
-        batched = bool(inputs) and len(inputs[TEXT_INPUT].shape) > 1
-        known = dataclasses.replace(generation, inputs=tuple(inputs), batched=batched)
+        known = of_triton(generation, found)
         site = dataclasses.replace(opened.site(), check_model=lambda _: None)
         yield site, known, found.serving
 
 
-def _check_model(server: OpenAiServer, address: ExternalAddress, model: str) -> None:
+def of_triton(generation: Generation, found: ExternalModel) -> Generation:
+    """How streams are asked of a model on Triton, by the inputs that it has.
+
+    Raises:
+        UsageError: it takes no text.
+    """
+    inputs = {one.name: one for one in found.inputs}
+    if inputs and TEXT_INPUT not in inputs:
+        raise UsageError(
+            f"the model '{found.name}' takes no {TEXT_INPUT}: its inputs are {', '.join(inputs)}",
+            next_step="leave --generate out for a model that answers in one, or name another",
+        )
+    batched = bool(inputs) and len(inputs[TEXT_INPUT].shape) > 1
+    return dataclasses.replace(generation, inputs=tuple(inputs), batched=batched)
+
+
+def check_model(server: OpenAiServer, address: ExternalAddress, model: str) -> None:
+    """Make sure that a server of OpenAI's API lists a model; one that has no list may have it.
+
+    Raises:
+        UsageError: it does not answer, or lists others.
+    """
     with as_usage(next_step="check its address, and that it is up"):
         models = server.models()
     if models is not None and model not in models:

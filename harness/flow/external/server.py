@@ -103,7 +103,7 @@ class OpenServer:
         """The same server, spoken to in JSON bodies."""
         target = dataclasses.replace(self.address.target, binary=False)
         address = dataclasses.replace(self.address, target=target)
-        server = _connect(address, self.server.endpoint.metrics)
+        server = connect_external(address, self.server.endpoint.metrics)
         identities = Identities(server, address.url)
         return dataclasses.replace(self, address=address, server=server, identities=identities)
 
@@ -150,7 +150,7 @@ def open_external(address: ExternalAddress) -> Iterator[OpenServer]:
     Raises:
         UsageError: it does not, or its metrics page was named and is not there.
     """
-    first = _connect(address, "")
+    first = connect_external(address, "")
     try:
         check_live(first, address.url)
         facts = first.facts()
@@ -160,7 +160,7 @@ def open_external(address: ExternalAddress) -> Iterator[OpenServer]:
     binary = BINARY_TENSORS in facts.extensions or not facts.told
     target = dataclasses.replace(address.target, binary=binary)
     found = dataclasses.replace(address, target=target)
-    server = _connect(found, _metrics_page(found, facts))
+    server = connect_external(found, _metrics_page(found, facts))
     try:
         yield OpenServer(found, server, facts, Identities(server, address.url))
     finally:
@@ -188,7 +188,13 @@ def settled(
     return opened if takes_binary(model, groups, workload, opener) else opened.as_json()
 
 
-def _connect(address: ExternalAddress, metrics: str) -> ExternalServer:
+def connect_external(address: ExternalAddress, metrics: str = "") -> ExternalServer:
+    """A client of a server, which may not be there.
+
+    Args:
+        address: the server.
+        metrics: URL of its metrics page, where that is known.
+    """
     is_http = address.protocol is WireProtocol.HTTP
     return (HttpServer if is_http else GrpcServer)(address.target, metrics)
 

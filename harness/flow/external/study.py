@@ -27,6 +27,7 @@ from harness.flow.spaces import serving_configs
 from harness.serving.external.server import ExternalModel, ExternalServer, describe
 from harness.study import Family, Study, variant_name, variant_names
 from harness.tasks.registry import family_of
+from harness.types import WireProtocol
 
 _Part = TypeVar("_Part", Study, Family)
 
@@ -56,11 +57,16 @@ class ExternalStudy:
     notes: tuple[str, ...]
     """What is said once: what the server lacks, what is therefore not swept."""
 
+    @property
+    def url(self) -> str:
+        """Of the server."""
+        return self.opened.address.url
+
     def manifest(self) -> dict[str, Any]:
         """What the run's manifest says of the server."""
         facts = self.opened.facts
         return {
-            "url": self.opened.address.url,
+            "url": self.url,
             "name": facts.name,
             "version": facts.version,
             "model_control": self.control is not None,
@@ -79,14 +85,7 @@ def external_server_study(
         UsageError: no server, or one without the models.
         ServerError: a model could not be put back.
     """
-    writing = [family.name for family in study.families if family_of(family.task).writes]
-    if writing:
-        raise UsageError(
-            f"family {', '.join(writing)} writes text, and an external server's streams are not "
-            "scored",
-            next_step="score it on the embedded server (leave out --url)",
-        )
-    names = _names(study, options.names)
+    names = names_on_server(study, options.names)
     with open_external(address) as opened:
         loaded_here: set[str] = set()
         control: ExternalModels | None = None
@@ -98,7 +97,8 @@ def external_server_study(
                 (None, "--as-is") if options.as_is else _control(opened.server, models, loaded_here)
             )
             tensor_names = dict(_tensor_names(study, models, address.url))
-            own = _narrowed(study, opened, next(iter(models.values())))
+            kind = next(iter(models.values())).serving.instance_kind
+            own = narrowed(study, opened.address.protocol, kind)
             notes = tuple(_notes(study, opened, models, refusal))
             yield ExternalStudy(opened, own, models, control, tensor_names, notes)
         except BaseException:
@@ -108,7 +108,7 @@ def external_server_study(
         _leave(opened.server, control, loaded_here)
 
 
-def _names(study: Study, renamed: Mapping[str, str]) -> dict[str, str]:
+def names_on_server(study: Study, renamed: Mapping[str, str]) -> dict[str, str]:
     """The name on the server of every variant of the study.
 
     Raises:
@@ -208,10 +208,10 @@ def _quietly() -> Iterator[None]:
         return
 
 
-def _narrowed(study: Study, opened: OpenServer, model: ExternalModel) -> Study:
+def narrowed(study: Study, protocol: WireProtocol, instance_kind: str) -> Study:
     """The study with the protocol that the address speaks, and the server's kind of instance."""
-    protocols = {"protocols": [opened.address.protocol]}
-    kind = {"instance_kind": model.serving.instance_kind}
+    protocols = {"protocols": [protocol]}
+    kind = {"instance_kind": instance_kind}
 
     def own(part: _Part) -> _Part:
         changed: dict[str, Any] = {}

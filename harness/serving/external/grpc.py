@@ -49,8 +49,7 @@ class GrpcServer(KserveClient):
     def __init__(self, address: Address, metrics: str = "") -> None:
         super().__init__(address)
         self.endpoint = Endpoint(http="", grpc=address.authority, metrics=metrics)
-        self._client = _connection(address)
-        self._client.register_plugin(_Metadata(address.headers))
+        self._client = open_client(address)
         self._triton = TritonClient(self.endpoint, self._client)
 
     def close(self) -> None:
@@ -175,6 +174,17 @@ class _Metadata(triton.InferenceServerClientPlugin):  # type: ignore[misc]  # of
 
     def __call__(self, request: Any) -> None:
         request.headers = {**(request.headers or {}), **self._metadata}
+
+
+def open_client(address: Address) -> triton.InferenceServerClient:
+    """A client of it, with the address's certificates and headers.
+
+    Raises:
+        UsageError: as `GrpcServer`.
+    """
+    client = _connection(address)
+    client.register_plugin(_Metadata(address.headers))
+    return client
 
 
 def _connection(address: Address) -> triton.InferenceServerClient:

@@ -17,6 +17,8 @@ from harness.serving.endpoint import Endpoint
 from harness.serving.external.server import CALL_TIMEOUT_S, Address, check_alive
 from harness.system.connections import url_opener
 
+_LASTING = ("id", "owned_by", "root", "parent", "max_model_len", "meta")
+"""Of what a list of models says of each: what changes with the model alone."""
 _UNKNOWN = {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
 
 
@@ -54,13 +56,17 @@ class OpenAiServer:
         Raises:
             ServerError: it does not answer, or answers with what is no list of models.
         """
+        listed = self._listed()
+        return None if listed is None else tuple(str(one["id"]) for one in listed)
+
+    def _listed(self) -> list[dict[str, Any]] | None:
         request = urllib.request.Request(  # noqa: S310  (the scheme is ours)
             f"{self._base}/v1/models", headers=dict(self._address.headers)
         )
         try:
             with self._opener.open(request, timeout=CALL_TIMEOUT_S) as answer:
                 told = json.loads(answer.read())
-            return tuple(str(one["id"]) for one in told["data"])
+            return [{"id": str(one["id"]), **one} for one in told["data"]]
         except urllib.error.HTTPError as error:
             if error.code in _UNKNOWN:
                 return None
@@ -72,6 +78,18 @@ class OpenAiServer:
             raise ServerError(f"{self._base} does not answer: {error}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise ServerError(f"{self._base}/v1/models gives no list of models: {error}") from error
+
+    def told_of(self, model: str) -> str:
+        """What the server says of a model that stays the same while it has it, in JSON.
+
+        When it was `created` is left out: some servers say when they were asked.
+
+        Raises:
+            ServerError: it does not answer.
+        """
+        listed = self._listed() or ()
+        kept = ({key: one[key] for key in _LASTING if key in one} for one in listed)
+        return json.dumps([one for one in kept if one.get("id") == model], sort_keys=True)
 
     def statistics(self, model: str) -> dict[str, Any]:
         """There are none.

@@ -14,12 +14,14 @@ from harness.statistics.metrics import Statistic
 from harness.statistics.paired import Mask, Measure, PairedRows
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.family import TaskFamily
+from harness.tasks.generation.agreement import characters
 from harness.tasks.generation.outcomes import (
     STREAM_OUTPUTS,
     WrittenAnswer,
     WrittenOutcomes,
     read_written,
     restore_written,
+    same_tokens,
     written_outcomes,
 )
 from harness.tasks.generation.rows import (
@@ -122,10 +124,13 @@ class GenerationFamily(TaskFamily[TextGeneration, PromptDataset, WrittenAnswer, 
         return read_written(outputs)
 
     def row_answers(self, batch: Batch, outputs: Tensors) -> list[RowAnswer]:
-        """Each prompt's new tokens, and the log probabilities of its reference's."""
+        """Each prompt's new tokens, and the log probabilities of its reference's.
+
+        A server that tells no tokens is held to the characters of its text.
+        """
         return [
             RowAnswer(
-                np.array(one.tokens, dtype=np.int64),
+                np.array(one.tokens or characters(one.text, by_itself=one.ended), dtype=np.int64),
                 np.empty(0) if one.reference_logprobs is None else one.reference_logprobs,
             )
             for one in read_written(outputs).texts
@@ -168,7 +173,7 @@ class GenerationFamily(TaskFamily[TextGeneration, PromptDataset, WrittenAnswer, 
 
     def comparable(self, metric: str, outcomes: WrittenOutcomes, teacher: WrittenOutcomes) -> bool:
         """Perplexity by token wants the same tokens."""
-        return metric != "perplexity" or outcomes.vocabulary == teacher.vocabulary
+        return metric != "perplexity" or same_tokens(outcomes, teacher)
 
     def paired_measures(
         self, outcomes: WrittenOutcomes, teacher: WrittenOutcomes, seed: int

@@ -116,7 +116,7 @@ class WrittenOutcomes(Outcomes):
     documents: Integers | None = field(metadata=PER_ROW)
     """Which prompts are of one document, (rows,); None where each stands alone."""
     vocabulary: str = field(metadata=OF_ALL)
-    """Digest of the tokenizer's tokens."""
+    """Digest of the tokenizer's tokens; empty where the server tells texts and no tokens."""
 
     @property
     def groups(self) -> Integers | None:
@@ -174,8 +174,13 @@ def written_outcomes(
         ),
         rouge={} if references is None else rouge_scores(references, [one.text for one in texts]),
         documents=dataset.documents,
-        vocabulary=dataset.vocabulary,
+        vocabulary=dataset.vocabulary if all(one.tokens or not one.text for one in texts) else "",
     )
+
+
+def same_tokens(one: WrittenOutcomes, other: WrittenOutcomes) -> bool:
+    """Whether texts compare token by token: both models have the same tokens, and both are told."""
+    return bool(one.vocabulary) and one.vocabulary == other.vocabulary
 
 
 def _total(logprobs: Floats | None) -> float:

@@ -16,7 +16,7 @@ from harness.statistics.metrics import (
 )
 from harness.statistics.paired import Mask, Measure, PairedRows, mean_and_tail, paired_scores
 from harness.tasks.generation.agreement import Agreement, agreement, characters
-from harness.tasks.generation.outcomes import WrittenOutcomes
+from harness.tasks.generation.outcomes import WrittenOutcomes, same_tokens
 from harness.tasks.generation.overlap import chrf_sums
 from harness.tasks.losses import MOST_EXAMPLES, shortened
 from harness.types.losses import WorstExample
@@ -72,8 +72,8 @@ def teacher_statistics(
 
 
 def compared(outcomes: WrittenOutcomes, teacher: WrittenOutcomes) -> Agreement:
-    """Each text beside the teacher's: by token, or by character where the vocabularies differ."""
-    if outcomes.vocabulary == teacher.vocabulary:
+    """Each text beside the teacher's: by token, or by character where tokens do not compare."""
+    if same_tokens(outcomes, teacher):
         return agreement(
             [one.tolist() for one in outcomes.tokens], [one.tolist() for one in teacher.tokens]
         )
@@ -97,10 +97,10 @@ def paired_measures(
 ) -> list[Measure]:
     """The common beginning with the teacher's text, and the change of the references' likelihood.
 
-    The beginning is in tokens, and left out where the two have different vocabularies.
+    The beginning is in tokens, and left out where tokens do not compare.
     """
     both, measures = answered_by_both(outcomes, teacher), list[Measure]()
-    if outcomes.vocabulary == teacher.vocabulary:
+    if same_tokens(outcomes, teacher):
         prefix = np.where(both, compared(outcomes, teacher).prefix, np.nan)
         names = ("common_prefix_tokens", "common_prefix_p5_tokens")
         measures += mean_and_tail(prefix, names, 0.05, seed, groups=outcomes.groups, floor=0.0)

@@ -200,6 +200,14 @@ def _text_of(choice: Mapping[str, Any]) -> tuple[tuple[str, str] | None, str]:
     return (found[0] if len(found) == 1 and not calls else None), text
 
 
+def answer_text(event: Mapping[str, Any]) -> str:
+    """The text that a chunk adds to the answer itself: reasoning, refusals and calls are none."""
+    choice = next(iter(event.get("choices") or ()), {})
+    delta = choice.get("delta")
+    text: str = (choice.get("text") if delta is None else delta.get("content")) or ""
+    return text
+
+
 def _tokens_told(choice: Mapping[str, Any]) -> int | None:
     """How many tokens a chunk carries, where it says so."""
     if (ids := choice.get("token_ids")) is not None:
