@@ -98,7 +98,7 @@ def evaluate(
     from harness.runs.folder import read_run
 
     inputs = StudyInputs()
-    evaluation = _evaluation(study, asked, inputs)
+    evaluation = _evaluation(study, asked, inputs, weights=there.exports(study))
     with (
         ProgressDisplay() as progress,
         there.external_study(study) as external,
@@ -140,7 +140,9 @@ def _print_scores(run: StoredRun, path: Path, *, as_json: bool) -> None:
     print_line(f"run: {path}")
 
 
-def _evaluation(study: Study, asked: TaskOptions, inputs: StudyInputs) -> TaskEvaluation | None:
+def _evaluation(
+    study: Study, asked: TaskOptions, inputs: StudyInputs, *, weights: bool
+) -> TaskEvaluation | None:
     """Check the study's inputs and what lm-eval is to ask; None where no task is named.
 
     Raises:
@@ -154,11 +156,11 @@ def _evaluation(study: Study, asked: TaskOptions, inputs: StudyInputs) -> TaskEv
 
     request = asked.request()
     if not request.names:
-        check_inputs(study, inputs)
+        check_inputs(study, inputs, weights=weights)
         return None
     check_somebody_answers(study)
     loaded = load_tasks(request)
-    check_inputs(study, inputs)
+    check_inputs(study, inputs, weights=weights)
     planned = plan_evaluation(study, loaded, inputs, use_cache=not asked.no_cache)
     for note in planned.notes:
         say(note)

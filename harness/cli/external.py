@@ -118,6 +118,13 @@ class ExternalStudyOptions:
         ),
     ] = None
 
+    def exports(self, study: Study) -> bool:
+        """Whether the study's models are read here: those that write may be on a server alone."""
+        from harness.tasks.registry import family_of
+
+        writes = all(family_of(family.task).writes for family in study.families)
+        return self.remote.url is None or not writes
+
     @contextmanager
     def external_study(self, study: Study) -> Iterator[External | None]:
         """The models of a study whose inputs are checked; None where the harness serves.

@@ -130,7 +130,7 @@ def run_to_verdict(
         )
         settings = replace(settings, saturation=not options.no_saturation)
         check_driven(study, streams=True, conversations=there.remote.url is not None)
-        check_inputs(study, settings.inputs)
+        check_inputs(study, settings.inputs, weights=there.exports(study))
         with (
             watched(settings, options.telemetry) as settings,
             there.external_study(study) as external,

@@ -63,7 +63,7 @@ class Checkpoint:
 
 
 def inspect_checkpoint(
-    model: Model, folder: Path | None, *, task: Task | None = None
+    model: Model, folder: Path | None, *, task: Task | None = None, weights: bool = True
 ) -> CheckpointPreview:
     """Check a checkpoint by its configuration, tokenizer and file names; weights stay unread.
 
@@ -71,6 +71,7 @@ def inspect_checkpoint(
         model: the study's section.
         folder: where a `reference:` model lies; None for the user's own.
         task: what it is to be used for, checked too when given.
+        weights: whether a folder must hold them; they may be on somebody's server.
 
     Raises:
         CheckpointError: with every problem found.
@@ -78,7 +79,9 @@ def inspect_checkpoint(
     """
     require_extra("transformers")
     place = folder or _locate(model, SMALL_FILES)
-    problems = list(_file_problems(place, local=folder is not None or _is_local(model)))
+    problems = list(
+        _file_problems(place, local=weights and (folder is not None or _is_local(model)))
+    )
     family, label_names = None, None
     try:
         config = read_config(model, place)
@@ -110,7 +113,7 @@ def open_checkpoint(
         MissingExtraError: transformers or torch is not installed.
     """
     require_extra("torch", "transformers", "safetensors")
-    preview = inspect_checkpoint(model, folder, task=task)
+    preview = inspect_checkpoint(model, folder, task=task, weights=weights)
     place = folder or _locate(model, (*SMALL_FILES, *(WEIGHT_FILES if weights else ())))
     problems = list(_file_problems(place, local=weights))
     if problems:

@@ -178,7 +178,11 @@ REFERENCE_COLUMNS = {
 
 
 def check_inputs(
-    study: Study, inputs: StudyInputs | None = None, *, only: str | None = None
+    study: Study,
+    inputs: StudyInputs | None = None,
+    *,
+    only: str | None = None,
+    weights: bool = True,
 ) -> None:
     """Look at every checkpoint and data file of the user's own; the embedded ones are ours.
 
@@ -188,6 +192,8 @@ def check_inputs(
         only: one variant, where nothing else of the study is to be started. Of the family's
             teacher only the classes are then looked at, and neither other models, nor the study's
             traffic, nor training data.
+        weights: false where models are asked on an external server: configurations and tokenizers
+            are then enough.
 
     Raises:
         StudyError: with every problem of all of them.
@@ -201,7 +207,7 @@ def check_inputs(
     model = None if only is None else study.alone(only).families[0].models[0].name
     for family in study.families if only is None else [study.family_of(only)]:
         with inputs.reading():
-            problems += _problems(study, family, inputs, model)
+            problems += _problems(study, family, inputs, model, weights=weights)
     if problems:
         raise StudyError(f"study {study.name}", list(dict.fromkeys(problems)))
 
@@ -257,7 +263,9 @@ def _traffic(study: Study, family: Family) -> Iterator[str]:
         yield f"family {family.name}, traffic: {_with_step(error)}"
 
 
-def _problems(study: Study, family: Family, inputs: StudyInputs, only: str | None) -> Iterator[str]:
+def _problems(
+    study: Study, family: Family, inputs: StudyInputs, only: str | None, *, weights: bool
+) -> Iterator[str]:
     """Each checkpoint, and the data against each checkpoint's own labels.
 
     With `only` it is that model's, and of the teacher what its classes say of the labels.
@@ -272,7 +280,7 @@ def _problems(study: Study, family: Family, inputs: StudyInputs, only: str | Non
             continue
         folder, labels = None, None
         try:
-            preview = inspect_checkpoint(model, None, task=family.task)
+            preview = inspect_checkpoint(model, None, task=family.task, weights=weights)
             folder, labels = preview.folder, preview.label_names
         except UsageError as error:
             yield f"family {family.name}, model {model.name}: {_with_step(error)}"

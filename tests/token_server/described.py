@@ -8,7 +8,9 @@ from typing import Any
 from google.protobuf import json_format
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-MODEL = "m"
+from token_server.scripts import ECHO
+
+MODEL = ECHO
 OWNED = "owner/m"
 """The same, under a name of the kind that the Hugging Face hub gives; OpenAI's interface alone."""
 _INPUTS = [

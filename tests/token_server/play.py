@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from token_server.records import Played, Protocol
-from token_server.scripts import StreamScript
+from token_server.scripts import ECHO, StreamScript
 
 
 class Stage:
@@ -35,7 +35,8 @@ class Stage:
         ordinal = len(self.played)
         played = Played(ordinal, protocol, prompt, asked, identity, received_ns)
         self.played.append(played)
-        return self.scripts[ordinal % len(self.scripts)], played
+        script = self.scripts[ordinal % len(self.scripts)]
+        return script.answering(prompt, str(asked.get("model", ECHO))), played
 
     async def whole(self, answer: Awaitable[None], played: Played, gone: asyncio.Event) -> None:
         """Give an answer, or note that the client went away before its end.

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+ECHO = "m"
+"""The model that says exactly what a script says."""
+
 
 class Opening(StrEnum):
     """What a stream begins with, before any token. Of OpenAI's protocol alone."""
@@ -124,10 +127,27 @@ class StreamScript:
     ignores_stream: bool = False
     """All comes in one answer, though a stream was asked for (OpenAI)."""
     ignores_max_tokens: bool = False
+    echoes: bool = False
+    """The words of the prompt are the answer, in the place of the pieces' texts; every model but
+    `m` has another last word behind a prompt of an even number of words."""
 
     def but(self, **changes: Any) -> StreamScript:
         """The same with other fields."""
         return replace(self, **changes)
+
+    def answering(self, prompt: str, model: str) -> StreamScript:
+        """The script of one request: as it is, but for an echo's words."""
+        if not self.echoes:
+            return self
+        words = prompt.split()
+        if model != ECHO and len(words) % 2 == 0:
+            words[-1:] = ["else"]
+        return self.but(
+            pieces=[
+                replace(piece, text=f"{word} ")
+                for piece, word in zip(self.pieces, words, strict=False)
+            ]
+        )
 
     def within(self, max_tokens: int | None) -> tuple[tuple[Piece, ...], str]:
         """The pieces that a limit leaves, and the finish reason."""

@@ -13,9 +13,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from harness.errors import ServerError
+from harness.load.engine.streams import StreamTransport
 from harness.load.requests.generation import GenerationRequest, encode_requests
 from harness.load.transports.address import Target
 from harness.load.transports.contract import RequestFailure
@@ -35,22 +36,8 @@ EMPTY = "empty_answer"
 """A load's failure, and yet an answer: the model ended its text at once."""
 
 
-class StreamTransport(Protocol):
-    """A `Transport` that keeps what came of its last answer."""
-
-    stream: TokenStream
-
-    def send(self, request: bytes) -> object:
-        """Send a request and read its answer to the end; raises RequestFailure."""
-        ...
-
-    def close(self) -> None:
-        """Give the connection up."""
-        ...
-
-
 @dataclass(frozen=True)
-class Endpoint:
+class TextEndpoint:
     """Where and how texts are asked for."""
 
     target: Target
@@ -71,7 +58,7 @@ class EndpointTexts:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: TextEndpoint,
         prompts: Mapping[str, Mapping[tuple[int, ...], GenerationRequest]],
     ) -> None:
         self._endpoint = endpoint

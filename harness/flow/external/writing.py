@@ -20,7 +20,7 @@ from harness.errors import ServerError, UsageError
 from harness.flow.external.generation import check_model, of_triton
 from harness.flow.external.server import ExternalAddress, connect_external, open_external
 from harness.flow.external.study import ExternalOptions, names_on_server, narrowed
-from harness.flow.external.texts import Endpoint, EndpointTexts, greedy
+from harness.flow.external.texts import EndpointTexts, TextEndpoint, greedy
 from harness.flow.external.written_identity import WrittenIdentities
 from harness.flow.opening import OpenedFamily, OpenedModel, open_families
 from harness.flow.options import RunSettings
@@ -303,10 +303,10 @@ def serve_writing(study: Study, external: ExternalWriting, settings: RunSettings
     )
 
 
-def _endpoint(external: ExternalWriting) -> Endpoint:
+def _endpoint(external: ExternalWriting) -> TextEndpoint:
     by_name = {external.models[variant].name: one for variant, one in external.generations.items()}
     address = external.address
-    return Endpoint(address.target, address.protocol, by_name, REQUEST_TIMEOUT_S)
+    return TextEndpoint(address.target, address.protocol, by_name, REQUEST_TIMEOUT_S)
 
 
 def _prompts(
