@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from harness.flow.external.generation import check_model, of_triton
 from harness.flow.external.server import ExternalAddress, connect_external, open_external
 from harness.flow.external.study import ExternalOptions, names_on_server, narrowed
 from harness.flow.external.texts import EndpointTexts, TextEndpoint, greedy
-from harness.flow.external.written_identity import WrittenIdentities
+from harness.flow.external.written_identity import TellOf, WrittenIdentities
 from harness.flow.opening import OpenedFamily, OpenedModel, open_families
 from harness.flow.options import RunSettings
 from harness.flow.preflight import as_usage, find_model
@@ -33,7 +34,7 @@ from harness.load.requests.generation import GenerationRequest
 from harness.quality.writing import Writer
 from harness.serving.external.grpc import open_client
 from harness.serving.external.openai import OpenAiServer
-from harness.serving.external.server import NO_KSERVE, ExternalModel, describe
+from harness.serving.external.server import NO_KSERVE, ExternalModel, ExternalServer, describe
 from harness.serving.streams import TritonStreams
 from harness.study import Family, Study, variant_name
 from harness.study.objective import quality_clauses
@@ -66,6 +67,7 @@ class ExternalWriting:
     """How each variant is asked for streams."""
     site: Site
     """Without what writes, which needs the study's prompts."""
+    tell_of: TellOf
     notes: tuple[str, ...]
     """What is said once of the server."""
     closing: ExitStack
@@ -137,13 +139,14 @@ def external_writing(
                 for variant, name in names.items()
             }
             site, words = opened.site(), f"{opened.facts.words}: Triton's streams are asked"
+            tell_of: TellOf = partial(_identity_of, opened.server)
         else:
             server = OpenAiServer(address.target)
             for name in dict.fromkeys(names.values()):
                 check_model(server, address, name)
             models = {variant: _untold(name) for variant, name in names.items()}
             site = Site(server, server, None, {address.protocol: address.target})
-            words = "asked by OpenAI's API"
+            words, tell_of = "asked by OpenAI's API", server.told_of
         generations = dict(_generations(study, models, on_triton=on_triton))
         found = ExternalWriting(
             address,
@@ -151,11 +154,16 @@ def external_writing(
             models,
             generations,
             site,
+            tell_of,
             tuple(_notes(study, address, words)),
             closing,
         )
         _check_objectives(found)
         yield found
+
+
+def _identity_of(server: ExternalServer, model: str) -> str:
+    return describe(server, model).identity
 
 
 def _check_families(study: Study) -> None:
@@ -292,7 +300,7 @@ def serve_writing(study: Study, external: ExternalWriting, settings: RunSettings
         texts = EndpointTexts(_endpoint(external), dict(_prompts(external, families)))
         external.closing.callback(texts.close)
         writer = texts
-    identities = WrittenIdentities(writer, external.url, _teller(external))
+    identities = WrittenIdentities(writer, external.url, external.tell_of)
     prepared = tuple(_prepared(one, external, identities, settings) for one in families)
     site = dataclasses.replace(external.site, streams=writer, check_model=identities.check)
     return Served(
@@ -325,14 +333,6 @@ def _variants(families: Sequence[OpenedFamily]) -> Iterator[tuple[str, OpenedMod
         for opened in family.teacher_first:
             for artefact in opened.model.artefacts:
                 yield variant_name(opened.model, *artefact), opened
-
-
-def _teller(external: ExternalWriting) -> Any:
-    """What the server says of a model now."""
-    server = external.site.server
-    if isinstance(server, OpenAiServer):
-        return server.told_of
-    return lambda name: describe(server, name).identity
 
 
 def _prepared(

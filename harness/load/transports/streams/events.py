@@ -202,7 +202,7 @@ def _text_of(choice: Mapping[str, Any]) -> tuple[tuple[str, str] | None, str]:
 
 def answer_text(event: Mapping[str, Any]) -> str:
     """The text that a chunk adds to the answer itself: reasoning, refusals and calls are none."""
-    choice = next(iter(event.get("choices") or ()), {})
+    choice: Mapping[str, Any] = next(iter(event.get("choices") or ()), {})
     delta = choice.get("delta")
     text: str = (choice.get("text") if delta is None else delta.get("content")) or ""
     return text
