@@ -133,7 +133,7 @@ def test_what_keda_does_not_know_is_found(spoil):
     as_keda_reads(document)
     spoilt = deepcopy(document)
     spoil(spoilt["spec"])
-    with pytest.raises(ValueError, match="ScaledObject|Trigger"):
+    with pytest.raises(ValueError, match=r"ScaledObject|Trigger"):
         as_keda_reads(spoilt)
 
 
