@@ -185,12 +185,15 @@ def mean_in_flight(load: LoadResult) -> float | None:
 def _slots_idle(load: LoadResult, _: ServerMetrics, workload: Workload) -> Iterator[str]:
     """A generator that is slow to send the next request keeps fewer in flight than was asked.
 
-    After a failed request a slot rests on purpose, so that those trials are not judged by this.
+    After a failed request a slot rests on purpose, as between the turns of a conversation, so that
+    those trials are not judged by this.
     A busy slot may have sent one request fewer within the window than Little's law has on average:
     where a window holds few answers for each slot, idleness cannot be told from that.
     """
     in_flight = mean_in_flight(load)
     if not _is_closed(workload) or in_flight is None or load.failures or not load.completed:
+        return
+    if workload.generation is not None and workload.generation.converses:
         return
     idle = workload.concurrency - in_flight
     idle_ms = 1000 * idle * load.duration_s / load.completed

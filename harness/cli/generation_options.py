@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from harness.load.requests.prompts import Tokenize
 
 DEFAULT_PROMPT, DEFAULT_ANSWER = "128", "64"
+DEFAULT_TURN, DEFAULT_THINK_MS = "32", "1000"
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,29 @@ class GenerationOptions:
         int | None,
         typer.Option(
             min=1, help="Tokens with which all made-up prompts begin alike.", show_default=False
+        ),
+    ] = None
+    turns: Annotated[
+        str | None,
+        typer.Option(
+            help="Turns of a conversation, likewise: each is asked behind the server's own answer "
+            "to the one before; default: 1.",
+            show_default=False,
+        ),
+    ] = None
+    turn_tokens: Annotated[
+        str | None,
+        typer.Option(
+            help="With --turns: tokens of each further turn's text, likewise; default: 32.",
+            show_default=False,
+        ),
+    ] = None
+    think_time: Annotated[
+        str | None,
+        typer.Option(
+            help="With --turns: milliseconds from an answer's end to the next turn, likewise; "
+            "default: 1000.",
+            show_default=False,
         ),
     ] = None
     leave: Annotated[
@@ -139,6 +163,17 @@ class GenerationOptions:
                 "--shared-prefix is of made-up prompts, and --prompts names a file",
                 next_step="leave one of them out",
             )
+        for one in ("turn_tokens", "think_time"):
+            if one in given and "turns" not in given:
+                raise UsageError(
+                    f"--{one.replace('_', '-')} is of conversations",
+                    next_step="add --turns 3, or leave it out",
+                )
+        if "turns" in given and "prompts" in given:
+            raise UsageError(
+                "--turns is of made-up conversations, and --prompts names a file",
+                next_step='write the turns there: {"prompt": ..., "turns": [{"prompt": ...}]}',
+            )
         self._check_sampling()
 
     def _check_sampling(self) -> None:
@@ -187,18 +222,30 @@ class GenerationOptions:
         from harness.load.requests.prompts import (
             MOST_REQUESTS,
             PromptShape,
+            Talk,
+            going_on,
             made_up,
             read_prompts,
             traced,
         )
 
         answer = parse_lengths(self.output_tokens or DEFAULT_ANSWER)
+        talk = self.turns and Talk(
+            parse_lengths(self.turns),
+            parse_lengths(self.turn_tokens or DEFAULT_TURN),
+            answer,
+            parse_lengths(self.think_time or DEFAULT_THINK_MS),
+        )
         if self.prompts is not None:
             return read_prompts(self.prompts, answer, seed, tokenize)
         if self.length_trace is not None:
-            return traced(read_length_trace(self.length_trace, most=MOST_REQUESTS), seed, tokenize)
+            opened = traced(
+                read_length_trace(self.length_trace, most=MOST_REQUESTS), seed, tokenize
+            )
+            return going_on(opened, talk, seed, tokenize) if talk else opened
         prompt = parse_lengths(self.prompt_tokens or DEFAULT_PROMPT)
-        return made_up(PromptShape(prompt, answer, self.shared_prefix or 0), seed, tokenize)
+        shape = PromptShape(prompt, answer, self.shared_prefix or 0, talk or None)
+        return made_up(shape, seed, tokenize)
 
     def _tokenize(self) -> Tokenize | None:
         if self.tokenizer is None:
@@ -223,4 +270,6 @@ class GenerationOptions:
             words = f"{self.prompt_tokens or DEFAULT_PROMPT} tokens in, up to {answer}"
         if self.shared_prefix:
             words += f", the first {self.shared_prefix} alike"
+        if self.turns:
+            words += f", {self.turns} turns with {self.think_time or DEFAULT_THINK_MS} ms between"
         return words + (f", {self.leave} of the clients leave" if self.leave else "")

@@ -126,6 +126,8 @@ class Generation:
     """Of a model on Triton, the names of its inputs."""
     batched: bool = False
     """Of a model on Triton, whether its tensors have a batch dimension."""
+    converses: bool = False
+    """Whether requests are turns of conversations, between which a slot rests on purpose."""
 
 
 class LoadMode(StrEnum):

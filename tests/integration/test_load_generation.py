@@ -75,3 +75,25 @@ def test_a_model_s_name_may_hold_slashes(server: FakeTokenServer, tmp_path: Path
     assert result.failures == 0
     assert result.trial.variant == "owner-m"
     assert {played.asked["model"] for played in server.played} == {"owner/m"}
+
+
+def test_conversations_go_on_behind_the_server_s_own_answers(
+    server: FakeTokenServer, tmp_path: Path
+) -> None:
+    server.begin(StreamScript(evenly(2, first_s=0.01, gap_s=0.01)))
+    out = tmp_path / "run"
+    code = run_command([
+        "load", "--url", f"http://{server.http}", "--model", "m", "--generate", "chat",
+        "--concurrency", "2", "--duration", "3", "--warmup", "0.2", "--out", str(out),
+        "--turns", "3", "--think-time", "40", "--prompt-tokens", "4", "--turn-tokens", "2",
+    ])  # fmt: skip
+    (result,) = read_run(out).trials[-1:]
+    assert code in {0, 5}, "whatever the machine did meanwhile, it was measured"
+    assert result.failures == 0
+    assert "slow to send" not in (result.invalid_reason or "")
+    talks = [played.asked["messages"] for played in server.played[1:]]  # the first is a trial ask
+    assert {len(one) for one in talks} == {1, 3, 5}
+    longest = next(one for one in talks if len(one) == 5)
+    assert [one["role"] for one in longest] == ["user", "assistant"] * 2 + ["user"]
+    assert [one["content"] for one in longest if one["role"] == "assistant"] == ["w0 w1 "] * 2
+    assert [len(one["content"].split()) for one in longest if one["role"] == "user"] == [4, 2, 2]

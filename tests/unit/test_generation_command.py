@@ -30,6 +30,9 @@ def load(server: FakeTokenServer, *more: str, api: str = "chat", url: str = "") 
         (["--prompts", "pyproject.toml"], "line 1: is no JSON object"),
         (["--prompts", "README.md", "--shared-prefix", "4"], "--shared-prefix is of made-up"),
         (["--leave", "120%"], "--leave 120%: a share is"),
+        (["--think-time", "200"], "--think-time is of conversations"),
+        (["--turns", "x"], "'x' is no distribution of lengths"),
+        (["--turns", "2", "--prompts", "README.md"], "--turns is of made-up conversations"),
         (
             ["--sampling", '{"temprature": 1}'],
             "--sampling: sampling_parameters has no 'temprature'",

@@ -82,7 +82,9 @@ def prepared_generation(
     assert generation is not None  # noqa: S101  (the caller's business)
     waits_s = REQUEST_TIMEOUT_S if timeout_s is None else timeout_s
     with _opened(address, model, generation) as (site, known, serving):
-        workload = dataclasses.replace(workload, generation=known)
+        converses = any(one.turns for one in requests)
+        asked = dataclasses.replace(known, converses=converses)
+        workload = dataclasses.replace(workload, generation=asked)
         _try_first(address, model, workload, requests, waits_s)
         name = in_file_names(model)
         trial = Trial(name, name, serving, workload, stage="load")

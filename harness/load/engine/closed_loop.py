@@ -7,7 +7,7 @@ measured with, where the first requests are the point and not the rate.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from harness.load.engine.clock import MONOTONIC, Clock
@@ -58,6 +58,10 @@ MOST_IN_A_ROW = 16
 server right in `send`, and the answer is there before anybody had to wait for it: a slot that never
 waits never lets the others run."""
 FOREVER_NS = 1 << 63
+LONGEST_SLEEP_S = 0.2
+"""How soon who thinks between two turns notices that the ending was moved."""
+NEAR_NS = 500_000
+"""Before an instant: a sleep may be longer by that, so that it is let come."""
 
 
 class RequestSink(Protocol):
@@ -86,6 +90,14 @@ class Ending:
 
     def __init__(self, at_ns: int = FOREVER_NS) -> None:
         self.at_ns = at_ns
+
+
+def think(clock: Clock, until_ns: int, ending: Ending) -> None:
+    """Let others run until a turn of a conversation falls due, or the load ends."""
+    while (left_ns := min(until_ns, ending.at_ns) - clock.now_ns()) > NEAR_NS:
+        clock.sleep(min(LONGEST_SLEEP_S, (left_ns - NEAR_NS) / 1e9))
+    if until_ns < ending.at_ns:
+        clock.let_come(until_ns)
 
 
 class Turns:
@@ -126,13 +138,31 @@ class ClosedLoop:
     ) -> None:
         self._transport = transport
         first %= len(requests)
-        self._requests = itertools.cycle([*requests[first:], *requests[:first]])
+        walk: Iterator[EncodedRequest] = itertools.cycle([*requests[first:], *requests[:first]])
+        converses = any(one.follow is not None for one in requests)
+        self._requests = self._turn_by_turn(walk) if converses else walk
         self._check = check
         self._sink = sink
         self._turns = turns or Turns()
         self._clock = clock
+        self._ending = Ending()
+        self._due_ns = 0
+        """When the next request falls due, where it is a turn of a conversation."""
+        self._went_well = True
         self.scheduled_ns = 0
         """When the request in flight was scheduled (CLOCK_MONOTONIC); 0 between requests."""
+
+    def _turn_by_turn(self, walk: Iterator[EncodedRequest]) -> Iterator[EncodedRequest]:
+        """Every conversation to its end, or to a turn that failed: the next needs its answer."""
+        for opening in walk:
+            request = opening
+            yield request
+            while self._went_well and request.follow is not None:
+                request, think_s = request.follow(self._transport)
+                self._due_ns = self._transport.received_ns + int(think_s * 1e9)
+                think(self._clock, self._due_ns, self._ending)
+                yield request
+            self._went_well = True
 
     def run(self, ending: Ending, *, most: int | None = None) -> None:
         """Send one request after another until the ending, or until so many were sent.
@@ -144,8 +174,10 @@ class ClosedLoop:
         add, now_ns = self._sink.add, self._clock.now_ns
         turns, give_way = self._turns, self._turns.give_way
         requests = self._requests if most is None else itertools.islice(self._requests, most)
+        self._ending = ending
         free_ns, in_a_row = now_ns(), 0
         for request in requests:
+            free_ns = max(free_ns, self._due_ns)
             if free_ns >= ending.at_ns:
                 break
             if turns.latest is not self:
@@ -165,7 +197,7 @@ class ClosedLoop:
             except RequestFailure as failure:
                 ended_ns = completed_ns or now_ns()
                 self._sink.fail(free_ns, sent_ns, ended_ns, failure, transport.identity)
-                self.scheduled_ns = 0
+                self.scheduled_ns, self._went_well = 0, False
                 if failure.pauses:
                     self._clock.sleep(BACKOFF_S)
                 free_ns = now_ns()

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.load.engine.clock import MONOTONIC, Clock
-from harness.load.engine.closed_loop import FOREVER_NS, Ending, RequestSink
+from harness.load.engine.closed_loop import FOREVER_NS, Ending, RequestSink, think
 from harness.load.requests.answers import AnswerCheck
 from harness.load.requests.payloads import EncodedRequest
 from harness.load.transports.contract import RequestFailure, Transport
@@ -71,9 +71,19 @@ class Slot:
         sink: records every request.
         idle: where the slot puts itself when it is free.
         clock: the load's.
+        ending: of the load: no turn of a conversation falls due from then on.
     """
 
-    __slots__ = ("_check", "_clock", "_idle", "_inbox", "_sink", "_transport", "scheduled_ns")
+    __slots__ = (
+        "_check",
+        "_clock",
+        "_ending",
+        "_idle",
+        "_inbox",
+        "_sink",
+        "_transport",
+        "scheduled_ns",
+    )
 
     def __init__(
         self,
@@ -82,9 +92,11 @@ class Slot:
         sink: OpenLoopSink,
         idle: list[Slot],
         clock: Clock,
+        ending: Callable[[], Ending],
     ) -> None:
         self._transport = transport
         self._clock = clock
+        self._ending = ending
         self._check = check
         self._sink = sink
         self._idle = idle
@@ -105,7 +117,7 @@ class Slot:
         """Send until dismissed; then hang up."""
         try:
             while (request := self._inbox.get()) is not None:
-                self._exchange(request)
+                self._converse(request)
                 # In this order: recorded, then no longer in flight, then open for the next.
                 self.scheduled_ns = 0
                 self._idle.append(self)
@@ -113,7 +125,21 @@ class Slot:
             self.scheduled_ns = 0
             self._transport.close()
 
-    def _exchange(self, request: EncodedRequest) -> None:
+    def _converse(self, request: EncodedRequest) -> None:
+        """A request, and all turns that follow it; a turn that fails is the last."""
+        while self._exchange(request) and request.follow is not None:
+            request, think_s = request.follow(self._transport)
+            due_ns = self._transport.received_ns + int(think_s * 1e9)
+            ending = self._ending()
+            if due_ns >= ending.at_ns:
+                return
+            self.scheduled_ns = due_ns
+            think(self._clock, due_ns, ending)
+            if due_ns >= ending.at_ns:  # it was moved
+                return
+
+    def _exchange(self, request: EncodedRequest) -> bool:
+        """Send a request at its time and wait for the answer; whether there was one."""
         now_ns = self._clock.now_ns
         if self.scheduled_ns > now_ns():
             with suppress(RequestFailure):  # the request will meet it too, and count it
@@ -129,9 +155,10 @@ class Slot:
             # No pause, unlike in a closed loop: the schedule says when the next request goes.
             ended_ns, identity = completed_ns or now_ns(), self._transport.identity
             self._sink.fail(self.scheduled_ns, sent_ns, ended_ns, failure, identity)
-        else:
-            moments_ns = self.scheduled_ns, sent_ns, completed_ns
-            self._sink.add(*moments_ns, request.batch_size, self._transport.identity)
+            return False
+        moments_ns = self.scheduled_ns, sent_ns, completed_ns
+        self._sink.add(*moments_ns, request.batch_size, self._transport.identity)
+        return True
 
 
 class OpenLoop:
@@ -177,6 +204,7 @@ class OpenLoop:
         """What falls due by then goes out: the clock at the dispatcher's last waking, or a moment
         later, which the slots let come."""
         self._problem: Exception | None = None
+        self._ending = Ending()
 
     @property
     def settled_before_ns(self) -> int:
@@ -214,6 +242,7 @@ class OpenLoop:
             start_ns: CLOCK_MONOTONIC at the arrivals' 0.
             ending: may be moved while the load runs.
         """
+        self._ending = ending
         try:
             self._dispatch(start_ns, ending)
         finally:
@@ -258,7 +287,7 @@ class OpenLoop:
 
     def _open_slot(self, transport: Transport) -> Slot:
         sink = self.sink_of(transport)
-        slot = Slot(transport, self._check, sink, self._idle, self._clock)
+        slot = Slot(transport, self._check, sink, self._idle, self._clock, lambda: self._ending)
         thread = threading.Thread(target=self._serve, args=(slot,), daemon=True)
         self._slots.append(slot)
         self._threads.append(thread)

@@ -7,10 +7,11 @@ same requests in the same order and none needs a tokenizer.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 import numpy as np
@@ -35,6 +36,10 @@ from harness.types.generation import (
     TEXT_INPUT,
 )
 
+if TYPE_CHECKING:
+    from harness.load.engine.streams import StreamTransport
+    from harness.load.transports.contract import Transport
+
 _OPTIONAL = (
     EXCLUDE_INPUT_IN_OUTPUT,
     RETURN_FINISH_REASON,
@@ -45,8 +50,18 @@ _OPTIONAL = (
 
 
 @dataclass(frozen=True)
+class Turn:
+    """What a person says next, after an answer."""
+
+    prompt: str
+    max_tokens: int
+    think_s: float = 0.0
+    """From the answer's last token to when this falls due."""
+
+
+@dataclass(frozen=True)
 class GenerationRequest:
-    """One prompt, and how long an answer is asked for."""
+    """One prompt, or a conversation that begins with it, and how long an answer is asked for."""
 
     prompt: str
     """Empty where `messages` holds it."""
@@ -57,6 +72,8 @@ class GenerationRequest:
     """Of the prompt, where a tokenizer has counted them."""
     leave_after: int = 0
     """Tokens after which the client goes away; 0: it stays."""
+    turns: tuple[Turn, ...] = ()
+    """What follows the answer; each is asked with all that was said before it."""
 
 
 def write_requests(path: Path, requests: Sequence[GenerationRequest]) -> None:
@@ -84,7 +101,13 @@ def read_requests(path: Path) -> list[GenerationRequest]:
         lines = path.read_text(encoding="utf-8").split("\n")
         rows = [json.loads(line) for line in lines if line]
         return [
-            GenerationRequest(**(row | {"messages": tuple(row.get("messages", ()))}))
+            GenerationRequest(
+                **row
+                | {
+                    "messages": tuple(row.get("messages", ())),
+                    "turns": tuple(Turn(**one) for one in row.get("turns", ())),
+                }
+            )
             for row in rows
         ]
     except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -107,7 +130,7 @@ def encode_requests(
         target: the server.
         model: its name there.
     """
-    transport = None
+    transport, is_chat = None, generation.api is StreamApi.CHAT
     if protocol is WireProtocol.GRPC:
         transport = GrpcStreamTransport(target, timeout_s=1.0)
 
@@ -120,9 +143,46 @@ def encode_requests(
         request = StreamRequest(body)
         request.max_tokens, request.leave_after = one.max_tokens, one.leave_after
         request.input_tokens = one.input_tokens
-        return EncodedRequest(request, 1, frozenset(), layout=STREAMED.layout)
+        follow = partial(next_turn, one, encoded, is_chat=is_chat) if one.turns else None
+        return EncodedRequest(request, 1, frozenset(), layout=STREAMED.layout, follow=follow)
 
     return [encoded(one) for one in requests]
+
+
+def next_turn(
+    asked: GenerationRequest,
+    encode: Callable[[GenerationRequest], EncodedRequest],
+    transport: Transport,
+    *,
+    is_chat: bool,
+) -> tuple[EncodedRequest, float]:
+    """The next turn of a conversation, behind the server's own answer to the one before.
+
+    Of a chat the answer is a message of the assistant; what was reasoned before it is not sent
+    back. Interfaces that take one text get all that was said in a row.
+
+    Args:
+        asked: what was just answered; it has turns left.
+        encode: makes a request of it.
+        transport: a `StreamTransport`, whose stream is that answer.
+        is_chat: whether messages are sent.
+
+    Returns:
+        The request, and how many seconds after the answer it falls due.
+    """
+    answer = cast("StreamTransport", transport).stream.answer
+    turn, *rest = asked.turns
+    if is_chat:
+        said: tuple[Mapping[str, Any], ...] = (
+            *_messages(asked),
+            {"role": "assistant", "content": answer},
+            {"role": "user", "content": turn.prompt},
+        )
+        following = GenerationRequest("", turn.max_tokens, said, turns=tuple(rest))
+    else:
+        text = f"{asked.prompt}{answer}{turn.prompt}"
+        following = GenerationRequest(text, turn.max_tokens, turns=tuple(rest))
+    return encode(following), turn.think_s
 
 
 def _over_http(one: GenerationRequest, generation: Generation, target: Target, model: str) -> bytes:

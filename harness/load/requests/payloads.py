@@ -10,7 +10,7 @@ own. `payload_arrays` says how texts are stored.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from harness.errors import DataError
 from harness.load.requests.arrays import as_tensor, from_archive, row_bytes, to_archive
-from harness.load.transports.contract import Layout, TensorTransport
+from harness.load.transports.contract import Layout, TensorTransport, Transport
 from harness.system.storage import whole_file
 from harness.types import Workload
 
@@ -91,6 +91,13 @@ class EncodedRequest:
     """What an independent client was answered, by output; None where nobody asked."""
     tolerance: float = 0.0
     """Largest difference from `known`, as `harness.load.requests.answers` measures it."""
+    follow: FollowUp | None = None
+    """What is asked next in the same conversation; None: nothing is."""
+
+
+FollowUp = Callable[[Transport], tuple[EncodedRequest, float]]
+"""Makes the next turn of a conversation from what its transport was just answered, and says how
+many seconds after that answer it falls due."""
 
 
 def write_payloads(path: Path, groups: Sequence[Group]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import DataError
-from harness.load.requests.generation import GenerationRequest
+from harness.load.requests.generation import GenerationRequest, Turn
 from harness.load.requests.lengths import BLOCK_TOKENS, Lengths, TracedLengths
 from harness.load.requests.payloads import POOL_REQUESTS
 
@@ -32,11 +32,24 @@ _WORDS = """
     person art war history party result change morning reason research girl guy moment air
     teacher force education
 """.split()  # noqa: SIM905  (prose, and 900 signs of it)
-_PROMPT_STREAM, _LEAVE_STREAM = 2, 3
+_PROMPT_STREAM, _LEAVE_STREAM, _TURN_STREAM = 2, 3, 4
 """Keep these random numbers apart from those of the arrivals, drawn by the same seed."""
 
 Tokenize = Callable[[str], Sequence[int]]
 """The tokens of a text, by the model's tokenizer, without special ones."""
+
+
+@dataclass(frozen=True)
+class Talk:
+    """How made-up conversations go on after their first answer."""
+
+    turns: Lengths
+    """Of a conversation, the first one included."""
+    prompt: Lengths
+    """Tokens of each further turn's own text."""
+    answer: Lengths
+    think_ms: Lengths
+    """From an answer's last token to the next turn."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,8 @@ class PromptShape:
     answer: Lengths
     shared_prefix: int = 0
     """Tokens with which every prompt begins alike."""
+    talk: Talk | None = None
+    """How a conversation goes on; None: each prompt is asked alone."""
 
 
 def made_up(shape: PromptShape, seed: int, tokenize: Tokenize | None) -> list[GenerationRequest]:
@@ -55,7 +70,7 @@ def made_up(shape: PromptShape, seed: int, tokenize: Tokenize | None) -> list[Ge
     inputs = shape.prompt.draw(POOL_REQUESTS, generator).tolist()
     outputs = shape.answer.draw(POOL_REQUESTS, generator).tolist()
     prefix = _words(shape.shared_prefix, np.random.default_rng([_PROMPT_STREAM, seed, 1]))
-    return [
+    opened = [
         _request(
             [*prefix[:tokens], *_words(max(0, tokens - len(prefix)), generator)],
             tokens,
@@ -64,6 +79,30 @@ def made_up(shape: PromptShape, seed: int, tokenize: Tokenize | None) -> list[Ge
         )
         for tokens, most in zip(inputs, outputs, strict=True)
     ]
+    return opened if shape.talk is None else going_on(opened, shape.talk, seed, tokenize)
+
+
+def going_on(
+    opened: Sequence[GenerationRequest], talk: Talk, seed: int, tokenize: Tokenize | None
+) -> list[GenerationRequest]:
+    """Conversations that begin with these prompts: the same turns for the same seed."""
+    generator = np.random.default_rng([_TURN_STREAM, seed])
+    counts = talk.turns.draw(len(opened), generator).tolist()
+    return [
+        replace(one, turns=tuple(_turns(count - 1, talk, generator, tokenize)))
+        for one, count in zip(opened, counts, strict=True)
+    ]
+
+
+def _turns(
+    count: int, talk: Talk, generator: np.random.Generator, tokenize: Tokenize | None
+) -> Iterator[Turn]:
+    drawn = (
+        one.draw(count, generator).tolist() for one in (talk.prompt, talk.answer, talk.think_ms)
+    )
+    for tokens, most, think_ms in zip(*drawn, strict=True):
+        said = _request(_words(tokens, generator), tokens, most, tokenize)
+        yield Turn(said.prompt, most, think_ms / 1000)
 
 
 def traced(
@@ -111,7 +150,8 @@ def read_prompts(
     """A data set of prompts: JSON lines, in their order.
 
     A row has `prompt` (or `text_input`, or `text`), or `messages` of a chat; and `max_tokens` (or
-    `output_tokens`, or `output_length`), where it has not, a length is drawn.
+    `output_tokens`, or `output_length`), where it has not, a length is drawn. It may have `turns`
+    that follow: texts, or objects of `prompt`, `max_tokens` and `think_s`.
 
     Raises:
         DataError: no such file, or the first line that has no prompt.
@@ -136,6 +176,7 @@ def read_prompts(
 
 
 _ROW = 'write a JSON object on each line: {"prompt": "...", "max_tokens": 64}'
+_TURN = 'write "turns": [{"prompt": "...", "max_tokens": 64, "think_s": 2.0}]'
 _PROMPTS = ("prompt", "text_input", "text")
 _LENGTHS = ("max_tokens", "output_tokens", "output_length")
 
@@ -150,9 +191,24 @@ def _of_row(where: str, line: str, drawn: int) -> GenerationRequest:
         raise DataError(f"{where}: is no JSON object: {error}", next_step=_ROW) from error
     if not isinstance(prompt, str) or not (prompt.strip() or messages):
         raise DataError(f"{where}: has no prompt that says anything", next_step=_ROW)
+    turns = tuple(_turn_of(where, one, most) for one in row.get("turns", ()))
+    return GenerationRequest(prompt, _tokens_of(where, most), messages, turns=turns)
+
+
+def _tokens_of(where: str, most: object) -> int:
     if type(most) is not int or most < 1:
         raise DataError(f"{where}: {most!r} is no number of tokens: it must be 1 or more")
-    return GenerationRequest(prompt, most, messages)
+    return most
+
+
+def _turn_of(where: str, told: object, most: int) -> Turn:
+    row = {"prompt": told} if isinstance(told, str) else told
+    if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
+        raise DataError(f"{where}: a turn has no prompt", next_step=_TURN)
+    think_s = row.get("think_s", 0.0)
+    if not row["prompt"].strip() or type(think_s) not in {int, float} or think_s < 0:
+        raise DataError(f"{where}: a turn says nothing, or thinks {think_s!r} s", next_step=_TURN)
+    return Turn(row["prompt"], _tokens_of(where, row.get("max_tokens", most)), float(think_s))
 
 
 def some_leave(

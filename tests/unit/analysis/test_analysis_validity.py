@@ -13,6 +13,7 @@ from harness.types import (
     SERVICE,
     ArrivalKind,
     ArrivalProcess,
+    Generation,
     GeneratorHealth,
     HostMetrics,
     Latencies,
@@ -22,6 +23,7 @@ from harness.types import (
     PartMetrics,
     ServerMetrics,
     ShapeKind,
+    StreamApi,
     StreamCounts,
     TimeSlice,
     WireProtocol,
@@ -262,6 +264,12 @@ def test_an_invalid_trial_says_why_and_what_to_do(changes, problem, remedy):
             "workload": dataclasses.replace(CLOSED, concurrency=1),
             "server": no_server(),
         },
+        # Slots that rest for a third of the time, while somebody thinks of the next turn.
+        {
+            "workload": dataclasses.replace(
+                CLOSED, concurrency=6, generation=Generation(StreamApi.CHAT, converses=True)
+            )
+        },
         # Two slots that never rest, of which each sends once within the window of 2 s.
         {
             "measured": load(lambda index: {"latency_us": 1_500_000, "requests": 2 * (index == 0)}),
@@ -300,7 +308,7 @@ def test_an_invalid_trial_says_why_and_what_to_do(changes, problem, remedy):
         "late by less than a tenth of the bound", "slots that wait for a stream to end",
         "clients that left on purpose",
         "slots that rest for a fifth of the time", "slots that rest for less than a millisecond",
-        "answers almost as long as the window",
+        "time to think between turns", "answers almost as long as the window",
         "few requests", "dropped by the server",
         "a server that falls behind", "a thin draw of Poisson", "bursts", "a ramp",
     ],

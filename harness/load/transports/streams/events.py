@@ -8,6 +8,7 @@ recognised without being parsed.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ from harness.types.generation import (
 
 DONE = b"[DONE]"
 _LONGEST_QUOTE = 300
+_NOT_YET = sys.maxsize
+"""In the place of the number of the event with which an answer begins."""
 _ONE_ID = re.compile(rb'"token_ids":\s*(\d+)(?=\s*[,}])')
 """Triton writes a tensor of one element as a plain value: the id of the event's one token."""
 _TEXTS = ("content", "reasoning", "reasoning_content", "refusal")
@@ -173,6 +176,9 @@ def parse_openai(stream: TokenStream, event: Mapping[str, Any], at_ns: int) -> L
         stream.input_tokens = usage.get("prompt_tokens") or stream.input_tokens
     if choice.get("finish_reason"):
         stream.finish_reason = choice["finish_reason"]
+    if text:
+        # An event of another kind than the one before is read in full, so this sees each change.
+        _note_answer(stream, begun=bool(answer_text(event)))
     if told is not None:
         stream.told = True
         if told > 0:
@@ -198,6 +204,14 @@ def _text_of(choice: Mapping[str, Any]) -> tuple[tuple[str, str] | None, str]:
     ]
     text = "".join([*(text for _, text in found), *calls])
     return (found[0] if len(found) == 1 and not calls else None), text
+
+
+def _note_answer(stream: TokenStream, *, begun: bool) -> None:
+    """Where the answer begins, behind the reasoning that its stream began with."""
+    if not begun and not stream.texts:
+        stream.answer_begins = _NOT_YET
+    elif begun and stream.answer_begins == _NOT_YET:
+        stream.answer_begins = len(stream.texts)
 
 
 def answer_text(event: Mapping[str, Any]) -> str:

@@ -49,6 +49,7 @@ class TokenStream:
     """What has come of one answer; an event without a token is not in it."""
 
     __slots__ = (
+        "answer_begins",
         "done",
         "ended_ns",
         "finish_reason",
@@ -68,6 +69,8 @@ class TokenStream:
         """How many each of them carried."""
         self.texts: list[bytes] = []
         """Their texts, UTF-8."""
+        self.answer_begins = 0
+        """The first of them that is of the answer itself, and not of the reasoning before it."""
         self.told = False
         """The server itself says how many tokens an event carries."""
         self.input_tokens = input_tokens
@@ -95,6 +98,11 @@ class TokenStream:
     def completed_ns(self) -> int:
         """When the last token had come; 0 without any."""
         return self.times_ns[-1] if self.times_ns else 0
+
+    @property
+    def answer(self) -> str:
+        """The text of the answer, without what was reasoned before it."""
+        return b"".join(self.texts[self.answer_begins :]).decode(errors="replace")
 
     @property
     def summary(self) -> StreamTokens:
