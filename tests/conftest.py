@@ -141,3 +141,18 @@ def embedded_triton(
     log_file = tmp_path_factory.mktemp("triton") / "triton.log"
     with EmbeddedTriton(server_environment, tiny_repository, log_file=log_file) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def few_draws() -> Iterator[None]:
+    """A replica's capacity is fitted, and policies are simulated, with fewer draws of the fit.
+
+    For files that ask what a command makes of plans, however wide their intervals are.
+    """
+    from harness.planning.autoscaling import evaluation
+    from harness.planning.capacity import fit
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "DRAWS", evaluation.FEWEST_DRAWS)
+        patch.setattr(evaluation, "MOST_DRAWS", evaluation.FEWEST_DRAWS)
+        yield

@@ -9,7 +9,6 @@ import yaml
 from harness.cli.main import run_command
 from harness.flow.autoscaling import AutoscaleQuestion, autoscale_run
 from harness.flow.review.contributions import contributions_of
-from harness.planning.autoscaling import evaluation
 from harness.planning.capacity.plan import cold_start_seconds
 from harness.report.autoscaling.section import autoscaling_section
 from harness.runs.documents import read_document
@@ -18,6 +17,8 @@ from harness.types import ColdStart, Role, ServingConfig
 from harness.types.autoscaling import AutoscalePlan, RateTrace, ScalingTerms
 from tests.samples import sample_variant
 from tests.simulated_server import SimulatedServer, measure
+
+pytestmark = pytest.mark.usefixtures("few_draws")
 
 MANIFEST = {
     "schema_version": 1,
@@ -31,12 +32,6 @@ COLD = ColdStart("student", "", ServingConfig(8), 8.0, 30.0, 20, 5, 1.5, 5.0)
 RATES = "timestamp_s,rps\n" + "".join(
     f"{60 * n},{rate}\n" for n, rate in enumerate([200] * 20 + [1500] * 20 + [300] * 30)
 )
-
-
-@pytest.fixture(autouse=True)
-def few_draws(monkeypatch):
-    """What is asked here does not depend on how many draws of the fit are simulated."""
-    monkeypatch.setattr(evaluation, "MOST_DRAWS", evaluation.FEWEST_DRAWS)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,8 @@ from harness.flow.plan import PlanQuestion
 from harness.report.build import build_report
 from harness.runs.folder import read_run
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 
 @pytest.fixture(scope="module")
 def concluded(tmp_path_factory):

@@ -26,6 +26,8 @@ from harness.types.estimates import Pricing
 from harness.types.losses import Estimate, LossEntry, SliceLoss
 from harness.types.review import DecisionReview, Figure, FigureBasis, PlannedFact
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 TEACHER, STUDENT, TINY = "topics-teacher-fp32", "topics-student-fp32", "topics-tiny-fp32"
 
 

@@ -29,6 +29,8 @@ from harness.types.estimates import Demand
 from tests.samples import sample_variant
 from tests.simulated_server import SimulatedServer, measure
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 MANIFEST = {
     "schema_version": 1,
     "study_digest": "",
