@@ -74,6 +74,7 @@ from harness.types import (
 )
 from harness.types.capacity import Prediction
 from harness.types.estimates import Demand
+from harness.types.latency import UNBOUNDED_MS
 from harness.types.workloads import arrivals_text
 from harness.words.numbers import percent
 
@@ -435,16 +436,22 @@ def _row(score: Score) -> Row:
 
 
 def summary_of(scores: Sequence[Score]) -> list[Row]:
-    """A row per statistic and share of what a replica carries."""
+    """A row per statistic and share of what a replica carries.
+
+    Trials whose requests were not all answered (`overloaded`) have no percentile to be off from:
+    they count only for the interval.
+    """
     rows: list[Row] = []
     for statistic, share in product(STATISTICS, ASKED_SHARES):
-        own = [one for one in scores if one.statistic == statistic and one.share == share]
+        every = [one for one in scores if one.statistic == statistic and one.share == share]
+        own = [one for one in every if one.measured_ms < UNBOUNDED_MS]
         if not own:
             continue
         row: dict[str, str | int | float] = {
             "statistic": statistic,
             "share": share,
             "cases": len(own),
+            "overloaded": len(every) - len(own),
         }
         errors = {name: statistics.median(abs(one.error(name)) for one in own) for name in MODELS}
         chance = statistics.median(one.chance_error for one in own)
@@ -457,7 +464,7 @@ def summary_of(scores: Sequence[Score]) -> list[Row]:
         row |= _against_aim(statistic, share, errors["model"], left)
         row |= {f"{name}_error": errors[name] for name in MODELS if name != "model"}
         row["model_greatest"] = max(abs(one.error("model")) for one in own)
-        row["interval_held"] = sum(one.held for one in own) / len(own)
+        row["interval_held"] = sum(one.held for one in every) / len(every)
         row["interval_width"] = statistics.median(one.high_ms / one.low_ms for one in own)
         rows.append({key: _finite(value) for key, value in row.items()})
     return rows

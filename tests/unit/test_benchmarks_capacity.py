@@ -29,6 +29,7 @@ from capacity_accuracy import (
 from harness.load.schedule.arrivals import arrival_times_ns
 from harness.types import RESPONSE, LoadMode, ServingConfig
 from harness.types.estimates import Demand
+from harness.types.latency import UNBOUNDED_MS
 from tests.simulated_server import SimulatedServer, measure
 
 
@@ -127,6 +128,15 @@ def test_what_the_machine_hides_is_taken_off_as_variances_are(
     (line,) = irreducible([row])
     assert aim_is in line
     assert ("only repeated ones tell" in line) == (repeated_ms is None)
+
+
+def test_a_trial_that_was_overloaded_counts_for_the_interval_alone(closed):
+    good = scored(closed, 0.10, 0.0)
+    overloaded = replace(good, measured_ms=UNBOUNDED_MS, low_ms=5.0, high_ms=10.0)
+    (row,) = summary_of([replace(good, low_ms=90.0, high_ms=110.0), overloaded])
+    assert (row["cases"], row["overloaded"]) == (1, 1)
+    assert (row["model_error"], row["interval_held"]) == (pytest.approx(0.10), 0.5)
+    assert summary_of([overloaded]) == []
 
 
 def test_the_chance_of_a_trial_is_that_of_its_quantile_over_so_many_requests():
