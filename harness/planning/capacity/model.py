@@ -254,7 +254,9 @@ class CapacityModel:
             return Interval(UNBOUNDED_MS, UNBOUNDED_MS, UNBOUNDED_MS)
         logs = np.log(np.maximum(known, 1e-9))
         deviation = float(np.std(logs, ddof=1)) if len(logs) > 1 else 0.0
-        quantile = float(scipy.stats.t.ppf((1 + self.confidence) / 2, max(1, len(self.draws) - 1)))
+        quantile = float(
+            scipy.special.stdtrit(max(1, len(self.draws) - 1), (1 + self.confidence) / 2)
+        )
         half = quantile * float(np.hypot(deviation, misfit))
         middle = float(np.median(logs))
         lost = len(values) - len(known)
@@ -314,7 +316,7 @@ def _in_order(quantiles: Mapping[str, Interval]) -> dict[str, Interval]:
 def _share_interval(shares: Sequence[float], confidence: float) -> Interval:
     """The mean of the draws' shares, with bounds by their scatter."""
     mean, deviation = float(np.mean(shares)), float(np.std(shares, ddof=1))
-    half = float(scipy.stats.t.ppf((1 + confidence) / 2, len(shares) - 1)) * deviation
+    half = float(scipy.special.stdtrit(len(shares) - 1, (1 + confidence) / 2)) * deviation
     return Interval(mean, max(0.0, mean - half), min(1.0, mean + half))
 
 
