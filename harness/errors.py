@@ -22,7 +22,8 @@ A message says what, where, and what to do next; `next_step` is printed on its o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 EXIT_OK = 0
@@ -31,6 +32,12 @@ EXIT_OBJECTIVE_NOT_MET = 3
 EXIT_UNDECIDED = 4
 EXIT_ENVIRONMENT = 5
 EXIT_INTERRUPTED = 130
+
+
+def did_you_mean(word: str, known: Collection[str]) -> str:
+    """The known name that a word was probably meant for, as a question; empty if none is near."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]}?" if close else ""
 
 
 class HarnessError(Exception):
@@ -55,7 +62,8 @@ class StudyError(UsageError):
     def __init__(self, source: str, problems: Sequence[str], *, next_step: str = "") -> None:
         self.problems = tuple(problems)
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        lines = "\n".join(f"  - {problem}" for problem in problems)
+        # A problem of several lines stays in one piece under its dash.
+        lines = "\n".join(f"  - {problem}".replace("\n", "\n    ") for problem in problems)
         super().__init__(f"{source}: {count}\n{lines}", next_step=next_step)
 
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 from harness.errors import CheckpointError
 from harness.export.checkpoint_files import (
@@ -27,6 +28,7 @@ from harness.export.checkpoint_files import (
 from harness.study import Model, Task
 from harness.system.libraries import require_extra
 from harness.tasks.family import AnyFamily
+from harness.tasks.registry import family_of
 from harness.tasks.tokenizers import VOCABULARY_FILES, has_tokenizer
 
 _ADAPTER = "adapter_config.json"
@@ -97,6 +99,50 @@ def inspect_checkpoint(
     return CheckpointPreview(model.checkpoint, place, family, label_names)
 
 
+def glance_at_checkpoint(
+    model: Model, task: Task, *, weights: bool = True
+) -> CheckpointPreview | None:
+    """What a folder's own files say, read without transformers, which takes seconds to import.
+
+    Args:
+        model: the study's section.
+        task: what it is to be used for.
+        weights: whether they have to be there.
+
+    Returns:
+        None where only the library can tell: a hub name, code of the checkpoint's own, or classes
+        that config.json leaves to transformers' defaults.
+
+    Raises:
+        CheckpointError: a file is missing, or config.json cannot be read.
+    """
+    if not _is_local(model) or model.trust_remote_code:
+        return None
+    folder = Path(model.checkpoint)
+    problems = list(_file_problems(folder, local=weights))
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except OSError:
+        config = None  # told by then
+    except ValueError as error:
+        problems.append(f"its config.json is not JSON: {error}")
+    if problems:
+        raise _refusal(model, problems)
+    family = family_of(task)
+    try:
+        said = SimpleNamespace(**{**config, "name_or_path": str(folder)})
+        if not family.made_for(said):  # type: ignore[arg-type]
+            return None
+        names = {int(place): name for place, name in (config.get("id2label") or {}).items()}
+        whole = len(names) == config.get("num_labels", len(names))
+    except (AttributeError, TypeError, ValueError):
+        return None  # the library says what it makes of it
+    label_names = family.label_names(SimpleNamespace(id2label=names))  # type: ignore[arg-type]
+    if not whole or label_names == ():
+        return None
+    return CheckpointPreview(model.checkpoint, folder, family, label_names)
+
+
 def open_checkpoint(
     model: Model, *, folder: Path | None, task: Task | None = None, weights: bool = True
 ) -> Checkpoint:
@@ -139,8 +185,8 @@ def _locate(model: Model, patterns: tuple[str, ...]) -> Path:
 
 
 def _refusal(model: Model, problems: list[str]) -> CheckpointError:
-    listed = problems[0] if len(problems) == 1 else "".join(f"\n  - {one}" for one in problems)
-    return CheckpointError(f"checkpoint {model.checkpoint}: {listed}", next_step=_advice(problems))
+    listed = f" {problems[0]}" if len(problems) == 1 else "\n  - ".join(["", *problems])
+    return CheckpointError(f"checkpoint {model.checkpoint}:{listed}", next_step=_advice(problems))
 
 
 def _file_problems(folder: Path, *, local: bool) -> Iterator[str]:
@@ -151,7 +197,11 @@ def _file_problems(folder: Path, *, local: bool) -> Iterator[str]:
         yield f"{folder} has no tokenizer (none of {', '.join(VOCABULARY_FILES)})"
     if (folder / _ADAPTER).is_file():
         yield f"it has an adapter ({_ADAPTER}), which would be ignored silently"
-    if not local or any(folder.glob("*.safetensors")):
+    if not local:
+        return
+    weights = sorted(folder.glob("*.safetensors"))
+    if weights:
+        yield from filter(None, map(_cut_short, weights))
         return
     pickles = sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern))
     if pickles:
@@ -160,23 +210,44 @@ def _file_problems(folder: Path, *, local: bool) -> Iterator[str]:
         yield f"{folder} has no weights in safetensors (model.safetensors)"
 
 
+def _cut_short(weights: Path) -> str:
+    """Why a file of weights is not whole, by the sizes that it begins with; empty where it is."""
+    held = weights.stat().st_size
+    with weights.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        begins = file.read(min(length, held))
+    if b"git-lfs.github.com" in begins[:200]:
+        return f"{weights.name} is a Git LFS pointer, and not the weights themselves"
+    try:
+        tensors = {name: one for name, one in json.loads(begins).items() if name != "__metadata__"}
+        needed = 8 + length + max((one["data_offsets"][1] for one in tensors.values()), default=0)
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return f"{weights.name} ({held:,} bytes) does not begin as safetensors do"
+    return "" if held >= needed else f"{weights.name} is cut short: {held:,} of {needed:,} bytes"
+
+
+_CONVERT = (
+    "if it has pickles only and you trust its author, convert it: load it with transformers' "
+    "from_pretrained, save_pretrained to a folder, and name that folder"
+)
+_STEPS = {
+    _ADAPTER: "merge it into its model where peft is installed: merge_and_unload(), then "
+    "save_pretrained to a new folder, and name that; or take the file away",
+    "Git LFS": "fetch them where the checkpoint was cloned: git lfs pull",
+    "is cut short": "copy or download the checkpoint again",
+    "does not begin as": "copy or download the checkpoint again",
+    "safetensors": _CONVERT,
+    "pickles": _CONVERT,
+    "no tokenizer": "save the tokenizer beside the model: tokenizer.save_pretrained(FOLDER)",
+    "trust_remote_code": "if you have read that code and trust it, set trust_remote_code: true on "
+    "the model",
+}
+"""What to do about a problem, by words of it; the first that is found counts."""
+
+
 def _advice(problems: list[str]) -> str:
     text = " ".join(problems)
-    if _ADAPTER in text:
-        return (
-            "merge it into its model where peft is installed: merge_and_unload(), then "
-            "save_pretrained to a new folder, and name that; or take the file away"
-        )
-    if "safetensors" in text or "pickles" in text:
-        return (
-            "if it has pickles only and you trust its author, convert it: load it with "
-            "transformers' from_pretrained, save_pretrained to a folder, and name that folder"
-        )
-    if "no tokenizer" in text:
-        return "save the tokenizer beside the model: tokenizer.save_pretrained(FOLDER)"
-    if "trust_remote_code" in text:
-        return "if you have read that code and trust it, set trust_remote_code: true on the model"
-    return ""
+    return next((step for words, step in _STEPS.items() if words in text), "")
 
 
 def _digest(folder: Path, *, with_code: bool) -> str:

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import StudyError, UsageError
-from harness.export.checkpoint import inspect_checkpoint
+from harness.export.checkpoint import glance_at_checkpoint, inspect_checkpoint
 from harness.export.tensorrt import IMAGE
 from harness.flow.ensembles import checked_tokenizer
 from harness.flow.spaces import workloads
 from harness.load.schedule.arrivals import check_workload
 from harness.study import (
     Family,
+    HubData,
     Model,
     ReferenceData,
     Study,
@@ -205,11 +206,14 @@ def check_inputs(
     if only is None:
         problems += [problem for family in study.families for problem in _traffic(study, family)]
     model = None if only is None else study.alone(only).families[0].models[0].name
-    for family in study.families if only is None else [study.family_of(only)]:
-        with inputs.reading():
-            problems += _problems(study, family, inputs, model, weights=weights)
-    if problems:
-        raise StudyError(f"study {study.name}", list(dict.fromkeys(problems)))
+    families = study.families if only is None else [study.family_of(only)]
+    # The common mistakes first: those take no library that is slow to import.
+    for look in (_told_at_once, _problems):
+        for family in families:
+            with inputs.reading():
+                problems += look(study, family, inputs, model, weights=weights)
+        if problems:
+            raise StudyError(f"study {study.name}", list(dict.fromkeys(problems)))
 
 
 def check_driven(study: Study, *, streams: bool = False, conversations: bool = False) -> None:
@@ -263,6 +267,27 @@ def _traffic(study: Study, family: Family) -> Iterator[str]:
         yield f"family {family.name}, traffic: {_with_step(error)}"
 
 
+def _told_at_once(
+    study: Study, family: Family, inputs: StudyInputs, only: str | None, *, weights: bool
+) -> Iterator[str]:
+    """What the user's own files are wrong in, before transformers and torch are imported for more.
+
+    Of data and checkpoints that lie on this machine: files that are missing, columns, and rows
+    that do not have the classes of the checkpoint's config.json. `only` is as in `_problems`.
+    """
+    on_this_machine = not isinstance(family.task.data, ReferenceData | HubData)
+    rows = _Rows(study, family, inputs)
+    for model in _looked_at(family, only):
+        try:
+            preview = glance_at_checkpoint(model, family.task, weights=weights)
+        except UsageError as error:
+            yield _of_model(family, model, error)
+        else:
+            if preview is not None and on_this_machine:
+                rows.read_for(model, preview.label_names)
+    yield from rows.problems
+
+
 def _problems(
     study: Study, family: Family, inputs: StudyInputs, only: str | None, *, weights: bool
 ) -> Iterator[str]:
@@ -273,36 +298,68 @@ def _problems(
     own_data = not isinstance(family.task.data, ReferenceData)
     yield from _unknown_slices(family)
     teacher_labels: Sequence[str] | None = None
-    reader: LabelReader | None = None
-    for model in teacher_first(family.models):
-        is_asked = only in {None, model.name}
-        if model.reference_name or not (is_asked or model.role is Role.TEACHER):
-            continue
+    rows = _Rows(study, family, inputs)
+    for model in _looked_at(family, only):
         folder, labels = None, None
         try:
             preview = inspect_checkpoint(model, None, task=family.task, weights=weights)
             folder, labels = preview.folder, preview.label_names
         except UsageError as error:
-            yield f"family {family.name}, model {model.name}: {_with_step(error)}"
-        if own_data:
-            try:
-                samples = inputs.samples(
-                    family.task,
-                    seed=study.seed,
-                    label_names=labels,
-                    model=model.name,
-                    teacher=reader,
-                )
-            except UsageError as error:
-                yield f"family {family.name}, data: {_with_step(error)}"
-            else:
-                reader = reader or (samples.reader if model.role is Role.TEACHER else None)
-                if folder is not None and is_asked:
-                    yield from _encoding(family, model, folder, samples, inputs)
+            yield _of_model(family, model, error)
+        samples = rows.read_for(model, labels) if own_data else None
+        if samples is not None and folder is not None and only in {None, model.name}:
+            yield from _encoding(family, model, folder, samples, inputs)
         if model.role is Role.TEACHER:
             teacher_labels = labels
+    yield from rows.problems
     if only is None:
-        yield from _training(family, teacher_labels, reader)
+        yield from _training(family, teacher_labels, rows.reader)
+
+
+def _looked_at(family: Family, only: str | None) -> list[Model]:
+    """The user's own models, the teacher first; with `only`, it and that one."""
+    return [
+        model
+        for model in teacher_first(family.models)
+        if not model.reference_name and (only in {None, model.name} or model.role is Role.TEACHER)
+    ]
+
+
+class _Rows:
+    """A family's rows as each of its models' classes have them, and what is wrong with them."""
+
+    def __init__(self, study: Study, family: Family, inputs: StudyInputs) -> None:
+        self._study = study
+        self._family = family
+        self._inputs = inputs
+        self._refused: set[frozenset[str]] = set()
+        self.reader: LabelReader | None = None
+        """How the teacher's labels were read."""
+        self.problems: list[str] = []
+
+    def read_for(self, model: Model, labels: Sequence[str] | None) -> Samples | None:
+        """The rows for a model; None, and another problem, where they do not fit it.
+
+        Rows that did not fit another model's classes are not told again for a model of the same.
+        """
+        classes = frozenset(labels or ())
+        if classes in self._refused:
+            return None
+        try:
+            samples = self._inputs.samples(
+                self._family.task,
+                seed=self._study.seed,
+                label_names=labels,
+                model=model.name,
+                teacher=self.reader,
+            )
+        except UsageError as error:
+            self._refused.add(classes)
+            self.problems.append(f"family {self._family.name}, data: {_with_step(error)}")
+            return None
+        if model.role is Role.TEACHER:
+            self.reader = samples.reader
+        return samples
 
 
 def _encoding(
@@ -315,7 +372,7 @@ def _encoding(
         if family.ensemble:
             checked_tokenizer(family, samples, dataset, folder, trust_remote_code=trust)
     except UsageError as error:
-        yield f"family {family.name}, model {model.name}: {_with_step(error)}"
+        yield _of_model(family, model, error)
 
 
 def _training(
@@ -341,6 +398,10 @@ def _unknown_slices(family: Family) -> Iterator[str]:
                     f"family {family.name}, data: no column '{column}' (the task's 'slices'); "
                     f"the reference data {data.name} has {', '.join(known)}"
                 )
+
+
+def _of_model(family: Family, model: Model, error: UsageError) -> str:
+    return f"family {family.name}, model {model.name}: {_with_step(error)}"
 
 
 def _with_step(error: UsageError) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Collection, Iterator
@@ -13,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from harness.errors import StudyError
+from harness.errors import StudyError, did_you_mean
 from harness.study import Study
 from harness.study.document import study_schema
 
@@ -75,7 +74,7 @@ def problems_of(error: ValidationError, tree: yaml.Node | None = None) -> list[s
         place, line = _place(item["loc"], tree)
         message = _message(item)
         at = f"line {line}: " if line else ""
-        problems.append(f"{at}{place}{message}".replace("\n", "\n      "))
+        problems.append(f"{at}{place}{message}".replace("\n", "\n  "))
     return problems
 
 
@@ -99,8 +98,8 @@ def _message(item: ErrorDetails) -> str:
 
 
 def _meant(word: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f": did you mean {close[0]}?" if close else ""
+    question = did_you_mean(word, known)
+    return f": {question}" if question else ""
 
 
 def _known_keys(loc: tuple[int | str, ...]) -> list[str]:

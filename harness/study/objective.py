@@ -24,7 +24,6 @@ be.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
 from collections.abc import Collection
@@ -33,7 +32,7 @@ from typing import Annotated
 
 from pydantic.config import JsonDict
 
-from harness.errors import ObjectiveError, UsageError
+from harness.errors import ObjectiveError, UsageError, did_you_mean
 from harness.metrics import (
     COST,
     DEFAULT_LATENCY,
@@ -351,8 +350,8 @@ def _scaled(number: float, scale: float) -> float:
 
 
 def _hint(word: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(word.replace("-", "_"), known, n=1)
-    return f"did you mean {close[0]}? " if close else ""
+    question = did_you_mean(word.replace("-", "_"), known)
+    return f"{question} " if question else ""
 
 
 def load_clauses(slo: ServiceLevelObjective) -> tuple[Constraint, ...]:

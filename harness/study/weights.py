@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from harness.errors import did_you_mean
 from harness.metrics import METRICS, OF_ARTEFACTS
 
 
@@ -17,8 +17,7 @@ def weights_problem(weights: Mapping[str, float]) -> str:
     known = [*METRICS, *OF_ARTEFACTS.entries]
     for name, weight in weights.items():
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+            hint = did_you_mean(name, known) or f"there are {', '.join(known)}"
             return f"there is no metric '{name}': {hint}"
         if not 0 <= weight < math.inf:
             return f"the weight of {name} must be 0 or more, and finite"

@@ -360,4 +360,4 @@ def _listed(values: Sequence[object]) -> str:
 
 
 def _shown(value: object) -> str:
-    return str(value) if form_of(value) else repr(value)
+    return str(value) if form_of(value) and "," not in str(value) else repr(value)

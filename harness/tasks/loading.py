@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.errors import CheckpointError
+from harness.errors import CheckpointError, did_you_mean
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.labels import LabelReader
 from harness.tasks.model_inputs import model_inputs
@@ -83,7 +83,7 @@ def _check_columns(table: DataTable, task: TaskSection) -> None:
         *(("slices", one) for one in task.slices),
     ]
     missing = [
-        f"no column '{column}' (the task's '{key}')"
+        f"no column '{column}' (the task's '{key}') {did_you_mean(column, table.columns)}".rstrip()
         for key, column in named
         if column and column not in table.columns
     ]

@@ -85,11 +85,12 @@ def refuse(source: str, problems: Sequence[str], *, next_step: str = "") -> None
     """
     if not problems:
         return
+    if len(problems) == 1:
+        raise DataError(f"{source}: {problems[0]}", next_step=next_step)
     shown = [f"  - {problem}" for problem in problems[:_SHOWN]]
     if len(problems) > _SHOWN:
         shown.append(f"  - and {len(problems) - _SHOWN} more")
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    raise DataError("\n".join([f"{source}: {count}", *shown]), next_step=next_step)
+    raise DataError("\n".join([f"{source}: {len(problems)} problems", *shown]), next_step=next_step)
 
 
 def _from_csv(path: Path) -> DataTable:

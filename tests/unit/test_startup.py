@@ -27,6 +27,24 @@ name: tickets
 objectve: p95 < 50 ms
 families: []
 """
+CLASSIFIER = {
+    "architectures": ["BertForSequenceClassification"],
+    "id2label": {"0": "refund", "1": "delivery"},
+}
+OF_ONES_OWN = """
+name: tickets
+objective: p95 < 50 ms
+families:
+  - name: tickets
+    task:
+      kind: sequence-classification
+      data: {{source: csv, path: rows.csv}}
+      text: {text}
+      label: {label}
+    models:
+      - {{name: teacher, role: teacher, checkpoint: ./teacher}}
+      - {{name: student, role: student, checkpoint: ./student}}
+"""
 
 # Prints, for each command line, its exit code and what of HEAVY is loaded by then.
 CALLS = """
@@ -93,6 +111,25 @@ def test_a_wrong_study_loads_what_reads_it(folder, command):
     ((code, heavy),) = loaded_by([name, "study.yaml", *options], cwd=folder)
     assert code == 2
     assert heavy <= ARRAYS
+
+
+@pytest.mark.parametrize("command", ["run", "sweep", "export", "serve", "evaluate", "card"])
+def test_data_that_does_not_fit_is_told_without_the_libraries_that_read_models(tmp_path, command):
+    """A wrong column, and labels of which the teacher has none; each model is told once."""
+    for name in ("teacher", "student"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(CLASSIFIER))
+        (folder / "tokenizer.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(bytes([2, *[0] * 7]) + b"{}")
+    (tmp_path / "rows.csv").write_text("message,topic\nhello,refund\nwhere is it,delivery\n")
+    asked = []
+    for name, text, label in (("column", "mesage", "topic"), ("label", "message", "message")):
+        (tmp_path / f"{name}.yaml").write_text(OF_ONES_OWN.format(text=text, label=label))
+        asked.append([command, f"{name}.yaml"])
+    found = loaded_by(*asked, cwd=tmp_path)
+    assert [code for code, _ in found] == [2, 2]
+    assert not set.union(*(heavy for _, heavy in found)) & TRAINING
 
 
 def test_a_stored_run_is_read_without_what_trains_or_serves(folder):

@@ -133,7 +133,8 @@ def _labels(task: SequenceClassification, reading: Reading, label_names: Sequenc
     _refuse_unlabelled(table, values, unknown)
     if unknown and not problem:
         first = f"{table.place(unknown[0])}: {json.dumps(values[unknown[0]], default=str)}"
-        why = f"{len(unknown)} of {len(values)} rows hold none of them, the first {first}"
+        rows = f"{len(unknown)} of {len(values)} rows"
+        why = f"the label of {rows} is none of them, the first {first}"
         problem = mismatch(distinct_labels(values), reader, why)
     refuse(table.source, [problem] if problem else [], next_step=labels_advice(reader, teacher))
     return _Labels([output for output in found if output is not None], reader, note)
