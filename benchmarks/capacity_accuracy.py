@@ -57,7 +57,7 @@ from harness.planning.capacity.fit import fit_capacity
 from harness.planning.capacity.model import CapacityModel
 from harness.runs.folder import RunFolder, read_run
 from harness.serving.embedded.environment import ensure_server_environment
-from harness.study import Study
+from harness.study import Study, variant_names, variants_of
 from harness.study.file import load_study
 from harness.study.objective import parse_objective
 from harness.system.storage import bundled
@@ -195,7 +195,9 @@ class Measurement:
 def _measure(options: argparse.Namespace, folder: Path) -> None:
     """Every case's trials, into the folder's journal; a trial that is there is not repeated."""
     until_s = time.monotonic() + 60 * (options.minutes - _SCORING_MINUTES)
-    study = load_study(options.study or bundled("studies/reference.yaml"))
+    study = study_of(
+        load_study(options.study or bundled("studies/reference.yaml")), options.variants
+    )
     settings = RunSettings(
         repository=options.repository,
         cpus_server=options.cpus_server,
@@ -216,12 +218,6 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
         trial_runner(study, served, run, settings) as runner,
     ):
         families = {v.name: v.family for each in prepared for v in each.served}
-        unknown = [one for one in options.variants if one not in families]
-        if unknown:
-            raise UsageError(
-                f"the study has no variant {unknown[0]}",
-                next_step=f"name some of: {', '.join(families)}",
-            )
         measurement = Measurement(runner, until_s)
         for variant, instances, seed in product(options.variants, options.instances, options.seeds):
             base = _base_trial(variant, families[variant], instances, seed, options.seconds)
@@ -234,6 +230,26 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
                     file=sys.stderr,
                 )
                 return
+
+
+def study_of(study: Study, variants: Sequence[str]) -> Study:
+    """The study with the families of these variants alone: others need not be exported.
+
+    Raises:
+        UsageError: a variant that it does not have.
+    """
+    known = variant_names(study)
+    unknown = [one for one in variants if one not in known]
+    if unknown:
+        raise UsageError(
+            f"the study has no variant {unknown[0]}", next_step=f"name some of: {', '.join(known)}"
+        )
+    asked = [
+        family
+        for family in study.families
+        if any(name in variants for model in family.models for name in variants_of(model))
+    ]
+    return study.model_copy(update={"families": asked})
 
 
 def _folder(folder: Path, study: Study) -> RunFolder:

@@ -23,10 +23,14 @@ from capacity_accuracy import (
     little_ms,
     mm1_ms,
     scores_of,
+    study_of,
     summary_of,
 )
 
+from harness.errors import UsageError
 from harness.load.schedule.arrivals import arrival_times_ns
+from harness.study.file import load_study
+from harness.system.storage import bundled
 from harness.types import RESPONSE, LoadMode, ServingConfig
 from harness.types.estimates import Demand
 from harness.types.latency import UNBOUNDED_MS
@@ -164,6 +168,15 @@ def test_no_trial_begins_that_would_not_end_in_time():
     with pytest.raises(OutOfTimeError):
         Measurement(runner, until_s=100.0, now_s=lambda: 83.5).settle(one)
     assert ran == [one]
+
+
+def test_families_that_nobody_asked_about_are_not_prepared():
+    study = load_study(bundled("studies/reference.yaml"))
+    assert len(study.families) > 2
+    asked = study_of(study, ["topics-teacher-fp32", "prose-student-fp32"])
+    assert [one.name for one in asked.families] == ["topics", "prose"]
+    with pytest.raises(UsageError, match="no variant nobody"):
+        study_of(study, ["topics-teacher-fp32", "nobody"])
 
 
 def test_a_load_is_repeated_once_every_other_had_its_turn():
