@@ -239,8 +239,15 @@ def test_a_slow_cold_start_decides_nothing_but_is_said(earlier, tmp_path):
 
 def test_the_page_says_how_many_would_read_worse_by_chance(earlier, tmp_path):
     later = write_topics(tmp_path / "later", change=slower(1.0))
-    notes = compared(earlier, later).notes
-    assert any("by chance alone" in note for note in notes)
+    found = compared(earlier, later)
+    told = [one for one in found.metrics if one.difference and one.difference.low is not None]
+    by_chance = [one for one in told if one.metric != "size"]
+    assert len(by_chance) < len(told)  # a size is no estimate
+    (note,) = (note for note in found.notes if "by chance alone" in note)
+    assert note.startswith(f"{len(by_chance)} differences have an interval at 95%: about ")
+    assert float(re.search(r"about ([\d.]+) of", note)[1]) == pytest.approx(
+        0.025 * len(by_chance), rel=0.01
+    )
 
 
 def test_json_holds_the_decision_and_every_metric(earlier, tmp_path, capsys):

@@ -369,8 +369,13 @@ def _notes(before: Release, after: Release, metrics: Collection[ComparedMetric])
     for family in before.families:
         if family.name in later:
             yield from _variants_apart(family, later[family.name])
-    judged = [one for one in metrics if one.difference and one.difference.low is not None]
-    chance = 0.025 * sum(one.metric != "size" for one in judged)
+    judged = [
+        one
+        for one in metrics
+        # A size is what it is: its interval is a point.
+        if one.metric != "size" and one.difference and one.difference.low is not None
+    ]
+    chance = 0.025 * len(judged)
     if chance:
         yield (
             f"{len(judged)} differences have an interval at 95%: about {number(chance)} of them "
