@@ -37,13 +37,21 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def study(own: Path) -> Path:
-    """As `harness init` writes it, with shorter trials."""
+    """As `harness init` writes it, with shorter trials and one open loop a model."""
     path = own / "study.yaml"
     command = ["init", str(own / "small"), str(own / "big"), "--data", str(own / "test.csv")]
     assert run_command([*command, "--out", str(path), "--slo", HARMLESS]) == 0
     text = path.read_text()
     assert "# the largest" in text
-    path.write_text(text.replace("duration_s: 5 ", "duration_s: 0.5 ").replace("[1, 64]", "[2]"))
+    shorter = {
+        "duration_s: 5 ": "duration_s: 0.5 ",
+        "[1, 64]": "[2]",
+        "[0.3, 0.5, 0.7, 0.85]": "[0.5]",
+    }
+    for written, less in shorter.items():
+        assert written in text
+        text = text.replace(written, less)
+    path.write_text(text)
     return path
 
 
