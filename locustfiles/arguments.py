@@ -12,8 +12,8 @@ from pathlib import Path
 from locust.argument_parser import LocustArgumentParser
 
 from harness.flow.preflight import variants_in
-from harness.types import GrpcImplementation, TraceUnit
-from plan import AUTO, NO_VARIANT
+from harness.types import GrpcImplementation, StreamApi, TraceUnit
+from plan import AUTO, NO_STREAMS, NO_VARIANT
 
 DEFAULT_REPOSITORY = Path("model_repository")
 
@@ -57,6 +57,13 @@ def _add_choice(parser: LocustArgumentParser) -> None:
         help="auto: by the scheme of the host",
     )
     parser.add_argument(
+        "--generate",
+        default=NO_STREAMS,
+        choices=[NO_STREAMS, *map(str, StreamApi)],
+        help="the model writes: its answers are streamed token by token over this interface, and "
+        "--payloads are prompts",
+    )
+    parser.add_argument(
         "--load-mode",
         default=AUTO,
         choices=[AUTO, "closed", "open"],
@@ -87,7 +94,10 @@ def _add_traffic(parser: LocustArgumentParser) -> None:
         "--model", default="", help="name of a model on the server, where no variant is chosen"
     )
     parser.add_argument(
-        "--payloads", default="", help="payload file (.npz) of a harness run, for --model"
+        "--payloads",
+        default="",
+        help="payload file (.npz) of a harness run, for --model; with --generate prompts as JSON "
+        'lines: {"prompt": "...", "max_tokens": 64}',
     )
     parser.add_argument(
         "--batch-mix", default="", help="draw rows per request instead, such as 1:0.7,8:0.3"

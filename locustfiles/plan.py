@@ -9,6 +9,9 @@ from pathlib import Path
 
 from harness.errors import UsageError
 from harness.flow.preflight import payloads_of
+from harness.load.requests.generation import GenerationRequest
+from harness.load.requests.lengths import parse_lengths
+from harness.load.requests.prompts import read_prompts
 from harness.load.schedule.arrivals import check_workload
 from harness.load.schedule.trace import read_trace
 from harness.load.transports.address import Target, parse_target
@@ -16,11 +19,13 @@ from harness.study.objective import check_counted, check_priced, load_clauses, p
 from harness.types import (
     ArrivalKind,
     ArrivalProcess,
+    Generation,
     GrpcImplementation,
     LoadMode,
     LoadShape,
     ServiceLevelObjective,
     ShapeKind,
+    StreamApi,
     TraceUnit,
     WireProtocol,
     Workload,
@@ -29,6 +34,10 @@ from harness.types.workloads import parse_arrivals, parse_mix, parse_shape
 
 AUTO = "auto"
 """Of the protocol, the load mode and a trace's unit: as the host, the rate and the file say."""
+NO_STREAMS = "no"
+"""Of the interface of streams: answers come in one."""
+DEFAULT_ANSWER = "64"
+"""Tokens of an answer whose prompt does not say how many."""
 NO_VARIANT = "none"
 """A model and its payloads are named instead."""
 GRPC_SCHEMES = ("grpc", "grpcs")
@@ -72,6 +81,16 @@ class Plan:
     metrics_url: str
 
     @property
+    def prompts(self) -> list[GenerationRequest]:
+        """What a load of streams asks.
+
+        Raises:
+            DataError: the payloads are no prompts.
+        """
+        lengths = parse_lengths(DEFAULT_ANSWER)
+        return list(read_prompts(self.payloads, lengths, self.workload.seed, None))
+
+    @property
     def is_open_loop(self) -> bool:
         """Whether requests fall due by their own schedule."""
         return self.workload.load_mode is LoadMode.OPEN
@@ -105,6 +124,8 @@ def make_plan(options: Namespace, host: str | None) -> Plan:
         raise UsageError("no server", next_step="--host says which, such as http://127.0.0.1:8000")
     host = _host_for(options.protocol, host)
     workload = _workload(options, host)
+    if workload.generation is not None:
+        _check_streams(options, workload.generation, host)
     check_workload(workload)
     sweep = _steps(options.sweep)
     users_shape = parse_shape(options.users_shape) if options.users_shape else None
@@ -226,7 +247,36 @@ def _workload(options: Namespace, host: str) -> Workload:
         batch_mix=mix,
         length_mix=parse_mix(options.length_mix) if options.length_mix else (),
         cached_answers=bool(options.response_cache),
+        generation=_generation(options),
     )
+
+
+def _generation(options: Namespace) -> Generation | None:
+    """How streams are asked for; None where answers come in one."""
+    if options.generate == NO_STREAMS:
+        return None
+    name = Path(options.payloads).name or "the repository"
+    return Generation(StreamApi(options.generate), traffic=f"prompts of {name}")
+
+
+def _check_streams(options: Namespace, generation: Generation, host: str) -> None:
+    if not options.payloads:
+        raise UsageError(
+            "streams without prompts",
+            next_step='--payloads names JSON lines: {"prompt": "...", "max_tokens": 64}',
+        )
+    rows = ("client_batch_size", "batch_mix", "length_mix", "known_answers")
+    given = next((name for name in rows if getattr(options, name)), "")
+    if given:
+        raise UsageError(
+            f"--{given.replace('_', '-')} is of answers that come in one",
+            next_step="leave it out, or --generate: a stream answers one prompt",
+        )
+    if generation.api.is_openai and _protocol(host) is WireProtocol.GRPC:
+        raise UsageError(
+            f"--generate {generation.api} is spoken over HTTP, and the host is gRPC's",
+            next_step="name http://HOST:PORT, or use --generate triton",
+        )
 
 
 def _check_load_mode(asked: str, *, is_open: bool) -> None:

@@ -24,7 +24,7 @@ from harness.load.transports.contract import TensorTransport
 from harness.load.transports.opening import transport_opener
 from harness.serving.external.http import HttpServer
 from harness.serving.external.server import BINARY_TENSORS, ExternalModel, ExternalServer
-from harness.types import FREE_SIZE, TensorSpec, WireProtocol
+from harness.types import FREE_SIZE, Generation, TensorSpec, WireProtocol
 from plan import Plan
 from triton_users import make_grpc_yield
 
@@ -36,6 +36,9 @@ def check_plan(plan: Plan) -> None:
         UsageError: a file that cannot be read, a server that does not answer or is not ready, a
             model it does not have, payloads that do not fit the model.
     """
+    if plan.workload.generation is not None:
+        ask_for_streams(plan)
+        return
     payloads = read_payloads(plan.payloads)
     if plan.known_answers is not None:
         read_known_answers(plan.known_answers)
@@ -76,6 +79,24 @@ def ask_about(plan: Plan, payloads: Sequence[Group]) -> Asked:
     if not facts.told:
         binary = takes_binary(model, payloads, plan.workload, _opener(plan, plan.target))
     return Asked(model, replace(plan.target, binary=binary))
+
+
+def ask_for_streams(plan: Plan) -> Generation:
+    """What the server says of a model that writes; the first prompt is asked.
+
+    Raises:
+        UsageError: it cannot be reached, has no such model, or does not answer as asked.
+        DataError: the payloads are no prompts.
+    """
+    if plan.workload.protocol is WireProtocol.GRPC:
+        make_grpc_yield()
+    from harness.flow.external.generation import known_streams
+    from harness.flow.external.server import ExternalAddress
+
+    address = ExternalAddress(
+        plan.host, plan.target, plan.workload.protocol, plan.metrics_url or None
+    )
+    return known_streams(address, plan.model, plan.workload, plan.prompts, plan.request_timeout_s)
 
 
 def _opener(plan: Plan, target: Target) -> Callable[[], TensorTransport]:

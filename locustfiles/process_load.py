@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 
@@ -19,16 +19,21 @@ from harness.load.engine.open_loop import OpenLoop, Timer
 from harness.load.engine.recorder import Recorder
 from harness.load.generators.pool import split_concurrency
 from harness.load.requests.payloads import EncodedRequest, read_payloads
-from harness.load.requests.traffic import EncodedTraffic, Place, make_traffic
+from harness.load.requests.traffic import (
+    EncodedTraffic,
+    Place,
+    make_stream_traffic,
+    make_traffic,
+)
 from harness.load.schedule.arrivals import arrival_times_ns
 from harness.load.transports.contract import DATATYPES
-from harness.load.transports.opening import transport_opener
+from harness.load.transports.opening import stream_opener, transport_opener
 from harness.study.objective import request_bounds
 from harness.types import GrpcImplementation, TensorSpec
 from locust_counts import LocustCounts
 from loop_lag import LoopLag
 from plan import Plan
-from preflight import ask_about, expected_outputs
+from preflight import ask_about, ask_for_streams, expected_outputs
 from record_files import open_records
 from results import REPORT_EVERY_S, SLICE_S, WorkerReport
 from triton_users import (
@@ -82,10 +87,9 @@ class ProcessLoad:
     ) -> None:
         self._environment, self._plan, self._role = environment, plan, role
         self._deliver = deliver
-        asked = ask_about(plan, read_payloads(plan.payloads))
-        self._target = asked.target
-        self._inputs, self._outputs = asked.model.inputs, expected_outputs(asked.model, plan)
+        self._outputs: Sequence[TensorSpec] = ()
         self._traffic = self._make_traffic()
+        self._traffic.next_user = role.worker * USERS_APART
         self._writer = open_records(
             plan.records and plan.records / f"{role.test}-worker-{role.worker}.parquet"
         )
@@ -149,21 +153,23 @@ class ProcessLoad:
 
     def _make_traffic(self) -> EncodedTraffic:
         plan = self._plan
+        if plan.workload.generation is not None:
+            return stream_traffic(plan)
+        asked = ask_about(plan, read_payloads(plan.payloads))
+        self._outputs = expected_outputs(asked.model, plan)
         if plan.grpc is GrpcImplementation.GRPCIO:
             make_grpc_yield()
         opener = transport_opener(
             plan.workload.protocol,
-            self._target,
+            asked.target,
             timeout_s=plan.request_timeout_s,
             grpc=plan.grpc,
             waiter=read_waiter,
         )
-        traffic = make_traffic(
-            plan.model, opener, plan.workload, plan.payloads,
-            inputs=self._inputs, outputs=self._outputs, known_answers=plan.known_answers,
+        return make_traffic(
+            plan.model, opener, plan.workload, plan.payloads, inputs=asked.model.inputs,
+            outputs=self._outputs, known_answers=plan.known_answers,
         )  # fmt: skip
-        traffic.next_user = self._role.worker * USERS_APART
-        return traffic
 
     def _make_recorder(self) -> Recorder:
         counts = LocustCounts(
@@ -221,6 +227,25 @@ class ProcessLoad:
         self._reports += 1
         self._reported_ns, self._reported_cpu_s = now_ns, cpu_s
         self._deliver(report)
+
+
+def stream_traffic(plan: Plan) -> EncodedTraffic:
+    """What the users of a load of streams send.
+
+    Raises:
+        UsageError: the server does not answer from here.
+        DataError: the prompts cannot be read here.
+    """
+    known = ask_for_streams(plan)
+    opener = stream_opener(
+        known,
+        plan.workload.protocol,
+        plan.target,
+        timeout_s=plan.request_timeout_s,
+        waiter=read_waiter,
+    )
+    workload = replace(plan.workload, generation=known)
+    return make_stream_traffic(plan.model, opener, workload, plan.target, plan.prompts)
 
 
 def _bytes_per_row(outputs: Sequence[TensorSpec], requests: Sequence[EncodedRequest]) -> float:

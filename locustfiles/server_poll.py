@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from contextlib import closing
+from typing import NamedTuple
 
 import gevent
 
 from harness.errors import HarnessError
+from harness.load.records.series import MOST
 from harness.serving.external.server import ExternalServer, serving_of
 from harness.telemetry import triton
 from harness.telemetry.readings import RunningCounters
@@ -19,7 +22,9 @@ from preflight import server_of
 
 READ_WITHIN_S = 3.0
 """A server that takes longer to say how it fares is taken as one that does not say it."""
-SERIES = ("nv_gpu_", "nv_inference_request_failure")
+RUNNING, WAITING = "generation_running", "generation_queued"
+"""Gauges of the embedded engine of models that write."""
+SERIES = ("nv_gpu_", "nv_inference_request_failure", RUNNING, WAITING)
 """What is read of the metrics page: parsing the rest would take milliseconds from the load."""
 REFUSED = "connection refused"
 """In the words of every transport where no process listens: the server has ended."""
@@ -29,6 +34,14 @@ BEGUN_ANEW = (
 )
 
 logger = logging.getLogger("harness")
+
+
+class EngineReading(NamedTuple):
+    """Requests on the engine of a model that writes, at an instant."""
+
+    at_s: float
+    running: float
+    waiting: float
 
 
 class ServerPoll:
@@ -48,6 +61,8 @@ class ServerPoll:
         """Why there are no statistics at present; empty where there are."""
         self.gpu_problem = ""
         """Why there are no GPU numbers at present; empty where there are."""
+        self.engine: deque[EngineReading] = deque(maxlen=MOST)
+        """The latest of a model that writes on the embedded engine; none of others."""
         self._version = ""
         """That answered when it was asked last."""
         self._gone = False
@@ -73,9 +88,10 @@ class ServerPoll:
                 at_s = (asked_s + clock()) / 2
         except (HarnessError, gevent.Timeout) as error:
             self._note_missing(at_s, error)
-            self._metrics()
+            self._note_engine(at_s, self._metrics())
             return
         page = self._metrics()  # behind the statistics: it may take long, and they are the edge's
+        self._note_engine(at_s, page)
         version = str(statistics.get("version", ""))
         self._note_back(at_s)
         resets = self.counters.resets
@@ -126,6 +142,14 @@ class ServerPoll:
         else:
             self.gpu_problem = ""
         return page
+
+    def _note_engine(self, at_s: float, page: MetricsPage) -> None:
+        if self._plan.workload.generation is None:
+            return
+        here = {"model": self._plan.model}
+        running, waiting = page.values(RUNNING, **here), page.values(WAITING, **here)
+        if running and waiting:
+            self.engine.append(EngineReading(at_s, running[0], waiting[0]))
 
     def _note_missing(self, at_s: float, error: BaseException) -> None:
         slow = f"no answer within {READ_WITHIN_S:g} s"

@@ -9,19 +9,28 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness import hdr
-from harness.load.records.series import HistoryPoint
+from harness.load.records.series import HistoryPoint, percentiles_ms
 from harness.metrics import SHOWN_PERCENTILES, metric_named
 from harness.planning.assessment import Assessment
 from harness.planning.clauses import DEFAULT_ERROR_RATE, Judgement
 from harness.study.objective import quality_clauses
 from harness.telemetry.readings import Stretch
-from harness.types import SCHEDULE_DELAY, Decision, LatencySummary, ServerMetrics
+from harness.types import (
+    ITL,
+    SCHEDULE_DELAY,
+    TTFT,
+    Decision,
+    LatencySummary,
+    ServerMetrics,
+)
 from harness.types.metrics import MetricKind
 from judgement import brief_remark, in_locust_words, is_told, warnings_of
-from results import Results
+from results import PhaseResult, Results
 from serving_watch import Watched, confidence_of
 from summary import QUANTILES
 
+NOTHING_OF_STREAMS = "they say nothing of answers that come token by token"
+"""Triton's durations end with the first response, and its batches are of one prompt."""
 NO_OBJECTIVE = "No objective was given: enter one in the form, such as p95 < 50 ms."
 
 
@@ -37,7 +46,12 @@ def test_document(watched: Watched, now_s: float) -> dict[str, Any]:
         "host": plan.host,
         "elapsed_s": now_s,
         "bounds": [
-            {"metric": one.metric, "value_ms": one.value, "text": one.text}
+            {
+                "metric": one.metric,
+                "span": metric_named(one.metric).span,
+                "value_ms": one.value,
+                "text": one.text,
+            }
             for one in plan.slo.constraints
             if metric_named(one.metric).kind is MetricKind.LATENCY
         ],
@@ -63,6 +77,7 @@ def test_document(watched: Watched, now_s: float) -> dict[str, Any]:
             if one.duration_s
         ],
         "series": _series(points),
+        "streams": _streams(watched, whole, points),
         "server": _server(watched, points),
         "generators": [
             {
@@ -91,6 +106,8 @@ def heading(watched: Watched) -> dict[str, Any]:
     elif workload.rate_per_s is not None:
         mode = f"open loop, {workload.rate_per_s:g} requests/s"
     batch = "a mix of batches" if workload.batch_mix else f"batch {workload.client_batch_size}"
+    if workload.generation is not None:
+        batch = f"streams, {workload.generation.traffic}"
     lengths = ", ".join(f"{size}:{weight:g}" for size, weight in workload.length_mix)
     return {
         "number": watched.number,
@@ -186,9 +203,48 @@ def _series(points: Sequence[HistoryPoint]) -> dict[str, Any]:
     }
 
 
+def _streams(
+    watched: Watched, whole: PhaseResult, points: Sequence[HistoryPoint]
+) -> dict[str, Any] | None:
+    """Of answers that come token by token; None where they do not."""
+    if watched.plan.workload.generation is None:
+        return None
+    total, seconds = whole.total, whole.duration_s or 1.0
+    engine, known = watched.poll.engine, [one.stream for one in points]
+    judged = any(metric_named(c.metric).kind is MetricKind.LATENCY
+                 for c in watched.plan.slo.constraints)  # fmt: skip
+    return {
+        "output_tokens_per_s": total.streams.output_tokens / seconds,
+        "input_tokens": total.streams.input_tokens,
+        "output_tokens": total.streams.output_tokens,
+        "left": total.streams.left,
+        "irregular": dict(total.streams.irregular),
+        "good_per_s": total.good / seconds if judged else None,
+        **{name: percentiles_ms([total], name) for name in (TTFT, ITL)},
+        "running": engine[-1].running if engine else None,
+        "waiting": engine[-1].waiting if engine else None,
+        "series": {
+            "output_tokens_per_s": [one and one.output_tokens_per_s for one in known],
+            "good_per_s": [one.good_per_s if one and judged else None for one in known],
+            **{
+                f"{span}_{name}_ms": [one and one.spans_ms[span][name] for one in known]
+                for span in (TTFT, ITL)
+                for name in SHOWN_PERCENTILES
+            },
+        },
+        "engine": {
+            "at_s": [one.at_s for one in engine],
+            "running": [one.running for one in engine],
+            "waiting": [one.waiting for one in engine],
+        },
+    }
+
+
 def _server(watched: Watched, points: Sequence[HistoryPoint]) -> dict[str, Any]:
     poll = watched.poll
-    stretches, host = poll.counters.stretches, poll.host
+    stretches, host, problem = poll.counters.stretches, poll.host, poll.problem
+    if watched.plan.workload.generation is not None:
+        stretches, problem = [], NOTHING_OF_STREAMS
     now_s = watched.ended_s if watched.ended_s is not None else float("inf")
     total = poll.counters.total(0.0, now_s)
     whole_ms = hdr.mean_ms(watched.results.everything().ok.response)
@@ -196,7 +252,7 @@ def _server(watched: Watched, points: Sequence[HistoryPoint]) -> dict[str, Any]:
     clients = [_mean_at(points, one) for one in stretches]
     return {
         "offered": bool(stretches),
-        "problem": poll.problem,
+        "problem": problem,
         "resets": poll.counters.resets,
         "requests": total.requests,
         "inferences": total.inferences,

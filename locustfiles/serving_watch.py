@@ -20,7 +20,7 @@ from conductor import Conductor
 from harness import hdr
 from harness.analysis.steady_state import LookSchedule, seconds_needed
 from harness.flow.external.trial import assess_load
-from harness.flow.results import BegunTrial, ServerSide
+from harness.flow.results import BegunTrial, ServerSide, without_durations
 from harness.load.transports.opening import answers_are_stamped
 from harness.planning.assessment import Assessment
 from harness.system.storage import utc_now
@@ -234,6 +234,8 @@ def _server_between(
     """
     counters = watched.poll.counters
     server = counters.total(start_s, end_s)
+    if watched.plan.workload.generation is not None:
+        return without_durations(server)
     if not counters.cut_at(start_s) or not counters.cut_at(end_s):
         return replace(server, requests=None)
     apart_s = counters.nearest_s(start_s) + counters.nearest_s(end_s)

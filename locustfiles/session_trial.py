@@ -23,6 +23,7 @@ from harness.load.engine.closed_loop import FOREVER_NS
 from harness.load.engine.open_loop import OpenLoop, Timer
 from harness.load.engine.recorder import Recorder
 from harness.load.generators.messages import LoadEnded, LoadProgress, Measure, Prepare
+from harness.load.requests.generation import read_requests
 from harness.load.requests.traffic import (
     EncodedTraffic,
     Place,
@@ -222,7 +223,8 @@ def traffic_of(order: Prepare) -> EncodedTraffic:
             timeout_s=timeout_s,
             waiter=read_waiter,
         )
-        return make_stream_traffic(order.model, opener, workload, order.target, order.payloads)
+        pool = read_requests(order.payloads)
+        return make_stream_traffic(order.model, opener, workload, order.target, pool)
     opener = transport_opener(
         workload.protocol, order.target, timeout_s=timeout_s, grpc=order.grpc, waiter=read_waiter
     )

@@ -2,7 +2,7 @@
 // Nothing of Locust's is moved: headings are put between its fields, and hide the fields behind them.
 
 const GROUPS = [
-  ["What is tested", ["variant", "objective", "protocol", "loadMode", "rate", "clientBatchSize", "lengthMix"]],
+  ["What is tested", ["variant", "objective", "protocol", "generate", "loadMode", "rate", "clientBatchSize", "lengthMix"]],
   ["Model and payloads", ["model", "payloads", "batchMix", "seed", "payloadSeed", "responseCache", "knownAnswers"]],
   ["Open loop: when requests fall due", ["arrivals", "traceUnit", "shape", "maxInFlight"]],
   ["Closed loop: users over time", ["usersShape", "sweep", "stepTime"]],

@@ -15,6 +15,12 @@ const PARTS = `
   <div class="head"><h2 data-part="title"></h2><span class="faint" data-part="subtitle"></span></div>
   <div data-part="verdict" aria-live="polite"></div><ul class="paper notices" data-part="notices"></ul>
   <div class="tiles" data-part="tiles"></div>
+  <div class="grid" data-part="streams" hidden>
+    <section class="paper"><h3>Time to first token</h3><div class="chart" data-part="ttft"></div></section>
+    <section class="paper"><h3>Inter-token latency</h3><div class="chart" data-part="itl"></div></section>
+    <section class="paper"><h3>Output tokens</h3><div class="chart" data-part="tokens"></div></section>
+    <section class="paper"><h3>Running and waiting</h3><div class="chart" data-part="engine"></div></section>
+  </div>
   <div class="grid">
     <section class="paper"><h3>Response latency</h3><div class="chart" data-part="latency"></div></section>
     <section class="paper"><h3>Throughput</h3><div class="chart" data-part="throughput"></div></section>
@@ -137,8 +143,9 @@ function drawNotices(test) {
   part("notices").replaceChildren(...words.map((one) => make("li", {}, one)));
 }
 
-function drawTiles({ totals }) {
+function drawTiles({ totals, streams }) {
   const tiles = [
+    ...streamTiles(streams),
     ["p50", `${number(totals.p50_ms)} ms`], ["p95", `${number(totals.p95_ms)} ms`], ["p99", `${number(totals.p99_ms)} ms`],
     ["requests/s", number(totals.requests_per_s)], ["inferences/s", number(totals.inferences_per_s)],
     ["failed", count(totals.failed)], ["dropped", count(totals.dropped)], ["sent late (p99)", `${number(totals.schedule_delay_p99_ms)} ms`],
@@ -146,11 +153,42 @@ function drawTiles({ totals }) {
   part("tiles").replaceChildren(...tiles.map(([name, value]) => make("div", { class: "paper tile" }, make("span", { class: "faint" }, name), make("b", {}, value))));
 }
 
+function streamTiles(streams) {
+  if (!streams) return [];
+  const tiles = [
+    ["output tokens/s", number(streams.output_tokens_per_s)], ["TTFT p95", `${number(streams.ttft.p95)} ms`],
+    ["ITL p99", `${number(streams.itl.p99)} ms`], ["goodput, requests/s", number(streams.good_per_s)],
+    ["running", count(streams.running)], ["waiting", count(streams.waiting)],
+  ];
+  if (streams.left) tiles.push(["left on purpose", count(streams.left)]);
+  return tiles;
+}
+
+function drawStreams(test) {
+  const { streams } = test;
+  part("streams").hidden = !streams;
+  if (!streams) return;
+  const { series, engine } = streams;
+  const percentiles = (span) => [["p50", "--c1"], ["p95", "--c2"], ["p99", "--c3"]].map(([name, tone]) => ({ name, colour: colour(tone), values: series[`${span}_${name}_ms`] }));
+  const boundsOn = (span) => test.bounds.filter((one) => one.span === span).map((one) => ({ value: one.value_ms, text: one.text }));
+  for (const span of ["ttft", "itl"]) {
+    const lines = { at: test.series.at_s, unit: "milliseconds", bounds: boundsOn(span), lines: percentiles(span) };
+    if (!drawLines(part(span), lines)) missing(span, "No token yet.");
+  }
+  const tokens = [{ name: "output tokens", colour: colour("--c2"), values: series.output_tokens_per_s }];
+  if (!drawLines(part("tokens"), { at: test.series.at_s, unit: "tokens per second", lines: tokens })) missing("tokens", "No token yet.");
+  const told = [["running", "--c2"], ["waiting", "--c3"]].map(([name, tone]) => ({ name, colour: colour(tone), values: engine[name] }));
+  if (!engine.at_s.length || !drawLines(part("engine"), { at: engine.at_s, unit: "requests", lines: told })) {
+    missing("engine", "The server's metrics page shows no engine of streams (generation_running): only the embedded one has it.");
+  }
+}
+
 function drawCharts(test) {
+  drawStreams(test);
   const series = test.series;
   const lines = (...columns) => columns.map(([column, name, tone]) => ({ name, colour: colour(tone), values: series[column] }));
   const drawnLatency = drawLines(part("latency"), {
-    at: series.at_s, unit: "milliseconds", bounds: test.bounds.map((one) => ({ value: one.value_ms, text: one.text })),
+    at: series.at_s, unit: "milliseconds", bounds: test.bounds.filter((one) => one.span === "response").map((one) => ({ value: one.value_ms, text: one.text })),
     lines: lines(["p50_ms", "p50", "--c1"], ["p95_ms", "p95", "--c2"], ["p99_ms", "p99", "--c3"]),
   });
   if (!drawnLatency) missing("latency", "No answer yet.");

@@ -93,6 +93,24 @@ def prepared_generation(
         )
 
 
+def known_streams(
+    address: ExternalAddress,
+    model: str,
+    workload: Workload,
+    requests: Sequence[GenerationRequest],
+    timeout_s: float,
+) -> Generation:
+    """What a load asks a model for, with what its server says of it; the first prompt is asked.
+
+    Raises:
+        UsageError: as `prepared_generation`.
+    """
+    with prepared_generation(address, model, workload, requests, timeout_s=timeout_s) as found:
+        known = found.trial.workload.generation
+    assert known is not None  # noqa: S101  (a workload of streams)
+    return known
+
+
 def measure_generation(
     prepared: GenerationTrial,
     slo: ServiceLevelObjective,

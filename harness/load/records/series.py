@@ -13,11 +13,13 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 
 from harness import hdr
-from harness.load.engine.slices import dense, merge_slices, merged_latencies
+from harness.load.engine.slices import dense, merge_slices, merged_latencies, merged_streams
 from harness.metrics import SHOWN_PERCENTILES
 from harness.types import (
+    ITL,
     RESPONSE,
     SPANS,
+    TTFT,
     GeneratorHealth,
     Latencies,
     LoadResult,
@@ -25,6 +27,7 @@ from harness.types import (
     TimeSlice,
 )
 from harness.types.metrics import PERCENTILES
+from harness.types.streams import NO_STREAMS
 
 _QUANTILES = {name: PERCENTILES[name] for name in SHOWN_PERCENTILES}
 
@@ -184,6 +187,18 @@ POINT_S = 1.0
 
 
 @dataclass(frozen=True)
+class StreamPoint:
+    """What a stretch of a load of streams adds to its point."""
+
+    output_tokens_per_s: float
+    """By when each token arrived."""
+    good_per_s: float
+    """Requests scheduled in it that met every clause on a latency."""
+    spans_ms: Mapping[str, Mapping[str, float | None]]
+    """By span (TTFT, ITL), its percentiles of the successes scheduled in it; None without any."""
+
+
+@dataclass(frozen=True)
 class HistoryPoint:
     """A stretch of the load as a chart draws it."""
 
@@ -201,6 +216,8 @@ class HistoryPoint:
     failures: Mapping[str, int]
     """By kind, of requests scheduled in it."""
     dropped: int
+    stream: StreamPoint | None = None
+    """None where no answer came token by token."""
 
 
 class LoadHistory:
@@ -295,4 +312,21 @@ def _point_of(slices: Sequence[TimeSlice], start_s: float, length_s: float) -> H
         p99_ms=hdr.value_at(response, 0.99),
         failures=dict(failures),
         dropped=sum(one.dropped for one in slices),
+        stream=_stream_point(slices, length_s),
     )
+
+
+def _stream_point(slices: Sequence[TimeSlice], length_s: float) -> StreamPoint | None:
+    if merged_streams(slices) == NO_STREAMS:
+        return None
+    return StreamPoint(
+        output_tokens_per_s=sum(one.streams.output_tokens for one in slices) / length_s,
+        good_per_s=sum(one.good for one in slices) / length_s,
+        spans_ms={name: percentiles_ms(slices, name) for name in (TTFT, ITL)},
+    )
+
+
+def percentiles_ms(slices: Iterable[TimeSlice], span: str) -> dict[str, float | None]:
+    """The percentiles that are shown, of the successes' values of a span; None without any."""
+    values = hdr.merge(one.ok.of(span) for one in slices)
+    return {name: hdr.value_at(values, quantile) for name, quantile in _QUANTILES.items()}

@@ -16,7 +16,7 @@ from harness.load.engine.recorder import Recorder
 from harness.load.engine.streams import StreamSink, StreamTransport
 from harness.load.requests.answers import AnswerCheck, read_known_answers
 from harness.load.requests.fit import cast_payloads
-from harness.load.requests.generation import encode_requests, read_requests
+from harness.load.requests.generation import GenerationRequest, encode_requests
 from harness.load.requests.payloads import (
     EncodedRequest,
     draw_workload,
@@ -122,7 +122,7 @@ def make_stream_traffic(
     open_transport: Callable[[], Transport],
     workload: Workload,
     target: Target,
-    requests: Path,
+    pool: Sequence[GenerationRequest],
 ) -> EncodedTraffic:
     """Encode a workload's requests for streams: the same ones in every process.
 
@@ -131,13 +131,9 @@ def make_stream_traffic(
         open_transport: opens a `StreamTransport`.
         workload: whose `generation` is known.
         target: the server.
-        requests: the pool, of `write_requests`.
-
-    Raises:
-        DataError: the pool cannot be read.
+        pool: what is asked, in turn.
     """
     assert workload.generation is not None  # noqa: S101  (the caller's business)
-    pool = read_requests(requests)
     encoded = encode_requests(pool, workload.generation, workload.protocol, target, model)
     return EncodedTraffic(model, open_transport, encoded, AnswerCheck(), sink_of=_records_streams)
 

@@ -274,9 +274,7 @@ def tokens_plot(family: FamilyResults, styles: dict[str, VariantStyle]) -> Plot 
         for result, score in points
         if result is recommended
     ]
-    direction = (
-        "lower is better, so the axis runs down" if known.lower_is_better else "higher is better"
-    )
+    direction = "lower is better" if known.lower_is_better else "higher is better"
     unit = " (%)" if known.unit.is_share else ""
     return Plot(
         key=f"{family.name}-tokens",
@@ -288,7 +286,7 @@ def tokens_plot(family: FamilyResults, styles: dict[str, VariantStyle]) -> Plot 
         layout=base_layout(
             xaxis=axis("output tokens/s, all streams together", rangemode="tozero"),
             yaxis=axis(
-                f"{metric_title(metric)}{unit}: {direction}",
+                f"{metric_title(metric)}{unit}, {direction}",
                 **({"autorange": "reversed"} if known.lower_is_better else {}),
             ),
         ),

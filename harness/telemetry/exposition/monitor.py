@@ -31,11 +31,13 @@ from harness.types import (
     QualityScore,
     ServiceLevelObjective,
     SparseHistogram,
+    StreamCounts,
     TimeSlice,
     Trial,
     TrialResult,
     Workload,
 )
+from harness.types.streams import NO_STREAMS
 
 RECENT_S = 10.0
 """What gauges of the running load speak of; Locust's workers report every three seconds."""
@@ -71,6 +73,10 @@ class LoadTotals:
     inferences: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     dropped: int = 0
+    good: int = 0
+    """Successes that met every clause on a latency, where an objective has one."""
+    streams: StreamCounts = NO_STREAMS
+    """Tokens read and written, and clients that left; of nothing where answers came in one."""
     events: Counter[Clause] = field(default_factory=Counter)
     bad_events: Counter[Clause] = field(default_factory=Counter)
     trials: Counter[Decision] = field(default_factory=Counter)
@@ -273,6 +279,9 @@ def _add_slice(totals: LoadTotals, one: TimeSlice, clauses: Iterable[Clause]) ->
     totals.inferences += one.inferences
     totals.failures.update(one.failures)
     totals.dropped += one.dropped
+    totals.good += one.good
+    if one.streams != NO_STREAMS:
+        totals.streams += one.streams
     ok, failed = hdr.total(one.ok.response), sum(one.failures.values())
     totals.requests += ok
     for clause in clauses:

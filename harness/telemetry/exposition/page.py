@@ -30,6 +30,7 @@ from harness.telemetry.exposition.monitor import LoadMonitor, LoadTotals, Rates
 from harness.types import SPANS, Decision, TrialResult
 from harness.types.latency import UNBOUNDED_MS
 from harness.types.metrics import PERCENTILES, MetricKind
+from harness.types.streams import NO_STREAMS
 
 LOAD = ["variant", "protocol", "load_mode", "client_batch_size"]
 BOUNDS: Mapping[MetricKind, tuple[str, str]] = {
@@ -44,6 +45,39 @@ BOUNDS: Mapping[MetricKind, tuple[str, str]] = {
 """By kind of metric: the unit that ends the name of the gauge of its bounds, and its help."""
 
 
+@dataclass(frozen=True)
+class StreamCounter:
+    """What is counted of streams since the session began."""
+
+    name: str
+    text: str
+    value: Callable[[LoadTotals], float]
+
+
+STREAM_COUNTERS = (
+    StreamCounter(
+        "harness_output_tokens",
+        "Tokens of successful answers that came token by token.",
+        attrgetter("streams.output_tokens"),
+    ),
+    StreamCounter(
+        "harness_input_tokens",
+        "Tokens of the prompts of those answers, where somebody counts them.",
+        attrgetter("streams.input_tokens"),
+    ),
+    StreamCounter(
+        "harness_good_requests",
+        "Streams that met every clause of the objective on a latency.",
+        attrgetter("good"),
+    ),
+    StreamCounter(
+        "harness_left_requests",
+        "Streams that their client left on purpose.",
+        attrgetter("streams.left"),
+    ),
+)
+
+
 def families(monitor: LoadMonitor, rates: Rates | None) -> Iterator[Metric]:
     """Every metric family.
 
@@ -54,6 +88,7 @@ def families(monitor: LoadMonitor, rates: Rates | None) -> Iterator[Metric]:
     yield from _info()
     yield from _requests(monitor)
     yield from _latencies(monitor)
+    yield from _streams(monitor)
     yield from _running(monitor, rates)
     yield from _generators(monitor)
     yield from _objective(monitor)
@@ -101,6 +136,20 @@ def _latencies(monitor: LoadMonitor) -> Iterator[Metric]:
                 _add_histogram(family, [*labels], found)
         if span.is_between_moments or family.samples:
             yield family
+
+
+def _streams(monitor: LoadMonitor) -> Iterator[Metric]:
+    """Tokens and good requests, of loads whose answers come token by token; absent without any."""
+    streaming = {
+        labels: totals for labels, totals in monitor.loads.items() if totals.streams != NO_STREAMS
+    }
+    if not streaming:
+        return
+    for counter in STREAM_COUNTERS:
+        family = CounterMetricFamily(counter.name, counter.text, labels=LOAD)
+        for labels, totals in streaming.items():
+            family.add_metric(labels, counter.value(totals))
+        yield family
 
 
 def _running(monitor: LoadMonitor, rates: Rates | None) -> Iterator[Metric]:

@@ -113,7 +113,7 @@ OPTIONS = {
     "max_in_flight": "1000", "users_shape": "", "sweep": "", "step_time": "10",
     "transport": "native", "request_timeout": "30", "ca_file": "", "insecure": False, "header": [],
     "histograms": "", "records": "", "run_time": None, "repository": "nowhere", "variant": "",
-    "response_cache": False,
+    "response_cache": False, "generate": "no",
     "objective": "", "protocol": "auto", "load_mode": "auto", "metrics_url": "",
 }  # fmt: skip
 
@@ -155,6 +155,8 @@ def test_a_chosen_protocol_moves_between_tritons_own_ports_and_no_others() -> No
         ({"rate": "fast"}, "--rate 'fast' is not a number"),
         ({"load_mode": "open"}, "an open loop without a rate"),
         ({"load_mode": "closed", "rate": "5"}, "a closed loop with a rate"),
+        ({"generate": "triton", "batch_mix": "1:1"}, "--batch-mix is of answers that come in one"),
+        ({"generate": "chat", "protocol": "grpc"}, "--generate chat is spoken over HTTP"),
         ({"objective": "p96 < 50 ms"}, "unknown metric 'p96'"),
         ({"objective": "accuracy >= 90%"}, "a load test does not measure quality"),
         ({"model": "", "payloads": "", "variant": "v"}, "nowhere has no variant 'v'"),

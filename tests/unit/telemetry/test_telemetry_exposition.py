@@ -24,9 +24,11 @@ from harness.telemetry.exposition.monitor import (
 from harness.telemetry.exposition.page import MonitorCollector
 from harness.types import (
     SPANS,
+    TTFT,
     Decision,
     Latencies,
     SparseHistogram,
+    StreamCounts,
     TimeSlice,
     WireProtocol,
     Workload,
@@ -125,6 +127,23 @@ def test_a_page_holds_what_was_reported() -> None:
     assert value(page, "harness_objective_bad_events_total", **failed) == 5
     assert value(page, "harness_load_running") == 1
     assert value(page, "harness_asked_in_flight_requests") == 4
+
+
+def test_streams_are_counted_by_their_tokens() -> None:
+    """Two slices of a load of streams; nothing of them stands on a page of answers in one."""
+    monitor = begun(LoadMonitor())
+    monitor.add([seen(20)])
+    assert not any(name.startswith("harness_output_tokens") for name, _ in page_of(monitor))
+    of_ttft = Latencies({**seen(30, 80).ok.spans, TTFT: seen(5, 9).ok.response})
+    one = dataclasses.replace(seen(30, 80), ok=of_ttft, good=1, streams=StreamCounts(14, 40, 3))
+    monitor.add([one, one])
+    page = page_of(monitor)
+    assert value(page, "harness_output_tokens_total", variant="student") == 80
+    assert value(page, "harness_input_tokens_total") == 28
+    assert value(page, "harness_good_requests_total") == 2
+    assert value(page, "harness_left_requests_total") == 6
+    # `seen` gives every span its values: 1 of the first slice, 2 of each of the others.
+    assert value(page, "harness_time_to_first_token_seconds_count") == 1 + 2 + 2
 
 
 def test_gauges_of_a_running_load_are_its_last_seconds_and_go_with_it() -> None:
