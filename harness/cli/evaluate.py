@@ -18,7 +18,7 @@ from harness.cli.options import (
     with_option_groups,
 )
 from harness.cli.session import FolderOptions, kept_when_cut_short, open_folder, tell_trackers
-from harness.errors import EXIT_ENVIRONMENT, EXIT_OK
+from harness.errors import EXIT_ENVIRONMENT, EXIT_OK, UsageError
 from harness.tracking.trackers import check_trackers
 
 if TYPE_CHECKING:
@@ -61,19 +61,46 @@ class TaskOptions:
             min=0, help="Examples in the prompt; default: the task's own.", show_default=False
         ),
     ] = None
+    apply_chat_template: Annotated[
+        bool,
+        typer.Option(
+            "--apply-chat-template",
+            help="Put each lm-eval prompt into the chat template of the model's own tokenizer.",
+        ),
+    ] = False
+    fewshot_as_multiturn: Annotated[
+        bool,
+        typer.Option(
+            "--fewshot-as-multiturn",
+            help="With --apply-chat-template: examples are turns of the conversation.",
+        ),
+    ] = False
     no_cache: Annotated[
         bool,
         typer.Option("--no-cache", help="Do not reuse answers from earlier runs."),
     ] = False
 
     def request(self) -> TaskRequest:
-        """The tasks as lm-eval's own loader takes them."""
-        from harness.quality.lm_eval.tasks import TaskRequest
+        """The tasks as lm-eval's own loader takes them.
 
-        names = (name.strip() for name in (self.tasks or "").split(","))
-        return TaskRequest(
-            tuple(filter(None, names)), tuple(self.include_paths), self.limit, self.num_fewshot
-        )
+        Raises:
+            UsageError: options that say nothing without each other.
+        """
+        from harness.quality.lm_eval.tasks import Chat, TaskRequest
+
+        if self.fewshot_as_multiturn and not self.apply_chat_template:
+            raise UsageError(
+                "--fewshot-as-multiturn is of conversations",
+                next_step="add --apply-chat-template, or leave it out",
+            )
+        names = tuple(filter(None, (name.strip() for name in (self.tasks or "").split(","))))
+        if self.apply_chat_template and not names:
+            raise UsageError(
+                "--apply-chat-template is of lm-eval's tasks",
+                next_step="name them (--tasks), or set chat_template in the study's own task",
+            )
+        chat = Chat(self.fewshot_as_multiturn) if self.apply_chat_template else None
+        return TaskRequest(names, tuple(self.include_paths), self.limit, self.num_fewshot, chat)
 
 
 @with_option_groups

@@ -115,6 +115,8 @@ def _unanswerable(family: Family, task: LoadedTask) -> str:
     if _is_causal(family):
         return ""
     section = family.task
+    if task.chat is not None:
+        return "a chat template is for language models"
     if not isinstance(section, SequenceClassification):
         return f"its models do {section.kind}, which answers no task of lm-eval"
     try:
@@ -133,6 +135,13 @@ def _family_problems(
     notes: list[str],
 ) -> Iterator[str]:
     if _is_causal(family):
+        if any(task.chat is not None for task in tasks):
+            for model in family.models:
+                if model.reference_name:
+                    yield (
+                        f"family {family.name}, model {model.name}: the embedded models have no "
+                        "chat template (leave out --apply-chat-template)"
+                    )
         found: Iterator[tuple[Model, str]] = (
             (model, problem)
             for model in family.models
@@ -192,6 +201,11 @@ def _misfits(model: Model, tasks: Sequence[LoadedTask]) -> Iterator[str]:
     """What a language model's own files say against it."""
     place = inspect_checkpoint(model, None).folder
     tokenizer, config, max_length = open_tokenizer(place, model)
+    if any(task.chat is not None for task in tasks) and not tokenizer.chat_template:
+        yield (
+            "its tokenizer has no chat template: leave out --apply-chat-template, or save the "
+            "template beside it (chat_template.jinja)"
+        )
     last = max(tokenizer.get_vocab().values())
     size = vocabulary_size(config)
     if size is not None and last >= size:

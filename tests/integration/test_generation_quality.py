@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from tiny_models import LINES, make_language_model
@@ -19,11 +26,16 @@ from harness.quality.lm_eval.evaluation import read_samples
 from harness.quality.lm_eval.tasks import lm_eval_quiet
 from harness.runs.folder import read_run, samples_file
 from harness.tasks.generation.outcomes import WrittenOutcomes
+from tests.held_up import PATIENCE_S
 from tests.lm_tasks import write_tasks
 from tests.local_study import write_study
 
 NEW_TOKENS = 8
 POSITIONS = 64
+TEMPLATE = (
+    "{% for message in messages %}[{{ message.role }}]{{ message.content }}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
 TASKS = ("local_gen", "local_mc", "local_ppl")
 ROWS = [
     {"prompt": line[:cut], "reference": line[cut : cut + 15], "cut": str(cut)}
@@ -173,6 +185,57 @@ def test_lm_evals_tasks_through_streams_are_its_own_in_process(
         _assert_alike(mine["filtered_resps"], theirs[number]["filtered_resps"])
 
 
+def test_chats_of_lm_evals_tasks_through_streams_are_its_own_in_process(
+    folder: Path, tmp_path: Path
+) -> None:
+    """With the checkpoint's chat template, an example as turns of its own, and the task's stops."""
+    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    chats = tmp_path / "chats"
+    for name in ("teacher", "student"):
+        shutil.copytree(folder / name, chats / name)
+        tokenizer = AutoTokenizer.from_pretrained(chats / name)
+        tokenizer.chat_template = TEMPLATE
+        tokenizer.save_pretrained(chats / name)
+    shutil.copy(folder / "rows.jsonl", chats)
+    study = chats / "writing.yaml"
+    study.write_text((folder / "writing.yaml").read_text().replace(str(folder), str(chats)))
+    asked = {"num_fewshot": 1, "apply_chat_template": True, "fewshot_as_multiturn": True}
+    code = run_command([
+        "evaluate", str(study), "--out", str(chats / "run"),
+        "--repository", str(chats / "repository"), "--include-path", str(folder / "tasks"),
+        "--tasks", "local_gen", "--num-fewshot", "1", "--apply-chat-template",
+        "--fewshot-as-multiturn",
+    ])  # fmt: skip
+    assert code == EXIT_OK
+    with lm_eval_quiet():
+        stock = simple_evaluate(
+            model="hf",
+            model_args={
+                "pretrained": str(chats / "teacher"),
+                "dtype": "float32",
+                "max_length": POSITIONS - 1,
+            },
+            tasks=["local_gen"],
+            device="cpu",
+            batch_size=1,
+            task_manager=TaskManager(include_path=str(folder / "tasks"), include_defaults=False),
+            bootstrap_iters=0,
+            **asked,
+        )
+    file = chats / "run" / "lm_eval" / "teacher-fp32" / "samples_local_gen.jsonl"
+    ours = {one["doc_id"]: one for one in read_samples(file)}
+    assert stock is not None
+    theirs = {one["doc_id"]: one for one in stock["samples"]["local_gen"]}
+    assert ours.keys() == theirs.keys()
+    for number, mine in ours.items():
+        _assert_alike(mine["filtered_resps"], theirs[number]["filtered_resps"])
+        said = str(theirs[number]["arguments"])
+        assert said.count("[user]") == 2, "an example and the question"
+        assert "[user]" in str(mine["arguments"])
+
+
 def _assert_alike(mine: Any, theirs: Any) -> None:
     if isinstance(mine, list | tuple):
         for one, other in zip(mine, theirs, strict=True):
@@ -181,6 +244,39 @@ def _assert_alike(mine: Any, theirs: Any) -> None:
         assert mine == pytest.approx(theirs, abs=1e-3)
     else:
         assert str(mine) == str(theirs)
+
+
+def test_serve_openai_answers_until_it_is_interrupted_and_leaves_nothing(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "harness", "serve", str(folder / "writing.yaml"), "--json",
+               "--repository", str(folder / "repository"), "--openai", str(port)]  # fmt: skip
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder
+    )
+    assert process.stdout is not None
+    # The JSON document ends in its own line: everything is loaded by then.
+    document = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
+    base = f"http://127.0.0.1:{port}/v1"
+    assert document["openai"] == base
+    with urllib.request.urlopen(f"{base}/models") as answer:
+        listed = {one["id"] for one in json.load(answer)["data"]}
+    assert listed == {"teacher-fp32", "student-fp32"}
+    body = {"model": "teacher-fp32", "prompt": ROWS[0]["prompt"], "max_tokens": 4, "temperature": 0}
+    asked = urllib.request.Request(
+        f"{base}/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(asked) as answer:
+        assert json.load(answer)["usage"]["completion_tokens"] == 4
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert started, "Triton runs below it"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    assert not psutil.wait_procs(started, timeout=PATIENCE_S)[1], "a process is left"
+    with socket.create_server(("127.0.0.1", port)):
+        pass  # the port is free again
 
 
 def test_harness_run_drives_the_prompts_as_streams(

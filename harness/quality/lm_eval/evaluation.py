@@ -56,6 +56,8 @@ def evaluate_task(lm: Answerer, task: LoadedTask, variant: ModelVariant) -> dict
             task_dict=dict(task.loaded),
             limit=task.limit,
             bootstrap_iters=BOOTSTRAP_ITERATIONS,
+            apply_chat_template=task.chat is not None,
+            fewshot_as_multiturn=task.chat is not None and task.chat.multiturn,
         )
     counts = lm.counts
     results["config"] = {
@@ -64,6 +66,8 @@ def evaluate_task(lm: Answerer, task: LoadedTask, variant: ModelVariant) -> dict
         "limit": task.limit,
         "bootstrap_iters": BOOTSTRAP_ITERATIONS,
         "fewshot_seed": FEWSHOT_SEED,
+        "apply_chat_template": task.chat is not None,
+        "fewshot_as_multiturn": task.chat is not None and task.chat.multiturn,
         "requests": counts.requests,
         "unanswered": counts.unanswered,
         "truncated": counts.truncated,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jinja2.exceptions import TemplateError
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import (
@@ -101,6 +102,28 @@ class ServedLM(TemplateLM):  # type: ignore[misc]  # lm_eval comes without types
     def tokenizer_name(self) -> str:
         """Name for lm-eval's request cache, which is not used here."""
         return str(self.tokenizer.name_or_path)
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """A conversation as the checkpoint's own template writes it; as `HFLM` does.
+
+        A template that refuses the role of the system gets the conversation without it.
+        """
+
+        def templated(history: list[dict[str, str]]) -> str:
+            text: str = self.tokenizer.apply_chat_template(
+                history,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=not add_generation_prompt,
+            )
+            return text
+
+        try:
+            return templated(chat_history)
+        except TemplateError:
+            return templated([one for one in chat_history if one["role"] != "system"])
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **_: Any

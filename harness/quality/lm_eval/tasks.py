@@ -15,7 +15,7 @@ import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partialmethod
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,15 @@ class TaskRequest:
     limit: int | None = None
     """Documents a task, the first ones."""
     num_fewshot: int | None = None
+    chat: Chat | None = None
+
+
+@dataclass(frozen=True)
+class Chat:
+    """Prompts go into the chat template of each model's own tokenizer (`--apply_chat_template`)."""
+
+    multiturn: bool = False
+    """Examples are turns of their own (`--fewshot_as_multiturn`), not text of one message."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,8 @@ class LoadedTask:
     limit: int | None
     digest: str
     """SHA-256 of every request it makes: what a finished answer is known by."""
+    chat: Chat | None = None
+    """None: prompts are plain texts."""
 
     @property
     def tasks(self) -> Mapping[str, Any]:
@@ -203,7 +214,8 @@ def _load(manager: Any, name: str, request: TaskRequest, hub_missing: bool) -> L
     ]
     if problems:
         return "; ".join(problems)
-    return LoadedTask(name, loaded, request.limit, _digest(loaded["tasks"]))
+    digest = _digest(loaded["tasks"], request.chat)
+    return LoadedTask(name, loaded, request.limit, digest, request.chat)
 
 
 def _prepare(task: Any, request: TaskRequest) -> None:
@@ -259,11 +271,13 @@ def _settings(asked: Mapping[str, Any]) -> Mapping[str, Any]:
     return settings
 
 
-def _digest(tasks: Mapping[str, Any]) -> str:
-    asked = [
+def _digest(tasks: Mapping[str, Any], chat: Chat | None) -> str:
+    asked: list[Any] = [
         (name, [(one.request_type, one.args) for one in task.instances], task.dump_config())
         for name, task in sorted(tasks.items())
     ]
+    if chat is not None:
+        asked.append(asdict(chat))
     return hashlib.sha256(json.dumps(asked, default=_as_text).encode()).hexdigest()
 
 
