@@ -16,6 +16,7 @@ from harness.flow.manifest import command_line
 from harness.study.file import load_study, parse_study
 from harness.system.storage import bundled
 from harness.types import ArrivalKind, LoadMode, ShapeKind, WireProtocol
+from tests.lm_tasks import write_tasks
 from tests.samples import sample_study
 
 
@@ -37,6 +38,25 @@ def reference():
 def test_wrong_usage_is_exit_2(arguments, capsys):
     assert run_command(arguments) == 2
     assert capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--fewshot-as-multiturn", "--tasks", "x"], "--fewshot-as-multiturn is of conversations"),
+        (["--apply-chat-template"], "--apply-chat-template is of lm-eval's tasks"),
+        (["--tasks", "TASK", "--apply-chat-template"], "have no chat template"),
+        (["--generate", "chat"], "--generate are only used with --url"),
+    ],
+)
+def test_options_of_conversations_that_say_nothing_are_refused(options, said, tmp_path, capsys):
+    study, task = (
+        str(bundled("studies/reference.yaml")),
+        str(write_tasks(tmp_path) / "local_gen.yaml"),
+    )
+    asked = [task if one == "TASK" else one for one in options]
+    assert run_command(["evaluate", study, *asked]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_wrong_study_is_exit_2_with_its_problems_on_standard_error(tmp_path, capsys):

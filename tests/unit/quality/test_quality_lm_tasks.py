@@ -9,7 +9,7 @@ import pytest
 
 from harness.errors import DataError, UsageError
 from harness.quality.lm_eval.generation import generation_settings, not_kept_of
-from harness.quality.lm_eval.tasks import LoadedTask, TaskRequest, load_tasks
+from harness.quality.lm_eval.tasks import Chat, LoadedTask, TaskRequest, load_tasks
 from tests.lm_tasks import generation, multiple_choice, perplexity, write_task, write_tasks
 
 
@@ -132,3 +132,12 @@ def test_what_a_checkpoint_itself_would_change_is_said_with_its_remedy(tmp_path:
     assert "sets max_new_tokens to 512" in longest
     kept = {**asked, "repetition_penalty": 1.0, "max_gen_toks": 512}
     assert not list(not_kept_of(settings, kept))
+
+
+def test_a_chat_template_is_another_task_to_the_journal(folder: Path) -> None:
+    plain, chat, turns = (
+        load_tasks(TaskRequest(("local_mc",), (folder,), 2, None, one))[0]
+        for one in (None, Chat(), Chat(multiturn=True))
+    )
+    assert len({plain.digest, chat.digest, turns.digest}) == 3
+    assert (plain.chat, chat.chat) == (None, Chat())
