@@ -11,7 +11,8 @@ from harness.planning.capacity.draws import long_enough
 from harness.planning.capacity.fit import fit_capacity
 from harness.planning.capacity.replica import Replica, simulate_arrivals
 from harness.planning.capacity.stalls import NO_STALLS, StallClock, Stalls
-from harness.types import ServingConfig
+from harness.planning.capacity.variation import choose_variation
+from harness.types import LoadMode, ServingConfig
 from harness.types.estimates import Demand
 from tests.simulated_server import SimulatedServer, measure
 
@@ -159,3 +160,24 @@ def test_none_are_found_where_none_are(closed):
     opens = open_loops(lambda _: server(), seconds=2)
     model = fit_capacity([*closed, *opens], arrivals=arrival_times_ns, seed=5)
     assert model.best_guess.stalls == NO_STALLS
+
+
+def test_beside_stalls_no_spread_is_tried_that_would_fill_the_queue_of_every_loop(closed):
+    """One execution in a hundred ten times as long is tried where no open loop tells of stalls."""
+    guess = fit_capacity(closed, arrivals=arrival_times_ns, seed=5).best_guess
+    opened = [
+        replace(one, trial=replace(one.trial, workload=replace(
+            one.trial.workload, load_mode=LoadMode.OPEN, rate_per_s=1.0
+        ))) for one in closed
+    ]  # fmt: skip
+
+    class Replay:
+        def check(self, *_):
+            return {}
+
+    def longest(trials):
+        found = choose_variation(guess, guess.spread, trials, Replay()).variations
+        return max(one.spread.values[-1] for one in found if one.spread != guess.spread)
+
+    assert longest(closed) > 15
+    assert longest([*closed, *opened]) < 8
