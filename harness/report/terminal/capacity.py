@@ -50,7 +50,7 @@ def _row(one: DeploymentPlan) -> tuple[Text, ...]:
     return (
         Text(one.variant),
         Text(one.serving.label),
-        Text(number(one.highest_rate_per_s.low)),
+        Text(number(one.highest_rate_per_s.low) if head else MISSING),  # 0: none is sure to
         *(Text(count(value)) for value in counts),
         Text(predicted),
         Text(percent(one.error.get(one.statistic))),

@@ -86,7 +86,7 @@ def test_an_unusable_configuration_is_refused_in_a_line(tmp_path, settings, word
     config.architectures = ["BertForSequenceClassification"]
     config.save_pretrained(tmp_path)
     make_tokenizer("words", Sides()).save_pretrained(tmp_path)
-    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "model.safetensors").write_bytes(bytes([2, *[0] * 7]) + b"{}")  # no tensors
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
     model = Model.model_validate({"name": "m", "role": "teacher", "checkpoint": str(tmp_path)})

@@ -18,7 +18,8 @@ def study(folder, *, pipeline=False, rows=((WORDS[0], "yes"), (WORDS[1], "no")))
     data = folder / "d.jsonl"
     lines = [json.dumps({"text": text, "label": label}) for text, label in rows]
     data.write_text("\n".join(lines))
-    (folder / "ckpt" / "model.safetensors").touch()  # not read before the export
+    # Whole, and without a tensor: they are not read before the export.
+    (folder / "ckpt" / "model.safetensors").write_bytes(bytes([2, *[0] * 7]) + b"{}")
     model = {"name": "m", "role": "teacher", "checkpoint": str(folder / "ckpt")}
     task = {
         "kind": "sequence-classification",
