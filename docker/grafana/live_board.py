@@ -10,16 +10,76 @@ from queries import (
     EXECUTED_BATCH,
     FAILED_SHARE,
     GENERATOR_CPU_LIMIT,
+    ITL,
     LATENCY,
     LOAD,
     MODEL,
     MODELS,
     PER_LOAD,
+    TTFT,
     VARIANTS,
     mean_of_triton,
     quantile,
     rate,
+    sum_by_load,
+    sum_by_model,
 )
+
+PERCENTILES = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+STREAMS = Row(
+    "Streams: models that write",
+    (
+        Panel(
+            "Tokens a second",
+            (
+                Query(sum_by_load("harness_output_tokens_total"), f"written {PER_LOAD}"),
+                Query(sum_by_load("harness_input_tokens_total"), f"read {PER_LOAD}"),
+                Query(sum_by_model("generation_output_tokens_total"), "engine writes {{model}}"),
+            ),
+            description="As the client counts them, and as the embedded engine does.",
+        ),
+        Panel(
+            "Time to first token",
+            tuple(Query(quantile(share, TTFT), f"{name} {PER_LOAD}")
+                  for name, share in PERCENTILES),
+            unit="s",
+            description="From the scheduled instant to the first token.",
+        ),
+        Panel(
+            "Inter-token latency",
+            tuple(Query(quantile(share, ITL), f"{name} {PER_LOAD}")
+                  for name, share in PERCENTILES),
+            unit="s",
+            description="From each token to the next.",
+        ),
+        Panel(
+            "Running and waiting",
+            (
+                Query(f"sum by (model) (generation_running{{{MODEL}}})", "running {{model}}"),
+                Query(f"sum by (model) (generation_queued{{{MODEL}}})", "waiting {{model}}"),
+            ),
+            description="Requests that hold a slot of the engine, and those that wait for one.",
+        ),
+        Panel(
+            "Goodput",
+            (
+                Query(sum_by_load("harness_good_requests_total"), f"good {PER_LOAD}"),
+                Query(sum_by_load("harness_requests_total"), f"answered {PER_LOAD}"),
+            ),
+            unit="reqps",
+            description="Requests that meet every clause of the objective on a latency.",
+        ),
+        Panel(
+            "Where the engine's time goes",
+            (
+                Query(sum_by_model("generation_prefill_seconds_total"), "prefill {{model}}"),
+                Query(sum_by_model("generation_decode_seconds_total"), "decode {{model}}"),
+            ),
+            unit="percentunit", stacked=True,
+            description="Reading prompts, and writing tokens; what is missing to 100% is idle.",
+        ),
+    ),
+)  # fmt: skip
 
 LIVE = Dashboard(
     uid="harness-live",
@@ -107,6 +167,7 @@ LIVE = Dashboard(
                 ),
             ),
         ),
+        STREAMS,
         Row(
             "Server",
             (

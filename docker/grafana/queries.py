@@ -22,6 +22,16 @@ def quantile(share: float, metric: str, labels: str = CHOSEN, by: str = LOAD) ->
     return f"histogram_quantile({share}, sum by (le, {by}) ({rate(metric + '_bucket', labels)}))"
 
 
+def sum_by_load(metric: str) -> str:
+    """A counter of ours, per second."""
+    return f"sum by ({LOAD}) ({rate(metric, CHOSEN)})"
+
+
+def sum_by_model(metric: str) -> str:
+    """A counter of the served models', per second."""
+    return f"sum by (model) ({rate(metric, MODEL)})"
+
+
 def mean_of_triton(phase: str) -> str:
     """Seconds a request, by Triton's counters."""
     spent = f"sum by (model) ({rate(f'nv_inference_{phase}_duration_us', MODEL)})"
@@ -29,6 +39,7 @@ def mean_of_triton(phase: str) -> str:
 
 
 LATENCY = "harness_response_latency_seconds"
+TTFT, ITL = "harness_time_to_first_token_seconds", "harness_inter_token_latency_seconds"
 FAILED_SHARE = f"""(
   (sum by ({LOAD}) ({rate("harness_failed_requests_total", CHOSEN)})
     or 0 * sum by ({LOAD}) ({rate("harness_requests_total", CHOSEN)}))

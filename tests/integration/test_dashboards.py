@@ -5,8 +5,10 @@ No Grafana can run here: what is shown is that the queries it would send return 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
+import shutil
 import subprocess
 import time
 import urllib.error
@@ -24,13 +26,20 @@ from locust_command import end, free_port, start
 from prometheus_process import PrometheusProcess, wait_until
 
 from harness.cli.main import run_command
-from harness.errors import EXIT_ENVIRONMENT, EXIT_OK
+from harness.errors import EXIT_ENVIRONMENT, EXIT_OK, EXIT_UNDECIDED
 from harness.load.requests.payloads import write_payloads
+from harness.runs.folder import read_run
 from harness.serving.embedded.environment import ServerEnvironment
 from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
+from harness.serving.generation.repository import (
+    GenerationServing,
+    generation_override,
+    write_generator,
+)
 from harness.telemetry.exposition.monitor import LoadMonitor
 from harness.telemetry.exposition.page import MetricsServer
+from harness.types import ModelVariant
 from tests.sample_run import sample_run
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(480)]
@@ -43,6 +52,8 @@ GPU_SERIES = {
 """Of these no machine without a GPU has data. The names are those of the table 'GPU Metrics' in
 Triton's docs/user_guide/metrics.md."""
 DOCUMENTED_GPU_SERIES = {*GPU_SERIES, "nv_gpu_power_usage"}
+WRITING = GenerationServing(slots=2, queue_size=16, read_tokens=16)
+"""Fewer slots than requests in flight: some wait."""
 WORKERS = 2
 RUN_S = 8
 KNOWN_ANSWERS = 200
@@ -76,15 +87,19 @@ class Scraped:
 
 @pytest.fixture(scope="module")
 def scraped(
-    server_environment: ServerEnvironment, tmp_path_factory: pytest.TempPathFactory
+    server_environment: ServerEnvironment,
+    generator: tuple[Path, ModelVariant],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Scraped]:
-    """A trial by `harness load`, then a Locust master with two workers, with failures.
+    """A trial by `harness load`, one of streams, then a Locust master with two workers.
 
-    Scores, verdicts and capacities come from a main job, which is too long for this, and whether
-    a trial counts depends on how busy the machine is: a page in this process shows a stored run's.
+    Of Locust's requests some fail. Scores, verdicts and capacities come from a main job, which is
+    too long for this, and whether a trial counts depends on how busy the machine is: a page in this
+    process shows a stored run's.
     """
     folder = tmp_path_factory.mktemp("dashboards")
     variant = endpoint_models.classifier(folder / "repository")
+    writer = add_writer(generator[1], folder / "repository")
     web, metrics, scores = free_port(), free_port(), free_port()
     with ExitStack() as stack:
         triton = stack.enter_context(
@@ -92,6 +107,7 @@ def scraped(
         )
         with TritonClient(triton.endpoint) as client:
             client.load(variant.name)
+            client.load(writer.name, generation_override(writer, WRITING))
         targets = {
             "triton": triton.endpoint.metrics.split("/")[2],
             "scores": f"127.0.0.1:{scores}",
@@ -114,6 +130,10 @@ def scraped(
         stack.callback(page.__exit__, RuntimeError, None, None)  # it waits for no last reader
         # 5: a trial that does not count.
         assert load(folder, triton.endpoint.http, metrics) in {EXIT_OK, EXIT_ENVIRONMENT}
+        said = stream(folder / "run", triton.endpoint.grpc, writer.name, metrics)
+        assert said in {EXIT_OK, EXIT_UNDECIDED, EXIT_ENVIRONMENT}
+        (streamed,) = read_run(folder / "run").trials[-1:]
+        assert streamed.requests, (streamed.failures_by_kind, streamed.invalid_reason)
         # One after the other: on a busy machine Locust's workers would miss their heartbeats.
         fleet = start_locust(folder, triton.endpoint.http, web)
         stack.callback(end, *fleet)
@@ -133,6 +153,25 @@ def load(folder: Path, host: str, metrics: int) -> int:
     return run_command([
         "load", "--url", f"http://{host}", "--model", "classifier", "--payloads", str(payloads),
         "--concurrency", "2", "--duration", "6", "--metrics-port", str(metrics), "--json",
+    ])  # fmt: skip
+
+
+def add_writer(variant: ModelVariant, repository: Path) -> ModelVariant:
+    """A model that writes, in the repository of the other one."""
+    path = repository / variant.name
+    shutil.copytree(variant.path, path)
+    added = dataclasses.replace(variant, path=path)
+    write_generator(added, WRITING)
+    return added
+
+
+def stream(out: Path, host: str, model: str, metrics: int) -> int:
+    """A closed loop of streams, some of which their clients leave; the command's exit code."""
+    return run_command([
+        "load", "--url", f"grpc://{host}", "--model", model, "--generate", "triton",
+        "--prompt-tokens", "8", "--output-tokens", "16", "--concurrency", "4", "--leave", "10%",
+        "--duration", "6", "--slo", "ttft p95 < 60 s, itl p99 < 60 s, goodput > 0.01/s",
+        "--metrics-port", str(metrics), "--out", str(out), "--json",
     ])  # fmt: skip
 
 
@@ -196,11 +235,12 @@ def test_the_master_counts_what_its_workers_saw(scraped: Scraped) -> None:
     """Both loads' counts and Triton's, over the whole time: nothing lost, nothing twice."""
     # The command's page is gone when Locust's comes: their sum is never there at one time.
     by_job = [
-        total(scraped, f'harness_requests_total{{job="{job}"}}') for job in ("locust", "harness")
+        total(scraped, f'harness_requests_total{{job="{job}", variant="classifier"}}')
+        for job in ("locust", "harness")
     ]
     ours = sum(by_job)
     failed = total(scraped, 'harness_failed_requests_total{job="locust"}')
-    there = total(scraped, 'nv_inference_request_success{job="triton"}')
+    there = total(scraped, 'nv_inference_request_success{job="triton", model="classifier"}')
     assert 0 < failed < by_job[0]
     # Triton books what a python model refuses as answered; the known answers are asked apart.
     assert abs(there - ours) <= failed + KNOWN_ANSWERS
@@ -214,4 +254,16 @@ def total(scraped: Scraped, expr: str) -> float:
 
 def test_the_last_scrape_of_a_command_has_its_trial(scraped: Scraped) -> None:
     """The page waits for one more reader before it goes."""
-    assert total(scraped, 'harness_trials_total{job="harness"}') == 1
+    assert total(scraped, 'harness_trials_total{job="harness", variant="classifier"}') == 1
+
+
+def test_the_client_counts_the_tokens_that_the_engine_wrote(scraped: Scraped) -> None:
+    """But for those of clients that left, and of the first prompt, which is asked beforehand."""
+    ours = total(scraped, 'harness_output_tokens_total{job="harness"}')
+    there = total(scraped, 'generation_output_tokens_total{job="triton"}')
+    left = total(scraped, 'harness_left_requests_total{job="harness"}')
+    assert ours > 0
+    assert left > 0
+    assert ours <= there <= ours + 16 * (left + KNOWN_ANSWERS)
+    answered = total(scraped, 'harness_requests_total{job="harness", variant!="classifier"}')
+    assert total(scraped, 'harness_good_requests_total{job="harness"}') == answered
