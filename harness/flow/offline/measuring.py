@@ -23,7 +23,7 @@ from harness.profiling.worker import Worker
 from harness.runs.folder import RunFolder, StoredRun
 from harness.serving.embedded.environment import ensure_server_environment
 from harness.study import Study
-from harness.types import ModelVariant, Progress, ServiceLevelObjective, Trial
+from harness.types import ModelVariant, Progress, ServiceLevelObjective, Trial, TrialResult
 from harness.types.estimates import Interval
 from harness.types.offline import BatchCurve, BatchPoint, CurveSource
 from harness.types.profiles import Scaling
@@ -96,14 +96,27 @@ def _walk(
     known: Container[str],
     settings: RunSettings,
 ) -> None:
-    """Double one variant's batch through the server, and tell of every step."""
+    """Double one variant's batch through the server, and tell of every step.
+
+    Where no trial is valid the job is answered from other trials, and that is said.
+    """
     most = SERVED.largest_batch.bit_length() - 1
+    taken: list[TrialResult] = []
 
     def tell(batch: int) -> None:
         at = batch.bit_length() - 1
         settings.progress(Progress(f"batch sizes of {base.variant}", at, most, f"batch {batch}"))
 
-    walk_up(base, lambda trial: runner.settle(trial, slo), least_growth, tell, known)
+    def take(trial: Trial) -> TrialResult:
+        taken.append(runner.settle(trial, slo))
+        return taken[-1]
+
+    walk_up(base, take, least_growth, tell, known)
+    if not any(one.valid for one in taken):
+        settings.warn(
+            f"no batch of {base.variant} could be measured through the server, so what follows is "
+            f"from the run's other trials: {taken[-1].invalid_reason}"
+        )
 
 
 def _family(families: Sequence[PreparedFamily], name: str) -> PreparedFamily:

@@ -1,13 +1,14 @@
 """Batch sizes doubled through a server: a made-up one whose throughput levels off at batch 8."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from offline_samples import base_trial, made_up_result
 
 from harness.flow.offline.job import curves_of
-from harness.flow.offline.measuring import curve_in_process
+from harness.flow.offline.measuring import _walk, curve_in_process
 from harness.flow.offline.walk import BatchWalk, NotMeasuredError, walk_up
 from harness.profiling.scaling import growth_of
 from harness.runs.folder import RunFolder, read_run
@@ -83,6 +84,22 @@ def test_a_pair_with_an_invalid_trial_is_taken_again_and_three_end_the_walk():
 
     assert BatchWalk(base_trial(), take).rates(1, 2) == (100.0, 100.0)
     assert next(tries, None) is None
+
+
+@pytest.mark.parametrize("valid", [False, True])
+def test_a_walk_that_measured_nothing_is_said(valid):
+    """Else the answer would be that of the search, as if nobody had asked to measure."""
+    warnings = []
+    settings = SimpleNamespace(progress=lambda _: None, warn=warnings.append)
+
+    def settle(trial, _):
+        result = made_up_result(trial, 1000.0)
+        return dataclasses.replace(
+            result, valid=valid, invalid_reason="" if valid else "it stalled"
+        )
+
+    _walk(SimpleNamespace(settle=settle), None, base_trial(), 0.1, set(), settings)
+    assert [("other trials: it stalled" in one) for one in warnings] == ([] if valid else [True])
 
 
 def test_pairs_that_were_spoiled_before_do_not_end_a_later_walk():
