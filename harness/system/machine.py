@@ -100,8 +100,7 @@ def source_revision() -> str | None:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    answer = subprocess.run(
-        ["git", "-C", str(root), *arguments],  # noqa: S607  (the user's own git)
-        capture_output=True, text=True, timeout=10, check=True,
-    )  # fmt: skip
+    # Without a lock, which would stay in the checkout where git is cut off: on a full disk, say.
+    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     return answer.stdout.strip()

@@ -12,6 +12,7 @@ from harness.flow.plan import PlanQuestion, plan_run
 from harness.planning.capacity.demand import parse_rate
 from harness.report.capacity.section import capacity_section
 from harness.report.page import Documents, page_of
+from harness.report.terminal.capacity import plan_table
 from harness.runs.documents import read_document
 from harness.runs.folder import JOURNAL, RunFolder, read_run
 from harness.runs.journal import Journal
@@ -25,7 +26,8 @@ from harness.types import (
     StreamFigures,
 )
 from harness.types.capacity import CapacityPlan
-from harness.types.estimates import Demand
+from harness.types.estimates import Demand, Interval
+from harness.words.numbers import MISSING, number
 from tests.samples import sample_variant
 from tests.simulated_server import SimulatedServer, measure
 
@@ -71,6 +73,17 @@ def test_a_plan_is_kept_shown_and_part_of_the_report(folder, capsys):
     assert 'id="capacity"' in html
     assert 'data-plot="capacity-1"' in html
     assert "## Capacity" in (folder / "report.md").read_text()
+
+
+def test_a_replica_without_a_sure_rate_has_a_dash_and_not_a_zero(folder):
+    plan = plan_run(read_run(folder), PlanQuestion(Demand(100.0)), lambda _: None)
+    (one,) = plan.deployments
+    unsure = replace(one, replicas=None, highest_rate_per_s=Interval(0.0, 0.0, 300.0))
+    shown = [
+        str(next(plan_table(replace(plan, deployments=(row,))).columns[2].cells))
+        for row in (one, unsure)
+    ]
+    assert shown == [number(one.highest_rate_per_s.low), MISSING]
 
 
 def test_the_picture_has_every_measured_point_and_the_bound(folder):

@@ -119,9 +119,9 @@ def _column(key: str, default: str, table: DataTable, labels: Labels, taken: set
             return longest
     nearest = _nearest(table, free, labels) if key == "label" else ""
     raise UsageError(
-        f"{table.source}: which column is the task's '{key}' cannot be told; its columns are "
+        f"{table.source}: it is not clear which column is the task's '{key}'; its columns are "
         f"{', '.join(table.columns)}{nearest}",
-        next_step=f"say it: --column {key}=COLUMN",
+        next_step=f"name it: --column {key}=COLUMN",
     )
 
 

@@ -40,6 +40,7 @@ from harness.tasks.multi_label.statistics import (
     label_set_statistics,
     paired_measures,
 )
+from harness.tasks.multi_label.written import column_of_labels
 from harness.tasks.outcomes import (
     Batch,
     Columns,
@@ -51,6 +52,7 @@ from harness.tasks.outcomes import (
 )
 from harness.tasks.parity import Inputs, Probe
 from harness.tasks.roles.reading import Reading
+from harness.tasks.rows import DataTable
 from harness.tasks.rowwise import Positions
 from harness.tasks.samples import Samples
 from harness.types import ModelVariant, TensorSpec
@@ -98,6 +100,16 @@ class MultiLabelFamily(
     def read(self, task: MultiLabelClassification, reading: Reading) -> Samples:
         """Texts or pairs with their labels; without, where the model's labels are not known."""
         return read_label_sets(task, reading)
+
+    def recognise(
+        self, table: DataTable, named: Mapping[str, str], label_names: Sequence[str] | None
+    ) -> Mapping[str, str]:
+        """The column whose every row names labels of the teacher's, whatever it is called."""
+        if "label" in named or not label_names:
+            return {}
+        separator = self.section.model_fields["separator"].default
+        found = column_of_labels(table, set(named.values()), label_names, separator)
+        return {} if found is None else {"label": found}
 
     def encode(
         self,

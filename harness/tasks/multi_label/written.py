@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.tasks.label_values import form_of, index_of
@@ -64,6 +64,20 @@ def written_labels(
         where = task.label if task.label_columns is None else ", ".join(task.label_columns)
         refuse(table.source, [f"no row has a label ('{where}')"])
     return found
+
+
+def column_of_labels(
+    table: DataTable, taken: Collection[str], classes: Sequence[str], separator: str
+) -> str | None:
+    """The one column in which every row has names of classes, or nothing; None if not just one."""
+    known = set(classes)
+    found = []
+    for column in table.columns:
+        rows = [_labels_of(row.get(column), separator) for row in table.rows]
+        named = [row is not None and all(str(one) in known for one in row) for row in rows]
+        if column not in taken and all(named) and any(rows):
+            found.append(column)
+    return found[0] if len(found) == 1 else None
 
 
 def _of_columns(

@@ -42,7 +42,7 @@ def recognise_score(table: DataTable, named: Mapping[str, str]) -> dict[str, str
     raise DataError(
         f"{table.source}: {pair} are two texts, and which column says how alike they are cannot "
         f"be told: {told}",
-        next_step="say it: --column score=COLUMN; or take one of the texts alone: "
+        next_step="name it: --column score=COLUMN; or take one of the texts alone: "
         f"--column text={named['text']}",
     )
 

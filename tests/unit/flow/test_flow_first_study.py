@@ -251,6 +251,18 @@ def test_a_column_for_each_label_is_found(tmp_path):
     assert "label:" not in text
 
 
+def test_a_column_of_several_labels_is_found_by_the_names_that_it_holds(tmp_path):
+    kind = "multi_label_classification"
+    make_classifier(tmp_path / "model", LABELS, seed=9, problem_type=kind)
+    path = tmp_path / "tagged.csv"
+    cells = ['"code, prose"', "", "other", "prose"]
+    lines = [f"line {number},x,{cells[number % 4]}" for number in range(12)]
+    path.write_text("\n".join(["comment,by,about", *lines]) + "\n", encoding="utf-8")
+    study, text = written(tmp_path, path, tmp_path / "model")
+    assert study.families[0].task.label == "about"
+    assert "code + prose 3" in text
+
+
 def lines_of(path: Path, rows_of_it: list[dict[str, object]]) -> Path:
     path.write_text("".join(json.dumps(one) + "\n" for one in rows_of_it), encoding="utf-8")
     return path
