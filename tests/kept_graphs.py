@@ -31,7 +31,7 @@ import pytest
 from filelock import FileLock
 from numpy.typing import NDArray
 
-import harness.export.generation.variants
+import harness.export.generation.graphs
 import harness.export.source
 from harness.export.convert import write_fp32
 from harness.export.generation.convert import write_decoder
@@ -105,7 +105,7 @@ def kept_graphs(folder: Path, *, own: bool = False) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(harness.export.source, "write_fp32", write_graph)
-        patch.setattr(harness.export.generation.variants, "write_decoder", write_generator)
+        patch.setattr(harness.export.generation.graphs, "write_decoder", write_generator)
         yield
 
 

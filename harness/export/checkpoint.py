@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from harness.errors import CheckpointError
 from harness.export.checkpoint_files import (
@@ -25,11 +26,16 @@ from harness.export.checkpoint_files import (
     read_config,
     task_problems,
 )
+from harness.export.generation.checkpoint_rules import read_generation_config, unserved
 from harness.study import Model, Task
 from harness.system.libraries import require_extra
 from harness.tasks.family import AnyFamily
+from harness.tasks.generation.rows import TextGeneration
 from harness.tasks.registry import family_of
 from harness.tasks.tokenizers import VOCABULARY_FILES, has_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 _ADAPTER = "adapter_config.json"
 """Of the package peft: transformers adds the adapter where that is installed, and only there."""
@@ -93,6 +99,7 @@ def inspect_checkpoint(
         family = family_for(config, task)
         problems += config_problems(config, family)
         problems += task_problems(config, family, task) if task and family else []
+        problems += _answer_problems(config, place, family, task)
         label_names = family.label_names(config) if family else None
     if problems or family is None:
         raise _refusal(model, problems)
@@ -141,6 +148,17 @@ def glance_at_checkpoint(
     if not whole or label_names == ():
         return None
     return CheckpointPreview(model.checkpoint, folder, family, label_names)
+
+
+def _answer_problems(
+    config: PretrainedConfig, folder: Path, family: AnyFamily | None, task: Task | None
+) -> list[str]:
+    """What an encoder-decoder's answers would need that is not served."""
+    if family is None or not family.encoder_decoders or not config.is_encoder_decoder:
+        return []
+    # Without a task nobody has said yet what is compared.
+    num_beams = task.num_beams if isinstance(task, TextGeneration) else 1
+    return [*unserved(read_generation_config(folder, config), num_beams)]
 
 
 def open_checkpoint(

@@ -11,6 +11,7 @@ from harness.study import Model, Task
 from harness.system.libraries import plain_reason, quiet, require_extra
 from harness.system.storage import storage_errors
 from harness.tasks.family import AnyFamily
+from harness.tasks.generation.encoder_decoders import ENCODER_DECODERS, RELATIVE
 from harness.tasks.registry import FAMILIES, family_of, family_of_checkpoint
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def count_parameters(model: Model, folder: Path, family: AnyFamily) -> int:
     config = read_config(model, folder)
     try:
         with quiet(), torch.device("meta"):
-            empty = _auto_class(family).from_config(
+            empty = _auto_class(family, config).from_config(
                 config, trust_remote_code=model.trust_remote_code
             )
     except Exception as error:
@@ -131,12 +132,13 @@ def load_model(
     """
     import torch
 
-    if getattr(read_config(model, folder), "alibi", False):
+    config = read_config(model, folder)
+    if getattr(config, "alibi", False):
         attention = None  # Falcon's plain form adds its bias twice
     chosen = {} if attention is None else {"attn_implementation": attention}
     try:
         with quiet():
-            loaded, report = _auto_class(family).from_pretrained(
+            loaded, report = _auto_class(family, config).from_pretrained(
                 folder,
                 dtype=torch.float32,
                 use_safetensors=True,
@@ -171,10 +173,10 @@ def load_model(
     return loaded.eval()  # type: ignore[no-any-return]
 
 
-def _auto_class(family: AnyFamily) -> Any:
+def _auto_class(family: AnyFamily, config: PretrainedConfig) -> Any:
     import transformers
 
-    return getattr(transformers, family.auto_class)
+    return getattr(transformers, family.class_for(config))
 
 
 _POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
@@ -239,8 +241,12 @@ def config_problems(config: PretrainedConfig, family: AnyFamily | None) -> Itera
             f"config.json names the architecture {named}; it takes "
             f"{', '.join(taken[:-1])} or {taken[-1]}"
         )
-    if getattr(config, "is_encoder_decoder", False):
-        yield "it is an encoder-decoder, which needs a decoder's inputs that the task has not"
+    takes_it = family is not None and family.encoder_decoders
+    if getattr(config, "is_encoder_decoder", False) and not takes_it:
+        yield (
+            f"it is an encoder-decoder of type {config.model_type}: those of type "
+            f"{', '.join(ENCODER_DECODERS)} are taken, for the task generation"
+        )
     if family is not None:
         yield from family.problems(config)
 
@@ -282,6 +288,8 @@ def positions_held(config: PretrainedConfig) -> int | None:
 
 
 def _positions(config: PretrainedConfig) -> int | None:
+    if config.model_type in RELATIVE:
+        return None  # T5's `n_positions` was the length it was trained with
     return next(filter(None, (_count(config, name) for name in _POSITIONS)), None)
 
 

@@ -213,6 +213,9 @@ def _misfits(model: Model, tasks: Sequence[LoadedTask]) -> Iterator[str]:
             f"its tokenizer makes tokens up to {last}, but its vocabulary ends at "
             f"{size - 1}: the tokenizer is another model's"
         )
+    if tasks and config.is_encoder_decoder:
+        yield "it has an encoder, and lm-eval's tasks are put to causal language models alone"
+        return
     if tasks and tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
         yield "its tokenizer has no begin-of-text and no end-of-text token: lm-eval needs one"
     settings = generation_settings(place)

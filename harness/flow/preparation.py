@@ -35,6 +35,7 @@ from harness.study import (
     variants_of,
 )
 from harness.tasks.encoding import EncodedDataset
+from harness.tasks.generation.rows import PromptDataset, TextGeneration
 from harness.tasks.registry import family_of
 from harness.types import FailedVariant, ModelVariant, Progress, ServingConfig
 
@@ -171,7 +172,8 @@ def _export_family(
     for opened in opened_family.teacher_first:
         if family_of(family.task).writes:
             made = export_generators(_generator(family, opened, repository), progress, failed)
-            if made:
+            dataset = opened.dataset
+            if made and not (isinstance(dataset, PromptDataset) and dataset.has_encoder):
                 write_vllm_model(repository, _for_vllm(family, opened))
         else:
             job = ExportJob(
@@ -216,6 +218,7 @@ def _generator(family: Family, opened: OpenedModel, repository: Path) -> Generat
         repository=repository,
         prompts=opened.samples.texts,
         context=family.task.max_length,
+        num_beams=family.task.num_beams if isinstance(family.task, TextGeneration) else None,
     )
 
 

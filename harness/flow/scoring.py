@@ -261,6 +261,8 @@ def _as_draft(
         return ()
     if not tells_probabilities(variant) or dataset.vocabulary != teacher.vocabulary:
         return ()
+    if dataset.has_encoder:  # such drafts are not served, and rules decide beside the models
+        return ()
     written = [row for row, text in enumerate(teacher.tokens) if len(text)]
     if not written:
         return ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -168,10 +169,23 @@ def _ask(
     }
     if dataset.reference_ids is not None and tells_probabilities(variant):
         reference = dataset.reference_ids[row]
-        read = writer.write(name, (*prompt, *reference), ONLY_READ)
-        logprobs = _complete(variant, read, len(prompt) + len(reference))
+        read = writer.write(name, *asking_of(dataset, prompt, reference))
+        told = len(reference) + (0 if dataset.has_encoder else len(prompt))
+        logprobs = _complete(variant, read, told)
         outputs[REFERENCE_LOGPROBS] = _objects(logprobs[-len(reference) :])
     return outputs
+
+
+def asking_of(
+    dataset: PromptDataset, prompt: Sequence[int], text: Sequence[int]
+) -> tuple[tuple[int, ...], SamplingParameters]:
+    """What asks a model how probable a text is behind a prompt: tokens to send, and how.
+
+    What is told of the text's tokens are the last that many; with an encoder there are no others.
+    """
+    if dataset.has_encoder:
+        return tuple(prompt), dataclasses.replace(ONLY_READ, decoder_prompt=tuple(text))
+    return (*prompt, *text), ONLY_READ
 
 
 def tells_probabilities(variant: ModelVariant) -> bool:

@@ -34,6 +34,8 @@ class TaskFamily(
     """Name of the class of transformers that opens such a checkpoint."""
     architectures: tuple[str, ...]
     """Endings of the architectures (in config.json) that are made for it."""
+    encoder_decoders: bool = False
+    """Whether an encoder-decoder may be one of its models."""
     described: str
     """A model of this family in words, for messages: "a sequence classifier"."""
     checkpoint_files: tuple[str, ...] = ()
@@ -42,6 +44,10 @@ class TaskFamily(
     def made_for(self, config: PretrainedConfig) -> bool:
         """Whether a checkpoint's architecture is one of this kind of task."""
         return (config.architectures or [""])[0].endswith(self.architectures)
+
+    def class_for(self, config: PretrainedConfig) -> str:
+        """Name of the class of transformers that opens this checkpoint."""
+        return self.auto_class
 
     def problems(self, config: PretrainedConfig) -> Iterator[str]:
         """Why a checkpoint of such an architecture is not one of this kind, whatever the data."""

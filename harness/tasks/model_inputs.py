@@ -31,6 +31,8 @@ class ModelInputs:
     """Inputs of the served model, in order."""
     type_count: int | None = None
     """Rows of its table of token types; None where it has no such table."""
+    has_encoder: bool = False
+    """Whether an encoder reads its inputs, and a decoder of its own the answer."""
 
     @property
     def typed(self) -> bool:
@@ -60,6 +62,8 @@ class InputsOfTask(Protocol):
     """Whether token types are sent where the model reads them."""
     auto_class: str
     """The class of transformers that loads its models."""
+    encoder_decoders: bool
+    """Whether an encoder-decoder may be one of them."""
 
 
 def model_inputs(
@@ -77,9 +81,12 @@ def model_inputs(
     them only where the tokenizer says so, as in the library's own plain call.
     """
     names: tuple[str, ...] = ("input_ids", "attention_mask")
-    if not family.typed:
+    if not family.typed and not family.encoder_decoders:
         return ModelInputs(names)
     config = _config_of(folder, trust_remote_code=trust_remote_code)
+    if not family.typed:
+        has_encoder = config is not None and bool(config.is_encoder_decoder)
+        return ModelInputs(names, has_encoder=has_encoder)
     taken = None if config is None else forward_parameters(config, folder, family)
     announced = "token_type_ids" in tokenizer.model_input_names
     if config is None or taken is None:

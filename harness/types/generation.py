@@ -100,6 +100,9 @@ class SamplingParameters:
     prompt_logprobs: bool = False
     """The answer tells how probable the prompt's own tokens are (`PROMPT_LOGPROBS` and
     `PROMPT_RANKS`); with `max_tokens` 0 that is all it does."""
+    decoder_prompt: tuple[int, ...] = ()
+    """Of an encoder-decoder, tokens that its answer begins with, behind the start token. They are
+    not part of what is sent, and they are what `prompt_logprobs` tells of."""
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -143,13 +146,37 @@ class SamplingParameters:
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
             if value != getattr(default, name):
-                fields[name] = list(value) if name == "stop" else value
+                fields[name] = list(value) if isinstance(value, tuple) else value
         return json.dumps(fields)
 
 
 SETTINGS_FILE = "generation.json"
 TOKENIZER_FILE = "tokenizer.json"
 """Beside a decoder's graph: `GeneratorSettings`, and the tokenizer as transformers built it."""
+ENCODER_FILE = "encoder.onnx"
+"""Beside the decoder's graph of an encoder-decoder: the graph that reads its prompts."""
+
+
+@dataclass(frozen=True)
+class AnswerRules:
+    """What a checkpoint's `generation_config` asks of every answer; the defaults ask nothing."""
+
+    forced_first: int | None = None
+    """The first token of every answer (`forced_bos_token_id`)."""
+    forced_last: int | None = None
+    """The last token of an answer that reaches its limit (`forced_eos_token_id`)."""
+    min_tokens: int = 0
+    """An answer does not end before so many tokens (`min_length`, `min_new_tokens`)."""
+    no_repeat: int = 0
+    """No so many tokens in a row come twice in an answer (`no_repeat_ngram_size`); 0: they may."""
+    no_repeat_source: int = 0
+    """Nor such ones of the prompt (`encoder_no_repeat_ngram_size`)."""
+    repetition_penalty: float = 1.0
+    """Divides the positive logits of tokens that the answer has, and multiplies negative ones."""
+    banned: tuple[int, ...] = ()
+    """Never chosen (`suppress_tokens`, `bad_words_ids` of one token)."""
+    banned_first: tuple[int, ...] = ()
+    """Not chosen as the first token that is free (`begin_suppress_tokens`)."""
 
 
 @dataclass(frozen=True)
@@ -168,12 +195,27 @@ class GeneratorSettings:
     """Each ends an answer; none: only length and stop strings do."""
     start_token: int | None
     """What stands for a prompt without any token; None: such a prompt is refused."""
+    source_context: int = 0
+    """Tokens that the encoder reads at most; 0: there is none, and the decoder reads prompts."""
+    decoder_start: int = -1
+    """What the decoder of an encoder-decoder reads first; -1 without an encoder."""
+    rules: AnswerRules = AnswerRules()
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether an encoder reads the prompts."""
+        return self.source_context > 0
 
     @classmethod
     def from_json(cls, text: str) -> "GeneratorSettings":
         """Read what `to_json` wrote."""
         fields = json.loads(text)
-        return cls(**{**fields, "end_tokens": tuple(fields["end_tokens"])})
+        rules: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in fields.pop("rules", {}).items()
+        }
+        ends = tuple(fields.pop("end_tokens"))
+        return cls(**fields, end_tokens=ends, rules=AnswerRules(**rules))
 
     def to_json(self) -> str:
         """The settings as they are stored beside the graph."""
@@ -190,6 +232,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "ignore_eos": (bool,),
     "min_tokens": (int,),
     "prompt_logprobs": (bool,),
+    "decoder_prompt": (list,),
 }
 
 
@@ -202,6 +245,10 @@ def _field(name: str, value: Any) -> Any:
     if not any(type(value) is one for one in types):
         wanted = " or ".join("null" if one is type(None) else one.__name__ for one in types)
         raise ParameterError(f"{name} is {_shown(value)}: it must be of type {wanted}")
+    if name == "decoder_prompt":
+        if not all(type(one) is int for one in value):
+            raise ParameterError(f"decoder_prompt is {_shown(value)}: it must be a list of tokens")
+        return tuple(value)
     if name != "stop":
         return value
     strings = [value] if isinstance(value, str) else value or []

@@ -74,7 +74,7 @@ def write_decoder(
     except Exception as error:
         # The exporter raises what it likes; torch.onnx.errors are only some of it.
         raise CheckpointError(
-            f"the decoder of {type(model).__name__} cannot be exported to ONNX: {_reason(error)}",
+            f"the decoder of {type(model).__name__} cannot be exported to ONNX: {reason_of(error)}",
             next_step="serve it with vLLM or another server and measure it there "
             "(docs/external-servers.md)",
         ) from error
@@ -91,7 +91,7 @@ def _dynamic(buffers: int) -> tuple[Any, ...]:
     )
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """What the graph itself said, where that was the cause."""
     cause: BaseException | None = error
     while cause is not None:

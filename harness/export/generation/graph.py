@@ -15,7 +15,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 ATTENTION = "harness_slots"
 """The name under which transformers knows the attention below."""
-_MASKED = -1e30
+MASKED = -1e30
 """Added to the scores of what a token may not see: its weight is exactly 0."""
 _IGNORED = frozenset(
     {"dropout", "is_causal", "position_ids", "use_cache", "cache", "past_key_values"}
@@ -35,7 +35,7 @@ _IGNORED = frozenset(
     | {"cache_position", "head_mask", "layer_head_mask"}
 )
 """What models hand their attention and this one has no use for."""
-_READ = ("scaling", "sliding_window", "softcap")
+_READ = ("scaling", "sliding_window", "softcap", "position_bias")
 
 
 class SlotCache:
@@ -84,7 +84,7 @@ class SlotCache:
             seen = self.span <= positions
             if window is not None:
                 seen = seen & (self.span > positions - window)
-            self._biases[groups, window] = torch.where(seen, 0.0, _MASKED)
+            self._biases[groups, window] = torch.where(seen, 0.0, MASKED)
         return self._biases[groups, window]
 
     def _places(self, batch: int, heads: int, length: int) -> Tensor:
@@ -116,8 +116,28 @@ class SlotCache:
             version=13,
         )
 
+    def bias_of(self, module: nn.Module, groups: int, window: int | None) -> Tensor:
+        """What is added to the scores of one layer's attention; see `bias`."""
+        if not getattr(module, "is_causal", True):
+            raise CheckpointError(f"its attention ({type(module).__name__}) is not causal")
+        return self.bias(groups, window)
 
-_CACHE: ContextVar[SlotCache] = ContextVar("cache")
+
+class SeenTokens(Protocol):
+    """What a step's attention may see."""
+
+    def bias_of(self, module: nn.Module, groups: int, window: int | None) -> Tensor:
+        """What is added to a layer's scores, shaped for them.
+
+        Args:
+            module: the layer's attention.
+            groups: heads of a query that share keys, one behind the other.
+            window: tokens that a token sees, itself included; None is all before it.
+        """
+        ...
+
+
+_SEEN: ContextVar[SeenTokens] = ContextVar("seen")
 
 
 def slot_attention(
@@ -140,7 +160,7 @@ def slot_attention(
         attention_mask: None, because transformers makes none for an attention it does not know.
         options: what else a model hands over. `scaling` of the scores is by default one over the
             root of the head size; `sliding_window` is how many tokens a token sees, itself
-            included; `softcap` bounds the scores (Gemma 2).
+            included; `softcap` bounds the scores (Gemma 2); `position_bias` is added to them (T5).
 
     Returns:
         (batch, length, heads, head size), and no weights.
@@ -148,27 +168,31 @@ def slot_attention(
     Raises:
         CheckpointError: the model's attention has something that is not done here.
     """
-    scaling, window, softcap = (options.pop(name, None) for name in _READ)
+    scaling, window, softcap, position_bias = (options.pop(name, None) for name in _READ)
     unknown = sorted(
         name for name, value in options.items() if value is not None and name not in _IGNORED
     )
-    if attention_mask is not None or unknown or not getattr(module, "is_causal", True):
-        what = ", ".join(unknown) or "a mask of its own"
-        raise CheckpointError(f"its attention ({type(module).__name__}) has {what}")
-    cache = _CACHE.get()
     batch, heads, length, size = queries.shape
     shared = keys.shape[1]
+    if position_bias is not None and heads != shared:
+        unknown.append("position_bias where heads share keys")
+    if attention_mask is not None or unknown:
+        what = ", ".join(unknown) or "a mask of its own"
+        raise CheckpointError(f"its attention ({type(module).__name__}) has {what}")
     scale = size**-0.5 if scaling is None else scaling
     grouped = (queries * scale).reshape(batch, shared, -1, size)
     scores = torch.matmul(grouped, keys.transpose(2, 3))
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
-    weights = torch.softmax(scores + cache.bias(heads // shared, window), dim=-1)
+    if position_bias is not None:
+        scores = scores + position_bias
+    seen = _SEEN.get().bias_of(module, heads // shared, window)
+    weights = torch.softmax(scores + seen, dim=-1)
     mixed = torch.matmul(weights, values).reshape(batch, heads, length, size)
     return mixed.transpose(1, 2), None
 
 
-class _ChosenPositions(nn.Module):
+class ChosenPositions(nn.Module):
     """The head that makes logits, asked at some positions alone: a vocabulary is wide."""
 
     def __init__(self, head: nn.Module) -> None:
@@ -177,6 +201,7 @@ class _ChosenPositions(nn.Module):
         self.at: list[Tensor] = []  # a list, because torch takes note of a tensor that changes
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """Logits at the chosen positions, (batch, answers, vocabulary)."""
         at = self.at[0]
         return self.head(hidden.gather(1, at[:, :, None].expand(-1, -1, hidden.shape[-1])))  # type: ignore[no-any-return]
 
@@ -191,14 +216,8 @@ class DecoderGraph(nn.Module):
             CheckpointError: its attention is its own code, which cannot be replaced.
         """
         super().__init__()
-        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-        ALL_ATTENTION_FUNCTIONS.register(ATTENTION, slot_attention)
-        try:
-            model.set_attn_implementation(ATTENTION)
-        except Exception as error:  # it raises what it likes, and some models only warn
-            raise CheckpointError(f"{type(model).__name__}: {error}") from error
-        self._head = _ChosenPositions(model.get_output_embeddings())  # type: ignore[no-untyped-call]
+        replace_attention(model)
+        self._head = ChosenPositions(model.get_output_embeddings())  # type: ignore[no-untyped-call]
         model.set_output_embeddings(self._head)  # type: ignore[no-untyped-call]
         self.model = model
         names = inspect.signature(model.forward).parameters
@@ -224,7 +243,7 @@ class DecoderGraph(nn.Module):
         """
         cache = SlotCache(past, start, span, input_ids.shape[1])
         self._head.at[:] = [at]
-        with _current(cache):
+        with seeing(cache):
             answer = self.model(
                 input_ids=input_ids,
                 position_ids=cache.positions,
@@ -239,13 +258,29 @@ class DecoderGraph(nn.Module):
         return (answer.logits.float(), *(cache.present[place] for place in range(len(past))))
 
 
+def replace_attention(model: PreTrainedModel) -> None:
+    """Give a model's layers `slot_attention`.
+
+    Raises:
+        CheckpointError: its attention is its own code, which cannot be replaced.
+    """
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    ALL_ATTENTION_FUNCTIONS.register(ATTENTION, slot_attention)
+    try:
+        model.set_attn_implementation(ATTENTION)
+    except Exception as error:  # it raises what it likes, and some models only warn
+        raise CheckpointError(f"{type(model).__name__}: {error}") from error
+
+
 @contextmanager
-def _current(cache: SlotCache) -> Iterator[None]:
-    token = _CACHE.set(cache)
+def seeing(what: SeenTokens) -> Iterator[None]:
+    """Let `slot_attention` see this, within the context."""
+    token = _SEEN.set(what)
     try:
         yield
     finally:
-        _CACHE.reset(token)
+        _SEEN.reset(token)
 
 
 def cache_shape(model: PreTrainedModel) -> tuple[int, int, int]:

@@ -87,7 +87,7 @@ def ask_generate(
             f"{type(model).__name__}: transformers' own generate() fails: {plain_reason(error)}"
         ) from error
     for one, other in zip(alone, together, strict=True):
-        if _differs_at(one, other.tokens) is not None:
+        if differs_at(one, other.tokens) is not None:
             raise CheckpointError(
                 f"{type(model).__name__}: transformers itself writes other tokens behind a prompt "
                 f"of {len(one.prompt)} tokens when it is padded on the left than alone"
@@ -181,10 +181,10 @@ def check_decoder(
     if not np.isfinite(difference):
         raise ParityError(f"{name} answers with logits that are no numbers")
     if precision is Precision.INT8:
-        _check_clear_tokens(forced, library, name)
+        check_clear_tokens(forced, library, name)
         return parity
     for row, one in zip(written, library, strict=True):
-        place = _differs_at(one, row)
+        place = differs_at(one, row)
         if place is not None:
             raise ParityError(
                 f"{name} writes token {row[place]} where transformers' generate() writes "
@@ -215,7 +215,7 @@ def _forced_logits(
     return list(np.concatenate(steps, axis=1))
 
 
-def _differs_at(one: GreedyText, tokens: Sequence[int]) -> int | None:
+def differs_at(one: GreedyText, tokens: Sequence[int]) -> int | None:
     """The first place where other tokens differ from the library's; None if it was undecided."""
     for place, (token, other) in enumerate(zip(one.tokens, tokens, strict=True)):
         if token != other:
@@ -224,9 +224,14 @@ def _differs_at(one: GreedyText, tokens: Sequence[int]) -> int | None:
     return None
 
 
-def _check_clear_tokens(
+def check_clear_tokens(
     forced: Sequence[NDArray[np.float32]], library: Sequence[GreedyText], name: str
 ) -> None:
+    """Hold an int8 graph's logits against the library's, given the library's tokens.
+
+    Raises:
+        ParityError: they are too far off, or too many tokens that the library was sure of change.
+    """
     tolerance = TOLERANCES[Precision.INT8]
     expected = np.concatenate([one.logits for one in library])
     answered = np.concatenate(list(forced))

@@ -3,6 +3,7 @@
 An artefact's folder in the model repository:
 
     <variant>/1/model.onnx        the decoder (with model.onnx.data beside it above 1.8 GB)
+    <variant>/1/encoder.onnx      of an encoder-decoder, what reads its prompts
     <variant>/1/generation.json   what whoever runs it must know of it
     <variant>/1/tokenizer.json    as transformers built it
     <variant>/tokenizer/          the checkpoint's tokenizer, chat template and configuration
@@ -42,13 +43,8 @@ from harness.export.folders import (
     staged_folder,
     write_manifest,
 )
-from harness.export.generation.convert import write_decoder
-from harness.export.generation.parity import (
-    NEW_TOKENS,
-    GreedyText,
-    ask_generate,
-    check_decoder,
-)
+from harness.export.generation.graphs import MadeGraphs, graphs_of_causal, graphs_with_encoder
+from harness.export.generation.parity import NEW_TOKENS
 from harness.export.source import ONNX_FILE
 from harness.study import Model
 from harness.system.libraries import require_extra
@@ -56,7 +52,7 @@ from harness.tasks.registry import family_of
 from harness.tasks.tokenizers import load_tokenizer, open_bare
 from harness.types import ModelFormat, ModelVariant, Precision, Progress, TensorSpec
 from harness.types import generation as tensors
-from harness.types.generation import SETTINGS_FILE, TOKENIZER_FILE, GeneratorSettings
+from harness.types.generation import ENCODER_FILE, SETTINGS_FILE, TOKENIZER_FILE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -101,7 +97,10 @@ class GeneratorJob:
     prompts: Sequence[str] = ()
     """Texts that the library is asked to go on with; a few are taken, from short to long."""
     context: int | None = None
-    """Tokens of prompt and answer; None: the model's positions, `DEFAULT_CONTEXT` at most."""
+    """Tokens of prompt and answer (with an encoder, of each); None: the model's positions,
+    `DEFAULT_CONTEXT` at most."""
+    num_beams: int | None = None
+    """1: greedy answers are wanted, though the checkpoint's configuration asks for more beams."""
 
 
 def export_generators(
@@ -149,7 +148,7 @@ class _Source:
     def load(self) -> PreTrainedModel:
         """The bare checkpoint, with the library's own choice of attention."""
         model, folder = self.job.model, self.job.checkpoint.folder
-        return load_model(model, folder, family_of("causal-lm"), attention=None)
+        return load_model(model, folder, family_of(KIND), attention=None)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -177,7 +176,7 @@ class _Source:
     @cached_property
     def prompts(self) -> tuple[tuple[int, ...], ...]:
         """Tokens of a few prompts, of lengths from one token to most of the context."""
-        room = max(1, self.context - NEW_TOKENS)
+        room = self.context if self.has_encoder else max(1, self.context - NEW_TOKENS)
         rows = [self.tokenizer(text)["input_ids"] for text in self.job.prompts]
         joined: list[int] = [token for row in rows for token in row]
         if not joined:
@@ -188,24 +187,24 @@ class _Source:
         return tuple(tuple(tokens[:length]) for length in sorted(lengths))
 
     @cached_property
-    def written(self) -> tuple[GeneratorSettings, list[GreedyText], Path]:
-        """The decoder in single precision, and what the library writes behind the prompts."""
-        from harness.export.generation.graph import cache_shape
+    def has_encoder(self) -> bool:
+        """Whether an encoder reads the prompts."""
+        return bool(read_config(self.job.model, self.job.checkpoint.folder).is_encoder_decoder)
 
-        model = self.load()
-        library = ask_generate(model, self.prompts, min(NEW_TOKENS, self.context - 1))
-        shape = cache_shape(model)
-        path = self.scratch / ONNX_FILE
-        settings = GeneratorSettings(
-            *shape,
-            vocabulary=library[0].logits.shape[-1],
-            context=self.context,
-            end_tokens=_end_tokens(model),
-            start_token=_start_token(model),
-        )
-        write_decoder(model, shape, path)
-        check_decoder(path, settings, library, Precision.FP32, self.job.checkpoint.name)
-        return settings, library, path
+    @cached_property
+    def made(self) -> MadeGraphs:
+        """The graphs in single precision, checked, with what the library writes of the prompts."""
+        name = self.job.checkpoint.name
+        if self.has_encoder:
+            return graphs_with_encoder(
+                self.load(),
+                self.prompts,
+                self.context,
+                self.scratch,
+                num_beams=self.job.num_beams,
+                name=name,
+            )
+        return graphs_of_causal(self.load(), self.prompts, self.context, self.scratch, name)
 
     def recipe(self, precision: Precision) -> dict[str, Any]:
         """All that decides what the artefact is, as JSON has it."""
@@ -217,6 +216,7 @@ class _Source:
             "context": self.context,
             "prompts": [list(one) for one in self.prompts],
             "opset": OPSET,
+            **({"encoder": 1} if self.has_encoder else {}),
             "versions": {tool: version(tool) for tool in _TOOLS},
         }
 
@@ -230,25 +230,12 @@ def _spread(rows: Sequence[Sequence[int]]) -> list[Sequence[int]]:
     return [ordered[round(place * step)] for place in range(_PROMPTS)]
 
 
-def _end_tokens(model: PreTrainedModel) -> tuple[int, ...]:
-    """The tokens at which `generate()` stops."""
-    configured: Any = model.generation_config.eos_token_id
-    if configured is None:
-        return ()
-    return tuple(configured) if isinstance(configured, list) else (int(configured),)
-
-
-def _start_token(model: PreTrainedModel) -> int | None:
-    start: int | None = model.generation_config.bos_token_id
-    return start
-
-
 def _manifest(
     source: _Source, folder: Path, precision: Precision, form: ModelFormat
 ) -> ArtefactManifest:
     manifest = read_manifest(folder)
     if manifest is not None and manifest.recipe == source.recipe(precision):
-        files = _files(folder / "1")
+        files = _files(folder / "1", has_encoder=source.has_encoder)
         if files and (folder / "tokenizer").is_dir() and digest_files(files) == manifest.sha256:
             return manifest
     if form is not ModelFormat.ONNX or precision is Precision.FP16:
@@ -269,35 +256,44 @@ def _manifest(
         ) from error
 
 
-def _files(version_folder: Path) -> list[Path]:
+def _files(version_folder: Path, *, has_encoder: bool) -> list[Path]:
     """The files that decide what is answered; empty if one is missing."""
     others = [version_folder / SETTINGS_FILE, version_folder / TOKENIZER_FILE]
-    graph = artefact_files(version_folder / ONNX_FILE)
-    return [*graph, *others] if graph and all(one.is_file() for one in others) else []
+    names = (ONNX_FILE, ENCODER_FILE) if has_encoder else (ONNX_FILE,)
+    graphs = [artefact_files(version_folder / name) for name in names]
+    if not all(graphs) or not all(one.is_file() for one in others):
+        return []
+    return [*(file for files in graphs for file in files), *others]
 
 
 def _made(source: _Source, target: Path, precision: Precision) -> ArtefactManifest:
     with staged_folder(target) as folder:
-        path = folder / "1" / ONNX_FILE
-        path.parent.mkdir()
-        settings, library, decoder = source.written
-        if precision is Precision.INT8:
-            write_int8(decoder, path)
-        else:
-            for file in artefact_files(decoder):
-                shutil.copyfile(file, path.parent / file.name)
-        parity = check_decoder(path, settings, library, precision, target.name)
-        (path.parent / SETTINGS_FILE).write_text(settings.to_json(), encoding="utf-8")
+        version_folder = folder / "1"
+        version_folder.mkdir()
+        made = source.made
+        for graph in made.graphs:
+            if precision is Precision.INT8:
+                write_int8(graph, version_folder / graph.name)
+            else:
+                for file in artefact_files(graph):
+                    shutil.copyfile(file, version_folder / file.name)
+        parity = made.check(version_folder, precision, target.name)
+        settings = made.settings.to_json()
+        (version_folder / SETTINGS_FILE).write_text(settings, encoding="utf-8")
         definition = source.tokenizer.backend_tokenizer.to_str()
         check_definition(definition, source.tokenizer, source.job.prompts)
-        (path.parent / TOKENIZER_FILE).write_text(definition, encoding="utf-8")
-        files = _files(path.parent)
+        (version_folder / TOKENIZER_FILE).write_text(definition, encoding="utf-8")
+        files = _files(version_folder, has_encoder=source.has_encoder)
         manifest = ArtefactManifest(
             variant=target.name,
             source=source.job.checkpoint.name,
             recipe=source.recipe(precision),
             sha256=digest_files(files),
-            size_bytes=sum(file.stat().st_size for file in artefact_files(path)),
+            size_bytes=sum(
+                file.stat().st_size
+                for graph in made.graphs
+                for file in artefact_files(version_folder / graph.name)
+            ),
             parameters=source.job.checkpoint.parameters,
             inputs=INPUTS,
             outputs=OUTPUTS,

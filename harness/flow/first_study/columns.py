@@ -22,6 +22,8 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "question": ("question", "query"),
     "context": ("context", "passage", "paragraph"),
     "answers": ("answers", "answer"),
+    "prompt": ("article", "document", "dialogue", "source", "text", "question", "instruction"),
+    "reference": ("summary", "highlights", "target", "answer", "response", "output"),
 }
 """What columns are called elsewhere, by a section's key; the section's own default comes first."""
 PAIRS = (

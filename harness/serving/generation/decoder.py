@@ -22,6 +22,21 @@ _SPAN_STEP = 32
 """The span grows by so many tokens at a time: shapes that return let memory be used again."""
 
 
+def open_session(path: Path, threads: int) -> ort.InferenceSession:
+    """Open a graph on the CPU; `threads` as of `SlotDecoder`."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False  # it keeps a plan for every shape
+    options.log_severity_level = 3
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def rounded_span(length: int, most: int) -> int:
+    """Tokens that a step looks at where the longest row has `length`; `most` at most."""
+    return min(-(-length // _SPAN_STEP) * _SPAN_STEP, most)
+
+
 class SlotDecoder:
     """Runs steps over slots; it knows nothing of requests."""
 
@@ -43,12 +58,7 @@ class SlotDecoder:
             threads: of ONNX Runtime within an operator; 0 is a thread for each core.
             context: tokens of a slot; the model's by default, and that at most.
         """
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.enable_mem_pattern = False  # it keeps a plan for every shape
-        options.log_severity_level = 3
-        self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._session = open_session(path, threads)
         self.slots = slots
         self.context = min(context or settings.context, settings.context)
         self.vocabulary = settings.vocabulary
@@ -84,7 +94,7 @@ class SlotDecoder:
         at = np.array([[len(row) - 1] for row in rows], np.int64)
         starts = np.array(start, np.int64)
         binding = self._bind(ids, starts, at, first)  # they are kept until it has run
-        self._bind_span(binding, max(start) + width)
+        self._bind_spans(binding, max(start) + width, first, len(rows))
         self._session.run_with_iobinding(binding)
         return self._logits[: len(rows), 0]
 
@@ -103,7 +113,7 @@ class SlotDecoder:
         logits = np.empty((1, len(tokens), self.vocabulary), np.float32)
         starts, ids = np.array([start], np.int64), np.ascontiguousarray(tokens)[None]
         binding = self._bind(ids, starts, at, slot, logits)  # kept until it has run
-        self._bind_span(binding, start + len(tokens))
+        self._bind_spans(binding, start + len(tokens), slot, 1)
         self._session.run_with_iobinding(binding)
         behind: NDArray[np.float32] = logits[0]
         return behind
@@ -125,7 +135,7 @@ class SlotDecoder:
         if binding is None:
             binding = self._bind(self._ids[:rows], self._start[:rows], self._at[:rows], 0)
             self._bound[rows] = binding
-        self._bind_span(binding, max(lengths) + 1)
+        self._bind_spans(binding, max(lengths) + 1, 0, rows)
         self._session.run_with_iobinding(binding)
         return self._logits[:rows, 0]
 
@@ -156,7 +166,9 @@ class SlotDecoder:
             binding.bind_output(f"present.{name}", "cpu", 0, np.float32, shape, address)
         return binding
 
-    def _bind_span(self, binding: ort.IOBinding, length: int) -> None:
-        rounded = min(-(-length // _SPAN_STEP) * _SPAN_STEP, self.context)
+    def _bind_spans(self, binding: ort.IOBinding, length: int, first: int, rows: int) -> None:
+        """Bind how much of the buffers is looked at: the longest row's length, rounded up."""
+        del first, rows  # every row's own tokens begin at 0
         address = self._span.ctypes.data
-        binding.bind_input("span", "cpu", 0, np.int64, (rounded,), address)
+        span = rounded_span(length, self.context)
+        binding.bind_input("span", "cpu", 0, np.int64, (span,), address)

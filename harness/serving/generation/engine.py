@@ -8,6 +8,9 @@ the next. Rows are kept side by side in the first slots; one that leaves is repl
 Greedy answers do not depend on who else is in the batch: each row is computed for itself, over its
 own tokens, and ONNX Runtime computes a row of a matrix product alike whatever stands beside it.
 
+Where the model has an encoder, a prompt is read by it once and whole when its row's turn comes;
+what the row then reads behind that are the decoder's own first tokens.
+
 Nothing here knows Triton: time is handed in, and answers go to a function. Runs in the server's
 environment.
 """
@@ -19,14 +22,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.serving.generation.sampler import Sampler
 from harness.serving.generation.text import AnswerText, Decodes
-from harness.types.generation import FinishReason, GeneratorSettings, SamplingParameters
+from harness.tasks.generation.rules import RuledAnswer
+from harness.types.generation import (
+    AnswerRules,
+    FinishReason,
+    GeneratorSettings,
+    SamplingParameters,
+)
 
 Logits = NDArray[np.float32]
 
@@ -59,18 +68,26 @@ class Decoder(Protocol):
         ...
 
     def move(self, source: int, target: int, length: int) -> None:
-        """Copy a slot's first tokens to another slot."""
+        """Copy a slot's first tokens to another slot, and with an encoder its prompt."""
+        ...
+
+
+class DecoderWithEncoder(Decoder, Protocol):
+    """What runs an encoder-decoder; see `SourcedDecoder`."""
+
+    def encode(self, slot: int, tokens: NDArray[np.int64]) -> None:
+        """Read a whole prompt into a slot."""
         ...
 
 
 @dataclass(frozen=True)
 class PromptScores:
-    """How probable the model found a prompt's own tokens."""
+    """How probable the model found a prompt's own tokens; with an encoder `decoder_prompt`'s."""
 
     logprobs: NDArray[np.float32]
-    """Natural logarithms, (tokens,); 0 for the first, which nothing precedes."""
+    """Natural logarithms, (tokens,); 0 for a prompt's first, which nothing precedes."""
     ranks: NDArray[np.int32]
-    """1 where a token was the likeliest, (tokens,); 0 for the first."""
+    """1 where a token was the likeliest, (tokens,); 0 for a prompt's first."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +145,7 @@ class _Row:
 
     request: QueuedRequest
     prompt: NDArray[np.int64]
+    """What the decoder reads: the prompt; behind an encoder its start token and what is given."""
     sampler: Sampler
     answer: AnswerText
     most: int
@@ -139,6 +157,8 @@ class _Row:
     """The token that was written and not yet read."""
     written: int = 0
     ended: bool = False
+    source: NDArray[np.int64] | None = None
+    """The prompt until the encoder has read it; None too without an encoder."""
     scores: list[PromptScores] = field(default_factory=list)
     """Of the prompt's parts, if the request asks for them and they are not told yet."""
 
@@ -201,24 +221,44 @@ class GenerationEngine:
         request.emit(Piece("", (), FinishReason.LENGTH))
 
     def _check(self, request: QueuedRequest) -> None:
-        tokens, context = len(request.prompt), self.decoder.context
-        if not tokens:
+        if not len(request.prompt):
             raise RejectedRequestError("the prompt is empty: it has no token to begin with")
-        least, most = min(request.prompt), max(request.prompt)
-        if least < 0 or most >= self.settings.vocabulary:
-            raise RejectedRequestError(
-                f"the prompt has a token {least if least < 0 else most}; the model knows "
-                f"0 to {self.settings.vocabulary - 1}"
-            )
-        if tokens + min(1, request.parameters.max_tokens) > context:
-            raise RejectedRequestError(
-                f"the prompt has {tokens} tokens; prompt and answer have room for {context}"
-            )
+        given = request.parameters.decoder_prompt
+        for what, tokens in (("the prompt", request.prompt), ("decoder_prompt", given)):
+            least, most = min(tokens, default=0), max(tokens, default=0)
+            if least < 0 or most >= self.settings.vocabulary:
+                raise RejectedRequestError(
+                    f"{what} has a token {least if least < 0 else most}; the model knows "
+                    f"0 to {self.settings.vocabulary - 1}"
+                )
+        self._check_room(request)
         if len(self._queue) >= self.queue_size:
             raise RejectedRequestError(
                 f"the queue is full: {len(self._queue)} requests wait, and {len(self._rows)} are "
                 "being answered; try again later",
                 is_busy=True,
+            )
+
+    def _check_room(self, request: QueuedRequest) -> None:
+        given, context = len(request.parameters.decoder_prompt), self.decoder.context
+        tokens, answer = len(request.prompt), min(1, request.parameters.max_tokens)
+        if not self.settings.has_encoder:
+            if given:
+                raise RejectedRequestError("decoder_prompt is for models with an encoder")
+            if tokens + answer > context:
+                raise RejectedRequestError(
+                    f"the prompt has {tokens} tokens; prompt and answer have room for {context}"
+                )
+            return
+        if tokens > self.settings.source_context:
+            raise RejectedRequestError(
+                f"the prompt has {tokens} tokens; the encoder reads "
+                f"{self.settings.source_context} at most"
+            )
+        if 1 + given + answer > context:
+            raise RejectedRequestError(
+                f"decoder_prompt has {given} tokens; with the start token and the answer there is "
+                f"room for {context}"
             )
 
     def wait(self, timeout_s: float | None = None) -> bool:
@@ -287,20 +327,29 @@ class GenerationEngine:
         parameters = request.parameters
         ends = () if parameters.ignore_eos else self.settings.end_tokens
         answer = AnswerText(self.tokenizer, parameters.stop, self.specials, parameters.min_tokens)
-        room = self.decoder.context - len(request.prompt)
-        return _Row(
-            request,
-            np.asarray(request.prompt, np.int64),
-            Sampler(parameters, ends),
-            answer,
-            most=min(parameters.max_tokens, room),
-            slot=slot,
-        )
+        prompt, source = np.asarray(request.prompt, np.int64), None
+        if self.settings.has_encoder:
+            begun = (self.settings.decoder_start, *parameters.decoder_prompt)
+            prompt, source = np.array(begun, np.int64), prompt
+        most = min(parameters.max_tokens, self.decoder.context - len(prompt))
+        rules = self._rules(prompt, request.prompt, ends, most)
+        sampler = Sampler(parameters, ends, rules)
+        return _Row(request, prompt, sampler, answer, most=most, slot=slot, source=source)
+
+    def _rules(
+        self, begun: NDArray[np.int64], source: Sequence[int], ends: Sequence[int], most: int
+    ) -> RuledAnswer | None:
+        rules = self.settings.rules
+        if rules == AnswerRules():
+            return None
+        return RuledAnswer(rules, begun=begun.tolist(), source=source, end_tokens=ends, most=most)
 
     def _read(self) -> None:
         """Read the next prompt, or a part of it, and as many others beside it as fit."""
         began = self.clock()
         first = self._rows[self._writing]
+        if first.source is not None:
+            self._encode()
         if first.is_scored:
             rows, logits = [first], self._read_scored(first)
         else:
@@ -315,6 +364,20 @@ class GenerationEngine:
         self._writing += len(rows)
         self._choose(rows, logits)
 
+    def _encode(self) -> None:
+        """Let the encoder read the next prompt, and as many others as fit into the same pause."""
+        decoder = cast("DecoderWithEncoder", self.decoder)
+        tokens = 0
+        for row in self._rows[self._writing :]:
+            if row.source is None:
+                continue
+            if tokens and tokens + len(row.source) > self.read_tokens:
+                break
+            tokens += len(row.source)
+            decoder.encode(row.slot, row.source)
+            row.source = None
+        self.counters.prompt_tokens += tokens
+
     def _read_several(self) -> tuple[list[_Row], Logits]:
         waiting = self._rows[self._writing :]
         rows = [waiting[0]]
@@ -323,26 +386,31 @@ class GenerationEngine:
             for row in waiting[1:]:
                 width = max(len(row.rest), *map(len, parts))
                 fits = max(row.seen, *(one.seen for one in rows)) + width <= self.decoder.context
-                if row.is_scored or not fits or width * (len(rows) + 1) > self.read_tokens:
+                waits = row.is_scored or row.source is not None
+                if waits or not fits or width * (len(rows) + 1) > self.read_tokens:
                     break
                 rows.append(row)
                 parts.append(row.rest)
         logits = self.decoder.read(self._writing, parts, [row.seen for row in rows])
         for row, part in zip(rows, parts, strict=True):
-            row.seen += len(part)
-        self.counters.prompt_tokens += sum(map(len, parts))
+            self._has_read(row, len(part))
         return rows, logits
+
+    def _has_read(self, row: _Row, tokens: int) -> None:
+        # The start token behind an encoder is nobody's prompt.
+        own = int(self.settings.has_encoder and not row.seen)
+        self.counters.prompt_tokens += tokens - own
+        row.seen += tokens
 
     def _read_scored(self, row: _Row) -> Logits:
         """Read a part of one prompt and keep how probable its tokens are: logits of the last."""
         part = row.rest[: min(self.read_tokens, _SCORED_TOKENS)]
         logits = self.decoder.read_all(row.slot, part, row.seen)
-        if not row.seen:
+        if not row.seen and not self.settings.has_encoder:
             row.scores.append(PromptScores(np.zeros(1, np.float32), np.zeros(1, np.int32)))
         following = row.prompt[row.seen + 1 : row.seen + len(part) + 1]
         row.scores.append(_scores(logits[: len(following)], following))
-        row.seen += len(part)
-        self.counters.prompt_tokens += len(part)
+        self._has_read(row, len(part))
         return logits[-1:]
 
     def _end_unwritten(self, row: _Row) -> None:
@@ -364,20 +432,24 @@ class GenerationEngine:
     def _choose(self, rows: Sequence[_Row], logits: Logits) -> None:
         likeliest = logits.argmax(axis=-1)
         for row, token, one in zip(rows, likeliest.tolist(), logits, strict=True):
-            simple = row.sampler.is_greedy and row.written >= row.request.parameters.min_tokens
+            simple = row.sampler.takes_likeliest(row.written)
             self._add(row, token if simple else row.sampler.choose(one, row.written))
         self.counters.output_tokens += len(rows)
 
     def _add(self, row: _Row, token: int) -> None:
         row.last = token
         row.written += 1
+        forced = False
+        if row.sampler.rules is not None:
+            forced = row.sampler.rules.ends_by_force
+            row.sampler.rules.push(token)
         is_end = token in self.settings.end_tokens and not row.request.parameters.ignore_eos
         text = "" if is_end else row.answer.push(token)
         row.ended = is_end or row.answer.stopped or row.written >= row.most
         reason = FinishReason.NONE
         if row.ended:
             text += row.answer.finish()
-            stopped = is_end or row.answer.stopped
+            stopped = (is_end and not forced) or row.answer.stopped
             reason = FinishReason.STOP if stopped else FinishReason.LENGTH
             self.counters.finished += 1
         row.request.emit(Piece(text, (token,), reason, _told(row)))
@@ -395,7 +467,8 @@ class GenerationEngine:
         self._rows = placed + reading
         self._writing = len(writing)
         for slot, row in enumerate(self._rows):
-            if row.slot != slot and row.seen:
+            is_begun = row.seen or (self.settings.has_encoder and row.source is None)
+            if row.slot != slot and is_begun:
                 self.decoder.move(row.slot, slot, row.seen)
             row.slot = slot
 

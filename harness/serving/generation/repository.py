@@ -28,12 +28,16 @@ _PACKAGE = Path(harness.__file__).parent
 _MODEL = Path(__file__).with_name("triton_model.py")
 SERVED_MODULES = (
     "types/generation.py",
+    "tasks/generation/rules.py",
     "serving/generation/decoder.py",
+    "serving/generation/encoder_decoder.py",
     "serving/generation/engine.py",
     "serving/generation/sampler.py",
     "serving/generation/text.py",
 )
 """What `triton_model.py` imports of the harness, directly or over others."""
+_PACKAGES = ("", "types", "tasks", "tasks/generation", "serving", "serving/generation")
+"""Their folders."""
 QUEUE_PER_SLOT = 16
 """Requests that may wait for each slot; one more is rejected."""
 READ_TOKENS = 256
@@ -112,7 +116,7 @@ def write_generator(variant: ModelVariant, serving: GenerationServing) -> None:
             target = version / "harness" / module
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(_PACKAGE / module, target)
-        for folder in ("", "types", "serving", "serving/generation"):
+        for folder in _PACKAGES:
             (version / "harness" / folder / "__init__.py").write_text("", encoding="utf-8")
             # As in `version_folder`: where Python would make a folder that changes the model.
             (version / "harness" / folder / "__pycache__").touch()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.tasks.generation.rules import RuledAnswer
 from harness.types.generation import SamplingParameters
 
 Logits = NDArray[np.float32]
@@ -16,21 +17,32 @@ Logits = NDArray[np.float32]
 class Sampler:
     """One request's choices; its random numbers are its own, whoever else is in the batch."""
 
-    def __init__(self, parameters: SamplingParameters, end_tokens: Sequence[int]) -> None:
+    def __init__(
+        self,
+        parameters: SamplingParameters,
+        end_tokens: Sequence[int],
+        rules: RuledAnswer | None = None,
+    ) -> None:
         """Begin an answer.
 
         Args:
             parameters: of the request.
             end_tokens: of the model: not chosen before `min_tokens`.
+            rules: of the checkpoint, where it has some; told each token that was chosen.
         """
         self._parameters = parameters
         self._end_tokens = list(end_tokens)
+        self.rules = rules
         self._random = np.random.default_rng(parameters.seed)
 
     @property
     def is_greedy(self) -> bool:
         """Whether it always takes the likeliest token."""
         return self._parameters.temperature == 0
+
+    def takes_likeliest(self, chosen: int) -> bool:
+        """Whether the next token is the likeliest whatever it is; then `choose` is not needed."""
+        return self.is_greedy and self.rules is None and chosen >= self._parameters.min_tokens
 
     def choose(self, logits: Logits, chosen: int) -> int:
         """The next token.
@@ -39,6 +51,8 @@ class Sampler:
             logits: of every token, (vocabulary,); they are not changed.
             chosen: tokens that the answer has already.
         """
+        if self.rules is not None:
+            logits = self.rules.shaped(logits)
         if chosen < self._parameters.min_tokens and self._end_tokens:
             logits = logits.copy()
             logits[self._end_tokens] = -np.inf

@@ -23,6 +23,7 @@ import triton_python_backend_utils as pb_utils
 from tokenizers import Tokenizer
 
 from harness.serving.generation.decoder import SlotDecoder
+from harness.serving.generation.encoder_decoder import SourcedDecoder, open_decoder
 from harness.serving.generation.engine import (
     GenerationEngine,
     Piece,
@@ -97,7 +98,7 @@ class TritonPythonModel:
             for number, token in self._tokenizer.get_added_tokens_decoder().items()
             if token.special
         }
-        decoder = SlotDecoder(
+        decoder = open_decoder(
             folder / "model.onnx",
             settings,
             slots=int(given["slots"]),
@@ -340,6 +341,8 @@ def _refuse(sender: Any, message: str, code: Any) -> None:
 def _warm_up(decoder: SlotDecoder) -> None:
     """Run what will be run, so that the first requests find memory and code ready."""
     prompt = np.zeros(min(16, decoder.context - 1), np.int64)
+    if isinstance(decoder, SourcedDecoder):
+        decoder.encode(0, prompt)
     decoder.read(0, [prompt], [0])
     for rows in range(1, decoder.slots + 1):
         decoder.write([0] * rows, [len(prompt)] * rows)

@@ -9,12 +9,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from harness.errors import DataError
+from harness.errors import CheckpointError, DataError
 from harness.statistics.metrics import Statistic
 from harness.statistics.paired import Mask, Measure, PairedRows
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.family import TaskFamily
 from harness.tasks.generation.agreement import characters
+from harness.tasks.generation.encoder_decoders import is_served
 from harness.tasks.generation.outcomes import (
     STREAM_OUTPUTS,
     WrittenAnswer,
@@ -52,7 +53,7 @@ from harness.words.numbers import number
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from harness.tasks.graphs import Graph
 
@@ -71,12 +72,21 @@ class GenerationFamily(TaskFamily[TextGeneration, PromptDataset, WrittenAnswer, 
     rows_called = "prompts"
     auto_class = "AutoModelForCausalLM"
     architectures = ("ForCausalLM", "LMHeadModel")
-    described = "a causal language model that writes"
+    encoder_decoders = True
+    described = "a causal language model or an encoder-decoder that writes"
     checkpoint_files = ("chat_template.jinja", "chat_template.json")
     causal = True
     writes = True
     typed = False  # as of every causal language model: they would all be zero
     whole_texts = False  # a training text is a prompt with its answer
+
+    def made_for(self, config: PretrainedConfig) -> bool:
+        """Causal language models, and encoder-decoders of the types that are exported."""
+        return super().made_for(config) or is_served(config)
+
+    def class_for(self, config: PretrainedConfig) -> str:
+        """Encoder-decoders have a class of their own."""
+        return "AutoModelForSeq2SeqLM" if config.is_encoder_decoder else self.auto_class
 
     def columns(self, task: TextGeneration) -> Mapping[str, str | None]:
         """Columns of the prompt, the reference and the document."""
@@ -96,7 +106,7 @@ class GenerationFamily(TaskFamily[TextGeneration, PromptDataset, WrittenAnswer, 
         """Prompts and references in tokens."""
         if not isinstance(samples, PromptSamples):
             raise DataError("these samples are no prompts: read them by the task's own section")
-        return encode_prompts(task, samples, tokenizer)
+        return encode_prompts(task, samples, tokenizer, has_encoder=inputs.has_encoder)
 
     def lacks(self, task: TextGeneration, metric: str) -> str:
         """The column of references, for what compares with them."""
@@ -104,8 +114,18 @@ class GenerationFamily(TaskFamily[TextGeneration, PromptDataset, WrittenAnswer, 
         return "" if task.reference is not None or metric in of_teacher else "reference"
 
     def graph(self, model: PreTrainedModel, task: TextGeneration) -> Graph:
-        """One pass over a whole text; what is served has a cache of keys and values beside."""
+        """One pass over a whole text; what is served has a cache of keys and values beside.
+
+        Raises:
+            CheckpointError: the model has an encoder, and its text is not in one piece.
+        """
         from harness.tasks.causal_lm.graph import ScoringGraph
+
+        if model.config.is_encoder_decoder:
+            raise CheckpointError(
+                f"{type(model).__name__} has an encoder: it cannot be run over one text in process",
+                next_step="measure it through the server: harness run, harness load",
+            )
 
         return ScoringGraph(model)
 

@@ -51,12 +51,20 @@ class TextGeneration(TaskSection):
         "in confidence intervals.",
     )
     max_length: Annotated[int, Field(ge=2)] = Field(
-        512, description="Tokens of a prompt together with its answer (or reference) at most."
+        512,
+        description="Tokens of a prompt together with its answer (or reference) at most; of models "
+        "with an encoder, of each of the two.",
     )
     max_new_tokens: PositiveInt = Field(64, description="Longest answer, in tokens.")
     stop: list[str] = Field(
         [],
         description="An answer ends before the first of these texts, beside the model's own end.",
+    )
+    num_beams: Literal[1] | None = Field(
+        None,
+        description="Answers are greedy. A checkpoint with an encoder whose generation_config "
+        "searches with several beams is refused, unless this is 1: then it is compared by what "
+        "generate(num_beams=1) writes.",
     )
     chat_template: bool = Field(
         False, description="Put prompts into the chat template of each model's own tokenizer."
@@ -106,7 +114,8 @@ class PromptDataset(EncodedDataset):
     """Tokens that are sent, special ones included."""
     references: tuple[str, ...] | None = field(metadata=PER_ROW)
     reference_ids: tuple[tuple[int, ...], ...] | None = field(metadata=PER_ROW)
-    """Tokens of each reference as it goes on behind its prompt."""
+    """Tokens of each reference as it goes on behind its prompt; with an encoder as the decoder
+    writes it, special tokens included (the library's `labels`)."""
     documents: NDArray[np.int64] | None = field(metadata=PER_ROW)
     """Which prompts are of one document, (size,); None where each stands alone."""
     vocabulary: str = field(metadata=OF_ALL)
@@ -114,6 +123,8 @@ class PromptDataset(EncodedDataset):
     max_new_tokens: int = field(metadata=OF_ALL)
     stop: tuple[str, ...] = field(metadata=OF_ALL)
     """Texts that end an answer."""
+    has_encoder: bool = field(metadata=OF_ALL, default=False)
+    """Whether an encoder reads the prompts, and the answers stand by themselves."""
 
 
 def read_prompts(task: TextGeneration, reading: Reading) -> PromptSamples:
@@ -212,9 +223,13 @@ def _shown(messages: Sequence[Message]) -> str:
 
 
 def encode_prompts(
-    task: TextGeneration, samples: PromptSamples, tokenizer: PreTrainedTokenizerBase
+    task: TextGeneration,
+    samples: PromptSamples,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    has_encoder: bool = False,
 ) -> PromptDataset:
-    """Prompts and references as one tokenizer makes them.
+    """Prompts and references as one tokenizer makes them, for a model with an encoder or without.
 
     Raises:
         DataError: a prompt leaves no room for its answer or reference, a text has no token, or the
@@ -222,10 +237,12 @@ def encode_prompts(
     """
     prompts = _prompt_ids(samples, tokenizer)
     references = None
-    if samples.references is not None:
+    if samples.references is not None and has_encoder:
+        references = _label_ids(tokenizer, samples.references)
+    elif samples.references is not None:
         plain = samples.texts if samples.conversations is None else None
         references = _reference_ids(tokenizer, plain, prompts, samples.references)
-    _check_lengths(task, samples, prompts, references)
+    _check_lengths(task, samples, prompts, references, has_encoder=has_encoder)
     ids: dict[str, Sequence[Sequence[int]]] = {
         "input_ids": prompts,
         "attention_mask": [[1] * len(one) for one in prompts],
@@ -240,6 +257,7 @@ def encode_prompts(
         vocabulary=_vocabulary(tokenizer),
         max_new_tokens=task.max_new_tokens,
         stop=tuple(task.stop),
+        has_encoder=has_encoder,
     )
 
 
@@ -300,11 +318,21 @@ def _reference_ids(
     )
 
 
+def _label_ids(
+    tokenizer: PreTrainedTokenizerBase, references: Sequence[str]
+) -> tuple[tuple[int, ...], ...]:
+    """References as the library makes the labels that such a model is trained with."""
+    encoded = tokenizer(text_target=list(references), truncation=False, verbose=False)
+    return tuple(tuple(one) for one in encoded["input_ids"])
+
+
 def _check_lengths(
     task: TextGeneration,
     samples: PromptSamples,
     prompts: Sequence[tuple[int, ...]],
     references: Sequence[tuple[int, ...]] | None,
+    *,
+    has_encoder: bool,
 ) -> None:
     """Refuse what cannot be asked: nothing is cut in silence.
 
@@ -326,6 +354,9 @@ def _check_lengths(
         max(task.max_new_tokens, 0 if references is None else len(references[row]))
         for row in range(len(prompts))
     ]
+    if has_encoder:
+        _check_sides(task, samples, prompts, behind)
+        return
     lengths = [len(prompt) + more for prompt, more in zip(prompts, behind, strict=True)]
     longer = [row for row, length in enumerate(lengths) if length > task.max_length]
     if longer:
@@ -338,6 +369,35 @@ def _check_lengths(
             next_step="raise the task's max_length (as far as the models have positions), lower "
             "max_new_tokens, or drop these rows",
         )
+
+
+def _check_sides(
+    task: TextGeneration,
+    samples: PromptSamples,
+    prompts: Sequence[tuple[int, ...]],
+    behind: Sequence[int],
+) -> None:
+    """Refuse prompts that the encoder cannot hold, and references that the decoder cannot.
+
+    Raises:
+        DataError: with how many rows, and the longest.
+    """
+    # The decoder reads a start token before its answer.
+    sides = (
+        ("prompts", [len(one) for one in prompts]),
+        ("answers or references", [1 + one for one in behind]),
+    )
+    for what, lengths in sides:
+        longer = [row for row, length in enumerate(lengths) if length > task.max_length]
+        if longer:
+            longest = max(longer, key=lengths.__getitem__)
+            raise DataError(
+                f"{len(longer)} of {len(prompts)} {what} are longer than max_length "
+                f"{task.max_length}; the longest, row {samples.rows[longest]} of the data counted "
+                f"from 0, takes {lengths[longest]} tokens",
+                next_step="raise the task's max_length (as far as the models have positions), "
+                "lower max_new_tokens, or shorten these rows: nothing is cut in silence",
+            )
 
 
 def _numbered(names: Sequence[str] | None) -> NDArray[np.int64] | None:

@@ -1,0 +1,238 @@
+"""The gate of an encoder-decoder: it writes what its checkpoint's `generate()` writes.
+
+As `parity.py` does it for causal models, with two differences. `generate()` is asked with all that
+the checkpoint's own `generation_config` says, greedily: forced tokens, banned repetitions and least
+lengths are the library's, and the rules that are served must choose the same of the same logits.
+And padding is on the right, as encoders are padded: behind a padding on the left, positions that
+are learned are other positions, in the library too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import CheckpointError, ParityError
+from harness.export.generation.convert import LOGITS, buffer_names
+from harness.export.generation.encoder_decoder_files import DECODER_INPUTS, ENCODER_INPUTS
+from harness.export.generation.parity import (
+    NEW_TOKENS,
+    GenerationParity,
+    GreedyText,
+    check_clear_tokens,
+    differs_at,
+)
+from harness.system.libraries import plain_reason, quiet
+from harness.tasks.generation.rules import RuledAnswer
+from harness.types import Precision
+from harness.types.generation import AnswerRules, GeneratorSettings
+from harness.words.numbers import number
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def ask_generate_of_sources(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], new_tokens: int = NEW_TOKENS
+) -> list[GreedyText]:
+    """Ask the bare library, each prompt alone and all as one batch padded on the right.
+
+    Texts end where the library ends them, with the end token.
+
+    Raises:
+        CheckpointError: the library cannot run it, or writes other tokens in a padded batch than
+            alone where it was sure of them.
+    """
+    try:
+        with quiet():
+            alone = [_generate(model, [prompt], new_tokens)[0] for prompt in prompts]
+            together = _generate(model, prompts, new_tokens)
+    except Exception as error:  # a model's own code, which fails as it likes
+        raise CheckpointError(
+            f"{type(model).__name__}: transformers' own generate() fails: {plain_reason(error)}"
+        ) from error
+    for one, other in zip(alone, together, strict=True):
+        if differs_at(one, other.tokens) is not None:
+            raise CheckpointError(
+                f"{type(model).__name__}: transformers itself writes other tokens behind a prompt "
+                f"of {len(one.prompt)} tokens when it is padded on the right than alone"
+            )
+    return alone
+
+
+def _generate(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], new_tokens: int
+) -> list[GreedyText]:
+    import torch
+
+    ids, lengths = _padded(prompts)
+    tokens = torch.from_numpy(ids)
+    mask = (torch.arange(tokens.shape[1])[None] < torch.from_numpy(lengths)[:, None]).long()
+    with torch.inference_mode():
+        answer: Any = model.generate(  # type: ignore[operator]
+            tokens,
+            attention_mask=mask,
+            max_new_tokens=new_tokens,
+            do_sample=False,
+            num_beams=1,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    logits = torch.stack(answer.logits, dim=1).float().numpy()
+    written = answer.sequences[:, 1:].tolist()
+    found = []
+    for row, prompt in enumerate(prompts):
+        own = _until_end(written[row], model.generation_config.eos_token_id)
+        found.append(GreedyText(tuple(prompt), own, logits[row, : len(own)]))
+    return found
+
+
+def _until_end(tokens: Sequence[int], ends: Any) -> tuple[int, ...]:
+    known = ends if isinstance(ends, list) else [ends]
+    place = next((place for place, token in enumerate(tokens) if token in known), len(tokens))
+    return tuple(tokens[: place + 1])
+
+
+def _padded(prompts: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    lengths = np.array([len(prompt) for prompt in prompts])
+    ids = np.zeros((len(prompts), int(lengths.max())), np.int64)
+    for row, prompt in enumerate(prompts):
+        ids[row, : len(prompt)] = prompt
+    return ids, lengths
+
+
+def check_rules(
+    settings: GeneratorSettings, library: Sequence[GreedyText], new_tokens: int, name: str
+) -> None:
+    """Make sure that the served rules choose what `generate()` chose, of the library's own logits.
+
+    Raises:
+        CheckpointError: they choose another token: `generate()` does something more.
+    """
+    for one in library:
+        shaped = _shaped(settings, one, one.logits, new_tokens)
+        for place, (ours, theirs) in enumerate(zip(shaped.argmax(-1), one.tokens, strict=True)):
+            if ours != theirs:
+                raise CheckpointError(
+                    f"checkpoint {name}: of the same logits generate() chooses token {theirs} and "
+                    f"the rules that are served token {ours}, in place {place} of an answer: its "
+                    "generation_config asks for something that is not served"
+                )
+
+
+def check_encoder_decoder(
+    graphs: tuple[Path, Path],
+    settings: GeneratorSettings,
+    library: Sequence[GreedyText],
+    precision: Precision,
+    *,
+    new_tokens: int,
+    name: str,
+) -> GenerationParity:
+    """Run both graphs, all prompts as one batch, and hold them against the library.
+
+    Args:
+        graphs: the encoder's file and the decoder's.
+        settings: their sizes and rules.
+        library: what `generate()` wrote.
+        precision: of the graphs.
+        new_tokens: that `generate()` was allowed.
+        name: of the artefact, for messages.
+
+    Raises:
+        ParityError: it writes other tokens than its precision explains.
+    """
+    forced = _forced_logits(graphs, settings, library)
+    difference = max(
+        float(np.abs(ours - one.logits).max()) for ours, one in zip(forced, library, strict=True)
+    )
+    written = [
+        tuple(_shaped(settings, one, ours, new_tokens).argmax(-1).tolist())
+        for ours, one in zip(forced, library, strict=True)
+    ]
+    count = sum(len(one.tokens) for one in library)
+    same = sum(
+        ours == token
+        for row, one in zip(written, library, strict=True)
+        for ours, token in zip(row, one.tokens, strict=True)
+    )
+    parity = GenerationParity(len(library), count, same / count, difference)
+    if not np.isfinite(difference):
+        raise ParityError(f"{name} answers with logits that are no numbers")
+    if precision is Precision.INT8:
+        check_clear_tokens(forced, library, name)
+        return parity
+    for row, one in zip(written, library, strict=True):
+        ruled = GreedyText(one.prompt, one.tokens, _shaped(settings, one, one.logits, new_tokens))
+        place = differs_at(ruled, row)
+        if place is not None:
+            raise ParityError(
+                f"{name} writes token {row[place]} where transformers' generate() writes "
+                f"{one.tokens[place]}: place {place} of the answer to a prompt of "
+                f"{len(one.prompt)} tokens, where the library's margin is "
+                f"{number(float(ruled.margins[place]))}"
+            )
+    return parity
+
+
+def _shaped(
+    settings: GeneratorSettings, one: GreedyText, logits: NDArray[np.float32], new_tokens: int
+) -> NDArray[np.float32]:
+    """Logits under the rules, each place behind the library's tokens, (tokens, vocabulary)."""
+    if settings.rules == AnswerRules():
+        return logits
+    answer = RuledAnswer(
+        settings.rules,
+        begun=[settings.decoder_start],
+        source=one.prompt,
+        end_tokens=settings.end_tokens,
+        most=new_tokens,
+    )
+    rows = []
+    for token, row in zip(one.tokens, logits, strict=True):
+        rows.append(answer.shaped(row))
+        answer.push(token)
+    return np.stack(rows)
+
+
+def _forced_logits(
+    graphs: tuple[Path, Path], settings: GeneratorSettings, library: Sequence[GreedyText]
+) -> list[NDArray[np.float32]]:
+    """Logits before each of the library's tokens, (tokens, vocabulary) a prompt."""
+    ids, lengths = _padded([one.prompt for one in library])
+    encoder, decoder = map(_session, graphs)
+    read = encoder.run(None, dict(zip(ENCODER_INPUTS, (ids, lengths), strict=True)))
+    names = buffer_names(settings.layers)
+    buffers = {f"read.{name}": one for name, one in zip(names, read, strict=True)}
+    shape = (len(library), settings.heads, settings.context, settings.head_size)
+    past = [np.zeros(shape, np.float32) for _ in names]
+    before = [(settings.decoder_start, *one.tokens[:-1]) for one in library]
+    steps = []
+    for place in range(max(map(len, before))):
+        tokens = [one[place] if place < len(one) else 0 for one in before]
+        values = (
+            np.array(tokens)[:, None],
+            np.full(len(library), place),
+            np.arange(place + 1),
+            np.zeros((len(library), 1), np.int64),
+            lengths,
+            np.arange(ids.shape[1]),
+        )
+        inputs = dict(zip(DECODER_INPUTS, values, strict=True)) | buffers
+        inputs |= {f"past.{name}": one for name, one in zip(names, past, strict=True)}
+        logits, *past = decoder.run([LOGITS, *(f"present.{name}" for name in names)], inputs)
+        steps.append(logits)
+    whole = np.concatenate(steps, axis=1)
+    return [row[: len(one.tokens)] for row, one in zip(whole, library, strict=True)]
+
+
+def _session(path: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors: its warnings are about speed
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

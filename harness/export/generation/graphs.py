@@ -1,0 +1,149 @@
+"""The graphs of a generating checkpoint in single precision, checked against the bare library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import CheckpointError
+from harness.export.generation.checkpoint_rules import answer_rules, decoder_start, unserved
+from harness.export.generation.convert import write_decoder
+from harness.export.generation.encoder_decoder_files import write_encoder_decoder
+from harness.export.generation.encoder_decoder_parity import (
+    ask_generate_of_sources,
+    check_encoder_decoder,
+    check_rules,
+)
+from harness.export.generation.parity import (
+    NEW_TOKENS,
+    GenerationParity,
+    ask_generate,
+    check_decoder,
+)
+from harness.export.source import ONNX_FILE
+from harness.types import Precision
+from harness.types.generation import ENCODER_FILE, GeneratorSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Check = Callable[[Path, Precision, str], GenerationParity]
+
+
+@dataclass(frozen=True)
+class MadeGraphs:
+    """What is served of a checkpoint, before a precision is chosen."""
+
+    settings: GeneratorSettings
+    graphs: tuple[Path, ...]
+    """Files in single precision; weights may lie beside them."""
+    check: Check
+    """Holds the graphs of a folder in a precision against the library, under a name for messages;
+    raises ParityError."""
+
+
+def graphs_of_causal(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    context: int,
+    folder: Path,
+    name: str,
+) -> MadeGraphs:
+    """The decoder of a causal model.
+
+    Args:
+        model: as the library loads it; of no other use afterwards.
+        prompts: tokens that the library is asked to go on with.
+        context: tokens of prompt and answer together.
+        folder: where the graph is written.
+        name: of the checkpoint, for messages.
+
+    Raises:
+        CheckpointError: it cannot be exported.
+        ParityError: its graph writes other tokens than the library.
+    """
+    from harness.export.generation.graph import cache_shape
+
+    library = ask_generate(model, prompts, min(NEW_TOKENS, context - 1))
+    shape = cache_shape(model)
+    settings = GeneratorSettings(
+        *shape,
+        vocabulary=library[0].logits.shape[-1],
+        context=context,
+        end_tokens=_end_tokens(model),
+        start_token=model.generation_config.bos_token_id,
+    )
+    write_decoder(model, shape, folder / ONNX_FILE)
+
+    def check(where: Path, precision: Precision, called: str) -> GenerationParity:
+        return check_decoder(where / ONNX_FILE, settings, library, precision, called)
+
+    check(folder, Precision.FP32, name)
+    return MadeGraphs(settings, (folder / ONNX_FILE,), check)
+
+
+def graphs_with_encoder(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    context: int,
+    folder: Path,
+    *,
+    num_beams: int | None,
+    name: str,
+) -> MadeGraphs:
+    """The encoder and the decoder of an encoder-decoder.
+
+    Args:
+        model: as the library loads it; of no other use afterwards.
+        prompts: tokens that the library is asked to answer.
+        context: tokens of a prompt at most, and of an answer with its start token.
+        folder: where the graphs are written.
+        num_beams: 1 accepts greedy answers of a checkpoint that searches with beams.
+        name: of the checkpoint, for messages.
+
+    Raises:
+        CheckpointError: it cannot be exported, or its `generation_config` asks for what is not
+            served.
+        ParityError: its graphs write other tokens than the library.
+    """
+    from harness.export.generation.encoder_decoder import sourced_cache_shape
+
+    asked = model.generation_config
+    problems = list(unserved(asked, num_beams))
+    if problems:
+        raise CheckpointError(f"checkpoint {name}: {'; '.join(problems)}")
+    new_tokens = min(NEW_TOKENS, context - 1)
+    shape = sourced_cache_shape(model)
+    library = ask_generate_of_sources(model, prompts, new_tokens)
+    settings = GeneratorSettings(
+        *shape,
+        vocabulary=library[0].logits.shape[-1],
+        context=context,
+        end_tokens=_end_tokens(model),
+        start_token=None,
+        source_context=context,
+        decoder_start=decoder_start(asked, name),
+        rules=answer_rules(asked),
+    )
+    check_rules(settings, library, new_tokens, name)
+    graphs = (folder / ENCODER_FILE, folder / ONNX_FILE)
+    write_encoder_decoder(model, settings, *graphs)
+
+    def check(where: Path, precision: Precision, called: str) -> GenerationParity:
+        files = (where / ENCODER_FILE, where / ONNX_FILE)
+        return check_encoder_decoder(
+            files, settings, library, precision, new_tokens=new_tokens, name=called
+        )
+
+    check(folder, Precision.FP32, name)
+    return MadeGraphs(settings, graphs, check)
+
+
+def _end_tokens(model: PreTrainedModel) -> tuple[int, ...]:
+    """The tokens at which `generate()` stops."""
+    configured: Any = model.generation_config.eos_token_id
+    if configured is None:
+        return ()
+    return tuple(configured) if isinstance(configured, list) else (int(configured),)
