@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from token_server import FakeTokenServer, StreamScript, evenly
+from token_server import FakeTokenServer, Fault, Finish, Piece, Refusal, StreamScript, Usage, evenly
 
 from harness.cli.main import run_command
 from harness.runs.folder import read_run
@@ -97,3 +97,52 @@ def test_conversations_go_on_behind_the_server_s_own_answers(
     assert [one["role"] for one in longest] == ["user", "assistant"] * 2 + ["user"]
     assert [one["content"] for one in longest if one["role"] == "assistant"] == ["w0 w1 "] * 2
     assert [len(one["content"].split()) for one in longest if one["role"] == "user"] == [4, 2, 2]
+
+
+GOOD = StreamScript(evenly(3, first_s=0.002, gap_s=0.002))
+FAULTS = {
+    "ok": GOOD,
+    "http_400": GOOD.but(refusal=Refusal(400, "the prompt is longer than the context")),
+    "http_429": GOOD.but(refusal=Refusal(429, retry_after_s=1)),
+    "http_503": GOOD.but(refusal=Refusal(503, retry_after_s=1)),
+    "not_streamed": GOOD.but(ignores_stream=True),
+    "stream_error": GOOD.but(fault=Fault.ERROR, fault_after=1),
+    "connection": GOOD.but(fault=Fault.RESET, fault_after=1),
+    "unfinished": GOOD.but(fault=Fault.ENDED, fault_after=2),
+    "stalled": GOOD.but(fault=Fault.STALLED, fault_after=1),
+    "empty_answer": GOOD.but(pieces=()),
+}
+ODDITIES = {
+    "no_done": GOOD.but(done=False),
+    "no_finish_reason": GOOD.but(finish=Finish.NEVER),
+    "no_usage": GOOD.but(usage=Usage.NEVER),
+    "usage_differs": GOOD.but(told_tokens=1),
+    "max_tokens_ignored": GOOD.but(pieces=evenly(9, first_s=0, gap_s=0), ignores_max_tokens=True),
+    "invalid_utf8": GOOD.but(pieces=[Piece(0, "caf\udcc3"), Piece(0, "\udca9 ")]),
+}
+"""What counts as a success, and is told: the text's one character is cut between two events."""
+
+
+def test_every_fault_is_counted_under_its_own_kind_and_no_request_is_lost(
+    server: FakeTokenServer, tmp_path: Path
+) -> None:
+    scripts = {**FAULTS, **ODDITIES}
+    server.begin(*scripts.values())
+    out = tmp_path / "run"
+    run_command([
+        "load", "--url", f"http://{server.http}", "--model", "m", "--generate", "chat",
+        "--concurrency", "1", "--duration", "12", "--warmup", "0.2", "--records",
+        "--out", str(out), "--output-tokens", "6", "--stall-timeout", "0.5",
+    ])  # fmt: skip
+    rows = {one["id"]: one for one in pq.read_table(out / "records").to_pylist()}
+    played = server.played[1:]  # the first prompt is asked before the load
+    assert {one.identity for one in played} == rows.keys()
+    for one in played:
+        kind = list(scripts)[one.ordinal % len(scripts)]
+        row = rows[one.identity]
+        assert row["status"] == (kind if kind in FAULTS else "ok"), kind
+    assert len(played) >= len(scripts), "each of them was met"
+    (result,) = read_run(out).trials[-1:]
+    assert result.streams is not None
+    told = result.streams.counts.irregular
+    assert set(told) >= ODDITIES.keys()
