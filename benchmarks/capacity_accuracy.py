@@ -22,7 +22,7 @@ What of the error no model could avoid is told in two ways, both medians like th
 
 `machine_error` is the greater of the two, `own_error` what it leaves of the model's, as variances
 add: sqrt(model^2 - machine^2). `aim` is held against both: `met` where the model's whole error is
-within it, `met but for the machine` where its own is.
+within it, `hidden by the machine` where its own is: nothing here contradicts the aim.
 
     python benchmarks/capacity_accuracy.py --json rows.json      # at most 25 minutes
     python benchmarks/capacity_accuracy.py --from runs/capacity-accuracy     # scores it again
@@ -492,7 +492,7 @@ def _against_aim(statistic: str, share: float, error: float, own: float) -> dict
     aim = AIMS[share]
     if error <= aim:
         return {"aim": aim, "aim_is": "met"}
-    return {"aim": aim, "aim_is": "met but for the machine" if own <= aim else "not met"}
+    return {"aim": aim, "aim_is": "hidden by the machine" if own <= aim else "not met"}
 
 
 def irreducible(rows: Sequence[Row]) -> list[str]:

@@ -117,7 +117,7 @@ def scored(closed, error, chance, repeated_ms=None):
     ("error", "chance", "repeated_ms", "own", "aim_is"),
     [
         (0.10, 0.30, None, 0.0, "met"),
-        (0.25, 0.24, None, 0.07, "met but for the machine"),
+        (0.25, 0.24, None, 0.07, "hidden by the machine"),
         (0.50, 0.30, None, 0.40, "not met"),
         # The first is 1.28 times the second: 28%, of which a perfect model has 28% / sqrt(2).
         (0.25, 0.10, 100 / 1.28, math.sqrt(0.0625 - 0.0392), "not met"),
