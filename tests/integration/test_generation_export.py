@@ -100,8 +100,8 @@ def test_logits_behind_every_token_are_the_library_s(made):
     with torch.inference_mode():
         expected = model(torch.tensor([prompt])).logits[0].numpy()
     decoder = SlotDecoder(variant.path / "1" / "model.onnx", settings_of(variant), slots=2)
-    decoder.read_all(1, np.array(prompt[:10]), 0)
-    answered = decoder.read_all(1, np.array(prompt[10:]), 10)
+    decoder.read_all(1, [np.array(prompt[:10])], [0])
+    (answered,) = decoder.read_all(1, [np.array(prompt[10:])], [10])
     np.testing.assert_allclose(answered, expected[10:], atol=1e-3 * np.abs(expected).max())
 
 
@@ -121,6 +121,27 @@ def test_a_row_is_computed_alike_to_the_last_bit_alone_and_in_a_batch(made):
         alone, together = logits_of([row], 0), logits_of(range(6), row)
         for one, other in zip(alone, together, strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def test_tokens_read_together_are_computed_alike_to_the_last_bit_one_by_one(made):
+    """So a draft, whose tokens are checked together, cannot change what is written."""
+    checkpoint, variant = made
+    prompts = [np.array(one) for one in prompts_of(checkpoint)[:3]]
+    lengths = [len(one) for one in prompts]
+    ahead = [np.array([5, 9, 2, 7]), np.array([1, 8, 8, 3]), np.array([6, 4, 5, 2])]
+
+    def opened():
+        path = variant.path / "1" / "model.onnx"
+        decoder = SlotDecoder(path, settings_of(variant), slots=3)
+        decoder.read(0, prompts, [0] * 3)
+        return decoder
+
+    together = opened().read_all(0, ahead, lengths)
+    decoder = opened()
+    for place in range(4):
+        seen = [length + place for length in lengths]
+        one_by_one = decoder.write([int(row[place]) for row in ahead], seen)
+        np.testing.assert_array_equal(together[:, place], one_by_one)
 
 
 def test_the_gate_s_session_and_the_engine_s_decoder_agree(made):

@@ -98,25 +98,24 @@ class SlotDecoder:
         self._session.run_with_iobinding(binding)
         return self._logits[: len(rows), 0]
 
-    def read_all(self, slot: int, tokens: Tokens, start: int) -> NDArray[np.float32]:
-        """Read several new tokens of one slot.
+    def read_all(self, first: int, rows: list[Tokens], start: list[int]) -> NDArray[np.float32]:
+        """Read several new tokens of neighbouring slots, and tell what follows each of them.
 
         Args:
-            slot: the row's.
-            tokens: new ones, (length,).
-            start: tokens that the row has already.
+            first: slot of the first row.
+            rows: each row's new tokens, (length,); all of one length.
+            start: tokens that each row has already. `start` plus the length must fit the context.
 
         Returns:
-            Logits behind each token, (length, vocabulary).
+            Logits behind each token, (rows, length, vocabulary).
         """
-        at = np.arange(len(tokens), dtype=np.int64)[None]
-        logits = np.empty((1, len(tokens), self.vocabulary), np.float32)
-        starts, ids = np.array([start], np.int64), np.ascontiguousarray(tokens)[None]
-        binding = self._bind(ids, starts, at, slot, logits)  # kept until it has run
-        self._bind_spans(binding, start + len(tokens), slot, 1)
+        ids, starts = np.stack(rows), np.array(start, np.int64)
+        at = np.tile(np.arange(ids.shape[1], dtype=np.int64), (len(rows), 1))
+        logits = np.empty((*ids.shape, self.vocabulary), np.float32)
+        binding = self._bind(ids, starts, at, first, logits)  # they are kept until it has run
+        self._bind_spans(binding, max(start) + ids.shape[1], first, len(rows))
         self._session.run_with_iobinding(binding)
-        behind: NDArray[np.float32] = logits[0]
-        return behind
+        return logits
 
     def write(self, tokens: list[int], lengths: list[int]) -> NDArray[np.float32]:
         """Read one new token of each of the first slots.

@@ -5,6 +5,8 @@ if it is long, so that those who are being answered wait for a part only. Then i
 step: every row gets one token, at a position of its own, until its answer ends and the slot goes to
 the next. Rows are kept side by side in the first slots; one that leaves is replaced by the last.
 
+With a draft, a step may give a row several tokens: see `draft.py`.
+
 Greedy answers do not depend on who else is in the batch: each row is computed for itself, over its
 own tokens, and ONNX Runtime computes a row of a matrix product alike whatever stands beside it.
 
@@ -27,6 +29,7 @@ from typing import Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.serving.generation.draft import Draft, DraftedText
 from harness.serving.generation.sampler import Sampler
 from harness.serving.generation.text import AnswerText, Decodes
 from harness.tasks.generation.rules import RuledAnswer
@@ -59,8 +62,8 @@ class Decoder(Protocol):
         """Read several new tokens of neighbouring slots; logits behind each row's last."""
         ...
 
-    def read_all(self, slot: int, tokens: NDArray[np.int64], start: int) -> Logits:
-        """Read several new tokens of one slot; logits behind each, (tokens, vocabulary)."""
+    def read_all(self, first: int, rows: list[NDArray[np.int64]], start: list[int]) -> Logits:
+        """Read equally many new tokens of neighbouring slots; logits behind each token."""
         ...
 
     def write(self, tokens: list[int], lengths: list[int]) -> Logits:
@@ -137,6 +140,12 @@ class EngineCounters:
     """Time in which tokens were written (decode)."""
     queue_s: float = 0.0
     """Time that requests waited for a slot, over all that got one."""
+    draft_s: float = 0.0
+    """Part of `write_s` in which a draft proposed tokens."""
+    draft_tokens: int = 0
+    """Proposed by a draft."""
+    draft_accepted: int = 0
+    """Of these, those that are in the answers."""
 
 
 @dataclass
@@ -159,6 +168,8 @@ class _Row:
     ended: bool = False
     source: NDArray[np.int64] | None = None
     """The prompt until the encoder has read it; None too without an encoder."""
+    drafted: DraftedText = field(default_factory=DraftedText)
+    """Where there is a draft: what it has seen of the text."""
     scores: list[PromptScores] = field(default_factory=list)
     """Of the prompt's parts, if the request asks for them and they are not told yet."""
 
@@ -187,6 +198,8 @@ class GenerationEngine:
     read_tokens: int = 256
     """Of prompts, at most, between two steps of the answers that are being written."""
     clock: Callable[[], float] = time.monotonic
+    draft: Draft | None = None
+    """Proposes tokens, which changes no answer; it has as many slots and as large a context."""
 
     def __post_init__(self) -> None:
         """Start with nothing in flight."""
@@ -392,6 +405,7 @@ class GenerationEngine:
                 rows.append(row)
                 parts.append(row.rest)
         logits = self.decoder.read(self._writing, parts, [row.seen for row in rows])
+        self._read_by_draft(rows, parts)
         for row, part in zip(rows, parts, strict=True):
             self._has_read(row, len(part))
         return rows, logits
@@ -405,7 +419,9 @@ class GenerationEngine:
     def _read_scored(self, row: _Row) -> Logits:
         """Read a part of one prompt and keep how probable its tokens are: logits of the last."""
         part = row.rest[: min(self.read_tokens, _SCORED_TOKENS)]
-        logits = self.decoder.read_all(row.slot, part, row.seen)
+        (logits,) = self.decoder.read_all(row.slot, [part], [row.seen])
+        if row.most:
+            self._read_by_draft([row], [part])
         if not row.seen and not self.settings.has_encoder:
             row.scores.append(PromptScores(np.zeros(1, np.float32), np.zeros(1, np.int32)))
         following = row.prompt[row.seen + 1 : row.seen + len(part) + 1]
@@ -413,46 +429,111 @@ class GenerationEngine:
         self._has_read(row, len(part))
         return logits[-1:]
 
+    def _read_by_draft(self, rows: Sequence[_Row], parts: list[NDArray[np.int64]]) -> None:
+        """Let the draft read the same parts of prompts, before they count as seen."""
+        if self.draft is None:
+            return
+        self.draft.decoder.read(rows[0].slot, parts, [row.seen for row in rows])
+        for row, part in zip(rows, parts, strict=True):
+            row.drafted.seen = row.seen + len(part)
+
     def _end_unwritten(self, row: _Row) -> None:
         row.ended = True
         self.counters.finished += 1
         row.request.emit(Piece("", (), FinishReason.LENGTH, _told(row)))
 
     def _write(self) -> None:
-        """One token more for every row that writes."""
+        """One token more for every row that writes; several where a draft foresaw them."""
         began = self.clock()
         rows = self._rows[: self._writing]
-        logits = self.decoder.write([row.last for row in rows], [row.seen for row in rows])
-        for row in rows:
-            row.seen += 1
+        proposed, seen = self._propose(rows), [row.seen for row in rows]
+        if proposed.shape[1]:
+            last = np.array([[row.last] for row in rows])
+            logits = self.decoder.read_all(0, list(np.concatenate([last, proposed], axis=1)), seen)
+        else:
+            logits = self.decoder.write([row.last for row in rows], seen)[:, None]
         self.counters.write_steps += 1
-        self._choose(rows, logits)
+        written = [row.written for row in rows]
+        self._choose(rows, logits, proposed)
+        for row, before in zip(rows, written, strict=True):
+            row.seen += row.written - before
         self.counters.write_s += self.clock() - began
 
-    def _choose(self, rows: Sequence[_Row], logits: Logits) -> None:
-        likeliest = logits.argmax(axis=-1)
-        for row, token, one in zip(rows, likeliest.tolist(), logits, strict=True):
-            simple = row.sampler.takes_likeliest(row.written)
-            self._add(row, token if simple else row.sampler.choose(one, row.written))
-        self.counters.output_tokens += len(rows)
+    def _propose(self, rows: Sequence[_Row]) -> NDArray[np.int64]:
+        """What the draft proposes, (rows, tokens); without tokens where there is none or no room.
 
-    def _add(self, row: _Row, token: int) -> None:
-        row.last = token
-        row.written += 1
-        forced = False
-        if row.sampler.rules is not None:
-            forced = row.sampler.rules.ends_by_force
-            row.sampler.rules.push(token)
-        is_end = token in self.settings.end_tokens and not row.request.parameters.ignore_eos
-        text = "" if is_end else row.answer.push(token)
-        row.ended = is_end or row.answer.stopped or row.written >= row.most
+        All rows get as many: as many as the row with most room in its answer can use, and as fit
+        the longest text, because each step writes into the slots behind it.
+        """
+        if self.draft is None:
+            return np.zeros((len(rows), 0), np.int64)
+        began = self.clock()
+        useful = max(row.most - row.written for row in rows) - 1
+        fits = self.decoder.context - 1 - max(row.seen for row in rows)
+        count = min(self.draft.tokens, useful, fits)
+        if count < 1:
+            return np.zeros((len(rows), 0), np.int64)
+        proposed = self.draft.propose([row.drafted for row in rows], count)
+        self.counters.draft_tokens += proposed.size
+        self.counters.draft_s += self.clock() - began
+        return proposed
+
+    def _choose(
+        self, rows: Sequence[_Row], logits: Logits, proposed: NDArray[np.int64] | None = None
+    ) -> None:
+        """Give each row its next tokens.
+
+        Args:
+            rows: that get some.
+            logits: behind the row's last token and behind each proposed one, (rows, 1 + tokens,
+                vocabulary); (rows, vocabulary) where nothing is proposed.
+            proposed: by the draft, (rows, tokens).
+        """
+        if proposed is None:
+            logits, proposed = logits[:, None], np.zeros((len(rows), 0), np.int64)
+        likeliest = logits.argmax(axis=-1).tolist()
+        for row, best, ahead, one in zip(rows, likeliest, proposed.tolist(), logits, strict=True):
+            kept = self._extend(row, best, ahead, one)
+            self.counters.output_tokens += len(kept)
+            if self.draft is not None:
+                self.counters.draft_accepted += row.drafted.settle(ahead, kept)
+
+    def _extend(
+        self, row: _Row, likeliest: list[int], proposed: list[int], logits: Logits
+    ) -> list[int]:
+        """Add tokens to an answer up to the first that was not proposed; returns them."""
+        tokens, text, forced = list[int](), "", False
+        for place, best in enumerate(likeliest):
+            simple = row.sampler.takes_likeliest(row.written)
+            token = best if simple else row.sampler.choose(logits[place], row.written)
+            forced = row.sampler.rules is not None and row.sampler.rules.ends_by_force
+            tokens.append(token)
+            text += self._add(row, token)
+            if row.ended or place == len(proposed) or token != proposed[place]:
+                break
         reason = FinishReason.NONE
         if row.ended:
             text += row.answer.finish()
+            is_end = self._is_end(row, tokens[-1])
             stopped = (is_end and not forced) or row.answer.stopped
             reason = FinishReason.STOP if stopped else FinishReason.LENGTH
             self.counters.finished += 1
-        row.request.emit(Piece(text, (token,), reason, _told(row)))
+        row.request.emit(Piece(text, tuple(tokens), reason, _told(row)))
+        return tokens
+
+    def _add(self, row: _Row, token: int) -> str:
+        """Add one token; returns the text that it completes."""
+        row.last = token
+        row.written += 1
+        if row.sampler.rules is not None:
+            row.sampler.rules.push(token)
+        is_end = self._is_end(row, token)
+        text = "" if is_end else row.answer.push(token)
+        row.ended = is_end or row.answer.stopped or row.written >= row.most
+        return text
+
+    def _is_end(self, row: _Row, token: int) -> bool:
+        return token in self.settings.end_tokens and not row.request.parameters.ignore_eos
 
     def _drop_ended(self) -> None:
         """Free the slots of ended rows, and close the gaps."""
@@ -470,6 +551,8 @@ class GenerationEngine:
             is_begun = row.seen or (self.settings.has_encoder and row.source is None)
             if row.slot != slot and is_begun:
                 self.decoder.move(row.slot, slot, row.seen)
+                if self.draft is not None:
+                    self.draft.decoder.move(row.slot, slot, row.drafted.seen)
             row.slot = slot
 
 

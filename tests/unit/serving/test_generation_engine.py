@@ -44,11 +44,16 @@ class SummingModel:
             [begin + len(row) for row, begin in zip(rows, start, strict=True)],
         )
 
-    def read_all(self, slot, tokens, start):
-        self.calls.append(("read all", len(tokens)))
-        self.memory[slot, start : start + len(tokens)] = tokens
-        places = range(start + 1, start + len(tokens) + 1)
-        return self._logits([slot] * len(tokens), list(places))
+    def read_all(self, first, rows, start):
+        (width,) = {len(row) for row in rows}
+        assert max(start) + width <= self.context
+        self.calls.append(("read all", width))
+        behind = []
+        for slot, (row, begin) in enumerate(zip(rows, start, strict=True), first):
+            self.memory[slot, begin : begin + width] = row
+            places = range(begin + 1, begin + width + 1)
+            behind.append(self._logits([slot] * width, list(places)))
+        return np.stack(behind)
 
     def write(self, tokens, lengths):
         self.calls.append(("write", len(tokens)))
