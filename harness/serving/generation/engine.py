@@ -427,7 +427,8 @@ class GenerationEngine:
         following = row.prompt[row.seen + 1 : row.seen + len(part) + 1]
         row.scores.append(_scores(logits[: len(following)], following))
         self._has_read(row, len(part))
-        return logits[-1:]
+        last: Logits = logits[-1:]
+        return last
 
     def _read_by_draft(self, rows: Sequence[_Row], parts: list[NDArray[np.int64]]) -> None:
         """Let the draft read the same parts of prompts, before they count as seen."""
