@@ -20,7 +20,7 @@ from harness.report.build import build_report
 from harness.runs.documents import write_document
 from harness.runs.folder import StoredRun, read_run
 from harness.study.objective import parse_objective
-from harness.types import BATCHES, Progress, ServiceLevelObjective, TrialResult
+from harness.types import BATCHES, ROLES, Progress, ServiceLevelObjective, TrialResult
 from harness.types.capacity import CapacityPlan, DeploymentPlan
 from harness.types.estimates import Demand
 
@@ -118,9 +118,11 @@ def measured_loads(run: StoredRun) -> tuple[TrialResult, ...]:
     """The trials that a replica is fitted to: closed loops, and open loops after the verdict.
 
     A router's latency is that of two models, one after the other: no replica of one model. Those at
-    growing batch sizes are of configurations that nobody serves requests with.
+    growing batch sizes are of configurations that nobody serves requests with, and those that
+    compare a student's roles are of loads that the search has too.
     """
-    return tuple(one for one in run.every_trial if one.trial.stage not in {ROUTER_STAGE, BATCHES})
+    others = {ROUTER_STAGE, BATCHES, ROLES}
+    return tuple(one for one in run.every_trial if one.trial.stage not in others)
 
 
 def objective_for(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import CheckpointError, HarnessError
 from harness.export.checkpoint import Checkpoint
+from harness.export.generation.speculative import make_speculative
 from harness.export.generation.variants import GeneratorJob, export_generators
 from harness.export.tensorrt import PlanSettings, plan_home
 from harness.export.variants import ExportJob, export_variants
@@ -32,6 +33,7 @@ from harness.study import (
     Family,
     Study,
     plans_of,
+    speculative_name,
     variants_of,
 )
 from harness.tasks.encoding import EncodedDataset
@@ -51,6 +53,8 @@ class PreparedFamily:
     """The encoded data of each variant, by its name."""
     pipelines: tuple[PreparedPipeline, ...] = ()
     """Around each variant, in the same order; none unless the family asks for them."""
+    speculative: ModelVariant | None = None
+    """The teacher with a student as its draft; None unless the family asks for it."""
     baseline: tuple[str, ...] = ()
     """The embedded yardstick's predicted class names, a row of the data each."""
     opened: Mapping[str, OpenedModel] = field(default_factory=dict)
@@ -71,7 +75,8 @@ class PreparedFamily:
     @property
     def served(self) -> tuple[ModelVariant, ...]:
         """Every model that can be asked: the variants, and their pipelines."""
-        return (*self.variants, *(one.pipeline.variant for one in self.pipelines))
+        composed = [one.pipeline.variant for one in self.pipelines]
+        return (*self.variants, *composed, *([self.speculative] if self.speculative else []))
 
     @property
     def writes(self) -> bool:
@@ -198,16 +203,43 @@ def _export_family(
                         raise
                     failed(f"{variant.name}{PIPELINE_SUFFIX}", error)
         variants += made
+    speculative = _speculative(family, variants, repository, failed)
+    if speculative is not None:
+        write_for_server(speculative, serving)
+        by_variant[speculative.name] = by_variant[variants_of(family.teacher)[0]]
     return PreparedFamily(
         family=family,
         variants=tuple(variants),
         datasets={name: opened.dataset for name, opened in by_variant.items()},
         pipelines=tuple(pipelines),
+        speculative=speculative,
         baseline=baseline_of(opened_family),
         opened=by_variant,
         training_file=opened_family.training_file,
         failures=failures,
     )
+
+
+def _speculative(
+    family: Family,
+    variants: Sequence[ModelVariant],
+    repository: Path,
+    failed: Callable[[str, HarnessError], None] | None,
+) -> ModelVariant | None:
+    """The teacher with its draft, where the family asks for it and both are there."""
+    asked, by_name = family.speculation, {one.name: one for one in variants}
+    teacher = by_name.get(variants_of(family.teacher)[0])
+    draft = None if asked is None else by_name.get(asked.draft)
+    if asked is None or teacher is None or draft is None:
+        return None
+    name = speculative_name(family)
+    try:
+        return make_speculative(name, teacher, draft, tokens=asked.tokens, repository=repository)
+    except CheckpointError as error:
+        if failed is None:
+            raise
+        failed(name, error)
+        return None
 
 
 def _generator(family: Family, opened: OpenedModel, repository: Path) -> GeneratorJob:

@@ -19,6 +19,7 @@ from harness.flow.manifest import describe_run
 from harness.flow.null_model import measure_overhead
 from harness.flow.options import RunSettings
 from harness.flow.preparation import PreparedFamily, prepare, prepare_alone
+from harness.flow.roles import measure_roles, score_roles
 from harness.flow.saturation import measure_saturation
 from harness.flow.scoring import score_family
 from harness.flow.serving import Served, serve, uses_cache
@@ -74,6 +75,7 @@ def run_study(
             folder.write_verdicts(verdicts)
             if settings.saturation:
                 measure_saturation(study, served.families, verdicts, runner, folder, settings)
+            measure_roles(study, served.families, runner, folder, settings)
     if card is not None:
         measure_card(study, answering, folder, card, settings.progress)
     write_results(folder.path)
@@ -161,10 +163,11 @@ def write_results(path: Path) -> None:
 
 
 def _score(study: Study, served: Served, folder: RunFolder, settings: RunSettings) -> None:
-    """Every family's scores, and where its quality was lost."""
+    """Every family's scores, where its quality was lost, and what a student is worth beside it."""
     for family in served.families:
         score_family(study, family, served, folder, settings.progress)
         trace_losses(study, family, served, folder, settings.progress)
+        score_roles(study, family, served, folder, settings)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from harness.flow.trial import TrialRunner
 from harness.planning.saturation import SaturationTerms, saturation_trials
 from harness.runs.folder import RunFolder
 from harness.study import Study, variants_of
-from harness.types import BATCHES, SATURATION, Progress, Trial, Verdict
+from harness.types import AFTER_SEARCH, Progress, Trial, Verdict
 
 
 def measure_saturation(
@@ -48,7 +48,7 @@ def trials_after(
         [
             one
             for one in folder.journal.trials.values()
-            if one.trial.variant in served and one.trial.stage not in {SATURATION, BATCHES}
+            if one.trial.variant in served and one.trial.stage not in AFTER_SEARCH
         ],
         variants_of(prepared.family.teacher),
         SaturationTerms(

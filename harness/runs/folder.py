@@ -21,7 +21,9 @@ from harness.study import Study
 from harness.study.objective import parse_objective
 from harness.system.storage import replace_text, storage_errors
 from harness.types import (
+    AFTER_SEARCH,
     BATCHES,
+    ROLES,
     SATURATION,
     BatchConsistency,
     ColdStart,
@@ -37,6 +39,7 @@ from harness.types import (
 )
 from harness.types.card import CardEntry, ServedEntry
 from harness.types.losses import LossEntry, PairedMeasure, Relabelling
+from harness.types.roles import StudentRoles
 
 MANIFEST, JOURNAL, VERDICT = "manifest.json", "journal.jsonl", "verdict.json"
 SERIES = "series"
@@ -84,11 +87,15 @@ class StoredRun:
     runs."""
     batches: tuple[TrialResult, ...] = ()
     """Closed loops at growing batch sizes, for jobs with a deadline; none in older runs."""
+    roles: tuple[StudentRoles, ...] = ()
+    """What students are worth as drafts and as first stages; none in older runs."""
+    role_trials: tuple[TrialResult, ...] = ()
+    """Closed loops of teacher, student and the teacher with its draft, in turn."""
 
     @property
     def every_trial(self) -> tuple[TrialResult, ...]:
         """The search's trials, then those that followed it."""
-        return (*self.trials, *self.saturation, *self.batches)
+        return (*self.trials, *self.saturation, *self.batches, *self.role_trials)
 
 
 def require_new(path: Path) -> None:
@@ -199,9 +206,7 @@ def read_run(path: Path) -> StoredRun:
             *(score for task in journal.tasks.values() for score in task.scores),
         ),
         consistency=tuple(c for entry in journal.quality.values() for c in entry.consistency),
-        trials=tuple(
-            t for t in journal.trials.values() if t.trial.stage not in {SATURATION, BATCHES}
-        ),
+        trials=tuple(t for t in journal.trials.values() if t.trial.stage not in AFTER_SEARCH),
         verdicts=verdicts,
         decision=overall_decision(verdicts),
         interrupted=document is None,
@@ -219,6 +224,8 @@ def read_run(path: Path) -> StoredRun:
         tasks=tuple(journal.tasks.values()),
         saturation=tuple(t for t in journal.trials.values() if t.trial.stage == SATURATION),
         batches=tuple(t for t in journal.trials.values() if t.trial.stage == BATCHES),
+        roles=tuple(journal.roles.values()),
+        role_trials=tuple(t for t in journal.trials.values() if t.trial.stage == ROLES),
     )
 
 

@@ -34,6 +34,7 @@ from harness.types import (
 )
 from harness.types.card import CardEntry, ServedEntry
 from harness.types.losses import LossEntry, PairedMeasure, Relabelling
+from harness.types.roles import StudentRoles
 
 SCHEMA_VERSION = 1
 
@@ -65,6 +66,7 @@ Entry = (
     | CardEntry
     | ServedEntry
     | ServerOverhead
+    | StudentRoles
 )
 """What a line of a journal may hold."""
 
@@ -119,6 +121,7 @@ _KINDS: Mapping[type[Entry], _Kind] = {
     ServerOverhead: _Kind(
         "overhead", TypeAdapter(ServerOverhead), "overheads", attrgetter("protocol")
     ),
+    StudentRoles: _Kind("roles", TypeAdapter(StudentRoles), "roles", attrgetter("family")),
 }
 _BY_NAME = {kind.name: kind for kind in _KINDS.values()}
 
@@ -142,6 +145,8 @@ class Journal:
     served: dict[str, ServedEntry] = field(default_factory=dict)
     overheads: dict[str, ServerOverhead] = field(default_factory=dict)
     """The server's own overhead, by protocol."""
+    roles: dict[str, StudentRoles] = field(default_factory=dict)
+    """By family."""
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -25,6 +25,7 @@ from harness.study.objective import (
     parse_objective,
     quality_clauses,
 )
+from harness.study.speculation import Speculation
 from harness.study.sweep import ServingSpace, Traffic
 from harness.study.weights import Weights
 from harness.system.strict import Name, PositiveInt, Strict, resolve
@@ -45,6 +46,8 @@ REFERENCE_PREFIX = "reference:"
 PLAN_SUFFIX = "-trt"
 PIPELINE_SUFFIX = "-pipeline"
 """Of the ensemble that serves a variant with its pre- and post-processing."""
+SPECULATIVE_SUFFIX = "-speculative"
+"""Of the model that serves a teacher with a draft."""
 
 
 class Model(Strict):
@@ -142,6 +145,13 @@ class Family(Strict):
         "tokenizer inside the server: it is scored, and measured at the winner's load.",
     )
 
+    speculation: Speculation | None = Field(
+        None,
+        description="Of models that write: also serve the teacher with a student as its draft. It "
+        "writes the same texts; how much faster is predicted and measured, and the report compares "
+        "the student's roles.",
+    )
+
     @model_validator(mode="after")
     def _one_teacher(self) -> Self:
         teachers = [model.name for model in self.models if model.role is Role.TEACHER]
@@ -157,6 +167,30 @@ class Family(Strict):
             raise ValueError(
                 "ensemble: true answers texts with labels, entities or vectors, and a "
                 f"{self.task.kind} task has none: leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _draft_is_there(self) -> Self:
+        if self.speculation is None:
+            return self
+        if not family_of(self.task).writes:
+            raise ValueError(
+                f"speculation is for models that write, and a {self.task.kind} task has none: "
+                "leave it out"
+            )
+        first = variant_name(self.teacher, *self.teacher.artefacts[0])
+        known = [name for one in self.models for name in variants_of(one) if name != first]
+        if self.speculation.draft not in known:
+            raise ValueError(
+                f"speculation: no variant '{self.speculation.draft}' can be the draft of {first}: "
+                f"there are {', '.join(known) or 'no others'}"
+            )
+        if self.teacher.artefacts[0][0] is not Precision.FP32:
+            raise ValueError(
+                f"speculation: {first} would write other texts with a draft than alone, because "
+                "what is quantised depends on the tokens beside it: put fp32 first among its "
+                "precisions"
             )
         return self
 
@@ -248,7 +282,8 @@ class Study(Strict):
         )
         own = model.model_copy(update={"precisions": [precision], "formats": [form]})
         is_ensemble = variant_name(model, precision, form) != variant
-        family = family.model_copy(update={"models": [own], "ensemble": is_ensemble})
+        without = {"ensemble": is_ensemble, "speculation": None}
+        family = family.model_copy(update={"models": [own], **without})
         return self.model_copy(update={"families": [family]})
 
     def serving_of(self, family: Family) -> ServingSpace:
@@ -276,6 +311,11 @@ class Study(Strict):
             [f"no variant '{variant}'"],
             next_step=f"its variants are: {', '.join(variant_names(self))}",
         )
+
+
+def speculative_name(family: Family) -> str:
+    """Name of the model that serves a family's teacher with a draft."""
+    return f"{variants_of(family.teacher)[0]}{SPECULATIVE_SUFFIX}"
 
 
 def plans_of(family: Family) -> set[str]:

@@ -22,8 +22,10 @@ from harness.types.latency import (
 )
 from harness.types.streams import Goodput, StreamCounts, StreamFigures
 from harness.types.trials import (
+    AFTER_SEARCH,
     BATCHES,
     CONFIRM,
+    ROLES,
     SATURATION,
     STEADIER_REPEAT,
     ColdStart,
@@ -74,11 +76,13 @@ from harness.types.workloads import (
 )
 
 __all__ = [
+    "AFTER_SEARCH",
     "BATCHES",
     "CONFIRM",
     "FREE_SIZE",
     "ITL",
     "RESPONSE",
+    "ROLES",
     "SATURATION",
     "SCHEDULE_DELAY",
     "SERVICE",

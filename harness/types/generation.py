@@ -155,6 +155,10 @@ TOKENIZER_FILE = "tokenizer.json"
 """Beside a decoder's graph: `GeneratorSettings`, and the tokenizer as transformers built it."""
 ENCODER_FILE = "encoder.onnx"
 """Beside the decoder's graph of an encoder-decoder: the graph that reads its prompts."""
+DRAFT_FOLDER = "draft"
+SPECULATION_FILE = "speculation.json"
+"""Beside a graph that is served with a draft: the draft's graph and settings, and there a JSON
+object that says how many `tokens` it proposes in a step."""
 
 
 @dataclass(frozen=True)

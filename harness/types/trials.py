@@ -286,6 +286,12 @@ them."""
 BATCHES = "batch"
 """Stage of the closed loops at growing batch sizes, for jobs with a deadline; likewise."""
 
+ROLES = "roles"
+"""Stage of the closed loops that compare a student's roles, each model in turn; likewise."""
+
+AFTER_SEARCH = frozenset({SATURATION, BATCHES, ROLES})
+"""What follows the search, or stands beside it: no search and no verdict reads it."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -297,7 +303,7 @@ class Trial:
     workload: Workload
     stage: str = "sweep"
     """Which part of the search asked for it: workload, protocol, serving, refine, confirm,
-    grid; or `SATURATION` or `BATCHES`, after the search."""
+    grid; or one of `AFTER_SEARCH`."""
     repeat: int = 0
 
     @property
@@ -306,7 +312,7 @@ class Trial:
 
         What follows the search has its stage in its name: a search never takes it for its own.
         """
-        stage = f"-{self.stage}" if self.stage in {SATURATION, BATCHES} else ""
+        stage = f"-{self.stage}" if self.stage in AFTER_SEARCH else ""
         repeat = f"-r{self.repeat}" if self.repeat else ""
         return f"{self.variant}--{self.serving.label}--{self.workload.label}{stage}{repeat}"
 

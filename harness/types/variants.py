@@ -110,11 +110,16 @@ class ModelVariant:
     """The model's name on an external server, where that is another."""
     routes_to: tuple[str, ...] = ()
     """Of a model that passes each request on to one of two: the student and the teacher."""
+    drafted_by: str = ""
+    """Of a teacher that writes with a draft beside it: the variant that is the draft."""
 
     @property
     def is_composed(self) -> bool:
-        """Whether it is made of other variants (an ensemble, a router), and no candidate itself."""
-        return bool(self.pipeline_of or self.routes_to)
+        """Whether it is made of other variants, and no candidate itself.
+
+        An ensemble, a router, or a teacher with a draft.
+        """
+        return bool(self.pipeline_of or self.routes_to or self.drafted_by)
 
     @property
     def served_name(self) -> str:

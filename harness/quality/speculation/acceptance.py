@@ -92,6 +92,31 @@ def acceptance_bounds(
     return _share_of(same, lengths, seed=seed, groups=groups)
 
 
+def run_bounds(
+    matches: Sequence[Matches],
+    draft_tokens: int,
+    *,
+    seed: int,
+    groups: Integers | None = None,
+) -> tuple[float, Bounds]:
+    """How many tokens a run of the teacher adds on average, and the 95% interval of that.
+
+    Args:
+        matches: of each text, none of them empty.
+        draft_tokens: proposed in a round, at most; at least 1.
+        seed: of the interval's weights.
+        groups: texts that belong together, (texts,).
+    """
+    told = replay(matches, draft_tokens)
+    a_run = RowSums(
+        columns(told.tokens, told.rounds),
+        lambda sums: ratio(sums[..., 0], sums[..., 1]),
+        limits=(1.0, draft_tokens + 1.0),
+    )
+    unit = np.arange(len(matches)) if groups is None else groups
+    return told.tokens_per_run, bounds(a_run, seed=seed, groups=unit)
+
+
 def _share_of(
     part: Floats, whole: Floats, *, seed: int, groups: Integers | None
 ) -> tuple[float, Bounds]:
@@ -126,16 +151,10 @@ def draft_measures(
         groups: texts that belong together, (texts,).
     """
     told, count = replay(matches, DRAFT_TOKENS), len(matches)
+    a_run, of_runs = run_bounds(matches, DRAFT_TOKENS, seed=seed, groups=groups)
     value, found = acceptance_bounds(matches, seed=seed, groups=groups)
     measures: list[Measure] = [("draft_acceptance", value, found.low, found.high, count)]
-    unit = np.arange(count) if groups is None else groups
-    a_run = RowSums(
-        columns(told.tokens, told.rounds),
-        lambda sums: ratio(sums[..., 0], sums[..., 1]),
-        limits=(1.0, DRAFT_TOKENS + 1.0),
-    )
-    found = bounds(a_run, seed=seed, groups=unit)
-    measures.append(("draft_tokens_per_run", told.tokens_per_run, found.low, found.high, count))
+    measures.append(("draft_tokens_per_run", a_run, of_runs.low, of_runs.high, count))
     for place in range(DRAFT_TOKENS):
         proposed = told.proposed[:, place].astype(np.float64)
         if proposed.any():

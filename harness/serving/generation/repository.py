@@ -30,6 +30,7 @@ SERVED_MODULES = (
     "types/generation.py",
     "tasks/generation/rules.py",
     "serving/generation/decoder.py",
+    "serving/generation/draft.py",
     "serving/generation/encoder_decoder.py",
     "serving/generation/engine.py",
     "serving/generation/sampler.py",

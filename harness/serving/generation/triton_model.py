@@ -23,6 +23,7 @@ import triton_python_backend_utils as pb_utils
 from tokenizers import Tokenizer
 
 from harness.serving.generation.decoder import SlotDecoder
+from harness.serving.generation.draft import Draft
 from harness.serving.generation.encoder_decoder import SourcedDecoder, open_decoder
 from harness.serving.generation.engine import (
     GenerationEngine,
@@ -54,6 +55,9 @@ _METRICS = {
     "generation_prefill_seconds_total": ("read_s", "Time in which prompts were read"),
     "generation_decode_seconds_total": ("write_s", "Time in which tokens were written"),
     "generation_queue_seconds_total": ("queue_s", "Time that requests waited for a slot"),
+    "generation_draft_seconds_total": ("draft_s", "Time in which a draft proposed tokens"),
+    "generation_draft_tokens_total": ("draft_tokens", "Tokens that a draft proposed"),
+    "generation_draft_accepted_total": ("draft_accepted", "Of these, those that are in answers"),
 }
 """Name on the metrics page: field of the engine's counters, and what it says."""
 
@@ -98,14 +102,8 @@ class TritonPythonModel:
             for number, token in self._tokenizer.get_added_tokens_decoder().items()
             if token.special
         }
-        decoder = open_decoder(
-            folder / "model.onnx",
-            settings,
-            slots=int(given["slots"]),
-            threads=int(given["threads"]),
-            context=int(given["context"]),
-        )
-        _warm_up(decoder)
+        decoder, draft = _open(folder, settings, given), _draft(folder, given)
+        _warm_up(decoder, draft)
         self._engine = GenerationEngine(
             decoder,
             self._tokenizer,
@@ -113,6 +111,7 @@ class TritonPythonModel:
             specials,
             queue_size=int(given["queue_size"]),
             read_tokens=int(given["read_tokens"]),
+            draft=draft,
         )
         self._ending = False
         self._streams: dict[int, _Stream] = {}
@@ -338,11 +337,37 @@ def _refuse(sender: Any, message: str, code: Any) -> None:
     )
 
 
-def _warm_up(decoder: SlotDecoder) -> None:
+def _open(folder: Path, settings: GeneratorSettings, given: Mapping[str, str]) -> SlotDecoder:
+    return open_decoder(
+        folder / "model.onnx",
+        settings,
+        slots=int(given["slots"]),
+        threads=int(given["threads"]),
+        context=int(given["context"]),
+    )
+
+
+def _draft(folder: Path, given: Mapping[str, str]) -> Draft | None:
+    """The draft that lies beside the model, if one does."""
+    place = folder / names.DRAFT_FOLDER
+    if not place.is_dir():
+        return None
+    settings = GeneratorSettings.from_json((place / names.SETTINGS_FILE).read_text("utf-8"))
+    told = json.loads((place / names.SPECULATION_FILE).read_text("utf-8"))
+    return Draft(_open(place, settings, given), int(told["tokens"]))
+
+
+def _warm_up(decoder: SlotDecoder, draft: Draft | None) -> None:
     """Run what will be run, so that the first requests find memory and code ready."""
     prompt = np.zeros(min(16, decoder.context - 1), np.int64)
-    if isinstance(decoder, SourcedDecoder):
-        decoder.encode(0, prompt)
-    decoder.read(0, [prompt], [0])
+    for one in [decoder] if draft is None else [decoder, draft.decoder]:
+        if isinstance(one, SourcedDecoder):
+            one.encode(0, prompt)
+        one.read(0, [prompt], [0])
+        for rows in range(1, decoder.slots + 1):
+            one.write([0] * rows, [len(prompt)] * rows)
+    if draft is None:
+        return
+    width = min(draft.tokens + 1, decoder.context - len(prompt))
     for rows in range(1, decoder.slots + 1):
-        decoder.write([0] * rows, [len(prompt)] * rows)
+        decoder.read_all(0, [np.zeros(width, np.int64)] * rows, [len(prompt)] * rows)
