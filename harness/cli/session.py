@@ -197,6 +197,7 @@ def print_outcome(
     where `verbose` asks for them. For a machine: one JSON object.
     """
     from harness.report.terminal.capacity import plan_table
+    from harness.report.terminal.roles import roles_tables
     from harness.report.terminal.run import (
         card_table,
         cold_start_table,
@@ -225,6 +226,8 @@ def print_outcome(
             *([cold_start_table(run)] if run.cold_starts else []),
         )
     print_blocks(verdict_summary(run), verdict_table(run))
+    if (roles := roles_tables(run)) is not None:
+        print_blocks(roles)
     if concluded is not None and concluded.plan is not None:
         print_blocks(plan_table(concluded.plan))
     print_line(f"report: {path / 'report.html'}")

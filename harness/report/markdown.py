@@ -135,6 +135,7 @@ def _evidence(family: FamilyPage) -> Iterator[str]:
     yield f"## Evidence: {text(family.name)}"
     yield from _quality(family)
     yield from _streams(family)
+    yield from _roles(family)
     yield from _titled("Latency over rate", family.rates)
     yield from _titled("Cold start", family.cold_start)
     for table in family.card.tables if family.card else ():
@@ -144,6 +145,18 @@ def _evidence(family: FamilyPage) -> Iterator[str]:
         yield text(f"Of the {family.leading_is} trial: {family.leading}.")
         yield from table_blocks(family.trust)
     yield from _titled("The search", family.search)
+
+
+def _roles(family: FamilyPage) -> Iterator[str]:
+    roles = family.roles
+    if roles:
+        yield f"### {text(roles.roles.caption)}"
+        yield text(roles.summary)
+        yield from table_blocks(roles.roles)
+        yield f"#### {text(roles.draft.caption)}"
+        yield from table_blocks(roles.draft)
+        for line in roles.notes:
+            yield text(line)
 
 
 def _streams(family: FamilyPage) -> Iterator[str]:

@@ -26,6 +26,7 @@ from harness.report.plots.saturation import saturation_plot
 from harness.report.plots.series import seconds_plot, start_plots
 from harness.report.plots.server import batches_plot, pipeline_plot, split_plot
 from harness.report.plots.tradeoffs import quality_plot, throughput_plots
+from harness.report.roles.section import RolesSection, roles_section
 from harness.report.rollout.section import RolloutSection, rollout_section
 from harness.report.routing.section import RouterSection, router_section
 from harness.report.selection import FamilyResults, families_of, leading_trials
@@ -99,6 +100,8 @@ class FamilyPage:
     rejected: tuple[RejectedGroup, ...]
     card: CardSection | None = None
     """The report card, measured in process; None where it was not."""
+    roles: RolesSection | None = None
+    """What a student is worth beside its teacher; None where the study has no draft."""
     streams: StreamsSection | None = None
     """Answers that came token by token; None where none did."""
 
@@ -237,6 +240,7 @@ def _family_page(run: StoredRun, family: FamilyResults, number: int) -> FamilyPa
         pipeline_bars=pipeline_plot(family),
         rejected=rejected_groups(family),
         card=card_section(card, styles) if card else None,
+        roles=roles_section(family),
         streams=streams_section(family, styles, run.records),
     )
 

@@ -30,6 +30,7 @@ from harness.types import (
 )
 from harness.types.losses import LossEntry, PairedMeasure, Relabelling
 from harness.types.metrics import PERCENTILES
+from harness.types.roles import StudentRoles
 
 _STILL_PASSES = frozenset({"", "slower", "teacher"})
 """Causes recorded against a trial that meets the objective all the same."""
@@ -65,6 +66,10 @@ class FamilyResults:
     relabellings: tuple[Relabelling, ...] = ()
     tasks: tuple[TaskEntry, ...] = ()
     """lm-eval's, as each variant answered them."""
+    roles: StudentRoles | None = None
+    """What a student is worth as a draft and as a first stage; None where none was asked for."""
+    role_trials: tuple[TrialResult, ...] = ()
+    """Closed loops of teacher, student and the teacher with its draft, in turn."""
     saturation: tuple[TrialResult, ...] = ()
     """Open loops after the verdict by variant and rising rate; where one was measured again after
     a longer warm-up, that one."""
@@ -200,6 +205,8 @@ def _family(run: StoredRun, name: str) -> FamilyResults:
         relabellings=tuple(one for one in run.relabellings if one.family == name),
         tasks=tuple(one for one in run.tasks if one.variant in {v.name for v in variants}),
         saturation=_saturation(run, name),
+        roles=next((one for one in run.roles if one.family == name), None),
+        role_trials=tuple(one for one in run.role_trials if one.trial.family == name),
     )
 
 
