@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import StudyError
-from harness.study import plans_of, study_schema, variant_name, variants_of
+from harness.study import plans_of, speculative_name, study_schema, variant_name, variants_of
 from harness.study.file import load_study, parse_study
 from harness.system.storage import bundled
 from harness.types import (
@@ -45,6 +45,7 @@ def test_the_reference_study_loads():
     assert [family.task.kind for family in study.families] == [
         "sequence-classification",
         "causal-lm",
+        "generation",
     ]
     assert study.families[0].teacher.role is Role.TEACHER
 
@@ -319,3 +320,40 @@ def test_weights_of_a_study_mean_something(weights, problem):
     study = parse_study({**document, "weights": {"accuracy": 2, "size": 0.5}}, source="study")
     assert study.weights == {"accuracy": 2.0, "size": 0.5}
     assert parse_study(document, source="study").weights is None
+
+
+def speculating(**changes):
+    document = yaml.safe_load((ROOT / "studies" / "reference-generation.yaml").read_text())
+    document["families"][0] |= changes
+    return document
+
+
+def test_a_study_names_its_teacher_s_draft():
+    study = parse_study(speculating(), source="study")
+    (family,) = study.families
+    assert (family.speculation.draft, family.speculation.tokens) == ("writer-student-fp32", 3)
+    assert speculative_name(family) == "writer-teacher-fp32-speculative"
+    # One variant alone is served without it.
+    assert study.alone("writer-student-int8").families[0].speculation is None
+
+
+@pytest.mark.parametrize(
+    ("draft", "said"),
+    [
+        ("writer-teacher-fp32", "no variant 'writer-teacher-fp32' can be the draft of"),
+        ("writer-student", "there are writer-student-fp32, writer-student-int8"),
+    ],
+)
+def test_a_draft_is_another_variant_of_the_family(draft, said):
+    assert said in problems_of(speculating(speculation={"draft": draft}))
+
+
+def test_speculation_is_refused_where_it_would_change_texts_or_nothing_is_written():
+    document = speculating()
+    document["families"][0]["models"][0]["precisions"] = ["int8", "fp32"]
+    assert "put fp32 first among its precisions" in problems_of(document)
+    prose = yaml.safe_load((ROOT / "studies" / "reference.yaml").read_text())
+    prose["families"][1]["speculation"] = {"draft": "prose-student-fp32"}
+    assert "speculation is for models that write" in problems_of(prose)
+    many = speculating(speculation={"draft": "writer-student-fp32", "tokens": 17})
+    assert "less than or equal to 16" in problems_of(many)

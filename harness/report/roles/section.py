@@ -53,7 +53,11 @@ def _summary(roles: StudentRoles, trials: RoleTrials) -> str:
         "teacher's own"
     )
     measured = trials.speedups(roles, 1)
-    found = f"measured {factor(sum(measured) / len(measured))}" if measured else "not measured"
+    found = (
+        f"the measured one {factor(sum(measured) / len(measured))}"
+        if measured
+        else "which no valid closed loop measured"
+    )
     return (
         f"With {roles.student} as the draft of {roles.teacher} {same}; the predicted speed-up is "
         f"{factor(roles.predicted_speedup)}, {found}."
@@ -171,6 +175,6 @@ def _notes(roles: StudentRoles, trials: RoleTrials) -> list[str]:
         first = trials.invalid[0]
         notes.append(
             f"{count(len(trials.invalid))} of the {count(len(trials.results))} closed loops are "
-            f"invalid, so their figures are not to be relied on; the first: {first.invalid_reason}"
+            f"invalid and left out here; the first: {first.invalid_reason}"
         )
     return notes

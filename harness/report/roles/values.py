@@ -47,29 +47,32 @@ class RoleTrials:
         """Those that decide nothing."""
         return tuple(one for one in self.results if not one.valid)
 
-    def of(self, variant: str, in_flight: int) -> list[TrialResult]:
-        """A model's trials at a load, one a round, in order."""
-        return [
-            one
+    def of(self, variant: str, in_flight: int) -> dict[int, TrialResult]:
+        """A model's valid trials at a load, by round."""
+        return {
+            one.trial.repeat % STEADIER_REPEAT: one
             for one in self.results
-            if one.trial.variant == variant and one.trial.workload.concurrency == in_flight
-        ]
+            if one.valid
+            and one.trial.variant == variant
+            and one.trial.workload.concurrency == in_flight
+        }
 
     def mean(
         self, variant: str, in_flight: int, read: Callable[[TrialResult], float | None]
     ) -> float | None:
         """A figure of a model at a load, mean of the rounds that have it."""
-        found = [value for one in self.of(variant, in_flight) if (value := read(one)) is not None]
+        rounds = self.of(variant, in_flight).values()
+        found = [value for one in rounds if (value := read(one)) is not None]
         return sum(found) / len(found) if found else None
 
     def speedups(self, roles: StudentRoles, in_flight: int) -> list[float]:
         """Time per token of the teacher alone over that with its draft, a round each."""
-        teacher, drafted = (
-            [per_token_ms(one) for one in self.of(name, in_flight)]
-            for name in (roles.teacher, roles.speculative)
-        )
-        pairs = zip(teacher, drafted, strict=False)
-        return [alone / with_draft for alone, with_draft in pairs if alone and with_draft]
+        alone, drafted = (self.of(one, in_flight) for one in (roles.teacher, roles.speculative))
+        pairs = [
+            (per_token_ms(alone[number]), per_token_ms(drafted[number]))
+            for number in sorted(alone.keys() & drafted.keys())
+        ]
+        return [own / theirs for own, theirs in pairs if own and theirs]
 
 
 def role_trials(family: FamilyResults) -> RoleTrials:

@@ -15,6 +15,8 @@ from harness.quality.speculation.acceptance import (
     draft_measures,
     replay,
 )
+from harness.quality.speculation.speed import predicted_speedup
+from harness.types.roles import StepCosts
 from tests.speculative_decoding import (
     NextLogits,
     Round,
@@ -203,3 +205,19 @@ def test_a_draft_that_is_never_right_adds_nothing_and_has_no_second_position() -
         "draft_tokens_per_run": 1.0,
         "draft_accepted_1": 0.0,
     }
+
+
+def test_the_predicted_speedup_is_the_papers_where_checking_costs_what_a_token_does() -> None:
+    # Leviathan et al., theorem 3.8: (1 - a^(g+1)) / ((1 - a) (g c + 1)).
+    a, g, c = 0.8, 5, 0.1
+    tokens = (1 - a ** (g + 1)) / (1 - a)
+    costs = StepCosts(teacher_ms=20.0, verification_ms=20.0, draft_ms=20.0 * c)
+    assert predicted_speedup(tokens, g, costs) == pytest.approx(tokens / (g * c + 1))
+
+
+def test_checking_that_costs_more_takes_from_the_speedup() -> None:
+    # 2 tokens in 3 x 0.5 + 2.5 ms, where the teacher alone takes 2 x 2 ms: as fast.
+    costs = StepCosts(teacher_ms=2.0, verification_ms=2.5, draft_ms=0.5)
+    assert predicted_speedup(2.0, 3, costs) == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="above 0"):
+        predicted_speedup(2.0, 3, StepCosts(2.0, 0.0, 0.5))
