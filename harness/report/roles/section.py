@@ -56,7 +56,7 @@ def _summary(roles: StudentRoles, trials: RoleTrials) -> str:
     found = (
         f"the measured one {factor(sum(measured) / len(measured))}"
         if measured
-        else "which no valid closed loop measured"
+        else "which no valid closed loop of one stream measured"
     )
     return (
         f"With {roles.student} as the draft of {roles.teacher} {same}; the predicted speed-up is "
@@ -89,10 +89,8 @@ def _role_row(one: RoleFigures) -> tuple[Cell, ...]:
     estimate = "estimate" if one.is_estimate else ""
     return (
         words(one.role, one.who),
-        numeric(percent(one.own_texts), one.own_texts) if one.own_texts is not None else _unknown(),
-        numeric(percent(one.rouge_kept), one.rouge_kept, estimate)
-        if one.rouge_kept is not None
-        else _unknown(),
+        _number(percent(one.own_texts), one.own_texts, estimate),
+        _number(percent(one.rouge_kept), one.rouge_kept, estimate),
         _number(milliseconds(one.response_ms), one.response_ms, estimate),
         _number(milliseconds(one.per_token_ms), one.per_token_ms, estimate),
         _number(number(one.tokens_per_s), one.tokens_per_s, estimate),
