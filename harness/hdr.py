@@ -30,7 +30,7 @@ _HALF = 1 << _HALF_BITS
 """Half of a bucket's sub-buckets: all but the first bucket use only the upper half."""
 _MANTISSA_BITS = 52
 _EXPONENT_BIAS = 1023
-"""Of IEEE 754's double precision."""
+"""Exponent bias of IEEE 754's double precision."""
 _LEADING_OF_BUCKET_0 = (_EXPONENT_BIAS + _HALF_BITS - 1) << _HALF_BITS
 _NS_PER_US = 1000
 

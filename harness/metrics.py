@@ -59,7 +59,7 @@ WRITING_COST = "output_token_cost"
 GOODPUT = "goodput"
 """The metric that is counted by the other clauses of its objective."""
 SHOWN_PERCENTILES = ("p50", "p95", "p99")
-"""Those that are shown where there is little room."""
+"""Percentiles that are shown where there is little room."""
 DEFAULT_LATENCY = "p95"
 """What a result is ranked and shown by where the objective bounds no latency."""
 
@@ -359,7 +359,7 @@ OF_ARTEFACTS = MetricRegistry(
         ),
     )
 )  # fmt: skip
-"""What is compared and weighed beside what an objective may ask."""
+"""Metrics of artefacts: compared and weighed beside what an objective may ask."""
 
 
 def metric_named(name: str) -> Metric:

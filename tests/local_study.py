@@ -105,7 +105,7 @@ def write_local_study(folder: Path, **changes) -> Path:
 
 
 def write_pair_study(folder: Path, data: str = "pairs.jsonl", **changes) -> Path:
-    """Write a study of pairs with labels of their own, served as a whole pipeline too.
+    """Write a study of pairs with labels of their own, served as a whole ensemble too.
 
     The student has its classes in another order than teacher and data.
     """
@@ -131,7 +131,7 @@ def write_pair_study(folder: Path, data: str = "pairs.jsonl", **changes) -> Path
         "length_buckets": [32, 48],
     }
     models = model_entries("pair-teacher", "pair-student")
-    family = {"name": "pairs", "pipeline": True, "task": task, "models": models}
+    family = {"name": "pairs", "ensemble": True, "task": task, "models": models}
     settings = {"objective": "p95 < 500 ms", **changes}
     return write_study(
         folder, "pairs", [family], protocols=["http", "grpc"], batches=[4], **settings
@@ -226,7 +226,7 @@ def scored_pairs(count: int = 36) -> list[dict[str, object]]:
 
 
 def write_words_study(folder: Path) -> Path:
-    """Write a study of two families, token classifiers and sentence encoders, with pipelines.
+    """Write a study of two families, token classifiers and sentence encoders, with ensembles.
 
     The tagger's student is DistilBERT's kind; the encoder's pools [CLS] through a Dense layer.
     """

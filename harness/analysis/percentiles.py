@@ -39,7 +39,7 @@ class BlockCounts:
     """(values,) ascending: the latencies that were recorded at all."""
     upper_us: Floats
     counts: Floats
-    """(blocks, values)."""
+    """(blocks, values) how often each value occurs in each block."""
     dropped: Floats
     """(blocks,) requests that fell due and were never sent."""
 
@@ -142,7 +142,7 @@ ROOM = 4.0
 less than its memory, passes wrongly in up to 9% of trials; at 4 in 3%."""
 CLOSED_ROOM = 1.25
 CYCLES_A_BLOCK = 2.0
-"""Of a closed loop: room beyond its blocks' extremes, and how often it turns over in a block. In
+"""For a closed loop: room beyond its blocks' extremes, and how often it turns over in a block. In
 simulation (benchmarks/stopping_error_rates.py) it adds no wrong decision to those without it."""
 FEWEST_DEGREES = 1.0
 """Degrees of freedom below which the blocks are one long swing of the queue."""

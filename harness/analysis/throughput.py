@@ -55,7 +55,8 @@ def failure_design_effect(window: Sequence[TimeSlice], confidence: float) -> flo
 STEEPEST = 1.5
 """Slope of the regression of a step from 0 to 1 in the midst of a window of length 1."""
 LONG_MEMORY = 2.0
-"""Of residuals: variance beyond that of independent ones from which the swing counts instead."""
+"""Ratio of the residuals' variance to that of independent ones from which the swing counts
+instead."""
 _FEWEST_BLOCKS = 4
 _ROUNDING = 1e-9
 """Relative differences of rates that are but rounding."""

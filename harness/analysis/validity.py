@@ -49,7 +49,8 @@ from harness.words.numbers import asked, count, latency, number, percent, second
 GENERATOR_CPU_AIM = 0.60
 """Cores per process that the number of workers in a remedy aims at."""
 RATE_NOISE_DEVIATIONS = 4.0
-"""Of random arrivals: by this many an open loop may miss its rate beyond RATE_SHORTFALL."""
+"""By so many standard deviations of random arrivals an open loop may miss its rate beyond
+RATE_SHORTFALL."""
 COUNT_SKEW_S = 0.10
 """Server and client cut the window at their own moments; so much traffic may lie between them."""
 

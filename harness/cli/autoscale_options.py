@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _AT_ONCE = "0s"
 SHORTEST_LIVE_S = 30.0
 _LIVE_SYNC_S, _LIVE_SCRAPE_S, _LIVE_REPLICAS = 5.0, 1.0, 3
-"""Of a live run: Kubernetes' own times would need hours."""
+"""Times of a live run: Kubernetes' own would need hours."""
 
 
 @dataclass(frozen=True)

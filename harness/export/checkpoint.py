@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 _ADAPTER = "adapter_config.json"
-"""Of the package peft: transformers adds the adapter where that is installed, and only there."""
+"""Error text of the package peft: transformers adds the adapter only where peft is installed."""
 _PICKLES = ("pytorch_model*.bin", "adapter_model.bin", "*.ckpt")
 
 
@@ -47,10 +47,10 @@ class CheckpointPreview:
     """What a checkpoint's small files say; enough to check a study against."""
 
     name: str
-    """As the study names it."""
+    """The name that the study gives it."""
     folder: Path
     family: AnyFamily
-    """That it is used in."""
+    """The family that it is used in."""
     label_names: tuple[str, ...] | None
     """Class names in the order of the outputs; None where it has none."""
 
@@ -60,7 +60,7 @@ class Checkpoint:
     """A checkpoint with its weights on this machine."""
 
     name: str
-    """As the study names it."""
+    """The name that the study gives it."""
     folder: Path
     digest: str
     """SHA-256 over configuration, weights and tokenizer: what the artefact depends on."""

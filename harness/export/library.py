@@ -39,7 +39,7 @@ ROWS = 6
 _CHARACTERS_A_TOKEN = 16
 """More than any text has: so many characters fill a row."""
 _STILL = 1e-4
-"""Of a log probability's size: what moves less is rounding."""
+"""Share of a log probability below which a change is rounding."""
 
 
 @dataclass(frozen=True)

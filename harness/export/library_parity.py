@@ -18,7 +18,7 @@ DIFFERENCE = 1e-3
 SHARE_OF_SPREAD = 0.02
 """Root mean square of a row's difference over the spread of all rows' values."""
 NOISE = 1e-5
-"""Of the largest value: less than this is rounding, however small the spread."""
+"""Share of the largest value below which a difference is rounding, however small the spread."""
 
 
 def check_rows(

@@ -101,7 +101,7 @@ class Parity:
     max_difference: float
     """Largest absolute difference of the first output (of start and end logits: of both)."""
     max_scaled_difference: float
-    """The same, divided by the value where that is above 1."""
+    """The largest difference, divided by the value where that is above 1."""
     relative_rms: float
     agreement: float
     """Share of the clear predictions that are the same; 1 when none is clear."""
@@ -226,7 +226,8 @@ SHAPES = ((1, 2), (1, 5), (3, 17), (8, 32))
 """(batch, sequence); one batch of the longest samples follows."""
 LARGEST_BATCH = 16
 LARGEST_TOKENS = 2048
-"""Of that batch: a language model's scores of them take tokens x vocabulary x 4 bytes."""
+"""Most tokens in the largest batch: a language model's scores take tokens x vocabulary x 4
+bytes."""
 
 
 def sample_batch(encoded: EncodedDataset, batch: int, length: int) -> dict[str, NDArray[np.int64]]:

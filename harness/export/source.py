@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 ONNX_FILE = "model.onnx"
 REVISION = 3
-"""Of the recipe: raise it when the same checkpoint would export to another graph."""
+"""Revision of the recipe: raise it when the same checkpoint would export to another graph."""
 EXAMPLE_SHAPE = (3, 17)
 """(batch, sequence) to trace with: neither 1, which would become a constant, nor each other."""
 _TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
@@ -59,9 +59,9 @@ class ExportSource:
     checkpoint: Checkpoint
     task: Task
     samples: Samples
-    """As the data has them: what the bare library is asked."""
+    """Samples as the data has them: what the bare library is asked."""
     encoded: EncodedDataset
-    """The same, as this checkpoint's tokenizer makes them."""
+    """The samples as this checkpoint's tokenizer encodes them."""
     scratch: Path
     """A folder for the single-precision graph that all precisions are made from."""
     artefact: Path | None = None

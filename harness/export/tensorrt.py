@@ -148,7 +148,7 @@ class PlanHome:
     """What a plan is bound to."""
 
     tensorrt: str
-    """Version."""
+    """TensorRT's version."""
     gpu: str
     compute_capability: str
     """`9.0` for an H100."""

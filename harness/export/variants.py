@@ -67,10 +67,10 @@ class ExportJob:
     task: Task
     family: str
     samples: Samples
-    """As the data has them: a few are asked of the bare library."""
+    """Samples as the data has them; the bare library is asked a few of them."""
     encoded: EncodedDataset
-    """The same as this checkpoint's tokenizer makes them; probes, calibration and warm-up are taken
-    from them."""
+    """The samples as this checkpoint's tokenizer encodes them; probes, calibration and warm-up are
+    taken from them."""
     repository: Path
     plans: PlanSettings = field(default_factory=PlanSettings)
 

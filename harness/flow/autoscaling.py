@@ -50,7 +50,7 @@ from harness.words.numbers import asked, number, percent, span
 AUTOSCALE = "autoscale"
 """Name of the document that the answer is kept in."""
 LONGEST_S = 8 * 86400.0
-"""Of a trace: what is simulated within seconds."""
+"""Longest trace that is simulated within seconds."""
 SPARE = 2.0
 """Replicas allowed where nobody says how many, over those that the peak needs."""
 _NEGLIGIBLE = 0.01
@@ -72,7 +72,7 @@ class AutoscaleQuestion:
 
     trace: RateTrace
     terms: ScalingTerms
-    """Its `start_s` counts only where `start_is_given`."""
+    """Terms of the simulation; its `start_s` counts only where `start_is_given`."""
     start_is_given: bool = False
     """Whether the start-up time was given, instead of the run's cold start."""
     max_is_given: bool = False
@@ -80,19 +80,19 @@ class AutoscaleQuestion:
     demand: Demand = field(default_factory=lambda: Demand(1.0))
     """How requests arrive, and their rows; its rate does not matter."""
     slo: ServiceLevelObjective | None = None
-    """None: the family's own objective."""
+    """Objective to plan for; None takes the family's own."""
     variant: str = ""
-    """Empty: the recommended one."""
+    """Variant to scale; empty for the recommended one."""
     price: PriceQuestion | None = None
     usd_per_hour: float | None = None
-    """Of one replica; in place of a machine's price."""
+    """Price of one replica, in place of a machine's price."""
     own_machines: bool = False
     """Whether a live run is simulated as if each replica had a machine of its own."""
     scaled: ScaledDeployment | None = None
     """What the manifests are for; its model is the variant. None: the usual names."""
     confidence: float = CONFIDENCE
     seed: int | None = None
-    """None: the study's."""
+    """Seed of the draws; None takes the study's."""
 
 
 def autoscale(

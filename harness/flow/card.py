@@ -60,7 +60,7 @@ class FamilySubject:
     dataset: EncodedDataset
     digest: str
     size_bytes: int
-    """On disk."""
+    """Size on disk."""
 
 
 def family_subjects(family: PreparedFamily, serving: ServingConfig) -> list[FamilySubject]:

@@ -21,7 +21,7 @@ class Conclusion:
     plan: CapacityPlan | None
     plan_file: Path | None
     why_no_plan: str
-    """Empty where there is one."""
+    """Why there is no plan; empty where there is one."""
     decision: DecisionFiles
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import CheckpointError
-from harness.serving.ensemble import TEXT, TEXT_PAIR, Pipeline, TextTokenizer, make_pipeline
-from harness.study import PIPELINE_SUFFIX, Family, Study, Task
+from harness.serving.ensemble import TEXT, TEXT_PAIR, Ensemble, TextTokenizer, make_ensemble
+from harness.study import ENSEMBLE_SUFFIX, Family, Study, Task
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.registry import family_of
 from harness.tasks.samples import Samples
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-PIPELINE_STAGE = "pipeline"
+ENSEMBLE_STAGE = "ensemble"
 """Stage of the trial that measures a winner's ensemble."""
 
 
 @dataclass(frozen=True)
-class PreparedPipeline:
+class PreparedEnsemble:
     """An ensemble in the model repository, and the texts to send it."""
 
-    pipeline: Pipeline
+    ensemble: Ensemble
     texts: tuple[Mapping[str, NDArray[np.object_]], ...]
     """Texts by input name, shape (n, 1): the samples of each group of the data, in its order."""
 
 
-def prepare_pipeline(
+def prepare_ensemble(
     family: Family,
     variant: ModelVariant,
     samples: Samples,
@@ -45,7 +45,7 @@ def prepare_pipeline(
     folder: Path,
     *,
     trust_remote_code: bool,
-) -> PreparedPipeline:
+) -> PreparedEnsemble:
     """Describe a variant's ensemble with its checkpoint's tokenizer.
 
     Args:
@@ -65,9 +65,9 @@ def prepare_pipeline(
     )
     task_family = family_of(family.task)
     answer = task_family.text_answer(family.task, dataset, variant.outputs)
-    pipeline = make_pipeline(variant, tokenizer, answer)
+    ensemble = make_ensemble(variant, tokenizer, answer)
     texts = task_family.asked_texts(family.task, samples, folder)
-    return PreparedPipeline(pipeline, text_groups(texts, samples.pairs, dataset))
+    return PreparedEnsemble(ensemble, text_groups(texts, samples.pairs, dataset))
 
 
 def checked_tokenizer(
@@ -78,7 +78,7 @@ def checked_tokenizer(
     *,
     trust_remote_code: bool,
 ) -> TextTokenizer:
-    """What a pipeline's first part would run, if the pipeline can answer rightly at all.
+    """What an ensemble's first part would run, if the ensemble can answer rightly at all.
 
     Raises:
         DataError: nobody names the classes, or two have one name.
@@ -114,15 +114,15 @@ def text_groups(
     )
 
 
-def is_pipeline(study: Study, variant: str) -> bool:
+def is_ensemble(study: Study, variant: str) -> bool:
     """Whether a name is that of an ensemble rather than of a variant."""
-    return variant.endswith(PIPELINE_SUFFIX) and study.family_of(variant).ensemble
+    return variant.endswith(ENSEMBLE_SUFFIX) and study.family_of(variant).ensemble
 
 
-def pipeline_trial(result: TrialResult, pipeline: Pipeline) -> Trial:
+def ensemble_trial(result: TrialResult, ensemble: Ensemble) -> Trial:
     """The same load on the ensemble, as long as the model alone was measured at most."""
     trial = result.trial
-    return dataclasses.replace(trial, variant=pipeline.variant.name, stage=PIPELINE_STAGE, repeat=0)
+    return dataclasses.replace(trial, variant=ensemble.variant.name, stage=ENSEMBLE_STAGE, repeat=0)
 
 
 ROWS = 256
@@ -187,7 +187,7 @@ def check_travel(
     *,
     trust_remote_code: bool,
 ) -> None:
-    """Refuse a pipeline whose tokens would be other ones than its checkpoint's.
+    """Refuse an ensemble whose tokens would be other ones than its checkpoint's.
 
     Args:
         travelling: what the server would run.

@@ -47,8 +47,8 @@ _SIZES = frozenset({
     "n_layer", "n_layers", "num_attention_heads", "num_hidden_layers", "num_key_value_heads",
     "resid_pdrop", "seq_classif_dropout", "torch_dtype", "transformers_version",
 })  # fmt: skip
-"""Of a configuration: what changes no token. Two models that differ in anything else are each
-asked to encode the data, which costs time and is never wrong."""
+"""Settings of a configuration that change no token. Two models that differ in anything else are
+each asked to encode the data, which costs time and is never wrong."""
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".h5", ".msgpack", ".onnx", ".pt", ".pth", ".ckpt")
 
 

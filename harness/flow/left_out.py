@@ -12,7 +12,7 @@ from collections.abc import Callable
 from harness.errors import HarnessError
 from harness.flow.options import ProgressSink
 from harness.study import (
-    PIPELINE_SUFFIX,
+    ENSEMBLE_SUFFIX,
     SPECULATIVE_SUFFIX,
     Family,
     variants_of,
@@ -28,7 +28,7 @@ def failed_variant(family: Family, name: str, cause: str, error: HarnessError) -
 
     Args:
         family: it belongs to.
-        name: of the variant, of its pipeline, or of the model with a draft.
+        name: of the variant, of its ensemble, or of the model with a draft.
         cause: EXPORT or SERVING.
         error: why.
     """
@@ -73,4 +73,4 @@ def needed(family: Family, name: str, error: HarnessError) -> HarnessError:
 
 
 def _without_suffix(name: str) -> str:
-    return name.removesuffix(PIPELINE_SUFFIX).removesuffix(SPECULATIVE_SUFFIX)
+    return name.removesuffix(ENSEMBLE_SUFFIX).removesuffix(SPECULATIVE_SUFFIX)

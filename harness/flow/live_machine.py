@@ -21,9 +21,9 @@ from harness.types import LoadMode, TimeSlice, WireProtocol, Workload
 from harness.types.autoscaling import SharedMachine
 
 SETTLE_S, MEASURED_S = 1.0, 3.0
-"""Of a phase: what is left out, and what counts."""
+"""Seconds at the start of a phase that are left out, and seconds that count."""
 _LONGEST_S = 300.0
-"""In which a replica starts beside a busy one."""
+"""Longest time that a replica may take to start beside a busy one."""
 
 
 def unresting(concurrency: int) -> Workload:

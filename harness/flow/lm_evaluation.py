@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from harness.quality.lm_eval.served_classifier import ServedClassifier
 
 ROWS_PER_REQUEST = 16
-"""And the served maximum: a full request is executed as it is, in every run alike."""
+"""Rows per request and the served maximum: a full request is executed as it is, in every run
+alike."""
 FOLDER = "lm_eval"
 
 

@@ -39,7 +39,7 @@ class TaskEvaluation:
     """Tasks that a study's models are to answer."""
 
     tasks: Mapping[str, tuple[LoadedTask, ...]]
-    """By family; those that its models can answer."""
+    """By family, the tasks that its models can answer."""
     use_cache: bool = True
     notes: tuple[str, ...] = field(default=())
     """What a person should know before: tasks that pass a family by, classes without names."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.export.checkpoint import Checkpoint, inspect_checkpoint, open_checkpoint
-from harness.flow.ensembles import is_pipeline, text_groups
+from harness.flow.ensembles import is_ensemble, text_groups
 from harness.flow.inputs import StudyInputs
 from harness.flow.options import ProgressSink, WarningSink, ignore_warning
 from harness.load.requests.payloads import Group
@@ -113,13 +113,13 @@ def open_alone(
 def payloads_for(
     study: Study, variant: str, progress: ProgressSink, inputs: StudyInputs | None = None
 ) -> Sequence[Group]:
-    """What a variant, or its pipeline, is sent of its family's data; nothing is exported.
+    """What a variant, or its ensemble, is sent of its family's data; nothing is exported.
 
     Raises:
         StudyError: no model of the study has such a variant.
     """
     (opened,) = open_alone(study, variant, progress, inputs or StudyInputs()).models
-    if is_pipeline(study, variant):
+    if is_ensemble(study, variant):
         task, samples = study.family_of(variant).task, opened.samples
         texts = family_of(task).asked_texts(task, samples, opened.checkpoint.folder)
         return text_groups(texts, samples.pairs, opened.dataset)

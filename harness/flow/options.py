@@ -81,9 +81,9 @@ class RunSettings:
     warn: WarningSink = field(default=ignore_warning)
     """What a person should read at once, a line."""
     prometheus: Prometheus | None = None
-    """Asked for the server's side of a window, instead of the server."""
+    """Prometheus to ask for the server's side of a window, in place of the server."""
     monitor: LoadMonitor | None = None
-    """Told of every load while it runs, for whoever scrapes it."""
+    """Shows every load while it runs, to whoever scrapes it."""
     ports: tuple[int, int, int] | None = None
     """HTTP, gRPC and metrics port of a server that the harness starts; None takes free ones."""
     inputs: StudyInputs = field(default_factory=StudyInputs)

@@ -36,14 +36,14 @@ class PlanQuestion:
     demand: Demand
     surroundings: Surroundings = field(default_factory=Surroundings)
     slo: ServiceLevelObjective | None = None
-    """None: each family's own objective."""
+    """Objective to plan for; None takes each family's own."""
     variants: tuple[str, ...] = ()
-    """Empty: every variant with valid trials."""
+    """Variants to plan; empty for every one with valid trials."""
     queue_limit: int | None = None
     """Requests that may wait in a replica; None: any number."""
     confidence: float = CONFIDENCE
     seed: int | None = None
-    """None: the study's."""
+    """Seed of the draws; None takes the study's."""
 
 
 def plan_capacity(

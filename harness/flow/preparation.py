@@ -12,7 +12,7 @@ from harness.export.generation.speculative import make_speculative
 from harness.export.generation.variants import GeneratorJob, export_generators
 from harness.export.tensorrt import PlanSettings, plan_home
 from harness.export.variants import ExportJob, export_variants
-from harness.flow.ensembles import PreparedPipeline, prepare_pipeline
+from harness.flow.ensembles import PreparedEnsemble, prepare_ensemble
 from harness.flow.inputs import StudyInputs
 from harness.flow.left_out import EXPORT, failed_variant, leaving_out
 from harness.flow.opening import (
@@ -25,11 +25,11 @@ from harness.flow.opening import (
 )
 from harness.flow.options import ProgressSink, WarningSink, ignore_warning
 from harness.flow.spaces import serving_configs
-from harness.serving.ensemble import write_pipeline
+from harness.serving.ensemble import write_ensemble
 from harness.serving.generation.vllm import VllmModel, write_vllm_model
 from harness.serving.models import write_for_server
 from harness.study import (
-    PIPELINE_SUFFIX,
+    ENSEMBLE_SUFFIX,
     Family,
     Study,
     plans_of,
@@ -51,7 +51,7 @@ class PreparedFamily:
     """The teacher's first; then in the study's order."""
     datasets: Mapping[str, EncodedDataset]
     """The encoded data of each variant, by its name."""
-    pipelines: tuple[PreparedPipeline, ...] = ()
+    ensembles: tuple[PreparedEnsemble, ...] = ()
     """Around each variant, in the same order; none unless the family asks for them."""
     speculative: ModelVariant | None = None
     """The teacher with a student as its draft; None unless the family asks for it."""
@@ -74,8 +74,8 @@ class PreparedFamily:
 
     @property
     def served(self) -> tuple[ModelVariant, ...]:
-        """Every model that can be asked: the variants, and their pipelines."""
-        composed = [one.pipeline.variant for one in self.pipelines]
+        """Every model that can be asked: the variants, and their ensembles."""
+        composed = [one.ensemble.variant for one in self.ensembles]
         return (*self.variants, *composed, *([self.speculative] if self.speculative else []))
 
     @property
@@ -171,7 +171,7 @@ def _export_family(
     plans = PlanSettings(tuple(space.max_batch_sizes), study.seed)
     variants: list[ModelVariant] = []
     by_variant: dict[str, OpenedModel] = {}
-    pipelines: list[PreparedPipeline] = []
+    ensembles: list[PreparedEnsemble] = []
     failures: dict[str, HarnessError] = {}
     failed = leaving_out(family, failures, progress) if leave_out else None
     for opened in opened_family.teacher_first:
@@ -197,11 +197,11 @@ def _export_family(
             by_variant[variant.name] = opened
             if family.ensemble:
                 try:
-                    pipelines.append(_pipeline(family, variant, opened, serving))
+                    ensembles.append(_ensemble(family, variant, opened, serving))
                 except CheckpointError as error:
                     if failed is None:
                         raise
-                    failed(f"{variant.name}{PIPELINE_SUFFIX}", error)
+                    failed(f"{variant.name}{ENSEMBLE_SUFFIX}", error)
         variants += made
     speculative = _speculative(family, variants, repository, failed)
     if speculative is not None:
@@ -211,7 +211,7 @@ def _export_family(
         family=family,
         variants=tuple(variants),
         datasets={name: opened.dataset for name, opened in by_variant.items()},
-        pipelines=tuple(pipelines),
+        ensembles=tuple(ensembles),
         speculative=speculative,
         baseline=baseline_of(opened_family),
         opened=by_variant,
@@ -267,10 +267,10 @@ def _for_vllm(family: Family, opened: OpenedModel) -> VllmModel:
     )
 
 
-def _pipeline(
+def _ensemble(
     family: Family, variant: ModelVariant, opened: OpenedModel, serving: ServingConfig
-) -> PreparedPipeline:
-    prepared = prepare_pipeline(
+) -> PreparedEnsemble:
+    prepared = prepare_ensemble(
         family,
         variant,
         opened.samples,
@@ -278,5 +278,5 @@ def _pipeline(
         opened.checkpoint.folder,
         trust_remote_code=opened.model.trust_remote_code,
     )
-    write_pipeline(prepared.pipeline, serving)
+    write_ensemble(prepared.ensemble, serving)
     return prepared

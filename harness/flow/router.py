@@ -108,7 +108,7 @@ class _Scored:
     """What the endpoint answered to the scored rows."""
 
     right: NDArray[np.bool_]
-    """On the rows held out."""
+    """Whether each row held out was answered right."""
     kept: Interval | None
     routed: float
     otherwise: int

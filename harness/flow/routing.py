@@ -36,7 +36,7 @@ class RouteRequest:
     student_usd_per_million: float | None = None
     teacher_usd_per_million: float | None = None
     seed: int | None = None
-    """Of the split; None for the study's."""
+    """Seed of the split; None takes the study's."""
 
 
 def route_run(folder: Path, request: RouteRequest) -> Route:

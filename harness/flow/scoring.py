@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from harness.errors import ExchangedError, ServerError, UsageError
-from harness.flow.ensembles import PreparedPipeline
+from harness.flow.ensembles import PreparedEnsemble
 from harness.flow.left_out import SERVING, failed_variant, needed, tell
 from harness.flow.options import ProgressSink
 from harness.flow.preparation import PreparedFamily
@@ -41,11 +41,11 @@ from harness.types.losses import PairedMeasure
 # dynamic int8 activations a row's answer depends on its batch, and a score must not on chance.
 SCORING_BATCH = 16
 MOST_ROWS = 256
-"""A request, on a server whose own maximum is taken as it is."""
+"""Most rows per request, on a server whose own maximum is taken as it is."""
 CONSISTENCY_BATCHES = (1, 4, 8, 16)
 CONSISTENCY_SAMPLES = 128
 CONSISTENCY_PROMPTS = 16
-"""A text takes as long as many answers of another kind."""
+"""Prompts that are compared: a text takes as long as many answers of another kind."""
 
 
 def score_family(
@@ -64,13 +64,13 @@ def score_family(
         ServerError: the server died, or does not serve what the others are compared with.
     """
     _score_variants(study, prepared, served, folder, progress)
-    for one in prepared.pipelines:
-        variant = one.pipeline.variant
-        if one.pipeline.model.name in folder.journal.failed:
+    for one in prepared.ensembles:
+        variant = one.ensemble.variant
+        if one.ensemble.model.name in folder.journal.failed:
             continue
         if not _is_scored(variant, prepared, folder):
             with _left_out_if_not_served(variant, prepared, served, folder, progress):
-                folder.journal.add(_score_pipeline(study, one, prepared, served, folder, progress))
+                folder.journal.add(_score_ensemble(study, one, prepared, served, folder, progress))
     if prepared.baseline:
         _score_baseline(study, prepared, folder)
 
@@ -272,36 +272,36 @@ def _as_draft(
     return tuple(PairedMeasure(variant.name, variant.family, *one) for one in measures)
 
 
-def _score_pipeline(
+def _score_ensemble(
     study: Study,
-    prepared_pipeline: PreparedPipeline,
+    prepared_ensemble: PreparedEnsemble,
     prepared: PreparedFamily,
     served: Served,
     folder: RunFolder,
     progress: ProgressSink,
 ) -> QualityEntry:
     """Text in, label out: what is lost or mixed up around the model shows here."""
-    pipeline = prepared_pipeline.pipeline
-    dataset = prepared.datasets[pipeline.model.name]
+    ensemble = prepared_ensemble.ensemble
+    dataset = prepared.datasets[ensemble.model.name]
     kind = study.serving_of(prepared.family).instance_kind
     serving = ServingConfig(max_batch_size=SCORING_BATCH, instance_kind=kind)
-    served.load(pipeline.variant, serving)
+    served.load(ensemble.variant, serving)
     outcomes = collect_text_answers(
-        pipeline.variant,
+        ensemble.variant,
         dataset,
-        prepared_pipeline.texts,
+        prepared_ensemble.texts,
         served.site.client,
         batch_size=SCORING_BATCH,
         progress=progress,
     )
     check_after_failure(served.site.server)
-    served.unload(pipeline.variant)
-    write_outcomes(outcomes_path(folder, pipeline.variant.name), outcomes, dataset)
+    served.unload(ensemble.variant)
+    write_outcomes(outcomes_path(folder, ensemble.variant.name), outcomes, dataset)
     teacher = read_outcomes(_teacher_path(folder, prepared))
-    scores = score(outcomes, dataset, variant=pipeline.variant, teacher=teacher, seed=study.seed)
+    scores = score(outcomes, dataset, variant=ensemble.variant, teacher=teacher, seed=study.seed)
     return QualityEntry(
-        pipeline.variant.name,
-        pipeline.variant.sha256,
+        ensemble.variant.name,
+        ensemble.variant.sha256,
         tuple(scores),
         teacher_sha256=prepared.teacher.sha256,
     )

@@ -20,7 +20,7 @@ from harness.quality.writing import Writer
 from harness.serving.embedded.environment import ServerEnvironment
 from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import Endpoint, TritonClient, is_live
-from harness.serving.ensemble import Pipeline, load_pipeline, unload_pipeline
+from harness.serving.ensemble import Ensemble, load_ensemble, unload_ensemble
 from harness.serving.models import override_for
 from harness.serving.streams import TritonStreams
 from harness.study import Study
@@ -125,22 +125,22 @@ class PayloadForm(Protocol):
 class OwnModels:
     """Control of models that the harness exported itself, on its own server."""
 
-    def __init__(self, client: TritonClient, pipelines: Mapping[str, Pipeline]) -> None:
-        """`pipelines` are the ensembles among them, by name."""
+    def __init__(self, client: TritonClient, ensembles: Mapping[str, Ensemble]) -> None:
+        """`ensembles` are the ensembles among them, by name."""
         self._client = client
-        self._pipelines = pipelines
+        self._ensembles = ensembles
 
     def load(self, variant: ModelVariant, serving: ServingConfig) -> None:
         """Load a variant under a serving configuration, written from what it is."""
-        if variant.pipeline_of:
-            load_pipeline(self._client, self._pipelines[variant.name], serving)
+        if variant.ensemble_of:
+            load_ensemble(self._client, self._ensembles[variant.name], serving)
         else:
             self._client.load(variant.name, override_for(variant, serving))
 
     def unload(self, variant: ModelVariant) -> None:
         """Unload a variant."""
-        if variant.pipeline_of:
-            unload_pipeline(self._client, self._pipelines[variant.name])
+        if variant.ensemble_of:
+            unload_ensemble(self._client, self._ensembles[variant.name])
         else:
             self._client.unload(variant.name)
 
@@ -156,9 +156,9 @@ class Site:
     server: Server
     client: ModelClient
     control: ModelControl | None
-    """None where the server is measured as it is."""
+    """Control over the server's models; None where it is measured as it is."""
     targets: Mapping[WireProtocol, Target] = field(default_factory=dict)
-    """What is driven over, by protocol."""
+    """By protocol, the address that load is sent to."""
     read_page: Callable[[str], str | None] = scrape
     """Reads the metrics page."""
     check_model: Callable[[ModelVariant], None] = _take_as_it_is
@@ -177,7 +177,8 @@ class Served:
     """The one serving configuration of each variant, where nothing here may change it."""
 
     names: Mapping[str, PayloadForm] = field(default_factory=dict)
-    """How each variant takes its payloads, where that is not as they are encoded."""
+    """By variant, the names its payloads are sent under, where they differ from the encoded
+    ones."""
 
     generations: Mapping[str, Generation] = field(default_factory=dict)
     """How each variant is asked for streams, where that is not as the embedded server is."""
@@ -245,7 +246,7 @@ def serve(
             WireProtocol.HTTP: parse_target(server.endpoint.http),
             WireProtocol.GRPC: parse_target(server.endpoint.grpc),
         }
-        pipelines = [one.pipeline for family in families for one in family.pipelines]
-        control = OwnModels(client, {one.variant.name: one for one in pipelines})
+        ensembles = [one.ensemble for family in families for one in family.ensembles]
+        control = OwnModels(client, {one.variant.name: one for one in ensembles})
         site = Site(server, client, control, targets, streams=streams)
         yield Served(tuple(families), site, takes_several=True)

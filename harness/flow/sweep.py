@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from harness.flow.ensembles import pipeline_trial
+from harness.flow.ensembles import ensemble_trial
 from harness.flow.options import ProgressSink, RunSettings
 from harness.flow.preparation import PreparedFamily
 from harness.flow.prompts import prompt_requests
@@ -63,9 +63,9 @@ def trial_runner(
             folder,
             variants={variant.name: variant for each in families for variant in each.served},
             parts={
-                one.pipeline.variant.name: one.pipeline.parts
+                one.ensemble.variant.name: one.ensemble.parts
                 for each in families
-                for one in each.pipelines
+                for one in each.ensembles
             },
             payloads=_write_payloads(served, folder),
             settings=settings,
@@ -130,7 +130,7 @@ def decide_family(
     verdict = judge(quality, results)
     if settings.monitor is not None:
         settings.monitor.decide(verdict.family, verdict.decision)
-    _measure_pipeline(prepared, verdict, slo, runner, folder, settings.progress)
+    _measure_ensemble(prepared, verdict, slo, runner, folder, settings.progress)
     verdict = dataclasses.replace(verdict, pruned=tuple(search.pruned))
     return with_failed(verdict, folder.journal.failed.values())
 
@@ -158,7 +158,7 @@ def _show_scores(prepared: PreparedFamily, folder: RunFolder, settings: RunSetti
             settings.monitor.add_quality(entry.scores if entry else ())
 
 
-def _measure_pipeline(
+def _measure_ensemble(
     prepared: PreparedFamily,
     verdict: Verdict,
     slo: ServiceLevelObjective,
@@ -168,10 +168,10 @@ def _measure_pipeline(
 ) -> None:
     """The winner with its pre- and post-processing, at the load that it won with."""
     winner = folder.journal.trials.get(verdict.recommended or "")
-    for one in prepared.pipelines:
-        if winner is None or one.pipeline.model.name != winner.trial.variant:
+    for one in prepared.ensembles:
+        if winner is None or one.ensemble.model.name != winner.trial.variant:
             continue
-        trial = pipeline_trial(winner, one.pipeline)
+        trial = ensemble_trial(winner, one.ensemble)
         progress(Progress(f"ensemble of {prepared.family.name}", 0, 1, trial.trial_id))
         runner.settle(trial, slo)
 
@@ -264,12 +264,12 @@ def _write_payloads(served: Served, folder: RunFolder) -> dict[str, Path]:
             if not path.is_file():
                 write_payloads(path, groups)
             paths[name] = path
-        for one in family.pipelines:
-            dataset = family.datasets[one.pipeline.model.name]
+        for one in family.ensembles:
+            dataset = family.datasets[one.ensemble.model.name]
             path = folder.path / "payloads" / f"{dataset.digest[:16]}-texts.npz"
             if not path.is_file():
                 write_payloads(path, one.texts)
-            paths[one.pipeline.variant.name] = path
+            paths[one.ensemble.variant.name] = path
     return paths
 
 

@@ -61,8 +61,8 @@ from harness.types import (
 from harness.words.numbers import seconds
 
 KNOWN_REQUESTS = 4
-"""Of a pool of 256: every 64th answer is decoded and compared, which costs under a microsecond a
-request."""
+"""Requests with known answers in a pool of 256: every 64th answer is decoded and compared, which
+costs under a microsecond per request."""
 
 
 def known_answers_file(

@@ -172,13 +172,14 @@ class Assessment:
     result: TrialResult
     decision: Decision
     cause: str
-    """A rejection's cause; empty for a pass."""
+    """Cause of the rejection; empty for a pass."""
     reason: str
     """Why the decision is not a pass; empty for a pass."""
     findings: tuple[Judgement, ...]
-    """A clause each; empty where the trial is invalid."""
+    """One judgement per clause; empty where the trial is invalid."""
     latency_ms: float
-    """Of the objective's first latency clause, else p95; infinite where nothing was measured."""
+    """Value of the objective's first latency clause, else p95; infinite where nothing was
+    measured."""
 
     @property
     def trial(self) -> Trial:

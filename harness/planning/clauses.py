@@ -41,9 +41,9 @@ class Measured:
 
     value: float
     interval: Interval | None
-    """None where the trial is too short for one."""
+    """The confidence interval; None where the trial is too short for one."""
     confidence: float
-    """Of the interval: what the trial's looks leave for each of them."""
+    """Confidence of the interval: what the trial's looks leave for each of them."""
     counted: str = ""
     """What the value is a part of: `3 of 2,000 requests`."""
     evidence: Callable[[Constraint], float | None] | None = None
@@ -171,7 +171,7 @@ MEASURES: Final[dict[str, Measure]] = {
     COST: cost,
     WRITING_COST: output_token_cost,
 }
-"""By metric, all that a load decides but the latencies."""
+"""By metric, how it is read from a load; latencies are not among them."""
 
 
 def _latency(metric: Metric, result: TrialResult) -> Measured | None:
@@ -216,7 +216,7 @@ class Judgement:
     """A rejection's cause if this clause fails: `Metric.cause`."""
     decision: Decision
     reason: str
-    """In words and numbers, whatever the decision."""
+    """The reason in words and numbers, whatever the decision."""
     strain: float
     """The measured value in units of the bound: 1 is at the bound, above 1 beyond it."""
     evidence_factor: float | None = None

@@ -34,7 +34,7 @@ from harness.words.labels import throughput_words, trial_words
 from harness.words.numbers import confidence, latency, number
 
 LONGEST_ADVICE_S = 3600.0
-"""A trial longer than an hour is not what a person wants to be advised."""
+"""No longer trial is advised: over an hour nobody waits for."""
 _MORE_SAMPLES = "score more samples: raise `samples` of the task, or give it a larger test split"
 
 

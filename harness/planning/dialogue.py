@@ -55,7 +55,7 @@ CONFIRM_TRIES = 3
 AGAIN_TRIES = 3
 """Invalid trials that are measured again: after three something is wrong that stays."""
 AGAIN_REPEAT = 2
-"""Of a trial that is measured again; the confirming one is 1."""
+"""Repeat number of a trial that is measured again; the confirming one is 1."""
 CLEARLY_MORE = 1.10
 """What an unconfirmed candidate must promise over a confirmed one to be measured again too: the
 sweep's numbers flatter those that come out on top, by about as much as windows differ."""
@@ -69,7 +69,7 @@ class Reserved:
     """Variants that are measured, but not recommended like the others."""
 
     unproven: frozenset[str] = frozenset()
-    """Whose quality is undecided: they are confirmed only where no variant of proven quality meets
+    """Variants whose quality is undecided: confirmed only where no variant of proven quality meets
     the load clauses."""
     yardsticks: frozenset[str] = frozenset()
     """Measured beside the candidates (the teacher's, where only a student may be recommended):

@@ -26,7 +26,7 @@ class SaturationTerms:
     """What a study says of the open loops that follow its verdicts."""
 
     shares: Sequence[float]
-    """Of the highest throughput found; each above 0."""
+    """Rates as shares of the highest throughput found; each above 0."""
     duration_s: float
     max_in_flight: int
     """Requests that fall due beyond this many in flight are dropped, and counted."""

@@ -178,12 +178,12 @@ class SearchSpace:
     """All that may be combined."""
 
     variants: tuple[str, ...]
-    """Those that are likely to be fast first."""
+    """Variants in the order they are tried: those that are likely to be fast first."""
     serving: tuple[ServingConfig, ...]
-    """The simplest first."""
+    """Serving configurations, the simplest first."""
     workloads: tuple[Workload, ...]
     own: Mapping[str, tuple[ServingConfig, ...]] = field(default_factory=dict)
-    """Of the variants that have configurations of their own."""
+    """Serving configurations of the variants that have their own."""
 
     @property
     def most_instances(self) -> int:

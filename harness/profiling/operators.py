@@ -24,7 +24,7 @@ Shape = Sequence[int]
 ITEM_BYTES = {
     "float": 4, "float16": 2, "double": 8, "int64": 8, "int32": 4, "int8": 1, "uint8": 1, "bool": 1,
 }  # fmt: skip
-"""By ONNX Runtime's names of element types."""
+"""Bytes per element, by ONNX Runtime's names of types."""
 
 FLOAT_PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Gemm", "FusedGemm", "TransposeMatMul"})
 INTEGER_PRODUCTS = frozenset(

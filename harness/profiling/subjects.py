@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from harness.types.card import Runtime
 
 Inputs = Mapping[str, NDArray[np.int64]]
-"""By input name, (batch, length)."""
+"""Arrays of shape (batch, length), by input name."""
 
 
 class Opened(Protocol):
@@ -61,7 +61,7 @@ class ArtefactSubject:
 
     name: str
     path: Path
-    """The ONNX file."""
+    """Path of the ONNX file."""
     make_options: Callable[[], Any]
     """ONNX Runtime's session options, threads among them."""
 

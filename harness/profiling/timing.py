@@ -20,7 +20,7 @@ from harness.types.card import CardPlan, ColdCalls, RepeatedMeasure, ThroughputP
 SETTLING_CALLS = 3
 """Untimed, whenever a model takes its turn: another one had the caches before."""
 FEWEST_CALLS = 2
-"""Of one measurement of throughput, however long they take."""
+"""Fewest calls of one measurement of throughput, however long they take."""
 
 
 def time_calls(opened: Opened, batches: Sequence[Inputs], settling: int) -> list[int]:
@@ -73,7 +73,7 @@ def _no_collection() -> Iterator[None]:
 
 
 Shape = tuple[int, int]
-"""(batch, length)."""
+"""Batch and length."""
 SHORTEST = 4
 
 

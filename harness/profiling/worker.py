@@ -34,7 +34,7 @@ class Opening:
 
     load_s: float
     memory_before_bytes: int
-    """Resident, before it."""
+    """Resident memory before the model was loaded."""
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ def _check(
 class _Reply:
     batch: Batch
     answer: Any
-    """As the family reads it; None where the request failed."""
+    """The answer as the family reads it; None where the request failed."""
     failure: str = ""
 
 
@@ -223,7 +223,7 @@ def _first_failure(replies: Iterable[_Reply]) -> str:
 
 
 Texts = Mapping[str, NDArray[np.object_]]
-"""By input name, (n, 1)."""
+"""Arrays of shape (n, 1), by input name."""
 
 
 @dataclass(frozen=True)
@@ -242,10 +242,10 @@ def collect_text_answers(
     in_flight: int = 8,
     progress: Callable[[Progress], None],
 ) -> Outcomes:
-    """Put the test split's texts to a pipeline, each once; a failed request is not tried again.
+    """Put the test split's texts to an ensemble, each once; a failed request is not tried again.
 
     Args:
-        variant: the loaded pipeline.
+        variant: the loaded ensemble.
         dataset: the split as the model alone takes it, with what its answers are compared with.
         texts: the same groups as `dataset.groups`, as texts.
         predictor: the way to the endpoint.

@@ -154,7 +154,7 @@ def compare_answers(
 
 
 MOST_VALUES = 20
-"""Of a column; the rarer ones are taken together."""
+"""Most values of a column that are shown; the rarer ones are taken together."""
 OTHER, EMPTY = "(other values)", "(empty)"
 _QUARTILES = (0.25, 0.5, 0.75)
 
@@ -176,7 +176,7 @@ class Slicing:
     name: str
     slices: tuple[str, ...]
     member: NDArray[np.int64]
-    """Which slice each sample is in, (rows,)."""
+    """(rows,) the slice that each sample is in."""
     training: tuple[int, ...] | None
     """Training samples of each slice; None where they are not known."""
 

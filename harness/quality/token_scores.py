@@ -25,7 +25,7 @@ from harness.tasks.outcomes import Batch, Tensors
 from harness.types import ModelVariant
 
 Row = tuple[int, ...]
-"""Token numbers, unpadded."""
+"""Token ids, unpadded."""
 ProgressOfRows = Callable[[int, int], None]
 """Told of rows done and their number."""
 
@@ -208,7 +208,7 @@ def _request(row: Row) -> bytes:
 
 
 FORMAT = 2
-"""Of the values: raise it when they are written otherwise."""
+"""Revision of the stored values: raise it when they are written otherwise."""
 _KEYS_A_QUERY = 500
 """SQLite takes a bounded number of parameters in one statement."""
 

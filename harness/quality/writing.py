@@ -124,7 +124,7 @@ def _prompts_of(variant: ModelVariant, dataset: EncodedDataset) -> PromptDataset
 class _Reply:
     batch: Batch
     outputs: Tensors | None
-    """None where a request failed."""
+    """What was written; None where a request failed."""
     failure: str = ""
 
 

@@ -46,7 +46,7 @@ class ReferenceBundle:
     """JSON list of the class names that TF-IDF with logistic regression gives the topics' test
     split, row by row."""
     training_data: Mapping[str, Path]
-    """By the same names, JSON lines of the training split."""
+    """By model name, JSON lines of the training split."""
 
 
 def build_reference(

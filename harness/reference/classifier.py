@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TEMPERATURE = 2.0
 SOFT_SHARE = 0.9
-"""Of the loss that comes from the teacher; the rest is the labels'."""
+"""Share of the loss that comes from the teacher; the rest is the labels'."""
 TOKEN_DROP = 0.15
 """Share of tokens hidden in a training row: dropout's work at a tenth of its cost on a CPU."""
 EMBEDDING_DEVIATION = 0.05
@@ -30,11 +30,11 @@ class EncodedRows:
     """One split of the data as tensors."""
 
     token_ids: torch.Tensor
-    """(rows, TOPICS_LENGTH)."""
+    """(rows, TOPICS_LENGTH) token ids."""
     mask: torch.Tensor
-    """(rows, TOPICS_LENGTH)."""
+    """(rows, TOPICS_LENGTH) 1 for real tokens."""
     labels: torch.Tensor
-    """(rows,)."""
+    """(rows,) class indexes."""
 
 
 def label_names(data: Path) -> list[str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 SOFT_SHARE = 0.8
-"""Of the loss that comes from the teacher; the rest is the text's."""
+"""Share of the loss that comes from the teacher; the rest is the text's."""
 EMBEDDING_DEVIATION = 0.04
 _INFERENCE_BATCH = 32
 

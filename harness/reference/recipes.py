@@ -50,7 +50,8 @@ class Recipe:
     learning_rate: float
     step_ms: float
     teacher: str | None = None
-    """Whose soft answers it learns from; None for plain training on the labels or tokens."""
+    """Name of the model whose soft answers it learns from; None for plain training on labels or
+    tokens."""
 
     def deciding_fields(self) -> dict[str, Any]:
         """All that decides the weights: every field but the progress bar's."""
@@ -59,7 +60,7 @@ class Recipe:
 
 _STUDENT_STEPS = 280
 _DISTILLATION_COST = 1.96
-"""A distilled step of the prose student over a plain one, in CPU time (see `RECIPES`)."""
+"""CPU time of a distilled step of the prose student over that of a plain one (see `RECIPES`)."""
 
 _ALL = (
     Recipe(

@@ -176,10 +176,10 @@ def _quality(family: FamilyPage) -> Iterator[str]:
     if family.lost:
         yield from _lost(family.lost)
     yield from _titled("Batch consistency", family.consistency)
-    if family.pipeline or family.pipeline_quality:
+    if family.ensemble or family.ensemble_quality:
         yield "### Pre- and post-processing"
-        yield text(family.pipeline_quality)
-        yield from table_blocks(family.pipeline) if family.pipeline else ()
+        yield text(family.ensemble_quality)
+        yield from table_blocks(family.ensemble) if family.ensemble else ()
 
 
 def _titled(title: str, table: Table | None) -> Iterator[str]:

@@ -24,7 +24,7 @@ from harness.report.offline.section import OfflineSection, offline_section
 from harness.report.plots.base import Plot, VariantStyle, styles_of
 from harness.report.plots.saturation import saturation_plot
 from harness.report.plots.series import seconds_plot, start_plots
-from harness.report.plots.server import batches_plot, pipeline_plot, split_plot
+from harness.report.plots.server import batches_plot, ensemble_plot, split_plot
 from harness.report.plots.tradeoffs import quality_plot, throughput_plots
 from harness.report.roles.section import RolesSection, roles_section
 from harness.report.rollout.section import RolloutSection, rollout_section
@@ -33,8 +33,8 @@ from harness.report.selection import FamilyResults, families_of, leading_trials
 from harness.report.streams.section import StreamsSection, streams_section
 from harness.report.tables.costs import (
     cold_start_table,
-    pipeline_quality,
-    pipeline_table,
+    ensemble_quality,
+    ensemble_table,
     search_table,
 )
 from harness.report.tables.losses import LostQuality, lost_quality
@@ -75,7 +75,7 @@ class FamilyPage:
     over_rate: Plot | None
     """Latency over rate in open loops, measured after the verdict; None where it was not."""
     rates: Table | None
-    """The same as a table."""
+    """The curve over rate as a table."""
     split: Plot | None
     batches: Plot | None
     starts: tuple[Plot, ...]
@@ -94,9 +94,9 @@ class FamilyPage:
     tasks: Table | None
     """Scores of lm-eval's tasks; None where none was asked."""
     consistency: Table | None
-    pipeline: Table | None
-    pipeline_quality: str
-    pipeline_bars: Plot | None
+    ensemble: Table | None
+    ensemble_quality: str
+    ensemble_bars: Plot | None
     rejected: tuple[RejectedGroup, ...]
     card: CardSection | None = None
     """The report card, measured in process; None where it was not."""
@@ -122,7 +122,7 @@ class FamilyPage:
         lost = self.lost.plots if self.lost else ()
         card = self.card.plots if self.card else ()
         streams = self.streams.plots if self.streams else ()
-        last = (self.pipeline_bars, *self.starts, self.seconds, *lost, *card, *streams)
+        last = (self.ensemble_bars, *self.starts, self.seconds, *lost, *card, *streams)
         return tuple(plot for plot in (*throughput, *last) if plot)
 
 
@@ -235,9 +235,9 @@ def _family_page(run: StoredRun, family: FamilyResults, number: int) -> FamilyPa
         lost=lost_quality(family),
         tasks=task_table(family),
         consistency=consistency_table(family, run.consistency),
-        pipeline=pipeline_table(family),
-        pipeline_quality=pipeline_quality(family),
-        pipeline_bars=pipeline_plot(family),
+        ensemble=ensemble_table(family),
+        ensemble_quality=ensemble_quality(family),
+        ensemble_bars=ensemble_plot(family),
         rejected=rejected_groups(family),
         card=card_section(card, styles) if card else None,
         roles=roles_section(family),

@@ -35,7 +35,7 @@ from harness.types.roles import StudentRoles
 _STILL_PASSES = frozenset({"", "slower", "teacher"})
 """Causes recorded against a trial that meets the objective all the same."""
 _NOTABLE_SHARE = 0.10
-"""By which latency from the send must differ from latency from the schedule to be shown."""
+"""Latency from the send is shown where it differs from latency from the schedule by this share."""
 _ROLE_ORDER = {Role.TEACHER: 0, Role.STUDENT: 1, Role.CONTROL: 2, Role.BASELINE: 3}
 
 
@@ -54,10 +54,10 @@ class FamilyResults:
     """Cold starts that were measured, in the order of `variants`."""
     series: Mapping[str, LoadSeries] = field(default_factory=dict)
     """Loads over time, by trial; those of other families too."""
-    pipelines: tuple[ModelVariant, ...] = ()
+    ensembles: tuple[ModelVariant, ...] = ()
     """Ensembles around the variants: never candidates, so apart from them."""
-    pipeline_scores: tuple[QualityScore, ...] = ()
-    pipeline_trials: tuple[TrialResult, ...] = ()
+    ensemble_scores: tuple[QualityScore, ...] = ()
+    ensemble_trials: tuple[TrialResult, ...] = ()
     pairs: tuple[PairedMeasure, ...] = ()
     losses: tuple[LossEntry, ...] = ()
     """Where each variant lost quality, in the order of `variants`."""
@@ -180,8 +180,8 @@ def _family(run: StoredRun, name: str) -> FamilyResults:
     own = [variant for variant in run.variants if variant.family == name]
     ordered = sorted(own, key=lambda variant: _ROLE_ORDER[variant.role])
     variants = tuple(variant for variant in ordered if not variant.is_composed)
-    pipelines = tuple(variant for variant in ordered if variant.pipeline_of)
-    around = {variant.name for variant in pipelines}
+    ensembles = tuple(variant for variant in ordered if variant.ensemble_of)
+    around = {variant.name for variant in ensembles}
     composed = {variant.name for variant in ordered if variant.is_composed}
     scores = [score for score in run.scores if score.family == name]
     trials = [result for result in run.trials if result.trial.family == name]
@@ -196,9 +196,9 @@ def _family(run: StoredRun, name: str) -> FamilyResults:
         objective=run.objectives.get(name),
         cold_starts=tuple(cold_starts[v.name] for v in variants if v.name in cold_starts),
         series=run.series,
-        pipelines=pipelines,
-        pipeline_scores=tuple(score for score in scores if score.variant in around),
-        pipeline_trials=tuple(result for result in trials if result.trial.variant in around),
+        ensembles=ensembles,
+        ensemble_scores=tuple(score for score in scores if score.variant in around),
+        ensemble_trials=tuple(result for result in trials if result.trial.variant in around),
         pairs=tuple(one for one in run.pairs if one.family == name),
         losses=tuple(losses[v.name] for v in variants if v.name in losses),
         failed=tuple(one for one in run.failed if one.family == name),
@@ -217,10 +217,10 @@ def _saturation(run: StoredRun, name: str) -> tuple[TrialResult, ...]:
     return tuple(last[key] for key in sorted(last, key=lambda key: (order.index(key[0]), key[1])))
 
 
-def alone_of(family: FamilyResults, pipeline: TrialResult) -> TrialResult | None:
-    """The model alone under the load that its pipeline was measured at: the last such trial."""
-    names = {one.name: one.pipeline_of for one in family.pipelines}
-    model, trial = names.get(pipeline.trial.variant), pipeline.trial
+def alone_of(family: FamilyResults, ensemble: TrialResult) -> TrialResult | None:
+    """The model alone under the load that its ensemble was measured at: the last such trial."""
+    names = {one.name: one.ensemble_of for one in family.ensembles}
+    model, trial = names.get(ensemble.trial.variant), ensemble.trial
     alike = [
         result
         for result in measured(family.trials)

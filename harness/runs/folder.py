@@ -62,7 +62,8 @@ class StoredRun:
     interrupted: bool = False
     """No verdict was reached: the run can be resumed."""
     objectives: Mapping[str, ServiceLevelObjective] = field(default_factory=dict)
-    """By family, parsed: a report draws their bounds even where no verdict was reached."""
+    """Parsed objectives by family: a report draws their bounds even where no verdict was
+    reached."""
     cold_starts: tuple[ColdStart, ...] = ()
     overheads: tuple[ServerOverhead, ...] = ()
     """The server's own cost per request, by protocol; none in older runs."""
@@ -73,13 +74,14 @@ class StoredRun:
     pairs: tuple[PairedMeasure, ...] = ()
     losses: tuple[LossEntry, ...] = ()
     card: tuple[CardEntry, ...] = ()
-    """In process; empty where no card was asked for."""
+    """Entries measured in process; empty where no card was asked for."""
     served: tuple[ServedEntry, ...] = ()
     """The card's own measurements through the server."""
     failed: tuple[FailedVariant, ...] = ()
     """Variants that could not be made or served."""
     relabellings: tuple[Relabelling, ...] = ()
-    """Of variants whose outputs seem to stand for other classes than they are called by."""
+    """Relabellings of variants whose outputs seem to stand for other classes than their names
+    say."""
     tasks: tuple[TaskEntry, ...] = ()
     """lm-eval's, one per variant; their scores are among `scores`."""
     saturation: tuple[TrialResult, ...] = ()

@@ -50,9 +50,10 @@ class QualityEntry:
     pairs: tuple[PairedMeasure, ...] = ()
     """Compared with the teacher, sample by sample, and calibration."""
     relabelling: Relabelling | None = None
-    """Where its outputs seem to stand for other classes than they are called by."""
+    """How its outputs seem to stand for other classes than their names say; None where they do
+    not."""
     teacher_sha256: str = ""
-    """Of the teacher it was compared with: beside another it is scored again."""
+    """Digest of the teacher it was compared with: beside another it is scored again."""
 
 
 Entry = (
@@ -79,10 +80,19 @@ class _Kind:
     """Name of the entry in the journal."""
     adapter: TypeAdapter[Any]
     place: str
-    """`Journal`'s field."""
+    """Name of the field of `Journal`."""
     key: Callable[[Any], str]
     upgrade: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
-    """From a line's data as an earlier version wrote it to that of today."""
+    """Brings a line's data from an earlier version's form to today's."""
+
+
+def _variant_of_today(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A variant's data; what an ensemble serves was called `pipeline_of` once."""
+    former = "pipeline_of"
+    if former not in data:
+        return data
+    rest = {name: value for name, value in data.items() if name != former}
+    return {**rest, "ensemble_of": data[former]}
 
 
 def _trial_of_today(data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -103,7 +113,13 @@ def _trial_of_today(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 _KINDS: Mapping[type[Entry], _Kind] = {
-    ModelVariant: _Kind("variant", TypeAdapter(ModelVariant), "variants", attrgetter("name")),
+    ModelVariant: _Kind(
+        "variant",
+        TypeAdapter(ModelVariant),
+        "variants",
+        attrgetter("name"),
+        _variant_of_today,
+    ),
     FailedVariant: _Kind("failed", TypeAdapter(FailedVariant), "failed", attrgetter("name")),
     QualityEntry: _Kind("quality", TypeAdapter(QualityEntry), "quality", attrgetter("variant")),
     TaskEntry: _Kind("task", TypeAdapter(TaskEntry), "tasks", attrgetter("key")),
@@ -136,12 +152,12 @@ class Journal:
     """Left out, and not made since."""
     quality: dict[str, QualityEntry] = field(default_factory=dict)
     tasks: dict[str, TaskEntry] = field(default_factory=dict)
-    """By `TaskEntry.key`."""
+    """Entries by `TaskEntry.key`."""
     trials: dict[str, TrialResult] = field(default_factory=dict)
     cold_starts: dict[str, ColdStart] = field(default_factory=dict)
     losses: dict[str, LossEntry] = field(default_factory=dict)
     card: dict[str, CardEntry] = field(default_factory=dict)
-    """By variant (or model) and runtime."""
+    """Entries by variant (or model) and runtime."""
     served: dict[str, ServedEntry] = field(default_factory=dict)
     overheads: dict[str, ServerOverhead] = field(default_factory=dict)
     """The server's own overhead, by protocol."""

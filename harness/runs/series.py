@@ -25,9 +25,9 @@ class SlicePoint:
     """One slice of a load."""
 
     start_s: float
-    """From the load's start."""
+    """Seconds since the load's start."""
     phase: str
-    """warm-up, measured, after."""
+    """`warm-up`, `measured` or `after`."""
     mean_ms: float | None
     """Response latency; None where nothing succeeded."""
 

@@ -19,7 +19,7 @@ from harness.errors import ServerError
 from harness.types import TensorSpec, answering_version
 
 CONTROL_TIMEOUT_S = 300.0
-"""For loading a model: large ones take minutes."""
+"""Seconds for loading a model: large ones take minutes."""
 CALL_TIMEOUT_S = 60.0
 
 # In the statistics these are text; every other text there is a 64-bit integer, as protobuf's JSON
@@ -34,7 +34,7 @@ class Endpoint:
     http: str
     """host:port; empty where a server that is not ours is known by its other side alone."""
     grpc: str
-    """host:port, likewise."""
+    """Address of the gRPC side, as host:port."""
     metrics: str
     """URL of the Prometheus page; empty where it is not known."""
 

@@ -1,10 +1,10 @@
-"""A variant's whole pipeline as Triton serves it: text in, answer out, in one ensemble.
+"""A variant with its pre- and post-processing as Triton serves it: text in, answer out.
 
     <variant>-tokenize/    Python: TEXT (and TEXT_PAIR) -> the variant's inputs, padded to a bucket
     <variant>/             the model itself, as it is served alone
     <variant>-label/       Python: logits -> LABEL and SCORE, of a classifier; or
     <variant>-spans/       Python: logits -> SPANS as JSON, of a token classifier
-    <variant>-pipeline/    the ensemble that joins them; a sentence encoder's ends with the model
+    <variant>-ensemble/    the ensemble that joins them; a sentence encoder's ends with the model
 
 All of it lies in the model repository, so a container serves it as the embedded server does, if its
 Python has `tokenizers` (pip install tokenizers).
@@ -31,7 +31,7 @@ from harness.serving.python_models import (
     write_config_file,
 )
 from harness.serving.repository import config_override
-from harness.study import PIPELINE_SUFFIX
+from harness.study import ENSEMBLE_SUFFIX
 from harness.system.storage import storage_errors
 from harness.tasks.outcomes import PLACES, TextAnswer
 from harness.types import ModelVariant, ServingConfig, TensorSpec
@@ -55,7 +55,7 @@ class TextTokenizer:
     max_length: int
     """Tokens; longer texts are truncated."""
     buckets: tuple[int, ...]
-    """Padded lengths, ascending."""
+    """Padded lengths in ascending order."""
     pad_token_id: int
     pad_token_type_id: int
     truncation_side: str = "right"
@@ -63,7 +63,7 @@ class TextTokenizer:
     split_special_tokens: bool = False
     """Whether special tokens that a text holds are text like any other."""
     unk_token_id: int | None = None
-    """Where words are told apart: the token of what is not in the vocabulary."""
+    """Token of what is not in the vocabulary, where words are told apart by it."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -90,11 +90,11 @@ class TextTokenizer:
 
 
 @dataclass(frozen=True)
-class Pipeline:
+class Ensemble:
     """A variant with its pre- and post-processing, as one servable model."""
 
     variant: ModelVariant
-    """The ensemble: named `<variant>-pipeline`, TEXT in, the answer's outputs out."""
+    """The ensemble: named `<variant>-ensemble`, TEXT in, the answer's outputs out."""
     model: ModelVariant
     """The part in the middle: what is served alone as well."""
     tokenizer: TextTokenizer
@@ -113,8 +113,8 @@ class Pipeline:
         return (*self.model.inputs, *(PLACES if self.answer.takes_places else ()))
 
 
-def make_pipeline(model: ModelVariant, tokenizer: TextTokenizer, answer: TextAnswer) -> Pipeline:
-    """Describe the pipeline around a model; nothing is written."""
+def make_ensemble(model: ModelVariant, tokenizer: TextTokenizer, answer: TextAnswer) -> Ensemble:
+    """Describe the ensemble around a model; nothing is written."""
     names = (TEXT, TEXT_PAIR) if tokenizer.is_pair else (TEXT,)
     digest = hashlib.sha256(model.sha256.encode())
     made_of = [dataclasses.asdict(tokenizer), dataclasses.asdict(answer)]
@@ -123,24 +123,24 @@ def make_pipeline(model: ModelVariant, tokenizer: TextTokenizer, answer: TextAns
         digest.update(source.read_bytes())
     variant = dataclasses.replace(
         model,
-        name=f"{model.name}{PIPELINE_SUFFIX}",
+        name=f"{model.name}{ENSEMBLE_SUFFIX}",
         sha256=digest.hexdigest(),
-        path=model.path.with_name(f"{model.name}{PIPELINE_SUFFIX}"),
+        path=model.path.with_name(f"{model.name}{ENSEMBLE_SUFFIX}"),
         inputs=tuple(TensorSpec(name, "BYTES", (1,)) for name in names),
         outputs=answer.outputs,
-        pipeline_of=model.name,
+        ensemble_of=model.name,
     )
-    return Pipeline(variant, model, tokenizer, answer)
+    return Ensemble(variant, model, tokenizer, answer)
 
 
-def write_pipeline(pipeline: Pipeline, serving: ServingConfig) -> None:
+def write_ensemble(ensemble: Ensemble, serving: ServingConfig) -> None:
     """Write the folders of the parts that are not the model, and of the ensemble.
 
     Raises:
         StorageError: the repository cannot be written.
     """
-    repository = pipeline.model.path.parent
-    for name, config in _configs(pipeline, serving).items():
+    repository = ensemble.model.path.parent
+    for name, config in _configs(ensemble, serving).items():
         version = version_folder(repository, name)
         with storage_errors(repository):
             kind = name.rpartition("-")[2]
@@ -150,75 +150,75 @@ def write_pipeline(pipeline: Pipeline, serving: ServingConfig) -> None:
             if kind in _BESIDE:
                 shutil.copyfile(_SOURCES / _BESIDE[kind], version / _BESIDE[kind])
             if kind == _TOKENIZE:
-                definition = pipeline.tokenizer.definition
+                definition = ensemble.tokenizer.definition
                 (version / "tokenizer.json").write_text(definition, encoding="utf-8")
         write_config_file(repository, name, config)
 
 
-def load_pipeline(control: ModelLoader, pipeline: Pipeline, serving: ServingConfig) -> None:
+def load_ensemble(control: ModelLoader, ensemble: Ensemble, serving: ServingConfig) -> None:
     """Load the model as asked, the other parts, and then the ensemble over them.
 
     Raises:
         ServerError: with Triton's own message.
     """
-    control.load(pipeline.model.name, config_override(pipeline.model, serving))
-    for name, config in _configs(pipeline, serving).items():
+    control.load(ensemble.model.name, config_override(ensemble.model, serving))
+    for name, config in _configs(ensemble, serving).items():
         control.load(name, override_of(config))
 
 
-def unload_pipeline(control: ModelLoader, pipeline: Pipeline) -> None:
+def unload_ensemble(control: ModelLoader, ensemble: Ensemble) -> None:
     """Unload the ensemble first, then its parts.
 
     Raises:
         ServerError: with Triton's own message.
     """
-    for name in (pipeline.variant.name, *reversed(pipeline.parts)):
+    for name in (ensemble.variant.name, *reversed(ensemble.parts)):
         control.unload(name)
 
 
-def _configs(pipeline: Pipeline, serving: ServingConfig) -> dict[str, pb.ModelConfig]:
+def _configs(ensemble: Ensemble, serving: ServingConfig) -> dict[str, pb.ModelConfig]:
     """By name, the configuration of each composing model; the ensemble's own comes last."""
-    tokenize, _, *last = pipeline.parts
+    tokenize, _, *last = ensemble.parts
     return {
-        tokenize: _tokenize_config(pipeline, serving),
-        **{name: _last_config(pipeline, name, serving) for name in last},
-        pipeline.variant.name: _ensemble_config(pipeline, serving),
+        tokenize: _tokenize_config(ensemble, serving),
+        **{name: _last_config(ensemble, name, serving) for name in last},
+        ensemble.variant.name: _ensemble_config(ensemble, serving),
     }
 
 
-def _tokenize_config(pipeline: Pipeline, serving: ServingConfig) -> pb.ModelConfig:
-    tokenizer, name = pipeline.tokenizer, pipeline.parts[0]
+def _tokenize_config(ensemble: Ensemble, serving: ServingConfig) -> pb.ModelConfig:
+    tokenizer, name = ensemble.tokenizer, ensemble.parts[0]
     return python_config(
         name,
         max_batch_size=serving.max_batch_size,
-        inputs=pipeline.variant.inputs,
-        outputs=pipeline.tensors,
+        inputs=ensemble.variant.inputs,
+        outputs=ensemble.tensors,
         parameters={"settings": json.dumps(tokenizer.settings)},
     )
 
 
-def _last_config(pipeline: Pipeline, name: str, serving: ServingConfig) -> pb.ModelConfig:
-    places = PLACES if pipeline.answer.takes_places else ()
+def _last_config(ensemble: Ensemble, name: str, serving: ServingConfig) -> pb.ModelConfig:
+    places = PLACES if ensemble.answer.takes_places else ()
     return python_config(
         name,
         max_batch_size=serving.max_batch_size,
-        inputs=(*pipeline.model.outputs, *places),
-        outputs=pipeline.variant.outputs,
-        parameters=pipeline.answer.parameters,
+        inputs=(*ensemble.model.outputs, *places),
+        outputs=ensemble.variant.outputs,
+        parameters=ensemble.answer.parameters,
     )
 
 
-def _ensemble_config(pipeline: Pipeline, serving: ServingConfig) -> pb.ModelConfig:
-    variant, model = pipeline.variant, pipeline.model
+def _ensemble_config(ensemble: Ensemble, serving: ServingConfig) -> pb.ModelConfig:
+    variant, model = ensemble.variant, ensemble.model
     config = pb.ModelConfig(
         name=variant.name, platform="ensemble", max_batch_size=serving.max_batch_size
     )
     add_tensors(config, variant.inputs, variant.outputs)
-    places = PLACES if pipeline.answer.takes_places else ()
-    flows = [(variant.inputs, pipeline.tensors), (model.inputs, model.outputs)]
-    if pipeline.answer.part:
+    places = PLACES if ensemble.answer.takes_places else ()
+    flows = [(variant.inputs, ensemble.tensors), (model.inputs, model.outputs)]
+    if ensemble.answer.part:
         flows.append(((*model.outputs, *places), variant.outputs))
-    for part, (inputs, outputs) in zip(pipeline.parts, flows, strict=True):
+    for part, (inputs, outputs) in zip(ensemble.parts, flows, strict=True):
         step = config.ensemble_scheduling.step.add(model_name=part, model_version=-1)
         for spec in inputs:
             step.input_map[spec.name] = spec.name

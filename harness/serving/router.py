@@ -37,7 +37,7 @@ SERVED_BY, OTHER, MODEL_MS = "SERVED_BY", "OTHER", "MODEL_MS"
 """Further outputs of a split: 1 where the student answered, (n, 1); the other model's answer, not
 numbers where it was not asked, (n, classes); milliseconds of teacher and student, (n, 2)."""
 NOT_ASKED, COPY_FAILED = -1.0, -2.0
-"""In place of those milliseconds."""
+"""Stand in for the milliseconds of a model that was not asked, or whose copy failed."""
 
 _SOURCES = Path(__file__).parent / "router_models"
 _CASCADE, _SPLIT = "cascade_model.py", "split_model.py"
@@ -54,7 +54,7 @@ class ServedPair:
     student_serving: ServingConfig
     teacher_serving: ServingConfig
     columns: tuple[int, ...]
-    """Of each of the student's classes, in order, the place among the teacher's."""
+    """For each of the student's classes, its index among the teacher's."""
 
     def check(self) -> None:
         """Refuse models that cannot stand behind one name.

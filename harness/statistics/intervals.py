@@ -46,7 +46,7 @@ class Bounds:
     """A 95% interval, and what it rests on."""
 
     low: float | None
-    """None, as is `high`, where the data allows no interval."""
+    """Lower end; None, as is `high`, where the data allows no interval."""
     high: float | None
     standard_error: float | None
     """Standard error of the metric; 0 where all units agree."""
@@ -59,7 +59,7 @@ class Scale(Enum):
 
     PLAIN = "plain"
     LOGARITHM = "logarithm"
-    """Of a positive metric without an upper limit, such as a perplexity."""
+    """For a positive metric without an upper limit, such as a perplexity."""
     FISHER = "fisher"
     """Fisher's z (1915), the area tangent: of a correlation."""
 
@@ -97,11 +97,11 @@ class RowSums:
     """Rows that there could have been, (rows, columns), the worst and the best among them; None
     where there is no limit to what a row may hold."""
     scale: Scale = Scale.PLAIN
-    """Where the jackknife is taken."""
+    """The scale that the jackknife is taken on."""
     limits: tuple[float, float] = (-np.inf, np.inf)
     """Lowest and highest possible value of the metric."""
     apart: int | None = None
-    """Of two models side by side, the columns of the first."""
+    """For two models side by side, the number of columns of the first."""
 
 
 def share_bounds(hits: int, total: int) -> Bounds:

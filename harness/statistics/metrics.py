@@ -58,9 +58,9 @@ class Statistic:
     metric: str
     value: float
     sums: RowSums
-    """How it follows from the rows."""
+    """How the statistic follows from the rows."""
     hits: NDArray[np.bool_] | None = None
-    """For a plain share, which rows count, (rows,)."""
+    """(rows,) which rows count, for a plain share."""
 
     def __post_init__(self) -> None:
         if not metric_named(self.metric).is_quality:
@@ -134,7 +134,7 @@ def _bits(sums: Floats) -> Floats:
 
 
 _FLAT = 1e-12
-"""Of the values' size: a spread below it is rounding, and correlates with nothing."""
+"""Share of the values' size: a spread below it is rounding, and correlates with nothing."""
 
 
 def regression_statistics(truth: Floats, predictions: Floats) -> tuple[Statistic, ...]:

@@ -173,16 +173,17 @@ class PairedRows:
     teacher: Floats
     """What each row adds to the teacher's sum: 1 where right, or bits, (rows,)."""
     variant: Floats
-    """Likewise of the variant."""
+    """(rows,) the variant's values."""
     weight: Floats
     """What each row counts: 1, or its bytes."""
     answered: Mask
     """Rows that both answered, or whose lack of an answer counts as wrong."""
     higher_is_better: bool
     interval: Callable[[Floats, Floats, Floats, Integers | None], Bounds]
-    """Of the loss over some rows, from their `teacher`, `variant`, `weight` and groups."""
+    """Gives the interval of the loss over some rows, from their `teacher`, `variant`, `weight` and
+    groups."""
     groups: Integers | None = None
-    """Which rows belong together."""
+    """(rows,) which rows belong together."""
 
     @property
     def loss(self) -> Floats:

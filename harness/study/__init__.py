@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from harness.study.cost import CostBasis
     from harness.study.document import (
-        PIPELINE_SUFFIX,
+        ENSEMBLE_SUFFIX,
         PLAN_SUFFIX,
         SPECULATIVE_SUFFIX,
         Family,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from harness.tasks.token_classification.rows import TokenClassification
 
 __all__ = [
-    "PIPELINE_SUFFIX",
+    "ENSEMBLE_SUFFIX",
     "PLAN_SUFFIX",
     "SPECULATIVE_SUFFIX",
     "CausalLanguageModelling",

@@ -44,7 +44,7 @@ else:
 
 REFERENCE_PREFIX = "reference:"
 PLAN_SUFFIX = "-trt"
-PIPELINE_SUFFIX = "-pipeline"
+ENSEMBLE_SUFFIX = "-ensemble"
 """Of the ensemble that serves a variant with its pre- and post-processing."""
 SPECULATIVE_SUFFIX = "-speculative"
 """Of the model that serves a teacher with a draft."""
@@ -163,7 +163,7 @@ class Family(Strict):
 
     @model_validator(mode="after")
     def _ensemble_has_labels(self) -> Self:
-        if self.ensemble and not family_of(self.task).has_pipeline:
+        if self.ensemble and not family_of(self.task).has_ensemble:
             raise ValueError(
                 "ensemble: true answers texts with labels, entities or vectors, and a "
                 f"{self.task.kind} task has none: leave it out"
@@ -273,7 +273,7 @@ class Study(Strict):
             StudyError: no model of the study has such a variant.
         """
         family = self.family_of(variant)
-        bare = variant.removesuffix(PIPELINE_SUFFIX) if family.ensemble else variant
+        bare = variant.removesuffix(ENSEMBLE_SUFFIX) if family.ensemble else variant
         model, precision, form = next(
             (model, *artefact)
             for model in family.models
@@ -303,7 +303,7 @@ class Study(Strict):
         for family in self.families:
             own = [name for model in family.models for name in variants_of(model)]
             if family.ensemble:
-                own += [f"{name}{PIPELINE_SUFFIX}" for name in own]
+                own += [f"{name}{ENSEMBLE_SUFFIX}" for name in own]
             if variant in own:
                 return family
         raise StudyError(

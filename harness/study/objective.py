@@ -86,7 +86,7 @@ def _objective_text(slo: ServiceLevelObjective) -> str:
 
 
 Objective = Annotated[ServiceLevelObjective, written(parse_objective, _objective_text)]
-"""A study's field: read once, when the file is."""
+"""A study's objective as a field: parsed once, when the file is read."""
 
 
 def describe_objective(schema: JsonDict) -> None:

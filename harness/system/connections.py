@@ -24,7 +24,7 @@ Address = tuple[int, int, int, str, tuple[Any, ...]]
 _SHORTEST_S = 0.001
 
 _lookups: dict[tuple[str, int], Future[Sequence[Address]]] = {}
-"""Those that are under way, and those that succeeded."""
+"""Name look-ups that are under way, and those that succeeded."""
 _lock = threading.Lock()
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 
 _PR_SET_PDEATHSIG = 1
-"""From <sys/prctl.h>."""
+"""Number of the option in <sys/prctl.h>."""
 
 
 def die_with(parent: int) -> None:

@@ -133,7 +133,7 @@ class ClassifierFamily(TaskFamily[S, CS, CA, CR], Generic[S, CS, CA, CR]):
     lacking = "labels"
     auto_class = "AutoModelForSequenceClassification"
     architectures = ("ForSequenceClassification",)
-    has_pipeline = True
+    has_ensemble = True
 
     @abstractmethod
     def problems(self, config: PretrainedConfig) -> Iterator[str]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 Columns = Mapping[str, Sequence[Sequence[int]]]
-"""Of each input a list of numbers a row, not yet padded."""
+"""By input name, a list of numbers per row, not yet padded."""
 
 
 @rowwise
@@ -34,7 +34,7 @@ class EncodedGroup:
     """Samples of one padded length; a family adds what else it knows of each token."""
 
     inputs: Mapping[str, NDArray[np.int64]] = field(metadata=PER_ROW)
-    """By input name, (n, length)."""
+    """Arrays of shape (n, length), by input name."""
     rows: NDArray[np.int64] = field(metadata=PER_ROW)
     """Position of each among the data set's samples (or windows), (n,)."""
 

@@ -50,7 +50,7 @@ class LabelReader:
     """Reads the labels of one column for one checkpoint."""
 
     model: str
-    """As messages name it."""
+    """The model's name in messages."""
     outputs: tuple[str, ...]
     """The checkpoint's id2label, in order."""
     order: tuple[str, ...] | None = None

@@ -38,7 +38,7 @@ class Confidence:
     values: NDArray[np.float64]
     """(rows,); NaN where the teacher gave no answer."""
     words: Callable[[float], str]
-    """How such a number is written."""
+    """Writes such a number."""
 
 
 class Division(Protocol):

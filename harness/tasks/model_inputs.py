@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 _TYPED_WITHOUT_TABLE = frozenset({"xlnet", "funnel"})
-"""They compare types rather than look them up, so their configurations count none."""
+"""Model types that compare token types rather than look them up, so their configurations count
+none."""
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from harness.tasks.rowwise import OF_ALL, PER_ROW, rowwise
 from harness.types import TensorSpec
 
 PLACES = (TensorSpec("OFFSETS", "INT64", (-1, 2)), TensorSpec("WORDS", "INT64", (-1,)))
-"""Where each token lies in its text (first character, end), and whether it begins a word (1), goes
-on with one (0), or is none of the text's (-1): from the part that tokenizes."""
+"""Output of the part that tokenizes: where each token lies in its text (first character, end), and
+whether it begins a word (1), goes on with one (0), or is none of the text's (-1)."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class TextAnswer:
 
 
 Tensors = Mapping[str, NDArray[Any]]
-"""By name, a row each along the first axis."""
+"""Arrays with a row per sample along the first axis, by name."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Batch:
     group: EncodedGroup
     """The rows, with all that the family knows of their tokens."""
     inputs: Tensors
-    """By the model's input names and in its datatypes, (n, length)."""
+    """Arrays of shape (n, length), by the model's input names and in its datatypes."""
 
     @property
     def rows(self) -> NDArray[np.int64]:
@@ -71,13 +71,13 @@ class RowAnswer:
     """One row's answer without its padding, for comparing two answers to the same row."""
 
     prediction: NDArray[Any]
-    """What is answered: a class, a span, tokens; equal answers are equal arrays."""
+    """The answer: a class, a span, tokens; equal answers are equal arrays."""
     numbers: NDArray[np.float64]
-    """What it was chosen by: logits, log probabilities."""
+    """The numbers it was chosen by: logits, log probabilities."""
 
 
 Columns = dict[str, pa.Array]
-"""By name, an entry per row."""
+"""Columns with an entry per row, by name."""
 
 
 @rowwise
@@ -90,7 +90,7 @@ class Outcomes:
 
     variant: str = field(metadata=OF_ALL)
     sha256: str = field(metadata=OF_ALL)
-    """Of the artefact that answered; empty for a baseline that is not served."""
+    """Digest of the artefact that answered; empty for a baseline that is not served."""
     unanswered: NDArray[np.bool_] = field(metadata=PER_ROW)
     """The request failed, or the answer held no numbers, (rows,)."""
 

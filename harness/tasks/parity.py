@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Inputs = Mapping[str, NDArray[np.int64]]
-"""By name, (batch, sequence)."""
+"""Arrays of shape (batch, sequence), by name."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Probe:
     """One batch and the checkpoint's answer to it."""
 
     inputs: Inputs
-    """By name, (batch, sequence)."""
+    """Arrays of shape (batch, sequence), by name."""
     values: NDArray[np.float32]
     """The checkpoint's output (several of one shape are stacked): logits (batch, labels),
     token_logprobs (batch, sequence), start and end logits (batch, 2, sequence)."""
@@ -31,9 +31,9 @@ class Probe:
     margins: NDArray[np.float32]
     """How far the best score lies above the second, shaped as `choices`."""
     value_counts: NDArray[np.bool_]
-    """Which of `values` say something: not padding, not the first token."""
+    """Which of `values` count: not padding, not the first token."""
     choice_counts: NDArray[np.bool_]
-    """Which of `choices` do: not padding."""
+    """Which of `choices` count: not padding."""
     offset_free: bool = False
     """Whether an offset that all values of a row share says nothing: softmax does not see it."""
 

@@ -328,9 +328,10 @@ _BYTE_ORDERS = {
     b"\xfe\xff": "utf-16",
 }
 _LOOKED_AT = 400
-"""Bytes."""
+"""Bytes at the start of a file that are looked at."""
 _MANY_ZEROS = 0.25
-"""Of them: UTF-16 without a mark is read as UTF-8 with a zero after each letter."""
+"""Share of zeros among them from which it is UTF-16: read as UTF-8 it has a zero after each
+letter."""
 
 
 def read_text(path: Path) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Positions = NDArray[np.int64]
-"""Of the rows to take, each from 0 on, (taken,)."""
+"""(taken,) indexes of the rows to take, from 0 on."""
 T = TypeVar("T")
 
 _CUT = "harness.rows"
@@ -49,10 +49,10 @@ def cut_by(cut: Callable[[Any, Positions], Any]) -> Mapping[str, Any]:
 
 
 PER_ROW: Mapping[str, Any] = {_CUT: _by_row}
-"""Of a field with an entry per row: an array, a sequence, a mapping of those or another such
+"""Marks a field with an entry per row: an array, a sequence, a mapping of those or another such
 dataclass; or None."""
 OF_ALL: Mapping[str, Any] = {_CUT: None}
-"""Of a field that says the same of any of the rows."""
+"""Marks a field that says the same of any of the rows."""
 
 
 def rowwise(cls: type[T]) -> type[T]:

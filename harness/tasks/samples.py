@@ -22,11 +22,12 @@ class Samples:
     pairs: tuple[str, ...] | None
     """Second texts, aligned with `texts`; None for single texts."""
     digest: str
-    """Of texts and labels as the data has them: the same whatever checkpoint they are read for."""
+    """Digest of texts and labels as the data has them: the same whatever checkpoint they are read
+    for."""
     rows: tuple[int, ...]
     """Position of each sample among all rows of the source, counted from 0."""
     seed: int
-    """For draws that come after tokenising (windows of running text)."""
+    """Seed of draws that come after tokenising (windows of running text)."""
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Values of the columns that the task slices by, as text, aligned with `texts`."""
     reader: LabelReader | None = None

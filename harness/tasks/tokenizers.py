@@ -37,7 +37,7 @@ VOCABULARY_FILES = (
 
 _EXTRA = "sentencepiece"
 _RANK_LINE = re.compile(rb"[A-Za-z0-9+/]+=* \d+\s")
-"""Of tiktoken's files: base64 and a number. SentencePiece's are protocol buffers."""
+"""A line of tiktoken's files: base64 and a number. SentencePiece's are protocol buffers."""
 _SAVE = "save it beside the model where it works: tokenizer.save_pretrained(FOLDER)"
 
 
@@ -199,9 +199,9 @@ def open_bare(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTok
 
 
 ROWS = 256
-"""Of the study's own, from the first."""
+"""How many of the study's own rows are compared, from the first."""
 CHARACTERS = 4000
-"""Of each."""
+"""How many characters of each row are compared."""
 _SHOWN_TOKENS = 8
 _Row = tuple[str, str | None]
 
@@ -282,7 +282,7 @@ PROBE_TEXTS = (
 )
 """Case, accents, composed characters, scripts, white space, controls, digits, punctuation, code."""
 _MOST_SPECIAL = 8
-"""From either end of the list."""
+"""Most special tokens that are compared, from either end of the list."""
 
 
 def with_special_tokens(tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:

@@ -23,9 +23,9 @@ class ReplicaCounters:
     """Requests answered or refused."""
     queued_s: float
     spent_s: float
-    """In the server, queue included."""
+    """Seconds that requests spent in the server, queue included."""
     waiting: float
-    """In the queue now."""
+    """Requests in the queue now."""
 
     @classmethod
     def of_page(cls, text: str, model: str) -> ReplicaCounters:
@@ -51,7 +51,7 @@ class FleetRates:
     waiting: float
     executing: float
     queue_ms: float
-    """Mean per request."""
+    """Mean milliseconds in the queue per request."""
 
     def waiting_of(self, in_flight: float) -> float:
         """Requests that wait, where so many came and are not answered.

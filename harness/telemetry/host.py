@@ -68,11 +68,11 @@ class CpuReading:
     threads: Mapping[tuple[int, int], ThreadTimes] = field(default_factory=dict)
     """The server's, by process and thread; empty where the machine does not say."""
     pressure_s: float | None = None
-    """For how long some process of the machine waited for a core (PSI)."""
+    """Seconds for which some process of the machine waited for a core (PSI)."""
     group_pressure_s: float | None = None
-    """The same of the server's control group."""
+    """Seconds for which some process of the server's control group waited for a core (PSI)."""
     throttled_s: float | None = None
-    """For how long that group's limit held its cores back, added up."""
+    """Seconds for which that group's limit held its cores back, added up."""
 
 
 @dataclass(frozen=True)

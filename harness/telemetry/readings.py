@@ -199,11 +199,11 @@ class Stretch:
     """What a server did between two readings."""
 
     start_s: float
-    """From the test's start, as is the end."""
+    """Seconds from the test's start; the end is counted alike."""
     end_s: float
     grown: ModelCounters
     reset: bool = False
-    """Counters were reset."""
+    """Whether counters were reset."""
     exchanged: str = ""
     """Which version answered first and which last, in words, where that changed."""
     gpu_utilization: float | None = None

@@ -46,7 +46,8 @@ SCRAPE_TIMEOUT_S = 1.0
 """A scrape stands at the edge of what is measured: better none than a late one."""
 _NS_PER_MS = 1e6
 _READINGS = 3
-"""At most, until one is not torn: one in 800 is, under load, and the next was whole each time."""
+"""Most readings until one is not torn: one in 800 is, under load, and the next was whole each
+time."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class ModelCounters:
     """One reading of a model's cumulative counters; None = not offered by this server."""
 
     requests: int | None = None
-    """Successful ones."""
+    """Number of successful requests."""
     failed: int | None = None
     inferences: int | None = None
     executions: int | None = None
@@ -64,12 +65,12 @@ class ModelCounters:
     compute_ns_by_batch: Mapping[int, int] = field(default_factory=dict)
     """Input copy, execution and output copy of all executions of a batch size together."""
     failed_by_reason: Mapping[str, int] | None = None
-    """From the metrics page: the statistics know no reasons."""
+    """Failures by reason, from the metrics page: the statistics know no reasons."""
     cache_hits: int | None = None
     """How many of the successful ones the response cache answered."""
     cache_misses: int | None = None
     version: str = ""
-    """Whose counters they are; empty where the server does not tell."""
+    """Version whose counters they are; empty where the server does not tell."""
 
 
 def read_counters(

@@ -14,9 +14,9 @@ IDENTITY_TAG = "harness.identity"
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 """A server that is not there is known in seconds; by default MLflow tries for minutes."""
 _MOST_CHARACTERS = 500
-"""Of a parameter, in every store."""
+"""Most characters of a parameter, in every store."""
 _MOST_PARAMETERS = 100
-"""Of one call."""
+"""Most parameters of one call."""
 
 
 def check() -> None:

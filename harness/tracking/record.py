@@ -63,16 +63,16 @@ class RunRecord:
     """One tracked run: a study's."""
 
     name: str
-    """The run folder's."""
+    """Name of the run folder."""
     study: str
     identity: str
-    """The same each time one run is told, so that it is told once."""
+    """An id that is the same each time one run is sent, so that it is sent once."""
     tags: Mapping[str, str]
     """Decision, objective and summary of each family."""
     parameters: Mapping[str, str | int | float | bool]
     """The resolved study, flat: `families.topics.objective`."""
     metrics: Mapping[str, float]
-    """Of the whole run: verdicts, recommended trials, quality."""
+    """Metrics of the whole run: verdicts, recommended trials, quality."""
     trials: pd.DataFrame
     quality: pd.DataFrame
     artefacts: tuple[Path, ...]

@@ -17,7 +17,7 @@ class RateTrace:
     """Demand over time, as mean rates in equal steps."""
 
     source: str
-    """A file, a shape or a query, for people."""
+    """Where it came from: a file, a shape or a query, for people."""
     step_s: float
     rates_per_s: tuple[float, ...]
     """Requests per second, mean of each step."""
@@ -160,7 +160,7 @@ class Behavior:
     """One direction of scaling, with the fields of Kubernetes' `behavior`."""
 
     stabilization_s: int
-    """Of what was recommended in this time, the most cautious counts; 0 to 3,600."""
+    """The most cautious recommendation of so many seconds counts; 0 to 3,600."""
     steps: tuple[ReplicaStep, ...]
     select: Select = Select.MAX
 
@@ -190,11 +190,11 @@ class ScaledDeployment:
     model: str
     deployment: str = "triton"
     namespace: str = ""
-    """Empty: none is written, and the manifests go where kubectl says."""
+    """Kubernetes' namespace; empty: none is written, and the manifests go where kubectl says."""
     match: str = ""
     """Further label matchers of its series, such as `namespace="ml"`."""
     prometheus: str = "http://prometheus-operated.monitoring:9090"
-    """As KEDA reaches it."""
+    """Prometheus' address as KEDA reaches it."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ class SharedMachine:
     alone_per_s: float
     """Requests per second of one replica that always had work."""
     pair_per_s: float
-    """Of two together."""
+    """Throughput of two replicas together."""
     starting_share: float
     """0 to 1: of one replica's throughput, what was left while another one started beside it."""
 
@@ -224,16 +224,17 @@ class ScalingTerms:
     """Times of everything between demand and a replica that carries it."""
 
     start_s: float
-    """From the order of a replica until it carries its part."""
+    """Seconds from the order of a replica until it carries its part."""
     sync_s: float = 15.0
     """Between two decisions; Kubernetes' default."""
     window_s: float = 60.0
-    """Over which rates are averaged: PromQL's [1m]."""
+    """Seconds over which rates are averaged: PromQL's [1m]."""
     scrape_s: float = 15.0
     """Between two scrapes: what is decided on is taken to be as old as that."""
     limits: ScalingLimits = field(default_factory=ScalingLimits)
     machine: SharedMachine | None = None
-    """That all replicas share, as it was measured; None: each has a machine of its own."""
+    """The machine that all replicas share, as it was measured; None: each has a machine of its
+    own."""
 
 
 @dataclass(frozen=True)
@@ -259,7 +260,7 @@ class PolicyOutcome:
     needed: float
     """0 to 1: the share that the objective asks for."""
     decision: Decision
-    """Of all latency clauses of the objective, over the whole trace."""
+    """Decision on all latency clauses of the objective, over the whole trace."""
     replica_hours: Interval
     scalings: Interval
     """Changes of the number of replicas."""
@@ -268,7 +269,7 @@ class PolicyOutcome:
     """0 to 1: of the minutes with traffic, those in which too few requests were within the
     bound."""
     cost_usd: Interval | None
-    """Of the whole trace; None without a price."""
+    """Cost of the whole trace; None without a price."""
     with_foresight: bool = False
     """Whether the policy was made from the very hours that it is judged on: it is a yardstick, and
     never chosen."""
@@ -284,10 +285,10 @@ class LiveOutcome:
 
     policy: str
     length_s: float
-    """Of the trace, squeezed."""
+    """Length of the trace as it was run."""
     requests: int
     failed: int
-    """Without a right answer, or never sent: not in time either."""
+    """Requests without a right answer, or never sent: not in time either."""
     attained: Interval
     """0 to 1, measured; the bounds are exact for independent requests (Clopper-Pearson)."""
     predicted: Interval
@@ -309,15 +310,16 @@ class LiveStep:
     """One decision of a live scaler, and what was seen up to it."""
 
     at_s: float
-    """From the start of the trace."""
+    """Seconds since the start of the trace."""
     ordered: int
     ready: int
     requests: int
-    """That fell due before `counted_s`, since the start of the trace."""
+    """Requests that fell due before `counted_s`, since the start of the trace."""
     in_time: int
     failed: int
     counted_s: float = 0.0
-    """From the start of the trace: where a resumed run goes on, so that no request counts twice."""
+    """Seconds since the start of the trace: where a resumed run goes on, so that no request counts
+    twice."""
 
 
 @dataclass(frozen=True)
@@ -337,7 +339,7 @@ class AutoscalePlan:
     saturation_per_s: float
     """Requests per second of one replica that never waits for work, by the best guess."""
     pricing: Pricing | None
-    """Of one replica, one on each machine; None where no price was given."""
+    """Price of one replica, one on each machine; None where no price was given."""
     outcomes: tuple[PolicyOutcome, ...]
     chosen: str | None
     """Name of the policy with the fewest replica hours of those that are sure to keep the
@@ -351,7 +353,7 @@ class AutoscalePlan:
     notes: tuple[str, ...] = ()
     """What the trials do not show, and what is assumed."""
     manifests: Mapping[str, str] = field(default_factory=dict)
-    """By file name, the chosen policy as Kubernetes' YAML; none for a fixed number of replicas."""
+    """The chosen policy as Kubernetes' YAML, by file name; none for a fixed number of replicas."""
     live: LiveOutcome | None = None
     """The policy run on real replicas; None where it was only simulated."""
 

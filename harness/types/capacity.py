@@ -18,11 +18,11 @@ class Prediction:
     """Requests per second over all replicas."""
     replicas: int
     latency_ms: Mapping[str, Interval]
-    """Of the response span (as a client sees it), by statistic: mean, p50, p90, p95, p99. Where the
-    queue would grow for ever the value is `harness.hdr.UNBOUNDED_MS`."""
+    """Latency of the response span (as a client sees it), by statistic: mean, p50, p90, p95, p99.
+    Where the queue would grow for ever the value is `harness.hdr.UNBOUNDED_MS`."""
     throughput_inferences_per_s: Interval
     batch_mean: Interval
-    """Rows per execution."""
+    """Mean rows per execution."""
     batch_sizes: Mapping[int, float]
     """Rows of an execution -> share of the executions."""
     rejected_share: Interval
@@ -30,12 +30,12 @@ class Prediction:
     utilization: Interval
     """0 to 1: of the instances' time, what is spent executing."""
     confidence: float
-    """Of every interval here."""
+    """Confidence of every interval here."""
     beyond_measured: float = 0.0
     """By how much a replica's load exceeds the highest that was measured: 0.2 is 20% above it, 0 is
     inside the measured range."""
     outside: tuple[str, ...] = ()
-    """In words, each way in which the question leaves the measured range."""
+    """Each way in which the question leaves the measured range, in words."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class MeasuredPoint:
     rate_per_s: float
     """Requests per second, completed."""
     latency_ms: Interval
-    """The planned statistic."""
+    """Latency of the planned statistic."""
     open_loop: bool
     predicted_ms: float | None = None
     """The model's value for this very trial; None where it was not simulated."""
@@ -79,7 +79,7 @@ class DeploymentPlan:
     serving: ServingConfig
     protocol: WireProtocol
     objective: str
-    """What is planned for: the family's own, unless one was given."""
+    """The objective that is planned for: the family's own, unless one was given."""
     statistic: str
     """The first latency that the objective bounds, such as p95."""
     bound_ms: float
@@ -88,18 +88,19 @@ class DeploymentPlan:
     limited_by: str
     """`objective`, or `measured range` where a higher rate might meet it but none was measured."""
     replicas: Headroom | None
-    """None where no rate is sure to meet the objective."""
+    """Number of replicas; None where no rate is sure to meet the objective."""
     latency_at_peak_ms: Interval | None
     """The planned statistic with the peak spread over `replicas.peak`."""
     decision: Decision
-    """Of the objective at the peak on `replicas.peak`."""
+    """Decision on the objective at the peak on `replicas.peak`."""
     curve: tuple[Prediction, ...]
     """One replica at rising rates."""
     measured: tuple[MeasuredPoint, ...]
     error: Mapping[str, float]
-    """By statistic: median of |predicted / measured - 1| over the trials that were simulated."""
+    """By statistic, the median of |predicted / measured - 1| over the trials that were
+    simulated."""
     cold_start_s: float | None
-    """From the order to load to the steady state; None where it was not measured."""
+    """Seconds from the order to load to the steady state; None where it was not measured."""
     note: str = ""
     """What a reader has to know of this row: out by its quality, or asked beyond what is known."""
 

@@ -40,7 +40,7 @@ class CardPlan:
     fresh_processes: int = 3
     """Cold starts, each in its own process."""
     window_s: float = 0.1
-    """Of one measurement of throughput; there is one a round, batch and length."""
+    """Seconds of one measurement of throughput; there is one per round, batch and length."""
     batch_sizes: tuple[int, ...] = (1, 4, 8, 16)
     served_s: float = 2.0
     """Length of one trial through the server; 0 leaves the trials out."""
@@ -55,7 +55,7 @@ class ColdCalls:
     first_calls_ms: RepeatedMeasure
     """Mean of the first ten."""
     memory_bytes: RepeatedMeasure
-    """Resident growth from before the loading to after the first call."""
+    """Growth of resident memory from before the loading to after the first call."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,12 @@ class CardEntry:
     """How many different samples are among those that were drawn."""
     parameters: int
     size_bytes: int
-    """On disk: the artefact, or the checkpoint's weights."""
+    """Size on disk: the artefact, or the checkpoint's weights."""
     cold: ColdCalls
     memory_in_use_bytes: int
-    """Resident growth after the largest batch."""
+    """Growth of resident memory after the largest batch."""
     latency: LatencySummary
-    """Batch 1, warm."""
+    """Latency at batch 1, warm."""
     throughput: tuple[ThroughputPoint, ...]
     measured_utc: str
 

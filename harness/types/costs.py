@@ -9,7 +9,8 @@ from harness.types.estimates import Demand, Interval, Pricing
 from harness.types.variants import Role
 
 HORIZON_MONTHS = 12.0
-"""Over which an investment in distillation is to have paid for itself, unless another is asked."""
+"""Months in which an investment in distillation is to have paid for itself, unless others are
+asked."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,13 @@ class BreakEven:
     """When a distillation has paid for itself."""
 
     invested_usd: float
-    """Training and engineering."""
+    """Cost of training and engineering."""
     months: float | None
-    """At the savings measured; None: never, for nothing is saved."""
+    """Months at the savings measured; None: never, for nothing is saved."""
     earliest_months: float | None
-    """At the greatest savings that the intervals allow; None: never."""
+    """Months at the greatest savings that the intervals allow; None: never."""
     latest_months: float | None
-    """At the least savings that the intervals allow; None: perhaps never."""
+    """Months at the least savings that the intervals allow; None: perhaps never."""
     horizon_months: float
     return_on_investment: Interval | None
     """Savings over the horizon less what was invested, over what was invested; None where nothing
@@ -79,12 +80,12 @@ class VariantCost:
     pricing: Pricing
     price_date: date
     inferences_per_s: Interval
-    """Of one machine of that type; estimated where the pricing says so."""
+    """Throughput of one machine of that type; estimated where the pricing says so."""
     usd_per_million_inferences: Interval
     usd_per_million_tokens: Interval | None
-    """None where the tokens of a row are not known."""
+    """Cost per million tokens; None where the tokens of a row are not known."""
     fleet: MachineFleet | None
-    """None where no demand was given."""
+    """The machines for the demand; None where no demand was given."""
     tokens_per_inference: float | None = None
     """Mean tokens of a row, padding not counted; None where they are not known."""
     usd_per_million_output_tokens: Interval | None = None
@@ -111,7 +112,7 @@ class Unpriced:
     family: str
     variant: str
     instance: str
-    """Empty where it has none on any."""
+    """Instance type that it has no price on; empty where it has none on any."""
     reason: str
     next_step: str
 
@@ -127,12 +128,13 @@ class Saving:
     is_estimate: bool
     usd_per_million_inferences: Interval
     share: Interval
-    """Of the teacher's cost per million, by the throughputs that were measured: scaling to another
-    type is taken to be the same for both."""
+    """Share of the teacher's cost per million that is saved, by the throughputs measured: scaling
+    to another type is taken to be the same for both."""
     usd_per_month: Interval | None
-    """None where no demand was given."""
+    """Savings per month; None where no demand was given."""
     break_even: BreakEven | None
-    """None where no demand, or neither training nor engineering cost, was given."""
+    """When the investment pays off; None where no demand, or neither training nor engineering cost,
+    was given."""
 
 
 @dataclass(frozen=True)

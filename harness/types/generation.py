@@ -36,7 +36,7 @@ STREAM_INPUTS = (
     RETURN_NUM_INPUT_TOKENS,
     RETURN_NUM_OUTPUT_TOKENS,
 )
-"""Of a model that the harness exports."""
+"""Inputs of a model that the harness exports."""
 
 TEXT_OUTPUT = "text_output"
 """BYTES [1]: the text that this response adds."""
@@ -61,7 +61,7 @@ class FinishReason(str, Enum):  # noqa: UP042  (StrEnum is not in Python 3.10)
     """Why a stream ended."""
 
     NONE = ""
-    """It goes on."""
+    """The stream goes on."""
     STOP = "stop"
     """The model's own end token, or a stop string."""
     LENGTH = "length"
@@ -90,7 +90,8 @@ class SamplingParameters:
     top_p: float = 1.0
     """Only the likeliest tokens that have this probability together are drawn from."""
     seed: int | None = None
-    """Of the draws: the same seed and prompt give the same answer. None: a new one each time."""
+    """Seed of the draws: the same seed and prompt give the same answer. None: a new one each
+    time."""
     stop: tuple[str, ...] = ()
     """The answer ends before the first of these strings; special tokens count by their text."""
     ignore_eos: bool = False
@@ -152,7 +153,8 @@ class SamplingParameters:
 
 SETTINGS_FILE = "generation.json"
 TOKENIZER_FILE = "tokenizer.json"
-"""Beside a decoder's graph: `GeneratorSettings`, and the tokenizer as transformers built it."""
+"""File beside a decoder's graph: `GeneratorSettings`, and the tokenizer as transformers built
+it."""
 ENCODER_FILE = "encoder.onnx"
 """Beside the decoder's graph of an encoder-decoder: the graph that reads its prompts."""
 DRAFT_FOLDER = "draft"
@@ -189,7 +191,7 @@ class GeneratorSettings:
 
     layers: int
     heads: int
-    """Of keys and values; several heads of a query may share one."""
+    """Heads of keys and values; several heads of a query may share one."""
     head_size: int
     vocabulary: int
     """Logits of a token."""

@@ -33,9 +33,9 @@ class LatencySpan:
     """A named part of a request's lifetime: one entry of `SPANS`."""
 
     name: str
-    """As it stands in JSON, in column names and in front of a statistic: `service_p95`."""
+    """Name in JSON, in column names and in front of a statistic: `service_p95`."""
     title: str
-    """As it stands in a table's heading: `schedule delay`."""
+    """Title in a table's heading: `schedule delay`."""
     start: str
     """The instant it runs from. Where start and end are both `Moment`s the recorder measures it of
     every request; any other span is handed to the recorder, by requests that have it."""
@@ -45,12 +45,12 @@ class LatencySpan:
     meaning: str
     """One sentence, for whoever reads that histogram or a table's heading."""
     judged: bool = False
-    """An objective may bound it: each of its statistics is a metric (`harness.metrics`), and it is
-    exposed in fine buckets."""
+    """Whether an objective may bound it: each of its statistics is then a metric
+    (`harness.metrics`), and it is exposed in fine buckets."""
     counts_dropped: bool = False
-    """A request that an open loop never sent counts as slower than any other."""
+    """Whether a request that an open loop never sent counts as slower than any other."""
     words: str = ""
-    """As it stands in a sentence: `time to first token`; empty: the title and `latency`."""
+    """Name in a sentence: `time to first token`; empty: the title and `latency`."""
 
     @property
     def in_words(self) -> str:
@@ -141,7 +141,8 @@ class RequestBound:
 
     span: str
     quantile: float | None
-    """Of the request's own values, where the span gives it several; None takes their mean."""
+    """Quantile of the request's own values, where the span gives it several; None takes their
+    mean."""
     bound_ns: int
     inclusive: bool
     """Whether a value at the bound meets it."""
@@ -165,7 +166,7 @@ class Latencies:
     """The latencies of the requests of one outcome, a histogram for each span."""
 
     spans: Mapping[str, SparseHistogram] = field(default_factory=dict)
-    """By the span's name; a span without values is absent."""
+    """Histograms by the span's name; a span without values is absent."""
 
     def of(self, span: str) -> SparseHistogram:
         """The histogram of a span; an empty one where the span has no values."""
@@ -199,7 +200,7 @@ class LatencySummary:
     min_ms: float
     max_ms: float
     percentiles: Mapping[str, Percentile]
-    """By name: p50, p90, p95, p99."""
+    """Percentiles by name: p50, p90, p95, p99."""
     confidence: float
     """Confidence of every interval in this summary; 0 to 1."""
     design_effect: float

@@ -33,8 +33,8 @@ class PairedMeasure:
     low: float | None
     high: float | None
     samples: int
-    """That it rests on: those that one of the two did not answer are left out, except where the
-    measure counts them as wrong."""
+    """Samples that it rests on: those that one of the two did not answer are left out, except where
+    the measure counts them as wrong."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +63,15 @@ class ChainLink:
     """teacher, distillation (or training, of a control), export, quantisation, serving,
     batching; `export+quantisation` where the single-precision artefact is not there."""
     quality: float
-    """After the step, in the chain's metric."""
+    """Quality after the step, in the chain's metric."""
     loss: Estimate
-    """Against the step before; 0 for the first."""
+    """Loss against the step before; 0 for the first."""
     changed: int
     """Samples whose correctness (a language model: whose likelihood, visibly; a sentence encoder:
     texts whose vector) changed."""
     cosine: float | None = None
-    """Of a sentence encoder: mean cosine of its vectors with those of the step before; None where
-    the two have other dimensions."""
+    """Mean cosine of a sentence encoder's vectors with those of the step before; None where the two
+    have other dimensions."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,12 @@ class LossChain:
     """A variant's loss, split; the steps' losses add up to `total` exactly."""
 
     metric: str
-    """Of `harness.metrics`."""
+    """Name of the metric in `harness.metrics`."""
     samples: int
     """How many samples every step was asked."""
     left_out: int
-    """Of a language model's windows, because a step gave no answer; a classifier's count as
-    wrong."""
+    """Windows of a language model left out because a step gave no answer; a classifier's rows count
+    as wrong."""
     links: tuple[ChainLink, ...]
     total: Estimate
     """Loss from the first link of the chain to the last."""
@@ -100,15 +100,16 @@ class SliceLoss:
     samples: int
     teacher: float
     variant: float
-    """In the metric, as `teacher` is."""
+    """The variant's value in the metric, as `teacher` is the teacher's."""
     loss: Estimate
     excess: float | None
     """Loss here less the loss elsewhere; None where too few samples are here or elsewhere."""
     p_value: float | None
-    """That the loss here is no greater than elsewhere, corrected by Holm's method over all slices
-    of the variant; None where the slice is too small to be tested."""
+    """Probability under the hypothesis that the loss here is no greater than elsewhere,
+    corrected by Holm's method over all slices of the variant; None where the slice is too small
+    to be tested."""
     training_samples: int | None
-    """Of the slice, in the training data; None where that is not known."""
+    """Samples of the slice in the training data; None where that is not known."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,9 @@ class WorstExample:
     row: int
     """Place of the sample in the test split, counted from 0."""
     text: str
-    """Shortened."""
+    """The text, shortened."""
     label: str
-    """Empty for a language model, as are the next two."""
+    """The right label; empty for a language model, as are the next two."""
     teacher_says: str
     variant_says: str
     loss: float
@@ -148,7 +149,7 @@ class LossEntry:
     slices: tuple[SliceLoss, ...] = ()
     shifts: tuple[ConfusionShift, ...] = ()
     classes: tuple[str, ...] = ()
-    """Of `confusion_change`'s rows and columns; empty where there are too many to draw."""
+    """Classes of `confusion_change`'s rows and columns; empty where there are too many to draw."""
     confusion_change: tuple[tuple[int, ...], ...] = ()
     """Samples by class (rows) and answer (columns): the variant's less the teacher's."""
     examples: tuple[WorstExample, ...] = ()
@@ -157,9 +158,9 @@ class LossEntry:
     not_compared: str = ""
     """Why the variant lacks a measure beside its teacher, where it lacks one."""
     teacher_sha256: str = ""
-    """Of the teacher it was compared with: beside another it is traced again."""
+    """Digest of the teacher it was compared with: beside another it is traced again."""
     metric: str = ""
-    """That chain and slices are in; empty in runs from before it was kept."""
+    """Metric of chain and slices; empty in runs from before it was kept."""
     examples_in: str = ""
     """What the examples' losses are counted in, where that is not how probable the right answer
     is."""

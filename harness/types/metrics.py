@@ -18,7 +18,7 @@ class MetricKind(StrEnum):
     LATENCY = "latency"
     """A statistic of a span of each request's time."""
     RATE = "rate"
-    """So many a second."""
+    """A number per second."""
     SHARE = "share"
     """A part of the requests."""
     QUALITY = "quality"
@@ -65,7 +65,7 @@ class LatencyStatistic:
 
     name: str
     quantile: float | None
-    """None: the mean."""
+    """The quantile; None for the mean."""
     words: str
 
 
@@ -90,20 +90,20 @@ class Metric:
     """Name, as an objective writes it."""
     kind: MetricKind
     title: str
-    """As it stands in a sentence, a table's head and a plot's axis: `macro-F1`."""
+    """Name in a sentence, a table's head and a plot's axis: `macro-F1`."""
     of: str
-    """What it is a measure of, for a list of metrics."""
+    """What the metric measures, for a list of metrics."""
     lower_is_better: bool
     """Whether lower values are better; its bound is then an upper one."""
     unit: Unit
     example: str
     """An amount, as a user would write it."""
     span: str = ""
-    """For a latency, the key of its span."""
+    """Key of the span, for a latency."""
     statistic: str = ""
-    """For a latency: p50, p90, p95, p99 or mean."""
+    """p50, p90, p95, p99 or mean, for a latency."""
     tasks: tuple[str, ...] = ()
-    """For a quality metric, the tasks that have it."""
+    """The tasks that have it, for a quality metric."""
     missed: str = ""
     """What is said of a trial that misses its bound: `too many failed requests`."""
     lowest: float | None = None
@@ -111,7 +111,7 @@ class Metric:
     highest: float | None = None
     """The most that it can be, in its own unit; None: as for its unit."""
     right_or_wrong: bool = False
-    """Of a quality: each sample is right or wrong, so McNemar's test compares two models."""
+    """Whether each sample is right or wrong, so that McNemar's test compares two models."""
 
     @property
     def is_quality(self) -> bool:

@@ -18,16 +18,17 @@ class OfflineTerms:
     """A job, and what its machines are counted by. Every machine gets an equal share of it."""
 
     documents: int
-    """Of one job; at least 1."""
+    """Documents of one job; at least 1."""
     deadline_s: float
-    """From the order of the machines until the last document has to be done."""
+    """Seconds from the order of the machines until the last document has to be done."""
     rows_per_document: float = 1.0
     """Inferences that a document takes: above 1 where long ones are cut into pieces."""
     jobs_per_day: float = 1.0
     chance: float = 0.95
-    """With which the deadline is to be kept, 0 to 1."""
+    """Probability with which the deadline is to be kept, 0 to 1."""
     start_s: float | None = None
-    """From the order of a machine until it works; None: each variant's cold start in the run."""
+    """Seconds from the order of a machine until it works; None: each variant's cold start in the
+    run."""
     spread: float | None = None
     """Coefficient of variation of the machines' times; None: as the run's trials vary."""
     least_growth: float = 0.1
@@ -47,9 +48,9 @@ class CurveSource(StrEnum):
     WALK = "trials at growing batch sizes"
     """Through the server, each size beside its double."""
     CARD = "the report card"
-    """In process, at the card's batch sizes."""
+    """Measured in process, at the card's batch sizes."""
     PROCESS = "batches doubled in process"
-    """In process, each size beside its double."""
+    """Measured in process, each size beside its double."""
 
     @property
     def in_process(self) -> bool:
@@ -66,7 +67,7 @@ class BatchPoint:
     growth: Interval | None = None
     """What a doubling brought since the point before, as a share; None for the first."""
     trials: int = 0
-    """How many it rests on, through the server; 0 in process."""
+    """How many trials through the server it rests on; 0 in process."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,9 @@ class OfflineSpread:
     machines: Interval
     """Coefficient of variation from one machine to the next, over a whole job."""
     seconds: float
-    """Of the throughput from second to second, which averages out over a job."""
+    """Spread of the throughput from second to second, which averages out over a job."""
     basis: str
-    """What it rests on, in words."""
+    """What the spread rests on, in words."""
 
 
 @dataclass(frozen=True)
@@ -110,25 +111,26 @@ class MachineNeed:
     """Machines of one instance type for a variant's job, and how it then ends."""
 
     pricing: Pricing | None
-    """None where nothing is priced: machines are like the one that was measured."""
+    """Price of a machine; None where nothing is priced: machines are like the one that was
+    measured."""
     inferences_per_s: Interval
-    """Of one machine; estimated where the pricing says so."""
+    """Throughput of one machine; estimated where the pricing says so."""
     even: Interval
     """Machines, if all were equally fast: at the rate measured, its upper and its lower bound."""
     with_stragglers: Interval
     """Machines whose slowest is in time with the chance that is asked for."""
     with_loss: Interval
-    """The same where one machine is lost just before it has finished, and its work is done again
-    by the others."""
+    """Machines needed where one is lost just before it has finished, and the others do its work
+    again."""
     finish_s: Interval
-    """From the order of `recommended` machines to the last document: median, and the 2.5th and
-    97.5th percentile, the rate's own uncertainty included."""
+    """Seconds from the order of `recommended` machines to the last document: median, and the 2.5th
+    and 97.5th percentile, the rate's own uncertainty included."""
     finish_with_loss_s: Interval
     in_time: Interval
     """Chance that `recommended` machines keep the deadline: at the rate measured and its bounds."""
     in_time_with_loss: Interval
     jobs_per_hour: Interval
-    """Of one machine."""
+    """Jobs per hour of one machine."""
     usd_per_job: Interval | None = None
     usd_per_month: Interval | None = None
 
@@ -157,7 +159,7 @@ class OfflineVariant:
     role: Role
     sha256: str
     quality: Decision
-    """By the objective's clauses on quality; those on latency do not count here."""
+    """Decision on the objective's clauses on quality; those on latency do not count here."""
     quality_reason: str
     serving: ServingConfig
     protocol: WireProtocol
@@ -166,12 +168,12 @@ class OfflineVariant:
     trial_ids: tuple[str, ...]
     """What the rate rests on."""
     inferences_per_s: Interval
-    """On the machine that was measured."""
+    """Throughput on the machine that was measured."""
     start_s: float
     spread: OfflineSpread
     served: BatchCurve
     in_process: BatchCurve | None
-    """None where the run has no such measurement."""
+    """Throughput in process; None where the run has no such measurement."""
     needs: tuple[MachineNeed, ...]
 
 
@@ -182,7 +184,7 @@ class OfflineLeftOut:
     family: str
     variant: str
     instance: str
-    """Empty for all types."""
+    """Instance type that is left out; empty for all types."""
     reason: str
     next_step: str
 
@@ -193,7 +195,7 @@ class OfflineChoice:
 
     family: str
     variant: str
-    """Empty: nothing is recommended."""
+    """Name of the recommended variant; empty where nothing is recommended."""
     instance: str
     reason: str
 
@@ -207,7 +209,7 @@ class OfflinePlan:
     variants: tuple[OfflineVariant, ...]
     left_out: tuple[OfflineLeftOut, ...]
     choices: tuple[OfflineChoice, ...]
-    """One per family."""
+    """One choice per family."""
     draws: int
     """Simulated jobs behind each finishing time."""
     seed: int

@@ -51,15 +51,15 @@ class OperatorCost:
     """One operator of a model at one shape, over one call of the model."""
 
     name: str
-    """Of the node, or in PyTorch the operator with its shapes."""
+    """Name of the node, or in PyTorch the operator with its shapes."""
     kind: str
     """Operator type: MatMul, aten::addmm."""
     calls: float
-    """A call of the model."""
+    """Calls of the operator per call of the model."""
     time_us: float
     """All of its calls together, without what it calls."""
     datatype: str
-    """Of a matrix product: fp32 or int8; empty for others."""
+    """Datatype of a matrix product: fp32 or int8; empty for others."""
     operations: float | None = None
     """Multiplications and additions, all calls together; None where they are not counted."""
     moved_bytes: float | None = None
@@ -90,9 +90,9 @@ class OperatorProfile:
     runs: int
     """Profiled calls of the model."""
     call_ms: RepeatedMeasure
-    """A call with the profiler off."""
+    """Milliseconds of a call with the profiler off."""
     operators: tuple[OperatorCost, ...]
-    """Heaviest first."""
+    """Operators, heaviest first."""
     trace: str
     """File of the profiler's own trace, relative to the profile's folder."""
 
@@ -110,7 +110,7 @@ class ScalingStep:
     per_s: RepeatedMeasure
     """Median and range of the rounds."""
     growth: float | None = None
-    """Over the batch half as large, less one; None for the first."""
+    """Gain in throughput over the batch half as large; None for the first."""
     growth_low: float | None = None
     growth_high: float | None = None
     """95% interval over rounds in which both were measured one after the other."""

@@ -18,7 +18,7 @@ class FigureBasis(StrEnum):
 
     MEASURED = "measured"
     PREDICTED = "predicted"
-    """By a model that was fitted on trials of the run."""
+    """Predicted by a model that was fitted on trials of the run."""
     ESTIMATE = "estimate"
     """Scaled from another machine, or taken from a table."""
 
@@ -28,13 +28,13 @@ class Figure:
     """A number of one variant, and where it came from."""
 
     metric: str
-    """One of `harness.metrics`."""
+    """Name of a metric in `harness.metrics`."""
     estimate: Estimate
-    """In the metric's unit; a quality over the teacher's where `relative`."""
+    """Value and interval in the metric's unit; a quality over the teacher's where `relative`."""
     run: str
-    """Run folder."""
+    """Path of the run folder."""
     trial_id: str = ""
-    """Empty where no trial gave it: a score, a size, a cold start."""
+    """The trial that gave it; empty where none did: a score, a size, a cold start."""
     basis: FigureBasis = FigureBasis.MEASURED
     relative: bool = False
     """Whether it is a multiple of the teacher's value."""
@@ -61,14 +61,14 @@ class ComparedMetric:
 
     family: str
     variant: str
-    """Empty for the recommended configuration, whose variant may differ."""
+    """The variant; empty for the recommended configuration, whose variant may differ."""
     metric: str
     point: str
-    """Of a load: which configuration and load, in words. Empty for what no load decides."""
+    """Configuration and load in words; empty for what no load decides."""
     before: Figure | None
     after: Figure | None
     difference: Estimate | None
-    """After less before, in the metric's unit; no bounds where one of the two has none."""
+    """Later less earlier value, in the metric's unit; no bounds where one of the two has none."""
     change: Change
     reason: str
     """How the difference was taken, or why there is none."""
@@ -79,7 +79,7 @@ class RunComparison:
     """A run against an earlier one."""
 
     before: str
-    """Run folder."""
+    """Path of the earlier run folder."""
     after: str
     metrics: tuple[ComparedMetric, ...]
     tolerance: str
@@ -120,7 +120,7 @@ class DecisionCandidate:
     variant: str
     run: str
     role: Role | None
-    """None of a router, which is no variant."""
+    """The variant's role; None for a router, which is no variant."""
     figures: tuple[Figure, ...]
     limits: tuple[HardLimit, ...]
     confirmed: bool
@@ -146,7 +146,8 @@ class FrontPlace:
 
     candidate: str
     on_front: bool
-    """By the values alone: no other candidate is at least as good in all and better in one."""
+    """Whether, by the values alone, no other candidate is at least as good in all and better in
+    one."""
     probability: float | None
     """0 to 1: share of draws from the intervals in which it lies on the front; None where less
     than half of the metrics are known of it, so that it has no place."""
@@ -177,7 +178,7 @@ class WeightRange:
     weight: float
     low: float
     high: float | None
-    """None: however heavy."""
+    """Upper end of the range; None: however heavy."""
     below: str
     """Who ranks first below `low`; empty where nobody takes over."""
     above: str
@@ -191,7 +192,7 @@ class Ranking:
     reference: str
     """The candidate whose score is 1 by definition."""
     ranked: tuple[RankedCandidate, ...]
-    """The best first."""
+    """Candidates, the best first."""
     ranges: tuple[WeightRange, ...]
     left_out: tuple[str, ...]
     """Candidates without a score, each with the reason."""
@@ -230,15 +231,15 @@ class DecisionMatrix:
     runs: tuple[str, ...]
     decision: Decision
     recommended: str | None
-    """A candidate's name."""
+    """Name of the recommended candidate."""
     sentence: str
     next_step: str
     metrics: tuple[str, ...]
-    """Those that dominance is decided by, in the order of the columns."""
+    """Metrics that dominance is decided by, in the order of the columns."""
     candidates: tuple[DecisionCandidate, ...]
     places: tuple[FrontPlace, ...]
     ranking: Ranking | None
-    """None where nobody named weights."""
+    """The weighted ranking; None where nobody named weights."""
     risks: tuple[Risk, ...]
     facts: tuple[PlannedFact, ...] = ()
 

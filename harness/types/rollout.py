@@ -17,7 +17,7 @@ class BadOutcome(StrEnum):
     FAILED = "failed"
     """No usable answer came."""
     SLOW = "slow"
-    """It took longer than `Guardrail.bound_ms`."""
+    """The answer took longer than `Guardrail.bound_ms`."""
     DISAGREES = "disagrees"
     """The student's answer is another than the teacher's, to the same request."""
     WRONG = "wrong"
@@ -46,9 +46,10 @@ class Guardrail:
     outcome: BadOutcome
     comparison: Comparison
     limit: float
-    """A share; in a comparison with the teacher a difference of shares, which may be negative."""
+    """Largest share of bad requests; in a comparison with the teacher a difference of shares, which
+    may be negative."""
     factor: float = 1.0
-    """Of the teacher's share, where the student is compared with it."""
+    """Factor of the teacher's share, where the student is compared with it."""
     roll_back_over: float | None = None
     """The student is taken back only where it is certainly beyond this; None: beyond `limit`."""
     bound_ms: float | None = None
@@ -82,10 +83,11 @@ class Tally:
     student_bad: int = 0
     student_total: int = 0
     teacher_bad: int = 0
-    """Of requests that the teacher alone served, as is `teacher_total`."""
+    """Bad ones of the requests that the teacher alone served, which `teacher_total` counts."""
     teacher_total: int = 0
     pairs_neither_bad: int = 0
-    """Of requests that both models answered, as are the three that follow."""
+    """Requests that both models answered and neither badly; the three that follow count the other
+    pairs."""
     pairs_student_bad: int = 0
     """The student's answer was bad and the teacher's was not."""
     pairs_teacher_bad: int = 0
@@ -157,7 +159,7 @@ class RolloutStep(StrEnum):
     """What a look at the evidence decides."""
 
     PROMOTE = "promote"
-    """On to the next stage; at the last one, the student has taken over."""
+    """Go on to the next stage; at the last one, the student has taken over."""
     HOLD = "hold"
     ROLL_BACK = "roll back"
     """All traffic to the teacher, from this look on."""
@@ -169,7 +171,7 @@ class RolloutMode(StrEnum):
     CANARY = "canary"
     """Each to one: the student answers the keys in its share, the teacher the others."""
     MIRROR = "mirror"
-    """As a canary; the teacher is asked what the student answers as well, and compared."""
+    """Like a canary; the teacher is also asked what the student answers, and compared."""
     SHADOW = "shadow"
     """The teacher answers everything; the student is asked the keys in its share as well."""
 
@@ -239,7 +241,7 @@ class RolloutState:
     status: RolloutStatus = RolloutStatus.RUNNING
     stage: int = 0
     tallies: Mapping[str, Tally] = field(default_factory=dict)
-    """By guardrail, since the stage began."""
+    """Counts by guardrail, since the stage began."""
     looks: int = 0
     """Number of the last look."""
     last: RolloutLook | None = None
@@ -259,13 +261,13 @@ class RolloutTraffic:
     """What is sent, fixed before the rollout starts."""
 
     requests: int
-    """Of a look, to both models together."""
+    """Requests per look, to both models together."""
     in_flight: int
     users: int
     """Number of keys that requests are drawn for; 0: every request has a key of its own."""
     seed: int
     through_router: bool
-    """A Triton model splits the traffic; false: the client does, by the same rule."""
+    """Whether a Triton model splits the traffic; otherwise the client does, by the same rule."""
     pause_s: float = 0.0
     """Between the last request of a look and reading a Prometheus."""
 
@@ -276,7 +278,7 @@ class PlannedSize:
 
     guardrail: str
     requests: int | None
-    """None where it cannot be planned, and `reason` says why."""
+    """Requests needed; None where it cannot be planned, and `reason` says why."""
     reason: str = ""
 
 
@@ -286,7 +288,7 @@ class RollbackCheck:
 
     requests: int
     by_student: int
-    """Of those, answered by the student: 0 unless the rollback had no effect."""
+    """How many of those the student answered: 0 unless the rollback had no effect."""
 
 
 @dataclass(frozen=True)
@@ -298,7 +300,7 @@ class RolloutRecord:
     teacher_sha256: str
     traffic: RolloutTraffic
     planned: tuple[PlannedSize, ...]
-    """At the first stage, from the offline scores."""
+    """Sample sizes planned at the first stage, from the offline scores."""
     notes: tuple[str, ...]
     """What the rollout is not held to, and why."""
     state: RolloutState
@@ -307,7 +309,7 @@ class RolloutRecord:
     looked_utc: tuple[str, ...] = ()
     """When each look was taken."""
     rollback: RollbackCheck | None = None
-    """None unless the student was rolled back."""
+    """Check of the rollback; None unless the student was rolled back."""
 
     @property
     def plan(self) -> RolloutPlan:

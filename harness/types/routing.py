@@ -14,15 +14,15 @@ class CalibratedThreshold:
     """The boldest threshold whose guarantee holds."""
 
     threshold: float
-    """A row whose confidence is below goes to the teacher."""
+    """The threshold: a row whose confidence is below it goes to the teacher."""
     keep: float
     """Share of the teacher's accuracy that the router keeps at least."""
     confidence: float
     """Probability, over the calibration rows, that it does."""
     p_value: float
-    """Of the hypothesis that it keeps less."""
+    """Probability under the hypothesis that it keeps less."""
     rows: int
-    """It was calibrated on."""
+    """Number of rows it was calibrated on."""
     tested: int
     """Thresholds, until one was not rejected."""
 
@@ -32,9 +32,9 @@ class ServedModel:
     """What a request costs that a model answers alone; None where it is not known."""
 
     latency_ms: float | None = None
-    """Mean per request."""
+    """Mean milliseconds per request."""
     usd_per_million: float | None = None
-    """Per million inferences."""
+    """Cost per million inferences."""
 
 
 @dataclass(frozen=True)
@@ -63,28 +63,28 @@ class DeployedRouter:
     """A router that was served as one model, scored through the endpoint and load-tested."""
 
     variant: str
-    """Of the model in front; its scores and trials are in the run's journal under this name."""
+    """Name of the model in front; its scores and trials are in the run's journal under it."""
     sha256: str
     student_serving: ServingConfig
     teacher_serving: ServingConfig
     rows: int
-    """That were scored: all of the run's, calibration rows included."""
+    """Number of rows that were scored: all of the run's, calibration rows included."""
     routed: float
     """Share of those rows that the teacher was asked, by the server's own count."""
     accuracy: Interval
-    """On the rows held out, as the endpoint answered them."""
+    """Accuracy on the rows held out, as the endpoint answered them."""
     kept: Interval | None
-    """The same over the teacher's; None where that has no interval."""
+    """That accuracy over the teacher's; None where it has no interval."""
     otherwise: int
     """Rows that the endpoint answered with another class than the stored answers say a router
     would: beyond a few, the models answer otherwise than when they were scored."""
     keeps: Decision
     """Whether what is kept is within what was promised, on the rows held out."""
     decision: Decision
-    """On the objective: quality and load."""
+    """Decision on the objective: quality and load."""
     summary: str
     trials: tuple[str, ...]
-    """In the order they were measured; the last is what the decision rests on."""
+    """Trials in the order they were measured; the last is what the decision rests on."""
     routed_under_load: float | None
     """Share of the rows sent in the last trial that the teacher was asked."""
 
@@ -102,13 +102,13 @@ class Route:
     at: RoutePoint
     """The chosen threshold on the rows held out."""
     curve: tuple[RoutePoint, ...]
-    """From the student alone to the teacher alone, on the rows held out."""
+    """The curve from the student alone to the teacher alone, on the rows held out."""
     held_out_rows: int
     seed: int
-    """Of the split into calibration rows and rows held out."""
+    """Seed of the split into calibration rows and rows held out."""
     served: tuple[ServedModel, ServedModel]
     """The student's and the teacher's."""
     trials: tuple[str, str]
-    """Where their latency was measured; empty where it was not."""
+    """Trials that their latency was measured in; empty where it was not."""
     deployed: DeployedRouter | None = None
     """The chosen point served as one model and measured; None where it was not."""

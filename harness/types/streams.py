@@ -45,11 +45,11 @@ class StreamFigures:
     """What a trial says of the tokens of its answers."""
 
     counts: StreamCounts
-    """Of the window."""
+    """Counts of the window."""
     output_tokens_per_s: float
     """Tokens of successful answers that arrived inside the window, over its length."""
     output_tokens_per_s_bounds: Interval | None = None
-    """None where the window is too short for any."""
+    """Confidence bounds; None where the window is too short for any."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Goodput:
     """Requests per second that meet all of an objective's clauses on latencies together."""
 
     requests_per_s: float
-    """By when they were scheduled, over the window's length."""
+    """Good requests per second by when they were scheduled, over the window's length."""
     bounds: Interval | None
-    """None where the window is too short for any."""
+    """Confidence bounds; None where the window is too short for any."""
     clauses: tuple[RequestBound, ...]
     """What each of them meets."""

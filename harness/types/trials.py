@@ -33,7 +33,7 @@ class TimeSlice:
     ok: Latencies = _NONE
     failed: Latencies = _NONE
     failures: Mapping[str, int] = field(default_factory=dict)
-    """By kind, of requests scheduled inside the slice."""
+    """Failures by kind, of requests scheduled inside the slice."""
     dropped: int = 0
     """Fell due inside the slice, with no request in flight to spare: never sent."""
     completed: int = 0
@@ -41,8 +41,8 @@ class TimeSlice:
     inferences: int = 0
     """Samples in the requests of `completed`."""
     good: int = 0
-    """Of the successes scheduled inside the slice, those that meet every clause on a latency; 0
-    where no objective was given."""
+    """Successes scheduled inside the slice that meet every clause on a latency; 0 where no
+    objective was given."""
     streams: StreamCounts = NO_STREAMS
 
 
@@ -55,7 +55,7 @@ class GeneratorHealth:
     loop_lag: SparseHistogram
     """How much later than asked its event loop woke a sleeper."""
     memory_bytes: int = 0
-    """Resident, at the window's end."""
+    """Resident memory at the window's end."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class LoadResult:
     slices: tuple[TimeSlice, ...]
     """The whole load in order of time, warm-up included; slices without requests are there too."""
     window_start_ns: int
-    """A slice's start: what lies before is warm-up."""
+    """Start of a slice: what lies before is warm-up."""
     window_end_ns: int
-    """A slice's end."""
+    """End of a slice."""
     generators: tuple[GeneratorHealth, ...]
     """One for each process."""
     first_failure: str = ""
@@ -176,12 +176,12 @@ class ServerMetrics:
     counters_reset: bool = False
     """The server or the model restarted inside the window."""
     requests_uncertainty: int = 0
-    """At most how far `requests` may be off: a Prometheus knows a counter at its scrapes only, and
+    """How far `requests` may be off at most: a Prometheus knows a counter at its scrapes only, and
     a reading that came late is of another window."""
     problem: str = ""
     """Why figures are missing, where a Prometheus was asked for them."""
     parts: tuple[PartMetrics, ...] = ()
-    """An ensemble's composing models, in the order a request passes them."""
+    """The composing models of an ensemble, in the order a request passes them."""
     cache_hits: int | None = None
     """How many of `requests` the response cache answered: the model did not see them."""
     cache_misses: int | None = None
@@ -189,7 +189,7 @@ class ServerMetrics:
     cache_ms: float | None = None
     """Looking up and storing there, mean of all `requests`."""
     version: str = ""
-    """Of the model, that answered; empty where the server does not tell."""
+    """Version of the model that answered; empty where the server does not tell."""
     exchanged: str = ""
     """Which version answered first and which last, in words, where that changed inside the window:
     then nothing else is known of it."""
@@ -343,7 +343,8 @@ class TrialResult:
     throughput_requests_per_s: float
     throughput_inferences_per_s: float
     latencies: Mapping[str, LatencySummary]
-    """By span (`harness.types.latency.SPANS`); a span that no successful request has is absent."""
+    """Summaries by span (`harness.types.latency.SPANS`); a span that no successful request has is
+    absent."""
     generator_cpu: float
     """Cores used by the busiest generator process."""
     server: ServerMetrics
@@ -375,15 +376,15 @@ class TrialResult:
     failure_design_effect: float = 1.0
     """How many requests count as one independent one, for the share that failed or was dropped."""
     values_ms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """By span and statistic, values that have no interval: in runs from before every span had its
+    """Values without an interval, by span and statistic: in runs from before every span had its
     summary. `latency_ms` reads both."""
     pricing: Pricing | None = None
     """The machine that its cost is counted on; None where the study names none, and in older
     runs."""
     streams: StreamFigures | None = None
-    """Of answers that came token by token; None where none did, and in older runs."""
+    """Figures of answers that came token by token; None where none did, and in older runs."""
     goodput: Goodput | None = None
-    """None where the objective bounds no latency, and in older runs."""
+    """Goodput; None where the objective bounds no latency, and in older runs."""
 
     @property
     def latency(self) -> LatencySummary | None:
@@ -417,13 +418,13 @@ class ColdStart:
     sha256: str
     serving: ServingConfig
     load_s: float
-    """From the order to load to READY; the model's own warm-up requests are part of it."""
+    """Seconds from the order to load to READY; the model's own warm-up requests are part of it."""
     first_request_ms: float
-    """A new connection's first request, connecting included."""
+    """Latency of a new connection's first request, connecting included."""
     requests: int
     """How many requests were sent in all, one after another."""
     steady_after_requests: int | None
-    """How many came before the steady state; None where none was found."""
+    """How many requests came before the steady state; None where none was found."""
     steady_after_s: float | None
     """Time from READY until the steady state began; None where none was found."""
     steady_ms: float | None

@@ -102,7 +102,7 @@ class ModelVariant:
     """Size of the artefact's file; None where only an external server has it."""
     parity: Mapping[str, float] = field(default_factory=dict)
     """Largest absolute difference from the checkpoint, by output name."""
-    pipeline_of: str = ""
+    ensemble_of: str = ""
     """Of an ensemble that serves a variant with its pre- and post-processing: that variant."""
     batches: bool = True
     """False of a model whose configuration has `max_batch_size` 0, and keeps it."""
@@ -119,7 +119,7 @@ class ModelVariant:
 
         An ensemble, a router, or a teacher with a draft.
         """
-        return bool(self.pipeline_of or self.routes_to or self.drafted_by)
+        return bool(self.ensemble_of or self.routes_to or self.drafted_by)
 
     @property
     def served_name(self) -> str:

@@ -35,13 +35,13 @@ LONGEST = (
     *("test_load_locustfile", "test_words_and_vectors", "test_row_kinds", "test_load_web"),
     *("test_report_browser", "test_load_command", "test_any_server", "test_export_variants"),
     *("test_router_on_triton", "test_in_process", "test_trial_on_triton", "test_other_doors"),
-    *("test_pairs_and_pipelines", "test_load_web_triton", "test_trial_faults", "test_own_study"),
+    *("test_pairs_and_ensembles", "test_load_web_triton", "test_trial_faults", "test_own_study"),
     *("test_left_out", "test_telemetry_of_prometheus", "test_question_answering"),
     *("test_dashboards", "test_lm_eval_any_server", "test_commands", "test_architectures"),
     *("test_scaling_queries", "test_load_triton", "test_load_distributed", "test_lm_eval"),
     *("test_embedded_orphans", "test_embedded_server", "test_perplexity", "test_tensorrt_api"),
     *("test_load_web_options", "test_reference_build", "test_lm_eval_generation"),
-    *("test_benchmarks_load", "test_pipeline_settings"),
+    *("test_benchmarks_load", "test_ensemble_settings"),
 )
 """The files that take longest, which begin first: no process works alone at the end."""
 ON_ONE_RIG = (

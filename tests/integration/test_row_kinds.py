@@ -97,7 +97,7 @@ def test_labels_are_the_bare_librarys_at_the_studys_threshold(topics):
 
 def test_an_int8_student_is_gated_and_scored(topics):
     run = read_run(topics)
-    assert {one.name for one in run.variants if not one.pipeline_of} == {
+    assert {one.name for one in run.variants if not one.ensemble_of} == {
         "topics-teacher-fp32", "topics-student-fp32", "topics-student-int8",
     }  # fmt: skip
     assert not run.failed
@@ -186,10 +186,10 @@ def test_texts_in_get_the_labels_of_the_model_alone_by_name(topics):
     scores = scores_of(topics)
     for role in ("teacher", "student"):
         alone = outcomes_of(topics, f"topics-{role}-fp32")
-        whole = outcomes_of(topics, f"topics-{role}-fp32-pipeline")
+        whole = outcomes_of(topics, f"topics-{role}-fp32-ensemble")
         np.testing.assert_array_equal(np.stack(whole.given), np.stack(alone.given))
         for metric in ("micro_f1", "macro_f1", "subset_accuracy"):
-            found = scores[f"topics-{role}-fp32-pipeline", metric]
+            found = scores[f"topics-{role}-fp32-ensemble", metric]
             expected = scores[f"topics-{role}-fp32", metric]
             assert found.value == expected.value
             assert found.relative_to_teacher == pytest.approx(expected.relative_to_teacher)
@@ -198,9 +198,9 @@ def test_texts_in_get_the_labels_of_the_model_alone_by_name(topics):
 def test_texts_in_get_the_number_of_the_model_alone(grades):
     for role in ("teacher", "student"):
         alone = outcomes_of(grades, f"grades-{role}-fp32")
-        whole = outcomes_of(grades, f"grades-{role}-fp32-pipeline")
+        whole = outcomes_of(grades, f"grades-{role}-fp32-ensemble")
         np.testing.assert_allclose(whole.prediction, alone.prediction, rtol=1e-5)
-    found = scores_of(grades)["grades-student-fp32-pipeline", "pearson"]
+    found = scores_of(grades)["grades-student-fp32-ensemble", "pearson"]
     assert found.value == pytest.approx(
         scores_of(grades)["grades-student-fp32", "pearson"].value, rel=1e-4
     )

@@ -54,14 +54,14 @@ def run(study):
 
 @pytest.fixture(scope="module")
 def client(study, run, server_environment, tmp_path_factory):
-    """The pipelines in a server that was started on the repository alone."""
+    """The ensembles in a server that was started on the repository alone."""
     log = tmp_path_factory.mktemp("log") / "triton.log"
     with (
         EmbeddedTriton(server_environment, study.parent / "repository", log_file=log) as server,
         TritonClient(server.endpoint) as connected,
     ):
         for model in ("tagger", "encoder", "small-encoder"):
-            connected.load(f"{model}-fp32-pipeline")
+            connected.load(f"{model}-fp32-ensemble")
         yield connected
 
 
@@ -236,7 +236,7 @@ def test_a_text_is_answered_with_the_entities_that_transformers_pipeline_finds(s
     )
     texts = [" ".join(line.split()[:5]) for line in LINES] + ["Don't stop: 3.14 costs $1,000!"]
     answer = client.infer(
-        "tagger-fp32-pipeline", {"TEXT": np.array([[t.encode()] for t in texts], object)}
+        "tagger-fp32-ensemble", {"TEXT": np.array([[t.encode()] for t in texts], object)}
     )
     for text, said in zip(texts, answer["SPANS"][:, 0], strict=True):
         spans = [(s["type"], s["start"], s["end"]) for s in json.loads(said)]
@@ -250,13 +250,13 @@ def test_a_text_is_answered_with_the_entities_that_transformers_pipeline_finds(s
 def test_a_text_is_answered_with_its_vector(study, client, model, pooling):
     texts = [" ".join(line.split()[:5]) for line in LINES]
     asked = {"TEXT": np.array([[text.encode()] for text in texts], object)}
-    answer = client.infer(f"{model}-fp32-pipeline", asked)["sentence_embedding"]
+    answer = client.infer(f"{model}-fp32-ensemble", asked)["sentence_embedding"]
     wanted = bare_vectors(study.parent / model, texts, pooling=pooling)
     size = np.linalg.norm(answer, axis=1, keepdims=True)
     assert answer / size == pytest.approx(wanted, abs=1e-5)
 
 
-def test_pipelines_are_scored_beside_their_models(run):
-    for metric, one in scores_of(run, "encoder-fp32-pipeline").items():
+def test_ensembles_are_scored_beside_their_models(run):
+    for metric, one in scores_of(run, "encoder-fp32-ensemble").items():
         assert one.value == pytest.approx(scores_of(run, "encoder-fp32")[metric].value, abs=1e-9)
-    assert "entity_f1" in scores_of(run, "tagger-fp32-pipeline")
+    assert "entity_f1" in scores_of(run, "tagger-fp32-ensemble")

@@ -1,4 +1,4 @@
-"""A run folder's series: what the pipeline writes is what a report reads."""
+"""A run folder's series: what a run writes is what a report reads."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class SlotCache:
             length: new tokens of a row.
         """
         self.positions = start[:, None] + torch.arange(length)[None]
-        """Of the new tokens, (batch, length)."""
+        """(batch, length) positions of the new tokens."""
         self.span = span
         self.present: dict[int, Tensor] = {}
         """The buffers as the step leaves them, by their place in `past`."""

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 NEW_TOKENS = 24
 """Written behind each prompt."""
 _ROUNDING = 1e-3
-"""Of the largest logit: what single precision may move, as the gate of other graphs has it."""
+"""Share of the largest logit that single precision may move; the gate of other graphs has the
+same."""
 
 
 @dataclass(frozen=True)

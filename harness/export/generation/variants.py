@@ -61,7 +61,7 @@ KIND = "generation"
 DEFAULT_CONTEXT = 1024
 """Tokens of prompt and answer, where nobody says: memory grows with it, and so does each slot."""
 REVISION = 1
-"""Of the recipe: raise it when the same checkpoint would export to another graph."""
+"""Revision of the recipe: raise it when the same checkpoint would export to another graph."""
 _TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
 _PROMPTS = 6
 INPUTS = (

@@ -31,16 +31,16 @@ from harness.words.numbers import number
 FOLDER = "probes"
 """Name of the folder of kept answers, in a run folder and in the user's cache."""
 ROWS = 4
-"""Asked of a group of equal length; of the shortest and of the longest."""
+"""Rows that are asked of each group of equal length, taken from the shortest and the longest."""
 ATTEMPTS = 3
 """Before answers count as other ones: rows of other clients in the same execution move an int8
 model's."""
 TOLERANCE = {Precision.FP32: 2e-4, Precision.FP16: 5e-3, Precision.INT8: 2e-2}
 """Largest difference of equal answers, as a share of an output's largest element."""
 WITH_ACCELERATOR = 5e-2
-"""The same where a sweep changes who executes the graph, and with it the arithmetic."""
+"""Tolerance where a sweep changes who executes the graph, and with it the arithmetic."""
 UNSTEADY = 5e-2
-"""From here on a model does not repeat itself, and cannot be known by its answers."""
+"""Tolerance beyond which a model does not repeat itself, and cannot be known by its answers."""
 
 Tensors = Mapping[str, NDArray[Any]]
 Answers = Sequence[Tensors]
@@ -54,7 +54,7 @@ class _Known:
     told: str
     requests: tuple[Tensors, ...]
     answers: Answers | None
-    """None where it does not repeat itself."""
+    """What it answered; None where it does not repeat itself."""
     tolerance: float
 
 

@@ -61,7 +61,7 @@ class OpenServer:
     server: ExternalServer
     facts: ServerFacts
     identities: Identities
-    """Which models it has."""
+    """The identities of its models."""
 
     def site(self) -> Site:
         """For trials that take its models as they are."""

@@ -39,7 +39,7 @@ class ExternalOptions:
     names: Mapping[str, str]
     """The model's name there by variant, where it is another."""
     as_is: bool
-    """Nothing is loaded or configured there, even where it could be."""
+    """Load and configure nothing on the server, even where that is possible."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class ExternalStudy:
     """The server's models, by variant."""
     control: ExternalModels | None
     names: Mapping[str, TensorNames]
-    """How each variant's tensors are called there."""
+    """The names of each variant's tensors on the server."""
     notes: tuple[str, ...]
-    """What is said once: what the server lacks, what is therefore not swept."""
+    """Remarks that are made once: what the server lacks, and what is therefore not swept."""
 
     @property
     def url(self) -> str:

@@ -28,11 +28,11 @@ class TensorNames:
     """How a model there names and types what the study calls otherwise."""
 
     declared: tuple[TensorSpec, ...]
-    """Its inputs."""
+    """The inputs that the model declares."""
     inputs: Mapping[str, str]
-    """Its name by ours, where it is another."""
+    """By our name of an input, the server's where it differs."""
     outputs: Mapping[str, str]
-    """Likewise, of every output of the task."""
+    """By our name of an output, the server's, for every output of the task."""
 
     def groups(self, groups: Sequence[Group]) -> list[Group]:
         """Payloads as it takes them."""

@@ -25,7 +25,7 @@ from harness.load.transports.opening import transport_opener
 from harness.planning.assessment import Assessment
 from harness.runs.folder import RunFolder
 from harness.serving.external.server import ExternalModel
-from harness.study import PIPELINE_SUFFIX, Study, variant_name
+from harness.study import ENSEMBLE_SUFFIX, Study, variant_name
 from harness.study.objective import request_bounds
 from harness.system.storage import cache_root
 from harness.types import (
@@ -127,7 +127,7 @@ def _variant(
             (model.role, *artefact)
             for model in family.models
             for artefact in model.artefacts
-            if variant_name(model, *artefact) == trial.variant.removesuffix(PIPELINE_SUFFIX)
+            if variant_name(model, *artefact) == trial.variant.removesuffix(ENSEMBLE_SUFFIX)
         )
         task = family.task.kind
     return ModelVariant(

@@ -42,7 +42,7 @@ class Labels:
     model: str
     """The teacher, for messages."""
     names: tuple[str, ...] | None
-    """Of its outputs; None where they have none."""
+    """Names of the checkpoint's outputs; None where they have none."""
     order: tuple[str, ...] = ()
     """Names of the classes in the data's order, where a person says them."""
 

@@ -65,7 +65,7 @@ class BatchQuestion:
     spot: bool = False
     slo: ServiceLevelObjective | None = None
     measured: tuple[str, ...] = ()
-    """What is measured, where anything is; empty: all whose quality may pass."""
+    """Variants to measure, where anything is measured; empty for all whose quality may pass."""
     asked_again: str = ""
     """Options of the same question, for what to run next."""
 

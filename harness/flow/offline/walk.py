@@ -19,16 +19,16 @@ from harness.types.profiles import ScalingStep
 SERVED = WalkTerms(looks=(3, 6), largest_batch=256, longest_call_s=0.5)
 """Rounds through a server take seconds each."""
 WINDOW_S = 2.0
-"""Of a trial, at least."""
+"""Shortest window of a trial."""
 LEAST_REQUESTS = 20
-"""That a window should hold: a request more or less at its edge is then 5%."""
+"""Requests that a window should hold: one more or less at its edge is then 5%."""
 MOST_SPOILED = 3
 """Pairs one after another with an invalid trial, after which something is wrong that stays."""
 CUT_SHORT = "the walk was cut short: --measure goes on with it"
 _REPEATS = 2 * STEADIER_REPEAT
 
 Take = Callable[[Trial], TrialResult | None]
-"""A trial's result; None where it is not stored and nothing is to be measured."""
+"""Gives a trial's result; None where it is not stored and nothing is to be measured."""
 
 
 class NotMeasuredError(Exception):

@@ -45,11 +45,11 @@ class Contribution:
 
     figures: tuple[VariantFigure, ...] = ()
     candidates: tuple[tuple[str, DecisionCandidate], ...] = ()
-    """A family's name and a further candidate of it: a router."""
+    """Further candidates, each with its family's name: a router."""
     facts: tuple[tuple[str, PlannedFact], ...] = ()
-    """A family's name (empty for all) and what is shown under a heading of the page."""
+    """Facts for a heading of the page, each with its family's name (empty for all)."""
     risks: tuple[tuple[str, Risk], ...] = ()
-    """A family's name (empty for all) and what whoever signs should know."""
+    """What whoever signs should know, each with its family's name (empty for all)."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ class Contributor:
     """A kind of document that adds figures to a decision."""
 
     name: str
-    """Of its files: `plan` for plan.json."""
+    """Name of the documents' files: `plan` for plan.json."""
     kind: type[Any]
-    """Its frozen dataclass."""
+    """The frozen dataclass that the document is read as."""
     contribute: Callable[[Any, str], Contribution]
-    """From the document and the run folder's path."""
+    """Makes the contribution from the document and the run folder's path."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ from harness.words.labels import lost, unit_in_full
 from harness.words.numbers import count, metric_title, percent
 
 FEW_UNITS = 200
-"""Of independent samples; an accuracy near 90% has an interval of 4 points either way then."""
+"""So few independent samples are worth a remark: an accuracy near 90% then has an interval of 4
+points either way."""
 WIDE = 0.05
 """Half an interval's width, of a share of the teacher's quality, that is worth a warning."""
 MOST_SLICES = 3

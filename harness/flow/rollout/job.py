@@ -72,7 +72,7 @@ class RolloutRequest:
     most_looks: int
     """Looks of this call, after which it ends undecided; it may be gone on with."""
     slo: ServiceLevelObjective | None = None
-    """None: the family's own objective."""
+    """Objective of the guardrails; None takes the family's own."""
     agreement: float | None = None
     """Least share of answers that are the teacher's; None: not asked for."""
     own: tuple[tuple[Guardrail, OwnCounters], ...] = ()
@@ -348,7 +348,7 @@ class _Rollout:
 
 
 Readings = Mapping[str, tuple[float, float] | None]
-"""By guardrail: what the counters of bad and of all requests stand at; None where one is silent."""
+"""By guardrail, the counters of bad and of all requests; None where one is silent."""
 
 
 def _read(prometheus: Prometheus | None, counters: Sequence[OwnCounters]) -> Readings:

@@ -28,7 +28,7 @@ class FailedRequest(NamedTuple):
     identity: bytes = b""
     """The id that it bore."""
     tokens: StreamTokens = NO_TOKENS
-    """Of a stream, what had come before it failed."""
+    """The tokens of a stream that had come before it failed."""
 
     @property
     def moments_ns(self) -> tuple[int, int, int]:
@@ -43,7 +43,7 @@ class SpanValues:
     request: NDArray[np.int64]
     """(k,) ascending: to which request each value belongs, by its place among the batch's."""
     values_ns: NDArray[np.int64]
-    """(k,)"""
+    """(k,) the values in nanoseconds."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ class RecordedBatch:
     dropped_ns: NDArray[np.int64]
     """(d,) when those that were never sent fell due."""
     spans: Mapping[str, SpanValues] = field(default_factory=dict)
-    """Of the successes, by name: the spans that were handed in with them."""
+    """By name, the spans that were handed in with the successes."""
     failed_spans: Mapping[str, SpanValues] = field(default_factory=dict)
-    """The same of the failures."""
+    """By name, the spans that were handed in with the failures."""
     identities: tuple[bytes, ...] = ()
     """The ids of the successes; none unless the recorder keeps them."""
     tokens: Mapping[int, StreamTokens] = field(default_factory=dict)
-    """Of the successes that are streams, by their place."""
+    """Tokens of the successes that are streams, by their index."""
 
     def moments_of(self, span: LatencySpan) -> NDArray[np.int64]:
         """(n,) the span between two moments, of the successes."""

@@ -6,7 +6,7 @@ import time
 from typing import Protocol
 
 _LAST_NS = 40_000
-"""What is not worth yielding for: letting others run takes about as long."""
+"""A wait so short is spent spinning: letting others run takes about as long."""
 
 
 class Clock(Protocol):

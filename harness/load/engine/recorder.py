@@ -91,15 +91,15 @@ class Recorder:
             for place, span in enumerate(self._spans)
             if span.is_between_moments
         ]
-        """Of the spans that every request has: place, and from which moment to which."""
+        """The spans that every request has: place, first moment and last moment."""
         self._log: list[int] = []
         """Four numbers per success, flat: a tuple each would cost the garbage collector's time."""
         self._identities: list[bytes] | None = [] if keep_ids else None
-        """One per success."""
+        """Ids of the successes, one each."""
         self._noted: defaultdict[str, tuple[list[int], list[int]]] = defaultdict(_two_lists)
         """By span: of each value the success's place in the log, and the value."""
         self._tokens: dict[int, StreamTokens] = {}
-        """By a success's place in the log."""
+        """Tokens of streams, by the success's place in the log."""
         self._failures: list[FailedRequest] = []
         self._dropped: list[int] = []
         self._sums = _Sums(self._spans)
@@ -310,7 +310,7 @@ class _Sums:
     """Counts that wait to be taken; its size depends on their spread, not on how many they are."""
 
     spans: tuple[LatencySpan, ...]
-    """In the order of their places in `keys`."""
+    """The spans in the order of their places in `keys`."""
     keys: NDArray[np.int64] = field(default_factory=lambda: hdr.integers(()))
     """(k,) of `Recorder._keys`, ascending, without repeats."""
     counts: NDArray[np.int64] = field(default_factory=lambda: hdr.integers(()))

@@ -13,7 +13,7 @@ class StreamTransport(Transport, Protocol):
     """A transport whose answers come token by token."""
 
     stream: TokenStream
-    """Of the request that was last sent, as far as it came."""
+    """The stream of the request that was last sent, as far as it came."""
 
 
 class StreamSink:

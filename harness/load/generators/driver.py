@@ -27,7 +27,7 @@ from harness.types import (
 from harness.words.numbers import asked
 
 LEAD_S = 0.05
-"""From an order to the instant it names: time for it to reach every process."""
+"""Seconds between an order and the instant it names: time for it to reach every process."""
 SLICE_S = 0.05
 CHECK_EVERY_S = 1.0
 _NS = 1_000_000_000

@@ -36,7 +36,7 @@ class Prepare:
     outputs: tuple[TensorSpec, ...]
     workload: Workload
     share: int
-    """This process's part of the requests in flight."""
+    """How many of the requests in flight this process keeps."""
     first_user: int
     """The parts of the processes before this one, added up."""
     worker: int

@@ -34,7 +34,8 @@ REQUEST_TIMEOUT_S = 30.0
 PREPARE_TIMEOUT_S = 60.0
 """Reading, encoding and connecting; the wait for connections is bounded by the request timeout."""
 DRAIN_GRACE_S = 5.0
-"""Beyond the time in which every request in flight ends by itself: it may have to connect first."""
+"""Seconds beyond the time in which every request in flight ends by itself: it may have to connect
+first."""
 _NS = 1_000_000_000
 
 

@@ -46,7 +46,7 @@ class SecondOfLoad:
     """One second, or what was left of its phase; rates are per second either way."""
 
     start_s: float
-    """From the load's start."""
+    """Seconds since the load's start."""
     length_s: float
     phase: Phase
     requests_per_s: float
@@ -57,10 +57,10 @@ class SecondOfLoad:
     p95_ms: float | None
     p99_ms: float | None
     failures: Mapping[str, int]
-    """By kind, of requests scheduled in it."""
+    """Failures by kind, of requests scheduled in this second."""
     dropped: int
     other_spans: Latencies = field(default_factory=Latencies)
-    """Of the same successes: the spans beside the response."""
+    """The successes' spans other than the response."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class SliceOfLoad:
     """One slice, where a second is too coarse: the warm-up that was cut, and what came next."""
 
     start_s: float
-    """From the load's start."""
+    """Seconds since the load's start."""
     phase: Phase
     completed: int
     """Successes that completed in it, as are the inferences."""
@@ -76,7 +76,7 @@ class SliceOfLoad:
     mean_ms: float | None
     """Response latency of the successes scheduled in it; None without any."""
     failures: int
-    """Of requests scheduled in it."""
+    """Failures of requests scheduled in this slice."""
     dropped: int
 
 
@@ -183,7 +183,7 @@ def _second(slice_s: float, phase: Phase, slices: Sequence[TimeSlice]) -> Second
 
 MOST = 512
 POINT_S = 1.0
-"""A point of a chart is at least so long."""
+"""Shortest stretch of a chart's point, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ class HistoryPoint:
     """A stretch of the load as a chart draws it."""
 
     start_s: float
-    """From the load's start."""
+    """Seconds since the load's start."""
     length_s: float
     requests_per_s: float
     """Successes that completed in it, as are the inferences."""
@@ -214,7 +214,7 @@ class HistoryPoint:
     p95_ms: float | None
     p99_ms: float | None
     failures: Mapping[str, int]
-    """By kind, of requests scheduled in it."""
+    """Failures by kind, of requests scheduled in this stretch."""
     dropped: int
     stream: StreamPoint | None = None
     """None where no answer came token by token."""

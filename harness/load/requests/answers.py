@@ -49,7 +49,7 @@ _ELEMENTS: dict[str, np.dtype[Any]] = {
 
 
 _LENGTH_BYTES = 4
-"""Before each element of BYTES."""
+"""Bytes of the length that stands before each element of BYTES."""
 
 
 class AnswerCheck:

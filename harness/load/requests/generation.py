@@ -64,12 +64,12 @@ class GenerationRequest:
     """One prompt, or a conversation that begins with it, and how long an answer is asked for."""
 
     prompt: str
-    """Empty where `messages` holds it."""
+    """The prompt's text; empty where `messages` holds it."""
     max_tokens: int
     messages: tuple[Mapping[str, Any], ...] = ()
-    """Of a chat; empty makes the prompt one message of a user."""
+    """Messages of a chat; empty makes the prompt one message of a user."""
     input_tokens: int = 0
-    """Of the prompt, where a tokenizer has counted them."""
+    """Tokens of the prompt, where a tokenizer has counted them."""
     leave_after: int = 0
     """Tokens after which the client goes away; 0: it stays."""
     turns: tuple[Turn, ...] = ()

@@ -31,9 +31,9 @@ from harness.types.workloads import parse_mix
 from harness.words.numbers import count
 
 MOST_TOKENS = 1_000_000
-"""Of one prompt or answer: no model reads more."""
+"""Most tokens of one prompt or answer: no model reads more."""
 BLOCK_TOKENS = 512
-"""That a `hash_id` of Mooncake's traces stands for."""
+"""Tokens that one `hash_id` of Mooncake's traces stands for."""
 _FORMS = "write 128, uniform:64..256, normal:MEAN,SD, lognormal:MEDIAN,SIGMA or 16:1,128:3"
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _UNIFORM = re.compile(r"uniform:(\d+)\.\.(\d+)")
@@ -45,11 +45,11 @@ class Lengths:
     """A distribution of lengths in tokens."""
 
     text: str
-    """As it was written."""
+    """The distribution as it was written."""
     kind: str
     """fixed, uniform, normal, lognormal or mix."""
     parameters: tuple[float, ...]
-    """Of a mix the lengths, then their weights."""
+    """The distribution's parameters; of a mix the lengths, then their weights."""
 
     def draw(self, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
         """(count,) lengths, each at least 1."""

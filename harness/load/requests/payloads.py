@@ -31,7 +31,8 @@ POOL_BYTES = 64 * 2**20
 """The pool holds fewer requests where they are large, but at least `FEWEST_REQUESTS`."""
 FEWEST_REQUESTS = 8
 REPOSITORY_FILE = "payloads.npz"
-"""In a variant's folder of the model repository: what a client can send it, without a tokenizer."""
+"""File in a variant's folder of the model repository: what a client can send it, without a
+tokenizer."""
 
 _KEY = re.compile(r"(\d+)/(.+)", re.DOTALL)
 _FORM = (
@@ -50,7 +51,7 @@ class Payload:
     """The tensors of one request."""
 
     inputs: Group
-    """Arrays (batch, length)."""
+    """By name, arrays of shape (batch, length)."""
 
     @property
     def batch_size(self) -> int:

@@ -21,7 +21,8 @@ from harness.load.requests.lengths import BLOCK_TOKENS, Lengths, TracedLengths
 from harness.load.requests.payloads import POOL_REQUESTS
 
 MOST_REQUESTS = 20_000
-"""Of a data set or a trace, as many are sent in turn; after the last comes the first again."""
+"""Most requests of a data set or trace that are sent in turn; after the last comes the first
+again."""
 _WORDS = """
     time year people way day man thing woman life child world school state family student
     group country problem hand part place case week company system program question work

@@ -216,7 +216,8 @@ def made_demand(shape: str, rate_per_s: float, peak_factor: float) -> RateTrace:
 
 
 _NIGHT = 0.2
-"""Of the mean, the lowest rate of a day, unless its peak is so low that it never falls so far."""
+"""Lowest rate of a day as a share of the mean, unless its peak is so low that it never falls so
+far."""
 
 
 def _diurnal(peak: float) -> NDArray[np.float64]:

@@ -31,10 +31,10 @@ from harness.types import LoadShape, ShapeKind
 MOST_PER_S = 1_000_000
 """More than any client sends; beyond it the dispatcher could not even count what it drops."""
 SPIKE_FROM = 0.45
-"""Of the period."""
+"""Share of the period after which the spike begins."""
 SPIKE_TO = 0.55
 _CELLS = 2000
-"""Of a period, when a time is looked up: the rate is held constant within one. The spike's edges
+"""Cells of a period in which the rate is held constant when a time is looked up. The spike's edges
 are edges of cells."""
 _REPEATED = {ShapeKind.SPIKE, ShapeKind.SINE}
 

@@ -132,7 +132,7 @@ class Stamp:
     """Number of the line, from 1."""
     text: str
     unit: TraceUnit | None
-    """As its column is named; None where that names none."""
+    """The unit that its column's name says; None where that names none."""
 
 
 def read_stamps(path: Path, lines: Iterable[str]) -> Iterator[Stamp]:
@@ -223,8 +223,8 @@ def _decimal_point(cell: str, delimiter: str) -> str:
 LONGEST_NS = 10**18
 """30 years: beyond it the stamps are in another unit, and 64 bits would overflow."""
 MOST_DIGITS = 30
-"""Before the point: an epoch in nanoseconds has 19; decimals of a million digits cannot be counted
-with."""
+"""Most digits before the point: an epoch in nanoseconds has 19, and decimals of a million digits
+cannot be counted with."""
 _FRACTION = re.compile(r"[.,](\d+)")
 
 
@@ -253,7 +253,7 @@ class _Moment:
     stamp: Stamp
     value: Decimal
     is_clock: bool
-    """An ISO 8601 time, not a number."""
+    """Whether it is an ISO 8601 time rather than a number."""
 
 
 def read_trace(path: Path, unit: TraceUnit | None = None) -> Trace:

@@ -39,7 +39,7 @@ class Target:
     verify: bool = True
     """False accepts any certificate."""
     prefix: str = ""
-    """Of every path over HTTP, such as `/models/one`: where a gateway keeps the server."""
+    """Prefix of every path over HTTP, such as `/models/one`: where a gateway keeps the server."""
     binary: bool = True
     """False sends tensors over HTTP as JSON: the server lacks the binary tensor extension."""
 

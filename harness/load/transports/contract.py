@@ -151,19 +151,20 @@ class StreamTokens(NamedTuple):
     """The tokens of an answer that came token by token."""
 
     input_tokens: int = 0
-    """Of the prompt, as the server counts them; else as the workload does; 0 where neither does."""
+    """Tokens of the prompt, as the server counts them; else as the workload does; 0 where neither
+    does."""
     output_tokens: int = 0
-    """Of the answer, as far as it came."""
+    """Tokens of the answer, as far as it came."""
     reported_tokens: int | None = None
-    """Of the answer, as the server's usage has it; None where it gave none."""
+    """Tokens of the answer by the server's usage; None where it gave none."""
     irregular: tuple[str, ...] = ()
-    """What was not as it should be, though the answer counts as a success, by kind."""
+    """By kind, what was not as it should be though the answer counts as a success."""
     closing_ns: int = 0
     """From the last token to the end of the stream; 0 where it did not come to its end."""
 
 
 NO_TOKENS = StreamTokens()
-"""Of an answer that is no stream."""
+"""Tokens of an answer that is no stream."""
 
 
 class AnotherAnswer(RequestFailure):

@@ -70,7 +70,8 @@ class KnownForms:
 
 
 _FORMS = 128
-"""Of one connection; a server whose every answer is a new form is not worth learning from."""
+"""Most forms that one connection learns; a server whose every answer is new is not worth learning
+from."""
 _KIND_AND_NUMBER = 5
 """Offset of the stream's number in a frame."""
 
@@ -78,7 +79,7 @@ _KIND_AND_NUMBER = 5
 class _Form(NamedTuple):
     pattern: re.Pattern[bytes]
     layout: Layout
-    """With offsets into the piece."""
+    """Where each output lies, as offsets into the piece."""
     data_bytes: int
     """Payload of its DATA frame."""
 

@@ -22,7 +22,7 @@ from harness.words.numbers import asked, asked_percent
 
 UTILIZATIONS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9)
 QUEUE_SHARES = (0.1, 0.25, 0.5)
-"""Of the objective's bound, the mean waiting times that are tried."""
+"""Mean waiting times that are tried, as shares of the objective's bound."""
 IN_FLIGHT_AT = (0.5, 0.7, 0.85)
 """Utilizations whose requests in flight are tried as targets."""
 FORECASTS = (0.6, 0.8)
@@ -30,7 +30,7 @@ SCHEDULED_AT = 0.7
 DAY_S = 86400.0
 SLOT_S = 1800.0
 _SLOTS = 24
-"""Of a trace of less than two days: its slots are parts of itself."""
+"""Slots of a trace of less than two days: equal parts of it."""
 
 
 def policies_of(

@@ -51,7 +51,7 @@ class Ground:
     confidence: float
     seed: int
     pricing: Pricing | None = None
-    """Of one replica, one on each machine."""
+    """Price of one replica, one on each machine."""
 
 
 def clauses_of(slo: ServiceLevelObjective) -> tuple[LatencyClause, ...]:

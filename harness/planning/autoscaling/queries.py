@@ -21,7 +21,7 @@ from harness.types.autoscaling import (
 )
 
 _NO_TRAFFIC_PER_S = "1e-9"
-"""In place of a rate of 0, which nothing can be divided by."""
+"""Stands in for a rate of 0, which nothing can be divided by."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ScalingMetric:
 
     name: str
     query: str
-    """PromQL; one value."""
+    """A PromQL expression with one value."""
     target: float
     kind: Literal["AverageValue", "Value"]
     """Kubernetes' words: a total of which each replica gets a part, or a value of all of them."""

@@ -29,8 +29,9 @@ from harness.planning.capacity.replica import ReplicaRun
 from harness.types.estimates import Demand
 
 SHARES = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.78, 0.85, 0.91, 0.95)
-"""Of saturation, the loads that are simulated. Above the last, a steady state takes longer to come
-about than a load lasts: what exceeds saturation queues, and the last one's latencies hold."""
+"""The loads that are simulated, as shares of saturation. Above the last, a steady state takes
+longer to come about than a load lasts: what exceeds saturation queues, and the last one's latencies
+hold."""
 REQUESTS, REQUESTS_OF_GUESS = 2400, 12_000
 """Simulated at each load: of every draw, and of the best guess, which stands alone."""
 _POINTS = 400
@@ -44,11 +45,11 @@ class ReplicaTable:
     saturation_per_s: float
     shares: tuple[float, ...]
     latency_s: tuple[tuple[float, ...], ...]
-    """By share: latencies in ascending order."""
+    """By share of saturation, latencies in ascending order, in seconds."""
     wait_s: tuple[float, ...]
-    """By share: mean time in the queue per request."""
+    """By share of saturation, mean seconds in the queue per request."""
     execution_s: tuple[float, ...]
-    """By share: mean time in execution per request."""
+    """By share of saturation, mean seconds in execution per request."""
 
     def within(self, bound_s: float) -> tuple[float, ...]:
         """By share of capacity, the share of requests that take at most so long."""

@@ -25,7 +25,7 @@ from harness.types.autoscaling import (
 
 _ROUNDING = 1e-9
 FEWEST_POINTS = 3
-"""That a trend is drawn through; of fewer there is none."""
+"""Fewest points that a trend is drawn through."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class FleetReading:
     """What a scaler sees of its replicas, all of them together."""
 
     time_s: float
-    """Since the start."""
+    """Seconds since the start."""
     replicas: int
     """Ordered, ready or not."""
     ready: int

@@ -23,7 +23,7 @@ from harness.types.autoscaling import Policy, RateTrace, ScalingTerms, SharedMac
 LONGEST_STEP_S = 15.0
 _MINUTE_S = 60.0
 _LATE_PARTS = 4
-"""Of a step, when the delay of what comes behind a queue changes within it."""
+"""Parts of a step, when the delay of what comes behind a queue changes within it."""
 
 
 @dataclass
@@ -33,7 +33,7 @@ class SimulatedFleet:
     start_s: float
     ready: int
     starting: list[float] = field(default_factory=list)
-    """When each is ready, in order."""
+    """When each starting replica is ready, in order."""
 
     @property
     def ordered(self) -> int:
@@ -63,7 +63,7 @@ class LatencyClause:
     """A bound of the objective: so large a share of the requests has to be so fast."""
 
     share: float
-    """0 to 1."""
+    """Share of requests that must keep the bound, 0 to 1."""
     bound_s: float
 
 
@@ -73,7 +73,7 @@ class PolicyRun:
 
     step_s: float
     arrived: np.ndarray[tuple[int], np.dtype[np.float64]]
-    """Requests."""
+    """Number of requests that arrived."""
     inside: np.ndarray[tuple[int, int], np.dtype[np.float64]]
     """Shape (clauses, steps): requests within each clause's bound."""
     ordered: np.ndarray[tuple[int], np.dtype[np.float64]]

@@ -24,7 +24,7 @@ from harness.types import RESPONSE, ArrivalKind, LoadMode, ShapeKind, TrialResul
 from harness.types.latency import UNBOUNDED_MS
 
 TrialCheck = Mapping[str, tuple[float, float]]
-"""By statistic, what was measured in a trial and what the model says of it, in ms."""
+"""By statistic, what was measured in a trial and what the model predicts for it, in ms."""
 _MOST_CHECKED = 8
 
 

@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 FEWEST = 2
 """Open loops from which on there is something to follow."""
 _REACH = 0.4
-"""How far along the share of saturation a deviation carries over: beyond, it fades."""
+"""How far along the share of saturation a deviation carries over before it fades."""
 _DEVIATIONS = (0.0, 0.1, 0.2, 0.4, 0.8)
 _SCATTERS = (0.05, 0.1, 0.2, 0.4, 0.8)
 _COMMON = (0.0, 1.0)
@@ -36,7 +36,7 @@ class Discrepancy:
     """For one statistic, the ratio of what open loops measured to what the model says."""
 
     shares: tuple[float, ...]
-    """Of saturation, one for each open loop."""
+    """Share of saturation of each open loop."""
     logs: tuple[float, ...]
     """Logarithms of measured over predicted."""
 

@@ -29,7 +29,7 @@ STATISTICS: Mapping[str, float | None] = {
     "p95": 0.95,
     "p99": 0.99,
 }
-"""What is predicted of latency, with its quantile; None: the mean."""
+"""Statistics of latency that are predicted, each with its quantile; None for the mean."""
 REQUESTS = 1500
 """Requests of one simulation, by default; as many as a trial of a second or two has."""
 MOST_REQUESTS = 5000
@@ -64,9 +64,9 @@ class Draw:
     turnaround_ms: float
     """What an instance is occupied with after an execution, before it takes the next batch."""
     spread: Spread
-    """Of single executions."""
+    """Spread of single executions."""
     stalls: Stalls = NO_STALLS
-    """Of the machine, as open loops meet them."""
+    """Stalls of the machine, as open loops meet them."""
 
     def replica(self, serving: ServingConfig) -> Replica:
         """The replica that this draw makes of a serving configuration."""

@@ -21,7 +21,7 @@ from harness.types.metrics import Metric, MetricKind
 from harness.words.numbers import amount, latency, milliseconds, percent, span, with_unit
 
 SHARES = (0.1, 0.25, 0.4, 0.55, 0.68, 0.78, 0.86, 0.92, 0.97, 1.02)
-"""Of one replica's saturation, the rates that a curve is simulated at."""
+"""Rates at which a curve is simulated, as shares of one replica's saturation."""
 
 
 @dataclass(frozen=True)

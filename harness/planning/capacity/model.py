@@ -45,7 +45,7 @@ UNKNOWN_ERROR = 0.15
 """Relative error of the model where no trial could be simulated as it was measured."""
 _MOST_THINNED = 50
 _FAR = 1.5
-"""Beyond so many times the requests that executions joined when measured, a plan says so."""
+"""A plan says so where executions join so many times more requests than when measured."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,10 @@ class CapacityModel:
     limits: tuple[str, ...] = ()
     """What the trials do not show, in words."""
     checks: Mapping[str, TrialCheck] | None = None
-    """By trial, how it was measured and what the model says of it."""
+    """By trial, what was measured and what the model predicts for it."""
     discrepancy: Mapping[str, Discrepancy] = field(default_factory=dict)
-    """By statistic, what the model misses of the open loops over the load; empty: too few."""
+    """By statistic, how the model deviates from open loops over the load; empty where there are too
+    few."""
 
     def highest_measured_per_s(self, rows: float) -> float:
         """Requests per second that no trial goes beyond: neither in requests nor in rows.

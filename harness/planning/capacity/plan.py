@@ -29,7 +29,8 @@ BUDGET = 1_200_000
 """Requests that all curves of a plan may simulate, so that it answers within seconds."""
 _LEAST, _MOST = 400, 2000
 _ATTEMPTS, _LESS = 5, 0.95
-"""How often the peak is tried at a rate per replica, each time at so much of the one before."""
+"""How often the peak is tried at a rate per replica, and the factor from each attempt to the
+next."""
 MOST_CONFIGURATIONS = 3
 """Per variant and protocol: the ones with the highest throughput measured."""
 
@@ -50,13 +51,13 @@ class PlanTerms:
     """What a plan is asked, and how it is simulated."""
 
     demand: Demand
-    """Its peak is what the replicas have to carry."""
+    """The demand whose peak the replicas have to carry."""
     surroundings: Surroundings
     arrivals: ArrivalSource
     confidence: float
-    """Of every interval, between 0 and 1."""
+    """Confidence of every interval, between 0 and 1."""
     seed: int
-    """Of everything that is drawn."""
+    """Seed of everything that is drawn."""
     queue_limit: int | None = None
     """Requests that may wait in a replica; None: any number."""
 

@@ -275,7 +275,7 @@ class ClosedRun:
     executed_rows: Ints
     duration_s: float
     busy_s: float
-    """Of all executions together."""
+    """Seconds of all executions together."""
 
     @property
     def requests_per_s(self) -> float:

@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 TRIAL_SPREAD = 0.05
 """Relative difference between two trials of one thing that is taken for granted."""
 UNKNOWN_SPREAD = 0.10
-"""The same where a single trial leaves it unknown."""
+"""Relative spread that is assumed where a single trial leaves it unknown."""
 RARE_SPREAD = 1.0
 """Relative spread of one execution, for the weight of sizes that were seen rarely: any single one
 may have been held up."""
@@ -36,7 +36,7 @@ DEFAULT_CV = 0.15
 """Spread of one execution where no trial with one request in flight shows it."""
 _HUBER = 1.345
 _PASSED_THROUGH = 2
-"""So many sizes the curve passes through: none of them lies off it."""
+"""The curve passes through so many sizes: none of them lies off it."""
 _OFTEN = 20
 """Executions of a size from which on it counts as seen."""
 _TOLD_APART = 0.5
@@ -51,13 +51,14 @@ class Observation:
 
     trial: int
     rows: float
-    """Of a run without times by size: the rows that a request met in its execution, on average."""
+    """Rows per execution; of a run without times by size, the rows that a request met in its
+    execution, on average."""
     executions: int
     mean_ms: float
     others_busy: float
     """How many other instances were busy at a time, on average."""
     requests: float = 1.0
-    """In one execution, on average."""
+    """Requests in one execution, on average."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class ServiceCurve:
     levels: tuple[tuple[int, float], ...]
     """(rows, factor) of sizes that have a level of their own."""
     sharing: float
-    """`Replica.sharing`."""
+    """As `Replica.sharing`: how much longer an execution takes for each other busy instance."""
     trial_spread: float
     """Standard deviation of the logarithm between trials."""
     largest_rows: int
@@ -93,7 +94,7 @@ class Spread:
     """How single executions vary about their mean: a quantile function with mean 1."""
 
     values: tuple[float, ...]
-    """At the shares 0, 0.5, 0.9, 0.95, 0.99 and 1."""
+    """Relative execution times at the quantiles 0, 0.5, 0.9, 0.95, 0.99 and 1."""
     known: bool
     """Whether a trial shows it; else it is `DEFAULT_CV`."""
 
@@ -108,7 +109,8 @@ class ClientTime:
 
     own_ms: float
     each_ms: float
-    """For every request that is answered with it: a batch's answers leave one after another."""
+    """Milliseconds for every request answered together: a batch's answers leave one after
+    another."""
 
 
 def observations_of(trials: Sequence[TrialResult]) -> list[Observation]:

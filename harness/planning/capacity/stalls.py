@@ -23,7 +23,8 @@ from harness.planning.capacity.replica import ReplicaRun
 Floats = NDArray[np.float64]
 
 _SHAPE = 4.0
-"""Of the gamma distribution of their lengths, whose deviation is then half of its mean."""
+"""Shape of the gamma distribution of the stalls' lengths, whose deviation is then half of its
+mean."""
 
 
 @dataclass(frozen=True)

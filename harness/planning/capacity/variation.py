@@ -30,16 +30,17 @@ _HELD_UP = (
     (1.2, 2.5, 8.0),
     (1.4, 6.0, 10.0),
 )
-"""How much longer the executions at the shares 0.95, 0.99 and 1 take."""
+"""How much longer the executions at the quantiles 0.95, 0.99 and 1 take."""
 _MILD = 2
 """So many of them are tried beside stalls: an execution in a hundred that takes ten times as long
 looks like a stall, but then every loaded loop, open or closed, would have its queue full of it."""
 _STALL_WIDTHS = (0.15, 0.3)
-"""Of the executions beside which stalls are tried: what is held up there is the stalls'."""
+"""Widths of the executions beside which stalls are tried: what is held up there is the stalls'."""
 _STALLS_PER_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 _STALL_S = (0.01, 0.02, 0.04, 0.08)
 _MOST_STALLED = 0.15
-"""Of the time: a machine that stands still longer is no place to measure."""
+"""Most of the time that stalls may take: a machine that stands still longer is no place to
+measure."""
 _SHAPE = {"p50": 1.0, "p90": 1.0, "p95": 1.0, "p99": 0.5}
 """Statistics whose ratio to the mean is compared, and how much each counts."""
 _TRIALS, _REQUESTS = 4, 500
@@ -65,7 +66,7 @@ class VariationChoice:
 
     variations: tuple[Variation, ...]
     trials: tuple[str, ...]
-    """Their names."""
+    """Names of the trials that it rests on."""
     losses: Floats
     """Mean absolute deviation of the logarithms, shape (variations, trials), so that a trial which
     was disturbed counts no more than it is off."""

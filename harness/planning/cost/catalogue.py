@@ -35,8 +35,8 @@ USD_PER_VCPU_HOUR = (0.002, 0.5)
 """What an hour of one virtual CPU costs on a machine without accelerator, least and most. The
 snapshot's lie between 0.03 and 0.06."""
 USD_PER_ACCELERATOR_HOUR = (0.05, 40.0)
-"""Likewise of one accelerator with its share of the machine. The snapshot's lie between 0.5 and
-13."""
+"""Plausible prices of one accelerator with its share of the machine. The snapshot's lie between 0.5
+and 13."""
 LEAST_SPOT_SHARE = 0.05
 """A spot price is at least this share of the on-demand price: the clouds advertise discounts of at
 most 90 or 91%, and what lies far below is the least that may be bid, not what is paid."""
@@ -50,16 +50,16 @@ class InstanceType:
     cloud: str
     name: str
     accelerator: str
-    """Empty for a machine with CPUs alone."""
+    """The accelerator's name; empty for a machine with CPUs alone."""
     accelerators: int
     vcpu: int
     memory_gb: float | None
     on_demand_usd_per_hour: float
     spot_usd_per_hour: float | None
-    """None where the source has none."""
+    """Spot price; None where the source has none."""
     region: str
     date: date
-    """Of the price."""
+    """Date of the price."""
     source: str
 
     def usd_per_hour(self, *, spot: bool) -> float:

@@ -51,14 +51,14 @@ class CostQuestion:
     """Instance type that the run was measured on; empty: as detected, or unknown."""
     spot: bool = False
     tokens_per_inference: float | None = None
-    """Of every variant; None: as `tokens` has them."""
+    """Tokens per inference, of every variant; None takes what `tokens` has."""
     tokens: Mapping[str, float] = field(default_factory=dict)
     """Mean tokens of a row, by variant; one that is not there has no cost per token."""
     training_usd: float = 0.0
     engineering_usd: float = 0.0
     horizon_months: float = HORIZON_MONTHS
     slo: ServiceLevelObjective | None = None
-    """In place of the objective of every family."""
+    """Objective in place of every family's own."""
     replicas: Mapping[str, Headroom] = field(default_factory=dict)
     """What a capacity plan found for the demand on the measured machine, by variant."""
 

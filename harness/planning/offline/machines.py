@@ -25,7 +25,7 @@ from harness.types.offline import OfflineSpread
 
 MOST_MACHINES = 10_000
 _NODES = 64
-"""Of the integral over the lost machine's time."""
+"""Nodes of the integral over the instant at which a machine is lost."""
 _ROUNDING = 1e-9
 _LEAST_SIGMA = 1e-11
 _FIRST_LOOK = 256
@@ -40,9 +40,9 @@ class ShardedJob:
     """Inferences of the whole job."""
     batch_size: int
     time_s: float
-    """For the work: the deadline without the machines' start."""
+    """Seconds for the work: the deadline without the machines' start."""
     inferences_per_s: float
-    """Of one machine, on average."""
+    """Throughput of one machine, on average."""
     spread: float
     """Coefficient of variation of the machines' times."""
     spread_of_seconds: float = 0.0

@@ -43,7 +43,7 @@ class OfflineWork:
     terms: OfflineTerms
     batch_size: int
     inferences_per_s: Interval
-    """On the machine that was measured; each bound above 0."""
+    """Throughput on the machine that was measured; each bound is above 0."""
     start_s: float
     spread: OfflineSpread
 

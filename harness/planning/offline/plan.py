@@ -86,10 +86,10 @@ class OfflineQuestion:
     measured_on: MeasuredMachine
     today: date
     instances: tuple[InstanceType, ...] = ()
-    """None: machines like the one that was measured, without a price."""
+    """Instance types; None for machines like the one that was measured, without a price."""
     spot: bool = False
     slo: ServiceLevelObjective | None = None
-    """In place of the objective of every family."""
+    """Objective in place of every family's own."""
     curves: Mapping[str, VariantCurves] = field(default_factory=dict)
     measure: str = ""
     """The command that would measure what is missing."""

@@ -41,8 +41,8 @@ _MEASURED_ONCE = "measured once in each run, so it has no interval"
 
 
 PairedDifference = Callable[[QualityScore, QualityScore], "tuple[Estimate, str] | None"]
-"""After less before of one metric on the same rows, and how many these are, in words; None where
-the samples were not kept, or the metric cannot be taken row by row."""
+"""Later less earlier value of one metric on the same rows, and how many these are, in words; None
+where the samples were not kept, or the metric cannot be taken row by row."""
 
 
 def compare(

@@ -48,7 +48,7 @@ class FamilyEvidence:
     runs: tuple[str, ...]
     candidates: tuple[DecisionCandidate, ...]
     metrics: tuple[str, ...]
-    """Those that may decide dominance, in the order of the columns."""
+    """Metrics that may decide dominance, in the order of the columns."""
     decision: Decision
     recommended: str | None
     """Name of the candidate that the verdict recommends."""

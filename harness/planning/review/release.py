@@ -36,8 +36,8 @@ class Release:
     """What a run says, as far as it is compared."""
 
     run: str
-    """Run folder."""
+    """Path of the run folder."""
     study: str
     machine: str
-    """In words; equal for equal machines, empty where it is not known."""
+    """The machine in words; equal for equal machines, empty where it is not known."""
     families: tuple[ReleasedFamily, ...]

@@ -27,7 +27,8 @@ class OwnCounters:
 
     guardrail: str
     bad: str
-    """A PromQL expression; the series that it gives are summed. So it is for `all`."""
+    """A PromQL expression for bad requests; the series that it gives are summed. `all` is read
+    alike."""
     all: str
 
 

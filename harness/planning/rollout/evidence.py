@@ -35,7 +35,7 @@ Floats = NDArray[np.float64]
 _PRIOR = 0.5
 """Both parameters of the Beta distribution over alternatives: Jeffreys's prior."""
 _HALVINGS = 44
-"""Of an interval within [0, 1]: to 13 digits."""
+"""Halvings of an interval within [0, 1]: to 13 digits."""
 _BETS = np.geomspace(1e-3, 0.99, 64)
 """Sizes of the bets as shares of the largest that cannot lose everything, all equally likely. A
 finite mixture is itself an e-process: the grid costs power, never validity."""

@@ -12,7 +12,7 @@ from harness.types.rollout import BadOutcome, Comparison, Guardrail, Tally
 
 Mask = NDArray[np.bool_]
 NO_CLASS = -1
-"""Of a request that the model was not asked, or did not answer."""
+"""Class of a request that the model was not asked, or did not answer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +21,7 @@ class ModelOutcomes:
 
     asked: Mask
     failed: Mask
-    """Asked, without a usable answer."""
+    """Whether each request was asked and got no usable answer."""
     latency_ms: NDArray[np.float64]
     """Infinite where it failed."""
     classes: NDArray[np.int64]

@@ -12,7 +12,7 @@ from harness.types.routing import RoutePoint, ServedModel
 EVERYTHING = 2.0
 """A threshold above every confidence: all rows go to the teacher."""
 _STEP = 0.05
-"""Of the share routed, from one point of the curve to the next at the least."""
+"""Smallest step in the share routed from one point of the curve to the next."""
 
 
 def point_at(

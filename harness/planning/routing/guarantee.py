@@ -36,8 +36,8 @@ Floats = NDArray[np.float64]
 THRESHOLDS: tuple[float, ...] = tuple(
     float(one) for one in scipy.special.expit(np.linspace(12, -6, 181))
 )
-"""From the safest to the boldest: a tenth of a log-odds apart, whatever the rows; a threshold that
-the calibration rows suggest would not be fixed beforehand."""
+"""Thresholds from the safest to the boldest: a tenth of a log-odds apart, whatever the rows; a
+threshold that the calibration rows suggest would not be fixed beforehand."""
 _BOLDEST_BET = 0.75
 """Share of the largest bet that cannot lose everything."""
 _PRIOR_VARIANCE = 0.25

@@ -60,7 +60,7 @@ class DocumentForm:
 class _GlueTask:
     form: DocumentForm
     choices: tuple[str, ...]
-    """As lm-eval words them: other choices would be other classes."""
+    """The choices in lm-eval's words: other choices would be other classes."""
 
 
 def _glue(columns: str, choices: str, classes: str) -> _GlueTask:
@@ -84,8 +84,8 @@ GLUE: Mapping[str, _GlueTask] = MappingProxyType(
         "wnli": _glue("sentence1 sentence2", "False True", "not_entailment entailment"),
     }
 )
-"""By lm-eval's name. The classes are those that the data sets declare, in the order of the gold
-label; the textual similarity benchmark (stsb) has no task in lm-eval."""
+"""GLUE's tasks by lm-eval's name. The classes are those that the data sets declare, in the order of
+the gold label; the textual similarity benchmark (stsb) has no task in lm-eval."""
 
 
 def document_form(task: Any, section: SequenceClassification) -> DocumentForm:
@@ -200,7 +200,7 @@ class ChoiceOutputs:
     """Which of a model's outputs each choice is."""
 
     outputs: tuple[int, ...]
-    """In the order of the choices."""
+    """Outputs in the order of the choices."""
     note: str = ""
     """What a person should know of it; empty where the classes have names."""
 

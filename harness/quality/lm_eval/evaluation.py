@@ -18,7 +18,8 @@ from harness.system.storage import replace_text, storage_errors, utc_now
 from harness.types import ModelVariant
 
 BOOTSTRAP_ITERATIONS = 1000
-"""Of lm-eval's own standard errors, where it has no closed form; our intervals are beside it."""
+"""Iterations for lm-eval's own standard errors, where it has no closed form; our intervals are
+beside it."""
 
 
 class Answerer(Protocol):

@@ -19,14 +19,14 @@ from harness.quality.token_scores import ProgressOfRows, Row, TokenScorer
 from harness.system.libraries import quiet
 
 OWN = frozenset({"until", "do_sample", "max_gen_toks"})
-"""Of a task's settings, in lm-eval's normal form: done here."""
+"""Settings of a task, in lm-eval's normal form, that are carried out here."""
 _SAMPLING_ALONE = frozenset(
     {
         "temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff",
         "eta_cutoff", "use_cache", "length_penalty", "early_stopping", "renormalize_logits",
     }
 )  # fmt: skip
-"""Without effect on a greedy generation."""
+"""Settings without effect on a greedy generation."""
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "num_beams": (1,),
     "num_beam_groups": (1,),
@@ -152,7 +152,7 @@ class Stop:
     text: str
     """Found in every text where it is empty."""
     last_tokens: int
-    """Of what was made, in which it is looked for."""
+    """How many of the last tokens it is looked for in."""
 
 
 @dataclass(frozen=True)

@@ -30,13 +30,13 @@ from harness.quality.lm_eval.streamed import StreamScorer
 from harness.quality.token_scores import ScoringCounts, TokenScorer, TokenScores
 
 MAX_GENERATED_TOKENS = 256
-"""Where a task names no bound of its own; as `HFLM`."""
+"""Most tokens where a task names no bound of its own; as in `HFLM`."""
 _MORE_TOKENS = 2
 UNANSWERED = (float("nan"), False)
 """Instead of (log likelihood, greedy): not a number, so it can't be mistaken for one."""
 
 TokenRequest = tuple[Any, list[int], list[int]]
-"""What it is called, its context and its continuation, in tokens."""
+"""The request's name, and its context and continuation in tokens."""
 
 
 @dataclass

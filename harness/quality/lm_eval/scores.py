@@ -31,10 +31,10 @@ from harness.statistics.paired import mcnemar_p_value
 from harness.types import ModelVariant, QualityScore
 
 MAX_LEFT_OUT_SHARE = 0.01
-"""Of a metric's documents. What has no wrong answer is left out when it is unanswered; beyond this
-the rest is no longer the same text, and the metric is not told."""
+"""Share of a metric's documents. What has no wrong answer is left out when it is unanswered; beyond
+this the rest is no longer the same text, and the metric is not told."""
 COSTLY_RESAMPLES = 200
-"""Of an aggregation that is not a function of sums."""
+"""Resamples of an aggregation that is not a function of sums."""
 
 Floats = NDArray[np.float64]
 Samples = Sequence[Mapping[str, Any]]
@@ -114,7 +114,8 @@ class _Aggregate:
 
     of_items: Callable[[Sequence[Any]], float]
     of_sums: Callable[[Floats], Floats] | None = None
-    """Of (value, weight) summed, (..., 2) -> (...); None where it is not a function of sums."""
+    """The value from summed (value, weight), (..., 2) -> (...); None where it is not a function of
+    sums."""
     plain_mean: bool = False
 
     def value(self, items: Sequence[Any]) -> float:

@@ -20,7 +20,7 @@ from harness.types import ModelVariant
 from harness.types.generation import SamplingParameters
 
 OTHER_TOKEN = -1
-"""In the place of a greedy token that is not the row's own: which one it is, is not told."""
+"""Stands for a greedy token that is not the row's own: which one it is, is not told."""
 T = TypeVar("T")
 
 

@@ -62,7 +62,7 @@ LOCAL_BUILDERS = frozenset({"arrow", "csv", "json", "pandas", "parquet", "text",
 """What `dataset_path` may name without a hub; else it is a folder, or a data set of the hub's."""
 _YAML = (".yaml", ".yml")
 _EMPTY = ("corresponds to no data", "did not find any docs", "for dataset of size 0")
-"""How the libraries say it; an empty JSON lines file ends in a bare StopIteration."""
+"""How the libraries report an empty file; an empty JSON lines file ends in a bare StopIteration."""
 _NAME = re.compile(r"[A-Za-z_]\w*")
 
 

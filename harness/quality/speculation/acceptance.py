@@ -35,10 +35,10 @@ class Replay:
     rounds: Integers
     """Runs of the teacher for each text, (texts,)."""
     proposed: Integers
-    """Of each text, how often a token was proposed at each position of a draft whose earlier ones
-    were all accepted, (texts, draft_tokens). Those behind a rejected one are not counted."""
+    """(texts, draft_tokens) how often a token was proposed at each position of a draft whose
+    earlier ones were all accepted. Those behind a rejected one are not counted."""
     accepted: Integers
-    """Of these, the accepted ones, (texts, draft_tokens)."""
+    """(texts, draft_tokens) how many of the proposed tokens were accepted."""
     drafted: Integers
     """Tokens that the draft made for each text, whatever came of them, (texts,)."""
 

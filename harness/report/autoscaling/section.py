@@ -32,7 +32,7 @@ class AutoscalingSection:
     measured: Table | None
     """The policy on real replicas; None where it was only simulated."""
     manifests: Mapping[str, str]
-    """By file name."""
+    """Manifests by file name."""
 
 
 def autoscaling_section(plan: AutoscalePlan) -> AutoscalingSection:

@@ -18,7 +18,7 @@ class CostSection:
     costs: Table
     plots: tuple[Plot, ...]
     savings: Table | None
-    """None where no student stands beside its teacher."""
+    """Table of savings; None where no student stands beside its teacher."""
     unpriced: tuple[str, ...]
     notes: tuple[str, ...]
 

@@ -111,7 +111,7 @@ class Plot:
     """Unique in the page."""
     title: str
     summary: str
-    """What is seen, for who cannot see it."""
+    """The plot in words, for readers who cannot see it."""
     height_px: int
     traces: tuple[Json, ...]
     layout: Json

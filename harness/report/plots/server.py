@@ -215,20 +215,20 @@ Parts = dict[str, float]
 """Mean milliseconds per request, by part."""
 
 
-def pipeline_plot(family: FamilyResults) -> Plot | None:
+def ensemble_plot(family: FamilyResults) -> Plot | None:
     """Stacked bars; None where no ensemble's parts are known."""
     bars: list[tuple[str, Parts]] = []
-    for result in family.pipeline_trials:
-        pipeline = next(one for one in family.pipelines if one.name == result.trial.variant)
-        parts = _parts(pipeline, result)
+    for result in family.ensemble_trials:
+        ensemble = next(one for one in family.ensembles if one.name == result.trial.variant)
+        parts = _parts(ensemble, result)
         alone = alone_of(family, result)
         if parts and alone and (own := _alone(alone)):
-            bars += [(pipeline.pipeline_of, own), (pipeline.name, parts)]
+            bars += [(ensemble.ensemble_of, own), (ensemble.name, parts)]
     if not bars:
         return None
     totals = [sum(parts.values()) for _, parts in bars]
     return Plot(
-        key=f"{family.name}-pipeline",
+        key=f"{family.name}-ensemble",
         title="The model alone and the ensemble",
         summary=f"Mean latency of {len(bars)} trials by part; the table beside has the numbers.",
         height_px=_ENSEMBLE_FRAME_PX + _ENSEMBLE_ROW_PX * len(bars),
@@ -255,11 +255,11 @@ def _traces(bars: list[tuple[str, Parts]]) -> list[Json]:
     ]
 
 
-def _parts(pipeline: ModelVariant, result: TrialResult) -> Parts:
+def _parts(ensemble: ModelVariant, result: TrialResult) -> Parts:
     split = latency_split(result)
     if split is None or not result.server.parts:
         return {}
-    parts = {part_title(pipeline, part.model): part.accounted_ms for part in result.server.parts}
+    parts = {part_title(ensemble, part.model): part.accounted_ms for part in result.server.parts}
     return {"client, network and ensemble": split.client_ms} | parts
 
 

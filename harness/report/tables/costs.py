@@ -157,9 +157,9 @@ _NOTE = (
 )
 
 
-def pipeline_table(family: FamilyResults) -> Table | None:
+def ensemble_table(family: FamilyResults) -> Table | None:
     """One row per part of each measured ensemble; None where none was measured."""
-    measured = [result for result in family.pipeline_trials if result.latency]
+    measured = [result for result in family.ensemble_trials if result.latency]
     if not measured:
         return None
     rows = [row for result in measured for row in _rows(family, result)]
@@ -177,27 +177,27 @@ def pipeline_table(family: FamilyResults) -> Table | None:
     )
 
 
-def pipeline_quality(family: FamilyResults) -> str:
+def ensemble_quality(family: FamilyResults) -> str:
     """A sentence on what the ensembles answered; empty where none was scored."""
     said = []
-    for pipeline in family.pipelines:
-        own = [score for score in family.pipeline_scores if score.variant == pipeline.name]
+    for ensemble in family.ensembles:
+        own = [score for score in family.ensemble_scores if score.variant == ensemble.name]
         for score in own[:1]:
-            alone = family.score(pipeline.pipeline_of, score.metric)
+            alone = family.score(ensemble.ensemble_of, score.metric)
             beside = metric_value(score.metric, alone.value) if alone else MISSING
             said.append(
-                f"{pipeline.pipeline_of} {metric_value(score.metric, score.value)} (alone {beside})"
+                f"{ensemble.ensemble_of} {metric_value(score.metric, score.value)} (alone {beside})"
             )
     if not said:
         return ""
-    metric = family.pipeline_scores[0].metric
+    metric = family.ensemble_scores[0].metric
     return f"{metric_title(metric).capitalize()}, text in and label out: {', '.join(said)}."
 
 
-def part_title(pipeline: ModelVariant, part: str) -> str:
+def part_title(ensemble: ModelVariant, part: str) -> str:
     """A composing model by what it does: `tokenize`, `model`, `label`."""
     return (
-        part.removeprefix(f"{pipeline.pipeline_of}-") if part != pipeline.pipeline_of else "model"
+        part.removeprefix(f"{ensemble.ensemble_of}-") if part != ensemble.ensemble_of else "model"
     )
 
 
@@ -206,13 +206,13 @@ def _load(result: TrialResult) -> str:
 
 
 def _rows(family: FamilyResults, result: TrialResult) -> Iterator[tuple[Cell, ...]]:
-    pipeline = next(one for one in family.pipelines if one.name == result.trial.variant)
+    ensemble = next(one for one in family.ensembles if one.name == result.trial.variant)
     split, latency = latency_split(result), result.latency
     mean_ms = latency.mean_ms if latency else 0.0
     for part in result.server.parts:
         spent_ms = part.accounted_ms
         yield (
-            words(part_title(pipeline, part.model), part.model),
+            words(part_title(ensemble, part.model), part.model),
             numeric(milliseconds(part.queue_ms), part.queue_ms),
             numeric(milliseconds(part.compute_ms), part.compute_ms),
             numeric(milliseconds(spent_ms), spent_ms),

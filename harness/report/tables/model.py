@@ -25,14 +25,14 @@ class Cell:
     text: str
     detail: str = ""
     sort: float | str | None = None
-    """None sorts last, whatever the direction."""
+    """Value to sort by; None sorts last, whatever the direction."""
     tone: str = ""
     """CSS class of a decision, or `code` for a digest."""
     symbol: str = ""
     link: str = ""
-    """Where it came from: an address relative to the page."""
+    """Address, relative to the page, of where it came from."""
     anchor: str = ""
-    """Of a row's first cell: what links call the row."""
+    """Name that links use for the row; in the row's first cell."""
 
     @property
     def missing(self) -> bool:

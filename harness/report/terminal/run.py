@@ -306,7 +306,7 @@ def quality_table(run: StoredRun) -> Table:
     for title in ("Value", "95% interval", "vs teacher", "95% interval", "McNemar p", "Samples"):
         table.add_column(title, justify="right", no_wrap=True)
     for family in families_of(run):
-        scores = (*family.scores, *family.pipeline_scores)
+        scores = (*family.scores, *family.ensemble_scores)
         for score in scores:
             last = score is scores[-1]
             table.add_row(*_score_row(family, score), end_section=last)

@@ -54,11 +54,11 @@ class ServerEnvironment:
     """Interpreter of the environment; it runs neither pip nor the harness."""
     tritonserver: Path
     backends: Path
-    """Triton's `--backend-directory`."""
+    """Folder for Triton's `--backend-directory`."""
     library_path: str
     """`LD_LIBRARY_PATH` of the server and its stubs."""
     digest: str
-    """Of the requirements, the Python version and the layout; part of the folder's name."""
+    """Digest of the requirements, the Python version and the layout; part of the folder's name."""
 
     @property
     def caches(self) -> Path:

@@ -25,7 +25,7 @@ from harness.types import Progress
 from harness.words.numbers import megabytes
 
 SUPPORTED_VERSIONS = ("3.11", "3.12", "3.10")
-"""In the order of preference after the interpreter that runs the harness."""
+"""Python versions in order of preference, after that of the interpreter that runs the harness."""
 
 SYSTEM_PATH = "/usr/local/bin:/usr/bin"
 """Searched after PATH, which pyenv and the like put their own names in front of."""
@@ -67,7 +67,7 @@ class Interpreter:
     """Major and minor: 3.11."""
     full_version: str
     library_folder: str
-    """Where its shared library lies; empty where the loader finds it by itself."""
+    """Folder of its shared library; empty where the loader finds it by itself."""
 
 
 def choose_interpreter() -> Interpreter:

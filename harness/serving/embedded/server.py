@@ -135,7 +135,7 @@ def isolated_environment(python: Path, library_path: str) -> dict[str, str]:
 
 
 Ports = tuple[int, int, int]
-"""HTTP, gRPC, metrics."""
+"""Ports for HTTP, gRPC and metrics."""
 
 START_TIMEOUT_S = 120.0
 """Start to READY takes 2 s on an idle machine."""

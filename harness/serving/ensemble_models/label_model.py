@@ -1,4 +1,4 @@
-"""Class scores to a label and how probable it is: the last part of a served pipeline.
+"""Class scores to a label and how probable it is: the last part of a served ensemble.
 
 Written into the model repository as `<variant>-label/1/model.py` and run by Triton's Python
 backend in the server's own environment: it imports nothing of the harness.

@@ -1,4 +1,4 @@
-"""Text to the tensors that a model takes: the first part of a served pipeline.
+"""Text to the tensors that a model takes: the first part of a served ensemble.
 
 Written into the model repository as `<variant>-tokenize/1/model.py`, beside `text_tensors.py` and
 the checkpoint's `tokenizer.json`, and run by Triton's Python backend in the server's own

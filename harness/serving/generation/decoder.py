@@ -73,7 +73,8 @@ class SlotDecoder:
         self._at = np.zeros((slots, 1), np.int64)
         self._logits = np.empty((slots, 1, settings.vocabulary), np.float32)
         self._bound: dict[int, ort.IOBinding] = {}
-        """For one token a row, by the number of rows: what does not change stays bound."""
+        """Bindings for one token per row, by the number of rows: what does not change stays
+        bound."""
 
     def read(self, first: int, rows: list[Tokens], start: list[int]) -> NDArray[np.float32]:
         """Read several new tokens of neighbouring slots.

@@ -102,7 +102,7 @@ class Piece:
     reason: FinishReason
     """Not NONE: this is the last piece."""
     prompt: PromptScores | None = None
-    """In the first piece, if the request asks for it."""
+    """Scores of the prompt; in the first piece, if the request asks for them."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,9 @@ class EngineCounters:
     running: int = 0
     """Requests that hold a slot now."""
     prompt_tokens: int = 0
-    """Read."""
+    """Prompt tokens read."""
     output_tokens: int = 0
-    """Written."""
+    """Tokens written."""
     finished: int = 0
     cancelled: int = 0
     rejected: int = 0
@@ -171,7 +171,7 @@ class _Row:
     drafted: DraftedText = field(default_factory=DraftedText)
     """Where there is a draft: what it has seen of the text."""
     scores: list[PromptScores] = field(default_factory=list)
-    """Of the prompt's parts, if the request asks for them and they are not told yet."""
+    """Scores of the prompt's parts that are asked for and not sent yet."""
 
     @property
     def is_scored(self) -> bool:
@@ -196,7 +196,7 @@ class GenerationEngine:
     queue_size: int = 128
     """Requests that may wait; one more is rejected."""
     read_tokens: int = 256
-    """Of prompts, at most, between two steps of the answers that are being written."""
+    """Most prompt tokens that are read between two steps of the answers being written."""
     clock: Callable[[], float] = time.monotonic
     draft: Draft | None = None
     """Proposes tokens, which changes no answer; it has as many slots and as large a context."""
@@ -207,9 +207,9 @@ class GenerationEngine:
         self._lock = threading.Condition()
         self._queue: deque[tuple[QueuedRequest, float]] = deque()
         self._rows: list[_Row] = []
-        """By slot: those that write first, then those whose prompt is being read."""
+        """Rows by slot: those that write first, then those whose prompt is being read."""
         self._writing = 0
-        """How many of them write."""
+        """How many rows write."""
 
     def submit(self, request: QueuedRequest) -> None:
         """Take a request; may be called from any thread.
@@ -558,7 +558,8 @@ class GenerationEngine:
 
 
 _SCORED_TOKENS = 64
-"""Of a prompt at a time: the logits behind each are as many as the vocabulary."""
+"""Tokens of a prompt that are scored at a time: the logits behind each are as many as the
+vocabulary."""
 
 
 def _scores(logits: Logits, tokens: NDArray[np.int64]) -> PromptScores:

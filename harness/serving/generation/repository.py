@@ -42,7 +42,7 @@ _PACKAGES = ("", "types", "tasks", "tasks/generation", "serving", "serving/gener
 QUEUE_PER_SLOT = 16
 """Requests that may wait for each slot; one more is rejected."""
 READ_TOKENS = 256
-"""Of prompts between two steps of the answers that are being written."""
+"""Prompt tokens read between two steps of the answers being written."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class GenerationServing:
     slots: int = 8
     """Answers at a time."""
     threads: int = 1
-    """Of ONNX Runtime; 0 is one for each core."""
+    """Threads of ONNX Runtime; 0 is one for each core."""
     queue_size: int = 8 * QUEUE_PER_SLOT
     read_tokens: int = READ_TOKENS
     instances: int = 1

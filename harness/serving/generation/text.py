@@ -83,7 +83,7 @@ class AnswerText:
         self._held = ""
         """Text that has not been given out, special tokens by name included."""
         self._hidden: list[tuple[int, int]] = []
-        """Where in `_held` special tokens stand: (first, end)."""
+        """Where special tokens stand in `_held`: (first, end)."""
         self.stopped = False
         """Whether a stop string has come: there is no text behind it."""
 

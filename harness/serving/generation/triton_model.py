@@ -76,7 +76,7 @@ class _Stream:
     is_cancelled: bool = False
     looked_s: float = 0.0
     kept: list[Piece] = field(default_factory=list)
-    """Of an answer that is sent in one: what there is so far."""
+    """What there is so far of an answer that is sent whole."""
 
 
 class TritonPythonModel:

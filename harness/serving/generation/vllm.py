@@ -30,7 +30,7 @@ _INPUTS = (
     (tensors.RETURN_NUM_INPUT_TOKENS, pb.TYPE_BOOL, True),
     (tensors.RETURN_NUM_OUTPUT_TOKENS, pb.TYPE_BOOL, True),
 )
-"""Of the backend's own, those that our clients send: name, type, and whether it may be missing."""
+"""Inputs of the backend that our clients send: name, type, and whether it may be missing."""
 _OUTPUTS = (
     (tensors.TEXT_OUTPUT, pb.TYPE_STRING, -1),
     (tensors.FINISH_REASON, pb.TYPE_STRING, -1),
@@ -44,9 +44,9 @@ class VllmModel:
     """A checkpoint as vLLM serves it."""
 
     name: str
-    """Of the model, on the server."""
+    """Name of the model on the server."""
     checkpoint: str
-    """A folder, which must be there under this path in the server's container, or a hub name."""
+    """A folder that must be there under this path in the server's container, or a hub name."""
     context: int
     """Tokens of prompt and answer together."""
     revision: str | None = None

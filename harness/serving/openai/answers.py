@@ -20,7 +20,7 @@ class ApiAnswer:
     model: str
     is_chat: bool
     usage: bool = False
-    """A last chunk tells the counts of tokens."""
+    """Whether a last chunk carries the counts of tokens."""
     usage_in_each: bool = False
     """Every chunk tells them as they stand."""
     text: str = ""

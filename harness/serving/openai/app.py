@@ -40,7 +40,7 @@ class GeneratingModel:
     """A model that the front end offers."""
 
     name: str
-    """On Triton, and to the clients."""
+    """Name of the model, on Triton and for the clients."""
     tokenizer: Path
     """Folder of the checkpoint's tokenizer, with its chat template if it has one."""
     context: int

@@ -8,7 +8,7 @@ from typing import Any
 INVALID, OVERLOADED, FAILED = "invalid_request_error", "rate_limit_error", "server_error"
 """Kinds of errors, as OpenAI's `type` names them."""
 RETRY_AFTER_S = 1
-"""When a client that found the queue full should ask again."""
+"""Seconds after which a client that found the queue full should ask again."""
 
 
 class ApiError(Exception):

@@ -15,7 +15,7 @@ from harness.serving.openai.errors import ApiError
 from harness.types.generation import ParameterError, SamplingParameters
 
 Message = dict[str, str]
-"""Of a chat: `role` and `content`."""
+"""A message of a chat: `role` and `content`."""
 
 DEFAULT_TEMPERATURE = 1.0
 """OpenAI's, where the request says none. Triton's tensors have 0, the likeliest token."""
@@ -55,14 +55,14 @@ class ApiRequest:
     """A request of either kind, checked."""
 
     model: str | None
-    """None: not named; there is only one."""
+    """Name of the model; None where it is not named, and there is only one."""
     prompt: str | tuple[int, ...] | None
     """Text or token ids; None: it is a chat."""
     messages: tuple[Message, ...]
     sampling: SamplingParameters
     stream: bool
     usage: bool
-    """A last chunk tells the counts of tokens."""
+    """Whether a last chunk is to carry the counts of tokens."""
     usage_in_each: bool
     """Every chunk tells them as they stand."""
 

@@ -36,7 +36,7 @@ class OpenAIServer:
     """
 
     address: str
-    """Where it listens: host:port."""
+    """The address that it listens on, as host:port."""
 
     def __init__(
         self,

@@ -49,7 +49,7 @@ class GeneratedPiece:
     """Generated tokens that it stands for; none of them need have a text yet."""
     prompt_tokens: int
     finish_reason: str
-    """Empty before the last."""
+    """Why the stream ended; empty before the last piece."""
 
 
 class GenerationClient:

@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 
 HOST = "127.0.0.1"
 PATIENCE_S = 30.0
-"""That a request waits for a server before it is refused."""
+"""Seconds that a request waits for a server before it is refused."""
 _HEAD_LIMIT = 2**16
 _UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 _FAILED = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"

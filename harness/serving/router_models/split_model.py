@@ -16,7 +16,7 @@ import triton_python_backend_utils as pb_utils
 
 _BUCKETS = 2**64
 _NOT_ASKED, _FAILED = -1.0, -2.0
-"""In place of the milliseconds that a model took."""
+"""Stand in for the milliseconds that a model took."""
 
 
 class TritonPythonModel:

@@ -51,8 +51,8 @@ if TYPE_CHECKING:
     from harness.tasks.graphs import Graph
 
 MAX_UNANSWERED_SHARE = 0.01
-"""Of the windows. What is missing cannot be counted as wrong, as a classifier's rows are; beyond
-this the rest is no longer the same text, and nothing is scored."""
+"""Largest share of windows without an answer. What is missing cannot be counted as wrong, as a
+classifier's rows are; beyond this the rest is no longer the same text, and nothing is scored."""
 
 
 class CausalLmFamily(

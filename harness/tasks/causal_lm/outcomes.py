@@ -62,7 +62,7 @@ class TokenAnswer:
     log_likelihood: NDArray[np.float64]
     """Natural logarithm, summed over a row's scored tokens, (n,)."""
     greedy: tuple[Integers, ...]
-    """Of each row, the likeliest token in the place of each scored one."""
+    """For each row, the likeliest token in the place of each scored one."""
     usable: NDArray[np.bool_]
     """False where the likelihood is not a number, (n,)."""
 

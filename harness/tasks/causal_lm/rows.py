@@ -48,7 +48,7 @@ class Window:
     document: int = 0
     """Position of the text it was cut from."""
     span: tuple[int, int] = (0, 0)
-    """Where the scored text begins and ends in that, in characters."""
+    """Where the scored text begins and ends in the document, in characters."""
 
 
 def cut_windows(

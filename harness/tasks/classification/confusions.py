@@ -144,7 +144,7 @@ def _moved(counts: Integers, taken_for: Sequence[int]) -> list[int]:
 class _Evidence(NamedTuple):
     rows: int
     hits: int
-    """After relabelling."""
+    """Rows that are right after relabelling."""
     chance: float
     """Share of hits that the margins alone give."""
     permutations: float
@@ -193,7 +193,7 @@ def _with_the_displaced(
 
 MOST_SHIFTS = 10
 MOST_CLASSES = 20
-"""Beyond, a matrix of classes cannot be read."""
+"""Most classes of a matrix that can still be read."""
 NO_ANSWER = "(no answer)"
 
 

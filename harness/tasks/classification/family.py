@@ -165,7 +165,7 @@ class ClassificationFamily(
     ) -> tuple[Statistic, ...]:
         """Accuracy, macro-F1 and label perplexity, however the model numbers the classes.
 
-        What answers with labels alone (a pipeline, the baseline) has no label perplexity.
+        What answers with labels alone (an ensemble, the baseline) has no label perplexity.
         """
         predictions = predictions_numbered_by(dataset.class_names, outcomes)
         found = classification_statistics(dataset.labels[kept], predictions[kept])

@@ -33,7 +33,7 @@ NO_PREDICTION = -1
 @rowwise
 @dataclass(frozen=True, kw_only=True)
 class LabelOutcomes(JudgedOutcomes):
-    """A class a row, without what it was chosen by: of a pipeline, which answers with labels."""
+    """A class a row, without what it was chosen by: of an ensemble, which answers with labels."""
 
     kind = "sequence-classification"
 
@@ -72,7 +72,7 @@ class ClassAnswer:
     predictions: NDArray[np.int64]
     """The likeliest class, (n,)."""
     logits: NDArray[np.float32]
-    """(n, classes)."""
+    """(n, classes) logits."""
     usable: NDArray[np.bool_]
     """False where some logit is not a number, (n,)."""
 
@@ -181,7 +181,7 @@ def label_outcomes(
 
 
 def restore_classes(stored: StoredOutcomes) -> LabelOutcomes:
-    """Read outcomes back; those of a pipeline, and of runs that kept none, have no logits."""
+    """Read outcomes back; those of an ensemble, and of runs that kept none, have no logits."""
     common = {
         **stored.common,
         "predictions": stored.array("prediction"),

@@ -105,7 +105,7 @@ def read_labelled(task: SequenceClassification, reading: Reading) -> Samples:
 @dataclass(frozen=True)
 class _Labels:
     outputs: Sequence[int]
-    """Of the checkpoint, a row each."""
+    """The checkpoint's output for each row."""
     reader: LabelReader
     note: str
 

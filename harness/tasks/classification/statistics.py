@@ -48,7 +48,7 @@ Integers = NDArray[np.int64]
 LEAST_NATS = -1e300
 """Instead of minus infinity, with which no sum can be taken."""
 MAX_UNANSWERED_SHARE = 0.01
-"""Of the rows, beyond which there is no likelihood to tell."""
+"""Largest share of unanswered rows for which a likelihood is still told."""
 _MOST_CLASSES = 30
 """Among which the worst and the best row are sought: the rarest, whose F1 a row moves most."""
 
@@ -260,7 +260,7 @@ def calibration_measures(outcomes: LabelOutcomes, labels: Integers, seed: int) -
     """Calibration of one classifier; nothing with fewer than `FEWEST_ROWS` answered rows.
 
     Args:
-        outcomes: of a pipeline, which has no logits, there is nothing to say.
+        outcomes: of an ensemble, which has no logits, there is nothing to say.
         labels: class indices in the order of the logits, (rows,).
         seed: of the resampling and of the two halves.
     """

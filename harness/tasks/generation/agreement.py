@@ -26,7 +26,7 @@ class Agreement:
     prefix: NDArray[np.int64]
     """Length of what both begin with, in tokens, (prompts,)."""
     share: NDArray[np.float64]
-    """That length as a share of the teacher's text, (prompts,); 1 where both are empty."""
+    """(prompts,) the common prefix as a share of the teacher's text; 1 where both are empty."""
 
 
 def characters(text: str, *, by_itself: bool) -> tuple[int, ...]:

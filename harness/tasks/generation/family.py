@@ -58,8 +58,8 @@ if TYPE_CHECKING:
     from harness.tasks.graphs import Graph
 
 MAX_UNANSWERED_SHARE = 0.01
-"""Of the prompts. A reference whose likelihood is missing cannot be counted as wrong; beyond this
-the rest is no longer the same test, and nothing is scored."""
+"""Largest share of prompts without an answer. A reference whose likelihood is missing cannot be
+counted as wrong; beyond this the rest is no longer the same test, and nothing is scored."""
 
 
 class GenerationFamily(TaskFamily[TextGeneration, PromptDataset, WrittenAnswer, WrittenOutcomes]):

@@ -20,7 +20,8 @@ Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 _VOCABULARY = "vocabulary"
 REFERENCE_LOGPROBS = "reference_logprobs"
-"""Beside a stream's outputs: of each reference's tokens, where the server was asked for them."""
+"""Output beside a stream's: log probabilities of each reference's tokens, where the server was
+asked for them."""
 STREAM_OUTPUTS = (
     TensorSpec(names.TEXT_OUTPUT, "BYTES", (-1,)),
     TensorSpec(names.FINISH_REASON, "BYTES", (1,)),
@@ -28,7 +29,7 @@ STREAM_OUTPUTS = (
     TensorSpec(names.NUM_OUTPUT_TOKENS, "UINT32", (1,)),
     TensorSpec(names.TOKEN_IDS, "INT32", (-1,)),
 )
-"""Of each response of a stream."""
+"""Outputs of each response of a stream."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,9 @@ class WrittenOutcomes(Outcomes):
     kind = "generation"
 
     texts: tuple[str, ...] = field(metadata=PER_ROW)
-    """Empty where unanswered."""
+    """The texts that were written; empty where unanswered."""
     tokens: tuple[Integers, ...] = field(metadata=PER_ROW)
-    """Of each text; the one that ended it is the last."""
+    """Tokens of each text; the one that ended it is the last."""
     ended: NDArray[np.bool_] = field(metadata=PER_ROW)
     """Whether a text ended by itself, and not at the limit of its length, (rows,)."""
     log_likelihood: Floats = field(metadata=PER_ROW)
@@ -112,9 +113,9 @@ class WrittenOutcomes(Outcomes):
     reference_bytes: Integers = field(metadata=PER_ROW)
     """UTF-8 bytes of each reference, (rows,); 0 without references."""
     rouge: Mapping[str, Floats] = field(metadata=PER_ROW)
-    """By metric, each text's score beside its reference; empty where ROUGE is not told."""
+    """By metric, each text's score against its reference; empty where ROUGE is not told."""
     documents: Integers | None = field(metadata=PER_ROW)
-    """Which prompts are of one document, (rows,); None where each stands alone."""
+    """(rows,) the document that each prompt is of; None where each stands alone."""
     vocabulary: str = field(metadata=OF_ALL)
     """Digest of the tokenizer's tokens; empty where the server tells texts and no tokens."""
 

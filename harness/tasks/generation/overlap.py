@@ -26,7 +26,7 @@ RECALL_WEIGHT = 2
 ROUGE = {"rouge1": "rouge_1", "rouge2": "rouge_2", "rougeL": "rouge_l"}
 """rouge-score's name of each metric, and ours."""
 _COUNTS = 3
-"""Of each order: n-grams of the text, of the reference, and those that both have."""
+"""For each order: n-grams of the text, of the reference, and those that both have."""
 
 
 def chrf_sums(references: Sequence[str], texts: Sequence[str]) -> RowSums:

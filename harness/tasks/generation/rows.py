@@ -93,11 +93,11 @@ class PromptSamples(Samples):
     """Prompts (`texts`) with what belongs to each."""
 
     references: tuple[str, ...] | None
-    """None where the task has none."""
+    """The references; None where the task has none."""
     conversations: tuple[tuple[Message, ...], ...] | None
     """The prompts as messages, where they go into a chat template."""
     documents: tuple[str, ...] | None
-    """None where each prompt stands alone."""
+    """The document of each prompt; None where each stands alone."""
 
     @property
     def identity(self) -> tuple[Any, ...]:
@@ -117,7 +117,7 @@ class PromptDataset(EncodedDataset):
     """Tokens of each reference as it goes on behind its prompt; with an encoder as the decoder
     writes it, special tokens included (the library's `labels`)."""
     documents: NDArray[np.int64] | None = field(metadata=PER_ROW)
-    """Which prompts are of one document, (size,); None where each stands alone."""
+    """(size,) the document that each prompt is of; None where each stands alone."""
     vocabulary: str = field(metadata=OF_ALL)
     """Digest of the tokenizer's tokens: models with the same compare token by token."""
     max_new_tokens: int = field(metadata=OF_ALL)

@@ -24,9 +24,9 @@ from harness.types.losses import WorstExample
 Floats = NDArray[np.float64]
 
 LOSS_METRIC = "rouge_l"
-"""That losses are told in where there are references."""
+"""Metric that losses are told in where there are references."""
 TEACHERS_METRIC = "prefix_agreement"
-"""That losses are told in where there are none."""
+"""Metric that losses are told in where there are no references."""
 
 
 def reference_statistics(

@@ -19,7 +19,7 @@ class StreamedAnswer:
     """New tokens; the one that ended the text is the last."""
     finish_reason: FinishReason
     prompt_logprobs: NDArray[np.float32] | None = None
-    """Of each prompt token after those before it, natural logarithm, (prompt,); None where the
-    server did not tell."""
+    """(prompt,) log probability of each prompt token after those before it; None where the server
+    did not tell."""
     prompt_ranks: NDArray[np.int64] | None = None
     """1 where a prompt token is the likeliest in its place, (prompt,); None with it."""

@@ -74,7 +74,7 @@ class LabelSetAnswer:
     """The scores that a batch was answered with."""
 
     logits: NDArray[np.float32]
-    """(n, labels)."""
+    """(n, labels) logits."""
     usable: Mask
     """False where some logit is not a number, (n,)."""
 

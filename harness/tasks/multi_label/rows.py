@@ -74,7 +74,7 @@ class LabelSetDataset(ClassDataset):
     labels: NDArray[np.bool_] = field(metadata=PER_ROW)
     """Whether each of the checkpoint's outputs is a label of the row, (size, labels)."""
     threshold: float = field(metadata=OF_ALL)
-    """From which probability on a label is given, between 0 and 1."""
+    """Probability from which on a label is given, between 0 and 1."""
 
 
 def encode_label_sets(

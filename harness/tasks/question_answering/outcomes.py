@@ -36,13 +36,13 @@ class Spans:
     """The best span of each window, (windows,) each."""
 
     starts: Integers
-    """Its first token."""
+    """First token of each span."""
     ends: Integers
-    """Its last token, included."""
+    """Last token of each span, included."""
     scores: Floats
     """Sum of both logits."""
     no_answer: Floats
-    """The same sum at the first token: how much speaks for there being no answer."""
+    """Sum of both logits at the first token: how much speaks for there being no answer."""
 
     @classmethod
     def none(cls, windows: int) -> Spans:
@@ -68,7 +68,7 @@ class AnsweredQuestions:
     """Spans of the contexts; empty for no answer."""
     exact_match: NDArray[np.bool_]
     f1: Floats
-    """0 to 1."""
+    """Overlap with the right answer, 0 to 1."""
     unanswered: NDArray[np.bool_]
     """Some window's request failed or held no numbers; counts as wrong."""
 

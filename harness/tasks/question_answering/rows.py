@@ -88,7 +88,7 @@ class Questions:
     contexts: tuple[str, ...] = field(
         metadata=cut_by(lambda whole, rows: _asked_in(whole.of_window[rows], whole.contexts))
     )
-    """A question each, in the data's order."""
+    """One context per question, in the data's order."""
     answers: tuple[tuple[str, ...], ...] = field(
         metadata=cut_by(lambda whole, rows: _asked_in(whole.of_window[rows], whole.answers))
     )
@@ -100,7 +100,7 @@ class Questions:
     )
     """Position of each window's question, (windows,)."""
     offsets: tuple[NDArray[np.int64], ...] = field(metadata=PER_ROW)
-    """Of each window: first character and end of every token within the context, (tokens, 2)."""
+    """For each window, (tokens, 2): first character and end of every token within the context."""
     may_be_unanswerable: bool = field(metadata=OF_ALL)
     """Whether a model may answer that there is no answer."""
 
@@ -265,7 +265,7 @@ class QuestionSamples(Samples):
     """Questions (`texts`) and contexts (`pairs`) with the right answers."""
 
     answers: tuple[tuple[str, ...], ...]
-    """Those that count as right, one entry per question; none where there is no answer."""
+    """The answers that count as right, one entry per question; none where there is no answer."""
 
 
 @rowwise

@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from harness.tasks.graphs import Graph
 
 MAX_UNANSWERED_SHARE = 0.01
-"""Of the rows. What is missing has no error that could be counted; beyond this the rest is no
-longer the same data, and nothing is scored."""
+"""Largest share of unanswered rows. What is missing has no error that could be counted; beyond this
+the rest is no longer the same data, and nothing is scored."""
 
 
 class RegressionFamily(TaskFamily[Regression, NumberDataset, NumberAnswer, NumberOutcomes]):
@@ -63,7 +63,7 @@ class RegressionFamily(TaskFamily[Regression, NumberDataset, NumberAnswer, Numbe
     auto_class = "AutoModelForSequenceClassification"
     architectures = ("ForSequenceClassification",)
     described = "a regression"
-    has_pipeline = True
+    has_ensemble = True
 
     def problems(self, config: PretrainedConfig) -> Iterator[str]:
         """Other outputs than one number."""

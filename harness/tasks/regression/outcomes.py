@@ -58,7 +58,7 @@ class NumberAnswer:
     """The numbers that a batch was answered with."""
 
     predictions: Floats
-    """(n,)."""
+    """(n,) predicted numbers."""
     usable: NDArray[np.bool_]
     """False where it is not a finite number, (n,)."""
 

@@ -25,7 +25,7 @@ from harness.types import ModelVariant, TensorSpec
 class ReadsAnswers(FamilyRole, Generic[S, D, A, R]):
     """The answers to one kind of task: tensors of a model, text of an ensemble, a stored file."""
 
-    has_pipeline: bool = False
+    has_ensemble: bool = False
     """Whether a variant can be served as an ensemble too, text in and answer out."""
 
     writes: bool = False
@@ -92,7 +92,7 @@ class ReadsAnswers(FamilyRole, Generic[S, D, A, R]):
     def text_answer(
         self, task: S, dataset: EncodedDataset, outputs: tuple[TensorSpec, ...]
     ) -> TextAnswer:
-        """What the ensemble answers, where `has_pipeline`.
+        """What the ensemble answers, where `has_ensemble`.
 
         Args:
             task: the study's section.

@@ -23,4 +23,4 @@ class FamilyRole(ABC):
     """One of the roles of a task family."""
 
     kind: str
-    """Its name in a study, after Hugging Face's pipelines."""
+    """The kind's name in a study, after Hugging Face's pipelines."""

@@ -33,7 +33,7 @@ class Reading:
     """Names of the checkpoint's outputs, in order; None where they are not known: then labels are
     left out."""
     model: str = "the model"
-    """Whose outputs they are, for messages."""
+    """Name of the model whose outputs they are, for messages."""
     teacher: LabelReader | None = None
     """How the same labels were read for the family's teacher; None for the teacher's own."""
     like: LabelReader | None = None
@@ -50,7 +50,7 @@ class ReadsRows(FamilyRole, Generic[S, D]):
     lacking: str
     """What an encoded data set lacks that is not a `dataset`: labels, say."""
     rows_called: str = "rows"
-    """What is scored, for messages: questions, say."""
+    """What the rows are called in messages: questions, say."""
     typed: bool = True
     """Whether token types are sent to a model that reads them."""
     whole_texts: bool = True

@@ -88,7 +88,7 @@ class SentenceEmbeddingFamily(
     auto_class = "AutoModel"
     architectures = ("Model",)
     described = "a sentence encoder"
-    has_pipeline = True
+    has_ensemble = True
     checkpoint_files = FILES
     unused_weights = ("pooler.",)
 

@@ -45,7 +45,7 @@ class Judged:
     metric: str
     units: int
     answered: Callable[[Mask], Mask]
-    """Which of them count, (units,), where these texts were answered."""
+    """(units,) which of them count, where these texts were answered."""
     statistic: Callable[[Vectors, Mask], Statistic | None]
     """The metric of all texts' vectors over some of them; None where it is not defined."""
 

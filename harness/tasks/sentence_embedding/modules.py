@@ -35,7 +35,7 @@ FILES = (
     "*_Dense/config.json",
     "*_Dense/model.safetensors",
 )
-"""Of a checkpoint, beside what every checkpoint has."""
+"""Files of such a checkpoint, beside what every checkpoint has."""
 
 Pooling = Literal["mean", "cls", "max", "last"]
 POOLINGS: tuple[Pooling, ...] = ("mean", "cls", "max", "last")
@@ -73,7 +73,7 @@ class DenseLayer:
     weights: Path
     """safetensors with `linear.weight`, and `linear.bias` where it has one."""
     activation: str
-    """A class of torch.nn."""
+    """Name of a class of torch.nn."""
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class VectorAnswer:
     """The vectors that a batch was answered with."""
 
     vectors: NDArray[np.float32]
-    """(n, dimensions)."""
+    """(n, dimensions) vectors."""
     usable: NDArray[np.bool_]
     """False where some number is none, (n,)."""
 

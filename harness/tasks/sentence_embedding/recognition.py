@@ -15,7 +15,7 @@ SCORES = (
 )  # fmt: skip
 """What the column is called elsewhere, the likeliest first."""
 RELEVANCE = ("qrels/test.tsv", "qrels/dev.tsv", "qrels.tsv", "test.tsv", "relevance.tsv")
-"""Where BEIR's sets and others keep which document answers which query."""
+"""File names under which BEIR's sets and others keep which document answers which query."""
 _SAMPLE = 500
 
 

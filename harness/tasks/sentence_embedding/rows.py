@@ -107,9 +107,9 @@ class Retrieval:
     queries: tuple[int, ...]
     documents: tuple[int, ...]
     relevance: tuple[Mapping[int, float], ...]
-    """Of each query, relevance above 0 by place of the document in `documents`."""
+    """For each query, the relevance above 0 by index of the document in `documents`."""
     left_out: tuple[int | None, ...]
-    """Of each query, the place of the document of the same id."""
+    """For each query, the index of the document with the same id."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +117,7 @@ class EmbeddingSamples(Samples):
     """Every text that is asked, each once for each role that it has."""
 
     roles: tuple[str, ...]
-    """Of each text: `text`, `query` or `document`; prompts depend on it."""
+    """For each text: `text`, `query` or `document`; prompts depend on it."""
     scored: ScoredPairs | None
     retrieval: Retrieval | None
 

@@ -25,7 +25,7 @@ _OF_ANY_MODEL = frozenset({"TokenizersBackend", "PreTrainedTokenizerFast"})
 MISSED = -1
 """Stands where a word's first token would, of a word that lies beyond max_length."""
 DROPPED = -2
-"""Likewise, of a word that the tokenizer makes no token of (a control character)."""
+"""Marks a word that the tokenizer makes no token of (a control character)."""
 
 
 @rowwise

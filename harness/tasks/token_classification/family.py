@@ -89,7 +89,7 @@ class TokenClassificationFamily(
     auto_class = "AutoModelForTokenClassification"
     architectures = ("ForTokenClassification",)
     described = "a token classifier"
-    has_pipeline = True
+    has_ensemble = True
 
     def problems(self, config: PretrainedConfig) -> Iterator[str]:
         """Outputs that are not known by their place."""

@@ -41,7 +41,7 @@ class TaggedOutcomes(Outcomes):
     """Found; none in an unanswered sentence."""
     true_entities: Entities = field(metadata=PER_ROW)
     tags: tuple[tuple[str, ...], ...] = field(metadata=PER_ROW)
-    """Of each word in the checkpoint's names; empty for one without a token, or unanswered."""
+    """Tag of each word by the checkpoint's names; empty for one without a token, or unanswered."""
     right_words: NDArray[np.int64] = field(metadata=PER_ROW)
     """Words with the right tag, (rows,)."""
     words: NDArray[np.int64] = field(metadata=PER_ROW)

@@ -60,7 +60,7 @@ class Truth:
     entities: tuple[frozenset[Entity], ...]
     """The entities of each sentence."""
     tags: tuple[tuple[str, ...], ...]
-    """Of each sentence's words, in the checkpoint's names."""
+    """Tags of each sentence's words, by the checkpoint's names."""
     model: TagNames
     """The checkpoint's tags, in the order of its outputs."""
     strict: bool
@@ -73,7 +73,7 @@ class TaggedSamples(Samples):
 
     words: tuple[tuple[str, ...], ...]
     truth: Truth | None
-    """None where the checkpoint's tags are not known."""
+    """The right tags; None where the checkpoint's tags are not known."""
 
 
 def read_sentences(task: TokenClassification, reading: Reading) -> TaggedSamples:

@@ -140,7 +140,7 @@ def _of(kind: str | None) -> Callable[[frozenset[Entity]], frozenset[Entity]]:
 
 METRIC = "entity_f1"
 FEWEST_SENTENCES = 30
-"""From here on a slice has an interval."""
+"""Fewest sentences from which a slice has an interval."""
 _QUARTILES = (0.25, 0.5, 0.75)
 _MOST_EXAMPLES = 10
 

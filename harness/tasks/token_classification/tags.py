@@ -15,7 +15,7 @@ from functools import cached_property
 
 OUTSIDE = "O"
 NO_TAG = ""
-"""Of a word that a model was not asked about: it lies beyond the tokens that are sent."""
+"""Tag of a word that a model was not asked about: it lies beyond the tokens that are sent."""
 _PREFIXED = re.compile(r"([BIESLUMW])(?:[-_](.+))?", re.DOTALL)
 _SUFFIXED = re.compile(r".+[-_][BIESLUMW]", re.DOTALL)
 _SMALL = re.compile(r"[bi][-_].+", re.DOTALL)
@@ -40,7 +40,7 @@ class TagScheme(StrEnum):
     IOBES = "iobes"
     """B-, I-, E- of several words, S- of a single one; also called BIOES. BMES has M- for I-."""
     BILOU = "bilou"
-    """The same with L- for E- and U- for S-."""
+    """Like BIOES, with L- for E- and U- for S-."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ R20 = (
 )  # fmt: skip
 """ISO 3: twenty steps of about 12 % a decade."""
 DECADES = range(-4, 2)
-"""From 100 us; the last edge is 90 s."""
+"""Decades of the buckets, from 100 us; the last edge is 90 s."""
 FINE_S: tuple[float, ...] = tuple(float(f"{step}e{ten}") for ten in DECADES for step in R20)
 COARSE_S: tuple[float, ...] = tuple(float(f"{step}e{ten}") for ten in DECADES for step in R20[::4])
 """R5: steps of about 58 %, for what is watched rather than judged."""
@@ -123,7 +123,7 @@ class Clause(NamedTuple):
     metric: str
     operator: str
     bound: float
-    """In base units: seconds, a share, 1/s, or the quality metric's own."""
+    """Bound in base units: seconds, a share, 1/s, or the quality metric's own."""
     relative_to_teacher: bool
     """Then the bound is a factor of the teacher's value."""
     budget: float | None

@@ -69,7 +69,7 @@ class LoadTotals:
     spans: dict[str, FoldedHistogram] = field(default_factory=dict)
     """Latencies of successes, by span; one without values is absent."""
     requests: int = 0
-    """Successes."""
+    """Number of successes."""
     inferences: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     dropped: int = 0
@@ -114,7 +114,7 @@ class Recent(NamedTuple):
     at_s: float
     ended: int
     offered: int
-    """Ended or dropped."""
+    """Number of requests that ended or were dropped."""
     in_flight_s: float
     """The response latencies added up: a second of one is a second of one request in flight."""
 
@@ -143,7 +143,7 @@ class LoadMonitor:
         self.verdicts: dict[str, Decision] = {}
         """The current decision of each family."""
         self.quality: dict[tuple[str, str], QualityScore] = {}
-        """By variant and metric."""
+        """Scores by variant and metric."""
         self._now_s = now_s
         self._began_s = 0.0
         self._recent: deque[Recent] = deque()

@@ -42,7 +42,7 @@ BOUNDS: Mapping[MetricKind, tuple[str, str]] = {
     ),
     MetricKind.COST: ("cost", "Cost bound of the objective."),
 }  # fmt: skip
-"""By kind of metric: the unit that ends the name of the gauge of its bounds, and its help."""
+"""By kind of metric, the unit that ends the name of the gauge of its bounds, and its help."""
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class Series:
 
     labels: Mapping[str, str] = field(default_factory=dict)
     times_s: tuple[float, ...] = ()
-    """When each was scraped, by Prometheus' clock (Unix time)."""
+    """When each value was scraped, by Prometheus' clock (Unix time)."""
     values: tuple[float, ...] = ()
 
     @property
@@ -61,7 +61,7 @@ class Increase:
 
     value: float
     uncertainty: float = 0.0
-    """At most how far it may be off."""
+    """How far it may be off at most."""
     reset: bool = False
     """The counter was reset inside the window: then the value is worth nothing."""
 
@@ -152,7 +152,8 @@ class Prometheus:
     """Label matchers of the server's series, such as `job="triton"`; what they match is summed.
     Without any the series must be of one target."""
     host_match: str = ""
-    """Those of the server's machine, as node_exporter and DCGM's exporter give it."""
+    """Matches the series of the server's machine, as node_exporter and DCGM's exporter label
+    them."""
 
     def check(self) -> None:
         """Make sure that there is a Prometheus, and that it understands the matchers.

@@ -11,7 +11,7 @@ from harness.types.autoscaling import RateTrace
 from harness.words.numbers import count, number, whole
 
 MOST_POINTS = 11_000
-"""That Prometheus answers at once."""
+"""Most points that Prometheus answers at once."""
 FEWEST_POINTS = 2
 _ROUNDING = 1e-6
 _ANSWERS = ("nv_inference_", "vllm:")

@@ -46,11 +46,12 @@ COUNTERS = (
     *(CACHE_HITS, CACHE_MISSES, *CACHE_DURATIONS),
 )
 LOOKBACK_S = 300.0
-"""Before the window: far enough for the scrape before it, and for what a scrape interval is."""
+"""Seconds before the window: far enough for the scrape before it, and to tell the scrape
+interval."""
 LONGEST_WAIT_S = 30.0
-"""For the scrape behind the window; without it the figures are a little less sure."""
+"""Longest wait for the scrape behind the window; without it the figures are a little less sure."""
 GRACE_S = 0.5
-"""For a scrape to be taken and stored."""
+"""Seconds for a scrape to be taken and stored."""
 _US_PER_MS = 1e3
 _ONE = 0.5
 """Request: what is less is none, off by the scrapes' own error."""

@@ -51,7 +51,7 @@ def test_a_study_of_one_variant_has_one_model_and_one_artefact(study):
 def test_an_ensemble_is_one_only_where_it_is_asked_for(study):
     assert study.families[1].ensemble
     name = variant_names(study)[-1]
-    bare, whole = study.alone(name), study.alone(f"{name}-pipeline")
+    bare, whole = study.alone(name), study.alone(f"{name}-ensemble")
     assert variant_names(bare) == variant_names(whole) == [name]
     assert [bare.families[0].ensemble, whole.families[0].ensemble] == [False, True]
 

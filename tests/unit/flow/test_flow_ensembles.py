@@ -1,4 +1,4 @@
-"""Which texts a pipeline is sent, and when a winner's pipeline is measured."""
+"""Which texts an ensemble is sent, and when a winner's ensemble is measured."""
 
 import dataclasses
 from pathlib import Path
@@ -10,9 +10,9 @@ import yaml
 from queueing_model import measure
 
 from harness.errors import StudyError
-from harness.flow.ensembles import PreparedPipeline, pipeline_trial, text_groups
-from harness.flow.sweep import _measure_pipeline
-from harness.serving.ensemble import TextTokenizer, make_pipeline
+from harness.flow.ensembles import PreparedEnsemble, ensemble_trial, text_groups
+from harness.flow.sweep import _measure_ensemble
+from harness.serving.ensemble import TextTokenizer, make_ensemble
 from harness.study.file import load_study, parse_study
 from harness.study.objective import parse_objective
 from harness.tasks.encoding import EncodedDataset, EncodedGroup
@@ -35,8 +35,8 @@ SLO = parse_objective("p95 < 50 ms")
 
 def prepared():
     variant = next(one for one in sample_run().variants if one.name == TRIAL.variant)
-    pipeline = make_pipeline(variant, TextTokenizer("{}", False, 32, (32,), 0, 0), TextAnswer(()))
-    return PreparedPipeline(pipeline, ())
+    ensemble = make_ensemble(variant, TextTokenizer("{}", False, 32, (32,), 0, 0), TextAnswer(()))
+    return PreparedEnsemble(ensemble, ())
 
 
 def verdict(recommended):
@@ -64,20 +64,20 @@ class Runner:
 
 
 def decided(recommended, runner, trials):
-    family = SimpleNamespace(pipelines=(prepared(),), family=SimpleNamespace(name="topics"))
+    family = SimpleNamespace(ensembles=(prepared(),), family=SimpleNamespace(name="topics"))
     runner.trials = trials
     folder = SimpleNamespace(journal=SimpleNamespace(trials=trials))
-    _measure_pipeline(family, verdict(recommended), SLO, runner, folder, lambda step: None)
+    _measure_ensemble(family, verdict(recommended), SLO, runner, folder, lambda step: None)
 
 
-def test_the_winner_is_measured_as_a_pipeline_once_at_the_load_it_won_with():
+def test_the_winner_is_measured_as_an_ensemble_once_at_the_load_it_won_with():
     winner, runner = measure(TRIAL), Runner()
     trials = {TRIAL.trial_id: winner}
     decided(TRIAL.trial_id, runner, trials)
     decided(TRIAL.trial_id, runner, trials)  # a resumed run finds it in the journal
     (asked,) = runner.asked
-    assert asked == pipeline_trial(winner, prepared().pipeline)
-    assert asked.variant == "topics-student-fp32-pipeline"
+    assert asked == ensemble_trial(winner, prepared().ensemble)
+    assert asked.variant == "topics-student-fp32-ensemble"
     assert (asked.workload, asked.serving) == (TRIAL.workload, TRIAL.serving)
     runner.digest = "of another tokenizer"
     decided(TRIAL.trial_id, runner, trials)
@@ -85,7 +85,7 @@ def test_the_winner_is_measured_as_a_pipeline_once_at_the_load_it_won_with():
 
 
 @pytest.mark.parametrize("recommended", [None, "topics-teacher-fp32--elsewhere"])
-def test_without_a_winner_no_pipeline_is_measured(recommended):
+def test_without_a_winner_no_ensemble_is_measured(recommended):
     runner = Runner()
     decided(recommended, runner, {})
     assert runner.asked == []
@@ -104,17 +104,17 @@ def test_texts_are_grouped_as_the_tensors_are():
     assert second["TEXT_PAIR"].tolist() == [[b"b"], [b""]]
 
 
-def test_a_study_names_its_pipelines_and_only_a_classifier_has_one():
+def test_a_study_names_its_ensembles_and_only_a_classifier_has_one():
     path = Path(__file__).parents[3] / "studies" / "reference.yaml"
     document = yaml.safe_load(path.read_text())
-    topics, prose = document["families"]
+    topics, prose, *_ = document["families"]
     name = load_study(path).families[0].models[0].name
-    topics["pipeline"] = True
+    topics["ensemble"] = True
     study = parse_study(document, source="study")
-    assert study.family_of(f"{name}-fp32-pipeline").name == topics["name"]
+    assert study.family_of(f"{name}-fp32-ensemble").name == topics["name"]
     with pytest.raises(StudyError, match="no variant"):
-        load_study(path).family_of(f"{name}-fp32-pipeline")
-    prose["pipeline"] = True
+        load_study(path).family_of(f"{name}-fp32-ensemble")
+    prose["ensemble"] = True
     with pytest.raises(StudyError) as caught:
         parse_study(document, source="study")
     assert "a causal-lm task has none" in "\n".join(caught.value.problems)

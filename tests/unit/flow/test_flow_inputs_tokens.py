@@ -14,7 +14,7 @@ CLASSES = {"num_labels": 2, "id2label": {"0": "no", "1": "yes"}, "label2id": {"n
 ARCHITECTURE = {"architectures": ["BertForSequenceClassification"], **CLASSES}
 
 
-def study(folder, *, pipeline=False, rows=((WORDS[0], "yes"), (WORDS[1], "no"))):
+def study(folder, *, ensemble=False, rows=((WORDS[0], "yes"), (WORDS[1], "no"))):
     data = folder / "d.jsonl"
     lines = [json.dumps({"text": text, "label": label}) for text, label in rows]
     data.write_text("\n".join(lines))
@@ -26,7 +26,7 @@ def study(folder, *, pipeline=False, rows=((WORDS[0], "yes"), (WORDS[1], "no")))
         "data": {"source": "jsonl", "path": str(data)},
         "max_length": 12,
     }
-    family = {"name": "f", "task": task, "models": [model], "pipeline": pipeline}
+    family = {"name": "f", "task": task, "models": [model], "ensemble": ensemble}
     document = {"name": "s", "objective": "p95 < 50 ms", "families": [family]}
     return parse_study(document, source="study")
 
@@ -52,11 +52,11 @@ def test_a_tokenizer_without_its_vocabulary(tmp_path):
     assert "reads nothing of spiece.model" in problems(study(tmp_path))
 
 
-def test_a_pipeline_whose_tokens_would_be_others(tmp_path, monkeypatch):
+def test_an_ensemble_whose_tokens_would_be_others(tmp_path, monkeypatch):
     """As it was: the side of truncation did not reach the server."""
     folder = save(word_level(), tmp_path / "ckpt", ARCHITECTURE)
     amend(folder, truncation_side="left")
-    asked = study(tmp_path, pipeline=True, rows=[(" ".join(WORDS[:30]), "yes")] * 2)
+    asked = study(tmp_path, ensemble=True, rows=[(" ".join(WORDS[:30]), "yes")] * 2)
     check_inputs(asked)
     monkeypatch.setattr(ensembles, "TextTokenizer", _cut_on_the_right)
     said = problems(asked)
@@ -65,11 +65,11 @@ def test_a_pipeline_whose_tokens_would_be_others(tmp_path, monkeypatch):
     assert "[2, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 3] (12) by" in said
 
 
-def test_a_pipeline_of_two_classes_with_one_name(tmp_path):
+def test_an_ensemble_of_two_classes_with_one_name(tmp_path):
     save(word_level(), tmp_path / "ckpt", {**ARCHITECTURE, "id2label": {"0": "yes", "1": "yes"}})
     rows = [(WORDS[0], 0), (WORDS[1], 1)]
     check_inputs(study(tmp_path, rows=rows))
-    said = problems(study(tmp_path, pipeline=True, rows=rows))
+    said = problems(study(tmp_path, ensemble=True, rows=rows))
     assert "answers with the names of classes, and two have the same: yes" in said
 
 

@@ -37,7 +37,7 @@ DEMO_MODELS = {
 def demo_space():
     """The reference study's space: variants, serving configurations, workloads.
 
-    The likely fastest variant comes first, as the pipeline orders them.
+    The likely fastest variant comes first, as the flow orders them.
     """
     serving = [
         ServingConfig(16, queue_delay_us=delay, instance_count=instances)

@@ -302,7 +302,7 @@ def test_the_share_saved_does_not_depend_on_how_fast_another_machine_is():
 
 
 def test_controls_and_ensembles_are_no_candidates():
-    others = (variant("control", Role.CONTROL), variant("text", Role.STUDENT, pipeline_of=STUDENT))
+    others = (variant("control", Role.CONTROL), variant("text", Role.STUDENT, ensemble_of=STUDENT))
     run = run_of(
         *RUN.trials, result("control", 500.0), result("text", 500.0),
         variants=(*RUN.variants, *others),

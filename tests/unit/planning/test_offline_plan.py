@@ -211,8 +211,8 @@ def test_a_start_beyond_the_deadline_and_too_many_machines_are_refused():
 
 
 def test_composed_models_are_no_candidates():
-    pipeline = variant("pipeline", Role.STUDENT, pipeline_of=STUDENT)
-    plan = ask(run(variants=(*run().variants, pipeline)))
+    ensemble = variant("ensemble", Role.STUDENT, ensemble_of=STUDENT)
+    plan = ask(run(variants=(*run().variants, ensemble)))
     assert {one.variant for one in plan.variants} == {TEACHER, STUDENT}
 
 

@@ -64,8 +64,8 @@ def test_rows_without_an_answer_are_left_out_and_too_few_rows_say_nothing():
     logits[:40] = np.nan
     assert measures(logits, labels)["ece"].samples == 160
     assert measures(logits[:FEWEST_ROWS], labels[:FEWEST_ROWS]) == {}
-    pipeline, _ = classified(labels, labels)  # answers with labels alone
-    assert calibration_measures(pipeline, labels, seed=0) == []
+    ensemble, _ = classified(labels, labels)  # answers with labels alone
+    assert calibration_measures(ensemble, labels, seed=0) == []
 
 
 def test_the_likeliest_temperature_stays_finite_where_every_answer_is_right():

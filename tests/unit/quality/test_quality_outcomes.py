@@ -335,9 +335,9 @@ def test_files_of_earlier_releases_are_read_as_what_they_are(tmp_path: Path) -> 
     assert (classes.predictions.tolist(), classes.correct.tolist()) == ([1, 1], [True, False])
     assert classes.groups is None
 
-    pipeline = old_file(path, ("logits", "group"), **answered)
-    assert type(pipeline) is LabelOutcomes
-    assert pipeline.predictions.tolist() == [1, 1]
+    ensemble = old_file(path, ("logits", "group"), **answered)
+    assert type(ensemble) is LabelOutcomes
+    assert ensemble.predictions.tolist() == [1, 1]
 
     spoken = {"log_likelihood": [-3.5, -7.25], "tokens": [3, 6], "bytes": [9, 20]}
     windows = old_file(

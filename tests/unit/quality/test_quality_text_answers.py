@@ -1,4 +1,4 @@
-"""A pipeline's outcomes: labels by name, and rows that nobody answered."""
+"""An ensemble's outcomes: labels by name, and rows that nobody answered."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Endpoint:
 
 
 def collect(endpoint: Endpoint, notes: list[Progress], split=SPLIT):
-    pipeline = replace(variant(), outputs=(TensorSpec("LABEL", "BYTES", (1,)),))
+    ensemble = replace(variant(), outputs=(TensorSpec("LABEL", "BYTES", (1,)),))
     return collect_text_answers(
-        pipeline, split, TEXTS, endpoint, batch_size=1, progress=notes.append
+        ensemble, split, TEXTS, endpoint, batch_size=1, progress=notes.append
     )
 
 
@@ -57,7 +57,7 @@ def test_rows_whose_request_failed_are_unanswered_and_counted() -> None:
     assert "2 of 20 rows unanswered: refused" in notes[-1].note
 
 
-def test_a_pipeline_of_other_labels_answers_nothing() -> None:
+def test_an_ensemble_of_other_labels_answers_nothing() -> None:
     with pytest.raises(
         ServerError, match=r"none of 20 rows .* none of its labels is one of the data"
     ):

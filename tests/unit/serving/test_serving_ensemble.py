@@ -1,4 +1,4 @@
-"""The folders and configurations that make a variant a whole pipeline."""
+"""The folders and configurations that make a variant a whole ensemble."""
 
 import dataclasses
 import json
@@ -10,10 +10,10 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from harness.serving.ensemble import (
     TextTokenizer,
-    load_pipeline,
-    make_pipeline,
-    unload_pipeline,
-    write_pipeline,
+    load_ensemble,
+    make_ensemble,
+    unload_ensemble,
+    write_ensemble,
 )
 from harness.tasks.outcomes import TextAnswer
 from harness.types import (
@@ -26,11 +26,11 @@ from harness.types import (
 )
 
 SERVING = ServingConfig(max_batch_size=8, queue_delay_us=500, instance_count=2)
-NAMES = ["student-fp32-tokenize", "student-fp32-label", "student-fp32-pipeline"]
+NAMES = ["student-fp32-tokenize", "student-fp32-label", "student-fp32-ensemble"]
 
 
 @pytest.fixture
-def pipeline(tmp_path: Path):
+def ensemble(tmp_path: Path):
     model = ModelVariant(
         name="student-fp32",
         family="pairs",
@@ -47,7 +47,7 @@ def pipeline(tmp_path: Path):
         size_bytes=1,
     )
     tokenizer = TextTokenizer("{}", True, 32, (16, 32), 5, 0, "left", split_special_tokens=True)
-    return make_pipeline(model, tokenizer, answer("yes", "no"))
+    return make_ensemble(model, tokenizer, answer("yes", "no"))
 
 
 def answer(*labels: str) -> TextAnswer:
@@ -62,8 +62,8 @@ def configs(folder: Path) -> dict[str, pb.ModelConfig]:
     }
 
 
-def test_three_folders_stand_beside_the_models_own(pipeline, tmp_path):
-    write_pipeline(pipeline, SERVING)
+def test_three_folders_stand_beside_the_models_own(ensemble, tmp_path):
+    write_ensemble(ensemble, SERVING)
     found = configs(tmp_path)
     assert sorted(found) == sorted(NAMES)
     assert {config.max_batch_size for config in found.values()} == {8}
@@ -90,13 +90,13 @@ def test_three_folders_stand_beside_the_models_own(pipeline, tmp_path):
     beside = tmp_path / "student-fp32-tokenize" / "1"
     assert (beside / "tokenizer.json").read_text() == "{}"
     compile((beside / "text_tensors.py").read_text(), "text_tensors", "exec")
-    assert (tmp_path / "student-fp32-pipeline" / "1").is_dir()  # Triton wants a version
+    assert (tmp_path / "student-fp32-ensemble" / "1").is_dir()  # Triton wants a version
 
 
-def test_the_ensemble_hands_each_parts_outputs_to_the_next(pipeline, tmp_path):
-    write_pipeline(pipeline, SERVING)
-    steps = configs(tmp_path)["student-fp32-pipeline"].ensemble_scheduling.step
-    assert tuple(step.model_name for step in steps) == pipeline.parts
+def test_the_ensemble_hands_each_parts_outputs_to_the_next(ensemble, tmp_path):
+    write_ensemble(ensemble, SERVING)
+    steps = configs(tmp_path)["student-fp32-ensemble"].ensemble_scheduling.step
+    assert tuple(step.model_name for step in steps) == ensemble.parts
     made = {"TEXT", "TEXT_PAIR"}
     for step in steps:
         assert set(step.input_map.values()) <= made
@@ -104,15 +104,15 @@ def test_the_ensemble_hands_each_parts_outputs_to_the_next(pipeline, tmp_path):
     assert {"LABEL", "SCORE"} <= made
 
 
-def test_its_digest_is_that_of_all_that_decides_its_answers(pipeline):
-    model, tokenizer = pipeline.model, pipeline.tokenizer
-    other = make_pipeline(model, tokenizer, answer("no", "yes"))
-    assert other.variant.sha256 != pipeline.variant.sha256 != model.sha256
+def test_its_digest_is_that_of_all_that_decides_its_answers(ensemble):
+    model, tokenizer = ensemble.model, ensemble.tokenizer
+    other = make_ensemble(model, tokenizer, answer("no", "yes"))
+    assert other.variant.sha256 != ensemble.variant.sha256 != model.sha256
     for setting in ({"truncation_side": "right"}, {"split_special_tokens": False}):
         changed = dataclasses.replace(tokenizer, **setting)
-        again = make_pipeline(model, changed, answer("yes", "no"))
-        assert again.variant.sha256 != pipeline.variant.sha256
-    assert make_pipeline(model, tokenizer, answer("yes", "no")).variant == pipeline.variant
+        again = make_ensemble(model, changed, answer("yes", "no"))
+        assert again.variant.sha256 != ensemble.variant.sha256
+    assert make_ensemble(model, tokenizer, answer("yes", "no")).variant == ensemble.variant
 
 
 class Control:
@@ -126,10 +126,10 @@ class Control:
         self.calls.append(("unload", model))
 
 
-def test_the_ensemble_is_loaded_last_and_unloaded_first(pipeline):
+def test_the_ensemble_is_loaded_last_and_unloaded_first(ensemble):
     control = Control()
-    load_pipeline(control, pipeline, SERVING)
-    unload_pipeline(control, pipeline)
+    load_ensemble(control, ensemble, SERVING)
+    unload_ensemble(control, ensemble)
     loaded = [call[1] for call in control.calls if call[0] == "load"]
     gone = [call[1] for call in control.calls if call[0] == "unload"]
     assert loaded == ["student-fp32", *NAMES]

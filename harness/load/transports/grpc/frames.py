@@ -264,7 +264,7 @@ CLIENT_GREETING = (
 
 
 IDLE_S = 0.01
-"""After so long a pause look at what the server sent meanwhile: it may be a farewell."""
+"""After a pause so long the connection is read first: the server may have said that it closes."""
 RECEIVE_BYTES = 2**16
 LARGE_RECEIVE_BYTES = 2**20
 

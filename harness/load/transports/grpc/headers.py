@@ -29,7 +29,8 @@ from harness.load.transports.grpc.frames import (
 from harness.words.numbers import asked
 
 Headers = dict[str, str]
-"""By lower-case name; of equal blocks the same object, so that it need be judged only once."""
+"""Header values by lower-case name; equal blocks give the same object, so that it is judged only
+once."""
 
 MAX_BLOCK_BYTES = 2**18
 

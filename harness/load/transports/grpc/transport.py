@@ -32,7 +32,7 @@ from harness.load.transports.sockets import ReadWaiter
 from harness.words.numbers import asked
 
 ENVELOPE = struct.Struct(">BI")
-"""Before every message: whether it is compressed, and its length."""
+"""What stands before every message: whether it is compressed, and its length."""
 _LARGEST_TIMEOUT = 99_999_999
 """`grpc-timeout` has eight digits."""
 

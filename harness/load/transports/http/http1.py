@@ -38,14 +38,14 @@ class Head(NamedTuple):
 
     status: int
     content_length: int | None
-    """None: the body is chunked, or ends with the connection."""
+    """Length of the body; None where it is chunked or ends with the connection."""
     chunked: bool
     keep_alive: bool
     """Whether the connection may carry another request."""
     header_length: int | None
     """`Inference-Header-Content-Length`: bytes of JSON before the raw tensors."""
     content_type: bytes = b""
-    """In lower case; empty where the answer has none."""
+    """Media type in lower case; empty where the answer has none."""
     retry_after: bytes = b""
     """`Retry-After` of a refusal: seconds, or a date."""
 
@@ -60,7 +60,7 @@ class Message(NamedTuple):
 
     head: Head
     data: bytes
-    """With its head where the body has a Content-Length, so as it came; else the body alone."""
+    """Head and body as they came where the body has a Content-Length; else the body alone."""
     body_start: int
 
     @property

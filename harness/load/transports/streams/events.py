@@ -52,7 +52,7 @@ class EventReader:
         self._number: tuple[bytes, bytes] | None = None
         """What stands before and behind the one number of the form that varies; None: none does."""
         self._tokens = 0
-        """That each event of the form carries."""
+        """Tokens that each event of the form carries."""
 
     def take(self, events: Sequence[bytes], at_ns: int) -> None:
         """Take in the data of events that came at one instant.

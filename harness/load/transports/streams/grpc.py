@@ -113,7 +113,7 @@ class ResponseReader:
         self._leave_after = leave_after
         self._rest = b""
         self._forms: dict[int, _Form] = {}
-        """By length, the messages of this answer that differ in their text alone."""
+        """By length, the messages of this answer that differ only in their text."""
         self.left = False
 
     def take(self, pieces: Sequence[bytes], at_ns: int) -> bool:

@@ -45,8 +45,8 @@ from harness.load.transports.streams.tokens import (
 from harness.words.numbers import asked
 
 LONGEST_S = 600.0
-"""Of a whole answer, however steadily its tokens come: a server that ignores `max_tokens` may never
-end."""
+"""Longest time of a whole answer, however steadily tokens come: a server that ignores `max_tokens`
+may never end."""
 EVENT_STREAM = b"text/event-stream"
 STREAMED = WireAnswer(layout_of(()), b"")
 """What `send` returns: all that is known of the answer is in `stream`."""

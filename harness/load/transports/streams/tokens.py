@@ -42,7 +42,7 @@ class StreamRequest(bytes):
     leave_after: int = 0
     """Tokens after which the client goes away; 0: it stays."""
     input_tokens: int = 0
-    """Of the prompt, where that is known beforehand."""
+    """Tokens of the prompt, where that is known beforehand."""
 
 
 class TokenStream:
@@ -66,16 +66,16 @@ class TokenStream:
         self.times_ns: list[int] = []
         """CLOCK_MONOTONIC at which each event with tokens had come."""
         self.tokens: list[int] = []
-        """How many each of them carried."""
+        """How many tokens each event carried."""
         self.texts: list[bytes] = []
-        """Their texts, UTF-8."""
+        """The events' texts in UTF-8."""
         self.answer_begins = 0
         """The first of them that is of the answer itself, and not of the reasoning before it."""
         self.told = False
         """The server itself says how many tokens an event carries."""
         self.input_tokens = input_tokens
         self.reported_tokens: int | None = None
-        """Of the answer, by the server's usage."""
+        """Tokens of the answer by the server's usage."""
         self.finish_reason: str | None = None
         self.done = False
         """The protocol's own mark of the end has come."""
@@ -167,7 +167,7 @@ class TokenStream:
 
 
 NOTHING_CAME = TokenStream()
-"""Of a request to which no answer has begun; never written to."""
+"""The stream of a request to which no answer has begun; never written to."""
 
 
 def spread(total: int, weights: Sequence[int]) -> list[int]:

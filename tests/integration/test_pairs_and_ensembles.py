@@ -1,4 +1,4 @@
-"""Pairs of the user's own, scored alone and as a whole pipeline: text in, label out."""
+"""Pairs of the user's own, scored alone and as a whole ensemble: text in, label out."""
 
 import json
 
@@ -34,7 +34,7 @@ def study(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scored(study):
-    """A run folder with every variant's and pipeline's scores."""
+    """A run folder with every variant's and ensemble's scores."""
     folder = study.parent / "scored"
     repository = ["--repository", str(study.parent / "repository")]
     assert run_command(["evaluate", str(study), "--out", str(folder), *repository]) == EXIT_OK
@@ -43,13 +43,13 @@ def scored(study):
 
 @pytest.fixture(scope="module")
 def client(study, scored, server_environment, tmp_path_factory):
-    """The student's pipeline in a server that was started on the repository alone."""
+    """The student's ensemble in a server that was started on the repository alone."""
     log = tmp_path_factory.mktemp("log") / "triton.log"
     with (
         EmbeddedTriton(server_environment, study.parent / "repository", log_file=log) as server,
         TritonClient(server.endpoint) as connected,
     ):
-        connected.load("pair-student-fp32-pipeline")
+        connected.load("pair-student-fp32-ensemble")
         yield connected
 
 
@@ -90,15 +90,15 @@ def test_a_pair_is_classified_as_the_checkpoint_itself_does(study, scored, role)
 
 
 @pytest.mark.parametrize("role", ["teacher", "student"])
-def test_a_pipeline_answers_as_its_model_alone(scored, role):
+def test_an_ensemble_answers_as_its_model_alone(scored, role):
     alone = outcomes_of(scored, f"pair-{role}-fp32")
-    pipeline = outcomes_of(scored, f"pair-{role}-fp32-pipeline")
+    ensemble = outcomes_of(scored, f"pair-{role}-fp32-ensemble")
 
-    assert not pipeline.unanswered.any()
-    assert pipeline.prediction.tolist() == alone.prediction.tolist()
+    assert not ensemble.unanswered.any()
+    assert ensemble.prediction.tolist() == alone.prediction.tolist()
     scores = {(s.variant, s.metric): s.value for s in read_run(scored).scores}
     for metric in ("accuracy", "macro_f1"):
-        assert scores[f"pair-{role}-fp32-pipeline", metric] == scores[f"pair-{role}-fp32", metric]
+        assert scores[f"pair-{role}-fp32-ensemble", metric] == scores[f"pair-{role}-fp32", metric]
 
 
 def test_the_servers_tokenizer_makes_the_tensors_that_the_harness_makes(study, client, scored):
@@ -109,7 +109,7 @@ def test_the_servers_tokenizer_makes_the_tensors_that_the_harness_makes(study, c
         "TEXT_PAIR": np.array([one.encode() for one in rows["second"]])[:4, None],
     }
     tensors = client.infer("pair-student-fp32-tokenize", texts)
-    answer = client.infer("pair-student-fp32-pipeline", texts)
+    answer = client.infer("pair-student-fp32-ensemble", texts)
     logits = client.infer("pair-student-fp32", tensors)["logits"]
 
     assert tensors["input_ids"].shape[1] in {32, 48}
@@ -127,19 +127,19 @@ def test_the_servers_tokenizer_makes_the_tensors_that_the_harness_makes(study, c
 def test_a_bad_text_fails_alone_and_numbers_that_are_none_get_no_label(client):
     bad = {"TEXT": np.array([[b"\xff\xfe"]]), "TEXT_PAIR": np.array([[b"fine"]])}
     with pytest.raises(ServerError, match="tokenize: 'utf-8' codec can't decode"):
-        client.infer("pair-student-fp32-pipeline", bad)
+        client.infer("pair-student-fp32-ensemble", bad)
     good = {"TEXT": np.array([[b"fine"]]), "TEXT_PAIR": np.array([["naïve".encode()]])}
-    assert client.infer("pair-student-fp32-pipeline", good)["LABEL"].shape == (1, 1)
+    assert client.infer("pair-student-fp32-ensemble", good)["LABEL"].shape == (1, 1)
     broken = {"logits": np.array([[0.0, np.nan, 1.0]], dtype=np.float32)}
     with pytest.raises(ServerError, match="the model's scores are not numbers"):
         client.infer("pair-student-fp32-label", broken)
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
-def test_a_pipeline_is_load_tested_with_texts_and_its_parts_are_told_apart(
+def test_an_ensemble_is_load_tested_with_texts_and_its_parts_are_told_apart(
     study, scored, protocol, capsys
 ):
-    arguments = ["--variant", "pair-student-fp32-pipeline", "--protocol", protocol]
+    arguments = ["--variant", "pair-student-fp32-ensemble", "--protocol", protocol]
     arguments += ["--concurrency", "2", "--client-batch-size", "3"]
     arguments += ["--repository", str(study.parent / "repository")]
     short = ["--duration", "2", "--warmup", "0.4", "--json"]

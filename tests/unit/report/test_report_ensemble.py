@@ -7,20 +7,20 @@ from sample_run import sample_run
 
 from harness.report.markdown import render_markdown
 from harness.report.page import page_of
-from harness.report.plots.server import pipeline_plot
+from harness.report.plots.server import ensemble_plot
 from harness.report.selection import families_of
-from harness.report.tables.costs import pipeline_quality, pipeline_table
+from harness.report.tables.costs import ensemble_quality, ensemble_table
 from harness.types import RESPONSE, PartMetrics
 from harness.words.numbers import factor
 
 
 @pytest.fixture(scope="module")
 def run():
-    """The sample run, whose winner was measured as a pipeline too: three times as slow."""
+    """The sample run, whose winner was measured as an ensemble too: three times as slow."""
     plain = sample_run()
     winner = families_of(plain)[0].recommended
     name = winner.trial.variant
-    around = f"{name}-pipeline"
+    around = f"{name}-ensemble"
     variant = next(one for one in plain.variants if one.name == name)
     mean_ms = winner.latency.mean_ms
     parts = tuple(
@@ -37,28 +37,28 @@ def run():
     )
     result = replace(
         winner,
-        trial=replace(winner.trial, variant=around, stage="pipeline", repeat=0),
+        trial=replace(winner.trial, variant=around, stage="ensemble", repeat=0),
         latencies={RESPONSE: replace(winner.latency, mean_ms=3 * mean_ms)},
         server=server,
     )
     scores = [replace(score, variant=around) for score in plain.scores if score.variant == name]
     return replace(
         plain,
-        variants=(*plain.variants, replace(variant, name=around, pipeline_of=name)),
+        variants=(*plain.variants, replace(variant, name=around, ensemble_of=name)),
         scores=(*plain.scores, *scores),
         trials=(*plain.trials, result),
     )
 
 
-def test_a_pipeline_is_no_candidate_in_any_table_or_plot(run):
-    with_pipeline, plain = families_of(run)[0], families_of(sample_run())[0]
-    assert with_pipeline.names == plain.names
-    assert with_pipeline.trials == plain.trials
-    assert with_pipeline.scores == plain.scores
+def test_an_ensemble_is_no_candidate_in_any_table_or_plot(run):
+    with_ensemble, plain = families_of(run)[0], families_of(sample_run())[0]
+    assert with_ensemble.names == plain.names
+    assert with_ensemble.trials == plain.trials
+    assert with_ensemble.scores == plain.scores
 
 
 def test_the_parts_and_the_rest_add_up_to_the_whole(run):
-    table = pipeline_table(families_of(run)[0])
+    table = ensemble_table(families_of(run)[0])
     *parts, whole, alone = table.rows
     assert [row[0].text for row in parts] == [
         "tokenize", "model", "label", "client, network and ensemble",
@@ -71,25 +71,25 @@ def test_the_parts_and_the_rest_add_up_to_the_whole(run):
 
 def test_the_plot_stacks_the_same_parts(run):
     family = families_of(run)[0]
-    plot = pipeline_plot(family)
+    plot = ensemble_plot(family)
     *bars, totals = plot.traces
     alone, whole = (sum(bar["x"][row] for bar in bars) for row in (0, 1))
     assert whole == pytest.approx(3 * alone, rel=0.01)
     assert [float(text) for text in totals["text"]] == pytest.approx([alone, whole], rel=0.01)
 
 
-def test_the_report_says_what_the_pipeline_answered(run):
+def test_the_report_says_what_the_ensemble_answered(run):
     family = families_of(run)[0]
     name = family.recommended.trial.variant
     score = family.score(name, "accuracy")
-    assert pipeline_quality(family) == (
+    assert ensemble_quality(family) == (
         f"Accuracy, text in and label out: {name} {score.value:.1%} (alone {score.value:.1%})."
     )
     assert "Pre- and post-processing" in render_markdown(page_of(run))
 
 
-def test_without_pipelines_there_is_nothing_of_it():
+def test_without_ensembles_there_is_nothing_of_it():
     family = families_of(sample_run())[0]
-    assert pipeline_table(family) is None
-    assert pipeline_plot(family) is None
-    assert pipeline_quality(family) == ""
+    assert ensemble_table(family) is None
+    assert ensemble_plot(family) is None
+    assert ensemble_quality(family) == ""

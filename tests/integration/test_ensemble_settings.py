@@ -1,4 +1,4 @@
-"""A pipeline answers as the checkpoint's own library does, whatever its tokenizer is set to."""
+"""An ensemble answers as the checkpoint's own library does, whatever its tokenizer is set to."""
 
 import csv
 import json
@@ -63,7 +63,7 @@ def test_every_label_is_the_librarys_own_where_texts_are_cut_on_the_left(tmp_pat
     model = {"name": "m", "role": "teacher", "checkpoint": "./ckpt"}
     document = {
         "name": "left", "objective": "p95 < 1000 ms",
-        "families": [{"name": "f", "task": task, "models": [model], "pipeline": True}],
+        "families": [{"name": "f", "task": task, "models": [model], "ensemble": True}],
     }  # fmt: skip
     (tmp_path / "study.yaml").write_text(json.dumps(document))
     run = tmp_path / "run"
@@ -76,6 +76,6 @@ def test_every_label_is_the_librarys_own_where_texts_are_cut_on_the_left(tmp_pat
 
     scores = {(one.variant, one.metric): one.value for one in read_run(run).scores}
     assert scores["m-fp32", "accuracy"] == 1.0
-    assert scores["m-fp32-pipeline", "accuracy"] == 1.0
-    asked = pd.read_parquet(run / "samples" / "m-fp32-pipeline.parquet")
+    assert scores["m-fp32-ensemble", "accuracy"] == 1.0
+    asked = pd.read_parquet(run / "samples" / "m-fp32-ensemble.parquet")
     assert not asked.unanswered.any()
