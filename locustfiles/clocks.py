@@ -21,7 +21,7 @@ class Exchange:
     asked_ns: int
     """Our clock before the question was sent."""
     shown_ns: int
-    """The other clock's reading."""
+    """What the other clock showed."""
     answered_ns: int
     """Our clock when the answer was read."""
 
@@ -33,7 +33,7 @@ class ClockOffset:
     offset_ns: int
     """Added to an instant here it is the same instant there."""
     error_ns: int
-    """It is wrong by so much at most."""
+    """How wrong the offset may be at most."""
 
     def there(self, here_ns: int) -> int:
         """An instant of our clock, on the other."""

@@ -87,12 +87,13 @@ class Conductor:
         """Plan of the current or last test."""
         self.results: Results | None = None
         self.listeners: list[Callable[[str, WorkerReport], None]] = []
-        """Told of every report of the test that runs, and which process it came from."""
+        """Called with every report of the running test, and the name of the process that it came
+        from."""
         self.watchers: list[Watcher] = []
         self._next: Plan | None = None
         self._fleet = fleet
         self._offered = tuple(environment.user_classes)
-        """Those that the command line did not leave out."""
+        """User classes that the command line did not leave out."""
         self._start_ns = self._end_ns = 0
         self._stopping = False
         """From the moment that the end is asked for: no phase begins any more."""

@@ -37,12 +37,13 @@ if TYPE_CHECKING:
 
 PREPARE_TIMEOUT_S = 60.0
 GRACE_S = 5.0
-"""Beyond the request timeout, in which every worker has drained."""
+"""Seconds beyond the request timeout in which every worker has drained."""
 BACK_WITHIN_S = 10.0
-"""A worker that Locust calls missing is waited for at the end so long after its last word."""
+"""At the end, a worker that Locust calls missing is waited for so long after its last word."""
 HELLO_WITHIN_S = 5.0
 CLOCK_QUESTIONS = 8
-"""To a worker on another machine; the fastest of them tell how well its clock is known."""
+"""Questions to a worker on another machine; the fastest of them tell how well its clock is
+known."""
 CLOCK_WITHIN_S = 1.0
 LOOK_EVERY_S = 0.1
 NS = 1_000_000_000
@@ -91,7 +92,7 @@ class _Participant:
     late: bool = False
     ready: bool = False
     clock: ClockOffset | None = None
-    """Once it was told when the test starts."""
+    """Its clock; known once it was told when the test starts."""
     drained: bool = False
     gone: bool = False
     """Locust's master calls it missing, or has forgotten it."""
@@ -107,7 +108,7 @@ class WorkerFleet:
         self._conductor: Conductor | None = None
         self._plan: Plan | None = None
         self._test = ""
-        """That has begun to prepare and is not drained yet; empty for none."""
+        """The test that prepares or runs and is not drained yet; empty for none."""
         self._start_ns = 0
         """Start of that test; 0 while it prepares."""
         self._greeted: set[str] = set()

@@ -24,8 +24,8 @@ _SAME_FACTS = (
 )
 """A warning of a process, and what `harness.analysis.validity` says of the busiest."""
 STANDSTILL_SHARE = 0.05
-"""Of the time that counts; a process that did nothing for longer makes a closed loop's load and
-throughput smaller than they claim to be."""
+"""Share of the time that counts: a process that did nothing for longer makes a closed loop's load
+and throughput smaller than they claim to be."""
 CLOCK_KNOWN_S = 0.05
 """Slices of a process whose clock is known less well are said to be so."""
 MORE_WORKERS = "start more workers (the same command with --worker), or ask for less"

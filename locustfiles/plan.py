@@ -33,13 +33,13 @@ from harness.types import (
 from harness.types.workloads import parse_arrivals, parse_mix, parse_shape
 
 AUTO = "auto"
-"""Of the protocol, the load mode and a trace's unit: as the host, the rate and the file say."""
+"""Take the protocol, the load mode or a trace's unit from the host, the rate or the file."""
 NO_STREAMS = "no"
 """Of the interface of streams: answers come in one."""
 DEFAULT_ANSWER = "64"
 """Tokens of an answer whose prompt does not say how many."""
 NO_VARIANT = "none"
-"""A model and its payloads are named instead."""
+"""No variant: a model and its payloads are named instead."""
 GRPC_SCHEMES = ("grpc", "grpcs")
 TRITON_PORTS = {"http": "8000", "grpc": "8001"}
 METRICS_PORT = "8002"
@@ -66,7 +66,7 @@ class Plan:
     workload: Workload
     request_timeout_s: float
     run_time_s: float | None
-    """None: until somebody stops it."""
+    """Seconds the test runs; None: until somebody stops it."""
     users_shape: LoadShape | None
     """Closed loop: a factor of the user count."""
     sweep: tuple[int, ...]

@@ -61,7 +61,7 @@ class ProcessRole:
     worker: int = 0
     workers: int = 1
     late: bool = False
-    """It joins a test that runs, and then has no part in an open loop."""
+    """Whether it joins a running test, and so has no part in an open loop."""
 
 
 class ProcessLoad:

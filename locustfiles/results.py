@@ -50,7 +50,7 @@ class WorkerReport:
     cpu_s: float
     loop_lag: SparseHistogram
     memory_bytes: int
-    """Resident, now."""
+    """Resident memory now."""
     first_failure: str = ""
     """The test's first failure, in its own words."""
     settled_s: float = 0.0
@@ -134,7 +134,7 @@ class Results:
     _starts_s: list[float] = field(default_factory=lambda: [0.0])
     _names: list[str] = field(default_factory=lambda: [RAMP_UP])
     _totals: dict[int, TimeSlice] = field(default_factory=dict)
-    """By place of the phase."""
+    """Totals by index of the phase."""
     _recent: dict[int, TimeSlice] = field(default_factory=dict)
     _workers: dict[str, WorkerState] = field(default_factory=dict)
     first_failure: str = ""

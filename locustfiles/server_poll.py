@@ -25,9 +25,10 @@ READ_WITHIN_S = 3.0
 RUNNING, WAITING = "generation_running", "generation_queued"
 """Gauges of the embedded engine of models that write."""
 SERIES = ("nv_gpu_", "nv_inference_request_failure", RUNNING, WAITING)
-"""What is read of the metrics page: parsing the rest would take milliseconds from the load."""
+"""The series that are read of the metrics page: parsing the rest would take milliseconds from the
+load."""
 REFUSED = "connection refused"
-"""In the words of every transport where no process listens: the server has ended."""
+"""The words of every transport where no process listens: the server has ended."""
 BEGUN_ANEW = (
     "the server's counters were reset: it or the model was restarted; totals go on from what was "
     "read before"
@@ -56,7 +57,7 @@ class ServerPoll:
         self._server: ExternalServer | None = None
         self.counters = RunningCounters()
         self.serving = ServingConfig(0, 0, 0, "cpu", 0)
-        """As the server tells; 0 is what it does not tell."""
+        """The server's configuration as it tells it; 0 where it does not."""
         self.problem = ""
         """Why there are no statistics at present; empty where there are."""
         self.gpu_problem = ""
@@ -64,7 +65,7 @@ class ServerPoll:
         self.engine: deque[EngineReading] = deque(maxlen=MOST)
         """The latest of a model that writes on the embedded engine; none of others."""
         self._version = ""
-        """That answered when it was asked last."""
+        """The version that answered when it was asked last."""
         self._gone = False
         """Whether nobody listened there when it was asked last."""
         self.notices: list[tuple[float, str]] = []

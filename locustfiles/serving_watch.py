@@ -41,7 +41,7 @@ from user_shapes import users_of_step
 EVERY_S = 1.0
 FIRST_LOOK_S = 5.0
 BOOKED_WITHIN_S = 0.1
-"""After its last answer: a server counts a request when it has sent the answer."""
+"""Seconds after its last answer: a server counts a request when it has sent the answer."""
 LONGEST_S = 3600.0
 """The last look of a test that runs until somebody stops it."""
 
@@ -59,7 +59,7 @@ class Watched:
     poll: ServerPoll
     started_utc: str = field(default_factory=utc_now)
     verdicts: dict[str, Assessment] = field(default_factory=dict)
-    """By phase: of its latest look, or of its end."""
+    """By phase, the verdict of its latest look, or of its end."""
     looked_s: float = 0.0
     """Length of the window at the latest look."""
     next_look_s: float | None = None

@@ -31,7 +31,7 @@ REQUESTS_A_TASK = 200
 MOST_BLOCKING_CALLS = 10_000
 """Cap of gevent's native thread pool; threads are made as they are needed."""
 _READ = 1
-"""libev's event mask."""
+"""Event mask of libev for reading."""
 CONNECTED_AHEAD = 4
 """Connections that an open loop opens before its first arrival; it opens more as it needs them."""
 
@@ -55,7 +55,7 @@ class TritonUser(User):
     traffic: ClassVar[EncodedTraffic | None] = None
     sink: ClassVar[OpenLoopSink | None] = None
     present: ClassVar[set[TritonUser]] = set()
-    """Those of this process that may have a request in flight."""
+    """The users of this process that may have a request in flight."""
     begun: ClassVar[Event] = Event()
     """Set while the process has traffic for them."""
     patience_s: ClassVar[float] = 0.0

@@ -20,7 +20,8 @@ from plan import Plan
 from results import SETTLING
 
 SETTLE_SHARE = 0.2
-"""Of a sweep's step, left out of its result: the queue of the step before has to go."""
+"""Share of a sweep's step that is left out of its result: the queue of the step before has to
+go."""
 SHORTEST_SETTLE_S = 1.0
 """Locust looks at a shape once per second, and workers hear of a change a little later."""
 ALL_AT_ONCE = 100.0

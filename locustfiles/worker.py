@@ -28,7 +28,7 @@ from triton_users import TritonUser
 
 HELLO_EVERY_S = 2.0
 USERS_WAIT_S = 60.0
-"""For the traffic that they are to send."""
+"""Seconds that users wait for the traffic that they are to send."""
 
 logger = logging.getLogger("harness")
 

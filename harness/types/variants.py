@@ -47,7 +47,7 @@ class Precision(StrEnum):
 
 
 FREE_SIZE = -2
-"""Of an output: a dynamic size that follows nothing which the request has; it may be 0."""
+"""Dynamic size of an output that follows nothing which the request has; it may be 0."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class TensorSpec:
     datatype: str
     """KServe v2 name: INT64, INT32, FP32."""
     shape: tuple[int, ...]
-    """Without the batch dimension; -1 is dynamic, of an output as long as the request."""
+    """Shape without the batch dimension; -1 is dynamic, in an output as long as the request."""
     batched: bool = True
     """False of an output without a batch dimension: `shape` is then all of it."""
 
@@ -91,7 +91,7 @@ class ModelVariant:
     source: str
     """The checkpoint it was exported from, as the study names it."""
     sha256: str
-    """Of the artefact's file (`model.onnx`, `model.plan`); where only an external server has
+    """Digest of the artefact's file (`model.onnx`, `model.plan`); where only an external server has
     it, `remote:` and a digest of the address, of what that says of it and of what it answers."""
     path: Path
     inputs: tuple[TensorSpec, ...]
@@ -109,7 +109,7 @@ class ModelVariant:
     served_as: str = ""
     """The model's name on an external server, where that is another."""
     routes_to: tuple[str, ...] = ()
-    """Of a model that passes each request on to one of two: the student and the teacher."""
+    """The student and the teacher that a router passes requests on to; empty for others."""
     drafted_by: str = ""
     """Of a teacher that writes with a draft beside it: the variant that is the draft."""
 
@@ -146,7 +146,7 @@ class Constraint:
     operator: str
     """<, <=, >, >=."""
     value: float
-    """In the metric's own unit (ms; a share; 1/s), or the factor of the teacher's value."""
+    """Bound in the metric's own unit (ms; a share; 1/s), or the factor of the teacher's value."""
     relative_to_teacher: bool
     text: str
     """The clause as it was written."""
@@ -168,7 +168,7 @@ class Rejection:
 
     variant: str
     trial_id: str | None
-    """None for a variant that was ruled out before any load."""
+    """The trial that it rests on; None for a variant that was ruled out before any load."""
     cause: str
     """export, serving, quality, latency, throughput, error_rate, invalid, undecided, slower,
     teacher."""
@@ -204,11 +204,11 @@ class QualityScore:
     """One of `harness.metrics`; of an lm-eval task `TASK/METRIC`."""
     value: float
     low: float | None
-    """Of the 95% interval; None where the data allows none (a single document)."""
+    """Lower end of the 95% interval; None where the data allows none (a single document)."""
     high: float | None
     samples: int
     sha256: str
-    """Of the artefact that answered; empty for a baseline that is not served."""
+    """Digest of the artefact that answered; empty for a baseline that is not served."""
     relative_to_teacher: float | None = None
     relative_low: float | None = None
     relative_high: float | None = None
@@ -220,7 +220,7 @@ class QualityScore:
     """What of the samples is independent: documents of windows, contexts of questions, else the
     samples themselves. None in runs from before it was kept."""
     standard_error: float | None = None
-    """Of the value; 0 where all units agree, None where it is not to be had."""
+    """Standard error of the value; 0 where all units agree, None where it is not to be had."""
     relative_standard_error: float | None = None
 
 
@@ -242,7 +242,7 @@ class TaskEntry:
     variant: str
     sha256: str
     task: str
-    """As it was asked for."""
+    """The task as it was asked for."""
     digest: str
     """SHA-256 of every request it made."""
     scores: tuple[QualityScore, ...]
@@ -257,7 +257,7 @@ class TaskEntry:
     asked: int = 0
     """Answers that were asked for: a request may take several, or share one."""
     teacher_sha256: str = ""
-    """Of the teacher it was compared with: beside another it is scored again."""
+    """Digest of the teacher it was compared with: beside another it is scored again."""
 
     @property
     def key(self) -> str:

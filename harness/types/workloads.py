@@ -121,11 +121,11 @@ class Generation:
     sampling: str = ""
     """JSON object of sampling parameters beside `max_tokens`; empty: the server's defaults."""
     tokenizer: Path | None = None
-    """By which the tokens of answers are counted; None counts as the server says."""
+    """Tokenizer by which the tokens of answers are counted; None counts as the server says."""
     inputs: tuple[str, ...] = ()
-    """Of a model on Triton, the names of its inputs."""
+    """Names of the inputs of a model on Triton."""
     batched: bool = False
-    """Of a model on Triton, whether its tensors have a batch dimension."""
+    """Whether the tensors of a model on Triton have a batch dimension."""
     converses: bool = False
     """Whether requests are turns of conversations, between which a slot rests on purpose."""
 
@@ -193,7 +193,7 @@ class ArrivalProcess:
     trace: Path | None = None
     shape: LoadShape = LoadShape()
     trace_unit: TraceUnit | None = None
-    """Of the trace's numbers, where the person states it; None: as the file says."""
+    """Unit of the trace's numbers, where the person states it; None: as the file says."""
 
     @property
     def label(self) -> str:
@@ -219,7 +219,8 @@ class Workload:
     """Closed loop: requests in flight. Open loop: the bound of requests in flight; what falls due
     beyond it is dropped, and counted."""
     duration_s: float
-    """Of the measured window: its length, or its longest where the trial may end once decided."""
+    """Seconds of the measured window: its length, or its longest where the trial may end once
+    decided."""
     warmup_s: float
     """Longest warm-up; it ends sooner where a steady state is found, not before `min_warmup_s`."""
     seed: int
@@ -227,7 +228,7 @@ class Workload:
     rate_per_s: float | None = None
     """Open loop: nominal requests per second; None for a trace, which has its own."""
     arrivals: ArrivalProcess = ArrivalProcess()
-    """Open loop only."""
+    """How requests fall due, in an open loop."""
     min_duration_s: float | None = None
     """The window's shortest, before which nothing is decided; None runs `duration_s` out."""
     batch_mix: tuple[tuple[int, float], ...] = ()

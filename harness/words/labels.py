@@ -38,7 +38,7 @@ from harness.words.numbers import (
 )
 
 _PLAIN_DECIMALS = 3
-"""Of a change that is not counted in points."""
+"""Decimals of a change that is not counted in points."""
 
 STEPS: Mapping[str, str] = {
     "teacher": "Teacher",
@@ -82,7 +82,7 @@ MEASURES: Mapping[str, str] = {
     "cosine_mean": "Cosine with the teacher",
     "cosine_p5": "Cosine p5",
 }
-"""By measure, those that a report shows, in its order."""
+"""The measures that a report shows, in its order."""
 UNITS: Mapping[str, str] = {
     "kl_mean_nats": "nats",
     "kl_p95_nats": "nats",

@@ -85,7 +85,7 @@ _NOTHING_YET = frozenset({"0", "0.0%", MISSING, UNBOUNDED})
 _SMALLEST_P_VALUE = 0.001
 _SMALLEST_PLAIN = 1e-3
 _NOTHING = 1e-6
-"""Of a percentage: what lies this near to 0 or 100 is at it, but for rounding."""
+"""A percentage this near to 0 or 100 is at it, but for rounding."""
 _HALF_A_TENTH = 0.05
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -212,7 +212,7 @@ def millions(value: int | None) -> str:
 
 
 POINT_DECIMALS = 2
-"""Of a difference in percentage points."""
+"""Decimals of a difference in percentage points."""
 
 
 def threshold(value: float) -> str:
