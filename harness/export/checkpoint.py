@@ -33,6 +33,7 @@ from harness.tasks.family import AnyFamily
 from harness.tasks.generation.rows import TextGeneration
 from harness.tasks.registry import family_of
 from harness.tasks.tokenizers import VOCABULARY_FILES, has_tokenizer
+from harness.words.numbers import count
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -240,8 +241,12 @@ def _cut_short(weights: Path) -> str:
         tensors = {name: one for name, one in json.loads(begins).items() if name != "__metadata__"}
         needed = 8 + length + max((one["data_offsets"][1] for one in tensors.values()), default=0)
     except (AttributeError, LookupError, TypeError, ValueError):
-        return f"{weights.name} ({held:,} bytes) does not begin as safetensors do"
-    return "" if held >= needed else f"{weights.name} is cut short: {held:,} of {needed:,} bytes"
+        return f"{weights.name} ({count(held)} bytes) does not begin as safetensors do"
+    return (
+        ""
+        if held >= needed
+        else f"{weights.name} is cut short: {count(held)} of {count(needed)} bytes"
+    )
 
 
 _CONVERT = (

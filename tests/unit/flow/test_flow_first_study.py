@@ -161,7 +161,7 @@ def test_the_first_problem_is_one_line_with_the_next_step(models, tmp_path):
         ((models / "large",), {"teacher": "other"}, "the teacher other is none of the checkpoints"),
         ((models / "large",), {"columns": {"label": "absent"}}, "the data has no such column"),
         ((models / "large",), {"columns": {"answer": "kind"}}, "the task has no such key"),
-        ((models / "qa",), {}, "which column is the task's 'question' cannot be told"),
+        ((models / "qa",), {}, "it is not clear which column is the task's 'question'"),
         ((models / "large",), {"objective": "speed < 5"}, "unknown metric 'speed'"),
         ((models / "large",), {"objective": "p95 < 5 min"}, "not measured in 'min'; expected us"),
         ((models / "absent",), {}, "no such folder: .*absent"),
@@ -197,7 +197,7 @@ def test_checkpoints_of_two_kinds_are_named_as_they_were_given(models, tmp_path,
 
 def test_numbers_are_no_text(models, tmp_path):
     (tmp_path / "numbers.csv").write_text("a,b\n1,2\n2,1\n")
-    with pytest.raises(UsageError, match="the task's 'text' cannot be told"):
+    with pytest.raises(UsageError, match="it is not clear which column is the task's 'text'"):
         written(tmp_path, tmp_path / "numbers.csv", models / "large")
 
 

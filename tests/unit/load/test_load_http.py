@@ -11,6 +11,7 @@ from http_client import ONE, TWO, WIDE, ask, kind_of_failure, talking_to, values
 
 from harness.load.transports.contract import MARK, WIDTH, RequestFailure
 from harness.load.transports.http import transport as http
+from harness.load.transports.http.connections import IDLE_S
 
 
 def test_answers_of_one_form_are_recognised_and_not_read_again(
@@ -121,7 +122,7 @@ def test_a_connection_closed_while_idle_is_replaced_before_anything_is_sent() ->
     server = ScriptedServer(lambda peer: peer.answer(ONE), lambda peer: peer.answer(TWO))
     with talking_to(server) as transport:
         assert values(ask(transport)) == [1.5]
-        time.sleep(http.IDLE_S + 0.1)
+        time.sleep(IDLE_S + 0.1)
         assert values(ask(transport)) == [2.5]
     assert (server.connections, len(server.requests)) == (2, 2)
 

@@ -18,6 +18,7 @@ from harness.load.transports.address import Target, parse_target
 from harness.load.transports.contract import RequestFailure
 from harness.load.transports.http import http1
 from harness.load.transports.http import transport as http
+from harness.load.transports.http.connections import IDLE_S
 from harness.load.transports.http.transport import HttpTransport
 
 
@@ -125,9 +126,9 @@ def test_over_tls_too_an_idle_close_is_noticed_and_a_stall_ends(tmp_path: Path) 
     with ScriptedServer(lambda p: p.answer(ONE), lambda p: p.answer(TWO), stall, tls=context) as s:
         transport = HttpTransport(parse_target(f"https://{s.address}", verify=False), timeout_s=0.5)
         assert values(ask(transport)) == [1.5]
-        time.sleep(http.IDLE_S + 0.1)
+        time.sleep(IDLE_S + 0.1)
         assert values(ask(transport)) == [2.5]
-        time.sleep(http.IDLE_S + 0.1)
+        time.sleep(IDLE_S + 0.1)
         assert kind_of_failure(transport) == "timeout"
 
 
