@@ -228,9 +228,10 @@ def _speculative(
 ) -> ModelVariant | None:
     """The teacher with its draft, where the family asks for it and both are there."""
     asked, by_name = family.speculation, {one.name: one for one in variants}
-    teacher = by_name.get(variants_of(family.teacher)[0])
-    draft = None if asked is None else by_name.get(asked.draft)
-    if asked is None or teacher is None or draft is None:
+    if asked is None:
+        return None
+    teacher, draft = by_name.get(variants_of(family.teacher)[0]), by_name.get(asked.draft)
+    if teacher is None or draft is None:
         return None
     name = speculative_name(family)
     try:

@@ -204,7 +204,10 @@ WIDTHS = """
 return [...document.querySelectorAll('.serving .chart svg')].map(
     (svg) => [svg.getBoundingClientRect().width, svg.parentElement.clientWidth])
 """
-STYLED = "return getComputedStyle(document.querySelector('.serving .grid')).display === 'grid'"
+STYLED = """
+const grid = document.querySelector('.serving .grid:not([hidden])');
+return getComputedStyle(grid).display === 'grid';
+"""
 TAB = """
 const box = document.querySelector('[role=tab][aria-selected=true]').getBoundingClientRect();
 return [box.left, box.right, document.documentElement.clientWidth];
