@@ -14,6 +14,7 @@ from harness.flow.external.writing import ExternalWriting, serve_writing
 from harness.flow.inputs import check_inputs
 from harness.flow.lm_evaluation import evaluate_family
 from harness.flow.lm_plan import TaskEvaluation
+from harness.flow.loaded_quality import score_under_load
 from harness.flow.losses import trace_losses
 from harness.flow.manifest import describe_run
 from harness.flow.null_model import measure_overhead
@@ -73,6 +74,7 @@ def run_study(
                 for family in served.families
             )
             folder.write_verdicts(verdicts)
+            score_under_load(study, served, verdicts, runner, folder, settings)
             if settings.saturation:
                 measure_saturation(study, served.families, verdicts, runner, folder, settings)
             measure_roles(study, served.families, runner, folder, settings)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Generic, Self, TypeVar
 
 from harness.analysis.steady_state import LookSchedule, seconds_needed, steady_from
 from harness.analysis.validity import judge_validity
@@ -58,8 +60,9 @@ from harness.types import (
     TrialResult,
     Workload,
 )
-from harness.words.numbers import seconds
+from harness.words.numbers import asked, seconds
 
+T = TypeVar("T")
 KNOWN_REQUESTS = 4
 """Requests with known answers in a pool of 256: every 64th answer is decoded and compared, which
 costs under a microsecond per request."""
@@ -121,6 +124,31 @@ class TrialRunner:
         self._settings = settings
         self._parts = parts or {}
         self._loaded: tuple[ModelVariant, ServingConfig] | None = None
+
+    def while_loaded(self, trial: Trial, work: Callable[[], T]) -> tuple[T, float]:
+        """Do something while a trial's load runs: from when it is steady until the work is done.
+
+        Returns:
+            What the work gives, and the requests per second that the load completed meanwhile.
+
+        Raises:
+            GeneratorError: a load generator failed, or the load ended before the work was done.
+            ServerError: the server does not serve the trial; or what the work raises.
+        """
+        variant = self._variants[trial.variant]
+        self._configure(variant, trial)
+        self._site.check_model(variant)
+        endless = dataclasses.replace(
+            trial.workload, duration_s=LONGEST_WORK_S, min_duration_s=SLICE_S
+        )
+        nothing_judged = ServiceLevelObjective("", ())
+        job = self._job(dataclasses.replace(trial, workload=endless), variant, nothing_judged)
+        with WorkWatch(work) as watch:
+            load = self._generators.run(
+                dataclasses.replace(job, records=None), watch, check=self._server.check
+            )
+            done = watch.result(asked(LONGEST_WORK_S))
+        return done, load.completed / load.duration_s
 
     def sha256(self, trial: Trial) -> str:
         """Digest of the artefact that a trial would load."""
@@ -325,6 +353,61 @@ class TrialRunner:
             self._loaded = None
             control.load(variant, trial.serving)
         self._loaded = (variant, trial.serving)
+
+
+LONGEST_WORK_S = 600.0
+"""A load that work goes on beside ends after this time at the latest."""
+
+
+class WorkWatch(Generic[T]):
+    """A `TrialWatcher` that ends a load as soon as some work is done; a context manager.
+
+    Args:
+        work: begun in a thread of its own when the load is steady, or its warm-up over.
+    """
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work = work
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="beside-load")
+        self._future: Future[T] | None = None
+        self._was_done = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._executor.shutdown()
+
+    def steady(self, slices: Sequence[TimeSlice]) -> bool:
+        """Whether the warm-up has passed."""
+        return steady_from(slices) is not None
+
+    def on_window_start(self) -> None:
+        """Begin the work."""
+        self._future = self._executor.submit(self._work)
+
+    def decided(self, _window: Sequence[TimeSlice]) -> bool:
+        """Whether the work is done."""
+        return self._future is not None and self._future.done()
+
+    def on_window_end(self) -> None:
+        """Take note of whether the work was done by then."""
+        self._was_done = self.decided(())
+
+    def result(self, longest: str) -> T:
+        """What the work gave.
+
+        Args:
+            longest: how long the load could last, in seconds, for a message.
+
+        Raises:
+            GeneratorError: the load ended before it.
+        """
+        if self._future is None or not self._was_done:
+            raise GeneratorError(
+                f"the load ended after {longest} s, before all that was to be done beside it"
+            )
+        return self._future.result()
 
 
 HOPELESS = 2.0

@@ -176,6 +176,7 @@ def _quality(family: FamilyPage) -> Iterator[str]:
     if family.lost:
         yield from _lost(family.lost)
     yield from _titled("Batch consistency", family.consistency)
+    yield from _titled("Quality under the load of the verdict", family.loaded)
     if family.ensemble or family.ensemble_quality:
         yield "### Pre- and post-processing"
         yield text(family.ensemble_quality)

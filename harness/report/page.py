@@ -37,6 +37,7 @@ from harness.report.tables.costs import (
     ensemble_table,
     search_table,
 )
+from harness.report.tables.loaded_quality import loaded_quality_table
 from harness.report.tables.losses import LostQuality, lost_quality
 from harness.report.tables.model import Table
 from harness.report.tables.provenance import (
@@ -94,6 +95,8 @@ class FamilyPage:
     tasks: Table | None
     """Scores of lm-eval's tasks; None where none was asked."""
     consistency: Table | None
+    loaded: Table | None
+    """Quality while the load of the verdict ran; None where that was not scored."""
     ensemble: Table | None
     ensemble_quality: str
     ensemble_bars: Plot | None
@@ -235,6 +238,7 @@ def _family_page(run: StoredRun, family: FamilyResults, number: int) -> FamilyPa
         lost=lost_quality(family),
         tasks=task_table(family),
         consistency=consistency_table(family, run.consistency),
+        loaded=loaded_quality_table(family, run.loaded),
         ensemble=ensemble_table(family),
         ensemble_quality=ensemble_quality(family),
         ensemble_bars=ensemble_plot(family),

@@ -38,6 +38,7 @@ from harness.types import (
     Verdict,
 )
 from harness.types.card import CardEntry, ServedEntry
+from harness.types.loaded_quality import LoadedQuality
 from harness.types.losses import LossEntry, PairedMeasure, Relabelling
 from harness.types.roles import StudentRoles
 
@@ -87,6 +88,8 @@ class StoredRun:
     saturation: tuple[TrialResult, ...] = ()
     """Open loops of the winners and the teachers after the verdict, for planning; none in older
     runs."""
+    loaded: tuple[LoadedQuality, ...] = ()
+    """Quality while the load of the verdict ran; none in older runs."""
     batches: tuple[TrialResult, ...] = ()
     """Closed loops at growing batch sizes, for jobs with a deadline; none in older runs."""
     roles: tuple[StudentRoles, ...] = ()
@@ -225,6 +228,7 @@ def read_run(path: Path) -> StoredRun:
         relabellings=tuple(e.relabelling for e in journal.quality.values() if e.relabelling),
         tasks=tuple(journal.tasks.values()),
         saturation=tuple(t for t in journal.trials.values() if t.trial.stage == SATURATION),
+        loaded=tuple(journal.loaded.values()),
         batches=tuple(t for t in journal.trials.values() if t.trial.stage == BATCHES),
         roles=tuple(journal.roles.values()),
         role_trials=tuple(t for t in journal.trials.values() if t.trial.stage == ROLES),

@@ -33,6 +33,7 @@ from harness.types import (
     TrialResult,
 )
 from harness.types.card import CardEntry, ServedEntry
+from harness.types.loaded_quality import LoadedQuality
 from harness.types.losses import LossEntry, PairedMeasure, Relabelling
 from harness.types.roles import StudentRoles
 
@@ -68,6 +69,7 @@ Entry = (
     | ServedEntry
     | ServerOverhead
     | StudentRoles
+    | LoadedQuality
 )
 """What a line of a journal may hold."""
 
@@ -138,6 +140,9 @@ _KINDS: Mapping[type[Entry], _Kind] = {
         "overhead", TypeAdapter(ServerOverhead), "overheads", attrgetter("protocol")
     ),
     StudentRoles: _Kind("roles", TypeAdapter(StudentRoles), "roles", attrgetter("family")),
+    LoadedQuality: _Kind(
+        "loaded_quality", TypeAdapter(LoadedQuality), "loaded", attrgetter("variant")
+    ),
 }
 _BY_NAME = {kind.name: kind for kind in _KINDS.values()}
 
@@ -156,6 +161,8 @@ class Journal:
     trials: dict[str, TrialResult] = field(default_factory=dict)
     cold_starts: dict[str, ColdStart] = field(default_factory=dict)
     losses: dict[str, LossEntry] = field(default_factory=dict)
+    loaded: dict[str, LoadedQuality] = field(default_factory=dict)
+    """By variant."""
     card: dict[str, CardEntry] = field(default_factory=dict)
     """Entries by variant (or model) and runtime."""
     served: dict[str, ServedEntry] = field(default_factory=dict)

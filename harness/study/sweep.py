@@ -158,6 +158,12 @@ class Traffic(Strict):
     saturation_duration_s: Annotated[float, Field(gt=0, le=86400)] | None = Field(
         None, description="Length of each of these measurements; default: duration_s."
     )
+    loaded_samples: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="After the verdict so many rows of the test split are scored once more while "
+        "the load of the recommended trial runs, and compared with the answers without a load. "
+        "Default: 32 prompts of models that write, and none of others; 0: none.",
+    )
     workers: Annotated[int, Field(ge=1, le=64)] = Field(1, description="Load generator processes.")
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ from harness.errors import EXIT_OK, EXIT_UNDECIDED, EXIT_USAGE
 from harness.quality.collection import read_outcomes
 from harness.runs.folder import read_run, samples_file
 from harness.tasks.generation.outcomes import WrittenOutcomes
+from harness.types import Decision
 from tests.local_study import write_study
 
 NEW_TOKENS = 14
@@ -123,6 +124,21 @@ def test_the_run_compares_the_two_and_batching_changes_no_text(folder: Path) -> 
     # On a machine that stands still a window may see no answer through; not in every trial.
     told = [(one.trial.trial_id, one.valid, one.invalid_reason) for one in run.trials]
     assert any("ttft" in trial.latencies for trial in run.trials), told
+
+
+def test_the_load_of_the_verdict_changes_no_text(folder: Path) -> None:
+    run = read_run(folder / "run")
+    if run.decision is not Decision.PASS:
+        pytest.skip("the machine was too busy for a verdict, and nothing is scored without one")
+    (loaded,) = run.loaded
+    assert (loaded.problem, loaded.samples, loaded.changed) == ("", len(ROWS), 0)
+    assert loaded.requests_per_s > 0
+    assert loaded.trial_id == run.verdicts[0].recommended
+    under, alone = (
+        {one.metric: one.value for one in side} for side in (loaded.scores, loaded.alone)
+    )
+    stored = {one.metric: one.value for one in run.scores if one.variant == loaded.variant}
+    assert under == alone == {name: pytest.approx(stored[name], rel=1e-5) for name in alone}
 
 
 def test_beams_that_nobody_gave_up_are_refused_before_anything_starts(

@@ -35,6 +35,7 @@ from harness.tasks.generation.rows import (
 from harness.tasks.generation.statistics import (
     LOSS_METRIC,
     TEACHERS_METRIC,
+    answered_by_both,
     compared,
     paired_measures,
     paired_texts,
@@ -190,6 +191,11 @@ class GenerationFamily(TaskFamily[TextGeneration, PromptDataset, WrittenAnswer, 
     ) -> tuple[Statistic, ...]:
         """How much of the text is the teacher's."""
         return teacher_statistics(outcomes, teacher, kept)
+
+    def changed(self, outcomes: WrittenOutcomes, before: WrittenOutcomes) -> int:
+        """Prompts answered both times, of whose text any token is another."""
+        both = answered_by_both(outcomes, before)
+        return int((~compared(outcomes, before).same & both).sum())
 
     def comparable(self, metric: str, outcomes: WrittenOutcomes, teacher: WrittenOutcomes) -> bool:
         """Perplexity by token wants the same tokens."""

@@ -44,6 +44,15 @@ class ScoresOutcomes(FamilyRole, Generic[D, R]):
         """
         return ()
 
+    def changed(self, outcomes: R, before: R) -> int | None:
+        """How many rows one model answered otherwise the second time; None: that is not told.
+
+        Args:
+            outcomes: the later answers.
+            before: the earlier ones, to the same rows.
+        """
+        return None
+
     def same_rows(self, outcomes: R, teacher: R) -> bool:
         """Whether row i of both is the same sample, which is what pairs them.
 
