@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from harness.errors import GeneratorError, ServerError
-from harness.flow.trial import WorkWatch
+from harness.flow.work_watch import WorkWatch
 
 TIMEOUT_S = 60
 
