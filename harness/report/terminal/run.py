@@ -78,8 +78,8 @@ def verdict_table(run: StoredRun) -> Table:
     table.add_column("Load", no_wrap=True)
     table.add_column("Inf/s", justify="right", no_wrap=True)
     judged = list(dict.fromkeys(family.latency_title for family in families))
-    table.add_column(f"{judged[0]} ms" if len(judged) == 1 else "Latency ms", no_wrap=True)
-    table.add_column("Decision")
+    table.add_column(f"{judged[0]} ms" if len(judged) == 1 else "Latency ms")
+    table.add_column("Decision", no_wrap=True)
     for family in families:
         for name in family.names:
             table.add_row(*_verdict_row(family, name, named=len(judged) > 1))
