@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 
 import pytest
-from harness.flow.work_watch import WorkWatch
 
 from harness.errors import GeneratorError, ServerError
+from harness.flow.work_watch import WorkWatch
 
 TIMEOUT_S = 60
 
