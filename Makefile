@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest
 # Test processes at a time: unit tests compute; integration tests wait for their servers for more
 # than half of their time.
 JOBS ?= 2
-SERVED_JOBS ?= 4
+SERVED_JOBS ?= 3
 # A file's tests share what they start, so one process runs all of them (tests/integration/conftest.py).
 BY_FILE := --dist loadfile --no-loadscope-reorder
 # A test that fails while the machine holds it up is repeated; tests/held_up.py says when that is.

@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from weakref import WeakSet
 
 import pytest
 
@@ -24,7 +25,14 @@ def killed_servers() -> Iterator[None]:
         yield
 
 
+_KILLED: WeakSet[ServerProcess] = WeakSet()
+
+
 def _kill(server: ServerProcess, grace_s: float) -> None:
+    """Once for each: by the second time its number may be another process's."""
+    if server in _KILLED:
+        return
+    _KILLED.add(server)
     with suppress(ProcessLookupError):
         os.killpg(server.pid, signal.SIGKILL)
     server._waiter.join()
