@@ -175,23 +175,7 @@ def _export_family(
     failures: dict[str, HarnessError] = {}
     failed = leaving_out(family, failures, progress) if leave_out else None
     for opened in opened_family.teacher_first:
-        if family_of(family.task).writes:
-            made = export_generators(_generator(family, opened, repository), progress, failed)
-            dataset = opened.dataset
-            if made and not (isinstance(dataset, PromptDataset) and dataset.has_encoder):
-                write_vllm_model(repository, _for_vllm(family, opened))
-        else:
-            job = ExportJob(
-                opened.model,
-                opened.checkpoint,
-                family.task,
-                family=family.name,
-                samples=opened.samples,
-                encoded=opened.dataset,
-                repository=repository,
-                plans=plans,
-            )
-            made = export_variants(job, progress, failed)
+        made = _artefacts_of(family, opened, repository, plans, progress, failed)
         for variant in made:
             write_for_server(variant, serving)
             by_variant[variant.name] = opened
@@ -218,6 +202,34 @@ def _export_family(
         training_file=opened_family.training_file,
         failures=failures,
     )
+
+
+def _artefacts_of(
+    family: Family,
+    opened: OpenedModel,
+    repository: Path,
+    plans: PlanSettings,
+    progress: ProgressSink,
+    failed: Callable[[str, HarnessError], None] | None,
+) -> tuple[ModelVariant, ...]:
+    """Export one model's artefacts; of one that writes, vLLM's folder as well where it can be."""
+    if not family_of(family.task).writes:
+        job = ExportJob(
+            opened.model,
+            opened.checkpoint,
+            family.task,
+            family=family.name,
+            samples=opened.samples,
+            encoded=opened.dataset,
+            repository=repository,
+            plans=plans,
+        )
+        return export_variants(job, progress, failed)
+    made = export_generators(_generator(family, opened, repository), progress, failed)
+    dataset = opened.dataset
+    if made and not (isinstance(dataset, PromptDataset) and dataset.has_encoder):
+        write_vllm_model(repository, _for_vllm(family, opened))
+    return made
 
 
 def _speculative(

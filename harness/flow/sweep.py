@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -110,12 +110,32 @@ def decide_family(
     search = make_search(
         study, prepared.family, judged, served.served_as, unbatched, served.generations
     )
+    results = _searched(
+        search, partial(judge, quality), prepared.family, runner, folder, settings, slo
+    )
+    verdict = judge(quality, results)
+    if settings.monitor is not None:
+        settings.monitor.decide(verdict.family, verdict.decision)
+    _measure_ensemble(prepared, verdict, slo, runner, folder, settings.progress)
+    verdict = dataclasses.replace(verdict, pruned=tuple(search.pruned))
+    return with_failed(verdict, folder.journal.failed.values())
+
+
+def _searched(
+    search: Search,
+    judge: Callable[[Sequence[TrialResult]], Verdict],
+    family: Family,
+    runner: TrialRunner,
+    folder: RunFolder,
+    settings: RunSettings,
+    slo: ServiceLevelObjective,
+) -> list[TrialResult]:
+    """Measure every trial that the search asks for; one that the journal has is not repeated."""
     results: list[TrialResult] = []
     while (trial := search.ask()) is not None:
         total = len(results) + search.remaining
-        settings.progress(
-            Progress(f"load on {prepared.family.name}", len(results), total, trial.trial_id)
-        )
+        stage = f"load on {family.name}"
+        settings.progress(Progress(stage, len(results), total, trial.trial_id))
         result = folder.journal.trials.get(trial.trial_id)
         if result is None or result.sha256 != runner.sha256(trial):
             result = runner.measure(trial, slo)
@@ -125,14 +145,9 @@ def decide_family(
         search.tell(result)
         results.append(result)
         if settings.monitor is not None:
-            so_far = judge(quality, results)
+            so_far = judge(results)
             settings.monitor.decide(so_far.family, so_far.decision)
-    verdict = judge(quality, results)
-    if settings.monitor is not None:
-        settings.monitor.decide(verdict.family, verdict.decision)
-    _measure_ensemble(prepared, verdict, slo, runner, folder, settings.progress)
-    verdict = dataclasses.replace(verdict, pruned=tuple(search.pruned))
-    return with_failed(verdict, folder.journal.failed.values())
+    return results
 
 
 def with_failed(verdict: Verdict, failed: Iterable[FailedVariant]) -> Verdict:

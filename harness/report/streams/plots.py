@@ -22,7 +22,7 @@ from harness.report.plots.base import (
 )
 from harness.report.selection import FamilyResults, best_of_variant, pareto_front
 from harness.report.streams.tables import clause_on, shown_latency, streamed_trials
-from harness.types import ITL, TTFT, TrialResult
+from harness.types import ITL, TTFT, QualityScore, TrialResult
 from harness.types.estimates import Interval
 from harness.types.latency import UNBOUNDED_MS
 from harness.words.labels import is_open, load_label
@@ -221,58 +221,19 @@ def tokens_plot(family: FamilyResults, styles: dict[str, VariantStyle]) -> Plot 
         return None
     known = metric_named(metric)
     scale = 100.0 if known.unit.is_share else 1.0
-
-    def tokens(result: TrialResult) -> Interval:
-        found = result.streams
-        value = found.output_tokens_per_s if found else 0.0
-        return (found and found.output_tokens_per_s_bounds) or Interval(value, value, value)
-
-    traces: list[Json] = []
     front = pareto_front(
-        [(-tokens(result).value, scale * score.value) for result, score in points],
+        [(-_tokens_per_s(result).value, scale * score.value) for result, score in points],
         lower_is_better=known.lower_is_better,
     )
-    traces.append(
-        {
-            "type": "scatter",
-            "name": "Pareto front",
-            "mode": "lines",
-            "x": [-one for one, _ in front],
-            "y": [one for _, one in front],
-            "line": {"shape": "vh", "color": "--ink-soft", "width": 2, "dash": "dot"},
-            "hoverinfo": "skip",
-        }
-    )
-    for result, score in points:
-        style, rate = styles[result.trial.variant], tokens(result)
-        low, high = (score.value if end is None else end for end in (score.low, score.high))
-        said = f"{metric_title(metric)} {metric_value(metric, score.value)} " + (
-            f"({metric_span(metric, score.low, score.high)})" if score.low is not None else ""
-        )
-        traces.append(
-            {
-                "type": "scatter",
-                "name": safe(style.name),
-                "meta": style.name,
-                "mode": "markers",
-                "x": [rate.value],
-                "y": [scale * score.value],
-                "error_x": error_bars(
-                    [rate.value - rate.low], [rate.high - rate.value], style.colour
-                ),
-                "error_y": error_bars(
-                    [scale * (score.value - low)], [scale * (high - score.value)], style.colour
-                ),
-                "marker": marker(style, 13),
-                "hovertext": [hover(family, result, said, f"{number(rate.value)} output tokens/s")],
-                "hoverinfo": "text",
-            }
-        )
-    recommended = family.recommended
+    traces: list[Json] = [_front_trace(front)]
     traces += [
-        ring(tokens(result).value, scale * score.value, 25)
+        _tokens_trace(family, result, score, styles[result.trial.variant], scale)
         for result, score in points
-        if result is recommended
+    ]
+    traces += [
+        ring(_tokens_per_s(result).value, scale * score.value, 25)
+        for result, score in points
+        if result is family.recommended
     ]
     direction = "lower is better" if known.lower_is_better else "higher is better"
     unit = " (%)" if known.unit.is_share else ""
@@ -291,3 +252,52 @@ def tokens_plot(family: FamilyResults, styles: dict[str, VariantStyle]) -> Plot 
             ),
         ),
     )
+
+
+def _tokens_per_s(result: TrialResult) -> Interval:
+    found = result.streams
+    value = found.output_tokens_per_s if found else 0.0
+    return (found and found.output_tokens_per_s_bounds) or Interval(value, value, value)
+
+
+def _front_trace(front: Sequence[tuple[float, float]]) -> Json:
+    """The Pareto front; its first values are negative, because more tokens are better."""
+    return {
+        "type": "scatter",
+        "name": "Pareto front",
+        "mode": "lines",
+        "x": [-one for one, _ in front],
+        "y": [one for _, one in front],
+        "line": {"shape": "vh", "color": "--ink-soft", "width": 2, "dash": "dot"},
+        "hoverinfo": "skip",
+    }
+
+
+def _tokens_trace(
+    family: FamilyResults,
+    result: TrialResult,
+    score: QualityScore,
+    style: VariantStyle,
+    scale: float,
+) -> Json:
+    """One variant's mark with both of its intervals."""
+    rate, metric = _tokens_per_s(result), score.metric
+    low, high = (score.value if end is None else end for end in (score.low, score.high))
+    said = f"{metric_title(metric)} {metric_value(metric, score.value)} " + (
+        f"({metric_span(metric, score.low, score.high)})" if score.low is not None else ""
+    )
+    across = ([rate.value - rate.low], [rate.high - rate.value])
+    upright = ([scale * (score.value - low)], [scale * (high - score.value)])
+    return {
+        "type": "scatter",
+        "name": safe(style.name),
+        "meta": style.name,
+        "mode": "markers",
+        "x": [rate.value],
+        "y": [scale * score.value],
+        "error_x": error_bars(*across, style.colour),
+        "error_y": error_bars(*upright, style.colour),
+        "marker": marker(style, 13),
+        "hovertext": [hover(family, result, said, f"{number(rate.value)} output tokens/s")],
+        "hoverinfo": "text",
+    }
