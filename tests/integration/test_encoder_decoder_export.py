@@ -11,8 +11,9 @@ from generating_models import BOTH, export_generator
 from tiny_models import LINES
 
 from harness.errors import CheckpointError
+from harness.serving.generation.contract import QueuedRequest
 from harness.serving.generation.encoder_decoder import SourcedDecoder, open_decoder
-from harness.serving.generation.engine import GenerationEngine, QueuedRequest
+from harness.serving.generation.engine import GenerationEngine
 from harness.types.generation import FinishReason, GeneratorSettings, SamplingParameters
 
 NEW = 30
@@ -109,7 +110,7 @@ def test_every_token_is_that_of_generate_whatever_stands_beside(made):
 
 
 def test_a_prompt_as_long_as_the_encoder_reads_is_answered_and_a_longer_one_refused(made):
-    from harness.serving.generation.engine import RejectedRequestError
+    from harness.serving.generation.contract import RejectedRequestError
 
     checkpoint, variant = made
     model, tokenizer = library(checkpoint)

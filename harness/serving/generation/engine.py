@@ -24,12 +24,28 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.serving.generation.contract import (
+    Decoder,
+    DecoderWithEncoder,
+    EngineCounters,
+    Logits,
+    Piece,
+    QueuedRequest,
+    RejectedRequestError,
+    check_request,
+)
 from harness.serving.generation.draft import Draft, DraftedText
+from harness.serving.generation.prompt_scores import (
+    SCORED_TOKENS,
+    PromptScores,
+    joined,
+    scores_of,
+)
 from harness.serving.generation.sampler import Sampler
 from harness.serving.generation.text import AnswerText, Decodes
 from harness.tasks.generation.rules import RuledAnswer
@@ -37,115 +53,7 @@ from harness.types.generation import (
     AnswerRules,
     FinishReason,
     GeneratorSettings,
-    SamplingParameters,
 )
-
-Logits = NDArray[np.float32]
-
-
-class RejectedRequestError(ValueError):
-    """A request that is not taken, in words for the client."""
-
-    def __init__(self, message: str, *, is_busy: bool = False) -> None:
-        super().__init__(message)
-        self.is_busy = is_busy
-        """Whether it would be taken at another time."""
-
-
-class Decoder(Protocol):
-    """What runs the model; see `SlotDecoder`."""
-
-    slots: int
-    context: int
-
-    def read(self, first: int, rows: list[NDArray[np.int64]], start: list[int]) -> Logits:
-        """Read several new tokens of neighbouring slots; logits behind each row's last."""
-        ...
-
-    def read_all(self, first: int, rows: list[NDArray[np.int64]], start: list[int]) -> Logits:
-        """Read equally many new tokens of neighbouring slots; logits behind each token."""
-        ...
-
-    def write(self, tokens: list[int], lengths: list[int]) -> Logits:
-        """Read one new token of each of the first slots; logits behind each."""
-        ...
-
-    def move(self, source: int, target: int, length: int) -> None:
-        """Copy a slot's first tokens to another slot, and with an encoder its prompt."""
-        ...
-
-
-class DecoderWithEncoder(Decoder, Protocol):
-    """What runs an encoder-decoder; see `SourcedDecoder`."""
-
-    def encode(self, slot: int, tokens: NDArray[np.int64]) -> None:
-        """Read a whole prompt into a slot."""
-        ...
-
-
-@dataclass(frozen=True)
-class PromptScores:
-    """How probable the model found a prompt's own tokens; with an encoder `decoder_prompt`'s."""
-
-    logprobs: NDArray[np.float32]
-    """Natural logarithms, (tokens,); 0 for a prompt's first, which nothing precedes."""
-    ranks: NDArray[np.int32]
-    """1 where a token was the likeliest, (tokens,); 0 for a prompt's first."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """What one step adds to an answer."""
-
-    text: str
-    tokens: tuple[int, ...]
-    reason: FinishReason
-    """Not NONE: this is the last piece."""
-    prompt: PromptScores | None = None
-    """Scores of the prompt; in the first piece, if the request asks for them."""
-
-
-@dataclass(frozen=True)
-class QueuedRequest:
-    """One prompt, and what is to be done with the answer."""
-
-    prompt: Sequence[int]
-    parameters: SamplingParameters
-    emit: Callable[[Piece], None]
-    """Called once for each step; must return at once."""
-    is_cancelled: Callable[[], bool] = lambda: False
-    """Whether the client went away; asked between steps."""
-
-
-@dataclass
-class EngineCounters:
-    """What the engine has done since it started; sums only grow."""
-
-    queued: int = 0
-    """Requests that wait now."""
-    running: int = 0
-    """Requests that hold a slot now."""
-    prompt_tokens: int = 0
-    """Prompt tokens read."""
-    output_tokens: int = 0
-    """Tokens written."""
-    finished: int = 0
-    cancelled: int = 0
-    rejected: int = 0
-    read_steps: int = 0
-    write_steps: int = 0
-    read_s: float = 0.0
-    """Time in which prompts were read (prefill)."""
-    write_s: float = 0.0
-    """Time in which tokens were written (decode)."""
-    queue_s: float = 0.0
-    """Time that requests waited for a slot, over all that got one."""
-    draft_s: float = 0.0
-    """Part of `write_s` in which a draft proposed tokens."""
-    draft_tokens: int = 0
-    """Proposed by a draft."""
-    draft_accepted: int = 0
-    """Of these, those that are in the answers."""
 
 
 @dataclass
@@ -177,6 +85,11 @@ class _Row:
     def is_scored(self) -> bool:
         """Whether the request asks how probable its prompt is."""
         return self.request.parameters.prompt_logprobs
+
+    def told_scores(self) -> PromptScores | None:
+        """The scores of the prompt's parts as those of a whole, once."""
+        scores, self.scores = joined(self.scores), []
+        return scores
 
     @property
     def rest(self) -> NDArray[np.int64]:
@@ -220,7 +133,8 @@ class GenerationEngine:
         """
         with self._lock:
             try:
-                self._check(request)
+                check_request(request, self.settings, self.decoder.context)
+                self._check_queue()
             except RejectedRequestError:
                 self.counters.rejected += 1
                 raise
@@ -233,45 +147,12 @@ class GenerationEngine:
                 return
         request.emit(Piece("", (), FinishReason.LENGTH))
 
-    def _check(self, request: QueuedRequest) -> None:
-        if not len(request.prompt):
-            raise RejectedRequestError("the prompt is empty: it has no token to begin with")
-        given = request.parameters.decoder_prompt
-        for what, tokens in (("the prompt", request.prompt), ("decoder_prompt", given)):
-            least, most = min(tokens, default=0), max(tokens, default=0)
-            if least < 0 or most >= self.settings.vocabulary:
-                raise RejectedRequestError(
-                    f"{what} has a token {least if least < 0 else most}; the model knows "
-                    f"0 to {self.settings.vocabulary - 1}"
-                )
-        self._check_room(request)
+    def _check_queue(self) -> None:
         if len(self._queue) >= self.queue_size:
             raise RejectedRequestError(
                 f"the queue is full: {len(self._queue)} requests wait, and {len(self._rows)} are "
                 "being answered; try again later",
                 is_busy=True,
-            )
-
-    def _check_room(self, request: QueuedRequest) -> None:
-        given, context = len(request.parameters.decoder_prompt), self.decoder.context
-        tokens, answer = len(request.prompt), min(1, request.parameters.max_tokens)
-        if not self.settings.has_encoder:
-            if given:
-                raise RejectedRequestError("decoder_prompt is for models with an encoder")
-            if tokens + answer > context:
-                raise RejectedRequestError(
-                    f"the prompt has {tokens} tokens; prompt and answer have room for {context}"
-                )
-            return
-        if tokens > self.settings.source_context:
-            raise RejectedRequestError(
-                f"the prompt has {tokens} tokens; the encoder reads "
-                f"{self.settings.source_context} at most"
-            )
-        if 1 + given + answer > context:
-            raise RejectedRequestError(
-                f"decoder_prompt has {given} tokens; with the start token and the answer there is "
-                f"room for {context}"
             )
 
     def wait(self, timeout_s: float | None = None) -> bool:
@@ -418,14 +299,14 @@ class GenerationEngine:
 
     def _read_scored(self, row: _Row) -> Logits:
         """Read a part of one prompt and keep how probable its tokens are: logits of the last."""
-        part = row.rest[: min(self.read_tokens, _SCORED_TOKENS)]
+        part = row.rest[: min(self.read_tokens, SCORED_TOKENS)]
         (logits,) = self.decoder.read_all(row.slot, [part], [row.seen])
         if row.most:
             self._read_by_draft([row], [part])
         if not row.seen and not self.settings.has_encoder:
             row.scores.append(PromptScores(np.zeros(1, np.float32), np.zeros(1, np.int32)))
         following = row.prompt[row.seen + 1 : row.seen + len(part) + 1]
-        row.scores.append(_scores(logits[: len(following)], following))
+        row.scores.append(scores_of(logits[: len(following)], following))
         self._has_read(row, len(part))
         last: Logits = logits[-1:]
         return last
@@ -441,7 +322,7 @@ class GenerationEngine:
     def _end_unwritten(self, row: _Row) -> None:
         row.ended = True
         self.counters.finished += 1
-        row.request.emit(Piece("", (), FinishReason.LENGTH, _told(row)))
+        row.request.emit(Piece("", (), FinishReason.LENGTH, row.told_scores()))
 
     def _write(self) -> None:
         """One token more for every row that writes; several where a draft foresaw them."""
@@ -519,7 +400,7 @@ class GenerationEngine:
             stopped = (is_end and not forced) or row.answer.stopped
             reason = FinishReason.STOP if stopped else FinishReason.LENGTH
             self.counters.finished += 1
-        row.request.emit(Piece(text, tuple(tokens), reason, _told(row)))
+        row.request.emit(Piece(text, tuple(tokens), reason, row.told_scores()))
         return tokens
 
     def _add(self, row: _Row, token: int) -> str:
@@ -555,27 +436,3 @@ class GenerationEngine:
                 if self.draft is not None:
                     self.draft.decoder.move(row.slot, slot, row.drafted.seen)
             row.slot = slot
-
-
-_SCORED_TOKENS = 64
-"""Tokens of a prompt that are scored at a time: the logits behind each are as many as the
-vocabulary."""
-
-
-def _scores(logits: Logits, tokens: NDArray[np.int64]) -> PromptScores:
-    """How probable tokens were, each by the logits before it."""
-    chosen = np.take_along_axis(logits, tokens[:, None], axis=-1)
-    most = logits.max(axis=-1, keepdims=True)
-    total = np.log(np.exp(logits - most).sum(axis=-1, keepdims=True, dtype=np.float64)) + most
-    ranks = (logits > chosen).sum(axis=-1) + 1
-    return PromptScores((chosen - total)[:, 0].astype(np.float32), ranks.astype(np.int32))
-
-
-def _told(row: _Row) -> PromptScores | None:
-    """The scores of a whole prompt, once."""
-    if not row.scores:
-        return None
-    logprobs = np.concatenate([one.logprobs for one in row.scores])
-    ranks = np.concatenate([one.ranks for one in row.scores])
-    row.scores = []
-    return PromptScores(logprobs, ranks)

@@ -29,10 +29,12 @@ _MODEL = Path(__file__).with_name("triton_model.py")
 SERVED_MODULES = (
     "types/generation.py",
     "tasks/generation/rules.py",
+    "serving/generation/contract.py",
     "serving/generation/decoder.py",
     "serving/generation/draft.py",
     "serving/generation/encoder_decoder.py",
     "serving/generation/engine.py",
+    "serving/generation/prompt_scores.py",
     "serving/generation/sampler.py",
     "serving/generation/text.py",
 )

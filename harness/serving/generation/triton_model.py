@@ -22,15 +22,11 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from tokenizers import Tokenizer
 
+from harness.serving.generation.contract import Piece, QueuedRequest, RejectedRequestError
 from harness.serving.generation.decoder import SlotDecoder
 from harness.serving.generation.draft import Draft
 from harness.serving.generation.encoder_decoder import SourcedDecoder, open_decoder
-from harness.serving.generation.engine import (
-    GenerationEngine,
-    Piece,
-    QueuedRequest,
-    RejectedRequestError,
-)
+from harness.serving.generation.engine import GenerationEngine
 from harness.types import generation as names
 from harness.types.generation import (
     FinishReason,

@@ -12,7 +12,8 @@ import random
 import pytest
 from test_generation_engine import END, VOCABULARY, Client, Letters, SummingModel, following, run
 
-from harness.serving.generation.engine import GenerationEngine, RejectedRequestError
+from harness.serving.generation.contract import RejectedRequestError
+from harness.serving.generation.engine import GenerationEngine
 from harness.types.generation import AnswerRules, FinishReason, GeneratorSettings
 
 START, SOURCE_CONTEXT, CONTEXT = 7, 30, 20

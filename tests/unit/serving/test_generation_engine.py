@@ -11,11 +11,8 @@ import random
 import numpy as np
 import pytest
 
-from harness.serving.generation.engine import (
-    GenerationEngine,
-    QueuedRequest,
-    RejectedRequestError,
-)
+from harness.serving.generation.contract import QueuedRequest, RejectedRequestError
+from harness.serving.generation.engine import GenerationEngine
 from harness.types.generation import FinishReason, GeneratorSettings, SamplingParameters
 
 VOCABULARY = 97
