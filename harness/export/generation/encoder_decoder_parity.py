@@ -10,6 +10,7 @@ are learned are other positions, in the library too.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,8 @@ from harness.export.generation.parity import (
     GreedyText,
     check_clear_tokens,
     differs_at,
+    written_alike,
 )
-from harness.system.libraries import plain_reason, quiet
 from harness.tasks.generation.rules import RuledAnswer
 from harness.types import Precision
 from harness.types.generation import AnswerRules, GeneratorSettings
@@ -47,25 +48,11 @@ def ask_generate_of_sources(
         CheckpointError: the library cannot run it, or writes other tokens in a padded batch than
             alone where it was sure of them.
     """
-    try:
-        with quiet():
-            alone = [_generate(model, [prompt], new_tokens)[0] for prompt in prompts]
-            together = _generate(model, prompts, new_tokens)
-    except Exception as error:  # a model's own code, which fails as it likes
-        raise CheckpointError(
-            f"{type(model).__name__}: transformers' own generate() fails: {plain_reason(error)}"
-        ) from error
-    for one, other in zip(alone, together, strict=True):
-        if differs_at(one, other.tokens) is not None:
-            raise CheckpointError(
-                f"{type(model).__name__}: transformers itself writes other tokens behind a prompt "
-                f"of {len(one.prompt)} tokens when it is padded on the right than alone"
-            )
-    return alone
+    return written_alike(model, prompts, partial(_generate, model, new_tokens=new_tokens), "right")
 
 
 def _generate(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], new_tokens: int
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], *, new_tokens: int
 ) -> list[GreedyText]:
     import torch
 

@@ -13,8 +13,9 @@ each place. Of the tokens that the library chose by a margin it must keep nine i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,10 +80,31 @@ def ask_generate(
         CheckpointError: the library cannot run it, or writes other tokens in a padded batch than
             alone where it was sure of them.
     """
+    return written_alike(model, prompts, partial(_generate, model, new_tokens=new_tokens), "left")
+
+
+def written_alike(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    generate: Callable[[Sequence[Sequence[int]]], list[GreedyText]],
+    side: str,
+) -> list[GreedyText]:
+    """What the library writes behind each prompt alone, if it writes the same in a padded batch.
+
+    Args:
+        model: for messages.
+        prompts: token ids.
+        generate: the library's texts of one batch.
+        side: where the batch is padded, `left` or `right`.
+
+    Raises:
+        CheckpointError: the library cannot run it, or writes other tokens in a padded batch than
+            alone where it was sure of them.
+    """
     try:
         with quiet():
-            alone = [_generate(model, [prompt], new_tokens)[0] for prompt in prompts]
-            together = _generate(model, prompts, new_tokens)
+            alone = [generate([prompt])[0] for prompt in prompts]
+            together = generate(prompts)
     except Exception as error:  # a model's own code, which fails as it likes
         raise CheckpointError(
             f"{type(model).__name__}: transformers' own generate() fails: {plain_reason(error)}"
@@ -91,13 +113,13 @@ def ask_generate(
         if differs_at(one, other.tokens) is not None:
             raise CheckpointError(
                 f"{type(model).__name__}: transformers itself writes other tokens behind a prompt "
-                f"of {len(one.prompt)} tokens when it is padded on the left than alone"
+                f"of {len(one.prompt)} tokens when it is padded on the {side} than alone"
             )
     return alone
 
 
 def _generate(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], new_tokens: int
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], *, new_tokens: int
 ) -> list[GreedyText]:
     import torch
 
