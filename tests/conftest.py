@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from held_up import LOST_S, Sleeper, told_apart
 from hypothesis import HealthCheck, settings
-from shared_servers import SharedServers
+from shared_servers import SharedServers, dead_servers_told, remembered_servers
 from tiny_model import make_tiny_variant
 
 import harness.serving
@@ -85,7 +85,7 @@ def counted(item: pytest.Item) -> Iterator[None]:
     """Sum up what the machine lost in the block; a failure of it is then the machine's."""
     sleeper = Sleeper()
     try:
-        with told_apart(sleeper):
+        with told_apart(sleeper), dead_servers_told():
             yield
     finally:
         item.stash[LOST] += sleeper.lost_s
@@ -107,6 +107,13 @@ def pytest_fixture_setup(
 def pytest_fixture_post_finalizer(fixturedef: pytest.FixtureDef[Any]) -> None:
     """A fixture has ended, and its servers with it."""
     SERVERS.ended(fixturedef)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def known_servers() -> Iterator[None]:
+    """A test that fails says which server had died."""
+    with remembered_servers():
+        yield
 
 
 @pytest.fixture(scope="session")

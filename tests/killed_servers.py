@@ -6,11 +6,8 @@ longer than one to unload. Files that test how servers end let theirs end in ord
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from weakref import WeakSet
+from contextlib import contextmanager
 
 import pytest
 
@@ -21,18 +18,5 @@ from harness.serving.embedded.server import ServerProcess
 def killed_servers() -> Iterator[None]:
     """In this process, whoever stops an embedded server kills it with all that it started."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ServerProcess, "stop", _kill)
+        patch.setattr(ServerProcess, "stop", lambda server, grace_s: server.kill())
         yield
-
-
-_KILLED: WeakSet[ServerProcess] = WeakSet()
-
-
-def _kill(server: ServerProcess, grace_s: float) -> None:
-    """Once for each: by the second time its number may be another process's."""
-    if server in _KILLED:
-        return
-    _KILLED.add(server)
-    with suppress(ProcessLookupError):
-        os.killpg(server.pid, signal.SIGKILL)
-    server._waiter.join()

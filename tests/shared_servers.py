@@ -9,11 +9,15 @@ server that dies on a machine that did not stall is left as it is: that is a fau
 from __future__ import annotations
 
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
+from weakref import WeakSet
 
 import psutil
 import pytest
+
+from harness.serving.embedded.server import ServerProcess
 
 NAME = "tritonserver"
 
@@ -64,3 +68,39 @@ class SharedServers:
                 with suppress(Exception):
                     fixture.finish(request)
                 self.ended(fixture)
+
+
+@contextmanager
+def dead_servers_told() -> Iterator[None]:
+    """A failure of the block tells how each server of this process ended that nobody stopped.
+
+    Their logs are gone with the temporary folder when somebody wants to know why a test could not
+    reach its server.
+    """
+    try:
+        yield
+    except (Exception, pytest.fail.Exception) as failure:
+        for server in list(_STARTED):
+            if (status := server.exit_status()) is not None and not server.stopped:
+                failure.add_note(
+                    f"the server of {server.log_file} (process {server.pid}) ended {status}:\n"
+                    f"{server.last_log_lines()}"
+                )
+        raise
+
+
+_STARTED: WeakSet[ServerProcess] = WeakSet()
+
+
+@contextmanager
+def remembered_servers() -> Iterator[None]:
+    """In this process, servers that are started meanwhile are known to `dead_servers_told`."""
+    start = ServerProcess.__init__
+
+    def remember(server: ServerProcess, *args: Any, **kwargs: Any) -> None:
+        start(server, *args, **kwargs)
+        _STARTED.add(server)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ServerProcess, "__init__", remember)
+        yield

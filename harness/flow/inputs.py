@@ -20,6 +20,7 @@ from harness.export.tensorrt import IMAGE
 from harness.flow.ensembles import checked_tokenizer
 from harness.flow.spaces import workloads
 from harness.load.schedule.arrivals import check_workload
+from harness.metrics import quality_metrics
 from harness.study import (
     Family,
     HubData,
@@ -30,6 +31,7 @@ from harness.study import (
     plans_of,
     teacher_first,
 )
+from harness.study.objective import quality_clauses
 from harness.system.libraries import require_extra
 from harness.tasks.encoding import EncodedDataset
 from harness.tasks.generation.rows import TextGeneration
@@ -357,9 +359,26 @@ class _Rows:
             self._refused.add(classes)
             self.problems.append(f"family {self._family.name}, data: {_with_step(error)}")
             return None
+        self.problems += _undefined(self._study, self._family, samples)
         if model.role is Role.TEACHER:
             self.reader = samples.reader
         return samples
+
+
+def _undefined(study: Study, family: Family, samples: Samples) -> Iterator[str]:
+    """Clauses of the objective that these samples leave open, whatever a model answers."""
+    others = [
+        metric.name
+        for metric in quality_metrics(family.task.kind)
+        if metric.name not in samples.undefined_metrics
+    ]
+    instead = f", or set the objective on {' or '.join(others)}" if others else ""
+    for clause in quality_clauses(study.objective_of(family)):
+        if why := samples.undefined_metrics.get(clause.metric):
+            yield (
+                f"family {family.name}, data: the objective asks for {clause.metric}, which is not "
+                f"defined on these samples: {why} (choose other samples{instead})"
+            )
 
 
 def _encoding(

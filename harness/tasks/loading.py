@@ -83,9 +83,10 @@ def _check_columns(table: DataTable, task: TaskSection) -> None:
         *(("slices", one) for one in task.slices),
     ]
     missing = [
-        f"no column '{column}' (the task's '{key}') {did_you_mean(column, table.columns)}".rstrip()
+        "; ".join(filter(None, (f"no column '{column}' (the task's '{key}')", meant)))
         for key, column in named
         if column and column not in table.columns
+        for meant in [did_you_mean(column, table.columns)]
     ]
     refuse(table.source, missing, next_step=f"its columns are: {', '.join(table.columns)}")
 

@@ -126,6 +126,7 @@ def _from_csv(path: Path) -> DataTable:
     return DataTable(str(path), tuple(header), rows, lines)
 
 
+_TAGGED_WORD = re.compile(r"-DOCSTART-|\S+([ \t]+\S+)*[ \t]+(O|[BIESLU]-\S+)\s*$")
 _SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "bars"}
 
 
@@ -133,6 +134,11 @@ def _check_separator(path: Path, header: Sequence[str]) -> None:
     """Raises DataError for a header without a comma that has another separator in it."""
     if len(header) != 1:
         return
+    if _TAGGED_WORD.match(header[0]):
+        raise DataError(
+            f"{path}: line 1: a word with its tags, and not the names of a CSV's columns",
+            next_step="say `source: conll` of a file with a word a line",
+        )
     for sign, called in _SEPARATORS.items():
         if sign in header[0]:
             raise DataError(

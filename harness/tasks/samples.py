@@ -36,6 +36,11 @@ class Samples:
     """What a person should know of that; empty for the plain case."""
 
     @property
+    def undefined_metrics(self) -> Mapping[str, str]:
+        """Metrics that no model can have on these samples, and why: a family's own."""
+        return {}
+
+    @property
     def identity(self) -> tuple[Hashable, ...]:
         """Equal for samples that one tokenizer encodes to equal data sets.
 

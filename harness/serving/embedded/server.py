@@ -32,13 +32,16 @@ from harness.serving.endpoint import Endpoint
 from harness.words.numbers import asked
 
 _LAUNCHER = Path(__file__).with_name("launcher.py")
+_LOG_LINES = 12
 
 
 class ServerProcess:
     """A started server.
 
     The kernel sends the parent-death signal that `launcher.py` asks for when the *thread* that
-    started the child ends. So each server has its own thread, which starts it and waits.
+    started the child ends. So each server has its own thread, which starts it and waits. It leaves
+    the ended process unreaped until `stop` or `kill`: before that the kernel gives its number to
+    no other process, so the group that is killed by it is the server's own.
     """
 
     def __init__(
@@ -54,7 +57,8 @@ class ServerProcess:
         launcher = [str(python), "-I", "-S", str(_LAUNCHER), str(os.getpid()), pinned]
         self._command = [*launcher, *command]
         self._environment = dict(environment)
-        self._log_file = log_file
+        self.log_file = log_file
+        self._exit_code: int | None = None
         started: Future[subprocess.Popen[bytes]] = Future()
         self._waiter = threading.Thread(
             target=self._start_and_wait, args=(started,), name="server-process", daemon=True
@@ -70,7 +74,7 @@ class ServerProcess:
 
     def _start_and_wait(self, started: Future[subprocess.Popen[bytes]]) -> None:
         try:
-            with self._log_file.open("ab") as log:
+            with self.log_file.open("ab") as log:
                 # A separate session: Ctrl-C in the terminal is for the harness to handle.
                 process = subprocess.Popen(
                     self._command,
@@ -84,7 +88,9 @@ class ServerProcess:
             started.set_exception(error)
             return
         started.set_result(process)
-        process.wait()
+        end = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert end is not None  # noqa: S101  (None is WNOHANG's)
+        self._exit_code = end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
 
     @property
     def pid(self) -> int:
@@ -93,10 +99,18 @@ class ServerProcess:
 
     def exit_status(self) -> str | None:
         """How the process ended, in words; None while it runs."""
-        code = self._process.poll()
+        code = self._exit_code
         if code is None:
             return None
         return f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit status {code}"
+
+    def last_log_lines(self) -> str:
+        """The last lines of the log that are not empty."""
+        with suppress(OSError), self.log_file.open(encoding="utf-8", errors="replace") as log:
+            return "".join(
+                deque((line for line in log if line.strip()), maxlen=_LOG_LINES)
+            ).rstrip()
+        return "(the log cannot be read)"
 
     def stop(self, grace_s: float) -> None:
         """SIGTERM; after the grace, or when it ended in disorder, SIGKILL to its whole group.
@@ -104,13 +118,24 @@ class ServerProcess:
         To end before it was asked is disorder, whatever its exit status: nobody then ended the
         processes that it had started.
         """
-        ended_by_itself = self._process.poll() is not None
-        self._process.terminate()
-        self._waiter.join(grace_s)
-        if ended_by_itself or self._process.poll() != 0:
-            with suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+        if not self.stopped and self.exit_status() is None:
+            os.kill(self.pid, signal.SIGTERM)
+            self._waiter.join(grace_s)
+            if self._exit_code == 0:
+                self._process.wait()
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL to its whole group, once: what was killed or stopped before is left alone."""
+        if not self.stopped:
+            os.killpg(self.pid, signal.SIGKILL)
             self._waiter.join()
+            self._process.wait()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` or `kill` has ended it; one that died by itself waits for them."""
+        return self._process.returncode is not None
 
 
 def isolated_environment(python: Path, library_path: str) -> dict[str, str]:
@@ -145,7 +170,6 @@ EXIT_TIMEOUT_S = 5
 _HOST = "127.0.0.1"
 _POLL_INTERVAL_S = 0.05
 _PORT_ATTEMPTS = 5
-_LOG_LINES = 12
 _PORT_TAKEN = ("already in use", "failed to start")
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (where POSIX shared memory lies, not a temporary file)
 _GPU_DEVICE = Path("/dev/nvidiactl")
@@ -222,7 +246,7 @@ class EmbeddedTriton:
                 "KILL" in status
             )
             raise ServerError(
-                f"Triton ended {status}; its log's last lines:\n{self._last_log_lines()}",
+                f"Triton ended {status}; its log's last lines:\n{self._started().last_log_lines()}",
                 next_step=f"{memory}the whole log: {self._log_file}",
             )
 
@@ -305,7 +329,7 @@ class EmbeddedTriton:
             if time.monotonic() > deadline:
                 raise ServerError(
                     f"Triton was not ready after {asked(START_TIMEOUT_S)} s; its log's last "
-                    f"lines:\n{self._last_log_lines()}",
+                    f"lines:\n{self._started().last_log_lines()}",
                     next_step=f"the whole log: {self._log_file}",
                 )
             time.sleep(_POLL_INTERVAL_S)
@@ -316,13 +340,6 @@ class EmbeddedTriton:
         # Triton removes its shared memory when it ends in order; a killed one leaves it.
         for region in _SHARED_MEMORY.glob(f"{self._shared_memory_prefix}*"):
             region.unlink(missing_ok=True)
-
-    def _last_log_lines(self) -> str:
-        with suppress(OSError), self._log_file.open(encoding="utf-8", errors="replace") as log:
-            return "".join(
-                deque((line for line in log if line.strip()), maxlen=_LOG_LINES)
-            ).rstrip()
-        return "(the log cannot be read)"
 
 
 def _holds(pid: int, ports: Ports) -> bool:

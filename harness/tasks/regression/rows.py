@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -44,6 +45,13 @@ class NumberedSamples(Samples):
 
     labels: tuple[float, ...]
     """The right numbers, all finite."""
+
+    @property
+    def undefined_metrics(self) -> Mapping[str, str]:
+        """The correlations, where every number is the same."""
+        if len(set(self.labels)) > 1:
+            return {}
+        return dict.fromkeys(("pearson", "spearman"), "every label is the same number")
 
 
 @rowwise

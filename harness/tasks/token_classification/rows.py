@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,6 +74,13 @@ class TaggedSamples(Samples):
     words: tuple[tuple[str, ...], ...]
     truth: Truth | None
     """The right tags; None where the checkpoint's tags are not known."""
+
+    @property
+    def undefined_metrics(self) -> Mapping[str, str]:
+        """The entities' F1, where there are none to find."""
+        if self.truth is None or any(self.truth.entities):
+            return {}
+        return {"entity_f1": "no sentence has an entity"}
 
 
 def read_sentences(task: TokenClassification, reading: Reading) -> TaggedSamples:

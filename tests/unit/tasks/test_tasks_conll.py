@@ -3,7 +3,7 @@
 import pytest
 
 from harness.errors import DataError
-from harness.study import ConllData
+from harness.study import ConllData, CsvData
 from harness.tasks.rows import read_table
 
 CONLL_2003 = """-DOCSTART- -X- -X- O
@@ -53,3 +53,16 @@ def test_a_line_with_other_columns_is_named(tmp_path):
 def test_words_without_tags_are_refused(tmp_path):
     with pytest.raises(DataError, match="line 1: 1 columns"):
         read(tmp_path, "a\nb\n")
+
+
+@pytest.mark.parametrize(
+    "first", ["-DOCSTART- -X- -X- O\n", "EU NNP B-NP B-ORG\n", "the\tO\n", "Bonn\tU-LOC\n"]
+)
+def test_a_file_of_tagged_words_that_is_called_a_csv_is_refused_at_once(tmp_path, first):
+    path = tmp_path / "train.csv"
+    path.write_text(first + "rejects VBZ O O\n" * 300)
+
+    with pytest.raises(DataError, match="line 1: a word with its tags") as caught:
+        read_table(CsvData(source="csv", path=path), None)
+
+    assert "source: conll" in caught.value.next_step
