@@ -14,16 +14,12 @@ from __future__ import annotations
 import argparse
 import socket
 import struct
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing import Process, get_context
 from multiprocessing.queues import SimpleQueue
-from pathlib import Path
 from typing import Any
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "locustfiles"))
 
 TOKENS = 512
 """Of each answer."""
@@ -158,7 +154,7 @@ def drive(port: int, kind: str, streams: int, seconds: float) -> tuple[int, floa
     from harness.load.transports.address import parse_target
     from harness.load.transports.opening import stream_opener
     from harness.types import Generation, StreamApi, WireProtocol
-    from triton_users import read_waiter
+    from harness_locust.triton_users import read_waiter
 
     protocol = WireProtocol.GRPC if kind == "grpc" else WireProtocol.HTTP
     generation = Generation(StreamApi.CHAT if kind == "chat" else StreamApi.TRITON)

@@ -19,6 +19,7 @@ RUN pip install --quiet --no-deps tensorrt-cu12-bindings==${TENSORRT} && \
     ln -s tensorrt_bindings tensorrt
 COPY README.md LICENSE hatch_build.py ./
 COPY studies studies
+COPY harness_locust harness_locust
 COPY locustfiles locustfiles
 COPY harness harness
 RUN pip install --quiet --no-deps . && mkdir -m 0777 /model_repository /cache

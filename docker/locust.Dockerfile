@@ -14,6 +14,7 @@ RUN pip install --quiet uv==0.13.9 && \
     pip uninstall --quiet --yes uv
 COPY README.md LICENSE hatch_build.py ./
 COPY studies studies
+COPY harness_locust harness_locust
 COPY locustfiles locustfiles
 COPY harness harness
 RUN pip --python /opt/harness/bin/python install --quiet --no-deps .

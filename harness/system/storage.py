@@ -31,7 +31,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def bundled(name: str) -> Path:
-    """Path of a bundled file or folder, for example `locustfiles/session.py`.
+    """Path of a bundled file or folder, for example `locustfiles/locustfile.py`.
 
     Raises:
         EnvironmentFailure: the installation lacks it.

@@ -14,7 +14,7 @@ _BACK_WITHIN = """
 import sys
 sys.path.insert(0, {locustfiles!r})
 from locustfile import *
-import fleets
+import harness_locust.fleets as fleets
 
 fleets.BACK_WITHIN_S = {seconds}
 """

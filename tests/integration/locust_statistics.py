@@ -23,7 +23,7 @@ from locust.stats import PERCENTILES_TO_REPORT, StatsCSV, setup_distributed_stat
 
 from harness.load.engine.batches import FailedRequest, RecordedBatch
 from harness.load.transports.contract import RequestFailure
-from locust_counts import DROPPED, LocustCounts
+from harness_locust.locust_counts import DROPPED, LocustCounts
 
 METHOD, NAME = "HTTP", "model"
 BATCH_S = 0.3

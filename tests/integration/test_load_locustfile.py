@@ -294,10 +294,10 @@ import sys
 sys.path.insert(0, {locustfiles!r})
 from locust import main  # as it is loaded: the interpreter is patched before anything else
 from locust.argument_parser import get_parser
-from arguments import add_arguments
+from harness_locust.arguments import add_arguments
 from harness.errors import HarnessError
-from plan import make_plan
-from preflight import check_plan
+from harness_locust.plan import make_plan
+from harness_locust.preflight import check_plan
 
 for host, *arguments in {asked!r}:
     parser = get_parser()

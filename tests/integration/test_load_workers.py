@@ -50,7 +50,7 @@ shown_here = time.monotonic_ns
 time.monotonic_ns = lambda: shown_here() + {offset_ns}
 sys.path.insert(0, {locustfiles!r})
 from locustfile import *
-import worker
+import harness_locust.worker as worker
 
 worker.this_machine = lambda: "another"
 """

@@ -98,16 +98,15 @@ def test_a_report_rebuilds_without_the_training_and_serving_stack():
     assert answer.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("modules", ["locustfile", "locustfile, serving_watch, verdict"])
+@pytest.mark.parametrize("modules", ["page", "page, serving_watch, verdict"])
 def test_locust_starts_without_what_takes_longest_to_import(modules):
     """Neither to generate load nor to judge it."""
     code = (
-        f"import {modules}, sys;"
+        f"from harness_locust import {modules}; import sys;"
         "print({'scipy.stats', 'scipy.optimize', 'pandas'} & set(sys.modules))"
     )
     answer = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=HARNESS.parent / "locustfiles",
         env={**os.environ, "PYTHONPATH": str(HARNESS.parent)},
         capture_output=True,
         text=True,
@@ -140,7 +139,7 @@ def test_no_modules_import_each_other():
 def test_a_class_name_means_one_thing():
     """Private ones apart; Triton itself wants `TritonPythonModel` in each of its Python models."""
     places: dict[str, list[str]] = {}
-    for path in [*modules(), *(HARNESS.parent / "locustfiles").glob("*.py")]:
+    for path in [*modules(), *(HARNESS.parent / "harness_locust").glob("*.py")]:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places.setdefault(node.name, []).append(str(path))

@@ -10,7 +10,7 @@ from harness.errors import EnvironmentFailure
 from harness.system import storage
 
 
-@pytest.mark.parametrize("name", ["locustfiles/session.py", "locustfiles/locustfile.py", "studies"])
+@pytest.mark.parametrize("name", ["locustfiles/locustfile.py", "studies"])
 def test_the_checkout_holds_them(name: str) -> None:
     assert storage.bundled(name).exists()
 

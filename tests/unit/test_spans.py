@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -48,11 +47,8 @@ from harness.types import (
     WireProtocol,
     Workload,
 )
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "locustfiles"))
-
-from results import MEASURED, Results, WorkerReport
-from summary import latency_rows
+from harness_locust.results import MEASURED, Results, WorkerReport
+from harness_locust.summary import latency_rows
 
 MS = 1_000_000
 SLICE_NS = 50 * MS

@@ -151,12 +151,11 @@ def test_a_stored_run_is_read_without_what_trains_or_serves(folder):
     assert not job & TRAINING  # --measure is of the same command, and serves
 
 
-@pytest.mark.parametrize("module", ["session", "locustfile"])
+@pytest.mark.parametrize("module", ["session", "page"])
 def test_a_load_generator_starts_without_studies_and_statistics(module):
     """It is started for every run: bytes and arrays are all it sends."""
     answer = subprocess.run(
-        [sys.executable, "-c", f"import {module}, sys; print(*sys.modules)"],
-        cwd=ROOT / "locustfiles",
+        [sys.executable, "-c", f"import harness_locust.{module}, sys; print(*sys.modules)"],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

@@ -139,7 +139,7 @@ def test_a_span_of_changes_has_the_word_between():
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="no node to run the page's script")
 def test_locusts_page_spells_numbers_as_everything_else_does(tmp_path):
-    static = Path(__file__).parents[2] / "locustfiles" / "static"
+    static = Path(__file__).parents[2] / "harness_locust" / "static"
     shutil.copy(static / "charts.js", tmp_path / "charts.mjs")
     values = [0, 0.01234, 0.9996, 9.876, 9.999, 99.96, 123.4, 11552.3, -2.345, 2.94e-6, None]
     script = (

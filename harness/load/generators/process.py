@@ -25,9 +25,8 @@ from harness.load.generators.messages import (
     decode_answer,
     encode_order,
 )
-from harness.system.storage import bundled
 
-SESSION = "locustfiles/session.py"
+SESSION = "harness_locust.session"
 START_TIMEOUT_S = 60.0
 """Importing Locust takes 2 s; several times that where the machine is busy."""
 STOP_TIMEOUT_S = 3.0
@@ -134,7 +133,7 @@ class GeneratorProcess:
             self.kill()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, str(bundled(SESSION)), "--parent", str(os.getpid())]
+        command = [sys.executable, "-m", SESSION, "--parent", str(os.getpid())]
         if self._cpus:
             command += ["--cpus", ",".join(str(cpu) for cpu in self._cpus)]
         # The very harness that speaks to it, installed or not.

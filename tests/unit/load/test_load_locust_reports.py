@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,13 +9,17 @@ from hypothesis import strategies as st
 from harness import hdr
 from harness.load.engine.recorder import Recorder
 from harness.types import SparseHistogram
-
-sys.path.append(str(Path(__file__).resolve().parents[3] / "locustfiles"))
-
-from attendance import Attendance
-from clocks import SAME_CLOCK, Exchange, offset_of
-from judgement import brief_remark, in_locust_words, is_told, remark_on, troubles_of, warnings_of
-from results import (
+from harness_locust.attendance import Attendance
+from harness_locust.clocks import SAME_CLOCK, Exchange, offset_of
+from harness_locust.judgement import (
+    brief_remark,
+    in_locust_words,
+    is_told,
+    remark_on,
+    troubles_of,
+    warnings_of,
+)
+from harness_locust.results import (
     DRAINING,
     MEASURED,
     RAMP_UP,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -13,12 +12,9 @@ from hypothesis import strategies as st
 from harness import hdr
 from harness.errors import UsageError
 from harness.types import RESPONSE, SCHEDULE_DELAY, SERVICE, Latencies, SparseHistogram, TimeSlice
-
-sys.path.append(str(Path(__file__).resolve().parents[3] / "locustfiles"))
-
-from judgement import warnings_of
-from plan import LEAD_S, make_plan
-from results import (
+from harness_locust.judgement import warnings_of
+from harness_locust.plan import LEAD_S, make_plan
+from harness_locust.results import (
     DRAINING,
     MEASURED,
     RAMP_UP,
@@ -28,7 +24,7 @@ from results import (
     decode_reports,
     encode_reports,
 )
-from summary import as_text
+from harness_locust.summary import as_text
 
 TEN_MS = hdr.of_nanoseconds(hdr.integers([10_000_000]))
 

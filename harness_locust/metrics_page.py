@@ -15,11 +15,11 @@ from locust.web import WebUI
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from conductor import Conductor, one_line
 from harness.errors import UsageError
 from harness.telemetry.exposition.monitor import LoadMonitor, labels_of
 from harness.telemetry.exposition.page import MetricsServer, MonitorCollector
-from results import WorkerReport
+from harness_locust.conductor import Conductor, one_line
+from harness_locust.results import WorkerReport
 
 PATH = "/metrics"
 

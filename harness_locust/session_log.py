@@ -14,15 +14,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from conductor import Conductor
 from harness.errors import HarnessError
 from harness.flow.manifest import bare_manifest, command_line
 from harness.runs.folder import RunFolder, read_run
 from harness.types import TrialResult
-from plan import Plan
-from results import Results
-from serving_document import summary_rows, test_document
-from serving_watch import ServingWatch, Watched, load_of
+from harness_locust.conductor import Conductor
+from harness_locust.plan import Plan
+from harness_locust.results import Results
+from harness_locust.serving_document import summary_rows, test_document
+from harness_locust.serving_watch import ServingWatch, Watched, load_of
 
 logger = logging.getLogger("harness")
 

@@ -10,7 +10,7 @@ from harness import hdr
 from harness.types import SCHEDULE_DELAY, TimeSlice
 from harness.types.limits import GENERATOR_CPU_LIMIT, allowed_late_ms
 from harness.words.numbers import latency, percent, seconds
-from results import Results, WorkerState
+from harness_locust.results import Results, WorkerState
 
 _REMEDIES = (
     (r"add workers: --workers (\d+)", r"start \1 workers (the same command with --worker)"),

@@ -15,10 +15,10 @@ from typing import Any
 from flask import Blueprint, Response, request, send_from_directory
 from locust.web import WebUI
 
-from conductor import Conductor
-from serving_document import summary_rows, test_document
-from serving_watch import ServingWatch
-from session_log import SessionLog
+from harness_locust.conductor import Conductor
+from harness_locust.serving_document import summary_rows, test_document
+from harness_locust.serving_watch import ServingWatch
+from harness_locust.session_log import SessionLog
 
 KEY = "serving"
 TAB = {"title": "Serving", "key": KEY}

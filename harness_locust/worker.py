@@ -19,12 +19,12 @@ from locust.env import Environment
 from locust.exception import RPCError
 from locust.runners import WorkerRunner
 
-from clocks import this_machine
 from harness.errors import HarnessError
-from plan import make_plan
-from process_load import ProcessLoad, ProcessRole
-from results import REPORT_EVERY_S, WorkerReport, encode_reports
-from triton_users import TritonUser
+from harness_locust.clocks import this_machine
+from harness_locust.plan import make_plan
+from harness_locust.process_load import ProcessLoad, ProcessRole
+from harness_locust.results import REPORT_EVERY_S, WorkerReport, encode_reports
+from harness_locust.triton_users import TritonUser
 
 HELLO_EVERY_S = 2.0
 USERS_WAIT_S = 60.0

@@ -26,14 +26,14 @@ import gevent
 from locust.env import Environment
 from locust.runners import STATE_MISSING, MasterRunner
 
-from clocks import SAME_CLOCK, ClockOffset, Exchange, offset_of, this_machine
 from harness.errors import EXIT_USAGE, EnvironmentFailure, HarnessError, UsageError
-from plan import Plan
-from process_load import ProcessLoad, ProcessRole
-from results import Results, decode_reports
+from harness_locust.clocks import SAME_CLOCK, ClockOffset, Exchange, offset_of, this_machine
+from harness_locust.plan import Plan
+from harness_locust.process_load import ProcessLoad, ProcessRole
+from harness_locust.results import Results, decode_reports
 
 if TYPE_CHECKING:
-    from conductor import Conductor
+    from harness_locust.conductor import Conductor
 
 PREPARE_TIMEOUT_S = 60.0
 GRACE_S = 5.0

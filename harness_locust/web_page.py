@@ -12,13 +12,20 @@ from flask import Blueprint, Response, jsonify, request
 from locust.util.timespan import parse_timespan
 from locust.web import WebUI
 
-from conductor import Conductor, one_line
 from harness.errors import HarnessError
-from results import Results
-from serving_page import DOWNLOADS, TAB, add_serving_tab
-from serving_watch import ServingWatch
-from session_log import SessionLog
-from summary import Row, as_document, latency_rows, outcome_rows, phase_rows, worker_rows
+from harness_locust.conductor import Conductor, one_line
+from harness_locust.results import Results
+from harness_locust.serving_page import DOWNLOADS, TAB, add_serving_tab
+from harness_locust.serving_watch import ServingWatch
+from harness_locust.session_log import SessionLog
+from harness_locust.summary import (
+    Row,
+    as_document,
+    latency_rows,
+    outcome_rows,
+    phase_rows,
+    worker_rows,
+)
 
 DOCUMENT = "hdr-histograms.json"
 

@@ -21,12 +21,20 @@ from locust.env import Environment
 from locust.runners import STATE_RUNNING, STATE_SPAWNING
 
 from harness.errors import HarnessError, ObjectiveError, UsageError
-from plan import Plan, make_plan
-from preflight import check_plan
-from results import DRAINING, MEASURED, RAMP_UP, Results, WorkerReport, edge_after, edge_before
-from summary import as_document, as_text, write_document
-from triton_users import USERS, TritonOpenLoopUser, TritonUser
-from user_shapes import shape_of
+from harness_locust.plan import Plan, make_plan
+from harness_locust.preflight import check_plan
+from harness_locust.results import (
+    DRAINING,
+    MEASURED,
+    RAMP_UP,
+    Results,
+    WorkerReport,
+    edge_after,
+    edge_before,
+)
+from harness_locust.summary import as_document, as_text, write_document
+from harness_locust.triton_users import USERS, TritonOpenLoopUser, TritonUser
+from harness_locust.user_shapes import shape_of
 
 STOP_LEAD_S = 0.05
 """A load ends a moment later, at a slice's edge: every process must have heard of it by then."""

@@ -25,8 +25,8 @@ from harness.load.transports.opening import transport_opener
 from harness.serving.external.http import HttpServer
 from harness.serving.external.server import BINARY_TENSORS, ExternalModel, ExternalServer
 from harness.types import FREE_SIZE, Generation, TensorSpec, WireProtocol
-from plan import Plan
-from triton_users import make_grpc_yield
+from harness_locust.plan import Plan
+from harness_locust.triton_users import make_grpc_yield
 
 
 def check_plan(plan: Plan) -> None:

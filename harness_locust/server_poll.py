@@ -17,8 +17,8 @@ from harness.telemetry import triton
 from harness.telemetry.readings import RunningCounters
 from harness.telemetry.triton import MetricsPage, scrape
 from harness.types import HostMetrics, ServingConfig
-from plan import Plan
-from preflight import server_of
+from harness_locust.plan import Plan
+from harness_locust.preflight import server_of
 
 READ_WITHIN_S = 3.0
 """A server that takes longer to say how it fares is taken as one that does not say it."""

@@ -13,9 +13,9 @@ from harness.system.storage import storage_errors
 from harness.types import SPANS, Latencies, SparseHistogram
 from harness.types.metrics import PERCENTILES
 from harness.words.numbers import milliseconds, number, percent, seconds
-from judgement import remark_on, warnings_of
-from plan import Plan
-from results import PhaseResult, Results
+from harness_locust.judgement import remark_on, warnings_of
+from harness_locust.plan import Plan
+from harness_locust.results import PhaseResult, Results
 
 SCHEMA_VERSION = 1
 QUANTILES = {**PERCENTILES, "p99.9": 0.999, "max": 1.0}

@@ -9,16 +9,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from conductor import Conductor
 from harness.errors import EXIT_ENVIRONMENT, EXIT_OBJECTIVE_NOT_MET, EXIT_OK, EXIT_UNDECIDED
 from harness.planning.assessment import Assessment
 from harness.study.objective import load_clauses, quality_clauses
 from harness.types import Decision
 from harness.words.numbers import number
-from judgement import in_locust_words
-from plan import Plan
-from results import TRANSIENT, Results
-from serving_watch import ServingWatch, Watched
+from harness_locust.conductor import Conductor
+from harness_locust.judgement import in_locust_words
+from harness_locust.plan import Plan
+from harness_locust.results import TRANSIENT, Results
+from harness_locust.serving_watch import ServingWatch, Watched
 
 _WORDS = {
     Decision.PASS: "pass",

@@ -34,10 +34,16 @@ from harness.load.schedule.arrivals import arrival_times_ns
 from harness.load.transports.contract import RequestFailure
 from harness.load.transports.opening import stream_opener, transport_opener
 from harness.types import GrpcImplementation, LoadMode
-from locust_counts import LocustCounts
-from loop_lag import LoopLag
-from record_files import open_records
-from triton_users import USERS, TritonUser, make_grpc_yield, read_waiter, run_open_loop
+from harness_locust.locust_counts import LocustCounts
+from harness_locust.loop_lag import LoopLag
+from harness_locust.record_files import open_records
+from harness_locust.triton_users import (
+    USERS,
+    TritonUser,
+    make_grpc_yield,
+    read_waiter,
+    run_open_loop,
+)
 
 REPORT_EVERY_S = 0.1
 QUIET_NS = 4_000_000

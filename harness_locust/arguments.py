@@ -13,7 +13,7 @@ from locust.argument_parser import LocustArgumentParser
 
 from harness.flow.preflight import variants_in
 from harness.types import GrpcImplementation, StreamApi, TraceUnit
-from plan import AUTO, NO_STREAMS, NO_VARIANT
+from harness_locust.plan import AUTO, NO_STREAMS, NO_VARIANT
 
 DEFAULT_REPOSITORY = Path("model_repository")
 

@@ -31,7 +31,7 @@ from harness.load.generators.messages import (
     encode_answer,
 )
 from harness.system.parents import die_with
-from session_trial import SessionTrial
+from harness_locust.session_trial import SessionTrial
 
 logger = logging.getLogger("harness.session")
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import TypeAdapter
 
-from attendance import Attendance
 from harness import hdr
 from harness.load.engine.slices import merge_slices
 from harness.load.records.series import LoadHistory
 from harness.types import GeneratorHealth, SparseHistogram, TimeSlice
+from harness_locust.attendance import Attendance
 
 SLICE_S = 0.25
 REPORT_EVERY_S = 1.0

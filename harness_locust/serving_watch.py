@@ -16,7 +16,6 @@ from math import ceil
 import gevent
 from gevent.event import Event
 
-from conductor import Conductor
 from harness import hdr
 from harness.analysis.steady_state import LookSchedule, seconds_needed
 from harness.flow.external.trial import assess_load
@@ -32,11 +31,12 @@ from harness.types import (
     Trial,
     Workload,
 )
-from judgement import troubles_of
-from plan import Plan
-from results import TRANSIENT, PhaseResult, Results
-from server_poll import ServerPoll
-from user_shapes import users_of_step
+from harness_locust.conductor import Conductor
+from harness_locust.judgement import troubles_of
+from harness_locust.plan import Plan
+from harness_locust.results import TRANSIENT, PhaseResult, Results
+from harness_locust.server_poll import ServerPoll
+from harness_locust.user_shapes import users_of_step
 
 EVERY_S = 1.0
 FIRST_LOOK_S = 5.0

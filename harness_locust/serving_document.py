@@ -24,10 +24,10 @@ from harness.types import (
     ServerMetrics,
 )
 from harness.types.metrics import MetricKind
-from judgement import brief_remark, in_locust_words, is_told, warnings_of
-from results import PhaseResult, Results
-from serving_watch import Watched, confidence_of
-from summary import QUANTILES
+from harness_locust.judgement import brief_remark, in_locust_words, is_told, warnings_of
+from harness_locust.results import PhaseResult, Results
+from harness_locust.serving_watch import Watched, confidence_of
+from harness_locust.summary import QUANTILES
 
 NOTHING_OF_STREAMS = "they say nothing of answers that come token by token"
 """Triton's durations end with the first response, and its batches are of one prompt."""

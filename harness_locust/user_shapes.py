@@ -16,8 +16,8 @@ from locust.runners import MasterRunner
 
 from harness.load.schedule.shapes import level
 from harness.types import LoadShape
-from plan import Plan
-from results import SETTLING
+from harness_locust.plan import Plan
+from harness_locust.results import SETTLING
 
 SETTLE_SHARE = 0.2
 """Share of a sweep's step that is left out of its result: the queue of the step before has to

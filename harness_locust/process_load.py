@@ -30,13 +30,13 @@ from harness.load.transports.contract import DATATYPES
 from harness.load.transports.opening import stream_opener, transport_opener
 from harness.study.objective import request_bounds
 from harness.types import GrpcImplementation, TensorSpec
-from locust_counts import LocustCounts
-from loop_lag import LoopLag
-from plan import Plan
-from preflight import ask_about, ask_for_streams, expected_outputs
-from record_files import open_records
-from results import REPORT_EVERY_S, SLICE_S, WorkerReport
-from triton_users import (
+from harness_locust.locust_counts import LocustCounts
+from harness_locust.loop_lag import LoopLag
+from harness_locust.plan import Plan
+from harness_locust.preflight import ask_about, ask_for_streams, expected_outputs
+from harness_locust.record_files import open_records
+from harness_locust.results import REPORT_EVERY_S, SLICE_S, WorkerReport
+from harness_locust.triton_users import (
     USERS,
     OpenLoopShare,
     TritonOpenLoopUser,

@@ -1,0 +1,81 @@
+"""What Locust's own command does with the harness: arguments, its part of a test, the page.
+
+Importing this module tells Locust; `locustfiles/locustfile.py` does.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import gevent
+from locust import events
+from locust.argument_parser import LocustArgumentParser
+from locust.env import Environment
+from locust.runners import MasterRunner, Runner, WorkerRunner
+from locust.web import WebUI
+
+from harness_locust.arguments import add_arguments
+from harness_locust.conductor import Conductor, Fleet, exiting_on_mistakes
+from harness_locust.fleets import LocalFleet, WorkerFleet
+from harness_locust.metrics_page import show_metrics
+from harness_locust.worker import LocustWorker
+
+
+@events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]  # Locust's hooks are untyped
+def on_init_command_line_parser(parser: LocustArgumentParser) -> None:
+    """Add the harness's arguments to Locust's own."""
+    add_arguments(parser)
+
+
+@events.init.add_listener  # type: ignore[untyped-decorator]  # Locust's hooks are untyped
+def on_init(environment: Environment, runner: Runner, web_ui: WebUI | None, **_: Any) -> None:
+    """Take the part that this process has: worker, master, or all of it."""
+    _hear_of_ctrl_c()
+    if isinstance(runner, WorkerRunner):
+        LocustWorker(environment, runner)
+        return
+    fleet: Fleet = (
+        WorkerFleet(environment, runner)
+        if isinstance(runner, MasterRunner)
+        else LocalFleet(environment)
+    )
+    conductor = Conductor(environment, fleet)
+    show_metrics(environment, conductor, web_ui)
+    options = environment.parsed_options
+    out = (options and options.out) or ""
+    if web_ui is not None or out or (options is not None and options.objective):
+        _watch(conductor, web_ui, out)
+    if options is not None and (options.headless or options.autostart):
+        # Before Locust starts: its dispatcher keeps the user classes that it finds by then.
+        conductor.prepare_or_exit()
+
+
+def _hear_of_ctrl_c() -> None:
+    """Have it end Locust wherever it comes, without a traceback.
+
+    Python raises it in the code that runs just then. That may be a thread of gevent's kind, which
+    would end in its stead while Locust went on; so it is raised in the main one, which runs this.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        gevent.signal_handler(signal.SIGINT, gevent.kill, gevent.getcurrent(), KeyboardInterrupt)
+
+
+def _watch(conductor: Conductor, web_ui: WebUI | None, out: str) -> None:
+    """Have the tests judged, kept and shown.
+
+    Workers are spared what that imports (scipy, pandas).
+    """
+    from harness_locust.serving_watch import ServingWatch
+    from harness_locust.session_log import SessionLog, open_run_folder
+    from harness_locust.verdict import VerdictAtEnd
+    from harness_locust.web_page import extend_page
+
+    watch = ServingWatch(conductor)
+    with exiting_on_mistakes(conductor):
+        log = SessionLog(conductor, watch, open_run_folder(out))
+    options = conductor.environment.parsed_options
+    if options is not None and (options.headless or options.autoquit >= 0):
+        VerdictAtEnd(conductor, watch)
+    if web_ui is not None:
+        extend_page(web_ui, conductor, watch, log)
