@@ -41,9 +41,8 @@ class EventStream:
         Raises:
             ProtocolViolation: an event does not end.
         """
-        if not self._begun and piece:
-            # A mark in two pieces is not looked for: it makes the first field an unknown one.
-            self._begun, piece = True, piece.removeprefix(_BYTE_ORDER_MARK)
+        if not self._begun:
+            piece = self._without_mark(piece)
         if self._after_cr or b"\r" in piece:
             piece = self._with_line_feeds(piece)
         blocks = (self._rest + piece if self._rest else piece).split(b"\n\n")
@@ -56,6 +55,15 @@ class EventStream:
             for block in blocks
         ]
         return [data for data in found if data is not None]
+
+    def _without_mark(self, piece: bytes) -> bytes:
+        """The first bytes, once it is told whether they are a byte order mark; until then none."""
+        opening = self._rest + piece
+        if len(opening) < len(_BYTE_ORDER_MARK) and _BYTE_ORDER_MARK.startswith(opening):
+            self._rest = opening
+            return b""
+        self._begun, self._rest = True, b""
+        return opening.removeprefix(_BYTE_ORDER_MARK)
 
     def _with_line_feeds(self, piece: bytes) -> bytes:
         if self._after_cr and piece:
