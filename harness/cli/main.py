@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 import sys
 from types import FrameType
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
+from harness import __version__
 from harness.cli.commands import Commands
 from harness.cli.console import say
 from harness.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, HarnessError
@@ -22,8 +23,22 @@ app = typer.Typer(
 )
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"harness {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def harness() -> None:
+def harness(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the release and exit."
+        ),
+    ] = False,
+) -> None:
     """Decide by measurement whether a distilled model can replace its teacher on Triton."""
 
 

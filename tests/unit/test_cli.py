@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
+import harness
 from harness.cli.main import run_command
 from harness.cli.options import cpu_list, parse_cpus
 from harness.cli.run import override, quick_study
 from harness.cli.serve import parse_ports
 from harness.cli.session import resume_command
 from harness.cli.traffic_options import TrafficOptions
-from harness.errors import ObjectiveError, StudyError, UsageError
+from harness.errors import EXIT_OK, ObjectiveError, StudyError, UsageError
 from harness.flow.manifest import command_line
 from harness.study.file import load_study, parse_study
 from harness.system.storage import bundled
@@ -266,3 +267,8 @@ def test_the_help_shows_defaults_that_are_words_of_its_text(capsys, monkeypatch)
     text = " ".join(capsys.readouterr().out.split())
     for said in ("in flight; default: 4.", "dropped; default: 512.", "per request; default: 1."):
         assert said in text
+
+
+def test_the_release_is_printed(capsys):
+    assert run_command(["--version"]) == EXIT_OK
+    assert capsys.readouterr().out == f"harness {harness.__version__}\n"
