@@ -9,9 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
-# Test processes at a time: unit tests compute; integration tests wait for their servers for more
-# than half of their time.
-JOBS ?= 2
+# Test processes at a time, on two cores: a third of the unit tests' time is spent waiting.
+JOBS ?= 3
 SERVED_JOBS ?= 3
 # A file's tests share what they start, so one process runs all of them (tests/integration/conftest.py).
 BY_FILE := --dist loadfile --no-loadscope-reorder

@@ -88,9 +88,8 @@ def test_a_stall_is_seen_by_the_open_loop_alone(tmp_path: Path):
         assert p99["harness-locust-closed", protocol]["recovered_ms"] < ours["recovered_ms"]
 
 
-@pytest.mark.parametrize(
-    "cases", [["lognormal"], pytest.param(STEADY_CASES, marks=pytest.mark.slow)], ids=["one", "all"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("cases", [["lognormal"], STEADY_CASES], ids=["one", "all"])
 def test_every_request_is_found_in_the_servers_own_log_by_its_id(
     tmp_path: Path, cases: Sequence[str]
 ):

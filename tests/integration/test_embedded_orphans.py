@@ -94,6 +94,7 @@ def test_killed_harness_leaves_no_process(
     assert alive == []
 
 
+@pytest.mark.slow
 def test_harness_that_forgets_to_stop_leaves_no_process(
     server_environment: ServerEnvironment, tiny_repository: Path, tmp_path: Path
 ):

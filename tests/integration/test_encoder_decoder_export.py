@@ -20,7 +20,7 @@ NEW = 30
 LENGTHS = (1, 2, 7, 20, 33, 48)
 
 
-@pytest.fixture(scope="module", params=["t5", "bart"])
+@pytest.fixture(scope="module", params=[pytest.param("t5", marks=pytest.mark.slow), "bart"])
 def made(request, tmp_path_factory):
     """A checkpoint and its variants: T5's positions are distances, BART's a table with an offset.
 

@@ -21,6 +21,8 @@ from harness.tasks.generation.outcomes import WrittenOutcomes
 from harness.types import Decision
 from tests.local_study import write_study
 
+pytestmark = pytest.mark.slow
+"""The road of test_generation_quality, with an encoder before it: minutes of exports."""
 NEW_TOKENS = 14
 ROWS = [
     {"prompt": line[cut:], "reference": line[:15], "document": str(place)}

@@ -51,6 +51,7 @@ def rows_of(model, tokenizer):
     return rows
 
 
+@pytest.mark.slow
 def test_every_label_is_the_librarys_own_where_texts_are_cut_on_the_left(tmp_path):
     rows = rows_of(*write_checkpoint(tmp_path / "ckpt"))
     assert len({label for _, label in rows}) > 1

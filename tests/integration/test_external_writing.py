@@ -135,6 +135,7 @@ def _check_asked(played: list[Played], *, chat: bool) -> None:
         assert {one.asked["prompt"] for one in played} == prompts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
 def test_anybody_s_triton_is_scored_by_text_and_driven_by_the_same_prompts(
     server: FakeTokenServer, folder: Path, tmp_path: Path, scheme: str

@@ -125,6 +125,7 @@ def accuracy(out: Path) -> float:
     return float(next(row["value"] for row in rows if row["metric"] == f"{TASK}/acc"))
 
 
+@pytest.mark.slow
 def test_two_models_of_one_name_on_two_servers(
     study, tasks, server, checkpoints, right, tmp_path, capsys
 ) -> None:

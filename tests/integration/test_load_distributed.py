@@ -23,6 +23,7 @@ def server() -> Iterator[FakeServer]:
         yield made
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_named_and_what_it_reported_stays(
     server: FakeServer, tmp_path: Path
 ) -> None:

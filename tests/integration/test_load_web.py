@@ -214,6 +214,7 @@ return [box.left, box.right, document.documentElement.clientWidth];
 """
 
 
+@pytest.mark.slow
 def test_the_charts_survive_a_late_stylesheet_and_the_tab_is_in_view(
     browser: webdriver.Chrome, server: FakeServer, tmp_path: Path
 ) -> None:

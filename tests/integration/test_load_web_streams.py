@@ -122,6 +122,7 @@ def check_numbers(page: Page, server: FakeTokenServer) -> None:
     assert streams["output_tokens"] == pytest.approx(TOKENS * totals["requests"], abs=2 * TOKENS)
 
 
+@pytest.mark.slow
 def test_streams_without_the_page_over_openais_api(server: FakeTokenServer, prompts: Path) -> None:
     """Answered, judged, and every token counted: the exit code is the verdict's."""
     ended = locust(
@@ -132,6 +133,7 @@ def test_streams_without_the_page_over_openais_api(server: FakeTokenServer, prom
     assert "ITL" in ended.stdout + ended.stderr or ended.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -122,6 +122,7 @@ def stack(
             end(master, *workers)
 
 
+@pytest.mark.slow
 def test_two_tests_of_the_form_agree_with_tritons_own_counts(stack: Stack) -> None:
     """An open loop on one variant, a closed loop on the other, in the same page."""
     page = stack.page

@@ -132,6 +132,7 @@ def test_a_worker_on_another_machine_is_counted_by_its_clock_to_within_what_is_k
     assert sum(one["completed"] for one in document["phases"]) == len(server.served)
 
 
+@pytest.mark.slow
 def test_a_worker_that_stood_still_around_the_end_has_its_reports_taken_in(
     server: FakeServer, tmp_path: Path
 ) -> None:
@@ -311,6 +312,7 @@ def test_an_open_loop_is_split_over_the_workers_exactly(site: Site, tmp_path: Pa
     assert hdr.total(merged) == len(site.server.served) == 200
 
 
+@pytest.mark.slow
 def test_a_worker_lost_over_the_end_is_named_with_what_is_missing_and_is_there_for_the_next_test(
     site: Site,
 ) -> None:
@@ -333,6 +335,7 @@ def test_a_worker_lost_over_the_end_is_named_with_what_is_missing_and_is_there_f
     site.stop()
 
 
+@pytest.mark.slow
 def test_a_worker_that_comes_back_in_the_middle_of_the_next_test_takes_its_part(
     site: Site,
 ) -> None:

@@ -174,6 +174,7 @@ def test_quality_has_both_tasks_metrics(finished):
     assert teacher.relative_to_teacher.item() == 1.0
 
 
+@pytest.mark.slow
 def test_a_second_run_has_the_same_scores_to_the_last_digit(finished, study, tmp_path, capsys):
     capsys.readouterr()
     command = ["evaluate", str(study), "--out", str(tmp_path / "again"), "--repository",
@@ -193,6 +194,7 @@ def test_resuming_a_finished_run_measures_nothing_again(finished, study):
     assert (finished[1] / "trials.csv").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_an_objective_that_nothing_meets_is_exit_3(small, tmp_path, capsys):
     capsys.readouterr()
     command = ["sweep", *arguments(small, tmp_path / "run")[1:], "--slo", "p50 < 0.001 ms"]
@@ -284,6 +286,7 @@ def test_a_server_killed_in_a_trial_ends_with_exit_5_and_keeps_the_rest(small, t
     assert len(read_run(folder).trials) >= 1
 
 
+@pytest.mark.slow
 def test_a_killed_generator_spoils_one_trial_only(small, tmp_path):
     folder = tmp_path / "run"
     killer = KilledInATrial(folder, is_generator)

@@ -194,6 +194,7 @@ def bare_perplexity(checkpoint: Path, texts: list[str]) -> float:
     return float(np.exp(nats / sum(len(window) - 1 for window in windows)))
 
 
+@pytest.mark.slow
 @pytest.mark.triton
 @pytest.mark.timeout(900)
 def test_more_windows_than_the_chain_asks_go_through_scoring_losses_and_report(

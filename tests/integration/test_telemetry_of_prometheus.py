@@ -106,6 +106,7 @@ def test_both_sources_give_the_same_figures_of_the_same_window(site: Site) -> No
     assert host.server_cpu is not None
 
 
+@pytest.mark.slow
 def test_a_prometheus_that_dies_in_a_trial_costs_its_figures_and_nothing_else(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -113,6 +113,7 @@ def test_another_version_inside_the_window_makes_a_trial_invalid(
     assert result.server.requests is None
 
 
+@pytest.mark.slow
 def test_a_prometheus_tells_of_the_version_that_answers_and_of_its_cache(
     burning: BurningServer, tmp_path: Path
 ) -> None:
@@ -134,7 +135,7 @@ def test_a_prometheus_tells_of_the_version_that_answers_and_of_its_cache(
     assert there.cache_hits >= 0.9 * there.requests
 
 
-@pytest.mark.parametrize("wanted", [False, True])
+@pytest.mark.parametrize("wanted", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_locust_says_that_the_cache_answered(
     burning: BurningServer, tmp_path: Path, wanted: bool
 ) -> None:
