@@ -137,6 +137,8 @@ def _study(space: SearchSpace) -> dict[str, Any]:
             "client_batch_sizes": [1],
             "concurrencies": list(space.concurrencies),
             "duration_s": 3.0,
+            # Latency over rate is measured after the verdict; Model Analyzer has no such thing.
+            "saturation_shares": [],
         },
     }
 
