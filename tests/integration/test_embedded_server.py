@@ -250,6 +250,7 @@ class TestModelsThatDoNotLoad:
         assert client.infer("tiny", tiny_inputs([[7]]))["logits"][0, 0] == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_a_port_taken_in_the_meantime_is_tried_again_elsewhere(
     server_environment: ServerEnvironment, tiny_repository: Path, tmp_path: Path, monkeypatch, which

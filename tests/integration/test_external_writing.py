@@ -159,6 +159,7 @@ def test_anybody_s_triton_is_scored_by_text_and_driven_by_the_same_prompts(
     assert {one.prompt for one in server.played} == {row["prompt"] for row in ROWS}
 
 
+@pytest.mark.slow
 def test_a_chat_is_driven_with_its_messages(
     server: FakeTokenServer, folder: Path, tmp_path: Path
 ) -> None:

@@ -167,6 +167,7 @@ def test_a_model_retrained_under_its_name_and_one_that_is_not(
     assert read_run(tmp_path / "retrained").tasks[0].from_cache == 0
 
 
+@pytest.mark.slow
 def test_a_resumed_run_scores_a_model_anew_that_was_exchanged_meanwhile(
     study, tasks, server, checkpoints, right, tmp_path
 ) -> None:
@@ -185,6 +186,7 @@ def test_a_resumed_run_scores_a_model_anew_that_was_exchanged_meanwhile(
     assert after["perplexity"] != before["perplexity"]
 
 
+@pytest.mark.slow
 def test_a_model_exchanged_while_it_answers_ends_the_run_and_leaves_nothing_behind(
     study, tasks, server, checkpoints, right, tmp_path, capsys
 ) -> None:

@@ -132,6 +132,7 @@ def test_an_open_loop_sends_what_falls_due_within_the_run_time(
     assert sum(phase["dropped"] for phase in document["phases"]) == 0
 
 
+@pytest.mark.slow
 def test_a_closed_loop_ends_with_the_run_time(
     server: FakeServer, model: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -207,6 +208,7 @@ def most_in_flight(server: FakeServer, document: dict[str, Any], step: dict[str,
     return max(in_flight, default=0)
 
 
+@pytest.mark.slow
 def test_a_shape_moves_the_users(server: FakeServer, model: tuple[str, ...]) -> None:
     done = locust(
         *(*host_of(server, "http"), *model, "--users", "2", "--run-time", "600s"),
@@ -261,6 +263,7 @@ def test_the_verdict_is_said_in_words_and_is_the_exit_code(
         assert words in done.stdout
 
 
+@pytest.mark.slow
 def test_failures_that_the_objective_allows_are_no_failed_test(
     server: FakeServer, model: tuple[str, ...]
 ) -> None:

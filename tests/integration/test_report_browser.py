@@ -149,6 +149,7 @@ def test_every_plot_is_drawn_with_data_and_nothing_overflows(browser, report, si
     assert overflow(browser) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["report.html", "card.html"])
 def test_the_report_card_is_drawn_on_a_phone(browser, tmp_path, name):
     run = run_with_card()
@@ -171,6 +172,7 @@ def test_plots_follow_the_colour_scheme_on_load_and_on_change(browser, report):
     WebDriverWait(browser, PATIENCE_S).until(lambda chrome: backgrounds(chrome) == {LIGHT})
 
 
+@pytest.mark.slow
 def test_print_is_light_whatever_the_reader_prefers(browser, report):
     show(browser, report, scheme="dark")
     browser.execute_script("dispatchEvent(new Event('beforeprint'))")
@@ -179,6 +181,7 @@ def test_print_is_light_whatever_the_reader_prefers(browser, report):
     assert backgrounds(browser) == {DARK}
 
 
+@pytest.mark.slow
 def test_print_unfolds_everything_and_folds_it_again(browser, report):
     show(browser, report)
     folds = "return document.querySelectorAll('details:not([open])').length"

@@ -347,6 +347,7 @@ def test_a_request_is_answered_by_the_model_that_its_key_goes_to(
     assert (teacher_ms > 0).tolist() == (~chosen | (mode != "canary")).tolist()
 
 
+@pytest.mark.slow
 def test_a_key_stays_where_it_is_while_the_share_grows_and_none_stays_at_0(
     routed: Path, client: TritonClient
 ) -> None:
