@@ -144,7 +144,6 @@ def profiled(study, repository, tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
 def test_a_profile_says_where_the_time_goes_in_both_runtimes(profiled):
     frame = pd.read_csv(profiled / "operators.csv")
     assert set(frame.runtime) == {"pytorch", "onnxruntime"}
