@@ -8,8 +8,10 @@ however the way there and the way back share the delay, the bounds are right.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from harness.load.generators.messages import GeneratorAnswer, LoadProgress
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -38,6 +40,18 @@ class ClockOffset:
     def there(self, here_ns: int) -> int:
         """An instant of our clock, on the other."""
         return here_ns + self.offset_ns
+
+    def told(self, answer: GeneratorAnswer) -> GeneratorAnswer:
+        """What was said there, with its times on our clock."""
+        if not isinstance(answer, LoadProgress):
+            return answer
+        return replace(
+            answer,
+            at_ns=answer.at_ns - self.offset_ns,
+            since_ns=answer.since_ns - self.offset_ns,
+            complete_before_ns=answer.complete_before_ns - self.offset_ns,
+            first_failure_ns=answer.first_failure_ns - self.offset_ns,
+        )
 
 
 SAME_CLOCK = ClockOffset(0, 0)

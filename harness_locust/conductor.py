@@ -20,7 +20,14 @@ import gevent
 from locust.env import Environment
 from locust.runners import STATE_RUNNING, STATE_SPAWNING
 
-from harness.errors import HarnessError, ObjectiveError, UsageError
+from harness.errors import GeneratorError, HarnessError, ObjectiveError, UsageError
+from harness.load.generators.attendance import note_late
+from harness.load.generators.messages import (
+    GeneratorAnswer,
+    GeneratorFailed,
+    LoadEnded,
+    LoadProgress,
+)
 from harness_locust.plan import Plan, make_plan
 from harness_locust.preflight import check_plan
 from harness_locust.results import (
@@ -28,7 +35,6 @@ from harness_locust.results import (
     MEASURED,
     RAMP_UP,
     Results,
-    WorkerReport,
     edge_after,
     edge_before,
 )
@@ -48,12 +54,8 @@ class Fleet(Protocol):
     def check(self, plan: Plan) -> None:
         """Refuse a plan that this fleet cannot carry out (UsageError)."""
 
-    def start(self, conductor: Conductor, plan: Plan, results: Results) -> int:
-        """Make ready for users; HarnessError where that cannot be.
-
-        Returns:
-            CLOCK_MONOTONIC of this process at the test's start, from which every process counts.
-        """
+    def start(self, conductor: Conductor, plan: Plan, results: Results) -> None:
+        """Make ready for users, and name the test's start; HarnessError where that cannot be."""
 
     def all_run(self) -> bool:
         """Whether all users that Locust has started run by now."""
@@ -94,7 +96,7 @@ class Conductor:
         self.plan: Plan | None = None
         """Plan of the current or last test."""
         self.results: Results | None = None
-        self.listeners: list[Callable[[str, WorkerReport], None]] = []
+        self.listeners: list[Callable[[str, LoadProgress], None]] = []
         """Called with every report of the running test, and the name of the process that it came
         from."""
         self.watchers: list[Watcher] = []
@@ -159,14 +161,19 @@ class Conductor:
         self._begin_at(self.results, name, now_s + in_s)
         return edge_after(now_s + in_s) - now_s
 
-    def take(self, worker: str, report: WorkerReport) -> None:
-        """Take in what a process reported."""
-        if self.results is None or report.test != self.results.test or self._end_ns:
-            self._note_late(worker, report)
+    def take(self, worker: str, answer: GeneratorAnswer) -> None:
+        """Take in what a process told of the running test."""
+        if isinstance(answer, LoadEnded) and answer.records_problem:
+            logger.error("%s: %s", worker, answer.records_problem)
+        elif isinstance(answer, GeneratorFailed):
+            self.fail(worker, answer.message, GeneratorError.exit_code)
+        elif not isinstance(answer, LoadProgress):
             return
-        if self.results.add(worker, report):
+        elif self.results is None or answer.load != self.results.test or self._end_ns:
+            note_late(worker, answer)
+        elif self.results.add(worker, answer):
             for listener in self.listeners:
-                listener(worker, report)
+                listener(worker, answer)
 
     def fail(self, worker: str, message: str, exit_code: int) -> None:
         """A process cannot take part: say so where people look, and end the test."""
@@ -180,16 +187,6 @@ class Conductor:
             gevent.spawn(runner.quit)
         else:
             gevent.spawn(runner.stop)
-
-    def _note_late(self, worker: str, report: WorkerReport) -> None:
-        """What comes after a test's end changes no number that was told; how much it is is said."""
-        answered = sum(one.completed for one in report.slices)
-        failed = sum(sum(one.failures.values()) for one in report.slices)
-        if answered or failed:
-            logger.warning(
-                "%s reports %d answers and %d failures of the test %s, which is over: not counted",
-                worker, answered, failed, report.test,
-            )  # fmt: skip
 
     def _check_offered(self, user: type[TritonUser], plan: Plan) -> None:
         if user in self._offered:
@@ -212,8 +209,8 @@ class Conductor:
             self._start_ns, self._end_ns, self._stopping = time.monotonic_ns(), 0, False
             for one in self.watchers:
                 one.test_begins(self.plan)
-            self._start_ns = self._fleet.start(self, self.plan, self.results)
-            self.results.start_ns = self._start_ns
+            self._fleet.start(self, self.plan, self.results)
+            self._start_ns = self.results.start_ns
         except HarnessError as error:
             self.results = None
             self.fail("this process", one_line(error), error.exit_code)

@@ -20,6 +20,8 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sized
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -27,10 +29,12 @@ from locust.env import Environment
 from locust.runners import STATE_MISSING, MasterRunner
 
 from harness.errors import EXIT_USAGE, EnvironmentFailure, HarnessError, UsageError
+from harness.load.generators.messages import StopLoad, decode_answer
 from harness_locust.clocks import SAME_CLOCK, ClockOffset, Exchange, offset_of, this_machine
+from harness_locust.load_part import LoadPart
+from harness_locust.orders import ProcessRole, measure_order, prepare_order
 from harness_locust.plan import Plan
-from harness_locust.process_load import ProcessLoad, ProcessRole
-from harness_locust.results import Results, decode_reports
+from harness_locust.results import Results
 
 if TYPE_CHECKING:
     from harness_locust.conductor import Conductor
@@ -56,22 +60,20 @@ class LocalFleet:
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
-        self._load: ProcessLoad | None = None
+        self._part: LoadPart | None = None
 
     def check(self, plan: Plan) -> None:
         """One process can do any plan."""
 
-    def start(self, conductor: Conductor, plan: Plan, results: Results) -> int:
+    def start(self, conductor: Conductor, plan: Plan, results: Results) -> None:
         """Make the traffic ready for the users."""
-        self._load = ProcessLoad(
-            self._environment,
-            plan,
-            ProcessRole(results.test),
-            lambda report: conductor.take("this process", report),
-        )
-        start_ns = time.monotonic_ns()
-        self._load.start(start_ns)
-        return start_ns
+        take = partial(conductor.take, "this process")
+        with TemporaryDirectory() as folder:
+            order = prepare_order(plan, ProcessRole(results.test), Path(folder))
+            self._part = LoadPart(self._environment, order, take)
+            self._part.prepare()
+        results.start_ns = time.monotonic_ns()
+        self._part.begin(measure_order(plan, results.start_ns))
 
     def all_run(self) -> bool:
         """Locust has started them one after another by the time it says so."""
@@ -79,10 +81,11 @@ class LocalFleet:
 
     def drain(self, at_ns: int) -> None:
         """End the load and wait for what is in flight."""
-        if self._load is not None:
-            self._load.drain(at_ns)
-            self._load.finish()
-            self._load = None
+        if self._part is not None:
+            self._part.stop(StopLoad(at_ns))
+            self._part.join()
+            self._part.end()
+            self._part = None
 
 
 @dataclass
@@ -135,7 +138,7 @@ class WorkerFleet:
                 next_step="every worker needs at least one",
             )
 
-    def start(self, conductor: Conductor, plan: Plan, results: Results) -> int:
+    def start(self, conductor: Conductor, plan: Plan, results: Results) -> None:
         """Have every worker make ready, before Locust tells it to start users.
 
         The start is one instant, which each worker is told on its own clock: Locust's own message
@@ -157,11 +160,10 @@ class WorkerFleet:
             logger.error("%s is not ready in time: it starts late", self._name(client_id))
         ready = [one for one, state in self._participants.items() if state.ready]
         self._compare_clocks(ready)
-        self._start_ns = time.monotonic_ns()
+        results.start_ns = self._start_ns = time.monotonic_ns()
         for client_id in ready:
             self._let_begin(client_id, results)
         gevent.spawn(self._watch, results.test)
-        return self._start_ns
 
     def all_run(self) -> bool:
         """Whether every user of every worker has started, as far as it can be waited for."""
@@ -320,8 +322,10 @@ class WorkerFleet:
     def _on_report(self, msg: Any, **_: Any) -> None:
         self._heard_ns[msg.node_id] = time.monotonic_ns()
         if self._conductor is not None:
-            for report in decode_reports(msg.data["reports"]):
-                self._conductor.take(self._name(msg.node_id), report)
+            state = self._participants.get(msg.node_id)
+            clock = (state and state.clock) or SAME_CLOCK
+            for line in msg.data["reports"].splitlines():
+                self._conductor.take(self._name(msg.node_id), clock.told(decode_answer(line)))
 
     def _on_problem(self, msg: Any, **_: Any) -> None:
         said = f"{self._name(msg.node_id)}: {msg.data['message']}"

@@ -82,11 +82,7 @@ def lost_words(state: WorkerState) -> str:
 def _troubles_of(state: WorkerState, results: Results, now_s: float) -> Iterator[str]:
     if state.lost:
         yield lost_words(state)
-    if missing := results.attendance.missing(state.name):
-        yield (
-            f"{missing} of {results.attendance.made(state.name)} reports of {state.name} did not "
-            "arrive: what it saw in this many seconds is not counted"
-        )
+    yield from results.attendance.troubles(state.name)
     if state.stood_still_s > STANDSTILL_SHARE * results.whole(now_s).duration_s:
         yield (
             f"{state.name} stalled for {seconds(state.stood_still_s)} s: its share of the load "

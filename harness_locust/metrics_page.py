@@ -16,10 +16,10 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from harness.errors import UsageError
+from harness.load.generators.messages import LoadProgress
 from harness.telemetry.exposition.monitor import LoadMonitor, labels_of
 from harness.telemetry.exposition.page import MetricsServer, MonitorCollector
 from harness_locust.conductor import Conductor, one_line
-from harness_locust.results import WorkerReport
 
 PATH = "/metrics"
 
@@ -68,7 +68,7 @@ class _Feed:
             rate_per_s=plan.workload.rate_per_s,
         )
 
-    def _on_report(self, worker: str, report: WorkerReport) -> None:
+    def _on_report(self, worker: str, report: LoadProgress) -> None:
         runner, plan = self._environment.runner, self._conductor.plan
         if runner is not None and plan is not None and not plan.is_open_loop:
             self._monitor.ask_in_flight(runner.target_user_count)

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
-
-from pydantic import TypeAdapter
+from dataclasses import dataclass, field
 
 from harness import hdr
-from harness.load.engine.slices import merge_slices
+from harness.load.engine.slices import SliceSums, added_up
+from harness.load.generators.attendance import Attendance
+from harness.load.generators.messages import LoadProgress
 from harness.load.records.series import LoadHistory
 from harness.types import GeneratorHealth, SparseHistogram, TimeSlice
-from harness_locust.attendance import Attendance
 
 SLICE_S = 0.25
 REPORT_EVERY_S = 1.0
@@ -32,46 +30,7 @@ SETTLING = "settling"
 DRAINING = "draining"
 """After the end: what was in flight is waited for."""
 TRANSIENT = frozenset({RAMP_UP, SETTLING, DRAINING})
-
-
-@dataclass(frozen=True)
-class WorkerReport:
-    """What one process saw since its last report; its times count from the test's start.
-
-    That is one instant for all of them, whatever their clocks show (`clocks.py`).
-    """
-
-    test: str
-    """Which test: a report that comes late must not be added to the next one's."""
-    elapsed_s: float
-    interval_s: float
-    """Since the last report, as are the fields that follow."""
-    slices: tuple[TimeSlice, ...]
-    cpu_s: float
-    loop_lag: SparseHistogram
-    memory_bytes: int
-    """Resident memory now."""
-    first_failure: str = ""
-    """The test's first failure, in its own words."""
-    settled_s: float = 0.0
-    """Everything that fell due before this time of the test has ended, and was reported."""
-    number: int = 0
-    """Number of this report: the process's first is 0."""
-    final: bool = False
-    """Whether it is the process's last."""
-
-
-_REPORTS = TypeAdapter(tuple[WorkerReport, ...])
-
-
-def encode_reports(reports: Iterable[WorkerReport]) -> bytes:
-    """Reports as text, for the way to the master."""
-    return _REPORTS.dump_json(tuple(reports))
-
-
-def decode_reports(encoded: bytes) -> tuple[WorkerReport, ...]:
-    """Raises pydantic.ValidationError for anything else."""
-    return _REPORTS.validate_json(encoded)
+_NS = 1_000_000_000
 
 
 @dataclass
@@ -133,9 +92,9 @@ class Results:
     test: str
     _starts_s: list[float] = field(default_factory=lambda: [0.0])
     _names: list[str] = field(default_factory=lambda: [RAMP_UP])
-    _totals: dict[int, TimeSlice] = field(default_factory=dict)
-    """Totals by index of the phase."""
-    _recent: dict[int, TimeSlice] = field(default_factory=dict)
+    _totals: SliceSums = field(default_factory=SliceSums)
+    """At the index of each phase."""
+    _recent: SliceSums = field(default_factory=SliceSums)
     _workers: dict[str, WorkerState] = field(default_factory=dict)
     first_failure: str = ""
     history: LoadHistory = field(default_factory=lambda: LoadHistory(SLICE_S))
@@ -162,32 +121,27 @@ class Results:
         start_s = edge_after(at_s)
         replaced = []
         while len(self._starts_s) > 1 and self._starts_s[-1] >= start_s:
-            replaced.append(self._totals.pop(len(self._starts_s) - 1, None))
+            replaced.append(self._totals.pop(len(self._starts_s) - 1))
             self._starts_s.pop()
             self._names.pop()
+        place = len(self._starts_s)
         self._starts_s.append(start_s)
         self._names.append(name)
-        place = len(self._starts_s) - 1
-        self._totals[place] = _joined(place, replaced)
+        self._totals.add(replaced, lambda _: place)
 
-    def add(self, worker: str, report: WorkerReport) -> bool:
+    def add(self, worker: str, report: LoadProgress) -> bool:
         """Take in what a process reported.
 
         Returns:
             False for a report of another test, and for one that was taken in before.
         """
-        if report.test != self.test:
+        if report.load != self.test or not self.attendance.take(worker, report):
             return False
-        if not self.attendance.take(worker, report.number, final=report.final):
-            return False
-        for one in report.slices:
-            place = self._place_of(one.index * SLICE_S)
-            self._totals[place] = _joined(place, [self._totals.get(place), one])
-            self._recent[one.index] = _joined(one.index, [self._recent.get(one.index), one])
+        self._totals.add(report.slices, lambda index: self._place_of(index * SLICE_S))
+        self._recent.add(report.slices)
+        newest = max((one.index for one in self._recent), default=0)
+        self._recent.forget_before(newest - int(RECENT_S / SLICE_S))
         self.history.add(report.slices)
-        newest = max(self._recent, default=0)
-        for index in [one for one in self._recent if one < newest - RECENT_S / SLICE_S]:
-            del self._recent[index]
         self.first_failure = self.first_failure or report.first_failure
         self._note(self.worker(worker), report)
         return True
@@ -209,13 +163,13 @@ class Results:
     @property
     def recent(self) -> TimeSlice:
         """The last ten seconds that were reported."""
-        return _joined(0, self._recent.values())
+        return added_up(self._recent)
 
     def phases(self, now_s: float) -> list[PhaseResult]:
         """All that have begun, in order of time."""
         ends_s = [*(min(one, now_s) for one in self._starts_s[1:]), now_s]
         return [
-            PhaseResult(name, start_s, end_s - start_s, self._totals.get(place, TimeSlice(place)))
+            PhaseResult(name, start_s, end_s - start_s, self._totals.at(place))
             for place, (name, start_s, end_s) in enumerate(
                 zip(self._names, self._starts_s, ends_s, strict=True)
             )
@@ -229,12 +183,12 @@ class Results:
             "whole test",
             parts[0].start_s if parts else 0.0,
             sum(one.duration_s for one in parts),
-            _joined(0, (one.total for one in parts)),
+            added_up(one.total for one in parts),
         )
 
     def everything(self) -> TimeSlice:
         """All phases, the transient ones included: every request there was."""
-        return _joined(0, self._totals.values())
+        return added_up(self._totals)
 
     def next_edge_s(self, now_s: float) -> float:
         """When another phase begins; infinite where none is known to."""
@@ -247,29 +201,31 @@ class Results:
     def _place_of(self, elapsed_s: float) -> int:
         return bisect_right(self._starts_s, elapsed_s) - 1
 
-    def _note(self, state: WorkerState, report: WorkerReport) -> None:
-        state.memory_bytes, state.reported_s = report.memory_bytes, report.elapsed_s
-        state.settled_s = report.settled_s
-        middle_s = report.elapsed_s - report.interval_s / 2
+    def _second(self, instant_ns: int) -> float:
+        return (instant_ns - self.start_ns) / _NS
+
+    def _note(self, state: WorkerState, report: LoadProgress) -> None:
+        state.memory_bytes, state.reported_s = report.memory_bytes, self._second(report.at_ns)
+        state.settled_s = self._second(report.complete_before_ns)
         state.stood_still_s += self._stood_still_s(report)
-        if self.phase_at(middle_s) in TRANSIENT:
+        if self.phase_at(self._second((report.since_ns + report.at_ns) // 2)) in TRANSIENT:
             return
-        state.steady_s += report.interval_s
+        state.steady_s += (report.at_ns - report.since_ns) / _NS
         state.steady_cpu_s += report.cpu_s
         state.loop_lag = hdr.merge([state.loop_lag, report.loop_lag])
 
-    def _stood_still_s(self, report: WorkerReport) -> float:
+    def _stood_still_s(self, report: LoadProgress) -> float:
         """Reports are due every second: of one that is overdue the rest was spent not running.
 
         A process that is stopped, or starved, wakes at the end of that time: only what lies in a
         phase that counts is compared with it.
         """
-        start_s = report.elapsed_s - report.interval_s + REPORT_EVERY_S
-        if report.elapsed_s - start_s < STANDSTILL_S:
+        start_s, made_s = self._second(report.since_ns) + REPORT_EVERY_S, self._second(report.at_ns)
+        if made_s - start_s < STANDSTILL_S:
             return 0.0
         edges_s = [*self._starts_s[1:], math.inf]
         counted = [
-            min(end_s, report.elapsed_s) - max(begin_s, start_s)
+            min(end_s, made_s) - max(begin_s, start_s)
             for name, begin_s, end_s in zip(self._names, self._starts_s, edges_s, strict=True)
             if name not in TRANSIENT
         ]
@@ -284,15 +240,3 @@ def edge_after(at_s: float) -> float:
 def edge_before(at_s: float) -> float:
     """The last edge of a slice that is not after an instant."""
     return math.floor(round(at_s / SLICE_S, 6)) * SLICE_S
-
-
-def _joined(index: int, parts: Iterable[TimeSlice | None]) -> TimeSlice:
-    """Slices in one, wherever they lie in time."""
-    whole = merge_slices(_moved(index, parts))
-    return whole[0] if whole else TimeSlice(index)
-
-
-def _moved(index: int, parts: Iterable[TimeSlice | None]) -> Iterator[list[TimeSlice]]:
-    for one in parts:
-        if one is not None:
-            yield [replace(one, index=index)]

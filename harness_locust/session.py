@@ -18,11 +18,11 @@ from typing import BinaryIO
 import gevent
 from gevent.fileobject import FileObjectPosix
 from gevent.queue import Queue
+from locust.env import Environment
 
 from harness.load.generators.messages import (
     GeneratorAnswer,
     GeneratorFailed,
-    Measure,
     Order,
     Prepare,
     Ready,
@@ -31,7 +31,7 @@ from harness.load.generators.messages import (
     encode_answer,
 )
 from harness.system.parents import die_with
-from harness_locust.session_trial import SessionTrial
+from harness_locust.load_part import LoadPart
 
 logger = logging.getLogger("harness.session")
 
@@ -41,54 +41,40 @@ class Session:
 
     def __init__(self, answers: BinaryIO) -> None:
         self._answers = answers
-        self._trial: SessionTrial | None = None
-        self._load: gevent.Greenlet | None = None
+        self._part: LoadPart | None = None
 
     def obey(self, line: bytes) -> None:
         """Do what an order says; whatever goes wrong is the answer."""
         try:
             self._obey(decode_order(line))
-        except Exception as error:  # noqa: BLE001  (told to the harness, whatever it is)
-            self._fail(error)
+        except Exception as error:
+            logger.error("an order failed", exc_info=error)
+            self._say(GeneratorFailed(f"{type(error).__name__}: {error}"))
 
     def _obey(self, order: Order) -> None:
         if isinstance(order, Prepare):
-            self._end_trial()
-            self._trial = SessionTrial(order)
-            self._trial.prepare()
+            self._end_part()
+            self._part = LoadPart(Environment(), order, self._say)
+            self._part.prepare()
             self._say(Ready())
-            return
-        if self._trial is None:
+        elif self._part is None:
             raise RuntimeError("nothing is prepared")
-        if isinstance(order, StopLoad):
-            self._trial.ending.at_ns = order.end_ns
+        elif isinstance(order, StopLoad):
+            self._part.stop(order)
         else:
-            self._load = gevent.spawn(self._measure, self._trial, order)
-
-    def _measure(self, trial: SessionTrial, order: Measure) -> None:
-        try:
-            for report in trial.measure(order):
-                self._say(report)
-        except Exception as error:  # noqa: BLE001  (told to the harness, whatever it is)
-            self._fail(error)
-
-    def _fail(self, error: Exception) -> None:
-        logger.error("an order failed", exc_info=error)
-        self._say(GeneratorFailed(f"{type(error).__name__}: {error}"))
-        self._end_trial()
+            self._part.begin(order)
 
     def _say(self, answer: GeneratorAnswer) -> None:
         line = encode_answer(answer)
         while line:  # a pipe takes what it has room for
             line = line[self._answers.write(line) or 0 :]
+        if isinstance(answer, GeneratorFailed):
+            self._end_part()
 
-    def _end_trial(self) -> None:
-        if self._load is not None and self._load is not gevent.getcurrent():
-            self._load.kill()
-        self._load = None
-        if self._trial is not None:
-            self._trial.end()
-            self._trial = None
+    def _end_part(self) -> None:
+        if self._part is not None:
+            self._part.end()
+            self._part = None
 
 
 def read_orders(orders: Queue[bytes]) -> None:

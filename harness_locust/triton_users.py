@@ -1,7 +1,6 @@
 """The Locust users: what drives a model on Triton, and checks every answer.
 
-`locustfile.py` runs them by Locust's own command, `session_trial.py` for the harness. What they
-send (`traffic`) and where they record it (`sink`) is given to the classes before a test starts.
+Locust starts them, or a `LoadPart` by itself; what they send and where they record it it says.
 """
 
 from __future__ import annotations
@@ -10,9 +9,8 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from functools import cache, partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import gevent
 from gevent.event import Event
@@ -21,28 +19,19 @@ from locust import User, constant, task
 from locust.exception import StopUser
 
 from harness.load.engine.closed_loop import ClosedLoop, Ending
-from harness.load.engine.open_loop import OpenLoop, OpenLoopSink, Timer
-from harness.load.requests.traffic import EncodedTraffic
-from harness.load.transports.contract import RequestFailure
+from harness.load.engine.open_loop import OpenLoop, Timer
+from harness.load.transports.contract import RequestFailure, Transport
 from harness.types import WireProtocol
 
-REQUESTS_A_TASK = 200
-"""Locust's own work between two tasks costs as much as a request: it is done once in this many."""
+if TYPE_CHECKING:
+    from harness_locust.load_part import LoadPart
+
 MOST_BLOCKING_CALLS = 10_000
 """Cap of gevent's native thread pool; threads are made as they are needed."""
 _READ = 1
 """Event mask of libev for reading."""
 CONNECTED_AHEAD = 4
 """Connections that an open loop opens before its first arrival; it opens more as it needs them."""
-
-
-@dataclass(frozen=True)
-class OpenLoopShare:
-    """One process's part of an open loop."""
-
-    make: Callable[[Timer], OpenLoop]
-    start_ns: int
-    """CLOCK_MONOTONIC at the arrivals' 0."""
 
 
 class TritonUser(User):
@@ -52,65 +41,70 @@ class TritonUser(User):
     wait_time = constant(0)
     protocol: ClassVar[WireProtocol]
     request_type: ClassVar[str]
-    traffic: ClassVar[EncodedTraffic | None] = None
-    sink: ClassVar[OpenLoopSink | None] = None
-    present: ClassVar[set[TritonUser]] = set()
-    """The users of this process that may have a request in flight."""
-    begun: ClassVar[Event] = Event()
-    """Set while the process has traffic for them."""
+    current: ClassVar[LoadPart | None] = None
+    """This process's part of the load that runs, or is about to."""
+    arrived: ClassVar[Event] = Event()
+    """Set while there is one."""
     patience_s: ClassVar[float] = 0.0
-    """How long they wait for it: a worker's may be started before it is known where they begin."""
+    """How long users wait for it: a worker's may be started before it has heard of the load."""
+    part: LoadPart | None = None
+    """The load that this user is of; None before, and where there was none."""
+    transport: Transport
     ending: Ending
     """The end of this user: it sends nothing from then on."""
-
-    loop: ClosedLoop
+    loop: ClosedLoop | None = None
 
     def on_start(self) -> None:
-        """Take a place in the traffic."""
-        self.await_traffic()
-        if self.traffic is None:
-            raise StopUser  # whoever should have made it said why
-        self.ending = Ending(self.traffic.ending.at_ns)
-        self.traffic.turns.give_way = look_at_sockets
-        self.transport = self.traffic.open_transport()
-        if self.sink is not None:
-            self.loop = self.traffic.closed_loop(self.transport, self.sink)
-        self.present.add(self)
+        """Take a place in the load."""
+        part = self.join_load()
+        part.admit(self)
+        self.loop = part.closed_loop(self.transport)
 
-    def await_traffic(self) -> None:
-        """Return when there is some, or none can be expected any more."""
-        if self.traffic is None and self.patience_s:
-            self.begun.wait(self.patience_s)
+    def join_load(self) -> LoadPart:
+        """The load that this process has a part of.
+
+        Raises:
+            StopUser: there is none, and none can be expected any more.
+        """
+        if self.current is None and self.patience_s:
+            self.arrived.wait(self.patience_s)
+        if self.current is None:
+            raise StopUser  # whoever should have prepared it said why
+        self.part = self.current
+        return self.part
 
     def on_stop(self) -> None:
-        """Close the connection."""
-        if self in self.present:
-            self.present.remove(self)
-            self.transport.close()
+        """Give the place back."""
+        if self.part is not None:
+            self.part.dismiss(self)
 
     @task
     def infer(self) -> None:
-        """Send requests; the recorder tells Locust what became of them."""
+        """Send requests to the end; the recorder tells Locust what became of them.
+
+        One task for all of them: Locust's own work between two costs as much as a request.
+        """
         self.drive()
 
     def drive(self) -> None:
         """Send one request after another."""
-        assert self.traffic is not None  # noqa: S101  (on_start made sure)
-        if time.monotonic_ns() >= self.ending.at_ns:
-            raise StopUser
-        self.loop.run(self.ending, most=REQUESTS_A_TASK)
+        assert self.part is not None  # noqa: S101  (on_start made sure)
+        assert self.loop is not None  # noqa: S101  (as of this)
+        sleep_until(self.part.start_ns)
+        self.loop.run(self.ending)
+        raise StopUser
 
     def leave(self, at_ns: int = 0) -> None:
         """Send nothing from an instant on; what is in flight then is waited for, and counted."""
-        if self in self.present:
-            self.ending.at_ns = min(self.ending.at_ns, at_ns)
+        self.ending.at_ns = min(self.ending.at_ns, at_ns)
 
     def stop(self, force: bool = False) -> bool:
         """Leave, and only then be killed: the slowest requests must not go uncounted.
 
         Every request has a timeout, so the wait ends.
         """
-        if self.sink is not None and self.greenlet is not gevent.getcurrent():
+        inside = self.part is not None and self.part.has(self)
+        if inside and self.greenlet is not gevent.getcurrent():
             self.leave()
             self.greenlet.join()
         stopped: bool = super().stop(force)
@@ -138,25 +132,17 @@ class TritonOpenLoopUser(TritonUser):
     connections as that takes. A second one would have nothing to do, and leaves.
     """
 
-    shares: ClassVar[list[OpenLoopShare]] = []
-    """The process's share, for the first user to take."""
-
     def on_start(self) -> None:
-        """Take the share, if it is still there."""
-        self.await_traffic()
-        if self.traffic is None or not self.shares:
+        """Take this process's share, if it is still there."""
+        part = self.join_load()
+        if not part.take_arrivals():
             raise StopUser
-        self.ending = self.traffic.ending
-        self._share = self.shares.pop()
-        self.present.add(self)
-
-    def on_stop(self) -> None:
-        """The loop has closed its connections itself."""
-        self.present.discard(self)
+        part.admit(self)
 
     def drive(self) -> None:
         """Dispatch every arrival until the ending, or the end of the trace."""
-        run_open_loop(self._share.make, self._share.start_ns, self.ending)
+        assert self.part is not None  # noqa: S101  (on_start made sure)
+        run_open_loop(self.part.open_loop, self.part.arrivals_ns, self.ending)
         raise StopUser
 
 
@@ -179,6 +165,12 @@ def run_open_loop(make: Callable[[Timer], OpenLoop], start_ns: int, ending: Endi
         with suppress(RequestFailure):  # its requests try again, and are counted
             loop.connect(CONNECTED_AHEAD)
         loop.run(start_ns, ending)
+
+
+def sleep_until(instant_ns: int) -> None:
+    """Let others run until CLOCK_MONOTONIC shows the instant."""
+    while (remaining_ns := instant_ns - time.monotonic_ns()) > 0:
+        gevent.sleep(remaining_ns / 1e9)
 
 
 def read_waiter(connected: socket.socket) -> Callable[[], object]:

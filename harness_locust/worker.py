@@ -10,6 +10,8 @@ import time
 from argparse import Namespace
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import gevent
@@ -19,11 +21,20 @@ from locust.env import Environment
 from locust.exception import RPCError
 from locust.runners import WorkerRunner
 
-from harness.errors import HarnessError
+from harness.errors import GeneratorError, HarnessError
+from harness.load.generators.messages import (
+    GeneratorAnswer,
+    GeneratorFailed,
+    LoadEnded,
+    LoadProgress,
+    StopLoad,
+    encode_answer,
+)
 from harness_locust.clocks import this_machine
-from harness_locust.plan import make_plan
-from harness_locust.process_load import ProcessLoad, ProcessRole
-from harness_locust.results import REPORT_EVERY_S, WorkerReport, encode_reports
+from harness_locust.load_part import LoadPart
+from harness_locust.orders import ProcessRole, measure_order, prepare_order
+from harness_locust.plan import Plan, make_plan
+from harness_locust.results import REPORT_EVERY_S
 from harness_locust.triton_users import TritonUser
 
 HELLO_EVERY_S = 2.0
@@ -38,14 +49,15 @@ class LocustWorker:
 
     def __init__(self, environment: Environment, runner: WorkerRunner) -> None:
         self._environment, self._runner = environment, runner
-        self._load: ProcessLoad | None = None
+        self._part: LoadPart | None = None
+        self._plan: Plan | None = None
         self._ready_for = ""
-        """The test that `_load` is of."""
+        """The test that `_part` is of."""
         self._known = False
         """The master has given it a part: it has understood the greeting."""
         self._ends = BoundedSemaphore()
         """One load ends before the next is made."""
-        self._outbox: list[WorkerReport] = []
+        self._outbox: list[LoadProgress] = []
         """What could not be sent yet."""
         events: Any = environment.events  # Locust's hooks are untyped
         events.test_stopping.add_listener(self._on_test_stopping)
@@ -73,27 +85,36 @@ class LocustWorker:
         self._end_load(0)
         role = ProcessRole(**message["role"])
         try:
-            plan = make_plan(Namespace(**message["options"]), message["host"])
-            self._load = ProcessLoad(self._environment, plan, role, self._send)
+            self._plan = make_plan(Namespace(**message["options"]), message["host"])
+            with TemporaryDirectory() as folder:
+                order = prepare_order(self._plan, role, Path(folder))
+                self._part = LoadPart(self._environment, order, self._take)
+                self._part.prepare()
         except HarnessError as error:
-            logger.error("%s", error)
-            problem = {
-                "message": str(error),
-                "next_step": error.next_step,
-                "exit_code": error.exit_code,
-            }
-            self._runner.send_message("harness_problem", problem)
+            self._end_load(0)
+            self._report_problem(error)
         else:
             self._ready_for = role.test
             self._runner.send_message("harness_ready", {"test": role.test})
+
+    def _report_problem(self, error: HarnessError) -> None:
+        logger.error("%s", error)
+        self._runner.send_message(
+            "harness_problem",
+            {
+                "message": str(error),
+                "next_step": error.next_step,
+                "exit_code": error.exit_code,
+            },
+        )
 
     def _on_clock(self, msg: Any, **_: Any) -> None:
         shown = {"shown_ns": time.monotonic_ns(), "machine": this_machine()}
         self._runner.send_message("harness_clock", msg.data | shown)
 
     def _on_begin(self, msg: Any, **_: Any) -> None:
-        if self._load is not None and self._ready_for == msg.data["test"]:
-            self._load.start(msg.data["start_ns"])
+        if self._part is not None and self._plan and self._ready_for == msg.data["test"]:
+            self._part.begin(measure_order(self._plan, msg.data["start_ns"]))
 
     def _on_drain(self, msg: Any, **_: Any) -> None:
         if self._ready_for == msg.data["test"]:
@@ -110,16 +131,25 @@ class LocustWorker:
 
     def _end_load(self, at_ns: int) -> None:
         with self._ends:
-            if self._load is not None:
-                load, self._load = self._load, None
-                load.drain(at_ns)
-                load.finish()
+            if self._part is not None:
+                part, self._part = self._part, None
+                part.stop(StopLoad(at_ns))
+                part.join()
+                part.end()
 
-    def _send(self, report: WorkerReport) -> None:
+    def _take(self, answer: GeneratorAnswer) -> None:
+        if isinstance(answer, LoadProgress):
+            self._send(answer)
+        elif isinstance(answer, LoadEnded) and answer.records_problem:
+            logger.error("%s", answer.records_problem)
+        elif isinstance(answer, GeneratorFailed):
+            self._report_problem(GeneratorError(answer.message))
+
+    def _send(self, report: LoadProgress) -> None:
         """Send at once; what a broken connection does not take goes with the next message."""
         self._outbox.append(report)
         try:
-            reports = encode_reports(self._outbox)
+            reports = b"".join(map(encode_answer, self._outbox))
             self._runner.send_message("harness_report", {"reports": reports})
         except RPCError as error:
             logger.error("a report could not be sent, and is kept: %s", error)

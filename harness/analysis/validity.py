@@ -83,7 +83,8 @@ def judge_validity(
     checks = _CHECKS
     if server.counters_reset or server.exchanged:
         checks = tuple(one for one in _CHECKS if one not in _FOLLOW_A_RESTART)
-    reasons = [reason for check in checks for reason in check(load, server, workload)]
+    reasons = list(load.troubles)
+    reasons += [reason for check in checks for reason in check(load, server, workload)]
     reasons += _tokens_read_together(load, bounds)
     reasons += _server_short_of_cores(load, host or HostMetrics())
     return not reasons, "; ".join(reasons)

@@ -31,16 +31,12 @@ def shown_to(
         yield lambda _worker, _report: None
         return
     monitor.begin_trial(trial, slo)
-    cpu_s: dict[int, float] = {}
 
     def listen(worker: int, report: LoadProgress) -> None:
         monitor.add(report.slices)
-        # A process counts from its start: what it used before its first report is no load's.
-        used_s = report.cpu_s - cpu_s.get(worker, report.cpu_s)
-        cpu_s[worker] = report.cpu_s
         monitor.add_generator(
             f"worker {worker}",
-            cpu_s=used_s,
+            cpu_s=report.cpu_s,
             loop_lag=report.loop_lag,
             memory_bytes=report.memory_bytes,
         )

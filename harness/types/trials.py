@@ -77,6 +77,9 @@ class LoadResult:
     """The first failure's own words."""
     records_problem: str = ""
     """Why not every request could be written down one by one, where that was asked for."""
+    troubles: tuple[str, ...] = ()
+    """What the generators did not do, or tell, of what they should have, each by its name: then
+    these numbers are not the whole load's."""
     answers_stamped: bool = False
     """Latencies end when the kernel received the answer, however late the generator read it."""
 

@@ -85,7 +85,7 @@ def test_a_worker_that_cannot_start_says_why(
     monkeypatch.setattr(process, "SESSION", "no.such.module")
     with (
         load_rig(tmp_path) as broken,
-        pytest.raises(GeneratorError, match=r"(?s)died: exit status 1.*No module named no"),
+        pytest.raises(GeneratorError, match=r"(?s)died: exit status 1.*No module named '?no"),
     ):
         broken.run(Behaviour())
 

@@ -6,22 +6,19 @@ one clock): what the master tells of any stretch of time is compared with those.
 
 from __future__ import annotations
 
-import json
 import signal
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from fake_server import Behaviour, FakeServer, constant
 from load_rig import checkout, make_payloads, wait_until, wait_until_stopped
-from locust_command import LIMIT_S, end, free_port, interrupt, read, response_of, served, start
+from locust_command import LIMIT_S, end, interrupt, read, response_of, served
 from locust_fleet import Fleet, master_that_waits, plan, wait_until_served
+from locust_site import Site
 from numpy.typing import NDArray
 
 from harness import hdr
@@ -182,88 +179,31 @@ def test_the_verdict_on_a_test_with_workers_is_said_kept_and_the_exit_code(
     assert f"Verdict on p50 < 5 ms: {stored.decision}: " in fleet.said()
 
 
-class Site:
-    """A page with two workers, without a browser."""
-
-    def __init__(self, folder: Path, server: FakeServer) -> None:
-        self.port, bind = free_port(), str(free_port())
-        self.log = folder / "master.log"
-        self.payloads = make_payloads(folder)
-        self.server = server
-        self.master = start(
-            "--master", "--master-bind-port", bind, "--web-host", "127.0.0.1",
-            "--web-port", str(self.port), log=self.log,
-        )  # fmt: skip
-        self.workers = [
-            start("--worker", "--master-port", bind, log=folder / f"worker-{one}.log")
-            for one in range(2)
-        ]
-        self.wait_for_both()
-
-    def wait_for_both(self) -> None:
-        """Until Locust has both workers."""
-        wait_until(lambda: self.workers_there() == 2, patience_s=LIMIT_S)
-
-    def workers_there(self) -> int:
-        """As Locust counts them; none while its page is not up yet."""
-        try:
-            return int(self.get("worker-count")["worker_count"])
-        except OSError:
-            return 0
-
-    def get(self, path: str) -> Any:
-        url = f"http://127.0.0.1:{self.port}/{path}"
-        with urllib.request.urlopen(url, timeout=LIMIT_S) as answer:
-            return json.loads(answer.read())
-
-    def begin(self, users: int, protocol: str = "http", **form: str | int) -> None:
-        """Fill the whole form in, for Locust keeps what the last one said; returns once it runs."""
-        before = self.shown["number"]
-        fields: dict[str, object] = {
-            "user_count": users, "spawn_rate": 100, "model": "m", "payloads": self.payloads,
-            "host": f"{protocol}://{getattr(self.server, protocol)}", "objective": "p95 < 5 s",
-            "rate": "", "arrivals": "", "records": "", "run_time": "", **form,
-        }  # fmt: skip
-        self.post("swarm", urllib.parse.urlencode(fields))
-        wait_until(lambda: self.shown["number"] > before)
-
-    def stop(self) -> None:
-        """Returns when all was reported that will be."""
-        self.post("stop", "")
-        wait_until(lambda: self.shown["verdict"]["final"])
-
-    def post(self, path: str, form: str) -> None:
-        url = f"http://127.0.0.1:{self.port}/{path}"
-        with urllib.request.urlopen(url, data=form.encode(), timeout=LIMIT_S) as answer:
-            assert json.loads(answer.read())["success"]
-
-    def wake(self) -> None:
-        """Let the workers go on."""
-        for one in self.workers:
-            one.send_signal(signal.SIGCONT)
-
-    @property
-    def shown(self) -> Any:
-        """Of the newest test; its number is 0 while there is none."""
-        return self.get("serving/data.json")["shown"] or {"number": 0, "totals": {"requests": 0}}
+@pytest.fixture(scope="module")
+def site_server() -> Iterator[FakeServer]:
+    with FakeServer(Behaviour(constant(0.02))) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
-def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def shared_site(
+    site_server: FakeServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
     """Started once: its processes outlive each test and what happens in it."""
-    with FakeServer(Behaviour(constant(0.02))) as server:
-        made = Site(tmp_path_factory.mktemp("site"), server)
-        try:
-            yield made
-        finally:
-            made.wake()
-            end(made.master, *made.workers)
+    folder = tmp_path_factory.mktemp("site")
+    hosts = {"http": site_server.http, "grpc": site_server.grpc}
+    made = Site(folder, hosts, make_payloads(folder), "m")
+    try:
+        made.wait_for_both()
+        yield made
+    finally:
+        made.close()
 
 
 @pytest.fixture
-def site(shared_site: Site) -> Iterator[Site]:
+def site(shared_site: Site, site_server: FakeServer) -> Iterator[Site]:
     shared_site.wait_for_both()
-    shared_site.server.begin(Behaviour(constant(0.02)))
+    site_server.begin(Behaviour(constant(0.02)))
     yield shared_site
     shared_site.wake()
     if not shared_site.shown.get("verdict", {"final": True})["final"]:
@@ -281,24 +221,26 @@ def check_in_flight(server: FakeServer, count: int) -> None:
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_the_masters_histogram_is_the_union_of_all_requests(
-    site: Site, tmp_path: Path, protocol: str
+    site: Site, site_server: FakeServer, tmp_path: Path, protocol: str
 ) -> None:
     site.begin(5, protocol, records=str(tmp_path))
-    wait_until(lambda: len(site.server.served) > 200)
+    wait_until(lambda: len(site_server.served) > 200)
     site.stop()
     wait_until(lambda: len(list(tmp_path.glob("*.parquet"))) == 2)
     document = site.get("hdr-histograms.json")
     merged = response_of(document)
     assert merged == histogram_of_records(tmp_path)
-    assert hdr.total(merged) == len(site.server.served)
+    assert hdr.total(merged) == len(site_server.served)
     assert len(document["workers"]) == 2
     # Locust's own table, which its page is told two seconds late.
     wait_until(
-        lambda: site.get("stats/requests")["stats"][-1]["num_requests"] == len(site.server.served)
+        lambda: site.get("stats/requests")["stats"][-1]["num_requests"] == len(site_server.served)
     )
 
 
-def test_an_open_loop_is_split_over_the_workers_exactly(site: Site, tmp_path: Path) -> None:
+def test_an_open_loop_is_split_over_the_workers_exactly(
+    site: Site, site_server: FakeServer, tmp_path: Path
+) -> None:
     site.begin(1, records=str(tmp_path), rate=100, arrivals="constant", run_time="2s")
     wait_until(lambda: site.shown["verdict"]["final"])
     wait_until(lambda: len(list(tmp_path.glob("*.parquet"))) == 2)
@@ -309,12 +251,13 @@ def test_an_open_loop_is_split_over_the_workers_exactly(site: Site, tmp_path: Pa
         assert (abs(gaps_ns - 20_000_000) <= 1000).all()
     merged = response_of(site.get("hdr-histograms.json"))
     assert merged == histogram_of_records(tmp_path)
-    assert hdr.total(merged) == len(site.server.served) == 200
+    assert hdr.total(merged) == len(site_server.served) == 200
 
 
 @pytest.mark.slow
 def test_a_worker_lost_over_the_end_is_named_with_what_is_missing_and_is_there_for_the_next_test(
     site: Site,
+    site_server: FakeServer,
 ) -> None:
     site.begin(4)
     wait_until(lambda: site.shown["totals"]["requests"] > 100)
@@ -331,13 +274,14 @@ def test_a_worker_lost_over_the_end_is_named_with_what_is_missing_and_is_there_f
     site.begin(4)
     wait_until(lambda: site.shown["totals"]["requests"] > 20)
     wait_until(lambda: [one["lost"] for one in site.shown["generators"]] == [False, False])
-    check_in_flight(site.server, 4)
+    check_in_flight(site_server, 4)
     site.stop()
 
 
 @pytest.mark.slow
 def test_a_worker_that_comes_back_in_the_middle_of_the_next_test_takes_its_part(
     site: Site,
+    site_server: FakeServer,
 ) -> None:
     """The first test leaves it standing still; the second begins without it."""
     site.begin(4)
@@ -348,15 +292,15 @@ def test_a_worker_that_comes_back_in_the_middle_of_the_next_test_takes_its_part(
     wait_until(lambda: site.workers_there() == 1)
     site.begin(4)
     wait_until(lambda: site.shown["totals"]["requests"] > 20)
-    check_in_flight(site.server, 4)  # the other worker runs all of them
+    check_in_flight(site_server, 4)  # the other worker runs all of them
     assert len(site.shown["generators"]) == 1
 
     site.workers[0].send_signal(signal.SIGCONT)
     wait_until(lambda: len(site.shown["generators"]) == 2)
     wait_until(lambda: site.get("stats/requests")["user_count"] == 4)
-    before = len(site.server.served)
-    wait_until(lambda: len(site.server.served) > before + 50)
-    check_in_flight(site.server, 4)
+    before = len(site_server.served)
+    wait_until(lambda: len(site_server.served) > before + 50)
+    check_in_flight(site_server, 4)
     wait_until(lambda: site.shown["series"]["at_s"])
     site.stop()
 
@@ -377,13 +321,13 @@ def test_the_page_moves_every_second_with_workers(site: Site) -> None:
 
 def test_a_test_that_is_stopped_before_its_users_have_started_says_that_nothing_was_measured(
     site: Site,
+    site_server: FakeServer,
 ) -> None:
-    server = site.server
     site.begin(1000, spawn_rate=1)
-    wait_until_served(server, 50)
+    wait_until_served(site_server, 50)
     site.stop()
     verdict = site.shown["verdict"]
     assert (verdict["decision"], verdict["reasons"]) == ("invalid", ["No request was measured."])
     assert [one["name"] for one in site.shown["phases"]] == ["ramp-up", "draining"]
     document = site.get("hdr-histograms.json")
-    assert hdr.total(response_of(document)) == len(server.served)
+    assert hdr.total(response_of(document)) == len(site_server.served)

@@ -47,7 +47,7 @@ from harness.types import (
     WireProtocol,
     Workload,
 )
-from harness_locust.results import MEASURED, Results, WorkerReport
+from harness_locust.results import MEASURED, Results
 from harness_locust.summary import latency_rows
 
 MS = 1_000_000
@@ -236,7 +236,9 @@ def test_it_is_in_the_series_second_by_second(load: LoadResult) -> None:
 def test_it_is_a_row_of_locusts_page(load: LoadResult) -> None:
     results = Results("t")
     results.begin(MEASURED, 0.0)
-    results.add("w", WorkerReport("t", 2.0, 2.0, load.slices, 0.1, SparseHistogram(), 1))
+    at_ns = 2_000 * MS
+    told = LoadProgress(at_ns, at_ns, load.slices, 0.1, SparseHistogram(), 1, load="t")
+    results.add("w", told)
     rows = [one for one in latency_rows(results, 10.0) if one["window"] == "whole test"]
     assert [one["latency"] for one in rows] == [SPANS[name].title for name in MEASURED_SPANS]
     gap = rows[-1]

@@ -13,17 +13,11 @@ from typing import Protocol
 
 from harness import hdr
 from harness.load.engine.clock import MONOTONIC, Clock
-from harness.load.engine.slices import dense, merge_slices
+from harness.load.engine.slices import SliceSums, dense
+from harness.load.generators.attendance import Attendance, note_late
 from harness.load.generators.messages import LoadEnded, LoadProgress, Measure, StopLoad
 from harness.load.generators.process import GeneratorProcess, take_answers
-from harness.types import (
-    GeneratorHealth,
-    Latencies,
-    LoadResult,
-    SparseHistogram,
-    TimeSlice,
-    Workload,
-)
+from harness.types import GeneratorHealth, LoadResult, TimeSlice, Workload
 from harness.words.numbers import asked
 
 LEAD_S = 0.05
@@ -60,18 +54,18 @@ class LoadDriver:
         check: Callable[[], None],
         listen: Callable[[int, LoadProgress], None],
         *,
-        answers_stamped: bool,
+        load: str = "",
         clock: Clock = MONOTONIC,
     ) -> None:
         self._busy = busy
         self._clock = clock
-        self._answers_stamped = answers_stamped
         self._workload = workload
         self._watcher = watcher
         self._check = check
         self._tell = listen
         self._slice_ns = int(SLICE_S * _NS)
         self._start_ns = self._clock.now_ns() + int(LEAD_S * _NS)
+        self._load = load
         self._collector = Collector(
             [process.index for process in busy], self._start_ns, self._slice_ns
         )
@@ -143,10 +137,12 @@ class LoadDriver:
             self._clock.sleep(max(0, until_ns - self._clock.now_ns()) / _NS)
             return
         for worker, answer in take_answers(listening, until_ns=until_ns):
-            if isinstance(answer, LoadProgress):
+            if isinstance(answer, LoadProgress) and answer.load != self._load:
+                note_late(_name(worker), answer)
+            elif isinstance(answer, LoadProgress):
                 self._collector.add(worker, answer)
                 self._tell(worker, answer)
-            elif isinstance(answer, LoadEnded):
+            elif isinstance(answer, LoadEnded) and answer.load == self._load:
                 self._measured[worker] = answer
 
     def _drain(self, window_end_ns: int, drain_s: float) -> None:
@@ -161,8 +157,6 @@ class LoadDriver:
 
     def _result(self, window_start_ns: int, window_end_ns: int) -> LoadResult:
         problems = [one.records_problem for one in self._measured.values()]
-        failed = [one for one in self._measured.values() if one.first_failure]
-        first = min(failed, key=lambda one: one.first_failure_ns, default=None)
         count = (window_end_ns - self._start_ns) // self._slice_ns
         return LoadResult(
             start_ns=self._start_ns,
@@ -171,19 +165,14 @@ class LoadDriver:
             window_start_ns=window_start_ns,
             window_end_ns=window_end_ns,
             generators=self._collector.health(window_start_ns, window_end_ns),
-            first_failure=first.first_failure if first else "",
+            first_failure=self._collector.first_failure,
             records_problem=next(filter(None, problems), ""),
-            answers_stamped=self._answers_stamped,
+            troubles=tuple(self._collector.troubles()),
         )
 
 
 def _whole_slices(seconds: float, slice_ns: int) -> int:
     return round(seconds * _NS / slice_ns) * slice_ns
-
-
-_BUCKETS = tuple(range(1 << hdr.INDEX_BITS))
-"""Every bucket index there is, once: a load of minutes holds each of them thousands of times, and
-as its own object each time it would take twice what the slices themselves take."""
 
 
 class Collector:
@@ -197,18 +186,35 @@ class Collector:
 
     def __init__(self, workers: Sequence[int], start_ns: int, slice_ns: int) -> None:
         self._start_ns, self._slice_ns = start_ns, slice_ns
-        self._slices: dict[int, TimeSlice] = {}
+        self._slices = SliceSums()
+        self._attendance = Attendance()
+        self._first_failures: dict[int, tuple[int, str]] = {}
         self._complete_before_ns = dict.fromkeys(workers, start_ns)
         self._progress: dict[int, list[LoadProgress]] = defaultdict(list)
 
     def add(self, worker: int, progress: LoadProgress) -> None:
         """Take in one report of a process."""
-        known = [self._slices[one.index] for one in progress.slices if one.index in self._slices]
-        for one in merge_slices([known, progress.slices]):
-            self._slices[one.index] = _lean(one)
-        self._complete_before_ns[worker] = progress.complete_before_ns
+        if not self._attendance.take(_name(worker), progress):
+            return
+        self._slices.add(progress.slices)
+        if progress.first_failure:
+            told = (progress.first_failure_ns, progress.first_failure)
+            self._first_failures.setdefault(worker, told)
+        known_ns = self._complete_before_ns[worker]
+        self._complete_before_ns[worker] = max(known_ns, progress.complete_before_ns)
         # The slices are kept once, in `_slices`: a long load would hold every one of them twice.
-        self._progress[worker].append(dataclasses.replace(progress, slices=()))
+        kept = dataclasses.replace(progress, slices=(), first_failure="")
+        self._progress[worker].append(kept)
+
+    @property
+    def first_failure(self) -> str:
+        """The first failure of all processes, in its own words; empty without any."""
+        return min(self._first_failures.values(), default=(0, ""))[1]
+
+    def troubles(self) -> list[str]:
+        """Why what was summed is not all of the load, by the names of the processes."""
+        workers = self._complete_before_ns
+        return [one for worker in workers for one in self._attendance.troubles(_name(worker))]
 
     def complete(self) -> list[TimeSlice]:
         """The slices of which every request has ended in every process, from slice 0 on.
@@ -220,8 +226,7 @@ class Collector:
 
     def until(self, count: int) -> list[TimeSlice]:
         """The first so many slices, those without requests included."""
-        within = [one for index, one in sorted(self._slices.items()) if index < count]
-        return dense(within, max(0, count))
+        return dense((one for one in self._slices if one.index < count), max(0, count))
 
     def health(self, window_start_ns: int, window_end_ns: int) -> tuple[GeneratorHealth, ...]:
         """How each process fared between two instants."""
@@ -231,33 +236,24 @@ class Collector:
         )
 
 
-def _lean(one: TimeSlice) -> TimeSlice:
-    return dataclasses.replace(one, ok=_lean_latencies(one.ok), failed=_lean_latencies(one.failed))
-
-
-def _lean_latencies(latencies: Latencies) -> Latencies:
-    return Latencies({name: _lean_histogram(one) for name, one in latencies.spans.items()})
-
-
-def _lean_histogram(histogram: SparseHistogram) -> SparseHistogram:
-    return SparseHistogram(
-        tuple([_BUCKETS[bucket] for bucket in histogram.buckets]), histogram.counts
-    )
+def _name(worker: int) -> str:
+    return f"load generator {worker}"
 
 
 def _health_of(
     reports: Sequence[LoadProgress], window_start_ns: int, window_end_ns: int
 ) -> GeneratorHealth:
     """CPU between the reports nearest the window's edges, and the lag seen between them."""
+    reports = sorted(reports, key=lambda one: one.number)
     first = max((at for at, one in enumerate(reports) if one.at_ns <= window_start_ns), default=0)
     last = min(
         (at for at, one in enumerate(reports) if one.at_ns >= window_end_ns),
         default=len(reports) - 1,
     )
-    before, after = reports[first], reports[last]
-    elapsed_s = (after.at_ns - before.at_ns) / 1e9
+    within = reports[first + 1 : last + 1]
+    elapsed_s = (reports[last].at_ns - reports[first].at_ns) / 1e9
     return GeneratorHealth(
-        cpu_cores=(after.cpu_s - before.cpu_s) / elapsed_s if elapsed_s > 0 else 0.0,
-        loop_lag=hdr.merge(one.loop_lag for one in reports[first + 1 : last + 1]),
-        memory_bytes=after.memory_bytes,
+        cpu_cores=sum(one.cpu_s for one in within) / elapsed_s if elapsed_s > 0 else 0.0,
+        loop_lag=hdr.merge(one.loop_lag for one in within),
+        memory_bytes=reports[last].memory_bytes,
     )

@@ -1,8 +1,8 @@
 """What the harness and a Locust process say to each other: one JSON object per line.
 
-Orders go in on the process's standard input. `prepare` is answered by `ready`; `measure` by a
-stream of `progress` and, when the last request has ended, one `measured`; `stop` only brings that
-end forward. All times are CLOCK_MONOTONIC, which the processes of one machine share.
+`prepare` is answered by `ready`; `measure` by a stream of `progress` and, when the last request has
+ended, one `measured`; `stop` only brings that end forward. All times are CLOCK_MONOTONIC, which the
+processes of one machine share.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ from harness.types import (
 
 @dataclass(frozen=True)
 class Prepare:
-    """Read and encode the payloads, start the users, connect them; send nothing yet."""
+    """Read and encode the payloads, start the users, connect them; send nothing yet.
+
+    Where Locust starts the users (its page, its own command), they find all this when they come.
+    """
 
     target: Target
     grpc: GrpcImplementation
@@ -36,7 +39,7 @@ class Prepare:
     outputs: tuple[TensorSpec, ...]
     workload: Workload
     share: int
-    """How many of the requests in flight this process keeps."""
+    """How many of the requests in flight this process keeps; of an open loop, 0 sends none."""
     first_user: int
     """The parts of the processes before this one, added up."""
     worker: int
@@ -46,6 +49,12 @@ class Prepare:
     """Where this process writes every request, as Parquet; None keeps histograms only."""
     bounds: tuple[RequestBound, ...] = ()
     """The clauses by which requests are counted as good."""
+    inputs: tuple[TensorSpec, ...] = ()
+    """To whose datatypes payloads are cast; empty sends them as they are."""
+    load: str = ""
+    """The load's name, which all that is reported of it bears: no report is taken for another's."""
+    users_by_locust: bool = False
+    """Locust starts and stops the users of a closed loop, and tells the open loop to begin."""
     order: Literal["prepare"] = "prepare"
 
 
@@ -58,6 +67,9 @@ class Measure:
     slice_ns: int
     end_ns: int
     """Nothing is scheduled from then on; a `stop` may bring it forward."""
+    report_every_s: float = 0.1
+    lead_ns: int = 0
+    """From the start of the first slice to the 0 of an open loop's arrivals."""
     order: Literal["measure"] = "measure"
 
 
@@ -78,17 +90,28 @@ class Ready:
 
 @dataclass(frozen=True)
 class LoadProgress:
-    """What one process saw since its last progress message."""
+    """What one process saw since its last progress message: additions, to be summed."""
 
     at_ns: int
+    """When it was made."""
     complete_before_ns: int
     """Every request scheduled before this instant has ended and is in the slices so far."""
     slices: tuple[TimeSlice, ...]
-    """Additions to slices, to be summed with earlier ones."""
     cpu_s: float
-    """CPU time of the process since its start."""
+    """CPU time of the process, as are the lags between `since_ns` and `at_ns`."""
     loop_lag: SparseHistogram
     memory_bytes: int
+    """Resident memory now."""
+    since_ns: int = 0
+    """When the one before was made, or the load began."""
+    number: int = 0
+    """The process's first of a load is 0."""
+    final: bool = False
+    """Whether it is the process's last of this load: then all of its requests are reported."""
+    load: str = ""
+    first_failure: str = ""
+    """The process's first failure so far, in its own words."""
+    first_failure_ns: int = 0
     answer: Literal["progress"] = "progress"
 
 
@@ -96,8 +119,7 @@ class LoadProgress:
 class LoadEnded:
     """The load is over: every request has ended and was reported."""
 
-    first_failure: str
-    first_failure_ns: int
+    load: str = ""
     records_problem: str = ""
     """Why the records of this process are incomplete, where they are."""
     answer: Literal["measured"] = "measured"

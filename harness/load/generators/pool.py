@@ -8,9 +8,10 @@ window, and when the window has shown enough, which ends the trial.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -137,27 +138,21 @@ class LoadGenerators:
                 not: the next `run` works.
         """
         processes = self._revive()
+        load = secrets.token_hex(4)
         shares = split_concurrency(job.workload.concurrency, len(processes))
         busy = [process for process, share in zip(processes, shares, strict=True) if share]
         try:
-            self._prepare(job, busy, shares)
-            protocol = job.workload.protocol
-            running = LoadDriver(
-                busy,
-                job.workload,
-                watcher,
-                check,
-                listen,
-                answers_stamped=answers_are_stamped(
-                    protocol, self._targets[protocol], self._implementation
-                ),
-            )
-            return running.drive(drain_s=2 * self._request_timeout_s + DRAIN_GRACE_S)
+            self._prepare(load, job, busy, shares)
+            driver = LoadDriver(busy, job.workload, watcher, check, listen, load=load)
+            result = driver.drive(drain_s=2 * self._request_timeout_s + DRAIN_GRACE_S)
         except BaseException:
             # Whatever it was, Ctrl-C included: nobody may go on sending.
             for process in busy:
                 process.kill()
             raise
+        protocol = job.workload.protocol
+        stamped = answers_are_stamped(protocol, self._targets[protocol], self._implementation)
+        return replace(result, answers_stamped=stamped)
 
     def close(self) -> None:
         """End every process; closing twice is fine."""
@@ -176,7 +171,7 @@ class LoadGenerators:
         return [process for process in self._processes if process is not None]
 
     def _prepare(
-        self, job: LoadJob, busy: Sequence[GeneratorProcess], shares: Sequence[int]
+        self, load: str, job: LoadJob, busy: Sequence[GeneratorProcess], shares: Sequence[int]
     ) -> None:
         for process in busy:
             records = job.records and job.records.resolve() / f"worker-{process.index}.parquet"
@@ -195,6 +190,7 @@ class LoadGenerators:
                 request_timeout_s=self._request_timeout_s,
                 records=records,
                 bounds=job.bounds,
+                load=load,
             )
             process.send(order)
         allowed_s = START_TIMEOUT_S + PREPARE_TIMEOUT_S + self._request_timeout_s

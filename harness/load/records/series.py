@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 
 from harness import hdr
-from harness.load.engine.slices import dense, merge_slices, merged_latencies, merged_streams
+from harness.load.engine.slices import SliceSums, dense, merged_latencies, merged_streams
 from harness.metrics import SHOWN_PERCENTILES
 from harness.types import (
     ITL,
@@ -230,7 +230,7 @@ class LoadHistory:
     def __init__(self, slice_s: float) -> None:
         self._reported_s = slice_s
         self._factor = 1
-        self._slices: dict[int, TimeSlice] = {}
+        self._slices = SliceSums()
         self._points: dict[int, HistoryPoint] = {}
         """Points of the stretches that nothing was added to since, by their place."""
 
@@ -241,10 +241,12 @@ class LoadHistory:
 
     def add(self, slices: Iterable[TimeSlice]) -> None:
         """Take in what was reported."""
-        for one in slices:
-            self._merge(one.index // self._factor, one)
-        while self._slices and max(self._slices) >= MOST:
-            self._widen()
+        self._add(slices, self._factor)
+        while max((one.index for one in self._slices), default=0) >= MOST:
+            narrow, self._slices = self._slices, SliceSums()
+            self._factor *= 2
+            self._points.clear()
+            self._add(narrow, 2)
 
     def load(
         self, first_s: float, start_s: float, end_s: float, generators: Sequence[GeneratorHealth]
@@ -260,7 +262,7 @@ class LoadHistory:
         slice_s = self.slice_s
         first, last = int(first_s / slice_s), int(end_s / slice_s + 1e-6)
         start = -int(-(start_s / slice_s - 1e-6) // 1)
-        whole = dense((one for index, one in self._slices.items() if index < last), last)
+        whole = dense((one for one in self._slices if one.index < last), last)
         return LoadResult(
             start_ns=0,
             slice_s=slice_s,
@@ -275,23 +277,16 @@ class LoadHistory:
         count = max(1, round(POINT_S / self.slice_s))
         return [self._point(at, count) for at in range(int(end_s / (count * self.slice_s)))]
 
-    def _merge(self, index: int, one: TimeSlice) -> None:
-        moved = replace(one, index=index)
-        known = self._slices.get(index)
-        self._slices[index] = moved if known is None else merge_slices([[known], [moved]])[0]
-        self._points.pop(index // max(1, round(POINT_S / self.slice_s)), None)
-
-    def _widen(self) -> None:
-        narrow, self._slices = self._slices, {}
-        self._factor *= 2
-        self._points.clear()
-        for index, one in narrow.items():
-            self._merge(index // 2, one)
+    def _add(self, slices: Iterable[TimeSlice], narrower: int) -> None:
+        """Slices that are so many times narrower than those that are kept."""
+        changed = self._slices.add(slices, lambda index: index // narrower)
+        for place in changed:
+            self._points.pop(place // max(1, round(POINT_S / self.slice_s)), None)
 
     def _point(self, at: int, count: int) -> HistoryPoint:
         if at not in self._points:
             within = range(at * count, (at + 1) * count)
-            slices = [self._slices[index] for index in within if index in self._slices]
+            slices = [self._slices.at(index) for index in within]
             self._points[at] = _point_of(slices, at * count * self.slice_s, count * self.slice_s)
         return self._points[at]
 

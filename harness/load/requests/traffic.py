@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.load.engine.closed_loop import ClosedLoop, Ending, Turns
+from harness.load.engine.closed_loop import ClosedLoop, Turns
 from harness.load.engine.open_loop import OpenLoop, OpenLoopSink, Timer, requests_in_turn
 from harness.load.engine.recorder import Recorder
 from harness.load.engine.streams import StreamSink, StreamTransport
@@ -51,7 +51,6 @@ class EncodedTraffic:
     check: AnswerCheck
     next_user: int = 0
     """Users before the next one, in all processes."""
-    ending: Ending = field(default_factory=Ending)
     turns: Turns = field(default_factory=Turns)
     sink_of: Callable[[Transport, OpenLoopSink], OpenLoopSink] = lambda _, sink: sink
     """What a slot records its requests in."""

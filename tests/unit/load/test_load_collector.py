@@ -23,17 +23,19 @@ def report(
     complete: float | None = None,
     cpu_s: float = 0.0,
     lag: SparseHistogram = NOTHING,
+    number: int = 0,
 ) -> LoadProgress:
     at_ns = START + int(at_slice * SLICE)
     complete_ns = at_ns if complete is None else START + int(complete * SLICE)
-    return LoadProgress(at_ns, complete_ns, slices, cpu_s, lag, 77)
+    return LoadProgress(at_ns, complete_ns, slices, cpu_s, lag, 77, number=number)
 
 
 def test_slices_of_several_reports_and_processes_add_up() -> None:
     collector = Collector([0, 1], START, SLICE)
     collector.add(0, report(2, seen(0, 10), seen(1, 10)))
     collector.add(1, report(2, seen(1, 11)))
-    collector.add(0, report(3, seen(1, 10, 4)))
+    collector.add(0, report(3, seen(1, 10, 4), number=1))
+    collector.add(0, report(3, seen(1, 10, 4), number=1))  # it comes twice, and counts once
     _, second = collector.until(2)
     assert second.ok.response == SparseHistogram((10, 11), (5, 1))
     assert second.completed == 3
@@ -46,24 +48,38 @@ def test_a_slice_is_complete_when_every_process_says_so() -> None:
     assert collector.complete() == []
     collector.add(1, report(4, complete=2.9))
     assert [one.index for one in collector.complete()] == [0, 1]
-    collector.add(1, report(4.2))
+    collector.add(1, report(4.2, number=1))
     assert [one.index for one in collector.complete()] == [0, 1, 2, 3]
 
 
 def test_a_request_that_is_long_in_flight_holds_its_slice_back() -> None:
     collector = Collector([0], START, SLICE)
     for at in range(1, 40):
-        collector.add(0, report(at, seen(at - 1, 1), complete=min(at, 5.5)))
+        collector.add(0, report(at, seen(at - 1, 1), complete=min(at, 5.5), number=at - 1))
     assert len(collector.complete()) == 5
 
 
 def test_a_process_is_judged_by_what_it_did_in_the_window_alone() -> None:
     collector = Collector([0], START, SLICE)
     early, inside, late = (SparseHistogram((bucket,), (1,)) for bucket in (1, 2, 3))
-    for at, cpu_s, lag in ((10, 5.0, early), (20, 5.4, inside), (30, 5.5, inside), (40, 9.0, late)):
-        collector.add(0, report(at, cpu_s=cpu_s, lag=lag))
+    seen_so = ((10, 5.0, early), (20, 0.4, inside), (30, 0.1, inside), (40, 3.5, late))
+    for number, (at, cpu_s, lag) in enumerate(seen_so):
+        collector.add(0, report(at, cpu_s=cpu_s, lag=lag, number=number))
     (health,) = collector.health(START + 10 * SLICE, START + 30 * SLICE)
     assert health.cpu_cores == 0.5
     assert hdr.total(health.loop_lag) == 2
     assert health.loop_lag.buckets == (2,)
     assert health.memory_bytes == 77
+
+
+def test_a_report_that_lacks_is_told_by_the_name_of_its_process() -> None:
+    collector = Collector([0, 1], START, SLICE)
+    collector.add(0, report(2, seen(0, 10)))
+    assert collector.troubles() == []
+    collector.add(1, report(4, number=2))
+    (said,) = collector.troubles()
+    assert said.startswith("2 of 3 reports of load generator 1 did not arrive")
+    collector.add(1, report(2, number=0))
+    collector.add(1, report(3, number=1))
+    assert collector.troubles() == []
+    assert len(collector.complete()) == 2

@@ -37,6 +37,7 @@ class Generator:
     told: int = 0
     """Slices."""
     ended: bool = False
+    reports: int = 0
 
     def send(self, order: Measure | StopLoad) -> None:
         self.orders.append(order)
@@ -56,11 +57,14 @@ class Generator:
             TimeSlice(index, ok=ONE, completed=1, inferences=1) for index in range(self.told, whole)
         )
         self.told = whole
-        progress = LoadProgress(now_ns, START_NS + whole * SLICE_NS, slices, 0.0, ONE.response, 1)
+        progress = LoadProgress(
+            now_ns, START_NS + whole * SLICE_NS, slices, 0.0, ONE.response, 1, number=self.reports
+        )
+        self.reports += 1
         if now_ns - self.held_up_ns < self.end_ns or self.hangs:
             return [progress]
         self.ended = True
-        return [progress, LoadEnded("", 0)]
+        return [progress, LoadEnded()]
 
 
 @dataclass
@@ -119,7 +123,6 @@ def drive(
         watched,
         check,
         lambda worker, report: None,
-        answers_stamped=True,
         clock=generator.clock,
     )
     return load.drive(drain_s=3.0)

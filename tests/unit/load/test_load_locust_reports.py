@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from harness import hdr
 from harness.load.engine.recorder import Recorder
-from harness.types import SparseHistogram
-from harness_locust.attendance import Attendance
+from harness.load.generators.attendance import Attendance
+from harness.load.generators.messages import LoadProgress
+from harness.types import SparseHistogram, TimeSlice
 from harness_locust.clocks import SAME_CLOCK, Exchange, offset_of
 from harness_locust.judgement import (
     brief_remark,
@@ -25,7 +26,6 @@ from harness_locust.results import (
     RAMP_UP,
     SLICE_S,
     Results,
-    WorkerReport,
     edge_after,
     edge_before,
 )
@@ -39,12 +39,14 @@ def report(
     *,
     at_s: float = 1.0,
     interval_s: float = 1.0,
-    slices: tuple[object, ...] = (),
+    slices: tuple[TimeSlice, ...] = (),
     final: bool = False,
-) -> WorkerReport:
-    return WorkerReport(
-        "t", at_s, interval_s, slices, 0.1, SparseHistogram(), 2**20,  # type: ignore[arg-type]
-        number=number, final=final,
+    start_ns: int = 0,
+) -> LoadProgress:
+    at_ns = start_ns + round(at_s * NS)
+    return LoadProgress(
+        at_ns, at_ns, slices, 0.1, SparseHistogram(), 2**20, at_ns - round(interval_s * NS),
+        number, final, "t",
     )  # fmt: skip
 
 
@@ -99,7 +101,8 @@ def test_a_worker_that_hears_late_or_has_another_clock_costs_no_throughput(
     served(recorders[0], start_ns, 0.0, opened_s + 5.0)
     served(recorders[1], start_ns + offset_ns, late_s, opened_s + 5.0)
     for place, one in enumerate(recorders):
-        results.add(f"worker {place}", report(0, slices=tuple(one.take()), final=True))
+        told = report(0, slices=tuple(one.take()), final=True, start_ns=start_ns)
+        results.add(f"worker {place}", told)
     measured = results.phases(opened_s + 6.0)[-2]
     assert (measured.name, measured.duration_s) == (MEASURED, 5.0)
     assert measured.requests_per_s == 200.0
@@ -116,12 +119,12 @@ def test_every_report_is_counted_once_in_whatever_order_they_come(
     order: list[int], last: int
 ) -> None:
     kept = Attendance()
-    taken = [number for number in [*order, *order] if kept.take("w", number, final=False)]
+    taken = [number for number in [*order, *order] if kept.take("w", report(number))]
     assert sorted(taken) == list(range(6))
-    assert (kept.missing("w"), kept.made("w"), kept.ended("w")) == (0, 6, False)
+    assert (kept.missing("w"), kept.ended("w")) == (0, False)
     one_lost = Attendance()
     for number in [*range(last), 6]:
-        one_lost.take("w", number, final=number == 6)
+        one_lost.take("w", report(number, final=number == 6))
     assert (one_lost.missing("w"), one_lost.ended("w")) == (6 - last, True)
     assert (one_lost.missing("nobody"), one_lost.ended("nobody")) == (0, False)
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from harness import hdr
 from harness.errors import UsageError
+from harness.load.generators.messages import LoadProgress
 from harness.types import RESPONSE, SCHEDULE_DELAY, SERVICE, Latencies, SparseHistogram, TimeSlice
 from harness_locust.judgement import warnings_of
 from harness_locust.plan import LEAD_S, make_plan
@@ -20,12 +21,10 @@ from harness_locust.results import (
     RAMP_UP,
     SLICE_S,
     Results,
-    WorkerReport,
-    decode_reports,
-    encode_reports,
 )
 from harness_locust.summary import as_text
 
+NS = 1_000_000_000
 TEN_MS = hdr.of_nanoseconds(hdr.integers([10_000_000]))
 
 
@@ -38,8 +37,11 @@ def slice_at(index: int, count: int = 1) -> TimeSlice:
 
 def report(
     *slices: TimeSlice, at_s: float = 1.0, test: str = "t", cpu_s: float = 0.1, number: int = 0
-) -> WorkerReport:
-    return WorkerReport(test, at_s, 1.0, slices, cpu_s, SparseHistogram(), 2**20, number=number)
+) -> LoadProgress:
+    at_ns = round(at_s * NS)
+    return LoadProgress(
+        at_ns, at_ns, slices, cpu_s, SparseHistogram(), 2**20, at_ns - NS, number, load=test
+    )
 
 
 @given(
@@ -83,11 +85,6 @@ def test_a_report_of_another_test_is_not_added() -> None:
     results.add("w", report(slice_at(0), test="earlier"))
     assert not results.workers
     assert results.everything().completed == 0
-
-
-def test_reports_reach_the_master_as_they_are() -> None:
-    reports = (report(slice_at(3, 2)), report(slice_at(4)))
-    assert decode_reports(encode_reports(reports)) == reports
 
 
 def test_a_saturated_or_lost_worker_is_named_in_words() -> None:

@@ -113,7 +113,7 @@ def test_answers_survive(
     words: str, seen: list[TimeSlice], lag: SparseHistogram, cpu_s: float
 ) -> None:
     progress = LoadProgress(2**62, 2**62 - 1, tuple(seen), cpu_s, lag, 2**40)
-    for answer in (Ready(), GeneratorFailed(words), progress, LoadEnded(words, 2**62, words)):
+    for answer in (Ready(), GeneratorFailed(words), progress, LoadEnded(words, words)):
         line = encode_answer(answer)
         assert line.count(b"\n") == 1
         assert decode_answer(line) == answer
