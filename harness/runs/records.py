@@ -26,6 +26,7 @@ _COLUMNS = (
     "ttft_ns",
     "itl_ns",
 )
+_QUEUE = "queue_us"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,13 @@ class RecordedStream:
     """`ok`, `left`, or the kind of failure."""
     input_tokens: int | None
     output_tokens: int | None
+    queue_ms: float | None = None
+    """What it waited in the server before its prompt was read; None where that is not known."""
+
+    @property
+    def begun_ms(self) -> float | None:
+        """When its prompt was begun to be read, on the client's clock, at the earliest."""
+        return None if self.queue_ms is None else self.sent_ms + self.queue_ms
 
     @property
     def first_ms(self) -> float | None:
@@ -100,11 +108,17 @@ def _sample(files: list[Path]) -> tuple[RecordedStream, ...]:
     streams = [one for one in tables if set(_COLUMNS) <= set(one.column_names)]
     if not streams:
         return ()
-    rows = pa.concat_tables([one.select(_COLUMNS).combine_chunks() for one in streams])
+    known = [one.select([*_COLUMNS, *_also(one)]).combine_chunks() for one in streams]
+    rows = pa.concat_tables(known, promote_options="default")
     rows = rows.filter(pa.compute.is_valid(rows["ttft_ns"])).sort_by("scheduled_ns")
     first = max(0, (rows.num_rows - SAMPLED) // 2)
     chosen = rows.slice(first, SAMPLED).to_pylist()
     return tuple(_stream(one, chosen[0]["scheduled_ns"]) for one in chosen)
+
+
+def _also(table: Any) -> list[str]:
+    """Columns that files of earlier releases lack."""
+    return [name for name in (_QUEUE,) if name in table.column_names]
 
 
 def _stream(row: Mapping[str, Any], start_ns: int) -> RecordedStream:
@@ -120,4 +134,5 @@ def _stream(row: Mapping[str, Any], start_ns: int) -> RecordedStream:
         status=row["status"],
         input_tokens=row["input_tokens"],
         output_tokens=row["output_tokens"],
+        queue_ms=None if (waited_us := row.get(_QUEUE)) is None else waited_us / 1e3,
     )

@@ -24,6 +24,7 @@ EXCLUDE_INPUT_IN_OUTPUT = "exclude_input_in_output"
 RETURN_FINISH_REASON = "return_finish_reason"
 RETURN_NUM_INPUT_TOKENS = "return_num_input_tokens"
 RETURN_NUM_OUTPUT_TOKENS = "return_num_output_tokens"
+RETURN_QUEUE_TIME = "return_queue_time_us"
 """BOOL [1], optional, default false: whether responses have the output of that name."""
 
 STREAM_INPUTS = (
@@ -35,6 +36,7 @@ STREAM_INPUTS = (
     RETURN_FINISH_REASON,
     RETURN_NUM_INPUT_TOKENS,
     RETURN_NUM_OUTPUT_TOKENS,
+    RETURN_QUEUE_TIME,
 )
 """Inputs of a model that the harness exports."""
 
@@ -48,6 +50,9 @@ NUM_OUTPUT_TOKENS = "num_output_tokens"
 """UINT32 [1]: generated tokens that this response brings; their sum is the whole answer's."""
 TOKEN_IDS = "token_ids"  # noqa: S105  (a tensor's name)
 """INT32 [-1]: those tokens. The end-of-sequence token is one of them, though it has no text."""
+QUEUE_TIME_US = "queue_time_us"
+"""UINT32 [1], in the last response: microseconds that the request waited for a slot before its
+prompt was read; not in vLLM's backend."""
 PROMPT_LOGPROBS = "prompt_logprobs"
 """FP32 [-1], in the first response where `SamplingParameters.prompt_logprobs` asks for it: natural
 logarithm of each prompt token's probability after those before it; the first, which nothing

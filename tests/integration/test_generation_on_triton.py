@@ -89,7 +89,10 @@ class Served:
             time.sleep(0.05)
 
 
-ALL = ("return_finish_reason", "return_num_input_tokens", "return_num_output_tokens")
+ALL = (
+    *("return_finish_reason", "return_num_input_tokens", "return_num_output_tokens"),
+    "return_queue_time_us",
+)
 
 
 def tensor(name, values, kind):
@@ -175,6 +178,7 @@ def test_streams_that_come_together_are_each_what_generate_writes(served):
             assert [int(event["num_output_tokens"][0]) for event in events] == [1] * 12
             counted = len(served.tokenizer(prompt)["input_ids"])
             assert {int(event["num_input_tokens"][0]) for event in events} == {counted}
+            assert ["queue_time_us" in event for event in events] == [False] * 11 + [True]
 
 
 def test_tokens_in_place_of_text_give_the_same(served):

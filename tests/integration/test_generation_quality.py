@@ -298,6 +298,11 @@ def test_harness_run_drives_the_prompts_as_streams(
         counts = {span: summary.count for span, summary in trial.latencies.items()}
         # Every answer has NEW_TOKENS tokens, or fewer where it ended by itself.
         assert 0 < counts["ttft"] <= counts["itl"] <= (NEW_TOKENS - 1) * counts["ttft"]
+        # The server tells how long each request waited for a slot.
+        for one in run.records[trial.trial.trial_id]:
+            assert one.queue_ms is not None
+            assert one.first_ms is not None
+            assert 0 <= one.queue_ms < one.first_ms - one.sent_ms
     assert (out / "verdict.json").is_file()
 
 

@@ -73,6 +73,7 @@ INPUTS = (
     TensorSpec(tensors.RETURN_FINISH_REASON, "BOOL", (1,)),
     TensorSpec(tensors.RETURN_NUM_INPUT_TOKENS, "BOOL", (1,)),
     TensorSpec(tensors.RETURN_NUM_OUTPUT_TOKENS, "BOOL", (1,)),
+    TensorSpec(tensors.RETURN_QUEUE_TIME, "BOOL", (1,)),
 )
 """All optional, except that there must be a text or tokens."""
 OUTPUTS = (
@@ -81,6 +82,7 @@ OUTPUTS = (
     TensorSpec(tensors.NUM_INPUT_TOKENS, "UINT32", (1,)),
     TensorSpec(tensors.NUM_OUTPUT_TOKENS, "UINT32", (1,)),
     TensorSpec(tensors.TOKEN_IDS, "INT32", (-1,)),
+    TensorSpec(tensors.QUEUE_TIME_US, "UINT32", (1,)),
     TensorSpec(tensors.PROMPT_LOGPROBS, "FP32", (-1,)),
     TensorSpec(tensors.PROMPT_RANKS, "INT32", (-1,)),
 )

@@ -41,12 +41,20 @@ _EVERY_REQUEST = (
     pa.field("input_tokens", pa.int32()),
     pa.field("output_tokens", pa.int32()),
     pa.field("reported_output_tokens", pa.int32()),
+    pa.field("queue_us", pa.int64()),
 )
 """`rows` is known of successes; `status` is `ok`, `dropped` or the kind of failure; `id` is the
 KServe id that a request bore, by which the server's log and trace have it, null where none went
 out. Tokens are known of streams: `output_tokens` as they came, `reported_output_tokens` as the
-server's usage has it. A client that went away on purpose has the status `left`."""
-_TOKEN_COLUMNS = 3
+server's usage has it, `queue_us` the microseconds that the request waited in the server, where it
+says so. A client that went away on purpose has the status `left`."""
+_TOKEN_COLUMNS = {
+    "input_tokens": pa.int32(),
+    "output_tokens": pa.int32(),
+    "reported_tokens": pa.int32(),
+    "queue_us": pa.int64(),
+}
+"""By field of `StreamTokens`, the type of its column."""
 _MOMENTS = ("scheduled_ns", "sent_ns", "completed_ns")
 _ENCODING: dict[str, Any] = {
     "compression": "zstd",
@@ -176,22 +184,20 @@ def _identities(batch: RecordedBatch, requests: int) -> pa.StringArray:
     return pa.array(ids + [None] * (requests - len(ids)), type=pa.string())
 
 
-def _token_columns(batch: RecordedBatch) -> list[pa.Int32Array]:
-    """Input, output and reported output tokens: successes, failures, and what was dropped."""
+def _token_columns(batch: RecordedBatch) -> list[pa.Array]:
+    """What is known of streams alone: successes, failures, and what was dropped."""
     if not batch.tokens and all(one.tokens is NO_TOKENS for one in batch.failures):
         requests = len(batch.rows) + len(batch.failures) + len(batch.dropped_ns)
-        return [pa.nulls(requests, type=pa.int32())] * _TOKEN_COLUMNS
+        return [pa.nulls(requests, type=kind) for kind in _TOKEN_COLUMNS.values()]
     rows: list[StreamTokens | None] = [
         *(batch.tokens.get(place) for place in range(len(batch.rows))),
         *(None if one.tokens is NO_TOKENS else one.tokens for one in batch.failures),
         *([None] * len(batch.dropped_ns)),
     ]
-    columns = [
-        [one and one.input_tokens for one in rows],
-        [one and one.output_tokens for one in rows],
-        [one and one.reported_tokens for one in rows],
+    return [
+        pa.array([None if one is None else getattr(one, name) for one in rows], type=kind)
+        for name, kind in _TOKEN_COLUMNS.items()
     ]
-    return [pa.array(column, type=pa.int32()) for column in columns]
 
 
 def recover_records(folder: Path) -> list[Path]:

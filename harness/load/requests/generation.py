@@ -31,6 +31,7 @@ from harness.types.generation import (
     RETURN_FINISH_REASON,
     RETURN_NUM_INPUT_TOKENS,
     RETURN_NUM_OUTPUT_TOKENS,
+    RETURN_QUEUE_TIME,
     SAMPLING_PARAMETERS,
     STREAM,
     TEXT_INPUT,
@@ -45,6 +46,7 @@ _OPTIONAL = (
     RETURN_FINISH_REASON,
     RETURN_NUM_INPUT_TOKENS,
     RETURN_NUM_OUTPUT_TOKENS,
+    RETURN_QUEUE_TIME,
 )
 """Inputs that are asked of a model on Triton where it has them; all of them true."""
 

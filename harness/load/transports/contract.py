@@ -161,6 +161,8 @@ class StreamTokens(NamedTuple):
     """By kind, what was not as it should be though the answer counts as a success."""
     closing_ns: int = 0
     """From the last token to the end of the stream; 0 where it did not come to its end."""
+    queue_us: int | None = None
+    """Microseconds that the request waited in the server for its turn; None: it does not say."""
 
 
 NO_TOKENS = StreamTokens()

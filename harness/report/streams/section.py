@@ -9,7 +9,7 @@ from harness.report.plots.base import Plot, VariantStyle
 from harness.report.selection import FamilyResults, leading_trials
 from harness.report.streams.plots import load_plots, tokens_plot
 from harness.report.streams.tables import requests_table, streamed_trials, streams_table
-from harness.report.streams.timeline import PARTS, timeline_plot
+from harness.report.streams.timeline import parts_of, timeline_plot
 from harness.report.tables.model import Table
 from harness.runs.records import RecordedStream
 from harness.types import TrialResult
@@ -30,7 +30,7 @@ class StreamsSection:
     """The same as a table."""
     sampled: str
     """The trial that the single requests are of, in words."""
-    parts: tuple[tuple[str, str], ...] = PARTS
+    parts: Sequence[tuple[str, str]]
     """The parts of a request's time and their colours."""
 
     @property
@@ -64,6 +64,7 @@ def streams_section(
         timeline=timeline_plot(family.name, words, sample) if sample else None,
         requests=requests_table(sample) if sample else None,
         sampled=words,
+        parts=parts_of(sample),
     )
 
 

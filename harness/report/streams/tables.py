@@ -154,6 +154,7 @@ def requests_table(sample: Sequence[RecordedStream]) -> Table:
             Column("Due", "ms"),
             Column("Waited to be sent", "ms"),
             Column("Sent to first token", "ms"),
+            Column("Of it in the server's queue", "ms"),
             Column("Writing", "ms"),
             Column("Longest gap", "ms"),
             Column("Tokens", "in, out"),
@@ -169,7 +170,8 @@ def _request(one: RecordedStream) -> tuple[Cell, ...]:
     first, last = one.first_ms, one.token_ms[-1] if one.token_ms else None
     reading = None if first is None else first - one.sent_ms
     writing = None if first is None or last is None else last - first
-    values = (one.due_ms, one.sent_ms - one.due_ms, reading, writing, one.longest_gap_ms)
+    waiting = one.sent_ms - one.due_ms
+    values = (one.due_ms, waiting, reading, one.queue_ms, writing, one.longest_gap_ms)
     tokens = ", ".join(map(count, (one.input_tokens, one.output_tokens)))
     return (
         *(numeric(milliseconds(value), value) for value in values),

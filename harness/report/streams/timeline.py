@@ -1,4 +1,4 @@
-"""Single requests over time: the wait to be sent, the way to the first token, then every token."""
+"""Single requests over time: waits here and in the server, reading the prompt, every token."""
 
 from __future__ import annotations
 
@@ -10,12 +10,20 @@ from harness.words.numbers import count, latency
 
 _ROW_PX = 15
 _EDGES_PX = 60
-PARTS = (
+_WAITING, _QUEUED, _READING, _WRITING = (
     ("waiting to be sent", "--c-orange"),
+    ("waiting in the server", "--c-purple"),
     ("to the first token", "--c-sky"),
     ("writing", "--c-blue"),
 )
 """What a request's time is drawn as, and in which colour."""
+_THIN_PX, _THICK_PX = 2, 7
+
+
+def parts_of(sample: Sequence[RecordedStream]) -> list[tuple[str, str]]:
+    """Names and colours of what is drawn: a server may not tell how long a request waited in it."""
+    told = any(one.queue_ms is not None for one in sample)
+    return [_WAITING, *([_QUEUED] if told else []), _READING, _WRITING]
 
 
 def timeline_plot(name: str, trial: str, sample: Sequence[RecordedStream]) -> Plot:
@@ -28,9 +36,19 @@ def timeline_plot(name: str, trial: str, sample: Sequence[RecordedStream]) -> Pl
     """
     rows = [(len(sample) - place, one) for place, one in enumerate(sample)]
     waits = [(row, one.due_ms, one.sent_ms) for row, one in rows]
-    reads = [(row, one.sent_ms, one.first_ms) for row, one in rows if one.first_ms is not None]
+    queues = [(row, one.sent_ms, one.begun_ms) for row, one in rows if one.begun_ms is not None]
+    reads = [
+        (row, one.sent_ms if one.begun_ms is None else one.begun_ms, one.first_ms)
+        for row, one in rows
+        if one.first_ms is not None
+    ]
     writes = [(row, one.token_ms[0], one.token_ms[-1]) for row, one in rows if one.token_ms]
-    segments = zip(PARTS, (waits, reads, writes), (7, 7, 2), strict=True)
+    segments = (
+        (_WAITING, waits, _THICK_PX),
+        (_QUEUED, queues, _THICK_PX),
+        (_READING, reads, _THICK_PX),
+        (_WRITING, writes, _THIN_PX),
+    )
     return Plot(
         key=f"{name}-timeline",
         title="Sampled requests",
@@ -38,7 +56,7 @@ def timeline_plot(name: str, trial: str, sample: Sequence[RecordedStream]) -> Pl
         "first token to its last, with a mark for every token.",
         height_px=_EDGES_PX + _ROW_PX * len(sample),
         traces=(
-            *(_segments(part, colour, ends, width) for (part, colour), ends, width in segments),
+            *(_segments(part, ends, width) for part, ends, width in segments if ends),
             _tokens(rows),
         ),
         layout=base_layout(
@@ -50,8 +68,9 @@ def timeline_plot(name: str, trial: str, sample: Sequence[RecordedStream]) -> Pl
 
 
 def _segments(
-    part: str, colour: str, ends: Sequence[tuple[int, float, float]], width: float
+    part: tuple[str, str], ends: Sequence[tuple[int, float, float]], width_px: int
 ) -> Json:
+    name, colour = part
     x: list[float | None] = []
     y: list[float | None] = []
     for row, start, end in ends:
@@ -59,11 +78,11 @@ def _segments(
         y += [row, row, None]
     return {
         "type": "scatter",
-        "name": part,
+        "name": name,
         "mode": "lines",
         "x": x,
         "y": y,
-        "line": {"color": colour, "width": width},
+        "line": {"color": colour, "width": width_px},
         "hoverinfo": "skip",
     }
 

@@ -68,6 +68,8 @@ class Piece:
     """Not NONE: this is the last piece."""
     prompt: PromptScores | None = None
     """Scores of the prompt; in the first piece, if the request asks for them."""
+    queue_s: float = 0.0
+    """Seconds that the request waited for a slot; known in the last piece."""
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,8 @@ class _Row:
     answer: AnswerText
     most: int
     """Tokens that the answer may have."""
+    queue_s: float = 0.0
+    """Seconds it waited for the slot."""
     slot: int = -1
     seen: int = 0
     """Tokens in the slot."""
@@ -213,8 +215,10 @@ class GenerationEngine:
         with self._lock:
             while self._queue and len(self._rows) < self.decoder.slots:
                 request, since = self._queue.popleft()
-                self.counters.queue_s += self.clock() - since
-                self._rows.append(self._row(request, slot=len(self._rows)))
+                row = self._row(request, slot=len(self._rows))
+                row.queue_s = self.clock() - since
+                self.counters.queue_s += row.queue_s
+                self._rows.append(row)
             self.counters.queued, self.counters.running = len(self._queue), len(self._rows)
 
     def _row(self, request: QueuedRequest, slot: int) -> _Row:
@@ -322,7 +326,7 @@ class GenerationEngine:
     def _end_unwritten(self, row: _Row) -> None:
         row.ended = True
         self.counters.finished += 1
-        row.request.emit(Piece("", (), FinishReason.LENGTH, row.told_scores()))
+        row.request.emit(Piece("", (), FinishReason.LENGTH, row.told_scores(), row.queue_s))
 
     def _write(self) -> None:
         """One token more for every row that writes; several where a draft foresaw them."""
@@ -400,7 +404,7 @@ class GenerationEngine:
             stopped = (is_end and not forced) or row.answer.stopped
             reason = FinishReason.STOP if stopped else FinishReason.LENGTH
             self.counters.finished += 1
-        row.request.emit(Piece(text, tuple(tokens), reason, row.told_scores()))
+        row.request.emit(Piece(text, tuple(tokens), reason, row.told_scores(), row.queue_s))
         return tokens
 
     def _add(self, row: _Row, token: int) -> str:

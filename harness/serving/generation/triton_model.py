@@ -279,6 +279,7 @@ _RETURNED = {
     names.FINISH_REASON: names.RETURN_FINISH_REASON,
     names.NUM_INPUT_TOKENS: names.RETURN_NUM_INPUT_TOKENS,
     names.NUM_OUTPUT_TOKENS: names.RETURN_NUM_OUTPUT_TOKENS,
+    names.QUEUE_TIME_US: names.RETURN_QUEUE_TIME,
 }
 
 
@@ -303,7 +304,7 @@ def _bytes(tensor: Any) -> bytes:
 def _joined(pieces: Sequence[Piece]) -> Piece:
     tokens = tuple(token for piece in pieces for token in piece.tokens)
     text = "".join(piece.text for piece in pieces)
-    return Piece(text, tokens, pieces[-1].reason, pieces[0].prompt)
+    return Piece(text, tokens, pieces[-1].reason, pieces[0].prompt, pieces[-1].queue_s)
 
 
 def _response(stream: _Stream, piece: Piece) -> Any:
@@ -318,6 +319,8 @@ def _response(stream: _Stream, piece: Piece) -> Any:
         names.NUM_OUTPUT_TOKENS: lambda: np.array([len(piece.tokens)], np.uint32),
         names.TOKEN_IDS: lambda: np.array(piece.tokens, np.int32),
     }
+    if piece.reason is not FinishReason.NONE:
+        values[names.QUEUE_TIME_US] = lambda: np.array([round(piece.queue_s * 1e6)], np.uint32)
     if piece.prompt is not None:
         logprobs, ranks = piece.prompt.logprobs, piece.prompt.ranks
         values |= {names.PROMPT_LOGPROBS: lambda: logprobs, names.PROMPT_RANKS: lambda: ranks}

@@ -164,13 +164,14 @@ def test_records_hold_every_gap_and_both_counts_of_tokens(tmp_path: Path) -> Non
     path = tmp_path / "records.parquet"
     with RecordWriter(path) as writer:
         recorder = Recorder(0, SLICE_NS, listeners=[writer.add])
-        add_stream(recorder, 0, 10, [5, 6], StreamTokens(4, 3, 5, ("usage_differs",)))
+        add_stream(recorder, 0, 10, [5, 6], StreamTokens(4, 3, 5, ("usage_differs",), 0, 2_500))
         recorder.add(0, 0, MS, 1)
         recorder.fail(0, 0, MS, ClientLeft(1), b"", {"ttft": [MS]}, StreamTokens(4, 1))
         recorder.take()
     stream, unary, left = pq.read_table(path).to_pylist()
     assert (stream["ttft_ns"], stream["itl_ns"]) == ([10 * MS], [5 * MS, 6 * MS])
-    columns = ("input_tokens", "output_tokens", "reported_output_tokens")
-    assert [stream[name] for name in columns] == [4, 3, 5]
-    assert [unary[name] for name in columns] == [None, None, None]
+    columns = ("input_tokens", "output_tokens", "reported_output_tokens", "queue_us")
+    assert [stream[name] for name in columns] == [4, 3, 5, 2_500]
+    assert [unary[name] for name in columns] == [None, None, None, None]
+    assert left["queue_us"] is None
     assert (left["status"], left["output_tokens"], left["ttft_ns"]) == ("left", 1, [MS])

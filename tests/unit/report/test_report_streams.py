@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from streaming_queue import STREAMS
 from harness.report.markdown import render_markdown
 from harness.report.page import page_of
 from harness.report.selection import families_of
-from harness.report.streams.timeline import timeline_plot
+from harness.report.streams.timeline import parts_of, timeline_plot
 from harness.runs.folder import StoredRun
 from harness.types import Decision, TrialResult
 
@@ -95,6 +96,21 @@ def test_the_timeline_has_every_token_of_every_sampled_request(run: StoredRun) -
     *_, tokens = timeline_plot("stories", "a trial", sample).traces
     assert len(tokens["x"]) == sum(one.output_tokens or 0 for one in sample)
     assert tokens["hovertext"][0].startswith(f"token 1 of {sample[0].output_tokens}: ")
+
+
+def test_the_timeline_tells_the_wait_in_the_server_from_the_reading_where_that_is_known(
+    run: StoredRun,
+) -> None:
+    known = run.records[recommended(run).trial.trial_id]
+    assert "waiting in the server" not in dict(parts_of(known))
+    told = [replace(one, queue_ms=1.5) for one in known[:-1]] + [known[-1]]
+    assert "waiting in the server" in dict(parts_of(told))
+    traces = {one["name"]: one for one in timeline_plot("stories", "a trial", told).traces}
+    waits, reads = traces["waiting in the server"]["x"], traces["to the first token"]["x"]
+    assert waits[:2] == [told[0].sent_ms, told[0].sent_ms + 1.5]
+    assert reads[0] == waits[1]
+    assert len(waits) == 3 * (len(told) - 1)
+    assert reads[-3:-1] == [told[-1].sent_ms, told[-1].first_ms]
 
 
 def test_tokens_per_second_stand_beside_quality(run: StoredRun) -> None:

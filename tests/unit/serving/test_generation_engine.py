@@ -212,6 +212,17 @@ def test_who_waits_gets_the_slot_that_a_cancelled_one_frees():
     assert engine.counters.cancelled == 1
 
 
+def test_the_last_piece_says_how_long_its_request_waited_for_a_slot():
+    engine = make_engine(SummingModel(slots=1))
+    clients = [Client([1], max_tokens=3), Client([2], max_tokens=3)]
+    for client in clients:
+        engine.submit(client.request)
+    run(engine)
+    first, second = (client.pieces[-1].queue_s for client in clients)
+    assert 0 < first < second
+    assert engine.counters.queue_s == first + second
+
+
 def test_a_client_that_leaves_the_queue_is_never_read():
     engine = make_engine(SummingModel(slots=1))
     clients = [Client([1]), Client([2]), Client([3])]

@@ -20,6 +20,7 @@ from harness.types.generation import (
     FINISH_REASON,
     NUM_INPUT_TOKENS,
     NUM_OUTPUT_TOKENS,
+    QUEUE_TIME_US,
     TEXT_OUTPUT,
     TOKEN_IDS,
 )
@@ -269,6 +270,8 @@ def parse_generate(stream: TokenStream, event: Mapping[str, Any], at_ns: int) ->
         reason=str(_first(event.get(FINISH_REASON)) or ""),
         input_tokens=_first(event.get(NUM_INPUT_TOKENS)),
     )
+    if QUEUE_TIME_US in event:
+        stream.queue_us = _first(event[QUEUE_TIME_US])
     is_last = stream.finish_reason is not None
     return (TEXT_OUTPUT, text, count) if alone and text and count and not is_last else None
 

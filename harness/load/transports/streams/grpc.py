@@ -32,6 +32,7 @@ from harness.types.generation import (
     FINISH_REASON,
     NUM_INPUT_TOKENS,
     NUM_OUTPUT_TOKENS,
+    QUEUE_TIME_US,
     TEXT_OUTPUT,
     TOKEN_IDS,
 )
@@ -198,6 +199,8 @@ class ResponseReader:
             reason=text(FINISH_REASON).decode(errors="replace"),
             input_tokens=number(NUM_INPUT_TOKENS),
         )
+        if QUEUE_TIME_US in places:
+            self._stream.queue_us = number(QUEUE_TIME_US)
         return said, tokens
 
 

@@ -55,6 +55,7 @@ class TokenStream:
         "finish_reason",
         "input_tokens",
         "irregular",
+        "queue_us",
         "reported_tokens",
         "texts",
         "times_ns",
@@ -76,6 +77,8 @@ class TokenStream:
         self.input_tokens = input_tokens
         self.reported_tokens: int | None = None
         """Tokens of the answer by the server's usage."""
+        self.queue_us: int | None = None
+        """Microseconds that the request waited in the server for its turn, where it says so."""
         self.finish_reason: str | None = None
         self.done = False
         """The protocol's own mark of the end has come."""
@@ -109,7 +112,9 @@ class TokenStream:
         """The counts of tokens, and what was irregular."""
         total, irregular = sum(self.tokens), tuple(sorted(self.irregular))
         closing_ns = max(0, self.ended_ns - self.completed_ns) if self.times_ns else 0
-        return StreamTokens(self.input_tokens, total, self.reported_tokens, irregular, closing_ns)
+        return StreamTokens(
+            self.input_tokens, total, self.reported_tokens, irregular, closing_ns, self.queue_us
+        )
 
     def settle(self, max_tokens: int, counter: TokenCounter | None) -> None:
         """Count the tokens once the answer is whole, and say what is irregular about them.
