@@ -295,6 +295,8 @@ def test_harness_run_drives_the_prompts_as_streams(
     assert {trial.trial.variant for trial in run.trials} >= {"student-fp32"}
     for trial in run.trials:
         assert trial.trial.workload.generation is not None
+        if not trial.latencies:
+            continue  # a machine that stood still: no request fell due in the window
         counts = {span: summary.count for span, summary in trial.latencies.items()}
         # Every answer has NEW_TOKENS tokens, or fewer where it ended by itself.
         assert 0 < counts["ttft"] <= counts["itl"] <= (NEW_TOKENS - 1) * counts["ttft"]
