@@ -169,7 +169,7 @@ class Conductor:
             self.fail(worker, answer.message, GeneratorError.exit_code)
         elif not isinstance(answer, LoadProgress):
             return
-        elif self.results is None or answer.load != self.results.test or self._end_ns:
+        elif self.results is None:
             note_late(worker, answer)
         elif self.results.add(worker, answer):
             for listener in self.listeners:
@@ -265,6 +265,7 @@ class Conductor:
         if self.plan is None or self.results is None or self._end_ns:
             return
         self._end_ns = time.monotonic_ns()
+        self.results.attendance.over = True
         for one in self.watchers:
             one.test_ended()
         if self._options().autostart:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 
 from harness import hdr
 from harness.load.engine.slices import SliceSums, added_up
@@ -96,15 +96,18 @@ class Results:
     """At the index of each phase."""
     _recent: SliceSums = field(default_factory=SliceSums)
     _workers: dict[str, WorkerState] = field(default_factory=dict)
-    first_failure: str = ""
     history: LoadHistory = field(default_factory=lambda: LoadHistory(SLICE_S))
-    attendance: Attendance = field(default_factory=Attendance)
     start_ns: int = 0
     """CLOCK_MONOTONIC of the process that sums up, at the start of slice 0."""
+    former: InitVar[Results | None] = None
+    """The same test's, whose reports are known: nothing is counted in both."""
+
+    def __post_init__(self, former: Results | None) -> None:
+        self.attendance: Attendance = former.attendance if former else Attendance(self.test)
 
     def continued(self, now_s: float) -> Results:
         """The same test counted anew from the next slice on; its phases go on as they were."""
-        fresh = Results(self.test, attendance=self.attendance, start_ns=self.start_ns)
+        fresh = Results(self.test, start_ns=self.start_ns, former=self)
         if (phase := self.phase_at(now_s)) != RAMP_UP:
             fresh.begin(phase, now_s + SLICE_S)
         for name, start_s in zip(self._names, self._starts_s, strict=True):
@@ -135,14 +138,13 @@ class Results:
         Returns:
             False for a report of another test, and for one that was taken in before.
         """
-        if report.load != self.test or not self.attendance.take(worker, report):
+        if not self.attendance.take(worker, report):
             return False
         self._totals.add(report.slices, lambda index: self._place_of(index * SLICE_S))
         self._recent.add(report.slices)
         newest = max((one.index for one in self._recent), default=0)
         self._recent.forget_before(newest - int(RECENT_S / SLICE_S))
         self.history.add(report.slices)
-        self.first_failure = self.first_failure or report.first_failure
         self._note(self.worker(worker), report)
         return True
 

@@ -92,7 +92,7 @@ def test_document(watched: Watched, now_s: float) -> dict[str, Any]:
         ],
         "warnings": _warnings(results, now_s, "; ".join(verdict["reasons"])),
         "notices": [{"at_s": at_s, "text": text} for at_s, text in watched.poll.notices],
-        "first_failure": results.first_failure,
+        "first_failure": results.attendance.first_failure,
     }
 
 

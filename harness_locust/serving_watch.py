@@ -209,7 +209,7 @@ def load_of(watched: Watched, phase: PhaseResult, end_s: float) -> LoadResult:
         [one.health for one in results.workers],
     )  # fmt: skip
     stamped = answers_are_stamped(plan.workload.protocol, plan.target, plan.grpc)
-    return replace(load, first_failure=results.first_failure, answers_stamped=stamped)
+    return replace(load, first_failure=results.attendance.first_failure, answers_stamped=stamped)
 
 
 def window_of(watched: Watched, phase: PhaseResult, load: LoadResult) -> tuple[float, float]:

@@ -87,8 +87,8 @@ def as_text(results: Results, now_s: float) -> str:
     states = [{**row, "remark": ""} for row in worker_rows(results, now_s)]  # see the warnings
     parts += ["Load generators", _table(states)]
     parts += [f"WARNING: {one}" for one in warnings_of(results, now_s)]
-    if results.first_failure:
-        parts += [f"The first failure: {results.first_failure}"]
+    if results.attendance.first_failure:
+        parts += [f"The first failure: {results.attendance.first_failure}"]
     return "\n".join(parts)
 
 
@@ -102,7 +102,7 @@ def as_document(plan: Plan, results: Results, now_s: float) -> dict[str, Any]:
         "model": plan.model,
         "load": plan.workload.label if plan.is_open_loop else "closed loop",
         "warnings": warnings_of(results, now_s),
-        "first_failure": results.first_failure,
+        "first_failure": results.attendance.first_failure,
         "workers": [
             {
                 "name": state.name,

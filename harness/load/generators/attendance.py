@@ -22,16 +22,28 @@ class _Kept:
     next_number: int = 0
     gaps: set[int] = field(default_factory=set)
     ended: bool = False
+    failed: bool = False
 
 
 class Attendance:
-    """Which reports of all processes of one load have arrived."""
+    """Which reports of all processes of one load have arrived.
 
-    def __init__(self) -> None:
+    Args:
+        load: its name, which they bear.
+    """
+
+    def __init__(self, load: str) -> None:
+        self._load = load
         self._kept: dict[str, _Kept] = {}
+        self._first_failures: list[tuple[int, str]] = []
+        self.over = False
+        """Once the load's numbers are told: what comes then is not counted."""
 
     def take(self, process: str, report: LoadProgress) -> bool:
-        """Note a report; False where it was taken before, and must not be counted again."""
+        """Note a report; False where it was taken before, or too late: it must not be counted."""
+        if self.over or report.load != self._load:
+            note_late(process, report)
+            return False
         kept, number = self._kept.setdefault(process, _Kept()), report.number
         known = number < kept.next_number and number not in kept.gaps
         kept.gaps.discard(number)
@@ -39,7 +51,15 @@ class Attendance:
             kept.gaps.update(range(kept.next_number, number))
             kept.next_number = number + 1
         kept.ended = kept.ended or report.final
+        if report.first_failure and not kept.failed:
+            kept.failed = True
+            self._first_failures.append((report.first_failure_ns, report.first_failure))
         return not known
+
+    @property
+    def first_failure(self) -> str:
+        """The first failure of all processes, in its own words; empty without any."""
+        return min(self._first_failures, default=(0, ""))[1]
 
     def missing(self, process: str) -> int:
         """Reports that were made before one that came, and did not come themselves."""

@@ -14,7 +14,7 @@ from typing import Protocol
 from harness import hdr
 from harness.load.engine.clock import MONOTONIC, Clock
 from harness.load.engine.slices import SliceSums, dense
-from harness.load.generators.attendance import Attendance, note_late
+from harness.load.generators.attendance import Attendance
 from harness.load.generators.messages import LoadEnded, LoadProgress, Measure, StopLoad
 from harness.load.generators.process import GeneratorProcess, take_answers
 from harness.types import GeneratorHealth, LoadResult, TimeSlice, Workload
@@ -67,7 +67,7 @@ class LoadDriver:
         self._start_ns = self._clock.now_ns() + int(LEAD_S * _NS)
         self._load = load
         self._collector = Collector(
-            [process.index for process in busy], self._start_ns, self._slice_ns
+            [process.index for process in busy], self._start_ns, self._slice_ns, load
         )
         self._measured: dict[int, LoadEnded] = {}
         self._next_check_ns = 0
@@ -137,11 +137,9 @@ class LoadDriver:
             self._clock.sleep(max(0, until_ns - self._clock.now_ns()) / _NS)
             return
         for worker, answer in take_answers(listening, until_ns=until_ns):
-            if isinstance(answer, LoadProgress) and answer.load != self._load:
-                note_late(_name(worker), answer)
-            elif isinstance(answer, LoadProgress):
-                self._collector.add(worker, answer)
-                self._tell(worker, answer)
+            if isinstance(answer, LoadProgress):
+                if self._collector.add(worker, answer):
+                    self._tell(worker, answer)
             elif isinstance(answer, LoadEnded) and answer.load == self._load:
                 self._measured[worker] = answer
 
@@ -165,7 +163,7 @@ class LoadDriver:
             window_start_ns=window_start_ns,
             window_end_ns=window_end_ns,
             generators=self._collector.health(window_start_ns, window_end_ns),
-            first_failure=self._collector.first_failure,
+            first_failure=self._collector.attendance.first_failure,
             records_problem=next(filter(None, problems), ""),
             troubles=tuple(self._collector.troubles()),
         )
@@ -182,39 +180,34 @@ class Collector:
         workers: indices of the processes that take part.
         start_ns: of slice 0.
         slice_ns: length of a slice.
+        load: its name.
     """
 
-    def __init__(self, workers: Sequence[int], start_ns: int, slice_ns: int) -> None:
+    def __init__(
+        self, workers: Sequence[int], start_ns: int, slice_ns: int, load: str = ""
+    ) -> None:
         self._start_ns, self._slice_ns = start_ns, slice_ns
         self._slices = SliceSums()
-        self._attendance = Attendance()
-        self._first_failures: dict[int, tuple[int, str]] = {}
+        self.attendance = Attendance(load)
         self._complete_before_ns = dict.fromkeys(workers, start_ns)
         self._progress: dict[int, list[LoadProgress]] = defaultdict(list)
 
-    def add(self, worker: int, progress: LoadProgress) -> None:
-        """Take in one report of a process."""
-        if not self._attendance.take(_name(worker), progress):
-            return
+    def add(self, worker: int, progress: LoadProgress) -> bool:
+        """Take in one report of a process; False where it is not to be counted."""
+        if not self.attendance.take(_name(worker), progress):
+            return False
         self._slices.add(progress.slices)
-        if progress.first_failure:
-            told = (progress.first_failure_ns, progress.first_failure)
-            self._first_failures.setdefault(worker, told)
         known_ns = self._complete_before_ns[worker]
         self._complete_before_ns[worker] = max(known_ns, progress.complete_before_ns)
         # The slices are kept once, in `_slices`: a long load would hold every one of them twice.
         kept = dataclasses.replace(progress, slices=(), first_failure="")
         self._progress[worker].append(kept)
-
-    @property
-    def first_failure(self) -> str:
-        """The first failure of all processes, in its own words; empty without any."""
-        return min(self._first_failures.values(), default=(0, ""))[1]
+        return True
 
     def troubles(self) -> list[str]:
         """Why what was summed is not all of the load, by the names of the processes."""
         workers = self._complete_before_ns
-        return [one for worker in workers for one in self._attendance.troubles(_name(worker))]
+        return [one for worker in workers for one in self.attendance.troubles(_name(worker))]
 
     def complete(self) -> list[TimeSlice]:
         """The slices of which every request has ended in every process, from slice 0 on.

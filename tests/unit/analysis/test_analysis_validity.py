@@ -372,3 +372,8 @@ def test_the_warm_up_that_was_missing_is_half_a_second_and_twice_the_slow_start(
     slow_start = load(lambda index: {"latency_us": 40_000 if index < 8 else 8000})
     assert steadier_warmup_s(slow_start) == pytest.approx(0.5 + 2 * 8 * 0.05)
     assert steadier_warmup_s(HEALTHY) is None
+
+
+def test_a_load_that_is_not_whole_decides_nothing_and_names_who_did_not_tell():
+    said = "2 of 40 reports of load generator 1 did not arrive: what it saw is not counted"
+    assert judge(dataclasses.replace(HEALTHY, troubles=(said,))) == (False, said)

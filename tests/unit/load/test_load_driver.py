@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -38,6 +38,10 @@ class Generator:
     """Slices."""
     ended: bool = False
     reports: int = 0
+    loses: int = -1
+    """The number of a report that does not arrive."""
+    former_load: bool = False
+    """Whether all of its first report comes once more, as another load's."""
 
     def send(self, order: Measure | StopLoad) -> None:
         self.orders.append(order)
@@ -61,10 +65,13 @@ class Generator:
             now_ns, START_NS + whole * SLICE_NS, slices, 0.0, ONE.response, 1, number=self.reports
         )
         self.reports += 1
+        told = [progress] if progress.number != self.loses else []
+        if progress.number == 0 and self.former_load:
+            told.append(replace(progress, load="former", slices=(TimeSlice(0, completed=9),)))
         if now_ns - self.held_up_ns < self.end_ns or self.hangs:
-            return [progress]
+            return told
         self.ended = True
-        return [progress, LoadEnded()]
+        return [*told, LoadEnded()]
 
 
 @dataclass
@@ -197,3 +204,24 @@ def test_the_server_is_looked_at_every_second_and_may_end_the_load_at_once(clock
         drive(Generator(clock), Watched(clock), check=check)
     assert np.diff(looked_ns) == pytest.approx([NS, NS])
     assert clock.at_ns == looked_ns[-1]
+
+
+def test_a_report_that_does_not_arrive_makes_the_load_one_that_is_not_whole(clock):
+    assert drive(Generator(clock), Watched(clock)).troubles == ()
+    clock.at_ns = BEGAN_NS
+    result = drive(Generator(clock, loses=7), Watched(clock))
+    (said,) = result.troubles
+    assert "1 of" in said
+    assert "reports of load generator 0 did not arrive" in said
+    assert sum(one.completed for one in result.slices) < 60
+
+
+def test_what_another_load_tells_late_is_said_and_not_counted(clock, caplog):
+    result = drive(Generator(clock, former_load=True), Watched(clock))
+    assert sum(one.completed for one in result.slices) == 60
+    assert result.troubles == ()
+    (said,) = caplog.messages
+    assert said == (
+        "load generator 0 reports 9 answers and 0 failures of the load former, which is over: "
+        "not counted"
+    )

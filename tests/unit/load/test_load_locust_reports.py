@@ -118,11 +118,11 @@ def test_edges_of_slices_are_found_in_spite_of_rounding() -> None:
 def test_every_report_is_counted_once_in_whatever_order_they_come(
     order: list[int], last: int
 ) -> None:
-    kept = Attendance()
+    kept = Attendance("t")
     taken = [number for number in [*order, *order] if kept.take("w", report(number))]
     assert sorted(taken) == list(range(6))
     assert (kept.missing("w"), kept.ended("w")) == (0, False)
-    one_lost = Attendance()
+    one_lost = Attendance("t")
     for number in [*range(last), 6]:
         one_lost.take("w", report(number, final=number == 6))
     assert (one_lost.missing("w"), one_lost.ended("w")) == (6 - last, True)
