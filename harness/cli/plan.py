@@ -132,7 +132,7 @@ def plan(
     unavailable, ramp_s = parse_unavailable(deployment.max_unavailable), parse_seconds(traffic.ramp)
     from harness.flow.costing import price_run
     from harness.flow.plan import PlanQuestion, plan_capacity
-    from harness.planning.capacity.plan import Surroundings
+    from harness.planning.capacity.headroom import Surroundings
     from harness.report.terminal.capacity import plan_notes, plan_table
     from harness.study.objective import parse_objective
 

@@ -26,9 +26,10 @@ from harness.planning.autoscaling.replica import ReplicaTable, tables_of
 from harness.planning.autoscaling.scaler import check_limits
 from harness.planning.autoscaling.simulation import LatencyClause
 from harness.planning.capacity.fit import fit_capacity
+from harness.planning.capacity.headroom import cold_start_seconds
 from harness.planning.capacity.judging import highest_rate, planned_clauses
 from harness.planning.capacity.model import CapacityModel
-from harness.planning.capacity.plan import Candidate, candidates_of, cold_start_seconds
+from harness.planning.capacity.plan import Candidate, candidates_of
 from harness.planning.cost.catalogue import Catalogue
 from harness.planning.cost.scaling import machine_of, scaling_between
 from harness.report.build import build_report

@@ -8,13 +8,9 @@ from pathlib import Path
 
 from harness.errors import UsageError
 from harness.load.schedule.arrivals import arrival_times_ns
-from harness.planning.capacity.plan import (
-    STREAMS_UNPLANNED,
-    PlanTerms,
-    Surroundings,
-    candidates_of,
-    plan_deployments,
-)
+from harness.planning.capacity.headroom import Surroundings
+from harness.planning.capacity.measured import why_not
+from harness.planning.capacity.plan import PlanTerms, plan_deployments, planned_count
 from harness.planning.routing.deployed import ROUTER_STAGE
 from harness.report.build import build_report
 from harness.runs.documents import write_document
@@ -84,7 +80,7 @@ def plan_run(
             f"the run has no trial of {', '.join(unknown)}",
             next_step=f"plan for one of: {', '.join(known)}",
         )
-    total = len(candidates_of(trials, question.demand))
+    total = planned_count(trials, question.demand)
     seed = question.seed if question.seed is not None else seed_of(run)
     deployments: list[DeploymentPlan] = []
     for one in plan_deployments(
@@ -177,7 +173,7 @@ def _left_out(run: StoredRun, question: PlanQuestion, planned: set[str]) -> tupl
         elif not any(one.valid for one in own):
             why = f"none of its {len(own)} trials is valid: {own[0].invalid_reason}"
         elif any(one.streams for one in own):
-            why = STREAMS_UNPLANNED
+            why = why_not([one for one in own if one.valid], question.demand)
         else:
             why = "its valid trials hold no execution times, or only smaller batches"
         found.append(f"{variant.name}: {why}")

@@ -9,7 +9,7 @@ import yaml
 from harness.cli.main import run_command
 from harness.flow.autoscaling import AutoscaleQuestion, autoscale_run
 from harness.flow.review.contributions import contributions_of
-from harness.planning.capacity.plan import cold_start_seconds
+from harness.planning.capacity.headroom import cold_start_seconds
 from harness.report.autoscaling.section import autoscaling_section
 from harness.runs.documents import read_document
 from harness.runs.folder import RunFolder, read_run

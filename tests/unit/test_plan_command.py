@@ -1,13 +1,16 @@
 """harness plan: from a run folder to plan.json, a table and the report's section."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sample_streams import SMALL, STUDENT, TEACHER, streaming_run
 
 from harness.cli.main import run_command
+from harness.errors import UsageError
 from harness.flow.plan import PlanQuestion, plan_run
 from harness.planning.capacity.demand import parse_rate
 from harness.report.capacity.section import capacity_section
@@ -19,6 +22,7 @@ from harness.runs.journal import Journal
 from harness.study.objective import parse_objective
 from harness.types import (
     SATURATION,
+    Decision,
     Role,
     ServerMetrics,
     ServingConfig,
@@ -27,6 +31,7 @@ from harness.types import (
 )
 from harness.types.capacity import CapacityPlan
 from harness.types.estimates import Demand, Interval
+from harness.types.workloads import parse_arrivals
 from harness.words.numbers import MISSING, number
 from tests.samples import sample_variant
 from tests.simulated_server import SimulatedServer, measure
@@ -183,7 +188,7 @@ def test_a_demand_beyond_the_measured_range_is_planned_with_what_was_measured(tm
     assert "above the highest that was measured (238)" in one.note
 
 
-def test_streams_are_refused_with_what_tells_instead(tmp_path, capsys):
+def test_streams_of_closed_loops_alone_are_refused_with_what_to_measure(tmp_path, capsys):
     """A replica is simulated batch by batch, which a model that batches continuously is not."""
     figures = StreamFigures(StreamCounts(50, 200), 100.0)
     streaming = {"streams": figures, "server": ServerMetrics()}
@@ -193,5 +198,47 @@ def test_streams_are_refused_with_what_tells_instead(tmp_path, capsys):
     assert run_command(["plan", str(tmp_path / "run"), "--demand", "20/s"]) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "token by token" in said
-    assert "divide the demand's peak by it" in said
+    assert "by the open loops that were measured" in said
     assert not (tmp_path / "run" / "plan.json").exists()
+
+
+@pytest.fixture(scope="module")
+def streams():
+    """A made-up run of models that write, with open loops behind its verdict."""
+    return streaming_run()
+
+
+def test_streams_are_planned_with_the_highest_rate_that_met_the_objective(streams):
+    plan = plan_run(streams, PlanQuestion(Demand(50.0, 4.0)), lambda _: None)
+    by_name = {one.variant: one for one in plan.deployments}
+    best = by_name[SMALL]
+    opened = [one for one in streams.saturation if one.trial.variant == SMALL]
+    passed = [one for one in opened if one.decision is Decision.PASS]
+    rate = max(one.throughput_requests_per_s for one in passed)
+    assert best.highest_rate_per_s == Interval(rate, rate, rate)
+    assert best.replicas.peak == math.ceil(200 / rate)
+    assert best.decision is Decision.PASS
+    assert (best.statistic, best.curve, best.error) == ("ttft_p95", (), {})
+    assert len(best.measured) == len(opened) == 4
+    assert "measured, not predicted" in best.note
+    assert "at the next rate, TTFT p95" in best.note
+    # A teacher too slow to decide anything at its lowest rate: no number is made up.
+    assert by_name[TEACHER].replicas is None
+    assert by_name[TEACHER].decision is Decision.UNDECIDED
+    assert any(line.startswith(f"{STUDENT}: ") and "saturation_shares" in line
+               for line in plan.left_out)  # fmt: skip
+
+
+def test_streams_under_arrivals_that_were_not_measured_have_no_plan(streams):
+    bursts = parse_arrivals("gamma:3")
+    with pytest.raises(UsageError, match="token by token"):
+        plan_run(streams, PlanQuestion(Demand(50.0, arrivals=bursts)), lambda _: None)
+
+
+def test_a_plan_of_streams_is_drawn_without_a_prediction(streams):
+    plan = plan_run(streams, PlanQuestion(Demand(50.0)), lambda _: None)
+    section = capacity_section(plan)
+    assert [trace["name"] for trace in section.plots[0].traces] == ["measured, open loop"]
+    assert "TTFT p95" in section.plots[0].summary
+    assert "predictions" not in section.plots[0].summary
+    assert "TTFT p95 ms" in {column.header for column in plan_table(plan).columns}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,7 +9,9 @@ from harness.errors import UsageError
 from harness.metrics import metric_named
 from harness.planning.capacity.draws import ArrivalSource
 from harness.planning.capacity.fit import fit_capacity, is_usable
+from harness.planning.capacity.headroom import Surroundings, cold_start_seconds, headroom
 from harness.planning.capacity.judging import SHARES, highest_rate, meets, planned_clauses
+from harness.planning.capacity.measured import measured_replicas, plan_measured
 from harness.planning.capacity.model import CapacityModel
 from harness.types import (
     ColdStart,
@@ -21,7 +22,7 @@ from harness.types import (
     TrialResult,
     WireProtocol,
 )
-from harness.types.capacity import DeploymentPlan, Headroom, MeasuredPoint, Prediction
+from harness.types.capacity import DeploymentPlan, MeasuredPoint, Prediction
 from harness.types.estimates import Demand, Interval
 from harness.words.numbers import number, percent
 
@@ -33,17 +34,6 @@ _ATTEMPTS, _LESS = 5, 0.95
 next."""
 MOST_CONFIGURATIONS = 3
 """Per variant and protocol: the ones with the highest throughput measured."""
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What the replicas live in, and what may happen to them."""
-
-    zones: int = 3
-    max_unavailable: float = 0.25
-    """0 to 1: of the replicas, those that a rolling update takes away at a time."""
-    ramp_s: float = 600.0
-    """How long the demand takes from its mean to its peak."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +71,7 @@ def candidates_of(trials: Sequence[TrialResult], demand: Demand) -> list[Candida
     usable = [one for one in trials if is_usable(one)]
     valid = [one for one in trials if one.valid]
     if not usable and valid and all(one.streams for one in valid):
-        raise UsageError(STREAMS_UNPLANNED, next_step=PLAN_STREAMS_BY)
+        raise UsageError(STREAMS_UNSIMULATED, next_step=PLAN_STREAMS_BY)
     if not usable:
         raise UsageError(_why_none(trials), next_step=_measure(trials))
     largest = max(rows for rows, _ in demand.batch_mix)
@@ -106,14 +96,30 @@ def candidates_of(trials: Sequence[TrialResult], demand: Demand) -> list[Candida
     return chosen
 
 
-STREAMS_UNPLANNED = (
+STREAMS_UNSIMULATED = (
     "the answers came token by token, and a replica is simulated as a server that executes one "
     "batch after the other: of a model that batches continuously it would predict wrong latencies"
 )
 PLAN_STREAMS_BY = (
-    "read the highest load that meets the objective off the report, measured on one replica, and "
-    "divide the demand's peak by it; harness cost prices it per million tokens"
+    "harness plan counts such replicas by the open loops that were measured; harness cost prices "
+    "them per million tokens"
 )
+
+
+def planned_count(trials: Sequence[TrialResult], demand: Demand) -> int:
+    """How many plans `plan_deployments` makes.
+
+    Raises:
+        UsageError: there is nothing to plan from.
+    """
+    return len(_simulated(trials, demand)) + len(measured_replicas(trials, demand))
+
+
+def _simulated(trials: Sequence[TrialResult], demand: Demand) -> list[Candidate]:
+    """What is planned by simulation: nothing, where all that can be planned was streamed."""
+    if not any(map(is_usable, trials)) and measured_replicas(trials, demand):
+        return []
+    return candidates_of(trials, demand)
 
 
 def _why_none(trials: Sequence[TrialResult]) -> str:
@@ -147,6 +153,8 @@ def plan_deployments(
 ) -> Iterator[DeploymentPlan]:
     """A plan for each candidate, one after the other (each takes a part of a second).
 
+    Models that answer at once are simulated, and then come those that write token by token.
+
     Args:
         trials: of the run; invalid ones are left out.
         cold_starts: of the run.
@@ -156,8 +164,8 @@ def plan_deployments(
     Raises:
         UsageError: nothing to plan from (`candidates_of`), or an objective without a latency.
     """
-    candidates = candidates_of(trials, terms.demand)
-    each = BUDGET // (len(candidates) * len(SHARES) * 16)
+    candidates = _simulated(trials, terms.demand)
+    each = BUDGET // (max(1, len(candidates)) * len(SHARES) * 16)
     for one in candidates:
         own = [result for result in trials if result.trial.variant == one.variant]
         model = fit_capacity(
@@ -172,6 +180,8 @@ def plan_deployments(
         start = next((c for c in cold_starts if c.variant == one.variant), None)
         requests = min(_MOST, max(_LEAST, each))
         yield _deployment(one, model, own, start, slo_of(one.family), terms, requests)
+    for replica in measured_replicas(trials, terms.demand):
+        yield plan_measured(replica, slo_of, cold_starts, terms.demand, terms.surroundings)
 
 
 def _deployment(
@@ -279,50 +289,3 @@ def _bounds(result: TrialResult, statistic: str, value: float) -> tuple[float, f
     if summary and summary.mean_low_ms is not None and summary.mean_high_ms is not None:
         return summary.mean_low_ms, summary.mean_high_ms
     return value, value
-
-
-def cold_start_seconds(start: ColdStart | None) -> float | None:
-    """Seconds from the order to load until the steady state; None where either was not measured."""
-    if start is None or start.steady_after_s is None:
-        return None
-    return start.load_s + start.steady_after_s
-
-
-def headroom(
-    demand: Demand, rate_per_s: float, surroundings: Surroundings, cold_start_s: float | None
-) -> Headroom:
-    """Replicas for the peak, and for what may happen to them.
-
-    Args:
-        demand: mean and peak.
-        rate_per_s: requests per second that one replica is sure to carry, above 0.
-        surroundings: zones (replicas are spread evenly), the rolling update, the rise.
-        cold_start_s: until a new replica carries its part; None: not known, counted as the whole
-            rise.
-    """
-    peak = _whole(demand.peak_rate_per_s / rate_per_s)
-    zones, away = surroundings.zones, surroundings.max_unavailable
-    rise = demand.peak_rate_per_s - demand.rate_per_s
-    share = 1.0 if cold_start_s is None else min(1.0, cold_start_s / surroundings.ramp_s)
-    return Headroom(
-        peak=peak,
-        lost_replica=peak + 1,
-        lost_zone=_least(peak, lambda count: count - math.ceil(count / zones))
-        if zones > 1
-        else peak,
-        rolling_update=_least(peak, lambda count: count - math.floor(count * away)),
-        cold_start=_whole((demand.rate_per_s + share * rise) / rate_per_s),
-    )
-
-
-def _whole(replicas: float) -> int:
-    """Rounded up, but not for a rounding error's sake."""
-    return max(1, math.ceil(replicas - 1e-9))
-
-
-def _least(needed: int, left: Callable[[int], int]) -> int:
-    """The smallest number of which as many as needed are left."""
-    count = needed
-    while left(count) < needed:
-        count += 1
-    return count

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from harness.errors import UsageError
-from harness.planning.capacity.plan import cold_start_seconds
+from harness.planning.capacity.headroom import cold_start_seconds
 from harness.planning.cost.catalogue import InstanceType, age_notes
 from harness.planning.cost.costs import judged_candidates
 from harness.planning.cost.rates import MeasuredRun

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.metrics import metric_named
 from harness.report.plots.base import (
     Json,
     Plot,
@@ -35,22 +36,8 @@ def _plot(one: DeploymentPlan, place: int) -> Plot:
     traces: list[Json] = []
     if band:
         traces.append(_band([p.rate_per_s for p in band], [_of(one, p) for p in band]))
-    traces.append(
-        {
-            "type": "scatter",
-            "name": "predicted",
-            "mode": "lines+markers",
-            "x": rates,
-            "y": [value.value for value in values],
-            "line": {"color": _COLOUR, "width": 1.8},
-            "marker": {"symbol": "circle", "size": 4, "color": _COLOUR},
-            "hovertext": [
-                _hover(one, "predicted", rate, value)
-                for rate, value in zip(rates, values, strict=True)
-            ],
-            "hoverinfo": "text",
-        }
-    )
+    if known:
+        traces.append(_predicted(one, rates, values))
     traces += _measured_traces(one)
     shown = [value for point in values for value in (point.low, point.value)]
     shown += [p.latency_ms.value for p in one.measured if p.latency_ms.value < UNBOUNDED_MS]
@@ -58,12 +45,33 @@ def _plot(one: DeploymentPlan, place: int) -> Plot:
     return Plot(
         key=f"capacity-{place}",
         title=f"{one.variant}, {serving_words(one.serving)}",
-        summary=f"{one.statistic} of one replica over requests per second: {len(known)} "
-        f"predictions with their interval, {len(one.measured)} measured trials, and the bound.",
+        summary=f"{_title(one)} of one replica over requests per second: "
+        + (f"{len(known)} predictions with their interval, " if known else "")
+        + f"{len(one.measured)} measured trials, and the bound.",
         height_px=280,
         traces=tuple(traces),
         layout=_layout(one, [*shown, one.bound_ms], most),
     )
+
+
+def _title(one: DeploymentPlan) -> str:
+    return metric_named(one.statistic).title
+
+
+def _predicted(one: DeploymentPlan, rates: list[float], values: list[Interval]) -> Json:
+    return {
+        "type": "scatter",
+        "name": "predicted",
+        "mode": "lines+markers",
+        "x": rates,
+        "y": [value.value for value in values],
+        "line": {"color": _COLOUR, "width": 1.8},
+        "marker": {"symbol": "circle", "size": 4, "color": _COLOUR},
+        "hovertext": [
+            _hover(one, "predicted", rate, value) for rate, value in zip(rates, values, strict=True)
+        ],
+        "hoverinfo": "text",
+    }
 
 
 def _of(one: DeploymentPlan, point: Prediction) -> Interval:
@@ -134,7 +142,7 @@ def _hover(
     lines = [
         f"<b>{safe(head)}</b>",
         safe(f"{number(rate)} requests/s"),
-        safe(f"{one.statistic} {latency(value.value)} ({bounds})"),
+        safe(f"{_title(one)} {latency(value.value)} ({bounds})"),
     ]
     if predicted is not None:
         lines.append(safe(f"the model says {latency(predicted)} of this trial"))
@@ -145,7 +153,7 @@ def _layout(one: DeploymentPlan, shown: list[float], most: float) -> Json:
     planned = one.highest_rate_per_s.low
     layout = base_layout(
         xaxis=axis("requests/s of one replica", range=[0, 1.05 * most], rangemode="tozero"),
-        yaxis=log_axis(f"{one.statistic} (ms)", shown),
+        yaxis=log_axis(f"{_title(one)} (ms)", shown),
         margin={"l": 48, "r": 10, "t": 8, "b": 42},
     )
     shapes = [bound_line(xref="paper", yref="y", x0=0, x1=1, y0=one.bound_ms, y1=one.bound_ms)]

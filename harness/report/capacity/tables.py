@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.metrics import metric_named
 from harness.report.tables.model import Cell, Column, Table, decision_cell, numeric, words
 from harness.types.capacity import CapacityPlan, DeploymentPlan
 from harness.words.labels import arrival_words, serving_words
@@ -74,6 +75,7 @@ def _note(plan: CapacityPlan) -> str:
         f"zones) and update ({away} away at a time) are numbers of replicas of which enough for "
         f"the peak are left, one such event at a time. At the mean: enough at the mean rate that a "
         f"rise to the peak within {seconds(plan.ramp_s)} s is carried while others start."
+        f"{measured_words(plan)}"
     )
 
 
@@ -84,8 +86,18 @@ def objectives(plan: CapacityPlan) -> str:
 
 def planned_statistic(plan: CapacityPlan) -> str:
     """`p95`, where all rows are planned for it, else `latency`."""
-    names = {one.statistic for one in plan.deployments}
+    names = {metric_named(one.statistic).title for one in plan.deployments}
     return names.pop() if len(names) == 1 else "latency"
+
+
+def measured_words(plan: CapacityPlan) -> str:
+    """What the rows are that nothing was simulated for; empty where there are none."""
+    if all(one.curve for one in plan.deployments):
+        return ""
+    return (
+        " Models that write token by token are not simulated: their replicas are planned with the "
+        "highest rate that was measured to meet the objective, on the prompts that were measured."
+    )
 
 
 def demand_words(plan: CapacityPlan) -> str:
@@ -100,7 +112,7 @@ def demand_words(plan: CapacityPlan) -> str:
 
 def trust_table(plan: CapacityPlan) -> Table:
     """How far the model is from the trials that it was fitted to, and what stays assumed."""
-    planned = (one.statistic for one in plan.deployments)
+    planned = (one.statistic for one in plan.deployments if one.error)
     statistics = tuple(dict.fromkeys(("p50", *planned)))
     return Table(
         caption="How far the model is from what was measured",

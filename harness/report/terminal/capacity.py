@@ -6,7 +6,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from harness.report.capacity.tables import demand_words, objectives, planned_statistic
+from harness.report.capacity.tables import (
+    demand_words,
+    measured_words,
+    objectives,
+    planned_statistic,
+)
 from harness.report.terminal.run import plain_table
 from harness.types.capacity import CapacityPlan, DeploymentPlan
 from harness.words.labels import SIGNS
@@ -66,7 +71,8 @@ def plan_notes(plan: CapacityPlan) -> Group:
             f"{confidence(plan.confidence)} intervals. One/s: requests/s of one replica that are "
             "sure to meet it. Then replicas: for the peak, with one of them lost, with one of "
             f"{plan.zones} zones lost, during an update, and at the mean so that a rise is carried "
-            "while others start. off: the model's median error on the measured trials.",
+            "while others start. off: the model's median error on the measured trials."
+            f"{measured_words(plan)}",
             style="dim",
         )
     ]

@@ -11,9 +11,10 @@ from harness.load.schedule.arrivals import arrival_times_ns
 from harness.planning.capacity import plan
 from harness.planning.capacity.checks import trials_to_check
 from harness.planning.capacity.fit import fit_capacity
+from harness.planning.capacity.headroom import Surroundings
 from harness.planning.capacity.judging import _last_rate, highest_rate, meets
 from harness.planning.capacity.model import at_rate
-from harness.planning.capacity.plan import PlanTerms, Surroundings, plan_deployments
+from harness.planning.capacity.plan import PlanTerms, plan_deployments
 from harness.planning.capacity.service import Observation, fit_client, fit_service, fit_spread
 from harness.study.objective import parse_objective
 from harness.types import Decision, ServingConfig

@@ -9,7 +9,7 @@ from harness.planning.capacity.demand import (
     parse_seconds,
     parse_unavailable,
 )
-from harness.planning.capacity.plan import Surroundings, headroom
+from harness.planning.capacity.headroom import Surroundings, headroom
 from harness.types.capacity import Headroom
 from harness.types.estimates import Demand
 
