@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from fake_server import LOGITS, Behaviour, FakeServer
 from numpy.typing import NDArray
 
 from harness import hdr
-from harness.load.engine.slices import dense, merge_slices
+from harness.load.engine.slices import SliceSums, dense
 from harness.load.generators.messages import LoadProgress
 from harness.load.generators.pool import LoadGenerators, LoadJob
 from harness.load.requests.payloads import write_payloads
@@ -168,7 +169,9 @@ class Rig:
 
         A process that hears late of a window's end sends beyond it, and reports that as well.
         """
-        slices = dense(merge_slices(one.slices for one in self.reports), len(result.slices))
+        slices = dense(
+            SliceSums(chain.from_iterable(one.slices for one in self.reports)), len(result.slices)
+        )
         assert tuple(slices[: len(result.slices)]) == result.slices
         return slices
 

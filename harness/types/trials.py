@@ -25,7 +25,7 @@ class TimeSlice:
     """What was seen of one slice of a load's time; slices of one load are equally long.
 
     A request belongs to the slice it was scheduled in, however late it completed. Slices of
-    several processes add up exactly (`harness.load.engine.slices.merge_slices`).
+    several processes add up exactly (`harness.load.engine.slices.SliceSums`).
     """
 
     index: int

@@ -17,7 +17,7 @@ from harness.errors import DataError
 from harness.load.engine.closed_loop import Ending
 from harness.load.engine.open_loop import OpenLoop, Timer, requests_in_turn
 from harness.load.engine.recorder import Recorder
-from harness.load.engine.slices import merge_slices
+from harness.load.engine.slices import SliceSums
 from harness.load.requests.answers import AnswerCheck, make_known_answers
 from harness.load.requests.fit import check_payloads_fit
 from harness.load.requests.payloads import (
@@ -84,7 +84,7 @@ def test_triton_gets_every_arrival_and_each_answer_is_the_known_one(
     timer.close()
     after = counters_at_rest(client)
 
-    slices = merge_slices([recorder.take()])
+    slices = list(SliceSums(recorder.take()))
     assert recorder.first_failure == ""
     response = hdr.merge(one.ok.response for one in slices)
     assert hdr.total(response) == due

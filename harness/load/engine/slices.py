@@ -11,19 +11,6 @@ from harness.types import Latencies, SparseHistogram, StreamCounts, TimeSlice
 from harness.types.streams import NO_STREAMS
 
 
-def merge_slices(parts: Iterable[Iterable[TimeSlice]]) -> list[TimeSlice]:
-    """Add up the slices of several takes, processes or machines; in order of time.
-
-    All parts must count from the same start in slices of the same length. Every count is kept
-    exactly, so the order of the parts does not matter.
-    """
-    by_index: defaultdict[int, list[TimeSlice]] = defaultdict(list)
-    for part in parts:
-        for one in part:
-            by_index[one.index].append(one)
-    return [_merged(index, same) for index, same in sorted(by_index.items())]
-
-
 def _merged(index: int, parts: Sequence[TimeSlice]) -> TimeSlice:
     if len(parts) == 1:
         return parts[0] if parts[0].index == index else replace(parts[0], index=index)
@@ -70,10 +57,14 @@ as its own object each time it would take twice what the slices themselves take.
 
 
 class SliceSums:
-    """Slices that come in any order, from anywhere, added up at their places."""
+    """Slices of several takes, processes or machines, in any order, added up at their places.
 
-    def __init__(self) -> None:
+    All must count from the same start in slices of the same length. Every count is kept exactly.
+    """
+
+    def __init__(self, slices: Iterable[TimeSlice] = ()) -> None:
         self._sums: dict[int, TimeSlice] = {}
+        self.add(slices)
 
     def __len__(self) -> int:
         """How many places anything was added at."""

@@ -115,7 +115,7 @@ def test_the_seed_says_which_arrivals(process: ArrivalProcess) -> None:
     assert not np.array_equal(first[:100], other[:100])
 
 
-@given(st.integers(1, 7), st.integers(0, 3), st.sampled_from([CONSTANT, POISSON, BURSTY]))
+@given(st.integers(1, 16), st.integers(0, 3), st.sampled_from([CONSTANT, POISSON, BURSTY]))
 def test_the_workers_shares_are_the_one_sequence(
     workers: int, seed: int, process: ArrivalProcess
 ) -> None:

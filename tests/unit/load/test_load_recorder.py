@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from harness import hdr
 from harness.load.engine import recorder as recorder_module
 from harness.load.engine.batches import RecordedBatch
 from harness.load.engine.recorder import Recorder
-from harness.load.engine.slices import dense, merge_slices, merged_latencies
+from harness.load.engine.slices import SliceSums, dense, merged_latencies
 from harness.load.transports.contract import RequestFailure
 from harness.types import RESPONSE, SCHEDULE_DELAY, SERVICE, Latencies, SparseHistogram, TimeSlice
 
@@ -111,6 +112,10 @@ def histogram(spans_ns: list[int]) -> SparseHistogram:
     return SparseHistogram(tuple(sorted(counts)), tuple(counts[at] for at in sorted(counts)))
 
 
+def added_up(*parts: list[TimeSlice]) -> list[TimeSlice]:
+    return list(SliceSums(chain.from_iterable(parts)))
+
+
 @given(st.lists(requests, max_size=15))
 def test_a_slice_holds_what_counting_one_by_one_gives(seen: list[Seen]) -> None:
     slices = taken(seen)
@@ -129,8 +134,8 @@ def test_any_split_into_processes_and_takes_adds_up_to_one_recorder(seen, random
     parts += [recorder.take() for recorder in recorders]
     assert not any(recorder.take() for recorder in recorders)
     whole = taken([one for one, _, _ in seen])
-    assert merge_slices(random.sample(parts, len(parts))) == whole
-    assert merge_slices([merge_slices(parts[:2]), merge_slices(parts[2:])]) == whole
+    assert added_up(*random.sample(parts, len(parts))) == whole
+    assert added_up(added_up(*parts[:2]), added_up(*parts[2:])) == whole
 
 
 @given(st.lists(requests, max_size=30))
@@ -195,7 +200,7 @@ def test_a_listener_that_lets_others_record_loses_nothing() -> None:
         START_NS, SLICE_NS, listeners=[lambda _: late and late.pop().tell(recorder)]
     )
     Seen(START_NS, 0, MS).tell(recorder)
-    both = merge_slices([recorder.take(), recorder.take()])
+    both = added_up(recorder.take(), recorder.take())
     assert both == taken([Seen(START_NS, 0, MS), Seen(START_NS, 0, 5 * MS)])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from harness import hdr
 from harness.errors import StorageError
 from harness.load.engine.batches import RecordedBatch
 from harness.load.engine.recorder import Recorder
-from harness.load.engine.slices import merge_slices, merged_latencies
+from harness.load.engine.slices import SliceSums, merged_latencies
 from harness.load.records import requests as records
 from harness.load.records.requests import RecordWriter, recover_records
 from harness.load.transports.contract import RequestFailure
@@ -87,7 +88,7 @@ def test_merged_slices_equal_the_union_of_the_records(tmp_path_factory, requests
             takes.append(recorders[worker].take())
     takes += [recorder.take() for recorder in recorders]
     assert [writer.close() for writer in writers] == ["", "", ""]
-    merged = merged_latencies(one.ok for one in merge_slices(takes))
+    merged = merged_latencies(one.ok for one in SliceSums(chain.from_iterable(takes)))
     assert histogram_of_records(folder) == merged.response
     assert len(rows_of(folder)) == len(requests)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from harness import hdr
 from harness.load.engine.goodput import meets_all, own_statistic
 from harness.load.engine.recorder import Recorder
-from harness.load.engine.slices import merge_slices
+from harness.load.engine.slices import SliceSums
 from harness.load.generators.messages import LoadProgress, decode_answer, encode_answer
 from harness.load.records.requests import RecordWriter
 from harness.load.transports.contract import ClientLeft, RequestFailure, StreamTokens
@@ -99,7 +99,7 @@ def test_the_time_to_a_stream_s_end_counts_where_the_request_was_due() -> None:
 
 def test_stream_counts_add_up_and_go_over_the_wire() -> None:
     one = TimeSlice(3, good=1, streams=StreamCounts(1, 2, 3, {"no_done": 4}, 5))
-    (both,) = merge_slices([[one], [one]])
+    (both,) = SliceSums([one, one])
     assert both.good == 2
     assert both.streams == StreamCounts(2, 4, 6, {"no_done": 8}, 10)
     report = LoadProgress(0, 0, (both,), 0.0, SparseHistogram(), 0)
