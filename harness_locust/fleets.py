@@ -29,8 +29,14 @@ from locust.env import Environment
 from locust.runners import STATE_MISSING, MasterRunner
 
 from harness.errors import EXIT_USAGE, EnvironmentFailure, HarnessError, UsageError
+from harness.load.generators.clocks import (
+    SAME_CLOCK,
+    ClockOffset,
+    Exchange,
+    offset_of,
+    this_machine,
+)
 from harness.load.generators.messages import StopLoad, decode_answer
-from harness_locust.clocks import SAME_CLOCK, ClockOffset, Exchange, offset_of, this_machine
 from harness_locust.load_part import LoadPart
 from harness_locust.orders import ProcessRole, measure_order, prepare_order
 from harness_locust.plan import Plan

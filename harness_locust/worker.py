@@ -22,6 +22,7 @@ from locust.exception import RPCError
 from locust.runners import WorkerRunner
 
 from harness.errors import GeneratorError, HarnessError
+from harness.load.generators.clocks import this_machine
 from harness.load.generators.messages import (
     GeneratorAnswer,
     GeneratorFailed,
@@ -30,7 +31,6 @@ from harness.load.generators.messages import (
     StopLoad,
     encode_answer,
 )
-from harness_locust.clocks import this_machine
 from harness_locust.load_part import LoadPart
 from harness_locust.orders import ProcessRole, measure_order, prepare_order
 from harness_locust.plan import Plan, make_plan

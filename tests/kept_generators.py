@@ -1,8 +1,9 @@
 """Load generators outlive the command that started them, for the next one of this process.
 
-A generator is a resident process that takes one trial after another from whoever holds its pipes,
-and starting one costs a second and a half of a core: more than most loads of the tests. Files that
-test the processes themselves start their own.
+A generator is a resident process that takes one trial after another from whoever holds the
+switchboard that it has joined, and starting one costs a second and a half of a core: more than most
+loads of the tests. So a switchboard is kept with all of its own. Files that test the processes
+themselves start their own.
 """
 
 from __future__ import annotations
@@ -10,24 +11,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.load.generators import pool
-from harness.load.generators.process import GeneratorProcess
+from harness.load.generators.switchboard import Switchboard
 
 
 class KeptGenerators:
-    """Processes that nobody uses now; a context manager that ends them."""
+    """Switchboards, with their generators, that nobody uses now; a context manager ends them."""
 
     def __init__(self) -> None:
-        self._free: list[_KeptProcess] = []
+        self._free: list[_KeptSwitchboard] = []
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Meanwhile, whoever needs a generator in this process gets a kept one, if there is one."""
+        """Meanwhile, whoever needs generators in this process gets kept ones, if there are any."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(pool, "GeneratorProcess", self._take)
+            patch.setattr(pool, "Switchboard", self._take)
             yield
 
     def close(self) -> None:
@@ -35,39 +37,37 @@ class KeptGenerators:
         while self._free:
             self._free.pop().end()
 
-    def _take(self, index: int, log_dir: Path, cpus: Sequence[int] | None) -> GeneratorProcess:
+    def _take(self, log_dir: Path, cpus: Sequence[int] | None = None, **others: Any) -> Switchboard:
+        if others:  # for workers that others start
+            return Switchboard(log_dir, cpus, **others)
         for one in self._free:
-            if one.alive and one.may_run_on == _plain(cpus):
+            if one.alive and one.home.cpus == tuple(cpus or ()):
                 self._free.remove(one)
-                one.index = index
                 return one
-        return _KeptProcess(index, log_dir, cpus, self._free.append)
+        return _KeptSwitchboard(log_dir, cpus, self._free.append)
 
 
-class _KeptProcess(GeneratorProcess):
-    """One that is given back where the product ends it in order.
+class _KeptSwitchboard(Switchboard):
+    """One that is given back where the product ends it.
 
-    A trial that went wrong has killed it before.
+    A trial that went wrong has killed its generators before.
 
     Args:
-        index: its number in the pool that uses it now.
-        log_dir: where its log stays, whoever uses it.
-        cpus: the only CPUs it may run on.
+        log_dir: where its logs stay, whoever uses it.
+        cpus: the only CPUs that it and its generators may run on.
         give_back: called with it.
     """
 
     def __init__(
         self,
-        index: int,
         log_dir: Path,
         cpus: Sequence[int] | None,
-        give_back: Callable[[_KeptProcess], None],
+        give_back: Callable[[_KeptSwitchboard], None],
     ) -> None:
-        super().__init__(index, log_dir, cpus)
-        self.may_run_on = _plain(cpus)
+        super().__init__(log_dir, cpus)
         self._give_back = give_back
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """Keep it, if it lives."""
         if self.alive:
             self._give_back(self)
@@ -75,9 +75,5 @@ class _KeptProcess(GeneratorProcess):
             self.end()
 
     def end(self) -> None:
-        """End it in order."""
-        super().stop()
-
-
-def _plain(cpus: Sequence[int] | None) -> tuple[int, ...]:
-    return tuple(cpus or ())
+        """End it in order, with its generators."""
+        super().close()

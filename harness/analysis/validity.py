@@ -155,8 +155,10 @@ def _server_short_of_cores(load: LoadResult, host: HostMetrics) -> Iterator[str]
 
 def _generator_saturated(load: LoadResult, _: ServerMetrics, __: Workload) -> Iterator[str]:
     if load.generator_cpu >= GENERATOR_CPU_LIMIT:
+        busiest = max(load.generators, key=lambda one: one.cpu_cores)
+        which = f"{busiest.name}, the busiest process," if busiest.name else "its busiest process"
         yield (
-            f"the load generator was the limit (its busiest process used "
+            f"the load generator was the limit ({which} used "
             f"{percent(load.generator_cpu)} of a core): {_more_workers(load)}"
         )
 
@@ -349,7 +351,10 @@ def _more_workers(load: LoadResult) -> str:
     """Name the number of generator processes that would leave each of them time to spare."""
     used_cores = sum(one.cpu_cores for one in load.generators)
     workers = max(len(load.generators) + 1, math.ceil(used_cores / GENERATOR_CPU_AIM))
-    return f"add workers: --workers {workers}"
+    if not load.joined_at:
+        return f"add workers: --workers {workers}"
+    more = workers - len(load.generators)
+    return f"start {more} more: harness worker --join {load.joined_at}"
 
 
 def _more_room(load: LoadResult) -> str:

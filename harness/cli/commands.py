@@ -23,6 +23,7 @@ MODULES = {
     "profile": "profile",
     "load": "load",
     "sweep": "run",
+    "worker": "worker",
     "plan": "plan",
     "autoscale": "autoscale",
     "batch": "batch",

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeGuard, get_type_hints
 
 import typer
 
+from harness.cli.console import say
 from harness.errors import UsageError
 from harness.types import GrpcImplementation
 
 if TYPE_CHECKING:
     from harness.flow.options import ProgressSink, RunSettings
+    from harness.load.generators.pool import Joining
     from harness.study import Study
 
 StudyFile = Annotated[
@@ -194,6 +196,70 @@ class GeneratorOptions:
         bool,
         typer.Option("--records", help="Also write every request to Parquet files in records/."),
     ] = False
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS[:PORT]",
+            help="Generate the load on other machines: wait here for those that run harness "
+            "worker --join. 0.0.0.0 is every address of this machine; port 5557 unless given.",
+            show_default=False,
+        ),
+    ] = None
+    expect_workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=500,
+            help="With --listen: how many to wait for before the first load; default: 1.",
+            show_default=False,
+        ),
+    ] = None
+    min_workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="With --listen: wait for lost workers to come back while fewer than this are "
+            "there; default: 1, which goes on with the rest.",
+            show_default=False,
+        ),
+    ] = None
+
+    def who(self, tell: Callable[[str], None]) -> int | Joining | None:
+        """How many processes generate load here, or what is known of those elsewhere.
+
+        Args:
+            tell: takes a line that a person should read.
+
+        Raises:
+            UsageError: options that contradict each other, an address that others need a token for
+                and none is set, or where another program listens.
+        """
+        if self.listen is None:
+            for value, option in (
+                (self.expect_workers, "--expect-workers"),
+                (self.min_workers, "--min-workers"),
+            ):
+                if value is not None:
+                    raise UsageError(
+                        f"{option} {value} is for workers on other machines",
+                        next_step="say where they join: --listen 0.0.0.0",
+                    )
+            return self.workers
+        if self.workers is not None:
+            raise UsageError(
+                "--workers starts load generators here, and --listen waits for others elsewhere",
+                next_step=f"use --expect-workers {self.workers}",
+            )
+        expected, least = self.expect_workers or 1, self.min_workers or 1
+        if least > expected:
+            raise UsageError(f"--min-workers {least} are more than --expect-workers {expected}")
+        from harness.load.generators.joining import check_free, join_token, parse_endpoint
+        from harness.load.generators.pool import Joining
+
+        endpoint = parse_endpoint(self.listen, "--listen")
+        join_token([endpoint])
+        check_free(endpoint)
+        return Joining(endpoint, expected, least, tell)
 
 
 @dataclass(frozen=True)
@@ -212,15 +278,20 @@ def make_settings(
     """What the options say of it.
 
     Raises:
-        UsageError: no CPU list, or cores that this process may not use.
+        UsageError: no CPU list, cores that this process may not use, or no place to listen at.
     """
     from harness.flow.options import RunSettings
 
+    if generators.listen is not None and cpus.cpus_generator is not None:
+        raise UsageError(
+            "--cpus-generator pins load generators here, and --listen waits for others elsewhere",
+            next_step="start those with taskset",
+        )
     return RunSettings(
         repository=repository,
         cpus_server=parse_cpus(cpus.cpus_server),
         cpus_generator=parse_cpus(cpus.cpus_generator),
-        workers=generators.workers,
+        workers=generators.who(say),
         grpc=generators.transport,
         keep_records=generators.records,
         progress=progress,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.flow.inputs import StudyInputs
 from harness.load.generators.messages import LoadProgress
+from harness.load.generators.pool import Joining
 from harness.telemetry.exposition.monitor import LoadMonitor
 from harness.telemetry.prometheus.client import Prometheus
 from harness.types import GrpcImplementation, Progress, ServiceLevelObjective, Trial
@@ -66,8 +67,8 @@ class RunSettings:
     repository: Path = Path("model_repository")
     cpus_server: Sequence[int] | None = None
     cpus_generator: Sequence[int] | None = None
-    workers: int | None = None
-    """Load generator processes, instead of the study's."""
+    workers: int | Joining | None = None
+    """Load generator processes, instead of the study's; or those that others start elsewhere."""
     grpc: GrpcImplementation = GrpcImplementation.NATIVE
     saturation: bool = True
     """Measure latency over rate after the verdict, where the study names shares to measure at."""

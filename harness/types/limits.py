@@ -23,6 +23,12 @@ READ_TOGETHER_SHARE_OF_BOUND = 0.10
 """How late a generator may wake (p99) however closely tokens follow one another: the greater of the
 two, the second of the tightest bound of the objective on a latency. A token that is read with the
 next one has its instant, so a gap may be wrong by what the generator slept; no total is."""
+CLOCK_ERROR_SLICES = 1.0
+"""How uncertain the clock of a generator on another machine may be, in slices. It moves edges of
+the window by as much for that generator's share, and no latency."""
+STANDSTILL_SHARE = 0.05
+"""Of the window, what a generator process may spend stopped or starved for over a second a time: a
+closed loop has fewer requests in flight meanwhile."""
 BROKEN_FAILURE_SHARE = 0.50
 """Above it the server is broken rather than unreliable; below it error_rate judges."""
 RATE_SHORTFALL = 0.05

@@ -56,6 +56,8 @@ class GeneratorHealth:
     """How much later than asked its event loop woke a sleeper."""
     memory_bytes: int = 0
     """Resident memory at the window's end."""
+    name: str = ""
+    """In words: `load generator 0`, `worker 2 on host-b`."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class LoadResult:
     troubles: tuple[str, ...] = ()
     """What the generators did not do, or tell, of what they should have, each by its name: then
     these numbers are not the whole load's."""
+    joined_at: str = ""
+    """Where more load generators can join; empty where the harness starts them itself."""
     answers_stamped: bool = False
     """Latencies end when the kernel received the answer, however late the generator read it."""
 

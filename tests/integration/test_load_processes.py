@@ -34,7 +34,7 @@ from load_rig import (
 )
 
 from harness.errors import GeneratorError
-from harness.load.generators import pool, process
+from harness.load.generators import generator, pool, process
 from harness.load.records.requests import recover_records
 from harness.load.transports.address import parse_target
 from harness.types import TimeSlice
@@ -82,7 +82,7 @@ def test_a_worker_that_died_between_trials_is_replaced(rig: Rig) -> None:
 def test_a_worker_that_cannot_start_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "SESSION", "no.such.module")
+    monkeypatch.setattr(process, "WORKER", "no.such.module")
     with (
         load_rig(tmp_path) as broken,
         pytest.raises(GeneratorError, match=r"(?s)died: exit status 1.*No module named '?no"),
@@ -127,7 +127,7 @@ def interrupted(slices: Sequence[TimeSlice]) -> bool:
 def in_prepare(rig: Rig, patch: pytest.MonkeyPatch) -> Watcher:
     """Workers that were just started take seconds to be ready."""
     kill_workers(rig, rig.generators.pids)
-    gather = process.gather
+    gather = generator.gather
 
     def gather_interrupted(*arguments: Any, **settings: Any) -> object:
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
@@ -196,9 +196,11 @@ def test_reports_that_nobody_takes_until_the_load_is_over_lose_no_request(
 ) -> None:
     """The harness may be held up: by its reading of the server, by a machine that stalls."""
     lonely.run(Behaviour())
-    (held_up,) = lonely.generators._processes
-    assert held_up is not None
-    fcntl.fcntl(held_up.fileno(), fcntl.F_SETPIPE_SZ, os.sysconf("SC_PAGESIZE"))
+    switchboard = lonely.generators._switchboard
+    assert switchboard is not None
+    pipe = switchboard._process.stdout
+    assert pipe is not None
+    fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, os.sysconf("SC_PAGESIZE"))
 
     def take_nothing() -> None:
         time.sleep(1.5)

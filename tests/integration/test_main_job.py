@@ -268,7 +268,7 @@ class KilledInATrial(threading.Thread):
 
 
 def is_generator(process: psutil.Process) -> bool:
-    return "session.py" in command_of(process)
+    return "worker_process" in command_of(process)
 
 
 def test_a_server_killed_in_a_trial_ends_with_exit_5_and_keeps_the_rest(small, tmp_path, capsys):

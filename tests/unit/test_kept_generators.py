@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from harness.load.generators import process, switchboard
 from harness.load.generators.pool import LoadGenerators
-from harness.load.generators.process import GeneratorProcess
 from harness.load.transports.address import Target
 from tests.kept_generators import KeptGenerators
 
@@ -18,13 +19,14 @@ NOWHERE = Target("127.0.0.1", 1)
 
 @pytest.fixture(autouse=True)
 def cats(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes that leave when their input ends, as Locust's do."""
+    """Processes that leave when their input ends, or are asked to, as ours do."""
 
-    def start(_: GeneratorProcess) -> subprocess.Popen[bytes]:
+    def start(*_: Any, **__: Any) -> subprocess.Popen[bytes]:
         pipe = subprocess.PIPE
         return subprocess.Popen(["cat"], stdin=pipe, stdout=pipe, start_new_session=True)
 
-    monkeypatch.setattr(GeneratorProcess, "_start", start)
+    monkeypatch.setattr(process, "start_process", start)
+    monkeypatch.setattr(switchboard, "start_process", start)
 
 
 @pytest.fixture
@@ -63,9 +65,8 @@ def test_one_of_other_cores_or_that_has_ended_is_left(kept: KeptGenerators, tmp_
     assert pids(tmp_path, cpus=[0]) == pinned
     with LoadGenerators(http=NOWHERE, grpc=NOWHERE, workers=1, log_dir=tmp_path) as made:
         assert made.pids == anywhere
-        (process,) = made._processes
-        assert process is not None
-        process.kill()
+        assert made._switchboard is not None
+        made._switchboard.own[0].kill()
     assert pids(tmp_path) != anywhere
 
 
@@ -74,7 +75,10 @@ def test_outside_nothing_is_kept_and_at_the_end_all_are_ended(tmp_path: Path) ->
     with kept.in_use():
         (pid,) = pids(tmp_path)
     assert pids(tmp_path) != (pid,)
-    (process,) = kept._free
-    assert process.alive
+    (free,) = kept._free
+    (one,) = free.own
+    assert free.alive
+    assert one.alive
     kept.close()
-    assert not process.alive
+    assert not free.alive
+    assert not one.alive

@@ -151,7 +151,7 @@ def test_a_stored_run_is_read_without_what_trains_or_serves(folder):
     assert not job & TRAINING  # --measure is of the same command, and serves
 
 
-@pytest.mark.parametrize("module", ["session", "page"])
+@pytest.mark.parametrize("module", ["worker_process", "switchboard", "page"])
 def test_a_load_generator_starts_without_studies_and_statistics(module):
     """It is started for every run: bytes and arrays are all it sends."""
     answer = subprocess.run(

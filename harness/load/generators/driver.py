@@ -8,22 +8,29 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from harness import hdr
 from harness.load.engine.clock import MONOTONIC, Clock
 from harness.load.engine.slices import SliceSums, dense
 from harness.load.generators.attendance import Attendance
+from harness.load.generators.generator import Generator, take_answers
 from harness.load.generators.messages import LoadEnded, LoadProgress, Measure, StopLoad
-from harness.load.generators.process import GeneratorProcess, take_answers
 from harness.types import GeneratorHealth, LoadResult, TimeSlice, Workload
-from harness.words.numbers import asked
+from harness.types.limits import CLOCK_ERROR_SLICES, STANDSTILL_SHARE
+from harness.words.numbers import asked, latency, seconds
 
 LEAD_S = 0.05
-"""Seconds between an order and the instant it names: time for it to reach every process."""
+"""Seconds between an order and the instant it names: time for it to reach every process here. To
+those elsewhere it takes the round trip longer, with the answer's half in reserve."""
 SLICE_S = 0.05
+REPORT_EVERY_S = 0.1
+GENERATORS_AT_THAT = 16
+"""With more of them than that, reports are as much further apart: their sum costs the same."""
 CHECK_EVERY_S = 1.0
+STANDSTILL_S = 1.0
+"""And the time between two reports."""
 _NS = 1_000_000_000
 
 
@@ -48,7 +55,7 @@ class LoadDriver:
 
     def __init__(
         self,
-        busy: Sequence[GeneratorProcess],
+        busy: Sequence[Generator],
         workload: Workload,
         watcher: TrialWatcher,
         check: Callable[[], None],
@@ -64,11 +71,12 @@ class LoadDriver:
         self._check = check
         self._tell = listen
         self._slice_ns = int(SLICE_S * _NS)
-        self._start_ns = self._clock.now_ns() + int(LEAD_S * _NS)
+        self._lead_ns = int(LEAD_S * _NS) + max(one.round_trip_ns for one in busy)
+        self._start_ns = self._clock.now_ns() + self._lead_ns
         self._load = load
-        self._collector = Collector(
-            [process.index for process in busy], self._start_ns, self._slice_ns, load
-        )
+        names = {one.index: one.name for one in busy}
+        self._every_s = REPORT_EVERY_S * max(1.0, len(busy) / GENERATORS_AT_THAT)
+        self._collector = Collector(names, self._start_ns, self._slice_ns, load)
         self._measured: dict[int, LoadEnded] = {}
         self._next_check_ns = 0
 
@@ -82,7 +90,7 @@ class LoadDriver:
         warmup_ns = _whole_slices(workload.warmup_s, self._slice_ns)
         longest_ns = max(self._slice_ns, _whole_slices(workload.duration_s, self._slice_ns))
         last_ns = self._start_ns + warmup_ns + longest_ns
-        self._send(Measure(self._start_ns, self._slice_ns, last_ns))
+        self._send(Measure(self._start_ns, self._slice_ns, last_ns, self._every_s))
         window_start_ns = self._wait_for_steady_state(self._start_ns + warmup_ns)
         self._listen(until_ns=window_start_ns)
         self._watcher.on_window_start()
@@ -105,14 +113,13 @@ class LoadDriver:
         """When the window closes: a slice's edge, at the latest the one given."""
         shortest_s = self._workload.min_duration_s
         if shortest_s is None:
-            self._listen(until_ns=latest_ns - int(LEAD_S * _NS))
+            self._listen(until_ns=latest_ns - self._lead_ns)
             return latest_ns
         self._listen(until_ns=min(latest_ns, window_start_ns + int(shortest_s * _NS)))
         first = (window_start_ns - self._start_ns) // self._slice_ns
-        lead_ns = int(LEAD_S * _NS)
-        while self._clock.now_ns() + lead_ns < latest_ns:
+        while self._clock.now_ns() + self._lead_ns < latest_ns:
             if self._watcher.decided(self._collector.complete()[first:]):
-                return min(latest_ns, self._next_edge(self._clock.now_ns() + lead_ns))
+                return min(latest_ns, self._next_edge(self._clock.now_ns() + self._lead_ns))
             self._listen(until_ns=min(latest_ns, self._clock.now_ns() + self._slice_ns))
         return latest_ns
 
@@ -165,8 +172,22 @@ class LoadDriver:
             generators=self._collector.health(window_start_ns, window_end_ns),
             first_failure=self._collector.attendance.first_failure,
             records_problem=next(filter(None, problems), ""),
-            troubles=tuple(self._collector.troubles()),
+            troubles=(
+                *self._collector.troubles(),
+                *self._collector.standstills(window_start_ns, window_end_ns, self._every_s),
+                *self._clocks_uncertain(),
+            ),
         )
+
+    def _clocks_uncertain(self) -> Iterator[str]:
+        tolerated_ns = CLOCK_ERROR_SLICES * self._slice_ns
+        for one in self._busy:
+            if one.clock_error_ns > tolerated_ns:
+                yield (
+                    f"the clock of {one.name} is known to {latency(one.clock_error_ns / 1e6)} only "
+                    f"({latency(tolerated_ns / 1e6)} are tolerated), so that its share is of "
+                    "another stretch of time: give it a faster network to the master"
+                )
 
 
 def _whole_slices(seconds: float, slice_ns: int) -> int:
@@ -177,24 +198,25 @@ class Collector:
     """Sums the slices of several processes, and keeps how each process fares.
 
     Args:
-        workers: indices of the processes that take part.
+        names: of the processes that take part, by their indices.
         start_ns: of slice 0.
         slice_ns: length of a slice.
         load: its name.
     """
 
     def __init__(
-        self, workers: Sequence[int], start_ns: int, slice_ns: int, load: str = ""
+        self, names: Mapping[int, str], start_ns: int, slice_ns: int, load: str = ""
     ) -> None:
+        self._names = names
         self._start_ns, self._slice_ns = start_ns, slice_ns
         self._slices = SliceSums()
         self.attendance = Attendance(load)
-        self._complete_before_ns = dict.fromkeys(workers, start_ns)
+        self._complete_before_ns = dict.fromkeys(names, start_ns)
         self._progress: dict[int, list[LoadProgress]] = defaultdict(list)
 
     def add(self, worker: int, progress: LoadProgress) -> bool:
         """Take in one report of a process; False where it is not to be counted."""
-        if not self.attendance.take(_name(worker), progress):
+        if not self.attendance.take(self._names[worker], progress):
             return False
         self._slices.add(progress.slices)
         known_ns = self._complete_before_ns[worker]
@@ -206,8 +228,27 @@ class Collector:
 
     def troubles(self) -> list[str]:
         """Why what was summed is not all of the load, by the names of the processes."""
-        workers = self._complete_before_ns
-        return [one for worker in workers for one in self.attendance.troubles(_name(worker))]
+        return [one for name in self._names.values() for one in self.attendance.troubles(name)]
+
+    def standstills(
+        self, window_start_ns: int, window_end_ns: int, report_every_s: float = REPORT_EVERY_S
+    ) -> Iterator[str]:
+        """Which processes did nothing for too much of the window: they were stopped, or starved.
+
+        A report that is overdue by less than a second is a busy machine's doing, and the event
+        loop's lag tells.
+        """
+        for worker, reports in sorted(self._progress.items()):
+            gaps_s = [
+                (min(one.at_ns, window_end_ns) - max(one.since_ns, window_start_ns)) / _NS
+                for one in reports
+            ]
+            still_s = sum(gap_s for gap_s in gaps_s if gap_s > STANDSTILL_S + report_every_s)
+            if still_s * _NS > STANDSTILL_SHARE * (window_end_ns - window_start_ns):
+                yield (
+                    f"{self._names[worker]} stood still for {seconds(still_s)} s of the window: "
+                    "meanwhile the load was lighter than it claims to be"
+                )
 
     def complete(self) -> list[TimeSlice]:
         """The slices of which every request has ended in every process, from slice 0 on.
@@ -224,17 +265,13 @@ class Collector:
     def health(self, window_start_ns: int, window_end_ns: int) -> tuple[GeneratorHealth, ...]:
         """How each process fared between two instants."""
         return tuple(
-            _health_of(reports, window_start_ns, window_end_ns)
-            for _, reports in sorted(self._progress.items())
+            _health_of(self._names[worker], reports, window_start_ns, window_end_ns)
+            for worker, reports in sorted(self._progress.items())
         )
 
 
-def _name(worker: int) -> str:
-    return f"load generator {worker}"
-
-
 def _health_of(
-    reports: Sequence[LoadProgress], window_start_ns: int, window_end_ns: int
+    name: str, reports: Sequence[LoadProgress], window_start_ns: int, window_end_ns: int
 ) -> GeneratorHealth:
     """CPU between the reports nearest the window's edges, and the lag seen between them."""
     reports = sorted(reports, key=lambda one: one.number)
@@ -249,4 +286,5 @@ def _health_of(
         cpu_cores=sum(one.cpu_s for one in within) / elapsed_s if elapsed_s > 0 else 0.0,
         loop_lag=hdr.merge(one.loop_lag for one in within),
         memory_bytes=reports[last].memory_bytes,
+        name=name,
     )

@@ -1,4 +1,4 @@
-"""Load generators: resident Locust processes, one trial after another.
+"""Load generators: resident Locust processes, here or elsewhere, one trial after another.
 
 A trial has two orders. `prepare` reads and encodes payloads and connects the users; when all
 processes are ready, `measure` gives them one common instant to start at. From then on they report
@@ -16,10 +16,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from harness.errors import UsageError
+from harness.errors import EnvironmentFailure, UsageError
 from harness.load.generators.driver import LoadDriver, TrialWatcher
+from harness.load.generators.generator import Generator, gather
+from harness.load.generators.joining import MasterEndpoint
 from harness.load.generators.messages import LoadProgress, Prepare
-from harness.load.generators.process import START_TIMEOUT_S, GeneratorProcess, gather
+from harness.load.generators.process import START_TIMEOUT_S
+from harness.load.generators.switchboard import Switchboard
 from harness.load.transports.address import Target
 from harness.load.transports.opening import answers_are_stamped
 from harness.types import (
@@ -30,6 +33,7 @@ from harness.types import (
     WireProtocol,
     Workload,
 )
+from harness.words.numbers import seconds
 
 REQUEST_TIMEOUT_S = 30.0
 PREPARE_TIMEOUT_S = 60.0
@@ -37,7 +41,26 @@ PREPARE_TIMEOUT_S = 60.0
 DRAIN_GRACE_S = 5.0
 """Seconds beyond the time in which every request in flight ends by itself: it may have to connect
 first."""
+WORKERS_WITHIN_S = 600.0
+"""For workers elsewhere to join, or to come back."""
+TELL_EVERY_S = 30.0
+RECORDS_WITHIN_S = 120.0
+"""For a worker's records to arrive, or more of them."""
 _NS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Joining:
+    """Workers that others start, and that join."""
+
+    endpoint: MasterEndpoint
+    """Where they do."""
+    expected: int = 1
+    """So many are waited for before the first load."""
+    least: int = 1
+    """Fewer than that, and a load waits for them to come back."""
+    tell: Callable[[str], None] = lambda _: None
+    """Takes a line that a person should read: who has joined, who is missing."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +81,18 @@ class LoadJob:
 
 
 class LoadGenerators:
-    """Drives load from `workers` Locust processes; a context manager.
+    """Drives load from Locust processes; a context manager.
 
     They are started once and reused over trials; one that died or was killed is started again by
-    the next `run`. None outlives its parent: they leave when their standard input ends, and the
-    kernel kills them when the thread that started them dies.
+    the next `run`. None outlives its parent: the kernel kills them when the thread that started
+    them dies. Workers that have joined from elsewhere are nobody's here: a load is told to them and
+    ended there, and one that is gone is done without, or waited for.
 
     Args:
         http: the server's HTTP side.
         grpc: the server's gRPC side.
-        workers: how many processes; the load is split over them.
+        workers: how many processes are started here, or what is known of those that others start;
+            the load is split over them.
         log_dir: each writes `generator-<n>.log` there.
         cpus: the only CPUs they may run on.
         request_timeout_s: a request without an answer for so long is a failure, `timeout`.
@@ -79,20 +104,24 @@ class LoadGenerators:
         *,
         http: Target,
         grpc: Target,
-        workers: int,
+        workers: int | Joining,
         log_dir: Path,
         cpus: Sequence[int] | None = None,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
         implementation: GrpcImplementation = GrpcImplementation.NATIVE,
     ) -> None:
-        if workers < 1:
+        self._joining = workers if isinstance(workers, Joining) else None
+        self._workers = 0 if isinstance(workers, Joining) else workers
+        if self._joining is None and self._workers < 1:
             raise UsageError(f"load needs at least one worker, not {workers}")
         self._targets = {WireProtocol.HTTP: http, WireProtocol.GRPC: grpc}
         self._log_dir = log_dir
         self._cpus = cpus
         self._request_timeout_s = request_timeout_s
         self._implementation = implementation
-        self._processes: list[GeneratorProcess | None] = [None] * workers
+        self._complete = False
+        """All workers that are expected have joined, if only for a while."""
+        self._switchboard: Switchboard | None = None
 
     def __enter__(self) -> Self:
         """Start the processes; they come up while the caller goes on."""
@@ -114,8 +143,9 @@ class LoadGenerators:
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """Process ids of the load generators that run."""
-        return tuple(one.pid for one in self._processes if one is not None and one.alive)
+        """Process ids of the load generators that run here."""
+        own = self._switchboard.own[: self._workers] if self._switchboard else ()
+        return tuple(one.pid for one in own if one.alive)
 
     def run(
         self,
@@ -137,44 +167,94 @@ class LoadGenerators:
             GeneratorError: a process died, failed or hung. The trial is lost, the generators are
                 not: the next `run` works.
         """
-        processes = self._revive()
-        load = secrets.token_hex(4)
-        shares = split_concurrency(job.workload.concurrency, len(processes))
-        busy = [process for process, share in zip(processes, shares, strict=True) if share]
+        switchboard = self._revive()
+        generators: Sequence[Generator] = switchboard.own[: self._workers]
+        if self._joining is not None:
+            generators = self._present(switchboard, self._joining)
+        shares = split_concurrency(job.workload.concurrency, len(generators))
+        busy = [one for one, share in zip(generators, shares, strict=True) if share]
+        load, protocol = secrets.token_hex(4), job.workload.protocol
         try:
             self._prepare(load, job, busy, shares)
-            driver = LoadDriver(busy, job.workload, watcher, check, listen, load=load)
-            result = driver.drive(drain_s=2 * self._request_timeout_s + DRAIN_GRACE_S)
+            running = LoadDriver(
+                busy,
+                job.workload,
+                watcher,
+                check,
+                listen,
+                load=load,
+            )
+            result = running.drive(drain_s=2 * self._request_timeout_s + DRAIN_GRACE_S)
+            problem = _await_records(switchboard)
+            return replace(
+                result,
+                records_problem=result.records_problem or problem,
+                answers_stamped=answers_are_stamped(
+                    protocol, self._targets[protocol], self._implementation
+                ),
+                joined_at=str(self._joining.endpoint.advertised) if self._joining else "",
+            )
         except BaseException:
             # Whatever it was, Ctrl-C included: nobody may go on sending.
-            for process in busy:
-                process.kill()
+            for one in busy:
+                one.kill()
             raise
-        protocol = job.workload.protocol
-        stamped = answers_are_stamped(protocol, self._targets[protocol], self._implementation)
-        return replace(result, answers_stamped=stamped)
 
     def close(self) -> None:
         """End every process; closing twice is fine."""
-        for index, process in enumerate(self._processes):
-            if process is not None:
-                process.stop()
-            self._processes[index] = None
+        switchboard, self._switchboard = self._switchboard, None
+        if switchboard is not None:
+            switchboard.close()
 
-    def _revive(self) -> list[GeneratorProcess]:
-        """All processes; those that are gone are started again."""
-        for index, process in enumerate(self._processes):
-            if process is None or not process.alive:
-                if process is not None:
-                    process.kill()
-                self._processes[index] = GeneratorProcess(index, self._log_dir, self._cpus)
-        return [process for process in self._processes if process is not None]
+    def _revive(self) -> Switchboard:
+        """The switchboard with all processes of its own; those that are gone are started again."""
+        if self._switchboard is not None and not self._switchboard.alive:
+            self.close()
+        if self._switchboard is None:
+            others = self._joining
+            self._switchboard = (
+                Switchboard(self._log_dir, self._cpus)
+                if others is None
+                else Switchboard(
+                    self._log_dir, self._cpus, endpoint=others.endpoint, tell=others.tell
+                )
+            )
+        self._switchboard.revive(self._workers)
+        return self._switchboard
+
+    def _present(self, switchboard: Switchboard, joining: Joining) -> Sequence[Generator]:
+        """The workers that have joined; waits for as many as there have to be.
+
+        Raises:
+            EnvironmentFailure: they do not come.
+        """
+        deadline_s = time.monotonic() + WORKERS_WITHIN_S
+        tell_at_s = 0.0
+        switchboard.receive(timeout_s=0)
+        while len(present := switchboard.joined) < self._wanted(joining):
+            now_s = time.monotonic()
+            said = f"{len(present)} of {self._wanted(joining)} workers are there"
+            how = f"on another machine: harness worker --join {joining.endpoint.advertised}"
+            if now_s >= deadline_s:
+                raise EnvironmentFailure(
+                    f"{said} after {seconds(WORKERS_WITHIN_S)} s",
+                    next_step=f"start more of them ({how}), then go on with --resume",
+                )
+            if now_s >= tell_at_s:
+                joining.tell(f"{said}; {how}")
+                tell_at_s = now_s + TELL_EVERY_S
+            switchboard.receive(timeout_s=min(tell_at_s, deadline_s) - now_s)
+        self._complete = True
+        return present
+
+    def _wanted(self, joining: Joining) -> int:
+        return joining.least if self._complete else joining.expected
 
     def _prepare(
-        self, load: str, job: LoadJob, busy: Sequence[GeneratorProcess], shares: Sequence[int]
+        self, load: str, job: LoadJob, busy: Sequence[Generator], shares: Sequence[int]
     ) -> None:
-        for process in busy:
-            records = job.records and job.records.resolve() / f"worker-{process.index}.parquet"
+        for place, one in enumerate(busy):
+            records = job.records and job.records.resolve() / f"worker-{one.index}.parquet"
             order = Prepare(
                 target=self._targets[job.workload.protocol],
                 grpc=self._implementation,
@@ -183,18 +263,35 @@ class LoadGenerators:
                 known_answers=job.known_answers and job.known_answers.resolve(),
                 outputs=job.outputs,
                 workload=job.workload,
-                share=shares[process.index],
-                first_user=sum(shares[: process.index]),
-                worker=process.index,
+                share=shares[place],
+                first_user=sum(shares[:place]),
+                worker=place,
                 workers=len(busy),
                 request_timeout_s=self._request_timeout_s,
                 records=records,
                 bounds=job.bounds,
                 load=load,
             )
-            process.send(order)
+            one.send(order)
         allowed_s = START_TIMEOUT_S + PREPARE_TIMEOUT_S + self._request_timeout_s
         gather(busy, deadline_ns=time.monotonic_ns() + int(allowed_s * _NS))
+
+
+def _await_records(switchboard: Switchboard) -> str:
+    """Wait for the records that were written elsewhere, which may take longer than the load.
+
+    Returns:
+        Why not all of them are here; empty where they are.
+    """
+    awaited, deadline_s = -1, 0.0
+    while switchboard.records_awaited:
+        now_s = time.monotonic()
+        if len(switchboard.records_awaited) != awaited:
+            awaited, deadline_s = len(switchboard.records_awaited), now_s + RECORDS_WITHIN_S
+        if now_s >= deadline_s:
+            break
+        switchboard.receive(timeout_s=deadline_s - now_s)
+    return switchboard.take_records_problem()
 
 
 def split_concurrency(concurrency: int, processes: int) -> list[int]:

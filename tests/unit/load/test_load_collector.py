@@ -24,14 +24,18 @@ def report(
     cpu_s: float = 0.0,
     lag: SparseHistogram = NOTHING,
     number: int = 0,
+    since: float | None = None,
 ) -> LoadProgress:
     at_ns = START + int(at_slice * SLICE)
     complete_ns = at_ns if complete is None else START + int(complete * SLICE)
-    return LoadProgress(at_ns, complete_ns, slices, cpu_s, lag, 77, number=number)
+    since_ns = at_ns - SLICE if since is None else START + int(since * SLICE)
+    return LoadProgress(
+        at_ns, complete_ns, slices, cpu_s, lag, 77, since_ns=since_ns, number=number
+    )
 
 
 def test_slices_of_several_reports_and_processes_add_up() -> None:
-    collector = Collector([0, 1], START, SLICE)
+    collector = Collector({0: "load generator 0", 1: "load generator 1"}, START, SLICE)
     collector.add(0, report(2, seen(0, 10), seen(1, 10)))
     collector.add(1, report(2, seen(1, 11)))
     collector.add(0, report(3, seen(1, 10, 4), number=1))
@@ -42,7 +46,7 @@ def test_slices_of_several_reports_and_processes_add_up() -> None:
 
 
 def test_a_slice_is_complete_when_every_process_says_so() -> None:
-    collector = Collector([0, 1], START, SLICE)
+    collector = Collector({0: "load generator 0", 1: "load generator 1"}, START, SLICE)
     assert collector.complete() == []
     collector.add(0, report(4, seen(0, 1), seen(3, 1)))
     assert collector.complete() == []
@@ -53,14 +57,14 @@ def test_a_slice_is_complete_when_every_process_says_so() -> None:
 
 
 def test_a_request_that_is_long_in_flight_holds_its_slice_back() -> None:
-    collector = Collector([0], START, SLICE)
+    collector = Collector({0: "load generator 0"}, START, SLICE)
     for at in range(1, 40):
         collector.add(0, report(at, seen(at - 1, 1), complete=min(at, 5.5), number=at - 1))
     assert len(collector.complete()) == 5
 
 
 def test_a_process_is_judged_by_what_it_did_in_the_window_alone() -> None:
-    collector = Collector([0], START, SLICE)
+    collector = Collector({0: "load generator 0"}, START, SLICE)
     early, inside, late = (SparseHistogram((bucket,), (1,)) for bucket in (1, 2, 3))
     seen_so = ((10, 5.0, early), (20, 0.4, inside), (30, 0.1, inside), (40, 3.5, late))
     for number, (at, cpu_s, lag) in enumerate(seen_so):
@@ -73,7 +77,7 @@ def test_a_process_is_judged_by_what_it_did_in_the_window_alone() -> None:
 
 
 def test_a_report_that_lacks_is_told_by_the_name_of_its_process() -> None:
-    collector = Collector([0, 1], START, SLICE)
+    collector = Collector({0: "load generator 0", 1: "load generator 1"}, START, SLICE)
     collector.add(0, report(2, seen(0, 10)))
     assert collector.troubles() == []
     collector.add(1, report(4, number=2))
@@ -83,3 +87,19 @@ def test_a_report_that_lacks_is_told_by_the_name_of_its_process() -> None:
     collector.add(1, report(3, number=1))
     assert collector.troubles() == []
     assert len(collector.complete()) == 2
+
+
+def test_a_process_that_stood_still_in_the_window_is_named() -> None:
+    """Between two reports it was stopped, or starved; outside the window it may be."""
+    collector = Collector({0: "worker 0 on host-a", 1: "worker 1 on host-b"}, START, SLICE)
+    edges = (START + 20 * SLICE, START + 220 * SLICE)
+    for number in range(12):
+        at, since = 20.0 * (number + 1), 20.0 * number
+        collector.add(0, report(at, number=number, since=since))
+    assert list(collector.standstills(*edges)) == []
+    for number, at in enumerate((60.0, 62.0, 122.0, 220.0, 300.0)):
+        since = (0.0, 60.0, 62.0, 218.0, 220.0)[number]
+        collector.add(1, report(at, number=number, since=since))
+    (said,) = collector.standstills(*edges)
+    # 2 s of the first, from the window's start on, and 3 s of the third.
+    assert said.startswith("worker 1 on host-b stood still for 5 s of the window")

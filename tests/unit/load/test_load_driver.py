@@ -33,6 +33,9 @@ class Generator:
     """How much later than it should it makes its reports."""
     hangs: bool = False
     index: int = 0
+    name: str = "load generator 0"
+    round_trip_ns: int = 0
+    clock_error_ns: int = 0
     orders: list[Measure | StopLoad] = field(default_factory=list)
     told: int = 0
     """Slices."""
@@ -47,7 +50,7 @@ class Generator:
         self.orders.append(order)
 
     def failure(self, what: str) -> GeneratorError:
-        return GeneratorError(f"generator {self.index} {what}")
+        return GeneratorError(f"{self.name} {what}")
 
     @property
     def end_ns(self) -> int:

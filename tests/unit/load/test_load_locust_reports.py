@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from harness import hdr
 from harness.load.engine.recorder import Recorder
 from harness.load.generators.attendance import Attendance
+from harness.load.generators.clocks import DRIFT_PER_S, SAME_CLOCK, Exchange, offset_of
 from harness.load.generators.messages import LoadProgress
 from harness.types import SparseHistogram, TimeSlice
-from harness_locust.clocks import SAME_CLOCK, Exchange, offset_of
 from harness_locust.judgement import (
     brief_remark,
     in_locust_words,
@@ -65,7 +65,9 @@ def test_a_clock_is_known_to_within_what_is_said_however_slow_and_uneven_the_way
     ]
     found = offset_of(exchanges)
     assert abs(found.offset_ns - offset_ns) <= found.error_ns + 1
-    assert found.error_ns <= min(there + back for there, back in ways_ns) / 2 + len(ways_ns)
+    drift_ns = DRIFT_PER_S * NS  # of a second, which none of these took
+    fastest_ns = min(there + back for there, back in ways_ns)
+    assert found.error_ns <= fastest_ns / 2 + len(ways_ns) + drift_ns
 
 
 def test_one_machine_has_one_clock_unless_its_clock_shows_otherwise() -> None:

@@ -1,0 +1,263 @@
+"""The master's side of a load: which workers there are, how their clocks go, what they are told.
+
+Over a `MasterRunner` of Locust, behind `guarded_sockets`: whoever is heard here has proven to know
+the token. Beside Locust's own messages there are these:
+
+- `harness_greeting`, from a worker: what it is.
+- `harness_clock`, to a worker and back: what its clock shows. It comes often enough to tell either
+  side that the other is there.
+- `harness_order`, to a worker: an order of a load; `harness_dismiss`: to leave it at once.
+- `harness_answer`, from a worker: an answer to an order.
+- `harness_records`, from a worker: the records of a load, which are elsewhere, are whole.
+- `harness_need`, `harness_piece`: `pieces.py`.
+- `harness_bye`, from a worker: it leaves.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import gevent
+from locust.runners import MasterRunner
+
+from harness.errors import HarnessError
+from harness.load.generators.clocks import ClockEstimate, Exchange, this_machine
+from harness.load.generators.joining import Greeting, SentFile, decode_greeting
+from harness_locust.pieces import FileExchange
+
+BEAT_S = 0.5
+"""Between two words to each worker: one that does not hear its master for some of these stops."""
+WORKERS_PER_BEAT = 250
+"""With more workers than that, beats are as much further apart."""
+GONE_AFTER_S = 4.0
+"""Without any word."""
+FORGOTTEN_AFTER_S = 300.0
+FIRST_QUESTIONS = 8
+"""To a clock, one after the other, before its worker counts as joined: the fastest tells most."""
+FIRST_QUESTIONS_WITHIN_S = 3.0
+_NS = 1_000_000_000
+
+logger = logging.getLogger("harness")
+
+
+@dataclass
+class HubMember:
+    """One that has joined."""
+
+    key: str
+    """Its identity, by which messages are addressed."""
+    greeting: Greeting
+    clock: ClockEstimate
+    files: FileExchange
+    heard_ns: int
+    gone: bool = False
+    ready: bool = False
+    """Its clock is known, and the listener knows of it."""
+    records: dict[str, Path] = field(default_factory=dict)
+    """Where the records of its loads are kept here."""
+
+
+class HubListener(Protocol):
+    """Whoever uses the hub; none of it may take long."""
+
+    def joined(self, worker: HubMember) -> None:
+        """A worker has come, and its clock is known."""
+
+    def gone(self, worker: HubMember, why: str) -> None:
+        """It is not heard of any more."""
+
+    def back(self, worker: HubMember) -> None:
+        """It is heard again."""
+
+    def clock_known(self, worker: HubMember) -> None:
+        """Its clock was asked again."""
+
+    def answered(self, worker: HubMember, load: str, answer: bytes) -> None:
+        """An answer as it came; nobody has read it yet."""
+
+    def records_kept(self, worker: HubMember, load: str, problem: str) -> None:
+        """Its records of a load are where they should be, or why not."""
+
+
+class LoadHub:
+    """Knows the workers of a master, and speaks with them.
+
+    Args:
+        runner: of Locust, behind a `GuardedServer`.
+        listener: is told of everything.
+    """
+
+    def __init__(self, runner: MasterRunner, listener: HubListener) -> None:
+        self._runner, self._listener = runner, listener
+        self.workers: dict[str, HubMember] = {}
+        """Those that have joined and were not forgotten, by their identity."""
+        for name, take in {
+            "greeting": self._on_greeting,
+            "clock": self._on_clock,
+            "answer": self._on_answer,
+            "records": self._on_records,
+            "need": self._on_need,
+            "piece": self._on_piece,
+            "bye": self._on_bye,
+        }.items():
+            runner.register_message(f"harness_{name}", take)
+        server: Any = runner.server  # a GuardedServer
+        server.on_end = lambda key: self._lose(key, "its connection ended")
+        gevent.spawn(self._beat)
+
+    def give(
+        self,
+        key: str,
+        load: str,
+        order: bytes,
+        files: Sequence[SentFile] = (),
+        records: Path | None = None,
+    ) -> None:
+        """Give a worker an order; one that is gone does not get it, and the listener knows.
+
+        Args:
+            key: the worker.
+            load: what the order is about.
+            order: as `harness.load.generators.messages` encodes it.
+            files: what the worker may ask for, in place of the paths in the order.
+            records: where its records are kept here when the load is over.
+        """
+        worker = self.workers.get(key)
+        if worker is None:
+            return
+        for one in files:
+            worker.files.offer(one.sha256, one.path)
+        if records is not None:
+            worker.records = {load: records}
+        named = [{"path": str(one.path), "sha256": one.sha256, "size": one.size} for one in files]
+        self._send(key, "harness_order", {"load": load, "order": order, "files": named})
+
+    def dismiss(self, key: str, load: str) -> None:
+        """Have a worker end a load at once."""
+        self._send(key, "harness_dismiss", {"load": load})
+
+    def _send(self, key: str, kind: str, data: dict[str, Any]) -> None:
+        self._runner.send_message(kind, data, key)
+
+    def _on_greeting(self, msg: Any, **_: Any) -> None:
+        key, greeting = msg.node_id, decode_greeting(msg.data["greeting"])
+        if key in self.workers:
+            return
+        same = bool(greeting.machine) and greeting.machine == this_machine()
+        self.workers[key] = worker = HubMember(
+            key,
+            greeting,
+            ClockEstimate(same_machine=same),
+            FileExchange(lambda kind, data: self._send(key, kind, data)),
+            time.monotonic_ns(),
+        )
+        gevent.spawn(self._meet, worker)
+
+    def _meet(self, worker: HubMember) -> None:
+        """Ask a clock until it is known well; then its worker may take part."""
+        deadline_s = time.monotonic() + FIRST_QUESTIONS_WITHIN_S
+        while worker.clock.questions < FIRST_QUESTIONS and time.monotonic() < deadline_s:
+            known = worker.clock.questions
+            self._ask(worker)
+            while worker.clock.questions == known and time.monotonic() < deadline_s:
+                gevent.sleep(0.001)
+        if worker.clock.questions and not worker.gone:
+            worker.ready = True
+            self._listener.joined(worker)
+            self._listener.clock_known(worker)
+
+    def _ask(self, worker: HubMember) -> None:
+        self._send(worker.key, "harness_clock", {"asked_ns": time.monotonic_ns()})
+
+    def _on_clock(self, msg: Any, **_: Any) -> None:
+        now_ns = time.monotonic_ns()
+        if (worker := self._heard(msg)) is None:
+            return
+        asked_ns, shown_ns = msg.data["asked_ns"], msg.data["shown_ns"]
+        if not isinstance(asked_ns, int) or not isinstance(shown_ns, int) or asked_ns > now_ns:
+            raise ValueError("a clock that shows no time")
+        worker.clock.add(Exchange(asked_ns, shown_ns, now_ns))
+        if worker.ready:
+            self._listener.clock_known(worker)
+
+    def _on_answer(self, msg: Any, **_: Any) -> None:
+        if (worker := self._heard(msg)) is not None:
+            self._listener.answered(worker, str(msg.data["load"]), msg.data["answer"])
+
+    def _on_need(self, msg: Any, **_: Any) -> None:
+        if (worker := self._heard(msg)) is not None:
+            worker.files.on_need(msg.data)
+
+    def _on_piece(self, msg: Any, **_: Any) -> None:
+        if (worker := self._heard(msg)) is not None:
+            worker.files.on_piece(msg.data)
+
+    def _on_records(self, msg: Any, **_: Any) -> None:
+        if (worker := self._heard(msg)) is not None:
+            gevent.spawn(self._keep_records, worker, msg.data)
+
+    def _keep_records(self, worker: HubMember, said: dict[str, Any]) -> None:
+        load, problem = str(said["load"]), ""
+        path = worker.records.pop(load, None)
+        if path is None:
+            return
+        try:
+            if said["size"]:
+                worker.files.fetch(SentFile(path, str(said["sha256"]), int(said["size"])), path)
+        except HarnessError as error:
+            problem = str(error)
+        self._listener.records_kept(worker, load, problem)
+
+    def _on_bye(self, msg: Any, **_: Any) -> None:
+        self._lose(msg.node_id, "it has left")
+        self._forget(msg.node_id)
+
+    def _heard(self, msg: Any) -> HubMember | None:
+        """Who a message is from; None for one that has not greeted, or was forgotten."""
+        worker = self.workers.get(msg.node_id)
+        if worker is not None:
+            worker.heard_ns = time.monotonic_ns()
+            if worker.gone:
+                worker.gone = False
+                if worker.ready:
+                    self._listener.back(worker)
+        return worker
+
+    def _lose(self, key: str, why: str) -> None:
+        worker = self.workers.get(key)
+        if worker is not None and not worker.gone:
+            worker.gone = True
+            if worker.ready:
+                self._listener.gone(worker, why)
+
+    def _forget(self, key: str) -> None:
+        self.workers.pop(key, None)
+        server: Any = self._runner.server
+        server.forget(key)
+        with suppress(KeyError):
+            del self._runner.clients[key]
+
+    def _beat(self) -> None:
+        """Ask every clock again and again, and see who does not answer."""
+        while True:
+            began_ns = time.monotonic_ns()
+            for key, worker in list(self.workers.items()):
+                silent_s = (began_ns - worker.heard_ns) / _NS
+                if silent_s > FORGOTTEN_AFTER_S:
+                    self._forget(key)
+                    continue
+                if silent_s > GONE_AFTER_S:
+                    self._lose(key, f"nothing was heard of it for {silent_s:.0f} s")
+                self._ask(worker)
+            pause_s = BEAT_S * max(1.0, len(self.workers) / WORKERS_PER_BEAT)
+            gevent.sleep(pause_s)
+            # Held up, by a machine that stalls: what has come meanwhile is read first.
+            late_ns = time.monotonic_ns() - began_ns - int(pause_s * _NS)
+            if late_ns > BEAT_S * _NS:
+                gevent.sleep(BEAT_S)

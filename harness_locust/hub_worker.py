@@ -1,0 +1,256 @@
+"""A worker's side of a load: it greets its master, shows its clock, and does what it is ordered.
+
+`hub.py` is the other side, and names the messages.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gevent
+import platformdirs
+from gevent.queue import Queue
+from locust.runners import WorkerRunner
+
+from harness import __version__
+from harness.errors import HarnessError, UsageError
+from harness.load.generators.clocks import this_machine
+from harness.load.generators.joining import (
+    Greeting,
+    SentFile,
+    encode_greeting,
+    sent_file,
+    with_paths,
+)
+from harness.load.generators.messages import (
+    GeneratorAnswer,
+    GeneratorFailed,
+    LoadEnded,
+    Measure,
+    Prepare,
+    Ready,
+    StopLoad,
+    decode_order,
+    encode_answer,
+)
+from harness.load.transports.address import Target
+from harness_locust.load_part import LoadPart
+from harness_locust.pieces import FileExchange
+
+MASTER_SILENT_S = 1.5
+"""A worker that hears nothing of its master for so long while it sends stops: the master is dead,
+or cannot stop it."""
+LOOK_EVERY_S = 0.1
+_NS = 1_000_000_000
+
+logger = logging.getLogger("harness")
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What whoever starts a worker says of it."""
+
+    allow: tuple[tuple[str, int | None], ...] = ()
+    """Hosts, and their ports, that it may send load to; empty for all."""
+    local: bool = False
+    """It shares its master's files."""
+    label: str = ""
+    """What whoever started it calls it."""
+
+
+class HubWorker:
+    """Obeys the master that a runner has joined.
+
+    Args:
+        runner: over a `GuardedClient` that has joined.
+        settings: of this worker.
+    """
+
+    def __init__(self, runner: WorkerRunner, settings: WorkerSettings) -> None:
+        self._environment, self._runner, self._settings = runner.environment, runner, settings
+        self._client: Any = runner.client  # a GuardedClient
+        self._files = FileExchange(runner.send_message)
+        self._part: LoadPart | None = None
+        self._load = ""
+        self._sends = False
+        """Whether the load has begun, and not ended."""
+        self._scratch: Path | None = None
+        """The records of the load, until the master has them."""
+        self._orders: Queue[dict[str, Any]] = Queue()
+        for name, take in {
+            "clock": self._on_clock,
+            "order": self._orders.put,
+            "dismiss": self._on_dismiss,
+            "need": self._files.on_need,
+            "piece": self._files.on_piece,
+        }.items():
+            runner.register_message(f"harness_{name}", partial(_pass_on, take))
+        self._obeying = gevent.spawn(self._obey)
+        self._watching = gevent.spawn(self._watch)
+        self._runner.send_message(
+            "harness_greeting", {"greeting": encode_greeting(self._greeting())}
+        )
+
+    def leave(self) -> None:
+        """End what it does, tell the master if there is one, and let go."""
+        self._obeying.kill()
+        self._watching.kill()
+        self._end_part()
+        with suppress(Exception):
+            self._runner.send_message("harness_bye", {})
+
+    def _greeting(self) -> Greeting:
+        return Greeting(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            cores=len(os.sched_getaffinity(0)),
+            release=__version__,
+            machine=this_machine(),
+            label=self._settings.label,
+        )
+
+    def _on_clock(self, data: dict[str, Any]) -> None:
+        shown = {"asked_ns": data["asked_ns"], "shown_ns": time.monotonic_ns()}
+        self._runner.send_message("harness_clock", shown)
+
+    def _on_dismiss(self, data: dict[str, Any]) -> None:
+        if data["load"] != self._load:
+            return
+        self._obeying.kill()
+        self._end_part()
+        self._obeying = gevent.spawn(self._obey)
+
+    def _obey(self) -> None:
+        """Do one order after the other; whatever goes wrong is the answer."""
+        while True:
+            data = self._orders.get()
+            load = str(data["load"])
+            try:
+                self._do(load, data)
+            except Exception as error:
+                logger.error("an order failed", exc_info=error)
+                self._say(load, GeneratorFailed(_words(error)))
+                self._end_part()
+
+    def _do(self, load: str, data: dict[str, Any]) -> None:
+        order = decode_order(data["order"])
+        if isinstance(order, Prepare):
+            self._end_part()
+            self._load = load
+            self._check_allowed(order.target)
+            if not self._settings.local:
+                order = self._with_own_files(order, data["files"])
+            self._part = LoadPart(self._environment, order, partial(self._deliver, load))
+            self._part.prepare()
+            self._say(load, Ready())
+            return
+        if self._part is None or load != self._load:
+            raise RuntimeError("nothing is prepared")
+        if isinstance(order, Measure):
+            self._sends = True
+            self._part.begin(order)
+        elif isinstance(order, StopLoad):
+            self._part.stop(order)
+
+    def _check_allowed(self, target: Target) -> None:
+        allowed = self._settings.allow
+        if allowed and not any(
+            target.host.lower() == host.lower() and port in {None, target.port}
+            for host, port in allowed
+        ):
+            raise UsageError(f"this worker may not send load to {target.authority} (--allow)")
+
+    def _with_own_files(self, order: Prepare, named: Sequence[dict[str, Any]]) -> Prepare:
+        """The order with files of this machine; what lacks is asked for."""
+        sent = [SentFile(Path(one["path"]), one["sha256"], one["size"]) for one in named]
+        own = {one.path: self._own(one) for one in sent}
+        order = with_paths(order, own.__getitem__)
+        if order.records is None:
+            return order
+        self._scratch = Path(tempfile.mkdtemp(prefix="harness-worker-")) / order.records.name
+        return replace(order, records=self._scratch)
+
+    def _own(self, file: SentFile) -> Path:
+        if len(file.sha256) != 64 or not file.sha256.isalnum():  # noqa: PLR2004  (hex of SHA-256)
+            raise ValueError("no digest")
+        # The suffix says how it is read.
+        path = cache_folder() / f"{file.sha256}{file.path.suffix}"
+        if not path.is_file() or sent_file(path).sha256 != file.sha256:
+            self._files.fetch(file, path)
+        return path
+
+    def _deliver(self, load: str, answer: GeneratorAnswer) -> None:
+        if isinstance(answer, LoadEnded | GeneratorFailed):
+            self._sends = False
+        self._say(load, answer)
+        if isinstance(answer, LoadEnded) and self._scratch is not None:
+            self._offer_records(load, self._scratch)
+
+    def _offer_records(self, load: str, path: Path) -> None:
+        said: dict[str, Any] = {"load": load, "sha256": "", "size": 0}
+        if path.is_file():
+            whole = sent_file(path)
+            self._files.offer(whole.sha256, path)
+            said |= {"sha256": whole.sha256, "size": whole.size}
+        self._runner.send_message("harness_records", said)
+
+    def _say(self, load: str, answer: GeneratorAnswer) -> None:
+        data = {"load": load, "answer": encode_answer(answer).strip()}
+        self._runner.send_message("harness_answer", data)
+
+    def _end_part(self) -> None:
+        self._sends = False
+        if self._part is not None:
+            part, self._part = self._part, None
+            part.end()
+        if self._scratch is not None:
+            self._scratch.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._scratch.parent.rmdir()
+            self._scratch = None
+
+    def _watch(self) -> None:
+        """Stop a load that nobody can stop any more."""
+        while True:
+            gevent.sleep(LOOK_EVERY_S)
+            if not self._sends or not self._master_is_silent():
+                continue
+            # Held up itself, it has not read yet what has come meanwhile.
+            gevent.sleep(2 * LOOK_EVERY_S)
+            if self._sends and self._master_is_silent():
+                logger.error("the master is not heard any more: the load is stopped")
+                self._end_part()
+                problem = f"it did not hear its master for {MASTER_SILENT_S:g} s and stopped"
+                with suppress(Exception):
+                    self._say(self._load, GeneratorFailed(problem))
+
+    def _master_is_silent(self) -> bool:
+        if self._client.disconnected.is_set():
+            return True
+        return bool(time.monotonic_ns() - self._client.heard_ns > MASTER_SILENT_S * _NS)
+
+
+def cache_folder() -> Path:
+    """Where files stay that masters have sent, by their digests."""
+    return platformdirs.user_cache_path("harness") / "worker"
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, HarnessError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _pass_on(take: Any, msg: Any, **_: Any) -> None:
+    """Locust's way to call listeners."""
+    take(msg.data)

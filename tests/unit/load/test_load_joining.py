@@ -1,0 +1,202 @@
+"""Addresses, the token, and the lines between the harness and its switchboard."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UsageError
+from harness.load.generators.joining import (
+    TOKEN_VARIABLE,
+    Answered,
+    Back,
+    ClockKnown,
+    Dismiss,
+    Give,
+    Gone,
+    Greeting,
+    Joined,
+    Listening,
+    MasterEndpoint,
+    RecordsKept,
+    SentFile,
+    Told,
+    UnreadableAnswerError,
+    check_free,
+    decode_command,
+    decode_greeting,
+    decode_notice,
+    encode_command,
+    encode_greeting,
+    encode_notice,
+    join_token,
+    own_endpoint,
+    parse_allowed,
+    parse_endpoint,
+    paths_of,
+    relay_answer,
+    sent_file,
+    with_paths,
+)
+from harness.load.generators.messages import LoadEnded, Prepare, encode_answer
+from harness.load.transports.address import Target
+from harness.types import ArrivalProcess, GrpcImplementation, WireProtocol, Workload
+
+GREETING = Greeting("host-a", 7, 2, "0.1.0", "boot-id", "0-1")
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("10.0.0.1:6000", MasterEndpoint("10.0.0.1", 6000)),
+        ("harness", MasterEndpoint("harness", 5557)),
+        ("locust-master:1", MasterEndpoint("locust-master", 1)),
+        ("[::1]:70", MasterEndpoint("::1", 70)),
+        ("*", MasterEndpoint("0.0.0.0", 5557)),
+    ],
+)
+def test_an_address_is_a_host_and_a_port(text: str, endpoint: MasterEndpoint) -> None:
+    assert parse_endpoint(text, "--join") == endpoint
+    assert parse_endpoint(str(endpoint), "--join") == endpoint
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ":5557", "a b", "host:0", "host:65536", "host:x", "tcp://host:1", "::1", "ipc:///x"],
+)
+def test_what_is_no_address_is_one_line(text: str) -> None:
+    with pytest.raises(UsageError, match="--join") as caught:
+        parse_endpoint(text, "--join")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.3.2.1"])
+def test_the_processes_of_one_machine_need_no_token(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
+    assert join_token([MasterEndpoint(host, 1), own_endpoint()]) == b""
+    monkeypatch.setenv(TOKEN_VARIABLE, "one")
+    assert join_token([MasterEndpoint(host, 1)]) == b"one"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "10.0.0.1", "::", "host-a"])
+def test_other_machines_need_one_of_some_length(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint = MasterEndpoint(host, 5557)
+    for token in (None, "short"):
+        if token is None:
+            monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
+        else:
+            monkeypatch.setenv(TOKEN_VARIABLE, token)
+        with pytest.raises(UsageError, match=TOKEN_VARIABLE) as caught:
+            join_token([endpoint])
+        assert "short" not in str(caught.value).replace("shorter", "")
+    monkeypatch.setenv(TOKEN_VARIABLE, "long enough")
+    assert join_token([endpoint]) == b"long enough"
+
+
+def test_an_address_where_somebody_listens_is_refused_before_anything_starts() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match=f"127.0.0.1:{port}: Address already in use"):
+            check_free(MasterEndpoint("127.0.0.1", port))
+    check_free(MasterEndpoint("127.0.0.1", port))
+    with pytest.raises(UsageError, match=r"--listen 203\.0\.113\.1:5557"):
+        check_free(MasterEndpoint("203.0.113.1", 5557))
+
+
+def test_allowed_addresses() -> None:
+    assert parse_allowed("triton") == ("triton", None)
+    assert parse_allowed("10.0.0.1:8000") == ("10.0.0.1", 8000)
+    assert parse_allowed("[::1]:8000") == ("::1", 8000)
+    for text in ("", ":1", "a:b", "http://a"):
+        with pytest.raises(UsageError, match="--allow"):
+            parse_allowed(text)
+
+
+@pytest.mark.parametrize(
+    "notice",
+    [
+        Listening(1),
+        Joined("w", GREETING),
+        Gone("w", "it left"),
+        Back("w"),
+        ClockKnown("w", -5, 6, 7),
+        RecordsKept("w", "load", ""),
+        Told("a line\nand another"),
+    ],
+)
+def test_notices_are_lines_that_can_be_read(notice) -> None:
+    line = encode_notice(notice)
+    assert line.count(b"\n") == 1
+    assert decode_notice(line.strip()) == notice
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        Give("w", "load", {"order": "stop", "end_ns": 1}, (SentFile(Path("/a"), "ab", 3),)),
+        Dismiss("w", "load"),
+    ],
+)
+def test_commands_are_lines_that_can_be_read(command) -> None:
+    assert decode_command(encode_command(command)) == command
+
+
+def test_an_answer_is_passed_on_as_it_came() -> None:
+    ended = LoadEnded("load", "")
+    line = relay_answer("host-a_1", "load", encode_answer(ended).strip())
+    assert decode_notice(line.rstrip(b"\n")) == Answered("host-a_1", "load", ended)
+    for answer in (b"{", b'{"answer": "other"}', b"\xff"):
+        with pytest.raises(UnreadableAnswerError, match="host-a_1"):
+            decode_notice(relay_answer("host-a_1", "load", answer).rstrip(b"\n"))
+    with pytest.raises(ValueError, match="several lines"):
+        relay_answer("host-a_1", "load", b'{"a"\n:1}')
+
+
+def test_greetings() -> None:
+    assert decode_greeting(encode_greeting(GREETING)) == GREETING
+    with pytest.raises(ValueError, match="host"):
+        decode_greeting(b"{}")
+
+
+def test_every_file_of_an_order_is_named_and_replaced(tmp_path: Path) -> None:
+    workload = Workload(
+        WireProtocol.HTTP,
+        1,
+        1,
+        seed=0,
+        duration_s=1.0,
+        warmup_s=1.0,
+        arrivals=ArrivalProcess(trace=Path("/t")),
+    )
+    order = Prepare(
+        target=Target("h", 1, ca_file=Path("/ca")),
+        grpc=GrpcImplementation.NATIVE,
+        model="m",
+        payloads=Path("/p"),
+        known_answers=Path("/k"),
+        outputs=(),
+        workload=workload,
+        share=1,
+        first_user=0,
+        worker=0,
+        workers=1,
+        request_timeout_s=1.0,
+    )
+    assert set(paths_of(order)) == {Path("/p"), Path("/k"), Path("/t"), Path("/ca")}
+    moved = with_paths(order, lambda path: tmp_path / path.name)
+    assert set(paths_of(moved)) == {tmp_path / name for name in ("p", "k", "t", "ca")}
+    bare = replace(order, known_answers=None, target=Target("h", 1))
+    assert len(paths_of(with_paths(bare, lambda path: path))) == 2
+
+
+def test_a_file_is_named_by_what_is_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"abc")
+    assert sent_file(path) == SentFile(
+        path, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", 3
+    )
