@@ -173,7 +173,12 @@ class LoadHub:
             self._listener.clock_known(worker)
 
     def _ask(self, worker: HubMember) -> None:
-        self._send(worker.key, "harness_clock", {"asked_ns": time.monotonic_ns()})
+        asked = {"asked_ns": time.monotonic_ns(), "again_s": self._beat_s}
+        self._send(worker.key, "harness_clock", asked)
+
+    @property
+    def _beat_s(self) -> float:
+        return BEAT_S * max(1.0, len(self.workers) / WORKERS_PER_BEAT)
 
     def _on_clock(self, msg: Any, **_: Any) -> None:
         now_ns = time.monotonic_ns()
@@ -255,7 +260,7 @@ class LoadHub:
                 if silent_s > GONE_AFTER_S:
                     self._lose(key, f"nothing was heard of it for {silent_s:.0f} s")
                 self._ask(worker)
-            pause_s = BEAT_S * max(1.0, len(self.workers) / WORKERS_PER_BEAT)
+            pause_s = self._beat_s
             gevent.sleep(pause_s)
             # Held up, by a machine that stalls: what has come meanwhile is read first.
             late_ns = time.monotonic_ns() - began_ns - int(pause_s * _NS)

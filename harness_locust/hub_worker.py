@@ -50,6 +50,9 @@ from harness_locust.pieces import FileExchange
 MASTER_SILENT_S = 1.5
 """A worker that hears nothing of its master for so long while it sends stops: the master is dead,
 or cannot stop it."""
+BEATS_MISSED = 3
+"""It is that many of the master's words later where there are so many workers that these are far
+apart (`hub.py`)."""
 LOOK_EVERY_S = 0.1
 _NS = 1_000_000_000
 
@@ -82,6 +85,7 @@ class HubWorker:
         self._files = FileExchange(runner.send_message)
         self._part: LoadPart | None = None
         self._load = ""
+        self._silent_s = MASTER_SILENT_S
         self._sends = False
         """Whether the load has begun, and not ended."""
         self._scratch: Path | None = None
@@ -120,6 +124,7 @@ class HubWorker:
         )
 
     def _on_clock(self, data: dict[str, Any]) -> None:
+        self._silent_s = max(MASTER_SILENT_S, BEATS_MISSED * float(data["again_s"]))
         shown = {"asked_ns": data["asked_ns"], "shown_ns": time.monotonic_ns()}
         self._runner.send_message("harness_clock", shown)
 
@@ -230,14 +235,14 @@ class HubWorker:
             if self._sends and self._master_is_silent():
                 logger.error("the master is not heard any more: the load is stopped")
                 self._end_part()
-                problem = f"it did not hear its master for {MASTER_SILENT_S:g} s and stopped"
+                problem = f"it did not hear its master for {self._silent_s:.1f} s and stopped"
                 with suppress(Exception):
                     self._say(self._load, GeneratorFailed(problem))
 
     def _master_is_silent(self) -> bool:
         if self._client.disconnected.is_set():
             return True
-        return bool(time.monotonic_ns() - self._client.heard_ns > MASTER_SILENT_S * _NS)
+        return bool(time.monotonic_ns() - self._client.heard_ns > self._silent_s * _NS)
 
 
 def cache_folder() -> Path:

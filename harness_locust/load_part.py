@@ -288,10 +288,12 @@ class LoadPart:
         try:
             with self._lag:
                 over = False
+                # Workers take turns: many reports at one instant would wait for each other.
+                wait_s = every_s * (1 + self._order.worker / self._order.workers % 1)
                 while not over:
                     # Asked once, before the report: the last users may end while it is made or
                     # sent, and what they did is then in the next.
-                    over = self._wait_for_report(every_s)
+                    over, wait_s = self._wait_for_report(wait_s), every_s
                     self._raise_problem()
                     self._report(final=over)
             problem = self._writer.close() if self._writer else ""

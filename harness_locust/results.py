@@ -142,8 +142,7 @@ class Results:
             return False
         self._totals.add(report.slices, lambda index: self._place_of(index * SLICE_S))
         self._recent.add(report.slices)
-        newest = max((one.index for one in self._recent), default=0)
-        self._recent.forget_before(newest - int(RECENT_S / SLICE_S))
+        self._recent.forget_before(self._recent.last - int(RECENT_S / SLICE_S))
         self.history.add(report.slices)
         self._note(self.worker(worker), report)
         return True

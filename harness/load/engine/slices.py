@@ -56,52 +56,80 @@ _BUCKETS = tuple(range(1 << hdr.INDEX_BITS))
 as its own object each time it would take twice what the slices themselves take."""
 
 
+ADDED_TOGETHER = 64
+"""Slices at one place, of which each takes a few KiB until it is in the sum."""
+
+
 class SliceSums:
     """Slices of several takes, processes or machines, in any order, added up at their places.
 
     All must count from the same start in slices of the same length. Every count is kept exactly.
+    What comes at one place is added up together, when somebody looks or when it has become much: a
+    sum of many workers' slices is large, and adding them one by one would go over it each time.
     """
 
     def __init__(self, slices: Iterable[TimeSlice] = ()) -> None:
         self._sums: dict[int, TimeSlice] = {}
+        self._added: defaultdict[int, list[TimeSlice]] = defaultdict(list)
+        """What is in no sum yet, by its place."""
         self.add(slices)
 
     def __len__(self) -> int:
         """How many places anything was added at."""
-        return len(self._sums)
+        return len(self._sums.keys() | self._added.keys())
 
     def __iter__(self) -> Iterator[TimeSlice]:
         """The sums, each with its place as its index, in order."""
-        return (one for _, one in sorted(self._sums.items()))
+        return iter(self.before(self.last + 1))
+
+    @property
+    def last(self) -> int:
+        """The last place that anything was added at; 0 where nothing was."""
+        return max((*self._sums, *self._added), default=0)
+
+    def before(self, place: int) -> list[TimeSlice]:
+        """The sums that lie before a place, in order."""
+        for earlier in [one for one in self._added if one < place]:
+            self._add_up(earlier)
+        return [one for at, one in sorted(self._sums.items()) if at < place]
 
     def add(
         self, slices: Iterable[TimeSlice], place_of: Callable[[int], int] = lambda index: index
-    ) -> list[int]:
+    ) -> set[int]:
         """Add each slice to the sum at its place, which its index says.
 
         Returns:
             The places that changed.
         """
-        by_place: defaultdict[int, list[TimeSlice]] = defaultdict(list)
+        changed = set()
         for one in slices:
-            by_place[place_of(one.index)].append(one)
-        for place, same in by_place.items():
-            known = [self._sums[place]] if place in self._sums else []
-            self._sums[place] = _lean(_merged(place, [*known, *same]))
-        return list(by_place)
+            place = place_of(one.index)
+            changed.add(place)
+            self._added[place].append(one)
+            if len(self._added[place]) >= ADDED_TOGETHER:
+                self._add_up(place)
+        return changed
 
     def at(self, place: int) -> TimeSlice:
         """What was added up at a place; an empty slice where nothing was."""
+        self._add_up(place)
         return self._sums.get(place) or TimeSlice(place)
 
     def pop(self, place: int) -> TimeSlice:
         """The same, which is forgotten."""
+        self._add_up(place)
         return self._sums.pop(place, None) or TimeSlice(place)
 
     def forget_before(self, place: int) -> None:
         """Forget what lies before a place."""
-        for earlier in [one for one in self._sums if one < place]:
-            del self._sums[earlier]
+        for kept in (self._sums, self._added):
+            for earlier in [one for one in kept if one < place]:
+                del kept[earlier]
+
+    def _add_up(self, place: int) -> None:
+        if added := self._added.pop(place, None):
+            known = [self._sums[place]] if place in self._sums else []
+            self._sums[place] = _lean(_merged(place, [*known, *added]))
 
 
 def added_up(slices: Iterable[TimeSlice], index: int = 0) -> TimeSlice:

@@ -26,7 +26,7 @@ LEAD_S = 0.05
 those elsewhere it takes the round trip longer, with the answer's half in reserve."""
 SLICE_S = 0.05
 REPORT_EVERY_S = 0.1
-GENERATORS_AT_THAT = 16
+GENERATORS_AT_THAT = 50
 """With more of them than that, reports are as much further apart: their sum costs the same."""
 CHECK_EVERY_S = 1.0
 STANDSTILL_S = 1.0
@@ -260,7 +260,7 @@ class Collector:
 
     def until(self, count: int) -> list[TimeSlice]:
         """The first so many slices, those without requests included."""
-        return dense((one for one in self._slices if one.index < count), max(0, count))
+        return dense(self._slices.before(count), max(0, count))
 
     def health(self, window_start_ns: int, window_end_ns: int) -> tuple[GeneratorHealth, ...]:
         """How each process fared between two instants."""

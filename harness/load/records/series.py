@@ -242,7 +242,7 @@ class LoadHistory:
     def add(self, slices: Iterable[TimeSlice]) -> None:
         """Take in what was reported."""
         self._add(slices, self._factor)
-        while max((one.index for one in self._slices), default=0) >= MOST:
+        while self._slices.last >= MOST:
             narrow, self._slices = self._slices, SliceSums()
             self._factor *= 2
             self._points.clear()
@@ -262,7 +262,7 @@ class LoadHistory:
         slice_s = self.slice_s
         first, last = int(first_s / slice_s), int(end_s / slice_s + 1e-6)
         start = -int(-(start_s / slice_s - 1e-6) // 1)
-        whole = dense((one for one in self._slices if one.index < last), last)
+        whole = dense(self._slices.before(last), last)
         return LoadResult(
             start_ns=0,
             slice_s=slice_s,
