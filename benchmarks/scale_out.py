@@ -1,11 +1,17 @@
-"""Whether several workers record what one would have: merged histograms against every request.
+"""Whether several workers record what one would have, and how many of them one master serves.
 
-One closed loop, its requests in flight spread over 1, 2 and 4 Locust processes, on the cached
-model. The engine merges the workers' histograms while the load runs; each worker also writes every
-request to a Parquet file. Afterwards the requests of all files go, one by one, into a histogram of
-the library `hdrhistogram`: it has to equal the merged one, bucket by bucket, for all three spans.
+First the size: 1 to 500 workers join that send nothing and report as real ones do
+(`simulated_workers.py`), and what the master does for them is measured: processor time of its two
+processes, memory, bytes, and how old the newest complete slice is when the search looks at it.
+
+Then the truth: one closed loop, its requests in flight spread over 1, 2 and 4 Locust processes, on
+the cached model. The engine merges the workers' histograms while the load runs; each worker also
+writes every request to a Parquet file. Afterwards the requests of all files go, one by one, into a
+histogram of the library `hdrhistogram`: it has to equal the merged one, bucket by bucket, for all
+three spans.
 
     python benchmarks/scale_out.py --json rows.json
+    python benchmarks/scale_out.py --workers --simulated 100 200 400
 """
 
 from __future__ import annotations
@@ -20,8 +26,9 @@ import numpy as np
 import pyarrow.dataset as ds
 from cached_model import CACHED_MODEL, OUTPUTS, PAYLOADS_FILE, cached_server
 from hdrh.histogram import HdrHistogram
+from master_load import master_row
 from ours import closed_loop, engine, run_ours
-from rows import Row, run_as_command, show
+from rows import Row, run_as_command, show, write_rows
 
 from harness import hdr
 from harness.errors import StorageError
@@ -36,13 +43,31 @@ WARMUP_S = 0.5
 def main() -> int:
     """Measure each number of workers and show the rows."""
     options = _parse(sys.argv[1:])
+    with tempfile.TemporaryDirectory() as name:
+        sizes = [_size(Path(name), count, options) for count in options.simulated]
+    if sizes:
+        title = f"Simulated workers, {options.requests_per_s:.0f} requests/s each"
+        show(title, sizes)
+    truths = _truths(options) if options.workers else []
+    if truths:
+        show(f"Scale-out at {options.in_flight} in flight, {options.protocol}", truths)
+    write_rows([*sizes, *truths], options.json)
+    return 0 if all(row["merged_equals_union"] for row in truths) else 1
+
+
+def _size(folder: Path, count: int, options: argparse.Namespace) -> Row:
+    return master_row(
+        count, folder, requests_per_s=options.requests_per_s, seconds=options.seconds,
+        warmup_s=WARMUP_S,
+    )  # fmt: skip
+
+
+def _truths(options: argparse.Namespace) -> list[Row]:
     environment = ensure_server_environment(lambda step: print(step.note, file=sys.stderr))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with cached_server(environment, folder) as server:
-            rows = [_row(server.endpoint, folder, count, options) for count in options.workers]
-    show(f"Scale-out at {options.in_flight} in flight, {options.protocol}", rows, options.json)
-    return 0 if all(row["merged_equals_union"] for row in rows) else 1
+            return [_row(server.endpoint, folder, count, options) for count in options.workers]
 
 
 def _row(endpoint: Endpoint, folder: Path, workers: int, options: argparse.Namespace) -> Row:
@@ -93,7 +118,11 @@ def _p99_ms(result: LoadResult) -> float:
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2, 4])
+    parser.add_argument("--simulated", type=int, nargs="*", default=[1, 10, 50, 100, 200, 500])
+    parser.add_argument(
+        "--requests-per-s", type=float, default=200.0, help="of each simulated worker"
+    )
     parser.add_argument("--in-flight", type=int, default=16)
     parser.add_argument("--protocol", choices=("http", "grpc"), default="http")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each window")

@@ -129,6 +129,7 @@ class FakeServer:
     behaviour: Behaviour = field(default_factory=Behaviour)
     ports: tuple[int, int] = (0, 0)
     """HTTP, gRPC; 0 is any free one."""
+    host: str = "127.0.0.1"
 
     def __post_init__(self) -> None:
         self.served: list[Served] = []
@@ -195,11 +196,11 @@ class FakeServer:
     async def _serve(self) -> None:
         self._stop, self._answering = asyncio.Event(), asyncio.Event()
         self._answering.set()
-        http = await asyncio.start_server(self._http_connection, "127.0.0.1", self.ports[0])
-        self.http = f"127.0.0.1:{http.sockets[0].getsockname()[1]}"
+        http = await asyncio.start_server(self._http_connection, self.host, self.ports[0])
+        self.http = f"{self.host}:{http.sockets[0].getsockname()[1]}"
         rpc = grpc.aio.server()
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(_Servicer(self), rpc)
-        self.grpc = f"127.0.0.1:{rpc.add_insecure_port(f'127.0.0.1:{self.ports[1]}')}"
+        self.grpc = f"{self.host}:{rpc.add_insecure_port(f'{self.host}:{self.ports[1]}')}"
         self.ports = int(self.http.rpartition(":")[2]), int(self.grpc.rpartition(":")[2])
         await rpc.start()
         self._up.set()

@@ -1,9 +1,9 @@
 """Machines for a test: network namespaces with addresses, slow lines and clocks of their own.
 
-Each `Space` has two lines: a slow one to the other spaces (`net_wire.py`), and a fast one to the
-servers that the test runs in its own namespace. Its CLOCK_MONOTONIC may be shifted: Linux' time
-namespaces do that for real, in every call of every process, where libfaketime would only stand
-before the C library's.
+Each `Space` has two lines: a slow one to the other spaces and to the test (`net_wire.py`), and a
+fast one to the servers that the test runs in its own namespace. Its CLOCK_MONOTONIC may be shifted:
+Linux' time namespaces do that for real, in every call of every process, where libfaketime would
+only stand before the C library's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from net_wire import TUN, Link, Wire
 
 LANES = 256
 """Address ranges, of which every test process takes one: 198.18 and 198.19 are for benchmarks."""
-_SERVERS = 254
+_HERE = 254
 
 
 @cache
@@ -95,6 +95,7 @@ class NetSpaces:
             self._wire = stack.enter_context(Wire())
             self._bridge = f"hb{os.getpid()}-{self._lane}"
             self._make_bridge(stack)
+            self._attach_here()
             self._stack = stack.pop_all()
         return self
 
@@ -104,7 +105,12 @@ class NetSpaces:
     @property
     def server_address(self) -> str:
         """Where a server in the test's own namespace listens for requests from the spaces."""
-        return f"198.18.{self._lane}.{_SERVERS}"
+        return f"198.18.{self._lane}.{_HERE}"
+
+    @property
+    def address(self) -> str:
+        """Where a process of the test's own namespace is reached over the slow line."""
+        return f"198.19.{self._lane}.{_HERE}"
 
     def add(self, link: Link | None = None, *, clock_shift_s: int = 0) -> Space:
         """One more machine."""
@@ -124,6 +130,12 @@ class NetSpaces:
         stack.callback(_ip, "link", "delete", self._bridge)
         _ip("address", "add", f"{self.server_address}/24", "dev", self._bridge)
         _ip("link", "set", self._bridge, "up")
+
+    def _attach_here(self) -> None:
+        interface = f"ht{self._lane}"
+        self._wire.attach(interface, Link())
+        _ip("address", "add", f"{self.address}/24", "dev", interface)
+        _ip("link", "set", interface, "up")
 
     def _attach_slow(self, space: Space, place: int) -> None:
         interface = f"ht{self._lane}-{place}"

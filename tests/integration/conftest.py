@@ -54,6 +54,7 @@ EXPORT_ITSELF = ("test_architectures", "test_export_variants", "test_generation_
 START_GENERATORS = (
     *("test_load_faults", "test_load_generators", "test_load_open_loop_processes"),
     *("test_load_processes", "test_main_job", "test_trial_faults"),
+    *("test_far_workers", "test_far_faults"),
 )
 """Their subject is the load generators' processes, which they count, stop and kill: they start
 their own."""

@@ -100,7 +100,7 @@ def test_nothing_is_left(tmp_path: Path) -> None:
     """Also where a connection is still open when its machine goes."""
     with NetSpaces() as net:
         one, other = net.add(), net.add(clock_shift_s=-3)
-        assert len(interfaces(net)) == 3
+        assert len(interfaces(net)) == 4
         log = tmp_path / "echo.log"
         server = other.start(sys.executable, "-c", ECHO, other.address, log=log)
         wait_until(lambda: "up" in log.read_text())
@@ -111,7 +111,9 @@ def test_nothing_is_left(tmp_path: Path) -> None:
 
 
 def interfaces(net: NetSpaces) -> list[str]:
-    """Those that it has in the test's own namespace: the bridge, and a machine's end each."""
+    """Those in the test's own namespace: the bridge, the slow line, and a machine's end each."""
     listed = subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True, check=True)
     names = [line.split()[0] for line in listed.stdout.splitlines()]
-    return [one for one in names if one.startswith((net._bridge, f"hv{net._lane}-"))]
+    return [
+        one for one in names if one.startswith((net._bridge, f"ht{net._lane}", f"hv{net._lane}-"))
+    ]
