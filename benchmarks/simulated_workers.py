@@ -39,12 +39,13 @@ from harness.types import Latencies, SparseHistogram, TimeSlice
 from harness_locust import hub_worker
 from harness_locust.guarded_sockets import GuardedClient
 from harness_locust.hub_worker import HubWorker, WorkerSettings
-from harness_locust.worker_process import NEVER_S, make_runner
+from harness_locust.worker_process import make_runner
 
 ENTER_WITHIN_S = 120.0
 DRAWN = 64
 """Slices that are drawn ahead, and reported in turn."""
 LAG_MS = 0.3
+NEVER_S = 1e9
 MEMORY_BYTES = 110 << 20
 CPU_CORES = 0.2
 _NS = 1_000_000_000
