@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from harness import hdr
+from harness.load.generators.attendance import standstill_words
 from harness.types import SCHEDULE_DELAY, TimeSlice
 from harness.types.limits import GENERATOR_CPU_LIMIT, allowed_late_ms
 from harness.words.numbers import latency, percent, seconds
@@ -23,9 +24,6 @@ _SAME_FACTS = (
     ("requests were sent late", "the load generator sent late"),
 )
 """A warning of a process, and what `harness.analysis.validity` says of the busiest."""
-STANDSTILL_SHARE = 0.05
-"""Share of the time that counts: a process that did nothing for longer makes a closed loop's load
-and throughput smaller than they claim to be."""
 CLOCK_KNOWN_S = 0.05
 """Slices of a process whose clock is known less well are said to be so."""
 MORE_WORKERS = "start more workers (the same command with --worker), or ask for less"
@@ -83,11 +81,8 @@ def _troubles_of(state: WorkerState, results: Results, now_s: float) -> Iterator
     if state.lost:
         yield lost_words(state)
     yield from results.attendance.troubles(state.name)
-    if state.stood_still_s > STANDSTILL_SHARE * results.whole(now_s).duration_s:
-        yield (
-            f"{state.name} stalled for {seconds(state.stood_still_s)} s: its share of the load "
-            "was missing for so long"
-        )
+    counted_s = results.whole(now_s).duration_s
+    yield from standstill_words(state.name, state.stood_still_s, counted_s)
 
 
 def _allowed_ms(total: TimeSlice) -> float:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import InitVar, dataclass, field
 
 from harness import hdr
 from harness.load.engine.slices import SliceSums, added_up
-from harness.load.generators.attendance import Attendance
+from harness.load.generators.attendance import Attendance, stood_still_s
 from harness.load.generators.messages import LoadProgress
 from harness.load.records.series import LoadHistory
 from harness.types import GeneratorHealth, SparseHistogram, TimeSlice
 
 SLICE_S = 0.25
 REPORT_EVERY_S = 1.0
-STANDSTILL_S = 1.0
-"""A report that is overdue by less is a busy machine's doing, and the event loop's lag tells."""
 RECENT_S = 10.0
 RAMP_UP = "ramp-up"
 """Until Locust has started all users."""
@@ -30,6 +29,8 @@ SETTLING = "settling"
 DRAINING = "draining"
 """After the end: what was in flight is waited for."""
 TRANSIENT = frozenset({RAMP_UP, SETTLING, DRAINING})
+LONGEST_S = 1e9
+"""Of the last phase, whose end is not known."""
 _NS = 1_000_000_000
 
 
@@ -208,29 +209,19 @@ class Results:
     def _note(self, state: WorkerState, report: LoadProgress) -> None:
         state.memory_bytes, state.reported_s = report.memory_bytes, self._second(report.at_ns)
         state.settled_s = self._second(report.complete_before_ns)
-        state.stood_still_s += self._stood_still_s(report)
+        state.stood_still_s += stood_still_s(report, REPORT_EVERY_S, self._counted_ns())
         if self.phase_at(self._second((report.since_ns + report.at_ns) // 2)) in TRANSIENT:
             return
         state.steady_s += (report.at_ns - report.since_ns) / _NS
         state.steady_cpu_s += report.cpu_s
         state.loop_lag = hdr.merge([state.loop_lag, report.loop_lag])
 
-    def _stood_still_s(self, report: LoadProgress) -> float:
-        """Reports are due every second: of one that is overdue the rest was spent not running.
-
-        A process that is stopped, or starved, wakes at the end of that time: only what lies in a
-        phase that counts is compared with it.
-        """
-        start_s, made_s = self._second(report.since_ns) + REPORT_EVERY_S, self._second(report.at_ns)
-        if made_s - start_s < STANDSTILL_S:
-            return 0.0
-        edges_s = [*self._starts_s[1:], math.inf]
-        counted = [
-            min(end_s, made_s) - max(begin_s, start_s)
-            for name, begin_s, end_s in zip(self._names, self._starts_s, edges_s, strict=True)
-            if name not in TRANSIENT
-        ]
-        return sum(one for one in counted if one > 0)
+    def _counted_ns(self) -> Iterator[tuple[int, int]]:
+        """The phases that count, by their edges on the clock."""
+        edges_s = [*self._starts_s[1:], LONGEST_S]
+        for name, begin_s, end_s in zip(self._names, self._starts_s, edges_s, strict=True):
+            if name not in TRANSIENT:
+                yield self.start_ns + round(begin_s * _NS), self.start_ns + round(end_s * _NS)
 
 
 def edge_after(at_s: float) -> float:

@@ -150,7 +150,7 @@ def test_a_worker_that_stood_still_around_the_end_has_its_reports_taken_in(
     document = read(tmp_path / "histograms.json")
     assert hdr.total(response_of(document)) == len(server.served)
     assert [one["lost"] for one in document["workers"]] == [False, False]
-    assert any("stalled for" in one for one in document["warnings"])
+    assert any("stood still for" in one for one in document["warnings"])
 
 
 def wait_until_at_rest(server: FakeServer) -> None:

@@ -1,4 +1,4 @@
-"""Which reports of a load have come, from which process: so that none is lost without a word.
+"""Which reports of a load have come, from which process and when: none is lost without a word.
 
 Every process numbers its reports of a load from 0, and marks its last.
 """
@@ -6,11 +6,15 @@ Every process numbers its reports of a load from 0, and marks its last.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from harness.load.generators.messages import LoadProgress
-from harness.words.numbers import count
+from harness.types.limits import STANDSTILL_SHARE
+from harness.words.numbers import count, seconds
+
+STANDSTILL_S = 1.0
+_NS = 1_000_000_000
 
 logger = logging.getLogger("harness")
 
@@ -77,6 +81,36 @@ class Attendance:
                 f"{count(missing)} of {count(made)} reports of {process} did not arrive: "
                 "what it saw meanwhile is not counted"
             )
+
+
+def stood_still_s(
+    report: LoadProgress, every_s: float, counted_ns: Iterable[tuple[int, int]]
+) -> float:
+    """How long a process did nothing at all before it made a report: it was stopped, or starved.
+
+    It wakes at the end of that time, so that only what lies in a stretch that counts is compared
+    with it. A report that is overdue by less than a second is a busy machine's doing, and the event
+    loop's lag tells.
+
+    Args:
+        report: of the process.
+        every_s: how often reports are due.
+        counted_ns: stretches of the load, by their first and last instants.
+    """
+    due_ns = report.since_ns + round(every_s * _NS)
+    if report.at_ns - due_ns < STANDSTILL_S * _NS:
+        return 0.0
+    within_ns = [min(end, report.at_ns) - max(begin, due_ns) for begin, end in counted_ns]
+    return sum(one for one in within_ns if one > 0) / _NS
+
+
+def standstill_words(process: str, still_s: float, counted_s: float) -> Iterator[str]:
+    """Why a process that stood still makes a load invalid; nothing where it was not for long."""
+    if still_s > STANDSTILL_SHARE * counted_s:
+        yield (
+            f"{process} stood still for {seconds(still_s)} s: its share of the load was missing "
+            "for so long"
+        )
 
 
 def note_late(process: str, report: LoadProgress) -> None:

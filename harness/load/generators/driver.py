@@ -14,12 +14,12 @@ from typing import Protocol
 from harness import hdr
 from harness.load.engine.clock import MONOTONIC, Clock
 from harness.load.engine.slices import SliceSums, dense
-from harness.load.generators.attendance import Attendance
+from harness.load.generators.attendance import Attendance, standstill_words, stood_still_s
 from harness.load.generators.generator import Generator, take_answers
 from harness.load.generators.messages import LoadEnded, LoadProgress, Measure, StopLoad
 from harness.types import GeneratorHealth, LoadResult, TimeSlice, Workload
-from harness.types.limits import CLOCK_ERROR_SLICES, STANDSTILL_SHARE
-from harness.words.numbers import asked, latency, seconds
+from harness.types.limits import CLOCK_ERROR_SLICES
+from harness.words.numbers import asked, latency
 
 LEAD_S = 0.05
 """Seconds between an order and the instant it names: time for it to reach every process here. To
@@ -29,8 +29,6 @@ REPORT_EVERY_S = 0.1
 GENERATORS_AT_THAT = 50
 """With more of them than that, reports are as much further apart: their sum costs the same."""
 CHECK_EVERY_S = 1.0
-STANDSTILL_S = 1.0
-"""And the time between two reports."""
 _NS = 1_000_000_000
 
 
@@ -233,22 +231,12 @@ class Collector:
     def standstills(
         self, window_start_ns: int, window_end_ns: int, report_every_s: float = REPORT_EVERY_S
     ) -> Iterator[str]:
-        """Which processes did nothing for too much of the window: they were stopped, or starved.
-
-        A report that is overdue by less than a second is a busy machine's doing, and the event
-        loop's lag tells.
-        """
+        """Which processes did nothing for too much of the window."""
+        window_s = (window_end_ns - window_start_ns) / _NS
         for worker, reports in sorted(self._progress.items()):
-            gaps_s = [
-                (min(one.at_ns, window_end_ns) - max(one.since_ns, window_start_ns)) / _NS
-                for one in reports
-            ]
-            still_s = sum(gap_s for gap_s in gaps_s if gap_s > STANDSTILL_S + report_every_s)
-            if still_s * _NS > STANDSTILL_SHARE * (window_end_ns - window_start_ns):
-                yield (
-                    f"{self._names[worker]} stood still for {seconds(still_s)} s of the window: "
-                    "meanwhile the load was lighter than it claims to be"
-                )
+            window = [(window_start_ns, window_end_ns)]
+            still_s = sum(stood_still_s(one, report_every_s, window) for one in reports)
+            yield from standstill_words(self._names[worker], still_s, window_s)
 
     def complete(self) -> list[TimeSlice]:
         """The slices of which every request has ended in every process, from slice 0 on.

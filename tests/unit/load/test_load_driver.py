@@ -65,8 +65,9 @@ class Generator:
         )
         self.told = whole
         progress = LoadProgress(
-            now_ns, START_NS + whole * SLICE_NS, slices, 0.0, ONE.response, 1, number=self.reports
-        )
+            now_ns, START_NS + whole * SLICE_NS, slices, 0.0, ONE.response, 1,
+            since_ns=now_ns - REPORT_NS, number=self.reports,
+        )  # fmt: skip
         self.reports += 1
         told = [progress] if progress.number != self.loses else []
         if progress.number == 0 and self.former_load:

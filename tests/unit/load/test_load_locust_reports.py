@@ -162,7 +162,7 @@ def test_a_process_that_stood_still_is_named_with_how_long(
     results.begin(DRAINING, 10.0)
     results.add("worker 0", report(0, at_s=at_s, interval_s=interval_s))
     assert results.worker("worker 0").stood_still_s == pytest.approx(stood_still_s)
-    words = f"worker 0 stalled for {stood_still_s:.1f} s: its share of the load was missing"
+    words = f"worker 0 stood still for {stood_still_s:.1f} s: its share of the load was missing"
     said = troubles_of(results, 20.0)
     assert [one.removesuffix(" for so long") for one in said] == [words] * bool(stood_still_s)
 
