@@ -109,9 +109,9 @@ def test_the_same_arrival_has_the_same_request_whatever_the_number_of_workers(
 ) -> None:
     """By one worker or by three."""
     rig.run(Behaviour())  # all three are there
-    processes, sent = rig.generators._processes, []
+    sent = []
     for count in (1, 3):
-        monkeypatch.setattr(rig.generators, "_processes", processes[:count])
+        monkeypatch.setattr(rig.generators, "_workers", count)
         records = tmp_path / str(count)
         settings = {**WIDE, "rate_per_s": 40.0, "duration_s": 0.5}
         result = rig.run(Behaviour(), arrivals=PROCESSES["constant"], records=records, **settings)
