@@ -25,6 +25,7 @@ from locust.rpc import Message, rpc
 from zmq.utils.monitor import parse_monitor_message
 
 from harness import __version__
+from harness.errors import EXIT_USAGE
 from harness.load.generators.handshake import (
     MAX_MESSAGE_BYTES,
     BadFrameError,
@@ -32,7 +33,7 @@ from harness.load.generators.handshake import (
     RefusedError,
     Visitor,
 )
-from harness.load.generators.joining import MasterEndpoint
+from harness.load.generators.joining import TOKEN_VARIABLE, MasterEndpoint
 
 SILENT_ENDED = 4096
 """Peers whose connection was ended and who are remembered, so that nothing more is read of them."""
@@ -50,7 +51,7 @@ def guard_sockets(token: bytes) -> None:
     """
     module: Any = rpc
     module.Server = partial(GuardedServer, token=token)
-    module.Client = partial(GuardedClient, token=token)
+    module.Client = partial(GuardedClient, token=token, leaves=True)
 
 
 class GuardedServer(rpc.Server):
@@ -60,17 +61,16 @@ class GuardedServer(rpc.Server):
         host: where it listens; an `MasterEndpoint`'s host.
         port: likewise.
         token: the secret.
-        release: of the harness.
 
     Raises:
         RPCError: it cannot listen there.
     """
 
-    def __init__(self, host: str, port: int, *, token: bytes, release: str = __version__) -> None:
-        endpoint = MasterEndpoint("0.0.0.0" if host == "*" else host, port)  # noqa: S104  (Locust's word)
+    def __init__(self, host: str, port: int, *, token: bytes) -> None:
+        endpoint = _guarded(host, port, token)
         rpc.BaseSocket.__init__(self, zmq.ROUTER, ":" not in endpoint.host)  # type: ignore[no-untyped-call]  # Locust's
         self.socket.setsockopt(zmq.MAXMSGSIZE, _LIMIT_BYTES)
-        self._doorkeeper = Doorkeeper(token, release)
+        self._doorkeeper = Doorkeeper(token, __version__)
         self._connections: dict[int, str] = {}
         """Identity of who speaks through a connection, by its file descriptor."""
         self._ended: OrderedDict[str, None] = OrderedDict()
@@ -84,7 +84,7 @@ class GuardedServer(rpc.Server):
             self.socket.bind(endpoint.address)
         except zmq.ZMQError as error:
             self.socket.close(linger=0)
-            raise RPCError(f"Socket bind failure: {error}") from error
+            raise RPCError(f"Socket bind failure: {error.strerror}") from error
         self.port = port
         self._watcher = gevent.spawn(self._watch, monitor)
 
@@ -190,18 +190,18 @@ class GuardedClient(rpc.Client):
         port: likewise.
         identity: by which the master addresses it.
         token: the secret.
-        release: of the harness.
+        leaves: whether the process ends where the master does not let it in.
     """
 
     def __init__(
-        self, host: str, port: int, identity: str, *, token: bytes, release: str = __version__
+        self, host: str, port: int, identity: str, *, token: bytes, leaves: bool = False
     ) -> None:
         endpoint = MasterEndpoint(host, port)
         rpc.BaseSocket.__init__(self, zmq.DEALER, ":" not in endpoint.host)  # type: ignore[no-untyped-call]  # Locust's
         self.socket.setsockopt(zmq.IDENTITY, identity.encode())
         self.socket.setsockopt(zmq.MAXMSGSIZE, _LIMIT_BYTES)
-        self._identity = identity
-        self._visitor = Visitor(token, release, identity)
+        self._identity, self._leaves = identity, leaves
+        self._visitor = Visitor(token, __version__, identity)
         self._unsent: deque[bytes] = deque(maxlen=1000)
         """Messages of Locust that come before the door is open."""
         self.refused = ""
@@ -265,6 +265,8 @@ class GuardedClient(rpc.Client):
         except RefusedError as error:
             self.refused = str(error)
             logger.error("the master does not let this worker join: %s", self.refused)
+            if self._leaves:
+                os._exit(EXIT_USAGE)  # Locust would knock for minutes
             return None
         if received.reply is not None:
             self._put(received.reply)
@@ -285,6 +287,18 @@ class GuardedClient(rpc.Client):
         while True:
             monitor.recv_multipart()
             self.disconnected.set()
+
+
+def _guarded(host: str, port: int, token: bytes) -> MasterEndpoint:
+    """Where a master listens: without a token nobody from another machine gets to knock."""
+    endpoint = MasterEndpoint("0.0.0.0" if host == "*" else host, port)  # noqa: S104
+    if token or endpoint.local:
+        return endpoint
+    if host == "*":  # Locust's own choice, not a person's
+        logger.warning("%s is not set: only workers of this machine can join", TOKEN_VARIABLE)
+        return MasterEndpoint("127.0.0.1", port)
+    logger.error("%s is reached by other machines, and %s is not set", endpoint, TOKEN_VARIABLE)
+    raise SystemExit(EXIT_USAGE)
 
 
 def packed(message: Message) -> bytes:

@@ -13,13 +13,16 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import gevent
 import platformdirs
 from gevent.queue import Queue
+from locust import argument_parser, runners
+from locust.exception import RPCError
 from locust.runners import WorkerRunner
 
 from harness import __version__
@@ -46,14 +49,19 @@ from harness.load.generators.messages import (
 from harness.load.transports.address import Target
 from harness_locust.load_part import LoadPart
 from harness_locust.pieces import FileExchange
+from harness_locust.triton_users import TritonUser
 
-MASTER_SILENT_S = 1.5
-"""A worker that hears nothing of its master for so long while it sends stops: the master is dead,
-or cannot stop it."""
+MASTER_SILENT_S = 4.0
+"""A worker that hears nothing of its master for so long while it sends stops: nobody can stop it. A
+master that is killed is noticed at once, by its connection."""
 BEATS_MISSED = 3
 """It is that many of the master's words later where there are so many workers that these are far
 apart (`hub.py`)."""
+STATISTICS_EVERY_S = 1.0
+USERS_WAIT_S = 60.0
+"""Seconds that Locust's users wait for the load that they are to send."""
 LOOK_EVERY_S = 0.1
+NEVER_S = 1e9
 _NS = 1_000_000_000
 
 logger = logging.getLogger("harness")
@@ -81,13 +89,16 @@ class HubWorker:
 
     def __init__(self, runner: WorkerRunner, settings: WorkerSettings) -> None:
         self._environment, self._runner, self._settings = runner.environment, runner, settings
-        self._client: Any = runner.client  # a GuardedClient
         self._files = FileExchange(runner.send_message)
         self._part: LoadPart | None = None
         self._load = ""
         self._silent_s = MASTER_SILENT_S
         self._sends = False
         """Whether the load has begun, and not ended."""
+        self._ended = False
+        """Whether it has begun, and ended."""
+        self._users_by_locust = False
+        """Whether the load's users are Locust's, which its master counts."""
         self._scratch: Path | None = None
         """The records of the load, until the master has them."""
         self._orders: Queue[dict[str, Any]] = Queue()
@@ -99,11 +110,19 @@ class HubWorker:
             "piece": self._files.on_piece,
         }.items():
             runner.register_message(f"harness_{name}", partial(_pass_on, take))
+        TritonUser.patience_s = USERS_WAIT_S
+        events: Any = self._environment.events  # Locust's hooks are untyped
+        events.test_stopping.add_listener(self._on_test_stopping)
         self._obeying = gevent.spawn(self._obey)
         self._watching = gevent.spawn(self._watch)
         self._runner.send_message(
             "harness_greeting", {"greeting": encode_greeting(self._greeting())}
         )
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has no part in a load."""
+        return self._part is None or self._ended
 
     def leave(self) -> None:
         """End what it does, tell the master if there is one, and let go."""
@@ -135,6 +154,12 @@ class HubWorker:
         self._end_part()
         self._obeying = gevent.spawn(self._obey)
 
+    def _on_test_stopping(self, **_: Any) -> None:
+        """Locust stops the users; the master has asked for it before, unless it is gone."""
+        if self._part is not None and self._users_by_locust:
+            self._part.stop(StopLoad(0))
+            self._part.join()
+
     def _obey(self) -> None:
         """Do one order after the other; whatever goes wrong is the answer."""
         while True:
@@ -144,7 +169,7 @@ class HubWorker:
                 self._do(load, data)
             except Exception as error:
                 logger.error("an order failed", exc_info=error)
-                self._say(load, GeneratorFailed(_words(error)))
+                self._say(load, _failed(error))
                 self._end_part()
 
     def _do(self, load: str, data: dict[str, Any]) -> None:
@@ -155,6 +180,7 @@ class HubWorker:
             self._check_allowed(order.target)
             if not self._settings.local:
                 order = self._with_own_files(order, data["files"])
+            self._users_by_locust = order.users_by_locust
             self._part = LoadPart(self._environment, order, partial(self._deliver, load))
             self._part.prepare()
             self._say(load, Ready())
@@ -162,10 +188,13 @@ class HubWorker:
         if self._part is None or load != self._load:
             raise RuntimeError("nothing is prepared")
         if isinstance(order, Measure):
-            self._sends = True
+            self._sends, self._ended = True, False
             self._part.begin(order)
         elif isinstance(order, StopLoad):
+            begun = self._sends or self._ended
             self._part.stop(order)
+            if not begun:
+                self._deliver(load, LoadEnded(load))
 
     def _check_allowed(self, target: Target) -> None:
         allowed = self._settings.allow
@@ -195,11 +224,28 @@ class HubWorker:
         return path
 
     def _deliver(self, load: str, answer: GeneratorAnswer) -> None:
-        if isinstance(answer, LoadEnded | GeneratorFailed):
-            self._sends = False
+        over = isinstance(answer, LoadEnded | GeneratorFailed)
+        if over:
+            self._sends, self._ended = False, True
+            if self._users_by_locust:
+                self._send_statistics()
         self._say(load, answer)
         if isinstance(answer, LoadEnded) and self._scratch is not None:
             self._offer_records(load, self._scratch)
+        if over and self._users_by_locust:
+            gevent.spawn(self._let_go, self._part)
+
+    def _let_go(self, part: LoadPart | None) -> None:
+        """Locust's users come and go as it likes: a load that is over has none of them."""
+        if part is not None:
+            part.join()
+            part.end()
+
+    def _send_statistics(self) -> None:
+        """Locust's own, for its master's tables."""
+        runner: Any = self._runner
+        with suppress(RPCError):
+            runner._send_stats()
 
     def _offer_records(self, load: str, path: Path) -> None:
         said: dict[str, Any] = {"load": load, "sha256": "", "size": 0}
@@ -214,9 +260,10 @@ class HubWorker:
         self._runner.send_message("harness_answer", data)
 
     def _end_part(self) -> None:
-        self._sends = False
+        self._sends = self._ended = False
         if self._part is not None:
             part, self._part = self._part, None
+            part.stop(StopLoad(0))
             part.end()
         if self._scratch is not None:
             self._scratch.unlink(missing_ok=True)
@@ -226,9 +273,11 @@ class HubWorker:
 
     def _watch(self) -> None:
         """Stop a load that nobody can stop any more."""
-        while True:
+        for look in count(1):
             gevent.sleep(LOOK_EVERY_S)
-            if not self._sends or not self._master_is_silent():
+            if self._users_by_locust and look % round(STATISTICS_EVERY_S / LOOK_EVERY_S) == 0:
+                self._send_statistics()
+            if not self._sends or self._settings.local or not self._master_is_silent():
                 continue
             # Held up itself, it has not read yet what has come meanwhile.
             gevent.sleep(2 * LOOK_EVERY_S)
@@ -240,9 +289,10 @@ class HubWorker:
                     self._say(self._load, GeneratorFailed(problem))
 
     def _master_is_silent(self) -> bool:
-        if self._client.disconnected.is_set():
+        client: Any = self._runner.client  # a GuardedClient
+        if client.disconnected.is_set():
             return True
-        return bool(time.monotonic_ns() - self._client.heard_ns > self._silent_s * _NS)
+        return bool(time.monotonic_ns() - client.heard_ns > self._silent_s * _NS)
 
 
 def cache_folder() -> Path:
@@ -250,12 +300,25 @@ def cache_folder() -> Path:
     return platformdirs.user_cache_path("harness") / "worker"
 
 
-def _words(error: Exception) -> str:
+def _failed(error: Exception) -> GeneratorFailed:
     if isinstance(error, HarnessError):
-        return str(error)
-    return f"{type(error).__name__}: {error}"
+        return GeneratorFailed(str(error), error.next_step, error.exit_code)
+    return GeneratorFailed(f"{type(error).__name__}: {error}")
 
 
 def _pass_on(take: Any, msg: Any, **_: Any) -> None:
     """Locust's way to call listeners."""
     take(msg.data)
+
+
+def spare_the_users() -> None:
+    """Have Locust spare the users of this process what it does often and slowly.
+
+    For each of its hundred options a worker makes Locust's whole parser again, whenever it is told
+    of users: half a second in which no user runs. Its statistics go to the master every three
+    seconds, wanted or not; here they are sent when there is a load of Locust's.
+    """
+    module: Any = argument_parser
+    module.default_args_dict = cache(module.default_args_dict)
+    module = runners
+    module.WORKER_REPORT_INTERVAL = NEVER_S

@@ -44,7 +44,6 @@ def prepare_order(plan: Plan, role: ProcessRole, folder: Path) -> Prepare:
         DataError: the prompts cannot be read here.
         StorageError: a file cannot be written.
     """
-    shares = split_concurrency(plan.workload.concurrency, role.workers)
     order = Prepare(
         target=plan.target,
         grpc=plan.grpc,
@@ -53,16 +52,16 @@ def prepare_order(plan: Plan, role: ProcessRole, folder: Path) -> Prepare:
         known_answers=plan.known_answers,
         outputs=(),
         workload=plan.workload,
-        share=0 if role.late else shares[role.worker],
-        first_user=role.worker * USERS_APART,
-        worker=role.worker,
-        workers=role.workers,
+        share=0,
+        first_user=0,
+        worker=0,
+        workers=1,
         request_timeout_s=plan.request_timeout_s,
-        records=plan.records and plan.records / f"{role.test}-worker-{role.worker}.parquet",
         bounds=request_bounds(plan.slo),
         load=role.test,
         users_by_locust=True,
     )
+    order = with_role(order, plan, role)
     if plan.workload.generation is not None:
         workload = replace(plan.workload, generation=ask_for_streams(plan))
         prompts = folder / "prompts.jsonl"
@@ -71,6 +70,19 @@ def prepare_order(plan: Plan, role: ProcessRole, folder: Path) -> Prepare:
     asked = ask_about(plan, read_payloads(plan.payloads))
     outputs = expected_outputs(asked.model, plan)
     return replace(order, target=asked.target, inputs=asked.model.inputs, outputs=outputs)
+
+
+def with_role(order: Prepare, plan: Plan, role: ProcessRole) -> Prepare:
+    """An order for another process's part of the same test."""
+    shares = split_concurrency(plan.workload.concurrency, role.workers)
+    return replace(
+        order,
+        share=0 if role.late else shares[role.worker],
+        first_user=role.worker * USERS_APART,
+        worker=role.worker,
+        workers=role.workers,
+        records=plan.records and plan.records / f"{role.test}-worker-{role.worker}.parquet",
+    )
 
 
 def measure_order(plan: Plan, start_ns: int) -> Measure:

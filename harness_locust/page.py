@@ -5,6 +5,7 @@ Importing this module tells Locust; `locustfiles/locustfile.py` does.
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import Any
 
@@ -15,11 +16,15 @@ from locust.env import Environment
 from locust.runners import MasterRunner, Runner, WorkerRunner
 from locust.web import WebUI
 
+from harness.load.generators.joining import TOKEN_VARIABLE
 from harness_locust.arguments import add_arguments
 from harness_locust.conductor import Conductor, Fleet, exiting_on_mistakes
 from harness_locust.fleets import LocalFleet, WorkerFleet
+from harness_locust.guarded_sockets import guard_sockets
+from harness_locust.hub_worker import HubWorker, WorkerSettings, spare_the_users
 from harness_locust.metrics_page import show_metrics
-from harness_locust.worker import LocustWorker
+
+guard_sockets(os.environ.get(TOKEN_VARIABLE, "").encode())
 
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]  # Locust's hooks are untyped
@@ -33,7 +38,8 @@ def on_init(environment: Environment, runner: Runner, web_ui: WebUI | None, **_:
     """Take the part that this process has: worker, master, or all of it."""
     _hear_of_ctrl_c()
     if isinstance(runner, WorkerRunner):
-        LocustWorker(environment, runner)
+        spare_the_users()
+        HubWorker(runner, WorkerSettings())
         return
     fleet: Fleet = (
         WorkerFleet(environment, runner)

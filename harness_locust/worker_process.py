@@ -16,7 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 import gevent
-from locust import runners
+from locust import User
 from locust.env import Environment
 from locust.rpc import rpc
 from locust.runners import WorkerRunner
@@ -30,8 +30,9 @@ from harness.load.generators.joining import (
 )
 from harness.system.parents import die_with
 from harness_locust.guarded_sockets import GuardedClient
-from harness_locust.hub_worker import HubWorker, WorkerSettings
+from harness_locust.hub_worker import HubWorker, WorkerSettings, spare_the_users
 from harness_locust.resident import log_to_standard_error, stay_on
+from harness_locust.triton_users import TritonGrpcUser, TritonHttpUser, TritonOpenLoopUser
 
 KNOCK_S = 3.0
 """How long one address is tried before the next, or again."""
@@ -40,7 +41,6 @@ LOOK_EVERY_S = 1.0
 ACKNOWLEDGED_WITHIN_S = 10.0
 LOST_AFTER_S = 20.0
 """Without a word of its master, a worker looks for one again."""
-NEVER_S = 1e9
 
 logger = logging.getLogger("harness")
 
@@ -49,7 +49,8 @@ class WorkerProcess:
     """One worker over its life: master after master.
 
     Args:
-        endpoints: of masters; the first that answers is joined.
+        endpoints: of masters; the first that answers is joined. While one of the others has nothing
+            to do for this worker, it looks for those before.
         token: by which it joins.
         settings: of the worker.
     """
@@ -58,35 +59,64 @@ class WorkerProcess:
         self, endpoints: Sequence[MasterEndpoint], token: bytes, settings: WorkerSettings
     ) -> None:
         self._endpoints, self._token, self._settings = endpoints, token, settings
+        self._found: tuple[GuardedClient, MasterEndpoint] | None = None
+        """A master that was named before the one that was served, and that is there now."""
 
     def serve_one(self) -> None:
-        """Find a master, and serve it until it is gone.
+        """Find a master, and serve it until it is gone, or a preferred one is there.
 
         Raises:
             UsageError: one is there and will not have this worker, or must not be joined.
         """
-        client, endpoint = self._find()
+        client, endpoint = self._found or self._find()
+        self._found = None
         runner = make_runner(client)
         if runner is not None:
             logger.info("joined the master at %s", endpoint)
             worker = HubWorker(runner, self._settings)
             try:
-                wait_while_served(client, runner)
+                self._serve(client, endpoint, runner, worker)
             finally:
                 worker.leave()
-                runner.greenlet.kill()
+                runner.quit()
                 client.close(linger=100)
-        logger.info("the master at %s is gone", endpoint)
+        if self._found is None:
+            logger.info("the master at %s is gone", endpoint)
+
+    def _serve(
+        self,
+        client: GuardedClient,
+        endpoint: MasterEndpoint,
+        runner: WorkerRunner,
+        worker: HubWorker,
+    ) -> None:
+        """Return when the master has gone, or lets go, or one that was named before it is there."""
+        preferred = self._endpoints[: self._endpoints.index(endpoint)]
+        while runner.greenlet and not client.disconnected.wait(LOOK_EVERY_S):
+            if time.monotonic_ns() - client.heard_ns > LOST_AFTER_S * 1e9:
+                return
+            if preferred and worker.idle:
+                self._found = self._first_of(preferred)
+                if self._found is not None:
+                    return
 
     def _find(self) -> tuple[GuardedClient, MasterEndpoint]:
         logger.info("looking for a master at %s", ", ".join(map(str, self._endpoints)))
         while True:
-            for endpoint in self._endpoints:
-                identity = f"{socket.gethostname()}_{uuid4().hex}"
-                client = self._knock(endpoint, identity)
-                if client is not None:
-                    return client, endpoint
+            found = self._first_of(self._endpoints)
+            if found is not None:
+                return found
             gevent.sleep(LOOK_EVERY_S)
+
+    def _first_of(
+        self, endpoints: Sequence[MasterEndpoint]
+    ) -> tuple[GuardedClient, MasterEndpoint] | None:
+        """The first that has a master which lets this worker in."""
+        for endpoint in endpoints:
+            client = self._knock(endpoint, f"{socket.gethostname()}_{uuid4().hex}")
+            if client is not None:
+                return client, endpoint
+        return None
 
     def _knock(self, endpoint: MasterEndpoint, identity: str) -> GuardedClient | None:
         where = endpoint.resolved()
@@ -107,16 +137,10 @@ def make_runner(client: GuardedClient) -> WorkerRunner | None:
     module.Client = lambda *_: client
     try:
         with gevent.Timeout(ACKNOWLEDGED_WITHIN_S):
-            return Environment().create_worker_runner("", 0)
+            users: list[type[User]] = [TritonHttpUser, TritonGrpcUser, TritonOpenLoopUser]
+            return Environment(user_classes=users).create_worker_runner("", 0)
     except gevent.Timeout:
         return None
-
-
-def wait_while_served(client: GuardedClient, runner: WorkerRunner) -> None:
-    """Return when the master has gone, or has said that the worker may."""
-    while runner.greenlet and not client.disconnected.wait(LOOK_EVERY_S / 10):
-        if time.monotonic_ns() - client.heard_ns > LOST_AFTER_S * 1e9:
-            return
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -136,9 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stay_on(options.cpus)
     for one in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(one, gevent.kill, gevent.getcurrent(), KeyboardInterrupt)
-    # Statistics of Locust's own, and its log, are of no use to a switchboard.
-    module: Any = runners
-    module.WORKER_REPORT_INTERVAL, module.WORKER_LOG_REPORT_INTERVAL = NEVER_S, -1
+    spare_the_users()
     try:
         endpoints = [parse_endpoint(one, "--join") for one in options.join]
         settings = WorkerSettings(

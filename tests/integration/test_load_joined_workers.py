@@ -32,7 +32,10 @@ from load_rig import (
     wait_until_gone,
     wait_until_stopped,
 )
+from locust_command import LIMIT_S, read, response_of, start
+from locust_fleet import plan
 
+from harness import hdr
 from harness.cli.main import run_command
 from harness.errors import EXIT_USAGE, EnvironmentFailure, GeneratorError
 from harness.load.generators import pool
@@ -118,8 +121,7 @@ def master(
 @pytest.fixture(scope="module")
 def endpoint() -> MasterEndpoint:
     """Where all masters of this file listen, one after the other."""
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return MasterEndpoint("127.0.0.1", one.getsockname()[1])
+    return free_endpoint()
 
 
 @pytest.fixture(scope="module")
@@ -327,11 +329,49 @@ def sends_nothing_to(server: FakeServer) -> bool:
     return len(server.served) == sent
 
 
+def test_a_worker_prefers_the_master_that_was_named_first(tmp_path: Path, home: Path) -> None:
+    """While it has nothing to do for another; when the first is gone it goes back."""
+    first, second = free_endpoint(), free_endpoint()
+    (tmp_path / "first").mkdir()
+    with (
+        worker(home, "--join", first, "--join", second),
+        master(tmp_path, second, expected=1) as page,
+    ):
+        page.run(Behaviour())
+        with master(tmp_path / "first", first, expected=1) as sweep:
+            assert len(sweep.run(Behaviour()).generators) == 1
+        assert len(page.run(Behaviour()).generators) == 1
+
+
+def free_endpoint() -> MasterEndpoint:
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        return MasterEndpoint("127.0.0.1", one.getsockname()[1])
+
+
+@pytest.mark.parametrize("load", [("--users", "3"), ("--rate", "200", "--arrivals", "constant")])
+def test_a_worker_serves_the_page_as_well(
+    tmp_path: Path, endpoint: MasterEndpoint, pair: list[Worker], load: tuple[str, str]
+) -> None:
+    """Locust's master, with its own users: the same workers, and all that they saw is counted."""
+    with FakeServer(SLOW) as server:
+        log = tmp_path / "master.log"
+        page = start(
+            *("--headless", "--master", "--master-bind-port", str(endpoint.port)),
+            *("--expect-workers", "2", "--run-time", "2s", *plan(server, tmp_path), *load),
+            log=log, cwd=tmp_path,
+        )  # fmt: skip
+        assert page.wait(LIMIT_S) == 0, log.read_text()
+        document = read(tmp_path / "histograms.json")
+        assert len(document["workers"]) == 2
+        assert hdr.total(response_of(document)) == len(server.served) > 0
+    with master(tmp_path, endpoint) as rig:
+        assert len(rig.run(Behaviour()).generators) == 2
+
+
 def test_a_worker_sends_load_only_where_it_may(
     tmp_path: Path, home: Path, pair: list[Worker]
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        own = MasterEndpoint("127.0.0.1", one.getsockname()[1])
+    own = free_endpoint()
     with (
         worker(home, "--join", own, "--allow", "127.0.0.1:1", "--allow", "elsewhere"),
         master(tmp_path, own, expected=1) as rig,
@@ -499,8 +539,7 @@ def test_a_mistake_of_a_worker_is_one_line(
 
 
 def test_no_process_is_left(tmp_path: Path, home: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        own = MasterEndpoint("127.0.0.1", one.getsockname()[1])
+    own = free_endpoint()
     with worker(home, "--join", own) as waiting, master(tmp_path, own, expected=1) as rig:
         rig.run(Behaviour())
         switchboard = rig.generators._switchboard

@@ -47,7 +47,7 @@ shown_here = time.monotonic_ns
 time.monotonic_ns = lambda: shown_here() + {offset_ns}
 sys.path.insert(0, {locustfiles!r})
 from locustfile import *
-import harness_locust.worker as worker
+import harness_locust.hub_worker as worker
 
 worker.this_machine = lambda: "another"
 """

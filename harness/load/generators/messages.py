@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from harness.errors import EXIT_ENVIRONMENT
 from harness.load.transports.address import Target
 from harness.types import (
     GrpcImplementation,
@@ -130,6 +131,8 @@ class GeneratorFailed:
     """The process could not do it: a fault of the harness or its input, not of the server."""
 
     message: str
+    next_step: str = ""
+    exit_code: int = EXIT_ENVIRONMENT
     answer: Literal["failed"] = "failed"
 
 
