@@ -19,7 +19,8 @@ COPY locustfiles locustfiles
 COPY harness harness
 RUN pip --python /opt/harness/bin/python install --quiet --no-deps .
 # A new volume takes its mode from here: whichever user the container runs as can write to it.
-RUN mkdir -m 0777 /model_repository /cache
+RUN mkdir -m 0777 /model_repository /cache && mkdir -m 1777 /join
+COPY docker/with-join-token.sh /usr/local/bin/with-join-token
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp HARNESS_CACHE_DIR=/cache/harness HF_HOME=/cache/huggingface
 WORKDIR /work

@@ -21,6 +21,9 @@ RUN pip --python /opt/harness/bin/python install --quiet --no-deps .
 # Where the locustfile lies in an installed package, under a name that a command can be given.
 RUN ln -s "$(python -c 'from harness.system.storage import bundled; print(bundled("locustfiles"))')" /locustfiles
 COPY docker/locust-master.sh /usr/local/bin/locust-master
+COPY docker/with-join-token.sh /usr/local/bin/with-join-token
+# A new volume takes its mode from here: whoever comes first draws the token.
+RUN mkdir -m 1777 /join
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
 WORKDIR /
 USER 10001:10001

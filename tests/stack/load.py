@@ -15,9 +15,9 @@ WORKERS = 2
 STATUSES = (
     "import collections, glob, json, pyarrow.parquet as p; "
     "rows = (p.read_table(one)['status'].to_pylist() for one in glob.glob('{}/*.parquet')); "
-    "print(json.dumps(sum(map(collections.Counter, rows), collections.Counter())))"
+    "print(json.dumps([collections.Counter(one) for one in rows]))"
 )
-"""Run inside a worker: how many requests it recorded, by status."""
+"""Run inside the master, where the workers' records come: by worker, requests by status."""
 
 
 def start_test(stack: Stack, variant: str, *, seconds: int, **form: str) -> None:
@@ -70,10 +70,9 @@ def merged(stack: Stack) -> Counter[str]:
 
 def recorded(stack: Stack, folder: str) -> list[Counter[str]]:
     """Requests by status as each worker wrote them down one by one (the form's `records`)."""
-    return [
-        Counter(json.loads(stack.engine.run("exec", one, "python", "-c", STATUSES.format(folder))))
-        for one in stack.containers("locust-worker")
-    ]
+    (master,) = stack.containers("locust-master")
+    counted = json.loads(stack.engine.run("exec", master, "python", "-c", STATUSES.format(folder)))
+    return [Counter(one) for one in counted]
 
 
 def total(counted: list[Counter[str]]) -> Counter[str]:

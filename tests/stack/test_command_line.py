@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from load import VARIANTS
+from load import VARIANTS, WORKERS
 from stack import Stack
 
 from harness.runs.folder import read_run
@@ -26,7 +26,9 @@ def runs(stack: Stack) -> Path:
 
 def harness(stack: Stack, *arguments: str, exit_code: int = 0) -> str:
     # Docker Compose needs no profile for the service that it is asked to run; podman-compose does.
-    command = ("--profile=tools", "run", "--rm", "-T", "harness", *arguments)
+    # The service's name for its container it has to be asked for; podman-compose always sets it.
+    named = [] if stack.engine.name == "podman" else ["--use-aliases"]
+    command = ("--profile=tools", "run", "--rm", "-T", *named, "harness", *arguments)
     return stack.compose(*command, exit_code=exit_code)
 
 
@@ -82,3 +84,29 @@ def test_a_sweep_of_the_stack_ends_with_its_verdict_and_a_report(
     assert run.decision is decision
     assert run.trials
     assert (runs / out / "report.html").stat().st_size > 100_000
+
+
+def test_a_sweep_by_the_stacks_workers_who_then_serve_the_page_again(
+    stack: Stack, runs: Path, tell: Callable[[str], None]
+) -> None:
+    """They come by the service's name and hold nothing of what they send."""
+    with judged_by_its_trials(runs / "sweep-workers"):
+        told = harness(
+            stack, "sweep", "studies/study.yaml", *URL, "--slo", "p95 < 5 s",
+            "--listen", "0.0.0.0:5557", "--expect-workers", str(WORKERS),
+            "--out", "runs/sweep-workers",
+        )  # fmt: skip
+    tell(told[told.rindex("  sentences: ") :])
+    run = read_run(runs / "sweep-workers")
+    assert run.decision is Decision.PASS
+    hosts = {stack.inspect(one)["Config"]["Hostname"] for one in stack.containers("locust-worker")}
+    log = (runs / "sweep-workers" / "logs" / "switchboard.log").read_text()
+    assert len(hosts) == WORKERS
+    assert all(f"on {host}" in told or host in log for host in hosts)
+    stack.wait_for(lambda: len(page_workers(stack)) == WORKERS, "the workers back at the page")
+
+
+def page_workers(stack: Stack) -> list[object]:
+    """Those that the page can start a load on."""
+    known: list[dict[str, object]] = stack.get("LOCUST_PORT", "stats/requests")["workers"]
+    return [one for one in known if one["state"] == "ready"]

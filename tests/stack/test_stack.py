@@ -61,7 +61,9 @@ def test_a_test_from_the_page_sums_its_workers_exactly_and_both_sides_are_scrape
         "the harness's series while the test runs",
     )
     wait_until_stopped(stack)
-    by_worker = recorded(stack, "/tmp/records/sums")
+    folder = "/tmp/records/sums"
+    stack.wait_for(lambda: len(recorded(stack, folder)) == WORKERS, "every worker's records")
+    by_worker = recorded(stack, folder)
     served = successes_at_triton(stack, model) - before
     told = " + ".join(str(one["ok"]) for one in by_worker)
     tell(f"30 s, {WORKERS} workers: {told} = {merged(stack)['ok']} merged; Triton: {served}")

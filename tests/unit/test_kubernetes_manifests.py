@@ -56,7 +56,12 @@ def base() -> list[dict[str, Any]]:
     return resources("base")
 
 
-@pytest.mark.parametrize("folder", ["base", "monitoring"])
+@pytest.fixture(scope="module")
+def with_sweep(base: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return base + resources("sweep")
+
+
+@pytest.mark.parametrize("folder", ["base", "monitoring", "sweep"])
 def test_every_resource_is_what_the_api_takes(folder: str) -> None:
     found = resources(folder)
     assert found
@@ -71,7 +76,7 @@ def test_a_misspelt_field_would_be_refused(base: list[dict[str, Any]]) -> None:
         validate(wrong)
 
 
-@pytest.mark.parametrize("folder", ["base", "gpu", "monitoring"])
+@pytest.mark.parametrize("folder", ["base", "gpu", "monitoring", "sweep"])
 def test_kustomize_renders_what_the_api_takes(folder: str) -> None:
     if not shutil.which("kubectl"):
         pytest.skip("no kubectl, whose kustomize renders the overlays")
@@ -97,14 +102,14 @@ def test_the_gpu_overlay_patches_resources_that_the_base_has(base: list[dict[str
             assert container["resources"]["limits"] == {"nvidia.com/gpu": "1"}
 
 
-def test_no_container_is_privileged_unlimited_or_root(base: list[dict[str, Any]]) -> None:
-    for pod in pods(base):
+def test_no_container_is_privileged_unlimited_or_root(with_sweep: list[dict[str, Any]]) -> None:
+    for pod in pods(with_sweep):
         security = pod["spec"]["securityContext"]
         assert security["runAsNonRoot"]
         assert security["runAsUser"] >= 1000
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}
         assert pod["spec"]["automountServiceAccountToken"] is False
-    for container in containers(base):
+    for container in containers(with_sweep):
         assert container["securityContext"]["allowPrivilegeEscalation"] is False
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
         assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
@@ -120,14 +125,41 @@ def test_servers_have_probes_and_services_reach_their_ports(base: list[dict[str,
         )
         (container,) = pod["spec"]["containers"]
         assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
-        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-        for port in service["spec"]["ports"]:
-            assert ports[port["targetPort"]] == port["port"]
+        assert_reached(service, container)
 
 
-def test_volumes_are_claimed(base: list[dict[str, Any]]) -> None:
-    claims = {one["metadata"]["name"] for one in base if one["kind"] == "PersistentVolumeClaim"}
-    for pod in pods(base):
+def assert_reached(service: dict[str, Any], container: dict[str, Any]) -> None:
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    for port in service["spec"]["ports"]:
+        assert ports[port["targetPort"]] == port["port"]
+
+
+def test_workers_find_a_sweep_and_otherwise_the_page_by_the_same_secret(
+    with_sweep: list[dict[str, Any]],
+) -> None:
+    """In this order; and the Job listens where the Service of that name leads."""
+    by_name = {(one["kind"], one["metadata"]["name"]): one for one in with_sweep}
+    (worker,) = containers([by_name["Deployment", "locust-worker"]])
+    asked = [one.removeprefix("--join=") for one in worker["args"]]
+    assert asked == ["sweep:5557", "locust-master:5557"]
+    (master,) = containers([by_name["Deployment", "locust-master"]])
+    (sweep,) = containers([by_name["Job", "sweep"]])
+    assert_reached(by_name["Service", "sweep"], sweep)
+    assert "--listen=0.0.0.0:5557" in sweep["args"]
+    secrets = [
+        env["valueFrom"]["secretKeyRef"]
+        for container in (worker, master, sweep)
+        for env in container["env"]
+        if env["name"] == "HARNESS_JOIN_TOKEN"
+    ]
+    assert secrets == 3 * [{"name": "join", "key": "token"}]
+
+
+def test_volumes_are_claimed(with_sweep: list[dict[str, Any]]) -> None:
+    claims = {
+        one["metadata"]["name"] for one in with_sweep if one["kind"] == "PersistentVolumeClaim"
+    }
+    for pod in pods(with_sweep):
         volumes = {one["name"]: one for one in pod["spec"]["volumes"]}
         wanted = {
             one["persistentVolumeClaim"]["claimName"]
@@ -139,8 +171,10 @@ def test_volumes_are_claimed(base: list[dict[str, Any]]) -> None:
             assert {mount["name"] for mount in container["volumeMounts"]} <= volumes.keys()
 
 
-def test_service_monitors_and_policies_select_what_is_there(base: list[dict[str, Any]]) -> None:
-    services = [one for one in base if one["kind"] == "Service"]
+def test_service_monitors_and_policies_select_what_is_there(
+    with_sweep: list[dict[str, Any]],
+) -> None:
+    services = [one for one in with_sweep if one["kind"] == "Service"]
     for monitor in resources("monitoring"):
         assert monitor["apiVersion"] == OPERATORS
         (service,) = (
@@ -150,6 +184,6 @@ def test_service_monitors_and_policies_select_what_is_there(base: list[dict[str,
         )
         names = {port["name"] for port in service["spec"]["ports"]}
         assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= names
-    for policy in (one for one in base if one["kind"] == "NetworkPolicy"):
+    for policy in (one for one in with_sweep if one["kind"] == "NetworkPolicy"):
         chosen = policy["spec"]["podSelector"].get("matchLabels", {})
-        assert any(labels_match(chosen, pod["metadata"]["labels"]) for pod in pods(base))
+        assert any(labels_match(chosen, pod["metadata"]["labels"]) for pod in pods(with_sweep))
