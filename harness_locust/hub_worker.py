@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import gevent
-import platformdirs
 from gevent.queue import Queue
 from locust import argument_parser, runners
 from locust.exception import RPCError
@@ -47,6 +46,7 @@ from harness.load.generators.messages import (
     encode_answer,
 )
 from harness.load.transports.address import Target
+from harness.system.storage import cache_root
 from harness_locust.load_part import LoadPart
 from harness_locust.pieces import FileExchange
 from harness_locust.triton_users import TritonUser
@@ -218,7 +218,7 @@ class HubWorker:
         if len(file.sha256) != 64 or not file.sha256.isalnum():  # noqa: PLR2004  (hex of SHA-256)
             raise ValueError("no digest")
         # The suffix says how it is read.
-        path = cache_folder() / f"{file.sha256}{file.path.suffix}"
+        path = cache_root() / "worker" / f"{file.sha256}{file.path.suffix}"
         if not path.is_file() or sent_file(path).sha256 != file.sha256:
             self._files.fetch(file, path)
         return path
@@ -293,11 +293,6 @@ class HubWorker:
         if client.disconnected.is_set():
             return True
         return bool(time.monotonic_ns() - client.heard_ns > self._silent_s * _NS)
-
-
-def cache_folder() -> Path:
-    """Where files stay that masters have sent, by their digests."""
-    return platformdirs.user_cache_path("harness") / "worker"
 
 
 def _failed(error: Exception) -> GeneratorFailed:

@@ -44,7 +44,7 @@ class FarWorkers:
 
     def start(self, place: int, *arguments: str, **variables: str) -> Popen[str]:
         """Start a worker on a machine, with a cache of its own; it is ended with the others."""
-        own = {TOKEN_VARIABLE: TOKEN, "XDG_CACHE_HOME": str(self.folder / f"cache-{place}")}
+        own = {TOKEN_VARIABLE: TOKEN, "HARNESS_CACHE_DIR": str(self.folder / f"cache-{place}")}
         process = self.spaces[place].start(
             *(sys.executable, "-m", "harness", "worker", "--join", str(self.endpoint)),
             *arguments, log=self.log(place), env={**os.environ, **own, **variables},

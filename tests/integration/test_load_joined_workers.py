@@ -80,7 +80,7 @@ def worker(folder: Path, *arguments: object, **variables: str) -> Iterator[Worke
     """Start one; end it."""
     log = folder / f"worker-{len(list(folder.glob('worker-*')))}.log"
     command = [sys.executable, "-m", "harness", "worker", *map(str, arguments)]
-    cache = {"XDG_CACHE_HOME": str(folder / "cache")}
+    cache = {"HARNESS_CACHE_DIR": str(folder / "cache")}
     with (
         log.open("wb") as out,
         subprocess.Popen(
@@ -159,7 +159,7 @@ def test_what_they_saw_is_what_was_served_and_their_records_come_here(
         assert len(list(folder.iterdir())) == len(result.generators) == 2
         assert count_ok(joined.reported(result)) == len(joined.server.served)
         check_slices(result, read_records(folder))
-    (sent,) = (home / "cache" / "harness" / "worker").iterdir()
+    (sent,) = (home / "cache" / "worker").iterdir()
     assert sent.read_bytes() == joined.payloads.read_bytes()
     assert [one.name.split(" on ")[0] for one in result.generators] == ["worker 0", "worker 1"]
     assert result.joined_at == str(joined.endpoint)
