@@ -263,7 +263,6 @@ class HubWorker:
         self._sends = self._ended = False
         if self._part is not None:
             part, self._part = self._part, None
-            part.stop(StopLoad(0))
             part.end()
         if self._scratch is not None:
             self._scratch.unlink(missing_ok=True)

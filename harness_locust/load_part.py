@@ -175,12 +175,14 @@ class LoadPart:
         self._over.wait()
 
     def end(self) -> None:
-        """Leave nothing behind, whatever still runs; ending twice is fine."""
+        """Leave nothing behind, whatever still runs; ending twice is fine.
+
+        Locust's users send nothing from now on, and leave when they have their answers.
+        """
+        self.stop(StopLoad(0))
         if TritonUser.current is self:
             TritonUser.current = None
             TritonUser.arrived.clear()
-        if not self._begun.ready():
-            self._begun.set(False)
         if self._users_to_try:
             self._failures.remove_listener(self._note_problem)
             self._users_to_try = 0

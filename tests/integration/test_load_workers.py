@@ -210,6 +210,25 @@ def site(shared_site: Site, site_server: FakeServer) -> Iterator[Site]:
         shared_site.stop()
 
 
+def test_the_pages_workers_send_nothing_once_their_master_is_killed(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    """They notice within 2 s, on a machine that has time for them; Locust itself after a minute."""
+    hosts = {"http": server.http, "grpc": server.grpc}
+    site = Site(tmp_path, hosts, make_payloads(tmp_path), "m")
+    try:
+        site.wait_for_both()
+        site.begin(4)
+        wait_until_served(server, 50)
+        killed_ns = time.monotonic_ns()
+        site.master.kill()
+        wait_until_at_rest(server)
+        assert all(one.poll() is None for one in site.workers)
+        assert server.served[-1].received_ns - killed_ns < 20e9
+    finally:
+        site.close()
+
+
 def check_in_flight(server: FakeServer, count: int) -> None:
     """So many requests are in the server's hands where it answers nobody, and no more."""
     server.hold()
