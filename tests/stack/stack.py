@@ -117,9 +117,9 @@ class Stack:
     def down(self) -> None:
         """Remove containers, networks and volumes."""
         # podman-compose removes containers in an order that leaves those in use, and their volumes,
-        # to the end of the first `down`.
+        # to the end of the first `down`; and it knows of one worker, whatever `up` was told.
         if self.engine.name == "podman":
-            self.compose("down", timeout_s=180)
+            self.compose("down", "--remove-orphans", timeout_s=180)
         self.compose("down", "--volumes", timeout_s=180)
 
     def leftovers(self) -> list[str]:
