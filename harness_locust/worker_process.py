@@ -156,10 +156,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log_to_standard_error()
     if options.parent is not None:
         die_with(options.parent)
+    else:  # nobody's child: it says that it leaves
+        for one in (signal.SIGTERM, signal.SIGINT):
+            gevent.signal_handler(one, gevent.kill, gevent.getcurrent(), KeyboardInterrupt)
     if options.cpus:
         stay_on(options.cpus)
-    for one in (signal.SIGTERM, signal.SIGINT):
-        gevent.signal_handler(one, gevent.kill, gevent.getcurrent(), KeyboardInterrupt)
     spare_the_users()
     try:
         endpoints = [parse_endpoint(one, "--join") for one in options.join]

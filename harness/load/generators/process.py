@@ -127,7 +127,8 @@ def start_process(
         home: where it belongs.
         pipes: whether its standard input and output are pipes.
     """
-    command = [sys.executable, "-m", module, *arguments, "--parent", str(os.getpid())]
+    # -P: whatever lies in the folder that somebody is in.
+    command = [sys.executable, "-P", "-m", module, *arguments, "--parent", str(os.getpid())]
     if home.cpus:
         command += ["--cpus", ",".join(str(cpu) for cpu in home.cpus)]
     package_root = Path(__file__).resolve().parents[3]
