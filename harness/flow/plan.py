@@ -173,7 +173,7 @@ def _left_out(run: StoredRun, question: PlanQuestion, planned: set[str]) -> tupl
         elif not any(one.valid for one in own):
             why = f"none of its {len(own)} trials is valid: {own[0].invalid_reason}"
         elif any(one.streams for one in own):
-            why = why_not([one for one in own if one.valid], question.demand)
+            why = why_not(own, question.demand)
         else:
             why = "its valid trials hold no execution times, or only smaller batches"
         found.append(f"{variant.name}: {why}")

@@ -229,6 +229,19 @@ def test_streams_are_planned_with_the_highest_rate_that_met_the_objective(stream
                for line in plan.left_out)  # fmt: skip
 
 
+def test_streams_whose_open_loops_are_invalid_are_left_out_with_the_reason(streams):
+    spoilt = tuple(
+        replace(one, valid=False, invalid_reason="the generator woke late")
+        if one.trial.variant == TEACHER
+        else one
+        for one in streams.saturation
+    )
+    run = replace(streams, saturation=spoilt)
+    plan = plan_run(run, PlanQuestion(Demand(50.0)), lambda _: None)
+    (said,) = (line for line in plan.left_out if line.startswith(f"{TEACHER}: "))
+    assert said.endswith("none of the 4 is valid: the generator woke late")
+
+
 def test_streams_under_arrivals_that_were_not_measured_have_no_plan(streams):
     bursts = parse_arrivals("gamma:3")
     with pytest.raises(UsageError, match="token by token"):

@@ -9,7 +9,6 @@ is wider the longer ago its exchange was.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -120,14 +119,6 @@ class ClockEstimate:
             highs.append(one.shown_ns - one.asked_ns + drift_ns)
         low_ns, high_ns = max(lows), min(highs)
         return low_ns, high_ns, low_ns > high_ns
-
-
-def offset_of(exchanges: Sequence[Exchange], *, same_machine: bool = False) -> ClockOffset:
-    """The difference of two clocks right after the last of some exchanges; see `ClockEstimate`."""
-    estimate = ClockEstimate(same_machine=same_machine)
-    for one in exchanges:
-        estimate.add(one)
-    return estimate.at(exchanges[-1].answered_ns)
 
 
 def this_machine() -> str:

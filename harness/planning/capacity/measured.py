@@ -33,9 +33,9 @@ from harness.types.estimates import Demand, Interval
 from harness.types.metrics import MetricKind
 from harness.words.numbers import number, seconds
 
-ONLY_CLOSED = (
+ONLY_MEASURED = (
     "the answers came token by token, and replicas are then planned with the open loops that were "
-    "measured: there is no valid one (saturation_shares in the study's traffic asks for them)"
+    "measured"
 )
 OTHER_ARRIVALS = (
     "the answers came token by token, and replicas are then planned with what was measured: "
@@ -58,12 +58,18 @@ def why_not(trials: Sequence[TrialResult], demand: Demand) -> str:
     """Why a variant's streams have no plan; empty where they have.
 
     Args:
-        trials: valid ones of the variant.
+        trials: of the variant, invalid ones included.
         demand: what is asked for.
     """
     if not _is_measured(demand):
         return OTHER_ARRIVALS
-    return "" if any(map(_is_open, trials)) else ONLY_CLOSED
+    opened = [one for one in trials if one.trial.workload.load_mode is LoadMode.OPEN]
+    if any(map(_is_open, opened)):
+        return ""
+    invalid = [one.invalid_reason for one in opened if not one.valid]
+    if invalid:
+        return f"{ONLY_MEASURED}: none of the {len(opened)} is valid: {invalid[0]}"
+    return f"{ONLY_MEASURED}, and there is none (saturation_shares in the study asks for them)"
 
 
 def measured_replicas(trials: Sequence[TrialResult], demand: Demand) -> list[MeasuredReplica]:

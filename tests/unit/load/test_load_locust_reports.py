@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,13 @@ from hypothesis import strategies as st
 from harness import hdr
 from harness.load.engine.recorder import Recorder
 from harness.load.generators.attendance import Attendance
-from harness.load.generators.clocks import DRIFT_PER_S, SAME_CLOCK, Exchange, offset_of
+from harness.load.generators.clocks import (
+    DRIFT_PER_S,
+    SAME_CLOCK,
+    ClockEstimate,
+    ClockOffset,
+    Exchange,
+)
 from harness.load.generators.messages import LoadProgress
 from harness.types import SparseHistogram, TimeSlice
 from harness_locust.judgement import (
@@ -32,6 +40,14 @@ from harness_locust.results import (
 
 NS = 1_000_000_000
 MS = 1_000_000
+
+
+def offset_of(exchanges: Sequence[Exchange], *, same_machine: bool = False) -> ClockOffset:
+    """The difference of two clocks right after the last of some exchanges."""
+    estimate = ClockEstimate(same_machine=same_machine)
+    for one in exchanges:
+        estimate.add(one)
+    return estimate.at(exchanges[-1].answered_ns)
 
 
 def report(
