@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,6 +54,24 @@ settings.load_profile("quick")
 LOST = pytest.StashKey[float]()
 """How many seconds the machine lost while a test ran, its fixtures included."""
 SERVERS = SharedServers()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Let pytest-rerunfailures ask the main process without waiting for the kernel.
+
+    Before each test it writes twice to one connection and then reads: Nagle's algorithm holds the
+    second line back until the first is acknowledged, which is put off for 40 ms.
+    """
+    connection = getattr(getattr(config, "failures_db", None), "sock", None)
+    if connection is not None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def pytest_collection_finish() -> None:
+    """Leave the tests and all that they import out of every later collection of garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
