@@ -44,7 +44,7 @@ def gains_table(family: FamilyResults, trial: TrialResult) -> Table | None:
     rows = [
         _row("Throughput", family.throughput_unit, _rates(family, names), number, _times),
         _row(percentile, "ms", _latencies(family, names), milliseconds, _longer),
-        *(_quality_row(family, metric, names) for metric in family.metrics),
+        *(_quality_row(family, metric, names) for metric in _judged_qualities(family)),
         _row("Size", "MB", _sizes(family, names), number, _smaller),
         _row("Parameters", "M", _parameters(family, names), number, _smaller),
     ]
@@ -59,6 +59,12 @@ def gains_table(family: FamilyResults, trial: TrialResult) -> Table | None:
         rows=tuple(rows),
         note="Each at its own best configuration. In small type: the recommended one against it.",
     )
+
+
+def _judged_qualities(family: FamilyResults) -> tuple[str, ...]:
+    """The qualities that the objective bounds; every one stands in the table of models."""
+    asked = {clause.metric for clause in family.constraints}
+    return tuple(metric for metric in family.metrics if metric in asked) or family.metrics[:1]
 
 
 def _compared(family: FamilyResults, own: str) -> list[str]:

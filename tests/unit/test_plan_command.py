@@ -252,6 +252,9 @@ def test_a_plan_of_streams_is_drawn_without_a_prediction(streams):
     plan = plan_run(streams, PlanQuestion(Demand(50.0)), lambda _: None)
     section = capacity_section(plan)
     assert [trace["name"] for trace in section.plots[0].traces] == ["measured, open loop"]
+    assert len(section.leading) == 1
+    assert len(section.plots) == len(plan.deployments) > 1
+    assert section.left_out_names == "stories-student-fp32, stories-control-fp32"
     assert "TTFT p95" in section.plots[0].summary
     assert "predictions" not in section.plots[0].summary
     assert "TTFT p95 ms" in {column.header for column in plan_table(plan).columns}

@@ -17,17 +17,34 @@ class CapacitySection:
 
     demand: str
     replicas: Table
-    plots: tuple[Plot, ...]
+    leading: tuple[Plot, ...]
+    """Latency over rate of the first deployment of each family."""
+    others: tuple[Plot, ...]
+    """The same of the other deployments."""
     trust: Table
     left_out: tuple[str, ...]
+
+    @property
+    def plots(self) -> tuple[Plot, ...]:
+        """Every plot, in order."""
+        return self.leading + self.others
+
+    @property
+    def left_out_names(self) -> str:
+        """The variants without a plan."""
+        return ", ".join(line.partition(":")[0] for line in self.left_out)
 
 
 def capacity_section(plan: CapacityPlan) -> CapacitySection:
     """Choose and word a plan."""
+    plots = rate_plots(plan)
+    families = [one.family for one in plan.deployments]
+    first = {families.index(name) for name in families}
     return CapacitySection(
         demand=demand_words(plan),
         replicas=replicas_table(plan),
-        plots=rate_plots(plan),
+        leading=tuple(plot for place, plot in enumerate(plots) if place in first),
+        others=tuple(plot for place, plot in enumerate(plots) if place not in first),
         trust=trust_table(plan),
         left_out=plan.left_out,
     )

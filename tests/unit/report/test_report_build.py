@@ -13,6 +13,7 @@ from harness.errors import StorageError
 from harness.report.build import build_report
 from harness.report.gains import size_words
 from harness.report.page import page_of
+from harness.report.selection import families_of
 from harness.report.tables.provenance import load_command, run_command
 from harness.types import (
     ArrivalKind,
@@ -283,6 +284,14 @@ def test_a_recommended_teacher_stands_beside_its_students():
     assert titles[1:3] == ["topics-teacher-fp32", "topics-teacher-int8"]
     assert "topics-student-int8" in titles
     assert "topics-tiny-fp32" not in titles
+
+
+def test_gains_are_of_what_the_objective_bounds():
+    run = sample_run()
+    gains = page_of(run).families[0].finding.gains
+    titles = [row[0].text for row in gains.rows]
+    assert titles == ["Throughput", "Latency p95", "Accuracy", "Size", "Parameters"]
+    assert len(families_of(run)[0].metrics) > 1
 
 
 @pytest.mark.parametrize(
