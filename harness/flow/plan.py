@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,8 +17,10 @@ from harness.runs.documents import write_document
 from harness.runs.folder import StoredRun, read_run
 from harness.study.objective import parse_objective
 from harness.types import BATCHES, ROLES, Progress, ServiceLevelObjective, TrialResult
-from harness.types.capacity import CapacityPlan, DeploymentPlan
+from harness.types.capacity import MEASURED_RANGE, CapacityPlan, DeploymentPlan
 from harness.types.estimates import Demand
+from harness.words.labels import serving_words
+from harness.words.numbers import number
 
 CONFIDENCE = 0.95
 PLAN = "plan"
@@ -98,6 +100,7 @@ def plan_run(
     ):
         deployments.append(_with_verdict(run, one))
         progress(Progress("planning", len(deployments), total, one.variant))
+    overtaken = _overtaken(deployments)
     return CapacityPlan(
         demand=question.demand,
         zones=question.surroundings.zones,
@@ -105,8 +108,11 @@ def plan_run(
         ramp_s=question.surroundings.ramp_s,
         confidence=question.confidence,
         seed=seed,
-        deployments=tuple(deployments),
-        left_out=_left_out(run, question, {one.variant for one in deployments}),
+        deployments=tuple(one for place, one in enumerate(deployments) if place not in overtaken),
+        left_out=(
+            *overtaken.values(),
+            *_left_out(run, question, {one.variant for one in deployments}),
+        ),
     )
 
 
@@ -158,6 +164,32 @@ def _with_verdict(run: StoredRun, plan: DeploymentPlan) -> DeploymentPlan:
     if not reasons:
         return plan
     return replace(plan, note="; ".join([f"rejected for its quality: {reasons[0]}", plan.note]))
+
+
+def _overtaken(deployments: Sequence[DeploymentPlan]) -> dict[int, str]:
+    """Configurations that were not measured far enough to compare, each with the reason.
+
+    One that was loaded only with requests of other sizes has a low rate for want of measurement,
+    and beside another configuration of its variant it would read as the slower.
+
+    Returns:
+        By place among the deployments, the line that says it.
+    """
+    found = {}
+    for place, one in enumerate(deployments):
+        rate = one.highest_rate_per_s.low
+        best = max(
+            (other for other in deployments if other.variant == one.variant),
+            key=lambda other: other.highest_rate_per_s.low,
+        )
+        if one.limited_by == MEASURED_RANGE and rate < best.highest_rate_per_s.low:
+            found[place] = (
+                f"{one.variant}, {serving_words(one.serving)}: it was measured up to "
+                f"{number(rate)} requests of this size per second only, fewer "
+                f"than are planned for it with {serving_words(best.serving)}; measure it with "
+                "more of them in flight to compare the two"
+            )
+    return found
 
 
 def _left_out(run: StoredRun, question: PlanQuestion, planned: set[str]) -> tuple[str, ...]:

@@ -70,6 +70,10 @@ class Headroom:
         return max(self.peak, self.lost_replica, self.lost_zone, self.rolling_update)
 
 
+MEASURED_RANGE = "measured range"
+"""What limits a rate above which nothing was measured."""
+
+
 @dataclass(frozen=True)
 class DeploymentPlan:
     """One variant in one serving configuration: what a replica carries, and how many it takes."""
@@ -86,7 +90,7 @@ class DeploymentPlan:
     highest_rate_per_s: Interval
     """Requests per second of one replica that meet the objective; the planned number is `low`."""
     limited_by: str
-    """`objective`, or `measured range` where a higher rate might meet it but none was measured."""
+    """`objective`, or `MEASURED_RANGE` where a higher rate might meet it but none was measured."""
     replicas: Headroom | None
     """Number of replicas; None where no rate is sure to meet the objective."""
     latency_at_peak_ms: Interval | None

@@ -29,7 +29,7 @@ from harness.types import (
     StreamCounts,
     StreamFigures,
 )
-from harness.types.capacity import CapacityPlan
+from harness.types.capacity import MEASURED_RANGE, CapacityPlan
 from harness.types.estimates import Demand, Interval
 from harness.types.workloads import parse_arrivals
 from harness.words.numbers import MISSING, number
@@ -182,10 +182,24 @@ def test_a_demand_beyond_the_measured_range_is_planned_with_what_was_measured(tm
         run.journal.add(trial(1))
     question = PlanQuestion(Demand(parse_rate("1000/s")))
     (one,) = plan_run(read_run(tmp_path / "run"), question, lambda _: None).deployments
-    assert one.limited_by == "measured range"
+    assert one.limited_by == MEASURED_RANGE
     assert one.highest_rate_per_s.low == pytest.approx(1 / 0.0042, rel=0.01)
     assert one.replicas.peak == 5
     assert "above the highest that was measured (238)" in one.note
+
+
+def test_a_configuration_that_was_hardly_loaded_does_not_read_as_the_slower_one(folder):
+    """Two instances were measured with one request in flight, one instance with sixteen."""
+    hardly = trial(1)
+    serving = replace(hardly.trial.serving, instance_count=2)
+    hardly = replace(hardly, trial=replace(hardly.trial, serving=serving))
+    run = read_run(folder)
+    both = replace(run, trials=(*run.trials, hardly))
+    plan = plan_run(both, PlanQuestion(Demand(100.0)), lambda _: None)
+    (one,) = plan.deployments
+    assert one.serving.instance_count == 1
+    (said,) = plan.left_out
+    assert said.startswith("student, max batch 8, 2 instances: it was measured up to 238 requests")
 
 
 def test_streams_of_closed_loops_alone_are_refused_with_what_to_measure(tmp_path, capsys):

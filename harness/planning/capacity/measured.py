@@ -28,7 +28,7 @@ from harness.types import (
     TrialResult,
     WireProtocol,
 )
-from harness.types.capacity import DeploymentPlan, MeasuredPoint
+from harness.types.capacity import MEASURED_RANGE, DeploymentPlan, MeasuredPoint
 from harness.types.estimates import Demand, Interval
 from harness.types.metrics import MetricKind
 from harness.words.numbers import number, seconds
@@ -133,7 +133,7 @@ def plan_measured(
         statistic=metric.name,
         bound_ms=bound.value,
         highest_rate_per_s=Interval(rate_per_s, rate_per_s, rate_per_s),
-        limited_by="measured range" if len(met) == len(judged) else "objective",
+        limited_by=MEASURED_RANGE if len(met) == len(judged) else "objective",
         replicas=headroom(demand, rate_per_s, surroundings, start_s) if met else None,
         latency_at_peak_ms=_latency_ms(metric.name, shown.result) if met else None,
         decision=shown.decision,

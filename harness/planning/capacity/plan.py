@@ -22,7 +22,7 @@ from harness.types import (
     TrialResult,
     WireProtocol,
 )
-from harness.types.capacity import DeploymentPlan, MeasuredPoint, Prediction
+from harness.types.capacity import MEASURED_RANGE, DeploymentPlan, MeasuredPoint, Prediction
 from harness.types.estimates import Demand, Interval
 from harness.words.numbers import number, percent
 
@@ -221,7 +221,7 @@ def _deployment(
         statistic=statistic,
         bound_ms=clause.value,
         highest_rate_per_s=rate,
-        limited_by="measured range" if reached.low > most else "objective",
+        limited_by=MEASURED_RANGE if reached.low > most else "objective",
         replicas=replicas,
         latency_at_peak_ms=at_peak.latency_ms[statistic] if at_peak else None,
         decision=predicted.decision,
