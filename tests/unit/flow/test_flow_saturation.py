@@ -38,9 +38,9 @@ DIGEST = "ab" * 32
 class Scripted(TrialRunner):
     """Measures nothing, and is interrupted where a test says."""
 
-    def __init__(self, folder, interrupted_at=99):
+    def __init__(self, folder, interrupted_at=99, spoilt=()):
         self._folder, self._settings = folder, RunSettings()
-        self._interrupted_at = interrupted_at
+        self._interrupted_at, self._spoilt = interrupted_at, spoilt
         self.asked = []
 
     def sha256(self, trial):
@@ -50,7 +50,8 @@ class Scripted(TrialRunner):
         if len(self.asked) == self._interrupted_at:
             raise KeyboardInterrupt
         self.asked.append(trial)
-        return made(trial)
+        valid = len(self.asked) - 1 not in self._spoilt
+        return dataclasses.replace(made(trial), valid=valid, invalid_reason="woke late")
 
 
 def made(trial):
@@ -77,6 +78,19 @@ def after(folder, runner):
     )
     verdict = Verdict("topics", "", Decision.PASS, winner.trial_id, "", ())
     measure_saturation(study, [prepared], [verdict], runner, folder, RunSettings())
+
+
+def test_what_came_out_invalid_is_measured_once_more_and_the_last_is_shown(folder):
+    """The first is spoilt once, the one after it (asked third) both times."""
+    runner = Scripted(folder, spoilt={0, 2, 3})
+    after(folder, runner)
+    assert [one.repeat for one in runner.asked] == [0, 2, 0, 2, 0, 0]
+    assert runner.asked[1] == dataclasses.replace(runner.asked[0], repeat=2)
+    run = read_run(folder.path)
+    assert len(run.saturation) == 6
+    again = Scripted(folder)
+    after(folder, again)
+    assert again.asked == []
 
 
 def test_each_is_in_the_journal_and_apart_from_the_searchs_trials(folder):
