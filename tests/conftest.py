@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from held_up import LOST_S, Sleeper, told_apart
 from hypothesis import HealthCheck, settings
 from shared_servers import SharedServers, dead_servers_told, remembered_servers
 from tiny_model import make_tiny_variant
@@ -22,6 +21,7 @@ import harness.serving
 from harness.serving.embedded.environment import ServerEnvironment, ensure_server_environment
 from harness.serving.embedded.server import EmbeddedTriton
 from harness.types import ModelVariant, Progress
+from tests.held_up import LOST_S, sleeper_here, told_apart
 
 # The backend's files import each other by bare name, as Triton's stub has them on its path.
 sys.path.append(str(Path(harness.serving.__file__).parent / "backends" / "onnxruntime"))
@@ -103,12 +103,13 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
 @contextmanager
 def counted(item: pytest.Item) -> Iterator[None]:
     """Sum up what the machine lost in the block; a failure of it is then the machine's."""
-    sleeper = Sleeper()
+    sleeper = sleeper_here()
+    before_s = sleeper.lost_s
     try:
         with told_apart(sleeper), dead_servers_told():
             yield
     finally:
-        item.stash[LOST] += sleeper.lost_s
+        item.stash[LOST] += sleeper.lost_s - before_s
 
 
 @pytest.hookimpl(wrapper=True)

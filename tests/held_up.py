@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Self
 
 import pytest
@@ -51,25 +52,8 @@ class HeldUp(AssertionError):  # noqa: N818  (no error: a reason to measure agai
     """A test failed while the machine stalled or worked for others."""
 
 
-@contextmanager
-def told_apart(sleeper: Sleeper) -> Iterator[None]:
-    """Raise a failure of the block as `HeldUp` where the machine lost too much of its time.
-
-    Args:
-        sleeper: a fresh one; it runs as long as the block.
-    """
-    try:
-        with sleeper:
-            yield
-    except (Exception, pytest.fail.Exception) as failure:
-        # A test that hung would only hang again.
-        if sleeper.lost_s < LOST_S or str(failure).startswith("Timeout"):
-            raise
-        raise HeldUp(f"while it ran the machine lost {sleeper.lost_s:.1f} s") from failure
-
-
 class Sleeper:
-    """A thread that sleeps and sums up how late it was woken; a context manager.
+    """Sums up how late a thread is woken that only sleeps.
 
     Args:
         now_s: a monotonic clock.
@@ -77,34 +61,52 @@ class Sleeper:
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._sleep, daemon=True)
-        self.lost_s = 0.0
-        """Beyond `LATE_S` a waking."""
+        self._known = (now_s(), 0.0)
+        """When it was last woken, and what had been lost by then; exchanged as one."""
 
-    def __enter__(self) -> Self:
-        """Begin."""
-        self._thread.start()
+    def start(self) -> Self:
+        """Let it sleep, `STEP_S` at a time, as long as this process lives."""
+        threading.Thread(target=self._sleep, daemon=True).start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """End."""
-        self._over.set()
-        self._thread.join()
+    @property
+    def lost_s(self) -> float:
+        """Beyond `LATE_S` a waking, since it was made.
+
+        A test may fail right after a standstill, before the thread has been woken: that counts.
+        """
+        return self._until(self._now_s())
+
+    def woken(self) -> None:
+        """Take a waking into account."""
+        now_s = self._now_s()
+        self._known = (now_s, self._until(now_s))
+
+    def _until(self, now_s: float) -> float:
+        woken_s, lost_s = self._known
+        return lost_s + max(0.0, now_s - woken_s - STEP_S - LATE_S)
 
     def _sleep(self) -> None:
-        before_s = self._now_s()
-        while not self._over.wait(STEP_S):
-            before_s = self.woken(before_s)
-        # A test may fail right after a standstill, before this thread has been woken.
-        self.woken(before_s)
+        while True:
+            time.sleep(STEP_S)
+            self.woken()
 
-    def woken(self, before_s: float) -> float:
-        """Take a waking into account; the time of it.
 
-        Args:
-            before_s: when it went to sleep.
-        """
-        now_s = self._now_s()
-        self.lost_s += max(0.0, now_s - before_s - STEP_S - LATE_S)
-        return now_s
+@cache
+def sleeper_here() -> Sleeper:
+    """The one of this process, which sleeps from the first call on."""
+    return Sleeper().start()
+
+
+@contextmanager
+def told_apart(sleeper: Sleeper) -> Iterator[None]:
+    """Raise a failure of the block as `HeldUp` where the machine lost too much of its time."""
+    before_s = sleeper.lost_s
+    try:
+        yield
+    except (Exception, pytest.fail.Exception) as failure:
+        lost_s = sleeper.lost_s - before_s
+        # A test that hung would only hang again.
+        if lost_s < LOST_S or str(failure).startswith("Timeout"):
+            raise
+        raise HeldUp(f"while it ran the machine lost {lost_s:.1f} s") from failure

@@ -14,25 +14,22 @@ from tests.held_up import LATE_S, LOST_S, STEP_S, HeldUp, Sleeper, told_apart
     ],
 )
 def test_what_a_sleeper_lost_is_all_beyond_its_step_and_an_ordinary_waking(woken_s, lost_s):
-    times = iter(woken_s)
+    times = iter([0.0, *woken_s, woken_s[-1]])
     sleeper = Sleeper(lambda: next(times))
-    before_s = 0.0
     for _ in woken_s:
-        before_s = sleeper.woken(before_s)
+        sleeper.woken()
     assert sleeper.lost_s == pytest.approx(lost_s, abs=1e-9)
 
 
 class Lost:
-    """A sleeper that has lost what a test says."""
+    """A sleeper that loses what a test says each time that it is asked; it had lost some before."""
 
     def __init__(self, lost_s):
-        self.lost_s = lost_s
+        self._lost_s = iter([7.0, 7.0 + lost_s])
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
+    @property
+    def lost_s(self):
+        return next(self._lost_s)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +50,5 @@ def test_a_test_that_hung_is_no_machines_fault():
 
 def test_a_standstill_counts_whose_end_the_test_sees_before_the_sleeper():
     times = iter([0.0, 1.2])
-    sleeper = Sleeper(lambda: next(times))
-    sleeper._over.set()  # the block is over when the sleeper is woken for the first time
-    sleeper._sleep()
+    sleeper = Sleeper(lambda: next(times))  # it has not been woken since
     assert sleeper.lost_s == pytest.approx(1.2 - STEP_S - LATE_S)
