@@ -7,6 +7,9 @@ log. The process ends when its input ends, and the kernel kills it when its pare
 
 from __future__ import annotations
 
+import harness_locust.patched  # noqa: F401  (before Locust)
+
+# isort: split
 import argparse
 import json
 import logging

@@ -5,6 +5,9 @@ The harness starts it on its own machine; `harness worker` is the same on anothe
 
 from __future__ import annotations
 
+import harness_locust.patched  # noqa: F401  (before Locust)
+
+# isort: split
 import argparse
 import logging
 import os

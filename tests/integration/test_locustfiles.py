@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fake_server import Behaviour, FakeServer, constant
 from load_rig import checkout, make_payloads
-from locust_command import locust, read, response_of
+from locust_command import AS_TYPED, locust, read, response_of
 from tiny_model import make_tiny_variant
 
 from harness import hdr
@@ -126,7 +126,7 @@ def test_each_drives_the_repositorys_variant_on_triton_as_it_stands(
     address = getattr(triton.endpoint, protocol)
     done = locust(
         "--host", f"{protocol}://{address}", *shorter, cwd=folder,
-        locustfile=copy_of(name, folder),
+        locustfile=copy_of(name, folder), start=AS_TYPED,
     )  # fmt: skip
     assert "Traceback" not in done.stderr
     assert done.returncode in JUDGED, done.stderr
