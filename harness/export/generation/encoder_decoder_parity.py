@@ -17,21 +17,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import CheckpointError, ParityError
+from harness.errors import CheckpointError
 from harness.export.generation.convert import LOGITS, buffer_names
 from harness.export.generation.encoder_decoder_files import DECODER_INPUTS, ENCODER_INPUTS
 from harness.export.generation.parity import (
     NEW_TOKENS,
     GenerationParity,
     GreedyText,
-    check_clear_tokens,
-    differs_at,
+    hold_against,
     written_alike,
 )
 from harness.tasks.generation.rules import RuledAnswer
 from harness.types import Precision
 from harness.types.generation import AnswerRules, GeneratorSettings
-from harness.words.numbers import number
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -134,36 +132,8 @@ def check_encoder_decoder(
         ParityError: it writes other tokens than its precision explains.
     """
     forced = _forced_logits(graphs, settings, library)
-    difference = max(
-        float(np.abs(ours - one.logits).max()) for ours, one in zip(forced, library, strict=True)
-    )
-    written = [
-        tuple(_shaped(settings, one, ours, new_tokens).argmax(-1).tolist())
-        for ours, one in zip(forced, library, strict=True)
-    ]
-    count = sum(len(one.tokens) for one in library)
-    same = sum(
-        ours == token
-        for row, one in zip(written, library, strict=True)
-        for ours, token in zip(row, one.tokens, strict=True)
-    )
-    parity = GenerationParity(len(library), count, same / count, difference)
-    if not np.isfinite(difference):
-        raise ParityError(f"{name} answers with logits that are no numbers")
-    if precision is Precision.INT8:
-        check_clear_tokens(forced, library, name)
-        return parity
-    for row, one in zip(written, library, strict=True):
-        ruled = GreedyText(one.prompt, one.tokens, _shaped(settings, one, one.logits, new_tokens))
-        place = differs_at(ruled, row)
-        if place is not None:
-            raise ParityError(
-                f"{name} writes token {row[place]} where transformers' generate() writes "
-                f"{one.tokens[place]}: place {place} of the answer to a prompt of "
-                f"{len(one.prompt)} tokens, where the library's margin is "
-                f"{number(float(ruled.margins[place]))}"
-            )
-    return parity
+    shaped = partial(_shaped, settings, new_tokens=new_tokens)
+    return hold_against(library, forced, precision, name, shaped)
 
 
 def _shaped(

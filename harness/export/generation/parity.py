@@ -14,7 +14,7 @@ each place. Of the tokens that the library chose by a margin it must keep nine i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -190,10 +190,32 @@ def check_decoder(
         ParityError: it writes other tokens than its precision explains.
     """
     forced = _forced_logits(path, settings, library)
-    difference = max(
-        float(np.abs(ours - one.logits).max()) for ours, one in zip(forced, library, strict=True)
-    )
-    written = [tuple(ours.argmax(-1).tolist()) for ours in forced]
+    return hold_against(library, forced, precision, name)
+
+
+def hold_against(
+    library: Sequence[GreedyText],
+    forced: Sequence[NDArray[np.float32]],
+    precision: Precision,
+    name: str,
+    ruled: Callable[[GreedyText, NDArray[np.float32]], NDArray[np.float32]] = lambda _, one: one,
+) -> GenerationParity:
+    """Hold logits behind the library's own tokens against the library's.
+
+    Args:
+        library: what `generate()` wrote.
+        forced: the graph's logits before each of those tokens, (tokens, vocabulary) a prompt.
+        precision: of the graph.
+        name: of the artefact, for messages.
+        ruled: a prompt's logits after the rules that tokens are chosen by; the same ones where
+            there are none.
+
+    Raises:
+        ParityError: it writes other tokens than its precision explains.
+    """
+    pairs = list(zip(forced, library, strict=True))
+    difference = max(float(np.abs(ours - one.logits).max()) for ours, one in pairs)
+    written = [tuple(ruled(one, ours).argmax(-1).tolist()) for ours, one in pairs]
     count = sum(len(one.tokens) for one in library)
     same = sum(
         ours == token
@@ -207,12 +229,14 @@ def check_decoder(
         check_clear_tokens(forced, library, name)
         return parity
     for row, one in zip(written, library, strict=True):
-        place = differs_at(one, row)
+        chosen = replace(one, logits=ruled(one, one.logits))
+        place = differs_at(chosen, row)
         if place is not None:
             raise ParityError(
                 f"{name} writes token {row[place]} where transformers' generate() writes "
-                f"{one.tokens[place]}: place {place} behind a prompt of {len(one.prompt)} tokens, "
-                f"where the library's margin is {number(float(one.margins[place]))}"
+                f"{one.tokens[place]}: place {place} of the answer to a prompt of "
+                f"{len(one.prompt)} tokens, where the library's margin is "
+                f"{number(float(chosen.margins[place]))}"
             )
     return parity
 
