@@ -30,20 +30,22 @@ from tests.local_study import HARMLESS, add_language_model_family, write_local_s
 from tests.routed_study import write_routed_study
 
 LONGEST = (
-    *("test_load_faults", "test_main_job", "test_rollout_on_triton", "test_load_workers"),
-    *("test_generation_quality", "test_generation_export", "test_generation_on_triton"),
-    *("test_load_locustfile", "test_words_and_vectors", "test_row_kinds", "test_load_web"),
-    *("test_report_browser", "test_load_command", "test_any_server", "test_export_variants"),
-    *("test_router_on_triton", "test_in_process", "test_trial_on_triton", "test_other_doors"),
-    *("test_pairs_and_ensembles", "test_load_web_triton", "test_trial_faults", "test_own_study"),
-    *("test_left_out", "test_telemetry_of_prometheus", "test_question_answering"),
-    *("test_dashboards", "test_lm_eval_any_server", "test_commands", "test_architectures"),
-    *("test_scaling_queries", "test_load_triton", "test_load_distributed", "test_lm_eval"),
-    *("test_embedded_orphans", "test_embedded_server", "test_perplexity", "test_tensorrt_api"),
-    *("test_load_web_options", "test_reference_build", "test_lm_eval_generation"),
-    *("test_benchmarks_load", "test_ensemble_settings"),
+    *("test_load_faults", "test_load_joined_workers", "test_main_job", "test_rollout_on_triton"),
+    *("test_load_locustfile", "test_load_workers", "test_locustfiles", "test_words_and_vectors"),
+    *("test_generation_quality", "test_export_variants", "test_load_web", "test_load_generation"),
+    *("test_trial_faults", "test_load_command", "test_in_process", "test_any_server"),
+    *("test_report_browser", "test_far_faults", "test_dashboards", "test_trial_on_triton"),
+    *("test_own_study", "test_row_kinds", "test_generation_export", "test_encoder_decoder_export"),
+    *("test_other_doors", "test_load_web_counts", "test_question_answering", "test_load_triton"),
+    *("test_scaling_queries", "test_pairs_and_ensembles", "test_architectures", "test_commands"),
+    *("test_embedded_orphans", "test_generation_on_triton", "test_lm_eval_any_server"),
+    *("test_load_web_options", "test_left_out", "test_embedded_server", "test_lm_eval"),
+    *("test_telemetry_of_prometheus", "test_router_on_triton", "test_load_web_streams"),
+    *("test_lm_eval_generation", "test_far_workers", "test_labels_across_models"),
+    *("test_load_distributed", "test_perf_analyzer", "test_load_locust_counts"),
+    *("test_row_kinds_any_server", "test_tensorrt_api"),
 )
-"""The files that take longest, which begin first: no process works alone at the end."""
+"""The files that take longest, those of one rig before all: no process works alone at the end."""
 ON_ONE_RIG = (
     *("test_load_faults", "test_load_generators", "test_load_processes"),
     "test_load_open_loop_processes",
