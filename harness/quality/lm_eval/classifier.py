@@ -147,8 +147,13 @@ def _own_form(task: Any, choices: Sequence[str]) -> DocumentForm | None:
     if given is None:
         return None
     text = given.get("text") if isinstance(given, dict) else None
-    if not isinstance(text, str) or set(given) - set(_KEYS):
-        raise DataError(f"its metadata.classifier has the keys {', '.join(_KEYS)}; text is needed")
+    if not isinstance(text, str):
+        raise DataError("its metadata.classifier names no column as text: {text: COLUMN, ...}")
+    if unknown := [str(key) for key in given if key not in _KEYS]:
+        raise DataError(
+            f"its metadata.classifier has the unknown key {_listed(unknown)}; there are "
+            f"{_listed(_KEYS)}"
+        )
     classes = tuple(map(str, given.get("classes") or choices))
     if len(classes) != len(choices):
         raise DataError(

@@ -146,7 +146,22 @@ def load_tasks(request: TaskRequest) -> tuple[LoadedTask, ...]:
             if hub.missing
             else "",
         )
-    return tuple(one for one in loaded if not isinstance(one, str))
+    tasks = tuple(one for one in loaded if not isinstance(one, str))
+    _check_each_once(tasks)
+    return tasks
+
+
+def _check_each_once(loaded: Sequence[LoadedTask]) -> None:
+    """Raises UsageError where two of the names have a task of one name: its scores would mix."""
+    found: dict[str, str] = {}
+    for one in loaded:
+        for task in one.tasks:
+            if task in found:
+                raise UsageError(
+                    f"lm-eval's task {task} is in {found[task]} and in {one.name}",
+                    next_step="name one of the two, or give one task another name in its file",
+                )
+            found[task] = one.name
 
 
 def _find(request: TaskRequest) -> tuple[Any, tuple[str, ...]]:
@@ -162,14 +177,17 @@ def _find(request: TaskRequest) -> tuple[Any, tuple[str, ...]]:
             next_step="--include-path names a folder of task files, --tasks names or YAML files",
         )
     folders = [str(path) for path in request.include_paths]
-    wanted = [name for name in request.names if name not in files]
+    groups = {name: group for name in files if (group := _group_of(name))}
+    # lm-eval finds a group by its name alone, and its members beside it.
+    folders += [str(Path(name).parent) for name in groups]
+    wanted = [groups.get(name, name) for name in request.names]
     # lm-eval's own index has thousands of files and takes seconds: read where it is needed.
     manager = TaskManager(include_path=folders, include_defaults=False)
-    if not all(manager.match_tasks([name]) for name in wanted):
+    if not all(_has_all_of(manager, name) for name in wanted if not name.endswith(_YAML)):
         manager = TaskManager(include_path=folders)
     names: list[str] = []
-    for name in request.names:
-        found = [name] if name in files else manager.match_tasks([name])
+    for name in wanted:
+        found = [name] if name.endswith(_YAML) else manager.match_tasks([name])
         if not found:
             raise _unknown(name, manager.all_tasks)
         names += found
@@ -185,18 +203,52 @@ def _unknown(name: str, known: Sequence[str]) -> UsageError:
     )
 
 
-def _needs_hub(manager: Any, names: Sequence[str]) -> bool:
-    """Whether any data set is not on this machine by its own description."""
+def _group_of(file: str) -> str:
+    """The group that a YAML file describes; empty of a file that describes a task."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    for name in names:
-        entry = manager.task_index.get(name)
-        file = entry.yaml_path if entry else name
-        config = load_yaml(file, resolve_func=False, recursive=True) if file else {}
+    return str(load_yaml(file, resolve_func=False, recursive=True).get("group") or "")
+
+
+def _has_all_of(manager: Any, name: str) -> bool:
+    """Whether an index knows a name or pattern, and the members of each group that it names."""
+    found = manager.match_tasks([name])
+    return bool(found) and all(config for config in _descriptions(manager, found))
+
+
+def _needs_hub(manager: Any, names: Sequence[str]) -> bool:
+    """Whether any data set is not on this machine by its own description."""
+    for config in _descriptions(manager, names):
         path = config.get("dataset_path")
         if not isinstance(path, str) or not (path in LOCAL_BUILDERS or Path(path).is_dir()):
             return True
     return False
+
+
+def _descriptions(manager: Any, items: Sequence[Any]) -> Iterator[Mapping[str, Any]]:
+    """What is written of each task, those of groups and tags included; empty of an unknown one.
+
+    Args:
+        manager: the index.
+        items: names, paths of YAML files, or objects from a group's list of members.
+    """
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    for item in items:
+        own: Mapping[str, Any] = item if isinstance(item, dict) else {}
+        name = own.get("group", own.get("task")) if own else item
+        entry = manager.task_index.get(name)
+        file = entry.yaml_path if entry else name if name.endswith(_YAML) else None
+        known = load_yaml(file, resolve_func=False, recursive=True) if file else {}
+        members = known.get("task", own.get("task"))
+        if entry and not file:
+            members = sorted(entry.tags)
+        if isinstance(members, list):
+            yield from _descriptions(manager, members)
+        elif entry or file or "dataset_path" in own:
+            yield {**known, **own}
+        else:
+            yield {}
 
 
 def _load(manager: Any, name: str, request: TaskRequest, hub_missing: bool) -> LoadedTask | str:
@@ -210,7 +262,7 @@ def _load(manager: Any, name: str, request: TaskRequest, hub_missing: bool) -> L
     problems = [
         f"task {task_name}: {problem}"
         for task_name, task in loaded["tasks"].items()
-        for problem in (*_absent_columns(task), *_not_greedy(task))
+        for problem in (*_absent_columns(task), *_not_greedy(task), *_not_scored(task))
     ]
     if problems:
         return "; ".join(problems)
@@ -237,7 +289,7 @@ def _reason(error: Exception, *, hub_missing: bool) -> str:
         return "its data is empty, or the split that it names is"
     if kind == "KeyError":
         return f"its data has no column or split {first_line}"
-    if hub_missing:
+    if hub_missing and isinstance(error, OSError | ValueError):
         return (
             "the Hugging Face hub cannot be reached, and the local cache has no copy of its data "
             f"({first_line})"
@@ -255,6 +307,40 @@ def _absent_columns(task: Any) -> Iterator[str]:
                 f"{key} names column '{value}', but the data has {', '.join(features)} "
                 f"(if it is meant as a text: {{{{'{value}'}}}})"
             )
+
+
+_TRIED_DOCUMENTS = 100
+
+
+def _not_scored(task: Any) -> Iterator[str]:
+    """Metrics that fail on made-up answers to the first documents, as on those of a model.
+
+    Of likelihoods alone: what a task makes of a text depends on the text. A ValueError may be of
+    too few documents, and is left to the scoring itself.
+    """
+    if task.OUTPUT_TYPE == "generate_until":
+        return
+    asked: dict[int, list[Any]] = {}
+    for one in task.instances:
+        if one.doc_id in asked or len(asked) < _TRIED_DOCUMENTS:
+            asked.setdefault(one.doc_id, []).append(one)
+    rolling = task.OUTPUT_TYPE == "loglikelihood_rolling"
+    found: dict[str, list[Any]] = {}
+    name = ""
+    try:
+        for requests in asked.values():
+            values = [-1.0 - place for place in range(len(requests))]
+            answers = values if rolling else [(value, False) for value in values]
+            for metric, value in task.process_results(requests[0].doc, answers).items():
+                found.setdefault(metric, []).append(value)
+        for name, values in found.items():
+            if aggregate := task.aggregation().get(name):
+                aggregate(values)
+    except ValueError:
+        return
+    except Exception as error:  # noqa: BLE001  (the task's own code: the parent says it)
+        what = f"its metric {name} cannot be aggregated" if name else "its answers cannot be scored"
+        yield f"{what}: {str(error) or repr(error)} ({type(error).__name__})"
 
 
 def _not_greedy(task: Any) -> Iterator[str]:

@@ -298,8 +298,11 @@ def test_the_tables_form_holds_for_the_tables_choices_alone(folder, tmp_path):
     ("given", "said"),
     [
         ({"text": "absent"}, "no column absent"),
-        ({"text_pair": "body"}, "text is needed"),
-        ({"text": "body", "label": "topic"}, "has the keys text, text_pair, classes"),
+        ({"text_pair": "body"}, "names no column as text"),
+        (
+            {"text": "body", "label": "topic"},
+            "unknown key label; there are text, text_pair, classes",
+        ),
         ({"text": "body", "classes": ["a", "b"]}, "names 2 classes, and it has 3 choices"),
     ],
 )

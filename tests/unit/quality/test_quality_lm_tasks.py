@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from harness.errors import DataError, UsageError
 from harness.quality.lm_eval.generation import generation_settings, not_kept_of
@@ -47,6 +48,11 @@ def test_what_is_asked_decides_the_digest(folder: Path) -> None:
         (perplexity, {"test_split": "tset"}, "no column or split 'tset'"),
         (perplexity, {"output_type": "rolling"}, "Got invalid output_type 'rolling'"),
         (generation, {"generation_kwargs": {"do_sample": True}}, "answers greedily alone"),
+        (
+            multiple_choice,
+            {"metric_list": [{"metric": "likelihood"}]},
+            "its metric likelihood cannot be aggregated",
+        ),
     ],
 )
 def test_a_task_that_does_not_fit_its_data_is_refused(
@@ -81,6 +87,44 @@ def test_a_hub_that_cannot_be_reached_is_said_at_once(
         load(write_task(tmp_path, perplexity(folder, **hub)))
 
     assert "--tasks FILE.yaml" in refused.value.next_step
+
+
+def a_group(folder: Path, *members: object, name: str = "both") -> Path:
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({"group": name, "task": list(members)}))
+    return path
+
+
+def test_a_group_is_found_by_its_file_with_the_members_beside_it(folder: Path) -> None:
+    (by_file,) = load(a_group(folder, "local_mc", {"task": "local_ppl", "num_fewshot": 1}), limit=2)
+    (by_name,) = load_tasks(TaskRequest(("both",), (folder,), limit=2))
+
+    assert list(by_file.tasks) == ["local_mc", "local_ppl"]
+    assert (by_file.name, by_file.digest) == ("both", by_name.digest)
+
+
+def test_a_group_with_local_data_needs_no_hub_and_its_mistake_is_not_the_hubs(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    write_task(tmp_path, multiple_choice(folder, doc_to_text="{{questoin}}"))
+    with pytest.raises(DataError, match="'questoin' is undefined"):
+        load(a_group(tmp_path, "local_mc"))
+
+
+def test_a_group_may_have_tasks_of_lm_evals_own(folder: Path, tmp_path: Path) -> None:
+    """Their data is on the hub, so that is what is missing here."""
+    with pytest.raises(DataError, match="the Hugging Face hub cannot be reached"):
+        load(a_group(tmp_path, "sst2"))
+
+
+def test_a_task_that_is_named_twice_is_refused(folder: Path) -> None:
+    group = a_group(folder, "local_mc", "local_ppl", name="twice")
+    twice = TaskRequest((str(folder / "local_mc.yaml"), str(group)), limit=2)
+    with pytest.raises(UsageError, match=r"task local_mc is in .*local_mc.yaml and in twice"):
+        load_tasks(twice)
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
