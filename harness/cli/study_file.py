@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
@@ -75,7 +75,7 @@ class Corrections:
             out=out,
             teacher=self.teacher,
             columns=_pairs(self.columns or [], "--column", "KEY=COLUMN", "text=body"),
-            settings={key: yaml.safe_load(value) for key, value in settings.items()},
+            settings={key: _setting(value) for key, value in settings.items()},
             labels=tuple(filter(None, (one.strip() for one in (self.labels or "").split(",")))),
             objective=self.slo,
         )
@@ -123,6 +123,19 @@ def _pairs(given: list[str], option: str, form: str, example: str) -> dict[str, 
             )
         found[key] = value
     return found
+
+
+def _setting(text: str) -> Any:
+    """A value as the study's file would have it.
+
+    A sign that YAML makes nothing of (`|`, `,`, `#`), as a separator may be, is itself.
+    """
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    nothing = value is None or value == ""
+    return text if nothing and not any(map(str.isalnum, text)) else value
 
 
 def schema(

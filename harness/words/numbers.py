@@ -149,7 +149,7 @@ def percent(share: float | None) -> str:
         decimals = 1 - math.floor(math.log10(below))
     elif _NOTHING < beside < _HALF_A_TENTH:
         decimals = -math.floor(math.log10(beside))
-    return f"{value:.{decimals}f}%"
+    return f"{value:.{decimals}f}%".replace("-", MINUS)
 
 
 def asked(value: float) -> str:

@@ -92,6 +92,11 @@ def _next_step(error: UsageError) -> str:
         return (
             "name the classes in the order of the model's outputs: --labels NAME,NAME,...; or the "
             "right column: --column label=COLUMN"
+            + (
+                "; or what stands between labels: --set separator='|'"
+                if "separator" in error.next_step
+                else ""
+            )
         )
     if "'pooling'" in error.next_step or "has no modules.json" in str(error):
         return (

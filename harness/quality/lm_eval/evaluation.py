@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from harness.metrics import TASK_SEPARATOR, described
 from harness.quality.lm_eval.model import RequestCounts
 from harness.quality.lm_eval.tasks import FEWSHOT_SEED, LoadedTask, lm_eval_quiet
@@ -116,11 +118,20 @@ def _file_name(name: str) -> str:
 
 
 def _json(document: object, indent: int | None = None) -> str:
-    from lm_eval.utils import handle_non_serializable
-
-    text = json.dumps(document, indent=indent, default=handle_non_serializable, ensure_ascii=False)
+    text = json.dumps(document, indent=indent, default=_serializable, ensure_ascii=False)
     # NaN stands for an unanswered request, and is not JSON: only then is the document walked.
     return text if "NaN" not in text else json.dumps(_without_nan(json.loads(text)), indent=indent)
+
+
+def _serializable(value: object) -> object:
+    """What lm-eval writes of a value that JSON lacks, but of an array its numbers, and no text.
+
+    A Brier score is computed from the probabilities of all choices, and ours is from what was
+    written.
+    """
+    from lm_eval.utils import handle_non_serializable
+
+    return value.tolist() if isinstance(value, np.ndarray) else handle_non_serializable(value)
 
 
 def _without_nan(value: Any) -> Any:

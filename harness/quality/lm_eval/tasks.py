@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import io
 import json
 import logging
 import os
 import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from functools import partialmethod
 from pathlib import Path
@@ -32,7 +33,7 @@ _ONE_PROCESS = "DISABLE_MULTIPROC"
 
 @contextmanager
 def lm_eval_quiet() -> Iterator[None]:
-    """Mute log lines below error and every bar; keep lm-eval's bootstrap in this process."""
+    """Mute log lines below error, prints and every bar; keep lm-eval's bootstrap in this process."""
     from tqdm import tqdm
 
     loggers = [logging.getLogger(name) for name in _TALKATIVE]
@@ -44,7 +45,8 @@ def lm_eval_quiet() -> Iterator[None]:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         tqdm.__init__ = partialmethod(drawing, disable=True)
-        with quiet():
+        # It prints when it bootstraps: our own standard output is a document, with --json.
+        with quiet(), redirect_stdout(io.StringIO()):
             yield
     finally:
         tqdm.__init__ = drawing

@@ -29,6 +29,8 @@ def recognise_score(table: DataTable, named: Mapping[str, str]) -> dict[str, str
     Raises:
         DataError: there are two texts, and no column or several tell how alike they are.
     """
+    if not {"text", "text_pair"} & set(named):
+        named = {**named, **_two_texts(table)}
     if "text_pair" not in named or "score" in named:
         return dict(named)
     taken = set(named.values())
@@ -45,6 +47,21 @@ def recognise_score(table: DataTable, named: Mapping[str, str]) -> dict[str, str
         next_step="name it: --column score=COLUMN; or take one of the texts alone: "
         f"--column text={named['text']}",
     )
+
+
+def _two_texts(table: DataTable) -> dict[str, str]:
+    """The only two columns of texts, where a column with a score's name holds numbers."""
+    if not any(one in table.columns and _holds_numbers(table, one) for one in SCORES):
+        return {}
+    texts = [one for one in table.columns if _holds_texts(table, one)]
+    return dict(zip(("text", "text_pair"), texts, strict=True)) if len(texts) == 2 else {}  # noqa: PLR2004
+
+
+def _holds_texts(table: DataTable, column: str) -> bool:
+    """Whether most rows hold several words."""
+    values = [row.get(column) for row in table.rows[:_SAMPLE]]
+    several = [isinstance(value, str) and len(value.split()) > 1 for value in values]
+    return 2 * sum(several) > len(several)
 
 
 def _holds_numbers(table: DataTable, column: str) -> bool:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from transformers import AutoTokenizer
 
+from harness.cli.study_file import Corrections
 from harness.errors import UsageError
 from harness.flow.first_study.asked import FirstStudy
 from harness.flow.first_study.write import write_first_study
@@ -263,6 +264,30 @@ def test_a_column_of_several_labels_is_found_by_the_names_that_it_holds(tmp_path
     assert "code + prose 3" in text
 
 
+def test_another_separator_of_labels_is_asked_for_and_taken(tmp_path):
+    kind = "multi_label_classification"
+    make_classifier(tmp_path / "model", LABELS, seed=9, problem_type=kind)
+    path = tmp_path / "tagged.csv"
+    cells = ["code | prose", "", "other", "prose"]
+    lines = [f"line {number},{cells[number % 4]}" for number in range(12)]
+    path.write_text("\n".join(["text,labels", *lines]) + "\n", encoding="utf-8")
+
+    assert "--set separator='|'" in refused(tmp_path, path, tmp_path / "model").next_step
+    said = Corrections(settings=["separator=|"]).first_study([], path, tmp_path).settings
+    study, _ = written(tmp_path, path, tmp_path / "model", settings=said)
+    assert study.families[0].task.separator == "|"
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [("|", "|"), (",", ","), ("#", "#"), ("0.3", 0.3), ("true", True), ("[a, b]", ["a", "b"]),
+     ("null", None)],
+)  # fmt: skip
+def test_a_setting_is_read_as_in_the_file_and_a_sign_is_itself(tmp_path, given, value):
+    found = Corrections(settings=[f"key={given}"]).first_study([], tmp_path, tmp_path)
+    assert found.settings == {"key": value}
+
+
 def lines_of(path: Path, rows_of_it: list[dict[str, object]]) -> Path:
     path.write_text("".join(json.dumps(one) + "\n" for one in rows_of_it), encoding="utf-8")
     return path
@@ -336,6 +361,16 @@ def test_pairs_with_a_score_are_found(models, tmp_path):
     assert "sts_spearman >= 90% of teacher" in text
     low, high = (pick(one["mark"] for one in pairs) for pick in (min, max))
     assert f"from {number(low)} to {number(high)}" in text
+
+
+def test_the_only_two_texts_beside_a_score_are_a_pair_whatever_they_are_called(models, tmp_path):
+    pairs = [
+        {"id": f"n{place}", "s1": one["text"], "s2": one["text_pair"], "score": one["score"]}
+        for place, one in enumerate(scored_pairs())
+    ]
+    study, _ = written(tmp_path, lines_of(tmp_path / "sts.jsonl", pairs), models / "encoder")
+    task = study.families[0].task
+    assert (task.text, task.text_pair, task.score) == ("s1", "s2", "score")
 
 
 def test_pairs_without_a_score_are_asked_about(models, tmp_path):

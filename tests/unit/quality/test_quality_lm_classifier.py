@@ -170,7 +170,7 @@ def test_accuracy_and_perplexity_are_those_of_the_bare_library(folder, shuffled)
             assert value == pytest.approx(row[places[label]].item(), abs=1e-4)
 
 
-def test_sentences_of_two_classes_have_f1_by_lm_eval(folder, tmp_path):
+def test_sentences_of_two_classes_have_f1_by_lm_eval(folder, tmp_path, capsys):
     own = make_classifier(tmp_path / "model", ("POSITIVE", "NEGATIVE"), seed=5)
 
     results, _ = ask(loaded(folder, "sst2")["sst2"], own)
@@ -183,6 +183,7 @@ def test_sentences_of_two_classes_have_f1_by_lm_eval(folder, tmp_path):
     from sklearn.metrics import f1_score
 
     assert results["results"]["sst2"]["f1,none"] == pytest.approx(f1_score(gold, predicted))
+    assert not capsys.readouterr().out, "lm-eval's own words would stand in the document of --json"
 
 
 def test_a_task_of_ones_own_says_what_a_classifier_reads(folder, tmp_path):
@@ -195,6 +196,31 @@ def test_a_task_of_ones_own_says_what_a_classifier_reads(folder, tmp_path):
     named = [("other", "code", "prose")[place] for place in bare.argmax(dim=1)]
     right = np.mean([one["doc"]["topic"] == name for one, name in zip(samples, named, strict=True)])
     assert results["results"]["local_topics"]["acc,none"] == right
+
+
+def test_a_brier_score_is_of_all_classes_and_has_an_interval(folder, tmp_path):
+    metrics = [{"metric": name} for name in ("brier_score", "mcc", "exact_match")]
+    own = make_classifier(tmp_path / "model", ("POSITIVE", "NEGATIVE"), seed=5)
+    path = write_task(tmp_path, sst2(folder, metric_list=metrics))
+    (task,) = load_tasks(TaskRequest((str(path),)))
+
+    results, _ = ask(task, own)
+    rows = read_samples(write_results(tmp_path / "run", "sst2", results)["sst2"])
+    scored = task_scores(
+        task.tasks["sst2"],
+        rows,
+        variant=variant(own),
+        teacher_samples=rows,
+        outcomes_file="",
+        seed=0,
+    )
+
+    bare = bare_log_probabilities(own, [(one["doc"]["sentence"],) for one in rows]).exp().numpy()
+    gold = np.array([one["doc"]["label"] for one in rows])
+    expected = float(np.mean(((bare[:, ::-1] - np.eye(2)[gold]) ** 2).sum(axis=1)))
+    found = {one.metric: one for one in scored}["sst2/brier_score"]
+    assert found.value == pytest.approx(expected, rel=1e-5)
+    assert found.low < found.value < found.high
 
 
 def test_rows_have_intervals_and_the_relation_to_the_teacher(folder, shuffled, tmp_path):
