@@ -33,7 +33,7 @@ _ONE_PROCESS = "DISABLE_MULTIPROC"
 
 @contextmanager
 def lm_eval_quiet() -> Iterator[None]:
-    """Mute log lines below error, prints and every bar; keep lm-eval's bootstrap in this process."""
+    """Mute logs below error, prints and bars; keep lm-eval's bootstrap in this process."""
     from tqdm import tqdm
 
     loggers = [logging.getLogger(name) for name in _TALKATIVE]
