@@ -14,6 +14,9 @@ from harness.tasks.encoding import EncodedDataset
 from harness.tasks.outcomes import Outcomes
 from harness.types.losses import ChainLink, ConfusionShift, Estimate, LossChain, WorstExample
 
+_ROUNDING = 1e-5
+"""A row's number that moves by no more, absolute or relative, has not changed: two libraries add in
+another order."""
 MOST_EXAMPLES = 10
 MOST_CHARACTERS = 280
 
@@ -105,7 +108,8 @@ def chain_of_rows(
         rows = pair(before, step.outcomes)
         quality = float(rows.variant[kept].sum() / rows.weight[kept].sum())
         loss = lost(before, step.outcomes) if links else Estimate(0.0)
-        changed = int((rows.teacher != rows.variant)[kept].sum())
+        same = np.isclose(rows.variant, rows.teacher, rtol=_ROUNDING, atol=_ROUNDING)
+        changed = int((~same)[kept].sum())
         links.append(ChainLink(step.name, quality, loss, changed))
     left_out = int((~kept).sum())
     total = lost(outcomes[0], outcomes[-1])

@@ -67,8 +67,8 @@ class ChainLink:
     loss: Estimate
     """Loss against the step before; 0 for the first."""
     changed: int
-    """Samples whose correctness (a language model: whose likelihood, visibly; a sentence encoder:
-    texts whose vector) changed."""
+    """Samples whose correctness changed (a language model: whose likelihood, visibly; a regression:
+    whose error, by more than rounding; a sentence encoder: texts whose vector)."""
     cosine: float | None = None
     """Mean cosine of a sentence encoder's vectors with those of the step before; None where the two
     have other dimensions."""

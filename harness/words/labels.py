@@ -198,6 +198,11 @@ def causes() -> Mapping[str, str]:
 PROTOCOLS: Mapping[WireProtocol, str] = {WireProtocol.HTTP: "HTTP", WireProtocol.GRPC: "gRPC"}
 
 
+def protocol_name(protocol: str) -> str:
+    """A protocol as it is commonly written: `gRPC`."""
+    return PROTOCOLS[WireProtocol(protocol)]
+
+
 def cause_title(cause: str) -> str:
     """A rejection's cause in words; an unknown one as it stands."""
     return causes().get(cause, cause.replace("_", " "))

@@ -7,6 +7,7 @@ names are `TASK/METRIC`) those that the registry does not have are plain numbers
 from __future__ import annotations
 
 import math
+import re
 
 from harness.metrics import TASK_SEPARATOR, described, metric_named
 from harness.types import Constraint, QualityScore
@@ -22,9 +23,10 @@ def metric_title(metric: str) -> str:
 
 
 def heading(metric: str) -> str:
-    """A metric's name at the head of a column or row."""
+    """A metric's name at the head of a column or row; one with capitals inside as it is (nDCG)."""
     title = metric_title(metric)
-    return title if TASK_SEPARATOR in metric else title[:1].upper() + title[1:]
+    own = TASK_SEPARATOR in metric or any(map(str.isupper, re.split(r"\W", title)[0][1:]))
+    return title if own else title[:1].upper() + title[1:]
 
 
 def metric_value(metric: str, value: float | None) -> str:

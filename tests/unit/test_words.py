@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.words import numbers
+from harness.words import labels, numbers
 
 EN_DASH, TIMES, MINUS = "\u2013", "\u00d7", "\u2212"
 
@@ -107,6 +107,7 @@ def test_p_values_below_a_thousandth_say_only_that():
         (0.9996, "99.96%"),
         (1.0003, "100.03%"),
         (1.032, "103.2%"),
+        (-1.455, f"{MINUS}145.5%"),
         (0.0, "0.0%"),
         (1.0, "100.0%"),
         (1 - 1e-12, "100.0%"),
@@ -116,6 +117,17 @@ def test_p_values_below_a_thousandth_say_only_that():
 )
 def test_a_share_is_never_rounded_to_nothing_or_to_all(share, text):
     assert numbers.percent(share) == text
+
+
+def test_a_title_with_capitals_of_its_own_keeps_them_at_the_head_of_a_column():
+    heads = [numbers.heading(one) for one in ("ndcg_at_10", "chrf", "macro_f1", "mae", "accuracy")]
+    assert heads == ["nDCG@10", "chrF", "Macro-F1", "MAE", "Accuracy"]
+
+
+def test_a_protocol_has_one_spelling_in_every_table():
+    assert [labels.protocol_name(one) for one in ("grpc", "http")] == ["gRPC", "HTTP"]
+    report = Path(labels.__file__).parents[1] / "report"
+    assert not [one for one in report.rglob("*.py") if "protocol.upper" in one.read_text()]
 
 
 @given(st.floats(min_value=1e-6, max_value=1 - 1e-6))

@@ -13,7 +13,7 @@ from harness.types.autoscaling import (
     SharedMachine,
 )
 from harness.types.estimates import Interval
-from harness.words.labels import serving_words
+from harness.words.labels import protocol_name, serving_words
 from harness.words.numbers import (
     asked,
     asked_percent,
@@ -156,7 +156,7 @@ def terms_words(plan: AutoscalePlan) -> str:
     """The scaler's terms in one sentence."""
     terms, limits = plan.terms, plan.terms.limits
     return (
-        f"One replica ({serving_words(plan.serving)}, {plan.protocol.upper()}) saturates at "
+        f"One replica ({serving_words(plan.serving)}, {protocol_name(plan.protocol)}) saturates at "
         f"{number(plan.saturation_per_s)} requests/s and takes {seconds(terms.start_s)} s to "
         f"start. {limits.min_replicas} to {limits.max_replicas} replicas; a decision every "
         f"{asked(terms.sync_s)} s on rates over {asked(terms.window_s)} s; a tolerance of "

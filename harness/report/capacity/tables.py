@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.metrics import metric_named
 from harness.report.tables.model import Cell, Column, Table, decision_cell, numeric, words
 from harness.types.capacity import CapacityPlan, DeploymentPlan
-from harness.words.labels import arrival_words, serving_words
+from harness.words.labels import arrival_words, protocol_name, serving_words
 from harness.words.numbers import (
     MISSING,
     asked,
@@ -54,7 +54,7 @@ def _row(one: DeploymentPlan) -> tuple[Cell, ...]:
     cells[-1] = numeric(count(counts[-1]), counts[-1], starts)
     return (
         words(one.variant),
-        words(serving_words(one.serving), one.protocol.upper()),
+        words(serving_words(one.serving), protocol_name(one.protocol)),
         numeric(number(rate.low), rate.low, span(number(rate.low), number(rate.high))),
         *cells,
         numeric(

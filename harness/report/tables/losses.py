@@ -274,9 +274,9 @@ def examples_table(entry: LossEntry) -> Table | None:
     labelled = any(one.label for one in entry.examples)
     columns = [Column("Row", numeric=False), Column("Text", numeric=False)]
     if labelled:
-        columns += [Column(title, numeric=False) for title in ("Class", "Teacher", "Variant")]
+        columns += [Column(title, numeric=False) for title in ("Label", "Teacher", "Variant")]
     unit = entry.examples_in or ("nats" if labelled else "nats per token")
-    columns.append(Column("Lost", unit))
+    columns.append(Column("Lost", unit.removeprefix("loss in ")))
     rows = []
     for one in entry.examples:
         cells = [words(count(one.row)), words(one.text)]

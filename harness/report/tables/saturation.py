@@ -6,7 +6,7 @@ from harness.metrics import metric_named
 from harness.report.selection import FamilyResults, percentile_of
 from harness.report.tables.model import Cell, Column, Table, decision_cell, numeric, words
 from harness.types import TrialResult
-from harness.words.labels import serving_words
+from harness.words.labels import protocol_name, serving_words
 from harness.words.numbers import milliseconds, number, percent, span
 
 
@@ -45,7 +45,7 @@ def _row(family: FamilyResults, one: TrialResult) -> tuple[Cell, ...]:
     return (
         words(
             one.trial.variant,
-            f"{serving_words(one.trial.serving)}, {workload.protocol.upper()}, "
+            f"{serving_words(one.trial.serving)}, {protocol_name(workload.protocol)}, "
             f"batch {workload.client_batch_size}",
         ),
         numeric(number(offered), offered, f"asked {number(workload.rate_per_s)}"),

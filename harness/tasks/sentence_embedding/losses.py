@@ -190,7 +190,7 @@ def vector_details(
     relevant = [len(one) for one in dataset.retrieval.relevance]
     labels = [f"{count} relevant" for count in relevant]
     examples = _worst(np.where(both, theirs - own, 0.0), texts, labels, theirs, own)
-    return LossDetails(examples=examples, examples_in="nDCG@10")
+    return LossDetails(examples=examples, examples_in="loss in nDCG@10")
 
 
 def _worst_pairs(
@@ -209,7 +209,7 @@ def _worst_pairs(
     off = [np.abs(_ranks(one, both) - true) for one in (own, theirs)]
     labels = [number(score) for score in scored.scores]
     examples = _worst(np.where(both, off[0] - off[1], 0.0), texts, labels, theirs, own)
-    return LossDetails(examples=examples, examples_in="rank among the pairs, 0 to 1")
+    return LossDetails(examples=examples, examples_in="distance from the right rank, 0 to 1")
 
 
 def _ranks(values: Floats, inside: Mask) -> Floats:

@@ -23,9 +23,9 @@ from harness.quality.losses import (
     slicings,
 )
 from harness.quality.scores import score
-from harness.statistics.paired import holm, paired_loss
+from harness.statistics.paired import holm, paired_loss, paired_scores
 from harness.tasks.classification.confusions import confusion_shifts, confusions, worst_examples
-from harness.tasks.losses import MOST_CHARACTERS, Step, shortened
+from harness.tasks.losses import MOST_CHARACTERS, Step, chain_of_rows, shortened
 from harness.tasks.rowwise import take
 
 STUDIES = 600
@@ -44,6 +44,20 @@ def test_the_shares_of_a_chain_add_up_to_the_whole(steps):
     assert chain.total.value == pytest.approx(chain.links[0].quality - chain.links[-1].quality)
     for link in chain.links[1:]:
         assert link.loss.low <= link.loss.high
+
+
+def test_a_number_that_moves_by_rounding_alone_has_not_changed():
+    errors = np.array([47.0, 3.0, 0.5, 0.0])
+
+    def pair(before, after):
+        return paired_scores(
+            before, after, seed=0, answered=np.ones(4, np.bool_), most=np.inf,
+            higher_is_better=False,
+        )  # fmt: skip
+
+    steps = [errors, errors * (1 + 1e-7) + 1e-7, errors + np.array([0.0, 0.01, 0.0, 0.0])]
+    chain = chain_of_rows("mae", [Step(str(i), one) for i, one in enumerate(steps)], pair)
+    assert [link.changed for link in chain.links] == [0, 0, 1]
 
 
 def test_a_language_models_shares_add_up_over_the_windows_that_every_step_answered():
