@@ -240,7 +240,7 @@ def variant_words(one: OfflineVariant) -> str:
     trials = "1 trial" if len(one.trial_ids) == 1 else f"{count(len(one.trial_ids))} trials"
     return (
         f"{one.variant}: {bounded(one.inferences_per_s)} inferences/s at batch "
-        f"{count(one.batch_size)}, {count(one.in_flight)} in flight over {protocol_name(one.protocol)} "
-        f"({serving_words(one.serving)}; {trials}); {one.served.ended}. Machines differ by "
+        f"{count(one.batch_size)}, {count(one.in_flight)} in flight over "
+        f"{protocol_name(one.protocol)} ({serving_words(one.serving)}; {trials}); {one.served.ended}. Machines differ by "
         f"{one.spread.basis}. Quality: {one.quality_reason}."
     )
