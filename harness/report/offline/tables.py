@@ -241,6 +241,6 @@ def variant_words(one: OfflineVariant) -> str:
     return (
         f"{one.variant}: {bounded(one.inferences_per_s)} inferences/s at batch "
         f"{count(one.batch_size)}, {count(one.in_flight)} in flight over "
-        f"{protocol_name(one.protocol)} ({serving_words(one.serving)}; {trials}); {one.served.ended}. Machines differ by "
-        f"{one.spread.basis}. Quality: {one.quality_reason}."
+        f"{protocol_name(one.protocol)} ({serving_words(one.serving)}; {trials}); "
+        f"{one.served.ended}. Machines differ by {one.spread.basis}. Quality: {one.quality_reason}."
     )
