@@ -148,7 +148,7 @@ def test_without_scores_losses_are_in_the_ndcg_of_all_queries():
     worst = int(np.argmax(before - after))
     assert details.examples[0].row == worst
     assert details.examples[0].loss == pytest.approx((before - after)[worst])
-    assert details.examples_in == "nDCG@10"
+    assert details.examples_in == "loss in nDCG@10"
 
 
 def test_pairs_are_cut_by_the_length_of_both_texts():
