@@ -21,7 +21,7 @@ from rows import Row
 
 from harness import hdr
 from harness.errors import HarnessError
-from harness.load.generators.joining import MasterEndpoint
+from harness.load.generators.master_endpoint import MasterEndpoint
 from harness.load.generators.messages import LoadProgress
 from harness.load.generators.pool import Joining, LoadGenerators, LoadJob
 from harness.load.requests.payloads import write_payloads

@@ -26,7 +26,7 @@ from locust import runners
 from locust.env import Environment
 
 from harness import hdr
-from harness.load.generators.joining import MasterEndpoint, join_token, parse_endpoint
+from harness.load.generators.master_endpoint import MasterEndpoint, join_token, parse_endpoint
 from harness.load.generators.messages import (
     GeneratorAnswer,
     LoadEnded,

@@ -21,7 +21,6 @@ from locust.runners import STATE_MISSING, MasterRunner
 
 from harness.errors import EXIT_USAGE, EnvironmentFailure, HarnessError, UsageError
 from harness.load.generators.clocks import SAME_CLOCK, ClockOffset
-from harness.load.generators.joining import paths_of, sent_file
 from harness.load.generators.messages import (
     GeneratorAnswer,
     GeneratorFailed,
@@ -34,6 +33,7 @@ from harness.load.generators.messages import (
     decode_answer,
     encode_order,
 )
+from harness.load.generators.notices import paths_of, sent_file
 from harness_locust.hub import HubMember, LoadHub
 from harness_locust.load_part import LoadPart
 from harness_locust.orders import ProcessRole, measure_order, prepare_order, with_role

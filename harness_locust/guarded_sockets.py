@@ -33,7 +33,7 @@ from harness.load.generators.handshake import (
     RefusedError,
     Visitor,
 )
-from harness.load.generators.joining import TOKEN_VARIABLE, MasterEndpoint
+from harness.load.generators.master_endpoint import TOKEN_VARIABLE, MasterEndpoint
 
 SILENT_ENDED = 4096
 """Peers whose connection was ended and who are remembered, so that nothing more is read of them."""

@@ -28,7 +28,7 @@ from locust.runners import MasterRunner
 
 from harness.errors import HarnessError
 from harness.load.generators.clocks import ClockEstimate, Exchange, this_machine
-from harness.load.generators.joining import Greeting, SentFile, decode_greeting
+from harness.load.generators.notices import Greeting, SentFile, decode_greeting
 from harness_locust.pieces import FileExchange
 
 BEAT_S = 0.5

@@ -27,13 +27,6 @@ from locust.runners import WorkerRunner
 from harness import __version__
 from harness.errors import HarnessError, UsageError
 from harness.load.generators.clocks import this_machine
-from harness.load.generators.joining import (
-    Greeting,
-    SentFile,
-    encode_greeting,
-    sent_file,
-    with_paths,
-)
 from harness.load.generators.messages import (
     GeneratorAnswer,
     GeneratorFailed,
@@ -44,6 +37,13 @@ from harness.load.generators.messages import (
     StopLoad,
     decode_order,
     encode_answer,
+)
+from harness.load.generators.notices import (
+    Greeting,
+    SentFile,
+    encode_greeting,
+    sent_file,
+    with_paths,
 )
 from harness.load.transports.address import Target
 from harness.system.storage import cache_root

@@ -16,7 +16,7 @@ from locust.env import Environment
 from locust.runners import MasterRunner, Runner, WorkerRunner
 from locust.web import WebUI
 
-from harness.load.generators.joining import TOKEN_VARIABLE
+from harness.load.generators.master_endpoint import TOKEN_VARIABLE
 from harness_locust.arguments import add_arguments
 from harness_locust.conductor import Conductor, Fleet, exiting_on_mistakes
 from harness_locust.fleets import LocalFleet, WorkerFleet

@@ -17,7 +17,7 @@ import gevent
 from gevent.event import AsyncResult
 
 from harness.errors import EnvironmentFailure, StorageError
-from harness.load.generators.joining import SentFile
+from harness.load.generators.notices import SentFile
 
 PIECE_BYTES = 1 << 20
 PATIENCE_S = 60.0

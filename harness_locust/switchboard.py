@@ -1,7 +1,7 @@
 """The process between the harness, which never imports Locust, and the workers of its loads.
 
 Commands come as lines on standard input, what is known of the workers goes as lines to standard
-output (`harness.load.generators.joining`); whatever else is printed goes to standard error, the
+output (`harness.load.generators.notices`); whatever else is printed goes to standard error, the
 log. The process ends when its input ends, and the kernel kills it when its parent dies.
 """
 
@@ -28,20 +28,18 @@ from locust.rpc import Message
 from locust.runners import MasterRunner
 
 from harness.load.generators.clocks import ClockOffset
-from harness.load.generators.joining import (
+from harness.load.generators.master_endpoint import MasterEndpoint, join_token, parse_endpoint
+from harness.load.generators.notices import (
     Back,
     ClockKnown,
     Dismiss,
     Gone,
     Joined,
     Listening,
-    MasterEndpoint,
     RecordsKept,
     Told,
     decode_command,
     encode_notice,
-    join_token,
-    parse_endpoint,
     relay_answer,
 )
 from harness.system.parents import die_with

@@ -25,7 +25,7 @@ from locust.rpc import rpc
 from locust.runners import WorkerRunner
 
 from harness.errors import EXIT_INTERRUPTED, EXIT_OK, HarnessError, UsageError
-from harness.load.generators.joining import (
+from harness.load.generators.master_endpoint import (
     MasterEndpoint,
     join_token,
     parse_allowed,

@@ -15,7 +15,7 @@ from load_rig import REQUEST_TIMEOUT_S, Rig, make_payloads
 from locust_command import end
 from net_spaces import NetSpaces, Space
 
-from harness.load.generators.joining import TOKEN_VARIABLE, MasterEndpoint
+from harness.load.generators.master_endpoint import TOKEN_VARIABLE, MasterEndpoint
 from harness.load.generators.pool import Joining, LoadGenerators
 from harness.load.transports.address import parse_target
 from harness.types import WireProtocol

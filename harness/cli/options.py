@@ -253,7 +253,7 @@ class GeneratorOptions:
         expected, least = self.expect_workers or 1, self.min_workers or 1
         if least > expected:
             raise UsageError(f"--min-workers {least} are more than --expect-workers {expected}")
-        from harness.load.generators.joining import check_free, join_token, parse_endpoint
+        from harness.load.generators.master_endpoint import check_free, join_token, parse_endpoint
         from harness.load.generators.pool import Joining
 
         endpoint = parse_endpoint(self.listen, "--listen")

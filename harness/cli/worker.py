@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.console import say
-from harness.load.generators.joining import join_token, parse_allowed, parse_endpoint
+from harness.load.generators.master_endpoint import join_token, parse_allowed, parse_endpoint
 from harness.load.generators.process import WORKER
 
 

@@ -22,7 +22,7 @@ from net_spaces import NetSpaces, refusal
 from net_wire import Link
 
 from harness.errors import GeneratorError
-from harness.load.generators.joining import TOKEN_VARIABLE
+from harness.load.generators.master_endpoint import TOKEN_VARIABLE
 from harness.load.requests.payloads import write_payloads
 
 pytestmark = pytest.mark.skipif(bool(refusal()), reason=refusal())
@@ -32,7 +32,7 @@ STOPS_WITHIN_S = 2.0
 MASTER = """
 import sys
 from pathlib import Path
-from harness.load.generators.joining import MasterEndpoint
+from harness.load.generators.master_endpoint import MasterEndpoint
 from harness.load.generators.pool import Joining, LoadGenerators, LoadJob
 from harness.load.transports.address import parse_target
 from load_rig import Watcher, make_workload

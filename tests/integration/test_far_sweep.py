@@ -15,7 +15,7 @@ from net_wire import Link
 
 from harness.cli.main import run_command
 from harness.errors import EXIT_OK
-from harness.load.generators.joining import TOKEN_VARIABLE
+from harness.load.generators.master_endpoint import TOKEN_VARIABLE
 from harness.runs.folder import read_run
 from harness.serving.embedded import server
 from harness.serving.embedded.environment import ServerEnvironment

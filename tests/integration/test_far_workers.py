@@ -17,7 +17,7 @@ from net_wire import Link
 
 from harness import hdr
 from harness.load.generators.generator import Generator
-from harness.load.generators.joining import TOKEN_VARIABLE
+from harness.load.generators.master_endpoint import TOKEN_VARIABLE
 from harness.load.schedule.arrivals import arrival_times_ns
 from harness.types import LoadResult
 

@@ -40,7 +40,7 @@ from harness.cli.main import run_command
 from harness.errors import EXIT_USAGE, EnvironmentFailure, GeneratorError
 from harness.load.generators import pool
 from harness.load.generators.handshake import MAX_MESSAGE_BYTES, Doorkeeper, Visitor
-from harness.load.generators.joining import TOKEN_VARIABLE, MasterEndpoint
+from harness.load.generators.master_endpoint import TOKEN_VARIABLE, MasterEndpoint
 from harness.load.generators.pool import Joining, LoadGenerators
 from harness.load.transports.address import parse_target
 

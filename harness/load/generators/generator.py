@@ -16,7 +16,6 @@ from typing import Protocol
 
 from harness.errors import GeneratorError
 from harness.load.generators.clocks import SAME_CLOCK, ClockOffset
-from harness.load.generators.joining import Greeting
 from harness.load.generators.messages import (
     GeneratorAnswer,
     GeneratorFailed,
@@ -25,6 +24,7 @@ from harness.load.generators.messages import (
     Prepare,
     StopLoad,
 )
+from harness.load.generators.notices import Greeting
 
 
 class OrderLine(Protocol):

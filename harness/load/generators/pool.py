@@ -19,7 +19,7 @@ from typing import Self
 from harness.errors import EnvironmentFailure, UsageError
 from harness.load.generators.driver import LoadDriver, TrialWatcher
 from harness.load.generators.generator import Generator, gather
-from harness.load.generators.joining import MasterEndpoint
+from harness.load.generators.master_endpoint import MasterEndpoint
 from harness.load.generators.messages import LoadProgress, Prepare
 from harness.load.generators.process import START_TIMEOUT_S
 from harness.load.generators.switchboard import Switchboard

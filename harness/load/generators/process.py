@@ -18,7 +18,7 @@ from pathlib import Path
 
 from harness.errors import GeneratorError
 from harness.load.generators.generator import Generator, OrderLine
-from harness.load.generators.joining import TOKEN_VARIABLE, MasterEndpoint
+from harness.load.generators.master_endpoint import TOKEN_VARIABLE, MasterEndpoint
 
 SWITCHBOARD = "harness_locust.switchboard"
 WORKER = "harness_locust.worker_process"

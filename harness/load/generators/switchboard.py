@@ -21,7 +21,9 @@ from typing import Any
 from harness.errors import GeneratorError
 from harness.load.generators.clocks import ClockOffset
 from harness.load.generators.generator import Generator, JoinedWorker
-from harness.load.generators.joining import (
+from harness.load.generators.master_endpoint import MasterEndpoint, join_token, own_endpoint
+from harness.load.generators.messages import Order, Prepare, encode_order
+from harness.load.generators.notices import (
     Answered,
     Back,
     ClockKnown,
@@ -30,7 +32,6 @@ from harness.load.generators.joining import (
     Give,
     Gone,
     Joined,
-    MasterEndpoint,
     Notice,
     RecordsKept,
     SentFile,
@@ -38,12 +39,9 @@ from harness.load.generators.joining import (
     UnreadableAnswerError,
     decode_notice,
     encode_command,
-    join_token,
-    own_endpoint,
     paths_of,
     sent_file,
 )
-from harness.load.generators.messages import Order, Prepare, encode_order
 from harness.load.generators.process import (
     STOP_TIMEOUT_S,
     SWITCHBOARD,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.errors import EnvironmentFailure, StorageError
-from harness.load.generators.joining import SentFile, sent_file
+from harness.load.generators.notices import SentFile, sent_file
 from harness_locust import pieces
 from harness_locust.pieces import FileExchange
 
