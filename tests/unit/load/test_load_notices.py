@@ -1,4 +1,4 @@
-"""Addresses, the token, and the lines between the harness and its switchboard."""
+"""The lines between the harness and its switchboard, and what a worker says of itself."""
 
 from __future__ import annotations
 
