@@ -44,7 +44,7 @@ import numpy as np
 from rows import Row, run_as_command, show, write_rows
 
 from harness.errors import UsageError
-from harness.flow.inputs import check_inputs
+from harness.flow.input_checks import check_inputs
 from harness.flow.manifest import new_manifest
 from harness.flow.options import RunSettings
 from harness.flow.preparation import prepare

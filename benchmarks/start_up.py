@@ -79,7 +79,8 @@ def measure(study_file: Path) -> StartUp:
     import torch  # noqa: F401  (imported before the measurement: it is not part of it)
     import transformers  # noqa: F401
 
-    from harness.flow.inputs import StudyInputs, check_inputs
+    from harness.flow.input_checks import check_inputs
+    from harness.flow.inputs import StudyInputs
     from harness.flow.opening import open_families
     from harness.study.file import load_study
 

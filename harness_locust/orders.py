@@ -10,7 +10,7 @@ from harness.load.generators.messages import Measure, Prepare
 from harness.load.generators.pool import split_concurrency
 from harness.load.requests.generation import write_requests
 from harness.load.requests.payloads import read_payloads
-from harness.study.objective import request_bounds
+from harness.study.clauses import request_bounds
 from harness_locust.plan import Plan
 from harness_locust.preflight import ask_about, ask_for_streams, expected_outputs
 from harness_locust.results import REPORT_EVERY_S, SLICE_S

@@ -15,7 +15,8 @@ from harness.load.requests.prompts import read_prompts
 from harness.load.schedule.arrivals import check_workload
 from harness.load.schedule.trace import read_trace
 from harness.load.transports.address import Target, parse_target
-from harness.study.objective import check_counted, check_priced, load_clauses, parse_objective
+from harness.study.clauses import check_counted, check_priced, load_clauses
+from harness.study.objective import parse_objective
 from harness.types import (
     ArrivalKind,
     ArrivalProcess,

@@ -13,7 +13,7 @@ from harness.load.records.series import HistoryPoint, percentiles_ms
 from harness.metrics import SHOWN_PERCENTILES, metric_named
 from harness.planning.assessment import Assessment
 from harness.planning.clauses import DEFAULT_ERROR_RATE, Judgement
-from harness.study.objective import quality_clauses
+from harness.study.clauses import quality_clauses
 from harness.telemetry.readings import Stretch
 from harness.types import (
     ITL,

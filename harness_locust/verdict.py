@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from harness.errors import EXIT_ENVIRONMENT, EXIT_OBJECTIVE_NOT_MET, EXIT_OK, EXIT_UNDECIDED
 from harness.planning.assessment import Assessment
-from harness.study.objective import load_clauses, quality_clauses
+from harness.study.clauses import load_clauses, quality_clauses
 from harness.types import Decision
 from harness.words.numbers import number
 from harness_locust.conductor import Conductor

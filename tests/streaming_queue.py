@@ -25,7 +25,7 @@ from harness.load.engine.recorder import Recorder
 from harness.load.engine.slices import dense
 from harness.load.transports.streams.tokens import TokenStream
 from harness.runs.folder import RunFolder
-from harness.study.objective import request_bounds
+from harness.study.clauses import request_bounds
 from harness.types import (
     Generation,
     GeneratorHealth,

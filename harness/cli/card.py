@@ -36,7 +36,8 @@ def card(
     With --resume on a finished run, its scores are kept and the card is added to its report.
     """
     study = read_study(study_file)
-    from harness.flow.inputs import StudyInputs, check_driven, check_inputs
+    from harness.flow.input_checks import check_driven, check_inputs
+    from harness.flow.inputs import StudyInputs
     from harness.flow.options import RunSettings
     from harness.flow.run import card_study
     from harness.report.card.values import cards_of

@@ -121,7 +121,8 @@ def evaluate(
     from harness.flow.inputs import StudyInputs
     from harness.flow.options import RunSettings
     from harness.flow.run import score_study
-    from harness.report.selection import families_of, lost_its_students
+    from harness.report.family_results import families_of
+    from harness.report.selection import lost_its_students
     from harness.runs.folder import read_run
 
     inputs = StudyInputs()
@@ -177,7 +178,7 @@ def _evaluation(
         UsageError: nobody in the study answers tasks.
         DataError: a task that cannot be loaded.
     """
-    from harness.flow.inputs import check_inputs
+    from harness.flow.input_checks import check_inputs
     from harness.flow.lm_plan import check_somebody_answers, plan_evaluation
     from harness.quality.lm_eval.tasks import load_tasks
 

@@ -102,7 +102,7 @@ def _show_verdict(settings: RunSettings, result: TrialResult, plan: LoadPlan) ->
 
 
 def _measure(plan: LoadPlan, path: Path, settings: RunSettings) -> TrialResult:
-    from harness.flow.inputs import check_driven, check_embedded, check_inputs
+    from harness.flow.input_checks import check_driven, check_embedded, check_inputs
     from harness.flow.manifest import new_manifest
     from harness.flow.preflight import check_served
     from harness.flow.run import measure_once
@@ -163,7 +163,7 @@ def _measure_streams(
 
 
 def _groups(plan: LoadPlan, settings: RunSettings) -> Sequence[Group]:
-    from harness.flow.inputs import check_driven, check_inputs
+    from harness.flow.input_checks import check_driven, check_inputs
     from harness.flow.opening import payloads_for
     from harness.load.requests.payloads import read_payloads
 

@@ -50,7 +50,7 @@ class LoadPlan:
     @property
     def judged(self) -> bool:
         """Whether there is an objective that a load decides."""
-        from harness.study.objective import load_clauses
+        from harness.study.clauses import load_clauses
 
         return bool(load_clauses(self.slo))
 
@@ -119,7 +119,8 @@ def _study(source: Source, slo: str | None) -> Study | None:
 
 
 def _objective(study: Study | None, variant: str | None, slo: str | None) -> ServiceLevelObjective:
-    from harness.study.objective import check_counted, check_priced, parse_objective
+    from harness.study.clauses import check_counted, check_priced
+    from harness.study.objective import parse_objective
 
     if study is None or variant is None:
         alone = parse_objective(slo) if slo is not None else NO_OBJECTIVE

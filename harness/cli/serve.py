@@ -61,7 +61,7 @@ def serve(
     place = parse_openai(openai)
     study = read_study(study_file)
     from harness.flow import serving
-    from harness.flow.inputs import check_embedded
+    from harness.flow.input_checks import check_embedded
     from harness.flow.options import RunSettings
     from harness.flow.run import export_study
     from harness.serving.embedded.environment import ensure_server_environment

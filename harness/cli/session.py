@@ -116,7 +116,7 @@ def run_to_verdict(
     )
     check_trackers(kept.trackers)
     from harness.flow.conclusion import conclude_run
-    from harness.flow.inputs import check_driven, check_inputs
+    from harness.flow.input_checks import check_driven, check_inputs
     from harness.flow.pricing import priced_study
     from harness.flow.run import run_study
     from harness.runs.folder import read_run, require_new
@@ -161,7 +161,7 @@ def open_folder(
         UsageError: the embedded server cannot serve it.
         RunFolderError: the folder is taken, or is not a run of this study on this server.
     """
-    from harness.flow.inputs import check_embedded
+    from harness.flow.input_checks import check_embedded
     from harness.flow.manifest import new_manifest
     from harness.runs.folder import RunFolder, latest_run, new_run_path, read_manifest
 

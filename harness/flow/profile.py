@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from harness.errors import RunFolderError, UsageError
 from harness.flow.card import FamilySubject, card_serving, family_subjects, preload_for
-from harness.flow.inputs import check_driven, check_inputs
+from harness.flow.input_checks import check_driven, check_inputs
 from harness.flow.options import ProgressSink, RunSettings
 from harness.flow.preparation import PreparedFamily, prepare_alone
 from harness.profiling.operators import profile_artefact, profile_checkpoint

@@ -28,7 +28,8 @@ from harness.planning.routing.deployed import ROUTER_STAGE, judge_router, keeps_
 from harness.planning.routing.rows import RoutedRows, split_places
 from harness.quality.collection import collect_outcomes, read_outcomes, write_outcomes
 from harness.quality.scores import score
-from harness.report.selection import FamilyResults, best_of_variant
+from harness.report.family_results import FamilyResults
+from harness.report.selection import best_of_variant
 from harness.runs.documents import read_document
 from harness.runs.folder import RunFolder, read_run
 from harness.runs.journal import QualityEntry

@@ -12,7 +12,8 @@ from harness.planning.routing.curve import curve_of, point_at
 from harness.planning.routing.guarantee import calibrate
 from harness.planning.routing.rows import RoutedRows, confidence_of, split_rows
 from harness.quality.collection import read_outcomes
-from harness.report.selection import FamilyResults, best_of_variant, families_of
+from harness.report.family_results import FamilyResults, families_of
+from harness.report.selection import best_of_variant
 from harness.runs.folder import StoredRun, read_run, samples_file
 from harness.tasks.classification.outcomes import ClassOutcomes
 from harness.types import ModelVariant, Role

@@ -15,7 +15,8 @@ from harness.flow.options import RunSettings
 from harness.flow.preparation import PreparedFamily, prepare
 from harness.flow.serving import Served, serve
 from harness.flow.spaces import serving_configs
-from harness.report.selection import FamilyResults, best_of_variant
+from harness.report.family_results import FamilyResults
+from harness.report.selection import best_of_variant
 from harness.runs.folder import StoredRun, read_run
 from harness.serving.embedded.environment import ensure_server_environment
 from harness.serving.router import ServedPair

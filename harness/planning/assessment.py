@@ -17,12 +17,7 @@ from harness.planning.clauses import (
     samples_needed,
     strain,
 )
-from harness.study.objective import (
-    judged_latency,
-    load_clauses,
-    quality_clauses,
-    request_bounds,
-)
+from harness.study.clauses import judged_latency, load_clauses, quality_clauses, request_bounds
 from harness.types import (
     Constraint,
     Decision,

@@ -20,7 +20,7 @@ from harness.planning.assessment import (
     quality_findings,
 )
 from harness.planning.rejections import Candidates, rejections
-from harness.study.objective import judged_latencies
+from harness.study.clauses import judged_latencies
 from harness.types import (
     Decision,
     QualityScore,

@@ -6,14 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.metrics import metric_named, summary_of
+from harness.report.family_results import FamilyResults, reference_score
 from harness.report.gains import gains_table, ratio, size_words
-from harness.report.selection import (
-    FamilyResults,
-    percentile_of,
-    reference_score,
-    service_ms,
-    strongest_teacher,
-)
+from harness.report.selection import percentile_of, service_ms, strongest_teacher
 from harness.report.tables.model import Table
 from harness.report.tables.provenance import load_command
 from harness.report.tables.trials import rejected_groups

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from harness.metrics import metric_named
-from harness.report.selection import (
-    FamilyResults,
-    best_of_variant,
-    percentile_of,
-)
+from harness.report.family_results import FamilyResults
+from harness.report.selection import best_of_variant, percentile_of
 from harness.report.tables.model import Cell, Column, Table, numeric, words
 from harness.types import Role, TrialResult
 from harness.types.latency import UNBOUNDED_MS

@@ -19,6 +19,7 @@ from harness.report.capacity.section import CapacitySection, capacity_section
 from harness.report.card.section import CardSection, card_section
 from harness.report.card.values import cards_of
 from harness.report.cost.section import CostSection, cost_section
+from harness.report.family_results import FamilyResults, families_of
 from harness.report.findings import Finding, Setting, finding_of
 from harness.report.offline.section import OfflineSection, offline_section
 from harness.report.plots.base import Plot, VariantStyle, styles_of
@@ -29,7 +30,7 @@ from harness.report.plots.tradeoffs import quality_plot, throughput_plots
 from harness.report.roles.section import RolesSection, roles_section
 from harness.report.rollout.section import RolloutSection, rollout_section
 from harness.report.routing.section import RouterSection, router_section
-from harness.report.selection import FamilyResults, families_of, leading_trials
+from harness.report.selection import leading_trials
 from harness.report.streams.section import StreamsSection, streams_section
 from harness.report.tables.costs import (
     cold_start_table,

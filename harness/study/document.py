@@ -11,20 +11,17 @@ from pydantic import AliasChoices, Field, ValidationInfo, field_validator, model
 
 from harness.errors import StudyError
 from harness.metrics import quality_metrics
-from harness.study.cost import CostBasis
-from harness.study.objective import (
-    EXAMPLE,
+from harness.study.clauses import (
     NAME_A_LATENCY,
     NAME_A_MACHINE,
     UNCOUNTED,
     UNPRICED,
-    Objective,
     cost_clause,
-    describe_objective,
     lacks_clauses_of_goodput,
-    parse_objective,
     quality_clauses,
 )
+from harness.study.cost import CostBasis
+from harness.study.objective import EXAMPLE, Objective, describe_objective, parse_objective
 from harness.study.speculation import Speculation
 from harness.study.sweep import ServingSpace, Traffic
 from harness.study.weights import Weights

@@ -13,7 +13,7 @@ import yaml
 
 from harness.errors import StudyError
 from harness.export.in_process import CheckpointPredictor
-from harness.flow.inputs import check_inputs
+from harness.flow.input_checks import check_inputs
 from harness.flow.opening import open_families
 from harness.flow.options import ignore_progress
 from harness.quality.collection import collect_outcomes

@@ -26,7 +26,7 @@ from harness.planning.assessment import Assessment
 from harness.runs.folder import RunFolder
 from harness.serving.external.server import ExternalModel
 from harness.study import ENSEMBLE_SUFFIX, Study, variant_name
-from harness.study.objective import request_bounds
+from harness.study.clauses import request_bounds
 from harness.system.storage import cache_root
 from harness.types import (
     LoadResult,

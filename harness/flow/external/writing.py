@@ -37,7 +37,7 @@ from harness.serving.external.openai import OpenAiServer
 from harness.serving.external.server import NO_KSERVE, ExternalModel, ExternalServer, describe
 from harness.serving.streams import TritonStreams
 from harness.study import Family, Study, variant_name
-from harness.study.objective import quality_clauses
+from harness.study.clauses import quality_clauses
 from harness.tasks.generation.rows import PromptDataset, TextGeneration
 from harness.tasks.registry import family_of
 from harness.types import (

@@ -15,10 +15,11 @@ from harness.flow.first_study.asked import FirstStudy
 from harness.flow.first_study.checkpoints import choose_teacher, open_checkpoints
 from harness.flow.first_study.task import find_task, with_lengths
 from harness.flow.first_study.text import study_text
-from harness.flow.inputs import check_inputs
+from harness.flow.input_checks import check_inputs
 from harness.study import Study
+from harness.study.clauses import check_priced
 from harness.study.file import parse_study
-from harness.study.objective import EXAMPLE, check_priced, parse_objective
+from harness.study.objective import EXAMPLE, parse_objective
 from harness.system.storage import replace_text
 
 

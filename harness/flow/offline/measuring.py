@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.errors import RunFolderError
 from harness.flow.card import card_serving, family_subjects, preload_for
-from harness.flow.inputs import check_driven
+from harness.flow.input_checks import check_driven
 from harness.flow.offline.walk import SERVED, growths_of, walk_up
 from harness.flow.options import ProgressSink, RunSettings
 from harness.flow.preparation import PreparedFamily, prepare

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from harness.metrics import COST, metric_named
 from harness.planning.assessment import assess, quality_findings
 from harness.planning.clauses import Judgement, measure
-from harness.report.selection import FamilyResults
+from harness.report.family_results import FamilyResults
 from harness.types import Decision, QualityScore, TrialResult
 from harness.types.latency import UNBOUNDED_MS
 from harness.types.losses import Estimate

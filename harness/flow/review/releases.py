@@ -13,8 +13,8 @@ from harness.planning.review.comparison import PairedDifference, compare
 from harness.planning.review.differences import WorseningTolerance
 from harness.planning.review.release import Release, ReleasedFamily
 from harness.quality.collection import read_outcomes
+from harness.report.family_results import FamilyResults, families_of
 from harness.report.page import machine_words
-from harness.report.selection import FamilyResults, families_of
 from harness.runs.folder import StoredRun, read_run, samples_file
 from harness.statistics.paired import PairedRows, paired_scores
 from harness.tasks.registry import family_of

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.flow.review.figures import hard_limits, load_figures
 from harness.metrics import metric_named
-from harness.report.selection import FamilyResults, families_of, reference_score
+from harness.report.family_results import FamilyResults, families_of, reference_score
 from harness.runs.folder import StoredRun, read_run
 from harness.types import QualityScore, TrialResult
 from harness.types.losses import Estimate

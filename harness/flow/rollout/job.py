@@ -26,8 +26,8 @@ from harness.planning.rollout.outcomes import (
 from harness.planning.rollout.sizing import planned_requests
 from harness.planning.rollout.stages import begin, check_plan, look
 from harness.quality.collection import read_outcomes
+from harness.report.family_results import FamilyResults
 from harness.report.rollout.words import sizes_words
-from harness.report.selection import FamilyResults
 from harness.runs.documents import (
     documents_of,
     read_document,

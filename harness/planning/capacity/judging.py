@@ -12,7 +12,7 @@ from harness.metrics import metric_named
 from harness.planning.capacity.draws import STATISTICS
 from harness.planning.capacity.model import CapacityModel
 from harness.planning.clauses import DEFAULT_ERROR_RATE, decide_interval
-from harness.study.objective import load_clauses
+from harness.study.clauses import load_clauses
 from harness.types import RESPONSE, Constraint, Decision, ServiceLevelObjective
 from harness.types.capacity import Prediction
 from harness.types.estimates import Demand, Interval

@@ -16,7 +16,7 @@ from harness.errors import UsageError
 from harness.metrics import latency_of, metric_named
 from harness.planning.assessment import Assessment, assess
 from harness.planning.capacity.headroom import Surroundings, cold_start_seconds, headroom
-from harness.study.objective import judged_latency, load_clauses
+from harness.study.clauses import judged_latency, load_clauses
 from harness.types import (
     ArrivalKind,
     ColdStart,

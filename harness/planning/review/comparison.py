@@ -18,7 +18,7 @@ from harness.planning.review.differences import (
     independent_difference,
 )
 from harness.planning.review.release import Release, ReleasedFamily
-from harness.study.objective import judged_latency
+from harness.study.clauses import judged_latency
 from harness.types import (
     ColdStart,
     Decision,

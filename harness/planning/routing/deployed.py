@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.planning.assessment import Assessment, assess
-from harness.study.objective import judged_latency
+from harness.study.clauses import judged_latency
 from harness.types import Decision, ServiceLevelObjective, TrialResult
 from harness.types.estimates import Interval
 from harness.words.labels import trial_words

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.metrics import SHOWN_PERCENTILES
-from harness.report.selection import FamilyResults, best_by_batch, families_of
+from harness.report.family_results import FamilyResults, families_of
+from harness.report.selection import best_by_batch
 from harness.runs.folder import StoredRun
 from harness.types import LatencySummary, Role, TrialResult
 from harness.types.card import CardEntry, RepeatedMeasure, Runtime, ServedPoint

@@ -14,7 +14,8 @@ from html import escape
 from itertools import cycle
 from typing import Any
 
-from harness.report.selection import FamilyResults, percentile_of
+from harness.report.family_results import FamilyResults
+from harness.report.selection import percentile_of
 from harness.types import ModelVariant, Precision, Role, TrialResult
 from harness.words.labels import serving_words, throughput_words, workload_words
 from harness.words.numbers import count, latency, milliseconds, number, span

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.metrics import metric_named
+from harness.report.family_results import FamilyResults, loss_metric
 from harness.report.plots.base import Json, Plot, axis, base_layout, error_bars, safe
-from harness.report.selection import FamilyResults, loss_metric
 from harness.types.losses import Estimate, LossChain, LossEntry, SliceLoss
 from harness.words.labels import (
     changed,

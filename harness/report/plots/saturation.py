@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.report.family_results import FamilyResults
 from harness.report.plots.base import (
     Json,
     Plot,
@@ -17,7 +18,7 @@ from harness.report.plots.base import (
     marker,
     safe,
 )
-from harness.report.selection import FamilyResults, percentile_of
+from harness.report.selection import percentile_of
 from harness.types import Percentile, TrialResult
 from harness.types.latency import UNBOUNDED_MS
 

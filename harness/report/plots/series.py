@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.report.family_results import FamilyResults
 from harness.report.plots.base import (
     Json,
     Plot,
@@ -14,7 +15,7 @@ from harness.report.plots.base import (
     note,
     safe,
 )
-from harness.report.selection import FamilyResults, leading_trials
+from harness.report.selection import leading_trials
 from harness.runs.series import LoadSeries, SecondPoint, SlicePoint
 from harness.types import TrialResult
 from harness.words.labels import load_words, shortened

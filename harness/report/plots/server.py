@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.report.family_results import FamilyResults
 from harness.report.plots.base import Json, Plot, axis, base_layout, safe
-from harness.report.selection import FamilyResults, alone_of, best_by_batch, latency_split
+from harness.report.selection import alone_of, best_by_batch, latency_split
 from harness.report.tables.costs import part_title
 from harness.types import ModelVariant, TrialResult
 from harness.words.labels import short_names, shortened, trial_words

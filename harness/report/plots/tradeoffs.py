@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from harness.metrics import metric_named
+from harness.report.family_results import FamilyResults
 from harness.report.plots.base import (
     Json,
     Plot,
@@ -21,13 +22,7 @@ from harness.report.plots.base import (
     ring,
     safe,
 )
-from harness.report.selection import (
-    FamilyResults,
-    best_of_variant,
-    measured,
-    pareto_front,
-    percentile_of,
-)
+from harness.report.selection import best_of_variant, measured, pareto_front, percentile_of
 from harness.types import QualityScore, TrialResult, Workload
 from harness.types.latency import UNBOUNDED_MS
 from harness.words.labels import is_open, load_amount, load_label

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.report.family_results import FamilyResults
 from harness.report.roles.values import RoleFigures, RoleTrials, role_figures, role_trials
-from harness.report.selection import FamilyResults
 from harness.report.tables.model import Cell, Column, Table, numeric, words
 from harness.types.estimates import Interval
 from harness.types.roles import StudentRoles

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.report.selection import FamilyResults
+from harness.report.family_results import FamilyResults
 from harness.types import RESPONSE, STEADIER_REPEAT, TPOT, TrialResult
 from harness.types.roles import StudentRoles
 

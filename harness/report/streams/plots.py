@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
 from harness.metrics import GOODPUT, latency_of, metric_named
+from harness.report.family_results import FamilyResults
 from harness.report.plots.base import (
     Json,
     Plot,
@@ -20,7 +21,7 @@ from harness.report.plots.base import (
     ring,
     safe,
 )
-from harness.report.selection import FamilyResults, best_of_variant, pareto_front
+from harness.report.selection import best_of_variant, pareto_front
 from harness.report.streams.tables import clause_on, shown_latency, streamed_trials
 from harness.types import ITL, TTFT, QualityScore, TrialResult
 from harness.types.estimates import Interval

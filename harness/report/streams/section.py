@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.report.family_results import FamilyResults
 from harness.report.plots.base import Plot, VariantStyle
-from harness.report.selection import FamilyResults, leading_trials
+from harness.report.selection import leading_trials
 from harness.report.streams.plots import load_plots, tokens_plot
 from harness.report.streams.tables import requests_table, streamed_trials, streams_table
 from harness.report.streams.timeline import parts_of, timeline_plot

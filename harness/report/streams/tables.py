@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.metrics import GOODPUT, latency_of, metric_named
-from harness.report.selection import FamilyResults
+from harness.report.family_results import FamilyResults
 from harness.report.tables.model import (
     Cell,
     Column,

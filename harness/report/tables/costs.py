@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from harness.report.selection import FamilyResults, alone_of, latency_split
+from harness.report.family_results import FamilyResults
+from harness.report.selection import alone_of, latency_split
 from harness.report.tables.model import Cell, Column, Table, numeric, words
 from harness.types import ColdStart, Decision, ModelVariant, TrialResult
 from harness.words.labels import serving_words, workload_words

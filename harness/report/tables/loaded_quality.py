@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from harness.report.selection import FamilyResults
+from harness.report.family_results import FamilyResults
 from harness.report.tables.model import Cell, Column, Table, numeric, words
 from harness.types import QualityScore
 from harness.types.loaded_quality import LoadedQuality

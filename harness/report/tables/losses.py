@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.report.family_results import FamilyResults, loss_metric
 from harness.report.plots.base import Plot
 from harness.report.plots.losses import confusions_plot, slices_plot, waterfall_plots
-from harness.report.selection import FamilyResults, loss_metric
 from harness.report.tables.model import Cell, Column, Table, numeric, words
 from harness.types import Role
 from harness.types.losses import LossEntry, PairedMeasure, SliceLoss

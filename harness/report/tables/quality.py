@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.metrics import metric_named
-from harness.report.selection import (
-    FamilyResults,
-    best_of_variant,
-    percentile_of,
-    reference_score,
-    standing,
-    strongest_teacher,
-)
+from harness.report.family_results import FamilyResults, reference_score
+from harness.report.selection import best_of_variant, percentile_of, standing, strongest_teacher
 from harness.report.tables.model import (
     Cell,
     Column,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from harness.metrics import metric_named
-from harness.report.selection import FamilyResults, percentile_of
+from harness.report.family_results import FamilyResults
+from harness.report.selection import percentile_of
 from harness.report.tables.model import Cell, Column, Table, decision_cell, numeric, words
 from harness.types import TrialResult
 from harness.words.labels import protocol_name, serving_words

@@ -7,13 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.metrics import DEFAULT_LATENCY, SHOWN_PERCENTILES, metric_named
-from harness.report.selection import (
-    FamilyResults,
-    latency_split,
-    percentile_of,
-    service_differs,
-    service_ms,
-)
+from harness.report.family_results import FamilyResults
+from harness.report.selection import latency_split, percentile_of, service_differs, service_ms
 from harness.report.tables.model import (
     Cell,
     Column,

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.report.selection import (
-    bounds_ms,
-    percentile_of,
-    service_differs,
-    spans_of,
-)
+from harness.report.selection import bounds_ms, percentile_of, service_differs, spans_of
 from harness.report.tables.model import Cell, Column, Table, numeric, words
 from harness.types import ITL, SCHEDULE_DELAY, SERVICE, TrialResult
 from harness.types.limits import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from harness.report.family_results import families_of
 from harness.report.roles.section import roles_section
-from harness.report.selection import families_of
 from harness.report.terminal.review import rich_table
 from harness.runs.folder import StoredRun
 

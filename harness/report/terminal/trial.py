@@ -10,7 +10,7 @@ from rich.text import Text
 
 from harness.metrics import GOODPUT
 from harness.report.selection import latency_split, percentile_of, spans_of
-from harness.study.objective import load_clauses, quality_clauses
+from harness.study.clauses import load_clauses, quality_clauses
 from harness.types import (
     RESPONSE,
     SCHEDULE_DELAY,

@@ -5,7 +5,8 @@ import pytest
 
 from harness import hdr
 from harness.analysis.validity import judge_validity, steadier_warmup_s
-from harness.study.objective import parse_objective, request_bounds
+from harness.study.clauses import request_bounds
+from harness.study.objective import parse_objective
 from harness.types import (
     ITL,
     RESPONSE,

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import StudyError
-from harness.flow.inputs import StudyInputs, check_inputs
+from harness.flow.input_checks import check_inputs
+from harness.flow.inputs import StudyInputs
 from harness.flow.opening import open_alone, payloads_for
 from harness.flow.options import ignore_progress
 from harness.study import Study, variant_names

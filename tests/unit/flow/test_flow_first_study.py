@@ -15,7 +15,7 @@ from harness.cli.study_file import Corrections
 from harness.errors import UsageError
 from harness.flow.first_study.asked import FirstStudy
 from harness.flow.first_study.write import write_first_study
-from harness.flow.inputs import check_inputs
+from harness.flow.input_checks import check_inputs
 from harness.study import Study
 from harness.study.file import load_study
 from harness.types import Precision, Role

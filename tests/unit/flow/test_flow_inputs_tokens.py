@@ -6,7 +6,7 @@ import pytest
 
 from harness.errors import StudyError
 from harness.flow import ensembles
-from harness.flow.inputs import check_inputs
+from harness.flow.input_checks import check_inputs
 from harness.study.file import parse_study
 from tests.tiny_tokenizers import WORDS, amend, save, sentence_piece, word_level
 

@@ -22,7 +22,7 @@ from harness.flow.results import (
     reading_lateness_s,
     without_measurement,
 )
-from harness.flow.trial import TrialWatch
+from harness.flow.trial_watch import TrialWatch
 from harness.study.objective import parse_objective
 from harness.types import (
     RESPONSE,

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from harness.flow import inputs as kept
-from harness.flow.inputs import StudyInputs, check_inputs, tokenizer_fingerprint
+from harness.flow.input_checks import check_inputs
+from harness.flow.inputs import StudyInputs, tokenizer_fingerprint
 from harness.flow.opening import open_families
 from harness.flow.options import ignore_progress
 from harness.study import Study

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from harness.errors import StudyError
-from harness.flow.inputs import check_inputs
+from harness.flow.input_checks import check_inputs
 from harness.study.file import load_study, parse_study
 from harness.tasks.loading import load_samples, load_training_samples
 from tests.local_study import write_local_study

@@ -14,7 +14,8 @@ from harness.errors import ServerError
 from harness.flow.options import RunSettings
 from harness.flow.results import BegunTrial
 from harness.flow.serving import Site
-from harness.flow.trial import TrialRunner, TrialWatch
+from harness.flow.trial import TrialRunner
+from harness.flow.trial_watch import TrialWatch
 from harness.runs.folder import RunFolder
 from harness.serving.endpoint import Endpoint
 from harness.study.objective import parse_objective

@@ -15,7 +15,8 @@ from harness.planning.assessment import assess
 from harness.report.terminal.trial import trial_table
 from harness.runs.folder import RunFolder, read_run
 from harness.runs.tables import trials_table
-from harness.study.objective import check_counted, parse_objective, request_bounds
+from harness.study.clauses import check_counted, request_bounds
+from harness.study.objective import parse_objective
 from harness.types import (
     Decision,
     Latencies,

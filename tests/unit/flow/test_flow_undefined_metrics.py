@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import StudyError
-from harness.flow.inputs import check_inputs
+from harness.flow.input_checks import check_inputs
 from harness.study.file import load_study
 from tests.row_studies import write_regression_study
 

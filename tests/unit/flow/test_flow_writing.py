@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.errors import UsageError
-from harness.flow.inputs import check_driven
+from harness.flow.input_checks import check_driven
 from harness.flow.spaces import streams_of, workloads
 from harness.study import Study
 from harness.study.file import parse_study

@@ -17,7 +17,8 @@ from harness.load.engine.slices import SliceSums
 from harness.load.generators.messages import LoadProgress, decode_answer, encode_answer
 from harness.load.records.requests import RecordWriter
 from harness.load.transports.contract import ClientLeft, RequestFailure, StreamTokens
-from harness.study.objective import parse_objective, request_bounds
+from harness.study.clauses import request_bounds
+from harness.study.objective import parse_objective
 from harness.types import SparseHistogram, StreamCounts, TimeSlice
 
 MS = 1_000_000

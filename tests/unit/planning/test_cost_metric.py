@@ -13,8 +13,9 @@ from harness.flow.results import BegunTrial, ClientSide, assess_trial
 from harness.planning.assessment import assess
 from harness.planning.cost.pricing import priced
 from harness.study import study_schema
+from harness.study.clauses import check_priced
 from harness.study.file import parse_study
-from harness.study.objective import check_priced, parse_objective
+from harness.study.objective import parse_objective
 from harness.types import Decision, StreamCounts, StreamFigures, TrialResult
 from harness.types.estimates import Interval, Pricing
 from harness.words.numbers import amount

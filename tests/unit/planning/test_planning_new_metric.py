@@ -19,13 +19,14 @@ from harness.errors import ObjectiveError, StudyError
 from harness.metrics import METRICS, metric_named
 from harness.planning.clauses import MEASURES, Interval, Measured
 from harness.planning.decision import judge_quality
-from harness.report.selection import FamilyResults, families_of
+from harness.report.family_results import FamilyResults, families_of
 from harness.report.tables.quality import models_table
 from harness.report.terminal.trial import trial_table
 from harness.statistics.metrics import share_statistic
 from harness.study import study_schema
+from harness.study.clauses import judged_latency, load_clauses, quality_clauses
 from harness.study.file import load_study
-from harness.study.objective import judged_latency, load_clauses, parse_objective, quality_clauses
+from harness.study.objective import parse_objective
 from harness.telemetry.exposition.monitor import LoadMonitor, labels_of
 from harness.telemetry.exposition.page import MonitorCollector
 from harness.types import SPANS, Decision, LatencySpan, Moment

@@ -11,9 +11,9 @@ from unusual_runs import HOSTILE, UNUSUAL
 
 from harness.errors import StorageError
 from harness.report.build import build_report
+from harness.report.family_results import families_of
 from harness.report.gains import size_words
 from harness.report.page import page_of
-from harness.report.selection import families_of
 from harness.report.tables.provenance import load_command, run_command
 from harness.types import (
     ArrivalKind,

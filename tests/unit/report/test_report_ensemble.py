@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from sample_run import sample_run
 
+from harness.report.family_results import families_of
 from harness.report.markdown import render_markdown
 from harness.report.page import page_of
 from harness.report.plots.server import ensemble_plot
-from harness.report.selection import families_of
 from harness.report.tables.costs import ensemble_quality, ensemble_table
 from harness.types import RESPONSE, PartMetrics
 from harness.words.numbers import factor

@@ -7,8 +7,9 @@ from sample_evidence import scaled
 from sample_run import sample_run
 from unusual_runs import interrupted, no_evidence_over_time, nothing_yet, open_loop
 
+from harness.report.family_results import families_of
 from harness.report.page import page_of
-from harness.report.selection import families_of, leading_trials, service_ms
+from harness.report.selection import leading_trials, service_ms
 from harness.report.tables.costs import cold_start_table, ended_early, search_table, search_words
 from harness.report.tables.provenance import environment_table
 from harness.report.tables.trust import trust_table

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from sample_run import sample_run
 
-from harness.report.selection import families_of
+from harness.report.family_results import families_of
 from harness.report.tables.loaded_quality import loaded_quality_table
 from harness.runs.journal import Journal
 from harness.types.loaded_quality import LoadedQuality

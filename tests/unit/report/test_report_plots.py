@@ -8,9 +8,9 @@ import pytest
 from sample_run import sample_run
 from unusual_runs import HOSTILE, UNUSUAL
 
+from harness.report.family_results import families_of
 from harness.report.page import page_of
 from harness.report.plots.base import log_axis, styles_of
-from harness.report.selection import families_of
 
 CSS = (files("harness.report") / "templates" / "report.css").read_text(encoding="utf-8")
 RUNS = {"sample_run": sample_run, **UNUSUAL}

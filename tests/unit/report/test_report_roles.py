@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 from rich.console import Console
 
+from harness.report.family_results import families_of
 from harness.report.markdown import render_markdown
 from harness.report.page import page_of, render_html
 from harness.report.roles.section import roles_section
 from harness.report.roles.values import role_figures, role_trials
-from harness.report.selection import families_of
 from harness.report.terminal.roles import roles_tables
 from harness.types import RESPONSE, ROLES, STEADIER_REPEAT, TPOT, QualityScore, Role
 from harness.types.estimates import Interval

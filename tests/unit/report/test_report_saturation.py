@@ -5,9 +5,9 @@ from dataclasses import replace
 from queueing_model import BOUND_MS, measure
 from sample_run import sample_run
 
+from harness.report.family_results import families_of
 from harness.report.markdown import render_markdown
 from harness.report.page import page_of, render_html
-from harness.report.selection import families_of
 from harness.types import SATURATION, ArrivalProcess, LoadMode
 
 RATES = (100.0, 200.0, 300.0)

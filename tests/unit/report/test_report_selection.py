@@ -7,6 +7,7 @@ from sample_run import sample_run
 from unusual_runs import interrupted, no_server_metrics, single_variant
 
 from harness.report import selection
+from harness.report.family_results import families_of, reference_score
 from harness.types import CONFIRM, Decision, Rejection, Role, ServerMetrics
 from harness.words.labels import short_names
 
@@ -17,15 +18,15 @@ POINTS = st.lists(
 
 @pytest.fixture(scope="module")
 def topics():
-    return selection.families_of(sample_run())[0]
+    return families_of(sample_run())[0]
 
 
 def test_families_come_in_the_study_order_even_where_nothing_of_them_was_reached():
-    assert [family.name for family in selection.families_of(interrupted())] == ["topics", "prose"]
+    assert [family.name for family in families_of(interrupted())] == ["topics", "prose"]
 
 
 def test_the_objectives_quality_metric_comes_first(topics):
-    prose = selection.families_of(sample_run())[1]
+    prose = families_of(sample_run())[1]
     assert topics.metrics == ("accuracy", "macro_f1")
     assert prose.metrics == ("perplexity", "bits_per_byte")
 
@@ -107,13 +108,13 @@ def test_a_server_slower_than_the_client_saw_leaves_nothing_to_the_client(topics
 
 
 def test_without_the_servers_side_there_is_no_split():
-    results = selection.families_of(no_server_metrics())[0].trials
+    results = families_of(no_server_metrics())[0].trials
     assert [selection.latency_split(result) for result in results] == [None] * len(results)
 
 
 def test_a_teacher_alone_is_its_own_reference():
-    family = selection.families_of(single_variant())[0]
-    assert selection.reference_score(family, "accuracy").variant == "topics-teacher-fp32"
+    family = families_of(single_variant())[0]
+    assert reference_score(family, "accuracy").variant == "topics-teacher-fp32"
 
 
 @given(POINTS, st.booleans())

@@ -12,9 +12,9 @@ from sample_run import sample_run
 from sample_streams import SMALL, STUDENT, TEACHER, streaming_run
 from streaming_queue import STREAMS
 
+from harness.report.family_results import families_of
 from harness.report.markdown import render_markdown
 from harness.report.page import page_of
-from harness.report.selection import families_of
 from harness.report.streams.timeline import parts_of, timeline_plot
 from harness.runs.folder import StoredRun
 from harness.types import Decision, TrialResult

@@ -9,7 +9,8 @@ from sample_run import sample_run
 from unusual_runs import UNUSUAL
 
 from harness.cli.session import print_outcome
-from harness.report.selection import best_of_variant, families_of
+from harness.report.family_results import families_of
+from harness.report.selection import best_of_variant
 from harness.report.terminal.run import (
     cold_start_table,
     quality_table,

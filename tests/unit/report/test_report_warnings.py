@@ -7,7 +7,8 @@ from rich.console import Console
 from sample_run import sample_run
 
 from harness.report.build import build_report
-from harness.report.selection import families_of, lost_its_students
+from harness.report.family_results import families_of
+from harness.report.selection import lost_its_students
 from harness.report.terminal.run import has_warnings, verdict_summary, verdict_table, warning_lines
 from harness.types import FailedVariant, Role
 from harness.types.losses import Relabelling
