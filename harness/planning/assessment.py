@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from harness.metrics import latency_of, metric_named
 from harness.planning.clauses import (
+    AT_THE_BOUND,
     FARTHEST_FACTOR,
     POWER,
     Judgement,
@@ -127,7 +128,7 @@ def _more(needed: float, score: QualityScore) -> str:
     """How many samples would decide, in words; rounded up, for it is an estimate."""
     now = score.samples
     if needed > FARTHEST_FACTOR * now:
-        return f"it lies at the bound, which no number of samples (now {count(now)}) will change"
+        return f"{AT_THE_BOUND}, which no number of samples (now {count(now)}) will change"
     step = 10 ** max(0, math.floor(math.log10(needed)) - 1)
     rounded = max(now + 1, math.ceil(needed / step) * step)
     return (

@@ -202,6 +202,8 @@ DEFAULT_ERROR_RATE = Constraint("error_rate", "<=", 0.01, False, "error_rate <= 
 """Holds where an objective names no error rate: nobody serves what fails more often than that."""
 FARTHEST_FACTOR = 1000
 """More evidence than this is not worth naming: the value is at the bound."""
+AT_THE_BOUND = "it lies at the bound"
+"""How the reason of such a value begins."""
 POWER = 0.8
 """Chance that the number of samples named decides; the usual choice (Cohen 1988)."""
 _HOLDS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
@@ -302,7 +304,7 @@ def more_evidence(factor: float | None) -> str:
     if factor is None:
         return "more requests are needed"
     if factor > FARTHEST_FACTOR:
-        return "it lies at the bound, which no number of requests will change"
+        return f"{AT_THE_BOUND}, which no number of requests will change"
     return f"about {max(2, math.ceil(factor))} times as many requests would tell"
 
 

@@ -19,6 +19,7 @@ from harness.planning.assessment import (
     best,
     quality_findings,
 )
+from harness.planning.clauses import AT_THE_BOUND
 from harness.planning.rejections import Candidates, rejections
 from harness.study.clauses import judged_latencies
 from harness.types import (
@@ -36,6 +37,7 @@ from harness.words.numbers import confidence, latency, number
 LONGEST_ADVICE_S = 3600.0
 """No longer trial is advised: over an hour nobody waits for."""
 _MORE_SAMPLES = "score more samples: raise `samples` of the task, or give it a larger test split"
+_MOVE_THE_BOUND = "move the quality's bound, or take another student: its value lies at the bound"
 
 
 def judge_quality(
@@ -222,7 +224,7 @@ def _open_point(candidates: Candidates) -> _OpenPoint:
     name = f"{first.trial.variant} ({trial_words(first.trial)})"
     quality, why = candidates.quality[first.trial.variant]
     if quality is not Decision.PASS:
-        return _OpenPoint(f"the best candidate, {name}, {why}.", _MORE_SAMPLES)
+        return _OpenPoint(f"the best candidate, {name}, {why}.", _quality_step(why))
     if first.decision is Decision.PASS:
         problem = f"{name} met it when first measured, but no fresh measurement confirms that."
         return _OpenPoint(problem, "run the study again, or continue with --resume")
@@ -247,7 +249,14 @@ def _invalid_point(candidates: Candidates, invalid: Assessment) -> _OpenPoint:
     quality, why = candidates.quality[invalid.trial.variant]
     if quality is Decision.PASS:
         return _OpenPoint(problem, step)
-    return _OpenPoint(f"{problem} And {invalid.trial.variant} {why}.", f"{step}; {_MORE_SAMPLES}")
+    return _OpenPoint(
+        f"{problem} And {invalid.trial.variant} {why}.", f"{step}; {_quality_step(why)}"
+    )
+
+
+def _quality_step(why: str) -> str:
+    """What to do about a quality that decides nothing, whose reason may be that it cannot."""
+    return _MOVE_THE_BOUND if AT_THE_BOUND in why else _MORE_SAMPLES
 
 
 def _longer(undecided: Assessment) -> str:

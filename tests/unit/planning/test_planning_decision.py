@@ -2,8 +2,10 @@
 
 import dataclasses
 
+import pytest
 from planning_samples import make_result, make_trial
 
+from harness.planning.clauses import AT_THE_BOUND
 from harness.planning.decision import decide
 from harness.study.objective import parse_objective
 from harness.types import Decision, LoadMode, ServingConfig
@@ -260,6 +262,14 @@ def test_an_invalid_trial_does_not_hide_that_quality_is_open_too():
     assert decided.decision is UNDECIDED
     assert "is invalid: sent late. And student keeps 100% (83% to 120%)" in decided.summary
     assert "score more samples" in decided.next_step
+
+
+@pytest.mark.parametrize("numbers", [{}, {"invalid": "sent late"}])
+def test_more_samples_are_not_advised_where_no_number_of_them_would_decide(numbers):
+    reason = f"keeps 90.7% (64.8–123%): {AT_THE_BOUND}, which no number of samples will change"
+    decided = verdict(student(100, **numbers), quality={**QUALITY, "student": (UNDECIDED, reason)})
+    assert "score more samples" not in decided.next_step
+    assert "move the quality's bound, or take another student" in decided.next_step
 
 
 def test_what_is_no_candidate_is_never_recommended():
