@@ -266,7 +266,7 @@ def test_an_invalid_trial_does_not_hide_that_quality_is_open_too():
 
 @pytest.mark.parametrize("numbers", [{}, {"invalid": "sent late"}])
 def test_more_samples_are_not_advised_where_no_number_of_them_would_decide(numbers):
-    reason = f"keeps 90.7% (64.8–123%): {AT_THE_BOUND}, which no number of samples will change"
+    reason = f"keeps 90.7% (64.8% to 123%): {AT_THE_BOUND}, which no number of samples will change"
     decided = verdict(student(100, **numbers), quality={**QUALITY, "student": (UNDECIDED, reason)})
     assert "score more samples" not in decided.next_step
     assert "move the quality's bound, or take another student" in decided.next_step
