@@ -159,14 +159,15 @@ class RunFolder:
         return cls(path, Journal.read(path / JOURNAL))
 
     def __enter__(self) -> Self:
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise RunFolderError(
-                f"{self.path} is in use by another harness process",
-                next_step="wait for it, or choose another --out",
-            ) from error
-        self.journal.cut_torn_line()
+        with storage_errors(self.path):
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout as error:
+                raise RunFolderError(
+                    f"{self.path} is in use by another harness process",
+                    next_step="wait for it, or choose another --out",
+                ) from error
+            self.journal.cut_torn_line()
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -61,7 +61,7 @@ def storage_errors(path: Path) -> Iterator[None]:
             next_step=(
                 "free some space, then continue with --resume: finished trials are kept"
                 if full
-                else "check the folder's permissions, or choose another --out"
+                else "check the folder's permissions, or choose another folder"
             ),
         ) from error
 

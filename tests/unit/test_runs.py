@@ -203,6 +203,17 @@ def test_a_run_that_an_earlier_version_wrote_goes_on_with_what_it_measured(tmp_p
             RunFolder.resume(tmp_path / "small-1", former_study(**changes))
 
 
+def test_a_folder_whose_lock_cannot_be_made_is_one_line(folder, study):
+    with folder:
+        pass
+    lock = folder.path / ".lock"
+    lock.unlink(missing_ok=True)
+    lock.mkdir()  # no file can be made there, as on a read-only disk
+    with pytest.raises(StorageError, match="cannot write to") as refused:
+        RunFolder.resume(folder.path, study).__enter__()
+    assert "choose another folder" in refused.value.next_step
+
+
 def test_two_processes_do_not_write_one_run(folder, study):
     with (
         folder,

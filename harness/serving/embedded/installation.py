@@ -211,7 +211,7 @@ def storage_faults(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise _no_space(folder, str(error.strerror)) from error
+            raise _no_space(folder.parent, str(error.strerror)) from error
         raise ServerEnvironmentError(
             f"the embedded server's environment cannot be written to {folder}: {error}",
             next_step="make the folder writable, or set HARNESS_CACHE_DIR to one that is",
@@ -231,7 +231,7 @@ def _make_venv(interpreter: Interpreter, folder: Path, *, with_pip: bool) -> Non
         return
     complaint = (made.stderr or made.stdout).strip()
     if _NO_SPACE.search(complaint):
-        raise _no_space(folder, complaint.splitlines()[-1])
+        raise _no_space(folder.parent, complaint.splitlines()[-1])
     version = interpreter.version
     raise ServerEnvironmentError(
         f"{interpreter.executable} cannot make a virtual environment:\n{complaint}",
@@ -271,7 +271,7 @@ def _run_pip(
 def explain(output: str, folder: Path) -> ServerEnvironmentError:
     """What pip's last lines mean, with the next step."""
     if _NO_SPACE.search(output):
-        return _no_space(folder, "pip ran out of space")
+        return _no_space(folder.parent, "pip ran out of space")
     detail = f"pip said:\n{output}"
     if _NO_NETWORK.search(output):
         return ServerEnvironmentError(
@@ -296,6 +296,6 @@ def explain(output: str, folder: Path) -> ServerEnvironmentError:
 def _no_space(folder: Path, detail: str) -> ServerEnvironmentError:
     return ServerEnvironmentError(
         f"disk full: the embedded server's environment needs {megabytes(REQUIRED_BYTES)} MB in "
-        f"{folder.parent} ({detail})",
+        f"{folder} ({detail})",
         next_step="free some space there, or set HARNESS_CACHE_DIR to a folder with room",
     )
