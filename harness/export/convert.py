@@ -6,7 +6,7 @@ channel; the ranges of the activations are taken from samples of the task's data
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,11 +181,19 @@ def trace(module: nn.Module, path: Path, arguments: tuple[Any, ...] = (), **sett
         )
 
 
-def write_int8(source: Path, path: Path) -> None:
-    """Quantise weights to int8 (symmetric, a scale per tensor); activations at run time.
+def write_int8(
+    source: Path, path: Path, *, by_column: bool = False, kept: Sequence[str] = ()
+) -> None:
+    """Quantise weights to int8 (symmetric); activations at run time, with a scale per tensor.
 
     Weights keep to seven bits: processors without VNNI add products of eight bits in sixteen, which
     overflow, and the same file would answer differently there.
+
+    Args:
+        source: the single-precision graph.
+        path: the file to write; weights beside it where the source has them beside.
+        by_column: whether each column of a matrix has a scale of its own, not each matrix.
+        kept: nodes that stay as they are, by name.
 
     Raises:
         EnvironmentFailure: the result is too new for the pinned server.
@@ -198,7 +206,9 @@ def write_int8(source: Path, path: Path) -> None:
             source,
             path,
             weight_type=QuantType.QInt8,
+            per_channel=by_column,
             reduce_range=True,
+            nodes_to_exclude=list(kept),
             use_external_data_format=external,
         )
     finish_graph(path)

@@ -9,6 +9,8 @@ from generating_models import BOTH, POSITIONS, export_generator, make_generator
 from tiny_models import LINES, byte_level_tokenizer
 
 from harness.errors import CheckpointError, ParityError
+from harness.export.convert import write_int8
+from harness.export.generation.outliers import rounding_noise, spoilt_products
 from harness.export.generation.parity import DecoderSession, ask_generate, check_decoder
 from harness.export.generation.variants import GeneratorJob, check_definition
 from harness.serving.generation.decoder import SlotDecoder
@@ -234,3 +236,57 @@ def test_a_model_whose_attention_is_its_own_code_is_refused(tmp_path):
         one.save_pretrained(tmp_path / "checkpoint")
     with pytest.raises(CheckpointError, match="Bloom"):
         export_generator(tmp_path / "checkpoint", tmp_path / "repository")
+
+
+def with_outlier(checkpoint):
+    """Lets one token, with which the export's prompts begin, bring a value as trained models have
+    it: a thousand times the others, in one place before the second matrix of one layer."""
+    import torch
+
+    model, tokenizer = library(checkpoint)
+    first = tokenizer(LINES[0])["input_ids"][0]
+    layer, channel, dimension = model.model.layers[0], 0, 0
+    with torch.no_grad():
+        words = model.model.embed_tokens.weight
+        words[:, dimension] = 0.0
+        words[first, dimension] = words.abs().max()
+        for one in model.model.layers:
+            one.self_attn.o_proj.weight[dimension] = 0.0  # only that token has anything there
+        for matrix in (layer.mlp.gate_proj, layer.mlp.up_proj):
+            matrix.weight[channel] = 0.0
+            matrix.weight[channel, dimension] = 20.0
+    model.save_pretrained(checkpoint)
+    return checkpoint
+
+
+def test_int8_leaves_alone_what_a_single_huge_value_would_spoil(tmp_path):
+    checkpoint = with_outlier(make_generator(tmp_path / "checkpoint"))
+    variant = export_generator(checkpoint, tmp_path / "repository", **BOTH)
+    path, settings = variant.path / "1" / "model.onnx", settings_of(variant)
+    (first, *_), *_ = prompts = prompts_of(checkpoint)
+    prompts = [[first, *prompt] for prompt in prompts]
+    (spoilt,) = spoilt_products(path, settings, prompts)
+    assert not list(path.parent.glob("watched*"))
+    kept = {node.name for node in onnx.load(path).graph.node if node.op_type == "MatMul"}
+    int8 = tmp_path / "repository" / "writer-int8" / "1" / "model.onnx"
+    left = {node.name for node in onnx.load(int8).graph.node if node.op_type == "MatMul"}
+    assert spoilt in left
+    assert len(left & kept) < len(kept)
+    model, _ = library(checkpoint)
+    texts = ask_generate(model, prompts, 8)
+    whole = tmp_path / "whole.onnx"
+    write_int8(path, whole, by_column=True)
+    off = {
+        one: check_decoder(one, settings, texts, Precision.INT8, "writer").max_difference
+        for one in (int8, whole)
+    }
+    assert off[int8] < 0.7 * off[whole], off
+
+
+def test_the_noise_of_rounding_is_that_of_an_ordinary_token():
+    values = np.random.default_rng(1).normal(size=(40, 64)).astype(np.float32)
+    alone = rounding_noise(values)
+    assert alone < 1e-3
+    values[0, 5] = 4000.0
+    assert rounding_noise(values) == pytest.approx(4000**2 / 255**2 / 12, rel=0.2)
+    assert rounding_noise(np.zeros((3, 4), np.float32)) == 0.0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import CheckpointError
+from harness.export.convert import write_int8
 from harness.export.generation.checkpoint_rules import answer_rules, decoder_start, unserved
 from harness.export.generation.convert import write_decoder
 from harness.export.generation.encoder_decoder_files import write_encoder_decoder
@@ -16,6 +17,7 @@ from harness.export.generation.encoder_decoder_parity import (
     check_encoder_decoder,
     check_rules,
 )
+from harness.export.generation.outliers import spoilt_products
 from harness.export.generation.parity import (
     NEW_TOKENS,
     GenerationParity,
@@ -42,6 +44,8 @@ class MadeGraphs:
     check: Check
     """Holds the graphs of a folder in a precision against the library, under a name for messages;
     raises ParityError."""
+    quantise: Callable[[Path, Path], None] = write_int8
+    """Writes one of the graphs in int8: its file, and the file to write."""
 
 
 def graphs_of_causal(
@@ -80,8 +84,12 @@ def graphs_of_causal(
     def check(where: Path, precision: Precision, called: str) -> GenerationParity:
         return check_decoder(where / ONNX_FILE, settings, library, precision, called)
 
+    def quantise(graph: Path, path: Path) -> None:
+        texts = [(*one.prompt, *one.tokens) for one in library]
+        write_int8(graph, path, by_column=True, kept=spoilt_products(graph, settings, texts))
+
     check(folder, Precision.FP32, name)
-    return MadeGraphs(settings, (folder / ONNX_FILE,), check)
+    return MadeGraphs(settings, (folder / ONNX_FILE,), check, quantise)
 
 
 def graphs_with_encoder(

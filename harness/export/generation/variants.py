@@ -33,7 +33,7 @@ from harness.export.checkpoint_files import (
     positions_held,
     read_config,
 )
-from harness.export.convert import OPSET, artefact_files, write_int8
+from harness.export.convert import OPSET, artefact_files
 from harness.export.folders import (
     ArtefactManifest,
     digest_files,
@@ -44,6 +44,7 @@ from harness.export.folders import (
     write_manifest,
 )
 from harness.export.generation.graphs import MadeGraphs, graphs_of_causal, graphs_with_encoder
+from harness.export.generation.outliers import MOST_NOISE
 from harness.export.generation.parity import NEW_TOKENS
 from harness.export.source import ONNX_FILE
 from harness.study import Model
@@ -219,8 +220,12 @@ class _Source:
             "prompts": [list(one) for one in self.prompts],
             "opset": OPSET,
             **({"encoder": 1} if self.has_encoder else {}),
+            **({"outliers": MOST_NOISE} if self._looks_for_outliers(precision) else {}),
             "versions": {tool: version(tool) for tool in _TOOLS},
         }
+
+    def _looks_for_outliers(self, precision: Precision) -> bool:
+        return precision is Precision.INT8 and not self.has_encoder
 
 
 def _spread(rows: Sequence[Sequence[int]]) -> list[Sequence[int]]:
@@ -275,7 +280,7 @@ def _made(source: _Source, target: Path, precision: Precision) -> ArtefactManife
         made = source.made
         for graph in made.graphs:
             if precision is Precision.INT8:
-                write_int8(graph, version_folder / graph.name)
+                made.quantise(graph, version_folder / graph.name)
             else:
                 for file in artefact_files(graph):
                     shutil.copyfile(file, version_folder / file.name)
