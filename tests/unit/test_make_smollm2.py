@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError
 import pytest
 
 from harness.errors import CheckpointError, StudyError
-from harness.study import load_study
+from harness.study.file import load_study
 from harness.system.storage import bundled
 from scripts import make_smollm2
 from scripts.make_smollm2 import Making
