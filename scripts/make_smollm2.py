@@ -70,7 +70,7 @@ class Making:
     seed: int = 20
     training_prompts: int = 192
     test_prompts: int = 32
-    steps: int = 64
+    steps: int = 24
     batch: int = 4
     learning_rate: float = 5e-4
 

@@ -46,6 +46,8 @@ def spoilt_products(
 
     model = onnx.load(path, load_external_data=False)
     products = _products(model.graph)
+    if not products or not texts:
+        return []
     watched = list(dict.fromkeys(products.values()))
     known = {one.name for one in model.graph.output}
     model.graph.output.extend(
@@ -57,20 +59,23 @@ def spoilt_products(
     try:
         copy.write_bytes(model.SerializeToString())
         del model
-        noises = np.array([_noises(copy, settings, watched, texts)]).reshape(len(texts), -1)
+        noises = np.array(_noises(copy, settings, watched, texts))
     finally:
         copy.unlink(missing_ok=True)
-    worst = dict(zip(watched, noises.max(axis=0), strict=True)) if len(texts) else {}
-    return [node for node, tokens in products.items() if worst.get(tokens, 0.0) > MOST_NOISE]
+    worst = dict(zip(watched, noises.max(axis=0), strict=True))
+    return [node for node, tokens in products.items() if worst[tokens] > MOST_NOISE]
 
 
 def _products(graph: onnx.GraphProto) -> dict[str, str]:
-    """The name of what each product with a constant matrix multiplies, by the node's name."""
+    """The name of what each product with a constant matrix multiplies, by the node's name.
+
+    The quantiser makes a MatMul of a Gemm (GPT-2 has them) before it looks at names.
+    """
     constants = {one.name for one in graph.initializer}
     return {
-        node.name: node.input[0]
+        node.name if node.op_type == "MatMul" else f"{node.name}_MatMul": node.input[0]
         for node in graph.node
-        if node.op_type == "MatMul" and node.input[1] in constants
+        if node.op_type in {"MatMul", "Gemm"} and node.input[1] in constants
     }
 
 

@@ -66,6 +66,8 @@ class KeptConnection:
         self.guard = watch(connected)
         self.inbox = Inbox(connected, waiter)
         self._socket = connected
+        self.asked = 0
+        """Requests that were sent over it."""
         self._asked_s = time.monotonic()
         self._gave_up = False
 
@@ -79,6 +81,7 @@ class KeptConnection:
         """Send a request and wait for the first bytes of its answer."""
         self.guard.start(timeout_s)
         self._asked_s = time.monotonic()
+        self.asked += 1
         try:
             # Nearly always all of it at once; `sendall` costs more under gevent.
             sent = self._socket.send(request)

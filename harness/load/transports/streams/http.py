@@ -92,12 +92,22 @@ class HttpStreamTransport:
     def send(self, request: bytes) -> WireAnswer:
         """Send a request under its own id, and read its answer to the end into `stream`."""
         self.identity, self.stream = b"", NOTHING_CAME
-        connection = self._connections.ready()
         plan = request if isinstance(request, StreamRequest) else StreamRequest(request)
         marked, self.identity = stamped(request)
+        connection = self._connections.ready()
         stream = self.stream = TokenStream(plan.input_tokens)
         try:
-            received = connection.ask(marked, self._timeout_s)
+            try:
+                received = connection.ask(marked, self._timeout_s)
+            except (OSError, StreamEnd):
+                # llama.cpp hangs up after answers without saying so: a kept connection that ends
+                # before a byte came is no answer of the server's (RFC 9112, 9.3.1).
+                if connection.asked == 1 or connection.guard.expired:
+                    raise
+                connection.guard.clear()
+                self.close()
+                connection = self._connections.ready()
+                received = connection.ask(marked, self._timeout_s)
             head = self._read(connection, received, stream, plan)
         except (OSError, ProtocolViolation) as error:
             raise self._broken(connection, error) from error
