@@ -368,10 +368,11 @@ def _sweep_contradictions(study: Study, family: Family) -> list[str]:
     too_large = [size for size in traffic.batch_sizes if size > largest]
     if not too_large:
         return []
+    key = "batch_mix" if traffic.batch_mix else "client_batch_sizes"
     problem = (
         f"family {family.name}: client batch sizes {too_large} exceed the largest of "
         f"max_batch_sizes ({largest}), so Triton would refuse every such request: "
-        "raise max_batch_sizes or drop them"
+        f"raise max_batch_sizes, or set traffic.{key} (now {traffic.batch_sizes})"
     )
     return [problem]
 

@@ -115,6 +115,7 @@ def test_a_slip_of_the_pen_is_told_with_what_was_meant(tmp_path, right, wrong, s
     ("changes", "said"),
     [
         ({"traffic": {"client_batch_sizes": [1, 32]}}, "exceed the largest of max_batch_sizes"),
+        ({"serving": {"max_batch_sizes": [4]}}, "or set traffic.client_batch_sizes (now [1, "),
         ({"objective": "perplexity <= 1.1x teacher"}, "asks for perplexity"),
         ({"traffic": {"duration_s": "5"}}, "duration_s"),
         ({"serving": {"instance_count": [1]}}, "unknown key"),
@@ -128,7 +129,7 @@ def test_a_slip_of_the_pen_is_told_with_what_was_meant(tmp_path, right, wrong, s
         ({"traffic": {"rates_per_s": [5], "shape": "ramp:0..1/9s"}}, "rates_per_s and shape: only"),
         ({"traffic": {"batch_mix": {8: 1}, "client_batch_sizes": [4]}}, "leave client_batch_sizes"),
         ({"traffic": {"batch_mix": {8: 0}}}, "greater than 0"),
-        ({"traffic": {"batch_mix": {32: 1}}}, "exceed the largest of max_batch_sizes"),
+        ({"traffic": {"batch_mix": {32: 1}}}, "or set traffic.batch_mix (now [32])"),
         ({"traffic": {"workers": 65}}, "workers"),
         ({"objective": "exact_match >= 90% of teacher"}, "asks for exact_match"),
         ({"traffic": {"generator_processes": 2}}, "unknown key"),
