@@ -150,9 +150,10 @@ def _unsettled(decision: Decision, reasons: Sequence[str], run: MeasuredRun) -> 
     if decision is Decision.FAIL:
         return f"no trial of it meets the objective: {reasons[0]}", "ask for less with --slo"
     trials = "trial is" if len(reasons) == 1 else "trials are"
+    again = f"mend what the reason names, then: harness run {_study_file(run)}"
     return (
         f"no trial of it meets the objective, and {len(reasons)} {trials} {decision}: {reasons[0]}",
-        _longer(run),
+        again if decision is Decision.INVALID else _longer(run),
     )
 
 

@@ -248,8 +248,9 @@ def test_a_variant_whose_trials_decide_nothing_has_no_cost():
     named = run_of(result(TEACHER, 250.0), command="harness run 'my studies/a.yaml' --out run1")
     (found,) = ask(named).unpriced
     assert found.next_step == "harness run 'my studies/a.yaml' --out RUN --resume"
-    reason, _ = unpriced(result(STUDENT, 900.0, invalid="the generator was the bottleneck"))
+    reason, step = unpriced(result(STUDENT, 900.0, invalid="the generator was the bottleneck"))
     assert reason.endswith("1 trial is invalid: the generator was the bottleneck")
+    assert step == "mend what the reason names, then: harness run topics.yaml"
     reason, _ = unpriced(result(STUDENT, 900.0, p95_ms=80.0))
     assert reason.startswith("no trial of it meets the objective: p95 80")
 
