@@ -377,9 +377,10 @@ def test_a_kept_connection_that_ends_without_a_byte_is_no_answer() -> None:
 
     with ScriptedServer(hangs_up, lambda peer: peer.answer(answer)) as server:
         client = chat_client(server)
-        for _ in range(2):
+        for again in (set(), {"asked_again"}):
             stream = client.ask()
             assert (stream.tokens, stream.input_tokens, stream.reported_tokens) == ([1], 37, 2)
+            assert stream.irregular == again
         assert (server.connections, len(server.requests)) == (2, 3)
 
 

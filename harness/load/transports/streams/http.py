@@ -37,6 +37,7 @@ from harness.load.transports.streams.body import ArrivingBody, body_of
 from harness.load.transports.streams.events import EventReader, Parse
 from harness.load.transports.streams.sse import EventStream
 from harness.load.transports.streams.tokens import (
+    ASKED_AGAIN,
     NOTHING_CAME,
     StreamRequest,
     TokenCounter,
@@ -101,12 +102,13 @@ class HttpStreamTransport:
                 received = connection.ask(marked, self._timeout_s)
             except (OSError, StreamEnd):
                 # llama.cpp hangs up after answers without saying so: a kept connection that ends
-                # before a byte came is no answer of the server's (RFC 9112, 9.3.1).
+                # before a byte came is no answer of the server's (RFC 9112, 9.3.1). It is counted.
                 if connection.asked == 1 or connection.guard.expired:
                     raise
                 connection.guard.clear()
                 self.close()
                 connection = self._connections.ready()
+                stream.irregular.add(ASKED_AGAIN)
                 received = connection.ask(marked, self._timeout_s)
             head = self._read(connection, received, stream, plan)
         except (OSError, ProtocolViolation) as error:

@@ -28,7 +28,7 @@ TokenCounter = Callable[[Sequence[bytes]], list[int]]
 
 NO_DONE, NO_FINISH_REASON, NO_USAGE = "no_done", "no_finish_reason", "no_usage"
 USAGE_DIFFERS, ESTIMATED = "usage_differs", "tokens_estimated"
-TOO_MANY, BAD_TEXT = "max_tokens_ignored", "invalid_utf8"
+TOO_MANY, BAD_TEXT, ASKED_AGAIN = "max_tokens_ignored", "invalid_utf8", "asked_again"
 """Kinds of answers that count as successes and yet are not as they should be."""
 END_TOKEN = 1
 """The end-of-sequence token is in the usage, and in no event's text."""
