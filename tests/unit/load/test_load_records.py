@@ -180,4 +180,4 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_load(tmp_path: Path)
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot write to") as failure:
         RecordWriter(tmp_path / "file" / "worker-0.parquet")
-    assert "--out" in failure.value.next_step
+    assert "choose another folder" in failure.value.next_step
