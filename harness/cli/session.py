@@ -129,7 +129,7 @@ def run_to_verdict(
             options.repository, options.generators, options.cpus, progress=progress
         )
         settings = replace(settings, saturation=not options.no_saturation)
-        check_driven(study, streams=True, conversations=there.remote.url is not None)
+        check_driven(study, streams=True)
         check_inputs(study, settings.inputs, weights=there.exports(study))
         with (
             watched(settings, options.telemetry) as settings,

@@ -75,13 +75,12 @@ def check_inputs(
             raise StudyError(f"study {study.name}", list(dict.fromkeys(problems)))
 
 
-def check_driven(study: Study, *, streams: bool = False, conversations: bool = False) -> None:
+def check_driven(study: Study, *, streams: bool = False) -> None:
     """Refuse families whose answers are streams, where those are not driven.
 
     Args:
         study: what is about to be measured.
-        streams: whether streams are driven, of prompts that are plain texts.
-        conversations: whether also those of prompts in a chat template.
+        streams: whether streams are driven.
 
     Raises:
         UsageError: the study has a family that cannot be driven so.
@@ -92,13 +91,6 @@ def check_driven(study: Study, *, streams: bool = False, conversations: bool = F
                 f"family {family.name} writes text, and this command measures models that answer "
                 "a request at once",
                 next_step="harness run and harness evaluate take such a family",
-            )
-        if isinstance(family.task, TextGeneration) and family.task.chat_template > conversations:
-            raise UsageError(
-                f"family {family.name}: prompts in a chat template are scored (harness evaluate), "
-                "but not driven",
-                next_step="harness serve --openai STUDY, and harness run STUDY --url on it, drives "
-                "conversations",
             )
 
 

@@ -12,6 +12,9 @@ import tritonclient.grpc as triton
 from generating_models import POSITIONS
 from prometheus_client.parser import text_string_to_metric_families
 
+from harness.flow.external.texts import EndpointTexts, TextEndpoint
+from harness.load.requests.generation import GenerationRequest
+from harness.load.transports.address import parse_target
 from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
 from harness.serving.generation.repository import (
@@ -19,6 +22,8 @@ from harness.serving.generation.repository import (
     generation_override,
     write_generator,
 )
+from harness.types import Generation, StreamApi, WireProtocol
+from harness.types.generation import SamplingParameters
 
 pytestmark = pytest.mark.triton
 SLOTS, QUEUE = 2, 3
@@ -188,6 +193,25 @@ def test_tokens_in_place_of_text_give_the_same(served):
         streams.ask("ids", ids=ids, max_tokens=5, ignore_eos=True)
         streams.take_all(["ids"])
     assert streams.tokens("ids") == served.generated(prompt, 5)
+
+
+@pytest.mark.parametrize("protocol", list(WireProtocol))
+def test_a_load_may_send_tokens_too(served, protocol):
+    """A chat in its template, as the load generator sends it."""
+    ids = tuple(served.tokenizer("the quick brown")["input_ids"])
+    known = ("text_input", "input_ids", *ALL, "stream", "sampling_parameters")
+    generation = Generation(StreamApi.TRITON, inputs=known, sampling='{"ignore_eos": true}')
+    chat = ({"role": "user", "content": "another text"},)
+    asked = GenerationRequest("", 5, chat, input_ids=ids)
+    where = served.endpoint.grpc if protocol is WireProtocol.GRPC else served.endpoint.http
+    endpoint = TextEndpoint(parse_target(where), protocol, {served.name: generation}, TIMEOUT_S)
+    client = EndpointTexts(endpoint, {served.name: {ids: asked}})
+    try:
+        told = client.write(served.name, ids, SamplingParameters(max_tokens=5, ignore_eos=True))
+    finally:
+        client.close()
+    wanted = served.tokenizer.decode(served.generated("the quick brown", 5))
+    assert told.text == wanted
 
 
 def test_an_answer_over_http_in_events_and_in_one(served):

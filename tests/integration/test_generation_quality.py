@@ -16,11 +16,13 @@ import numpy as np
 import psutil
 import pytest
 import torch
+import yaml
 from tiny_models import LINES, make_language_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness.cli.main import run_command
 from harness.errors import EXIT_OK, EXIT_UNDECIDED
+from harness.load.requests.generation import read_requests
 from harness.quality.collection import read_outcomes
 from harness.quality.lm_eval.evaluation import read_samples
 from harness.quality.lm_eval.tasks import lm_eval_quiet
@@ -279,15 +281,20 @@ def test_serve_openai_answers_until_it_is_interrupted_and_leaves_nothing(folder:
         pass  # the port is free again
 
 
+@pytest.mark.parametrize("chat", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_harness_run_drives_the_prompts_as_streams(
-    folder: Path, tmp_path_factory: pytest.TempPathFactory
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, *, chat: bool
 ) -> None:
+    """Plain, and in a chat template: the tokens that were scored are those that are sent."""
     out = tmp_path_factory.mktemp("driven") / "run"
-    document = (folder / "writing.yaml").read_text()
-    study = folder / "driven.yaml"
-    objective = "objective: prefix_agreement >= 10%"
-    assert objective in document
-    study.write_text(document.replace(objective, f"objective: ttft p50 < 60 s, {objective[11:]}"))
+    document = yaml.safe_load((folder / "writing.yaml").read_text())
+    document["objective"] = f"ttft p50 < 60 s, {document['objective']}"
+    document["families"][0]["task"]["chat_template"] = chat
+    study = folder / f"driven-{chat}.yaml"
+    study.write_text(yaml.safe_dump(document))
+    for name in ("teacher", "student"):
+        template = folder / name / "chat_template.jinja"
+        template.write_text(TEMPLATE) if chat else template.unlink(missing_ok=True)
     asked = ["run", str(study), "--out", str(out), "--repository", str(folder / "repository")]
     # What a busy machine makes of the trials is undecided: what they are of, is not.
     assert run_command([*asked, "--no-saturation"]) in {EXIT_OK, EXIT_UNDECIDED}
@@ -306,6 +313,20 @@ def test_harness_run_drives_the_prompts_as_streams(
             assert one.first_ms is not None
             assert 0 <= one.queue_ms < one.first_ms - one.sent_ms
     assert (out / "verdict.json").is_file()
+    if chat:
+        tokenizer = AutoTokenizer.from_pretrained(folder / "teacher")
+        wanted = {
+            tuple(
+                tokenizer.apply_chat_template(
+                    [{"role": "user", "content": row["prompt"]}],
+                    add_generation_prompt=True,
+                    return_dict=False,
+                )
+            )
+            for row in ROWS
+        }
+        for pool in (out / "payloads").glob("*.jsonl"):
+            assert {one.input_ids for one in read_requests(pool)} == wanted
 
 
 def test_the_checkpoints_are_written_for_vllm_too(folder):

@@ -75,6 +75,10 @@ class GrpcConnection(asyncio.Protocol):
         except ProtocolError:
             self._transport.close()
             return
+        # First: of a stream that was ended and then reset, nothing may be written any more.
+        for event in events:
+            if isinstance(event, StreamReset):
+                self._streams[event.stream_id].gone.set()
         for event in events:
             self._take(event, now_ns)
         self.flush()
@@ -91,8 +95,6 @@ class GrpcConnection(asyncio.Protocol):
                 self._request(event.stream_id, stream, message, now_ns)
         elif isinstance(event, StreamEnded):
             self._ended(event.stream_id, self._streams[event.stream_id])
-        elif isinstance(event, StreamReset):
-            self._streams[event.stream_id].gone.set()
         elif isinstance(event, WindowUpdated):
             self._window.set()
 
@@ -120,6 +122,8 @@ class GrpcConnection(asyncio.Protocol):
 
     def _ended(self, stream_id: int, stream: _Stream) -> None:
         stream.half_closed = True
+        if stream.gone.is_set():
+            return
         if stream.method == _STREAM:
             if not stream.playing:
                 self.trailers(stream_id, 0)

@@ -199,13 +199,6 @@ def _check_interface(
         )
     for family in study.families:
         task = _task_of(family)
-        if task.chat_template and on_triton:
-            raise UsageError(
-                f"family {family.name}: its prompts go into a chat template, and Triton's streams "
-                "take texts",
-                next_step="name an address that speaks OpenAI's API (--generate chat), or leave "
-                "chat_template out of the task",
-            )
         wanted = StreamApi.CHAT if task.chat_template else StreamApi.COMPLETIONS
         if not on_triton and api not in {None, wanted}:
             raise UsageError(
@@ -242,6 +235,8 @@ def _generations(
             for model in family.models
             for name in (variant_name(model, *artefact) for artefact in model.artefacts)
         }
+        if on_triton and task.chat_template:
+            _check_takes_tokens(family, {name: models[name] for name in of_family})
         if len(set(of_family.values())) > 1:
             raise UsageError(
                 f"family {family.name}: its models on the server take different inputs, and would "
@@ -249,6 +244,18 @@ def _generations(
                 next_step="serve them with the same tensors (those of Triton's vLLM backend)",
             )
         yield from of_family.items()
+
+
+def _check_takes_tokens(family: Family, models: Mapping[str, ExternalModel]) -> None:
+    """Refuse chats for models that take texts alone: what is sent is a chat in its template."""
+    for model in models.values():
+        if INPUT_IDS not in {spec.name for spec in model.inputs}:
+            raise UsageError(
+                f"family {family.name}: its prompts go into a chat template, and {model.name} on "
+                f"the server takes texts alone, no {INPUT_IDS}",
+                next_step="name an address that speaks OpenAI's API (--generate chat), or leave "
+                "chat_template out of the task",
+            )
 
 
 def _notes(study: Study, address: ExternalAddress, words: str) -> Iterator[str]:

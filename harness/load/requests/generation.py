@@ -28,6 +28,7 @@ from harness.system.storage import whole_file
 from harness.types import Generation, StreamApi, WireProtocol
 from harness.types.generation import (
     EXCLUDE_INPUT_IN_OUTPUT,
+    INPUT_IDS,
     RETURN_FINISH_REASON,
     RETURN_NUM_INPUT_TOKENS,
     RETURN_NUM_OUTPUT_TOKENS,
@@ -72,6 +73,9 @@ class GenerationRequest:
     """Messages of a chat; empty makes the prompt one message of a user."""
     input_tokens: int = 0
     """Tokens of the prompt, where a tokenizer has counted them."""
+    input_ids: tuple[int, ...] = ()
+    """The prompt's tokens, which a model on Triton is sent in the text's place: a chat that is in
+    its template already. Empty sends the text."""
     leave_after: int = 0
     """Tokens after which the client goes away; 0: it stays."""
     turns: tuple[Turn, ...] = ()
@@ -107,6 +111,7 @@ def read_requests(path: Path) -> list[GenerationRequest]:
                 **row
                 | {
                     "messages": tuple(row.get("messages", ())),
+                    "input_ids": tuple(row.get("input_ids", ())),
                     "turns": tuple(Turn(**one) for one in row.get("turns", ())),
                 }
             )
@@ -234,7 +239,9 @@ def _sampling(generation: Generation) -> dict[str, Any]:
 def _fields(one: GenerationRequest, generation: Generation) -> dict[str, Any]:
     """Inputs by name, as `/generate_stream` takes them and `ModelStreamInfer` has as tensors."""
     parameters = {"max_tokens": one.max_tokens, **_sampling(generation)}
-    fields: dict[str, Any] = {TEXT_INPUT: one.prompt}
+    fields: dict[str, Any] = (
+        {INPUT_IDS: list(one.input_ids)} if one.input_ids else {TEXT_INPUT: one.prompt}
+    )
     optional = {
         STREAM: True,
         SAMPLING_PARAMETERS: json.dumps(parameters),
@@ -245,11 +252,17 @@ def _fields(one: GenerationRequest, generation: Generation) -> dict[str, Any]:
 
 
 def _tensors(one: GenerationRequest, generation: Generation) -> dict[str, np.ndarray[Any, Any]]:
-    shape = (1, 1) if generation.batched else (1,)
     return {
-        name: np.array(
-            value.encode() if isinstance(value, str) else value,
-            dtype=object if isinstance(value, str) else np.bool_,
-        ).reshape(shape)
+        name: _tensor(value, batched=generation.batched)
         for name, value in _fields(one, generation).items()
     }
+
+
+def _tensor(value: str | bool | list[int], *, batched: bool) -> np.ndarray[Any, Any]:
+    if isinstance(value, list):
+        found = np.array(value, np.int32)
+    elif isinstance(value, str):
+        found = np.array([value.encode()], object)
+    else:
+        found = np.array([value], np.bool_)
+    return found[None] if batched else found

@@ -60,8 +60,3 @@ def test_what_measures_requests_refuses_a_family_that_writes(tmp_path: Path) -> 
     with pytest.raises(UsageError, match="measures models that answer a request at once"):
         check_driven(study)
     check_driven(study, streams=True)
-
-
-def test_prompts_in_a_chat_template_are_not_driven(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="chat template"):
-        check_driven(_study(tmp_path, chat_template=True), streams=True)

@@ -166,7 +166,7 @@ def test_a_share_of_the_clients_leaves_within_its_answer() -> None:
 def test_a_pool_survives_its_file(tmp_path: Path) -> None:
     pool = [
         GenerationRequest("\u4e2d\n\u2028", 3, input_tokens=2, leave_after=1),
-        GenerationRequest("", 4, ({"role": "user", "content": "x"},)),
+        GenerationRequest("", 4, ({"role": "user", "content": "x"},), input_ids=(7, 8)),
     ]
     write_requests(tmp_path / "a" / "pool.jsonl", pool)
     assert read_requests(tmp_path / "a" / "pool.jsonl") == pool
@@ -206,6 +206,15 @@ def test_what_is_sent_over_each_interface() -> None:
         "max_tokens": 5, "temperature": 0.5, "seed": 1,
     }  # fmt: skip
     assert body == {"text_input": "say", "stream": True, "return_num_output_tokens": True}
+
+
+def test_a_chat_goes_to_triton_in_tokens_and_to_others_as_messages() -> None:
+    messages = ({"role": "user", "content": "say"},)
+    one = GenerationRequest("", 5, messages, input_ids=(3, 1, 4))
+    _, body = http_body(StreamApi.TRITON, one, inputs=("text_input", "input_ids", "stream"))
+    assert body == {"input_ids": [3, 1, 4], "stream": True}
+    _, body = http_body(StreamApi.CHAT, one)
+    assert body["messages"] == list(messages)
 
 
 def test_a_tokenizer_counts_the_tokens_that_each_piece_completes(tmp_path: Path) -> None:
