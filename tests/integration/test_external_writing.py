@@ -198,12 +198,12 @@ def test_what_cannot_be_scored_there_is_refused_before_anything_is_asked(
     assert not (tmp_path / "run").exists()
 
 
-def test_triton_takes_no_conversations(
+def test_a_triton_that_takes_texts_alone_takes_no_conversations(
     server: FakeTokenServer, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = study(folder, AGREEMENT, chat=True)
     assert run(server, file, tmp_path / "run") == EXIT_USAGE
-    assert "Triton's streams take texts" in " ".join(capsys.readouterr().err.split())
+    assert "takes texts alone, no input_ids" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_server_that_refuses_the_first_prompt_is_told_before_any_load(
