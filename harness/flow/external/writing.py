@@ -4,7 +4,8 @@ Nothing is loaded or configured there: each model is measured as its server has 
 asked and loads are driven over the same interface. Over OpenAI's API prompts go as texts
 (completions) or, with the task's `chat_template`, as messages to which the *server* applies its
 template (chat). On Triton a model that takes tokens and tells tokens, as those of the harness do,
-is scored by them, with the likelihoods of references; any other of vLLM's tensors by text.
+is scored by them, with the likelihoods of references; any other of vLLM's tensors by text. A chat
+goes there in the tokens of the model's own template.
 """
 
 from __future__ import annotations
