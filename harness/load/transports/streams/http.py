@@ -101,14 +101,9 @@ class HttpStreamTransport:
             try:
                 received = connection.ask(marked, self._timeout_s)
             except (OSError, StreamEnd):
-                # llama.cpp hangs up after answers without saying so: a kept connection that ends
-                # before a byte came is no answer of the server's (RFC 9112, 9.3.1). It is counted.
                 if connection.asked == 1 or connection.guard.expired:
                     raise
-                connection.guard.clear()
-                self.close()
-                connection = self._connections.ready()
-                stream.irregular.add(ASKED_AGAIN)
+                connection = self._replaced(connection, stream)
                 received = connection.ask(marked, self._timeout_s)
             head = self._read(connection, received, stream, plan)
         except (OSError, ProtocolViolation) as error:
@@ -130,6 +125,17 @@ class HttpStreamTransport:
     def close(self) -> None:
         """Close the connection."""
         self._connections.close()
+
+    def _replaced(self, connection: KeptConnection, stream: TokenStream) -> KeptConnection:
+        """A new connection for a request whose kept one ended before a byte of the answer came.
+
+        That is no answer of the server's (RFC 9112, 9.3.1): llama.cpp hangs up after answers
+        without saying so. It is counted.
+        """
+        connection.guard.clear()
+        self.close()
+        stream.irregular.add(ASKED_AGAIN)
+        return self._connections.ready()
 
     def _read(
         self, connection: KeptConnection, received: bytes, stream: TokenStream, plan: StreamRequest
