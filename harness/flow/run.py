@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.flow.card import begin_preloading, measure_card, serve_card
+from harness.flow.external.served_writing import serve_writing
 from harness.flow.external.study import ExternalStudy
 from harness.flow.external.variants import serve_external
-from harness.flow.external.writing import ExternalWriting, serve_writing
+from harness.flow.external.writing import ExternalWriting
 from harness.flow.input_checks import check_inputs
 from harness.flow.lm_evaluation import evaluate_family
 from harness.flow.lm_plan import TaskEvaluation

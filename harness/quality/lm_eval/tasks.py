@@ -13,17 +13,16 @@ import json
 import logging
 import os
 import re
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from functools import partialmethod
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from harness.errors import DataError, UsageError
 from harness.quality.lm_eval.generation import not_kept
+from harness.quality.lm_eval.hub import hub_or_cache
 from harness.system.libraries import quiet, require_extra
 
 _TALKATIVE = ("lm_eval", "datasets", "huggingface_hub")
@@ -372,44 +371,3 @@ def _digest(tasks: Mapping[str, Any], chat: Chat | None) -> str:
 def _as_text(value: object) -> str:
     """Functions by name alone: their address changes with every process."""
     return getattr(value, "__qualname__", None) or str(value)
-
-
-PROBE_TIMEOUT_S = 3.0
-
-
-@dataclass(frozen=True)
-class Hub:
-    """Whether the data-set hub can be reached, asked once."""
-
-    missing: bool
-
-
-@contextmanager
-def hub_or_cache(*, needed: bool) -> Iterator[Hub]:
-    """Where the hub cannot be reached, let the libraries look into their local cache alone.
-
-    They would try again and again for minutes; off line they say at once what they lack.
-    """
-    import datasets
-    import huggingface_hub.constants as hub_constants
-
-    if not needed or hub_constants.HF_HUB_OFFLINE or _reachable(hub_constants.ENDPOINT):
-        yield Hub(missing=needed and bool(hub_constants.HF_HUB_OFFLINE))
-        return
-    before = hub_constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
-    hub_constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
-    try:
-        yield Hub(missing=True)
-    finally:
-        hub_constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
-
-
-def _reachable(url: str) -> bool:
-    proxy = next((os.environ[n] for n in ("HTTPS_PROXY", "https_proxy") if os.environ.get(n)), "")
-    parts = urlsplit(proxy or url)
-    port = parts.port or (80 if parts.scheme == "http" else 443)
-    try:
-        with socket.create_connection((parts.hostname or "", port), timeout=PROBE_TIMEOUT_S):
-            return True
-    except OSError:
-        return False
