@@ -140,7 +140,7 @@ class _Aggregate:
         sums = self.sums(items)
         if sums is not None:
             return bounds(sums, seed=seed)
-        drawn = self._resampled(items, items, seed)[0]
+        (drawn,) = self._resampled(seed, items)
         low, high = _expanded_interval(drawn, len(items))
         return Bounds(low, high, None, len(items))
 
@@ -149,34 +149,33 @@ class _Aggregate:
         first, second = self.sums(own, teacher), self.sums(teacher, own)
         if first is not None and second is not None:
             return bounds(side_by_side(first, second), seed=seed)
-        drawn = self._resampled(own, teacher, seed)
-        shares = np.divide(
-            drawn[0], drawn[1], out=np.full_like(drawn[0], np.nan), where=drawn[1] > 0
-        )
+        drawn, others = self._resampled(seed, own, teacher)
+        shares = np.divide(drawn, others, out=np.full_like(drawn, np.nan), where=others > 0)
         low, high = _expanded_interval(shares, len(own))
         return Bounds(low, high, None, len(own))
 
-    def _resampled(self, own: Sequence[Any], teacher: Sequence[Any], seed: int) -> Floats:
-        """Both on the same documents: as many as there are, and about one that either has wrong.
+    def _resampled(self, seed: int, *models: Sequence[Any]) -> Floats:
+        """The metric of one or more models on resamples of the documents that all have answered.
+
+        Each resample has as many documents as there are, and about one more. Of resamples there are
+        several kinds: one without a wrong answer more, and one a model in which it answers the
+        further documents wrongly.
 
         Returns:
-            (2, 3, `COSTLY_RESAMPLES`): own and teacher's; of resamples without a wrong answer more,
-            with further documents that the own answers wrongly, and that the teacher does.
+            (models, 1 + models, `COSTLY_RESAMPLES`): the metric by model, kind and resample.
         """
         rng = np.random.default_rng(seed)
-        values = []
-        for wrong in (None, 0, 1):
-            drawn_so: list[list[float]] = []
-            for _ in range(COSTLY_RESAMPLES):
-                drawn = rng.integers(len(own), size=len(own))
-                more = rng.integers(len(own), size=int(rng.exponential() + rng.random()))
-                pair = []
-                for place, items in enumerate((own, teacher)):
-                    extra = [_mistaken(items, i, rng) if place == wrong else items[i] for i in more]
-                    pair.append(float(self.of_items([*(items[i] for i in drawn), *extra])))
-                drawn_so.append(pair)
-            values.append(drawn_so)
-        return np.moveaxis(np.array(values, np.float64), 2, 0)
+        count = len(models[0])
+        values = np.empty((len(models), 1 + len(models), COSTLY_RESAMPLES))
+        for kind, resample in np.ndindex(values.shape[1:]):
+            drawn = rng.integers(count, size=count)
+            more = rng.integers(count, size=int(rng.exponential() + rng.random()))
+            for model, items in enumerate(models):
+                wrong = model == kind - 1
+                extra = [_mistaken(items, i, rng) if wrong else items[i] for i in more]
+                metric = self.of_items([*(items[i] for i in drawn), *extra])
+                values[model, kind, resample] = float(metric)
+        return values
 
 
 def _is_plain(item: Any) -> bool:
