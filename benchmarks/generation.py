@@ -85,11 +85,11 @@ def _measure(
     return [
         {
             "streams": streams,
-            "served tokens/s": statistics.median(served[streams]),
-            "bare tokens/s": statistics.median(alone[streams]),
-            "served/bare": _ratio(served[streams], alone[streams]),
-            f"served/{least} streams": _ratio(served[streams], served[least]),
-            f"bare/{least} streams": _ratio(alone[streams], alone[least]),
+            "served_tokens_per_s": statistics.median(served[streams]),
+            "bare_tokens_per_s": statistics.median(alone[streams]),
+            "served_over_bare": _ratio(served[streams], alone[streams]),
+            f"served_over_{least}_streams": _ratio(served[streams], served[least]),
+            f"bare_over_{least}_streams": _ratio(alone[streams], alone[least]),
         }
         for streams in options.streams
     ]

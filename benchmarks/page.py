@@ -35,6 +35,7 @@ COMMANDS = {
     "evaluation_speed": "evaluation_speed.py --samples 100 --rounds 3",
     "scale_out": "scale_out.py",
     "server_overhead": "server_overhead.py",
+    "generation": "generation.py",
     "openai_front_end": "openai_front_end.py",
     "capacity_accuracy": "capacity_accuracy.py",
     "soak": "soak.py --minutes 10",
