@@ -25,7 +25,7 @@ WORDS = ("<s>", "[user]", "[assistant]", "one", "two", "three", "be", "brief", "
 TEMPLATE = (
     "<s>{% for message in messages %}"
     "{% if message.role == 'developer' %}{{ raise_exception('no developers here') }}{% endif %}"
-    "[{{ message.role }}] {{ message.content }} {% endfor %}"
+    "[{{ message.role }}] {{ message.name }} {{ message.content }} {% endfor %}"
     "{% if add_generation_prompt %}[assistant]{% endif %}"
 )
 

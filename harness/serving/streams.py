@@ -160,6 +160,8 @@ def _joined(model: str, results: Iterator[Any]) -> StreamedAnswer:
         prompt |= {name: outputs[name] for name in _OF_PROMPT if name in outputs}
     if reason is FinishReason.NONE:
         raise ServerError(f"model {model} ended a stream without a reason")
+    if reason is FinishReason.CANCELLED:
+        raise ServerError(f"model {model} gave an answer up after {len(tokens)} tokens")
     ranks = prompt.get(names.PROMPT_RANKS)
     return StreamedAnswer(
         b"".join(texts).decode("utf-8", errors="replace"),

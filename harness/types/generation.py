@@ -6,6 +6,7 @@ without the harness (Python 3.10 in NVIDIA's container): it needs the standard l
 """
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -118,9 +119,10 @@ class SamplingParameters:
         """
         for name, is_right, wanted in (
             ("max_tokens", self.max_tokens >= 0, "0 or more"),
-            ("temperature", 0 <= self.temperature < float("inf"), "0 (greedy) or more"),
+            ("temperature", 0 <= self.temperature <= _LARGEST, "0 (greedy) or more"),
             ("top_k", self.top_k >= -1, "the number of tokens to draw from, or 0 for all"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("seed", self.seed is None or -(2**63) <= self.seed < 2**63, "a number of 64 bits"),
             ("min_tokens", 0 <= self.min_tokens <= self.max_tokens, "from 0 to max_tokens"),
             ("stop", all(self.stop), "strings that are not empty"),
         ):
@@ -155,6 +157,9 @@ class SamplingParameters:
                 fields[name] = list(value) if isinstance(value, tuple) else value
         return json.dumps(fields)
 
+
+_LARGEST = sys.float_info.max
+"""Neither infinity nor an integer that no float holds."""
 
 SETTINGS_FILE = "generation.json"
 TOKENIZER_FILE = "tokenizer.json"

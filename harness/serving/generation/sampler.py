@@ -33,7 +33,9 @@ class Sampler:
         self._parameters = parameters
         self._end_tokens = list(end_tokens)
         self.rules = rules
-        self._random = np.random.default_rng(parameters.seed)
+        # numpy takes no negative seeds, OpenAI's API does.
+        seed = parameters.seed
+        self._random = np.random.default_rng(None if seed is None else seed % 2**64)
 
     @property
     def is_greedy(self) -> bool:
@@ -76,8 +78,9 @@ def distribution(
     """
     # Equal logits in the order of their tokens, so that a draw does not depend on the sort.
     order = _best_first(logits, parameters.top_k)
-    scaled = logits[order].astype(np.float64) / parameters.temperature
-    weights: NDArray[np.float64] = np.exp(scaled - scaled[0])
+    behind = logits[order].astype(np.float64) - float(logits[order[0]])
+    with np.errstate(over="ignore"):  # beside a temperature near 0 all but the likeliest vanish
+        weights: NDArray[np.float64] = np.exp(behind / parameters.temperature)
     weights /= weights.sum()
     if parameters.top_p < 1:
         # The token that crosses top_p still counts; so there is always one.

@@ -22,6 +22,7 @@ from harness.serving.openai.requests import (
     Message,
     chat_request,
     completion_request,
+    model_named,
     read_body,
 )
 from harness.serving.openai.triton import GeneratedPiece, GenerationClient
@@ -118,7 +119,7 @@ class OpenAIFrontEnd:
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = read_body(await request.read())
-        model = self._found(body.get("model"))
+        model = self._found(model_named(body))
         asked = chat_request(body, context=model.context)
         ids = await self._token_ids(self._templates[model.name], asked.messages)
         return await self._answer(request, asked, model, ids, is_chat=True)

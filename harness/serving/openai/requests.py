@@ -15,7 +15,7 @@ from harness.serving.openai.errors import ApiError
 from harness.types.generation import ParameterError, SamplingParameters
 
 Message = dict[str, str]
-"""A message of a chat: `role` and `content`."""
+"""A message of a chat: `role`, `content`, and where the client gives one `name`."""
 
 DEFAULT_TEMPERATURE = 1.0
 """OpenAI's, where the request says none. Triton's tensors have 0, the likeliest token."""
@@ -47,6 +47,8 @@ _ONLY_AS_DEFAULT: Mapping[str, tuple[Any, ...]] = {
 }
 """Fields that are not supported: the values that ask for nothing."""
 _ROLES = ("system", "developer", "user", "assistant")
+_OF_A_MESSAGE = ("role", "content", "name")
+_OF_STREAMS = ("include_usage", "continuous_usage_stats")
 _LARGEST_ID = 2**31 - 1
 
 
@@ -71,15 +73,29 @@ def read_body(raw: bytes) -> dict[str, Any]:
     """Parse a request's body.
 
     Raises:
-        ApiError: it is no JSON object.
+        ApiError: it is no JSON object, or has a text that no UTF-8 holds.
     """
     try:
         body = json.loads(raw)
+        if b"\\u" in raw:
+            json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ApiError(f"the body has a text with half a surrogate pair: {error}") from None
     except (ValueError, RecursionError) as error:
         raise ApiError(f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise ApiError("the body must be a JSON object")
     return {name: value for name, value in body.items() if value is not None}
+
+
+def model_named(body: Mapping[str, Any]) -> str | None:
+    """The model that a body asks for; None where it names none.
+
+    Raises:
+        ApiError: it is no text.
+    """
+    name: str | None = _typed(body, "model", str, default=None)
+    return name
 
 
 def chat_request(body: Mapping[str, Any], *, context: int) -> ApiRequest:
@@ -125,8 +141,11 @@ def _request(
     options = _typed(body, "stream_options", dict, default={})
     if options and not stream:
         raise ApiError("stream_options are for stream: true", param="stream_options")
+    for name, value in options.items():
+        if value and name not in _OF_STREAMS:
+            raise ApiError(f"stream_options has no {name!r} here", param=f"stream_options.{name}")
     return ApiRequest(
-        model=_typed(body, "model", str, default=None),
+        model=model_named(body),
         prompt=prompt,
         messages=messages,
         sampling=_sampling(body, limit),
@@ -173,10 +192,14 @@ def _message(value: Any, place: str) -> Message:
     if not isinstance(value, dict) or value.get("role") not in _ROLES:
         known = ", ".join(_ROLES)
         raise ApiError(f"{place} needs a role, one of {known}", param=place)
-    for name in ("tool_calls", "function_call"):
-        if value.get(name):
-            raise ApiError(f"{place}: {name} are not supported here", param=f"{place}.{name}")
-    return {"role": value["role"], "content": _content(value.get("content"), f"{place}.content")}
+    for name, told in value.items():
+        # What OpenAI's clients send back of an answer has further fields that are null or empty.
+        if told and name not in _OF_A_MESSAGE:
+            raise ApiError(f"{place}: {name} is not supported here", param=f"{place}.{name}")
+    message = {"role": value["role"], "content": _content(value.get("content"), f"{place}.content")}
+    if not isinstance(value.get("name", ""), str | None):
+        raise ApiError(f"{place}.name must be a text", param=f"{place}.name")
+    return message | ({"name": value["name"]} if value.get("name") else {})
 
 
 def _content(value: Any, place: str) -> str:

@@ -112,12 +112,41 @@ def test_a_total_that_comes_with_the_last_token_is_not_that_token_s() -> None:
         ({"logprobs": {"content": [{}, {}]}}, 2),
         ({"logprobs": {"tokens": ["a", "b", "c"]}}, 3),
         ({"token_ids": [1, 2]}, 2),
-        ({"token_ids": []}, 0),
     ],
 )
 def test_the_server_may_list_the_tokens_of_a_chunk(told: dict[str, Any], expected: int) -> None:
     stream = read([chunk("ab", **told)])
     assert (sum(stream.tokens), stream.told) == (expected, True)
+
+
+def test_a_running_usage_that_lags_behind_the_text_moves_no_token() -> None:
+    """Taken at its word the first token would be none, and the time to it that of the second."""
+    stream = read([chunk("a", usage=0), chunk("b", usage=1), chunk("c", usage=2)])
+    assert (stream.tokens, stream.texts) == ([1, 1, 1], [b"a", b"b", b"c"])
+
+
+def test_text_without_a_token_belongs_to_the_one_before_it() -> None:
+    events = [chunk("a", token_ids=[1]), chunk("b", token_ids=[]), chunk("c", token_ids=[2])]
+    stream = read(events)
+    assert (stream.tokens, stream.texts) == ([1, 1], [b"ab", b"c"])
+    assert read([chunk("a", token_ids=[])]).tokens == [1], "no text comes before a token"
+
+
+def test_half_a_character_is_told_in_events_that_are_recognised_too() -> None:
+    whole = chunk("XX")
+    halves = [whole.replace(b"XX", half) for half in (b"\xe2\x82", b"\xac")]
+    stream = read([chunk("a"), *halves])
+    stream.finish_reason, stream.reported_tokens = "stop", 3
+    stream.settle(0, None)
+    assert (stream.answer, stream.irregular) == ("a\u20ac", {"invalid_utf8"})
+
+
+@pytest.mark.parametrize("reason", ["abort", "cancelled", "error"])
+def test_an_answer_that_the_server_gave_up_is_a_failure(reason: str) -> None:
+    stream = read([chunk("a"), chunk("b", finish_reason=reason), b"[DONE]"])
+    with pytest.raises(RequestFailure, match=f"gave the answer up after 2 tokens: {reason}") as had:
+        stream.settle(0, None)
+    assert had.value.kind == "stream_error"
 
 
 def test_the_arguments_of_a_call_are_tokens() -> None:
@@ -131,8 +160,18 @@ def test_the_arguments_of_a_call_are_tokens() -> None:
     [
         (b'{"error": {"message": "died"}}', "stream_error"),
         (b'{"error": "died"}', "stream_error"),
+        (b'{"object": "error", "message": "died", "code": 400}', "stream_error"),
         (b"{", "malformed"),
         (b"[1]", "malformed"),
+        (b'{"choices": [3]}', "malformed"),
+        (b'{"choices": {"delta": {"content": "a"}}}', "malformed"),
+        (b'{"choices": [{"delta": "a"}]}', "malformed"),
+        (b'{"choices": [{"delta": {"content": 5}}]}', "malformed"),
+        (b'{"choices": [{"delta": {"content": [{"text": "a"}]}}]}', "malformed"),
+        (b'{"choices": [{"delta": {"tool_calls": ["a"]}}]}', "malformed"),
+        (b'{"choices": [], "usage": "many"}', "malformed"),
+        (b'{"choices": [], "usage": {"completion_tokens": "3"}}', "malformed"),
+        (b'{"choices": [], "usage": {"completion_tokens": 3, "prompt_tokens": [1]}}', "malformed"),
         (b"plain words", "malformed"),
     ],
 )
@@ -140,6 +179,15 @@ def test_an_event_that_is_none_fails_the_request(event: bytes, kind: str) -> Non
     with pytest.raises(RequestFailure) as caught:
         read([chunk("a"), event])
     assert caught.value.kind == kind
+
+
+@pytest.mark.parametrize(
+    "event", [b'{"text_output": 5}', b'{"text_output": "a", "num_output_tokens": "x"}']
+)
+def test_an_event_of_generate_stream_that_is_none_fails_the_request(event: bytes) -> None:
+    with pytest.raises(RequestFailure) as caught:
+        EventReader(TokenStream(), parse_generate).take([event], 7)
+    assert caught.value.kind == "malformed"
 
 
 def test_events_before_one_that_fails_have_come() -> None:

@@ -177,7 +177,8 @@ def test_comments_cut_events_and_line_ends(
 def test_several_events_in_one_packet_came_at_one_instant(
     server: FakeTokenServer, name: str
 ) -> None:
-    stream = client_of(server, name, STEADY.but(joined=3)).ask()
+    script = StreamScript(evenly(6, first_s=0.03, gap_s=0.2), joined=3)
+    stream = client_of(server, name, script).ask()
     times = stream.times_ns
     assert len(times) == 6
     assert times[0] == times[1] == times[2]
@@ -315,6 +316,28 @@ def test_an_answer_that_stalls_is_given_up_after_its_bound(
     failure = failure_of(client)
     assert failure.kind == "stalled"
     assert "no token for 0.5 s after 2 had come" in str(failure)
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize(("tokens", "kind"), [(1, "stalled"), (0, "timeout")])
+def test_events_without_a_token_lengthen_no_wait(
+    server: FakeTokenServer, name: str, tokens: int, kind: str
+) -> None:
+    silent = tuple(Piece(0.2 * n, "", 0) for n in range(1, 100))
+    script = StreamScript((Piece(0.0, "a" * tokens, tokens), *silent))
+    client = client_of(server, name, script, timeout_s=0.5)
+    assert failure_of(client).kind == kind
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_an_answer_that_its_server_gave_up_is_no_success(
+    server: FakeTokenServer, name: str
+) -> None:
+    failure = failure_of(client_of(server, name, STEADY.but(finish_reason="cancelled")))
+    assert (failure.kind, "gave the answer up after 6 tokens" in str(failure)) == (
+        "stream_error",
+        True,
+    )
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -42,6 +42,28 @@ def test_the_distribution_is_that_of_transformers(temperature, top_k, top_p):
         np.testing.assert_allclose(ours, wanted, atol=1e-6)
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 1e-320, 1e-300, 1e300, 1.7e308])
+@pytest.mark.parametrize("top_p", [0.5, 1.0])
+def test_a_temperature_at_the_edge_of_floats_still_draws(temperature, top_p):
+    """A failure here would be one of a step, and end the answers of everybody in it."""
+    logits = logits_of(1)
+    logits[3] = -np.inf  # as the end token before `min_tokens`
+    parameters = SamplingParameters(temperature=temperature, top_p=top_p, seed=1)
+    tokens, probabilities = distribution(logits, parameters)
+    assert probabilities.sum() == pytest.approx(1)
+    if temperature < 1:
+        assert (tokens[0], probabilities[0]) == (logits.argmax(), 1)
+    assert 0 <= Sampler(parameters, ()).choose(logits, 0) < len(logits)
+
+
+@pytest.mark.parametrize("seed", [-(2**63), -1, 0, 2**63 - 1])
+def test_every_seed_of_openais_api_draws(seed):
+    parameters = SamplingParameters(temperature=1.0, seed=seed)
+    first, again = (Sampler(parameters, ()) for _ in range(2))
+    drawn = [first.choose(logits_of(place), 0) for place in range(20)]
+    assert drawn == [again.choose(logits_of(place), 0) for place in range(20)]
+
+
 def test_draws_follow_the_distribution():
     logits = logits_of(3, 6)
     parameters = SamplingParameters(temperature=1.5, seed=11)

@@ -87,6 +87,12 @@ def test_a_chat_is_written_by_the_checkpoints_template_and_begins_once(client, t
     assert "text_input" not in asked(tokens)
 
 
+def test_who_says_a_message_is_told_to_the_template(client, tokens):
+    named = [{"role": "user", "content": "one", "name": "two"}]
+    client.chat.completions.create(model=MODEL, messages=named)
+    assert asked(tokens)["input_ids"] == ids("<s>", "[user]", "two", "one", "[assistant]")
+
+
 @pytest.mark.parametrize("content", ["one two", "one two three be " * 400])
 def test_a_chats_ids_are_those_of_the_library(client, tokens, tmp_path, content):
     """Of a long one too, which is made ids of in a thread of its own."""

@@ -66,6 +66,7 @@ def wait_for(holds: Any) -> None:
         ({"stream": 1}, "stream must be of type bool"),
         ({"stream_options": {"include_usage": True}}, "stream_options are for stream: true"),
         ({"stream": True, "stream_options": []}, "stream_options must be of type dict"),
+        ({"seed": 2**63}, "seed is 9223372036854775808: it must be a number of 64 bits"),
         ({"model": 3}, "model must be of type str"),
         ({"prompt": ["a", "b"]}, "prompt must be one text, or one list of token ids"),
         ({"prompt": []}, "prompt must be one text, or one list of token ids"),
@@ -113,11 +114,43 @@ def test_what_asks_for_nothing_is_taken(server, tokens, field):
         ([{"role": "user", "content": [{"type": "image_url"}]}], "messages[0].content"),
         ([{"role": "user", "content": [{"text": "one"}]}], "messages[0].content"),
         ([{"role": "assistant", "content": "", "tool_calls": [{}]}], "messages[0].tool_calls"),
+        ([{"role": "tool", "content": "one", "tool_call_id": "1"}], "messages[0]"),
+        ([{"role": "user", "content": "one", "weight": 1}], "messages[0].weight"),
+        ([{"role": "user", "content": "one", "name": 1}], "messages[0].name"),
     ],
 )
 def test_wrong_messages_are_refused_by_their_place(server, tokens, messages, param):
     status, _, body = ask(server, "/v1/chat/completions", CHAT | {"messages": messages})
     assert (status, body["error"]["param"]) == (400, param)
+
+
+def test_a_streams_unknown_option_is_refused(server):
+    asked = TEXT | {"stream": True, "stream_options": {"include_logits": True}}
+    status, _, body = ask(server, COMPLETIONS, asked)
+    assert (status, body["error"]["param"]) == (400, "stream_options.include_logits")
+
+
+@pytest.mark.parametrize("model", [[MODEL], {"name": MODEL}, 3, True])
+def test_a_chats_model_that_is_no_text_is_refused(server, model):
+    status, _, body = ask(server, "/v1/chat/completions", CHAT | {"model": model})
+    assert (status, body["error"]["param"]) == (400, "model")
+
+
+def test_half_a_surrogate_pair_is_the_clients_mistake(server):
+    text = b'{"model": "m", "prompt": "one \\ud83d"}'
+    chat = b'{"model": "m", "messages": [{"role": "user", "content": "\\udc00"}]}'
+    for path, half in ((COMPLETIONS, text), ("/v1/chat/completions", chat)):
+        status, _, body = ask(server, path, half)
+        assert (status, body["error"]["type"]) == (400, "invalid_request_error")
+        assert "half a surrogate pair" in body["error"]["message"]
+
+
+def test_an_answer_may_be_sent_back_as_openais_client_has_it(server, tokens):
+    tokens.begin(StreamScript())
+    client = client_of(server)
+    first = client.chat.completions.create(**CHAT).choices[0].message
+    messages = [*CHAT["messages"], first.model_dump(), {"role": "user", "content": "two"}]
+    assert ask(server, "/v1/chat/completions", CHAT | {"messages": messages})[0] == 200
 
 
 def test_what_a_template_refuses_is_told_in_its_words(server):

@@ -33,6 +33,7 @@ from harness.load.transports.grpc.frames import (
 )
 from harness.load.transports.grpc.headers import HeaderFrames
 from harness.load.transports.grpc.http2_stream import (
+    Heard,
     Stream,
     cut_request,
     frames_within,
@@ -125,16 +126,17 @@ class Http2Connection:
         return stream
 
     def exchange_as_it_comes(
-        self, request: bytes, take: Callable[[Sequence[bytes], int], bool]
+        self, request: bytes, take: Callable[[Sequence[bytes], int], Heard]
     ) -> Stream:
         """Send a request on the next stream, and hand its body on piece by piece until it ends.
 
-        The time that is given to a connection's exchange is here given to each gap between pieces.
+        The time that is given to a connection's exchange is here given to each gap between pieces
+        that are news.
 
         Args:
             request: as `exchange` takes it.
-            take: given the pieces that came together, and when (CLOCK_MONOTONIC); false cancels the
-                stream. What it raises leaves the connection of no use.
+            take: given the pieces that came together, and when (CLOCK_MONOTONIC); says what they
+                were. What it raises leaves the connection of no use.
 
         Raises:
             OSError, Http2Violation: as `exchange`.
@@ -152,10 +154,12 @@ class Http2Connection:
                     more = self._wire.received_data(stream.number)
                     self._count_received(sum(map(len, more)))
                     came += more
-                if not take(came, self.received_ns):
+                heard = take(came, self.received_ns)
+                if heard is Heard.ENOUGH:
                     self._wire.send(frames.make_rst_stream(stream.number, ErrorCode.CANCEL))
                     stream.take_reset(ErrorCode.CANCEL)
-                self._wire.extend()
+                if heard is not Heard.NOTHING:
+                    self._wire.extend()
             for frame in self._wire.received():
                 self._act(frame)
         return stream

@@ -107,10 +107,15 @@ class EventReader:
 
     def _read(self, data: bytes, at_ns: int) -> None:
         """Read an event in full."""
-        if data == DONE:
+        if data.strip() == DONE:
             self.stream.done = True
             return
-        found = self._parse(self.stream, self._json_of(data), at_ns)
+        event = self._json_of(data)
+        try:
+            found = self._parse(self.stream, event, at_ns)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            said = f"an event whose fields are not the interface's ({error}): {_quoted(data)}"
+            raise RequestFailure("malformed", said) from error
         if found is not None:
             self._learn(data, *found)
 
@@ -160,6 +165,7 @@ def parse_openai(stream: TokenStream, event: Mapping[str, Any], at_ns: int) -> L
 
     Raises:
         RequestFailure: `stream_error`: it is an error, under whatever status the answer began.
+        AttributeError, LookupError, TypeError, ValueError: a field has another type.
     """
     check_error(event)
     usage = event.get("usage")
@@ -171,19 +177,21 @@ def parse_openai(stream: TokenStream, event: Mapping[str, Any], at_ns: int) -> L
         runs = stream.told or not stream.times_ns
         if choice and told is None and runs and (text or stream.told):
             # A running usage, there from the first token on: what it has grown by since the last
-            # event. A total that comes with the last token only is none.
-            told = usage.get("completion_tokens", 0) - sum(stream.tokens)
-        stream.reported_tokens = usage.get("completion_tokens")
-        stream.input_tokens = usage.get("prompt_tokens") or stream.input_tokens
+            # event, which may lag behind the text. A total that comes with the last token only is
+            # none.
+            told = _whole(usage.get("completion_tokens") or 0) - sum(stream.tokens)
+            told = max(told, int(bool(text)))
+        reported = usage.get("completion_tokens")
+        stream.reported_tokens = None if reported is None else _whole(reported)
+        stream.input_tokens = _whole(usage.get("prompt_tokens") or 0) or stream.input_tokens
     if choice.get("finish_reason"):
-        stream.finish_reason = choice["finish_reason"]
+        stream.finish_reason = str(choice["finish_reason"])
     if text:
         # An event of another kind than the one before is read in full, so this sees each change.
         _note_answer(stream, begun=bool(answer_text(event)))
     if told is not None:
         stream.told = True
-        if told > 0:
-            stream.add(at_ns, told, text.encode(errors="replace"))
+        stream.add(at_ns, told, text.encode(errors="replace"))
         return None
     if not text:
         return None
@@ -265,13 +273,13 @@ def parse_generate(stream: TokenStream, event: Mapping[str, Any], at_ns: int) ->
         stream,
         at_ns,
         text.encode(errors="replace"),
-        tokens=_first(event.get(NUM_OUTPUT_TOKENS)),
+        tokens=_count(event.get(NUM_OUTPUT_TOKENS)),
         ids=None if ids is None else len(ids) if isinstance(ids, list) else 1,
         reason=str(_first(event.get(FINISH_REASON)) or ""),
-        input_tokens=_first(event.get(NUM_INPUT_TOKENS)),
+        input_tokens=_count(event.get(NUM_INPUT_TOKENS)),
     )
     if QUEUE_TIME_US in event:
-        stream.queue_us = _first(event[QUEUE_TIME_US])
+        stream.queue_us = _count(event[QUEUE_TIME_US])
     is_last = stream.finish_reason is not None
     return (TEXT_OUTPUT, text, count) if alone and text and count and not is_last else None
 
@@ -305,8 +313,7 @@ def add_response(
     stream.finish_reason = reason or stream.finish_reason
     stream.input_tokens = input_tokens or stream.input_tokens
     count = int(bool(text)) if told is None else told
-    if count > 0:
-        stream.add(at_ns, count, text)
+    stream.add(at_ns, count, text)
     return count
 
 
@@ -316,6 +323,22 @@ def finish_generate(stream: TokenStream) -> None:
         stream.reported_tokens = sum(stream.tokens)
 
 
+def _count(tensor: Any) -> int | None:
+    value = _first(tensor)
+    return None if value is None else _whole(value)
+
+
+def _whole(value: Any) -> int:
+    """A count of tokens.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if type(value) not in {int, float} or value != int(value):
+        raise TypeError(f"{value!r} is no number of tokens")
+    return int(value)
+
+
 def _first(value: Any) -> Any:
     return (value[0] if value else None) if isinstance(value, list) else value
 
@@ -323,10 +346,13 @@ def _first(value: Any) -> Any:
 def check_error(event: Mapping[str, Any]) -> None:
     """Refuse an event that says that the request failed.
 
+    Some servers have OpenAI's error object in place of a chunk, without `error` around it.
+
     Raises:
         RequestFailure: `stream_error`.
     """
-    if error := event.get("error"):
+    error = event.get("error") or (event.get("object") == "error" and event)
+    if error:
         said = error.get("message") if isinstance(error, dict) else error
         raise RequestFailure("stream_error", str(said or error)[:_LONGEST_QUOTE])
 

@@ -16,7 +16,7 @@ from tritonclient.grpc import service_pb2
 from harness.load.transports.address import Target
 from harness.load.transports.contract import ClientLeft, RequestFailure, WireAnswer
 from harness.load.transports.grpc.frames import Http2Violation
-from harness.load.transports.grpc.http2_stream import frame_request
+from harness.load.transports.grpc.http2_stream import Heard, frame_request
 from harness.load.transports.grpc.messages import SERVICE
 from harness.load.transports.grpc.transport import ENVELOPE, GrpcTransport, request_headers
 from harness.load.transports.sockets import ReadWaiter
@@ -117,13 +117,14 @@ class ResponseReader:
         """By length, the messages of this answer that differ only in their text."""
         self.left = False
 
-    def take(self, pieces: Sequence[bytes], at_ns: int) -> bool:
-        """Take in pieces of the call's body that came together; false: the client goes away now.
+    def take(self, pieces: Sequence[bytes], at_ns: int) -> Heard:
+        """Take in pieces of the call's body that came together; tokens are the news.
 
         Raises:
             RequestFailure: `stream_error`, or `malformed`.
         """
         stream, forms = self._stream, self._forms
+        before = len(stream.times_ns)
         for piece in pieces:
             form = forms.get(len(piece))
             if form is not None and not self._rest:
@@ -134,7 +135,9 @@ class ResponseReader:
             self._take(piece, at_ns)
         if self._leave_after:
             self.left = sum(stream.tokens) >= self._leave_after
-        return not self.left
+        if self.left:
+            return Heard.ENOUGH
+        return Heard.NEWS if len(stream.times_ns) > before else Heard.NOTHING
 
     def _take(self, piece: bytes, at_ns: int) -> None:
         """Read the messages that end in a piece."""

@@ -2,7 +2,8 @@
 
 As the unary transport (`http/transport.py`): requests encoded once, bytes stamped by the kernel. A
 request's time limit holds for each gap of its answer: until the first token it is a `timeout`,
-after that the answer has `stalled`. Keep-alives do not lengthen it. The whole has `LONGEST_S`.
+after that the answer has `stalled`. What has no token (keep-alives, empty events) does not lengthen
+it. The whole has `LONGEST_S`.
 """
 
 from __future__ import annotations
@@ -154,8 +155,10 @@ class HttpStreamTransport:
             at_ns = inbox.received_ns
             came = events.feed(body.feed(piece)) if piece else ()
             if came:
+                before = len(stream.times_ns)
                 take(came, at_ns)
-                guard.start(timeout_s)
+                if len(stream.times_ns) > before:
+                    guard.start(timeout_s)
             if leave_after and stream.times_ns and sum(stream.tokens) >= leave_after:
                 raise ClientLeft(sum(stream.tokens))
             if body.ended:
@@ -219,5 +222,8 @@ def late_token(target: Target, stream: TokenStream, timeout_s: float) -> Request
     if not stream.times_ns:
         return too_late(target, "token from", timeout_s)
     had = sum(stream.tokens)
+    if stream.done:
+        said = f"{target.authority}: the answer of {had} tokens was not ended behind [DONE]"
+        return RequestFailure("unfinished", said)
     said = f"{target.authority}: no token for {asked(timeout_s)} s after {had} had come"
     return RequestFailure("stalled", said)

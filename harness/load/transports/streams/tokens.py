@@ -30,6 +30,8 @@ NO_DONE, NO_FINISH_REASON, NO_USAGE = "no_done", "no_finish_reason", "no_usage"
 USAGE_DIFFERS, ESTIMATED = "usage_differs", "tokens_estimated"
 TOO_MANY, BAD_TEXT, ASKED_AGAIN = "max_tokens_ignored", "invalid_utf8", "asked_again"
 """Kinds of answers that count as successes and yet are not as they should be."""
+GAVE_UP = frozenset({"abort", "cancelled", "error"})
+"""Finish reasons by which a server says that it did not write its answer to an end."""
 END_TOKEN = 1
 """The end-of-sequence token is in the usage, and in no event's text."""
 
@@ -87,7 +89,12 @@ class TokenStream:
         self.irregular: set[str] = set()
 
     def add(self, at_ns: int, tokens: int, text: bytes) -> None:
-        """An event that carried tokens."""
+        """An event that carried tokens; text without any belongs to the event before it."""
+        if tokens <= 0 and (self.times_ns or not text):
+            if text:
+                self.texts[-1] += text
+            return
+        tokens = max(1, tokens)
         self.times_ns.append(at_ns)
         self.tokens.append(tokens)
         self.texts.append(text)
@@ -120,8 +127,13 @@ class TokenStream:
         """Count the tokens once the answer is whole, and say what is irregular about them.
 
         Raises:
-            RequestFailure: `empty_answer`: it ended without a token.
+            RequestFailure: `stream_error`: the server gave it up; `empty_answer`: it ended without
+                a token.
         """
+        if self.finish_reason in GAVE_UP:
+            had = sum(self.tokens)
+            said = f"the server gave the answer up after {had} tokens: {self.finish_reason}"
+            raise RequestFailure("stream_error", said)
         if not self.times_ns:
             why = f" (finish reason {self.finish_reason})" if self.finish_reason else ""
             raise RequestFailure("empty_answer", f"the stream ended without a token{why}")
@@ -138,6 +150,8 @@ class TokenStream:
             self.irregular.add(USAGE_DIFFERS)
         if self.finish_reason is None:
             self.irregular.add(NO_FINISH_REASON)
+        if not _is_text(self.texts):
+            self.irregular.add(BAD_TEXT)
         if 0 < max_tokens < (counted if reported is None else reported):
             self.irregular.add(TOO_MANY)
 
@@ -169,6 +183,15 @@ class TokenStream:
                 gaps += [later - sooner for sooner, later in pairwise(edges)]
                 last_ns = at_ns
         return gaps
+
+
+def _is_text(texts: Sequence[bytes]) -> bool:
+    """Whether each is UTF-8 by itself; a server may have cut a character in two."""
+    try:
+        b"\n".join(texts).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 NOTHING_CAME = TokenStream()
