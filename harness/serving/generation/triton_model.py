@@ -144,8 +144,7 @@ class TritonPythonModel:
 
     def _take(self, request: Any, sender: Any) -> None:
         inputs = {one.name(): one.as_numpy() for one in request.inputs()}
-        given = inputs.get(names.SAMPLING_PARAMETERS)
-        parameters = SamplingParameters.from_json(b"" if given is None else _bytes(given))
+        parameters = SamplingParameters.from_json(_sampling(request, inputs))
         prompt = self._prompt(inputs)
         flags = {name: _flag(inputs, name, default=True) for name in (names.STREAM, _EXCLUDE)}
         prefix = "" if flags[_EXCLUDE] else self._prompt_text(inputs, prompt)
@@ -281,6 +280,18 @@ _RETURNED = {
     names.NUM_OUTPUT_TOKENS: names.RETURN_NUM_OUTPUT_TOKENS,
     names.QUEUE_TIME_US: names.RETURN_QUEUE_TIME,
 }
+
+
+def _sampling(request: Any, inputs: Mapping[str, Any]) -> str | bytes:
+    """The tensor `sampling_parameters`; without it the request's parameters, as vLLM's backend."""
+    if names.SAMPLING_PARAMETERS in inputs:
+        return _bytes(inputs[names.SAMPLING_PARAMETERS])
+    given = json.loads(request.parameters() or "{}")
+    return json.dumps({name: one for name, one in given.items() if not name.startswith(_TRITONS)})
+
+
+_TRITONS = "triton_"
+"""What the server's own parameters begin with."""
 
 
 def _outputs(request: Any, inputs: Mapping[str, Any]) -> list[str]:

@@ -141,6 +141,16 @@ def test_half_a_character_is_told_in_events_that_are_recognised_too() -> None:
     assert (stream.answer, stream.irregular) == ("a\u20ac", {"invalid_utf8"})
 
 
+def test_an_answer_of_the_end_token_alone_is_one() -> None:
+    """Over Triton's interfaces it has a token and no text; OpenAI's has a usage alone."""
+    stream = read([chunk("", finish_reason="stop"), chunk("", usage=1)])
+    stream.settle(0, None)
+    assert (stream.times_ns, stream.tokens, stream.irregular) == ([7], [1], set())
+    swallowed = read([chunk("", finish_reason="stop"), chunk("", usage=24)])
+    with pytest.raises(RequestFailure, match="without a token"):
+        swallowed.settle(0, None)
+
+
 @pytest.mark.parametrize("reason", ["abort", "cancelled", "error"])
 def test_an_answer_that_the_server_gave_up_is_a_failure(reason: str) -> None:
     stream = read([chunk("a"), chunk("b", finish_reason=reason), b"[DONE]"])

@@ -185,7 +185,7 @@ def parse_openai(stream: TokenStream, event: Mapping[str, Any], at_ns: int) -> L
         stream.reported_tokens = None if reported is None else _whole(reported)
         stream.input_tokens = _whole(usage.get("prompt_tokens") or 0) or stream.input_tokens
     if choice.get("finish_reason"):
-        stream.finish_reason = str(choice["finish_reason"])
+        stream.finish_reason, stream.finished_ns = str(choice["finish_reason"]), at_ns
     if text:
         # An event of another kind than the one before is read in full, so this sees each change.
         _note_answer(stream, begun=bool(answer_text(event)))

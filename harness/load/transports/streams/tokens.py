@@ -55,6 +55,7 @@ class TokenStream:
         "done",
         "ended_ns",
         "finish_reason",
+        "finished_ns",
         "input_tokens",
         "irregular",
         "queue_us",
@@ -82,6 +83,8 @@ class TokenStream:
         self.queue_us: int | None = None
         """Microseconds that the request waited in the server for its turn, where it says so."""
         self.finish_reason: str | None = None
+        self.finished_ns = 0
+        """CLOCK_MONOTONIC at which the event with the finish reason had come, in OpenAI's API."""
         self.done = False
         """The protocol's own mark of the end has come."""
         self.ended_ns = 0
@@ -130,13 +133,7 @@ class TokenStream:
             RequestFailure: `stream_error`: the server gave it up; `empty_answer`: it ended without
                 a token.
         """
-        if self.finish_reason in GAVE_UP:
-            had = sum(self.tokens)
-            said = f"the server gave the answer up after {had} tokens: {self.finish_reason}"
-            raise RequestFailure("stream_error", said)
-        if not self.times_ns:
-            why = f" (finish reason {self.finish_reason})" if self.finish_reason else ""
-            raise RequestFailure("empty_answer", f"the stream ended without a token{why}")
+        self._check_end()
         reported = self.reported_tokens
         if not self.told and counter is not None:
             self.tokens = counter(self.texts)
@@ -154,6 +151,19 @@ class TokenStream:
             self.irregular.add(BAD_TEXT)
         if 0 < max_tokens < (counted if reported is None else reported):
             self.irregular.add(TOO_MANY)
+
+    def _check_end(self) -> None:
+        """Refuse an answer that was given up, or has no token."""
+        if self.finish_reason in GAVE_UP:
+            had = sum(self.tokens)
+            said = f"the server gave the answer up after {had} tokens: {self.finish_reason}"
+            raise RequestFailure("stream_error", said)
+        if not self.times_ns and self.reported_tokens == END_TOKEN and self.finished_ns:
+            # The end token alone: no event has its text, but one tells the end that it brought.
+            self.add(self.finished_ns, END_TOKEN, b"")
+        if not self.times_ns:
+            why = f" (finish reason {self.finish_reason})" if self.finish_reason else ""
+            raise RequestFailure("empty_answer", f"the stream ended without a token{why}")
 
     def spans_ns(self, scheduled_ns: int) -> dict[str, list[int]]:
         """By span: time to first token, each gap between tokens, time per token after the first.
