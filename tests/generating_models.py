@@ -21,8 +21,18 @@ POSITIONS = 96
 BOTH = {"precisions": ["fp32", "int8"]}
 
 
-def make_generator(folder: Path, shape: str = "llama", *, seed: int = 0, layers: int = 2) -> Path:
-    """Save an untrained causal language model of an architecture (`SHAPES`) with its tokenizer."""
+def make_generator(
+    folder: Path, shape: str = "llama", *, seed: int = 0, layers: int = 2, **asked: Any
+) -> Path:
+    """Save an untrained causal language model of an architecture (`SHAPES`) with its tokenizer.
+
+    Args:
+        folder: where to.
+        shape: its type.
+        seed: of the weights.
+        layers: of the decoder.
+        asked: what its `generation_config` says beside its own tokens.
+    """
     import torch
     import transformers
 
@@ -39,6 +49,8 @@ def make_generator(folder: Path, shape: str = "llama", *, seed: int = 0, layers:
         for weight in model.parameters():
             if weight.ndim > 1:
                 weight.normal_(0.0, WEIGHT_SPREAD)
+    if asked:
+        model.generation_config = transformers.GenerationConfig(**ends, **asked)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

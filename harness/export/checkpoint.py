@@ -154,12 +154,13 @@ def glance_at_checkpoint(
 def _answer_problems(
     config: PretrainedConfig, folder: Path, family: AnyFamily | None, task: Task | None
 ) -> list[str]:
-    """What an encoder-decoder's answers would need that is not served."""
-    if family is None or not family.encoder_decoders or not config.is_encoder_decoder:
+    """What the answers of a model that writes would need and is not served."""
+    if family is None or not family.writes:
         return []
     # Without a task nobody has said yet what is compared.
     num_beams = task.num_beams if isinstance(task, TextGeneration) else 1
-    return [*unserved(read_generation_config(folder, config), num_beams)]
+    asked = read_generation_config(folder, config)
+    return [*unserved(asked, num_beams, has_encoder=config.is_encoder_decoder)]
 
 
 def open_checkpoint(

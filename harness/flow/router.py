@@ -21,6 +21,7 @@ from harness.flow.spaces import workloads
 from harness.flow.trial import TrialRunner
 from harness.load.generators.pool import LoadGenerators
 from harness.load.requests.payloads import write_payloads
+from harness.planning.assessment import QualityJudgement
 from harness.planning.decision import judge_quality
 from harness.planning.dialogue import after_longer_warm_up
 from harness.planning.routing.curve import accuracy_of, kept_share
@@ -113,7 +114,7 @@ class _Scored:
     kept: Interval | None
     routed: float
     otherwise: int
-    quality: tuple[Decision, str]
+    quality: QualityJudgement
 
 
 class _RouterControl:

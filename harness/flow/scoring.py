@@ -14,6 +14,7 @@ from harness.flow.options import ProgressSink
 from harness.flow.preparation import PreparedFamily
 from harness.flow.serving import Served, Site, check_after_failure
 from harness.flow.side_by_side import SharedProgress, at_once, side_by_side
+from harness.planning.assessment import QualityJudgement
 from harness.planning.decision import judge_quality
 from harness.quality.collection import (
     collect_outcomes,
@@ -34,7 +35,7 @@ from harness.tasks.generation.outcomes import WrittenOutcomes
 from harness.tasks.generation.rows import PromptDataset
 from harness.tasks.outcomes import Outcomes
 from harness.tasks.registry import family_of
-from harness.types import BatchConsistency, Decision, ModelVariant, Role, ServingConfig
+from harness.types import BatchConsistency, ModelVariant, Role, ServingConfig
 from harness.types.losses import PairedMeasure
 
 # Scored at the server's own maximum, so that the dynamic batcher never joins two requests: with
@@ -138,7 +139,7 @@ def standing(prepared: PreparedFamily, folder: RunFolder) -> list[ModelVariant]:
 
 def quality_gate(
     study: Study, prepared: PreparedFamily, folder: RunFolder
-) -> dict[str, tuple[Decision, str]]:
+) -> dict[str, QualityJudgement]:
     """A decision and its reason for every variant that may be recommended."""
     slo = study.objective_of(prepared.family)
     quality = folder.journal.quality

@@ -19,6 +19,7 @@ from harness.flow.trial import TrialRunner
 from harness.load.generators.pool import LoadGenerators
 from harness.load.requests.generation import GenerationRequest, write_requests
 from harness.load.requests.payloads import Group, write_payloads
+from harness.planning.assessment import QualityJudgement
 from harness.planning.decision import decide
 from harness.planning.dialogue import Reserved
 from harness.planning.search import BisectionSearch, GridSearch, Search
@@ -194,7 +195,7 @@ def _measure_ensemble(
 def make_search(
     study: Study,
     family: Family,
-    quality: Mapping[str, tuple[Decision, str]],
+    quality: Mapping[str, QualityJudgement],
     served_as: Mapping[str, ServingConfig] | None = None,
     unbatched: Container[str] = (),
     generations: Mapping[str, Generation] | None = None,
@@ -206,7 +207,7 @@ def make_search(
     """
     traffic = study.traffic_of(family)
     kind = GridSearch if study.search == "grid" else BisectionSearch
-    decisions = {name: decision for name, (decision, _) in quality.items()}
+    decisions = {name: judged.decision for name, judged in quality.items()}
     return kind(
         family.name,
         [name for name, decision in decisions.items() if decision is not Decision.FAIL],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from harness.metrics import latency_of, metric_named
 from harness.planning.clauses import (
@@ -39,6 +40,17 @@ from harness.words.numbers import (
     relative_span,
     relative_value,
 )
+
+
+class QualityJudgement(NamedTuple):
+    """What a variant's scores say of an objective's clauses on quality."""
+
+    decision: Decision
+    reason: str
+    """What it rests on, whatever it is: `keeps 97.2% (95.4% to 99.0%) of the teacher's
+    accuracy`."""
+    at_the_bound: bool = False
+    """Undecided, and no number of samples would change that."""
 
 
 def quality_findings(

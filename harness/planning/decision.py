@@ -15,11 +15,12 @@ from harness.metrics import latency_of, summary_of
 from harness.planning.assessment import (
     THROUGHPUT_TIE,
     Assessment,
+    QualityJudgement,
     assess,
     best,
     quality_findings,
 )
-from harness.planning.clauses import AT_THE_BOUND
+from harness.planning.clauses import FARTHEST_FACTOR
 from harness.planning.rejections import Candidates, rejections
 from harness.study.clauses import judged_latencies
 from harness.types import (
@@ -44,7 +45,7 @@ def judge_quality(
     slo: ServiceLevelObjective,
     scores_of_variant: Sequence[QualityScore],
     teacher_scores: Sequence[QualityScore],
-) -> tuple[Decision, str]:
+) -> QualityJudgement:
     """Judge a variant's scores by the quality clauses of an objective.
 
     Args:
@@ -53,23 +54,25 @@ def judge_quality(
         teacher_scores: those of the model that relative clauses refer to.
 
     Returns:
-        The decision and, whatever it is, what it rests on: `keeps 97.2% (95.4% to 99.0%) of the
-        teacher's accuracy`. A metric that was not scored is undecided.
+        The decision and what it rests on. A metric that was not scored is undecided.
     """
     findings = quality_findings(slo, scores_of_variant, teacher_scores)
     if not findings:
-        return Decision.PASS, "is asked for no quality"
+        return QualityJudgement(Decision.PASS, "is asked for no quality")
     for decision in (Decision.FAIL, Decision.UNDECIDED):
-        against = [finding.reason for finding in findings if finding.decision is decision]
+        against = [finding for finding in findings if finding.decision is decision]
         if against:
-            return decision, " and ".join(against)
-    return Decision.PASS, " and ".join(dict.fromkeys(finding.reason for finding in findings))
+            at_the_bound = any((one.evidence_factor or 0.0) > FARTHEST_FACTOR for one in against)
+            words = " and ".join(finding.reason for finding in against)
+            return QualityJudgement(decision, words, at_the_bound)
+    words = " and ".join(dict.fromkeys(finding.reason for finding in findings))
+    return QualityJudgement(Decision.PASS, words)
 
 
 def decide(
     family: str,
     slo: ServiceLevelObjective,
-    quality: Mapping[str, tuple[Decision, str]],
+    quality: Mapping[str, QualityJudgement],
     results: Sequence[TrialResult],
     *,
     teachers: Collection[str] = (),
@@ -125,7 +128,7 @@ def _recommendation(candidates: Candidates, winner: Assessment, teachers: Collec
         # Confirmed: a student's one trial in the search may have come out higher by chance.
         better = "no student is confirmed to meet the objective with more throughput"
         serve = f"Keep the teacher, {better}: {serve}"
-    quality = candidates.quality[trial.variant][1]
+    quality = candidates.quality[trial.variant].reason
     return (
         f"{serve}: {throughput_words(winner.result)} at {_latencies(candidates.slo, winner)}; "
         f"it {quality}.{_faster_teacher(candidates, winner)}"
@@ -163,7 +166,7 @@ def _latency(metric: Metric, result: TrialResult, with_confidence: str) -> str:
 
 def _failure(family: str, candidates: Candidates, teachers: Collection[str]) -> str:
     failing = [
-        name for name, (decision, _) in candidates.asked.items() if decision is Decision.FAIL
+        name for name, (decision, *_) in candidates.asked.items() if decision is Decision.FAIL
     ]
     asked, who = len(candidates.asked), "student" if candidates.yardsticks else "model"
     parts = [] if asked else [f"no {who} could be measured"]
@@ -192,7 +195,7 @@ def _teacher_alone(candidates: Candidates, teachers: Collection[str]) -> str:
     top = candidates.best_of(teachers)
     if top is None:
         return "No valid trial was measured of the teacher itself."
-    quality, why = candidates.quality[top.trial.variant]
+    quality, why, _ = candidates.quality[top.trial.variant]
     name = f"{top.trial.variant} ({trial_words(top.trial)})"
     if Decision.FAIL in {top.decision, quality}:
         return f"The teacher does not meet it either: {name}: {top.reason or why}."
@@ -222,9 +225,10 @@ def _open_point(candidates: Candidates) -> _OpenPoint:
     if first is None:
         return _invalid_point(candidates, unsettled[0])
     name = f"{first.trial.variant} ({trial_words(first.trial)})"
-    quality, why = candidates.quality[first.trial.variant]
-    if quality is not Decision.PASS:
-        return _OpenPoint(f"the best candidate, {name}, {why}.", _quality_step(why))
+    quality = candidates.quality[first.trial.variant]
+    if quality.decision is not Decision.PASS:
+        problem = f"the best candidate, {name}, {quality.reason}."
+        return _OpenPoint(problem, _quality_step(quality))
     if first.decision is Decision.PASS:
         problem = f"{name} met it when first measured, but no fresh measurement confirms that."
         return _OpenPoint(problem, "run the study again, or continue with --resume")
@@ -246,17 +250,18 @@ def _invalid_point(candidates: Candidates, invalid: Assessment) -> _OpenPoint:
     name = f"{invalid.trial.variant} ({trial_words(invalid.trial)})"
     problem = f"no measurement that counts is left open; {name} is invalid: {invalid.reason}."
     step = "fix what made trials invalid, then run the study again"
-    quality, why = candidates.quality[invalid.trial.variant]
-    if quality is Decision.PASS:
+    quality = candidates.quality[invalid.trial.variant]
+    if quality.decision is Decision.PASS:
         return _OpenPoint(problem, step)
     return _OpenPoint(
-        f"{problem} And {invalid.trial.variant} {why}.", f"{step}; {_quality_step(why)}"
+        f"{problem} And {invalid.trial.variant} {quality.reason}.",
+        f"{step}; {_quality_step(quality)}",
     )
 
 
-def _quality_step(why: str) -> str:
-    """What to do about a quality that decides nothing, whose reason may be that it cannot."""
-    return _MOVE_THE_BOUND if AT_THE_BOUND in why else _MORE_SAMPLES
+def _quality_step(quality: QualityJudgement) -> str:
+    """What to do about a quality that decides nothing, and perhaps cannot."""
+    return _MOVE_THE_BOUND if quality.at_the_bound else _MORE_SAMPLES
 
 
 def _longer(undecided: Assessment) -> str:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from harness.planning.assessment import THROUGHPUT_TIE, Assessment, best, would_hold
+from harness.planning.assessment import (
+    THROUGHPUT_TIE,
+    Assessment,
+    QualityJudgement,
+    best,
+    would_hold,
+)
 from harness.types import CONFIRM, Decision, Rejection, ServiceLevelObjective
 from harness.words.labels import throughput_unit, throughput_words
 from harness.words.numbers import latency, number
@@ -26,7 +32,7 @@ class Candidates:
     def __init__(
         self,
         slo: ServiceLevelObjective,
-        quality: Mapping[str, tuple[Decision, str]],
+        quality: Mapping[str, QualityJudgement],
         assessments: Sequence[Assessment],
         yardsticks: Collection[str] = (),
     ) -> None:
@@ -38,15 +44,15 @@ class Candidates:
         self.superseded: list[Assessment] = []
         """Measured again later, because they were invalid."""
         for one in assessments:
-            decision, _ = quality.get(one.trial.variant, (Decision.FAIL, ""))
-            if decision is not Decision.FAIL:
+            judged = quality.get(one.trial.variant)
+            if judged is not None and judged.decision is not Decision.FAIL:
                 kind = self.fresh if one.trial.stage == CONFIRM else self.swept
                 earlier = kind.get(one.trial.configuration)
                 self.superseded += [earlier] if earlier is not None else []
                 kind[one.trial.configuration] = one
 
     @property
-    def asked(self) -> dict[str, tuple[Decision, str]]:
+    def asked(self) -> dict[str, QualityJudgement]:
         """The models that may be recommended, with what their quality says."""
         return {name: said for name, said in self.quality.items() if name not in self.yardsticks}
 
@@ -99,7 +105,7 @@ class Candidates:
         tried = {one.trial.variant for one in self.current}
         return [
             name
-            for name, (decision, _) in self.asked.items()
+            for name, (decision, *_) in self.asked.items()
             if decision is not Decision.FAIL and name not in tried
         ]
 
@@ -111,12 +117,12 @@ class Candidates:
 
     def proven(self, variant: str) -> bool:
         """Whether a variant's quality passes."""
-        return self.quality[variant][0] is Decision.PASS
+        return self.quality[variant].decision is Decision.PASS
 
 
 def rejections(candidates: Candidates, winner: Assessment | None) -> Iterator[Rejection]:
     """Every variant that its quality rules out, then every other configuration, with its reason."""
-    for variant, (decision, reason) in candidates.quality.items():
+    for variant, (decision, reason, _) in candidates.quality.items():
         if decision is Decision.FAIL:
             yield Rejection(variant, None, "quality", reason)
         elif decision is Decision.UNDECIDED:
@@ -147,7 +153,7 @@ def _why_not(candidates: Candidates, one: Assessment, winner: Assessment | None)
             "is to replace"
         )
     if not candidates.proven(variant):
-        return "undecided", f"meets the load clauses, but {candidates.quality[variant][1]}"
+        return "undecided", f"meets the load clauses, but {candidates.quality[variant].reason}"
     fresh = candidates.fresh.get(one.trial.configuration)
     if fresh is not None and fresh.decision is not Decision.PASS:
         return _not_confirmed(fresh)

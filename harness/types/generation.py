@@ -182,13 +182,17 @@ class AnswerRules:
     forced_last: int | None = None
     """The last token of an answer that reaches its limit (`forced_eos_token_id`)."""
     min_tokens: int = 0
-    """An answer does not end before so many tokens (`min_length`, `min_new_tokens`)."""
+    """An answer does not end before so many tokens (`min_new_tokens`)."""
+    min_length: int = 0
+    """Nor before so many with what the decoder read before it: a prompt, or what it starts with."""
     no_repeat: int = 0
-    """No so many tokens in a row come twice in an answer (`no_repeat_ngram_size`); 0: they may."""
+    """No so many tokens in a row come twice in what the decoder reads and writes
+    (`no_repeat_ngram_size`); 0: they may."""
     no_repeat_source: int = 0
     """Nor such ones of the prompt (`encoder_no_repeat_ngram_size`)."""
     repetition_penalty: float = 1.0
-    """Divides the positive logits of tokens that the answer has, and multiplies negative ones."""
+    """Divides the positive logits of tokens that the decoder has read or written, and multiplies
+    negative ones."""
     banned: tuple[int, ...] = ()
     """Never chosen (`suppress_tokens`, `bad_words_ids` of one token)."""
     banned_first: tuple[int, ...] = ()

@@ -7,15 +7,18 @@ import onnx
 import pytest
 from generating_models import BOTH, POSITIONS, export_generator, make_generator
 from tiny_models import LINES, byte_level_tokenizer
+from tokenizers import Tokenizer
 
 from harness.errors import CheckpointError, ParityError
 from harness.export.convert import write_int8
 from harness.export.generation.outliers import rounding_noise, spoilt_products
 from harness.export.generation.parity import DecoderSession, ask_generate, check_decoder
 from harness.export.generation.variants import GeneratorJob, check_definition
+from harness.serving.generation.contract import QueuedRequest
 from harness.serving.generation.decoder import SlotDecoder
+from harness.serving.generation.engine import GenerationEngine
 from harness.types import Precision
-from harness.types.generation import GeneratorSettings
+from harness.types.generation import GeneratorSettings, SamplingParameters
 
 
 @pytest.fixture(scope="module", params=["llama", "gpt2"])
@@ -290,3 +293,52 @@ def test_the_noise_of_rounding_is_that_of_an_ordinary_token():
     values[0, 5] = 4000.0
     assert rounding_noise(values) == pytest.approx(4000**2 / 255**2 / 12, rel=0.2)
     assert rounding_noise(np.zeros((3, 4), np.float32)) == 0.0
+
+
+RULES = {
+    "repetition_penalty": 1.3,
+    "no_repeat_ngram_size": 2,
+    "suppress_tokens": [4, 55, 112],
+    "begin_suppress_tokens": [9, 10],
+    "bad_words_ids": [[7], [0]],
+    "min_length": 30,
+    "forced_eos_token_id": 0,
+}
+
+
+def test_what_a_checkpoint_asks_of_its_answers_is_kept(tmp_path):
+    """The penalty counts the prompt's tokens, and so does the least length."""
+    import torch
+
+    checkpoint = make_generator(tmp_path / "checkpoint", **RULES)
+    variant = export_generator(checkpoint, tmp_path / "repository")
+    model, tokenizer = library(checkpoint)
+    folder = variant.path / "1"
+    decoder = SlotDecoder(folder / "model.onnx", settings_of(variant), slots=3)
+    made = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    engine = GenerationEngine(decoder, made, settings_of(variant))
+    prompts = [tokenizer(line)["input_ids"] for line in LINES]
+    answers = [[] for _ in prompts]
+    for prompt, answer in zip(prompts, answers, strict=True):
+        wanted = SamplingParameters(max_tokens=24)
+        engine.submit(QueuedRequest(prompt, wanted, lambda piece, own=answer: own.append(piece)))
+    while engine.step():
+        pass
+    for prompt, answer in zip(prompts, answers, strict=True):
+        written = model.generate(torch.tensor([prompt]), max_new_tokens=24, do_sample=False)
+        tokens = [token for piece in answer for token in piece.tokens]
+        assert tokens == written[0, len(prompt) :].tolist()
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"num_beams": 3}, "searches with 3 beams"),
+        ({"sequence_bias": [[[5], 2.0]]}, "has sequence_bias"),
+        ({"bad_words_ids": [[5, 6]]}, "bad_words_ids of several tokens"),
+    ],
+)
+def test_what_a_checkpoint_asks_and_is_not_served_is_refused(asked, told, tmp_path):
+    checkpoint = make_generator(tmp_path / "checkpoint", **asked)
+    with pytest.raises(CheckpointError, match=told):
+        export_generator(checkpoint, tmp_path / "repository")

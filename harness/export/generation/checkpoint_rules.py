@@ -1,8 +1,9 @@
 """A checkpoint's `generation_config`: what of it is served, and what is refused.
 
-`generate()` of an encoder-decoder does what its configuration says: a summariser of the BART kind
-bans repetitions, forces its first and last token and keeps to a least length. All of that is
-served. What would change an answer and is not served is refused here, by name.
+`generate()` does what the configuration says: a summariser of the BART kind bans repetitions,
+forces its first and last token and keeps to a least length; a chat model of the Qwen 2 kind
+penalises repetitions. All of that is served. What would change an answer and is not served is
+refused here, by name.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _NOT_SERVED: dict[str, tuple[Any, ...]] = {
     "constraints": (None,),
     "force_words_ids": (None,),
     "num_return_sequences": (None, 1),
+    "stop_strings": (None, []),
 }
 """What changes an answer and is not served, with the values at which it does not."""
 
@@ -43,12 +45,13 @@ def read_generation_config(folder: Path, config: PretrainedConfig) -> Generation
         return GenerationConfig.from_model_config(config)
 
 
-def unserved(asked: GenerationConfig, num_beams: int | None) -> Iterator[str]:
-    """What of an encoder-decoder's `generation_config` would change its answers and is not served.
+def unserved(asked: GenerationConfig, num_beams: int | None, *, has_encoder: bool) -> Iterator[str]:
+    """What of a checkpoint's `generation_config` would change its answers and is not served.
 
     Args:
         asked: the checkpoint's.
         num_beams: what the task says; 1 means that greedy answers are wanted in any case.
+        has_encoder: whether the decoder begins with a token of its own.
     """
     beams = asked.num_beams or 1
     if beams > 1 and num_beams is None:
@@ -64,13 +67,16 @@ def unserved(asked: GenerationConfig, num_beams: int | None) -> Iterator[str]:
     if any(len(word) > 1 for word in asked.bad_words_ids or ()):
         yield "its generation_config has bad_words_ids of several tokens, which are not served"
     starts = _start(asked)
-    if not isinstance(starts, int):
+    if has_encoder and not isinstance(starts, int):
         yield f"its generation_config has the decoder_start_token_id {starts}: it must be one token"
 
 
 def answer_rules(asked: GenerationConfig) -> AnswerRules:
     """What every answer is held to."""
-    shortest = max((asked.min_length or 0) - 1, asked.min_new_tokens or 0)
+    # `generate()` forgets `min_length` where there is a `min_new_tokens`.
+    shortest, with_prompt = asked.min_new_tokens, 0
+    if shortest is None:
+        shortest, with_prompt = 0, asked.min_length or 0
     ends = _several(asked.eos_token_id)
     words = [word[0] for word in asked.bad_words_ids or () if len(word) == 1]
     last = _several(asked.forced_eos_token_id)
@@ -78,6 +84,7 @@ def answer_rules(asked: GenerationConfig) -> AnswerRules:
         forced_first=asked.forced_bos_token_id,
         forced_last=min(last) if last else None,
         min_tokens=shortest if ends else 0,
+        min_length=with_prompt if ends else 0,
         no_repeat=asked.no_repeat_ngram_size or 0,
         no_repeat_source=asked.encoder_no_repeat_ngram_size or 0,
         repetition_penalty=float(asked.repetition_penalty or 1.0),

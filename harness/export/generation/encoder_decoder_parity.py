@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import CheckpointError
 from harness.export.generation.convert import LOGITS, buffer_names
 from harness.export.generation.encoder_decoder_files import DECODER_INPUTS, ENCODER_INPUTS
 from harness.export.generation.parity import (
@@ -27,9 +26,9 @@ from harness.export.generation.parity import (
     hold_against,
     written_alike,
 )
-from harness.tasks.generation.rules import RuledAnswer
+from harness.export.generation.rules_parity import shaped
 from harness.types import Precision
-from harness.types.generation import AnswerRules, GeneratorSettings
+from harness.types.generation import GeneratorSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -90,25 +89,6 @@ def _padded(prompts: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArra
     return ids, lengths
 
 
-def check_rules(
-    settings: GeneratorSettings, library: Sequence[GreedyText], new_tokens: int, name: str
-) -> None:
-    """Make sure that the served rules choose what `generate()` chose, of the library's own logits.
-
-    Raises:
-        CheckpointError: they choose another token: `generate()` does something more.
-    """
-    for one in library:
-        shaped = _shaped(settings, one, one.logits, new_tokens)
-        for place, (ours, theirs) in enumerate(zip(shaped.argmax(-1), one.tokens, strict=True)):
-            if ours != theirs:
-                raise CheckpointError(
-                    f"checkpoint {name}: of the same logits generate() chooses token {theirs} and "
-                    f"the rules that are served token {ours}, in place {place} of an answer: its "
-                    "generation_config asks for something that is not served"
-                )
-
-
 def check_encoder_decoder(
     graphs: tuple[Path, Path],
     settings: GeneratorSettings,
@@ -132,28 +112,8 @@ def check_encoder_decoder(
         ParityError: it writes other tokens than its precision explains.
     """
     forced = _forced_logits(graphs, settings, library)
-    shaped = partial(_shaped, settings, new_tokens=new_tokens)
-    return hold_against(library, forced, precision, name, shaped)
-
-
-def _shaped(
-    settings: GeneratorSettings, one: GreedyText, logits: NDArray[np.float32], new_tokens: int
-) -> NDArray[np.float32]:
-    """Logits under the rules, each place behind the library's tokens, (tokens, vocabulary)."""
-    if settings.rules == AnswerRules():
-        return logits
-    answer = RuledAnswer(
-        settings.rules,
-        begun=[settings.decoder_start],
-        source=one.prompt,
-        end_tokens=settings.end_tokens,
-        most=new_tokens,
-    )
-    rows = []
-    for token, row in zip(one.tokens, logits, strict=True):
-        rows.append(answer.shaped(row))
-        answer.push(token)
-    return np.stack(rows)
+    ruled = partial(shaped, settings, new_tokens=new_tokens)
+    return hold_against(library, forced, precision, name, ruled)
 
 
 def _forced_logits(

@@ -15,7 +15,6 @@ from harness.export.generation.encoder_decoder_files import write_encoder_decode
 from harness.export.generation.encoder_decoder_parity import (
     ask_generate_of_sources,
     check_encoder_decoder,
-    check_rules,
 )
 from harness.export.generation.outliers import spoilt_products
 from harness.export.generation.parity import (
@@ -24,12 +23,13 @@ from harness.export.generation.parity import (
     ask_generate,
     check_decoder,
 )
+from harness.export.generation.rules_parity import ask_generate_with_rules, check_rules
 from harness.export.source import ONNX_FILE
 from harness.types import Precision
-from harness.types.generation import ENCODER_FILE, GeneratorSettings
+from harness.types.generation import ENCODER_FILE, AnswerRules, GeneratorSettings
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import GenerationConfig, PreTrainedModel
 
 Check = Callable[[Path, Precision, str], GenerationParity]
 
@@ -53,6 +53,8 @@ def graphs_of_causal(
     prompts: Sequence[Sequence[int]],
     context: int,
     folder: Path,
+    *,
+    num_beams: int | None,
     name: str,
 ) -> MadeGraphs:
     """The decoder of a causal model.
@@ -62,23 +64,30 @@ def graphs_of_causal(
         prompts: tokens that the library is asked to go on with.
         context: tokens of prompt and answer together.
         folder: where the graph is written.
+        num_beams: 1 accepts greedy answers of a checkpoint that searches with beams.
         name: of the checkpoint, for messages.
 
     Raises:
-        CheckpointError: it cannot be exported.
+        CheckpointError: it cannot be exported, or its `generation_config` asks for what is not
+            served.
         ParityError: its graph writes other tokens than the library.
     """
     from harness.export.generation.graph import cache_shape
 
-    library = ask_generate(model, prompts, min(NEW_TOKENS, context - 1))
+    asked = _served_configuration(model, num_beams, name)
+    new_tokens = min(NEW_TOKENS, context - 1)
+    library = ask_generate(model, prompts, new_tokens)
     shape = cache_shape(model)
     settings = GeneratorSettings(
         *shape,
         vocabulary=library[0].logits.shape[-1],
         context=context,
         end_tokens=_end_tokens(model),
-        start_token=model.generation_config.bos_token_id,
+        start_token=asked.bos_token_id,
+        rules=answer_rules(asked),
     )
+    if settings.rules != AnswerRules():
+        check_rules(settings, ask_generate_with_rules(model, prompts, new_tokens), new_tokens, name)
     write_decoder(model, shape, folder / ONNX_FILE)
 
     def check(where: Path, precision: Precision, called: str) -> GenerationParity:
@@ -118,10 +127,7 @@ def graphs_with_encoder(
     """
     from harness.export.generation.encoder_decoder import sourced_cache_shape
 
-    asked = model.generation_config
-    problems = list(unserved(asked, num_beams))
-    if problems:
-        raise CheckpointError(f"checkpoint {name}: {'; '.join(problems)}")
+    asked = _served_configuration(model, num_beams, name)
     new_tokens = min(NEW_TOKENS, context - 1)
     shape = sourced_cache_shape(model)
     library = ask_generate_of_sources(model, prompts, new_tokens)
@@ -147,6 +153,23 @@ def graphs_with_encoder(
 
     check(folder, Precision.FP32, name)
     return MadeGraphs(settings, graphs, check)
+
+
+def _served_configuration(
+    model: PreTrainedModel, num_beams: int | None, name: str
+) -> GenerationConfig:
+    """What a checkpoint asks of its answers, if all of it is served.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    asked = model.generation_config
+    assert asked is not None  # noqa: S101  (models that write have one)
+    has_encoder = bool(model.config.is_encoder_decoder)
+    problems = list(unserved(asked, num_beams, has_encoder=has_encoder))
+    if problems:
+        raise CheckpointError(f"checkpoint {name}: {'; '.join(problems)}")
+    return asked
 
 
 def _end_tokens(model: PreTrainedModel) -> tuple[int, ...]:

@@ -1,7 +1,9 @@
 """The gate of a decoder: it writes what the checkpoint's own library writes, token for token.
 
 The library is `generate()` of a model loaded for this alone, greedy, asked each prompt by itself
-and all prompts as one batch padded on the left. The graph is given all prompts in one batch, each
+and all prompts as one batch padded on the left, without what its `generation_config` asks of
+answers (padding would count as repeated tokens): that is held against in `rules_parity.py`. The
+graph is given all prompts in one batch, each
 row behind its own length, and then token by token. In single precision every token must be the
 library's. A token may differ only where the library itself was undecided: where its two best
 logits are closer than rounding moves them; the row is compared up to there.
@@ -74,13 +76,22 @@ def ask_generate(
 ) -> list[GreedyText]:
     """Ask the bare library, each prompt alone and all as one batch padded on the left.
 
-    The end token ends nothing here, so that every prompt has as many tokens.
+    The end token ends nothing here, so that every prompt has as many tokens, and nothing of the
+    model's `generation_config` counts.
 
     Raises:
         CheckpointError: the library cannot run it, or writes other tokens in a padded batch than
             alone where it was sure of them.
     """
-    return written_alike(model, prompts, partial(_generate, model, new_tokens=new_tokens), "left")
+    from transformers import GenerationConfig
+
+    neutral = GenerationConfig()  # type: ignore[no-untyped-call]
+    asked, model.generation_config = model.generation_config, neutral
+    try:
+        generate = partial(_generate, model, new_tokens=new_tokens)
+        return written_alike(model, prompts, generate, "left")
+    finally:
+        model.generation_config = asked
 
 
 def written_alike(
@@ -138,7 +149,6 @@ def _generate(
             num_beams=1,
             eos_token_id=None,
             pad_token_id=0,
-            repetition_penalty=1.0,
             output_logits=True,
             return_dict_in_generate=True,
         )

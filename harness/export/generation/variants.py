@@ -43,6 +43,7 @@ from harness.export.folders import (
     staged_folder,
     write_manifest,
 )
+from harness.export.generation.checkpoint_rules import answer_rules, read_generation_config
 from harness.export.generation.graphs import MadeGraphs, graphs_of_causal, graphs_with_encoder
 from harness.export.generation.outliers import MOST_NOISE
 from harness.export.generation.parity import NEW_TOKENS
@@ -53,7 +54,12 @@ from harness.tasks.registry import family_of
 from harness.tasks.tokenizers import load_tokenizer, open_bare
 from harness.types import ModelFormat, ModelVariant, Precision, Progress, TensorSpec
 from harness.types import generation as tensors
-from harness.types.generation import ENCODER_FILE, SETTINGS_FILE, TOKENIZER_FILE
+from harness.types.generation import (
+    ENCODER_FILE,
+    SETTINGS_FILE,
+    TOKENIZER_FILE,
+    AnswerRules,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -197,17 +203,22 @@ class _Source:
     @cached_property
     def made(self) -> MadeGraphs:
         """The graphs in single precision, checked, with what the library writes of the prompts."""
-        name = self.job.checkpoint.name
-        if self.has_encoder:
-            return graphs_with_encoder(
-                self.load(),
-                self.prompts,
-                self.context,
-                self.scratch,
-                num_beams=self.job.num_beams,
-                name=name,
-            )
-        return graphs_of_causal(self.load(), self.prompts, self.context, self.scratch, name)
+        make = graphs_with_encoder if self.has_encoder else graphs_of_causal
+        return make(
+            self.load(),
+            self.prompts,
+            self.context,
+            self.scratch,
+            num_beams=self.job.num_beams,
+            name=self.job.checkpoint.name,
+        )
+
+    @cached_property
+    def has_rules(self) -> bool:
+        """Whether the checkpoint asks something of every answer."""
+        folder = self.job.checkpoint.folder
+        config = read_config(self.job.model, folder)
+        return answer_rules(read_generation_config(folder, config)) != AnswerRules()
 
     def recipe(self, precision: Precision) -> dict[str, Any]:
         """All that decides what the artefact is, as JSON has it."""
@@ -220,6 +231,7 @@ class _Source:
             "prompts": [list(one) for one in self.prompts],
             "opset": OPSET,
             **({"encoder": 1} if self.has_encoder else {}),
+            **({"rules": 2} if self.has_rules else {}),
             **({"outliers": MOST_NOISE} if self._looks_for_outliers(precision) else {}),
             "versions": {tool: version(tool) for tool in _TOOLS},
         }

@@ -150,7 +150,7 @@ def _earlier_in_process(folder: Path) -> Known:
 
 def _worth(run: StoredRun, variant: ModelVariant, question: BatchQuestion) -> bool:
     """Whether a variant is measured: all that were named, else those whose quality may pass."""
-    decision, _ = quality_of(run, variant, question.slo)
+    decision = quality_of(run, variant, question.slo).decision
     return bool(question.measured) or decision is not Decision.FAIL
 
 

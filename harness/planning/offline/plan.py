@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from harness.errors import UsageError
+from harness.planning.assessment import QualityJudgement
 from harness.planning.capacity.headroom import cold_start_seconds
 from harness.planning.cost.catalogue import InstanceType, age_notes
 from harness.planning.cost.costs import judged_candidates
@@ -34,7 +35,6 @@ from harness.planning.offline.curve import (
 from harness.planning.offline.needs import DRAWS, OfflineWork, machines_for
 from harness.types import (
     ColdStart,
-    Decision,
     ModelVariant,
     QualityScore,
     Role,
@@ -321,7 +321,7 @@ def _variant(
     needs: tuple[MachineNeed, ...],
     question: OfflineQuestion,
 ) -> OfflineVariant:
-    decision, reason = quality_of(run, variant, question.slo)
+    decision, reason, _ = quality_of(run, variant, question.slo)
     load = measured.load
     return OfflineVariant(
         family=variant.family,
@@ -346,7 +346,7 @@ def _variant(
 
 def quality_of(
     run: OfflineRun, variant: ModelVariant, slo: ServiceLevelObjective | None
-) -> tuple[Decision, str]:
+) -> QualityJudgement:
     """What a variant's scores say of the objective's clauses on quality, and why.
 
     Args:

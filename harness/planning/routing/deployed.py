@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.planning.assessment import Assessment, assess
+from harness.planning.assessment import Assessment, QualityJudgement, assess
 from harness.study.clauses import judged_latency
 from harness.types import Decision, ServiceLevelObjective, TrialResult
 from harness.types.estimates import Interval
@@ -26,7 +26,7 @@ def keeps_promise(kept: Interval | None, keep: float) -> Decision:
 
 def judge_router(
     slo: ServiceLevelObjective,
-    quality: tuple[Decision, str],
+    quality: QualityJudgement,
     results: Sequence[TrialResult],
 ) -> tuple[Decision, str]:
     """The verdict on a router by itself.
@@ -39,7 +39,7 @@ def judge_router(
     Returns:
         The decision, and what it rests on in one sentence.
     """
-    decided, why = quality
+    decided, why, _ = quality
     if decided is Decision.FAIL:
         return Decision.FAIL, f"The router fails on quality: it {why}."
     if not results:

@@ -62,8 +62,8 @@ class TextGeneration(TaskSection):
     )
     num_beams: Literal[1] | None = Field(
         None,
-        description="Answers are greedy. A checkpoint with an encoder whose generation_config "
-        "searches with several beams is refused, unless this is 1: then it is compared by what "
+        description="Answers are greedy. A checkpoint whose generation_config searches with "
+        "several beams is refused, unless this is 1: then it is compared by what "
         "generate(num_beams=1) writes.",
     )
     chat_template: bool = Field(

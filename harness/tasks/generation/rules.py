@@ -34,8 +34,9 @@ class RuledAnswer:
 
         Args:
             rules: what is asked.
-            begun: what the decoder read before the answer: its start token, and what was given.
-            source: the prompt, which the encoder read.
+            begun: what the decoder read before the answer: the prompt; behind an encoder its start
+                token, and what was given.
+            source: the prompt, whoever read it.
             end_tokens: of the model; none where they end nothing.
             most: tokens that the answer may have.
         """
@@ -92,7 +93,7 @@ class RuledAnswer:
             banned += self._grams.get(self._last(rules.no_repeat - 1), ())
         if rules.no_repeat_source:
             banned += self._source_grams.get(self._last(rules.no_repeat_source - 1), ())
-        if self.written < rules.min_tokens:
+        if self.written < rules.min_tokens or len(self._tokens) < rules.min_length:
             banned += self._end_tokens
         is_first_forced = rules.forced_first is not None and self._begun == 1
         if self.written == int(is_first_forced):

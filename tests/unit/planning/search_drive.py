@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from closed_queue import DEMO_MODELS, ServedModel, demo_space, measure, operate
 
+from harness.planning.assessment import QualityJudgement
 from harness.planning.decision import decide
 from harness.planning.dialogue import Reserved
 from harness.planning.search import BisectionSearch
@@ -35,7 +36,7 @@ def drive(search, system=measure):
 
 
 def recommended(results, slo=SLO):
-    quality = dict.fromkeys(DEMO_MODELS, (Decision.PASS, "keeps it"))
+    quality = dict.fromkeys(DEMO_MODELS, QualityJudgement(Decision.PASS, "keeps it"))
     decided = decide("topics", slo, quality, results)
     assert decided.decision is Decision.PASS
     return next(one for one in results if one.trial.trial_id == decided.recommended)
@@ -63,5 +64,5 @@ def reloads(results):
 
 
 def verdict_of(results, slo=SLO):
-    quality = dict.fromkeys(DEMO_MODELS, (Decision.PASS, "keeps it"))
+    quality = dict.fromkeys(DEMO_MODELS, QualityJudgement(Decision.PASS, "keeps it"))
     return decide("topics", slo, quality, results)

@@ -6,6 +6,7 @@ from closed_queue import DEMO_MODELS, ServedModel, demo_space, measure
 from planning_samples import make_result
 from search_drive import SLO, SLOW, drive, make_search, recommended, true_best
 
+from harness.planning.assessment import QualityJudgement
 from harness.planning.decision import decide
 from harness.study.objective import parse_objective
 from harness.types import Decision, WireProtocol
@@ -33,7 +34,7 @@ def test_what_does_not_hold_up_gives_way_to_the_next_three_times():
     results = drive(make_search(), flattering)
     confirms = [one for one in results if one.trial.stage == "confirm"]
     assert len({one.trial.trial_id for one in confirms}) == 3
-    quality = dict.fromkeys(DEMO_MODELS, (Decision.PASS, "keeps it"))
+    quality = dict.fromkeys(DEMO_MODELS, QualityJudgement(Decision.PASS, "keeps it"))
     assert decide("topics", SLO, quality, results).decision is not Decision.PASS
 
 
@@ -70,7 +71,7 @@ def test_what_only_seemed_to_hold_is_sought_below():
 
     results = drive(make_search(slo=slo, space=(["slow"], serving[:1], only)), flattering)
     confirms = [one for one in results if one.trial.stage == "confirm"]
-    decided = decide("topics", slo, {"slow": (Decision.PASS, "keeps it")}, results)
+    decided = decide("topics", slo, {"slow": QualityJudgement(Decision.PASS, "keeps it")}, results)
     assert [one.trial.workload.concurrency for one in confirms] == [16, 11]
     assert decided.recommended == confirms[-1].trial.trial_id
 

@@ -5,18 +5,18 @@ import dataclasses
 import pytest
 from planning_samples import make_result, make_trial
 
-from harness.planning.clauses import AT_THE_BOUND
+from harness.planning.assessment import QualityJudgement
 from harness.planning.decision import decide
 from harness.study.objective import parse_objective
 from harness.types import Decision, LoadMode, ServingConfig
 
 PASS, FAIL, UNDECIDED = Decision.PASS, Decision.FAIL, Decision.UNDECIDED
 SLO = parse_objective("p95 < 50 ms, accuracy >= 90% of teacher")
-KEEPS = (PASS, "keeps 97.2% (95.4\u201399.0%) of the teacher's accuracy")
+KEEPS = QualityJudgement(PASS, "keeps 97.2% (95.4\u201399.0%) of the teacher's accuracy")
 QUALITY = {
-    "teacher": (PASS, "is the teacher itself"),
+    "teacher": QualityJudgement(PASS, "is the teacher itself"),
     "student": KEEPS,
-    "tiny": (FAIL, "keeps 80% (78% to 82%) of the teacher's accuracy"),
+    "tiny": QualityJudgement(FAIL, "keeps 80% (78% to 82%) of the teacher's accuracy"),
 }
 
 
@@ -134,7 +134,7 @@ def test_a_teacher_that_was_never_measured_well_is_kept_with_that_said():
 
 
 def test_no_student_at_all_is_never_a_pass():
-    quality = {"teacher": (PASS, "is the teacher itself")}
+    quality = {"teacher": QualityJudgement(PASS, "is the teacher itself")}
     decided = verdict(teacher(300), teacher(300, stage="confirm"), quality=quality)
     assert decided.decision is FAIL
     assert "no student could be measured" in decided.summary
@@ -199,7 +199,10 @@ def test_a_trial_measured_again_is_listed_once_as_spoiled():
 
 
 def test_all_variants_fall_short_in_quality():
-    quality = {"student": (FAIL, "keeps 50%"), "tiny": (FAIL, "keeps 40%")}
+    quality = {
+        "student": QualityJudgement(FAIL, "keeps 50%"),
+        "tiny": QualityJudgement(FAIL, "keeps 40%"),
+    }
     decided = verdict(quality=quality)
     assert decided.decision is FAIL
     assert "2 of 2 student variants fall short in quality" in decided.summary
@@ -235,7 +238,9 @@ def test_undecided_latency_says_how_long_to_measure():
 
 
 def test_undecided_quality_keeps_the_verdict_open():
-    quality = {"student": (UNDECIDED, "keeps 90.5% (88% to 93%) of the teacher's accuracy")}
+    quality = {
+        "student": QualityJudgement(UNDECIDED, "keeps 90.5% (88% to 93%) of the teacher's accuracy")
+    }
     decided = verdict(student(1000), student(1000, stage="confirm"), quality=quality)
     assert decided.decision is UNDECIDED
     assert "keeps 90.5%" in decided.summary
@@ -243,7 +248,7 @@ def test_undecided_quality_keeps_the_verdict_open():
 
 
 def test_undecided_quality_does_not_stop_another_s_pass():
-    quality = {**QUALITY, "student": (UNDECIDED, "keeps 90.5%"), "other": KEEPS}
+    quality = {**QUALITY, "student": QualityJudgement(UNDECIDED, "keeps 90.5%"), "other": KEEPS}
     confirmed = make_result(make_trial("other", stage="confirm"), rate=300)
     decided = verdict(student(1000), teacher(300), confirmed, quality=quality)
     assert decided.decision is PASS
@@ -257,7 +262,10 @@ def test_only_invalid_measurements_left_open():
 
 
 def test_an_invalid_trial_does_not_hide_that_quality_is_open_too():
-    quality = {**QUALITY, "student": (UNDECIDED, "keeps 100% (83% to 120%): about 72 samples")}
+    quality = {
+        **QUALITY,
+        "student": QualityJudgement(UNDECIDED, "keeps 100% (83% to 120%): about 72 samples"),
+    }
     decided = verdict(student(100, invalid="sent late"), quality=quality)
     assert decided.decision is UNDECIDED
     assert "is invalid: sent late. And student keeps 100% (83% to 120%)" in decided.summary
@@ -266,8 +274,8 @@ def test_an_invalid_trial_does_not_hide_that_quality_is_open_too():
 
 @pytest.mark.parametrize("numbers", [{}, {"invalid": "sent late"}])
 def test_more_samples_are_not_advised_where_no_number_of_them_would_decide(numbers):
-    reason = f"keeps 90.7% (64.8% to 123%): {AT_THE_BOUND}, which no number of samples will change"
-    decided = verdict(student(100, **numbers), quality={**QUALITY, "student": (UNDECIDED, reason)})
+    judged = QualityJudgement(UNDECIDED, "keeps 90.7% (64.8% to 123%)", at_the_bound=True)
+    decided = verdict(student(100, **numbers), quality={**QUALITY, "student": judged})
     assert "score more samples" not in decided.next_step
     assert "move the quality's bound, or take another student" in decided.next_step
 

@@ -195,25 +195,27 @@ def quality(objective, *scores):
     ],
 )
 def test_quality(objective, score, decision):
-    verdict, reason = quality(objective, score)
+    verdict, reason, _ = quality(objective, score)
     assert verdict is decision
     assert reason
 
 
 def test_quality_reasons_carry_their_numbers():
     objective = "accuracy >= 90% of teacher"
-    _, reason = quality(objective, make_score(relative=0.972, spread=0.018))
+    _, reason, _ = quality(objective, make_score(relative=0.972, spread=0.018))
     assert reason == "keeps 97.2% (95.4\u201399.0%) of the teacher's accuracy"
-    _, reason = quality(objective, make_score(relative=0.8))
+    _, reason, _ = quality(objective, make_score(relative=0.8))
     assert reason == (
         "keeps 80.0% (78.0\u201382.0%) of the teacher's accuracy, where at least 90% is asked for"
     )
-    _, reason = quality(objective, make_score(relative=0.91))
+    _, reason, at_the_bound = quality(objective, make_score(relative=0.91))
     # 1,500 (0.02 / 0.01)^2 (1 + 0.842 / 1.960)^2 = 12,257
     assert "about 13,000 samples (now 1,500) decide it with a chance of 80%" in reason
-    _, reason = quality(objective, make_score(relative=0.9))
+    assert not at_the_bound
+    _, reason, at_the_bound = quality(objective, make_score(relative=0.9))
     assert "it lies at the bound, which no number of samples (now 1,500) will change" in reason
-    _, reason = quality(
+    assert at_the_bound
+    _, reason, _ = quality(
         "perplexity <= 2x teacher", make_score(metric="perplexity", relative=1.61, spread=0.05)
     )
     assert reason == "has 1.61\u00d7 (1.56\u20131.66\u00d7) the teacher's perplexity"
@@ -232,7 +234,7 @@ def agreeing(rows, **fields):
 
 @pytest.mark.parametrize("objective", ["accuracy >= 95%", "accuracy >= 95% of teacher"])
 def test_twenty_right_rows_of_twenty_decide_nothing_and_say_how_many_would(objective):
-    verdict, reason = quality(objective, agreeing(20))
+    verdict, reason, _ = quality(objective, agreeing(20))
     assert verdict is UNDECIDED
     assert "(83.2\u2013" in reason
     # 0.025^(1/72) = 95.006%, 0.025^(1/71) = 94.94%
@@ -248,7 +250,7 @@ def test_samples_needed_are_those_that_decide_four_times_in_five():
         make_score(value=0.9), samples=20, low=exact.low, high=exact.high,
         standard_error=(0.9 * 0.1 / 20) ** 0.5,
     )  # fmt: skip
-    verdict, reason = quality("accuracy >= 75%", score)
+    verdict, reason, _ = quality("accuracy >= 75%", score)
     assert verdict is UNDECIDED
     needed = int(re.search(r"about (\d+) samples", reason).group(1))
     hits = np.arange(needed + 1)
@@ -263,7 +265,7 @@ def test_what_has_no_interval_is_undecided_in_words():
         low=None, high=None, relative_low=None, relative_high=None,
     )  # fmt: skip
     for objective in ("perplexity <= 20", "perplexity <= 2x teacher"):
-        verdict, reason = quality(objective, one)
+        verdict, reason, _ = quality(objective, one)
         assert verdict is UNDECIDED
         assert "of one text (40 samples): that has no interval" in reason
         assert "more texts would tell" in reason
@@ -272,7 +274,7 @@ def test_what_has_no_interval_is_undecided_in_words():
 def test_every_quality_clause_counts():
     objective = "accuracy >= 90% of teacher, macro_f1 >= 75%"
     good, poor = make_score(relative=0.95), make_score(metric="macro_f1", value=0.6)
-    verdict, reason = quality(objective, good, poor)
+    verdict, reason, _ = quality(objective, good, poor)
     assert verdict is FAIL
     assert "macro-F1" in reason
     assert "accuracy" not in reason

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from planning_samples import make_result
 from search_drive import SLO, SLOW, drive, make_search, recommended, verdict_of
 
+from harness.planning.assessment import QualityJudgement
 from harness.planning.decision import decide
 from harness.planning.search import BisectionSearch, GridSearch
 from harness.study.objective import parse_objective
@@ -139,7 +140,7 @@ def test_any_space_with_any_results_ends_in_a_verdict(workloads, serving, varian
     results = drive(make_search(kind, space=(variants, serving, workloads)), anything)
     ids = [one.trial.trial_id for one in results]
     assert len(ids) == len(set(ids))
-    quality = dict.fromkeys(variants, (Decision.PASS, "keeps it"))
+    quality = dict.fromkeys(variants, QualityJudgement(Decision.PASS, "keeps it"))
     decided = decide("topics", SLO, quality, results)
     told = [rejection.trial_id for rejection in decided.rejected]
     assert len(told) == len(set(told))

@@ -156,11 +156,11 @@ def test_a_quality_is_judged_and_worded(objective, score, decision, reason):
         parse_objective(objective), [make_score(**{"metric": "toy_score", **score})],
         [make_score("teacher", metric="toy_score", value=0.82, relative=1.0)],
     )  # fmt: skip
-    assert found == (decision, reason)
+    assert (found.decision, found.reason) == (decision, reason)
 
 
 def test_a_quality_not_scored_is_undecided():
-    found, reason = judge_quality(parse_objective("toy_score > 70%"), [make_score()], [])
+    found, reason, _ = judge_quality(parse_objective("toy_score > 70%"), [make_score()], [])
     assert (found, reason) == (UNDECIDED, "toy-score was not scored: score it first")
 
 

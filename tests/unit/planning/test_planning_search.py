@@ -11,6 +11,7 @@ from open_queue import CAPACITY_PER_S, highest_rate_per_s, measure_open, open_sp
 from planning_samples import judge_trial, make_result
 from search_drive import SLO, drive, make_search, recommended, reloads, true_best
 
+from harness.planning.assessment import QualityJudgement
 from harness.planning.decision import decide
 from harness.planning.search import BisectionSearch, GridSearch
 from harness.study.objective import parse_objective
@@ -60,7 +61,9 @@ def test_the_best_of_any_system_is_found_in_nineteen_of_twenty():
             make_search(slo=slo, space=space), functools.partial(measure, models=models)
         )
         assert len(results) <= 33 * len(models)
-        decided = decide("topics", slo, dict.fromkeys(models, (Decision.PASS, "")), results)
+        decided = decide(
+            "topics", slo, dict.fromkeys(models, QualityJudgement(Decision.PASS, "")), results
+        )
         found = next(one for one in results if one.trial.trial_id == decided.recommended)
         truth = true_best(space, models, bound_ms=0.93 * bound_ms)
         shares.append(found.throughput_inferences_per_s / truth)
@@ -104,7 +107,7 @@ def test_the_demo_shows_what_it_must():
 
 def test_an_open_loop_is_searched_by_its_rate():
     results = drive(make_search(space=open_space()), measure_open)
-    quality = dict.fromkeys(CAPACITY_PER_S, (Decision.PASS, "keeps it"))
+    quality = dict.fromkeys(CAPACITY_PER_S, QualityJudgement(Decision.PASS, "keeps it"))
     decided = decide("topics", SLO, quality, results)
     trial = next(one.trial for one in results if one.trial.trial_id == decided.recommended)
     assert (trial.variant, trial.workload.client_batch_size) == ("student", 4)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 from planning_samples import make_result
 
+from harness.planning.assessment import QualityJudgement
 from harness.planning.routing.deployed import judge_router, keeps_promise
 from harness.study.objective import parse_objective
 from harness.types import Decision
 from harness.types.estimates import Interval
 
 SLO = parse_objective("p95 < 50 ms, accuracy >= 90% of teacher")
-KEEPS = (Decision.PASS, "keeps 97% of the teacher's accuracy")
+KEEPS = QualityJudgement(Decision.PASS, "keeps 97% of the teacher's accuracy")
 QUICK, SLOW = make_result(p95_ms=40.0), make_result(p95_ms=80.0)
 
 
@@ -52,13 +53,13 @@ def test_nothing_known_is_no_promise_kept() -> None:
         ),
         (KEEPS, [], Decision.UNDECIDED, "was not load-tested"),
         (
-            (Decision.FAIL, "keeps 80%"),
+            QualityJudgement(Decision.FAIL, "keeps 80%"),
             [QUICK],
             Decision.FAIL,
             "The router fails on quality: it keeps 80%.",
         ),
         (
-            (Decision.UNDECIDED, "keeps 89% to 93%"),
+            QualityJudgement(Decision.UNDECIDED, "keeps 89% to 93%"),
             [QUICK],
             Decision.UNDECIDED,
             "its quality does not: it keeps 89% to 93%.",
@@ -66,7 +67,7 @@ def test_nothing_known_is_no_promise_kept() -> None:
     ],
 )  # fmt: skip
 def test_quality_and_the_last_trial_decide(
-    quality: tuple[Decision, str], results: list, decision: Decision, said: str
+    quality: QualityJudgement, results: list, decision: Decision, said: str
 ) -> None:
     found, words = judge_router(SLO, quality, results)
     assert found is decision

@@ -83,6 +83,27 @@ def test_logits_are_those_that_the_library_s_processors_leave(asked):
     assert bool(changed) == bool(asked)
 
 
+def test_behind_a_prompt_repetitions_and_lengths_count_from_its_first_token():
+    """As a causal model's: what the decoder reads is the prompt itself."""
+    prompt, asked = [3, 4, 3, 4, 6], {"min_length": 8, "repetition_penalty": 1.3}
+    asked |= {"no_repeat_ngram_size": 2, "suppress_tokens": [7]}
+    rules = answer_rules(GenerationConfig(eos_token_id=END, **asked))
+    answer = RuledAnswer(rules, begun=prompt, source=prompt, end_tokens=[END], most=MOST)
+    chain, random = library(asked), np.random.default_rng(2)
+    for place, token in enumerate(written := random.choice([3, 4, 6], MOST).tolist()):
+        logits = random.normal(size=WORDS).astype(np.float32)
+        before = torch.tensor([[*prompt, *written[:place]]])
+        wanted = chain(before, torch.from_numpy(logits.copy())[None])[0].numpy()
+        np.testing.assert_allclose(answer.shaped(logits), wanted, rtol=1e-6)
+        answer.push(token)
+
+
+def test_min_new_tokens_puts_min_length_out_of_force():
+    """`generate()` says so in a warning."""
+    asked = GenerationConfig(eos_token_id=END, min_length=9, min_new_tokens=2)
+    assert (answer_rules(asked).min_tokens, answer_rules(asked).min_length) == (2, 0)
+
+
 def test_given_logits_are_not_changed():
     rules = answer_rules(GenerationConfig(eos_token_id=END, min_length=5, repetition_penalty=2.0))
     answer = RuledAnswer(rules, begun=[START], source=[], end_tokens=[END], most=3)
