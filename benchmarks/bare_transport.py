@@ -15,11 +15,9 @@ from gevent import monkey
 monkey.patch_all()
 
 import json
-import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 import gevent
@@ -36,10 +34,9 @@ from harness.load.transports.address import parse_target
 from harness.load.transports.contract import Transport
 from harness.load.transports.opening import transport_opener
 from harness.types import WireProtocol
+from harness_locust.socket_waiter import GeventWaiter
 
 _TIMEOUT_S = 30.0
-_READ = 1
-"""libev's event mask."""
 _PERCENTILES = (50, 95, 99)
 
 
@@ -48,7 +45,7 @@ def main() -> None:
     protocol, address, model, payloads_file, in_flight, seconds = sys.argv[1:]
     target = parse_target(address)
     opener = transport_opener(
-        WireProtocol(protocol), target, timeout_s=_TIMEOUT_S, waiter=read_waiter
+        WireProtocol(protocol), target, timeout_s=_TIMEOUT_S, waiter=GeventWaiter
     )
     transports = [opener() for _ in range(int(in_flight))]
     payloads = draw_payloads(read_payloads(Path(payloads_file)), batch_size=1, seed=0)
@@ -59,12 +56,6 @@ def main() -> None:
     spans_ns = np.concatenate([np.array(job.value, dtype=np.int64) for job in jobs])
     histogram = hdr.of_nanoseconds(spans_ns)
     print(json.dumps({f"p{q}": hdr.value_at(histogram, q / 100) for q in _PERCENTILES}))
-
-
-def read_waiter(connected: socket.socket) -> Callable[[], object]:
-    """As the Locust users bring it."""
-    hub = gevent.get_hub()
-    return partial(hub.wait, hub.loop.io(connected.fileno(), _READ))
 
 
 def _send_until(end_ns: int, transport: Transport, requests: Sequence[EncodedRequest]) -> list[int]:

@@ -50,13 +50,13 @@ from harness.types import GrpcImplementation, LoadMode, TensorSpec
 from harness_locust.locust_counts import LocustCounts
 from harness_locust.loop_lag import LoopLag
 from harness_locust.record_files import open_records
+from harness_locust.socket_waiter import GeventWaiter
 from harness_locust.triton_users import (
     USERS,
     TritonOpenLoopUser,
     TritonUser,
     look_at_sockets,
     make_grpc_yield,
-    read_waiter,
 )
 
 if TYPE_CHECKING:
@@ -376,12 +376,12 @@ def traffic_of(order: Prepare) -> EncodedTraffic:
             workload.protocol,
             order.target,
             timeout_s=timeout_s,
-            waiter=read_waiter,
+            waiter=GeventWaiter,
         )
         pool = read_requests(order.payloads)
         return make_stream_traffic(order.model, opener, workload, order.target, pool)
     opener = transport_opener(
-        workload.protocol, order.target, timeout_s=timeout_s, grpc=order.grpc, waiter=read_waiter
+        workload.protocol, order.target, timeout_s=timeout_s, grpc=order.grpc, waiter=GeventWaiter
     )
     return make_traffic(
         order.model, opener, workload, order.payloads, inputs=order.inputs,

@@ -5,11 +5,10 @@ Locust starts them, or a `LoadPart` by itself; what they send and where they rec
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
-from functools import cache, partial
+from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
 import gevent
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
 MOST_BLOCKING_CALLS = 10_000
 """Cap of gevent's native thread pool; threads are made as they are needed."""
-_READ = 1
-"""Event mask of libev for reading."""
 CONNECTED_AHEAD = 4
 """Connections that an open loop opens before its first arrival; it opens more as it needs them."""
 
@@ -171,12 +168,6 @@ def sleep_until(instant_ns: int) -> None:
     """Let others run until CLOCK_MONOTONIC shows the instant."""
     while (remaining_ns := instant_ns - time.monotonic_ns()) > 0:
         gevent.sleep(remaining_ns / 1e9)
-
-
-def read_waiter(connected: socket.socket) -> Callable[[], object]:
-    """A `ReadWaiter` of gevent's loop."""
-    hub = gevent.get_hub()
-    return partial(hub.wait, hub.loop.io(connected.fileno(), _READ))
 
 
 def look_at_sockets() -> None:

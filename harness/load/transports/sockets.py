@@ -37,6 +37,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, lru_cache
 from math import inf
+from typing import Protocol
 from weakref import WeakSet
 
 from harness.load.transports.address import Target
@@ -44,20 +45,36 @@ from harness.system.connections import connect
 
 _ESTABLISHED = 1  # TCP_ESTABLISHED of Linux's include/net/tcp_states.h
 
-ReadWaiter = Callable[[socket.socket], Callable[[], object]]
-"""Makes, for a socket, what waits until it can be read.
-
-In an event loop a read that is tried before the answer can be there costs a system call and an
-exception, a sixth of all that a request costs: with a waiter it is not tried. Whoever knows the
-event loop brings one; without, sockets wait by themselves.
-"""
+Taken = Callable[[bytes, int], bool]
+"""Told what came and when (CLOCK_MONOTONIC), says whether it has dealt with it; never waits."""
+Came = bytes | Exception
+"""What ends a wait: what was read, or why it could not be."""
 
 
-def wait_for(connected: socket.socket, waiter: ReadWaiter | None) -> Callable[[], object] | None:
-    """What to call before reading, or None: what TLS has decrypted already makes nothing ready."""
-    if waiter is None or isinstance(connected, ssl.SSLSocket):
-        return None
-    return waiter(connected)
+class SocketWaiter(Protocol):
+    """Waits in an event loop for one socket.
+
+    In an event loop a read that is tried before the answer can be there costs a system call and an
+    exception, a sixth of all that a request costs: with a waiter it is not tried. Whoever knows the
+    event loop brings one; without, sockets wait by themselves.
+    """
+
+    bare: socket.socket
+    """The socket as the system has it: a read that would wait raises BlockingIOError."""
+
+    def wait(self) -> None:
+        """Wait until the socket can be read."""
+
+    def watch(self, look: Callable[[Callable[[Came], object]], None]) -> Came:
+        """Have the loop itself call `look` whenever the socket can be read, until that is enough.
+
+        Args:
+            look: given what to call with what this is to return; neither waits nor raises.
+        """
+
+
+ReadWaiter = Callable[[socket.socket], SocketWaiter]
+"""Makes the waiter of a socket."""
 
 
 def open_socket(target: Target, *, alpn: str, timeout_s: float) -> socket.socket:
@@ -114,6 +131,10 @@ def stands(connected: socket.socket) -> bool:
 WAKE_S = 0.05
 
 
+def _never() -> int:
+    return 0
+
+
 class Guard:
     """The deadline of the one request that a connection carries at a time; see `watch`.
 
@@ -122,7 +143,15 @@ class Guard:
     the deadline before looking whether anything was said. One of them sees the other.
     """
 
-    __slots__ = ("__weakref__", "_condemned_s", "_deadline_s", "_socket", "_started_s")
+    __slots__ = (
+        "__weakref__",
+        "_condemned_s",
+        "_deadline_s",
+        "_heard_ns",
+        "_socket",
+        "_started_s",
+        "_timeout_s",
+    )
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
@@ -131,9 +160,18 @@ class Guard:
         self._deadline_s = inf
         self._condemned_s = 0.0
         """The deadline that the watchdog last acted upon."""
+        self._timeout_s = 0.0
+        self._heard_ns: Callable[[], int] = _never
 
-    def start(self, timeout_s: float) -> None:
-        """Set the deadline of the request that begins now."""
+    def start(self, timeout_s: float, heard_ns: Callable[[], int] | None = None) -> None:
+        """Set the deadline of the request that begins now.
+
+        Args:
+            timeout_s: from now, and from whatever comes that is waited for.
+            heard_ns: says when that last came (CLOCK_MONOTONIC; 0: it never did). It is asked when
+                the time is up, so that what comes costs nothing here.
+        """
+        self._timeout_s, self._heard_ns = timeout_s, heard_ns or _never
         self._started_s = self._deadline_s = time.monotonic() + timeout_s
 
     def clear(self) -> None:
@@ -151,7 +189,7 @@ class Guard:
     def enforce(self, now_s: float) -> None:
         """Hang up if the deadline has passed; the watchdog's part."""
         deadline_s = self._deadline_s
-        if deadline_s > now_s:
+        if deadline_s > now_s or self._heard_ns() / 1e9 + self._timeout_s > now_s:
             return
         self._condemned_s = deadline_s
         if self._deadline_s == deadline_s:
@@ -233,23 +271,60 @@ class Inbox:
         waiter: waits until the socket can be read; None leaves that to the socket.
     """
 
-    __slots__ = ("_receive", "_receive_stamped", "_wait", "received_ns")
+    __slots__ = ("_receive", "_receive_stamped", "_waiter", "received_ns")
 
     def __init__(self, connected: socket.socket, waiter: ReadWaiter | None = None) -> None:
-        self._wait = wait_for(connected, waiter)
-        self._receive = connected.recv
-        self._receive_stamped = connected.recvmsg if _has_stamps(connected) else None
+        # What TLS has decrypted already makes no socket readable.
+        awaited = waiter is not None and not isinstance(connected, ssl.SSLSocket)
+        self._waiter = waiter(connected) if waiter is not None and awaited else None
+        read = connected if self._waiter is None else self._waiter.bare
+        self._receive = read.recv
+        self._receive_stamped = read.recvmsg if _has_stamps(connected) else None
         self.received_ns = 0
         """CLOCK_MONOTONIC when the last of what was received came."""
 
-    def wait(self, most_bytes: int) -> bytes:
-        """Receive what is not expected to be there yet; empty when the peer has closed."""
-        if self._wait is not None:
-            self._wait()
-        return self.receive(most_bytes)
+    def wait(self, most_bytes: int, taken: Taken | None = None) -> bytes:
+        """Receive what is not expected to be there yet; empty when the peer has closed.
+
+        Args:
+            most_bytes: of one piece.
+            taken: asked of each piece that comes; the first that it leaves is returned. In an event
+                loop it is the loop that asks: waking whoever waits costs more than a token should.
+        """
+        if self._waiter is None:
+            piece = self._receive_now(most_bytes)
+            while taken and piece and taken(piece, self.received_ns):
+                piece = self._receive_now(most_bytes)
+            return piece
+        if taken is None:
+            self._waiter.wait()
+            return self.receive(most_bytes)
+
+        def look(found: Callable[[Came], object]) -> None:
+            try:
+                piece = self._receive_now(most_bytes)
+                if not piece or not taken(piece, self.received_ns):
+                    found(piece)
+            except BlockingIOError:
+                pass
+            except Exception as error:  # noqa: BLE001  (raised where it is waited for)
+                found(error)
+
+        came = self._waiter.watch(look)
+        if isinstance(came, Exception):
+            raise came
+        return came
 
     def receive(self, most_bytes: int) -> bytes:
         """Receive what may be there already, or wait for it; empty when the peer has closed."""
+        while True:
+            try:
+                return self._receive_now(most_bytes)
+            except BlockingIOError:
+                assert self._waiter is not None  # noqa: S101  (other sockets wait by themselves)
+                self._waiter.wait()
+
+    def _receive_now(self, most_bytes: int) -> bytes:
         if self._receive_stamped is None:
             data = self._receive(most_bytes)
             self.received_ns = time.monotonic_ns()

@@ -68,6 +68,20 @@ def test_a_request_in_time_leaves_the_next_alone(
     assert ours.recv(20) == b"still there"
 
 
+def test_what_is_heard_lets_the_time_begin_anew(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, theirs = pair
+    guard = Guard(ours)
+    begun_s = time.monotonic()
+    guard.start(5.0, lambda: int((begun_s + 4.0) * 1e9))
+    guard.enforce(begun_s + 8.5)
+    assert not guard.expired
+    guard.enforce(begun_s + 9.5)
+    assert guard.expired
+    assert theirs.recv(1) == b""
+
+
 def test_only_the_overdue_connection_is_ended() -> None:
     pairs = [socket.socketpair() for _ in range(20)]
     guards = [watch(ours) for ours, _ in pairs]

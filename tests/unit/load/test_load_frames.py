@@ -51,6 +51,21 @@ def test_frames_come_out_however_the_network_split_them(sent, data) -> None:
     assert reader.is_empty
 
 
+def test_a_plain_frame_of_data_is_told_from_all_else() -> None:
+    plain = frames.make_frame(frames.DATA, 0, 7, b"token")
+    assert frames.data_alone(plain, 7) == b"token"
+    others = [
+        plain[:-1],
+        plain[:8],
+        b"",
+        plain + plain,
+        frames.make_frame(frames.DATA, frames.END_STREAM, 7, b"token"),
+        frames.make_frame(frames.DATA, 0, 9, b"token"),
+        frames.make_frame(frames.PING, 0, 7, b"token"),
+    ]
+    assert [frames.data_alone(one, 7) for one in others] == [None] * len(others)
+
+
 def test_a_large_frame_says_what_is_missing() -> None:
     reader = FrameReader()
     wire = frames.make_frame(frames.DATA, 0, 1, bytes(100_000))

@@ -9,12 +9,12 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from enum import IntEnum
 from types import TracebackType
 
-from harness.load.transports.sockets import Inbox, ReadWaiter, watch
+from harness.load.transports.sockets import Inbox, ReadWaiter, Taken, watch
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEADER_BYTES = 9
@@ -155,6 +155,15 @@ def make_header(length: int, kind: int, flags: int, stream_id: int) -> bytes:
 def make_frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
     """One frame as it goes over the wire."""
     return make_header(len(payload), kind, flags, stream_id) + payload
+
+
+def data_alone(piece: bytes, stream_id: int) -> bytes | None:
+    """The payload, if a piece is one plain DATA frame of a stream and nothing else."""
+    if len(piece) < HEADER_BYTES:
+        return None
+    size = len(piece) - HEADER_BYTES
+    is_alone = _HEADER.unpack_from(piece) == (size << 8 | DATA, 0, stream_id)
+    return piece[HEADER_BYTES:] if is_alone else None
 
 
 def make_settings(settings: dict[int, int]) -> bytes:
@@ -306,9 +315,9 @@ class FrameSocket:
             raise TimeoutError from error
         self._last_used_s = time.monotonic()
 
-    def extend(self) -> None:
-        """Begin the time anew: something came that was waited for."""
-        self._guard.start(self._timeout_s)
+    def renew(self, heard_ns: Callable[[], int]) -> None:
+        """Let the time begin anew, now and whenever something comes; as `Guard.start` takes it."""
+        self._guard.start(self._timeout_s, heard_ns)
 
     def send(self, data: bytes | bytearray | memoryview) -> None:
         """Send whole frames.
@@ -321,15 +330,19 @@ class FrameSocket:
         if sent < len(data):
             self._socket.sendall(memoryview(data)[sent:])
 
-    def receive(self) -> Frame:
+    def receive(self, taken: Taken | None = None) -> Frame:
         """Wait for a frame.
+
+        Args:
+            taken: asked of what comes where a frame begins; what it takes is no frame for us.
 
         Raises:
             OSError: the connection broke or was closed.
             Http2Violation: what came is not a frame.
         """
         while (frame := self._reader.next()) is None:
-            self._reader.feed(self._receive_piece(self._reader.missing_bytes))
+            asked = taken if self._reader.is_empty else None
+            self._reader.feed(self._receive_piece(self._reader.missing_bytes, asked))
         return frame
 
     def received_data(self, stream_id: int) -> list[bytes]:
@@ -389,10 +402,10 @@ class FrameSocket:
             self._socket.send(make_goaway(code))
         self._socket.close()
 
-    def _receive_piece(self, missing_bytes: int) -> bytes:
+    def _receive_piece(self, missing_bytes: int, taken: Taken | None = None) -> bytes:
         large = missing_bytes > RECEIVE_BYTES
         size = min(missing_bytes, LARGE_RECEIVE_BYTES) if large else RECEIVE_BYTES
-        piece = self.inbox.wait(size)
+        piece = self.inbox.wait(size, taken)
         if not piece:
             raise ConnectionResetError("the server closed the connection before it answered")
         self._last_piece = piece

@@ -33,7 +33,6 @@ from harness.load.transports.grpc.frames import (
 )
 from harness.load.transports.grpc.headers import HeaderFrames
 from harness.load.transports.grpc.http2_stream import (
-    Heard,
     Stream,
     cut_request,
     frames_within,
@@ -41,7 +40,7 @@ from harness.load.transports.grpc.http2_stream import (
     split_frame,
 )
 from harness.load.transports.recognition import WholeAnswers
-from harness.load.transports.sockets import ReadWaiter, open_socket
+from harness.load.transports.sockets import ReadWaiter, Taken, open_socket
 
 TOP_UP_BYTES = 2**30
 
@@ -126,40 +125,52 @@ class Http2Connection:
         return stream
 
     def exchange_as_it_comes(
-        self, request: bytes, take: Callable[[Sequence[bytes], int], Heard]
+        self,
+        request: bytes,
+        take: Callable[[Sequence[bytes], int], bool],
+        recognise: Taken,
+        heard_ns: Callable[[], int],
     ) -> Stream:
         """Send a request on the next stream, and hand its body on piece by piece until it ends.
 
-        The time that is given to a connection's exchange is here given to each gap between pieces
-        that are news.
+        The time that is given to a connection's exchange begins anew with each piece that is news.
 
         Args:
             request: as `exchange` takes it.
-            take: given the pieces that came together, and when (CLOCK_MONOTONIC); says what they
-                were. What it raises leaves the connection of no use.
+            take: given the pieces that came together, and when (CLOCK_MONOTONIC); false cancels the
+                stream. What it raises leaves the connection of no use.
+            recognise: given a piece that came alone, before `take`, which need not see it if true.
+            heard_ns: says when the last news came.
 
         Raises:
             OSError, Http2Violation: as `exchange`.
         """
         stream = self._stream = Stream(self._stream.number + 2, self._new_stream_window)
+
+        def taken(piece: bytes, at_ns: int) -> bool:
+            payload = frames.data_alone(piece, stream.number)
+            if not payload or not recognise(payload, at_ns):
+                return False
+            self._received_bytes += len(payload)  # topped up with the next frame that is read
+            return True
+
         with self._wire:
+            self._wire.renew(heard_ns)
             self._send(request, stream)
             # An answer may begin, and even end, while the request still waits for a window.
             while stream.pieces or not stream.ended:
                 if not stream.pieces:
-                    self._act(self._wire.receive())
+                    in_body = stream.headers is not None and self._only_kind is None
+                    self._act(self._wire.receive(taken if in_body else None))
                     continue
                 came, stream.pieces = stream.pieces, []
                 if not stream.ended:
                     more = self._wire.received_data(stream.number)
                     self._count_received(sum(map(len, more)))
                     came += more
-                heard = take(came, self.received_ns)
-                if heard is Heard.ENOUGH:
+                if not take(came, self.received_ns):
                     self._wire.send(frames.make_rst_stream(stream.number, ErrorCode.CANCEL))
                     stream.take_reset(ErrorCode.CANCEL)
-                if heard is not Heard.NOTHING:
-                    self._wire.extend()
             for frame in self._wire.received():
                 self._act(frame)
         return stream

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import Enum, auto
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -10,17 +9,6 @@ from harness.load.transports.contract import MARK, WireAnswer
 from harness.load.transports.grpc import frames
 from harness.load.transports.grpc.frames import Http2Violation
 from harness.load.transports.grpc.headers import Headers
-
-
-class Heard(Enum):
-    """What pieces of an answer that is read as it comes were."""
-
-    NEWS = auto()
-    """What is waited for: the time for the next begins."""
-    NOTHING = auto()
-    """Nothing that is waited for."""
-    ENOUGH = auto()
-    """The client goes away: the stream is cancelled."""
 
 
 class Stream:

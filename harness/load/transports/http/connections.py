@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from harness.load.transports.address import Target
 from harness.load.transports.contract import RequestFailure
 from harness.load.transports.http.http1 import ProtocolViolation, StreamEnd
-from harness.load.transports.sockets import Inbox, ReadWaiter, open_socket, stands, watch
+from harness.load.transports.sockets import Inbox, ReadWaiter, Taken, open_socket, stands, watch
 from harness.words.numbers import asked
 
 ALPN = "http/1.1"
@@ -77,9 +78,17 @@ class KeptConnection:
             return False
         return not self._gave_up
 
-    def ask(self, request: bytes, timeout_s: float) -> bytes:
-        """Send a request and wait for the first bytes of its answer."""
-        self.guard.start(timeout_s)
+    def ask(
+        self, request: bytes, timeout_s: float, heard_ns: Callable[[], int] | None = None
+    ) -> bytes:
+        """Send a request and wait for the first bytes of its answer.
+
+        Args:
+            request: in its protocol's bytes.
+            timeout_s: as `Guard.start` takes it.
+            heard_ns: too.
+        """
+        self.guard.start(timeout_s, heard_ns)
         self._asked_s = time.monotonic()
         self.asked += 1
         try:
@@ -98,9 +107,9 @@ class KeptConnection:
         """Take what may be there already, or wait for it; empty when the server has closed."""
         return self.inbox.receive(RECEIVE_BYTES)
 
-    def wait(self) -> bytes:
-        """Wait for what is not there yet; empty when the server has closed."""
-        return self.inbox.wait(RECEIVE_BYTES)
+    def wait(self, taken: Taken | None = None) -> bytes:
+        """Wait for what is not there yet and not `taken`; empty when the server has closed."""
+        return self.inbox.wait(RECEIVE_BYTES, taken)
 
     def close(self) -> None:
         """Close the socket."""

@@ -21,6 +21,10 @@ class ArrivingBody(Protocol):
     ended: bool
     """Whether it is there as a whole."""
 
+    @property
+    def between(self) -> bool:
+        """Whether more may come as it came so far: nothing of it has begun and not ended."""
+
     def feed(self, piece: bytes) -> bytes:
         """What these bytes of the connection add to the body.
 
@@ -45,6 +49,11 @@ class PlainBody:
     def __init__(self, length: int | None) -> None:
         self._left = length
         self.ended = length == 0
+
+    @property
+    def between(self) -> bool:
+        """As `ArrivingBody` says; where the length is known all that comes has to be counted."""
+        return self._left is None
 
     def feed(self, piece: bytes) -> bytes:
         """As `ArrivingBody` says."""
@@ -77,6 +86,11 @@ class ChunkedBody:
         self._last = False
         """The last chunk has come: only trailer fields may follow."""
         self.ended = False
+
+    @property
+    def between(self) -> bool:
+        """As `ArrivingBody` says."""
+        return not (self._left or self._at_end or self._last or self._rest)
 
     def feed(self, piece: bytes) -> bytes:
         """As `ArrivingBody` says."""

@@ -26,6 +26,8 @@ from harness.types.generation import (
 )
 
 DONE = b"[DONE]"
+_QUOTE, _BACKSLASH = b'"\\'
+"""As numbers: CPython looks a byte up in bytes ten times faster than bytes of length one."""
 _LONGEST_QUOTE = 300
 _NOT_YET = sys.maxsize
 """In the place of the number of the event with which an answer begins."""
@@ -70,7 +72,7 @@ class EventReader:
             if prefix and data.startswith(prefix) and data.endswith(suffix):
                 text = data[start:end]
                 # A quote would end the string; a backslash at its end would escape the next one.
-                if text and b'"' not in text and b"\\" not in text:
+                if text and _QUOTE not in text and _BACKSLASH not in text:
                     add(text)
                     known += 1
                     continue
@@ -88,6 +90,21 @@ class EventReader:
         if known:
             self.stream.extend(at_ns, self._tokens, known)
 
+    def recognise(self, data: bytes, at_ns: int) -> bool:
+        """Take in the data of an event of the form; false: it is none, and was not taken in."""
+        prefix, suffix = self._prefix, self._suffix
+        if prefix and data.startswith(prefix) and data.endswith(suffix):
+            text = data[len(prefix) : len(data) - len(suffix)]
+            if _QUOTE in text or _BACKSLASH in text:
+                return False
+        elif self._number is not None:
+            text = self._beside_its_number(data)
+        else:
+            return False
+        if text:
+            self.stream.add(at_ns, self._tokens, text)
+        return bool(text)
+
     def _beside_its_number(self, data: bytes) -> bytes:
         """The text of an event of the form whose number is another; empty where it is none."""
         assert self._number is not None  # noqa: S101  (the caller has looked)
@@ -103,7 +120,7 @@ class EventReader:
         ):
             return b""
         text = data[start:end]
-        return b"" if b"\\" in text else text
+        return b"" if _BACKSLASH in text else text
 
     def _read(self, data: bytes, at_ns: int) -> None:
         """Read an event in full."""

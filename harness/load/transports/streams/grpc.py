@@ -16,7 +16,7 @@ from tritonclient.grpc import service_pb2
 from harness.load.transports.address import Target
 from harness.load.transports.contract import ClientLeft, RequestFailure, WireAnswer
 from harness.load.transports.grpc.frames import Http2Violation
-from harness.load.transports.grpc.http2_stream import Heard, frame_request
+from harness.load.transports.grpc.http2_stream import frame_request
 from harness.load.transports.grpc.messages import SERVICE
 from harness.load.transports.grpc.transport import ENVELOPE, GrpcTransport, request_headers
 from harness.load.transports.sockets import ReadWaiter
@@ -76,9 +76,11 @@ class GrpcStreamTransport(GrpcTransport):
         plan = request if isinstance(request, StreamRequest) else StreamRequest(request)
         try:
             connection = self._open()
-            self.stream = TokenStream(plan.input_tokens)
-            reader = ResponseReader(self.stream, plan.leave_after)
-            call = connection.exchange_as_it_comes(request, reader.take)
+            stream = self.stream = TokenStream(plan.input_tokens)
+            reader = ResponseReader(stream, plan.leave_after)
+            call = connection.exchange_as_it_comes(
+                request, reader.take, reader.recognise, lambda: stream.completed_ns
+            )
         except (OSError, Http2Violation) as error:
             if self._connection is not None:
                 self.identity = self._connection.identity
@@ -117,27 +119,32 @@ class ResponseReader:
         """By length, the messages of this answer that differ only in their text."""
         self.left = False
 
-    def take(self, pieces: Sequence[bytes], at_ns: int) -> Heard:
-        """Take in pieces of the call's body that came together; tokens are the news.
+    def take(self, pieces: Sequence[bytes], at_ns: int) -> bool:
+        """Take in pieces of the call's body that came together; false: the client goes away now.
 
         Raises:
             RequestFailure: `stream_error`, or `malformed`.
         """
-        stream, forms = self._stream, self._forms
-        before = len(stream.times_ns)
         for piece in pieces:
-            form = forms.get(len(piece))
-            if form is not None and not self._rest:
-                prefix, suffix, tokens = form
-                if piece.startswith(prefix) and piece.endswith(suffix):
-                    stream.add(at_ns, tokens, piece[len(prefix) : len(piece) - len(suffix)])
-                    continue
-            self._take(piece, at_ns)
+            if not self._is_known(piece, at_ns):
+                self._take(piece, at_ns)
         if self._leave_after:
-            self.left = sum(stream.tokens) >= self._leave_after
-        if self.left:
-            return Heard.ENOUGH
-        return Heard.NEWS if len(stream.times_ns) > before else Heard.NOTHING
+            self.left = sum(self._stream.tokens) >= self._leave_after
+        return not self.left
+
+    def recognise(self, piece: bytes, at_ns: int) -> bool:
+        """Take in a piece if it is one token's message like those before, and nothing else."""
+        return not self._leave_after and self._is_known(piece, at_ns)
+
+    def _is_known(self, piece: bytes, at_ns: int) -> bool:
+        form = self._forms.get(len(piece))
+        if form is None or self._rest:
+            return False
+        prefix, suffix, tokens = form
+        if not (piece.startswith(prefix) and piece.endswith(suffix)):
+            return False
+        self._stream.add(at_ns, tokens, piece[len(prefix) : len(piece) - len(suffix)])
+        return True
 
     def _take(self, piece: bytes, at_ns: int) -> None:
         """Read the messages that end in a piece."""

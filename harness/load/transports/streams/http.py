@@ -34,9 +34,9 @@ from harness.load.transports.http.http1 import (
     read_message,
 )
 from harness.load.transports.sockets import ReadWaiter
+from harness.load.transports.streams.answer import AnswerReader, Frames
 from harness.load.transports.streams.body import ArrivingBody, body_of
 from harness.load.transports.streams.events import EventReader, Parse
-from harness.load.transports.streams.sse import EventStream
 from harness.load.transports.streams.tokens import (
     ASKED_AGAIN,
     NOTHING_CAME,
@@ -83,6 +83,7 @@ class HttpStreamTransport:
         self._timeout_s = timeout_s
         self._connections = HttpConnections(target, timeout_s=timeout_s, waiter=waiter)
         self._counter = counter
+        self._frames: Frames = {}
         self.received_ns = 0
         self.identity = b""
         self.stream = NOTHING_CAME
@@ -98,14 +99,18 @@ class HttpStreamTransport:
         marked, self.identity = stamped(request)
         connection = self._connections.ready()
         stream = self.stream = TokenStream(plan.input_tokens)
+
+        def heard_ns() -> int:
+            return stream.completed_ns
+
         try:
             try:
-                received = connection.ask(marked, self._timeout_s)
+                received = connection.ask(marked, self._timeout_s, heard_ns)
             except (OSError, StreamEnd):
                 if connection.asked == 1 or connection.guard.expired:
                     raise
                 connection = self._replaced(connection, stream)
-                received = connection.ask(marked, self._timeout_s)
+                received = connection.ask(marked, self._timeout_s, heard_ns)
             head = self._read(connection, received, stream, plan)
         except (OSError, ProtocolViolation) as error:
             raise self._broken(connection, error) from error
@@ -143,22 +148,19 @@ class HttpStreamTransport:
     ) -> Head:
         """Read an answer's events as they come, to its end."""
         head, piece = self._read_head(connection, received)
-        body, events = body_of(head), EventStream()
-        take, inbox, guard = (
-            EventReader(stream, self._parse).take,
-            connection.inbox,
-            connection.guard,
-        )
-        timeout_s, leave_after = self._timeout_s, plan.leave_after
+        body = body_of(head)
+        reader, inbox = EventReader(stream, self._parse), connection.inbox
+        answer = AnswerReader(body, reader, self._frames)
+        leave_after = plan.leave_after
         last_ns = time.monotonic_ns() + int(LONGEST_S * 1e9)
+
+        def taken(piece: bytes, at_ns: int) -> bool:
+            return at_ns < last_ns and not leave_after and answer.recognise(piece, at_ns)
+
         while True:
             at_ns = inbox.received_ns
-            came = events.feed(body.feed(piece)) if piece else ()
-            if came:
-                before = len(stream.times_ns)
-                take(came, at_ns)
-                if len(stream.times_ns) > before:
-                    guard.start(timeout_s)
+            if piece:
+                answer.take(piece, at_ns)
             if leave_after and stream.times_ns and sum(stream.tokens) >= leave_after:
                 raise ClientLeft(sum(stream.tokens))
             if body.ended:
@@ -167,7 +169,7 @@ class HttpStreamTransport:
             if at_ns > last_ns:
                 said = f"the answer has not ended in {asked(LONGEST_S)} s"
                 raise RequestFailure("timeout", said)
-            piece = connection.wait()
+            piece = connection.wait(taken)
             if not piece:
                 stream.ended_ns = inbox.received_ns
                 return self._closed(body, head)

@@ -16,6 +16,8 @@ MAX_EVENT_BYTES = 2**24
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _DATA = b"data"
 _USUAL = b"data: "
+LINE_FEED, CARRIAGE_RETURN = b"\n\r"
+"""As numbers: CPython looks a byte up in bytes ten times faster than bytes of length one."""
 
 
 class EventStream:
@@ -35,6 +37,11 @@ class EventStream:
         """What came of an event that has not ended."""
         return self._rest
 
+    @property
+    def between(self) -> bool:
+        """Whether no event has begun that has not ended."""
+        return self._begun and not (self._rest or self._after_cr)
+
     def feed(self, piece: bytes) -> list[bytes]:
         """The data of the events that end in this piece, in order.
 
@@ -43,7 +50,7 @@ class EventStream:
         """
         if not self._begun:
             piece = self._without_mark(piece)
-        if self._after_cr or b"\r" in piece:
+        if self._after_cr or CARRIAGE_RETURN in piece:
             piece = self._with_line_feeds(piece)
         blocks = (self._rest + piece if self._rest else piece).split(b"\n\n")
         self._rest = blocks.pop()
@@ -51,7 +58,9 @@ class EventStream:
             raise ProtocolViolation(f"an event of more than {MAX_EVENT_BYTES} bytes")
         begin = len(_USUAL)
         found = [
-            block[begin:] if block.startswith(_USUAL) and b"\n" not in block else _data_of(block)
+            block[begin:]
+            if block.startswith(_USUAL) and LINE_FEED not in block
+            else _data_of(block)
             for block in blocks
         ]
         return [data for data in found if data is not None]
