@@ -181,6 +181,7 @@ def test_the_arguments_of_a_call_are_tokens() -> None:
         (b'{"choices": [{"delta": {"tool_calls": ["a"]}}]}', "malformed"),
         (b'{"choices": [], "usage": "many"}', "malformed"),
         (b'{"choices": [], "usage": {"completion_tokens": "3"}}', "malformed"),
+        (b'{"choices": [], "usage": {"completion_tokens": 1e999}}', "malformed"),
         (b'{"choices": [], "usage": {"completion_tokens": 3, "prompt_tokens": [1]}}', "malformed"),
         (b"plain words", "malformed"),
     ],

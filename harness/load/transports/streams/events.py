@@ -351,7 +351,7 @@ def _whole(value: Any) -> int:
     Raises:
         TypeError: it is none.
     """
-    if type(value) not in {int, float} or value != int(value):
+    if type(value) not in {int, float} or not float(value).is_integer():
         raise TypeError(f"{value!r} is no number of tokens")
     return int(value)
 
