@@ -102,10 +102,11 @@ def _show_verdict(settings: RunSettings, result: TrialResult, plan: LoadPlan) ->
 
 
 def _measure(plan: LoadPlan, path: Path, settings: RunSettings) -> TrialResult:
-    from harness.flow.input_checks import check_driven, check_embedded, check_inputs
+    from harness.flow.input_checks import check_embedded, check_inputs
     from harness.flow.manifest import new_manifest
     from harness.flow.preflight import check_served
     from harness.flow.run import measure_once
+    from harness.flow.spaces import streamed
     from harness.runs.folder import RunFolder
 
     if plan.address is not None:
@@ -113,11 +114,11 @@ def _measure(plan: LoadPlan, path: Path, settings: RunSettings) -> TrialResult:
     if plan.study is None:
         raise UsageError("neither a study nor --url")
     family = plan.study.family_of(plan.name)
-    check_served(plan.workload, plan.serving, family)
+    workload = streamed(plan.workload, family)
+    check_served(workload, plan.serving, family)
     check_embedded(plan.study.alone(plan.name))
-    check_driven(plan.study.alone(plan.name))
     check_inputs(plan.study, settings.inputs, only=plan.name)
-    trial = Trial(plan.name, family.name, plan.serving, plan.workload, stage="load")
+    trial = Trial(plan.name, family.name, plan.serving, workload, stage="load")
     with RunFolder.create(path, new_manifest(plan.study)) as folder:
         return measure_once(plan.study, trial, folder, settings)
 

@@ -64,7 +64,8 @@ def check_inputs(
     problems: list[str] = []
     if only is None:
         problems += [problem for family in study.families for problem in _traffic(study, family)]
-    model = None if only is None else study.alone(only).families[0].models[0].name
+    parts = [] if only is None else study.alone(only).families[0].models
+    model = parts[0].name if len(parts) == 1 else None
     families = study.families if only is None else [study.family_of(only)]
     # The common mistakes first: those take no library that is slow to import.
     for look in (_told_at_once, _problems):
@@ -90,7 +91,8 @@ def check_driven(study: Study, *, streams: bool = False) -> None:
             raise UsageError(
                 f"family {family.name} writes text, and this command measures models that answer "
                 "a request at once",
-                next_step="harness run and harness evaluate take such a family",
+                next_step="harness run, evaluate and load (on the embedded server) take such a "
+                "family; harness load --url ... --generate asks any server's model",
             )
 
 

@@ -92,13 +92,17 @@ def open_families(
 def open_alone(
     study: Study, variant: str, progress: ProgressSink, inputs: StudyInputs
 ) -> OpenedFamily:
-    """The family of a variant with its model alone, the labels read as for the family's teacher."""
+    """The family of a variant with its model alone, the labels read as for the family's teacher.
+
+    Of a teacher with its draft it is the models of both.
+    """
     (family,) = study.alone(variant).families
-    (model,) = family.models
+    models = family.models
     teacher = study.family_of(variant).teacher
     # An embedded model's classes are known by name, so its teacher need not be trained for them.
-    named_by = [] if model.reference_name or teacher.name == model.name else [teacher]
-    needed = family.model_copy(update={"models": [*named_by, model]})
+    is_named = models[0].reference_name or teacher.name in {one.name for one in models}
+    named_by = [] if is_named else [teacher]
+    needed = family.model_copy(update={"models": [*named_by, *models]})
     bundle = _reference_bundle(study, [needed], progress)
     with inputs.reading():
         reader = None
@@ -106,8 +110,8 @@ def open_alone(
             folder = _embedded_folder(one, bundle)
             names = inspect_checkpoint(one, folder, task=family.task).label_names
             reader = _samples(study, family, one, names, bundle, inputs).reader
-        opened = _open_model(study, family, model, bundle, inputs, reader)
-    return OpenedFamily(family, (opened,), bundle)
+        opened = [_open_model(study, family, one, bundle, inputs, reader) for one in models]
+    return OpenedFamily(family, tuple(opened), bundle)
 
 
 def payloads_for(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+from harness.errors import UsageError
 from harness.study import Family, ServingSpace, Study, Traffic
 from harness.tasks.generation.rows import TextGeneration
 from harness.types import Generation, LoadMode, ServingConfig, ShapeKind, StreamApi, Workload
@@ -42,6 +43,23 @@ def streams_of(family: Family) -> Generation | None:
         sampling=json.dumps({"stop": task.stop}) if task.stop else "",
         inputs=STREAM_INPUTS,
     )
+
+
+def streamed(workload: Workload, family: Family) -> Workload:
+    """A workload as a family is asked: for streams of its prompts where its models write.
+
+    Raises:
+        UsageError: it has rows or lengths that prompts have not.
+    """
+    generation = streams_of(family)
+    if generation is None:
+        return workload
+    if workload.client_batch_size != 1 or workload.batch_mix or workload.length_mix:
+        raise UsageError(
+            f"family {family.name} writes text: a stream answers one prompt of the study",
+            next_step="leave --client-batch-size, --batch-mix and --length-mix out",
+        )
+    return dataclasses.replace(workload, generation=generation)
 
 
 def workloads(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
@@ -263,13 +263,18 @@ class Study(Strict):
     def alone(self, variant: str) -> Self:
         """The study with one variant and nothing else: one family, one model, one artefact.
 
+        Of a teacher with its draft it is the artefacts of both.
+
         Args:
-            variant: of a model of the study, or the ensemble around one.
+            variant: of a model of the study, the ensemble around one, or a teacher with its draft.
 
         Raises:
             StudyError: no model of the study has such a variant.
         """
         family = self.family_of(variant)
+        if family.speculation is not None and variant == speculative_name(family):
+            parts = {variants_of(family.teacher)[0], family.speculation.draft}
+            return self.model_copy(update={"families": [_with_parts(family, parts)]})
         bare = variant.removesuffix(ENSEMBLE_SUFFIX) if family.ensemble else variant
         model, precision, form = next(
             (model, *artefact)
@@ -301,13 +306,27 @@ class Study(Strict):
             own = [name for model in family.models for name in variants_of(model)]
             if family.ensemble:
                 own += [f"{name}{ENSEMBLE_SUFFIX}" for name in own]
+            if family.speculation is not None:
+                own.append(speculative_name(family))
             if variant in own:
                 return family
+        drafted = [speculative_name(one) for one in self.families if one.speculation is not None]
         raise StudyError(
             f"study {self.name}",
             [f"no variant '{variant}'"],
-            next_step=f"its variants are: {', '.join(variant_names(self))}",
+            next_step=f"its variants are: {', '.join([*variant_names(self), *drafted])}",
         )
+
+
+def _with_parts(family: Family, parts: Collection[str]) -> Family:
+    """A family with these variants alone."""
+    models = []
+    for model in family.models:
+        kept = [one for one in model.artefacts if variant_name(model, *one) in parts]
+        if kept:
+            precisions, formats = ([*dict.fromkeys(part)] for part in zip(*kept, strict=True))
+            models.append(model.model_copy(update={"precisions": precisions, "formats": formats}))
+    return family.model_copy(update={"models": models})
 
 
 def speculative_name(family: Family) -> str:

@@ -338,6 +338,20 @@ def test_a_study_names_its_teacher_s_draft():
     assert study.alone("writer-student-int8").families[0].speculation is None
 
 
+def test_a_teacher_with_its_draft_is_a_variant_made_of_both_alone():
+    study = parse_study(speculating(), source="study")
+    (family,) = study.families
+    name = speculative_name(family)
+    assert study.family_of(name) is family
+    (alone,) = study.alone(name).families
+    made = [variant for model in alone.models for variant in variants_of(model)]
+    assert made == ["writer-teacher-fp32", "writer-student-fp32"]
+    assert alone.speculation == family.speculation
+    with pytest.raises(StudyError, match="no variant 'nope'") as told:
+        study.family_of("nope")
+    assert name in told.value.next_step
+
+
 @pytest.mark.parametrize(
     ("draft", "said"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ import pytest
 
 from harness.errors import UsageError
 from harness.flow.input_checks import check_driven
-from harness.flow.spaces import streams_of, workloads
+from harness.flow.spaces import streamed, streams_of, workloads
 from harness.study import Study
 from harness.study.file import parse_study
-from harness.types import StreamApi
+from harness.types import StreamApi, WireProtocol, Workload
 from tests.samples import sample_study
 
 
@@ -60,3 +61,14 @@ def test_what_measures_requests_refuses_a_family_that_writes(tmp_path: Path) -> 
     with pytest.raises(UsageError, match="measures models that answer a request at once"):
         check_driven(study)
     check_driven(study, streams=True)
+
+
+def test_a_load_of_one_variant_asks_for_streams_of_single_prompts(tmp_path: Path) -> None:
+    (family, *_) = _study(tmp_path).families
+    plain = Workload(WireProtocol.HTTP, 1, 4, 1.0, 1.0, 0)
+    assert streamed(plain, family).generation == streams_of(family)
+    for rows in ({"client_batch_size": 8}, {"batch_mix": ((1, 1.0), (8, 1.0))}):
+        with pytest.raises(UsageError, match="a stream answers one prompt"):
+            streamed(dataclasses.replace(plain, **rows), family)
+    other = parse_study(sample_study(objective="p95 < 50 ms"), source="plain").families[0]
+    assert streamed(plain, other) == plain
