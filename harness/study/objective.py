@@ -51,8 +51,11 @@ EXAMPLE = "p95 < 50 ms, accuracy >= 90% of teacher"
 _OPERATORS = {"<": "<", "<=": "<=", "≤": "<=", ">": ">", ">=": ">=", "≥": ">="}
 _TEACHER = ("teacher", "teacher's")
 _FACTORS = {"%": 0.01, "x": 1.0}
-_SPELLINGS = {"\u00d7": "x", "\u00b5s": "us", "\u03bcs": "us"}
-"""Signs that people copy in: the multiplication sign, and both of Unicode's micros."""
+_SPELLINGS = {
+    **{"\u00d7": "x", "\u00b5s": "us", "\u03bcs": "us"},
+    **{"rouge1": "rouge_1", "rouge2": "rouge_2", "rougel": "rouge_l"},
+}
+"""What people copy in: the multiplication sign, both of Unicode's micros, rouge-score's names."""
 
 _TOKEN = re.compile(
     r"(?P<number>-?[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?|\.[0-9]+)"

@@ -5,12 +5,19 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import onnx
 import pytest
 from encoder_decoders import POSITIONS, SHAPES, START, SUMMARISER, make_encoder_decoder
 from generating_models import BOTH, export_generator
 from tiny_models import LINES
 
 from harness.errors import CheckpointError
+from harness.export.convert import write_int8
+from harness.export.generation.outliers import (
+    encoder_feeds,
+    sourced_decoder_feeds,
+    spoilt_products,
+)
 from harness.serving.generation.contract import QueuedRequest
 from harness.serving.generation.encoder_decoder import SourcedDecoder, open_decoder
 from harness.serving.generation.engine import GenerationEngine
@@ -180,6 +187,48 @@ def test_what_is_written_down_of_an_export(made):
     before = (variant.path / "1" / "encoder.onnx").stat().st_mtime_ns
     assert export_generator(checkpoint, variant.path.parent) == variant
     assert (variant.path / "1" / "encoder.onnx").stat().st_mtime_ns == before
+
+
+def with_outliers(checkpoint):
+    """Lets the token that every answer begins with bring a huge value before one product of the
+    encoder and one of the decoder."""
+    import torch
+
+    model, _ = library(checkpoint)
+    dimension, channel = 0, 0
+    with torch.no_grad():
+        words = model.shared.weight
+        words[:, dimension] = 0.0
+        words[START, dimension] = 2 * words.abs().max()
+        for side in (model.encoder, model.decoder):
+            for block in side.block:
+                for layer in block.layer[:-1]:  # only that token has anything there
+                    attention = getattr(layer, "SelfAttention", None) or layer.EncDecAttention
+                    attention.o.weight[dimension] = 0.0
+            inner = side.block[0].layer[-1].DenseReluDense.wi.weight
+            inner[channel] = 0.0
+            inner[channel, dimension] = 200.0
+    model.save_pretrained(checkpoint)
+    return checkpoint
+
+
+def test_int8_leaves_alone_what_huge_values_would_spoil_in_either_graph(tmp_path):
+    checkpoint = with_outliers(make_encoder_decoder(tmp_path / "checkpoint", "t5"))
+    variant = export_generator(checkpoint, tmp_path / "repository")
+    encoder, decoder = (variant.path / "1" / name for name in ("encoder.onnx", "model.onnx"))
+    settings = settings_of(variant)
+    pairs = [([START, *prompt], prompt[:5]) for prompt in prompts_of(checkpoint)]
+    feeds = {
+        encoder: encoder_feeds(source for source, _ in pairs),
+        decoder: sourced_decoder_feeds(settings, encoder, pairs),
+    }
+    for graph, read in feeds.items():
+        (spoilt,) = spoilt_products(graph, read)
+        quantised = tmp_path / f"int8-{graph.name}"
+        write_int8(graph, quantised, by_column=True, kept=[spoilt])
+        left = {one.name for one in onnx.load(quantised).graph.node if one.op_type == "MatMul"}
+        assert spoilt in left
+    assert not list(encoder.parent.glob("watched*"))
 
 
 def test_answers_at_their_limit_end_with_the_forced_token_and_say_so(made):

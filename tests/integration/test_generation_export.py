@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from harness.errors import CheckpointError, ParityError
 from harness.export.convert import write_int8
-from harness.export.generation.outliers import rounding_noise, spoilt_products
+from harness.export.generation.outliers import decoder_feeds, rounding_noise, spoilt_products
 from harness.export.generation.parity import DecoderSession, ask_generate, check_decoder
 from harness.export.generation.variants import GeneratorJob, check_definition
 from harness.serving.generation.contract import QueuedRequest
@@ -268,7 +268,7 @@ def test_int8_leaves_alone_what_a_single_huge_value_would_spoil(tmp_path):
     path, settings = variant.path / "1" / "model.onnx", settings_of(variant)
     (first, *_), *_ = prompts = prompts_of(checkpoint)
     prompts = [[first, *prompt] for prompt in prompts]
-    (spoilt,) = spoilt_products(path, settings, prompts)
+    (spoilt,) = spoilt_products(path, decoder_feeds(settings, prompts))
     assert not list(path.parent.glob("watched*"))
     kept = {node.name for node in onnx.load(path).graph.node if node.op_type == "MatMul"}
     int8 = tmp_path / "repository" / "writer-int8" / "1" / "model.onnx"

@@ -16,7 +16,12 @@ from harness.export.generation.encoder_decoder_parity import (
     ask_generate_of_sources,
     check_encoder_decoder,
 )
-from harness.export.generation.outliers import spoilt_products
+from harness.export.generation.outliers import (
+    decoder_feeds,
+    encoder_feeds,
+    sourced_decoder_feeds,
+    spoilt_products,
+)
 from harness.export.generation.parity import (
     NEW_TOKENS,
     GenerationParity,
@@ -44,7 +49,7 @@ class MadeGraphs:
     check: Check
     """Holds the graphs of a folder in a precision against the library, under a name for messages;
     raises ParityError."""
-    quantise: Callable[[Path, Path], None] = write_int8
+    quantise: Callable[[Path, Path], None]
     """Writes one of the graphs in int8: its file, and the file to write."""
 
 
@@ -94,8 +99,8 @@ def graphs_of_causal(
         return check_decoder(where / ONNX_FILE, settings, library, precision, called)
 
     def quantise(graph: Path, path: Path) -> None:
-        texts = [(*one.prompt, *one.tokens) for one in library]
-        write_int8(graph, path, by_column=True, kept=spoilt_products(graph, settings, texts))
+        feeds = decoder_feeds(settings, ((*one.prompt, *one.tokens) for one in library))
+        write_int8(graph, path, by_column=True, kept=spoilt_products(graph, feeds))
 
     check(folder, Precision.FP32, name)
     return MadeGraphs(settings, (folder / ONNX_FILE,), check, quantise)
@@ -151,8 +156,17 @@ def graphs_with_encoder(
             files, settings, library, precision, new_tokens=new_tokens, name=called
         )
 
+    def quantise(graph: Path, path: Path) -> None:
+        pairs = ((one.prompt, one.tokens) for one in library)
+        feeds = (
+            encoder_feeds(source for source, _ in pairs)
+            if graph == graphs[0]
+            else sourced_decoder_feeds(settings, graphs[0], pairs)
+        )
+        write_int8(graph, path, by_column=True, kept=spoilt_products(graph, feeds))
+
     check(folder, Precision.FP32, name)
-    return MadeGraphs(settings, graphs, check)
+    return MadeGraphs(settings, graphs, check, quantise)
 
 
 def _served_configuration(

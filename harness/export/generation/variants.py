@@ -232,12 +232,9 @@ class _Source:
             "opset": OPSET,
             **({"encoder": 1} if self.has_encoder else {}),
             **({"rules": 2} if self.has_rules else {}),
-            **({"outliers": MOST_NOISE} if self._looks_for_outliers(precision) else {}),
+            **({"outliers": MOST_NOISE} if precision is Precision.INT8 else {}),
             "versions": {tool: version(tool) for tool in _TOOLS},
         }
-
-    def _looks_for_outliers(self, precision: Precision) -> bool:
-        return precision is Precision.INT8 and not self.has_encoder
 
 
 def _spread(rows: Sequence[Sequence[int]]) -> list[Sequence[int]]:
