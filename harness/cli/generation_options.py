@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -178,9 +179,20 @@ class GenerationOptions:
 
     def _check_sampling(self) -> None:
         try:
-            SamplingParameters.from_json(self.sampling or "")
+            asked = SamplingParameters.from_json(self.sampling or "")
         except ParameterError as error:
             raise UsageError(f"--sampling: {error}") from error
+        if "max_tokens" in json.loads(self.sampling or "{}"):
+            raise UsageError(
+                "--sampling: max_tokens is not one for all: each request has its own",
+                next_step="say --output-tokens, or max_tokens in the rows of --prompts",
+            )
+        of_triton = [one for one in ("prompt_logprobs", "decoder_prompt") if getattr(asked, one)]
+        if of_triton and self.generate is not StreamApi.TRITON:
+            raise UsageError(
+                f"--sampling: OpenAI's interface has no {of_triton[0]}",
+                next_step="leave it out, or use --generate triton",
+            )
 
     def generation(self, protocol: WireProtocol) -> Generation | None:
         """What is asked for, but for what the model's server says of it; None: no streams.
@@ -211,6 +223,12 @@ class GenerationOptions:
         from harness.load.requests.prompts import some_leave
 
         found = list(self._drawn(seed, self._tokenize()))
+        if self.generate is not StreamApi.CHAT and not all(one.prompt for one in found):
+            raise UsageError(
+                f"{self.prompts} has prompts that are messages alone, and --generate "
+                f"{self.generate} sends texts",
+                next_step='use --generate chat, or write a "prompt" in each row',
+            )
         if self.leave is not None:
             return some_leave(
                 found, parse_share(self.leave, "--leave", none_too=True, usual="10%"), seed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from token_server import FakeTokenServer, Refusal, StreamScript
@@ -38,6 +39,8 @@ def load(server: FakeTokenServer, *more: str, api: str = "chat", url: str = "") 
             "--sampling: sampling_parameters has no 'temprature'",
         ),
         (["--sampling", "{"], "is not JSON"),
+        (["--sampling", '{"max_tokens": 16}'], "each request has its own next: say --output"),
+        (["--sampling", '{"prompt_logprobs": true}'], "OpenAI's interface has no prompt_logprobs"),
         (["--batch-mix", "1:1"], "--batch-mix does not apply to --generate"),
         (["--client-batch-size", "4"], "a request is one prompt"),
         (["--payloads", "README.md"], "--payloads holds tensors"),
@@ -51,6 +54,18 @@ def test_what_makes_no_sense_is_refused(
 ) -> None:
     assert load(server, *options) == 2
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("api", ["completions", "triton"])
+def test_messages_alone_are_sent_to_no_interface_of_texts(
+    server: FakeTokenServer, capsys: pytest.CaptureFixture[str], tmp_path: Path, api: str
+) -> None:
+    """They would have been empty prompts."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"messages": [{"role": "user", "content": "hi"}]}\n{"prompt": "hi"}\n')
+    assert load(server, "--prompts", str(rows), api=api) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"messages alone, and --generate {api} sends texts" in told
 
 
 def test_options_of_streams_need_generate(capsys: pytest.CaptureFixture[str]) -> None:
