@@ -11,7 +11,7 @@ import secrets
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,14 +64,17 @@ class Fleet(Protocol):
         """End the load at an instant of this process's clock; on return all of it was reported."""
 
 
-class Watcher(Protocol):
-    """Whoever wants to know how a test goes; none of it may take long."""
+class Watcher:
+    """Whoever wants to know how a test goes overrides what it wants to hear; none may take long."""
 
     def test_begins(self, plan: Plan) -> None:
         """Nothing of it has been sent yet."""
 
     def test_began(self, plan: Plan, results: Results) -> None:
         """The clock of a test has started."""
+
+    def reported(self, worker: str, report: LoadProgress) -> None:
+        """A process has reported, and it is in the results."""
 
     def results_replaced(self, results: Results) -> None:
         """The test's numbers are counted anew from here on."""
@@ -96,9 +99,6 @@ class Conductor:
         self.plan: Plan | None = None
         """Plan of the current or last test."""
         self.results: Results | None = None
-        self.listeners: list[Callable[[str, LoadProgress], None]] = []
-        """Called with every report of the running test, and the name of the process that it came
-        from."""
         self.watchers: list[Watcher] = []
         self._next: Plan | None = None
         self._fleet = fleet
@@ -172,8 +172,8 @@ class Conductor:
         elif self.results is None:
             note_late(worker, answer)
         elif self.results.add(worker, answer):
-            for listener in self.listeners:
-                listener(worker, answer)
+            for one in self.watchers:
+                one.reported(worker, answer)
 
     def fail(self, worker: str, message: str, exit_code: int) -> None:
         """A process cannot take part: say so where people look, and end the test."""

@@ -22,7 +22,7 @@ from locust.runners import STATE_MISSING, MasterRunner
 from harness.errors import EXIT_USAGE, EnvironmentFailure, HarnessError, UsageError
 from harness.load.generators.clocks import SAME_CLOCK, ClockOffset
 from harness.load.generators.messages import (
-    GeneratorAnswer,
+    ANSWERS,
     GeneratorFailed,
     LoadEnded,
     LoadProgress,
@@ -30,11 +30,9 @@ from harness.load.generators.messages import (
     Prepare,
     Ready,
     StopLoad,
-    decode_answer,
-    encode_order,
 )
-from harness.load.generators.notices import paths_of, sent_file
-from harness_locust.hub import HubMember, LoadHub
+from harness.load.generators.notices import Known, RecordsKept, files_of
+from harness_locust.hub import LoadHub
 from harness_locust.load_part import LoadPart
 from harness_locust.orders import ProcessRole, measure_order, prepare_order, with_role
 from harness_locust.plan import Plan
@@ -178,48 +176,32 @@ class WorkerFleet:
             self._note_end(key)
         self._plan, self._test = None, ""
 
-    def joined(self, worker: HubMember) -> None:
-        """A worker has come; Locust tells when it may have users."""
+    def told(self, notice: Known) -> None:
+        """Who comes and who goes Locust tells; one offset of a clock holds for a whole test."""
+        if isinstance(notice, RecordsKept) and notice.problem:
+            name = self._name(notice.worker)
+            logger.error("%s, test %s: %s", name, notice.load, notice.problem)
 
-    def gone(self, worker: HubMember, why: str) -> None:
-        """Locust tells when it is done without."""
-
-    def back(self, worker: HubMember) -> None:
-        """Locust tells when it is counted on again."""
-
-    def clock_known(self, worker: HubMember) -> None:
-        """One offset holds for a whole test; how far the clock has gone since is not its error."""
-
-    def records_kept(self, worker: HubMember, load: str, problem: str) -> None:
-        """A worker's records are here, or not."""
-        if problem:
-            logger.error("%s, test %s: %s", self._name(worker.key), load, problem)
-
-    def answered(self, worker: HubMember, load: str, answer: bytes) -> None:
+    def answered(self, worker: str, load: str, answer: bytes) -> None:
         """What a worker says to an order."""
-        key = worker.key
-        self._note(key, load, decode_answer(answer), self._participants.get(key))
-
-    def _note(
-        self, key: str, load: str, answer: GeneratorAnswer, state: _Participant | None
-    ) -> None:
-        if isinstance(answer, LoadProgress):
+        said, state = ANSWERS.validate_json(answer), self._participants.get(worker)
+        if isinstance(said, LoadProgress):
             clock = (state and state.clock) or SAME_CLOCK
             if self._conductor is not None:
-                self._conductor.take(self._name(key), clock.told(answer))
+                self._conductor.take(self._name(worker), clock.told(said))
         elif state is None or load != self._test:
             return
-        elif isinstance(answer, Ready):
+        elif isinstance(said, Ready):
             state.ready = True
             results = self._conductor and self._conductor.results
             if self._start_ns and self._plan and results:
-                self._let_begin(key, self._plan, results)
-        elif isinstance(answer, LoadEnded):
+                self._let_begin(worker, self._plan, results)
+        elif isinstance(said, LoadEnded):
             state.drained = True
-            if answer.records_problem:
-                logger.error("%s: %s", self._name(key), answer.records_problem)
-        elif isinstance(answer, GeneratorFailed):
-            self._note_problem(key, answer)
+            if said.records_problem:
+                logger.error("%s: %s", self._name(worker), said.records_problem)
+        else:
+            self._note_problem(worker, said)
 
     def _note_problem(self, key: str, answer: GeneratorFailed) -> None:
         kind = UsageError if answer.exit_code == EXIT_USAGE else EnvironmentFailure
@@ -268,10 +250,7 @@ class WorkerFleet:
         self._give(key, with_role(self._order, plan, role))
 
     def _give(self, key: str, order: Order) -> None:
-        files, records = [], None
-        if isinstance(order, Prepare):
-            files, records = [sent_file(path) for path in paths_of(order)], order.records
-        self._hub.give(key, self._test, encode_order(order).strip(), files, records)
+        self._hub.give(key, self._test, order, files_of(order))
 
     def _name(self, key: str) -> str:
         """Short, and the same all the time that the master lives."""

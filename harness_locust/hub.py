@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,8 +28,18 @@ import gevent
 from locust.runners import MasterRunner
 
 from harness.errors import HarnessError
-from harness.load.generators.clocks import ClockEstimate, Exchange, this_machine
-from harness.load.generators.notices import Greeting, SentFile, decode_greeting
+from harness.load.generators.clocks import ClockEstimate, ClockOffset, Exchange, this_machine
+from harness.load.generators.messages import ORDERS, Order, Prepare
+from harness.load.generators.notices import (
+    GREETINGS,
+    Back,
+    ClockKnown,
+    Gone,
+    Joined,
+    Known,
+    RecordsKept,
+    SentFile,
+)
 from harness_locust.pieces import FileExchange
 
 BEAT_S = 0.5
@@ -41,6 +52,8 @@ FORGOTTEN_AFTER_S = 300.0
 FIRST_QUESTIONS = 8
 """To a clock, one after the other, before its worker counts as joined: the fastest tells most."""
 FIRST_QUESTIONS_WITHIN_S = 3.0
+CLOCK_NEWS_NS = 100_000
+"""The listener is told anew of a clock that reads so much otherwise."""
 _NS = 1_000_000_000
 
 logger = logging.getLogger("harness")
@@ -52,13 +65,14 @@ class HubMember:
 
     key: str
     """Its identity, by which messages are addressed."""
-    greeting: Greeting
     clock: ClockEstimate
     files: FileExchange
     heard_ns: int
     gone: bool = False
     ready: bool = False
     """Its clock is known, and the listener knows of it."""
+    told_clock: ClockOffset | None = None
+    """As the listener knows it."""
     records: dict[str, Path] = field(default_factory=dict)
     """Where the records of its loads are kept here."""
 
@@ -66,23 +80,11 @@ class HubMember:
 class HubListener(Protocol):
     """Whoever uses the hub; none of it may take long."""
 
-    def joined(self, worker: HubMember) -> None:
-        """A worker has come, and its clock is known."""
+    def told(self, notice: Known) -> None:
+        """What is new of a worker that has joined."""
 
-    def gone(self, worker: HubMember, why: str) -> None:
-        """It is not heard of any more."""
-
-    def back(self, worker: HubMember) -> None:
-        """It is heard again."""
-
-    def clock_known(self, worker: HubMember) -> None:
-        """Its clock was asked again."""
-
-    def answered(self, worker: HubMember, load: str, answer: bytes) -> None:
-        """An answer as it came; nobody has read it yet."""
-
-    def records_kept(self, worker: HubMember, load: str, problem: str) -> None:
-        """Its records of a load are where they should be, or why not."""
+    def answered(self, worker: str, load: str, answer: bytes) -> None:
+        """A worker's answer as it came; nobody has read it yet."""
 
 
 class LoadHub:
@@ -97,46 +99,40 @@ class LoadHub:
         self._runner, self._listener = runner, listener
         self.workers: dict[str, HubMember] = {}
         """Those that have joined and were not forgotten, by their identity."""
-        for name, take in {
-            "greeting": self._on_greeting,
+        runner.register_message("harness_greeting", self._on_greeting)
+        runner.register_message("harness_bye", self._on_bye)
+        takers: dict[str, Callable[[HubMember, dict[str, Any]], None]] = {
             "clock": self._on_clock,
             "answer": self._on_answer,
             "records": self._on_records,
-            "need": self._on_need,
-            "piece": self._on_piece,
-            "bye": self._on_bye,
-        }.items():
-            runner.register_message(f"harness_{name}", take)
+            "need": lambda worker, asked: worker.files.on_need(asked),
+            "piece": lambda worker, came: worker.files.on_piece(came),
+        }
+        for name, take in takers.items():
+            runner.register_message(f"harness_{name}", partial(self._hear, take))
         server: Any = runner.server  # a GuardedServer
         server.on_end = lambda key: self._lose(key, "its connection ended")
         gevent.spawn(self._beat)
 
-    def give(
-        self,
-        key: str,
-        load: str,
-        order: bytes,
-        files: Sequence[SentFile] = (),
-        records: Path | None = None,
-    ) -> None:
+    def give(self, key: str, load: str, order: Order, files: Sequence[SentFile] = ()) -> None:
         """Give a worker an order; one that is gone does not get it, and the listener knows.
 
         Args:
             key: the worker.
             load: what the order is about.
-            order: as `harness.load.generators.messages` encodes it.
+            order: its records, where it asks for some, are kept here where it says, after the load.
             files: what the worker may ask for, in place of the paths in the order.
-            records: where its records are kept here when the load is over.
         """
         worker = self.workers.get(key)
         if worker is None:
             return
         for one in files:
             worker.files.offer(one.sha256, one.path)
-        if records is not None:
-            worker.records = {load: records}
+        if isinstance(order, Prepare) and order.records is not None:
+            worker.records = {load: order.records}
         named = [{"path": str(one.path), "sha256": one.sha256, "size": one.size} for one in files]
-        self._send(key, "harness_order", {"load": load, "order": order, "files": named})
+        data = {"load": load, "order": ORDERS.dump_json(order), "files": named}
+        self._send(key, "harness_order", data)
 
     def dismiss(self, key: str, load: str) -> None:
         """Have a worker end a load at once."""
@@ -146,20 +142,19 @@ class LoadHub:
         self._runner.send_message(kind, data, key)
 
     def _on_greeting(self, msg: Any, **_: Any) -> None:
-        key, greeting = msg.node_id, decode_greeting(msg.data["greeting"])
+        key, greeting = msg.node_id, GREETINGS.validate_json(msg.data["greeting"])
         if key in self.workers:
             return
         same = bool(greeting.machine) and greeting.machine == this_machine()
         self.workers[key] = worker = HubMember(
             key,
-            greeting,
             ClockEstimate(same_machine=same),
             FileExchange(lambda kind, data: self._send(key, kind, data)),
             time.monotonic_ns(),
         )
-        gevent.spawn(self._meet, worker)
+        gevent.spawn(self._meet, worker, Joined(key, greeting))
 
-    def _meet(self, worker: HubMember) -> None:
+    def _meet(self, worker: HubMember, joined: Joined) -> None:
         """Ask a clock until it is known well; then its worker may take part."""
         deadline_s = time.monotonic() + FIRST_QUESTIONS_WITHIN_S
         while worker.clock.questions < FIRST_QUESTIONS and time.monotonic() < deadline_s:
@@ -169,8 +164,8 @@ class LoadHub:
                 gevent.sleep(0.001)
         if worker.clock.questions and not worker.gone:
             worker.ready = True
-            self._listener.joined(worker)
-            self._listener.clock_known(worker)
+            self._listener.told(joined)
+            self._tell_clock(worker)
 
     def _ask(self, worker: HubMember) -> None:
         asked = {"asked_ns": time.monotonic_ns(), "again_s": self._beat_s}
@@ -180,32 +175,42 @@ class LoadHub:
     def _beat_s(self) -> float:
         return BEAT_S * max(1.0, len(self.workers) / WORKERS_PER_BEAT)
 
-    def _on_clock(self, msg: Any, **_: Any) -> None:
-        now_ns = time.monotonic_ns()
-        if (worker := self._heard(msg)) is None:
+    def _hear(self, take: Callable[[HubMember, dict[str, Any]], None], msg: Any, **_: Any) -> None:
+        """Take in a message; not of one that has not greeted, or was forgotten."""
+        worker = self.workers.get(msg.node_id)
+        if worker is None:
             return
-        asked_ns, shown_ns = msg.data["asked_ns"], msg.data["shown_ns"]
+        worker.heard_ns = time.monotonic_ns()
+        if worker.gone:
+            worker.gone = False
+            if worker.ready:
+                self._listener.told(Back(worker.key))
+        take(worker, msg.data)
+
+    def _on_clock(self, worker: HubMember, said: dict[str, Any]) -> None:
+        asked_ns, shown_ns, now_ns = said["asked_ns"], said["shown_ns"], worker.heard_ns
         if not isinstance(asked_ns, int) or not isinstance(shown_ns, int) or asked_ns > now_ns:
             raise ValueError("a clock that shows no time")
         worker.clock.add(Exchange(asked_ns, shown_ns, now_ns))
         if worker.ready:
-            self._listener.clock_known(worker)
+            self._tell_clock(worker)
 
-    def _on_answer(self, msg: Any, **_: Any) -> None:
-        if (worker := self._heard(msg)) is not None:
-            self._listener.answered(worker, str(msg.data["load"]), msg.data["answer"])
+    def _tell_clock(self, worker: HubMember) -> None:
+        now, known = worker.clock.at(time.monotonic_ns()), worker.told_clock
+        if (
+            known is None
+            or abs(now.offset_ns - known.offset_ns) > CLOCK_NEWS_NS
+            or abs(now.error_ns - known.error_ns) > CLOCK_NEWS_NS
+        ):
+            worker.told_clock = now
+            news = (now.offset_ns, now.error_ns, worker.clock.round_trip_ns)
+            self._listener.told(ClockKnown(worker.key, *news))
 
-    def _on_need(self, msg: Any, **_: Any) -> None:
-        if (worker := self._heard(msg)) is not None:
-            worker.files.on_need(msg.data)
+    def _on_answer(self, worker: HubMember, said: dict[str, Any]) -> None:
+        self._listener.answered(worker.key, str(said["load"]), said["answer"])
 
-    def _on_piece(self, msg: Any, **_: Any) -> None:
-        if (worker := self._heard(msg)) is not None:
-            worker.files.on_piece(msg.data)
-
-    def _on_records(self, msg: Any, **_: Any) -> None:
-        if (worker := self._heard(msg)) is not None:
-            gevent.spawn(self._keep_records, worker, msg.data)
+    def _on_records(self, worker: HubMember, said: dict[str, Any]) -> None:
+        gevent.spawn(self._keep_records, worker, said)
 
     def _keep_records(self, worker: HubMember, said: dict[str, Any]) -> None:
         load, problem = str(said["load"]), ""
@@ -217,29 +222,18 @@ class LoadHub:
                 worker.files.fetch(SentFile(path, str(said["sha256"]), int(said["size"])), path)
         except HarnessError as error:
             problem = str(error)
-        self._listener.records_kept(worker, load, problem)
+        self._listener.told(RecordsKept(worker.key, load, problem))
 
     def _on_bye(self, msg: Any, **_: Any) -> None:
         self._lose(msg.node_id, "it has left")
         self._forget(msg.node_id)
-
-    def _heard(self, msg: Any) -> HubMember | None:
-        """Who a message is from; None for one that has not greeted, or was forgotten."""
-        worker = self.workers.get(msg.node_id)
-        if worker is not None:
-            worker.heard_ns = time.monotonic_ns()
-            if worker.gone:
-                worker.gone = False
-                if worker.ready:
-                    self._listener.back(worker)
-        return worker
 
     def _lose(self, key: str, why: str) -> None:
         worker = self.workers.get(key)
         if worker is not None and not worker.gone:
             worker.gone = True
             if worker.ready:
-                self._listener.gone(worker, why)
+                self._listener.told(Gone(worker.key, why))
 
     def _forget(self, key: str) -> None:
         self.workers.pop(key, None)

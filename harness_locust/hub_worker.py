@@ -28,6 +28,8 @@ from harness import __version__
 from harness.errors import HarnessError, UsageError
 from harness.load.generators.clocks import this_machine
 from harness.load.generators.messages import (
+    ANSWERS,
+    ORDERS,
     GeneratorAnswer,
     GeneratorFailed,
     LoadEnded,
@@ -35,13 +37,11 @@ from harness.load.generators.messages import (
     Prepare,
     Ready,
     StopLoad,
-    decode_order,
-    encode_answer,
 )
 from harness.load.generators.notices import (
+    GREETINGS,
     Greeting,
     SentFile,
-    encode_greeting,
     sent_file,
     with_paths,
 )
@@ -115,9 +115,8 @@ class HubWorker:
         events.test_stopping.add_listener(self._on_test_stopping)
         self._obeying = gevent.spawn(self._obey)
         self._watching = gevent.spawn(self._watch)
-        self._runner.send_message(
-            "harness_greeting", {"greeting": encode_greeting(self._greeting())}
-        )
+        greeting = {"greeting": GREETINGS.dump_json(self._greeting())}
+        self._runner.send_message("harness_greeting", greeting)
 
     @property
     def idle(self) -> bool:
@@ -173,7 +172,7 @@ class HubWorker:
                 self._end_part()
 
     def _do(self, load: str, data: dict[str, Any]) -> None:
-        order = decode_order(data["order"])
+        order = ORDERS.validate_json(data["order"])
         if isinstance(order, Prepare):
             self._end_part()
             self._load = load
@@ -256,7 +255,7 @@ class HubWorker:
         self._runner.send_message("harness_records", said)
 
     def _say(self, load: str, answer: GeneratorAnswer) -> None:
-        data = {"load": load, "answer": encode_answer(answer).strip()}
+        data = {"load": load, "answer": ANSWERS.dump_json(answer)}
         self._runner.send_message("harness_answer", data)
 
     def _end_part(self) -> None:

@@ -19,7 +19,9 @@ from harness.errors import UsageError
 from harness.load.generators.messages import LoadProgress
 from harness.telemetry.exposition.monitor import LoadMonitor, labels_of
 from harness.telemetry.exposition.page import MetricsServer, MonitorCollector
-from harness_locust.conductor import Conductor, one_line
+from harness_locust.conductor import Conductor, Watcher, one_line
+from harness_locust.plan import Plan
+from harness_locust.results import Results
 
 PATH = "/metrics"
 
@@ -33,7 +35,7 @@ def show_metrics(environment: Environment, conductor: Conductor, web_ui: WebUI |
         SystemExit: `--metrics-port` is not a port, or taken (exit code 2).
     """
     monitor = LoadMonitor()
-    _Feed(environment, conductor, monitor)
+    _Feed(conductor, monitor)
     if web_ui is not None:
         app: Any = web_ui.app
         app.register_blueprint(_page(web_ui, conductor, monitor))
@@ -43,23 +45,15 @@ def show_metrics(environment: Environment, conductor: Conductor, web_ui: WebUI |
         _serve(environment, monitor, port)
 
 
-class _Feed:
+class _Feed(Watcher):
     """Hands the monitor what the conductor hears."""
 
-    def __init__(
-        self, environment: Environment, conductor: Conductor, monitor: LoadMonitor
-    ) -> None:
-        self._environment, self._conductor, self._monitor = environment, conductor, monitor
-        conductor.listeners.append(self._on_report)
-        events: Any = environment.events  # Locust's hooks are untyped
-        events.test_start.add_listener(self._on_test_start)
-        events.test_stop.add_listener(self._on_test_stop)
+    def __init__(self, conductor: Conductor, monitor: LoadMonitor) -> None:
+        self._conductor, self._monitor = conductor, monitor
+        conductor.watchers.append(self)
 
-    def _on_test_start(self, **_: Any) -> None:
-        """After the conductor, which has planned the test by then."""
-        plan = self._conductor.plan
-        if plan is None or self._conductor.results is None:
-            return
+    def test_began(self, plan: Plan, results: Results) -> None:
+        del results
         self._monitor.begin(
             labels_of(plan.model, plan.workload),
             plan.slo,
@@ -68,8 +62,8 @@ class _Feed:
             rate_per_s=plan.workload.rate_per_s,
         )
 
-    def _on_report(self, worker: str, report: LoadProgress) -> None:
-        runner, plan = self._environment.runner, self._conductor.plan
+    def reported(self, worker: str, report: LoadProgress) -> None:
+        runner, plan = self._conductor.environment.runner, self._conductor.plan
         if runner is not None and plan is not None and not plan.is_open_loop:
             self._monitor.ask_in_flight(runner.target_user_count)
         self._monitor.add(report.slices)
@@ -80,7 +74,7 @@ class _Feed:
             memory_bytes=report.memory_bytes,
         )
 
-    def _on_test_stop(self, **_: Any) -> None:
+    def test_ended(self) -> None:
         self._monitor.end()
 
 

@@ -31,7 +31,7 @@ from harness.types import (
     Trial,
     Workload,
 )
-from harness_locust.conductor import Conductor
+from harness_locust.conductor import Conductor, Watcher
 from harness_locust.judgement import troubles_of
 from harness_locust.plan import Plan
 from harness_locust.results import TRANSIENT, PhaseResult, Results
@@ -85,7 +85,7 @@ class Watched:
         return max(known) if known and len(known) == len(needed) else None
 
 
-class ServingWatch:
+class ServingWatch(Watcher):
     """Follows the conductor's tests, one after another.
 
     Args:

@@ -18,16 +18,14 @@ from harness.errors import HarnessError
 from harness.flow.manifest import bare_manifest, command_line
 from harness.runs.folder import RunFolder, read_run
 from harness.types import TrialResult
-from harness_locust.conductor import Conductor
-from harness_locust.plan import Plan
-from harness_locust.results import Results
+from harness_locust.conductor import Conductor, Watcher
 from harness_locust.serving_document import summary_rows, test_document
 from harness_locust.serving_watch import ServingWatch, Watched, load_of
 
 logger = logging.getLogger("harness")
 
 
-class SessionLog:
+class SessionLog(Watcher):
     """Keeps what is over, as it was shown; its histograms go to the run folder.
 
     Args:
@@ -52,18 +50,6 @@ class SessionLog:
     def folder(self) -> Path | None:
         """Where the session is written."""
         return self._folder.path if self._folder is not None else None
-
-    def test_begins(self, plan: Plan) -> None:
-        """Do nothing: there is nothing to keep yet."""
-
-    def test_began(self, plan: Plan, results: Results) -> None:
-        """Do nothing: nothing is known of the test yet."""
-
-    def results_replaced(self, results: Results) -> None:
-        """Do nothing: tests that are over stay as they were."""
-
-    def phase_changed(self) -> None:
-        """Do nothing: the test is not over."""
 
     def test_ended(self) -> None:
         """Keep what it has shown."""

@@ -11,11 +11,9 @@ import harness_locust.patched  # noqa: F401  (before Locust)
 
 # isort: split
 import argparse
-import json
 import logging
 import os
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
@@ -27,28 +25,19 @@ from locust.exception import RPCError
 from locust.rpc import Message
 from locust.runners import MasterRunner
 
-from harness.load.generators.clocks import ClockOffset
 from harness.load.generators.master_endpoint import MasterEndpoint, join_token, parse_endpoint
 from harness.load.generators.notices import (
-    Back,
-    ClockKnown,
+    COMMANDS,
     Dismiss,
-    Gone,
-    Joined,
-    Listening,
-    RecordsKept,
+    Known,
     Told,
-    decode_command,
     encode_notice,
     relay_answer,
 )
 from harness.system.parents import die_with
 from harness_locust.guarded_sockets import guard_sockets
-from harness_locust.hub import HubMember, LoadHub
+from harness_locust.hub import LoadHub
 from harness_locust.resident import log_to_standard_error, reserve_standard_output, stay_on
-
-CLOCK_NEWS_NS = 100_000
-"""The harness is told anew of a clock that reads so much otherwise."""
 
 logger = logging.getLogger("harness")
 
@@ -76,66 +65,32 @@ class SwitchboardServer:
 
     def __init__(self, answers: BinaryIO, endpoint: MasterEndpoint, token: bytes) -> None:
         self._lines: Queue[bytes] = Queue()
-        self._clocks: dict[str, ClockOffset] = {}
         guard_sockets(token)
         runner = Environment()._create_runner(HubRunner, endpoint.host, endpoint.port)
         server: Any = runner.server  # a GuardedServer
         server.tell = self._tell
         self._hub = LoadHub(runner, self)
         gevent.spawn(_write, answers, self._lines)
-        self._say(Listening(os.getpid()))
 
     def obey(self, line: bytes) -> None:
         """Do what a command of the harness says."""
-        command = decode_command(line)
+        command = COMMANDS.validate_json(line)
         if isinstance(command, Dismiss):
             self._hub.dismiss(command.worker, command.load)
-            return
-        order = json.dumps(command.order).encode()
-        self._hub.give(command.worker, command.load, order, command.files, command.records)
+        else:
+            self._hub.give(command.worker, command.load, command.order, command.files)
 
-    def joined(self, worker: HubMember) -> None:
-        """A worker has come, and its clock is known."""
-        self._say(Joined(worker.key, worker.greeting))
+    def told(self, notice: Known) -> None:
+        """What the hub knows goes to the harness."""
+        self._lines.put(encode_notice(notice))
 
-    def gone(self, worker: HubMember, why: str) -> None:
-        """It is not heard of any more."""
-        self._say(Gone(worker.key, why))
-
-    def back(self, worker: HubMember) -> None:
-        """It is heard again."""
-        self._say(Back(worker.key))
-
-    def clock_known(self, worker: HubMember) -> None:
-        """Its clock was asked again: the harness is told what is new."""
-        now = worker.clock.at(time.monotonic_ns())
-        known = self._clocks.get(worker.key)
-        if (
-            known is None
-            or abs(now.offset_ns - known.offset_ns) > CLOCK_NEWS_NS
-            or abs(now.error_ns - known.error_ns) > CLOCK_NEWS_NS
-        ):
-            self._clocks[worker.key] = now
-            self._say(
-                ClockKnown(worker.key, now.offset_ns, now.error_ns, worker.clock.round_trip_ns)
-            )
-
-    def answered(self, worker: HubMember, load: str, answer: bytes) -> None:
-        """An answer as it came."""
-        self._lines.put(relay_answer(worker.key, load, answer))
-
-    def records_kept(self, worker: HubMember, load: str, problem: str) -> None:
-        """Its records of a load are where they should be, or why not."""
-        self._say(RecordsKept(worker.key, load, problem))
+    def answered(self, worker: str, load: str, answer: bytes) -> None:
+        """An answer goes there unread."""
+        self._lines.put(relay_answer(worker, load, answer))
 
     def _tell(self, line: str) -> None:
         logger.warning("%s", line)
-        self._say(Told(line))
-
-    def _say(
-        self, notice: Back | ClockKnown | Gone | Joined | Listening | RecordsKept | Told
-    ) -> None:
-        self._lines.put(encode_notice(notice))
+        self.told(Told(line))
 
 
 def _write(answers: BinaryIO, lines: Queue[bytes]) -> None:

@@ -14,18 +14,11 @@ from harness.planning.assessment import Assessment
 from harness.study.clauses import load_clauses, quality_clauses
 from harness.types import Decision
 from harness.words.numbers import number
-from harness_locust.conductor import Conductor
+from harness_locust.conductor import Conductor, Watcher
 from harness_locust.judgement import in_locust_words
-from harness_locust.plan import Plan
-from harness_locust.results import TRANSIENT, Results
+from harness_locust.results import TRANSIENT
 from harness_locust.serving_watch import ServingWatch, Watched
 
-_WORDS = {
-    Decision.PASS: "pass",
-    Decision.FAIL: "fail",
-    Decision.UNDECIDED: "undecided",
-    Decision.INVALID: "invalid",
-}
 _NOTHING = "no request was measured"
 
 
@@ -68,7 +61,7 @@ def _judged_phases(watched: Watched) -> list[str]:
 
 
 def _said(assessment: Assessment) -> str:
-    word = _WORDS[assessment.decision]
+    word = str(assessment.decision)
     if assessment.decision is Decision.INVALID:
         return f"{word}: {in_locust_words(assessment.reason)}"
     reasons = assessment.reason or "; ".join(
@@ -77,7 +70,7 @@ def _said(assessment: Assessment) -> str:
     return f"{word}: {reasons}" if reasons else word
 
 
-class VerdictAtEnd:
+class VerdictAtEnd(Watcher):
     """Says it when Locust ends, and has Locust exit by it.
 
     Args:
@@ -89,18 +82,6 @@ class VerdictAtEnd:
         self._conductor, self._watch = conductor, watch
         conductor.watchers.append(self)
         conductor.environment.events.quit.add_listener(self._on_quit)  # type: ignore[no-untyped-call]  # Locust's
-
-    def test_begins(self, plan: Plan) -> None:
-        """Do nothing: there is nothing to keep yet."""
-
-    def test_began(self, plan: Plan, results: Results) -> None:
-        """Do nothing: nothing is known of the test yet."""
-
-    def results_replaced(self, results: Results) -> None:
-        """Do nothing: the verdict is on what is counted at the end."""
-
-    def phase_changed(self) -> None:
-        """Do nothing: the test is not over."""
 
     def test_ended(self) -> None:
         """Locust exits by the verdict; by what went wrong before, where something has."""

@@ -23,7 +23,7 @@ from harness.flow.results import (
 )
 from harness.load.engine.recorder import Recorder
 from harness.load.generators.driver import Collector
-from harness.load.generators.messages import LoadProgress, decode_answer, encode_answer
+from harness.load.generators.messages import ANSWERS, LoadProgress
 from harness.load.records.requests import RecordWriter
 from harness.load.records.series import series_rows
 from harness.load.transports.contract import RequestFailure
@@ -100,7 +100,7 @@ def load(tmp_path: Path) -> LoadResult:
     """What the parent knows after the reports have gone over the wire."""
     collector = Collector([0], 0, SLICE_NS)
     for report in recorded(tmp_path / "records.parquet"):
-        answer = decode_answer(encode_answer(report))
+        answer = ANSWERS.validate_json(ANSWERS.dump_json(report))
         assert isinstance(answer, LoadProgress)
         collector.add(0, answer)
     return LoadResult(

@@ -1,4 +1,4 @@
-"""What the harness and a Locust process say to each other: one JSON object per line.
+"""What the harness and a Locust process say to each other, in JSON.
 
 `prepare` is answered by `ready`; `measure` by a stream of `progress` and, when the last request has
 ended, one `measured`; `stop` only brings that end forward. All times are CLOCK_MONOTONIC, which the
@@ -136,30 +136,10 @@ class GeneratorFailed:
     answer: Literal["failed"] = "failed"
 
 
-Order = Prepare | Measure | StopLoad
-GeneratorAnswer = Ready | LoadProgress | LoadEnded | GeneratorFailed
-
-_ORDERS: TypeAdapter[Order] = TypeAdapter(Annotated[Order, Field(discriminator="order")])
-_ANSWERS: TypeAdapter[GeneratorAnswer] = TypeAdapter(
-    Annotated[GeneratorAnswer, Field(discriminator="answer")]
-)
-
-
-def encode_order(order: Order) -> bytes:
-    """An order as one line of JSON."""
-    return _ORDERS.dump_json(order) + b"\n"
-
-
-def decode_order(line: bytes) -> Order:
-    """Read an order; raises pydantic.ValidationError for anything else."""
-    return _ORDERS.validate_json(line)
-
-
-def encode_answer(answer: GeneratorAnswer) -> bytes:
-    """An answer as one line of JSON."""
-    return _ANSWERS.dump_json(answer) + b"\n"
-
-
-def decode_answer(line: bytes) -> GeneratorAnswer:
-    """Read an answer; raises pydantic.ValidationError for anything else."""
-    return _ANSWERS.validate_json(line)
+Order = Annotated[Prepare | Measure | StopLoad, Field(discriminator="order")]
+GeneratorAnswer = Annotated[
+    Ready | LoadProgress | LoadEnded | GeneratorFailed, Field(discriminator="answer")
+]
+ORDERS: TypeAdapter[Order] = TypeAdapter(Order)
+ANSWERS: TypeAdapter[GeneratorAnswer] = TypeAdapter(GeneratorAnswer)
+"""Write these as JSON and read them: `dump_json`, `validate_json`."""

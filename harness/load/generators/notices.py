@@ -1,7 +1,8 @@
 """What the harness, its switchboard and the workers say to each other beside orders and answers.
 
-The harness speaks with its switchboard in lines of JSON: orders for a worker go in, its answers and
-what is known of it come out (`Notice`). The switchboard speaks with workers in messages of Locust.
+The harness speaks with its switchboard in lines of JSON: commands go in, the workers' answers and
+what is known of them come out (`Notice`). The switchboard speaks with workers in messages of
+Locust.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from harness.load.generators.messages import GeneratorAnswer, Prepare, decode_answer
+from harness.load.generators.messages import ANSWERS, GeneratorAnswer, Order, Prepare
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,9 @@ class Give:
     worker: str
     load: str
     """The load that it is about: answers to an earlier one are not mixed up with it."""
-    order: dict[str, Any]
-    """As `harness.load.generators.messages` writes it."""
+    order: Order
     files: tuple[SentFile, ...] = ()
     """What the paths of a `prepare` mean, for a worker that does not share them."""
-    records: Path | None = None
-    """Where that worker's records are kept here when the load is over."""
     what: Literal["give"] = "give"
 
 
@@ -67,14 +66,6 @@ class Dismiss:
     worker: str
     load: str
     what: Literal["dismiss"] = "dismiss"
-
-
-@dataclass(frozen=True)
-class Listening:
-    """The switchboard is up."""
-
-    pid: int
-    what: Literal["listening"] = "listening"
 
 
 @dataclass(frozen=True)
@@ -144,28 +135,21 @@ class Told:
     what: Literal["told"] = "told"
 
 
-Command = Give | Dismiss
-_Known = Listening | Joined | Gone | Back | ClockKnown | RecordsKept | Told
-Notice = _Known | Answered
+Command = Annotated[Give | Dismiss, Field(discriminator="what")]
+Known = Annotated[
+    Joined | Gone | Back | ClockKnown | RecordsKept | Told, Field(discriminator="what")
+]
+"""What is known of the workers."""
+Notice = Known | Answered
 
-_COMMANDS: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="what")])
-_NOTICES: TypeAdapter[_Known] = TypeAdapter(Annotated[_Known, Field(discriminator="what")])
-_GREETING: TypeAdapter[Greeting] = TypeAdapter(Greeting)
-
-
-def encode_command(command: Command) -> bytes:
-    """One line of JSON."""
-    return _COMMANDS.dump_json(command) + b"\n"
+COMMANDS: TypeAdapter[Command] = TypeAdapter(Command)
+GREETINGS: TypeAdapter[Greeting] = TypeAdapter(Greeting)
+_KNOWN: TypeAdapter[Known] = TypeAdapter(Known)
 
 
-def decode_command(line: bytes) -> Command:
-    """Read a line; raises pydantic.ValidationError for anything else."""
-    return _COMMANDS.validate_json(line)
-
-
-def encode_notice(notice: _Known) -> bytes:
+def encode_notice(notice: Known) -> bytes:
     """One line of JSON; `relay_answer` has those of answers."""
-    return _NOTICES.dump_json(notice) + b"\n"
+    return _KNOWN.dump_json(notice) + b"\n"
 
 
 _ANSWER = b"answered "
@@ -190,10 +174,10 @@ def decode_notice(line: bytes) -> Notice:
         UnreadableAnswerError: an answer that cannot be read, of a worker that is known.
     """
     if not line.startswith(_ANSWER):
-        return _NOTICES.validate_json(line)
+        return _KNOWN.validate_json(line)
     worker, load, answer = line.removeprefix(_ANSWER).split(b" ", 2)
     try:
-        return Answered(worker.decode(), load.decode(), decode_answer(answer))
+        return Answered(worker.decode(), load.decode(), ANSWERS.validate_json(answer))
     except ValidationError as error:
         raise UnreadableAnswerError(worker.decode()) from error
 
@@ -202,25 +186,25 @@ class UnreadableAnswerError(Exception):
     """What a worker has sent is no answer; the argument is the worker."""
 
 
-def encode_greeting(greeting: Greeting) -> bytes:
-    """As JSON."""
-    return _GREETING.dump_json(greeting)
-
-
-def decode_greeting(encoded: bytes) -> Greeting:
-    """Raises pydantic.ValidationError for anything else."""
-    return _GREETING.validate_json(encoded)
-
-
 def sent_file(path: Path) -> SentFile:
-    """What is in a file.
+    """What is in a file; it is read again only when it has changed.
 
     Raises:
         OSError: it cannot be read.
     """
+    status = path.stat()
+    return SentFile(path, _sha256(path, status.st_mtime_ns, status.st_size), status.st_size)
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, _mtime_ns: int, _size: int) -> str:
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return SentFile(path, digest, path.stat().st_size)
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_of(order: Order) -> tuple[SentFile, ...]:
+    """The files that an order names, by what is in them; OSError where one cannot be read."""
+    return tuple(map(sent_file, paths_of(order))) if isinstance(order, Prepare) else ()
 
 
 def paths_of(order: Prepare) -> list[Path]:

@@ -7,13 +7,11 @@ seen at once, by its process; that of another when its connection ends or it is 
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import lru_cache
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -22,8 +20,9 @@ from harness.errors import GeneratorError
 from harness.load.generators.clocks import ClockOffset
 from harness.load.generators.generator import Generator, JoinedWorker
 from harness.load.generators.master_endpoint import MasterEndpoint, join_token, own_endpoint
-from harness.load.generators.messages import Order, Prepare, encode_order
+from harness.load.generators.messages import Order, Prepare
 from harness.load.generators.notices import (
+    COMMANDS,
     Answered,
     Back,
     ClockKnown,
@@ -34,13 +33,10 @@ from harness.load.generators.notices import (
     Joined,
     Notice,
     RecordsKept,
-    SentFile,
     Told,
     UnreadableAnswerError,
     decode_notice,
-    encode_command,
-    paths_of,
-    sent_file,
+    files_of,
 )
 from harness.load.generators.process import (
     STOP_TIMEOUT_S,
@@ -124,15 +120,11 @@ class Switchboard:
         Raises:
             GeneratorError: the switchboard is dead.
         """
-        files: tuple[SentFile, ...] = ()
-        records = None
-        if isinstance(order, Prepare) and isinstance(generator, JoinedWorker):
-            files = tuple(_sent(path) for path in paths_of(order))
-            records = order.records
-            if records is not None:
-                self.records_awaited[generator.key] = order.load
-        document = _document(order)
-        self._command(Give(generator.key, generator.load, document, files, records))
+        elsewhere = isinstance(generator, JoinedWorker)
+        if elsewhere and isinstance(order, Prepare) and order.records is not None:
+            self.records_awaited[generator.key] = order.load
+        files = files_of(order) if elsewhere else ()
+        self._command(Give(generator.key, generator.load, order, files))
 
     def dismiss(self, generator: Generator) -> None:
         """Have a generator end its load."""
@@ -189,7 +181,7 @@ class Switchboard:
     def _command(self, command: Command) -> None:
         assert self._process.stdin is not None  # noqa: S101  (it was opened as a pipe)
         try:
-            self._process.stdin.write(encode_command(command))
+            self._process.stdin.write(COMMANDS.dump_json(command) + b"\n")
             self._process.stdin.flush()
         except (OSError, ValueError) as error:
             raise self._failure() from error
@@ -259,18 +251,3 @@ class Switchboard:
             self._process.wait(STOP_TIMEOUT_S)
         ended = how_it_ended(self._process.returncode)
         return failure_of(f"the load generators' switchboard died: {ended}", self._log_file)
-
-
-def _document(order: Order) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(encode_order(order))
-    return document
-
-
-def _sent(path: Path) -> SentFile:
-    status = path.stat()
-    return _read_file(path, status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=64)
-def _read_file(path: Path, _mtime_ns: int, _size: int) -> SentFile:
-    return sent_file(path)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.load.generators.messages import LoadEnded, Prepare, encode_answer
+from harness.load.generators.messages import ANSWERS, LoadEnded, Prepare, StopLoad
 from harness.load.generators.notices import (
+    COMMANDS,
+    GREETINGS,
     Answered,
     Back,
     ClockKnown,
@@ -17,16 +19,11 @@ from harness.load.generators.notices import (
     Gone,
     Greeting,
     Joined,
-    Listening,
     RecordsKept,
     SentFile,
     Told,
     UnreadableAnswerError,
-    decode_command,
-    decode_greeting,
     decode_notice,
-    encode_command,
-    encode_greeting,
     encode_notice,
     paths_of,
     relay_answer,
@@ -42,7 +39,6 @@ GREETING = Greeting("host-a", 7, 2, "0.1.0", "boot-id", "0-1")
 @pytest.mark.parametrize(
     "notice",
     [
-        Listening(1),
         Joined("w", GREETING),
         Gone("w", "it left"),
         Back("w"),
@@ -60,17 +56,19 @@ def test_notices_are_lines_that_can_be_read(notice) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        Give("w", "load", {"order": "stop", "end_ns": 1}, (SentFile(Path("/a"), "ab", 3),)),
+        Give("w", "load", StopLoad(1), (SentFile(Path("/a"), "ab", 3),)),
         Dismiss("w", "load"),
     ],
 )
 def test_commands_are_lines_that_can_be_read(command) -> None:
-    assert decode_command(encode_command(command)) == command
+    line = COMMANDS.dump_json(command)
+    assert b"\n" not in line
+    assert COMMANDS.validate_json(line) == command
 
 
 def test_an_answer_is_passed_on_as_it_came() -> None:
     ended = LoadEnded("load", "")
-    line = relay_answer("host-a_1", "load", encode_answer(ended).strip())
+    line = relay_answer("host-a_1", "load", ANSWERS.dump_json(ended))
     assert decode_notice(line.rstrip(b"\n")) == Answered("host-a_1", "load", ended)
     for answer in (b"{", b'{"answer": "other"}', b"\xff"):
         with pytest.raises(UnreadableAnswerError, match="host-a_1"):
@@ -80,9 +78,9 @@ def test_an_answer_is_passed_on_as_it_came() -> None:
 
 
 def test_greetings() -> None:
-    assert decode_greeting(encode_greeting(GREETING)) == GREETING
+    assert GREETINGS.validate_json(GREETINGS.dump_json(GREETING)) == GREETING
     with pytest.raises(ValueError, match="host"):
-        decode_greeting(b"{}")
+        GREETINGS.validate_json(b"{}")
 
 
 def test_every_file_of_an_order_is_named_and_replaced(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from harness import hdr
 from harness.load.engine.goodput import meets_all, own_statistic
 from harness.load.engine.recorder import Recorder
 from harness.load.engine.slices import SliceSums
-from harness.load.generators.messages import LoadProgress, decode_answer, encode_answer
+from harness.load.generators.messages import ANSWERS, LoadProgress
 from harness.load.records.requests import RecordWriter
 from harness.load.transports.contract import ClientLeft, RequestFailure, StreamTokens
 from harness.study.clauses import request_bounds
@@ -104,7 +104,7 @@ def test_stream_counts_add_up_and_go_over_the_wire() -> None:
     assert both.good == 2
     assert both.streams == StreamCounts(2, 4, 6, {"no_done": 8}, 10)
     report = LoadProgress(0, 0, (both,), 0.0, SparseHistogram(), 0)
-    assert decode_answer(encode_answer(report)) == report
+    assert ANSWERS.validate_json(ANSWERS.dump_json(report)) == report
 
 
 BOTH = request_bounds(parse_objective("p95 < 100 ms, ttft p95 <= 20 ms, itl p99 < 30 ms"))
