@@ -44,7 +44,7 @@ from harness.load.requests.traffic import (
     make_traffic,
 )
 from harness.load.schedule.arrivals import arrival_times_ns
-from harness.load.transports.contract import DATATYPES, RequestFailure, Transport
+from harness.load.transports.contract import ELEMENTS, RequestFailure, Transport
 from harness.load.transports.opening import stream_opener, transport_opener
 from harness.types import GrpcImplementation, LoadMode, TensorSpec
 from harness_locust.locust_counts import LocustCounts
@@ -67,7 +67,6 @@ QUIET_NS = 4_000_000
 WAIT_FOR_QUIET_S = 0.02
 """How long a report is put off at most; a load without such pauses has no use for them."""
 _NS = 1_000_000_000
-_BYTES = {datatype: np.dtype(name).itemsize for name, datatype in DATATYPES.items()}
 
 logger = logging.getLogger("harness")
 
@@ -393,6 +392,7 @@ def _bytes_per_row(outputs: Sequence[TensorSpec], requests: Sequence[EncodedRequ
     """About an answer's length for each of its rows; a dynamic size is the request's on average."""
     length = float(np.mean([max(one.lengths, default=1) for one in requests]))
     return sum(
-        _BYTES.get(spec.datatype, 0) * prod(length if size < 0 else size for size in spec.shape)
+        ELEMENTS[spec.datatype].itemsize * prod(length if size < 0 else size for size in spec.shape)
         for spec in outputs
+        if spec.datatype in ELEMENTS
     )

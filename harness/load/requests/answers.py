@@ -25,28 +25,15 @@ from numpy.typing import NDArray
 
 from harness.errors import DataError
 from harness.load.requests.payloads import EncodedRequest, KnownAnswers, Payload, Tensors
-from harness.load.transports.contract import OutputTensor, RequestFailure, WireAnswer
+from harness.load.transports.contract import (
+    ELEMENTS,
+    OutputTensor,
+    RequestFailure,
+    WireAnswer,
+)
 from harness.system.storage import whole_file
 from harness.types import FREE_SIZE, Precision, TensorSpec
 from harness.words.numbers import number
-
-_ELEMENTS: dict[str, np.dtype[Any]] = {
-    "BOOL": np.dtype("?"),
-    "INT8": np.dtype("i1"),
-    "INT16": np.dtype("<i2"),
-    "INT32": np.dtype("<i4"),
-    "INT64": np.dtype("<i8"),
-    "UINT8": np.dtype("u1"),
-    "UINT16": np.dtype("<u2"),
-    "UINT32": np.dtype("<u4"),
-    "UINT64": np.dtype("<u8"),
-    "FP16": np.dtype("<f2"),
-    "FP32": np.dtype("<f4"),
-    "FP64": np.dtype("<f8"),
-    "BF16": np.dtype("<u2"),
-}
-"""Elements by KServe v2 datatype; those of BYTES have no fixed size, numpy has no bfloat16."""
-
 
 _LENGTH_BYTES = 4
 """Bytes of the length that stands before each element of BYTES."""
@@ -105,13 +92,11 @@ class AnswerCheck:
 
 def decode(output: OutputTensor, answer: WireAnswer) -> NDArray[Any] | None:
     """An output's elements in its shape; bfloat16 as float32; None for a type without a size."""
-    elements = _ELEMENTS.get(output.datatype)
+    elements = ELEMENTS.get(output.datatype)
     if elements is None:
         return None
     array = np.frombuffer(answer.bytes_of(output), elements).reshape(output.shape)
-    if output.datatype == "BF16":  # the upper half of a float32
-        array = (array.astype("<u4") << 16).view("<f4")
-    return array
+    return array.astype(np.float32) if output.datatype == "BF16" else array
 
 
 def _may_be_empty(output: OutputTensor, spec: TensorSpec | None) -> bool:
@@ -148,7 +133,7 @@ def _check_shape(output: OutputTensor, spec: TensorSpec | None, request: Encoded
 
 
 def _check_size(output: OutputTensor) -> None:
-    elements = _ELEMENTS.get(output.datatype)
+    elements = ELEMENTS.get(output.datatype)
     size = output.end - output.start
     if elements is not None and size != elements.itemsize * prod(output.shape):
         raise _wrong("wrong_size", output, f"has {size} bytes")

@@ -10,20 +10,15 @@ from collections.abc import Container, Sequence
 from itertools import chain
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError
 from harness.load.requests.payloads import Group
-from harness.load.transports.contract import DATATYPES, datatype_of
+from harness.load.transports.contract import ELEMENTS, datatype_of
 from harness.types import TensorSpec
 
 ANY_SIZE = -1
-_NUMPY = {
-    datatype: np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
-    for name, datatype in DATATYPES.items()
-}
 _FLOATS = {"FP16", "FP32", "FP64", "BF16"}
 
 
@@ -51,9 +46,9 @@ def cast_array(name: str, array: NDArray[Any], datatype: str | None) -> NDArray[
         DataError: an element that the type does not hold.
     """
     held = datatype_of(array)
-    if datatype in {None, held} or datatype not in _NUMPY or held in {None, "BYTES"}:
+    if datatype in {None, held} or datatype not in ELEMENTS or held in {None, "BYTES"}:
         return array
-    wanted = _NUMPY[datatype]
+    wanted = ELEMENTS[datatype]
     with np.errstate(over="ignore", invalid="ignore"):
         cast = array.astype(wanted)
     if held in _FLOATS and datatype in _FLOATS:

@@ -26,6 +26,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+import ml_dtypes  # noqa: F401  (tells numpy of bfloat16)
+import numpy as np
 from numpy.typing import NDArray
 
 MARK = b"<the-id-of-this-request>"
@@ -91,6 +93,8 @@ DATATYPES = {
     "bfloat16": "BF16",
 }
 """KServe v2 datatype by numpy's name (bfloat16 is of ml_dtypes); texts are BYTES."""
+ELEMENTS = {datatype: np.dtype(name).newbyteorder("<") for name, datatype in DATATYPES.items()}
+"""One element on the wire, by KServe v2 datatype; those of BYTES have no fixed size."""
 
 TEXT_KINDS = "SUO"
 """Numpy's kinds of texts: fixed-width bytes, fixed-width text, objects (of bytes or text)."""

@@ -26,17 +26,21 @@ LENGTHS = 256
 FORMS_PER_LENGTH = 4
 """Answers of one length may differ in form (another output, a Date field): the latest are kept."""
 LONGEST_PREFIX = 16384
+"""Longer descriptions hold values themselves, and those are not worth remembering."""
+
+Between = tuple[tuple[int, bytes], ...]
+"""Offset and bytes of what stands before each tensor but the first."""
 
 
 class KnownForms:
     """The forms of answers seen lately; bounded, whatever a server sends.
 
-    A form is recognised by all bytes before its tensors and by the length of the whole. That is
-    enough wherever those bytes also say how long each tensor is.
+    A form is recognised by all bytes before its tensors, those between them where there are any,
+    and the length of the whole. That is enough wherever they also say how long each tensor is.
     """
 
     def __init__(self) -> None:
-        self._by_length: dict[int, tuple[tuple[tuple[bytes, ...], Layout], ...]] = {}
+        self._by_length: dict[int, tuple[tuple[tuple[bytes, ...], Between, Layout], ...]] = {}
 
     def recall(self, data: bytes, identity: bytes = b"") -> Layout | None:
         """The layout of an answer whose form is known and which is there as a whole.
@@ -47,15 +51,22 @@ class KnownForms:
         """
         # Without an id a form that repeats one is never the answer's: no server knows the mark.
         identity = identity or MARK
-        for parts, layout in self._by_length.get(len(data), ()):
-            if data.startswith(identity.join(parts)):
+        for parts, between, layout in self._by_length.get(len(data), ()):
+            if data.startswith(identity.join(parts)) and (
+                not between or all(data.startswith(piece, at) for at, piece in between)
+            ):
                 return layout
         return None
 
     def remember(
-        self, data: bytes, prefix_length: int, layout: Layout, identity: bytes = b""
+        self,
+        data: bytes,
+        prefix_length: int,
+        layout: Layout,
+        identity: bytes = b"",
+        between: Between = (),
     ) -> None:
-        """Recognise from now on what begins and is as long as this answer to a request."""
+        """Recognise from now on what is like this answer to a request, but for its tensors."""
         if prefix_length > LONGEST_PREFIX:
             return
         length = len(data)
@@ -64,7 +75,7 @@ class KnownForms:
             self._by_length.pop(oldest, None)
         others = self._by_length.get(length, ())[: FORMS_PER_LENGTH - 1]
         self._by_length[length] = (
-            (holes_of(data[:prefix_length], identity), layout),
+            (holes_of(data[:prefix_length], identity), between, layout),
             *others,
         )
 

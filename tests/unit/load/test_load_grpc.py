@@ -151,7 +151,7 @@ def test_answers_mean_what_protobuf_says_they_mean(drawn) -> None:
         if missing < len(described):
             del message.raw_output_contents[missing:]
         data = bytes(skipped) + message.SerializeToString()
-        layout = forms[skipped].recognise(data, sent) or forms[skipped].learn(data, sent)
+        layout = forms[skipped].recall(data, sent) or forms[skipped].learn(data, sent)
         raw = [*message.raw_output_contents, *[b""] * len(described)]
         assert [(one.name, one.shape, data[one.start : one.end]) for one in layout.outputs] == [
             (one.name, tuple(one.shape), values)
@@ -165,7 +165,7 @@ def test_fields_out_of_order_are_read_but_not_remembered() -> None:
     forms = AnswerForms()
     layout = forms.learn(whole + late)
     assert (whole + late)[layout.outputs[0].start : layout.outputs[0].end] == b"abcdefgh"
-    assert forms.recognise(whole + late) is None
+    assert forms.recall(whole + late) is None
 
 
 @given(st.binary(max_size=60))

@@ -91,7 +91,7 @@ class GrpcioTransport:
         except grpc.RpcError as error:
             raise self._failure(error) from error
         self.received_ns = time.monotonic_ns()
-        layout = self._forms.recognise(data, identity) or self._forms.learn(data, identity)
+        layout = self._forms.recall(data, identity) or self._forms.learn(data, identity)
         return WireAnswer(layout, data)
 
     def close(self) -> None:

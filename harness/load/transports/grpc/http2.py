@@ -4,7 +4,7 @@ After RFC 9113. A general client (grpcio, h2 under httpx) costs several times th
 which would be taken from the server under test wherever both share a machine. What makes this
 one cheap: requests come framed already and only get their stream's number; the windows for
 answers are opened so wide that they are topped up once a gigabyte; equal header blocks are decoded
-once; an answer that looks like an earlier one is recognised whole (`whole_answers.py`); a deadline
+once; an answer that looks like an earlier one is recognised whole (`recognition.py`); a deadline
 is a watchdog's business (`sockets.py`).
 
 Left out on purpose: the peer's limit of concurrent streams (there is one), its limit of header

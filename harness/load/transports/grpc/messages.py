@@ -21,10 +21,10 @@ from harness.load.transports.contract import (
     RequestFailure,
     check_echo,
     datatype_of,
-    holes_of,
     layout_of,
     tensor_bytes,
 )
+from harness.load.transports.recognition import KnownForms
 
 SERVICE = "/inference.GRPCInferenceService"
 MODEL_INFER = f"{SERVICE}/ModelInfer"
@@ -33,11 +33,6 @@ _RAW_OUTPUT_CONTENTS = 6
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
 _LONGEST_VARINT_BITS = 70
-
-_FORMS_OF_ONE_LENGTH = 4
-_LENGTHS = 256
-_LONGEST_REMEMBERED_PREFIX = 2**14
-"""Longer descriptions hold values themselves, and those are not worth remembering."""
 
 
 def encode_infer_request(model: str, inputs: Mapping[str, NDArray[Any]]) -> bytes:
@@ -50,14 +45,11 @@ def encode_infer_request(model: str, inputs: Mapping[str, NDArray[Any]]) -> byte
     return serialised
 
 
-class AnswerForms:
-    """The forms of answers seen so far, so that one more of them is recognised by its bytes.
+class AnswerForms(KnownForms):
+    """The forms of answers seen so far: one that has these bytes can be parsed in one way only.
 
-    A form is a total length, the bytes up to the first raw tensor, and the tags and lengths
-    between the tensors. An answer that has all of them at their places can be parsed in one way
-    only. The request's `id`, where an answer repeats it, is compared with the one that was sent.
-    What else varies from answer to answer makes a new form each time: such answers are parsed, and
-    come out right too, at a price. Memory is bounded.
+    What varies from answer to answer beside its request's `id` makes a new form each time: such
+    answers are parsed, and come out right too, at a price.
 
     Args:
         envelope_bytes: what precedes the message in the data: 5 for gRPC's own prefix. It is
@@ -65,19 +57,8 @@ class AnswerForms:
     """
 
     def __init__(self, *, envelope_bytes: int = 0) -> None:
+        super().__init__()
         self._envelope_bytes = envelope_bytes
-        self._forms: dict[int, tuple[_MessageForm, ...]] = {}
-
-    def recognise(self, data: bytes, identity: bytes = b"") -> Layout | None:
-        """The layout of an answer of a known form to the request of this id; None for another."""
-        # Without an id a form that repeats one is never the answer's: no server knows the mark.
-        identity = identity or MARK
-        for form in self._forms.get(len(data), ()):
-            if data.startswith(identity.join(form.prefix)) and all(
-                data.startswith(delimiter, at) for at, delimiter in form.delimiters
-            ):
-                return form.layout
-        return None
 
     def learn(self, data: bytes, identity: bytes = b"") -> Layout:
         """The layout of any answer, parsed; its form is known from then on.
@@ -101,31 +82,9 @@ class AnswerForms:
         check_echo(message.id, identity)
         layout = layout_of(tuple(_outputs(message.outputs, raw)))
         if not raw or fields[-len(raw) :] == raw:
-            self._remember(data, raw, layout, identity)
+            between = tuple((field.tag, data[field.tag : field.start]) for field in raw[1:])
+            self.remember(data, raw[0].start if raw else len(data), layout, identity, between)
         return layout
-
-    def _remember(
-        self, data: bytes, raw: Sequence[_Field], layout: Layout, identity: bytes
-    ) -> None:
-        prefix = data[: raw[0].start] if raw else data
-        if len(prefix) > _LONGEST_REMEMBERED_PREFIX:
-            return
-        delimiters = tuple((field.tag, data[field.tag : field.start]) for field in raw[1:])
-        if len(self._forms) >= _LENGTHS:
-            self._forms.clear()
-        others = self._forms.get(len(data), ())[-_FORMS_OF_ONE_LENGTH + 1 :]
-        self._forms[len(data)] = (
-            *others,
-            _MessageForm(holes_of(prefix, identity), delimiters, layout),
-        )
-
-
-class _MessageForm(NamedTuple):
-    prefix: tuple[bytes, ...]
-    """Up to the first raw tensor, or all if there is none; in parts, between them the id."""
-    delimiters: tuple[tuple[int, bytes], ...]
-    """Offset and bytes of what stands before each further tensor."""
-    layout: Layout
 
 
 class _Field(NamedTuple):

@@ -85,7 +85,7 @@ class GrpcTransport:
         if stream.trailers is not self._good_trailers or stream.headers is not self._good_headers:
             self._judge(stream)
         data = stream.pieces[0] if len(stream.pieces) == 1 else b"".join(stream.pieces)
-        layout = self._forms.recognise(data, stream.identity)
+        layout = self._forms.recall(data, stream.identity)
         if layout is None:
             _check_envelope(data)
             layout = self._forms.learn(data, stream.identity)

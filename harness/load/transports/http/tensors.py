@@ -20,7 +20,7 @@ from pydantic_core import from_json
 
 from harness.errors import DataError
 from harness.load.transports.contract import (
-    DATATYPES,
+    ELEMENTS,
     MARK,
     Layout,
     OutputTensor,
@@ -121,11 +121,6 @@ def _parse_layout(header: bytes, start: int) -> tuple[Layout, Any]:
     return layout_of(tuple(outputs)), description.get("id")
 
 
-_ELEMENTS = {
-    datatype: np.dtype(name).newbyteorder("<")
-    for name, datatype in DATATYPES.items()
-    if datatype != "BF16"  # has no JSON, as half precision has none
-}
 _HALVES = {"FP16": "half precision", "BF16": "bfloat16"}
 _LENGTH = "<u4"
 
@@ -209,11 +204,13 @@ def _raw(datatype: str, data: Any) -> bytes:
     if datatype == "BYTES":
         texts = [str(one).encode() for one in _flat(data)]
         return b"".join(np.array(len(one), _LENGTH).tobytes() + one for one in texts)
+    if datatype == "BF16":
+        raise ValueError("bfloat16, which has no JSON")
     numbers = np.asarray(data)
     if numbers.size and numbers.dtype.kind not in "biuf":
         raise ValueError("data that are not numbers")
     # From the numbers themselves: what numpy makes of large whole ones by itself are floats.
-    return np.asarray(data, _ELEMENTS[datatype]).tobytes()
+    return np.asarray(data, ELEMENTS[datatype]).tobytes()
 
 
 def _flat(data: Any) -> Iterator[Any]:
