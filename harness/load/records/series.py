@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 from harness import hdr
-from harness.load.engine.slices import SliceSums, dense, merged_latencies, merged_streams
+from harness.load.engine.slices import SliceSums, dense, merged_streams
 from harness.metrics import SHOWN_PERCENTILES
 from harness.types import (
     ITL,
@@ -21,9 +22,7 @@ from harness.types import (
     SPANS,
     TTFT,
     GeneratorHealth,
-    Latencies,
     LoadResult,
-    SparseHistogram,
     TimeSlice,
 )
 from harness.types.metrics import PERCENTILES
@@ -33,7 +32,7 @@ _QUANTILES = {name: PERCENTILES[name] for name in SHOWN_PERCENTILES}
 
 
 class Phase(StrEnum):
-    """Where a second lies in its load."""
+    """Where a stretch lies in its load."""
 
     WARM_UP = "warm-up"
     MEASURED = "measured"
@@ -41,108 +40,56 @@ class Phase(StrEnum):
     """Behind the window: what was still in flight ends here."""
 
 
-@dataclass(frozen=True)
-class SecondOfLoad:
-    """One second, or what was left of its phase; rates are per second either way."""
+def slice_rows(load: LoadResult) -> list[dict[str, object]]:
+    """A row for every slice in order of time, where a second is too coarse.
 
-    start_s: float
-    """Seconds since the load's start."""
-    length_s: float
-    phase: Phase
-    requests_per_s: float
-    """Successes that completed in it, as are the inferences."""
-    inferences_per_s: float
-    p50_ms: float | None
-    """Response latency of the successes scheduled in it; None without any."""
-    p95_ms: float | None
-    p99_ms: float | None
-    failures: Mapping[str, int]
-    """Failures by kind, of requests scheduled in this second."""
-    dropped: int
-    other_spans: Latencies = field(default_factory=Latencies)
-    """The successes' spans other than the response."""
-
-
-@dataclass(frozen=True)
-class SliceOfLoad:
-    """One slice, where a second is too coarse: the warm-up that was cut, and what came next."""
-
-    start_s: float
-    """Seconds since the load's start."""
-    phase: Phase
-    completed: int
-    """Successes that completed in it, as are the inferences."""
-    inferences: int
-    mean_ms: float | None
-    """Response latency of the successes scheduled in it; None without any."""
-    failures: int
-    """Failures of requests scheduled in this slice."""
-    dropped: int
-
-
-def per_slice(load: LoadResult) -> list[SliceOfLoad]:
-    """Every slice of a load, warm-up included, in order of time."""
+    Times are in seconds since the load's start; successes are counted where they completed,
+    failures and the mean response latency of successes (None without any) where they fell due.
+    """
     return [
-        SliceOfLoad(
-            start_s=round(one.index * load.slice_s, 6),
-            phase=phase,
-            completed=one.completed,
-            inferences=one.inferences,
-            mean_ms=hdr.mean_ms(one.ok.response),
-            failures=sum(one.failures.values()),
-            dropped=one.dropped,
-        )
+        {
+            "start_s": round(one.index * load.slice_s, 6),
+            "phase": str(phase),
+            "completed": one.completed,
+            "inferences": one.inferences,
+            "mean_ms": hdr.mean_ms(one.ok.response),
+            "failures": sum(one.failures.values()),
+            "dropped": one.dropped,
+        }
         for phase, slices in _phases(load)
         for one in slices
     ]
 
 
-def slice_rows(load: LoadResult) -> list[dict[str, object]]:
-    """`per_slice` as rows of a tidy table."""
-    return [asdict(one) | {"phase": str(one.phase)} for one in per_slice(load)]
-
-
-def per_second(load: LoadResult) -> list[SecondOfLoad]:
-    """The series of a load in order of time.
+def series_rows(load: LoadResult) -> list[dict[str, object]]:
+    """A row for every second in order of time, counted as in `slice_rows`.
 
     Seconds are counted from the start of each phase, so that none holds slices of two; the last of
-    a phase may be shorter.
+    a phase may be shorter, and rates are per second all the same. There is a column
+    `failed_<kind>` for each kind of the load, and columns such as `service_p95_ms` for each span
+    that it has beside the response.
     """
+    kinds = sorted({kind for one in load.slices for kind in one.failures})
+    known = {name for one in load.slices for name in one.ok.spans} - {RESPONSE}
+    spans = [name for name in SPANS if name in known]
     return [
-        _second(load.slice_s, phase, slices)
+        {
+            "start_s": round(slices[0].index * load.slice_s, 6),
+            "length_s": len(slices) * load.slice_s,
+            "phase": str(phase),
+            **_stretch(slices, len(slices) * load.slice_s),
+            **{
+                f"failed_{kind}": sum(one.failures.get(kind, 0) for one in slices) for kind in kinds
+            },
+            **{
+                f"{span}_{name}_ms": value_ms
+                for span in spans
+                for name, value_ms in percentiles_ms(slices, span).items()
+            },
+        }
         for phase, whole in _phases(load)
         for slices in _chunks(whole, max(1, round(1 / load.slice_s)))
     ]
-
-
-def series_rows(load: LoadResult) -> list[dict[str, object]]:
-    """`per_second` as rows of a tidy table.
-
-    A column `failed_<kind>` for each kind of the load, and columns such as `service_p95_ms` for
-    each span that it has beside the response.
-    """
-    seconds = per_second(load)
-    kinds = sorted({kind for one in seconds for kind in one.failures})
-    spans = [name for name in SPANS if any(name in second.other_spans.spans for second in seconds)]
-    return [_row(one, kinds, spans) for one in seconds]
-
-
-def _row(second: SecondOfLoad, kinds: Sequence[str], spans: Sequence[str]) -> dict[str, object]:
-    row: dict[str, object] = {
-        one.name: getattr(second, one.name)
-        for one in fields(second)
-        if one.name not in {"failures", "other_spans"}
-    }
-    return (
-        row
-        | {"phase": str(second.phase)}
-        | {f"failed_{kind}": second.failures.get(kind, 0) for kind in kinds}
-        | {
-            f"{span}_{name}_ms": hdr.value_at(second.other_spans.of(span), quantile)
-            for span in spans
-            for name, quantile in _QUANTILES.items()
-        }
-    )
 
 
 def _phases(load: LoadResult) -> Iterator[tuple[Phase, list[TimeSlice]]]:
@@ -159,26 +106,15 @@ def _chunks(slices: Sequence[TimeSlice], size: int) -> Iterator[Sequence[TimeSli
         yield slices[first : first + size]
 
 
-def _second(slice_s: float, phase: Phase, slices: Sequence[TimeSlice]) -> SecondOfLoad:
-    length_s = len(slices) * slice_s
-    spans = dict(merged_latencies(one.ok for one in slices).spans)
-    response = spans.pop(RESPONSE, SparseHistogram())
-    failures: Counter[str] = Counter()
-    for one in slices:
-        failures.update(one.failures)
-    return SecondOfLoad(
-        start_s=round(slices[0].index * slice_s, 6),
-        length_s=length_s,
-        phase=phase,
-        requests_per_s=sum(one.completed for one in slices) / length_s,
-        inferences_per_s=sum(one.inferences for one in slices) / length_s,
-        p50_ms=hdr.value_at(response, 0.50),
-        p95_ms=hdr.value_at(response, 0.95),
-        p99_ms=hdr.value_at(response, 0.99),
-        failures=dict(failures),
-        dropped=sum(one.dropped for one in slices),
-        other_spans=Latencies(spans),
-    )
+def _stretch(slices: Sequence[TimeSlice], length_s: float) -> dict[str, Any]:
+    """What tables and charts say alike of a stretch of a load."""
+    response = percentiles_ms(slices, RESPONSE)
+    return {
+        "requests_per_s": sum(one.completed for one in slices) / length_s,
+        "inferences_per_s": sum(one.inferences for one in slices) / length_s,
+        **{f"{name}_ms": value_ms for name, value_ms in response.items()},
+        "dropped": sum(one.dropped for one in slices),
+    }
 
 
 MOST = 512
@@ -292,22 +228,16 @@ class LoadHistory:
 
 
 def _point_of(slices: Sequence[TimeSlice], start_s: float, length_s: float) -> HistoryPoint:
-    response = hdr.merge(one.ok.response for one in slices)
     failures: Counter[str] = Counter()
     for one in slices:
         failures.update(one.failures)
     return HistoryPoint(
         start_s=start_s,
         length_s=length_s,
-        requests_per_s=sum(one.completed for one in slices) / length_s,
-        inferences_per_s=sum(one.inferences for one in slices) / length_s,
-        mean_ms=hdr.mean_ms(response),
-        p50_ms=hdr.value_at(response, 0.50),
-        p95_ms=hdr.value_at(response, 0.95),
-        p99_ms=hdr.value_at(response, 0.99),
+        mean_ms=hdr.mean_ms(hdr.merge(one.ok.response for one in slices)),
         failures=dict(failures),
-        dropped=sum(one.dropped for one in slices),
         stream=_stream_point(slices, length_s),
+        **_stretch(slices, length_s),
     )
 
 

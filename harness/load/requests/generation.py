@@ -21,6 +21,7 @@ from harness.load.requests.payloads import EncodedRequest
 from harness.load.transports.address import Target
 from harness.load.transports.contract import MARK
 from harness.load.transports.grpc.messages import encode_infer_request
+from harness.load.transports.http.http1 import post
 from harness.load.transports.streams.grpc import GrpcStreamTransport
 from harness.load.transports.streams.http import STREAMED
 from harness.load.transports.streams.tokens import StreamRequest
@@ -213,18 +214,12 @@ def _over_http(one: GenerationRequest, generation: Generation, target: Target, m
 def http_request(target: Target, path: str, body: Mapping[str, Any]) -> bytes:
     """Head and body of a request in JSON, with a mark for its id in `X-Request-Id`."""
     content = json.dumps(body, ensure_ascii=False).encode()
-    own = (
-        ("Host", target.authority),
+    fields = (
         ("Content-Type", "application/json"),
         ("Accept", "text/event-stream"),
         ("X-Request-Id", MARK.decode()),
-        ("Content-Length", str(len(content))),
     )
-    given = {name.lower() for name, _ in target.headers}
-    fields = [field for field in own if field[0].lower() not in given]
-    lines = "".join(f"{name}: {value}\r\n" for name, value in [*fields, *target.headers])
-    head = f"POST {target.prefix}{path} HTTP/1.1\r\n{lines}\r\n"
-    return head.encode("latin-1") + content
+    return post(target, path, content, fields)
 
 
 def _messages(one: GenerationRequest) -> list[Mapping[str, Any]]:

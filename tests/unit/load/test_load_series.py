@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from harness.load.engine.recorder import Recorder
 from harness.load.engine.slices import dense
-from harness.load.records.series import Phase, per_second, per_slice, series_rows, slice_rows
+from harness.load.records.series import Phase, series_rows, slice_rows
 from harness.load.transports.contract import RequestFailure
 from harness.types import LoadResult
 
@@ -38,8 +38,8 @@ def steady_load(*, window: tuple[int, int], count: int) -> LoadResult:
 
 
 def test_seconds_start_anew_in_each_phase() -> None:
-    seconds = per_second(steady_load(window=(25, 57), count=60))
-    assert [(one.phase, round(one.start_s, 6), round(one.length_s, 6)) for one in seconds] == [
+    seconds = series_rows(steady_load(window=(25, 57), count=60))
+    assert [(one["phase"], one["start_s"], round(one["length_s"], 6)) for one in seconds] == [
         (Phase.WARM_UP, 0, 1),
         (Phase.WARM_UP, 1, 0.25),
         (Phase.MEASURED, 1.25, 1),
@@ -49,21 +49,25 @@ def test_seconds_start_anew_in_each_phase() -> None:
 
 
 def test_rates_are_per_second_however_short_the_row() -> None:
-    warm, *_, last, after = per_second(steady_load(window=(20, 52), count=60))
-    assert warm.requests_per_s == pytest.approx(98)  # the last two have not completed
-    assert (last.length_s, last.requests_per_s) == pytest.approx((0.6, 100))
-    assert last.inferences_per_s == pytest.approx(300)
-    assert last.p50_ms == last.p99_ms == pytest.approx(20, rel=1e-3)
-    assert after.phase is Phase.AFTER
+    warm, *_, last, after = series_rows(steady_load(window=(20, 52), count=60))
+    assert warm["requests_per_s"] == pytest.approx(98)  # the last two have not completed
+    assert (last["length_s"], last["requests_per_s"]) == pytest.approx((0.6, 100))
+    assert last["inferences_per_s"] == pytest.approx(300)
+    assert last["p50_ms"] == last["p99_ms"] == pytest.approx(20, rel=1e-3)
+    assert after["phase"] == Phase.AFTER
 
 
 def test_a_second_without_requests_is_there_and_has_no_latency() -> None:
     recorder = Recorder(START_NS, SLICE_NS)
     recorder.add(START_NS, START_NS, START_NS + 1, 1)
-    first, second = per_second(load_of(recorder, window=(0, 40), count=40))
-    assert (first.requests_per_s, second.requests_per_s) == (1, 0)
-    assert (second.p50_ms, second.p95_ms, second.p99_ms) == (None, None, None)
-    assert (second.failures, second.dropped) == ({}, 0)
+    first, second = series_rows(load_of(recorder, window=(0, 40), count=40))
+    assert (first["requests_per_s"], second["requests_per_s"]) == (1, 0)
+    assert (second["p50_ms"], second["p95_ms"], second["p99_ms"]) == (None, None, None)
+    assert second["dropped"] == 0
+    assert list(second)[:9] == [
+        "start_s", "length_s", "phase", "requests_per_s", "inferences_per_s",
+        "p50_ms", "p95_ms", "p99_ms", "dropped",
+    ]  # fmt: skip
 
 
 def test_rows_have_a_column_for_each_kind_of_failure() -> None:
@@ -90,24 +94,24 @@ def test_no_request_is_lost_or_counted_twice(requests, first: int, length: int) 
         scheduled_ns = START_NS + index * SLICE_NS
         recorder.add(scheduled_ns, scheduled_ns, scheduled_ns + latency_ns, 2)
     load = load_of(recorder, window=(first, first + length), count=100)
-    seconds = per_second(load)
-    completed = sum(one.requests_per_s * one.length_s for one in seconds)
+    seconds = series_rows(load)
+    completed = sum(one["requests_per_s"] * one["length_s"] for one in seconds)
     assert completed == pytest.approx(len(requests))
-    assert sum(one.length_s for one in seconds) == pytest.approx(len(load.slices) * load.slice_s)
-    measured = [one for one in seconds if one.phase is Phase.MEASURED]
-    assert sum(one.requests_per_s * one.length_s for one in measured) == pytest.approx(
+    assert sum(one["length_s"] for one in seconds) == pytest.approx(len(load.slices) * load.slice_s)
+    measured = [one for one in seconds if one["phase"] == Phase.MEASURED]
+    assert sum(one["requests_per_s"] * one["length_s"] for one in measured) == pytest.approx(
         load.completed
     )
 
 
 def test_every_slice_has_its_row_and_its_phase() -> None:
-    rows = per_slice(steady_load(window=(20, 50), count=60))
-    assert [one.start_s for one in rows] == pytest.approx([0.05 * place for place in range(61)])
-    assert [sum(one.phase is phase for one in rows) for phase in Phase] == [20, 30, 11]
-    assert sum(one.completed for one in rows) == 300
-    assert sum(one.inferences for one in rows) == 900
-    assert rows[0].mean_ms == pytest.approx(20, rel=1e-3)
-    assert rows[60].mean_ms is None  # what ends in it was scheduled before
+    rows = slice_rows(steady_load(window=(20, 50), count=60))
+    assert [one["start_s"] for one in rows] == pytest.approx([0.05 * place for place in range(61)])
+    assert [sum(one["phase"] == phase for one in rows) for phase in Phase] == [20, 30, 11]
+    assert sum(one["completed"] for one in rows) == 300
+    assert sum(one["inferences"] for one in rows) == 900
+    assert rows[0]["mean_ms"] == pytest.approx(20, rel=1e-3)
+    assert rows[60]["mean_ms"] is None  # what ends in it was scheduled before
 
 
 def test_rows_of_slices_hold_plain_values() -> None:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 answers cut out of a stream of bytes, as RFC 9112 has it.
+"""HTTP/1.1 requests as bytes, and answers cut out of a stream of them, as RFC 9112 has it.
 
 Framing by Content-Length, by chunks, or until the server closes; interim (1xx) answers are passed
 over. Nothing here knows of sockets: pieces come from a function.
@@ -7,9 +7,11 @@ over. Nothing here knows of sockets: pieces come from a function.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
+
+from harness.load.transports.address import Target
 
 HEAD_END = b"\r\n\r\n"
 LINE_END = b"\r\n"
@@ -67,6 +69,23 @@ class Message(NamedTuple):
     def body(self) -> bytes:
         """The message's body, as it follows the head."""
         return self.data[self.body_start :]
+
+
+def post(target: Target, path: str, content: bytes, fields: Iterable[tuple[str, str]]) -> bytes:
+    """A whole request; the target's own headers go before ours of the same name.
+
+    Args:
+        target: the server.
+        path: behind the target's prefix.
+        content: the body.
+        fields: what the head says of it.
+    """
+    ours = (("Host", target.authority), *fields, ("Content-Length", str(len(content))))
+    given = {name.lower() for name, _ in target.headers}
+    said = [*(one for one in ours if one[0].lower() not in given), *target.headers]
+    lines = "".join(f"{name}: {value}\r\n" for name, value in said)
+    head = f"POST {target.prefix}{path} HTTP/1.1\r\n{lines}\r\n"
+    return head.encode("latin-1") + content
 
 
 def read_message(received: bytes, receive: Callable[[], bytes]) -> Message:

@@ -30,7 +30,7 @@ from harness.load.transports.http.connections import (
     broken,
     too_late,
 )
-from harness.load.transports.http.http1 import Message, ProtocolViolation, read_message
+from harness.load.transports.http.http1 import Message, ProtocolViolation, post, read_message
 from harness.load.transports.http.tensors import encode_body, encode_json, read_json, read_layout
 from harness.load.transports.recognition import KnownForms
 from harness.load.transports.sockets import ReadWaiter
@@ -64,14 +64,7 @@ class HttpTransport:
         else:
             body = encode_json(inputs)
             kind = (("Content-Type", "application/json"), ("Accept", "application/json"))
-        own = (("Host", self._target.authority), *kind, ("Content-Length", str(len(body))))
-        given = {name.lower() for name, _ in self._target.headers}
-        fields = [field for field in own if field[0].lower() not in given]
-        fields += self._target.headers
-        lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
-        path = f"{self._target.prefix}/v2/models/{quote(model, safe='')}/infer"
-        head = f"POST {path} HTTP/1.1\r\n{lines}\r\n"
-        return head.encode("latin-1") + body
+        return post(self._target, f"/v2/models/{quote(model, safe='')}/infer", body, kind)
 
     def connect(self) -> None:
         """Open the connection, unless there is one that stands."""
