@@ -7,6 +7,7 @@ measured with, where the first requests are the point and not the rate.
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -24,7 +25,6 @@ def drive_alone(
     *,
     most: int,
     longest_s: float,
-    clock: Clock = MONOTONIC,
 ) -> list[RequestRecord]:
     """Send requests in turn, the next when one is answered; connects with the first.
 
@@ -34,17 +34,16 @@ def drive_alone(
         check: what an answer must be.
         most: requests to send.
         longest_s: after which no further one is sent.
-        clock: for tests.
 
     Raises:
         RequestFailure: a request failed.
     """
     records: list[RequestRecord] = []
-    until_ns = clock.now_ns() + int(longest_s * 1e9)
-    while len(records) < most and (sent_ns := clock.now_ns()) < until_ns:
+    until_ns = time.monotonic_ns() + int(longest_s * 1e9)
+    while len(records) < most and (sent_ns := time.monotonic_ns()) < until_ns:
         request = requests[len(records) % len(requests)]
         answer = transport.send(request.body)
-        completed_ns = clock.now_ns()
+        completed_ns = time.monotonic_ns()
         check.check(answer, request)
         records.append(RequestRecord(sent_ns, sent_ns, completed_ns, "ok"))
     return records
@@ -164,8 +163,8 @@ class ClosedLoop:
                 yield request
             self._went_well = True
 
-    def run(self, ending: Ending, *, most: int | None = None) -> None:
-        """Send one request after another until the ending, or until so many were sent.
+    def run(self, ending: Ending) -> None:
+        """Send one request after another until the ending.
 
         This loop is what a load generator does: everything in it is paid for by each request.
         """
@@ -173,10 +172,9 @@ class ClosedLoop:
         send, check = transport.send, self._check.check
         add, now_ns = self._sink.add, self._clock.now_ns
         turns, give_way = self._turns, self._turns.give_way
-        requests = self._requests if most is None else itertools.islice(self._requests, most)
         self._ending = ending
         free_ns, in_a_row = now_ns(), 0
-        for request in requests:
+        for request in self._requests:
             free_ns = max(free_ns, self._due_ns)
             if free_ns >= ending.at_ns:
                 break

@@ -9,9 +9,8 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import count
 from typing import Protocol
 
 from harness.errors import GeneratorError
@@ -121,22 +120,21 @@ class Generator(ABC):
         self.clock_error_ns = max(self.clock_error_ns, off_ns)
 
     def take(self, load: str, answer: GeneratorAnswer) -> None:
-        """Keep an answer for `next_answer`; one to an earlier load is dropped."""
+        """Keep an answer for `answers`; one to an earlier load is dropped."""
         if load == self.load:
             self._came.append(self._clock_of_load.told(answer))
 
-    def next_answer(self) -> GeneratorAnswer | None:
-        """The next answer, if it has come.
+    def answers(self) -> Iterator[GeneratorAnswer]:
+        """The answers that have come, each of them once.
 
         Raises:
             GeneratorError: it says that it failed.
         """
-        if not self._came:
-            return None
-        answer = self._came.popleft()
-        if isinstance(answer, GeneratorFailed):
-            raise self.failure(f"failed: {answer.message}")
-        return answer
+        while self._came:
+            answer = self._came.popleft()
+            if isinstance(answer, GeneratorFailed):
+                raise self.failure(f"failed: {answer.message}")
+            yield answer
 
 
 class JoinedWorker(Generator):
@@ -177,53 +175,43 @@ class JoinedWorker(Generator):
         self.switchboard.dismiss(self)
 
 
-def gather(generators: Sequence[Generator], *, deadline_ns: int) -> list[GeneratorAnswer]:
-    """Wait for one answer of each, in their order.
+def gather(generators: Sequence[Generator], *, deadline_ns: int) -> None:
+    """Wait until each is ready.
 
     Args:
-        generators: those that were given an order.
+        generators: those that were told to prepare.
         deadline_ns: CLOCK_MONOTONIC.
 
     Raises:
         GeneratorError: one died, failed, or had not answered by the deadline.
     """
-    answers: dict[int, GeneratorAnswer] = {}
-    while len(answers) < len(generators):
-        waiting = [one for one in generators if one.index not in answers]
+    waiting = {one.index: one for one in generators}
+    while waiting:
+        listening = list(waiting.values())
         if time.monotonic_ns() >= deadline_ns:
-            raise waiting[0].failure("hangs: it does not answer")
-        answers.update(take_answers(waiting, until_ns=deadline_ns, most=1))
-    return [answers[one.index] for one in generators]
+            raise listening[0].failure("hangs: it does not answer")
+        for index, _ in take_answers(listening, until_ns=deadline_ns):
+            waiting.pop(index, None)
 
 
 def take_answers(
-    generators: Sequence[Generator], *, until_ns: int, most: int | None = None
+    generators: Sequence[Generator], *, until_ns: int
 ) -> list[tuple[int, GeneratorAnswer]]:
     """What has come of these, by their index; waits until something has, or the time.
 
     Args:
         generators: those that are listened to, all of one switchboard.
         until_ns: CLOCK_MONOTONIC.
-        most: answers of each; the rest stays for the next call.
 
     Raises:
         GeneratorError: one died or failed.
     """
-    taken = _taken(generators, most)
-    while not taken and (remaining_ns := until_ns - time.monotonic_ns()) > 0:
+    while True:
+        taken = [(one.index, answer) for one in generators for answer in one.answers()]
+        remaining_ns = until_ns - time.monotonic_ns()
+        if taken or remaining_ns <= 0:
+            return taken
         generators[0].switchboard.receive(generators, timeout_s=remaining_ns / 1e9)
-        taken = _taken(generators, most)
-    return taken
-
-
-def _taken(generators: Sequence[Generator], most: int | None) -> list[tuple[int, GeneratorAnswer]]:
-    taken: list[tuple[int, GeneratorAnswer]] = []
-    for one in generators:
-        for _ in count() if most is None else range(most):
-            if (answer := one.next_answer()) is None:
-                break
-            taken.append((one.index, answer))
-    return taken
 
 
 def _in_time_of(clock: ClockOffset, order: Order) -> Order:

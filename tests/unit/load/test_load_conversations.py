@@ -95,21 +95,18 @@ def encoded(*pool: GenerationRequest) -> list[EncodedRequest]:
     return encode_requests(pool, Generation(StreamApi.CHAT), WireProtocol.HTTP, target, "m")
 
 
-def closed(model: Model, clock: VirtualClock, *, most: int, until_ms: int = 0) -> list[TimeSlice]:
+def closed(model: Model, clock: VirtualClock, *, until_ms: int) -> list[TimeSlice]:
     recorder, transport = Recorder(0, 50 * MS), model.open()
     sink = StreamSink(recorder, transport)
     loop = ClosedLoop(transport, encoded(TALK), AnswerCheck(), sink, clock=clock)
-    ending = Ending(until_ms * MS or FOREVER_NS)
-    # As Locust's tasks do it: a conversation goes on in the next task.
-    for _ in range(most):
-        loop.run(ending, most=1)
+    loop.run(Ending(until_ms * MS))
     return recorder.take()
 
 
 def test_a_slot_thinks_before_each_turn_and_that_is_nobody_s_latency() -> None:
     clock = VirtualClock()
     model = Model(clock)
-    slices = closed(model, clock, most=4)
+    slices = closed(model, clock, until_ms=6000)
     assert model.sent_ms == [0, 2500, 5000, 5500]
     for span in ("response", "ttft"):
         found = merged_latencies(one.ok for one in slices).of(span)
@@ -126,14 +123,14 @@ def test_a_slot_thinks_before_each_turn_and_that_is_nobody_s_latency() -> None:
 def test_a_load_ends_in_the_middle_of_a_conversation() -> None:
     clock = VirtualClock()
     model = Model(clock)
-    closed(model, clock, most=4, until_ms=3000)
+    closed(model, clock, until_ms=3000)
     assert model.sent_ms == [0, 2500]
 
 
 def test_a_turn_that_fails_is_its_conversation_s_last() -> None:
     clock = VirtualClock()
     model = Model(clock, lambda number: number == 1)
-    closed(model, clock, most=3)
+    closed(model, clock, until_ms=5000)
     assert model.sent_ms == [0, 2500, 2500 + 1000 * BACKOFF_S]
     assert model.asked[2] == ["first"]
 

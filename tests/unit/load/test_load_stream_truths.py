@@ -143,13 +143,13 @@ def test_where_the_client_has_but_one_slot_what_falls_due_meanwhile_is_counted_a
     assert sum(one.dropped for one in slices) == 6
 
 
-def closed(turns: int, leave_after: int = 0, **server: int) -> list[TimeSlice]:
+def closed(until_ms: int, leave_after: int = 0, **server: int) -> list[TimeSlice]:
     clock = VirtualClock()
     transport = OneSlotServer(clock, **server).open()
     recorder = Recorder(0, 50 * MS)
     sink = StreamSink(recorder, transport)
     loop = ClosedLoop(transport, requests(leave_after), AnswerCheck(), sink, clock=clock)
-    loop.run(Ending(), most=turns)
+    loop.run(Ending(until_ms * MS))
     return recorder.take()
 
 
@@ -165,7 +165,7 @@ def test_a_hundred_tokens_over_a_second_are_a_hundred_a_second() -> None:
 
 
 def test_a_client_that_leaves_does_not_rest_and_the_next_request_is_on_time() -> None:
-    slices = closed(3, leave_after=2, ttft_ms=10, gap_ms=5, tokens=100)
+    slices = closed(50, leave_after=2, ttft_ms=10, gap_ms=5, tokens=100)
     assert sum(one.streams.left for one in slices) == 3
     assert not any(one.failures for one in slices)
     failed = merged_latencies(one.failed for one in slices)
