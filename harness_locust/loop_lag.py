@@ -6,7 +6,6 @@ A loop that is busy with one user's answer leaves the others' answers unread; th
 from __future__ import annotations
 
 import time
-from types import TracebackType
 from typing import Self
 
 import gevent
@@ -30,12 +29,7 @@ class LoopLag:
         self._sleeper.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._sleeper.kill()
 
     def take(self) -> SparseHistogram:

@@ -165,7 +165,7 @@ def test_a_hundred_tokens_over_a_second_are_a_hundred_a_second() -> None:
 
 
 def test_a_client_that_leaves_does_not_rest_and_the_next_request_is_on_time() -> None:
-    slices = closed(50, leave_after=2, ttft_ms=10, gap_ms=5, tokens=100)
+    slices = closed(600, leave_after=2, ttft_ms=10, gap_ms=5, tokens=100)
     assert sum(one.streams.left for one in slices) == 3
     assert not any(one.failures for one in slices)
     failed = merged_latencies(one.failed for one in slices)
