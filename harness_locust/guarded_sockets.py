@@ -54,7 +54,25 @@ def guard_sockets(token: bytes) -> None:
     module.Client = partial(GuardedClient, token=token, leaves=True)
 
 
-class GuardedServer(rpc.Server):
+class _GuardedSocket(rpc.BaseSocket):
+    """What both sides' sockets have in common: bounded messages, and an eye on the connections."""
+
+    def __init__(self, kind: int, endpoint: MasterEndpoint, events: int) -> None:
+        super().__init__(kind, ":" not in endpoint.host)  # type: ignore[no-untyped-call]  # Locust's
+        self.socket.setsockopt(zmq.MAXMSGSIZE, _LIMIT_BYTES)
+        self._watcher = gevent.spawn(self._watch, self.socket.get_monitor_socket(events))
+
+    def close(self, linger: int | None = None) -> None:
+        """Close it."""
+        self._watcher.kill(block=False)
+        self.socket.disable_monitor()
+        super().close(linger)  # type: ignore[no-untyped-call]  # Locust's
+
+    def _watch(self, monitor: Any) -> None:
+        raise NotImplementedError
+
+
+class GuardedServer(_GuardedSocket):
     """The master's socket.
 
     Args:
@@ -68,8 +86,7 @@ class GuardedServer(rpc.Server):
 
     def __init__(self, host: str, port: int, *, token: bytes) -> None:
         endpoint = _guarded(host, port, token)
-        rpc.BaseSocket.__init__(self, zmq.ROUTER, ":" not in endpoint.host)  # type: ignore[no-untyped-call]  # Locust's
-        self.socket.setsockopt(zmq.MAXMSGSIZE, _LIMIT_BYTES)
+        super().__init__(zmq.ROUTER, endpoint, zmq.EVENT_DISCONNECTED | zmq.EVENT_ACCEPTED)
         self._doorkeeper = Doorkeeper(token, __version__)
         self._connections: dict[int, str] = {}
         """Identity of who speaks through a connection, by its file descriptor."""
@@ -79,14 +96,12 @@ class GuardedServer(rpc.Server):
         """Takes a line that a person should read."""
         self.on_end: Callable[[str], None] = lambda _: None
         """Called with the identity of one that had joined, and whose connection has ended."""
-        monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_ACCEPTED)
         try:
             self.socket.bind(endpoint.address)
         except zmq.ZMQError as error:
-            self.socket.close(linger=0)
+            self.close(linger=0)
             raise RPCError(f"Socket bind failure: {error.strerror}") from error
         self.port = port
-        self._watcher = gevent.spawn(self._watch, monitor)
 
     def send_to_client(self, msg: Message) -> None:
         """Send to one that has joined; to others nothing is sent."""
@@ -116,12 +131,6 @@ class GuardedServer(rpc.Server):
     def forget(self, peer: str) -> None:
         """A worker that has left; should it come again it proves itself again."""
         self._doorkeeper.forget(peer)
-
-    def close(self, linger: int | None = None) -> None:
-        """Close it."""
-        self._watcher.kill(block=False)
-        self.socket.disable_monitor()
-        super().close(linger)  # type: ignore[no-untyped-call]  # Locust's
 
     def _take(self, peer: str, parts: list[Any]) -> Message | None:
         if len(parts) != 2:  # noqa: PLR2004  (who it is from, and a frame)
@@ -182,7 +191,7 @@ class GuardedServer(rpc.Server):
             silent.discard(descriptor)
 
 
-class GuardedClient(rpc.Client):
+class GuardedClient(_GuardedSocket):
     """A worker's socket.
 
     Args:
@@ -197,9 +206,8 @@ class GuardedClient(rpc.Client):
         self, host: str, port: int, identity: str, *, token: bytes, leaves: bool = False
     ) -> None:
         endpoint = MasterEndpoint(host, port)
-        rpc.BaseSocket.__init__(self, zmq.DEALER, ":" not in endpoint.host)  # type: ignore[no-untyped-call]  # Locust's
+        super().__init__(zmq.DEALER, endpoint, zmq.EVENT_DISCONNECTED)
         self.socket.setsockopt(zmq.IDENTITY, identity.encode())
-        self.socket.setsockopt(zmq.MAXMSGSIZE, _LIMIT_BYTES)
         self._identity, self._leaves = identity, leaves
         self._visitor = Visitor(token, __version__, identity)
         self._unsent: deque[bytes] = deque(maxlen=1000)
@@ -209,9 +217,7 @@ class GuardedClient(rpc.Client):
         self.heard_ns = time.monotonic_ns()
         """When the master was heard last."""
         self.disconnected = Event()
-        monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self.socket.connect(endpoint.address)
-        self._watcher = gevent.spawn(self._watch, monitor)
         self._put(self._visitor.hello())
 
     def enter(self, longest_s: float) -> bool:
@@ -249,9 +255,7 @@ class GuardedClient(rpc.Client):
     def close(self, linger: int | None = None) -> None:
         """Close it."""
         self.disconnected.set()
-        self._watcher.kill(block=False)
-        self.socket.disable_monitor()
-        super().close(linger)  # type: ignore[no-untyped-call]  # Locust's
+        super().close(linger)
 
     def _receive(self) -> bytes | None:
         """Take in a frame; what a forger sends is dropped."""

@@ -39,7 +39,6 @@ from harness.load.requests.generation import read_requests
 from harness.load.requests.payloads import EncodedRequest
 from harness.load.requests.traffic import (
     EncodedTraffic,
-    Place,
     make_stream_traffic,
     make_traffic,
 )
@@ -49,7 +48,6 @@ from harness.load.transports.opening import stream_opener, transport_opener
 from harness.types import GrpcImplementation, LoadMode, TensorSpec
 from harness_locust.locust_counts import LocustCounts
 from harness_locust.loop_lag import LoopLag
-from harness_locust.record_files import open_records
 from harness_locust.socket_waiter import GeventWaiter
 from harness_locust.triton_users import (
     USERS,
@@ -130,7 +128,10 @@ class LoadPart:
         self._traffic.next_user = order.first_user
         self._traffic.turns.give_way = look_at_sockets
         # Now and not at the start: importing pyarrow takes a second, reading a trace may as well.
-        self._writer = open_records(order.records)
+        if order.records is not None:
+            from harness.load.records.requests import RecordWriter
+
+            self._writer = RecordWriter(order.records)
         if self._open:
             workload = order.workload
             self._arrivals = arrival_times_ns(
@@ -233,10 +234,12 @@ class LoadPart:
 
     def open_loop(self, timer: Timer) -> OpenLoop:
         """What the admitted user that has the arrivals runs."""
-        place = Place(self._order.worker, self._order.workers, self._order.share)
-        loop = self._traffic.open_loop(self._arrivals, place, self._recorder, timer)
-        self._dispatcher = loop
-        return loop
+        order = self._order
+        self._dispatcher = self._traffic.open_loop(
+            self._arrivals, self._recorder, timer,
+            worker=order.worker, workers=order.workers, most_in_flight=order.share,
+        )  # fmt: skip
+        return self._dispatcher
 
     def _start_users(self) -> None:
         """All of this part's own users, and wait until each has tried to connect."""

@@ -15,7 +15,6 @@ from locust.env import Environment
 from locust.runners import MasterRunner
 
 from harness.load.schedule.shapes import level
-from harness.types import LoadShape
 from harness_locust.plan import Plan
 from harness_locust.results import SETTLING
 
@@ -33,67 +32,35 @@ Tick = tuple[int, float] | None
 
 
 class PlannedShape(LoadTestShape):
-    """Ends when the plan does, which Locust leaves to the shape."""
+    """Ends when the plan does, which Locust leaves to the shape.
+
+    Args:
+        environment: of Locust, with its runner.
+        plan: the test.
+        users_at: how many users at a time of it, in seconds, and how many to start per second.
+    """
 
     use_common_options: ClassVar[bool] = True
 
-    def __init__(self, environment: Environment, plan: Plan) -> None:
+    def __init__(
+        self, environment: Environment, plan: Plan, users_at: Callable[[float], Tick]
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Locust's
         self.runner = environment.runner
-        self._environment, self._plan = environment, plan
+        self._plan, self._users_at = plan, users_at
 
     def tick(self) -> Tick:
         """Users, and how many to start a second; None ends the test."""
         run_s: float = self.get_run_time()  # type: ignore[no-untyped-call]  # Locust's
         end_s = self._plan.end_s
-        if end_s is not None and run_s >= end_s:
-            return None
-        return self.users_at(run_s)
-
-    def users_at(self, run_s: float) -> Tick:
-        """The number of users, and how many to start per second, before the test's end."""
-        raise NotImplementedError
-
-
-class OneUserAWorker(PlannedShape):
-    """For an open loop: one dispatcher in each process, whatever the user count says."""
-
-    def users_at(self, run_s: float) -> Tick:  # noqa: ARG002  (the same at all times)
-        """One user per worker."""
-        workers = self.runner.worker_count if isinstance(self.runner, MasterRunner) else 1
-        return workers, max(ALL_AT_ONCE, workers)
-
-
-class SteadyUsers(PlannedShape):
-    """What Locust does by itself, but that the run time starts when the workers are ready."""
-
-    def users_at(self, run_s: float) -> Tick:  # noqa: ARG002  (the same at all times)
-        """The user count, reached at the spawn rate."""
-        options = self._environment.parsed_options
-        if options is None:
-            return 1, 1.0
-        return options.num_users or 1, options.spawn_rate or 1.0
-
-
-class UserCurve(PlannedShape):
-    """The user count times a shape's factor."""
-
-    def __init__(self, environment: Environment, plan: Plan, shape: LoadShape) -> None:
-        super().__init__(environment, plan)
-        self._shape = shape
-
-    def users_at(self, run_s: float) -> Tick:
-        """How many users at this time; at least one."""
-        options = self._environment.parsed_options
-        peak = (options.num_users if options else None) or 1
-        return max(1, round(peak * level(self._shape, run_s))), ALL_AT_ONCE
+        return None if end_s is not None and run_s >= end_s else self._users_at(run_s)
 
 
 class UserSweep(PlannedShape):
     """One user count after another; each has its own result, without the time it settles in."""
 
     def __init__(self, environment: Environment, plan: Plan, begin_phase: BeginPhase) -> None:
-        super().__init__(environment, plan)
+        super().__init__(environment, plan, self._users_of_step)
         self._begin_phase = begin_phase
         self._step = -1
 
@@ -102,8 +69,8 @@ class UserSweep(PlannedShape):
         super().reset_time()  # type: ignore[no-untyped-call]  # Locust's
         self._step = -1
 
-    def users_at(self, run_s: float) -> Tick:
-        """The step's, until the last has ended."""
+    def _users_of_step(self, run_s: float) -> Tick:
+        """None when the last has ended."""
         step = int(run_s // self._plan.step_time_s)
         if step >= len(self._plan.sweep):
             return None
@@ -135,12 +102,22 @@ def shape_of(environment: Environment, plan: Plan, begin_phase: BeginPhase) -> P
 
     On the web page these do, because a test with a shape cannot be edited there.
     """
-    if plan.is_open_loop:
-        return OneUserAWorker(environment, plan)
-    if plan.users_shape is not None:
-        return UserCurve(environment, plan, plan.users_shape)
     if plan.sweep:
         return UserSweep(environment, plan, begin_phase)
+    runner = environment.runner
+
+    def users_at(run_s: float) -> Tick:
+        if plan.is_open_loop:  # one dispatcher in each process, whatever the user count says
+            workers = runner.worker_count if isinstance(runner, MasterRunner) else 1
+            return workers, max(ALL_AT_ONCE, workers)
+        options = environment.parsed_options  # as they are then: a form may have changed them
+        users = (options.num_users if options else None) or 1
+        if plan.users_shape is not None:
+            return max(1, round(users * level(plan.users_shape, run_s))), ALL_AT_ONCE
+        # As Locust does by itself, but that the run time starts when the workers are ready.
+        return users, (options.spawn_rate if options else None) or 1.0
+
     options = environment.parsed_options
     timed = options is not None and options.headless and plan.run_time_s is not None
-    return SteadyUsers(environment, plan) if timed else None
+    shaped = plan.is_open_loop or plan.users_shape is not None or timed
+    return PlannedShape(environment, plan, users_at) if shaped else None

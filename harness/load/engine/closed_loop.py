@@ -81,6 +81,9 @@ class RequestSink(Protocol):
     ) -> None:
         """A request that was not."""
 
+    def drop(self, scheduled_ns: int) -> None:
+        """A request that fell due and was never sent."""
+
 
 class Ending:
     """The instant from which nothing is scheduled; shared by all slots, and may be moved."""

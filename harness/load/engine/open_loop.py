@@ -33,13 +33,6 @@ LONGEST_SLEEP_NS = 50_000_000
 """How soon the dispatcher notices that the ending was moved."""
 
 
-class OpenLoopSink(RequestSink, Protocol):
-    """Where requests are recorded; `harness.load.engine.recorder.Recorder` is one."""
-
-    def drop(self, scheduled_ns: int) -> None:
-        """A request that fell due and was never sent."""
-
-
 class DispatchTimer(Protocol):
     """What a dispatcher sleeps by; `Timer` is one."""
 
@@ -89,7 +82,7 @@ class Slot:
         self,
         transport: Transport,
         check: AnswerCheck,
-        sink: OpenLoopSink,
+        sink: RequestSink,
         idle: list[Slot],
         clock: Clock,
         ending: Callable[[], Ending],
@@ -179,13 +172,13 @@ class OpenLoop:
         arrivals: Iterable[NDArray[np.int64]],
         requests: Iterator[EncodedRequest],
         check: AnswerCheck,
-        sink: OpenLoopSink,
+        sink: RequestSink,
         *,
         open_transport: Callable[[], Transport],
         most_in_flight: int,
         timer: DispatchTimer,
     ) -> None:
-        self.sink_of: Callable[[Transport], OpenLoopSink] = lambda _: sink
+        self.sink_of: Callable[[Transport], RequestSink] = lambda _: sink
         """What a slot records its requests in, given its transport; may be set before `run`."""
         self._arrivals = arrivals
         self._requests = requests

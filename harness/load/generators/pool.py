@@ -170,14 +170,7 @@ class LoadGenerators:
         load, protocol = secrets.token_hex(4), job.workload.protocol
         try:
             self._prepare(load, job, busy, shares)
-            running = LoadDriver(
-                busy,
-                job.workload,
-                watcher,
-                check,
-                listen,
-                load=load,
-            )
+            running = LoadDriver(busy, job.workload, watcher, check, listen, load=load)
             result = running.drive(drain_s=2 * self._request_timeout_s + DRAIN_GRACE_S)
             problem = _await_records(switchboard)
             return replace(
@@ -206,12 +199,11 @@ class LoadGenerators:
             self.close()
         if self._switchboard is None:
             others = self._joining
-            self._switchboard = (
-                Switchboard(self._log_dir, self._cpus)
-                if others is None
-                else Switchboard(
-                    self._log_dir, self._cpus, endpoint=others.endpoint, tell=others.tell
-                )
+            self._switchboard = Switchboard(
+                self._log_dir,
+                self._cpus,
+                endpoint=others.endpoint if others else None,
+                tell=others.tell if others else lambda _: None,
             )
         self._switchboard.revive(self._workers)
         return self._switchboard

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
 
 from harness.errors import GeneratorError
 from harness.load.generators.clocks import ClockOffset
@@ -68,10 +67,10 @@ class Switchboard:
     def __init__(
         self,
         log_dir: Path,
-        cpus: Sequence[int] | None = None,
+        cpus: Sequence[int] | None,
         *,
-        endpoint: MasterEndpoint | None = None,
-        tell: Callable[[str], None] = lambda _: None,
+        endpoint: MasterEndpoint | None,
+        tell: Callable[[str], None],
     ) -> None:
         token = join_token([endpoint]).decode() if endpoint else secrets.token_hex(32)
         self.home = ProcessHome(log_dir, tuple(cpus or ()), endpoint or own_endpoint(), token)
@@ -91,6 +90,9 @@ class Switchboard:
             self.home,
             pipes=True,
         )
+        commands, answers = self._process.stdin, self._process.stdout
+        assert commands is not None and answers is not None  # noqa: S101, PT018  (they are pipes)
+        self._commands, self._answers = commands, answers
 
     @property
     def alive(self) -> bool:
@@ -143,8 +145,7 @@ class Switchboard:
             GeneratorError: the switchboard died, or one of those that are listened to.
         """
         own = [one for one in listening if isinstance(one, GeneratorProcess)]
-        assert self._process.stdout is not None  # noqa: S101  (it was opened as a pipe)
-        pipe = self._process.stdout.fileno()
+        pipe = self._answers.fileno()
         ready = wait([pipe, *(one.fileno() for one in own)], timeout_s)
         if pipe in ready:
             self._read(pipe)
@@ -159,16 +160,14 @@ class Switchboard:
         """End it and the generators of its own; closing twice is fine."""
         while self.own:
             self.own.pop().stop()
-        process = self._process
-        assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018
         with suppress(BrokenPipeError):
-            process.stdin.close()
+            self._commands.close()
         try:
-            process.wait(STOP_TIMEOUT_S)
+            self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
+            self._process.kill()
+            self._process.wait()
+        self._answers.close()
 
     def take_records_problem(self) -> str:
         """Why records of the load that is over are not all here; empty where they are."""
@@ -179,10 +178,9 @@ class Switchboard:
         return problem
 
     def _command(self, command: Command) -> None:
-        assert self._process.stdin is not None  # noqa: S101  (it was opened as a pipe)
         try:
-            self._process.stdin.write(COMMANDS.dump_json(command) + b"\n")
-            self._process.stdin.flush()
+            self._commands.write(COMMANDS.dump_json(command) + b"\n")
+            self._commands.flush()
         except (OSError, ValueError) as error:
             raise self._failure() from error
 
@@ -206,7 +204,7 @@ class Switchboard:
         if isinstance(notice, Told):
             self.tell(notice.line)
             return
-        generator = self._generators.get(getattr(notice, "worker", ""))
+        generator = self._generators.get(notice.worker)
         if generator is None:
             return
         if isinstance(notice, Answered):
@@ -231,14 +229,11 @@ class Switchboard:
         self._generators[notice.worker] = new
         self.tell(f"{new.name} has joined ({notice.greeting.cores} cores)")
 
-    def _note_presence(self, worker: JoinedWorker, notice: Any) -> None:
-        if isinstance(notice, Gone):
-            worker.gone = notice.why
+    def _note_presence(self, worker: JoinedWorker, notice: Gone | Back) -> None:
+        worker.gone = notice.why if isinstance(notice, Gone) else ""
+        if worker.gone:
             self.records_awaited.pop(worker.key, None)
-            self.tell(f"{worker.name} is gone: {notice.why}")
-        elif isinstance(notice, Back):
-            worker.gone = ""
-            self.tell(f"{worker.name} is back")
+        self.tell(f"{worker.name} is {f'gone: {worker.gone}' if worker.gone else 'back'}")
 
     def _note_records(self, generator: Generator, notice: RecordsKept) -> None:
         if self.records_awaited.get(generator.key) == notice.load:

@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from harness import hdr
 from harness.errors import StorageError
@@ -227,11 +226,6 @@ def _span_column(batch: RecordedBatch, name: str) -> pa.ListArray:
         pa.array(np.concatenate([hdr.integers(()), *values])),
         mask=pa.array(counts == 0),
     )
-
-
-def _numbers(batch: pa.RecordBatch, column: str) -> NDArray[np.int64]:
-    numbers: NDArray[np.int64] = batch.column(column).to_numpy()
-    return numbers
 
 
 def _stream_of(path: Path) -> Path:

@@ -10,8 +10,8 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.load.engine.closed_loop import ClosedLoop, Turns
-from harness.load.engine.open_loop import OpenLoop, OpenLoopSink, Timer, requests_in_turn
+from harness.load.engine.closed_loop import ClosedLoop, RequestSink, Turns
+from harness.load.engine.open_loop import OpenLoop, Timer, requests_in_turn
 from harness.load.engine.recorder import Recorder
 from harness.load.engine.streams import StreamSink, StreamTransport
 from harness.load.requests.answers import AnswerCheck, read_known_answers
@@ -31,31 +31,20 @@ from harness.types import TensorSpec, Workload
 GOLDEN_RATIO = 0.6180339887498949
 
 
-@dataclass(frozen=True)
-class Place:
-    """One worker's part of a load."""
-
-    worker: int
-    workers: int
-    share: int
-    """How many of the requests in flight this worker keeps."""
-
-
 @dataclass
 class EncodedTraffic:
     """Requests, and what opens the transports that carry them."""
 
-    model: str
     open_transport: Callable[[], Transport]
     requests: Sequence[EncodedRequest]
     check: AnswerCheck
     next_user: int = 0
     """Users before the next one, in all processes."""
     turns: Turns = field(default_factory=Turns)
-    sink_of: Callable[[Transport, OpenLoopSink], OpenLoopSink] = lambda _, sink: sink
+    sink_of: Callable[[Transport, RequestSink], RequestSink] = lambda _, sink: sink
     """What a slot records its requests in."""
 
-    def closed_loop(self, transport: Transport, sink: OpenLoopSink) -> ClosedLoop:
+    def closed_loop(self, transport: Transport, sink: RequestSink) -> ClosedLoop:
         """The next user's walk through the requests.
 
         Users start at multiples of the golden ratio: apart, however many there will be.
@@ -68,25 +57,30 @@ class EncodedTraffic:
     def open_loop(
         self,
         arrivals: Iterable[NDArray[np.int64]],
-        place: Place,
-        sink: OpenLoopSink,
+        sink: RequestSink,
         timer: Timer,
+        *,
+        worker: int,
+        workers: int,
+        most_in_flight: int,
     ) -> OpenLoop:
         """One worker's part of an open loop: every so-many-th arrival of the one sequence.
 
         Args:
             arrivals: of the whole load (`arrival_times_ns`).
-            place: of this worker in it.
             sink: records every request.
             timer: wakes the dispatcher.
+            worker: which of the workers this is, from 0.
+            workers: how many there are.
+            most_in_flight: of this worker's requests.
         """
         loop = OpenLoop(
-            share(arrivals, place.worker, place.workers),
-            requests_in_turn(self.requests, place.worker, place.workers),
+            share(arrivals, worker, workers),
+            requests_in_turn(self.requests, worker, workers),
             self.check,
             sink,
             open_transport=self.open_transport,
-            most_in_flight=place.share,
+            most_in_flight=most_in_flight,
             timer=timer,
         )
         loop.sink_of = lambda transport: self.sink_of(transport, sink)
@@ -113,7 +107,7 @@ def make_traffic(
     drawn = draw_workload(cast_payloads(read_payloads(payloads), inputs), workload)
     known = read_known_answers(known_answers) if known_answers else None
     requests = encode_payloads(drawn, open_transport(), model, known)
-    return EncodedTraffic(model, open_transport, requests, AnswerCheck(outputs))
+    return EncodedTraffic(open_transport, requests, AnswerCheck(outputs))
 
 
 def make_stream_traffic(
@@ -134,8 +128,8 @@ def make_stream_traffic(
     """
     assert workload.generation is not None  # noqa: S101  (the caller's business)
     encoded = encode_requests(pool, workload.generation, workload.protocol, target, model)
-    return EncodedTraffic(model, open_transport, encoded, AnswerCheck(), sink_of=_records_streams)
+    return EncodedTraffic(open_transport, encoded, AnswerCheck(), sink_of=_records_streams)
 
 
-def _records_streams(transport: Transport, sink: OpenLoopSink) -> OpenLoopSink:
+def _records_streams(transport: Transport, sink: RequestSink) -> RequestSink:
     return StreamSink(cast("Recorder", sink), cast("StreamTransport", transport))
