@@ -18,7 +18,7 @@ from locust import User, constant, task
 from locust.exception import StopUser
 
 from harness.load.engine.closed_loop import ClosedLoop, Ending
-from harness.load.engine.open_loop import OpenLoop, Timer
+from harness.load.engine.open_loop import Timer
 from harness.load.transports.contract import RequestFailure, Transport
 from harness.types import WireProtocol
 
@@ -139,7 +139,11 @@ class TritonOpenLoopUser(TritonUser):
     def drive(self) -> None:
         """Dispatch every arrival until the ending, or the end of the trace."""
         assert self.part is not None  # noqa: S101  (on_start made sure)
-        run_open_loop(self.part.open_loop, self.part.arrivals_ns, self.ending)
+        with closing(Timer(wait_read)) as timer:
+            loop = self.part.open_loop(timer)
+            with suppress(RequestFailure):  # its requests try again, and are counted
+                loop.connect(CONNECTED_AHEAD)
+            loop.run(self.part.arrivals_ns, self.ending)
         raise StopUser
 
 
@@ -147,21 +151,6 @@ USERS: dict[WireProtocol, type[TritonUser]] = {
     WireProtocol.HTTP: TritonHttpUser,
     WireProtocol.GRPC: TritonGrpcUser,
 }
-
-
-def run_open_loop(make: Callable[[Timer], OpenLoop], start_ns: int, ending: Ending) -> None:
-    """Dispatch an open loop from its first connections to its last answer.
-
-    Args:
-        make: the loop, given the timer that wakes it.
-        start_ns: CLOCK_MONOTONIC at the arrivals' 0.
-        ending: of the load.
-    """
-    with closing(Timer(wait_read)) as timer:
-        loop = make(timer)
-        with suppress(RequestFailure):  # its requests try again, and are counted
-            loop.connect(CONNECTED_AHEAD)
-        loop.run(start_ns, ending)
 
 
 def sleep_until(instant_ns: int) -> None:

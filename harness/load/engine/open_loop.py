@@ -211,11 +211,6 @@ class OpenLoop:
         """When the next arrival falls due that was not dispatched yet; 0 before the load."""
         return self._next_ns
 
-    @property
-    def connections(self) -> int:
-        """How many were opened: the most that were in flight at once, or what `connect` made."""
-        return len(self._slots)
-
     def connect(self, count: int) -> None:
         """Open connections before the load, so that its first requests do not wait for them.
 

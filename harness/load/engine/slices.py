@@ -14,20 +14,25 @@ from harness.types.streams import NO_STREAMS
 def _merged(index: int, parts: Sequence[TimeSlice]) -> TimeSlice:
     if len(parts) == 1:
         return parts[0] if parts[0].index == index else replace(parts[0], index=index)
-    failures: Counter[str] = Counter()
-    for one in parts:
-        failures.update(one.failures)
     return TimeSlice(
         index=index,
         ok=merged_latencies(one.ok for one in parts),
         failed=merged_latencies(one.failed for one in parts),
-        failures=dict(failures),
+        failures=merged_failures(parts),
         dropped=sum(one.dropped for one in parts),
         completed=sum(one.completed for one in parts),
         inferences=sum(one.inferences for one in parts),
         good=sum(one.good for one in parts),
         streams=merged_streams(parts),
     )
+
+
+def merged_failures(slices: Iterable[TimeSlice]) -> dict[str, int]:
+    """Failures of several slices by kind."""
+    failures: Counter[str] = Counter()
+    for one in slices:
+        failures.update(one.failures)
+    return dict(failures)
 
 
 def merged_streams(slices: Iterable[TimeSlice]) -> StreamCounts:

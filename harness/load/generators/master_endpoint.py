@@ -15,6 +15,7 @@ from harness.errors import UsageError
 TOKEN_VARIABLE = "HARNESS_JOIN_TOKEN"  # noqa: S105  (its name, not the secret)
 DEFAULT_PORT = 5557
 SHORTEST_TOKEN = 8
+_ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9_.*-]+))(?::(\d{1,5}))?")
 _LOCAL = "ipc://@"
 """Names of sockets that live in the kernel alone: no file, and reachable on this machine only."""
 
@@ -82,7 +83,7 @@ def parse_endpoint(text: str, option: str) -> MasterEndpoint:
     """
     if text.startswith(_LOCAL):
         return MasterEndpoint(text)
-    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9_.*-]+))(?::(\d{1,5}))?", text)
+    match = _ADDRESS.fullmatch(text)
     port = int(match[3] or DEFAULT_PORT) if match else 0
     if match is None or not 0 < port < 2**16:
         raise UsageError(
@@ -98,8 +99,8 @@ def parse_allowed(text: str) -> tuple[str, int | None]:
     Raises:
         UsageError: it is none of these.
     """
-    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9_.-]+))(?::(\d{1,5}))?", text)
-    if match is None:
+    match = _ADDRESS.fullmatch(text)
+    if match is None or "*" in text:
         raise UsageError(
             f"--allow {text}: not a server's address", next_step="write it as HOST or HOST:PORT"
         )

@@ -7,14 +7,13 @@ long, and every count is kept exactly.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from harness import hdr
-from harness.load.engine.slices import SliceSums, dense, merged_streams
+from harness.load.engine.slices import SliceSums, dense, merged_failures, merged_streams
 from harness.metrics import SHOWN_PERCENTILES
 from harness.types import (
     ITL,
@@ -228,14 +227,11 @@ class LoadHistory:
 
 
 def _point_of(slices: Sequence[TimeSlice], start_s: float, length_s: float) -> HistoryPoint:
-    failures: Counter[str] = Counter()
-    for one in slices:
-        failures.update(one.failures)
     return HistoryPoint(
         start_s=start_s,
         length_s=length_s,
         mean_ms=hdr.mean_ms(hdr.merge(one.ok.response for one in slices)),
-        failures=dict(failures),
+        failures=merged_failures(slices),
         stream=_stream_point(slices, length_s),
         **_stretch(slices, length_s),
     )

@@ -14,8 +14,7 @@ from harness.load.transports.grpc import frames
 from harness.load.transports.grpc.frames import ErrorCode, FrameReader, Http2Violation
 from harness.load.transports.grpc.headers import (
     MAX_BLOCK_BYTES,
-    HeaderFrames,
-    HeaderMemory,
+    HeaderBlocks,
     encode_headers,
 )
 from harness.load.transports.grpc.http2_stream import (
@@ -175,7 +174,7 @@ field_lists = st.lists(st.tuples(names, values), min_size=1, max_size=4, unique_
 )
 def test_remembered_blocks_never_go_stale(blocks, table_size: int) -> None:
     """The peer indexes as it likes, evicts, and resizes its table."""
-    encoder, memory = hpack.Encoder(), HeaderMemory(lambda: None)
+    encoder, memory = hpack.Encoder(), HeaderBlocks(lambda: None)
     encoder.header_table_size = table_size
     for fields, resize in blocks:
         if resize is not None:
@@ -184,7 +183,7 @@ def test_remembered_blocks_never_go_stale(blocks, table_size: int) -> None:
 
 
 def test_equal_blocks_are_the_same_object_where_no_state_changes() -> None:
-    memory = HeaderMemory(lambda: None)
+    memory = HeaderBlocks(lambda: None)
     block = encode_headers([("grpc-status", "0")])
     assert memory.decode(block) is memory.decode(block)
     indexing = hpack.Encoder().encode([("grpc-status", "0")])
@@ -196,23 +195,23 @@ def test_equal_blocks_are_the_same_object_where_no_state_changes() -> None:
 
 def test_repeated_fields_are_joined() -> None:
     block = encode_headers([("x", "1"), ("x", "2")])
-    assert HeaderMemory(lambda: None).decode(block) == {"x": "1, 2"}
+    assert HeaderBlocks(lambda: None).decode(block) == {"x": "1, 2"}
 
 
 @given(st.binary(max_size=40))
 def test_any_bytes_are_headers_or_a_violation(block: bytes) -> None:
     with suppress(Http2Violation):
-        assert isinstance(HeaderMemory(lambda: None).decode(block), dict)
+        assert isinstance(HeaderBlocks(lambda: None).decode(block), dict)
 
 
 def test_a_block_that_cannot_be_decoded() -> None:
     with pytest.raises(Http2Violation) as caught:
-        HeaderMemory(lambda: None).decode(b"\xff\xff\xff")
+        HeaderBlocks(lambda: None).decode(b"\xff\xff\xff")
     assert caught.value.code is ErrorCode.COMPRESSION_ERROR
 
 
 def test_a_block_that_never_ends() -> None:
-    blocks = HeaderFrames(lambda: None)
+    blocks = HeaderBlocks(lambda: None)
     half = MAX_BLOCK_BYTES // 2
     assert blocks.take(frames.HEADERS, 0, 1, bytes(half)) is None
     assert blocks.take(frames.CONTINUATION, 0, 1, bytes(half)) is None

@@ -49,16 +49,23 @@ def encode_headers(fields: Iterable[tuple[str, str]]) -> bytes:
     return Encoder().encode(tuples, huffman=False)
 
 
-class HeaderFrames:
+class HeaderBlocks:
     """Puts the header blocks of one connection together and decodes them, in order.
 
+    Each different one is decoded once where that is sound. What a block means, and what it does to
+    the decoder's table, depends on the table alone. So a block that leaves the table as it was
+    means the same again for as long as the table stays so, and skipping its decoding changes
+    nothing. Any change of the table forgets all blocks.
+
     Args:
-        on_change: called when earlier blocks may mean something else from now on.
+        on_change: called with every change of the table: earlier blocks may mean something else
+            from then on.
     """
 
     def __init__(self, on_change: Callable[[], None]) -> None:
-        self._memory = HeaderMemory(on_change)
-        self.is_settled = self._memory.is_settled
+        self._decoder = Decoder()
+        self._on_change = on_change
+        self._known: dict[bytes, Headers] = {}
         self._stream_id = 0
         self._last = 0
         """END_STREAM of the block that is to be continued."""
@@ -89,24 +96,7 @@ class HeaderFrames:
         if not flags & END_HEADERS:
             self._stream_id, self._last, self._block = stream_id, last, payload
             return None
-        return self._memory.decode(payload), last
-
-
-class HeaderMemory:
-    """Decodes the header blocks of one connection, each different one once where that is sound.
-
-    What a block means, and what it does to the decoder's table, depends on the table alone. So a
-    block that leaves the table as it was means the same again for as long as the table stays so,
-    and skipping its decoding changes nothing. Any change of the table forgets all blocks.
-
-    Args:
-        on_change: called with every change of the table.
-    """
-
-    def __init__(self, on_change: Callable[[], None]) -> None:
-        self._decoder = Decoder()
-        self._on_change = on_change
-        self._known: dict[bytes, Headers] = {}
+        return self.decode(payload), last
 
     def decode(self, block: bytes) -> Headers:
         """The fields of a block; every block of the connection must come here, in order.

@@ -31,7 +31,7 @@ from harness.load.transports.grpc.frames import (
     FrameSocket,
     Http2Violation,
 )
-from harness.load.transports.grpc.headers import HeaderFrames
+from harness.load.transports.grpc.headers import HeaderBlocks
 from harness.load.transports.grpc.http2_stream import (
     Stream,
     cut_request,
@@ -51,7 +51,7 @@ class Http2Connection:
     def __init__(self, wire: FrameSocket) -> None:
         self._wire = wire
         self._whole_answers = WholeAnswers()
-        self._header_frames = HeaderFrames(on_change=self._whole_answers.forget)
+        self._header_blocks = HeaderBlocks(on_change=self._whole_answers.forget)
         self._stream = Stream(-1, 0)  # the one before the first
         self._stream.ended = True
         self._send_window = self._new_stream_window = frames.FIRST_WINDOW_BYTES
@@ -183,7 +183,7 @@ class Http2Connection:
             layout: of its body.
         """
         if stream.piece is not None:
-            is_settled = self._header_frames.is_settled
+            is_settled = self._header_blocks.is_settled
             self._whole_answers.learn(stream.piece, layout, is_settled, stream.identity)
 
     def close(self, code: ErrorCode = ErrorCode.NO_ERROR) -> None:
@@ -282,7 +282,7 @@ class Http2Connection:
 
     def _take_headers(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         # Decoded whatever the stream: the decoder's state is the connection's.
-        block = self._header_frames.take(kind, flags, number, payload)
+        block = self._header_blocks.take(kind, flags, number, payload)
         if block is None:
             self._only_kind = CONTINUATION
         elif number == self._stream.number:

@@ -54,7 +54,7 @@ class GrpcTransport:
         self.identity = b""
         self._good_headers: Headers = {}
         self._good_trailers: Headers = {}
-        """Found in order before; equal blocks are the same object (`HeaderMemory`)."""
+        """Found in order before; equal blocks are the same object (`HeaderBlocks`)."""
 
     def encode(self, model: str, inputs: Mapping[str, NDArray[Any]]) -> bytes:
         """Frames of a `ModelInfer` call that lack only the stream's number."""
