@@ -117,6 +117,13 @@ class Conductor:
         events.quit.add_listener(self._on_quit)
 
     @property
+    def options(self) -> Namespace:
+        """What was typed, or filled into the page's form."""
+        options: Namespace | None = self.environment.parsed_options
+        assert options is not None  # noqa: S101  (Locust's command has read them)
+        return options
+
+    @property
     def elapsed_s(self) -> float:
         """Seconds since the start of the current or last test."""
         return ((self._end_ns or time.monotonic_ns()) - self._start_ns) / 1e9
@@ -140,14 +147,16 @@ class Conductor:
         self._fleet.check(plan)
         self._next = plan
         # Locust keeps the last form's where this one has none, and workers are told what it keeps.
-        self._options().run_time = options.run_time
+        self.options.run_time = options.run_time
         self.environment.user_classes[:] = [user]
-        self.environment.shape_class = shape_of(self.environment, plan, self.begin_phase)
+        self.environment.shape_class = shape_of(
+            self.environment.runner, self.options, plan, self.begin_phase
+        )
 
     def prepare_or_exit(self) -> None:
         """Prepare a test that nobody can correct on a page: a mistake is one line, and exit 2."""
         with exiting_on_mistakes(self):
-            self.prepare(self._options(), self.environment.host)
+            self.prepare(self.options, self.environment.host)
 
     def begin_phase(self, name: str, in_s: float) -> float:
         """Begin a phase of the running test; without a test this does nothing.
@@ -182,7 +191,7 @@ class Conductor:
         if runner is None:
             return
         runner.log_exception(worker, message, message)
-        if self._options().headless:
+        if self.options.headless:
             self.environment.process_exit_code = exit_code
             gevent.spawn(runner.quit)
         else:
@@ -201,7 +210,7 @@ class Conductor:
     def _on_test_start(self, **_: Any) -> None:
         try:
             if self._next is None:  # Locust's keys come without a form
-                self.prepare(self._options(), self.environment.host)
+                self.prepare(self.options, self.environment.host)
             self.plan, self._next = self._next, None
             assert self.plan is not None  # noqa: S101  (prepare made it)
             name = f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(2)}"
@@ -268,10 +277,10 @@ class Conductor:
         self.results.attendance.over = True
         for one in self.watchers:
             one.test_ended()
-        if self._options().autostart:
+        if self.options.autostart:
             # Locust's own timer of --autostart begins only after a test with a shape: it would
             # stop the next one.
-            self._options().run_time = None
+            self.options.run_time = None
         if self.plan.histograms is not None:
             self._write(self.plan, self.results, self.plan.histograms)
 
@@ -302,12 +311,8 @@ class Conductor:
         """After Locust's own tables; standard output is the JSON's where that was asked for."""
         if self.results is None:
             return
-        out = sys.stderr if self._options().json else sys.stdout
+        out = sys.stderr if self.options.json else sys.stdout
         print(as_text(self.results, self.elapsed_s), file=out, flush=True)
-
-    def _options(self) -> Namespace:
-        options = self.environment.parsed_options
-        return options if options is not None else Namespace()
 
 
 @contextmanager

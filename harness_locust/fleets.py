@@ -102,8 +102,8 @@ class _Participant:
 class WorkerFleet:
     """The workers of a master."""
 
-    def __init__(self, environment: Environment, runner: MasterRunner) -> None:
-        self._environment, self._runner = environment, runner
+    def __init__(self, runner: MasterRunner) -> None:
+        self._runner = runner
         self._conductor: Conductor | None = None
         self._plan: Plan | None = None
         self._test = ""

@@ -28,7 +28,7 @@ PATH = "/metrics"
 logger = logging.getLogger("harness")
 
 
-def show_metrics(environment: Environment, conductor: Conductor, web_ui: WebUI | None) -> None:
+def show_metrics(conductor: Conductor, web_ui: WebUI | None) -> None:
     """Serve them wherever this process is looked at.
 
     Raises:
@@ -39,10 +39,8 @@ def show_metrics(environment: Environment, conductor: Conductor, web_ui: WebUI |
     if web_ui is not None:
         app: Any = web_ui.app
         app.register_blueprint(_page(web_ui, conductor, monitor))
-    options = environment.parsed_options
-    port = options.metrics_port if options is not None else ""
-    if port:
-        _serve(environment, monitor, port)
+    if port := conductor.options.metrics_port:
+        _serve(conductor.environment, monitor, port)
 
 
 class _Feed(Watcher):
@@ -79,10 +77,8 @@ class _Feed(Watcher):
 
 
 def _page(web_ui: WebUI, conductor: Conductor, monitor: LoadMonitor) -> Blueprint:
-    options = conductor.environment.parsed_options
-    blueprint = Blueprint(
-        "harness_metrics", __name__, url_prefix=(options and options.web_base_path) or ""
-    )
+    prefix = conductor.options.web_base_path or ""
+    blueprint = Blueprint("harness_metrics", __name__, url_prefix=prefix)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(MonitorCollector(monitor))
 

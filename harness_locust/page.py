@@ -42,17 +42,14 @@ def on_init(environment: Environment, runner: Runner, web_ui: WebUI | None, **_:
         HubWorker(runner, WorkerSettings())
         return
     fleet: Fleet = (
-        WorkerFleet(environment, runner)
-        if isinstance(runner, MasterRunner)
-        else LocalFleet(environment)
+        WorkerFleet(runner) if isinstance(runner, MasterRunner) else LocalFleet(environment)
     )
     conductor = Conductor(environment, fleet)
-    show_metrics(environment, conductor, web_ui)
-    options = environment.parsed_options
-    out = (options and options.out) or ""
-    if web_ui is not None or out or (options is not None and options.objective):
-        _watch(conductor, web_ui, out)
-    if options is not None and (options.headless or options.autostart):
+    show_metrics(conductor, web_ui)
+    options = conductor.options
+    if web_ui is not None or options.out or options.objective:
+        _watch(conductor, web_ui)
+    if options.headless or options.autostart:
         # Before Locust starts: its dispatcher keeps the user classes that it finds by then.
         conductor.prepare_or_exit()
 
@@ -67,7 +64,7 @@ def _hear_of_ctrl_c() -> None:
         gevent.signal_handler(signal.SIGINT, gevent.kill, gevent.getcurrent(), KeyboardInterrupt)
 
 
-def _watch(conductor: Conductor, web_ui: WebUI | None, out: str) -> None:
+def _watch(conductor: Conductor, web_ui: WebUI | None) -> None:
     """Have the tests judged, kept and shown.
 
     Workers are spared what that imports (scipy, pandas).
@@ -79,9 +76,8 @@ def _watch(conductor: Conductor, web_ui: WebUI | None, out: str) -> None:
 
     watch = ServingWatch(conductor)
     with exiting_on_mistakes(conductor):
-        log = SessionLog(conductor, watch, open_run_folder(out))
-    options = conductor.environment.parsed_options
-    if options is not None and (options.headless or options.autoquit >= 0):
+        log = SessionLog(conductor, watch, open_run_folder(conductor.options.out))
+    if conductor.options.headless or conductor.options.autoquit >= 0:
         VerdictAtEnd(conductor, watch)
     if web_ui is not None:
         extend_page(web_ui, conductor, watch, log)

@@ -37,8 +37,7 @@ def add_serving_tab(
 ) -> None:
     """Serve the tab's script and data, behind Locust's login where there is one."""
     app: Any = web_ui.app
-    options = conductor.environment.parsed_options
-    base = (options and options.web_base_path) or ""
+    base = conductor.options.web_base_path or ""
     blueprint = Blueprint("serving", __name__, url_prefix=f"{base}/serving")
     guard: Any = web_ui.auth_required_if_enabled
     views: dict[str, Callable[..., Response]] = {

@@ -113,8 +113,7 @@ class ServingWatch(Watcher):
 
     def test_began(self, plan: Plan, results: Results) -> None:
         """Go on to read the server's counters."""
-        options = self._conductor.environment.parsed_options
-        users = (options.num_users if options else None) or 1
+        users = self._conductor.options.num_users or 1
         number = self.current.number + 1 if self.current else 1
         self.current = Watched(number, plan, results, users, self._poll or ServerPoll(plan))
         self._wake.clear()

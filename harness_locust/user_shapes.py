@@ -6,13 +6,13 @@ when they are asked for, and handed to the environment.
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Callable
 from typing import ClassVar
 
 import gevent
 from locust import LoadTestShape
-from locust.env import Environment
-from locust.runners import MasterRunner
+from locust.runners import MasterRunner, Runner
 
 from harness.load.schedule.shapes import level
 from harness_locust.plan import Plan
@@ -35,7 +35,7 @@ class PlannedShape(LoadTestShape):
     """Ends when the plan does, which Locust leaves to the shape.
 
     Args:
-        environment: of Locust, with its runner.
+        runner: Locust's, which asks the shape.
         plan: the test.
         users_at: how many users at a time of it, in seconds, and how many to start per second.
     """
@@ -43,10 +43,10 @@ class PlannedShape(LoadTestShape):
     use_common_options: ClassVar[bool] = True
 
     def __init__(
-        self, environment: Environment, plan: Plan, users_at: Callable[[float], Tick]
+        self, runner: Runner | None, plan: Plan, users_at: Callable[[float], Tick]
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Locust's
-        self.runner = environment.runner
+        self.runner = runner
         self._plan, self._users_at = plan, users_at
 
     def tick(self) -> Tick:
@@ -59,8 +59,8 @@ class PlannedShape(LoadTestShape):
 class UserSweep(PlannedShape):
     """One user count after another; each has its own result, without the time it settles in."""
 
-    def __init__(self, environment: Environment, plan: Plan, begin_phase: BeginPhase) -> None:
-        super().__init__(environment, plan, self._users_of_step)
+    def __init__(self, runner: Runner | None, plan: Plan, begin_phase: BeginPhase) -> None:
+        super().__init__(runner, plan, self._users_of_step)
         self._begin_phase = begin_phase
         self._step = -1
 
@@ -97,27 +97,26 @@ def users_of_step(name: str) -> int | None:
     return int(name.removesuffix(_STEP)) if name.endswith(_STEP) else None
 
 
-def shape_of(environment: Environment, plan: Plan, begin_phase: BeginPhase) -> PlannedShape | None:
+def shape_of(
+    runner: Runner | None, options: Namespace, plan: Plan, begin_phase: BeginPhase
+) -> PlannedShape | None:
     """The shape that a plan needs; None where Locust's own user count and spawn rate do.
 
     On the web page these do, because a test with a shape cannot be edited there.
     """
     if plan.sweep:
-        return UserSweep(environment, plan, begin_phase)
-    runner = environment.runner
+        return UserSweep(runner, plan, begin_phase)
 
     def users_at(run_s: float) -> Tick:
         if plan.is_open_loop:  # one dispatcher in each process, whatever the user count says
             workers = runner.worker_count if isinstance(runner, MasterRunner) else 1
             return workers, max(ALL_AT_ONCE, workers)
-        options = environment.parsed_options  # as they are then: a form may have changed them
-        users = (options.num_users if options else None) or 1
+        users = options.num_users or 1  # as it is then: a form may have changed it
         if plan.users_shape is not None:
             return max(1, round(users * level(plan.users_shape, run_s))), ALL_AT_ONCE
         # As Locust does by itself, but that the run time starts when the workers are ready.
-        return users, (options.spawn_rate if options else None) or 1.0
+        return users, options.spawn_rate or 1.0
 
-    options = environment.parsed_options
-    timed = options is not None and options.headless and plan.run_time_s is not None
+    timed = options.headless and plan.run_time_s is not None
     shaped = plan.is_open_loop or plan.users_shape is not None or timed
-    return PlannedShape(environment, plan, users_at) if shaped else None
+    return PlannedShape(runner, plan, users_at) if shaped else None

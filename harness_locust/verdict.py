@@ -98,7 +98,6 @@ class VerdictAtEnd(Watcher):
 
     def _on_quit(self, **_: object) -> None:
         """Standard output is the JSON's where that was asked for."""
-        options = self._conductor.environment.parsed_options
         if (watched := self._judged()) is not None:
-            out = sys.stderr if options is not None and options.json else sys.stdout
+            out = sys.stderr if self._conductor.options.json else sys.stdout
             print(*verdict_lines(watched), sep="\n", file=out, flush=True)

@@ -139,7 +139,7 @@ def _check_form(conductor: Conductor) -> Response | None:
 
 def _read_form(conductor: Conductor) -> tuple[Namespace, str | None]:
     """The arguments as Locust will have them once it has read the form."""
-    options = Namespace(**vars(conductor.environment.parsed_options or Namespace()))
+    options = Namespace(**vars(conductor.options))
     for name, value in request.form.items():
         if isinstance(getattr(options, name, None), bool):
             setattr(options, name, value == "true")
@@ -190,8 +190,8 @@ def _plain(column: str) -> str:
 
 
 def _download(web_ui: WebUI, conductor: Conductor) -> Blueprint:
-    options = conductor.environment.parsed_options
-    blueprint = Blueprint("harness", __name__, url_prefix=(options and options.web_base_path) or "")
+    prefix = conductor.options.web_base_path or ""
+    blueprint = Blueprint("harness", __name__, url_prefix=prefix)
 
     def histograms() -> Response:
         plan, results = conductor.plan, conductor.results

@@ -52,11 +52,13 @@ class Generator(ABC):
     Args:
         index: its number in the load.
         switchboard: that it is reached through.
+        name: in words.
     """
 
-    def __init__(self, index: int, switchboard: OrderLine) -> None:
+    def __init__(self, index: int, switchboard: OrderLine, name: str) -> None:
         self.index = index
         self.switchboard = switchboard
+        self.name = name
         self.key = ""
         """By which the switchboard knows it; empty until it has joined."""
         self.load = ""
@@ -69,11 +71,6 @@ class Generator(ABC):
         self._clock_of_load = SAME_CLOCK
         self._came: deque[GeneratorAnswer] = deque()
         self._unsent: list[Order] = []
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """In words."""
 
     @property
     @abstractmethod
@@ -148,15 +145,10 @@ class JoinedWorker(Generator):
     """
 
     def __init__(self, index: int, switchboard: OrderLine, key: str, greeting: Greeting) -> None:
-        super().__init__(index, switchboard)
+        super().__init__(index, switchboard, f"worker {index} on {greeting.host}")
         self.key, self.greeting = key, greeting
         self.gone = ""
         """Why it is not there any more; empty while it is."""
-
-    @property
-    def name(self) -> str:
-        """Its number and its machine."""
-        return f"worker {self.index} on {self.greeting.host}"
 
     @property
     def alive(self) -> bool:

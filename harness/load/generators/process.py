@@ -52,23 +52,14 @@ class GeneratorProcess(Generator):
     """
 
     def __init__(self, index: int, switchboard: OrderLine, home: ProcessHome) -> None:
-        super().__init__(index, switchboard)
+        super().__init__(index, switchboard, f"load generator {index}")
         self.label = f"{index}-{next(_started)}"
         """By which it is known when it joins."""
         self.log_file = home.log_dir / f"generator-{index}.log"
         arguments = ["--join", str(home.endpoint), "--label", self.label, "--once"]
         self._process = start_process(WORKER, arguments, self.log_file, home)
-        self._ends = os.pidfd_open(self._process.pid)
-
-    @property
-    def name(self) -> str:
-        """Its number."""
-        return f"load generator {self.index}"
-
-    @property
-    def pid(self) -> int:
-        """Process identifier."""
-        return self._process.pid
+        self.pid = self._process.pid
+        self._ends = os.pidfd_open(self.pid)
 
     @property
     def alive(self) -> bool:
