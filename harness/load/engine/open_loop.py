@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,18 +30,6 @@ from harness.load.transports.contract import RequestFailure, Transport
 
 LONGEST_SLEEP_NS = 50_000_000
 """How soon the dispatcher notices that the ending was moved."""
-
-
-class DispatchTimer(Protocol):
-    """What a dispatcher sleeps by; `Timer` is one."""
-
-    @property
-    def clock(self) -> Clock:
-        """The clock that it goes by."""
-        ...
-
-    def sleep_until_nearly(self, instant_ns: int) -> None:
-        """Let others run until shortly before an instant; once, where it is past."""
 
 
 def requests_in_turn(
@@ -176,7 +163,7 @@ class OpenLoop:
         *,
         open_transport: Callable[[], Transport],
         most_in_flight: int,
-        timer: DispatchTimer,
+        timer: Timer,
     ) -> None:
         self.sink_of: Callable[[Transport], RequestSink] = lambda _: sink
         """What a slot records its requests in, given its transport; may be set before `run`."""

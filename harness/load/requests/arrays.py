@@ -13,7 +13,7 @@ import pickle
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from zipfile import ZipFile
 
 import ml_dtypes
@@ -156,9 +156,6 @@ def _objects(path: Path, key: str) -> NDArray[Any]:
 
 class _Plain(pickle.Unpickler):
     """Makes nothing but arrays, bytes, texts and numbers."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        super().__init__(file)
 
     def find_class(self, module: str, name: str) -> Any:
         """A class or function that the pickle calls for."""

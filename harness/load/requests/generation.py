@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from harness.errors import DataError
 from harness.load.requests.payloads import EncodedRequest
@@ -83,6 +84,9 @@ class GenerationRequest:
     """What follows the answer; each is asked with all that was said before it."""
 
 
+_REQUEST = TypeAdapter(GenerationRequest)
+
+
 def write_requests(path: Path, requests: Sequence[GenerationRequest]) -> None:
     """Write a pool, whole or not at all.
 
@@ -106,19 +110,8 @@ def read_requests(path: Path) -> list[GenerationRequest]:
     try:
         # Not `splitlines`: a prompt may hold what Unicode calls the end of a line.
         lines = path.read_text(encoding="utf-8").split("\n")
-        rows = [json.loads(line) for line in lines if line]
-        return [
-            GenerationRequest(
-                **row
-                | {
-                    "messages": tuple(row.get("messages", ())),
-                    "input_ids": tuple(row.get("input_ids", ())),
-                    "turns": tuple(Turn(**one) for one in row.get("turns", ())),
-                }
-            )
-            for row in rows
-        ]
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        return [_REQUEST.validate_json(line) for line in lines if line]
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: no pool of prompts: {error}") from error
 
 
