@@ -35,9 +35,6 @@ class OrderLine(Protocol):
     def dismiss(self, generator: Generator) -> None:
         """Have a generator end its load."""
 
-    def left(self, generator: Generator) -> None:
-        """A generator has ended for good."""
-
     def receive(self, listening: Sequence[Generator] = (), *, timeout_s: float) -> None:
         """Take in what comes, until something has or the time is over.
 

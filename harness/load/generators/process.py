@@ -88,7 +88,6 @@ class GeneratorProcess(Generator):
         if self.alive:
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
-        self.switchboard.left(self)
         if self._ends >= 0:
             ends, self._ends = self._ends, -1
             os.close(ends)

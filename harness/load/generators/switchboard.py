@@ -113,6 +113,7 @@ class Switchboard:
                 self.own.append(GeneratorProcess(index, self, self.home))
             elif not self.own[index].alive:
                 self.own[index].kill()
+                self._generators.pop(self.own[index].key, None)
                 self.own[index] = GeneratorProcess(index, self, self.home)
         return self.own[:count]
 
@@ -133,10 +134,6 @@ class Switchboard:
         self.records_awaited.pop(generator.key, None)
         with suppress(GeneratorError):
             self._command(Dismiss(generator.key, generator.load))
-
-    def left(self, generator: Generator) -> None:
-        """A generator of its own has ended."""
-        self._generators.pop(generator.key, None)
 
     def receive(self, listening: Sequence[Generator] = (), *, timeout_s: float) -> None:
         """Take in what comes; return when something came, or the time is over.
