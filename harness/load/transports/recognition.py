@@ -52,9 +52,7 @@ class KnownForms:
         # Without an id a form that repeats one is never the answer's: no server knows the mark.
         identity = identity or MARK
         for parts, between, layout in self._by_length.get(len(data), ()):
-            if data.startswith(identity.join(parts)) and (
-                not between or all(data.startswith(piece, at) for at, piece in between)
-            ):
+            if data.startswith(identity.join(parts)) and (not between or _has(data, between)):
                 return layout
         return None
 
@@ -78,6 +76,10 @@ class KnownForms:
             (holes_of(data[:prefix_length], identity), between, layout),
             *others,
         )
+
+
+def _has(data: bytes, between: Between) -> bool:
+    return all(data.startswith(piece, at) for at, piece in between)
 
 
 _FORMS = 128
