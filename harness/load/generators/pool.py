@@ -43,8 +43,6 @@ first."""
 WORKERS_WITHIN_S = 600.0
 """For workers elsewhere to join, or to come back."""
 TELL_EVERY_S = 30.0
-RECORDS_WITHIN_S = 120.0
-"""For a worker's records to arrive, or more of them."""
 _NS = 1_000_000_000
 
 
@@ -172,7 +170,7 @@ class LoadGenerators:
             self._prepare(load, job, busy, shares)
             running = LoadDriver(busy, job.workload, watcher, check, listen, load=load)
             result = running.drive(drain_s=2 * self._request_timeout_s + DRAIN_GRACE_S)
-            problem = _await_records(switchboard)
+            problem = switchboard.await_records()
             return replace(
                 result,
                 records_problem=result.records_problem or problem,
@@ -261,23 +259,6 @@ class LoadGenerators:
             one.send(order)
         allowed_s = START_TIMEOUT_S + PREPARE_TIMEOUT_S + self._request_timeout_s
         gather(busy, deadline_ns=time.monotonic_ns() + int(allowed_s * _NS))
-
-
-def _await_records(switchboard: Switchboard) -> str:
-    """Wait for the records that were written elsewhere, which may take longer than the load.
-
-    Returns:
-        Why not all of them are here; empty where they are.
-    """
-    awaited, deadline_s = -1, 0.0
-    while switchboard.records_awaited:
-        now_s = time.monotonic()
-        if len(switchboard.records_awaited) != awaited:
-            awaited, deadline_s = len(switchboard.records_awaited), now_s + RECORDS_WITHIN_S
-        if now_s >= deadline_s:
-            break
-        switchboard.receive(timeout_s=deadline_s - now_s)
-    return switchboard.take_records_problem()
 
 
 def split_concurrency(concurrency: int, processes: int) -> list[int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import wait
@@ -47,6 +48,8 @@ from harness.load.generators.process import (
     start_process,
 )
 
+RECORDS_WITHIN_S = 120.0
+"""For a worker's records to arrive, or more of them."""
 _READ_BYTES = 1 << 20
 
 
@@ -77,7 +80,7 @@ class Switchboard:
         self.own: list[GeneratorProcess] = []
         """The generators that this process has started."""
         self.tell = tell
-        self.records_awaited: dict[str, str] = {}
+        self._records_awaited: dict[str, str] = {}
         """Loads whose records are on their way here, by the key of the generator."""
         self._records_problem = ""
         self._generators: dict[str, Generator] = {}
@@ -125,13 +128,13 @@ class Switchboard:
         """
         elsewhere = isinstance(generator, JoinedWorker)
         if elsewhere and isinstance(order, Prepare) and order.records is not None:
-            self.records_awaited[generator.key] = order.load
+            self._records_awaited[generator.key] = order.load
         files = files_of(order) if elsewhere else ()
         self._command(Give(generator.key, generator.load, order, files))
 
     def dismiss(self, generator: Generator) -> None:
         """Have a generator end its load."""
-        self.records_awaited.pop(generator.key, None)
+        self._records_awaited.pop(generator.key, None)
         with suppress(GeneratorError):
             self._command(Dismiss(generator.key, generator.load))
 
@@ -166,12 +169,23 @@ class Switchboard:
             self._process.wait()
         self._answers.close()
 
-    def take_records_problem(self) -> str:
-        """Why records of the load that is over are not all here; empty where they are."""
+    def await_records(self) -> str:
+        """Wait for the records that were written elsewhere, which may take longer than the load.
+
+        Returns:
+            Why not all of them are here; empty where they are.
+        """
+        awaited, deadline_s = 0, 0.0
+        while self._records_awaited:
+            now_s = time.monotonic()
+            if len(self._records_awaited) != awaited:
+                awaited, deadline_s = len(self._records_awaited), now_s + RECORDS_WITHIN_S
+            if now_s >= deadline_s:
+                self._records_problem = f"the records of {awaited} workers did not arrive"
+                self._records_awaited.clear()
+            else:
+                self.receive(timeout_s=deadline_s - now_s)
         problem, self._records_problem = self._records_problem, ""
-        if self.records_awaited:
-            problem = f"the records of {len(self.records_awaited)} workers did not arrive"
-        self.records_awaited.clear()
         return problem
 
     def _command(self, command: Command) -> None:
@@ -229,12 +243,12 @@ class Switchboard:
     def _note_presence(self, worker: JoinedWorker, notice: Gone | Back) -> None:
         worker.gone = notice.why if isinstance(notice, Gone) else ""
         if worker.gone:
-            self.records_awaited.pop(worker.key, None)
+            self._records_awaited.pop(worker.key, None)
         self.tell(f"{worker.name} is {f'gone: {worker.gone}' if worker.gone else 'back'}")
 
     def _note_records(self, generator: Generator, notice: RecordsKept) -> None:
-        if self.records_awaited.get(generator.key) == notice.load:
-            del self.records_awaited[generator.key]
+        if self._records_awaited.get(generator.key) == notice.load:
+            del self._records_awaited[generator.key]
             if notice.problem:
                 self._records_problem = f"{generator.name}: {notice.problem}"
 
