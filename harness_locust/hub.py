@@ -15,7 +15,6 @@ the token. Beside Locust's own messages there are these:
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -55,8 +54,6 @@ FIRST_QUESTIONS_WITHIN_S = 3.0
 CLOCK_NEWS_NS = 100_000
 """The listener is told anew of a clock that reads so much otherwise."""
 _NS = 1_000_000_000
-
-logger = logging.getLogger("harness")
 
 
 @dataclass
