@@ -244,7 +244,8 @@ class Switchboard:
         worker.gone = notice.why if isinstance(notice, Gone) else ""
         if worker.gone:
             self._records_awaited.pop(worker.key, None)
-        self.tell(f"{worker.name} is {f'gone: {worker.gone}' if worker.gone else 'back'}")
+        said = f"gone: {worker.gone}" if worker.gone else "back"
+        self.tell(f"{worker.name} is {said}")
 
     def _note_records(self, generator: Generator, notice: RecordsKept) -> None:
         if self._records_awaited.get(generator.key) == notice.load:
