@@ -6,7 +6,6 @@ Locust starts them, or a `LoadPart` by itself; what they send and where they rec
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import cache
 from typing import TYPE_CHECKING, ClassVar
