@@ -22,12 +22,12 @@ IDLE_S = 0.1
 """A connection at rest for longer is looked at before it is used; a busy one is not."""
 
 
-class HttpConnections:
-    """Opens a user's connection to a server when it is needed, and replaces it.
+class KeptTransport:
+    """What the transports over HTTP/1.1 have in common: the one connection of a user.
 
     Args:
         target: the server.
-        timeout_s: for the connection to be made.
+        timeout_s: for the connection to be made, and for its answers.
         waiter: of the process's event loop.
     """
 
@@ -36,8 +36,14 @@ class HttpConnections:
     ) -> None:
         self._target, self._timeout_s, self._waiter = target, timeout_s, waiter
         self._connection: KeptConnection | None = None
+        self.received_ns = 0
+        self.identity = b""
 
-    def ready(self) -> KeptConnection:
+    def connect(self) -> None:
+        """Open the connection, unless there is one that stands."""
+        self._ready()
+
+    def _ready(self) -> KeptConnection:
         """The connection, opened again if there is none that stands.
 
         Raises:
@@ -58,6 +64,16 @@ class HttpConnections:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _broken(self, connection: KeptConnection, error: Exception) -> RequestFailure:
+        connection.guard.clear()
+        self.close()
+        if connection.guard.expired:
+            return self._too_late()
+        return broken(self._target, error, self._timeout_s)
+
+    def _too_late(self) -> RequestFailure:
+        return too_late(self._target, "answer from", self._timeout_s)
 
 
 class KeptConnection:

@@ -22,6 +22,9 @@ MAX_BODY_BYTES = 2**30
 _STATUS_LINE = re.compile(rb"HTTP/1\.(\d) (\d{3})(?: .*)?", re.DOTALL)
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?\r\n", re.DOTALL)
 _DIGITS = re.compile(rb"\d{1,18}")
+OK = 200
+WORDS_OF_A_REFUSAL = 500
+"""Bytes of a refusal that are quoted."""
 _SWITCHING_PROTOCOLS = 101
 _FIRST_FINAL_STATUS = 200
 _NEVER_A_BODY = {_SWITCHING_PROTOCOLS, 204, 304}

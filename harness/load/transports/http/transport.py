@@ -16,7 +16,6 @@ from urllib.parse import quote
 
 from numpy.typing import NDArray
 
-from harness.load.transports.address import Target
 from harness.load.transports.contract import (
     AnotherAnswer,
     Layout,
@@ -24,34 +23,23 @@ from harness.load.transports.contract import (
     WireAnswer,
     stamped,
 )
-from harness.load.transports.http.connections import (
-    HttpConnections,
-    KeptConnection,
-    broken,
-    too_late,
+from harness.load.transports.http.connections import KeptTransport
+from harness.load.transports.http.http1 import (
+    OK,
+    WORDS_OF_A_REFUSAL,
+    Message,
+    ProtocolViolation,
+    post,
+    read_message,
 )
-from harness.load.transports.http.http1 import Message, ProtocolViolation, post, read_message
 from harness.load.transports.http.tensors import encode_body, encode_json, read_json, read_layout
 from harness.load.transports.recognition import KnownForms
-from harness.load.transports.sockets import ReadWaiter
-
-_OK = 200
-_WORDS_OF_A_REFUSAL = 500
 
 _forms = KnownForms()
 
 
-class HttpTransport:
+class HttpTransport(KeptTransport):
     """A `Transport` over one kept-alive connection."""
-
-    def __init__(
-        self, target: Target, *, timeout_s: float, waiter: ReadWaiter | None = None
-    ) -> None:
-        self._target = target
-        self._timeout_s = timeout_s
-        self._connections = HttpConnections(target, timeout_s=timeout_s, waiter=waiter)
-        self.received_ns = 0
-        self.identity = b""
 
     def encode(self, model: str, inputs: Mapping[str, NDArray[Any]]) -> bytes:
         """Head and body, ready for the socket."""
@@ -66,14 +54,10 @@ class HttpTransport:
             kind = (("Content-Type", "application/json"), ("Accept", "application/json"))
         return post(self._target, f"/v2/models/{quote(model, safe='')}/infer", body, kind)
 
-    def connect(self) -> None:
-        """Open the connection, unless there is one that stands."""
-        self._connections.ready()
-
     def send(self, request: bytes) -> WireAnswer:
         """Send a request under its own id, and recognise its answer, or read it."""
         self.identity = b""
-        connection = self._connections.ready()
+        connection = self._ready()
         request, identity = stamped(request)
         self.identity = identity
         try:
@@ -87,7 +71,7 @@ class HttpTransport:
         connection.guard.clear()
         if connection.guard.expired:
             self.close()
-            raise too_late(self._target, "answer from", self._timeout_s)
+            raise self._too_late()
         self.received_ns = connection.inbox.received_ns
         if isinstance(found, Layout):
             return WireAnswer(found, received)
@@ -97,17 +81,13 @@ class HttpTransport:
             self.close()
             raise
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._connections.close()
-
     def _read(self, message: Message, identity: bytes) -> WireAnswer:
         """Take an answer of an unknown form apart, and recognise its form from now on."""
         head = message.head
         if not head.keep_alive:
             self.close()
-        if head.status != _OK:
-            words = message.body[:_WORDS_OF_A_REFUSAL].decode(errors="replace")
+        if head.status != OK:
+            words = message.body[:WORDS_OF_A_REFUSAL].decode(errors="replace")
             raise RequestFailure(f"http_{head.status}", words or "(no message)")
         if not self._target.binary:
             return read_json(message.body, identity)
@@ -124,10 +104,3 @@ class HttpTransport:
         if head.keep_alive and message.body_start:
             _forms.remember(message.data, tensors_start, layout, identity)
         return WireAnswer(layout, message.data)
-
-    def _broken(self, connection: KeptConnection, error: Exception) -> RequestFailure:
-        connection.guard.clear()
-        self.close()
-        if connection.guard.expired:
-            return too_late(self._target, "answer from", self._timeout_s)
-        return broken(self._target, error, self._timeout_s)

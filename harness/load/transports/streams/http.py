@@ -20,13 +20,14 @@ from harness.load.transports.contract import (
     stamped,
 )
 from harness.load.transports.http.connections import (
-    HttpConnections,
     KeptConnection,
-    broken,
+    KeptTransport,
     too_late,
 )
 from harness.load.transports.http.http1 import (
     HEAD_END,
+    OK,
+    WORDS_OF_A_REFUSAL,
     Head,
     ProtocolViolation,
     StreamEnd,
@@ -52,11 +53,9 @@ may never end."""
 EVENT_STREAM = b"text/event-stream"
 STREAMED = WireAnswer(layout_of(()), b"")
 """What `send` returns: all that is known of the answer is in `stream`."""
-_OK = 200
-_WORDS_OF_A_REFUSAL = 500
 
 
-class HttpStreamTransport:
+class HttpStreamTransport(KeptTransport):
     """A `StreamTransport` over one kept-alive connection.
 
     Args:
@@ -78,26 +77,18 @@ class HttpStreamTransport:
         waiter: ReadWaiter | None = None,
         counter: TokenCounter | None = None,
     ) -> None:
-        self._target = target
+        super().__init__(target, timeout_s=timeout_s, waiter=waiter)
         self._parse, self._finish = parse, finish
-        self._timeout_s = timeout_s
-        self._connections = HttpConnections(target, timeout_s=timeout_s, waiter=waiter)
         self._counter = counter
         self._frames: Frames = {}
-        self.received_ns = 0
-        self.identity = b""
         self.stream = NOTHING_CAME
-
-    def connect(self) -> None:
-        """Open the connection, unless there is one that stands."""
-        self._connections.ready()
 
     def send(self, request: bytes) -> WireAnswer:
         """Send a request under its own id, and read its answer to the end into `stream`."""
         self.identity, self.stream = b"", NOTHING_CAME
         plan = request if isinstance(request, StreamRequest) else StreamRequest(request)
         marked, self.identity = stamped(request)
-        connection = self._connections.ready()
+        connection = self._ready()
         stream = self.stream = TokenStream(plan.input_tokens)
 
         def heard_ns() -> int:
@@ -128,10 +119,6 @@ class HttpStreamTransport:
         self.received_ns = stream.completed_ns
         return STREAMED
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._connections.close()
-
     def _replaced(self, connection: KeptConnection, stream: TokenStream) -> KeptConnection:
         """A new connection for a request whose kept one ended before a byte of the answer came.
 
@@ -141,7 +128,7 @@ class HttpStreamTransport:
         connection.guard.clear()
         self.close()
         stream.irregular.add(ASKED_AGAIN)
-        return self._connections.ready()
+        return self._ready()
 
     def _read(
         self, connection: KeptConnection, received: bytes, stream: TokenStream, plan: StreamRequest
@@ -191,11 +178,11 @@ class HttpStreamTransport:
             if not head.interim:
                 break
             data = data[end:]
-        if head.status == _OK and head.content_type.startswith(EVENT_STREAM):
+        if head.status == OK and head.content_type.startswith(EVENT_STREAM):
             return head, data[end:]
         message = read_message(data, connection.wait)
-        words = message.body[:_WORDS_OF_A_REFUSAL].decode(errors="replace") or "(no message)"
-        if head.status != _OK:
+        words = message.body[:WORDS_OF_A_REFUSAL].decode(errors="replace") or "(no message)"
+        if head.status != OK:
             later = head.retry_after.decode(errors="replace")
             wait = f" (Retry-After: {later})" if later else ""
             raise RequestFailure(f"http_{head.status}", words + wait)
@@ -207,13 +194,6 @@ class HttpStreamTransport:
         if not body.close():
             raise StreamEnd("the server closed the connection in the middle of its answer")
         return head
-
-    def _broken(self, connection: KeptConnection, error: Exception) -> RequestFailure:
-        connection.guard.clear()
-        self.close()
-        if connection.guard.expired:
-            return self._too_late()
-        return broken(self._target, error, self._timeout_s)
 
     def _too_late(self) -> RequestFailure:
         return late_token(self._target, self.stream, self._timeout_s)
