@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from harness.load.generators import pool
+from harness.load.generators.master_endpoint import MasterEndpoint
 from harness.load.generators.switchboard import Switchboard
 
 
@@ -37,9 +37,16 @@ class KeptGenerators:
         while self._free:
             self._free.pop().end()
 
-    def _take(self, log_dir: Path, cpus: Sequence[int] | None = None, **others: Any) -> Switchboard:
-        if others:  # for workers that others start
-            return Switchboard(log_dir, cpus, **others)
+    def _take(
+        self,
+        log_dir: Path,
+        cpus: Sequence[int] | None,
+        *,
+        endpoint: MasterEndpoint | None,
+        tell: Callable[[str], None],
+    ) -> Switchboard:
+        if endpoint is not None:  # for workers that others start
+            return Switchboard(log_dir, cpus, endpoint=endpoint, tell=tell)
         for one in self._free:
             if one.alive and one.home.cpus == tuple(cpus or ()):
                 self._free.remove(one)
@@ -64,7 +71,7 @@ class _KeptSwitchboard(Switchboard):
         cpus: Sequence[int] | None,
         give_back: Callable[[_KeptSwitchboard], None],
     ) -> None:
-        super().__init__(log_dir, cpus)
+        super().__init__(log_dir, cpus, endpoint=None, tell=lambda _: None)
         self._give_back = give_back
 
     def close(self) -> None:
