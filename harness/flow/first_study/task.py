@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from harness.errors import UsageError
 from harness.flow.first_study.asked import FirstStudy, path_beside
 from harness.flow.first_study.checkpoints import FoundCheckpoint
-from harness.flow.first_study.columns import MEASURED_ROWS, Labels, find_columns
+from harness.flow.first_study.columns import MEASURED_ROWS, SYNONYMS, Labels, find_columns
 from harness.study.file import problems_of
 from harness.tasks.family import AnyFamily
 from harness.tasks.loading import load_samples
@@ -50,6 +50,10 @@ def find_task(asked: FirstStudy, teacher: FoundCheckpoint) -> FoundTask:
     common = {"kind": family.kind, "data": {"source": source, "path": str(file.resolve())}}
     blank = family.section.model_validate(common)
     table = read_table(blank.data, None)
+    if family.kind == _SCORED and _is_of_prompts(table, asked):
+        family = family_of(_WRITTEN)
+        common["kind"] = family.kind
+        blank = family.section.model_validate(common)
     labels = Labels(teacher.model.name, teacher.preview.label_names, asked.labels)
     own: dict[str, Any] = dict(
         find_columns(family, family.columns(blank), table, asked.columns or {}, labels)
@@ -72,6 +76,20 @@ def find_task(asked: FirstStudy, teacher: FoundCheckpoint) -> FoundTask:
         for key, files in beside.items()
     }
     return FoundTask({"kind": family.kind, "data": data} | own | files, section, samples, table)
+
+
+_SCORED, _WRITTEN = "causal-lm", "generation"
+"""Kinds of task of a causal language model: how probable texts are to it, and what it writes."""
+
+
+def _is_of_prompts(table: DataTable, asked: FirstStudy) -> bool:
+    """Whether the rows are prompts, which a causal language model is to go on with."""
+    named = asked.columns or {}
+    columns = {one.casefold() for one in table.columns}
+    answers = {"reference", *SYNONYMS["reference"]} & columns
+    return bool({"prompt", "reference"} & set(named)) or (
+        "text" not in named and "prompt" in columns and bool(answers)
+    )
 
 
 def _data_file(data: Path, family: AnyFamily) -> Path:
@@ -134,6 +152,8 @@ def with_lengths(
         bounded = {"max_length": min(default, limit)}
         if in_windows and limit < default:
             bounded["doc_stride"] = limit // 4
+        if getattr(task.section, "max_new_tokens", 0) >= bounded["max_length"]:
+            bounded["max_new_tokens"] = max(1, limit // 4)
         return replace(task, written={**task.written, **bounded})
     limit = max(_longest(task, one, limit) for one in found)
     tokens = _count_tokens(task, teacher)

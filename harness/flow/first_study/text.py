@@ -15,6 +15,7 @@ from harness.metrics import quality_metrics
 from harness.tasks.label_values import listed
 from harness.tasks.registry import family_of
 from harness.tasks.section import TaskSection
+from harness.types.metrics import Metric
 from harness.words.numbers import count, percent
 
 _SPLITS = frozenset(
@@ -64,7 +65,7 @@ def study_text(
 
 def _unscored(section: TaskSection, asked: FirstStudy) -> list[str]:
     """A comment for data that no metric of quality can be computed from; empty for other data."""
-    if asked.objective or "," in _objective(section):
+    if asked.objective or _scored_by(section) is not None:
         return []
     family = family_of(section)
     wanted = dict.fromkeys(family.lacks(section, one.name) for one in quality_metrics(section.kind))
@@ -75,14 +76,21 @@ def _unscored(section: TaskSection, asked: FirstStudy) -> list[str]:
 
 
 def _objective(section: TaskSection) -> str:
-    """A latency, and the first metric that the data allows beside the teacher's."""
+    """Latencies, and the first metric that the data allows beside the teacher's."""
+    family = family_of(section)
+    latencies = "ttft p95 < 200 ms, itl p99 < 50 ms" if family.writes else "p95 < 50 ms"
+    metric = _scored_by(section)
+    if metric is None:
+        return latencies
+    bound = "<= 1.1x teacher" if metric.lower_is_better else ">= 90% of teacher"
+    return f"{latencies}, {metric.name} {bound}"
+
+
+def _scored_by(section: TaskSection) -> Metric | None:
+    """The first metric of quality that the data allows; None without any."""
     family = family_of(section)
     scored = (one for one in quality_metrics(section.kind) if not family.lacks(section, one.name))
-    metric = next(scored, None)
-    if metric is None:
-        return "p95 < 50 ms"
-    bound = "<= 1.1x teacher" if metric.lower_is_better else ">= 90% of teacher"
-    return f"p95 < 50 ms, {metric.name} {bound}"
+    return next(scored, None)
 
 
 def _name_of(data: Path) -> str:

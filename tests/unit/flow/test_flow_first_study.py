@@ -147,6 +147,21 @@ def test_other_kinds_of_task_have_their_own_columns_and_objective(models, tmp_pa
     assert study.families[0].task.max_length == 64  # the model's positions
 
 
+@pytest.mark.parametrize("answer", ["reference", "response"])
+def test_prompts_with_answers_are_gone_on_with(models, tmp_path, answer):
+    """A language model's text of a column alone would only be asked how probable it is."""
+    data = lines_of(
+        tmp_path / "test.jsonl", [{"prompt": f"the dog {n}", answer: "runs"} for n in range(9)]
+    )
+    study, text = written(tmp_path, data, models / "lm")
+    task = study.families[0].task
+    assert (task.kind, task.prompt, task.reference) == ("generation", "prompt", answer)
+    assert "objective: ttft p95 < 200 ms, itl p99 < 50 ms, perplexity <= 1.1x teacher" in text
+    (tmp_path / "plain").mkdir()
+    plain, _ = written(tmp_path / "plain", data, models / "lm", columns={"text": "prompt"})
+    assert plain.families[0].task.kind == "causal-lm"
+
+
 def test_nothing_is_overwritten(models, tmp_path):
     data = rows(tmp_path, "sentence", "kind")
     (tmp_path / "study.yaml").write_text("mine")
