@@ -181,7 +181,7 @@ def test_the_first_problem_is_one_line_with_the_next_step(models, tmp_path):
         ((models / "large",), {"objective": "speed < 5"}, "unknown metric 'speed'"),
         ((models / "large",), {"objective": "p95 < 5 min"}, "not measured in 'min'; expected us"),
         ((models / "absent",), {}, "no such folder: .*absent"),
-        ((models,), {}, "no checkpoint there: .*models0 has no config.json"),
+        ((models,), {}, r"no checkpoint there: .*models\d+ has no config.json"),
         ((data,), {}, "test.csv is a file, and a checkpoint is a folder"),
     ]
     for checkpoints, said, problem in cases:
